@@ -1,0 +1,7 @@
+//! tcpgw: a TCP gateway that lives in the kernel.
+//!
+//! Data flows one way: a state file becomes a [`model::State`], which is compiled to the content of nftables sets,
+//! compared with what the kernel holds, and sent as one transaction; flows that no longer belong anywhere are then
+//! flushed from conntrack.
+
+pub mod model;

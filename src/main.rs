@@ -1,0 +1,3 @@
+//! The `tcpgw` command.
+
+fn main() {}

@@ -1,0 +1,169 @@
+//! The desired state: what operators write, parsed and validated.
+//!
+//! Owns every rule about what a state may say. Knows nothing of nftables, conntrack, sockets or clocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Everything the gateway should do: its services, sorted by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// The services, sorted by name, names unique.
+    pub services: Vec<Service>,
+}
+
+/// One public TCP port and what stands behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Unique, 1 to 63 of `a-z 0-9 - _ .`, starting with a letter or digit.
+    pub name: Box<str>,
+    /// The public port.
+    pub port: NonZeroU16,
+    /// Where it listens.
+    pub listen: Listen,
+    /// Sorted by endpoint, each endpoint once.
+    pub backends: Vec<Backend>,
+    /// How new connections are spread.
+    pub balance: Balance,
+    /// What each backend may send and receive.
+    pub limit: Option<Limit>,
+    /// What a late packet of a flushed flow gets.
+    pub on_retire: Refusal,
+    /// What a SYN gets while there is no active backend of its family.
+    pub on_empty: Refusal,
+    /// Whose address a backend sees.
+    pub source: SourceMode,
+    /// Which clients may connect.
+    pub access: Access,
+    /// How long a draining backend's flows may live.
+    pub drain_timeout: Duration,
+    /// The handshake probe.
+    pub health: Health,
+    /// Free strings for the platform's own use.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The local addresses that a service listens on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// Every local address but loopback, both families.
+    Everywhere,
+    /// These addresses only; never empty.
+    At(BTreeSet<IpAddr>),
+}
+
+/// An address and a TCP port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// The address.
+    pub address: IpAddr,
+    /// The port.
+    pub port: NonZeroU16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(a) => write!(f, "{a}:{}", self.port),
+            IpAddr::V6(a) => write!(f, "[{a}]:{}", self.port),
+        }
+    }
+}
+
+/// One container endpoint of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backend {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Its share of new connections, 1 to 256.
+    pub weight: NonZeroU16,
+    /// Whether it gets new connections.
+    pub state: BackendState,
+}
+
+/// Whether a backend gets new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BackendState {
+    /// It does.
+    Active,
+    /// It does not, but its flows, limits and counters go on.
+    Draining,
+}
+
+/// How new connections are spread over the active backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Balance {
+    /// At random, by weight.
+    Random,
+    /// By a hash of the client's address.
+    SourceHash,
+    /// In turn.
+    RoundRobin,
+}
+
+/// What each backend of a service may send and receive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limit {
+    /// Packets per second, 1 to 1,000,000.
+    pub pps: u32,
+    /// Packets that may come at once after a pause; at least 1.
+    pub burst: u32,
+    /// One bucket for each direction, or one for both.
+    pub direction: LimitDirection,
+    /// Bytes that a packet stands for in the byte bucket, 68 to 65,535.
+    pub mtu: u32,
+}
+
+/// Whether the two directions share a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LimitDirection {
+    /// To and from the backend have a bucket each.
+    Each,
+    /// To and from the backend share one.
+    Shared,
+}
+
+/// How a packet is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// In silence.
+    Drop,
+    /// With a TCP reset.
+    Reset,
+}
+
+/// Whose address a backend sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SourceMode {
+    /// The gateway's internal address.
+    Masquerade,
+    /// The client's; the backend must route back through the gateway.
+    Preserve,
+}
+
+/// Which clients may open connections. Networks are aggregated: none lies in another, neighbours are merged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// When present, nobody else may; never an empty list.
+    pub allow: Option<Vec<IpNet>>,
+    /// These may not, whatever `allow` says.
+    pub deny: Vec<IpNet>,
+}
+
+/// The handshake probe of a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// Pause between probes; `None`: 2 s until healthy, then 10 s.
+    pub interval: Option<Duration>,
+    /// How long a handshake may take.
+    pub timeout: Duration,
+    /// Successes in a row until a backend is healthy.
+    pub rise: NonZeroU16,
+    /// Failures in a row until it is not.
+    pub fall: NonZeroU16,
+}
