@@ -5,3 +5,5 @@
 //! flushed from conntrack.
 
 pub mod model;
+pub mod plan;
+pub mod ruleset;

@@ -1,0 +1,423 @@
+//! How the kernel writes what a rule says: each statement as the expressions that nft would make of it, so that nft can
+//! read them back. Numbers of attributes are libnftnl's (`libnftnl/expr.h`), the rest is
+//! `include/uapi/linux/netfilter/nf_tables.h`.
+
+use std::ffi::{CStr, CString};
+
+use nftnl_sys as sys;
+
+use crate::ruleset::name::{Family, Reach, SetName};
+use crate::ruleset::spec::{Field, listening_key, service_key};
+use crate::ruleset::stmt::{CtState, Direction, HASH_SEED, HASH_SLOTS, Pick, Stmt, handshake_timeout};
+
+/// One expression of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expr {
+    /// What kind it is.
+    pub kind: &'static CStr,
+    /// Its attributes, by libnftnl's numbers.
+    pub attributes: Vec<(u16, Value)>,
+}
+
+/// The value of an attribute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// One byte.
+    U8(u8),
+    /// A number.
+    U32(u32),
+    /// Bytes as they are compared with.
+    Bytes(Vec<u8>),
+    /// A name.
+    Text(CString),
+}
+
+// Registers: the verdict, four of 16 bytes, and the same memory as sixteen of 4 bytes.
+const VERDICT: u32 = 0;
+const REG_1: u32 = 1;
+const REG_4: u32 = 4;
+const REG32_00: u32 = 8;
+
+const CMP_EQ: u32 = 0;
+const CMP_NEQ: u32 = 1;
+
+const META_IIF: u32 = 4;
+const META_OIF: u32 = 5;
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
+
+const CT_STATE: u32 = 0;
+const CT_DIRECTION: u32 = 1;
+const CT_STATUS: u32 = 2;
+const CT_MARK: u32 = 3;
+/// `IPS_DST_NAT`.
+const STATUS_DNAT: u32 = 32;
+
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+
+const FIB_SADDR: u32 = 1;
+const FIB_DADDR: u32 = 2;
+const FIB_ADDRTYPE: u32 = 3;
+const RTN_LOCAL: u32 = 2;
+
+const IPPROTO_TCP: u8 = 6;
+/// The first interface of every network namespace.
+const LOOPBACK: u32 = 1;
+const FIN_SYN_RST_ACK: u8 = 0x17;
+const SYN: u8 = 0x02;
+
+const OBJECT_CT_TIMEOUT: u32 = 7;
+const DYNSET_UPDATE: u32 = 1;
+const REJECT_TCP_RST: u32 = 1;
+const NAT_DNAT: u32 = 1;
+
+const NF_DROP: u32 = 0;
+const NFT_JUMP: u32 = (-3_i32).cast_unsigned();
+const NFT_GOTO: u32 = (-4_i32).cast_unsigned();
+const NFT_RETURN: u32 = (-5_i32).cast_unsigned();
+
+/// The expressions of one rule.
+pub fn rule(stmts: &[Stmt]) -> Vec<Expr> {
+    let mut writer = Writer::default();
+    for stmt in stmts {
+        writer.stmt(stmt);
+    }
+    writer.exprs
+}
+
+#[derive(Default)]
+struct Writer {
+    exprs: Vec<Expr>,
+    family: Option<Family>,
+    tcp: bool,
+}
+
+fn text(value: impl ToString) -> Value {
+    // Names are made here, of letters, digits and `-_.`; none of them has a NUL.
+    Value::Text(CString::new(value.to_string()).unwrap_or_default())
+}
+
+fn native(value: u32) -> Vec<u8> {
+    value.to_ne_bytes().to_vec()
+}
+
+/// The register at that 4-byte slot; where it can, the kernel names the 16-byte one.
+fn register(slot: u32) -> u32 {
+    if slot.is_multiple_of(4) { REG_1 + slot / 4 } else { REG32_00 + slot }
+}
+
+impl Writer {
+    fn push<const N: usize>(&mut self, kind: &'static CStr, attributes: [(u32, Value); N]) {
+        let number = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+        let attributes = attributes.into_iter().map(|(key, value)| (number(key), value)).collect();
+        self.exprs.push(Expr { kind, attributes });
+    }
+
+    fn meta(&mut self, key: u32, dreg: u32) {
+        self.push(c"meta", [(sys::NFTNL_EXPR_META_KEY, Value::U32(key)), (sys::NFTNL_EXPR_META_DREG, Value::U32(dreg))]);
+    }
+
+    fn ct(&mut self, key: u32) {
+        self.push(c"ct", [(sys::NFTNL_EXPR_CT_KEY, Value::U32(key)), (sys::NFTNL_EXPR_CT_DREG, Value::U32(REG_1))]);
+    }
+
+    fn cmp(&mut self, op: u32, data: Vec<u8>) {
+        self.push(
+            c"cmp",
+            [
+                (sys::NFTNL_EXPR_CMP_SREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_CMP_OP, Value::U32(op)),
+                (sys::NFTNL_EXPR_CMP_DATA, Value::Bytes(data)),
+            ],
+        );
+    }
+
+    fn bitwise(&mut self, mask: Vec<u8>, xor: Vec<u8>) {
+        let len = u32::try_from(mask.len()).unwrap_or(0);
+        self.push(
+            c"bitwise",
+            [
+                (sys::NFTNL_EXPR_BITWISE_SREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_BITWISE_DREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_BITWISE_LEN, Value::U32(len)),
+                (sys::NFTNL_EXPR_BITWISE_MASK, Value::Bytes(mask)),
+                (sys::NFTNL_EXPR_BITWISE_XOR, Value::Bytes(xor)),
+            ],
+        );
+    }
+
+    fn masked(&mut self, mask: u32) {
+        self.bitwise(native(mask), native(0));
+    }
+
+    fn payload(&mut self, base: u32, offset: u32, len: u32, dreg: u32) {
+        self.push(
+            c"payload",
+            [
+                (sys::NFTNL_EXPR_PAYLOAD_DREG, Value::U32(dreg)),
+                (sys::NFTNL_EXPR_PAYLOAD_BASE, Value::U32(base)),
+                (sys::NFTNL_EXPR_PAYLOAD_OFFSET, Value::U32(offset)),
+                (sys::NFTNL_EXPR_PAYLOAD_LEN, Value::U32(len)),
+            ],
+        );
+    }
+
+    fn fib(&mut self, flags: u32) {
+        self.push(
+            c"fib",
+            [
+                (sys::NFTNL_EXPR_FIB_DREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_FIB_RESULT, Value::U32(FIB_ADDRTYPE)),
+                (sys::NFTNL_EXPR_FIB_FLAGS, Value::U32(flags)),
+            ],
+        );
+    }
+
+    fn verdict(&mut self, code: u32, chain: Option<&str>) {
+        self.push(
+            c"immediate",
+            [(sys::NFTNL_EXPR_IMM_DREG, Value::U32(VERDICT)), (sys::NFTNL_EXPR_IMM_VERDICT, Value::U32(code))],
+        );
+        if let (Some(chain), Some(last)) = (chain, self.exprs.last_mut()) {
+            let number = u16::try_from(sys::NFTNL_EXPR_IMM_CHAIN).unwrap_or(u16::MAX);
+            last.attributes.push((number, text(chain)));
+        }
+    }
+
+    fn need_tcp(&mut self) {
+        if !self.tcp {
+            self.meta(META_L4PROTO, REG_1);
+            self.cmp(CMP_EQ, vec![IPPROTO_TCP]);
+            self.tcp = true;
+        }
+    }
+
+    fn need_family(&mut self, family: Family) {
+        if self.family != Some(family) {
+            self.meta(META_NFPROTO, REG_1);
+            let protocol = match family {
+                Family::V4 => libc::NFPROTO_IPV4,
+                Family::V6 => libc::NFPROTO_IPV6,
+            };
+            self.cmp(CMP_EQ, vec![u8::try_from(protocol).unwrap_or(0)]);
+            self.family = Some(family);
+        }
+    }
+
+    /// Puts fields side by side into registers, from the first on, and gives the slot after them.
+    fn load(&mut self, fields: &[Field]) -> u32 {
+        for field in fields {
+            match field {
+                Field::L4Proto | Field::SourcePort | Field::DestPort => self.need_tcp(),
+                Field::SourceAddress(family) | Field::DestAddress(family) => self.need_family(*family),
+                _ => {}
+            }
+        }
+        let mut slot = 0;
+        for field in fields {
+            self.load_field(*field, register(slot));
+            slot += u32::try_from(field.padded_len() / 4).unwrap_or(0);
+        }
+        slot
+    }
+
+    fn load_field(&mut self, field: Field, dreg: u32) {
+        match field {
+            Field::L4Proto => self.meta(META_L4PROTO, dreg),
+            Field::SourcePort => self.payload(TRANSPORT_HEADER, 0, 2, dreg),
+            Field::DestPort => self.payload(TRANSPORT_HEADER, 2, 2, dreg),
+            Field::SourceAddress(Family::V4) => self.payload(NETWORK_HEADER, 12, 4, dreg),
+            Field::SourceAddress(Family::V6) => self.payload(NETWORK_HEADER, 8, 16, dreg),
+            Field::DestAddress(Family::V4) => self.payload(NETWORK_HEADER, 16, 4, dreg),
+            Field::DestAddress(Family::V6) => self.payload(NETWORK_HEADER, 24, 16, dreg),
+            Field::InInterface => self.meta(META_IIFNAME, dreg),
+            Field::OutInterface => self.meta(META_OIFNAME, dreg),
+            Field::Slot => {}
+        }
+    }
+
+    fn lookup(&mut self, set: SetName, dreg: Option<u32>) {
+        self.push(c"lookup", [(sys::NFTNL_EXPR_LOOKUP_SREG, Value::U32(REG_1)), (sys::NFTNL_EXPR_LOOKUP_SET, text(set))]);
+        if let (Some(dreg), Some(last)) = (dreg, self.exprs.last_mut()) {
+            let number = u16::try_from(sys::NFTNL_EXPR_LOOKUP_DREG).unwrap_or(u16::MAX);
+            last.attributes.push((number, Value::U32(dreg)));
+        }
+    }
+
+    fn pick(&mut self, family: Family, pick: Pick, dreg: u32) {
+        let (kind, modulus) = match pick {
+            Pick::Turn(width) => (libc::NFT_NG_INCREMENTAL, width),
+            Pick::Random(width) => (libc::NFT_NG_RANDOM, width),
+            Pick::Hash => {
+                self.load_field(Field::SourceAddress(family), REG_4);
+                self.push(
+                    c"hash",
+                    [
+                        (sys::NFTNL_EXPR_HASH_SREG, Value::U32(REG_4)),
+                        (sys::NFTNL_EXPR_HASH_DREG, Value::U32(dreg)),
+                        (sys::NFTNL_EXPR_HASH_LEN, Value::U32(u32::try_from(family.address_len()).unwrap_or(4))),
+                        (sys::NFTNL_EXPR_HASH_MODULUS, Value::U32(HASH_SLOTS.into())),
+                        (sys::NFTNL_EXPR_HASH_SEED, Value::U32(HASH_SEED)),
+                    ],
+                );
+                return;
+            }
+        };
+        self.push(
+            c"numgen",
+            [
+                (sys::NFTNL_EXPR_NG_DREG, Value::U32(dreg)),
+                (sys::NFTNL_EXPR_NG_MODULUS, Value::U32(modulus.into())),
+                (sys::NFTNL_EXPR_NG_TYPE, Value::U32(kind.cast_unsigned())),
+            ],
+        );
+    }
+
+    fn dnat(&mut self, reach: Reach, pick: Pick) {
+        let family = reach.family();
+        if pick == Pick::Hash {
+            self.need_family(family);
+        }
+        let slot = self.load(&listening_key(reach.scope()));
+        self.pick(family, pick, register(slot));
+        self.lookup(SetName::Slots(reach), Some(REG_1));
+        let port = register(u32::try_from(family.address_len() / 4).unwrap_or(1));
+        let protocol = match family {
+            Family::V4 => libc::NFPROTO_IPV4,
+            Family::V6 => libc::NFPROTO_IPV6,
+        };
+        self.push(
+            c"nat",
+            [
+                (sys::NFTNL_EXPR_NAT_TYPE, Value::U32(NAT_DNAT)),
+                (sys::NFTNL_EXPR_NAT_FAMILY, Value::U32(protocol.cast_unsigned())),
+                (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, Value::U32(port)),
+            ],
+        );
+    }
+
+    fn mark_flow(&mut self, value: u32, mask: u32) {
+        self.ct(CT_MARK);
+        self.bitwise(native(!mask), native(value));
+        self.push(c"ct", [(sys::NFTNL_EXPR_CT_KEY, Value::U32(CT_MARK)), (sys::NFTNL_EXPR_CT_SREG, Value::U32(REG_1))]);
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) {
+        let eq = |yes: bool| if yes { CMP_EQ } else { CMP_NEQ };
+        match stmt {
+            Stmt::NotTcp => {
+                self.meta(META_L4PROTO, REG_1);
+                self.cmp(CMP_NEQ, vec![IPPROTO_TCP]);
+            }
+            Stmt::InLoopback => {
+                self.meta(META_IIF, REG_1);
+                self.cmp(CMP_EQ, native(LOOPBACK));
+            }
+            Stmt::OutNotLoopback => {
+                self.meta(META_OIF, REG_1);
+                self.cmp(CMP_NEQ, native(LOOPBACK));
+            }
+            Stmt::Family(family) => self.need_family(*family),
+            Stmt::CtState(state) => self.ct_state(*state),
+            Stmt::Marked(mark, yes) => {
+                self.ct(CT_MARK);
+                self.masked(mark.mask());
+                self.cmp(eq(*yes), native(mark.value()));
+            }
+            Stmt::Direction(direction) => {
+                self.ct(CT_DIRECTION);
+                self.cmp(CMP_EQ, vec![u8::from(*direction == Direction::Reply)]);
+            }
+            Stmt::StatusDnat => {
+                self.ct(CT_STATUS);
+                self.masked(STATUS_DNAT);
+                self.cmp(CMP_NEQ, native(0));
+            }
+            Stmt::Syn(yes) => {
+                self.need_tcp();
+                self.payload(TRANSPORT_HEADER, 13, 1, REG_1);
+                self.bitwise(vec![FIN_SYN_RST_ACK], vec![0]);
+                self.cmp(eq(*yes), vec![SYN]);
+            }
+            Stmt::LocalDest(yes) => {
+                self.fib(FIB_DADDR);
+                self.cmp(eq(*yes), native(RTN_LOCAL));
+            }
+            Stmt::LocalSource => {
+                self.fib(FIB_SADDR);
+                self.cmp(CMP_EQ, native(RTN_LOCAL));
+            }
+            Stmt::DestLoopback(family) => self.dest_loopback(*family),
+            Stmt::In(key, set) => {
+                self.load(key);
+                self.lookup(*set, None);
+            }
+            Stmt::Count(key, set) => self.count(key, *set),
+            Stmt::MarkFlow(mark) => self.mark_flow(mark.value(), mark.mask()),
+            Stmt::Dnat(reach, pick) => self.dnat(*reach, *pick),
+            Stmt::Turns(reach) => {
+                self.load(&service_key(reach.scope()));
+                self.lookup(SetName::Turn(*reach), Some(VERDICT));
+            }
+            Stmt::HandshakeTimeout(_) | Stmt::Reset | Stmt::Masquerade => self.action(stmt),
+            Stmt::Return => self.verdict(NFT_RETURN, None),
+            Stmt::Drop => self.verdict(NF_DROP, None),
+            Stmt::Goto(chain) => self.verdict(NFT_GOTO, Some(chain)),
+            Stmt::Jump(chain) => self.verdict(NFT_JUMP, Some(chain)),
+        }
+    }
+
+    fn ct_state(&mut self, state: CtState) {
+        self.ct(CT_STATE);
+        self.masked(state.bits());
+        self.cmp(CMP_NEQ, native(0));
+    }
+
+    fn dest_loopback(&mut self, family: Family) {
+        self.need_family(family);
+        match family {
+            // The network is a whole byte: nft compares just that.
+            Family::V4 => {
+                self.payload(NETWORK_HEADER, 16, 1, REG_1);
+                self.cmp(CMP_EQ, vec![127]);
+            }
+            Family::V6 => {
+                self.payload(NETWORK_HEADER, 24, 16, REG_1);
+                self.cmp(CMP_EQ, std::net::Ipv6Addr::LOCALHOST.octets().to_vec());
+            }
+        }
+    }
+
+    fn count(&mut self, key: &[Field], set: SetName) {
+        self.load(key);
+        self.push(
+            c"dynset",
+            [
+                (sys::NFTNL_EXPR_DYNSET_SREG_KEY, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_DYNSET_OP, Value::U32(DYNSET_UPDATE)),
+                (sys::NFTNL_EXPR_DYNSET_SET_NAME, text(set)),
+            ],
+        );
+    }
+
+    fn action(&mut self, stmt: &Stmt) {
+        match stmt {
+            Stmt::HandshakeTimeout(family) => self.push(
+                c"objref",
+                [
+                    (sys::NFTNL_EXPR_OBJREF_IMM_TYPE, Value::U32(OBJECT_CT_TIMEOUT)),
+                    (sys::NFTNL_EXPR_OBJREF_IMM_NAME, text(handshake_timeout(*family))),
+                ],
+            ),
+            Stmt::Reset => {
+                self.need_tcp();
+                self.push(c"reject", [(sys::NFTNL_EXPR_REJECT_TYPE, Value::U32(REJECT_TCP_RST))]);
+            }
+            _ => self.push(c"masq", []),
+        }
+    }
+}

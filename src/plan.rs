@@ -1,0 +1,245 @@
+//! From what the kernel has to what it should have: the transactions in between.
+//!
+//! A packet may read one set before a transaction and the next one after it. So a service whose slots become fewer, or
+//! are picked in another way, is changed in three: first what is new is added, and the slots that will go are pointed at
+//! backends that stay; then the old way of picking goes; then the slots. At every moment in between a SYN finds a
+//! backend, whichever generation of each set it reads.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ruleset::Ruleset;
+use crate::ruleset::name::{Reach, SetName, TurnChain};
+use crate::ruleset::rows::{Difference, Rows};
+use crate::ruleset::spec::SetSpec;
+
+/// Rows of one set that a transaction adds or deletes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Batch<'a> {
+    /// Every row of a set.
+    All(&'a Rows),
+    /// These.
+    Some(Vec<Cow<'a, [u8]>>),
+}
+
+impl Batch<'_> {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::All(rows) => rows.len(),
+            Self::Some(rows) => rows.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows.
+    pub fn iter(&self) -> Box<dyn Iterator<Item = &[u8]> + '_> {
+        match self {
+            Self::All(rows) => Box::new(rows.iter()),
+            Self::Some(rows) => Box::new(rows.iter().map(AsRef::as_ref)),
+        }
+    }
+}
+
+/// A service's key in a reach.
+pub type Door = (Reach, Box<[u8]>);
+
+/// One transaction, in the order in which it is sent: sets, chains and rules, deletions, additions, and at last the sets
+/// and chains that nothing refers to any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Step<'a> {
+    /// Width sets to make.
+    pub new_widths: BTreeSet<(Reach, u16)>,
+    /// Chains that count turns, to make.
+    pub new_turns: BTreeSet<TurnChain>,
+    /// `spread` chains to write anew, with a rule for each of these widths.
+    pub spreads: BTreeMap<Reach, BTreeSet<u16>>,
+    /// Turns to delete.
+    pub delete_turns: BTreeSet<Door>,
+    /// Rows to delete; their data does not matter.
+    pub delete: BTreeMap<SetName, Batch<'a>>,
+    /// Rows to add.
+    pub add: BTreeMap<SetName, Batch<'a>>,
+    /// Turns to add.
+    pub add_turns: BTreeMap<Door, TurnChain>,
+    /// Width sets to remove.
+    pub old_widths: BTreeSet<(Reach, u16)>,
+    /// Chains to remove.
+    pub old_turns: BTreeSet<TurnChain>,
+}
+
+impl<'a> Step<'a> {
+    /// Whether it does nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Elements that it adds or deletes.
+    pub fn elements(&self) -> usize {
+        let rows = self.delete.values().chain(self.add.values()).map(Batch::len).sum::<usize>();
+        rows + self.delete_turns.len() + self.add_turns.len()
+    }
+
+    fn delete(&mut self, set: SetName, row: &'a [u8]) {
+        push(&mut self.delete, set, Cow::Borrowed(row));
+    }
+
+    fn add(&mut self, set: SetName, row: Cow<'a, [u8]>) {
+        push(&mut self.add, set, row);
+    }
+}
+
+fn push<'a>(to: &mut BTreeMap<SetName, Batch<'a>>, set: SetName, row: Cow<'a, [u8]>) {
+    match to.entry(set).or_insert_with(|| Batch::Some(Vec::new())) {
+        Batch::Some(rows) => rows.push(row),
+        Batch::All(_) => {}
+    }
+}
+
+/// The transactions that make one ruleset out of another: none, one, or up to three.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan<'a> {
+    /// In order; none of them is empty.
+    pub steps: Vec<Step<'a>>,
+}
+
+impl Plan<'_> {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Elements added and deleted.
+    pub fn elements(&self) -> usize {
+        self.steps.iter().map(Step::elements).sum()
+    }
+}
+
+/// What leads from `have` to `want`.
+pub fn plan<'a>(have: &'a Ruleset, want: &'a Ruleset) -> Plan<'a> {
+    let mut planner = Planner { have, want, steps: Default::default() };
+    let names: BTreeSet<SetName> = have.sets().keys().chain(want.sets().keys()).copied().collect();
+    for name in names {
+        planner.set(name);
+    }
+    planner.turns();
+    planner.chains();
+    let steps = planner.steps.into_iter().filter(|step| !step.is_empty()).collect();
+    Plan { steps }
+}
+
+const PREPARE: usize = 0;
+const SWITCH: usize = 1;
+const TIDY: usize = 2;
+
+struct Planner<'a> {
+    have: &'a Ruleset,
+    want: &'a Ruleset,
+    steps: [Step<'a>; 3],
+}
+
+impl<'a> Planner<'a> {
+    fn set(&mut self, name: SetName) {
+        match (self.have.rows(name), self.want.rows(name)) {
+            (None, Some(want)) => {
+                self.steps[PREPARE].add.insert(name, Batch::All(want));
+            }
+            (Some(have), None) => have.iter().for_each(|row| self.gone(name, row)),
+            (Some(have), Some(want)) => have.differences(want, |difference| match difference {
+                Difference::Gone(row) => self.gone(name, row),
+                Difference::New(row) => self.steps[PREPARE].add(name, Cow::Borrowed(row)),
+                Difference::Changed(old, new) => {
+                    self.steps[PREPARE].delete(name, old);
+                    self.steps[PREPARE].add(name, Cow::Borrowed(new));
+                }
+            }),
+            (None, None) => {}
+        }
+    }
+
+    fn gone(&mut self, name: SetName, row: &'a [u8]) {
+        match name {
+            SetName::Width(reach, _) | SetName::Hashed(reach) if self.goes_on(reach, row) => {
+                self.steps[SWITCH].delete(name, row);
+            }
+            SetName::Slots(reach) => self.slot_gone(reach, row),
+            _ => self.steps[PREPARE].delete(name, row),
+        }
+    }
+
+    fn slot_gone(&mut self, reach: Reach, row: &'a [u8]) {
+        let name = SetName::Slots(reach);
+        let spec = SetSpec::of(name);
+        let (key, backend) = row.split_at(spec.key_len());
+        let (listening, number) = key.split_at(key.len() - 4);
+        let staying = self.slots_of(reach, listening);
+        if staying.is_empty() {
+            self.steps[PREPARE].delete(name, row);
+            return;
+        }
+        if !staying.iter().any(|slot| slot[key.len()..] == *backend) {
+            let number = u32::from_ne_bytes([number[0], number[1], number[2], number[3]]) as usize;
+            let stand_in = &staying[number % staying.len()][key.len()..];
+            self.steps[PREPARE].delete(name, row);
+            self.steps[PREPARE].add(name, Cow::Owned([key, stand_in].concat()));
+        }
+        self.steps[TIDY].delete(name, row);
+    }
+
+    /// The slots that a service shall have.
+    fn slots_of(&self, reach: Reach, listening: &[u8]) -> Vec<&'a [u8]> {
+        let Some(rows) = self.want.rows(SetName::Slots(reach)) else { return Vec::new() };
+        let slot = |number: u32| rows.find(&[listening, &number.to_ne_bytes()].concat());
+        (0..).map_while(slot).collect()
+    }
+
+    /// Whether the service of that key shall have slots in that reach.
+    fn goes_on(&self, reach: Reach, service_key: &[u8]) -> bool {
+        let listening = match reach {
+            Reach::Any(_) => &service_key[4..],
+            Reach::At(_) => service_key,
+        };
+        self.want
+            .rows(SetName::Slots(reach))
+            .is_some_and(|rows| rows.contains(&[listening, &0_u32.to_ne_bytes()].concat()))
+    }
+
+    fn turns(&mut self) {
+        for (door, chain) in self.want.turns() {
+            match self.have.turns().get(door) {
+                Some(had) if had == chain => continue,
+                Some(_) => {
+                    self.steps[PREPARE].delete_turns.insert(door.clone());
+                }
+                None => {}
+            }
+            self.steps[PREPARE].add_turns.insert(door.clone(), chain.clone());
+        }
+        for door in self.have.turns().keys().filter(|door| !self.want.turns().contains_key(door)) {
+            let step = if self.goes_on(door.0, &door.1) { SWITCH } else { PREPARE };
+            self.steps[step].delete_turns.insert(door.clone());
+        }
+    }
+
+    fn chains(&mut self) {
+        let (had, wanted) = (self.have.turn_chains(), self.want.turn_chains());
+        self.steps[PREPARE].new_turns = wanted.difference(&had).map(|chain| (*chain).clone()).collect();
+        self.steps[TIDY].old_turns = had.difference(&wanted).map(|chain| (*chain).clone()).collect();
+        for reach in Reach::ALL {
+            let (had, wanted) = (self.have.widths(reach), self.want.widths(reach));
+            let both: BTreeSet<u16> = had.union(&wanted).copied().collect();
+            if both != had {
+                self.steps[PREPARE].new_widths.extend(wanted.difference(&had).map(|width| (reach, *width)));
+                self.steps[PREPARE].spreads.insert(reach, both.clone());
+            }
+            if both != wanted {
+                self.steps[TIDY].old_widths.extend(had.difference(&wanted).map(|width| (reach, *width)));
+                self.steps[TIDY].spreads.insert(reach, wanted);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! From the desired state to the ruleset.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Ruleset;
+use super::name::{Family, Reach, Scope, SetName, TurnChain};
+use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
+use super::slots::{self, Share};
+use super::spec::SetSpec;
+use crate::model::{Backend, BackendState, Balance, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State};
+
+/// IPPROTO_TCP, as the first field of a service key.
+const TCP: [u8; 4] = [6, 0, 0, 0];
+
+/// What the kernel should hold for that state. `links` are the interfaces on which a client could stand beside its
+/// backend; they matter where a service preserves its clients' addresses.
+pub fn compile(state: &State, links: &BTreeSet<String>) -> Ruleset {
+    let mut builder = Builder::default();
+    for service in &state.services {
+        builder.service(service);
+    }
+    if state.services.iter().any(|service| service.source == SourceMode::Preserve) {
+        for link in links {
+            let name = interface_bytes(link);
+            builder.push(SetName::SameLink, &[&name, &name]);
+        }
+    }
+    builder.finish()
+}
+
+/// The limits of an element. The kernel's byte bucket holds one second's rate and the burst (`nft_limit_init` in
+/// net/netfilter/nft_limit.c), so the burst asked for is one second's rate smaller; its attribute has 32 bits.
+pub fn limits(limit: &Limit) -> Limits {
+    let extra = u64::from(limit.burst.saturating_sub(limit.pps)) * u64::from(limit.mtu);
+    Limits {
+        packet_rate: limit.pps.into(),
+        packet_burst: limit.burst,
+        byte_rate: u64::from(limit.pps) * u64::from(limit.mtu),
+        byte_burst: u32::try_from(extra.max(1)).unwrap_or(u32::MAX),
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    sets: BTreeMap<SetName, Rows>,
+    turns: BTreeMap<(Reach, Box<[u8]>), TurnChain>,
+}
+
+/// A public address of a service, as keys have it.
+struct Door {
+    scope: Scope,
+    listening: Vec<u8>,
+    service: Vec<u8>,
+}
+
+impl Door {
+    fn all(service: &Service) -> Vec<Self> {
+        let port = port_bytes(service.port);
+        let at = |address: &IpAddr| {
+            let octets = match address {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            };
+            let listening = [octets.as_slice(), &port].concat();
+            Self { scope: Scope::At(Family::of(*address)), service: listening.clone(), listening }
+        };
+        match &service.listen {
+            Listen::Everywhere => {
+                vec![Self { scope: Scope::Any, listening: port.to_vec(), service: [TCP, port].concat() }]
+            }
+            Listen::At(addresses) => addresses.iter().map(at).collect(),
+        }
+    }
+
+    fn reaches(&self) -> Vec<Reach> {
+        match self.scope {
+            Scope::Any => Family::BOTH.map(Reach::Any).to_vec(),
+            Scope::At(family) => vec![Reach::At(family)],
+        }
+    }
+}
+
+impl Builder {
+    fn push(&mut self, name: SetName, parts: &[&[u8]]) {
+        self.sets.entry(name).or_insert_with(|| Rows::new(&SetSpec::of(name))).push(parts);
+    }
+
+    fn finish(mut self) -> Ruleset {
+        for rows in self.sets.values_mut() {
+            rows.sort();
+        }
+        Ruleset::new(self.sets, self.turns)
+    }
+
+    fn service(&mut self, service: &Service) {
+        for door in Door::all(service) {
+            self.door(service, &door);
+        }
+        let limits = service.limit.as_ref().map(|limit| (limits(limit).to_bytes(), limit.direction));
+        for backend in &service.backends {
+            self.backend(service, backend, limits.as_ref());
+        }
+    }
+
+    fn door(&mut self, service: &Service, door: &Door) {
+        let scope = door.scope;
+        let restricted = service.access.allow.is_some() || !service.access.deny.is_empty();
+        for (wanted, set) in [
+            (true, SetName::Services(scope)),
+            (restricted, SetName::Restricted(scope)),
+            (service.access.allow.is_some(), SetName::AllowOnly(scope)),
+            (service.on_retire == Refusal::Reset, SetName::RetireReset(scope)),
+            (service.on_empty == Refusal::Reset, SetName::EmptyReset(scope)),
+        ] {
+            if wanted {
+                self.push(set, &[&door.service]);
+            }
+        }
+        for reach in door.reaches() {
+            self.access(door, reach, SetName::Allowed(reach), service.access.allow.as_deref().unwrap_or_default());
+            self.access(door, reach, SetName::Denied(reach), &service.access.deny);
+            self.slots(service, door, reach);
+        }
+    }
+
+    fn access(&mut self, door: &Door, reach: Reach, set: SetName, networks: &[IpNet]) {
+        let key = &door.listening;
+        for network in networks {
+            match (reach.family(), network) {
+                (Family::V4, IpNet::V4(net)) => {
+                    self.push(set, &[key, &net.network().octets(), key, &net.broadcast().octets()]);
+                }
+                (Family::V6, IpNet::V6(net)) => {
+                    self.push(set, &[key, &net.network().octets(), key, &net.broadcast().octets()]);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn slots(&mut self, service: &Service, door: &Door, reach: Reach) {
+        let active = |backend: &&Backend| {
+            backend.state == BackendState::Active && Family::of(backend.endpoint.address) == reach.family()
+        };
+        let shares: Vec<Share> = service.backends.iter().filter(active).map(|b| (b.endpoint, b.weight)).collect();
+        if shares.is_empty() {
+            return;
+        }
+        let slots = match service.balance {
+            Balance::Random => slots::random(&shares),
+            Balance::SourceHash => slots::source_hash(&shares),
+            Balance::RoundRobin => slots::round_robin(&shares),
+        };
+        let width = u16::try_from(slots.len()).unwrap_or(u16::MAX);
+        match service.balance {
+            Balance::Random => self.push(SetName::Width(reach, width), &[&door.service]),
+            Balance::SourceHash => self.push(SetName::Hashed(reach), &[&door.service]),
+            Balance::RoundRobin => {
+                let chain = TurnChain { reach, width, service: service.name.clone() };
+                self.turns.insert((reach, door.service.clone().into()), chain);
+            }
+        }
+        for (number, endpoint) in (0_u32..).zip(&slots) {
+            let (bytes, len) = endpoint_bytes(*endpoint);
+            // numgen and jhash leave their number in the machine's own byte order.
+            self.push(SetName::Slots(reach), &[&door.listening, &number.to_ne_bytes(), &bytes[..len]]);
+        }
+    }
+
+    fn backend(&mut self, service: &Service, backend: &Backend, limits: Option<&([u8; 24], LimitDirection)>) {
+        let family = Family::of(backend.endpoint.address);
+        let (bytes, len) = endpoint_bytes(backend.endpoint);
+        let key = &bytes[..len];
+        if service.source == SourceMode::Preserve {
+            self.push(SetName::Preserved(family), &[key]);
+        }
+        match limits {
+            None => self.push(SetName::Unlimited(family), &[key]),
+            Some((limits, direction)) => {
+                self.push(SetName::Limited(family), &[key]);
+                let buckets: &[SetName] = match direction {
+                    LimitDirection::Each => &[SetName::LimitTo(family), SetName::LimitFrom(family)],
+                    LimitDirection::Shared => &[SetName::LimitBoth(family)],
+                };
+                for set in buckets {
+                    self.push(*set, &[key, limits]);
+                }
+            }
+        }
+    }
+}
+
+/// An interface's name as a key field.
+pub fn interface_bytes(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (to, from) in bytes[..15].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    bytes
+}

@@ -1,0 +1,329 @@
+//! What the sets of the table are called.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// An address family, as it stands in names: `v4`, `v6`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order of the ruleset.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// Bytes in an address.
+    pub fn address_len(self) -> usize {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 16,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+        })
+    }
+}
+
+/// How a packet names a service: by port alone, or by address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Services on every local address; one set serves both families.
+    Any,
+    /// Services on chosen addresses.
+    At(Family),
+}
+
+impl Scope {
+    /// All three, in the order of the ruleset.
+    pub const ALL: [Self; 3] = [Self::Any, Self::At(Family::V4), Self::At(Family::V6)];
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::At(family) => write!(f, "_at_{family}"),
+        }
+    }
+}
+
+/// A scope within one family: what leads to backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reach {
+    /// Any local address of the family.
+    Any(Family),
+    /// Chosen addresses of the family.
+    At(Family),
+}
+
+impl Reach {
+    /// All four, in the order of the ruleset.
+    pub const ALL: [Self; 4] = [Self::Any(Family::V4), Self::At(Family::V4), Self::Any(Family::V6), Self::At(Family::V6)];
+
+    /// Its family.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Any(family) | Self::At(family) => family,
+        }
+    }
+
+    /// How packets of this reach name a service.
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Any(_) => Scope::Any,
+            Self::At(family) => Scope::At(family),
+        }
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any(family) => write!(f, "_{family}"),
+            Self::At(family) => write!(f, "_at_{family}"),
+        }
+    }
+}
+
+/// Every set and map of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetName {
+    /// The services of a scope.
+    Services(Scope),
+    /// Those that have an `allow` or `deny` list.
+    Restricted(Scope),
+    /// Those that have an `allow` list.
+    AllowOnly(Scope),
+    /// Those whose late packets get a reset instead of silence.
+    RetireReset(Scope),
+    /// Those that answer a SYN with a reset while they have no backend.
+    EmptyReset(Scope),
+    /// Service and client network: let in by an `allow` list.
+    Allowed(Reach),
+    /// Service and client network: kept out by a `deny` list.
+    Denied(Reach),
+    /// Services with this many slots, picked at random.
+    Width(Reach, u16),
+    /// Services whose slot is picked by a hash of the client's address.
+    Hashed(Reach),
+    /// Round-robin services, each with the chain that counts its turns.
+    Turn(Reach),
+    /// Service and slot number: the backend.
+    Slots(Reach),
+    /// Backends with a limit.
+    Limited(Family),
+    /// Backends without one.
+    Unlimited(Family),
+    /// Backends that see their clients' own addresses.
+    Preserved(Family),
+    /// What a limited backend may still receive.
+    LimitTo(Family),
+    /// What a limited backend may still send.
+    LimitFrom(Family),
+    /// What a limited backend may still receive or send, of one bucket.
+    LimitBoth(Family),
+    /// Pairs of an interface with itself: a client on its backend's link.
+    SameLink,
+    /// Counts SYNs that an access list refused.
+    Refused(Scope),
+    /// Counts SYNs that found no backend.
+    NoBackend(Scope),
+    /// Counts packets of no tracked flow.
+    Stale(Scope),
+    /// Counts INVALID packets to services.
+    Invalid(Scope),
+    /// Counts packets over the limit, to a backend.
+    OverTo(Family),
+    /// Counts packets over the limit, from a backend.
+    OverFrom(Family),
+    /// Counts INVALID packets from a backend.
+    InvalidFrom(Family),
+    /// Counts packets of flushed flows from a backend that sees its clients' addresses.
+    StaleFrom(Family),
+}
+
+impl SetName {
+    /// Every set that is always there: all but the widths.
+    pub fn fixed() -> Vec<Self> {
+        let mut names = Vec::new();
+        for scope in Scope::ALL {
+            names.extend([
+                Self::Services(scope),
+                Self::Restricted(scope),
+                Self::AllowOnly(scope),
+                Self::RetireReset(scope),
+                Self::EmptyReset(scope),
+                Self::Refused(scope),
+                Self::NoBackend(scope),
+                Self::Stale(scope),
+                Self::Invalid(scope),
+            ]);
+        }
+        for reach in Reach::ALL {
+            names.extend([
+                Self::Allowed(reach),
+                Self::Denied(reach),
+                Self::Hashed(reach),
+                Self::Turn(reach),
+                Self::Slots(reach),
+            ]);
+        }
+        for family in Family::BOTH {
+            names.extend([
+                Self::Limited(family),
+                Self::Unlimited(family),
+                Self::Preserved(family),
+                Self::LimitTo(family),
+                Self::LimitFrom(family),
+                Self::LimitBoth(family),
+                Self::OverTo(family),
+                Self::OverFrom(family),
+                Self::InvalidFrom(family),
+                Self::StaleFrom(family),
+            ]);
+        }
+        names.push(Self::SameLink);
+        names.sort_unstable();
+        names
+    }
+
+    /// Whether packets fill it, and not tcpgw.
+    pub fn is_counter(self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_)
+                | Self::NoBackend(_)
+                | Self::Stale(_)
+                | Self::Invalid(_)
+                | Self::OverTo(_)
+                | Self::OverFrom(_)
+                | Self::InvalidFrom(_)
+                | Self::StaleFrom(_)
+        )
+    }
+
+    /// The set of that name, if tcpgw has one.
+    pub fn parse(name: &str) -> Option<Self> {
+        if let Some(rest) = name.strip_prefix("width_") {
+            let (digits, suffix) = rest.split_at(rest.find('_')?);
+            let width = digits.parse().ok().filter(|w| (1..=256).contains(w))?;
+            let reach = Reach::ALL.into_iter().find(|reach| reach.to_string() == suffix)?;
+            let parsed = Self::Width(reach, width);
+            return (parsed.to_string() == name).then_some(parsed);
+        }
+        Self::fixed().into_iter().find(|fixed| fixed.to_string() == name)
+    }
+}
+
+impl fmt::Display for SetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Services(scope) => write!(f, "services{scope}"),
+            Self::Restricted(scope) => write!(f, "restricted{scope}"),
+            Self::AllowOnly(scope) => write!(f, "allow_only{scope}"),
+            Self::RetireReset(scope) => write!(f, "retire_reset{scope}"),
+            Self::EmptyReset(scope) => write!(f, "empty_reset{scope}"),
+            Self::Allowed(reach) => write!(f, "allowed{reach}"),
+            Self::Denied(reach) => write!(f, "denied{reach}"),
+            Self::Width(reach, width) => write!(f, "width_{width}{reach}"),
+            Self::Hashed(reach) => write!(f, "hashed{reach}"),
+            Self::Turn(reach) => write!(f, "turns{reach}"),
+            Self::Slots(reach) => write!(f, "slots{reach}"),
+            Self::Limited(family) => write!(f, "limited_{family}"),
+            Self::Unlimited(family) => write!(f, "unlimited_{family}"),
+            Self::Preserved(family) => write!(f, "preserved_{family}"),
+            Self::LimitTo(family) => write!(f, "limit_to_{family}"),
+            Self::LimitFrom(family) => write!(f, "limit_from_{family}"),
+            Self::LimitBoth(family) => write!(f, "limit_both_{family}"),
+            Self::SameLink => write!(f, "same_link"),
+            Self::Refused(scope) => write!(f, "refused{scope}"),
+            Self::NoBackend(scope) => write!(f, "no_backend{scope}"),
+            Self::Stale(scope) => write!(f, "stale{scope}"),
+            Self::Invalid(scope) => write!(f, "invalid{scope}"),
+            Self::OverTo(family) => write!(f, "over_to_{family}"),
+            Self::OverFrom(family) => write!(f, "over_from_{family}"),
+            Self::InvalidFrom(family) => write!(f, "invalid_from_{family}"),
+            Self::StaleFrom(family) => write!(f, "stale_from_{family}"),
+        }
+    }
+}
+
+/// The chain that counts the turns of one round-robin service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TurnChain {
+    /// Which slots it picks from.
+    pub reach: Reach,
+    /// How many slots there are.
+    pub width: u16,
+    /// The service's name.
+    pub service: Box<str>,
+}
+
+impl TurnChain {
+    /// The chain of that name, if it is one of these.
+    pub fn parse(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix("turn")?;
+        // "_at_v4" before "_v4" would not matter: neither is a prefix of the other.
+        let reach = Reach::ALL.into_iter().find(|reach| rest.starts_with(&reach.to_string()))?;
+        let rest = rest.strip_prefix(&reach.to_string())?.strip_prefix('_')?;
+        let (digits, service) = rest.split_once('_')?;
+        let width = digits.parse().ok().filter(|w| (1..=256).contains(w))?;
+        let parsed = Self { reach, width, service: service.into() };
+        (parsed.to_string() == name).then_some(parsed)
+    }
+}
+
+impl fmt::Display for TurnChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "turn{}_{}_{}", self.reach, self.width, self.service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_parse_back() {
+        let mut names = SetName::fixed();
+        for reach in Reach::ALL {
+            names.extend((1..=256).map(|width| SetName::Width(reach, width)));
+        }
+        let texts: std::collections::BTreeSet<_> = names.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), names.len());
+        for name in names {
+            assert_eq!(SetName::parse(&name.to_string()), Some(name));
+        }
+        for foreign in ["", "width_0_v4", "width_03_v4", "width_257_v4", "width_3", "width_3_v5", "services_v4"] {
+            assert_eq!(SetName::parse(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn turn_chains_parse_back() {
+        for reach in Reach::ALL {
+            let chain = TurnChain { reach, width: 12, service: "a_b-c.d_3".into() };
+            assert_eq!(TurnChain::parse(&chain.to_string()), Some(chain));
+        }
+        assert_eq!(TurnChain::parse("turn_v4_03_a"), None);
+        assert_eq!(TurnChain::parse("turns_v4"), None);
+    }
+}

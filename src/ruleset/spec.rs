@@ -1,0 +1,156 @@
+//! What each set is made of: its key, its data, and what its elements carry.
+
+use super::name::{Family, Scope, SetName};
+
+/// One part of a packet, or of what is picked for it, in a key or in data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// The layer 4 protocol; it widens a port to a key that is hashed (a key of 2 bytes would become a bitmap).
+    L4Proto,
+    /// The TCP source port.
+    SourcePort,
+    /// The TCP destination port.
+    DestPort,
+    /// The source address.
+    SourceAddress(Family),
+    /// The destination address.
+    DestAddress(Family),
+    /// The interface that the packet came in on.
+    InInterface,
+    /// The interface that it leaves by.
+    OutInterface,
+    /// A slot number.
+    Slot,
+}
+
+impl Field {
+    /// Bytes that mean something.
+    pub fn len(self) -> usize {
+        match self {
+            Self::L4Proto => 1,
+            Self::SourcePort | Self::DestPort => 2,
+            Self::SourceAddress(family) | Self::DestAddress(family) => family.address_len(),
+            Self::InInterface | Self::OutInterface => 16,
+            Self::Slot => 4,
+        }
+    }
+
+    /// Bytes that it takes in a register.
+    pub fn padded_len(self) -> usize {
+        self.len().next_multiple_of(4)
+    }
+}
+
+/// What the elements of a set carry besides their key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing.
+    Nothing,
+    /// A backend: address and port.
+    Endpoint(Family),
+    /// Where to go on: a round-robin service's own chain.
+    Chain,
+    /// Two limits, in packets and in bytes.
+    Limits,
+    /// A counter; packets add the elements.
+    Counter,
+}
+
+/// How a set is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetSpec {
+    /// The parts of the key.
+    pub key: Vec<Field>,
+    /// What elements carry.
+    pub payload: Payload,
+    /// Whether elements are ranges.
+    pub interval: bool,
+}
+
+/// The most elements that packets may add to one counter set. A million services and backends would fit; past it,
+/// packets are still dropped, and no longer counted.
+pub const COUNTER_SET_SIZE: u32 = 1 << 20;
+
+/// Bytes of a row's limits: packets/s, packet burst, bytes/s, byte burst.
+pub const LIMITS_LEN: usize = 8 + 4 + 8 + 4;
+
+impl SetSpec {
+    /// How that set is made.
+    pub fn of(name: SetName) -> Self {
+        use Field::{DestAddress, DestPort, InInterface, OutInterface, Slot, SourceAddress};
+        let plain = |key: Vec<Field>| Self { key, payload: Payload::Nothing, interval: false };
+        let with = |key: Vec<Field>, payload| Self { key, payload, interval: false };
+        match name {
+            SetName::Services(scope)
+            | SetName::Restricted(scope)
+            | SetName::AllowOnly(scope)
+            | SetName::RetireReset(scope)
+            | SetName::EmptyReset(scope) => plain(service_key(scope)),
+            SetName::Width(reach, _) | SetName::Hashed(reach) => plain(service_key(reach.scope())),
+            SetName::Turn(reach) => with(service_key(reach.scope()), Payload::Chain),
+            SetName::Allowed(reach) | SetName::Denied(reach) => {
+                let mut key = listening_key(reach.scope());
+                key.push(SourceAddress(reach.family()));
+                Self { key, payload: Payload::Nothing, interval: true }
+            }
+            SetName::Slots(reach) => {
+                let mut key = listening_key(reach.scope());
+                key.push(Slot);
+                with(key, Payload::Endpoint(reach.family()))
+            }
+            SetName::Limited(family) | SetName::Unlimited(family) | SetName::Preserved(family) => {
+                plain(vec![DestAddress(family), DestPort])
+            }
+            SetName::LimitTo(family) | SetName::LimitFrom(family) | SetName::LimitBoth(family) => {
+                with(vec![DestAddress(family), DestPort], Payload::Limits)
+            }
+            SetName::SameLink => plain(vec![InInterface, OutInterface]),
+            SetName::Refused(scope) | SetName::NoBackend(scope) | SetName::Stale(scope) | SetName::Invalid(scope) => {
+                with(service_key(scope), Payload::Counter)
+            }
+            SetName::OverTo(family)
+            | SetName::OverFrom(family)
+            | SetName::InvalidFrom(family)
+            | SetName::StaleFrom(family) => with(vec![DestAddress(family), DestPort], Payload::Counter),
+        }
+    }
+
+    /// Bytes of a key.
+    pub fn key_len(&self) -> usize {
+        self.key.iter().map(|field| field.padded_len()).sum()
+    }
+
+    /// Bytes of the data of a map, 0 for a set and for a verdict.
+    pub fn data_len(&self) -> usize {
+        match self.payload {
+            Payload::Endpoint(family) => family.address_len() + 4,
+            _ => 0,
+        }
+    }
+
+    /// Bytes that tell one element from another: the key, and the end of its range.
+    pub fn identity_len(&self) -> usize {
+        self.key_len() * if self.interval { 2 } else { 1 }
+    }
+
+    /// Bytes of a row: identity, data and limits.
+    pub fn row_len(&self) -> usize {
+        self.identity_len() + self.data_len() + if self.payload == Payload::Limits { LIMITS_LEN } else { 0 }
+    }
+}
+
+/// The key under which a packet finds its service.
+pub fn service_key(scope: Scope) -> Vec<Field> {
+    match scope {
+        Scope::Any => vec![Field::L4Proto, Field::DestPort],
+        Scope::At(family) => vec![Field::DestAddress(family), Field::DestPort],
+    }
+}
+
+/// The same without the protocol: where more follows, the key is wide enough.
+pub fn listening_key(scope: Scope) -> Vec<Field> {
+    match scope {
+        Scope::Any => vec![Field::DestPort],
+        Scope::At(family) => vec![Field::DestAddress(family), Field::DestPort],
+    }
+}

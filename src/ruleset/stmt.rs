@@ -1,0 +1,242 @@
+//! The vocabulary of the rules: what a rule may ask of a packet and do with it, and how nft writes that.
+
+use std::fmt;
+
+use super::name::{Family, Reach, Scope, SetName};
+use super::spec::{Field, listening_key, service_key};
+use crate::model::mark::FlowMark;
+
+/// `ct state` bits (include/uapi/linux/netfilter/nf_conntrack_common.h, `NF_CT_STATE_BIT`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CtState {
+    /// Tracked, and answered before or related to such a flow.
+    EstablishedOrRelated,
+    /// The first packet of a flow.
+    New,
+    /// What conntrack cannot place.
+    Invalid,
+    /// Left alone by conntrack.
+    Untracked,
+}
+
+impl CtState {
+    /// The bits that `ct state` is masked with.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::EstablishedOrRelated => 2 | 4,
+            Self::New => 8,
+            Self::Invalid => 1,
+            Self::Untracked => 64,
+        }
+    }
+}
+
+/// A direction of a flow, as conntrack has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    Original,
+    /// From the backend.
+    Reply,
+}
+
+/// How the slot number is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// At random among this many.
+    Random(u16),
+    /// By a hash of the client's address.
+    Hash,
+    /// In turn among this many.
+    Turn(u16),
+}
+
+/// Slots of a service that is balanced by source hash: fixed, so that a change of backends moves few clients.
+pub const HASH_SLOTS: u16 = 256;
+
+/// Seed of the hash: fixed, so that a re-created rule sends clients where they were.
+pub const HASH_SEED: u32 = 0x7463_7067;
+
+/// Slot numbers are below this.
+pub const SLOT_MODULUS: u32 = 65536;
+
+/// One match or statement of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stmt {
+    /// Not a TCP segment.
+    NotTcp,
+    /// Came in by loopback.
+    InLoopback,
+    /// Does not leave by loopback, which all packets to local addresses do.
+    OutNotLoopback,
+    /// Of this family.
+    Family(Family),
+    /// In that conntrack state.
+    CtState(CtState),
+    /// Its flow bears our mark, or does not.
+    Marked(FlowMark, bool),
+    /// Goes in that direction.
+    Direction(Direction),
+    /// Its flow was given a new destination.
+    StatusDnat,
+    /// Is the first segment of a handshake, or is not.
+    Syn(bool),
+    /// Its destination is a local address, or is not.
+    LocalDest(bool),
+    /// Its source is a local address.
+    LocalSource,
+    /// Its destination is a loopback address.
+    DestLoopback(Family),
+    /// The key is in the set.
+    In(Vec<Field>, SetName),
+    /// Count it under that key.
+    Count(Vec<Field>, SetName),
+    /// Mark the flow as ours.
+    MarkFlow(FlowMark),
+    /// An unanswered handshake is forgotten soon.
+    HandshakeTimeout(Family),
+    /// Send the flow to the backend in that slot.
+    Dnat(Reach, Pick),
+    /// Go on where the service counts its turns.
+    Turns(Reach),
+    /// Leave this chain.
+    Return,
+    /// Drop the packet.
+    Drop,
+    /// Drop the packet and answer with a TCP reset.
+    Reset,
+    /// Give the flow the gateway's own address.
+    Masquerade,
+    /// Go on in that chain, and do not come back.
+    Goto(String),
+    /// Visit that chain.
+    Jump(String),
+}
+
+/// The object that shortens unanswered handshakes.
+pub fn handshake_timeout(family: Family) -> String {
+    format!("handshake_{family}")
+}
+
+/// Seconds until conntrack forgets a handshake that nobody answers. The kernel's 120 s (`nf_conntrack_tcp_timeout_syn_sent`)
+/// would let a flood of spoofed SYNs hold every SNAT port of a backend.
+pub const HANDSHAKE_SECONDS: u32 = 12;
+
+fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::L4Proto => f.write_str("meta l4proto"),
+            Self::SourcePort => f.write_str("tcp sport"),
+            Self::DestPort => f.write_str("tcp dport"),
+            Self::SourceAddress(family) => write!(f, "{} saddr", ip(*family)),
+            Self::DestAddress(family) => write!(f, "{} daddr", ip(*family)),
+            Self::InInterface => f.write_str("iifname"),
+            Self::OutInterface => f.write_str("oifname"),
+            Self::Slot => write!(f, "numgen random mod {SLOT_MODULUS}"),
+        }
+    }
+}
+
+/// `a . b . c`
+pub fn concat(fields: &[Field]) -> String {
+    fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(" . ")
+}
+
+impl fmt::Display for Pick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Random(width) => write!(f, "numgen random mod {width}"),
+            Self::Turn(width) => write!(f, "numgen inc mod {width}"),
+            Self::Hash => f.write_str("jhash"),
+        }
+    }
+}
+
+impl fmt::Display for Stmt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotTcp => f.write_str("meta l4proto != tcp"),
+            Self::InLoopback => f.write_str("iif \"lo\""),
+            Self::OutNotLoopback => f.write_str("oif != \"lo\""),
+            Self::Family(Family::V4) => f.write_str("meta nfproto ipv4"),
+            Self::Family(Family::V6) => f.write_str("meta nfproto ipv6"),
+            Self::CtState(CtState::EstablishedOrRelated) => f.write_str("ct state established,related"),
+            Self::CtState(CtState::New) => f.write_str("ct state new"),
+            Self::CtState(CtState::Invalid) => f.write_str("ct state invalid"),
+            Self::CtState(CtState::Untracked) => f.write_str("ct state untracked"),
+            Self::Marked(mark, yes) => {
+                let op = if *yes { "==" } else { "!=" };
+                write!(f, "ct mark & {:#010x} {op} {:#010x}", mark.mask(), mark.value())
+            }
+            Self::Direction(Direction::Original) => f.write_str("ct direction original"),
+            Self::Direction(Direction::Reply) => f.write_str("ct direction reply"),
+            Self::StatusDnat => f.write_str("ct status dnat"),
+            Self::Syn(true) => f.write_str("tcp flags syn / fin,syn,rst,ack"),
+            Self::Syn(false) => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
+            Self::LocalDest(true) => f.write_str("fib daddr type local"),
+            Self::LocalDest(false) => f.write_str("fib daddr type != local"),
+            Self::LocalSource => f.write_str("fib saddr type local"),
+            Self::DestLoopback(Family::V4) => f.write_str("ip daddr 127.0.0.0/8"),
+            Self::DestLoopback(Family::V6) => f.write_str("ip6 daddr ::1"),
+            Self::In(key, set) => write!(f, "{} @{set}", concat(key)),
+            Self::Count(key, set) => write!(f, "update @{set} {{ {} }}", concat(key)),
+            Self::MarkFlow(mark) if mark.mask() == mark.value() => {
+                write!(f, "ct mark set ct mark | {:#010x}", mark.value())
+            }
+            Self::MarkFlow(mark) => {
+                write!(f, "ct mark set ct mark & {:#010x} | {:#010x}", !mark.mask(), mark.value())
+            }
+            Self::HandshakeTimeout(family) => write!(f, "ct timeout set \"{}\"", handshake_timeout(*family)),
+            Self::Dnat(reach, pick) => {
+                let family = ip(reach.family());
+                write!(f, "dnat {family} to {} . ", concat(&listening_key(reach.scope())))?;
+                match pick {
+                    Pick::Hash => write!(f, "jhash {family} saddr mod {HASH_SLOTS} seed {HASH_SEED:#x}")?,
+                    _ => write!(f, "{pick}")?,
+                }
+                write!(f, " map @{}", SetName::Slots(*reach))
+            }
+            Self::Turns(reach) => write!(f, "{} vmap @{}", concat(&service_key(reach.scope())), SetName::Turn(*reach)),
+            Self::Return => f.write_str("return"),
+            Self::Drop => f.write_str("drop"),
+            Self::Reset => f.write_str("reject with tcp reset"),
+            Self::Masquerade => f.write_str("masquerade"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+            Self::Jump(chain) => write!(f, "jump {chain}"),
+        }
+    }
+}
+
+/// A packet's service is in that set.
+pub fn service_in(scope: Scope, set: SetName) -> Stmt {
+    Stmt::In(service_key(scope), set)
+}
+
+/// Count the packet under its service.
+pub fn count_service(scope: Scope, set: SetName) -> Stmt {
+    Stmt::Count(service_key(scope), set)
+}
+
+/// The backend that a packet goes to.
+pub fn receiver(family: Family) -> Vec<Field> {
+    vec![Field::DestAddress(family), Field::DestPort]
+}
+
+/// The backend that a packet comes from.
+pub fn sender(family: Family) -> Vec<Field> {
+    vec![Field::SourceAddress(family), Field::SourcePort]
+}
+
+/// The service and the client.
+pub fn visitor(reach: Reach) -> Vec<Field> {
+    let mut key = listening_key(reach.scope());
+    key.push(Field::SourceAddress(reach.family()));
+    key
+}
