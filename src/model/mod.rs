@@ -10,11 +10,47 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub mod address;
+mod claims;
+pub mod duration;
+mod json;
+pub mod limit;
+pub mod mark;
+pub mod network;
+mod parse;
+mod problem;
+pub mod source;
+pub mod word;
+
+pub use self::claims::MAX_ROUND_ROBIN;
+pub use self::limit::warnings;
+pub use self::mark::FlowMark;
+pub use self::parse::{VERSION, parse};
+pub use self::problem::{MAX_PROBLEMS, Problem, Problems};
+pub use self::word::Word;
+
 /// Everything the gateway should do: its services, sorted by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// The services, sorted by name, names unique.
     pub services: Vec<Service>,
+}
+
+impl State {
+    /// Puts services together that are valid one by one; the problems are those between them.
+    pub fn new(services: Vec<Service>) -> Result<Self, Problems> {
+        let state = Self::from_valid(services);
+        let mut problems = Problems::default();
+        claims::Claims::of(&state).check(&mut problems);
+        problems.into_result()?;
+        Ok(state)
+    }
+
+    fn from_valid(mut services: Vec<Service>) -> Self {
+        services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        services.shrink_to_fit();
+        Self { services }
+    }
 }
 
 /// One public TCP port and what stands behind it.

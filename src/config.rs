@@ -1,0 +1,200 @@
+//! The operator's own file: what no state may go beyond, and the flow mark.
+//!
+//! Owns the file's format and the fences. The rules about states themselves are [`crate::model`]'s.
+
+mod value;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use thiserror::Error;
+
+use self::value::{deserialize_networks, deserialize_ports};
+use crate::model::source::{self, SourceError};
+use crate::model::{FlowMark, Problem, Service, State};
+
+pub use self::value::PortRange;
+
+/// Where the file is looked for when nobody names one.
+pub const DEFAULT_PATH: &str = "/etc/tcpgw/config.toml";
+
+/// The operator's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The file that was read; `None` when there was none and all is default.
+    pub file: Option<PathBuf>,
+    /// What no state may go beyond.
+    pub fences: Fences,
+    /// The mark of our flows.
+    pub flow_mark: FlowMark,
+}
+
+/// What no state may go beyond; what is `None` was not set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fences {
+    /// The public ports that services may have; never empty. Not set: 1024 to 65535.
+    #[serde(default, deserialize_with = "deserialize_ports")]
+    pub ports: Option<Vec<PortRange>>,
+    /// The networks that backends may be in; never empty, aggregated. Not set: all.
+    #[serde(default, deserialize_with = "deserialize_networks")]
+    pub backends: Option<Vec<IpNet>>,
+    /// How many services there may be.
+    pub max_services: Option<NonZeroUsize>,
+    /// How many backends all services together may have.
+    pub max_backends: Option<NonZeroUsize>,
+}
+
+/// Why the file could not be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It could not be read.
+    #[error("failed to read the configuration: {0}")]
+    Source(#[from] SourceError),
+    /// It is not UTF-8.
+    #[error("{}: must be TOML in UTF-8", .0.display())]
+    Encoding(PathBuf),
+    /// It is not TOML, or says something that is not accepted. Carries the line and column.
+    #[error("{}: {}", path.display(), source.to_string().trim_end())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<toml::de::Error>,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    fences: Fences,
+    #[serde(default)]
+    flow_mark: FlowMark,
+}
+
+impl Config {
+    /// Reads the file that was named, which must exist, or the one at [`DEFAULT_PATH`], which may be missing.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        match path {
+            Some(path) => Self::read(path),
+            None => Self::read_or_default(Path::new(DEFAULT_PATH)),
+        }
+    }
+
+    /// Every way in which a state goes beyond a fence, with the service and the fence.
+    pub fn check(&self, state: &State) -> Vec<Problem> {
+        let mut problems = self.check_sizes(state);
+        for service in &state.services {
+            problems.extend(self.check_port(service));
+            problems.extend(self.check_backends(service));
+        }
+        problems
+    }
+
+    fn read_or_default(path: &Path) -> Result<Self, ConfigError> {
+        match Self::read(path) {
+            Err(ConfigError::Source(SourceError::Missing(_))) => Ok(Self::default()),
+            outcome => outcome,
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let bytes = source::read_file(path)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| ConfigError::Encoding(path.to_owned()))?;
+        let Document { fences, flow_mark } = toml::from_str(text).map_err(|source| ConfigError::Invalid {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        Ok(Self {
+            file: Some(path.to_owned()),
+            fences,
+            flow_mark,
+        })
+    }
+
+    fn check_sizes(&self, state: &State) -> Vec<Problem> {
+        let backends = state.services.iter().map(|service| service.backends.len()).sum();
+        let sizes = [
+            (
+                "services",
+                "max_services",
+                state.services.len(),
+                self.fences.max_services,
+            ),
+            ("backends", "max_backends", backends, self.fences.max_backends),
+        ];
+        sizes
+            .into_iter()
+            .filter_map(|(what, fence, count, most)| {
+                Some((what, fence, count, most.filter(|most| count > most.get())?))
+            })
+            .map(|(what, fence, count, most)| Problem {
+                place: "services".to_owned(),
+                message: format!("there are {count} {what}; {} allows {most}", self.fence(fence, true)),
+            })
+            .collect()
+    }
+
+    fn check_port(&self, service: &Service) -> Option<Problem> {
+        let set = self.fences.ports.as_deref();
+        let ranges = set.unwrap_or(&[PortRange::DEFAULT]);
+        let is_inside = ranges.iter().any(|range| range.contains(service.port));
+        (!is_inside).then(|| Problem {
+            place: format!("service \"{}\", port", service.name),
+            message: format!(
+                "{} is refused; {} allows {}",
+                service.port,
+                self.fence("ports", set.is_some()),
+                joined(ranges)
+            ),
+        })
+    }
+
+    fn check_backends<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Problem> + 'a {
+        self.fences.backends.iter().flat_map(move |networks| {
+            service
+                .backends
+                .iter()
+                .map(|backend| backend.endpoint)
+                .filter(|endpoint| !networks.iter().any(|network| network.contains(&endpoint.address)))
+                .map(move |endpoint| Problem {
+                    place: format!("service \"{}\", backends", service.name),
+                    message: format!(
+                        "{endpoint} is refused; {} allows {}",
+                        self.fence("backends", true),
+                        joined(networks)
+                    ),
+                })
+        })
+    }
+
+    fn fence(&self, name: &str, is_set: bool) -> String {
+        let file = self.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display();
+        if is_set {
+            format!("fences.{name} in {file}")
+        } else {
+            format!("the default of fences.{name} (not set in {file})")
+        }
+    }
+}
+
+fn joined<T: fmt::Display>(items: &[T]) -> String {
+    const MOST: usize = 8;
+    let mut text = items
+        .iter()
+        .take(MOST)
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if items.len() > MOST {
+        text.push_str(", ...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! The values of the configuration file that are more than a number.
+
+use std::fmt;
+use std::num::NonZeroU16;
+
+use ipnet::IpNet;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::model::{FlowMark, network};
+
+/// Ports from the first to the last, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    first: NonZeroU16,
+    last: NonZeroU16,
+}
+
+impl PortRange {
+    /// 1024 to 65535.
+    pub const DEFAULT: Self = Self {
+        first: NonZeroU16::new(1024).unwrap(),
+        last: NonZeroU16::MAX,
+    };
+
+    /// Whether the port is one of them.
+    pub fn contains(self, port: NonZeroU16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+const PORTS: &str = "a port from 1 to 65535, or a range like \"1024-65535\"";
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RangeVisitor;
+
+        impl Visitor<'_> for RangeVisitor {
+            type Value = PortRange;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(PORTS)
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<PortRange, E> {
+                let port = u16::try_from(value).ok().and_then(NonZeroU16::new);
+                port.map(|port| PortRange {
+                    first: port,
+                    last: port,
+                })
+                .ok_or_else(|| E::custom(format_args!("must be {PORTS}, not {value}")))
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<PortRange, E> {
+                parse_range(value).ok_or_else(|| E::custom(format_args!("must be {PORTS}, not {value:?}")))
+            }
+        }
+
+        deserializer.deserialize_any(RangeVisitor)
+    }
+}
+
+/// Reads one range or a list of them.
+pub(super) fn deserialize_ports<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<PortRange>>, D::Error> {
+    one_or_many(deserializer).and_then(not_empty).map(Some)
+}
+
+/// Reads one network or a list of them.
+pub(super) fn deserialize_networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpNet>>, D::Error> {
+    let networks = one_or_many::<Network, _>(deserializer).and_then(not_empty)?;
+    Ok(Some(network::aggregate(
+        &networks.into_iter().map(|network| network.0).collect(),
+    )))
+}
+
+impl<'de> Deserialize<'de> for FlowMark {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MarkVisitor;
+
+        impl Visitor<'_> for MarkVisitor {
+            type Value = FlowMark;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number like 0x00800000, or a string \"value/mask\"")
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<FlowMark, E> {
+                let value = u32::try_from(value)
+                    .map_err(|_| E::custom(format_args!("must be a number of 32 bits, not {value}")))?;
+                FlowMark::new(value, value).map_err(E::custom)
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<FlowMark, E> {
+                value.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(MarkVisitor)
+    }
+}
+
+struct Network(IpNet);
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        network::parse(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+fn not_empty<T, E: Error>(items: Vec<T>) -> Result<Vec<T>, E> {
+    if items.is_empty() {
+        return Err(E::custom(
+            "is empty, which would refuse everything; leave it out for the default",
+        ));
+    }
+    Ok(items)
+}
+
+fn one_or_many<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Items<T>(std::marker::PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("one value or a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<T>, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(seq))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vec<T>, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map)).map(|item| vec![item])
+        }
+
+        fn visit_i64<E: Error>(self, value: i64) -> Result<Vec<T>, E> {
+            T::deserialize(serde::de::value::I64Deserializer::new(value)).map(|item| vec![item])
+        }
+
+        fn visit_str<E: Error>(self, value: &str) -> Result<Vec<T>, E> {
+            T::deserialize(serde::de::value::StrDeserializer::new(value)).map(|item| vec![item])
+        }
+    }
+
+    deserializer.deserialize_any(Items(std::marker::PhantomData))
+}
+
+fn parse_range(text: &str) -> Option<PortRange> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (parse_port(first)?, parse_port(last)?);
+    (first <= last).then_some(PortRange { first, last })
+}
+
+fn parse_port(text: &str) -> Option<NonZeroU16> {
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
+}

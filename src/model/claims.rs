@@ -1,0 +1,218 @@
+//! What services may not share: names, ports on the same address, endpoints, the round-robin chains.
+//!
+//! Collects what each service claims while it is read, and compares the claims at the end by sorting: the cost is that
+//! of a sort, whatever the services say.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use super::problem::Problems;
+use super::{Balance, Endpoint, Listen, State};
+
+/// The most round-robin services: each costs a chain in the kernel.
+pub const MAX_ROUND_ROBIN: usize = 256;
+
+/// How services are called in places: as in the file, or by name when there is no file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Naming {
+    #[default]
+    ByIndex,
+    ByName,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    naming: Naming,
+    names: Vec<Option<Box<str>>>,
+    /// A service on every address has one row with `None`, another has one for each address.
+    ports: Vec<(NonZeroU16, usize, Option<IpAddr>)>,
+    endpoints: Vec<(Endpoint, usize, usize)>,
+    round_robin: Vec<usize>,
+}
+
+impl Claims {
+    /// Those of services that were not read from a file.
+    pub(crate) fn of(state: &State) -> Self {
+        let mut claims = Self {
+            naming: Naming::ByName,
+            ..Self::default()
+        };
+        for service in &state.services {
+            let index = claims.open();
+            claims.service(
+                index,
+                Some(&service.name),
+                Some((service.port, &service.listen)),
+                Some(service.balance),
+            );
+            for (position, backend) in service.backends.iter().enumerate() {
+                claims.endpoint(backend.endpoint, index, position);
+            }
+        }
+        claims
+    }
+
+    /// Begins the next service and gives its index.
+    pub(crate) fn open(&mut self) -> usize {
+        self.names.push(None);
+        self.names.len() - 1
+    }
+
+    /// What is known of a service; what could not be read is `None` and clashes with nothing.
+    pub(crate) fn service(
+        &mut self,
+        index: usize,
+        name: Option<&str>,
+        port: Option<(NonZeroU16, &Listen)>,
+        balance: Option<Balance>,
+    ) {
+        if let Some(slot) = self.names.get_mut(index) {
+            *slot = name.map(Into::into);
+        }
+        match port {
+            Some((port, Listen::Everywhere)) => self.ports.push((port, index, None)),
+            Some((port, Listen::At(addresses))) => {
+                self.ports
+                    .extend(addresses.iter().map(|address| (port, index, Some(*address))));
+            }
+            None => {}
+        }
+        if balance == Some(Balance::RoundRobin) {
+            self.round_robin.push(index);
+        }
+    }
+
+    /// A backend of a service, by its position in the list.
+    pub(crate) fn endpoint(&mut self, endpoint: Endpoint, index: usize, position: usize) {
+        self.endpoints.push((endpoint, index, position));
+    }
+
+    /// Reports every clash at the later of the two places, naming the earlier one.
+    pub(crate) fn check(mut self, problems: &mut Problems) {
+        self.check_names(problems);
+        self.check_ports(problems);
+        self.check_endpoints(problems);
+        if let Some(first_over) = self.round_robin.get(MAX_ROUND_ROBIN) {
+            let count = self.round_robin.len();
+            problems.add(
+                &self.place(*first_over, "balance"),
+                format_args!("{count} services are round-robin; at most {MAX_ROUND_ROBIN} are accepted"),
+            );
+        }
+    }
+
+    fn check_names(&self, problems: &mut Problems) {
+        let mut firsts = Vec::with_capacity(self.names.len());
+        firsts.extend(
+            self.names
+                .iter()
+                .enumerate()
+                .filter_map(|(index, name)| Some((name.as_deref()?, index))),
+        );
+        firsts.sort_unstable();
+        let mut clashes = clashes(&firsts, |row| row.0);
+        clashes.sort_unstable_by_key(|(_, later)| later.1);
+        for ((name, first), (_, later)) in clashes {
+            let place = self.place(later, "name");
+            match self.naming {
+                Naming::ByIndex => {
+                    problems.add(
+                        &place,
+                        format_args!("\"{name}\" is already the name of services[{first}]"),
+                    );
+                }
+                Naming::ByName => problems.add(&place, "is the name of another service too"),
+            }
+        }
+    }
+
+    fn check_ports(&mut self, problems: &mut Problems) {
+        self.ports.sort_unstable();
+        let mut found: Vec<(usize, usize, NonZeroU16, Option<IpAddr>)> = Vec::new();
+        for rows in self.ports.chunk_by(|a, b| a.0 == b.0).filter(|rows| rows.len() > 1) {
+            port_clashes(rows, &mut found);
+        }
+        found.sort_unstable_by_key(|clash| clash.0);
+        for (later, first, port, address) in found {
+            let site = self.site(first);
+            let place = self.place(later, "port");
+            match address {
+                Some(address) => problems.add(&place, format_args!("{port} on {address} is already taken by {site}")),
+                None => problems.add(&place, format_args!("{port} is already taken by {site}")),
+            }
+        }
+    }
+
+    fn check_endpoints(&mut self, problems: &mut Problems) {
+        self.endpoints.sort_unstable();
+        let mut clashes = clashes(&self.endpoints, |row| row.0);
+        clashes.sort_unstable_by_key(|(_, later)| (later.1, later.2));
+        for ((endpoint, first, first_position), (_, later, position)) in clashes {
+            let (place, earlier) = match self.naming {
+                Naming::ByIndex => (
+                    format!("backends[{position}]"),
+                    format!("backends[{first_position}] of {}", self.site(first)),
+                ),
+                Naming::ByName => ("backends".to_owned(), format!("a backend of {}", self.site(first))),
+            };
+            problems.add(
+                &self.place(later, &place),
+                format_args!("{endpoint} is already {earlier}"),
+            );
+        }
+    }
+
+    fn place(&self, index: usize, field: &str) -> String {
+        match self.naming {
+            Naming::ByIndex => format!("services[{index}].{field}"),
+            Naming::ByName => format!("{}, {field}", self.site(index)),
+        }
+    }
+
+    fn site(&self, index: usize) -> String {
+        let name = self.names.get(index).and_then(Option::as_deref);
+        match (self.naming, name) {
+            (Naming::ByName, Some(name)) => format!("service \"{name}\""),
+            (_, Some(name)) => format!("services[{index}] (\"{name}\")"),
+            (_, None) => format!("services[{index}]"),
+        }
+    }
+}
+
+/// Of sorted rows, those whose key is that of an earlier row, each with the first of that key.
+fn clashes<T: Copy, K: PartialEq>(rows: &[T], key: impl Fn(&T) -> K) -> Vec<(T, T)> {
+    rows.chunk_by(|a, b| key(a) == key(b))
+        .filter_map(|same| same.split_first())
+        .flat_map(|(first, later)| later.iter().map(|row| (*first, *row)))
+        .collect()
+}
+
+/// Of the rows of one port, sorted by service: the first clash of each service with an earlier one.
+fn port_clashes(
+    rows: &[(NonZeroU16, usize, Option<IpAddr>)],
+    found: &mut Vec<(usize, usize, NonZeroU16, Option<IpAddr>)>,
+) {
+    let mut everywhere = None;
+    let mut any = None;
+    let mut taken = BTreeMap::new();
+    for service in rows.chunk_by(|a, b| a.1 == b.1) {
+        let clash = service.iter().find_map(|(port, index, address)| {
+            let earlier = match address {
+                None => any.map(|first| (first, None)),
+                Some(address) => everywhere
+                    .map(|first| (first, None))
+                    .or_else(|| taken.get(address).map(|first| (*first, Some(*address)))),
+            };
+            earlier.map(|(first, address)| (*index, first, *port, address))
+        });
+        found.extend(clash);
+        for (_, index, address) in service {
+            any.get_or_insert(*index);
+            match address {
+                None => *everywhere.get_or_insert(*index),
+                Some(address) => *taken.entry(*address).or_insert(*index),
+            };
+        }
+    }
+}

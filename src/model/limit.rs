@@ -1,0 +1,99 @@
+//! What a limit comes to in the kernel's terms.
+
+use super::problem::Problem;
+use super::{Limit, State};
+
+/// The kernel counts in nanoseconds: `(rate + burst) x 10^9` has to fit in 64 bits (`nft_limit_init`,
+/// `net/netfilter/nft_limit.c`; older kernels wrap in silence instead of refusing).
+const MAX_RATE_AND_BURST: u64 = u64::MAX / 1_000_000_000;
+
+/// The highest rate, in packets per second.
+pub const MAX_PPS: u32 = 1_000_000;
+
+// A bucket of packets always fits, so only bytes are checked.
+const _: () = assert!(MAX_PPS as u64 + u32::MAX as u64 <= MAX_RATE_AND_BURST);
+
+impl Limit {
+    /// The rate of the byte bucket, in bytes per second.
+    pub fn bytes_per_second(&self) -> u64 {
+        u64::from(self.pps) * u64::from(self.mtu)
+    }
+
+    /// The burst to ask the kernel for in the byte bucket. It holds rate + burst there, so this is one second's rate
+    /// less than the packets' burst. nft takes 1 to 2^32 - 1.
+    pub fn byte_burst(&self) -> u32 {
+        u32::try_from(self.wanted_byte_burst()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Whether the kernel's 32 bits cut the byte burst.
+    pub fn is_byte_burst_capped(&self) -> bool {
+        self.wanted_byte_burst() > u64::from(u32::MAX)
+    }
+
+    /// Whether the kernel can count these bytes.
+    pub(crate) fn fits_kernel(&self) -> bool {
+        self.bytes_per_second() + u64::from(self.byte_burst()) <= MAX_RATE_AND_BURST
+    }
+
+    fn wanted_byte_burst(&self) -> u64 {
+        u64::from(self.burst.saturating_sub(self.pps)) * u64::from(self.mtu)
+    }
+}
+
+/// What is legal but not kept to the letter.
+pub fn warnings(state: &State) -> Vec<Problem> {
+    state
+        .services
+        .iter()
+        .filter_map(|service| Some((service, service.limit.filter(Limit::is_byte_burst_capped)?)))
+        .map(|(service, limit)| Problem {
+            place: format!("service \"{}\"", service.name),
+            message: format!(
+                "a burst of {} packets at {} pps and {} bytes each is {} bytes; the kernel's byte bucket is capped at {}",
+                limit.burst,
+                limit.pps,
+                limit.mtu,
+                limit.bytes_per_second() + limit.wanted_byte_burst(),
+                limit.bytes_per_second() + u64::from(u32::MAX),
+            ),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LimitDirection;
+
+    fn limit(pps: u32, burst: u32, mtu: u32) -> Limit {
+        Limit {
+            pps,
+            burst,
+            mtu,
+            direction: LimitDirection::Each,
+        }
+    }
+
+    #[test]
+    fn the_byte_burst_is_one_second_smaller() {
+        assert_eq!(limit(1_000, 10_000, 1_500).byte_burst(), 9_000 * 1_500);
+        assert_eq!(limit(1_000, 10_000, 1_500).bytes_per_second(), 1_500_000);
+        assert_eq!(limit(1_000, 1_000, 1_500).byte_burst(), 1);
+        assert_eq!(limit(1_000, 1, 1_500).byte_burst(), 1);
+    }
+
+    #[test]
+    fn full_bursts_end_at_318_145_pps() {
+        assert!(!limit(318_145, 3_181_450, 1_500).is_byte_burst_capped());
+        assert!(limit(318_146, 3_181_460, 1_500).is_byte_burst_capped());
+        assert_eq!(limit(318_146, 3_181_460, 1_500).byte_burst(), u32::MAX);
+    }
+
+    #[test]
+    fn the_kernel_counts_to_two_to_the_64() {
+        assert!(limit(MAX_PPS, u32::MAX, 1_500).fits_kernel());
+        assert!(!limit(MAX_PPS, 10_000_000, 65_535).fits_kernel());
+        assert!(limit(215_943, 2_159_430, 65_535).fits_kernel());
+        assert!(!limit(215_944, 2_159_440, 65_535).fits_kernel());
+    }
+}

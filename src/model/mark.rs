@@ -1,0 +1,129 @@
+//! The ct mark that our flows carry.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// The bits of the ct mark that say "ours": `mark & mask == value`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowMark {
+    value: u32,
+    mask: u32,
+}
+
+/// Why this is not a mark.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FlowMarkError {
+    /// Not a number, or two with a slash.
+    #[error("must be a number like 0x00800000, or value/mask")]
+    Malformed,
+    /// Every unmarked flow would be ours.
+    #[error("must not be zero: every unmarked flow would be taken for ours")]
+    Zero,
+    /// No mark could ever match.
+    #[error("the value {0:#010x} has bits outside the mask {1:#010x}")]
+    OutsideMask(u32, u32),
+}
+
+impl FlowMark {
+    /// A mark whose value is not zero and lies inside the mask.
+    pub fn new(value: u32, mask: u32) -> Result<Self, FlowMarkError> {
+        match value {
+            0 => Err(FlowMarkError::Zero),
+            _ if value & !mask != 0 => Err(FlowMarkError::OutsideMask(value, mask)),
+            _ => Ok(Self { value, mask }),
+        }
+    }
+
+    /// What the masked bits are for our flows; never zero.
+    pub fn value(self) -> u32 {
+        self.value
+    }
+
+    /// The bits that are ours to write; all other bits of a mark are left as they are.
+    pub fn mask(self) -> u32 {
+        self.mask
+    }
+}
+
+impl Default for FlowMark {
+    /// Bit 23.
+    fn default() -> Self {
+        Self {
+            value: 1 << 23,
+            mask: 1 << 23,
+        }
+    }
+}
+
+impl fmt::Display for FlowMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#010x}/{:#010x}", self.value, self.mask)
+    }
+}
+
+impl FromStr for FlowMark {
+    type Err = FlowMarkError;
+
+    /// Reads `value` (which is then its own mask) or `value/mask`, each decimal or hexadecimal after `0x`.
+    fn from_str(text: &str) -> Result<Self, FlowMarkError> {
+        let (value, mask) = text.split_once('/').unwrap_or((text, text));
+        let value = parse_number(value).ok_or(FlowMarkError::Malformed)?;
+        let mask = parse_number(mask).ok_or(FlowMarkError::Malformed)?;
+        Self::new(value, mask)
+    }
+}
+
+fn parse_number(text: &str) -> Option<u32> {
+    let (digits, radix) = text.strip_prefix("0x").map_or((text, 10), |digits| (digits, 16));
+    digits
+        .bytes()
+        .all(|b| b.is_ascii_hexdigit())
+        .then(|| u32::from_str_radix(digits, radix).ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read_and_shown() {
+        let cases = [
+            ("0x00800000", "0x00800000/0x00800000"),
+            ("8388608", "0x00800000/0x00800000"),
+            ("0x1/0xff", "0x00000001/0x000000ff"),
+            ("0xffffffff", "0xffffffff/0xffffffff"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(text.parse::<FlowMark>().unwrap().to_string(), shown);
+        }
+        assert_eq!(FlowMark::default().to_string(), "0x00800000/0x00800000");
+    }
+
+    #[test]
+    fn wrong_marks_are_refused() {
+        for text in [
+            "",
+            "0x",
+            "x",
+            "-1",
+            "+1",
+            "0x100000000",
+            "1/",
+            "/1",
+            "1/2/3",
+            "0x+1",
+            " 1",
+        ] {
+            assert_eq!(text.parse::<FlowMark>(), Err(FlowMarkError::Malformed), "{text:?}");
+        }
+        assert_eq!("0".parse::<FlowMark>(), Err(FlowMarkError::Zero));
+        assert_eq!("0x0/0xff".parse::<FlowMark>(), Err(FlowMarkError::Zero));
+        assert_eq!(
+            "0x100/0xff".parse::<FlowMark>(),
+            Err(FlowMarkError::OutsideMask(0x100, 0xff))
+        );
+    }
+}

@@ -1,0 +1,265 @@
+//! From JSON to a [`State`], or to everything that is wrong with it.
+//!
+//! Services are converted one by one while the text is read, so that no tree of the whole document exists.
+
+mod access;
+mod backend;
+mod fields;
+mod service;
+mod value;
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::claims::Claims;
+use super::json::{Json, JsonVisitor};
+use super::problem::{Place, Problems};
+use super::source::MAX_STATE_BYTES;
+use super::{Service, State};
+
+/// The version of the format that is understood.
+pub const VERSION: u64 = 1;
+
+const SMALLEST: &str = r#"the smallest state is {"version": 1, "services": []}"#;
+
+/// Reads and validates a state. Total: any bytes give a state or its problems, all of them.
+pub fn parse(text: &[u8]) -> Result<State, Problems> {
+    let text = check_text(text)?;
+    let mut draft = Draft::default();
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let outcome = Reader {
+        level: Level::Document,
+        draft: &mut draft,
+    }
+    .deserialize(&mut deserializer)
+    .and_then(|()| deserializer.end());
+    draft.finish(outcome.err())
+}
+
+#[derive(Default)]
+struct Draft {
+    services: Vec<Service>,
+    claims: Claims,
+    problems: Problems,
+    has_version: bool,
+    has_services: bool,
+}
+
+impl Draft {
+    fn finish(mut self, syntax: Option<serde_json::Error>) -> Result<State, Problems> {
+        if let Some(error) = syntax {
+            let (place, message) = describe(&error);
+            self.problems.add_first(&place, message);
+            return Err(self.problems);
+        }
+        self.claims.check(&mut self.problems);
+        self.problems.into_result()?;
+        Ok(State::from_valid(self.services))
+    }
+}
+
+/// How deep the reader is: above the services, or in their list.
+#[derive(Clone, Copy, PartialEq)]
+enum Level {
+    Document,
+    Services,
+}
+
+struct Reader<'d> {
+    level: Level,
+    draft: &'d mut Draft,
+}
+
+impl Reader<'_> {
+    fn wrong_kind(self, found: &Json) {
+        let problems = &mut self.draft.problems;
+        match self.level {
+            Level::Document => {
+                problems.add(
+                    &Place::Document,
+                    format_args!("must be an object, not {found}; {SMALLEST}"),
+                );
+                // Nothing else is worth saying then.
+                (self.draft.has_version, self.draft.has_services) = (true, true);
+            }
+            Level::Services => {
+                problems.add(
+                    &Place::Document.key("services"),
+                    format_args!("must be a list, not {found}"),
+                );
+            }
+        }
+    }
+
+    fn read_member<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        let place = Place::Document.key(key);
+        let draft = &mut *self.draft;
+        let seen = match key {
+            "version" => &mut draft.has_version,
+            "services" => &mut draft.has_services,
+            _ => {
+                draft
+                    .problems
+                    .add(&place, "is unknown; a state has version and services");
+                return map.next_value::<IgnoredAny>().map(drop);
+            }
+        };
+        if std::mem::replace(seen, true) {
+            draft.problems.add(&place, "is given twice");
+            return map.next_value::<IgnoredAny>().map(drop);
+        }
+        if key == "services" {
+            return map.next_value_seed(Reader {
+                level: Level::Services,
+                draft,
+            });
+        }
+        check_version(&map.next_value()?, &place, &mut draft.problems);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a state")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        if self.level == Level::Services {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            self.wrong_kind(&Json::Object(Vec::new()));
+            return Ok(());
+        }
+        while let Some(key) = map.next_key::<String>()? {
+            self.read_member(&key, &mut map)?;
+        }
+        let Draft {
+            has_version,
+            has_services,
+            problems,
+            ..
+        } = self.draft;
+        for (key, is_present) in [("version", *has_version), ("services", *has_services)] {
+            if !is_present {
+                problems.add(&Place::Document.key(key), format_args!("is missing; {SMALLEST}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        if self.level == Level::Document {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            self.wrong_kind(&Json::List(Vec::new()));
+            return Ok(());
+        }
+        let Draft {
+            services,
+            claims,
+            problems,
+            ..
+        } = self.draft;
+        let list = Place::Document.key("services");
+        let mut index = 0;
+        while let Some(json) = seq.next_element::<Json>()? {
+            let service = service::read(&json, &list.index(index), claims, problems);
+            services.extend(service.filter(|_| problems.is_empty()));
+            index += 1;
+        }
+        Ok(())
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        self.wrong_kind(&JsonVisitor.visit_unit()?);
+        Ok(())
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
+        self.wrong_kind(&JsonVisitor.visit_bool(value)?);
+        Ok(())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        self.wrong_kind(&JsonVisitor.visit_u64(value)?);
+        Ok(())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        self.wrong_kind(&JsonVisitor.visit_i64(value)?);
+        Ok(())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        self.wrong_kind(&JsonVisitor.visit_f64(value)?);
+        Ok(())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
+        self.wrong_kind(&JsonVisitor.visit_str(value)?);
+        Ok(())
+    }
+}
+
+fn check_version(json: &Json, place: &Place<'_>, problems: &mut Problems) {
+    match json {
+        Json::Unsigned(VERSION) => {}
+        Json::Unsigned(other) => problems.add(place, format_args!("is {other}; understood is {VERSION}")),
+        other => problems.add(place, format_args!("must be the number {VERSION}, not {other}")),
+    }
+}
+
+fn check_text(text: &[u8]) -> Result<&str, Problems> {
+    let refuse = |place: String, message: &str| {
+        let mut problems = Problems::default();
+        problems.add(&place, message);
+        Err(problems)
+    };
+    let document = Place::Document.to_string();
+    if text.len() > MAX_STATE_BYTES {
+        return refuse(document, &format!("is larger than {} MiB", MAX_STATE_BYTES >> 20));
+    }
+    if text.starts_with(b"\xef\xbb\xbf") || text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+        return refuse(document, "starts with a byte order mark; must be UTF-8 without one");
+    }
+    if let Some(at) = text.iter().position(|byte| *byte == 0) {
+        return refuse(line_and_column(text, at), "there is a NUL byte; must be JSON in UTF-8");
+    }
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return refuse(document, &format!("is empty; {SMALLEST}"));
+    }
+    std::str::from_utf8(text).or_else(|error| {
+        refuse(
+            line_and_column(text, error.valid_up_to()),
+            "there are bytes that are not UTF-8; must be JSON in UTF-8",
+        )
+    })
+}
+
+/// Counts like `serde_json`: from 1, columns in bytes.
+fn line_and_column(text: &[u8], at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.split(|byte| *byte == b'\n').count();
+    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+    format!("line {line} column {column}")
+}
+
+fn describe(error: &serde_json::Error) -> (String, String) {
+    let place = format!("line {} column {}", error.line(), error.column());
+    let text = error.to_string();
+    let message = text.strip_suffix(&format!(" at {place}")).unwrap_or(&text);
+    (place, format!("is not JSON: {message}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! One service.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use super::fields::Fields;
+use super::{access, backend, value};
+use crate::model::claims::Claims;
+use crate::model::json::Json;
+use crate::model::limit::MAX_PPS;
+use crate::model::problem::{Place, Problems};
+use crate::model::{Access, Balance, Health, Limit, LimitDirection, Listen, Refusal, Service, SourceMode};
+
+const MAX_NAME: usize = 63;
+const MAX_LABELS: usize = 64;
+const MAX_LABEL_KEY: usize = 63;
+const MAX_LABEL_VALUE: usize = 1024;
+const MAX_STREAK: u16 = 1000;
+const DEFAULT_MTU: u32 = 1500;
+const MIN_MTU: u32 = 68;
+const MAX_MTU: u32 = 65_535;
+const DEFAULT_BURST_SECONDS: u32 = 10;
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
+const MIN_PROBE: Duration = Duration::from_millis(1);
+const MAX_PROBE: Duration = Duration::from_secs(3600);
+
+const FIELDS: [&str; 14] = [
+    "name",
+    "port",
+    "addresses",
+    "backends",
+    "balance",
+    "limit",
+    "on_retire",
+    "on_empty",
+    "source",
+    "allow",
+    "deny",
+    "drain_timeout",
+    "health",
+    "labels",
+];
+
+/// Reads one service; what it could read of it takes part in the checks across services even when the rest is wrong.
+pub(super) fn read(json: &Json, place: &Place<'_>, claims: &mut Claims, problems: &mut Problems) -> Option<Service> {
+    let index = claims.open();
+    let fields = Fields::of(json, place, &FIELDS, problems)?;
+    let name = fields.required("name", problems, name);
+    let port = fields.required("port", problems, value::positive(u16::MAX));
+    let listen = fields.or("addresses", Listen::Everywhere, problems, access::listen);
+    let backends = fields.required("backends", problems, |json, place, problems| {
+        backend::read(json, place, problems, |position, endpoint| {
+            claims.endpoint(endpoint, index, position);
+        })
+    });
+    let balance = fields.or("balance", Balance::Random, problems, value::word);
+    let limit = fields.or("limit", None, problems, |json, place, problems| {
+        limit(json, place, problems).map(Some)
+    });
+    let on_retire = fields.or("on_retire", Refusal::Drop, problems, value::word);
+    let on_empty = fields.or("on_empty", Refusal::Reset, problems, value::word);
+    let source = fields.or("source", SourceMode::Masquerade, problems, value::word);
+    let allow = fields.or("allow", None, problems, |json, place, problems| {
+        access::allow(json, place, problems).map(Some)
+    });
+    let deny = fields.or("deny", Vec::new(), problems, access::networks);
+    let drain_timeout = fields.or(
+        "drain_timeout",
+        DEFAULT_DRAIN,
+        problems,
+        value::duration(Duration::ZERO..=MAX_DRAIN),
+    );
+    let health = fields.or("health", Health::default(), problems, health);
+    let labels = fields.or("labels", BTreeMap::new(), problems, labels);
+
+    claims.service(index, name.as_deref(), port.zip(listen.as_ref()), balance);
+    let mut backends = backends?;
+    backends.sort_unstable();
+    Some(Service {
+        name: name?,
+        port: port?,
+        listen: listen?,
+        backends,
+        balance: balance?,
+        limit: limit?,
+        on_retire: on_retire?,
+        on_empty: on_empty?,
+        source: source?,
+        access: Access {
+            allow: allow?,
+            deny: deny?,
+        },
+        drain_timeout: drain_timeout?,
+        health: health?,
+        labels: labels?,
+    })
+}
+
+fn name(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Box<str>> {
+    let text = value::string(json, "a string", place, problems)?;
+    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let is_good = (1..=MAX_NAME).contains(&text.len())
+        && text.bytes().all(|b| is_word(b) || matches!(b, b'-' | b'_' | b'.'))
+        && text.bytes().next().is_some_and(is_word);
+    if !is_good {
+        problems.add(
+            place,
+            format_args!("must be 1 to {MAX_NAME} of a-z 0-9 - _ . and start with a letter or digit, not {json}"),
+        );
+    }
+    is_good.then(|| text.into())
+}
+
+fn limit(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Limit> {
+    let fields = Fields::of(json, place, &["pps", "burst", "direction", "mtu"], problems)?;
+    let pps = fields.required("pps", problems, value::number(1..=MAX_PPS));
+    let burst = fields.or("burst", None, problems, |json, place, problems| {
+        value::number(1..=u32::MAX)(json, place, problems).map(Some)
+    });
+    let direction = fields.or("direction", LimitDirection::Each, problems, value::word);
+    let mtu = fields.or("mtu", DEFAULT_MTU, problems, value::number(MIN_MTU..=MAX_MTU));
+    let pps = pps?;
+    let burst = burst?.unwrap_or(pps * DEFAULT_BURST_SECONDS);
+    let limit = Limit {
+        pps,
+        burst,
+        direction: direction?,
+        mtu: mtu?,
+    };
+    if !limit.fits_kernel() {
+        problems.add(
+            place,
+            format_args!(
+                "{pps} pps of {} bytes are more bytes per second than the kernel can count; lower pps or mtu",
+                limit.mtu
+            ),
+        );
+        return None;
+    }
+    Some(limit)
+}
+
+fn health(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Health> {
+    let fields = Fields::of(json, place, &["interval", "timeout", "rise", "fall"], problems)?;
+    let default = Health::default();
+    let interval = fields.or("interval", default.interval, problems, |json, place, problems| {
+        value::duration(MIN_PROBE..=MAX_PROBE)(json, place, problems).map(Some)
+    });
+    let timeout = fields.or(
+        "timeout",
+        default.timeout,
+        problems,
+        value::duration(MIN_PROBE..=MAX_PROBE),
+    );
+    let rise = fields.or("rise", default.rise, problems, value::positive(MAX_STREAK));
+    let fall = fields.or("fall", default.fall, problems, value::positive(MAX_STREAK));
+    Some(Health {
+        interval: interval?,
+        timeout: timeout?,
+        rise: rise?,
+        fall: fall?,
+    })
+}
+
+fn labels(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
+    let Json::Object(members) = json else {
+        problems.add(place, format_args!("must be an object of strings, not {json}"));
+        return None;
+    };
+    if members.len() > MAX_LABELS {
+        problems.add(
+            place,
+            format_args!("has {} labels; at most {MAX_LABELS} are accepted", members.len()),
+        );
+        return None;
+    }
+    let mut labels = BTreeMap::new();
+    let mut is_good = true;
+    for (key, value) in members {
+        let place = place.key(key);
+        let Some(text) = label(key, value, &place, problems) else {
+            is_good = false;
+            continue;
+        };
+        if labels.insert(key.clone(), text.to_owned()).is_some() {
+            problems.add(&place, "is given twice");
+            is_good = false;
+        }
+    }
+    is_good.then_some(labels)
+}
+
+fn label<'j>(key: &str, value: &'j Json, place: &Place<'_>, problems: &mut Problems) -> Option<&'j str> {
+    let is_good_key = (1..=MAX_LABEL_KEY).contains(&key.len());
+    if !is_good_key {
+        problems.add(
+            place,
+            format_args!("a label's key must be 1 to {MAX_LABEL_KEY} bytes, not {}", key.len()),
+        );
+    }
+    let text = value::string(value, "a string", place, problems)?;
+    if text.len() > MAX_LABEL_VALUE {
+        problems.add(
+            place,
+            format_args!("must be at most {MAX_LABEL_VALUE} bytes, not {}", text.len()),
+        );
+        return None;
+    }
+    is_good_key.then_some(text)
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        const FALL: NonZeroU16 = NonZeroU16::new(3).unwrap();
+        Self {
+            interval: None,
+            timeout: Duration::from_secs(2),
+            rise: NonZeroU16::MIN,
+            fall: FALL,
+        }
+    }
+}

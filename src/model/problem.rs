@@ -1,0 +1,222 @@
+//! What is wrong with an input: all of it at once, each with its place.
+//!
+//! Owns how places and lists of problems read. Knows nothing of what is checked.
+
+use std::error::Error;
+use std::fmt;
+
+use serde::Serialize;
+
+/// How many problems of one input are kept; of the others only the number.
+pub const MAX_PROBLEMS: usize = 100;
+
+const MAX_QUOTED_CHARS: usize = 64;
+
+/// One thing that is wrong (or, as a warning, odd).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Where: a JSON path, a line and column, or a service by name.
+    pub place: String,
+    /// What is wrong and what is accepted, as a lowercase fragment.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// The first [`MAX_PROBLEMS`] problems of one input, and how many more there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Problems {
+    problems: Vec<Problem>,
+    more: usize,
+}
+
+impl Problems {
+    /// Adds one. Nothing is formatted once the list is full.
+    pub fn add(&mut self, place: &dyn fmt::Display, message: impl fmt::Display) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(Problem {
+                place: place.to_string(),
+                message: message.to_string(),
+            });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Adds one in front of all others, so that it is shown whatever else there is.
+    pub fn add_first(&mut self, place: &dyn fmt::Display, message: impl fmt::Display) {
+        if self.problems.len() == MAX_PROBLEMS {
+            self.problems.pop();
+            self.more += 1;
+        }
+        self.problems.insert(
+            0,
+            Problem {
+                place: place.to_string(),
+                message: message.to_string(),
+            },
+        );
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// How many there are, with those that were not kept.
+    pub fn total(&self) -> usize {
+        self.problems.len() + self.more
+    }
+
+    /// Those that were kept, in the order of the input.
+    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+        self.problems.iter()
+    }
+
+    /// `Ok` when there is none.
+    pub fn into_result(self) -> Result<(), Self> {
+        if self.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl<'a> IntoIterator for &'a Problems {
+    type Item = &'a Problem;
+    type IntoIter = std::slice::Iter<'a, Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl FromIterator<Problem> for Problems {
+    fn from_iter<I: IntoIterator<Item = Problem>>(iter: I) -> Self {
+        let mut problems = Self::default();
+        for problem in iter {
+            problems.add(&problem.place, &problem.message);
+        }
+        problems
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        if self.more > 0 {
+            write!(f, "\nand {} more", self.more)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Problems {}
+
+/// A JSON path that costs nothing until it is shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    Document,
+    Key(&'a Place<'a>, &'a str),
+    Index(&'a Place<'a>, usize),
+}
+
+impl<'a> Place<'a> {
+    pub(crate) fn key(&'a self, key: &'a str) -> Place<'a> {
+        Place::Key(self, key)
+    }
+
+    pub(crate) fn index(&'a self, index: usize) -> Place<'a> {
+        Place::Index(self, index)
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Place::Document => f.write_str("document"),
+            Place::Index(Place::Document, i) => write!(f, "[{i}]"),
+            Place::Index(parent, i) => write!(f, "{parent}[{i}]"),
+            Place::Key(Place::Document, key) if is_plain(key) => f.write_str(key),
+            Place::Key(Place::Document, key) => write!(f, "[{}]", Quoted(key)),
+            Place::Key(parent, key) if is_plain(key) => write!(f, "{parent}.{key}"),
+            Place::Key(parent, key) => write!(f, "{parent}[{}]", Quoted(key)),
+        }
+    }
+}
+
+fn is_plain(key: &str) -> bool {
+    (1..=MAX_QUOTED_CHARS).contains(&key.len())
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// Text of the input in quotes: escaped, so that it cannot drive a terminal, and cut when it is long.
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(MAX_QUOTED_CHARS) {
+            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
+            None => write!(f, "{:?}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_reads_as_a_json_path() {
+        let services = Place::Document.key("services");
+        let service = services.index(3);
+        assert_eq!(service.key("port").to_string(), "services[3].port");
+        assert_eq!(service.key("a.b\u{1b}").to_string(), r#"services[3]["a.b\u{1b}"]"#);
+        assert_eq!(Place::Document.to_string(), "document");
+        assert_eq!(Place::Document.key("").to_string(), r#"[""]"#);
+        assert_eq!(Place::Document.index(1).to_string(), "[1]");
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_counts_the_rest() {
+        let mut problems = Problems::default();
+        for i in 0..MAX_PROBLEMS + 5 {
+            problems.add(&i, "is odd");
+        }
+        problems.add_first(&"line 1 column 2", "no");
+        assert_eq!(problems.iter().count(), MAX_PROBLEMS);
+        assert_eq!(problems.total(), MAX_PROBLEMS + 6);
+        let text = problems.to_string();
+        assert!(text.starts_with("line 1 column 2: no\n0: is odd\n"), "{text}");
+        assert!(text.ends_with("\nand 6 more"), "{text}");
+    }
+
+    #[test]
+    fn problems_are_data() {
+        let problems: Problems = [Problem {
+            place: "a".into(),
+            message: "b".into(),
+        }]
+        .into_iter()
+        .collect();
+        let json = serde_json::to_string(&problems).unwrap();
+        assert_eq!(json, r#"{"problems":[{"place":"a","message":"b"}],"more":0}"#);
+        assert_eq!(problems.clone().into_result(), Err(problems));
+        assert_eq!(Problems::default().into_result(), Ok(()));
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        let long = "ä".repeat(100);
+        assert_eq!(
+            Quoted(&long).to_string(),
+            format!("\"{}\"...", "ä".repeat(MAX_QUOTED_CHARS))
+        );
+    }
+}

@@ -1,0 +1,41 @@
+//! The words that the enums of a state are written as.
+
+use super::{BackendState, Balance, LimitDirection, Refusal, SourceMode};
+
+/// A choice that is written as a word, in state files and in what is shown.
+pub trait Word: Copy + PartialEq + 'static {
+    /// Every choice with its word.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The word of this one.
+    fn word(self) -> &'static str {
+        Self::WORDS
+            .iter()
+            .find(|(_, choice)| *choice == self)
+            .map_or("", |(word, _)| word)
+    }
+}
+
+impl Word for BackendState {
+    const WORDS: &'static [(&'static str, Self)] = &[("active", Self::Active), ("draining", Self::Draining)];
+}
+
+impl Word for Balance {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("random", Self::Random),
+        ("source-hash", Self::SourceHash),
+        ("round-robin", Self::RoundRobin),
+    ];
+}
+
+impl Word for LimitDirection {
+    const WORDS: &'static [(&'static str, Self)] = &[("each", Self::Each), ("shared", Self::Shared)];
+}
+
+impl Word for Refusal {
+    const WORDS: &'static [(&'static str, Self)] = &[("drop", Self::Drop), ("reset", Self::Reset)];
+}
+
+impl Word for SourceMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("masquerade", Self::Masquerade), ("preserve", Self::Preserve)];
+}
