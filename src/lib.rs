@@ -4,4 +4,5 @@
 //! compared with what the kernel holds, and sent as one transaction; flows that no longer belong anywhere are then
 //! flushed from conntrack.
 
+pub mod kernel;
 pub mod model;
