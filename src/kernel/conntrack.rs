@@ -4,8 +4,8 @@
 //! and everything is checked again in user space. Which of them are stale is the caller's to say.
 //!
 //! Deletes are of single flows, by original addresses, zone and id: a `DELETE` that names a filter whose flags are 0,
-//! or no tuple, empties the machine's whole table, and with this there is no way to write one. It is also fast enough:
-//! see `tests/conntrack_speed.rs`.
+//! or no tuple, empties the machine's whole table, and one that names an IPv6 address spares exactly the flows it should
+//! delete; with this there is no way to write either. It is also fast enough: see `tests/conntrack_speed.rs`.
 //!
 //! Source: `net/netfilter/nf_conntrack_netlink.c`.
 

@@ -14,7 +14,7 @@ use tcpgw::kernel::{
 
 /// A flow to be put into conntrack.
 #[derive(Clone, Copy, Debug)]
-pub struct Injected {
+pub(crate) struct Injected {
     pub client: SocketAddr,
     pub public: SocketAddr,
     pub backend: SocketAddr,
@@ -26,7 +26,7 @@ pub struct Injected {
 }
 
 /// Runs `test` in a network namespace of its own.
-pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test makes a network namespace: it needs root"
@@ -41,7 +41,7 @@ pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 /// Puts flows into this thread's conntrack table, many at once.
-pub fn inject(flows: impl IntoIterator<Item = Injected>) {
+pub(crate) fn inject(flows: impl IntoIterator<Item = Injected>) {
     let mut netlink = Netlink::netfilter().unwrap();
     let mut flows = flows.into_iter().peekable();
     let mut writer = Writer::new();

@@ -65,7 +65,10 @@ pub(super) fn dump(writer: &mut Writer, seq: u32, mark: MarkFilter) {
     writer.message(header, Family::default(), |w| write_mark(w, mark));
 }
 
-/// Asks for the flows of one pair. Flags and values are written from the same parts, so that none lacks the other.
+/// Asks for the flows of one pair, or of more: of IPv6 for all addresses, since the kernel's filter takes exactly the
+/// flows whose IPv6 address is another one (`ctnetlink_filter_match_tuple` uses `!ipv6_addr_cmp`; seen on 6.18).
+///
+/// Flags and values are written from the same parts, so that none lacks the other.
 pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: MarkFilter, pair: &Pair) {
     let header = Header {
         kind: GET,
@@ -74,12 +77,13 @@ pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: MarkFilter, pair: &
     };
     let public = Ends {
         side: Side::Destination,
-        ip: pair.public,
+        ip: pair.public.filter(IpAddr::is_ipv4),
         port: pair.public_port,
     };
+    let ip = Some(pair.backend.ip()).filter(IpAddr::is_ipv4);
     let backend = Ends {
         side: Side::Source,
-        ip: Some(pair.backend.ip()),
+        ip,
         port: pair.backend.port(),
     };
     writer.message(header, family(pair.backend.ip()), |w| {
