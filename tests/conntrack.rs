@@ -216,7 +216,7 @@ fn refusals_of_whole_chunks_are_all_counted() {
         let mut conntrack = Conntrack::open().unwrap();
         let mut key = None;
         conntrack.for_each(ours(), |flow| key = Some(flow.key())).unwrap();
-        let outcome = conntrack.delete(&[key.unwrap(); 5000]).unwrap();
+        let outcome = conntrack.delete(&vec![key.unwrap(); 5000]).unwrap();
         assert_eq!(
             outcome,
             Deletion {

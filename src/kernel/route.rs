@@ -138,9 +138,7 @@ impl Routes {
             other => other?,
         }
         if let Some(route) = &mut found {
-            route.name = nix::net::if_::if_indextoname(route.index)
-                .ok()
-                .and_then(|name| name.into_string().ok());
+            route.name = self.link_name(route.index)?;
         }
         Ok(found)
     }
@@ -263,10 +261,10 @@ fn route_found(message: &RouteMessage) -> Option<RouteTo> {
         match attribute {
             RouteAttribute::Oif(oif) => index = Some(*oif),
             RouteAttribute::Gateway(RouteAddress::Inet(address)) | RouteAttribute::Via(RouteVia::Inet(address)) => {
-                gateway = Some(IpAddr::V4(*address))
+                gateway = Some(IpAddr::V4(*address));
             }
             RouteAttribute::Gateway(RouteAddress::Inet6(address)) | RouteAttribute::Via(RouteVia::Inet6(address)) => {
-                gateway = Some(IpAddr::V6(*address))
+                gateway = Some(IpAddr::V6(*address));
             }
             _ => {}
         }

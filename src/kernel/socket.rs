@@ -101,8 +101,9 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { nack, .. } => Some(nack.error()),
-            Self::Open(source) | Self::Receive(source) => source.raw_os_error().map(Errno::from_raw),
-            Self::Configure { source, .. } | Self::Send { source, .. } => source.raw_os_error().map(Errno::from_raw),
+            Self::Open(source) | Self::Receive(source) | Self::Configure { source, .. } | Self::Send { source, .. } => {
+                source.raw_os_error().map(Errno::from_raw)
+            }
             _ => None,
         }
     }

@@ -131,6 +131,7 @@ impl Writer {
     }
 
     /// Ends a message: writes its length.
+    #[expect(clippy::needless_pass_by_value, reason = "a message ends once")]
     pub fn end(&mut self, open: Open) {
         let Open(start) = open;
         match (
@@ -641,7 +642,7 @@ mod tests {
         let mut writer = Writer::new();
         writer.attr(1, &longest);
         assert!(writer.bytes().is_ok());
-        writer.attr(1, &[0; 65_532]);
+        writer.attr(1, &vec![0; 65_532]);
         assert_eq!(writer.bytes(), Err(TooLong));
         writer.clear();
         assert_eq!(writer.bytes(), Ok(&[][..]));

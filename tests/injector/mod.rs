@@ -69,7 +69,7 @@ pub(crate) fn inject(flows: impl IntoIterator<Item = Injected>) {
             .unwrap();
         netlink
             .acks(last, |nack: Nack| {
-                assert_eq!(nack.seq, last, "a flow was refused: {nack}")
+                assert_eq!(nack.seq, last, "a flow was refused: {nack}");
             })
             .unwrap();
     }

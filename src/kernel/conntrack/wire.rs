@@ -105,7 +105,7 @@ pub(super) fn get(writer: &mut Writer, seq: u32, backend: SocketAddr, seen_as: S
         seq,
     };
     writer.message(header, family(backend.ip()), |w| {
-        tuple(w, CTA_TUPLE_REPLY, backend, seen_as)
+        tuple(w, CTA_TUPLE_REPLY, backend, seen_as);
     });
 }
 
