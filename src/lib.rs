@@ -5,6 +5,7 @@
 //! flushed from conntrack.
 
 pub mod config;
+pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod ruleset;

@@ -1,0 +1,348 @@
+//! The gateway's own addresses, links and routes, read from rtnetlink.
+//!
+//! Requests and answers are coded by `netlink-packet-route`; framing, ends and errors are [`Netlink`]'s.
+//!
+//! Source: `net/core/rtnetlink.c`, `net/ipv4/devinet.c`, `net/ipv4/fib_frontend.c`, `net/ipv6/route.c`.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable as _, NetlinkHeader, NetlinkSerializable as _,
+    NlasIterator, ParseableParametrized as _,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+};
+use nix::errno::Errno;
+
+use super::{
+    socket::{Netlink, NetlinkError, restarting},
+    tlv::{Header, Malformed, Message, Writer},
+};
+
+/// `RT_TABLE_LOCAL`.
+const LOCAL_TABLE: u8 = 255;
+/// Length of `struct ifinfomsg`, in bytes.
+const LINK_HEADER_LEN: usize = 16;
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its number in this network namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// `veth`, `bridge` and so on; `None` for plain hardware and loopback.
+    pub kind: Option<String>,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether it is loopback.
+    pub loopback: bool,
+}
+
+/// Where packets to an address go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTo {
+    /// The number of the interface.
+    pub index: u32,
+    /// Its name, if it is still there.
+    pub name: Option<String>,
+    /// The next router, `None` when the address is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Whether the address is one of this machine's own.
+    pub local: bool,
+}
+
+/// Access to rtnetlink, of the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Routes(Netlink);
+
+impl Routes {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    pub fn open() -> Result<Self, NetlinkError> {
+        Netlink::route().map(Self)
+    }
+
+    /// All addresses that this machine takes for its own: those of its links, and those that someone put into the table
+    /// `local` one by one. Prefixes in it, such as 127.0.0.0/8, are not spelled out: ask [`Routes::route_to`].
+    ///
+    /// # Errors
+    /// Those of [`Netlink::dump`].
+    pub fn local_addresses(&mut self) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+        restarting(|| {
+            let mut found = BTreeSet::new();
+            let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+            self.dump("list addresses", &request, |message| {
+                if let RouteNetlinkMessage::NewAddress(address) = decode(message)? {
+                    found.extend(own_address(&address));
+                }
+                Ok(())
+            })?;
+            for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+                self.local_routes(family, &mut found)?;
+            }
+            Ok(found)
+        })
+    }
+
+    /// All links.
+    ///
+    /// # Errors
+    /// Those of [`Netlink::dump`].
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        restarting(|| {
+            let mut links = Vec::new();
+            let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+            self.dump("list links", &request, |message| {
+                links.push(decode_link(message.payload)?);
+                Ok(())
+            })?;
+            Ok(links)
+        })
+    }
+
+    /// Where packets to `address` go; `None` when there is no route, or one that refuses.
+    ///
+    /// # Errors
+    /// Those of [`Netlink::request`].
+    pub fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteTo>, NetlinkError> {
+        let mut request = RouteMessage::default();
+        (request.header.address_family, request.header.destination_prefix_length) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        request.attributes.push(RouteAttribute::Destination(address.into()));
+        let request = RouteNetlinkMessage::GetRoute(request);
+        let mut found = None;
+        let answer = self.0.request(
+            "find a route",
+            |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
+            |message| {
+                if let RouteNetlinkMessage::NewRoute(route) = decode(message)? {
+                    found = route_found(&route);
+                }
+                Ok(())
+            },
+        );
+        match answer {
+            Err(error) if error.errno().is_some_and(no_route) => return Ok(None),
+            other => other?,
+        }
+        if let Some(route) = &mut found {
+            route.name = self.link_name(route.index)?;
+        }
+        Ok(found)
+    }
+
+    fn link_name(&mut self, index: u32) -> Result<Option<String>, NetlinkError> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        let request = RouteNetlinkMessage::GetLink(request);
+        let mut name = None;
+        let answer = self.0.request(
+            "find a link",
+            |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
+            |message| {
+                name = Some(decode_link(message.payload)?.name);
+                Ok(())
+            },
+        );
+        match answer {
+            Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
+            other => other.map(|()| name),
+        }
+    }
+
+    fn local_routes(&mut self, family: AddressFamily, found: &mut BTreeSet<IpAddr>) -> Result<(), NetlinkError> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        request.header.table = LOCAL_TABLE;
+        request.header.kind = RouteType::Local;
+        let answer = self.dump(
+            "list local routes",
+            &RouteNetlinkMessage::GetRoute(request),
+            |message| {
+                if let RouteNetlinkMessage::NewRoute(route) = decode(message)? {
+                    found.extend(own_route(&route));
+                }
+                Ok(())
+            },
+        );
+        match answer {
+            // No such family or table: then nothing is in it.
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Some(Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)
+                ) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn dump(
+        &mut self,
+        what: &'static str,
+        request: &RouteNetlinkMessage,
+        each: impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        self.0.dump(
+            what,
+            |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_DUMP, request),
+            each,
+        )
+    }
+}
+
+fn encode(writer: &mut Writer, seq: u32, flags: u16, request: &RouteNetlinkMessage) {
+    let mut body = vec![0; request.buffer_len()];
+    request.serialize(&mut body);
+    let open = writer.begin_plain(Header {
+        kind: request.message_type(),
+        flags,
+        seq,
+    });
+    writer.raw(&body);
+    writer.end(open);
+}
+
+fn decode(message: &Message<'_>) -> Result<RouteNetlinkMessage, Malformed> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = message.kind;
+    RouteNetlinkMessage::deserialize(&header, message.payload)
+        .map_err(|_| Malformed::new("an address or a route of an unknown shape"))
+}
+
+/// On a link between two addresses `Local` is ours, elsewhere there may be only `Address`.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut own = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => return Some(*address),
+            AddressAttribute::Address(address) => own = Some(*address),
+            _ => {}
+        }
+    }
+    own
+}
+
+fn own_route(message: &RouteMessage) -> Option<IpAddr> {
+    if message.header.table != LOCAL_TABLE || message.header.kind != RouteType::Local {
+        return None;
+    }
+    message.attributes.iter().find_map(
+        |attribute| match (attribute, message.header.destination_prefix_length) {
+            (RouteAttribute::Destination(RouteAddress::Inet(address)), 32) => Some((*address).into()),
+            (RouteAttribute::Destination(RouteAddress::Inet6(address)), 128) => Some((*address).into()),
+            _ => None,
+        },
+    )
+}
+
+fn route_found(message: &RouteMessage) -> Option<RouteTo> {
+    let local = match message.header.kind {
+        RouteType::Local => true,
+        RouteType::Unicast => false,
+        _ => return None,
+    };
+    let (mut index, mut gateway) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) | RouteAttribute::Via(RouteVia::Inet(address)) => {
+                gateway = Some(IpAddr::V4(*address));
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) | RouteAttribute::Via(RouteVia::Inet6(address)) => {
+                gateway = Some(IpAddr::V6(*address));
+            }
+            _ => {}
+        }
+    }
+    let gateway = gateway.filter(|gateway| *gateway != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    Some(RouteTo {
+        index: index?,
+        name: None,
+        gateway,
+        local,
+    })
+}
+
+const fn no_route(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL | Errno::EOPNOTSUPP
+    )
+}
+
+/// Attribute by attribute: a link of a kind that the codec reads wrongly must not hide the others.
+fn decode_link(payload: &[u8]) -> Result<Link, Malformed> {
+    let odd = Malformed::new("a link of an unknown shape");
+    let header = LinkHeader::parse(payload).map_err(|_| odd)?;
+    let (mut name, mut kind) = (None, None);
+    for attribute in NlasIterator::new(payload.get(LINK_HEADER_LEN..).unwrap_or_default()) {
+        match LinkAttribute::parse_with_param(&attribute.map_err(|_| odd)?, AddressFamily::Unspec) {
+            Ok(LinkAttribute::IfName(text)) => name = Some(text),
+            Ok(LinkAttribute::LinkInfo(infos)) => {
+                kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(Link {
+        index: header.index,
+        name: name.ok_or(odd)?,
+        kind,
+        up: header.flags.contains(LinkFlags::Up),
+        loopback: header.flags.contains(LinkFlags::Loopback),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn this_machine_is_described() {
+        let mut routes = Routes::open().unwrap();
+        let lo = routes.links().unwrap().into_iter().find(|link| link.loopback).unwrap();
+        assert_eq!(lo.kind, None);
+        if lo.up {
+            let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            assert!(routes.local_addresses().unwrap().contains(&localhost));
+            let route = routes.route_to(localhost).unwrap().unwrap();
+            assert_eq!(
+                route,
+                RouteTo {
+                    index: lo.index,
+                    name: Some(lo.name),
+                    gateway: None,
+                    local: true
+                }
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_is_total(kind in 16u16..30, payload: Vec<u8>) {
+            let _ = decode(&Message { kind, flags: 0, seq: 0, pid: 0, payload: &payload });
+            let _ = decode_link(&payload);
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! A netlink socket: requests, dumps and ACKs, with every way they fail as a typed error.
+//!
+//! Owns sending, receiving and sequence numbers. It must not know what the messages mean.
+//!
+//! Source: `net/netlink/af_netlink.c`.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::{
+        socket::{MsgFlags, NetlinkAddr, recvmsg, sendmsg, setsockopt, sockopt},
+        time::{TimeVal, TimeValLike as _},
+    },
+};
+
+use super::{
+    ffi,
+    tlv::{Malformed, Message, Messages, Nack, Reply, TooLong, Writer},
+};
+
+/// Seconds after which a silent kernel is an error.
+pub const TIMEOUT_SECONDS: i64 = 10;
+/// Bytes of one receive; dumps come in parts of at most 32 KiB, other answers are smaller.
+const PART: usize = 128 * 1024;
+/// Bytes of answers that may wait in the kernel.
+const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
+/// Most parts of one `sendmsg` (`UIO_MAXIOV`).
+const MAX_PARTS: usize = 1024;
+/// What `netlink_sendmsg` wants free beside the message.
+const SEND_OVERHEAD: usize = 32;
+/// How often [`restarting`] tries.
+const ATTEMPTS: u32 = 8;
+/// `NLM_F_DUMP_INTR`.
+const DUMP_INTERRUPTED: u16 = 0x10;
+
+/// Why netlink did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// No socket.
+    #[error("failed to open a netlink socket: {0}{hint}", hint = hint(.0))]
+    Open(#[source] io::Error),
+    /// A socket option was refused.
+    #[error("failed to set {option} on a netlink socket: {source}{hint}", hint = hint(.source))]
+    Configure {
+        /// Its name.
+        option: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// An attribute did not fit.
+    #[error(transparent)]
+    Encode(#[from] TooLong),
+    /// The request did not leave.
+    #[error("failed to send a request of {bytes} bytes to {what}: {source}{hint}", hint = hint(.source))]
+    Send {
+        /// What was to be done.
+        what: &'static str,
+        /// The size of the request.
+        bytes: usize,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The answer could not be read.
+    #[error("failed to receive a netlink answer: {0}")]
+    Receive(#[source] io::Error),
+    /// No answer for [`TIMEOUT_SECONDS`].
+    #[error("failed to receive a netlink answer: none came within {TIMEOUT_SECONDS} s")]
+    Timeout,
+    /// Answers were lost (`ENOBUFS`): the outcome is unknown, read the kernel again.
+    #[error("failed to receive all netlink answers: they overran the socket's buffer; the outcome is unknown")]
+    Overrun,
+    /// An answer was longer than the receive buffer, and was lost; the buffer has grown meanwhile.
+    #[error("failed to receive a netlink answer: it has {0} bytes, more than the buffer")]
+    Truncated(usize),
+    /// An answer makes no sense.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// What was read changed meanwhile (`NLM_F_DUMP_INTR`): read it again.
+    #[error("failed to read a consistent state: it changed meanwhile")]
+    Interrupted,
+    /// It changed every time.
+    #[error("failed to read a consistent state: it changed during each of {0} attempts")]
+    Unsettled(u32),
+    /// The kernel refused.
+    #[error("failed to {what}: {nack}{hint}", hint = hint(&io::Error::from_raw_os_error(.nack.errno)))]
+    Refused {
+        /// What was to be done.
+        what: &'static str,
+        /// The kernel's answer.
+        nack: Nack,
+    },
+}
+
+impl NetlinkError {
+    /// The kernel's errno, where it gave one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { nack, .. } => Some(nack.error()),
+            Self::Open(source) | Self::Receive(source) | Self::Configure { source, .. } | Self::Send { source, .. } => {
+                source.raw_os_error().map(Errno::from_raw)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EPERM | Errno::EACCES) => " (needs CAP_NET_ADMIN)",
+        Some(Errno::EPROTONOSUPPORT) => " (this kernel lacks the subsystem)",
+        Some(Errno::EMSGSIZE) => " (larger than the send buffer, which only CAP_NET_ADMIN may raise)",
+        Some(Errno::EOPNOTSUPP) => " (this kernel cannot do it, or a module is missing)",
+        _ => "",
+    }
+}
+
+/// Repeats a read that was [`NetlinkError::Interrupted`] a few times.
+///
+/// # Errors
+/// [`NetlinkError::Unsettled`] when each attempt was interrupted; any other error of an attempt at once.
+pub fn restarting<T>(mut attempt: impl FnMut() -> Result<T, NetlinkError>) -> Result<T, NetlinkError> {
+    for _ in 0..ATTEMPTS {
+        match attempt() {
+            Err(NetlinkError::Interrupted) => {}
+            other => return other,
+        }
+    }
+    Err(NetlinkError::Unsettled(ATTEMPTS))
+}
+
+/// One netlink socket. It belongs to the network namespace of the thread that opened it, for ever.
+pub struct Netlink {
+    socket: ffi::MnlSocket,
+    seq: u32,
+    buffer: Vec<u8>,
+    send_buffer: usize,
+    receive_buffer: usize,
+}
+
+impl Netlink {
+    /// Opens one to netfilter.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    pub fn netfilter() -> Result<Self, NetlinkError> {
+        Self::open(mnl::Bus::Netfilter)
+    }
+
+    /// Opens one to addresses, links and routes, with strict checks of dump requests.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    pub fn route() -> Result<Self, NetlinkError> {
+        let netlink = Self::open(mnl::Bus::Route)?;
+        netlink.enable("NETLINK_GET_STRICT_CHK", libc::NETLINK_GET_STRICT_CHK)?;
+        Ok(netlink)
+    }
+
+    /// A sequence number that was not used on this socket for long; never 0, which notifications have.
+    pub fn next_seq(&mut self) -> u32 {
+        self.seq = self.seq.checked_add(1).unwrap_or(1);
+        self.seq
+    }
+
+    /// Bytes of answers that may wait in the kernel, as it accounts them (about 2 KiB for a small one).
+    pub const fn receive_buffer(&self) -> usize {
+        self.receive_buffer
+    }
+
+    /// Sends messages in one `sendmsg`, however long they are: a netfilter batch must not be split.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Send`]; nothing was done then.
+    pub fn send(&mut self, what: &'static str, parts: &[IoSlice<'_>]) -> Result<(), NetlinkError> {
+        if parts.len() > MAX_PARTS {
+            let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+            return self.send(what, &[IoSlice::new(&whole)]);
+        }
+        let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+        self.grow_send_buffer(bytes);
+        let fail = |source| NetlinkError::Send { what, bytes, source };
+        loop {
+            match sendmsg::<()>(self.socket.as_fd().as_raw_fd(), parts, &[], MsgFlags::empty(), None) {
+                Ok(sent) if sent == bytes => return Ok(()),
+                Ok(_) => return Err(fail(io::ErrorKind::WriteZero.into())),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(fail(errno.into())),
+            }
+        }
+    }
+
+    /// Waits for answers.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Timeout`], [`NetlinkError::Overrun`], [`NetlinkError::Truncated`], [`NetlinkError::Receive`].
+    pub fn recv(&mut self) -> Result<Messages<'_>, NetlinkError> {
+        let length = self.receive(MsgFlags::empty())?.ok_or(NetlinkError::Timeout)?;
+        Ok(self.received(length))
+    }
+
+    /// The answers that are there already, if any.
+    ///
+    /// # Errors
+    /// As [`Netlink::recv`], without the timeout.
+    pub fn try_recv(&mut self) -> Result<Option<Messages<'_>>, NetlinkError> {
+        Ok(self
+            .receive(MsgFlags::MSG_DONTWAIT)?
+            .map(|length| self.received(length)))
+    }
+
+    /// Sends the dump request that `build` writes (with the given sequence number) and hands each answer to `each`.
+    ///
+    /// After an error of `each` the rest of the dump is read and dropped, so that the socket stays usable.
+    ///
+    /// # Errors
+    /// The first error of `each`; [`NetlinkError::Interrupted`] when the kernel says that its answer is inconsistent
+    /// (see [`restarting`]); [`NetlinkError::Refused`]; those of [`Netlink::send`] and [`Netlink::recv`].
+    pub fn dump(
+        &mut self,
+        what: &'static str,
+        build: impl FnOnce(&mut Writer, u32),
+        mut each: impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        let seq = self.ask(what, build)?;
+        let mut failure = None;
+        loop {
+            match self.answers(what, seq, &mut failure, &mut each) {
+                Ok(false) => {}
+                Ok(true) => return failure.map_or(Ok(()), Err),
+                Err(error @ (NetlinkError::Overrun | NetlinkError::Truncated(_) | NetlinkError::Malformed(_))) => {
+                    failure.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends the one request that `build` writes, which must ask for an ACK, and hands its answers to `each`.
+    ///
+    /// # Errors
+    /// As [`Netlink::dump`].
+    pub fn request(
+        &mut self,
+        what: &'static str,
+        build: impl FnOnce(&mut Writer, u32),
+        mut each: impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        let seq = self.ask(what, build)?;
+        let mut failure = None;
+        while !self.answers(what, seq, &mut failure, &mut each)? {}
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Reads refusals until the message `last`, which must ask for an ACK, is answered.
+    ///
+    /// `refused` gets every NACK, that of `last` and those of forgotten requests included.
+    ///
+    /// # Errors
+    /// Those of [`Netlink::recv`]: what was sent may have been carried out.
+    pub fn acks(&mut self, last: u32, mut refused: impl FnMut(Nack)) -> Result<(), NetlinkError> {
+        loop {
+            for message in self.recv()? {
+                let message = message?;
+                match message.reply()? {
+                    Reply::Ack if message.seq == last => return Ok(()),
+                    Reply::Nack(nack) => {
+                        refused(nack);
+                        if message.seq == last {
+                            return Ok(());
+                        }
+                    }
+                    Reply::Overrun => return Err(NetlinkError::Overrun),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn open(bus: mnl::Bus) -> Result<Self, NetlinkError> {
+        let socket = ffi::MnlSocket::open(bus).map_err(NetlinkError::Open)?;
+        let mut netlink = Self {
+            socket,
+            seq: 0,
+            buffer: vec![0; PART],
+            send_buffer: 0,
+            receive_buffer: 0,
+        };
+        let fail = |option| {
+            move |errno: Errno| NetlinkError::Configure {
+                option,
+                source: errno.into(),
+            }
+        };
+        fcntl(&netlink.socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(fail("FD_CLOEXEC"))?;
+        netlink.enable("NETLINK_EXT_ACK", libc::NETLINK_EXT_ACK)?;
+        netlink.enable("NETLINK_CAP_ACK", libc::NETLINK_CAP_ACK)?;
+        setsockopt(
+            &netlink.socket,
+            sockopt::ReceiveTimeout,
+            &TimeVal::seconds(TIMEOUT_SECONDS),
+        )
+        .map_err(fail("SO_RCVTIMEO"))?;
+        // Root of a user namespace may not force it; then the system's limit is what there is.
+        if setsockopt(&netlink.socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            setsockopt(&netlink.socket, sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(fail("SO_RCVBUF"))?;
+        }
+        let get = nix::sys::socket::getsockopt(&netlink.socket, sockopt::RcvBuf);
+        netlink.receive_buffer = get.map_err(fail("SO_RCVBUF"))?;
+        let get = nix::sys::socket::getsockopt(&netlink.socket, sockopt::SndBuf);
+        netlink.send_buffer = get.map_err(fail("SO_SNDBUF"))?;
+        Ok(netlink)
+    }
+
+    fn enable(&self, name: &'static str, option: libc::c_int) -> Result<(), NetlinkError> {
+        ffi::set_int_option(self.as_fd(), libc::SOL_NETLINK, option, 1)
+            .map_err(|source| NetlinkError::Configure { option: name, source })
+    }
+
+    /// Failing here is no error yet: `sendmsg` says EMSGSIZE if it mattered.
+    fn grow_send_buffer(&mut self, bytes: usize) {
+        let needed = bytes.saturating_add(SEND_OVERHEAD);
+        if needed <= self.send_buffer {
+            return;
+        }
+        if setsockopt(&self.socket, sockopt::SndBufForce, &needed).is_err() {
+            let _ = setsockopt(&self.socket, sockopt::SndBuf, &needed);
+        }
+        self.send_buffer = nix::sys::socket::getsockopt(&self.socket, sockopt::SndBuf).unwrap_or(self.send_buffer);
+    }
+
+    fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
+        let seq = self.next_seq();
+        let mut writer = Writer::new();
+        build(&mut writer, seq);
+        self.send(what, &[IoSlice::new(writer.bytes()?)])?;
+        Ok(seq)
+    }
+
+    /// One receive of the answers to `seq`; whether it was the last. What fails in between is kept in `failure`.
+    fn answers(
+        &mut self,
+        what: &'static str,
+        seq: u32,
+        failure: &mut Option<NetlinkError>,
+        each: &mut impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
+    ) -> Result<bool, NetlinkError> {
+        for message in self.recv()? {
+            let message = message?;
+            if message.seq != seq {
+                continue;
+            }
+            if message.flags & DUMP_INTERRUPTED != 0 {
+                failure.get_or_insert(NetlinkError::Interrupted);
+            }
+            match message.reply()? {
+                Reply::Data(data) if failure.is_none() => *failure = each(&data).err(),
+                Reply::Ack | Reply::Done(None) => return Ok(true),
+                Reply::Nack(nack) | Reply::Done(Some(nack)) => return Err(NetlinkError::Refused { what, nack }),
+                Reply::Overrun => return Err(NetlinkError::Overrun),
+                Reply::Data(_) | Reply::Noop => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// Length of what was received, `None` when there was nothing in time.
+    fn receive(&mut self, flags: MsgFlags) -> Result<Option<usize>, NetlinkError> {
+        let fd = self.socket.as_fd().as_raw_fd();
+        loop {
+            let mut parts = [IoSliceMut::new(&mut self.buffer)];
+            // MSG_TRUNC asks for the real length, also of what does not fit.
+            let answer = recvmsg::<NetlinkAddr>(fd, &mut parts, None, flags | MsgFlags::MSG_TRUNC)
+                .map(|answer| (answer.bytes, answer.address.is_none_or(|sender| sender.pid() == 0)));
+            match answer {
+                Ok((length, _)) if length > self.buffer.len() => {
+                    self.buffer.resize(length.next_multiple_of(PART), 0);
+                    return Err(NetlinkError::Truncated(length));
+                }
+                Ok((length, true)) => return Ok(Some(length)),
+                // Another process' message: only the kernel is to be believed.
+                Ok((_, false)) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::ENOBUFS) => return Err(NetlinkError::Overrun),
+                Err(errno) => return Err(NetlinkError::Receive(errno.into())),
+            }
+        }
+    }
+
+    fn received(&self, length: usize) -> Messages<'_> {
+        Messages::new(self.buffer.get(..length).unwrap_or_default())
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Netlink")
+            .field("fd", &self.as_fd().as_raw_fd())
+            .field("seq", &self.seq)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_are_bounded() {
+        let mut tries = 0;
+        let settled = restarting(|| {
+            tries += 1;
+            if tries < 3 {
+                Err(NetlinkError::Interrupted)
+            } else {
+                Ok(tries)
+            }
+        });
+        assert_eq!(settled.unwrap(), 3);
+        let never: Result<(), _> = restarting(|| Err(NetlinkError::Interrupted));
+        assert!(matches!(never, Err(NetlinkError::Unsettled(ATTEMPTS))));
+        let other: Result<(), _> = restarting(|| Err(NetlinkError::Timeout));
+        assert!(matches!(other, Err(NetlinkError::Timeout)));
+    }
+
+    #[test]
+    fn refusals_say_what_helps() {
+        let nack = Nack {
+            errno: libc::EPERM,
+            seq: 1,
+            message: None,
+            offset: None,
+        };
+        let error = NetlinkError::Refused {
+            what: "list flows",
+            nack,
+        };
+        assert_eq!(
+            error.to_string(),
+            "failed to list flows: Operation not permitted (EPERM) (needs CAP_NET_ADMIN)"
+        );
+        assert_eq!(error.errno(), Some(Errno::EPERM));
+    }
+
+    #[test]
+    fn sequence_numbers_skip_zero() {
+        let mut netlink = Netlink::route().unwrap();
+        assert_eq!(netlink.next_seq(), 1);
+        netlink.seq = u32::MAX;
+        assert_eq!(netlink.next_seq(), 1);
+        assert!(ffi::netns_cookie(netlink.as_fd()).unwrap() > 0);
+    }
+}

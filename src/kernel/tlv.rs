@@ -1,0 +1,750 @@
+//! Netlink messages and attributes: written into one growing buffer, read without copying.
+//!
+//! Owns the wire format and nothing else: it knows no socket, no subsystem and no meaning of an attribute. Reading is
+//! total: any bytes give either values or [`Malformed`], never a panic.
+//!
+//! Sources: RFC 3549, `include/uapi/linux/netlink.h`, `include/uapi/linux/netfilter/nfnetlink.h`.
+
+use std::mem;
+
+use nix::errno::Errno;
+
+/// Length of `struct nlmsghdr`, in bytes.
+pub const HEADER_LEN: usize = 16;
+/// Length of `struct nfgenmsg`, in bytes.
+pub const FAMILY_LEN: usize = 4;
+const ATTR_LEN: usize = 4;
+
+/// Attribute flag: the payload is attributes (`NLA_F_NESTED`).
+const NESTED: u16 = 0x8000;
+/// The bits of an attribute's type (`NLA_TYPE_MASK`).
+const TYPE_MASK: u16 = 0x3fff;
+
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
+/// `NLM_F_CAPPED`: the kernel repeats only the header of the request.
+const CAPPED: u16 = 0x100;
+/// `NLM_F_ACK_TLVS`: extended ACK attributes follow.
+const ACK_TLVS: u16 = 0x200;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const NLMSGERR_ATTR_OFFS: u16 = 2;
+
+/// Bytes that are no netlink message or attribute, or one of another shape than asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to decode a netlink answer: {what}")]
+pub struct Malformed {
+    /// What was wrong, in words.
+    pub what: &'static str,
+}
+
+impl Malformed {
+    /// Bytes that are wrong in the way that `what` names.
+    pub const fn new(what: &'static str) -> Self {
+        Self { what }
+    }
+}
+
+/// An attribute or message grew over what its length field can say: 65,535 bytes, or 4 GiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to encode a netlink request: an attribute is longer than 65,535 bytes")]
+pub struct TooLong;
+
+/// The `nfgenmsg` that every netfilter message begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Family {
+    /// `NFPROTO_*`, for conntrack `AF_*`.
+    pub family: u8,
+    /// `NFNETLINK_V0` (0) everywhere but where a subsystem says otherwise.
+    pub version: u8,
+    /// Sent in network byte order; the subsystem of a batch, or the low 16 bits of the generation id.
+    pub res_id: u16,
+}
+
+/// The beginning of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// `nlmsg_type`; for netfilter `subsystem << 8 | message`.
+    pub kind: u16,
+    /// `NLM_F_*`.
+    pub flags: u16,
+    /// Comes back in the answers to this message.
+    pub seq: u32,
+}
+
+/// A message that was begun and must be ended with [`Writer::end`].
+#[must_use = "a message without an end has no length"]
+#[derive(Debug)]
+pub struct Open(usize);
+
+/// Writes messages one after the other into one buffer.
+///
+/// An attribute over 65,535 bytes cannot be said on the wire: the writer remembers it, and [`Writer::finish`] and
+/// [`Writer::bytes`] refuse to hand out anything.
+#[derive(Clone, Debug, Default)]
+pub struct Writer {
+    buffer: Vec<u8>,
+    too_long: bool,
+}
+
+impl Writer {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty one with room for `bytes`.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            buffer: Vec::with_capacity(bytes),
+            too_long: false,
+        }
+    }
+
+    /// A whole netfilter message: header, `nfgenmsg`, and the attributes that `fill` writes.
+    pub fn message(&mut self, header: Header, family: Family, fill: impl FnOnce(&mut Self)) {
+        let open = self.begin(header, family);
+        fill(self);
+        self.end(open);
+    }
+
+    /// Begins a netfilter message.
+    pub fn begin(&mut self, header: Header, family: Family) -> Open {
+        let open = self.begin_plain(header);
+        let [high, low] = family.res_id.to_be_bytes();
+        self.buffer
+            .extend_from_slice(&[family.family, family.version, high, low]);
+        open
+    }
+
+    /// Begins a message that is followed by something else than `nfgenmsg`, with [`Writer::raw`].
+    pub fn begin_plain(&mut self, header: Header) -> Open {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(&[0; 4]);
+        self.buffer.extend_from_slice(&header.kind.to_ne_bytes());
+        self.buffer.extend_from_slice(&header.flags.to_ne_bytes());
+        self.buffer.extend_from_slice(&header.seq.to_ne_bytes());
+        // The kernel knows the sender; its port id may stay 0.
+        self.buffer.extend_from_slice(&[0; 4]);
+        Open(start)
+    }
+
+    /// Ends a message: writes its length.
+    #[expect(clippy::needless_pass_by_value, reason = "a message ends once")]
+    pub fn end(&mut self, open: Open) {
+        let Open(start) = open;
+        match (
+            u32::try_from(self.buffer.len().saturating_sub(start)),
+            self.buffer.get_mut(start..start + 4),
+        ) {
+            (Ok(length), Some(field)) => field.copy_from_slice(&length.to_ne_bytes()),
+            _ => self.too_long = true,
+        }
+    }
+
+    /// An attribute of bytes.
+    pub fn attr(&mut self, kind: u16, value: &[u8]) {
+        let Ok(length) = u16::try_from(value.len() + ATTR_LEN) else {
+            self.too_long = true;
+            return;
+        };
+        let [a, b] = length.to_ne_bytes();
+        let [c, d] = kind.to_ne_bytes();
+        self.buffer.extend_from_slice(&[a, b, c, d]);
+        self.raw(value);
+    }
+
+    /// An attribute of one byte.
+    pub fn u8(&mut self, kind: u16, value: u8) {
+        self.attr(kind, &[value]);
+    }
+
+    /// An attribute of 16 bits in network byte order.
+    pub fn be16(&mut self, kind: u16, value: u16) {
+        self.attr(kind, &value.to_be_bytes());
+    }
+
+    /// An attribute of 32 bits in network byte order.
+    pub fn be32(&mut self, kind: u16, value: u32) {
+        self.attr(kind, &value.to_be_bytes());
+    }
+
+    /// An attribute of 64 bits in network byte order.
+    pub fn be64(&mut self, kind: u16, value: u64) {
+        self.attr(kind, &value.to_be_bytes());
+    }
+
+    /// An attribute of 32 bits in this machine's byte order.
+    pub fn ne32(&mut self, kind: u16, value: u32) {
+        self.attr(kind, &value.to_ne_bytes());
+    }
+
+    /// An attribute of text, ended by a NUL.
+    pub fn str(&mut self, kind: u16, value: &str) {
+        let Ok(length) = u16::try_from(value.len() + 1 + ATTR_LEN) else {
+            self.too_long = true;
+            return;
+        };
+        self.buffer.extend_from_slice(&length.to_ne_bytes());
+        self.buffer.extend_from_slice(&kind.to_ne_bytes());
+        self.buffer.extend_from_slice(value.as_bytes());
+        self.buffer.push(0);
+        self.pad();
+    }
+
+    /// An attribute of the attributes that `fill` writes.
+    pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(&[0; 2]);
+        self.buffer.extend_from_slice(&(kind | NESTED).to_ne_bytes());
+        fill(self);
+        match (
+            u16::try_from(self.buffer.len().saturating_sub(start)),
+            self.buffer.get_mut(start..start + 2),
+        ) {
+            (Ok(length), Some(field)) => field.copy_from_slice(&length.to_ne_bytes()),
+            _ => self.too_long = true,
+        }
+    }
+
+    /// Bytes as they are, padded to 4: a fixed structure in front of attributes, or whole messages made elsewhere.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+        self.pad();
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Forgets what was written and keeps the memory.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.too_long = false;
+    }
+
+    /// What was written.
+    ///
+    /// # Errors
+    /// [`TooLong`] when an attribute did not fit its length field.
+    pub fn bytes(&self) -> Result<&[u8], TooLong> {
+        if self.too_long { Err(TooLong) } else { Ok(&self.buffer) }
+    }
+
+    /// What was written, for good.
+    ///
+    /// # Errors
+    /// [`TooLong`] when an attribute did not fit its length field.
+    pub fn finish(self) -> Result<Vec<u8>, TooLong> {
+        if self.too_long { Err(TooLong) } else { Ok(self.buffer) }
+    }
+
+    fn pad(&mut self) {
+        let padding = align(self.buffer.len()) - self.buffer.len();
+        self.buffer.extend_from_slice(&[0; 3][..padding]);
+    }
+}
+
+/// One received message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// `nlmsg_type`.
+    pub kind: u16,
+    /// `NLM_F_*`.
+    pub flags: u16,
+    /// Of the request that it answers; 0 in notifications.
+    pub seq: u32,
+    /// The port id of the socket whose request it answers.
+    pub pid: u32,
+    /// What follows the header.
+    pub payload: &'a [u8],
+}
+
+/// What a message is in the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// A message of the subsystem.
+    Data(Message<'a>),
+    /// The request that asked for an ACK was carried out.
+    Ack,
+    /// The request was refused.
+    Nack(Nack),
+    /// A dump ended, with an error if it could not be completed.
+    Done(Option<Nack>),
+    /// Says nothing.
+    Noop,
+    /// Data was lost.
+    Overrun,
+}
+
+/// The kernel's refusal of one message, with what the extended ACK says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nack {
+    /// The errno, positive.
+    pub errno: i32,
+    /// Of the message that was refused.
+    pub seq: u32,
+    /// The kernel's words.
+    pub message: Option<String>,
+    /// Where in the refused message, its header included, the bad attribute begins.
+    pub offset: Option<u32>,
+}
+
+impl Nack {
+    /// The errno as a value to match on.
+    pub fn error(&self) -> Errno {
+        Errno::from_raw(self.errno)
+    }
+}
+
+impl std::fmt::Display for Nack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({:?})", self.error().desc(), self.error())?;
+        match &self.message {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<'a> Message<'a> {
+    /// Tells ACKs, refusals and ends of dumps from data.
+    ///
+    /// # Errors
+    /// [`Malformed`] when an answer is too short to be what it says.
+    pub fn reply(&self) -> Result<Reply<'a>, Malformed> {
+        Ok(match self.kind {
+            NLMSG_NOOP => Reply::Noop,
+            NLMSG_OVERRUN => Reply::Overrun,
+            NLMSG_ERROR => match self.errno()? {
+                0 => Reply::Ack,
+                errno => Reply::Nack(self.nack(errno, self.error_attrs())),
+            },
+            // Old kernels end a dump with no error code at all.
+            NLMSG_DONE if self.payload.len() < 4 => Reply::Done(None),
+            NLMSG_DONE => match self.errno()? {
+                0 => Reply::Done(None),
+                errno => Reply::Done(Some(self.nack(errno, self.payload.get(4..)))),
+            },
+            _ => Reply::Data(*self),
+        })
+    }
+
+    /// The `nfgenmsg` and the attributes after it.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the message is shorter than that.
+    pub fn family(&self) -> Result<(Family, Attrs<'a>), Malformed> {
+        match self.payload.split_first_chunk::<FAMILY_LEN>() {
+            Some((&[family, version, high, low], rest)) => Ok((
+                Family {
+                    family,
+                    version,
+                    res_id: u16::from_be_bytes([high, low]),
+                },
+                Attrs::new(rest),
+            )),
+            None => Err(Malformed::new("a netfilter message without its family")),
+        }
+    }
+
+    /// The errno of `NLMSG_ERROR` or `NLMSG_DONE`, positive.
+    fn errno(&self) -> Result<i32, Malformed> {
+        let (code, _) = self
+            .payload
+            .split_first_chunk()
+            .ok_or(Malformed::new("an answer without its error code"))?;
+        Ok(i32::from_ne_bytes(*code).checked_neg().unwrap_or(i32::MAX))
+    }
+
+    /// Where the extended ACK of an `NLMSG_ERROR` begins: after the code and the request, or its header if capped.
+    fn error_attrs(&self) -> Option<&'a [u8]> {
+        let request = self.payload.get(4..)?;
+        let length = match self.flags & CAPPED {
+            0 => align(usize::try_from(u32::from_ne_bytes(*request.first_chunk()?)).ok()?),
+            _ => HEADER_LEN,
+        };
+        request.get(length..)
+    }
+
+    fn nack(&self, errno: i32, attrs: Option<&'a [u8]>) -> Nack {
+        let mut nack = Nack {
+            errno,
+            seq: self.seq,
+            message: None,
+            offset: None,
+        };
+        if self.flags & ACK_TLVS == 0 {
+            return nack;
+        }
+        for attr in Attrs::new(attrs.unwrap_or_default()).map_while(Result::ok) {
+            match attr.kind {
+                NLMSGERR_ATTR_MSG => nack.message = attr.str().ok().map(str::to_owned),
+                NLMSGERR_ATTR_OFFS => nack.offset = attr.ne32().ok(),
+                _ => {}
+            }
+        }
+        nack
+    }
+}
+
+/// The messages in a received buffer. After the first error it ends.
+#[derive(Clone, Debug)]
+pub struct Messages<'a>(&'a [u8]);
+
+impl<'a> Messages<'a> {
+    /// Of all of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn take_one(bytes: &'a [u8]) -> Result<(Message<'a>, &'a [u8]), Malformed> {
+        let short = Malformed::new("a message that is shorter than its header");
+        let (header, _) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(short)?;
+        let &[l0, l1, l2, l3, t0, t1, f0, f1, s0, s1, s2, s3, p0, p1, p2, p3] = header;
+        let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).map_err(|_| short)?;
+        let payload = bytes
+            .get(HEADER_LEN..length)
+            .ok_or(Malformed::new("a message that ends behind the buffer"))?;
+        let message = Message {
+            kind: u16::from_ne_bytes([t0, t1]),
+            flags: u16::from_ne_bytes([f0, f1]),
+            seq: u32::from_ne_bytes([s0, s1, s2, s3]),
+            pid: u32::from_ne_bytes([p0, p1, p2, p3]),
+            payload,
+        };
+        Ok((message, bytes.get(align(length)..).unwrap_or_default()))
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = mem::take(&mut self.0);
+        if bytes.is_empty() {
+            return None;
+        }
+        Some(Self::take_one(bytes).map(|(message, rest)| {
+            self.0 = rest;
+            message
+        }))
+    }
+}
+
+/// The attributes in a payload. After the first error it ends.
+#[derive(Clone, Debug)]
+pub struct Attrs<'a>(&'a [u8]);
+
+impl<'a> Attrs<'a> {
+    /// Of all of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn take_one(bytes: &'a [u8]) -> Result<(Attr<'a>, &'a [u8]), Malformed> {
+        let (&[l0, l1, t0, t1], _) = bytes
+            .split_first_chunk::<ATTR_LEN>()
+            .ok_or(Malformed::new("an attribute that is shorter than its header"))?;
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let payload = bytes
+            .get(ATTR_LEN..length)
+            .ok_or(Malformed::new("an attribute that ends behind its message"))?;
+        let kind = u16::from_ne_bytes([t0, t1]) & TYPE_MASK;
+        Ok((Attr { kind, payload }, bytes.get(align(length)..).unwrap_or_default()))
+    }
+}
+
+impl<'a> Iterator for Attrs<'a> {
+    type Item = Result<Attr<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = mem::take(&mut self.0);
+        if bytes.is_empty() {
+            return None;
+        }
+        Some(Self::take_one(bytes).map(|(attr, rest)| {
+            self.0 = rest;
+            attr
+        }))
+    }
+}
+
+/// One attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr<'a> {
+    /// Its type, without the flags for nesting and byte order.
+    pub kind: u16,
+    /// Its value.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Attr<'a> {
+    /// One byte.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is not one byte long; likewise for the others.
+    pub fn u8(&self) -> Result<u8, Malformed> {
+        self.array().map(|[byte]| byte)
+    }
+
+    /// 16 bits in network byte order.
+    pub fn be16(&self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    /// 32 bits in network byte order.
+    pub fn be32(&self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    /// 64 bits in network byte order.
+    pub fn be64(&self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// 32 bits in this machine's byte order.
+    pub fn ne32(&self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    /// Text up to the first NUL.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is no UTF-8.
+    pub fn str(&self) -> Result<&'a str, Malformed> {
+        let text = self.payload.split(|byte| *byte == 0).next().unwrap_or_default();
+        str::from_utf8(text).map_err(|_| Malformed::new("text that is no UTF-8"))
+    }
+
+    /// The attributes in it.
+    pub const fn nested(&self) -> Attrs<'a> {
+        Attrs::new(self.payload)
+    }
+
+    /// Exactly `N` bytes.
+    ///
+    /// # Errors
+    /// [`Malformed`] when there are more or fewer.
+    pub fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
+        self.payload
+            .try_into()
+            .map_err(|_| Malformed::new("an attribute of another length than its type has"))
+    }
+}
+
+const fn align(length: usize) -> usize {
+    length.saturating_add(3) & !3
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut writer = Writer::new();
+        let header = Header {
+            kind: 0x0102,
+            flags: 5,
+            seq: 7,
+        };
+        let family = Family {
+            family: 2,
+            version: 1,
+            res_id: 0x0a0b,
+        };
+        writer.message(header, family, |w| {
+            w.u8(1, 9);
+            w.be16(2, 0x1234);
+            w.be32(3, 0x1234_5678);
+            w.be64(4, 0x1234_5678_9abc_def0);
+            w.ne32(5, 77);
+            w.str(6, "name");
+            w.nest(7, |w| w.nest(1, |w| w.attr(2, &[1, 2, 3])));
+        });
+        writer.message(Header { kind: 3, ..header }, Family::default(), |_| {});
+
+        let bytes = writer.finish().unwrap();
+        let messages: Vec<_> = Messages::new(&bytes).map(Result::unwrap).collect();
+        assert_eq!(messages.len(), 2);
+        assert_eq!(
+            (messages[0].kind, messages[0].flags, messages[0].seq, messages[0].pid),
+            (0x0102, 5, 7, 0)
+        );
+        let (read, attrs) = messages[0].family().unwrap();
+        assert_eq!(read, family);
+        let attrs: Vec<_> = attrs.map(Result::unwrap).collect();
+        assert_eq!(attrs.iter().map(|a| a.kind).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(attrs[0].u8(), Ok(9));
+        assert_eq!(attrs[1].be16(), Ok(0x1234));
+        assert_eq!(attrs[2].be32(), Ok(0x1234_5678));
+        assert_eq!(attrs[3].be64(), Ok(0x1234_5678_9abc_def0));
+        assert_eq!(attrs[4].ne32(), Ok(77));
+        assert_eq!(attrs[5].str(), Ok("name"));
+        let inner = attrs[6]
+            .nested()
+            .next()
+            .unwrap()
+            .unwrap()
+            .nested()
+            .next()
+            .unwrap()
+            .unwrap();
+        assert_eq!((inner.kind, inner.payload), (2, &[1, 2, 3][..]));
+        assert!(attrs[0].be32().is_err());
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_protocol() {
+        let mut writer = Writer::new();
+        let family = Family {
+            family: 2,
+            version: 0,
+            res_id: 1,
+        };
+        writer.message(
+            Header {
+                kind: 0x0201,
+                flags: 1,
+                seq: 3,
+            },
+            family,
+            |w| w.nest(4, |w| w.be16(1, 80)),
+        );
+        let mut expected = Vec::new();
+        expected.extend(32u32.to_ne_bytes());
+        expected.extend(0x0201u16.to_ne_bytes());
+        expected.extend(1u16.to_ne_bytes());
+        expected.extend(3u32.to_ne_bytes());
+        expected.extend([0; 4]);
+        expected.extend([2, 0, 0, 1]);
+        expected.extend(12u16.to_ne_bytes());
+        expected.extend(0x8004u16.to_ne_bytes());
+        expected.extend(6u16.to_ne_bytes());
+        expected.extend(1u16.to_ne_bytes());
+        expected.extend([0, 80, 0, 0]);
+        assert_eq!(writer.finish().unwrap(), expected);
+    }
+
+    #[test]
+    fn too_long_attributes_are_an_error() {
+        let longest = vec![0; 65_531];
+        let mut writer = Writer::new();
+        writer.attr(1, &longest);
+        assert!(writer.bytes().is_ok());
+        writer.attr(1, &vec![0; 65_532]);
+        assert_eq!(writer.bytes(), Err(TooLong));
+        writer.clear();
+        assert_eq!(writer.bytes(), Ok(&[][..]));
+        writer.nest(1, |w| w.attr(1, &longest));
+        assert_eq!(writer.bytes(), Err(TooLong));
+        writer.clear();
+        writer.str(1, &"x".repeat(65_531));
+        assert_eq!(writer.finish(), Err(TooLong));
+    }
+
+    #[test]
+    fn every_truncation_is_noticed() {
+        let mut writer = Writer::new();
+        writer.message(Header::default(), Family::default(), |w| w.be32(1, 1));
+        let bytes = writer.finish().unwrap();
+        for length in 1..bytes.len() {
+            assert!(Messages::new(&bytes[..length]).next().unwrap().is_err(), "{length}");
+        }
+        let attrs = &bytes[HEADER_LEN + FAMILY_LEN..];
+        for length in 1..attrs.len() {
+            assert!(Attrs::new(&attrs[..length]).next().unwrap().is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_where() {
+        for capped in [true, false] {
+            let request = if capped { HEADER_LEN } else { 23 };
+            let mut payload = (-22i32).to_ne_bytes().to_vec();
+            payload.extend(23u32.to_ne_bytes());
+            payload.resize(4 + align(request), 0);
+            let mut attrs = Writer::new();
+            attrs.str(NLMSGERR_ATTR_MSG, "no such thing");
+            attrs.ne32(NLMSGERR_ATTR_OFFS, 20);
+            payload.extend(attrs.finish().unwrap());
+            let flags = ACK_TLVS | if capped { CAPPED } else { 0 };
+            let message = Message {
+                kind: NLMSG_ERROR,
+                flags,
+                seq: 4,
+                pid: 1,
+                payload: &payload,
+            };
+            let nack = Nack {
+                errno: 22,
+                seq: 4,
+                message: Some("no such thing".into()),
+                offset: Some(20),
+            };
+            assert_eq!(message.reply(), Ok(Reply::Nack(nack)));
+        }
+    }
+
+    #[test]
+    fn acks_and_ends_are_told_apart() {
+        let of = |kind, payload| Message {
+            kind,
+            flags: 0,
+            seq: 1,
+            pid: 0,
+            payload,
+        };
+        assert_eq!(of(NLMSG_ERROR, &[0; 20]).reply(), Ok(Reply::Ack));
+        assert!(of(NLMSG_ERROR, &[0; 3]).reply().is_err());
+        assert_eq!(of(NLMSG_DONE, &[]).reply(), Ok(Reply::Done(None)));
+        assert_eq!(of(NLMSG_DONE, &[0; 4]).reply(), Ok(Reply::Done(None)));
+        let failed = (-4i32).to_ne_bytes();
+        assert!(matches!(
+            of(NLMSG_DONE, &failed).reply(),
+            Ok(Reply::Done(Some(Nack { errno: 4, .. })))
+        ));
+        assert_eq!(of(NLMSG_NOOP, &[]).reply(), Ok(Reply::Noop));
+        assert_eq!(of(NLMSG_OVERRUN, &[]).reply(), Ok(Reply::Overrun));
+    }
+
+    proptest! {
+        #[test]
+        fn reading_is_total(bytes: Vec<u8>) {
+            for message in Messages::new(&bytes).flatten() {
+                let _ = message.reply();
+                let _ = message.family();
+            }
+            for attr in Attrs::new(&bytes).flatten() {
+                let _ = (attr.u8(), attr.be16(), attr.be32(), attr.be64(), attr.ne32(), attr.str());
+                let _ = attr.nested().count();
+            }
+        }
+
+        #[test]
+        fn answers_are_total(kind in 0u16..6, flags: u16, payload: Vec<u8>) {
+            let _ = Message { kind, flags, seq: 0, pid: 0, payload: &payload }.reply();
+        }
+
+        #[test]
+        fn attributes_round_trip(values: Vec<(u16, Vec<u8>)>) {
+            let mut writer = Writer::new();
+            for (kind, value) in &values {
+                writer.attr(kind & TYPE_MASK, value);
+            }
+            let bytes = writer.finish().unwrap();
+            let read: Vec<_> = Attrs::new(&bytes).map(|a| a.map(|a| (a.kind, a.payload.to_vec())).unwrap()).collect();
+            prop_assert_eq!(read, values.into_iter().map(|(k, v)| (k & TYPE_MASK, v)).collect::<Vec<_>>());
+        }
+    }
+}

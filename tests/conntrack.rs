@@ -1,0 +1,318 @@
+//! What the conntrack part does to a real table, each time in a network namespace of its own. Needs root.
+
+mod injector;
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use injector::{Injected, in_namespace, inject};
+use tcpgw::kernel::conntrack::{Conntrack, Deletion, Flow, MarkFilter, Pair, PairFilter};
+
+const OURS: u32 = 0x80_0000;
+const FOREIGN: u32 = 0x40_0000;
+const PORT: u16 = 20003;
+const PUBLIC: &str = "192.0.2.1";
+const OLD: &str = "10.2.0.11:3000";
+const LIVE: &str = "10.2.0.12:3000";
+
+#[test]
+fn only_our_translated_flows_are_seen() {
+    in_namespace(|| {
+        inject([
+            flow(1, OLD),
+            Injected {
+                mark: OURS | 1,
+                ..flow(2, OLD)
+            },
+            Injected {
+                mark: FOREIGN,
+                ..flow(3, OLD)
+            },
+            Injected {
+                mark: 0,
+                ..flow(4, OLD)
+            },
+            Injected {
+                translated: false,
+                backend: at(PUBLIC, PORT),
+                ..flow(5, OLD)
+            },
+            six(6),
+        ]);
+        assert_eq!(
+            clients(),
+            ["198.51.100.1:1", "198.51.100.1:2", "[2001:db8:1::1]:6"]
+                .map(address)
+                .into()
+        );
+
+        let mut seen = Vec::new();
+        Conntrack::open()
+            .unwrap()
+            .for_each(ours(), |flow| seen.push(flow.clone()))
+            .unwrap();
+        let six = seen.iter().find(|flow| flow.client.is_ipv6()).unwrap();
+        assert_eq!(six.public, address("[2001:db8::1]:20003"));
+        assert_eq!(six.backend, address("[fd00::11]:3000"));
+        assert_eq!(six.seen_as, address("[fd00::1]:6"));
+        assert!(six.status.dnat() && six.status.assured() && six.timeout.is_some());
+        assert_eq!(six.tcp_state.unwrap().to_string(), "ESTABLISHED");
+    });
+}
+
+#[test]
+fn a_sweep_deletes_what_is_judged_stale_and_nothing_else() {
+    in_namespace(|| {
+        inject((1..=6000).map(|port| flow(port, if port % 2 == 0 { OLD } else { LIVE })));
+        inject([
+            Injected {
+                mark: FOREIGN,
+                ..flow(7001, OLD)
+            },
+            Injected {
+                mark: 0,
+                ..flow(7002, OLD)
+            },
+        ]);
+        let mut conntrack = Conntrack::open().unwrap();
+        let stale = |flow: &Flow| flow.backend == address(OLD);
+        assert_eq!(conntrack.sweep(ours(), stale).unwrap(), deleted(3000));
+        assert_eq!(conntrack.sweep(ours(), stale).unwrap(), deleted(0));
+        assert_eq!(clients().len(), 3000);
+        assert_eq!(count_all(), 3002);
+        assert_eq!(conntrack.sweep(ours(), |_| true).unwrap(), deleted(3000));
+        assert_eq!(count_all(), 2);
+    });
+}
+
+#[test]
+fn pairs_are_flushed_alike_with_and_without_the_kernels_filter() {
+    for filter in [PairFilter::Kernel, PairFilter::UserSpace] {
+        in_namespace(move || {
+            let elsewhere = at("192.0.2.2", PORT);
+            inject((1..=2500).map(|port| flow(port, OLD)));
+            inject((3001..=3010).map(|port| flow(port, LIVE)));
+            inject([
+                Injected {
+                    mark: FOREIGN,
+                    ..flow(4001, OLD)
+                },
+                Injected {
+                    public: elsewhere,
+                    ..flow(4002, OLD)
+                },
+                Injected {
+                    public: at(PUBLIC, PORT + 1),
+                    ..flow(4003, OLD)
+                },
+                six(4004),
+            ]);
+            let mut conntrack = Conntrack::with(filter).unwrap();
+            let here = Pair {
+                public: Some(PUBLIC.parse().unwrap()),
+                public_port: PORT,
+                backend: address(OLD),
+            };
+            assert_eq!(conntrack.flush_pairs(ours(), &[here, here]).unwrap(), deleted(2500));
+            assert_eq!(
+                count_all(),
+                14,
+                "the other backend, the foreign one, the other address, the other port, IPv6"
+            );
+
+            let anywhere = Pair { public: None, ..here };
+            assert_eq!(conntrack.flush_pairs(ours(), &[anywhere]).unwrap(), deleted(1));
+            assert!(!clients().contains(&address("198.51.100.1:4002")));
+
+            let of_six = Pair {
+                public: None,
+                public_port: PORT,
+                backend: address("[fd00::11]:3000"),
+            };
+            let nonsense = Pair {
+                public: Some(PUBLIC.parse().unwrap()),
+                ..of_six
+            };
+            assert_eq!(conntrack.flush_pairs(ours(), &[nonsense]).unwrap(), deleted(0));
+            assert_eq!(conntrack.flush_pairs(ours(), &[of_six]).unwrap(), deleted(1));
+            assert_eq!(conntrack.flush_pairs(ours(), &[]).unwrap(), deleted(0));
+            assert_eq!(count_all(), 12);
+            assert_eq!(conntrack.filter(), filter, "this kernel can filter");
+        });
+    }
+}
+
+#[test]
+fn many_pairs_are_flushed_in_one_pass() {
+    in_namespace(|| {
+        inject((1..=20).map(|n| flow(n, &format!("10.2.0.{n}:3000"))));
+        let pair = |n| Pair {
+            public: None,
+            public_port: PORT,
+            backend: at(&format!("10.2.0.{n}"), 3000),
+        };
+        let pairs: Vec<_> = (1..=15).map(pair).collect();
+        assert_eq!(
+            Conntrack::open().unwrap().flush_pairs(ours(), &pairs).unwrap(),
+            deleted(15)
+        );
+        assert_eq!(count_all(), 5);
+    });
+}
+
+#[test]
+fn a_flow_with_another_id_or_zone_is_not_deleted() {
+    in_namespace(|| {
+        inject([
+            flow(1, OLD),
+            Injected {
+                zone: 7,
+                ..flow(1, OLD)
+            },
+        ]);
+        let mut conntrack = Conntrack::open().unwrap();
+        let mut seen = Vec::new();
+        conntrack.for_each(ours(), |flow| seen.push(flow.clone())).unwrap();
+        seen.sort_by_key(|flow| flow.zone);
+        assert_eq!(seen.iter().map(|flow| flow.zone).collect::<Vec<_>>(), [0, 7]);
+
+        let other_id = Flow {
+            id: seen[0].id ^ 1,
+            ..seen[0].clone()
+        }
+        .key();
+        let other_zone = Flow {
+            zone: 9,
+            ..seen[0].clone()
+        }
+        .key();
+        let swapped = Flow {
+            zone: 7,
+            ..seen[0].clone()
+        }
+        .key();
+        let gone = Deletion {
+            gone: 3,
+            ..Deletion::default()
+        };
+        assert_eq!(conntrack.delete(&[other_id, other_zone, swapped]).unwrap(), gone);
+        assert_eq!(count_all(), 2);
+
+        assert_eq!(conntrack.delete(&[seen[1].key()]).unwrap(), deleted(1));
+        let mut left = Vec::new();
+        conntrack.for_each(ours(), |flow| left.push(flow.zone)).unwrap();
+        assert_eq!(left, [0]);
+        assert_eq!(
+            conntrack.delete(&[seen[1].key(), seen[0].key()]).unwrap(),
+            Deletion { gone: 1, ..deleted(1) }
+        );
+        assert_eq!(conntrack.delete(&[]).unwrap(), deleted(0));
+    });
+}
+
+#[test]
+fn refusals_of_whole_chunks_are_all_counted() {
+    in_namespace(|| {
+        inject([flow(1, OLD)]);
+        let mut conntrack = Conntrack::open().unwrap();
+        let mut key = None;
+        conntrack.for_each(ours(), |flow| key = Some(flow.key())).unwrap();
+        let outcome = conntrack.delete(&vec![key.unwrap(); 5000]).unwrap();
+        assert_eq!(
+            outcome,
+            Deletion {
+                gone: 4999,
+                ..deleted(1)
+            }
+        );
+    });
+}
+
+#[test]
+fn the_client_behind_a_backends_connection_is_found() {
+    in_namespace(|| {
+        inject([
+            flow(1, OLD),
+            flow(2, LIVE),
+            Injected {
+                mark: FOREIGN,
+                ..flow(3, OLD)
+            },
+            six(4),
+        ]);
+        let mut conntrack = Conntrack::open().unwrap();
+        let mut who = |backend, seen_as| {
+            let flow = conntrack.who(ours(), address(backend), address(seen_as)).unwrap();
+            flow.map(|flow| flow.client.to_string())
+        };
+        assert_eq!(who(OLD, "10.2.0.1:1").as_deref(), Some("198.51.100.1:1"));
+        assert_eq!(who(LIVE, "10.2.0.1:2").as_deref(), Some("198.51.100.1:2"));
+        assert_eq!(who(LIVE, "10.2.0.1:1"), None);
+        assert_eq!(who(OLD, "10.2.0.1:3"), None, "not ours");
+        assert_eq!(who("198.51.100.1:1", "192.0.2.1:20003"), None, "the original direction");
+        assert_eq!(
+            who("[fd00::11]:3000", "[fd00::1]:4").as_deref(),
+            Some("[2001:db8:1::1]:4")
+        );
+        assert_eq!(who("[fd00::11]:3000", "10.2.0.1:1"), None);
+    });
+}
+
+fn flow(port: u16, backend: &str) -> Injected {
+    Injected {
+        client: at("198.51.100.1", port),
+        public: at(PUBLIC, PORT),
+        backend: address(backend),
+        seen_as: at("10.2.0.1", port),
+        mark: OURS,
+        zone: 0,
+        translated: true,
+    }
+}
+
+fn six(port: u16) -> Injected {
+    Injected {
+        client: at("2001:db8:1::1", port),
+        public: at("2001:db8::1", PORT),
+        backend: at("fd00::11", 3000),
+        seen_as: at("fd00::1", port),
+        ..flow(port, OLD)
+    }
+}
+
+fn deleted(count: u64) -> Deletion {
+    Deletion {
+        deleted: count,
+        ..Deletion::default()
+    }
+}
+
+fn clients() -> BTreeSet<SocketAddr> {
+    let mut found = BTreeSet::new();
+    Conntrack::open()
+        .unwrap()
+        .for_each(ours(), |flow| assert!(found.insert(flow.client)))
+        .unwrap();
+    found
+}
+
+fn count_all() -> u32 {
+    let count = std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack").unwrap();
+    let entries = count
+        .lines()
+        .nth(1)
+        .and_then(|line| line.split_ascii_whitespace().next())
+        .unwrap();
+    u32::from_str_radix(entries, 16).unwrap()
+}
+
+fn ours() -> MarkFilter {
+    MarkFilter::new(OURS, OURS).unwrap()
+}
+
+fn at(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
