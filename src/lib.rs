@@ -8,4 +8,7 @@ pub mod config;
 pub mod kernel;
 pub mod model;
 pub mod plan;
+pub mod render;
 pub mod ruleset;
+pub mod summary;
+pub mod words;

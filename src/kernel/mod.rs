@@ -1,11 +1,185 @@
-//! What is asked of the kernel, and how: netlink sockets, connection tracking, addresses and routes, listeners.
+//! What is asked of the kernel, and how: the seam that everything else goes through, and the netlink behind it.
 //!
 //! Owns the wire. It must not know services, files or policies: it takes and returns plain values.
 
 pub mod conntrack;
 pub mod expr;
 pub mod ffi;
+pub mod linux;
 pub mod listeners;
+mod nft;
 pub mod route;
+mod sets;
+pub mod skeleton;
 pub mod socket;
+mod table;
 pub mod tlv;
+pub mod transaction;
+
+use std::fmt;
+
+use thiserror::Error;
+
+use self::conntrack::{Deletion, Flow, Pair};
+use self::socket::NetlinkError;
+use self::transaction::{Refused, Subject};
+use crate::model::mark::FlowMark;
+use crate::plan::Step;
+use crate::ruleset::Ruleset;
+use crate::ruleset::name::SetName;
+
+/// What the kernel has, at one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The generation at which it was read.
+    pub generation: u32,
+    /// The table.
+    pub table: Seen,
+}
+
+/// The table as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// There is none.
+    Absent,
+    /// Its rules are those of this program.
+    Ours {
+        /// The kernel's number for the table.
+        handle: u64,
+        /// What its sets hold.
+        ruleset: Ruleset,
+    },
+    /// Its rules are of another version, or somebody changed them.
+    Other {
+        /// The kernel's number for the table.
+        handle: u64,
+        /// Its comment, which may tell the version.
+        comment: Option<String>,
+        /// What its sets hold, as far as it can be read.
+        ruleset: Ruleset,
+    },
+}
+
+/// What tells one state of the kernel's rules from another without reading them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Grows with each transaction of anyone in the network namespace.
+    pub generation: u32,
+    /// The number of our table, if it is there.
+    pub table: Option<u64>,
+}
+
+/// Making the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// It is not there yet.
+    New(FlowMark),
+    /// Another one is removed in the same transaction.
+    Replace(FlowMark),
+}
+
+/// One transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct Commit<'a> {
+    /// The generation that it was made for; any other is refused.
+    pub generation: u32,
+    /// Whether the table is made, too.
+    pub build: Option<Build>,
+    /// What else is done.
+    pub step: &'a Step<'a>,
+    /// Counters to delete, which packets have added.
+    pub forget: &'a [(SetName, Vec<Box<[u8]>>)],
+}
+
+/// What packets have counted under one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// The service or the backend.
+    pub key: Box<[u8]>,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, with IP headers.
+    pub bytes: u64,
+}
+
+/// Everything that is asked of the kernel. [`linux::Linux`] asks it, [`fake::Fake`] plays it.
+pub trait Kernel {
+    /// What tells this state of the rules from another.
+    fn identity(&mut self) -> Result<Identity, KernelError>;
+    /// Reads the table. Slow for a large one: the kernel walks a set from its beginning for every 32 KiB that it lists.
+    fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError>;
+    /// Carries out a transaction, whole or not at all, and gives the generation after it.
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError>;
+    /// Removes the table; whether it was there.
+    fn remove(&mut self) -> Result<bool, KernelError>;
+    /// What packets have counted in a set.
+    fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError>;
+    /// Looks at every marked flow.
+    fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError>;
+    /// Deletes the marked flows that `judge` condemns, in one pass.
+    fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError>;
+    /// Deletes the marked flows of a few pairs of service and backend.
+    fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError>;
+}
+
+/// Why the kernel did not do as asked.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// Reading or sending failed; nothing was changed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The transaction was refused; nothing was changed.
+    #[error("the kernel refused the transaction, nothing was changed: {}", Refusals(.0))]
+    Refused(Vec<Refused>),
+    /// Somebody else committed in between; nothing was changed.
+    #[error("the ruleset was changed by somebody else at the same time")]
+    Outdated,
+    /// The transaction was sent and the answer was lost.
+    #[error("the answer to the transaction was lost, it may have been carried out: {0}")]
+    Unknown(#[source] NetlinkError),
+}
+
+struct Refusals<'a>(&'a [Refused]);
+
+impl fmt::Display for Refusals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, refused) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str("; ")?;
+            }
+            write!(f, "{refused}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.subject, &self.expression) {
+            (Subject::Rule(chain), Some(kind)) => {
+                write!(f, "a rule of chain {chain} with the expression \"{kind}\": {}", self.nack)?;
+                if matches!(self.nack.error(), nix::errno::Errno::ENOENT | nix::errno::Errno::EOPNOTSUPP) {
+                    write!(f, "; this kernel may lack it (module nft_{kind})")?;
+                }
+                Ok(())
+            }
+            (Subject::Batch, _) => write!(f, "the batch: {}", self.nack),
+            (Subject::Table, _) => write!(f, "the table: {}", self.nack),
+            (Subject::HandshakeTimeout, _) => write!(
+                f,
+                "the object that shortens unanswered handshakes: {}; this kernel may lack CONFIG_NF_CONNTRACK_TIMEOUT",
+                self.nack
+            ),
+            (Subject::Set(name), _) => write!(f, "set {name}: {}", self.nack),
+            (Subject::Chain(name), _) => write!(f, "chain {name}: {}", self.nack),
+            (Subject::Rule(chain), None) => write!(f, "a rule of chain {chain}: {}", self.nack),
+            (Subject::Elements(name), _) => {
+                write!(f, "an element of set {name}")?;
+                if let Some(about) = self.element.as_deref().and_then(|key| crate::render::key(*name, key)) {
+                    write!(f, " ({about})")?;
+                }
+                write!(f, ": {}", self.nack)
+            }
+        }
+    }
+}

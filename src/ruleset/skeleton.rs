@@ -15,9 +15,9 @@ use crate::model::mark::FlowMark;
 /// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
 pub const VERSION: u32 = 1;
 
-/// The table's comment: the skeleton's version.
-pub fn comment() -> String {
-    format!("tcpgw skeleton {VERSION}")
+/// The table's comment: what the rules are, so that a reader of the kernel knows before it compares them.
+pub fn comment(mark: FlowMark) -> String {
+    format!("tcpgw skeleton {VERSION}, flow mark {mark}")
 }
 
 /// Where a base chain sees packets (include/uapi/linux/netfilter.h, `enum nf_inet_hooks`).

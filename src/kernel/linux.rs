@@ -1,0 +1,165 @@
+//! The kernel itself.
+
+use nix::errno::Errno;
+
+use super::conntrack::{Conntrack, Deletion, Flow, MarkFilter, Pair};
+use super::socket::{Netlink, NetlinkError, restarting};
+use super::tlv::Reply;
+use super::transaction::{Sealed, Subject, Transaction};
+use super::{Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen, table};
+use crate::model::mark::FlowMark;
+use crate::ruleset::name::SetName;
+
+/// How often the table is read again because somebody wrote meanwhile.
+const READS: u32 = 10;
+
+/// The kernel of this machine, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Linux {
+    nft: Netlink,
+    conntrack: Conntrack,
+}
+
+impl Linux {
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
+    pub fn open() -> Result<Self, NetlinkError> {
+        Ok(Self { nft: Netlink::netfilter()?, conntrack: Conntrack::open()? })
+    }
+
+    /// The cookie of the network namespace: unique until the machine restarts.
+    ///
+    /// # Errors
+    /// That of `getsockopt`.
+    pub fn netns_cookie(&self) -> std::io::Result<u64> {
+        super::ffi::netns_cookie(std::os::fd::AsFd::as_fd(&self.nft))
+    }
+
+    fn send(&mut self, sealed: &Sealed) -> Result<(), KernelError> {
+        // Answers to the batch are in the socket when `sendmsg` returns: the kernel works in its context.
+        self.nft.send("send the transaction", &sealed.parts())?;
+        let mut refused = Vec::new();
+        let mut acknowledged = false;
+        loop {
+            match self.nft.try_recv() {
+                Ok(Some(messages)) => {
+                    for message in messages {
+                        let message = message.map_err(|error| KernelError::Unknown(error.into()))?;
+                        match message.reply().map_err(|error| KernelError::Unknown(error.into()))? {
+                            Reply::Ack => acknowledged |= message.seq == sealed.last_seq(),
+                            Reply::Nack(nack) => refused.extend(sealed.trace(nack)),
+                            _ => {}
+                        }
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return Err(KernelError::Unknown(error)),
+            }
+        }
+        if refused.iter().any(|refused| refused.subject == Subject::Batch && refused.nack.error() == Errno::ERESTART) {
+            return Err(KernelError::Outdated);
+        }
+        match (refused.is_empty(), acknowledged) {
+            (false, _) => Err(KernelError::Refused(refused)),
+            (true, true) => Ok(()),
+            (true, false) => Err(KernelError::Unknown(NetlinkError::Timeout)),
+        }
+    }
+
+    fn read(&mut self, mark: FlowMark) -> Result<Seen, NetlinkError> {
+        let Some(found) = table::table(&mut self.nft)? else { return Ok(Seen::Absent) };
+        let survey = table::survey(&mut self.nft)?;
+        let ours = table::skeleton_is_ours(&mut self.nft, mark, &survey)?
+            && found.comment.as_deref() == Some(&crate::ruleset::skeleton::comment(mark));
+        let ruleset = table::elements(&mut self.nft, &survey)?;
+        let handle = found.handle;
+        Ok(match ours {
+            true if ruleset.turn_chains().into_iter().eq(survey.turn_chains.iter()) && survey.widths_are_of(&ruleset) => {
+                Seen::Ours { handle, ruleset }
+            }
+            _ => Seen::Other { handle, comment: found.comment, ruleset },
+        })
+    }
+}
+
+/// After generation `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in net/netfilter/nf_tables_api.c).
+fn next_generation(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
+}
+
+fn filter(mark: FlowMark) -> MarkFilter {
+    MarkFilter::new(mark.value(), mark.mask()).expect("a flow mark is never zero")
+}
+
+impl Kernel for Linux {
+    fn identity(&mut self) -> Result<Identity, KernelError> {
+        // The generation first: what is committed after it makes the pair one that never was.
+        let generation = table::generation(&mut self.nft)?;
+        let table = restarting(|| table::table(&mut self.nft))?.map(|table| table.handle);
+        Ok(Identity { generation, table })
+    }
+
+    fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError> {
+        for _ in 0..READS {
+            let generation = table::generation(&mut self.nft)?;
+            let read = restarting(|| self.read(mark));
+            // Dumps of elements say nothing of changes in between; the generation does.
+            if table::generation(&mut self.nft)? == generation {
+                return Ok(Observed { generation, table: read? });
+            }
+        }
+        Err(NetlinkError::Unsettled(READS).into())
+    }
+
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
+        let mut transaction = Transaction::begin(Some(commit.generation), self.nft.next_seq());
+        match commit.build {
+            Some(Build::New(mark)) => transaction.new_table(mark),
+            Some(Build::Replace(mark)) => {
+                transaction.delete_table();
+                transaction.new_table(mark);
+            }
+            None => {}
+        }
+        transaction.step(commit.step);
+        for (set, keys) in commit.forget {
+            transaction.forget(*set, keys);
+        }
+        let sealed = transaction.seal().map_err(NetlinkError::from)?;
+        if sealed.is_empty() {
+            return Ok(commit.generation);
+        }
+        tracing::debug!(bytes = sealed.len(), generation = commit.generation, "sending a transaction");
+        self.send(&sealed)?;
+        Ok(next_generation(commit.generation))
+    }
+
+    fn remove(&mut self) -> Result<bool, KernelError> {
+        let mut transaction = Transaction::begin(None, self.nft.next_seq());
+        transaction.delete_table();
+        match self.send(&transaction.seal().map_err(NetlinkError::from)?) {
+            Err(KernelError::Refused(refused)) if refused.iter().all(|refused| refused.nack.error() == Errno::ENOENT) => {
+                Ok(false)
+            }
+            other => other.map(|()| true),
+        }
+    }
+
+    fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError> {
+        Ok(restarting(|| table::counted(&mut self.nft, set))?)
+    }
+
+    fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError> {
+        Ok(self.conntrack.for_each(filter(mark), each)?)
+    }
+
+    fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError> {
+        Ok(self.conntrack.sweep(filter(mark), judge)?)
+    }
+
+    fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError> {
+        Ok(self.conntrack.flush_pairs(filter(mark), pairs)?)
+    }
+}

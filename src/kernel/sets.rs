@@ -1,0 +1,230 @@
+//! Sets and objects as netlink messages: what `nftnl` has no types for.
+
+use super::nft::{self, elem, expr, object, set};
+use super::skeleton::TABLE;
+use super::tlv::Writer;
+use crate::ruleset::name::{Family, SetName};
+use crate::ruleset::rows::Limits;
+use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, Payload, SetSpec};
+use crate::ruleset::stmt::{HANDSHAKE_SECONDS, SLOT_MODULUS, handshake_timeout};
+
+/// What an element that came without limits of its own would get. tcpgw adds none of those, so this is for whoever does.
+const LEAST: Limits = Limits { packet_rate: 1, packet_burst: 1, byte_rate: 1500, byte_burst: 1 };
+
+/// The attributes of a set.
+pub(crate) fn write_set(writer: &mut Writer, name: SetName, id: u32) {
+    let spec = SetSpec::of(name);
+    writer.str(set::TABLE, TABLE);
+    writer.str(set::NAME, &name.to_string());
+    writer.be32(set::FLAGS, flags(&spec));
+    writer.be32(set::KEY_TYPE, concat_type(&spec.key));
+    writer.be32(set::KEY_LEN, u32::try_from(spec.key_len()).unwrap_or(0));
+    match spec.payload {
+        Payload::Endpoint(family) => {
+            writer.be32(set::DATA_TYPE, concat_type(&endpoint_fields(family)));
+            writer.be32(set::DATA_LEN, u32::try_from(spec.data_len()).unwrap_or(0));
+        }
+        Payload::Chain => writer.be32(set::DATA_TYPE, set::VERDICTS),
+        _ => {}
+    }
+    describe(writer, &spec);
+    writer.be32(set::ID, id);
+    writer.attr(set::USERDATA, &userdata(&spec));
+    match spec.payload {
+        Payload::Counter => writer.nest(set::EXPR, |writer| writer.str(expr::NAME, "counter")),
+        Payload::Limits => writer.nest(set::EXPRESSIONS, |writer| write_limits(writer, LEAST)),
+        _ => {}
+    }
+}
+
+fn flags(spec: &SetSpec) -> u32 {
+    let payload = match spec.payload {
+        Payload::Nothing => 0,
+        Payload::Endpoint(_) | Payload::Chain => set::F_MAP,
+        Payload::Limits => set::F_EXPR,
+        Payload::Counter => set::F_EVAL,
+    };
+    payload | if spec.interval { set::F_INTERVAL | set::F_CONCAT } else { 0 }
+}
+
+fn describe(writer: &mut Writer, spec: &SetSpec) {
+    if spec.payload == Payload::Counter {
+        writer.nest(set::DESC, |writer| writer.be32(set::DESC_SIZE, COUNTER_SET_SIZE));
+    }
+    if spec.interval {
+        writer.nest(set::DESC, |writer| {
+            writer.nest(set::DESC_CONCAT, |writer| {
+                for field in &spec.key {
+                    writer.nest(nft::LIST_ELEM, |writer| {
+                        writer.be32(set::FIELD_LEN, u32::try_from(field.len()).unwrap_or(0));
+                    });
+                }
+            });
+        });
+    }
+}
+
+/// The two limit expressions of an element.
+pub(crate) fn write_limits(writer: &mut Writer, limits: Limits) {
+    let mut limit = |rate, burst, kind| {
+        writer.nest(nft::LIST_ELEM, |writer| {
+            writer.str(expr::NAME, "limit");
+            writer.nest(expr::DATA, |writer| {
+                writer.be64(expr::LIMIT_RATE, rate);
+                writer.be64(expr::LIMIT_UNIT, 1);
+                writer.be32(expr::LIMIT_BURST, burst);
+                writer.be32(expr::LIMIT_TYPE, kind);
+            });
+        });
+    };
+    limit(limits.packet_rate, limits.packet_burst, expr::LIMIT_PACKETS);
+    limit(limits.byte_rate, limits.byte_burst, expr::LIMIT_BYTES);
+}
+
+/// One element, out of a packed row.
+pub(crate) fn write_element(writer: &mut Writer, spec: &SetSpec, row: &[u8], identity_only: bool) {
+    let (key, rest) = row.split_at(spec.key_len());
+    let (end, rest) = rest.split_at(spec.identity_len() - spec.key_len());
+    writer.nest(nft::LIST_ELEM, |writer| {
+        writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
+        if spec.interval {
+            writer.nest(elem::KEY_END, |writer| writer.attr(elem::VALUE, end));
+        }
+        if identity_only {
+            return;
+        }
+        match spec.payload {
+            Payload::Endpoint(_) => writer.nest(elem::DATA, |writer| writer.attr(elem::VALUE, rest)),
+            Payload::Limits => {
+                if let Ok(limits) = rest.try_into() {
+                    writer.nest(elem::EXPRESSIONS, |writer| write_limits(writer, Limits::from_bytes(limits)));
+                }
+            }
+            _ => {}
+        }
+    });
+}
+
+/// One element of a map of verdicts.
+pub(crate) fn write_goto(writer: &mut Writer, key: &[u8], chain: &str) {
+    const NFT_GOTO: u32 = (-4_i32).cast_unsigned();
+    writer.nest(nft::LIST_ELEM, |writer| {
+        writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
+        writer.nest(elem::DATA, |writer| {
+            writer.nest(elem::VERDICT, |writer| {
+                writer.be32(elem::VERDICT_CODE, NFT_GOTO);
+                writer.str(elem::VERDICT_CHAIN, chain);
+            });
+        });
+    });
+}
+
+/// The attributes of the object that shortens unanswered handshakes.
+pub(crate) fn write_handshake_timeout(writer: &mut Writer, family: Family) {
+    writer.str(object::TABLE, TABLE);
+    writer.str(object::NAME, &handshake_timeout(family));
+    writer.be32(object::TYPE, object::CT_TIMEOUT);
+    writer.nest(object::DATA, |writer| {
+        let l3proto = match family {
+            Family::V4 => libc::NFPROTO_IPV4,
+            Family::V6 => libc::NFPROTO_IPV6,
+        };
+        writer.be16(object::L3PROTO, u16::try_from(l3proto).unwrap_or(0));
+        writer.u8(object::L4PROTO, 6);
+        writer.nest(object::TIMEOUTS, |writer| {
+            writer.be32(object::SYN_SENT, HANDSHAKE_SECONDS);
+            writer.be32(object::SYN_RECV, HANDSHAKE_SECONDS);
+        });
+    });
+}
+
+fn endpoint_fields(family: Family) -> [Field; 2] {
+    [Field::DestAddress(family), Field::DestPort]
+}
+
+/// nft's number for a concatenation: six bits for each part's type (`TYPE_BITS` in nftables' `datatype.h`).
+fn concat_type(fields: &[Field]) -> u32 {
+    let datatype = |field: &Field| match field {
+        Field::L4Proto => 12,
+        Field::SourcePort | Field::DestPort => 13,
+        Field::SourceAddress(Family::V4) | Field::DestAddress(Family::V4) => 7,
+        Field::SourceAddress(Family::V6) | Field::DestAddress(Family::V6) => 8,
+        Field::InInterface | Field::OutInterface => 41,
+        Field::Slot => 4,
+    };
+    fields.iter().fold(0, |number, field| number << 6 | datatype(field))
+}
+
+/// What nft keeps with a set so that it can print `typeof`. Layout: nftables' `udata.h` and libnftnl's `udata.h`; the
+/// values were read from sets that nft 1.0.6 made, in this machine's byte order. A wrong one makes `nft list` crash.
+fn userdata(spec: &SetSpec) -> Vec<u8> {
+    const KEY_BYTEORDER: u8 = 0;
+    const DATA_BYTEORDER: u8 = 1;
+    const KEY_TYPEOF: u8 = 3;
+    const DATA_TYPEOF: u8 = 4;
+    const DATA_INTERVAL: u8 = 6;
+    let mut bytes = user_number(KEY_BYTEORDER, 0);
+    match spec.payload {
+        Payload::Endpoint(family) => {
+            bytes.extend(user_number(DATA_BYTEORDER, 0));
+            bytes.extend(user_entry(KEY_TYPEOF, &typeof_concat(&spec.key)));
+            bytes.extend(user_entry(DATA_TYPEOF, &typeof_concat(&endpoint_fields(family))));
+            bytes.extend(user_number(DATA_INTERVAL, 0));
+        }
+        Payload::Chain => {
+            // nft writes no `typeof` of a verdict: such a map is declared by type.
+            bytes.extend(user_number(DATA_BYTEORDER, 0));
+            bytes.extend(user_number(DATA_INTERVAL, 0));
+        }
+        _ => bytes.extend(user_entry(KEY_TYPEOF, &typeof_concat(&spec.key))),
+    }
+    bytes
+}
+
+fn user_entry(kind: u8, value: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind, u8::try_from(value.len()).unwrap_or(u8::MAX)];
+    bytes.extend_from_slice(value);
+    bytes
+}
+
+fn user_number(kind: u8, value: u32) -> Vec<u8> {
+    user_entry(kind, &value.to_ne_bytes())
+}
+
+fn typeof_expr(kind: u32, data: &[u8]) -> Vec<u8> {
+    [user_number(0, kind), user_entry(1, data)].concat()
+}
+
+fn typeof_concat(fields: &[Field]) -> Vec<u8> {
+    const EXPR_CONCAT: u32 = 13;
+    let part = |(index, field): (u8, &Field)| user_entry(index, &typeof_field(*field));
+    typeof_expr(EXPR_CONCAT, &(0..).zip(fields).flat_map(part).collect::<Vec<u8>>())
+}
+
+fn typeof_field(field: Field) -> Vec<u8> {
+    const EXPR_PAYLOAD: u32 = 7;
+    const EXPR_META: u32 = 9;
+    const EXPR_NUMGEN: u32 = 23;
+    let meta = |key| typeof_expr(EXPR_META, &user_number(0, key));
+    let payload = |protocol, part| {
+        typeof_expr(EXPR_PAYLOAD, &[user_number(0, protocol), user_number(1, part)].concat())
+    };
+    const TCP: u32 = 8;
+    const IP: u32 = 12;
+    const IP6: u32 = 13;
+    match field {
+        Field::L4Proto => meta(16),
+        Field::InInterface => meta(6),
+        Field::OutInterface => meta(7),
+        Field::SourcePort => payload(TCP, 1),
+        Field::DestPort => payload(TCP, 2),
+        Field::SourceAddress(Family::V4) => payload(IP, 11),
+        Field::DestAddress(Family::V4) => payload(IP, 12),
+        Field::SourceAddress(Family::V6) => payload(IP6, 8),
+        Field::DestAddress(Family::V6) => payload(IP6, 9),
+        Field::Slot => {
+            let random = [user_number(0, 1), user_number(1, SLOT_MODULUS), user_number(2, 0)].concat();
+            typeof_expr(EXPR_NUMGEN, &random)
+        }
+    }
+}

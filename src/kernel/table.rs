@@ -1,0 +1,414 @@
+//! Reading the table back: its generation, whether its rules are ours, and its elements.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::nft::{self, chain, elem, expr, msg, object, rule, set, table};
+use super::skeleton::{self, TABLE};
+use super::socket::{Netlink, NetlinkError};
+use super::tlv::{Attr, Attrs, Family, Header, Malformed, Message, Messages, Writer};
+use super::{Counted, sets};
+use crate::model::mark::FlowMark;
+use crate::ruleset::Ruleset;
+use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
+use crate::ruleset::rows::{Limits, Rows};
+use crate::ruleset::skeleton::{self as rules, Chain};
+use crate::ruleset::spec::{Payload, SetSpec};
+use crate::ruleset::stmt::handshake_timeout;
+
+/// The table as it stands in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// The kernel's number for it, never given twice in a network namespace.
+    pub handle: u64,
+    /// Its comment, which tells the skeleton and the flow mark.
+    pub comment: Option<String>,
+}
+
+/// The generation id: it grows with each transaction of anyone in this network namespace.
+pub(crate) fn generation(socket: &mut Netlink) -> Result<u32, NetlinkError> {
+    let mut id = None;
+    socket.request(
+        "read the generation of the ruleset",
+        |writer, seq| request(writer, msg::GET_GEN, nft::F_ACK, seq, |_| {}),
+        |message| {
+            let (_, attrs) = message.family()?;
+            id = find(attrs, nft::GEN_ID)?.map(|attr| attr.be32()).transpose()?.or(id);
+            Ok(())
+        },
+    )?;
+    id.ok_or(NetlinkError::Malformed(Malformed::new("no generation id in the answer")))
+}
+
+/// The table, if it is there.
+pub(crate) fn table(socket: &mut Netlink) -> Result<Option<Table>, NetlinkError> {
+    let mut found = None;
+    let answer = socket.request(
+        "read the table",
+        |writer, seq| request(writer, msg::GET_TABLE, nft::F_ACK, seq, |writer| writer.str(table::NAME, TABLE)),
+        |message| {
+            let (mut handle, mut comment) = (None, None);
+            for attr in message.family()?.1 {
+                let attr = attr?;
+                match attr.kind {
+                    table::HANDLE => handle = Some(attr.be64()?),
+                    table::USERDATA => comment = read_comment(attr.payload),
+                    _ => {}
+                }
+            }
+            found = handle.map(|handle| Table { handle, comment });
+            Ok(())
+        },
+    );
+    absent_is_none(answer)?;
+    Ok(found)
+}
+
+fn absent_is_none(answer: Result<(), NetlinkError>) -> Result<bool, NetlinkError> {
+    match answer {
+        Err(error) if error.errno() == Some(nix::errno::Errno::ENOENT) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+fn read_comment(userdata: &[u8]) -> Option<String> {
+    let (&[kind, length], rest) = userdata.split_first_chunk::<2>()?;
+    let text = rest.get(..usize::from(length).checked_sub(1)?)?;
+    (kind == table::COMMENT).then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+/// Whether the objects, sets, chains and rules are those that this program makes, for these round-robin services and
+/// numbers of slots: what the sets hold does not matter.
+pub(crate) fn skeleton_is_ours(socket: &mut Netlink, mark: FlowMark, ruleset: &Found) -> Result<bool, NetlinkError> {
+    let mut chains: BTreeMap<String, Chain> = BTreeMap::new();
+    let spreads = Reach::ALL.map(|reach| rules::spread(reach, &ruleset.widths(reach)));
+    let turns = ruleset.turn_chains.iter().map(rules::turn);
+    for chain in rules::fixed(mark).into_iter().chain(spreads).chain(turns) {
+        chains.insert(chain.name.clone(), chain);
+    }
+    Ok(ruleset.sets_match && objects_match(socket)? && chains_match(socket, &chains)? && rules_match(socket, &chains)?)
+}
+
+/// What a look at the sets and chains found, before the elements are read.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) sets: BTreeSet<SetName>,
+    pub(crate) turn_chains: BTreeSet<TurnChain>,
+    sets_match: bool,
+}
+
+impl Found {
+    /// Width sets that hold nothing are rubbish of an interrupted change: then the table is not as it should be.
+    pub(crate) fn widths_are_of(&self, ruleset: &Ruleset) -> bool {
+        Reach::ALL.into_iter().all(|reach| self.widths(reach) == ruleset.widths(reach))
+    }
+
+    fn widths(&self, reach: Reach) -> BTreeSet<u16> {
+        let width = |name: &SetName| match name {
+            SetName::Width(of, width) if *of == reach => Some(*width),
+            _ => None,
+        };
+        self.sets.iter().filter_map(width).collect()
+    }
+}
+
+/// The sets that there are, and whether they are all ours and made as we make them.
+pub(crate) fn survey(socket: &mut Netlink) -> Result<Found, NetlinkError> {
+    let mut found = Found { sets_match: true, ..Found::default() };
+    let (sets, ours) = (&mut found.sets, &mut found.sets_match);
+    let dump = socket.dump(
+        "list the sets",
+        |writer, seq| request(writer, msg::GET_SET, nft::F_DUMP, seq, |writer| writer.str(set::TABLE, TABLE)),
+        |message| {
+            let body = body(message);
+            match attr_str(body, set::NAME)?.and_then(SetName::parse) {
+                Some(name) if matches(&expected_set(name), body) => {
+                    sets.insert(name);
+                }
+                _ => *ours = false,
+            }
+            Ok(())
+        },
+    );
+    absent_is_none(dump)?;
+    found.sets_match &= SetName::fixed().iter().all(|name| found.sets.contains(name));
+    let turn_chains = &mut found.turn_chains;
+    let dump = socket.dump(
+        "list the chains",
+        |writer, seq| request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| writer.str(chain::TABLE, TABLE)),
+        |message| {
+            if attr_str(body(message), chain::TABLE)? == Some(TABLE) {
+                turn_chains.extend(attr_str(body(message), chain::NAME)?.and_then(TurnChain::parse));
+            }
+            Ok(())
+        },
+    );
+    absent_is_none(dump)?;
+    Ok(found)
+}
+
+fn expected_set(name: SetName) -> Vec<u8> {
+    let mut writer = Writer::new();
+    sets::write_set(&mut writer, name, 0);
+    let bytes = writer.finish().unwrap_or_default();
+    without(&bytes, &[set::ID])
+}
+
+fn objects_match(socket: &mut Netlink) -> Result<bool, NetlinkError> {
+    let mut seen = BTreeSet::new();
+    let mut alien = false;
+    socket.dump(
+        "list the objects",
+        |writer, seq| request(writer, msg::GET_OBJ, nft::F_DUMP, seq, |writer| writer.str(object::TABLE, TABLE)),
+        |message| {
+            let body = body(message);
+            let name = attr_str(body, object::NAME)?.unwrap_or_default();
+            let expected = Ip::BOTH.into_iter().find(|family| handshake_timeout(*family) == name).map(|family| {
+                let mut writer = Writer::new();
+                sets::write_handshake_timeout(&mut writer, family);
+                writer.finish().unwrap_or_default()
+            });
+            match expected {
+                Some(expected) if matches(&expected, body) => {
+                    seen.insert(name.to_owned());
+                }
+                _ => alien = true,
+            }
+            Ok(())
+        },
+    )?;
+    Ok(!alien && seen.len() == Ip::BOTH.len())
+}
+
+fn chains_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+    let (mut seen, mut alien) = (0, false);
+    socket.dump(
+        "list the chains",
+        |writer, seq| request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| writer.str(chain::TABLE, TABLE)),
+        |message| {
+            let body = body(message);
+            if attr_str(body, chain::TABLE)? != Some(TABLE) {
+                return Ok(());
+            }
+            match attr_str(body, chain::NAME)?.and_then(|name| chains.get(name)) {
+                Some(expected) if matches(message_body(&skeleton::new_chain(expected, 0)), body) => seen += 1,
+                _ => alien = true,
+            }
+            Ok(())
+        },
+    )?;
+    Ok(!alien && seen == chains.len())
+}
+
+fn rules_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+    let mut position: BTreeMap<String, usize> = BTreeMap::new();
+    let mut alien = false;
+    socket.dump(
+        "list the rules",
+        |writer, seq| request(writer, msg::GET_RULE, nft::F_DUMP, seq, |writer| writer.str(rule::TABLE, TABLE)),
+        |message| {
+            let body = body(message);
+            let name = attr_str(body, rule::CHAIN)?.unwrap_or_default();
+            let at = position.entry(name.to_owned()).or_default();
+            let expected = chains.get(name).and_then(|chain| chain.rules.get(*at));
+            *at += 1;
+            alien |= !expected
+                .is_some_and(|stmts| matches(message_body(&skeleton::new_rule(name, stmts, 0)), body));
+            Ok(())
+        },
+    )?;
+    let complete = |chain: &Chain| position.get(&chain.name).copied().unwrap_or(0) == chain.rules.len();
+    Ok(!alien && chains.values().all(complete))
+}
+
+/// The elements of all sets that are not counters.
+pub(crate) fn elements(socket: &mut Netlink, found: &Found) -> Result<Ruleset, NetlinkError> {
+    let mut sets = BTreeMap::new();
+    let mut turns = BTreeMap::new();
+    for name in found.sets.iter().copied().filter(|name| !name.is_counter()) {
+        let spec = SetSpec::of(name);
+        if let SetName::Turn(reach) = name {
+            dump_elements(socket, name, |element| {
+                if let (Some(key), Some(chain)) = (element.key, element.chain.and_then(TurnChain::parse)) {
+                    turns.insert((reach, key.into()), chain);
+                }
+            })?;
+            continue;
+        }
+        let mut rows = Rows::new(&spec);
+        dump_elements(socket, name, |element| element.push_to(&mut rows, &spec))?;
+        rows.sort();
+        sets.insert(name, rows);
+    }
+    Ok(Ruleset::new(sets, turns))
+}
+
+/// What packets have counted in a set.
+pub(crate) fn counted(socket: &mut Netlink, name: SetName) -> Result<Vec<Counted>, NetlinkError> {
+    let mut counted = Vec::new();
+    dump_elements(socket, name, |element| {
+        if let Some(key) = element.key {
+            let (packets, bytes) = element.counter.unwrap_or_default();
+            counted.push(Counted { key: key.into(), packets, bytes });
+        }
+    })?;
+    Ok(counted)
+}
+
+#[derive(Default)]
+struct Element<'a> {
+    key: Option<&'a [u8]>,
+    end: Option<&'a [u8]>,
+    data: Option<&'a [u8]>,
+    chain: Option<&'a str>,
+    limits: Option<Limits>,
+    counter: Option<(u64, u64)>,
+}
+
+impl<'a> Element<'a> {
+    fn read(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let mut element = Self::default();
+        for attr in Attrs::new(payload) {
+            let attr = attr?;
+            let value = |kind| find(Attrs::new(attr.payload), kind);
+            match attr.kind {
+                elem::KEY => element.key = value(elem::VALUE)?.map(|value| value.payload),
+                elem::KEY_END => element.end = value(elem::VALUE)?.map(|value| value.payload),
+                elem::DATA => {
+                    element.data = value(elem::VALUE)?.map(|value| value.payload);
+                    let verdict = value(elem::VERDICT)?.map(|verdict| Attrs::new(verdict.payload));
+                    let chain = verdict.map(|verdict| find(verdict, elem::VERDICT_CHAIN)).transpose()?.flatten();
+                    element.chain = chain.map(|chain| chain.str()).transpose()?;
+                }
+                elem::EXPR => element.counter = read_counter(attr.payload)?,
+                elem::EXPRESSIONS => element.limits = read_limits(attr.payload)?,
+                _ => {}
+            }
+        }
+        Ok(element)
+    }
+
+    /// A row of another shape would be nobody's; one with other limits than ours differs from what is wanted and so gets
+    /// replaced.
+    fn push_to(&self, rows: &mut Rows, spec: &SetSpec) {
+        let key = self.key.filter(|key| key.len() == spec.key_len());
+        let end = if spec.interval { self.end.or(self.key) } else { Some(&[][..]) };
+        let data = if spec.data_len() > 0 { self.data } else { Some(&[][..]) };
+        let limits = self
+            .limits
+            .unwrap_or(Limits { packet_rate: 0, packet_burst: 0, byte_rate: 0, byte_burst: 0 })
+            .to_bytes();
+        let limits = if spec.payload == Payload::Limits { &limits[..] } else { &[] };
+        if let (Some(key), Some(end), Some(data)) = (key, end, data)
+            && key.len() + end.len() == spec.identity_len()
+            && data.len() == spec.data_len()
+        {
+            rows.push(&[key, end, data, limits]);
+        }
+    }
+}
+
+fn read_counter(payload: &[u8]) -> Result<Option<(u64, u64)>, Malformed> {
+    let Some(data) = find(Attrs::new(payload), expr::DATA)? else { return Ok(None) };
+    let number = |kind| {
+        find(Attrs::new(data.payload), kind)?.map_or(Ok(0), |attr| attr.be64())
+    };
+    Ok(Some((number(expr::COUNTER_PACKETS)?, number(expr::COUNTER_BYTES)?)))
+}
+
+fn read_limits(payload: &[u8]) -> Result<Option<Limits>, Malformed> {
+    let (mut packets, mut bytes) = (None, None);
+    for expression in Attrs::new(payload) {
+        let Some(data) = find(Attrs::new(expression?.payload), expr::DATA)? else { continue };
+        let value = |kind| find(Attrs::new(data.payload), kind);
+        let rate = value(expr::LIMIT_RATE)?.map_or(Ok(0), |attr| attr.be64())?;
+        let burst = value(expr::LIMIT_BURST)?.map_or(Ok(0), |attr| attr.be32())?;
+        match value(expr::LIMIT_TYPE)?.map_or(Ok(0), |attr| attr.be32())? {
+            expr::LIMIT_PACKETS => packets = Some((rate, burst)),
+            _ => bytes = Some((rate, burst)),
+        }
+    }
+    Ok(packets.zip(bytes).map(|((packet_rate, packet_burst), (byte_rate, byte_burst))| Limits {
+        packet_rate,
+        packet_burst,
+        byte_rate,
+        byte_burst,
+    }))
+}
+
+fn dump_elements(
+    socket: &mut Netlink,
+    name: SetName,
+    mut each: impl FnMut(&Element<'_>),
+) -> Result<(), NetlinkError> {
+    socket.dump(
+        "list the elements of a set",
+        |writer, seq| {
+            request(writer, msg::GET_ELEM, nft::F_DUMP, seq, |writer| {
+                writer.str(elem::LIST_TABLE, TABLE);
+                writer.str(elem::LIST_SET, &name.to_string());
+            });
+        },
+        |message| {
+            let Some(list) = find(Attrs::new(body(message)), elem::LIST_ELEMENTS)? else { return Ok(()) };
+            for attr in Attrs::new(list.payload) {
+                each(&Element::read(attr?.payload)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+fn request(writer: &mut Writer, kind: u16, flags: u16, seq: u32, fill: impl FnOnce(&mut Writer)) {
+    let header = Header { kind: nft::message(kind), flags: flags | nft::F_REQUEST, seq };
+    writer.message(header, Family { family: nft::INET, version: 0, res_id: 0 }, fill);
+}
+
+fn body<'a>(message: &Message<'a>) -> &'a [u8] {
+    message.payload.get(4..).unwrap_or_default()
+}
+
+fn message_body(bytes: &[u8]) -> &[u8] {
+    Messages::new(bytes).next().and_then(Result::ok).map_or(&[], |message| body(&message))
+}
+
+fn find(attrs: Attrs<'_>, kind: u16) -> Result<Option<Attr<'_>>, Malformed> {
+    for attr in attrs {
+        let attr = attr?;
+        if attr.kind == kind {
+            return Ok(Some(attr));
+        }
+    }
+    Ok(None)
+}
+
+fn attr_str(body: &[u8], kind: u16) -> Result<Option<&str>, Malformed> {
+    find(Attrs::new(body), kind)?.map(|attr| attr.str()).transpose()
+}
+
+fn without(body: &[u8], kinds: &[u16]) -> Vec<u8> {
+    let mut writer = Writer::new();
+    for attr in Attrs::new(body).map_while(Result::ok).filter(|attr| !kinds.contains(&attr.kind)) {
+        writer.attr(attr.kind, attr.payload);
+    }
+    writer.finish().unwrap_or_default()
+}
+
+/// Whether everything that was said to the kernel is in what it says: it may add attributes, handles and counters say,
+/// but not change or leave out any, and of a list it must have as many as were sent.
+fn matches(sent: &[u8], listed: &[u8]) -> bool {
+    if sent == listed {
+        return true;
+    }
+    let (Some(sent), Some(listed)) = (all_attrs(sent), all_attrs(listed)) else { return false };
+    let of = |attrs: &[Attr<'_>], kind: u16| attrs.iter().filter(|attr| attr.kind == kind).count();
+    sent.iter().enumerate().all(|(at, attr)| {
+        let earlier = of(&sent[..at], attr.kind);
+        let same = listed.iter().filter(|other| other.kind == attr.kind);
+        of(&sent, attr.kind) == same.clone().count()
+            && same.clone().nth(earlier).is_some_and(|other| matches(attr.payload, other.payload))
+    })
+}
+
+fn all_attrs(bytes: &[u8]) -> Option<Vec<Attr<'_>>> {
+    Attrs::new(bytes).collect::<Result<_, _>>().ok()
+}

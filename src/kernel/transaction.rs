@@ -1,0 +1,341 @@
+//! One transaction as netlink messages: encoded whole, sent in one piece, refusals traced back to what they are about.
+
+use std::io::IoSlice;
+
+use super::nft::{self, elem, expr, msg, rule, set, table};
+use super::sets;
+use super::skeleton::{self, TABLE};
+use super::tlv::{Attrs, Family, Header, Messages, Nack, TooLong, Writer};
+use crate::model::mark::FlowMark;
+use crate::plan::{Batch, Step};
+use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
+use crate::ruleset::skeleton::{self as rules, Chain};
+use crate::ruleset::spec::SetSpec;
+
+/// Where a new piece of the buffer begins: pieces go out together, and growing one big one would copy it.
+const PIECE: usize = 1 << 20;
+/// Attributes have 16 bits of length; a list of elements ends before that.
+const ELEMENTS: usize = 60_000;
+/// The longest element: IPv6 limits are under 200 bytes, turns under 200 with a name of 63.
+const INET: Family = Family { family: nft::INET, version: 0, res_id: 0 };
+
+/// What a message is about, for those who must read that it was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// The beginning or the end of the batch.
+    Batch,
+    /// The table itself.
+    Table,
+    /// The timeout object.
+    HandshakeTimeout,
+    /// A set.
+    Set(SetName),
+    /// A chain.
+    Chain(String),
+    /// A rule of that chain.
+    Rule(String),
+    /// Elements of that set.
+    Elements(SetName),
+}
+
+struct Origin {
+    seq: u32,
+    piece: usize,
+    start: usize,
+    subject: Subject,
+}
+
+/// A transaction in the making.
+pub struct Transaction {
+    pieces: Vec<Writer>,
+    origins: Vec<Origin>,
+    seq: u32,
+    sets: u32,
+}
+
+/// A transaction that is whole and can be sent.
+pub struct Sealed {
+    pieces: Vec<Vec<u8>>,
+    origins: Vec<Origin>,
+}
+
+/// A message that the kernel refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What it was about.
+    pub subject: Subject,
+    /// The key of the element, if it was one.
+    pub element: Option<Box<[u8]>>,
+    /// The kind of expression, if it was one.
+    pub expression: Option<String>,
+    /// The kernel's answer.
+    pub nack: Nack,
+}
+
+impl Transaction {
+    /// Begins one. With a generation, the kernel refuses it (ERESTART) if anyone else has committed since; 0 and `None`
+    /// ask for no check. Sequence numbers go on from `seq`.
+    pub fn begin(generation: Option<u32>, seq: u32) -> Self {
+        let mut this = Self { pieces: vec![Writer::new()], origins: Vec::new(), seq, sets: 0 };
+        let header = Header { kind: nft::BATCH_BEGIN, flags: nft::F_REQUEST, seq: this.next(Subject::Batch) };
+        this.writer().message(header, Family { family: 0, version: 0, res_id: nft::SUBSYSTEM }, |writer| {
+            if let Some(generation) = generation {
+                writer.be32(nft::BATCH_GENID, generation);
+            }
+        });
+        this
+    }
+
+    /// Removes the table and everything in it.
+    pub fn delete_table(&mut self) {
+        self.message(msg::DEL_TABLE, 0, Subject::Table, |writer| writer.str(table::NAME, TABLE));
+    }
+
+    /// Makes the table, its sets, chains and rules, without elements.
+    pub fn new_table(&mut self, mark: FlowMark) {
+        self.message(msg::NEW_TABLE, nft::F_CREATE | nft::F_EXCL, Subject::Table, |writer| {
+            let comment = rules::comment(mark);
+            let length = u8::try_from(comment.len() + 1).unwrap_or(0);
+            let userdata = [&[table::COMMENT, length], comment.as_bytes(), &[0]].concat();
+            writer.str(table::NAME, TABLE);
+            writer.attr(table::USERDATA, &userdata);
+        });
+        for family in Ip::BOTH {
+            self.message(msg::NEW_OBJ, nft::F_CREATE, Subject::HandshakeTimeout, |writer| {
+                sets::write_handshake_timeout(writer, family);
+            });
+        }
+        for name in SetName::fixed() {
+            self.new_set(name);
+        }
+        let spreads = Reach::ALL.map(|reach| rules::spread(reach, &std::collections::BTreeSet::new()));
+        let chains: Vec<Chain> = spreads.into_iter().chain(rules::fixed(mark)).collect();
+        for chain in &chains {
+            self.new_chain(chain);
+        }
+        for chain in &chains {
+            self.new_rules(chain);
+        }
+    }
+
+    /// What a step of a plan says, in its order.
+    pub fn step(&mut self, step: &Step<'_>) {
+        for (reach, width) in &step.new_widths {
+            self.new_set(SetName::Width(*reach, *width));
+        }
+        for turn in &step.new_turns {
+            let chain = rules::turn(turn);
+            self.new_chain(&chain);
+            self.new_rules(&chain);
+        }
+        for (reach, widths) in &step.spreads {
+            let chain = rules::spread(*reach, widths);
+            self.raw(Subject::Chain(chain.name.clone()), |seq| skeleton::flush_chain(&chain.name, seq));
+            self.new_rules(&chain);
+        }
+        for (reach, key) in &step.delete_turns {
+            self.elements(msg::DEL_ELEM, SetName::Turn(*reach), &mut std::iter::once(key), |writer, key| {
+                writer.nest(nft::LIST_ELEM, |writer| {
+                    writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
+                });
+            });
+        }
+        for (name, batch) in &step.delete {
+            self.rows(msg::DEL_ELEM, *name, batch);
+        }
+        for (name, batch) in &step.add {
+            self.rows(msg::NEW_ELEM, *name, batch);
+        }
+        self.add_turns(step);
+        for (reach, width) in &step.old_widths {
+            let name = SetName::Width(*reach, *width);
+            self.message(msg::DEL_SET, 0, Subject::Set(name), |writer| {
+                writer.str(set::TABLE, TABLE);
+                writer.str(set::NAME, &name.to_string());
+            });
+        }
+        for turn in &step.old_turns {
+            self.old_turn(turn);
+        }
+    }
+
+    /// Deletes elements that packets added.
+    pub fn forget(&mut self, name: SetName, keys: &[Box<[u8]>]) {
+        self.elements(msg::DEL_ELEM, name, &mut keys.iter(), |writer, key| {
+            writer.nest(nft::LIST_ELEM, |writer| writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key)));
+        });
+    }
+
+    /// Ends it: its last message asks for the one ACK.
+    ///
+    /// # Errors
+    /// [`TooLong`] if an attribute did not fit.
+    pub fn seal(mut self) -> Result<Sealed, TooLong> {
+        let last = self.origins.last().map(|origin| (origin.piece, origin.start));
+        let header = Header { kind: nft::BATCH_END, flags: nft::F_REQUEST, seq: self.next(Subject::Batch) };
+        self.writer().message(header, Family { family: 0, version: 0, res_id: nft::SUBSYSTEM }, |_| {});
+        self.origins.pop();
+        let mut pieces = self.pieces.into_iter().map(Writer::finish).collect::<Result<Vec<_>, _>>()?;
+        if let Some((piece, start)) = last
+            && let Some([low, high]) = pieces[piece].get_mut(start + 6..start + 8).and_then(|flags| flags.first_chunk_mut())
+        {
+            [*low, *high] = (u16::from_ne_bytes([*low, *high]) | nft::F_ACK).to_ne_bytes();
+        }
+        Ok(Sealed { pieces, origins: self.origins })
+    }
+
+    fn writer(&mut self) -> &mut Writer {
+        if self.pieces.last().is_none_or(|piece| piece.len() > PIECE) {
+            self.pieces.push(Writer::with_capacity(PIECE + (1 << 17)));
+        }
+        let last = self.pieces.len() - 1;
+        &mut self.pieces[last]
+    }
+
+    fn next(&mut self, subject: Subject) -> u32 {
+        self.seq = self.seq.wrapping_add(1);
+        let start = self.writer().len();
+        self.origins.push(Origin { seq: self.seq, piece: self.pieces.len() - 1, start, subject });
+        self.seq
+    }
+
+    fn message(&mut self, kind: u16, flags: u16, subject: Subject, fill: impl FnOnce(&mut Writer)) {
+        let seq = self.next(subject);
+        let header = Header { kind: nft::message(kind), flags: flags | nft::F_REQUEST, seq };
+        self.writer().message(header, INET, fill);
+    }
+
+    fn raw(&mut self, subject: Subject, build: impl FnOnce(u32) -> Vec<u8>) {
+        let seq = self.next(subject);
+        let bytes = build(seq);
+        self.writer().raw(&bytes);
+    }
+
+    fn new_set(&mut self, name: SetName) {
+        self.sets += 1;
+        let id = self.sets;
+        self.message(msg::NEW_SET, nft::F_CREATE | nft::F_EXCL, Subject::Set(name), |writer| {
+            sets::write_set(writer, name, id);
+        });
+    }
+
+    fn new_chain(&mut self, chain: &Chain) {
+        self.raw(Subject::Chain(chain.name.clone()), |seq| skeleton::new_chain(chain, seq));
+    }
+
+    fn new_rules(&mut self, chain: &Chain) {
+        for rule in &chain.rules {
+            self.raw(Subject::Rule(chain.name.clone()), |seq| skeleton::new_rule(&chain.name, rule, seq));
+        }
+    }
+
+    fn old_turn(&mut self, turn: &TurnChain) {
+        let name = turn.to_string();
+        self.raw(Subject::Chain(name.clone()), |seq| skeleton::flush_chain(&name, seq));
+        self.raw(Subject::Chain(name.clone()), |seq| skeleton::delete_chain(&name, seq));
+    }
+
+    fn rows(&mut self, kind: u16, name: SetName, batch: &Batch<'_>) {
+        let spec = SetSpec::of(name);
+        self.elements(kind, name, &mut batch.iter(), |writer, row| {
+            sets::write_element(writer, &spec, row, kind == msg::DEL_ELEM);
+        });
+    }
+
+    fn add_turns(&mut self, step: &Step<'_>) {
+        for reach in Reach::ALL {
+            let turns = step.add_turns.iter().filter(|((of, _), _)| *of == reach);
+            self.elements(msg::NEW_ELEM, SetName::Turn(reach), &mut { turns }, |writer, ((_, key), chain)| {
+                sets::write_goto(writer, key, &chain.to_string());
+            });
+        }
+    }
+
+    fn elements<T>(
+        &mut self,
+        kind: u16,
+        name: SetName,
+        items: &mut dyn Iterator<Item = T>,
+        mut write: impl FnMut(&mut Writer, T),
+    ) {
+        let mut items = items.peekable();
+        while items.peek().is_some() {
+            let flags = if kind == msg::NEW_ELEM { nft::F_CREATE | nft::F_EXCL } else { 0 };
+            self.message(kind, flags, Subject::Elements(name), |writer| {
+                writer.str(elem::LIST_TABLE, TABLE);
+                writer.str(elem::LIST_SET, &name.to_string());
+                writer.nest(elem::LIST_ELEMENTS, |writer| {
+                    let start = writer.len();
+                    while writer.len() - start < ELEMENTS {
+                        let Some(item) = items.next() else { break };
+                        write(writer, item);
+                    }
+                });
+            });
+        }
+    }
+}
+
+impl Sealed {
+    /// The pieces, which must go out in one `sendmsg`.
+    pub fn parts(&self) -> Vec<IoSlice<'_>> {
+        self.pieces.iter().map(|piece| IoSlice::new(piece)).collect()
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        self.pieces.iter().map(Vec::len).sum()
+    }
+
+    /// Whether there is nothing between the beginning and the end.
+    pub fn is_empty(&self) -> bool {
+        self.origins.len() <= 1
+    }
+
+    /// The message that asks for the ACK.
+    pub fn last_seq(&self) -> u32 {
+        self.origins.last().map_or(0, |origin| origin.seq)
+    }
+
+    /// The message that opens the batch.
+    pub fn first_seq(&self) -> u32 {
+        self.origins.first().map_or(0, |origin| origin.seq)
+    }
+
+    /// What a refusal is about.
+    pub fn trace(&self, nack: Nack) -> Option<Refused> {
+        let at = self.origins.binary_search_by_key(&nack.seq, |origin| origin.seq).ok()?;
+        let origin = &self.origins[at];
+        let message = self.pieces[origin.piece].get(origin.start..).and_then(|bytes| Messages::new(bytes).next());
+        let payload = message.and_then(Result::ok).map_or(&[][..], |message| message.payload);
+        let body = payload.get(4..).unwrap_or_default();
+        let offset = nack.offset.and_then(|offset| usize::try_from(offset).ok()?.checked_sub(20));
+        let (mut element, mut expression) = (None, None);
+        match &origin.subject {
+            Subject::Elements(_) => element = offset.and_then(|offset| element_key(body, offset)),
+            Subject::Rule(_) => expression = offset.and_then(|offset| expression_at(body, offset)),
+            _ => {}
+        }
+        Some(Refused { subject: origin.subject.clone(), element, expression, nack })
+    }
+}
+
+/// The key of the element whose attribute begins there.
+fn element_key(body: &[u8], offset: usize) -> Option<Box<[u8]>> {
+    let element = Attrs::new(body.get(offset..)?).next()?.ok().filter(|attr| attr.kind == nft::LIST_ELEM)?;
+    let within = |bytes, kind| Attrs::new(bytes).map_while(Result::ok).find(|attr| attr.kind == kind);
+    let key = within(element.payload, elem::KEY)?;
+    Some(within(key.payload, elem::VALUE)?.payload.into())
+}
+
+/// The kind of the expression that holds the attribute that begins there.
+fn expression_at(body: &[u8], offset: usize) -> Option<String> {
+    let target = body.as_ptr() as usize + offset;
+    let list = Attrs::new(body).map_while(Result::ok).find(|attr| attr.kind == rule::EXPRESSIONS)?;
+    let holder = Attrs::new(list.payload).map_while(Result::ok).find(|expression| {
+        let start = expression.payload.as_ptr() as usize;
+        (start - 4..start + expression.payload.len()).contains(&target)
+    })?;
+    let name = Attrs::new(holder.payload).map_while(Result::ok).find(|attr| attr.kind == expr::NAME)?;
+    name.str().ok().map(str::to_owned)
+}

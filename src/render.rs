@@ -1,0 +1,197 @@
+//! The ruleset as nft text: what `nft -f` would load, and what `nft list table inet tcpgw` would show of it.
+
+use std::fmt::{self, Write};
+
+use crate::model::mark::FlowMark;
+use crate::ruleset::Ruleset;
+use crate::ruleset::name::{Family, Reach, SetName};
+use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
+use crate::ruleset::skeleton::{self, Chain, Hook};
+use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, Payload, SetSpec};
+use crate::ruleset::stmt::{HANDSHAKE_SECONDS, concat, handshake_timeout};
+
+/// Writes the whole table. Loading it replaces the table that is there, in one transaction.
+pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Result {
+    // `delete` fails on a table that is not there, so it is made first.
+    writeln!(out, "table inet tcpgw\ndelete table inet tcpgw")?;
+    writeln!(out, "table inet tcpgw {{\n\tcomment \"{}\"\n", skeleton::comment(mark))?;
+    for family in Family::BOTH {
+        object(out, family)?;
+    }
+    for name in SetName::fixed() {
+        set(out, name, ruleset)?;
+    }
+    for name in ruleset.sets().keys().filter(|name| matches!(name, SetName::Width(..))) {
+        set(out, *name, ruleset)?;
+    }
+    let spreads = Reach::ALL.map(|reach| skeleton::spread(reach, &ruleset.widths(reach)));
+    let turns = ruleset.turn_chains().into_iter().map(skeleton::turn);
+    for chain in turns.chain(spreads).chain(skeleton::fixed(mark)) {
+        write_chain(out, &chain)?;
+    }
+    writeln!(out, "}}")
+}
+
+fn object(out: &mut dyn Write, family: Family) -> fmt::Result {
+    let l3proto = match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    };
+    writeln!(out, "\tct timeout {} {{", handshake_timeout(family))?;
+    writeln!(out, "\t\tprotocol tcp\n\t\tl3proto {l3proto}")?;
+    writeln!(out, "\t\tpolicy = {{ syn_sent : {HANDSHAKE_SECONDS}, syn_recv : {HANDSHAKE_SECONDS} }}\n\t}}\n")
+}
+
+fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
+    let spec = SetSpec::of(name);
+    let kind = if matches!(spec.payload, Payload::Endpoint(_) | Payload::Chain) { "map" } else { "set" };
+    writeln!(out, "\t{kind} {name} {{")?;
+    match spec.payload {
+        Payload::Endpoint(family) => {
+            let data = concat(&[Field::DestAddress(family), Field::DestPort]);
+            writeln!(out, "\t\ttypeof {} : {data}", concat(&spec.key))?;
+        }
+        Payload::Chain => {
+            let datatype = |field: &Field| match field {
+                Field::L4Proto => "inet_proto",
+                Field::DestAddress(Family::V4) => "ipv4_addr",
+                Field::DestAddress(Family::V6) => "ipv6_addr",
+                _ => "inet_service",
+            };
+            let types: Vec<&str> = spec.key.iter().map(datatype).collect();
+            writeln!(out, "\t\ttype {} : verdict", types.join(" . "))?;
+        }
+        _ => writeln!(out, "\t\ttypeof {}", concat(&spec.key))?,
+    }
+    if spec.interval {
+        writeln!(out, "\t\tflags interval")?;
+    }
+    match spec.payload {
+        Payload::Counter => writeln!(out, "\t\tsize {COUNTER_SET_SIZE}\n\t\tflags dynamic\n\t\tcounter")?,
+        Payload::Limits => writeln!(
+            out,
+            "\t\tlimit rate 1/second burst 1 packets limit rate 1500 bytes/second burst 1 bytes"
+        )?,
+        _ => {}
+    }
+    match name {
+        SetName::Turn(reach) => turns(out, ruleset, reach)?,
+        _ => elements(out, name, &spec, ruleset.rows(name))?,
+    }
+    writeln!(out, "\t}}\n")
+}
+
+fn turns(out: &mut dyn Write, ruleset: &Ruleset, reach: Reach) -> fmt::Result {
+    let turns = ruleset.turns().iter().filter(|((of, _), _)| *of == reach);
+    let mut lead = "\t\telements = { ";
+    for ((_, key_bytes), chain) in turns {
+        let key = key(SetName::Turn(reach), key_bytes).unwrap_or_default();
+        write!(out, "{lead}{key} : goto {chain}")?;
+        lead = ",\n\t\t\t     ";
+    }
+    if lead.starts_with(',') { writeln!(out, " }}") } else { Ok(()) }
+}
+
+fn elements(out: &mut dyn Write, name: SetName, spec: &SetSpec, rows: Option<&Rows>) -> fmt::Result {
+    let Some(rows) = rows else { return Ok(()) };
+    let mut lead = "\t\telements = { ";
+    for row in rows.iter() {
+        write!(out, "{lead}{}", element(name, spec, row).unwrap_or_default())?;
+        lead = ",\n\t\t\t     ";
+    }
+    writeln!(out, " }}")
+}
+
+/// One element, as nft writes it.
+fn element(name: SetName, spec: &SetSpec, row: &[u8]) -> Option<String> {
+    let mut text = if spec.interval { range(spec, row)? } else { key(name, row)? };
+    let data = row.get(spec.identity_len()..)?;
+    match spec.payload {
+        Payload::Endpoint(family) => {
+            let endpoint = read_endpoint(family, data)?;
+            write!(text, " : {} . {}", endpoint.address, endpoint.port).ok()?;
+        }
+        Payload::Limits => {
+            let limits = Limits::from_bytes(data.try_into().ok()?);
+            write!(
+                text,
+                " limit rate {}/second burst {} packets limit rate {} bytes/second burst {} bytes",
+                limits.packet_rate, limits.packet_burst, limits.byte_rate, limits.byte_burst
+            )
+            .ok()?;
+        }
+        _ => {}
+    }
+    Some(text)
+}
+
+/// A key, as nft writes it; `None` if it is too short for the set.
+pub fn key(name: SetName, bytes: &[u8]) -> Option<String> {
+    Some(fields(&SetSpec::of(name).key, bytes)?.join(" . "))
+}
+
+fn fields(fields: &[Field], mut bytes: &[u8]) -> Option<Vec<String>> {
+    let mut texts = Vec::with_capacity(fields.len());
+    for field in fields {
+        let (part, rest) = bytes.split_at_checked(field.padded_len())?;
+        texts.push(match field {
+            Field::L4Proto => if part[0] == 6 { "tcp".into() } else { part[0].to_string() },
+            Field::SourcePort | Field::DestPort => read_port(part).map_or(0, std::num::NonZeroU16::get).to_string(),
+            Field::SourceAddress(family) | Field::DestAddress(family) => read_address(*family, part)?.to_string(),
+            Field::Slot => u32::from_ne_bytes(part.try_into().ok()?).to_string(),
+            Field::InInterface | Field::OutInterface => {
+                let name: Vec<u8> = part.iter().copied().take_while(|byte| *byte != 0).collect();
+                format!("\"{}\"", String::from_utf8_lossy(&name))
+            }
+        });
+        bytes = rest;
+    }
+    Some(texts)
+}
+
+/// The network of an access list's row.
+pub fn network(name: SetName, row: &[u8]) -> Option<String> {
+    Some(range(&SetSpec::of(name), row)?.rsplit(" . ").next()?.to_owned())
+}
+
+/// A service and a network: the last field is the range.
+fn range(spec: &SetSpec, row: &[u8]) -> Option<String> {
+    let (first, last) = row.get(..spec.identity_len())?.split_at(spec.key_len());
+    let (mut texts, ends) = (fields(&spec.key, first)?, fields(&spec.key, last)?);
+    let (low, high) = (texts.pop()?, ends.last()?.clone());
+    let width = spec.key.last()?.padded_len();
+    let (low_bytes, high_bytes) = (&first[first.len() - width..], &last[last.len() - width..]);
+    let same = low_bytes.iter().zip(high_bytes).map(|(a, b)| (a ^ b).leading_zeros() as usize);
+    let mut prefix = 0;
+    for bits in same {
+        prefix += bits;
+        if bits < 8 {
+            break;
+        }
+    }
+    texts.push(match prefix {
+        _ if low == high => low,
+        prefix if prefix < width * 8 => format!("{low}/{prefix}"),
+        _ => format!("{low}-{high}"),
+    });
+    Some(texts.join(" . "))
+}
+
+fn write_chain(out: &mut dyn Write, chain: &Chain) -> fmt::Result {
+    writeln!(out, "\tchain {} {{", chain.name)?;
+    if let Some(base) = &chain.base {
+        let hook = match base.hook {
+            Hook::Prerouting => "prerouting",
+            Hook::Input => "input",
+            Hook::Output => "output",
+            Hook::Postrouting => "postrouting",
+        };
+        let kind = if base.nat { "nat" } else { "filter" };
+        writeln!(out, "\t\ttype {kind} hook {hook} priority {}; policy accept;", base.priority_name)?;
+    }
+    for rule in &chain.rules {
+        let words: Vec<String> = rule.iter().map(ToString::to_string).collect();
+        writeln!(out, "\t\t{}", words.join(" "))?;
+    }
+    writeln!(out, "\t}}\n")
+}

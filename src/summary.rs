@@ -1,0 +1,340 @@
+//! What a state or a ruleset comes to, service by service: small enough to keep beside the kernel, and all that words,
+//! flows and counts of changes need.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State};
+use crate::ruleset::Ruleset;
+use crate::ruleset::name::{Family, Reach, Scope, SetName};
+use crate::ruleset::rows::{Limits, read_address, read_endpoint, read_port};
+use crate::ruleset::spec::SetSpec;
+
+/// All services, sorted by port and addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// By where they listen.
+    pub services: Vec<ServiceSummary>,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSummary {
+    /// Its name; not known where only the kernel was asked.
+    #[serde(rename = "n")]
+    pub name: Option<Box<str>>,
+    /// Its public port.
+    #[serde(rename = "p")]
+    pub port: u16,
+    /// Where it listens; empty for every local address.
+    #[serde(rename = "a")]
+    pub addresses: BTreeSet<IpAddr>,
+    /// Backends that get new connections, with their weights.
+    #[serde(rename = "b")]
+    pub active: BTreeMap<SocketAddr, u16>,
+    /// Backends that get none.
+    #[serde(rename = "d")]
+    pub draining: BTreeSet<SocketAddr>,
+    /// Everything else.
+    #[serde(rename = "s")]
+    pub settings: Settings,
+}
+
+/// What a service does besides having backends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How new connections are spread; not known of a service without slots when only the kernel was asked.
+    #[serde(rename = "b")]
+    pub balance: Option<u8>,
+    /// Packets/s, burst, MTU, and whether the directions share a bucket.
+    #[serde(rename = "l")]
+    pub limit: Option<(u32, u32, u32, bool)>,
+    /// Late packets get a reset.
+    #[serde(rename = "r")]
+    pub retire_reset: bool,
+    /// SYNs get a reset while there is no backend.
+    #[serde(rename = "e")]
+    pub empty_reset: bool,
+    /// Backends see their clients.
+    #[serde(rename = "v")]
+    pub preserve: bool,
+    /// Networks that may connect.
+    #[serde(rename = "y")]
+    pub allow: Option<Vec<Box<str>>>,
+    /// Networks that may not.
+    #[serde(rename = "x")]
+    pub deny: Vec<Box<str>>,
+}
+
+/// What a flow is to a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its backend is active.
+    Active,
+    /// Its backend is draining.
+    Draining,
+    /// Its service has no such backend: it is to be flushed.
+    Stale,
+}
+
+fn socket(endpoint: Endpoint) -> SocketAddr {
+    SocketAddr::new(endpoint.address, endpoint.port.get())
+}
+
+/// The number that stands for a balance.
+pub fn balance_code(balance: Balance) -> u8 {
+    match balance {
+        Balance::Random => 0,
+        Balance::SourceHash => 1,
+        Balance::RoundRobin => 2,
+    }
+}
+
+/// The word that stands for a balance in a state file.
+pub fn balance_name(code: Option<u8>) -> &'static str {
+    match code {
+        Some(0) => "random",
+        Some(1) => "source-hash",
+        Some(2) => "round-robin",
+        _ => "unknown",
+    }
+}
+
+impl From<&State> for Summary {
+    fn from(state: &State) -> Self {
+        let mut services: Vec<_> = state.services.iter().map(ServiceSummary::from).collect();
+        services.sort_by(|a, b| a.door().cmp(&b.door()));
+        Self { services }
+    }
+}
+
+impl From<&Service> for ServiceSummary {
+    fn from(service: &Service) -> Self {
+        let texts = |networks: &[ipnet::IpNet]| networks.iter().map(|net| net.to_string().into()).collect();
+        let of = |state| service.backends.iter().filter(move |backend| backend.state == state);
+        Self {
+            name: Some(service.name.clone()),
+            port: service.port.get(),
+            addresses: match &service.listen {
+                Listen::Everywhere => BTreeSet::new(),
+                Listen::At(addresses) => addresses.clone(),
+            },
+            active: of(BackendState::Active).map(|b| (socket(b.endpoint), b.weight.get())).collect(),
+            draining: of(BackendState::Draining).map(|b| socket(b.endpoint)).collect(),
+            settings: Settings {
+                balance: Some(balance_code(service.balance)),
+                limit: service.limit.as_ref().map(limit_numbers),
+                retire_reset: service.on_retire == Refusal::Reset,
+                empty_reset: service.on_empty == Refusal::Reset,
+                preserve: service.source == SourceMode::Preserve,
+                allow: service.access.allow.as_deref().map(texts),
+                deny: texts(&service.access.deny),
+            },
+        }
+    }
+}
+
+fn limit_numbers(limit: &Limit) -> (u32, u32, u32, bool) {
+    (limit.pps, limit.burst, limit.mtu, limit.direction == LimitDirection::Shared)
+}
+
+impl ServiceSummary {
+    /// Where it listens, as it sorts.
+    pub fn door(&self) -> (u16, &BTreeSet<IpAddr>) {
+        (self.port, &self.addresses)
+    }
+
+    /// All its backends.
+    pub fn backends(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.active.keys().chain(&self.draining).copied()
+    }
+
+    fn listens(&self, public: SocketAddr) -> bool {
+        self.port == public.port() && (self.addresses.is_empty() || self.addresses.contains(&public.ip()))
+    }
+}
+
+impl fmt::Display for ServiceSummary {
+    /// `my-app :20003`, as words for people begin.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.name.as_deref().unwrap_or("(unnamed)"))?;
+        if self.addresses.is_empty() {
+            return write!(f, ":{}", self.port);
+        }
+        for (at, address) in self.addresses.iter().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            write!(f, "{comma}{}", SocketAddr::new(*address, self.port))?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells what a flow is to a state, in one lookup.
+#[derive(Debug)]
+pub struct Standings<'a> {
+    summary: &'a Summary,
+    backends: BTreeMap<SocketAddr, (usize, Standing)>,
+}
+
+impl<'a> Standings<'a> {
+    /// For that state.
+    pub fn new(summary: &'a Summary) -> Self {
+        let mut backends = BTreeMap::new();
+        for (at, service) in summary.services.iter().enumerate() {
+            backends.extend(service.active.keys().map(|backend| (*backend, (at, Standing::Active))));
+            backends.extend(service.draining.iter().map(|backend| (*backend, (at, Standing::Draining))));
+        }
+        Self { summary, backends }
+    }
+
+    /// What a flow from `public` to `backend` is.
+    pub fn of(&self, public: SocketAddr, backend: SocketAddr) -> Standing {
+        match self.backends.get(&backend) {
+            Some((at, standing)) if self.summary.services[*at].listens(public) => *standing,
+            _ => Standing::Stale,
+        }
+    }
+
+    /// The service that owns a backend.
+    pub fn service_of(&self, backend: SocketAddr) -> Option<&'a ServiceSummary> {
+        self.backends.get(&backend).map(|(at, _)| &self.summary.services[*at])
+    }
+}
+
+impl Summary {
+    /// The service that listens there.
+    pub fn service_at(&self, public: SocketAddr) -> Option<&ServiceSummary> {
+        let from = self.services.partition_point(|service| service.port < public.port());
+        self.services[from..].iter().take_while(|service| service.port == public.port()).find(|s| s.listens(public))
+    }
+
+    /// What can be known of the services from the kernel alone: no names, and no draining backends, since nothing there
+    /// ties them to a service.
+    pub fn of_kernel(ruleset: &Ruleset) -> Self {
+        let mut services: BTreeMap<(u16, Option<IpAddr>), ServiceSummary> = BTreeMap::new();
+        for scope in Scope::ALL {
+            let Some(rows) = ruleset.rows(SetName::Services(scope)) else { continue };
+            for row in rows.iter() {
+                let Some(door) = read_door(scope, row) else { continue };
+                services.insert(door, bare_service(ruleset, scope, row, door));
+            }
+        }
+        for reach in Reach::ALL {
+            read_slots(ruleset, reach, &mut services);
+            read_access(ruleset, reach, &mut services);
+        }
+        for service in services.values_mut() {
+            let first = service.active.keys().next().copied();
+            if let Some(backend) = first {
+                read_backend(ruleset, backend, &mut service.settings);
+            }
+        }
+        Self { services: services.into_values().collect() }
+    }
+}
+
+fn read_door(scope: Scope, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
+    match scope {
+        Scope::Any => Some((read_port(key.get(4..)?)?.get(), None)),
+        Scope::At(family) => {
+            let port = read_port(key.get(family.address_len()..)?)?.get();
+            Some((port, Some(read_address(family, key)?)))
+        }
+    }
+}
+
+fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u16, Option<IpAddr>)) -> ServiceSummary {
+    let is_in = |set| ruleset.rows(set).is_some_and(|rows| rows.contains(key));
+    ServiceSummary {
+        name: None,
+        port,
+        addresses: address.into_iter().collect(),
+        active: BTreeMap::new(),
+        draining: BTreeSet::new(),
+        settings: Settings {
+            balance: None,
+            limit: None,
+            retire_reset: is_in(SetName::RetireReset(scope)),
+            empty_reset: is_in(SetName::EmptyReset(scope)),
+            preserve: false,
+            allow: is_in(SetName::AllowOnly(scope)).then(Vec::new),
+            deny: Vec::new(),
+        },
+    }
+}
+
+type Services = BTreeMap<(u16, Option<IpAddr>), ServiceSummary>;
+
+fn listening_door(reach: Reach, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
+    match reach {
+        Reach::Any(_) => Some((read_port(key)?.get(), None)),
+        Reach::At(family) => read_door(Scope::At(family), key),
+    }
+}
+
+fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Services) {
+    let name = SetName::Slots(reach);
+    let (Some(rows), key_len) = (ruleset.rows(name), SetSpec::of(name).key_len()) else { return };
+    for row in rows.iter() {
+        let (key, data) = row.split_at(key_len);
+        let service = listening_door(reach, key).and_then(|door| services.get_mut(&door));
+        if let (Some(service), Some(endpoint)) = (service, read_endpoint(reach.family(), data)) {
+            *service.active.entry(socket(endpoint)).or_default() += 1;
+        }
+    }
+    let mut spread = |set: SetName, code: Balance| {
+        for row in ruleset.rows(set).into_iter().flat_map(|rows| rows.iter()) {
+            let service = read_door(reach.scope(), row).and_then(|door| services.get_mut(&door));
+            if let Some(service) = service {
+                service.settings.balance = Some(balance_code(code));
+            }
+        }
+    };
+    for width in ruleset.widths(reach) {
+        spread(SetName::Width(reach, width), Balance::Random);
+    }
+    spread(SetName::Hashed(reach), Balance::SourceHash);
+    for ((of, key), chain) in ruleset.turns() {
+        let service = read_door(reach.scope(), key).and_then(|door| services.get_mut(&door));
+        if let (true, Some(service)) = (*of == reach, service) {
+            service.settings.balance = Some(balance_code(Balance::RoundRobin));
+            // Its chain is the one place in the kernel that has a name.
+            service.name = Some(chain.service.clone());
+        }
+    }
+}
+
+fn read_access(ruleset: &Ruleset, reach: Reach, services: &mut Services) {
+    for (set, allowed) in [(SetName::Allowed(reach), true), (SetName::Denied(reach), false)] {
+        for row in ruleset.rows(set).into_iter().flat_map(|rows| rows.iter()) {
+            let text = crate::render::network(set, row);
+            let service = listening_door(reach, row).and_then(|door| services.get_mut(&door));
+            if let (Some(service), Some(text)) = (service, text) {
+                match (allowed, &mut service.settings.allow) {
+                    (true, Some(allow)) => allow.push(text.into()),
+                    (true, None) => {}
+                    (false, _) => service.settings.deny.push(text.into()),
+                }
+            }
+        }
+    }
+}
+
+fn read_backend(ruleset: &Ruleset, backend: SocketAddr, settings: &mut Settings) {
+    let family = Family::of(backend.ip());
+    let Some(port) = std::num::NonZeroU16::new(backend.port()) else { return };
+    let (bytes, len) = crate::ruleset::rows::endpoint_bytes(Endpoint { address: backend.ip(), port });
+    let key = &bytes[..len];
+    settings.preserve = ruleset.rows(SetName::Preserved(family)).is_some_and(|rows| rows.contains(key));
+    for (set, shared) in [(SetName::LimitTo(family), false), (SetName::LimitBoth(family), true)] {
+        let row = ruleset.rows(set).and_then(|rows| rows.find(key)).and_then(|row| row[len..].try_into().ok());
+        if let Some(limits) = row.map(Limits::from_bytes) {
+            let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+            let mtu = limits.byte_rate / limits.packet_rate.max(1);
+            settings.limit = Some((number(limits.packet_rate), limits.packet_burst, number(mtu), shared));
+        }
+    }
+}

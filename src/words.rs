@@ -1,0 +1,312 @@
+//! What a change comes to, in words for people and as data for scripts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+
+use crate::summary::{ServiceSummary, Settings, Summary, balance_name};
+
+/// Every service that a change touches.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// In order of port and addresses.
+    pub services: Vec<Change>,
+}
+
+/// What a change does to one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// Added, changed or removed.
+    pub kind: Kind,
+    /// Its name, where it is known.
+    pub name: Option<String>,
+    /// Its public port.
+    pub port: u16,
+    /// The addresses it listens on; empty for every local one.
+    pub addresses: Vec<IpAddr>,
+    /// What happens to its backends.
+    pub backends: Vec<BackendChange>,
+    /// Settings that change, in words.
+    pub settings: Vec<String>,
+    /// Flows that will be flushed (`diff`) or were (`apply`).
+    pub flows: u64,
+}
+
+/// Whether a service is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It is.
+    Added,
+    /// It was there and will be, in another way.
+    Changed,
+    /// It goes.
+    Removed,
+}
+
+/// What happens to a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BackendChange {
+    /// Which.
+    pub backend: SocketAddr,
+    /// What.
+    pub change: What,
+    /// Its weight after the change, before it for one that goes.
+    pub weight: Option<u16>,
+    /// Flows of it that will be flushed or were.
+    pub flows: u64,
+}
+
+/// What happens to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// It gets new connections.
+    Added,
+    /// It is no longer there; its flows are flushed.
+    Removed,
+    /// It gets no new connections.
+    Draining,
+    /// It gets new connections again.
+    Active,
+    /// It gets another share of new connections.
+    Weight,
+}
+
+/// How many of each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// New ones.
+    pub added: usize,
+    /// Others.
+    pub changed: usize,
+    /// Gone ones.
+    pub removed: usize,
+}
+
+impl Changes {
+    /// What leads from one to the other. `flows` are those that will be flushed, by service port and backend.
+    pub fn between(old: &Summary, new: &Summary, flows: &BTreeMap<(u16, SocketAddr), u64>) -> Self {
+        let mut services = Vec::new();
+        let (mut olds, mut news) = (old.services.iter().peekable(), new.services.iter().peekable());
+        loop {
+            let order = match (olds.peek(), news.peek()) {
+                (None, None) => break,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(a), Some(b)) => a.door().cmp(&b.door()),
+            };
+            let a = if order.is_le() { olds.next() } else { None };
+            let b = if order.is_ge() { news.next() } else { None };
+            if a != b {
+                services.extend(change(a, b, flows));
+            }
+        }
+        Self { services }
+    }
+
+    /// Services added, changed and removed.
+    pub fn service_counts(&self) -> Counts {
+        let count = |kind| self.services.iter().filter(|change| change.kind == kind).count();
+        Counts { added: count(Kind::Added), changed: count(Kind::Changed), removed: count(Kind::Removed) }
+    }
+
+    /// Backends added, changed and removed.
+    pub fn backend_counts(&self) -> Counts {
+        let all = || self.services.iter().flat_map(|change| &change.backends);
+        let count = |what| all().filter(|backend| backend.change == what).count();
+        let (added, removed) = (count(What::Added), count(What::Removed));
+        Counts { added, removed, changed: all().count() - added - removed }
+    }
+
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+}
+
+fn change(
+    old: Option<&ServiceSummary>,
+    new: Option<&ServiceSummary>,
+    flows: &BTreeMap<(u16, SocketAddr), u64>,
+) -> Option<Change> {
+    let service = new.or(old)?;
+    let name = new.and_then(|new| new.name.as_deref()).or_else(|| old.and_then(|old| old.name.as_deref()));
+    let backends = backend_changes(old, new, flows);
+    let settings = match (old, new) {
+        (Some(old), Some(new)) => {
+            let mut words = setting_changes(&old.settings, &new.settings);
+            if let (Some(before), Some(after)) = (&old.name, &new.name)
+                && before != after
+            {
+                words.insert(0, format!("name {before} -> {after}"));
+            }
+            words
+        }
+        (None, Some(new)) => described(&new.settings),
+        _ => Vec::new(),
+    };
+    let kind = match (old, new) {
+        (None, _) => Kind::Added,
+        (_, None) => Kind::Removed,
+        // A name that only one side knows is no change.
+        _ if backends.is_empty() && settings.is_empty() => return None,
+        _ => Kind::Changed,
+    };
+    Some(Change {
+        kind,
+        name: name.map(str::to_owned),
+        port: service.port,
+        addresses: service.addresses.iter().copied().collect(),
+        flows: backends.iter().map(|backend| backend.flows).sum(),
+        backends,
+        settings,
+    })
+}
+
+fn backend_changes(
+    old: Option<&ServiceSummary>,
+    new: Option<&ServiceSummary>,
+    flows: &BTreeMap<(u16, SocketAddr), u64>,
+) -> Vec<BackendChange> {
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Is {
+        Active(u16),
+        Draining,
+    }
+    let states = |service: Option<&ServiceSummary>| -> BTreeMap<SocketAddr, Is> {
+        let active = service.into_iter().flat_map(|s| s.active.iter().map(|(b, weight)| (*b, Is::Active(*weight))));
+        let draining = service.into_iter().flat_map(|s| s.draining.iter().map(|b| (*b, Is::Draining)));
+        active.chain(draining).collect()
+    };
+    // The kernel knows slots, not weights: compare shares, not numbers.
+    let one_is_bare = old.is_some_and(|old| old.name.is_none());
+    let (before, after) = (states(old), states(new));
+    let port = old.or(new).map_or(0, |service| service.port);
+    let mut changes = Vec::new();
+    for (backend, is) in &after {
+        let (change, weight) = match (before.get(backend), is) {
+            (None, Is::Active(weight)) => (What::Added, Some(*weight)),
+            (Some(Is::Draining), Is::Active(weight)) => (What::Active, Some(*weight)),
+            (Some(Is::Active(_)), Is::Draining) => (What::Draining, None),
+            (None, Is::Draining) if !one_is_bare => (What::Draining, None),
+            (Some(Is::Active(a)), Is::Active(b)) if a != b && !one_is_bare => (What::Weight, Some(*b)),
+            _ => continue,
+        };
+        changes.push(BackendChange { backend: *backend, change, weight, flows: 0 });
+    }
+    for (backend, is) in before.iter().filter(|(backend, _)| !after.contains_key(backend)) {
+        let weight = if let Is::Active(weight) = is { Some(*weight) } else { None };
+        let flows = flows.get(&(port, *backend)).copied().unwrap_or(0);
+        changes.push(BackendChange { backend: *backend, change: What::Removed, weight, flows });
+    }
+    changes
+}
+
+fn limit_words(limit: Option<(u32, u32, u32, bool)>) -> String {
+    match limit {
+        None => "none".into(),
+        Some((pps, burst, mtu, shared)) => {
+            let mut words = format!("{pps} packets/s");
+            if u64::from(burst) != u64::from(pps) * 10 {
+                words += &format!(", burst {burst}");
+            }
+            if mtu != 1500 {
+                words += &format!(", mtu {mtu}");
+            }
+            if shared {
+                words += ", shared";
+            }
+            words
+        }
+    }
+}
+
+fn refusal(reset: bool) -> &'static str {
+    if reset { "reset" } else { "drop" }
+}
+
+fn source(preserve: bool) -> &'static str {
+    if preserve { "preserve" } else { "masquerade" }
+}
+
+fn list(networks: &[Box<str>]) -> String {
+    const SHOWN: usize = 4;
+    let mut words: Vec<&str> = networks.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let more = format!("{} more", networks.len().saturating_sub(SHOWN));
+    if networks.len() > SHOWN {
+        words.push(&more);
+    }
+    words.join(", ")
+}
+
+fn described(settings: &Settings) -> Vec<String> {
+    let mut words = vec![balance_name(settings.balance).to_owned()];
+    if settings.limit.is_some() {
+        words.push(format!("limit {}", limit_words(settings.limit)));
+    }
+    words
+}
+
+fn setting_changes(old: &Settings, new: &Settings) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut changed = |what: &str, before: String, after: String| {
+        if before != after {
+            words.push(format!("{what} {before} -> {after}"));
+        }
+    };
+    if old.balance.is_some() && new.balance.is_some() {
+        changed("balance", balance_name(old.balance).into(), balance_name(new.balance).into());
+    }
+    changed("limit", limit_words(old.limit), limit_words(new.limit));
+    changed("on_retire", refusal(old.retire_reset).into(), refusal(new.retire_reset).into());
+    changed("on_empty", refusal(old.empty_reset).into(), refusal(new.empty_reset).into());
+    changed("source", source(old.preserve).into(), source(new.preserve).into());
+    let allow = |settings: &Settings| settings.allow.as_deref().map_or_else(|| "everyone".to_owned(), list);
+    if old.allow != new.allow {
+        words.push(format!("allow {} -> {}", allow(old), allow(new)));
+    }
+    if old.deny != new.deny {
+        let deny = |settings: &Settings| if settings.deny.is_empty() { "nobody".to_owned() } else { list(&settings.deny) };
+        words.push(format!("deny {} -> {}", deny(old), deny(new)));
+    }
+    words
+}
+
+impl fmt::Display for Change {
+    /// `~ my-app :20003  + 10.2.0.13:3000  - 10.2.0.11:3000 (12 flows will be flushed)`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.kind {
+            Kind::Added => '+',
+            Kind::Changed => '~',
+            Kind::Removed => '-',
+        };
+        write!(f, "{sign} {} ", self.name.as_deref().unwrap_or("(unnamed)"))?;
+        if self.addresses.is_empty() {
+            write!(f, ":{}", self.port)?;
+        }
+        for (at, address) in self.addresses.iter().enumerate() {
+            write!(f, "{}{}", if at > 0 { "," } else { "" }, SocketAddr::new(*address, self.port))?;
+        }
+        for backend in &self.backends {
+            match backend.change {
+                What::Added => write!(f, "  + {}", backend.backend)?,
+                What::Removed => write!(f, "  - {}", backend.backend)?,
+                What::Draining => write!(f, "  {} drains", backend.backend)?,
+                What::Active => write!(f, "  {} is active again", backend.backend)?,
+                What::Weight => write!(f, "  {} weight {}", backend.backend, backend.weight.unwrap_or(1))?,
+            }
+            match backend.flows {
+                0 => {}
+                1 => write!(f, " (1 flow will be flushed)")?,
+                flows => write!(f, " ({flows} flows will be flushed)")?,
+            }
+        }
+        for (at, setting) in self.settings.iter().enumerate() {
+            write!(f, "{}{setting}", if at > 0 { ", " } else { "  " })?;
+        }
+        Ok(())
+    }
+}
