@@ -96,7 +96,7 @@ struct Sketch {
     extra: &'static str,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Edit {
     Flip(u8),
     Insert(u8),
