@@ -24,7 +24,8 @@ enum Naming {
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     naming: Naming,
-    names: Vec<Option<Box<str>>>,
+    /// By index, ascending; those that have one.
+    names: Vec<(usize, Box<str>)>,
     /// A service on every address has one row with `None`, another has one for each address.
     ports: Vec<(NonZeroU16, usize, Option<IpAddr>)>,
     endpoints: Vec<(Endpoint, usize, usize)>,
@@ -38,54 +39,21 @@ impl Claims {
             naming: Naming::ByName,
             ..Self::default()
         };
-        for service in &state.services {
-            let index = claims.open();
-            claims.service(
-                index,
-                Some(&service.name),
-                Some((service.port, &service.listen)),
-                Some(service.balance),
-            );
+        for (index, service) in state.services.iter().enumerate() {
+            let mut claim = claims.service(index);
+            claim.name(&service.name);
+            claim.port(service.port, &service.listen);
+            claim.balance(service.balance);
             for (position, backend) in service.backends.iter().enumerate() {
-                claims.endpoint(backend.endpoint, index, position);
+                claim.endpoint(position, backend.endpoint);
             }
         }
         claims
     }
 
-    /// Begins the next service and gives its index.
-    pub(crate) fn open(&mut self) -> usize {
-        self.names.push(None);
-        self.names.len() - 1
-    }
-
-    /// What is known of a service; what could not be read is `None` and clashes with nothing.
-    pub(crate) fn service(
-        &mut self,
-        index: usize,
-        name: Option<&str>,
-        port: Option<(NonZeroU16, &Listen)>,
-        balance: Option<Balance>,
-    ) {
-        if let Some(slot) = self.names.get_mut(index) {
-            *slot = name.map(Into::into);
-        }
-        match port {
-            Some((port, Listen::Everywhere)) => self.ports.push((port, index, None)),
-            Some((port, Listen::At(addresses))) => {
-                self.ports
-                    .extend(addresses.iter().map(|address| (port, index, Some(*address))));
-            }
-            None => {}
-        }
-        if balance == Some(Balance::RoundRobin) {
-            self.round_robin.push(index);
-        }
-    }
-
-    /// A backend of a service, by its position in the list.
-    pub(crate) fn endpoint(&mut self, endpoint: Endpoint, index: usize, position: usize) {
-        self.endpoints.push((endpoint, index, position));
+    /// The claims of the next service. What could not be read of it claims nothing.
+    pub(crate) fn service(&mut self, index: usize) -> Claim<'_> {
+        Claim { index, claims: self }
     }
 
     /// Reports every clash at the later of the two places, naming the earlier one.
@@ -103,13 +71,7 @@ impl Claims {
     }
 
     fn check_names(&self, problems: &mut Problems) {
-        let mut firsts = Vec::with_capacity(self.names.len());
-        firsts.extend(
-            self.names
-                .iter()
-                .enumerate()
-                .filter_map(|(index, name)| Some((name.as_deref()?, index))),
-        );
+        let mut firsts: Vec<(&str, usize)> = self.names.iter().map(|(index, name)| (&**name, *index)).collect();
         firsts.sort_unstable();
         let mut clashes = clashes(&firsts, |row| row.0);
         clashes.sort_unstable_by_key(|(_, later)| later.1);
@@ -171,12 +133,45 @@ impl Claims {
     }
 
     fn site(&self, index: usize) -> String {
-        let name = self.names.get(index).and_then(Option::as_deref);
+        let found = self.names.binary_search_by_key(&index, |(index, _)| *index);
+        let name = found.ok().and_then(|at| self.names.get(at)).map(|(_, name)| name);
         match (self.naming, name) {
             (Naming::ByName, Some(name)) => format!("service \"{name}\""),
             (_, Some(name)) => format!("services[{index}] (\"{name}\")"),
             (_, None) => format!("services[{index}]"),
         }
+    }
+}
+
+/// What one service claims.
+#[derive(Debug)]
+pub(crate) struct Claim<'c> {
+    index: usize,
+    claims: &'c mut Claims,
+}
+
+impl Claim<'_> {
+    pub(crate) fn name(&mut self, name: &str) {
+        self.claims.names.push((self.index, name.into()));
+    }
+
+    pub(crate) fn port(&mut self, port: NonZeroU16, listen: &Listen) {
+        let (index, ports) = (self.index, &mut self.claims.ports);
+        match listen {
+            Listen::Everywhere => ports.push((port, index, None)),
+            Listen::At(addresses) => ports.extend(addresses.iter().map(|address| (port, index, Some(*address)))),
+        }
+    }
+
+    pub(crate) fn balance(&mut self, balance: Balance) {
+        if balance == Balance::RoundRobin {
+            self.claims.round_robin.push(self.index);
+        }
+    }
+
+    /// A backend, by its position in the list.
+    pub(crate) fn endpoint(&mut self, position: usize, endpoint: Endpoint) {
+        self.claims.endpoints.push((endpoint, self.index, position));
     }
 }
 

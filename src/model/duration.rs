@@ -16,7 +16,7 @@ pub enum DurationError {
     #[error("has no unit; must be a duration like 500ms, 30s, 5m or 1h")]
     NoUnit,
     /// More milliseconds than 64 bits hold.
-    #[error("is too long a duration")]
+    #[error("must be a shorter duration")]
     TooLong,
 }
 

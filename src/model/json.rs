@@ -1,12 +1,17 @@
 //! A JSON tree that keeps what a typed one loses: duplicate keys, the order of members, the kind of a number.
 //!
-//! Holds one service at a time. The depth is bounded by `serde_json`'s recursion limit, which also bounds the drop.
+//! Holds one service at a time, of [`MAX_VALUES`] values at most: a value takes many times the memory of its text. The
+//! depth is bounded by `serde_json`'s recursion limit, which also bounds the drop.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::problem::Quoted;
+
+/// The most values in a tree.
+pub(crate) const MAX_VALUES: usize = 1 << 20;
 
 /// One JSON value.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,13 +44,34 @@ impl fmt::Display for Json {
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
+        Part {
+            left: &Cell::new(MAX_VALUES),
+        }
+        .deserialize(deserializer)
     }
 }
 
-pub(crate) struct JsonVisitor;
+/// A tree or a part of one; all parts draw on the same number of values.
+#[derive(Clone, Copy)]
+struct Part<'n> {
+    left: &'n Cell<usize>,
+}
 
-impl<'de> Visitor<'de> for JsonVisitor {
+impl<'de> DeserializeSeed<'de> for Part<'_> {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        let Some(left) = self.left.get().checked_sub(1) else {
+            return Err(D::Error::custom(format_args!(
+                "more than {MAX_VALUES} values in one service"
+            )));
+        };
+        self.left.set(left);
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Part<'_> {
     type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,7 +108,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
+        while let Some(item) = seq.next_element_seed(self)? {
             items.push(item);
         }
         Ok(Json::List(items))
@@ -90,8 +116,8 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
         let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
+        while let Some(key) = map.next_key()? {
+            members.push((key, map.next_value_seed(self)?));
         }
         Ok(Json::Object(members))
     }
@@ -121,6 +147,19 @@ mod tests {
     fn depth_is_an_error_not_a_crash() {
         let error = serde_json::from_str::<Json>(&"[".repeat(100_000)).unwrap_err();
         assert!(error.to_string().contains("recursion limit"), "{error}");
+    }
+
+    #[test]
+    fn the_number_of_values_is_bounded() {
+        let list = |items: usize| format!("[{}0]", "0,".repeat(items - 1));
+        assert!(serde_json::from_str::<Json>(&list(MAX_VALUES - 1)).is_ok());
+        let error = serde_json::from_str::<Json>(&list(MAX_VALUES)).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("more than 1048576 values in one service at line 1"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -93,7 +93,7 @@ mod tests {
     fn the_kernel_counts_to_two_to_the_64() {
         assert!(limit(MAX_PPS, u32::MAX, 1_500).fits_kernel());
         assert!(!limit(MAX_PPS, 10_000_000, 65_535).fits_kernel());
-        assert!(limit(215_943, 2_159_430, 65_535).fits_kernel());
-        assert!(!limit(215_944, 2_159_440, 65_535).fits_kernel());
+        assert!(limit(215_942, 2_159_420, 65_535).fits_kernel());
+        assert!(!limit(215_943, 2_159_430, 65_535).fits_kernel());
     }
 }

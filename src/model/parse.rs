@@ -13,7 +13,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::claims::Claims;
-use super::json::{Json, JsonVisitor};
+use super::json::Json;
 use super::problem::{Place, Problems};
 use super::source::MAX_STATE_BYTES;
 use super::{Service, State};
@@ -173,7 +173,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let list = Place::Document.key("services");
         let mut index = 0;
         while let Some(json) = seq.next_element::<Json>()? {
-            let service = service::read(&json, &list.index(index), claims, problems);
+            let service = service::read(&json, &list.index(index), &mut claims.service(index), problems);
             services.extend(service.filter(|_| problems.is_empty()));
             index += 1;
         }
@@ -181,32 +181,32 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.wrong_kind(&JsonVisitor.visit_unit()?);
+        self.wrong_kind(&Json::Null);
         Ok(())
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
-        self.wrong_kind(&JsonVisitor.visit_bool(value)?);
+        self.wrong_kind(&Json::Bool(value));
         Ok(())
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
-        self.wrong_kind(&JsonVisitor.visit_u64(value)?);
+        self.wrong_kind(&Json::Unsigned(value));
         Ok(())
     }
 
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
-        self.wrong_kind(&JsonVisitor.visit_i64(value)?);
+        self.wrong_kind(&Json::Negative(value));
         Ok(())
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        self.wrong_kind(&JsonVisitor.visit_f64(value)?);
+        self.wrong_kind(&Json::Float(value));
         Ok(())
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
-        self.wrong_kind(&JsonVisitor.visit_str(value)?);
+        self.wrong_kind(&Json::String(value.to_owned()));
         Ok(())
     }
 }
@@ -258,7 +258,8 @@ fn describe(error: &serde_json::Error) -> (String, String) {
     let place = format!("line {} column {}", error.line(), error.column());
     let text = error.to_string();
     let message = text.strip_suffix(&format!(" at {place}")).unwrap_or(&text);
-    (place, format!("is not JSON: {message}"))
+    let what = if error.is_data() { "is refused" } else { "is not JSON" };
+    (place, format!("{what}: {message}"))
 }
 
 #[cfg(test)]

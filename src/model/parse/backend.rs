@@ -15,7 +15,7 @@ pub(super) const MAX_ACTIVE: usize = 256;
 const MAX_WEIGHT: u16 = 256;
 const FIELDS: [&str; 4] = ["address", "port", "weight", "state"];
 
-/// Reads the list, in its order; every endpoint that could be read goes to `claim` with its index, also when something
+/// Reads the list and sorts it; every endpoint that could be read goes to `claim` with its index, also when something
 /// else is wrong.
 pub(super) fn read(
     json: &Json,
@@ -48,6 +48,7 @@ pub(super) fn read(
         );
         return None;
     }
+    backends.sort_unstable();
     is_good.then_some(backends)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::fields::Fields;
 use super::{access, backend, value};
-use crate::model::claims::Claims;
+use crate::model::claims::Claim;
 use crate::model::json::Json;
 use crate::model::limit::MAX_PPS;
 use crate::model::problem::{Place, Problems};
@@ -44,15 +44,14 @@ const FIELDS: [&str; 14] = [
 ];
 
 /// Reads one service; what it could read of it takes part in the checks across services even when the rest is wrong.
-pub(super) fn read(json: &Json, place: &Place<'_>, claims: &mut Claims, problems: &mut Problems) -> Option<Service> {
-    let index = claims.open();
+pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, problems: &mut Problems) -> Option<Service> {
     let fields = Fields::of(json, place, &FIELDS, problems)?;
     let name = fields.required("name", problems, name);
     let port = fields.required("port", problems, value::positive(u16::MAX));
     let listen = fields.or("addresses", Listen::Everywhere, problems, access::listen);
     let backends = fields.required("backends", problems, |json, place, problems| {
         backend::read(json, place, problems, |position, endpoint| {
-            claims.endpoint(endpoint, index, position);
+            claim.endpoint(position, endpoint);
         })
     });
     let balance = fields.or("balance", Balance::Random, problems, value::word);
@@ -75,14 +74,12 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claims: &mut Claims, problems
     let health = fields.or("health", Health::default(), problems, health);
     let labels = fields.or("labels", BTreeMap::new(), problems, labels);
 
-    claims.service(index, name.as_deref(), port.zip(listen.as_ref()), balance);
-    let mut backends = backends?;
-    backends.sort_unstable();
+    claim_public(claim, name.as_deref(), port.zip(listen.as_ref()), balance);
     Some(Service {
         name: name?,
         port: port?,
         listen: listen?,
-        backends,
+        backends: backends?,
         balance: balance?,
         limit: limit?,
         on_retire: on_retire?,
@@ -96,6 +93,23 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claims: &mut Claims, problems
         health: health?,
         labels: labels?,
     })
+}
+
+fn claim_public(
+    claim: &mut Claim<'_>,
+    name: Option<&str>,
+    port: Option<(NonZeroU16, &Listen)>,
+    balance: Option<Balance>,
+) {
+    if let Some(name) = name {
+        claim.name(name);
+    }
+    if let Some((port, listen)) = port {
+        claim.port(port, listen);
+    }
+    if let Some(balance) = balance {
+        claim.balance(balance);
+    }
 }
 
 fn name(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Box<str>> {

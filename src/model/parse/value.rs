@@ -89,7 +89,7 @@ pub(super) fn duration(
                     format_args!("must be a duration from {least} to {most}, not {json}"),
                 );
             }
-            Err(error) => problems.add(place, format_args!("{json} {error}")),
+            Err(error) => problems.add(place, format_args!("{error}, not {json}")),
         }
         None
     }
