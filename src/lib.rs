@@ -6,8 +6,11 @@
 
 pub mod config;
 pub mod kernel;
+pub mod lock;
 pub mod model;
 pub mod plan;
+pub mod reconcile;
+pub mod record;
 pub mod render;
 pub mod ruleset;
 pub mod summary;

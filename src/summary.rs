@@ -152,6 +152,15 @@ impl ServiceSummary {
         self.active.keys().chain(&self.draining).copied()
     }
 
+    fn is_same_elsewhere(&self, other: &Self) -> bool {
+        let families = |service: &Self| service.addresses.iter().map(|address| address.is_ipv4()).collect::<BTreeSet<_>>();
+        self.port == other.port
+            && self.name == other.name
+            && families(self) == families(other)
+            && self.active == other.active
+            && self.settings == other.settings
+    }
+
     fn listens(&self, public: SocketAddr) -> bool {
         self.port == public.port() && (self.addresses.is_empty() || self.addresses.contains(&public.ip()))
     }
@@ -211,6 +220,34 @@ impl Summary {
         self.services[from..].iter().take_while(|service| service.port == public.port()).find(|s| s.listens(public))
     }
 
+    /// Takes over names, and draining backends that the kernel still has, from what was known last.
+    pub fn learn_from(&mut self, last: &Self, ruleset: &Ruleset) {
+        let has = |backend: SocketAddr| {
+            let Some(port) = std::num::NonZeroU16::new(backend.port()) else { return false };
+            let family = Family::of(backend.ip());
+            let (bytes, len) = crate::ruleset::rows::endpoint_bytes(Endpoint { address: backend.ip(), port });
+            [SetName::Limited(family), SetName::Unlimited(family)]
+                .iter()
+                .any(|set| ruleset.rows(*set).is_some_and(|rows| rows.contains(&bytes[..len])))
+        };
+        let active: BTreeSet<SocketAddr> = self.services.iter().flat_map(|s| s.active.keys().copied()).collect();
+        for service in &mut self.services {
+            let Ok(at) = last.services.binary_search_by(|known| known.door().cmp(&service.door())) else { continue };
+            let known = &last.services[at];
+            service.name.clone_from(&known.name);
+            let draining = known.backends().filter(|backend| !active.contains(backend) && has(*backend));
+            service.draining.extend(draining);
+            if service.active.keys().eq(known.active.keys()) {
+                service.active.clone_from(&known.active);
+            }
+            if service.active.is_empty() {
+                service.settings.balance = known.settings.balance;
+                service.settings.limit = known.settings.limit;
+                service.settings.preserve = known.settings.preserve;
+            }
+        }
+    }
+
     /// What can be known of the services from the kernel alone: no names, and no draining backends, since nothing there
     /// ties them to a service.
     pub fn of_kernel(ruleset: &Ruleset) -> Self {
@@ -232,7 +269,15 @@ impl Summary {
                 read_backend(ruleset, backend, &mut service.settings);
             }
         }
-        Self { services: services.into_values().collect() }
+        let mut merged: Vec<ServiceSummary> = Vec::new();
+        for service in services.into_values() {
+            // One service on several addresses has the same backends and settings at each.
+            match merged.last_mut() {
+                Some(last) if last.is_same_elsewhere(&service) => last.addresses.extend(service.addresses),
+                _ => merged.push(service),
+            }
+        }
+        Self { services: merged }
     }
 }
 

@@ -113,6 +113,10 @@ impl Kernel for Linux {
         Err(NetlinkError::Unsettled(READS).into())
     }
 
+    fn comment(&mut self) -> Result<Option<String>, KernelError> {
+        Ok(restarting(|| table::table(&mut self.nft))?.and_then(|table| table.comment))
+    }
+
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
         let mut transaction = Transaction::begin(Some(commit.generation), self.nft.next_seq());
         match commit.build {

@@ -108,6 +108,8 @@ pub trait Kernel {
     fn identity(&mut self) -> Result<Identity, KernelError>;
     /// Reads the table. Slow for a large one: the kernel walks a set from its beginning for every 32 KiB that it lists.
     fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError>;
+    /// The table's comment, which tells its skeleton and flow mark, if there is a table.
+    fn comment(&mut self) -> Result<Option<String>, KernelError>;
     /// Carries out a transaction, whole or not at all, and gives the generation after it.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError>;
     /// Removes the table; whether it was there.

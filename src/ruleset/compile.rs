@@ -31,15 +31,13 @@ pub fn compile(state: &State, links: &BTreeSet<String>) -> Ruleset {
     builder.finish()
 }
 
-/// The limits of an element. The kernel's byte bucket holds one second's rate and the burst (`nft_limit_init` in
-/// net/netfilter/nft_limit.c), so the burst asked for is one second's rate smaller; its attribute has 32 bits.
+/// The limits of an element.
 pub fn limits(limit: &Limit) -> Limits {
-    let extra = u64::from(limit.burst.saturating_sub(limit.pps)) * u64::from(limit.mtu);
     Limits {
         packet_rate: limit.pps.into(),
         packet_burst: limit.burst,
-        byte_rate: u64::from(limit.pps) * u64::from(limit.mtu),
-        byte_burst: u32::try_from(extra.max(1)).unwrap_or(u32::MAX),
+        byte_rate: limit.bytes_per_second(),
+        byte_burst: limit.byte_burst(),
     }
 }
 

@@ -220,6 +220,41 @@ impl SetName {
         )
     }
 
+    /// Where the keys of a counter set belong: an element whose key is in none of them is of the past.
+    pub fn owners(self) -> Vec<Self> {
+        match self {
+            Self::Refused(scope) | Self::NoBackend(scope) | Self::Stale(scope) | Self::Invalid(scope) => {
+                vec![Self::Services(scope)]
+            }
+            Self::OverTo(family) | Self::OverFrom(family) | Self::InvalidFrom(family) | Self::StaleFrom(family) => {
+                vec![Self::Limited(family), Self::Unlimited(family)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// How its elements name a service, if they do.
+    pub fn scope(self) -> Option<Scope> {
+        match self {
+            Self::Services(scope)
+            | Self::Restricted(scope)
+            | Self::AllowOnly(scope)
+            | Self::RetireReset(scope)
+            | Self::EmptyReset(scope)
+            | Self::Refused(scope)
+            | Self::NoBackend(scope)
+            | Self::Stale(scope)
+            | Self::Invalid(scope) => Some(scope),
+            Self::Allowed(reach)
+            | Self::Denied(reach)
+            | Self::Width(reach, _)
+            | Self::Hashed(reach)
+            | Self::Turn(reach)
+            | Self::Slots(reach) => Some(reach.scope()),
+            _ => None,
+        }
+    }
+
     /// The set of that name, if tcpgw has one.
     pub fn parse(name: &str) -> Option<Self> {
         if let Some(rest) = name.strip_prefix("width_") {

@@ -1,0 +1,101 @@
+//! One writer per network namespace: a lock file in the run directory.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The right to write. It ends with the value, or with the process, however it dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+/// Why the right was not had.
+#[derive(Debug, Error)]
+pub enum LockError {
+    /// Another process writes, and did not end in time.
+    #[error("another tcpgw is at work here: {holder}; waited {waited:?} (--lock-timeout)")]
+    Held {
+        /// Its process number and command.
+        holder: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The lock file could not be opened.
+    #[error("failed to lock {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the lock of that network namespace, waiting for it up to `timeout`.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(directory: &Path, namespace: u64, timeout: Duration) -> Result<Self, LockError> {
+        let path = directory.join(format!("netns-{namespace}.lock"));
+        let fail = |source| LockError::File { path: path.clone(), source };
+        fs::create_dir_all(directory).map_err(fail)?;
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = open().map_err(fail)?;
+        let begin = Instant::now();
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut locked) => {
+                    sign(&mut locked).map_err(fail)?;
+                    return Ok(Self { _file: locked });
+                }
+                Err((back, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) if begin.elapsed() < timeout => {
+                    file = back;
+                    std::thread::sleep(PAUSE.min(timeout));
+                }
+                Err((mut back, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) => {
+                    return Err(LockError::Held { holder: holder(&mut back), waited: timeout });
+                }
+                Err((_, errno)) => return Err(fail(errno.into())),
+            }
+        }
+    }
+}
+
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    write!(file, "{}", std::process::id())
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let _ = file.rewind().and_then(|()| file.take(32).read_to_string(&mut text));
+    let Ok(pid) = text.trim().parse::<u32>() else { return "an unknown process".into() };
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = command.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
+    let command = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
+    if command.is_empty() { format!("process {pid}") } else { format!("process {pid} ({command})") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holds_it_and_the_next_is_told_who() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Lock::take(directory.path(), 1, Duration::ZERO).unwrap();
+        let error = Lock::take(directory.path(), 1, Duration::from_millis(1)).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        Lock::take(directory.path(), 2, Duration::ZERO).expect("another namespace has another lock");
+        drop(first);
+        Lock::take(directory.path(), 1, Duration::ZERO).expect("it ends with its value");
+    }
+}

@@ -1,0 +1,222 @@
+//! What tcpgw put into the kernel last, kept in the run directory. Reading the table back takes longer than writing it,
+//! so the next run trusts this record while nobody else has committed.
+//!
+//! A record that is missing, torn or outdated costs time and nothing else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::kernel::Identity;
+use crate::ruleset::Ruleset;
+use crate::ruleset::name::{Reach, SetName, TurnChain};
+use crate::ruleset::rows::Rows;
+use crate::ruleset::spec::SetSpec;
+use crate::summary::Summary;
+
+const MAGIC: &[u8; 8] = b"tcpgw-r1";
+
+/// What was put into the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// What is known of it besides its elements.
+    pub head: Head,
+    /// The elements.
+    pub ruleset: Ruleset,
+}
+
+/// The part of a record that is text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The version of the program, since its rules go with it.
+    pub program: String,
+    /// The kernel's name for this boot.
+    pub boot: String,
+    /// The cookie of the network namespace.
+    pub namespace: u64,
+    /// The generation after the last transaction.
+    pub generation: u32,
+    /// The table's number.
+    pub table: u64,
+    /// The flow mark, as text.
+    pub mark: String,
+    /// Whether the flows were swept after it.
+    pub swept: bool,
+    /// The services.
+    pub summary: Summary,
+}
+
+impl Head {
+    /// Whether the kernel is as it was left.
+    pub fn holds(&self, identity: Identity) -> bool {
+        self.generation == identity.generation && Some(self.table) == identity.table
+    }
+}
+
+/// Where the record of a network namespace is.
+#[derive(Debug, Clone)]
+pub struct Store {
+    path: PathBuf,
+}
+
+impl Store {
+    /// In that directory, of that network namespace.
+    pub fn new(directory: &Path, namespace: u64) -> Self {
+        Self { path: directory.join(format!("netns-{namespace}.state")) }
+    }
+
+    /// The last record, if there is one that can be trusted to be what was written.
+    pub fn load(&self) -> Option<Record> {
+        let bytes = fs::read(&self.path).ok()?;
+        let record = decode(&bytes);
+        if record.is_none() {
+            tracing::debug!(path = %self.path.display(), "the record cannot be read, the kernel will be");
+        }
+        record
+    }
+
+    /// Writes one, whole or not at all.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+        let temporary = self.path.with_extension("new");
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(&encode(head, ruleset)?)?;
+        // No fsync: a record that a crash of the machine tears is of another boot anyway.
+        fs::rename(&temporary, &self.path)
+    }
+
+    /// Forgets it.
+    ///
+    /// # Errors
+    /// Those of the file system, but not that there is none.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The kernel's name for this boot (`/proc/sys/kernel/random/boot_id`).
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
+
+fn encode(head: &Head, ruleset: &Ruleset) -> io::Result<Vec<u8>> {
+    let mut bytes = MAGIC.to_vec();
+    put(&mut bytes, &serde_json::to_vec(head).map_err(io::Error::other)?);
+    for (name, rows) in ruleset.sets() {
+        put(&mut bytes, name.to_string().as_bytes());
+        put(&mut bytes, rows.packed());
+    }
+    put(&mut bytes, b"");
+    for ((reach, key), chain) in ruleset.turns() {
+        put(&mut bytes, reach.to_string().as_bytes());
+        put(&mut bytes, key);
+        put(&mut bytes, chain.to_string().as_bytes());
+    }
+    put(&mut bytes, b"");
+    let digest = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&digest);
+    Ok(bytes)
+}
+
+fn put(bytes: &mut Vec<u8>, part: &[u8]) {
+    bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(part);
+}
+
+fn decode(bytes: &[u8]) -> Option<Record> {
+    let (content, digest) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+    if Sha256::digest(content).as_slice() != digest {
+        return None;
+    }
+    let mut rest = content.strip_prefix(MAGIC)?;
+    let head: Head = serde_json::from_slice(take(&mut rest)?).ok()?;
+    let mut sets = BTreeMap::new();
+    loop {
+        let name = take(&mut rest)?;
+        if name.is_empty() {
+            break;
+        }
+        let name = SetName::parse(std::str::from_utf8(name).ok()?)?;
+        sets.insert(name, Rows::from_packed(&SetSpec::of(name), take(&mut rest)?.to_vec())?);
+    }
+    let mut turns = BTreeMap::new();
+    loop {
+        let reach = take(&mut rest)?;
+        if reach.is_empty() {
+            break;
+        }
+        let reach = Reach::ALL.into_iter().find(|known| known.to_string().as_bytes() == reach)?;
+        let key = take(&mut rest)?.into();
+        turns.insert((reach, key), TurnChain::parse(std::str::from_utf8(take(&mut rest)?).ok()?)?);
+    }
+    rest.is_empty().then(|| Record { head, ruleset: Ruleset::new(sets, turns) })
+}
+
+fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (part, after) = after.split_at_checked(length)?;
+    *rest = after;
+    Some(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::compile::compile;
+
+    fn head() -> Head {
+        Head {
+            program: "1".into(),
+            boot: boot_id(),
+            namespace: 7,
+            generation: 3,
+            table: 9,
+            mark: String::new(),
+            swept: true,
+            summary: Summary::default(),
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let text = br#"{"version":1,"services":[
+            {"name":"a","port":2000,"balance":"round-robin","backends":["10.0.0.1:1","[fd00::1]:1"],"limit":{"pps":5}},
+            {"name":"b","port":2001,"backends":["10.0.0.2:1"],"deny":["192.0.2.0/24"]}]}"#;
+        let state = crate::model::parse(text).unwrap();
+        let record = Record {
+            head: Head { summary: Summary::from(&state), ..head() },
+            ruleset: compile(&state, &["eth0".to_owned()].into()),
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path(), 7);
+        assert_eq!(store.load(), None);
+        store.save(&record.head, &record.ruleset).unwrap();
+        assert_eq!(store.load(), Some(record));
+        store.remove().unwrap();
+        assert_eq!(store.load(), None);
+    }
+
+    #[test]
+    fn a_torn_record_is_none() {
+        let bytes = encode(&head(), &Ruleset::default()).unwrap();
+        assert!(decode(&bytes).is_some());
+        for length in 0..bytes.len() {
+            assert!(decode(&bytes[..length]).is_none());
+        }
+        for at in 0..bytes.len() {
+            let mut torn = bytes.clone();
+            torn[at] ^= 1;
+            assert!(decode(&torn).is_none());
+        }
+    }
+}
