@@ -55,6 +55,9 @@ pub enum NetlinkError {
     /// An attribute did not fit.
     #[error(transparent)]
     Encode(#[from] TooLong),
+    /// No thread to read or write beside this one.
+    #[error("failed to start a thread: {0}")]
+    Thread(#[source] io::Error),
     /// The request did not leave.
     #[error("failed to send a request of {bytes} bytes to {what}: {source}{hint}", hint = hint(.source))]
     Send {
