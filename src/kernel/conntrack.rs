@@ -19,7 +19,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     panic::resume_unwind,
-    sync::mpsc::{self},
+    sync::mpsc,
     thread,
 };
 

@@ -10,6 +10,7 @@ use crate::kernel::{
     tlv::{Nack, Writer},
 };
 
+const WHAT: &str = "delete flows";
 /// Most flows that are deleted by one `sendmsg`.
 const CHUNK: usize = 1024;
 /// What the kernel accounts for one refusal that waits to be read, in bytes, generously.
@@ -61,7 +62,7 @@ impl Deletion {
 pub struct Failure {
     /// Which.
     pub key: FlowKey,
-    /// Why: `EBUSY` when it is offloaded to a flow table, `EPERM` without `CAP_NET_ADMIN`.
+    /// Why: `EBUSY` when it is offloaded to a flow table.
     pub errno: i32,
 }
 
@@ -105,10 +106,13 @@ impl Deletes {
         let Some(&last) = numbers.last() else {
             return Ok(());
         };
-        netlink.send("delete flows", &[IoSlice::new(writer.bytes()?)])?;
+        netlink.send(WHAT, &[IoSlice::new(writer.bytes()?)])?;
         outcome.deleted += u64::try_from(keys.len()).unwrap_or(u64::MAX);
         let first = numbers.first().copied().unwrap_or(last);
         netlink.acks(last, |nack| {
+            if nack.seq == first && nack.error() == Errno::EPERM {
+                return Err(NetlinkError::Refused { what: WHAT, nack });
+            }
             // Numbers follow each other, but for a wrap that skips 0.
             let near = usize::try_from(nack.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
             let index = [near, near.wrapping_sub(1)]
@@ -117,6 +121,7 @@ impl Deletes {
             if let Some(key) = index.and_then(|index| keys.get(index)) {
                 outcome.refused(key, &nack);
             }
+            Ok(())
         })
     }
 }
