@@ -9,32 +9,35 @@
 //!
 //! Source: `net/netfilter/nf_conntrack_netlink.c`.
 
+mod delete;
 mod flow;
 mod wire;
 
 use std::{
     collections::BTreeSet,
-    io::IoSlice,
+    mem,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
+    panic::resume_unwind,
+    sync::mpsc,
+    thread,
 };
 
 use nix::errno::Errno;
 
+use self::delete::Deletes;
+pub use self::delete::{Deletion, Failure};
 pub use self::flow::{Counters, Flow, FlowKey, Status, TcpState, Traffic};
 use super::{
     socket::{Netlink, NetlinkError},
-    tlv::{Nack, Writer},
+    tlv::Writer,
 };
 
-/// Most flows that are deleted by one `sendmsg`.
-const CHUNK: usize = 1024;
-/// What the kernel accounts for one refusal that waits to be read, in bytes, generously.
-const REFUSAL: usize = 2048;
-/// Failures of which the details are kept.
-const EXAMPLES: usize = 16;
-/// Above this many pairs one pass over all our flows is cheaper than one filtered pass for each.
-const FILTERED_PAIRS: usize = 4;
+/// Chunks that may wait for being deleted.
+const QUEUE: usize = 4;
+/// Above this many pairs one pass over all our flows is cheaper than one filtered pass for each: of a million flows, all
+/// ours, one takes 1.4 s and the other 0.42 s.
+const FILTERED_PAIRS: usize = 3;
 
 /// Which flows are ours: those whose mark, under the mask, has the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,45 +113,6 @@ impl Pair {
     }
 }
 
-/// What deleting came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Deletion {
-    /// Flows that were deleted.
-    pub deleted: u64,
-    /// Flows that were gone already.
-    pub gone: u64,
-    /// Flows that are still there.
-    pub failed: u64,
-    /// The first few of those.
-    pub failures: Vec<Failure>,
-}
-
-impl Deletion {
-    fn refused(&mut self, key: &FlowKey, nack: &Nack) {
-        self.deleted = self.deleted.saturating_sub(1);
-        if nack.error() == Errno::ENOENT {
-            self.gone += 1;
-            return;
-        }
-        self.failed += 1;
-        if self.failures.len() < EXAMPLES {
-            self.failures.push(Failure {
-                key: *key,
-                errno: nack.errno,
-            });
-        }
-    }
-}
-
-/// A flow that could not be deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// Which.
-    pub key: FlowKey,
-    /// Why: `EBUSY` when it is offloaded to a flow table, `EPERM` without `CAP_NET_ADMIN`.
-    pub errno: i32,
-}
-
 /// Access to conntrack, of the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Conntrack {
@@ -173,10 +137,7 @@ impl Conntrack {
     /// # Errors
     /// As [`Conntrack::open`].
     pub fn with(filter: PairFilter) -> Result<Self, NetlinkError> {
-        let deletes = Deletes {
-            netlink: Netlink::netfilter()?,
-            writer: Writer::new(),
-        };
+        let deletes = Deletes::open()?;
         Ok(Self {
             lists: Netlink::netfilter()?,
             deletes,
@@ -217,7 +178,14 @@ impl Conntrack {
     /// # Errors
     /// As [`Conntrack::for_each`] and [`Conntrack::delete`].
     pub fn sweep(&mut self, mark: MarkFilter, judge: impl FnMut(&Flow) -> bool) -> Result<Deletion, NetlinkError> {
-        self.sweep_listed(mark, None, judge)
+        let Self { lists, deletes, .. } = self;
+        let mut outcome = Deletion::default();
+        // On this thread: a flow that was just listed is in its cache, and deleting a million by another one takes 4.0 s
+        // instead of 2.5 s.
+        list_chunks(lists, mark, None, deletes.chunk(), judge, |chunk| {
+            deletes.send(chunk, &mut outcome)
+        })?;
+        Ok(outcome)
     }
 
     /// Deletes all our flows of these pairs.
@@ -282,44 +250,39 @@ impl Conntrack {
                 .public
                 .is_none_or(|public| public.is_ipv4() == pair.backend.is_ipv4())
             {
-                outcome.add(self.sweep_listed(mark, Some(pair), |flow| pair.matches(flow))?);
+                outcome.add(self.flush_pair(mark, pair)?);
             }
         }
         Ok(())
     }
 
-    fn sweep_listed(
-        &mut self,
-        mark: MarkFilter,
-        pair: Option<&Pair>,
-        mut judge: impl FnMut(&Flow) -> bool,
-    ) -> Result<Deletion, NetlinkError> {
+    /// The kernel walks the whole table for the few flows of a pair; a second thread deletes them meanwhile (0.46 s
+    /// instead of 0.53 s for 50,000 of 1,000,000).
+    fn flush_pair(&mut self, mark: MarkFilter, pair: &Pair) -> Result<Deletion, NetlinkError> {
         let Self { lists, deletes, .. } = self;
-        let mut outcome = Deletion::default();
         let most = deletes.chunk();
-        let mut stale = Vec::with_capacity(most);
-        list(lists, mark, pair, |flow| {
-            if judge(flow) {
-                stale.push(flow.key());
-            }
-            if stale.len() >= most {
-                deletes.send(&stale, &mut outcome)?;
-                stale.clear();
-            }
-            Ok(())
-        })?;
-        deletes.send(&stale, &mut outcome)?;
-        Ok(outcome)
-    }
-}
-
-impl Deletion {
-    fn add(&mut self, other: Self) {
-        self.deleted += other.deleted;
-        self.gone += other.gone;
-        self.failed += other.failed;
-        self.failures.extend(other.failures);
-        self.failures.truncate(EXAMPLES);
+        thread::scope(|scope| {
+            let (sender, receiver) = mpsc::sync_channel(QUEUE);
+            let work = || deletes.send_all(receiver);
+            let worker = thread::Builder::new()
+                .spawn_scoped(scope, work)
+                .map_err(NetlinkError::Thread)?;
+            let listed = list_chunks(
+                lists,
+                mark,
+                Some(pair),
+                most,
+                |flow| pair.matches(flow),
+                |chunk| {
+                    // It fails when the worker did; that error is told below.
+                    let _ = sender.send(mem::take(chunk));
+                    Ok(())
+                },
+            );
+            drop(sender);
+            let outcome = worker.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            listed.map(|()| outcome)
+        })
     }
 }
 
@@ -339,45 +302,27 @@ fn list(
     })
 }
 
-/// Sends deletes and reads what was refused.
-#[derive(Debug)]
-struct Deletes {
-    netlink: Netlink,
-    writer: Writer,
-}
-
-impl Deletes {
-    /// So many that the refusal of all of them fits the socket's buffer.
-    fn chunk(&self) -> usize {
-        (self.netlink.receive_buffer() / REFUSAL).clamp(1, CHUNK)
-    }
-
-    fn send(&mut self, keys: &[FlowKey], outcome: &mut Deletion) -> Result<(), NetlinkError> {
-        let Self { netlink, writer } = self;
-        writer.clear();
-        let mut numbers = Vec::with_capacity(keys.len());
-        for (index, key) in keys.iter().enumerate() {
-            let seq = netlink.next_seq();
-            wire::delete(writer, seq, index + 1 == keys.len(), key);
-            numbers.push(seq);
+/// Hands the keys of the flows that `judge` names to `take`, at most `most` at once.
+fn list_chunks(
+    netlink: &mut Netlink,
+    mark: MarkFilter,
+    pair: Option<&Pair>,
+    most: usize,
+    mut judge: impl FnMut(&Flow) -> bool,
+    mut take: impl FnMut(&mut Vec<FlowKey>) -> Result<(), NetlinkError>,
+) -> Result<(), NetlinkError> {
+    let mut chunk = Vec::with_capacity(most);
+    list(netlink, mark, pair, |flow| {
+        if judge(flow) {
+            chunk.push(flow.key());
         }
-        let Some(&last) = numbers.last() else {
-            return Ok(());
-        };
-        netlink.send("delete flows", &[IoSlice::new(writer.bytes()?)])?;
-        outcome.deleted += u64::try_from(keys.len()).unwrap_or(u64::MAX);
-        let first = numbers.first().copied().unwrap_or(last);
-        netlink.acks(last, |nack| {
-            // Numbers follow each other, but for a wrap that skips 0.
-            let near = usize::try_from(nack.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
-            let index = [near, near.wrapping_sub(1)]
-                .into_iter()
-                .find(|index| numbers.get(*index) == Some(&nack.seq));
-            if let Some(key) = index.and_then(|index| keys.get(index)) {
-                outcome.refused(key, &nack);
-            }
-        })
-    }
+        if chunk.len() >= most {
+            take(&mut chunk)?;
+            chunk.clear();
+        }
+        Ok(())
+    })?;
+    take(&mut chunk)
 }
 
 #[cfg(test)]
@@ -391,38 +336,5 @@ mod tests {
         assert_eq!(MarkFilter::new(3, 1), None);
         let mark = MarkFilter::new(0x80_0000, 0x80_0000).unwrap();
         assert!(mark.matches(0x80_0001) && !mark.matches(1) && !mark.matches(0));
-    }
-
-    #[test]
-    fn refusals_are_counted_and_a_few_are_kept() {
-        let address = "192.0.2.1:1".parse().unwrap();
-        let key = FlowKey {
-            client: address,
-            public: address,
-            zone: 0,
-            id: 1,
-        };
-        let nack = |errno| Nack {
-            errno,
-            seq: 1,
-            message: None,
-            offset: None,
-        };
-        let mut outcome = Deletion {
-            deleted: 100,
-            ..Deletion::default()
-        };
-        outcome.refused(&key, &nack(libc::ENOENT));
-        for _ in 0..20 {
-            outcome.refused(&key, &nack(libc::EBUSY));
-        }
-        assert_eq!((outcome.deleted, outcome.gone, outcome.failed), (79, 1, 20));
-        assert_eq!(outcome.failures.len(), EXAMPLES);
-        let other = outcome.clone();
-        outcome.add(other);
-        assert_eq!(
-            (outcome.deleted, outcome.failed, outcome.failures.len()),
-            (158, 40, EXAMPLES)
-        );
     }
 }

@@ -344,5 +344,27 @@ mod tests {
             let _ = decode(&Message { kind, flags: 0, seq: 0, pid: 0, payload: &payload });
             let _ = decode_link(&payload);
         }
+
+        #[test]
+        fn decoding_odd_attributes_is_total(
+            kind in prop::sample::select(vec![16u16, 20, 24]),
+            header in prop::array::uniform16(any::<u8>()),
+            attrs in prop::collection::vec((0u16..70, prop::collection::vec(any::<u8>(), 0..48)), 0..6),
+        ) {
+            let mut writer = Writer::new();
+            let length = match kind {
+                16 => 16,
+                20 => 8,
+                _ => 12,
+            };
+            writer.raw(&header[..length]);
+            for (kind, value) in &attrs {
+                writer.attr(*kind, value);
+                writer.nest(*kind, |w| w.attr(1, value));
+            }
+            let payload = writer.finish().unwrap();
+            let _ = decode(&Message { kind, flags: 0, seq: 0, pid: 0, payload: &payload });
+            let _ = decode_link(&payload);
+        }
     }
 }

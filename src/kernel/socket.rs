@@ -55,6 +55,9 @@ pub enum NetlinkError {
     /// An attribute did not fit.
     #[error(transparent)]
     Encode(#[from] TooLong),
+    /// No thread to read or write beside this one.
+    #[error("failed to start a thread: {0}")]
+    Thread(#[source] io::Error),
     /// The request did not leave.
     #[error("failed to send a request of {bytes} bytes to {what}: {source}{hint}", hint = hint(.source))]
     Send {
@@ -258,18 +261,24 @@ impl Netlink {
 
     /// Reads refusals until the message `last`, which must ask for an ACK, is answered.
     ///
-    /// `refused` gets every NACK, that of `last` and those of forgotten requests included.
+    /// `refused` gets every NACK, that of `last` and those of forgotten requests included. Without `CAP_NET_ADMIN`
+    /// netfilter refuses all that was sent together by one NACK, of the first message: there an error of `refused` ends
+    /// the waiting.
     ///
     /// # Errors
-    /// Those of [`Netlink::recv`]: what was sent may have been carried out.
-    pub fn acks(&mut self, last: u32, mut refused: impl FnMut(Nack)) -> Result<(), NetlinkError> {
+    /// Those of [`Netlink::recv`]: what was sent may have been carried out; the first one of `refused`.
+    pub fn acks(
+        &mut self,
+        last: u32,
+        mut refused: impl FnMut(Nack) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
         loop {
             for message in self.recv()? {
                 let message = message?;
                 match message.reply()? {
                     Reply::Ack if message.seq == last => return Ok(()),
                     Reply::Nack(nack) => {
-                        refused(nack);
+                        refused(nack)?;
                         if message.seq == last {
                             return Ok(());
                         }

@@ -70,6 +70,7 @@ pub(crate) fn inject(flows: impl IntoIterator<Item = Injected>) {
         netlink
             .acks(last, |nack: Nack| {
                 assert_eq!(nack.seq, last, "a flow was refused: {nack}");
+                Ok(())
             })
             .unwrap();
     }

@@ -158,6 +158,12 @@ pub struct FlowKey {
     pub(super) id: u32,
 }
 
+impl std::fmt::Display for FlowKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} to {}", self.client, self.public)
+    }
+}
+
 impl Flow {
     /// What names it.
     pub const fn key(&self) -> FlowKey {

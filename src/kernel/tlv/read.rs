@@ -1,0 +1,324 @@
+//! Reads messages and attributes where they lie.
+
+use std::mem;
+
+use nix::errno::Errno;
+
+use super::{ATTR_LEN, FAMILY_LEN, Family, HEADER_LEN, align};
+
+/// The bits of an attribute's type (`NLA_TYPE_MASK`).
+pub(super) const TYPE_MASK: u16 = 0x3fff;
+
+pub(super) const NLMSG_NOOP: u16 = 1;
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
+pub(super) const NLMSG_OVERRUN: u16 = 4;
+/// `NLM_F_CAPPED`: the kernel repeats only the header of the request.
+pub(super) const CAPPED: u16 = 0x100;
+/// `NLM_F_ACK_TLVS`: extended ACK attributes follow.
+pub(super) const ACK_TLVS: u16 = 0x200;
+pub(super) const NLMSGERR_ATTR_MSG: u16 = 1;
+pub(super) const NLMSGERR_ATTR_OFFS: u16 = 2;
+
+/// Bytes that are no netlink message or attribute, or one of another shape than asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to decode a netlink answer: {what}")]
+pub struct Malformed {
+    /// What was wrong, in words.
+    pub what: &'static str,
+}
+
+impl Malformed {
+    /// Bytes that are wrong in the way that `what` names.
+    pub const fn new(what: &'static str) -> Self {
+        Self { what }
+    }
+}
+
+/// One received message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// `nlmsg_type`.
+    pub kind: u16,
+    /// `NLM_F_*`.
+    pub flags: u16,
+    /// Of the request that it answers; 0 in notifications.
+    pub seq: u32,
+    /// The port id of the socket whose request it answers.
+    pub pid: u32,
+    /// What follows the header.
+    pub payload: &'a [u8],
+}
+
+/// What a message is in the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// A message of the subsystem.
+    Data(Message<'a>),
+    /// The request that asked for an ACK was carried out.
+    Ack,
+    /// The request was refused.
+    Nack(Nack),
+    /// A dump ended, with an error if it could not be completed.
+    Done(Option<Nack>),
+    /// Says nothing.
+    Noop,
+    /// Data was lost.
+    Overrun,
+}
+
+/// The kernel's refusal of one message, with what the extended ACK says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nack {
+    /// The errno, positive.
+    pub errno: i32,
+    /// Of the message that was refused.
+    pub seq: u32,
+    /// The kernel's words.
+    pub message: Option<String>,
+    /// Where in the refused message, its header included, the bad attribute begins.
+    pub offset: Option<u32>,
+}
+
+impl Nack {
+    /// The errno as a value to match on.
+    pub fn error(&self) -> Errno {
+        Errno::from_raw(self.errno)
+    }
+}
+
+impl std::fmt::Display for Nack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({:?})", self.error().desc(), self.error())?;
+        match &self.message {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<'a> Message<'a> {
+    /// Tells ACKs, refusals and ends of dumps from data.
+    ///
+    /// # Errors
+    /// [`Malformed`] when an answer is too short to be what it says.
+    pub fn reply(&self) -> Result<Reply<'a>, Malformed> {
+        Ok(match self.kind {
+            NLMSG_NOOP => Reply::Noop,
+            NLMSG_OVERRUN => Reply::Overrun,
+            NLMSG_ERROR => match self.errno()? {
+                0 => Reply::Ack,
+                errno => Reply::Nack(self.nack(errno, self.error_attrs())),
+            },
+            // Old kernels end a dump with no error code at all.
+            NLMSG_DONE if self.payload.len() < 4 => Reply::Done(None),
+            NLMSG_DONE => match self.errno()? {
+                0 => Reply::Done(None),
+                errno => Reply::Done(Some(self.nack(errno, self.payload.get(4..)))),
+            },
+            _ => Reply::Data(*self),
+        })
+    }
+
+    /// The `nfgenmsg` and the attributes after it.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the message is shorter than that.
+    pub fn family(&self) -> Result<(Family, Attrs<'a>), Malformed> {
+        match self.payload.split_first_chunk::<FAMILY_LEN>() {
+            Some((&[family, version, high, low], rest)) => Ok((
+                Family {
+                    family,
+                    version,
+                    res_id: u16::from_be_bytes([high, low]),
+                },
+                Attrs::new(rest),
+            )),
+            None => Err(Malformed::new("a netfilter message without its family")),
+        }
+    }
+
+    /// The errno of `NLMSG_ERROR` or `NLMSG_DONE`, positive.
+    fn errno(&self) -> Result<i32, Malformed> {
+        let (code, _) = self
+            .payload
+            .split_first_chunk()
+            .ok_or(Malformed::new("an answer without its error code"))?;
+        Ok(i32::from_ne_bytes(*code).checked_neg().unwrap_or(i32::MAX))
+    }
+
+    /// Where the extended ACK of an `NLMSG_ERROR` begins: after the code and the request, or its header if capped.
+    fn error_attrs(&self) -> Option<&'a [u8]> {
+        let request = self.payload.get(4..)?;
+        let length = match self.flags & CAPPED {
+            0 => align(usize::try_from(u32::from_ne_bytes(*request.first_chunk()?)).ok()?),
+            _ => HEADER_LEN,
+        };
+        request.get(length..)
+    }
+
+    fn nack(&self, errno: i32, attrs: Option<&'a [u8]>) -> Nack {
+        let mut nack = Nack {
+            errno,
+            seq: self.seq,
+            message: None,
+            offset: None,
+        };
+        if self.flags & ACK_TLVS == 0 {
+            return nack;
+        }
+        for attr in Attrs::new(attrs.unwrap_or_default()).map_while(Result::ok) {
+            match attr.kind {
+                NLMSGERR_ATTR_MSG => nack.message = attr.str().ok().map(str::to_owned),
+                NLMSGERR_ATTR_OFFS => nack.offset = attr.ne32().ok(),
+                _ => {}
+            }
+        }
+        nack
+    }
+}
+
+/// The messages in a received buffer. After the first error it ends.
+#[derive(Clone, Debug)]
+pub struct Messages<'a>(&'a [u8]);
+
+impl<'a> Messages<'a> {
+    /// Of all of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn take_one(bytes: &'a [u8]) -> Result<(Message<'a>, &'a [u8]), Malformed> {
+        let short = Malformed::new("a message that is shorter than its header");
+        let (header, _) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(short)?;
+        let &[l0, l1, l2, l3, t0, t1, f0, f1, s0, s1, s2, s3, p0, p1, p2, p3] = header;
+        let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).map_err(|_| short)?;
+        let payload = bytes
+            .get(HEADER_LEN..length)
+            .ok_or(Malformed::new("a message that ends behind the buffer"))?;
+        let message = Message {
+            kind: u16::from_ne_bytes([t0, t1]),
+            flags: u16::from_ne_bytes([f0, f1]),
+            seq: u32::from_ne_bytes([s0, s1, s2, s3]),
+            pid: u32::from_ne_bytes([p0, p1, p2, p3]),
+            payload,
+        };
+        Ok((message, bytes.get(align(length)..).unwrap_or_default()))
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = mem::take(&mut self.0);
+        if bytes.is_empty() {
+            return None;
+        }
+        Some(Self::take_one(bytes).map(|(message, rest)| {
+            self.0 = rest;
+            message
+        }))
+    }
+}
+
+/// The attributes in a payload. After the first error it ends.
+#[derive(Clone, Debug)]
+pub struct Attrs<'a>(&'a [u8]);
+
+impl<'a> Attrs<'a> {
+    /// Of all of `bytes`.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn take_one(bytes: &'a [u8]) -> Result<(Attr<'a>, &'a [u8]), Malformed> {
+        let (&[l0, l1, t0, t1], _) = bytes
+            .split_first_chunk::<ATTR_LEN>()
+            .ok_or(Malformed::new("an attribute that is shorter than its header"))?;
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let payload = bytes
+            .get(ATTR_LEN..length)
+            .ok_or(Malformed::new("an attribute that ends behind its message"))?;
+        let kind = u16::from_ne_bytes([t0, t1]) & TYPE_MASK;
+        Ok((Attr { kind, payload }, bytes.get(align(length)..).unwrap_or_default()))
+    }
+}
+
+impl<'a> Iterator for Attrs<'a> {
+    type Item = Result<Attr<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = mem::take(&mut self.0);
+        if bytes.is_empty() {
+            return None;
+        }
+        Some(Self::take_one(bytes).map(|(attr, rest)| {
+            self.0 = rest;
+            attr
+        }))
+    }
+}
+
+/// One attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr<'a> {
+    /// Its type, without the flags for nesting and byte order.
+    pub kind: u16,
+    /// Its value.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Attr<'a> {
+    /// One byte.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is not one byte long; likewise for the others.
+    pub fn u8(&self) -> Result<u8, Malformed> {
+        self.array().map(|[byte]| byte)
+    }
+
+    /// 16 bits in network byte order.
+    pub fn be16(&self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    /// 32 bits in network byte order.
+    pub fn be32(&self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    /// 64 bits in network byte order.
+    pub fn be64(&self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// 32 bits in this machine's byte order.
+    pub fn ne32(&self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    /// Text up to the first NUL.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is no UTF-8.
+    pub fn str(&self) -> Result<&'a str, Malformed> {
+        let text = self.payload.split(|byte| *byte == 0).next().unwrap_or_default();
+        str::from_utf8(text).map_err(|_| Malformed::new("text that is no UTF-8"))
+    }
+
+    /// The attributes in it.
+    pub const fn nested(&self) -> Attrs<'a> {
+        Attrs::new(self.payload)
+    }
+
+    /// Exactly `N` bytes.
+    ///
+    /// # Errors
+    /// [`Malformed`] when there are more or fewer.
+    pub fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
+        self.payload
+            .try_into()
+            .map_err(|_| Malformed::new("an attribute of another length than its type has"))
+    }
+}
