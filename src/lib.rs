@@ -4,6 +4,7 @@
 //! compared with what the kernel holds, and sent as one transaction; flows that no longer belong anywhere are then
 //! flushed from conntrack.
 
+pub mod cli;
 pub mod config;
 pub mod kernel;
 pub mod lock;

@@ -1,3 +1,5 @@
 //! The `tcpgw` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    tcpgw::cli::run()
+}

@@ -13,7 +13,7 @@ use crate::kernel::conntrack::{Flow, Pair};
 use crate::kernel::transaction::{Refused, Subject};
 use crate::kernel::{Build, Commit, Kernel, KernelError, Seen};
 use crate::model::State;
-use crate::model::mark::FlowMark;
+use crate::model::FlowMark;
 use crate::plan::{Step, plan};
 use crate::record::{Head, Record, Store, boot_id};
 use crate::ruleset::Ruleset;
@@ -110,6 +110,17 @@ pub struct Report {
     pub rebuilt: Option<String>,
     /// Time in the kernel: sending transactions.
     pub committing: Duration,
+}
+
+/// What a teardown removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Torn {
+    /// Whether there was a table.
+    pub table: bool,
+    /// Flows that were deleted.
+    pub flushed: u64,
+    /// Flows that could not be deleted.
+    pub failed: u64,
 }
 
 /// Why the kernel is not as desired.
@@ -213,7 +224,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn diff(&mut self, known: &Known, desired: &Desired) -> Result<Changes, ReconcileError> {
+    pub fn diff(&mut self, known: &Known, desired: &Desired) -> Result<(Changes, u64), ReconcileError> {
         let standings = Standings::new(&desired.summary);
         let mut flows = BTreeMap::new();
         self.kernel.flows(self.mark, &mut |flow| {
@@ -221,7 +232,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
                 *flows.entry((flow.public.port(), flow.backend)).or_default() += 1;
             }
         })?;
-        Ok(Changes::between(&known.summary, &desired.summary, &flows))
+        Ok((Changes::between(&known.summary, &desired.summary, &flows), flows.values().sum()))
     }
 
     /// Whether the kernel's rules differ from what is desired, flows aside.
@@ -355,6 +366,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         report: &mut Report,
     ) -> Result<(), ReconcileError> {
         let standings = Standings::new(summary);
+        let mut swept = false;
         for _ in 0..SWEEPS {
             let (mut flushed, mut forgotten) = (0, 0);
             let deletion = match &quick {
@@ -377,23 +389,20 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             report.flushed += flushed;
             report.forgotten += forgotten;
             report.failed = deletion.failed;
-            let quiet = deletion.deleted == 0 && deletion.gone == 0;
-            if quiet && (report.transactions == 0 || report.flushed + report.forgotten == 0) || deletion.failed > 0 {
+            if deletion.failed > 0 || deletion.deleted == 0 && deletion.gone == 0 && (swept || report.transactions == 0) {
                 return Ok(());
             }
-            if quiet {
-                return Ok(());
-            }
+            swept = true;
             std::thread::sleep(SWEEP_PAUSE);
         }
         Ok(())
     }
 
-    /// Removes everything: the table, then our flows. Gives whether there was a table, and how many flows.
+    /// Removes everything: the table, then our flows.
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn teardown(&mut self) -> Result<(bool, u64, u64), ReconcileError> {
+    pub fn teardown(&mut self) -> Result<Torn, ReconcileError> {
         let observed = self.kernel.identity()?.table.is_some();
         if observed && let Some(mark) = self.mark_in_kernel()? {
             self.mark = mark;
@@ -412,7 +421,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         if let Err(error) = self.store.remove() {
             tracing::warn!(%error, "failed to remove the record; the next run will find it outdated");
         }
-        Ok((removed, flushed, failed))
+        Ok(Torn { table: removed, flushed, failed })
     }
 
     fn mark_in_kernel(&mut self) -> Result<Option<FlowMark>, ReconcileError> {

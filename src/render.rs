@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::model::mark::FlowMark;
+use crate::model::FlowMark;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Family, Reach, SetName};
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};

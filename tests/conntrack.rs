@@ -5,7 +5,8 @@ mod injector;
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use injector::{Injected, in_namespace, inject};
-use tcpgw::kernel::conntrack::{Conntrack, Deletion, Flow, MarkFilter, Pair, PairFilter};
+use tcpgw::kernel::conntrack::{Conntrack, Deletion, Flow, Pair, PairFilter};
+use tcpgw::model::mark::FlowMark;
 
 const OURS: u32 = 0x80_0000;
 const FOREIGN: u32 = 0x40_0000;
@@ -305,8 +306,8 @@ fn count_all() -> u32 {
     u32::from_str_radix(entries, 16).unwrap()
 }
 
-fn ours() -> MarkFilter {
-    MarkFilter::new(OURS, OURS).unwrap()
+fn ours() -> FlowMark {
+    FlowMark::new(OURS, OURS).unwrap()
 }
 
 fn at(ip: &str, port: u16) -> SocketAddr {

@@ -2,12 +2,12 @@
 
 use nix::errno::Errno;
 
-use super::conntrack::{Conntrack, Deletion, Flow, MarkFilter, Pair};
+use super::conntrack::{Conntrack, Deletion, Flow, Pair};
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
 use super::transaction::{Sealed, Subject, Transaction};
 use super::{Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen, table};
-use crate::model::mark::FlowMark;
+use crate::model::FlowMark;
 use crate::ruleset::name::SetName;
 
 /// How often the table is read again because somebody wrote meanwhile.
@@ -89,10 +89,6 @@ fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
 
-fn filter(mark: FlowMark) -> MarkFilter {
-    MarkFilter::new(mark.value(), mark.mask()).expect("a flow mark is never zero")
-}
-
 impl Kernel for Linux {
     fn identity(&mut self) -> Result<Identity, KernelError> {
         // The generation first: what is committed after it makes the pair one that never was.
@@ -156,14 +152,14 @@ impl Kernel for Linux {
     }
 
     fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError> {
-        Ok(self.conntrack.for_each(filter(mark), each)?)
+        Ok(self.conntrack.for_each(mark, each)?)
     }
 
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError> {
-        Ok(self.conntrack.sweep(filter(mark), judge)?)
+        Ok(self.conntrack.sweep(mark, judge)?)
     }
 
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError> {
-        Ok(self.conntrack.flush_pairs(filter(mark), pairs)?)
+        Ok(self.conntrack.flush_pairs(mark, pairs)?)
     }
 }

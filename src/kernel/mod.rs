@@ -23,7 +23,7 @@ use thiserror::Error;
 use self::conntrack::{Deletion, Flow, Pair};
 use self::socket::NetlinkError;
 use self::transaction::{Refused, Subject};
-use crate::model::mark::FlowMark;
+use crate::model::FlowMark;
 use crate::plan::Step;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::SetName;

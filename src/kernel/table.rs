@@ -7,7 +7,7 @@ use super::skeleton::{self, TABLE};
 use super::socket::{Netlink, NetlinkError};
 use super::tlv::{Attr, Attrs, Family, Header, Malformed, Message, Messages, Writer};
 use super::{Counted, sets};
-use crate::model::mark::FlowMark;
+use crate::model::FlowMark;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
 use crate::ruleset::rows::{Limits, Rows};

@@ -6,7 +6,7 @@ use super::nft::{self, elem, expr, msg, rule, set, table};
 use super::sets;
 use super::skeleton::{self, TABLE};
 use super::tlv::{Attrs, Family, Header, Messages, Nack, TooLong, Writer};
-use crate::model::mark::FlowMark;
+use crate::model::FlowMark;
 use crate::plan::{Batch, Step};
 use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
 use crate::ruleset::skeleton::{self as rules, Chain};

@@ -36,6 +36,11 @@ impl FlowMark {
         }
     }
 
+    /// Whether a flow with this ct mark is ours.
+    pub fn matches(self, mark: u32) -> bool {
+        mark & self.mask == self.value
+    }
+
     /// What the masked bits are for our flows; never zero.
     pub fn value(self) -> u32 {
         self.value
@@ -87,6 +92,12 @@ fn parse_number(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_masked_bits_of_a_flow_tell() {
+        let mark = FlowMark::default();
+        assert!(mark.matches(0x80_0001) && !mark.matches(1) && !mark.matches(0));
+    }
 
     #[test]
     fn marks_are_read_and_shown() {

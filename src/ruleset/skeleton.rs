@@ -10,7 +10,7 @@ use super::name::{Family, Reach, Scope, SetName, TurnChain};
 use super::stmt::{
     CtState, Direction, Pick, Stmt, count_service, receiver, sender, service_in, visitor,
 };
-use crate::model::mark::FlowMark;
+use crate::model::FlowMark;
 
 /// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
 pub const VERSION: u32 = 1;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::name::{Family, Reach, Scope, SetName};
 use super::spec::{Field, listening_key, service_key};
-use crate::model::mark::FlowMark;
+use crate::model::FlowMark;
 
 /// `ct state` bits (include/uapi/linux/netfilter/nf_conntrack_common.h, `NF_CT_STATE_BIT`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

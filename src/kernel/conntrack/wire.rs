@@ -7,8 +7,9 @@ use std::{
     num::NonZeroU32,
 };
 
-use super::{FlowKey, MarkFilter, Pair};
+use super::{FlowKey, Pair};
 use crate::kernel::tlv::{Family, Header, Writer};
+use crate::model::FlowMark;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, with `IPCTNL_MSG_CT_*`.
 const GET: u16 = 0x101;
@@ -56,7 +57,7 @@ const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 
 /// Asks for all flows with the mark, of both families.
-pub(super) fn dump(writer: &mut Writer, seq: u32, mark: MarkFilter) {
+pub(super) fn dump(writer: &mut Writer, seq: u32, mark: FlowMark) {
     let header = Header {
         kind: GET,
         flags: REQUEST | DUMP,
@@ -69,7 +70,7 @@ pub(super) fn dump(writer: &mut Writer, seq: u32, mark: MarkFilter) {
 /// flows whose IPv6 address is another one (`ctnetlink_filter_match_tuple` uses `!ipv6_addr_cmp`; seen on 6.18).
 ///
 /// Flags and values are written from the same parts, so that none lacks the other.
-pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: MarkFilter, pair: &Pair) {
+pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: FlowMark, pair: &Pair) {
     let header = Header {
         kind: GET,
         flags: REQUEST | DUMP,
@@ -173,7 +174,7 @@ impl Ends {
     }
 }
 
-fn write_mark(w: &mut Writer, mark: MarkFilter) {
+fn write_mark(w: &mut Writer, mark: FlowMark) {
     w.be32(CTA_MARK, mark.value());
     w.be32(CTA_MARK_MASK, mark.mask());
 }

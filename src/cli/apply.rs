@@ -1,0 +1,107 @@
+//! `tcpgw apply`
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::check::count;
+use super::gateway::Gateway;
+use super::{Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json};
+use crate::reconcile::{Options, Report};
+use crate::words::Counts;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: File,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Let the flows of backends that leave go on for so long before they are flushed
+    #[arg(long, value_name = "T", default_value = "0s", value_parser = parse_duration)]
+    drain: Duration,
+    /// Take ports over on which a local program listens
+    #[arg(long)]
+    take_over: bool,
+    /// Accept a state without services over a kernel that has some
+    #[arg(long)]
+    allow_empty: bool,
+    #[command(flatten)]
+    locking: Locking,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    let begin = Instant::now();
+    let config = global.config()?;
+    let state = global.state(&arguments.file, &config)?;
+    let mut gateway = Gateway::open(global)?;
+    preflight::check(global, &mut gateway, &state)?;
+    let desired = gateway.desired(&state)?;
+    let _lock = if arguments.dry_run { None } else { Some(gateway.lock(global, arguments.locking.lock_timeout)?) };
+    let mut reconciler = gateway.reconciler(&config);
+    let known = reconciler.look()?;
+    if !arguments.take_over {
+        preflight::check_listeners(&state, &known.summary)?;
+    }
+    if desired.summary.services.is_empty() && !known.summary.services.is_empty() && !arguments.allow_empty {
+        return Err(Failure::Refused(format!(
+            "the state has no services and the kernel has {}; --allow-empty removes them all",
+            known.summary.services.len()
+        )));
+    }
+    if arguments.dry_run {
+        diff::show(global, &mut reconciler, &known, &desired)?;
+        return Ok(Code::Success);
+    }
+    let report = reconciler.apply(known, &desired, &Options { drain: arguments.drain })?;
+    tell(global, &report, begin.elapsed())?;
+    if report.failed > 0 {
+        return Err(Failure::Refused(format!("applied; {} flows not flushed; run again", report.failed)));
+    }
+    Ok(Code::Success)
+}
+
+fn tell(global: &Global, report: &Report, time: Duration) -> Result<(), Failure> {
+    let (services, backends) = (report.changes.service_counts(), report.changes.backend_counts());
+    if global.output == Output::Json {
+        return print_json(&serde_json::json!({
+            "services": services,
+            "backends": backends,
+            "flows_flushed": report.flushed,
+            "handshakes_forgotten": report.forgotten,
+            "flows_not_flushed": report.failed,
+            "elements": report.elements,
+            "transactions": report.transactions,
+            "rebuilt": report.rebuilt,
+            "milliseconds": milliseconds(time),
+            "kernel_milliseconds": milliseconds(report.committing),
+        }));
+    }
+    if global.quiet {
+        return Ok(());
+    }
+    if let Some(why) = &report.rebuilt {
+        print(&format!("the table was replaced: {why}\n"))?;
+    }
+    let forgotten = if report.forgotten > 0 {
+        format!(" and {} forgotten", count(usize::try_from(report.forgotten).unwrap_or(usize::MAX), "handshake"))
+    } else {
+        String::new()
+    };
+    print(&format!(
+        "services {}; backends {}; {} flushed{forgotten}; {} changed in {:.1} ms\n",
+        words(services),
+        words(backends),
+        count(usize::try_from(report.flushed).unwrap_or(usize::MAX), "flow"),
+        count(report.elements, "element"),
+        milliseconds(time),
+    ))
+}
+
+fn words(counts: Counts) -> String {
+    format!("+{} ~{} -{}", counts.added, counts.changed, counts.removed)
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,32 @@
+//! `tcpgw check`
+
+use super::{Code, File, Global, Outcome, Output, print, print_json};
+use crate::model::{State, warnings};
+
+pub(super) fn run(global: &Global, file: &File) -> Outcome {
+    let config = global.config()?;
+    let state = global.state(file, &config)?;
+    let backends = backends(&state);
+    match global.output {
+        Output::Json => print_json(&serde_json::json!({
+            "services": state.services.len(),
+            "backends": backends,
+            "warnings": warnings(&state),
+            "errors": { "problems": [], "more": 0 },
+        }))?,
+        Output::Table if !global.quiet => {
+            print(&format!("ok: {}, {}\n", count(state.services.len(), "service"), count(backends, "backend")))?;
+        }
+        Output::Table => {}
+    }
+    Ok(Code::Success)
+}
+
+fn backends(state: &State) -> usize {
+    state.services.iter().map(|service| service.backends.len()).sum()
+}
+
+/// `1 service`, `2 services`
+pub(super) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}

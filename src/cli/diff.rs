@@ -1,0 +1,71 @@
+//! `tcpgw diff`
+
+use clap::Args;
+use serde::Serialize;
+
+use super::gateway::Gateway;
+use super::{Code, Failure, File, Global, Outcome, Output, preflight, print, print_json};
+use crate::kernel::linux::Linux;
+use crate::reconcile::{Desired, Known, Reconciler};
+use crate::words::Changes;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: File,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    let config = global.config()?;
+    let state = global.state(&arguments.file, &config)?;
+    let mut gateway = Gateway::open(global)?;
+    preflight::check(global, &mut gateway, &state)?;
+    let desired = gateway.desired(&state)?;
+    let mut reconciler = gateway.reconciler(&config);
+    let known = reconciler.look()?;
+    let differs = show(global, &mut reconciler, &known, &desired)?;
+    Ok(if differs { Code::Failure } else { Code::Success })
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    changed: bool,
+    /// Why the table would be made anew.
+    rebuild: Option<String>,
+    #[serde(flatten)]
+    changes: &'a Changes,
+    flows: u64,
+}
+
+/// Prints what would change; whether anything would.
+pub(super) fn show(
+    global: &Global,
+    reconciler: &mut Reconciler<'_, Linux>,
+    known: &Known,
+    desired: &Desired,
+) -> Result<bool, Failure> {
+    let (changes, flows) = reconciler.diff(known, desired)?;
+    let differs = Reconciler::<Linux>::differs(known, desired) || flows > 0;
+    if global.output == Output::Json {
+        let rebuild = known.rebuild();
+        print_json(&Shown { changed: differs, rebuild, changes: &changes, flows })?;
+        return Ok(differs);
+    }
+    let mut text = String::new();
+    if let Some(why) = known.rebuild() {
+        text += &format!("! the table is replaced: {why}\n");
+    }
+    for change in &changes.services {
+        text += &format!("{change}\n");
+    }
+    let told: u64 = changes.services.iter().map(|change| change.flows).sum();
+    if flows > told {
+        text += &format!("! {} stale flows of earlier services will be flushed\n", flows - told);
+    }
+    if differs && text.is_empty() {
+        // Elements that no word stands for: somebody changed the table, or the order of slots differs.
+        text += "~ the elements in the kernel differ from the state and will be put right\n";
+    }
+    print(&text)?;
+    Ok(differs)
+}

@@ -1,0 +1,53 @@
+//! What commands need that work on the kernel: sockets, the lock, the record.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Failure, Global};
+use crate::config::Config;
+use crate::kernel::linux::Linux;
+use crate::kernel::route::Routes;
+use crate::lock::Lock;
+use crate::model::{SourceMode, State};
+use crate::reconcile::{Desired, Reconciler};
+use crate::record::Store;
+
+/// The gateway that this runs on.
+pub(super) struct Gateway {
+    kernel: Linux,
+    store: Store,
+    namespace: u64,
+    pub(super) routes: Routes,
+}
+
+impl Gateway {
+    /// Of the network namespace of this process.
+    pub(super) fn open(global: &Global) -> Result<Self, Failure> {
+        let kernel = Linux::open()?;
+        let namespace = kernel
+            .netns_cookie()
+            .map_err(|source| Failure::Io { what: "identify the network namespace (needs Linux 5.14)", source })?;
+        let store = Store::new(&global.run_dir, namespace);
+        Ok(Self { kernel, store, namespace, routes: Routes::open()? })
+    }
+
+    /// The right to write.
+    pub(super) fn lock(&self, global: &Global, timeout: Duration) -> Result<Lock, Failure> {
+        Ok(Lock::take(&global.run_dir, self.namespace, timeout)?)
+    }
+
+    pub(super) fn reconciler(&mut self, config: &Config) -> Reconciler<'_, Linux> {
+        Reconciler::new(&mut self.kernel, &self.store, self.namespace, config.flow_mark)
+    }
+
+    /// What the state means here.
+    pub(super) fn desired(&mut self, state: &State) -> Result<Desired, Failure> {
+        let preserve = state.services.iter().any(|service| service.source == SourceMode::Preserve);
+        let links: BTreeSet<String> = if preserve {
+            self.routes.links()?.into_iter().filter(|link| !link.loopback).map(|link| link.name).collect()
+        } else {
+            BTreeSet::new()
+        };
+        Ok(Desired::new(state, &links))
+    }
+}

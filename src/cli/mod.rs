@@ -1,0 +1,286 @@
+//! The command line: one file per command, and what they share.
+
+mod apply;
+mod check;
+mod diff;
+mod gateway;
+mod preflight;
+mod render;
+mod shell;
+mod teardown;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use thiserror::Error;
+
+use crate::config::{Config, ConfigError};
+use crate::kernel::KernelError;
+use crate::kernel::listeners::ListenersError;
+use crate::kernel::socket::NetlinkError;
+use crate::lock::LockError;
+use crate::model::source::{self, SourceError};
+use crate::model::{Problem, Problems, State, duration};
+use crate::reconcile::ReconcileError;
+
+/// A TCP gateway in front of containers, done by the kernel.
+///
+/// tcpgw turns a state file (public port -> backends, with limits) into one nftables table, `inet tcpgw`, and flushes
+/// the flows of backends that are gone. It forwards nothing itself and may end at any time.
+#[derive(Debug, Parser)]
+#[command(name = "tcpgw", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The configuration with the fences and the flow mark [default: /etc/tcpgw/config.toml, if it is there]
+    #[arg(long, global = true, env = "TCPGW_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How to print what is there to read
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more, on standard error; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// No colours, as with NO_COLOR
+    #[arg(long, global = true)]
+    no_color: bool,
+    /// Where the lock and the record of the last apply are kept
+    #[arg(long, global = true, env = "TCPGW_RUN_DIR", value_name = "DIR", default_value = "/run/tcpgw", hide = true)]
+    run_dir: PathBuf,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Words and tables for people
+    Table,
+    /// JSON for scripts
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validate a state file; needs no privilege and no kernel
+    Check(File),
+    /// Print the ruleset of a state file as text for `nft -f`; needs no privilege
+    Render(File),
+    /// Say what `apply` would change in the kernel; exit 1 if it would change anything
+    Diff(diff::Arguments),
+    /// Make the kernel equal to a state file
+    Apply(apply::Arguments),
+    /// Remove everything that tcpgw put into the kernel, and nothing else
+    Teardown(Locking),
+    /// Print the completions for a shell
+    Completions(shell::Completions),
+    /// Print the manual page
+    Man,
+}
+
+/// A state file.
+#[derive(Debug, Args)]
+struct File {
+    /// The state file; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Locking {
+    /// How long to wait for another tcpgw that is at work in this network namespace
+    #[arg(long, value_name = "T", default_value = "10s", value_parser = parse_duration)]
+    lock_timeout: Duration,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, duration::DurationError> {
+    duration::parse(text)
+}
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+enum Failure {
+    /// The input is wrong.
+    #[error("{}", Invalid(file, problems))]
+    Invalid { file: PathBuf, problems: Problems },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Refused for the operator's own good.
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Listeners(#[from] ListenersError),
+    #[error("failed to {what}: {source}")]
+    Io { what: &'static str, source: io::Error },
+}
+
+struct Invalid<'a>(&'a PathBuf, &'a Problems);
+
+impl std::fmt::Display for Invalid<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let file = if self.0.as_os_str() == "-" { "<stdin>".into() } else { self.0.to_string_lossy() };
+        for (at, problem) in self.1.iter().enumerate() {
+            write!(f, "{}{file}: {problem}", if at > 0 { "\n" } else { "" })?;
+        }
+        match self.1.total() - self.1.iter().count() {
+            0 => Ok(()),
+            more => write!(f, "\n{file}: and {more} more"),
+        }
+    }
+}
+
+/// What a command came to.
+type Outcome = Result<Code, Failure>;
+
+/// The exit codes of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code {
+    Success,
+    /// For `diff`: there are changes; for `apply`: it is not finished.
+    Failure,
+}
+
+/// Runs the command line and gives the exit code.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    start_logs(&cli.global);
+    let is_diff = matches!(cli.command, Command::Diff(_));
+    match dispatch(&cli) {
+        Ok(Code::Success) => ExitCode::SUCCESS,
+        Ok(Code::Failure) => ExitCode::from(1),
+        Err(Failure::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(1),
+        Err(failure) => {
+            report(&cli.global, &failure);
+            // For `diff`, 1 says that there are changes.
+            ExitCode::from(if is_diff { 2 } else { failure.code() })
+        }
+    }
+}
+
+impl Failure {
+    /// 2 for what the caller got wrong, 1 for everything else.
+    fn code(&self) -> u8 {
+        match self {
+            Self::Invalid { .. } | Self::Config(_) | Self::Source(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+fn report(global: &Global, failure: &Failure) {
+    if global.output == Output::Json
+        && let Failure::Invalid { file, problems } = failure
+    {
+        let json = serde_json::json!({ "file": file, "errors": problems });
+        let _ = writeln!(io::stdout(), "{json:#}");
+    }
+    let text = failure.to_string();
+    let mut stderr = io::stderr().lock();
+    for line in text.lines() {
+        let label = if global.colors(&io::stderr()) { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
+        let _ = writeln!(stderr, "{label} {line}");
+    }
+}
+
+fn dispatch(cli: &Cli) -> Outcome {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Check(file) => check::run(global, file),
+        Command::Render(file) => render::run(global, file),
+        Command::Diff(arguments) => diff::run(global, arguments),
+        Command::Apply(arguments) => apply::run(global, arguments),
+        Command::Teardown(locking) => teardown::run(global, locking),
+        Command::Completions(arguments) => shell::completions(arguments),
+        Command::Man => shell::man(),
+    }
+}
+
+fn start_logs(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => tracing::Level::ERROR,
+        (_, 0) => tracing::Level::WARN,
+        (_, 1) => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(global.colors(&io::stderr()))
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+impl Global {
+    fn colors(&self, stream: &impl IsTerminal) -> bool {
+        !self.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && stream.is_terminal()
+    }
+
+    fn config(&self) -> Result<Config, Failure> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+
+    /// Reads and validates a state file, fences included.
+    fn state(&self, file: &File, config: &Config) -> Result<State, Failure> {
+        let invalid = |problems| Failure::Invalid { file: file.file.clone(), problems };
+        if file.file.as_os_str() == "-" && io::stdin().is_terminal() && !self.quiet {
+            let _ = writeln!(io::stderr(), "reading the state from standard input");
+        }
+        let text = source::read(&file.file)?;
+        let state = crate::model::parse(&text).map_err(invalid)?;
+        let problems: Problems = config.check(&state).into_iter().collect();
+        problems.clone().into_result().map_err(invalid)?;
+        for warning in crate::model::warnings(&state) {
+            self.warn(&warning);
+        }
+        Ok(state)
+    }
+
+    fn warn(&self, warning: &Problem) {
+        if !self.quiet {
+            let label = if self.colors(&io::stderr()) { "\u{1b}[1;33mwarning:\u{1b}[0m" } else { "warning:" };
+            let _ = writeln!(io::stderr(), "{label} {warning}");
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|source| Failure::Io { what: "write to standard output", source })
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::Io { what: "write JSON", source: error.into() })?;
+    print(&(text + "\n"))
+}

@@ -1,0 +1,117 @@
+//! What is checked against the gateway itself before anything is changed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+use super::gateway::Gateway;
+use super::{Failure, Global};
+use crate::kernel::listeners::{Listener, listeners, process_of};
+use crate::model::{Listen, Problem, Problems, Service, State};
+use crate::ruleset::name::Family;
+use crate::summary::Summary;
+
+/// Backends that are the gateway itself are errors; addresses that are not there yet, and forwarding that is off, are
+/// warnings.
+pub(super) fn check(global: &Global, gateway: &mut Gateway, state: &State) -> Result<(), Failure> {
+    let local = gateway.routes.local_addresses()?;
+    let own: Problems = own_backends(state, &local).collect();
+    own.clone()
+        .into_result()
+        .map_err(|problems| Failure::Invalid { file: "state".into(), problems })?;
+    for warning in missing_addresses(state, &local).chain(forwarding(state)) {
+        global.warn(&warning);
+    }
+    Ok(())
+}
+
+fn own_backends<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
+    state.services.iter().flat_map(move |service| {
+        let own = service.backends.iter().filter(|backend| local.contains(&backend.endpoint.address));
+        own.map(|backend| Problem {
+            place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
+            message: "is one of the gateway's own addresses; a backend must be another host".into(),
+        })
+    })
+}
+
+fn missing_addresses<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
+    state.services.iter().flat_map(move |service| {
+        let addresses = match &service.listen {
+            Listen::Everywhere => None,
+            Listen::At(addresses) => Some(addresses),
+        };
+        let missing = addresses.into_iter().flatten().filter(|address| !local.contains(address));
+        missing.map(|address| Problem {
+            place: format!("service \"{}\", address {address}", service.name),
+            message: "is not an address of this gateway (yet): the service is not reached by it until it is".into(),
+        })
+    })
+}
+
+fn forwarding(state: &State) -> impl Iterator<Item = Problem> {
+    let families: BTreeSet<Family> =
+        state.services.iter().flat_map(|s| &s.backends).map(|b| Family::of(b.endpoint.address)).collect();
+    families.into_iter().filter_map(|family| {
+        let (path, sysctl) = match family {
+            Family::V4 => ("/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
+            Family::V6 => ("/proc/sys/net/ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
+        };
+        let off = fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
+        off.then(|| Problem {
+            place: sysctl.into(),
+            message: format!("is 0, so this gateway forwards nothing; run `sysctl -w {sysctl}=1`"),
+        })
+    })
+}
+
+/// Refuses new services on ports where a local program listens.
+pub(super) fn check_listeners(state: &State, known: &Summary) -> Result<(), Failure> {
+    let is_new = |service: &&Service| {
+        let addresses = match &service.listen {
+            Listen::Everywhere => BTreeSet::new(),
+            Listen::At(addresses) => addresses.clone(),
+        };
+        let door = (service.port.get(), &addresses);
+        known.services.binary_search_by(|known| known.door().cmp(&door)).is_err()
+    };
+    let new: Vec<&Service> = state.services.iter().filter(is_new).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let mut listening = listeners()?;
+    listening.sort_unstable_by_key(|listener| listener.addr.port());
+    let lines: Vec<String> = new.iter().flat_map(|service| taken(service, &listening)).collect();
+    if lines.is_empty() { Ok(()) } else { Err(Failure::Refused(lines.join("\n"))) }
+}
+
+fn taken(service: &Service, listening: &[Listener]) -> Vec<String> {
+    let port = service.port.get();
+    let from = listening.partition_point(|listener| listener.addr.port() < port);
+    let there = listening[from..].iter().take_while(|listener| listener.addr.port() == port);
+    there
+        .filter(|listener| overlaps(&service.listen, listener.addr))
+        .map(|listener| {
+            let process = process_of(listener.inode).unwrap_or_else(|| "an unknown process".into());
+            format!(
+                "service \"{}\": port {port} is in use: {process} listens on {}; --take-over sends its new connections \
+                 to the service",
+                service.name, listener.addr
+            )
+        })
+        .collect()
+}
+
+fn overlaps(listen: &Listen, listener: SocketAddr) -> bool {
+    let address = listener.ip().to_canonical();
+    match listen {
+        _ if address.is_loopback() => false,
+        Listen::Everywhere => true,
+        Listen::At(addresses) => addresses.iter().any(|own| match address {
+            // `::` takes IPv4 too, unless the program said otherwise, which cannot be seen from outside.
+            IpAddr::V6(any) if any.is_unspecified() => true,
+            IpAddr::V4(any) if any.is_unspecified() => own.is_ipv4(),
+            _ => *own == address,
+        }),
+    }
+}

@@ -1,0 +1,58 @@
+//! `tcpgw completions`, `tcpgw man`
+
+use clap::{Args, CommandFactory};
+
+use super::{Cli, Code, Failure, Outcome, print};
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// For this shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+pub(super) fn completions(arguments: &Completions) -> Outcome {
+    let mut text = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "tcpgw", &mut text);
+    print(&String::from_utf8_lossy(&text))?;
+    Ok(Code::Success)
+}
+
+pub(super) fn man() -> Outcome {
+    let mut text = Vec::new();
+    let failed = |source| Failure::Io { what: "write the manual page", source };
+    let mut command = Cli::command();
+    command.build();
+    let page = clap_mangen::Man::new(command.clone());
+    page.render(&mut text).map_err(failed)?;
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        let page = clap_mangen::Man::new(sub.clone());
+        text.extend_from_slice(format!(".SH \"TCPGW {}\"\n", sub.get_name().to_uppercase()).as_bytes());
+        page.render_synopsis_section(&mut text).map_err(failed)?;
+        page.render_description_section(&mut text).map_err(failed)?;
+        page.render_options_section(&mut text).map_err(failed)?;
+    }
+    text.extend_from_slice(EXIT_STATUS.as_bytes());
+    print(&String::from_utf8_lossy(&text))?;
+    Ok(Code::Success)
+}
+
+const EXIT_STATUS: &str = "\
+.SH \"EXIT STATUS\"
+.TP
+\\fB0\\fR
+success
+.TP
+\\fB1\\fR
+failure; for \\fBdiff\\fR: there are changes
+.TP
+\\fB2\\fR
+wrong usage, missing or invalid input; for \\fBdiff\\fR: trouble
+.SH FILES
+.TP
+\\fI/etc/tcpgw/config.toml\\fR
+fences and flow mark
+.TP
+\\fI/run/tcpgw\\fR
+the lock and the record of the last apply, for each network namespace
+";
