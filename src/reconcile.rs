@@ -171,7 +171,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn look(&mut self) -> Result<Known, ReconcileError> {
+    pub fn look(&mut self, desired: &Summary) -> Result<Known, ReconcileError> {
         let identity = self.kernel.identity()?;
         let record = self.store.load().filter(|record| self.is_of_here(&record.head));
         if let Some(Record { head, ruleset }) = &record
@@ -186,7 +186,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
                 trusted: true,
             });
         }
-        self.read(record.map(|record| record.head.summary))
+        let guide = record.as_ref().map_or(desired, |record| &record.head.summary);
+        self.read(guide)
     }
 
     fn is_of_here(&self, head: &Head) -> bool {
@@ -196,7 +197,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             && head.mark == self.mark.to_string()
     }
 
-    fn read(&mut self, last: Option<Summary>) -> Result<Known, ReconcileError> {
+    fn read(&mut self, guide: &Summary) -> Result<Known, ReconcileError> {
         let observed = self.kernel.observe(self.mark)?;
         let (table, ruleset) = match observed.table {
             Seen::Absent => (Table::Absent, Ruleset::default()),
@@ -206,10 +207,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
                 (Table::Other(comment), ruleset)
             }
         };
-        let mut summary = Summary::of_kernel(&ruleset);
-        if let Some(last) = last {
-            summary.learn_from(&last, &ruleset);
-        }
+        let summary = Summary::of_kernel(&ruleset, guide);
         Ok(Known { generation: observed.generation, table, ruleset, summary, swept: false, trusted: false })
     }
 
@@ -226,13 +224,14 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// [`ReconcileError`].
     pub fn diff(&mut self, known: &Known, desired: &Desired) -> Result<(Changes, u64), ReconcileError> {
         let standings = Standings::new(&desired.summary);
-        let mut flows = BTreeMap::new();
+        let mut flows: BTreeMap<(u16, SocketAddr), u64> = BTreeMap::new();
         self.kernel.flows(self.mark, &mut |flow| {
             if standings.of(flow.public, flow.backend) == Standing::Stale {
                 *flows.entry((flow.public.port(), flow.backend)).or_default() += 1;
             }
         })?;
-        Ok((Changes::between(&known.summary, &desired.summary, &flows), flows.values().sum()))
+        let total = flows.values().sum();
+        Ok((Changes::between(&known.summary, &desired.summary, &flows), total))
     }
 
     /// Whether the kernel's rules differ from what is desired, flows aside.
@@ -278,7 +277,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
                 }
                 Err(KernelError::Outdated | KernelError::Unknown(_)) => {
                     tracing::debug!("somebody else committed, or the answer was lost: reading the kernel again");
-                    known = Known { summary: known.summary, ..self.read(None)? };
+                    known = self.read(&known.summary)?;
                 }
                 Err(source) => {
                     let owner = owner(&source, &desired.summary);

@@ -26,7 +26,7 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
     }
     let spreads = Reach::ALL.map(|reach| skeleton::spread(reach, &ruleset.widths(reach)));
     let turns = ruleset.turn_chains().into_iter().map(skeleton::turn);
-    for chain in turns.chain(spreads).chain(skeleton::fixed(mark)) {
+    for chain in spreads.into_iter().chain(skeleton::fixed(mark)).chain(turns) {
         write_chain(out, &chain)?;
     }
     writeln!(out, "}}")

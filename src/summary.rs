@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State};
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Family, Reach, Scope, SetName};
-use crate::ruleset::rows::{Limits, read_address, read_endpoint, read_port};
+use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::spec::SetSpec;
 
 /// All services, sorted by port and addresses.
@@ -152,13 +152,23 @@ impl ServiceSummary {
         self.active.keys().chain(&self.draining).copied()
     }
 
-    fn is_same_elsewhere(&self, other: &Self) -> bool {
-        let families = |service: &Self| service.addresses.iter().map(|address| address.is_ipv4()).collect::<BTreeSet<_>>();
-        self.port == other.port
-            && self.name == other.name
-            && families(self) == families(other)
-            && self.active == other.active
-            && self.settings == other.settings
+    /// Takes in what was found of it at another address.
+    fn merge(&mut self, other: Self) {
+        if self.active.is_empty() {
+            self.settings.balance = other.settings.balance;
+            self.settings.limit = other.settings.limit;
+            self.settings.preserve = other.settings.preserve;
+        }
+        self.addresses.extend(other.addresses);
+        self.active.extend(other.active);
+        let merge = |ours: &mut Vec<Box<str>>, theirs: Vec<Box<str>>| {
+            let new: Vec<_> = theirs.into_iter().filter(|text| !ours.contains(text)).collect();
+            ours.extend(new);
+        };
+        if let (Some(ours), Some(theirs)) = (&mut self.settings.allow, other.settings.allow) {
+            merge(ours, theirs);
+        }
+        merge(&mut self.settings.deny, other.settings.deny);
     }
 
     fn listens(&self, public: SocketAddr) -> bool {
@@ -220,22 +230,51 @@ impl Summary {
         self.services[from..].iter().take_while(|service| service.port == public.port()).find(|s| s.listens(public))
     }
 
-    /// Takes over names, and draining backends that the kernel still has, from what was known last.
-    pub fn learn_from(&mut self, last: &Self, ruleset: &Ruleset) {
-        let has = |backend: SocketAddr| {
-            let Some(port) = std::num::NonZeroU16::new(backend.port()) else { return false };
-            let family = Family::of(backend.ip());
-            let (bytes, len) = crate::ruleset::rows::endpoint_bytes(Endpoint { address: backend.ip(), port });
-            [SetName::Limited(family), SetName::Unlimited(family)]
-                .iter()
-                .any(|set| ruleset.rows(*set).is_some_and(|rows| rows.contains(&bytes[..len])))
-        };
+    /// What can be known of the services from the kernel: no names, and no draining backends, since nothing there ties
+    /// them to a service. Those, and which doors are one service, are taken from `guide`, the best other knowledge.
+    pub fn of_kernel(ruleset: &Ruleset, guide: &Self) -> Self {
+        let mut doors: Doors = BTreeMap::new();
+        for scope in Scope::ALL {
+            for row in ruleset.rows(SetName::Services(scope)).into_iter().flat_map(Rows::iter) {
+                if let Some(door) = read_door(scope, row) {
+                    doors.insert(door, bare_service(ruleset, scope, row, door));
+                }
+            }
+        }
+        for reach in Reach::ALL {
+            read_slots(ruleset, reach, &mut doors);
+            read_access(ruleset, reach, &mut doors);
+        }
+        for service in doors.values_mut() {
+            if let Some(backend) = service.active.keys().next().copied() {
+                read_backend(ruleset, backend, &mut service.settings);
+            }
+        }
+        let mut summary = Self { services: Vec::new() };
+        let mut at: BTreeMap<(u16, BTreeSet<IpAddr>), usize> = BTreeMap::new();
+        for ((port, address), service) in doors {
+            let known = address.and_then(|address| guide.service_at(SocketAddr::new(address, port)));
+            let key = (port, known.map_or_else(|| service.addresses.clone(), |known| known.addresses.clone()));
+            match at.get(&key) {
+                Some(at) => summary.services[*at].merge(service),
+                None => {
+                    at.insert(key, summary.services.len());
+                    summary.services.push(service);
+                }
+            }
+        }
+        summary.learn_from(guide, ruleset);
+        summary.services.sort_by(|a, b| a.door().cmp(&b.door()));
+        summary
+    }
+
+    fn learn_from(&mut self, guide: &Self, ruleset: &Ruleset) {
         let active: BTreeSet<SocketAddr> = self.services.iter().flat_map(|s| s.active.keys().copied()).collect();
         for service in &mut self.services {
-            let Ok(at) = last.services.binary_search_by(|known| known.door().cmp(&service.door())) else { continue };
-            let known = &last.services[at];
+            let Ok(at) = guide.services.binary_search_by(|known| known.door().cmp(&service.door())) else { continue };
+            let known = &guide.services[at];
             service.name.clone_from(&known.name);
-            let draining = known.backends().filter(|backend| !active.contains(backend) && has(*backend));
+            let draining = known.backends().filter(|backend| !active.contains(backend) && is_limited(ruleset, *backend));
             service.draining.extend(draining);
             if service.active.keys().eq(known.active.keys()) {
                 service.active.clone_from(&known.active);
@@ -247,39 +286,26 @@ impl Summary {
             }
         }
     }
-
-    /// What can be known of the services from the kernel alone: no names, and no draining backends, since nothing there
-    /// ties them to a service.
-    pub fn of_kernel(ruleset: &Ruleset) -> Self {
-        let mut services: BTreeMap<(u16, Option<IpAddr>), ServiceSummary> = BTreeMap::new();
-        for scope in Scope::ALL {
-            let Some(rows) = ruleset.rows(SetName::Services(scope)) else { continue };
-            for row in rows.iter() {
-                let Some(door) = read_door(scope, row) else { continue };
-                services.insert(door, bare_service(ruleset, scope, row, door));
-            }
-        }
-        for reach in Reach::ALL {
-            read_slots(ruleset, reach, &mut services);
-            read_access(ruleset, reach, &mut services);
-        }
-        for service in services.values_mut() {
-            let first = service.active.keys().next().copied();
-            if let Some(backend) = first {
-                read_backend(ruleset, backend, &mut service.settings);
-            }
-        }
-        let mut merged: Vec<ServiceSummary> = Vec::new();
-        for service in services.into_values() {
-            // One service on several addresses has the same backends and settings at each.
-            match merged.last_mut() {
-                Some(last) if last.is_same_elsewhere(&service) => last.addresses.extend(service.addresses),
-                _ => merged.push(service),
-            }
-        }
-        Self { services: merged }
-    }
 }
+
+/// Whether the kernel knows a backend, limited or not.
+fn is_limited(ruleset: &Ruleset, backend: SocketAddr) -> bool {
+    let family = Family::of(backend.ip());
+    backend_key(backend).is_some_and(|key| {
+        [SetName::Limited(family), SetName::Unlimited(family)]
+            .iter()
+            .any(|set| ruleset.rows(*set).is_some_and(|rows| rows.contains(&key)))
+    })
+}
+
+fn backend_key(backend: SocketAddr) -> Option<Vec<u8>> {
+    let port = std::num::NonZeroU16::new(backend.port())?;
+    let (bytes, len) = crate::ruleset::rows::endpoint_bytes(Endpoint { address: backend.ip(), port });
+    Some(bytes[..len].to_vec())
+}
+
+/// What was read so far, by port and address.
+type Doors = BTreeMap<(u16, Option<IpAddr>), ServiceSummary>;
 
 fn read_door(scope: Scope, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
     match scope {
@@ -311,8 +337,6 @@ fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u
     }
 }
 
-type Services = BTreeMap<(u16, Option<IpAddr>), ServiceSummary>;
-
 fn listening_door(reach: Reach, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
     match reach {
         Reach::Any(_) => Some((read_port(key)?.get(), None)),
@@ -320,7 +344,7 @@ fn listening_door(reach: Reach, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
     }
 }
 
-fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Services) {
+fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
     let name = SetName::Slots(reach);
     let (Some(rows), key_len) = (ruleset.rows(name), SetSpec::of(name).key_len()) else { return };
     for row in rows.iter() {
@@ -352,7 +376,7 @@ fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Services) {
     }
 }
 
-fn read_access(ruleset: &Ruleset, reach: Reach, services: &mut Services) {
+fn read_access(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
     for (set, allowed) in [(SetName::Allowed(reach), true), (SetName::Denied(reach), false)] {
         for row in ruleset.rows(set).into_iter().flat_map(|rows| rows.iter()) {
             let text = crate::render::network(set, row);
@@ -369,13 +393,10 @@ fn read_access(ruleset: &Ruleset, reach: Reach, services: &mut Services) {
 }
 
 fn read_backend(ruleset: &Ruleset, backend: SocketAddr, settings: &mut Settings) {
-    let family = Family::of(backend.ip());
-    let Some(port) = std::num::NonZeroU16::new(backend.port()) else { return };
-    let (bytes, len) = crate::ruleset::rows::endpoint_bytes(Endpoint { address: backend.ip(), port });
-    let key = &bytes[..len];
-    settings.preserve = ruleset.rows(SetName::Preserved(family)).is_some_and(|rows| rows.contains(key));
+    let (family, Some(key)) = (Family::of(backend.ip()), backend_key(backend)) else { return };
+    settings.preserve = ruleset.rows(SetName::Preserved(family)).is_some_and(|rows| rows.contains(&key));
     for (set, shared) in [(SetName::LimitTo(family), false), (SetName::LimitBoth(family), true)] {
-        let row = ruleset.rows(set).and_then(|rows| rows.find(key)).and_then(|row| row[len..].try_into().ok());
+        let row = ruleset.rows(set).and_then(|rows| rows.find(&key)).and_then(|row| row[key.len()..].try_into().ok());
         if let Some(limits) = row.map(Limits::from_bytes) {
             let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
             let mtu = limits.byte_rate / limits.packet_rate.max(1);

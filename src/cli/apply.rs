@@ -39,7 +39,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let desired = gateway.desired(&state)?;
     let _lock = if arguments.dry_run { None } else { Some(gateway.lock(global, arguments.locking.lock_timeout)?) };
     let mut reconciler = gateway.reconciler(&config);
-    let known = reconciler.look()?;
+    let known = reconciler.look(&desired.summary)?;
     if !arguments.take_over {
         preflight::check_listeners(&state, &known.summary)?;
     }

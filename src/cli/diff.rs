@@ -22,7 +22,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     preflight::check(global, &mut gateway, &state)?;
     let desired = gateway.desired(&state)?;
     let mut reconciler = gateway.reconciler(&config);
-    let known = reconciler.look()?;
+    let known = reconciler.look(&desired.summary)?;
     let differs = show(global, &mut reconciler, &known, &desired)?;
     Ok(if differs { Code::Failure } else { Code::Success })
 }

@@ -35,7 +35,6 @@ pub enum Value {
 // Registers: the verdict, four of 16 bytes, and the same memory as sixteen of 4 bytes.
 const VERDICT: u32 = 0;
 const REG_1: u32 = 1;
-const REG_4: u32 = 4;
 const REG32_00: u32 = 8;
 
 const CMP_EQ: u32 = 0;
@@ -247,16 +246,19 @@ impl Writer {
         }
     }
 
-    fn pick(&mut self, family: Family, pick: Pick, dreg: u32) {
+    fn pick(&mut self, family: Family, pick: Pick, slot: u32) {
+        let dreg = register(slot);
         let (kind, modulus) = match pick {
             Pick::Turn(width) => (libc::NFT_NG_INCREMENTAL, width),
             Pick::Random(width) => (libc::NFT_NG_RANDOM, width),
             Pick::Hash => {
-                self.load_field(Field::SourceAddress(family), REG_4);
+                // Where nft puts it, so that a table that nft loaded is the same.
+                let sreg = register(slot + 5);
+                self.load_field(Field::SourceAddress(family), sreg);
                 self.push(
                     c"hash",
                     [
-                        (sys::NFTNL_EXPR_HASH_SREG, Value::U32(REG_4)),
+                        (sys::NFTNL_EXPR_HASH_SREG, Value::U32(sreg)),
                         (sys::NFTNL_EXPR_HASH_DREG, Value::U32(dreg)),
                         (sys::NFTNL_EXPR_HASH_LEN, Value::U32(u32::try_from(family.address_len()).unwrap_or(4))),
                         (sys::NFTNL_EXPR_HASH_MODULUS, Value::U32(HASH_SLOTS.into())),
@@ -282,7 +284,7 @@ impl Writer {
             self.need_family(family);
         }
         let slot = self.load(&listening_key(reach.scope()));
-        self.pick(family, pick, register(slot));
+        self.pick(family, pick, slot);
         self.lookup(SetName::Slots(reach), Some(REG_1));
         let port = register(u32::try_from(family.address_len() / 4).unwrap_or(1));
         let protocol = match family {

@@ -16,7 +16,10 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, id: u32) {
     let spec = SetSpec::of(name);
     writer.str(set::TABLE, TABLE);
     writer.str(set::NAME, &name.to_string());
-    writer.be32(set::FLAGS, flags(&spec));
+    // The kernel lists no flags where there are none.
+    if flags(&spec) != 0 {
+        writer.be32(set::FLAGS, flags(&spec));
+    }
     writer.be32(set::KEY_TYPE, concat_type(&spec.key));
     writer.be32(set::KEY_LEN, u32::try_from(spec.key_len()).unwrap_or(0));
     match spec.payload {

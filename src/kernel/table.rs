@@ -17,11 +17,11 @@ use crate::ruleset::stmt::handshake_timeout;
 
 /// The table as it stands in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub(crate) struct Table {
     /// The kernel's number for it, never given twice in a network namespace.
-    pub handle: u64,
+    pub(crate) handle: u64,
     /// Its comment, which tells the skeleton and the flow mark.
-    pub comment: Option<String>,
+    pub(crate) comment: Option<String>,
 }
 
 /// The generation id: it grows with each transaction of anyone in this network namespace.
@@ -124,7 +124,7 @@ pub(crate) fn survey(socket: &mut Netlink) -> Result<Found, NetlinkError> {
                 Some(name) if matches(&expected_set(name), body) => {
                     sets.insert(name);
                 }
-                _ => *ours = false,
+                _ => *ours = alien("set", attr_str(body, set::NAME)?),
             }
             Ok(())
         },
@@ -146,16 +146,23 @@ pub(crate) fn survey(socket: &mut Netlink) -> Result<Found, NetlinkError> {
     Ok(found)
 }
 
+/// Says what is not as this program makes it; false.
+fn alien(what: &str, name: Option<&str>) -> bool {
+    tracing::debug!(name, "the kernel has another {what} than expected");
+    false
+}
+
 fn expected_set(name: SetName) -> Vec<u8> {
     let mut writer = Writer::new();
     sets::write_set(&mut writer, name, 0);
     let bytes = writer.finish().unwrap_or_default();
-    without(&bytes, &[set::ID])
+    // User data is for nft's eyes, and a set that nft loaded may say the same in other words.
+    without(&bytes, &[set::ID, set::USERDATA])
 }
 
 fn objects_match(socket: &mut Netlink) -> Result<bool, NetlinkError> {
     let mut seen = BTreeSet::new();
-    let mut alien = false;
+    let mut all_ours = true;
     socket.dump(
         "list the objects",
         |writer, seq| request(writer, msg::GET_OBJ, nft::F_DUMP, seq, |writer| writer.str(object::TABLE, TABLE)),
@@ -171,16 +178,16 @@ fn objects_match(socket: &mut Netlink) -> Result<bool, NetlinkError> {
                 Some(expected) if matches(&expected, body) => {
                     seen.insert(name.to_owned());
                 }
-                _ => alien = true,
+                _ => all_ours = alien("object", Some(name)),
             }
             Ok(())
         },
     )?;
-    Ok(!alien && seen.len() == Ip::BOTH.len())
+    Ok(all_ours && seen.len() == Ip::BOTH.len())
 }
 
 fn chains_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
-    let (mut seen, mut alien) = (0, false);
+    let (mut seen, mut all_ours) = (0, true);
     socket.dump(
         "list the chains",
         |writer, seq| request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| writer.str(chain::TABLE, TABLE)),
@@ -191,17 +198,17 @@ fn chains_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Resul
             }
             match attr_str(body, chain::NAME)?.and_then(|name| chains.get(name)) {
                 Some(expected) if matches(message_body(&skeleton::new_chain(expected, 0)), body) => seen += 1,
-                _ => alien = true,
+                _ => all_ours = alien("chain", attr_str(body, chain::NAME)?),
             }
             Ok(())
         },
     )?;
-    Ok(!alien && seen == chains.len())
+    Ok(all_ours && seen == chains.len())
 }
 
 fn rules_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
     let mut position: BTreeMap<String, usize> = BTreeMap::new();
-    let mut alien = false;
+    let mut all_ours = true;
     socket.dump(
         "list the rules",
         |writer, seq| request(writer, msg::GET_RULE, nft::F_DUMP, seq, |writer| writer.str(rule::TABLE, TABLE)),
@@ -211,13 +218,14 @@ fn rules_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result
             let at = position.entry(name.to_owned()).or_default();
             let expected = chains.get(name).and_then(|chain| chain.rules.get(*at));
             *at += 1;
-            alien |= !expected
-                .is_some_and(|stmts| matches(message_body(&skeleton::new_rule(name, stmts, 0)), body));
+            if !expected.is_some_and(|stmts| matches(message_body(&skeleton::new_rule(name, stmts, 0)), body)) {
+                all_ours = alien("rule of chain", Some(name));
+            }
             Ok(())
         },
     )?;
     let complete = |chain: &Chain| position.get(&chain.name).copied().unwrap_or(0) == chain.rules.len();
-    Ok(!alien && chains.values().all(complete))
+    Ok(all_ours && chains.values().all(complete))
 }
 
 /// The elements of all sets that are not counters.
@@ -396,7 +404,8 @@ fn without(body: &[u8], kinds: &[u16]) -> Vec<u8> {
 /// Whether everything that was said to the kernel is in what it says: it may add attributes, handles and counters say,
 /// but not change or leave out any, and of a list it must have as many as were sent.
 fn matches(sent: &[u8], listed: &[u8]) -> bool {
-    if sent == listed {
+    // libnftnl sends the name of an object without its NUL.
+    if sent == listed || listed.strip_suffix(&[0]) == Some(sent) {
         return true;
     }
     let (Some(sent), Some(listed)) = (all_attrs(sent), all_attrs(listed)) else { return false };
