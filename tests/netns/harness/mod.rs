@@ -194,7 +194,9 @@ fn remove_leftovers() {
             continue;
         };
         let Some(pid) = prefix.split('-').nth(1) else { continue };
-        if !Path::new("/proc").join(pid).exists() {
+        // A zombie has a directory there, but no program.
+        let runs = fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        if !runs {
             topology("down", prefix);
         }
     }
