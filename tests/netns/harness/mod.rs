@@ -1,0 +1,208 @@
+//! A gateway with everything around it, driven like a shell session.
+//!
+//! A [`Net`] is one set of namespaces drawn in `vagrant/topology`; it is gone when the value is dropped.
+
+pub(crate) mod client;
+pub(crate) mod conntrack;
+pub(crate) mod counters;
+pub(crate) mod forge;
+pub(crate) mod iperf;
+pub(crate) mod plan;
+pub(crate) mod server;
+pub(crate) mod shell;
+pub(crate) mod wire;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+const TOPOLOGY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/vagrant/topology");
+const NAMESPACES: &str = "/run/netns";
+
+/// One topology of its own, and a directory for its files.
+pub(crate) struct Net {
+    prefix: String,
+    dir: tempfile::TempDir,
+    _turn: Turn,
+}
+
+impl Net {
+    /// A topology beside those of other tests.
+    pub(crate) fn new() -> Self {
+        Self::during(Turn::shared())
+    }
+
+    /// A topology while no other test has one: for measurements.
+    pub(crate) fn alone() -> Self {
+        Self::during(Turn::alone())
+    }
+
+    fn during(turn: Turn) -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        static PREPARED: Once = Once::new();
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "needs root for network namespaces: run scripts/test"
+        );
+        PREPARED.call_once(|| {
+            remove_leftovers();
+            allow_many_sockets();
+        });
+        let prefix = format!("tcpgw-{}-{}", process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        topology("up", &prefix);
+        Self {
+            prefix,
+            dir: tempfile::tempdir().expect("failed to make a directory"),
+            _turn: turn,
+        }
+    }
+
+    /// What the names of this topology's namespaces begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// A file of this topology, gone with it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Does `work` in the host's namespace. Sockets that it makes stay there.
+    ///
+    /// Files under `/proc/self/net` are the process's: read `/proc/thread-self/net`.
+    pub(crate) fn within<T: Send>(&self, host: &str, work: impl FnOnce() -> T + Send) -> T {
+        let place = self.place(host);
+        let done = thread::scope(|scope| {
+            let entered = move || {
+                place.enter();
+                work()
+            };
+            scope.spawn(entered).join()
+        });
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    pub(crate) fn place(&self, host: &str) -> Place {
+        let path = Path::new(NAMESPACES).join(self.namespace(host));
+        Place(File::open(&path).unwrap_or_else(|e| panic!("failed to open {}: {e}", path.display())))
+    }
+
+    pub(crate) fn namespace(&self, host: &str) -> String {
+        format!("{}-{host}", self.prefix)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        topology("down", &self.prefix);
+    }
+}
+
+/// A namespace that a thread can enter.
+pub(crate) struct Place(File);
+
+impl Place {
+    /// Moves the calling thread there for good.
+    pub(crate) fn enter(&self) {
+        setns(&self.0, CloneFlags::CLONE_NEWNET).expect("failed to enter a network namespace");
+    }
+}
+
+/// Polls until `condition` holds, and says whether it did in time.
+pub(crate) fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() >= timeout {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The names of the namespaces that begin with `prefix`.
+pub(crate) fn namespaces(prefix: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(NAMESPACES) else {
+        return Vec::new();
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
+
+/// The right to have a topology: many at a time, or one alone.
+struct Turn {
+    weight: usize,
+}
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+const ALL: usize = usize::MAX / 2;
+
+impl Turn {
+    fn shared() -> Self {
+        Self::take(1, |taken| taken < ALL)
+    }
+
+    fn alone() -> Self {
+        Self::take(ALL, |taken| taken == 0)
+    }
+
+    fn take(weight: usize, free: impl Fn(usize) -> bool) -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = FREED
+            .wait_while(taken, |taken| !free(*taken))
+            .unwrap_or_else(PoisonError::into_inner);
+        *taken += weight;
+        Self { weight }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= self.weight;
+        FREED.notify_all();
+    }
+}
+
+fn topology(verb: &str, prefix: &str) {
+    let output = Command::new(TOPOLOGY)
+        .args([verb, prefix])
+        .output()
+        .expect("failed to run vagrant/topology");
+    let trouble = String::from_utf8_lossy(&output.stderr);
+    // A second panic while a test unwinds would abort the whole run.
+    if !output.status.success() && thread::panicking() {
+        eprintln!("topology {verb} {prefix}: {trouble}");
+        return;
+    }
+    assert!(output.status.success(), "topology {verb} {prefix}: {trouble}");
+}
+
+/// Takes down what a test run that was killed has left.
+fn remove_leftovers() {
+    for name in namespaces("tcpgw-") {
+        let Some((prefix, "gateway")) = name.rsplit_once('-') else {
+            continue;
+        };
+        let Some(pid) = prefix.split('-').nth(1) else { continue };
+        // A zombie has a directory there, but no program.
+        let runs = fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        if !runs {
+            topology("down", prefix);
+        }
+    }
+}
+
+fn allow_many_sockets() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("failed to read the limit of open files");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("failed to raise the limit of open files");
+}

@@ -1,0 +1,309 @@
+//! TCP servers in a host: one thread and one epoll each, so that thousands of connections cost little.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{Net, plan};
+
+/// What a server does with its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    /// Says `"HOST CLIENT:PORT\n"`, then echoes.
+    Greet,
+    /// Reads everything.
+    Sink,
+    /// Writes as fast as it can.
+    Source,
+    /// Accepts, reads, says nothing.
+    Silent,
+    /// Accepts and closes.
+    Closes,
+}
+
+/// A running server; gone, with its connections, when dropped.
+pub(crate) struct Server {
+    counts: Arc<Counts>,
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicU64,
+    open: AtomicU64,
+    resets: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+impl Server {
+    pub(crate) fn accepted(&self) -> u64 {
+        self.counts.accepted.load(Relaxed)
+    }
+
+    /// Connections now.
+    pub(crate) fn open(&self) -> u64 {
+        self.counts.open.load(Relaxed)
+    }
+
+    /// Connections that ended in an error, such as a reset or a timeout.
+    pub(crate) fn resets(&self) -> u64 {
+        self.counts.resets.load(Relaxed)
+    }
+
+    pub(crate) fn bytes_in(&self) -> u64 {
+        self.counts.bytes_in.load(Relaxed)
+    }
+
+    pub(crate) fn bytes_out(&self) -> u64 {
+        self.counts.bytes_out.load(Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.write(1).expect("an eventfd takes a one");
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("a server panicked");
+        }
+    }
+}
+
+impl Net {
+    /// A server on a port of a host, IPv4 and IPv6; it listens when this returns.
+    #[track_caller]
+    pub(crate) fn serve(&self, host: &str, port: u16, behaviour: Behaviour) -> Server {
+        let listener = self
+            .within(host, || listen(port))
+            .unwrap_or_else(|e| panic!("{host}: port {port}: {e}"));
+        let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("failed to make an eventfd"));
+        let counts = Arc::new(Counts::default());
+        let mut work = Loop::new(host, listener, behaviour, Arc::clone(&counts), &stop);
+        let thread = thread::spawn(move || work.run());
+        Server {
+            counts,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// The same server on all four containers.
+    pub(crate) fn serve_all(&self, port: u16, behaviour: Behaviour) -> [Server; 4] {
+        plan::BACKENDS.map(|host| self.serve(host, port, behaviour))
+    }
+}
+
+fn listen(port: u16) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(SocketAddr::new(plan::ip("::"), port)))?;
+    socket.listen(4096)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+const STOP: u64 = 0;
+const LISTENER: u64 = 1;
+/// What a peer that does not read may leave unsent.
+const MOST_UNSENT: usize = 1 << 20;
+const CHUNK: usize = 1 << 16;
+
+struct Loop {
+    host: String,
+    behaviour: Behaviour,
+    listener: TcpListener,
+    epoll: Epoll,
+    counts: Arc<Counts>,
+    clients: BTreeMap<u64, Client>,
+    next: u64,
+}
+
+struct Client {
+    stream: TcpStream,
+    unsent: Vec<u8>,
+    ends: bool,
+    interest: EpollFlags,
+}
+
+enum Fate {
+    Lives,
+    Ended,
+}
+
+impl Loop {
+    fn new(host: &str, listener: TcpListener, behaviour: Behaviour, counts: Arc<Counts>, stop: &EventFd) -> Self {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("failed to make an epoll");
+        epoll
+            .add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))
+            .expect("failed to watch an eventfd");
+        epoll
+            .add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))
+            .expect("failed to watch a listener");
+        Self {
+            host: host.into(),
+            behaviour,
+            listener,
+            epoll,
+            counts,
+            clients: BTreeMap::new(),
+            next: LISTENER + 1,
+        }
+    }
+
+    fn run(&mut self) {
+        let mut events = [EpollEvent::empty(); 256];
+        loop {
+            let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(ready) => ready,
+                Err(nix::errno::Errno::EINTR) => 0,
+                Err(e) => panic!("failed to wait for events: {e}"),
+            };
+            for event in &events[..ready] {
+                match event.data() {
+                    STOP => return,
+                    LISTENER => self.accept(),
+                    id => self.serve(id),
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, peer)) => self.welcome(stream, peer),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                // The client went away again.
+                Err(e) if e.kind() == ErrorKind::ConnectionAborted => {}
+                Err(e) => panic!("{}: failed to accept: {e}", self.host),
+            }
+        }
+    }
+
+    fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
+        self.counts.accepted.fetch_add(1, Relaxed);
+        if self.behaviour == Behaviour::Closes {
+            return;
+        }
+        stream
+            .set_nonblocking(true)
+            .expect("failed to make a socket nonblocking");
+        drop(stream.set_nodelay(true));
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let unsent = match self.behaviour {
+            Behaviour::Greet => format!("{} {peer}\n", self.host).into_bytes(),
+            _ => Vec::new(),
+        };
+        let id = self.next;
+        self.next += 1;
+        let interest = EpollFlags::EPOLLIN;
+        self.epoll
+            .add(&stream, EpollEvent::new(interest, id))
+            .expect("failed to watch a connection");
+        self.clients.insert(
+            id,
+            Client {
+                stream,
+                unsent,
+                ends: false,
+                interest,
+            },
+        );
+        self.counts.open.fetch_add(1, Relaxed);
+        self.serve(id);
+    }
+
+    fn serve(&mut self, id: u64) {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        match client.proceed(self.behaviour, &self.counts) {
+            Ok(Fate::Lives) => client.watch(id, self.behaviour, &self.epoll),
+            Ok(Fate::Ended) => self.part(id),
+            Err(_) => {
+                self.counts.resets.fetch_add(1, Relaxed);
+                self.part(id);
+            }
+        }
+    }
+
+    fn part(&mut self, id: u64) {
+        self.clients.remove(&id);
+        self.counts.open.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Client {
+    fn proceed(&mut self, behaviour: Behaviour, counts: &Counts) -> std::io::Result<Fate> {
+        let mut chunk = vec![0; CHUNK];
+        while !self.ends && self.unsent.len() < MOST_UNSENT {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => self.ends = true,
+                Ok(n) => {
+                    counts.bytes_in.fetch_add(n as u64, Relaxed);
+                    if behaviour == Behaviour::Greet {
+                        self.unsent.extend_from_slice(&chunk[..n]);
+                    }
+                    if n < CHUNK {
+                        break;
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        self.send(behaviour, counts)?;
+        Ok(if self.ends && self.unsent.is_empty() {
+            Fate::Ended
+        } else {
+            Fate::Lives
+        })
+    }
+
+    fn send(&mut self, behaviour: Behaviour, counts: &Counts) -> std::io::Result<()> {
+        if behaviour == Behaviour::Source && !self.ends && self.unsent.is_empty() {
+            self.unsent = vec![b'.'; CHUNK];
+        }
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(n) => {
+                    counts.bytes_out.fetch_add(n as u64, Relaxed);
+                    self.unsent.drain(..n);
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock && self.ends && behaviour == Behaviour::Source => {
+                    self.unsent.clear();
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, id: u64, behaviour: Behaviour, epoll: &Epoll) {
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLIN, !self.ends && self.unsent.len() < MOST_UNSENT);
+        interest.set(
+            EpollFlags::EPOLLOUT,
+            !self.unsent.is_empty() || behaviour == Behaviour::Source,
+        );
+        if interest != self.interest {
+            self.interest = interest;
+            epoll
+                .modify(&self.stream, &mut EpollEvent::new(interest, id))
+                .expect("failed to watch a connection");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What tcpgw does to real packets, in network namespaces. Needs root.
+//!
+//! `harness` owns the topology and the tools; every other module is one topic's cases.
+
+mod harness;
+
+mod smoke;
