@@ -44,9 +44,19 @@ impl Lock {
     /// [`LockError`].
     pub fn take(directory: &Path, namespace: u64, timeout: Duration) -> Result<Self, LockError> {
         let path = directory.join(format!("netns-{namespace}.lock"));
-        let fail = |source| LockError::File { path: path.clone(), source };
+        let fail = |source| LockError::File {
+            path: path.clone(),
+            source,
+        };
         fs::create_dir_all(directory).map_err(fail)?;
-        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let open = || {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+        };
         let mut file = open().map_err(fail)?;
         let begin = Instant::now();
         loop {
@@ -60,7 +70,10 @@ impl Lock {
                     std::thread::sleep(PAUSE.min(timeout));
                 }
                 Err((mut back, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) => {
-                    return Err(LockError::Held { holder: holder(&mut back), waited: timeout });
+                    return Err(LockError::Held {
+                        holder: holder(&mut back),
+                        waited: timeout,
+                    });
                 }
                 Err((_, errno)) => return Err(fail(errno.into())),
             }
@@ -77,11 +90,20 @@ fn sign(file: &mut File) -> io::Result<()> {
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let _ = file.rewind().and_then(|()| file.take(32).read_to_string(&mut text));
-    let Ok(pid) = text.trim().parse::<u32>() else { return "an unknown process".into() };
+    let Ok(pid) = text.trim().parse::<u32>() else {
+        return "an unknown process".into();
+    };
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<_> = command.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
+    let words: Vec<_> = command
+        .split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty())
+        .collect();
     let command = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
-    if command.is_empty() { format!("process {pid}") } else { format!("process {pid} ({command})") }
+    if command.is_empty() {
+        format!("process {pid}")
+    } else {
+        format!("process {pid} ({command})")
+    }
 }
 
 #[cfg(test)]
@@ -92,7 +114,9 @@ mod tests {
     fn one_holds_it_and_the_next_is_told_who() {
         let directory = tempfile::tempdir().unwrap();
         let first = Lock::take(directory.path(), 1, Duration::ZERO).unwrap();
-        let error = Lock::take(directory.path(), 1, Duration::from_millis(1)).unwrap_err().to_string();
+        let error = Lock::take(directory.path(), 1, Duration::from_millis(1))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         Lock::take(directory.path(), 2, Duration::ZERO).expect("another namespace has another lock");
         drop(first);

@@ -37,7 +37,7 @@ impl Batch<'_> {
     }
 
     /// The rows.
-    pub fn iter(&self) -> Box<dyn Iterator<Item = &[u8]> + '_> {
+    pub fn rows(&self) -> Box<dyn Iterator<Item = &[u8]> + '_> {
         match self {
             Self::All(rows) => Box::new(rows.iter()),
             Self::Some(rows) => Box::new(rows.iter().map(AsRef::as_ref)),
@@ -80,7 +80,12 @@ impl<'a> Step<'a> {
 
     /// Elements that it adds or deletes.
     pub fn elements(&self) -> usize {
-        let rows = self.delete.values().chain(self.add.values()).map(Batch::len).sum::<usize>();
+        let rows = self
+            .delete
+            .values()
+            .chain(self.add.values())
+            .map(Batch::len)
+            .sum::<usize>();
         rows + self.delete_turns.len() + self.add_turns.len()
     }
 
@@ -121,7 +126,11 @@ impl Plan<'_> {
 
 /// What leads from `have` to `want`.
 pub fn plan<'a>(have: &'a Ruleset, want: &'a Ruleset) -> Plan<'a> {
-    let mut planner = Planner { have, want, steps: Default::default() };
+    let mut planner = Planner {
+        have,
+        want,
+        steps: Default::default(),
+    };
     let names: BTreeSet<SetName> = have.sets().keys().chain(want.sets().keys()).copied().collect();
     for name in names {
         planner.set(name);
@@ -192,7 +201,9 @@ impl<'a> Planner<'a> {
 
     /// The slots that a service shall have.
     fn slots_of(&self, reach: Reach, listening: &[u8]) -> Vec<&'a [u8]> {
-        let Some(rows) = self.want.rows(SetName::Slots(reach)) else { return Vec::new() };
+        let Some(rows) = self.want.rows(SetName::Slots(reach)) else {
+            return Vec::new();
+        };
         let slot = |number: u32| rows.find(&[listening, &number.to_ne_bytes()].concat());
         (0..).map_while(slot).collect()
     }
@@ -219,7 +230,12 @@ impl<'a> Planner<'a> {
             }
             self.steps[PREPARE].add_turns.insert(door.clone(), chain.clone());
         }
-        for door in self.have.turns().keys().filter(|door| !self.want.turns().contains_key(door)) {
+        for door in self
+            .have
+            .turns()
+            .keys()
+            .filter(|door| !self.want.turns().contains_key(door))
+        {
             let step = if self.goes_on(door.0, &door.1) { SWITCH } else { PREPARE };
             self.steps[step].delete_turns.insert(door.clone());
         }
@@ -233,11 +249,15 @@ impl<'a> Planner<'a> {
             let (had, wanted) = (self.have.widths(reach), self.want.widths(reach));
             let both: BTreeSet<u16> = had.union(&wanted).copied().collect();
             if both != had {
-                self.steps[PREPARE].new_widths.extend(wanted.difference(&had).map(|width| (reach, *width)));
+                self.steps[PREPARE]
+                    .new_widths
+                    .extend(wanted.difference(&had).map(|width| (reach, *width)));
                 self.steps[PREPARE].spreads.insert(reach, both.clone());
             }
             if both != wanted {
-                self.steps[TIDY].old_widths.extend(had.difference(&wanted).map(|width| (reach, *width)));
+                self.steps[TIDY]
+                    .old_widths
+                    .extend(had.difference(&wanted).map(|width| (reach, *width)));
                 self.steps[TIDY].spreads.insert(reach, wanted);
             }
         }

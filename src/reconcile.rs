@@ -12,8 +12,8 @@ use thiserror::Error;
 use crate::kernel::conntrack::{Flow, Pair};
 use crate::kernel::transaction::{Refused, Subject};
 use crate::kernel::{Build, Commit, Kernel, KernelError, Seen};
-use crate::model::State;
 use crate::model::FlowMark;
+use crate::model::State;
 use crate::plan::{Step, plan};
 use crate::record::{Head, Record, Store, boot_id};
 use crate::ruleset::Ruleset;
@@ -45,7 +45,10 @@ pub struct Desired {
 impl Desired {
     /// For a state, on a gateway with those links.
     pub fn new(state: &State, links: &BTreeSet<String>) -> Self {
-        Self { summary: Summary::from(state), ruleset: compile(state, links) }
+        Self {
+            summary: Summary::from(state),
+            ruleset: compile(state, links),
+        }
     }
 }
 
@@ -138,7 +141,9 @@ pub enum ReconcileError {
     #[error("others changed the ruleset {ATTEMPTS} times while it was to be changed; nothing is half done, run again")]
     Busy,
     /// The flows in the kernel bear another mark.
-    #[error("the table in the kernel marks its flows with {theirs}, the configuration says {ours}: run `tcpgw teardown` first")]
+    #[error(
+        "the table in the kernel marks its flows with {theirs}, the configuration says {ours}: run `tcpgw teardown` first"
+    )]
     OtherMark {
         /// In the table.
         theirs: FlowMark,
@@ -153,6 +158,9 @@ impl From<KernelError> for ReconcileError {
     }
 }
 
+/// Counters of one set whose owners are gone.
+type Orphans = (SetName, Vec<Box<[u8]>>);
+
 /// Brings a kernel to what is desired, and keeps a record of it.
 pub struct Reconciler<'a, K: Kernel> {
     kernel: &'a mut K,
@@ -164,7 +172,12 @@ pub struct Reconciler<'a, K: Kernel> {
 impl<'a, K: Kernel> Reconciler<'a, K> {
     /// For that kernel, whose network namespace has that cookie.
     pub fn new(kernel: &'a mut K, store: &'a Store, namespace: u64, mark: FlowMark) -> Self {
-        Self { kernel, store, namespace, mark }
+        Self {
+            kernel,
+            store,
+            namespace,
+            mark,
+        }
     }
 
     /// What is in the kernel: from the record while nobody else has written, else by reading it all.
@@ -208,12 +221,22 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             }
         };
         let summary = Summary::of_kernel(&ruleset, guide);
-        Ok(Known { generation: observed.generation, table, ruleset, summary, swept: false, trusted: false })
+        Ok(Known {
+            generation: observed.generation,
+            table,
+            ruleset,
+            summary,
+            swept: false,
+            trusted: false,
+        })
     }
 
     fn check_mark(&self, comment: Option<&str>) -> Result<(), ReconcileError> {
         match comment.and_then(mark_of) {
-            Some(theirs) if theirs != self.mark => Err(ReconcileError::OtherMark { theirs, ours: self.mark }),
+            Some(theirs) if theirs != self.mark => Err(ReconcileError::OtherMark {
+                theirs,
+                ours: self.mark,
+            }),
             _ => Ok(()),
         }
     }
@@ -252,13 +275,20 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         let (before, trusted) = (known.summary.clone(), known.trusted && known.swept);
         let mut known = known;
         if !options.drain.is_zero() {
-            let meanwhile = Desired { summary: desired.summary.clone(), ruleset: with_leaving(&known.ruleset, desired) };
+            let meanwhile = Desired {
+                summary: desired.summary.clone(),
+                ruleset: with_leaving(&known.ruleset, desired),
+            };
             known = self.commit(known, &meanwhile, &mut report)?;
             self.drain(desired, options.drain, &mut report)?;
         }
         let known = self.commit(known, desired, &mut report)?;
-        let quick = if trusted { few_retired(&before, &desired.summary) } else { None };
-        self.sweep(&desired.summary, quick, &mut report)?;
+        let quick = if trusted {
+            few_retired(&before, &desired.summary)
+        } else {
+            None
+        };
+        self.sweep(&desired.summary, quick.as_deref(), &mut report)?;
         self.remember(&known, desired, report.failed == 0);
         Ok(report)
     }
@@ -273,7 +303,12 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
                         Table::Ours(handle) => Table::Ours(handle),
                         _ => Table::Ours(self.kernel.identity()?.table.unwrap_or(0)),
                     };
-                    return Ok(Known { generation, table, ruleset: desired.ruleset.clone(), ..known });
+                    return Ok(Known {
+                        generation,
+                        table,
+                        ruleset: desired.ruleset.clone(),
+                        ..known
+                    });
                 }
                 Err(KernelError::Outdated | KernelError::Unknown(_)) => {
                     tracing::debug!("somebody else committed, or the answer was lost: reading the kernel again");
@@ -323,13 +358,22 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     }
 
     /// Counters of what is no longer there.
-    fn orphans(&mut self, want: &Ruleset) -> Result<Vec<(SetName, Vec<Box<[u8]>>)>, KernelError> {
+    fn orphans(&mut self, want: &Ruleset) -> Result<Vec<Orphans>, KernelError> {
         let mut orphans = Vec::new();
         for set in SetName::fixed().into_iter().filter(|set| set.is_counter()) {
             let owners = set.owners();
-            let owned = |key: &[u8]| owners.iter().any(|owner| want.rows(*owner).is_some_and(|rows| rows.contains(key)));
-            let keys: Vec<_> =
-                self.kernel.counted(set)?.into_iter().map(|counted| counted.key).filter(|key| !owned(key)).collect();
+            let owned = |key: &[u8]| {
+                owners
+                    .iter()
+                    .any(|owner| want.rows(*owner).is_some_and(|rows| rows.contains(key)))
+            };
+            let keys: Vec<_> = self
+                .kernel
+                .counted(set)?
+                .into_iter()
+                .map(|counted| counted.key)
+                .filter(|key| !owned(key))
+                .collect();
             if !keys.is_empty() {
                 orphans.push((set, keys));
             }
@@ -358,18 +402,13 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     }
 
     /// Deletes stale flows and unanswered handshakes to backends that get no new connections, until a pass finds none.
-    fn sweep(
-        &mut self,
-        summary: &Summary,
-        quick: Option<Vec<Pair>>,
-        report: &mut Report,
-    ) -> Result<(), ReconcileError> {
+    fn sweep(&mut self, summary: &Summary, quick: Option<&[Pair]>, report: &mut Report) -> Result<(), ReconcileError> {
         let standings = Standings::new(summary);
         let mut swept = false;
         for _ in 0..SWEEPS {
             let (mut flushed, mut forgotten) = (0, 0);
-            let deletion = match &quick {
-                Some(pairs) if pairs.is_empty() => return Ok(()),
+            let deletion = match quick {
+                Some([]) => return Ok(()),
                 Some(pairs) => {
                     let deletion = self.kernel.flush_pairs(self.mark, pairs)?;
                     flushed = deletion.deleted;
@@ -388,7 +427,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             report.flushed += flushed;
             report.forgotten += forgotten;
             report.failed = deletion.failed;
-            if deletion.failed > 0 || deletion.deleted == 0 && deletion.gone == 0 && (swept || report.transactions == 0) {
+            if deletion.failed > 0 || deletion.deleted == 0 && deletion.gone == 0 && (swept || report.transactions == 0)
+            {
                 return Ok(());
             }
             swept = true;
@@ -420,7 +460,11 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         if let Err(error) = self.store.remove() {
             tracing::warn!(%error, "failed to remove the record; the next run will find it outdated");
         }
-        Ok(Torn { table: removed, flushed, failed })
+        Ok(Torn {
+            table: removed,
+            flushed,
+            failed,
+        })
     }
 
     fn mark_in_kernel(&mut self) -> Result<Option<FlowMark>, ReconcileError> {
@@ -464,8 +508,7 @@ fn is_over(flow: &Flow) -> bool {
 }
 
 fn retires(steps: &[Step<'_>]) -> bool {
-    let owning =
-        |set: &SetName| matches!(set, SetName::Services(_) | SetName::Limited(_) | SetName::Unlimited(_));
+    let owning = |set: &SetName| matches!(set, SetName::Services(_) | SetName::Limited(_) | SetName::Unlimited(_));
     steps.iter().any(|step| step.delete.keys().any(owning))
 }
 
@@ -487,7 +530,11 @@ fn with_leaving(have: &Ruleset, desired: &Desired) -> Ruleset {
             SetName::LimitBoth(family),
         ] {
             let spec = crate::ruleset::spec::SetSpec::of(set);
-            let leaving = have.rows(set).into_iter().flat_map(Rows::iter).filter(|row| !stays(&row[..spec.key_len()]));
+            let leaving = have
+                .rows(set)
+                .into_iter()
+                .flat_map(Rows::iter)
+                .filter(|row| !stays(&row[..spec.key_len()]));
             for row in leaving {
                 sets.entry(set).or_insert_with(|| Rows::new(&spec)).push(&[row]);
             }
@@ -502,12 +549,16 @@ fn few_retired(old: &Summary, new: &Summary) -> Option<Vec<Pair>> {
     type Key = (Option<IpAddr>, u16, SocketAddr);
     let pairs = |summary: &Summary, active: bool| -> BTreeSet<Key> {
         let of = |service: &crate::summary::ServiceSummary| {
-            let doors: Vec<Option<IpAddr>> = match service.addresses.is_empty() {
-                true => vec![None],
-                false => service.addresses.iter().copied().map(Some).collect(),
+            let doors: Vec<Option<IpAddr>> = if service.addresses.is_empty() {
+                vec![None]
+            } else {
+                service.addresses.iter().copied().map(Some).collect()
             };
-            let backends: Vec<SocketAddr> =
-                if active { service.active.keys().copied().collect() } else { service.backends().collect() };
+            let backends: Vec<SocketAddr> = if active {
+                service.active.keys().copied().collect()
+            } else {
+                service.backends().collect()
+            };
             let port = service.port;
             backends
                 .into_iter()
@@ -523,19 +574,40 @@ fn few_retired(old: &Summary, new: &Summary) -> Option<Vec<Pair>> {
     let wanted = pairs(new, false);
     let active = pairs(new, true);
     let retired: Vec<Key> = pairs(old, false).difference(&wanted).copied().collect();
-    let leaving = pairs(old, true).difference(&active).filter(|pair| wanted.contains(pair)).count();
+    let leaving = pairs(old, true)
+        .difference(&active)
+        .filter(|pair| wanted.contains(pair))
+        .count();
     let mut kept: BTreeSet<(u16, SocketAddr)> = BTreeSet::new();
     kept.extend(wanted.iter().map(|(_, port, backend)| (*port, *backend)));
-    let moved = retired.iter().any(|(_, port, backend)| kept.contains(&(*port, *backend)));
+    let moved = retired
+        .iter()
+        .any(|(_, port, backend)| kept.contains(&(*port, *backend)));
     (retired.len() <= FEW_PAIRS && leaving == 0 && !moved).then(|| {
-        retired.into_iter().map(|(public, public_port, backend)| Pair { public, public_port, backend }).collect()
+        retired
+            .into_iter()
+            .map(|(public, public_port, backend)| Pair {
+                public,
+                public_port,
+                backend,
+            })
+            .collect()
     })
 }
 
 /// The service that a refusal is about.
 fn owner(error: &KernelError, summary: &Summary) -> Option<String> {
-    let KernelError::Refused(refused) = error else { return None };
-    let Refused { subject: Subject::Elements(set), element: Some(key), .. } = refused.first()? else { return None };
+    let KernelError::Refused(refused) = error else {
+        return None;
+    };
+    let Refused {
+        subject: Subject::Elements(set),
+        element: Some(key),
+        ..
+    } = refused.first()?
+    else {
+        return None;
+    };
     let standings = Standings::new(summary);
     let service = match set {
         SetName::Limited(family)
@@ -549,7 +621,9 @@ fn owner(error: &KernelError, summary: &Summary) -> Option<String> {
         }
         _ => {
             let port = match set.scope()? {
-                Scope::Any if matches!(set, SetName::Slots(_) | SetName::Allowed(_) | SetName::Denied(_)) => read_port(key),
+                Scope::Any if matches!(set, SetName::Slots(_) | SetName::Allowed(_) | SetName::Denied(_)) => {
+                    read_port(key)
+                }
                 Scope::Any => read_port(key.get(4..)?),
                 Scope::At(family) => read_port(key.get(family.address_len()..)?),
             }?;

@@ -66,7 +66,9 @@ pub struct Store {
 impl Store {
     /// In that directory, of that network namespace.
     pub fn new(directory: &Path, namespace: u64) -> Self {
-        Self { path: directory.join(format!("netns-{namespace}.state")) }
+        Self {
+            path: directory.join(format!("netns-{namespace}.state")),
+        }
     }
 
     /// The last record, if there is one that can be trusted to be what was written.
@@ -154,11 +156,19 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         if reach.is_empty() {
             break;
         }
-        let reach = Reach::ALL.into_iter().find(|known| known.to_string().as_bytes() == reach)?;
+        let reach = Reach::ALL
+            .into_iter()
+            .find(|known| known.to_string().as_bytes() == reach)?;
         let key = take(&mut rest)?.into();
-        turns.insert((reach, key), TurnChain::parse(std::str::from_utf8(take(&mut rest)?).ok()?)?);
+        turns.insert(
+            (reach, key),
+            TurnChain::parse(std::str::from_utf8(take(&mut rest)?).ok()?)?,
+        );
     }
-    rest.is_empty().then(|| Record { head, ruleset: Ruleset::new(sets, turns) })
+    rest.is_empty().then(|| Record {
+        head,
+        ruleset: Ruleset::new(sets, turns),
+    })
 }
 
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -194,7 +204,10 @@ mod tests {
             {"name":"b","port":2001,"backends":["10.0.0.2:1"],"deny":["192.0.2.0/24"]}]}"#;
         let state = crate::model::parse(text).unwrap();
         let record = Record {
-            head: Head { summary: Summary::from(&state), ..head() },
+            head: Head {
+                summary: Summary::from(&state),
+                ..head()
+            },
             ruleset: compile(&state, &["eth0".to_owned()].into()),
         };
         let directory = tempfile::tempdir().unwrap();

@@ -39,12 +39,19 @@ fn object(out: &mut dyn Write, family: Family) -> fmt::Result {
     };
     writeln!(out, "\tct timeout {} {{", handshake_timeout(family))?;
     writeln!(out, "\t\tprotocol tcp\n\t\tl3proto {l3proto}")?;
-    writeln!(out, "\t\tpolicy = {{ syn_sent : {HANDSHAKE_SECONDS}, syn_recv : {HANDSHAKE_SECONDS} }}\n\t}}\n")
+    writeln!(
+        out,
+        "\t\tpolicy = {{ syn_sent : {HANDSHAKE_SECONDS}, syn_recv : {HANDSHAKE_SECONDS} }}\n\t}}\n"
+    )
 }
 
 fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
     let spec = SetSpec::of(name);
-    let kind = if matches!(spec.payload, Payload::Endpoint(_) | Payload::Chain) { "map" } else { "set" };
+    let kind = if matches!(spec.payload, Payload::Endpoint(_) | Payload::Chain) {
+        "map"
+    } else {
+        "set"
+    };
     writeln!(out, "\t{kind} {name} {{")?;
     match spec.payload {
         Payload::Endpoint(family) => {
@@ -89,13 +96,17 @@ fn turns(out: &mut dyn Write, ruleset: &Ruleset, reach: Reach) -> fmt::Result {
         write!(out, "{lead}{key} : goto {chain}")?;
         lead = ",\n\t\t\t     ";
     }
-    if lead.starts_with(',') { writeln!(out, " }}") } else { Ok(()) }
+    if lead.starts_with(',') {
+        writeln!(out, " }}")
+    } else {
+        Ok(())
+    }
 }
 
 fn elements(out: &mut dyn Write, name: SetName, spec: &SetSpec, rows: Option<&Rows>) -> fmt::Result {
     let Some(rows) = rows else { return Ok(()) };
     let mut lead = "\t\telements = { ";
-    for row in rows.iter() {
+    for row in rows {
         write!(out, "{lead}{}", element(name, spec, row).unwrap_or_default())?;
         lead = ",\n\t\t\t     ";
     }
@@ -104,7 +115,11 @@ fn elements(out: &mut dyn Write, name: SetName, spec: &SetSpec, rows: Option<&Ro
 
 /// One element, as nft writes it.
 fn element(name: SetName, spec: &SetSpec, row: &[u8]) -> Option<String> {
-    let mut text = if spec.interval { range(spec, row)? } else { key(name, row)? };
+    let mut text = if spec.interval {
+        range(spec, row)?
+    } else {
+        key(name, row)?
+    };
     let data = row.get(spec.identity_len()..)?;
     match spec.payload {
         Payload::Endpoint(family) => {
@@ -133,9 +148,15 @@ pub fn key(name: SetName, bytes: &[u8]) -> Option<String> {
 fn fields(fields: &[Field], mut bytes: &[u8]) -> Option<Vec<String>> {
     let mut texts = Vec::with_capacity(fields.len());
     for field in fields {
-        let (part, rest) = bytes.split_at_checked(field.padded_len())?;
+        let (part, rest) = bytes.split_at_checked(field.padded())?;
         texts.push(match field {
-            Field::L4Proto => if part[0] == 6 { "tcp".into() } else { part[0].to_string() },
+            Field::L4Proto => {
+                if part[0] == 6 {
+                    "tcp".into()
+                } else {
+                    part[0].to_string()
+                }
+            }
             Field::SourcePort | Field::DestPort => read_port(part).map_or(0, std::num::NonZeroU16::get).to_string(),
             Field::SourceAddress(family) | Field::DestAddress(family) => read_address(*family, part)?.to_string(),
             Field::Slot => u32::from_ne_bytes(part.try_into().ok()?).to_string(),
@@ -159,9 +180,12 @@ fn range(spec: &SetSpec, row: &[u8]) -> Option<String> {
     let (first, last) = row.get(..spec.identity_len())?.split_at(spec.key_len());
     let (mut texts, ends) = (fields(&spec.key, first)?, fields(&spec.key, last)?);
     let (low, high) = (texts.pop()?, ends.last()?.clone());
-    let width = spec.key.last()?.padded_len();
+    let width = spec.key.last()?.padded();
     let (low_bytes, high_bytes) = (&first[first.len() - width..], &last[last.len() - width..]);
-    let same = low_bytes.iter().zip(high_bytes).map(|(a, b)| (a ^ b).leading_zeros() as usize);
+    let same = low_bytes
+        .iter()
+        .zip(high_bytes)
+        .map(|(a, b)| (a ^ b).leading_zeros() as usize);
     let mut prefix = 0;
     for bits in same {
         prefix += bits;
@@ -187,7 +211,11 @@ fn write_chain(out: &mut dyn Write, chain: &Chain) -> fmt::Result {
             Hook::Postrouting => "postrouting",
         };
         let kind = if base.nat { "nat" } else { "filter" };
-        writeln!(out, "\t\ttype {kind} hook {hook} priority {}; policy accept;", base.priority_name)?;
+        writeln!(
+            out,
+            "\t\ttype {kind} hook {hook} priority {}; policy accept;",
+            base.priority_name
+        )?;
     }
     for rule in &chain.rules {
         let words: Vec<String> = rule.iter().map(ToString::to_string).collect();

@@ -7,7 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State};
+use crate::model::{
+    BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State,
+};
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Family, Reach, Scope, SetName};
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
@@ -122,7 +124,9 @@ impl From<&Service> for ServiceSummary {
                 Listen::Everywhere => BTreeSet::new(),
                 Listen::At(addresses) => addresses.clone(),
             },
-            active: of(BackendState::Active).map(|b| (socket(b.endpoint), b.weight.get())).collect(),
+            active: of(BackendState::Active)
+                .map(|b| (socket(b.endpoint), b.weight.get()))
+                .collect(),
             draining: of(BackendState::Draining).map(|b| socket(b.endpoint)).collect(),
             settings: Settings {
                 balance: Some(balance_code(service.balance)),
@@ -138,7 +142,12 @@ impl From<&Service> for ServiceSummary {
 }
 
 fn limit_numbers(limit: &Limit) -> (u32, u32, u32, bool) {
-    (limit.pps, limit.burst, limit.mtu, limit.direction == LimitDirection::Shared)
+    (
+        limit.pps,
+        limit.burst,
+        limit.mtu,
+        limit.direction == LimitDirection::Shared,
+    )
 }
 
 impl ServiceSummary {
@@ -204,7 +213,12 @@ impl<'a> Standings<'a> {
         let mut backends = BTreeMap::new();
         for (at, service) in summary.services.iter().enumerate() {
             backends.extend(service.active.keys().map(|backend| (*backend, (at, Standing::Active))));
-            backends.extend(service.draining.iter().map(|backend| (*backend, (at, Standing::Draining))));
+            backends.extend(
+                service
+                    .draining
+                    .iter()
+                    .map(|backend| (*backend, (at, Standing::Draining))),
+            );
         }
         Self { summary, backends }
     }
@@ -227,7 +241,10 @@ impl Summary {
     /// The service that listens there.
     pub fn service_at(&self, public: SocketAddr) -> Option<&ServiceSummary> {
         let from = self.services.partition_point(|service| service.port < public.port());
-        self.services[from..].iter().take_while(|service| service.port == public.port()).find(|s| s.listens(public))
+        self.services[from..]
+            .iter()
+            .take_while(|service| service.port == public.port())
+            .find(|s| s.listens(public))
     }
 
     /// What can be known of the services from the kernel: no names, and no draining backends, since nothing there ties
@@ -254,13 +271,15 @@ impl Summary {
         let mut at: BTreeMap<(u16, BTreeSet<IpAddr>), usize> = BTreeMap::new();
         for ((port, address), service) in doors {
             let known = address.and_then(|address| guide.service_at(SocketAddr::new(address, port)));
-            let key = (port, known.map_or_else(|| service.addresses.clone(), |known| known.addresses.clone()));
-            match at.get(&key) {
-                Some(at) => summary.services[*at].merge(service),
-                None => {
-                    at.insert(key, summary.services.len());
-                    summary.services.push(service);
-                }
+            let key = (
+                port,
+                known.map_or_else(|| service.addresses.clone(), |known| known.addresses.clone()),
+            );
+            if let Some(at) = at.get(&key) {
+                summary.services[*at].merge(service);
+            } else {
+                at.insert(key, summary.services.len());
+                summary.services.push(service);
             }
         }
         summary.learn_from(guide, ruleset);
@@ -271,10 +290,17 @@ impl Summary {
     fn learn_from(&mut self, guide: &Self, ruleset: &Ruleset) {
         let active: BTreeSet<SocketAddr> = self.services.iter().flat_map(|s| s.active.keys().copied()).collect();
         for service in &mut self.services {
-            let Ok(at) = guide.services.binary_search_by(|known| known.door().cmp(&service.door())) else { continue };
+            let Ok(at) = guide
+                .services
+                .binary_search_by(|known| known.door().cmp(&service.door()))
+            else {
+                continue;
+            };
             let known = &guide.services[at];
             service.name.clone_from(&known.name);
-            let draining = known.backends().filter(|backend| !active.contains(backend) && is_limited(ruleset, *backend));
+            let draining = known
+                .backends()
+                .filter(|backend| !active.contains(backend) && is_limited(ruleset, *backend));
             service.draining.extend(draining);
             if service.active.keys().eq(known.active.keys()) {
                 service.active.clone_from(&known.active);
@@ -300,7 +326,10 @@ fn is_limited(ruleset: &Ruleset, backend: SocketAddr) -> bool {
 
 fn backend_key(backend: SocketAddr) -> Option<Vec<u8>> {
     let port = std::num::NonZeroU16::new(backend.port())?;
-    let (bytes, len) = crate::ruleset::rows::endpoint_bytes(Endpoint { address: backend.ip(), port });
+    let (bytes, len) = crate::ruleset::rows::endpoint_bytes(Endpoint {
+        address: backend.ip(),
+        port,
+    });
     Some(bytes[..len].to_vec())
 }
 
@@ -346,8 +375,10 @@ fn listening_door(reach: Reach, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
 
 fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
     let name = SetName::Slots(reach);
-    let (Some(rows), key_len) = (ruleset.rows(name), SetSpec::of(name).key_len()) else { return };
-    for row in rows.iter() {
+    let (Some(rows), key_len) = (ruleset.rows(name), SetSpec::of(name).key_len()) else {
+        return;
+    };
+    for row in rows {
         let (key, data) = row.split_at(key_len);
         let service = listening_door(reach, key).and_then(|door| services.get_mut(&door));
         if let (Some(service), Some(endpoint)) = (service, read_endpoint(reach.family(), data)) {
@@ -393,10 +424,17 @@ fn read_access(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
 }
 
 fn read_backend(ruleset: &Ruleset, backend: SocketAddr, settings: &mut Settings) {
-    let (family, Some(key)) = (Family::of(backend.ip()), backend_key(backend)) else { return };
-    settings.preserve = ruleset.rows(SetName::Preserved(family)).is_some_and(|rows| rows.contains(&key));
+    let (family, Some(key)) = (Family::of(backend.ip()), backend_key(backend)) else {
+        return;
+    };
+    settings.preserve = ruleset
+        .rows(SetName::Preserved(family))
+        .is_some_and(|rows| rows.contains(&key));
     for (set, shared) in [(SetName::LimitTo(family), false), (SetName::LimitBoth(family), true)] {
-        let row = ruleset.rows(set).and_then(|rows| rows.find(&key)).and_then(|row| row[key.len()..].try_into().ok());
+        let row = ruleset
+            .rows(set)
+            .and_then(|rows| rows.find(&key))
+            .and_then(|row| row[key.len()..].try_into().ok());
         if let Some(limits) = row.map(Limits::from_bytes) {
             let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
             let mtu = limits.byte_rate / limits.packet_rate.max(1);

@@ -1,7 +1,7 @@
 //! What a change comes to, in words for people and as data for scripts.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
@@ -110,7 +110,11 @@ impl Changes {
     /// Services added, changed and removed.
     pub fn service_counts(&self) -> Counts {
         let count = |kind| self.services.iter().filter(|change| change.kind == kind).count();
-        Counts { added: count(Kind::Added), changed: count(Kind::Changed), removed: count(Kind::Removed) }
+        Counts {
+            added: count(Kind::Added),
+            changed: count(Kind::Changed),
+            removed: count(Kind::Removed),
+        }
     }
 
     /// Backends added, changed and removed.
@@ -118,7 +122,11 @@ impl Changes {
         let all = || self.services.iter().flat_map(|change| &change.backends);
         let count = |what| all().filter(|backend| backend.change == what).count();
         let (added, removed) = (count(What::Added), count(What::Removed));
-        Counts { added, removed, changed: all().count() - added - removed }
+        Counts {
+            added,
+            removed,
+            changed: all().count() - added - removed,
+        }
     }
 
     /// Whether nothing changes.
@@ -133,7 +141,9 @@ fn change(
     flows: &BTreeMap<(u16, SocketAddr), u64>,
 ) -> Option<Change> {
     let service = new.or(old)?;
-    let name = new.and_then(|new| new.name.as_deref()).or_else(|| old.and_then(|old| old.name.as_deref()));
+    let name = new
+        .and_then(|new| new.name.as_deref())
+        .or_else(|| old.and_then(|old| old.name.as_deref()));
     let backends = backend_changes(old, new, flows);
     let settings = match (old, new) {
         (Some(old), Some(new)) => {
@@ -177,8 +187,12 @@ fn backend_changes(
         Draining,
     }
     let states = |service: Option<&ServiceSummary>| -> BTreeMap<SocketAddr, Is> {
-        let active = service.into_iter().flat_map(|s| s.active.iter().map(|(b, weight)| (*b, Is::Active(*weight))));
-        let draining = service.into_iter().flat_map(|s| s.draining.iter().map(|b| (*b, Is::Draining)));
+        let active = service
+            .into_iter()
+            .flat_map(|s| s.active.iter().map(|(b, weight)| (*b, Is::Active(*weight))));
+        let draining = service
+            .into_iter()
+            .flat_map(|s| s.draining.iter().map(|b| (*b, Is::Draining)));
         active.chain(draining).collect()
     };
     // The kernel knows slots, not weights: compare shares, not numbers.
@@ -195,12 +209,26 @@ fn backend_changes(
             (Some(Is::Active(a)), Is::Active(b)) if a != b && !one_is_bare => (What::Weight, Some(*b)),
             _ => continue,
         };
-        changes.push(BackendChange { backend: *backend, change, weight, flows: 0 });
+        changes.push(BackendChange {
+            backend: *backend,
+            change,
+            weight,
+            flows: 0,
+        });
     }
     for (backend, is) in before.iter().filter(|(backend, _)| !after.contains_key(backend)) {
-        let weight = if let Is::Active(weight) = is { Some(*weight) } else { None };
+        let weight = if let Is::Active(weight) = is {
+            Some(*weight)
+        } else {
+            None
+        };
         let flows = flows.get(&(port, *backend)).copied().unwrap_or(0);
-        changes.push(BackendChange { backend: *backend, change: What::Removed, weight, flows });
+        changes.push(BackendChange {
+            backend: *backend,
+            change: What::Removed,
+            weight,
+            flows,
+        });
     }
     changes
 }
@@ -211,10 +239,10 @@ fn limit_words(limit: Option<(u32, u32, u32, bool)>) -> String {
         Some((pps, burst, mtu, shared)) => {
             let mut words = format!("{pps} packets/s");
             if u64::from(burst) != u64::from(pps) * 10 {
-                words += &format!(", burst {burst}");
+                let _ = write!(words, ", burst {burst}");
             }
             if mtu != 1500 {
-                words += &format!(", mtu {mtu}");
+                let _ = write!(words, ", mtu {mtu}");
             }
             if shared {
                 words += ", shared";
@@ -258,18 +286,36 @@ fn setting_changes(old: &Settings, new: &Settings) -> Vec<String> {
         }
     };
     if old.balance.is_some() && new.balance.is_some() {
-        changed("balance", balance_name(old.balance).into(), balance_name(new.balance).into());
+        changed(
+            "balance",
+            balance_name(old.balance).into(),
+            balance_name(new.balance).into(),
+        );
     }
     changed("limit", limit_words(old.limit), limit_words(new.limit));
-    changed("on_retire", refusal(old.retire_reset).into(), refusal(new.retire_reset).into());
-    changed("on_empty", refusal(old.empty_reset).into(), refusal(new.empty_reset).into());
+    changed(
+        "on_retire",
+        refusal(old.retire_reset).into(),
+        refusal(new.retire_reset).into(),
+    );
+    changed(
+        "on_empty",
+        refusal(old.empty_reset).into(),
+        refusal(new.empty_reset).into(),
+    );
     changed("source", source(old.preserve).into(), source(new.preserve).into());
     let allow = |settings: &Settings| settings.allow.as_deref().map_or_else(|| "everyone".to_owned(), list);
     if old.allow != new.allow {
         words.push(format!("allow {} -> {}", allow(old), allow(new)));
     }
     if old.deny != new.deny {
-        let deny = |settings: &Settings| if settings.deny.is_empty() { "nobody".to_owned() } else { list(&settings.deny) };
+        let deny = |settings: &Settings| {
+            if settings.deny.is_empty() {
+                "nobody".to_owned()
+            } else {
+                list(&settings.deny)
+            }
+        };
         words.push(format!("deny {} -> {}", deny(old), deny(new)));
     }
     words
@@ -288,7 +334,12 @@ impl fmt::Display for Change {
             write!(f, ":{}", self.port)?;
         }
         for (at, address) in self.addresses.iter().enumerate() {
-            write!(f, "{}{}", if at > 0 { "," } else { "" }, SocketAddr::new(*address, self.port))?;
+            write!(
+                f,
+                "{}{}",
+                if at > 0 { "," } else { "" },
+                SocketAddr::new(*address, self.port)
+            )?;
         }
         for backend in &self.backends {
             match backend.change {

@@ -6,7 +6,9 @@ use clap::Args;
 
 use super::check::count;
 use super::gateway::Gateway;
-use super::{Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json};
+use super::{
+    Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json,
+};
 use crate::reconcile::{Options, Report};
 use crate::words::Counts;
 
@@ -37,7 +39,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let mut gateway = Gateway::open(global)?;
     preflight::check(global, &mut gateway, &state)?;
     let desired = gateway.desired(&state)?;
-    let _lock = if arguments.dry_run { None } else { Some(gateway.lock(global, arguments.locking.lock_timeout)?) };
+    let _lock = if arguments.dry_run {
+        None
+    } else {
+        Some(gateway.lock(global, arguments.locking.lock_timeout)?)
+    };
     let mut reconciler = gateway.reconciler(&config);
     let known = reconciler.look(&desired.summary)?;
     if !arguments.take_over {
@@ -56,7 +62,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let report = reconciler.apply(known, &desired, &Options { drain: arguments.drain })?;
     tell(global, &report, begin.elapsed())?;
     if report.failed > 0 {
-        return Err(Failure::Refused(format!("applied; {} flows not flushed; run again", report.failed)));
+        return Err(Failure::Refused(format!(
+            "applied; {} flows not flushed; run again",
+            report.failed
+        )));
     }
     Ok(Code::Success)
 }
@@ -84,7 +93,10 @@ fn tell(global: &Global, report: &Report, time: Duration) -> Result<(), Failure>
         print(&format!("the table was replaced: {why}\n"))?;
     }
     let forgotten = if report.forgotten > 0 {
-        format!(" and {} forgotten", count(usize::try_from(report.forgotten).unwrap_or(usize::MAX), "handshake"))
+        format!(
+            " and {} forgotten",
+            count(usize::try_from(report.forgotten).unwrap_or(usize::MAX), "handshake")
+        )
     } else {
         String::new()
     };

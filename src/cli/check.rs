@@ -15,7 +15,11 @@ pub(super) fn run(global: &Global, file: &File) -> Outcome {
             "errors": { "problems": [], "more": 0 },
         }))?,
         Output::Table if !global.quiet => {
-            print(&format!("ok: {}, {}\n", count(state.services.len(), "service"), count(backends, "backend")))?;
+            print(&format!(
+                "ok: {}, {}\n",
+                count(state.services.len(), "service"),
+                count(backends, "backend")
+            ))?;
         }
         Output::Table => {}
     }

@@ -1,5 +1,7 @@
 //! `tcpgw diff`
 
+use std::fmt::Write;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -48,19 +50,28 @@ pub(super) fn show(
     let differs = Reconciler::<Linux>::differs(known, desired) || flows > 0;
     if global.output == Output::Json {
         let rebuild = known.rebuild();
-        print_json(&Shown { changed: differs, rebuild, changes: &changes, flows })?;
+        print_json(&Shown {
+            changed: differs,
+            rebuild,
+            changes: &changes,
+            flows,
+        })?;
         return Ok(differs);
     }
     let mut text = String::new();
     if let Some(why) = known.rebuild() {
-        text += &format!("! the table is replaced: {why}\n");
+        let _ = writeln!(text, "! the table is replaced: {why}");
     }
     for change in &changes.services {
-        text += &format!("{change}\n");
+        let _ = writeln!(text, "{change}");
     }
     let told: u64 = changes.services.iter().map(|change| change.flows).sum();
     if flows > told {
-        text += &format!("! {} stale flows of earlier services will be flushed\n", flows - told);
+        let _ = writeln!(
+            text,
+            "! {} stale flows of earlier services will be flushed",
+            flows - told
+        );
     }
     if differs && text.is_empty() {
         // Elements that no word stands for: somebody changed the table, or the order of slots differs.

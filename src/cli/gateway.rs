@@ -24,11 +24,17 @@ impl Gateway {
     /// Of the network namespace of this process.
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
         let kernel = Linux::open()?;
-        let namespace = kernel
-            .netns_cookie()
-            .map_err(|source| Failure::Io { what: "identify the network namespace (needs Linux 5.14)", source })?;
+        let namespace = kernel.netns_cookie().map_err(|source| Failure::Io {
+            what: "identify the network namespace (needs Linux 5.14)",
+            source,
+        })?;
         let store = Store::new(&global.run_dir, namespace);
-        Ok(Self { kernel, store, namespace, routes: Routes::open()? })
+        Ok(Self {
+            kernel,
+            store,
+            namespace,
+            routes: Routes::open()?,
+        })
     }
 
     /// The right to write.
@@ -42,9 +48,17 @@ impl Gateway {
 
     /// What the state means here.
     pub(super) fn desired(&mut self, state: &State) -> Result<Desired, Failure> {
-        let preserve = state.services.iter().any(|service| service.source == SourceMode::Preserve);
+        let preserve = state
+            .services
+            .iter()
+            .any(|service| service.source == SourceMode::Preserve);
         let links: BTreeSet<String> = if preserve {
-            self.routes.links()?.into_iter().filter(|link| !link.loopback).map(|link| link.name).collect()
+            self.routes
+                .links()?
+                .into_iter()
+                .filter(|link| !link.loopback)
+                .map(|link| link.name)
+                .collect()
         } else {
             BTreeSet::new()
         };

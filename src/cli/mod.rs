@@ -54,11 +54,18 @@ pub struct Global {
     /// Say more, on standard error; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// No colours, as with NO_COLOR
+    /// No colours, as with `NO_COLOR`
     #[arg(long, global = true)]
     no_color: bool,
     /// Where the lock and the record of the last apply are kept
-    #[arg(long, global = true, env = "TCPGW_RUN_DIR", value_name = "DIR", default_value = "/run/tcpgw", hide = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "TCPGW_RUN_DIR",
+        value_name = "DIR",
+        default_value = "/run/tcpgw",
+        hide = true
+    )]
     run_dir: PathBuf,
 }
 
@@ -139,7 +146,11 @@ struct Invalid<'a>(&'a PathBuf, &'a Problems);
 
 impl std::fmt::Display for Invalid<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let file = if self.0.as_os_str() == "-" { "<stdin>".into() } else { self.0.to_string_lossy() };
+        let file = if self.0.as_os_str() == "-" {
+            "<stdin>".into()
+        } else {
+            self.0.to_string_lossy()
+        };
         for (at, problem) in self.1.iter().enumerate() {
             write!(f, "{}{file}: {problem}", if at > 0 { "\n" } else { "" })?;
         }
@@ -204,7 +215,11 @@ fn report(global: &Global, failure: &Failure) {
     let text = failure.to_string();
     let mut stderr = io::stderr().lock();
     for line in text.lines() {
-        let label = if global.colors(&io::stderr()) { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
+        let label = if global.colors(&io::stderr()) {
+            "\u{1b}[1;31merror:\u{1b}[0m"
+        } else {
+            "error:"
+        };
         let _ = writeln!(stderr, "{label} {line}");
     }
 }
@@ -249,7 +264,10 @@ impl Global {
 
     /// Reads and validates a state file, fences included.
     fn state(&self, file: &File, config: &Config) -> Result<State, Failure> {
-        let invalid = |problems| Failure::Invalid { file: file.file.clone(), problems };
+        let invalid = |problems| Failure::Invalid {
+            file: file.file.clone(),
+            problems,
+        };
         if file.file.as_os_str() == "-" && io::stdin().is_terminal() && !self.quiet {
             let _ = writeln!(io::stderr(), "reading the state from standard input");
         }
@@ -265,7 +283,11 @@ impl Global {
 
     fn warn(&self, warning: &Problem) {
         if !self.quiet {
-            let label = if self.colors(&io::stderr()) { "\u{1b}[1;33mwarning:\u{1b}[0m" } else { "warning:" };
+            let label = if self.colors(&io::stderr()) {
+                "\u{1b}[1;33mwarning:\u{1b}[0m"
+            } else {
+                "warning:"
+            };
             let _ = writeln!(io::stderr(), "{label} {warning}");
         }
     }
@@ -276,11 +298,16 @@ fn print(text: &str) -> Result<(), Failure> {
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(|source| Failure::Io { what: "write to standard output", source })
+        .map_err(|source| Failure::Io {
+            what: "write to standard output",
+            source,
+        })
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Failure::Io { what: "write JSON", source: error.into() })?;
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Io {
+        what: "write JSON",
+        source: error.into(),
+    })?;
     print(&(text + "\n"))
 }

@@ -16,9 +16,10 @@ use crate::summary::Summary;
 pub(super) fn check(global: &Global, gateway: &mut Gateway, state: &State) -> Result<(), Failure> {
     let local = gateway.routes.local_addresses()?;
     let own: Problems = own_backends(state, &local).collect();
-    own.clone()
-        .into_result()
-        .map_err(|problems| Failure::Invalid { file: "state".into(), problems })?;
+    own.clone().into_result().map_err(|problems| Failure::Invalid {
+        file: "state".into(),
+        problems,
+    })?;
     for warning in missing_addresses(state, &local).chain(forwarding(state)) {
         global.warn(&warning);
     }
@@ -27,7 +28,10 @@ pub(super) fn check(global: &Global, gateway: &mut Gateway, state: &State) -> Re
 
 fn own_backends<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
     state.services.iter().flat_map(move |service| {
-        let own = service.backends.iter().filter(|backend| local.contains(&backend.endpoint.address));
+        let own = service
+            .backends
+            .iter()
+            .filter(|backend| local.contains(&backend.endpoint.address));
         own.map(|backend| Problem {
             place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
             message: "is one of the gateway's own addresses; a backend must be another host".into(),
@@ -41,7 +45,10 @@ fn missing_addresses<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl 
             Listen::Everywhere => None,
             Listen::At(addresses) => Some(addresses),
         };
-        let missing = addresses.into_iter().flatten().filter(|address| !local.contains(address));
+        let missing = addresses
+            .into_iter()
+            .flatten()
+            .filter(|address| !local.contains(address));
         missing.map(|address| Problem {
             place: format!("service \"{}\", address {address}", service.name),
             message: "is not an address of this gateway (yet): the service is not reached by it until it is".into(),
@@ -50,8 +57,12 @@ fn missing_addresses<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl 
 }
 
 fn forwarding(state: &State) -> impl Iterator<Item = Problem> {
-    let families: BTreeSet<Family> =
-        state.services.iter().flat_map(|s| &s.backends).map(|b| Family::of(b.endpoint.address)).collect();
+    let families: BTreeSet<Family> = state
+        .services
+        .iter()
+        .flat_map(|s| &s.backends)
+        .map(|b| Family::of(b.endpoint.address))
+        .collect();
     families.into_iter().filter_map(|family| {
         let (path, sysctl) = match family {
             Family::V4 => ("/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
@@ -73,7 +84,10 @@ pub(super) fn check_listeners(state: &State, known: &Summary) -> Result<(), Fail
             Listen::At(addresses) => addresses.clone(),
         };
         let door = (service.port.get(), &addresses);
-        known.services.binary_search_by(|known| known.door().cmp(&door)).is_err()
+        known
+            .services
+            .binary_search_by(|known| known.door().cmp(&door))
+            .is_err()
     };
     let new: Vec<&Service> = state.services.iter().filter(is_new).collect();
     if new.is_empty() {
@@ -82,13 +96,19 @@ pub(super) fn check_listeners(state: &State, known: &Summary) -> Result<(), Fail
     let mut listening = listeners()?;
     listening.sort_unstable_by_key(|listener| listener.addr.port());
     let lines: Vec<String> = new.iter().flat_map(|service| taken(service, &listening)).collect();
-    if lines.is_empty() { Ok(()) } else { Err(Failure::Refused(lines.join("\n"))) }
+    if lines.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Refused(lines.join("\n")))
+    }
 }
 
 fn taken(service: &Service, listening: &[Listener]) -> Vec<String> {
     let port = service.port.get();
     let from = listening.partition_point(|listener| listener.addr.port() < port);
-    let there = listening[from..].iter().take_while(|listener| listener.addr.port() == port);
+    let there = listening[from..]
+        .iter()
+        .take_while(|listener| listener.addr.port() == port);
     there
         .filter(|listener| overlaps(&service.listen, listener.addr))
         .map(|listener| {

@@ -11,8 +11,10 @@ pub(super) fn run(global: &Global, file: &File) -> Outcome {
     // Which links there are is known on the gateway only; without privilege they may be of another machine anyway.
     let ruleset = compile(&state, &BTreeSet::new());
     let mut text = String::new();
-    crate::render::table(&mut text, &ruleset, config.flow_mark)
-        .map_err(|error| super::Failure::Io { what: "render", source: std::io::Error::other(error) })?;
+    crate::render::table(&mut text, &ruleset, config.flow_mark).map_err(|error| super::Failure::Io {
+        what: "render",
+        source: std::io::Error::other(error),
+    })?;
     print(&text)?;
     Ok(Code::Success)
 }

@@ -20,7 +20,10 @@ pub(super) fn completions(arguments: &Completions) -> Outcome {
 
 pub(super) fn man() -> Outcome {
     let mut text = Vec::new();
-    let failed = |source| Failure::Io { what: "write the manual page", source };
+    let failed = |source| Failure::Io {
+        what: "write the manual page",
+        source,
+    };
     let mut command = Cli::command();
     command.build();
     let page = clap_mangen::Man::new(command.clone());

@@ -16,14 +16,21 @@ pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
             "flows_not_flushed": torn.failed,
         }))?,
         Output::Table if !global.quiet => {
-            let table = if torn.table { "table removed" } else { "there was no table" };
+            let table = if torn.table {
+                "table removed"
+            } else {
+                "there was no table"
+            };
             let flows = usize::try_from(torn.flushed).unwrap_or(usize::MAX);
             print(&format!("{table}; {} flushed\n", count(flows, "flow")))?;
         }
         Output::Table => {}
     }
     if torn.failed > 0 {
-        return Err(Failure::Refused(format!("{} flows not flushed; run again", torn.failed)));
+        return Err(Failure::Refused(format!(
+            "{} flows not flushed; run again",
+            torn.failed
+        )));
     }
     Ok(Code::Success)
 }

@@ -94,7 +94,7 @@ struct Writer {
     tcp: bool,
 }
 
-fn text(value: impl ToString) -> Value {
+fn text(value: &impl ToString) -> Value {
     // Names are made here, of letters, digits and `-_.`; none of them has a NUL.
     Value::Text(CString::new(value.to_string()).unwrap_or_default())
 }
@@ -105,22 +105,41 @@ fn native(value: u32) -> Vec<u8> {
 
 /// The register at that 4-byte slot; where it can, the kernel names the 16-byte one.
 fn register(slot: u32) -> u32 {
-    if slot.is_multiple_of(4) { REG_1 + slot / 4 } else { REG32_00 + slot }
+    if slot.is_multiple_of(4) {
+        REG_1 + slot / 4
+    } else {
+        REG32_00 + slot
+    }
 }
 
 impl Writer {
     fn push<const N: usize>(&mut self, kind: &'static CStr, attributes: [(u32, Value); N]) {
         let number = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
-        let attributes = attributes.into_iter().map(|(key, value)| (number(key), value)).collect();
+        let attributes = attributes
+            .into_iter()
+            .map(|(key, value)| (number(key), value))
+            .collect();
         self.exprs.push(Expr { kind, attributes });
     }
 
     fn meta(&mut self, key: u32, dreg: u32) {
-        self.push(c"meta", [(sys::NFTNL_EXPR_META_KEY, Value::U32(key)), (sys::NFTNL_EXPR_META_DREG, Value::U32(dreg))]);
+        self.push(
+            c"meta",
+            [
+                (sys::NFTNL_EXPR_META_KEY, Value::U32(key)),
+                (sys::NFTNL_EXPR_META_DREG, Value::U32(dreg)),
+            ],
+        );
     }
 
     fn ct(&mut self, key: u32) {
-        self.push(c"ct", [(sys::NFTNL_EXPR_CT_KEY, Value::U32(key)), (sys::NFTNL_EXPR_CT_DREG, Value::U32(REG_1))]);
+        self.push(
+            c"ct",
+            [
+                (sys::NFTNL_EXPR_CT_KEY, Value::U32(key)),
+                (sys::NFTNL_EXPR_CT_DREG, Value::U32(REG_1)),
+            ],
+        );
     }
 
     fn cmp(&mut self, op: u32, data: Vec<u8>) {
@@ -178,11 +197,14 @@ impl Writer {
     fn verdict(&mut self, code: u32, chain: Option<&str>) {
         self.push(
             c"immediate",
-            [(sys::NFTNL_EXPR_IMM_DREG, Value::U32(VERDICT)), (sys::NFTNL_EXPR_IMM_VERDICT, Value::U32(code))],
+            [
+                (sys::NFTNL_EXPR_IMM_DREG, Value::U32(VERDICT)),
+                (sys::NFTNL_EXPR_IMM_VERDICT, Value::U32(code)),
+            ],
         );
         if let (Some(chain), Some(last)) = (chain, self.exprs.last_mut()) {
             let number = u16::try_from(sys::NFTNL_EXPR_IMM_CHAIN).unwrap_or(u16::MAX);
-            last.attributes.push((number, text(chain)));
+            last.attributes.push((number, text(&chain)));
         }
     }
 
@@ -218,7 +240,7 @@ impl Writer {
         let mut slot = 0;
         for field in fields {
             self.load_field(*field, register(slot));
-            slot += u32::try_from(field.padded_len() / 4).unwrap_or(0);
+            slot += u32::try_from(field.padded() / 4).unwrap_or(0);
         }
         slot
     }
@@ -239,7 +261,13 @@ impl Writer {
     }
 
     fn lookup(&mut self, set: SetName, dreg: Option<u32>) {
-        self.push(c"lookup", [(sys::NFTNL_EXPR_LOOKUP_SREG, Value::U32(REG_1)), (sys::NFTNL_EXPR_LOOKUP_SET, text(set))]);
+        self.push(
+            c"lookup",
+            [
+                (sys::NFTNL_EXPR_LOOKUP_SREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_LOOKUP_SET, text(&set)),
+            ],
+        );
         if let (Some(dreg), Some(last)) = (dreg, self.exprs.last_mut()) {
             let number = u16::try_from(sys::NFTNL_EXPR_LOOKUP_DREG).unwrap_or(u16::MAX);
             last.attributes.push((number, Value::U32(dreg)));
@@ -260,7 +288,10 @@ impl Writer {
                     [
                         (sys::NFTNL_EXPR_HASH_SREG, Value::U32(sreg)),
                         (sys::NFTNL_EXPR_HASH_DREG, Value::U32(dreg)),
-                        (sys::NFTNL_EXPR_HASH_LEN, Value::U32(u32::try_from(family.address_len()).unwrap_or(4))),
+                        (
+                            sys::NFTNL_EXPR_HASH_LEN,
+                            Value::U32(u32::try_from(family.address_len()).unwrap_or(4)),
+                        ),
                         (sys::NFTNL_EXPR_HASH_MODULUS, Value::U32(HASH_SLOTS.into())),
                         (sys::NFTNL_EXPR_HASH_SEED, Value::U32(HASH_SEED)),
                     ],
@@ -305,7 +336,13 @@ impl Writer {
     fn mark_flow(&mut self, value: u32, mask: u32) {
         self.ct(CT_MARK);
         self.bitwise(native(!mask), native(value));
-        self.push(c"ct", [(sys::NFTNL_EXPR_CT_KEY, Value::U32(CT_MARK)), (sys::NFTNL_EXPR_CT_SREG, Value::U32(REG_1))]);
+        self.push(
+            c"ct",
+            [
+                (sys::NFTNL_EXPR_CT_KEY, Value::U32(CT_MARK)),
+                (sys::NFTNL_EXPR_CT_SREG, Value::U32(REG_1)),
+            ],
+        );
     }
 
     fn stmt(&mut self, stmt: &Stmt) {
@@ -401,7 +438,7 @@ impl Writer {
             [
                 (sys::NFTNL_EXPR_DYNSET_SREG_KEY, Value::U32(REG_1)),
                 (sys::NFTNL_EXPR_DYNSET_OP, Value::U32(DYNSET_UPDATE)),
-                (sys::NFTNL_EXPR_DYNSET_SET_NAME, text(set)),
+                (sys::NFTNL_EXPR_DYNSET_SET_NAME, text(&set)),
             ],
         );
     }
@@ -412,7 +449,7 @@ impl Writer {
                 c"objref",
                 [
                     (sys::NFTNL_EXPR_OBJREF_IMM_TYPE, Value::U32(OBJECT_CT_TIMEOUT)),
-                    (sys::NFTNL_EXPR_OBJREF_IMM_NAME, text(handshake_timeout(*family))),
+                    (sys::NFTNL_EXPR_OBJREF_IMM_NAME, text(&handshake_timeout(*family))),
                 ],
             ),
             Stmt::Reset => {

@@ -124,5 +124,8 @@ pub(crate) fn message(object: &impl nftnl::NlMsg, seq: u32, kind: nftnl::MsgType
         std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len() * 8)
     };
     let length = bytes.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length));
-    bytes.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default().to_vec()
+    bytes
+        .get(..usize::try_from(length).unwrap_or(0))
+        .unwrap_or_default()
+        .to_vec()
 }

@@ -26,7 +26,10 @@ impl Linux {
     /// # Errors
     /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Self { nft: Netlink::netfilter()?, conntrack: Conntrack::open()? })
+        Ok(Self {
+            nft: Netlink::netfilter()?,
+            conntrack: Conntrack::open()?,
+        })
     }
 
     /// The cookie of the network namespace: unique until the machine restarts.
@@ -58,7 +61,10 @@ impl Linux {
                 Err(error) => return Err(KernelError::Unknown(error)),
             }
         }
-        if refused.iter().any(|refused| refused.subject == Subject::Batch && refused.nack.error() == Errno::ERESTART) {
+        if refused
+            .iter()
+            .any(|refused| refused.subject == Subject::Batch && refused.nack.error() == Errno::ERESTART)
+        {
             return Err(KernelError::Outdated);
         }
         match (refused.is_empty(), acknowledged) {
@@ -69,22 +75,30 @@ impl Linux {
     }
 
     fn read(&mut self, mark: FlowMark) -> Result<Seen, NetlinkError> {
-        let Some(found) = table::table(&mut self.nft)? else { return Ok(Seen::Absent) };
+        let Some(found) = table::table(&mut self.nft)? else {
+            return Ok(Seen::Absent);
+        };
         let survey = table::survey(&mut self.nft)?;
         let ours = table::skeleton_is_ours(&mut self.nft, mark, &survey)?
             && found.comment.as_deref() == Some(&crate::ruleset::skeleton::comment(mark));
         let ruleset = table::elements(&mut self.nft, &survey)?;
         let handle = found.handle;
-        Ok(match ours {
-            true if ruleset.turn_chains().into_iter().eq(survey.turn_chains.iter()) && survey.widths_are_of(&ruleset) => {
+        Ok(
+            if ours && ruleset.turn_chains().into_iter().eq(survey.turn_chains.iter()) && survey.widths_are_of(&ruleset)
+            {
                 Seen::Ours { handle, ruleset }
-            }
-            _ => Seen::Other { handle, comment: found.comment, ruleset },
-        })
+            } else {
+                Seen::Other {
+                    handle,
+                    comment: found.comment,
+                    ruleset,
+                }
+            },
+        )
     }
 }
 
-/// After generation `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in net/netfilter/nf_tables_api.c).
+/// After generation `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in `net/netfilter/nf_tables_api.c`).
 fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
@@ -103,7 +117,10 @@ impl Kernel for Linux {
             let read = restarting(|| self.read(mark));
             // Dumps of elements say nothing of changes in between; the generation does.
             if table::generation(&mut self.nft)? == generation {
-                return Ok(Observed { generation, table: read? });
+                return Ok(Observed {
+                    generation,
+                    table: read?,
+                });
             }
         }
         Err(NetlinkError::Unsettled(READS).into())
@@ -131,7 +148,11 @@ impl Kernel for Linux {
         if sealed.is_empty() {
             return Ok(commit.generation);
         }
-        tracing::debug!(bytes = sealed.len(), generation = commit.generation, "sending a transaction");
+        tracing::debug!(
+            bytes = sealed.len(),
+            generation = commit.generation,
+            "sending a transaction"
+        );
         self.send(&sealed)?;
         Ok(next_generation(commit.generation))
     }
@@ -140,7 +161,9 @@ impl Kernel for Linux {
         let mut transaction = Transaction::begin(None, self.nft.next_seq());
         transaction.delete_table();
         match self.send(&transaction.seal().map_err(NetlinkError::from)?) {
-            Err(KernelError::Refused(refused)) if refused.iter().all(|refused| refused.nack.error() == Errno::ENOENT) => {
+            Err(KernelError::Refused(refused))
+                if refused.iter().all(|refused| refused.nack.error() == Errno::ENOENT) =>
+            {
                 Ok(false)
             }
             other => other.map(|()| true),

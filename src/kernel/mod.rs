@@ -159,8 +159,15 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.subject, &self.expression) {
             (Subject::Rule(chain), Some(kind)) => {
-                write!(f, "a rule of chain {chain} with the expression \"{kind}\": {}", self.nack)?;
-                if matches!(self.nack.error(), nix::errno::Errno::ENOENT | nix::errno::Errno::EOPNOTSUPP) {
+                write!(
+                    f,
+                    "a rule of chain {chain} with the expression \"{kind}\": {}",
+                    self.nack
+                )?;
+                if matches!(
+                    self.nack.error(),
+                    nix::errno::Errno::ENOENT | nix::errno::Errno::EOPNOTSUPP
+                ) {
                     write!(f, "; this kernel may lack it (module nft_{kind})")?;
                 }
                 Ok(())

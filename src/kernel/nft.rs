@@ -1,4 +1,4 @@
-//! Numbers of nf_tables' netlink interface (`include/uapi/linux/netfilter/nf_tables.h`, `nfnetlink.h`).
+//! Numbers of `nf_tables`' netlink interface (`include/uapi/linux/netfilter/nf_tables.h`, `nfnetlink.h`).
 
 pub(crate) const SUBSYSTEM: u16 = 10;
 pub(crate) const BATCH_BEGIN: u16 = 0x10;

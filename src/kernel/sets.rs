@@ -9,7 +9,12 @@ use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, Payload, SetSpec};
 use crate::ruleset::stmt::{HANDSHAKE_SECONDS, SLOT_MODULUS, handshake_timeout};
 
 /// What an element that came without limits of its own would get. tcpgw adds none of those, so this is for whoever does.
-const LEAST: Limits = Limits { packet_rate: 1, packet_burst: 1, byte_rate: 1500, byte_burst: 1 };
+const LEAST: Limits = Limits {
+    packet_rate: 1,
+    packet_burst: 1,
+    byte_rate: 1500,
+    byte_burst: 1,
+};
 
 /// The attributes of a set.
 pub(crate) fn write_set(writer: &mut Writer, name: SetName, id: u32) {
@@ -47,7 +52,12 @@ fn flags(spec: &SetSpec) -> u32 {
         Payload::Limits => set::F_EXPR,
         Payload::Counter => set::F_EVAL,
     };
-    payload | if spec.interval { set::F_INTERVAL | set::F_CONCAT } else { 0 }
+    payload
+        | if spec.interval {
+            set::F_INTERVAL | set::F_CONCAT
+        } else {
+            0
+        }
 }
 
 fn describe(writer: &mut Writer, spec: &SetSpec) {
@@ -59,7 +69,7 @@ fn describe(writer: &mut Writer, spec: &SetSpec) {
             writer.nest(set::DESC_CONCAT, |writer| {
                 for field in &spec.key {
                     writer.nest(nft::LIST_ELEM, |writer| {
-                        writer.be32(set::FIELD_LEN, u32::try_from(field.len()).unwrap_or(0));
+                        writer.be32(set::FIELD_LEN, u32::try_from(field.width()).unwrap_or(0));
                     });
                 }
             });
@@ -100,7 +110,9 @@ pub(crate) fn write_element(writer: &mut Writer, spec: &SetSpec, row: &[u8], ide
             Payload::Endpoint(_) => writer.nest(elem::DATA, |writer| writer.attr(elem::VALUE, rest)),
             Payload::Limits => {
                 if let Ok(limits) = rest.try_into() {
-                    writer.nest(elem::EXPRESSIONS, |writer| write_limits(writer, Limits::from_bytes(limits)));
+                    writer.nest(elem::EXPRESSIONS, |writer| {
+                        write_limits(writer, Limits::from_bytes(limits));
+                    });
                 }
             }
             _ => {}
@@ -208,13 +220,12 @@ fn typeof_field(field: Field) -> Vec<u8> {
     const EXPR_PAYLOAD: u32 = 7;
     const EXPR_META: u32 = 9;
     const EXPR_NUMGEN: u32 = 23;
-    let meta = |key| typeof_expr(EXPR_META, &user_number(0, key));
-    let payload = |protocol, part| {
-        typeof_expr(EXPR_PAYLOAD, &[user_number(0, protocol), user_number(1, part)].concat())
-    };
     const TCP: u32 = 8;
     const IP: u32 = 12;
     const IP6: u32 = 13;
+    let meta = |key| typeof_expr(EXPR_META, &user_number(0, key));
+    let payload =
+        |protocol, part| typeof_expr(EXPR_PAYLOAD, &[user_number(0, protocol), user_number(1, part)].concat());
     match field {
         Field::L4Proto => meta(16),
         Field::InInterface => meta(6),

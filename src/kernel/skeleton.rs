@@ -62,7 +62,11 @@ fn nft_chain<'a>(chain: &Chain, table: &'a Table) -> NftChain<'a> {
             Hook::Output => NftHook::Out,
             Hook::Postrouting => NftHook::PostRouting,
         };
-        nft.set_type(if base.nat { nftnl::ChainType::Nat } else { nftnl::ChainType::Filter });
+        nft.set_type(if base.nat {
+            nftnl::ChainType::Nat
+        } else {
+            nftnl::ChainType::Filter
+        });
         nft.set_hook(hook, base.priority);
         nft.set_policy(nftnl::Policy::Accept);
     }

@@ -36,7 +36,9 @@ pub(crate) fn generation(socket: &mut Netlink) -> Result<u32, NetlinkError> {
             Ok(())
         },
     )?;
-    id.ok_or(NetlinkError::Malformed(Malformed::new("no generation id in the answer")))
+    id.ok_or(NetlinkError::Malformed(Malformed::new(
+        "no generation id in the answer",
+    )))
 }
 
 /// The table, if it is there.
@@ -44,7 +46,11 @@ pub(crate) fn table(socket: &mut Netlink) -> Result<Option<Table>, NetlinkError>
     let mut found = None;
     let answer = socket.request(
         "read the table",
-        |writer, seq| request(writer, msg::GET_TABLE, nft::F_ACK, seq, |writer| writer.str(table::NAME, TABLE)),
+        |writer, seq| {
+            request(writer, msg::GET_TABLE, nft::F_ACK, seq, |writer| {
+                writer.str(table::NAME, TABLE);
+            });
+        },
         |message| {
             let (mut handle, mut comment) = (None, None);
             for attr in message.family()?.1 {
@@ -99,7 +105,9 @@ pub(crate) struct Found {
 impl Found {
     /// Width sets that hold nothing are rubbish of an interrupted change: then the table is not as it should be.
     pub(crate) fn widths_are_of(&self, ruleset: &Ruleset) -> bool {
-        Reach::ALL.into_iter().all(|reach| self.widths(reach) == ruleset.widths(reach))
+        Reach::ALL
+            .into_iter()
+            .all(|reach| self.widths(reach) == ruleset.widths(reach))
     }
 
     fn widths(&self, reach: Reach) -> BTreeSet<u16> {
@@ -113,11 +121,18 @@ impl Found {
 
 /// The sets that there are, and whether they are all ours and made as we make them.
 pub(crate) fn survey(socket: &mut Netlink) -> Result<Found, NetlinkError> {
-    let mut found = Found { sets_match: true, ..Found::default() };
+    let mut found = Found {
+        sets_match: true,
+        ..Found::default()
+    };
     let (sets, ours) = (&mut found.sets, &mut found.sets_match);
     let dump = socket.dump(
         "list the sets",
-        |writer, seq| request(writer, msg::GET_SET, nft::F_DUMP, seq, |writer| writer.str(set::TABLE, TABLE)),
+        |writer, seq| {
+            request(writer, msg::GET_SET, nft::F_DUMP, seq, |writer| {
+                writer.str(set::TABLE, TABLE);
+            });
+        },
         |message| {
             let body = body(message);
             match attr_str(body, set::NAME)?.and_then(SetName::parse) {
@@ -134,7 +149,11 @@ pub(crate) fn survey(socket: &mut Netlink) -> Result<Found, NetlinkError> {
     let turn_chains = &mut found.turn_chains;
     let dump = socket.dump(
         "list the chains",
-        |writer, seq| request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| writer.str(chain::TABLE, TABLE)),
+        |writer, seq| {
+            request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| {
+                writer.str(chain::TABLE, TABLE);
+            });
+        },
         |message| {
             if attr_str(body(message), chain::TABLE)? == Some(TABLE) {
                 turn_chains.extend(attr_str(body(message), chain::NAME)?.and_then(TurnChain::parse));
@@ -165,15 +184,22 @@ fn objects_match(socket: &mut Netlink) -> Result<bool, NetlinkError> {
     let mut all_ours = true;
     socket.dump(
         "list the objects",
-        |writer, seq| request(writer, msg::GET_OBJ, nft::F_DUMP, seq, |writer| writer.str(object::TABLE, TABLE)),
+        |writer, seq| {
+            request(writer, msg::GET_OBJ, nft::F_DUMP, seq, |writer| {
+                writer.str(object::TABLE, TABLE);
+            });
+        },
         |message| {
             let body = body(message);
             let name = attr_str(body, object::NAME)?.unwrap_or_default();
-            let expected = Ip::BOTH.into_iter().find(|family| handshake_timeout(*family) == name).map(|family| {
-                let mut writer = Writer::new();
-                sets::write_handshake_timeout(&mut writer, family);
-                writer.finish().unwrap_or_default()
-            });
+            let expected = Ip::BOTH
+                .into_iter()
+                .find(|family| handshake_timeout(*family) == name)
+                .map(|family| {
+                    let mut writer = Writer::new();
+                    sets::write_handshake_timeout(&mut writer, family);
+                    writer.finish().unwrap_or_default()
+                });
             match expected {
                 Some(expected) if matches(&expected, body) => {
                     seen.insert(name.to_owned());
@@ -190,7 +216,11 @@ fn chains_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Resul
     let (mut seen, mut all_ours) = (0, true);
     socket.dump(
         "list the chains",
-        |writer, seq| request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| writer.str(chain::TABLE, TABLE)),
+        |writer, seq| {
+            request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| {
+                writer.str(chain::TABLE, TABLE);
+            });
+        },
         |message| {
             let body = body(message);
             if attr_str(body, chain::TABLE)? != Some(TABLE) {
@@ -211,7 +241,11 @@ fn rules_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result
     let mut all_ours = true;
     socket.dump(
         "list the rules",
-        |writer, seq| request(writer, msg::GET_RULE, nft::F_DUMP, seq, |writer| writer.str(rule::TABLE, TABLE)),
+        |writer, seq| {
+            request(writer, msg::GET_RULE, nft::F_DUMP, seq, |writer| {
+                writer.str(rule::TABLE, TABLE);
+            });
+        },
         |message| {
             let body = body(message);
             let name = attr_str(body, rule::CHAIN)?.unwrap_or_default();
@@ -256,7 +290,11 @@ pub(crate) fn counted(socket: &mut Netlink, name: SetName) -> Result<Vec<Counted
     dump_elements(socket, name, |element| {
         if let Some(key) = element.key {
             let (packets, bytes) = element.counter.unwrap_or_default();
-            counted.push(Counted { key: key.into(), packets, bytes });
+            counted.push(Counted {
+                key: key.into(),
+                packets,
+                bytes,
+            });
         }
     })?;
     Ok(counted)
@@ -284,7 +322,10 @@ impl<'a> Element<'a> {
                 elem::DATA => {
                     element.data = value(elem::VALUE)?.map(|value| value.payload);
                     let verdict = value(elem::VERDICT)?.map(|verdict| Attrs::new(verdict.payload));
-                    let chain = verdict.map(|verdict| find(verdict, elem::VERDICT_CHAIN)).transpose()?.flatten();
+                    let chain = verdict
+                        .map(|verdict| find(verdict, elem::VERDICT_CHAIN))
+                        .transpose()?
+                        .flatten();
                     element.chain = chain.map(|chain| chain.str()).transpose()?;
                 }
                 elem::EXPR => element.counter = read_counter(attr.payload)?,
@@ -299,13 +340,26 @@ impl<'a> Element<'a> {
     /// replaced.
     fn push_to(&self, rows: &mut Rows, spec: &SetSpec) {
         let key = self.key.filter(|key| key.len() == spec.key_len());
-        let end = if spec.interval { self.end.or(self.key) } else { Some(&[][..]) };
+        let end = if spec.interval {
+            self.end.or(self.key)
+        } else {
+            Some(&[][..])
+        };
         let data = if spec.data_len() > 0 { self.data } else { Some(&[][..]) };
         let limits = self
             .limits
-            .unwrap_or(Limits { packet_rate: 0, packet_burst: 0, byte_rate: 0, byte_burst: 0 })
+            .unwrap_or(Limits {
+                packet_rate: 0,
+                packet_burst: 0,
+                byte_rate: 0,
+                byte_burst: 0,
+            })
             .to_bytes();
-        let limits = if spec.payload == Payload::Limits { &limits[..] } else { &[] };
+        let limits = if spec.payload == Payload::Limits {
+            &limits[..]
+        } else {
+            &[]
+        };
         if let (Some(key), Some(end), Some(data)) = (key, end, data)
             && key.len() + end.len() == spec.identity_len()
             && data.len() == spec.data_len()
@@ -316,17 +370,19 @@ impl<'a> Element<'a> {
 }
 
 fn read_counter(payload: &[u8]) -> Result<Option<(u64, u64)>, Malformed> {
-    let Some(data) = find(Attrs::new(payload), expr::DATA)? else { return Ok(None) };
-    let number = |kind| {
-        find(Attrs::new(data.payload), kind)?.map_or(Ok(0), |attr| attr.be64())
+    let Some(data) = find(Attrs::new(payload), expr::DATA)? else {
+        return Ok(None);
     };
+    let number = |kind| find(Attrs::new(data.payload), kind)?.map_or(Ok(0), |attr| attr.be64());
     Ok(Some((number(expr::COUNTER_PACKETS)?, number(expr::COUNTER_BYTES)?)))
 }
 
 fn read_limits(payload: &[u8]) -> Result<Option<Limits>, Malformed> {
     let (mut packets, mut bytes) = (None, None);
     for expression in Attrs::new(payload) {
-        let Some(data) = find(Attrs::new(expression?.payload), expr::DATA)? else { continue };
+        let Some(data) = find(Attrs::new(expression?.payload), expr::DATA)? else {
+            continue;
+        };
         let value = |kind| find(Attrs::new(data.payload), kind);
         let rate = value(expr::LIMIT_RATE)?.map_or(Ok(0), |attr| attr.be64())?;
         let burst = value(expr::LIMIT_BURST)?.map_or(Ok(0), |attr| attr.be32())?;
@@ -335,19 +391,17 @@ fn read_limits(payload: &[u8]) -> Result<Option<Limits>, Malformed> {
             _ => bytes = Some((rate, burst)),
         }
     }
-    Ok(packets.zip(bytes).map(|((packet_rate, packet_burst), (byte_rate, byte_burst))| Limits {
-        packet_rate,
-        packet_burst,
-        byte_rate,
-        byte_burst,
-    }))
+    Ok(packets
+        .zip(bytes)
+        .map(|((packet_rate, packet_burst), (byte_rate, byte_burst))| Limits {
+            packet_rate,
+            packet_burst,
+            byte_rate,
+            byte_burst,
+        }))
 }
 
-fn dump_elements(
-    socket: &mut Netlink,
-    name: SetName,
-    mut each: impl FnMut(&Element<'_>),
-) -> Result<(), NetlinkError> {
+fn dump_elements(socket: &mut Netlink, name: SetName, mut each: impl FnMut(&Element<'_>)) -> Result<(), NetlinkError> {
     socket.dump(
         "list the elements of a set",
         |writer, seq| {
@@ -357,7 +411,9 @@ fn dump_elements(
             });
         },
         |message| {
-            let Some(list) = find(Attrs::new(body(message)), elem::LIST_ELEMENTS)? else { return Ok(()) };
+            let Some(list) = find(Attrs::new(body(message)), elem::LIST_ELEMENTS)? else {
+                return Ok(());
+            };
             for attr in Attrs::new(list.payload) {
                 each(&Element::read(attr?.payload)?);
             }
@@ -367,8 +423,20 @@ fn dump_elements(
 }
 
 fn request(writer: &mut Writer, kind: u16, flags: u16, seq: u32, fill: impl FnOnce(&mut Writer)) {
-    let header = Header { kind: nft::message(kind), flags: flags | nft::F_REQUEST, seq };
-    writer.message(header, Family { family: nft::INET, version: 0, res_id: 0 }, fill);
+    let header = Header {
+        kind: nft::message(kind),
+        flags: flags | nft::F_REQUEST,
+        seq,
+    };
+    writer.message(
+        header,
+        Family {
+            family: nft::INET,
+            version: 0,
+            res_id: 0,
+        },
+        fill,
+    );
 }
 
 fn body<'a>(message: &Message<'a>) -> &'a [u8] {
@@ -376,7 +444,10 @@ fn body<'a>(message: &Message<'a>) -> &'a [u8] {
 }
 
 fn message_body(bytes: &[u8]) -> &[u8] {
-    Messages::new(bytes).next().and_then(Result::ok).map_or(&[], |message| body(&message))
+    Messages::new(bytes)
+        .next()
+        .and_then(Result::ok)
+        .map_or(&[], |message| body(&message))
 }
 
 fn find(attrs: Attrs<'_>, kind: u16) -> Result<Option<Attr<'_>>, Malformed> {
@@ -395,7 +466,10 @@ fn attr_str(body: &[u8], kind: u16) -> Result<Option<&str>, Malformed> {
 
 fn without(body: &[u8], kinds: &[u16]) -> Vec<u8> {
     let mut writer = Writer::new();
-    for attr in Attrs::new(body).map_while(Result::ok).filter(|attr| !kinds.contains(&attr.kind)) {
+    for attr in Attrs::new(body)
+        .map_while(Result::ok)
+        .filter(|attr| !kinds.contains(&attr.kind))
+    {
         writer.attr(attr.kind, attr.payload);
     }
     writer.finish().unwrap_or_default()
@@ -408,13 +482,18 @@ fn matches(sent: &[u8], listed: &[u8]) -> bool {
     if sent == listed || listed.strip_suffix(&[0]) == Some(sent) {
         return true;
     }
-    let (Some(sent), Some(listed)) = (all_attrs(sent), all_attrs(listed)) else { return false };
+    let (Some(sent), Some(listed)) = (all_attrs(sent), all_attrs(listed)) else {
+        return false;
+    };
     let of = |attrs: &[Attr<'_>], kind: u16| attrs.iter().filter(|attr| attr.kind == kind).count();
     sent.iter().enumerate().all(|(at, attr)| {
         let earlier = of(&sent[..at], attr.kind);
         let same = listed.iter().filter(|other| other.kind == attr.kind);
         of(&sent, attr.kind) == same.clone().count()
-            && same.clone().nth(earlier).is_some_and(|other| matches(attr.payload, other.payload))
+            && same
+                .clone()
+                .nth(earlier)
+                .is_some_and(|other| matches(attr.payload, other.payload))
     })
 }
 

@@ -17,7 +17,11 @@ const PIECE: usize = 1 << 20;
 /// Attributes have 16 bits of length; a list of elements ends before that.
 const ELEMENTS: usize = 60_000;
 /// The longest element: IPv6 limits are under 200 bytes, turns under 200 with a name of 63.
-const INET: Family = Family { family: nft::INET, version: 0, res_id: 0 };
+const INET: Family = Family {
+    family: nft::INET,
+    version: 0,
+    res_id: 0,
+};
 
 /// What a message is about, for those who must read that it was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,19 +80,38 @@ impl Transaction {
     /// Begins one. With a generation, the kernel refuses it (ERESTART) if anyone else has committed since; 0 and `None`
     /// ask for no check. Sequence numbers go on from `seq`.
     pub fn begin(generation: Option<u32>, seq: u32) -> Self {
-        let mut this = Self { pieces: vec![Writer::new()], origins: Vec::new(), seq, sets: 0 };
-        let header = Header { kind: nft::BATCH_BEGIN, flags: nft::F_REQUEST, seq: this.next(Subject::Batch) };
-        this.writer().message(header, Family { family: 0, version: 0, res_id: nft::SUBSYSTEM }, |writer| {
-            if let Some(generation) = generation {
-                writer.be32(nft::BATCH_GENID, generation);
-            }
-        });
+        let mut this = Self {
+            pieces: vec![Writer::new()],
+            origins: Vec::new(),
+            seq,
+            sets: 0,
+        };
+        let header = Header {
+            kind: nft::BATCH_BEGIN,
+            flags: nft::F_REQUEST,
+            seq: this.next(Subject::Batch),
+        };
+        this.writer().message(
+            header,
+            Family {
+                family: 0,
+                version: 0,
+                res_id: nft::SUBSYSTEM,
+            },
+            |writer| {
+                if let Some(generation) = generation {
+                    writer.be32(nft::BATCH_GENID, generation);
+                }
+            },
+        );
         this
     }
 
     /// Removes the table and everything in it.
     pub fn delete_table(&mut self) {
-        self.message(msg::DEL_TABLE, 0, Subject::Table, |writer| writer.str(table::NAME, TABLE));
+        self.message(msg::DEL_TABLE, 0, Subject::Table, |writer| {
+            writer.str(table::NAME, TABLE);
+        });
     }
 
     /// Makes the table, its sets, chains and rules, without elements.
@@ -130,15 +153,22 @@ impl Transaction {
         }
         for (reach, widths) in &step.spreads {
             let chain = rules::spread(*reach, widths);
-            self.raw(Subject::Chain(chain.name.clone()), |seq| skeleton::flush_chain(&chain.name, seq));
+            self.raw(Subject::Chain(chain.name.clone()), |seq| {
+                skeleton::flush_chain(&chain.name, seq)
+            });
             self.new_rules(&chain);
         }
         for (reach, key) in &step.delete_turns {
-            self.elements(msg::DEL_ELEM, SetName::Turn(*reach), &mut std::iter::once(key), |writer, key| {
-                writer.nest(nft::LIST_ELEM, |writer| {
-                    writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
-                });
-            });
+            self.elements(
+                msg::DEL_ELEM,
+                SetName::Turn(*reach),
+                &mut std::iter::once(key),
+                |writer, key| {
+                    writer.nest(nft::LIST_ELEM, |writer| {
+                        writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
+                    });
+                },
+            );
         }
         for (name, batch) in &step.delete {
             self.rows(msg::DEL_ELEM, *name, batch);
@@ -162,7 +192,9 @@ impl Transaction {
     /// Deletes elements that packets added.
     pub fn forget(&mut self, name: SetName, keys: &[Box<[u8]>]) {
         self.elements(msg::DEL_ELEM, name, &mut keys.iter(), |writer, key| {
-            writer.nest(nft::LIST_ELEM, |writer| writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key)));
+            writer.nest(nft::LIST_ELEM, |writer| {
+                writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
+            });
         });
     }
 
@@ -172,16 +204,37 @@ impl Transaction {
     /// [`TooLong`] if an attribute did not fit.
     pub fn seal(mut self) -> Result<Sealed, TooLong> {
         let last = self.origins.last().map(|origin| (origin.piece, origin.start));
-        let header = Header { kind: nft::BATCH_END, flags: nft::F_REQUEST, seq: self.next(Subject::Batch) };
-        self.writer().message(header, Family { family: 0, version: 0, res_id: nft::SUBSYSTEM }, |_| {});
+        let header = Header {
+            kind: nft::BATCH_END,
+            flags: nft::F_REQUEST,
+            seq: self.next(Subject::Batch),
+        };
+        self.writer().message(
+            header,
+            Family {
+                family: 0,
+                version: 0,
+                res_id: nft::SUBSYSTEM,
+            },
+            |_| {},
+        );
         self.origins.pop();
-        let mut pieces = self.pieces.into_iter().map(Writer::finish).collect::<Result<Vec<_>, _>>()?;
+        let mut pieces = self
+            .pieces
+            .into_iter()
+            .map(Writer::finish)
+            .collect::<Result<Vec<_>, _>>()?;
         if let Some((piece, start)) = last
-            && let Some([low, high]) = pieces[piece].get_mut(start + 6..start + 8).and_then(|flags| flags.first_chunk_mut())
+            && let Some([low, high]) = pieces[piece]
+                .get_mut(start + 6..start + 8)
+                .and_then(|flags| flags.first_chunk_mut())
         {
             [*low, *high] = (u16::from_ne_bytes([*low, *high]) | nft::F_ACK).to_ne_bytes();
         }
-        Ok(Sealed { pieces, origins: self.origins })
+        Ok(Sealed {
+            pieces,
+            origins: self.origins,
+        })
     }
 
     fn writer(&mut self) -> &mut Writer {
@@ -195,13 +248,22 @@ impl Transaction {
     fn next(&mut self, subject: Subject) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         let start = self.writer().len();
-        self.origins.push(Origin { seq: self.seq, piece: self.pieces.len() - 1, start, subject });
+        self.origins.push(Origin {
+            seq: self.seq,
+            piece: self.pieces.len() - 1,
+            start,
+            subject,
+        });
         self.seq
     }
 
     fn message(&mut self, kind: u16, flags: u16, subject: Subject, fill: impl FnOnce(&mut Writer)) {
         let seq = self.next(subject);
-        let header = Header { kind: nft::message(kind), flags: flags | nft::F_REQUEST, seq };
+        let header = Header {
+            kind: nft::message(kind),
+            flags: flags | nft::F_REQUEST,
+            seq,
+        };
         self.writer().message(header, INET, fill);
     }
 
@@ -214,18 +276,27 @@ impl Transaction {
     fn new_set(&mut self, name: SetName) {
         self.sets += 1;
         let id = self.sets;
-        self.message(msg::NEW_SET, nft::F_CREATE | nft::F_EXCL, Subject::Set(name), |writer| {
-            sets::write_set(writer, name, id);
-        });
+        self.message(
+            msg::NEW_SET,
+            nft::F_CREATE | nft::F_EXCL,
+            Subject::Set(name),
+            |writer| {
+                sets::write_set(writer, name, id);
+            },
+        );
     }
 
     fn new_chain(&mut self, chain: &Chain) {
-        self.raw(Subject::Chain(chain.name.clone()), |seq| skeleton::new_chain(chain, seq));
+        self.raw(Subject::Chain(chain.name.clone()), |seq| {
+            skeleton::new_chain(chain, seq)
+        });
     }
 
     fn new_rules(&mut self, chain: &Chain) {
         for rule in &chain.rules {
-            self.raw(Subject::Rule(chain.name.clone()), |seq| skeleton::new_rule(&chain.name, rule, seq));
+            self.raw(Subject::Rule(chain.name.clone()), |seq| {
+                skeleton::new_rule(&chain.name, rule, seq)
+            });
         }
     }
 
@@ -237,7 +308,7 @@ impl Transaction {
 
     fn rows(&mut self, kind: u16, name: SetName, batch: &Batch<'_>) {
         let spec = SetSpec::of(name);
-        self.elements(kind, name, &mut batch.iter(), |writer, row| {
+        self.elements(kind, name, &mut batch.rows(), |writer, row| {
             sets::write_element(writer, &spec, row, kind == msg::DEL_ELEM);
         });
     }
@@ -245,9 +316,14 @@ impl Transaction {
     fn add_turns(&mut self, step: &Step<'_>) {
         for reach in Reach::ALL {
             let turns = step.add_turns.iter().filter(|((of, _), _)| *of == reach);
-            self.elements(msg::NEW_ELEM, SetName::Turn(reach), &mut { turns }, |writer, ((_, key), chain)| {
-                sets::write_goto(writer, key, &chain.to_string());
-            });
+            self.elements(
+                msg::NEW_ELEM,
+                SetName::Turn(reach),
+                &mut { turns },
+                |writer, ((_, key), chain)| {
+                    sets::write_goto(writer, key, &chain.to_string());
+                },
+            );
         }
     }
 
@@ -260,7 +336,11 @@ impl Transaction {
     ) {
         let mut items = items.peekable();
         while items.peek().is_some() {
-            let flags = if kind == msg::NEW_ELEM { nft::F_CREATE | nft::F_EXCL } else { 0 };
+            let flags = if kind == msg::NEW_ELEM {
+                nft::F_CREATE | nft::F_EXCL
+            } else {
+                0
+            };
             self.message(kind, flags, Subject::Elements(name), |writer| {
                 writer.str(elem::LIST_TABLE, TABLE);
                 writer.str(elem::LIST_SET, &name.to_string());
@@ -306,23 +386,35 @@ impl Sealed {
     pub fn trace(&self, nack: Nack) -> Option<Refused> {
         let at = self.origins.binary_search_by_key(&nack.seq, |origin| origin.seq).ok()?;
         let origin = &self.origins[at];
-        let message = self.pieces[origin.piece].get(origin.start..).and_then(|bytes| Messages::new(bytes).next());
+        let message = self.pieces[origin.piece]
+            .get(origin.start..)
+            .and_then(|bytes| Messages::new(bytes).next());
         let payload = message.and_then(Result::ok).map_or(&[][..], |message| message.payload);
         let body = payload.get(4..).unwrap_or_default();
-        let offset = nack.offset.and_then(|offset| usize::try_from(offset).ok()?.checked_sub(20));
+        let offset = nack
+            .offset
+            .and_then(|offset| usize::try_from(offset).ok()?.checked_sub(20));
         let (mut element, mut expression) = (None, None);
         match &origin.subject {
             Subject::Elements(_) => element = offset.and_then(|offset| element_key(body, offset)),
             Subject::Rule(_) => expression = offset.and_then(|offset| expression_at(body, offset)),
             _ => {}
         }
-        Some(Refused { subject: origin.subject.clone(), element, expression, nack })
+        Some(Refused {
+            subject: origin.subject.clone(),
+            element,
+            expression,
+            nack,
+        })
     }
 }
 
 /// The key of the element whose attribute begins there.
 fn element_key(body: &[u8], offset: usize) -> Option<Box<[u8]>> {
-    let element = Attrs::new(body.get(offset..)?).next()?.ok().filter(|attr| attr.kind == nft::LIST_ELEM)?;
+    let element = Attrs::new(body.get(offset..)?)
+        .next()?
+        .ok()
+        .filter(|attr| attr.kind == nft::LIST_ELEM)?;
     let within = |bytes, kind| Attrs::new(bytes).map_while(Result::ok).find(|attr| attr.kind == kind);
     let key = within(element.payload, elem::KEY)?;
     Some(within(key.payload, elem::VALUE)?.payload.into())
@@ -331,11 +423,15 @@ fn element_key(body: &[u8], offset: usize) -> Option<Box<[u8]>> {
 /// The kind of the expression that holds the attribute that begins there.
 fn expression_at(body: &[u8], offset: usize) -> Option<String> {
     let target = body.as_ptr() as usize + offset;
-    let list = Attrs::new(body).map_while(Result::ok).find(|attr| attr.kind == rule::EXPRESSIONS)?;
+    let list = Attrs::new(body)
+        .map_while(Result::ok)
+        .find(|attr| attr.kind == rule::EXPRESSIONS)?;
     let holder = Attrs::new(list.payload).map_while(Result::ok).find(|expression| {
         let start = expression.payload.as_ptr() as usize;
         (start - 4..start + expression.payload.len()).contains(&target)
     })?;
-    let name = Attrs::new(holder.payload).map_while(Result::ok).find(|attr| attr.kind == expr::NAME)?;
+    let name = Attrs::new(holder.payload)
+        .map_while(Result::ok)
+        .find(|attr| attr.kind == expr::NAME)?;
     name.str().ok().map(str::to_owned)
 }

@@ -10,9 +10,11 @@ use super::name::{Family, Reach, Scope, SetName, TurnChain};
 use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
 use super::slots::{self, Share};
 use super::spec::SetSpec;
-use crate::model::{Backend, BackendState, Balance, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State};
+use crate::model::{
+    Backend, BackendState, Balance, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State,
+};
 
-/// IPPROTO_TCP, as the first field of a service key.
+/// `IPPROTO_TCP`, as the first field of a service key.
 const TCP: [u8; 4] = [6, 0, 0, 0];
 
 /// What the kernel should hold for that state. `links` are the interfaces on which a client could stand beside its
@@ -22,7 +24,11 @@ pub fn compile(state: &State, links: &BTreeSet<String>) -> Ruleset {
     for service in &state.services {
         builder.service(service);
     }
-    if state.services.iter().any(|service| service.source == SourceMode::Preserve) {
+    if state
+        .services
+        .iter()
+        .any(|service| service.source == SourceMode::Preserve)
+    {
         for link in links {
             let name = interface_bytes(link);
             builder.push(SetName::SameLink, &[&name, &name]);
@@ -63,11 +69,19 @@ impl Door {
                 IpAddr::V6(address) => address.octets().to_vec(),
             };
             let listening = [octets.as_slice(), &port].concat();
-            Self { scope: Scope::At(Family::of(*address)), service: listening.clone(), listening }
+            Self {
+                scope: Scope::At(Family::of(*address)),
+                service: listening.clone(),
+                listening,
+            }
         };
         match &service.listen {
             Listen::Everywhere => {
-                vec![Self { scope: Scope::Any, listening: port.to_vec(), service: [TCP, port].concat() }]
+                vec![Self {
+                    scope: Scope::Any,
+                    listening: port.to_vec(),
+                    service: [TCP, port].concat(),
+                }]
             }
             Listen::At(addresses) => addresses.iter().map(at).collect(),
         }
@@ -83,7 +97,10 @@ impl Door {
 
 impl Builder {
     fn push(&mut self, name: SetName, parts: &[&[u8]]) {
-        self.sets.entry(name).or_insert_with(|| Rows::new(&SetSpec::of(name))).push(parts);
+        self.sets
+            .entry(name)
+            .or_insert_with(|| Rows::new(&SetSpec::of(name)))
+            .push(parts);
     }
 
     fn finish(mut self) -> Ruleset {
@@ -97,7 +114,10 @@ impl Builder {
         for door in Door::all(service) {
             self.door(service, &door);
         }
-        let limits = service.limit.as_ref().map(|limit| (limits(limit).to_bytes(), limit.direction));
+        let limits = service
+            .limit
+            .as_ref()
+            .map(|limit| (limits(limit).to_bytes(), limit.direction));
         for backend in &service.backends {
             self.backend(service, backend, limits.as_ref());
         }
@@ -118,7 +138,12 @@ impl Builder {
             }
         }
         for reach in door.reaches() {
-            self.access(door, reach, SetName::Allowed(reach), service.access.allow.as_deref().unwrap_or_default());
+            self.access(
+                door,
+                reach,
+                SetName::Allowed(reach),
+                service.access.allow.as_deref().unwrap_or_default(),
+            );
             self.access(door, reach, SetName::Denied(reach), &service.access.deny);
             self.slots(service, door, reach);
         }
@@ -143,7 +168,12 @@ impl Builder {
         let active = |backend: &&Backend| {
             backend.state == BackendState::Active && Family::of(backend.endpoint.address) == reach.family()
         };
-        let shares: Vec<Share> = service.backends.iter().filter(active).map(|b| (b.endpoint, b.weight)).collect();
+        let shares: Vec<Share> = service
+            .backends
+            .iter()
+            .filter(active)
+            .map(|b| (b.endpoint, b.weight))
+            .collect();
         if shares.is_empty() {
             return;
         }
@@ -157,14 +187,21 @@ impl Builder {
             Balance::Random => self.push(SetName::Width(reach, width), &[&door.service]),
             Balance::SourceHash => self.push(SetName::Hashed(reach), &[&door.service]),
             Balance::RoundRobin => {
-                let chain = TurnChain { reach, width, service: service.name.clone() };
+                let chain = TurnChain {
+                    reach,
+                    width,
+                    service: service.name.clone(),
+                };
                 self.turns.insert((reach, door.service.clone().into()), chain);
             }
         }
         for (number, endpoint) in (0_u32..).zip(&slots) {
             let (bytes, len) = endpoint_bytes(*endpoint);
             // numgen and jhash leave their number in the machine's own byte order.
-            self.push(SetName::Slots(reach), &[&door.listening, &number.to_ne_bytes(), &bytes[..len]]);
+            self.push(
+                SetName::Slots(reach),
+                &[&door.listening, &number.to_ne_bytes(), &bytes[..len]],
+            );
         }
     }
 

@@ -76,7 +76,12 @@ pub enum Reach {
 
 impl Reach {
     /// All four, in the order of the ruleset.
-    pub const ALL: [Self; 4] = [Self::Any(Family::V4), Self::At(Family::V4), Self::Any(Family::V6), Self::At(Family::V6)];
+    pub const ALL: [Self; 4] = [
+        Self::Any(Family::V4),
+        Self::At(Family::V4),
+        Self::Any(Family::V6),
+        Self::At(Family::V6),
+    ];
 
     /// Its family.
     pub fn family(self) -> Family {
@@ -317,11 +322,17 @@ impl TurnChain {
     pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("turn")?;
         // "_at_v4" before "_v4" would not matter: neither is a prefix of the other.
-        let reach = Reach::ALL.into_iter().find(|reach| rest.starts_with(&reach.to_string()))?;
+        let reach = Reach::ALL
+            .into_iter()
+            .find(|reach| rest.starts_with(&reach.to_string()))?;
         let rest = rest.strip_prefix(&reach.to_string())?.strip_prefix('_')?;
         let (digits, service) = rest.split_once('_')?;
         let width = digits.parse().ok().filter(|w| (1..=256).contains(w))?;
-        let parsed = Self { reach, width, service: service.into() };
+        let parsed = Self {
+            reach,
+            width,
+            service: service.into(),
+        };
         (parsed.to_string() == name).then_some(parsed)
     }
 }
@@ -347,7 +358,15 @@ mod tests {
         for name in names {
             assert_eq!(SetName::parse(&name.to_string()), Some(name));
         }
-        for foreign in ["", "width_0_v4", "width_03_v4", "width_257_v4", "width_3", "width_3_v5", "services_v4"] {
+        for foreign in [
+            "",
+            "width_0_v4",
+            "width_03_v4",
+            "width_257_v4",
+            "width_3",
+            "width_3_v5",
+            "services_v4",
+        ] {
             assert_eq!(SetName::parse(foreign), None, "{foreign}");
         }
     }
@@ -355,7 +374,11 @@ mod tests {
     #[test]
     fn turn_chains_parse_back() {
         for reach in Reach::ALL {
-            let chain = TurnChain { reach, width: 12, service: "a_b-c.d_3".into() };
+            let chain = TurnChain {
+                reach,
+                width: 12,
+                service: "a_b-c.d_3".into(),
+            };
             assert_eq!(TurnChain::parse(&chain.to_string()), Some(chain));
         }
         assert_eq!(TurnChain::parse("turn_v4_03_a"), None);

@@ -45,7 +45,32 @@ impl Limits {
 
     /// From the end of a row.
     pub fn from_bytes(bytes: [u8; LIMITS_LEN]) -> Self {
-        let [p0, p1, p2, p3, p4, p5, p6, p7, q0, q1, q2, q3, b0, b1, b2, b3, b4, b5, b6, b7, c0, c1, c2, c3] = bytes;
+        let [
+            p0,
+            p1,
+            p2,
+            p3,
+            p4,
+            p5,
+            p6,
+            p7,
+            q0,
+            q1,
+            q2,
+            q3,
+            b0,
+            b1,
+            b2,
+            b3,
+            b4,
+            b5,
+            b6,
+            b7,
+            c0,
+            c1,
+            c2,
+            c3,
+        ] = bytes;
         Self {
             packet_rate: u64::from_be_bytes([p0, p1, p2, p3, p4, p5, p6, p7]),
             packet_burst: u32::from_be_bytes([q0, q1, q2, q3]),
@@ -69,12 +94,19 @@ pub enum Difference<'a> {
 impl Rows {
     /// No rows yet, of a set made like that.
     pub fn new(spec: &SetSpec) -> Self {
-        Self { identity_len: spec.identity_len(), row_len: spec.row_len(), bytes: Vec::new() }
+        Self {
+            identity_len: spec.identity_len(),
+            row_len: spec.row_len(),
+            bytes: Vec::new(),
+        }
     }
 
     /// Rows out of packed bytes; `None` if they are not whole rows in order, each identity once.
     pub fn from_packed(spec: &SetSpec, bytes: Vec<u8>) -> Option<Self> {
-        let rows = Self { bytes, ..Self::new(spec) };
+        let rows = Self {
+            bytes,
+            ..Self::new(spec)
+        };
         (rows.bytes.len().is_multiple_of(rows.row_len) && rows.is_sorted()).then_some(rows)
     }
 
@@ -107,7 +139,9 @@ impl Rows {
     }
 
     fn is_sorted(&self) -> bool {
-        self.iter().zip(self.iter().skip(1)).all(|(a, b)| a[..self.identity_len] < b[..self.identity_len])
+        self.iter()
+            .zip(self.iter().skip(1))
+            .all(|(a, b)| a[..self.identity_len] < b[..self.identity_len])
     }
 
     /// How many there are.
@@ -164,6 +198,15 @@ impl Rows {
                 _ => {}
             }
         }
+    }
+}
+
+impl<'a> IntoIterator for &'a Rows {
+    type Item = &'a [u8];
+    type IntoIter = std::slice::ChunksExact<'a, u8>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 

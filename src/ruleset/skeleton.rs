@@ -7,9 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::name::{Family, Reach, Scope, SetName, TurnChain};
-use super::stmt::{
-    CtState, Direction, Pick, Stmt, count_service, receiver, sender, service_in, visitor,
-};
+use super::stmt::{CtState, Direction, Pick, Stmt, count_service, receiver, sender, service_in, visitor};
 use crate::model::FlowMark;
 
 /// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
@@ -59,12 +57,25 @@ pub struct Chain {
 
 impl Chain {
     fn new(name: impl Into<String>, rules: Vec<Vec<Stmt>>) -> Self {
-        Self { name: name.into(), base: None, rules }
+        Self {
+            name: name.into(),
+            base: None,
+            rules,
+        }
     }
 
     fn base(name: &str, hook: Hook, nat: bool, priority: (i32, &'static str), rules: Vec<Vec<Stmt>>) -> Self {
-        let base = Base { hook, nat, priority: priority.0, priority_name: priority.1 };
-        Self { name: name.into(), base: Some(base), rules }
+        let base = Base {
+            hook,
+            nat,
+            priority: priority.0,
+            priority_name: priority.1,
+        };
+        Self {
+            name: name.into(),
+            base: Some(base),
+            rules,
+        }
     }
 }
 
@@ -117,7 +128,11 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
     ];
     per_family(&mut known_flow, "police_from");
 
-    let mut guard = vec![vec![NotTcp, Return], vec![InLoopback, Return], vec![known.clone(), goto("known")]];
+    let mut guard = vec![
+        vec![NotTcp, Return],
+        vec![InLoopback, Return],
+        vec![known.clone(), goto("known")],
+    ];
     per_family(&mut guard, "unknown");
 
     let local_client = [
@@ -130,7 +145,11 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
     guard_output.insert(2, vec![known.clone(), Return]);
     per_family(&mut guard_output, "unknown");
 
-    let mut balance = vec![vec![NotTcp, Return], vec![InLoopback, Return], vec![LocalDest(false), Return]];
+    let mut balance = vec![
+        vec![NotTcp, Return],
+        vec![InLoopback, Return],
+        vec![LocalDest(false), Return],
+    ];
     per_family(&mut balance, "find");
 
     let mut balance_output = local_client.to_vec();
@@ -138,7 +157,10 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
 
     let mut settle = vec![vec![NotTcp, Return], vec![InLoopback, Return], vec![known, Return]];
     for scope in Scope::ALL {
-        settle.push(vec![service_in(scope, SetName::Services(scope)), Stmt::Goto(format!("missed{scope}"))]);
+        settle.push(vec![
+            service_in(scope, SetName::Services(scope)),
+            Stmt::Goto(format!("missed{scope}")),
+        ]);
     }
 
     let mut police = vec![
@@ -149,12 +171,18 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
     per_family(&mut police, "police_to");
 
     let preserve = vec![
-        vec![Stmt::In(super::spec::SetSpec::of(SetName::SameLink).key, SetName::SameLink), Masquerade],
+        vec![
+            Stmt::In(super::spec::SetSpec::of(SetName::SameLink).key, SetName::SameLink),
+            Masquerade,
+        ],
         vec![LocalSource, Masquerade],
     ];
     let mut source = vec![vec![Marked(mark, false), Return]];
     for family in Family::BOTH {
-        source.push(vec![Stmt::In(receiver(family), SetName::Preserved(family)), goto("preserve")]);
+        source.push(vec![
+            Stmt::In(receiver(family), SetName::Preserved(family)),
+            goto("preserve"),
+        ]);
     }
     source.push(vec![StatusDnat, Masquerade]);
 
@@ -175,9 +203,18 @@ fn refusals(scope: Scope) -> Vec<Chain> {
     use Stmt::{Drop, Reset};
     let count = |set| vec![count_service(scope, set)];
     vec![
-        Chain::new(format!("refuse{scope}"), vec![count(SetName::Refused(scope)), vec![Drop]]),
-        Chain::new(format!("drop_invalid{scope}"), vec![count(SetName::Invalid(scope)), vec![Drop]]),
-        Chain::new(format!("missed{scope}"), vec![count(SetName::NoBackend(scope)), vec![Drop]]),
+        Chain::new(
+            format!("refuse{scope}"),
+            vec![count(SetName::Refused(scope)), vec![Drop]],
+        ),
+        Chain::new(
+            format!("drop_invalid{scope}"),
+            vec![count(SetName::Invalid(scope)), vec![Drop]],
+        ),
+        Chain::new(
+            format!("missed{scope}"),
+            vec![count(SetName::NoBackend(scope)), vec![Drop]],
+        ),
         Chain::new(
             format!("late{scope}"),
             vec![
@@ -215,7 +252,10 @@ fn arriving(reach: Reach) -> Vec<Chain> {
             vec![
                 vec![Stmt::Syn(false), late.clone()],
                 vec![Stmt::CtState(CtState::Untracked), late],
-                vec![service_in(scope, SetName::Restricted(scope)), Stmt::Goto(format!("access{reach}"))],
+                vec![
+                    service_in(scope, SetName::Restricted(scope)),
+                    Stmt::Goto(format!("access{reach}")),
+                ],
             ],
         ),
     ]
@@ -249,8 +289,14 @@ fn policing(family: Family) -> Vec<Chain> {
     vec![
         dropping(to.clone(), receiver(family), SetName::OverTo(family)),
         dropping(from.clone(), sender(family), SetName::OverFrom(family)),
-        Chain::new(format!("police_to_{family}"), police(receiver(family), SetName::LimitTo(family), to)),
-        Chain::new(format!("police_from_{family}"), police(sender(family), SetName::LimitFrom(family), from)),
+        Chain::new(
+            format!("police_to_{family}"),
+            police(receiver(family), SetName::LimitTo(family), to),
+        ),
+        Chain::new(
+            format!("police_from_{family}"),
+            police(sender(family), SetName::LimitFrom(family), from),
+        ),
     ]
 }
 
@@ -261,14 +307,20 @@ fn unknown(family: Family) -> Vec<Chain> {
     let count = |set| vec![Stmt::Count(sender(family), set)];
     let invalid_from = Goto(format!("drop_invalid_from_{family}"));
     let service = |scope, chain: &str, suffix: String| {
-        vec![service_in(scope, SetName::Services(scope)), Goto(format!("{chain}{suffix}"))]
+        vec![
+            service_in(scope, SetName::Services(scope)),
+            Goto(format!("{chain}{suffix}")),
+        ]
     };
     vec![
         Chain::new(
             format!("drop_invalid_from_{family}"),
             vec![count(SetName::InvalidFrom(family)), vec![Drop]],
         ),
-        Chain::new(format!("late_from_{family}"), vec![count(SetName::StaleFrom(family)), vec![Reset]]),
+        Chain::new(
+            format!("late_from_{family}"),
+            vec![count(SetName::StaleFrom(family)), vec![Reset]],
+        ),
         Chain::new(
             format!("invalid_{family}"),
             vec![
@@ -311,7 +363,10 @@ fn find(family: Family) -> Chain {
                 service_in(Scope::Any, SetName::Services(Scope::Any)),
                 Stmt::Goto(format!("choose{}", Reach::Any(family))),
             ],
-            vec![service_in(at, SetName::Services(at)), Stmt::Goto(format!("choose{}", Reach::At(family)))],
+            vec![
+                service_in(at, SetName::Services(at)),
+                Stmt::Goto(format!("choose{}", Reach::At(family))),
+            ],
         ],
     )
 }
@@ -334,5 +389,8 @@ pub fn spread(reach: Reach, widths: &BTreeSet<u16>) -> Chain {
 
 /// The chain of one round-robin service.
 pub fn turn(turn: &TurnChain) -> Chain {
-    Chain::new(turn.to_string(), vec![vec![Stmt::Dnat(turn.reach, Pick::Turn(turn.width))]])
+    Chain::new(
+        turn.to_string(),
+        vec![vec![Stmt::Dnat(turn.reach, Pick::Turn(turn.width))]],
+    )
 }

@@ -45,8 +45,13 @@ pub fn source_hash(shares: &[Share]) -> Vec<Endpoint> {
 }
 
 fn reduced(shares: &[Share]) -> Vec<usize> {
-    let divisor = shares.iter().fold(0, |divisor, (_, weight)| gcd(divisor, usize::from(weight.get())));
-    shares.iter().map(|(_, weight)| usize::from(weight.get()) / divisor.max(1)).collect()
+    let divisor = shares
+        .iter()
+        .fold(0, |divisor, (_, weight)| gcd(divisor, usize::from(weight.get())));
+    shares
+        .iter()
+        .map(|(_, weight)| usize::from(weight.get()) / divisor.max(1))
+        .collect()
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -73,7 +78,9 @@ fn apportion(shares: &[Share], slots: usize) -> Vec<usize> {
         given += 1;
     }
     while given > slots {
-        let Some(largest) = (0..counts.len()).max_by_key(|&i| counts[i]).filter(|&i| counts[i] > 1) else { break };
+        let Some(largest) = (0..counts.len()).max_by_key(|&i| counts[i]).filter(|&i| counts[i] > 1) else {
+            break;
+        };
         counts[largest] -= 1;
         given -= 1;
     }
@@ -123,7 +130,11 @@ mod tests {
             address: std::net::Ipv4Addr::from(0x0a02_000b + u32::try_from(i).unwrap()).into(),
             port: NonZeroU16::new(3000).unwrap(),
         };
-        weights.iter().enumerate().map(|(i, w)| (endpoint(i), NonZeroU16::new(*w).unwrap())).collect()
+        weights
+            .iter()
+            .enumerate()
+            .map(|(i, w)| (endpoint(i), NonZeroU16::new(*w).unwrap()))
+            .collect()
     }
 
     fn counts(slots: &[Endpoint]) -> BTreeMap<Endpoint, usize> {
@@ -138,7 +149,10 @@ mod tests {
         assert_eq!(random(&shares(&[])), []);
         assert_eq!(random(&shares(&[7])).len(), 1);
         assert_eq!(random(&shares(&[1, 1, 1, 1])).len(), 4);
-        assert_eq!(counts(&random(&shares(&[100, 300]))).into_values().collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(
+            counts(&random(&shares(&[100, 300]))).into_values().collect::<Vec<_>>(),
+            [1, 3]
+        );
         assert_eq!(random(&shares(&[1; 64])).len(), 64);
         assert_eq!(random(&shares(&[1; 65])).len(), 256);
         assert_eq!(random(&shares(&[1; 128])).len(), 128);

@@ -25,7 +25,7 @@ pub enum Field {
 
 impl Field {
     /// Bytes that mean something.
-    pub fn len(self) -> usize {
+    pub fn width(self) -> usize {
         match self {
             Self::L4Proto => 1,
             Self::SourcePort | Self::DestPort => 2,
@@ -36,8 +36,8 @@ impl Field {
     }
 
     /// Bytes that it takes in a register.
-    pub fn padded_len(self) -> usize {
-        self.len().next_multiple_of(4)
+    pub fn padded(self) -> usize {
+        self.width().next_multiple_of(4)
     }
 }
 
@@ -78,8 +78,16 @@ impl SetSpec {
     /// How that set is made.
     pub fn of(name: SetName) -> Self {
         use Field::{DestAddress, DestPort, InInterface, OutInterface, Slot, SourceAddress};
-        let plain = |key: Vec<Field>| Self { key, payload: Payload::Nothing, interval: false };
-        let with = |key: Vec<Field>, payload| Self { key, payload, interval: false };
+        let plain = |key: Vec<Field>| Self {
+            key,
+            payload: Payload::Nothing,
+            interval: false,
+        };
+        let with = |key: Vec<Field>, payload| Self {
+            key,
+            payload,
+            interval: false,
+        };
         match name {
             SetName::Services(scope)
             | SetName::Restricted(scope)
@@ -91,7 +99,11 @@ impl SetSpec {
             SetName::Allowed(reach) | SetName::Denied(reach) => {
                 let mut key = listening_key(reach.scope());
                 key.push(SourceAddress(reach.family()));
-                Self { key, payload: Payload::Nothing, interval: true }
+                Self {
+                    key,
+                    payload: Payload::Nothing,
+                    interval: true,
+                }
             }
             SetName::Slots(reach) => {
                 let mut key = listening_key(reach.scope());
@@ -117,7 +129,7 @@ impl SetSpec {
 
     /// Bytes of a key.
     pub fn key_len(&self) -> usize {
-        self.key.iter().map(|field| field.padded_len()).sum()
+        self.key.iter().map(|field| field.padded()).sum()
     }
 
     /// Bytes of the data of a map, 0 for a set and for a verdict.

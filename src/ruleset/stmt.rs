@@ -6,7 +6,7 @@ use super::name::{Family, Reach, Scope, SetName};
 use super::spec::{Field, listening_key, service_key};
 use crate::model::FlowMark;
 
-/// `ct state` bits (include/uapi/linux/netfilter/nf_conntrack_common.h, `NF_CT_STATE_BIT`).
+/// `ct state` bits (`include/uapi/linux/netfilter/nf_conntrack_common.h`, `NF_CT_STATE_BIT`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CtState {
     /// Tracked, and answered before or related to such a flow.
@@ -191,7 +191,12 @@ impl fmt::Display for Stmt {
                 write!(f, "ct mark set ct mark | {:#010x}", mark.value())
             }
             Self::MarkFlow(mark) => {
-                write!(f, "ct mark set ct mark & {:#010x} | {:#010x}", !mark.mask(), mark.value())
+                write!(
+                    f,
+                    "ct mark set ct mark & {:#010x} | {:#010x}",
+                    !mark.mask(),
+                    mark.value()
+                )
             }
             Self::HandshakeTimeout(family) => write!(f, "ct timeout set \"{}\"", handshake_timeout(*family)),
             Self::Dnat(reach, pick) => {
@@ -203,7 +208,12 @@ impl fmt::Display for Stmt {
                 }
                 write!(f, " map @{}", SetName::Slots(*reach))
             }
-            Self::Turns(reach) => write!(f, "{} vmap @{}", concat(&service_key(reach.scope())), SetName::Turn(*reach)),
+            Self::Turns(reach) => write!(
+                f,
+                "{} vmap @{}",
+                concat(&service_key(reach.scope())),
+                SetName::Turn(*reach)
+            ),
             Self::Return => f.write_str("return"),
             Self::Drop => f.write_str("drop"),
             Self::Reset => f.write_str("reject with tcp reset"),
