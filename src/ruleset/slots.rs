@@ -181,7 +181,8 @@ mod tests {
             }
             let share = f64::from(u32::try_from(moved).unwrap()) / f64::from(n) / 256.0;
             println!("{n} backends, one leaves: {:.1} % of the slots move", share * 100.0);
-            assert!(share < 1.6 / f64::from(n), "{n}: {share}");
+            // The least possible is 1/n; what is more pays for shares that are exact.
+            assert!(share < 1.8 / f64::from(n), "{n}: {share}");
         }
     }
 
