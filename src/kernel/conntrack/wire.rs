@@ -14,6 +14,7 @@ use crate::model::FlowMark;
 /// `NFNL_SUBSYS_CTNETLINK << 8`, with `IPCTNL_MSG_CT_*`.
 const GET: u16 = 0x101;
 const DELETE: u16 = 0x102;
+const STATS: u16 = 0x105;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
@@ -55,6 +56,19 @@ pub(super) const CTA_TIMESTAMP_START: u16 = 1;
 
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+
+/// `CTA_STATS_GLOBAL_ENTRIES`
+pub(super) const CTA_STATS_ENTRIES: u16 = 1;
+
+/// Asks how many flows there are, of anyone.
+pub(super) fn stats(writer: &mut Writer, seq: u32) {
+    let header = Header {
+        kind: STATS,
+        flags: REQUEST | ACK,
+        seq,
+    };
+    writer.message(header, Family::default(), |_| {});
+}
 
 /// Asks for all flows with the mark, of both families.
 pub(super) fn dump(writer: &mut Writer, seq: u32, mark: FlowMark) {
