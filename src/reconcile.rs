@@ -21,7 +21,7 @@ use crate::ruleset::compile::compile;
 use crate::ruleset::name::{Family, Scope, SetName};
 use crate::ruleset::rows::Rows;
 use crate::ruleset::rows::{read_endpoint, read_port};
-use crate::summary::{Standing, Standings, Summary};
+use crate::summary::{ServiceSummary, Standing, Summary};
 use crate::words::Changes;
 
 /// Tries in all when others write at the same time.
@@ -111,6 +111,8 @@ pub struct Report {
     pub failed: u64,
     /// Why the table was made anew.
     pub rebuilt: Option<String>,
+    /// Whether anything was changed that a SYN on its way may have read before.
+    pub retired: bool,
     /// Time in the kernel: sending transactions.
     pub committing: Duration,
 }
@@ -187,20 +189,18 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     pub fn look(&mut self, desired: &Summary) -> Result<Known, ReconcileError> {
         let identity = self.kernel.identity()?;
         let record = self.store.load().filter(|record| self.is_of_here(&record.head));
-        if let Some(Record { head, ruleset }) = &record
-            && head.holds(identity)
-        {
-            return Ok(Known {
+        match record {
+            Some(Record { head, ruleset }) if head.holds(identity) => Ok(Known {
                 generation: identity.generation,
                 table: Table::Ours(head.table),
-                ruleset: ruleset.clone(),
-                summary: head.summary.clone(),
+                ruleset,
+                summary: head.summary,
                 swept: head.swept,
                 trusted: true,
-            });
+            }),
+            Some(record) => self.read(&record.head.summary),
+            None => self.read(desired),
         }
-        let guide = record.as_ref().map_or(desired, |record| &record.head.summary);
-        self.read(guide)
     }
 
     fn is_of_here(&self, head: &Head) -> bool {
@@ -246,10 +246,10 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// # Errors
     /// [`ReconcileError`].
     pub fn diff(&mut self, known: &Known, desired: &Desired) -> Result<(Changes, u64), ReconcileError> {
-        let standings = Standings::new(&desired.summary);
+        let standings = &desired.summary;
         let mut flows: BTreeMap<(u16, SocketAddr), u64> = BTreeMap::new();
         self.kernel.flows(self.mark, &mut |flow| {
-            if standings.of(flow.public, flow.backend) == Standing::Stale {
+            if standings.standing(flow.public, flow.backend) == Standing::Stale {
                 *flows.entry((flow.public.port(), flow.backend)).or_default() += 1;
             }
         })?;
@@ -272,7 +272,13 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             rebuilt: known.rebuild(),
             ..Report::default()
         };
-        let (before, trusted) = (known.summary.clone(), known.trusted && known.swept);
+        let trusted = known.trusted && known.swept;
+        let quick = if trusted {
+            few_retired(&known.summary, &desired.summary)
+        } else {
+            None
+        };
+        let recorded = trusted && known.summary == desired.summary && known.ruleset == desired.ruleset;
         let mut known = known;
         if !options.drain.is_zero() {
             let meanwhile = Desired {
@@ -283,13 +289,10 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             self.drain(desired, options.drain, &mut report)?;
         }
         let known = self.commit(known, desired, &mut report)?;
-        let quick = if trusted {
-            few_retired(&before, &desired.summary)
-        } else {
-            None
-        };
         self.sweep(&desired.summary, quick.as_deref(), &mut report)?;
-        self.remember(&known, desired, report.failed == 0);
+        if !recorded || report.failed > 0 {
+            self.remember(&known, desired, report.failed == 0);
+        }
         Ok(report)
     }
 
@@ -339,6 +342,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         if steps.is_empty() && (build.is_some() || !orphans.is_empty()) {
             steps.push(Step::default());
         }
+        // Where nothing led to a backend before, no SYN can be on its way to it.
+        report.retired |= !known.ruleset.is_empty() && !steps.is_empty();
         let mut generation = known.generation;
         let last = steps.len().saturating_sub(1);
         for (at, step) in steps.iter().enumerate() {
@@ -383,14 +388,14 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
 
     /// Waits until no flow is stale, or the time is over. Unanswered handshakes are forgotten at once.
     fn drain(&mut self, desired: &Desired, time: Duration, report: &mut Report) -> Result<(), ReconcileError> {
-        let standings = Standings::new(&desired.summary);
+        let standings = &desired.summary;
         let begin = Instant::now();
         loop {
             let mut left = 0_u64;
             let forgotten = self.kernel.sweep(self.mark, &mut |flow| {
-                let stale = standings.of(flow.public, flow.backend) == Standing::Stale;
+                let stale = standings.standing(flow.public, flow.backend) == Standing::Stale;
                 left += u64::from(stale && flow.status.seen_reply() && !is_over(flow));
-                !flow.status.seen_reply() && is_condemned(&standings, flow)
+                !flow.status.seen_reply() && is_condemned(standings, flow)
             })?;
             report.forgotten += forgotten.deleted;
             if left == 0 || begin.elapsed() >= time {
@@ -403,7 +408,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
 
     /// Deletes stale flows and unanswered handshakes to backends that get no new connections, until a pass finds none.
     fn sweep(&mut self, summary: &Summary, quick: Option<&[Pair]>, report: &mut Report) -> Result<(), ReconcileError> {
-        let standings = Standings::new(summary);
+        let standings = summary;
         let mut swept = false;
         for _ in 0..SWEEPS {
             let (mut flushed, mut forgotten) = (0, 0);
@@ -415,7 +420,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
                     deletion
                 }
                 None => self.kernel.sweep(self.mark, &mut |flow| {
-                    let condemned = is_condemned(&standings, flow);
+                    let condemned = is_condemned(standings, flow);
                     if condemned && flow.status.seen_reply() {
                         flushed += 1;
                     } else if condemned {
@@ -427,7 +432,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             report.flushed += flushed;
             report.forgotten += forgotten;
             report.failed = deletion.failed;
-            if deletion.failed > 0 || deletion.deleted == 0 && deletion.gone == 0 && (swept || report.transactions == 0)
+            if deletion.failed > 0 || deletion.deleted == 0 && deletion.gone == 0 && (swept || !report.retired)
             {
                 return Ok(());
             }
@@ -493,8 +498,8 @@ fn mark_of(comment: &str) -> Option<FlowMark> {
     comment.split_once("flow mark ")?.1.parse().ok()
 }
 
-fn is_condemned(standings: &Standings<'_>, flow: &Flow) -> bool {
-    match standings.of(flow.public, flow.backend) {
+fn is_condemned(standings: &Summary, flow: &Flow) -> bool {
+    match standings.standing(flow.public, flow.backend) {
         Standing::Active => false,
         Standing::Draining => !flow.status.seen_reply(),
         Standing::Stale => true,
@@ -546,53 +551,54 @@ fn with_leaving(have: &Ruleset, desired: &Desired) -> Ruleset {
 
 /// The pairs of service and backend that are gone, if they are few and nothing else needs a look at the flows.
 fn few_retired(old: &Summary, new: &Summary) -> Option<Vec<Pair>> {
-    type Key = (Option<IpAddr>, u16, SocketAddr);
-    let pairs = |summary: &Summary, active: bool| -> BTreeSet<Key> {
-        let of = |service: &crate::summary::ServiceSummary| {
-            let doors: Vec<Option<IpAddr>> = if service.addresses.is_empty() {
-                vec![None]
-            } else {
-                service.addresses.iter().copied().map(Some).collect()
-            };
-            let backends: Vec<SocketAddr> = if active {
-                service.active.keys().copied().collect()
-            } else {
-                service.backends().collect()
-            };
-            let port = service.port;
-            backends
-                .into_iter()
-                .flat_map(move |backend| doors.clone().into_iter().map(move |door| (door, port, backend)))
-                .collect::<Vec<_>>()
-        };
-        summary.services.iter().flat_map(of).collect()
-    };
+    // Nothing changed: whoever runs it again wants to be sure, so look at every flow.
     if old == new {
-        // Nothing changed: whoever runs it again wants to be sure, so look at every flow.
         return None;
     }
-    let wanted = pairs(new, false);
-    let active = pairs(new, true);
-    let retired: Vec<Key> = pairs(old, false).difference(&wanted).copied().collect();
-    let leaving = pairs(old, true)
-        .difference(&active)
-        .filter(|pair| wanted.contains(pair))
-        .count();
-    let mut kept: BTreeSet<(u16, SocketAddr)> = BTreeSet::new();
-    kept.extend(wanted.iter().map(|(_, port, backend)| (*port, *backend)));
-    let moved = retired
-        .iter()
-        .any(|(_, port, backend)| kept.contains(&(*port, *backend)));
-    (retired.len() <= FEW_PAIRS && leaving == 0 && !moved).then(|| {
-        retired
-            .into_iter()
-            .map(|(public, public_port, backend)| Pair {
+    let mut pairs = Vec::new();
+    for service in &old.services {
+        let heir = new
+            .services
+            .binary_search_by(|other| other.door().cmp(&service.door()))
+            .ok();
+        let heir = heir.map(|at| &new.services[at]);
+        if heir.is_some_and(|heir| heir.active == service.active && heir.draining == service.draining) {
+            continue;
+        }
+        for backend in service.backends() {
+            let stays_active = heir.is_some_and(|heir| heir.active.contains_key(&backend));
+            let was_draining = service.draining.contains(&backend);
+            let still_draining = was_draining && heir.is_some_and(|heir| heir.draining.contains(&backend));
+            if stays_active || still_draining {
+                continue;
+            }
+            // Its unanswered handshakes have to be told from the rest, or it serves the same port at another address.
+            if new
+                .services
+                .iter()
+                .filter(|other| other.port == service.port)
+                .any(|other| other.backends().any(|b| b == backend))
+            {
+                return None;
+            }
+            pairs.extend(doors(service).map(|public| Pair {
                 public,
-                public_port,
+                public_port: service.port,
                 backend,
-            })
-            .collect()
-    })
+            }));
+            if pairs.len() > FEW_PAIRS {
+                return None;
+            }
+        }
+    }
+    Some(pairs)
+}
+
+fn doors(service: &ServiceSummary) -> impl Iterator<Item = Option<IpAddr>> + '_ {
+    let everywhere = service.addresses.is_empty().then_some(None);
+    everywhere
+        .into_iter()
+        .chain(service.addresses.iter().copied().map(Some))
 }
 
 /// The service that a refusal is about.
@@ -608,7 +614,6 @@ fn owner(error: &KernelError, summary: &Summary) -> Option<String> {
     else {
         return None;
     };
-    let standings = Standings::new(summary);
     let service = match set {
         SetName::Limited(family)
         | SetName::Unlimited(family)
@@ -617,7 +622,7 @@ fn owner(error: &KernelError, summary: &Summary) -> Option<String> {
         | SetName::LimitFrom(family)
         | SetName::LimitBoth(family) => {
             let endpoint = read_endpoint(*family, key)?;
-            standings.service_of(SocketAddr::new(endpoint.address, endpoint.port.get()))
+            summary.service_of(SocketAddr::new(endpoint.address, endpoint.port.get()))
         }
         _ => {
             let port = match set.scope()? {

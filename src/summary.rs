@@ -200,44 +200,23 @@ impl fmt::Display for ServiceSummary {
     }
 }
 
-/// Tells what a flow is to a state, in one lookup.
-#[derive(Debug)]
-pub struct Standings<'a> {
-    summary: &'a Summary,
-    backends: BTreeMap<SocketAddr, (usize, Standing)>,
-}
-
-impl<'a> Standings<'a> {
-    /// For that state.
-    pub fn new(summary: &'a Summary) -> Self {
-        let mut backends = BTreeMap::new();
-        for (at, service) in summary.services.iter().enumerate() {
-            backends.extend(service.active.keys().map(|backend| (*backend, (at, Standing::Active))));
-            backends.extend(
-                service
-                    .draining
-                    .iter()
-                    .map(|backend| (*backend, (at, Standing::Draining))),
-            );
-        }
-        Self { summary, backends }
-    }
-
+impl Summary {
     /// What a flow from `public` to `backend` is.
-    pub fn of(&self, public: SocketAddr, backend: SocketAddr) -> Standing {
-        match self.backends.get(&backend) {
-            Some((at, standing)) if self.summary.services[*at].listens(public) => *standing,
+    pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> Standing {
+        match self.service_at(public) {
+            Some(service) if service.active.contains_key(&backend) => Standing::Active,
+            Some(service) if service.draining.contains(&backend) => Standing::Draining,
             _ => Standing::Stale,
         }
     }
 
-    /// The service that owns a backend.
-    pub fn service_of(&self, backend: SocketAddr) -> Option<&'a ServiceSummary> {
-        self.backends.get(&backend).map(|(at, _)| &self.summary.services[*at])
+    /// The service that a backend belongs to.
+    pub fn service_of(&self, backend: SocketAddr) -> Option<&ServiceSummary> {
+        self.services
+            .iter()
+            .find(|service| service.backends().any(|of| of == backend))
     }
-}
 
-impl Summary {
     /// The service that listens there.
     pub fn service_at(&self, public: SocketAddr) -> Option<&ServiceSummary> {
         let from = self.services.partition_point(|service| service.port < public.port());

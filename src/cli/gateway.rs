@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Failure, Global};
 use crate::config::Config;
+use crate::kernel::Kernel;
 use crate::kernel::linux::Linux;
 use crate::kernel::route::Routes;
 use crate::lock::Lock;
@@ -23,7 +24,9 @@ pub(super) struct Gateway {
 impl Gateway {
     /// Of the network namespace of this process.
     pub(super) fn open(global: &Global) -> Result<Self, Failure> {
-        let kernel = Linux::open()?;
+        let mut kernel = Linux::open()?;
+        // Whoever may not ask may not write either: say so before anything else fails because of it.
+        kernel.identity()?;
         let namespace = kernel.netns_cookie().map_err(|source| Failure::Io {
             what: "identify the network namespace (needs Linux 5.14)",
             source,

@@ -7,9 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use super::gateway::Gateway;
 use super::{Failure, Global};
 use crate::kernel::listeners::{Listener, listeners, process_of};
-use crate::model::{Listen, Problem, Problems, Service, State};
+use crate::model::{Listen, Problem, Problems, Service, SourceMode, State};
 use crate::ruleset::name::Family;
 use crate::summary::Summary;
+
+/// Routes that are looked up; each takes the kernel some microseconds.
+const MOST_ROUTES: usize = 1000;
 
 /// Backends that are the gateway itself are errors; addresses that are not there yet, and forwarding that is off, are
 /// warnings.
@@ -21,6 +24,9 @@ pub(super) fn check(global: &Global, gateway: &mut Gateway, state: &State) -> Re
         problems,
     })?;
     for warning in missing_addresses(state, &local).chain(forwarding(state)) {
+        global.warn(&warning);
+    }
+    for warning in unreachable(gateway, state)? {
         global.warn(&warning);
     }
     Ok(())
@@ -54,6 +60,22 @@ fn missing_addresses<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl 
             message: "is not an address of this gateway (yet): the service is not reached by it until it is".into(),
         })
     })
+}
+
+/// A preserved backend answers its client by way of the gateway, so the gateway must know the way to it.
+fn unreachable(gateway: &mut Gateway, state: &State) -> Result<Vec<Problem>, Failure> {
+    let preserving = state.services.iter().filter(|service| service.source == SourceMode::Preserve);
+    let backends = preserving.flat_map(|service| service.backends.iter().map(move |backend| (service, backend)));
+    let mut problems = Vec::new();
+    for (service, backend) in backends.take(MOST_ROUTES) {
+        if gateway.routes.route_to(backend.endpoint.address)?.is_none() {
+            problems.push(Problem {
+                place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
+                message: "has no route from this gateway".into(),
+            });
+        }
+    }
+    Ok(problems)
 }
 
 fn forwarding(state: &State) -> impl Iterator<Item = Problem> {

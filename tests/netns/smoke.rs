@@ -148,7 +148,12 @@ fn servers_behave() {
     let pulled = net
         .pull("client", b1[0](3), Duration::from_millis(200))
         .expect("a pull");
-    assert!(pulled > 1 << 20 && source.bytes_out() >= pulled);
+    assert!(pulled > 1 << 20, "{pulled}");
+    assert!(
+        wait_until(PATIENCE, || source.bytes_out() >= pulled),
+        "{pulled}, {}",
+        source.bytes_out()
+    );
 
     let silent = net.serve("b1", 4, Behaviour::Silent);
     let mut conn = net.connect("client", b1[0](4)).expect("a connection");

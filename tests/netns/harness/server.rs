@@ -63,6 +63,7 @@ impl Server {
         self.counts.bytes_in.load(Relaxed)
     }
 
+    /// Counted once written, so that a client may have the last of them a moment earlier.
     pub(crate) fn bytes_out(&self) -> u64 {
         self.counts.bytes_out.load(Relaxed)
     }
