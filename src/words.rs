@@ -270,10 +270,26 @@ fn list(networks: &[Box<str>]) -> String {
     words.join(", ")
 }
 
+/// A new service: how it balances, and everything that is not the default.
 fn described(settings: &Settings) -> Vec<String> {
     let mut words = vec![balance_name(settings.balance).to_owned()];
     if settings.limit.is_some() {
         words.push(format!("limit {}", limit_words(settings.limit)));
+    }
+    if settings.retire_reset {
+        words.push(format!("on_retire {}", refusal(true)));
+    }
+    if !settings.empty_reset {
+        words.push(format!("on_empty {}", refusal(false)));
+    }
+    if settings.preserve {
+        words.push(format!("source {}", source(true)));
+    }
+    if let Some(allow) = &settings.allow {
+        words.push(format!("allow {}", list(allow)));
+    }
+    if !settings.deny.is_empty() {
+        words.push(format!("deny {}", list(&settings.deny)));
     }
     words
 }
@@ -359,5 +375,31 @@ impl fmt::Display for Change {
             write!(f, "{}{setting}", if at > 0 { ", " } else { "  " })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn added(fields: &str) -> String {
+        let text =
+            format!(r#"{{"version":1,"services":[{{"name":"a","port":2000,"backends":["10.0.0.1:1"]{fields}}}]}}"#);
+        let state = crate::model::parse(text.as_bytes()).expect("a valid state");
+        let changes = Changes::between(&Summary::default(), &Summary::from(&state), &BTreeMap::new());
+        changes.services[0].to_string()
+    }
+
+    #[test]
+    fn a_new_service_is_told_with_all_that_is_not_default() {
+        assert_eq!(added(""), "+ a :2000  + 10.0.0.1:1  random");
+        assert_eq!(
+            added(
+                r#","balance":"round-robin","limit":{"pps":5,"burst":7},"on_retire":"reset","on_empty":"drop",
+                "source":"preserve","allow":["192.0.2.0/24"],"deny":["192.0.2.1"]"#
+            ),
+            "+ a :2000  + 10.0.0.1:1  round-robin, limit 5 packets/s, burst 7, on_retire reset, on_empty drop, \
+             source preserve, allow 192.0.2.0/24, deny 192.0.2.1/32"
+        );
     }
 }

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""The people of scripts/demo: a server that says who it is, and clients that count.
+
+peer.py serve NAME ADDRESS PORT   says NAME to everyone who connects, then echoes
+peer.py ask ADDRESS PORT NUMBER   so many connections, one after another
+peer.py keep-asking ADDRESS PORT  four at a time, until it is interrupted
+peer.py hold ADDRESS PORT NUMBER  so many connections that go on talking, until it is interrupted
+
+Clients end with one line of JSON about what they saw.
+"""
+
+import collections
+import json
+import signal
+import socket
+import socketserver
+import sys
+import threading
+import time
+
+PATIENCE = 5
+stopped = threading.Event()
+
+
+def serve(name, address, port):
+    class Talk(socketserver.StreamRequestHandler):
+        def handle(self):
+            try:
+                self.wfile.write(name.encode() + b"\n")
+                for line in self.rfile:
+                    self.wfile.write(line)
+            except OSError:
+                pass
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = daemon_threads = True
+        request_queue_size = 128
+
+    Server((address, int(port)), Talk).serve_forever()
+
+
+class Tally:
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.answers, self.failures = collections.Counter(), collections.Counter()
+        self.longest = 0.0
+
+    def ask(self, to):
+        begin, who, trouble = time.monotonic(), "", ""
+        try:
+            with socket.create_connection(to, timeout=PATIENCE) as talk:
+                who = talk.makefile().readline().strip()
+                talk.shutdown(socket.SHUT_WR)
+                while talk.recv(4096):
+                    pass
+        except OSError as error:
+            trouble = str(error)
+        with self.lock:
+            self.longest = max(self.longest, time.monotonic() - begin)
+            if trouble or not who:
+                self.failures[trouble or "no answer"] += 1
+            else:
+                self.answers[who] += 1
+
+    def report(self):
+        return {"ok": sum(self.answers.values()), "failed": sum(self.failures.values()),
+                "longest_ms": round(self.longest * 1000), "answers": dict(sorted(self.answers.items())),
+                "failures": dict(self.failures)}
+
+
+def ask(address, port, number):
+    tally = Tally()
+    for _ in range(int(number)):
+        tally.ask((address, int(port)))
+    return tally.report()
+
+
+def keep_asking(address, port):
+    tally = Tally()
+
+    def loop():
+        while not stopped.is_set():
+            tally.ask((address, int(port)))
+
+    run_all([threading.Thread(target=loop) for _ in range(4)])
+    return tally.report()
+
+
+def hold(address, port, number):
+    lock, alive, ended = threading.Lock(), collections.Counter(), collections.Counter()
+
+    def loop():
+        who, why = "nobody", ""
+        try:
+            with socket.create_connection((address, int(port)), timeout=PATIENCE) as talk:
+                lines = talk.makefile()
+                who = lines.readline().strip()
+                while not stopped.wait(0.1):
+                    talk.sendall(b"still here\n")
+                    if not lines.readline():
+                        raise OSError("closed")
+        except ConnectionResetError:
+            why = "reset"
+        except OSError as error:
+            why = str(error)
+        with lock:
+            (ended if why else alive)[f"{who} {why}".strip()] += 1
+
+    run_all([threading.Thread(target=loop) for _ in range(int(number))])
+    return {"alive": dict(sorted(alive.items())), "ended": dict(sorted(ended.items()))}
+
+
+def run_all(threads):
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def main(action, *arguments):
+    if action == "serve":
+        serve(*arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    print(json.dumps({"ask": ask, "keep-asking": keep_asking, "hold": hold}[action](*arguments)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
