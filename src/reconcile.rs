@@ -432,8 +432,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             report.flushed += flushed;
             report.forgotten += forgotten;
             report.failed = deletion.failed;
-            if deletion.failed > 0 || deletion.deleted == 0 && deletion.gone == 0 && (swept || !report.retired)
-            {
+            if deletion.failed > 0 || deletion.deleted == 0 && deletion.gone == 0 && (swept || !report.retired) {
                 return Ok(());
             }
             swept = true;

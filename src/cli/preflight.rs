@@ -64,7 +64,10 @@ fn missing_addresses<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl 
 
 /// A preserved backend answers its client by way of the gateway, so the gateway must know the way to it.
 fn unreachable(gateway: &mut Gateway, state: &State) -> Result<Vec<Problem>, Failure> {
-    let preserving = state.services.iter().filter(|service| service.source == SourceMode::Preserve);
+    let preserving = state
+        .services
+        .iter()
+        .filter(|service| service.source == SourceMode::Preserve);
     let backends = preserving.flat_map(|service| service.backends.iter().map(move |backend| (service, backend)));
     let mut problems = Vec::new();
     for (service, backend) in backends.take(MOST_ROUTES) {
