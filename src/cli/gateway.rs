@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Failure, Global};
 use crate::config::Config;
+use crate::kernel::Kernel;
 use crate::kernel::linux::Linux;
 use crate::kernel::route::Routes;
 use crate::lock::Lock;
@@ -38,7 +39,9 @@ impl Gateway {
     }
 
     /// The right to write.
-    pub(super) fn lock(&self, global: &Global, timeout: Duration) -> Result<Lock, Failure> {
+    pub(super) fn lock(&mut self, global: &Global, timeout: Duration) -> Result<Lock, Failure> {
+        // Whoever may not write rules is told that, and not that a directory is another's.
+        self.kernel.identity()?;
         Ok(Lock::take(&global.run_dir, self.namespace, timeout)?)
     }
 

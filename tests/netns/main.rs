@@ -8,4 +8,5 @@ mod harness;
 
 mod smoke;
 mod table;
+mod words;
 mod writers;
