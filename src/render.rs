@@ -177,7 +177,10 @@ fn fields(fields: &[Field], mut bytes: &[u8]) -> Option<Vec<String>> {
 pub fn network(name: SetName, row: &[u8]) -> Option<String> {
     let text = range(&SetSpec::of(name), row)?.rsplit(" . ").next()?.to_owned();
     // nft writes a single address without one.
-    Some(text.parse::<IpAddr>().map_or(text, |host| IpNet::from(host).to_string()))
+    Some(
+        text.parse::<IpAddr>()
+            .map_or(text, |host| IpNet::from(host).to_string()),
+    )
 }
 
 /// A service and a network: the last field is the range.

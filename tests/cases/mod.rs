@@ -94,7 +94,10 @@ fn split(text: &str) -> (&str, Vec<&str>) {
     starts.retain(|at| is_title(line_at(body, *at)) && (*at == 0 || body.as_bytes()[at - 1] == b'\n'));
     let head = &body[..starts.first().copied().unwrap_or(body.len())];
     let ends = starts.iter().skip(1).copied().chain([body.len()]);
-    (head, starts.iter().zip(ends).map(|(start, end)| &body[*start..end]).collect())
+    (
+        head,
+        starts.iter().zip(ends).map(|(start, end)| &body[*start..end]).collect(),
+    )
 }
 
 fn line_at(text: &str, at: usize) -> &str {

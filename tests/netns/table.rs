@@ -26,7 +26,11 @@ fn every_golden_case_is_what_the_kernel_gets() {
         let (links, rest) = without_links(&by_tcpgw);
         assert!(rest == by_nft, "{}: nft\n{by_nft}tcpgw\n{by_tcpgw}", case.name);
         // Only the gateway knows its links, so `render` cannot say them.
-        let wanted = if case.name == "preserve" || case.name == "draining" { net.links() } else { vec![] };
+        let wanted = if case.name == "preserve" || case.name == "draining" {
+            net.links()
+        } else {
+            vec![]
+        };
         assert_eq!(links, wanted, "{}", case.name);
 
         assert_holds(&net, &case);
@@ -67,7 +71,10 @@ fn applying_twice_sends_nothing_the_second_time() {
         apply_case(&net, &case);
         let before = net.identity();
         let again = apply_case(&net, &case);
-        assert!(again.starts_with("services +0 ~0 -0; backends +0 ~0 -0; 0 flows flushed; 0 elements changed in "), "{again}");
+        assert!(
+            again.starts_with("services +0 ~0 -0; backends +0 ~0 -0; 0 flows flushed; 0 elements changed in "),
+            "{again}"
+        );
         assert_eq!(net.identity(), before, "{}, by the record", case.name);
         net.forget();
         apply_case(&net, &case);
@@ -95,7 +102,10 @@ fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
         "insert rule inet tcpgw balance counter".to_owned(),
         "add rule inet tcpgw known counter".to_owned(),
         "flush chain inet tcpgw police".to_owned(),
-        format!("delete rule inet tcpgw settle handle {}", handle(&net, "settle", "missed")),
+        format!(
+            "delete rule inet tcpgw settle handle {}",
+            handle(&net, "settle", "missed")
+        ),
         "add chain inet tcpgw foreign".to_owned(),
         "add chain inet tcpgw foreign { type filter hook forward priority 0; }".to_owned(),
         "add set inet tcpgw foreign { type ipv4_addr; }".to_owned(),
@@ -112,7 +122,10 @@ fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
             net.tcpgw(&["apply", &file]).exits(0).stdout
         });
         assert!(told.starts_with("the table was replaced: "), "{alteration}: {told}");
-        assert!(spread.failures.is_empty() && spread.served() > 0, "{alteration}: {spread:?}");
+        assert!(
+            spread.failures.is_empty() && spread.served() > 0,
+            "{alteration}: {spread:?}"
+        );
         let after = net.identity();
         assert_eq!(after.generation, before.generation + 1, "{alteration}");
         assert_ne!(after.table, before.table);
@@ -132,7 +145,10 @@ fn a_hand_written_table_of_our_name_is_replaced() {
         "table inet tcpgw { chain balance { type nat hook prerouting priority dstnat; tcp dport 20003 dnat ip to 10.2.0.11:3000; }; }",
     );
     let told = net.apply(state(&["10.2.0.11:3000"])).stdout;
-    assert!(told.contains("the table was replaced: the table in the kernel has other rules\n"), "{told}");
+    assert!(
+        told.contains("the table was replaced: the table in the kernel has other rules\n"),
+        "{told}"
+    );
     net.spread("client", at(PUBLIC[0], 20003), 3);
 }
 
@@ -148,16 +164,37 @@ fn what_somebody_changed_is_shown_and_put_right() {
     let file = net.state_file("state.json", &state);
     let mine = blocks(&net.run("gateway", &LIST).ok());
     for (alteration, shown) in [
-        ("delete element inet tcpgw slots_v4 { 20003 . 1 }", "~ a :20003  10.2.0.12:3000 is active again"),
-        ("add element inet tcpgw slots_v4 { 20003 . 2 : 10.2.0.14 . 3000 }", "~ a :20003  - 10.2.0.14:3000"),
-        ("delete element inet tcpgw slots_v4 { 20003 . 1 }; add element inet tcpgw slots_v4 { 20003 . 1 : 10.2.0.14 . 3000 }", "~ a :20003  10.2.0.12:3000 is active again  - 10.2.0.14:3000"),
+        (
+            "delete element inet tcpgw slots_v4 { 20003 . 1 }",
+            "~ a :20003  10.2.0.12:3000 is active again",
+        ),
+        (
+            "add element inet tcpgw slots_v4 { 20003 . 2 : 10.2.0.14 . 3000 }",
+            "~ a :20003  - 10.2.0.14:3000",
+        ),
+        (
+            "delete element inet tcpgw slots_v4 { 20003 . 1 }; add element inet tcpgw slots_v4 { 20003 . 1 : 10.2.0.14 . 3000 }",
+            "~ a :20003  10.2.0.12:3000 is active again  - 10.2.0.14:3000",
+        ),
         ("delete element inet tcpgw services { tcp . 20003 }", "+ a :20003"),
         ("add element inet tcpgw services { tcp . 20009 }", "- (unnamed) :20009"),
-        ("delete element inet tcpgw limit_to_v4 { 10.2.0.11 . 3000 }; add element inet tcpgw limit_to_v4 { 10.2.0.11 . 3000 limit rate 5/second burst 5 packets limit rate 5 bytes/second burst 5 bytes }", "~ a :20003  limit 5 packets/s, burst 5, mtu 1 -> 1000 packets/s"),
+        (
+            "delete element inet tcpgw limit_to_v4 { 10.2.0.11 . 3000 }; add element inet tcpgw limit_to_v4 { 10.2.0.11 . 3000 limit rate 5/second burst 5 packets limit rate 5 bytes/second burst 5 bytes }",
+            "~ a :20003  limit 5 packets/s, burst 5, mtu 1 -> 1000 packets/s",
+        ),
         ("delete element inet tcpgw limit_from_v4 { 10.2.0.12 . 3000 }", "~ "),
-        ("flush set inet tcpgw denied_v4", "~ b :20004  deny nobody -> 192.0.2.0/24"),
-        ("delete element inet tcpgw turns_v4 { tcp . 20004 }", "! the table is replaced: "),
-        ("flush map inet tcpgw slots_v4", "~ a :20003  + 10.2.0.11:3000  + 10.2.0.12:3000"),
+        (
+            "flush set inet tcpgw denied_v4",
+            "~ b :20004  deny nobody -> 192.0.2.0/24",
+        ),
+        (
+            "delete element inet tcpgw turns_v4 { tcp . 20004 }",
+            "! the table is replaced: ",
+        ),
+        (
+            "flush map inet tcpgw slots_v4",
+            "~ a :20003  + 10.2.0.11:3000  + 10.2.0.12:3000",
+        ),
         ("add element inet tcpgw over_to_v4 { 10.9.9.9 . 9 }", ""),
         ("flush ruleset", "+ a :20003"),
     ] {
@@ -183,7 +220,8 @@ fn apply_case(net: &Net, case: &Case) -> String {
 #[track_caller]
 fn apply_with(net: &Net, case: &Case, args: &[&str]) -> String {
     let file = case.state();
-    net.tcpgw(&[&["apply", "--allow-empty", path(&file)], args].concat()).ok()
+    net.tcpgw(&[&["apply", "--allow-empty", path(&file)], args].concat())
+        .ok()
 }
 
 /// Neither with nor without the record is there anything to change.
@@ -252,14 +290,19 @@ fn without_links(listing: &str) -> (Vec<String>, String) {
 
 /// The sets and chains of a listing, in an order that does not tell which was made first.
 fn blocks(listing: &str) -> Vec<String> {
-    let mut blocks: Vec<String> = listing.split("\n\n").map(|block| block.trim_end_matches("}\n").to_owned()).collect();
+    let mut blocks: Vec<String> = listing
+        .split("\n\n")
+        .map(|block| block.trim_end_matches("}\n").to_owned())
+        .collect();
     blocks.sort();
     blocks
 }
 
 /// The handle of the rule of a chain that contains `text`.
 fn handle(net: &Net, chain: &str, text: &str) -> String {
-    let listing = net.run("gateway", &["nft", "-a", "list", "chain", "inet", "tcpgw", chain]).ok();
+    let listing = net
+        .run("gateway", &["nft", "-a", "list", "chain", "inet", "tcpgw", chain])
+        .ok();
     let line = listing.lines().find(|line| line.contains(text)).expect("such a rule");
     line.rsplit(' ').next().expect("a handle").to_owned()
 }

@@ -17,7 +17,10 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let file = net.state_file("state.json", my_app(&["10.2.0.11:3000"]));
     let told = net.tcpgw(&["apply", &file]).ok();
-    assert_said(&told, "services +1 ~0 -0; backends +1 ~0 -0; 0 flows flushed; 5 elements changed in ");
+    assert_said(
+        &told,
+        "services +1 ~0 -0; backends +1 ~0 -0; 0 flows flushed; 5 elements changed in ",
+    );
     let _flows = connections(&net, 12);
 
     let new = net.state_file("new.json", my_app(&["10.2.0.13:3000"]));
@@ -35,7 +38,11 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
             ],
         }]})
     );
-    assert_eq!(net.run("gateway", &["nft", "-a", "list", "ruleset"]).ok(), before, "only apply changes anything");
+    assert_eq!(
+        net.run("gateway", &["nft", "-a", "list", "ruleset"]).ok(),
+        before,
+        "only apply changes anything"
+    );
     assert_eq!(net.flows_to(at("10.2.0.11", 3000)).len(), 12);
 
     let told = net.tcpgw(&["apply", &new]).ok();
@@ -68,7 +75,10 @@ fn what_scripts_read_has_the_documented_keys() {
     let keys = |value: &Value| value.as_object().map(|object| object.len());
     assert_eq!(keys(&told), Some(10), "{told}");
     let torn = data(net.tcpgw(&["teardown", "-o", "json"]).exits(0));
-    assert_eq!(torn, json!({"table_removed": true, "flows_flushed": 0, "flows_not_flushed": 0}));
+    assert_eq!(
+        torn,
+        json!({"table_removed": true, "flows_flushed": 0, "flows_not_flushed": 0})
+    );
     assert_eq!(net.tcpgw(&["apply", "-q", &file]).exits(0).stdout, "");
     assert_eq!(net.tcpgw(&["teardown", "-q"]).exits(0).stdout, "");
 }
@@ -134,11 +144,19 @@ fn what_would_wipe_or_break_a_gateway_is_refused() {
         refused.stderr,
         "error: the state has no services and the kernel has 1; --allow-empty removes them all\n"
     );
-    let own = net.state_file("own.json", my_app(&["10.2.0.1:3000", "[2001:db8:1::2]:3000", "10.2.0.11:3000"]));
-    for command in [&["apply", own.as_str()][..], &["diff", &own], &["apply", "--dry-run", &own]] {
+    let own = net.state_file(
+        "own.json",
+        my_app(&["10.2.0.1:3000", "[2001:db8:1::2]:3000", "10.2.0.11:3000"]),
+    );
+    for command in [
+        &["apply", own.as_str()][..],
+        &["diff", &own],
+        &["apply", "--dry-run", &own],
+    ] {
         let refused = net.tcpgw(command).exits(2);
         for backend in ["10.2.0.1:3000", "[2001:db8:1::2]:3000"] {
-            let said = format!("own.json: service \"my-app\", backend {backend}: is one of the gateway's own addresses");
+            let said =
+                format!("own.json: service \"my-app\", backend {backend}: is one of the gateway's own addresses");
             assert!(refused.stderr.contains(&said), "{refused}");
         }
         assert_eq!(refused.stderr.lines().count(), 2, "{refused}");
@@ -146,10 +164,16 @@ fn what_would_wipe_or_break_a_gateway_is_refused() {
     net.tcpgw(&["check", &own]).exits(0);
 
     let _listener = net.serve("gateway", 20004, Behaviour::Silent);
-    let taken = net.state_file("taken.json", json!({"version": 1, "services": [{"name": "a", "port": 20004, "backends": []}]}));
+    let taken = net.state_file(
+        "taken.json",
+        json!({"version": 1, "services": [{"name": "a", "port": 20004, "backends": []}]}),
+    );
     let refused = net.tcpgw(&["apply", &taken]).exits(1);
     let process = "service \"a\": port 20004 is in use: ";
-    assert!(refused.stderr.contains(process) && refused.stderr.contains(&std::process::id().to_string()), "{refused}");
+    assert!(
+        refused.stderr.contains(process) && refused.stderr.contains(&std::process::id().to_string()),
+        "{refused}"
+    );
     assert_eq!(net.run("gateway", &["nft", "-a", "list", "ruleset"]).ok(), before);
 
     net.tcpgw(&["apply", "--take-over", &taken]).exits(0);
@@ -171,7 +195,11 @@ fn what_is_odd_but_allowed_is_a_warning() {
         assert!(ran.stderr.contains(&said), "{ran}");
     }
     assert_eq!(ran.stderr.lines().count(), 2, "{ran}");
-    net.sh("gateway", "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0").ok();
+    net.sh(
+        "gateway",
+        "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0",
+    )
+    .ok();
     let ran = net.apply(my_app(&["10.2.0.11:3000", "[fd00:2::11]:3000"]));
     for sysctl in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
         let said = format!("warning: {sysctl}: is 0, so this gateway forwards nothing; run `sysctl -w {sysctl}=1`");
@@ -198,10 +226,21 @@ fn the_operators_fences_and_flow_mark_hold() {
     ]}));
     for command in ["check", "render", "diff", "apply"] {
         let refused = args(command, &bad).exits(2);
-        for fence in ["fences.ports", "fences.backends", "fences.max_services", "fences.max_backends"] {
-            assert!(refused.stderr.contains(&format!("{fence} in {}", config.display())), "{refused}");
+        for fence in [
+            "fences.ports",
+            "fences.backends",
+            "fences.max_services",
+            "fences.max_backends",
+        ] {
+            assert!(
+                refused.stderr.contains(&format!("{fence} in {}", config.display())),
+                "{refused}"
+            );
         }
-        assert!(refused.stderr.contains("bad.json: service \"a\", port: 19999"), "{refused}");
+        assert!(
+            refused.stderr.contains("bad.json: service \"a\", port: 19999"),
+            "{refused}"
+        );
         assert_eq!(refused.stdout, "");
     }
     assert_eq!(net.run("gateway", &["nft", "list", "ruleset"]).ok(), "");
@@ -217,7 +256,11 @@ fn the_operators_fences_and_flow_mark_hold() {
     assert_eq!(net.run("gateway", &["nft", "-a", "list", "ruleset"]).ok(), before);
     args("teardown", "--quiet").exits(0);
     args("apply", &good).exits(0);
-    assert!(net.run("gateway", &["nft", "list", "table", "inet", "tcpgw"]).ok().contains("0x01000000"));
+    assert!(
+        net.run("gateway", &["nft", "list", "table", "inet", "tcpgw"])
+            .ok()
+            .contains("0x01000000")
+    );
 }
 
 fn my_app(backends: &[&str]) -> Value {
@@ -236,7 +279,10 @@ fn connections(net: &Net, count: usize) -> Vec<Conn> {
 
 #[track_caller]
 fn assert_said(told: &str, beginning: &str) {
-    assert!(told.starts_with(beginning) && told.ends_with(" ms\n") && told.lines().count() == 1, "{told}");
+    assert!(
+        told.starts_with(beginning) && told.ends_with(" ms\n") && told.lines().count() == 1,
+        "{told}"
+    );
 }
 
 #[track_caller]

@@ -42,7 +42,9 @@ fn other_tables_are_not_touched() {
     net.run("client", &["ping", "-c", "2", "-i", "0.2", PUBLIC[0]]).ok();
     let foreign = || -> Vec<String> {
         let tables = ["ip filter", "inet tcpgw2", "ip6 docker", "bridge tcpgw", "netdev early"];
-        tables.map(|table| net.sh("gateway", &format!("nft -a list table {table}")).ok()).to_vec()
+        tables
+            .map(|table| net.sh("gateway", &format!("nft -a list table {table}")).ok())
+            .to_vec()
     };
     let before = foreign();
     assert!(before[0].contains("counter packets 2 bytes"), "{}", before[0]);
@@ -67,10 +69,13 @@ fn two_at_once_take_turns() {
     let net = Net::new();
     let files = [
         net.state_file("a.json", state(&["10.2.0.11:3000", "10.2.0.12:3000"])),
-        net.state_file("b.json", json!({"version": 1, "services": [
-            {"name": "a", "port": 20003, "balance": "round-robin", "backends": ["10.2.0.13:3000"]},
-            {"name": "b", "port": 20004, "limit": {"pps": 10}, "backends": ["10.2.0.14:3000", "[fd00:2::14]:3000"]}
-        ]})),
+        net.state_file(
+            "b.json",
+            json!({"version": 1, "services": [
+                {"name": "a", "port": 20003, "balance": "round-robin", "backends": ["10.2.0.13:3000"]},
+                {"name": "b", "port": 20004, "limit": {"pps": 10}, "backends": ["10.2.0.14:3000", "[fd00:2::14]:3000"]}
+            ]}),
+        ),
     ];
     for _ in 0..8 {
         let both = [0, 1, 0, 1].map(|at| net.spawn("gateway", &[TCPGW, "apply", "--lock-timeout", "1m", &files[at]]));
@@ -89,13 +94,18 @@ fn two_at_once_take_turns() {
 fn one_writer_at_a_time_and_who_it_is() {
     let net = Net::new();
     let file = net.state_file("state.json", state(&["10.2.0.11:3000"]));
-    let cookie = net.within("gateway", || Linux::open().expect("a socket").netns_cookie().expect("a cookie"));
+    let cookie = net.within("gateway", || {
+        Linux::open().expect("a socket").netns_cookie().expect("a cookie")
+    });
     let lock = Lock::take(&net.file("run"), cookie, Duration::ZERO).expect("nobody else");
     for command in [&["apply", file.as_str()][..], &["teardown"]] {
         let refused = net.tcpgw(&[command, &["--lock-timeout", "300ms"]].concat()).exits(1);
         assert!(refused.took >= Duration::from_millis(300));
         let holder = format!("another tcpgw is at work here: process {} (", std::process::id());
-        assert!(refused.stderr.contains(&holder) && refused.stderr.contains("--lock-timeout"), "{refused}");
+        assert!(
+            refused.stderr.contains(&holder) && refused.stderr.contains("--lock-timeout"),
+            "{refused}"
+        );
     }
     assert_eq!(net.run("gateway", &["nft", "list", "ruleset"]).ok(), "");
     net.tcpgw(&["diff", &file]).exits(1);
@@ -113,8 +123,18 @@ fn another_nft_user_commits_all_the_time() {
     let net = Net::new();
     let files = [&["10.2.0.11:3000"][..], &["10.2.0.11:3000", "10.2.0.12:3000"]];
     let files = [0, 1].map(|at| net.state_file(&format!("{at}.json"), state(files[at])));
-    let noise = net.spawn("gateway", &["sh", "-c", "while :; do nft add table ip x; nft delete table ip x; done"]);
-    assert!(wait_until(PATIENCE, || net.run("gateway", &["nft", "list", "tables"]).stdout.contains("ip x")));
+    let noise = net.spawn(
+        "gateway",
+        &[
+            "sh",
+            "-c",
+            "while :; do nft add table ip x; nft delete table ip x; done",
+        ],
+    );
+    assert!(wait_until(PATIENCE, || net
+        .run("gateway", &["nft", "list", "tables"])
+        .stdout
+        .contains("ip x")));
     let mut outdated = 0;
     for round in 0..20 {
         if round % 4 == 3 {
@@ -155,8 +175,16 @@ fn what_the_kernel_refuses_changes_nothing() {
     conn.greeting().expect("a greeting");
 
     let refused = net.apply_with(&[], &there).exits(1);
-    assert!(refused.stderr.contains("the kernel refused the transaction, nothing was changed: "), "{refused}");
-    assert!(refused.stderr.contains("(EPERM)") && refused.stderr.contains("is the table owned by another process"), "{refused}");
+    assert!(
+        refused
+            .stderr
+            .contains("the kernel refused the transaction, nothing was changed: "),
+        "{refused}"
+    );
+    assert!(
+        refused.stderr.contains("(EPERM)") && refused.stderr.contains("is the table owned by another process"),
+        "{refused}"
+    );
     assert_eq!(refused.stdout, "");
     assert_eq!(listing(), before);
     let refused = net.tcpgw(&["teardown"]).exits(1);
@@ -177,10 +205,22 @@ fn without_the_capability_nothing_happens() {
     let file = net.state_file("other.json", state(&["10.2.0.12:3000"]));
     let before = net.run("gateway", &["nft", "list", "ruleset"]).ok();
     let without = |args: &[&str]| -> Ran {
-        let drop = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", TCPGW];
+        let drop = [
+            "setpriv",
+            "--bounding-set",
+            "-net_admin",
+            "--inh-caps",
+            "-net_admin",
+            TCPGW,
+        ];
         net.run("gateway", &[&drop, args].concat())
     };
-    for (args, status) in [(&["apply", &file][..], 1), (&["diff", &file], 2), (&["teardown"], 1), (&["apply", "--dry-run", &file], 1)] {
+    for (args, status) in [
+        (&["apply", &file][..], 1),
+        (&["diff", &file], 2),
+        (&["teardown"], 1),
+        (&["apply", "--dry-run", &file], 1),
+    ] {
         let refused = without(args).exits(status);
         assert!(refused.stderr.contains("(EPERM) (needs CAP_NET_ADMIN)"), "{refused}");
         assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
@@ -194,7 +234,16 @@ fn without_the_capability_nothing_happens() {
 fn a_stranger_is_told_what_is_missing() {
     let net = Net::new();
     let file = net.state_file("state.json", state(&["10.2.0.11:3000"]));
-    let drop = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "env", "TCPGW_RUN_DIR=/proc/nowhere", TCPGW];
+    let drop = [
+        "setpriv",
+        "--bounding-set",
+        "-all",
+        "--inh-caps",
+        "-all",
+        "env",
+        "TCPGW_RUN_DIR=/proc/nowhere",
+        TCPGW,
+    ];
     let refused = net.run("gateway", &[&drop[..], &["apply", &file]].concat()).exits(1);
     assert!(refused.stderr.contains("needs CAP_NET_ADMIN"), "{refused}");
 }
@@ -214,7 +263,10 @@ fn teardown_leaves_nothing_of_ours_and_all_of_others() {
     let others = || net.run("gateway", &["nft", "list", "ruleset"]).ok();
     let before = others();
     net.apply(state(&["10.2.0.11:3000"]));
-    let mut ours: Vec<_> = PUBLIC[..1].iter().map(|ip| net.connect("client", at(ip, 20003)).expect("a way")).collect();
+    let mut ours: Vec<_> = PUBLIC[..1]
+        .iter()
+        .map(|ip| net.connect("client", at(ip, 20003)).expect("a way"))
+        .collect();
     let mut theirs = net.connect("client", at(PUBLIC[0], 9000)).expect("a way");
     let mut direct = net.connect("client", at("10.2.0.11", 3000)).expect("a way");
     for conn in ours.iter_mut().chain([&mut theirs, &mut direct]) {
@@ -227,8 +279,15 @@ fn teardown_leaves_nothing_of_ours_and_all_of_others() {
     assert_eq!(others(), before);
     assert!(net.conntrack().iter().all(|flow| flow.mark == 0));
     assert_eq!(net.conntrack().len(), 2);
-    let left: Vec<_> = fs::read_dir(net.file("run")).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
-    assert!(left.iter().all(|path| path.extension().is_some_and(|end| end == "lock")), "{left:?}");
+    let left: Vec<_> = fs::read_dir(net.file("run"))
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    assert!(
+        left.iter()
+            .all(|path| path.extension().is_some_and(|end| end == "lock")),
+        "{left:?}"
+    );
     ours[0].echo(b"?").expect_err("the flow is gone");
     theirs.echo(b"goes on").expect("an echo");
     direct.echo(b"goes on").expect("an echo");
@@ -236,7 +295,10 @@ fn teardown_leaves_nothing_of_ours_and_all_of_others() {
     let again = net.tcpgw(&["teardown"]).ok();
     assert_eq!(again, "there was no table; 0 flows flushed\n");
     let again: Value = serde_json::from_str(&net.tcpgw(&["teardown", "-o", "json"]).ok()).expect("JSON");
-    assert_eq!(again, json!({"table_removed": false, "flows_flushed": 0, "flows_not_flushed": 0}));
+    assert_eq!(
+        again,
+        json!({"table_removed": false, "flows_flushed": 0, "flows_not_flushed": 0})
+    );
     theirs.echo(b"goes on").expect("an echo");
 }
 
@@ -246,5 +308,8 @@ fn state(backends: &[&str]) -> Value {
 
 fn without_arp(tables: Vec<String>) -> Vec<String> {
     let keep = |line: &&str| !line.contains("ether type arp");
-    tables.iter().map(|table| table.lines().filter(keep).collect()).collect()
+    tables
+        .iter()
+        .map(|table| table.lines().filter(keep).collect())
+        .collect()
 }
