@@ -15,6 +15,7 @@ pub mod socket;
 mod table;
 pub mod tlv;
 pub mod transaction;
+mod watch;
 
 use std::fmt;
 

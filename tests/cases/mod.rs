@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub(crate) const OPENING: &str = "table inet tcpgw {\n";
-const CLOSING: &str = "}\n";
+pub(crate) const CLOSING: &str = "}\n";
 
 /// One case.
 pub(crate) struct Case {
@@ -79,18 +78,10 @@ pub(crate) fn compose(skeleton: &str, case: &str) -> String {
     text + CLOSING
 }
 
-/// The blocks of a whole ruleset that the skeleton has not.
-pub(crate) fn difference(skeleton: &str, whole: &str) -> String {
-    let (_, common) = split(skeleton);
-    let (_, blocks) = split(whole);
-    let own = blocks.iter().filter(|block| !common.contains(block)).copied();
-    OPENING.to_owned() + &own.collect::<String>() + CLOSING
-}
-
 /// What stands before the first block, and the blocks, each with the empty line behind it.
-fn split(text: &str) -> (&str, Vec<&str>) {
+pub(crate) fn split(text: &str) -> (&str, Vec<&str>) {
     let body = text.strip_suffix(CLOSING).expect("a table ends with a brace");
-    let mut starts: Vec<usize> = body.match_indices("\t").map(|(at, _)| at).collect();
+    let mut starts: Vec<usize> = body.match_indices('\t').map(|(at, _)| at).collect();
     starts.retain(|at| is_title(line_at(body, *at)) && (*at == 0 || body.as_bytes()[at - 1] == b'\n'));
     let head = &body[..starts.first().copied().unwrap_or(body.len())];
     let ends = starts.iter().skip(1).copied().chain([body.len()]);

@@ -243,8 +243,8 @@ fn state(backends: &[&str]) -> Value {
 }
 
 impl Net {
-    fn identity(&self) -> Identity {
-        self.within("gateway", || Linux::open().and_then(|mut kernel| Ok(kernel.identity())))
+    pub(crate) fn identity(&self) -> Identity {
+        self.within("gateway", || Linux::open().map(|mut kernel| kernel.identity()))
             .expect("a netlink socket")
             .expect("an answer")
     }

@@ -28,7 +28,7 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
     let before = net.run("gateway", &["nft", "-a", "list", "ruleset"]).ok();
     assert_eq!(net.tcpgw(&["diff", &new]).exits(1).stdout, said);
     assert_eq!(net.tcpgw(&["apply", "--dry-run", &new]).exits(0).stdout, said);
-    let data = data(net.tcpgw(&["diff", "-o", "json", &new]).exits(1));
+    let data = data(&net.tcpgw(&["diff", "-o", "json", &new]).exits(1));
     assert_eq!(
         data,
         json!({"changed": true, "rebuild": null, "flows": 12, "services": [{
@@ -49,14 +49,17 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
     assert_said(&told, "services +0 ~1 -0; backends +1 ~0 -1; 12 flows flushed; ");
     assert_eq!(net.tcpgw(&["diff", &new]).exits(0).stdout, "");
     let unchanged = json!({"changed": false, "rebuild": null, "flows": 0, "services": []});
-    assert_eq!(self::data(net.tcpgw(&["diff", "-o", "json", &new]).exits(0)), unchanged);
+    assert_eq!(
+        self::data(&net.tcpgw(&["diff", "-o", "json", &new]).exits(0)),
+        unchanged
+    );
 }
 
 #[test]
 fn what_scripts_read_has_the_documented_keys() {
     let net = Net::new();
     let file = net.state_file("state.json", my_app(&["10.2.0.11:3000"]));
-    let told = data(net.tcpgw(&["apply", "-o", "json", &file]).exits(0));
+    let told = data(&net.tcpgw(&["apply", "-o", "json", &file]).exits(0));
     assert_eq!(told["services"], json!({"added": 1, "changed": 0, "removed": 0}));
     assert_eq!(told["backends"], json!({"added": 1, "changed": 0, "removed": 0}));
     for (key, value) in [
@@ -72,9 +75,8 @@ fn what_scripts_read_has_the_documented_keys() {
     for key in ["milliseconds", "kernel_milliseconds"] {
         assert!(told[key].as_f64().is_some_and(|time| time > 0.0), "{key} of {told}");
     }
-    let keys = |value: &Value| value.as_object().map(|object| object.len());
-    assert_eq!(keys(&told), Some(10), "{told}");
-    let torn = data(net.tcpgw(&["teardown", "-o", "json"]).exits(0));
+    assert_eq!(told.as_object().map(serde_json::Map::len), Some(10), "{told}");
+    let torn = data(&net.tcpgw(&["teardown", "-o", "json"]).exits(0));
     assert_eq!(
         torn,
         json!({"table_removed": true, "flows_flushed": 0, "flows_not_flushed": 0})
@@ -286,6 +288,6 @@ fn assert_said(told: &str, beginning: &str) {
 }
 
 #[track_caller]
-fn data(ran: Ran) -> Value {
+fn data(ran: &Ran) -> Value {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"))
 }

@@ -1,5 +1,6 @@
 //! Who else writes, and what is refused: locks, other tcpgw, other nft users, the kernel itself, missing capabilities.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
@@ -7,7 +8,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tcpgw::kernel::linux::Linux;
+use tcpgw::kernel::{Build, Commit, Kernel, KernelError};
 use tcpgw::lock::Lock;
+use tcpgw::model::FlowMark;
+use tcpgw::plan::plan;
+use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::compile::compile;
 
 use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, at};
@@ -55,12 +61,12 @@ fn other_tables_are_not_touched() {
             conn = net.connect("client", at(PUBLIC[0], 20003)).ok();
         }
         // Address resolution may happen at any time, and the bridge's table counts it.
-        assert_eq!(without_arp(foreign()), without_arp(before.clone()));
+        assert_eq!(without_arp(&foreign()), without_arp(&before));
     }
     net.nft("gateway", "add rule inet tcpgw known counter");
     net.apply(state(&["10.2.0.11:3000"]));
     net.tcpgw(&["teardown"]).ok();
-    assert_eq!(without_arp(foreign()), without_arp(before));
+    assert_eq!(without_arp(&foreign()), without_arp(&before));
     drop(conn);
 }
 
@@ -148,6 +154,55 @@ fn another_nft_user_commits_all_the_time() {
     println!("{outdated} of 20 had to look again");
     net.forget();
     net.tcpgw(&["diff", &files[1]]).exits(0);
+}
+
+#[test]
+fn a_plan_holds_while_others_write_elsewhere_and_not_longer() {
+    let net = Net::new();
+    net.within("gateway", || {
+        let mut kernel = Linux::open().expect("sockets");
+        let [first, second] = [&["10.2.0.11:3000"][..], &["10.2.0.12:3000"]].map(|backends| {
+            let state = tcpgw::model::parse(state(backends).to_string().as_bytes()).expect("a state");
+            compile(&state, &BTreeSet::new())
+        });
+        let mark = FlowMark::default();
+        let mut commit = |have: &Ruleset, want: &Ruleset, build, meanwhile: &[&str]| {
+            let generation = kernel.observe(mark).expect("a table").generation;
+            for line in meanwhile {
+                net.nft("gateway", line);
+            }
+            let plan = plan(have, want);
+            let step = plan.steps.first().expect("a step");
+            kernel.commit(&Commit {
+                generation,
+                build,
+                step,
+                forget: &[],
+            })
+        };
+        let elsewhere = [
+            "add table ip tcpgw",
+            "add table inet other",
+            "add set inet other tcpgw { type mark; }",
+        ];
+        let nothing = Ruleset::default();
+        commit(&nothing, &first, Some(Build::New(mark)), &[]).expect("nobody wrote");
+        let outdated = commit(&first, &second, None, &elsewhere);
+        assert!(
+            matches!(outdated, Err(KernelError::Outdated)),
+            "nothing was heard yet: {outdated:?}"
+        );
+        let generation = commit(&first, &second, None, &elsewhere).expect("they wrote elsewhere");
+        assert_eq!(generation, net.identity().generation);
+        for here in [
+            "add element inet tcpgw services { tcp . 9 }",
+            "add rule inet tcpgw known counter",
+            "delete table inet tcpgw",
+        ] {
+            let outdated = commit(&second, &first, None, &[elsewhere[0], here, elsewhere[1]]);
+            assert!(matches!(outdated, Err(KernelError::Outdated)), "{here}: {outdated:?}");
+        }
+    });
 }
 
 #[test]
@@ -306,7 +361,7 @@ fn state(backends: &[&str]) -> Value {
     json!({"version": 1, "services": [{"name": "a", "port": 20003, "limit": {"pps": 100_000}, "backends": backends}]})
 }
 
-fn without_arp(tables: Vec<String>) -> Vec<String> {
+fn without_arp(tables: &[String]) -> Vec<String> {
     let keep = |line: &&str| !line.contains("ether type arp");
     tables
         .iter()
