@@ -1,11 +1,8 @@
 //! What the kernel holds after `apply`: the golden cases' witnesses, reading back, repair, replacement.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tcpgw::kernel::linux::Linux;
-use tcpgw::kernel::{Identity, Kernel};
 
 use crate::cases::{self, Case};
 use crate::harness::Net;
@@ -240,33 +237,6 @@ fn path(path: &Path) -> &str {
 
 fn state(backends: &[&str]) -> Value {
     json!({"version": 1, "services": [{"name": "my-app", "port": 20003, "backends": backends}]})
-}
-
-impl Net {
-    pub(crate) fn identity(&self) -> Identity {
-        self.within("gateway", || Linux::open().map(|mut kernel| kernel.identity()))
-            .expect("a netlink socket")
-            .expect("an answer")
-    }
-
-    /// Removes the records of what was applied.
-    pub(crate) fn forget(&self) {
-        for entry in fs::read_dir(self.file("run")).expect("a run directory") {
-            let path = entry.expect("an entry").path();
-            if path.extension().is_some_and(|extension| extension == "state") {
-                fs::remove_file(path).expect("a record can be removed");
-            }
-        }
-    }
-
-    /// The gateway's links but loopback.
-    fn links(&self) -> Vec<String> {
-        let shown = self.run("gateway", &["ip", "-o", "link"]).ok();
-        let name = |line: &str| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned());
-        let mut names: Vec<String> = shown.lines().filter_map(name).filter(|name| name != "lo").collect();
-        names.sort();
-        names
-    }
 }
 
 /// The links in a listing's `same_link`, and the listing without them.

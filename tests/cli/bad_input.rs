@@ -1,15 +1,10 @@
-//! The program as a user without privilege sees it: bad input, exit codes, streams.
+//! Input that is wrong, unreadable or far too large.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use serde_json::Value;
-
-const TCPGW: &str = env!("CARGO_BIN_EXE_tcpgw");
-const GOOD: &str = r#"{"version":1,"services":[{"name":"a","port":20003,"backends":["10.2.0.11:3000"]}]}"#;
+use crate::{GOOD, command_with_config, err, out, run, run_with, through, unprivileged, write};
 
 /// Input that is wrong in one way, and what must be said about it: a place and what is accepted.
 const BAD: &[(&str, &str, &[&str])] = &[
@@ -189,58 +184,6 @@ fn every_error_is_listed_not_the_first() {
     );
 }
 
-#[test]
-fn scripts_get_errors_as_data() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = write(
-        dir.path(),
-        "state.json",
-        br#"{"version":1,"services":[{"name":"a","port":0,"backends":[]}]}"#,
-    );
-    let output = run(&["check", "-o", "json", &file]);
-    assert_eq!(output.status.code(), Some(2));
-    let told = json(&output);
-    assert_eq!(told["file"], *file);
-    assert_eq!(told["errors"]["more"], 0);
-    let problem = &told["errors"]["problems"][0];
-    assert_eq!(problem["place"], "services[0].port");
-    assert_eq!(problem["message"], "must be a number from 1 to 65535, not 0");
-
-    let output = run_with(&["check", "-o", "json"], GOOD.as_bytes());
-    assert_eq!(output.status.code(), Some(0));
-    let told = json(&output);
-    let wanted = serde_json::json!({
-        "services": 1, "backends": 1, "warnings": [], "errors": {"problems": [], "more": 0}
-    });
-    assert_eq!(told, wanted);
-}
-
-#[test]
-fn a_good_state_is_good() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = write(dir.path(), "state.json", GOOD.as_bytes());
-    for output in [
-        run(&["check", &file]),
-        run_with(&["check", "-"], GOOD.as_bytes()),
-        run_with(&["check"], GOOD.as_bytes()),
-    ] {
-        assert_eq!(
-            (output.status.code(), out(&output), err(&output)),
-            (Some(0), "ok: 1 service, 1 backend\n".into(), String::new())
-        );
-    }
-    let quiet = run(&["check", "-q", &file]);
-    assert_eq!((quiet.status.code(), out(&quiet)), (Some(0), String::new()));
-    assert_eq!(
-        out(&run(&["render", &file])),
-        out(&run_with(&["render"], GOOD.as_bytes()))
-    );
-    let warned = GOOD.replace("}]}", r#","limit":{"pps":1000000}}]}"#);
-    let output = run_with(&["check", "-o", "json"], warned.as_bytes());
-    assert_eq!(json(&output)["warnings"].as_array().map(Vec::len), Some(1));
-    assert!(err(&output).starts_with("warning: "), "{}", err(&output));
-}
-
 /// Peak memory, in KiB of address space: what is read is at most 64 MiB, and a tree of it would be many times that.
 const ADDRESS_SPACE: u32 = 200 << 10;
 
@@ -338,161 +281,6 @@ fn what_cannot_be_read_says_why() {
     );
 }
 
-#[test]
-fn wrong_usage_is_2() {
-    for args in [
-        &[][..],
-        &["frobnicate"],
-        &["check", "--frobnicate"],
-        &["check", "a", "b"],
-        &["check", "-o", "yaml"],
-        &["check", "-q", "-v"],
-        &["apply", "--drain", "soon"],
-        &["apply", "--lock-timeout", "10"],
-        &["apply", "--drain", "-1s"],
-        &["completions"],
-        &["completions", "tcsh"],
-    ] {
-        let output = run(args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(!err(&output).is_empty() && out(&output).is_empty(), "{args:?}");
-    }
-    for args in [
-        &["--version"][..],
-        &["--help"],
-        &["help"],
-        &["apply", "--help"],
-        &["help", "diff"],
-    ] {
-        let output = run(args);
-        assert_eq!(output.status.code(), Some(0), "{args:?}");
-        assert!(err(&output).is_empty() && !out(&output).is_empty(), "{args:?}");
-    }
-}
-
-#[test]
-fn completions_are_shell_programs() {
-    for (shell, check) in [("bash", "bash -n"), ("zsh", "zsh -n"), ("fish", "fish -n")] {
-        let output = run(&["completions", shell]);
-        assert_eq!(output.status.code(), Some(0));
-        let script = out(&output);
-        for word in ["teardown", "allow-empty", "lock-timeout"] {
-            assert!(script.contains(word), "{shell}: {word}");
-        }
-        if !is_installed(shell) {
-            eprintln!("no {shell} here: its completions were not run");
-            continue;
-        }
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = write(dir.path(), "completions", script.as_bytes());
-        let checked = Command::new("sh")
-            .args(["-c", &format!("{check} {file}")])
-            .output()
-            .expect("a shell");
-        assert!(
-            checked.status.success() && checked.stderr.is_empty(),
-            "{shell}: {}",
-            err(&checked)
-        );
-    }
-}
-
-#[test]
-fn the_manual_page_is_one() {
-    let output = run(&["man"]);
-    assert_eq!(output.status.code(), Some(0));
-    let page = out(&output);
-    for word in [".TH", "EXIT STATUS", "TCPGW APPLY", "lock", "FILES"] {
-        assert!(page.contains(word), "{word}");
-    }
-    if !is_installed("man") {
-        eprintln!("no man here: the page was not formatted");
-        return;
-    }
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = write(dir.path(), "tcpgw.1", page.as_bytes());
-    let formatted = Command::new("man")
-        .args(["--warnings", "-E", "UTF-8", "-l", &file])
-        .env("MANPAGER", "cat")
-        .output()
-        .expect("man runs");
-    assert!(
-        formatted.status.success() && formatted.stderr.is_empty(),
-        "{}",
-        err(&formatted)
-    );
-    assert!(out(&formatted).contains("--allow-empty"), "{}", out(&formatted));
-}
-
-#[test]
-fn colours_are_for_terminals_that_want_them() {
-    if !is_installed("script") {
-        eprintln!("no script(1) here: not tried on a terminal");
-        return;
-    }
-    let on_terminal = |prefix: &str, args: &str| {
-        let line = format!("{prefix} {TCPGW} {args} check /nonexistent");
-        let output = Command::new("script")
-            .args(["-qec", &line, "/dev/null"])
-            .env_remove("NO_COLOR")
-            .stdin(Stdio::null())
-            .output();
-        let output = output.expect("script runs");
-        assert_eq!(output.status.code(), Some(2));
-        assert!(out(&output).contains("/nonexistent: no such file"), "{}", out(&output));
-        out(&output).contains('\u{1b}')
-    };
-    assert!(on_terminal("", ""));
-    assert!(on_terminal("NO_COLOR=", ""));
-    assert!(!on_terminal("NO_COLOR=1", ""));
-    assert!(!on_terminal("", "--no-color"));
-    assert!(!err(&run(&["check", "/nonexistent"])).contains('\u{1b}'));
-}
-
-#[test]
-fn who_reads_one_line_and_leaves_is_no_error() {
-    let services: Vec<String> = (0..5000)
-        .map(|i| {
-            format!(
-                r#"{{"name":"s{i}","port":{},"backends":["10.0.{}.{}:1"]}}"#,
-                2000 + i,
-                i / 250,
-                i % 250 + 1
-            )
-        })
-        .collect();
-    let text = format!(r#"{{"version":1,"services":[{}]}}"#, services.join(","));
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = write(dir.path(), "state.json", text.as_bytes());
-    for args in [&["render", file.as_str()][..], &["completions", "bash"], &["man"]] {
-        let mut child = command(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
-        let mut line = String::new();
-        let mut stdout = BufReader::with_capacity(16, child.stdout.take().expect("a pipe"));
-        stdout.read_line(&mut line).expect("a line");
-        drop(stdout);
-        let ended = child.wait_with_output().expect("it ends");
-        assert!(matches!(ended.status.code(), Some(0 | 1)), "{args:?}: {}", ended.status);
-        assert_eq!(err(&ended), "", "{args:?}");
-    }
-    let full = File::options().write(true).open("/dev/full").expect("Linux has it");
-    let ended = command(&["render", &file])
-        .stdout(full)
-        .stderr(Stdio::piped())
-        .spawn()
-        .and_then(std::process::Child::wait_with_output);
-    let ended = ended.expect("the program runs");
-    assert_eq!(ended.status.code(), Some(1));
-    assert!(
-        err(&ended).contains("failed to write to standard output: No space left"),
-        "{}",
-        err(&ended)
-    );
-}
-
 #[track_caller]
 fn assert_refused(output: &Output, file: &str, said: &[&str], name: &str) {
     let told = err(output);
@@ -525,91 +313,10 @@ fn bad() -> Vec<(String, String, &'static [&'static str])> {
     documents.chain(members).collect()
 }
 
-fn write(dir: &Path, name: &str, bytes: &[u8]) -> String {
-    let path = dir.join(name);
-    fs::write(&path, bytes).expect("a file can be written");
-    path.to_str().expect("temporary paths are text").to_owned()
-}
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(TCPGW);
-    command
-        .args(args)
-        .env("TCPGW_CONFIG", "/dev/null")
-        .env_remove("NO_COLOR")
-        .stdin(Stdio::null());
-    command
-}
-
-fn command_with_config(config: &str, args: &[&str]) -> Command {
-    let mut command = command(args);
-    command.env("TCPGW_CONFIG", config);
-    command
-}
-
 /// With so much address space and no more.
 fn bounded(args: &[&str]) -> Command {
     through(
         &["sh", "-c", &format!("ulimit -v {ADDRESS_SPACE}; exec \"$@\""), "sh"],
         args,
     )
-}
-
-/// As one who may not read what the mode of a file forbids.
-fn unprivileged(args: &[&str]) -> Command {
-    if nix::unistd::geteuid().is_root() {
-        through(&["setpriv", "--bounding-set", "-dac_override,-dac_read_search"], args)
-    } else {
-        command(args)
-    }
-}
-
-fn through(program: &[&str], args: &[&str]) -> Command {
-    let mut command = Command::new(program[0]);
-    command
-        .args(&program[1..])
-        .arg(TCPGW)
-        .args(args)
-        .env("TCPGW_CONFIG", "/dev/null")
-        .stdin(Stdio::null());
-    command
-}
-
-fn is_installed(program: &str) -> bool {
-    let found = Command::new("sh")
-        .args(["-c", &format!("command -v {program}")])
-        .output();
-    found.is_ok_and(|output| output.status.success())
-}
-
-fn run(args: &[&str]) -> Output {
-    command(args).output().expect("the program runs")
-}
-
-fn run_with(args: &[&str], input: &[u8]) -> Output {
-    let mut command = command(args);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    std::thread::scope(|scope| {
-        // Who does not read all of its input is not at fault.
-        scope.spawn(move || drop(stdin.write_all(input)));
-        child.wait_with_output().expect("it ends")
-    })
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_str(&out(output)).unwrap_or_else(|e| panic!("{e}: {}", out(output)))
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
