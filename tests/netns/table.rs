@@ -82,6 +82,27 @@ fn applying_twice_sends_nothing_the_second_time() {
     }
 }
 
+/// The kernel lists a large set in many pieces.
+#[test]
+fn a_large_table_is_read_back_as_it_was_written() {
+    let net = Net::new();
+    let service = |i: u16, last: u8| {
+        let backends = (1..=last).map(|n| format!("10.{}.{}.{n}:80", 3 + i / 256, i % 256));
+        json!({"name": format!("s{i}"), "port": 2000 + i, "limit": {"pps": 1000}, "backends": backends.collect::<Vec<_>>(),
+            "balance": if i.is_multiple_of(20) { "round-robin" } else { "random" }, "deny": [format!("192.0.2.{}", i % 256)]})
+    };
+    let state = |last| json!({"version": 1, "services": (0..2000).map(|i| service(i, last)).collect::<Vec<_>>()});
+    for last in [4, 3] {
+        let file = net.state_file("large.json", state(last));
+        net.tcpgw(&["apply", &file]).ok();
+        net.forget();
+        assert_eq!(net.tcpgw(&["diff", &file]).exits(0).stdout, "");
+    }
+    let before = net.identity();
+    net.apply(state(3));
+    assert_eq!(net.identity(), before);
+}
+
 #[test]
 fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
     let net = Net::new();

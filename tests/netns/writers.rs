@@ -150,10 +150,23 @@ fn another_nft_user_commits_all_the_time() {
         outdated += usize::from(ran.stderr.contains("reading the kernel again"));
         assert!(net.tcpgw(&["diff", &files[round % 2]]).exits(0).stdout.is_empty());
     }
-    drop(noise);
     println!("{outdated} of 20 had to look again");
+    // It takes longer to read this than they leave in between.
+    let services = (0..1500_u16).map(|i| {
+        let backends = [11, 12].map(|n| format!("10.2.0.{n}:{}", 2000 + i));
+        json!({"name": format!("s{i}"), "port": 2000 + i, "limit": {"pps": 1000}, "backends": backends})
+    });
+    let large = net.state_file(
+        "large.json",
+        json!({"version": 1, "services": services.collect::<Vec<_>>()}),
+    );
+    net.tcpgw(&["apply", &large]).exits(0);
     net.forget();
-    net.tcpgw(&["diff", &files[1]]).exits(0);
+    assert_eq!(net.tcpgw(&["diff", &large]).exits(0).stdout, "");
+    net.tcpgw(&["apply", &files[0]]).exits(0);
+    drop(noise);
+    net.forget();
+    net.tcpgw(&["diff", &files[0]]).exits(0);
 }
 
 #[test]
