@@ -316,6 +316,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
                 Err(KernelError::Outdated | KernelError::Unknown(_)) => {
                     tracing::debug!("somebody else committed, or the answer was lost: reading the kernel again");
                     known = self.read(&known.summary)?;
+                    report.rebuilt = report.rebuilt.take().or_else(|| known.rebuild());
                 }
                 Err(source) => {
                     let owner = owner(&source, &desired.summary);

@@ -37,7 +37,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let config = global.config()?;
     let state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
-    preflight::check(global, &mut gateway, &state)?;
+    preflight::check(global, &mut gateway, &arguments.file, &state)?;
     let desired = gateway.desired(&state)?;
     let _lock = if arguments.dry_run {
         None

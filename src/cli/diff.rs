@@ -21,7 +21,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let config = global.config()?;
     let state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
-    preflight::check(global, &mut gateway, &state)?;
+    preflight::check(global, &mut gateway, &arguments.file, &state)?;
     let desired = gateway.desired(&state)?;
     let mut reconciler = gateway.reconciler(&config);
     let known = reconciler.look(&desired.summary)?;

@@ -41,7 +41,9 @@ impl Gateway {
     }
 
     /// The right to write.
-    pub(super) fn lock(&self, global: &Global, timeout: Duration) -> Result<Lock, Failure> {
+    pub(super) fn lock(&mut self, global: &Global, timeout: Duration) -> Result<Lock, Failure> {
+        // Whoever may not write rules is told that, and not that a directory is another's.
+        self.kernel.identity()?;
         Ok(Lock::take(&global.run_dir, self.namespace, timeout)?)
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use super::gateway::Gateway;
-use super::{Failure, Global};
+use super::{Failure, File, Global};
 use crate::kernel::listeners::{Listener, listeners, process_of};
 use crate::model::{Listen, Problem, Problems, Service, SourceMode, State};
 use crate::ruleset::name::Family;
@@ -16,11 +16,11 @@ const MOST_ROUTES: usize = 1000;
 
 /// Backends that are the gateway itself are errors; addresses that are not there yet, and forwarding that is off, are
 /// warnings.
-pub(super) fn check(global: &Global, gateway: &mut Gateway, state: &State) -> Result<(), Failure> {
+pub(super) fn check(global: &Global, gateway: &mut Gateway, file: &File, state: &State) -> Result<(), Failure> {
     let local = gateway.routes.local_addresses()?;
     let own: Problems = own_backends(state, &local).collect();
     own.clone().into_result().map_err(|problems| Failure::Invalid {
-        file: "state".into(),
+        file: file.file.clone(),
         problems,
     })?;
     for warning in missing_addresses(state, &local).chain(forwarding(state)) {

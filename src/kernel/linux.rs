@@ -6,18 +6,25 @@ use super::conntrack::{Conntrack, Deletion, Flow, Pair};
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
 use super::transaction::{Sealed, Subject, Transaction};
+use super::watch::Watch;
 use super::{Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen, table};
 use crate::model::FlowMark;
 use crate::ruleset::name::SetName;
 
 /// How often the table is read again because somebody wrote meanwhile.
 const READS: u32 = 10;
+/// How often a transaction is sent again because somebody wrote to another table meanwhile.
+const SENDS: u32 = 100;
 
 /// The kernel of this machine, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Linux {
     nft: Netlink,
     conntrack: Conntrack,
+    /// Once others got in between.
+    watch: Option<Watch>,
+    /// The generation at which the table was as it is, as far as the watch tells.
+    watched: Option<u32>,
 }
 
 impl Linux {
@@ -29,6 +36,8 @@ impl Linux {
         Ok(Self {
             nft: Netlink::netfilter()?,
             conntrack: Conntrack::open()?,
+            watch: None,
+            watched: None,
         })
     }
 
@@ -74,6 +83,47 @@ impl Linux {
         }
     }
 
+    /// Notes that others write, so that from now on it is heard to what.
+    fn watch(&mut self) -> Result<&mut Watch, NetlinkError> {
+        match &mut self.watch {
+            Some(watch) => Ok(watch),
+            none => Ok(none.insert(Watch::open()?)),
+        }
+    }
+
+    /// The generation now, if nobody has written to our table since that one.
+    fn later(&mut self, generation: u32) -> Result<Option<u32>, NetlinkError> {
+        let now = table::generation(&mut self.nft)?;
+        let Some(watch) = self.watch.as_mut().filter(|_| self.watched == Some(generation)) else {
+            return Ok(None);
+        };
+        self.watched = (!watch.touched()?).then_some(now);
+        Ok(self.watched)
+    }
+
+    fn commit_at(&mut self, commit: &Commit<'_>, generation: u32) -> Result<u32, KernelError> {
+        let mut transaction = Transaction::begin(Some(generation), self.nft.next_seq());
+        match commit.build {
+            Some(Build::New(mark)) => transaction.new_table(mark),
+            Some(Build::Replace(mark)) => {
+                transaction.delete_table();
+                transaction.new_table(mark);
+            }
+            None => {}
+        }
+        transaction.step(commit.step);
+        for (set, keys) in commit.forget {
+            transaction.forget(*set, keys);
+        }
+        let sealed = transaction.seal().map_err(NetlinkError::from)?;
+        if sealed.is_empty() {
+            return Ok(generation);
+        }
+        tracing::debug!(bytes = sealed.len(), generation, "sending a transaction");
+        self.send(&sealed)?;
+        Ok(next_generation(generation))
+    }
+
     fn read(&mut self, mark: FlowMark) -> Result<Seen, NetlinkError> {
         let Some(found) = table::table(&mut self.nft)? else {
             return Ok(Seen::Absent);
@@ -112,15 +162,26 @@ impl Kernel for Linux {
     }
 
     fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError> {
-        for _ in 0..READS {
+        for attempt in 0..READS {
+            if attempt > 0 || self.watch.is_some() {
+                self.watch()?.touched()?;
+            }
             let generation = table::generation(&mut self.nft)?;
+            self.watched = Some(generation);
             let read = restarting(|| self.read(mark));
             // Dumps of elements say nothing of changes in between; the generation does.
-            if table::generation(&mut self.nft)? == generation {
-                return Ok(Observed {
-                    generation,
-                    table: read?,
-                });
+            let settled = match table::generation(&mut self.nft)? {
+                now if now == generation => Some(now),
+                _ => self.later(generation)?,
+            };
+            match (settled, read) {
+                (None, _) | (_, Err(NetlinkError::Unsettled(_))) => {}
+                (Some(generation), read) => {
+                    return Ok(Observed {
+                        generation,
+                        table: read?,
+                    });
+                }
             }
         }
         Err(NetlinkError::Unsettled(READS).into())
@@ -131,30 +192,21 @@ impl Kernel for Linux {
     }
 
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
-        let mut transaction = Transaction::begin(Some(commit.generation), self.nft.next_seq());
-        match commit.build {
-            Some(Build::New(mark)) => transaction.new_table(mark),
-            Some(Build::Replace(mark)) => {
-                transaction.delete_table();
-                transaction.new_table(mark);
+        let mut generation = commit.generation;
+        for _ in 0..SENDS {
+            match self.commit_at(commit, generation) {
+                Err(KernelError::Outdated) => {}
+                done => {
+                    // What was heard of it would look like another's.
+                    self.watched = None;
+                    return done;
+                }
             }
-            None => {}
+            let Some(later) = self.later(generation)? else { break };
+            generation = later;
         }
-        transaction.step(commit.step);
-        for (set, keys) in commit.forget {
-            transaction.forget(*set, keys);
-        }
-        let sealed = transaction.seal().map_err(NetlinkError::from)?;
-        if sealed.is_empty() {
-            return Ok(commit.generation);
-        }
-        tracing::debug!(
-            bytes = sealed.len(),
-            generation = commit.generation,
-            "sending a transaction"
-        );
-        self.send(&sealed)?;
-        Ok(next_generation(commit.generation))
+        self.watch()?;
+        Err(KernelError::Outdated)
     }
 
     fn remove(&mut self) -> Result<bool, KernelError> {

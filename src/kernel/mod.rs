@@ -15,9 +15,11 @@ pub mod socket;
 mod table;
 pub mod tlv;
 pub mod transaction;
+mod watch;
 
 use std::fmt;
 
+use nix::errno::Errno;
 use thiserror::Error;
 
 use self::conntrack::{Deletion, Flow, Pair};
@@ -141,15 +143,26 @@ pub enum KernelError {
     Unknown(#[source] NetlinkError),
 }
 
+/// More refusals than these say nothing new: most follow from the first.
+const SHOWN_REFUSALS: usize = 5;
+
 struct Refusals<'a>(&'a [Refused]);
 
 impl fmt::Display for Refusals<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, refused) in self.0.iter().enumerate() {
+        for (at, refused) in self.0.iter().take(SHOWN_REFUSALS).enumerate() {
             if at > 0 {
                 f.write_str("; ")?;
             }
             write!(f, "{refused}")?;
+        }
+        match self.0.len().saturating_sub(SHOWN_REFUSALS) {
+            0 => {}
+            more => write!(f, "; and {more} more")?,
+        }
+        // Without CAP_NET_ADMIN the rules could not have been read before.
+        if self.0.iter().any(|refused| refused.nack.error() == Errno::EPERM) {
+            f.write_str("; is the table owned by another process (`flags owner` in `nft list table inet tcpgw`)?")?;
         }
         Ok(())
     }
@@ -164,10 +177,7 @@ impl fmt::Display for Refused {
                     "a rule of chain {chain} with the expression \"{kind}\": {}",
                     self.nack
                 )?;
-                if matches!(
-                    self.nack.error(),
-                    nix::errno::Errno::ENOENT | nix::errno::Errno::EOPNOTSUPP
-                ) {
+                if matches!(self.nack.error(), Errno::ENOENT | Errno::EOPNOTSUPP) {
                     write!(f, "; this kernel may lack it (module nft_{kind})")?;
                 }
                 Ok(())

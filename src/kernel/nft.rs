@@ -30,6 +30,7 @@ pub(crate) mod msg {
     pub(crate) const NEW_ELEM: u16 = 12;
     pub(crate) const GET_ELEM: u16 = 13;
     pub(crate) const DEL_ELEM: u16 = 14;
+    pub(crate) const NEW_GEN: u16 = 15;
     pub(crate) const GET_GEN: u16 = 16;
     pub(crate) const NEW_OBJ: u16 = 18;
     pub(crate) const GET_OBJ: u16 = 19;

@@ -164,6 +164,19 @@ impl Netlink {
         Ok(netlink)
     }
 
+    /// Hears what the kernel tells this multicast group of the socket's subsystem.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Configure`].
+    pub fn join(&self, group: libc::c_int) -> Result<(), NetlinkError> {
+        ffi::set_int_option(self.as_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group).map_err(|source| {
+            NetlinkError::Configure {
+                option: "NETLINK_ADD_MEMBERSHIP",
+                source,
+            }
+        })
+    }
+
     /// A sequence number that was not used on this socket for long; never 0, which notifications have.
     pub fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.checked_add(1).unwrap_or(1);

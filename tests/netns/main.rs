@@ -2,6 +2,11 @@
 //!
 //! `harness` owns the topology and the tools; every other module is one topic's cases.
 
+#[path = "../cases/mod.rs"]
+mod cases;
 mod harness;
 
 mod smoke;
+mod table;
+mod words;
+mod writers;

@@ -1,0 +1,322 @@
+//! Input that is wrong, unreadable or far too large.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output};
+
+use crate::{GOOD, command_with_config, err, out, run, run_with, through, unprivileged, write};
+
+/// Input that is wrong in one way, and what must be said about it: a place and what is accepted.
+const BAD: &[(&str, &str, &[&str])] = &[
+    ("empty", "", &["document: is empty"]),
+    ("blank", " \n\t ", &["document: is empty"]),
+    (
+        "truncated",
+        r#"{"version":1,"services":[{"name":"a","po"#,
+        &["line 1 column"],
+    ),
+    ("two-documents", r#"{"version":1,"services":[]} {}"#, &["line 1 column"]),
+    ("nul-bytes", "\0\0\0\0", &["line 1 column 1"]),
+    (
+        "nul-in-a-name",
+        r#"{"version":1,"services":[{"name":"a\u0000b","port":20003,"backends":[]}]}"#,
+        &["services[0].name"],
+    ),
+    ("raw-nul", "{\"version\":1,\"services\":[]\0}", &["line 1 column"]),
+    (
+        "byte-order-mark",
+        "\u{feff}{\"version\":1,\"services\":[]}",
+        &["byte order mark"],
+    ),
+    ("list", "[]", &["document: must be an object"]),
+    ("null", "null", &["document: must be an object"]),
+    ("no-version", r#"{"services":[]}"#, &["version"]),
+    ("next-version", r#"{"version":2,"services":[]}"#, &["version"]),
+    ("no-services", r#"{"version":1}"#, &["services"]),
+    (
+        "unknown-field",
+        r#"{"version":1,"services":[],"servces":[]}"#,
+        &["servces"],
+    ),
+    (
+        "duplicate-key",
+        r#"{"version":1,"services":[],"services":[]}"#,
+        &["services"],
+    ),
+];
+
+/// A value of one member of a service, and what must be said about it.
+const BAD_MEMBERS: &[(&str, &str, &[&str])] = &[
+    ("port", "\"20003\"", &["services[0].port"]),
+    ("port", "0", &["services[0].port", "65535"]),
+    ("port", "65536", &["services[0].port", "65535"]),
+    ("port", "-1", &["services[0].port", "65535"]),
+    ("port", "1e3", &["services[0].port"]),
+    ("port", "99999999999999999999999999999999", &["services[0].port"]),
+    ("port", "null", &["services[0].port"]),
+    ("name", "\"\"", &["services[0].name"]),
+    ("name", "\"A\"", &["services[0].name"]),
+    ("name", "\"\\u001b[31m\"", &["services[0].name"]),
+    ("backends", "[\"10.2.0.11\"]", &["services[0].backends[0]"]),
+    ("backends", "[\"10.2.0.11:0\"]", &["services[0].backends[0]"]),
+    ("backends", "[\"10.2.0.11:65536\"]", &["services[0].backends[0]"]),
+    (
+        "backends",
+        "[\"[::ffff:10.2.0.11]:3000\"]",
+        &["services[0].backends[0]", "IPv4"],
+    ),
+    ("backends", "[\"[fe80::1%eth0]:3000\"]", &["services[0].backends[0]"]),
+    ("backends", "[\"[fd00::1%eth0]:3000\"]", &["services[0].backends[0]"]),
+    ("backends", "[\"localhost:3000\"]", &["services[0].backends[0]"]),
+    ("backends", "[\"db.example.org:3000\"]", &["services[0].backends[0]"]),
+    ("backends", "[\"010.2.0.11:3000\"]", &["services[0].backends[0]"]),
+    (
+        "backends",
+        "[\"127.0.0.1:3000\"]",
+        &["services[0].backends[0]", "loopback"],
+    ),
+    ("backends", "[\"[::1]:3000\"]", &["services[0].backends[0]", "loopback"]),
+    (
+        "backends",
+        "[\"169.254.169.254:80\"]",
+        &["services[0].backends[0]", "link-local"],
+    ),
+    (
+        "backends",
+        "[\"224.0.0.1:80\"]",
+        &["services[0].backends[0]", "multicast"],
+    ),
+    (
+        "backends",
+        "[\"0.0.0.0:80\"]",
+        &["services[0].backends[0]", "unspecified"],
+    ),
+    (
+        "backends",
+        "[\"255.255.255.255:80\"]",
+        &["services[0].backends[0]", "broadcast"],
+    ),
+    (
+        "backends",
+        "[\"10.2.0.11:1\",\"10.2.0.11:1\"]",
+        &["services[0].backends[1]"],
+    ),
+    ("backends", "{}", &["services[0].backends"]),
+    (
+        "backends",
+        "[{\"address\":\"10.2.0.11\",\"port\":1,\"weight\":0}]",
+        &["services[0].backends[0].weight", "256"],
+    ),
+    (
+        "backends",
+        "[{\"address\":\"10.2.0.11\",\"port\":1,\"weight\":257}]",
+        &["services[0].backends[0].weight", "256"],
+    ),
+    (
+        "backends",
+        "[{\"address\":\"10.2.0.11\",\"port\":1,\"state\":\"up\"}]",
+        &["services[0].backends[0].state", "draining"],
+    ),
+    ("limit", "{\"pps\":\"1000\"}", &["services[0].limit.pps"]),
+    ("limit", "{\"pps\":0}", &["services[0].limit.pps", "1000000"]),
+    ("limit", "{\"pps\":1000001}", &["services[0].limit.pps", "1000000"]),
+    ("limit", "{\"pps\":-1}", &["services[0].limit.pps"]),
+    ("limit", "{\"pps\":1e99}", &["services[0].limit.pps"]),
+    ("limit", "{\"pps\":1,\"pps\":2}", &["services[0].limit.pps"]),
+    ("limit", "{\"pps\":1,\"burst\":0}", &["services[0].limit.burst"]),
+    ("limit", "1000", &["services[0].limit"]),
+    ("addresses", "[\"gateway\"]", &["services[0].addresses[0]"]),
+    ("addresses", "[\"::ffff:203.0.113.1\"]", &["services[0].addresses[0]"]),
+    ("addresses", "[\"fe80::1%eth0\"]", &["services[0].addresses[0]"]),
+    ("allow", "[\"10.0.0.0/33\"]", &["services[0].allow[0]"]),
+    ("deny", "[\"everyone\"]", &["services[0].deny[0]"]),
+    ("balance", "\"fair\"", &["services[0].balance", "source-hash"]),
+    ("drain_timeout", "30", &["services[0].drain_timeout"]),
+    ("drain_timeout", "\"-1s\"", &["services[0].drain_timeout"]),
+];
+
+#[test]
+fn bad_input_is_named_with_its_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (name, text, said) in bad() {
+        let file = write(dir.path(), "state.json", text.as_bytes());
+        for command in ["check", "render"] {
+            assert_refused(&run(&[command, &file]), &file, said, &name);
+            assert_refused(&run_with(&[command, "-"], text.as_bytes()), "<stdin>", said, &name);
+        }
+    }
+}
+
+#[test]
+fn every_error_is_listed_not_the_first() {
+    let text = r#"{"version":1,"extra":1,"services":[
+        {"name":"A","port":0,"backends":["x"],"limit":{"pps":0,"mtu":"1"},"frobnicate":1},
+        {"name":"b","port":20003,"backends":["10.2.0.11:1"]},
+        {"name":"b","port":20003,"backends":["10.2.0.11:1"]}]}"#;
+    let output = run_with(&["check"], text.as_bytes());
+    assert_eq!(output.status.code(), Some(2));
+    let said = err(&output);
+    for place in [
+        "extra:",
+        "services[0].name:",
+        "services[0].port:",
+        "services[0].backends[0]:",
+        "services[0].limit.pps:",
+        "services[0].limit.mtu:",
+        "services[0].frobnicate:",
+        "services[2].name:",
+        "services[2].port:",
+        "services[2].backends[0]:",
+    ] {
+        assert_eq!(
+            said.matches(&format!("error: <stdin>: {place} ")).count(),
+            1,
+            "{place}\n{said}"
+        );
+    }
+    assert_eq!(said.lines().count(), 10, "{said}");
+
+    let many = format!(r#"{{"version":1,"services":[{}{{}}]}}"#, "{},".repeat(999));
+    let said = err(&run_with(&["check"], many.as_bytes()));
+    assert!(
+        said.ends_with("error: <stdin>: and 2900 more\n") && said.lines().count() == 101,
+        "{said}"
+    );
+}
+
+/// Peak memory, in KiB of address space: what is read is at most 64 MiB, and a tree of it would be many times that.
+const ADDRESS_SPACE: u32 = 200 << 10;
+
+#[test]
+fn garbage_of_any_size_takes_bounded_memory() {
+    const LARGE: usize = 100 << 20;
+    // A tree of as much would be more than there is room for.
+    const READ: usize = 12 << 20;
+    const SOME: usize = 1 << 20;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("state.json");
+    let file = path.to_str().expect("temporary paths are text");
+    let of = |unit: &str, size: usize| unit.repeat(size / unit.len());
+    let service = |member: &str| format!(r#"{{"version":1,"services":[{{{member}"#);
+    for (start, unit, size, said) in [
+        (String::new(), "\0", LARGE, "is larger than 64 MiB"),
+        (String::new(), "garbage ", LARGE, "is larger than 64 MiB"),
+        (String::new(), "[", READ, "line 1 column"),
+        (String::new(), "{\"a\":", SOME, "line 1 column"),
+        (String::new(), " ", SOME, "is empty"),
+        (String::new(), "1", SOME, "line 1 column"),
+        (String::new(), "\"\\u0041", SOME, "line 1 column"),
+        (service(r#""labels":{"a":"#), "[", READ, "line 1 column"),
+        (service(r#""backends":["#), "0,", READ, "values in one service"),
+        (service(r#""name":""#), "a", SOME, "EOF"),
+        (r#"{"version":1,"services":["#.into(), "{},", SOME, "line 1 column"),
+        (r#"{"version":1,"services":["#.into(), "[[],{}],", SOME, "line 1 column"),
+        (r#"{"version":1"#.into(), r#","a":0"#, SOME, "line 1 column"),
+    ] {
+        fs::write(&path, start.clone() + &of(unit, size)).expect("a file can be written");
+        let what = format!("{start}{unit}...");
+        for (name, from) in [(file, None), ("-", Some(File::open(&path).expect("the file")))] {
+            let mut command = bounded(&["check", name]);
+            if let Some(from) = from {
+                command.stdin(from);
+            }
+            let output = command.output().expect("the program runs");
+            let told = err(&output);
+            assert_eq!(output.status.code(), Some(2), "{what}: {told}");
+            assert!(told.contains(said), "{what}: {told}");
+            assert!(told.len() < 30_000, "{what}: {} bytes of errors", told.len());
+        }
+    }
+    let endless = bounded(&["check", "/dev/zero"]).output().expect("the program runs");
+    assert_eq!(endless.status.code(), Some(2));
+    assert!(
+        err(&endless).contains("/dev/zero: is larger than 64 MiB"),
+        "{}",
+        err(&endless)
+    );
+}
+
+#[test]
+fn what_cannot_be_read_says_why() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let missing = dir.path().join("none.json");
+    let missing = missing.to_str().expect("text");
+    let directory = dir.path().to_str().expect("text");
+    let secret = write(dir.path(), "secret.json", GOOD.as_bytes());
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("the file is ours");
+    for command in ["check", "render", "diff", "apply"] {
+        for (file, said) in [
+            (missing, "no such file"),
+            (directory, "is a directory"),
+            (&secret, "Permission denied"),
+        ] {
+            let output = unprivileged(&[command, file]).output().expect("the program runs");
+            assert_eq!(output.status.code(), Some(2), "{command} {file}: {}", err(&output));
+            let told = err(&output);
+            assert!(
+                told.starts_with(&format!("error: {file}: ")) && told.contains(said),
+                "{told}"
+            );
+            assert_eq!(told.lines().count(), 1, "{told}");
+        }
+        let output = command_with_config(missing, &[command, &secret])
+            .output()
+            .expect("the program runs");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(
+            err(&output).contains(&format!("configuration: {missing}: no such file")),
+            "{}",
+            err(&output)
+        );
+    }
+    let config = write(dir.path(), "config.toml", b"[fences]\nport = 1\n");
+    let output = command_with_config(&config, &["check"])
+        .output()
+        .expect("the program runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        err(&output).contains("line 2, column 1") && err(&output).contains("unknown field `port`"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[track_caller]
+fn assert_refused(output: &Output, file: &str, said: &[&str], name: &str) {
+    let told = err(output);
+    assert_eq!(output.status.code(), Some(2), "{name}: {told}");
+    assert_eq!(out(output), "", "{name}");
+    assert!(told.starts_with(&format!("error: {file}: ")), "{name}: {told}");
+    assert_eq!(told.lines().count(), 1, "{name}: {told}");
+    assert!(told.trim_end().chars().all(|c| !c.is_control()), "{name}: {told:?}");
+    for part in said {
+        assert!(told.contains(part), "{name}: {part} is not in {told}");
+    }
+}
+
+fn bad() -> Vec<(String, String, &'static [&'static str])> {
+    let documents = BAD
+        .iter()
+        .map(|(name, text, said)| ((*name).to_owned(), (*text).to_owned(), *said));
+    let members = BAD_MEMBERS.iter().map(|(member, value, said)| {
+        let others = [("name", "\"a\""), ("port", "20003"), ("backends", "[]")];
+        let others = others
+            .iter()
+            .filter(|(other, _)| other != member)
+            .map(|(other, value)| format!(",\"{other}\":{value}"));
+        let text = format!(
+            "{{\"version\":1,\"services\":[{{\"{member}\":{value}{}}}]}}",
+            others.collect::<String>()
+        );
+        (format!("{member} {value}"), text, *said)
+    });
+    documents.chain(members).collect()
+}
+
+/// With so much address space and no more.
+fn bounded(args: &[&str]) -> Command {
+    through(
+        &["sh", "-c", &format!("ulimit -v {ADDRESS_SPACE}; exec \"$@\""), "sh"],
+        args,
+    )
+}

@@ -1,0 +1,214 @@
+//! What is printed, for whom, and the exit code.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use crate::{GOOD, TCPGW, command, err, is_installed, json, out, run, run_with, write};
+
+#[test]
+fn scripts_get_errors_as_data() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = write(
+        dir.path(),
+        "state.json",
+        br#"{"version":1,"services":[{"name":"a","port":0,"backends":[]}]}"#,
+    );
+    let output = run(&["check", "-o", "json", &file]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = json(&output);
+    assert_eq!(told["file"], *file);
+    assert_eq!(told["errors"]["more"], 0);
+    let problem = &told["errors"]["problems"][0];
+    assert_eq!(problem["place"], "services[0].port");
+    assert_eq!(problem["message"], "must be a number from 1 to 65535, not 0");
+
+    let output = run_with(&["check", "-o", "json"], GOOD.as_bytes());
+    assert_eq!(output.status.code(), Some(0));
+    let told = json(&output);
+    let wanted = serde_json::json!({
+        "services": 1, "backends": 1, "warnings": [], "errors": {"problems": [], "more": 0}
+    });
+    assert_eq!(told, wanted);
+}
+
+#[test]
+fn a_good_state_is_good() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = write(dir.path(), "state.json", GOOD.as_bytes());
+    for output in [
+        run(&["check", &file]),
+        run_with(&["check", "-"], GOOD.as_bytes()),
+        run_with(&["check"], GOOD.as_bytes()),
+    ] {
+        assert_eq!(
+            (output.status.code(), out(&output), err(&output)),
+            (Some(0), "ok: 1 service, 1 backend\n".into(), String::new())
+        );
+    }
+    let quiet = run(&["check", "-q", &file]);
+    assert_eq!((quiet.status.code(), out(&quiet)), (Some(0), String::new()));
+    assert_eq!(
+        out(&run(&["render", &file])),
+        out(&run_with(&["render"], GOOD.as_bytes()))
+    );
+    let warned = GOOD.replace("}]}", r#","limit":{"pps":1000000}}]}"#);
+    let output = run_with(&["check", "-o", "json"], warned.as_bytes());
+    assert_eq!(json(&output)["warnings"].as_array().map(Vec::len), Some(1));
+    assert!(err(&output).starts_with("warning: "), "{}", err(&output));
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    for args in [
+        &[][..],
+        &["frobnicate"],
+        &["check", "--frobnicate"],
+        &["check", "a", "b"],
+        &["check", "-o", "yaml"],
+        &["check", "-q", "-v"],
+        &["apply", "--drain", "soon"],
+        &["apply", "--lock-timeout", "10"],
+        &["apply", "--drain", "-1s"],
+        &["completions"],
+        &["completions", "tcsh"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(!err(&output).is_empty() && out(&output).is_empty(), "{args:?}");
+    }
+    for args in [
+        &["--version"][..],
+        &["--help"],
+        &["help"],
+        &["apply", "--help"],
+        &["help", "diff"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(err(&output).is_empty() && !out(&output).is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn completions_are_shell_programs() {
+    for (shell, check) in [("bash", "bash -n"), ("zsh", "zsh -n"), ("fish", "fish -n")] {
+        let output = run(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        let script = out(&output);
+        for word in ["teardown", "allow-empty", "lock-timeout"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+        if !is_installed(shell) {
+            eprintln!("no {shell} here: its completions were not run");
+            continue;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = write(dir.path(), "completions", script.as_bytes());
+        let checked = Command::new("sh")
+            .args(["-c", &format!("{check} {file}")])
+            .output()
+            .expect("a shell");
+        assert!(
+            checked.status.success() && checked.stderr.is_empty(),
+            "{shell}: {}",
+            err(&checked)
+        );
+    }
+}
+
+#[test]
+fn the_manual_page_is_one() {
+    let output = run(&["man"]);
+    assert_eq!(output.status.code(), Some(0));
+    let page = out(&output);
+    for word in [".TH", "EXIT STATUS", "TCPGW APPLY", "lock", "FILES"] {
+        assert!(page.contains(word), "{word}");
+    }
+    if !is_installed("man") {
+        eprintln!("no man here: the page was not formatted");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = write(dir.path(), "tcpgw.1", page.as_bytes());
+    let formatted = Command::new("man")
+        .args(["--warnings", "-E", "UTF-8", "-l", &file])
+        .env("MANPAGER", "cat")
+        .output()
+        .expect("man runs");
+    assert!(
+        formatted.status.success() && formatted.stderr.is_empty(),
+        "{}",
+        err(&formatted)
+    );
+    assert!(out(&formatted).contains("--allow-empty"), "{}", out(&formatted));
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    if !is_installed("script") {
+        eprintln!("no script(1) here: not tried on a terminal");
+        return;
+    }
+    let on_terminal = |prefix: &str, args: &str| {
+        let line = format!("{prefix} {TCPGW} {args} check /nonexistent");
+        let output = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .env_remove("NO_COLOR")
+            .stdin(Stdio::null())
+            .output();
+        let output = output.expect("script runs");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(out(&output).contains("/nonexistent: no such file"), "{}", out(&output));
+        out(&output).contains('\u{1b}')
+    };
+    assert!(on_terminal("", ""));
+    assert!(on_terminal("NO_COLOR=", ""));
+    assert!(!on_terminal("NO_COLOR=1", ""));
+    assert!(!on_terminal("", "--no-color"));
+    assert!(!err(&run(&["check", "/nonexistent"])).contains('\u{1b}'));
+}
+
+#[test]
+fn who_reads_one_line_and_leaves_is_no_error() {
+    let services: Vec<String> = (0..5000)
+        .map(|i| {
+            format!(
+                r#"{{"name":"s{i}","port":{},"backends":["10.0.{}.{}:1"]}}"#,
+                2000 + i,
+                i / 250,
+                i % 250 + 1
+            )
+        })
+        .collect();
+    let text = format!(r#"{{"version":1,"services":[{}]}}"#, services.join(","));
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = write(dir.path(), "state.json", text.as_bytes());
+    for args in [&["render", file.as_str()][..], &["completions", "bash"], &["man"]] {
+        let mut child = command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut line = String::new();
+        let mut stdout = BufReader::with_capacity(16, child.stdout.take().expect("a pipe"));
+        stdout.read_line(&mut line).expect("a line");
+        drop(stdout);
+        let ended = child.wait_with_output().expect("it ends");
+        assert!(matches!(ended.status.code(), Some(0 | 1)), "{args:?}: {}", ended.status);
+        assert_eq!(err(&ended), "", "{args:?}");
+    }
+    let full = File::options().write(true).open("/dev/full").expect("Linux has it");
+    let ended = command(&["render", &file])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(std::process::Child::wait_with_output);
+    let ended = ended.expect("the program runs");
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(
+        err(&ended).contains("failed to write to standard output: No space left"),
+        "{}",
+        err(&ended)
+    );
+}

@@ -1,0 +1,36 @@
+//! What nftables, links and records in the gateway say.
+
+use std::fs;
+
+use tcpgw::kernel::linux::Linux;
+use tcpgw::kernel::{Identity, Kernel};
+
+use super::Net;
+
+impl Net {
+    /// What tells this state of the gateway's rules from others.
+    pub(crate) fn identity(&self) -> Identity {
+        self.within("gateway", || Linux::open().map(|mut kernel| kernel.identity()))
+            .expect("a netlink socket")
+            .expect("an answer")
+    }
+
+    /// Removes the records of what was applied, so that the next run reads the kernel.
+    pub(crate) fn forget(&self) {
+        for entry in fs::read_dir(self.file("run")).expect("a run directory") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|extension| extension == "state") {
+                fs::remove_file(path).expect("a record can be removed");
+            }
+        }
+    }
+
+    /// The gateway's links but loopback.
+    pub(crate) fn links(&self) -> Vec<String> {
+        let shown = self.run("gateway", &["ip", "-o", "link"]).ok();
+        let name = |line: &str| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned());
+        let mut names: Vec<String> = shown.lines().filter_map(name).filter(|name| name != "lo").collect();
+        names.sort();
+        names
+    }
+}

@@ -1,0 +1,298 @@
+//! What the kernel holds after `apply`: the golden cases' witnesses, reading back, repair, replacement.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::cases::{self, Case};
+use crate::harness::Net;
+use crate::harness::plan::{PUBLIC, at};
+use crate::harness::server::Behaviour;
+
+const LIST: [&str; 5] = ["nft", "list", "table", "inet", "tcpgw"];
+
+#[test]
+fn every_golden_case_is_what_the_kernel_gets() {
+    let net = Net::new();
+    for case in cases::all() {
+        let ruleset = case.ruleset();
+        net.run_with("peer", &["nft", "-c", "-f", "-"], &ruleset).ok();
+        net.nft("peer", &ruleset);
+        apply_case(&net, &case);
+        let (by_nft, by_tcpgw) = (net.run("peer", &LIST).ok(), net.run("gateway", &LIST).ok());
+        let (links, rest) = without_links(&by_tcpgw);
+        assert!(rest == by_nft, "{}: nft\n{by_nft}tcpgw\n{by_tcpgw}", case.name);
+        // Only the gateway knows its links, so `render` cannot say them.
+        let wanted = if case.name == "preserve" || case.name == "draining" {
+            net.links()
+        } else {
+            vec![]
+        };
+        assert_eq!(links, wanted, "{}", case.name);
+
+        assert_holds(&net, &case);
+        net.nft("gateway", &format!("flush ruleset\n{by_tcpgw}"));
+        assert_holds(&net, &case);
+        net.tcpgw(&["teardown"]).ok();
+    }
+}
+
+#[test]
+fn every_case_becomes_every_other_one() {
+    let net = Net::new();
+    let all = cases::all();
+    let listings: Vec<Vec<String>> = all
+        .iter()
+        .map(|case| {
+            apply_case(&net, case);
+            let blocks = blocks(&net.run("gateway", &LIST).ok());
+            net.tcpgw(&["teardown"]).ok();
+            blocks
+        })
+        .collect();
+    for from in &all {
+        for (to, listing) in all.iter().zip(&listings).filter(|(to, _)| to.name != from.name) {
+            apply_case(&net, from);
+            apply_case(&net, to);
+            // New sets and chains come last in the kernel, so the order tells which case was first.
+            let found = blocks(&net.run("gateway", &LIST).ok());
+            assert!(found == *listing, "{} to {}:\n{}", from.name, to.name, found.concat());
+        }
+    }
+}
+
+#[test]
+fn applying_twice_sends_nothing_the_second_time() {
+    let net = Net::new();
+    for case in cases::all() {
+        apply_case(&net, &case);
+        let before = net.identity();
+        let again = apply_case(&net, &case);
+        assert!(
+            again.starts_with("services +0 ~0 -0; backends +0 ~0 -0; 0 flows flushed; 0 elements changed in "),
+            "{again}"
+        );
+        assert_eq!(net.identity(), before, "{}, by the record", case.name);
+        net.forget();
+        apply_case(&net, &case);
+        assert_eq!(net.identity(), before, "{}, by reading the table", case.name);
+        let told: Value = serde_json::from_str(&apply_with(&net, &case, &["-o", "json"])).expect("JSON");
+        assert_eq!(told["transactions"], 0, "{told}");
+        assert_eq!(net.identity(), before, "{}", case.name);
+    }
+}
+
+/// The kernel lists a large set in many pieces.
+#[test]
+fn a_large_table_is_read_back_as_it_was_written() {
+    let net = Net::new();
+    let service = |i: u16, last: u8| {
+        let backends = (1..=last).map(|n| format!("10.{}.{}.{n}:80", 3 + i / 256, i % 256));
+        json!({"name": format!("s{i}"), "port": 2000 + i, "limit": {"pps": 1000}, "backends": backends.collect::<Vec<_>>(),
+            "balance": if i.is_multiple_of(20) { "round-robin" } else { "random" }, "deny": [format!("192.0.2.{}", i % 256)]})
+    };
+    let state = |last| json!({"version": 1, "services": (0..2000).map(|i| service(i, last)).collect::<Vec<_>>()});
+    for last in [4, 3] {
+        let file = net.state_file("large.json", state(last));
+        net.tcpgw(&["apply", &file]).ok();
+        net.forget();
+        assert_eq!(net.tcpgw(&["diff", &file]).exits(0).stdout, "");
+    }
+    let before = net.identity();
+    net.apply(state(3));
+    assert_eq!(net.identity(), before);
+}
+
+#[test]
+fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let state = state(&["10.2.0.11:3000", "10.2.0.12:3000"]);
+    net.apply(&state);
+    let file = net.state_file("state.json", &state);
+    let mine = net.run("gateway", &LIST).ok();
+    let old = "comment \"tcpgw skeleton 0, flow mark 0x00800000/0x00800000\"";
+    let of_version_0 = mine.replace("comment \"tcpgw skeleton 1, flow mark 0x00800000/0x00800000\"", old);
+    assert_ne!(of_version_0, mine);
+    let mut conn = net.connect("client", at(PUBLIC[0], 20003)).expect("a connection");
+    conn.greeting().expect("a greeting");
+    for alteration in [
+        "insert rule inet tcpgw balance counter".to_owned(),
+        "add rule inet tcpgw known counter".to_owned(),
+        "flush chain inet tcpgw police".to_owned(),
+        format!(
+            "delete rule inet tcpgw settle handle {}",
+            handle(&net, "settle", "missed")
+        ),
+        "add chain inet tcpgw foreign".to_owned(),
+        "add chain inet tcpgw foreign { type filter hook forward priority 0; }".to_owned(),
+        "add set inet tcpgw foreign { type ipv4_addr; }".to_owned(),
+        "add map inet tcpgw foreign { type ipv4_addr : verdict; }".to_owned(),
+        "add set inet tcpgw width_7_v4 { type inet_proto . inet_service; }".to_owned(),
+        "add counter inet tcpgw foreign".to_owned(),
+        format!("table inet tcpgw\ndelete table inet tcpgw\n{of_version_0}"),
+    ] {
+        net.nft("gateway", &alteration);
+        let shown = net.tcpgw(&["diff", &file]).exits(1).stdout;
+        assert!(shown.starts_with("! the table is replaced: "), "{alteration}: {shown}");
+        let before = net.identity();
+        let (spread, told) = net.spread_during("client", at(PUBLIC[0], 20003), 4, || {
+            net.tcpgw(&["apply", &file]).exits(0).stdout
+        });
+        assert!(told.starts_with("the table was replaced: "), "{alteration}: {told}");
+        assert!(
+            spread.failures.is_empty() && spread.served() > 0,
+            "{alteration}: {spread:?}"
+        );
+        let after = net.identity();
+        assert_eq!(after.generation, before.generation + 1, "{alteration}");
+        assert_ne!(after.table, before.table);
+        conn.echo(b"goes on").expect(&alteration);
+        assert_eq!(blocks(&net.run("gateway", &LIST).ok()), blocks(&mine), "{alteration}");
+    }
+    let told = net.tcpgw(&["apply", &file]).exits(0).stdout;
+    assert!(!told.contains("replaced"), "{told}");
+}
+
+#[test]
+fn a_hand_written_table_of_our_name_is_replaced() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.nft(
+        "gateway",
+        "table inet tcpgw { chain balance { type nat hook prerouting priority dstnat; tcp dport 20003 dnat ip to 10.2.0.11:3000; }; }",
+    );
+    let told = net.apply(state(&["10.2.0.11:3000"])).stdout;
+    assert!(
+        told.contains("the table was replaced: the table in the kernel has other rules\n"),
+        "{told}"
+    );
+    net.spread("client", at(PUBLIC[0], 20003), 3);
+}
+
+#[test]
+fn what_somebody_changed_is_shown_and_put_right() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let state = json!({"version": 1, "services": [
+        {"name": "a", "port": 20003, "limit": {"pps": 1000}, "backends": ["10.2.0.11:3000", "10.2.0.12:3000"]},
+        {"name": "b", "port": 20004, "balance": "round-robin", "deny": ["192.0.2.0/24"], "backends": ["10.2.0.13:3000"]}
+    ]});
+    net.apply(&state);
+    let file = net.state_file("state.json", &state);
+    let mine = blocks(&net.run("gateway", &LIST).ok());
+    for (alteration, shown) in [
+        (
+            "delete element inet tcpgw slots_v4 { 20003 . 1 }",
+            "~ a :20003  10.2.0.12:3000 is active again",
+        ),
+        (
+            "add element inet tcpgw slots_v4 { 20003 . 2 : 10.2.0.14 . 3000 }",
+            "~ a :20003  - 10.2.0.14:3000",
+        ),
+        (
+            "delete element inet tcpgw slots_v4 { 20003 . 1 }; add element inet tcpgw slots_v4 { 20003 . 1 : 10.2.0.14 . 3000 }",
+            "~ a :20003  10.2.0.12:3000 is active again  - 10.2.0.14:3000",
+        ),
+        ("delete element inet tcpgw services { tcp . 20003 }", "+ a :20003"),
+        ("add element inet tcpgw services { tcp . 20009 }", "- (unnamed) :20009"),
+        (
+            "delete element inet tcpgw limit_to_v4 { 10.2.0.11 . 3000 }; add element inet tcpgw limit_to_v4 { 10.2.0.11 . 3000 limit rate 5/second burst 5 packets limit rate 5 bytes/second burst 5 bytes }",
+            "~ a :20003  limit 5 packets/s, burst 5, mtu 1 -> 1000 packets/s",
+        ),
+        ("delete element inet tcpgw limit_from_v4 { 10.2.0.12 . 3000 }", "~ "),
+        (
+            "flush set inet tcpgw denied_v4",
+            "~ b :20004  deny nobody -> 192.0.2.0/24",
+        ),
+        (
+            "delete element inet tcpgw turns_v4 { tcp . 20004 }",
+            "! the table is replaced: ",
+        ),
+        (
+            "flush map inet tcpgw slots_v4",
+            "~ a :20003  10.2.0.11:3000 is active again  10.2.0.12:3000 is active again\n~ b :20004  10.2.0.13:3000",
+        ),
+        ("add element inet tcpgw over_to_v4 { 10.9.9.9 . 9 }", ""),
+        ("flush ruleset", "+ a :20003"),
+    ] {
+        net.nft("gateway", alteration);
+        let diff = net.tcpgw(&["diff", &file]);
+        if !shown.is_empty() {
+            assert!(diff.stdout.starts_with(shown), "{alteration}: {diff}");
+            assert_eq!(diff.status, 1, "{diff}");
+        }
+        net.tcpgw(&["apply", &file]).ok();
+        assert_eq!(blocks(&net.run("gateway", &LIST).ok()), mine, "{alteration}");
+        net.tcpgw(&["diff", &file]).exits(0);
+        net.spread("client", at(PUBLIC[0], 20003), 2);
+        net.spread("client", at(PUBLIC[0], 20004), 2);
+    }
+}
+
+fn apply_case(net: &Net, case: &Case) -> String {
+    apply_with(net, case, &[])
+}
+
+#[track_caller]
+fn apply_with(net: &Net, case: &Case, args: &[&str]) -> String {
+    let file = case.state();
+    net.tcpgw(&[&["apply", "--allow-empty", path(&file)], args].concat())
+        .ok()
+}
+
+/// Neither with nor without the record is there anything to change.
+#[track_caller]
+fn assert_holds(net: &Net, case: &Case) {
+    for _ in 0..2 {
+        let diff = net.tcpgw(&["diff", path(&case.state())]);
+        assert!(diff.status == 0 && diff.stdout.is_empty(), "{}: {diff}", case.name);
+        net.forget();
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("paths of this project are text")
+}
+
+fn state(backends: &[&str]) -> Value {
+    json!({"version": 1, "services": [{"name": "my-app", "port": 20003, "backends": backends}]})
+}
+
+/// The links in a listing's `same_link`, and the listing without them.
+fn without_links(listing: &str) -> (Vec<String>, String) {
+    let (before, set) = listing.split_once("\tset same_link {\n").expect("the set is there");
+    let (set, after) = set.split_once("\t}\n").expect("the set ends");
+    let Some((kind, elements)) = set.split_once("\t\telements = { ") else {
+        return (vec![], listing.to_owned());
+    };
+    let pairs = elements.trim_end().trim_end_matches(" }").split(',').map(str::trim);
+    let mut links: Vec<String> = pairs
+        .map(|pair| {
+            let (from, to) = pair.split_once(" . ").expect("a pair");
+            assert_eq!(from, to);
+            from.trim_matches('"').to_owned()
+        })
+        .collect();
+    links.sort();
+    (links, format!("{before}\tset same_link {{\n{kind}\t}}\n{after}"))
+}
+
+/// The sets and chains of a listing, in an order that does not tell which was made first.
+fn blocks(listing: &str) -> Vec<String> {
+    let mut blocks: Vec<String> = listing
+        .split("\n\n")
+        .map(|block| block.trim_end_matches("}\n").to_owned())
+        .collect();
+    blocks.sort();
+    blocks
+}
+
+/// The handle of the rule of a chain that contains `text`.
+fn handle(net: &Net, chain: &str, text: &str) -> String {
+    let listing = net
+        .run("gateway", &["nft", "-a", "list", "chain", "inet", "tcpgw", chain])
+        .ok();
+    let line = listing.lines().find(|line| line.contains(text)).expect("such a rule");
+    line.rsplit(' ').next().expect("a handle").to_owned()
+}
