@@ -4,4 +4,7 @@
 
 mod harness;
 
+mod guard;
+mod limits;
+mod retire;
 mod smoke;
