@@ -6,6 +6,9 @@
 mod cases;
 mod harness;
 
+mod guard;
+mod limits;
+mod retire;
 mod smoke;
 mod table;
 mod words;

@@ -15,6 +15,8 @@ pub(crate) struct Tracked {
     /// Whom the backend answers: the client, or the gateway.
     pub(crate) seen_as: SocketAddr,
     pub(crate) state: String,
+    /// Seconds until it is forgotten.
+    pub(crate) timeout: u32,
     pub(crate) unreplied: bool,
     pub(crate) mark: u32,
 }
@@ -61,6 +63,11 @@ fn parse(line: &str) -> Tracked {
         backend: end("src", "sport", 1),
         seen_as: end("dst", "dport", 1),
         state: line.split_whitespace().nth(3).unwrap_or_default().into(),
+        timeout: line
+            .split_whitespace()
+            .nth(2)
+            .and_then(|seconds| seconds.parse().ok())
+            .unwrap_or_else(|| panic!("no timeout in {line}")),
         unreplied: line.contains("[UNREPLIED]"),
         mark: values("mark")
             .first()

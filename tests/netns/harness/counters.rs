@@ -1,7 +1,10 @@
-//! What the kernel counts on a host's interfaces.
+//! What the kernel counts: on a host's interfaces, and in tcpgw's sets.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Sub;
+
+use serde_json::Value;
 
 use super::Net;
 
@@ -50,5 +53,35 @@ impl Net {
             received: traffic(0),
             sent: traffic(8),
         }
+    }
+}
+
+impl Net {
+    /// What a counting set of tcpgw's table says: packets by key, such as `tcp . 80`.
+    pub(crate) fn tally(&self, set: &str) -> BTreeMap<String, u64> {
+        let listed = self
+            .run("gateway", &["nft", "-j", "list", "set", "inet", "tcpgw", set])
+            .ok();
+        let listed: Value = serde_json::from_str(&listed).expect("nft prints JSON");
+        let elements = listed["nftables"][1]["set"]["elem"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let read = |element: &Value| {
+            let element = &element["elem"];
+            let fields = element["val"]["concat"].as_array().expect("keys are concatenations");
+            let words: Vec<String> = fields
+                .iter()
+                .map(|field| field.as_str().map_or_else(|| field.to_string(), Into::into))
+                .collect();
+            let packets = element["counter"]["packets"].as_u64();
+            (words.join(" . "), packets.expect("its elements count"))
+        };
+        elements.iter().map(read).collect()
+    }
+
+    /// What that says of one key; nothing was counted when the key is not there.
+    pub(crate) fn tallied(&self, set: &str, key: &str) -> u64 {
+        self.tally(set).get(key).copied().unwrap_or_default()
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod look;
 pub(crate) mod plan;
 pub(crate) mod server;
 pub(crate) mod shell;
+pub(crate) mod state;
 pub(crate) mod wire;
 
 use std::fs::{self, File};

@@ -1,0 +1,543 @@
+//! Backends that leave: what becomes of their flows, and of nobody else's.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::client::{Conn, PATIENCE};
+use crate::harness::plan::{self, NOBODY, PUBLIC, at};
+use crate::harness::server::Behaviour;
+use crate::harness::shell::TCPGW;
+use crate::harness::state::{endpoints, service, state};
+use crate::harness::wire::{ACK, Packet, lines};
+use crate::harness::{Net, wait_until};
+
+/// How soon a client gets in whose backend was dead and left.
+const SOON: Duration = Duration::from_secs(3);
+
+#[test]
+fn a_dropped_flow_meets_silence_and_a_reset_one_ends_at_once() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let services = |drop: &str, reset: &str| {
+        state([
+            service("drop", 2001, &[drop], 3000, json!({"on_retire": "drop"})),
+            service("reset", 2002, &[reset], 3000, json!({"on_retire": "reset"})),
+        ])
+    };
+    net.apply(services("b1", "b2"));
+    let mut dropped = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
+    let mut reset = PUBLIC.map(|address| open(&net, at(address, 2002), "b2"));
+    let containers = plan::BACKENDS.map(|host| net.capture(host, of_an_old_flow));
+    let told = net.apply(services("b3", "b4")).stdout;
+    assert!(told.contains("4 flows flushed"), "{told}");
+    assert_eq!(flows(&net, "b1") + flows(&net, "b2"), 0);
+
+    for conn in &mut reset {
+        conn.patience(SOON);
+        ends_with(conn, ErrorKind::ConnectionReset);
+    }
+    for conn in &mut dropped {
+        falls_silent(&net, conn);
+    }
+    for capture in containers {
+        let packets = capture.stop();
+        assert!(packets.is_empty(), "{}", lines(&packets));
+    }
+    assert!(net.tallied("stale", "tcp . 2001") >= 4 && net.tallied("stale", "tcp . 2002") >= 2);
+    for address in PUBLIC {
+        open(&net, at(address, 2001), "b3");
+        open(&net, at(address, 2002), "b4");
+    }
+}
+
+#[test]
+fn services_that_swap_backends_do_not_swap_clients() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let services = |one: &str, other: &str| {
+        state([
+            service("one", 2001, &[one], 3000, json!({"on_retire": "reset"})),
+            service("other", 2002, &[other], 3000, json!({})),
+            service("still", 2003, &["b3"], 3000, json!({})),
+        ])
+    };
+    net.apply(services("b1", "b2"));
+    let mut one = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
+    let mut other = PUBLIC.map(|address| open(&net, at(address, 2002), "b2"));
+    let mut still = PUBLIC.map(|address| open(&net, at(address, 2003), "b3"));
+    let containers = ["b1", "b2"].map(|host| net.capture(host, of_an_old_flow));
+    net.apply(services("b2", "b1"));
+    one.iter_mut()
+        .for_each(|conn| ends_with(conn, ErrorKind::ConnectionReset));
+    other.iter_mut().for_each(|conn| falls_silent(&net, conn));
+    still.iter_mut().for_each(|conn| conn.echo(b"on").expect("it goes on"));
+    for capture in containers {
+        let packets = capture.stop();
+        assert!(packets.is_empty(), "{}", lines(&packets));
+    }
+    for address in PUBLIC {
+        open(&net, at(address, 2001), "b2");
+        open(&net, at(address, 2002), "b1");
+    }
+}
+
+#[test]
+fn a_draining_backend_keeps_its_flows_until_it_is_removed_or_its_service_is() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.apply(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let mut conns = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
+    net.apply(state([draining("a", 2001, "b1", &["b2"])]));
+    for (conn, address) in conns.iter_mut().zip(PUBLIC) {
+        conn.echo(b"on").expect("it goes on");
+        assert_eq!(
+            net.spread("client", at(address, 2001), 8).keys().collect::<Vec<_>>(),
+            ["b2"]
+        );
+        conn.echo(b"and on").expect("it goes on");
+    }
+    let mut newer = PUBLIC.map(|address| open(&net, at(address, 2001), "b2"));
+    net.apply(state([service("a", 2001, &["b2"], 3000, json!({}))]));
+    assert_eq!(flows(&net, "b1"), 0);
+    conns.iter_mut().for_each(|conn| falls_silent(&net, conn));
+    newer.iter_mut().for_each(|conn| conn.echo(b"on").expect("it goes on"));
+
+    let removed = net.apply_with(&["--allow-empty", "-o", "json"], state([])).ok();
+    let removed: Value = serde_json::from_str(&removed).expect("JSON");
+    assert!(removed["flows_flushed"].as_u64() >= Some(2), "{removed}");
+    assert_eq!(flows(&net, "b2"), 0);
+    // Nobody has the port now, so the gateway's own stack answers.
+    newer
+        .iter_mut()
+        .for_each(|conn| ends_with(conn, ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn a_drain_waits_for_flows_to_end_but_no_longer_than_it_may() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let limit = json!({"limit": {"pps": 50, "burst": 50}});
+    let before = state([service("a", 2001, &["b1"], 3000, limit.clone())]);
+    let after = state([service("a", 2001, &["b2"], 3000, limit)]);
+    net.apply(&before);
+    let mut conns = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
+    let raw = net.raw_connect("client", at(NOBODY[0], 7000), at(PUBLIC[0], 2001));
+    let limited = net.capture("b1", |packet| {
+        !packet.outgoing && packet.payload == 0 && packet.src.is_ipv4()
+    });
+    let file = net.state_file("after.json", &after);
+    let drain = |time: &str| net.spawn("gateway", &[TCPGW, "apply", "--drain", time, &file]);
+
+    let mut run = drain("3s");
+    assert!(wait_until(PATIENCE, || switched(&net)));
+    let sent = raw
+        .forger()
+        .blast(1000, Duration::from_secs(2), |_| raw.segment(ACK, &[]));
+    let passed = limited.stop().len();
+    assert!(passed < 200 && sent == 2000, "{passed} passed while it drained");
+    assert!(net.tallied("over_to_v4", "10.2.0.11 . 3000") >= 1700);
+    conns[1].echo(b"on").expect("it goes on while it drains");
+    assert!(!run.ended());
+    let ran = run.wait();
+    assert!(ran.took >= Duration::from_secs(3), "{ran}");
+    assert!(ran.ok().contains("3 flows flushed"));
+    falls_silent(&net, &mut conns[1]);
+
+    net.apply(&before);
+    let conns = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
+    let mut run = drain("1h");
+    assert!(wait_until(PATIENCE, || switched(&net)));
+    assert!(!run.ended());
+    drop(conns);
+    assert!(wait_until(PATIENCE, || run.ended()), "it waits though all have ended");
+    run.wait().ok();
+}
+
+#[test]
+fn a_client_that_hangs_at_a_dead_backend_gets_in_once_it_leaves() {
+    let net = Net::new();
+    let _servers = ["b2", "b3"].map(|host| net.serve(host, 3000, Behaviour::Greet));
+    // It still answers ARP and neighbour solicitations: without, the client would hear that the host is unreachable.
+    net.nft(
+        "b1",
+        "table inet dead { chain in { type filter hook input priority 0; meta l4proto tcp drop; }; }",
+    );
+    let dead = || state([service("a", 2001, &["b1"], 3000, json!({}))]);
+    let ways = [
+        ("removed", state([service("a", 2001, &["b2"], 3000, json!({}))])),
+        ("draining", state([draining("a", 2001, "b1", &["b2"])])),
+        (
+            "moved",
+            state([
+                service("a", 2001, &["b2"], 3000, json!({})),
+                service("b", 2002, &["b1"], 3000, json!({})),
+            ]),
+        ),
+    ];
+    for (way, after) in ways {
+        net.apply(dead());
+        thread::scope(|scope| {
+            let net = &net;
+            let clients = PUBLIC.map(|address| {
+                scope.spawn(move || {
+                    let conn = net.connect("client", at(address, 2001));
+                    (conn, Instant::now())
+                })
+            });
+            let both = || flows(net, "b1") == 2;
+            assert!(wait_until(PATIENCE, both));
+            let left = Instant::now();
+            net.apply(&after);
+            for client in clients {
+                let (conn, when) = client.join().expect("clients do not panic");
+                let took = when - left;
+                eprintln!("{way}: in {took:?} after its backend left");
+                assert!(took < SOON, "{way}: {took:?}");
+                assert_eq!(
+                    conn.expect("a connection").greeting().expect("a greeting").backend,
+                    "b2"
+                );
+            }
+        });
+    }
+}
+
+/// Clients behind the gateway and on it, in both source modes.
+#[test]
+fn flows_of_every_kind_of_client_end_in_the_same_way() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    for source in ["masquerade", "preserve"] {
+        let services = |drop: &str, reset: &str| {
+            let fields = |on_retire| json!({"on_retire": on_retire, "source": source});
+            state([
+                service("drop", 2001, &[drop], 3000, fields("drop")),
+                service("reset", 2002, &[reset], 3000, fields("reset")),
+            ])
+        };
+        net.apply(services("b1", "b2"));
+        let hosts = ["client", "gateway", "b1", "b2", "peer"];
+        let from_all =
+            |port, backend| hosts.map(|host| PUBLIC.map(|address| open_from(&net, host, at(address, port), backend)));
+        let (mut dropped, mut reset) = (from_all(2001, "b1"), from_all(2002, "b2"));
+        let containers = ["b3", "b4"].map(|host| net.capture(host, of_an_old_flow));
+        net.apply(services("b3", "b4"));
+        for (conn, host) in reset
+            .iter_mut()
+            .zip(hosts)
+            .flat_map(|(conns, host)| conns.iter_mut().map(move |c| (c, host)))
+        {
+            conn.patience(SOON);
+            let ended = conn.echo(b"late").expect_err(host);
+            assert_eq!(ended.kind(), ErrorKind::ConnectionReset, "{source} {host}");
+        }
+        for (conn, host) in dropped
+            .iter_mut()
+            .zip(hosts)
+            .flat_map(|(conns, host)| conns.iter_mut().map(move |c| (c, host)))
+        {
+            conn.patience(Duration::from_millis(200));
+            let ended = conn.echo(b"late").expect_err(host);
+            assert_eq!(ended.kind(), ErrorKind::WouldBlock, "{source} {host}");
+        }
+        for capture in containers {
+            let packets = capture.stop();
+            assert!(packets.is_empty(), "{source}: {}", lines(&packets));
+        }
+        assert_eq!(flows(&net, "b1") + flows(&net, "b2"), 0);
+    }
+}
+
+#[test]
+fn a_server_that_talks_learns_that_its_flow_is_gone_and_its_client_never_sees_its_address() {
+    let net = Net::new();
+    let talking = net.serve("b1", 3000, Behaviour::Source);
+    for source in ["masquerade", "preserve"] {
+        for address in PUBLIC {
+            // It stays a backend, of another service: of one that is none the gateway knows nothing.
+            let services = |one, other| {
+                let fields = || json!({"source": source});
+                state([
+                    service("a", 2001, &[one], 3000, fields()),
+                    service("b", 2002, &[other], 3000, fields()),
+                ])
+            };
+            net.apply(services("b1", "b2"));
+            let mut conn = net.connect("client", at(address, 2001)).expect("a connection");
+            conn.receive().expect("it talks");
+            let odd = net.capture("client", move |packet| {
+                !packet.outgoing && packet.src != at(address, 2001)
+            });
+            let ended = talking.resets();
+            thread::scope(|scope| {
+                // It reads on, so that there is always something in flight.
+                scope.spawn(move || {
+                    conn.patience(Duration::from_millis(500));
+                    while conn.receive().is_ok_and(|bytes| !bytes.is_empty()) {}
+                });
+                net.apply(services("b2", "b1"));
+                assert!(wait_until(PATIENCE, || talking.resets() > ended), "{source} {address}");
+            });
+            let odd = odd.stop();
+            assert!(odd.iter().all(|packet| packet.src.port() != 3000), "{}", lines(&odd));
+        }
+    }
+}
+
+#[test]
+fn no_connection_slips_through_to_a_backend_that_has_just_left() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let on = |hosts: &[&str]| state([service("a", 2001, hosts, 3000, json!({"on_retire": "reset"}))]);
+    net.apply(on(&["b1", "b2"]));
+    let (spread, ()) = net.spread_during("client", at(PUBLIC[0], 2001), 2, || {
+        for round in 0..8 {
+            let (stays, leaves) = if round % 2 == 0 { ("b2", "b1") } else { ("b1", "b2") };
+            net.apply(on(&["b3", stays]));
+            assert_eq!(flows(&net, leaves), 0, "round {round}");
+        }
+    });
+    eprintln!(
+        "{} served, {} cut, longest {:?}",
+        spread.served(),
+        spread.failures.len(),
+        spread.longest
+    );
+    assert!(spread.served() > 100);
+    assert!(spread.longest < SOON, "{:?}", spread.longest);
+}
+
+/// Killed at system calls that write to the kernel or to a file, one run each: all of those at the end, where it
+/// commits and flushes.
+#[test]
+fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let still = || service("still", 2002, &["b4"], 3000, json!({}));
+    let before = state([service("a", 2001, &["b1", "b3"], 3000, json!({})), still()]);
+    let few = state([service("a", 2001, &["b2", "b3"], 3000, json!({})), still()]);
+    let many = state([draining("a", 2001, "b3", &["b2"]), still()]);
+    net.apply(&before);
+    let mut still = open(&net, at(PUBLIC[1], 2002), "b4");
+    let mut killed = 0;
+    for (call, after) in [("sendmsg", &few), ("sendmsg", &many), ("rename", &many)] {
+        let file = net.state_file("after.json", after);
+        net.apply(&before);
+        let log = net.file("calls");
+        let log = log.to_str().expect("temporary paths are text");
+        let trace = format!("trace={call}");
+        net.run(
+            "gateway",
+            &["strace", "-f", "-o", log, "-e", &trace, TCPGW, "apply", &file],
+        )
+        .ok();
+        let calls = fs::read_to_string(log).expect("strace wrote it").matches(call).count();
+        // Most of the first calls only read.
+        for nth in (1..=calls).filter(|nth| nth % 5 == 1 || nth + 12 > calls) {
+            net.apply(&before);
+            let mut old = PUBLIC.map(|address| until(&net, at(address, 2001), "b1"));
+            let inject = format!("inject={call}:signal=KILL:when={nth}");
+            let argv = ["strace", "-f", "-o", "/dev/null", "-e", &inject, TCPGW, "apply", &file];
+            let run = net.run("gateway", &argv);
+            // How many calls it makes is not the same each time.
+            assert!([0, 137].contains(&run.status), "{call} {nth}: {run}");
+            killed += usize::from(run.status == 137);
+            still.echo(b"on").expect("others go on");
+            for address in PUBLIC {
+                net.spread("client", at(address, 2001), 4);
+            }
+            net.apply(after);
+            assert_eq!(flows(&net, "b1"), 0, "{call} {nth}");
+            old.iter_mut().for_each(|conn| assert!(conn.send(b"late").is_ok()));
+            net.tcpgw(&["diff", &file]).exits(0);
+        }
+    }
+    eprintln!("killed {killed} times");
+    assert!(killed >= 20, "{killed}");
+    still.echo(b"on").expect("others go on");
+}
+
+#[test]
+fn a_drain_or_a_teardown_that_is_killed_is_finished_by_the_next_run() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let before = state([service("a", 2001, &["b1"], 3000, json!({"limit": {"pps": 100}}))]);
+    let after = state([service("a", 2001, &["b2"], 3000, json!({}))]);
+    net.apply(&before);
+    let mut conns = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
+    let file = net.state_file("after.json", &after);
+    let run = net.spawn("gateway", &[TCPGW, "apply", "--drain", "1h", &file]);
+    assert!(wait_until(PATIENCE, || switched(&net)));
+    run.signal(Signal::SIGKILL);
+    run.wait().exits(137);
+    conns.iter_mut().for_each(|conn| conn.echo(b"on").expect("it goes on"));
+    let differs = net.tcpgw(&["diff", &file]).exits(1).stdout;
+    assert_eq!(differs.matches("(1 flow will be flushed)").count(), 2, "{differs}");
+    net.apply(&after);
+    assert_eq!((flows(&net, "b1"), net.tally("over_to_v4").len()), (0, 0));
+    net.tcpgw(&["diff", &file]).exits(0);
+
+    for nth in 1.. {
+        net.apply(&after);
+        let _conns = PUBLIC.map(|address| open(&net, at(address, 2001), "b2"));
+        let inject = format!("inject=sendmsg:signal=KILL:when={nth}");
+        let run = net.run(
+            "gateway",
+            &["strace", "-f", "-o", "/dev/null", "-e", &inject, TCPGW, "teardown"],
+        );
+        net.tcpgw(&["teardown"]).ok();
+        assert_eq!(flows(&net, "b2"), 0, "{nth}");
+        assert!(net.sh("gateway", "nft list tables").ok().is_empty());
+        if run.status == 0 {
+            assert!(nth > 3, "it was never killed");
+            break;
+        }
+    }
+}
+
+#[test]
+fn other_peoples_flows_are_left_alone() {
+    let net = Net::new();
+    let _servers = ["b1", "b2", "gateway", "routed"].map(|host| net.serve(host, 3000, Behaviour::Greet));
+    net.nft("gateway", FOREIGN);
+    let [address, address6] = PUBLIC;
+    net.apply(state([service("a", 2001, &["b1", "b2"], 3000, json!({}))]));
+    let routed = SocketAddr::new(plan::addresses("routed")[0], 3000);
+    let direct = SocketAddr::new(plan::addresses("b1")[1], 3000);
+    let mut others = [
+        open(&net, at(address, 8080), "b1"),
+        open(&net, at(address6, 8080), "b1"),
+        open(&net, at(address, 8081), "b1"),
+        open(&net, at(address, 3000), "gateway"),
+        open(&net, routed, "routed"),
+        open(&net, direct, "b1"),
+    ];
+    let foreign = net.sh("gateway", "nft -s list table inet foreign").ok();
+    let all = || {
+        let mut all = net.conntrack();
+        all.retain(|flow| flow.state == "ESTABLISHED" && others_ports(flow.public.port(), flow.mark));
+        all.len()
+    };
+    let count = all();
+    let mut go_on = |after: &str| {
+        for (number, conn) in others.iter_mut().enumerate() {
+            conn.echo(b"on").unwrap_or_else(|e| panic!("{after}: {number}: {e}"));
+        }
+    };
+    let _mine = until(&net, at(address, 2001), "b1");
+    go_on("first apply");
+    net.apply(state([service("a", 2001, &["b2"], 3000, json!({}))]));
+    go_on("its backend is removed");
+    net.apply(state([service(
+        "a",
+        2001,
+        &["b1"],
+        3000,
+        json!({"source": "preserve", "on_retire": "reset"}),
+    )]));
+    go_on("it comes back");
+    net.apply(state([draining("a", 2001, "b1", &["b2"])]));
+    go_on("it drains");
+    net.apply(state([service("b", 2002, &["b2"], 3000, json!({}))]));
+    go_on("its service is removed");
+    net.apply(state([service("b", 2002, &["b1"], 3000, json!({}))]));
+    net.tcpgw(&["teardown"]).ok();
+    go_on("teardown");
+    assert_eq!(all(), count);
+    assert_eq!(net.sh("gateway", "nft -s list table inet foreign").ok(), foreign);
+}
+
+fn others_ports(public: u16, mark: u32) -> bool {
+    public != 2001 && public != 2002 && mark & 0x0080_0000 == 0
+}
+
+/// As a container engine does it: one of our containers is published on ports of its own, with and without masquerade.
+const FOREIGN: &str = "
+table inet foreign {
+    chain publish {
+        type nat hook prerouting priority dstnat; policy accept;
+        fib daddr type local tcp dport { 8080, 8081 } dnat ip to 10.2.0.11:3000
+        fib daddr type local tcp dport 8080 dnat ip6 to [fd00:2::11]:3000
+    }
+    chain source {
+        type nat hook postrouting priority srcnat; policy accept;
+        meta l4proto tcp ct original proto-dst 8081 ct status dnat masquerade
+    }
+}";
+
+/// Connects to that backend, which is the only one.
+#[track_caller]
+fn open(net: &Net, to: SocketAddr, backend: &str) -> Conn {
+    open_from(net, "client", to, backend)
+}
+
+#[track_caller]
+fn open_from(net: &Net, host: &str, to: SocketAddr, backend: &str) -> Conn {
+    let mut conn = net.connect(host, to).expect("a connection");
+    assert_eq!(conn.greeting().expect("a greeting").backend, backend);
+    conn
+}
+
+/// Connects until the connection is to that backend.
+#[track_caller]
+fn until(net: &Net, to: SocketAddr, backend: &str) -> Conn {
+    let attempt = |_| {
+        let mut conn = net.connect("client", to).expect("a connection");
+        (conn.greeting().expect("a greeting").backend == backend).then_some(conn)
+    };
+    (0..100).find_map(attempt).expect("a connection to that backend")
+}
+
+fn draining(name: &str, port: u16, leaving: &str, staying: &[&str]) -> Value {
+    let staying = staying.iter().flat_map(|host| endpoints(host, 3000)).map(Value::from);
+    let leaving =
+        plan::addresses(leaving).map(|address| json!({"address": address, "port": 3000, "state": "draining"}));
+    let backends: Vec<Value> = staying.chain(leaving).collect();
+    json!({"name": name, "port": port, "backends": backends})
+}
+
+/// Sends, and reads the end.
+#[track_caller]
+fn ends_with(conn: &mut Conn, kind: ErrorKind) {
+    let ended = conn.echo(b"late").expect_err("it should have ended");
+    assert_eq!(ended.kind(), kind);
+}
+
+/// Sends, and sends again, and nothing comes back.
+#[track_caller]
+fn falls_silent(net: &Net, conn: &mut Conn) {
+    let local = conn.local();
+    let seen = net.capture("client", move |packet| packet.src == local || packet.dst == local);
+    conn.send(b"late").expect("it can be sent");
+    assert!(wait_until(PATIENCE, || seen
+        .so_far()
+        .iter()
+        .filter(|packet| packet.payload == 4)
+        .count()
+        >= 3));
+    let seen = seen.stop();
+    assert!(seen.iter().all(|packet| packet.outgoing), "{}", lines(&seen));
+}
+
+/// Flows to a container.
+fn flows(net: &Net, host: &str) -> usize {
+    let to = |address| net.flows_to(SocketAddr::new(address, 3000)).len();
+    plan::addresses(host).map(to).iter().sum()
+}
+
+/// Reached a container, or left it as an answer to one; what begins a new one is not meant.
+fn of_an_old_flow(packet: &Packet) -> bool {
+    !packet.outgoing && packet.dst.port() == 3000 && !packet.opens()
+}
+
+/// Whether new connections go to b2 alone.
+fn switched(net: &Net) -> bool {
+    let slots = net.sh("gateway", "nft list map inet tcpgw slots_v4").ok();
+    slots.contains("10.2.0.12") && !slots.contains("10.2.0.11")
+}
