@@ -83,7 +83,7 @@ pub enum Stmt {
     Syn(bool),
     /// Its destination is a local address, or is not.
     LocalDest(bool),
-    /// Did not come in by an interface: it is the gateway's own, or a bridge that filters (br_netfilter) sends it on.
+    /// Did not come in by an interface: it is the gateway's own, or a bridge that filters (`br_netfilter`) sends it on.
     InNowhere,
     /// Its destination is a loopback address.
     DestLoopback(Family),

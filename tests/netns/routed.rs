@@ -85,9 +85,9 @@ fn midstream_and_invalid_packets_of_others_pass() {
     let (established, nonsense) = ([ACK, PSH | ACK], [SYN | ACK, FIN, 0, SYN | FIN]);
     for source in ["masquerade", "preserve"] {
         net.apply(narrow(source));
-        for family in 0..2 {
+        for (family, nobody) in NOBODY.into_iter().enumerate() {
             let of = |host: &str, port| SocketAddr::new(addresses(host)[family], port);
-            let nobody = |port| at(NOBODY[family], port);
+            let nobody = |port| at(nobody, port);
             let mut ways = vec![
                 ("client", nobody(5000), "routed", of("routed", 8000)),
                 ("client", nobody(5001), "b1", of("b1", 8000)),
