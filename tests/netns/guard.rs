@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::brief::{service, state};
 use crate::harness::client::{Conn, PATIENCE};
 use crate::harness::forge::Segment;
 use crate::harness::plan::{self, NOBODY, PUBLIC, PUBLIC_2, at};
 use crate::harness::server::Behaviour;
-use crate::harness::state::{service, state};
 use crate::harness::wire::{ACK, FIN, PSH, Packet, RST, SYN, lines};
 use crate::harness::{Net, wait_until};
 

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::harness::brief::{service, state};
 use crate::harness::client::{Conn, PATIENCE};
 use crate::harness::forge::{Forger, Segment};
 use crate::harness::plan::{self, PUBLIC, at};
 use crate::harness::server::{Behaviour, Server};
-use crate::harness::state::{service, state};
 use crate::harness::wire::{ACK, Capture, Packet, SYN};
 use crate::harness::{Net, wait_until};
 

@@ -6,10 +6,16 @@
 mod cases;
 mod harness;
 
+mod balance;
 mod guard;
+mod hairpin;
+mod icmp;
 mod limits;
+mod local;
 mod retire;
+mod routed;
 mod smoke;
+mod survive;
 mod table;
 mod words;
 mod writers;

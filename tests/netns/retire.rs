@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::harness::brief::{endpoints, service, state};
 use crate::harness::client::{Conn, PATIENCE};
 use crate::harness::plan::{self, NOBODY, PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::shell::TCPGW;
-use crate::harness::state::{endpoints, service, state};
 use crate::harness::wire::{ACK, Packet, lines};
 use crate::harness::{Net, wait_until};
 

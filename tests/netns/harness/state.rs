@@ -1,26 +1,49 @@
-//! State files, from a few words.
+//! State files.
+
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
 use super::plan;
 
+/// What tcpgw marks its flows with unless it is told otherwise.
+pub(crate) const FLOW_MARK: u32 = 1 << 23;
+
 /// A state of these services.
-pub(crate) fn state(services: impl IntoIterator<Item = Value>) -> Value {
-    json!({"version": 1, "services": services.into_iter().collect::<Vec<_>>()})
+pub(crate) fn state(services: &[Value]) -> Value {
+    json!({"version": 1, "services": services})
 }
 
-/// A service on a port whose backends are a port of these hosts, in both families, and what else its fields say.
-pub(crate) fn service(name: &str, port: u16, hosts: &[&str], to: u16, more: Value) -> Value {
-    let backends: Vec<String> = hosts.iter().flat_map(|host| endpoints(host, to)).collect();
-    let mut service = json!({"name": name, "port": port, "backends": backends});
-    let (Value::Object(fields), Value::Object(more)) = (&mut service, more) else {
-        panic!("the fields of a service are an object");
+/// Both addresses of these hosts, with that port.
+pub(crate) fn backends(hosts: &[&str], port: u16) -> Vec<Value> {
+    backends_with(hosts, port, &json!({}))
+}
+
+/// The same, each with a `weight`, say, or a `state`.
+pub(crate) fn backends_with(hosts: &[&str], port: u16, fields: &Value) -> Vec<Value> {
+    let addresses = hosts.iter().flat_map(|host| plan::addresses(host));
+    let backend = |address| {
+        let mut backend = json!({"address": address, "port": port});
+        with(&mut backend, fields);
+        backend
     };
-    fields.extend(more);
+    addresses.map(backend).collect()
+}
+
+/// A service on that port, before `fields`, its other fields.
+pub(crate) fn service(name: &str, port: u16, backends: &[Value], fields: &Value) -> Value {
+    let mut service = json!({"name": name, "port": port, "backends": backends});
+    with(&mut service, fields);
     service
 }
 
-/// A host's port as backends are written.
-pub(crate) fn endpoints(host: &str, port: u16) -> [String; 2] {
-    plan::addresses(host).map(|address| std::net::SocketAddr::new(address, port).to_string())
+/// Both endpoints of a host on that port.
+pub(crate) fn endpoints(host: &str, port: u16) -> [SocketAddr; 2] {
+    plan::addresses(host).map(|address| SocketAddr::new(address, port))
+}
+
+fn with(object: &mut Value, fields: &Value) {
+    for (name, value) in fields.as_object().expect("fields are an object") {
+        object[name] = value.clone();
+    }
 }
