@@ -4,6 +4,7 @@
 
 pub mod conntrack;
 pub mod expr;
+pub mod fake;
 pub mod ffi;
 pub mod linux;
 pub mod listeners;
@@ -17,6 +18,7 @@ pub mod tlv;
 pub mod transaction;
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -122,6 +124,10 @@ pub trait Kernel {
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError>;
     /// Deletes the marked flows of a few pairs of service and backend.
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError>;
+    /// The time of its clock.
+    fn now(&self) -> Instant;
+    /// Lets time pass.
+    fn pause(&mut self, time: Duration);
 }
 
 /// Why the kernel did not do as asked.
