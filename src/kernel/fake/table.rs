@@ -102,7 +102,10 @@ impl Table {
             }
             sets.insert(*name, rows);
         }
-        let turns = self.turns.iter().map(|(door, (chain, _))| (door.clone(), chain.clone()));
+        let turns = self
+            .turns
+            .iter()
+            .map(|(door, (chain, _))| (door.clone(), chain.clone()));
         Ruleset::new(sets, turns.collect()).among(&self.widths().collect(), &self.chains)
     }
 
@@ -121,12 +124,13 @@ impl Table {
 
     pub(super) fn counted(&self, set: SetName) -> Vec<Counted> {
         let counters = self.counters.get(&set).into_iter().flatten();
-        let counted = |(key, packets): (&Box<[u8]>, &u64)| Counted {
-            key: key.clone(),
-            packets: *packets,
-            bytes: packets * 40,
-        };
-        counters.map(counted).collect()
+        counters
+            .map(|(key, packets)| Counted {
+                key: key.clone(),
+                packets: *packets,
+                bytes: packets * 40,
+            })
+            .collect()
     }
 
     pub(super) fn contains(&self, set: SetName, key: &[u8]) -> bool {
@@ -225,11 +229,7 @@ impl Work<'_> {
     fn delete(&mut self, step: &Step<'_>) {
         for door in &step.delete_turns {
             if self.table.turns.remove(door).is_none() {
-                self.refuse(
-                    Subject::Elements(SetName::Turn(door.0)),
-                    Some(&door.1),
-                    Errno::ENOENT,
-                );
+                self.refuse(Subject::Elements(SetName::Turn(door.0)), Some(&door.1), Errno::ENOENT);
             }
         }
         for (name, batch) in &step.delete {
