@@ -3,35 +3,29 @@
 //! What must be flushed follows from the desired state and the flows that there are, never from a memory of events: a
 //! run that died in the middle is finished by the next one.
 
+mod commit;
+mod known;
+mod owner;
+mod retired;
+mod sweep;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::kernel::conntrack::{Flow, Pair};
-use crate::kernel::transaction::{Refused, Subject};
-use crate::kernel::{Build, Commit, Kernel, KernelError, Seen};
-use crate::model::FlowMark;
-use crate::model::State;
-use crate::plan::{Step, plan};
-use crate::record::{Head, Record, Store, boot_id};
+use self::commit::{ATTEMPTS, with_leaving};
+pub use self::known::Known;
+use self::known::Table;
+use self::retired::few_retired;
+use crate::kernel::{Kernel, KernelError};
+use crate::model::{FlowMark, State};
+use crate::record::Store;
 use crate::ruleset::Ruleset;
 use crate::ruleset::compile::compile;
-use crate::ruleset::name::{Family, Scope, SetName};
-use crate::ruleset::rows::Rows;
-use crate::ruleset::rows::{read_endpoint, read_port};
-use crate::summary::{ServiceSummary, Standing, Summary};
+use crate::summary::{Standing, Summary};
 use crate::words::Changes;
-
-/// Tries in all when others write at the same time.
-const ATTEMPTS: u32 = 20;
-/// A SYN in flight may confirm an old flow just after it was swept; it is well through the stack after this.
-const SWEEP_PAUSE: Duration = Duration::from_millis(10);
-const SWEEPS: u32 = 50;
-const DRAIN_PAUSE: Duration = Duration::from_millis(100);
-/// Above this many retired backends, one pass over all our flows is cheaper than a look for each.
-const FEW_PAIRS: usize = 4;
 
 /// What the kernel should hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,41 +42,6 @@ impl Desired {
         Self {
             summary: Summary::from(state),
             ruleset: compile(state, links),
-        }
-    }
-}
-
-/// What is in the kernel, as far as it is known.
-#[derive(Debug, Clone)]
-pub struct Known {
-    /// The generation at which this was so.
-    generation: u32,
-    table: Table,
-    /// What the sets hold.
-    ruleset: Ruleset,
-    /// The services, with names and draining backends as far as the record tells them.
-    pub summary: Summary,
-    /// Whether the flows were swept since.
-    swept: bool,
-    trusted: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Table {
-    Absent,
-    Ours(u64),
-    Other(Option<String>),
-}
-
-impl Known {
-    /// Why the table has to be made anew, if it has to be.
-    pub fn rebuild(&self) -> Option<String> {
-        match &self.table {
-            Table::Other(comment) => Some(match comment {
-                Some(comment) => format!("the table in the kernel has other rules ({comment})"),
-                None => "the table in the kernel has other rules".into(),
-            }),
-            _ => None,
         }
     }
 }
@@ -160,9 +119,6 @@ impl From<KernelError> for ReconcileError {
     }
 }
 
-/// Counters of one set whose owners are gone.
-type Orphans = (SetName, Vec<Box<[u8]>>);
-
 /// Brings a kernel to what is desired, and keeps a record of it.
 pub struct Reconciler<'a, K: Kernel> {
     kernel: &'a mut K,
@@ -179,65 +135,6 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             store,
             namespace,
             mark,
-        }
-    }
-
-    /// What is in the kernel: from the record while nobody else has written, else by reading it all.
-    ///
-    /// # Errors
-    /// [`ReconcileError`].
-    pub fn look(&mut self, desired: &Summary) -> Result<Known, ReconcileError> {
-        let identity = self.kernel.identity()?;
-        let record = self.store.load().filter(|record| self.is_of_here(&record.head));
-        match record {
-            Some(Record { head, ruleset }) if head.holds(identity) => Ok(Known {
-                generation: identity.generation,
-                table: Table::Ours(head.table),
-                ruleset,
-                summary: head.summary,
-                swept: head.swept,
-                trusted: true,
-            }),
-            Some(record) => self.read(&record.head.summary),
-            None => self.read(desired),
-        }
-    }
-
-    fn is_of_here(&self, head: &Head) -> bool {
-        head.namespace == self.namespace
-            && head.boot == boot_id()
-            && head.program == env!("CARGO_PKG_VERSION")
-            && head.mark == self.mark.to_string()
-    }
-
-    fn read(&mut self, guide: &Summary) -> Result<Known, ReconcileError> {
-        let observed = self.kernel.observe(self.mark)?;
-        let (table, ruleset) = match observed.table {
-            Seen::Absent => (Table::Absent, Ruleset::default()),
-            Seen::Ours { handle, ruleset } => (Table::Ours(handle), ruleset),
-            Seen::Other { comment, ruleset, .. } => {
-                self.check_mark(comment.as_deref())?;
-                (Table::Other(comment), ruleset)
-            }
-        };
-        let summary = Summary::of_kernel(&ruleset, guide);
-        Ok(Known {
-            generation: observed.generation,
-            table,
-            ruleset,
-            summary,
-            swept: false,
-            trusted: false,
-        })
-    }
-
-    fn check_mark(&self, comment: Option<&str>) -> Result<(), ReconcileError> {
-        match comment.and_then(mark_of) {
-            Some(theirs) if theirs != self.mark => Err(ReconcileError::OtherMark {
-                theirs,
-                ours: self.mark,
-            }),
-            _ => Ok(()),
         }
     }
 
@@ -278,7 +175,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         } else {
             None
         };
-        let recorded = trusted && known.summary == desired.summary && known.ruleset == desired.ruleset;
+        let recorded = (trusted && known.summary == desired.summary && known.ruleset == desired.ruleset)
+            .then_some(known.generation);
         let mut known = known;
         if !options.drain.is_zero() {
             let meanwhile = Desired {
@@ -286,163 +184,16 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
                 ruleset: with_leaving(&known.ruleset, desired),
             };
             known = self.commit(known, &meanwhile, &mut report)?;
-            self.drain(desired, options.drain, &mut report)?;
+            self.drain(&desired.summary, options.drain, &mut report)?;
         }
         let known = self.commit(known, desired, &mut report)?;
+        // Who wrote at the same time may have sent clients anywhere.
+        let quick = quick.filter(|_| known.trusted);
         self.sweep(&desired.summary, quick.as_deref(), &mut report)?;
-        if !recorded || report.failed > 0 {
+        if recorded != Some(known.generation) || report.failed > 0 {
             self.remember(&known, desired, report.failed == 0);
         }
         Ok(report)
-    }
-
-    /// Commits until nothing differs any more.
-    fn commit(&mut self, known: Known, desired: &Desired, report: &mut Report) -> Result<Known, ReconcileError> {
-        let mut known = known;
-        for _ in 0..ATTEMPTS {
-            match self.commit_once(&known, desired, report) {
-                Ok(generation) => {
-                    let table = match known.table {
-                        Table::Ours(handle) => Table::Ours(handle),
-                        _ => Table::Ours(self.kernel.identity()?.table.unwrap_or(0)),
-                    };
-                    return Ok(Known {
-                        generation,
-                        table,
-                        ruleset: desired.ruleset.clone(),
-                        ..known
-                    });
-                }
-                Err(KernelError::Outdated | KernelError::Unknown(_)) => {
-                    tracing::debug!("somebody else committed, or the answer was lost: reading the kernel again");
-                    known = self.read(&known.summary)?;
-                    report.rebuilt = report.rebuilt.take().or_else(|| known.rebuild());
-                }
-                Err(source) => {
-                    let owner = owner(&source, &desired.summary);
-                    return Err(ReconcileError::Kernel { owner, source });
-                }
-            }
-        }
-        Err(ReconcileError::Busy)
-    }
-
-    fn commit_once(&mut self, known: &Known, desired: &Desired, report: &mut Report) -> Result<u32, KernelError> {
-        let nothing = Ruleset::default();
-        let (build, have) = match known.table {
-            Table::Ours(_) => (None, &known.ruleset),
-            Table::Absent => (Some(Build::New(self.mark)), &nothing),
-            Table::Other(_) => (Some(Build::Replace(self.mark)), &nothing),
-        };
-        let mut steps = plan(have, &desired.ruleset).steps;
-        let orphans = if build.is_none() && (!known.trusted || retires(&steps)) {
-            self.orphans(&desired.ruleset)?
-        } else {
-            Vec::new()
-        };
-        if steps.is_empty() && (build.is_some() || !orphans.is_empty()) {
-            steps.push(Step::default());
-        }
-        // Where nothing led to a backend before, no SYN can be on its way to it.
-        report.retired |= !known.ruleset.is_empty() && !steps.is_empty();
-        let mut generation = known.generation;
-        let last = steps.len().saturating_sub(1);
-        for (at, step) in steps.iter().enumerate() {
-            let commit = Commit {
-                generation,
-                build: build.filter(|_| at == 0),
-                step,
-                forget: if at == last { &orphans } else { &[] },
-            };
-            let begin = Instant::now();
-            generation = self.kernel.commit(&commit)?;
-            report.committing += begin.elapsed();
-            report.transactions += 1;
-            report.elements += step.elements();
-        }
-        Ok(generation)
-    }
-
-    /// Counters of what is no longer there.
-    fn orphans(&mut self, want: &Ruleset) -> Result<Vec<Orphans>, KernelError> {
-        let mut orphans = Vec::new();
-        for set in SetName::fixed() {
-            let owners = set.owners();
-            if owners.is_empty() {
-                continue;
-            }
-            let owned = |key: &[u8]| {
-                owners
-                    .iter()
-                    .any(|owner| want.rows(*owner).is_some_and(|rows| rows.contains(key)))
-            };
-            let keys: Vec<_> = self
-                .kernel
-                .counted(set)?
-                .into_iter()
-                .map(|counted| counted.key)
-                .filter(|key| !owned(key))
-                .collect();
-            if !keys.is_empty() {
-                orphans.push((set, keys));
-            }
-        }
-        Ok(orphans)
-    }
-
-    /// Waits until no flow is stale, or the time is over. Unanswered handshakes are forgotten at once.
-    fn drain(&mut self, desired: &Desired, time: Duration, report: &mut Report) -> Result<(), ReconcileError> {
-        let standings = &desired.summary;
-        let begin = Instant::now();
-        loop {
-            let mut left = 0_u64;
-            let forgotten = self.kernel.sweep(self.mark, &mut |flow| {
-                let stale = standings.standing(flow.public, flow.backend) == Standing::Stale;
-                left += u64::from(stale && flow.status.seen_reply() && !is_over(flow));
-                !flow.status.seen_reply() && is_condemned(standings, flow)
-            })?;
-            report.forgotten += forgotten.deleted;
-            if left == 0 || begin.elapsed() >= time {
-                return Ok(());
-            }
-            tracing::debug!(flows = left, "draining");
-            std::thread::sleep(DRAIN_PAUSE.min(time.saturating_sub(begin.elapsed())));
-        }
-    }
-
-    /// Deletes stale flows and unanswered handshakes to backends that get no new connections, until a pass finds none.
-    fn sweep(&mut self, summary: &Summary, quick: Option<&[Pair]>, report: &mut Report) -> Result<(), ReconcileError> {
-        let standings = summary;
-        let mut swept = false;
-        for _ in 0..SWEEPS {
-            let (mut flushed, mut forgotten) = (0, 0);
-            let deletion = match quick {
-                Some([]) => return Ok(()),
-                Some(pairs) => {
-                    let deletion = self.kernel.flush_pairs(self.mark, pairs)?;
-                    flushed = deletion.deleted;
-                    deletion
-                }
-                None => self.kernel.sweep(self.mark, &mut |flow| {
-                    let condemned = is_condemned(standings, flow);
-                    if condemned && flow.status.seen_reply() {
-                        flushed += 1;
-                    } else if condemned {
-                        forgotten += 1;
-                    }
-                    condemned
-                })?,
-            };
-            report.flushed += flushed;
-            report.forgotten += forgotten;
-            report.failed = deletion.failed;
-            if deletion.failed > 0 || deletion.deleted == 0 && deletion.gone == 0 && (swept || !report.retired) {
-                return Ok(());
-            }
-            swept = true;
-            std::thread::sleep(SWEEP_PAUSE);
-        }
-        Ok(())
     }
 
     /// Removes everything: the table, then our flows.
@@ -450,193 +201,14 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// # Errors
     /// [`ReconcileError`].
     pub fn teardown(&mut self) -> Result<Torn, ReconcileError> {
-        let observed = self.kernel.identity()?.table.is_some();
-        if observed && let Some(mark) = self.mark_in_kernel()? {
+        if let Some(mark) = self.mark_in_kernel()? {
             self.mark = mark;
         }
-        let removed = self.kernel.remove()?;
-        let (mut flushed, mut failed) = (0, 0);
-        for _ in 0..SWEEPS {
-            let deletion = self.kernel.sweep(self.mark, &mut |_| true)?;
-            flushed += deletion.deleted;
-            failed = deletion.failed;
-            if deletion.deleted == 0 || failed > 0 {
-                break;
-            }
-            std::thread::sleep(SWEEP_PAUSE);
-        }
+        let table = self.kernel.remove()?;
+        let (flushed, failed) = self.sweep_all()?;
         if let Err(error) = self.store.remove() {
             tracing::warn!(%error, "failed to remove the record; the next run will find it outdated");
         }
-        Ok(Torn {
-            table: removed,
-            flushed,
-            failed,
-        })
+        Ok(Torn { table, flushed, failed })
     }
-
-    fn mark_in_kernel(&mut self) -> Result<Option<FlowMark>, ReconcileError> {
-        Ok(self.kernel.comment()?.as_deref().and_then(mark_of))
-    }
-
-    fn remember(&mut self, known: &Known, desired: &Desired, swept: bool) {
-        let Table::Ours(table) = known.table else { return };
-        let head = Head {
-            program: env!("CARGO_PKG_VERSION").into(),
-            boot: boot_id(),
-            namespace: self.namespace,
-            generation: known.generation,
-            table,
-            mark: self.mark.to_string(),
-            swept,
-            summary: desired.summary.clone(),
-        };
-        if let Err(error) = self.store.save(&head, &desired.ruleset) {
-            tracing::warn!(%error, "failed to write the record; the next run will read the kernel, which takes longer");
-        }
-    }
-}
-
-fn mark_of(comment: &str) -> Option<FlowMark> {
-    comment.split_once("flow mark ")?.1.parse().ok()
-}
-
-fn is_condemned(standings: &Summary, flow: &Flow) -> bool {
-    match standings.standing(flow.public, flow.backend) {
-        Standing::Active => false,
-        Standing::Draining => !flow.status.seen_reply(),
-        Standing::Stale => true,
-    }
-}
-
-/// Whether both ends have closed it.
-fn is_over(flow: &Flow) -> bool {
-    use crate::kernel::conntrack::TcpState;
-    matches!(flow.tcp_state, Some(TcpState::TimeWait | TcpState::Close))
-}
-
-fn retires(steps: &[Step<'_>]) -> bool {
-    let owning = |set: &SetName| matches!(set, SetName::Services(_) | SetName::Limited(_) | SetName::Unlimited(_));
-    steps.iter().any(|step| step.delete.keys().any(owning))
-}
-
-/// What is desired, with the backends that leave kept among those that have limits, sources and counters.
-fn with_leaving(have: &Ruleset, desired: &Desired) -> Ruleset {
-    let mut sets = desired.ruleset.sets().clone();
-    for family in Family::BOTH {
-        let stays = |key: &[u8]| {
-            [SetName::Limited(family), SetName::Unlimited(family)]
-                .iter()
-                .any(|set| desired.ruleset.rows(*set).is_some_and(|rows| rows.contains(key)))
-        };
-        for set in [
-            SetName::Limited(family),
-            SetName::Unlimited(family),
-            SetName::Preserved(family),
-            SetName::LimitTo(family),
-            SetName::LimitFrom(family),
-            SetName::LimitBoth(family),
-        ] {
-            let spec = crate::ruleset::spec::SetSpec::of(set);
-            let leaving = have
-                .rows(set)
-                .into_iter()
-                .flat_map(Rows::iter)
-                .filter(|row| !stays(&row[..spec.key_len()]));
-            for row in leaving {
-                sets.entry(set).or_insert_with(|| Rows::new(&spec)).push(&[row]);
-            }
-        }
-    }
-    sets.values_mut().for_each(Rows::sort);
-    Ruleset::new(sets, desired.ruleset.turns().clone())
-}
-
-/// The pairs of service and backend that are gone, if they are few and nothing else needs a look at the flows.
-fn few_retired(old: &Summary, new: &Summary) -> Option<Vec<Pair>> {
-    // Nothing changed: whoever runs it again wants to be sure, so look at every flow.
-    if old == new {
-        return None;
-    }
-    let mut pairs = Vec::new();
-    for service in &old.services {
-        let heir = new
-            .services
-            .binary_search_by(|other| other.door().cmp(&service.door()))
-            .ok();
-        let heir = heir.map(|at| &new.services[at]);
-        if heir.is_some_and(|heir| heir.active == service.active && heir.draining == service.draining) {
-            continue;
-        }
-        for backend in service.backends() {
-            let stays_active = heir.is_some_and(|heir| heir.active.contains_key(&backend));
-            let was_draining = service.draining.contains(&backend);
-            let still_draining = was_draining && heir.is_some_and(|heir| heir.draining.contains(&backend));
-            if stays_active || still_draining {
-                continue;
-            }
-            // Its unanswered handshakes have to be told from the rest, or it serves the same port at another address.
-            if new
-                .services
-                .iter()
-                .filter(|other| other.port == service.port)
-                .any(|other| other.backends().any(|b| b == backend))
-            {
-                return None;
-            }
-            pairs.extend(doors(service).map(|public| Pair {
-                public,
-                public_port: service.port,
-                backend,
-            }));
-            if pairs.len() > FEW_PAIRS {
-                return None;
-            }
-        }
-    }
-    Some(pairs)
-}
-
-fn doors(service: &ServiceSummary) -> impl Iterator<Item = Option<IpAddr>> + '_ {
-    let everywhere = service.addresses.is_empty().then_some(None);
-    everywhere
-        .into_iter()
-        .chain(service.addresses.iter().copied().map(Some))
-}
-
-/// The service that a refusal is about.
-fn owner(error: &KernelError, summary: &Summary) -> Option<String> {
-    let KernelError::Refused(refused) = error else {
-        return None;
-    };
-    let Refused {
-        subject: Subject::Elements(set),
-        element: Some(key),
-        ..
-    } = refused.first()?
-    else {
-        return None;
-    };
-    let service = match set {
-        SetName::Limited(family)
-        | SetName::Unlimited(family)
-        | SetName::Preserved(family)
-        | SetName::LimitTo(family)
-        | SetName::LimitFrom(family)
-        | SetName::LimitBoth(family) => {
-            let endpoint = read_endpoint(*family, key)?;
-            summary.service_of(SocketAddr::new(endpoint.address, endpoint.port.get()))
-        }
-        _ => {
-            let port = match set.scope()? {
-                Scope::Any if matches!(set, SetName::Slots(_) | SetName::Allowed(_) | SetName::Denied(_)) => {
-                    read_port(key)
-                }
-                Scope::Any => read_port(key.get(4..)?),
-                Scope::At(family) => read_port(key.get(family.address_len()..)?),
-            }?;
-            summary.services.iter().find(|service| service.port == port.get())
-        }
-    };
-    service.map(ToString::to_string)
 }

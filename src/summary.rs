@@ -180,6 +180,12 @@ impl ServiceSummary {
         merge(&mut self.settings.deny, other.settings.deny);
     }
 
+    /// Whether it listens in the family of that backend.
+    fn leads_to(&self, backend: SocketAddr) -> bool {
+        let same = |address: &IpAddr| address.is_ipv4() == backend.is_ipv4();
+        self.addresses.is_empty() || self.addresses.iter().any(same)
+    }
+
     fn listens(&self, public: SocketAddr) -> bool {
         self.port == public.port() && (self.addresses.is_empty() || self.addresses.contains(&public.ip()))
     }
@@ -277,17 +283,22 @@ impl Summary {
             };
             let known = &guide.services[at];
             service.name.clone_from(&known.name);
-            let draining = known
-                .backends()
-                .filter(|backend| !active.contains(backend) && is_limited(ruleset, *backend));
-            service.draining.extend(draining);
-            if service.active.keys().eq(known.active.keys()) {
-                service.active.clone_from(&known.active);
-            }
             if service.active.is_empty() {
                 service.settings.balance = known.settings.balance;
                 service.settings.limit = known.settings.limit;
                 service.settings.preserve = known.settings.preserve;
+            }
+            for backend in known.backends().filter(|backend| !active.contains(backend)) {
+                // One that no door leads to has no slots, active or not.
+                let weight = known.active.get(&backend).filter(|_| !service.leads_to(backend));
+                match weight {
+                    _ if !is_limited(ruleset, backend) => {}
+                    Some(weight) => drop(service.active.insert(backend, *weight)),
+                    None => drop(service.draining.insert(backend)),
+                }
+            }
+            if service.active.keys().eq(known.active.keys()) {
+                service.active.clone_from(&known.active);
             }
         }
     }

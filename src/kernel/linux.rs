@@ -1,5 +1,7 @@
 //! The kernel itself.
 
+use std::time::{Duration, Instant};
+
 use nix::errno::Errno;
 
 use super::conntrack::{Conntrack, Deletion, Flow, Pair};
@@ -52,6 +54,7 @@ impl Linux {
     fn send(&mut self, sealed: &Sealed) -> Result<(), KernelError> {
         // Answers to the batch are in the socket when `sendmsg` returns: the kernel works in its context.
         self.nft.send("send the transaction", &sealed.parts())?;
+        self.nft.skip_seq(sealed.last_seq());
         let mut refused = Vec::new();
         let mut acknowledged = false;
         loop {
@@ -131,25 +134,22 @@ impl Linux {
         let survey = table::survey(&mut self.nft)?;
         let ours = table::skeleton_is_ours(&mut self.nft, mark, &survey)?
             && found.comment.as_deref() == Some(&crate::ruleset::skeleton::comment(mark));
-        let ruleset = table::elements(&mut self.nft, &survey)?;
+        let (ruleset, readable) = table::elements(&mut self.nft, &survey)?;
         let handle = found.handle;
-        Ok(
-            if ours && ruleset.turn_chains().into_iter().eq(survey.turn_chains.iter()) && survey.widths_are_of(&ruleset)
-            {
-                Seen::Ours { handle, ruleset }
-            } else {
-                Seen::Other {
-                    handle,
-                    comment: found.comment,
-                    ruleset,
-                }
-            },
-        )
+        Ok(if ours && readable {
+            Seen::Ours { handle, ruleset }
+        } else {
+            Seen::Other {
+                handle,
+                comment: found.comment,
+                ruleset,
+            }
+        })
     }
 }
 
 /// After generation `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in `net/netfilter/nf_tables_api.c`).
-fn next_generation(generation: u32) -> u32 {
+pub(super) fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
 
@@ -236,5 +236,13 @@ impl Kernel for Linux {
 
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError> {
         Ok(self.conntrack.flush_pairs(mark, pairs)?)
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn pause(&mut self, time: Duration) {
+        std::thread::sleep(time);
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod conntrack;
 pub mod expr;
+pub mod fake;
 pub mod ffi;
 pub mod linux;
 pub mod listeners;
@@ -18,6 +19,7 @@ pub mod transaction;
 mod watch;
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use thiserror::Error;
@@ -124,6 +126,10 @@ pub trait Kernel {
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError>;
     /// Deletes the marked flows of a few pairs of service and backend.
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError>;
+    /// The time of its clock.
+    fn now(&self) -> Instant;
+    /// Lets time pass.
+    fn pause(&mut self, time: Duration);
 }
 
 /// Why the kernel did not do as asked.

@@ -96,6 +96,8 @@ pub(crate) mod elem {
     pub(crate) const VERDICT: u16 = 2;
     pub(crate) const VERDICT_CODE: u16 = 1;
     pub(crate) const VERDICT_CHAIN: u16 = 2;
+    /// `NFT_GOTO`.
+    pub(crate) const GOTO: u32 = (-4_i32).cast_unsigned();
 }
 
 pub(crate) mod expr {

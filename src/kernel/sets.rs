@@ -122,12 +122,11 @@ pub(crate) fn write_element(writer: &mut Writer, spec: &SetSpec, row: &[u8], ide
 
 /// One element of a map of verdicts.
 pub(crate) fn write_goto(writer: &mut Writer, key: &[u8], chain: &str) {
-    const NFT_GOTO: u32 = (-4_i32).cast_unsigned();
     writer.nest(nft::LIST_ELEM, |writer| {
         writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
         writer.nest(elem::DATA, |writer| {
             writer.nest(elem::VERDICT, |writer| {
-                writer.be32(elem::VERDICT_CODE, NFT_GOTO);
+                writer.be32(elem::VERDICT_CODE, elem::GOTO);
                 writer.str(elem::VERDICT_CHAIN, chain);
             });
         });

@@ -183,6 +183,11 @@ impl Netlink {
         self.seq
     }
 
+    /// Numbers up to `seq` were used: an answer to one of them that comes late is not taken for another one's.
+    pub fn skip_seq(&mut self, seq: u32) {
+        self.seq = self.seq.max(seq);
+    }
+
     /// Bytes of answers that may wait in the kernel, as it accounts them (about 2 KiB for a small one).
     pub const fn receive_buffer(&self) -> usize {
         self.receive_buffer

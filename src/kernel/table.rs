@@ -84,14 +84,18 @@ fn read_comment(userdata: &[u8]) -> Option<String> {
 
 /// Whether the objects, sets, chains and rules are those that this program makes, for these round-robin services and
 /// numbers of slots: what the sets hold does not matter.
-pub(crate) fn skeleton_is_ours(socket: &mut Netlink, mark: FlowMark, ruleset: &Found) -> Result<bool, NetlinkError> {
+pub(crate) fn skeleton_is_ours(socket: &mut Netlink, mark: FlowMark, found: &Found) -> Result<bool, NetlinkError> {
     let mut chains: BTreeMap<String, Chain> = BTreeMap::new();
-    let spreads = Reach::ALL.map(|reach| rules::spread(reach, &ruleset.widths(reach)));
-    let turns = ruleset.turn_chains.iter().map(rules::turn);
+    let widths = found.widths();
+    let spreads = Reach::ALL.map(|reach| {
+        let of_reach = widths.iter().filter(|(of, _)| *of == reach);
+        rules::spread(reach, &of_reach.map(|(_, width)| *width).collect())
+    });
+    let turns = found.turn_chains.iter().map(rules::turn);
     for chain in rules::fixed(mark).into_iter().chain(spreads).chain(turns) {
         chains.insert(chain.name.clone(), chain);
     }
-    Ok(ruleset.sets_match && objects_match(socket)? && chains_match(socket, &chains)? && rules_match(socket, &chains)?)
+    Ok(found.sets_match && objects_match(socket)? && chains_match(socket, &chains)? && rules_match(socket, &chains)?)
 }
 
 /// What a look at the sets and chains found, before the elements are read.
@@ -103,16 +107,9 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Width sets that hold nothing are rubbish of an interrupted change: then the table is not as it should be.
-    pub(crate) fn widths_are_of(&self, ruleset: &Ruleset) -> bool {
-        Reach::ALL
-            .into_iter()
-            .all(|reach| self.widths(reach) == ruleset.widths(reach))
-    }
-
-    fn widths(&self, reach: Reach) -> BTreeSet<u16> {
+    fn widths(&self) -> BTreeSet<(Reach, u16)> {
         let width = |name: &SetName| match name {
-            SetName::Width(of, width) if *of == reach => Some(*width),
+            SetName::Width(reach, width) => Some((*reach, *width)),
             _ => None,
         };
         self.sets.iter().filter_map(width).collect()
@@ -262,26 +259,35 @@ fn rules_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result
     Ok(all_ours && chains.values().all(complete))
 }
 
-/// The elements of all sets that are not counters.
-pub(crate) fn elements(socket: &mut Netlink, found: &Found) -> Result<Ruleset, NetlinkError> {
+/// The elements of all sets that are not counters, and whether all of them have the shape of ours.
+pub(crate) fn elements(socket: &mut Netlink, found: &Found) -> Result<(Ruleset, bool), NetlinkError> {
     let mut sets = BTreeMap::new();
     let mut turns = BTreeMap::new();
+    let mut all_ours = true;
     for name in found.sets.iter().copied().filter(|name| !name.is_counter()) {
         let spec = SetSpec::of(name);
         if let SetName::Turn(reach) = name {
             dump_elements(socket, name, |element| {
-                if let (Some(key), Some(chain)) = (element.key, element.chain.and_then(TurnChain::parse)) {
+                let key = element.key.filter(|key| key.len() == spec.key_len());
+                if let (Some(key), Some(chain)) = (key, element.chain.and_then(TurnChain::parse)) {
                     turns.insert((reach, key.into()), chain);
+                } else {
+                    all_ours = alien("element of set", Some(&name.to_string()));
                 }
             })?;
             continue;
         }
         let mut rows = Rows::new(&spec);
-        dump_elements(socket, name, |element| element.push_to(&mut rows, &spec))?;
+        dump_elements(socket, name, |element| {
+            if !element.push_to(&mut rows, &spec) {
+                all_ours = alien("element of set", Some(&name.to_string()));
+            }
+        })?;
         rows.sort();
         sets.insert(name, rows);
     }
-    Ok(Ruleset::new(sets, turns))
+    let ruleset = Ruleset::new(sets, turns).among(&found.widths(), &found.turn_chains);
+    Ok((ruleset, all_ours))
 }
 
 /// What packets have counted in a set.
@@ -321,12 +327,10 @@ impl<'a> Element<'a> {
                 elem::KEY_END => element.end = value(elem::VALUE)?.map(|value| value.payload),
                 elem::DATA => {
                     element.data = value(elem::VALUE)?.map(|value| value.payload);
-                    let verdict = value(elem::VERDICT)?.map(|verdict| Attrs::new(verdict.payload));
-                    let chain = verdict
-                        .map(|verdict| find(verdict, elem::VERDICT_CHAIN))
+                    element.chain = value(elem::VERDICT)?
+                        .map(|verdict| read_goto(verdict.payload))
                         .transpose()?
                         .flatten();
-                    element.chain = chain.map(|chain| chain.str()).transpose()?;
                 }
                 elem::EXPR => element.counter = read_counter(attr.payload)?,
                 elem::EXPRESSIONS => element.limits = read_limits(attr.payload)?,
@@ -336,9 +340,9 @@ impl<'a> Element<'a> {
         Ok(element)
     }
 
-    /// A row of another shape would be nobody's; one with other limits than ours differs from what is wanted and so gets
+    /// Whether it has the shape of our rows. One with other limits than ours differs from what is wanted and so gets
     /// replaced.
-    fn push_to(&self, rows: &mut Rows, spec: &SetSpec) {
+    fn push_to(&self, rows: &mut Rows, spec: &SetSpec) -> bool {
         let key = self.key.filter(|key| key.len() == spec.key_len());
         let end = if spec.interval {
             self.end.or(self.key)
@@ -360,12 +364,24 @@ impl<'a> Element<'a> {
         } else {
             &[]
         };
-        if let (Some(key), Some(end), Some(data)) = (key, end, data)
-            && key.len() + end.len() == spec.identity_len()
-            && data.len() == spec.data_len()
-        {
+        let (Some(key), Some(end), Some(data)) = (key, end, data) else {
+            return false;
+        };
+        let fits = key.len() + end.len() == spec.identity_len() && data.len() == spec.data_len();
+        if fits {
             rows.push(&[key, end, data, limits]);
         }
+        fits
+    }
+}
+
+/// The chain that a verdict goes to, if that is what it does.
+fn read_goto(verdict: &[u8]) -> Result<Option<&str>, Malformed> {
+    match find(Attrs::new(verdict), elem::VERDICT_CODE)? {
+        Some(code) if code.be32()? == elem::GOTO => find(Attrs::new(verdict), elem::VERDICT_CHAIN)?
+            .map(|chain| chain.str())
+            .transpose(),
+        _ => Ok(None),
     }
 }
 

@@ -14,9 +14,9 @@ use crate::ruleset::spec::SetSpec;
 
 /// Where a new piece of the buffer begins: pieces go out together, and growing one big one would copy it.
 const PIECE: usize = 1 << 20;
-/// Attributes have 16 bits of length; a list of elements ends before that.
+/// Attributes have 16 bits of length; a list of elements ends before that. The longest element, one with limits, has under
+/// 200 bytes.
 const ELEMENTS: usize = 60_000;
-/// The longest element: IPv6 limits are under 200 bytes, turns under 200 with a name of 63.
 const INET: Family = Family {
     family: nft::INET,
     version: 0,

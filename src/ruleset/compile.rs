@@ -15,7 +15,7 @@ use crate::model::{
 };
 
 /// `IPPROTO_TCP`, as the first field of a service key.
-const TCP: [u8; 4] = [6, 0, 0, 0];
+pub const TCP: [u8; 4] = [6, 0, 0, 0];
 
 /// What the kernel should hold for that state. `links` are the interfaces on which a client could stand beside its
 /// backend; they matter where a service preserves its clients' addresses.

@@ -21,13 +21,37 @@ use rows::Rows;
 pub struct Ruleset {
     sets: BTreeMap<SetName, Rows>,
     turns: BTreeMap<(Reach, Box<[u8]>), TurnChain>,
+    idle: Idle,
+}
+
+/// What a change that was interrupted left behind, or has made and not used yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// Width sets without elements.
+    pub widths: BTreeSet<(Reach, u16)>,
+    /// Chains that no service takes turns in.
+    pub turns: BTreeSet<TurnChain>,
 }
 
 impl Ruleset {
     /// Out of sorted rows; empty sets may be among them.
     pub fn new(sets: BTreeMap<SetName, Rows>, turns: BTreeMap<(Reach, Box<[u8]>), TurnChain>) -> Self {
         let sets = sets.into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
-        Self { sets, turns }
+        Self {
+            sets,
+            turns,
+            idle: Idle::default(),
+        }
+    }
+
+    /// The same in a table that has these width sets and chains, in use or not.
+    #[must_use]
+    pub fn among(mut self, widths: &BTreeSet<(Reach, u16)>, turns: &BTreeSet<TurnChain>) -> Self {
+        let is_idle = |(reach, width): &&(Reach, u16)| !self.sets.contains_key(&SetName::Width(*reach, *width));
+        self.idle.widths = widths.iter().filter(is_idle).copied().collect();
+        let used: BTreeSet<&TurnChain> = self.turns.values().collect();
+        self.idle.turns = turns.iter().filter(|turn| !used.contains(turn)).cloned().collect();
+        self
     }
 
     /// The sets that have elements.
@@ -47,16 +71,21 @@ impl Ruleset {
 
     /// The chains that count turns.
     pub fn turn_chains(&self) -> BTreeSet<&TurnChain> {
-        self.turns.values().collect()
+        self.turns.values().chain(&self.idle.turns).collect()
     }
 
-    /// The numbers of slots in use.
+    /// The numbers of slots that there are sets for.
     pub fn widths(&self, reach: Reach) -> BTreeSet<u16> {
         let width = |name: &SetName| match name {
             SetName::Width(of, width) if *of == reach => Some(*width),
             _ => None,
         };
-        self.sets.keys().filter_map(width).collect()
+        let idle = self.idle.widths.iter().filter(|(of, _)| *of == reach);
+        self.sets
+            .keys()
+            .filter_map(width)
+            .chain(idle.map(|(_, width)| *width))
+            .collect()
     }
 
     /// All elements.

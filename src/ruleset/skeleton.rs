@@ -16,7 +16,12 @@ pub const VERSION: u32 = 1;
 
 /// The table's comment: what the rules are, so that a reader of the kernel knows before it compares them.
 pub fn comment(mark: FlowMark) -> String {
-    format!("tcpgw skeleton {VERSION}, flow mark {mark}")
+    format!("{}, flow mark {mark}", name())
+}
+
+/// What the comments of all tables with these rules begin with.
+pub fn name() -> String {
+    format!("tcpgw skeleton {VERSION}")
 }
 
 /// Where a base chain sees packets (include/uapi/linux/netfilter.h, `enum nf_inet_hooks`).

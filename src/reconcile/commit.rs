@@ -1,0 +1,155 @@
+//! The transactions: made for what is known, and made anew when that was wrong.
+
+use super::known::{Known, Table};
+use super::owner::owner;
+use super::{Desired, ReconcileError, Reconciler, Report};
+use crate::kernel::{Build, Commit, Kernel, KernelError};
+use crate::plan::{Step, plan};
+use crate::ruleset::Ruleset;
+use crate::ruleset::name::{Family, SetName};
+use crate::ruleset::rows::Rows;
+use crate::ruleset::spec::SetSpec;
+
+/// Tries in all when others write at the same time.
+pub(super) const ATTEMPTS: u32 = 20;
+
+/// Counters of one set whose owners are gone.
+type Orphans = (SetName, Vec<Box<[u8]>>);
+
+impl<K: Kernel> Reconciler<'_, K> {
+    /// Commits until nothing differs any more.
+    pub(super) fn commit(
+        &mut self,
+        known: Known,
+        desired: &Desired,
+        report: &mut Report,
+    ) -> Result<Known, ReconcileError> {
+        let mut known = known;
+        for _ in 0..ATTEMPTS {
+            match self.commit_once(&known, desired, report) {
+                Ok(generation) => {
+                    let table = match known.table {
+                        Table::Ours(handle) => Table::Ours(handle),
+                        _ => Table::Ours(self.kernel.identity()?.table.unwrap_or(0)),
+                    };
+                    return Ok(Known {
+                        generation,
+                        table,
+                        ruleset: desired.ruleset.clone(),
+                        ..known
+                    });
+                }
+                Err(KernelError::Outdated | KernelError::Unknown(_)) => {
+                    tracing::debug!("somebody else committed, or the answer was lost: reading the kernel again");
+                    known = self.read(&known.summary)?;
+                    report.rebuilt = report.rebuilt.take().or_else(|| known.rebuild());
+                }
+                Err(source) => {
+                    let owner = owner(&source, &desired.summary);
+                    return Err(ReconcileError::Kernel { owner, source });
+                }
+            }
+        }
+        Err(ReconcileError::Busy)
+    }
+
+    fn commit_once(&mut self, known: &Known, desired: &Desired, report: &mut Report) -> Result<u32, KernelError> {
+        let nothing = Ruleset::default();
+        let (build, have) = match known.table {
+            Table::Ours(_) => (None, &known.ruleset),
+            Table::Absent => (Some(Build::New(self.mark)), &nothing),
+            Table::Other(_) => (Some(Build::Replace(self.mark)), &nothing),
+        };
+        let mut steps = plan(have, &desired.ruleset).steps;
+        let orphans = if build.is_none() && (!known.trusted || retires(&steps)) {
+            self.orphans(&desired.ruleset)?
+        } else {
+            Vec::new()
+        };
+        if steps.is_empty() && (build.is_some() || !orphans.is_empty()) {
+            steps.push(Step::default());
+        }
+        // Where nothing led to a backend before, no SYN can be on its way to it.
+        report.retired |= !known.ruleset.is_empty() && !steps.is_empty();
+        let mut generation = known.generation;
+        let last = steps.len().saturating_sub(1);
+        for (at, step) in steps.iter().enumerate() {
+            let commit = Commit {
+                generation,
+                build: build.filter(|_| at == 0),
+                step,
+                forget: if at == last { &orphans } else { &[] },
+            };
+            let begin = self.kernel.now();
+            generation = self.kernel.commit(&commit)?;
+            report.committing += self.kernel.now() - begin;
+            report.transactions += 1;
+            report.elements += step.elements();
+        }
+        Ok(generation)
+    }
+
+    /// Counters of what is no longer there.
+    fn orphans(&mut self, want: &Ruleset) -> Result<Vec<Orphans>, KernelError> {
+        let mut orphans = Vec::new();
+        for set in SetName::fixed() {
+            let owners = set.owners();
+            if owners.is_empty() {
+                continue;
+            }
+            let owned = |key: &[u8]| {
+                owners
+                    .iter()
+                    .any(|owner| want.rows(*owner).is_some_and(|rows| rows.contains(key)))
+            };
+            let keys: Vec<_> = self
+                .kernel
+                .counted(set)?
+                .into_iter()
+                .map(|counted| counted.key)
+                .filter(|key| !owned(key))
+                .collect();
+            if !keys.is_empty() {
+                orphans.push((set, keys));
+            }
+        }
+        Ok(orphans)
+    }
+}
+
+fn retires(steps: &[Step<'_>]) -> bool {
+    let owning = |set: &SetName| matches!(set, SetName::Services(_) | SetName::Limited(_) | SetName::Unlimited(_));
+    steps.iter().any(|step| step.delete.keys().any(owning))
+}
+
+/// What is desired, with the backends that leave kept among those that have limits, sources and counters.
+pub(super) fn with_leaving(have: &Ruleset, desired: &Desired) -> Ruleset {
+    let mut sets = desired.ruleset.sets().clone();
+    for family in Family::BOTH {
+        let stays = |key: &[u8]| {
+            [SetName::Limited(family), SetName::Unlimited(family)]
+                .iter()
+                .any(|set| desired.ruleset.rows(*set).is_some_and(|rows| rows.contains(key)))
+        };
+        for set in [
+            SetName::Limited(family),
+            SetName::Unlimited(family),
+            SetName::Preserved(family),
+            SetName::LimitTo(family),
+            SetName::LimitFrom(family),
+            SetName::LimitBoth(family),
+        ] {
+            let spec = SetSpec::of(set);
+            let leaving = have
+                .rows(set)
+                .into_iter()
+                .flat_map(Rows::iter)
+                .filter(|row| !stays(&row[..spec.key_len()]));
+            for row in leaving {
+                sets.entry(set).or_insert_with(|| Rows::new(&spec)).push(&[row]);
+            }
+        }
+    }
+    sets.values_mut().for_each(Rows::sort);
+    Ruleset::new(sets, desired.ruleset.turns().clone())
+}

@@ -1,0 +1,133 @@
+//! What is in the kernel: read, or taken from the record; and the record that is left for the next run.
+
+use super::{Desired, ReconcileError, Reconciler};
+use crate::kernel::{Kernel, Seen};
+use crate::model::FlowMark;
+use crate::record::{Head, Record, boot_id};
+use crate::ruleset::{Ruleset, skeleton};
+use crate::summary::Summary;
+
+/// What is in the kernel, as far as it is known.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The generation at which this was so.
+    pub(super) generation: u32,
+    pub(super) table: Table,
+    /// What the sets hold.
+    pub(super) ruleset: Ruleset,
+    /// The services, with names and draining backends as far as the record tells them.
+    pub summary: Summary,
+    /// Whether the flows were swept since.
+    pub(super) swept: bool,
+    pub(super) trusted: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Table {
+    Absent,
+    Ours(u64),
+    Other(Option<String>),
+}
+
+impl Known {
+    /// Why the table has to be made anew, if it has to be.
+    pub fn rebuild(&self) -> Option<String> {
+        match &self.table {
+            Table::Other(comment) => Some(match comment {
+                Some(comment) if comment.starts_with(&format!("{},", skeleton::name())) => {
+                    "somebody changed the rules of the table in the kernel".into()
+                }
+                Some(comment) => format!("the table in the kernel has other rules ({comment})"),
+                None => "the table in the kernel has other rules".into(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl<K: Kernel> Reconciler<'_, K> {
+    /// What is in the kernel: from the record while nobody else has written, else by reading it all.
+    ///
+    /// # Errors
+    /// [`ReconcileError`].
+    pub fn look(&mut self, desired: &Summary) -> Result<Known, ReconcileError> {
+        let identity = self.kernel.identity()?;
+        let record = self.store.load().filter(|record| self.is_of_here(&record.head));
+        match record {
+            Some(Record { head, ruleset }) if head.holds(identity) => Ok(Known {
+                generation: identity.generation,
+                table: Table::Ours(head.table),
+                ruleset,
+                summary: head.summary,
+                swept: head.swept,
+                trusted: true,
+            }),
+            Some(record) => self.read(&record.head.summary),
+            None => self.read(desired),
+        }
+    }
+
+    fn is_of_here(&self, head: &Head) -> bool {
+        head.namespace == self.namespace
+            && head.boot == boot_id()
+            && head.program == env!("CARGO_PKG_VERSION")
+            && head.mark == self.mark.to_string()
+    }
+
+    pub(super) fn read(&mut self, guide: &Summary) -> Result<Known, ReconcileError> {
+        let observed = self.kernel.observe(self.mark)?;
+        let (table, ruleset) = match observed.table {
+            Seen::Absent => (Table::Absent, Ruleset::default()),
+            Seen::Ours { handle, ruleset } => (Table::Ours(handle), ruleset),
+            Seen::Other { comment, ruleset, .. } => {
+                self.check_mark(comment.as_deref())?;
+                (Table::Other(comment), ruleset)
+            }
+        };
+        let summary = Summary::of_kernel(&ruleset, guide);
+        Ok(Known {
+            generation: observed.generation,
+            table,
+            ruleset,
+            summary,
+            swept: false,
+            trusted: false,
+        })
+    }
+
+    fn check_mark(&self, comment: Option<&str>) -> Result<(), ReconcileError> {
+        match comment.and_then(mark_of) {
+            Some(theirs) if theirs != self.mark => Err(ReconcileError::OtherMark {
+                theirs,
+                ours: self.mark,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The mark of the flows that the table in the kernel makes, if it tells.
+    pub(super) fn mark_in_kernel(&mut self) -> Result<Option<FlowMark>, ReconcileError> {
+        Ok(self.kernel.comment()?.as_deref().and_then(mark_of))
+    }
+
+    pub(super) fn remember(&mut self, known: &Known, desired: &Desired, swept: bool) {
+        let Table::Ours(table) = known.table else { return };
+        let head = Head {
+            program: env!("CARGO_PKG_VERSION").into(),
+            boot: boot_id(),
+            namespace: self.namespace,
+            generation: known.generation,
+            table,
+            mark: self.mark.to_string(),
+            swept,
+            summary: desired.summary.clone(),
+        };
+        if let Err(error) = self.store.save(&head, &desired.ruleset) {
+            tracing::warn!(%error, "failed to write the record; the next run will read the kernel, which takes longer");
+        }
+    }
+}
+
+fn mark_of(comment: &str) -> Option<FlowMark> {
+    comment.split_once("flow mark ")?.1.parse().ok()
+}

@@ -1,0 +1,171 @@
+//! A plan leads from any ruleset to any other, touches nothing else, and no client falls in between.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use tcpgw::kernel::fake::{Fake, Outcome, Syn, View, Walk};
+use tcpgw::kernel::{Commit, Kernel, Seen};
+use tcpgw::model::{FlowMark, State};
+use tcpgw::plan::{Step, plan};
+use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::name::SetName;
+use tcpgw::ruleset::spec::SetSpec;
+use tcpgw::summary::Summary;
+
+use crate::ruleset::{active, may_enter};
+use crate::states::{ruleset, state, syns};
+
+proptest! {
+    #[test]
+    fn a_plan_leads_there(have in state(), want in state()) {
+        let (have, want) = (ruleset(&have), ruleset(&want));
+        let mut fake = fake(&have);
+        carry_out(&mut fake, &want, usize::MAX);
+        prop_assert_eq!(&seen(&mut fake), &want);
+        prop_assert!(plan(&want, &want).is_empty());
+        prop_assert!(plan(&have, &want).steps.len() <= 3);
+    }
+
+    #[test]
+    fn a_plan_leads_there_from_one_that_was_interrupted(
+        have in state(), half in state(), third in state(), want in state(), steps in (0..3_usize, 0..3_usize),
+    ) {
+        let mut fake = fake(&ruleset(&have));
+        carry_out(&mut fake, &ruleset(&half), steps.0);
+        carry_out(&mut fake, &ruleset(&third), steps.1);
+        let want = ruleset(&want);
+        carry_out(&mut fake, &want, usize::MAX);
+        prop_assert_eq!(seen(&mut fake), want);
+    }
+
+    #[test]
+    fn what_does_not_change_keeps_its_buckets_and_counters(have in state(), want in state()) {
+        let (have, want) = (ruleset(&have), ruleset(&want));
+        let mut fake = fake(&have);
+        let before = fake.generation();
+        carry_out(&mut fake, &want, usize::MAX);
+        for (name, rows) in have.sets() {
+            let spec = SetSpec::of(*name);
+            for row in rows {
+                let identity = &row[..spec.identity_len()];
+                if want.rows(*name).and_then(|rows| rows.find(identity)) == Some(row) {
+                    prop_assert_eq!(fake.born(*name, identity), Some(before), "an element of {} was touched", name);
+                }
+            }
+        }
+        for (door, chain) in have.turns() {
+            if want.turns().get(door) == Some(chain) {
+                prop_assert_eq!(fake.born(SetName::Turn(door.0), &door.1), Some(before));
+            }
+        }
+    }
+
+    /// A packet reads one set after the other; a transaction may fall between any two of its looks.
+    #[test]
+    fn a_client_finds_a_backend_whenever_a_transaction_falls(
+        have in state(), want in state(), picks in prop::collection::vec(0..256_u32, 12),
+    ) {
+        let views = views(&mut fake(&ruleset(&have)), &want);
+        check(&views, &[&have, &want], &picks)?;
+    }
+
+    /// Also where the plan begins at what an interrupted one left.
+    #[test]
+    fn a_client_finds_a_backend_after_an_interruption(
+        have in state(), half in state(), want in state(), steps in 0..3_usize,
+        picks in prop::collection::vec(0..256_u32, 12),
+    ) {
+        let mut fake = fake(&ruleset(&have));
+        carry_out(&mut fake, &ruleset(&half), steps);
+        let views = views(&mut fake, &want);
+        check(&views, &[&have, &half, &want], &picks)?;
+    }
+}
+
+fn fake(ruleset: &Ruleset) -> Fake {
+    Fake::holding(ruleset, FlowMark::default()).unwrap()
+}
+
+fn seen(fake: &mut Fake) -> Ruleset {
+    match fake.observe(FlowMark::default()).unwrap().table {
+        Seen::Ours { ruleset, .. } => ruleset,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn commit(fake: &mut Fake, step: &Step<'_>) {
+    let commit = Commit {
+        generation: fake.generation(),
+        build: None,
+        step,
+        forget: &[],
+    };
+    fake.commit(&commit)
+        .unwrap_or_else(|error| panic!("{error}\n{step:#?}"));
+}
+
+/// At most so many steps of the plan.
+fn carry_out(fake: &mut Fake, want: &Ruleset, steps: usize) {
+    let have = seen(fake);
+    for step in plan(&have, want).steps.iter().take(steps) {
+        commit(fake, step);
+    }
+}
+
+/// What packets find before the plan and after each of its steps.
+fn views(fake: &mut Fake, want: &State) -> Vec<View> {
+    let (have, want) = (seen(fake), ruleset(want));
+    let mut views = vec![fake.view()];
+    for step in &plan(&have, &want).steps {
+        commit(fake, step);
+        views.push(fake.view());
+    }
+    views
+}
+
+/// Between these states every client that is welcome in all of them, at a service that has backends in all of them, gets
+/// to a backend of one of them.
+fn check(views: &[View], states: &[&State], picks: &[u32]) -> Result<(), TestCaseError> {
+    let summaries: Vec<Summary> = states.iter().map(|state| Summary::from(*state)).collect();
+    for syn in syns() {
+        let Some(backends) = backends(&summaries, &syn) else {
+            continue;
+        };
+        for pair in views.windows(2) {
+            for pick in picks {
+                for change in 0.. {
+                    let (outcome, steps) = Walk::across(&pair[0], &pair[1], change).syn(&syn, *pick);
+                    let arrived = matches!(outcome, Outcome::Backend(backend) if backends.contains(&backend));
+                    prop_assert!(
+                        arrived,
+                        "{syn:?}, pick {pick}, change before step {change}: {outcome:?}"
+                    );
+                    if change >= steps {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The backends of all states together; `None` if one of the states has none for that client, or they let in others.
+fn backends(summaries: &[Summary], syn: &Syn) -> Option<BTreeSet<std::net::SocketAddr>> {
+    let services: Vec<_> = summaries
+        .iter()
+        .map(|s| s.service_at(syn.public))
+        .collect::<Option<_>>()?;
+    let first = services.first()?;
+    let mut backends = BTreeSet::new();
+    for service in &services {
+        let (a, b) = (&first.settings, &service.settings);
+        let of_service = active(service, syn.public.is_ipv4());
+        let same_way = first.addresses.is_empty() == service.addresses.is_empty();
+        if of_service.is_empty() || !same_way || (&a.allow, &a.deny) != (&b.allow, &b.deny) {
+            return None;
+        }
+        backends.extend(of_service);
+    }
+    may_enter(first, syn.client.ip()).then_some(backends)
+}

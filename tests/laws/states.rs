@@ -1,0 +1,200 @@
+//! Small states that touch each other: few ports, few addresses, few endpoints, which go from service to service.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use proptest::prelude::*;
+use tcpgw::kernel::fake::Syn;
+use tcpgw::model::{self, State};
+use tcpgw::reconcile::Desired;
+use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::compile::compile;
+
+const PORTS: u16 = 3;
+const FIRST_PORT: u16 = 8000;
+const PLACES: usize = PORTS as usize * 2;
+const ENDPOINTS: usize = 12;
+
+/// Local addresses; no service is on the last of each family alone.
+const LOCALS: [&str; 5] = ["192.0.2.1", "192.0.2.2", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
+const CLIENTS: [&str; 4] = ["198.51.100.7", "203.0.113.7", "2001:db8:5::7", "2001:db8:6::7"];
+const NETWORKS: [&str; 7] = [
+    "198.51.100.0/25",
+    "198.51.100.128/25",
+    "203.0.113.7/32",
+    "0.0.0.0/0",
+    "2001:db8:5::/48",
+    "2001:db8:4::/47",
+    "::/0",
+];
+
+/// Any valid state of these.
+pub(crate) fn state() -> impl Strategy<Value = State> {
+    let ports = prop::collection::vec((0..5_u8, settings(), settings()), usize::from(PORTS));
+    let endpoints = prop::collection::vec(endpoint(), ENDPOINTS);
+    (ports, endpoints).prop_map(|(ports, endpoints)| {
+        let text = document(&ports, &endpoints);
+        model::parse(text.as_bytes()).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
+    })
+}
+
+/// What that state should be in the kernel.
+pub(crate) fn ruleset(state: &State) -> Ruleset {
+    compile(state, &links())
+}
+
+pub(crate) fn desired(state: &State) -> Desired {
+    Desired::new(state, &links())
+}
+
+pub(crate) fn links() -> BTreeSet<String> {
+    ["int".to_owned(), "ext".to_owned()].into()
+}
+
+/// Every way to try a service.
+pub(crate) fn syns() -> Vec<Syn> {
+    let mut syns = Vec::new();
+    for port in FIRST_PORT..FIRST_PORT + PORTS {
+        for local in LOCALS.map(address) {
+            for client in CLIENTS.map(address).iter().filter(|c| c.is_ipv4() == local.is_ipv4()) {
+                syns.push(Syn {
+                    client: SocketAddr::new(*client, 40000),
+                    public: SocketAddr::new(local, port),
+                });
+            }
+        }
+    }
+    syns
+}
+
+/// The endpoints that states are made of, and one that is in none.
+pub(crate) fn endpoints() -> Vec<SocketAddr> {
+    (0..=ENDPOINTS).map(|at| endpoint_text(at).parse().unwrap()).collect()
+}
+
+#[derive(Debug, Clone)]
+struct Settings {
+    renamed: bool,
+    balance: &'static str,
+    limit: &'static str,
+    words: (bool, bool, bool),
+    allow: BTreeSet<&'static str>,
+    deny: BTreeSet<&'static str>,
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let networks = |most| prop::collection::btree_set(prop::sample::select(NETWORKS.to_vec()), 0..=most);
+    let limit = prop::sample::select(vec![
+        "",
+        r#","limit":{"pps":1000}"#,
+        r#","limit":{"pps":1000,"burst":7,"mtu":9000}"#,
+        r#","limit":{"pps":500,"direction":"shared"}"#,
+    ]);
+    let balance = prop::sample::select(vec!["random", "random", "source-hash", "round-robin"]);
+    let lists = prop_oneof![
+        2 => Just((BTreeSet::new(), BTreeSet::new())),
+        1 => (networks(3), networks(2)),
+    ];
+    (
+        prop::bool::weighted(0.2),
+        balance,
+        limit,
+        any::<(bool, bool, bool)>(),
+        lists,
+    )
+        .prop_map(|(renamed, balance, limit, words, (allow, deny))| Settings {
+            renamed,
+            balance,
+            limit,
+            words,
+            allow,
+            deny,
+        })
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    owner: usize,
+    weight: u16,
+    draining: bool,
+}
+
+fn endpoint() -> impl Strategy<Value = Slot> {
+    let weight = prop_oneof![3 => Just(1), 2 => 1..5_u16, 1 => 1..=256_u16];
+    (0..PLACES + 2, weight, prop::bool::weighted(0.2)).prop_map(|(owner, weight, draining)| Slot {
+        owner,
+        weight,
+        draining,
+    })
+}
+
+fn document(ports: &[(u8, Settings, Settings)], endpoints: &[Slot]) -> String {
+    let mut services = Vec::new();
+    for (at, (shape, one, other)) in ports.iter().enumerate() {
+        let doors: &[&[&str]] = match shape {
+            0 => &[],
+            1 => &[&[]],
+            2 => &[&["192.0.2.1", "2001:db8::1"]],
+            3 => &[&["192.0.2.1"], &["192.0.2.2", "2001:db8::1"]],
+            _ => &[&["192.0.2.1", "192.0.2.2"], &["2001:db8::1"]],
+        };
+        for (which, (addresses, settings)) in doors.iter().zip([one, other]).enumerate() {
+            services.push(service(at, which, addresses, settings, endpoints));
+        }
+    }
+    format!(r#"{{"version":1,"services":[{}]}}"#, services.join(","))
+}
+
+fn service(at: usize, which: usize, addresses: &[&str], settings: &Settings, endpoints: &[Slot]) -> String {
+    let owned = endpoints
+        .iter()
+        .enumerate()
+        .filter(|(_, slot)| slot.owner == at * 2 + which);
+    let backends: Vec<String> = owned.map(|(at, slot)| backend(at, slot)).collect();
+    let port = usize::from(FIRST_PORT) + at;
+    let name = if settings.renamed { "new" } else { "app" };
+    let (retire, empty, preserve) = settings.words;
+    let mut text = format!(
+        r#"{{"name":"{name}-{at}-{which}","port":{port},"backends":[{}],"balance":"{}","on_retire":"{}","on_empty":"{}","source":"{}"{}"#,
+        backends.join(","),
+        settings.balance,
+        if retire { "drop" } else { "reset" },
+        if empty { "drop" } else { "reset" },
+        if preserve { "preserve" } else { "masquerade" },
+        settings.limit,
+    );
+    for (field, items) in [
+        ("addresses", addresses.to_vec()),
+        ("allow", settings.allow.iter().copied().collect()),
+        ("deny", settings.deny.iter().copied().collect()),
+    ] {
+        if !items.is_empty() {
+            let _ = write!(text, r#","{field}":{items:?}"#);
+        }
+    }
+    text + "}"
+}
+
+fn backend(at: usize, slot: &Slot) -> String {
+    let endpoint: SocketAddr = endpoint_text(at).parse().unwrap();
+    let state = if slot.draining { "draining" } else { "active" };
+    format!(
+        r#"{{"address":"{}","port":{},"weight":{},"state":"{state}"}}"#,
+        endpoint.ip(),
+        endpoint.port(),
+        slot.weight
+    )
+}
+
+fn endpoint_text(at: usize) -> String {
+    if at % 3 == 2 {
+        format!("[fd00:2::{}]:3000", at + 11)
+    } else {
+        format!("10.2.0.{}:3000", at + 11)
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
