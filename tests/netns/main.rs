@@ -4,7 +4,9 @@
 
 mod harness;
 
+mod foreign;
 mod guard;
+mod killed;
 mod limits;
 mod retire;
 mod smoke;
