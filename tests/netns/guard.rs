@@ -95,9 +95,13 @@ fn what_begins_no_connection_gets_no_answer_and_is_counted() {
                 send(port, flags);
             }
         }
-        [2001, 2003].into_iter().for_each(|port| send(port, ACK));
+        for port in [2001, 2003] {
+            send(port, ACK);
+        }
         assert_eq!(answers.count(), 0, "{}", lines(&answers.so_far()));
-        [2002, 2004].into_iter().for_each(|port| send(port, ACK));
+        for port in [2002, 2004] {
+            send(port, ACK);
+        }
         assert!(wait_until(PATIENCE, || answers.count() == 2));
         let answers = answers.stop();
         assert!(
@@ -379,7 +383,9 @@ fn a_flood_of_spoofed_handshakes_is_forgotten_soon() {
     let shortest = open.map(|flow| flow.timeout).min();
     assert!(shortest.is_some_and(|seconds| seconds > 3600), "{shortest:?}");
     assert!(tracked.iter().all(|flow| flow.mark & 0x0080_0000 != 0));
-    conns.iter_mut().for_each(|conn| conn.echo(b"on").expect("it goes on"));
+    for conn in &mut conns {
+        conn.echo(b"on").expect("it goes on");
+    }
     net.unmute("b2");
     // The dead one's are gone by themselves.
     let unanswered = || net.conntrack().iter().any(|flow| flow.state == "SYN_SENT");

@@ -34,7 +34,7 @@ fn bytes_stay_within_the_limit_with_offloads_on() {
         Run::new("gateway", 2003, "b3", &[]),
         Run::new("client", 2004, "b4", &["--bidir"]),
     ];
-    for family in 0..2 {
+    for (family, public) in PUBLIC.into_iter().enumerate() {
         thread::scope(|scope| {
             let runs = runs.each_ref().map(|run| scope.spawn(|| run.bytes(&net, family)));
             for run in runs {
@@ -43,8 +43,7 @@ fn bytes_stay_within_the_limit_with_offloads_on() {
                 let of_due = |bytes: u64| bytes as f64 / (1500.0 * (BURST as f64 + PPS as f64 * seconds));
                 let [counted, on_the_wire] = passed.map(of_due);
                 eprintln!(
-                    "{run:?} {}: {passed:?} bytes in {seconds:.3} s, {counted:.4} and {on_the_wire:.4} of what is due",
-                    PUBLIC[family]
+                    "{run:?} {public}: {passed:?} bytes in {seconds:.3} s, {counted:.4} and {on_the_wire:.4} of what is due"
                 );
                 assert!((0.95..=1.05).contains(&counted), "{run:?}");
                 // The kernel sees the headers of merged packets once; they are 1 / 20.8 of a full IPv6 packet.

@@ -7,9 +7,11 @@ mod cases;
 mod harness;
 
 mod balance;
+mod foreign;
 mod guard;
 mod hairpin;
 mod icmp;
+mod killed;
 mod limits;
 mod local;
 mod retire;

@@ -1,12 +1,10 @@
 //! Backends that leave: what becomes of their flows, and of nobody else's.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::brief::{endpoints, service, state};
@@ -73,10 +71,15 @@ fn services_that_swap_backends_do_not_swap_clients() {
     let mut still = PUBLIC.map(|address| open(&net, at(address, 2003), "b3"));
     let containers = ["b1", "b2"].map(|host| net.capture(host, of_an_old_flow));
     net.apply(services("b2", "b1"));
-    one.iter_mut()
-        .for_each(|conn| ends_with(conn, ErrorKind::ConnectionReset));
-    other.iter_mut().for_each(|conn| falls_silent(&net, conn));
-    still.iter_mut().for_each(|conn| conn.echo(b"on").expect("it goes on"));
+    for conn in &mut one {
+        ends_with(conn, ErrorKind::ConnectionReset);
+    }
+    for conn in &mut other {
+        falls_silent(&net, conn);
+    }
+    for conn in &mut still {
+        conn.echo(b"on").expect("it goes on");
+    }
     for capture in containers {
         let packets = capture.stop();
         assert!(packets.is_empty(), "{}", lines(&packets));
@@ -105,17 +108,21 @@ fn a_draining_backend_keeps_its_flows_until_it_is_removed_or_its_service_is() {
     let mut newer = PUBLIC.map(|address| open(&net, at(address, 2001), "b2"));
     net.apply(state([service("a", 2001, &["b2"], 3000, json!({}))]));
     assert_eq!(flows(&net, "b1"), 0);
-    conns.iter_mut().for_each(|conn| falls_silent(&net, conn));
-    newer.iter_mut().for_each(|conn| conn.echo(b"on").expect("it goes on"));
+    for conn in &mut conns {
+        falls_silent(&net, conn);
+    }
+    for conn in &mut newer {
+        conn.echo(b"on").expect("it goes on");
+    }
 
     let removed = net.apply_with(&["--allow-empty", "-o", "json"], state([])).ok();
     let removed: Value = serde_json::from_str(&removed).expect("JSON");
     assert!(removed["flows_flushed"].as_u64() >= Some(2), "{removed}");
     assert_eq!(flows(&net, "b2"), 0);
     // Nobody has the port now, so the gateway's own stack answers.
-    newer
-        .iter_mut()
-        .for_each(|conn| ends_with(conn, ErrorKind::ConnectionReset));
+    for conn in &mut newer {
+        ends_with(conn, ErrorKind::ConnectionReset);
+    }
 }
 
 #[test]
@@ -313,167 +320,9 @@ fn no_connection_slips_through_to_a_backend_that_has_just_left() {
     assert!(spread.longest < SOON, "{:?}", spread.longest);
 }
 
-/// Killed at system calls that write to the kernel or to a file, one run each: all of those at the end, where it
-/// commits and flushes.
-#[test]
-fn a_run_that_is_killed_anywhere_is_finished_by_the_next() {
-    let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    let still = || service("still", 2002, &["b4"], 3000, json!({}));
-    let before = state([service("a", 2001, &["b1", "b3"], 3000, json!({})), still()]);
-    let few = state([service("a", 2001, &["b2", "b3"], 3000, json!({})), still()]);
-    let many = state([draining("a", 2001, "b3", &["b2"]), still()]);
-    net.apply(&before);
-    let mut still = open(&net, at(PUBLIC[1], 2002), "b4");
-    let mut killed = 0;
-    for (call, after) in [("sendmsg", &few), ("sendmsg", &many), ("rename", &many)] {
-        let file = net.state_file("after.json", after);
-        net.apply(&before);
-        let log = net.file("calls");
-        let log = log.to_str().expect("temporary paths are text");
-        let trace = format!("trace={call}");
-        net.run(
-            "gateway",
-            &["strace", "-f", "-o", log, "-e", &trace, TCPGW, "apply", &file],
-        )
-        .ok();
-        let calls = fs::read_to_string(log).expect("strace wrote it").matches(call).count();
-        // Most of the first calls only read.
-        for nth in (1..=calls).filter(|nth| nth % 5 == 1 || nth + 12 > calls) {
-            net.apply(&before);
-            let mut old = PUBLIC.map(|address| until(&net, at(address, 2001), "b1"));
-            let inject = format!("inject={call}:signal=KILL:when={nth}");
-            let argv = ["strace", "-f", "-o", "/dev/null", "-e", &inject, TCPGW, "apply", &file];
-            let run = net.run("gateway", &argv);
-            // How many calls it makes is not the same each time.
-            assert!([0, 137].contains(&run.status), "{call} {nth}: {run}");
-            killed += usize::from(run.status == 137);
-            still.echo(b"on").expect("others go on");
-            for address in PUBLIC {
-                net.spread("client", at(address, 2001), 4);
-            }
-            net.apply(after);
-            assert_eq!(flows(&net, "b1"), 0, "{call} {nth}");
-            old.iter_mut().for_each(|conn| assert!(conn.send(b"late").is_ok()));
-            net.tcpgw(&["diff", &file]).exits(0);
-        }
-    }
-    eprintln!("killed {killed} times");
-    assert!(killed >= 20, "{killed}");
-    still.echo(b"on").expect("others go on");
-}
-
-#[test]
-fn a_drain_or_a_teardown_that_is_killed_is_finished_by_the_next_run() {
-    let net = Net::new();
-    let _servers = net.serve_all(3000, Behaviour::Greet);
-    let before = state([service("a", 2001, &["b1"], 3000, json!({"limit": {"pps": 100}}))]);
-    let after = state([service("a", 2001, &["b2"], 3000, json!({}))]);
-    net.apply(&before);
-    let mut conns = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
-    let file = net.state_file("after.json", &after);
-    let run = net.spawn("gateway", &[TCPGW, "apply", "--drain", "1h", &file]);
-    assert!(wait_until(PATIENCE, || switched(&net)));
-    run.signal(Signal::SIGKILL);
-    run.wait().exits(137);
-    conns.iter_mut().for_each(|conn| conn.echo(b"on").expect("it goes on"));
-    let differs = net.tcpgw(&["diff", &file]).exits(1).stdout;
-    assert_eq!(differs.matches("(1 flow will be flushed)").count(), 2, "{differs}");
-    net.apply(&after);
-    assert_eq!((flows(&net, "b1"), net.tally("over_to_v4").len()), (0, 0));
-    net.tcpgw(&["diff", &file]).exits(0);
-
-    for nth in 1.. {
-        net.apply(&after);
-        let _conns = PUBLIC.map(|address| open(&net, at(address, 2001), "b2"));
-        let inject = format!("inject=sendmsg:signal=KILL:when={nth}");
-        let run = net.run(
-            "gateway",
-            &["strace", "-f", "-o", "/dev/null", "-e", &inject, TCPGW, "teardown"],
-        );
-        net.tcpgw(&["teardown"]).ok();
-        assert_eq!(flows(&net, "b2"), 0, "{nth}");
-        assert!(net.sh("gateway", "nft list tables").ok().is_empty());
-        if run.status == 0 {
-            assert!(nth > 3, "it was never killed");
-            break;
-        }
-    }
-}
-
-#[test]
-fn other_peoples_flows_are_left_alone() {
-    let net = Net::new();
-    let _servers = ["b1", "b2", "gateway", "routed"].map(|host| net.serve(host, 3000, Behaviour::Greet));
-    net.nft("gateway", FOREIGN);
-    let [address, address6] = PUBLIC;
-    net.apply(state([service("a", 2001, &["b1", "b2"], 3000, json!({}))]));
-    let routed = SocketAddr::new(plan::addresses("routed")[0], 3000);
-    let direct = SocketAddr::new(plan::addresses("b1")[1], 3000);
-    let mut others = [
-        open(&net, at(address, 8080), "b1"),
-        open(&net, at(address6, 8080), "b1"),
-        open(&net, at(address, 8081), "b1"),
-        open(&net, at(address, 3000), "gateway"),
-        open(&net, routed, "routed"),
-        open(&net, direct, "b1"),
-    ];
-    let foreign = net.sh("gateway", "nft -s list table inet foreign").ok();
-    let all = || {
-        let mut all = net.conntrack();
-        all.retain(|flow| flow.state == "ESTABLISHED" && others_ports(flow.public.port(), flow.mark));
-        all.len()
-    };
-    let count = all();
-    let mut go_on = |after: &str| {
-        for (number, conn) in others.iter_mut().enumerate() {
-            conn.echo(b"on").unwrap_or_else(|e| panic!("{after}: {number}: {e}"));
-        }
-    };
-    let _mine = until(&net, at(address, 2001), "b1");
-    go_on("first apply");
-    net.apply(state([service("a", 2001, &["b2"], 3000, json!({}))]));
-    go_on("its backend is removed");
-    net.apply(state([service(
-        "a",
-        2001,
-        &["b1"],
-        3000,
-        json!({"source": "preserve", "on_retire": "reset"}),
-    )]));
-    go_on("it comes back");
-    net.apply(state([draining("a", 2001, "b1", &["b2"])]));
-    go_on("it drains");
-    net.apply(state([service("b", 2002, &["b2"], 3000, json!({}))]));
-    go_on("its service is removed");
-    net.apply(state([service("b", 2002, &["b1"], 3000, json!({}))]));
-    net.tcpgw(&["teardown"]).ok();
-    go_on("teardown");
-    assert_eq!(all(), count);
-    assert_eq!(net.sh("gateway", "nft -s list table inet foreign").ok(), foreign);
-}
-
-fn others_ports(public: u16, mark: u32) -> bool {
-    public != 2001 && public != 2002 && mark & 0x0080_0000 == 0
-}
-
-/// As a container engine does it: one of our containers is published on ports of its own, with and without masquerade.
-const FOREIGN: &str = "
-table inet foreign {
-    chain publish {
-        type nat hook prerouting priority dstnat; policy accept;
-        fib daddr type local tcp dport { 8080, 8081 } dnat ip to 10.2.0.11:3000
-        fib daddr type local tcp dport 8080 dnat ip6 to [fd00:2::11]:3000
-    }
-    chain source {
-        type nat hook postrouting priority srcnat; policy accept;
-        meta l4proto tcp ct original proto-dst 8081 ct status dnat masquerade
-    }
-}";
-
 /// Connects to that backend, which is the only one.
 #[track_caller]
-fn open(net: &Net, to: SocketAddr, backend: &str) -> Conn {
+pub(crate) fn open(net: &Net, to: SocketAddr, backend: &str) -> Conn {
     open_from(net, "client", to, backend)
 }
 
@@ -486,7 +335,7 @@ fn open_from(net: &Net, host: &str, to: SocketAddr, backend: &str) -> Conn {
 
 /// Connects until the connection is to that backend.
 #[track_caller]
-fn until(net: &Net, to: SocketAddr, backend: &str) -> Conn {
+pub(crate) fn until(net: &Net, to: SocketAddr, backend: &str) -> Conn {
     let attempt = |_| {
         let mut conn = net.connect("client", to).expect("a connection");
         (conn.greeting().expect("a greeting").backend == backend).then_some(conn)
@@ -494,7 +343,7 @@ fn until(net: &Net, to: SocketAddr, backend: &str) -> Conn {
     (0..100).find_map(attempt).expect("a connection to that backend")
 }
 
-fn draining(name: &str, port: u16, leaving: &str, staying: &[&str]) -> Value {
+pub(crate) fn draining(name: &str, port: u16, leaving: &str, staying: &[&str]) -> Value {
     let staying = staying.iter().flat_map(|host| endpoints(host, 3000)).map(Value::from);
     let leaving =
         plan::addresses(leaving).map(|address| json!({"address": address, "port": 3000, "state": "draining"}));
@@ -526,7 +375,7 @@ fn falls_silent(net: &Net, conn: &mut Conn) {
 }
 
 /// Flows to a container.
-fn flows(net: &Net, host: &str) -> usize {
+pub(crate) fn flows(net: &Net, host: &str) -> usize {
     let to = |address| net.flows_to(SocketAddr::new(address, 3000)).len();
     plan::addresses(host).map(to).iter().sum()
 }
@@ -537,7 +386,7 @@ fn of_an_old_flow(packet: &Packet) -> bool {
 }
 
 /// Whether new connections go to b2 alone.
-fn switched(net: &Net) -> bool {
+pub(crate) fn switched(net: &Net) -> bool {
     let slots = net.sh("gateway", "nft list map inet tcpgw slots_v4").ok();
     slots.contains("10.2.0.12") && !slots.contains("10.2.0.11")
 }
