@@ -1,6 +1,9 @@
 //! The ruleset as nft text: what `nft -f` would load, and what `nft list table inet tcpgw` would show of it.
 
 use std::fmt::{self, Write};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use crate::model::FlowMark;
 use crate::ruleset::Ruleset;
@@ -170,9 +173,14 @@ fn fields(fields: &[Field], mut bytes: &[u8]) -> Option<Vec<String>> {
     Some(texts)
 }
 
-/// The network of an access list's row.
+/// The network of an access list's row, as a state has it: with its prefix, also where that is a single address.
 pub fn network(name: SetName, row: &[u8]) -> Option<String> {
-    Some(range(&SetSpec::of(name), row)?.rsplit(" . ").next()?.to_owned())
+    let range = range(&SetSpec::of(name), row)?;
+    let text = range.rsplit(" . ").next()?;
+    Some(
+        text.parse::<IpAddr>()
+            .map_or_else(|_| text.to_owned(), |address| IpNet::from(address).to_string()),
+    )
 }
 
 /// A service and a network: the last field is the range.
