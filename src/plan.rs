@@ -2,8 +2,8 @@
 //!
 //! A packet may read one set before a transaction and the next one after it. So a service whose slots become fewer, or
 //! are picked in another way, is changed in three: first what is new is added, and the slots that will go are pointed at
-//! backends that stay; then the old way of picking goes; then the slots. At every moment in between a SYN finds a
-//! backend, whichever generation of each set it reads.
+//! backends that stay; then the old way of picking goes; then the slots. A SYN finds a backend whichever of its looks is
+//! the first one after a transaction, as long as no second transaction overtakes it on its way.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -269,31 +269,83 @@ fn has_slots(ruleset: &Ruleset, reach: Reach, service_key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::model::parse;
     use crate::ruleset::compile::compile;
+    use crate::ruleset::name::Family;
 
-    fn turns_of(weight: u16) -> Ruleset {
-        let state = format!(
-            r#"{{"version": 1, "services": [{{"name": "web", "port": 8000, "balance": "round-robin", "backends": [
-                {{"address": "10.2.0.11", "port": 3000, "weight": {weight}}}, "10.2.0.12:3000"]}}]}}"#
+    const ANY: Reach = Reach::Any(Family::V4);
+
+    fn ruleset(balance: &str, backends: &[&str]) -> Ruleset {
+        let text = format!(
+            r#"{{"version":1,"services":[{{"name":"a","port":8000,"balance":"{balance}","backends":{backends:?}}}]}}"#
         );
-        compile(&parse(state.as_bytes()).unwrap(), &BTreeSet::new())
+        compile(&crate::model::parse(text.as_bytes()).unwrap(), &[].into())
+    }
+
+    const TWO: [&str; 2] = ["10.2.0.1:1", "10.2.0.2:1"];
+    const OTHER_TWO: [&str; 2] = ["10.2.0.1:1", "10.2.0.3:1"];
+
+    #[test]
+    fn a_swapped_backend_takes_one_transaction() {
+        let (have, want) = (ruleset("random", &TWO), ruleset("random", &OTHER_TWO));
+        let plan = plan(&have, &want);
+        assert_eq!((plan.steps.len(), plan.elements()), (1, 4));
+        let step = &plan.steps[0];
+        assert_eq!(step.delete[&SetName::Slots(ANY)].len(), 1);
+        assert_eq!(step.add[&SetName::Slots(ANY)].len(), 1);
+        assert_eq!(step.delete[&SetName::Unlimited(Family::V4)].len(), 1);
+        assert_eq!(step.add[&SetName::Unlimited(Family::V4)].len(), 1);
     }
 
     #[test]
-    fn turns_are_taken_elsewhere_only_once_the_rules_there_are_seen_by_all() {
-        for (before, after) in [(1, 2), (2, 1)] {
-            let (have, want) = (turns_of(before), turns_of(after));
-            let steps = plan(&have, &want).steps;
-            let at = |what: &dyn Fn(&Step<'_>) -> bool| steps.iter().position(what).unwrap();
-            let made = at(&|step| !step.new_turns.is_empty());
-            let switched = at(&|step| !step.add_turns.is_empty());
-            let removed = at(&|step| !step.old_turns.is_empty());
-            assert!(made < switched && switched < removed, "{before} to {after}: {steps:?}");
-            assert_eq!(steps[switched].delete_turns.len(), 1);
+    fn fewer_slots_take_three() {
+        let (have, want) = (ruleset("random", &TWO), ruleset("random", &TWO[..1]));
+        let steps = plan(&have, &want).steps;
+        assert_eq!(steps.len(), 3);
+        assert_eq!(steps[0].new_widths, [(ANY, 1)].into());
+        assert_eq!(steps[0].spreads, [(ANY, [1, 2].into())].into());
+        assert!(steps[1].delete.keys().eq(&[SetName::Width(ANY, 2)]));
+        assert!(steps[2].delete.keys().eq(&[SetName::Slots(ANY)]));
+        assert_eq!(steps[2].old_widths, [(ANY, 2)].into());
+        assert_eq!(steps[2].spreads, [(ANY, [1].into())].into());
+    }
+
+    #[test]
+    fn a_chain_of_turns_is_there_before_clients_are_sent_to_it() {
+        let (have, want) = (ruleset("round-robin", &TWO), ruleset("round-robin", &TWO[..1]));
+        let steps = plan(&have, &want).steps;
+        assert_eq!(steps.len(), 3);
+        assert!(steps[0].new_turns.len() == 1 && steps[0].add_turns.is_empty());
+        assert!(steps[1].delete_turns.len() == 1 && steps[1].add_turns.len() == 1);
+        assert_eq!(steps[2].old_turns.len(), 1);
+    }
+
+    #[test]
+    fn a_new_service_takes_one() {
+        for balance in ["random", "source-hash", "round-robin"] {
+            let want = ruleset(balance, &TWO);
+            let nothing = Ruleset::default();
+            assert_eq!(plan(&nothing, &want).steps.len(), 1, "{balance}");
+            assert_eq!(plan(&nothing, &want).elements(), want.len());
+            assert!(plan(&want, &want).is_empty());
         }
+    }
+
+    #[test]
+    fn what_an_interrupted_plan_left_is_used_or_removed() {
+        let want = ruleset("round-robin", &TWO);
+        let chain = (*want.turn_chains().first().unwrap()).clone();
+        let other = TurnChain {
+            width: 9,
+            ..chain.clone()
+        };
+        let left = Ruleset::default().among(&[(ANY, 5)].into(), &[chain, other.clone()].into());
+        let steps = plan(&left, &want).steps;
+        assert!(steps.iter().all(|step| step.new_turns.is_empty()));
+        let last = steps.last().unwrap();
+        assert_eq!(
+            (&last.old_widths, &last.old_turns),
+            (&[(ANY, 5)].into(), &[other].into())
+        );
     }
 }

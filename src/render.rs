@@ -173,13 +173,13 @@ fn fields(fields: &[Field], mut bytes: &[u8]) -> Option<Vec<String>> {
     Some(texts)
 }
 
-/// The network of an access list's row, with its prefix length.
+/// The network of an access list's row, as a state has it: with its prefix, also where that is a single address.
 pub fn network(name: SetName, row: &[u8]) -> Option<String> {
-    let text = range(&SetSpec::of(name), row)?.rsplit(" . ").next()?.to_owned();
-    // nft writes a single address without one.
+    let range = range(&SetSpec::of(name), row)?;
+    let text = range.rsplit(" . ").next()?;
     Some(
         text.parse::<IpAddr>()
-            .map_or(text, |host| IpNet::from(host).to_string()),
+            .map_or_else(|_| text.to_owned(), |address| IpNet::from(address).to_string()),
     )
 }
 

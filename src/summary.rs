@@ -180,10 +180,23 @@ impl ServiceSummary {
         merge(&mut self.settings.deny, other.settings.deny);
     }
 
-    /// Whether it listens in the family of that backend.
-    fn leads_to(&self, backend: SocketAddr) -> bool {
-        let same = |address: &IpAddr| address.is_ipv4() == backend.is_ipv4();
-        self.addresses.is_empty() || self.addresses.iter().any(same)
+    /// Whether it listens on an address of that family.
+    fn listens_in(&self, family: Family) -> bool {
+        self.addresses.is_empty() || self.addresses.iter().any(|address| Family::of(*address) == family)
+    }
+
+    /// Networks of clients of a family that it does not listen in are in no set.
+    fn learn_networks(&mut self, known: &Settings) {
+        let unseen = Family::BOTH.map(|family| !self.listens_in(family));
+        let learn = |ours: &mut Vec<Box<str>>, theirs: &[Box<str>]| {
+            let is_unseen = |text: &str| unseen[usize::from(text.contains(':'))];
+            ours.extend(theirs.iter().filter(|text| is_unseen(text)).cloned());
+            ours.sort_by_key(|text| text.contains(':'));
+        };
+        if let (Some(ours), Some(theirs)) = (&mut self.settings.allow, &known.allow) {
+            learn(ours, theirs);
+        }
+        learn(&mut self.settings.deny, &known.deny);
     }
 
     fn listens(&self, public: SocketAddr) -> bool {
@@ -288,9 +301,13 @@ impl Summary {
                 service.settings.limit = known.settings.limit;
                 service.settings.preserve = known.settings.preserve;
             }
+            service.learn_networks(&known.settings);
             for backend in known.backends().filter(|backend| !active.contains(backend)) {
                 // One that no door leads to has no slots, active or not.
-                let weight = known.active.get(&backend).filter(|_| !service.leads_to(backend));
+                let weight = known
+                    .active
+                    .get(&backend)
+                    .filter(|_| !service.listens_in(Family::of(backend.ip())));
                 match weight {
                     _ if !is_limited(ruleset, backend) => {}
                     Some(weight) => drop(service.active.insert(backend, *weight)),

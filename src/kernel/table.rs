@@ -516,3 +516,118 @@ fn matches(sent: &[u8], listed: &[u8]) -> bool {
 fn all_attrs(bytes: &[u8]) -> Option<Vec<Attr<'_>>> {
     Attrs::new(bytes).collect::<Result<_, _>>().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut writer = Writer::new();
+        fill(&mut writer);
+        writer.finish().unwrap()
+    }
+
+    fn sent() -> Vec<u8> {
+        bytes(|writer| {
+            writer.str(1, "tcpgw");
+            writer.be32(3, 8);
+            writer.nest(9, |writer| {
+                writer.nest(1, |writer| writer.be32(1, 2));
+                writer.nest(1, |writer| writer.be32(1, 4));
+            });
+        })
+    }
+
+    fn listed(flags: u32, fields: &[u32], handle: Option<u64>) -> Vec<u8> {
+        bytes(|writer| {
+            writer.str(1, "tcpgw");
+            if let Some(handle) = handle {
+                writer.be64(20, handle);
+            }
+            writer.be32(3, flags);
+            writer.nest(9, |writer| {
+                for field in fields {
+                    writer.nest(1, |writer| writer.be32(1, *field));
+                }
+            });
+        })
+    }
+
+    #[test]
+    fn what_the_kernel_adds_is_no_difference() {
+        assert!(matches(&sent(), &listed(8, &[2, 4], None)));
+        assert!(matches(&sent(), &listed(8, &[2, 4], Some(7))));
+        assert!(matches(b"turn", b"turn\0"));
+    }
+
+    #[test]
+    fn what_it_changed_or_lacks_is_one() {
+        for other in [
+            listed(9, &[2, 4], None),
+            listed(8, &[4, 2], None),
+            listed(8, &[2], None),
+            listed(8, &[2, 4, 4], None),
+            without(&sent(), &[3]),
+            Vec::new(),
+            vec![1, 2, 3],
+        ] {
+            assert!(!matches(&sent(), &other), "{other:?}");
+        }
+        assert!(!matches(b"turn", b"turns"));
+    }
+
+    #[test]
+    fn every_set_is_as_it_is_made() {
+        let widths = Reach::ALL.map(|reach| SetName::Width(reach, 7));
+        for name in SetName::fixed().into_iter().chain(widths) {
+            let listed = bytes(|writer| sets::write_set(writer, name, 5));
+            for other in SetName::fixed() {
+                assert_eq!(
+                    matches(&expected_set(other), &listed),
+                    other == name,
+                    "{name} as {other}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn elements_of_another_shape_are_not_ours() {
+        let element = |key: &[u8], data: Option<&[u8]>| {
+            bytes(|writer| {
+                writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
+                if let Some(data) = data {
+                    writer.nest(elem::DATA, |writer| writer.attr(elem::VALUE, data));
+                }
+            })
+        };
+        let spec = SetSpec::of(SetName::Slots(Reach::Any(Ip::V4)));
+        for (key, data, fits) in [
+            (8, Some(8), true),
+            (8, Some(4), false),
+            (8, None, false),
+            (4, Some(8), false),
+            (0, Some(8), false),
+        ] {
+            let payload = element(&vec![1; key], data.map(|len| vec![2; len]).as_deref());
+            let mut rows = Rows::new(&spec);
+            assert_eq!(Element::read(&payload).unwrap().push_to(&mut rows, &spec), fits);
+            assert_eq!(rows.len(), usize::from(fits));
+        }
+        let mut rows = Rows::new(&spec);
+        assert!(!Element::read(&[]).unwrap().push_to(&mut rows, &spec));
+    }
+
+    #[test]
+    fn only_a_goto_leads_to_a_chain() {
+        let verdict = |code: u32| {
+            bytes(|writer| {
+                writer.be32(elem::VERDICT_CODE, code);
+                writer.str(elem::VERDICT_CHAIN, "turn_v4_3_a");
+            })
+        };
+        assert_eq!(read_goto(&verdict(elem::GOTO)).unwrap(), Some("turn_v4_3_a"));
+        assert_eq!(read_goto(&verdict(elem::GOTO + 1)).unwrap(), None);
+        assert_eq!(read_goto(&[]).unwrap(), None);
+    }
+}

@@ -124,14 +124,20 @@ fn views(fake: &mut Fake, want: &State) -> Vec<View> {
 }
 
 /// Between these states every client that is welcome in all of them, at a service that has backends in all of them, gets
-/// to a backend of one of them.
+/// to a backend of one of them; after the first transaction to one of the last.
 fn check(views: &[View], states: &[&State], picks: &[u32]) -> Result<(), TestCaseError> {
     let summaries: Vec<Summary> = states.iter().map(|state| Summary::from(*state)).collect();
     for syn in syns() {
-        let Some(backends) = backends(&summaries, &syn) else {
+        let (Some(backends), Some(want)) = (backends(&summaries, &syn), summaries.last()) else {
             continue;
         };
-        for pair in views.windows(2) {
+        let last = want
+            .service_at(syn.public)
+            .map(|want| active(want, syn.public.is_ipv4()))
+            .unwrap_or_default();
+        for (at, pair) in views.windows(2).enumerate() {
+            // From the first transaction on only what is wanted.
+            let backends = if at > 0 { &last } else { &backends };
             for pick in picks {
                 for change in 0.. {
                     let (outcome, steps) = Walk::across(&pair[0], &pair[1], change).syn(&syn, *pick);
@@ -168,4 +174,28 @@ fn backends(summaries: &[Summary], syn: &Syn) -> Option<BTreeSet<std::net::Socke
         backends.extend(of_service);
     }
     may_enter(first, syn.client.ip()).then_some(backends)
+}
+
+/// What the transactions keep apart, on the smallest changes there are.
+#[test]
+fn each_way_to_change_the_slots_of_a_service_keeps_its_clients() {
+    let ways = ["random", "source-hash", "round-robin"];
+    let sizes = [1, 2, 3, 5];
+    let picks: Vec<u32> = (0..6).chain((6..256).step_by(25)).collect();
+    for (before, after) in ways.iter().flat_map(|a| ways.iter().map(move |b| (a, b))) {
+        for (from, to) in sizes.iter().flat_map(|a| sizes.iter().map(move |b| (*a, *b))) {
+            // Half of the old backends stay.
+            let (have, want) = (alone(before, 0..from), alone(after, from / 2..from / 2 + to));
+            let views = views(&mut fake(&ruleset(&have)), &want);
+            check(&views, &[&have, &want], &picks).unwrap_or_else(|e| panic!("{before} {from} -> {after} {to}: {e}"));
+        }
+    }
+}
+
+fn alone(balance: &str, backends: std::ops::Range<u8>) -> State {
+    let backends: Vec<String> = backends.map(|at| format!("10.2.0.{}:3000", at + 11)).collect();
+    let text = format!(
+        r#"{{"version":1,"services":[{{"name":"a","port":8000,"balance":"{balance}","backends":{backends:?}}}]}}"#
+    );
+    tcpgw::model::parse(text.as_bytes()).unwrap()
 }
