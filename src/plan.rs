@@ -172,7 +172,7 @@ impl<'a> Planner<'a> {
 
     fn gone(&mut self, name: SetName, row: &'a [u8]) {
         match name {
-            SetName::Width(reach, _) | SetName::Hashed(reach) if self.goes_on(reach, row) => {
+            SetName::Width(reach, _) | SetName::Hashed(reach) if has_slots(self.want, reach, row) => {
                 self.steps[SWITCH].delete(name, row);
             }
             SetName::Slots(reach) => self.slot_gone(reach, row),
@@ -208,36 +208,28 @@ impl<'a> Planner<'a> {
         (0..).map_while(slot).collect()
     }
 
-    /// Whether the service of that key shall have slots in that reach.
-    fn goes_on(&self, reach: Reach, service_key: &[u8]) -> bool {
-        let listening = match reach {
-            Reach::Any(_) => &service_key[4..],
-            Reach::At(_) => service_key,
-        };
-        self.want
-            .rows(SetName::Slots(reach))
-            .is_some_and(|rows| rows.contains(&[listening, &0_u32.to_ne_bytes()].concat()))
-    }
-
+    /// A packet that entered the rules before a transaction finds the chains of that transaction empty, so a service that
+    /// has clients is sent to a chain one transaction after the chain was made.
     fn turns(&mut self) {
-        for (door, chain) in self.want.turns() {
-            match self.have.turns().get(door) {
-                Some(had) if had == chain => continue,
-                Some(_) => {
-                    self.steps[PREPARE].delete_turns.insert(door.clone());
-                }
-                None => {}
+        let (have, want) = (self.have.turns(), self.want.turns());
+        let doors: BTreeSet<&Door> = have.keys().chain(want.keys()).collect();
+        for door in doors {
+            let (had, wanted) = (have.get(door), want.get(door));
+            if had == wanted {
+                continue;
             }
-            self.steps[PREPARE].add_turns.insert(door.clone(), chain.clone());
-        }
-        for door in self
-            .have
-            .turns()
-            .keys()
-            .filter(|door| !self.want.turns().contains_key(door))
-        {
-            let step = if self.goes_on(door.0, &door.1) { SWITCH } else { PREPARE };
-            self.steps[step].delete_turns.insert(door.clone());
+            let serves = |ruleset| has_slots(ruleset, door.0, &door.1);
+            let step = if serves(self.have) && serves(self.want) {
+                SWITCH
+            } else {
+                PREPARE
+            };
+            if had.is_some() {
+                self.steps[step].delete_turns.insert(door.clone());
+            }
+            if let Some(chain) = wanted {
+                self.steps[step].add_turns.insert(door.clone(), chain.clone());
+            }
         }
     }
 
@@ -260,6 +252,48 @@ impl<'a> Planner<'a> {
                     .extend(had.difference(&wanted).map(|width| (reach, *width)));
                 self.steps[TIDY].spreads.insert(reach, wanted);
             }
+        }
+    }
+}
+
+/// Whether the service of that key has slots in that reach.
+fn has_slots(ruleset: &Ruleset, reach: Reach, service_key: &[u8]) -> bool {
+    let listening = match reach {
+        Reach::Any(_) => service_key.get(4..).unwrap_or_default(),
+        Reach::At(_) => service_key,
+    };
+    ruleset
+        .rows(SetName::Slots(reach))
+        .is_some_and(|rows| rows.contains(&[listening, &0_u32.to_ne_bytes()].concat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::model::parse;
+    use crate::ruleset::compile::compile;
+
+    fn turns_of(weight: u16) -> Ruleset {
+        let state = format!(
+            r#"{{"version": 1, "services": [{{"name": "web", "port": 8000, "balance": "round-robin", "backends": [
+                {{"address": "10.2.0.11", "port": 3000, "weight": {weight}}}, "10.2.0.12:3000"]}}]}}"#
+        );
+        compile(&parse(state.as_bytes()).unwrap(), &BTreeSet::new())
+    }
+
+    #[test]
+    fn turns_are_taken_elsewhere_only_once_the_rules_there_are_seen_by_all() {
+        for (before, after) in [(1, 2), (2, 1)] {
+            let (have, want) = (turns_of(before), turns_of(after));
+            let steps = plan(&have, &want).steps;
+            let at = |what: &dyn Fn(&Step<'_>) -> bool| steps.iter().position(what).unwrap();
+            let made = at(&|step| !step.new_turns.is_empty());
+            let switched = at(&|step| !step.add_turns.is_empty());
+            let removed = at(&|step| !step.old_turns.is_empty());
+            assert!(made < switched && switched < removed, "{before} to {after}: {steps:?}");
+            assert_eq!(steps[switched].delete_turns.len(), 1);
         }
     }
 }
