@@ -360,8 +360,11 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// Counters of what is no longer there.
     fn orphans(&mut self, want: &Ruleset) -> Result<Vec<Orphans>, KernelError> {
         let mut orphans = Vec::new();
-        for set in SetName::fixed().into_iter().filter(|set| set.is_counter()) {
+        for set in SetName::fixed() {
             let owners = set.owners();
+            if owners.is_empty() {
+                continue;
+            }
             let owned = |key: &[u8]| {
                 owners
                     .iter()

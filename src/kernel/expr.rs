@@ -57,7 +57,6 @@ const STATUS_DNAT: u32 = 32;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 
-const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
 const FIB_ADDRTYPE: u32 = 3;
 const RTN_LOCAL: u32 = 2;
@@ -183,13 +182,13 @@ impl Writer {
         );
     }
 
-    fn fib(&mut self, flags: u32) {
+    fn fib_daddr_type(&mut self) {
         self.push(
             c"fib",
             [
                 (sys::NFTNL_EXPR_FIB_DREG, Value::U32(REG_1)),
                 (sys::NFTNL_EXPR_FIB_RESULT, Value::U32(FIB_ADDRTYPE)),
-                (sys::NFTNL_EXPR_FIB_FLAGS, Value::U32(flags)),
+                (sys::NFTNL_EXPR_FIB_FLAGS, Value::U32(FIB_DADDR)),
             ],
         );
     }
@@ -383,12 +382,12 @@ impl Writer {
                 self.cmp(eq(*yes), vec![SYN]);
             }
             Stmt::LocalDest(yes) => {
-                self.fib(FIB_DADDR);
+                self.fib_daddr_type();
                 self.cmp(eq(*yes), native(RTN_LOCAL));
             }
-            Stmt::LocalSource => {
-                self.fib(FIB_SADDR);
-                self.cmp(CMP_EQ, native(RTN_LOCAL));
+            Stmt::InNowhere => {
+                self.meta(META_IIF, REG_1);
+                self.cmp(CMP_EQ, native(0));
             }
             Stmt::DestLoopback(family) => self.dest_loopback(*family),
             Stmt::In(key, set) => {

@@ -163,6 +163,8 @@ pub enum SetName {
     InvalidFrom(Family),
     /// Counts packets of flushed flows from a backend that sees its clients' addresses.
     StaleFrom(Family),
+    /// Counts flows to a backend that was shown its client's address, and may speak to it even after it has left.
+    Acquainted(Family),
 }
 
 impl SetName {
@@ -203,6 +205,7 @@ impl SetName {
                 Self::OverFrom(family),
                 Self::InvalidFrom(family),
                 Self::StaleFrom(family),
+                Self::Acquainted(family),
             ]);
         }
         names.push(Self::SameLink);
@@ -222,10 +225,12 @@ impl SetName {
                 | Self::OverFrom(_)
                 | Self::InvalidFrom(_)
                 | Self::StaleFrom(_)
+                | Self::Acquainted(_)
         )
     }
 
-    /// Where the keys of a counter set belong: an element whose key is in none of them is of the past.
+    /// Where the keys of a counter set belong: an element whose key is in none of them is of the past. Where there are
+    /// none, elements stay.
     pub fn owners(self) -> Vec<Self> {
         match self {
             Self::Refused(scope) | Self::NoBackend(scope) | Self::Stale(scope) | Self::Invalid(scope) => {
@@ -302,6 +307,7 @@ impl fmt::Display for SetName {
             Self::OverFrom(family) => write!(f, "over_from_{family}"),
             Self::InvalidFrom(family) => write!(f, "invalid_from_{family}"),
             Self::StaleFrom(family) => write!(f, "stale_from_{family}"),
+            Self::Acquainted(family) => write!(f, "acquainted_{family}"),
         }
     }
 }

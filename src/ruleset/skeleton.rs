@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::name::{Family, Reach, Scope, SetName, TurnChain};
+use super::spec::SetSpec;
 use super::stmt::{CtState, Direction, Pick, Stmt, count_service, receiver, sender, service_in, visitor};
 use crate::model::FlowMark;
 
@@ -103,6 +104,7 @@ pub fn fixed(mark: FlowMark) -> Vec<Chain> {
     for family in Family::BOTH {
         chains.extend(policing(family));
         chains.extend(unknown(family));
+        chains.push(preserve(family));
         chains.push(find(family));
     }
     chains.extend(entries(mark));
@@ -117,8 +119,8 @@ fn per_family(rules: &mut Vec<Vec<Stmt>>, chain: &str) {
 
 fn entries(mark: FlowMark) -> Vec<Chain> {
     use Stmt::{
-        CtState as State, DestLoopback, Direction as Towards, InLoopback, LocalDest, LocalSource, Marked, Masquerade,
-        NotTcp, OutNotLoopback, Return, StatusDnat,
+        CtState as State, DestLoopback, Direction as Towards, InLoopback, LocalDest, Marked, Masquerade, NotTcp,
+        OutNotLoopback, Return, StatusDnat,
     };
     let known = State(CtState::EstablishedOrRelated);
 
@@ -170,18 +172,11 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
     ];
     per_family(&mut police, "police_to");
 
-    let preserve = vec![
-        vec![
-            Stmt::In(super::spec::SetSpec::of(SetName::SameLink).key, SetName::SameLink),
-            Masquerade,
-        ],
-        vec![LocalSource, Masquerade],
-    ];
     let mut source = vec![vec![Marked(mark, false), Return]];
     for family in Family::BOTH {
         source.push(vec![
             Stmt::In(receiver(family), SetName::Preserved(family)),
-            goto("preserve"),
+            Stmt::Goto(format!("preserve_{family}")),
         ]);
     }
     source.push(vec![StatusDnat, Masquerade]);
@@ -194,7 +189,6 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
         Chain::base("balance_output", Hook::Output, true, DSTNAT_OUTPUT, balance_output),
         Chain::base("settle", Hook::Input, false, FILTER, settle),
         Chain::base("police", Hook::Postrouting, false, MANGLE, police),
-        Chain::new("preserve", preserve),
         Chain::base("source", Hook::Postrouting, true, SRCNAT, source),
     ]
 }
@@ -325,6 +319,7 @@ fn unknown(family: Family) -> Vec<Chain> {
             format!("invalid_{family}"),
             vec![
                 vec![from(SetName::Preserved(family)), invalid_from.clone()],
+                vec![from(SetName::Acquainted(family)), invalid_from.clone()],
                 vec![LocalDest(false), Return],
                 service(Scope::Any, "drop_invalid", Scope::Any.to_string()),
                 service(at, "drop_invalid", at.to_string()),
@@ -334,12 +329,12 @@ fn unknown(family: Family) -> Vec<Chain> {
         ),
         Chain::new(
             format!("passing_{family}"),
-            vec![vec![
-                State(CtState::New),
-                Syn(false),
-                from(SetName::Preserved(family)),
-                Goto(format!("late_from_{family}")),
-            ]],
+            [SetName::Preserved(family), SetName::Acquainted(family)]
+                .map(|set| {
+                    let late = Goto(format!("late_from_{family}"));
+                    vec![State(CtState::New), Syn(false), from(set), late]
+                })
+                .to_vec(),
         ),
         Chain::new(
             format!("unknown_{family}"),
@@ -351,6 +346,18 @@ fn unknown(family: Family) -> Vec<Chain> {
             ],
         ),
     ]
+}
+
+fn preserve(family: Family) -> Chain {
+    let same_link = Stmt::In(SetSpec::of(SetName::SameLink).key, SetName::SameLink);
+    Chain::new(
+        format!("preserve_{family}"),
+        vec![
+            vec![same_link, Stmt::Masquerade],
+            vec![Stmt::InNowhere, Stmt::Masquerade],
+            vec![Stmt::Count(receiver(family), SetName::Acquainted(family))],
+        ],
+    )
 }
 
 fn find(family: Family) -> Chain {

@@ -123,7 +123,8 @@ impl SetSpec {
             SetName::OverTo(family)
             | SetName::OverFrom(family)
             | SetName::InvalidFrom(family)
-            | SetName::StaleFrom(family) => with(vec![DestAddress(family), DestPort], Payload::Counter),
+            | SetName::StaleFrom(family)
+            | SetName::Acquainted(family) => with(vec![DestAddress(family), DestPort], Payload::Counter),
         }
     }
 

@@ -83,8 +83,8 @@ pub enum Stmt {
     Syn(bool),
     /// Its destination is a local address, or is not.
     LocalDest(bool),
-    /// Its source is a local address.
-    LocalSource,
+    /// Did not come in by an interface: it is the gateway's own, or a bridge that filters (`br_netfilter`) sends it on.
+    InNowhere,
     /// Its destination is a loopback address.
     DestLoopback(Family),
     /// The key is in the set.
@@ -182,7 +182,7 @@ impl fmt::Display for Stmt {
             Self::Syn(false) => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
             Self::LocalDest(true) => f.write_str("fib daddr type local"),
             Self::LocalDest(false) => f.write_str("fib daddr type != local"),
-            Self::LocalSource => f.write_str("fib saddr type local"),
+            Self::InNowhere => f.write_str("iif 0"),
             Self::DestLoopback(Family::V4) => f.write_str("ip daddr 127.0.0.0/8"),
             Self::DestLoopback(Family::V6) => f.write_str("ip6 daddr ::1"),
             Self::In(key, set) => write!(f, "{} @{set}", concat(key)),
