@@ -4,4 +4,10 @@
 
 mod harness;
 
+mod balance;
+mod hairpin;
+mod icmp;
+mod local;
+mod routed;
 mod smoke;
+mod survive;

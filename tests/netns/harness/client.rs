@@ -173,7 +173,7 @@ impl Net {
     /// Connects `n` times, `parallel` at once.
     pub(crate) fn spread_by(&self, host: &str, to: SocketAddr, n: usize, parallel: usize) -> Spread {
         let started = AtomicUsize::new(0);
-        self.short_connections(host, to, parallel, &|| started.fetch_add(1, Relaxed) < n)
+        self.spread_while(host, to, parallel, &|| started.fetch_add(1, Relaxed) < n)
     }
 
     /// Makes short connections, `parallel` at once, for as long as `work` goes on.
@@ -186,7 +186,7 @@ impl Net {
     ) -> (Spread, T) {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            let spread = scope.spawn(|| self.short_connections(host, to, parallel, &|| !over.load(Relaxed)));
+            let spread = scope.spawn(|| self.spread_while(host, to, parallel, &|| !over.load(Relaxed)));
             let end = SetOnDrop(&over);
             let done = work();
             drop(end);
@@ -194,7 +194,8 @@ impl Net {
         })
     }
 
-    fn short_connections(
+    /// Makes short connections, `parallel` at once, for as long as `more` says yes; it may wait before it does.
+    pub(crate) fn spread_while(
         &self,
         host: &str,
         to: SocketAddr,

@@ -34,6 +34,20 @@ impl Sub for Counters {
 }
 
 impl Net {
+    /// How often a host's clients had to send a SYN again.
+    pub(crate) fn syns_again(&self, host: &str) -> u64 {
+        let table = self.within(host, || fs::read_to_string("/proc/thread-self/net/netstat"));
+        let table = table.expect("failed to read the counters");
+        // A line of names, and a line of values.
+        let mut lines = table.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+        let (_, value) = pairs
+            .find(|(name, _)| *name == "TCPSynRetrans")
+            .expect("such a counter");
+        value.parse().expect("a counter is a number")
+    }
+
     pub(crate) fn counters(&self, host: &str, interface: &str) -> Counters {
         let table = self.within(host, || fs::read_to_string("/proc/thread-self/net/dev"));
         let table = table.expect("failed to read the counters");

@@ -10,6 +10,7 @@ pub(crate) mod iperf;
 pub(crate) mod plan;
 pub(crate) mod server;
 pub(crate) mod shell;
+pub(crate) mod state;
 pub(crate) mod wire;
 
 use std::fs::{self, File};

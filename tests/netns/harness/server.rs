@@ -84,9 +84,15 @@ impl Net {
     /// A server on a port of a host, IPv4 and IPv6; it listens when this returns.
     #[track_caller]
     pub(crate) fn serve(&self, host: &str, port: u16, behaviour: Behaviour) -> Server {
+        self.serve_at(host, SocketAddr::new(plan::ip("::"), port), behaviour)
+    }
+
+    /// A server on one address of a host.
+    #[track_caller]
+    pub(crate) fn serve_at(&self, host: &str, at: SocketAddr, behaviour: Behaviour) -> Server {
         let listener = self
-            .within(host, || listen(port))
-            .unwrap_or_else(|e| panic!("{host}: port {port}: {e}"));
+            .within(host, || listen(at))
+            .unwrap_or_else(|e| panic!("{host}: {at}: {e}"));
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("failed to make an eventfd"));
         let counts = Arc::new(Counts::default());
         let mut work = Loop::new(host, listener, behaviour, Arc::clone(&counts), &stop);
@@ -104,11 +110,13 @@ impl Net {
     }
 }
 
-fn listen(port: u16) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-    socket.set_only_v6(false)?;
+fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
-    socket.bind(&SockAddr::from(SocketAddr::new(plan::ip("::"), port)))?;
+    socket.bind(&SockAddr::from(at))?;
     socket.listen(4096)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
