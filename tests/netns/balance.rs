@@ -262,6 +262,7 @@ fn no_syn_was_lost(net: &Net, spreads: [Spread; 2]) {
     let counters = net
         .sh("gateway", "nft list table inet tcpgw | grep 'counter packets [1-9]'")
         .stdout;
+    assert_eq!(net.syns_again("client"), 0, "{spreads:?}\n{counters}");
     for spread in spreads {
         println!("{} connections, the longest {:?}", spread.served(), spread.longest);
         assert!(spread.failures.is_empty(), "{spread:?}\n{counters}");
@@ -270,7 +271,6 @@ fn no_syn_was_lost(net: &Net, spreads: [Spread; 2]) {
             "{spread:?}\n{counters}"
         );
     }
-    assert_eq!(net.syns_again("client"), 0, "{counters}");
 }
 
 /// Which backend each client of the crowd gets.
