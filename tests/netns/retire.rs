@@ -286,7 +286,8 @@ fn a_server_that_talks_learns_that_its_flow_is_gone_and_its_client_never_sees_it
                 // It reads on, so that there is always something in flight.
                 scope.spawn(move || {
                     conn.patience(Duration::from_millis(500));
-                    while conn.receive().is_ok_and(|bytes| !bytes.is_empty()) {}
+                    let since = Instant::now();
+                    while since.elapsed() < PATIENCE && conn.receive().is_ok_and(|bytes| !bytes.is_empty()) {}
                 });
                 net.apply(services("b2", "b1"));
                 assert!(wait_until(PATIENCE, || talking.resets() > ended), "{source} {address}");
