@@ -16,6 +16,8 @@ use crate::ruleset::{active, may_enter};
 use crate::states::{ruleset, state, syns};
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn a_plan_leads_there(have in state(), want in state()) {
         let (have, want) = (ruleset(&have), ruleset(&want));

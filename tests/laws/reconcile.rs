@@ -21,7 +21,7 @@ const NAMESPACE: u64 = 7;
 const SEEN_REPLY: u32 = 2;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn whatever_was_there_is_made_right(
@@ -142,7 +142,7 @@ proptest! {
 
 proptest! {
     // Each case is a run for every call.
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     #[test]
     fn a_run_that_dies_anywhere_is_finished_by_the_next(
