@@ -104,8 +104,8 @@ impl Linux {
         Ok(self.watched)
     }
 
-    fn commit_at(&mut self, commit: &Commit<'_>, generation: u32) -> Result<u32, KernelError> {
-        let mut transaction = Transaction::begin(Some(generation), self.nft.next_seq());
+    fn encode(&mut self, commit: &Commit<'_>) -> Result<Sealed, KernelError> {
+        let mut transaction = Transaction::begin(Some(commit.generation), self.nft.next_seq());
         match commit.build {
             Some(Build::New(mark)) => transaction.new_table(mark),
             Some(Build::Replace(mark)) => {
@@ -118,13 +118,7 @@ impl Linux {
         for (set, keys) in commit.forget {
             transaction.forget(*set, keys);
         }
-        let sealed = transaction.seal().map_err(NetlinkError::from)?;
-        if sealed.is_empty() {
-            return Ok(generation);
-        }
-        tracing::debug!(bytes = sealed.len(), generation, "sending a transaction");
-        self.send(&sealed)?;
-        Ok(next_generation(generation))
+        Ok(transaction.seal().map_err(NetlinkError::from)?)
     }
 
     fn read(&mut self, mark: FlowMark) -> Result<Seen, NetlinkError> {
@@ -192,18 +186,24 @@ impl Kernel for Linux {
     }
 
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
+        let mut sealed = self.encode(commit)?;
         let mut generation = commit.generation;
+        if sealed.is_empty() {
+            return Ok(generation);
+        }
         for _ in 0..SENDS {
-            match self.commit_at(commit, generation) {
+            tracing::debug!(bytes = sealed.len(), generation, "sending a transaction");
+            match self.send(&sealed) {
                 Err(KernelError::Outdated) => {}
                 done => {
                     // What was heard of it would look like another's.
                     self.watched = None;
-                    return done;
+                    return done.map(|()| next_generation(generation));
                 }
             }
             let Some(later) = self.later(generation)? else { break };
             generation = later;
+            sealed.set_generation(generation);
         }
         self.watch()?;
         Err(KernelError::Outdated)

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use super::nft::{self, elem, expr, msg, rule, set, table};
 use super::sets;
 use super::skeleton::{self, TABLE};
-use super::tlv::{Attrs, Family, Header, Messages, Nack, TooLong, Writer};
+use super::tlv::{Attrs, FAMILY_LEN, Family, HEADER_LEN, Header, Messages, Nack, TooLong, Writer};
 use crate::model::FlowMark;
 use crate::plan::{Batch, Step};
 use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
@@ -360,6 +360,14 @@ impl Sealed {
     /// The pieces, which must go out in one `sendmsg`.
     pub fn parts(&self) -> Vec<IoSlice<'_>> {
         self.pieces.iter().map(|piece| IoSlice::new(piece)).collect()
+    }
+
+    /// Makes it one for another generation, without encoding it again: a busy neighbour leaves little time.
+    pub fn set_generation(&mut self, generation: u32) {
+        const VALUE: std::ops::Range<usize> = HEADER_LEN + FAMILY_LEN + 4..HEADER_LEN + FAMILY_LEN + 8;
+        if let Some(value) = self.pieces.first_mut().and_then(|piece| piece.get_mut(VALUE)) {
+            value.copy_from_slice(&generation.to_be_bytes());
+        }
     }
 
     /// Bytes in all.

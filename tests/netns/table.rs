@@ -207,7 +207,7 @@ fn what_somebody_changed_is_shown_and_put_right() {
         ),
         (
             "delete element inet tcpgw turns_v4 { tcp . 20004 }",
-            "! the table is replaced: ",
+            "~ the elements in the kernel differ",
         ),
         (
             "flush map inet tcpgw slots_v4",
