@@ -41,6 +41,8 @@ pub struct Head {
     pub generation: u32,
     /// The table's number.
     pub table: u64,
+    /// The room of its sets, as text.
+    pub room: String,
     /// The flow mark, as text.
     pub mark: String,
     /// Whether the flows were swept after it.
@@ -191,6 +193,7 @@ mod tests {
             namespace: 7,
             generation: 3,
             table: 9,
+            room: "0".into(),
             mark: String::new(),
             swept: true,
             summary: Summary::default(),

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::model::FlowMark;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Family, Reach, SetName};
+use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::skeleton::{self, Chain, Hook};
 use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, Payload, SetSpec};
@@ -17,7 +18,11 @@ use crate::ruleset::stmt::{HANDSHAKE_SECONDS, concat, handshake_timeout};
 pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Result {
     // `delete` fails on a table that is not there, so it is made first.
     writeln!(out, "table inet tcpgw\ndelete table inet tcpgw")?;
-    writeln!(out, "table inet tcpgw {{\n\tcomment \"{}\"\n", skeleton::comment(mark))?;
+    writeln!(
+        out,
+        "table inet tcpgw {{\n\tcomment \"{}\"\n",
+        skeleton::comment(mark, Room::of(ruleset))
+    )?;
     for family in Family::BOTH {
         object(out, family)?;
     }
@@ -72,6 +77,9 @@ fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
             writeln!(out, "\t\ttype {} : verdict", types.join(" . "))?;
         }
         _ => writeln!(out, "\t\ttypeof {}", concat(&spec.key))?,
+    }
+    if let Some(size) = Room::of(ruleset).size(name) {
+        writeln!(out, "\t\tsize {size}")?;
     }
     if spec.interval {
         writeln!(out, "\t\tflags interval")?;

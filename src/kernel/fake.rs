@@ -23,6 +23,7 @@ use crate::model::FlowMark;
 use crate::plan::plan;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::SetName;
+use crate::ruleset::room::Room;
 
 /// What can be asked of a kernel, for those who want it to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +123,7 @@ impl Fake {
         let empty = crate::plan::Step::default();
         fake.commit(&Commit {
             generation: fake.generation,
-            build: Some(Build::New(mark)),
+            build: Some(Build::New(mark, Room::of(ruleset))),
             step: plan.steps.first().unwrap_or(&empty),
             forget: &[],
         })?;
@@ -246,14 +247,14 @@ impl Fake {
 
     fn build(&mut self, build: Option<Build>) -> Result<Option<Table>, Refused> {
         let refuse = |errno| Err(refused(Subject::Table, None, errno));
-        let mark = match (build, &self.table) {
+        let (mark, room) = match (build, &self.table) {
             (None, table) => return Ok(table.clone()),
-            (Some(Build::New(_)), Some(_)) => return refuse(Errno::EEXIST),
-            (Some(Build::Replace(_)), None) => return refuse(Errno::ENOENT),
-            (Some(Build::New(mark)), None) | (Some(Build::Replace(mark)), Some(_)) => mark,
+            (Some(Build::New(..)), Some(_)) => return refuse(Errno::EEXIST),
+            (Some(Build::Replace(..)), None) => return refuse(Errno::ENOENT),
+            (Some(Build::New(mark, room)), None) | (Some(Build::Replace(mark, room)), Some(_)) => (mark, room),
         };
         self.handles += 1;
-        Ok(Some(Table::new(self.handles, mark)))
+        Ok(Some(Table::new(self.handles, mark, room)))
     }
 
     fn delete_flows(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Deletion {

@@ -12,6 +12,7 @@ use super::watch::Watch;
 use super::{Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen, table};
 use crate::model::FlowMark;
 use crate::ruleset::name::SetName;
+use crate::ruleset::skeleton;
 
 /// How often the table is read again because somebody wrote meanwhile.
 const READS: u32 = 10;
@@ -107,10 +108,10 @@ impl Linux {
     fn encode(&mut self, commit: &Commit<'_>) -> Result<Sealed, KernelError> {
         let mut transaction = Transaction::begin(Some(commit.generation), self.nft.next_seq());
         match commit.build {
-            Some(Build::New(mark)) => transaction.new_table(mark),
-            Some(Build::Replace(mark)) => {
+            Some(Build::New(mark, room)) => transaction.new_table(mark, room),
+            Some(Build::Replace(mark, room)) => {
                 transaction.delete_table();
-                transaction.new_table(mark);
+                transaction.new_table(mark, room);
             }
             None => {}
         }
@@ -125,13 +126,14 @@ impl Linux {
         let Some(found) = table::table(&mut self.nft)? else {
             return Ok(Seen::Absent);
         };
-        let survey = table::survey(&mut self.nft)?;
+        let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
+        let survey = table::survey(&mut self.nft, room)?;
         let ours = table::skeleton_is_ours(&mut self.nft, mark, &survey)?
-            && found.comment.as_deref() == Some(&crate::ruleset::skeleton::comment(mark));
+            && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
         let (ruleset, readable) = table::elements(&mut self.nft, &survey)?;
         let handle = found.handle;
         Ok(if ours && readable {
-            Seen::Ours { handle, ruleset }
+            Seen::Ours { handle, ruleset, room }
         } else {
             Seen::Other {
                 handle,

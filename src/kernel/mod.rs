@@ -31,6 +31,7 @@ use crate::model::FlowMark;
 use crate::plan::Step;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::SetName;
+use crate::ruleset::room::Room;
 
 /// What the kernel has, at one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub enum Seen {
         handle: u64,
         /// What its sets hold.
         ruleset: Ruleset,
+        /// What they could hold.
+        room: Room,
     },
     /// Its rules are of another version, or somebody changed them.
     Other {
@@ -77,9 +80,9 @@ pub struct Identity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
     /// It is not there yet.
-    New(FlowMark),
+    New(FlowMark, Room),
     /// Another one is removed in the same transaction.
-    Replace(FlowMark),
+    Replace(FlowMark, Room),
 }
 
 /// One transaction.

@@ -4,6 +4,7 @@ use super::nft::{self, elem, expr, object, set};
 use super::skeleton::TABLE;
 use super::tlv::Writer;
 use crate::ruleset::name::{Family, SetName};
+use crate::ruleset::room::Room;
 use crate::ruleset::rows::Limits;
 use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, Payload, SetSpec};
 use crate::ruleset::stmt::{HANDSHAKE_SECONDS, SLOT_MODULUS, handshake_timeout};
@@ -17,7 +18,7 @@ const LEAST: Limits = Limits {
 };
 
 /// The attributes of a set.
-pub(crate) fn write_set(writer: &mut Writer, name: SetName, id: u32) {
+pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32) {
     let spec = SetSpec::of(name);
     writer.str(set::TABLE, TABLE);
     writer.str(set::NAME, &name.to_string());
@@ -35,7 +36,7 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, id: u32) {
         Payload::Chain => writer.be32(set::DATA_TYPE, set::VERDICTS),
         _ => {}
     }
-    describe(writer, &spec);
+    describe(writer, &spec, room.size(name));
     writer.be32(set::ID, id);
     writer.attr(set::USERDATA, &userdata(&spec));
     match spec.payload {
@@ -60,9 +61,10 @@ fn flags(spec: &SetSpec) -> u32 {
         }
 }
 
-fn describe(writer: &mut Writer, spec: &SetSpec) {
-    if spec.payload == Payload::Counter {
-        writer.nest(set::DESC, |writer| writer.be32(set::DESC_SIZE, COUNTER_SET_SIZE));
+fn describe(writer: &mut Writer, spec: &SetSpec, size: Option<u32>) {
+    let counters = (spec.payload == Payload::Counter).then_some(COUNTER_SET_SIZE);
+    if let Some(size) = counters.or(size) {
+        writer.nest(set::DESC, |writer| writer.be32(set::DESC_SIZE, size));
     }
     if spec.interval {
         writer.nest(set::DESC, |writer| {

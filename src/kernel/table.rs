@@ -10,6 +10,7 @@ use super::{Counted, sets};
 use crate::model::FlowMark;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
+use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows};
 use crate::ruleset::skeleton::{self as rules, Chain};
 use crate::ruleset::spec::{Payload, SetSpec};
@@ -117,7 +118,7 @@ impl Found {
 }
 
 /// The sets that there are, and whether they are all ours and made as we make them.
-pub(crate) fn survey(socket: &mut Netlink) -> Result<Found, NetlinkError> {
+pub(crate) fn survey(socket: &mut Netlink, room: Room) -> Result<Found, NetlinkError> {
     let mut found = Found {
         sets_match: true,
         ..Found::default()
@@ -133,7 +134,7 @@ pub(crate) fn survey(socket: &mut Netlink) -> Result<Found, NetlinkError> {
         |message| {
             let body = body(message);
             match attr_str(body, set::NAME)?.and_then(SetName::parse) {
-                Some(name) if matches(&expected_set(name), body) => {
+                Some(name) if matches(&expected_set(name, room), body) => {
                     sets.insert(name);
                 }
                 _ => *ours = alien("set", attr_str(body, set::NAME)?),
@@ -168,9 +169,9 @@ fn alien(what: &str, name: Option<&str>) -> bool {
     false
 }
 
-fn expected_set(name: SetName) -> Vec<u8> {
+fn expected_set(name: SetName, room: Room) -> Vec<u8> {
     let mut writer = Writer::new();
-    sets::write_set(&mut writer, name, 0);
+    sets::write_set(&mut writer, name, room, 0);
     let bytes = writer.finish().unwrap_or_default();
     // User data is for nft's eyes, and a set that nft loaded may say the same in other words.
     without(&bytes, &[set::ID, set::USERDATA])
@@ -580,10 +581,10 @@ mod tests {
     fn every_set_is_as_it_is_made() {
         let widths = Reach::ALL.map(|reach| SetName::Width(reach, 7));
         for name in SetName::fixed().into_iter().chain(widths) {
-            let listed = bytes(|writer| sets::write_set(writer, name, 5));
+            let listed = bytes(|writer| sets::write_set(writer, name, Room::default(), 5));
             for other in SetName::fixed() {
                 assert_eq!(
-                    matches(&expected_set(other), &listed),
+                    matches(&expected_set(other, Room::default()), &listed),
                     other == name,
                     "{name} as {other}"
                 );

@@ -9,6 +9,7 @@ use super::tlv::{Attrs, FAMILY_LEN, Family, HEADER_LEN, Header, Messages, Nack, 
 use crate::model::FlowMark;
 use crate::plan::{Batch, Step};
 use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
+use crate::ruleset::room::Room;
 use crate::ruleset::skeleton::{self as rules, Chain};
 use crate::ruleset::spec::SetSpec;
 
@@ -115,9 +116,9 @@ impl Transaction {
     }
 
     /// Makes the table, its sets, chains and rules, without elements.
-    pub fn new_table(&mut self, mark: FlowMark) {
+    pub fn new_table(&mut self, mark: FlowMark, room: Room) {
         self.message(msg::NEW_TABLE, nft::F_CREATE | nft::F_EXCL, Subject::Table, |writer| {
-            let comment = rules::comment(mark);
+            let comment = rules::comment(mark, room);
             let length = u8::try_from(comment.len() + 1).unwrap_or(0);
             let userdata = [&[table::COMMENT, length], comment.as_bytes(), &[0]].concat();
             writer.str(table::NAME, TABLE);
@@ -129,7 +130,7 @@ impl Transaction {
             });
         }
         for name in SetName::fixed() {
-            self.new_set(name);
+            self.new_set(name, room);
         }
         let spreads = Reach::ALL.map(|reach| rules::spread(reach, &std::collections::BTreeSet::new()));
         let chains: Vec<Chain> = spreads.into_iter().chain(rules::fixed(mark)).collect();
@@ -144,7 +145,7 @@ impl Transaction {
     /// What a step of a plan says, in its order.
     pub fn step(&mut self, step: &Step<'_>) {
         for (reach, width) in &step.new_widths {
-            self.new_set(SetName::Width(*reach, *width));
+            self.new_set(SetName::Width(*reach, *width), Room::default());
         }
         for turn in &step.new_turns {
             let chain = rules::turn(turn);
@@ -273,7 +274,7 @@ impl Transaction {
         self.writer().raw(&bytes);
     }
 
-    fn new_set(&mut self, name: SetName) {
+    fn new_set(&mut self, name: SetName, room: Room) {
         self.sets += 1;
         let id = self.sets;
         self.message(
@@ -281,7 +282,7 @@ impl Transaction {
             nft::F_CREATE | nft::F_EXCL,
             Subject::Set(name),
             |writer| {
-                sets::write_set(writer, name, id);
+                sets::write_set(writer, name, room, id);
             },
         );
     }
@@ -466,7 +467,7 @@ mod tests {
 
     fn sealed(ruleset: &Ruleset) -> Sealed {
         let mut transaction = Transaction::begin(Some(7), 100);
-        transaction.new_table(FlowMark::default());
+        transaction.new_table(FlowMark::default(), Room::default());
         for step in &plan(&Ruleset::default(), ruleset).steps {
             transaction.step(step);
         }

@@ -1,12 +1,15 @@
 //! The transactions: made for what is known, and made anew when that was wrong.
 
+use std::collections::BTreeMap;
+
 use super::known::{Known, Table};
 use super::owner::owner;
 use super::{Desired, ReconcileError, Reconciler, Report};
 use crate::kernel::{Build, Commit, Kernel, KernelError};
-use crate::plan::{Step, plan};
+use crate::plan::{Batch, Step, plan};
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Family, SetName};
+use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
 use crate::ruleset::spec::SetSpec;
 
@@ -27,14 +30,15 @@ impl<K: Kernel> Reconciler<'_, K> {
         let mut known = known;
         for _ in 0..ATTEMPTS {
             match self.commit_once(&known, desired, report) {
-                Ok(generation) => {
+                Ok((generation, made)) => {
                     let table = match known.table {
-                        Table::Ours(handle) => Table::Ours(handle),
+                        Table::Ours(handle) if made.is_none() => Table::Ours(handle),
                         _ => Table::Ours(self.kernel.identity()?.table.unwrap_or(0)),
                     };
                     return Ok(Known {
                         generation,
                         table,
+                        room: made.unwrap_or(known.room),
                         ruleset: desired.ruleset.clone(),
                         ..known
                     });
@@ -53,14 +57,31 @@ impl<K: Kernel> Reconciler<'_, K> {
         Err(ReconcileError::Busy)
     }
 
-    fn commit_once(&mut self, known: &Known, desired: &Desired, report: &mut Report) -> Result<u32, KernelError> {
+    /// The generation afterwards, and the room of a table that was made.
+    fn commit_once(
+        &mut self,
+        known: &Known,
+        desired: &Desired,
+        report: &mut Report,
+    ) -> Result<(u32, Option<Room>), KernelError> {
         let nothing = Ruleset::default();
-        let (build, have) = match known.table {
-            Table::Ours(_) => (None, &known.ruleset),
-            Table::Absent => (Some(Build::New(self.mark)), &nothing),
-            Table::Other(_) => (Some(Build::Replace(self.mark)), &nothing),
+        let room = Room::of(&desired.ruleset);
+        let mut build = match known.table {
+            Table::Ours(_) => None,
+            Table::Absent => Some(Build::New(self.mark, room)),
+            Table::Other(_) => Some(Build::Replace(self.mark, room)),
         };
+        let have = if build.is_none() { &known.ruleset } else { &nothing };
         let mut steps = plan(have, &desired.ruleset).steps;
+        if build.is_none()
+            && let Some(full) = steps.first().and_then(|step| full(known, step))
+        {
+            report
+                .rebuilt
+                .get_or_insert(format!("set {full} of the table in the kernel has too little room"));
+            build = Some(Build::Replace(self.mark, room));
+            steps = plan(&nothing, &desired.ruleset).steps;
+        }
         let orphans = if build.is_none() && (!known.trusted || retires(&steps)) {
             self.orphans(&desired.ruleset)?
         } else {
@@ -86,7 +107,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             report.transactions += 1;
             report.elements += step.elements();
         }
-        Ok(generation)
+        Ok((generation, build.map(|_| room)))
     }
 
     /// Counters of what is no longer there.
@@ -115,6 +136,17 @@ impl<K: Kernel> Reconciler<'_, K> {
         }
         Ok(orphans)
     }
+}
+
+/// A set that cannot hold what the first step of a plan adds; the others only take away.
+fn full(known: &Known, step: &Step<'_>) -> Option<SetName> {
+    let count = |batches: &BTreeMap<SetName, Batch<'_>>, name| batches.get(&name).map_or(0, Batch::len);
+    Room::decides().into_iter().find(|name| {
+        let had = known.ruleset.rows(*name).map_or(0, Rows::len);
+        !known
+            .room
+            .holds(*name, had + count(&step.add, *name) - count(&step.delete, *name))
+    })
 }
 
 fn retires(steps: &[Step<'_>]) -> bool {

@@ -4,6 +4,7 @@ use super::{Desired, ReconcileError, Reconciler};
 use crate::kernel::{Kernel, Seen};
 use crate::model::FlowMark;
 use crate::record::{Head, Record, boot_id};
+use crate::ruleset::room::Room;
 use crate::ruleset::{Ruleset, skeleton};
 use crate::summary::Summary;
 
@@ -15,6 +16,8 @@ pub struct Known {
     pub(super) table: Table,
     /// What the sets hold.
     pub(super) ruleset: Ruleset,
+    /// What they could hold.
+    pub(super) room: Room,
     /// The services, with names and draining backends as far as the record tells them.
     pub summary: Summary,
     /// Whether the flows were swept since.
@@ -58,6 +61,7 @@ impl<K: Kernel> Reconciler<'_, K> {
                 generation: identity.generation,
                 table: Table::Ours(head.table),
                 ruleset,
+                room: head.room.parse().unwrap_or_default(),
                 summary: head.summary,
                 swept: head.swept,
                 trusted: true,
@@ -76,12 +80,12 @@ impl<K: Kernel> Reconciler<'_, K> {
 
     pub(super) fn read(&mut self, guide: &Summary) -> Result<Known, ReconcileError> {
         let observed = self.kernel.observe(self.mark)?;
-        let (table, ruleset) = match observed.table {
-            Seen::Absent => (Table::Absent, Ruleset::default()),
-            Seen::Ours { handle, ruleset } => (Table::Ours(handle), ruleset),
+        let (table, ruleset, room) = match observed.table {
+            Seen::Absent => (Table::Absent, Ruleset::default(), Room::default()),
+            Seen::Ours { handle, ruleset, room } => (Table::Ours(handle), ruleset, room),
             Seen::Other { comment, ruleset, .. } => {
                 self.check_mark(comment.as_deref())?;
-                (Table::Other(comment), ruleset)
+                (Table::Other(comment), ruleset, Room::default())
             }
         };
         let summary = Summary::of_kernel(&ruleset, guide);
@@ -89,6 +93,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             generation: observed.generation,
             table,
             ruleset,
+            room,
             summary,
             swept: false,
             trusted: false,
@@ -96,7 +101,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     }
 
     fn check_mark(&self, comment: Option<&str>) -> Result<(), ReconcileError> {
-        match comment.and_then(mark_of) {
+        match comment.and_then(skeleton::mark_of) {
             Some(theirs) if theirs != self.mark => Err(ReconcileError::OtherMark {
                 theirs,
                 ours: self.mark,
@@ -107,7 +112,7 @@ impl<K: Kernel> Reconciler<'_, K> {
 
     /// The mark of the flows that the table in the kernel makes, if it tells.
     pub(super) fn mark_in_kernel(&mut self) -> Result<Option<FlowMark>, ReconcileError> {
-        Ok(self.kernel.comment()?.as_deref().and_then(mark_of))
+        Ok(self.kernel.comment()?.as_deref().and_then(skeleton::mark_of))
     }
 
     pub(super) fn remember(&mut self, known: &Known, desired: &Desired, swept: bool) {
@@ -118,6 +123,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             namespace: self.namespace,
             generation: known.generation,
             table,
+            room: known.room.to_string(),
             mark: self.mark.to_string(),
             swept,
             summary: desired.summary.clone(),
@@ -126,8 +132,4 @@ impl<K: Kernel> Reconciler<'_, K> {
             tracing::warn!(%error, "failed to write the record; the next run will read the kernel, which takes longer");
         }
     }
-}
-
-fn mark_of(comment: &str) -> Option<FlowMark> {
-    comment.split_once("flow mark ")?.1.parse().ok()
 }

@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod name;
+pub mod room;
 pub mod rows;
 pub mod skeleton;
 pub mod slots;

@@ -5,8 +5,10 @@
 //! `rules/README.md` draws the packet's way through them.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use super::name::{Family, Reach, Scope, SetName, TurnChain};
+use super::room::Room;
 use super::spec::SetSpec;
 use super::stmt::{CtState, Direction, Pick, Stmt, count_service, receiver, sender, service_in, visitor};
 use crate::model::FlowMark;
@@ -15,8 +17,26 @@ use crate::model::FlowMark;
 pub const VERSION: u32 = 1;
 
 /// The table's comment: what the rules are, so that a reader of the kernel knows before it compares them.
-pub fn comment(mark: FlowMark) -> String {
-    format!("{}, flow mark {mark}", name())
+pub fn comment(mark: FlowMark, room: Room) -> String {
+    format!("{}, flow mark {mark}, room {room}", name())
+}
+
+/// The flow mark that a comment tells.
+pub fn mark_of(comment: &str) -> Option<FlowMark> {
+    part(comment, "flow mark ")
+}
+
+/// The room that a comment tells.
+pub fn room_of(comment: &str) -> Option<Room> {
+    part(comment, "room ")
+}
+
+fn part<T: FromStr>(comment: &str, name: &str) -> Option<T> {
+    comment
+        .split(", ")
+        .find_map(|part| part.strip_prefix(name))?
+        .parse()
+        .ok()
 }
 
 /// What the comments of all tables with these rules begin with.

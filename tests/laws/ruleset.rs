@@ -130,6 +130,7 @@ proptest! {
             namespace,
             generation,
             table: 3,
+            room: "0".into(),
             mark: FlowMark::default().to_string(),
             swept,
             summary: Summary::from(&state),

@@ -111,8 +111,7 @@ fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
     net.apply(&state);
     let file = net.state_file("state.json", &state);
     let mine = net.run("gateway", &LIST).ok();
-    let old = "comment \"tcpgw skeleton 0, flow mark 0x00800000/0x00800000\"";
-    let of_version_0 = mine.replace("comment \"tcpgw skeleton 1, flow mark 0x00800000/0x00800000\"", old);
+    let of_version_0 = mine.replace("comment \"tcpgw skeleton 1,", "comment \"tcpgw skeleton 0,");
     assert_ne!(of_version_0, mine);
     let mut conn = net.connect("client", at(PUBLIC[0], 20003)).expect("a connection");
     conn.greeting().expect("a greeting");
@@ -295,4 +294,34 @@ fn handle(net: &Net, chain: &str, text: &str) -> String {
         .ok();
     let line = listing.lines().find(|line| line.contains(text)).expect("such a rule");
     line.rsplit(' ').next().expect("a handle").to_owned()
+}
+
+#[test]
+fn a_table_that_is_full_is_made_anew_with_more_room() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let one = json!({"name": "one", "port": 20003, "backends": ["10.2.0.11:3000", "10.2.0.12:3000"]});
+    net.apply(json!({"version": 1, "services": [one]}));
+    let mut open = net.connect("client", at(PUBLIC[0], 20003)).expect("a connection");
+    open.greeting().expect("an answer");
+    // 256 slots each: more than the 65,536 that there is room for at first.
+    let many = (0..300_u16).map(|i| {
+        json!({"name": format!("s{i}"), "port": 3000 + i, "balance": "source-hash", "backends": [format!("10.3.0.1:{}", 3000 + i)]})
+    });
+    let services: Vec<_> = many.chain([one.clone()]).collect();
+    let large = json!({"version": 1, "services": services});
+    let told = net.apply(&large).stdout;
+    assert!(
+        told.contains("set slots_v4 of the table in the kernel has too little room"),
+        "{told}"
+    );
+    open.echo(b"still here").expect("the connection goes on");
+    net.spread("client", at(PUBLIC[0], 20003), 2);
+    let file = net.state_file("large.json", &large);
+    net.tcpgw(&["diff", &file]).exits(0);
+    net.forget();
+    net.tcpgw(&["diff", &file]).exits(0);
+    let told = net.apply(json!({"version": 1, "services": [one]})).stdout;
+    assert!(!told.contains("replaced"), "{told}");
+    open.echo(b"still here").expect("the connection goes on");
 }

@@ -14,6 +14,7 @@ use tcpgw::model::FlowMark;
 use tcpgw::plan::plan;
 use tcpgw::ruleset::Ruleset;
 use tcpgw::ruleset::compile::compile;
+use tcpgw::ruleset::room::Room;
 
 use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, at};
@@ -199,7 +200,7 @@ fn a_plan_holds_while_others_write_elsewhere_and_not_longer() {
             "add set inet other tcpgw { type mark; }",
         ];
         let nothing = Ruleset::default();
-        commit(&nothing, &first, Some(Build::New(mark)), &[]).expect("nobody wrote");
+        commit(&nothing, &first, Some(Build::New(mark, Room::default())), &[]).expect("nobody wrote");
         let outdated = commit(&first, &second, None, &elsewhere);
         assert!(
             matches!(outdated, Err(KernelError::Outdated)),

@@ -10,6 +10,7 @@ use crate::model::FlowMark;
 use crate::plan::{Door, Step};
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName, TurnChain};
+use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
 use crate::ruleset::skeleton::{self, spread_name};
 use crate::ruleset::spec::SetSpec;
@@ -26,6 +27,7 @@ struct Element {
 pub(super) struct Table {
     handle: u64,
     mark: FlowMark,
+    room: Room,
     comment: Option<String>,
     rules_are_ours: bool,
     sets: BTreeMap<SetName, Elements>,
@@ -36,12 +38,13 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(handle: u64, mark: FlowMark) -> Self {
+    pub(super) fn new(handle: u64, mark: FlowMark, room: Room) -> Self {
         let (counters, sets): (Vec<_>, Vec<_>) = SetName::fixed().into_iter().partition(|name| name.is_counter());
         Self {
             handle,
             mark,
-            comment: Some(skeleton::comment(mark)),
+            room,
+            comment: Some(skeleton::comment(mark, room)),
             rules_are_ours: true,
             sets: sets.into_iter().map(|name| (name, Elements::new())).collect(),
             counters: counters.into_iter().map(|name| (name, BTreeMap::new())).collect(),
@@ -71,7 +74,8 @@ impl Table {
     pub(super) fn seen(&self, mark: FlowMark) -> Seen {
         let (handle, ruleset) = (self.handle, self.ruleset());
         if self.rules_are_ours && mark == self.mark && self.spreads_follow_sets() {
-            return Seen::Ours { handle, ruleset };
+            let room = self.room;
+            return Seen::Ours { handle, ruleset, room };
         }
         Seen::Other {
             handle,
