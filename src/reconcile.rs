@@ -25,7 +25,7 @@ use crate::record::Store;
 use crate::ruleset::Ruleset;
 use crate::ruleset::compile::compile;
 use crate::summary::{Standing, Summary};
-use crate::words::Changes;
+use crate::words::{Changes, Counts};
 
 /// What the kernel should hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +56,10 @@ pub struct Options {
 /// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Services and backends.
-    pub changes: Changes,
+    /// Services.
+    pub services: Counts,
+    /// Backends.
+    pub backends: Counts,
     /// Elements added and deleted.
     pub elements: usize,
     /// Transactions sent.
@@ -164,8 +166,10 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// # Errors
     /// [`ReconcileError`]; the kernel is then as it was, or as it was after one of a plan's transactions.
     pub fn apply(&mut self, known: Known, desired: &Desired, options: &Options) -> Result<Report, ReconcileError> {
+        let (services, backends) = Counts::between(&known.summary, &desired.summary);
         let mut report = Report {
-            changes: Changes::between(&known.summary, &desired.summary, &BTreeMap::new()),
+            services,
+            backends,
             rebuilt: known.rebuild(),
             ..Report::default()
         };

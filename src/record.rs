@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -88,8 +88,12 @@ impl Store {
     /// Those of the file system.
     pub fn save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(&encode(head, ruleset)?)?;
+        let mut file = Checked {
+            file: BufWriter::with_capacity(1 << 16, fs::File::create(&temporary)?),
+            checksum: crc32fast::Hasher::new(),
+        };
+        encode(&mut file, head, ruleset)?;
+        file.finish()?;
         // No fsync: a record that a crash of the machine tears is of another boot anyway.
         fs::rename(&temporary, &self.path)
     }
@@ -111,28 +115,52 @@ pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
 }
 
-fn encode(head: &Head, ruleset: &Ruleset) -> io::Result<Vec<u8>> {
-    let mut bytes = MAGIC.to_vec();
-    put(&mut bytes, &serde_json::to_vec(head).map_err(io::Error::other)?);
-    for (name, rows) in ruleset.sets() {
-        put(&mut bytes, name.to_string().as_bytes());
-        put(&mut bytes, rows.packed());
-    }
-    put(&mut bytes, b"");
-    for ((reach, key), chain) in ruleset.turns() {
-        put(&mut bytes, reach.to_string().as_bytes());
-        put(&mut bytes, key);
-        put(&mut bytes, chain.to_string().as_bytes());
-    }
-    put(&mut bytes, b"");
-    let checksum = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&checksum.to_le_bytes());
-    Ok(bytes)
+/// A writer that ends with the checksum of all that was written.
+struct Checked<W: Write> {
+    file: W,
+    checksum: crc32fast::Hasher,
 }
 
-fn put(bytes: &mut Vec<u8>, part: &[u8]) {
-    bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(part);
+impl<W: Write> Write for Checked<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.checksum.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl<W: Write> Checked<W> {
+    fn finish(self) -> io::Result<W> {
+        let Self { mut file, checksum } = self;
+        file.write_all(&checksum.finalize().to_le_bytes())?;
+        file.flush()?;
+        Ok(file)
+    }
+}
+
+fn encode(out: &mut impl Write, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+    out.write_all(MAGIC)?;
+    put(out, &serde_json::to_vec(head).map_err(io::Error::other)?)?;
+    for (name, rows) in ruleset.sets() {
+        put(out, name.to_string().as_bytes())?;
+        put(out, rows.packed())?;
+    }
+    put(out, b"")?;
+    for ((reach, key), chain) in ruleset.turns() {
+        put(out, reach.to_string().as_bytes())?;
+        put(out, key)?;
+        put(out, chain.to_string().as_bytes())?;
+    }
+    put(out, b"")
+}
+
+fn put(out: &mut impl Write, part: &[u8]) -> io::Result<()> {
+    out.write_all(&(part.len() as u64).to_le_bytes())?;
+    out.write_all(part)
 }
 
 fn decode(bytes: &[u8]) -> Option<Record> {
@@ -224,7 +252,12 @@ mod tests {
 
     #[test]
     fn a_torn_record_is_none() {
-        let bytes = encode(&head(), &Ruleset::default()).unwrap();
+        let mut out = Checked {
+            file: Vec::new(),
+            checksum: crc32fast::Hasher::new(),
+        };
+        encode(&mut out, &head(), &Ruleset::default()).unwrap();
+        let bytes = out.finish().unwrap();
         assert!(decode(&bytes).is_some());
         for length in 0..bytes.len() {
             assert!(decode(&bytes[..length]).is_none());

@@ -90,48 +90,54 @@ impl Changes {
     /// What leads from one to the other. `flows` are those that will be flushed, by service port and backend.
     pub fn between(old: &Summary, new: &Summary, flows: &BTreeMap<(u16, SocketAddr), u64>) -> Self {
         let mut services = Vec::new();
-        let (mut olds, mut news) = (old.services.iter().peekable(), new.services.iter().peekable());
-        loop {
-            let order = match (olds.peek(), news.peek()) {
-                (None, None) => break,
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(a), Some(b)) => a.door().cmp(&b.door()),
-            };
-            let a = if order.is_le() { olds.next() } else { None };
-            let b = if order.is_ge() { news.next() } else { None };
-            if a != b {
-                services.extend(change(a, b, flows));
-            }
-        }
+        for_each(old, new, flows, |change| services.push(change));
         Self { services }
-    }
-
-    /// Services added, changed and removed.
-    pub fn service_counts(&self) -> Counts {
-        let count = |kind| self.services.iter().filter(|change| change.kind == kind).count();
-        Counts {
-            added: count(Kind::Added),
-            changed: count(Kind::Changed),
-            removed: count(Kind::Removed),
-        }
-    }
-
-    /// Backends added, changed and removed.
-    pub fn backend_counts(&self) -> Counts {
-        let all = || self.services.iter().flat_map(|change| &change.backends);
-        let count = |what| all().filter(|backend| backend.change == what).count();
-        let (added, removed) = (count(What::Added), count(What::Removed));
-        Counts {
-            added,
-            removed,
-            changed: all().count() - added - removed,
-        }
     }
 
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
+    }
+}
+
+impl Counts {
+    /// Of services and of backends, what leads from one to the other comes to.
+    pub fn between(old: &Summary, new: &Summary) -> (Self, Self) {
+        let (mut services, mut backends) = (Self::default(), Self::default());
+        for_each(old, new, &BTreeMap::new(), |change| {
+            *match change.kind {
+                Kind::Added => &mut services.added,
+                Kind::Changed => &mut services.changed,
+                Kind::Removed => &mut services.removed,
+            } += 1;
+            for backend in &change.backends {
+                *match backend.change {
+                    What::Added => &mut backends.added,
+                    What::Removed => &mut backends.removed,
+                    _ => &mut backends.changed,
+                } += 1;
+            }
+        });
+        (services, backends)
+    }
+}
+
+fn for_each(old: &Summary, new: &Summary, flows: &BTreeMap<(u16, SocketAddr), u64>, mut each: impl FnMut(Change)) {
+    let (mut olds, mut news) = (old.services.iter().peekable(), new.services.iter().peekable());
+    loop {
+        let order = match (olds.peek(), news.peek()) {
+            (None, None) => return,
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(a), Some(b)) => a.door().cmp(&b.door()),
+        };
+        let a = if order.is_le() { olds.next() } else { None };
+        let b = if order.is_ge() { news.next() } else { None };
+        if a != b
+            && let Some(change) = change(a, b, flows)
+        {
+            each(change);
+        }
     }
 }
 
@@ -474,14 +480,13 @@ mod tests {
             ["~ my-app :20003  10.2.0.11:3000 is active again"]
         );
         assert_eq!(told(&active, &heavy, &[]), ["~ my-app :20003  10.2.0.11:3000 weight 3"]);
-        let changes = Changes::between(&summary(&active), &summary(&draining), &BTreeMap::new());
+        let counted = Counts::between(&summary(&active), &summary(&draining));
         let counts = |added, changed, removed| Counts {
             added,
             changed,
             removed,
         };
-        assert_eq!(changes.service_counts(), counts(0, 1, 0));
-        assert_eq!(changes.backend_counts(), counts(0, 1, 0));
+        assert_eq!(counted, (counts(0, 1, 0), counts(0, 1, 0)));
     }
 
     #[test]

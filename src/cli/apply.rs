@@ -59,9 +59,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         diff::show(global, &mut reconciler, &known, &desired)?;
         return Ok(Code::Success);
     }
+    // All that is left to do works on what was made of it.
+    drop(state);
     let report = reconciler.apply(known, &desired, &Options { drain: arguments.drain })?;
     // The process ends here: taking a million elements apart would only take time.
-    std::mem::forget((state, desired));
+    std::mem::forget(desired);
     tell(global, &report, begin.elapsed())?;
     if report.failed > 0 {
         return Err(Failure::Refused(format!(
@@ -73,7 +75,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 }
 
 fn tell(global: &Global, report: &Report, time: Duration) -> Result<(), Failure> {
-    let (services, backends) = (report.changes.service_counts(), report.changes.backend_counts());
+    let (services, backends) = (report.services, report.backends);
     if global.output == Output::Json {
         return print_json(&serde_json::json!({
             "services": services,

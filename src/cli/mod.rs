@@ -174,6 +174,7 @@ enum Code {
 
 /// Runs the command line and gives the exit code.
 pub fn run() -> ExitCode {
+    crate::kernel::ffi::keep_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

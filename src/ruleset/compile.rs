@@ -21,7 +21,10 @@ pub const TCP: [u8; 4] = [6, 0, 0, 0];
 /// backend; they matter where a service preserves its clients' addresses.
 pub fn compile(state: &State, links: &BTreeSet<String>) -> Ruleset {
     let mut builder = Builder::default();
-    for service in &state.services {
+    // In the order of keys, so that there is little to sort.
+    let mut services: Vec<&Service> = state.services.iter().collect();
+    services.sort_by_key(|service| service.port);
+    for service in services {
         builder.service(service);
     }
     if state

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
+use std::slice::ChunksExact;
 
 use super::name::Family;
 use super::spec::{LIMITS_LEN, SetSpec};
@@ -155,7 +156,7 @@ impl Rows {
     }
 
     /// All of them, in order.
-    pub fn iter(&self) -> std::slice::ChunksExact<'_, u8> {
+    pub fn iter(&self) -> ChunksExact<'_, u8> {
         self.bytes.chunks_exact(self.row_len)
     }
 
@@ -179,9 +180,29 @@ impl Rows {
         None
     }
 
+    /// The rows of both but for those that are the same at the front and at the back: most changes are small.
+    fn without_common_ends<'a>(&'a self, other: &'a Self) -> (ChunksExact<'a, u8>, ChunksExact<'a, u8>) {
+        let block = self.row_len * 128;
+        let (mut ours, mut theirs) = (self.packed(), other.packed());
+        while let (Some((a, a_rest)), Some((b, b_rest))) =
+            (ours.split_at_checked(block), theirs.split_at_checked(block))
+            && a == b
+        {
+            (ours, theirs) = (a_rest, b_rest);
+        }
+        let split_last = |rows: &'a [u8]| rows.split_at_checked(rows.len().checked_sub(block)?);
+        while let (Some((a_rest, a)), Some((b_rest, b))) = (split_last(ours), split_last(theirs))
+            && a == b
+        {
+            (ours, theirs) = (a_rest, b_rest);
+        }
+        (ours.chunks_exact(self.row_len), theirs.chunks_exact(self.row_len))
+    }
+
     /// What differs, in order of identity.
     pub fn differences<'a>(&'a self, other: &'a Self, mut each: impl FnMut(Difference<'a>)) {
-        let (mut ours, mut theirs) = (self.iter().peekable(), other.iter().peekable());
+        let (ours, theirs) = self.without_common_ends(other);
+        let (mut ours, mut theirs) = (ours.peekable(), theirs.peekable());
         loop {
             let order = match (ours.peek(), theirs.peek()) {
                 (None, None) => return,
@@ -203,7 +224,7 @@ impl Rows {
 
 impl<'a> IntoIterator for &'a Rows {
     type Item = &'a [u8];
-    type IntoIter = std::slice::ChunksExact<'a, u8>;
+    type IntoIter = ChunksExact<'a, u8>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
