@@ -125,6 +125,9 @@ impl Conntrack {
     /// # Errors
     /// Those of [`Netlink::dump`].
     pub fn for_each(&mut self, mark: FlowMark, mut each: impl FnMut(&Flow)) -> Result<(), NetlinkError> {
+        if self.has_none()? {
+            return Ok(());
+        }
         list(&mut self.lists, mark, None, |flow| {
             each(flow);
             Ok(())
@@ -148,8 +151,14 @@ impl Conntrack {
     /// # Errors
     /// As [`Conntrack::for_each`] and [`Conntrack::delete`].
     pub fn sweep(&mut self, mark: FlowMark, judge: impl FnMut(&Flow) -> bool) -> Result<Deletion, NetlinkError> {
+        let mut outcome = Deletion {
+            nobody: self.has_none()?,
+            ..Deletion::default()
+        };
+        if outcome.nobody {
+            return Ok(outcome);
+        }
         let Self { lists, deletes, .. } = self;
-        let mut outcome = Deletion::default();
         // On this thread: a flow that was just listed is in its cache, and deleting a million by another one takes 4.0 s
         // instead of 2.5 s.
         list_chunks(lists, mark, None, deletes.chunk(), judge, |chunk| {
@@ -164,7 +173,13 @@ impl Conntrack {
     /// As [`Conntrack::sweep`].
     pub fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, NetlinkError> {
         let pairs: BTreeSet<Pair> = pairs.iter().copied().collect();
-        let mut outcome = Deletion::default();
+        let mut outcome = Deletion {
+            nobody: self.has_none()?,
+            ..Deletion::default()
+        };
+        if outcome.nobody {
+            return Ok(outcome);
+        }
         if self.filter == PairFilter::Kernel && pairs.len() <= FILTERED_PAIRS {
             match self.flush_filtered(mark, &pairs, &mut outcome) {
                 Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) => {
@@ -178,6 +193,22 @@ impl Conntrack {
         })?;
         outcome.add(rest);
         Ok(outcome)
+    }
+
+    /// Whether this network namespace has no flow, anyone's: the kernel would walk those of all namespaces to find that.
+    /// Entries count from their first packet on, before they are confirmed (`__nf_conntrack_alloc`).
+    fn has_none(&mut self) -> Result<bool, NetlinkError> {
+        let mut entries = None;
+        self.lists.request("count the flows", wire::stats, |message| {
+            for attr in message.family()?.1 {
+                let attr = attr?;
+                if attr.kind == wire::CTA_STATS_ENTRIES {
+                    entries = Some(attr.be32()?);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(entries == Some(0))
     }
 
     /// Our flow that `backend` sees as coming from `seen_as`, in conntrack's default zone.
@@ -262,10 +293,6 @@ fn list(
     pair: Option<&Pair>,
     mut each: impl FnMut(&Flow) -> Result<(), NetlinkError>,
 ) -> Result<(), NetlinkError> {
-    // The kernel walks the table of all network namespaces, also to find that this one has no flows.
-    if entries(netlink)? == Some(0) {
-        return Ok(());
-    }
     let build = |writer: &mut Writer, seq| match pair {
         Some(pair) => wire::dump_pair(writer, seq, mark, pair),
         None => wire::dump(writer, seq, mark),
@@ -274,21 +301,6 @@ fn list(
         Some(flow) if owns(mark, &flow) => each(&flow),
         _ => Ok(()),
     })
-}
-
-/// How many flows this network namespace has, anyone's.
-fn entries(netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
-    let mut entries = None;
-    netlink.request("count the flows", wire::stats, |message| {
-        for attr in message.family()?.1 {
-            let attr = attr?;
-            if attr.kind == wire::CTA_STATS_ENTRIES {
-                entries = Some(attr.be32()?);
-            }
-        }
-        Ok(())
-    })?;
-    Ok(entries)
 }
 
 /// Hands the keys of the flows that `judge` names to `take`, at most `most` at once.

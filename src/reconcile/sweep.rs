@@ -58,7 +58,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             };
             report.failed = deletion.failed;
             let nothing = deletion.deleted == 0 && deletion.gone == 0;
-            if deletion.failed > 0 || nothing && !again {
+            if deletion.failed > 0 || deletion.nobody || nothing && !again {
                 return Ok(());
             }
             again = false;
