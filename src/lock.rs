@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ impl Lock {
                 .write(true)
                 .create(true)
                 .truncate(false)
+                // Whoever can open it can hold it.
+                .mode(0o600)
                 .open(&path)
         };
         let mut file = open().map_err(fail)?;
@@ -108,6 +111,8 @@ fn holder(file: &mut File) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -119,6 +124,11 @@ mod tests {
             .to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         Lock::take(directory.path(), 2, Duration::ZERO).expect("another namespace has another lock");
+        let mode = fs::metadata(directory.path().join("netns-1.lock"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "nobody else can hold it");
         drop(first);
         Lock::take(directory.path(), 1, Duration::ZERO).expect("it ends with its value");
     }

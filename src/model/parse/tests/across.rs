@@ -1,0 +1,161 @@
+//! What services must not do to each other, and how problems are listed.
+
+use super::*;
+
+#[test]
+fn names_are_unique() {
+    let text = with_services(
+        r#"{"name":"a","port":1,"backends":[]},{"name":"b","port":2,"backends":[]},
+           {"name":"a","port":3,"backends":[]},{"name":"a","port":4,"backends":[]}"#,
+    );
+    assert_eq!(
+        problems(&text),
+        [2, 3].map(|i| format!("services[{i}].name: \"a\" is already the name of services[0]"))
+    );
+}
+
+#[test]
+fn a_port_is_taken_once_on_overlapping_addresses() {
+    let two = |first: &str, second: &str| {
+        let service = |name: &str, addresses: &str| {
+            let addresses = if addresses.is_empty() {
+                String::new()
+            } else {
+                format!(r#","addresses":[{addresses}]"#)
+            };
+            format!(r#"{{"name":"{name}","port":80,"backends":[]{addresses}}}"#)
+        };
+        with_services(&format!("{},{}", service("a", first), service("b", second)))
+    };
+    let (one, other, six) = (r#""192.0.2.1""#, r#""192.0.2.2""#, r#""2001:db8::1""#);
+    good(&two(one, other));
+    good(&two(one, six));
+    let taken = "services[1].port: 80 is already taken by services[0] (\"a\")";
+    assert_one_problem(&two("", ""), taken);
+    assert_one_problem(&two("", one), taken);
+    assert_one_problem(&two(one, ""), taken);
+    let taken = "services[1].port: 80 on 192.0.2.1 is already taken by services[0] (\"a\")";
+    assert_one_problem(&two(&format!("{one},{six}"), &format!("{other},{one}")), taken);
+    assert_one_problem(&two(&format!("{one},{other}"), &format!("{other},{one}")), taken);
+}
+
+#[test]
+fn an_endpoint_is_in_one_place() {
+    let text = with_services(
+        r#"{"name":"a","port":1,"backends":["10.0.0.1:80","10.0.0.2:80","10.0.0.1:81"]},
+           {"name":"b","port":2,"backends":["10.0.0.3:80",{"address":"10.0.0.1","port":80,"state":"draining"}]},
+           {"name":"c","port":3,"backends":["10.0.0.4:80","10.0.0.4:80","[2001:db8::1]:80","[2001:db8:0::1]:80"]}"#,
+    );
+    assert_eq!(
+        problems(&text),
+        [
+            "services[1].backends[1]: 10.0.0.1:80 is already backends[0] of services[0] (\"a\")",
+            "services[2].backends[1]: 10.0.0.4:80 is already backends[0] of services[2] (\"c\")",
+            "services[2].backends[3]: [2001:db8::1]:80 is already backends[2] of services[2] (\"c\")",
+        ]
+    );
+}
+
+#[test]
+fn at_most_256_services_are_round_robin() {
+    let services = |count: usize| {
+        let one = |i| {
+            format!(
+                r#"{{"name":"s{i}","port":{},"backends":[],"balance":"round-robin"}}"#,
+                i + 1
+            )
+        };
+        with_services(&(0..count).map(one).collect::<Vec<_>>().join(","))
+    };
+    good(&services(256));
+    assert_one_problem(
+        &services(258),
+        "services[256].balance: 258 services are round-robin; at most 256",
+    );
+}
+
+#[test]
+fn all_problems_are_listed_at_once() {
+    let text = r#"{"version": 3, "extra": 1, "services": [
+        {"name": "A", "port": 80, "backends": ["127.0.0.1:1", "10.0.0.1:1"]},
+        {"name": "b", "port": 80, "backends": ["10.0.0.1:1"], "limit": {"pps": "x", "mtu": 1}},
+        7]}"#;
+    let places: Vec<String> = problems(text)
+        .iter()
+        .map(|line| line.split(": ").next().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "version",
+            "extra",
+            "services[0].name",
+            "services[0].backends[0]",
+            "services[1].limit.pps",
+            "services[1].limit.mtu",
+            "services[2]",
+            "services[1].port",
+            "services[1].backends[0]",
+        ]
+    );
+}
+
+#[test]
+fn a_syntax_error_comes_first() {
+    let many = format!("{{\"version\": 1, \"services\": [{}", "7,".repeat(MAX_PROBLEMS + 50));
+    let found = parse(many.as_bytes()).unwrap_err();
+    assert!(
+        found.iter().next().unwrap().message.starts_with("is not JSON"),
+        "{found}"
+    );
+    assert_eq!(found.total(), MAX_PROBLEMS + 51);
+    assert!(found.to_string().ends_with("and 51 more"), "{found}");
+}
+
+#[test]
+fn services_are_sorted_by_name() {
+    let state = good(&with_services(
+        r#"{"name":"b","port":1,"backends":[]},{"name":"a","port":2,"backends":[]},{"name":"a.b","port":3,"backends":[]}"#,
+    ));
+    let names: Vec<&str> = state.services.iter().map(|service| &*service.name).collect();
+    assert_eq!(names, ["a", "a.b", "b"]);
+}
+
+#[test]
+fn a_capped_byte_burst_is_a_warning() {
+    assert_eq!(warnings(&good(&with(r#""limit": {"pps": 318145}"#))), []);
+    let found = warnings(&good(&with(r#""limit": {"pps": 318146}"#)));
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0]
+            .to_string()
+            .starts_with("service \"a\": a burst of 3181460 packets at 318146 pps"),
+        "{}",
+        found[0]
+    );
+}
+
+#[test]
+fn services_from_elsewhere_meet_the_same_rules() {
+    let service = |name: &str, port: u16, backend: &str| {
+        only(&with_services(&format!(
+            r#"{{"name":"{name}","port":{port},"backends":["{backend}"]}}"#
+        )))
+    };
+    let (a, b) = (service("a", 1, "10.0.0.1:1"), service("b", 2, "10.0.0.2:1"));
+    let state = State::new(vec![b.clone(), a.clone()]).unwrap();
+    assert_eq!(state.services, [a.clone(), b.clone()]);
+    let shown = |services| State::new(services).unwrap_err().to_string();
+    assert_eq!(
+        shown(vec![a.clone(), service("a", 3, "10.0.0.3:1")]),
+        "service \"a\", name: is the name of another service too"
+    );
+    assert_eq!(
+        shown(vec![a.clone(), service("c", 1, "10.0.0.3:1")]),
+        "service \"c\", port: 1 is already taken by service \"a\""
+    );
+    assert_eq!(
+        shown(vec![a, service("c", 3, "10.0.0.1:1")]),
+        "service \"c\", backends: 10.0.0.1:1 is already a backend of service \"a\""
+    );
+}
