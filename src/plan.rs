@@ -257,7 +257,7 @@ impl<'a> Planner<'a> {
 }
 
 /// Whether the service of that key has slots in that reach.
-fn has_slots(ruleset: &Ruleset, reach: Reach, service_key: &[u8]) -> bool {
+pub(crate) fn has_slots(ruleset: &Ruleset, reach: Reach, service_key: &[u8]) -> bool {
     let listening = match reach {
         Reach::Any(_) => service_key.get(4..).unwrap_or_default(),
         Reach::At(_) => service_key,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State,
 };
+use crate::plan::has_slots;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Family, Reach, Scope, SetName};
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
@@ -57,9 +58,9 @@ pub struct Settings {
     /// Late packets get a reset.
     #[serde(rename = "r")]
     pub retire_reset: bool,
-    /// SYNs get a reset while there is no backend.
+    /// SYNs get a reset while there is no backend; the kernel tells it only of a service without one, in some family.
     #[serde(rename = "e")]
-    pub empty_reset: bool,
+    pub empty_reset: Option<bool>,
     /// Backends see their clients.
     #[serde(rename = "v")]
     pub preserve: bool,
@@ -132,7 +133,7 @@ impl From<&Service> for ServiceSummary {
                 balance: Some(balance_code(service.balance)),
                 limit: service.limit.as_ref().map(limit_numbers),
                 retire_reset: service.on_retire == Refusal::Reset,
-                empty_reset: service.on_empty == Refusal::Reset,
+                empty_reset: Some(service.on_empty == Refusal::Reset),
                 preserve: service.source == SourceMode::Preserve,
                 allow: service.access.allow.as_deref().map(texts),
                 deny: texts(&service.access.deny),
@@ -168,6 +169,7 @@ impl ServiceSummary {
             self.settings.limit = other.settings.limit;
             self.settings.preserve = other.settings.preserve;
         }
+        self.settings.empty_reset = self.settings.empty_reset.or(other.settings.empty_reset);
         self.addresses.extend(other.addresses);
         self.active.extend(other.active);
         let merge = |ours: &mut Vec<Box<str>>, theirs: Vec<Box<str>>| {
@@ -296,6 +298,7 @@ impl Summary {
             };
             let known = &guide.services[at];
             service.name.clone_from(&known.name);
+            service.settings.empty_reset = service.settings.empty_reset.or(known.settings.empty_reset);
             if service.active.is_empty() {
                 service.settings.balance = known.settings.balance;
                 service.settings.limit = known.settings.limit;
@@ -355,6 +358,12 @@ fn read_door(scope: Scope, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
 
 fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u16, Option<IpAddr>)) -> ServiceSummary {
     let is_in = |set| ruleset.rows(set).is_some_and(|rows| rows.contains(key));
+    let without_slots = || {
+        let reaches = reaches(scope).into_iter();
+        reaches.filter(|reach| !has_slots(ruleset, *reach, key))
+    };
+    let resets = without_slots().any(|reach| is_in(SetName::EmptyReset(reach)));
+    let empty_reset = without_slots().next().map(|_| resets);
     ServiceSummary {
         name: None,
         port,
@@ -365,11 +374,18 @@ fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u
             balance: None,
             limit: None,
             retire_reset: is_in(SetName::RetireReset(scope)),
-            empty_reset: is_in(SetName::EmptyReset(scope)),
+            empty_reset,
             preserve: false,
             allow: is_in(SetName::AllowOnly(scope)).then(Vec::new),
             deny: Vec::new(),
         },
+    }
+}
+
+fn reaches(scope: Scope) -> Vec<Reach> {
+    match scope {
+        Scope::Any => Family::BOTH.map(Reach::Any).to_vec(),
+        Scope::At(family) => vec![Reach::At(family)],
     }
 }
 

@@ -285,7 +285,7 @@ fn described(settings: &Settings) -> Vec<String> {
     if settings.retire_reset {
         words.push(format!("on_retire {}", refusal(true)));
     }
-    if !settings.empty_reset {
+    if settings.empty_reset == Some(false) {
         words.push(format!("on_empty {}", refusal(false)));
     }
     if settings.preserve {
@@ -320,11 +320,9 @@ fn setting_changes(old: &Settings, new: &Settings) -> Vec<String> {
         refusal(old.retire_reset).into(),
         refusal(new.retire_reset).into(),
     );
-    changed(
-        "on_empty",
-        refusal(old.empty_reset).into(),
-        refusal(new.empty_reset).into(),
-    );
+    if let (Some(before), Some(after)) = (old.empty_reset, new.empty_reset) {
+        changed("on_empty", refusal(before).into(), refusal(after).into());
+    }
     changed("source", source(old.preserve).into(), source(new.preserve).into());
     let allow = |settings: &Settings| settings.allow.as_deref().map_or_else(|| "everyone".to_owned(), list);
     if old.allow != new.allow {

@@ -47,7 +47,8 @@ pub(super) fn show(
     desired: &Desired,
 ) -> Result<bool, Failure> {
     let (changes, flows) = reconciler.diff(known, desired)?;
-    let differs = Reconciler::<Linux>::differs(known, desired) || flows > 0;
+    // Not every change is one in the kernel: `on_empty` of a service that has backends, say.
+    let differs = Reconciler::<Linux>::differs(known, desired) || flows > 0 || !changes.is_empty();
     if global.output == Output::Json {
         let rebuild = known.rebuild();
         print_json(&Shown {

@@ -134,7 +134,6 @@ impl Builder {
             (restricted, SetName::Restricted(scope)),
             (service.access.allow.is_some(), SetName::AllowOnly(scope)),
             (service.on_retire == Refusal::Reset, SetName::RetireReset(scope)),
-            (service.on_empty == Refusal::Reset, SetName::EmptyReset(scope)),
         ] {
             if wanted {
                 self.push(set, &[&door.service]);
@@ -178,6 +177,9 @@ impl Builder {
             .map(|b| (b.endpoint, b.weight))
             .collect();
         if shares.is_empty() {
+            if service.on_empty == Refusal::Reset {
+                self.push(SetName::EmptyReset(reach), &[&door.service]);
+            }
             return;
         }
         let slots = match service.balance {

@@ -119,8 +119,8 @@ pub enum SetName {
     AllowOnly(Scope),
     /// Those whose late packets get a reset instead of silence.
     RetireReset(Scope),
-    /// Those that answer a SYN with a reset while they have no backend.
-    EmptyReset(Scope),
+    /// Those that have no backend and answer a SYN with a reset.
+    EmptyReset(Reach),
     /// Service and client network: let in by an `allow` list.
     Allowed(Reach),
     /// Service and client network: kept out by a `deny` list.
@@ -177,7 +177,6 @@ impl SetName {
                 Self::Restricted(scope),
                 Self::AllowOnly(scope),
                 Self::RetireReset(scope),
-                Self::EmptyReset(scope),
                 Self::Refused(scope),
                 Self::NoBackend(scope),
                 Self::Stale(scope),
@@ -189,6 +188,7 @@ impl SetName {
                 Self::Allowed(reach),
                 Self::Denied(reach),
                 Self::Hashed(reach),
+                Self::EmptyReset(reach),
                 Self::Turn(reach),
                 Self::Slots(reach),
             ]);
@@ -250,7 +250,6 @@ impl SetName {
             | Self::Restricted(scope)
             | Self::AllowOnly(scope)
             | Self::RetireReset(scope)
-            | Self::EmptyReset(scope)
             | Self::Refused(scope)
             | Self::NoBackend(scope)
             | Self::Stale(scope)
@@ -259,6 +258,7 @@ impl SetName {
             | Self::Denied(reach)
             | Self::Width(reach, _)
             | Self::Hashed(reach)
+            | Self::EmptyReset(reach)
             | Self::Turn(reach)
             | Self::Slots(reach) => Some(reach.scope()),
             _ => None,
@@ -285,7 +285,7 @@ impl fmt::Display for SetName {
             Self::Restricted(scope) => write!(f, "restricted{scope}"),
             Self::AllowOnly(scope) => write!(f, "allow_only{scope}"),
             Self::RetireReset(scope) => write!(f, "retire_reset{scope}"),
-            Self::EmptyReset(scope) => write!(f, "empty_reset{scope}"),
+            Self::EmptyReset(reach) => write!(f, "empty_reset{reach}"),
             Self::Allowed(reach) => write!(f, "allowed{reach}"),
             Self::Denied(reach) => write!(f, "denied{reach}"),
             Self::Width(reach, width) => write!(f, "width_{width}{reach}"),

@@ -32,7 +32,7 @@ impl Room {
     pub fn size(self, name: SetName) -> Option<u32> {
         match name {
             SetName::Slots(Reach::Any(_)) | SetName::Limited(_) | SetName::Unlimited(_) => Some(FIRST << self.0),
-            SetName::Services(Scope::Any) | SetName::EmptyReset(Scope::Any) => Some(PORTS),
+            SetName::Services(Scope::Any) | SetName::EmptyReset(Reach::Any(_)) => Some(PORTS),
             _ => None,
         }
     }

@@ -242,14 +242,6 @@ fn refusals(scope: Scope) -> Vec<Chain> {
                 vec![Drop],
             ],
         ),
-        Chain::new(
-            format!("empty{scope}"),
-            vec![
-                count(SetName::NoBackend(scope)),
-                vec![service_in(scope, SetName::EmptyReset(scope)), Reset],
-                vec![Drop],
-            ],
-        ),
     ]
 }
 
@@ -282,7 +274,12 @@ fn arriving(reach: Reach) -> Vec<Chain> {
 
 fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
     let scope = reach.scope();
-    vec![Chain::new(
+    let empty = vec![
+        vec![count_service(scope, SetName::NoBackend(scope))],
+        vec![service_in(scope, SetName::EmptyReset(reach)), Stmt::Reset],
+        vec![Stmt::Drop],
+    ];
+    let choose = Chain::new(
         format!("choose{reach}"),
         vec![
             vec![Stmt::MarkFlow(mark)],
@@ -290,9 +287,10 @@ fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
             vec![Stmt::Jump(spread_name(reach))],
             vec![service_in(scope, SetName::Hashed(reach)), Stmt::Dnat(reach, Pick::Hash)],
             vec![Stmt::Turns(reach)],
-            vec![Stmt::Goto(format!("empty{scope}"))],
+            vec![Stmt::Goto(format!("empty{reach}"))],
         ],
-    )]
+    );
+    vec![Chain::new(format!("empty{reach}"), empty), choose]
 }
 
 fn policing(family: Family) -> Vec<Chain> {

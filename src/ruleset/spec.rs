@@ -92,9 +92,10 @@ impl SetSpec {
             SetName::Services(scope)
             | SetName::Restricted(scope)
             | SetName::AllowOnly(scope)
-            | SetName::RetireReset(scope)
-            | SetName::EmptyReset(scope) => plain(service_key(scope)),
-            SetName::Width(reach, _) | SetName::Hashed(reach) => plain(service_key(reach.scope())),
+            | SetName::RetireReset(scope) => plain(service_key(scope)),
+            SetName::Width(reach, _) | SetName::Hashed(reach) | SetName::EmptyReset(reach) => {
+                plain(service_key(reach.scope()))
+            }
             SetName::Turn(reach) => with(service_key(reach.scope()), Payload::Chain),
             SetName::Allowed(reach) | SetName::Denied(reach) => {
                 let mut key = listening_key(reach.scope());

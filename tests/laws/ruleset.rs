@@ -82,7 +82,7 @@ proptest! {
                     }
                     Outcome::Empty { reset } => {
                         prop_assert!(backends.is_empty());
-                        prop_assert_eq!(reset, service.unwrap().settings.empty_reset);
+                        prop_assert_eq!(Some(reset), service.unwrap().settings.empty_reset);
                     }
                     Outcome::Refused => prop_assert!(!may_enter(service.unwrap(), syn.client.ip())),
                     Outcome::Foreign => prop_assert!(service.is_none()),

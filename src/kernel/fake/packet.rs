@@ -200,7 +200,7 @@ impl<'a> Walk<'a> {
                 .then(|| self.slot(syn, reach, pick % u32::from(chain.width)))
                 .flatten();
         }
-        let reset = self.contains(SetName::EmptyReset(reach.scope()), &service);
+        let reset = self.contains(SetName::EmptyReset(reach), &service);
         Some(Outcome::Empty { reset })
     }
 
