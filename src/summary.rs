@@ -359,7 +359,7 @@ fn read_door(scope: Scope, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
 fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u16, Option<IpAddr>)) -> ServiceSummary {
     let is_in = |set| ruleset.rows(set).is_some_and(|rows| rows.contains(key));
     let without_slots = || {
-        let reaches = reaches(scope).into_iter();
+        let reaches = scope.reaches().into_iter();
         reaches.filter(|reach| !has_slots(ruleset, *reach, key))
     };
     let resets = without_slots().any(|reach| is_in(SetName::EmptyReset(reach)));
@@ -379,13 +379,6 @@ fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u
             allow: is_in(SetName::AllowOnly(scope)).then(Vec::new),
             deny: Vec::new(),
         },
-    }
-}
-
-fn reaches(scope: Scope) -> Vec<Reach> {
-    match scope {
-        Scope::Any => Family::BOTH.map(Reach::Any).to_vec(),
-        Scope::At(family) => vec![Reach::At(family)],
     }
 }
 

@@ -200,11 +200,8 @@ impl Conntrack {
     fn has_none(&mut self) -> Result<bool, NetlinkError> {
         let mut entries = None;
         self.lists.request("count the flows", wire::stats, |message| {
-            for attr in message.family()?.1 {
-                let attr = attr?;
-                if attr.kind == wire::CTA_STATS_ENTRIES {
-                    entries = Some(attr.be32()?);
-                }
+            if let Some(attr) = message.family()?.1.first(wire::CTA_STATS_ENTRIES)? {
+                entries = Some(attr.be32()?);
             }
             Ok(())
         })?;

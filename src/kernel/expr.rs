@@ -6,6 +6,8 @@ use std::ffi::{CStr, CString};
 
 use nftnl_sys as sys;
 
+use super::nft::elem;
+
 use crate::ruleset::name::{Family, Reach, SetName};
 use crate::ruleset::spec::{Field, listening_key, service_key};
 use crate::ruleset::stmt::{CtState, Direction, HASH_SEED, HASH_SLOTS, Pick, Stmt, handshake_timeout};
@@ -74,7 +76,6 @@ const NAT_DNAT: u32 = 1;
 
 const NF_DROP: u32 = 0;
 const NFT_JUMP: u32 = (-3_i32).cast_unsigned();
-const NFT_GOTO: u32 = (-4_i32).cast_unsigned();
 const NFT_RETURN: u32 = (-5_i32).cast_unsigned();
 
 /// The expressions of one rule.
@@ -404,7 +405,7 @@ impl Writer {
             Stmt::HandshakeTimeout(_) | Stmt::Reset | Stmt::Masquerade => self.action(stmt),
             Stmt::Return => self.verdict(NFT_RETURN, None),
             Stmt::Drop => self.verdict(NF_DROP, None),
-            Stmt::Goto(chain) => self.verdict(NFT_GOTO, Some(chain)),
+            Stmt::Goto(chain) => self.verdict(elem::GOTO, Some(chain)),
             Stmt::Jump(chain) => self.verdict(NFT_JUMP, Some(chain)),
         }
     }

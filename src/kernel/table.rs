@@ -33,7 +33,7 @@ pub(crate) fn generation(socket: &mut Netlink) -> Result<u32, NetlinkError> {
         |writer, seq| request(writer, msg::GET_GEN, nft::F_ACK, seq, |_| {}),
         |message| {
             let (_, attrs) = message.family()?;
-            id = find(attrs, nft::GEN_ID)?.map(|attr| attr.be32()).transpose()?.or(id);
+            id = attrs.first(nft::GEN_ID)?.map(|attr| attr.be32()).transpose()?.or(id);
             Ok(())
         },
     )?;
@@ -322,7 +322,7 @@ impl<'a> Element<'a> {
         let mut element = Self::default();
         for attr in Attrs::new(payload) {
             let attr = attr?;
-            let value = |kind| find(Attrs::new(attr.payload), kind);
+            let value = |kind| Attrs::new(attr.payload).first(kind);
             match attr.kind {
                 elem::KEY => element.key = value(elem::VALUE)?.map(|value| value.payload),
                 elem::KEY_END => element.end = value(elem::VALUE)?.map(|value| value.payload),
@@ -378,8 +378,9 @@ impl<'a> Element<'a> {
 
 /// The chain that a verdict goes to, if that is what it does.
 fn read_goto(verdict: &[u8]) -> Result<Option<&str>, Malformed> {
-    match find(Attrs::new(verdict), elem::VERDICT_CODE)? {
-        Some(code) if code.be32()? == elem::GOTO => find(Attrs::new(verdict), elem::VERDICT_CHAIN)?
+    match Attrs::new(verdict).first(elem::VERDICT_CODE)? {
+        Some(code) if code.be32()? == elem::GOTO => Attrs::new(verdict)
+            .first(elem::VERDICT_CHAIN)?
             .map(|chain| chain.str())
             .transpose(),
         _ => Ok(None),
@@ -387,20 +388,20 @@ fn read_goto(verdict: &[u8]) -> Result<Option<&str>, Malformed> {
 }
 
 fn read_counter(payload: &[u8]) -> Result<Option<(u64, u64)>, Malformed> {
-    let Some(data) = find(Attrs::new(payload), expr::DATA)? else {
+    let Some(data) = Attrs::new(payload).first(expr::DATA)? else {
         return Ok(None);
     };
-    let number = |kind| find(Attrs::new(data.payload), kind)?.map_or(Ok(0), |attr| attr.be64());
+    let number = |kind| Attrs::new(data.payload).first(kind)?.map_or(Ok(0), |attr| attr.be64());
     Ok(Some((number(expr::COUNTER_PACKETS)?, number(expr::COUNTER_BYTES)?)))
 }
 
 fn read_limits(payload: &[u8]) -> Result<Option<Limits>, Malformed> {
     let (mut packets, mut bytes) = (None, None);
     for expression in Attrs::new(payload) {
-        let Some(data) = find(Attrs::new(expression?.payload), expr::DATA)? else {
+        let Some(data) = Attrs::new(expression?.payload).first(expr::DATA)? else {
             continue;
         };
-        let value = |kind| find(Attrs::new(data.payload), kind);
+        let value = |kind| Attrs::new(data.payload).first(kind);
         let rate = value(expr::LIMIT_RATE)?.map_or(Ok(0), |attr| attr.be64())?;
         let burst = value(expr::LIMIT_BURST)?.map_or(Ok(0), |attr| attr.be32())?;
         match value(expr::LIMIT_TYPE)?.map_or(Ok(0), |attr| attr.be32())? {
@@ -428,7 +429,7 @@ fn dump_elements(socket: &mut Netlink, name: SetName, mut each: impl FnMut(&Elem
             });
         },
         |message| {
-            let Some(list) = find(Attrs::new(body(message)), elem::LIST_ELEMENTS)? else {
+            let Some(list) = Attrs::new(body(message)).first(elem::LIST_ELEMENTS)? else {
                 return Ok(());
             };
             for attr in Attrs::new(list.payload) {
@@ -467,18 +468,8 @@ fn message_body(bytes: &[u8]) -> &[u8] {
         .map_or(&[], |message| body(&message))
 }
 
-fn find(attrs: Attrs<'_>, kind: u16) -> Result<Option<Attr<'_>>, Malformed> {
-    for attr in attrs {
-        let attr = attr?;
-        if attr.kind == kind {
-            return Ok(Some(attr));
-        }
-    }
-    Ok(None)
-}
-
 fn attr_str(body: &[u8], kind: u16) -> Result<Option<&str>, Malformed> {
-    find(Attrs::new(body), kind)?.map(|attr| attr.str()).transpose()
+    Attrs::new(body).first(kind)?.map(|attr| attr.str()).transpose()
 }
 
 fn without(body: &[u8], kinds: &[u16]) -> Vec<u8> {

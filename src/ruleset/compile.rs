@@ -89,13 +89,6 @@ impl Door {
             Listen::At(addresses) => addresses.iter().map(at).collect(),
         }
     }
-
-    fn reaches(&self) -> Vec<Reach> {
-        match self.scope {
-            Scope::Any => Family::BOTH.map(Reach::Any).to_vec(),
-            Scope::At(family) => vec![Reach::At(family)],
-        }
-    }
 }
 
 impl Builder {
@@ -139,7 +132,7 @@ impl Builder {
                 self.push(set, &[&door.service]);
             }
         }
-        for reach in door.reaches() {
+        for reach in scope.reaches() {
             self.access(
                 door,
                 reach,

@@ -54,6 +54,14 @@ pub enum Scope {
 impl Scope {
     /// All three, in the order of the ruleset.
     pub const ALL: [Self; 3] = [Self::Any, Self::At(Family::V4), Self::At(Family::V6)];
+
+    /// What leads to the backends of a service that is named so.
+    pub fn reaches(self) -> Vec<Reach> {
+        match self {
+            Self::Any => Family::BOTH.map(Reach::Any).to_vec(),
+            Self::At(family) => vec![Reach::At(family)],
+        }
+    }
 }
 
 impl fmt::Display for Scope {

@@ -237,7 +237,7 @@ impl Parts {
             wire::CTA_COUNTERS_ORIG => self.to = Some(traffic(attr.nested())?),
             wire::CTA_COUNTERS_REPLY => self.from = Some(traffic(attr.nested())?),
             wire::CTA_TIMESTAMP => {
-                if let Some(start) = find(attr.nested(), wire::CTA_TIMESTAMP_START)? {
+                if let Some(start) = attr.nested().first(wire::CTA_TIMESTAMP_START)? {
                     self.started = Some(start.be64()?);
                 }
             }
@@ -307,10 +307,10 @@ fn tcp_ports(attrs: Attrs<'_>) -> Result<Option<(u16, u16)>, Malformed> {
 }
 
 fn tcp_state(attrs: Attrs<'_>) -> Result<Option<TcpState>, Malformed> {
-    let Some(tcp) = find(attrs, wire::CTA_PROTOINFO_TCP)? else {
+    let Some(tcp) = attrs.first(wire::CTA_PROTOINFO_TCP)? else {
         return Ok(None);
     };
-    let state = find(tcp.nested(), wire::CTA_PROTOINFO_TCP_STATE)?;
+    let state = tcp.nested().first(wire::CTA_PROTOINFO_TCP_STATE)?;
     state.map(|state| state.u8().map(TcpState::from)).transpose()
 }
 
@@ -325,16 +325,6 @@ fn traffic(attrs: Attrs<'_>) -> Result<Traffic, Malformed> {
         }
     }
     Ok(traffic)
-}
-
-fn find(attrs: Attrs<'_>, kind: u16) -> Result<Option<Attr<'_>>, Malformed> {
-    for attr in attrs {
-        let attr = attr?;
-        if attr.kind == kind {
-            return Ok(Some(attr));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

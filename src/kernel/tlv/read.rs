@@ -232,6 +232,20 @@ impl<'a> Attrs<'a> {
         Self(bytes)
     }
 
+    /// The first attribute of that type.
+    ///
+    /// # Errors
+    /// [`Malformed`] when what stands before it is.
+    pub fn first(self, kind: u16) -> Result<Option<Attr<'a>>, Malformed> {
+        for attr in self {
+            let attr = attr?;
+            if attr.kind == kind {
+                return Ok(Some(attr));
+            }
+        }
+        Ok(None)
+    }
+
     fn take_one(bytes: &'a [u8]) -> Result<(Attr<'a>, &'a [u8]), Malformed> {
         let (&[l0, l1, t0, t1], _) = bytes
             .split_first_chunk::<ATTR_LEN>()
