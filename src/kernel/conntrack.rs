@@ -30,6 +30,7 @@ use self::delete::Deletes;
 pub use self::delete::{Deletion, Failure};
 pub use self::flow::{Counters, Flow, FlowKey, Status, TcpState, Traffic};
 use super::{
+    ask::Ask,
     socket::{Netlink, NetlinkError},
     tlv::Writer,
 };
@@ -123,7 +124,7 @@ impl Conntrack {
     /// Shows all our flows, one by one. One that changes its place meanwhile may be shown twice.
     ///
     /// # Errors
-    /// Those of [`Netlink::dump`].
+    /// Those of [`Ask::dump`].
     pub fn for_each(&mut self, mark: FlowMark, mut each: impl FnMut(&Flow)) -> Result<(), NetlinkError> {
         if self.has_none()? {
             return Ok(());
@@ -137,7 +138,7 @@ impl Conntrack {
     /// Deletes flows, and no others that came to have the same addresses meanwhile.
     ///
     /// # Errors
-    /// Those of [`Netlink::send`] and [`Netlink::recv`]: some may have been deleted.
+    /// Those of [`Netlink::send`] and [`Ask::recv`]: some may have been deleted.
     pub fn delete(&mut self, keys: &[FlowKey]) -> Result<Deletion, NetlinkError> {
         let mut outcome = Deletion::default();
         for chunk in keys.chunks(self.deletes.chunk()) {
@@ -211,7 +212,7 @@ impl Conntrack {
     /// Our flow that `backend` sees as coming from `seen_as`, in conntrack's default zone.
     ///
     /// # Errors
-    /// Those of [`Netlink::request`].
+    /// Those of [`Ask::request`].
     pub fn who(
         &mut self,
         mark: FlowMark,
@@ -285,7 +286,7 @@ impl Conntrack {
 }
 
 fn list(
-    netlink: &mut Netlink,
+    netlink: &mut impl Ask,
     mark: FlowMark,
     pair: Option<&Pair>,
     mut each: impl FnMut(&Flow) -> Result<(), NetlinkError>,
@@ -302,7 +303,7 @@ fn list(
 
 /// Hands the keys of the flows that `judge` names to `take`, at most `most` at once.
 fn list_chunks(
-    netlink: &mut Netlink,
+    netlink: &mut impl Ask,
     mark: FlowMark,
     pair: Option<&Pair>,
     most: usize,

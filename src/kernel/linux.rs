@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::ask::Ask;
 use super::conntrack::{Conntrack, Deletion, Flow, Pair};
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
@@ -121,27 +122,31 @@ impl Linux {
         }
         Ok(transaction.seal().map_err(NetlinkError::from)?)
     }
+}
 
-    fn read(&mut self, mark: FlowMark) -> Result<Seen, NetlinkError> {
-        let Some(found) = table::table(&mut self.nft)? else {
-            return Ok(Seen::Absent);
-        };
-        let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
-        let survey = table::survey(&mut self.nft, room)?;
-        let ours = table::skeleton_is_ours(&mut self.nft, mark, &survey)?
-            && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
-        let (ruleset, readable) = table::elements(&mut self.nft, &survey)?;
-        let handle = found.handle;
-        Ok(if ours && readable {
-            Seen::Ours { handle, ruleset, room }
-        } else {
-            Seen::Other {
-                handle,
-                comment: found.comment,
-                ruleset,
-            }
-        })
-    }
+/// One attempt to read the table; it may have changed meanwhile.
+///
+/// # Errors
+/// Those of [`Ask::request`] and [`Ask::dump`].
+pub fn read(from: &mut impl Ask, mark: FlowMark) -> Result<Seen, NetlinkError> {
+    let Some(found) = table::table(from)? else {
+        return Ok(Seen::Absent);
+    };
+    let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
+    let survey = table::survey(from, room)?;
+    let ours = table::skeleton_is_ours(from, mark, &survey)?
+        && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
+    let (ruleset, readable) = table::elements(from, &survey)?;
+    let handle = found.handle;
+    Ok(if ours && readable {
+        Seen::Ours { handle, ruleset, room }
+    } else {
+        Seen::Other {
+            handle,
+            comment: found.comment,
+            ruleset,
+        }
+    })
 }
 
 /// After generation `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in `net/netfilter/nf_tables_api.c`).
@@ -164,7 +169,7 @@ impl Kernel for Linux {
             }
             let generation = table::generation(&mut self.nft)?;
             self.watched = Some(generation);
-            let read = restarting(|| self.read(mark));
+            let read = restarting(|| read(&mut self.nft, mark));
             // Dumps of elements say nothing of changes in between; the generation does.
             let settled = match table::generation(&mut self.nft)? {
                 now if now == generation => Some(now),

@@ -2,6 +2,7 @@
 //!
 //! Owns the wire. It must not know services, files or policies: it takes and returns plain values.
 
+pub mod ask;
 pub mod conntrack;
 pub mod expr;
 pub mod fake;
@@ -9,14 +10,15 @@ pub mod ffi;
 pub mod linux;
 pub mod listeners;
 mod nft;
+pub mod recorded;
 pub mod route;
 mod sets;
 pub mod skeleton;
 pub mod socket;
-mod table;
+pub mod table;
 pub mod tlv;
 pub mod transaction;
-mod watch;
+pub mod watch;
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ask::Ask;
 use super::nft::{self, chain, elem, expr, msg, object, rule, set, table};
 use super::skeleton::{self, TABLE};
-use super::socket::{Netlink, NetlinkError};
+use super::socket::NetlinkError;
 use super::tlv::{Attr, Attrs, Family, Header, Malformed, Message, Messages, Writer};
 use super::{Counted, sets};
 use crate::model::FlowMark;
@@ -18,15 +19,15 @@ use crate::ruleset::stmt::handshake_timeout;
 
 /// The table as it stands in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Table {
+pub struct Table {
     /// The kernel's number for it, never given twice in a network namespace.
-    pub(crate) handle: u64,
+    pub handle: u64,
     /// Its comment, which tells the skeleton and the flow mark.
-    pub(crate) comment: Option<String>,
+    pub comment: Option<String>,
 }
 
 /// The generation id: it grows with each transaction of anyone in this network namespace.
-pub(crate) fn generation(socket: &mut Netlink) -> Result<u32, NetlinkError> {
+pub fn generation(socket: &mut impl Ask) -> Result<u32, NetlinkError> {
     let mut id = None;
     socket.request(
         "read the generation of the ruleset",
@@ -43,7 +44,7 @@ pub(crate) fn generation(socket: &mut Netlink) -> Result<u32, NetlinkError> {
 }
 
 /// The table, if it is there.
-pub(crate) fn table(socket: &mut Netlink) -> Result<Option<Table>, NetlinkError> {
+pub fn table(socket: &mut impl Ask) -> Result<Option<Table>, NetlinkError> {
     let mut found = None;
     let answer = socket.request(
         "read the table",
@@ -85,25 +86,33 @@ fn read_comment(userdata: &[u8]) -> Option<String> {
 
 /// Whether the objects, sets, chains and rules are those that this program makes, for these round-robin services and
 /// numbers of slots: what the sets hold does not matter.
-pub(crate) fn skeleton_is_ours(socket: &mut Netlink, mark: FlowMark, found: &Found) -> Result<bool, NetlinkError> {
-    let mut chains: BTreeMap<String, Chain> = BTreeMap::new();
+///
+/// # Errors
+/// Those of [`Ask::dump`]; likewise for all of these.
+pub fn skeleton_is_ours(socket: &mut impl Ask, mark: FlowMark, found: &Found) -> Result<bool, NetlinkError> {
+    let chains = expected_chains(mark, found);
+    Ok(found.sets_match && objects_match(socket)? && chains_match(socket, &chains)? && rules_match(socket, &chains)?)
+}
+
+/// All chains that there should be, by name.
+pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, Chain> {
     let widths = found.widths();
     let spreads = Reach::ALL.map(|reach| {
         let of_reach = widths.iter().filter(|(of, _)| *of == reach);
         rules::spread(reach, &of_reach.map(|(_, width)| *width).collect())
     });
     let turns = found.turn_chains.iter().map(rules::turn);
-    for chain in rules::fixed(mark).into_iter().chain(spreads).chain(turns) {
-        chains.insert(chain.name.clone(), chain);
-    }
-    Ok(found.sets_match && objects_match(socket)? && chains_match(socket, &chains)? && rules_match(socket, &chains)?)
+    let chains = rules::fixed(mark).into_iter().chain(spreads).chain(turns);
+    chains.map(|chain| (chain.name.clone(), chain)).collect()
 }
 
 /// What a look at the sets and chains found, before the elements are read.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
-    pub(crate) sets: BTreeSet<SetName>,
-    pub(crate) turn_chains: BTreeSet<TurnChain>,
+pub struct Found {
+    /// The sets.
+    pub sets: BTreeSet<SetName>,
+    /// The chains that count turns.
+    pub turn_chains: BTreeSet<TurnChain>,
     sets_match: bool,
 }
 
@@ -118,7 +127,7 @@ impl Found {
 }
 
 /// The sets that there are, and whether they are all ours and made as we make them.
-pub(crate) fn survey(socket: &mut Netlink, room: Room) -> Result<Found, NetlinkError> {
+pub fn survey(socket: &mut impl Ask, room: Room) -> Result<Found, NetlinkError> {
     let mut found = Found {
         sets_match: true,
         ..Found::default()
@@ -177,7 +186,8 @@ fn expected_set(name: SetName, room: Room) -> Vec<u8> {
     without(&bytes, &[set::ID, set::USERDATA])
 }
 
-fn objects_match(socket: &mut Netlink) -> Result<bool, NetlinkError> {
+/// Whether the objects are ours.
+pub fn objects_match(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
     let mut seen = BTreeSet::new();
     let mut all_ours = true;
     socket.dump(
@@ -210,7 +220,8 @@ fn objects_match(socket: &mut Netlink) -> Result<bool, NetlinkError> {
     Ok(all_ours && seen.len() == Ip::BOTH.len())
 }
 
-fn chains_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+/// Whether the chains are these.
+pub fn chains_match(socket: &mut impl Ask, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
     let (mut seen, mut all_ours) = (0, true);
     socket.dump(
         "list the chains",
@@ -234,7 +245,8 @@ fn chains_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Resul
     Ok(all_ours && seen == chains.len())
 }
 
-fn rules_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+/// Whether the rules of all chains are those of these.
+pub fn rules_match(socket: &mut impl Ask, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
     let mut position: BTreeMap<String, usize> = BTreeMap::new();
     let mut all_ours = true;
     socket.dump(
@@ -261,7 +273,7 @@ fn rules_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result
 }
 
 /// The elements of all sets that are not counters, and whether all of them have the shape of ours.
-pub(crate) fn elements(socket: &mut Netlink, found: &Found) -> Result<(Ruleset, bool), NetlinkError> {
+pub fn elements(socket: &mut impl Ask, found: &Found) -> Result<(Ruleset, bool), NetlinkError> {
     let mut sets = BTreeMap::new();
     let mut turns = BTreeMap::new();
     let mut all_ours = true;
@@ -292,7 +304,7 @@ pub(crate) fn elements(socket: &mut Netlink, found: &Found) -> Result<(Ruleset, 
 }
 
 /// What packets have counted in a set.
-pub(crate) fn counted(socket: &mut Netlink, name: SetName) -> Result<Vec<Counted>, NetlinkError> {
+pub fn counted(socket: &mut impl Ask, name: SetName) -> Result<Vec<Counted>, NetlinkError> {
     let mut counted = Vec::new();
     dump_elements(socket, name, |element| {
         if let Some(key) = element.key {
@@ -419,7 +431,7 @@ fn read_limits(payload: &[u8]) -> Result<Option<Limits>, Malformed> {
         }))
 }
 
-fn dump_elements(socket: &mut Netlink, name: SetName, mut each: impl FnMut(&Element<'_>)) -> Result<(), NetlinkError> {
+fn dump_elements(socket: &mut impl Ask, name: SetName, mut each: impl FnMut(&Element<'_>)) -> Result<(), NetlinkError> {
     socket.dump(
         "list the elements of a set",
         |writer, seq| {
