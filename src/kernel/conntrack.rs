@@ -285,7 +285,11 @@ impl Conntrack {
     }
 }
 
-fn list(
+/// Shows our flows, of one pair or of all; the first error of `each` ends it.
+///
+/// # Errors
+/// Those of [`Ask::dump`].
+pub fn list(
     netlink: &mut impl Ask,
     mark: FlowMark,
     pair: Option<&Pair>,

@@ -113,7 +113,8 @@ pub struct Found {
     pub sets: BTreeSet<SetName>,
     /// The chains that count turns.
     pub turn_chains: BTreeSet<TurnChain>,
-    sets_match: bool,
+    /// Whether they are all that there should be, and made as they should be.
+    pub sets_match: bool,
 }
 
 impl Found {

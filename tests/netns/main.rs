@@ -5,6 +5,8 @@
 #[path = "../cases/mod.rs"]
 mod cases;
 mod harness;
+#[path = "../laws/states.rs"]
+mod states;
 
 mod balance;
 mod foreign;
@@ -14,8 +16,10 @@ mod icmp;
 mod killed;
 mod limits;
 mod local;
+mod recorded;
 mod retire;
 mod routed;
+mod sequences;
 mod smoke;
 mod survive;
 mod table;
