@@ -298,6 +298,10 @@ pub fn elements(socket: &mut impl Ask, found: &Found) -> Result<(Ruleset, bool),
             }
         })?;
         rows.sort();
+        if !rows.is_sorted() {
+            // Of one moment it can only list the same element again, as it does while it makes a set larger.
+            return Err(NetlinkError::Interrupted);
+        }
         sets.insert(name, rows);
     }
     let ruleset = Ruleset::new(sets, turns).among(&found.widths(), &found.turn_chains);
@@ -525,6 +529,7 @@ fn all_attrs(bytes: &[u8]) -> Option<Vec<Attr<'_>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::recorded::Recorded;
 
     fn bytes(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut writer = Writer::new();
@@ -621,6 +626,36 @@ mod tests {
         }
         let mut rows = Rows::new(&spec);
         assert!(!Element::read(&[]).unwrap().push_to(&mut rows, &spec));
+    }
+
+    #[test]
+    fn an_element_may_be_listed_twice_but_not_with_two_values() {
+        let name = SetName::Slots(Reach::Any(Ip::V4));
+        let found = Found {
+            sets: [name].into(),
+            ..Found::default()
+        };
+        let read = |values: &[u8]| {
+            let mut writer = Writer::new();
+            request(&mut writer, msg::NEW_ELEM, 0, 1, |writer| {
+                writer.nest(elem::LIST_ELEMENTS, |writer| {
+                    for value in values {
+                        sets::write_element(writer, &SetSpec::of(name), &[&[1; 8][..], &[*value; 8]].concat(), false);
+                    }
+                });
+            });
+            let end = writer.begin_plain(Header {
+                kind: 3,
+                flags: 0,
+                seq: 1,
+            });
+            writer.raw(&[0; 4]);
+            writer.end(end);
+            let answers = writer.finish().unwrap();
+            elements(&mut Recorded::new(&answers), &found).map(|(ruleset, _)| ruleset.len())
+        };
+        assert_eq!(read(&[2, 2]).unwrap(), 1);
+        assert!(matches!(read(&[2, 3]), Err(NetlinkError::Interrupted)));
     }
 
     #[test]
