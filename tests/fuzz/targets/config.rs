@@ -1,3 +1,5 @@
+//! `tcpgw_fuzz::config`
+
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

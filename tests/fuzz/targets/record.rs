@@ -1,3 +1,5 @@
+//! `tcpgw_fuzz::record`
+
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};

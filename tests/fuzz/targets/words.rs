@@ -1,3 +1,5 @@
+//! `tcpgw_fuzz::words`
+
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
