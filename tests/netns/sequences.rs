@@ -364,10 +364,23 @@ fn told<T: fmt::Debug>(outcome: &Result<T, KernelError>) -> String {
     format!("{outcome:?}")
 }
 
+/// What would have to be done, by set and key.
 fn differences(has: Option<&Ruleset>, want: &Desired) -> String {
-    has.map_or("there is no table".to_owned(), |has| {
-        format!("{:#?}", plan(has, &want.ruleset))
-    })
+    let Some(has) = has else {
+        return "there is no table".to_owned();
+    };
+    let mut text = String::new();
+    for step in &plan(has, &want.ruleset).steps {
+        for (what, batches) in [("delete", &step.delete), ("add", &step.add)] {
+            for (set, batch) in batches {
+                let keys: Vec<_> = batch.rows().filter_map(|row| render::key(*set, row)).collect();
+                let _ = writeln!(text, "{what} in {set}: {}", keys.join(", "));
+            }
+        }
+        let _ = writeln!(text, "turns: {:?} {:?}", step.delete_turns, step.add_turns);
+        let _ = writeln!(text, "widths: {:?} {:?}", step.new_widths, step.old_widths);
+    }
+    text
 }
 
 fn deletion(set: SetName, rows: Vec<Cow<'_, [u8]>>) -> Step<'_> {
