@@ -205,3 +205,6 @@ impl Noted {
         self.traffic_hint().into_iter().chain(begin).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,12 +24,11 @@ impl Who<'_> {
     /// Why there may be none.
     pub fn nobody(&self) -> String {
         let who = match self.backend {
-            Some(backend) => format!("backend {backend} sees"),
-            None => "any backend sees".into(),
+            Some(backend) => format!("{backend} sees no connection"),
+            None => "no backend sees a connection".into(),
         };
         format!(
-            "no connection through tcpgw is one that {who} as coming from {}; it may be over and forgotten, or have come \
-             another way",
+            "{who} through tcpgw as coming from {}: it may be over and forgotten, or have come another way",
             self.seen_as
         )
     }

@@ -228,14 +228,14 @@ fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> 
             "table: {}",
             table.comment.as_deref().unwrap_or("without a comment")
         )?;
+        if let Some(room) = table.room {
+            write!(out, " ({room} backends, and as many slots)")?;
+        }
         if !table.flags.is_empty() {
             write!(out, "; flags {}", table.flags.join(", "))?;
         }
         if let Some(owner) = table.owner {
             write!(out, "; owner {owner}")?;
-        }
-        if let Some(room) = table.room {
-            write!(out, "; room for {room} backends and slots in each set")?;
         }
         writeln!(out, "; generation {}", table.generation)?;
     }
