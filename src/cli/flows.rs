@@ -19,8 +19,9 @@ use crate::view::flows::{FlowView, TrafficView, Wanted};
 /// List the live flows: client, service, backend, state, traffic
 ///
 /// A flow is one TCP connection through the gateway that conntrack knows, those included that ended less than two minutes
-/// ago (TIME_WAIT). Only tcpgw's own are listed, in no order. Packets and bytes need net.netfilter.nf_conntrack_acct=1,
-/// the age needs net.netfilter.nf_conntrack_timestamp=1, both before the connection begins.
+/// ago (`TIME_WAIT`). Only tcpgw's own are listed, in no order. Packets and bytes need
+/// `net.netfilter.nf_conntrack_acct=1`, the age needs `net.netfilter.nf_conntrack_timestamp=1`, both before the connection
+/// begins.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Flows of this service only: its name, :PORT or ADDRESS:PORT

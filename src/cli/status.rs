@@ -2,7 +2,7 @@
 
 mod text;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 ///
 /// The first line says whether all is well; problems come next. Exits with 1 if something is unhealthy: there is no
 /// table, a service has no active backend, or flows are left that should have been flushed. Rates are taken between two
-/// looks; those of packets and bytes need net.netfilter.nf_conntrack_acct=1.
+/// looks; those of packets and bytes need `net.netfilter.nf_conntrack_acct=1`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Only this service: its name, :PORT or ADDRESS:PORT
@@ -164,7 +164,7 @@ fn counts(gateway: &mut Gateway, services: &Services, places: &Places) -> Result
 
 fn show(global: &Global, status: &Status<'_>) -> Result<(), Failure> {
     let stdout = io::stdout().lock();
-    let colors = global.colors(&io::stdout()) && stdout.is_terminal();
+    let colors = global.colors(&stdout);
     let mut out = io::BufWriter::with_capacity(1 << 16, stdout);
     let printed = match global.output {
         Output::Json => serde_json::to_writer_pretty(&mut out, status)

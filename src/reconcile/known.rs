@@ -11,7 +11,7 @@ use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Rows, read_endpoint};
 use crate::ruleset::{Ruleset, skeleton};
-use crate::summary::Summary;
+use crate::summary::{ServiceSummary, Summary};
 use crate::view::{Services, Table as TableView};
 
 /// What is in the kernel, as far as it is known.
@@ -188,7 +188,7 @@ fn unplaced(ruleset: &Ruleset, summary: &Summary) -> BTreeSet<SocketAddr> {
             backends.extend(endpoints.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port.get())));
         }
     }
-    for backend in summary.services.iter().flat_map(|service| service.backends()) {
+    for backend in summary.services.iter().flat_map(ServiceSummary::backends) {
         backends.remove(&backend);
     }
     backends

@@ -25,7 +25,6 @@ pub struct FlowView<'a> {
     /// What the state says of it.
     pub standing: Standing,
     /// The state of the connection, as conntrack names it.
-    #[serde(serialize_with = "as_text")]
     pub state: Option<TcpState>,
     /// Seconds since its first packet.
     pub age_seconds: Option<u64>,
@@ -72,11 +71,9 @@ impl<'a> FlowView<'a> {
     }
 }
 
-#[expect(clippy::ref_option, reason = "the signature that serde asks for")]
-fn as_text<S: Serializer>(state: &Option<TcpState>, serializer: S) -> Result<S::Ok, S::Error> {
-    match state {
-        Some(state) => serializer.collect_str(state),
-        None => serializer.serialize_none(),
+impl Serialize for TcpState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

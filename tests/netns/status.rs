@@ -191,13 +191,15 @@ fn a_known_load_is_what_is_told() {
 fn what_is_dropped_is_told_by_reason() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
+    let _talker = net.serve("b3", 3001, Behaviour::Source);
+    let small = json!({"pps": 1, "burst": 10, "mtu": 68});
     net.apply(state([
         service(
             "web",
             2001,
             &["b1"],
             3000,
-            json!({"deny": ["198.18.0.0/16"], "limit": {"pps": 1, "burst": 10, "mtu": 68}}),
+            json!({"deny": ["198.18.0.0/16"], "limit": small}),
         ),
         service("void", 2002, &[], 3000, json!({"on_empty": "drop"})),
         service(
@@ -207,6 +209,7 @@ fn what_is_dropped_is_told_by_reason() {
             3000,
             json!({"addresses": PUBLIC, "source": "preserve"}),
         ),
+        service("talks", 2004, &["b3"], 3001, json!({"limit": small})),
     ]));
     let drops = |service: usize, reason: &str| {
         let status = net.tcpgw(&[QUICK, &["-o", "json"]].concat());
@@ -240,21 +243,25 @@ fn what_is_dropped_is_told_by_reason() {
         );
     }
 
-    // A limited backend, and one that sends what belongs to no flow.
+    let backend = |service: usize, reason: &str| {
+        let status = parsed(&net.tcpgw(&[QUICK, &["-o", "json"]].concat()));
+        let drops = &status["services"][service]["backends"][0]["drops"];
+        drops[reason]["packets"].as_u64().expect("a number")
+    };
     let mut conn = net.connect("client", at(PUBLIC[0], 2001)).expect("a connection");
     conn.patience(Duration::from_millis(300));
-    conn.echo(&[7; 20_000]).expect_err("the limit holds");
-    let backend = |service: usize, reason: &str| {
-        let status = parsed(&net.tcpgw(&["status", "--interval", "0s", "-o", "json"]));
-        status["services"][service]["backends"][0]["drops"][reason]["packets"]
-            .as_u64()
-            .expect("a number")
-    };
-    for (set, reason) in [("over_to_v4", "over_limit_to"), ("over_from_v4", "over_limit_from")] {
-        let told = backend(0, reason);
-        assert!(told <= net.tallied(set, "10.2.0.11 . 3000"), "{reason}");
+    conn.echo(&vec![7; 20_000]).expect_err("the limit holds");
+    let talks = net.connect("client", at(PUBLIC[0], 2004)).expect("a connection");
+    for (service, set, key, reason) in [
+        (0, "over_to_v4", "10.2.0.11 . 3000", "over_limit_to"),
+        (3, "over_from_v4", "10.2.0.13 . 3001", "over_limit_from"),
+    ] {
+        assert!(wait_until(PATIENCE, || backend(service, reason) > 0), "{reason}");
+        let told = backend(service, reason);
+        assert!(told <= net.tallied(set, key), "{reason}: {told}");
     }
-    assert!(wait_until(PATIENCE, || backend(0, "over_limit_to") > 0));
+    drop(talks);
+    // Packets of no flow from a backend that sees its clients.
     let container = at(&plan::addresses("b2")[0].to_string(), 3000);
     net.forge("b2", &Segment::new(container, at("203.0.113.10", 6000), ACK));
     net.forge("b2", &Segment::new(container, at("203.0.113.10", 6001), RST));

@@ -15,9 +15,12 @@ use crate::view::tally::FlowCounts;
 const MOST_PROBLEMS: usize = 30;
 
 pub(super) fn write(out: &mut impl Write, status: &Status<'_>, now: u64, colors: bool) -> io::Result<()> {
-    let paint = |text: &str, color: &str| match colors {
-        true => format!("\u{1b}[1;{color}m{text}\u{1b}[0m"),
-        false => text.to_owned(),
+    let paint = |text: &str, color: &str| {
+        if colors {
+            format!("\u{1b}[1;{color}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     };
     let (word, color) = if status.ok { ("ok", "32") } else { ("unhealthy", "31") };
     writeln!(out, "{}: {}", paint(word, color), sum(status))?;

@@ -1,5 +1,6 @@
 //! Some of our flows, which the kernel picks where it can.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 
@@ -60,7 +61,7 @@ impl Selection {
         Ok(family)
     }
 
-    fn filter(&self, family: Option<wire::Ip>) -> wire::Filter {
+    fn filter(&self, family: wire::Ip) -> wire::Filter {
         let end = |ip: Option<IpAddr>, port| wire::End { ip, port };
         wire::Filter {
             family,
@@ -97,21 +98,32 @@ impl Conntrack {
         if self.has_none()? {
             return Ok(());
         }
+        let over = Cell::new(false);
         let mut show = |message: &Message<'_>| match Flow::decode(message)? {
-            Some(flow) if owns(mark, &flow) && selection.matches(&flow) => Ok(each(&flow)),
+            Some(flow) if owns(mark, &flow) && selection.matches(&flow) => {
+                let next = each(&flow);
+                over.set(next.is_break());
+                Ok(next)
+            }
             _ => Ok(ControlFlow::Continue(())),
         };
-        let filter = selection.filter(family);
-        if self.filter == PairFilter::Kernel && !filter.is_empty() {
-            match dump(&mut show, |w, seq| wire::dump_filtered(w, seq, mark, &filter)) {
+        let families = family.map_or(wire::Ip::BOTH.to_vec(), |family| vec![family]);
+        let filters: Vec<_> = families.into_iter().map(|family| selection.filter(family)).collect();
+        if self.filter == PairFilter::UserSpace || filters.iter().any(wire::Filter::is_empty) {
+            return dump(&mut show, |w, seq| wire::dump(w, seq, mark));
+        }
+        for filter in &filters {
+            match dump(&mut show, |w, seq| wire::dump_filtered(w, seq, mark, filter)) {
                 // It is refused before the first answer.
                 Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) => {
                     self.filter = PairFilter::UserSpace;
+                    return dump(&mut show, |w, seq| wire::dump(w, seq, mark));
                 }
+                Ok(()) if !over.get() => {}
                 other => return other,
             }
         }
-        dump(&mut show, |w, seq| wire::dump(w, seq, mark))
+        Ok(())
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: FlowMark, pair: &Pa
         port: Some(pair.public_port),
     };
     let filter = Filter {
-        family: Some(Ip::of(pair.backend.ip())),
+        family: Ip::of(pair.backend.ip()),
         original: Ends {
             source: End::default(),
             destination: public,
@@ -111,12 +111,11 @@ pub(super) fn dump_filtered(writer: &mut Writer, seq: u32, mark: FlowMark, filte
         flags: REQUEST | DUMP,
         seq,
     };
-    let family = filter.family.map_or_else(Family::default, Ip::header);
     let ways = [
         (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, filter.original.can_be_asked()),
         (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS, filter.reply.can_be_asked()),
     ];
-    writer.message(header, family, |w| {
+    writer.message(header, filter.family.header(), |w| {
         write_mark(w, mark);
         for (tuple, _, ends) in &ways {
             if !ends.is_empty() {
@@ -185,6 +184,8 @@ pub(super) enum Ip {
 }
 
 impl Ip {
+    pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
     pub(super) const fn of(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(_) => Self::V4,
@@ -208,8 +209,8 @@ impl Ip {
 /// What flows are filtered by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filter {
-    /// Of both when it is not said.
-    pub(super) family: Option<Ip>,
+    /// Without one the kernel filters by nothing but the mark (seen on 6.18).
+    pub(super) family: Ip,
     pub(super) original: Ends,
     pub(super) reply: Ends,
 }
@@ -327,7 +328,7 @@ mod tests {
         assert!(ends(end(six, None), none).is_empty() && !ends(end(ip, None), none).is_empty());
         let mut writer = Writer::new();
         let filter = Filter {
-            family: None,
+            family: Ip::V6,
             original: ends(end(six, None), none),
             reply: Ends::default(),
         };
