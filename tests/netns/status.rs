@@ -135,6 +135,34 @@ fn waiting_ends_when_all_is_well_or_the_time_is_over() {
     net.tcpgw(&["status", "--timeout", "1s"]).exits(2);
 }
 
+/// What may go on for a while is not what was forgotten.
+#[test]
+fn backends_that_leave_are_no_problem_while_they_may() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let stays = || service("stays", 8000, &["b1"], 3000, json!({}));
+    net.apply(state([stays(), service("goes", 8001, &["b2"], 3000, json!({}))]));
+    let held = net.hold("client", at(PUBLIC[0], 8001));
+    let file = net.state_file("next.json", state([stays()]));
+    let mut draining = net.spawn("gateway", &[TCPGW, "apply", "--drain", "60s", &file]);
+    let mut status = Value::Null;
+    let leaves = wait_until(PATIENCE, || {
+        status = parsed(&net.tcpgw(&[QUICK, &["-o", "json"]].concat()));
+        status["leaving"]["flows"] == 1
+    });
+    assert!(
+        leaves && status["ok"] == true && status["stale"]["flows"] == 0,
+        "{status:#}"
+    );
+    let pair = json!([{"port": 8001, "backend": "10.2.0.12:3000", "flows": 1}]);
+    assert_eq!(status["leaving"]["pairs"], pair);
+    assert_eq!(net.flows(&[])[0]["standing"], "draining");
+    assert!(!draining.ended(), "it waits");
+    drop(held);
+    draining.wait().exits(0);
+    assert_eq!(net.json(QUICK, 0)["leaving"]["flows"], 0);
+}
+
 #[test]
 fn a_known_load_is_what_is_told() {
     const PPS: u32 = 200;
