@@ -2,6 +2,9 @@
 //!
 //! Knows neither sockets nor what is asked.
 
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
 use super::socket::NetlinkError;
 use super::tlv::{Message, Messages, Nack, Reply, Writer};
 
@@ -53,6 +56,30 @@ pub trait Ask {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// As [`Ask::dump`], until `each` breaks off. Nothing of the dump is read after that, or after an error, so a socket is
+    /// of no more use: closing it ends the dump.
+    ///
+    /// # Errors
+    /// As [`Ask::dump`].
+    fn dump_until(
+        mut self,
+        what: &'static str,
+        build: impl FnOnce(&mut Writer, u32),
+        mut each: impl FnMut(&Message<'_>) -> Result<ControlFlow<()>, NetlinkError>,
+    ) -> Result<(), NetlinkError>
+    where
+        Self: Sized,
+    {
+        let seq = self.ask(what, build)?;
+        let (mut failure, over) = (None, Cell::new(false));
+        let mut until = |message: &Message<'_>| {
+            over.set(over.get() || each(message)?.is_break());
+            Ok(())
+        };
+        while !answers(&mut self, what, seq, &mut failure, &mut until)? && failure.is_none() && !over.get() {}
+        failure.map_or(Ok(()), Err)
     }
 
     /// Sends the one request that `build` writes, which must ask for an ACK, and hands its answers to `each`.

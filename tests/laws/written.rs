@@ -34,9 +34,15 @@ fn shuffle<'a>(json: &mut Value, picks: &mut impl Iterator<Item = &'a Index>) {
                 let other = picks.next().map_or(0, |pick| pick.index(at + 1));
                 items.swap(at, other);
             }
-            items.iter_mut().for_each(|item| shuffle(item, picks));
+            for item in items {
+                shuffle(item, picks);
+            }
         }
-        Value::Object(members) => members.values_mut().for_each(|member| shuffle(member, picks)),
+        Value::Object(members) => {
+            for member in members.values_mut() {
+                shuffle(member, picks);
+            }
+        }
         _ => {}
     }
 }

@@ -8,7 +8,12 @@ mod harness;
 #[path = "../laws/states.rs"]
 mod states;
 
+#[expect(dead_code, reason = "some of it makes namespaces for other tests")]
+#[path = "../injector/mod.rs"]
+mod injector;
+
 mod balance;
+mod flows;
 mod foreign;
 mod guard;
 mod hairpin;
@@ -21,7 +26,9 @@ mod retire;
 mod routed;
 mod sequences;
 mod smoke;
+mod status;
 mod survive;
 mod table;
+mod who;
 mod words;
 mod writers;
