@@ -11,10 +11,16 @@ use crate::kernel::probe::Lack;
 use crate::kernel::route::RouteTo;
 use crate::model::FlowMark;
 use crate::ruleset::name::Family;
-use crate::summary::Summary;
+use crate::summary::{ServiceSummary, Summary};
 
 /// Something that was read, or why it could not be.
 pub type Fact<T> = Result<T, String>;
+
+/// The way to each address; `None` where there is none, or one that refuses.
+pub type Ways = BTreeMap<IpAddr, Option<RouteTo>>;
+
+/// The way far away, by the address that packets come from.
+pub type WaysOut = BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>;
 
 /// Everything that the doctor knows.
 #[derive(Debug, Clone)]
@@ -34,11 +40,11 @@ pub struct Facts {
     /// All addresses that the gateway takes for its own.
     pub local: Fact<BTreeSet<IpAddr>>,
     /// The way to each backend's address; `None` where there is none, or one that refuses.
-    pub ways: Fact<BTreeMap<IpAddr, Option<RouteTo>>>,
+    pub ways: Fact<Ways>,
     /// Backends whose ways were not looked for, because there are too many.
     pub ways_left_out: usize,
     /// The way to clients far away, for packets from each of the gateway's own addresses, or from any (`None`).
-    pub ways_out: Fact<BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>>,
+    pub ways_out: Fact<WaysOut>,
     /// Who was seen on the links.
     pub neighbours: Fact<Vec<Neighbour>>,
     /// What bridges learned.
@@ -108,7 +114,7 @@ impl Facts {
 
     /// Every backend's endpoint.
     pub fn backends(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.services.services.iter().flat_map(|service| service.backends())
+        self.services.services.iter().flat_map(ServiceSummary::backends)
     }
 
     /// Whether a family has backends, or no family has any.

@@ -6,12 +6,12 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use super::facts::{Fact, Facts, Firewall, TableFacts, TableState};
+use super::facts::{Fact, Facts, Firewall, TableFacts, TableState, Ways, WaysOut};
 use crate::kernel::conntrack::stats::{Stats, can_filter};
 use crate::kernel::firewall::{self, TableFamily};
 use crate::kernel::linux::Linux;
 use crate::kernel::listeners::{listeners, process_of};
-use crate::kernel::route::{RouteTo, Routes};
+use crate::kernel::route::Routes;
 use crate::kernel::socket::{Netlink, NetlinkError};
 use crate::kernel::{Kernel, Seen, links, probe};
 use crate::model::FlowMark;
@@ -19,7 +19,7 @@ use crate::plan::plan;
 use crate::record::{Record, Store, boot_id};
 use crate::ruleset::name::Family;
 use crate::ruleset::skeleton;
-use crate::summary::Summary;
+use crate::summary::{ServiceSummary, Summary};
 
 /// Addresses of backends whose ways are looked for; each takes the kernel some microseconds.
 const MOST_WAYS: usize = 50_000;
@@ -183,13 +183,11 @@ fn sysctls(links: &[links::Link]) -> BTreeMap<String, String> {
     read
 }
 
-type Ways = BTreeMap<IpAddr, Option<RouteTo>>;
-
 fn ways(services: &Summary) -> (Fact<Ways>, usize) {
     let addresses: BTreeSet<IpAddr> = services
         .services
         .iter()
-        .flat_map(|service| service.backends())
+        .flat_map(ServiceSummary::backends)
         .map(|backend| backend.ip())
         .collect();
     let left_out = addresses.len().saturating_sub(MOST_WAYS);
@@ -203,7 +201,7 @@ fn read_ways<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> Result<Ways, Ne
         .collect()
 }
 
-fn ways_out(local: Option<&BTreeSet<IpAddr>>) -> Fact<BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>> {
+fn ways_out(local: Option<&BTreeSet<IpAddr>>) -> Fact<WaysOut> {
     let mut routes = Routes::open().map_err(|error| error.to_string())?;
     let mut found = BTreeMap::new();
     for (family, far) in FAR {

@@ -8,7 +8,7 @@ use crate::kernel::firewall::{Chain, Effect, Element, Field, Load, Relation, Rul
 
 /// Rules that are looked at for one packet.
 const MOST_RULES: usize = 200_000;
-/// nf_tables itself goes no deeper (`NFT_JUMP_STACK_SIZE`).
+/// `nf_tables` itself goes no deeper (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 16;
 
 /// How sure it is that a rule is meant.

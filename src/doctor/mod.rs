@@ -10,7 +10,7 @@ mod gather;
 mod judge;
 mod packet;
 
-pub use self::facts::{Fact, Facts, Firewall, TableFacts, TableState};
+pub use self::facts::{Fact, Facts, Firewall, TableFacts, TableState, Ways, WaysOut};
 pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
 pub use self::gather::gather;
 

@@ -92,7 +92,7 @@ impl Packet {
                 _ => Value::Unknown,
             },
             Field::CtMark => match (self.ours, mask.map(number)) {
-                (Some(mark), Some(mask)) if mask & !mark.mask() == 0 => native(mark.value()),
+                (Some(ours), Some(bits)) if bits & !ours.mask() == 0 => native(ours.value()),
                 _ => Value::Differs,
             },
             Field::CtDirection => Value::Is(vec![u8::from(self.reply)]),

@@ -212,14 +212,14 @@ fn link(payload: &[u8]) -> Result<Link, Malformed> {
             IFLA_IFNAME => attr.str()?.clone_into(&mut link.name),
             IFLA_MTU => link.mtu = attr.ne32()?,
             IFLA_MASTER => link.master = Some(attr.ne32()?),
-            IFLA_LINKINFO => bridging(attr.nested(), &mut link)?,
+            IFLA_LINKINFO => bridging(&attr.nested(), &mut link)?,
             _ => {}
         }
     }
     Ok(link)
 }
 
-fn bridging(infos: Attrs<'_>, link: &mut Link) -> Result<(), Malformed> {
+fn bridging(infos: &Attrs<'_>, link: &mut Link) -> Result<(), Malformed> {
     let text = |kind| infos.clone().first(kind)?.map(|attr| attr.str()).transpose();
     let flag = |data: u16, kind| {
         let data = infos.clone().first(data)?;

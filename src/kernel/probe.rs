@@ -199,12 +199,8 @@ fn of_rules(mark: FlowMark) -> Vec<(Feature, Needs)> {
             with_rule(true, Hook::Prerouting, Vec::new(), Vec::new()),
         ),
         (
-            feature(
-                "picking backends at random or in turn",
-                "CONFIG_NFT_NUMGEN",
-                Some("nft_numgen"),
-            ),
-            dnat(Pick::Random(2)),
+            feature("picking backends in turn", "CONFIG_NFT_NUMGEN", Some("nft_numgen")),
+            dnat(Pick::Turn(2)),
         ),
         (
             feature("picking backends by a hash", "CONFIG_NFT_HASH", Some("nft_hash")),

@@ -24,7 +24,7 @@ fn fill(facts: &Facts, diagnosis: &mut Diagnosis) {
         );
         return;
     };
-    let percent = if max == 0 { 0 } else { count.saturating_mul(100) / max };
+    let percent = count.saturating_mul(100).checked_div(max).unwrap_or(0);
     if percent >= NEARLY_FULL {
         let severity = if percent >= FULL {
             Severity::Broken

@@ -101,8 +101,10 @@ fn judge(facts: &Facts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: 
             continue;
         }
         let samples = samples(facts, family, most);
+        let mut nothing_arrives = false;
         for reply in [false, true] {
-            if reply && base.nat {
+            // Where no packet gets to a backend, no answer comes.
+            if reply && (base.nat || nothing_arrives) {
                 continue;
             }
             let mut trouble = Trouble::default();
@@ -118,18 +120,17 @@ fn judge(facts: &Facts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: 
                 let packet = packet(facts, family, base, reply, Some(sample));
                 trouble.add(Some(sample.backend), walk(chains, chain, &packet));
             }
-            trouble.tell(
-                &Context {
-                    facts,
-                    chains,
-                    chain,
-                    base,
-                    family,
-                    reply,
-                    looked_at: samples.len(),
-                },
-                diagnosis,
-            );
+            nothing_arrives = !trouble.ends.is_empty();
+            let context = Context {
+                facts,
+                chains,
+                chain,
+                base,
+                family,
+                reply,
+                looked_at: samples.len(),
+            };
+            trouble.tell(&context, diagnosis);
         }
     }
 }
@@ -288,7 +289,11 @@ impl Context<'_> {
         let backends: Vec<&SocketAddr> = places.iter().filter_map(|(backend, _)| backend.as_ref()).collect();
         let who = match (backends.len(), self.looked_at) {
             (0, _) => "any backend".to_owned(),
-            (hit, all) => format!("{hit} of {} ({})", count(all, "backend"), some(&backends)),
+            (hit, all) => format!(
+                "{hit} of the {} that were looked at ({})",
+                count(all, "backend"),
+                some(&backends)
+            ),
         };
         let what = if self.reply { "answers from" } else { "packets to" };
         let does = if place.rejects {

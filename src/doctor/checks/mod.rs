@@ -38,17 +38,16 @@ const SHOWN: usize = 5;
 /// `a, b, c and 7 more`
 fn some<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     let mut items = items.into_iter();
-    let mut text = items
+    let text = items
         .by_ref()
         .take(SHOWN)
         .map(|item| item.to_string())
         .collect::<Vec<_>>()
         .join(", ");
     match items.count() {
-        0 => {}
-        more => text += &format!(" and {more} more"),
+        0 => text,
+        more => format!("{text} and {more} more"),
     }
-    text
 }
 
 /// `1 backend`, `2 backends`

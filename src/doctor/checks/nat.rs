@@ -159,10 +159,10 @@ fn destinations(rule: &Rule) -> Vec<(u16, u16)> {
                 let mut at = 0;
                 for load in key {
                     if load.field == Field::DestPort {
-                        let part = |bytes: &[u8]| port(bytes.get(at..).unwrap_or_default());
+                        let within = |key: &[u8]| port(key.get(at..).unwrap_or_default());
                         return elements
                             .iter()
-                            .map(|element| (part(&element.from), part(&element.to)))
+                            .map(|element| (within(&element.from), within(&element.to)))
                             .collect();
                     }
                     at += load.len.next_multiple_of(4);

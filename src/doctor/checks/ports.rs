@@ -11,7 +11,8 @@ use crate::summary::ServiceSummary;
 /// 1024 to 65535: what masquerading picks from for a client port above 1023 (`nf_nat_l4proto_unique_tuple`).
 const SNAT_PORTS: u32 = 64_512;
 const NEARLY_ALL: u32 = 80;
-const ALL: u32 = 98;
+/// The kernel tries some 250 ports at random; when one of a hundred is free, one of twelve new connections finds none.
+const ALL: u32 = 99;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     snat(facts, diagnosis);
@@ -36,7 +37,7 @@ fn snat(facts: &Facts, diagnosis: &mut Diagnosis) {
     };
     let others = match crowded.len() - 1 {
         0 => String::new(),
-        more => format!("; so are {} more pairs", more),
+        more => format!("; and nearly as many of {more} more pairs"),
     };
     diagnosis.found(
         "snat-ports-exhausted",

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::facts::Facts;
-use super::super::finding::{Diagnosis, command};
+use super::super::finding::{Diagnosis, Severity, command};
 use super::{count, some};
 use crate::kernel::links::Link;
 use crate::kernel::route::RouteTo;
@@ -51,9 +51,9 @@ fn clients(facts: &Facts, link: &Link, diagnosis: &mut Diagnosis) {
         .iter()
         .any(|service| service.addresses.is_empty());
     for (address, _) in &link.addresses {
-        let is_service = chosen.contains(address) || (everywhere && is_public(*address));
+        let is_chosen = chosen.contains(address);
         let way = ways.get(&(Family::V4, Some(*address)));
-        let (true, Some(way)) = (is_service, way) else {
+        let (true, Some(way)) = (is_chosen || (everywhere && is_public(*address)), way) else {
             continue;
         };
         if way.as_ref().is_some_and(|way| way.index == link.index) {
@@ -63,8 +63,11 @@ fn clients(facts: &Facts, link: &Link, diagnosis: &mut Diagnosis) {
             Some(drops) if drops > 0 => format!("; it has dropped {} here so far", count_packets(drops)),
             _ => String::new(),
         };
-        diagnosis.broken(
+        // A link that has an address need not be one that clients come in by.
+        let severity = if is_chosen { Severity::Broken } else { Severity::Warning };
+        diagnosis.found(
             ID,
+            severity,
             format!(
                 "rp_filter is strict on {}, and packets from its address {address} to clients far away {}",
                 link.name,
@@ -73,7 +76,7 @@ fn clients(facts: &Facts, link: &Link, diagnosis: &mut Diagnosis) {
             format!(
                 "the kernel drops packets of clients that come in there, because answers would not leave there{drops}"
             ),
-            loose(&link.name),
+            Some(loose(&link.name)),
         );
     }
 }

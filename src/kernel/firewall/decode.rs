@@ -1,4 +1,4 @@
-//! Expressions of nf_tables as tests, effects and verdicts.
+//! Expressions of `nf_tables` as tests, effects and verdicts.
 
 use std::collections::BTreeMap;
 
@@ -103,12 +103,11 @@ impl Reader<'_> {
         let data = Attrs::new(payload).first(expr::DATA)?;
         let parts = Parts(data.map_or(&[][..], |data| data.payload));
         match name.str()? {
-            "counter" | "log" | "last" | "masq" | "dup" | "objref" => {}
             "meta" if parts.has(1)? => self.hold(parts.number(1)?, meta_field(parts.number(2)?)),
             "ct" if parts.has(1)? => self.hold(parts.number(1)?, ct_field(parts.number(2)?)),
             "payload" if parts.has(1)? => self.payload(&parts)?,
-            // They set a mark, a timeout, a header field.
-            "meta" | "ct" | "payload" => {}
+            // They count, or set a mark, a timeout, a header field.
+            "counter" | "log" | "last" | "masq" | "dup" | "objref" | "meta" | "ct" | "payload" => {}
             "fib" => {
                 const SADDR: u32 = 1;
                 let sender = parts.number(3)? & SADDR != 0;

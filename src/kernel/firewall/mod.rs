@@ -1,6 +1,6 @@
 //! Everyone's chains and rules, as far as they can be understood: what each rule asks of a packet, and what it does.
 //!
-//! Owns reading and decoding, from nf_tables and from what `iptables-legacy-save` prints. What a rule means for anyone's
+//! Owns reading and decoding, from `nf_tables` and from what `iptables-legacy-save` prints. What a rule means for anyone's
 //! packets is the caller's to judge. What is not understood is said to be unknown, never left out.
 //!
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`, `net/netfilter/nf_tables_api.c`.

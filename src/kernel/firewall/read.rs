@@ -1,4 +1,4 @@
-//! The chains and rules that nf_tables has.
+//! The chains and rules that `nf_tables` has.
 
 use std::collections::BTreeMap;
 

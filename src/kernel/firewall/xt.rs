@@ -1,4 +1,4 @@
-//! Matches of iptables, which nf_tables carries as they are (`nft_compat`).
+//! Matches of iptables, which `nf_tables` carries as they are (`nft_compat`).
 //!
 //! Source: `include/uapi/linux/netfilter/xt_*.h`.
 
