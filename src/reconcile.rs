@@ -193,7 +193,9 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         let known = self.commit(known, desired, &mut report)?;
         // Who wrote at the same time may have sent clients anywhere.
         let quick = quick.filter(|_| known.trusted);
-        self.sweep(&desired.summary, quick.as_deref(), &mut report)?;
+        // A run that died before it swept may have changed the rules a moment ago.
+        let changed = report.retired || !trusted;
+        self.sweep(&desired.summary, quick.as_deref(), changed, &mut report)?;
         if recorded != Some(known.generation) || report.failed > 0 {
             self.remember(&known, desired, report.failed == 0);
         }
