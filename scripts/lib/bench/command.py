@@ -7,6 +7,7 @@ needs. What counts is the ratio within one run, on one machine.
 import argparse
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -58,10 +59,16 @@ def arguments():
 
 
 def check(directory):
+    """0, or what is wrong. Needs no matplotlib: of the plots it sees only whether they are there."""
     path = directory / "README.md"
-    if path.read_text() == report.text(report.load(directory)):
-        return 0
-    return f"bench: {path} is not what its raw data says: run scripts/bench --report"
+    text = report.text(report.load(directory))
+    if path.read_text() != text:
+        return f"bench: {path} is not what its raw data says: run scripts/bench --report"
+    shown = set(re.findall(r"\]\(([^)/]+\.svg)\)", text))
+    drawn = {file.name for file in directory.glob("*.svg")}
+    if shown != drawn:
+        return f"bench: plots that are shown and not there, or the other way round: {', '.join(sorted(shown ^ drawn))}"
+    return 0
 
 
 def measure(options, sections):
@@ -115,6 +122,8 @@ def run(section, options, directory):
 
 def write_report(directory):
     raws = report.load(directory)
+    for old in directory.glob("*.svg"):
+        old.unlink()
     for name, section in all_sections().items():
         if name not in raws:
             continue
