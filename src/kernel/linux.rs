@@ -277,17 +277,14 @@ impl Kernel for Linux {
         if self.conntrack.has_none()? {
             return Ok(InFlight::NoFlows);
         }
-        // On top of what the next line waits for: a queue that another program keeps packets in, say.
-        std::thread::sleep(IN_FLIGHT);
         match super::ffi::await_rcu_readers() {
             // With one CPU the kernel does not wait at all.
-            Ok(()) if cpus_online() > 1 => Ok(InFlight::Through),
-            Ok(()) => Ok(InFlight::Unknown),
-            Err(error) => {
-                tracing::debug!(%error, "this kernel cannot say when packets are through: sweeping twice");
-                Ok(InFlight::Unknown)
-            }
+            Ok(()) if cpus_online() > 1 => return Ok(InFlight::Through),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "this kernel cannot say when packets are through: sweeping twice"),
         }
+        std::thread::sleep(IN_FLIGHT);
+        Ok(InFlight::Unknown)
     }
 
     fn now(&self) -> Instant {
