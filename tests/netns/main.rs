@@ -6,10 +6,15 @@
 mod cases;
 mod harness;
 
+#[expect(dead_code, reason = "some of it makes namespaces for other tests")]
+#[path = "../injector/mod.rs"]
+mod injector;
+
 mod balance;
 mod doctor;
 mod doctor_firewall;
 mod doctor_ways;
+mod flows;
 mod foreign;
 mod guard;
 mod hairpin;
@@ -20,7 +25,9 @@ mod local;
 mod retire;
 mod routed;
 mod smoke;
+mod status;
 mod survive;
 mod table;
+mod who;
 mod words;
 mod writers;
