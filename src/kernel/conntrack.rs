@@ -12,6 +12,7 @@
 mod delete;
 mod flow;
 mod select;
+pub mod stats;
 mod wire;
 
 use std::{

@@ -11,6 +11,9 @@ mod harness;
 mod injector;
 
 mod balance;
+mod doctor;
+mod doctor_firewall;
+mod doctor_ways;
 mod flows;
 mod foreign;
 mod guard;
