@@ -7,6 +7,7 @@ mod cases;
 mod harness;
 
 mod balance;
+mod faults;
 mod foreign;
 mod guard;
 mod hairpin;

@@ -1,0 +1,84 @@
+//! What goes wrong around a run: it is killed, refused, starved of memory or room, or others write at the same time.
+//!
+//! Each test ends with the same question: is the kernel what the file says, and did anyone notice who should not have?
+
+mod kill;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tcpgw::kernel::conntrack::{Conntrack, Flow};
+use tcpgw::kernel::linux::Linux;
+use tcpgw::kernel::{Kernel, Seen};
+use tcpgw::model::FlowMark;
+use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::compile::compile;
+
+use crate::harness::Net;
+use crate::harness::plan;
+
+/// What the kernel should hold for a state; none of those here is `preserve`, so links do not matter.
+fn wanted(state: &Value) -> Ruleset {
+    let state = tcpgw::model::parse(state.to_string().as_bytes()).expect("a state");
+    compile(&state, &BTreeSet::new())
+}
+
+/// What the kernel holds, read by this process.
+fn held(net: &Net) -> Seen {
+    let read = || Linux::open().expect("sockets").observe(FlowMark::default());
+    net.within("gateway", read).expect("a table can be read").table
+}
+
+/// Asserts that the kernel's table is what the state says, whatever the record says.
+#[track_caller]
+fn assert_holds(net: &Net, state: &Value, when: &str) {
+    match held(net) {
+        Seen::Ours { ruleset, .. } => assert!(ruleset == wanted(state), "{when}: the table differs from the file"),
+        other => panic!("{when}: {other:?}"),
+    }
+}
+
+/// Our flows that the state does not know.
+fn stale(net: &Net, state: &Value) -> Vec<String> {
+    let known = endpoints(state);
+    let mut stale = Vec::new();
+    let list = || {
+        let each = |flow: &Flow| {
+            if !known.contains(&(flow.public.port(), flow.backend)) {
+                stale.push(format!("{flow:?}"));
+            }
+        };
+        Conntrack::open().expect("sockets").for_each(FlowMark::default(), each)
+    };
+    net.within("gateway", list).expect("flows can be listed");
+    stale
+}
+
+/// The public ports of a state and what is behind them.
+fn endpoints(state: &Value) -> BTreeSet<(u16, SocketAddr)> {
+    let port = |of: &Value| u16::try_from(of["port"].as_u64().expect("a port")).expect("a port");
+    let endpoint = |backend: &Value| match backend {
+        Value::String(endpoint) => endpoint.parse().expect("an endpoint"),
+        fields => plan::at(fields["address"].as_str().expect("an address"), port(fields)),
+    };
+    let of_service = |service: &Value| {
+        let backends = service["backends"].as_array().expect("backends");
+        let pair = |backend| (port(service), endpoint(backend));
+        backends.iter().map(pair).collect::<Vec<_>>()
+    };
+    let services = state["services"].as_array().expect("a state");
+    services.iter().flat_map(of_service).collect()
+}
+
+/// Services that only fill the table, on ports from `first` on: their backends are nowhere.
+fn filler(first: u16, services: u16) -> Vec<Value> {
+    let service = |n: u16| {
+        let backends = (1..=4).map(|host| format!("10.{}.{}.{host}:80", 9 + n / 256, n % 256));
+        serde_json::json!({
+            "name": format!("filler-{n}"), "port": first + n, "limit": {"pps": 1000},
+            "backends": backends.collect::<Vec<_>>()
+        })
+    };
+    (0..services).map(service).collect()
+}
