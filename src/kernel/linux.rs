@@ -44,6 +44,10 @@ impl Linux {
         })
     }
 
+    fn generation(&mut self) -> Result<u32, NetlinkError> {
+        restarting(|| table::generation(&mut self.nft))
+    }
+
     /// The cookie of the network namespace: unique until the machine restarts.
     ///
     /// # Errors
@@ -97,7 +101,7 @@ impl Linux {
 
     /// The generation now, if nobody has written to our table since that one.
     fn later(&mut self, generation: u32) -> Result<Option<u32>, NetlinkError> {
-        let now = table::generation(&mut self.nft)?;
+        let now = self.generation()?;
         let Some(watch) = self.watch.as_mut().filter(|_| self.watched == Some(generation)) else {
             return Ok(None);
         };
@@ -152,7 +156,7 @@ pub(super) fn next_generation(generation: u32) -> u32 {
 impl Kernel for Linux {
     fn identity(&mut self) -> Result<Identity, KernelError> {
         // The generation first: what is committed after it makes the pair one that never was.
-        let generation = table::generation(&mut self.nft)?;
+        let generation = self.generation()?;
         let table = restarting(|| table::table(&mut self.nft))?.map(|table| table.handle);
         Ok(Identity { generation, table })
     }
@@ -162,11 +166,11 @@ impl Kernel for Linux {
             if attempt > 0 || self.watch.is_some() {
                 self.watch()?.touched()?;
             }
-            let generation = table::generation(&mut self.nft)?;
+            let generation = self.generation()?;
             self.watched = Some(generation);
             let read = restarting(|| self.read(mark));
             // Dumps of elements say nothing of changes in between; the generation does.
-            let settled = match table::generation(&mut self.nft)? {
+            let settled = match self.generation()? {
                 now if now == generation => Some(now),
                 _ => self.later(generation)?,
             };

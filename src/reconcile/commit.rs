@@ -28,6 +28,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         report: &mut Report,
     ) -> Result<Known, ReconcileError> {
         let mut known = known;
+        let mut lost = None;
         for _ in 0..ATTEMPTS {
             match self.commit_once(&known, desired, report) {
                 Ok((generation, made)) => {
@@ -43,8 +44,9 @@ impl<K: Kernel> Reconciler<'_, K> {
                         ..known
                     });
                 }
-                Err(KernelError::Outdated | KernelError::Unknown(_)) => {
-                    tracing::debug!("somebody else committed, or the answer was lost: reading the kernel again");
+                Err(error @ (KernelError::Outdated | KernelError::Unknown(_))) => {
+                    tracing::debug!(%error, "reading the kernel again");
+                    lost = matches!(error, KernelError::Unknown(_)).then_some(error);
                     known = self.read(&known.summary)?;
                     report.rebuilt = report.rebuilt.take().or_else(|| known.rebuild());
                 }
@@ -54,7 +56,7 @@ impl<K: Kernel> Reconciler<'_, K> {
                 }
             }
         }
-        Err(ReconcileError::Busy)
+        Err(lost.map_or(ReconcileError::Busy, ReconcileError::from))
     }
 
     /// The generation afterwards, and the room of a table that was made.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ReconcileError, Reconciler, Report};
+use super::{Reconciler, Report};
 use crate::kernel::conntrack::{Deletion, Flow, Pair, TcpState};
+use crate::kernel::socket::NetlinkError;
 use crate::kernel::{Kernel, KernelError};
 use crate::summary::{Standing, Summary};
 
@@ -14,12 +15,7 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 impl<K: Kernel> Reconciler<'_, K> {
     /// Waits until no flow is stale, or the time is over. Unanswered handshakes are forgotten at once.
-    pub(super) fn drain(
-        &mut self,
-        summary: &Summary,
-        time: Duration,
-        report: &mut Report,
-    ) -> Result<(), ReconcileError> {
+    pub(super) fn drain(&mut self, summary: &Summary, time: Duration, report: &mut Report) -> Result<(), KernelError> {
         let begin = self.kernel.now();
         loop {
             let mut left = 0_u64;
@@ -30,7 +26,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             })?;
             report.forgotten += forgotten.deleted;
             let waited = self.kernel.now() - begin;
-            if left == 0 || waited >= time {
+            if left == 0 && !forgotten.incomplete || waited >= time {
                 return Ok(());
             }
             tracing::debug!(flows = left, "draining");
@@ -44,8 +40,9 @@ impl<K: Kernel> Reconciler<'_, K> {
         summary: &Summary,
         quick: Option<&[Pair]>,
         report: &mut Report,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<(), KernelError> {
         let mut again = report.retired;
+        let mut incomplete = false;
         for _ in 0..SWEEPS {
             let deletion = match quick {
                 Some([]) => return Ok(()),
@@ -57,14 +54,15 @@ impl<K: Kernel> Reconciler<'_, K> {
                 None => self.sweep_once(summary, report)?,
             };
             report.failed = deletion.failed;
-            let nothing = deletion.deleted == 0 && deletion.gone == 0;
+            let nothing = deletion.deleted == 0 && deletion.gone == 0 && !deletion.incomplete;
+            incomplete = deletion.incomplete;
             if deletion.failed > 0 || deletion.nobody || nothing && !again {
                 return Ok(());
             }
             again = false;
             self.kernel.pause(SWEEP_PAUSE);
         }
-        Ok(())
+        if incomplete { Err(lost()) } else { Ok(()) }
     }
 
     fn sweep_once(&mut self, summary: &Summary, report: &mut Report) -> Result<Deletion, KernelError> {
@@ -85,18 +83,27 @@ impl<K: Kernel> Reconciler<'_, K> {
 
     /// Deletes all our flows; how many were deleted, and how many are left.
     pub(super) fn sweep_all(&mut self) -> Result<(u64, u64), KernelError> {
-        let (mut flushed, mut failed) = (0, 0);
+        let (mut flushed, mut failed, mut incomplete) = (0, 0, false);
         for _ in 0..SWEEPS {
             let deletion = self.kernel.sweep(self.mark, &mut |_| true)?;
             flushed += deletion.deleted;
             failed = deletion.failed;
-            if deletion.deleted == 0 || failed > 0 {
+            incomplete = deletion.incomplete;
+            if deletion.deleted == 0 && !incomplete || failed > 0 {
                 break;
             }
             self.kernel.pause(SWEEP_PAUSE);
         }
+        if incomplete {
+            return Err(lost());
+        }
         Ok((flushed, failed))
     }
+}
+
+/// Pass after pass lost answers.
+fn lost() -> KernelError {
+    NetlinkError::Overrun.into()
 }
 
 fn is_condemned(summary: &Summary, flow: &Flow) -> bool {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::{assert_holds, filler, held, stale, wanted};
+use super::{assert_holds, filler, held, leftovers, wanted};
 use crate::harness::Net;
 use crate::harness::brief::{service, state};
 use crate::harness::client::{Conn, PATIENCE, Spread, connect};
@@ -46,7 +46,7 @@ fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next() {
         service["balance"] = "random".into();
     }
     net.apply(&first);
-    let traffic = Traffic::new(&net);
+    let traffic = Traffic::new();
     let (spreads, tally) = traffic.during(&net, || Killer::new(&net, &traffic, random, first).kill(rounds));
     println!("{tally}");
     for spread in &spreads {
@@ -104,7 +104,7 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn new(_: &Net) -> Self {
+    fn new() -> Self {
         Self {
             over: AtomicBool::new(false),
             echoes: AtomicU64::new(0),
@@ -118,7 +118,7 @@ impl Traffic {
             thread::sleep(PAUSE);
             !self.over.load(Relaxed)
         };
-        let held = PUBLIC.map(|address| self.sessions(net, address));
+        let held = PUBLIC.map(|address| Self::sessions(net, address));
         thread::scope(|scope| {
             let clients = PUBLIC.map(|address| {
                 let more = &more;
@@ -139,7 +139,7 @@ impl Traffic {
         })
     }
 
-    fn sessions(&self, net: &Net, address: &str) -> Vec<Conn> {
+    fn sessions(net: &Net, address: &str) -> Vec<Conn> {
         ["b1", "b2", "b1", "b2"]
             .map(|host| until(net, at(address, 8000), host))
             .into_iter()
@@ -309,7 +309,7 @@ impl<'a> Killer<'a> {
             return;
         };
         if ruleset == wanted(next) {
-            self.tally.unswept += usize::from(!stale(self.net, next).is_empty());
+            self.tally.unswept += usize::from(!leftovers(self.net, next).is_empty());
         } else {
             self.tally.between += 1;
         }
@@ -324,8 +324,8 @@ impl<'a> Killer<'a> {
         self.takes[class] = begin.elapsed();
         assert_eq!(ended.status, Some(0), "{when}: {}", ended.said);
         assert_holds(self.net, &next, when);
-        let stale = stale(self.net, &next);
-        assert!(stale.is_empty(), "{when}: {stale:?}");
+        let left = leftovers(self.net, &next);
+        assert!(left.is_empty(), "{when}: {left:?}");
         self.wanted = next;
         self.tally.healed += 1;
     }
@@ -381,7 +381,7 @@ fn wait_precisely(time: Duration) {
     }
 }
 
-/// Numbers that a seed repeats: Steele, Lea and Flood's SplitMix64.
+/// Numbers that a seed repeats: Steele, Lea and Flood's `SplitMix64`.
 struct Random(u64);
 
 impl Random {

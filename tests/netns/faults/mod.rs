@@ -2,6 +2,7 @@
 //!
 //! Each test ends with the same question: is the kernel what the file says, and did anyone notice who should not have?
 
+mod calls;
 mod kill;
 
 use std::collections::BTreeSet;
@@ -40,19 +41,19 @@ fn assert_holds(net: &Net, state: &Value, when: &str) {
 }
 
 /// Our flows that the state does not know.
-fn stale(net: &Net, state: &Value) -> Vec<String> {
+fn leftovers(net: &Net, state: &Value) -> Vec<String> {
     let known = endpoints(state);
-    let mut stale = Vec::new();
+    let mut left = Vec::new();
     let list = || {
         let each = |flow: &Flow| {
             if !known.contains(&(flow.public.port(), flow.backend)) {
-                stale.push(format!("{flow:?}"));
+                left.push(format!("{flow:?}"));
             }
         };
         Conntrack::open().expect("sockets").for_each(FlowMark::default(), each)
     };
     net.within("gateway", list).expect("flows can be listed");
-    stale
+    left
 }
 
 /// The public ports of a state and what is behind them.
