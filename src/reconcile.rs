@@ -100,6 +100,9 @@ pub enum ReconcileError {
         /// What the kernel said.
         source: KernelError,
     },
+    /// Some of a change's transactions were committed, and then one was not.
+    #[error("stopped between two transactions: clients are served, but not yet as desired; run again: {0}")]
+    Halfway(#[source] KernelError),
     /// The rules are as desired, but not all flows were looked at.
     #[error("applied; stale flows may be left: {0}; run again")]
     Unswept(#[source] KernelError),
@@ -170,7 +173,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// Makes the kernel equal to what is desired.
     ///
     /// # Errors
-    /// [`ReconcileError`]; the kernel is then as it was, or as it was after one of a plan's transactions.
+    /// [`ReconcileError`]; the kernel is then as it was, or, if that says so, as after one of a plan's transactions.
     pub fn apply(&mut self, known: Known, desired: &Desired, options: &Options) -> Result<Report, ReconcileError> {
         let (services, backends) = Counts::between(&known.summary, &desired.summary);
         let mut report = Report {

@@ -29,6 +29,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     ) -> Result<Known, ReconcileError> {
         let mut known = known;
         let mut lost = None;
+        let before = report.transactions;
         for _ in 0..ATTEMPTS {
             match self.commit_once(&known, desired, report) {
                 Ok((generation, made)) => {
@@ -50,6 +51,7 @@ impl<K: Kernel> Reconciler<'_, K> {
                     known = self.read(&known.summary)?;
                     report.rebuilt = report.rebuilt.take().or_else(|| known.rebuild());
                 }
+                Err(source) if report.transactions > before => return Err(ReconcileError::Halfway(source)),
                 Err(source) => {
                     let owner = owner(&source, &desired.summary);
                     return Err(ReconcileError::Kernel { owner, source });

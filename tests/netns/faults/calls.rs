@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{assert_holds, leftovers};
+use super::{assert_holds, held, is, leftovers};
 use crate::harness::Net;
 use crate::harness::brief::{service, state};
 use crate::harness::client::Conn;
@@ -95,6 +95,24 @@ impl Scene {
         self.still.echo(b"on").expect("others go on");
     }
 
+    /// Whatever came of a run, it is what the run says, and the next one finishes.
+    #[track_caller]
+    fn assert_true(&mut self, ran: &Ran, when: &str) {
+        self.still.echo(b"on").expect("others go on");
+        if ran.status == 0 {
+            assert_holds(&self.net, &self.after, when);
+        } else {
+            assert!(ran.stderr.contains("error"), "{when}: {ran}");
+            assert_eq!(ran.stdout, "", "{when}: {ran}");
+            let (held, says) = (held(&self.net), |words| ran.stderr.contains(words));
+            assert_eq!(is(&held, &self.after), says("applied"), "{when}: {ran}");
+            let untouched = !says("applied") && !says("between two transactions");
+            assert!(!untouched || is(&held, &self.before), "{when}: {ran}");
+        }
+        self.net.apply(&self.after);
+        self.assert_done(when);
+    }
+
     /// Each of some calls fails once; the run must end well nevertheless.
     fn must_not_matter(&mut self, call: &str, fault: &str, forget: bool, every: usize) {
         let calls = self.calls(call, forget);
@@ -135,4 +153,33 @@ fn answers_that_are_late_are_waited_for() {
     let ran = scene.run("recvmsg:error=EAGAIN:when=2+2", true);
     assert_eq!(ran.status, 0, "{ran}");
     scene.assert_done("every second one");
+}
+
+/// What a run does not get it can do without, or it says so; and what it says is true.
+#[test]
+fn a_run_that_gets_an_error_says_so_and_the_next_one_finishes() {
+    let mut scene = Scene::new();
+    // The first calls of some are the dynamic loader's, or like those that follow.
+    for (call, error, last) in [
+        ("sendmsg", "ENOMEM", 12),
+        ("socket", "ENFILE", 2),
+        ("setsockopt", "EPERM", 5),
+        ("getsockopt", "ENOPROTOOPT", 5),
+        ("bind", "ENOMEM", 1),
+        ("openat", "EMFILE", 9),
+        ("flock", "ENOLCK", 2),
+        ("ftruncate", "EIO", 1),
+        ("write", "ENOSPC", 3),
+        ("rename", "EIO", 1),
+        ("clone3", "EAGAIN", 1),
+        ("mmap", "ENOMEM", 6),
+    ] {
+        let calls = scene.calls(call, false);
+        assert!(calls > 0, "{call}");
+        for nth in calls.saturating_sub(last) + 1..=calls {
+            let when = format!("{call} {nth} of {calls}: {error}");
+            let ran = scene.run(&format!("{call}:error={error}:when={nth}"), false);
+            scene.assert_true(&ran, &when);
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 mod calls;
 mod kill;
+mod room;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -34,10 +35,13 @@ fn held(net: &Net) -> Seen {
 /// Asserts that the kernel's table is what the state says, whatever the record says.
 #[track_caller]
 fn assert_holds(net: &Net, state: &Value, when: &str) {
-    match held(net) {
-        Seen::Ours { ruleset, .. } => assert!(ruleset == wanted(state), "{when}: the table differs from the file"),
-        other => panic!("{when}: {other:?}"),
-    }
+    let held = held(net);
+    assert!(is(&held, state), "{when}: the table differs from the file: {held:?}");
+}
+
+/// Whether a table is what the state says.
+fn is(held: &Seen, state: &Value) -> bool {
+    matches!(held, Seen::Ours { ruleset, .. } if *ruleset == wanted(state))
 }
 
 /// Our flows that the state does not know.
