@@ -127,14 +127,15 @@ impl Linux {
     }
 
     fn read(&mut self, mark: FlowMark) -> Result<Seen, NetlinkError> {
-        let Some(found) = table::table(&mut self.nft)? else {
+        let Some(found) = restarting(|| table::table(&mut self.nft))? else {
             return Ok(Seen::Absent);
         };
         let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
-        let survey = table::survey(&mut self.nft, room)?;
+        // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
+        let survey = restarting(|| table::survey(&mut self.nft, room))?;
         let ours = table::skeleton_is_ours(&mut self.nft, mark, &survey)?
             && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
-        let (ruleset, readable) = table::elements(&mut self.nft, &survey)?;
+        let (ruleset, readable) = restarting(|| table::elements(&mut self.nft, &survey))?;
         let handle = found.handle;
         Ok(if ours && readable {
             Seen::Ours { handle, ruleset, room }
@@ -168,7 +169,7 @@ impl Kernel for Linux {
             }
             let generation = self.generation()?;
             self.watched = Some(generation);
-            let read = restarting(|| self.read(mark));
+            let read = self.read(mark);
             // Dumps of elements say nothing of changes in between; the generation does.
             let settled = match self.generation()? {
                 now if now == generation => Some(now),

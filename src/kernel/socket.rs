@@ -89,7 +89,9 @@ pub enum NetlinkError {
     #[error("failed to read a consistent state: it changed meanwhile")]
     Interrupted,
     /// It changed every time.
-    #[error("failed to read a consistent state: it changed during each of {0} attempts")]
+    #[error(
+        "failed to read a consistent state: others changed it during each of {0} attempts; who writes all the time?"
+    )]
     Unsettled(u32),
     /// The kernel refused.
     #[error("failed to {what}: {nack}{hint}", hint = hint(&io::Error::from_raw_os_error(.nack.errno)))]

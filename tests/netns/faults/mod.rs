@@ -5,6 +5,7 @@
 mod calls;
 mod kill;
 mod room;
+mod writers;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
