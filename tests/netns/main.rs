@@ -6,6 +6,10 @@
 mod cases;
 mod harness;
 
+#[expect(dead_code, reason = "some of it makes namespaces for other tests")]
+#[path = "../injector/mod.rs"]
+mod injector;
+
 mod balance;
 mod faults;
 mod foreign;

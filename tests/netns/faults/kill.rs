@@ -1,6 +1,5 @@
 //! Runs that are killed at random moments, while clients talk.
 
-use std::env;
 use std::fmt;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -9,33 +8,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{assert_holds, filler, held, leftovers, wanted};
-use crate::harness::Net;
+use super::{PAUSE, SetOnDrop, assert_holds, filler, held, leftovers, number, wanted};
 use crate::harness::brief::{service, state};
 use crate::harness::client::{Conn, PATIENCE, Spread, connect};
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::shell::TCPGW;
 use crate::harness::state::{backends, backends_with};
-use crate::retire::until;
+use crate::harness::{Net, wait_until};
+use crate::retire::{open, switched, until};
 
 const ROUNDS: usize = 200;
 /// Of the rolling service: always there.
 const STAYS: &str = "b1";
 /// Connections to the rolling service that are kept open, whatever becomes of them.
 const KEPT: usize = 60;
-/// Between two short connections of one client.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Two hundred runs are killed. After about every second one, and after the last, one run is left to its end.
 ///
 /// `TCPGW_SEED` repeats a run's states and delays; `TCPGW_KILLS` makes it longer.
 #[test]
 fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next() {
-    let seed = number("TCPGW_SEED").unwrap_or_else(|| u64::from(now().subsec_nanos()));
-    let rounds = number("TCPGW_KILLS").map_or(ROUNDS, |rounds| usize::try_from(rounds).expect("a number of rounds"));
+    let seed = number("TCPGW_SEED").map_or_else(|| u64::from(now().subsec_nanos()), |seed| seed as u64);
+    let rounds = number("TCPGW_KILLS").unwrap_or(ROUNDS);
     eprintln!("TCPGW_SEED={seed}");
     let net = Net::alone();
     let _servers = [3000, 3001, 3002].map(|port| net.serve_all(port, Behaviour::Greet));
@@ -65,6 +63,37 @@ fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next() {
     assert_eq!(net.syns_again("client"), 0, "no SYN was lost");
     assert!(tally.hit * 10 >= rounds * 6, "{tally}");
     assert!(tally.changed >= rounds / 20, "{tally}");
+}
+
+/// A drain is the longest time that a run takes, and the one in which somebody loses patience.
+#[test]
+fn a_drain_that_is_interrupted_is_finished_by_the_next_run() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let on = |host: &str| state([service("web", 8000, &[host], 3000, json!({"on_retire": "reset"}))]);
+    let file = net.state_file("after.json", on("b2"));
+    for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
+        net.apply(on("b1"));
+        let mut conn = open(&net, at(PUBLIC[0], 8000), "b1");
+        let run = net.spawn("gateway", &[TCPGW, "apply", "--drain", "1h", &file]);
+        assert!(wait_until(PATIENCE, || switched(&net)));
+        run.signal(signal);
+        run.wait().exits(status);
+        conn.echo(b"on").expect("it goes on");
+        assert_eq!(
+            net.spread("client", at(PUBLIC[0], 8000), 4)
+                .into_keys()
+                .collect::<Vec<_>>(),
+            ["b2"]
+        );
+        let differs = net.tcpgw(&["diff", &file]).exits(1).stdout;
+        assert!(differs.contains("(1 flow will be flushed)"), "{differs}");
+        net.apply(on("b2"));
+        assert_holds(&net, &on("b2"), "after the drain");
+        let left = leftovers(&net, &on("b2"));
+        assert!(left.is_empty(), "{left:?}");
+        conn.echo(b"late").expect_err("it was flushed");
+    }
 }
 
 /// One of many states: `web` stays at b1 and b2, `rolls` at b1, all else changes.
@@ -177,14 +206,6 @@ impl Traffic {
             };
             scope.spawn(work);
         });
-    }
-}
-
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
     }
 }
 
@@ -399,14 +420,6 @@ impl Random {
     fn fraction(&mut self) -> f64 {
         f64::from(u32::try_from(self.next() >> 32).expect("32 bits")) / f64::from(u32::MAX)
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text} is no number")),
-    )
 }
 
 fn now() -> Duration {

@@ -3,12 +3,17 @@
 //! Each test ends with the same question: is the kernel what the file says, and did anyone notice who should not have?
 
 mod calls;
+mod flows;
 mod kill;
 mod room;
 mod writers;
 
 use std::collections::BTreeSet;
+use std::env;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use tcpgw::kernel::conntrack::{Conntrack, Flow};
@@ -19,7 +24,11 @@ use tcpgw::ruleset::Ruleset;
 use tcpgw::ruleset::compile::compile;
 
 use crate::harness::Net;
+use crate::harness::client::Spread;
 use crate::harness::plan;
+
+/// Between two short connections of one client.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the kernel should hold for a state; none of those here is `preserve`, so links do not matter.
 fn wanted(state: &Value) -> Ruleset {
@@ -87,4 +96,38 @@ fn filler(first: u16, services: u16) -> Vec<Value> {
         })
     };
     (0..services).map(service).collect()
+}
+
+/// Makes short connections at a steady rate while `work` goes on, so that they meet it at every moment and leave the
+/// machine to it.
+fn paced(net: &Net, to: SocketAddr, work: impl FnOnce()) -> Spread {
+    let over = AtomicBool::new(false);
+    let more = || {
+        thread::sleep(PAUSE);
+        !over.load(Relaxed)
+    };
+    thread::scope(|scope| {
+        let client = scope.spawn(|| net.spread_while("client", to, 1, &more));
+        let end = SetOnDrop(&over);
+        work();
+        drop(end);
+        client.join().expect("clients do not panic")
+    })
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// What the caller of the tests says.
+fn number(variable: &str) -> Option<usize> {
+    let text = env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text} is no number")),
+    )
 }

@@ -94,17 +94,16 @@ fn buffers_that_stay_small_are_no_harm_until_a_transaction_does_not_fit() {
         conn.echo(b"on").expect("it goes on");
     }
     let big = state([filler(10_000, 1500), vec![web("b2")]].concat());
-    let refused = tiny(&net.state_file("big.json", &big)).exits(1);
-    assert!(refused.stderr.contains("raise net.core.wmem_max to "), "{refused}");
-    assert!(is(&held(&net), &fits), "{refused}");
+    let too_big = tiny(&net.state_file("big.json", &big)).exits(1);
+    assert!(too_big.stderr.contains("raise net.core.wmem_max to "), "{too_big}");
+    assert!(is(&held(&net), &fits), "{too_big}");
     for conn in &mut old {
         conn.echo(b"on").expect("it goes on");
     }
-    // Many refusals at once: somebody else deletes the same flows.
-    let next = state([web("b2")]);
-    let told = tiny(&net.state_file("next.json", &next)).exits(0);
+    let moved = state([web("b2")]);
+    let told = tiny(&net.state_file("moved.json", &moved)).exits(0);
     assert!(told.stdout.contains("200 flows flushed"), "{told}");
-    assert_holds(&net, &next, "buffers stay small");
+    assert_holds(&net, &moved, "buffers stay small");
     net.apply(&big);
     assert_holds(&net, &big, "with buffers that grow");
 }
@@ -193,11 +192,11 @@ fn a_full_or_read_only_run_directory_is_said_and_harms_nothing() {
     assert!(is(&held(&net), &before));
 
     // Room for neither the record nor the holder's number.
-    let fill = format!(
-        "dd if=/dev/zero of={}/fill bs=4k status=none || true",
+    let stuff = format!(
+        "dd if=/dev/zero of={}/stuff bs=4k status=none || true",
         net.file("run").display()
     );
-    for prepare in ["true", &fill] {
+    for prepare in ["true", &stuff] {
         net.apply(&before);
         let warned = with_run_dir(&net, "size=16k", prepare, &apply).exits(0);
         assert!(warned.stderr.contains("WARN failed to write the record"), "{warned}");
@@ -214,6 +213,9 @@ fn a_full_or_read_only_run_directory_is_said_and_harms_nothing() {
     net.tcpgw(&["diff", &file]).exits(0);
 }
 
+/// Of a record.
+type Change = fn(&mut Head);
+
 /// What the record says is believed only while it can be true.
 #[test]
 fn a_record_of_something_else_is_not_believed() {
@@ -229,7 +231,7 @@ fn a_record_of_something_else_is_not_believed() {
     let path = net.file("run").join(format!("netns-{cookie}.state"));
     // It says that the kernel has what it has not.
     let lies = super::wanted(&there);
-    let changed: [(&str, fn(&mut Head)); 6] = [
+    let changed: [(&str, Change); 6] = [
         ("of another boot", |head| head.boot = "b00t".into()),
         ("of another boot that is not known", |head| head.boot = String::new()),
         ("of another namespace", |head| head.namespace += 1),

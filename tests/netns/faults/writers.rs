@@ -12,7 +12,7 @@ use tcpgw::kernel::transaction::Transaction;
 use tcpgw::plan::plan;
 use tcpgw::ruleset::Ruleset;
 
-use super::{assert_holds, filler, leftovers, wanted};
+use super::{SetOnDrop, assert_holds, filler, leftovers, wanted};
 use crate::harness::Net;
 use crate::harness::brief::{service, state};
 use crate::harness::plan::{PUBLIC, at};
@@ -106,8 +106,8 @@ fn write_until(net: &Net, writes: &[Vec<u8>], pause: Duration, over: &AtomicBool
 fn beside<T>(net: &Net, writes: &[Vec<u8>], pause: Duration, work: impl FnOnce() -> T) -> (T, u64) {
     let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        let writer = scope.spawn(|| write_until(net, writes, pause, &over, &sent));
-        while sent.load(Relaxed) == 0 && !writer.is_finished() {
+        let other = scope.spawn(|| write_until(net, writes, pause, &over, &sent));
+        while sent.load(Relaxed) == 0 && !other.is_finished() {
             thread::yield_now();
         }
         let end = SetOnDrop(&over);
@@ -117,29 +117,21 @@ fn beside<T>(net: &Net, writes: &[Vec<u8>], pause: Duration, work: impl FnOnce()
     })
 }
 
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
 /// The other one adds a service to our table and takes it away, all the time.
 #[test]
 fn another_writer_of_our_table_is_outlasted_or_named() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let [one, two] = [&["b1", "b2"][..], &["b2", "b3"]].map(|hosts| state([web(hosts, json!({"on_retire": "reset"}))]));
-    let theirs = state([
+    let with_theirs = state([
         web(&["b1", "b2"], json!({"on_retire": "reset"})),
         service("theirs", 9999, &["b4"], 3000, json!({})),
     ]);
     net.apply(&one);
     let mut still = crate::retire::until(&net, at(PUBLIC[0], 8000), "b2");
-    let there = transactions(&wanted(&one), &wanted(&theirs));
-    let back = transactions(&wanted(&theirs), &wanted(&one));
-    let writes = [there, back].concat();
+    let adding = transactions(&wanted(&one), &wanted(&with_theirs));
+    let removing = transactions(&wanted(&with_theirs), &wanted(&one));
+    let writes = [adding, removing].concat();
     for (pause, times) in [(0, 1), (2, 2), (50, 5)] {
         let pause = Duration::from_millis(pause);
         let (outcomes, sent) = beside(&net, &writes, pause, || {
