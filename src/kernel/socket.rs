@@ -488,6 +488,11 @@ mod tests {
         assert_eq!(settled.unwrap(), 3);
         let never: Result<(), _> = restarting(|| Err(NetlinkError::Interrupted));
         assert!(matches!(never, Err(NetlinkError::Unsettled(ATTEMPTS))));
+        let mut lost = [true, false].into_iter();
+        let found = restarting(|| lost.next().filter(|lost| !lost).ok_or(NetlinkError::Overrun));
+        assert!(found.is_ok());
+        let never: Result<(), _> = restarting(|| Err(NetlinkError::Overrun));
+        assert!(matches!(never, Err(NetlinkError::Overrun)));
         let other: Result<(), _> = restarting(|| Err(NetlinkError::Timeout));
         assert!(matches!(other, Err(NetlinkError::Timeout)));
     }
@@ -509,6 +514,20 @@ mod tests {
             "failed to list flows: Operation not permitted (EPERM) (needs CAP_NET_ADMIN)"
         );
         assert_eq!(error.errno(), Some(Errno::EPERM));
+    }
+
+    #[test]
+    fn a_request_that_does_not_fit_says_what_would_make_it_fit() {
+        let error = NetlinkError::Send {
+            what: "send the transaction",
+            bytes: 1_000_001,
+            source: Errno::EMSGSIZE.into(),
+        };
+        // The kernel doubles what is asked for.
+        assert!(
+            error.to_string().contains("raise net.core.wmem_max to 500017 or more"),
+            "{error}"
+        );
     }
 
     #[test]
