@@ -15,7 +15,7 @@ use crate::ruleset::name::SetName;
 use crate::ruleset::skeleton;
 
 /// How often the table is read again because somebody wrote meanwhile.
-const READS: u32 = 10;
+const READS: u32 = 30;
 /// How often a transaction is sent again because somebody wrote to another table meanwhile.
 const SENDS: u32 = 100;
 

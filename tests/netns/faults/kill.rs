@@ -6,11 +6,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::random::Random;
 use super::{PAUSE, SetOnDrop, assert_holds, filler, held, leftovers, number, wanted};
 use crate::harness::brief::{service, state};
 use crate::harness::client::{Conn, PATIENCE, Spread, connect};
@@ -32,12 +33,10 @@ const KEPT: usize = 60;
 /// `TCPGW_SEED` repeats a run's states and delays; `TCPGW_KILLS` makes it longer.
 #[test]
 fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next() {
-    let seed = number("TCPGW_SEED").map_or_else(|| u64::from(now().subsec_nanos()), |seed| seed as u64);
     let rounds = number("TCPGW_KILLS").unwrap_or(ROUNDS);
-    eprintln!("TCPGW_SEED={seed}");
     let net = Net::alone();
     let _servers = [3000, 3001, 3002].map(|port| net.serve_all(port, Behaviour::Greet));
-    let mut random = Random(seed);
+    let mut random = Random::seeded();
     let mut first = changing(&mut random);
     // So that sessions with all backends can be had.
     for service in first["services"].as_array_mut().expect("a state") {
@@ -400,30 +399,4 @@ fn wait_precisely(time: Duration) {
     while begin.elapsed() < time {
         std::hint::spin_loop();
     }
-}
-
-/// Numbers that a seed repeats: Steele, Lea and Flood's `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("it is below a usize")
-    }
-
-    fn fraction(&mut self) -> f64 {
-        f64::from(u32::try_from(self.next() >> 32).expect("32 bits")) / f64::from(u32::MAX)
-    }
-}
-
-fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock after 1970")
 }

@@ -5,6 +5,7 @@
 mod calls;
 mod flows;
 mod kill;
+mod random;
 mod room;
 mod writers;
 
