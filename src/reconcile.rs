@@ -21,7 +21,7 @@ use self::known::Table;
 use self::retired::few_retired;
 use crate::kernel::{Kernel, KernelError, reading};
 use crate::model::{FlowMark, State};
-use crate::record::Store;
+use crate::record::{Applied, Store};
 use crate::ruleset::Ruleset;
 use crate::ruleset::compile::compile;
 use crate::summary::{Standing, Summary};
@@ -133,6 +133,7 @@ pub struct Reconciler<'a, K: Kernel> {
     store: &'a Store,
     namespace: u64,
     mark: FlowMark,
+    applied: Option<Applied>,
 }
 
 impl<'a, K: Kernel> Reconciler<'a, K> {
@@ -143,7 +144,15 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             store,
             namespace,
             mark,
+            applied: None,
         }
+    }
+
+    /// Leaves in the record who applied what it is about to apply.
+    #[must_use]
+    pub fn signed(mut self, applied: Applied) -> Self {
+        self.applied = Some(applied);
+        self
     }
 
     /// What would change, and how many flows would be flushed.

@@ -11,6 +11,7 @@
 
 mod delete;
 mod flow;
+mod select;
 mod wire;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::model::FlowMark;
 use self::delete::Deletes;
 pub use self::delete::{Deletion, Failure};
 pub use self::flow::{Counters, Flow, FlowKey, Status, TcpState, Traffic};
+pub use self::select::Selection;
 use super::{
     socket::{Netlink, NetlinkError, restarting},
     tlv::Writer,

@@ -1,15 +1,17 @@
 //! The kernel itself.
 
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::conntrack::{Conntrack, Deletion, Flow, Pair};
+use super::conntrack::{Conntrack, Deletion, Flow, Pair, Selection};
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
 use super::transaction::{Sealed, Subject, Transaction};
 use super::watch::Watch;
-use super::{Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen, table};
+use super::{About, Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen, table};
 use crate::model::FlowMark;
 use crate::ruleset::name::SetName;
 use crate::ruleset::skeleton;
@@ -192,6 +194,16 @@ impl Kernel for Linux {
         Ok(restarting(|| table::table(&mut self.nft))?.and_then(|table| table.comment))
     }
 
+    fn about(&mut self) -> Result<Option<About>, KernelError> {
+        let table = restarting(|| table::table(&mut self.nft))?;
+        Ok(table.map(|table| About {
+            handle: table.handle,
+            comment: table.comment,
+            flags: table.flags,
+            owner: table.owner,
+        }))
+    }
+
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
         let mut sealed = self.encode(commit)?;
         let mut generation = commit.generation;
@@ -235,6 +247,19 @@ impl Kernel for Linux {
 
     fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError> {
         Ok(self.conntrack.for_each(mark, each)?)
+    }
+
+    fn select(
+        &mut self,
+        mark: FlowMark,
+        selection: &Selection,
+        each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
+    ) -> Result<(), KernelError> {
+        Ok(self.conntrack.select(mark, selection, each)?)
+    }
+
+    fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError> {
+        Ok(self.conntrack.who(mark, backend, seen_as)?)
     }
 
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError> {

@@ -12,6 +12,7 @@ mod injector;
 
 mod balance;
 mod faults;
+mod flows;
 mod foreign;
 mod guard;
 mod hairpin;
@@ -22,7 +23,9 @@ mod local;
 mod retire;
 mod routed;
 mod smoke;
+mod status;
 mod survive;
 mod table;
+mod who;
 mod words;
 mod writers;
