@@ -282,7 +282,13 @@ impl<'a> Killer<'a> {
             self.kill_one(&next);
             let echoes = self.traffic.echoes.load(Relaxed);
             if self.random.below(2) == 0 || round + 1 == rounds {
-                self.finish(next, &when);
+                // The same again looks at every flow, another one only at those that it must.
+                let last = if self.random.below(2) == 0 {
+                    next
+                } else {
+                    changing(&mut self.random)
+                };
+                self.finish(last, &when);
                 let moved = self.traffic.echoes.load(Relaxed) > echoes;
                 assert!(
                     moved || !self.traffic.over.load(Relaxed),
