@@ -14,6 +14,7 @@ mod balance;
 mod doctor;
 mod doctor_firewall;
 mod doctor_ways;
+mod faults;
 mod flows;
 mod foreign;
 mod guard;
