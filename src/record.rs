@@ -69,7 +69,7 @@ impl Record {
     /// # Errors
     /// None that could be met: a head is text and numbers.
     pub fn encode(&self) -> io::Result<Vec<u8>> {
-        write(Vec::new(), &self.head, &self.ruleset)
+        encode(Vec::new(), &self.head, &self.ruleset)
     }
 
     /// Reads a record; `None` if it is not whole, or not as it was written.
@@ -150,10 +150,12 @@ impl Store {
     /// Those of the file system.
     pub fn save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
-        let file = BufWriter::with_capacity(1 << 16, fs::File::create(&temporary)?);
-        write(file, head, ruleset)?;
-        // No fsync: a record that a crash of the machine tears is of another boot anyway.
-        fs::rename(&temporary, &self.path)
+        let saved = write(&temporary, head, ruleset).and_then(|()| fs::rename(&temporary, &self.path));
+        if saved.is_err() {
+            // Where it is full, what is left of it would keep it full.
+            let _ = fs::remove_file(&temporary);
+        }
+        saved
     }
 
     /// Forgets it.
@@ -166,6 +168,12 @@ impl Store {
             _ => Ok(()),
         }
     }
+}
+
+/// No fsync: a record that a crash of the machine tears is of another boot anyway.
+fn write(path: &Path, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+    let file = BufWriter::with_capacity(1 << 16, fs::File::create(path)?);
+    encode(file, head, ruleset).map(drop)
 }
 
 /// The kernel's name for this boot (`/proc/sys/kernel/random/boot_id`).
@@ -200,16 +208,16 @@ impl<W: Write> Checked<W> {
     }
 }
 
-fn write<W: Write>(file: W, head: &Head, ruleset: &Ruleset) -> io::Result<W> {
+fn encode<W: Write>(file: W, head: &Head, ruleset: &Ruleset) -> io::Result<W> {
     let mut checked = Checked {
         file,
         checksum: crc32fast::Hasher::new(),
     };
-    encode(&mut checked, head, ruleset)?;
+    encode_content(&mut checked, head, ruleset)?;
     checked.finish()
 }
 
-fn encode(out: &mut impl Write, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+fn encode_content(out: &mut impl Write, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
     out.write_all(MAGIC)?;
     put(out, &serde_json::to_vec(head).map_err(io::Error::other)?)?;
     for (name, rows) in ruleset.sets() {

@@ -12,6 +12,7 @@
 mod delete;
 mod flow;
 mod select;
+pub mod stats;
 mod wire;
 
 use std::{
@@ -33,7 +34,7 @@ pub use self::flow::{Counters, Flow, FlowKey, Status, TcpState, Traffic};
 pub use self::select::Selection;
 use super::{
     ask::Ask,
-    socket::{Netlink, NetlinkError},
+    socket::{Netlink, NetlinkError, restarting},
     tlv::Writer,
 };
 
@@ -126,7 +127,7 @@ impl Conntrack {
     /// Shows all our flows, one by one. One that changes its place meanwhile may be shown twice.
     ///
     /// # Errors
-    /// Those of [`Ask::dump`].
+    /// Those of [`Ask::dump`]; some may have been shown then.
     pub fn for_each(&mut self, mark: FlowMark, mut each: impl FnMut(&Flow)) -> Result<(), NetlinkError> {
         if self.has_none()? {
             return Ok(());
@@ -154,19 +155,17 @@ impl Conntrack {
     /// # Errors
     /// As [`Conntrack::for_each`] and [`Conntrack::delete`].
     pub fn sweep(&mut self, mark: FlowMark, judge: impl FnMut(&Flow) -> bool) -> Result<Deletion, NetlinkError> {
-        let mut outcome = Deletion {
-            nobody: self.has_none()?,
-            ..Deletion::default()
-        };
-        if outcome.nobody {
+        let mut outcome = Deletion::default();
+        if self.has_none()? {
             return Ok(outcome);
         }
         let Self { lists, deletes, .. } = self;
         // On this thread: a flow that was just listed is in its cache, and deleting a million by another one takes 4.0 s
         // instead of 2.5 s.
-        list_chunks(lists, mark, None, deletes.chunk(), judge, |chunk| {
+        let listed = list_chunks(lists, mark, None, deletes.chunk(), judge, |chunk| {
             deletes.send(chunk, &mut outcome)
-        })?;
+        });
+        outcome.unless_lost(listed)?;
         Ok(outcome)
     }
 
@@ -176,11 +175,8 @@ impl Conntrack {
     /// As [`Conntrack::sweep`].
     pub fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, NetlinkError> {
         let pairs: BTreeSet<Pair> = pairs.iter().copied().collect();
-        let mut outcome = Deletion {
-            nobody: self.has_none()?,
-            ..Deletion::default()
-        };
-        if outcome.nobody {
+        let mut outcome = Deletion::default();
+        if self.has_none()? {
             return Ok(outcome);
         }
         if self.filter == PairFilter::Kernel && pairs.len() <= FILTERED_PAIRS {
@@ -200,13 +196,19 @@ impl Conntrack {
 
     /// Whether this network namespace has no flow, anyone's: the kernel would walk those of all namespaces to find that.
     /// Entries count from their first packet on, before they are confirmed (`__nf_conntrack_alloc`).
-    fn has_none(&mut self) -> Result<bool, NetlinkError> {
-        let mut entries = None;
-        self.lists.request("count the flows", wire::stats, |message| {
-            if let Some(attr) = message.family()?.1.first(wire::CTA_STATS_ENTRIES)? {
-                entries = Some(attr.be32()?);
-            }
-            Ok(())
+    ///
+    /// # Errors
+    /// Those of [`Netlink::request`].
+    pub fn has_none(&mut self) -> Result<bool, NetlinkError> {
+        let entries = restarting(|| {
+            let mut entries = None;
+            self.lists.request("count the flows", wire::stats, |message| {
+                if let Some(attr) = message.family()?.1.first(wire::CTA_STATS_ENTRIES)? {
+                    entries = Some(attr.be32()?);
+                }
+                Ok(())
+            })?;
+            Ok(entries)
         })?;
         Ok(entries == Some(0))
     }
@@ -225,14 +227,16 @@ impl Conntrack {
             return Ok(None);
         }
         let mut found = None;
-        let answer = self.lists.request(
-            "find a flow",
-            |writer, seq| wire::get(writer, seq, backend, seen_as),
-            |message| {
-                found = Flow::decode(message)?;
-                Ok(())
-            },
-        );
+        let answer = restarting(|| {
+            self.lists.request(
+                "find a flow",
+                |writer, seq| wire::get(writer, seq, backend, seen_as),
+                |message| {
+                    found = Flow::decode(message)?;
+                    Ok(())
+                },
+            )
+        });
         match answer {
             Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
             // The kernel also finds a flow whose original direction has these addresses.
@@ -281,8 +285,9 @@ impl Conntrack {
                 },
             );
             drop(sender);
-            let outcome = worker.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-            listed.map(|()| outcome)
+            let mut outcome = worker.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            outcome.unless_lost(listed)?;
+            Ok(outcome)
         })
     }
 }
@@ -317,7 +322,7 @@ fn list_chunks(
     mut take: impl FnMut(&mut Vec<FlowKey>) -> Result<(), NetlinkError>,
 ) -> Result<(), NetlinkError> {
     let mut chunk = Vec::with_capacity(most);
-    list(netlink, mark, pair, |flow| {
+    let listed = list(netlink, mark, pair, |flow| {
         if judge(flow) {
             chunk.push(flow.key());
         }
@@ -326,6 +331,7 @@ fn list_chunks(
             chunk.clear();
         }
         Ok(())
-    })?;
-    take(&mut chunk)
+    });
+    take(&mut chunk)?;
+    listed
 }

@@ -12,15 +12,18 @@ use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
 use super::transaction::{Sealed, Subject, Transaction};
 use super::watch::Watch;
-use super::{About, Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen, table};
+use super::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen, table};
 use crate::model::FlowMark;
 use crate::ruleset::name::SetName;
 use crate::ruleset::skeleton;
 
 /// How often the table is read again because somebody wrote meanwhile.
-const READS: u32 = 10;
+const READS: u32 = 30;
 /// How often a transaction is sent again because somebody wrote to another table meanwhile.
 const SENDS: u32 = 100;
+
+/// A packet is well through the stack after this.
+const IN_FLIGHT: Duration = Duration::from_millis(10);
 
 /// The kernel of this machine, in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -45,6 +48,10 @@ impl Linux {
             watch: None,
             watched: None,
         })
+    }
+
+    fn generation(&mut self) -> Result<u32, NetlinkError> {
+        restarting(|| table::generation(&mut self.nft))
     }
 
     /// The cookie of the network namespace: unique until the machine restarts.
@@ -100,7 +107,7 @@ impl Linux {
 
     /// The generation now, if nobody has written to our table since that one.
     fn later(&mut self, generation: u32) -> Result<Option<u32>, NetlinkError> {
-        let now = table::generation(&mut self.nft)?;
+        let now = self.generation()?;
         let Some(watch) = self.watch.as_mut().filter(|_| self.watched == Some(generation)) else {
             return Ok(None);
         };
@@ -131,14 +138,15 @@ impl Linux {
 /// # Errors
 /// Those of [`Ask::request`] and [`Ask::dump`].
 pub fn read(from: &mut impl Ask, mark: FlowMark) -> Result<Seen, NetlinkError> {
-    let Some(found) = table::table(from)? else {
+    let Some(found) = restarting(|| table::table(from))? else {
         return Ok(Seen::Absent);
     };
     let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
-    let survey = table::survey(from, room)?;
+    // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
+    let survey = restarting(|| table::survey(from, room))?;
     let ours = table::skeleton_is_ours(from, mark, &survey)?
         && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
-    let (ruleset, readable) = table::elements(from, &survey)?;
+    let (ruleset, readable) = restarting(|| table::elements(from, &survey))?;
     let handle = found.handle;
     Ok(if ours && readable {
         Seen::Ours { handle, ruleset, room }
@@ -151,6 +159,11 @@ pub fn read(from: &mut impl Ask, mark: FlowMark) -> Result<Seen, NetlinkError> {
     })
 }
 
+fn cpus_online() -> libc::c_long {
+    let answer = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
+    answer.ok().flatten().unwrap_or(1)
+}
+
 /// After generation `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in `net/netfilter/nf_tables_api.c`).
 pub(super) fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
@@ -159,7 +172,7 @@ pub(super) fn next_generation(generation: u32) -> u32 {
 impl Kernel for Linux {
     fn identity(&mut self) -> Result<Identity, KernelError> {
         // The generation first: what is committed after it makes the pair one that never was.
-        let generation = table::generation(&mut self.nft)?;
+        let generation = self.generation()?;
         let table = restarting(|| table::table(&mut self.nft))?.map(|table| table.handle);
         Ok(Identity { generation, table })
     }
@@ -169,11 +182,11 @@ impl Kernel for Linux {
             if attempt > 0 || self.watch.is_some() {
                 self.watch()?.touched()?;
             }
-            let generation = table::generation(&mut self.nft)?;
+            let generation = self.generation()?;
             self.watched = Some(generation);
-            let read = restarting(|| read(&mut self.nft, mark));
+            let read = read(&mut self.nft, mark);
             // Dumps of elements say nothing of changes in between; the generation does.
-            let settled = match table::generation(&mut self.nft)? {
+            let settled = match self.generation()? {
                 now if now == generation => Some(now),
                 _ => self.later(generation)?,
             };
@@ -268,6 +281,20 @@ impl Kernel for Linux {
 
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError> {
         Ok(self.conntrack.flush_pairs(mark, pairs)?)
+    }
+
+    fn settle(&mut self) -> Result<InFlight, KernelError> {
+        if self.conntrack.has_none()? {
+            return Ok(InFlight::NoFlows);
+        }
+        match super::ffi::await_rcu_readers() {
+            // With one CPU the kernel does not wait at all.
+            Ok(()) if cpus_online() > 1 => return Ok(InFlight::Through),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "this kernel cannot say when packets are through: sweeping twice"),
+        }
+        std::thread::sleep(IN_FLIGHT);
+        Ok(InFlight::Unknown)
     }
 
     fn now(&self) -> Instant {

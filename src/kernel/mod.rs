@@ -7,9 +7,12 @@ pub mod conntrack;
 pub mod expr;
 pub mod fake;
 pub mod ffi;
+pub mod firewall;
+pub mod links;
 pub mod linux;
 pub mod listeners;
 mod nft;
+pub mod probe;
 pub mod recorded;
 pub mod route;
 mod sets;
@@ -36,6 +39,9 @@ use crate::plan::Step;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::SetName;
 use crate::ruleset::room::Room;
+
+/// How often [`reading`] tries.
+const READINGS: u32 = 4;
 
 /// What the kernel has, at one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +119,17 @@ pub struct Counted {
     pub bytes: u64,
 }
 
+/// Packets that met the rules as they were before the last transaction, and whose flows no sweep can see yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFlight {
+    /// There is no flow at all, not even one whose first packet is on its way.
+    NoFlows,
+    /// There are none any more.
+    Through,
+    /// There is no telling: sweep again, later.
+    Unknown,
+}
+
 /// The table, without what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
@@ -157,6 +174,8 @@ pub trait Kernel {
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError>;
     /// Deletes the marked flows of a few pairs of service and backend.
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError>;
+    /// Waits for the packets that are on their way through the old rules, and says whether they are through.
+    fn settle(&mut self) -> Result<InFlight, KernelError>;
     /// The time of its clock.
     fn now(&self) -> Instant;
     /// Lets time pass.
@@ -178,6 +197,20 @@ pub enum KernelError {
     /// The transaction was sent and the answer was lost.
     #[error("the answer to the transaction was lost, it may have been carried out: {0}")]
     Unknown(#[source] NetlinkError),
+}
+
+/// Repeats what only reads a few times when answers were lost.
+///
+/// # Errors
+/// That of the last attempt.
+pub fn reading<T>(mut attempt: impl FnMut() -> Result<T, KernelError>) -> Result<T, KernelError> {
+    for _ in 1..READINGS {
+        match attempt() {
+            Err(KernelError::Netlink(error)) if error.is_passing() => {}
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 /// More refusals than these say nothing new: most follow from the first.

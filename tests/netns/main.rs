@@ -13,6 +13,10 @@ mod states;
 mod injector;
 
 mod balance;
+mod doctor;
+mod doctor_firewall;
+mod doctor_ways;
+mod faults;
 mod flows;
 mod foreign;
 mod guard;
