@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use tcpgw::kernel::ask::Ask;
 use tcpgw::kernel::conntrack::{self, Flow};
+use tcpgw::kernel::firewall;
 use tcpgw::kernel::recorded::{Recorded, Recorder};
 use tcpgw::kernel::route::Routes;
 use tcpgw::kernel::socket::{Netlink, NetlinkError};
@@ -44,6 +45,7 @@ fn answers_mean_the_same_when_they_are_read_again() {
         refusals();
     });
     notifications(&net);
+    firewalls(&net);
 }
 
 fn netfilter() -> Recorder<Netlink> {
@@ -186,6 +188,66 @@ fn refusals() {
         );
         keep("answers", name, &answers);
     }
+}
+
+/// Rules of other programs, each kind of expression that the doctor understands somewhere among them.
+const FIREWALLS: [(&str, &str); 6] = [
+    (
+        "drop",
+        "table inet filter { chain forward { type filter hook forward priority 0; policy drop; ct state established,related accept; iifname \"ext\" oifname \"br0\" tcp dport { 3000, 4000-4100 } accept; }; }",
+    ),
+    (
+        "jumps",
+        "table ip filter { chain users { return; }; chain forward { type filter hook forward priority filter; jump users; ip saddr 203.0.113.0/24 ip daddr != 10.2.0.12 goto users; meta mark and 0xff == 1 drop; counter reject; }; }",
+    ),
+    (
+        "maps",
+        "table inet verdicts { map ports { type inet_service : verdict; flags interval; elements = { 22 : accept, 3000-3999 : drop }; }; chain pre { type filter hook prerouting priority raw; tcp dport vmap @ports; iifname vmap { \"ext\" : drop, \"lo\" : accept }; ct state vmap { invalid : drop, new : accept }; }; }",
+    ),
+    (
+        "nat",
+        "table ip nat { chain pre { type nat hook prerouting priority dstnat - 1; fib daddr type local tcp dport 2001 dnat to 10.2.0.13:80; }; chain post { type nat hook postrouting priority srcnat; oifname \"ext\" masquerade; }; }",
+    ),
+    (
+        "six",
+        "table ip6 filter { set seen { type ipv6_addr; flags interval; elements = { 2001:db8:1::/64 }; }; chain out { type filter hook postrouting priority 0; ip6 saddr @seen tcp flags & (syn|ack) == syn drop; meta l4proto { tcp, udp } notrack; }; }",
+    ),
+    (
+        "frames",
+        "table bridge br { chain forward { type filter hook forward priority 0; ether type arp drop; }; }; table netdev in { chain in { type filter hook ingress device eth0 priority 0; drop; }; }",
+    ),
+];
+
+const IPTABLES: &str = "*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:USERS - [0:0]
+-A FORWARD -j USERS
+-A FORWARD -o br0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -d 10.2.0.11/32 ! -i br0 -o br0 -p tcp -m tcp --dport 3000:3100 -j ACCEPT
+-A FORWARD -p tcp -m multiport --dports 80,443 -m mark --mark 0x1/0xff -j ACCEPT
+-A USERS -j RETURN
+COMMIT
+";
+
+fn firewalls(net: &Net) {
+    let mut kernel = net.within("peer", netfilter);
+    let mut read = |name: &str| {
+        let live = firewall::read(&mut kernel).expect("an answer");
+        let answers = kernel.take();
+        assert_eq!(firewall::read(&mut Recorded::new(&answers)).expect("the same"), live);
+        assert!(!live.0.is_empty() || !live.1.other_families.is_empty(), "{name}");
+        keep("firewall", name, &answers);
+        net.nft("peer", "flush ruleset");
+    };
+    for (name, rules) in FIREWALLS {
+        net.nft("peer", rules);
+        read(name);
+    }
+    net.run_with("peer", &["iptables-nft-restore"], IPTABLES).ok();
+    read("iptables");
+    keep("firewall", "save", IPTABLES.as_bytes());
 }
 
 fn notifications(net: &Net) {

@@ -7,6 +7,7 @@ pub mod answers;
 pub mod attributes;
 pub mod config;
 pub mod conntrack;
+pub mod firewall;
 pub mod messages;
 pub mod parts;
 pub mod record;
@@ -20,10 +21,11 @@ pub mod words;
 pub type Check = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const TARGETS: [(&str, Check); 8] = [
+pub const TARGETS: [(&str, Check); 9] = [
     ("answers", answers::check),
     ("config", config::check),
     ("conntrack", conntrack::check),
+    ("firewall", firewall::check),
     ("record", record::check),
     ("route", route::check),
     ("state", state::check),
