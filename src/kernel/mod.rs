@@ -2,6 +2,7 @@
 //!
 //! Owns the wire. It must not know services, files or policies: it takes and returns plain values.
 
+pub mod ask;
 pub mod conntrack;
 pub mod expr;
 pub mod fake;
@@ -12,14 +13,15 @@ pub mod linux;
 pub mod listeners;
 mod nft;
 pub mod probe;
+pub mod recorded;
 pub mod route;
 mod sets;
 pub mod skeleton;
 pub mod socket;
-mod table;
+pub mod table;
 pub mod tlv;
 pub mod transaction;
-mod watch;
+pub mod watch;
 
 use std::fmt;
 use std::net::SocketAddr;
