@@ -553,6 +553,7 @@ fn rules_of_others_are_followed() {
         "-A FORWARD -o docker0 -j ACCEPT",
         "-A FORWARD -p tcp --dport 3001 -j ACCEPT",
         "-A FORWARD -d 10.2.0.0/24 -j OTHER\n-A OTHER -j RETURN",
+        "-A FORWARD -j OTHER\n-A OTHER -j OTHER\n-A OTHER -j FORWARD\n-A OTHER -j OTHER",
         "-A FORWARD -g OTHER\n-A FORWARD -j ACCEPT",
         "-A FORWARD -m conntrack ! --ctstate ESTABLISHED -j REJECT\n-A FORWARD -j ACCEPT",
     ] {
