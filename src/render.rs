@@ -11,8 +11,8 @@ use crate::ruleset::name::{Family, Reach, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::skeleton::{self, Chain, Hook};
-use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, Payload, SetSpec};
-use crate::ruleset::stmt::{HANDSHAKE_SECONDS, concat, handshake_timeout};
+use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, SetSpec};
+use crate::ruleset::stmt::{HANDSHAKE_SECONDS, TIME_WAIT_SECONDS, concat, timeouts};
 
 /// Writes the whole table. Loading it replaces the table that is there, in one transaction.
 pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Result {
@@ -45,11 +45,11 @@ fn object(out: &mut dyn Write, family: Family) -> fmt::Result {
         Family::V4 => "ip",
         Family::V6 => "ip6",
     };
-    writeln!(out, "\tct timeout {} {{", handshake_timeout(family))?;
+    writeln!(out, "\tct timeout {} {{", timeouts(family))?;
     writeln!(out, "\t\tprotocol tcp\n\t\tl3proto {l3proto}")?;
     writeln!(
         out,
-        "\t\tpolicy = {{ syn_sent : {HANDSHAKE_SECONDS}, syn_recv : {HANDSHAKE_SECONDS} }}\n\t}}\n"
+        "\t\tpolicy = {{ syn_sent : {HANDSHAKE_SECONDS}, syn_recv : {HANDSHAKE_SECONDS}, time_wait : {TIME_WAIT_SECONDS} }}\n\t}}\n"
     )
 }
 
@@ -86,6 +86,11 @@ fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
     }
     match spec.payload {
         Payload::Counter => writeln!(out, "\t\tsize {COUNTER_SET_SIZE}\n\t\tflags dynamic\n\t\tcounter")?,
+        Payload::Moment => writeln!(
+            out,
+            "\t\tsize {MOMENT_SET_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout {}s",
+            MOMENT_MILLISECONDS / 1000
+        )?,
         Payload::Limits => writeln!(
             out,
             "\t\tlimit rate 1/second burst 1 packets limit rate 1500 bytes/second burst 1 bytes"

@@ -10,7 +10,7 @@ use super::nft::elem;
 
 use crate::ruleset::name::{Family, Reach, SetName};
 use crate::ruleset::spec::{Field, listening_key, service_key};
-use crate::ruleset::stmt::{CtState, Direction, HASH_SEED, HASH_SLOTS, Pick, Stmt, handshake_timeout};
+use crate::ruleset::stmt::{CtState, Direction, HASH_SEED, HASH_SLOTS, Pick, Stmt, sender, timeouts};
 
 /// One expression of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,8 @@ const CT_STATUS: u32 = 2;
 const CT_MARK: u32 = 3;
 /// `IPS_DST_NAT`.
 const STATUS_DNAT: u32 = 32;
+/// `IPS_ASSURED`.
+const STATUS_ASSURED: u32 = 4;
 
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
@@ -67,7 +69,14 @@ const IPPROTO_TCP: u8 = 6;
 /// The first interface of every network namespace.
 const LOOPBACK: u32 = 1;
 const FIN_SYN_RST_ACK: u8 = 0x17;
+const FIN_SYN_RST_PSH_ACK: u8 = 0x1f;
 const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// `NFT_EXTHDR_OP_TCPOPT`.
+const TCP_OPTION: u32 = 1;
+/// `TCPOPT_TIMESTAMP`.
+const TIMESTAMP: u8 = 8;
 
 const OBJECT_CT_TIMEOUT: u32 = 7;
 const DYNSET_UPDATE: u32 = 1;
@@ -275,43 +284,46 @@ impl Writer {
     }
 
     fn pick(&mut self, family: Family, pick: Pick, slot: u32) {
-        let dreg = register(slot);
-        let (kind, modulus) = match pick {
-            Pick::Turn(width) => (libc::NFT_NG_INCREMENTAL, width),
-            Pick::Random(width) => (libc::NFT_NG_RANDOM, width),
-            Pick::Hash => {
-                // Where nft puts it, so that a table that nft loaded is the same.
-                let sreg = register(slot + 5);
-                self.load_field(Field::SourceAddress(family), sreg);
-                self.push(
-                    c"hash",
-                    [
-                        (sys::NFTNL_EXPR_HASH_SREG, Value::U32(sreg)),
-                        (sys::NFTNL_EXPR_HASH_DREG, Value::U32(dreg)),
-                        (
-                            sys::NFTNL_EXPR_HASH_LEN,
-                            Value::U32(u32::try_from(family.address_len()).unwrap_or(4)),
-                        ),
-                        (sys::NFTNL_EXPR_HASH_MODULUS, Value::U32(HASH_SLOTS.into())),
-                        (sys::NFTNL_EXPR_HASH_SEED, Value::U32(HASH_SEED)),
-                    ],
-                );
-                return;
-            }
-        };
+        match pick {
+            Pick::Turn(width) => self.push(
+                c"numgen",
+                [
+                    (sys::NFTNL_EXPR_NG_DREG, Value::U32(register(slot))),
+                    (sys::NFTNL_EXPR_NG_MODULUS, Value::U32(width.into())),
+                    (
+                        sys::NFTNL_EXPR_NG_TYPE,
+                        Value::U32(libc::NFT_NG_INCREMENTAL.cast_unsigned()),
+                    ),
+                ],
+            ),
+            Pick::Client(width) => self.hash(&sender(family), width, slot),
+            Pick::Hash => self.hash(&[Field::SourceAddress(family)], HASH_SLOTS, slot),
+        }
+    }
+
+    fn hash(&mut self, fields: &[Field], modulus: u16, slot: u32) {
+        // Where nft puts them, so that a table that nft loaded is the same.
+        let first = slot + 5;
+        let mut at = first;
+        for field in fields {
+            self.load_field(*field, register(at));
+            at += u32::try_from(field.padded() / 4).unwrap_or(0);
+        }
         self.push(
-            c"numgen",
+            c"hash",
             [
-                (sys::NFTNL_EXPR_NG_DREG, Value::U32(dreg)),
-                (sys::NFTNL_EXPR_NG_MODULUS, Value::U32(modulus.into())),
-                (sys::NFTNL_EXPR_NG_TYPE, Value::U32(kind.cast_unsigned())),
+                (sys::NFTNL_EXPR_HASH_SREG, Value::U32(register(first))),
+                (sys::NFTNL_EXPR_HASH_DREG, Value::U32(register(slot))),
+                (sys::NFTNL_EXPR_HASH_LEN, Value::U32((at - first) * 4)),
+                (sys::NFTNL_EXPR_HASH_MODULUS, Value::U32(modulus.into())),
+                (sys::NFTNL_EXPR_HASH_SEED, Value::U32(HASH_SEED)),
             ],
         );
     }
 
     fn dnat(&mut self, reach: Reach, pick: Pick) {
         let family = reach.family();
-        if pick == Pick::Hash {
+        if !matches!(pick, Pick::Turn(_)) {
             self.need_family(family);
         }
         let slot = self.load(&listening_key(reach.scope()));
@@ -371,17 +383,10 @@ impl Writer {
                 self.ct(CT_DIRECTION);
                 self.cmp(CMP_EQ, vec![u8::from(*direction == Direction::Reply)]);
             }
-            Stmt::StatusDnat => {
-                self.ct(CT_STATUS);
-                self.masked(STATUS_DNAT);
-                self.cmp(CMP_NEQ, native(0));
-            }
-            Stmt::Syn(yes) => {
-                self.need_tcp();
-                self.payload(TRANSPORT_HEADER, 13, 1, REG_1);
-                self.bitwise(vec![FIN_SYN_RST_ACK], vec![0]);
-                self.cmp(eq(*yes), vec![SYN]);
-            }
+            Stmt::StatusDnat => self.ct_status(STATUS_DNAT),
+            Stmt::StatusAssured => self.ct_status(STATUS_ASSURED),
+            Stmt::Syn(yes) => self.tcp_flags(FIN_SYN_RST_ACK, eq(*yes), SYN),
+            Stmt::NotBareAck => self.tcp_flags(FIN_SYN_RST_PSH_ACK, CMP_NEQ, ACK),
             Stmt::LocalDest(yes) => {
                 self.fib_daddr_type();
                 self.cmp(eq(*yes), native(RTN_LOCAL));
@@ -402,7 +407,7 @@ impl Writer {
                 self.load(&service_key(reach.scope()));
                 self.lookup(SetName::Turn(*reach), Some(VERDICT));
             }
-            Stmt::HandshakeTimeout(_) | Stmt::Reset | Stmt::Masquerade => self.action(stmt),
+            Stmt::Timeouts(_) | Stmt::StripTimestamp | Stmt::Reset | Stmt::Masquerade => self.action(stmt),
             Stmt::Return => self.verdict(NFT_RETURN, None),
             Stmt::Drop => self.verdict(NF_DROP, None),
             Stmt::Goto(chain) => self.verdict(elem::GOTO, Some(chain)),
@@ -414,6 +419,19 @@ impl Writer {
         self.ct(CT_STATE);
         self.masked(state.bits());
         self.cmp(CMP_NEQ, native(0));
+    }
+
+    fn ct_status(&mut self, bit: u32) {
+        self.ct(CT_STATUS);
+        self.masked(bit);
+        self.cmp(CMP_NEQ, native(0));
+    }
+
+    fn tcp_flags(&mut self, mask: u8, op: u32, flags: u8) {
+        self.need_tcp();
+        self.payload(TRANSPORT_HEADER, 13, 1, REG_1);
+        self.bitwise(vec![mask], vec![0]);
+        self.cmp(op, vec![flags]);
     }
 
     fn dest_loopback(&mut self, family: Family) {
@@ -445,11 +463,21 @@ impl Writer {
 
     fn action(&mut self, stmt: &Stmt) {
         match stmt {
-            Stmt::HandshakeTimeout(family) => self.push(
+            Stmt::StripTimestamp => {
+                self.need_tcp();
+                self.push(
+                    c"exthdr",
+                    [
+                        (sys::NFTNL_EXPR_EXTHDR_TYPE, Value::U8(TIMESTAMP)),
+                        (sys::NFTNL_EXPR_EXTHDR_OP, Value::U32(TCP_OPTION)),
+                    ],
+                );
+            }
+            Stmt::Timeouts(family) => self.push(
                 c"objref",
                 [
                     (sys::NFTNL_EXPR_OBJREF_IMM_TYPE, Value::U32(OBJECT_CT_TIMEOUT)),
-                    (sys::NFTNL_EXPR_OBJREF_IMM_NAME, text(&handshake_timeout(*family))),
+                    (sys::NFTNL_EXPR_OBJREF_IMM_NAME, text(&timeouts(*family))),
                 ],
             ),
             Stmt::Reset => {

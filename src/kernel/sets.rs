@@ -6,8 +6,8 @@ use super::tlv::Writer;
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Limits;
-use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, Payload, SetSpec};
-use crate::ruleset::stmt::{HANDSHAKE_SECONDS, SLOT_MODULUS, handshake_timeout};
+use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, SetSpec};
+use crate::ruleset::stmt::{HANDSHAKE_SECONDS, SLOT_MODULUS, TIME_WAIT_SECONDS, timeouts};
 
 /// What an element that came without limits of its own would get. tcpgw adds none of those, so this is for whoever does.
 const LEAST: Limits = Limits {
@@ -42,6 +42,7 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32)
     match spec.payload {
         Payload::Counter => writer.nest(set::EXPR, |writer| writer.str(expr::NAME, "counter")),
         Payload::Limits => writer.nest(set::EXPRESSIONS, |writer| write_limits(writer, LEAST)),
+        Payload::Moment => writer.be64(set::TIMEOUT, MOMENT_MILLISECONDS),
         _ => {}
     }
 }
@@ -52,6 +53,7 @@ fn flags(spec: &SetSpec) -> u32 {
         Payload::Endpoint(_) | Payload::Chain => set::F_MAP,
         Payload::Limits => set::F_EXPR,
         Payload::Counter => set::F_EVAL,
+        Payload::Moment => set::F_EVAL | set::F_TIMEOUT,
     };
     payload
         | if spec.interval {
@@ -62,8 +64,12 @@ fn flags(spec: &SetSpec) -> u32 {
 }
 
 fn describe(writer: &mut Writer, spec: &SetSpec, size: Option<u32>) {
-    let counters = (spec.payload == Payload::Counter).then_some(COUNTER_SET_SIZE);
-    if let Some(size) = counters.or(size) {
+    let filled_by_packets = match spec.payload {
+        Payload::Counter => Some(COUNTER_SET_SIZE),
+        Payload::Moment => Some(MOMENT_SET_SIZE),
+        _ => None,
+    };
+    if let Some(size) = filled_by_packets.or(size) {
         writer.nest(set::DESC, |writer| writer.be32(set::DESC_SIZE, size));
     }
     if spec.interval {
@@ -135,10 +141,10 @@ pub(crate) fn write_goto(writer: &mut Writer, key: &[u8], chain: &str) {
     });
 }
 
-/// The attributes of the object that shortens unanswered handshakes.
-pub(crate) fn write_handshake_timeout(writer: &mut Writer, family: Family) {
+/// The attributes of the object that tells conntrack how long to keep what is not established.
+pub(crate) fn write_timeouts(writer: &mut Writer, family: Family) {
     writer.str(object::TABLE, TABLE);
-    writer.str(object::NAME, &handshake_timeout(family));
+    writer.str(object::NAME, &timeouts(family));
     writer.be32(object::TYPE, object::CT_TIMEOUT);
     writer.nest(object::DATA, |writer| {
         let l3proto = match family {
@@ -150,6 +156,7 @@ pub(crate) fn write_handshake_timeout(writer: &mut Writer, family: Family) {
         writer.nest(object::TIMEOUTS, |writer| {
             writer.be32(object::SYN_SENT, HANDSHAKE_SECONDS);
             writer.be32(object::SYN_RECV, HANDSHAKE_SECONDS);
+            writer.be32(object::TIME_WAIT, TIME_WAIT_SECONDS);
         });
     });
 }

@@ -53,7 +53,8 @@ fn backend_family(set: SetName) -> Option<Family> {
         | SetName::OverTo(family)
         | SetName::OverFrom(family)
         | SetName::InvalidFrom(family)
-        | SetName::StaleFrom(family) => Some(family),
+        | SetName::StaleFrom(family)
+        | SetName::Reused(family) => Some(family),
         _ => None,
     }
 }

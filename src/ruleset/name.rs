@@ -133,7 +133,7 @@ pub enum SetName {
     Allowed(Reach),
     /// Service and client network: kept out by a `deny` list.
     Denied(Reach),
-    /// Services with this many slots, picked at random.
+    /// Services with this many slots, picked by a hash of the client's address and port.
     Width(Reach, u16),
     /// Services whose slot is picked by a hash of the client's address.
     Hashed(Reach),
@@ -171,6 +171,10 @@ pub enum SetName {
     InvalidFrom(Family),
     /// Counts packets of flushed flows from a backend that sees its clients' addresses.
     StaleFrom(Family),
+    /// Counts SYNs that a backend answered with an acknowledgement of an earlier connection: it still holds the port.
+    Reused(Family),
+    /// The clients that got those answers, for as long as it takes to come again.
+    Challenged(Family),
     /// Counts flows to a backend that was shown its client's address, and may speak to it even after it has left.
     Acquainted(Family),
 }
@@ -213,6 +217,8 @@ impl SetName {
                 Self::OverFrom(family),
                 Self::InvalidFrom(family),
                 Self::StaleFrom(family),
+                Self::Reused(family),
+                Self::Challenged(family),
                 Self::Acquainted(family),
             ]);
         }
@@ -233,6 +239,8 @@ impl SetName {
                 | Self::OverFrom(_)
                 | Self::InvalidFrom(_)
                 | Self::StaleFrom(_)
+                | Self::Reused(_)
+                | Self::Challenged(_)
                 | Self::Acquainted(_)
         )
     }
@@ -244,7 +252,11 @@ impl SetName {
             Self::Refused(scope) | Self::NoBackend(scope) | Self::Stale(scope) | Self::Invalid(scope) => {
                 vec![Self::Services(scope)]
             }
-            Self::OverTo(family) | Self::OverFrom(family) | Self::InvalidFrom(family) | Self::StaleFrom(family) => {
+            Self::OverTo(family)
+            | Self::OverFrom(family)
+            | Self::InvalidFrom(family)
+            | Self::StaleFrom(family)
+            | Self::Reused(family) => {
                 vec![Self::Limited(family), Self::Unlimited(family)]
             }
             _ => Vec::new(),
@@ -315,6 +327,8 @@ impl fmt::Display for SetName {
             Self::OverFrom(family) => write!(f, "over_from_{family}"),
             Self::InvalidFrom(family) => write!(f, "invalid_from_{family}"),
             Self::StaleFrom(family) => write!(f, "stale_from_{family}"),
+            Self::Reused(family) => write!(f, "reused_{family}"),
+            Self::Challenged(family) => write!(f, "challenged_{family}"),
             Self::Acquainted(family) => write!(f, "acquainted_{family}"),
         }
     }

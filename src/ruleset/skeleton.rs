@@ -14,7 +14,7 @@ use super::stmt::{CtState, Direction, Pick, Stmt, count_service, receiver, sende
 use crate::model::FlowMark;
 
 /// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The table's comment: what the rules are, so that a reader of the kernel knows before it compares them.
 pub fn comment(mark: FlowMark, room: Room) -> String {
@@ -129,6 +129,7 @@ pub fn fixed(mark: FlowMark) -> Vec<Chain> {
     for family in Family::BOTH {
         chains.extend(policing(family));
         chains.extend(unknown(family));
+        chains.push(challenge(family));
         chains.push(preserve(family));
         chains.push(find(family));
     }
@@ -144,8 +145,8 @@ fn per_family(rules: &mut Vec<Vec<Stmt>>, chain: &str) {
 
 fn entries(mark: FlowMark) -> Vec<Chain> {
     use Stmt::{
-        CtState as State, DestLoopback, Direction as Towards, InLoopback, LocalDest, Marked, Masquerade, NotTcp,
-        OutNotLoopback, Return, StatusDnat,
+        CtState as State, DestLoopback, Direction as Towards, InLoopback, LocalDest, Marked, Masquerade, NotBareAck,
+        NotTcp, OutNotLoopback, Return, StatusAssured, StatusDnat,
     };
     let known = State(CtState::EstablishedOrRelated);
 
@@ -193,7 +194,7 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
     let mut police = vec![
         vec![NotTcp, Return],
         vec![Marked(mark, false), Return],
-        vec![Towards(Direction::Reply), Return],
+        vec![Towards(Direction::Reply), goto("answer")],
     ];
     per_family(&mut police, "police_to");
 
@@ -206,8 +207,12 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
     }
     source.push(vec![StatusDnat, Masquerade]);
 
+    let mut answer = vec![vec![StatusAssured, Return], vec![NotBareAck, Return]];
+    per_family(&mut answer, "challenge");
+
     vec![
         Chain::new("known", known_flow),
+        Chain::new("answer", answer),
         Chain::base("guard", Hook::Prerouting, false, MANGLE, guard),
         Chain::base("guard_output", Hook::Output, false, MANGLE, guard_output),
         Chain::base("balance", Hook::Prerouting, true, DSTNAT, balance),
@@ -283,7 +288,11 @@ fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
         format!("choose{reach}"),
         vec![
             vec![Stmt::MarkFlow(mark)],
-            vec![Stmt::HandshakeTimeout(reach.family())],
+            vec![Stmt::Timeouts(reach.family())],
+            vec![
+                Stmt::In(sender(reach.family()), SetName::Challenged(reach.family())),
+                Stmt::StripTimestamp,
+            ],
             vec![Stmt::Jump(spread_name(reach))],
             vec![service_in(scope, SetName::Hashed(reach)), Stmt::Dnat(reach, Pick::Hash)],
             vec![Stmt::Turns(reach)],
@@ -371,6 +380,17 @@ fn unknown(family: Family) -> Vec<Chain> {
     ]
 }
 
+/// A SYN that is answered with a bare acknowledgement met a connection that the backend still holds.
+fn challenge(family: Family) -> Chain {
+    Chain::new(
+        format!("challenge_{family}"),
+        vec![
+            vec![Stmt::Count(sender(family), SetName::Reused(family))],
+            vec![Stmt::Count(receiver(family), SetName::Challenged(family))],
+        ],
+    )
+}
+
 fn preserve(family: Family) -> Chain {
     let same_link = Stmt::In(SetSpec::of(SetName::SameLink).key, SetName::SameLink);
     Chain::new(
@@ -411,7 +431,7 @@ pub fn spread(reach: Reach, widths: &BTreeSet<u16>) -> Chain {
     let rule = |width: &u16| {
         vec![
             service_in(reach.scope(), SetName::Width(reach, *width)),
-            Stmt::Dnat(reach, Pick::Random(*width)),
+            Stmt::Dnat(reach, Pick::Client(*width)),
         ]
     };
     Chain::new(spread_name(reach), widths.iter().map(rule).collect())

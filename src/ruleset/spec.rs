@@ -54,6 +54,8 @@ pub enum Payload {
     Limits,
     /// A counter; packets add the elements.
     Counter,
+    /// Nothing, and not for long: packets add the elements.
+    Moment,
 }
 
 /// How a set is made.
@@ -71,13 +73,20 @@ pub struct SetSpec {
 /// packets are still dropped, and no longer counted.
 pub const COUNTER_SET_SIZE: u32 = 1 << 20;
 
+/// The most elements of a set that forgets. Whoever does not fit is not remembered.
+pub const MOMENT_SET_SIZE: u32 = 1 << 16;
+
+/// Milliseconds until an element of such a set is forgotten: a client repeats its SYN within a few milliseconds, or after
+/// 1 s and 3 s (RFC 6298).
+pub const MOMENT_MILLISECONDS: u64 = 5000;
+
 /// Bytes of a row's limits: packets/s, packet burst, bytes/s, byte burst.
 pub const LIMITS_LEN: usize = 8 + 4 + 8 + 4;
 
 impl SetSpec {
     /// How that set is made.
     pub fn of(name: SetName) -> Self {
-        use Field::{DestAddress, DestPort, InInterface, OutInterface, Slot, SourceAddress};
+        use Field::{DestAddress, DestPort, InInterface, OutInterface, Slot, SourceAddress, SourcePort};
         let plain = |key: Vec<Field>| Self {
             key,
             payload: Payload::Nothing,
@@ -125,7 +134,9 @@ impl SetSpec {
             | SetName::OverFrom(family)
             | SetName::InvalidFrom(family)
             | SetName::StaleFrom(family)
+            | SetName::Reused(family)
             | SetName::Acquainted(family) => with(vec![DestAddress(family), DestPort], Payload::Counter),
+            SetName::Challenged(family) => with(vec![SourceAddress(family), SourcePort], Payload::Moment),
         }
     }
 
