@@ -15,6 +15,7 @@ mod killed;
 mod limits;
 mod local;
 mod retire;
+mod reuse;
 mod routed;
 mod smoke;
 mod survive;
