@@ -55,7 +55,10 @@ fn object(out: &mut dyn Write, family: Family) -> fmt::Result {
 
 fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
     let spec = SetSpec::of(name);
-    let kind = if matches!(spec.payload, Payload::Endpoint(_) | Payload::Chain) {
+    let kind = if matches!(
+        spec.payload,
+        Payload::Endpoint(_) | Payload::Address(_) | Payload::Chain
+    ) {
         "map"
     } else {
         "set"
@@ -64,6 +67,10 @@ fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
     match spec.payload {
         Payload::Endpoint(family) => {
             let data = concat(&[Field::DestAddress(family), Field::DestPort]);
+            writeln!(out, "\t\ttypeof {} : {data}", concat(&spec.key))?;
+        }
+        Payload::Address(family) => {
+            let data = concat(&[Field::SourceAddress(family)]);
             writeln!(out, "\t\ttypeof {} : {data}", concat(&spec.key))?;
         }
         Payload::Chain => {
@@ -142,6 +149,7 @@ fn element(name: SetName, spec: &SetSpec, row: &[u8]) -> Option<String> {
             let endpoint = read_endpoint(family, data)?;
             write!(text, " : {} . {}", endpoint.address, endpoint.port).ok()?;
         }
+        Payload::Address(family) => write!(text, " : {}", read_address(family, data)?).ok()?,
         Payload::Limits => {
             let limits = Limits::from_bytes(data.try_into().ok()?);
             write!(

@@ -14,11 +14,13 @@ use crate::summary::Summary;
 /// Routes that are looked up; each takes the kernel some microseconds.
 const MOST_ROUTES: usize = 1000;
 
-/// Backends that are the gateway itself are errors; addresses that are not there yet, and forwarding that is off, are
+/// Backends that are the gateway itself are errors, and source addresses that are not its own; addresses that are not there yet, and forwarding that is off, are
 /// warnings.
 pub(super) fn check(global: &Global, gateway: &mut Gateway, file: &File, state: &State) -> Result<(), Failure> {
     let local = gateway.routes.local_addresses()?;
-    let own: Problems = own_backends(state, &local).collect();
+    let own: Problems = own_backends(state, &local)
+        .chain(foreign_sources(state, &local))
+        .collect();
     own.clone().into_result().map_err(|problems| Failure::Invalid {
         file: file.file.clone(),
         problems,
@@ -41,6 +43,19 @@ fn own_backends<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Itera
         own.map(|backend| Problem {
             place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
             message: "is one of the gateway's own addresses; a backend must be another host".into(),
+        })
+    })
+}
+
+fn foreign_sources<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
+    state.services.iter().flat_map(move |service| {
+        let foreign = service
+            .source_addresses
+            .iter()
+            .filter(|address| !local.contains(*address));
+        foreign.map(|address| Problem {
+            place: format!("service \"{}\", source_addresses {address}", service.name),
+            message: "is not an address of this gateway, so no answer would come back to it".into(),
         })
     })
 }

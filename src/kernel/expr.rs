@@ -10,7 +10,9 @@ use super::nft::elem;
 
 use crate::ruleset::name::{Family, Reach, SetName};
 use crate::ruleset::spec::{Field, listening_key, service_key};
-use crate::ruleset::stmt::{CtState, Direction, HASH_SEED, HASH_SLOTS, Pick, Stmt, sender, timeouts};
+use crate::ruleset::stmt::{
+    CtState, Direction, HASH_SEED, HASH_SLOTS, Pick, SOURCE_SLOTS, Stmt, receiver, sender, timeouts,
+};
 
 /// One expression of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +83,7 @@ const TIMESTAMP: u8 = 8;
 const OBJECT_CT_TIMEOUT: u32 = 7;
 const DYNSET_UPDATE: u32 = 1;
 const REJECT_TCP_RST: u32 = 1;
+const NAT_SNAT: u32 = 0;
 const NAT_DNAT: u32 = 1;
 
 const NF_DROP: u32 = 0;
@@ -106,6 +109,13 @@ struct Writer {
 fn text(value: &impl ToString) -> Value {
     // Names are made here, of letters, digits and `-_.`; none of them has a NUL.
     Value::Text(CString::new(value.to_string()).unwrap_or_default())
+}
+
+fn protocol(family: Family) -> u32 {
+    match family {
+        Family::V4 => libc::NFPROTO_IPV4.cast_unsigned(),
+        Family::V6 => libc::NFPROTO_IPV6.cast_unsigned(),
+    }
 }
 
 fn native(value: u32) -> Vec<u8> {
@@ -228,11 +238,7 @@ impl Writer {
     fn need_family(&mut self, family: Family) {
         if self.family != Some(family) {
             self.meta(META_NFPROTO, REG_1);
-            let protocol = match family {
-                Family::V4 => libc::NFPROTO_IPV4,
-                Family::V6 => libc::NFPROTO_IPV6,
-            };
-            self.cmp(CMP_EQ, vec![u8::try_from(protocol).unwrap_or(0)]);
+            self.cmp(CMP_EQ, vec![u8::try_from(protocol(family)).unwrap_or(0)]);
             self.family = Some(family);
         }
     }
@@ -330,17 +336,27 @@ impl Writer {
         self.pick(family, pick, slot);
         self.lookup(SetName::Slots(reach), Some(REG_1));
         let port = register(u32::try_from(family.address_len() / 4).unwrap_or(1));
-        let protocol = match family {
-            Family::V4 => libc::NFPROTO_IPV4,
-            Family::V6 => libc::NFPROTO_IPV6,
-        };
         self.push(
             c"nat",
             [
                 (sys::NFTNL_EXPR_NAT_TYPE, Value::U32(NAT_DNAT)),
-                (sys::NFTNL_EXPR_NAT_FAMILY, Value::U32(protocol.cast_unsigned())),
+                (sys::NFTNL_EXPR_NAT_FAMILY, Value::U32(protocol(family))),
                 (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, Value::U32(REG_1)),
                 (sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, Value::U32(port)),
+            ],
+        );
+    }
+
+    fn snat(&mut self, family: Family) {
+        let slot = self.load(&receiver(family));
+        self.hash(&sender(family), SOURCE_SLOTS, slot);
+        self.lookup(SetName::Sources(family), Some(REG_1));
+        self.push(
+            c"nat",
+            [
+                (sys::NFTNL_EXPR_NAT_TYPE, Value::U32(NAT_SNAT)),
+                (sys::NFTNL_EXPR_NAT_FAMILY, Value::U32(protocol(family))),
+                (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, Value::U32(REG_1)),
             ],
         );
     }
@@ -403,6 +419,7 @@ impl Writer {
             Stmt::Count(key, set) => self.count(key, *set),
             Stmt::MarkFlow(mark) => self.mark_flow(mark.value(), mark.mask()),
             Stmt::Dnat(reach, pick) => self.dnat(*reach, *pick),
+            Stmt::Snat(family) => self.snat(*family),
             Stmt::Turns(reach) => {
                 self.load(&service_key(reach.scope()));
                 self.lookup(SetName::Turn(*reach), Some(VERDICT));

@@ -33,6 +33,10 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32)
             writer.be32(set::DATA_TYPE, concat_type(&endpoint_fields(family)));
             writer.be32(set::DATA_LEN, u32::try_from(spec.data_len()).unwrap_or(0));
         }
+        Payload::Address(family) => {
+            writer.be32(set::DATA_TYPE, datatype(&Field::SourceAddress(family)));
+            writer.be32(set::DATA_LEN, u32::try_from(spec.data_len()).unwrap_or(0));
+        }
         Payload::Chain => writer.be32(set::DATA_TYPE, set::VERDICTS),
         _ => {}
     }
@@ -50,7 +54,7 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32)
 fn flags(spec: &SetSpec) -> u32 {
     let payload = match spec.payload {
         Payload::Nothing => 0,
-        Payload::Endpoint(_) | Payload::Chain => set::F_MAP,
+        Payload::Endpoint(_) | Payload::Address(_) | Payload::Chain => set::F_MAP,
         Payload::Limits => set::F_EXPR,
         Payload::Counter => set::F_EVAL,
         Payload::Moment => set::F_EVAL | set::F_TIMEOUT,
@@ -115,7 +119,9 @@ pub(crate) fn write_element(writer: &mut Writer, spec: &SetSpec, row: &[u8], ide
             return;
         }
         match spec.payload {
-            Payload::Endpoint(_) => writer.nest(elem::DATA, |writer| writer.attr(elem::VALUE, rest)),
+            Payload::Endpoint(_) | Payload::Address(_) => {
+                writer.nest(elem::DATA, |writer| writer.attr(elem::VALUE, rest))
+            }
             Payload::Limits => {
                 if let Ok(limits) = rest.try_into() {
                     writer.nest(elem::EXPRESSIONS, |writer| {
@@ -167,15 +173,19 @@ fn endpoint_fields(family: Family) -> [Field; 2] {
 
 /// nft's number for a concatenation: six bits for each part's type (`TYPE_BITS` in nftables' `datatype.h`).
 fn concat_type(fields: &[Field]) -> u32 {
-    let datatype = |field: &Field| match field {
+    fields.iter().fold(0, |number, field| number << 6 | datatype(field))
+}
+
+/// nft's number for a type (`enum datatypes` in nftables' `datatype.h`).
+fn datatype(field: &Field) -> u32 {
+    match field {
         Field::L4Proto => 12,
         Field::SourcePort | Field::DestPort => 13,
         Field::SourceAddress(Family::V4) | Field::DestAddress(Family::V4) => 7,
         Field::SourceAddress(Family::V6) | Field::DestAddress(Family::V6) => 8,
         Field::InInterface | Field::OutInterface => 41,
         Field::Slot => 4,
-    };
-    fields.iter().fold(0, |number, field| number << 6 | datatype(field))
+    }
 }
 
 /// What nft keeps with a set so that it can print `typeof`. Layout: nftables' `udata.h` and libnftnl's `udata.h`; the
@@ -192,6 +202,12 @@ fn userdata(spec: &SetSpec) -> Vec<u8> {
             bytes.extend(user_number(DATA_BYTEORDER, 0));
             bytes.extend(user_entry(KEY_TYPEOF, &typeof_concat(&spec.key)));
             bytes.extend(user_entry(DATA_TYPEOF, &typeof_concat(&endpoint_fields(family))));
+            bytes.extend(user_number(DATA_INTERVAL, 0));
+        }
+        Payload::Address(family) => {
+            bytes.extend(user_number(DATA_BYTEORDER, 0));
+            bytes.extend(user_entry(KEY_TYPEOF, &typeof_concat(&spec.key)));
+            bytes.extend(user_entry(DATA_TYPEOF, &typeof_field(Field::SourceAddress(family))));
             bytes.extend(user_number(DATA_INTERVAL, 0));
         }
         Payload::Chain => {

@@ -47,6 +47,7 @@ fn backend_family(set: SetName) -> Option<Family> {
         SetName::Limited(family)
         | SetName::Unlimited(family)
         | SetName::Preserved(family)
+        | SetName::Sources(family)
         | SetName::LimitTo(family)
         | SetName::LimitFrom(family)
         | SetName::LimitBoth(family)

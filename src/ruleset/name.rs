@@ -147,6 +147,8 @@ pub enum SetName {
     Unlimited(Family),
     /// Backends that see their clients' own addresses.
     Preserved(Family),
+    /// Backend and slot number: the gateway's address that the backend sees.
+    Sources(Family),
     /// What a limited backend may still receive.
     LimitTo(Family),
     /// What a limited backend may still send.
@@ -210,6 +212,7 @@ impl SetName {
                 Self::Limited(family),
                 Self::Unlimited(family),
                 Self::Preserved(family),
+                Self::Sources(family),
                 Self::LimitTo(family),
                 Self::LimitFrom(family),
                 Self::LimitBoth(family),
@@ -315,6 +318,7 @@ impl fmt::Display for SetName {
             Self::Limited(family) => write!(f, "limited_{family}"),
             Self::Unlimited(family) => write!(f, "unlimited_{family}"),
             Self::Preserved(family) => write!(f, "preserved_{family}"),
+            Self::Sources(family) => write!(f, "sources_{family}"),
             Self::LimitTo(family) => write!(f, "limit_to_{family}"),
             Self::LimitFrom(family) => write!(f, "limit_from_{family}"),
             Self::LimitBoth(family) => write!(f, "limit_both_{family}"),

@@ -205,6 +205,7 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
             Stmt::Goto(format!("preserve_{family}")),
         ]);
     }
+    source.extend(Family::BOTH.map(|family| vec![Stmt::Snat(family)]));
     source.push(vec![StatusDnat, Masquerade]);
 
     let mut answer = vec![vec![StatusAssured, Return], vec![NotBareAck, Return]];

@@ -48,6 +48,8 @@ pub enum Payload {
     Nothing,
     /// A backend: address and port.
     Endpoint(Family),
+    /// An address.
+    Address(Family),
     /// Where to go on: a round-robin service's own chain.
     Chain,
     /// Two limits, in packets and in bytes.
@@ -126,6 +128,7 @@ impl SetSpec {
             SetName::LimitTo(family) | SetName::LimitFrom(family) | SetName::LimitBoth(family) => {
                 with(vec![DestAddress(family), DestPort], Payload::Limits)
             }
+            SetName::Sources(family) => with(vec![DestAddress(family), DestPort, Slot], Payload::Address(family)),
             SetName::SameLink => plain(vec![InInterface, OutInterface]),
             SetName::Refused(scope) | SetName::NoBackend(scope) | SetName::Stale(scope) | SetName::Invalid(scope) => {
                 with(service_key(scope), Payload::Counter)
@@ -149,6 +152,7 @@ impl SetSpec {
     pub fn data_len(&self) -> usize {
         match self.payload {
             Payload::Endpoint(family) => family.address_len() + 4,
+            Payload::Address(family) => family.address_len(),
             _ => 0,
         }
     }

@@ -54,6 +54,10 @@ pub enum Pick {
 /// Slots of a service that is balanced by source hash: fixed, so that a change of backends moves few clients.
 pub const HASH_SLOTS: u16 = 256;
 
+/// Slots of a backend whose service has several source addresses: as many as there may be.
+pub const SOURCE_SLOTS: u16 = 16;
+const _: () = assert!(SOURCE_SLOTS as usize == crate::model::MAX_SOURCE_ADDRESSES);
+
 /// Seed of the hashes: fixed, so that a re-created rule sends clients where they were.
 pub const HASH_SEED: u32 = 0x7463_7067;
 
@@ -111,6 +115,8 @@ pub enum Stmt {
     Drop,
     /// Drop the packet and answer with a TCP reset.
     Reset,
+    /// Give the flow one of the addresses that its backend is to see, if there are any.
+    Snat(Family),
     /// Give the flow the gateway's own address.
     Masquerade,
     /// Go on in that chain, and do not come back.
@@ -225,6 +231,14 @@ impl fmt::Display for Stmt {
             Self::Return => f.write_str("return"),
             Self::Drop => f.write_str("drop"),
             Self::Reset => f.write_str("reject with tcp reset"),
+            Self::Snat(family) => write!(
+                f,
+                "snat {} to {} . jhash {} mod {SOURCE_SLOTS} seed {HASH_SEED:#x} map @{}",
+                ip(*family),
+                concat(&receiver(*family)),
+                concat(&sender(*family)),
+                SetName::Sources(*family)
+            ),
             Self::Masquerade => f.write_str("masquerade"),
             Self::Goto(chain) => write!(f, "goto {chain}"),
             Self::Jump(chain) => write!(f, "jump {chain}"),

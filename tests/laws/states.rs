@@ -18,6 +18,7 @@ const ENDPOINTS: usize = 12;
 
 /// Local addresses; no service is on the last of each family alone.
 const LOCALS: [&str; 5] = ["192.0.2.1", "192.0.2.2", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
+const SOURCES: [&str; 4] = ["192.0.2.2", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
 const CLIENTS: [&str; 4] = ["198.51.100.7", "203.0.113.7", "2001:db8:5::7", "2001:db8:6::7"];
 const NETWORKS: [&str; 7] = [
     "198.51.100.0/25",
@@ -79,6 +80,7 @@ struct Settings {
     balance: &'static str,
     limit: &'static str,
     words: (bool, bool, bool),
+    sources: BTreeSet<&'static str>,
     allow: BTreeSet<&'static str>,
     deny: BTreeSet<&'static str>,
 }
@@ -92,6 +94,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         r#","limit":{"pps":500,"direction":"shared"}"#,
     ]);
     let balance = prop::sample::select(vec!["random", "random", "source-hash", "round-robin"]);
+    let sources = prop::collection::btree_set(prop::sample::select(SOURCES.to_vec()), 0..=3);
     let lists = prop_oneof![
         2 => Just((BTreeSet::new(), BTreeSet::new())),
         1 => (networks(3), networks(2)),
@@ -101,13 +104,15 @@ fn settings() -> impl Strategy<Value = Settings> {
         balance,
         limit,
         any::<(bool, bool, bool)>(),
+        prop_oneof![2 => Just(BTreeSet::new()), 1 => sources],
         lists,
     )
-        .prop_map(|(renamed, balance, limit, words, (allow, deny))| Settings {
+        .prop_map(|(renamed, balance, limit, words, sources, (allow, deny))| Settings {
             renamed,
             balance,
             limit,
             words,
+            sources,
             allow,
             deny,
         })
@@ -166,6 +171,14 @@ fn service(at: usize, which: usize, addresses: &[&str], settings: &Settings, end
     );
     for (field, items) in [
         ("addresses", addresses.to_vec()),
+        (
+            "source_addresses",
+            if preserve {
+                Vec::new()
+            } else {
+                settings.sources.iter().copied().collect()
+            },
+        ),
         ("allow", settings.allow.iter().copied().collect()),
         ("deny", settings.deny.iter().copied().collect()),
     ] {

@@ -18,6 +18,7 @@ mod retire;
 mod reuse;
 mod routed;
 mod smoke;
+mod source_addresses;
 mod survive;
 mod table;
 mod words;
