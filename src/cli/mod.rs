@@ -3,6 +3,7 @@
 mod apply;
 mod check;
 mod diff;
+mod doctor;
 mod gateway;
 mod preflight;
 mod render;
@@ -88,6 +89,8 @@ enum Command {
     Diff(diff::Arguments),
     /// Make the kernel equal to a state file
     Apply(apply::Arguments),
+    /// Say what would break traffic here, or may, each with its cause and its fix; exit 1 if something would
+    Doctor,
     /// Remove everything that tcpgw put into the kernel, and nothing else
     Teardown(Locking),
     /// Print the completions for a shell
@@ -232,6 +235,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Render(file) => render::run(global, file),
         Command::Diff(arguments) => diff::run(global, arguments),
         Command::Apply(arguments) => apply::run(global, arguments),
+        Command::Doctor => doctor::run(global),
         Command::Teardown(locking) => teardown::run(global, locking),
         Command::Completions(arguments) => shell::completions(arguments),
         Command::Man => shell::man(),

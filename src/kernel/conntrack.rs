@@ -11,6 +11,7 @@
 
 mod delete;
 mod flow;
+pub mod stats;
 mod wire;
 
 use std::{

@@ -7,6 +7,9 @@ mod cases;
 mod harness;
 
 mod balance;
+mod doctor;
+mod doctor_firewall;
+mod doctor_ways;
 mod foreign;
 mod guard;
 mod hairpin;
