@@ -76,6 +76,8 @@ pub struct Report {
     pub retired: bool,
     /// Time in the kernel: sending transactions.
     pub committing: Duration,
+    /// Time in which packets got through and flows were deleted.
+    pub flushing: Duration,
 }
 
 /// What a teardown removed.
@@ -193,7 +195,11 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         let known = self.commit(known, desired, &mut report)?;
         // Who wrote at the same time may have sent clients anywhere.
         let quick = quick.filter(|_| known.trusted);
-        self.sweep(&desired.summary, quick.as_deref(), &mut report)?;
+        // A run that died before it swept may have changed the rules a moment ago.
+        let changed = report.retired || !trusted;
+        let begin = self.kernel.now();
+        self.sweep(&desired.summary, quick.as_deref(), changed, &mut report)?;
+        report.flushing = self.kernel.now() - begin;
         if recorded != Some(known.generation) || report.failed > 0 {
             self.remember(&known, desired, report.failed == 0);
         }

@@ -88,6 +88,7 @@ fn tell(global: &Global, report: &Report, time: Duration) -> Result<(), Failure>
             "rebuilt": report.rebuilt,
             "milliseconds": milliseconds(time),
             "kernel_milliseconds": milliseconds(report.committing),
+            "flush_milliseconds": milliseconds(report.flushing),
         }));
     }
     if global.quiet {

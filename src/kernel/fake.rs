@@ -18,7 +18,7 @@ use super::linux::next_generation;
 use super::socket::NetlinkError;
 use super::tlv::Nack;
 use super::transaction::{Refused, Subject};
-use super::{Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen};
+use super::{Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen};
 use crate::model::FlowMark;
 use crate::plan::plan;
 use crate::ruleset::Ruleset;
@@ -44,7 +44,11 @@ pub enum Call {
     Flows,
     /// [`Kernel::sweep`] and [`Kernel::flush_pairs`]
     Sweep,
+    /// [`Kernel::settle`]
+    Settle,
 }
+
+const SETTLING: Duration = Duration::from_millis(25);
 
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +88,8 @@ pub struct Fake {
     pub flows: Vec<Flow>,
     /// Flows that come up when time passes next: SYNs that were in the stack while a sweep went through.
     pub late: Vec<Flow>,
+    /// Cannot tell when packets are through, as a kernel with `nohz_full`: late flows come up after the next sweep.
+    pub blind: bool,
     /// Ids of flows that cannot be deleted.
     pub stuck: BTreeSet<u32>,
     failures: VecDeque<(Call, Fail)>,
@@ -101,6 +107,7 @@ impl Default for Fake {
             table: None,
             flows: Vec::new(),
             late: Vec::new(),
+            blind: false,
             stuck: BTreeSet::new(),
             failures: VecDeque::new(),
             crash: None,
@@ -275,6 +282,9 @@ impl Fake {
             deletion.deleted += 1;
             false
         });
+        if self.blind {
+            self.flows.append(&mut self.late);
+        }
         deletion
     }
 }
@@ -374,6 +384,20 @@ impl Kernel for Fake {
         let fail = self.enter(Call::Sweep)?;
         let deletion = self.delete_flows(mark, &mut |flow| pairs.iter().any(|pair| pair.matches(flow)));
         self.leave(fail, deletion)
+    }
+
+    fn settle(&mut self) -> Result<InFlight, KernelError> {
+        let fail = self.enter(Call::Settle)?;
+        let answer = if self.flows.is_empty() && self.late.is_empty() {
+            InFlight::NoFlows
+        } else if self.blind {
+            self.waited += SETTLING;
+            InFlight::Unknown
+        } else {
+            self.pause(SETTLING);
+            InFlight::Through
+        };
+        self.leave(fail, answer)
     }
 
     fn now(&self) -> Instant {

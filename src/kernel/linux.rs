@@ -9,7 +9,7 @@ use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
 use super::transaction::{Sealed, Subject, Transaction};
 use super::watch::Watch;
-use super::{Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen, table};
+use super::{Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen, table};
 use crate::model::FlowMark;
 use crate::ruleset::name::SetName;
 use crate::ruleset::skeleton;
@@ -18,6 +18,9 @@ use crate::ruleset::skeleton;
 const READS: u32 = 10;
 /// How often a transaction is sent again because somebody wrote to another table meanwhile.
 const SENDS: u32 = 100;
+
+/// A packet is well through the stack after this.
+const IN_FLIGHT: Duration = Duration::from_millis(10);
 
 /// The kernel of this machine, in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -144,6 +147,11 @@ impl Linux {
     }
 }
 
+fn cpus_online() -> libc::c_long {
+    let answer = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
+    answer.ok().flatten().unwrap_or(1)
+}
+
 /// After generation `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in `net/netfilter/nf_tables_api.c`).
 pub(super) fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
@@ -238,6 +246,23 @@ impl Kernel for Linux {
 
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError> {
         Ok(self.conntrack.flush_pairs(mark, pairs)?)
+    }
+
+    fn settle(&mut self) -> Result<InFlight, KernelError> {
+        if self.conntrack.has_none()? {
+            return Ok(InFlight::NoFlows);
+        }
+        // On top of what the next line waits for: a queue that another program keeps packets in, say.
+        std::thread::sleep(IN_FLIGHT);
+        match super::ffi::await_rcu_readers() {
+            // With one CPU the kernel does not wait at all.
+            Ok(()) if cpus_online() > 1 => Ok(InFlight::Through),
+            Ok(()) => Ok(InFlight::Unknown),
+            Err(error) => {
+                tracing::debug!(%error, "this kernel cannot say when packets are through: sweeping twice");
+                Ok(InFlight::Unknown)
+            }
+        }
     }
 
     fn now(&self) -> Instant {

@@ -112,6 +112,17 @@ pub struct Counted {
     pub bytes: u64,
 }
 
+/// Packets that met the rules as they were before the last transaction, and whose flows no sweep can see yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFlight {
+    /// There is no flow at all, not even one whose first packet is on its way.
+    NoFlows,
+    /// There are none any more.
+    Through,
+    /// There is no telling: sweep again, later.
+    Unknown,
+}
+
 /// Everything that is asked of the kernel. [`linux::Linux`] asks it, [`fake::Fake`] plays it.
 pub trait Kernel {
     /// What tells this state of the rules from another.
@@ -132,6 +143,8 @@ pub trait Kernel {
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError>;
     /// Deletes the marked flows of a few pairs of service and backend.
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError>;
+    /// Waits for the packets that are on their way through the old rules, and says whether they are through.
+    fn settle(&mut self) -> Result<InFlight, KernelError>;
     /// The time of its clock.
     fn now(&self) -> Instant;
     /// Lets time pass.
