@@ -55,6 +55,10 @@ const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
 const CT_STATUS: u32 = 2;
 const CT_MARK: u32 = 3;
+const CT_PROTO_SRC: u32 = 11;
+const CT_SRC_IP: u32 = 19;
+const CT_SRC_IP6: u32 = 21;
+const ORIGINAL: u8 = 0;
 /// `IPS_DST_NAT`.
 const STATUS_DNAT: u32 = 32;
 /// `IPS_ASSURED`.
@@ -157,6 +161,17 @@ impl Writer {
             [
                 (sys::NFTNL_EXPR_CT_KEY, Value::U32(key)),
                 (sys::NFTNL_EXPR_CT_DREG, Value::U32(REG_1)),
+            ],
+        );
+    }
+
+    fn ct_original(&mut self, key: u32, dreg: u32) {
+        self.push(
+            c"ct",
+            [
+                (sys::NFTNL_EXPR_CT_KEY, Value::U32(key)),
+                (sys::NFTNL_EXPR_CT_DREG, Value::U32(dreg)),
+                (sys::NFTNL_EXPR_CT_DIR, Value::U8(ORIGINAL)),
             ],
         );
     }
@@ -269,6 +284,9 @@ impl Writer {
             Field::SourceAddress(Family::V6) => self.payload(NETWORK_HEADER, 8, 16, dreg),
             Field::DestAddress(Family::V4) => self.payload(NETWORK_HEADER, 16, 4, dreg),
             Field::DestAddress(Family::V6) => self.payload(NETWORK_HEADER, 24, 16, dreg),
+            Field::ClientAddress(Family::V4) => self.ct_original(CT_SRC_IP, dreg),
+            Field::ClientAddress(Family::V6) => self.ct_original(CT_SRC_IP6, dreg),
+            Field::ClientPort => self.ct_original(CT_PROTO_SRC, dreg),
             Field::InInterface => self.meta(META_IIFNAME, dreg),
             Field::OutInterface => self.meta(META_OIFNAME, dreg),
             Field::Slot => {}
@@ -376,6 +394,7 @@ impl Writer {
     fn stmt(&mut self, stmt: &Stmt) {
         let eq = |yes: bool| if yes { CMP_EQ } else { CMP_NEQ };
         match stmt {
+            Stmt::Tcp => self.need_tcp(),
             Stmt::NotTcp => {
                 self.meta(META_L4PROTO, REG_1);
                 self.cmp(CMP_NEQ, vec![IPPROTO_TCP]);

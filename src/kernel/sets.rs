@@ -180,9 +180,11 @@ fn concat_type(fields: &[Field]) -> u32 {
 fn datatype(field: &Field) -> u32 {
     match field {
         Field::L4Proto => 12,
-        Field::SourcePort | Field::DestPort => 13,
-        Field::SourceAddress(Family::V4) | Field::DestAddress(Family::V4) => 7,
-        Field::SourceAddress(Family::V6) | Field::DestAddress(Family::V6) => 8,
+        Field::SourcePort | Field::DestPort | Field::ClientPort => 13,
+        Field::SourceAddress(family) | Field::DestAddress(family) | Field::ClientAddress(family) => match family {
+            Family::V4 => 7,
+            Family::V6 => 8,
+        },
         Field::InInterface | Field::OutInterface => 41,
         Field::Slot => 4,
     }
@@ -254,7 +256,9 @@ fn typeof_field(field: Field) -> Vec<u8> {
         Field::L4Proto => meta(16),
         Field::InInterface => meta(6),
         Field::OutInterface => meta(7),
-        Field::SourcePort => payload(TCP, 1),
+        // No set is made with these; a rule that asks for them has the same bytes.
+        Field::ClientAddress(family) => typeof_field(Field::SourceAddress(family)),
+        Field::SourcePort | Field::ClientPort => payload(TCP, 1),
         Field::DestPort => payload(TCP, 2),
         Field::SourceAddress(Family::V4) => payload(IP, 11),
         Field::DestAddress(Family::V4) => payload(IP, 12),

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use super::name::{Family, Reach, Scope, SetName, TurnChain};
 use super::room::Room;
 use super::spec::SetSpec;
-use super::stmt::{CtState, Direction, Pick, Stmt, count_service, receiver, sender, service_in, visitor};
+use super::stmt::{CtState, Direction, Pick, Stmt, client, count_service, receiver, sender, service_in, visitor};
 use crate::model::FlowMark;
 
 /// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
@@ -153,8 +153,12 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
     let mut known_flow = vec![
         vec![Marked(mark, false), Return],
         vec![Towards(Direction::Original), Return],
+        vec![StatusAssured, goto("answers")],
+        vec![NotBareAck, goto("answers")],
     ];
-    per_family(&mut known_flow, "police_from");
+    per_family(&mut known_flow, "challenge");
+    let mut answers = Vec::new();
+    per_family(&mut answers, "police_from");
 
     let mut guard = vec![
         vec![NotTcp, Return],
@@ -194,7 +198,7 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
     let mut police = vec![
         vec![NotTcp, Return],
         vec![Marked(mark, false), Return],
-        vec![Towards(Direction::Reply), goto("answer")],
+        vec![Towards(Direction::Reply), Return],
     ];
     per_family(&mut police, "police_to");
 
@@ -208,12 +212,9 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
     source.extend(Family::BOTH.map(|family| vec![Stmt::Snat(family)]));
     source.push(vec![StatusDnat, Masquerade]);
 
-    let mut answer = vec![vec![StatusAssured, Return], vec![NotBareAck, Return]];
-    per_family(&mut answer, "challenge");
-
     vec![
+        Chain::new("answers", answers),
         Chain::new("known", known_flow),
-        Chain::new("answer", answer),
         Chain::base("guard", Hook::Prerouting, false, MANGLE, guard),
         Chain::base("guard_output", Hook::Output, false, MANGLE, guard_output),
         Chain::base("balance", Hook::Prerouting, true, DSTNAT, balance),
@@ -381,13 +382,19 @@ fn unknown(family: Family) -> Vec<Chain> {
     ]
 }
 
-/// A SYN that is answered with a bare acknowledgement met a connection that the backend still holds.
+/// A SYN that is answered with a bare acknowledgement met a connection that the backend still holds. The client resets that
+/// one when it gets the answer, and repeats its SYN; if that was in vain, the backend is told so from here.
 fn challenge(family: Family) -> Chain {
     Chain::new(
         format!("challenge_{family}"),
         vec![
             vec![Stmt::Count(sender(family), SetName::Reused(family))],
-            vec![Stmt::Count(receiver(family), SetName::Challenged(family))],
+            vec![
+                Stmt::Tcp,
+                Stmt::In(client(family), SetName::Challenged(family)),
+                Stmt::Reset,
+            ],
+            vec![Stmt::Tcp, Stmt::Count(client(family), SetName::Challenged(family))],
         ],
     )
 }

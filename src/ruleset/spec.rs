@@ -15,6 +15,10 @@ pub enum Field {
     SourceAddress(Family),
     /// The destination address.
     DestAddress(Family),
+    /// The address of the client whose flow it is.
+    ClientAddress(Family),
+    /// The port of that client.
+    ClientPort,
     /// The interface that the packet came in on.
     InInterface,
     /// The interface that it leaves by.
@@ -28,8 +32,10 @@ impl Field {
     pub fn width(self) -> usize {
         match self {
             Self::L4Proto => 1,
-            Self::SourcePort | Self::DestPort => 2,
-            Self::SourceAddress(family) | Self::DestAddress(family) => family.address_len(),
+            Self::SourcePort | Self::DestPort | Self::ClientPort => 2,
+            Self::SourceAddress(family) | Self::DestAddress(family) | Self::ClientAddress(family) => {
+                family.address_len()
+            }
             Self::InInterface | Self::OutInterface => 16,
             Self::Slot => 4,
         }

@@ -67,6 +67,8 @@ pub const SLOT_MODULUS: u32 = 65536;
 /// One match or statement of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stmt {
+    /// A TCP segment.
+    Tcp,
     /// Not a TCP segment.
     NotTcp,
     /// Came in by loopback.
@@ -154,6 +156,8 @@ impl fmt::Display for Field {
             Self::DestPort => f.write_str("tcp dport"),
             Self::SourceAddress(family) => write!(f, "{} saddr", ip(*family)),
             Self::DestAddress(family) => write!(f, "{} daddr", ip(*family)),
+            Self::ClientAddress(family) => write!(f, "ct original {} saddr", ip(*family)),
+            Self::ClientPort => f.write_str("ct original proto-src"),
             Self::InInterface => f.write_str("iifname"),
             Self::OutInterface => f.write_str("oifname"),
             Self::Slot => write!(f, "numgen random mod {SLOT_MODULUS}"),
@@ -169,6 +173,7 @@ pub fn concat(fields: &[Field]) -> String {
 impl fmt::Display for Stmt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Tcp => f.write_str("meta l4proto tcp"),
             Self::NotTcp => f.write_str("meta l4proto != tcp"),
             Self::InLoopback => f.write_str("iif \"lo\""),
             Self::OutNotLoopback => f.write_str("oif != \"lo\""),
@@ -264,6 +269,11 @@ pub fn receiver(family: Family) -> Vec<Field> {
 /// Whoever a packet comes from.
 pub fn sender(family: Family) -> Vec<Field> {
     vec![Field::SourceAddress(family), Field::SourcePort]
+}
+
+/// The client of the flow, whichever way the packet goes.
+pub fn client(family: Family) -> Vec<Field> {
+    vec![Field::ClientAddress(family), Field::ClientPort]
 }
 
 /// The service and the client.

@@ -74,6 +74,29 @@ fn a_port_that_the_backend_still_holds_costs_one_repetition_without_timestamps()
     }
 }
 
+/// A firewall of the client may drop the reset, since it fits no connection that it knows.
+#[test]
+fn a_client_whose_resets_are_lost_gets_in_too() {
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Closes);
+    net.apply(state([service("web", 2001, &["b1"], 3000, json!({}))]));
+    net.nft(
+        "client",
+        "table inet foreign { chain out { type filter hook output priority 0; tcp flags rst / rst,ack drop; }; }",
+    );
+    for (family, (public, set)) in PUBLIC.into_iter().zip(["reused_v4", "reused_v6"]).enumerate() {
+        let refused = || net.tally(set).values().sum::<u64>();
+        let mut newcomers = 1..=16;
+        let met = newcomers.find(|newcomer| {
+            net.sh("gateway", "conntrack -F").ok();
+            let client = SocketAddr::new(plan::crowd(*newcomer)[family], 40000);
+            visit(&net, client, at(public, 2001));
+            refused() > 0
+        });
+        assert!(met.is_some(), "16 hosts in a row with ever higher timestamps");
+    }
+}
+
 /// The same client, but towards another public address it has other timestamps, as if it were another host.
 #[test]
 fn an_endpoint_that_moves_to_another_service_is_reached_at_the_second_try_at_most() {
