@@ -181,12 +181,13 @@ fn fields(fields: &[Field], mut bytes: &[u8]) -> Option<Vec<String>> {
                     part[0].to_string()
                 }
             }
-            Field::SourcePort | Field::DestPort | Field::ClientPort => {
+            Field::SourcePort | Field::DestPort | Field::ClientPort | Field::PublicPort => {
                 read_port(part).map_or(0, std::num::NonZeroU16::get).to_string()
             }
-            Field::SourceAddress(family) | Field::DestAddress(family) | Field::ClientAddress(family) => {
-                read_address(*family, part)?.to_string()
-            }
+            Field::SourceAddress(family)
+            | Field::DestAddress(family)
+            | Field::ClientAddress(family)
+            | Field::PublicAddress(family) => read_address(*family, part)?.to_string(),
             Field::Slot => u32::from_ne_bytes(part.try_into().ok()?).to_string(),
             Field::InInterface | Field::OutInterface => {
                 let name: Vec<u8> = part.iter().copied().take_while(|byte| *byte != 0).collect();

@@ -56,8 +56,11 @@ const CT_DIRECTION: u32 = 1;
 const CT_STATUS: u32 = 2;
 const CT_MARK: u32 = 3;
 const CT_PROTO_SRC: u32 = 11;
+const CT_PROTO_DST: u32 = 12;
 const CT_SRC_IP: u32 = 19;
+const CT_DST_IP: u32 = 20;
 const CT_SRC_IP6: u32 = 21;
+const CT_DST_IP6: u32 = 22;
 const ORIGINAL: u8 = 0;
 /// `IPS_DST_NAT`.
 const STATUS_DNAT: u32 = 32;
@@ -86,6 +89,7 @@ const TIMESTAMP: u8 = 8;
 
 const OBJECT_CT_TIMEOUT: u32 = 7;
 const DYNSET_UPDATE: u32 = 1;
+const DYNSET_DELETE: u32 = 2;
 const REJECT_TCP_RST: u32 = 1;
 const NAT_SNAT: u32 = 0;
 const NAT_DNAT: u32 = 1;
@@ -287,6 +291,9 @@ impl Writer {
             Field::ClientAddress(Family::V4) => self.ct_original(CT_SRC_IP, dreg),
             Field::ClientAddress(Family::V6) => self.ct_original(CT_SRC_IP6, dreg),
             Field::ClientPort => self.ct_original(CT_PROTO_SRC, dreg),
+            Field::PublicAddress(Family::V4) => self.ct_original(CT_DST_IP, dreg),
+            Field::PublicAddress(Family::V6) => self.ct_original(CT_DST_IP6, dreg),
+            Field::PublicPort => self.ct_original(CT_PROTO_DST, dreg),
             Field::InInterface => self.meta(META_IIFNAME, dreg),
             Field::OutInterface => self.meta(META_OIFNAME, dreg),
             Field::Slot => {}
@@ -435,7 +442,8 @@ impl Writer {
                 self.load(key);
                 self.lookup(*set, None);
             }
-            Stmt::Count(key, set) => self.count(key, *set),
+            Stmt::Count(key, set) => self.dynset(DYNSET_UPDATE, key, *set),
+            Stmt::Forget(key, set) => self.dynset(DYNSET_DELETE, key, *set),
             Stmt::MarkFlow(mark) => self.mark_flow(mark.value(), mark.mask()),
             Stmt::Dnat(reach, pick) => self.dnat(*reach, *pick),
             Stmt::Snat(family) => self.snat(*family),
@@ -485,13 +493,13 @@ impl Writer {
         }
     }
 
-    fn count(&mut self, key: &[Field], set: SetName) {
+    fn dynset(&mut self, operation: u32, key: &[Field], set: SetName) {
         self.load(key);
         self.push(
             c"dynset",
             [
                 (sys::NFTNL_EXPR_DYNSET_SREG_KEY, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_DYNSET_OP, Value::U32(DYNSET_UPDATE)),
+                (sys::NFTNL_EXPR_DYNSET_OP, Value::U32(operation)),
                 (sys::NFTNL_EXPR_DYNSET_SET_NAME, text(&set)),
             ],
         );

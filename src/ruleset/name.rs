@@ -175,7 +175,7 @@ pub enum SetName {
     StaleFrom(Family),
     /// Counts SYNs that a backend answered with an acknowledgement of an earlier connection: it still holds the port.
     Reused(Family),
-    /// The clients that got those answers, for as long as it takes to come again.
+    /// Who wanted to connect to what and got those answers, for as long as it takes to come again.
     Challenged(Family),
     /// Counts flows to a backend that was shown its client's address, and may speak to it even after it has left.
     Acquainted(Family),

@@ -9,8 +9,8 @@ use std::str::FromStr;
 
 use super::name::{Family, Reach, Scope, SetName, TurnChain};
 use super::room::Room;
-use super::spec::SetSpec;
-use super::stmt::{CtState, Direction, Pick, Stmt, client, count_service, receiver, sender, service_in, visitor};
+use super::spec::{SetSpec, attempt_key};
+use super::stmt::{CtState, Direction, Pick, Stmt, attempt, count_service, receiver, sender, service_in, visitor};
 use crate::model::FlowMark;
 
 /// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
@@ -291,10 +291,7 @@ fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
         vec![
             vec![Stmt::MarkFlow(mark)],
             vec![Stmt::Timeouts(reach.family())],
-            vec![
-                Stmt::In(sender(reach.family()), SetName::Challenged(reach.family())),
-                Stmt::StripTimestamp,
-            ],
+            again(reach.family()),
             vec![Stmt::Jump(spread_name(reach))],
             vec![service_in(scope, SetName::Hashed(reach)), Stmt::Dnat(reach, Pick::Hash)],
             vec![Stmt::Turns(reach)],
@@ -302,6 +299,16 @@ fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
         ],
     );
     vec![Chain::new(format!("empty{reach}"), empty), choose]
+}
+
+/// A SYN that comes again after it was answered with a bare acknowledgement.
+fn again(family: Family) -> Vec<Stmt> {
+    let challenged = SetName::Challenged(family);
+    vec![
+        Stmt::In(attempt_key(family), challenged),
+        Stmt::StripTimestamp,
+        Stmt::Forget(attempt_key(family), challenged),
+    ]
 }
 
 fn policing(family: Family) -> Vec<Chain> {
@@ -391,10 +398,10 @@ fn challenge(family: Family) -> Chain {
             vec![Stmt::Count(sender(family), SetName::Reused(family))],
             vec![
                 Stmt::Tcp,
-                Stmt::In(client(family), SetName::Challenged(family)),
+                Stmt::In(attempt(family), SetName::Challenged(family)),
                 Stmt::Reset,
             ],
-            vec![Stmt::Tcp, Stmt::Count(client(family), SetName::Challenged(family))],
+            vec![Stmt::Tcp, Stmt::Count(attempt(family), SetName::Challenged(family))],
         ],
     )
 }

@@ -19,6 +19,10 @@ pub enum Field {
     ClientAddress(Family),
     /// The port of that client.
     ClientPort,
+    /// The address that this client wanted.
+    PublicAddress(Family),
+    /// The port that it wanted.
+    PublicPort,
     /// The interface that the packet came in on.
     InInterface,
     /// The interface that it leaves by.
@@ -32,10 +36,11 @@ impl Field {
     pub fn width(self) -> usize {
         match self {
             Self::L4Proto => 1,
-            Self::SourcePort | Self::DestPort | Self::ClientPort => 2,
-            Self::SourceAddress(family) | Self::DestAddress(family) | Self::ClientAddress(family) => {
-                family.address_len()
-            }
+            Self::SourcePort | Self::DestPort | Self::ClientPort | Self::PublicPort => 2,
+            Self::SourceAddress(family)
+            | Self::DestAddress(family)
+            | Self::ClientAddress(family)
+            | Self::PublicAddress(family) => family.address_len(),
             Self::InInterface | Self::OutInterface => 16,
             Self::Slot => 4,
         }
@@ -94,7 +99,7 @@ pub const LIMITS_LEN: usize = 8 + 4 + 8 + 4;
 impl SetSpec {
     /// How that set is made.
     pub fn of(name: SetName) -> Self {
-        use Field::{DestAddress, DestPort, InInterface, OutInterface, Slot, SourceAddress, SourcePort};
+        use Field::{DestAddress, DestPort, InInterface, OutInterface, Slot, SourceAddress};
         let plain = |key: Vec<Field>| Self {
             key,
             payload: Payload::Nothing,
@@ -145,7 +150,7 @@ impl SetSpec {
             | SetName::StaleFrom(family)
             | SetName::Reused(family)
             | SetName::Acquainted(family) => with(vec![DestAddress(family), DestPort], Payload::Counter),
-            SetName::Challenged(family) => with(vec![SourceAddress(family), SourcePort], Payload::Moment),
+            SetName::Challenged(family) => with(attempt_key(family), Payload::Moment),
         }
     }
 
@@ -172,6 +177,16 @@ impl SetSpec {
     pub fn row_len(&self) -> usize {
         self.identity_len() + self.data_len() + if self.payload == Payload::Limits { LIMITS_LEN } else { 0 }
     }
+}
+
+/// Who wants to connect to what, of a first packet.
+pub fn attempt_key(family: Family) -> Vec<Field> {
+    vec![
+        Field::SourceAddress(family),
+        Field::SourcePort,
+        Field::DestAddress(family),
+        Field::DestPort,
+    ]
 }
 
 /// The key under which a packet finds its service.

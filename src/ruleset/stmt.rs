@@ -101,6 +101,8 @@ pub enum Stmt {
     In(Vec<Field>, SetName),
     /// Count it under that key.
     Count(Vec<Field>, SetName),
+    /// Take that key out of the set.
+    Forget(Vec<Field>, SetName),
     /// Mark the flow as ours.
     MarkFlow(FlowMark),
     /// How long conntrack keeps what is not established.
@@ -158,6 +160,8 @@ impl fmt::Display for Field {
             Self::DestAddress(family) => write!(f, "{} daddr", ip(*family)),
             Self::ClientAddress(family) => write!(f, "ct original {} saddr", ip(*family)),
             Self::ClientPort => f.write_str("ct original proto-src"),
+            Self::PublicAddress(family) => write!(f, "ct original {} daddr", ip(*family)),
+            Self::PublicPort => f.write_str("ct original proto-dst"),
             Self::InInterface => f.write_str("iifname"),
             Self::OutInterface => f.write_str("oifname"),
             Self::Slot => write!(f, "numgen random mod {SLOT_MODULUS}"),
@@ -201,6 +205,7 @@ impl fmt::Display for Stmt {
             Self::DestLoopback(Family::V6) => f.write_str("ip6 daddr ::1"),
             Self::In(key, set) => write!(f, "{} @{set}", concat(key)),
             Self::Count(key, set) => write!(f, "update @{set} {{ {} }}", concat(key)),
+            Self::Forget(key, set) => write!(f, "delete @{set} {{ {} }}", concat(key)),
             Self::MarkFlow(mark) if mark.mask() == mark.value() => {
                 write!(f, "ct mark set ct mark | {:#010x}", mark.value())
             }
@@ -271,9 +276,14 @@ pub fn sender(family: Family) -> Vec<Field> {
     vec![Field::SourceAddress(family), Field::SourcePort]
 }
 
-/// The client of the flow, whichever way the packet goes.
-pub fn client(family: Family) -> Vec<Field> {
-    vec![Field::ClientAddress(family), Field::ClientPort]
+/// Who wanted to connect to what, whichever way the packet goes.
+pub fn attempt(family: Family) -> Vec<Field> {
+    vec![
+        Field::ClientAddress(family),
+        Field::ClientPort,
+        Field::PublicAddress(family),
+        Field::PublicPort,
+    ]
 }
 
 /// The service and the client.
