@@ -47,8 +47,20 @@ pub struct Head {
     pub mark: String,
     /// Whether the flows were swept after it.
     pub swept: bool,
+    /// Who wrote it, and when; `None` in a record of an earlier build.
+    #[serde(default)]
+    pub applied: Option<Applied>,
     /// The services.
     pub summary: Summary,
+}
+
+/// An apply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Seconds since 1970, at its begin.
+    pub at: u64,
+    /// Where the state came from: a file, or `-` for standard input.
+    pub origin: String,
 }
 
 impl Head {
@@ -82,20 +94,24 @@ impl Store {
         record
     }
 
+    /// The text of the last record, without the elements: that is all one needs who only looks.
+    pub fn load_head(&self) -> Option<Head> {
+        let bytes = fs::read(&self.path).ok()?;
+        serde_json::from_slice(take(&mut checked(&bytes)?)?).ok()
+    }
+
     /// Writes one, whole or not at all.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
-        let mut file = Checked {
-            file: BufWriter::with_capacity(1 << 16, fs::File::create(&temporary)?),
-            checksum: crc32fast::Hasher::new(),
-        };
-        encode(&mut file, head, ruleset)?;
-        file.finish()?;
-        // No fsync: a record that a crash of the machine tears is of another boot anyway.
-        fs::rename(&temporary, &self.path)
+        let saved = write(&temporary, head, ruleset).and_then(|()| fs::rename(&temporary, &self.path));
+        if saved.is_err() {
+            // Where it is full, what is left of it would keep it full.
+            let _ = fs::remove_file(&temporary);
+        }
+        saved
     }
 
     /// Forgets it.
@@ -108,6 +124,16 @@ impl Store {
             _ => Ok(()),
         }
     }
+}
+
+/// No fsync: a record that a crash of the machine tears is of another boot anyway.
+fn write(path: &Path, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+    let mut file = Checked {
+        file: BufWriter::with_capacity(1 << 16, fs::File::create(path)?),
+        checksum: crc32fast::Hasher::new(),
+    };
+    encode(&mut file, head, ruleset)?;
+    file.finish().map(drop)
 }
 
 /// The kernel's name for this boot (`/proc/sys/kernel/random/boot_id`).
@@ -164,12 +190,7 @@ fn put(out: &mut impl Write, part: &[u8]) -> io::Result<()> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Record> {
-    // Against a torn file; whoever may write here may write to the kernel.
-    let (content, checksum) = bytes.split_last_chunk()?;
-    if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
-        return None;
-    }
-    let mut rest = content.strip_prefix(MAGIC)?;
+    let mut rest = checked(bytes)?;
     let head: Head = serde_json::from_slice(take(&mut rest)?).ok()?;
     let mut sets = BTreeMap::new();
     loop {
@@ -201,6 +222,13 @@ fn decode(bytes: &[u8]) -> Option<Record> {
     })
 }
 
+/// What follows the magic, of a file that is not torn; whoever may write here may write to the kernel.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (content, checksum) = bytes.split_last_chunk()?;
+    let whole = crc32fast::hash(content) == u32::from_le_bytes(*checksum);
+    content.strip_prefix(MAGIC).filter(|_| whole)
+}
+
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, after) = rest.split_first_chunk()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
@@ -224,6 +252,10 @@ mod tests {
             room: "0".into(),
             mark: String::new(),
             swept: true,
+            applied: Some(Applied {
+                at: 5,
+                origin: "-".into(),
+            }),
             summary: Summary::default(),
         }
     }
@@ -245,6 +277,7 @@ mod tests {
         let store = Store::new(directory.path(), 7);
         assert_eq!(store.load(), None);
         store.save(&record.head, &record.ruleset).unwrap();
+        assert_eq!(store.load_head().as_ref(), Some(&record.head));
         assert_eq!(store.load(), Some(record));
         store.remove().unwrap();
         assert_eq!(store.load(), None);

@@ -7,18 +7,20 @@ mod packet;
 mod table;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 pub use self::packet::{Outcome, Syn, Walk};
 use self::table::Table;
-use super::conntrack::{Deletion, Failure, Flow, Pair};
+use super::conntrack::{Deletion, Failure, Flow, Pair, Selection};
 use super::linux::next_generation;
 use super::socket::NetlinkError;
 use super::tlv::Nack;
 use super::transaction::{Refused, Subject};
-use super::{Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen};
+use super::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen};
 use crate::model::FlowMark;
 use crate::plan::plan;
 use crate::ruleset::Ruleset;
@@ -34,13 +36,15 @@ pub enum Call {
     Observe,
     /// [`Kernel::comment`]
     Comment,
+    /// [`Kernel::about`]
+    About,
     /// [`Kernel::commit`]
     Commit,
     /// [`Kernel::remove`]
     Remove,
     /// [`Kernel::counted`]
     Counted,
-    /// [`Kernel::flows`]
+    /// [`Kernel::flows`], [`Kernel::select`] and [`Kernel::who`]
     Flows,
     /// [`Kernel::sweep`] and [`Kernel::flush_pairs`]
     Sweep,
@@ -333,6 +337,17 @@ impl Kernel for Fake {
         self.leave(fail, comment)
     }
 
+    fn about(&mut self) -> Result<Option<About>, KernelError> {
+        let fail = self.enter(Call::About)?;
+        let about = self.table.as_ref().map(|table| About {
+            handle: table.handle(),
+            comment: table.comment(),
+            flags: 0,
+            owner: None,
+        });
+        self.leave(fail, about)
+    }
+
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
         let fail = self.enter(Call::Commit)?;
         if fail == Some(Fail::Outdated) {
@@ -372,6 +387,28 @@ impl Kernel for Fake {
         let fail = self.enter(Call::Flows)?;
         self.flows.iter().filter(|flow| owns(mark, flow)).for_each(each);
         self.leave(fail, ())
+    }
+
+    fn select(
+        &mut self,
+        mark: FlowMark,
+        selection: &Selection,
+        each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
+    ) -> Result<(), KernelError> {
+        let fail = self.enter(Call::Flows)?;
+        let _ = self
+            .flows
+            .iter()
+            .filter(|flow| owns(mark, flow) && selection.matches(flow))
+            .try_for_each(each);
+        self.leave(fail, ())
+    }
+
+    fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError> {
+        let fail = self.enter(Call::Flows)?;
+        let is_it = |flow: &&Flow| owns(mark, flow) && (flow.backend, flow.seen_as) == (backend, seen_as);
+        let found = self.flows.iter().find(is_it).cloned();
+        self.leave(fail, found)
     }
 
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError> {

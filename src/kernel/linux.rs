@@ -1,21 +1,23 @@
 //! The kernel itself.
 
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::conntrack::{Conntrack, Deletion, Flow, Pair};
+use super::conntrack::{Conntrack, Deletion, Flow, Pair, Selection};
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
 use super::transaction::{Sealed, Subject, Transaction};
 use super::watch::Watch;
-use super::{Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen, table};
+use super::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen, table};
 use crate::model::FlowMark;
 use crate::ruleset::name::SetName;
 use crate::ruleset::skeleton;
 
 /// How often the table is read again because somebody wrote meanwhile.
-const READS: u32 = 10;
+const READS: u32 = 30;
 /// How often a transaction is sent again because somebody wrote to another table meanwhile.
 const SENDS: u32 = 100;
 
@@ -45,6 +47,10 @@ impl Linux {
             watch: None,
             watched: None,
         })
+    }
+
+    fn generation(&mut self) -> Result<u32, NetlinkError> {
+        restarting(|| table::generation(&mut self.nft))
     }
 
     /// The cookie of the network namespace: unique until the machine restarts.
@@ -100,7 +106,7 @@ impl Linux {
 
     /// The generation now, if nobody has written to our table since that one.
     fn later(&mut self, generation: u32) -> Result<Option<u32>, NetlinkError> {
-        let now = table::generation(&mut self.nft)?;
+        let now = self.generation()?;
         let Some(watch) = self.watch.as_mut().filter(|_| self.watched == Some(generation)) else {
             return Ok(None);
         };
@@ -126,14 +132,15 @@ impl Linux {
     }
 
     fn read(&mut self, mark: FlowMark) -> Result<Seen, NetlinkError> {
-        let Some(found) = table::table(&mut self.nft)? else {
+        let Some(found) = restarting(|| table::table(&mut self.nft))? else {
             return Ok(Seen::Absent);
         };
         let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
-        let survey = table::survey(&mut self.nft, room)?;
+        // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
+        let survey = restarting(|| table::survey(&mut self.nft, room))?;
         let ours = table::skeleton_is_ours(&mut self.nft, mark, &survey)?
             && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
-        let (ruleset, readable) = table::elements(&mut self.nft, &survey)?;
+        let (ruleset, readable) = restarting(|| table::elements(&mut self.nft, &survey))?;
         let handle = found.handle;
         Ok(if ours && readable {
             Seen::Ours { handle, ruleset, room }
@@ -160,7 +167,7 @@ pub(super) fn next_generation(generation: u32) -> u32 {
 impl Kernel for Linux {
     fn identity(&mut self) -> Result<Identity, KernelError> {
         // The generation first: what is committed after it makes the pair one that never was.
-        let generation = table::generation(&mut self.nft)?;
+        let generation = self.generation()?;
         let table = restarting(|| table::table(&mut self.nft))?.map(|table| table.handle);
         Ok(Identity { generation, table })
     }
@@ -170,11 +177,11 @@ impl Kernel for Linux {
             if attempt > 0 || self.watch.is_some() {
                 self.watch()?.touched()?;
             }
-            let generation = table::generation(&mut self.nft)?;
+            let generation = self.generation()?;
             self.watched = Some(generation);
-            let read = restarting(|| self.read(mark));
+            let read = self.read(mark);
             // Dumps of elements say nothing of changes in between; the generation does.
-            let settled = match table::generation(&mut self.nft)? {
+            let settled = match self.generation()? {
                 now if now == generation => Some(now),
                 _ => self.later(generation)?,
             };
@@ -193,6 +200,16 @@ impl Kernel for Linux {
 
     fn comment(&mut self) -> Result<Option<String>, KernelError> {
         Ok(restarting(|| table::table(&mut self.nft))?.and_then(|table| table.comment))
+    }
+
+    fn about(&mut self) -> Result<Option<About>, KernelError> {
+        let table = restarting(|| table::table(&mut self.nft))?;
+        Ok(table.map(|table| About {
+            handle: table.handle,
+            comment: table.comment,
+            flags: table.flags,
+            owner: table.owner,
+        }))
     }
 
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
@@ -240,6 +257,19 @@ impl Kernel for Linux {
         Ok(self.conntrack.for_each(mark, each)?)
     }
 
+    fn select(
+        &mut self,
+        mark: FlowMark,
+        selection: &Selection,
+        each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
+    ) -> Result<(), KernelError> {
+        Ok(self.conntrack.select(mark, selection, each)?)
+    }
+
+    fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError> {
+        Ok(self.conntrack.who(mark, backend, seen_as)?)
+    }
+
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError> {
         Ok(self.conntrack.sweep(mark, judge)?)
     }
@@ -252,17 +282,14 @@ impl Kernel for Linux {
         if self.conntrack.has_none()? {
             return Ok(InFlight::NoFlows);
         }
-        // On top of what the next line waits for: a queue that another program keeps packets in, say.
-        std::thread::sleep(IN_FLIGHT);
         match super::ffi::await_rcu_readers() {
             // With one CPU the kernel does not wait at all.
-            Ok(()) if cpus_online() > 1 => Ok(InFlight::Through),
-            Ok(()) => Ok(InFlight::Unknown),
-            Err(error) => {
-                tracing::debug!(%error, "this kernel cannot say when packets are through: sweeping twice");
-                Ok(InFlight::Unknown)
-            }
+            Ok(()) if cpus_online() > 1 => return Ok(InFlight::Through),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "this kernel cannot say when packets are through: sweeping twice"),
         }
+        std::thread::sleep(IN_FLIGHT);
+        Ok(InFlight::Unknown)
     }
 
     fn now(&self) -> Instant {

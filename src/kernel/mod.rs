@@ -22,12 +22,14 @@ pub mod transaction;
 mod watch;
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use thiserror::Error;
 
-use self::conntrack::{Deletion, Flow, Pair};
+use self::conntrack::{Deletion, Flow, Pair, Selection};
 use self::socket::NetlinkError;
 use self::transaction::{Refused, Subject};
 use crate::model::FlowMark;
@@ -35,6 +37,9 @@ use crate::plan::Step;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::SetName;
 use crate::ruleset::room::Room;
+
+/// How often [`reading`] tries.
+const READINGS: u32 = 4;
 
 /// What the kernel has, at one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +128,19 @@ pub enum InFlight {
     Unknown,
 }
 
+/// The table, without what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// The kernel's number for it.
+    pub handle: u64,
+    /// Its comment, which tells its skeleton, flow mark and room.
+    pub comment: Option<String>,
+    /// `NFT_TABLE_F_*` of `include/uapi/linux/netfilter/nf_tables.h`: 1 is dormant, 2 owner, 4 persist.
+    pub flags: u32,
+    /// The netlink port of the socket that owns it; mostly its process' number.
+    pub owner: Option<u32>,
+}
+
 /// Everything that is asked of the kernel. [`linux::Linux`] asks it, [`fake::Fake`] plays it.
 pub trait Kernel {
     /// What tells this state of the rules from another.
@@ -131,6 +149,8 @@ pub trait Kernel {
     fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError>;
     /// The table's comment, which tells its skeleton and flow mark, if there is a table.
     fn comment(&mut self) -> Result<Option<String>, KernelError>;
+    /// What the table is like, if there is one.
+    fn about(&mut self) -> Result<Option<About>, KernelError>;
     /// Carries out a transaction, whole or not at all, and gives the generation after it.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError>;
     /// Removes the table; whether it was there.
@@ -139,6 +159,15 @@ pub trait Kernel {
     fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError>;
     /// Looks at every marked flow.
     fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError>;
+    /// Looks at some marked flows until `each` breaks off.
+    fn select(
+        &mut self,
+        mark: FlowMark,
+        selection: &Selection,
+        each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
+    ) -> Result<(), KernelError>;
+    /// The marked flow that a backend sees as coming from there: one look, however many flows there are.
+    fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError>;
     /// Deletes the marked flows that `judge` condemns, in one pass.
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError>;
     /// Deletes the marked flows of a few pairs of service and backend.
@@ -166,6 +195,20 @@ pub enum KernelError {
     /// The transaction was sent and the answer was lost.
     #[error("the answer to the transaction was lost, it may have been carried out: {0}")]
     Unknown(#[source] NetlinkError),
+}
+
+/// Repeats what only reads a few times when answers were lost.
+///
+/// # Errors
+/// That of the last attempt.
+pub fn reading<T>(mut attempt: impl FnMut() -> Result<T, KernelError>) -> Result<T, KernelError> {
+    for _ in 1..READINGS {
+        match attempt() {
+            Err(KernelError::Netlink(error)) if error.is_passing() => {}
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 /// More refusals than these say nothing new: most follow from the first.

@@ -140,16 +140,18 @@ impl Routes {
         }
         let request = RouteNetlinkMessage::GetRoute(request);
         let mut found = None;
-        let answer = self.0.request(
-            "find a route",
-            |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
-            |message| {
-                if let RouteNetlinkMessage::NewRoute(route) = decode(message)? {
-                    found = route_found(&route);
-                }
-                Ok(())
-            },
-        );
+        let answer = restarting(|| {
+            self.0.request(
+                "find a route",
+                |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
+                |message| {
+                    if let RouteNetlinkMessage::NewRoute(route) = decode(message)? {
+                        found = route_found(&route);
+                    }
+                    Ok(())
+                },
+            )
+        });
         match answer {
             Err(error) if error.errno().is_some_and(no_route) => return Ok(None),
             other => other?,
@@ -162,14 +164,16 @@ impl Routes {
         request.header.index = index;
         let request = RouteNetlinkMessage::GetLink(request);
         let mut name = None;
-        let answer = self.0.request(
-            "find a link",
-            |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
-            |message| {
-                name = Some(decode_link(message.payload)?.name);
-                Ok(())
-            },
-        );
+        let answer = restarting(|| {
+            self.0.request(
+                "find a link",
+                |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
+                |message| {
+                    name = Some(decode_link(message.payload)?.name);
+                    Ok(())
+                },
+            )
+        });
         match answer {
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
             other => other.map(|()| name),

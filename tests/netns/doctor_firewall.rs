@@ -230,10 +230,8 @@ fn a_port_that_another_table_translates_too_is_found() {
     let _servers = web(&net);
     let other = net.serve("b3", 80, Behaviour::Greet);
     let [address, _] = addresses("b3");
-    let publish = format!(
-        "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; \
-         iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport"
-    );
+    let publish = "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; \
+         iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport";
     net.sh(
         "gateway",
         &format!("{publish} 8080 -j DNAT --to-destination {address}:80"),

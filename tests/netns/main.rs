@@ -6,10 +6,16 @@
 mod cases;
 mod harness;
 
+#[expect(dead_code, reason = "some of it makes namespaces for other tests")]
+#[path = "../injector/mod.rs"]
+mod injector;
+
 mod balance;
 mod doctor;
 mod doctor_firewall;
 mod doctor_ways;
+mod faults;
+mod flows;
 mod foreign;
 mod guard;
 mod hairpin;
@@ -22,7 +28,9 @@ mod reuse;
 mod routed;
 mod smoke;
 mod source_addresses;
+mod status;
 mod survive;
 mod table;
+mod who;
 mod words;
 mod writers;

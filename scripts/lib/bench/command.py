@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -109,7 +108,7 @@ def run(section, options, directory):
     begin = time.monotonic()
     data = section.measure(options)
     raw = {
-        "command": shlex.join(["scripts/bench", *sys.argv[1:]]),
+        "command": command(section, options),
         "quick": options.quick,
         "seconds": round(time.monotonic() - begin, 1),
         "facts": about,
@@ -117,7 +116,19 @@ def run(section, options, directory):
     }
     path = directory / "raw" / f"{section.NAME}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(raw, indent=1, sort_keys=True) + "\n")
+    path.write_text(readable(raw))
+
+
+def readable(raw):
+    """JSON with a list of numbers on one line."""
+    lines = json.dumps(raw, indent=1, sort_keys=True) + "\n"
+    return re.sub(r"\[[-+0-9.eE,\s]+\]", lambda found: " ".join(found.group().split()), lines)
+
+
+def command(section, options):
+    """What measures this section again."""
+    flags = ["--quick"] * options.quick + (["--runs", str(options.runs)] if options.runs else [])
+    return " ".join(["scripts/bench", section.NAME, *flags])
 
 
 def write_report(directory):

@@ -108,7 +108,9 @@ def faster(raw, key="seconds"):
 def targets(raw):
     if raw["flows"] != 1_000_000:
         return []
-    return [Target("flushing 50,000 of 1,000,000 flows, times as fast as `conntrack -D`", median(faster(raw)), at_least=WANTED)]
+    what = "flushing 50,000 of 1,000,000 flows, times as fast as `conntrack -D`"
+    return [Target(what, median(faster(raw, "flush_seconds")), at_least=WANTED),
+            Target(f"{what}: the whole of `tcpgw apply`", median(faster(raw)), at_least=WANTED)]
 
 
 def behind(raw):
