@@ -2,17 +2,17 @@
 //! read them back. Numbers of attributes are libnftnl's (`libnftnl/expr.h`), the rest is
 //! `include/uapi/linux/netfilter/nf_tables.h`.
 
+mod nat;
+
 use std::ffi::{CStr, CString};
 
 use nftnl_sys as sys;
 
 use super::nft::elem;
 
-use crate::ruleset::name::{Family, Reach, SetName};
-use crate::ruleset::spec::{Field, listening_key, service_key};
-use crate::ruleset::stmt::{
-    CtState, Direction, HASH_SEED, HASH_SLOTS, Pick, SOURCE_SLOTS, Stmt, receiver, sender, timeouts,
-};
+use crate::ruleset::name::{Family, SetName};
+use crate::ruleset::spec::{Field, service_key};
+use crate::ruleset::stmt::{CtState, Direction, Stmt, timeouts};
 
 /// One expression of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +91,6 @@ const OBJECT_CT_TIMEOUT: u32 = 7;
 const DYNSET_UPDATE: u32 = 1;
 const DYNSET_DELETE: u32 = 2;
 const REJECT_TCP_RST: u32 = 1;
-const NAT_SNAT: u32 = 0;
-const NAT_DNAT: u32 = 1;
 
 const NF_DROP: u32 = 0;
 const NFT_JUMP: u32 = (-3_i32).cast_unsigned();
@@ -312,78 +310,6 @@ impl Writer {
             let number = u16::try_from(sys::NFTNL_EXPR_LOOKUP_DREG).unwrap_or(u16::MAX);
             last.attributes.push((number, Value::U32(dreg)));
         }
-    }
-
-    fn pick(&mut self, family: Family, pick: Pick, slot: u32) {
-        match pick {
-            Pick::Turn(width) => self.push(
-                c"numgen",
-                [
-                    (sys::NFTNL_EXPR_NG_DREG, Value::U32(register(slot))),
-                    (sys::NFTNL_EXPR_NG_MODULUS, Value::U32(width.into())),
-                    (
-                        sys::NFTNL_EXPR_NG_TYPE,
-                        Value::U32(libc::NFT_NG_INCREMENTAL.cast_unsigned()),
-                    ),
-                ],
-            ),
-            Pick::Client(width) => self.hash(&sender(family), width, slot),
-            Pick::Hash => self.hash(&[Field::SourceAddress(family)], HASH_SLOTS, slot),
-        }
-    }
-
-    fn hash(&mut self, fields: &[Field], modulus: u16, slot: u32) {
-        // Where nft puts them, so that a table that nft loaded is the same.
-        let first = slot + 5;
-        let mut at = first;
-        for field in fields {
-            self.load_field(*field, register(at));
-            at += u32::try_from(field.padded() / 4).unwrap_or(0);
-        }
-        self.push(
-            c"hash",
-            [
-                (sys::NFTNL_EXPR_HASH_SREG, Value::U32(register(first))),
-                (sys::NFTNL_EXPR_HASH_DREG, Value::U32(register(slot))),
-                (sys::NFTNL_EXPR_HASH_LEN, Value::U32((at - first) * 4)),
-                (sys::NFTNL_EXPR_HASH_MODULUS, Value::U32(modulus.into())),
-                (sys::NFTNL_EXPR_HASH_SEED, Value::U32(HASH_SEED)),
-            ],
-        );
-    }
-
-    fn dnat(&mut self, reach: Reach, pick: Pick) {
-        let family = reach.family();
-        if !matches!(pick, Pick::Turn(_)) {
-            self.need_family(family);
-        }
-        let slot = self.load(&listening_key(reach.scope()));
-        self.pick(family, pick, slot);
-        self.lookup(SetName::Slots(reach), Some(REG_1));
-        let port = register(u32::try_from(family.address_len() / 4).unwrap_or(1));
-        self.push(
-            c"nat",
-            [
-                (sys::NFTNL_EXPR_NAT_TYPE, Value::U32(NAT_DNAT)),
-                (sys::NFTNL_EXPR_NAT_FAMILY, Value::U32(protocol(family))),
-                (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, Value::U32(port)),
-            ],
-        );
-    }
-
-    fn snat(&mut self, family: Family) {
-        let slot = self.load(&receiver(family));
-        self.hash(&sender(family), SOURCE_SLOTS, slot);
-        self.lookup(SetName::Sources(family), Some(REG_1));
-        self.push(
-            c"nat",
-            [
-                (sys::NFTNL_EXPR_NAT_TYPE, Value::U32(NAT_SNAT)),
-                (sys::NFTNL_EXPR_NAT_FAMILY, Value::U32(protocol(family))),
-                (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, Value::U32(REG_1)),
-            ],
-        );
     }
 
     fn mark_flow(&mut self, value: u32, mask: u32) {

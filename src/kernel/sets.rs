@@ -34,7 +34,7 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32)
             writer.be32(set::DATA_LEN, u32::try_from(spec.data_len()).unwrap_or(0));
         }
         Payload::Address(family) => {
-            writer.be32(set::DATA_TYPE, datatype(&Field::SourceAddress(family)));
+            writer.be32(set::DATA_TYPE, datatype(Field::SourceAddress(family)));
             writer.be32(set::DATA_LEN, u32::try_from(spec.data_len()).unwrap_or(0));
         }
         Payload::Chain => writer.be32(set::DATA_TYPE, set::VERDICTS),
@@ -120,7 +120,7 @@ pub(crate) fn write_element(writer: &mut Writer, spec: &SetSpec, row: &[u8], ide
         }
         match spec.payload {
             Payload::Endpoint(_) | Payload::Address(_) => {
-                writer.nest(elem::DATA, |writer| writer.attr(elem::VALUE, rest))
+                writer.nest(elem::DATA, |writer| writer.attr(elem::VALUE, rest));
             }
             Payload::Limits => {
                 if let Ok(limits) = rest.try_into() {
@@ -173,11 +173,11 @@ fn endpoint_fields(family: Family) -> [Field; 2] {
 
 /// nft's number for a concatenation: six bits for each part's type (`TYPE_BITS` in nftables' `datatype.h`).
 fn concat_type(fields: &[Field]) -> u32 {
-    fields.iter().fold(0, |number, field| number << 6 | datatype(field))
+    fields.iter().fold(0, |number, field| number << 6 | datatype(*field))
 }
 
 /// nft's number for a type (`enum datatypes` in nftables' `datatype.h`).
-fn datatype(field: &Field) -> u32 {
+fn datatype(field: Field) -> u32 {
     match field {
         Field::L4Proto => 12,
         Field::SourcePort | Field::DestPort | Field::ClientPort | Field::PublicPort => 13,

@@ -1,4 +1,4 @@
-//! Ports that are used again while a backend still holds them: it closed first, so it is in TIME_WAIT for 60 s.
+//! Ports that are used again while a backend still holds them: it closed first, so it is in `TIME_WAIT` for 60 s.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -52,15 +52,15 @@ fn a_port_that_the_backend_still_holds_costs_one_repetition_without_timestamps()
     net.apply(state([service("web", 2001, &["b1"], 3000, json!({}))]));
     for (family, (public, key)) in PUBLIC.into_iter().zip(["10.2.0.11", "fd00:2::11"]).enumerate() {
         let set = format!("reused_{}", ["v4", "v6"][family]);
-        let reused = || net.tallied(&set, &format!("{key} . 3000"));
+        let counted = || net.tallied(&set, &format!("{key} . 3000"));
         let mut refused = 0;
         for newcomer in 1..=16 {
             net.sh("gateway", "conntrack -F").ok();
             let answers = net.capture("b1", |packet| packet.outgoing && packet.has(SYN | ACK));
-            let (before, again) = (reused(), net.syns_again("client"));
+            let (before, again) = (counted(), net.syns_again("client"));
             let client = SocketAddr::new(plan::crowd(newcomer)[family], 40000);
             visit(&net, client, at(public, 2001));
-            let clashes = reused() - before;
+            let clashes = counted() - before;
             assert!(clashes <= 1, "{client} was refused {clashes} times");
             let repeated = net.syns_again("client") - again;
             assert_eq!(repeated, clashes, "{client}: SYNs repeated");

@@ -9,7 +9,7 @@ use super::{count, some};
 /// As in `nf_nat_l4proto_unique_tuple`, 1024 to 65535.
 const SNAT_PORTS: u32 = 64_512;
 /// Where this share of the ports is taken, one in 150 new connections finds no free one among the 96 that the kernel looks
-/// at, and gets one that is still in TIME_WAIT (0.95 to the power of 96).
+/// at, and gets one that is still in `TIME_WAIT` (0.95 to the power of 96).
 const TAKEN_PERCENT: u32 = 95;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
@@ -23,16 +23,16 @@ fn reuse(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(reused) = diagnosis.known("source ports that were used again", &facts.reused) else {
         return;
     };
-    let mut refused: Vec<(u64, SocketAddr)> = reused.iter().map(|(backend, packets)| (*packets, *backend)).collect();
-    refused.sort_unstable_by(|a, b| b.cmp(a));
-    let Some((most, backend)) = refused.first() else {
+    let mut by_packets: Vec<(u64, SocketAddr)> = reused.iter().map(|(backend, packets)| (*packets, *backend)).collect();
+    by_packets.sort_unstable_by(|a, b| b.cmp(a));
+    let Some((most, backend)) = by_packets.first() else {
         return;
     };
-    let others = match refused.len() - 1 {
+    let others = match by_packets.len() - 1 {
         0 => String::new(),
         more => format!(", and others from {}", count(more, "more backend")),
     };
-    let crowded: Vec<SocketAddr> = refused
+    let crowded: Vec<SocketAddr> = by_packets
         .iter()
         .map(|(_, backend)| *backend)
         .filter(|backend| is_crowded(facts, *backend))
