@@ -254,9 +254,9 @@ impl fmt::Display for Refused {
             }
             (Subject::Batch, _) => write!(f, "the batch: {}", self.nack),
             (Subject::Table, _) => write!(f, "the table: {}", self.nack),
-            (Subject::HandshakeTimeout, _) => write!(
+            (Subject::Timeouts, _) => write!(
                 f,
-                "the object that shortens unanswered handshakes: {}; this kernel may lack CONFIG_NF_CONNTRACK_TIMEOUT",
+                "the object with conntrack's timeouts: {}; this kernel may lack CONFIG_NF_CONNTRACK_TIMEOUT",
                 self.nack
             ),
             (Subject::Set(name), _) => write!(f, "set {name}: {}", self.nack),

@@ -106,6 +106,7 @@ fn gateway() -> Facts {
         legacy6: Ok(Vec::new()),
         stats: Ok(Stats::default()),
         ports_in_use: Ok(BTreeMap::new()),
+        reused: Ok(BTreeMap::new()),
         lacks: Ok(Vec::new()),
         conntrack_filter: Ok(true),
         listeners: Ok(Vec::new()),
