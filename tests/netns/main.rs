@@ -5,12 +5,18 @@
 #[path = "../cases/mod.rs"]
 mod cases;
 mod harness;
+#[path = "../laws/states.rs"]
+mod states;
 
 #[expect(dead_code, reason = "some of it makes namespaces for other tests")]
 #[path = "../injector/mod.rs"]
 mod injector;
 
 mod balance;
+mod doctor;
+mod doctor_firewall;
+mod doctor_ways;
+mod faults;
 mod flows;
 mod foreign;
 mod guard;
@@ -20,8 +26,10 @@ mod instant;
 mod killed;
 mod limits;
 mod local;
+mod recorded;
 mod retire;
 mod routed;
+mod sequences;
 mod smoke;
 mod status;
 mod survive;
