@@ -36,7 +36,7 @@ pub(super) fn missing(subject: &Subject, expression: Option<&str>, error: Errno)
         // Nothing in our sets but buckets needs more.
         Subject::Set(name) if SetSpec::of(*name).payload == Payload::Limits => of_expression("limit"),
         Subject::Table => Some(feature("nf_tables", "CONFIG_NF_TABLES_INET")),
-        Subject::HandshakeTimeout => Some(feature("nft_ct", "CONFIG_NF_CONNTRACK_TIMEOUT")),
+        Subject::Timeouts => Some(feature("nft_ct", "CONFIG_NF_CONNTRACK_TIMEOUT")),
         _ => None,
     }
 }
@@ -77,7 +77,7 @@ mod tests {
             Some("CONFIG_NFT_LIMIT")
         );
         assert_eq!(option(Subject::Set(SetName::Limited(Family::V4))), None);
-        assert_eq!(option(Subject::HandshakeTimeout), Some("CONFIG_NF_CONNTRACK_TIMEOUT"));
+        assert_eq!(option(Subject::Timeouts), Some("CONFIG_NF_CONNTRACK_TIMEOUT"));
     }
 
     #[test]

@@ -250,9 +250,7 @@ impl fmt::Display for Refused {
             (Subject::Rule(chain), None) => write!(f, "a rule of chain {chain}: {}", self.nack),
             (Subject::Batch, _) => write!(f, "the batch: {}", self.nack),
             (Subject::Table, _) => write!(f, "the table: {}", self.nack),
-            (Subject::HandshakeTimeout, _) => {
-                write!(f, "the object that shortens unanswered handshakes: {}", self.nack)
-            }
+            (Subject::Timeouts, _) => write!(f, "the object with conntrack's timeouts: {}", self.nack),
             (Subject::Set(name), _) => write!(f, "set {name}: {}", self.nack),
             (Subject::Chain(name), _) => write!(f, "chain {name}: {}", self.nack),
             (Subject::Elements(name), _) => {

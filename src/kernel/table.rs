@@ -15,7 +15,7 @@ use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows};
 use crate::ruleset::skeleton::{self as rules, Chain};
 use crate::ruleset::spec::{Payload, SetSpec};
-use crate::ruleset::stmt::handshake_timeout;
+use crate::ruleset::stmt::timeouts;
 
 /// The table as it stands in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,10 +217,10 @@ pub fn objects_match(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
             let name = attr_str(body, object::NAME)?.unwrap_or_default();
             let expected = Ip::BOTH
                 .into_iter()
-                .find(|family| handshake_timeout(*family) == name)
+                .find(|family| timeouts(*family) == name)
                 .map(|family| {
                     let mut writer = Writer::new();
-                    sets::write_handshake_timeout(&mut writer, family);
+                    sets::write_timeouts(&mut writer, family);
                     writer.finish().unwrap_or_default()
                 });
             match expected {

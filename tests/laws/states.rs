@@ -15,6 +15,7 @@ pub(crate) const FIRST_PORT: u16 = 8000;
 const PLACES: usize = PORTS as usize * 2;
 pub(crate) const ENDPOINTS: usize = 12;
 
+const SOURCES: [&str; 4] = ["192.0.2.2", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
 const NETWORKS: [&str; 7] = [
     "198.51.100.0/25",
     "198.51.100.128/25",
@@ -55,6 +56,7 @@ struct Settings {
     balance: &'static str,
     limit: &'static str,
     words: (bool, bool, bool),
+    sources: BTreeSet<&'static str>,
     allow: BTreeSet<&'static str>,
     deny: BTreeSet<&'static str>,
 }
@@ -68,6 +70,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         r#","limit":{"pps":500,"direction":"shared"}"#,
     ]);
     let balance = prop::sample::select(vec!["random", "random", "source-hash", "round-robin"]);
+    let sources = prop::collection::btree_set(prop::sample::select(SOURCES.to_vec()), 0..=3);
     let lists = prop_oneof![
         2 => Just((BTreeSet::new(), BTreeSet::new())),
         1 => (networks(3), networks(2)),
@@ -77,13 +80,15 @@ fn settings() -> impl Strategy<Value = Settings> {
         balance,
         limit,
         any::<(bool, bool, bool)>(),
+        prop_oneof![2 => Just(BTreeSet::new()), 1 => sources],
         lists,
     )
-        .prop_map(|(renamed, balance, limit, words, (allow, deny))| Settings {
+        .prop_map(|(renamed, balance, limit, words, sources, (allow, deny))| Settings {
             renamed,
             balance,
             limit,
             words,
+            sources,
             allow,
             deny,
         })
@@ -142,6 +147,14 @@ fn service(at: usize, which: usize, addresses: &[&str], settings: &Settings, end
     );
     for (field, items) in [
         ("addresses", addresses.to_vec()),
+        (
+            "source_addresses",
+            if preserve {
+                Vec::new()
+            } else {
+                settings.sources.iter().copied().collect()
+            },
+        ),
         ("allow", settings.allow.iter().copied().collect()),
         ("deny", settings.deny.iter().copied().collect()),
     ] {
