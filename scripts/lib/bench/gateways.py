@@ -114,7 +114,7 @@ def haproxy(lab, gateway, services, options):
 def nginx(lab, gateway, services, options):
     lines = ["load_module /usr/lib/nginx/modules/ngx_stream_module.so;", "user root;", "daemon off;", "worker_processes 2;",
              f"pid {lab.directory}/nginx-{services}.pid;", "error_log stderr crit;",
-             "events { worker_connections 8192; }", "stream {", "  proxy_connect_timeout 5s;"]
+             "events { worker_connections 8192; }", "stream {", "  proxy_connect_timeout 5s;", "  proxy_half_close on;"]
     for number in range(services):
         servers = " ".join(f"server {address}:{SERVER_PORT};" for address in endpoints(number))
         lines += [f"  upstream app-{number} {{ random; {servers} }}",
