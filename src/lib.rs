@@ -15,4 +15,5 @@ pub mod record;
 pub mod render;
 pub mod ruleset;
 pub mod summary;
+pub mod view;
 pub mod words;

@@ -21,7 +21,7 @@ use self::known::Table;
 use self::retired::few_retired;
 use crate::kernel::{Kernel, KernelError};
 use crate::model::{FlowMark, State};
-use crate::record::Store;
+use crate::record::{Applied, Store};
 use crate::ruleset::Ruleset;
 use crate::ruleset::compile::compile;
 use crate::summary::{Standing, Summary};
@@ -76,6 +76,8 @@ pub struct Report {
     pub retired: bool,
     /// Time in the kernel: sending transactions.
     pub committing: Duration,
+    /// Time in which packets got through and flows were deleted.
+    pub flushing: Duration,
 }
 
 /// What a teardown removed.
@@ -127,6 +129,7 @@ pub struct Reconciler<'a, K: Kernel> {
     store: &'a Store,
     namespace: u64,
     mark: FlowMark,
+    applied: Option<Applied>,
 }
 
 impl<'a, K: Kernel> Reconciler<'a, K> {
@@ -137,7 +140,15 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             store,
             namespace,
             mark,
+            applied: None,
         }
+    }
+
+    /// Leaves in the record who applied what it is about to apply.
+    #[must_use]
+    pub fn signed(mut self, applied: Applied) -> Self {
+        self.applied = Some(applied);
+        self
     }
 
     /// What would change, and how many flows would be flushed.
@@ -193,7 +204,11 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         let known = self.commit(known, desired, &mut report)?;
         // Who wrote at the same time may have sent clients anywhere.
         let quick = quick.filter(|_| known.trusted);
-        self.sweep(&desired.summary, quick.as_deref(), &mut report)?;
+        // A run that died before it swept may have changed the rules a moment ago.
+        let changed = report.retired || !trusted;
+        let begin = self.kernel.now();
+        self.sweep(&desired.summary, quick.as_deref(), changed, &mut report)?;
+        report.flushing = self.kernel.now() - begin;
         if recorded != Some(known.generation) || report.failed > 0 {
             self.remember(&known, desired, report.failed == 0);
         }

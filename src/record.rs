@@ -47,8 +47,20 @@ pub struct Head {
     pub mark: String,
     /// Whether the flows were swept after it.
     pub swept: bool,
+    /// Who wrote it, and when; `None` in a record of an earlier build.
+    #[serde(default)]
+    pub applied: Option<Applied>,
     /// The services.
     pub summary: Summary,
+}
+
+/// An apply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Seconds since 1970, at its begin.
+    pub at: u64,
+    /// Where the state came from: a file, or `-` for standard input.
+    pub origin: String,
 }
 
 impl Head {
@@ -80,6 +92,12 @@ impl Store {
             tracing::debug!(path = %self.path.display(), "the record cannot be read, the kernel will be");
         }
         record
+    }
+
+    /// The text of the last record, without the elements: that is all one needs who only looks.
+    pub fn load_head(&self) -> Option<Head> {
+        let bytes = fs::read(&self.path).ok()?;
+        serde_json::from_slice(take(&mut checked(&bytes)?)?).ok()
     }
 
     /// Writes one, whole or not at all.
@@ -164,12 +182,7 @@ fn put(out: &mut impl Write, part: &[u8]) -> io::Result<()> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Record> {
-    // Against a torn file; whoever may write here may write to the kernel.
-    let (content, checksum) = bytes.split_last_chunk()?;
-    if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
-        return None;
-    }
-    let mut rest = content.strip_prefix(MAGIC)?;
+    let mut rest = checked(bytes)?;
     let head: Head = serde_json::from_slice(take(&mut rest)?).ok()?;
     let mut sets = BTreeMap::new();
     loop {
@@ -201,6 +214,13 @@ fn decode(bytes: &[u8]) -> Option<Record> {
     })
 }
 
+/// What follows the magic, of a file that is not torn; whoever may write here may write to the kernel.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (content, checksum) = bytes.split_last_chunk()?;
+    let whole = crc32fast::hash(content) == u32::from_le_bytes(*checksum);
+    content.strip_prefix(MAGIC).filter(|_| whole)
+}
+
 fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, after) = rest.split_first_chunk()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
@@ -224,6 +244,10 @@ mod tests {
             room: "0".into(),
             mark: String::new(),
             swept: true,
+            applied: Some(Applied {
+                at: 5,
+                origin: "-".into(),
+            }),
             summary: Summary::default(),
         }
     }
@@ -245,6 +269,7 @@ mod tests {
         let store = Store::new(directory.path(), 7);
         assert_eq!(store.load(), None);
         store.save(&record.head, &record.ruleset).unwrap();
+        assert_eq!(store.load_head().as_ref(), Some(&record.head));
         assert_eq!(store.load(), Some(record));
         store.remove().unwrap();
         assert_eq!(store.load(), None);

@@ -73,7 +73,8 @@ pub struct Settings {
 }
 
 /// What a flow is to a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// Its backend is active.
     Active,
@@ -183,7 +184,7 @@ impl ServiceSummary {
     }
 
     /// Whether it listens on an address of that family.
-    fn listens_in(&self, family: Family) -> bool {
+    pub fn listens_in(&self, family: Family) -> bool {
         self.addresses.is_empty() || self.addresses.iter().any(|address| Family::of(*address) == family)
     }
 
@@ -240,11 +241,17 @@ impl Summary {
 
     /// The service that listens there.
     pub fn service_at(&self, public: SocketAddr) -> Option<&ServiceSummary> {
+        self.position_at(public).map(|at| &self.services[at])
+    }
+
+    /// Which one that is.
+    pub fn position_at(&self, public: SocketAddr) -> Option<usize> {
         let from = self.services.partition_point(|service| service.port < public.port());
         self.services[from..]
             .iter()
             .take_while(|service| service.port == public.port())
-            .find(|s| s.listens(public))
+            .position(|s| s.listens(public))
+            .map(|at| from + at)
     }
 
     /// What can be known of the services from the kernel: no names, and no draining backends, since nothing there ties

@@ -2,10 +2,10 @@
 
 mod injector;
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr, ops::ControlFlow};
 
 use injector::{Injected, in_namespace, inject};
-use tcpgw::kernel::conntrack::{Conntrack, Deletion, Flow, Pair, PairFilter};
+use tcpgw::kernel::conntrack::{Conntrack, Deletion, Flow, Pair, PairFilter, Selection};
 use tcpgw::model::mark::FlowMark;
 
 const OURS: u32 = 0x80_0000;
@@ -256,6 +256,100 @@ fn the_client_behind_a_backends_connection_is_found() {
         );
         assert_eq!(who("[fd00::11]:3000", "10.2.0.1:1"), None);
     });
+}
+
+#[test]
+fn a_selection_is_the_same_with_and_without_the_kernels_filter() {
+    for filter in [PairFilter::Kernel, PairFilter::UserSpace] {
+        in_namespace(move || {
+            inject((1..=100).map(|port| flow(port, if port % 2 == 0 { OLD } else { LIVE })));
+            inject([
+                six(1001),
+                Injected {
+                    public: at(PUBLIC, PORT + 1),
+                    ..flow(1002, OLD)
+                },
+                Injected {
+                    client: at("198.51.100.2", 1003),
+                    ..flow(1003, OLD)
+                },
+                Injected {
+                    mark: FOREIGN,
+                    ..flow(1004, OLD)
+                },
+            ]);
+            let mut conntrack = Conntrack::with(filter).unwrap();
+            let mut count = |selection: Selection| {
+                let mut found = 0;
+                let each = |flow: &Flow| {
+                    assert!(selection.matches(flow));
+                    found += 1;
+                    ControlFlow::Continue(())
+                };
+                conntrack.select(ours(), &selection, each).unwrap();
+                found
+            };
+            let all = Selection::default();
+            let port = Selection {
+                public_port: Some(PORT),
+                ..all
+            };
+            let backend = |text| Selection {
+                backend: Some(address(text)),
+                ..all
+            };
+            let client = |text: &str| Selection {
+                client: Some(text.parse().unwrap()),
+                ..all
+            };
+            let seen_as = |text| Selection {
+                seen_as: Some(address(text)),
+                ..all
+            };
+            let public = Selection {
+                public: Some(PUBLIC.parse().unwrap()),
+                ..port
+            };
+            let cases = [
+                (all, 103),
+                (port, 102),
+                (public, 101),
+                (backend(OLD), 52),
+                (backend("[fd00::11]:3000"), 1),
+                (backend("[fd00::12]:3000"), 0),
+                (client("198.51.100.2/32"), 1),
+                (client("198.51.100.0/24"), 102),
+                (client("2001:db8:1::1/128"), 1),
+                (client("2001:db8:1::2/128"), 0),
+                (seen_as("10.2.0.1:7"), 1),
+                (seen_as("[fd00::1]:1001"), 1),
+                (seen_as("[fd00::2]:1001"), 0),
+            ];
+            for (selection, expected) in cases {
+                assert_eq!(count(selection), expected, "{filter:?} {selection:?}");
+            }
+            let two_families = Selection {
+                client: Some("2001:db8::/32".parse().unwrap()),
+                ..backend(OLD)
+            };
+            assert_eq!(count(two_families), 0);
+            assert_eq!(conntrack.filter(), filter, "this kernel can filter");
+
+            for selection in [all, port] {
+                let mut found = 0;
+                let until = |_: &Flow| {
+                    found += 1;
+                    if found == 3 {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                };
+                conntrack.select(ours(), &selection, until).unwrap();
+                assert_eq!(found, 3, "it ends where it is told to");
+            }
+        });
+    }
 }
 
 fn flow(port: u16, backend: &str) -> Injected {

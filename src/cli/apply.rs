@@ -1,15 +1,17 @@
 //! `tcpgw apply`
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::check::count;
-use super::gateway::Gateway;
+use super::gateway::{Gateway, now};
 use super::{
     Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json,
 };
 use crate::reconcile::{Options, Report};
+use crate::record::Applied;
 use crate::words::Counts;
 
 #[derive(Debug, Args)]
@@ -44,7 +46,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     } else {
         Some(gateway.lock(global, arguments.locking.lock_timeout)?)
     };
-    let mut reconciler = gateway.reconciler(&config);
+    let mut reconciler = gateway.reconciler(&config).signed(signature(&arguments.file));
     let known = reconciler.look(&desired.summary)?;
     if !arguments.take_over {
         preflight::check_listeners(&state, &known.summary)?;
@@ -74,6 +76,20 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     Ok(Code::Success)
 }
 
+/// What the record says of this apply.
+fn signature(file: &File) -> Applied {
+    // What is relative means nothing to who reads it elsewhere.
+    let origin = if file.file.as_os_str() == "-" {
+        PathBuf::from("-")
+    } else {
+        std::path::absolute(&file.file).unwrap_or_else(|_| file.file.clone())
+    };
+    Applied {
+        at: now().as_secs(),
+        origin: origin.to_string_lossy().into_owned(),
+    }
+}
+
 fn tell(global: &Global, report: &Report, time: Duration) -> Result<(), Failure> {
     let (services, backends) = (report.services, report.backends);
     if global.output == Output::Json {
@@ -88,6 +104,7 @@ fn tell(global: &Global, report: &Report, time: Duration) -> Result<(), Failure>
             "rebuilt": report.rebuilt,
             "milliseconds": milliseconds(time),
             "kernel_milliseconds": milliseconds(report.committing),
+            "flush_milliseconds": milliseconds(report.flushing),
         }));
     }
     if global.quiet {

@@ -1,7 +1,8 @@
 //! What commands need that work on the kernel: sockets, the lock, the record.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, SystemTime};
 
 use super::{Failure, Global};
 use crate::config::Config;
@@ -12,10 +13,11 @@ use crate::lock::Lock;
 use crate::model::{SourceMode, State};
 use crate::reconcile::{Desired, Reconciler};
 use crate::record::Store;
+use crate::view::{Noted, Services};
 
 /// The gateway that this runs on.
 pub(super) struct Gateway {
-    kernel: Linux,
+    pub(super) kernel: Linux,
     store: Store,
     namespace: u64,
     pub(super) routes: Routes,
@@ -51,6 +53,11 @@ impl Gateway {
         Reconciler::new(&mut self.kernel, &self.store, self.namespace, config.flow_mark)
     }
 
+    /// What it is meant to do.
+    pub(super) fn services(&mut self, config: &Config) -> Result<Services, Failure> {
+        Ok(self.reconciler(config).services()?)
+    }
+
     /// What the state means here.
     pub(super) fn desired(&mut self, state: &State) -> Result<Desired, Failure> {
         let preserve = state
@@ -69,4 +76,23 @@ impl Gateway {
         };
         Ok(Desired::new(state, &links))
     }
+}
+
+/// What conntrack notes of connections that begin now.
+pub(super) fn noted() -> Noted {
+    let is_on = |name| {
+        let value = fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?;
+        Some(value.trim() != "0")
+    };
+    Noted {
+        traffic: is_on("nf_conntrack_acct"),
+        begin: is_on("nf_conntrack_timestamp"),
+    }
+}
+
+/// Since 1970, by the clock that conntrack notes begins with.
+pub(super) fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }

@@ -2,14 +2,19 @@
 
 mod apply;
 mod check;
+mod columns;
 mod diff;
+mod flows;
 mod gateway;
 mod preflight;
 mod render;
 mod shell;
+mod status;
 mod teardown;
+mod who;
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,6 +30,7 @@ use crate::lock::LockError;
 use crate::model::source::{self, SourceError};
 use crate::model::{Problem, Problems, State, duration};
 use crate::reconcile::ReconcileError;
+use crate::view::{Hint, NoService};
 
 /// A TCP gateway in front of containers, done by the kernel.
 ///
@@ -88,6 +94,12 @@ enum Command {
     Diff(diff::Arguments),
     /// Make the kernel equal to a state file
     Apply(apply::Arguments),
+    /// Show how services and backends are: flows, traffic against the limit, drops; exit 1 if something is unhealthy
+    Status(status::Arguments),
+    /// List the live flows: client, service, backend, state, traffic
+    Flows(flows::Arguments),
+    /// Say which client is behind the connection that a backend sees as coming from IP:PORT
+    Who(who::Arguments),
     /// Remove everything that tcpgw put into the kernel, and nothing else
     Teardown(Locking),
     /// Print the completions for a shell
@@ -115,6 +127,17 @@ fn parse_duration(text: &str) -> Result<Duration, duration::DurationError> {
     duration::parse(text)
 }
 
+fn parse_endpoint(text: &str) -> Result<SocketAddr, &'static str> {
+    let endpoint: SocketAddr = text
+        .parse()
+        .map_err(|_| "must be IP:PORT, as 10.2.0.11:3000 or [fd00::11]:3000")?;
+    if endpoint.port() == 0 {
+        return Err("port 0 is none");
+    }
+    // A server that listens on both families sees IPv4 as ::ffff:10.2.0.1.
+    Ok(SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port()))
+}
+
 /// Why a command failed.
 #[derive(Debug, Error)]
 enum Failure {
@@ -125,6 +148,11 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    NoService(#[from] NoService),
     /// Refused for the operator's own good.
     #[error("{0}")]
     Refused(String),
@@ -168,7 +196,8 @@ type Outcome = Result<Code, Failure>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Code {
     Success,
-    /// For `diff`: there are changes; for `apply`: it is not finished.
+    /// For `diff`: there are changes; for `apply`: it is not finished; for `status`: something is unhealthy; for `who`:
+    /// nobody.
     Failure,
 }
 
@@ -200,7 +229,7 @@ impl Failure {
     /// 2 for what the caller got wrong, 1 for everything else.
     fn code(&self) -> u8 {
         match self {
-            Self::Invalid { .. } | Self::Config(_) | Self::Source(_) => 2,
+            Self::Invalid { .. } | Self::Config(_) | Self::Source(_) | Self::Usage(_) => 2,
             _ => 1,
         }
     }
@@ -232,6 +261,9 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Render(file) => render::run(global, file),
         Command::Diff(arguments) => diff::run(global, arguments),
         Command::Apply(arguments) => apply::run(global, arguments),
+        Command::Status(arguments) => status::run(global, arguments),
+        Command::Flows(arguments) => flows::run(global, arguments),
+        Command::Who(arguments) => who::run(global, arguments),
         Command::Teardown(locking) => teardown::run(global, locking),
         Command::Completions(arguments) => shell::completions(arguments),
         Command::Man => shell::man(),
@@ -282,6 +314,14 @@ impl Global {
         Ok(state)
     }
 
+    fn hint(&self, hints: &[Hint]) {
+        if !self.quiet && self.output == Output::Table {
+            for hint in hints {
+                let _ = writeln!(io::stderr(), "note: {hint}");
+            }
+        }
+    }
+
     fn warn(&self, warning: &Problem) {
         if !self.quiet {
             let label = if self.colors(&io::stderr()) {
@@ -291,6 +331,14 @@ impl Global {
             };
             let _ = writeln!(io::stderr(), "{label} {warning}");
         }
+    }
+}
+
+/// Whoever reads no further has read enough.
+fn unless_closed(printed: Result<(), Failure>) -> Result<(), Failure> {
+    match printed {
+        Err(Failure::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
 }
 

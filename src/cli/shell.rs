@@ -47,7 +47,7 @@ const EXIT_STATUS: &str = "\
 success
 .TP
 \\fB1\\fR
-failure; for \\fBdiff\\fR: there are changes
+failure; for \\fBdiff\\fR: there are changes; for \\fBstatus\\fR: something is unhealthy; for \\fBwho\\fR: nobody
 .TP
 \\fB2\\fR
 wrong usage, missing or invalid input; for \\fBdiff\\fR: trouble

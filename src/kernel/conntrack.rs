@@ -11,6 +11,7 @@
 
 mod delete;
 mod flow;
+mod select;
 mod wire;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::model::FlowMark;
 use self::delete::Deletes;
 pub use self::delete::{Deletion, Failure};
 pub use self::flow::{Counters, Flow, FlowKey, Status, TcpState, Traffic};
+pub use self::select::Selection;
 use super::{
     socket::{Netlink, NetlinkError},
     tlv::Writer,
@@ -151,11 +153,8 @@ impl Conntrack {
     /// # Errors
     /// As [`Conntrack::for_each`] and [`Conntrack::delete`].
     pub fn sweep(&mut self, mark: FlowMark, judge: impl FnMut(&Flow) -> bool) -> Result<Deletion, NetlinkError> {
-        let mut outcome = Deletion {
-            nobody: self.has_none()?,
-            ..Deletion::default()
-        };
-        if outcome.nobody {
+        let mut outcome = Deletion::default();
+        if self.has_none()? {
             return Ok(outcome);
         }
         let Self { lists, deletes, .. } = self;
@@ -173,11 +172,8 @@ impl Conntrack {
     /// As [`Conntrack::sweep`].
     pub fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, NetlinkError> {
         let pairs: BTreeSet<Pair> = pairs.iter().copied().collect();
-        let mut outcome = Deletion {
-            nobody: self.has_none()?,
-            ..Deletion::default()
-        };
-        if outcome.nobody {
+        let mut outcome = Deletion::default();
+        if self.has_none()? {
             return Ok(outcome);
         }
         if self.filter == PairFilter::Kernel && pairs.len() <= FILTERED_PAIRS {
@@ -197,7 +193,10 @@ impl Conntrack {
 
     /// Whether this network namespace has no flow, anyone's: the kernel would walk those of all namespaces to find that.
     /// Entries count from their first packet on, before they are confirmed (`__nf_conntrack_alloc`).
-    fn has_none(&mut self) -> Result<bool, NetlinkError> {
+    ///
+    /// # Errors
+    /// Those of [`Netlink::request`].
+    pub fn has_none(&mut self) -> Result<bool, NetlinkError> {
         let mut entries = None;
         self.lists.request("count the flows", wire::stats, |message| {
             if let Some(attr) = message.family()?.1.first(wire::CTA_STATS_ENTRIES)? {

@@ -7,18 +7,20 @@ mod packet;
 mod table;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 pub use self::packet::{Outcome, Syn, Walk};
 use self::table::Table;
-use super::conntrack::{Deletion, Failure, Flow, Pair};
+use super::conntrack::{Deletion, Failure, Flow, Pair, Selection};
 use super::linux::next_generation;
 use super::socket::NetlinkError;
 use super::tlv::Nack;
 use super::transaction::{Refused, Subject};
-use super::{Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen};
+use super::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen};
 use crate::model::FlowMark;
 use crate::plan::plan;
 use crate::ruleset::Ruleset;
@@ -34,17 +36,23 @@ pub enum Call {
     Observe,
     /// [`Kernel::comment`]
     Comment,
+    /// [`Kernel::about`]
+    About,
     /// [`Kernel::commit`]
     Commit,
     /// [`Kernel::remove`]
     Remove,
     /// [`Kernel::counted`]
     Counted,
-    /// [`Kernel::flows`]
+    /// [`Kernel::flows`], [`Kernel::select`] and [`Kernel::who`]
     Flows,
     /// [`Kernel::sweep`] and [`Kernel::flush_pairs`]
     Sweep,
+    /// [`Kernel::settle`]
+    Settle,
 }
+
+const SETTLING: Duration = Duration::from_millis(25);
 
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +92,8 @@ pub struct Fake {
     pub flows: Vec<Flow>,
     /// Flows that come up when time passes next: SYNs that were in the stack while a sweep went through.
     pub late: Vec<Flow>,
+    /// Cannot tell when packets are through, as a kernel with `nohz_full`: late flows come up after the next sweep.
+    pub blind: bool,
     /// Ids of flows that cannot be deleted.
     pub stuck: BTreeSet<u32>,
     failures: VecDeque<(Call, Fail)>,
@@ -101,6 +111,7 @@ impl Default for Fake {
             table: None,
             flows: Vec::new(),
             late: Vec::new(),
+            blind: false,
             stuck: BTreeSet::new(),
             failures: VecDeque::new(),
             crash: None,
@@ -275,6 +286,9 @@ impl Fake {
             deletion.deleted += 1;
             false
         });
+        if self.blind {
+            self.flows.append(&mut self.late);
+        }
         deletion
     }
 }
@@ -323,6 +337,17 @@ impl Kernel for Fake {
         self.leave(fail, comment)
     }
 
+    fn about(&mut self) -> Result<Option<About>, KernelError> {
+        let fail = self.enter(Call::About)?;
+        let about = self.table.as_ref().map(|table| About {
+            handle: table.handle(),
+            comment: table.comment(),
+            flags: 0,
+            owner: None,
+        });
+        self.leave(fail, about)
+    }
+
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
         let fail = self.enter(Call::Commit)?;
         if fail == Some(Fail::Outdated) {
@@ -364,6 +389,28 @@ impl Kernel for Fake {
         self.leave(fail, ())
     }
 
+    fn select(
+        &mut self,
+        mark: FlowMark,
+        selection: &Selection,
+        each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
+    ) -> Result<(), KernelError> {
+        let fail = self.enter(Call::Flows)?;
+        let _ = self
+            .flows
+            .iter()
+            .filter(|flow| owns(mark, flow) && selection.matches(flow))
+            .try_for_each(each);
+        self.leave(fail, ())
+    }
+
+    fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError> {
+        let fail = self.enter(Call::Flows)?;
+        let is_it = |flow: &&Flow| owns(mark, flow) && (flow.backend, flow.seen_as) == (backend, seen_as);
+        let found = self.flows.iter().find(is_it).cloned();
+        self.leave(fail, found)
+    }
+
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError> {
         let fail = self.enter(Call::Sweep)?;
         let deletion = self.delete_flows(mark, judge);
@@ -374,6 +421,20 @@ impl Kernel for Fake {
         let fail = self.enter(Call::Sweep)?;
         let deletion = self.delete_flows(mark, &mut |flow| pairs.iter().any(|pair| pair.matches(flow)));
         self.leave(fail, deletion)
+    }
+
+    fn settle(&mut self) -> Result<InFlight, KernelError> {
+        let fail = self.enter(Call::Settle)?;
+        let answer = if self.flows.is_empty() && self.late.is_empty() {
+            InFlight::NoFlows
+        } else if self.blind {
+            self.waited += SETTLING;
+            InFlight::Unknown
+        } else {
+            self.pause(SETTLING);
+            InFlight::Through
+        };
+        self.leave(fail, answer)
     }
 
     fn now(&self) -> Instant {

@@ -80,6 +80,24 @@ pub fn netns_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     }
 }
 
+/// Waits until every packet that the kernel works on at this moment, on any CPU, has left it or waits in a queue: they
+/// read the rules under RCU, and this is the system call that waits for RCU's readers.
+///
+/// Source: `kernel/sched/membarrier.c` (`MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu`, since 4.3),
+/// `net/core/dev.c` (`netif_receive_skb` holds `rcu_read_lock`), `net/ipv4/ip_output.c` (`__ip_queue_xmit`, too).
+///
+/// # Errors
+/// `EINVAL` on a kernel with `nohz_full`, `ENOSYS` and `EPERM` where a sandbox forbids it.
+pub(crate) fn await_rcu_readers() -> io::Result<()> {
+    // SAFETY: three integers and no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// An expression made through libnftnl's generic setters: the kinds that `nftnl` has no type for.
 struct Generic<'a>(&'a Expr);
 

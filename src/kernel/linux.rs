@@ -1,15 +1,17 @@
 //! The kernel itself.
 
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::conntrack::{Conntrack, Deletion, Flow, Pair};
+use super::conntrack::{Conntrack, Deletion, Flow, Pair, Selection};
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
 use super::transaction::{Sealed, Subject, Transaction};
 use super::watch::Watch;
-use super::{Build, Commit, Counted, Identity, Kernel, KernelError, Observed, Seen, table};
+use super::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen, table};
 use crate::model::FlowMark;
 use crate::ruleset::name::SetName;
 use crate::ruleset::skeleton;
@@ -18,6 +20,9 @@ use crate::ruleset::skeleton;
 const READS: u32 = 10;
 /// How often a transaction is sent again because somebody wrote to another table meanwhile.
 const SENDS: u32 = 100;
+
+/// A packet is well through the stack after this.
+const IN_FLIGHT: Duration = Duration::from_millis(10);
 
 /// The kernel of this machine, in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -144,6 +149,11 @@ impl Linux {
     }
 }
 
+fn cpus_online() -> libc::c_long {
+    let answer = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
+    answer.ok().flatten().unwrap_or(1)
+}
+
 /// After generation `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in `net/netfilter/nf_tables_api.c`).
 pub(super) fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
@@ -185,6 +195,16 @@ impl Kernel for Linux {
 
     fn comment(&mut self) -> Result<Option<String>, KernelError> {
         Ok(restarting(|| table::table(&mut self.nft))?.and_then(|table| table.comment))
+    }
+
+    fn about(&mut self) -> Result<Option<About>, KernelError> {
+        let table = restarting(|| table::table(&mut self.nft))?;
+        Ok(table.map(|table| About {
+            handle: table.handle,
+            comment: table.comment,
+            flags: table.flags,
+            owner: table.owner,
+        }))
     }
 
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
@@ -232,12 +252,39 @@ impl Kernel for Linux {
         Ok(self.conntrack.for_each(mark, each)?)
     }
 
+    fn select(
+        &mut self,
+        mark: FlowMark,
+        selection: &Selection,
+        each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
+    ) -> Result<(), KernelError> {
+        Ok(self.conntrack.select(mark, selection, each)?)
+    }
+
+    fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError> {
+        Ok(self.conntrack.who(mark, backend, seen_as)?)
+    }
+
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError> {
         Ok(self.conntrack.sweep(mark, judge)?)
     }
 
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError> {
         Ok(self.conntrack.flush_pairs(mark, pairs)?)
+    }
+
+    fn settle(&mut self) -> Result<InFlight, KernelError> {
+        if self.conntrack.has_none()? {
+            return Ok(InFlight::NoFlows);
+        }
+        match super::ffi::await_rcu_readers() {
+            // With one CPU the kernel does not wait at all.
+            Ok(()) if cpus_online() > 1 => return Ok(InFlight::Through),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "this kernel cannot say when packets are through: sweeping twice"),
+        }
+        std::thread::sleep(IN_FLIGHT);
+        Ok(InFlight::Unknown)
     }
 
     fn now(&self) -> Instant {

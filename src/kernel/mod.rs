@@ -19,12 +19,14 @@ pub mod transaction;
 mod watch;
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use thiserror::Error;
 
-use self::conntrack::{Deletion, Flow, Pair};
+use self::conntrack::{Deletion, Flow, Pair, Selection};
 use self::socket::NetlinkError;
 use self::transaction::{Refused, Subject};
 use crate::model::FlowMark;
@@ -109,6 +111,30 @@ pub struct Counted {
     pub bytes: u64,
 }
 
+/// Packets that met the rules as they were before the last transaction, and whose flows no sweep can see yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFlight {
+    /// There is no flow at all, not even one whose first packet is on its way.
+    NoFlows,
+    /// There are none any more.
+    Through,
+    /// There is no telling: sweep again, later.
+    Unknown,
+}
+
+/// The table, without what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// The kernel's number for it.
+    pub handle: u64,
+    /// Its comment, which tells its skeleton, flow mark and room.
+    pub comment: Option<String>,
+    /// `NFT_TABLE_F_*` of `include/uapi/linux/netfilter/nf_tables.h`: 1 is dormant, 2 owner, 4 persist.
+    pub flags: u32,
+    /// The netlink port of the socket that owns it; mostly its process' number.
+    pub owner: Option<u32>,
+}
+
 /// Everything that is asked of the kernel. [`linux::Linux`] asks it, [`fake::Fake`] plays it.
 pub trait Kernel {
     /// What tells this state of the rules from another.
@@ -117,6 +143,8 @@ pub trait Kernel {
     fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError>;
     /// The table's comment, which tells its skeleton and flow mark, if there is a table.
     fn comment(&mut self) -> Result<Option<String>, KernelError>;
+    /// What the table is like, if there is one.
+    fn about(&mut self) -> Result<Option<About>, KernelError>;
     /// Carries out a transaction, whole or not at all, and gives the generation after it.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError>;
     /// Removes the table; whether it was there.
@@ -125,10 +153,21 @@ pub trait Kernel {
     fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError>;
     /// Looks at every marked flow.
     fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError>;
+    /// Looks at some marked flows until `each` breaks off.
+    fn select(
+        &mut self,
+        mark: FlowMark,
+        selection: &Selection,
+        each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
+    ) -> Result<(), KernelError>;
+    /// The marked flow that a backend sees as coming from there: one look, however many flows there are.
+    fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError>;
     /// Deletes the marked flows that `judge` condemns, in one pass.
     fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError>;
     /// Deletes the marked flows of a few pairs of service and backend.
     fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError>;
+    /// Waits for the packets that are on their way through the old rules, and says whether they are through.
+    fn settle(&mut self) -> Result<InFlight, KernelError>;
     /// The time of its clock.
     fn now(&self) -> Instant;
     /// Lets time pass.

@@ -38,8 +38,10 @@ pub(crate) mod msg {
 
 pub(crate) mod table {
     pub(crate) const NAME: u16 = 1;
+    pub(crate) const FLAGS: u16 = 2;
     pub(crate) const HANDLE: u16 = 4;
     pub(crate) const USERDATA: u16 = 6;
+    pub(crate) const OWNER: u16 = 7;
     /// `NFTNL_UDATA_TABLE_COMMENT`.
     pub(crate) const COMMENT: u8 = 0;
 }

@@ -5,7 +5,9 @@
 //! Source: `net/netlink/af_netlink.c`.
 
 use std::{
+    cell::Cell,
     io::{self, IoSlice, IoSliceMut},
+    ops::ControlFlow,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
@@ -259,6 +261,27 @@ impl Netlink {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// As [`Netlink::dump`], until `each` breaks off. Nothing of the dump is read after that, or after an error, so the
+    /// socket is of no more use: closing it ends the dump.
+    ///
+    /// # Errors
+    /// As [`Netlink::dump`].
+    pub fn dump_until(
+        mut self,
+        what: &'static str,
+        build: impl FnOnce(&mut Writer, u32),
+        mut each: impl FnMut(&Message<'_>) -> Result<ControlFlow<()>, NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        let seq = self.ask(what, build)?;
+        let (mut failure, over) = (None, Cell::new(false));
+        let mut until = |message: &Message<'_>| {
+            over.set(over.get() || each(message)?.is_break());
+            Ok(())
+        };
+        while !self.answers(what, seq, &mut failure, &mut until)? && failure.is_none() && !over.get() {}
+        failure.map_or(Ok(()), Err)
     }
 
     /// Sends the one request that `build` writes, which must ask for an ACK, and hands its answers to `each`.

@@ -23,6 +23,10 @@ pub(crate) struct Table {
     pub(crate) handle: u64,
     /// Its comment, which tells the skeleton and the flow mark.
     pub(crate) comment: Option<String>,
+    /// `NFT_TABLE_F_*`.
+    pub(crate) flags: u32,
+    /// The netlink port of the socket that owns it.
+    pub(crate) owner: Option<u32>,
 }
 
 /// The generation id: it grows with each transaction of anyone in this network namespace.
@@ -53,16 +57,23 @@ pub(crate) fn table(socket: &mut Netlink) -> Result<Option<Table>, NetlinkError>
             });
         },
         |message| {
-            let (mut handle, mut comment) = (None, None);
+            let (mut handle, mut comment, mut flags, mut owner) = (None, None, 0, None);
             for attr in message.family()?.1 {
                 let attr = attr?;
                 match attr.kind {
                     table::HANDLE => handle = Some(attr.be64()?),
                     table::USERDATA => comment = read_comment(attr.payload),
+                    table::FLAGS => flags = attr.be32()?,
+                    table::OWNER => owner = Some(attr.be32()?),
                     _ => {}
                 }
             }
-            found = handle.map(|handle| Table { handle, comment });
+            found = handle.map(|handle| Table {
+                handle,
+                comment,
+                flags,
+                owner,
+            });
             Ok(())
         },
     );

@@ -1,12 +1,18 @@
 //! What is in the kernel: read, or taken from the record; and the record that is left for the next run.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
 use super::{Desired, ReconcileError, Reconciler};
 use crate::kernel::{Kernel, Seen};
 use crate::model::FlowMark;
 use crate::record::{Head, Record, boot_id};
+use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
+use crate::ruleset::rows::{Rows, read_endpoint};
 use crate::ruleset::{Ruleset, skeleton};
-use crate::summary::Summary;
+use crate::summary::{ServiceSummary, Summary};
+use crate::view::{Services, Table as TableView};
 
 /// What is in the kernel, as far as it is known.
 #[derive(Debug, Clone)]
@@ -71,6 +77,42 @@ impl<K: Kernel> Reconciler<'_, K> {
         }
     }
 
+    /// The services, for those who only look: from the record while nobody else has written, else from the kernel, with
+    /// the names that the record has. Goes by the flow mark of the table.
+    ///
+    /// # Errors
+    /// [`ReconcileError`].
+    pub fn services(&mut self) -> Result<Services, ReconcileError> {
+        let identity = self.kernel.identity()?;
+        let about = self.kernel.about()?;
+        let comment = about.as_ref().and_then(|about| about.comment.as_deref());
+        let configured = self.mark;
+        self.mark = comment.and_then(skeleton::mark_of).unwrap_or(configured);
+        let head = self.store.load_head().filter(|head| self.is_of_here(head));
+        let table = about.map(|about| TableView::new(about, identity.generation));
+        let applied = head
+            .as_ref()
+            .filter(|head| Some(head.table) == identity.table)
+            .and_then(|head| head.applied.clone());
+        let mut services = Services {
+            table,
+            applied,
+            mark: self.mark,
+            configured,
+            ..Services::default()
+        };
+        match head {
+            Some(head) if head.holds(identity) => services.summary = head.summary,
+            head => {
+                let known = self.read(&head.map(|head| head.summary).unwrap_or_default())?;
+                services.changed = known.rebuild();
+                services.unplaced = unplaced(&known.ruleset, &known.summary);
+                services.summary = known.summary;
+            }
+        }
+        Ok(services)
+    }
+
     fn is_of_here(&self, head: &Head) -> bool {
         head.namespace == self.namespace
             && head.boot == boot_id()
@@ -126,10 +168,28 @@ impl<K: Kernel> Reconciler<'_, K> {
             room: known.room.to_string(),
             mark: self.mark.to_string(),
             swept,
+            applied: self.applied.clone(),
             summary: desired.summary.clone(),
         };
         if let Err(error) = self.store.save(&head, &desired.ruleset) {
             tracing::warn!(%error, "failed to write the record; the next run will read the kernel, which takes longer");
         }
     }
+}
+
+/// Backends whose service is not known: those that leave while their flows may go on, and draining ones that no record
+/// tells of.
+fn unplaced(ruleset: &Ruleset, summary: &Summary) -> BTreeSet<SocketAddr> {
+    let mut backends = BTreeSet::new();
+    for family in Family::BOTH {
+        for set in [SetName::Limited(family), SetName::Unlimited(family)] {
+            let rows = ruleset.rows(set).into_iter().flat_map(Rows::iter);
+            let endpoints = rows.filter_map(|row| read_endpoint(family, row));
+            backends.extend(endpoints.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port.get())));
+        }
+    }
+    for backend in summary.services.iter().flat_map(ServiceSummary::backends) {
+        backends.remove(&backend);
+    }
+    backends
 }

@@ -70,6 +70,22 @@ fn wrong_usage_is_2() {
         &["apply", "--drain", "soon"],
         &["apply", "--lock-timeout", "10"],
         &["apply", "--drain", "-1s"],
+        &["flows", "--backend", "10.2.0.11"],
+        &["flows", "--backend", "10.2.0.11:0"],
+        &["flows", "--client", "10.2.0.11/24"],
+        &["flows", "--client", "somebody"],
+        &["flows", "--service", "a b"],
+        &["flows", "--service", ":0"],
+        &["flows", "web"],
+        &["who"],
+        &["who", "10.2.0.1"],
+        &["who", "10.2.0.1:4000", "--backend", "b1"],
+        &["who", "10.2.0.1:4000", "--backend", "[fd00::1]:1"],
+        &["who", "10.2.0.1:70000"],
+        &["status", "--interval", "1"],
+        &["status", "--timeout", "1s"],
+        &["status", "--wait", "--timeout", "soon"],
+        &["status", "--service", ""],
         &["completions"],
         &["completions", "tcsh"],
     ] {
@@ -83,6 +99,9 @@ fn wrong_usage_is_2() {
         &["help"],
         &["apply", "--help"],
         &["help", "diff"],
+        &["flows", "--help"],
+        &["who", "--help"],
+        &["status", "-h"],
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");

@@ -85,7 +85,7 @@ proptest! {
     fn a_failure_is_told_and_the_next_run_repairs(
         have in state(), want in state(), flows in flows(),
         call in prop::sample::select(vec![
-            Call::Identity, Call::Observe, Call::Commit, Call::Counted, Call::Sweep]),
+            Call::Identity, Call::Observe, Call::Commit, Call::Counted, Call::Sweep, Call::Settle]),
         refused: bool,
     ) {
         let mut gateway = Gateway::with(&have, &flows);
@@ -179,8 +179,9 @@ fn a_second_run_sends_nothing() {
 #[test]
 fn a_syn_that_was_on_its_way_is_caught() {
     let (have, want) = (small("10.2.0.11:3000"), small("10.2.0.12:3000"));
-    for trusted in [true, false] {
+    for (trusted, blind) in [(true, true), (true, false), (false, true), (false, false)] {
         let mut gateway = Gateway::with(&have, &[]);
+        gateway.fake.blind = blind;
         if !trusted {
             gateway.store.remove().unwrap();
         }
@@ -189,7 +190,11 @@ fn a_syn_that_was_on_its_way_is_caught() {
             .late
             .push(flow("10.2.0.11:3000", FlowMark::default().value(), false));
         gateway.apply(&want).unwrap();
-        assert_eq!((gateway.fake.flows.len(), gateway.fake.late.len()), (0, 0), "{trusted}");
+        assert_eq!(
+            (gateway.fake.flows.len(), gateway.fake.late.len()),
+            (0, 0),
+            "{trusted} {blind}"
+        );
     }
 }
 

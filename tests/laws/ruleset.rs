@@ -133,6 +133,7 @@ proptest! {
             room: "0".into(),
             mark: FlowMark::default().to_string(),
             swept,
+            applied: None,
             summary: Summary::from(&state),
         };
         store.save(&head, &ruleset(&state)).unwrap();

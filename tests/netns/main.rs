@@ -6,7 +6,12 @@
 mod cases;
 mod harness;
 
+#[expect(dead_code, reason = "some of it makes namespaces for other tests")]
+#[path = "../injector/mod.rs"]
+mod injector;
+
 mod balance;
+mod flows;
 mod foreign;
 mod guard;
 mod hairpin;
@@ -17,7 +22,9 @@ mod local;
 mod retire;
 mod routed;
 mod smoke;
+mod status;
 mod survive;
 mod table;
+mod who;
 mod words;
 mod writers;

@@ -72,10 +72,10 @@ fn what_scripts_read_has_the_documented_keys() {
     ] {
         assert_eq!(told[key], value, "{key} of {told}");
     }
-    for key in ["milliseconds", "kernel_milliseconds"] {
+    for key in ["milliseconds", "kernel_milliseconds", "flush_milliseconds"] {
         assert!(told[key].as_f64().is_some_and(|time| time > 0.0), "{key} of {told}");
     }
-    assert_eq!(told.as_object().map(serde_json::Map::len), Some(10), "{told}");
+    assert_eq!(told.as_object().map(serde_json::Map::len), Some(11), "{told}");
     let torn = data(&net.tcpgw(&["teardown", "-o", "json"]).exits(0));
     assert_eq!(
         torn,

@@ -7,7 +7,7 @@ needs. What counts is the ratio within one run, on one machine.
 import argparse
 import json
 import os
-import shlex
+import re
 import signal
 import subprocess
 import sys
@@ -58,10 +58,16 @@ def arguments():
 
 
 def check(directory):
+    """0, or what is wrong. Needs no matplotlib: of the plots it sees only whether they are there."""
     path = directory / "README.md"
-    if path.read_text() == report.text(report.load(directory)):
-        return 0
-    return f"bench: {path} is not what its raw data says: run scripts/bench --report"
+    text = report.text(report.load(directory))
+    if path.read_text() != text:
+        return f"bench: {path} is not what its raw data says: run scripts/bench --report"
+    shown = set(re.findall(r"\]\(([^)/]+\.svg)\)", text))
+    drawn = {file.name for file in directory.glob("*.svg")}
+    if shown != drawn:
+        return f"bench: plots that are shown and not there, or the other way round: {', '.join(sorted(shown ^ drawn))}"
+    return 0
 
 
 def measure(options, sections):
@@ -102,7 +108,7 @@ def run(section, options, directory):
     begin = time.monotonic()
     data = section.measure(options)
     raw = {
-        "command": shlex.join(["scripts/bench", *sys.argv[1:]]),
+        "command": command(section, options),
         "quick": options.quick,
         "seconds": round(time.monotonic() - begin, 1),
         "facts": about,
@@ -110,11 +116,25 @@ def run(section, options, directory):
     }
     path = directory / "raw" / f"{section.NAME}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(raw, indent=1, sort_keys=True) + "\n")
+    path.write_text(readable(raw))
+
+
+def readable(raw):
+    """JSON with a list of numbers on one line."""
+    lines = json.dumps(raw, indent=1, sort_keys=True) + "\n"
+    return re.sub(r"\[[-+0-9.eE,\s]+\]", lambda found: " ".join(found.group().split()), lines)
+
+
+def command(section, options):
+    """What measures this section again."""
+    flags = ["--quick"] * options.quick + (["--runs", str(options.runs)] if options.runs else [])
+    return " ".join(["scripts/bench", section.NAME, *flags])
 
 
 def write_report(directory):
     raws = report.load(directory)
+    for old in directory.glob("*.svg"):
+        old.unlink()
     for name, section in all_sections().items():
         if name not in raws:
             continue

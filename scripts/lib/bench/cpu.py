@@ -31,6 +31,18 @@ def of_process(pid):
     return sum(map(int, after_name[11:15])) / TICKS
 
 
+def split_of_process(pid):
+    """[user, kernel] seconds of a process, in steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return [int(field) / TICKS for field in fields[11:13]]
+
+
+def peak_megabytes(pid):
+    """The most memory that a running process has had."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
 def of_namespace(space):
     """Seconds of the processes that are now in a namespace."""
     pids = subprocess.run(["ip", "netns", "pids", space.name], capture_output=True, text=True).stdout.split()

@@ -29,8 +29,6 @@ pub struct Deletion {
     pub failed: u64,
     /// The first few of those.
     pub failures: Vec<Failure>,
-    /// There was no flow of anyone, not even one whose first packet was on its way.
-    pub nobody: bool,
 }
 
 impl Deletion {

@@ -2,10 +2,7 @@
 //!
 //! Source: `net/netfilter/nf_conntrack_netlink.c`, `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use super::{FlowKey, Pair};
 use crate::kernel::tlv::{Family, Header, Writer};
@@ -80,35 +77,58 @@ pub(super) fn dump(writer: &mut Writer, seq: u32, mark: FlowMark) {
     writer.message(header, Family::default(), |w| write_mark(w, mark));
 }
 
-/// Asks for the flows of one pair, or of more: of IPv6 for all addresses, since the kernel's filter takes exactly the
-/// flows whose IPv6 address is another one (`ctnetlink_filter_match_tuple` uses `!ipv6_addr_cmp`; seen on 6.18).
+/// Asks for the flows of one pair, or of more (see [`dump_filtered`]).
+pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: FlowMark, pair: &Pair) {
+    let backend = End {
+        ip: Some(pair.backend.ip()),
+        port: Some(pair.backend.port()),
+    };
+    let public = End {
+        ip: pair.public,
+        port: Some(pair.public_port),
+    };
+    let filter = Filter {
+        family: Ip::of(pair.backend.ip()),
+        original: Ends {
+            source: End::default(),
+            destination: public,
+        },
+        reply: Ends {
+            source: backend,
+            destination: End::default(),
+        },
+    };
+    dump_filtered(writer, seq, mark, &filter);
+}
+
+/// Asks for the flows that pass a filter, or for more: of IPv6 for all addresses, since the kernel's filter takes exactly
+/// the flows whose IPv6 address is another one (`ctnetlink_filter_match_tuple` uses `!ipv6_addr_cmp`; seen on 6.18).
 ///
 /// Flags and values are written from the same parts, so that none lacks the other.
-pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: FlowMark, pair: &Pair) {
+pub(super) fn dump_filtered(writer: &mut Writer, seq: u32, mark: FlowMark, filter: &Filter) {
     let header = Header {
         kind: GET,
         flags: REQUEST | DUMP,
         seq,
     };
-    let public = Ends {
-        side: Side::Destination,
-        ip: pair.public.filter(IpAddr::is_ipv4),
-        port: pair.public_port,
-    };
-    let ip = Some(pair.backend.ip()).filter(IpAddr::is_ipv4);
-    let backend = Ends {
-        side: Side::Source,
-        ip,
-        port: pair.backend.port(),
-    };
-    writer.message(header, family(pair.backend.ip()), |w| {
+    let ways = [
+        (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, filter.original.can_be_asked()),
+        (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS, filter.reply.can_be_asked()),
+    ];
+    writer.message(header, filter.family.header(), |w| {
         write_mark(w, mark);
-        w.nest(CTA_TUPLE_ORIG, |w| public.write(w));
-        w.nest(CTA_TUPLE_REPLY, |w| backend.write(w));
-        w.nest(CTA_FILTER, |w| {
-            w.ne32(CTA_FILTER_ORIG_FLAGS, public.flags().get());
-            w.ne32(CTA_FILTER_REPLY_FLAGS, backend.flags().get());
-        });
+        for (tuple, _, ends) in &ways {
+            if !ends.is_empty() {
+                w.nest(*tuple, |w| ends.write(w));
+            }
+        }
+        if !filter.is_empty() {
+            w.nest(CTA_FILTER, |w| {
+                for (_, flags, ends) in ways.iter().filter(|(_, _, ends)| !ends.is_empty()) {
+                    w.ne32(*flags, ends.flags());
+                }
+            });
+        }
     });
 }
 
@@ -156,33 +176,112 @@ pub(super) fn address(w: &mut Writer, ip: IpAddr, side: Side) {
     }
 }
 
-/// One end of one direction, to filter by: always a TCP port, mostly an address.
-struct Ends {
-    side: Side,
-    ip: Option<IpAddr>,
-    port: u16,
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ip {
+    V4,
+    V6,
+}
+
+impl Ip {
+    pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    pub(super) const fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// `AF_INET`, `AF_INET6`.
+    fn header(self) -> Family {
+        let family = match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        };
+        Family {
+            family,
+            ..Family::default()
+        }
+    }
+}
+
+/// What flows are filtered by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filter {
+    /// Without one the kernel filters by nothing but the mark (seen on 6.18).
+    pub(super) family: Ip,
+    pub(super) original: Ends,
+    pub(super) reply: Ends,
+}
+
+impl Filter {
+    /// Whether it leaves the kernel nothing to filter by.
+    pub(super) fn is_empty(&self) -> bool {
+        self.original.can_be_asked().is_empty() && self.reply.can_be_asked().is_empty()
+    }
+}
+
+/// One direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ends {
+    pub(super) source: End,
+    pub(super) destination: End,
+}
+
+/// One end of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) ip: Option<IpAddr>,
+    pub(super) port: Option<u16>,
 }
 
 impl Ends {
-    /// In this machine's byte order; the kernel wants the protocol wherever it gets a port.
-    fn flags(&self) -> NonZeroU32 {
-        const PROTOCOL: NonZeroU32 = NonZeroU32::new(8).unwrap();
-        let (ip, port) = match self.side {
-            Side::Source => (1, 16),
-            Side::Destination => (2, 32),
+    /// Without addresses of IPv6.
+    fn can_be_asked(self) -> Self {
+        let end = |end: End| End {
+            ip: end.ip.filter(IpAddr::is_ipv4),
+            ..end
         };
-        PROTOCOL | port | if self.ip.is_some() { ip } else { 0 }
+        Self {
+            source: end(self.source),
+            destination: end(self.destination),
+        }
     }
 
-    fn write(&self, w: &mut Writer) {
-        if let Some(ip) = self.ip {
-            w.nest(CTA_TUPLE_IP, |w| address(w, ip, self.side));
+    fn is_empty(self) -> bool {
+        self.source == End::default() && self.destination == End::default()
+    }
+
+    /// In this machine's byte order. The kernel wants the protocol wherever it gets a port, and no flags at all would
+    /// ask for everything.
+    fn flags(self) -> u32 {
+        const PROTOCOL: u32 = 8;
+        let bit = |is: bool, bit| if is { bit } else { 0 };
+        PROTOCOL
+            | bit(self.source.ip.is_some(), 1)
+            | bit(self.destination.ip.is_some(), 2)
+            | bit(self.source.port.is_some(), 16)
+            | bit(self.destination.port.is_some(), 32)
+    }
+
+    fn write(self, w: &mut Writer) {
+        if self.source.ip.is_some() || self.destination.ip.is_some() {
+            w.nest(CTA_TUPLE_IP, |w| {
+                for (ip, side) in [(self.source.ip, Side::Source), (self.destination.ip, Side::Destination)] {
+                    if let Some(ip) = ip {
+                        address(w, ip, side);
+                    }
+                }
+            });
         }
         w.nest(CTA_TUPLE_PROTO, |w| {
             w.u8(CTA_PROTO_NUM, TCP);
-            match self.side {
-                Side::Source => w.be16(CTA_PROTO_SRC_PORT, self.port),
-                Side::Destination => w.be16(CTA_PROTO_DST_PORT, self.port),
+            if let Some(port) = self.source.port {
+                w.be16(CTA_PROTO_SRC_PORT, port);
+            }
+            if let Some(port) = self.destination.port {
+                w.be16(CTA_PROTO_DST_PORT, port);
             }
         });
     }
@@ -208,14 +307,7 @@ fn tuple(w: &mut Writer, kind: u16, from: SocketAddr, to: SocketAddr) {
 }
 
 fn family(ip: IpAddr) -> Family {
-    let family = match ip {
-        IpAddr::V4(_) => 2,
-        IpAddr::V6(_) => 10,
-    };
-    Family {
-        family,
-        ..Family::default()
-    }
+    Ip::of(ip).header()
 }
 
 #[cfg(test)]
@@ -224,14 +316,28 @@ mod tests {
     use crate::kernel::tlv::Messages;
 
     #[test]
-    fn a_filter_always_names_protocol_and_port() {
-        for ip in [None, Some("192.0.2.1".parse().unwrap())] {
-            for (side, port) in [(Side::Source, 16), (Side::Destination, 32)] {
-                let flags = Ends { side, ip, port: 0 }.flags().get();
-                assert_eq!(flags & (8 | port), 8 | port);
-                assert_eq!(flags & 3 != 0, ip.is_some());
-            }
-        }
+    fn a_filter_always_names_the_protocol_and_what_is_written() {
+        let ip = Some("192.0.2.1".parse().unwrap());
+        let six = Some("2001:db8::1".parse().unwrap());
+        let ends = |source, destination| Ends { source, destination }.can_be_asked();
+        let end = |ip, port| End { ip, port };
+        let none = End::default();
+        assert_eq!(ends(end(ip, None), none).flags(), 8 | 1);
+        assert_eq!(ends(none, end(ip, Some(0))).flags(), 8 | 2 | 32);
+        assert_eq!(ends(end(six, Some(1)), none).flags(), 8 | 16, "no address of IPv6");
+        assert!(ends(end(six, None), none).is_empty() && !ends(end(ip, None), none).is_empty());
+        let mut writer = Writer::new();
+        let filter = Filter {
+            family: Ip::V6,
+            original: ends(end(six, None), none),
+            reply: Ends::default(),
+        };
+        assert!(filter.is_empty());
+        dump_filtered(&mut writer, 1, FlowMark::default(), &filter);
+        let bytes = writer.finish().unwrap();
+        let (_, attrs) = Messages::new(&bytes).next().unwrap().unwrap().family().unwrap();
+        let kinds: Vec<_> = attrs.map(|attr| attr.unwrap().kind).collect();
+        assert_eq!(kinds, [CTA_MARK, CTA_MARK_MASK], "nothing to filter by: no filter");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(crate) mod plan;
 pub(crate) mod server;
 pub(crate) mod shell;
 pub(crate) mod state;
+pub(crate) mod views;
 pub(crate) mod wire;
 
 use std::fs::{self, File};

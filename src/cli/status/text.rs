@@ -1,0 +1,261 @@
+//! The status for people: whether all is well, what is not, then everything.
+
+use std::io::{self, Write};
+
+use crate::cli::check::count;
+use crate::cli::columns::{Align, Columns, short, span};
+use crate::summary::Standing;
+use crate::view::drops::Dropped;
+use crate::view::problems::{Severity, title};
+use crate::view::rates::Rates;
+use crate::view::status::{BackendStatus, LimitView, ServiceStatus, SourcePorts, Status};
+use crate::view::tally::FlowCounts;
+
+/// More problems than these are counted only.
+const MOST_PROBLEMS: usize = 30;
+
+pub(super) fn write(out: &mut impl Write, status: &Status<'_>, now: u64, colors: bool) -> io::Result<()> {
+    let paint = |text: &str, color: &str| {
+        if colors {
+            format!("\u{1b}[1;{color}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    };
+    let (word, color) = if status.ok { ("ok", "32") } else { ("unhealthy", "31") };
+    writeln!(out, "{}: {}", paint(word, color), sum(status))?;
+    for problem in status.problems.iter().take(MOST_PROBLEMS) {
+        let label = match problem.severity {
+            Severity::Error => paint("error:", "31"),
+            Severity::Warning => paint("warning:", "33"),
+        };
+        writeln!(out, "{label} {}", problem.message)?;
+    }
+    match status.problems.len().saturating_sub(MOST_PROBLEMS) {
+        0 => {}
+        more => writeln!(out, "and {more} more; -o json has them all")?,
+    }
+    if !status.services.is_empty() {
+        writeln!(out)?;
+        services(&mut *out, status)?;
+    }
+    writeln!(out)?;
+    notes(out, status, now)
+}
+
+/// `2 services, 5 backends (1 draining), 123 flows`
+fn sum(status: &Status<'_>) -> String {
+    let all = || status.services.iter().flat_map(|service| &service.backends);
+    let draining = all().filter(|backend| backend.state == Standing::Draining).count();
+    let draining = match draining {
+        0 => String::new(),
+        draining => format!(" ({draining} draining)"),
+    };
+    let unhealthy = status.services.iter().filter(|service| !service.healthy).count();
+    let unhealthy = match unhealthy {
+        0 => String::new(),
+        unhealthy => format!(" ({unhealthy} without an active backend)"),
+    };
+    let stale = match status.stale.flows {
+        0 => String::new(),
+        stale => format!(", {stale} stale"),
+    };
+    let number = |flows: u64| usize::try_from(flows).unwrap_or(usize::MAX);
+    format!(
+        "{}{unhealthy}, {}{draining}, {}{stale}",
+        count(status.services.len(), "service"),
+        count(all().count(), "backend"),
+        count(number(status.flows.total()), "flow"),
+    )
+}
+
+const TITLES: [&str; 15] = [
+    "SERVICE / BACKEND",
+    "STATE",
+    "WEIGHT",
+    "HEALTH",
+    "FLOWS",
+    "HANDSHAKE",
+    "ESTABLISHED",
+    "CLOSING",
+    "PKT/S TO",
+    "B/S TO",
+    "PKT/S FROM",
+    "B/S FROM",
+    "LIMIT",
+    "PORTS",
+    "DROPPED",
+];
+const ALIGNED: &[Align] = &[
+    Align::Left,
+    Align::Left,
+    Align::Right,
+    Align::Left,
+    Align::Right,
+    Align::Right,
+    Align::Right,
+    Align::Right,
+    Align::Right,
+    Align::Right,
+    Align::Right,
+    Align::Right,
+    Align::Right,
+    Align::Right,
+    Align::Left,
+];
+
+fn services(out: &mut impl Write, status: &Status<'_>) -> io::Result<()> {
+    let mut table = Columns::new(out, ALIGNED).holding_all();
+    table.row(TITLES.map(str::to_owned).to_vec())?;
+    for service in &status.services {
+        table.row(service_cells(service))?;
+        for backend in &service.backends {
+            table.row(backend_cells(backend))?;
+        }
+    }
+    table.end().map(drop)
+}
+
+fn service_cells(service: &ServiceStatus<'_>) -> Vec<String> {
+    let rates = service.backends.iter().map(|backend| backend.rates);
+    let rates = rates.reduce(|sum, rates| Some(sum?.and(rates?))).flatten();
+    let mut cells = vec![
+        title(service),
+        if service.healthy { "up" } else { "EMPTY" }.into(),
+        String::new(),
+        String::new(),
+    ];
+    cells.extend(flow_cells(service.flows));
+    cells.extend(rate_cells(rates));
+    cells.push(service.limit.map_or_else(|| "none".into(), limit));
+    cells.push(String::new());
+    cells.push(dropped(service.drops.reasons()));
+    cells
+}
+
+fn backend_cells(backend: &BackendStatus) -> Vec<String> {
+    let state = if backend.state == Standing::Draining {
+        "draining"
+    } else {
+        "active"
+    };
+    let mut cells = vec![
+        format!("  {}", backend.backend),
+        state.into(),
+        backend.weight.map_or_else(String::new, |weight| weight.to_string()),
+        backend.health.unwrap_or("not probed").into(),
+    ];
+    cells.extend(flow_cells(backend.flows));
+    cells.extend(rate_cells(backend.rates));
+    cells.push(
+        backend
+            .of_limit
+            .map_or_else(|| "-".into(), |of| format!("{:.0} %", of.most() * 100.0)),
+    );
+    let ports = backend.source_ports.iter().max_by_key(|ports| ports.used);
+    cells.push(ports.map_or_else(|| "-".into(), |SourcePorts { used, .. }| used.to_string()));
+    cells.push(dropped(backend.drops.reasons()));
+    cells
+}
+
+fn flow_cells(flows: FlowCounts) -> [String; 4] {
+    [flows.total(), flows.handshake, flows.established, flows.closing].map(|flows| flows.to_string())
+}
+
+fn rate_cells(rates: Option<Rates>) -> [String; 4] {
+    rates.map_or_else(
+        || [(); 4].map(|()| "-".into()),
+        |Rates { to, from }| {
+            [
+                to.packets_per_second,
+                to.bytes_per_second,
+                from.packets_per_second,
+                from.bytes_per_second,
+            ]
+            .map(short)
+        },
+    )
+}
+
+fn limit(limit: LimitView) -> String {
+    let shared = if limit.shared { " shared" } else { "" };
+    format!("{} pkt/s{shared}", limit.packets_per_second)
+}
+
+/// `117 over the limit to it (12/s), 3 invalid from it`
+fn dropped(reasons: [(&'static str, Dropped); 4]) -> String {
+    let told = reasons.into_iter().filter(|(_, dropped)| dropped.packets > 0);
+    let words: Vec<String> = told
+        .map(|(reason, dropped)| {
+            let rate = dropped.packets_per_second.filter(|rate| *rate > 0.0);
+            let rate = rate.map_or_else(String::new, |rate| format!(" ({}/s)", short(rate)));
+            format!("{} {reason}{rate}", dropped.packets)
+        })
+        .collect();
+    if words.is_empty() { "-".into() } else { words.join(", ") }
+}
+
+fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> {
+    if let Some(sample) = &status.sample {
+        write!(out, "rates: over {:.1} s", sample.seconds)?;
+        if status
+            .services
+            .iter()
+            .flat_map(|s| &s.backends)
+            .any(|b| b.rates.is_some())
+        {
+            write!(out, ", before the limit drops; merged packets count once")?;
+        }
+        if sample.flows_not_counted > 0 {
+            write!(
+                out,
+                "; {} flows began before conntrack counted",
+                sample.flows_not_counted
+            )?;
+        }
+        writeln!(out)?;
+    }
+    if status.leaving.flows > 0 {
+        writeln!(out, "leaving: {} flows to backends of no service", status.leaving.flows)?;
+    }
+    if status.other_drops > 0 {
+        writeln!(
+            out,
+            "dropped: {} packets for services and backends that are gone",
+            status.other_drops
+        )?;
+    }
+    if let Some(table) = status.table {
+        write!(
+            out,
+            "table: {}",
+            table.comment.as_deref().unwrap_or("without a comment")
+        )?;
+        if let Some(room) = table.room {
+            write!(out, " ({room} backends, and as many slots)")?;
+        }
+        if !table.flags.is_empty() {
+            write!(out, "; flags {}", table.flags.join(", "))?;
+        }
+        if let Some(owner) = table.owner {
+            write!(out, "; owner {owner}")?;
+        }
+        writeln!(out, "; generation {}", table.generation)?;
+    }
+    match status.applied {
+        Some(applied) => {
+            let from = if applied.origin == "-" {
+                "standard input"
+            } else {
+                &applied.origin
+            };
+            writeln!(
+                out,
+                "last change: {} ago, from {from}",
+                span(now.saturating_sub(applied.at))
+            )
+        }
+        None if status.table.is_some() => writeln!(out, "last change: not on record"),
+        None => Ok(()),
+    }
+}

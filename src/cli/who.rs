@@ -1,0 +1,96 @@
+//! `tcpgw who`
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+
+use clap::Args;
+
+use super::gateway::{Gateway, noted};
+use super::{Code, Failure, Global, Outcome, Output, flows, parse_endpoint, print_json, unless_closed};
+use crate::kernel::Kernel;
+use crate::kernel::conntrack::Selection;
+use crate::view::flows::FlowView;
+use crate::view::who::Who;
+
+/// Say which client is behind the connection that a backend sees as coming from IP:PORT
+///
+/// With --backend it is one look into conntrack, however many connections there are. Without it all connections are
+/// looked through, and several may fit: two backends can see the same IP:PORT. Exits with 1 if there is none.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// What the backend sees: its peer's address and port
+    #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
+    seen_as: SocketAddr,
+    /// The backend that sees it
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_endpoint)]
+    backend: Option<SocketAddr>,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    let Arguments { seen_as, backend } = *arguments;
+    if let Some(backend) = backend.filter(|backend| backend.is_ipv4() != seen_as.is_ipv4()) {
+        return Err(Failure::Usage(format!(
+            "{seen_as} and {backend} are of two families; a backend sees addresses of its own"
+        )));
+    }
+    let config = global.config()?;
+    let mut gateway = Gateway::open(global)?;
+    let services = gateway.services(&config)?;
+    let mut found = Vec::new();
+    if let Some(backend) = backend {
+        found.extend(gateway.kernel.who(services.mark, backend, seen_as)?);
+    } else {
+        let selection = Selection {
+            seen_as: Some(seen_as),
+            ..Selection::default()
+        };
+        gateway.kernel.select(services.mark, &selection, &mut |flow| {
+            found.push(flow.clone());
+            ControlFlow::Continue(())
+        })?;
+        found.sort_by_key(|flow| (flow.backend, flow.client, flow.id));
+        // One may have been shown twice.
+        found.dedup_by_key(|flow| (flow.backend, flow.client, flow.id));
+    }
+    let now = flows::nanoseconds();
+    let who = Who {
+        seen_as,
+        backend,
+        flows: found.iter().map(|flow| FlowView::new(flow, &services, now)).collect(),
+        hints: noted().hints(),
+    };
+    unless_closed(show(global, &who))?;
+    Ok(if who.flows.is_empty() {
+        Code::Failure
+    } else {
+        Code::Success
+    })
+}
+
+fn show(global: &Global, who: &Who<'_>) -> Result<(), Failure> {
+    if who.flows.is_empty() {
+        let _ = writeln!(io::stderr(), "{}", who.nobody());
+    }
+    if global.output == Output::Json {
+        return print_json(who);
+    }
+    if who.flows.is_empty() {
+        return Ok(());
+    }
+    global.hint(&who.hints);
+    if who.flows.len() > 1 && !global.quiet {
+        let _ = writeln!(
+            io::stderr(),
+            "note: {} backends see {}; --backend says which one is meant",
+            who.flows.len(),
+            who.seen_as
+        );
+    }
+    flows::table(&who.flows)
+        .and_then(|table| io::stdout().lock().write_all(&table))
+        .map_err(|source| Failure::Io {
+            what: "write to standard output",
+            source,
+        })
+}

@@ -1,0 +1,221 @@
+//! What the rules dropped or reset, by reason, from the counters that packets fill.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::rates::per_second;
+use super::tally::Places;
+use crate::kernel::Counted;
+use crate::ruleset::name::{Family, Scope, SetName};
+use crate::ruleset::rows::{read_address, read_endpoint, read_port};
+use crate::summary::Summary;
+
+/// Packets that got no further for one reason, since the service or backend is in the table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Dropped {
+    /// Merged ones count once.
+    pub packets: u64,
+    /// IP headers included.
+    pub bytes: u64,
+    /// Between two looks; `None` where there was one.
+    pub packets_per_second: Option<f64>,
+}
+
+/// Of a service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct ServiceDrops {
+    /// SYNs that `allow` or `deny` kept out.
+    pub refused: Dropped,
+    /// SYNs that found no active backend.
+    pub no_backend: Dropped,
+    /// Not a SYN, and of no tracked flow; reset where `on_retire` says so.
+    pub stale: Dropped,
+    /// INVALID for conntrack.
+    pub invalid: Dropped,
+}
+
+/// Of a backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct BackendDrops {
+    /// Over the limit, to it.
+    pub over_limit_to: Dropped,
+    /// Over the limit, from it.
+    pub over_limit_from: Dropped,
+    /// From it, and INVALID for conntrack.
+    pub invalid_from: Dropped,
+    /// From it (`preserve`), of a flushed flow; reset.
+    pub stale_from: Dropped,
+}
+
+impl ServiceDrops {
+    /// Each reason in words.
+    pub fn reasons(&self) -> [(&'static str, Dropped); 4] {
+        [
+            ("refused by allow or deny", self.refused),
+            ("no backend", self.no_backend),
+            ("of no flow", self.stale),
+            ("invalid", self.invalid),
+        ]
+    }
+}
+
+impl BackendDrops {
+    /// Each reason in words.
+    pub fn reasons(&self) -> [(&'static str, Dropped); 4] {
+        [
+            ("over the limit to it", self.over_limit_to),
+            ("over the limit from it", self.over_limit_from),
+            ("invalid from it", self.invalid_from),
+            ("of flushed flows from it", self.stale_from),
+        ]
+    }
+}
+
+/// The sets that have to be read for a [`Counts`].
+pub fn sets() -> Vec<SetName> {
+    let of_scope = |scope| {
+        [
+            SetName::Refused(scope),
+            SetName::NoBackend(scope),
+            SetName::Stale(scope),
+            SetName::Invalid(scope),
+        ]
+    };
+    let of_family = |family| {
+        [
+            SetName::OverTo(family),
+            SetName::OverFrom(family),
+            SetName::InvalidFrom(family),
+            SetName::StaleFrom(family),
+        ]
+    };
+    let services = Scope::ALL.into_iter().flat_map(of_scope);
+    services.chain(Family::BOTH.into_iter().flat_map(of_family)).collect()
+}
+
+/// Packets and bytes for each of four reasons.
+type ByReason = [(u64, u64); 4];
+
+/// One look at the counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By position in the summary. Most have never dropped anything.
+    services: BTreeMap<usize, ByReason>,
+    /// By place.
+    backends: BTreeMap<usize, ByReason>,
+    /// Packets under keys of no service and no backend: they have left.
+    pub others: u64,
+}
+
+impl Counts {
+    /// Takes in what was counted in a set.
+    pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &Places) {
+        let Some((reason, of)) = owner(set) else { return };
+        for Counted { key, packets, bytes } in counted {
+            let slot = match of {
+                Owner::Service(scope) => service(scope, key, summary).map(|at| self.services.entry(at)),
+                Owner::Backend(family) => read_endpoint(family, key)
+                    .and_then(|at| places.of_backend(SocketAddr::new(at.address, at.port.get())))
+                    .map(|at| self.backends.entry(at)),
+            };
+            match slot {
+                Some(slot) => {
+                    let sum = &mut slot.or_default()[reason];
+                    *sum = (sum.0 + packets, sum.1 + bytes);
+                }
+                None => self.others += packets,
+            }
+        }
+    }
+
+    /// Of a service, by its position. `earlier` is another look, so long before.
+    pub fn of_service(&self, at: usize, earlier: Option<(&Self, Duration)>) -> ServiceDrops {
+        let drops = |reason| {
+            dropped(
+                &self.services,
+                earlier.map(|(then, time)| (&then.services, time)),
+                at,
+                reason,
+            )
+        };
+        ServiceDrops {
+            refused: drops(0),
+            no_backend: drops(1),
+            stale: drops(2),
+            invalid: drops(3),
+        }
+    }
+
+    /// Of a backend, by its place.
+    pub fn of_backend(&self, at: usize, earlier: Option<(&Self, Duration)>) -> BackendDrops {
+        let drops = |reason| {
+            dropped(
+                &self.backends,
+                earlier.map(|(then, time)| (&then.backends, time)),
+                at,
+                reason,
+            )
+        };
+        BackendDrops {
+            over_limit_to: drops(0),
+            over_limit_from: drops(1),
+            invalid_from: drops(2),
+            stale_from: drops(3),
+        }
+    }
+}
+
+fn dropped(
+    now: &BTreeMap<usize, ByReason>,
+    then: Option<(&BTreeMap<usize, ByReason>, Duration)>,
+    at: usize,
+    reason: usize,
+) -> Dropped {
+    let count = |of: &BTreeMap<usize, ByReason>| of.get(&at).map_or((0, 0), |by| by[reason]);
+    let (packets, bytes) = count(now);
+    Dropped {
+        packets,
+        bytes,
+        // They begin anew with a new table.
+        packets_per_second: then.map(|(then, time)| per_second(packets.saturating_sub(count(then).0), time)),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Owner {
+    Service(Scope),
+    Backend(Family),
+}
+
+fn owner(set: SetName) -> Option<(usize, Owner)> {
+    match set {
+        SetName::Refused(scope) => Some((0, Owner::Service(scope))),
+        SetName::NoBackend(scope) => Some((1, Owner::Service(scope))),
+        SetName::Stale(scope) => Some((2, Owner::Service(scope))),
+        SetName::Invalid(scope) => Some((3, Owner::Service(scope))),
+        SetName::OverTo(family) => Some((0, Owner::Backend(family))),
+        SetName::OverFrom(family) => Some((1, Owner::Backend(family))),
+        SetName::InvalidFrom(family) => Some((2, Owner::Backend(family))),
+        SetName::StaleFrom(family) => Some((3, Owner::Backend(family))),
+        _ => None,
+    }
+}
+
+fn service(scope: Scope, key: &[u8], summary: &Summary) -> Option<usize> {
+    match scope {
+        Scope::Any => {
+            let port = read_port(key.get(4..)?)?.get();
+            let from = summary.services.partition_point(|service| service.port < port);
+            let service = summary.services.get(from)?;
+            // It takes every address, so it is alone on its port.
+            (service.port == port && service.addresses.is_empty()).then_some(from)
+        }
+        Scope::At(family) => {
+            let port = read_port(key.get(family.address_len()..)?)?.get();
+            summary.position_at(SocketAddr::new(read_address(family, key)?, port))
+        }
+    }
+}

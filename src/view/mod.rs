@@ -1,0 +1,210 @@
+//! What is shown of a gateway at work: its flows, who is behind one, and how its services are.
+//!
+//! Pure: takes what the kernel and the record said, and the time; gives values that serialize to the documented JSON.
+//! Knows neither how it is asked nor how it is printed.
+
+pub mod drops;
+pub mod flows;
+pub mod problems;
+pub mod rates;
+pub mod status;
+pub mod tally;
+pub mod who;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::kernel::About;
+use crate::model::FlowMark;
+use crate::record::Applied;
+use crate::ruleset::skeleton;
+use crate::summary::{ServiceSummary, Standing, Summary};
+
+/// What the gateway is meant to do, as far as kernel and record tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Services {
+    /// The services.
+    pub summary: Summary,
+    /// Backends in the kernel whose service is not known: they are leaving, or drain.
+    pub unplaced: BTreeSet<SocketAddr>,
+    /// The table, if there is one.
+    pub table: Option<Table>,
+    /// Why the table's rules are not those of this program, if they are not.
+    pub changed: Option<String>,
+    /// The last apply that changed the table.
+    pub applied: Option<Applied>,
+    /// The mark that the table gives its flows.
+    pub mark: FlowMark,
+    /// The mark in the configuration.
+    pub configured: FlowMark,
+}
+
+/// The table in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Table {
+    /// The kernel's number for it.
+    pub handle: u64,
+    /// The generation of the ruleset, of all tables in this network namespace together.
+    pub generation: u32,
+    /// Its comment, which tells the version of its rules, the flow mark and the room of its sets.
+    pub comment: Option<String>,
+    /// `dormant`, `owner`, `persist`.
+    pub flags: Vec<&'static str>,
+    /// The netlink port of the socket that owns it, mostly a process' number.
+    pub owner: Option<u32>,
+    /// How many elements its largest sets can hold before it is made anew with more room.
+    pub room: Option<u32>,
+}
+
+impl Table {
+    /// As the kernel told it.
+    pub fn new(about: About, generation: u32) -> Self {
+        use crate::ruleset::name::{Family, SetName};
+        let names = [(1, "dormant"), (2, "owner"), (4, "persist")];
+        let flags = names.into_iter().filter(|(bit, _)| about.flags & bit != 0);
+        let room = about.comment.as_deref().and_then(skeleton::room_of);
+        Self {
+            handle: about.handle,
+            generation,
+            flags: flags.map(|(_, name)| name).collect(),
+            owner: about.owner,
+            room: room.and_then(|room| room.size(SetName::Limited(Family::V4))),
+            comment: about.comment,
+        }
+    }
+}
+
+impl Services {
+    /// What a flow from `public` to `backend` is.
+    pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> Standing {
+        match self.summary.standing(public, backend) {
+            Standing::Stale if self.unplaced.contains(&backend) => Standing::Draining,
+            known => known,
+        }
+    }
+}
+
+/// How a service is named on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceName {
+    /// By its name.
+    Name(Box<str>),
+    /// By its port, and an address where it listens on chosen ones: `:20003`, `203.0.113.1:20003`.
+    Door(Option<IpAddr>, u16),
+}
+
+impl std::str::FromStr for ServiceName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "must be a service's name, :PORT or ADDRESS:PORT";
+        if let Some(port) = text.strip_prefix(':') {
+            let port = port.parse::<std::num::NonZeroU16>().map_err(|_| EXPECTED)?;
+            return Ok(Self::Door(None, port.get()));
+        }
+        if let Ok(at) = text.parse::<SocketAddr>() {
+            return Ok(Self::Door(Some(at.ip()), at.port()));
+        }
+        let is_name = !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
+        if is_name {
+            Ok(Self::Name(text.into()))
+        } else {
+            Err(EXPECTED)
+        }
+    }
+}
+
+/// Why a name stands for no service.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NoService {
+    /// None is called so.
+    #[error("there is no service named \"{0}\" here; `tcpgw status` lists those there are")]
+    Name(Box<str>),
+    /// None is, and some have no name.
+    #[error(
+        "there is no service named \"{0}\" here, but the names of {1} are not known: there is no record of the apply that \
+         made them; name it by its port, as :20003"
+    )]
+    Unnamed(Box<str>, usize),
+    /// None listens there.
+    #[error("no service listens on port {0} here; `tcpgw status` lists those there are")]
+    Door(u16),
+}
+
+impl ServiceName {
+    /// The service that it stands for, of these.
+    ///
+    /// # Errors
+    /// [`NoService`].
+    pub fn find<'a>(&self, summary: &'a Summary) -> Result<&'a ServiceSummary, NoService> {
+        let is_it = |service: &&ServiceSummary| match self {
+            Self::Name(name) => service.name.as_ref() == Some(name),
+            Self::Door(address, port) => {
+                let listens = |address| service.addresses.is_empty() || service.addresses.contains(address);
+                service.port == *port && address.as_ref().is_none_or(listens)
+            }
+        };
+        summary.services.iter().find(is_it).ok_or_else(|| {
+            let unnamed = summary.services.iter().filter(|service| service.name.is_none()).count();
+            match self {
+                Self::Door(_, port) => NoService::Door(*port),
+                Self::Name(name) if unnamed > 0 => NoService::Unnamed(name.clone(), unnamed),
+                Self::Name(name) => NoService::Name(name.clone()),
+            }
+        })
+    }
+}
+
+/// What conntrack notes of flows; `None` where it could not be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// Packets and bytes: `net.netfilter.nf_conntrack_acct`.
+    pub traffic: Option<bool>,
+    /// When they began: `net.netfilter.nf_conntrack_timestamp`.
+    pub begin: Option<bool>,
+}
+
+/// What would have to be switched on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hint {
+    /// What is not known without it.
+    pub missing: &'static [&'static str],
+    /// The setting that conntrack lacks.
+    pub sysctl: &'static str,
+}
+
+impl std::fmt::Display for Hint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "conntrack does not note {}: `sysctl -w {}` makes it, for connections that begin after it",
+            self.missing.join(" and "),
+            self.sysctl
+        )
+    }
+}
+
+impl Noted {
+    /// That packets and bytes are not counted, if so.
+    pub fn traffic_hint(self) -> Option<Hint> {
+        (self.traffic == Some(false)).then_some(Hint {
+            missing: &["packets", "bytes"],
+            sysctl: "net.netfilter.nf_conntrack_acct=1",
+        })
+    }
+
+    /// All that is not noted.
+    pub fn hints(self) -> Vec<Hint> {
+        let begin = (self.begin == Some(false)).then_some(Hint {
+            missing: &["age"],
+            sysctl: "net.netfilter.nf_conntrack_timestamp=1",
+        });
+        self.traffic_hint().into_iter().chain(begin).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

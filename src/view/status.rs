@@ -1,0 +1,310 @@
+//! How the services are.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::drops::{BackendDrops, Counts, ServiceDrops};
+use super::problems::{self, Problem, Severity};
+use super::rates::{Rate, Rates, Second};
+use super::tally::{BackendTally, FlowCounts, Places, Stranger, Tally};
+use super::{Hint, Noted, Services, Table};
+use crate::record::Applied;
+use crate::ruleset::name::Family;
+use crate::summary::{ServiceSummary, Standing, balance_name};
+
+/// Source ports for each backend and gateway address: 1024 to 65535 (`nf_nat_core.c`, for clients' ports from 1024 on).
+pub const SOURCE_PORTS: u64 = 64_512;
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status<'a> {
+    /// Whether nothing is unhealthy.
+    pub ok: bool,
+    /// What is wrong, the worst first.
+    pub problems: Vec<Problem>,
+    /// In order of port and addresses.
+    pub services: Vec<ServiceStatus<'a>>,
+    /// Flows to backends of these services.
+    pub flows: FlowCounts,
+    /// Flows that should have been flushed.
+    pub stale: StrangersView,
+    /// Flows of services that are gone, to backends that are leaving.
+    pub leaving: StrangersView,
+    /// Packets that were dropped for services and backends that are gone.
+    pub other_drops: u64,
+    /// Between which looks rates were taken.
+    pub sample: Option<Sampled>,
+    /// The table.
+    pub table: Option<&'a Table>,
+    /// The last apply that changed it.
+    pub applied: Option<&'a Applied>,
+    /// What conntrack does not note.
+    pub hints: Vec<Hint>,
+}
+
+/// Two looks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Sampled {
+    /// Seconds between them.
+    pub seconds: f64,
+    /// Flows that conntrack does not count: they began before it was told to.
+    pub flows_not_counted: u64,
+}
+
+/// Flows whose backend is not one of the service that they came through.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StrangersView {
+    /// How many.
+    pub flows: u64,
+    /// Who they are; at most 1,000.
+    pub pairs: Vec<Stranger>,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ServiceStatus<'a> {
+    /// Its name, where it is known.
+    pub name: Option<&'a str>,
+    /// Its public port.
+    pub port: u16,
+    /// Where it listens; empty for every local address.
+    pub addresses: &'a BTreeSet<IpAddr>,
+    /// Whether it has an active backend that can be reached.
+    pub healthy: bool,
+    /// How new connections are spread.
+    pub balance: &'static str,
+    /// What each backend may receive and send.
+    pub limit: Option<LimitView>,
+    /// Its flows.
+    pub flows: FlowCounts,
+    /// What got no further, by reason.
+    pub drops: ServiceDrops,
+    /// Its backends, in order.
+    pub backends: Vec<BackendStatus>,
+    #[serde(skip)]
+    pub(super) resets_when_empty: Option<bool>,
+}
+
+/// A limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LimitView {
+    /// Packets per second.
+    pub packets_per_second: u32,
+    /// Bytes per second.
+    pub bytes_per_second: u64,
+    /// Packets at once after a pause.
+    pub burst: u32,
+    /// Whether both directions share it.
+    pub shared: bool,
+}
+
+/// One backend.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BackendStatus {
+    /// Its endpoint.
+    pub backend: SocketAddr,
+    /// Active or draining.
+    pub state: Standing,
+    /// Its share of new connections; `None` while it drains.
+    pub weight: Option<u16>,
+    /// What a probe found: `None`, since there is nobody who probes.
+    pub health: Option<&'static str>,
+    /// Its flows.
+    pub flows: FlowCounts,
+    /// Traffic, before the limit took its share.
+    pub rates: Option<Rates>,
+    /// That traffic as a part of the limit: above 1 the rest is dropped.
+    pub of_limit: Option<OfLimit>,
+    /// What got no further, by reason.
+    pub drops: BackendDrops,
+    /// Source ports in use, by gateway address; none where it sees its clients.
+    pub source_ports: Vec<SourcePorts>,
+}
+
+/// How much of a limit is used; 1 is all of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct OfLimit {
+    /// To the backend.
+    pub to: Option<f64>,
+    /// From it.
+    pub from: Option<f64>,
+    /// Both, of a shared limit.
+    pub shared: Option<f64>,
+}
+
+/// Source ports of one gateway address towards one backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SourcePorts {
+    /// The gateway's address.
+    pub address: IpAddr,
+    /// In use.
+    pub used: u64,
+    /// There are.
+    pub of: u64,
+}
+
+/// What was found out.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// What the gateway is meant to do.
+    pub services: &'a Services,
+    /// Where the backends are.
+    pub places: &'a Places,
+    /// The flows.
+    pub tally: Tally<'a>,
+    /// The traffic, where conntrack counts it.
+    pub traffic: Option<Second>,
+    /// The counters.
+    pub drops: Counts,
+    /// The counters at the first look.
+    pub earlier: Option<Counts>,
+    /// The time between the begins of both looks.
+    pub time: Duration,
+    /// What conntrack notes.
+    pub noted: Noted,
+    /// The one service that is asked for.
+    pub only: Option<usize>,
+}
+
+impl<'a> Status<'a> {
+    /// Out of what was found.
+    pub fn new(facts: &Facts<'a>) -> Self {
+        let all = facts.services.summary.services.iter().enumerate();
+        let wanted = all.filter(|(at, _)| facts.only.is_none_or(|only| only == *at));
+        let services: Vec<_> = wanted.map(|(at, service)| facts.service(at, service)).collect();
+        let strangers = |of: &super::tally::Strangers| StrangersView {
+            flows: of.total,
+            pairs: of.pairs(),
+        };
+        let mut status = Self {
+            ok: true,
+            problems: Vec::new(),
+            flows: services
+                .iter()
+                .fold(FlowCounts::default(), |sum, service| sum.and(service.flows)),
+            services,
+            stale: strangers(&facts.tally.stale),
+            leaving: strangers(&facts.tally.leaving),
+            other_drops: facts.drops.others,
+            sample: facts.earlier.as_ref().map(|_| Sampled {
+                seconds: (facts.time.as_secs_f64() * 1000.0).round() / 1000.0,
+                flows_not_counted: facts.traffic.as_ref().map_or(0, |traffic| traffic.uncounted),
+            }),
+            table: facts.services.table.as_ref(),
+            applied: facts.services.applied.as_ref(),
+            hints: facts.noted.traffic_hint().into_iter().collect(),
+        };
+        status.problems = problems::find(&status, facts.services);
+        status.ok = status
+            .problems
+            .iter()
+            .all(|problem| problem.severity != Severity::Error);
+        status
+    }
+}
+
+impl Facts<'_> {
+    fn earlier(&self) -> Option<(&Counts, Duration)> {
+        self.earlier.as_ref().map(|earlier| (earlier, self.time))
+    }
+
+    fn service<'s>(&self, at: usize, service: &'s ServiceSummary) -> ServiceStatus<'s> {
+        let limit = service.settings.limit.map(|(pps, burst, mtu, shared)| LimitView {
+            packets_per_second: pps,
+            bytes_per_second: u64::from(pps) * u64::from(mtu),
+            burst,
+            shared,
+        });
+        let backends: Vec<_> = self
+            .places
+            .of_service(at)
+            .map(|(place, backend)| self.backend(place, backend, service, limit))
+            .collect();
+        ServiceStatus {
+            name: service.name.as_deref(),
+            port: service.port,
+            addresses: &service.addresses,
+            healthy: service
+                .active
+                .keys()
+                .any(|backend| service.listens_in(Family::of(backend.ip()))),
+            balance: balance_name(service.settings.balance),
+            limit,
+            flows: backends
+                .iter()
+                .fold(FlowCounts::default(), |sum, backend| sum.and(backend.flows)),
+            drops: self.drops.of_service(at, self.earlier()),
+            backends,
+            resets_when_empty: service.settings.empty_reset,
+        }
+    }
+
+    fn backend(
+        &self,
+        place: usize,
+        backend: SocketAddr,
+        service: &ServiceSummary,
+        limit: Option<LimitView>,
+    ) -> BackendStatus {
+        let BackendTally { flows, source_ports } = &self.tally.backends[place];
+        let weight = service.active.get(&backend).copied();
+        let rates = self.traffic.as_ref().map(|traffic| traffic.rates(place, self.time));
+        let source_ports = source_ports.iter().map(|(address, used)| SourcePorts {
+            address: *address,
+            used: *used,
+            of: SOURCE_PORTS,
+        });
+        BackendStatus {
+            backend,
+            state: if weight.is_some() {
+                Standing::Active
+            } else {
+                Standing::Draining
+            },
+            weight,
+            health: None,
+            flows: *flows,
+            rates,
+            of_limit: rates.zip(limit).map(|(rates, limit)| OfLimit::new(rates, limit)),
+            drops: self.drops.of_backend(place, self.earlier()),
+            source_ports: source_ports.collect(),
+        }
+    }
+}
+
+impl OfLimit {
+    fn new(rates: Rates, limit: LimitView) -> Self {
+        let part = |rate: Rate| {
+            #[expect(clippy::cast_precision_loss, reason = "a part is rounded anyway")]
+            let bytes = rate.bytes_per_second / limit.bytes_per_second.max(1) as f64;
+            let packets = rate.packets_per_second / f64::from(limit.packets_per_second.max(1));
+            (bytes.max(packets) * 1000.0).round() / 1000.0
+        };
+        if limit.shared {
+            let both = Rate {
+                packets_per_second: rates.to.packets_per_second + rates.from.packets_per_second,
+                bytes_per_second: rates.to.bytes_per_second + rates.from.bytes_per_second,
+            };
+            return Self {
+                shared: Some(part(both)),
+                ..Self::default()
+            };
+        }
+        Self {
+            to: Some(part(rates.to)),
+            from: Some(part(rates.from)),
+            shared: None,
+        }
+    }
+
+    /// The larger of what there is.
+    pub fn most(&self) -> f64 {
+        [self.to, self.from, self.shared]
+            .into_iter()
+            .flatten()
+            .fold(0.0, f64::max)
+    }
+}

@@ -1,0 +1,211 @@
+//! The status as a whole: its figures, its problems.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{SECOND, WEB, as_json, at, counted, flow, services, summary};
+use crate::kernel::conntrack::{Flow, TcpState};
+use crate::model::FlowMark;
+use crate::view::drops::Counts;
+use crate::view::problems::{Kind, Severity};
+use crate::view::rates::First;
+use crate::view::status::{Facts, Status};
+use crate::view::tally::{Places, Tally};
+use crate::view::{Noted, Services};
+
+#[test]
+fn all_is_well() {
+    let services = Services {
+        summary: summary(WEB),
+        ..services()
+    };
+    let places = Places::new(&services.summary);
+    let (mut tally, mut first) = (Tally::new(&services, &places), First::default());
+    let quiet = counted(1, 5, 50);
+    first.note(&quiet);
+    let mut second = first.end(places.len());
+    for flow in [
+        counted(1, 105, 200_050),
+        Flow {
+            tcp_state: Some(TcpState::SynSent),
+            ..counted(2, 1, 60)
+        },
+        Flow {
+            tcp_state: Some(TcpState::TimeWait),
+            ..counted(3, 10, 600)
+        },
+    ] {
+        let place = tally.count(&flow).unwrap();
+        second.note(place, &flow);
+    }
+    let status = as_json(&Status::new(&Facts {
+        traffic: Some(second),
+        earlier: Some(Counts::default()),
+        time: SECOND,
+        ..facts(&services, &places, tally)
+    }));
+    assert_eq!(
+        (&status["ok"], &status["problems"]),
+        (&json!(true), &json!([])),
+        "{status:#}"
+    );
+    let flows = json!({"handshake": 1, "established": 1, "closing": 1});
+    assert_eq!((&status["flows"], &status["services"][0]["flows"]), (&flows, &flows));
+    let service = &status["services"][0];
+    assert_eq!(
+        service["limit"],
+        json!({"packets_per_second": 100, "bytes_per_second": 150_000, "burst": 1000, "shared": false})
+    );
+    let backend = &service["backends"][0];
+    assert_eq!(
+        (&backend["state"], &backend["weight"], &backend["health"]),
+        (&json!("active"), &json!(1), &Value::Null)
+    );
+    let rate = json!({"packets_per_second": 111.0, "bytes_per_second": 200_660.0});
+    assert_eq!(backend["rates"], json!({"to": rate, "from": rate}));
+    assert_eq!(
+        backend["of_limit"],
+        json!({"to": 1.338, "from": 1.338, "shared": null}),
+        "of bytes, not of packets"
+    );
+    assert_eq!(
+        backend["source_ports"],
+        json!([{"address": "10.0.0.254", "used": 3, "of": 64_512}])
+    );
+    assert_eq!(status["sample"], json!({"seconds": 1.0, "flows_not_counted": 0}));
+    assert_eq!(status["applied"], json!({"at": 77, "origin": "/etc/state.json"}));
+    assert_eq!(status["table"]["flags"], json!(["persist"]));
+}
+
+#[test]
+fn what_is_unhealthy_comes_first() {
+    let services = services();
+    let places = Places::new(&services.summary);
+    let mut tally = Tally::new(&services, &places);
+    for n in 0..3 {
+        tally.count(&flow(n, "203.0.113.1:2000", "10.0.0.9:80"));
+    }
+    for n in 0..52_000 {
+        tally.count(&flow(n, "203.0.113.1:2000", "10.0.0.1:80"));
+    }
+    let status = Status::new(&facts(&services, &places, tally));
+    assert!(!status.ok);
+    let kinds: Vec<_> = status
+        .problems
+        .iter()
+        .map(|problem| (problem.severity, problem.kind))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            (Severity::Error, Kind::NoActiveBackend),
+            (Severity::Error, Kind::NoActiveBackend),
+            (Severity::Error, Kind::StaleFlows),
+            (Severity::Warning, Kind::SourcePorts),
+        ]
+    );
+    let empty: Vec<_> = status.problems[..2]
+        .iter()
+        .map(|problem| problem.message.as_str())
+        .collect();
+    assert_eq!(
+        empty,
+        [
+            "void :2002 has no active backend: clients time out",
+            "other-family 203.0.113.1:2004 has no active backend of a family that it listens on: clients are refused",
+        ]
+    );
+    assert!(
+        status.problems[2]
+            .message
+            .starts_with("3 flows to port 2000 are still at 10.0.0.9:80")
+    );
+    assert!(
+        status.problems[3]
+            .message
+            .contains("52000 of 64512 source ports from 10.0.0.254 to 10.0.0.1:80")
+    );
+
+    let tally = Tally::new(&services, &places);
+    let only = Status::new(&Facts {
+        only: Some(0),
+        ..facts(&services, &places, tally)
+    });
+    assert!(
+        only.ok && only.services.len() == 1,
+        "the service that is asked for is well"
+    );
+}
+
+#[test]
+fn flows_of_leaving_backends_are_no_problem() {
+    let mut services = services();
+    services.summary.services.truncate(1);
+    services.unplaced.insert(at("10.0.0.9:80"));
+    let places = Places::new(&services.summary);
+    let mut tally = Tally::new(&services, &places);
+    assert_eq!(tally.count(&flow(1, "203.0.113.1:2009", "10.0.0.9:80")), None);
+    let status = Status::new(&facts(&services, &places, tally));
+    assert!(status.ok, "{:?}", status.problems);
+    assert_eq!((status.leaving.flows, status.stale.flows), (1, 0));
+}
+
+#[test]
+fn many_strangers_are_counted_and_not_all_told() {
+    let services = services();
+    let places = Places::new(&services.summary);
+    let mut tally = Tally::new(&services, &places);
+    for n in 0..5000_u16 {
+        let [high, low] = n.to_be_bytes();
+        tally.count(&flow(1, "203.0.113.1:2000", &format!("10.9.{high}.{low}:80")));
+    }
+    let status = Status::new(&facts(&services, &places, tally));
+    assert_eq!((status.stale.flows, status.stale.pairs.len()), (5000, 1000));
+    let last = &status
+        .problems
+        .iter()
+        .rfind(|problem| problem.kind == Kind::StaleFlows)
+        .unwrap()
+        .message;
+    assert_eq!(last, "4990 more flows should have been flushed");
+}
+
+#[test]
+fn no_table_is_a_problem_and_so_is_another_mark() {
+    let nothing = Services {
+        table: None,
+        ..Services::default()
+    };
+    let places = Places::new(&nothing.summary);
+    let status = Status::new(&facts(&nothing, &places, Tally::new(&nothing, &places)));
+    assert_eq!(
+        status.problems.iter().map(|p| p.kind).collect::<Vec<_>>(),
+        [Kind::NoTable]
+    );
+    assert!(!status.ok);
+
+    let mut services = services();
+    services.summary.services.truncate(1);
+    services.configured = FlowMark::new(1, 1).unwrap();
+    services.changed = Some("somebody changed the rules".into());
+    let places = Places::new(&services.summary);
+    let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
+    let kinds: Vec<_> = status.problems.iter().map(|p| p.kind).collect();
+    assert_eq!(kinds, [Kind::TableChanged, Kind::OtherMark]);
+    assert!(status.ok);
+}
+
+fn facts<'a>(services: &'a Services, places: &'a Places, tally: Tally<'a>) -> Facts<'a> {
+    Facts {
+        services,
+        places,
+        tally,
+        traffic: None,
+        drops: Counts::default(),
+        earlier: None,
+        time: Duration::ZERO,
+        noted: Noted::default(),
+        only: None,
+    }
+}
