@@ -34,6 +34,10 @@ class Line:
     def name(self):
         return f"{self.label}, {self.services:,}"
 
+    @property
+    def key(self):
+        return f"{self.prepare.__name__}-{self.services}"
+
     def targets(self):
         if self.direct:
             ranges = [f"{first}+{self.services}:{SERVER_PORT}" for first in endpoints(0)]
@@ -124,7 +128,8 @@ def nginx(lab, gateway, services, options):
 
 
 def start_proxy(gateway, services, *argv):
-    process = gateway.start(*argv)
+    # A thousand listeners, each of them twice, and the connections.
+    process = gateway.start("prlimit", "--nofile=65536:65536", *argv)
 
     def ready():
         if process.poll() is not None:
