@@ -111,7 +111,7 @@ def haproxy(lab, gateway, services, options):
     for number in range(services):
         lines += [f"listen app-{number}", f"  bind {ADDRESS}:{FIRST_PORT + number} shards by-thread"]
         lines += [f"  server b{server} {address}:{SERVER_PORT}" for server, address in enumerate(endpoints(number))]
-    start_proxy(gateway, services, "haproxy", "-db", "-q", "-f",
+    start_proxy(lab, gateway, services, "haproxy", "-db", "-q", "-f",
                 lab.file(f"haproxy-{services}.cfg", "\n".join(lines) + "\n"))
 
 
@@ -123,17 +123,19 @@ def nginx(lab, gateway, services, options):
         servers = " ".join(f"server {address}:{SERVER_PORT};" for address in endpoints(number))
         lines += [f"  upstream app-{number} {{ random; {servers} }}",
                   f"  server {{ listen {ADDRESS}:{FIRST_PORT + number} reuseport backlog=65535; proxy_pass app-{number}; }}"]
-    start_proxy(gateway, services, "nginx", "-p", lab.directory, "-e", "stderr", "-c",
+    start_proxy(lab, gateway, services, "nginx", "-p", lab.directory, "-e", "stderr", "-c",
                 lab.file(f"nginx-{services}.conf", "\n".join([*lines, "}"]) + "\n"))
 
 
-def start_proxy(gateway, services, *argv):
-    # A thousand listeners, each of them twice, and the connections.
-    process = gateway.start("prlimit", "--nofile=65536:65536", *argv)
+def start_proxy(lab, gateway, services, *argv):
+    said = lab.file(f"{argv[0]}-{services}.err", "")
+    with said.open("wb") as errors:
+        # A thousand listeners, each of them twice, and the connections.
+        process = gateway.start("prlimit", "--nofile=16384:", *argv, stderr=errors)
 
     def ready():
         if process.poll() is not None:
-            raise Failed(f"{argv[0]} ended: {' '.join(map(str, argv))}")
+            raise Failed(f"{argv[0]} with {services} services ended: {said.read_text()}")
         return gateway.listens(FIRST_PORT + services - 1)
 
     wait_until(ready, f"{argv[0]} with {services} services", 30)
