@@ -23,6 +23,7 @@ LINES = (
     Line("tcpgw", 1_000, gateways.tcpgw),
     Line("tcpgw", 30_000, gateways.tcpgw),
     Line("tcpgw with limits", 1, gateways.limited),
+    Line("nft, two rules", 1, gateways.nft),
     Line("nftlb", 1, gateways.nftlb),
     Line("HAProxy", 1, gateways.haproxy, tracked=False),
     Line("HAProxy", 1_000, gateways.haproxy, tracked=False),

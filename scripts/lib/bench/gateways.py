@@ -54,6 +54,9 @@ class Network:
         self.load = options.tcpgw.parent / "examples" / "load"
         hosts = lab.topology()
         self.client, self.gateway = hosts["client"], hosts["gateway"]
+        for host in hosts.values():
+            # Else the kernel keeps what it learnt of each pair of addresses, and the more endpoints the more of that.
+            host.sysctl({"net.ipv4.tcp_no_metrics_save": 1})
         for number in range(1, SERVERS + 1):
             server = hosts[f"b{number}"]
             server.run("ip", "route", "add", "local", f"10.{100 + number}.0.0/16", "dev", "lo")
@@ -89,6 +92,22 @@ def conntrack(lab, gateway, services, options):
                 ct state new accept
             }
         }""")
+
+
+def nft(lab, gateway, services, options):
+    """The least that balances by NAT, for one service: what more rules cost beyond NAT itself."""
+    slots = ", ".join(f"{slot} : {address}" for slot, address in enumerate(endpoints(0)))
+    gateway.run("nft", "-f", "-", stdin=f"""
+        table ip nat {{
+            chain prerouting {{
+                type nat hook prerouting priority dstnat;
+                ip daddr {ADDRESS} tcp dport {FIRST_PORT} dnat to numgen random mod {SERVERS} map {{ {slots} }}:{SERVER_PORT}
+            }}
+            chain postrouting {{
+                type nat hook postrouting priority srcnat;
+                ct status dnat masquerade
+            }}
+        }}""")
 
 
 def tcpgw(lab, gateway, services, options, **more):
