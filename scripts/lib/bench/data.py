@@ -63,7 +63,7 @@ def transfer(said, busy):
 
 
 LOADS = (
-    Load("connect", ("--seconds", 0.7), ("--seconds", 0.2), connections),
+    Load("connect", ("--seconds", 0.6), ("--seconds", 0.2), connections),
     Load("latency", ("--samples", 3000), ("--samples", 300), first_packets),
     Load("request", ("--seconds", 0.4), ("--seconds", 0.1), requests),
     Load("stream-up", ("--direction", "up", "--connections", 8, "--seconds", 0.4),

@@ -160,6 +160,7 @@ def report(raw):
         "",
         *latency_table(raw),
         "",
+        *growth(raw),
         plot(NAME, "latency", "first-packet latency"),
         "",
         "### Requests and answers on 64 connections that are held",
@@ -235,12 +236,31 @@ def latency_table(raw):
     return table(head, rows(raw, LATENCY, columns))
 
 
+def growth(raw):
+    """How much of the difference between one service and many is the rest of the network's: what clients, routes and
+    servers remember is more, too."""
+    names = (("tcpgw", "tcpgw-30000", "tcpgw-1"), ("routing with conntrack", "conntrack-30000", "conntrack-1"),
+             ("tcpgw from 1,000 on", "tcpgw-30000", "tcpgw-1000"))
+    found = [(name, pairs(raw, LATENCY, many, few)) for name, many, few in names]
+    said = []
+    for name, ratio in found:
+        if ratio:
+            low, high = interval(ratio)
+            said.append(f"{median(ratio):.2f} [{low:.2f}, {high:.2f}] with {name}")
+    if not said:
+        return []
+    return [f"p50 at 30,000 services, of that at 1: {'; '.join(said)}.",
+            "What routing with conntrack shows of that is not the gateway's rules: clients, conntrack and servers meet other",
+            "ports and addresses each time, and what they look up is in no cache.", ""]
+
+
 def plots(raw):
     rates, panels = figures.grid(len(RATES), 2, "median, and where it is with 95 % confidence", "", width=10, height=3.6)
     for panel, figure in zip(panels, RATES):
         panel.set_title(figure.unit if figure in (CONNECTIONS, REQUESTS) else f"{figure.title}, {figure.unit}", fontsize="small")
         draw(panel, raw, figure, "o")
         panel.set_xlim(left=0)
+        panel.locator_params(axis="x", nbins=5)
     latency, (panel,) = figures.grid(1, 1, "connect() to a random service, µs", "", height=4.5)
     for tail, mark in zip(TAILS, "os^"):
         draw(panel, raw, tail, mark, label=tail.name)
