@@ -14,7 +14,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The right to write. It ends with the value, or with the process, however it dies.
 #[derive(Debug)]
 pub struct Lock {
-    _file: Flock<File>,
+    file: Option<Flock<File>>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Dropping a `Flock` that cannot be unlocked panics. Then it ends with the process.
+        if let Some(Err((file, _))) = self.file.take().map(Flock::unlock) {
+            std::mem::forget(file);
+        }
+    }
 }
 
 /// Why the right was not had.
@@ -65,8 +74,11 @@ impl Lock {
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut locked) => {
-                    sign(&mut locked).map_err(fail)?;
-                    return Ok(Self { _file: locked });
+                    // It is held whether its file says by whom or not: the disk may be full.
+                    if let Err(error) = sign(&mut locked) {
+                        tracing::debug!(%error, path = %path.display(), "failed to write who holds the lock");
+                    }
+                    return Ok(Self { file: Some(locked) });
                 }
                 Err((back, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) if begin.elapsed() < timeout => {
                     file = back;

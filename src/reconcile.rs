@@ -19,7 +19,7 @@ use self::commit::{ATTEMPTS, with_leaving};
 pub use self::known::Known;
 use self::known::Table;
 use self::retired::few_retired;
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Kernel, KernelError, reading};
 use crate::model::{FlowMark, State};
 use crate::record::{Applied, Store};
 use crate::ruleset::Ruleset;
@@ -102,6 +102,12 @@ pub enum ReconcileError {
         /// What the kernel said.
         source: KernelError,
     },
+    /// Some of a change's transactions were committed, and then one was not.
+    #[error("stopped between two transactions: clients are served, but not yet as desired; run again: {0}")]
+    Halfway(#[source] KernelError),
+    /// The rules are as desired, but not all flows were looked at.
+    #[error("applied; stale flows may be left: {0}; run again")]
+    Unswept(#[source] KernelError),
     /// Others wrote all the time.
     #[error("others changed the ruleset {ATTEMPTS} times while it was to be changed; nothing is half done, run again")]
     Busy,
@@ -158,10 +164,13 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     pub fn diff(&mut self, known: &Known, desired: &Desired) -> Result<(Changes, u64), ReconcileError> {
         let standings = &desired.summary;
         let mut flows: BTreeMap<(u16, SocketAddr), u64> = BTreeMap::new();
-        self.kernel.flows(self.mark, &mut |flow| {
-            if standings.standing(flow.public, flow.backend) == Standing::Stale {
-                *flows.entry((flow.public.port(), flow.backend)).or_default() += 1;
-            }
+        reading(|| {
+            flows.clear();
+            self.kernel.flows(self.mark, &mut |flow| {
+                if standings.standing(flow.public, flow.backend) == Standing::Stale {
+                    *flows.entry((flow.public.port(), flow.backend)).or_default() += 1;
+                }
+            })
         })?;
         let total = flows.values().sum();
         Ok((Changes::between(&known.summary, &desired.summary, &flows), total))
@@ -175,7 +184,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// Makes the kernel equal to what is desired.
     ///
     /// # Errors
-    /// [`ReconcileError`]; the kernel is then as it was, or as it was after one of a plan's transactions.
+    /// [`ReconcileError`]; the kernel is then as it was, or, if that says so, as after one of a plan's transactions.
     pub fn apply(&mut self, known: Known, desired: &Desired, options: &Options) -> Result<Report, ReconcileError> {
         let (services, backends) = Counts::between(&known.summary, &desired.summary);
         let mut report = Report {
@@ -199,7 +208,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
                 ruleset: with_leaving(&known.ruleset, desired),
             };
             known = self.commit(known, &meanwhile, &mut report)?;
-            self.drain(&desired.summary, options.drain, &mut report)?;
+            let drained = self.drain(&desired.summary, options.drain, &mut report);
+            drained.map_err(ReconcileError::Unswept)?;
         }
         let known = self.commit(known, desired, &mut report)?;
         // Who wrote at the same time may have sent clients anywhere.
@@ -207,11 +217,13 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         // A run that died before it swept may have changed the rules a moment ago.
         let changed = report.retired || !trusted;
         let begin = self.kernel.now();
-        self.sweep(&desired.summary, quick.as_deref(), changed, &mut report)?;
+        let swept = self.sweep(&desired.summary, quick.as_deref(), changed, &mut report);
         report.flushing = self.kernel.now() - begin;
-        if recorded != Some(known.generation) || report.failed > 0 {
-            self.remember(&known, desired, report.failed == 0);
+        let complete = swept.is_ok() && report.failed == 0;
+        if recorded != Some(known.generation) || !complete {
+            self.remember(&known, desired, complete);
         }
+        swept.map_err(ReconcileError::Unswept)?;
         Ok(report)
     }
 

@@ -106,14 +106,12 @@ impl Store {
     /// Those of the file system.
     pub fn save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
-        let mut file = Checked {
-            file: BufWriter::with_capacity(1 << 16, fs::File::create(&temporary)?),
-            checksum: crc32fast::Hasher::new(),
-        };
-        encode(&mut file, head, ruleset)?;
-        file.finish()?;
-        // No fsync: a record that a crash of the machine tears is of another boot anyway.
-        fs::rename(&temporary, &self.path)
+        let saved = write(&temporary, head, ruleset).and_then(|()| fs::rename(&temporary, &self.path));
+        if saved.is_err() {
+            // Where it is full, what is left of it would keep it full.
+            let _ = fs::remove_file(&temporary);
+        }
+        saved
     }
 
     /// Forgets it.
@@ -126,6 +124,16 @@ impl Store {
             _ => Ok(()),
         }
     }
+}
+
+/// No fsync: a record that a crash of the machine tears is of another boot anyway.
+fn write(path: &Path, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+    let mut file = Checked {
+        file: BufWriter::with_capacity(1 << 16, fs::File::create(path)?),
+        checksum: crc32fast::Hasher::new(),
+    };
+    encode(&mut file, head, ruleset)?;
+    file.finish().map(drop)
 }
 
 /// The kernel's name for this boot (`/proc/sys/kernel/random/boot_id`).

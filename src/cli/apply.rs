@@ -66,7 +66,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let report = reconciler.apply(known, &desired, &Options { drain: arguments.drain })?;
     // The process ends here: taking a million elements apart would only take time.
     std::mem::forget(desired);
-    tell(global, &report, begin.elapsed())?;
+    tell(global, &report, begin.elapsed()).map_err(untold)?;
     if report.failed > 0 {
         return Err(Failure::Refused(format!(
             "applied; {} flows not flushed; run again",
@@ -74,6 +74,16 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         )));
     }
     Ok(Code::Success)
+}
+
+fn untold(failure: Failure) -> Failure {
+    match failure {
+        Failure::Io { source, .. } => Failure::Io {
+            what: "say on standard output what was applied",
+            source,
+        },
+        other => other,
+    }
 }
 
 /// What the record says of this apply.

@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod columns;
 mod diff;
+mod doctor;
 mod flows;
 mod gateway;
 mod preflight;
@@ -94,6 +95,8 @@ enum Command {
     Diff(diff::Arguments),
     /// Make the kernel equal to a state file
     Apply(apply::Arguments),
+    /// Say what would break traffic here, or may, each with its cause and its fix; exit 1 if something would
+    Doctor,
     /// Show how services and backends are: flows, traffic against the limit, drops; exit 1 if something is unhealthy
     Status(status::Arguments),
     /// List the live flows: client, service, backend, state, traffic
@@ -261,6 +264,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Render(file) => render::run(global, file),
         Command::Diff(arguments) => diff::run(global, arguments),
         Command::Apply(arguments) => apply::run(global, arguments),
+        Command::Doctor => doctor::run(global),
         Command::Status(arguments) => status::run(global, arguments),
         Command::Flows(arguments) => flows::run(global, arguments),
         Command::Who(arguments) => who::run(global, arguments),

@@ -14,8 +14,11 @@ use crate::summary::Summary;
 /// Routes that are looked up; each takes the kernel some microseconds.
 const MOST_ROUTES: usize = 1000;
 
-/// Backends that are the gateway itself are errors; addresses that are not there yet, and forwarding that is off, are
-/// warnings.
+/// Above this part of the conntrack table that is free, nothing is said of it.
+const CROWDED: u64 = 10;
+
+/// Backends that are the gateway itself are errors; addresses that are not there yet, forwarding that is off, and a
+/// conntrack table without room are warnings.
 pub(super) fn check(global: &Global, gateway: &mut Gateway, file: &File, state: &State) -> Result<(), Failure> {
     let local = gateway.routes.local_addresses()?;
     let own: Problems = own_backends(state, &local).collect();
@@ -23,7 +26,10 @@ pub(super) fn check(global: &Global, gateway: &mut Gateway, file: &File, state: 
         file: file.file.clone(),
         problems,
     })?;
-    for warning in missing_addresses(state, &local).chain(forwarding(state)) {
+    for warning in missing_addresses(state, &local)
+        .chain(forwarding(state))
+        .chain(crowded())
+    {
         global.warn(&warning);
     }
     for warning in unreachable(gateway, state)? {
@@ -98,6 +104,22 @@ fn forwarding(state: &State) -> impl Iterator<Item = Problem> {
             place: sysctl.into(),
             message: format!("is 0, so this gateway forwards nothing; run `sysctl -w {sysctl}=1`"),
         })
+    })
+}
+
+/// New connections get in while the conntrack table has room. The limit is the system's, and each network namespace may
+/// have so many flows (`__nf_conntrack_alloc`); 0 is none.
+fn crowded() -> Option<Problem> {
+    let read = |name| fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok();
+    let number = |name| read(name)?.trim().parse::<u64>().ok();
+    let (count, most) = (number("nf_conntrack_count")?, number("nf_conntrack_max")?);
+    (most > 0 && count >= most - most / CROWDED).then(|| Problem {
+        place: "net.netfilter.nf_conntrack_max".into(),
+        message: format!(
+            "is {most}, and there are {count} flows: when it is full, new connections are dropped; run `sysctl -w \
+             net.netfilter.nf_conntrack_max={}`, outside of containers",
+            most.saturating_mul(2)
+        ),
     })
 }
 

@@ -164,3 +164,47 @@ pub(crate) fn keep_memory() {
         }
     }
 }
+
+/// Asks an interface for one of the old `ethtool_value` settings.
+///
+/// # Errors
+/// The errno of `SIOCETHTOOL`, `EOPNOTSUPP` where the interface knows no such thing.
+pub(crate) fn ethtool_value(interface: &str, command: u32) -> io::Result<u32> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+    /// `struct ethtool_value` (`include/uapi/linux/ethtool.h`).
+    #[repr(C)]
+    struct Setting {
+        command: u32,
+        data: u32,
+    }
+    /// `struct ifreq`, as long as the kernel reads it: a name, and a union whose longest member has 24 bytes.
+    #[repr(C)]
+    struct Request {
+        name: [u8; libc::IFNAMSIZ],
+        data: *mut Setting,
+        rest: [u64; 2],
+    }
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+
+    let mut name = [0; libc::IFNAMSIZ];
+    let room = name.len() - 1;
+    let bytes = interface.as_bytes();
+    if bytes.len() > room {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    name[..bytes.len()].copy_from_slice(bytes);
+    let mut setting = Setting { command, data: 0 };
+    let mut request = Request {
+        name,
+        data: &raw mut setting,
+        rest: [0; 2],
+    };
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: the kernel reads `request` and writes to the setting that it points to; both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(setting.data)
+}

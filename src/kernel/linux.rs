@@ -17,7 +17,7 @@ use crate::ruleset::name::SetName;
 use crate::ruleset::skeleton;
 
 /// How often the table is read again because somebody wrote meanwhile.
-const READS: u32 = 10;
+const READS: u32 = 30;
 /// How often a transaction is sent again because somebody wrote to another table meanwhile.
 const SENDS: u32 = 100;
 
@@ -47,6 +47,10 @@ impl Linux {
             watch: None,
             watched: None,
         })
+    }
+
+    fn generation(&mut self) -> Result<u32, NetlinkError> {
+        restarting(|| table::generation(&mut self.nft))
     }
 
     /// The cookie of the network namespace: unique until the machine restarts.
@@ -102,7 +106,7 @@ impl Linux {
 
     /// The generation now, if nobody has written to our table since that one.
     fn later(&mut self, generation: u32) -> Result<Option<u32>, NetlinkError> {
-        let now = table::generation(&mut self.nft)?;
+        let now = self.generation()?;
         let Some(watch) = self.watch.as_mut().filter(|_| self.watched == Some(generation)) else {
             return Ok(None);
         };
@@ -128,14 +132,15 @@ impl Linux {
     }
 
     fn read(&mut self, mark: FlowMark) -> Result<Seen, NetlinkError> {
-        let Some(found) = table::table(&mut self.nft)? else {
+        let Some(found) = restarting(|| table::table(&mut self.nft))? else {
             return Ok(Seen::Absent);
         };
         let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
-        let survey = table::survey(&mut self.nft, room)?;
+        // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
+        let survey = restarting(|| table::survey(&mut self.nft, room))?;
         let ours = table::skeleton_is_ours(&mut self.nft, mark, &survey)?
             && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
-        let (ruleset, readable) = table::elements(&mut self.nft, &survey)?;
+        let (ruleset, readable) = restarting(|| table::elements(&mut self.nft, &survey))?;
         let handle = found.handle;
         Ok(if ours && readable {
             Seen::Ours { handle, ruleset, room }
@@ -162,7 +167,7 @@ pub(super) fn next_generation(generation: u32) -> u32 {
 impl Kernel for Linux {
     fn identity(&mut self) -> Result<Identity, KernelError> {
         // The generation first: what is committed after it makes the pair one that never was.
-        let generation = table::generation(&mut self.nft)?;
+        let generation = self.generation()?;
         let table = restarting(|| table::table(&mut self.nft))?.map(|table| table.handle);
         Ok(Identity { generation, table })
     }
@@ -172,11 +177,11 @@ impl Kernel for Linux {
             if attempt > 0 || self.watch.is_some() {
                 self.watch()?.touched()?;
             }
-            let generation = table::generation(&mut self.nft)?;
+            let generation = self.generation()?;
             self.watched = Some(generation);
-            let read = restarting(|| self.read(mark));
+            let read = self.read(mark);
             // Dumps of elements say nothing of changes in between; the generation does.
-            let settled = match table::generation(&mut self.nft)? {
+            let settled = match self.generation()? {
                 now if now == generation => Some(now),
                 _ => self.later(generation)?,
             };

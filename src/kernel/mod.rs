@@ -6,9 +6,12 @@ pub mod conntrack;
 pub mod expr;
 pub mod fake;
 pub mod ffi;
+pub mod firewall;
+pub mod links;
 pub mod linux;
 pub mod listeners;
 mod nft;
+pub mod probe;
 pub mod route;
 mod sets;
 pub mod skeleton;
@@ -34,6 +37,9 @@ use crate::plan::Step;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::SetName;
 use crate::ruleset::room::Room;
+
+/// How often [`reading`] tries.
+const READINGS: u32 = 4;
 
 /// What the kernel has, at one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +195,20 @@ pub enum KernelError {
     /// The transaction was sent and the answer was lost.
     #[error("the answer to the transaction was lost, it may have been carried out: {0}")]
     Unknown(#[source] NetlinkError),
+}
+
+/// Repeats what only reads a few times when answers were lost.
+///
+/// # Errors
+/// That of the last attempt.
+pub fn reading<T>(mut attempt: impl FnMut() -> Result<T, KernelError>) -> Result<T, KernelError> {
+    for _ in 1..READINGS {
+        match attempt() {
+            Err(KernelError::Netlink(error)) if error.is_passing() => {}
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 /// More refusals than these say nothing new: most follow from the first.

@@ -22,7 +22,9 @@ pub(crate) mod msg {
     pub(crate) const NEW_TABLE: u16 = 0;
     pub(crate) const GET_TABLE: u16 = 1;
     pub(crate) const DEL_TABLE: u16 = 2;
+    pub(crate) const NEW_CHAIN: u16 = 3;
     pub(crate) const GET_CHAIN: u16 = 4;
+    pub(crate) const NEW_RULE: u16 = 6;
     pub(crate) const GET_RULE: u16 = 7;
     pub(crate) const NEW_SET: u16 = 9;
     pub(crate) const GET_SET: u16 = 10;

@@ -115,30 +115,46 @@ impl Routes {
     /// # Errors
     /// Those of [`Netlink::request`].
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteTo>, NetlinkError> {
+        let mut found = self.way_to(address, None)?;
+        if let Some(route) = &mut found {
+            route.name = self.link_name(route.index)?;
+        }
+        Ok(found)
+    }
+
+    /// As [`Routes::route_to`], for packets from one of the gateway's own addresses where one is given, and without the
+    /// interface's name, which is another question to the kernel.
+    ///
+    /// # Errors
+    /// Those of [`Netlink::request`].
+    pub fn way_to(&mut self, address: IpAddr, from: Option<IpAddr>) -> Result<Option<RouteTo>, NetlinkError> {
         let mut request = RouteMessage::default();
         (request.header.address_family, request.header.destination_prefix_length) = match address {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
             IpAddr::V6(_) => (AddressFamily::Inet6, 128),
         };
         request.attributes.push(RouteAttribute::Destination(address.into()));
+        if let Some(from) = from {
+            request.header.source_prefix_length = request.header.destination_prefix_length;
+            request.attributes.push(RouteAttribute::Source(from.into()));
+        }
         let request = RouteNetlinkMessage::GetRoute(request);
         let mut found = None;
-        let answer = self.0.request(
-            "find a route",
-            |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
-            |message| {
-                if let RouteNetlinkMessage::NewRoute(route) = decode(message)? {
-                    found = route_found(&route);
-                }
-                Ok(())
-            },
-        );
+        let answer = restarting(|| {
+            self.0.request(
+                "find a route",
+                |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
+                |message| {
+                    if let RouteNetlinkMessage::NewRoute(route) = decode(message)? {
+                        found = route_found(&route);
+                    }
+                    Ok(())
+                },
+            )
+        });
         match answer {
             Err(error) if error.errno().is_some_and(no_route) => return Ok(None),
             other => other?,
-        }
-        if let Some(route) = &mut found {
-            route.name = self.link_name(route.index)?;
         }
         Ok(found)
     }
@@ -148,14 +164,16 @@ impl Routes {
         request.header.index = index;
         let request = RouteNetlinkMessage::GetLink(request);
         let mut name = None;
-        let answer = self.0.request(
-            "find a link",
-            |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
-            |message| {
-                name = Some(decode_link(message.payload)?.name);
-                Ok(())
-            },
-        );
+        let answer = restarting(|| {
+            self.0.request(
+                "find a link",
+                |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
+                |message| {
+                    name = Some(decode_link(message.payload)?.name);
+                    Ok(())
+                },
+            )
+        });
         match answer {
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
             other => other.map(|()| name),

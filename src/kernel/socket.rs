@@ -9,6 +9,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     ops::ControlFlow,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -27,6 +28,7 @@ use super::{
 
 /// Seconds after which a silent kernel is an error.
 pub const TIMEOUT_SECONDS: i64 = 10;
+const TIMEOUT: Duration = Duration::from_secs(TIMEOUT_SECONDS.cast_unsigned());
 /// Bytes of one receive; dumps come in parts of at most 32 KiB, other answers are smaller.
 const PART: usize = 128 * 1024;
 /// Bytes of answers that may wait in the kernel.
@@ -61,7 +63,7 @@ pub enum NetlinkError {
     #[error("failed to start a thread: {0}")]
     Thread(#[source] io::Error),
     /// The request did not leave.
-    #[error("failed to send a request of {bytes} bytes to {what}: {source}{hint}", hint = hint(.source))]
+    #[error("failed to send a request of {bytes} bytes to {what}: {source}{hint}", hint = send_hint(.source, *.bytes))]
     Send {
         /// What was to be done.
         what: &'static str,
@@ -89,7 +91,9 @@ pub enum NetlinkError {
     #[error("failed to read a consistent state: it changed meanwhile")]
     Interrupted,
     /// It changed every time.
-    #[error("failed to read a consistent state: it changed during each of {0} attempts")]
+    #[error(
+        "failed to read a consistent state: others changed it during each of {0} attempts; who writes all the time?"
+    )]
     Unsettled(u32),
     /// The kernel refused.
     #[error("failed to {what}: {nack}{hint}", hint = hint(&io::Error::from_raw_os_error(.nack.errno)))]
@@ -112,30 +116,52 @@ impl NetlinkError {
             _ => None,
         }
     }
+
+    /// Whether an answer was lost or is inconsistent, so that asking again may go well.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Overrun | Self::Truncated(_) | Self::Interrupted)
+    }
 }
 
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EPERM | Errno::EACCES) => " (needs CAP_NET_ADMIN)",
         Some(Errno::EPROTONOSUPPORT) => " (this kernel lacks the subsystem)",
-        Some(Errno::EMSGSIZE) => " (larger than the send buffer, which only CAP_NET_ADMIN may raise)",
+        Some(Errno::ENOBUFS | Errno::ENOMEM) => " (the kernel is short of memory)",
         Some(Errno::EOPNOTSUPP) => " (this kernel cannot do it, or a module is missing)",
         _ => "",
     }
 }
 
-/// Repeats a read that was [`NetlinkError::Interrupted`] a few times.
+/// A transaction must go out in one piece, and root of a user namespace may not go beyond the system's limit, half of
+/// what the buffer then has (`sk_setsockopt` in `net/core/sock.c`).
+fn send_hint(error: &io::Error, bytes: usize) -> String {
+    if error.raw_os_error() == Some(libc::EMSGSIZE) {
+        let least = bytes.saturating_add(SEND_OVERHEAD).div_ceil(2);
+        format!(
+            " (larger than the send buffer may be: raise net.core.wmem_max to {least} or more, outside of containers, or run \
+             with CAP_NET_ADMIN in the initial user namespace)"
+        )
+    } else {
+        hint(error).to_owned()
+    }
+}
+
+/// Repeats what only reads a few times while it [is passing](NetlinkError::is_passing) why it fails.
 ///
 /// # Errors
-/// [`NetlinkError::Unsettled`] when each attempt was interrupted; any other error of an attempt at once.
+/// [`NetlinkError::Unsettled`] when the last attempt was interrupted; any other error of the last attempt.
 pub fn restarting<T>(mut attempt: impl FnMut() -> Result<T, NetlinkError>) -> Result<T, NetlinkError> {
-    for _ in 0..ATTEMPTS {
+    for _ in 1..ATTEMPTS {
         match attempt() {
-            Err(NetlinkError::Interrupted) => {}
+            Err(error) if error.is_passing() => {}
             other => return other,
         }
     }
-    Err(NetlinkError::Unsettled(ATTEMPTS))
+    attempt().map_err(|error| match error {
+        NetlinkError::Interrupted => NetlinkError::Unsettled(ATTEMPTS),
+        other => other,
+    })
 }
 
 /// One netlink socket. It belongs to the network namespace of the thread that opened it, for ever.
@@ -222,8 +248,14 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Timeout`], [`NetlinkError::Overrun`], [`NetlinkError::Truncated`], [`NetlinkError::Receive`].
     pub fn recv(&mut self) -> Result<Messages<'_>, NetlinkError> {
-        let length = self.receive(MsgFlags::empty())?.ok_or(NetlinkError::Timeout)?;
-        Ok(self.received(length))
+        let begin = Instant::now();
+        loop {
+            match self.receive(MsgFlags::empty())? {
+                Some(length) => return Ok(self.received(length)),
+                None if begin.elapsed() >= TIMEOUT => return Err(NetlinkError::Timeout),
+                None => {}
+            }
+        }
     }
 
     /// The answers that are there already, if any.
@@ -479,6 +511,11 @@ mod tests {
         assert_eq!(settled.unwrap(), 3);
         let never: Result<(), _> = restarting(|| Err(NetlinkError::Interrupted));
         assert!(matches!(never, Err(NetlinkError::Unsettled(ATTEMPTS))));
+        let mut lost = [true, false].into_iter();
+        let found = restarting(|| lost.next().filter(|lost| !lost).ok_or(NetlinkError::Overrun));
+        assert!(found.is_ok());
+        let never: Result<(), _> = restarting(|| Err(NetlinkError::Overrun));
+        assert!(matches!(never, Err(NetlinkError::Overrun)));
         let other: Result<(), _> = restarting(|| Err(NetlinkError::Timeout));
         assert!(matches!(other, Err(NetlinkError::Timeout)));
     }
@@ -500,6 +537,20 @@ mod tests {
             "failed to list flows: Operation not permitted (EPERM) (needs CAP_NET_ADMIN)"
         );
         assert_eq!(error.errno(), Some(Errno::EPERM));
+    }
+
+    #[test]
+    fn a_request_that_does_not_fit_says_what_would_make_it_fit() {
+        let error = NetlinkError::Send {
+            what: "send the transaction",
+            bytes: 1_000_001,
+            source: Errno::EMSGSIZE.into(),
+        };
+        // The kernel doubles what is asked for.
+        assert!(
+            error.to_string().contains("raise net.core.wmem_max to 500017 or more"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::nft::{self, chain, elem, expr, msg, object, rule, set, table};
 use super::skeleton::{self, TABLE};
-use super::socket::{Netlink, NetlinkError};
+use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::{Attr, Attrs, Family, Header, Malformed, Message, Messages, Writer};
 use super::{Counted, sets};
 use crate::model::FlowMark;
@@ -107,7 +107,10 @@ pub(crate) fn skeleton_is_ours(socket: &mut Netlink, mark: FlowMark, found: &Fou
     for chain in rules::fixed(mark).into_iter().chain(spreads).chain(turns) {
         chains.insert(chain.name.clone(), chain);
     }
-    Ok(found.sets_match && objects_match(socket)? && chains_match(socket, &chains)? && rules_match(socket, &chains)?)
+    Ok(found.sets_match
+        && restarting(|| objects_match(socket))?
+        && chains_match(socket, &chains)?
+        && rules_match(socket, &chains)?)
 }
 
 /// What a look at the sets and chains found, before the elements are read.
@@ -222,51 +225,58 @@ fn objects_match(socket: &mut Netlink) -> Result<bool, NetlinkError> {
 }
 
 fn chains_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+    let listed = list(socket, "list the chains", |writer, seq| {
+        request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| {
+            writer.str(chain::TABLE, TABLE);
+        });
+    })?;
     let (mut seen, mut all_ours) = (0, true);
-    socket.dump(
-        "list the chains",
-        |writer, seq| {
-            request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| {
-                writer.str(chain::TABLE, TABLE);
-            });
-        },
-        |message| {
-            let body = body(message);
-            if attr_str(body, chain::TABLE)? != Some(TABLE) {
-                return Ok(());
-            }
-            match attr_str(body, chain::NAME)?.and_then(|name| chains.get(name)) {
-                Some(expected) if matches(message_body(&skeleton::new_chain(expected, 0)), body) => seen += 1,
-                _ => all_ours = alien("chain", attr_str(body, chain::NAME)?),
-            }
-            Ok(())
-        },
-    )?;
+    for body in &listed {
+        if attr_str(body, chain::TABLE)? != Some(TABLE) {
+            continue;
+        }
+        match attr_str(body, chain::NAME)?.and_then(|name| chains.get(name)) {
+            Some(expected) if matches(message_body(&skeleton::new_chain(expected, 0)), body) => seen += 1,
+            _ => all_ours = alien("chain", attr_str(body, chain::NAME)?),
+        }
+    }
     Ok(all_ours && seen == chains.len())
 }
 
+/// The bodies of what is listed. They are looked at afterwards: whoever commits while a dump goes on, to whatever table,
+/// interrupts it.
+fn list(
+    socket: &mut Netlink,
+    what: &'static str,
+    build: impl Fn(&mut Writer, u32),
+) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    restarting(|| {
+        let mut listed = Vec::new();
+        socket.dump(what, &build, |message| {
+            listed.push(body(message).to_vec());
+            Ok(())
+        })?;
+        Ok(listed)
+    })
+}
+
 fn rules_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+    let listed = list(socket, "list the rules", |writer, seq| {
+        request(writer, msg::GET_RULE, nft::F_DUMP, seq, |writer| {
+            writer.str(rule::TABLE, TABLE);
+        });
+    })?;
     let mut position: BTreeMap<String, usize> = BTreeMap::new();
     let mut all_ours = true;
-    socket.dump(
-        "list the rules",
-        |writer, seq| {
-            request(writer, msg::GET_RULE, nft::F_DUMP, seq, |writer| {
-                writer.str(rule::TABLE, TABLE);
-            });
-        },
-        |message| {
-            let body = body(message);
-            let name = attr_str(body, rule::CHAIN)?.unwrap_or_default();
-            let at = position.entry(name.to_owned()).or_default();
-            let expected = chains.get(name).and_then(|chain| chain.rules.get(*at));
-            *at += 1;
-            if !expected.is_some_and(|stmts| matches(message_body(&skeleton::new_rule(name, stmts, 0)), body)) {
-                all_ours = alien("rule of chain", Some(name));
-            }
-            Ok(())
-        },
-    )?;
+    for body in &listed {
+        let name = attr_str(body, rule::CHAIN)?.unwrap_or_default();
+        let at = position.entry(name.to_owned()).or_default();
+        let expected = chains.get(name).and_then(|chain| chain.rules.get(*at));
+        *at += 1;
+        if !expected.is_some_and(|stmts| matches(message_body(&skeleton::new_rule(name, stmts, 0)), body)) {
+            all_ours = alien("rule of chain", Some(name));
+        }
+    }
     let complete = |chain: &Chain| position.get(&chain.name).copied().unwrap_or(0) == chain.rules.len();
     Ok(all_ours && chains.values().all(complete))
 }

@@ -28,6 +28,8 @@ impl<K: Kernel> Reconciler<'_, K> {
         report: &mut Report,
     ) -> Result<Known, ReconcileError> {
         let mut known = known;
+        let mut lost = None;
+        let before = report.transactions;
         for _ in 0..ATTEMPTS {
             match self.commit_once(&known, desired, report) {
                 Ok((generation, made)) => {
@@ -43,18 +45,20 @@ impl<K: Kernel> Reconciler<'_, K> {
                         ..known
                     });
                 }
-                Err(KernelError::Outdated | KernelError::Unknown(_)) => {
-                    tracing::debug!("somebody else committed, or the answer was lost: reading the kernel again");
+                Err(error @ (KernelError::Outdated | KernelError::Unknown(_))) => {
+                    tracing::debug!(%error, "reading the kernel again");
+                    lost = matches!(error, KernelError::Unknown(_)).then_some(error);
                     known = self.read(&known.summary)?;
                     report.rebuilt = report.rebuilt.take().or_else(|| known.rebuild());
                 }
+                Err(source) if report.transactions > before => return Err(ReconcileError::Halfway(source)),
                 Err(source) => {
                     let owner = owner(&source, &desired.summary);
                     return Err(ReconcileError::Kernel { owner, source });
                 }
             }
         }
-        Err(ReconcileError::Busy)
+        Err(lost.map_or(ReconcileError::Busy, ReconcileError::from))
     }
 
     /// The generation afterwards, and the room of a table that was made.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ReconcileError, Reconciler, Report};
+use super::{Reconciler, Report};
 use crate::kernel::conntrack::{Deletion, Flow, Pair, TcpState};
+use crate::kernel::socket::NetlinkError;
 use crate::kernel::{InFlight, Kernel, KernelError};
 use crate::summary::{Standing, Summary};
 
@@ -12,12 +13,7 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 impl<K: Kernel> Reconciler<'_, K> {
     /// Waits until no flow is stale, or the time is over. Unanswered handshakes are forgotten at once.
-    pub(super) fn drain(
-        &mut self,
-        summary: &Summary,
-        time: Duration,
-        report: &mut Report,
-    ) -> Result<(), ReconcileError> {
+    pub(super) fn drain(&mut self, summary: &Summary, time: Duration, report: &mut Report) -> Result<(), KernelError> {
         let begin = self.kernel.now();
         loop {
             let mut left = 0_u64;
@@ -28,7 +24,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             })?;
             report.forgotten += forgotten.deleted;
             let waited = self.kernel.now() - begin;
-            if left == 0 || waited >= time {
+            if left == 0 && !forgotten.incomplete || waited >= time {
                 return Ok(());
             }
             tracing::debug!(flows = left, "draining");
@@ -46,7 +42,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         quick: Option<&[Pair]>,
         changed: bool,
         report: &mut Report,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<(), KernelError> {
         if quick.is_some_and(<[Pair]>::is_empty) {
             return Ok(());
         }
@@ -61,8 +57,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             };
             report.failed = deletion.failed;
             Ok(deletion)
-        })?;
-        Ok(())
+        })
     }
 
     /// Deletes all our flows; how many were deleted, and how many are left.
@@ -85,6 +80,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         mut pass: impl FnMut(&mut Self) -> Result<Deletion, KernelError>,
     ) -> Result<(), KernelError> {
         let mut again = changed;
+        let mut incomplete = false;
         let mut in_flight = if changed {
             self.kernel.settle()?
         } else {
@@ -92,17 +88,19 @@ impl<K: Kernel> Reconciler<'_, K> {
         };
         for _ in 0..SWEEPS {
             if in_flight == InFlight::NoFlows {
-                break;
+                return Ok(());
             }
             let deletion = pass(self)?;
+            incomplete = deletion.incomplete;
             let nothing = deletion.deleted == 0 && deletion.gone == 0;
-            if deletion.failed > 0 || in_flight == InFlight::Through || nothing && !again {
-                break;
+            let through = in_flight == InFlight::Through || nothing && !again;
+            if deletion.failed > 0 || through && !incomplete {
+                return Ok(());
             }
             again = false;
             in_flight = self.kernel.settle()?;
         }
-        Ok(())
+        if incomplete { Err(lost()) } else { Ok(()) }
     }
 
     fn sweep_once(&mut self, summary: &Summary, report: &mut Report) -> Result<Deletion, KernelError> {
@@ -120,6 +118,11 @@ impl<K: Kernel> Reconciler<'_, K> {
         report.forgotten += unanswered;
         Ok(deletion)
     }
+}
+
+/// Pass after pass lost answers.
+fn lost() -> KernelError {
+    NetlinkError::Overrun.into()
 }
 
 fn is_condemned(summary: &Summary, flow: &Flow) -> bool {

@@ -11,6 +11,10 @@ mod harness;
 mod injector;
 
 mod balance;
+mod doctor;
+mod doctor_firewall;
+mod doctor_ways;
+mod faults;
 mod flows;
 mod foreign;
 mod guard;

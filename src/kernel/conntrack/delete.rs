@@ -29,6 +29,8 @@ pub struct Deletion {
     pub failed: u64,
     /// The first few of those.
     pub failures: Vec<Failure>,
+    /// Answers were lost: there may be flows that were not looked at, or not deleted.
+    pub incomplete: bool,
 }
 
 impl Deletion {
@@ -37,8 +39,20 @@ impl Deletion {
         self.deleted += other.deleted;
         self.gone += other.gone;
         self.failed += other.failed;
+        self.incomplete |= other.incomplete;
         self.failures.extend(other.failures);
         self.failures.truncate(EXAMPLES);
+    }
+
+    /// Lost answers are no error: whoever deletes looks again.
+    pub(super) fn unless_lost(&mut self, answer: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+        match answer {
+            Err(error) if error.is_passing() => {
+                self.incomplete = true;
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn refused(&mut self, key: &FlowKey, nack: &Nack) {
@@ -109,7 +123,7 @@ impl Deletes {
         netlink.send(WHAT, &[IoSlice::new(writer.bytes()?)])?;
         outcome.deleted += u64::try_from(keys.len()).unwrap_or(u64::MAX);
         let first = numbers.first().copied().unwrap_or(last);
-        netlink.acks(last, |nack| {
+        let answer = netlink.acks(last, |nack| {
             if nack.seq == first && nack.error() == Errno::EPERM {
                 return Err(NetlinkError::Refused { what: WHAT, nack });
             }
@@ -122,7 +136,8 @@ impl Deletes {
                 outcome.refused(key, &nack);
             }
             Ok(())
-        })
+        });
+        outcome.unless_lost(answer)
     }
 }
 

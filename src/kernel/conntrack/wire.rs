@@ -11,6 +11,7 @@ use crate::model::FlowMark;
 /// `NFNL_SUBSYS_CTNETLINK << 8`, with `IPCTNL_MSG_CT_*`.
 const GET: u16 = 0x101;
 const DELETE: u16 = 0x102;
+const STATS_CPU: u16 = 0x104;
 const STATS: u16 = 0x105;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
@@ -57,6 +58,14 @@ const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 /// `CTA_STATS_GLOBAL_ENTRIES`
 pub(super) const CTA_STATS_ENTRIES: u16 = 1;
 
+// Of each CPU.
+pub(super) const CTA_STATS_INVALID: u16 = 4;
+pub(super) const CTA_STATS_INSERT_FAILED: u16 = 9;
+pub(super) const CTA_STATS_DROP: u16 = 10;
+pub(super) const CTA_STATS_EARLY_DROP: u16 = 11;
+pub(super) const CTA_STATS_SEARCH_RESTART: u16 = 13;
+pub(super) const CTA_STATS_CHAIN_TOOLONG: u16 = 15;
+
 /// Asks how many flows there are, of anyone.
 pub(super) fn stats(writer: &mut Writer, seq: u32) {
     let header = Header {
@@ -65,6 +74,29 @@ pub(super) fn stats(writer: &mut Writer, seq: u32) {
         seq,
     };
     writer.message(header, Family::default(), |_| {});
+}
+
+/// Asks for the counters of each CPU.
+pub(super) fn cpu_stats(writer: &mut Writer, seq: u32) {
+    let header = Header {
+        kind: STATS_CPU,
+        flags: REQUEST | DUMP,
+        seq,
+    };
+    writer.message(header, Family::default(), |_| {});
+}
+
+/// Asks for flows by a filter with flags that no kernel knows.
+pub(super) fn senseless_filter(writer: &mut Writer, seq: u32) {
+    let header = Header {
+        kind: GET,
+        flags: REQUEST | DUMP,
+        seq,
+    };
+    let family = family(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    writer.message(header, family, |w| {
+        w.nest(CTA_FILTER, |w| w.ne32(CTA_FILTER_ORIG_FLAGS, 1 << 31));
+    });
 }
 
 /// Asks for all flows with the mark, of both families.

@@ -62,6 +62,10 @@ impl Running {
         kill(Pid::from_raw(pid), signal).expect("failed to signal a child");
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn ended(&mut self) -> bool {
         self.child.try_wait().expect("failed to look after a child").is_some()
     }

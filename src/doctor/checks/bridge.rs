@@ -1,0 +1,91 @@
+//! Bridges that ask the rules (`br_netfilter`): a container that is balanced to itself needs hairpin mode.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::super::facts::Facts;
+use super::super::finding::{Diagnosis, command};
+use super::some;
+use crate::kernel::links::Link;
+use crate::ruleset::name::Family;
+
+pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+    let what = "bridge ports without hairpin mode";
+    let Some(links) = diagnosis.known(what, &facts.links) else {
+        return;
+    };
+    let asks = |link: &Link, family: Family| {
+        let (sysctl, own) = match family {
+            Family::V4 => ("net.bridge.bridge-nf-call-iptables", 0),
+            Family::V6 => ("net.bridge.bridge-nf-call-ip6tables", 1),
+        };
+        facts.number(sysctl) == Some(1) || link.bridge.is_some_and(|bridge| bridge[own])
+    };
+    let Some(ways) = diagnosis.known(what, &facts.ways) else {
+        return;
+    };
+    let mut behind: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+    for (address, way) in ways {
+        if let Some(way) = way.as_ref().filter(|way| way.gateway.is_none() && !way.local) {
+            behind.entry(way.index).or_default().push(*address);
+        }
+    }
+    for bridge in links.iter().filter(|link| link.bridge.is_some()) {
+        let addresses = behind.get(&bridge.index).map_or(&[][..], Vec::as_slice);
+        let addresses: Vec<IpAddr> = addresses
+            .iter()
+            .copied()
+            .filter(|address| asks(bridge, Family::of(*address)))
+            .collect();
+        if !addresses.is_empty() {
+            one(facts, links, bridge, &addresses, diagnosis);
+        }
+    }
+}
+
+fn one(facts: &Facts, links: &[Link], bridge: &Link, addresses: &[IpAddr], diagnosis: &mut Diagnosis) {
+    let ports = ports_of(facts, bridge, addresses);
+    let without: Vec<&str> = links
+        .iter()
+        .filter(|link| link.master == Some(bridge.index) && link.hairpin == Some(false))
+        .filter(|link| ports.as_ref().is_none_or(|ports| ports.contains(&link.index)))
+        .map(|link| link.name.as_str())
+        .collect();
+    if without.is_empty() {
+        return;
+    }
+    let fix = match without.as_slice() {
+        [port] => format!("bridge link set dev {port} hairpin on"),
+        ports => format!(
+            "for port in {}; do bridge link set dev $port hairpin on; done",
+            ports.join(" ")
+        ),
+    };
+    diagnosis.warning(
+        "bridge-without-hairpin",
+        format!("bridge {} asks the rules (br_netfilter), and its ports {} have no hairpin mode", bridge.name, some(&without)),
+        "a container that connects to a service and is balanced to itself gets no answer: the bridge does not send packets \
+         back by the port that they came in by",
+        command(fix),
+    );
+}
+
+/// The ports that these backends are behind; `None` when not all of them were seen yet.
+fn ports_of(facts: &Facts, bridge: &Link, addresses: &[IpAddr]) -> Option<BTreeSet<u32>> {
+    let neighbours = facts.neighbours.as_ref().ok()?;
+    let learned = facts.learned.as_ref().ok()?;
+    let hardware: BTreeMap<IpAddr, &[u8]> = neighbours
+        .iter()
+        .filter(|neighbour| neighbour.link == bridge.index)
+        .filter_map(|neighbour| Some((neighbour.address, neighbour.hardware.as_deref()?)))
+        .collect();
+    let port: BTreeMap<&[u8], u32> = learned
+        .iter()
+        .filter(|entry| entry.bridge == bridge.index && entry.port != bridge.index)
+        .map(|entry| (entry.hardware.as_slice(), entry.port))
+        .collect();
+    addresses
+        .iter()
+        .map(|address| port.get(hardware.get(address)?).copied())
+        .collect()
+}

@@ -1,0 +1,151 @@
+//! The size of conntrack's table, what it counts, and its settings.
+
+use super::super::facts::Facts;
+use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
+
+const NEARLY_FULL: u64 = 75;
+const FULL: u64 = 95;
+/// Entries for each bucket above which look-ups become slow: the kernel's default is one, and two by each direction.
+const LONG_CHAIN: u64 = 8;
+const LONG_TIMEOUT: u64 = 86_400;
+
+pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+    fill(facts, diagnosis);
+    counters(facts, diagnosis);
+    settings(facts, diagnosis);
+}
+
+fn fill(facts: &Facts, diagnosis: &mut Diagnosis) {
+    let number = |name: &str| facts.number(&format!("net.netfilter.nf_conntrack_{name}"));
+    let (Some(count), Some(max)) = (number("count"), number("max")) else {
+        diagnosis.unchecked(
+            "the size of conntrack's table",
+            "net.netfilter.nf_conntrack_max is not there; conntrack is not loaded",
+        );
+        return;
+    };
+    let percent = count.saturating_mul(100).checked_div(max).unwrap_or(0);
+    if percent >= NEARLY_FULL {
+        let severity = if percent >= FULL {
+            Severity::Broken
+        } else {
+            Severity::Warning
+        };
+        diagnosis.found(
+            "conntrack-full",
+            severity,
+            format!("conntrack has {count} of {max} entries ({percent} %)"),
+            "when it is full, new connections are dropped, and handshakes are thrown out to make room; each entry takes \
+             some 300 bytes. The setting is the machine's: where this network namespace may not write it, change it outside"
+                .into(),
+            Some(enlarge(max)),
+        );
+    }
+    let Some(buckets) = number("buckets").filter(|buckets| *buckets > 0) else {
+        return;
+    };
+    if max / buckets > LONG_CHAIN {
+        diagnosis.warning(
+            "conntrack-long-chains",
+            format!("nf_conntrack_max is {max}, and there are {buckets} buckets"),
+            "with that many entries in each bucket, every packet that begins a flow takes longer to look up; one bucket for \
+             each to four entries is usual",
+            command(format!("sysctl -w net.netfilter.nf_conntrack_buckets={}", max / 4)),
+        );
+    }
+}
+
+fn enlarge(max: u64) -> Fix {
+    command(format!(
+        "sysctl -w net.netfilter.nf_conntrack_max={}",
+        max.saturating_mul(2)
+    ))
+}
+
+fn counters(facts: &Facts, diagnosis: &mut Diagnosis) {
+    let Some(stats) = diagnosis.known("the counters of conntrack", &facts.stats).copied() else {
+        return;
+    };
+    if stats.drop > 0 || stats.early_drop > 0 || stats.chain_too_long > 0 {
+        let max = facts.number("net.netfilter.nf_conntrack_max").unwrap_or(0);
+        diagnosis.warning(
+            "conntrack-dropped",
+            format!(
+                "conntrack has dropped {} packets for lack of room, thrown out {} entries early, and refused {} because of \
+                 a long bucket, since boot",
+                stats.drop, stats.early_drop, stats.chain_too_long
+            ),
+            "its table was full once, or nearly; these counters only grow, so see whether they still do",
+            if stats.chain_too_long > stats.drop + stats.early_drop {
+                advice("raise net.netfilter.nf_conntrack_buckets")
+            } else {
+                enlarge(max)
+            },
+        );
+    }
+    if stats.insert_failed > 0 || stats.search_restart > 0 {
+        diagnosis.note(
+            "conntrack-races",
+            format!(
+                "conntrack has failed to insert {} entries and has begun {} look-ups again, since boot",
+                stats.insert_failed, stats.search_restart
+            ),
+            "an insert fails when two packets of one new flow race, or a translated flow finds its place taken: the client \
+             sends its SYN again after a second",
+        );
+    }
+}
+
+fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
+    let is = |name: &str, value| facts.number(&format!("net.netfilter.nf_conntrack_{name}")) == Some(value);
+    if is("tcp_be_liberal", 1) {
+        diagnosis.note(
+            "conntrack-liberal",
+            "nf_conntrack_tcp_be_liberal is 1",
+            "segments outside of the window are not INVALID: forged ones reach backends, where TCP itself must refuse them",
+        );
+    }
+    if is("tcp_loose", 1) {
+        diagnosis.note(
+            "conntrack-loose",
+            "nf_conntrack_tcp_loose is 1, Linux's default",
+            "conntrack takes up connections in the middle; the rules do not rely on it being 0: what is no SYN and of no \
+             known flow is refused",
+        );
+    }
+    let timeout = facts.number("net.netfilter.nf_conntrack_tcp_timeout_established");
+    if let Some(seconds) = timeout.filter(|seconds| *seconds > LONG_TIMEOUT) {
+        diagnosis.note(
+            "conntrack-long-timeout",
+            format!(
+                "nf_conntrack_tcp_timeout_established is {seconds} s ({} days)",
+                seconds / 86_400
+            ),
+            "connections whose ends vanished without a word keep their entries, and their SNAT ports, that long",
+        );
+    }
+    if is("acct", 0) {
+        let seen = "net.netfilter.nf_conntrack_acct is 0";
+        let cause = "flows have no packet and byte counters; flows that begin after it is switched on do";
+        let fix = command("sysctl -w net.netfilter.nf_conntrack_acct=1");
+        diagnosis.found(
+            "conntrack-accounting-off",
+            Severity::Note,
+            seen.into(),
+            cause.into(),
+            Some(fix),
+        );
+    }
+    if is("timestamp", 0) {
+        let seen = "net.netfilter.nf_conntrack_timestamp is 0";
+        let cause = "it is not known how old flows are; of those that begin after it is switched on, it is";
+        let fix = command("sysctl -w net.netfilter.nf_conntrack_timestamp=1");
+        diagnosis.found(
+            "conntrack-timestamps-off",
+            Severity::Note,
+            seen.into(),
+            cause.into(),
+            Some(fix),
+        );
+    }
+}

@@ -1,0 +1,448 @@
+//! Other programs' chains that packets of ours pass: what drops them, takes them off conntrack, or past the limits.
+
+use std::net::SocketAddr;
+
+use super::super::facts::Facts;
+use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
+use super::super::judge::{Fate, Holds, Place, walk};
+use super::super::packet::{Interface, Packet};
+use super::{count, range_list, ranges, some};
+use crate::kernel::firewall::{Base, Chain, Effect, Hook, TableFamily};
+use crate::kernel::links::Link;
+use crate::kernel::route::RouteTo;
+use crate::ruleset::name::Family;
+
+/// Rules that are looked at in all, so that ten thousand services times as many rules end.
+const MOST_RULES: usize = 1_000_000;
+/// Backends that are looked at one by one at the least, and at the most.
+const FEWEST_SAMPLES: usize = 8;
+const MOST_SAMPLES: usize = 1000;
+/// Our own translation.
+const DSTNAT: i32 = -100;
+
+pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+    for chains in all_chains(facts, diagnosis) {
+        for chain in chains {
+            if let Some(base) = chain.base {
+                judge(facts, chains, chain, base, diagnosis);
+            }
+        }
+    }
+    for table in facts.firewall.iter().flat_map(|firewall| &firewall.unjudged) {
+        diagnosis.unchecked(
+            format!("table {} {}", table.family, table.name),
+            "it sees frames and not packets; what it drops is not known here",
+        );
+    }
+}
+
+/// The chains that could be read, kind by kind.
+pub(super) fn all_chains<'a>(facts: &'a Facts, diagnosis: &mut Diagnosis) -> Vec<&'a [Chain]> {
+    let nft = diagnosis.known("other tables of nftables", &facts.firewall);
+    let legacy = diagnosis.known("tables of iptables-legacy", &facts.legacy);
+    let legacy6 = diagnosis.known("tables of ip6tables-legacy", &facts.legacy6);
+    nft.map(|firewall| firewall.chains.as_slice())
+        .into_iter()
+        .chain(legacy.map(Vec::as_slice))
+        .chain(legacy6.map(Vec::as_slice))
+        .collect()
+}
+
+pub(super) fn sees(family: TableFamily, packet: Family) -> bool {
+    match family {
+        TableFamily::Inet => true,
+        TableFamily::Ip => packet == Family::V4,
+        TableFamily::Ip6 => packet == Family::V6,
+        _ => false,
+    }
+}
+
+/// `table ip filter of iptables-nft`
+pub(super) fn whose(chain: &Chain) -> String {
+    let table = &chain.table;
+    match program(chain) {
+        Some(program) => format!("table {} of {program}", table.name),
+        None => format!("table {} {}", table.family, table.name),
+    }
+}
+
+/// The program that makes such a table, if it is one of iptables' kinds.
+pub(super) fn program(chain: &Chain) -> Option<&'static str> {
+    let table = &chain.table;
+    let is_iptables = ["filter", "nat", "mangle", "raw", "security"].contains(&table.name.as_str())
+        && (chain.base.is_none() || chain.name.chars().all(|letter| letter.is_ascii_uppercase()));
+    Some(match (table.legacy, table.family, is_iptables) {
+        (true, TableFamily::Ip6, _) => "ip6tables-legacy",
+        (true, ..) => "iptables-legacy",
+        (false, TableFamily::Ip, true) => "iptables-nft",
+        (false, TableFamily::Ip6, true) => "ip6tables-nft",
+        _ => return None,
+    })
+}
+
+/// One backend of one service, as packets show it.
+struct Sample {
+    backend: SocketAddr,
+    public_port: u16,
+}
+
+fn judge(facts: &Facts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
+    if !matches!(base.hook, Hook::Prerouting | Hook::Forward | Hook::Postrouting) {
+        return;
+    }
+    let rules: usize = chains
+        .iter()
+        .filter(|of| of.table == chain.table)
+        .map(|of| of.rules.len())
+        .sum();
+    let most = (MOST_RULES / rules.max(1)).clamp(FEWEST_SAMPLES, MOST_SAMPLES);
+    for family in Family::BOTH {
+        if !facts.uses(family) || !sees(chain.table.family, family) {
+            continue;
+        }
+        let samples = samples(facts, family, most);
+        let mut nothing_arrives = false;
+        for reply in [false, true] {
+            // Where no packet gets to a backend, no answer comes.
+            if reply && (base.nat || nothing_arrives) {
+                continue;
+            }
+            let mut trouble = Trouble::default();
+            let plain = packet(facts, family, base, reply, None);
+            trouble.add(None, walk(chains, chain, &plain));
+            if trouble.is_none() {
+                continue;
+            }
+            if !samples.is_empty() {
+                trouble = Trouble::default();
+            }
+            for sample in &samples {
+                let packet = packet(facts, family, base, reply, Some(sample));
+                trouble.add(Some(sample.backend), walk(chains, chain, &packet));
+            }
+            nothing_arrives = !trouble.ends.is_empty();
+            let context = Context {
+                facts,
+                chains,
+                chain,
+                base,
+                family,
+                reply,
+                looked_at: samples.len(),
+            };
+            trouble.tell(&context, diagnosis);
+        }
+    }
+}
+
+fn samples(facts: &Facts, family: Family, most: usize) -> Vec<Sample> {
+    let of_family = facts.services.services.iter().flat_map(|service| {
+        service
+            .active
+            .keys()
+            .filter(move |backend| Family::of(backend.ip()) == family)
+            .map(move |backend| Sample {
+                backend: *backend,
+                public_port: service.port,
+            })
+    });
+    let all: Vec<Sample> = of_family.collect();
+    // Spread over all services: neighbours are mostly alike.
+    let step = all.len().div_ceil(most).max(1);
+    all.into_iter().step_by(step).collect()
+}
+
+fn packet(facts: &Facts, family: Family, base: Base, reply: bool, sample: Option<&Sample>) -> Packet {
+    let far = facts
+        .ways_out
+        .as_ref()
+        .ok()
+        .and_then(|ways| ways.get(&(family, None))?.as_ref());
+    let outside = interface(facts, far);
+    let way = sample.and_then(|sample| facts.ways.as_ref().ok()?.get(&sample.backend.ip())?.as_ref());
+    let inside = interface(facts, way);
+    let translated = reply || base.hook != Hook::Prerouting || base.priority > DSTNAT;
+    let (input, output) = if reply { (inside, outside) } else { (outside, inside) };
+    Packet {
+        family,
+        input,
+        output: output.filter(|_| base.hook != Hook::Prerouting),
+        server: sample.filter(|_| translated).map(|sample| sample.backend.ip()),
+        port: sample.map(|sample| {
+            if translated {
+                sample.backend.port()
+            } else {
+                sample.public_port
+            }
+        }),
+        reply,
+        ours: translated.then_some(facts.mark),
+    }
+}
+
+pub(super) fn interface(facts: &Facts, way: Option<&RouteTo>) -> Option<Interface> {
+    let link: &Link = facts.link(way?.index)?;
+    Some(Interface {
+        index: link.index,
+        name: link.name.clone(),
+    })
+}
+
+/// What happens to packets of ours in one base chain.
+#[derive(Default)]
+struct Trouble {
+    ends: Vec<(Option<SocketAddr>, Place)>,
+    may_end: Vec<(Option<SocketAddr>, Place)>,
+    untracked: Option<(String, Holds)>,
+    offloaded: Option<String>,
+    unjudged: bool,
+}
+
+struct Context<'a> {
+    facts: &'a Facts,
+    chains: &'a [Chain],
+    chain: &'a Chain,
+    base: Base,
+    family: Family,
+    reply: bool,
+    looked_at: usize,
+}
+
+impl Trouble {
+    fn is_none(&self) -> bool {
+        self.ends.is_empty()
+            && self.may_end.is_empty()
+            && self.untracked.is_none()
+            && self.offloaded.is_none()
+            && !self.unjudged
+    }
+
+    fn add(&mut self, backend: Option<SocketAddr>, (fate, done): (Fate, Vec<super::super::judge::Done>)) {
+        match fate {
+            Fate::Passes => {}
+            Fate::Ends(place) => self.ends.push((backend, place)),
+            Fate::MayEnd(place) => self.may_end.push((backend, place)),
+            Fate::Unjudged => self.unjudged = true,
+        }
+        for done in done {
+            match done.effect {
+                Effect::Notrack if self.untracked.as_ref().is_none_or(|(_, holds)| *holds < done.holds) => {
+                    self.untracked = Some((done.chain, done.holds));
+                }
+                Effect::Offload => drop(self.offloaded.get_or_insert(done.chain)),
+                _ => {}
+            }
+        }
+    }
+
+    fn tell(&self, context: &Context<'_>, diagnosis: &mut Diagnosis) {
+        let whose = whose(context.chain);
+        if self.unjudged {
+            diagnosis.unchecked(
+                format!("chain {} of {whose}", context.chain.name),
+                "it has too many rules",
+            );
+        }
+        if !self.ends.is_empty() {
+            context.dropped(&self.ends, "drops", Severity::Broken, diagnosis);
+        } else if !self.may_end.is_empty() {
+            context.dropped(&self.may_end, "may drop", Severity::Warning, diagnosis);
+        }
+        if let Some((chain, holds)) = &self.untracked {
+            let sure = *holds == Holds::Yes;
+            diagnosis.found(
+                "packets-untracked",
+                if sure { Severity::Broken } else { Severity::Warning },
+                format!(
+                    "chain {chain} of {whose} {} {} off conntrack (notrack)",
+                    if sure { "takes" } else { "may take" },
+                    if context.reply {
+                        "answers of backends"
+                    } else {
+                        "packets to services"
+                    }
+                ),
+                "what conntrack does not see is not translated, and is refused as a packet of no known flow".into(),
+                Some(context.let_pass()),
+            );
+        }
+        if let Some(chain) = self.offloaded.as_ref().filter(|_| !context.reply) {
+            diagnosis.warning(
+                "flows-offloaded",
+                format!("chain {chain} of {whose} sends flows past the rules (flowtable)"),
+                "later packets of such a flow are not held to any limit",
+                context.let_pass(),
+            );
+        }
+    }
+}
+
+impl Context<'_> {
+    fn dropped(
+        &self,
+        places: &[(Option<SocketAddr>, Place)],
+        does: &str,
+        severity: Severity,
+        diagnosis: &mut Diagnosis,
+    ) {
+        let Some((_, place)) = places.first() else { return };
+        let backends: Vec<&SocketAddr> = places.iter().filter_map(|(backend, _)| backend.as_ref()).collect();
+        let who = match (backends.len(), self.looked_at) {
+            (0, _) => "any backend".to_owned(),
+            (hit, all) => format!(
+                "{hit} of the {} that were looked at ({})",
+                count(all, "backend"),
+                some(&backends)
+            ),
+        };
+        let what = if self.reply { "answers from" } else { "packets to" };
+        let does = if place.rejects {
+            does.replace("drop", "reject")
+        } else {
+            does.to_owned()
+        };
+        let by = match place.rule {
+            None => "its policy is drop, and no rule lets them pass".to_owned(),
+            Some(rule) if place.chain == self.chain.name => format!("by its rule {rule}"),
+            Some(rule) => format!("by rule {rule} of chain {}", place.chain),
+        };
+        let doubt = if severity == Severity::Broken {
+            ""
+        } else {
+            "; not all of its rules can be judged from here"
+        };
+        diagnosis.found(
+            "packets-dropped",
+            severity,
+            format!(
+                "chain {} of {} {does} {what} {who}: {by}{doubt}",
+                self.chain.name,
+                whose(self.chain)
+            ),
+            format!(
+                "a packet must pass every table: what tcpgw lets pass, another one still drops. {}",
+                self.lasting()
+            ),
+            Some(self.let_pass()),
+        );
+    }
+
+    /// Who made the chain, and where a change of it must be written down to last.
+    fn lasting(&self) -> &'static str {
+        let has = |name: &str| {
+            self.chains
+                .iter()
+                .any(|of| of.table == self.chain.table && of.name.starts_with(name))
+        };
+        if self.chain.table.name == "firewalld" {
+            "This one is firewalld's, which undoes the line when it reloads; for good, set StrictForwardPorts=no in \
+             /etc/firewalld/firewalld.conf, or allow the forwarding in a policy"
+        } else if has("ufw") {
+            "This one is ufw's, which undoes the line when it reloads; for good, `ufw default allow routed`, or the line in \
+             /etc/ufw/before.rules"
+        } else if has("DOCKER-USER") {
+            "This is what Docker does to all forwarding that is not its own; the line lasts until the next boot"
+        } else {
+            "The line lasts until the next boot, or until that table is loaded again; put it into its configuration"
+        }
+    }
+
+    /// A line that lets packets of ours pass, in front of all other rules.
+    fn let_pass(&self) -> Fix {
+        let table = &self.chain.table;
+        if table.owned && table.name == "firewalld" {
+            let line = "sed -i 's/^StrictForwardPorts=.*/StrictForwardPorts=no/' /etc/firewalld/firewalld.conf && \
+                        firewall-cmd --reload";
+            return command(line);
+        }
+        if table.owned {
+            return advice("the table is owned by a running program: allow the forwarding in its configuration");
+        }
+        let translated = self.base.hook != Hook::Prerouting || self.base.priority > DSTNAT;
+        let (xt, nft) = if self.reply && !translated {
+            self.by_backends()
+        } else if translated {
+            let mark = self.facts.mark;
+            (
+                vec![format!("-m connmark --mark {mark}")],
+                format!("ct mark and {:#010x} == {:#010x}", mark.mask(), mark.value()),
+            )
+        } else {
+            self.by_ports()
+        };
+        match program(self.chain) {
+            Some(program) => command(self.xt_lines(program, &xt)),
+            None => command(format!(
+                "nft insert rule {} {} {} {nft} accept",
+                table.family, table.name, self.chain.name
+            )),
+        }
+    }
+
+    fn xt_lines(&self, program: &str, matches: &[String]) -> String {
+        let table = match self.chain.table.name.as_str() {
+            "filter" => String::new(),
+            other => format!("-t {other} "),
+        };
+        let chain = self.first_chain();
+        let lines = matches
+            .iter()
+            .map(|xt| format!("{program} {table}-I {chain} {xt} -j ACCEPT"));
+        lines.collect::<Vec<_>>().join(" && ")
+    }
+
+    /// Docker keeps one for lines like this, and jumps to it before all else.
+    fn first_chain(&self) -> &str {
+        use crate::kernel::firewall::Verdict;
+        const FOR_USERS: &str = "DOCKER-USER";
+        let jumps = self
+            .chain
+            .rules
+            .first()
+            .is_some_and(|rule| rule.tests.is_empty() && rule.verdict == Verdict::Jump(FOR_USERS.into()));
+        if jumps { FOR_USERS } else { &self.chain.name }
+    }
+
+    /// Before our rules have seen the packet there is no mark.
+    fn by_ports(&self) -> (Vec<String>, String) {
+        /// What `-m multiport` takes; a range counts twice.
+        const AT_ONCE: usize = 7;
+        let ports = self
+            .facts
+            .services
+            .services
+            .iter()
+            .map(|service| service.port)
+            .collect();
+        let ranges = ranges(&ports);
+        let xt = ranges
+            .chunks(AT_ONCE)
+            .map(|chunk| {
+                format!(
+                    "-p tcp -m multiport --dports {}",
+                    range_list(chunk, ",").replace('-', ":")
+                )
+            })
+            .collect();
+        (xt, format!("tcp dport {{ {} }}", range_list(&ranges, ", ")))
+    }
+
+    fn by_backends(&self) -> (Vec<String>, String) {
+        let of_family = self
+            .facts
+            .backends()
+            .filter(|backend| Family::of(backend.ip()) == self.family);
+        let mut backends: Vec<SocketAddr> = of_family.collect();
+        backends.sort_unstable();
+        let xt = backends
+            .iter()
+            .map(|backend| format!("-p tcp -s {} --sport {}", backend.ip(), backend.port()))
+            .collect();
+        let keyword = if self.family == Family::V4 { "ip" } else { "ip6" };
+        let elements = backends
+            .iter()
+            .map(|backend| format!("{} . {}", backend.ip(), backend.port()));
+        let elements = elements.collect::<Vec<_>>().join(", ");
+        (xt, format!("{keyword} saddr . tcp sport {{ {elements} }}"))
+    }
+}

@@ -1,0 +1,79 @@
+//! The checks, by what they look at.
+
+mod bridge;
+mod conntrack;
+mod firewall;
+mod forwarding;
+mod kernel;
+mod nat;
+mod offload;
+mod ports;
+mod reverse_path;
+mod table;
+mod ways;
+
+use std::fmt::Display;
+
+use super::facts::Facts;
+use super::finding::Diagnosis;
+
+/// All of them. To add one, add it here, and its findings to [`super::FINDINGS`] and to the table in the manual.
+pub(super) const ALL: &[fn(&Facts, &mut Diagnosis)] = &[
+    table::check,
+    kernel::check,
+    forwarding::check,
+    firewall::check,
+    nat::check,
+    ways::check,
+    reverse_path::check,
+    bridge::check,
+    conntrack::check,
+    ports::check,
+    offload::check,
+];
+
+/// How many things a line names.
+const SHOWN: usize = 5;
+
+/// `a, b, c and 7 more`
+fn some<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    let mut items = items.into_iter();
+    let text = items
+        .by_ref()
+        .take(SHOWN)
+        .map(|item| item.to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
+    match items.count() {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
+/// `1 backend`, `2 backends`
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Ports as `20000,20005-20009`, which sysctls and nft both read.
+fn ranges(ports: &std::collections::BTreeSet<u16>) -> Vec<(u16, u16)> {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for port in ports {
+        match ranges.last_mut() {
+            Some((_, to)) if to.checked_add(1) == Some(*port) => *to = *port,
+            _ => ranges.push((*port, *port)),
+        }
+    }
+    ranges
+}
+
+fn range_list(ranges: &[(u16, u16)], separator: &str) -> String {
+    let text = |(from, to): &(u16, u16)| {
+        if from == to {
+            from.to_string()
+        } else {
+            format!("{from}-{to}")
+        }
+    };
+    ranges.iter().map(text).collect::<Vec<_>>().join(separator)
+}

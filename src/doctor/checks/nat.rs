@@ -1,0 +1,175 @@
+//! Ports of services that another table translates, too.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::super::facts::Facts;
+use super::super::finding::{Diagnosis, Severity, advice};
+use super::super::judge::{Holds, walk};
+use super::super::packet::Packet;
+use super::firewall::{all_chains, interface, sees, whose};
+use super::{count, some};
+use crate::kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
+use crate::ruleset::name::Family;
+use crate::summary::ServiceSummary;
+
+const DSTNAT: i32 = -100;
+/// Ports that are looked at one by one.
+const MOST_PORTS: usize = 500;
+
+pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+    for chains in all_chains(facts, diagnosis) {
+        for chain in chains {
+            if let Some(base) = chain.base.filter(|base| base.nat && base.hook == Hook::Prerouting) {
+                judge(facts, chains, chain, base, diagnosis);
+            }
+        }
+    }
+}
+
+fn judge(facts: &Facts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
+    let services = &facts.services.services;
+    let ports: BTreeSet<u16> = services.iter().map(|service| service.port).collect();
+    let named = named_ports(chains, chain, &ports);
+    if named.len() > MOST_PORTS {
+        let reason = format!(
+            "{} may be translated there, too; only {MOST_PORTS} were looked at",
+            count(named.len(), "port")
+        );
+        diagnosis.unchecked(format!("ports in chain {} of {}", chain.name, whose(chain)), reason);
+    }
+    let mut taken: BTreeSet<u16> = BTreeSet::new();
+    let mut surely = false;
+    for service in services
+        .iter()
+        .filter(|service| named.iter().take(MOST_PORTS).any(|port| *port == service.port))
+    {
+        for packet in packets(facts, chain, service) {
+            let (_, done) = walk(chains, chain, &packet);
+            for done in done.iter().filter(|done| done.effect == Effect::Dnat) {
+                taken.insert(service.port);
+                surely |= done.holds == Holds::Yes;
+            }
+        }
+    }
+    if taken.is_empty() {
+        return;
+    }
+    let (severity, cause) = match base.priority {
+        ..DSTNAT if surely => (
+            Severity::Broken,
+            "its chain comes before tcpgw's: the connections go where that table says",
+        ),
+        ..DSTNAT => (
+            Severity::Warning,
+            "its chain comes before tcpgw's: connections for which its rule holds go where that table says",
+        ),
+        DSTNAT => (
+            Severity::Warning,
+            "both chains have the same priority: whichever was loaded last gets the connections",
+        ),
+        _ => (
+            Severity::Warning,
+            "its chain comes after tcpgw's: whoever expects connections there gets none",
+        ),
+    };
+    diagnosis.found(
+        "port-translated-elsewhere",
+        severity,
+        format!(
+            "chain {} of {} translates {} of services, too: {}",
+            chain.name,
+            whose(chain),
+            count(taken.len(), "port"),
+            some(&taken)
+        ),
+        cause.into(),
+        Some(advice(
+            "give the service or that other program (a container's published port?) another port",
+        )),
+    );
+}
+
+fn packets(facts: &Facts, chain: &Chain, service: &ServiceSummary) -> Vec<Packet> {
+    let targets: Vec<(Family, Option<IpAddr>)> = if service.addresses.is_empty() {
+        Family::BOTH.map(|family| (family, None)).to_vec()
+    } else {
+        service
+            .addresses
+            .iter()
+            .map(|address| (Family::of(*address), Some(*address)))
+            .collect()
+    };
+    targets
+        .into_iter()
+        .filter(|(family, _)| sees(chain.table.family, *family) && facts.uses(*family))
+        .map(|(family, server)| {
+            let far = facts
+                .ways_out
+                .as_ref()
+                .ok()
+                .and_then(|ways| ways.get(&(family, None))?.as_ref());
+            Packet {
+                family,
+                input: interface(facts, far),
+                output: None,
+                server,
+                port: Some(service.port),
+                reply: false,
+                ours: None,
+            }
+        })
+        .collect()
+}
+
+/// The ports of services that a rule of the table names, and translates.
+fn named_ports(chains: &[Chain], base: &Chain, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
+    let mut named = BTreeSet::new();
+    let rules = chains
+        .iter()
+        .filter(|chain| chain.table == base.table)
+        .flat_map(|chain| &chain.rules);
+    for (from, to) in rules
+        .filter(|rule| rule.effects.contains(&Effect::Dnat))
+        .flat_map(destinations)
+    {
+        if from <= to {
+            named.extend(ports.range(from..=to));
+        }
+    }
+    named
+}
+
+/// The ranges of ports that a rule asks for; all of them where it asks for none.
+fn destinations(rule: &Rule) -> Vec<(u16, u16)> {
+    let port = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
+    for test in &rule.tests {
+        match test {
+            Test::Compare {
+                load,
+                mask: None,
+                relation: Relation::Equal,
+                value,
+            } if load.field == Field::DestPort => return vec![(port(value), port(value))],
+            Test::In {
+                key,
+                elements: Some(elements),
+                negated: false,
+            } => {
+                let mut at = 0;
+                for load in key {
+                    if load.field == Field::DestPort {
+                        let within = |key: &[u8]| port(key.get(at..).unwrap_or_default());
+                        return elements
+                            .iter()
+                            .map(|element| (within(&element.from), within(&element.to)))
+                            .collect();
+                    }
+                    at += load.len.next_multiple_of(4);
+                }
+            }
+            _ => {}
+        }
+    }
+    vec![(0, u16::MAX)]
+}

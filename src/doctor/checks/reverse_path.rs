@@ -1,0 +1,148 @@
+//! The reverse path filter: in strict mode a packet must come in where one to its sender would go out.
+//!
+//! Source: `Documentation/networking/ip-sysctl.rst`, `rp_filter`.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::super::facts::Facts;
+use super::super::finding::{Diagnosis, Severity, command};
+use super::{count, some};
+use crate::kernel::links::Link;
+use crate::kernel::route::RouteTo;
+use crate::ruleset::name::Family;
+
+const ID: &str = "reverse-path-filter";
+
+pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+    if !facts.uses(Family::V4) {
+        return;
+    }
+    let Some(links) = diagnosis.known("the reverse path filter", &facts.links) else {
+        return;
+    };
+    let all = facts.number("net.ipv4.conf.all.rp_filter").unwrap_or(0);
+    let strict = |link: &&Link| {
+        let own = facts
+            .number(&format!("net.ipv4.conf.{}.rp_filter", link.name))
+            .unwrap_or(0);
+        link.up && !link.loopback && all.max(own) == 1
+    };
+    for link in links.iter().filter(strict) {
+        clients(facts, link, diagnosis);
+        backends(facts, link, diagnosis);
+    }
+}
+
+/// Clients far away that come to an address of this link, while packets to them leave by another one.
+fn clients(facts: &Facts, link: &Link, diagnosis: &mut Diagnosis) {
+    let Some(ways) = diagnosis.known("the reverse path filter", &facts.ways_out) else {
+        return;
+    };
+    let chosen: BTreeSet<IpAddr> = facts
+        .services
+        .services
+        .iter()
+        .flat_map(|s| s.addresses.iter().copied())
+        .collect();
+    let everywhere = facts
+        .services
+        .services
+        .iter()
+        .any(|service| service.addresses.is_empty());
+    for (address, _) in &link.addresses {
+        let is_chosen = chosen.contains(address);
+        let way = ways.get(&(Family::V4, Some(*address)));
+        let (true, Some(way)) = (is_chosen || (everywhere && is_public(*address)), way) else {
+            continue;
+        };
+        if way.as_ref().is_some_and(|way| way.index == link.index) {
+            continue;
+        }
+        let drops = match facts.reverse_path_drops {
+            Some(drops) if drops > 0 => format!("; it has dropped {} here so far", count_packets(drops)),
+            _ => String::new(),
+        };
+        // A link that has an address need not be one that clients come in by.
+        let severity = if is_chosen { Severity::Broken } else { Severity::Warning };
+        diagnosis.found(
+            ID,
+            severity,
+            format!(
+                "rp_filter is strict on {}, and packets from its address {address} to clients far away {}",
+                link.name,
+                out_by(facts, way.as_ref())
+            ),
+            format!(
+                "the kernel drops packets of clients that come in there, because answers would not leave there{drops}"
+            ),
+            Some(loose(&link.name)),
+        );
+    }
+}
+
+/// Backends in a network of this link, while packets to them leave by another one.
+fn backends(facts: &Facts, link: &Link, diagnosis: &mut Diagnosis) {
+    let Some(ways) = diagnosis.known("the reverse path filter", &facts.ways) else {
+        return;
+    };
+    let within = |address: &IpAddr| {
+        link.addresses
+            .iter()
+            .any(|(own, length)| ipnet::IpNet::new(*own, *length).is_ok_and(|network| network.contains(address)))
+    };
+    let elsewhere: Vec<&IpAddr> = ways
+        .iter()
+        .filter(|(address, way)| {
+            address.is_ipv4()
+                && within(address)
+                && way.as_ref().is_some_and(|way| way.index != link.index && !way.local)
+        })
+        .map(|(address, _)| address)
+        .collect();
+    if let Some(first) = elsewhere.first() {
+        let way = ways.get(*first).and_then(Option::as_ref);
+        diagnosis.warning(
+            ID,
+            format!(
+                "rp_filter is strict on {}, in whose network {} ({}), and the way there {}",
+                link.name,
+                if elsewhere.len() == 1 {
+                    "1 backend is".into()
+                } else {
+                    format!("{} are", count(elsewhere.len(), "backend"))
+                },
+                some(&elsewhere),
+                out_by(facts, way)
+            ),
+            "if they answer by this link, the kernel drops the answers",
+            loose(&link.name),
+        );
+    }
+}
+
+fn out_by(facts: &Facts, way: Option<&RouteTo>) -> String {
+    match way {
+        Some(way) => format!(
+            "leave by {}",
+            facts.link(way.index).map_or("another link", |link| &link.name)
+        ),
+        None => "have no way out".into(),
+    }
+}
+
+/// The larger one of `all` and the link's own counts, so 2 (loose) wins.
+fn loose(link: &str) -> super::super::finding::Fix {
+    command(format!("sysctl -w net.ipv4.conf.{link}.rp_filter=2"))
+}
+
+fn count_packets(number: u64) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), "packet")
+}
+
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_private() && !address.is_link_local() && !address.is_loopback(),
+        IpAddr::V6(_) => false,
+    }
+}

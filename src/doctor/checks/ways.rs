@@ -1,0 +1,131 @@
+//! The ways to the backends.
+
+use std::net::IpAddr;
+
+use super::super::facts::Facts;
+use super::super::finding::{Diagnosis, advice};
+use super::{count, some};
+use crate::ruleset::name::Family;
+
+pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+    let Some(ways) = diagnosis.known("routes to backends", &facts.ways) else {
+        return;
+    };
+    if facts.ways_left_out > 0 {
+        let reason = format!(
+            "there are too many: {} were not looked at",
+            count(facts.ways_left_out, "address")
+        );
+        diagnosis.unchecked("routes to all backends", reason);
+    }
+    let lost: Vec<&IpAddr> = ways
+        .iter()
+        .filter(|(_, way)| way.is_none())
+        .map(|(address, _)| address)
+        .collect();
+    if let Some(first) = lost.first() {
+        diagnosis.broken(
+            "backend-without-route",
+            format!(
+                "there is no route to {} of backends, or one that refuses: {}",
+                count(lost.len(), "address"),
+                some(&lost)
+            ),
+            "connections that are balanced to them are never answered",
+            advice(format!(
+                "see `ip route get {first}`, and add a route (`ip route add`), or take the backends out of the state"
+            )),
+        );
+    }
+    let own: Vec<&IpAddr> = ways
+        .iter()
+        .filter(|(_, way)| way.as_ref().is_some_and(|way| way.local))
+        .map(|(address, _)| address)
+        .collect();
+    if !own.is_empty() {
+        diagnosis.broken(
+            "backend-is-gateway",
+            format!(
+                "{} of backends belong to the gateway itself: {}",
+                count(own.len(), "address"),
+                some(&own)
+            ),
+            "a backend must be another host: the rules would translate its connections in a circle",
+            advice("take the backends out of the state"),
+        );
+    }
+    neighbours(facts, diagnosis);
+    mtu(facts, diagnosis);
+}
+
+/// A backend on the link, or the router to it, that does not answer ARP or neighbour solicitations.
+fn neighbours(facts: &Facts, diagnosis: &mut Diagnosis) {
+    let Some(neighbours) = diagnosis.known("neighbours that do not answer", &facts.neighbours) else {
+        return;
+    };
+    let Ok(ways) = &facts.ways else { return };
+    let failed = |link: u32, address: IpAddr| {
+        neighbours
+            .iter()
+            .any(|neighbour| neighbour.failed && neighbour.link == link && neighbour.address == address)
+    };
+    if !neighbours.iter().any(|neighbour| neighbour.failed) {
+        return;
+    }
+    let silent: Vec<&IpAddr> = ways
+        .iter()
+        .filter(|(address, way)| {
+            way.as_ref()
+                .is_some_and(|way| failed(way.index, way.gateway.unwrap_or(**address)))
+        })
+        .map(|(address, _)| address)
+        .collect();
+    if !silent.is_empty() {
+        diagnosis.warning(
+            "backend-unreachable",
+            format!(
+                "{} of backends, or the routers to them, do not answer on their link: {}",
+                count(silent.len(), "address"),
+                some(&silent)
+            ),
+            "the container is gone, or its network is down: connections that are balanced to it fail",
+            advice("start the containers, or take the backends out of the state"),
+        );
+    }
+}
+
+/// Packets that come in larger than they can go on.
+fn mtu(facts: &Facts, diagnosis: &mut Diagnosis) {
+    let (Ok(ways), Ok(out)) = (&facts.ways, &facts.ways_out) else {
+        return;
+    };
+    for family in Family::BOTH {
+        let outside = out.get(&(family, None)).and_then(Option::as_ref);
+        let Some(outside) = outside.and_then(|way| facts.link(way.index)) else {
+            continue;
+        };
+        let mut narrow: Vec<&str> = ways
+            .iter()
+            .filter(|(address, _)| Family::of(**address) == family)
+            .filter_map(|(_, way)| facts.link(way.as_ref()?.index))
+            .filter(|link| link.mtu < outside.mtu)
+            .map(|link| link.name.as_str())
+            .collect();
+        narrow.sort_unstable();
+        narrow.dedup();
+        if !narrow.is_empty() {
+            diagnosis.note(
+                "path-mtu",
+                format!(
+                    "{} towards backends take shorter packets than {} ({} bytes)",
+                    some(&narrow),
+                    outside.name,
+                    outside.mtu
+                ),
+                "clients learn it by ICMP errors, which tcpgw lets pass; where something on the way drops these, large \
+                 transfers hang: clamp the MSS there, or make the MTUs equal",
+            );
+            return;
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the doctor looks at: plain data, gathered elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::kernel::conntrack::stats::Stats;
+use crate::kernel::firewall::{Chain, Table};
+use crate::kernel::links::{Learned, Link, Neighbour};
+use crate::kernel::listeners::Listener;
+use crate::kernel::probe::Lack;
+use crate::kernel::route::RouteTo;
+use crate::model::FlowMark;
+use crate::ruleset::name::Family;
+use crate::summary::{ServiceSummary, Summary};
+
+/// Something that was read, or why it could not be.
+pub type Fact<T> = Result<T, String>;
+
+/// The way to each address; `None` where there is none, or one that refuses.
+pub type Ways = BTreeMap<IpAddr, Option<RouteTo>>;
+
+/// The way far away, by the address that packets come from.
+pub type WaysOut = BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>;
+
+/// Everything that the doctor knows.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The kernel's release, `6.1.0-18-amd64`.
+    pub release: String,
+    /// The mark of our flows.
+    pub mark: FlowMark,
+    /// Our table.
+    pub table: Fact<TableFacts>,
+    /// The services, as the kernel or the last `apply` tells them.
+    pub services: Summary,
+    /// Settings by their names, `net.ipv4.ip_forward`; what this kernel does not have is missing.
+    pub sysctls: BTreeMap<String, String>,
+    /// The interfaces.
+    pub links: Fact<Vec<Link>>,
+    /// All addresses that the gateway takes for its own.
+    pub local: Fact<BTreeSet<IpAddr>>,
+    /// The way to each backend's address; `None` where there is none, or one that refuses.
+    pub ways: Fact<Ways>,
+    /// Backends whose ways were not looked for, because there are too many.
+    pub ways_left_out: usize,
+    /// The way to clients far away, for packets from each of the gateway's own addresses, or from any (`None`).
+    pub ways_out: Fact<WaysOut>,
+    /// Who was seen on the links.
+    pub neighbours: Fact<Vec<Neighbour>>,
+    /// What bridges learned.
+    pub learned: Fact<Vec<Learned>>,
+    /// Other tables of nftables, with those of iptables-nft.
+    pub firewall: Fact<Firewall>,
+    /// Tables of iptables-legacy.
+    pub legacy: Fact<Vec<Chain>>,
+    /// Tables of ip6tables-legacy.
+    pub legacy6: Fact<Vec<Chain>>,
+    /// What conntrack counts.
+    pub stats: Fact<Stats>,
+    /// Flows by backend and by the address that it sees them come from.
+    pub ports_in_use: Fact<BTreeMap<(SocketAddr, IpAddr), u32>>,
+    /// What this kernel lacks.
+    pub lacks: Fact<Vec<Lack>>,
+    /// Whether conntrack filters flows in the kernel.
+    pub conntrack_filter: Fact<bool>,
+    /// Sockets that listen, with their processes where these are known.
+    pub listeners: Fact<Vec<(Listener, Option<String>)>>,
+    /// `IPReversePathFilter`: packets that the reverse path filter has dropped.
+    pub reverse_path_drops: Option<u64>,
+}
+
+/// Other tables of nftables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Firewall {
+    /// Their chains.
+    pub chains: Vec<Chain>,
+    /// Tables whose chains see frames, which nobody judged.
+    pub unjudged: Vec<Table>,
+}
+
+/// Our table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableFacts {
+    /// How it compares with what was written.
+    pub state: TableState,
+    /// The mark in its comment.
+    pub mark: Option<FlowMark>,
+    /// The port id of the socket that owns it, and the process that this is as a rule.
+    pub owner: Option<(u32, Option<String>)>,
+}
+
+/// How our table compares with what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableState {
+    /// There is none, and none is on record.
+    Absent,
+    /// It is on record, and gone.
+    Gone,
+    /// It is what was written last.
+    AsWritten,
+    /// It is one of this program, and there is no record of it.
+    Unrecorded,
+    /// Its rules are ours, and its elements are not those that were written.
+    Changed,
+    /// It has other rules than this program makes. Its comment.
+    Other(Option<String>),
+}
+
+impl Facts {
+    /// A setting that is a number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.sysctls.get(name)?.trim().parse().ok()
+    }
+
+    /// Every backend's endpoint.
+    pub fn backends(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.services.services.iter().flat_map(ServiceSummary::backends)
+    }
+
+    /// Whether a family has backends, or no family has any.
+    pub fn uses(&self, family: Family) -> bool {
+        let mut any = false;
+        for backend in self.backends() {
+            if Family::of(backend.ip()) == family {
+                return true;
+            }
+            any = true;
+        }
+        !any && family == Family::V4
+    }
+
+    /// The interface of that number.
+    pub fn link(&self, index: u32) -> Option<&Link> {
+        self.links.as_ref().ok()?.iter().find(|link| link.index == index)
+    }
+}

@@ -1,0 +1,306 @@
+//! What becomes of a packet of ours in somebody else's chains, as far as their rules can be judged from outside.
+//!
+//! Four answers to whether a rule is meant: yes, no, for some clients, and not known. A rule that drops some clients is
+//! somebody's wish; one that drops for reasons that are not known may be trouble.
+
+use super::packet::{Packet, Value};
+use crate::kernel::firewall::{Chain, Effect, Element, Field, Load, Relation, Rule, Test, Verdict};
+
+/// Rules that are looked at for one packet.
+const MOST_RULES: usize = 200_000;
+/// `nf_tables` itself goes no deeper (`NFT_JUMP_STACK_SIZE`).
+const DEEPEST: usize = 16;
+
+/// How sure it is that a rule is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holds {
+    No,
+    SomeClients,
+    Unknown,
+    Yes,
+}
+
+/// Where a packet ends: a rule of a chain, or the chain's policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) chain: String,
+    /// Counted from 1; `None` is the policy.
+    pub(super) rule: Option<usize>,
+    pub(super) rejects: bool,
+}
+
+/// What becomes of a packet in one base chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fate {
+    Passes,
+    /// A rule that cannot be judged decides.
+    MayEnd(Place),
+    Ends(Place),
+    /// There are too many rules.
+    Unjudged,
+}
+
+/// Something that a chain does to a packet besides letting it pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) effect: Effect,
+    pub(super) chain: String,
+    pub(super) holds: Holds,
+}
+
+/// What becomes of a packet in a base chain, and what is done to it there.
+pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (Fate, Vec<Done>) {
+    let mut walk = Walk {
+        chains: chains.iter().filter(|chain| chain.table == base.table).collect(),
+        packet,
+        left: MOST_RULES,
+        accepts: false,
+        may_end: None,
+        done: Vec::new(),
+    };
+    let end = walk.chain(base, Holds::Yes, 0);
+    if walk.left == 0 {
+        return (Fate::Unjudged, walk.done);
+    }
+    let policy = || {
+        base.base.filter(|of| of.drops).map(|_| Place {
+            chain: base.name.clone(),
+            rule: None,
+            rejects: false,
+        })
+    };
+    let ended = match end {
+        End::Accepted => None,
+        End::Ended(place) => Some(place),
+        End::Through => policy(),
+    };
+    let fate = match (ended, walk.accepts, walk.may_end) {
+        (Some(place), false, _) => Fate::Ends(place),
+        (Some(place), true, None) | (_, _, Some(place)) => Fate::MayEnd(place),
+        (None, _, None) => Fate::Passes,
+    };
+    (fate, walk.done)
+}
+
+enum End {
+    Through,
+    Accepted,
+    Ended(Place),
+}
+
+struct Walk<'a> {
+    chains: Vec<&'a Chain>,
+    packet: &'a Packet,
+    left: usize,
+    /// Whether a rule that may be meant lets it pass.
+    accepts: bool,
+    may_end: Option<Place>,
+    done: Vec<Done>,
+}
+
+impl<'a> Walk<'a> {
+    fn chain(&mut self, chain: &'a Chain, mut certain: Holds, depth: usize) -> End {
+        for (at, rule) in chain.rules.iter().enumerate() {
+            self.left = self.left.saturating_sub(1);
+            if self.left == 0 || depth > DEEPEST {
+                return End::Through;
+            }
+            let holds = all_hold(self.packet, rule);
+            if holds == Holds::No {
+                continue;
+            }
+            for effect in &rule.effects {
+                self.done.push(Done {
+                    effect: *effect,
+                    chain: chain.name.clone(),
+                    holds: holds.min(certain),
+                });
+            }
+            for (verdict, holds) in verdicts(self.packet, &rule.verdict, holds) {
+                let place = Place {
+                    chain: chain.name.clone(),
+                    rule: Some(at + 1),
+                    rejects: *verdict == Verdict::Reject,
+                };
+                match self.verdict(verdict, place, holds, holds.min(certain), depth) {
+                    Step::Next => {}
+                    Step::Doubt => certain = certain.min(Holds::Unknown),
+                    Step::End(end) => return end,
+                }
+            }
+            // Who translates or takes off conntrack also lets the packet out of the chain.
+            if rule.effects.contains(&Effect::Dnat) && holds.min(certain) == Holds::Yes {
+                return End::Accepted;
+            }
+        }
+        End::Through
+    }
+
+    fn verdict(&mut self, verdict: &Verdict, place: Place, own: Holds, certain: Holds, depth: usize) -> Step {
+        match (verdict, certain) {
+            (Verdict::Accept, Holds::Yes) => return Step::End(End::Accepted),
+            (Verdict::Accept, _) => self.accepts = true,
+            (Verdict::Drop | Verdict::Reject, Holds::Yes) => return Step::End(End::Ended(place)),
+            (Verdict::Drop | Verdict::Reject, Holds::Unknown) => drop(self.may_end.get_or_insert(place)),
+            (Verdict::Unknown(_), _) => {
+                self.accepts = true;
+                self.may_end.get_or_insert(place);
+            }
+            (Verdict::Return, _) => return leaving(own),
+            (Verdict::Jump(to) | Verdict::Goto(to), _) => {
+                if let Some(chain) = self.chains.iter().find(|chain| chain.name == *to).copied() {
+                    match self.chain(chain, certain, depth + 1) {
+                        End::Through => {}
+                        end => return Step::End(end),
+                    }
+                }
+                if matches!(verdict, Verdict::Goto(_)) {
+                    return leaving(own);
+                }
+            }
+            (Verdict::Drop | Verdict::Reject | Verdict::Continue | Verdict::Map(..), _) => {}
+        }
+        Step::Next
+    }
+}
+
+enum Step {
+    Next,
+    /// Who knows whether the rules that follow are reached.
+    Doubt,
+    End(End),
+}
+
+fn leaving(own: Holds) -> Step {
+    if own == Holds::Yes {
+        Step::End(End::Through)
+    } else {
+        Step::Doubt
+    }
+}
+
+/// The verdict, or those that a map may give.
+fn verdicts<'a>(packet: &Packet, verdict: &'a Verdict, holds: Holds) -> Vec<(&'a Verdict, Holds)> {
+    const UNREAD: Verdict = Verdict::Unknown(String::new());
+    match verdict {
+        Verdict::Map(key, Some(elements)) => elements
+            .iter()
+            .map(|(element, verdict)| (verdict, holds.min(is_in(packet, key, std::slice::from_ref(element)))))
+            .filter(|(_, holds)| *holds != Holds::No)
+            .collect(),
+        Verdict::Map(key, None) => match key_value(packet, key) {
+            Err(Holds::SomeClients) => Vec::new(),
+            _ => vec![(const { &UNREAD }, holds.min(Holds::Unknown))],
+        },
+        plain => vec![(plain, holds)],
+    }
+}
+
+/// Whether all tests of a rule hold.
+pub(super) fn all_hold(packet: &Packet, rule: &Rule) -> Holds {
+    let mut holds = Holds::Yes;
+    for test in &rule.tests {
+        holds = holds.min(holds_for(packet, test));
+        if holds == Holds::No {
+            break;
+        }
+    }
+    holds
+}
+
+fn holds_for(packet: &Packet, test: &Test) -> Holds {
+    match test {
+        Test::Sometimes => Holds::SomeClients,
+        Test::Unknown(_) => Holds::Unknown,
+        Test::Compare {
+            load,
+            mask,
+            relation,
+            value,
+        } => compare(packet, *load, mask.as_deref(), *relation, value),
+        Test::In {
+            key,
+            elements: Some(elements),
+            negated,
+        } => negate(is_in(packet, key, elements), *negated),
+        Test::In {
+            key, elements: None, ..
+        } => match key_value(packet, key) {
+            Err(Holds::SomeClients) => Holds::SomeClients,
+            _ => Holds::Unknown,
+        },
+    }
+}
+
+const fn negate(holds: Holds, negated: bool) -> Holds {
+    match (holds, negated) {
+        (Holds::Yes, true) => Holds::No,
+        (Holds::No, true) => Holds::Yes,
+        (holds, _) => holds,
+    }
+}
+
+fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation, value: &[u8]) -> Holds {
+    let mut bytes = match packet.value(load, mask) {
+        Value::Is(bytes) => bytes,
+        Value::Differs => return Holds::SomeClients,
+        Value::Unknown => return Holds::Unknown,
+    };
+    for (byte, mask) in bytes.iter_mut().zip(mask.unwrap_or_default()) {
+        *byte &= mask;
+    }
+    // A name may be compared by how it begins.
+    let length = value.len().min(bytes.len());
+    let order = bytes[..length].cmp(&value[..length]);
+    let is_native = matches!(
+        load.field,
+        Field::CtState | Field::CtStatus | Field::CtMark | Field::Mark
+    );
+    let holds = match relation {
+        Relation::Equal => order.is_eq(),
+        Relation::Differs => order.is_ne(),
+        _ if is_native => return Holds::Unknown,
+        Relation::Less => order.is_lt(),
+        Relation::AtMost => order.is_le(),
+        Relation::More => order.is_gt(),
+        Relation::AtLeast => order.is_ge(),
+    };
+    if holds { Holds::Yes } else { Holds::No }
+}
+
+/// The bytes of a key, field by field, or why they are not known.
+fn key_value(packet: &Packet, key: &[Load]) -> Result<Vec<Vec<u8>>, Holds> {
+    let mut unknown = None;
+    let mut parts = Vec::new();
+    for load in key {
+        match packet.value(*load, None) {
+            Value::Is(bytes) => parts.push(bytes),
+            Value::Differs => return Err(Holds::SomeClients),
+            Value::Unknown => unknown = Some(Holds::Unknown),
+        }
+    }
+    unknown.map_or(Ok(parts), Err)
+}
+
+fn is_in(packet: &Packet, key: &[Load], elements: &[Element]) -> Holds {
+    let parts = match key_value(packet, key) {
+        Ok(parts) => parts,
+        Err(why) => return why,
+    };
+    let within = |element: &Element| {
+        let mut at = 0;
+        parts.iter().all(|part| {
+            let span = at..at + part.len();
+            at = span.end.next_multiple_of(4);
+            match (element.from.get(span.clone()), element.to.get(span)) {
+                (Some(from), Some(to)) => from <= part.as_slice() && part.as_slice() <= to,
+                _ => false,
+            }
+        })
+    };
+    if elements.iter().any(within) {
+        Holds::Yes
+    } else {
+        Holds::No
+    }
+}

@@ -1,0 +1,69 @@
+//! What would break traffic on this gateway, may, or is good to know.
+//!
+//! [`gather()`] reads the kernel into plain [`Facts`]; [`examine`] says what they mean. A check whose facts could not be
+//! read is named in the diagnosis, never left out.
+
+mod checks;
+mod facts;
+mod finding;
+mod gather;
+mod judge;
+mod packet;
+
+pub use self::facts::{Fact, Facts, Firewall, TableFacts, TableState, Ways, WaysOut};
+pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
+pub use self::gather::gather;
+
+/// Every finding there can be, with the worst that it is: names are for ever.
+pub const FINDINGS: &[(&str, Severity)] = &[
+    ("ip-forward-off", Severity::Broken),
+    ("ipv6-forwarding-off", Severity::Broken),
+    ("ipv6-router-advertisements", Severity::Note),
+    ("packets-dropped", Severity::Broken),
+    ("packets-untracked", Severity::Broken),
+    ("port-translated-elsewhere", Severity::Broken),
+    ("flows-offloaded", Severity::Warning),
+    ("reverse-path-filter", Severity::Broken),
+    ("bridge-without-hairpin", Severity::Warning),
+    ("conntrack-full", Severity::Broken),
+    ("conntrack-dropped", Severity::Warning),
+    ("conntrack-long-chains", Severity::Warning),
+    ("conntrack-races", Severity::Note),
+    ("conntrack-liberal", Severity::Note),
+    ("conntrack-loose", Severity::Note),
+    ("conntrack-long-timeout", Severity::Note),
+    ("conntrack-accounting-off", Severity::Note),
+    ("conntrack-timestamps-off", Severity::Note),
+    ("snat-ports-exhausted", Severity::Broken),
+    ("port-in-local-range", Severity::Warning),
+    ("port-with-listener", Severity::Note),
+    ("address-not-local", Severity::Warning),
+    ("backend-without-route", Severity::Broken),
+    ("backend-is-gateway", Severity::Broken),
+    ("backend-unreachable", Severity::Warning),
+    ("path-mtu", Severity::Note),
+    ("large-receive-offload", Severity::Warning),
+    ("packets-merged", Severity::Note),
+    ("kernel-feature-missing", Severity::Broken),
+    ("kernel-fallback", Severity::Note),
+    ("kernel-untested", Severity::Warning),
+    ("table-missing", Severity::Broken),
+    ("table-of-another-version", Severity::Warning),
+    ("table-changed", Severity::Broken),
+    ("table-unrecorded", Severity::Note),
+    ("table-owned", Severity::Warning),
+    ("table-of-another-mark", Severity::Warning),
+];
+
+/// What the facts mean.
+pub fn examine(facts: &Facts) -> Diagnosis {
+    let mut diagnosis = Diagnosis::default();
+    for check in checks::ALL {
+        check(facts, &mut diagnosis);
+    }
+    diagnosis.findings.sort_by_key(|finding| finding.severity);
+    diagnosis
+}
+
+#[cfg(test)]
+mod tests;

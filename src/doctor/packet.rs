@@ -1,0 +1,139 @@
+//! A packet of ours as a rule of somebody else's sees it.
+
+use std::net::IpAddr;
+
+use crate::kernel::firewall::{Field, Load, ct_state};
+use crate::model::FlowMark;
+use crate::ruleset::name::Family;
+
+const TCP: u8 = 6;
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+/// `IPS_DST_NAT`.
+const STATUS_DNAT: u32 = 32;
+
+/// An interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) index: u32,
+    pub(super) name: String,
+}
+
+/// What is known of the packet; `None` is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Packet {
+    pub(super) family: Family,
+    pub(super) input: Option<Interface>,
+    pub(super) output: Option<Interface>,
+    /// The backend, or the public address before it is translated.
+    pub(super) server: Option<IpAddr>,
+    pub(super) port: Option<u16>,
+    /// Whether it goes from the server to the client.
+    pub(super) reply: bool,
+    /// Whether our rules have marked and translated its flow already.
+    pub(super) ours: Option<FlowMark>,
+}
+
+/// The value of a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Is(Vec<u8>),
+    /// It differs from client to client, and from one program's rules to another's.
+    Differs,
+    Unknown,
+}
+
+impl Packet {
+    /// The bits of `ct state`, with that of iptables.
+    pub(super) fn state(&self) -> u32 {
+        let translated = if self.ours.is_some() { ct_state::DNAT } else { 0 };
+        translated
+            | if self.reply {
+                ct_state::ESTABLISHED
+            } else {
+                ct_state::NEW
+            }
+    }
+
+    /// The value of a field under a mask: of marks only our bits are known.
+    pub(super) fn value(&self, load: Load, mask: Option<&[u8]>) -> Value {
+        let value = self.whole(load.field, mask);
+        match value {
+            Value::Is(mut bytes) => {
+                bytes.truncate(load.len);
+                Value::Is(bytes)
+            }
+            other => other,
+        }
+    }
+
+    fn whole(&self, field: Field, mask: Option<&[u8]>) -> Value {
+        let native = |number: u32| Value::Is(number.to_ne_bytes().to_vec());
+        match field {
+            Field::Family => Value::Is(vec![match self.family {
+                Family::V4 => NFPROTO_IPV4,
+                Family::V6 => NFPROTO_IPV6,
+            }]),
+            Field::Protocol => Value::Is(vec![TCP]),
+            Field::InName => name(self.input.as_ref()),
+            Field::OutName => name(self.output.as_ref()),
+            Field::InIndex => index(self.input.as_ref()),
+            Field::OutIndex => index(self.output.as_ref()),
+            Field::Source4 | Field::Source6 => self.address(self.reply),
+            Field::Dest4 | Field::Dest6 => self.address(!self.reply),
+            Field::SourcePort => self.port_bytes(self.reply),
+            Field::DestPort => self.port_bytes(!self.reply),
+            Field::CtState => {
+                let asks_for_dnat = mask.is_some_and(|mask| number(mask) & ct_state::DNAT != 0);
+                native(self.state() & if asks_for_dnat { u32::MAX } else { !ct_state::DNAT })
+            }
+            Field::CtStatus => match mask.map(number) {
+                Some(STATUS_DNAT) => native(if self.ours.is_some() { STATUS_DNAT } else { 0 }),
+                _ => Value::Unknown,
+            },
+            Field::CtMark => match (self.ours, mask.map(number)) {
+                (Some(ours), Some(bits)) if bits & !ours.mask() == 0 => native(ours.value()),
+                _ => Value::Differs,
+            },
+            Field::CtDirection => Value::Is(vec![u8::from(self.reply)]),
+            Field::Mark | Field::Sender => Value::Differs,
+            Field::Other => Value::Unknown,
+        }
+    }
+
+    fn address(&self, of_server: bool) -> Value {
+        match self.server {
+            _ if !of_server => Value::Differs,
+            Some(IpAddr::V4(address)) => Value::Is(address.octets().to_vec()),
+            Some(IpAddr::V6(address)) => Value::Is(address.octets().to_vec()),
+            None => Value::Unknown,
+        }
+    }
+
+    fn port_bytes(&self, of_server: bool) -> Value {
+        match self.port {
+            _ if !of_server => Value::Differs,
+            Some(port) => Value::Is(port.to_be_bytes().to_vec()),
+            None => Value::Unknown,
+        }
+    }
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn name(interface: Option<&Interface>) -> Value {
+    const LENGTH: usize = 16;
+    interface.map_or(Value::Unknown, |interface| {
+        let mut bytes = interface.name.as_bytes().to_vec();
+        bytes.resize(LENGTH, 0);
+        Value::Is(bytes)
+    })
+}
+
+fn index(interface: Option<&Interface>) -> Value {
+    interface.map_or(Value::Unknown, |interface| {
+        Value::Is(interface.index.to_ne_bytes().to_vec())
+    })
+}

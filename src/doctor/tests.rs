@@ -1,0 +1,736 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::*;
+use crate::kernel::conntrack::stats::Stats;
+use crate::kernel::firewall::{Base, Chain, Effect, Hook, Rule, Table, TableFamily, parse_save};
+use crate::kernel::links::{Link, Neighbour, Offloads};
+use crate::kernel::listeners::Listener;
+use crate::kernel::probe::{Feature, Lack};
+use crate::kernel::route::RouteTo;
+use crate::model::FlowMark;
+use crate::ruleset::name::Family;
+use crate::summary::Summary;
+
+const STATE: &str = r#"{"version":1,"services":[
+    {"name":"web","port":20003,"limit":{"pps":1000},"backends":["10.2.0.11:3000","[fd00:2::11]:3000"]},
+    {"name":"chosen","port":20004,"addresses":["203.0.113.1"],"backends":["10.2.0.12:3000"]}]}"#;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as the facts have it")]
+fn way(index: u32) -> Option<RouteTo> {
+    Some(RouteTo {
+        index,
+        name: None,
+        gateway: None,
+        local: false,
+    })
+}
+
+fn link(index: u32, name: &str, address: &str) -> Link {
+    Link {
+        index,
+        name: name.into(),
+        up: true,
+        mtu: 1500,
+        addresses: vec![(ip(address), 24)],
+        offloads: Some(Offloads::default()),
+        ..Link::default()
+    }
+}
+
+/// A gateway that is well: `ext` to the world, `br0` to the backends.
+fn well() -> Facts {
+    let sysctls = [
+        ("net.ipv4.ip_forward", "1"),
+        ("net.ipv6.conf.all.forwarding", "1"),
+        ("net.ipv4.conf.all.rp_filter", "0"),
+        ("net.ipv4.ip_local_port_range", "32768\t60999"),
+        ("net.ipv4.ip_local_reserved_ports", ""),
+        ("net.netfilter.nf_conntrack_max", "262144"),
+        ("net.netfilter.nf_conntrack_count", "100"),
+        ("net.netfilter.nf_conntrack_buckets", "262144"),
+        ("net.netfilter.nf_conntrack_acct", "1"),
+        ("net.netfilter.nf_conntrack_timestamp", "1"),
+        ("net.netfilter.nf_conntrack_tcp_be_liberal", "0"),
+        ("net.netfilter.nf_conntrack_tcp_loose", "0"),
+        ("net.netfilter.nf_conntrack_tcp_timeout_established", "7440"),
+    ];
+    let backends = ["10.2.0.11", "10.2.0.12", "fd00:2::11"].map(ip);
+    let ways_out = [
+        ((Family::V4, None), way(2)),
+        ((Family::V6, None), way(2)),
+        ((Family::V4, Some(ip("203.0.113.1"))), way(2)),
+        ((Family::V4, Some(ip("10.2.0.1"))), way(2)),
+    ];
+    Facts {
+        release: "6.1.0-18-amd64".into(),
+        mark: FlowMark::default(),
+        table: Ok(TableFacts {
+            state: TableState::AsWritten,
+            mark: Some(FlowMark::default()),
+            owner: None,
+        }),
+        services: Summary::from(&crate::model::parse(STATE.as_bytes()).unwrap()),
+        sysctls: sysctls.map(|(name, value)| (name.into(), value.into())).into(),
+        links: Ok(vec![
+            link(2, "ext", "203.0.113.1"),
+            Link {
+                bridge: Some([false; 2]),
+                ..link(3, "br0", "10.2.0.1")
+            },
+            Link {
+                master: Some(3),
+                hairpin: Some(false),
+                addresses: Vec::new(),
+                ..link(4, "port", "10.2.0.1")
+            },
+        ]),
+        local: Ok(BTreeSet::from(["203.0.113.1", "10.2.0.1"].map(ip))),
+        ways: Ok(backends.map(|address| (address, way(3))).into()),
+        ways_left_out: 0,
+        ways_out: Ok(ways_out.into()),
+        neighbours: Ok(Vec::new()),
+        learned: Ok(Vec::new()),
+        firewall: Ok(Firewall::default()),
+        legacy: Ok(Vec::new()),
+        legacy6: Ok(Vec::new()),
+        stats: Ok(Stats::default()),
+        ports_in_use: Ok(BTreeMap::new()),
+        lacks: Ok(Vec::new()),
+        conntrack_filter: Ok(true),
+        listeners: Ok(Vec::new()),
+        reverse_path_drops: Some(0),
+    }
+}
+
+/// What is found, once something was changed.
+fn with(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
+    let mut facts = well();
+    change(&mut facts);
+    let diagnosis = examine(&facts);
+    for finding in &diagnosis.findings {
+        let (_, worst) = FINDINGS
+            .iter()
+            .find(|(id, _)| *id == finding.id)
+            .unwrap_or_else(|| panic!("{}", finding.id));
+        assert!(
+            finding.severity >= *worst,
+            "{} is said to be {worst} at worst",
+            finding.id
+        );
+    }
+    diagnosis.findings
+}
+
+fn set(name: &str, value: &str) -> impl FnOnce(&mut Facts) {
+    move |facts| drop(facts.sysctls.insert(name.into(), value.into()))
+}
+
+#[track_caller]
+fn only(findings: &[Finding], id: &str, severity: Severity) -> Finding {
+    assert_eq!(
+        findings.iter().map(|finding| finding.id).collect::<Vec<_>>(),
+        [id],
+        "{findings:#?}"
+    );
+    assert_eq!(findings[0].severity, severity, "{findings:#?}");
+    findings[0].clone()
+}
+
+#[track_caller]
+fn line(finding: &Finding) -> &str {
+    match &finding.fix {
+        Some(Fix::Command(line)) => line,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is_wrong() {
+    let diagnosis = examine(&well());
+    // One note, since there is a limit and packets are not merged: none at all.
+    assert_eq!(diagnosis, Diagnosis::default());
+}
+
+#[test]
+fn names_are_kebab_case_and_unique() {
+    let names: BTreeSet<&str> = FINDINGS.iter().map(|(id, _)| *id).collect();
+    assert_eq!(names.len(), FINDINGS.len());
+    for name in names {
+        assert!(
+            name.chars()
+                .all(|letter| letter.is_ascii_lowercase() || letter == '-' || letter.is_ascii_digit())
+        );
+    }
+}
+
+#[test]
+fn the_manual_has_every_finding() {
+    let manual = include_str!("../../README.md");
+    for (id, severity) in FINDINGS {
+        let row = manual.lines().find(|line| line.starts_with(&format!("| `{id}` |")));
+        let row = row.unwrap_or_else(|| panic!("{id} is not in the manual"));
+        assert!(row.contains(&severity.to_string()), "{row}");
+    }
+}
+
+#[test]
+fn what_could_not_be_read_is_named_and_the_rest_is_judged() {
+    let mut facts = well();
+    let no = || "needs CAP_NET_ADMIN".to_owned();
+    facts.table = Err(no());
+    facts.links = Err(no());
+    facts.local = Err(no());
+    facts.ways = Err(no());
+    facts.ways_out = Err(no());
+    facts.neighbours = Err(no());
+    facts.learned = Err(no());
+    facts.firewall = Err(no());
+    facts.legacy = Err(no());
+    facts.legacy6 = Err(no());
+    facts.stats = Err(no());
+    facts.ports_in_use = Err(no());
+    facts.lacks = Err(no());
+    facts.conntrack_filter = Err(no());
+    facts.listeners = Err(no());
+    facts.sysctls.insert("net.ipv4.ip_forward".into(), "0".into());
+    let diagnosis = examine(&facts);
+    only(&diagnosis.findings, "ip-forward-off", Severity::Broken);
+    let checks: Vec<&str> = diagnosis
+        .unchecked
+        .iter()
+        .map(|unchecked| unchecked.check.as_str())
+        .collect();
+    for check in [
+        "the table inet tcpgw",
+        "features of the kernel",
+        "the filter of conntrack",
+        "other tables of nftables",
+        "tables of iptables-legacy",
+        "tables of ip6tables-legacy",
+        "routes to backends",
+        "the reverse path filter",
+        "bridge ports without hairpin mode",
+        "the counters of conntrack",
+        "source ports in use",
+        "programs that listen on ports of services",
+        "addresses of services",
+        "segmentation offloads",
+    ] {
+        assert_eq!(
+            checks.iter().filter(|known| **known == check).count(),
+            1,
+            "{check} in {checks:?}"
+        );
+    }
+}
+
+#[test]
+fn forwarding() {
+    let found = only(
+        &with(set("net.ipv4.ip_forward", "0")),
+        "ip-forward-off",
+        Severity::Broken,
+    );
+    assert_eq!(line(&found), "sysctl -w net.ipv4.ip_forward=1");
+    only(
+        &with(set("net.ipv6.conf.all.forwarding", "0")),
+        "ipv6-forwarding-off",
+        Severity::Broken,
+    );
+    only(
+        &with(set("net.ipv6.conf.ext.accept_ra", "1")),
+        "ipv6-router-advertisements",
+        Severity::Note,
+    );
+    let only4 = |facts: &mut Facts| {
+        facts.services.services.remove(0);
+        set("net.ipv6.conf.all.forwarding", "0")(facts);
+    };
+    assert!(with(only4).is_empty());
+}
+
+#[test]
+fn reverse_path() {
+    assert!(
+        with(set("net.ipv4.conf.all.rp_filter", "1")).is_empty(),
+        "the ways are the same"
+    );
+    let elsewhere = |address: &'static str, mode: &'static str| {
+        move |facts: &mut Facts| {
+            set("net.ipv4.conf.ext.rp_filter", mode)(facts);
+            let ways = facts.ways_out.as_mut().unwrap();
+            ways.insert((Family::V4, Some(ip(address))), way(3));
+        }
+    };
+    let found = only(
+        &with(elsewhere("203.0.113.1", "1")),
+        "reverse-path-filter",
+        Severity::Broken,
+    );
+    assert_eq!(line(&found), "sysctl -w net.ipv4.conf.ext.rp_filter=2");
+    assert!(with(elsewhere("203.0.113.1", "2")).is_empty());
+    // 2 for all is more than 1 for one.
+    let loose = |facts: &mut Facts| {
+        elsewhere("203.0.113.1", "1")(facts);
+        set("net.ipv4.conf.all.rp_filter", "2")(facts);
+    };
+    assert!(with(loose).is_empty());
+    let everywhere = |facts: &mut Facts| {
+        elsewhere("203.0.113.1", "1")(facts);
+        facts.services.services.retain(|service| service.addresses.is_empty());
+    };
+    only(&with(everywhere), "reverse-path-filter", Severity::Warning);
+    let backend = |facts: &mut Facts| {
+        set("net.ipv4.conf.br0.rp_filter", "1")(facts);
+        facts.ways.as_mut().unwrap().insert(ip("10.2.0.11"), way(2));
+    };
+    let found = only(&with(backend), "reverse-path-filter", Severity::Warning);
+    assert!(
+        found.seen.contains("10.2.0.11") && found.seen.contains("ext"),
+        "{}",
+        found.seen
+    );
+}
+
+#[test]
+fn bridges() {
+    let found = only(
+        &with(set("net.bridge.bridge-nf-call-iptables", "1")),
+        "bridge-without-hairpin",
+        Severity::Warning,
+    );
+    assert_eq!(line(&found), "bridge link set dev port hairpin on");
+    let hairpin = |facts: &mut Facts| {
+        set("net.bridge.bridge-nf-call-iptables", "1")(facts);
+        facts.links.as_mut().unwrap()[2].hairpin = Some(true);
+    };
+    assert!(with(hairpin).is_empty());
+    let own = |facts: &mut Facts| facts.links.as_mut().unwrap()[1].bridge = Some([false, true]);
+    only(&with(own), "bridge-without-hairpin", Severity::Warning);
+}
+
+#[test]
+fn conntrack() {
+    for (count, severity) in [("196608", Severity::Warning), ("249037", Severity::Broken)] {
+        let found = only(
+            &with(set("net.netfilter.nf_conntrack_count", count)),
+            "conntrack-full",
+            severity,
+        );
+        assert_eq!(line(&found), "sysctl -w net.netfilter.nf_conntrack_max=524288");
+    }
+    assert!(with(set("net.netfilter.nf_conntrack_count", "196607")).is_empty());
+    only(
+        &with(set("net.netfilter.nf_conntrack_buckets", "1024")),
+        "conntrack-long-chains",
+        Severity::Warning,
+    );
+    for (name, value, id) in [
+        ("tcp_be_liberal", "1", "conntrack-liberal"),
+        ("tcp_loose", "1", "conntrack-loose"),
+        ("tcp_timeout_established", "432000", "conntrack-long-timeout"),
+        ("acct", "0", "conntrack-accounting-off"),
+        ("timestamp", "0", "conntrack-timestamps-off"),
+    ] {
+        only(
+            &with(set(&format!("net.netfilter.nf_conntrack_{name}"), value)),
+            id,
+            Severity::Note,
+        );
+    }
+    let stats = |stats| move |facts: &mut Facts| facts.stats = Ok(stats);
+    let dropped = Stats {
+        early_drop: 1,
+        ..Stats::default()
+    };
+    only(&with(stats(dropped)), "conntrack-dropped", Severity::Warning);
+    let raced = Stats {
+        insert_failed: 1,
+        ..Stats::default()
+    };
+    only(&with(stats(raced)), "conntrack-races", Severity::Note);
+    let mut facts = well();
+    facts.sysctls.remove("net.netfilter.nf_conntrack_max");
+    assert_eq!(examine(&facts).unchecked.len(), 1);
+}
+
+#[test]
+fn source_ports() {
+    for (flows, severity) in [(51_610, Severity::Warning), (63_867, Severity::Broken)] {
+        let used = |facts: &mut Facts| {
+            let pair = ("10.2.0.11:3000".parse().unwrap(), ip("10.2.0.1"));
+            facts.ports_in_use = Ok([(pair, flows)].into());
+        };
+        only(&with(used), "snat-ports-exhausted", severity);
+    }
+}
+
+#[test]
+fn own_ports_and_addresses() {
+    let found = only(
+        &with(set("net.ipv4.ip_local_port_range", "10000 20003")),
+        "port-in-local-range",
+        Severity::Warning,
+    );
+    assert_eq!(line(&found), "sysctl -w net.ipv4.ip_local_reserved_ports=20003");
+    let some_reserved = |facts: &mut Facts| {
+        set("net.ipv4.ip_local_port_range", "10000 30000")(facts);
+        set("net.ipv4.ip_local_reserved_ports", "8080,20000-20003")(facts);
+    };
+    let found = only(&with(some_reserved), "port-in-local-range", Severity::Warning);
+    assert_eq!(
+        line(&found),
+        "sysctl -w net.ipv4.ip_local_reserved_ports=8080,20000-20004"
+    );
+    let listens = |address: &str| {
+        let listener = Listener {
+            addr: address.parse().unwrap(),
+            inode: 1,
+        };
+        move |facts: &mut Facts| facts.listeners = Ok(vec![(listener, Some("sshd (1)".into()))])
+    };
+    only(&with(listens("0.0.0.0:20003")), "port-with-listener", Severity::Note);
+    only(
+        &with(listens("203.0.113.1:20004")),
+        "port-with-listener",
+        Severity::Note,
+    );
+    assert!(with(listens("10.2.0.1:20004")).is_empty());
+    let gone = |facts: &mut Facts| {
+        facts
+            .local
+            .as_mut()
+            .unwrap()
+            .retain(|address| *address != ip("203.0.113.1"));
+    };
+    only(&with(gone), "address-not-local", Severity::Warning);
+}
+
+#[test]
+fn ways_to_backends() {
+    let to = |address: &'static str, way: Option<RouteTo>| {
+        move |facts: &mut Facts| drop(facts.ways.as_mut().unwrap().insert(ip(address), way))
+    };
+    only(&with(to("10.2.0.11", None)), "backend-without-route", Severity::Broken);
+    let own = way(1).map(|way| RouteTo { local: true, ..way });
+    only(&with(to("10.2.0.11", own)), "backend-is-gateway", Severity::Broken);
+    let neighbour = |address: &'static str, link| {
+        move |facts: &mut Facts| {
+            facts.neighbours = Ok(vec![Neighbour {
+                link,
+                address: ip(address),
+                hardware: None,
+                failed: true,
+            }]);
+        }
+    };
+    only(
+        &with(neighbour("10.2.0.11", 3)),
+        "backend-unreachable",
+        Severity::Warning,
+    );
+    assert!(with(neighbour("10.2.0.11", 2)).is_empty(), "on another link");
+    assert!(with(neighbour("10.2.0.99", 3)).is_empty());
+    let narrow = |facts: &mut Facts| facts.links.as_mut().unwrap()[1].mtu = 1400;
+    only(&with(narrow), "path-mtu", Severity::Note);
+    let mut facts = well();
+    facts.ways_left_out = 7;
+    assert_eq!(examine(&facts).unchecked.len(), 1);
+}
+
+#[test]
+fn offloads() {
+    let offloads = |offloads| move |facts: &mut Facts| facts.links.as_mut().unwrap()[0].offloads = offloads;
+    let lro = Offloads {
+        lro: true,
+        ..Offloads::default()
+    };
+    let found = only(&with(offloads(Some(lro))), "large-receive-offload", Severity::Warning);
+    assert_eq!(line(&found), "ethtool -K ext lro off");
+    let gro = Offloads {
+        gro: true,
+        ..Offloads::default()
+    };
+    only(&with(offloads(Some(gro))), "packets-merged", Severity::Note);
+    let mut facts = well();
+    offloads(None)(&mut facts);
+    assert_eq!(examine(&facts).unchecked.len(), 1);
+}
+
+#[test]
+fn kernels() {
+    let lack = |fallback| Lack {
+        feature: Feature {
+            what: "dice",
+            config: "CONFIG_NFT_NUMGEN",
+            module: Some("nft_numgen"),
+            since: None,
+            fallback,
+        },
+        answer: "No such file or directory (ENOENT)".into(),
+    };
+    let lacks = |fallback| move |facts: &mut Facts| facts.lacks = Ok(vec![lack(fallback)]);
+    let found = only(&with(lacks(None)), "kernel-feature-missing", Severity::Broken);
+    assert!(found.seen.contains("CONFIG_NFT_NUMGEN"), "{}", found.seen);
+    assert!(found.fix.unwrap().to_string().contains("modprobe nft_numgen"));
+    only(&with(lacks(Some("coins"))), "kernel-fallback", Severity::Note);
+    only(
+        &with(|facts| facts.conntrack_filter = Ok(false)),
+        "kernel-fallback",
+        Severity::Note,
+    );
+    only(
+        &with(|facts| facts.release = "5.15.0-91-generic".into()),
+        "kernel-untested",
+        Severity::Warning,
+    );
+    let mut facts = well();
+    facts.release = "odd".into();
+    assert_eq!(examine(&facts).unchecked.len(), 1);
+}
+
+#[test]
+fn our_table() {
+    let state = |state| move |facts: &mut Facts| facts.table.as_mut().unwrap().state = state;
+    let ours = crate::ruleset::skeleton::comment(FlowMark::default(), crate::ruleset::room::Room::default());
+    for (case, id, severity) in [
+        (TableState::Absent, "table-missing", Severity::Note),
+        (TableState::Gone, "table-missing", Severity::Broken),
+        (TableState::Unrecorded, "table-unrecorded", Severity::Note),
+        (TableState::Changed, "table-changed", Severity::Broken),
+        (TableState::Other(Some(ours)), "table-changed", Severity::Broken),
+        (
+            TableState::Other(Some("tcpgw skeleton 0".into())),
+            "table-of-another-version",
+            Severity::Warning,
+        ),
+        (TableState::Other(None), "table-of-another-version", Severity::Warning),
+    ] {
+        only(&with(state(case)), id, severity);
+    }
+    let owned = |facts: &mut Facts| facts.table.as_mut().unwrap().owner = Some((77, None));
+    only(&with(owned), "table-owned", Severity::Warning);
+    let other = FlowMark::new(1, 1).unwrap();
+    only(
+        &with(|facts| facts.mark = other),
+        "table-of-another-mark",
+        Severity::Warning,
+    );
+}
+
+/// The chains of a `filter` table whose `FORWARD` has these rules, and of other chains.
+fn saved(policy: &str, rules: &str) -> impl FnOnce(&mut Facts) {
+    let text = format!("*filter\n:FORWARD {policy} [0:0]\n:OTHER - [0:0]\n{rules}\nCOMMIT\n");
+    move |facts| facts.legacy = Ok(parse_save(TableFamily::Ip, &text))
+}
+
+#[test]
+fn rules_of_others_are_followed() {
+    const ANSWERS: &str = "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT\n";
+    for passing in [
+        "-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT",
+        "-A FORWARD -m connmark --mark 0x00800000/0x00800000 -j ACCEPT",
+        "-A FORWARD -i ext -o br+ -p tcp -m multiport --dports 80,2999:3001 -j ACCEPT",
+        "-A FORWARD -d 10.2.0.0/24 -j OTHER\n-A OTHER -p udp -j DROP\n-A OTHER -j ACCEPT",
+        "-A FORWARD -g OTHER\n-A OTHER ! -d 10.3.0.0/255.255.0.0 -j ACCEPT",
+        "-A FORWARD -j OTHER\n-A FORWARD -j ACCEPT\n-A OTHER ! -p udp -j RETURN\n-A OTHER -j DROP",
+        "-A FORWARD -m set --match-set bad src -j DROP\n-A FORWARD -j ACCEPT",
+        "-A FORWARD -s 192.0.2.0/24 -j REJECT\n-A FORWARD -j ACCEPT",
+        "-A FORWARD -m limit --limit 1/sec -j LOG\n-A FORWARD -j ACCEPT",
+    ] {
+        assert!(
+            with(saved("DROP", &format!("{ANSWERS}{passing}"))).is_empty(),
+            "{passing}"
+        );
+    }
+    for dropping in [
+        "",
+        "-A FORWARD -o docker0 -j ACCEPT",
+        "-A FORWARD -p tcp --dport 3001 -j ACCEPT",
+        "-A FORWARD -d 10.2.0.0/24 -j OTHER\n-A OTHER -j RETURN",
+        "-A FORWARD -g OTHER\n-A FORWARD -j ACCEPT",
+        "-A FORWARD -m conntrack ! --ctstate ESTABLISHED -j REJECT\n-A FORWARD -j ACCEPT",
+    ] {
+        let found = with(saved("DROP", &format!("{ANSWERS}{dropping}")));
+        let found = only(&found, "packets-dropped", Severity::Broken);
+        assert_eq!(
+            line(&found),
+            "iptables-legacy -I FORWARD -m connmark --mark 0x00800000/0x00800000 -j ACCEPT"
+        );
+    }
+    for doubtful in [
+        "-A FORWARD -s 198.18.0.0/15 -j ACCEPT",
+        "-A FORWARD -m socket --transparent -j ACCEPT",
+        "-A FORWARD -m socket --transparent -j DROP\n-A FORWARD -j ACCEPT",
+        "-A FORWARD -m socket --transparent -j RETURN\n-A FORWARD -j ACCEPT",
+        "-A FORWARD -j NFQUEUE --queue-num 1",
+    ] {
+        let found = with(saved("DROP", &format!("{ANSWERS}{doubtful}")));
+        only(&found, "packets-dropped", Severity::Warning);
+    }
+    // One backend of two.
+    let found = with(saved("ACCEPT", "-A FORWARD -d 10.2.0.12/32 -j DROP"));
+    let found = only(&found, "packets-dropped", Severity::Broken);
+    assert!(
+        found.seen.contains("1 of the 2 backends") && found.seen.contains("10.2.0.12:3000"),
+        "{}",
+        found.seen
+    );
+    // Answers alone.
+    let found = with(saved("DROP", "-A FORWARD -m conntrack --ctstate NEW -j ACCEPT"));
+    assert!(
+        only(&found, "packets-dropped", Severity::Broken)
+            .seen
+            .contains("answers from")
+    );
+}
+
+fn table(family: TableFamily, name: &str, owned: bool) -> Table {
+    Table {
+        family,
+        name: name.into(),
+        legacy: false,
+        owned,
+    }
+}
+
+fn chain(table: Table, hook: Hook, priority: i32, rules: Vec<Rule>, drops: bool) -> Chain {
+    let base = Base {
+        hook,
+        nat: false,
+        priority,
+        drops,
+    };
+    Chain {
+        table,
+        name: "c".into(),
+        base: Some(base),
+        rules,
+    }
+}
+
+fn nft(chain: Chain) -> impl FnOnce(&mut Facts) {
+    move |facts| facts.firewall.as_mut().unwrap().chains.push(chain)
+}
+
+#[test]
+fn fixes_are_lines_for_whoever_made_the_table() {
+    let forward = |table| chain(table, Hook::Forward, 0, Vec::new(), true);
+    let found = with(nft(forward(table(TableFamily::Ip, "mine", false))));
+    let found = only(&found, "packets-dropped", Severity::Broken);
+    assert_eq!(
+        line(&found),
+        "nft insert rule ip mine c ct mark and 0x00800000 == 0x00800000 accept"
+    );
+    let found = with(nft(forward(table(TableFamily::Inet, "firewalld", true))));
+    assert!(line(&found[0]).contains("StrictForwardPorts=no"), "{found:?}");
+    let found = with(nft(forward(table(TableFamily::Inet, "other", true))));
+    assert!(matches!(found[0].fix, Some(Fix::Advice(_))), "{found:?}");
+    let early = chain(
+        table(TableFamily::Ip, "mine", false),
+        Hook::Prerouting,
+        -300,
+        Vec::new(),
+        true,
+    );
+    let found = with(nft(early));
+    assert_eq!(
+        line(&found[0]),
+        "nft insert rule ip mine c tcp dport { 20003-20004 } accept"
+    );
+    // What frames do is not known here.
+    let mut facts = well();
+    facts
+        .firewall
+        .as_mut()
+        .unwrap()
+        .unjudged
+        .push(table(TableFamily::Bridge, "b", false));
+    assert_eq!(examine(&facts).unchecked.len(), 1);
+}
+
+#[test]
+fn what_goes_past_conntrack_or_limits_is_found() {
+    let doing = |effect, hook, priority| {
+        let rule = Rule {
+            effects: vec![effect],
+            ..Rule::default()
+        };
+        chain(table(TableFamily::Ip, "mine", false), hook, priority, vec![rule], false)
+    };
+    let found = with(nft(doing(Effect::Notrack, Hook::Prerouting, -300)));
+    assert!(
+        found
+            .iter()
+            .all(|finding| finding.id == "packets-untracked" && finding.severity == Severity::Broken)
+    );
+    let found = with(nft(doing(Effect::Offload, Hook::Forward, 0)));
+    only(&found, "flows-offloaded", Severity::Warning);
+}
+
+#[test]
+fn ports_that_another_table_translates() {
+    let nat = |rules: &str| {
+        let text = format!("*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n{rules}\nCOMMIT\n");
+        move |facts: &mut Facts| facts.legacy = Ok(parse_save(TableFamily::Ip, &text))
+    };
+    let id = "port-translated-elsewhere";
+    let docker = "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n-A DOCKER ! -i docker0 -p tcp -m tcp --dport";
+    let to = "-j DNAT --to-destination 172.17.0.2:80";
+    only(&with(nat(&format!("{docker} 20003 {to}"))), id, Severity::Warning);
+    only(&with(nat(&format!("{docker} 20000:20010 {to}"))), id, Severity::Warning);
+    assert!(with(nat(&format!("{docker} 8080 {to}"))).is_empty());
+    assert!(
+        with(nat(&format!(
+            "-A PREROUTING -d 198.51.100.9/32 -p tcp --dport 20004 {to}"
+        )))
+        .is_empty()
+    );
+    let early = |facts: &mut Facts| {
+        nat(&format!("-A PREROUTING -p tcp --dport 20003 {to}"))(facts);
+        for chain in facts.legacy.as_mut().unwrap() {
+            chain.base = chain.base.map(|base| Base { priority: -200, ..base });
+        }
+    };
+    only(&with(early), id, Severity::Broken);
+}
+
+#[test]
+fn many_services_and_rules_end_soon() {
+    use std::fmt::Write;
+
+    let mut services = String::new();
+    for number in 0..5000 {
+        let comma = if number > 0 { "," } else { "" };
+        let (port, a, b) = (10_000 + number, number / 250, number % 250 + 1);
+        let _ = write!(
+            services,
+            r#"{comma}{{"name":"s{number}","port":{port},"backends":["10.9.{a}.{b}:80"]}}"#
+        );
+    }
+    let state = format!(r#"{{"version":1,"services":[{services}]}}"#);
+    let mut rules = String::new();
+    for number in 0..5000 {
+        let _ = writeln!(
+            rules,
+            "-A FORWARD -d 10.8.{}.{}/32 -p tcp --dport 80 -j DROP",
+            number / 250,
+            number % 250
+        );
+    }
+    let found = with(|facts| {
+        facts.services = Summary::from(&crate::model::parse(state.as_bytes()).unwrap());
+        saved("DROP", &rules)(facts);
+    });
+    let found = only(&found, "packets-dropped", Severity::Broken);
+    assert!(
+        found.seen.contains("of the 200 backends that were looked at"),
+        "{}",
+        found.seen
+    );
+}

@@ -1,0 +1,363 @@
+//! Expressions of `nf_tables` as tests, effects and verdicts.
+
+use std::collections::BTreeMap;
+
+use super::{Effect, Element, Field, Load, Relation, Rule, TableFamily, Test, Verdict, xt};
+use crate::kernel::nft::{LIST_ELEM, elem, expr};
+use crate::kernel::tlv::{Attr, Attrs, Malformed};
+
+const VERDICT_REGISTER: u32 = 0;
+
+/// What a set holds, where it was read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SetContent {
+    pub(super) elements: Vec<(Element, Verdict)>,
+}
+
+/// The sets of the rule's table that were read.
+pub(super) type Sets<'a> = &'a dyn Fn(&str) -> Option<&'a SetContent>;
+
+/// One rule, out of its list of expressions.
+pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> Result<Rule, Malformed> {
+    let mut reader = Reader {
+        family,
+        sets,
+        registers: BTreeMap::new(),
+        rule: Rule::default(),
+    };
+    for expression in Attrs::new(expressions) {
+        let expression = expression?;
+        if expression.kind == LIST_ELEM {
+            reader.expression(expression.payload)?;
+        }
+    }
+    Ok(reader.rule)
+}
+
+/// What a register holds: a field, perhaps masked.
+#[derive(Debug, Clone)]
+struct Held {
+    load: Load,
+    mask: Option<Vec<u8>>,
+}
+
+const NOTHING: Held = Held {
+    load: Load {
+        field: Field::Other,
+        len: 0,
+    },
+    mask: None,
+};
+
+struct Reader<'a> {
+    family: TableFamily,
+    sets: Sets<'a>,
+    /// By 4-byte slot.
+    registers: BTreeMap<u32, Held>,
+    rule: Rule,
+}
+
+/// The parts of an expression's data.
+struct Parts<'a>(&'a [u8]);
+
+impl<'a> Parts<'a> {
+    fn get(&self, kind: u16) -> Result<Option<Attr<'a>>, Malformed> {
+        Attrs::new(self.0).first(kind)
+    }
+
+    fn number(&self, kind: u16) -> Result<u32, Malformed> {
+        self.get(kind)?.map_or(Ok(0), |attr| attr.be32())
+    }
+
+    fn has(&self, kind: u16) -> Result<bool, Malformed> {
+        Ok(self.get(kind)?.is_some())
+    }
+
+    fn text(&self, kind: u16) -> Result<&'a str, Malformed> {
+        self.get(kind)?.map_or(Ok(""), |attr| attr.str())
+    }
+
+    fn value(&self, kind: u16) -> Result<Vec<u8>, Malformed> {
+        let Some(data) = self.get(kind)? else {
+            return Ok(Vec::new());
+        };
+        Ok(data
+            .nested()
+            .first(elem::VALUE)?
+            .map_or_else(Vec::new, |value| value.payload.to_vec()))
+    }
+}
+
+fn slot(register: u32) -> u32 {
+    match register {
+        1..=4 => (register - 1) * 4,
+        other => other.saturating_sub(8),
+    }
+}
+
+impl Reader<'_> {
+    fn expression(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+        let Some(name) = Attrs::new(payload).first(expr::NAME)? else {
+            return Ok(());
+        };
+        let data = Attrs::new(payload).first(expr::DATA)?;
+        let parts = Parts(data.map_or(&[][..], |data| data.payload));
+        match name.str()? {
+            "meta" if parts.has(1)? => self.hold(parts.number(1)?, meta_field(parts.number(2)?)),
+            "ct" if parts.has(1)? => self.hold(parts.number(1)?, ct_field(parts.number(2)?)),
+            "payload" if parts.has(1)? => self.payload(&parts)?,
+            // They count, or set a mark, a timeout, a header field.
+            "counter" | "log" | "last" | "masq" | "dup" | "objref" | "meta" | "ct" | "payload" => {}
+            "fib" => {
+                const SADDR: u32 = 1;
+                let sender = parts.number(3)? & SADDR != 0;
+                let field = if sender { Field::Sender } else { Field::Other };
+                self.hold(parts.number(1)?, (field, 4));
+            }
+            "bitwise" => self.bitwise(&parts)?,
+            "cmp" => self.compare(&parts)?,
+            "range" => self.range(&parts)?,
+            "lookup" => self.lookup(&parts)?,
+            "immediate" => self.immediate(&parts)?,
+            "reject" => self.rule.verdict = Verdict::Reject,
+            "notrack" => self.rule.effects.push(Effect::Notrack),
+            "flow_offload" => self.rule.effects.push(Effect::Offload),
+            "redir" => self.rule.effects.push(Effect::Dnat),
+            "nat" => {
+                const DNAT: u32 = 1;
+                if parts.number(1)? == DNAT {
+                    self.rule.effects.push(Effect::Dnat);
+                }
+            }
+            "limit" | "quota" | "connlimit" | "dynset" => self.rule.tests.push(Test::Sometimes),
+            "match" => {
+                let info = parts.get(3)?.map_or(&[][..], |attr| attr.payload);
+                self.rule
+                    .tests
+                    .extend(xt::matches(parts.text(1)?, parts.number(2)?, info));
+            }
+            "target" => self.target(parts.text(1)?),
+            "queue" | "synproxy" | "tproxy" | "fwd" => self.rule.verdict = Verdict::Unknown(name.str()?.into()),
+            // All others load something.
+            _ if parts.has(1)? => self.forget(&parts)?,
+            other => self.rule.tests.push(Test::Unknown(other.into())),
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, register: u32, (field, len): (Field, usize)) {
+        let held = Held {
+            load: Load { field, len },
+            mask: None,
+        };
+        self.registers.insert(slot(register), held);
+    }
+
+    /// The destination register of most expressions is their first attribute, of some the second: both are then unknown.
+    fn forget(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        for kind in [1, 2] {
+            if let Some(register) = parts.get(kind)?.and_then(|attr| attr.be32().ok()) {
+                self.registers.remove(&slot(register));
+            }
+        }
+        Ok(())
+    }
+
+    fn held(&self, register: u32) -> &Held {
+        self.registers.get(&slot(register)).unwrap_or(&NOTHING)
+    }
+
+    fn payload(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        let len = usize::try_from(parts.number(4)?).unwrap_or(0);
+        let field = payload_field(self.is_ipv6(), parts.number(2)?, parts.number(3)?, len);
+        self.hold(parts.number(1)?, (field, len));
+        Ok(())
+    }
+
+    /// Where headers of both families may come, a rule says first which one it means.
+    fn is_ipv6(&self) -> bool {
+        match self.family {
+            TableFamily::Ip6 => true,
+            TableFamily::Ip => false,
+            _ => self.rule.tests.iter().any(|test| {
+                matches!(test, Test::Compare { load, value, relation: Relation::Equal, .. }
+                    if load.field == Field::Family && value.first() == Some(&10))
+            }),
+        }
+    }
+
+    fn bitwise(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        const MASK_AND_XOR: u32 = 0;
+        let (from, to) = (parts.number(1)?, parts.number(2)?);
+        let mut held = self.held(from).clone();
+        let plain = parts.number(6)? == MASK_AND_XOR && parts.value(5)?.iter().all(|byte| *byte == 0);
+        if plain && held.mask.is_none() {
+            held.mask = Some(parts.value(4)?);
+        } else {
+            held = NOTHING;
+        }
+        self.registers.insert(slot(to), held);
+        Ok(())
+    }
+
+    fn compare(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        let relation = match parts.number(2)? {
+            0 => Relation::Equal,
+            1 => Relation::Differs,
+            2 => Relation::Less,
+            3 => Relation::AtMost,
+            4 => Relation::More,
+            _ => Relation::AtLeast,
+        };
+        let value = parts.value(3)?;
+        self.push_compare(parts.number(1)?, relation, value);
+        Ok(())
+    }
+
+    fn push_compare(&mut self, register: u32, relation: Relation, value: Vec<u8>) {
+        let Held { load, mask } = self.held(register).clone();
+        self.rule.tests.push(Test::Compare {
+            load,
+            mask,
+            relation,
+            value,
+        });
+    }
+
+    fn range(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        const DIFFERS: u32 = 1;
+        let held = self.held(parts.number(1)?);
+        let elements = vec![Element {
+            from: parts.value(3)?,
+            to: parts.value(4)?,
+        }];
+        let test = Test::In {
+            key: vec![held.load],
+            elements: held.mask.is_none().then_some(elements),
+            negated: parts.number(2)? == DIFFERS,
+        };
+        self.rule.tests.push(test);
+        Ok(())
+    }
+
+    fn lookup(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        const INVERTED: u32 = 1;
+        let content = (self.sets)(parts.text(1)?);
+        let elements = content.map(|content| content.elements.clone());
+        let width = elements.iter().flatten().map(|(element, _)| element.from.len()).next();
+        let key = self.key(parts.number(2)?, width);
+        match parts.get(3)?.map(|attr| attr.be32()).transpose()? {
+            Some(VERDICT_REGISTER) => self.rule.verdict = Verdict::Map(key, elements),
+            destination => {
+                self.rule.tests.push(Test::In {
+                    key,
+                    elements: elements.map(|elements| elements.into_iter().map(|(element, _)| element).collect()),
+                    negated: parts.number(5)? & INVERTED != 0,
+                });
+                if let Some(register) = destination {
+                    self.registers.remove(&slot(register));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The fields that lie one behind the other from a register on, each padded to 4 bytes.
+    fn key(&self, register: u32, width: Option<usize>) -> Vec<Load> {
+        let mut at = slot(register);
+        let mut key = Vec::new();
+        let mut length = 0;
+        loop {
+            let held = self.registers.get(&at).unwrap_or(&NOTHING);
+            let masked = held.mask.is_some();
+            let load = if masked { NOTHING.load } else { held.load };
+            key.push(load);
+            let padded = load.len.next_multiple_of(4).max(4);
+            length += padded;
+            at += u32::try_from(padded / 4).unwrap_or(1);
+            if masked || length >= width.unwrap_or(0) {
+                return key;
+            }
+        }
+    }
+
+    fn immediate(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        if parts.number(1)? != VERDICT_REGISTER {
+            self.registers.remove(&slot(parts.number(1)?));
+            return Ok(());
+        }
+        let verdict = parts
+            .get(2)?
+            .map(|data| data.nested().first(elem::VERDICT))
+            .transpose()?;
+        if let Some(attr) = verdict.flatten() {
+            self.rule.verdict = read_verdict(attr.payload)?;
+        }
+        Ok(())
+    }
+
+    fn target(&mut self, name: &str) {
+        match name {
+            "REJECT" => self.rule.verdict = Verdict::Reject,
+            "DNAT" | "REDIRECT" => self.rule.effects.push(Effect::Dnat),
+            "CT" | "NOTRACK" => self.rule.effects.push(Effect::Notrack),
+            "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" | "TARPIT" => self.rule.verdict = Verdict::Unknown(name.into()),
+            // Marks, logs and the like.
+            _ => {}
+        }
+    }
+}
+
+/// A verdict, out of its attributes.
+pub(super) fn read_verdict(payload: &[u8]) -> Result<Verdict, Malformed> {
+    let parts = Parts(payload);
+    let chain = || parts.text(elem::VERDICT_CHAIN).map(str::to_owned);
+    Ok(match parts.number(elem::VERDICT_CODE)?.cast_signed() {
+        0 => Verdict::Drop,
+        1 => Verdict::Accept,
+        -1 => Verdict::Continue,
+        -3 => Verdict::Jump(chain()?),
+        -4 => Verdict::Goto(chain()?),
+        -5 => Verdict::Return,
+        _ => Verdict::Unknown("a verdict".into()),
+    })
+}
+
+fn meta_field(key: u32) -> (Field, usize) {
+    match key {
+        3 => (Field::Mark, 4),
+        4 => (Field::InIndex, 4),
+        5 => (Field::OutIndex, 4),
+        6 => (Field::InName, 16),
+        7 => (Field::OutName, 16),
+        15 => (Field::Family, 1),
+        16 => (Field::Protocol, 1),
+        _ => (Field::Other, 4),
+    }
+}
+
+fn ct_field(key: u32) -> (Field, usize) {
+    match key {
+        0 => (Field::CtState, 4),
+        1 => (Field::CtDirection, 1),
+        2 => (Field::CtStatus, 4),
+        3 => (Field::CtMark, 4),
+        _ => (Field::Other, 4),
+    }
+}
+
+fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> Field {
+    const NETWORK: u32 = 1;
+    const TRANSPORT: u32 = 2;
+    match (base, offset) {
+        (NETWORK, 9) if !ipv6 && len == 1 => Field::Protocol,
+        (NETWORK, 12) if !ipv6 && len <= 4 => Field::Source4,
+        (NETWORK, 16) if !ipv6 && len <= 4 => Field::Dest4,
+        (NETWORK, 6) if ipv6 && len == 1 => Field::Protocol,
+        (NETWORK, 8) if ipv6 && len <= 16 => Field::Source6,
+        (NETWORK, 24) if ipv6 && len <= 16 => Field::Dest6,
+        (TRANSPORT, 0) if len == 2 => Field::SourcePort,
+        (TRANSPORT, 2) if len == 2 => Field::DestPort,
+        _ => Field::Other,
+    }
+}

@@ -1,0 +1,267 @@
+//! Everyone's chains and rules, as far as they can be understood: what each rule asks of a packet, and what it does.
+//!
+//! Owns reading and decoding, from `nf_tables` and from what `iptables-legacy-save` prints. What a rule means for anyone's
+//! packets is the caller's to judge. What is not understood is said to be unknown, never left out.
+//!
+//! Source: `include/uapi/linux/netfilter/nf_tables.h`, `net/netfilter/nf_tables_api.c`.
+
+mod decode;
+mod read;
+mod save;
+mod xt;
+
+pub use self::read::{Unread, owner, read};
+pub use self::save::{LegacyError, legacy, parse as parse_save};
+
+/// One chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The table that it is in.
+    pub table: Table,
+    /// Its name.
+    pub name: String,
+    /// Where it is hooked, if it is.
+    pub base: Option<Base>,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// Whose chain it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Table {
+    /// What packets it sees.
+    pub family: TableFamily,
+    /// Its name.
+    pub name: String,
+    /// Whether it is the other, older kind of iptables.
+    pub legacy: bool,
+    /// Whether a running program keeps others from changing it (`flags owner`).
+    pub owned: bool,
+}
+
+/// What packets a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TableFamily {
+    /// IPv4 and IPv6.
+    Inet,
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Frames of a bridge.
+    Bridge,
+    /// Everything on an interface.
+    Netdev,
+    /// ARP.
+    Arp,
+}
+
+impl std::fmt::Display for TableFamily {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Bridge => "bridge",
+            Self::Netdev => "netdev",
+            Self::Arp => "arp",
+        })
+    }
+}
+
+/// Where a chain sees packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// Before the routing decision.
+    Prerouting,
+    /// For this machine itself.
+    Input,
+    /// For others.
+    Forward,
+    /// From this machine itself.
+    Output,
+    /// Before it leaves.
+    Postrouting,
+    /// Of a bridge, of an interface.
+    Other,
+}
+
+/// What makes a chain a base chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// Where.
+    pub hook: Hook,
+    /// Whether it sees the first packet of a flow only.
+    pub nat: bool,
+    /// When, among the others there.
+    pub priority: i32,
+    /// Whether packets that no rule decided on are dropped.
+    pub drops: bool,
+}
+
+/// One rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// All of these must hold.
+    pub tests: Vec<Test>,
+    /// What it does besides.
+    pub effects: Vec<Effect>,
+    /// What becomes of the packet.
+    pub verdict: Verdict,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// The next rule decides.
+    #[default]
+    Continue,
+    /// This base chain lets it pass.
+    Accept,
+    /// It is gone.
+    Drop,
+    /// It is gone, and its sender is told.
+    Reject,
+    /// The calling chain goes on.
+    Return,
+    /// That chain, and then the next rule.
+    Jump(String),
+    /// That chain.
+    Goto(String),
+    /// What the map says; `None` where it was not read.
+    Map(Vec<Load>, Option<Vec<(Element, Verdict)>>),
+    /// Something that decides, and is not understood.
+    Unknown(String),
+}
+
+/// What a rule does besides deciding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Another destination (`dnat`, `redirect`).
+    Dnat,
+    /// Conntrack shall not look at it.
+    Notrack,
+    /// Later packets of the flow take a short cut past all rules.
+    Offload,
+}
+
+/// What a rule asks of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Test {
+    /// A comparison of (some bits of) a field.
+    Compare {
+        /// What is compared.
+        load: Load,
+        /// The bits of it.
+        mask: Option<Vec<u8>>,
+        /// How.
+        relation: Relation,
+        /// With what.
+        value: Vec<u8>,
+    },
+    /// One of these, or none of them.
+    In {
+        /// What is looked up.
+        key: Vec<Load>,
+        /// Where; `None` where it was not read.
+        elements: Option<Vec<Element>>,
+        /// Whether it must not be there.
+        negated: bool,
+    },
+    /// Holds for some clients or at some times: a limit, a list of addresses.
+    Sometimes,
+    /// Something that is not understood.
+    Unknown(String),
+}
+
+/// How a field is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// The same, as far as the value goes.
+    Equal,
+    /// Not the same.
+    Differs,
+    /// Less.
+    Less,
+    /// Less, or the same.
+    AtMost,
+    /// More.
+    More,
+    /// More, or the same.
+    AtLeast,
+}
+
+/// An element of a set: one value, or all from one to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// The first.
+    pub from: Vec<u8>,
+    /// The last.
+    pub to: Vec<u8>,
+}
+
+/// A part of a packet, or of what is known about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// What.
+    pub field: Field,
+    /// How many of its bytes, from the first.
+    pub len: usize,
+}
+
+/// What a rule may look at. Addresses and ports are in network byte order, marks and conntrack's bits in this machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Field {
+    /// The family, as `NFPROTO_*`.
+    Family,
+    /// TCP, UDP and so on.
+    Protocol,
+    /// The name of the interface that it came in by.
+    InName,
+    /// The number of that interface.
+    InIndex,
+    /// The name of the interface that it leaves by.
+    OutName,
+    /// The number of that interface.
+    OutIndex,
+    /// The IPv4 source address.
+    Source4,
+    /// The IPv4 destination address.
+    Dest4,
+    /// The IPv6 source address.
+    Source6,
+    /// The IPv6 destination address.
+    Dest6,
+    /// The TCP source port.
+    SourcePort,
+    /// The TCP destination port.
+    DestPort,
+    /// `ct state`, with `STATE_DNAT` of iptables as well.
+    CtState,
+    /// `ct status`.
+    CtStatus,
+    /// `ct mark`.
+    CtMark,
+    /// `ct direction`.
+    CtDirection,
+    /// `meta mark`.
+    Mark,
+    /// Something about the sender: whether there is a route back, say.
+    Sender,
+    /// Anything else.
+    Other,
+}
+
+/// `ct state` bits; those of iptables' `--ctstate` are the same as far as they go.
+pub mod ct_state {
+    /// What conntrack cannot place.
+    pub const INVALID: u32 = 1;
+    /// Answered before.
+    pub const ESTABLISHED: u32 = 2;
+    /// The first packet of a flow.
+    pub const NEW: u32 = 8;
+    /// Left alone by conntrack.
+    pub const UNTRACKED: u32 = 64;
+    /// Only iptables has it: translated. Far from the bits of nft.
+    pub const DNAT: u32 = 1 << 16;
+}

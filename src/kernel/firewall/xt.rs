@@ -1,0 +1,159 @@
+//! Matches of iptables, which `nf_tables` carries as they are (`nft_compat`).
+//!
+//! Source: `include/uapi/linux/netfilter/xt_*.h`.
+
+use super::{Element, Field, Load, Relation, Test, ct_state};
+
+/// What a match asks, as tests.
+pub(super) fn matches(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
+    let read = match (name, revision) {
+        ("comment", _) => Some(Vec::new()),
+        ("tcp" | "udp", 0) => ports(name, info),
+        ("multiport", 1) => multiport(info),
+        ("conntrack", 1..=3) => conntrack(revision, info),
+        ("state", 0) => word(info, 0).map(|mask| vec![state(mask, false)]),
+        ("connmark", 1) => mark(Field::CtMark, info),
+        ("mark", 1) => mark(Field::Mark, info),
+        ("limit" | "hashlimit" | "set" | "recent" | "connlimit" | "statistic" | "quota" | "time" | "geoip", _) => {
+            Some(vec![Test::Sometimes])
+        }
+        _ => None,
+    };
+    read.unwrap_or_else(|| vec![Test::Unknown(format!("-m {name}"))])
+}
+
+fn half(info: &[u8], at: usize) -> Option<u16> {
+    info.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
+}
+
+fn word(info: &[u8], at: usize) -> Option<u32> {
+    info.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+pub(super) fn compare(field: Field, len: usize, relation: Relation, value: Vec<u8>) -> Test {
+    Test::Compare {
+        load: Load { field, len },
+        mask: None,
+        relation,
+        value,
+    }
+}
+
+/// A range of ports, in this machine's byte order; nothing for all of them.
+pub(super) fn port_range(field: Field, from: u16, to: u16, negated: bool) -> Option<Test> {
+    if (from, to, negated) == (0, u16::MAX, false) {
+        return None;
+    }
+    Some(port_list(field, &[(from, to)], negated))
+}
+
+pub(super) fn port_list(field: Field, ranges: &[(u16, u16)], negated: bool) -> Test {
+    let element = |(from, to): &(u16, u16)| Element {
+        from: from.to_be_bytes().to_vec(),
+        to: to.to_be_bytes().to_vec(),
+    };
+    Test::In {
+        key: vec![Load { field, len: 2 }],
+        elements: Some(ranges.iter().map(element).collect()),
+        negated,
+    }
+}
+
+/// `struct xt_tcp`, `struct xt_udp`.
+fn ports(protocol: &str, info: &[u8]) -> Option<Vec<Test>> {
+    const UDP: u8 = 17;
+    if protocol == "udp" {
+        return Some(vec![compare(Field::Protocol, 1, Relation::Equal, vec![UDP])]);
+    }
+    let (option, mask, flags, inverted) = (*info.get(8)?, *info.get(9)?, *info.get(10)?, *info.get(11)?);
+    let mut tests: Vec<Test> = [
+        port_range(Field::SourcePort, half(info, 0)?, half(info, 2)?, inverted & 1 != 0),
+        port_range(Field::DestPort, half(info, 4)?, half(info, 6)?, inverted & 2 != 0),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if option != 0 || mask != 0 || flags != 0 {
+        tests.push(Test::Unknown("TCP flags".into()));
+    }
+    Some(tests)
+}
+
+/// `struct xt_multiport_v1`: flags, count, ports[15], whether a port begins a range [15], invert.
+fn multiport(info: &[u8]) -> Option<Vec<Test>> {
+    const LIST: usize = 15;
+    let (flags, count) = (*info.first()?, usize::from(*info.get(1)?));
+    let begins = |at: usize| info.get(2 + 2 * LIST + at).is_some_and(|flag| *flag != 0);
+    let negated = *info.get(2 + 3 * LIST)? != 0;
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < count.min(LIST) {
+        let from = half(info, 2 + 2 * at)?;
+        at += usize::from(begins(at));
+        ranges.push((from, half(info, 2 + 2 * at)?));
+        at += 1;
+    }
+    let field = match flags {
+        0 => Field::SourcePort,
+        1 => Field::DestPort,
+        _ => return None,
+    };
+    Some(vec![port_list(field, &ranges, negated)])
+}
+
+/// `struct xt_conntrack_mtinfo1` to `3`: eight addresses, two numbers, five of 16 bits, and the flags.
+fn conntrack(revision: u32, info: &[u8]) -> Option<Vec<Test>> {
+    const STATE: u16 = 1;
+    const ALIAS: u16 = 1 << 13;
+    const FLAGS: usize = 8 * 16 + 2 * 4 + 5 * 2;
+    let (flags, inverted) = (half(info, FLAGS)?, half(info, FLAGS + 2)?);
+    let mask = if revision == 1 {
+        u16::from(*info.get(FLAGS + 4)?)
+    } else {
+        half(info, FLAGS + 4)?
+    };
+    let mut tests = Vec::new();
+    if flags & STATE != 0 {
+        tests.push(state(u32::from(mask), inverted & STATE != 0));
+    }
+    if flags & !(STATE | ALIAS) != 0 {
+        tests.push(Test::Unknown("-m conntrack".into()));
+    }
+    Some(tests)
+}
+
+/// Any of these bits of `--ctstate`, which are nft's for the first four.
+pub(super) fn state(mask: u32, negated: bool) -> Test {
+    const DNAT: u32 = 1 << 7;
+    const UNTRACKED: u32 = 1 << 8;
+    let mut bits = mask & 0xf;
+    for (theirs, ours) in [(DNAT, ct_state::DNAT), (UNTRACKED, ct_state::UNTRACKED)] {
+        if mask & theirs != 0 {
+            bits |= ours;
+        }
+    }
+    Test::Compare {
+        load: Load {
+            field: Field::CtState,
+            len: 4,
+        },
+        mask: Some(bits.to_ne_bytes().to_vec()),
+        relation: if negated { Relation::Equal } else { Relation::Differs },
+        value: vec![0; 4],
+    }
+}
+
+/// `struct xt_mark_mtinfo1`, `struct xt_connmark_mtinfo1`.
+fn mark(field: Field, info: &[u8]) -> Option<Vec<Test>> {
+    let (value, mask, inverted) = (word(info, 0)?, word(info, 4)?, *info.get(8)? != 0);
+    Some(vec![masked_mark(field, value, mask, inverted)])
+}
+
+pub(super) fn masked_mark(field: Field, value: u32, mask: u32, negated: bool) -> Test {
+    Test::Compare {
+        load: Load { field, len: 4 },
+        mask: Some(mask.to_ne_bytes().to_vec()),
+        relation: if negated { Relation::Differs } else { Relation::Equal },
+        value: value.to_ne_bytes().to_vec(),
+    }
+}

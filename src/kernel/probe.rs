@@ -1,0 +1,353 @@
+//! Whether this kernel can do what the rules need, found out by asking: each feature is sent in a batch without an end,
+//! which the kernel checks as it would any other, and then takes back (as for `nft --check`). It may load modules for
+//! it, as it would for `apply`.
+//!
+//! Source: `nfnetlink_rcv_batch` in `net/netfilter/nfnetlink.c`.
+
+use std::io::IoSlice;
+
+use nix::errno::Errno;
+
+use super::nft::{self, msg, object, rule, set, table};
+use super::sets;
+use super::skeleton::{self, TABLE};
+use super::socket::{Netlink, NetlinkError};
+use super::tlv::{Attrs, Family, Header, Messages, Nack, Reply, Writer};
+use crate::model::FlowMark;
+use crate::ruleset::name::{Family as Ip, Reach, Scope, SetName};
+use crate::ruleset::room::Room;
+use crate::ruleset::skeleton::{Base, Chain, Hook};
+use crate::ruleset::stmt::{CtState, Pick, Stmt, receiver, service_in};
+
+/// The table that never comes to be.
+const PROBE: &str = "tcpgw-doctor";
+const TABLE_FLAGS: u16 = 2;
+const TABLE_PERSIST: u32 = 4;
+
+/// A feature that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Feature {
+    /// What it is, in words.
+    pub what: &'static str,
+    /// How the kernel must have been configured.
+    pub config: &'static str,
+    /// The module that has it, where that is not part of `nf_tables`.
+    pub module: Option<&'static str>,
+    /// The release that brought it, where that is later than 5.14, which tcpgw needs in any case.
+    pub since: Option<&'static str>,
+    /// What is done without it; `None` where nothing can be.
+    pub fallback: Option<&'static str>,
+}
+
+/// A feature that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// Which.
+    pub feature: Feature,
+    /// The kernel's answer.
+    pub answer: String,
+}
+
+/// Asks for everything that the rules need.
+///
+/// # Errors
+/// Those of [`Netlink::send`] and [`Netlink::try_recv`]; [`NetlinkError::Refused`] without `CAP_NET_ADMIN`.
+pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<Lack>, NetlinkError> {
+    let mut lacks = Vec::new();
+    for (feature, needs) in features(mark) {
+        if let Some(nack) = ask(socket, &needs)? {
+            if matches!(nack.error(), Errno::EPERM | Errno::EACCES) {
+                let what = "ask the kernel for its features";
+                return Err(NetlinkError::Refused { what, nack });
+            }
+            lacks.push(Lack {
+                feature,
+                answer: nack.to_string(),
+            });
+        }
+    }
+    Ok(lacks)
+}
+
+/// What a feature is asked for with.
+#[derive(Debug, Default)]
+struct Needs {
+    flags: u32,
+    objects: bool,
+    sets: Vec<SetName>,
+    /// Whether the chain is of type `nat`, and what it asks and does.
+    chain: Option<(bool, Hook, Vec<Stmt>)>,
+}
+
+fn with_rule(nat: bool, hook: Hook, sets: Vec<SetName>, stmts: Vec<Stmt>) -> Needs {
+    Needs {
+        sets,
+        chain: Some((nat, hook, stmts)),
+        ..Needs::default()
+    }
+}
+
+fn with_sets(sets: Vec<SetName>) -> Needs {
+    Needs {
+        sets,
+        ..Needs::default()
+    }
+}
+
+const fn feature(what: &'static str, config: &'static str, module: Option<&'static str>) -> Feature {
+    Feature {
+        what,
+        config,
+        module,
+        since: None,
+        fallback: None,
+    }
+}
+
+fn features(mark: FlowMark) -> Vec<(Feature, Needs)> {
+    let mut all = of_sets();
+    all.extend(of_rules(mark));
+    let persist = Feature {
+        since: Some("6.9"),
+        fallback: Some("the table is a plain one, which another program's `nft flush ruleset` removes"),
+        ..feature(
+            "tables that outlive their owner (flag persist)",
+            "CONFIG_NF_TABLES",
+            None,
+        )
+    };
+    let plain = Needs::default();
+    let flags = TABLE_PERSIST;
+    all.insert(
+        0,
+        (
+            feature("tables of both families (inet)", "CONFIG_NF_TABLES_INET", None),
+            plain,
+        ),
+    );
+    all.push((
+        persist,
+        Needs {
+            flags,
+            ..Needs::default()
+        },
+    ));
+    all
+}
+
+fn of_sets() -> Vec<(Feature, Needs)> {
+    let v4 = Reach::Any(Ip::V4);
+    let intervals = Feature {
+        module: None,
+        ..feature("sets of concatenated intervals", "CONFIG_NF_TABLES", None)
+    };
+    vec![
+        (
+            feature("sets and maps of concatenations", "CONFIG_NF_TABLES", None),
+            with_sets(vec![SetName::Services(Scope::Any), SetName::Slots(v4)]),
+        ),
+        (intervals, with_sets(vec![SetName::Denied(v4)])),
+        (
+            feature("sets that packets fill, with a counter", "CONFIG_NF_TABLES", None),
+            with_rule(
+                false,
+                Hook::Postrouting,
+                vec![SetName::OverTo(Ip::V4)],
+                vec![Stmt::Count(receiver(Ip::V4), SetName::OverTo(Ip::V4))],
+            ),
+        ),
+        (
+            feature(
+                "two limits in one element of a set",
+                "CONFIG_NFT_LIMIT",
+                Some("nft_limit"),
+            ),
+            with_sets(vec![SetName::LimitTo(Ip::V4)]),
+        ),
+        (
+            feature(
+                "objects with timeouts of conntrack",
+                "CONFIG_NF_CONNTRACK_TIMEOUT",
+                Some("nft_ct"),
+            ),
+            Needs {
+                objects: true,
+                ..Needs::default()
+            },
+        ),
+    ]
+}
+
+fn of_rules(mark: FlowMark) -> Vec<(Feature, Needs)> {
+    let v4 = Reach::Any(Ip::V4);
+    let dnat = |pick| {
+        let stmts = vec![
+            service_in(Scope::Any, SetName::Services(Scope::Any)),
+            Stmt::Dnat(v4, pick),
+        ];
+        let sets = vec![SetName::Services(Scope::Any), SetName::Slots(v4)];
+        with_rule(true, Hook::Prerouting, sets, stmts)
+    };
+    let filter = |stmts| with_rule(false, Hook::Prerouting, Vec::new(), stmts);
+    vec![
+        (
+            feature(
+                "chains that translate addresses",
+                "CONFIG_NF_NAT",
+                Some("nft_chain_nat"),
+            ),
+            with_rule(true, Hook::Prerouting, Vec::new(), Vec::new()),
+        ),
+        (
+            feature("picking backends in turn", "CONFIG_NFT_NUMGEN", Some("nft_numgen")),
+            dnat(Pick::Turn(2)),
+        ),
+        (
+            feature("picking backends by a hash", "CONFIG_NFT_HASH", Some("nft_hash")),
+            dnat(Pick::Hash),
+        ),
+        (
+            feature(
+                "asking whether an address is local",
+                "CONFIG_NFT_FIB_INET",
+                Some("nft_fib_inet"),
+            ),
+            filter(vec![Stmt::LocalDest(false), Stmt::Return]),
+        ),
+        (
+            feature("asking conntrack", "CONFIG_NFT_CT", Some("nft_ct")),
+            filter(vec![Stmt::CtState(CtState::New), Stmt::Return]),
+        ),
+        (
+            feature("marks of flows", "CONFIG_NF_CONNTRACK_MARK", None),
+            filter(vec![Stmt::MarkFlow(mark)]),
+        ),
+        (
+            feature("masquerading", "CONFIG_NFT_MASQ", Some("nft_masq")),
+            with_rule(true, Hook::Postrouting, Vec::new(), vec![Stmt::Masquerade]),
+        ),
+        (
+            feature(
+                "TCP resets before routing",
+                "CONFIG_NFT_REJECT_INET",
+                Some("nft_reject_inet"),
+            ),
+            filter(vec![Stmt::Reset]),
+        ),
+    ]
+}
+
+/// Sends it all, without an end; the first refusal.
+fn ask(socket: &mut Netlink, needs: &Needs) -> Result<Option<Nack>, NetlinkError> {
+    let mut batch = Batch {
+        writer: Writer::new(),
+        seq: socket.next_seq(),
+    };
+    batch.begin();
+    batch.message(msg::NEW_TABLE, |writer| {
+        writer.str(table::NAME, PROBE);
+        if needs.flags != 0 {
+            writer.be32(TABLE_FLAGS, needs.flags);
+        }
+    });
+    for (id, name) in (1..).zip(&needs.sets) {
+        let mut body = Writer::new();
+        sets::write_set(&mut body, *name, Room::default(), id);
+        let body = body.finish()?;
+        batch.message(msg::NEW_SET, |writer| elsewhere(writer, &body, set::TABLE));
+    }
+    if needs.objects {
+        for family in Ip::BOTH {
+            let mut body = Writer::new();
+            sets::write_handshake_timeout(&mut body, family);
+            let body = body.finish()?;
+            batch.message(msg::NEW_OBJ, |writer| elsewhere(writer, &body, object::TABLE));
+        }
+    }
+    if let Some((nat, hook, stmts)) = &needs.chain {
+        batch.chain(*nat, *hook, stmts);
+    }
+    let last = batch.seq;
+    let bytes = batch.writer.finish()?;
+    socket.send("ask the kernel for its features", &[IoSlice::new(&bytes)])?;
+    socket.skip_seq(last);
+    let mut refused = None;
+    // The answers are there already: the kernel works in the caller's context.
+    while let Some(messages) = socket.try_recv()? {
+        for message in messages {
+            if let Reply::Nack(nack) = message?.reply()? {
+                refused.get_or_insert(nack);
+            }
+        }
+    }
+    Ok(refused)
+}
+
+struct Batch {
+    writer: Writer,
+    seq: u32,
+}
+
+impl Batch {
+    fn begin(&mut self) {
+        let header = Header {
+            kind: nft::BATCH_BEGIN,
+            flags: nft::F_REQUEST,
+            seq: self.seq,
+        };
+        let family = Family {
+            res_id: nft::SUBSYSTEM,
+            ..Family::default()
+        };
+        self.writer.message(header, family, |_| {});
+    }
+
+    fn message(&mut self, kind: u16, fill: impl FnOnce(&mut Writer)) {
+        self.seq = self.seq.wrapping_add(1);
+        let header = Header {
+            kind: nft::message(kind),
+            flags: nft::F_REQUEST | nft::F_CREATE,
+            seq: self.seq,
+        };
+        let family = Family {
+            family: nft::INET,
+            ..Family::default()
+        };
+        self.writer.message(header, family, fill);
+    }
+
+    fn chain(&mut self, nat: bool, hook: Hook, stmts: &[Stmt]) {
+        let priority = if hook == Hook::Prerouting { -100 } else { 100 };
+        let chain = Chain {
+            name: "probe".into(),
+            base: Some(Base {
+                hook,
+                nat,
+                priority,
+                priority_name: "",
+            }),
+            rules: Vec::new(),
+        };
+        self.foreign(msg::NEW_CHAIN, &skeleton::new_chain(&chain, 0), nft::chain::TABLE);
+        if !stmts.is_empty() {
+            self.foreign(msg::NEW_RULE, &skeleton::new_rule(&chain.name, stmts, 0), rule::TABLE);
+        }
+    }
+
+    fn foreign(&mut self, kind: u16, made: &[u8], table: u16) {
+        let message = Messages::new(made).next().and_then(Result::ok);
+        let body = message.and_then(|message| message.payload.get(4..)).unwrap_or_default();
+        self.message(kind, |writer| elsewhere(writer, body, table));
+    }
+}
+
+/// The same attributes, in the other table.
+fn elsewhere(writer: &mut Writer, body: &[u8], table: u16) {
+    for attr in Attrs::new(body).map_while(Result::ok) {
+        if attr.kind == table && attr.payload.starts_with(TABLE.as_bytes()) {
+            writer.str(table, PROBE);
+        } else {
+            writer.attr(attr.kind, attr.payload);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! What the doctor says about a gateway that is well, and about one whose forwarding, table, ways or settings are not.
+//!
+//! Where something breaks traffic: it is broken for real, a connection shows that, and after the printed line was typed
+//! another one shows that it passes.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::brief::{service, state};
+use crate::harness::client::{PATIENCE, connect};
+use crate::harness::plan::{PUBLIC, at};
+use crate::harness::server::{Behaviour, Server};
+use crate::harness::{Net, wait_until};
+
+pub(crate) const PORT: u16 = 20003;
+/// How long a connection that is not to come about is waited for.
+const SHORT: Duration = Duration::from_millis(400);
+
+/// What one run of the doctor said.
+pub(crate) struct Said {
+    pub(crate) status: i32,
+    pub(crate) json: Value,
+}
+
+impl Said {
+    pub(crate) fn findings(&self, id: &str) -> Vec<&Value> {
+        let all = self.json["findings"].as_array().expect("a list of findings");
+        all.iter().filter(|finding| finding["id"] == id).collect()
+    }
+
+    /// The findings that are no notes.
+    pub(crate) fn bad(&self) -> Vec<&Value> {
+        let all = self.json["findings"].as_array().expect("a list of findings");
+        all.iter().filter(|finding| finding["severity"] != "note").collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn one(&self, id: &str, severity: &str) -> &Value {
+        let found = self.findings(id);
+        let found = found.first().unwrap_or_else(|| panic!("no {id} in {:#}", self.json));
+        assert_eq!(found["severity"], severity, "{found:#}");
+        found
+    }
+
+    pub(crate) fn unchecked(&self) -> Vec<String> {
+        let all = self.json["unchecked"].as_array().expect("a list of checks");
+        all.iter()
+            .map(|check| check["check"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+}
+
+pub(crate) fn doctor(net: &Net) -> Said {
+    let ran = net.tcpgw(&["-o", "json", "doctor"]);
+    let json = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"));
+    Said {
+        status: ran.status,
+        json,
+    }
+}
+
+/// The line that a finding says to type.
+#[track_caller]
+pub(crate) fn line(finding: &Value) -> String {
+    finding["fix"]["command"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no command in {finding:#}"))
+        .to_owned()
+}
+
+/// `web` at b1 and b2, in both families.
+pub(crate) fn web(net: &Net) -> Vec<Server> {
+    let servers = ["b1", "b2"].map(|host| net.serve(host, 3000, Behaviour::Greet));
+    net.apply(state([service("web", PORT, &["b1", "b2"], 3000, json!({}))]));
+    servers.into()
+}
+
+/// Whether a client outside gets through to a backend.
+pub(crate) fn reaches(net: &Net, family: usize, patience: Duration) -> bool {
+    let to = at(PUBLIC[family], PORT);
+    net.within("client", || {
+        connect(to, patience).and_then(|mut conn| conn.greeting()).is_ok()
+    })
+}
+
+#[track_caller]
+pub(crate) fn passes(net: &Net, family: usize) {
+    assert!(reaches(net, family, PATIENCE), "{} is not reached", PUBLIC[family]);
+}
+
+#[track_caller]
+pub(crate) fn breaks(net: &Net, family: usize) {
+    assert!(!reaches(net, family, SHORT), "{} is reached", PUBLIC[family]);
+}
+
+/// Breaks something, sees that it breaks traffic, sees the finding, types its line, sees both gone.
+#[track_caller]
+pub(crate) fn breaks_and_heals(net: &Net, family: usize, id: &str, provoke: &str) {
+    passes(net, family);
+    net.sh("gateway", provoke).ok();
+    breaks(net, family);
+    let mut said = doctor(net);
+    assert_eq!(said.status, 1, "{:#}", said.json);
+    said.one(id, "broken");
+    // One cause may show in several places.
+    for _ in 0..3 {
+        let Some(finding) = said.findings(id).first().copied() else {
+            break;
+        };
+        net.sh("gateway", &line(finding)).ok();
+        said = doctor(net);
+    }
+    assert!(said.findings(id).is_empty(), "{:#}", said.json);
+    passes(net, family);
+    assert_eq!(said.status, 0, "{:#}", said.json);
+}
+
+#[test]
+fn a_gateway_that_is_well_has_no_trouble_and_is_left_as_it_was() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let before = net.identity();
+    let rules = net.sh("gateway", "nft -s list ruleset").ok();
+    let said = doctor(&net);
+    // Programs of this machine may reserve no ports; which range it has is the kernel's default, and 20003 not in it.
+    assert!(said.bad().is_empty(), "{:#}", said.json);
+    assert_eq!(said.status, 0);
+    assert!(said.unchecked().is_empty(), "{:#}", said.json);
+    assert_eq!(net.identity(), before, "nothing was committed");
+    assert_eq!(net.sh("gateway", "nft -s list ruleset").ok(), rules);
+    passes(&net, 0);
+}
+
+#[test]
+fn forwarding_that_is_off_is_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for (family, id, setting) in [
+        (0, "ip-forward-off", "net.ipv4.ip_forward"),
+        (1, "ipv6-forwarding-off", "net.ipv6.conf.all.forwarding"),
+    ] {
+        breaks_and_heals(&net, family, id, &format!("sysctl -qw {setting}=0"));
+    }
+    // Where there is no IPv6 backend it may be off.
+    let only4 = json!({"name": "web", "port": PORT, "backends": ["10.2.0.11:3000"]});
+    net.apply(state([only4]));
+    net.sh("gateway", "sysctl -qw net.ipv6.conf.all.forwarding=0").ok();
+    assert!(doctor(&net).bad().is_empty());
+}
+
+#[test]
+fn a_table_that_is_gone_edited_or_not_recorded_is_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let file = net.file("state.json").display().to_string();
+    let heal = |id: &str| {
+        net.tcpgw(&["apply", &file]).ok();
+        let said = doctor(&net);
+        assert!(said.findings(id).is_empty() && said.status == 0, "{:#}", said.json);
+        passes(&net, 0);
+    };
+    for (id, edit) in [
+        ("table-missing", "nft flush ruleset"),
+        ("table-changed", "nft flush set inet tcpgw services"),
+        ("table-changed", "nft insert rule inet tcpgw guard tcp dport 20003 drop"),
+    ] {
+        net.sh("gateway", edit).ok();
+        breaks(&net, 0);
+        let said = doctor(&net);
+        assert_eq!(said.status, 1);
+        assert!(
+            said.one(id, "broken")["fix"]["advice"]
+                .as_str()
+                .is_some_and(|text| text.contains("tcpgw apply"))
+        );
+        heal(id);
+    }
+    net.forget();
+    doctor(&net).one("table-unrecorded", "note");
+    heal("table-unrecorded");
+    net.tcpgw(&["teardown"]).ok();
+    let said = doctor(&net);
+    said.one("table-missing", "note");
+    assert_eq!(said.status, 0);
+}
+
+#[test]
+fn another_mark_in_the_table_is_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let config = net.file("config.toml");
+    std::fs::write(&config, "flow_mark = \"0x01000000/0x01000000\"\n").expect("a file can be written");
+    let ran = net.tcpgw(&["--config", &config.display().to_string(), "-o", "json", "doctor"]);
+    assert!(ran.stdout.contains("table-of-another-mark"), "{ran}");
+}
+
+#[test]
+fn what_may_not_be_read_is_named() {
+    let net = Net::new();
+    let _servers = web(&net);
+    net.sh("gateway", "sysctl -qw net.ipv4.ip_forward=0").ok();
+    let argv = [
+        "setpriv",
+        "--bounding-set",
+        "-all",
+        "--inh-caps",
+        "-all",
+        crate::harness::shell::TCPGW,
+        "doctor",
+    ];
+    let ran = net.run("gateway", &argv).exits(1);
+    for check in [
+        "the table inet tcpgw",
+        "other tables of nftables",
+        "features of the kernel",
+        "the counters of conntrack",
+    ] {
+        assert!(ran.stdout.contains(&format!("unchecked: {check}: ")), "{check}\n{ran}");
+    }
+    // What can be read is.
+    assert!(ran.stdout.contains("[ip-forward-off]"), "{ran}");
+    assert!(ran.stdout.contains("checks could not be made"), "{ran}");
+}
+
+#[test]
+fn settings_and_ports_are_looked_at() {
+    let net = Net::new();
+    let mut servers = web(&net);
+    servers.push(net.serve("gateway", PORT, Behaviour::Greet));
+    net.sh(
+        "gateway",
+        "sysctl -qw net.ipv4.ip_local_port_range='20000 30000' net.netfilter.nf_conntrack_acct=0",
+    )
+    .ok();
+    net.sh("gateway", "ip address add 203.0.113.9/32 dev ext").ok();
+    let chosen = json!({"name": "chosen", "port": 20004, "addresses": ["203.0.113.9"], "backends": ["10.2.0.13:1"]});
+    net.apply(state([service("web", PORT, &["b1", "b2"], 3000, json!({})), chosen]));
+    net.sh("gateway", "ip address del 203.0.113.9/32 dev ext").ok();
+    let said = doctor(&net);
+    said.one("port-with-listener", "note");
+    said.one("address-not-local", "warning");
+    assert_eq!(said.status, 0);
+    for (id, severity) in [("port-in-local-range", "warning"), ("conntrack-accounting-off", "note")] {
+        net.sh("gateway", &line(said.one(id, severity))).ok();
+        assert!(doctor(&net).findings(id).is_empty(), "{id}");
+    }
+    let reserved = net.sh("gateway", "sysctl -n net.ipv4.ip_local_reserved_ports").ok();
+    assert_eq!(reserved.trim(), "20003-20004");
+}
+
+/// Spoofed SYNs take every source port that a backend can be shown.
+#[test]
+fn source_ports_that_run_out_are_found() {
+    use crate::harness::forge::Segment;
+    use crate::harness::plan::{addresses, crowd};
+    use crate::harness::wire::SYN;
+
+    let net = Net::alone();
+    let servers = net.serve("b1", 3000, Behaviour::Greet);
+    let one = |fields: Value| state([service("web", PORT, &["b1"], 3000, fields)]);
+    net.apply(one(json!({})));
+    passes(&net, 0);
+    net.mute("b1");
+    let forger = net.forger("client");
+    let to = at(PUBLIC[0], PORT);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let begun = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        // Entries of unanswered handshakes live for some seconds only: go on until the doctor has looked.
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) && begun.elapsed() < 4 * PATIENCE {
+                forger.blast(30_000, Duration::from_secs(1), |number| {
+                    let client = crowd(u16::try_from(number % 3000).unwrap_or(0))[0];
+                    let port = 1024 + u16::try_from(number / 3000).unwrap_or(0) * 7 + rand(number);
+                    Segment::new(std::net::SocketAddr::new(client, port), to, SYN)
+                });
+            }
+        });
+        // Of other clients, not all find a port.
+        let other = addresses("client")[0];
+        let tracked = || {
+            for port in 50_000..50_050 {
+                let syn = Segment::new(std::net::SocketAddr::new(other, port), to, SYN);
+                drop(forger.send(&syn));
+            }
+            let listed = net.run("gateway", &["conntrack", "-L", "-p", "tcp", "-s", &other.to_string()]);
+            listed.ok().lines().count()
+        };
+        let mut last = None;
+        let found = wait_until(4 * PATIENCE, || {
+            let said = doctor(&net);
+            let found = said
+                .findings("snat-ports-exhausted")
+                .iter()
+                .any(|finding| finding["severity"] == "broken");
+            last = Some(said.json);
+            found && tracked() < 50
+        });
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(found, "{:#}", last.unwrap_or_default());
+    });
+    net.unmute("b1");
+    net.apply(one(json!({"source": "preserve"})));
+    passes(&net, 0);
+    let gone = || doctor(&net).findings("snat-ports-exhausted").is_empty();
+    assert!(wait_until(Duration::from_secs(40), gone));
+    drop(servers);
+}
+
+/// Spreads ports over the range, so that each round makes new flows.
+fn rand(number: u64) -> u16 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    (number, std::time::Instant::now()).hash(&mut hasher);
+    u16::try_from(hasher.finish() % 60_000).unwrap_or(0)
+}

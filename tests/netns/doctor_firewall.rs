@@ -1,0 +1,292 @@
+//! Other programs' firewalls that drop what tcpgw forwards, as the doctor finds them and says how to let it pass.
+
+use serde_json::json;
+
+use crate::doctor::{PORT, breaks, breaks_and_heals, doctor, passes, web};
+use crate::harness::Net;
+use crate::harness::brief::{service, state};
+use crate::harness::client::connect;
+use crate::harness::plan::{PUBLIC, addresses, at};
+use crate::harness::server::Behaviour;
+
+const DROPPED: &str = "packets-dropped";
+
+#[test]
+fn a_policy_of_drop_in_iptables_is_found_in_both_kinds_and_families() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for (family, program) in [
+        (0, "iptables-nft"),
+        (1, "ip6tables-nft"),
+        (0, "iptables-legacy"),
+        (1, "ip6tables-legacy"),
+    ] {
+        breaks_and_heals(&net, family, DROPPED, &format!("{program} -P FORWARD DROP"));
+    }
+}
+
+/// What `iptables-save` shows on a machine with Docker and one published container.
+const DOCKER: &str = "*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER - [0:0]
+:DOCKER-ISOLATION-STAGE-1 - [0:0]
+:DOCKER-ISOLATION-STAGE-2 - [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-ISOLATION-STAGE-1
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -i docker0 -o docker0 -j ACCEPT
+-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2
+-A DOCKER-ISOLATION-STAGE-1 -j RETURN
+-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
+-A DOCKER-ISOLATION-STAGE-2 -j RETURN
+-A DOCKER-USER -j RETURN
+COMMIT
+";
+
+#[test]
+fn docker_is_told_in_the_chain_that_it_keeps_for_users() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for program in ["iptables-nft", "iptables-legacy"] {
+        let rules = net.file("docker.rules");
+        std::fs::write(&rules, DOCKER).expect("a file can be written");
+        breaks_and_heals(&net, 0, DROPPED, &format!("{program}-restore {}", rules.display()));
+        let user = net.sh("gateway", &format!("{program} -S DOCKER-USER")).ok();
+        assert!(user.contains("connmark"), "{user}");
+    }
+}
+
+/// The forwarding part of what ufw loads when it is enabled.
+const UFW: &str = "*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:ufw-before-forward - [0:0]
+:ufw-after-forward - [0:0]
+:ufw-after-logging-forward - [0:0]
+:ufw-reject-forward - [0:0]
+:ufw-user-forward - [0:0]
+-A FORWARD -j ufw-before-forward
+-A FORWARD -j ufw-after-forward
+-A FORWARD -j ufw-after-logging-forward
+-A FORWARD -j ufw-reject-forward
+-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-before-forward -p icmp --icmp-type echo-request -j ACCEPT
+-A ufw-before-forward -j ufw-user-forward
+-A ufw-after-logging-forward -m limit --limit 3/min --limit-burst 10 -j LOG --log-prefix \"[UFW BLOCK] \"
+COMMIT
+";
+
+#[test]
+fn ufw_is_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let rules = net.file("ufw.rules");
+    std::fs::write(&rules, UFW).expect("a file can be written");
+    breaks_and_heals(&net, 0, DROPPED, &format!("iptables-nft-restore {}", rules.display()));
+    let said = net.sh("gateway", "iptables-nft -D FORWARD 1").ok();
+    drop(said);
+    let found = doctor(&net);
+    let cause = found.one(DROPPED, "broken")["cause"].as_str().unwrap_or_default();
+    assert!(cause.contains("ufw default allow routed"), "{cause}");
+}
+
+/// The forwarding part of firewalld's table, which by default accepts what was translated, whoever did it.
+fn firewalld(translated: &str) -> String {
+    format!(
+        "table inet firewalld {{
+            chain filter_FORWARD {{
+                type filter hook forward priority filter + 10; policy accept;
+                ct state {{ established, related }} accept
+                {translated}
+                iifname \"lo\" accept
+                ct state invalid drop
+                ip6 daddr {{ ::/96, 2002::/24 }} reject with icmpv6 type addr-unreachable
+                jump filter_FORWARD_POLICIES
+                reject with icmpx type admin-prohibited
+            }}
+            chain filter_FORWARD_POLICIES {{
+                iifname \"ext\" oifname \"ext\" jump filter_FWD_public
+                iifname \"ext\" reject with icmpx type admin-prohibited
+            }}
+            chain filter_FWD_public {{ meta l4proto {{ icmp, ipv6-icmp }} accept; }}
+            chain raw_PREROUTING {{
+                type filter hook prerouting priority raw + 10; policy accept;
+                icmpv6 type {{ nd-neighbor-solicit, nd-router-advert }} accept
+                meta nfproto ipv6 fib saddr . mark . iif oif missing drop
+            }}
+        }}"
+    )
+}
+
+#[test]
+fn firewalld_is_found_where_it_is_strict_and_no_trouble_where_it_is_not() {
+    let net = Net::new();
+    let _servers = web(&net);
+    net.nft("gateway", &firewalld("ct status dnat accept"));
+    for family in [0, 1] {
+        passes(&net, family);
+    }
+    let said = doctor(&net);
+    assert!(said.bad().is_empty(), "{:#}", said.json);
+    net.nft("gateway", "delete table inet firewalld");
+    let rules = net.file("strict.nft");
+    std::fs::write(&rules, firewalld("")).expect("a file can be written");
+    for family in [0, 1] {
+        breaks_and_heals(&net, family, DROPPED, &format!("nft -f {}", rules.display()));
+        net.nft("gateway", "delete table inet firewalld");
+    }
+}
+
+#[test]
+fn tables_by_hand_are_judged_by_what_they_do_to_our_packets() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let table = |rules: &str| {
+        format!("table inet mine {{ chain forward {{ type filter hook forward priority 0; policy drop; {rules}; }}; }}")
+    };
+    // Let pass in ways that can be followed.
+    for rules in [
+        "ct status dnat accept; ct state established accept",
+        "ct state vmap { established : accept, related : accept, invalid : drop }; iifname \"ext\" oifname \"br0\" accept",
+        "ct mark & 0x00800000 == 0x00800000 accept",
+        "ip daddr 10.2.0.0/24 accept; ip saddr 10.2.0.8/29 accept; ip6 daddr fd00:2::/64 accept; ip6 saddr fd00:2::/64 accept",
+        "tcp dport 3000-3010 accept; tcp sport { 80, 3000 } accept",
+        "ip daddr . tcp dport { 10.2.0.11 . 3000, 10.2.0.12 . 3000 } accept; meta nfproto ipv6 accept; ct state established accept",
+        "udp dport 53 drop; ip saddr 192.0.2.0/24 drop; oifname \"br*\" accept; iifname \"br0\" accept",
+        "iifname { \"ext\", \"br0\" } jump more; }; chain more { ct state { new, established } accept",
+    ] {
+        net.nft("gateway", &table(rules));
+        passes(&net, 0);
+        let said = doctor(&net);
+        assert!(said.bad().is_empty(), "{rules}: {:#}", said.json);
+        net.nft("gateway", "delete table inet mine");
+    }
+    // Not let pass.
+    for rules in [
+        "",
+        "ct state established,related accept",
+        "ct state new drop; accept",
+        "tcp dport 22 accept; ip daddr 10.3.0.0/16 accept; iifname \"eth9\" accept",
+        "oifname != \"br0\" accept",
+        "tcp dport != 3000 accept",
+        "ip daddr 10.2.0.0/24 goto sink; accept; }; chain sink { counter; reject",
+    ] {
+        let line = format!("nft -f - <<'END'\n{}\nEND", table(rules));
+        breaks_and_heals(&net, 0, DROPPED, &line);
+        net.nft("gateway", "delete table inet mine");
+    }
+    // Only answers are dropped: the handshake is.
+    let answers = table("ct state new accept");
+    breaks_and_heals(&net, 0, DROPPED, &format!("nft -f - <<'END'\n{answers}\nEND"));
+    net.nft("gateway", "delete table inet mine");
+    // Only some clients get through: that may be meant.
+    net.nft(
+        "gateway",
+        &table("ip saddr 198.18.0.0/15 accept; ct state established accept; meta nfproto ipv6 accept"),
+    );
+    breaks(&net, 0);
+    let said = doctor(&net);
+    said.one(DROPPED, "warning");
+}
+
+#[test]
+fn drops_before_translation_are_found_by_the_public_port() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let table = format!(
+        "table ip early {{ chain pre {{ type filter hook prerouting priority raw; tcp dport {PORT} drop; }}; }}"
+    );
+    breaks_and_heals(&net, 0, DROPPED, &format!("nft -f - <<'END'\n{table}\nEND"));
+    breaks_and_heals(
+        &net,
+        0,
+        DROPPED,
+        "iptables-legacy -t mangle -P PREROUTING DROP && iptables-legacy -t mangle -A PREROUTING ! -i ext -j ACCEPT",
+    );
+}
+
+#[test]
+fn packets_off_conntrack_are_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let id = "packets-untracked";
+    let line = format!("iptables-nft -t raw -A PREROUTING -p tcp --dport {PORT} -j CT --notrack");
+    breaks_and_heals(&net, 0, id, &line);
+    let table =
+        "table inet bare { chain pre { type filter hook prerouting priority raw; ip saddr 10.2.0.0/24 notrack; }; }";
+    breaks_and_heals(&net, 0, id, &format!("nft -f - <<'END'\n{table}\nEND"));
+}
+
+#[test]
+fn a_port_that_another_table_translates_too_is_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let other = net.serve("b3", 80, Behaviour::Greet);
+    let [address, _] = addresses("b3");
+    let publish = "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; \
+         iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport";
+    net.sh(
+        "gateway",
+        &format!("{publish} 8080 -j DNAT --to-destination {address}:80"),
+    )
+    .ok();
+    assert!(doctor(&net).bad().is_empty(), "another port is nobody's business");
+    net.sh(
+        "gateway",
+        &format!("iptables-nft -t nat -A DOCKER -p tcp --dport {PORT} -j DNAT --to-destination {address}:80"),
+    )
+    .ok();
+    let mut conn = net
+        .within("client", || {
+            connect(at(PUBLIC[0], PORT), crate::harness::client::PATIENCE)
+        })
+        .expect("a connection");
+    assert_eq!(
+        conn.greeting().expect("a greeting").backend,
+        "b3",
+        "whoever was loaded last gets it"
+    );
+    let said = doctor(&net);
+    said.one("port-translated-elsewhere", "warning");
+    assert_eq!(said.findings("port-translated-elsewhere").len(), 1);
+    // Another port for the service, as it says.
+    net.apply(state([service("web", PORT + 1, &["b1", "b2"], 3000, json!({}))]));
+    assert!(doctor(&net).findings("port-translated-elsewhere").is_empty());
+    assert!(other.accepted() > 0);
+}
+
+#[test]
+fn flows_that_are_sent_past_the_limits_are_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let table = "table inet fast {
+        flowtable short { hook ingress priority filter; devices = { ext, br0 }; }
+        chain forward { type filter hook forward priority filter; meta l4proto tcp flow add @short; }
+    }";
+    if net.run_with("gateway", &["nft", "-f", "-"], table).status != 0 {
+        println!("this kernel has no flowtables: nothing to test");
+        return;
+    }
+    let said = doctor(&net);
+    let line = crate::doctor::line(said.one("flows-offloaded", "warning"));
+    net.sh("gateway", &line).ok();
+    assert!(doctor(&net).findings("flows-offloaded").is_empty());
+}
+
+#[test]
+fn tables_of_frames_are_said_to_be_left_out() {
+    let net = Net::new();
+    let _servers = web(&net);
+    net.nft(
+        "gateway",
+        "table bridge mine { chain forward { type filter hook forward priority 0; }; }",
+    );
+    assert_eq!(doctor(&net).unchecked(), ["table bridge mine"]);
+}
