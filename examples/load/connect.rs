@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) seconds: Duration,
     pub(crate) threads: usize,
     pub(crate) concurrency: usize,
+    /// New connections per second, at most.
+    pub(crate) rate: f64,
     pub(crate) answer: u64,
     pub(crate) close: Close,
     pub(crate) patience: Duration,
@@ -102,6 +104,7 @@ struct Client<'a> {
     request: [u8; crate::protocol::LEN],
     buffer: Vec<u8>,
     done: Done,
+    opened: f64,
 }
 
 struct Open {
@@ -128,6 +131,7 @@ impl<'a> Client<'a> {
             request: ask.to_bytes(),
             buffer: vec![0; 64 * 1024],
             done: Done::default(),
+            opened: 0.0,
         })
     }
 
@@ -143,7 +147,9 @@ impl<'a> Client<'a> {
             if !up {
                 self.open_all()?;
             }
-            let ready = match self.epoll.wait(&mut events, EpollTimeout::from(50_u8)) {
+            // A rate is kept to within a millisecond.
+            let patience: u8 = if self.plan.rate.is_finite() { 1 } else { 50 };
+            let ready = match self.epoll.wait(&mut events, EpollTimeout::from(patience)) {
                 Err(Errno::EINTR) => 0,
                 other => other?,
             };
@@ -159,8 +165,13 @@ impl<'a> Client<'a> {
     }
 
     fn open_all(&mut self) -> io::Result<()> {
+        let rate = self.plan.rate / f64::from(u32::try_from(self.plan.threads.max(1)).unwrap_or(u32::MAX));
         for _ in 0..self.free.len() {
             let begin = Instant::now();
+            if self.opened >= rate * begin.duration_since(self.begin).as_secs_f64() {
+                break;
+            }
+            self.opened += 1.0;
             let socket = match self.opener.begin() {
                 Ok(socket) => socket,
                 Err(error) => {

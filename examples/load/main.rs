@@ -48,6 +48,9 @@ enum Command {
         /// Connections under way at a time
         #[arg(long, default_value_t = 64)]
         concurrency: usize,
+        /// No more new connections per second than that
+        #[arg(long)]
+        rate: Option<f64>,
         /// Bytes of the answer
         #[arg(long, default_value_t = 64)]
         answer: u64,
@@ -158,6 +161,7 @@ fn run(command: Command) -> Result<serde_json::Value, Box<dyn std::error::Error>
             to,
             for_long,
             concurrency,
+            rate,
             answer,
             close,
             patience,
@@ -166,6 +170,7 @@ fn run(command: Command) -> Result<serde_json::Value, Box<dyn std::error::Error>
             seconds: seconds(for_long.seconds)?,
             threads: for_long.threads,
             concurrency,
+            rate: rate.unwrap_or(f64::INFINITY),
             answer,
             close,
             patience: seconds(patience)?,

@@ -8,6 +8,7 @@ mod kernel;
 mod nat;
 mod offload;
 mod ports;
+mod reuse;
 mod reverse_path;
 mod table;
 mod ways;
@@ -29,6 +30,7 @@ pub(super) const ALL: &[fn(&Facts, &mut Diagnosis)] = &[
     bridge::check,
     conntrack::check,
     ports::check,
+    reuse::check,
     offload::check,
 ];
 
