@@ -118,6 +118,6 @@ fn syn(number: u64) -> Segment {
     let port = PORTS.start + u16::try_from(number % PORTS.len() as u64).expect("a port");
     let port_of_client = u16::try_from(1024 + number / 7 % 60000).expect("a port");
     let octet = |shift: u32| u8::try_from(number >> shift & 0x7f).expect("seven bits");
-    let from = SocketAddr::new([198, 18 | octet(0) & 1, octet(3), octet(10)].into(), port_of_client);
+    let from = SocketAddr::new([198, 18 + octet(0) % 2, octet(3), octet(10)].into(), port_of_client);
     Segment::new(from, at(PUBLIC[0], port), SYN)
 }
