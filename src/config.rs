@@ -103,8 +103,15 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = source::read_file(path)?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| ConfigError::Encoding(path.to_owned()))?;
+        Self::parse(path, &source::read_file(path)?)
+    }
+
+    /// Reads what stands in the file at `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Encoding`] and [`ConfigError::Invalid`].
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| ConfigError::Encoding(path.to_owned()))?;
         let Document { fences, flow_mark } = toml::from_str(text).map_err(|source| ConfigError::Invalid {
             path: path.to_owned(),
             source: Box::new(source),

@@ -63,6 +63,50 @@ pub struct Applied {
     pub origin: String,
 }
 
+impl Record {
+    /// As it is written.
+    ///
+    /// # Errors
+    /// None that could be met: a head is text and numbers.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
+        encode(Vec::new(), &self.head, &self.ruleset)
+    }
+
+    /// Reads a record; `None` if it is not whole, or not as it was written.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut rest = checked(bytes)?;
+        let head: Head = serde_json::from_slice(take(&mut rest)?).ok()?;
+        let mut sets = BTreeMap::new();
+        loop {
+            let name = take(&mut rest)?;
+            if name.is_empty() {
+                break;
+            }
+            let name = SetName::parse(std::str::from_utf8(name).ok()?)?;
+            sets.insert(name, Rows::from_packed(&SetSpec::of(name), take(&mut rest)?.to_vec())?);
+        }
+        let mut turns = BTreeMap::new();
+        loop {
+            let reach = take(&mut rest)?;
+            if reach.is_empty() {
+                break;
+            }
+            let reach = Reach::ALL
+                .into_iter()
+                .find(|known| known.to_string().as_bytes() == reach)?;
+            let key = take(&mut rest)?.into();
+            turns.insert(
+                (reach, key),
+                TurnChain::parse(std::str::from_utf8(take(&mut rest)?).ok()?)?,
+            );
+        }
+        rest.is_empty().then(|| Self {
+            head,
+            ruleset: Ruleset::new(sets, turns),
+        })
+    }
+}
+
 impl Head {
     /// Whether the kernel is as it was left.
     pub fn holds(&self, identity: Identity) -> bool {
@@ -87,7 +131,7 @@ impl Store {
     /// The last record, if there is one that can be trusted to be what was written.
     pub fn load(&self) -> Option<Record> {
         let bytes = fs::read(&self.path).ok()?;
-        let record = decode(&bytes);
+        let record = Record::decode(&bytes);
         if record.is_none() {
             tracing::debug!(path = %self.path.display(), "the record cannot be read, the kernel will be");
         }
@@ -128,12 +172,8 @@ impl Store {
 
 /// No fsync: a record that a crash of the machine tears is of another boot anyway.
 fn write(path: &Path, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
-    let mut file = Checked {
-        file: BufWriter::with_capacity(1 << 16, fs::File::create(path)?),
-        checksum: crc32fast::Hasher::new(),
-    };
-    encode(&mut file, head, ruleset)?;
-    file.finish().map(drop)
+    let file = BufWriter::with_capacity(1 << 16, fs::File::create(path)?);
+    encode(file, head, ruleset).map(drop)
 }
 
 /// The kernel's name for this boot (`/proc/sys/kernel/random/boot_id`).
@@ -168,7 +208,16 @@ impl<W: Write> Checked<W> {
     }
 }
 
-fn encode(out: &mut impl Write, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+fn encode<W: Write>(file: W, head: &Head, ruleset: &Ruleset) -> io::Result<W> {
+    let mut checked = Checked {
+        file,
+        checksum: crc32fast::Hasher::new(),
+    };
+    encode_content(&mut checked, head, ruleset)?;
+    checked.finish()
+}
+
+fn encode_content(out: &mut impl Write, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
     out.write_all(MAGIC)?;
     put(out, &serde_json::to_vec(head).map_err(io::Error::other)?)?;
     for (name, rows) in ruleset.sets() {
@@ -187,39 +236,6 @@ fn encode(out: &mut impl Write, head: &Head, ruleset: &Ruleset) -> io::Result<()
 fn put(out: &mut impl Write, part: &[u8]) -> io::Result<()> {
     out.write_all(&(part.len() as u64).to_le_bytes())?;
     out.write_all(part)
-}
-
-fn decode(bytes: &[u8]) -> Option<Record> {
-    let mut rest = checked(bytes)?;
-    let head: Head = serde_json::from_slice(take(&mut rest)?).ok()?;
-    let mut sets = BTreeMap::new();
-    loop {
-        let name = take(&mut rest)?;
-        if name.is_empty() {
-            break;
-        }
-        let name = SetName::parse(std::str::from_utf8(name).ok()?)?;
-        sets.insert(name, Rows::from_packed(&SetSpec::of(name), take(&mut rest)?.to_vec())?);
-    }
-    let mut turns = BTreeMap::new();
-    loop {
-        let reach = take(&mut rest)?;
-        if reach.is_empty() {
-            break;
-        }
-        let reach = Reach::ALL
-            .into_iter()
-            .find(|known| known.to_string().as_bytes() == reach)?;
-        let key = take(&mut rest)?.into();
-        turns.insert(
-            (reach, key),
-            TurnChain::parse(std::str::from_utf8(take(&mut rest)?).ok()?)?,
-        );
-    }
-    rest.is_empty().then(|| Record {
-        head,
-        ruleset: Ruleset::new(sets, turns),
-    })
 }
 
 /// What follows the magic, of a file that is not torn; whoever may write here may write to the kernel.
@@ -285,20 +301,19 @@ mod tests {
 
     #[test]
     fn a_torn_record_is_none() {
-        let mut out = Checked {
-            file: Vec::new(),
-            checksum: crc32fast::Hasher::new(),
+        let record = Record {
+            head: head(),
+            ruleset: Ruleset::default(),
         };
-        encode(&mut out, &head(), &Ruleset::default()).unwrap();
-        let bytes = out.finish().unwrap();
-        assert!(decode(&bytes).is_some());
+        let bytes = record.encode().unwrap();
+        assert!(Record::decode(&bytes).is_some());
         for length in 0..bytes.len() {
-            assert!(decode(&bytes[..length]).is_none());
+            assert!(Record::decode(&bytes[..length]).is_none());
         }
         for at in 0..bytes.len() {
             let mut torn = bytes.clone();
             torn[at] ^= 1;
-            assert!(decode(&torn).is_none());
+            assert!(Record::decode(&torn).is_none());
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::ruleset::name::{Family, Reach, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::skeleton::{self, Chain, Hook};
-use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, Payload, SetSpec};
-use crate::ruleset::stmt::{HANDSHAKE_SECONDS, concat, handshake_timeout};
+use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, SetSpec};
+use crate::ruleset::stmt::{HANDSHAKE_SECONDS, TIME_WAIT_SECONDS, concat, timeouts};
 
 /// Writes the whole table. Loading it replaces the table that is there, in one transaction.
 pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Result {
@@ -45,17 +45,20 @@ fn object(out: &mut dyn Write, family: Family) -> fmt::Result {
         Family::V4 => "ip",
         Family::V6 => "ip6",
     };
-    writeln!(out, "\tct timeout {} {{", handshake_timeout(family))?;
+    writeln!(out, "\tct timeout {} {{", timeouts(family))?;
     writeln!(out, "\t\tprotocol tcp\n\t\tl3proto {l3proto}")?;
     writeln!(
         out,
-        "\t\tpolicy = {{ syn_sent : {HANDSHAKE_SECONDS}, syn_recv : {HANDSHAKE_SECONDS} }}\n\t}}\n"
+        "\t\tpolicy = {{ syn_sent : {HANDSHAKE_SECONDS}, syn_recv : {HANDSHAKE_SECONDS}, time_wait : {TIME_WAIT_SECONDS} }}\n\t}}\n"
     )
 }
 
 fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
     let spec = SetSpec::of(name);
-    let kind = if matches!(spec.payload, Payload::Endpoint(_) | Payload::Chain) {
+    let kind = if matches!(
+        spec.payload,
+        Payload::Endpoint(_) | Payload::Address(_) | Payload::Chain
+    ) {
         "map"
     } else {
         "set"
@@ -64,6 +67,10 @@ fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
     match spec.payload {
         Payload::Endpoint(family) => {
             let data = concat(&[Field::DestAddress(family), Field::DestPort]);
+            writeln!(out, "\t\ttypeof {} : {data}", concat(&spec.key))?;
+        }
+        Payload::Address(family) => {
+            let data = concat(&[Field::SourceAddress(family)]);
             writeln!(out, "\t\ttypeof {} : {data}", concat(&spec.key))?;
         }
         Payload::Chain => {
@@ -86,6 +93,11 @@ fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
     }
     match spec.payload {
         Payload::Counter => writeln!(out, "\t\tsize {COUNTER_SET_SIZE}\n\t\tflags dynamic\n\t\tcounter")?,
+        Payload::Moment => writeln!(
+            out,
+            "\t\tsize {MOMENT_SET_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout {}s",
+            MOMENT_MILLISECONDS / 1000
+        )?,
         Payload::Limits => writeln!(
             out,
             "\t\tlimit rate 1/second burst 1 packets limit rate 1500 bytes/second burst 1 bytes"
@@ -137,6 +149,7 @@ fn element(name: SetName, spec: &SetSpec, row: &[u8]) -> Option<String> {
             let endpoint = read_endpoint(family, data)?;
             write!(text, " : {} . {}", endpoint.address, endpoint.port).ok()?;
         }
+        Payload::Address(family) => write!(text, " : {}", read_address(family, data)?).ok()?,
         Payload::Limits => {
             let limits = Limits::from_bytes(data.try_into().ok()?);
             write!(
@@ -168,8 +181,13 @@ fn fields(fields: &[Field], mut bytes: &[u8]) -> Option<Vec<String>> {
                     part[0].to_string()
                 }
             }
-            Field::SourcePort | Field::DestPort => read_port(part).map_or(0, std::num::NonZeroU16::get).to_string(),
-            Field::SourceAddress(family) | Field::DestAddress(family) => read_address(*family, part)?.to_string(),
+            Field::SourcePort | Field::DestPort | Field::ClientPort | Field::PublicPort => {
+                read_port(part).map_or(0, std::num::NonZeroU16::get).to_string()
+            }
+            Field::SourceAddress(family)
+            | Field::DestAddress(family)
+            | Field::ClientAddress(family)
+            | Field::PublicAddress(family) => read_address(*family, part)?.to_string(),
             Field::Slot => u32::from_ne_bytes(part.try_into().ok()?).to_string(),
             Field::InInterface | Field::OutInterface => {
                 let name: Vec<u8> = part.iter().copied().take_while(|byte| *byte != 0).collect();

@@ -15,6 +15,7 @@ use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Family, Reach, Scope, SetName};
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::spec::SetSpec;
+use crate::ruleset::stmt::SOURCE_SLOTS;
 
 /// All services, sorted by port and addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,10 @@ pub struct Settings {
     /// Backends see their clients.
     #[serde(rename = "v")]
     pub preserve: bool,
+    /// The gateway's addresses that backends see; empty where they are masqueraded. The kernel tells only those of families
+    /// that have backends.
+    #[serde(rename = "z", default)]
+    pub source_addresses: BTreeSet<IpAddr>,
     /// Networks that may connect.
     #[serde(rename = "y")]
     pub allow: Option<Vec<Box<str>>>,
@@ -136,6 +141,7 @@ impl From<&Service> for ServiceSummary {
                 retire_reset: service.on_retire == Refusal::Reset,
                 empty_reset: Some(service.on_empty == Refusal::Reset),
                 preserve: service.source == SourceMode::Preserve,
+                source_addresses: service.source_addresses.clone(),
                 allow: service.access.allow.as_deref().map(texts),
                 deny: texts(&service.access.deny),
             },
@@ -171,6 +177,7 @@ impl ServiceSummary {
             self.settings.preserve = other.settings.preserve;
         }
         self.settings.empty_reset = self.settings.empty_reset.or(other.settings.empty_reset);
+        self.settings.source_addresses.extend(other.settings.source_addresses);
         self.addresses.extend(other.addresses);
         self.active.extend(other.active);
         let merge = |ours: &mut Vec<Box<str>>, theirs: Vec<Box<str>>| {
@@ -186,6 +193,18 @@ impl ServiceSummary {
     /// Whether it listens on an address of that family.
     pub fn listens_in(&self, family: Family) -> bool {
         self.addresses.is_empty() || self.addresses.iter().any(|address| Family::of(*address) == family)
+    }
+
+    fn active_in(&self, family: Family) -> Option<SocketAddr> {
+        let mut backends = self.active.keys();
+        backends.find(|backend| Family::of(backend.ip()) == family).copied()
+    }
+
+    /// Source addresses of a family that has no backends are in no set.
+    fn learn_sources(&mut self, known: &Settings) {
+        let unseen = |address: &&IpAddr| self.active_in(Family::of(**address)).is_none();
+        let learned: Vec<IpAddr> = known.source_addresses.iter().filter(unseen).copied().collect();
+        self.settings.source_addresses.extend(learned);
     }
 
     /// Networks of clients of a family that it does not listen in are in no set.
@@ -273,6 +292,11 @@ impl Summary {
             if let Some(backend) = service.active.keys().next().copied() {
                 read_backend(ruleset, backend, &mut service.settings);
             }
+            for family in Family::BOTH {
+                if let Some(backend) = service.active_in(family) {
+                    read_sources(ruleset, backend, &mut service.settings);
+                }
+            }
         }
         let mut summary = Self { services: Vec::new() };
         let mut at: BTreeMap<(u16, BTreeSet<IpAddr>), usize> = BTreeMap::new();
@@ -312,6 +336,7 @@ impl Summary {
                 service.settings.preserve = known.settings.preserve;
             }
             service.learn_networks(&known.settings);
+            service.learn_sources(&known.settings);
             for backend in known.backends().filter(|backend| !active.contains(backend)) {
                 // One that no door leads to has no slots, active or not.
                 let weight = known
@@ -383,6 +408,7 @@ fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u
             retire_reset: is_in(SetName::RetireReset(scope)),
             empty_reset,
             preserve: false,
+            source_addresses: BTreeSet::new(),
             allow: is_in(SetName::AllowOnly(scope)).then(Vec::new),
             deny: Vec::new(),
         },
@@ -443,6 +469,20 @@ fn read_access(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
                 }
             }
         }
+    }
+}
+
+fn read_sources(ruleset: &Ruleset, backend: SocketAddr, settings: &mut Settings) {
+    let family = Family::of(backend.ip());
+    let (Some(rows), Some(key)) = (ruleset.rows(SetName::Sources(family)), backend_key(backend)) else {
+        return;
+    };
+    for slot in 0..u32::from(SOURCE_SLOTS) {
+        let identity = [key.as_slice(), &slot.to_ne_bytes()].concat();
+        let data = rows.find(&identity).and_then(|row| row.get(identity.len()..));
+        settings
+            .source_addresses
+            .extend(data.and_then(|data| read_address(family, data)));
     }
 }
 

@@ -266,6 +266,15 @@ fn source(preserve: bool) -> &'static str {
     if preserve { "preserve" } else { "masquerade" }
 }
 
+fn sources(settings: &Settings) -> String {
+    let words: Vec<String> = settings.source_addresses.iter().map(IpAddr::to_string).collect();
+    if words.is_empty() {
+        "none".into()
+    } else {
+        words.join(", ")
+    }
+}
+
 fn list(networks: &[Box<str>]) -> String {
     const SHOWN: usize = 4;
     let mut words: Vec<&str> = networks.iter().take(SHOWN).map(AsRef::as_ref).collect();
@@ -290,6 +299,9 @@ fn described(settings: &Settings) -> Vec<String> {
     }
     if settings.preserve {
         words.push(format!("source {}", source(true)));
+    }
+    if !settings.source_addresses.is_empty() {
+        words.push(format!("source_addresses {}", sources(settings)));
     }
     if let Some(allow) = &settings.allow {
         words.push(format!("allow {}", list(allow)));
@@ -324,6 +336,7 @@ fn setting_changes(old: &Settings, new: &Settings) -> Vec<String> {
         changed("on_empty", refusal(before).into(), refusal(after).into());
     }
     changed("source", source(old.preserve).into(), source(new.preserve).into());
+    changed("source_addresses", sources(old), sources(new));
     let allow = |settings: &Settings| settings.allow.as_deref().map_or_else(|| "everyone".to_owned(), list);
     if old.allow != new.allow {
         words.push(format!("allow {} -> {}", allow(old), allow(new)));
@@ -515,6 +528,16 @@ mod tests {
                 "\"source\":\"preserve\"",
                 "\"source\":\"masquerade\"",
                 "source preserve -> masquerade",
+            ),
+            (
+                "\"source_addresses\":[\"10.2.0.2\",\"10.2.0.1\"]",
+                "\"source_addresses\":[\"10.2.0.3\"]",
+                "source_addresses 10.2.0.1, 10.2.0.2 -> 10.2.0.3",
+            ),
+            (
+                "\"source_addresses\":[\"fd00:2::1\"]",
+                "\"deny\":[]",
+                "source_addresses fd00:2::1 -> none",
             ),
             (
                 "\"deny\":[]",

@@ -17,11 +17,13 @@ const MOST_ROUTES: usize = 1000;
 /// Above this part of the conntrack table that is free, nothing is said of it.
 const CROWDED: u64 = 10;
 
-/// Backends that are the gateway itself are errors; addresses that are not there yet, forwarding that is off, and a
-/// conntrack table without room are warnings.
+/// Backends that are the gateway itself and source addresses that are not its own are errors; addresses that are not
+/// there yet, forwarding that is off, and a conntrack table without room are warnings.
 pub(super) fn check(global: &Global, gateway: &mut Gateway, file: &File, state: &State) -> Result<(), Failure> {
     let local = gateway.routes.local_addresses()?;
-    let own: Problems = own_backends(state, &local).collect();
+    let own: Problems = own_backends(state, &local)
+        .chain(foreign_sources(state, &local))
+        .collect();
     own.clone().into_result().map_err(|problems| Failure::Invalid {
         file: file.file.clone(),
         problems,
@@ -47,6 +49,19 @@ fn own_backends<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Itera
         own.map(|backend| Problem {
             place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
             message: "is one of the gateway's own addresses; a backend must be another host".into(),
+        })
+    })
+}
+
+fn foreign_sources<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
+    state.services.iter().flat_map(move |service| {
+        let foreign = service
+            .source_addresses
+            .iter()
+            .filter(|address| !local.contains(*address));
+        foreign.map(|address| Problem {
+            place: format!("service \"{}\", source_addresses {address}", service.name),
+            message: "is not an address of this gateway, so no answer would come back to it".into(),
         })
     })
 }

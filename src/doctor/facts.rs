@@ -59,6 +59,8 @@ pub struct Facts {
     pub stats: Fact<Stats>,
     /// Flows by backend and by the address that it sees them come from.
     pub ports_in_use: Fact<BTreeMap<(SocketAddr, IpAddr), u32>>,
+    /// SYNs that met a connection which the backend still held, by backend.
+    pub reused: Fact<BTreeMap<SocketAddr, u64>>,
     /// What this kernel lacks.
     pub lacks: Fact<Vec<Lack>>,
     /// Whether conntrack filters flows in the kernel.

@@ -17,7 +17,8 @@ use crate::kernel::{Kernel, Seen, links, probe};
 use crate::model::FlowMark;
 use crate::plan::plan;
 use crate::record::{Record, Store, boot_id};
-use crate::ruleset::name::Family;
+use crate::ruleset::name::{Family, SetName};
+use crate::ruleset::rows::read_endpoint;
 use crate::ruleset::skeleton;
 use crate::summary::{ServiceSummary, Summary};
 
@@ -61,6 +62,7 @@ pub fn gather(run_dir: &Path, mark: FlowMark) -> Facts {
         legacy6: fact(firewall::legacy(TableFamily::Ip6)),
         stats: fact(Netlink::netfilter().and_then(|mut socket| Stats::read(&mut socket))),
         ports_in_use: ports_in_use(mark),
+        reused: reused(),
         lacks: fact(Netlink::netfilter().and_then(|mut socket| probe::lacks(&mut socket, mark))),
         conntrack_filter: fact(Netlink::netfilter().and_then(|mut socket| can_filter(&mut socket))),
         listeners: listening(&services),
@@ -225,6 +227,30 @@ fn ports_in_use(mark: FlowMark) -> Fact<BTreeMap<(SocketAddr, IpAddr), u32>> {
         }
     });
     fact(listed).map(|()| found)
+}
+
+/// Nothing where there is no table, or one of another version.
+fn reused() -> Fact<BTreeMap<SocketAddr, u64>> {
+    let mut kernel = Linux::open().map_err(|error| error.to_string())?;
+    let mut found = BTreeMap::new();
+    if !kernel
+        .comment()
+        .map_err(|error| error.to_string())?
+        .is_some_and(|comment| comment.starts_with(&skeleton::name()))
+    {
+        return Ok(found);
+    }
+    for family in Family::BOTH {
+        let counted = kernel
+            .counted(SetName::Reused(family))
+            .map_err(|error| error.to_string())?;
+        let backends = counted
+            .iter()
+            .filter_map(|one| Some((read_endpoint(family, &one.key)?, one.packets)));
+        found
+            .extend(backends.map(|(backend, packets)| (SocketAddr::new(backend.address, backend.port.get()), packets)));
+    }
+    Ok(found)
 }
 
 /// Who listens on a service's port; processes are looked up for those only.

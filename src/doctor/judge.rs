@@ -54,6 +54,7 @@ pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (Fate, Ve
         chains: chains.iter().filter(|chain| chain.table == base.table).collect(),
         packet,
         left: MOST_RULES,
+        path: vec![&base.name],
         accepts: false,
         may_end: None,
         done: Vec::new(),
@@ -92,6 +93,8 @@ struct Walk<'a> {
     chains: Vec<&'a Chain>,
     packet: &'a Packet,
     left: usize,
+    /// The chains that it is in.
+    path: Vec<&'a str>,
     /// Whether a rule that may be meant lets it pass.
     accepts: bool,
     may_end: Option<Place>,
@@ -148,10 +151,14 @@ impl<'a> Walk<'a> {
             }
             (Verdict::Return, _) => return leaving(own),
             (Verdict::Jump(to) | Verdict::Goto(to), _) => {
-                if let Some(chain) = self.chains.iter().find(|chain| chain.name == *to).copied() {
-                    match self.chain(chain, certain, depth + 1) {
-                        End::Through => {}
-                        end => return Step::End(end),
+                let chain = self.chains.iter().find(|chain| chain.name == *to).copied();
+                // The kernel takes no circles: one was not read right, and would be walked until no rules are left.
+                if let Some(chain) = chain.filter(|chain| !self.path.contains(&chain.name.as_str())) {
+                    self.path.push(&chain.name);
+                    let end = self.chain(chain, certain, depth + 1);
+                    self.path.pop();
+                    if !matches!(end, End::Through) {
+                        return Step::End(end);
                     }
                 }
                 if matches!(verdict, Verdict::Goto(_)) {

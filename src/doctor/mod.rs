@@ -35,6 +35,8 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("conntrack-accounting-off", Severity::Note),
     ("conntrack-timestamps-off", Severity::Note),
     ("snat-ports-exhausted", Severity::Broken),
+    ("snat-port-reuse", Severity::Warning),
+    ("source-address-not-local", Severity::Broken),
     ("port-in-local-range", Severity::Warning),
     ("port-with-listener", Severity::Note),
     ("address-not-local", Severity::Warning),

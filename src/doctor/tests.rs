@@ -100,6 +100,7 @@ fn well() -> Facts {
         legacy6: Ok(Vec::new()),
         stats: Ok(Stats::default()),
         ports_in_use: Ok(BTreeMap::new()),
+        reused: Ok(BTreeMap::new()),
         lacks: Ok(Vec::new()),
         conntrack_filter: Ok(true),
         listeners: Ok(Vec::new()),
@@ -371,6 +372,67 @@ fn source_ports() {
 }
 
 #[test]
+fn source_ports_that_are_used_again() {
+    let reused = |flows: u32| {
+        move |facts: &mut Facts| {
+            let backend = "10.2.0.11:3000".parse().unwrap();
+            facts.reused = Ok([(backend, 7), ("10.2.0.12:3000".parse().unwrap(), 1)].into());
+            facts.ports_in_use = Ok([((backend, ip("10.2.0.1")), flows)].into());
+        }
+    };
+    let found = only(&with(reused(1000)), "snat-port-reuse", Severity::Note);
+    assert!(
+        found.seen.starts_with(
+            "7 SYNs to backend 10.2.0.11:3000 met a connection that it still held, and others from 1 more backend"
+        ),
+        "{}",
+        found.seen
+    );
+    assert_eq!(found.fix, None);
+    let findings = with(reused(61_300));
+    let found = findings
+        .iter()
+        .find(|finding| finding.id == "snat-port-reuse")
+        .expect("it is found");
+    assert_eq!(found.severity, Severity::Warning);
+    assert!(
+        found
+            .seen
+            .ends_with("the ports to 10.2.0.11:3000 are used up right now"),
+        "{}",
+        found.seen
+    );
+    assert!(
+        found
+            .fix
+            .as_ref()
+            .is_some_and(|fix| fix.to_string().contains("source_addresses"))
+    );
+    let unread = |facts: &mut Facts| facts.reused = Err("no".into());
+    let mut facts = well();
+    unread(&mut facts);
+    assert_eq!(examine(&facts).unchecked.len(), 1);
+}
+
+#[test]
+fn source_addresses_that_are_gone() {
+    let with_sources = |addresses: &str| {
+        let state = format!(
+            r#"{{"version":1,"services":[{{"name":"web","port":20003,"backends":["10.2.0.11:3000"],
+            "source_addresses":[{addresses}]}}]}}"#
+        );
+        move |facts: &mut Facts| facts.services = Summary::from(&crate::model::parse(state.as_bytes()).unwrap())
+    };
+    assert_eq!(with(with_sources(r#""10.2.0.1","203.0.113.1""#)), []);
+    let found = only(
+        &with(with_sources(r#""10.2.0.1","10.2.0.9""#)),
+        "source-address-not-local",
+        Severity::Broken,
+    );
+    assert!(found.seen.ends_with(": 10.2.0.9 of web"), "{}", found.seen);
+}
+
+#[test]
 fn own_ports_and_addresses() {
     let found = only(
         &with(set("net.ipv4.ip_local_port_range", "10000 20003")),
@@ -553,6 +615,7 @@ fn rules_of_others_are_followed() {
         "-A FORWARD -o docker0 -j ACCEPT",
         "-A FORWARD -p tcp --dport 3001 -j ACCEPT",
         "-A FORWARD -d 10.2.0.0/24 -j OTHER\n-A OTHER -j RETURN",
+        "-A FORWARD -j OTHER\n-A OTHER -j OTHER\n-A OTHER -j FORWARD\n-A OTHER -j OTHER",
         "-A FORWARD -g OTHER\n-A FORWARD -j ACCEPT",
         "-A FORWARD -m conntrack ! --ctstate ESTABLISHED -j REJECT\n-A FORWARD -j ACCEPT",
     ] {

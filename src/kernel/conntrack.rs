@@ -33,6 +33,7 @@ pub use self::delete::{Deletion, Failure};
 pub use self::flow::{Counters, Flow, FlowKey, Status, TcpState, Traffic};
 pub use self::select::Selection;
 use super::{
+    ask::Ask,
     socket::{Netlink, NetlinkError, restarting},
     tlv::Writer,
 };
@@ -126,7 +127,7 @@ impl Conntrack {
     /// Shows all our flows, one by one. One that changes its place meanwhile may be shown twice.
     ///
     /// # Errors
-    /// Those of [`Netlink::dump`]; some may have been shown then.
+    /// Those of [`Ask::dump`]; some may have been shown then.
     pub fn for_each(&mut self, mark: FlowMark, mut each: impl FnMut(&Flow)) -> Result<(), NetlinkError> {
         if self.has_none()? {
             return Ok(());
@@ -140,7 +141,7 @@ impl Conntrack {
     /// Deletes flows, and no others that came to have the same addresses meanwhile.
     ///
     /// # Errors
-    /// Those of [`Netlink::send`] and [`Netlink::recv`]: some may have been deleted.
+    /// Those of [`Netlink::send`] and [`Ask::recv`]: some may have been deleted.
     pub fn delete(&mut self, keys: &[FlowKey]) -> Result<Deletion, NetlinkError> {
         let mut outcome = Deletion::default();
         for chunk in keys.chunks(self.deletes.chunk()) {
@@ -215,7 +216,7 @@ impl Conntrack {
     /// Our flow that `backend` sees as coming from `seen_as`, in conntrack's default zone.
     ///
     /// # Errors
-    /// Those of [`Netlink::request`].
+    /// Those of [`Ask::request`].
     pub fn who(
         &mut self,
         mark: FlowMark,
@@ -291,8 +292,12 @@ impl Conntrack {
     }
 }
 
-fn list(
-    netlink: &mut Netlink,
+/// Shows our flows, of one pair or of all; the first error of `each` ends it.
+///
+/// # Errors
+/// Those of [`Ask::dump`].
+pub fn list(
+    netlink: &mut impl Ask,
     mark: FlowMark,
     pair: Option<&Pair>,
     mut each: impl FnMut(&Flow) -> Result<(), NetlinkError>,
@@ -309,7 +314,7 @@ fn list(
 
 /// Hands the keys of the flows that `judge` names to `take`, at most `most` at once.
 fn list_chunks(
-    netlink: &mut Netlink,
+    netlink: &mut impl Ask,
     mark: FlowMark,
     pair: Option<&Pair>,
     most: usize,

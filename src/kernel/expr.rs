@@ -2,15 +2,17 @@
 //! read them back. Numbers of attributes are libnftnl's (`libnftnl/expr.h`), the rest is
 //! `include/uapi/linux/netfilter/nf_tables.h`.
 
+mod nat;
+
 use std::ffi::{CStr, CString};
 
 use nftnl_sys as sys;
 
 use super::nft::elem;
 
-use crate::ruleset::name::{Family, Reach, SetName};
-use crate::ruleset::spec::{Field, listening_key, service_key};
-use crate::ruleset::stmt::{CtState, Direction, HASH_SEED, HASH_SLOTS, Pick, Stmt, handshake_timeout};
+use crate::ruleset::name::{Family, SetName};
+use crate::ruleset::spec::{Field, service_key};
+use crate::ruleset::stmt::{CtState, Direction, Stmt, timeouts};
 
 /// One expression of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +55,17 @@ const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
 const CT_STATUS: u32 = 2;
 const CT_MARK: u32 = 3;
+const CT_PROTO_SRC: u32 = 11;
+const CT_PROTO_DST: u32 = 12;
+const CT_SRC_IP: u32 = 19;
+const CT_DST_IP: u32 = 20;
+const CT_SRC_IP6: u32 = 21;
+const CT_DST_IP6: u32 = 22;
+const ORIGINAL: u8 = 0;
 /// `IPS_DST_NAT`.
 const STATUS_DNAT: u32 = 32;
+/// `IPS_ASSURED`.
+const STATUS_ASSURED: u32 = 4;
 
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
@@ -67,12 +78,19 @@ const IPPROTO_TCP: u8 = 6;
 /// The first interface of every network namespace.
 const LOOPBACK: u32 = 1;
 const FIN_SYN_RST_ACK: u8 = 0x17;
+const FIN_SYN_RST_PSH_ACK: u8 = 0x1f;
 const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// `NFT_EXTHDR_OP_TCPOPT`.
+const TCP_OPTION: u32 = 1;
+/// `TCPOPT_TIMESTAMP`.
+const TIMESTAMP: u8 = 8;
 
 const OBJECT_CT_TIMEOUT: u32 = 7;
 const DYNSET_UPDATE: u32 = 1;
+const DYNSET_DELETE: u32 = 2;
 const REJECT_TCP_RST: u32 = 1;
-const NAT_DNAT: u32 = 1;
 
 const NF_DROP: u32 = 0;
 const NFT_JUMP: u32 = (-3_i32).cast_unsigned();
@@ -97,6 +115,13 @@ struct Writer {
 fn text(value: &impl ToString) -> Value {
     // Names are made here, of letters, digits and `-_.`; none of them has a NUL.
     Value::Text(CString::new(value.to_string()).unwrap_or_default())
+}
+
+fn protocol(family: Family) -> u32 {
+    match family {
+        Family::V4 => libc::NFPROTO_IPV4.cast_unsigned(),
+        Family::V6 => libc::NFPROTO_IPV6.cast_unsigned(),
+    }
 }
 
 fn native(value: u32) -> Vec<u8> {
@@ -138,6 +163,17 @@ impl Writer {
             [
                 (sys::NFTNL_EXPR_CT_KEY, Value::U32(key)),
                 (sys::NFTNL_EXPR_CT_DREG, Value::U32(REG_1)),
+            ],
+        );
+    }
+
+    fn ct_original(&mut self, key: u32, dreg: u32) {
+        self.push(
+            c"ct",
+            [
+                (sys::NFTNL_EXPR_CT_KEY, Value::U32(key)),
+                (sys::NFTNL_EXPR_CT_DREG, Value::U32(dreg)),
+                (sys::NFTNL_EXPR_CT_DIR, Value::U8(ORIGINAL)),
             ],
         );
     }
@@ -219,11 +255,7 @@ impl Writer {
     fn need_family(&mut self, family: Family) {
         if self.family != Some(family) {
             self.meta(META_NFPROTO, REG_1);
-            let protocol = match family {
-                Family::V4 => libc::NFPROTO_IPV4,
-                Family::V6 => libc::NFPROTO_IPV6,
-            };
-            self.cmp(CMP_EQ, vec![u8::try_from(protocol).unwrap_or(0)]);
+            self.cmp(CMP_EQ, vec![u8::try_from(protocol(family)).unwrap_or(0)]);
             self.family = Some(family);
         }
     }
@@ -254,6 +286,12 @@ impl Writer {
             Field::SourceAddress(Family::V6) => self.payload(NETWORK_HEADER, 8, 16, dreg),
             Field::DestAddress(Family::V4) => self.payload(NETWORK_HEADER, 16, 4, dreg),
             Field::DestAddress(Family::V6) => self.payload(NETWORK_HEADER, 24, 16, dreg),
+            Field::ClientAddress(Family::V4) => self.ct_original(CT_SRC_IP, dreg),
+            Field::ClientAddress(Family::V6) => self.ct_original(CT_SRC_IP6, dreg),
+            Field::ClientPort => self.ct_original(CT_PROTO_SRC, dreg),
+            Field::PublicAddress(Family::V4) => self.ct_original(CT_DST_IP, dreg),
+            Field::PublicAddress(Family::V6) => self.ct_original(CT_DST_IP6, dreg),
+            Field::PublicPort => self.ct_original(CT_PROTO_DST, dreg),
             Field::InInterface => self.meta(META_IIFNAME, dreg),
             Field::OutInterface => self.meta(META_OIFNAME, dreg),
             Field::Slot => {}
@@ -274,65 +312,6 @@ impl Writer {
         }
     }
 
-    fn pick(&mut self, family: Family, pick: Pick, slot: u32) {
-        let dreg = register(slot);
-        let (kind, modulus) = match pick {
-            Pick::Turn(width) => (libc::NFT_NG_INCREMENTAL, width),
-            Pick::Random(width) => (libc::NFT_NG_RANDOM, width),
-            Pick::Hash => {
-                // Where nft puts it, so that a table that nft loaded is the same.
-                let sreg = register(slot + 5);
-                self.load_field(Field::SourceAddress(family), sreg);
-                self.push(
-                    c"hash",
-                    [
-                        (sys::NFTNL_EXPR_HASH_SREG, Value::U32(sreg)),
-                        (sys::NFTNL_EXPR_HASH_DREG, Value::U32(dreg)),
-                        (
-                            sys::NFTNL_EXPR_HASH_LEN,
-                            Value::U32(u32::try_from(family.address_len()).unwrap_or(4)),
-                        ),
-                        (sys::NFTNL_EXPR_HASH_MODULUS, Value::U32(HASH_SLOTS.into())),
-                        (sys::NFTNL_EXPR_HASH_SEED, Value::U32(HASH_SEED)),
-                    ],
-                );
-                return;
-            }
-        };
-        self.push(
-            c"numgen",
-            [
-                (sys::NFTNL_EXPR_NG_DREG, Value::U32(dreg)),
-                (sys::NFTNL_EXPR_NG_MODULUS, Value::U32(modulus.into())),
-                (sys::NFTNL_EXPR_NG_TYPE, Value::U32(kind.cast_unsigned())),
-            ],
-        );
-    }
-
-    fn dnat(&mut self, reach: Reach, pick: Pick) {
-        let family = reach.family();
-        if pick == Pick::Hash {
-            self.need_family(family);
-        }
-        let slot = self.load(&listening_key(reach.scope()));
-        self.pick(family, pick, slot);
-        self.lookup(SetName::Slots(reach), Some(REG_1));
-        let port = register(u32::try_from(family.address_len() / 4).unwrap_or(1));
-        let protocol = match family {
-            Family::V4 => libc::NFPROTO_IPV4,
-            Family::V6 => libc::NFPROTO_IPV6,
-        };
-        self.push(
-            c"nat",
-            [
-                (sys::NFTNL_EXPR_NAT_TYPE, Value::U32(NAT_DNAT)),
-                (sys::NFTNL_EXPR_NAT_FAMILY, Value::U32(protocol.cast_unsigned())),
-                (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, Value::U32(port)),
-            ],
-        );
-    }
-
     fn mark_flow(&mut self, value: u32, mask: u32) {
         self.ct(CT_MARK);
         self.bitwise(native(!mask), native(value));
@@ -348,6 +327,7 @@ impl Writer {
     fn stmt(&mut self, stmt: &Stmt) {
         let eq = |yes: bool| if yes { CMP_EQ } else { CMP_NEQ };
         match stmt {
+            Stmt::Tcp => self.need_tcp(),
             Stmt::NotTcp => {
                 self.meta(META_L4PROTO, REG_1);
                 self.cmp(CMP_NEQ, vec![IPPROTO_TCP]);
@@ -371,17 +351,10 @@ impl Writer {
                 self.ct(CT_DIRECTION);
                 self.cmp(CMP_EQ, vec![u8::from(*direction == Direction::Reply)]);
             }
-            Stmt::StatusDnat => {
-                self.ct(CT_STATUS);
-                self.masked(STATUS_DNAT);
-                self.cmp(CMP_NEQ, native(0));
-            }
-            Stmt::Syn(yes) => {
-                self.need_tcp();
-                self.payload(TRANSPORT_HEADER, 13, 1, REG_1);
-                self.bitwise(vec![FIN_SYN_RST_ACK], vec![0]);
-                self.cmp(eq(*yes), vec![SYN]);
-            }
+            Stmt::StatusDnat => self.ct_status(STATUS_DNAT),
+            Stmt::StatusAssured => self.ct_status(STATUS_ASSURED),
+            Stmt::Syn(yes) => self.tcp_flags(FIN_SYN_RST_ACK, eq(*yes), SYN),
+            Stmt::NotBareAck => self.tcp_flags(FIN_SYN_RST_PSH_ACK, CMP_NEQ, ACK),
             Stmt::LocalDest(yes) => {
                 self.fib_daddr_type();
                 self.cmp(eq(*yes), native(RTN_LOCAL));
@@ -395,14 +368,16 @@ impl Writer {
                 self.load(key);
                 self.lookup(*set, None);
             }
-            Stmt::Count(key, set) => self.count(key, *set),
+            Stmt::Count(key, set) => self.dynset(DYNSET_UPDATE, key, *set),
+            Stmt::Forget(key, set) => self.dynset(DYNSET_DELETE, key, *set),
             Stmt::MarkFlow(mark) => self.mark_flow(mark.value(), mark.mask()),
             Stmt::Dnat(reach, pick) => self.dnat(*reach, *pick),
+            Stmt::Snat(family) => self.snat(*family),
             Stmt::Turns(reach) => {
                 self.load(&service_key(reach.scope()));
                 self.lookup(SetName::Turn(*reach), Some(VERDICT));
             }
-            Stmt::HandshakeTimeout(_) | Stmt::Reset | Stmt::Masquerade => self.action(stmt),
+            Stmt::Timeouts(_) | Stmt::StripTimestamp | Stmt::Reset | Stmt::Masquerade => self.action(stmt),
             Stmt::Return => self.verdict(NFT_RETURN, None),
             Stmt::Drop => self.verdict(NF_DROP, None),
             Stmt::Goto(chain) => self.verdict(elem::GOTO, Some(chain)),
@@ -414,6 +389,19 @@ impl Writer {
         self.ct(CT_STATE);
         self.masked(state.bits());
         self.cmp(CMP_NEQ, native(0));
+    }
+
+    fn ct_status(&mut self, bit: u32) {
+        self.ct(CT_STATUS);
+        self.masked(bit);
+        self.cmp(CMP_NEQ, native(0));
+    }
+
+    fn tcp_flags(&mut self, mask: u8, op: u32, flags: u8) {
+        self.need_tcp();
+        self.payload(TRANSPORT_HEADER, 13, 1, REG_1);
+        self.bitwise(vec![mask], vec![0]);
+        self.cmp(op, vec![flags]);
     }
 
     fn dest_loopback(&mut self, family: Family) {
@@ -431,13 +419,13 @@ impl Writer {
         }
     }
 
-    fn count(&mut self, key: &[Field], set: SetName) {
+    fn dynset(&mut self, operation: u32, key: &[Field], set: SetName) {
         self.load(key);
         self.push(
             c"dynset",
             [
                 (sys::NFTNL_EXPR_DYNSET_SREG_KEY, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_DYNSET_OP, Value::U32(DYNSET_UPDATE)),
+                (sys::NFTNL_EXPR_DYNSET_OP, Value::U32(operation)),
                 (sys::NFTNL_EXPR_DYNSET_SET_NAME, text(&set)),
             ],
         );
@@ -445,11 +433,21 @@ impl Writer {
 
     fn action(&mut self, stmt: &Stmt) {
         match stmt {
-            Stmt::HandshakeTimeout(family) => self.push(
+            Stmt::StripTimestamp => {
+                self.need_tcp();
+                self.push(
+                    c"exthdr",
+                    [
+                        (sys::NFTNL_EXPR_EXTHDR_TYPE, Value::U8(TIMESTAMP)),
+                        (sys::NFTNL_EXPR_EXTHDR_OP, Value::U32(TCP_OPTION)),
+                    ],
+                );
+            }
+            Stmt::Timeouts(family) => self.push(
                 c"objref",
                 [
                     (sys::NFTNL_EXPR_OBJREF_IMM_TYPE, Value::U32(OBJECT_CT_TIMEOUT)),
-                    (sys::NFTNL_EXPR_OBJREF_IMM_NAME, text(&handshake_timeout(*family))),
+                    (sys::NFTNL_EXPR_OBJREF_IMM_NAME, text(&timeouts(*family))),
                 ],
             ),
             Stmt::Reset => {

@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::ask::Ask;
 use super::ffi;
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::{Attrs, Header, Malformed, Message};
@@ -102,7 +103,7 @@ pub struct Learned {
 /// All links.
 ///
 /// # Errors
-/// Those of [`Netlink::dump`].
+/// Those of [`Ask::dump`].
 pub fn links() -> Result<Vec<Link>, NetlinkError> {
     let mut socket = Netlink::route()?;
     let mut links = restarting(|| {
@@ -135,7 +136,7 @@ pub fn links() -> Result<Vec<Link>, NetlinkError> {
 /// Who was seen on which link, by IP address.
 ///
 /// # Errors
-/// Those of [`Netlink::dump`].
+/// Those of [`Ask::dump`].
 pub fn neighbours() -> Result<Vec<Neighbour>, NetlinkError> {
     let mut socket = Netlink::route()?;
     restarting(|| {
@@ -151,7 +152,7 @@ pub fn neighbours() -> Result<Vec<Neighbour>, NetlinkError> {
 /// What bridges learned.
 ///
 /// # Errors
-/// Those of [`Netlink::dump`].
+/// Those of [`Ask::dump`].
 pub fn learned() -> Result<Vec<Learned>, NetlinkError> {
     let mut socket = Netlink::route()?;
     let mut request = [0; 12];
@@ -173,7 +174,7 @@ pub fn learned() -> Result<Vec<Learned>, NetlinkError> {
 }
 
 fn dump(
-    socket: &mut Netlink,
+    socket: &mut impl Ask,
     what: &'static str,
     kind: u16,
     header: &[u8],

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::ask::Ask;
 use super::conntrack::{Conntrack, Deletion, Flow, Pair, Selection};
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
@@ -130,28 +131,32 @@ impl Linux {
         }
         Ok(transaction.seal().map_err(NetlinkError::from)?)
     }
+}
 
-    fn read(&mut self, mark: FlowMark) -> Result<Seen, NetlinkError> {
-        let Some(found) = restarting(|| table::table(&mut self.nft))? else {
-            return Ok(Seen::Absent);
-        };
-        let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
-        // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
-        let survey = restarting(|| table::survey(&mut self.nft, room))?;
-        let ours = table::skeleton_is_ours(&mut self.nft, mark, &survey)?
-            && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
-        let (ruleset, readable) = restarting(|| table::elements(&mut self.nft, &survey))?;
-        let handle = found.handle;
-        Ok(if ours && readable {
-            Seen::Ours { handle, ruleset, room }
-        } else {
-            Seen::Other {
-                handle,
-                comment: found.comment,
-                ruleset,
-            }
-        })
-    }
+/// One attempt to read the table; it may have changed meanwhile.
+///
+/// # Errors
+/// Those of [`Ask::request`] and [`Ask::dump`].
+pub fn read(from: &mut impl Ask, mark: FlowMark) -> Result<Seen, NetlinkError> {
+    let Some(found) = restarting(|| table::table(from))? else {
+        return Ok(Seen::Absent);
+    };
+    let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
+    // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
+    let survey = restarting(|| table::survey(from, room))?;
+    let ours = table::skeleton_is_ours(from, mark, &survey)?
+        && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
+    let (ruleset, readable) = restarting(|| table::elements(from, &survey))?;
+    let handle = found.handle;
+    Ok(if ours && readable {
+        Seen::Ours { handle, ruleset, room }
+    } else {
+        Seen::Other {
+            handle,
+            comment: found.comment,
+            ruleset,
+        }
+    })
 }
 
 fn cpus_online() -> libc::c_long {
@@ -179,7 +184,7 @@ impl Kernel for Linux {
             }
             let generation = self.generation()?;
             self.watched = Some(generation);
-            let read = self.read(mark);
+            let read = read(&mut self.nft, mark);
             // Dumps of elements say nothing of changes in between; the generation does.
             let settled = match self.generation()? {
                 now if now == generation => Some(now),

@@ -2,6 +2,7 @@
 //!
 //! Owns the wire. It must not know services, files or policies: it takes and returns plain values.
 
+pub mod ask;
 pub mod conntrack;
 pub mod expr;
 pub mod fake;
@@ -12,14 +13,15 @@ pub mod linux;
 pub mod listeners;
 mod nft;
 pub mod probe;
+pub mod recorded;
 pub mod route;
 mod sets;
 pub mod skeleton;
 pub mod socket;
-mod table;
+pub mod table;
 pub mod tlv;
 pub mod transaction;
-mod watch;
+pub mod watch;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -252,9 +254,9 @@ impl fmt::Display for Refused {
             }
             (Subject::Batch, _) => write!(f, "the batch: {}", self.nack),
             (Subject::Table, _) => write!(f, "the table: {}", self.nack),
-            (Subject::HandshakeTimeout, _) => write!(
+            (Subject::Timeouts, _) => write!(
                 f,
-                "the object that shortens unanswered handshakes: {}; this kernel may lack CONFIG_NF_CONNTRACK_TIMEOUT",
+                "the object with conntrack's timeouts: {}; this kernel may lack CONFIG_NF_CONNTRACK_TIMEOUT",
                 self.nack
             ),
             (Subject::Set(name), _) => write!(f, "set {name}: {}", self.nack),

@@ -69,6 +69,7 @@ pub(crate) mod set {
     pub(crate) const DATA_LEN: u16 = 7;
     pub(crate) const DESC: u16 = 9;
     pub(crate) const ID: u16 = 10;
+    pub(crate) const TIMEOUT: u16 = 11;
     pub(crate) const USERDATA: u16 = 13;
     pub(crate) const EXPR: u16 = 17;
     pub(crate) const EXPRESSIONS: u16 = 18;
@@ -79,6 +80,7 @@ pub(crate) mod set {
 
     pub(crate) const F_INTERVAL: u32 = 0x4;
     pub(crate) const F_MAP: u32 = 0x8;
+    pub(crate) const F_TIMEOUT: u32 = 0x10;
     pub(crate) const F_EVAL: u32 = 0x20;
     pub(crate) const F_CONCAT: u32 = 0x80;
     pub(crate) const F_EXPR: u32 = 0x100;
@@ -126,9 +128,10 @@ pub(crate) mod object {
     pub(crate) const L3PROTO: u16 = 1;
     pub(crate) const L4PROTO: u16 = 2;
     pub(crate) const TIMEOUTS: u16 = 3;
-    /// `CTA_TIMEOUT_TCP_SYN_SENT` and `_SYN_RECV` (`nfnetlink_cttimeout.h`).
+    /// `CTA_TIMEOUT_TCP_SYN_SENT`, `_SYN_RECV` and `_TIME_WAIT` (`nfnetlink_cttimeout.h`).
     pub(crate) const SYN_SENT: u16 = 1;
     pub(crate) const SYN_RECV: u16 = 2;
+    pub(crate) const TIME_WAIT: u16 = 7;
 }
 
 /// `NFTA_LIST_ELEM`.

@@ -157,6 +157,15 @@ fn of_sets() -> Vec<(Feature, Needs)> {
             ),
         ),
         (
+            feature("sets that packets fill, and that forget", "CONFIG_NF_TABLES", None),
+            with_rule(
+                false,
+                Hook::Postrouting,
+                vec![SetName::Challenged(Ip::V4)],
+                vec![Stmt::Count(receiver(Ip::V4), SetName::Challenged(Ip::V4))],
+            ),
+        ),
+        (
             feature(
                 "two limits in one element of a set",
                 "CONFIG_NFT_LIMIT",
@@ -215,6 +224,13 @@ fn of_rules(mark: FlowMark) -> Vec<(Feature, Needs)> {
             filter(vec![Stmt::LocalDest(false), Stmt::Return]),
         ),
         (
+            Feature {
+                since: Some("5.18"),
+                ..feature("taking an option out of a TCP header", "CONFIG_NF_TABLES", None)
+            },
+            filter(vec![Stmt::StripTimestamp]),
+        ),
+        (
             feature("asking conntrack", "CONFIG_NFT_CT", Some("nft_ct")),
             filter(vec![Stmt::CtState(CtState::New), Stmt::Return]),
         ),
@@ -259,7 +275,7 @@ fn ask(socket: &mut Netlink, needs: &Needs) -> Result<Option<Nack>, NetlinkError
     if needs.objects {
         for family in Ip::BOTH {
             let mut body = Writer::new();
-            sets::write_handshake_timeout(&mut body, family);
+            sets::write_timeouts(&mut body, family);
             let body = body.finish()?;
             batch.message(msg::NEW_OBJ, |writer| elsewhere(writer, &body, object::TABLE));
         }

@@ -22,6 +22,7 @@ use netlink_packet_route::{
 use nix::errno::Errno;
 
 use super::{
+    ask::Ask,
     socket::{Netlink, NetlinkError, restarting},
     tlv::{Header, Malformed, Message, Writer},
 };
@@ -61,7 +62,7 @@ pub struct RouteTo {
 
 /// Access to rtnetlink, of the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub struct Routes(Netlink);
+pub struct Routes<A = Netlink>(pub A);
 
 impl Routes {
     /// Opens it.
@@ -71,12 +72,14 @@ impl Routes {
     pub fn open() -> Result<Self, NetlinkError> {
         Netlink::route().map(Self)
     }
+}
 
+impl<A: Ask> Routes<A> {
     /// All addresses that this machine takes for its own: those of its links, and those that someone put into the table
     /// `local` one by one. Prefixes in it, such as 127.0.0.0/8, are not spelled out: ask [`Routes::route_to`].
     ///
     /// # Errors
-    /// Those of [`Netlink::dump`].
+    /// Those of [`Ask::dump`].
     pub fn local_addresses(&mut self) -> Result<BTreeSet<IpAddr>, NetlinkError> {
         restarting(|| {
             let mut found = BTreeSet::new();
@@ -97,7 +100,7 @@ impl Routes {
     /// All links.
     ///
     /// # Errors
-    /// Those of [`Netlink::dump`].
+    /// Those of [`Ask::dump`].
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         restarting(|| {
             let mut links = Vec::new();
@@ -113,7 +116,7 @@ impl Routes {
     /// Where packets to `address` go; `None` when there is no route, or one that refuses.
     ///
     /// # Errors
-    /// Those of [`Netlink::request`].
+    /// Those of [`Ask::request`].
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteTo>, NetlinkError> {
         let mut found = self.way_to(address, None)?;
         if let Some(route) = &mut found {

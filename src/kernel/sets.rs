@@ -6,8 +6,8 @@ use super::tlv::Writer;
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Limits;
-use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, Payload, SetSpec};
-use crate::ruleset::stmt::{HANDSHAKE_SECONDS, SLOT_MODULUS, handshake_timeout};
+use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, SetSpec};
+use crate::ruleset::stmt::{HANDSHAKE_SECONDS, SLOT_MODULUS, TIME_WAIT_SECONDS, timeouts};
 
 /// What an element that came without limits of its own would get. tcpgw adds none of those, so this is for whoever does.
 const LEAST: Limits = Limits {
@@ -33,6 +33,10 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32)
             writer.be32(set::DATA_TYPE, concat_type(&endpoint_fields(family)));
             writer.be32(set::DATA_LEN, u32::try_from(spec.data_len()).unwrap_or(0));
         }
+        Payload::Address(family) => {
+            writer.be32(set::DATA_TYPE, datatype(Field::SourceAddress(family)));
+            writer.be32(set::DATA_LEN, u32::try_from(spec.data_len()).unwrap_or(0));
+        }
         Payload::Chain => writer.be32(set::DATA_TYPE, set::VERDICTS),
         _ => {}
     }
@@ -42,6 +46,7 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32)
     match spec.payload {
         Payload::Counter => writer.nest(set::EXPR, |writer| writer.str(expr::NAME, "counter")),
         Payload::Limits => writer.nest(set::EXPRESSIONS, |writer| write_limits(writer, LEAST)),
+        Payload::Moment => writer.be64(set::TIMEOUT, MOMENT_MILLISECONDS),
         _ => {}
     }
 }
@@ -49,9 +54,10 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32)
 fn flags(spec: &SetSpec) -> u32 {
     let payload = match spec.payload {
         Payload::Nothing => 0,
-        Payload::Endpoint(_) | Payload::Chain => set::F_MAP,
+        Payload::Endpoint(_) | Payload::Address(_) | Payload::Chain => set::F_MAP,
         Payload::Limits => set::F_EXPR,
         Payload::Counter => set::F_EVAL,
+        Payload::Moment => set::F_EVAL | set::F_TIMEOUT,
     };
     payload
         | if spec.interval {
@@ -62,8 +68,12 @@ fn flags(spec: &SetSpec) -> u32 {
 }
 
 fn describe(writer: &mut Writer, spec: &SetSpec, size: Option<u32>) {
-    let counters = (spec.payload == Payload::Counter).then_some(COUNTER_SET_SIZE);
-    if let Some(size) = counters.or(size) {
+    let filled_by_packets = match spec.payload {
+        Payload::Counter => Some(COUNTER_SET_SIZE),
+        Payload::Moment => Some(MOMENT_SET_SIZE),
+        _ => None,
+    };
+    if let Some(size) = filled_by_packets.or(size) {
         writer.nest(set::DESC, |writer| writer.be32(set::DESC_SIZE, size));
     }
     if spec.interval {
@@ -109,7 +119,9 @@ pub(crate) fn write_element(writer: &mut Writer, spec: &SetSpec, row: &[u8], ide
             return;
         }
         match spec.payload {
-            Payload::Endpoint(_) => writer.nest(elem::DATA, |writer| writer.attr(elem::VALUE, rest)),
+            Payload::Endpoint(_) | Payload::Address(_) => {
+                writer.nest(elem::DATA, |writer| writer.attr(elem::VALUE, rest));
+            }
             Payload::Limits => {
                 if let Ok(limits) = rest.try_into() {
                     writer.nest(elem::EXPRESSIONS, |writer| {
@@ -135,10 +147,10 @@ pub(crate) fn write_goto(writer: &mut Writer, key: &[u8], chain: &str) {
     });
 }
 
-/// The attributes of the object that shortens unanswered handshakes.
-pub(crate) fn write_handshake_timeout(writer: &mut Writer, family: Family) {
+/// The attributes of the object that tells conntrack how long to keep what is not established.
+pub(crate) fn write_timeouts(writer: &mut Writer, family: Family) {
     writer.str(object::TABLE, TABLE);
-    writer.str(object::NAME, &handshake_timeout(family));
+    writer.str(object::NAME, &timeouts(family));
     writer.be32(object::TYPE, object::CT_TIMEOUT);
     writer.nest(object::DATA, |writer| {
         let l3proto = match family {
@@ -150,6 +162,7 @@ pub(crate) fn write_handshake_timeout(writer: &mut Writer, family: Family) {
         writer.nest(object::TIMEOUTS, |writer| {
             writer.be32(object::SYN_SENT, HANDSHAKE_SECONDS);
             writer.be32(object::SYN_RECV, HANDSHAKE_SECONDS);
+            writer.be32(object::TIME_WAIT, TIME_WAIT_SECONDS);
         });
     });
 }
@@ -160,15 +173,24 @@ fn endpoint_fields(family: Family) -> [Field; 2] {
 
 /// nft's number for a concatenation: six bits for each part's type (`TYPE_BITS` in nftables' `datatype.h`).
 fn concat_type(fields: &[Field]) -> u32 {
-    let datatype = |field: &Field| match field {
+    fields.iter().fold(0, |number, field| number << 6 | datatype(*field))
+}
+
+/// nft's number for a type (`enum datatypes` in nftables' `datatype.h`).
+fn datatype(field: Field) -> u32 {
+    match field {
         Field::L4Proto => 12,
-        Field::SourcePort | Field::DestPort => 13,
-        Field::SourceAddress(Family::V4) | Field::DestAddress(Family::V4) => 7,
-        Field::SourceAddress(Family::V6) | Field::DestAddress(Family::V6) => 8,
+        Field::SourcePort | Field::DestPort | Field::ClientPort | Field::PublicPort => 13,
+        Field::SourceAddress(family)
+        | Field::DestAddress(family)
+        | Field::ClientAddress(family)
+        | Field::PublicAddress(family) => match family {
+            Family::V4 => 7,
+            Family::V6 => 8,
+        },
         Field::InInterface | Field::OutInterface => 41,
         Field::Slot => 4,
-    };
-    fields.iter().fold(0, |number, field| number << 6 | datatype(field))
+    }
 }
 
 /// What nft keeps with a set so that it can print `typeof`. Layout: nftables' `udata.h` and libnftnl's `udata.h`; the
@@ -185,6 +207,12 @@ fn userdata(spec: &SetSpec) -> Vec<u8> {
             bytes.extend(user_number(DATA_BYTEORDER, 0));
             bytes.extend(user_entry(KEY_TYPEOF, &typeof_concat(&spec.key)));
             bytes.extend(user_entry(DATA_TYPEOF, &typeof_concat(&endpoint_fields(family))));
+            bytes.extend(user_number(DATA_INTERVAL, 0));
+        }
+        Payload::Address(family) => {
+            bytes.extend(user_number(DATA_BYTEORDER, 0));
+            bytes.extend(user_entry(KEY_TYPEOF, &typeof_concat(&spec.key)));
+            bytes.extend(user_entry(DATA_TYPEOF, &typeof_field(Field::SourceAddress(family))));
             bytes.extend(user_number(DATA_INTERVAL, 0));
         }
         Payload::Chain => {
@@ -231,8 +259,11 @@ fn typeof_field(field: Field) -> Vec<u8> {
         Field::L4Proto => meta(16),
         Field::InInterface => meta(6),
         Field::OutInterface => meta(7),
-        Field::SourcePort => payload(TCP, 1),
-        Field::DestPort => payload(TCP, 2),
+        // No set is made with these; a rule that asks for them has the same bytes.
+        Field::ClientAddress(family) => typeof_field(Field::SourceAddress(family)),
+        Field::PublicAddress(family) => typeof_field(Field::DestAddress(family)),
+        Field::SourcePort | Field::ClientPort => payload(TCP, 1),
+        Field::DestPort | Field::PublicPort => payload(TCP, 2),
         Field::SourceAddress(Family::V4) => payload(IP, 11),
         Field::DestAddress(Family::V4) => payload(IP, 12),
         Field::SourceAddress(Family::V6) => payload(IP6, 8),

@@ -1,13 +1,11 @@
-//! A netlink socket: requests, dumps and ACKs, with every way they fail as a typed error.
+//! A netlink socket, with every way it fails as a typed error.
 //!
-//! Owns sending, receiving and sequence numbers. It must not know what the messages mean.
+//! Owns sending, receiving and sequence numbers. What answers mean is [`Ask`]'s.
 //!
 //! Source: `net/netlink/af_netlink.c`.
 
 use std::{
-    cell::Cell,
     io::{self, IoSlice, IoSliceMut},
-    ops::ControlFlow,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::{Duration, Instant},
 };
@@ -22,8 +20,9 @@ use nix::{
 };
 
 use super::{
+    ask::Ask,
     ffi,
-    tlv::{Malformed, Message, Messages, Nack, Reply, TooLong, Writer},
+    tlv::{Malformed, Messages, Nack, TooLong, Writer},
 };
 
 /// Seconds after which a silent kernel is an error.
@@ -39,8 +38,6 @@ const MAX_PARTS: usize = 1024;
 const SEND_OVERHEAD: usize = 32;
 /// How often [`restarting`] tries.
 const ATTEMPTS: u32 = 8;
-/// `NLM_F_DUMP_INTR`.
-const DUMP_INTERRUPTED: u16 = 0x10;
 
 /// Why netlink did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -243,124 +240,14 @@ impl Netlink {
         }
     }
 
-    /// Waits for answers.
-    ///
-    /// # Errors
-    /// [`NetlinkError::Timeout`], [`NetlinkError::Overrun`], [`NetlinkError::Truncated`], [`NetlinkError::Receive`].
-    pub fn recv(&mut self) -> Result<Messages<'_>, NetlinkError> {
-        let begin = Instant::now();
-        loop {
-            match self.receive(MsgFlags::empty())? {
-                Some(length) => return Ok(self.received(length)),
-                None if begin.elapsed() >= TIMEOUT => return Err(NetlinkError::Timeout),
-                None => {}
-            }
-        }
-    }
-
     /// The answers that are there already, if any.
     ///
     /// # Errors
-    /// As [`Netlink::recv`], without the timeout.
+    /// As [`Ask::recv`], without the timeout.
     pub fn try_recv(&mut self) -> Result<Option<Messages<'_>>, NetlinkError> {
         Ok(self
             .receive(MsgFlags::MSG_DONTWAIT)?
             .map(|length| self.received(length)))
-    }
-
-    /// Sends the dump request that `build` writes (with the given sequence number) and hands each answer to `each`.
-    ///
-    /// After an error of `each` the rest of the dump is read and dropped, so that the socket stays usable.
-    ///
-    /// # Errors
-    /// The first error of `each`; [`NetlinkError::Interrupted`] when the kernel says that its answer is inconsistent
-    /// (see [`restarting`]); [`NetlinkError::Refused`]; those of [`Netlink::send`] and [`Netlink::recv`].
-    pub fn dump(
-        &mut self,
-        what: &'static str,
-        build: impl FnOnce(&mut Writer, u32),
-        mut each: impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
-    ) -> Result<(), NetlinkError> {
-        let seq = self.ask(what, build)?;
-        let mut failure = None;
-        loop {
-            match self.answers(what, seq, &mut failure, &mut each) {
-                Ok(false) => {}
-                Ok(true) => return failure.map_or(Ok(()), Err),
-                Err(error @ (NetlinkError::Overrun | NetlinkError::Truncated(_) | NetlinkError::Malformed(_))) => {
-                    failure.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// As [`Netlink::dump`], until `each` breaks off. Nothing of the dump is read after that, or after an error, so the
-    /// socket is of no more use: closing it ends the dump.
-    ///
-    /// # Errors
-    /// As [`Netlink::dump`].
-    pub fn dump_until(
-        mut self,
-        what: &'static str,
-        build: impl FnOnce(&mut Writer, u32),
-        mut each: impl FnMut(&Message<'_>) -> Result<ControlFlow<()>, NetlinkError>,
-    ) -> Result<(), NetlinkError> {
-        let seq = self.ask(what, build)?;
-        let (mut failure, over) = (None, Cell::new(false));
-        let mut until = |message: &Message<'_>| {
-            over.set(over.get() || each(message)?.is_break());
-            Ok(())
-        };
-        while !self.answers(what, seq, &mut failure, &mut until)? && failure.is_none() && !over.get() {}
-        failure.map_or(Ok(()), Err)
-    }
-
-    /// Sends the one request that `build` writes, which must ask for an ACK, and hands its answers to `each`.
-    ///
-    /// # Errors
-    /// As [`Netlink::dump`].
-    pub fn request(
-        &mut self,
-        what: &'static str,
-        build: impl FnOnce(&mut Writer, u32),
-        mut each: impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
-    ) -> Result<(), NetlinkError> {
-        let seq = self.ask(what, build)?;
-        let mut failure = None;
-        while !self.answers(what, seq, &mut failure, &mut each)? {}
-        failure.map_or(Ok(()), Err)
-    }
-
-    /// Reads refusals until the message `last`, which must ask for an ACK, is answered.
-    ///
-    /// `refused` gets every NACK, that of `last` and those of forgotten requests included. Without `CAP_NET_ADMIN`
-    /// netfilter refuses all that was sent together by one NACK, of the first message: there an error of `refused` ends
-    /// the waiting.
-    ///
-    /// # Errors
-    /// Those of [`Netlink::recv`]: what was sent may have been carried out; the first one of `refused`.
-    pub fn acks(
-        &mut self,
-        last: u32,
-        mut refused: impl FnMut(Nack) -> Result<(), NetlinkError>,
-    ) -> Result<(), NetlinkError> {
-        loop {
-            for message in self.recv()? {
-                let message = message?;
-                match message.reply()? {
-                    Reply::Ack if message.seq == last => return Ok(()),
-                    Reply::Nack(nack) => {
-                        refused(nack)?;
-                        if message.seq == last {
-                            return Ok(());
-                        }
-                    }
-                    Reply::Overrun => return Err(NetlinkError::Overrun),
-                    _ => {}
-                }
-            }
-        }
     }
 
     fn open(bus: mnl::Bus) -> Result<Self, NetlinkError> {
@@ -415,41 +302,6 @@ impl Netlink {
         self.send_buffer = nix::sys::socket::getsockopt(&self.socket, sockopt::SndBuf).unwrap_or(self.send_buffer);
     }
 
-    fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
-        let seq = self.next_seq();
-        let mut writer = Writer::new();
-        build(&mut writer, seq);
-        self.send(what, &[IoSlice::new(writer.bytes()?)])?;
-        Ok(seq)
-    }
-
-    /// One receive of the answers to `seq`; whether it was the last. What fails in between is kept in `failure`.
-    fn answers(
-        &mut self,
-        what: &'static str,
-        seq: u32,
-        failure: &mut Option<NetlinkError>,
-        each: &mut impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
-    ) -> Result<bool, NetlinkError> {
-        for message in self.recv()? {
-            let message = message?;
-            if message.seq != seq {
-                continue;
-            }
-            if message.flags & DUMP_INTERRUPTED != 0 {
-                failure.get_or_insert(NetlinkError::Interrupted);
-            }
-            match message.reply()? {
-                Reply::Data(data) if failure.is_none() => *failure = each(&data).err(),
-                Reply::Ack | Reply::Done(None) => return Ok(true),
-                Reply::Nack(nack) | Reply::Done(Some(nack)) => return Err(NetlinkError::Refused { what, nack }),
-                Reply::Overrun => return Err(NetlinkError::Overrun),
-                Reply::Data(_) | Reply::Noop => {}
-            }
-        }
-        Ok(false)
-    }
-
     /// Length of what was received, `None` when there was nothing in time.
     fn receive(&mut self, flags: MsgFlags) -> Result<Option<usize>, NetlinkError> {
         let fd = self.socket.as_fd().as_raw_fd();
@@ -475,6 +327,27 @@ impl Netlink {
 
     fn received(&self, length: usize) -> Messages<'_> {
         Messages::new(self.buffer.get(..length).unwrap_or_default())
+    }
+}
+
+impl Ask for Netlink {
+    fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
+        let seq = self.next_seq();
+        let mut writer = Writer::new();
+        build(&mut writer, seq);
+        self.send(what, &[IoSlice::new(writer.bytes()?)])?;
+        Ok(seq)
+    }
+
+    fn recv(&mut self) -> Result<Messages<'_>, NetlinkError> {
+        let begin = Instant::now();
+        loop {
+            match self.receive(MsgFlags::empty())? {
+                Some(length) => return Ok(self.received(length)),
+                None if begin.elapsed() >= TIMEOUT => return Err(NetlinkError::Timeout),
+                None => {}
+            }
+        }
     }
 }
 

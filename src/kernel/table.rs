@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ask::Ask;
 use super::nft::{self, chain, elem, expr, msg, object, rule, set, table};
 use super::skeleton::{self, TABLE};
-use super::socket::{Netlink, NetlinkError, restarting};
+use super::socket::{NetlinkError, restarting};
 use super::tlv::{Attr, Attrs, Family, Header, Malformed, Message, Messages, Writer};
 use super::{Counted, sets};
 use crate::model::FlowMark;
@@ -14,23 +15,23 @@ use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows};
 use crate::ruleset::skeleton::{self as rules, Chain};
 use crate::ruleset::spec::{Payload, SetSpec};
-use crate::ruleset::stmt::handshake_timeout;
+use crate::ruleset::stmt::timeouts;
 
 /// The table as it stands in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Table {
+pub struct Table {
     /// The kernel's number for it, never given twice in a network namespace.
-    pub(crate) handle: u64,
+    pub handle: u64,
     /// Its comment, which tells the skeleton and the flow mark.
-    pub(crate) comment: Option<String>,
+    pub comment: Option<String>,
     /// `NFT_TABLE_F_*`.
-    pub(crate) flags: u32,
+    pub flags: u32,
     /// The netlink port of the socket that owns it.
-    pub(crate) owner: Option<u32>,
+    pub owner: Option<u32>,
 }
 
 /// The generation id: it grows with each transaction of anyone in this network namespace.
-pub(crate) fn generation(socket: &mut Netlink) -> Result<u32, NetlinkError> {
+pub fn generation(socket: &mut impl Ask) -> Result<u32, NetlinkError> {
     let mut id = None;
     socket.request(
         "read the generation of the ruleset",
@@ -47,7 +48,7 @@ pub(crate) fn generation(socket: &mut Netlink) -> Result<u32, NetlinkError> {
 }
 
 /// The table, if it is there.
-pub(crate) fn table(socket: &mut Netlink) -> Result<Option<Table>, NetlinkError> {
+pub fn table(socket: &mut impl Ask) -> Result<Option<Table>, NetlinkError> {
     let mut found = None;
     let answer = socket.request(
         "read the table",
@@ -96,29 +97,38 @@ fn read_comment(userdata: &[u8]) -> Option<String> {
 
 /// Whether the objects, sets, chains and rules are those that this program makes, for these round-robin services and
 /// numbers of slots: what the sets hold does not matter.
-pub(crate) fn skeleton_is_ours(socket: &mut Netlink, mark: FlowMark, found: &Found) -> Result<bool, NetlinkError> {
-    let mut chains: BTreeMap<String, Chain> = BTreeMap::new();
-    let widths = found.widths();
-    let spreads = Reach::ALL.map(|reach| {
-        let of_reach = widths.iter().filter(|(of, _)| *of == reach);
-        rules::spread(reach, &of_reach.map(|(_, width)| *width).collect())
-    });
-    let turns = found.turn_chains.iter().map(rules::turn);
-    for chain in rules::fixed(mark).into_iter().chain(spreads).chain(turns) {
-        chains.insert(chain.name.clone(), chain);
-    }
+///
+/// # Errors
+/// Those of [`Ask::dump`]; likewise for all of these.
+pub fn skeleton_is_ours(socket: &mut impl Ask, mark: FlowMark, found: &Found) -> Result<bool, NetlinkError> {
+    let chains = expected_chains(mark, found);
     Ok(found.sets_match
         && restarting(|| objects_match(socket))?
         && chains_match(socket, &chains)?
         && rules_match(socket, &chains)?)
 }
 
+/// All chains that there should be, by name.
+pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, Chain> {
+    let widths = found.widths();
+    let spreads = Reach::ALL.map(|reach| {
+        let of_reach = widths.iter().filter(|(of, _)| *of == reach);
+        rules::spread(reach, &of_reach.map(|(_, width)| *width).collect())
+    });
+    let turns = found.turn_chains.iter().map(rules::turn);
+    let chains = rules::fixed(mark).into_iter().chain(spreads).chain(turns);
+    chains.map(|chain| (chain.name.clone(), chain)).collect()
+}
+
 /// What a look at the sets and chains found, before the elements are read.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
-    pub(crate) sets: BTreeSet<SetName>,
-    pub(crate) turn_chains: BTreeSet<TurnChain>,
-    sets_match: bool,
+pub struct Found {
+    /// The sets.
+    pub sets: BTreeSet<SetName>,
+    /// The chains that count turns.
+    pub turn_chains: BTreeSet<TurnChain>,
+    /// Whether they are all that there should be, and made as they should be.
+    pub sets_match: bool,
 }
 
 impl Found {
@@ -132,7 +142,7 @@ impl Found {
 }
 
 /// The sets that there are, and whether they are all ours and made as we make them.
-pub(crate) fn survey(socket: &mut Netlink, room: Room) -> Result<Found, NetlinkError> {
+pub fn survey(socket: &mut impl Ask, room: Room) -> Result<Found, NetlinkError> {
     let mut found = Found {
         sets_match: true,
         ..Found::default()
@@ -191,7 +201,8 @@ fn expected_set(name: SetName, room: Room) -> Vec<u8> {
     without(&bytes, &[set::ID, set::USERDATA])
 }
 
-fn objects_match(socket: &mut Netlink) -> Result<bool, NetlinkError> {
+/// Whether the objects are ours.
+pub fn objects_match(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
     let mut seen = BTreeSet::new();
     let mut all_ours = true;
     socket.dump(
@@ -206,10 +217,10 @@ fn objects_match(socket: &mut Netlink) -> Result<bool, NetlinkError> {
             let name = attr_str(body, object::NAME)?.unwrap_or_default();
             let expected = Ip::BOTH
                 .into_iter()
-                .find(|family| handshake_timeout(*family) == name)
+                .find(|family| timeouts(*family) == name)
                 .map(|family| {
                     let mut writer = Writer::new();
-                    sets::write_handshake_timeout(&mut writer, family);
+                    sets::write_timeouts(&mut writer, family);
                     writer.finish().unwrap_or_default()
                 });
             match expected {
@@ -224,7 +235,8 @@ fn objects_match(socket: &mut Netlink) -> Result<bool, NetlinkError> {
     Ok(all_ours && seen.len() == Ip::BOTH.len())
 }
 
-fn chains_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+/// Whether the chains are these.
+pub fn chains_match(socket: &mut impl Ask, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
     let listed = list(socket, "list the chains", |writer, seq| {
         request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| {
             writer.str(chain::TABLE, TABLE);
@@ -246,7 +258,7 @@ fn chains_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Resul
 /// The bodies of what is listed. They are looked at afterwards: whoever commits while a dump goes on, to whatever table,
 /// interrupts it.
 fn list(
-    socket: &mut Netlink,
+    socket: &mut impl Ask,
     what: &'static str,
     build: impl Fn(&mut Writer, u32),
 ) -> Result<Vec<Vec<u8>>, NetlinkError> {
@@ -260,7 +272,8 @@ fn list(
     })
 }
 
-fn rules_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+/// Whether the rules of all chains are those of these.
+pub fn rules_match(socket: &mut impl Ask, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
     let listed = list(socket, "list the rules", |writer, seq| {
         request(writer, msg::GET_RULE, nft::F_DUMP, seq, |writer| {
             writer.str(rule::TABLE, TABLE);
@@ -282,7 +295,7 @@ fn rules_match(socket: &mut Netlink, chains: &BTreeMap<String, Chain>) -> Result
 }
 
 /// The elements of all sets that are not counters, and whether all of them have the shape of ours.
-pub(crate) fn elements(socket: &mut Netlink, found: &Found) -> Result<(Ruleset, bool), NetlinkError> {
+pub fn elements(socket: &mut impl Ask, found: &Found) -> Result<(Ruleset, bool), NetlinkError> {
     let mut sets = BTreeMap::new();
     let mut turns = BTreeMap::new();
     let mut all_ours = true;
@@ -306,6 +319,10 @@ pub(crate) fn elements(socket: &mut Netlink, found: &Found) -> Result<(Ruleset, 
             }
         })?;
         rows.sort();
+        if !rows.is_sorted() {
+            // Of one moment it can only list the same element again, as it does while it makes a set larger.
+            return Err(NetlinkError::Interrupted);
+        }
         sets.insert(name, rows);
     }
     let ruleset = Ruleset::new(sets, turns).among(&found.widths(), &found.turn_chains);
@@ -313,7 +330,7 @@ pub(crate) fn elements(socket: &mut Netlink, found: &Found) -> Result<(Ruleset, 
 }
 
 /// What packets have counted in a set.
-pub(crate) fn counted(socket: &mut Netlink, name: SetName) -> Result<Vec<Counted>, NetlinkError> {
+pub fn counted(socket: &mut impl Ask, name: SetName) -> Result<Vec<Counted>, NetlinkError> {
     let mut counted = Vec::new();
     dump_elements(socket, name, |element| {
         if let Some(key) = element.key {
@@ -440,7 +457,7 @@ fn read_limits(payload: &[u8]) -> Result<Option<Limits>, Malformed> {
         }))
 }
 
-fn dump_elements(socket: &mut Netlink, name: SetName, mut each: impl FnMut(&Element<'_>)) -> Result<(), NetlinkError> {
+fn dump_elements(socket: &mut impl Ask, name: SetName, mut each: impl FnMut(&Element<'_>)) -> Result<(), NetlinkError> {
     socket.dump(
         "list the elements of a set",
         |writer, seq| {
@@ -533,6 +550,7 @@ fn all_attrs(bytes: &[u8]) -> Option<Vec<Attr<'_>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::recorded::Recorded;
 
     fn bytes(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut writer = Writer::new();
@@ -629,6 +647,36 @@ mod tests {
         }
         let mut rows = Rows::new(&spec);
         assert!(!Element::read(&[]).unwrap().push_to(&mut rows, &spec));
+    }
+
+    #[test]
+    fn an_element_may_be_listed_twice_but_not_with_two_values() {
+        let name = SetName::Slots(Reach::Any(Ip::V4));
+        let found = Found {
+            sets: [name].into(),
+            ..Found::default()
+        };
+        let read = |values: &[u8]| {
+            let mut writer = Writer::new();
+            request(&mut writer, msg::NEW_ELEM, 0, 1, |writer| {
+                writer.nest(elem::LIST_ELEMENTS, |writer| {
+                    for value in values {
+                        sets::write_element(writer, &SetSpec::of(name), &[&[1; 8][..], &[*value; 8]].concat(), false);
+                    }
+                });
+            });
+            let end = writer.begin_plain(Header {
+                kind: 3,
+                flags: 0,
+                seq: 1,
+            });
+            writer.raw(&[0; 4]);
+            writer.end(end);
+            let answers = writer.finish().unwrap();
+            elements(&mut Recorded::new(&answers), &found).map(|(ruleset, _)| ruleset.len())
+        };
+        assert_eq!(read(&[2, 2]).unwrap(), 1);
+        assert!(matches!(read(&[2, 3]), Err(NetlinkError::Interrupted)));
     }
 
     #[test]

@@ -223,7 +223,7 @@ impl Writer {
     }
 }
 
-const fn align(length: usize) -> usize {
+pub(crate) const fn align(length: usize) -> usize {
     length.saturating_add(3) & !3
 }
 

@@ -32,7 +32,7 @@ pub enum Subject {
     /// The table itself.
     Table,
     /// The timeout object.
-    HandshakeTimeout,
+    Timeouts,
     /// A set.
     Set(SetName),
     /// A chain.
@@ -125,8 +125,8 @@ impl Transaction {
             writer.attr(table::USERDATA, &userdata);
         });
         for family in Ip::BOTH {
-            self.message(msg::NEW_OBJ, nft::F_CREATE, Subject::HandshakeTimeout, |writer| {
-                sets::write_handshake_timeout(writer, family);
+            self.message(msg::NEW_OBJ, nft::F_CREATE, Subject::Timeouts, |writer| {
+                sets::write_timeouts(writer, family);
             });
         }
         for name in SetName::fixed() {

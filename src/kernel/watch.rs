@@ -51,7 +51,8 @@ impl Watch {
     }
 }
 
-fn is_about_us(message: &Message<'_>) -> bool {
+/// Whether a notification may be of a change of our table: what cannot be read may be.
+pub fn is_about_us(message: &Message<'_>) -> bool {
     match message.reply() {
         Ok(Reply::Ack | Reply::Noop) => false,
         Ok(Reply::Data(data)) if data.kind == nft::message(msg::NEW_GEN) => false,

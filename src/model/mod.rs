@@ -25,7 +25,7 @@ pub mod word;
 pub use self::claims::MAX_ROUND_ROBIN;
 pub use self::limit::warnings;
 pub use self::mark::FlowMark;
-pub use self::parse::{VERSION, parse};
+pub use self::parse::{MAX_SOURCE_ADDRESSES, VERSION, parse};
 pub use self::problem::{MAX_PROBLEMS, Problem, Problems};
 pub use self::word::Word;
 
@@ -74,6 +74,9 @@ pub struct Service {
     pub on_empty: Refusal,
     /// Whose address a backend sees.
     pub source: SourceMode,
+    /// The gateway's addresses that backends see, if more than the one that masquerading would choose: at most
+    /// [`MAX_SOURCE_ADDRESSES`] of each family. Backends of a family that has none here are masqueraded.
+    pub source_addresses: BTreeSet<IpAddr>,
     /// Which clients may connect.
     pub access: Access,
     /// How long a draining backend's flows may live.

@@ -18,6 +18,8 @@ use super::problem::{Place, Problems};
 use super::source::MAX_STATE_BYTES;
 use super::{Service, State};
 
+pub use self::access::MAX_SOURCE_ADDRESSES;
+
 /// The version of the format that is understood.
 pub const VERSION: u64 = 1;
 

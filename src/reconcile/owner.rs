@@ -47,13 +47,15 @@ fn backend_family(set: SetName) -> Option<Family> {
         SetName::Limited(family)
         | SetName::Unlimited(family)
         | SetName::Preserved(family)
+        | SetName::Sources(family)
         | SetName::LimitTo(family)
         | SetName::LimitFrom(family)
         | SetName::LimitBoth(family)
         | SetName::OverTo(family)
         | SetName::OverFrom(family)
         | SetName::InvalidFrom(family)
-        | SetName::StaleFrom(family) => Some(family),
+        | SetName::StaleFrom(family)
+        | SetName::Reused(family) => Some(family),
         _ => None,
     }
 }

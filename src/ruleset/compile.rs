@@ -10,6 +10,7 @@ use super::name::{Family, Reach, Scope, SetName, TurnChain};
 use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
 use super::slots::{self, Share};
 use super::spec::SetSpec;
+use super::stmt::SOURCE_SLOTS;
 use crate::model::{
     Backend, BackendState, Balance, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State,
 };
@@ -67,11 +68,7 @@ impl Door {
     fn all(service: &Service) -> Vec<Self> {
         let port = port_bytes(service.port);
         let at = |address: &IpAddr| {
-            let octets = match address {
-                IpAddr::V4(address) => address.octets().to_vec(),
-                IpAddr::V6(address) => address.octets().to_vec(),
-            };
-            let listening = [octets.as_slice(), &port].concat();
+            let listening = [address_bytes(address).as_slice(), &port].concat();
             Self {
                 scope: Scope::At(Family::of(*address)),
                 service: listening.clone(),
@@ -203,12 +200,23 @@ impl Builder {
         }
     }
 
+    /// Every slot has an address, so that any number of them takes part.
+    fn sources(&mut self, service: &Service, family: Family, backend: &[u8]) {
+        let addresses = service.source_addresses.iter();
+        let own: Vec<&IpAddr> = addresses.filter(|address| Family::of(**address) == family).collect();
+        for (slot, address) in (0..u32::from(SOURCE_SLOTS)).zip(own.into_iter().cycle()) {
+            let data = address_bytes(address);
+            self.push(SetName::Sources(family), &[backend, &slot.to_ne_bytes(), &data]);
+        }
+    }
+
     fn backend(&mut self, service: &Service, backend: &Backend, limits: Option<&([u8; 24], LimitDirection)>) {
         let family = Family::of(backend.endpoint.address);
         let (bytes, len) = endpoint_bytes(backend.endpoint);
         let key = &bytes[..len];
-        if service.source == SourceMode::Preserve {
-            self.push(SetName::Preserved(family), &[key]);
+        match service.source {
+            SourceMode::Preserve => self.push(SetName::Preserved(family), &[key]),
+            SourceMode::Masquerade => self.sources(service, family, key),
         }
         match limits {
             None => self.push(SetName::Unlimited(family), &[key]),
@@ -223,6 +231,14 @@ impl Builder {
                 }
             }
         }
+    }
+}
+
+/// An address as data.
+fn address_bytes(address: &IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

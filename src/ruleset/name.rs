@@ -133,7 +133,7 @@ pub enum SetName {
     Allowed(Reach),
     /// Service and client network: kept out by a `deny` list.
     Denied(Reach),
-    /// Services with this many slots, picked at random.
+    /// Services with this many slots, picked by a hash of the client's address and port.
     Width(Reach, u16),
     /// Services whose slot is picked by a hash of the client's address.
     Hashed(Reach),
@@ -147,6 +147,8 @@ pub enum SetName {
     Unlimited(Family),
     /// Backends that see their clients' own addresses.
     Preserved(Family),
+    /// Backend and slot number: the gateway's address that the backend sees.
+    Sources(Family),
     /// What a limited backend may still receive.
     LimitTo(Family),
     /// What a limited backend may still send.
@@ -171,6 +173,10 @@ pub enum SetName {
     InvalidFrom(Family),
     /// Counts packets of flushed flows from a backend that sees its clients' addresses.
     StaleFrom(Family),
+    /// Counts SYNs that a backend answered with an acknowledgement of an earlier connection: it still holds the port.
+    Reused(Family),
+    /// Who wanted to connect to what and got those answers, for as long as it takes to come again.
+    Challenged(Family),
     /// Counts flows to a backend that was shown its client's address, and may speak to it even after it has left.
     Acquainted(Family),
 }
@@ -206,6 +212,7 @@ impl SetName {
                 Self::Limited(family),
                 Self::Unlimited(family),
                 Self::Preserved(family),
+                Self::Sources(family),
                 Self::LimitTo(family),
                 Self::LimitFrom(family),
                 Self::LimitBoth(family),
@@ -213,6 +220,8 @@ impl SetName {
                 Self::OverFrom(family),
                 Self::InvalidFrom(family),
                 Self::StaleFrom(family),
+                Self::Reused(family),
+                Self::Challenged(family),
                 Self::Acquainted(family),
             ]);
         }
@@ -233,6 +242,8 @@ impl SetName {
                 | Self::OverFrom(_)
                 | Self::InvalidFrom(_)
                 | Self::StaleFrom(_)
+                | Self::Reused(_)
+                | Self::Challenged(_)
                 | Self::Acquainted(_)
         )
     }
@@ -244,7 +255,11 @@ impl SetName {
             Self::Refused(scope) | Self::NoBackend(scope) | Self::Stale(scope) | Self::Invalid(scope) => {
                 vec![Self::Services(scope)]
             }
-            Self::OverTo(family) | Self::OverFrom(family) | Self::InvalidFrom(family) | Self::StaleFrom(family) => {
+            Self::OverTo(family)
+            | Self::OverFrom(family)
+            | Self::InvalidFrom(family)
+            | Self::StaleFrom(family)
+            | Self::Reused(family) => {
                 vec![Self::Limited(family), Self::Unlimited(family)]
             }
             _ => Vec::new(),
@@ -303,6 +318,7 @@ impl fmt::Display for SetName {
             Self::Limited(family) => write!(f, "limited_{family}"),
             Self::Unlimited(family) => write!(f, "unlimited_{family}"),
             Self::Preserved(family) => write!(f, "preserved_{family}"),
+            Self::Sources(family) => write!(f, "sources_{family}"),
             Self::LimitTo(family) => write!(f, "limit_to_{family}"),
             Self::LimitFrom(family) => write!(f, "limit_from_{family}"),
             Self::LimitBoth(family) => write!(f, "limit_both_{family}"),
@@ -315,6 +331,8 @@ impl fmt::Display for SetName {
             Self::OverFrom(family) => write!(f, "over_from_{family}"),
             Self::InvalidFrom(family) => write!(f, "invalid_from_{family}"),
             Self::StaleFrom(family) => write!(f, "stale_from_{family}"),
+            Self::Reused(family) => write!(f, "reused_{family}"),
+            Self::Challenged(family) => write!(f, "challenged_{family}"),
             Self::Acquainted(family) => write!(f, "acquainted_{family}"),
         }
     }

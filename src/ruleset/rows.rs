@@ -139,7 +139,8 @@ impl Rows {
         self.bytes = order.concat();
     }
 
-    fn is_sorted(&self) -> bool {
+    /// Whether the rows are in order, each identity once.
+    pub fn is_sorted(&self) -> bool {
         self.iter()
             .zip(self.iter().skip(1))
             .all(|(a, b)| a[..self.identity_len] < b[..self.identity_len])

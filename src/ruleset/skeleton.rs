@@ -9,12 +9,12 @@ use std::str::FromStr;
 
 use super::name::{Family, Reach, Scope, SetName, TurnChain};
 use super::room::Room;
-use super::spec::SetSpec;
-use super::stmt::{CtState, Direction, Pick, Stmt, count_service, receiver, sender, service_in, visitor};
+use super::spec::{SetSpec, attempt_key};
+use super::stmt::{CtState, Direction, Pick, Stmt, attempt, count_service, receiver, sender, service_in, visitor};
 use crate::model::FlowMark;
 
 /// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The table's comment: what the rules are, so that a reader of the kernel knows before it compares them.
 pub fn comment(mark: FlowMark, room: Room) -> String {
@@ -129,6 +129,7 @@ pub fn fixed(mark: FlowMark) -> Vec<Chain> {
     for family in Family::BOTH {
         chains.extend(policing(family));
         chains.extend(unknown(family));
+        chains.push(challenge(family));
         chains.push(preserve(family));
         chains.push(find(family));
     }
@@ -144,16 +145,20 @@ fn per_family(rules: &mut Vec<Vec<Stmt>>, chain: &str) {
 
 fn entries(mark: FlowMark) -> Vec<Chain> {
     use Stmt::{
-        CtState as State, DestLoopback, Direction as Towards, InLoopback, LocalDest, Marked, Masquerade, NotTcp,
-        OutNotLoopback, Return, StatusDnat,
+        CtState as State, DestLoopback, Direction as Towards, InLoopback, LocalDest, Marked, Masquerade, NotBareAck,
+        NotTcp, OutNotLoopback, Return, StatusAssured, StatusDnat,
     };
     let known = State(CtState::EstablishedOrRelated);
 
     let mut known_flow = vec![
         vec![Marked(mark, false), Return],
         vec![Towards(Direction::Original), Return],
+        vec![StatusAssured, goto("answers")],
+        vec![NotBareAck, goto("answers")],
     ];
-    per_family(&mut known_flow, "police_from");
+    per_family(&mut known_flow, "challenge");
+    let mut answers = Vec::new();
+    per_family(&mut answers, "police_from");
 
     let mut guard = vec![
         vec![NotTcp, Return],
@@ -204,9 +209,11 @@ fn entries(mark: FlowMark) -> Vec<Chain> {
             Stmt::Goto(format!("preserve_{family}")),
         ]);
     }
+    source.extend(Family::BOTH.map(|family| vec![Stmt::Snat(family)]));
     source.push(vec![StatusDnat, Masquerade]);
 
     vec![
+        Chain::new("answers", answers),
         Chain::new("known", known_flow),
         Chain::base("guard", Hook::Prerouting, false, MANGLE, guard),
         Chain::base("guard_output", Hook::Output, false, MANGLE, guard_output),
@@ -283,7 +290,8 @@ fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
         format!("choose{reach}"),
         vec![
             vec![Stmt::MarkFlow(mark)],
-            vec![Stmt::HandshakeTimeout(reach.family())],
+            vec![Stmt::Timeouts(reach.family())],
+            again(reach.family()),
             vec![Stmt::Jump(spread_name(reach))],
             vec![service_in(scope, SetName::Hashed(reach)), Stmt::Dnat(reach, Pick::Hash)],
             vec![Stmt::Turns(reach)],
@@ -291,6 +299,16 @@ fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
         ],
     );
     vec![Chain::new(format!("empty{reach}"), empty), choose]
+}
+
+/// A SYN that comes again after it was answered with a bare acknowledgement.
+fn again(family: Family) -> Vec<Stmt> {
+    let challenged = SetName::Challenged(family);
+    vec![
+        Stmt::In(attempt_key(family), challenged),
+        Stmt::StripTimestamp,
+        Stmt::Forget(attempt_key(family), challenged),
+    ]
 }
 
 fn policing(family: Family) -> Vec<Chain> {
@@ -371,6 +389,23 @@ fn unknown(family: Family) -> Vec<Chain> {
     ]
 }
 
+/// A SYN that is answered with a bare acknowledgement met a connection that the backend still holds. The client resets that
+/// one when it gets the answer, and repeats its SYN; if that was in vain, the backend is told so from here.
+fn challenge(family: Family) -> Chain {
+    Chain::new(
+        format!("challenge_{family}"),
+        vec![
+            vec![Stmt::Count(sender(family), SetName::Reused(family))],
+            vec![
+                Stmt::Tcp,
+                Stmt::In(attempt(family), SetName::Challenged(family)),
+                Stmt::Reset,
+            ],
+            vec![Stmt::Tcp, Stmt::Count(attempt(family), SetName::Challenged(family))],
+        ],
+    )
+}
+
 fn preserve(family: Family) -> Chain {
     let same_link = Stmt::In(SetSpec::of(SetName::SameLink).key, SetName::SameLink);
     Chain::new(
@@ -411,7 +446,7 @@ pub fn spread(reach: Reach, widths: &BTreeSet<u16>) -> Chain {
     let rule = |width: &u16| {
         vec![
             service_in(reach.scope(), SetName::Width(reach, *width)),
-            Stmt::Dnat(reach, Pick::Random(*width)),
+            Stmt::Dnat(reach, Pick::Client(*width)),
         ]
     };
     Chain::new(spread_name(reach), widths.iter().map(rule).collect())

@@ -15,6 +15,14 @@ pub enum Field {
     SourceAddress(Family),
     /// The destination address.
     DestAddress(Family),
+    /// The address of the client whose flow it is.
+    ClientAddress(Family),
+    /// The port of that client.
+    ClientPort,
+    /// The address that this client wanted.
+    PublicAddress(Family),
+    /// The port that it wanted.
+    PublicPort,
     /// The interface that the packet came in on.
     InInterface,
     /// The interface that it leaves by.
@@ -28,8 +36,11 @@ impl Field {
     pub fn width(self) -> usize {
         match self {
             Self::L4Proto => 1,
-            Self::SourcePort | Self::DestPort => 2,
-            Self::SourceAddress(family) | Self::DestAddress(family) => family.address_len(),
+            Self::SourcePort | Self::DestPort | Self::ClientPort | Self::PublicPort => 2,
+            Self::SourceAddress(family)
+            | Self::DestAddress(family)
+            | Self::ClientAddress(family)
+            | Self::PublicAddress(family) => family.address_len(),
             Self::InInterface | Self::OutInterface => 16,
             Self::Slot => 4,
         }
@@ -48,12 +59,16 @@ pub enum Payload {
     Nothing,
     /// A backend: address and port.
     Endpoint(Family),
+    /// An address.
+    Address(Family),
     /// Where to go on: a round-robin service's own chain.
     Chain,
     /// Two limits, in packets and in bytes.
     Limits,
     /// A counter; packets add the elements.
     Counter,
+    /// Nothing, and not for long: packets add the elements.
+    Moment,
 }
 
 /// How a set is made.
@@ -70,6 +85,13 @@ pub struct SetSpec {
 /// The most elements that packets may add to one counter set. A million services and backends would fit; past it,
 /// packets are still dropped, and no longer counted.
 pub const COUNTER_SET_SIZE: u32 = 1 << 20;
+
+/// The most elements of a set that forgets. Whoever does not fit is not remembered.
+pub const MOMENT_SET_SIZE: u32 = 1 << 16;
+
+/// Milliseconds until an element of such a set is forgotten: a client repeats its SYN within a few milliseconds, or after
+/// 1 s and 3 s (RFC 6298).
+pub const MOMENT_MILLISECONDS: u64 = 5000;
 
 /// Bytes of a row's limits: packets/s, packet burst, bytes/s, byte burst.
 pub const LIMITS_LEN: usize = 8 + 4 + 8 + 4;
@@ -117,6 +139,7 @@ impl SetSpec {
             SetName::LimitTo(family) | SetName::LimitFrom(family) | SetName::LimitBoth(family) => {
                 with(vec![DestAddress(family), DestPort], Payload::Limits)
             }
+            SetName::Sources(family) => with(vec![DestAddress(family), DestPort, Slot], Payload::Address(family)),
             SetName::SameLink => plain(vec![InInterface, OutInterface]),
             SetName::Refused(scope) | SetName::NoBackend(scope) | SetName::Stale(scope) | SetName::Invalid(scope) => {
                 with(service_key(scope), Payload::Counter)
@@ -125,7 +148,9 @@ impl SetSpec {
             | SetName::OverFrom(family)
             | SetName::InvalidFrom(family)
             | SetName::StaleFrom(family)
+            | SetName::Reused(family)
             | SetName::Acquainted(family) => with(vec![DestAddress(family), DestPort], Payload::Counter),
+            SetName::Challenged(family) => with(attempt_key(family), Payload::Moment),
         }
     }
 
@@ -138,6 +163,7 @@ impl SetSpec {
     pub fn data_len(&self) -> usize {
         match self.payload {
             Payload::Endpoint(family) => family.address_len() + 4,
+            Payload::Address(family) => family.address_len(),
             _ => 0,
         }
     }
@@ -151,6 +177,16 @@ impl SetSpec {
     pub fn row_len(&self) -> usize {
         self.identity_len() + self.data_len() + if self.payload == Payload::Limits { LIMITS_LEN } else { 0 }
     }
+}
+
+/// Who wants to connect to what, of a first packet.
+pub fn attempt_key(family: Family) -> Vec<Field> {
+    vec![
+        Field::SourceAddress(family),
+        Field::SourcePort,
+        Field::DestAddress(family),
+        Field::DestPort,
+    ]
 }
 
 /// The key under which a packet finds its service.

@@ -43,8 +43,8 @@ pub enum Direction {
 /// How the slot number is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// At random among this many.
-    Random(u16),
+    /// By a hash of the client's address and port, among this many.
+    Client(u16),
     /// By a hash of the client's address.
     Hash,
     /// In turn among this many.
@@ -54,7 +54,11 @@ pub enum Pick {
 /// Slots of a service that is balanced by source hash: fixed, so that a change of backends moves few clients.
 pub const HASH_SLOTS: u16 = 256;
 
-/// Seed of the hash: fixed, so that a re-created rule sends clients where they were.
+/// Slots of a backend whose service has several source addresses: as many as there may be.
+pub const SOURCE_SLOTS: u16 = 16;
+const _: () = assert!(SOURCE_SLOTS as usize == crate::model::MAX_SOURCE_ADDRESSES);
+
+/// Seed of the hashes: fixed, so that a re-created rule sends clients where they were.
 pub const HASH_SEED: u32 = 0x7463_7067;
 
 /// Slot numbers are below this.
@@ -63,6 +67,8 @@ pub const SLOT_MODULUS: u32 = 65536;
 /// One match or statement of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stmt {
+    /// A TCP segment.
+    Tcp,
     /// Not a TCP segment.
     NotTcp,
     /// Came in by loopback.
@@ -79,8 +85,12 @@ pub enum Stmt {
     Direction(Direction),
     /// Its flow was given a new destination.
     StatusDnat,
+    /// The handshake of its flow is complete.
+    StatusAssured,
     /// Is the first segment of a handshake, or is not.
     Syn(bool),
+    /// Carries anything besides an acknowledgement.
+    NotBareAck,
     /// Its destination is a local address, or is not.
     LocalDest(bool),
     /// Did not come in by an interface: it is the gateway's own, or a bridge that filters (`br_netfilter`) sends it on.
@@ -91,10 +101,14 @@ pub enum Stmt {
     In(Vec<Field>, SetName),
     /// Count it under that key.
     Count(Vec<Field>, SetName),
+    /// Take that key out of the set.
+    Forget(Vec<Field>, SetName),
     /// Mark the flow as ours.
     MarkFlow(FlowMark),
-    /// An unanswered handshake is forgotten soon.
-    HandshakeTimeout(Family),
+    /// How long conntrack keeps what is not established.
+    Timeouts(Family),
+    /// Take the timestamp option away.
+    StripTimestamp,
     /// Send the flow to the backend in that slot.
     Dnat(Reach, Pick),
     /// Go on where the service counts its turns.
@@ -105,6 +119,8 @@ pub enum Stmt {
     Drop,
     /// Drop the packet and answer with a TCP reset.
     Reset,
+    /// Give the flow one of the addresses that its backend is to see, if there are any.
+    Snat(Family),
     /// Give the flow the gateway's own address.
     Masquerade,
     /// Go on in that chain, and do not come back.
@@ -113,14 +129,19 @@ pub enum Stmt {
     Jump(String),
 }
 
-/// The object that shortens unanswered handshakes.
-pub fn handshake_timeout(family: Family) -> String {
-    format!("handshake_{family}")
+/// The object that tells conntrack how long to keep what is not established.
+pub fn timeouts(family: Family) -> String {
+    format!("timeouts_{family}")
 }
 
 /// Seconds until conntrack forgets a handshake that nobody answers. The kernel's 120 s (`nf_conntrack_tcp_timeout_syn_sent`)
 /// would let a flood of spoofed SYNs hold every SNAT port of a backend.
 pub const HANDSHAKE_SECONDS: u32 = 12;
+
+/// Seconds until conntrack forgets a closed flow, and frees its SNAT port: a little longer than Linux backends hold theirs
+/// (`TCP_TIMEWAIT_LEN`, 60 s), so that a port that is free here is free there. The kernel's 120 s would hold every port for
+/// another minute in which nobody needs it.
+pub const TIME_WAIT_SECONDS: u32 = 65;
 
 fn ip(family: Family) -> &'static str {
     match family {
@@ -137,6 +158,10 @@ impl fmt::Display for Field {
             Self::DestPort => f.write_str("tcp dport"),
             Self::SourceAddress(family) => write!(f, "{} saddr", ip(*family)),
             Self::DestAddress(family) => write!(f, "{} daddr", ip(*family)),
+            Self::ClientAddress(family) => write!(f, "ct original {} saddr", ip(*family)),
+            Self::ClientPort => f.write_str("ct original proto-src"),
+            Self::PublicAddress(family) => write!(f, "ct original {} daddr", ip(*family)),
+            Self::PublicPort => f.write_str("ct original proto-dst"),
             Self::InInterface => f.write_str("iifname"),
             Self::OutInterface => f.write_str("oifname"),
             Self::Slot => write!(f, "numgen random mod {SLOT_MODULUS}"),
@@ -149,19 +174,10 @@ pub fn concat(fields: &[Field]) -> String {
     fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(" . ")
 }
 
-impl fmt::Display for Pick {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Random(width) => write!(f, "numgen random mod {width}"),
-            Self::Turn(width) => write!(f, "numgen inc mod {width}"),
-            Self::Hash => f.write_str("jhash"),
-        }
-    }
-}
-
 impl fmt::Display for Stmt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Tcp => f.write_str("meta l4proto tcp"),
             Self::NotTcp => f.write_str("meta l4proto != tcp"),
             Self::InLoopback => f.write_str("iif \"lo\""),
             Self::OutNotLoopback => f.write_str("oif != \"lo\""),
@@ -178,8 +194,10 @@ impl fmt::Display for Stmt {
             Self::Direction(Direction::Original) => f.write_str("ct direction original"),
             Self::Direction(Direction::Reply) => f.write_str("ct direction reply"),
             Self::StatusDnat => f.write_str("ct status dnat"),
+            Self::StatusAssured => f.write_str("ct status assured"),
             Self::Syn(true) => f.write_str("tcp flags syn / fin,syn,rst,ack"),
             Self::Syn(false) => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
+            Self::NotBareAck => f.write_str("tcp flags != ack / fin,syn,rst,psh,ack"),
             Self::LocalDest(true) => f.write_str("fib daddr type local"),
             Self::LocalDest(false) => f.write_str("fib daddr type != local"),
             Self::InNowhere => f.write_str("iif 0"),
@@ -187,6 +205,7 @@ impl fmt::Display for Stmt {
             Self::DestLoopback(Family::V6) => f.write_str("ip6 daddr ::1"),
             Self::In(key, set) => write!(f, "{} @{set}", concat(key)),
             Self::Count(key, set) => write!(f, "update @{set} {{ {} }}", concat(key)),
+            Self::Forget(key, set) => write!(f, "delete @{set} {{ {} }}", concat(key)),
             Self::MarkFlow(mark) if mark.mask() == mark.value() => {
                 write!(f, "ct mark set ct mark | {:#010x}", mark.value())
             }
@@ -198,13 +217,18 @@ impl fmt::Display for Stmt {
                     mark.value()
                 )
             }
-            Self::HandshakeTimeout(family) => write!(f, "ct timeout set \"{}\"", handshake_timeout(*family)),
+            Self::Timeouts(family) => write!(f, "ct timeout set \"{}\"", timeouts(*family)),
+            Self::StripTimestamp => f.write_str("reset tcp option timestamp"),
             Self::Dnat(reach, pick) => {
                 let family = ip(reach.family());
                 write!(f, "dnat {family} to {} . ", concat(&listening_key(reach.scope())))?;
                 match pick {
                     Pick::Hash => write!(f, "jhash {family} saddr mod {HASH_SLOTS} seed {HASH_SEED:#x}")?,
-                    _ => write!(f, "{pick}")?,
+                    Pick::Client(width) => {
+                        let client = concat(&sender(reach.family()));
+                        write!(f, "jhash {client} mod {width} seed {HASH_SEED:#x}")?;
+                    }
+                    Pick::Turn(width) => write!(f, "numgen inc mod {width}")?,
                 }
                 write!(f, " map @{}", SetName::Slots(*reach))
             }
@@ -217,6 +241,14 @@ impl fmt::Display for Stmt {
             Self::Return => f.write_str("return"),
             Self::Drop => f.write_str("drop"),
             Self::Reset => f.write_str("reject with tcp reset"),
+            Self::Snat(family) => write!(
+                f,
+                "snat {} to {} . jhash {} mod {SOURCE_SLOTS} seed {HASH_SEED:#x} map @{}",
+                ip(*family),
+                concat(&receiver(*family)),
+                concat(&sender(*family)),
+                SetName::Sources(*family)
+            ),
             Self::Masquerade => f.write_str("masquerade"),
             Self::Goto(chain) => write!(f, "goto {chain}"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
@@ -234,14 +266,24 @@ pub fn count_service(scope: Scope, set: SetName) -> Stmt {
     Stmt::Count(service_key(scope), set)
 }
 
-/// The backend that a packet goes to.
+/// Whoever a packet goes to.
 pub fn receiver(family: Family) -> Vec<Field> {
     vec![Field::DestAddress(family), Field::DestPort]
 }
 
-/// The backend that a packet comes from.
+/// Whoever a packet comes from.
 pub fn sender(family: Family) -> Vec<Field> {
     vec![Field::SourceAddress(family), Field::SourcePort]
+}
+
+/// Who wanted to connect to what, whichever way the packet goes.
+pub fn attempt(family: Family) -> Vec<Field> {
+    vec![
+        Field::ClientAddress(family),
+        Field::ClientPort,
+        Field::PublicAddress(family),
+        Field::PublicPort,
+    ]
 }
 
 /// The service and the client.

@@ -48,6 +48,8 @@ pub struct BackendDrops {
     pub invalid_from: Dropped,
     /// From it (`preserve`), of a flushed flow; reset.
     pub stale_from: Dropped,
+    /// SYNs that it refused because it still held their source port; they were repeated.
+    pub port_reused: Dropped,
 }
 
 impl ServiceDrops {
@@ -64,12 +66,13 @@ impl ServiceDrops {
 
 impl BackendDrops {
     /// Each reason in words.
-    pub fn reasons(&self) -> [(&'static str, Dropped); 4] {
+    pub fn reasons(&self) -> [(&'static str, Dropped); 5] {
         [
             ("over the limit to it", self.over_limit_to),
             ("over the limit from it", self.over_limit_from),
             ("invalid from it", self.invalid_from),
             ("of flushed flows from it", self.stale_from),
+            ("from ports that it still held", self.port_reused),
         ]
     }
 }
@@ -90,14 +93,15 @@ pub fn sets() -> Vec<SetName> {
             SetName::OverFrom(family),
             SetName::InvalidFrom(family),
             SetName::StaleFrom(family),
+            SetName::Reused(family),
         ]
     };
     let services = Scope::ALL.into_iter().flat_map(of_scope);
     services.chain(Family::BOTH.into_iter().flat_map(of_family)).collect()
 }
 
-/// Packets and bytes for each of four reasons.
-type ByReason = [(u64, u64); 4];
+/// Packets and bytes for each reason, of which a service has four and a backend five.
+type ByReason = [(u64, u64); 5];
 
 /// One look at the counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -164,6 +168,7 @@ impl Counts {
             over_limit_from: drops(1),
             invalid_from: drops(2),
             stale_from: drops(3),
+            port_reused: drops(4),
         }
     }
 }
@@ -200,6 +205,7 @@ fn owner(set: SetName) -> Option<(usize, Owner)> {
         SetName::OverFrom(family) => Some((1, Owner::Backend(family))),
         SetName::InvalidFrom(family) => Some((2, Owner::Backend(family))),
         SetName::StaleFrom(family) => Some((3, Owner::Backend(family))),
+        SetName::Reused(family) => Some((4, Owner::Backend(family))),
         _ => None,
     }
 }

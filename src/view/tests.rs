@@ -212,20 +212,23 @@ fn drops_are_told_by_reason() {
         SetName::OverFrom(v4),
         SetName::InvalidFrom(v4),
         SetName::StaleFrom(v4),
+        SetName::Reused(v4),
     ];
-    for (set, packets) in over.into_iter().zip([5, 6, 7, 8]) {
+    for (set, packets) in over.into_iter().zip([5, 6, 7, 8, 11]) {
         add(set, backend(1, 80), packets);
     }
     add(SetName::OverTo(v4), backend(77, 80), 9);
     add(SetName::Refused(Scope::Any), service(2001), 10);
     assert_eq!(counts.others, 19, "of a backend and a service that are gone");
-    let packets = |reasons: [(&str, super::drops::Dropped); 4]| reasons.map(|(_, dropped)| dropped.packets);
-    assert_eq!(packets(counts.of_service(0, None).reasons()), [1, 2, 3, 4]);
-    assert_eq!(packets(counts.of_service(1, None).reasons()), [10, 20, 30, 40]);
+    let packets = |reasons: &[(&str, super::drops::Dropped)]| {
+        reasons.iter().map(|(_, dropped)| dropped.packets).collect::<Vec<_>>()
+    };
+    assert_eq!(packets(&counts.of_service(0, None).reasons()), [1, 2, 3, 4]);
+    assert_eq!(packets(&counts.of_service(1, None).reasons()), [10, 20, 30, 40]);
     let place = places.of_backend(at("10.0.0.1:80")).unwrap();
     let earlier = Counts::default();
     let drops = counts.of_backend(place, Some((&earlier, SECOND * 2)));
-    assert_eq!(packets(drops.reasons()), [5, 6, 7, 8]);
+    assert_eq!(packets(&drops.reasons()), [5, 6, 7, 8, 11]);
     assert_eq!(
         (drops.over_limit_to.bytes, drops.over_limit_to.packets_per_second),
         (300, Some(2.5))

@@ -131,6 +131,26 @@ const BAD_MEMBERS: &[(&str, &str, &[&str])] = &[
     ("allow", "[\"10.0.0.0/33\"]", &["services[0].allow[0]"]),
     ("deny", "[\"everyone\"]", &["services[0].deny[0]"]),
     ("balance", "\"fair\"", &["services[0].balance", "source-hash"]),
+    (
+        "source_addresses",
+        "[]",
+        &["services[0].source_addresses", "masquerade"],
+    ),
+    (
+        "source_addresses",
+        "[\"10.2.0.1\",\"10.2.0.1\"]",
+        &["services[0].source_addresses[1]", "twice"],
+    ),
+    (
+        "source_addresses",
+        "[\"127.0.0.1\"]",
+        &["services[0].source_addresses[0]", "loopback"],
+    ),
+    (
+        "source_addresses",
+        "[\"10.2.0.1\"],\"source\":\"preserve\"",
+        &["services[0].source_addresses", "preserve"],
+    ),
     ("drain_timeout", "30", &["services[0].drain_timeout"]),
     ("drain_timeout", "\"-1s\"", &["services[0].drain_timeout"]),
 ];

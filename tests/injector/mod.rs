@@ -8,6 +8,7 @@ use std::{
 
 use nix::sched::{CloneFlags, unshare};
 use tcpgw::kernel::{
+    ask::Ask as _,
     socket::Netlink,
     tlv::{Family, Header, Nack, Writer},
 };

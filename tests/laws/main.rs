@@ -1,6 +1,18 @@
 //! What holds for every state and every change, on a kernel in memory.
 
+mod clients;
+#[path = "../fuzz/src/lib.rs"]
+pub mod fuzz;
 mod plan;
 mod reconcile;
 mod ruleset;
 mod states;
+mod written;
+
+use proptest::prelude::*;
+use tcpgw::model::State;
+
+/// Any valid state.
+fn state() -> impl Strategy<Value = State> {
+    states::text().prop_map(|text| states::parse(&text))
+}

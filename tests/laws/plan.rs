@@ -12,8 +12,10 @@ use tcpgw::ruleset::name::SetName;
 use tcpgw::ruleset::spec::SetSpec;
 use tcpgw::summary::Summary;
 
+use crate::clients::syns;
 use crate::ruleset::{active, may_enter};
-use crate::states::{ruleset, state, syns};
+use crate::state;
+use crate::states::ruleset;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]

@@ -15,7 +15,9 @@ use tcpgw::record::Store;
 use tcpgw::ruleset::name::SetName;
 use tcpgw::summary::Standing;
 
-use crate::states::{desired, endpoints, state, syns};
+use crate::clients::{endpoints, syns};
+use crate::state;
+use crate::states::desired;
 
 const NAMESPACE: u64 = 7;
 const SEEN_REPLY: u32 = 2;

@@ -12,7 +12,9 @@ use tcpgw::ruleset::name::{Family, Reach, SetName, TurnChain};
 use tcpgw::ruleset::spec::SetSpec;
 use tcpgw::summary::{ServiceSummary, Standing, Summary};
 
-use crate::states::{links, ruleset, state, syns};
+use crate::clients::syns;
+use crate::state;
+use crate::states::{links, ruleset};
 
 proptest! {
     #[test]

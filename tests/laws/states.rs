@@ -2,23 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use tcpgw::kernel::fake::Syn;
 use tcpgw::model::{self, State};
 use tcpgw::reconcile::Desired;
 use tcpgw::ruleset::Ruleset;
 use tcpgw::ruleset::compile::compile;
 
-const PORTS: u16 = 3;
-const FIRST_PORT: u16 = 8000;
+pub(crate) const PORTS: u16 = 3;
+pub(crate) const FIRST_PORT: u16 = 8000;
 const PLACES: usize = PORTS as usize * 2;
-const ENDPOINTS: usize = 12;
+pub(crate) const ENDPOINTS: usize = 12;
 
-/// Local addresses; no service is on the last of each family alone.
-const LOCALS: [&str; 5] = ["192.0.2.1", "192.0.2.2", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
-const CLIENTS: [&str; 4] = ["198.51.100.7", "203.0.113.7", "2001:db8:5::7", "2001:db8:6::7"];
+const SOURCES: [&str; 4] = ["192.0.2.2", "192.0.2.9", "2001:db8::1", "2001:db8::9"];
 const NETWORKS: [&str; 7] = [
     "198.51.100.0/25",
     "198.51.100.128/25",
@@ -29,14 +26,15 @@ const NETWORKS: [&str; 7] = [
     "::/0",
 ];
 
-/// Any valid state of these.
-pub(crate) fn state() -> impl Strategy<Value = State> {
+/// Any valid state of these, as it is written.
+pub(crate) fn text() -> impl Strategy<Value = String> {
     let ports = prop::collection::vec((0..5_u8, settings(), settings()), usize::from(PORTS));
     let endpoints = prop::collection::vec(endpoint(), ENDPOINTS);
-    (ports, endpoints).prop_map(|(ports, endpoints)| {
-        let text = document(&ports, &endpoints);
-        model::parse(text.as_bytes()).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
-    })
+    (ports, endpoints).prop_map(|(ports, endpoints)| document(&ports, &endpoints))
+}
+
+pub(crate) fn parse(text: &str) -> State {
+    model::parse(text.as_bytes()).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
 }
 
 /// What that state should be in the kernel.
@@ -52,33 +50,13 @@ pub(crate) fn links() -> BTreeSet<String> {
     ["int".to_owned(), "ext".to_owned()].into()
 }
 
-/// Every way to try a service.
-pub(crate) fn syns() -> Vec<Syn> {
-    let mut syns = Vec::new();
-    for port in FIRST_PORT..FIRST_PORT + PORTS {
-        for local in LOCALS.map(address) {
-            for client in CLIENTS.map(address).iter().filter(|c| c.is_ipv4() == local.is_ipv4()) {
-                syns.push(Syn {
-                    client: SocketAddr::new(*client, 40000),
-                    public: SocketAddr::new(local, port),
-                });
-            }
-        }
-    }
-    syns
-}
-
-/// The endpoints that states are made of, and one that is in none.
-pub(crate) fn endpoints() -> Vec<SocketAddr> {
-    (0..=ENDPOINTS).map(|at| endpoint_text(at).parse().unwrap()).collect()
-}
-
 #[derive(Debug, Clone)]
 struct Settings {
     renamed: bool,
     balance: &'static str,
     limit: &'static str,
     words: (bool, bool, bool),
+    sources: BTreeSet<&'static str>,
     allow: BTreeSet<&'static str>,
     deny: BTreeSet<&'static str>,
 }
@@ -92,6 +70,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         r#","limit":{"pps":500,"direction":"shared"}"#,
     ]);
     let balance = prop::sample::select(vec!["random", "random", "source-hash", "round-robin"]);
+    let sources = prop::collection::btree_set(prop::sample::select(SOURCES.to_vec()), 0..=3);
     let lists = prop_oneof![
         2 => Just((BTreeSet::new(), BTreeSet::new())),
         1 => (networks(3), networks(2)),
@@ -101,13 +80,15 @@ fn settings() -> impl Strategy<Value = Settings> {
         balance,
         limit,
         any::<(bool, bool, bool)>(),
+        prop_oneof![2 => Just(BTreeSet::new()), 1 => sources],
         lists,
     )
-        .prop_map(|(renamed, balance, limit, words, (allow, deny))| Settings {
+        .prop_map(|(renamed, balance, limit, words, sources, (allow, deny))| Settings {
             renamed,
             balance,
             limit,
             words,
+            sources,
             allow,
             deny,
         })
@@ -166,6 +147,14 @@ fn service(at: usize, which: usize, addresses: &[&str], settings: &Settings, end
     );
     for (field, items) in [
         ("addresses", addresses.to_vec()),
+        (
+            "source_addresses",
+            if preserve {
+                Vec::new()
+            } else {
+                settings.sources.iter().copied().collect()
+            },
+        ),
         ("allow", settings.allow.iter().copied().collect()),
         ("deny", settings.deny.iter().copied().collect()),
     ] {
@@ -187,14 +176,10 @@ fn backend(at: usize, slot: &Slot) -> String {
     )
 }
 
-fn endpoint_text(at: usize) -> String {
+pub(crate) fn endpoint_text(at: usize) -> String {
     if at % 3 == 2 {
         format!("[fd00:2::{}]:3000", at + 11)
     } else {
         format!("10.2.0.{}:3000", at + 11)
     }
-}
-
-fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
 }

@@ -5,6 +5,8 @@
 #[path = "../cases/mod.rs"]
 mod cases;
 mod harness;
+#[path = "../laws/states.rs"]
+mod states;
 
 #[expect(dead_code, reason = "some of it makes namespaces for other tests")]
 #[path = "../injector/mod.rs"]
@@ -23,9 +25,13 @@ mod icmp;
 mod killed;
 mod limits;
 mod local;
+mod recorded;
 mod retire;
+mod reuse;
 mod routed;
+mod sequences;
 mod smoke;
+mod source_addresses;
 mod status;
 mod survive;
 mod table;

@@ -111,7 +111,8 @@ fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
     net.apply(&state);
     let file = net.state_file("state.json", &state);
     let mine = net.run("gateway", &LIST).ok();
-    let of_version_0 = mine.replace("comment \"tcpgw skeleton 1,", "comment \"tcpgw skeleton 0,");
+    let name = tcpgw::ruleset::skeleton::name();
+    let of_version_0 = mine.replace(&format!("comment \"{name},"), "comment \"tcpgw skeleton 0,");
     assert_ne!(of_version_0, mine);
     let mut conn = net.connect("client", at(PUBLIC[0], 20003)).expect("a connection");
     conn.greeting().expect("a greeting");

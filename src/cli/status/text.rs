@@ -183,7 +183,7 @@ fn limit(limit: LimitView) -> String {
 }
 
 /// `117 over the limit to it (12/s), 3 invalid from it`
-fn dropped(reasons: [(&'static str, Dropped); 4]) -> String {
+fn dropped<const N: usize>(reasons: [(&'static str, Dropped); N]) -> String {
     let told = reasons.into_iter().filter(|(_, dropped)| dropped.packets > 0);
     let words: Vec<String> = told
         .map(|(reason, dropped)| {

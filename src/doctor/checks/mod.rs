@@ -9,6 +9,7 @@ mod let_pass;
 mod nat;
 mod offload;
 mod ports;
+mod reuse;
 mod reverse_path;
 mod table;
 mod ways;
@@ -30,6 +31,7 @@ pub(super) const ALL: &[fn(&Facts, &mut Diagnosis)] = &[
     bridge::check,
     conntrack::check,
     ports::check,
+    reuse::check,
     offload::check,
 ];
 

@@ -52,7 +52,7 @@ fn snat(facts: &Facts, diagnosis: &mut Diagnosis) {
         ),
         "once all are in use, new connections to that backend are dropped; entries in TIME_WAIT count, too".into(),
         Some(advice(
-            "add backends to the service, or let it see its clients (\"source\": \"preserve\")",
+            "give the service more \"source_addresses\" or more backends, or let it see its clients (\"source\": \"preserve\")",
         )),
     );
 }

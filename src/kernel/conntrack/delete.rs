@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::{FlowKey, wire};
 use crate::kernel::{
+    ask::Ask as _,
     socket::{Netlink, NetlinkError},
     tlv::{Nack, Writer},
 };

@@ -188,7 +188,8 @@ impl Flow {
         let (Some(orig), Some(reply)) = (parts.orig, parts.reply) else {
             return Ok(None);
         };
-        if orig.from.is_ipv4() != orig.to.is_ipv4() {
+        let ends = [orig.from, orig.to, reply.from, reply.to].map(|end| end.is_ipv4());
+        if ends != [ends[0]; 4] {
             return Err(Malformed::new("a flow between two families"));
         }
         Ok(Some(Self {
@@ -379,6 +380,16 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_has_one_family() {
+        let (four, six) = ("192.0.2.1:1", "[2001:db8::1]:1");
+        for ends in [[four, four, four, six], [four, six, four, four], [four, four, six, six]] {
+            let [a, b, c, d] = ends;
+            assert!(decode(&entry_with([a, b], [c, d], wire::TCP)).is_err(), "{ends:?}");
+            assert!(decode(&entry_with([d, c], [b, a], wire::TCP)).is_err(), "{ends:?}");
+        }
+    }
+
+    #[test]
     fn truncations_are_errors_or_nothing() {
         let bytes = entry("198.51.100.7:4000", "10.2.0.11:3000", wire::TCP);
         let message = Messages::new(&bytes).next().unwrap().unwrap();
@@ -410,7 +421,12 @@ mod tests {
     }
 
     fn entry(from: &str, to: &str, protocol: u8) -> Vec<u8> {
-        let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+        entry_with([from, to], [to, from], protocol)
+    }
+
+    fn entry_with(orig: [&str; 2], reply: [&str; 2], protocol: u8) -> Vec<u8> {
+        let directions = [(wire::CTA_TUPLE_ORIG, orig), (wire::CTA_TUPLE_REPLY, reply)];
+        let directions = directions.map(|(kind, ends)| (kind, ends.map(|end| end.parse::<SocketAddr>().unwrap())));
         let mut writer = Writer::new();
         writer.message(
             Header {
@@ -419,7 +435,7 @@ mod tests {
             },
             Family::default(),
             |w| {
-                for (kind, from, to) in [(wire::CTA_TUPLE_ORIG, from, to), (wire::CTA_TUPLE_REPLY, to, from)] {
+                for (kind, [from, to]) in directions {
                     w.nest(kind, |w| {
                         w.nest(wire::CTA_TUPLE_IP, |w| {
                             wire::address(w, from.ip(), wire::Side::Source);

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{Conntrack, Flow, PairFilter, owns, wire};
+use crate::kernel::ask::Ask as _;
 use crate::kernel::socket::{Netlink, NetlinkError};
 use crate::kernel::tlv::{Message, Writer};
 use crate::model::FlowMark;
@@ -85,7 +86,7 @@ impl Conntrack {
     /// twice.
     ///
     /// # Errors
-    /// Those of [`Netlink::dump`].
+    /// Those of [`Ask::dump`](crate::kernel::ask::Ask::dump).
     pub fn select(
         &mut self,
         mark: FlowMark,

@@ -3,7 +3,8 @@
 use nix::errno::Errno;
 
 use super::wire;
-use crate::kernel::socket::{Netlink, NetlinkError};
+use crate::kernel::ask::Ask;
+use crate::kernel::socket::NetlinkError;
 
 /// Counters of all CPUs together, since the network namespace began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,8 +27,8 @@ impl Stats {
     /// Reads them.
     ///
     /// # Errors
-    /// Those of [`Netlink::dump`].
-    pub fn read(socket: &mut Netlink) -> Result<Self, NetlinkError> {
+    /// Those of [`Ask::dump`].
+    pub fn read(socket: &mut impl Ask) -> Result<Self, NetlinkError> {
         let mut total = Self::default();
         socket.dump("read the counters of conntrack", wire::cpu_stats, |message| {
             for attr in message.family()?.1 {
@@ -52,8 +53,8 @@ impl Stats {
 /// Whether the kernel can filter flows by address: it refuses a filter that makes no sense only if it reads it.
 ///
 /// # Errors
-/// Those of [`Netlink::dump`].
-pub fn can_filter(socket: &mut Netlink) -> Result<bool, NetlinkError> {
+/// Those of [`Ask::dump`].
+pub fn can_filter(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
     match socket.dump("ask conntrack for its filter", wire::senseless_filter, |_| Ok(())) {
         Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ERANGE)) => Ok(true),
         other => other.map(|()| false),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::decode::{self, SetContent};
 use super::{Base, Chain, Element, Hook, Table, TableFamily, Verdict};
+use crate::kernel::ask::Ask;
 use crate::kernel::nft::{self, LIST_ELEM, chain, elem, msg, rule, set, table};
 use crate::kernel::skeleton::TABLE;
-use crate::kernel::socket::{Netlink, NetlinkError, restarting};
+use crate::kernel::socket::{NetlinkError, restarting};
 use crate::kernel::tlv::{Attrs, Family, Header, Malformed, Message};
 
 /// More sets without a name than these are not looked into: each costs a request.
@@ -33,16 +34,16 @@ pub struct Unread {
 /// Reads every chain but those of our own table.
 ///
 /// # Errors
-/// Those of [`Netlink::dump`].
-pub fn read(socket: &mut Netlink) -> Result<(Vec<Chain>, Unread), NetlinkError> {
+/// Those of [`Ask::dump`].
+pub fn read(socket: &mut impl Ask) -> Result<(Vec<Chain>, Unread), NetlinkError> {
     restarting(|| read_once(socket))
 }
 
 /// The port id of the socket that owns our table, if one does.
 ///
 /// # Errors
-/// Those of [`Netlink::dump`].
-pub fn owner(socket: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
+/// Those of [`Ask::dump`].
+pub fn owner(socket: &mut impl Ask) -> Result<Option<u32>, NetlinkError> {
     const TABLE_OWNER: u16 = 7;
     restarting(|| {
         let mut owner = None;
@@ -62,7 +63,7 @@ pub fn owner(socket: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
 type Name = (TableFamily, String, String);
 type SetsOfTables = BTreeMap<Name, SetContent>;
 
-fn read_once(socket: &mut Netlink) -> Result<(Vec<Chain>, Unread), NetlinkError> {
+fn read_once(socket: &mut impl Ask) -> Result<(Vec<Chain>, Unread), NetlinkError> {
     let tables = tables(socket)?;
     let mut chains = chains(socket, &tables)?;
     let mut unread = Unread::default();
@@ -102,7 +103,7 @@ fn read_once(socket: &mut Netlink) -> Result<(Vec<Chain>, Unread), NetlinkError>
     Ok((chains, unread))
 }
 
-fn tables(socket: &mut Netlink) -> Result<BTreeMap<(TableFamily, String), bool>, NetlinkError> {
+fn tables(socket: &mut impl Ask) -> Result<BTreeMap<(TableFamily, String), bool>, NetlinkError> {
     let mut tables = BTreeMap::new();
     dump(socket, "list all tables", msg::GET_TABLE, |family, message| {
         let name = text(message, table::NAME)?;
@@ -115,7 +116,7 @@ fn tables(socket: &mut Netlink) -> Result<BTreeMap<(TableFamily, String), bool>,
     Ok(tables)
 }
 
-fn chains(socket: &mut Netlink, tables: &BTreeMap<(TableFamily, String), bool>) -> Result<Vec<Chain>, NetlinkError> {
+fn chains(socket: &mut impl Ask, tables: &BTreeMap<(TableFamily, String), bool>) -> Result<Vec<Chain>, NetlinkError> {
     let mut chains = Vec::new();
     dump(socket, "list all chains", msg::GET_CHAIN, |family, message| {
         let table = text(message, chain::TABLE)?;
@@ -161,7 +162,7 @@ fn base(family: TableFamily, message: &Message<'_>) -> Result<Option<Base>, Malf
     }))
 }
 
-fn anonymous_sets(socket: &mut Netlink) -> Result<SetsOfTables, NetlinkError> {
+fn anonymous_sets(socket: &mut impl Ask) -> Result<SetsOfTables, NetlinkError> {
     let mut found: Vec<(Name, bool)> = Vec::new();
     dump(socket, "list all sets", msg::GET_SET, |family, message| {
         let flags = attrs(message)?.first(set::FLAGS)?.map_or(Ok(0), |attr| attr.be32())?;
@@ -188,7 +189,7 @@ struct Listed {
     verdict: Verdict,
 }
 
-fn elements(socket: &mut Netlink, name: &Name, interval: bool) -> Result<SetContent, NetlinkError> {
+fn elements(socket: &mut impl Ask, name: &Name, interval: bool) -> Result<SetContent, NetlinkError> {
     let mut listed = Vec::new();
     let (family, table, set) = name;
     socket.dump(
@@ -278,7 +279,7 @@ fn one_less(key: &[u8]) -> Vec<u8> {
 }
 
 fn dump(
-    socket: &mut Netlink,
+    socket: &mut impl Ask,
     what: &'static str,
     kind: u16,
     mut each: impl FnMut(TableFamily, &Message<'_>) -> Result<(), NetlinkError>,

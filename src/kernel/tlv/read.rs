@@ -188,6 +188,11 @@ impl<'a> Messages<'a> {
         Self(bytes)
     }
 
+    /// What has not been read yet.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
     fn take_one(bytes: &'a [u8]) -> Result<(Message<'a>, &'a [u8]), Malformed> {
         let short = Malformed::new("a message that is shorter than its header");
         let (header, _) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(short)?;

@@ -1,6 +1,7 @@
 //! One service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 const MIN_PROBE: Duration = Duration::from_millis(1);
 const MAX_PROBE: Duration = Duration::from_secs(3600);
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "name",
     "port",
     "addresses",
@@ -36,6 +37,7 @@ const FIELDS: [&str; 14] = [
     "on_retire",
     "on_empty",
     "source",
+    "source_addresses",
     "allow",
     "deny",
     "drain_timeout",
@@ -61,6 +63,12 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
     let on_retire = fields.or("on_retire", Refusal::Drop, problems, value::word);
     let on_empty = fields.or("on_empty", Refusal::Reset, problems, value::word);
     let source = fields.or("source", SourceMode::Masquerade, problems, value::word);
+    let source_addresses = fields.or(
+        "source_addresses",
+        BTreeSet::new(),
+        problems,
+        |json, place, problems| sources(json, source, place, problems),
+    );
     let allow = fields.or("allow", None, problems, |json, place, problems| {
         access::allow(json, place, problems).map(Some)
     });
@@ -85,6 +93,7 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
         on_retire: on_retire?,
         on_empty: on_empty?,
         source: source?,
+        source_addresses: source_addresses?,
         access: Access {
             allow: allow?,
             deny: deny?,
@@ -93,6 +102,22 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
         health: health?,
         labels: labels?,
     })
+}
+
+fn sources(
+    json: &Json,
+    source: Option<SourceMode>,
+    place: &Place<'_>,
+    problems: &mut Problems,
+) -> Option<BTreeSet<IpAddr>> {
+    if source == Some(SourceMode::Preserve) {
+        problems.add(
+            place,
+            "is for source masquerade; with preserve backends see their clients' addresses",
+        );
+        return None;
+    }
+    access::sources(json, place, problems)
 }
 
 fn claim_public(

@@ -89,6 +89,31 @@ fn the_smallest_useful_state_has_the_documented_defaults() {
 }
 
 #[test]
+fn source_addresses_are_read_up_to_sixteen_of_a_family() {
+    let with = |addresses: &[String]| {
+        let text = format!(
+            r#"{{"version":1,"services":[{{"name":"a","port":1,"backends":[],"source_addresses":{addresses:?}}}]}}"#
+        );
+        parse(text.as_bytes())
+    };
+    let mut addresses: Vec<String> = (1..=16).map(|last| format!("10.2.0.{last}")).collect();
+    addresses.push("fd00:2::1".into());
+    let state = with(&addresses).expect("a valid state");
+    let read: Vec<String> = state.services[0]
+        .source_addresses
+        .iter()
+        .map(IpAddr::to_string)
+        .collect();
+    assert_eq!((read.len(), &*read[0], &*read[16]), (17, "10.2.0.1", "fd00:2::1"));
+    addresses.push("10.2.0.17".into());
+    let problems = with(&addresses).expect_err("too many").to_string();
+    assert!(
+        problems.contains("17 addresses of one family; at most 16"),
+        "{problems}"
+    );
+}
+
+#[test]
 fn every_field_is_read() {
     let service = only(
         r#"{"services": [{

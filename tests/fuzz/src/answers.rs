@@ -1,0 +1,74 @@
+//! Answers as such: acknowledgements, refusals with what the kernel says of them, notifications.
+
+use std::hint::black_box;
+use std::sync::OnceLock;
+
+use tcpgw::kernel::KernelError;
+use tcpgw::kernel::ask::Ask as _;
+use tcpgw::kernel::recorded::Recorded;
+use tcpgw::kernel::socket::NetlinkError;
+use tcpgw::kernel::tlv::{Attrs, Messages};
+use tcpgw::kernel::transaction::{Sealed, Transaction};
+use tcpgw::kernel::watch;
+use tcpgw::model::FlowMark;
+use tcpgw::plan::plan;
+use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::room::Room;
+
+use super::sample::sample;
+
+/// Each is taken for something, and every refusal has its words.
+pub fn check(bytes: &[u8]) {
+    for message in Messages::new(bytes).map_while(Result::ok) {
+        black_box(&(message.reply(), message.family(), watch::is_about_us(&message)));
+        for attr in Attrs::new(message.payload).map_while(Result::ok) {
+            black_box(&(
+                attr.u8(),
+                attr.be16(),
+                attr.be32(),
+                attr.be64(),
+                attr.ne32(),
+                attr.str(),
+            ));
+            black_box(&attr.nested().map_while(Result::ok).count());
+        }
+    }
+    let Some(Ok(first)) = Messages::new(bytes).next() else {
+        return;
+    };
+    let mut refused = Vec::new();
+    let acks = Recorded::new(bytes).acks(first.seq, |nack| {
+        refused.extend(sealed().trace(nack));
+        Ok(())
+    });
+    assert!(acks.is_ok() || acks.is_err_and(|error| !error.to_string().is_empty()));
+    if !refused.is_empty() {
+        let told = KernelError::Refused(refused).to_string();
+        assert!(told.starts_with("the kernel refused the transaction, nothing was changed: "));
+    }
+    let mut seen = 0;
+    let counts = |_: &tcpgw::kernel::tlv::Message<'_>| {
+        seen += 1;
+        if seen == 3 {
+            Err(NetlinkError::Interrupted)
+        } else {
+            Ok(())
+        }
+    };
+    let dump = Recorded::new(bytes).dump("look", |_, _| {}, counts);
+    assert!(dump.is_ok() || dump.is_err_and(|error| !error.to_string().is_empty()));
+}
+
+/// A transaction with something of everything, numbered from 1.
+fn sealed() -> &'static Sealed {
+    static SEALED: OnceLock<Sealed> = OnceLock::new();
+    SEALED.get_or_init(|| {
+        let (nothing, want) = (Ruleset::default(), &sample().ruleset);
+        let mut transaction = Transaction::begin(Some(3), 0);
+        transaction.new_table(FlowMark::default(), Room::of(want));
+        for step in plan(&nothing, want).steps.iter().chain(&plan(want, &nothing).steps) {
+            transaction.step(step);
+        }
+        transaction.seal().expect("everything fits")
+    })
+}

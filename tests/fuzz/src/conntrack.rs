@@ -1,0 +1,57 @@
+//! What conntrack says of flows.
+
+use std::hint::black_box;
+use tcpgw::kernel::conntrack::{self, Pair};
+use tcpgw::kernel::fake::Fake;
+use tcpgw::kernel::recorded::Recorded;
+use tcpgw::kernel::tlv::Messages;
+use tcpgw::kernel::{Kernel as _, conntrack::Flow};
+use tcpgw::model::FlowMark;
+
+use super::sample::sample;
+
+/// Any entry is a flow, none of ours, or malformed; only what bears our mark is swept.
+pub fn check(bytes: &[u8]) {
+    let mark = FlowMark::default();
+    let mut ours = Vec::new();
+    let listed = conntrack::list(&mut Recorded::new(bytes), mark, None, |flow| {
+        assert!(mark.matches(flow.mark) && flow.status.dnat());
+        ours.push(flow.clone());
+        Ok(())
+    });
+    if let Err(error) = listed {
+        assert!(!error.to_string().is_empty());
+    }
+    let mut flows: Vec<Flow> = Vec::new();
+    for message in Messages::new(bytes).map_while(Result::ok) {
+        flows.extend(Flow::decode(&message).ok().flatten());
+    }
+    for flow in &flows {
+        check_flow(flow);
+    }
+    let mut fake = Fake::default();
+    fake.flows.clone_from(&flows);
+    let swept = fake.sweep(mark, &mut |_| true).expect("it answers");
+    assert!(
+        fake.flows
+            .iter()
+            .all(|flow| !mark.matches(flow.mark) || !flow.status.dnat())
+    );
+    assert_eq!(fake.flows.len() as u64 + swept.deleted, flows.len() as u64);
+}
+
+fn check_flow(flow: &Flow) {
+    let ends = [flow.client, flow.public, flow.backend, flow.seen_as];
+    assert!(
+        ends.iter().all(|end| end.is_ipv4() == flow.client.is_ipv4()),
+        "{ends:?}"
+    );
+    black_box(&(flow.key().to_string(), flow.tcp_state.map(|state| state.to_string())));
+    black_box(&sample().summary.standing(flow.public, flow.backend));
+    let pair = Pair {
+        public: Some(flow.public.ip()),
+        public_port: flow.public.port(),
+        backend: flow.backend,
+    };
+    assert!(pair.matches(flow) && Pair { public: None, ..pair }.matches(flow));
+}

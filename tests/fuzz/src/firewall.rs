@@ -1,0 +1,115 @@
+//! Other programs' rules, as nftables tells them and as `iptables-save` prints them, and what the doctor makes of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hint::black_box;
+use std::net::IpAddr;
+
+use tcpgw::doctor::{Facts, Firewall, TableFacts, TableState, examine};
+use tcpgw::kernel::conntrack::stats::Stats;
+use tcpgw::kernel::firewall::{self, Chain, TableFamily, Verdict};
+use tcpgw::kernel::links::Link;
+use tcpgw::kernel::recorded::Recorded;
+use tcpgw::kernel::route::RouteTo;
+use tcpgw::model::FlowMark;
+use tcpgw::ruleset::name::Family;
+use tcpgw::summary::ServiceSummary;
+
+use super::messages;
+use super::sample::sample;
+
+/// Any rules are read or refused, and those that were read are judged.
+pub fn check(bytes: &[u8]) {
+    if messages::kind(bytes).is_some() {
+        black_box(&firewall::owner(&mut Recorded::new(bytes)));
+        match firewall::read(&mut Recorded::new(bytes)) {
+            Ok((chains, unread)) if can_be_walked(&chains) => {
+                judge(|facts| {
+                    facts.firewall = Ok(Firewall {
+                        chains,
+                        unjudged: unread.other_families,
+                    });
+                });
+            }
+            Ok(_) => {}
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    } else if let Ok(text) = std::str::from_utf8(bytes) {
+        for family in [TableFamily::Ip, TableFamily::Ip6] {
+            let chains: Vec<Chain> = firewall::parse_save(family, text);
+            if !can_be_walked(&chains) {
+                continue;
+            }
+            judge(|facts| match family {
+                TableFamily::Ip => facts.legacy = Ok(chains),
+                _ => facts.legacy6 = Ok(chains),
+            });
+        }
+    }
+}
+
+/// A packet's way through chains is bounded, but with many jumps it takes seconds.
+const MOST_JUMPS: usize = 12;
+
+fn can_be_walked(chains: &[Chain]) -> bool {
+    let leads_on = |verdict: &Verdict| matches!(verdict, Verdict::Jump(_) | Verdict::Goto(_) | Verdict::Map(..));
+    let rules = chains.iter().flat_map(|chain| &chain.rules);
+    rules.filter(|rule| leads_on(&rule.verdict)).count() <= MOST_JUMPS
+}
+
+/// The doctor examines a gateway with the sample's services, and these rules.
+fn judge(add: impl FnOnce(&mut Facts)) {
+    let mut facts = gateway();
+    add(&mut facts);
+    for finding in examine(&facts).findings {
+        assert!(!finding.seen.is_empty() && !finding.cause.is_empty());
+    }
+}
+
+fn gateway() -> Facts {
+    let public = ["203.0.113.1", "2001:db8:1::1"].map(|text| text.parse::<IpAddr>().expect("an address"));
+    let way = |index| {
+        Some(RouteTo {
+            index,
+            name: None,
+            gateway: None,
+            local: false,
+        })
+    };
+    let link = |index, name: &str| Link {
+        index,
+        name: name.to_owned(),
+        up: true,
+        mtu: 1500,
+        ..Link::default()
+    };
+    let backends = sample().summary.services.iter().flat_map(ServiceSummary::backends);
+    let families = [Family::V4, Family::V6];
+    Facts {
+        release: "6.1.0".to_owned(),
+        mark: FlowMark::default(),
+        table: Ok(TableFacts {
+            state: TableState::AsWritten,
+            mark: Some(FlowMark::default()),
+            owner: None,
+        }),
+        services: sample().summary.clone(),
+        sysctls: BTreeMap::new(),
+        links: Ok(vec![link(2, "ext"), link(3, "br0")]),
+        local: Ok(BTreeSet::from(public)),
+        ways: Ok(backends.map(|backend| (backend.ip(), way(3))).collect()),
+        ways_left_out: 0,
+        ways_out: Ok(families.map(|family| ((family, None), way(2))).into()),
+        neighbours: Ok(Vec::new()),
+        learned: Ok(Vec::new()),
+        firewall: Ok(Firewall::default()),
+        legacy: Ok(Vec::new()),
+        legacy6: Ok(Vec::new()),
+        stats: Ok(Stats::default()),
+        ports_in_use: Ok(BTreeMap::new()),
+        reused: Ok(BTreeMap::new()),
+        lacks: Ok(Vec::new()),
+        conntrack_filter: Ok(true),
+        listeners: Ok(Vec::new()),
+        reverse_path_drops: Some(0),
+    }
+}

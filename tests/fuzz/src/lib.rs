@@ -1,0 +1,34 @@
+//! What must hold for any bytes: one function for each thing that tcpgw reads. cargo-fuzz looks for bytes that break
+//! them; `tests/corpus.rs` calls them with the bytes that it has found worth keeping.
+
+#![expect(clippy::missing_panics_doc, reason = "to panic is how they say no")]
+
+pub mod answers;
+pub mod attributes;
+pub mod config;
+pub mod conntrack;
+pub mod firewall;
+pub mod messages;
+pub mod parts;
+pub mod record;
+pub mod route;
+pub mod sample;
+pub mod state;
+pub mod table;
+pub mod words;
+
+/// Panics if what must hold of these bytes does not.
+pub type Check = fn(&[u8]);
+
+/// All of them, by the name of their corpus.
+pub const TARGETS: [(&str, Check); 9] = [
+    ("answers", answers::check),
+    ("config", config::check),
+    ("conntrack", conntrack::check),
+    ("firewall", firewall::check),
+    ("record", record::check),
+    ("route", route::check),
+    ("state", state::check),
+    ("table", table::check),
+    ("words", words::check),
+];

@@ -1,0 +1,62 @@
+//! Netlink messages, as far as the targets tell them apart.
+
+use tcpgw::kernel::tlv::{Attrs, Header, Messages, Writer};
+use tcpgw::ruleset::name::SetName;
+
+/// Ends a dump.
+pub const DONE: u16 = 3;
+/// Ends a transaction.
+pub const BATCH_END: u16 = 0x11;
+/// `NFT_MSG_*` of `nf_tables`' subsystem.
+pub const NEW_TABLE: u16 = 0xa00;
+/// A chain.
+pub const NEW_CHAIN: u16 = 0xa03;
+/// A rule.
+pub const NEW_RULE: u16 = 0xa06;
+/// A set.
+pub const NEW_SET: u16 = 0xa09;
+/// Elements of a set.
+pub const NEW_ELEMENTS: u16 = 0xa0c;
+/// A generation.
+pub const NEW_GENERATION: u16 = 0xa0f;
+/// An object.
+pub const NEW_OBJECT: u16 = 0xa12;
+
+/// `NFTA_SET_NAME`, and `NFTA_SET_ELEM_LIST_SET`.
+const SET: u16 = 2;
+const SEQ: u32 = 1;
+
+/// The kind of the first one.
+pub fn kind(answers: &[u8]) -> Option<u16> {
+    let first = Messages::new(answers).next()?.ok()?;
+    Some(first.kind)
+}
+
+/// The payload of the first one.
+pub fn payload(answers: &[u8]) -> Option<&[u8]> {
+    let first = Messages::new(answers).next()?.ok()?;
+    Some(first.payload)
+}
+
+/// The set that a message about a set or its elements names.
+pub fn set_name(payload: &[u8]) -> Option<SetName> {
+    let attrs = Attrs::new(payload.get(4..)?);
+    SetName::parse(attrs.first(SET).ok()??.str().ok()?)
+}
+
+/// Adds an answer.
+pub fn write(writer: &mut Writer, kind: u16, payload: &[u8]) {
+    let header = Header {
+        kind,
+        flags: 2,
+        seq: SEQ,
+    };
+    let open = writer.begin_plain(header);
+    writer.raw(payload);
+    writer.end(open);
+}
+
+/// Adds the end of a dump.
+pub fn write_end(writer: &mut Writer) {
+    write(writer, DONE, &[0; 4]);
+}

@@ -1,0 +1,24 @@
+//! The record of what was put into the kernel last.
+
+use std::hint::black_box;
+use tcpgw::record::Record;
+use tcpgw::summary::Summary;
+use tcpgw::words::Counts;
+
+use super::sample::sample;
+use super::table::check_ruleset;
+
+/// A record behind whose `content` stands the right checksum is nothing, or is written as it was read, and whatever it
+/// says, there is a way from it to a state.
+pub fn check(content: &[u8]) {
+    let checksum = crc32fast::hash(content).to_le_bytes();
+    let Some(record) = Record::decode(&[content, &checksum].concat()) else {
+        return;
+    };
+    let written = record.encode().expect("a record can be written");
+    assert_eq!(Record::decode(&written).as_ref(), Some(&record));
+    check_ruleset(&record.ruleset);
+    let (was, wanted): (&Summary, &Summary) = (&record.head.summary, &sample().summary);
+    black_box(&(Counts::between(was, wanted), Counts::between(wanted, was)));
+    black_box(&Summary::of_kernel(&record.ruleset, was));
+}

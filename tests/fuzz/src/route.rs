@@ -1,0 +1,23 @@
+//! What rtnetlink says of addresses, links and routes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tcpgw::kernel::recorded::Recorded;
+use tcpgw::kernel::route::Routes;
+use tcpgw::kernel::socket::NetlinkError;
+
+/// Any answers give what was asked for or an error.
+pub fn check(bytes: &[u8]) {
+    let routes = || Routes(Recorded::new(bytes));
+    told(routes().links());
+    told(routes().local_addresses());
+    for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        told(routes().route_to(address));
+    }
+}
+
+fn told<T>(outcome: Result<T, NetlinkError>) {
+    if let Err(error) = outcome {
+        assert!(!error.to_string().is_empty());
+    }
+}

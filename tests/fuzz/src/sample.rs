@@ -1,0 +1,41 @@
+//! A state with something of everything, to be beside what is read.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use tcpgw::model::{self, State};
+use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::compile::compile;
+use tcpgw::summary::Summary;
+
+const TEXT: &str = include_str!("../sample.json");
+
+/// It, and what it becomes.
+pub struct Sample {
+    /// As it was parsed.
+    pub state: State,
+    /// What the kernel should hold.
+    pub ruleset: Ruleset,
+    /// Its services.
+    pub summary: Summary,
+}
+
+/// The sample.
+pub fn sample() -> &'static Sample {
+    static SAMPLE: OnceLock<Sample> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let state = model::parse(TEXT.as_bytes()).expect("the sample is a state");
+        let ruleset = compile(&state, &links());
+        let summary = Summary::from(&state);
+        Sample {
+            state,
+            ruleset,
+            summary,
+        }
+    })
+}
+
+/// The links of the gateway that it is for.
+pub fn links() -> BTreeSet<String> {
+    ["ext".to_owned(), "br0".to_owned()].into()
+}

@@ -1,0 +1,165 @@
+//! A state file: all the way to the transaction, and back from it.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+use tcpgw::kernel::fake::Fake;
+use tcpgw::kernel::recorded::Recorded;
+use tcpgw::kernel::table::{self, Found};
+use tcpgw::kernel::tlv::{Messages, Nack, Writer};
+use tcpgw::kernel::transaction::{Sealed, Transaction};
+use tcpgw::kernel::{Kernel, Seen};
+use tcpgw::model::{self, FlowMark, Problems, State};
+use tcpgw::plan::{Step, plan};
+use tcpgw::render;
+use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::compile::compile;
+use tcpgw::ruleset::name::SetName;
+use tcpgw::summary::Summary;
+use tcpgw::words::{Changes, Counts};
+
+use super::messages;
+use super::sample::{links, sample};
+
+/// Any text is a state or has problems; a state can be carried out, and what was sent can be read back.
+pub fn check(bytes: &[u8]) {
+    let state = match model::parse(bytes) {
+        Ok(state) => state,
+        Err(problems) => return check_problems(&problems),
+    };
+    check_rewritten(bytes, &state);
+    let want = compile(&state, &links());
+    check_ruleset(&state, &want);
+    check_plans(&want);
+    check_summary(&Summary::from(&state), &want);
+    check_text(&want);
+    check_transaction(&want);
+}
+
+fn check_problems(problems: &Problems) {
+    assert!(!problems.is_empty());
+    let text = problems.to_string();
+    assert!(text.lines().count() <= model::MAX_PROBLEMS + 1);
+    let dangerous = |char: char| char.is_control() && char != '\n';
+    assert!(
+        !text.contains(dangerous),
+        "what is wrong is told with control characters: {text:?}"
+    );
+}
+
+/// The same document in other words is the same state.
+fn check_rewritten(bytes: &[u8], state: &State) {
+    let document: serde_json::Value = serde_json::from_slice(bytes).expect("a state is JSON");
+    let rewritten = serde_json::to_vec_pretty(&document).expect("JSON can be written");
+    assert_eq!(model::parse(&rewritten).as_ref(), Ok(state));
+    let mut services = state.services.clone();
+    services.reverse();
+    assert_eq!(State::new(services).as_ref(), Ok(state));
+    for warning in model::warnings(state) {
+        black_box(&warning.to_string());
+    }
+}
+
+fn check_ruleset(state: &State, want: &Ruleset) {
+    let mut unsorted = state.clone();
+    unsorted.services.reverse();
+    assert_eq!(&compile(&unsorted, &links()), want);
+    let mut fake = Fake::holding(want, FlowMark::default()).expect("a kernel can hold what a state becomes");
+    let Seen::Ours { ruleset, .. } = fake.observe(FlowMark::default()).expect("it answers").table else {
+        panic!("it is not there");
+    };
+    assert_eq!(&ruleset, want);
+}
+
+fn check_plans(want: &Ruleset) {
+    assert!(plan(want, want).is_empty());
+    let nothing = Ruleset::default();
+    assert_eq!(plan(&nothing, want).elements(), want.len());
+    for (have, want) in [(want, &sample().ruleset), (&sample().ruleset, want), (want, &nothing)] {
+        let plan = plan(have, want);
+        assert!(plan.steps.len() <= 3 && plan.is_empty() == (have == want));
+    }
+}
+
+fn check_summary(summary: &Summary, want: &Ruleset) {
+    assert_eq!(&Summary::of_kernel(want, summary), summary);
+    black_box(&Summary::of_kernel(want, &sample().summary));
+    let json = serde_json::to_vec(summary).expect("a summary can be written");
+    assert_eq!(&serde_json::from_slice::<Summary>(&json).expect("and read"), summary);
+    assert!(Changes::between(summary, summary, &BTreeMap::new()).is_empty());
+    let changes = Changes::between(&sample().summary, summary, &BTreeMap::new());
+    for change in &changes.services {
+        black_box(&change.to_string());
+    }
+    let (services, _) = Counts::between(&Summary::default(), summary);
+    assert_eq!(services.added, summary.services.len());
+}
+
+fn check_text(want: &Ruleset) {
+    let mut text = String::new();
+    render::table(&mut text, want, FlowMark::default()).expect("text can be written");
+    assert_eq!(text.matches('{').count(), text.matches('}').count());
+}
+
+/// What is sent is what was meant: elements have the same form in requests and in answers.
+fn check_transaction(want: &Ruleset) {
+    let nothing = Ruleset::default();
+    let plan = plan(&nothing, want);
+    let empty = Step::default();
+    let mut transaction = Transaction::begin(Some(7), 40);
+    transaction.step(plan.steps.first().unwrap_or(&empty));
+    let sealed = transaction.seal().expect("everything fits");
+    let mut sets: BTreeMap<SetName, Writer> = BTreeMap::new();
+    for (seq, (kind, payload)) in (41..).zip(messages(&sealed, &mut 40)) {
+        if sealed.trace(refusal(seq)).is_none() {
+            assert_eq!(kind, messages::BATCH_END);
+        }
+        if [messages::NEW_SET, messages::NEW_ELEMENTS].contains(&kind) {
+            let answers = sets
+                .entry(messages::set_name(&payload).expect("a set of ours"))
+                .or_default();
+            if kind == messages::NEW_ELEMENTS {
+                messages::write(answers, kind, &payload);
+            }
+        }
+    }
+    let found = Found {
+        turn_chains: want.turn_chains().into_iter().cloned().collect(),
+        sets: sets.keys().copied().collect(),
+        ..Found::default()
+    };
+    let mut answers = Vec::new();
+    for mut writer in sets.into_values() {
+        messages::write_end(&mut writer);
+        answers.extend(writer.finish().expect("it was written before"));
+    }
+    let mut recorded = Recorded::new(&answers);
+    let (read, all_ours) = table::elements(&mut recorded, &found).expect("elements can be read");
+    assert!(all_ours && recorded.rest().is_empty());
+    assert_eq!(&read, want);
+}
+
+/// Kinds and payloads, in order of their numbers, which follow each other.
+fn messages(sealed: &Sealed, last: &mut u32) -> Vec<(u16, Vec<u8>)> {
+    let mut read = Vec::new();
+    for part in sealed.parts() {
+        for message in Messages::new(&part) {
+            let message = message.expect("whole messages are sent");
+            assert_eq!(message.seq, *last + 1);
+            *last = message.seq;
+            let (_, attrs) = message.family().expect("they are netfilter's");
+            assert!(attrs.into_iter().all(|attr| attr.is_ok()));
+            read.push((message.kind, message.payload.to_vec()));
+        }
+    }
+    read
+}
+
+fn refusal(seq: u32) -> Nack {
+    Nack {
+        errno: 17,
+        seq,
+        message: None,
+        offset: Some(60),
+    }
+}

@@ -1,0 +1,113 @@
+//! What `nf_tables` says of our table: sets, chains, rules, elements, counters.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::OnceLock;
+
+use tcpgw::kernel::linux;
+use tcpgw::kernel::recorded::Recorded;
+use tcpgw::kernel::table::{self, Found};
+use tcpgw::kernel::{Kernel as _, Seen, fake::Fake};
+use tcpgw::model::FlowMark;
+use tcpgw::plan::plan;
+use tcpgw::render;
+use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::room::Room;
+use tcpgw::ruleset::rows::Rows;
+use tcpgw::ruleset::skeleton::Chain;
+use tcpgw::ruleset::spec::SetSpec;
+use tcpgw::summary::Summary;
+use tcpgw::words::Counts;
+
+use super::messages;
+use super::sample::sample;
+
+/// Any answers give a table or an error; what was read can be compared, shown and replaced.
+pub fn check(bytes: &[u8]) {
+    let mut recorded = Recorded::new(bytes);
+    let mark = FlowMark::default();
+    match messages::kind(bytes) {
+        Some(messages::NEW_GENERATION) => told(table::generation(&mut recorded)),
+        Some(messages::NEW_TABLE) => match linux::read(&mut recorded, mark) {
+            Ok(Seen::Ours { ruleset, .. } | Seen::Other { ruleset, .. }) => check_ruleset(&ruleset),
+            other => told(other),
+        },
+        Some(messages::NEW_SET) => match table::survey(&mut recorded, Room::default()) {
+            Ok(found) => told(table::skeleton_is_ours(&mut recorded, mark, &found)),
+            error => told(error),
+        },
+        Some(messages::NEW_OBJECT) => told(table::objects_match(&mut recorded)),
+        Some(messages::NEW_CHAIN) => told(table::chains_match(&mut recorded, chains())),
+        Some(messages::NEW_RULE) => told(table::rules_match(&mut recorded, chains())),
+        Some(messages::NEW_ELEMENTS) => check_elements(bytes),
+        _ => {}
+    }
+}
+
+fn told<T>(outcome: Result<T, tcpgw::kernel::socket::NetlinkError>) {
+    if let Err(error) = outcome {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+/// The chains of a table without services.
+fn chains() -> &'static BTreeMap<String, Chain> {
+    static CHAINS: OnceLock<BTreeMap<String, Chain>> = OnceLock::new();
+    CHAINS.get_or_init(|| table::expected_chains(FlowMark::default(), &Found::default()))
+}
+
+fn check_elements(bytes: &[u8]) {
+    let Some(name) = messages::payload(bytes).and_then(messages::set_name) else {
+        return;
+    };
+    let mut recorded = Recorded::new(bytes);
+    if name.is_counter() {
+        return told(table::counted(&mut recorded, name));
+    }
+    let found = Found {
+        sets: [name].into(),
+        ..Found::default()
+    };
+    match table::elements(&mut recorded, &found) {
+        Ok((ruleset, _)) => check_ruleset(&ruleset),
+        error => told(error),
+    }
+}
+
+/// Whoever writes to our table may write anything: it is still a ruleset, and there is a way out of it.
+pub fn check_ruleset(have: &Ruleset) {
+    for (name, rows) in have.sets() {
+        let packed = Rows::from_packed(&SetSpec::of(*name), rows.packed().to_vec());
+        assert_eq!(packed.as_ref(), Some(rows), "{name} has an element twice");
+        for row in rows {
+            black_box(&(render::key(*name, row), render::network(*name, row)));
+        }
+    }
+    assert!(plan(have, have).is_empty());
+    let mut text = String::new();
+    render::table(&mut text, have, FlowMark::default()).expect("text can be written");
+    let summary = Summary::of_kernel(have, &sample().summary);
+    black_box(&Counts::between(&summary, &sample().summary));
+    black_box(&Summary::of_kernel(have, &Summary::default()));
+    leads_to(have, &sample().ruleset);
+    leads_to(have, &Ruleset::default());
+}
+
+/// A kernel that holds the one takes every transaction to the other.
+fn leads_to(have: &Ruleset, want: &Ruleset) {
+    // What no kernel takes is not there to begin with.
+    let Ok(mut fake) = Fake::holding(have, FlowMark::default()) else {
+        return;
+    };
+    for step in &plan(have, want).steps {
+        let commit = tcpgw::kernel::Commit {
+            generation: fake.generation(),
+            build: None,
+            step,
+            forget: &[],
+        };
+        fake.commit(&commit)
+            .unwrap_or_else(|error| panic!("{error}\n{step:#?}"));
+    }
+    assert_eq!(&fake.ruleset(), want);
+}

@@ -1,0 +1,72 @@
+//! Single values as text: endpoints, addresses, networks, durations, marks, names in the kernel.
+
+use std::fmt::Display;
+
+use ipnet::IpNet;
+use tcpgw::model::{Endpoint, FlowMark, address, duration, network};
+use tcpgw::ruleset::name::{SetName, TurnChain};
+use tcpgw::ruleset::room::Room;
+
+/// Any text is a value that reads as it is shown, or has its own refusal.
+pub fn check(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    one(text);
+    text.split([' ', '\n']).for_each(one);
+    check_networks(text);
+}
+
+fn one(text: &str) {
+    shown_as_read(text, str::parse::<Endpoint>);
+    shown_as_read(text, address::parse);
+    shown_as_read(text, network::parse);
+    shown_as_read(text, str::parse::<FlowMark>);
+    match duration::parse(text) {
+        Ok(length) => assert_eq!(duration::parse(&duration::show(length)), Ok(length)),
+        Err(error) => refused(&error),
+    }
+    if let Ok(address) = address::parse(text) {
+        let refused = address::refusal_as_local(address).is_some();
+        assert!(!refused || address::refusal_as_backend(address).is_some());
+    }
+    if let Ok(room) = text.parse::<Room>() {
+        assert_eq!(room.to_string().parse::<Room>().ok(), Some(room));
+    }
+    assert!(SetName::parse(text).is_none_or(|set| set.to_string() == text));
+    assert!(TurnChain::parse(text).is_none_or(|chain| chain.to_string() == text));
+}
+
+fn shown_as_read<T, E>(text: &str, parse: impl Fn(&str) -> Result<T, E>)
+where
+    T: Display + PartialEq + std::fmt::Debug,
+    E: Display,
+{
+    match parse(text) {
+        Ok(value) => assert_eq!(parse(&value.to_string()).ok(), Some(value)),
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &impl Display) {
+    let told = error.to_string();
+    assert!(!told.is_empty() && !told.contains(char::is_control), "{told:?}");
+}
+
+/// A list of networks covers what its fewest networks cover.
+fn check_networks(text: &str) {
+    let networks: Vec<IpNet> = text
+        .split([' ', '\n'])
+        .filter_map(|text| network::parse(text).ok())
+        .collect();
+    let fewest = network::aggregate(&networks);
+    for net in &networks {
+        assert_eq!(
+            fewest.iter().filter(|of| of.contains(net)).count(),
+            1,
+            "{net} in {fewest:?}"
+        );
+    }
+    assert!(fewest.iter().zip(fewest.iter().skip(1)).all(|(a, b)| a < b));
+    assert_eq!(network::aggregate(&fewest), fewest);
+}

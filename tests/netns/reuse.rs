@@ -1,0 +1,150 @@
+//! Ports that are used again while a backend still holds them: it closed first, so it is in `TIME_WAIT` for 60 s.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use crate::harness::brief::{service, state};
+use crate::harness::client::{PATIENCE, connect_from};
+use crate::harness::plan::{self, BACKENDS, PUBLIC, PUBLIC_2, at};
+use crate::harness::server::Behaviour;
+use crate::harness::wire::{ACK, SYN, lines};
+use crate::harness::{Net, wait_until};
+
+#[test]
+fn a_client_that_comes_again_from_its_port_meets_the_same_backend() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Closes);
+    net.apply(state([service("web", 2001, &BACKENDS, 3000, json!({}))]));
+    for (family, public) in PUBLIC.into_iter().enumerate() {
+        let mut met = BTreeSet::new();
+        for port in 40000..40004 {
+            let client = SocketAddr::new(plan::addresses("client")[family], port);
+            let backends: BTreeSet<SocketAddr> =
+                (0..6).map(|_| visit(&net, client, at(public, 2001)).backend).collect();
+            assert_eq!(backends.len(), 1, "{client} met {backends:?}");
+            met.extend(backends);
+        }
+        assert!(met.len() > 1, "other ports meet others, not only {met:?}");
+    }
+}
+
+#[test]
+fn conntrack_holds_a_port_a_little_longer_than_a_backend_does() {
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Closes);
+    net.apply(state([service("web", 2001, &["b1"], 3000, json!({}))]));
+    for (family, public) in PUBLIC.into_iter().enumerate() {
+        let client = |port| SocketAddr::new(plan::addresses("client")[family], port);
+        let mut flows = (40000..40010).map(|port| visit(&net, client(port), at(public, 2001)));
+        let closed = flows.find(|flow| flow.state == "TIME_WAIT").expect("an orderly end");
+        assert!((1..=65).contains(&closed.timeout), "{closed:?}");
+    }
+}
+
+/// Each client host has timestamps of its own, so that about every second newcomer's are lower than what the backend
+/// remembers of the port. conntrack has forgotten the port, as after a restart or a full table.
+#[test]
+fn a_port_that_the_backend_still_holds_costs_one_repetition_without_timestamps() {
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Closes);
+    net.apply(state([service("web", 2001, &["b1"], 3000, json!({}))]));
+    for (family, (public, key)) in PUBLIC.into_iter().zip(["10.2.0.11", "fd00:2::11"]).enumerate() {
+        let set = format!("reused_{}", ["v4", "v6"][family]);
+        let counted = || net.tallied(&set, &format!("{key} . 3000"));
+        let mut refused = 0;
+        for newcomer in 1..=16 {
+            net.sh("gateway", "conntrack -F").ok();
+            let answers = net.capture("b1", |packet| packet.outgoing && packet.has(SYN | ACK));
+            let (before, again) = (counted(), net.syns_again("client"));
+            let client = SocketAddr::new(plan::crowd(newcomer)[family], 40000);
+            visit(&net, client, at(public, 2001));
+            let clashes = counted() - before;
+            assert!(clashes <= 1, "{client} was refused {clashes} times");
+            let repeated = net.syns_again("client") - again;
+            assert_eq!(repeated, clashes, "{client}: SYNs repeated");
+            refused += clashes;
+            let answer = answers.wait_for(PATIENCE, |_| true);
+            // The option takes 12 bytes, with its padding.
+            let (with, without) = [(60, 52), (80, 72)][family];
+            assert_eq!(answer.length, if clashes == 0 { with } else { without }, "{answer}");
+        }
+        assert!(refused > 0, "16 hosts in a row with ever higher timestamps");
+    }
+}
+
+/// A firewall of the client may drop the reset, since it fits no connection that it knows.
+#[test]
+fn a_client_whose_resets_are_lost_gets_in_too() {
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Closes);
+    net.apply(state([service("web", 2001, &["b1"], 3000, json!({}))]));
+    net.nft(
+        "client",
+        "table inet foreign { chain out { type filter hook output priority 0; tcp flags rst / rst,ack drop; }; }",
+    );
+    for (family, (public, set)) in PUBLIC.into_iter().zip(["reused_v4", "reused_v6"]).enumerate() {
+        let refused = || net.tally(set).values().sum::<u64>();
+        let mut newcomers = 1..=16;
+        let met = newcomers.find(|newcomer| {
+            net.sh("gateway", "conntrack -F").ok();
+            let client = SocketAddr::new(plan::crowd(*newcomer)[family], 40000);
+            visit(&net, client, at(public, 2001));
+            refused() > 0
+        });
+        assert!(met.is_some(), "16 hosts in a row with ever higher timestamps");
+    }
+}
+
+/// The same client, but towards another public address it has other timestamps, as if it were another host.
+#[test]
+fn an_endpoint_that_moves_to_another_service_is_reached_at_the_second_try_at_most() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Closes);
+    let swapped = |first: &[&str], second: &[&str]| {
+        state([
+            service("one", 2001, first, 3000, json!({"addresses": PUBLIC})),
+            service("two", 2001, second, 3000, json!({"addresses": PUBLIC_2})),
+        ])
+    };
+    let visitors = || {
+        let from = |port| SocketAddr::new(plan::addresses("client")[0], port);
+        let services = [PUBLIC[0], PUBLIC_2[0]].map(|public| at(public, 2001));
+        (40000..40016).flat_map(move |port| services.map(|service| (from(port), service)))
+    };
+    net.apply(swapped(&["b1", "b2"], &["b3", "b4"]));
+    for (client, service) in visitors() {
+        visit(&net, client, service);
+    }
+    net.apply(swapped(&["b3", "b4"], &["b1", "b2"]));
+    let mut refused = 0;
+    for (client, service) in visitors() {
+        let again = net.syns_again("client");
+        visit(&net, client, service);
+        let repeated = net.syns_again("client") - again;
+        assert!(repeated <= 1, "{client} to {service}: {repeated} repetitions");
+        refused += repeated;
+    }
+    assert_eq!(refused, net.tally("reused_v4").values().sum::<u64>());
+    assert!(refused > 0, "one of the two has lower timestamps");
+}
+
+/// Connects, lets the backend close first, and gives conntrack's entry of the closed connection.
+fn visit(net: &Net, client: SocketAddr, service: SocketAddr) -> crate::harness::conntrack::Tracked {
+    let wire = net.capture("client", move |packet| packet.between(client, service));
+    net.within("client", || {
+        let mut conn = connect_from(Some(client), service, PATIENCE).unwrap_or_else(|e| panic!("{client}: {e}"));
+        assert_eq!(conn.receive().expect("an orderly end"), b"");
+    });
+    let mut closed = None;
+    let ended = wait_until(PATIENCE, || {
+        let mut flows = net.conntrack().into_iter();
+        // An ACK that the backend sends twice finds no client any more, and is reset.
+        let ended = |state: &str| ["TIME_WAIT", "CLOSE"].contains(&state);
+        closed = flows.find(|flow| flow.client == client && flow.public == service && ended(&flow.state));
+        closed.is_some()
+    });
+    assert!(ended, "{client} to {service}:\n{}", lines(&wire.stop()));
+    closed.expect("it ended")
+}
