@@ -31,7 +31,7 @@ pub struct Record {
 /// The part of a record that is text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// The version of the program, since its rules go with it.
+    /// The versions of the program and of its rules.
     pub program: String,
     /// The kernel's name for this boot.
     pub boot: String,

@@ -6,6 +6,7 @@ pub mod ask;
 pub mod conntrack;
 pub mod expr;
 pub mod fake;
+mod feature;
 pub mod ffi;
 pub mod firewall;
 pub mod links;
@@ -241,27 +242,17 @@ impl fmt::Display for Refusals<'_> {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.subject, &self.expression) {
-            (Subject::Rule(chain), Some(kind)) => {
-                write!(
-                    f,
-                    "a rule of chain {chain} with the expression \"{kind}\": {}",
-                    self.nack
-                )?;
-                if matches!(self.nack.error(), Errno::ENOENT | Errno::EOPNOTSUPP) {
-                    write!(f, "; this kernel may lack it (module nft_{kind})")?;
-                }
-                Ok(())
-            }
-            (Subject::Batch, _) => write!(f, "the batch: {}", self.nack),
-            (Subject::Table, _) => write!(f, "the table: {}", self.nack),
-            (Subject::Timeouts, _) => write!(
+            (Subject::Rule(chain), Some(kind)) => write!(
                 f,
-                "the object with conntrack's timeouts: {}; this kernel may lack CONFIG_NF_CONNTRACK_TIMEOUT",
+                "a rule of chain {chain} with the expression \"{kind}\": {}",
                 self.nack
             ),
+            (Subject::Rule(chain), None) => write!(f, "a rule of chain {chain}: {}", self.nack),
+            (Subject::Batch, _) => write!(f, "the batch: {}", self.nack),
+            (Subject::Table, _) => write!(f, "the table: {}", self.nack),
+            (Subject::Timeouts, _) => write!(f, "the object with conntrack's timeouts: {}", self.nack),
             (Subject::Set(name), _) => write!(f, "set {name}: {}", self.nack),
             (Subject::Chain(name), _) => write!(f, "chain {name}: {}", self.nack),
-            (Subject::Rule(chain), None) => write!(f, "a rule of chain {chain}: {}", self.nack),
             (Subject::Elements(name), _) => {
                 write!(f, "an element of set {name}")?;
                 if let Some(about) = self.element.as_deref().and_then(|key| crate::render::key(*name, key)) {
@@ -269,6 +260,10 @@ impl fmt::Display for Refused {
                 }
                 write!(f, ": {}", self.nack)
             }
+        }?;
+        match feature::missing(&self.subject, self.expression.as_deref(), self.nack.error()) {
+            Some(feature) => write!(f, "; {feature}"),
+            None => Ok(()),
         }
     }
 }

@@ -116,7 +116,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     fn is_of_here(&self, head: &Head) -> bool {
         head.namespace == self.namespace
             && head.boot == boot_id()
-            && head.program == env!("CARGO_PKG_VERSION")
+            && head.program == program()
             && head.mark == self.mark.to_string()
     }
 
@@ -160,7 +160,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     pub(super) fn remember(&mut self, known: &Known, desired: &Desired, swept: bool) {
         let Table::Ours(table) = known.table else { return };
         let head = Head {
-            program: env!("CARGO_PKG_VERSION").into(),
+            program: program(),
             boot: boot_id(),
             namespace: self.namespace,
             generation: known.generation,
@@ -175,6 +175,11 @@ impl<K: Kernel> Reconciler<'_, K> {
             tracing::warn!(%error, "failed to write the record; the next run will read the kernel, which takes longer");
         }
     }
+}
+
+/// The program and the rules that it makes: a record of others says nothing about a table of ours.
+fn program() -> String {
+    format!("{}, {}", env!("CARGO_PKG_VERSION"), skeleton::name())
 }
 
 /// Backends whose service is not known: those that leave while their flows may go on, and draining ones that no record

@@ -22,6 +22,7 @@ mod foreign;
 mod guard;
 mod hairpin;
 mod icmp;
+mod instant;
 mod killed;
 mod limits;
 mod local;

@@ -347,6 +347,7 @@ fn run<K: Kernel>(kernel: &mut K, store: &Store, want: &Desired) -> Result<Repor
     let report = reconciler.apply(known, want, &Options::default());
     Ok(Report {
         committing: Duration::ZERO,
+        flushing: Duration::ZERO,
         ..report.map_err(|error| fail(&error))?
     })
 }

@@ -34,6 +34,10 @@ class Line:
     def name(self):
         return f"{self.label}, {self.services:,}"
 
+    @property
+    def key(self):
+        return f"{self.prepare.__name__}-{self.services}"
+
     def targets(self):
         if self.direct:
             ranges = [f"{first}+{self.services}:{SERVER_PORT}" for first in endpoints(0)]
@@ -50,6 +54,9 @@ class Network:
         self.load = options.tcpgw.parent / "examples" / "load"
         hosts = lab.topology()
         self.client, self.gateway = hosts["client"], hosts["gateway"]
+        for host in hosts.values():
+            # Else the kernel keeps what it learnt of each pair of addresses, and the more endpoints the more of that.
+            host.sysctl({"net.ipv4.tcp_no_metrics_save": 1})
         for number in range(1, SERVERS + 1):
             server = hosts[f"b{number}"]
             server.run("ip", "route", "add", "local", f"10.{100 + number}.0.0/16", "dev", "lo")
@@ -87,6 +94,22 @@ def conntrack(lab, gateway, services, options):
         }""")
 
 
+def nft(lab, gateway, services, options):
+    """The least that balances by NAT, for one service: what more rules cost beyond NAT itself."""
+    slots = ", ".join(f"{slot} : {address}" for slot, address in enumerate(endpoints(0)))
+    gateway.run("nft", "-f", "-", stdin=f"""
+        table ip nat {{
+            chain prerouting {{
+                type nat hook prerouting priority dstnat;
+                ip daddr {ADDRESS} tcp dport {FIRST_PORT} dnat to numgen random mod {SERVERS} map {{ {slots} }}:{SERVER_PORT}
+            }}
+            chain postrouting {{
+                type nat hook postrouting priority srcnat;
+                ct status dnat masquerade
+            }}
+        }}""")
+
+
 def tcpgw(lab, gateway, services, options, **more):
     state = {"version": 1, "services": [
         {"name": f"app-{number}", "port": FIRST_PORT + number,
@@ -107,28 +130,31 @@ def haproxy(lab, gateway, services, options):
     for number in range(services):
         lines += [f"listen app-{number}", f"  bind {ADDRESS}:{FIRST_PORT + number} shards by-thread"]
         lines += [f"  server b{server} {address}:{SERVER_PORT}" for server, address in enumerate(endpoints(number))]
-    start_proxy(gateway, services, "haproxy", "-db", "-q", "-f",
+    start_proxy(lab, gateway, services, "haproxy", "-db", "-q", "-f",
                 lab.file(f"haproxy-{services}.cfg", "\n".join(lines) + "\n"))
 
 
 def nginx(lab, gateway, services, options):
     lines = ["load_module /usr/lib/nginx/modules/ngx_stream_module.so;", "user root;", "daemon off;", "worker_processes 2;",
              f"pid {lab.directory}/nginx-{services}.pid;", "error_log stderr crit;",
-             "events { worker_connections 8192; }", "stream {", "  proxy_connect_timeout 5s;"]
+             "events { worker_connections 8192; }", "stream {", "  proxy_connect_timeout 5s;", "  proxy_half_close on;"]
     for number in range(services):
         servers = " ".join(f"server {address}:{SERVER_PORT};" for address in endpoints(number))
         lines += [f"  upstream app-{number} {{ random; {servers} }}",
                   f"  server {{ listen {ADDRESS}:{FIRST_PORT + number} reuseport backlog=65535; proxy_pass app-{number}; }}"]
-    start_proxy(gateway, services, "nginx", "-p", lab.directory, "-e", "stderr", "-c",
+    start_proxy(lab, gateway, services, "nginx", "-p", lab.directory, "-e", "stderr", "-c",
                 lab.file(f"nginx-{services}.conf", "\n".join([*lines, "}"]) + "\n"))
 
 
-def start_proxy(gateway, services, *argv):
-    process = gateway.start(*argv)
+def start_proxy(lab, gateway, services, *argv):
+    said = lab.file(f"{argv[0]}-{services}.err", "")
+    with said.open("wb") as errors:
+        # A thousand listeners, each of them twice, and the connections.
+        process = gateway.start("prlimit", "--nofile=16384:", *argv, stderr=errors)
 
     def ready():
         if process.poll() is not None:
-            raise Failed(f"{argv[0]} ended: {' '.join(map(str, argv))}")
+            raise Failed(f"{argv[0]} with {services} services ended: {said.read_text()}")
         return gateway.listens(FIRST_PORT + services - 1)
 
     wait_until(ready, f"{argv[0]} with {services} services", 30)

@@ -231,17 +231,25 @@ fn a_record_of_something_else_is_not_believed() {
     let path = net.file("run").join(format!("netns-{cookie}.state"));
     // It says that the kernel has what it has not.
     let lies = super::wanted(&there);
-    let changed: [(&str, Change); 6] = [
+    let changed: [(&str, Change); 7] = [
         ("of another boot", |head| head.boot = "b00t".into()),
         ("of another boot that is not known", |head| head.boot = String::new()),
         ("of another namespace", |head| head.namespace += 1),
         ("of another generation", |head| head.generation += 1),
         ("of another table", |head| head.table += 1),
-        ("of another version", |head| head.program = "0.0.0".into()),
+        ("of another version", |head| {
+            head.program = head.program.replacen(env!("CARGO_PKG_VERSION"), "0.0.0", 1);
+        }),
+        ("of other rules", |head| {
+            head.program = head
+                .program
+                .replace(&tcpgw::ruleset::skeleton::name(), "tcpgw skeleton 0");
+        }),
     ];
     for (what, change) in changed {
         let mut head = sound.head.clone();
         change(&mut head);
+        assert_ne!(head, sound.head, "{what}");
         store.save(&head, &lies).expect("a record can be written");
         assert_eq!(net.tcpgw(&["diff", &file]).exits(0).stdout, "", "{what}");
         net.apply(&there);
