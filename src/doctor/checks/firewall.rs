@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use super::super::facts::Facts;
-use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
+use super::super::finding::{Diagnosis, Severity};
 use super::super::judge::{Fate, Holds, Place, walk};
 use super::super::packet::{Interface, Packet};
-use super::{count, range_list, ranges, some};
+use super::{count, some};
 use crate::kernel::firewall::{Base, Chain, Effect, Hook, TableFamily};
 use crate::kernel::links::Link;
 use crate::kernel::route::RouteTo;
@@ -18,7 +18,7 @@ const MOST_RULES: usize = 1_000_000;
 const FEWEST_SAMPLES: usize = 8;
 const MOST_SAMPLES: usize = 1000;
 /// Our own translation.
-const DSTNAT: i32 = -100;
+pub(super) const DSTNAT: i32 = -100;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     for chains in all_chains(facts, diagnosis) {
@@ -198,13 +198,14 @@ struct Trouble {
     unjudged: bool,
 }
 
-struct Context<'a> {
-    facts: &'a Facts,
-    chains: &'a [Chain],
-    chain: &'a Chain,
-    base: Base,
-    family: Family,
-    reply: bool,
+pub(super) struct Context<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) chains: &'a [Chain],
+    pub(super) chain: &'a Chain,
+    pub(super) base: Base,
+    pub(super) family: Family,
+    /// Whether the packets are answers.
+    pub(super) reply: bool,
     looked_at: usize,
 }
 
@@ -325,124 +326,5 @@ impl Context<'_> {
             ),
             Some(self.let_pass()),
         );
-    }
-
-    /// Who made the chain, and where a change of it must be written down to last.
-    fn lasting(&self) -> &'static str {
-        let has = |name: &str| {
-            self.chains
-                .iter()
-                .any(|of| of.table == self.chain.table && of.name.starts_with(name))
-        };
-        if self.chain.table.name == "firewalld" {
-            "This one is firewalld's, which undoes the line when it reloads; for good, set StrictForwardPorts=no in \
-             /etc/firewalld/firewalld.conf, or allow the forwarding in a policy"
-        } else if has("ufw") {
-            "This one is ufw's, which undoes the line when it reloads; for good, `ufw default allow routed`, or the line in \
-             /etc/ufw/before.rules"
-        } else if has("DOCKER-USER") {
-            "This is what Docker does to all forwarding that is not its own; the line lasts until the next boot"
-        } else {
-            "The line lasts until the next boot, or until that table is loaded again; put it into its configuration"
-        }
-    }
-
-    /// A line that lets packets of ours pass, in front of all other rules.
-    fn let_pass(&self) -> Fix {
-        let table = &self.chain.table;
-        if table.owned && table.name == "firewalld" {
-            let line = "sed -i 's/^StrictForwardPorts=.*/StrictForwardPorts=no/' /etc/firewalld/firewalld.conf && \
-                        firewall-cmd --reload";
-            return command(line);
-        }
-        if table.owned {
-            return advice("the table is owned by a running program: allow the forwarding in its configuration");
-        }
-        let translated = self.base.hook != Hook::Prerouting || self.base.priority > DSTNAT;
-        let (xt, nft) = if self.reply && !translated {
-            self.by_backends()
-        } else if translated {
-            let mark = self.facts.mark;
-            (
-                vec![format!("-m connmark --mark {mark}")],
-                format!("ct mark and {:#010x} == {:#010x}", mark.mask(), mark.value()),
-            )
-        } else {
-            self.by_ports()
-        };
-        match program(self.chain) {
-            Some(program) => command(self.xt_lines(program, &xt)),
-            None => command(format!(
-                "nft insert rule {} {} {} {nft} accept",
-                table.family, table.name, self.chain.name
-            )),
-        }
-    }
-
-    fn xt_lines(&self, program: &str, matches: &[String]) -> String {
-        let table = match self.chain.table.name.as_str() {
-            "filter" => String::new(),
-            other => format!("-t {other} "),
-        };
-        let chain = self.first_chain();
-        let lines = matches
-            .iter()
-            .map(|xt| format!("{program} {table}-I {chain} {xt} -j ACCEPT"));
-        lines.collect::<Vec<_>>().join(" && ")
-    }
-
-    /// Docker keeps one for lines like this, and jumps to it before all else.
-    fn first_chain(&self) -> &str {
-        use crate::kernel::firewall::Verdict;
-        const FOR_USERS: &str = "DOCKER-USER";
-        let jumps = self
-            .chain
-            .rules
-            .first()
-            .is_some_and(|rule| rule.tests.is_empty() && rule.verdict == Verdict::Jump(FOR_USERS.into()));
-        if jumps { FOR_USERS } else { &self.chain.name }
-    }
-
-    /// Before our rules have seen the packet there is no mark.
-    fn by_ports(&self) -> (Vec<String>, String) {
-        /// What `-m multiport` takes; a range counts twice.
-        const AT_ONCE: usize = 7;
-        let ports = self
-            .facts
-            .services
-            .services
-            .iter()
-            .map(|service| service.port)
-            .collect();
-        let ranges = ranges(&ports);
-        let xt = ranges
-            .chunks(AT_ONCE)
-            .map(|chunk| {
-                format!(
-                    "-p tcp -m multiport --dports {}",
-                    range_list(chunk, ",").replace('-', ":")
-                )
-            })
-            .collect();
-        (xt, format!("tcp dport {{ {} }}", range_list(&ranges, ", ")))
-    }
-
-    fn by_backends(&self) -> (Vec<String>, String) {
-        let of_family = self
-            .facts
-            .backends()
-            .filter(|backend| Family::of(backend.ip()) == self.family);
-        let mut backends: Vec<SocketAddr> = of_family.collect();
-        backends.sort_unstable();
-        let xt = backends
-            .iter()
-            .map(|backend| format!("-p tcp -s {} --sport {}", backend.ip(), backend.port()))
-            .collect();
-        let keyword = if self.family == Family::V4 { "ip" } else { "ip6" };
-        let elements = backends
-            .iter()
-            .map(|backend| format!("{} . {}", backend.ip(), backend.port()));
-        let elements = elements.collect::<Vec<_>>().join(", ");
-        (xt, format!("{keyword} saddr . tcp sport {{ {elements} }}"))
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
                 .map(|since| format!(", Linux {since} and newer"))
                 .unwrap_or_default();
             let seen = format!(
-                "this kernel has no {} ({}{since}): {}",
+                "this kernel lacks {} ({}{since}): {}",
                 feature.what, feature.config, lack.answer
             );
             match (feature.fallback, feature.module) {

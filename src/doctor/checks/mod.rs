@@ -5,6 +5,7 @@ mod conntrack;
 mod firewall;
 mod forwarding;
 mod kernel;
+mod let_pass;
 mod nat;
 mod offload;
 mod ports;
