@@ -17,6 +17,7 @@ use crate::model::FlowMark;
 use crate::ruleset::name::{Family as Ip, Reach, Scope, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::skeleton::{Base, Chain, Hook};
+use crate::ruleset::spec::attempt_key;
 use crate::ruleset::stmt::{CtState, Pick, Stmt, receiver, service_in};
 
 /// The table that never comes to be.
@@ -162,7 +163,7 @@ fn of_sets() -> Vec<(Feature, Needs)> {
                 false,
                 Hook::Postrouting,
                 vec![SetName::Challenged(Ip::V4)],
-                vec![Stmt::Count(receiver(Ip::V4), SetName::Challenged(Ip::V4))],
+                vec![Stmt::Count(attempt_key(Ip::V4), SetName::Challenged(Ip::V4))],
             ),
         ),
         (
