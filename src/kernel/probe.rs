@@ -17,7 +17,8 @@ use crate::model::FlowMark;
 use crate::ruleset::name::{Family as Ip, Reach, Scope, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::skeleton::{Base, Chain, Hook};
-use crate::ruleset::stmt::{CtState, Pick, Stmt, attempt, receiver, service_in};
+use crate::ruleset::spec::SetSpec;
+use crate::ruleset::stmt::{CtState, Pick, Stmt, service_in};
 
 /// The table that never comes to be.
 const PROBE: &str = "tcpgw-doctor";
@@ -153,7 +154,7 @@ fn of_sets() -> Vec<(Feature, Needs)> {
                 false,
                 Hook::Postrouting,
                 vec![SetName::OverTo(Ip::V4)],
-                vec![Stmt::Count(receiver(Ip::V4), SetName::OverTo(Ip::V4))],
+                vec![filled(SetName::OverTo(Ip::V4))],
             ),
         ),
         (
@@ -162,8 +163,12 @@ fn of_sets() -> Vec<(Feature, Needs)> {
                 false,
                 Hook::Postrouting,
                 vec![SetName::Challenged(Ip::V4)],
-                vec![Stmt::Count(attempt(Ip::V4), SetName::Challenged(Ip::V4))],
+                vec![filled(SetName::Challenged(Ip::V4))],
             ),
+        ),
+        (
+            feature("maps of verdicts", "CONFIG_NF_TABLES", None),
+            with_rule(false, Hook::Prerouting, vec![SetName::Turn(v4)], vec![Stmt::Turns(v4)]),
         ),
         (
             feature(
@@ -185,6 +190,11 @@ fn of_sets() -> Vec<(Feature, Needs)> {
             },
         ),
     ]
+}
+
+/// A packet adds its key to the set.
+fn filled(set: SetName) -> Stmt {
+    Stmt::Count(SetSpec::of(set).key, set)
 }
 
 fn of_rules(mark: FlowMark) -> Vec<(Feature, Needs)> {
@@ -237,6 +247,15 @@ fn of_rules(mark: FlowMark) -> Vec<(Feature, Needs)> {
         (
             feature("marks of flows", "CONFIG_NF_CONNTRACK_MARK", None),
             filter(vec![Stmt::MarkFlow(mark)]),
+        ),
+        (
+            feature("choosing source addresses", "CONFIG_NFT_NAT", Some("nft_nat")),
+            with_rule(
+                true,
+                Hook::Postrouting,
+                vec![SetName::Sources(Ip::V4)],
+                vec![Stmt::Snat(Ip::V4)],
+            ),
         ),
         (
             feature("masquerading", "CONFIG_NFT_MASQ", Some("nft_masq")),
@@ -364,6 +383,53 @@ fn elsewhere(writer: &mut Writer, body: &[u8], table: u16) {
             writer.str(table, PROBE);
         } else {
             writer.attr(attr.kind, attr.payload);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::kernel::expr;
+    use crate::ruleset::skeleton;
+
+    fn kinds<'a>(rules: impl Iterator<Item = &'a [Stmt]>) -> BTreeSet<&'static std::ffi::CStr> {
+        rules.flat_map(expr::rule).map(|expr| expr.kind).collect()
+    }
+
+    /// What comes to the rules comes to the questions, too.
+    #[test]
+    fn everything_that_the_rules_do_is_asked_for() {
+        let mark = FlowMark::default();
+        let chains: Vec<_> = Reach::ALL
+            .map(|reach| skeleton::spread(reach, &[2].into()))
+            .into_iter()
+            .chain(skeleton::fixed(mark))
+            .collect();
+        let rules = chains.iter().flat_map(|chain| &chain.rules).map(Vec::as_slice);
+        let asked = features(mark);
+        let asked_stmts = asked
+            .iter()
+            .filter_map(|(_, needs)| Some(needs.chain.as_ref()?.2.as_slice()));
+        let mut left: BTreeSet<_> = kinds(rules).difference(&kinds(asked_stmts)).copied().collect();
+        // An object of timeouts is asked for as such.
+        left.remove(c"objref");
+        assert_eq!(left, BTreeSet::new());
+        let payload = |name: &SetName| std::mem::discriminant(&SetSpec::of(*name).payload);
+        let asked_sets: Vec<_> = asked.iter().flat_map(|(_, needs)| &needs.sets).map(payload).collect();
+        for name in SetName::fixed() {
+            assert!(asked_sets.contains(&payload(&name)), "{name}");
+        }
+        // A rule that fills or reads a set does so with the set's own key.
+        for (feature, needs) in &asked {
+            for stmt in needs.chain.iter().flat_map(|(_, _, stmts)| stmts) {
+                if let Stmt::In(key, set) | Stmt::Count(key, set) = stmt {
+                    assert_eq!(*key, SetSpec::of(*set).key, "{}", feature.what);
+                    assert!(needs.sets.contains(set), "{}", feature.what);
+                }
+            }
         }
     }
 }
