@@ -15,7 +15,8 @@ TITLE = "Flushing flows"
 WANTED = 5.0
 
 MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-SPARE = 10_000
+# So much that `apply` does not warn of a full table.
+SPARE = 250_000
 SCRIPT = Path(inject.__file__)
 
 
