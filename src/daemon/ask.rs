@@ -1,0 +1,155 @@
+//! What is asked of a running daemon, and what it answers. The API asks; the daemon's loop answers, one after the other.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, oneshot};
+
+use super::events::Event;
+use crate::model::Problems;
+use crate::view::Services;
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// One question or order.
+#[derive(Debug)]
+pub enum Ask {
+    /// What the gateway is meant to do, and how it is, as far as the loop knows without asking the kernel.
+    Look(Reply<Look>),
+    /// Replace the services that came in through the API.
+    Apply(Apply, Reply<Result<Applied, Refused>>),
+    /// The events after that one that are still kept, and all that come.
+    Follow(u64, Reply<Followed>),
+    /// Remove the table and our flows, and do nothing until something new is desired.
+    Teardown(Reply<Result<TornDown, Refused>>),
+}
+
+/// Events that were, and a place to hear those that come.
+pub type Followed = (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>);
+
+/// What the loop knows.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// The services, as they are in the kernel.
+    pub services: Services,
+    /// What probes found.
+    pub health: BTreeMap<SocketAddr, HealthView>,
+    /// What leaves.
+    pub drains: Vec<DrainView>,
+    /// The daemon itself.
+    pub daemon: DaemonView,
+    /// Which provider a service belongs to, by its name.
+    pub providers: BTreeMap<Box<str>, &'static str>,
+}
+
+/// What probes found of one backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HealthView {
+    /// `unknown` (no answer yet), `healthy`, `failing` (still in, but the last probe failed), `unhealthy`, or `presumed`
+    /// (found in the kernel at the start, not probed yet).
+    pub state: &'static str,
+    /// Why the last probe failed, if it did: `refused`, `timed out`, `unreachable`.
+    pub reason: Option<String>,
+    /// Seconds since 1970 of the last change of `state`.
+    pub since: u64,
+}
+
+/// A backend that leaves a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DrainView {
+    /// The service's name.
+    pub service: Option<String>,
+    /// Its public port.
+    pub port: u16,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Flows that are left, of the last count; `None` before the first.
+    pub flows: Option<u64>,
+    /// Seconds until they are flushed; `None` where there is no deadline yet.
+    pub seconds_left: Option<u64>,
+    /// Why it is still there: `replacement` (no other backend is healthy yet, it still gets new connections), `flows` (until
+    /// they end or the deadline passes).
+    pub waits_for: &'static str,
+}
+
+/// The daemon itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DaemonView {
+    /// Its process number.
+    pub pid: u32,
+    /// Its version.
+    pub version: &'static str,
+    /// The cookie of its network namespace.
+    pub namespace: u64,
+    /// Seconds since 1970 when it started.
+    pub started: u64,
+    /// Whether the kernel holds what is desired.
+    pub in_sync: bool,
+    /// What is wrong, for people: a state that was rejected, a kernel that refuses.
+    pub problems: Vec<String>,
+    /// Whether the table is owned by this process, so that nobody else can change it.
+    pub owns_table: bool,
+    /// Whether it was torn down, and waits for something new to be desired.
+    pub torn_down: bool,
+}
+
+/// `apply`, through the daemon.
+#[derive(Debug, Clone)]
+pub struct Apply {
+    /// The state file's text.
+    pub state: Vec<u8>,
+    /// Where it came from, as the record says it.
+    pub origin: String,
+    /// How it is applied.
+    pub options: ApplyOptions,
+}
+
+/// How a state is applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// Say what would change, and change nothing.
+    pub dry_run: bool,
+    /// Accept ports on which a local program listens.
+    pub take_over: bool,
+    /// Accept a state without services.
+    pub allow_empty: bool,
+    /// Instead of each service's `drain_timeout`.
+    pub drain: Option<Duration>,
+}
+
+/// What an apply came to: the keys of `tcpgw apply -o json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The JSON that `tcpgw apply -o json` (or `diff -o json`, for a dry run) prints.
+    pub report: serde_json::Value,
+    /// The line that `tcpgw apply` (or the lines that `diff`) prints.
+    pub text: String,
+    /// Warnings about the state.
+    pub warnings: Vec<String>,
+}
+
+/// What a teardown removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TornDown {
+    /// Whether there was a table.
+    pub table_removed: bool,
+    /// Flows that were deleted.
+    pub flows_flushed: u64,
+    /// Flows that could not be deleted.
+    pub flows_not_flushed: u64,
+}
+
+/// Why the daemon did not do it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// The input is wrong: exit code 2, HTTP 422.
+    Invalid(Problems),
+    /// For the operator's own good: exit code 1, HTTP 409.
+    Refused(String),
+    /// The kernel did not do as asked: exit code 1, HTTP 500.
+    Failed(String),
+}

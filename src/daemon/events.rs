@@ -1,0 +1,164 @@
+//! What happened, for logs, followers of the API and those who come later.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+/// Events that are kept for those who come later.
+const KEPT: usize = 1024;
+/// Events that a slow follower may be behind before it misses some.
+const BEHIND: usize = 256;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Event {
+    /// Counts from 1 since the daemon started.
+    pub id: u64,
+    /// Seconds since 1970.
+    pub at: f64,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum What {
+    /// The daemon runs.
+    Started {
+        /// Its version.
+        version: &'static str,
+        /// What it found in the kernel, in words.
+        adopted: String,
+    },
+    /// The kernel was made equal to what is desired.
+    Committed {
+        /// Why: who wanted what, in words.
+        cause: String,
+        /// Elements added and deleted.
+        elements: usize,
+        /// Transactions.
+        transactions: usize,
+        /// Flows flushed.
+        flushed: u64,
+        /// Handshakes forgotten.
+        forgotten: u64,
+        /// Microseconds from when the change was known until it was committed.
+        micros: u64,
+    },
+    /// A state was not taken.
+    Rejected {
+        /// Whose: a provider.
+        provider: String,
+        /// Why.
+        problems: Vec<String>,
+    },
+    /// The kernel did not do as asked; it will be tried again.
+    Failed {
+        /// What it said.
+        error: String,
+    },
+    /// What probes say of a backend has changed.
+    Health {
+        /// The service.
+        service: String,
+        /// The backend.
+        backend: SocketAddr,
+        /// See [`HealthView::state`](super::ask::HealthView::state).
+        state: &'static str,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// No backend of a service is healthy: the last good ones stay, or there are none.
+    NoneHealthy {
+        /// The service.
+        service: String,
+        /// How many stay in the balance all the same.
+        kept: usize,
+    },
+    /// A backend leaves.
+    Draining {
+        /// The service.
+        service: String,
+        /// The backend.
+        backend: SocketAddr,
+        /// Seconds until its flows are flushed.
+        seconds: u64,
+    },
+    /// A backend has left.
+    Retired {
+        /// The service.
+        service: String,
+        /// The backend.
+        backend: SocketAddr,
+        /// `ended` (no flow was left), `deadline`, `dead`.
+        reason: &'static str,
+        /// Flows that were left at the last count.
+        flows: Option<u64>,
+    },
+    /// Somebody else wrote to the table, or removed it.
+    Drift {
+        /// Who, as far as the kernel tells: `nft (1234)`.
+        who: Option<String>,
+        /// What was done, in words.
+        what: String,
+    },
+    /// The table is as it should be again.
+    Repaired {
+        /// What it took, in words.
+        what: String,
+    },
+    /// The table and the flows were removed by `teardown`.
+    TornDown {
+        /// Flows deleted.
+        flushed: u64,
+    },
+}
+
+/// The last events, and those who follow.
+#[derive(Debug)]
+pub struct Events {
+    kept: VecDeque<Arc<Event>>,
+    next: u64,
+    followers: broadcast::Sender<Arc<Event>>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            kept: VecDeque::with_capacity(KEPT),
+            next: 1,
+            followers: broadcast::Sender::new(BEHIND),
+        }
+    }
+}
+
+impl Events {
+    /// Notes one; `now` is the time since 1970.
+    pub fn note(&mut self, what: What, now: Duration) -> Arc<Event> {
+        let event = Arc::new(Event {
+            id: self.next,
+            at: (now.as_secs_f64() * 1000.0).round() / 1000.0,
+            what,
+        });
+        self.next += 1;
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Arc::clone(&event));
+        // Nobody may be following.
+        let _ = self.followers.send(Arc::clone(&event));
+        event
+    }
+
+    /// Those after `id` that are still kept, and all that come.
+    pub fn follow(&self, after: u64) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
+        let kept = self.kept.iter().filter(|event| event.id > after).cloned().collect();
+        (kept, self.followers.subscribe())
+    }
+}

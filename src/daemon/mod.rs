@@ -1,0 +1,7 @@
+//! `tcpgw daemon`: desired state in, kernel kept equal, health known, drift repaired.
+//!
+//! Data flows one way: providers and probes tell the loop; the loop works out what the kernel should hold; a thread of its
+//! own talks to the kernel. Nothing is shared but messages.
+
+pub mod ask;
+pub mod events;
