@@ -4,6 +4,7 @@
 //! run that died in the middle is finished by the next one.
 
 mod commit;
+pub mod engine;
 mod known;
 mod owner;
 mod retired;
@@ -18,12 +19,12 @@ use thiserror::Error;
 use self::commit::{ATTEMPTS, with_leaving};
 pub use self::known::Known;
 use self::known::Table;
-use self::retired::few_retired;
+use self::retired::{Leaves, few_retired};
 use crate::kernel::{Kernel, KernelError, reading};
-use crate::model::{FlowMark, State};
+use crate::model::{FlowMark, Service, State};
 use crate::record::{Applied, Store};
 use crate::ruleset::Ruleset;
-use crate::ruleset::compile::compile;
+use crate::ruleset::compile::compile_services;
 use crate::summary::{Standing, Summary};
 use crate::words::{Changes, Counts};
 
@@ -39,9 +40,14 @@ pub struct Desired {
 impl Desired {
     /// For a state, on a gateway with those links.
     pub fn new(state: &State, links: &BTreeSet<String>) -> Self {
+        Self::of(state.services.iter().collect(), links)
+    }
+
+    /// For some services.
+    pub fn of(services: Vec<&Service>, links: &BTreeSet<String>) -> Self {
         Self {
-            summary: Summary::from(state),
-            ruleset: compile(state, links),
+            summary: services.iter().copied().collect(),
+            ruleset: compile_services(services, links),
         }
     }
 }
@@ -195,7 +201,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         };
         let trusted = known.trusted && known.swept;
         let quick = if trusted {
-            few_retired(&known.summary, &desired.summary)
+            few_retired(&known.summary, &desired.summary, Leaves::Balance)
         } else {
             None
         };

@@ -114,7 +114,13 @@ pub fn balance_name(code: Option<u8>) -> &'static str {
 
 impl From<&State> for Summary {
     fn from(state: &State) -> Self {
-        let mut services: Vec<_> = state.services.iter().map(ServiceSummary::from).collect();
+        state.services.iter().collect()
+    }
+}
+
+impl<'a> FromIterator<&'a Service> for Summary {
+    fn from_iter<I: IntoIterator<Item = &'a Service>>(services: I) -> Self {
+        let mut services: Vec<_> = services.into_iter().map(ServiceSummary::from).collect();
         services.sort_by(|a, b| a.door().cmp(&b.door()));
         Self { services }
     }

@@ -5,3 +5,5 @@
 
 pub mod ask;
 pub mod events;
+pub mod leavers;
+pub mod roster;

@@ -17,7 +17,7 @@ use crate::ruleset::spec::SetSpec;
 pub(super) const ATTEMPTS: u32 = 20;
 
 /// Counters of one set whose owners are gone.
-type Orphans = (SetName, Vec<Box<[u8]>>);
+pub(super) type Orphans = (SetName, Vec<Box<[u8]>>);
 
 impl<K: Kernel> Reconciler<'_, K> {
     /// Commits until nothing differs any more.
@@ -77,8 +77,9 @@ impl<K: Kernel> Reconciler<'_, K> {
         };
         let have = if build.is_none() { &known.ruleset } else { &nothing };
         let mut steps = plan(have, &desired.ruleset).steps;
+        let elements = |name| known.ruleset.rows(name).map_or(0, Rows::len);
         if build.is_none()
-            && let Some(full) = steps.first().and_then(|step| full(known, step))
+            && let Some(full) = steps.first().and_then(|step| full(known.room, elements, step))
         {
             report
                 .rebuilt
@@ -115,7 +116,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     }
 
     /// Counters of what is no longer there.
-    fn orphans(&mut self, want: &Ruleset) -> Result<Vec<Orphans>, KernelError> {
+    pub(super) fn orphans(&mut self, want: &Ruleset) -> Result<Vec<Orphans>, KernelError> {
         let mut orphans = Vec::new();
         for set in SetName::fixed() {
             let owners = set.owners();
@@ -142,14 +143,12 @@ impl<K: Kernel> Reconciler<'_, K> {
     }
 }
 
-/// A set that cannot hold what the first step of a plan adds; the others only take away.
-fn full(known: &Known, step: &Step<'_>) -> Option<SetName> {
+/// A set that cannot hold what the first step of a plan adds to what it has; the others only take away.
+pub(super) fn full(room: Room, had: impl Fn(SetName) -> usize, step: &Step<'_>) -> Option<SetName> {
     let count = |batches: &BTreeMap<SetName, Batch<'_>>, name| batches.get(&name).map_or(0, Batch::len);
     Room::decides().into_iter().find(|name| {
-        let had = known.ruleset.rows(*name).map_or(0, Rows::len);
-        !known
-            .room
-            .holds(*name, had + count(&step.add, *name) - count(&step.delete, *name))
+        let will = (had(*name) + count(&step.add, *name)).saturating_sub(count(&step.delete, *name));
+        !room.holds(*name, will)
     })
 }
 

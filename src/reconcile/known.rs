@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::{Desired, ReconcileError, Reconciler};
-use crate::kernel::{Kernel, Seen};
+use crate::kernel::{Identity, Kernel, Seen};
 use crate::model::FlowMark;
 use crate::record::{Head, Record, boot_id};
 use crate::ruleset::name::{Family, SetName};
@@ -39,6 +39,31 @@ pub(super) enum Table {
 }
 
 impl Known {
+    /// What was left in the kernel, for the record.
+    pub(super) fn left(generation: u32, table: u64, room: Room) -> Self {
+        Self {
+            generation,
+            table: Table::Ours(table),
+            ruleset: Ruleset::default(),
+            room,
+            summary: Summary::default(),
+            swept: true,
+            trusted: true,
+        }
+    }
+
+    /// What tells whether the kernel is as it was then; a table that is not ours is never.
+    pub(super) fn identity(&self) -> Identity {
+        let table = match self.table {
+            Table::Ours(handle) => Some(handle),
+            Table::Absent | Table::Other(_) => None,
+        };
+        Identity {
+            generation: self.generation,
+            table,
+        }
+    }
+
     /// Why the table has to be made anew, if it has to be.
     pub fn rebuild(&self) -> Option<String> {
         match &self.table {

@@ -8,8 +8,17 @@ use crate::summary::{ServiceSummary, Summary};
 /// Above this many retired backends, one pass over all our flows is cheaper than a look for each.
 const FEW_PAIRS: usize = 4;
 
+/// What has to happen to a pair for its flows to be looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaves {
+    /// Its backend gets no new connections any more: handshakes that it has not answered are forgotten.
+    Balance,
+    /// Its backend is gone.
+    Service,
+}
+
 /// The pairs of service and backend that are gone, if they are few and nothing else needs a look at the flows.
-pub(super) fn few_retired(old: &Summary, new: &Summary) -> Option<Vec<Pair>> {
+pub(super) fn few_retired(old: &Summary, new: &Summary, leaves: Leaves) -> Option<Vec<Pair>> {
     // Nothing changed: whoever runs it again wants to be sure, so look at every flow.
     if old == new {
         return None;
@@ -27,7 +36,8 @@ pub(super) fn few_retired(old: &Summary, new: &Summary) -> Option<Vec<Pair>> {
         for backend in service.backends() {
             let stays_active = heir.is_some_and(|heir| heir.active.contains_key(&backend));
             let was_draining = service.draining.contains(&backend);
-            let still_draining = was_draining && heir.is_some_and(|heir| heir.draining.contains(&backend));
+            let may_drain = was_draining || leaves == Leaves::Service;
+            let still_draining = may_drain && heir.is_some_and(|heir| heir.draining.contains(&backend));
             if stays_active || still_draining {
                 continue;
             }

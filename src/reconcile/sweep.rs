@@ -74,7 +74,7 @@ impl<K: Kernel> Reconciler<'_, K> {
 
     /// Repeats `pass` until the last packet was through before it that met the rules as they were before the change, or
     /// where that cannot be told, until it finds nothing.
-    fn until_none(
+    pub(super) fn until_none(
         &mut self,
         changed: bool,
         mut pass: impl FnMut(&mut Self) -> Result<Deletion, KernelError>,
@@ -134,6 +134,6 @@ fn is_condemned(summary: &Summary, flow: &Flow) -> bool {
 }
 
 /// Whether both ends have closed it.
-fn is_over(flow: &Flow) -> bool {
+pub(super) fn is_over(flow: &Flow) -> bool {
     matches!(flow.tcp_state, Some(TcpState::TimeWait | TcpState::Close))
 }

@@ -21,18 +21,18 @@ pub const TCP: [u8; 4] = [6, 0, 0, 0];
 /// What the kernel should hold for that state. `links` are the interfaces on which a client could stand beside its
 /// backend; they matter where a service preserves its clients' addresses.
 pub fn compile(state: &State, links: &BTreeSet<String>) -> Ruleset {
+    compile_services(state.services.iter().collect(), links)
+}
+
+/// The same of some services.
+pub fn compile_services(mut services: Vec<&Service>, links: &BTreeSet<String>) -> Ruleset {
     let mut builder = Builder::default();
     // In the order of keys, so that there is little to sort.
-    let mut services: Vec<&Service> = state.services.iter().collect();
     services.sort_by_key(|service| service.port);
-    for service in services {
+    for service in &services {
         builder.service(service);
     }
-    if state
-        .services
-        .iter()
-        .any(|service| service.source == SourceMode::Preserve)
-    {
+    if services.iter().any(|service| service.source == SourceMode::Preserve) {
         for link in links {
             let name = interface_bytes(link);
             builder.push(SetName::SameLink, &[&name, &name]);

@@ -1,0 +1,200 @@
+//! What is checked against the gateway itself before anything is changed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::kernel::listeners::{Listener, ListenersError, listeners, process_of};
+use crate::kernel::route::Routes;
+use crate::kernel::socket::NetlinkError;
+use crate::model::{Listen, Problem, Problems, Service, SourceMode, State};
+use crate::ruleset::name::Family;
+use crate::summary::Summary;
+
+/// Routes that are looked up; each takes the kernel some microseconds.
+const MOST_ROUTES: usize = 1000;
+
+/// Above this part of the conntrack table that is free, nothing is said of it.
+const CROWDED: u64 = 10;
+
+/// What speaks against a state on this gateway: backends that are the gateway itself, and source addresses that are not its
+/// own.
+///
+/// # Errors
+/// Those of asking the kernel.
+pub fn check(routes: &mut Routes, state: &State) -> Result<Problems, NetlinkError> {
+    let local = routes.local_addresses()?;
+    let own = own_backends(state, &local);
+    Ok(own.chain(foreign_sources(state, &local)).collect())
+}
+
+/// What may be meant, and does not work yet: addresses that are not there, forwarding that is off, backends without a
+/// route, a conntrack table without room.
+///
+/// # Errors
+/// Those of asking the kernel.
+pub fn warnings(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, NetlinkError> {
+    let local = routes.local_addresses()?;
+    let mut warnings: Vec<Problem> = missing_addresses(state, &local)
+        .chain(forwarding(state))
+        .chain(crowded())
+        .collect();
+    warnings.extend(unreachable(routes, state)?);
+    Ok(warnings)
+}
+
+fn own_backends<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
+    state.services.iter().flat_map(move |service| {
+        let own = service
+            .backends
+            .iter()
+            .filter(|backend| local.contains(&backend.endpoint.address));
+        own.map(|backend| Problem {
+            place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
+            message: "is one of the gateway's own addresses; a backend must be another host".into(),
+        })
+    })
+}
+
+fn foreign_sources<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
+    state.services.iter().flat_map(move |service| {
+        let foreign = service
+            .source_addresses
+            .iter()
+            .filter(|address| !local.contains(*address));
+        foreign.map(|address| Problem {
+            place: format!("service \"{}\", source_addresses {address}", service.name),
+            message: "is not an address of this gateway, so no answer would come back to it".into(),
+        })
+    })
+}
+
+fn missing_addresses<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
+    state.services.iter().flat_map(move |service| {
+        let addresses = match &service.listen {
+            Listen::Everywhere => None,
+            Listen::At(addresses) => Some(addresses),
+        };
+        let missing = addresses
+            .into_iter()
+            .flatten()
+            .filter(|address| !local.contains(address));
+        missing.map(|address| Problem {
+            place: format!("service \"{}\", address {address}", service.name),
+            message: "is not an address of this gateway (yet): the service is not reached by it until it is".into(),
+        })
+    })
+}
+
+/// A preserved backend answers its client by way of the gateway, so the gateway must know the way to it.
+fn unreachable(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, NetlinkError> {
+    let preserving = state
+        .services
+        .iter()
+        .filter(|service| service.source == SourceMode::Preserve);
+    let backends = preserving.flat_map(|service| service.backends.iter().map(move |backend| (service, backend)));
+    let mut problems = Vec::new();
+    for (service, backend) in backends.take(MOST_ROUTES) {
+        if routes.route_to(backend.endpoint.address)?.is_none() {
+            problems.push(Problem {
+                place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
+                message: "has no route from this gateway".into(),
+            });
+        }
+    }
+    Ok(problems)
+}
+
+fn forwarding(state: &State) -> impl Iterator<Item = Problem> {
+    let families: BTreeSet<Family> = state
+        .services
+        .iter()
+        .flat_map(|s| &s.backends)
+        .map(|b| Family::of(b.endpoint.address))
+        .collect();
+    families.into_iter().filter_map(|family| {
+        let (path, sysctl) = match family {
+            Family::V4 => ("/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
+            Family::V6 => ("/proc/sys/net/ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
+        };
+        let off = fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
+        off.then(|| Problem {
+            place: sysctl.into(),
+            message: format!("is 0, so this gateway forwards nothing; run `sysctl -w {sysctl}=1`"),
+        })
+    })
+}
+
+/// New connections get in while the conntrack table has room. The limit is the system's, and each network namespace may
+/// have so many flows (`__nf_conntrack_alloc`); 0 is none.
+fn crowded() -> Option<Problem> {
+    let read = |name| fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok();
+    let number = |name| read(name)?.trim().parse::<u64>().ok();
+    let (count, most) = (number("nf_conntrack_count")?, number("nf_conntrack_max")?);
+    (most > 0 && count >= most - most / CROWDED).then(|| Problem {
+        place: "net.netfilter.nf_conntrack_max".into(),
+        message: format!(
+            "is {most}, and there are {count} flows: when it is full, new connections are dropped; run `sysctl -w \
+             net.netfilter.nf_conntrack_max={}`, outside of containers",
+            most.saturating_mul(2)
+        ),
+    })
+}
+
+/// New services on ports where a local program listens, a line for each.
+///
+/// # Errors
+/// Those of asking the kernel.
+pub fn taken_ports(state: &State, known: &Summary) -> Result<Vec<String>, ListenersError> {
+    let is_new = |service: &&Service| {
+        let addresses = match &service.listen {
+            Listen::Everywhere => BTreeSet::new(),
+            Listen::At(addresses) => addresses.clone(),
+        };
+        let door = (service.port.get(), &addresses);
+        known
+            .services
+            .binary_search_by(|known| known.door().cmp(&door))
+            .is_err()
+    };
+    let new: Vec<&Service> = state.services.iter().filter(is_new).collect();
+    if new.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut listening = listeners()?;
+    listening.sort_unstable_by_key(|listener| listener.addr.port());
+    Ok(new.iter().flat_map(|service| taken(service, &listening)).collect())
+}
+
+fn taken(service: &Service, listening: &[Listener]) -> Vec<String> {
+    let port = service.port.get();
+    let from = listening.partition_point(|listener| listener.addr.port() < port);
+    let there = listening[from..]
+        .iter()
+        .take_while(|listener| listener.addr.port() == port);
+    there
+        .filter(|listener| overlaps(&service.listen, listener.addr))
+        .map(|listener| {
+            let process = process_of(listener.inode).unwrap_or_else(|| "an unknown process".into());
+            format!(
+                "service \"{}\": port {port} is in use: {process} listens on {}; --take-over sends its new connections \
+                 to the service",
+                service.name, listener.addr
+            )
+        })
+        .collect()
+}
+
+fn overlaps(listen: &Listen, listener: SocketAddr) -> bool {
+    let address = listener.ip().to_canonical();
+    match listen {
+        _ if address.is_loopback() => false,
+        Listen::Everywhere => true,
+        Listen::At(addresses) => addresses.iter().any(|own| match address {
+            // `::` takes IPv4 too, unless the program said otherwise, which cannot be seen from outside.
+            IpAddr::V6(any) if any.is_unspecified() => true,
+            IpAddr::V4(any) if any.is_unspecified() => own.is_ipv4(),
+            _ => *own == address,
+        }),
+    }
+}

@@ -1,0 +1,442 @@
+//! The reconciler of a process that stays: it remembers what the kernel holds, so that a change costs what it changes,
+//! and reads the kernel only when somebody else may have written.
+//!
+//! After any error it forgets what it believed, and the next run is a full one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::commit::full;
+use super::retired::{Leaves, few_retired};
+use super::sweep::is_over;
+use super::{Counts, Desired, Known, Options, ReconcileError, Reconciler, Report};
+use crate::kernel::conntrack::{Deletion, Selection};
+use crate::kernel::{About, Commit, Identity, Kernel, KernelError, reading};
+use crate::model::{FlowMark, Service, SourceMode};
+use crate::plan::plan;
+use crate::record::{Applied, Store};
+use crate::ruleset::Ruleset;
+use crate::ruleset::name::{Reach, SetName};
+use crate::ruleset::room::Room;
+use crate::ruleset::rows::Rows;
+use crate::summary::{Standing, Summary};
+
+/// Above this many endpoints, one pass over all our flows is cheaper than a look for each.
+const FEW: usize = 3;
+
+/// Services by name.
+pub type Services = BTreeMap<Box<str>, Arc<Service>>;
+
+/// What it knows besides the services themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Believed {
+    identity: Identity,
+    room: Room,
+    /// Services for each width.
+    widths: BTreeMap<(Reach, u16), usize>,
+    /// Elements of each set whose size is fixed.
+    elements: BTreeMap<SetName, usize>,
+    /// Services that preserve their clients' addresses.
+    preserving: usize,
+}
+
+/// What a look at the whole table found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Whether the rules or elements were not as they had been left.
+    pub drifted: bool,
+    /// What was done about it.
+    pub report: Report,
+}
+
+/// Keeps one kernel as it should be.
+pub struct Engine<K: Kernel> {
+    kernel: K,
+    store: Store,
+    namespace: u64,
+    mark: FlowMark,
+    links: BTreeSet<String>,
+    believed: Option<Believed>,
+    found: Option<Known>,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// For that kernel, whose network namespace has that cookie.
+    pub fn new(kernel: K, store: Store, namespace: u64, mark: FlowMark) -> Self {
+        Self {
+            kernel,
+            store,
+            namespace,
+            mark,
+            links: BTreeSet::new(),
+            believed: None,
+            found: None,
+        }
+    }
+
+    /// The kernel, for what is only looked at.
+    pub fn kernel(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    /// The interfaces on which a client could stand beside its backend; whether they are others than before.
+    pub fn set_links(&mut self, links: BTreeSet<String>) -> bool {
+        let others = self.links != links;
+        self.links = links;
+        others
+    }
+
+    /// Whether it knows what the kernel holds.
+    pub fn knows(&self) -> bool {
+        self.believed.is_some()
+    }
+
+    fn reconciler(&mut self) -> Reconciler<'_, K> {
+        Reconciler::new(&mut self.kernel, &self.store, self.namespace, self.mark)
+    }
+
+    /// What is in the kernel, before anything is changed. `guide` names what only the kernel knows.
+    ///
+    /// # Errors
+    /// [`ReconcileError`].
+    pub fn look(&mut self, guide: &Summary) -> Result<Summary, ReconcileError> {
+        let known = self.reconciler().look(guide)?;
+        let summary = known.summary.clone();
+        self.found = Some(known);
+        Ok(summary)
+    }
+
+    /// Makes the kernel equal to these services, whatever it holds, and flushes what is stale.
+    ///
+    /// # Errors
+    /// [`ReconcileError`].
+    pub fn apply_all(&mut self, services: &Services, applied: Applied) -> Result<Report, ReconcileError> {
+        self.believed = None;
+        let desired = self.desired(services);
+        let known = match self.found.take() {
+            Some(known) if self.kernel.identity()? == known.identity() => known,
+            _ => self.reconciler().look(&desired.summary)?,
+        };
+        let report = self
+            .reconciler()
+            .signed(applied)
+            .apply(known, &desired, &Options::default())?;
+        self.believe(services, &desired)?;
+        Ok(report)
+    }
+
+    /// Looks whether the kernel is as it was left, and puts it right. Costs little as long as nobody else has written.
+    ///
+    /// # Errors
+    /// [`ReconcileError`].
+    pub fn check(&mut self, services: &Services, applied: Applied) -> Result<Checked, ReconcileError> {
+        let identity = self.kernel.identity()?;
+        if self
+            .believed
+            .as_ref()
+            .is_some_and(|believed| believed.identity == identity)
+        {
+            return Ok(Checked::default());
+        }
+        let knew = self.believed.take().is_some();
+        let desired = self.desired(services);
+        let known = self.reconciler().read(&desired.summary)?;
+        let differs = Reconciler::<K>::differs(&known, &desired);
+        let report = if differs || !knew {
+            self.reconciler()
+                .signed(applied)
+                .apply(known, &desired, &Options::default())?
+        } else {
+            Report::default()
+        };
+        self.believe(services, &desired)?;
+        Ok(Checked {
+            drifted: differs && knew,
+            report,
+        })
+    }
+
+    fn desired(&self, services: &Services) -> Desired {
+        Desired::of(services.values().map(AsRef::as_ref).collect(), &self.links)
+    }
+
+    fn believe(&mut self, services: &Services, desired: &Desired) -> Result<(), KernelError> {
+        let identity = self.kernel.identity()?;
+        let about = self.kernel.about()?;
+        let comment = about.as_ref().and_then(|about| about.comment.as_deref());
+        let room = comment.and_then(crate::ruleset::skeleton::room_of).unwrap_or_default();
+        let mut believed = Believed {
+            identity,
+            room,
+            widths: BTreeMap::new(),
+            elements: BTreeMap::new(),
+            preserving: 0,
+        };
+        believed.count(&desired.ruleset, Ruleset::default());
+        believed.preserving = services.values().filter(|service| preserves(service)).count();
+        self.believed = Some(believed);
+        Ok(())
+    }
+
+    /// Puts some services in the place of others, and flushes the flows of backends that are gone. `Ok(None)`: it does not
+    /// know what the kernel holds, or the change does not fit: a full run is due.
+    ///
+    /// # Errors
+    /// [`ReconcileError`]; a full run is due then, too.
+    pub fn change(&mut self, old: &[Arc<Service>], new: &[Arc<Service>]) -> Result<Option<Report>, ReconcileError> {
+        let Some(mut believed) = self.believed.take() else {
+            return Ok(None);
+        };
+        let have = Desired::of(old.iter().map(AsRef::as_ref).collect(), &self.links);
+        let want = Desired::of(new.iter().map(AsRef::as_ref).collect(), &self.links);
+        let (services, backends) = Counts::between(&have.summary, &want.summary);
+        let mut report = Report {
+            services,
+            backends,
+            ..Report::default()
+        };
+        let old_preserving = old.iter().filter(|service| preserves(service)).count();
+        let others_preserve = believed.preserving > old_preserving;
+        let others = believed.widths_without(&have.ruleset);
+        let among = |ruleset: &Ruleset| {
+            let ruleset = if others_preserve {
+                without_links(ruleset)
+            } else {
+                ruleset.clone()
+            };
+            ruleset.among(&others, &BTreeSet::new())
+        };
+        let (had, wanted) = (among(&have.ruleset), among(&want.ruleset));
+        let steps = plan(&had, &wanted).steps;
+        if let Some(step) = steps.first()
+            && full(
+                believed.room,
+                |name| believed.elements.get(&name).copied().unwrap_or(0),
+                step,
+            )
+            .is_some()
+        {
+            return Ok(None);
+        }
+        for (at, step) in steps.iter().enumerate() {
+            let commit = Commit {
+                generation: believed.identity.generation,
+                build: None,
+                step,
+                forget: &[],
+            };
+            let begin = self.kernel.now();
+            match self.kernel.commit(&commit) {
+                Ok(generation) => believed.identity.generation = generation,
+                // Whoever wrote may have written to our table: the full run finds out.
+                Err(KernelError::Outdated | KernelError::Unknown(_)) => return Ok(None),
+                Err(source) if at > 0 => return Err(ReconcileError::Halfway(source)),
+                Err(source) => {
+                    let owner = super::owner::owner(&source, &want.summary);
+                    return Err(ReconcileError::Kernel { owner, source });
+                }
+            }
+            report.committing += self.kernel.now() - begin;
+            report.transactions += 1;
+            report.elements += step.elements();
+        }
+        report.retired = !steps.is_empty();
+        believed.count(&want.ruleset, have.ruleset);
+        believed.preserving = believed.preserving - old_preserving + new.iter().filter(|s| preserves(s)).count();
+        self.believed = Some(believed);
+        let begin = self.kernel.now();
+        let swept = self.flush(&have.summary, &want.summary, &mut report);
+        report.flushing = self.kernel.now() - begin;
+        swept.map_err(ReconcileError::Unswept)?;
+        Ok(Some(report))
+    }
+
+    /// Deletes the flows of what the change has taken away.
+    fn flush(&mut self, old: &Summary, new: &Summary, report: &mut Report) -> Result<(), KernelError> {
+        let mark = self.mark;
+        let few = if old == new {
+            Some(Vec::new())
+        } else {
+            few_retired(old, new, Leaves::Service)
+        };
+        if few.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(());
+        }
+        let changed = report.retired;
+        self.reconciler().until_none(changed, |this| {
+            let deletion = match &few {
+                Some(pairs) => this.kernel.flush_pairs(mark, pairs)?,
+                None => this.kernel.sweep(mark, &mut |flow| {
+                    old.standing(flow.public, flow.backend) != Standing::Stale
+                        && new.standing(flow.public, flow.backend) == Standing::Stale
+                })?,
+            };
+            report.flushed += deletion.deleted;
+            report.failed = deletion.failed;
+            Ok(deletion)
+        })
+    }
+
+    /// Deletes the handshakes that these backends, which left the balance, have not answered.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn forget(&mut self, backends: &BTreeSet<SocketAddr>) -> Result<Deletion, KernelError> {
+        self.kernel.sweep(self.mark, &mut |flow| {
+            !flow.status.seen_reply() && backends.contains(&flow.backend)
+        })
+    }
+
+    /// Deletes all flows of services that there are not, and of backends that they do not have: what a full run does when
+    /// it changes something, for when one was interrupted.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn sweep(&mut self, services: &Services) -> Result<Report, KernelError> {
+        let summary: Summary = services.values().map(AsRef::as_ref).collect();
+        let mut report = Report::default();
+        self.reconciler().sweep(&summary, None, true, &mut report)?;
+        Ok(report)
+    }
+
+    /// How many flows go on to each of these backends.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn count(&mut self, backends: &BTreeSet<SocketAddr>) -> Result<BTreeMap<SocketAddr, u64>, KernelError> {
+        let Self { kernel, mark, .. } = self;
+        reading(|| {
+            let mut counts: BTreeMap<SocketAddr, u64> = backends.iter().map(|backend| (*backend, 0)).collect();
+            let mut count = |flow: &crate::kernel::conntrack::Flow| {
+                if flow.status.seen_reply()
+                    && !is_over(flow)
+                    && let Some(count) = counts.get_mut(&flow.backend)
+                {
+                    *count += 1;
+                }
+            };
+            if backends.len() > FEW {
+                kernel.flows(*mark, &mut count)?;
+                return Ok(counts);
+            }
+            for backend in backends {
+                let selection = Selection {
+                    backend: Some(*backend),
+                    ..Selection::default()
+                };
+                kernel.select(*mark, &selection, &mut |flow| {
+                    count(flow);
+                    std::ops::ControlFlow::Continue(())
+                })?;
+            }
+            Ok(counts)
+        })
+    }
+
+    /// Removes the counters of services and backends that are gone.
+    ///
+    /// # Errors
+    /// [`ReconcileError`].
+    pub fn tidy(&mut self, services: &Services) -> Result<(), ReconcileError> {
+        let Some(mut believed) = self.believed.take() else {
+            return Ok(());
+        };
+        let desired = self.desired(services);
+        let orphans = self.reconciler().orphans(&desired.ruleset)?;
+        if !orphans.is_empty() {
+            let commit = Commit {
+                generation: believed.identity.generation,
+                build: None,
+                step: &crate::plan::Step::default(),
+                forget: &orphans,
+            };
+            believed.identity.generation = self.kernel.commit(&commit)?;
+        }
+        self.believed = Some(believed);
+        Ok(())
+    }
+
+    /// Leaves the record for the next process, or for the CLI.
+    pub fn record(&mut self, services: &Services, applied: Applied) {
+        let Some(believed) = self.believed.clone() else { return };
+        let Some(table) = believed.identity.table else { return };
+        let desired = self.desired(services);
+        let known = Known::left(believed.identity.generation, table, believed.room);
+        self.reconciler().signed(applied).remember(&known, &desired, true);
+    }
+
+    /// Removes the table and all our flows.
+    ///
+    /// # Errors
+    /// [`ReconcileError`].
+    pub fn teardown(&mut self) -> Result<super::Torn, ReconcileError> {
+        self.believed = None;
+        self.found = None;
+        self.reconciler().teardown()
+    }
+
+    /// What the table is like, and the generation.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn about(&mut self) -> Result<(Option<About>, u32), KernelError> {
+        let identity = self.kernel.identity()?;
+        Ok((self.kernel.about()?, identity.generation))
+    }
+
+    /// Lets time pass.
+    pub fn pause(&mut self, time: Duration) {
+        self.kernel.pause(time);
+    }
+}
+
+impl Believed {
+    /// Widths that services other than those of `ruleset` have.
+    fn widths_without(&self, ruleset: &Ruleset) -> BTreeSet<(Reach, u16)> {
+        let own = widths(ruleset);
+        let others = self
+            .widths
+            .iter()
+            .filter(|(width, count)| **count > own.get(width).copied().unwrap_or(0));
+        others.map(|(width, _)| *width).collect()
+    }
+
+    fn count(&mut self, added: &Ruleset, removed: Ruleset) {
+        let (plus, minus) = (widths(added), widths(&removed));
+        for (width, count) in minus {
+            if let Some(left) = self.widths.get_mut(&width) {
+                *left = left.saturating_sub(count);
+            }
+        }
+        for (width, count) in plus {
+            *self.widths.entry(width).or_default() += count;
+        }
+        self.widths.retain(|_, count| *count > 0);
+        for name in Room::decides() {
+            let of = |ruleset: &Ruleset| ruleset.rows(name).map_or(0, Rows::len);
+            let count = self.elements.entry(name).or_default();
+            *count = (*count + of(added)).saturating_sub(of(&removed));
+        }
+    }
+}
+
+fn widths(ruleset: &Ruleset) -> BTreeMap<(Reach, u16), usize> {
+    let width = |(name, rows): (&SetName, &Rows)| match name {
+        SetName::Width(reach, width) => Some(((*reach, *width), rows.len())),
+        _ => None,
+    };
+    ruleset.sets().iter().filter_map(width).collect()
+}
+
+fn preserves(service: &Service) -> bool {
+    service.source == SourceMode::Preserve
+}
+
+/// Links are every preserving service's together.
+fn without_links(ruleset: &Ruleset) -> Ruleset {
+    let mut sets = ruleset.sets().clone();
+    sets.remove(&SetName::SameLink);
+    Ruleset::new(sets, ruleset.turns().clone())
+}
