@@ -142,6 +142,7 @@ pub struct Reconciler<'a, K: Kernel> {
     namespace: u64,
     mark: FlowMark,
     applied: Option<Applied>,
+    drains: BTreeMap<SocketAddr, u64>,
 }
 
 impl<'a, K: Kernel> Reconciler<'a, K> {
@@ -153,6 +154,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             namespace,
             mark,
             applied: None,
+            drains: BTreeMap::new(),
         }
     }
 
@@ -160,6 +162,13 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     #[must_use]
     pub fn signed(mut self, applied: Applied) -> Self {
         self.applied = Some(applied);
+        self
+    }
+
+    /// Leaves in the record until when backends drain: seconds since 1970.
+    #[must_use]
+    fn draining_until(mut self, drains: BTreeMap<SocketAddr, u64>) -> Self {
+        self.drains = drains;
         self
     }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,9 @@ pub struct Head {
     /// Who wrote it, and when; `None` in a record of an earlier build.
     #[serde(default)]
     pub applied: Option<Applied>,
+    /// Until when backends drain: seconds since 1970. Only a daemon knows.
+    #[serde(default)]
+    pub drains: BTreeMap<SocketAddr, u64>,
     /// The services.
     pub summary: Summary,
 }

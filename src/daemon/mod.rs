@@ -3,7 +3,9 @@
 //! Data flows one way: providers and probes tell the loop; the loop works out what the kernel should hold; a thread of its
 //! own talks to the kernel. Nothing is shared but messages.
 
+mod adopt;
 pub mod ask;
 pub mod events;
 pub mod leavers;
 pub mod roster;
+pub mod worker;

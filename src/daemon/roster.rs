@@ -57,8 +57,8 @@ pub struct Change {
     pub new: Vec<Arc<Service>>,
     /// What to say of it.
     pub notes: Vec<Note>,
-    /// Whether a backend left the balance: handshakes that it has not answered are to be forgotten.
-    pub unbalanced: bool,
+    /// Who left the balance: handshakes that they have not answered are to be forgotten.
+    pub unbalanced: BTreeSet<Endpoint>,
 }
 
 impl Change {
@@ -554,7 +554,7 @@ impl Roster {
             return;
         }
         let (was, is) = (active_of(old.as_deref()), active_of(new.as_ref()));
-        change.unbalanced |= !was.is_subset(&is);
+        change.unbalanced.extend(was.difference(&is));
         let backends = old.iter().flat_map(|old| &old.backends);
         let backends = backends.chain(new.iter().flat_map(|new| &new.backends));
         for endpoint in backends.map(|backend| backend.endpoint) {

@@ -25,7 +25,7 @@ pub mod word;
 pub use self::claims::MAX_ROUND_ROBIN;
 pub use self::limit::warnings;
 pub use self::mark::FlowMark;
-pub use self::parse::{MAX_SOURCE_ADDRESSES, VERSION, parse};
+pub use self::parse::{DRAIN_TIMEOUT, MAX_SOURCE_ADDRESSES, VERSION, parse};
 pub use self::problem::{MAX_PROBLEMS, Problem, Problems};
 pub use self::word::Word;
 

@@ -19,6 +19,7 @@ use super::source::MAX_STATE_BYTES;
 use super::{Service, State};
 
 pub use self::access::MAX_SOURCE_ADDRESSES;
+pub use self::service::DRAIN_TIMEOUT;
 
 /// The version of the format that is understood.
 pub const VERSION: u64 = 1;

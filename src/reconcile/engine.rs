@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::commit::full;
 use super::retired::{Leaves, few_retired};
@@ -40,6 +39,24 @@ struct Believed {
     elements: BTreeMap<SetName, usize>,
     /// Services that preserve their clients' addresses.
     preserving: usize,
+}
+
+/// What is left in the record for the next process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memo {
+    /// Who applied what there is, and when.
+    pub applied: Applied,
+    /// Until when backends drain: seconds since 1970.
+    pub drains: BTreeMap<SocketAddr, u64>,
+}
+
+/// What was found in the kernel, before anything is changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The services.
+    pub summary: Summary,
+    /// Until when backends drain: seconds since 1970.
+    pub drains: BTreeMap<SocketAddr, u64>,
 }
 
 /// What a look at the whole table found.
@@ -76,11 +93,6 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    /// The kernel, for what is only looked at.
-    pub fn kernel(&mut self) -> &mut K {
-        &mut self.kernel
-    }
-
     /// The interfaces on which a client could stand beside its backend; whether they are others than before.
     pub fn set_links(&mut self, links: BTreeSet<String>) -> bool {
         let others = self.links != links;
@@ -88,9 +100,9 @@ impl<K: Kernel> Engine<K> {
         others
     }
 
-    /// Whether it knows what the kernel holds.
-    pub fn knows(&self) -> bool {
-        self.believed.is_some()
+    /// Does not believe any more that the kernel holds what it should.
+    pub fn doubt(&mut self) {
+        self.believed = None;
     }
 
     fn reconciler(&mut self) -> Reconciler<'_, K> {
@@ -101,18 +113,20 @@ impl<K: Kernel> Engine<K> {
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn look(&mut self, guide: &Summary) -> Result<Summary, ReconcileError> {
-        let known = self.reconciler().look(guide)?;
+    pub fn look(&mut self, guide: &Summary) -> Result<Found, ReconcileError> {
+        let mut reconciler = self.reconciler();
+        let known = reconciler.look(guide)?;
+        let drains = reconciler.drains_left();
         let summary = known.summary.clone();
         self.found = Some(known);
-        Ok(summary)
+        Ok(Found { summary, drains })
     }
 
     /// Makes the kernel equal to these services, whatever it holds, and flushes what is stale.
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn apply_all(&mut self, services: &Services, applied: Applied) -> Result<Report, ReconcileError> {
+    pub fn apply_all(&mut self, services: &Services, memo: Memo) -> Result<Report, ReconcileError> {
         self.believed = None;
         let desired = self.desired(services);
         let known = match self.found.take() {
@@ -121,7 +135,8 @@ impl<K: Kernel> Engine<K> {
         };
         let report = self
             .reconciler()
-            .signed(applied)
+            .signed(memo.applied)
+            .draining_until(memo.drains)
             .apply(known, &desired, &Options::default())?;
         self.believe(services, &desired)?;
         Ok(report)
@@ -131,7 +146,7 @@ impl<K: Kernel> Engine<K> {
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn check(&mut self, services: &Services, applied: Applied) -> Result<Checked, ReconcileError> {
+    pub fn check(&mut self, services: &Services, memo: Memo) -> Result<Checked, ReconcileError> {
         let identity = self.kernel.identity()?;
         if self
             .believed
@@ -146,7 +161,8 @@ impl<K: Kernel> Engine<K> {
         let differs = Reconciler::<K>::differs(&known, &desired);
         let report = if differs || !knew {
             self.reconciler()
-                .signed(applied)
+                .signed(memo.applied)
+                .draining_until(memo.drains)
                 .apply(known, &desired, &Options::default())?
         } else {
             Report::default()
@@ -289,18 +305,6 @@ impl<K: Kernel> Engine<K> {
         })
     }
 
-    /// Deletes all flows of services that there are not, and of backends that they do not have: what a full run does when
-    /// it changes something, for when one was interrupted.
-    ///
-    /// # Errors
-    /// [`KernelError`].
-    pub fn sweep(&mut self, services: &Services) -> Result<Report, KernelError> {
-        let summary: Summary = services.values().map(AsRef::as_ref).collect();
-        let mut report = Report::default();
-        self.reconciler().sweep(&summary, None, true, &mut report)?;
-        Ok(report)
-    }
-
     /// How many flows go on to each of these backends.
     ///
     /// # Errors
@@ -359,12 +363,15 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Leaves the record for the next process, or for the CLI.
-    pub fn record(&mut self, services: &Services, applied: Applied) {
+    pub fn record(&mut self, services: &Services, memo: Memo) {
         let Some(believed) = self.believed.clone() else { return };
         let Some(table) = believed.identity.table else { return };
         let desired = self.desired(services);
         let known = Known::left(believed.identity.generation, table, believed.room);
-        self.reconciler().signed(applied).remember(&known, &desired, true);
+        self.reconciler()
+            .signed(memo.applied)
+            .draining_until(memo.drains)
+            .remember(&known, &desired, true);
     }
 
     /// Removes the table and all our flows.
@@ -384,11 +391,6 @@ impl<K: Kernel> Engine<K> {
     pub fn about(&mut self) -> Result<(Option<About>, u32), KernelError> {
         let identity = self.kernel.identity()?;
         Ok((self.kernel.about()?, identity.generation))
-    }
-
-    /// Lets time pass.
-    pub fn pause(&mut self, time: Duration) {
-        self.kernel.pause(time);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is in the kernel: read, or taken from the record; and the record that is left for the next run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::{Desired, ReconcileError, Reconciler};
@@ -138,6 +138,12 @@ impl<K: Kernel> Reconciler<'_, K> {
         Ok(services)
     }
 
+    /// Until when backends drain, as the last process that knew has left it: seconds since 1970.
+    pub(super) fn drains_left(&self) -> BTreeMap<SocketAddr, u64> {
+        let head = self.store.load_head().filter(|head| self.is_of_here(head));
+        head.map(|head| head.drains).unwrap_or_default()
+    }
+
     fn is_of_here(&self, head: &Head) -> bool {
         head.namespace == self.namespace
             && head.boot == boot_id()
@@ -194,6 +200,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             mark: self.mark.to_string(),
             swept,
             applied: self.applied.clone(),
+            drains: self.drains.clone(),
             summary: desired.summary.clone(),
         };
         if let Err(error) = self.store.save(&head, &desired.ruleset) {

@@ -22,7 +22,8 @@ const DEFAULT_MTU: u32 = 1500;
 const MIN_MTU: u32 = 68;
 const MAX_MTU: u32 = 65_535;
 const DEFAULT_BURST_SECONDS: u32 = 10;
-const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+/// How long a draining backend's flows may live, where a state does not say.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 const MIN_PROBE: Duration = Duration::from_millis(1);
 const MAX_PROBE: Duration = Duration::from_secs(3600);
@@ -75,7 +76,7 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
     let deny = fields.or("deny", Vec::new(), problems, access::networks);
     let drain_timeout = fields.or(
         "drain_timeout",
-        DEFAULT_DRAIN,
+        DRAIN_TIMEOUT,
         problems,
         value::duration(Duration::ZERO..=MAX_DRAIN),
     );
