@@ -5,3 +5,4 @@
 
 pub mod ask;
 pub mod events;
+pub mod settings;
