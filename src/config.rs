@@ -1,4 +1,4 @@
-//! The operator's own file: what no state may go beyond, and the flow mark.
+//! The operator's own file: what no state may go beyond, the flow mark, and the daemon's settings.
 //!
 //! Owns the file's format and the fences. The rules about states themselves are [`crate::model`]'s.
 
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use self::value::{deserialize_networks, deserialize_ports};
+use crate::daemon::settings::Section;
 use crate::model::source::{self, SourceError};
 use crate::model::{FlowMark, Problem, Service, State};
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub fences: Fences,
     /// The mark of our flows.
     pub flow_mark: FlowMark,
+    /// What it says to the daemon.
+    pub daemon: Section,
 }
 
 /// What no state may go beyond; what is `None` was not set.
@@ -74,6 +77,8 @@ struct Document {
     fences: Fences,
     #[serde(default)]
     flow_mark: FlowMark,
+    #[serde(default)]
+    daemon: Section,
 }
 
 impl Config {
@@ -112,14 +117,15 @@ impl Config {
     /// [`ConfigError::Encoding`] and [`ConfigError::Invalid`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
         let text = std::str::from_utf8(bytes).map_err(|_| ConfigError::Encoding(path.to_owned()))?;
-        let Document { fences, flow_mark } = toml::from_str(text).map_err(|source| ConfigError::Invalid {
+        let document: Document = toml::from_str(text).map_err(|source| ConfigError::Invalid {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
         Ok(Self {
             file: Some(path.to_owned()),
-            fences,
-            flow_mark,
+            fences: document.fences,
+            flow_mark: document.flow_mark,
+            daemon: document.daemon,
         })
     }
 

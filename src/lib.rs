@@ -17,6 +17,7 @@ pub mod preflight;
 pub mod reconcile;
 pub mod record;
 pub mod render;
+pub mod report;
 pub mod ruleset;
 pub mod summary;
 pub mod view;

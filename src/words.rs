@@ -8,6 +8,11 @@ use serde::Serialize;
 
 use crate::summary::{ServiceSummary, Settings, Summary, balance_name};
 
+/// `1 service`, `2 services`
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Every service that a change touches.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {

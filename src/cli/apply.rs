@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::check::count;
 use super::gateway::{Gateway, now};
 use super::{
     Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json,
 };
 use crate::reconcile::{Options, Report};
 use crate::record::Applied;
-use crate::words::Counts;
+use crate::report;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -101,50 +100,11 @@ fn signature(file: &File) -> Applied {
 }
 
 fn tell(global: &Global, report: &Report, time: Duration) -> Result<(), Failure> {
-    let (services, backends) = (report.services, report.backends);
     if global.output == Output::Json {
-        return print_json(&serde_json::json!({
-            "services": services,
-            "backends": backends,
-            "flows_flushed": report.flushed,
-            "handshakes_forgotten": report.forgotten,
-            "flows_not_flushed": report.failed,
-            "elements": report.elements,
-            "transactions": report.transactions,
-            "rebuilt": report.rebuilt,
-            "milliseconds": milliseconds(time),
-            "kernel_milliseconds": milliseconds(report.committing),
-            "flush_milliseconds": milliseconds(report.flushing),
-        }));
+        return print_json(&report::json(report, time));
     }
     if global.quiet {
         return Ok(());
     }
-    if let Some(why) = &report.rebuilt {
-        print(&format!("the table was replaced: {why}\n"))?;
-    }
-    let forgotten = if report.forgotten > 0 {
-        format!(
-            " and {} forgotten",
-            count(usize::try_from(report.forgotten).unwrap_or(usize::MAX), "handshake")
-        )
-    } else {
-        String::new()
-    };
-    print(&format!(
-        "services {}; backends {}; {} flushed{forgotten}; {} changed in {:.1} ms\n",
-        words(services),
-        words(backends),
-        count(usize::try_from(report.flushed).unwrap_or(usize::MAX), "flow"),
-        count(report.elements, "element"),
-        milliseconds(time),
-    ))
-}
-
-fn words(counts: Counts) -> String {
-    format!("+{} ~{} -{}", counts.added, counts.changed, counts.removed)
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
+    print(&report::text(report, time))
 }

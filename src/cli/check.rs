@@ -2,6 +2,7 @@
 
 use super::{Code, File, Global, Outcome, Output, print, print_json};
 use crate::model::{State, warnings};
+use crate::words::count;
 
 pub(super) fn run(global: &Global, file: &File) -> Outcome {
     let config = global.config()?;
@@ -28,9 +29,4 @@ pub(super) fn run(global: &Global, file: &File) -> Outcome {
 
 fn backends(state: &State) -> usize {
     state.services.iter().map(|service| service.backends.len()).sum()
-}
-
-/// `1 service`, `2 services`
-pub(super) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::check::count;
+use crate::words::count;
 use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity};
 

@@ -3,6 +3,11 @@
 mod apply;
 mod check;
 mod columns;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the command is offered once the daemon's loop is there")
+)]
+mod daemon;
 mod diff;
 mod doctor;
 mod flows;
@@ -52,6 +57,9 @@ pub struct Global {
     /// The configuration with the fences and the flow mark [default: /etc/tcpgw/config.toml, if it is there]
     #[arg(long, global = true, env = "TCPGW_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The daemon's socket [default: /run/tcpgw/tcpgw.sock]
+    #[arg(long, global = true, env = "TCPGW_SOCKET", value_name = "FILE")]
+    socket: Option<PathBuf>,
     /// How to print what is there to read
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,

@@ -1,6 +1,6 @@
 //! `tcpgw teardown`
 
-use super::check::count;
+use crate::words::count;
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Locking, Outcome, Output, print, print_json};
 

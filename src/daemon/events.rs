@@ -90,6 +90,13 @@ pub enum What {
         /// Seconds until its flows are flushed.
         seconds: u64,
     },
+    /// A backend that was leaving gets new connections again.
+    Back {
+        /// The service.
+        service: String,
+        /// The backend.
+        backend: SocketAddr,
+    },
     /// A backend has left.
     Retired {
         /// The service.
@@ -118,6 +125,51 @@ pub enum What {
         /// Flows deleted.
         flushed: u64,
     },
+}
+
+impl What {
+    /// Writes it to the log: what somebody must act on as a warning, all other changes of state as information.
+    pub fn log(&self) {
+        match self {
+            Self::Started { version, adopted } => tracing::info!(version, adopted, "started"),
+            Self::Committed {
+                cause,
+                elements,
+                transactions,
+                flushed,
+                micros,
+                ..
+            } => tracing::info!(cause, elements, transactions, flushed, micros, "changed the kernel"),
+            Self::Rejected { provider, problems } => {
+                for problem in problems {
+                    tracing::warn!(provider, "not taken, the last good state stays: {problem}");
+                }
+            }
+            Self::Failed { error } => tracing::error!("{error}; will be tried again"),
+            Self::Health {
+                service,
+                backend,
+                state,
+                reason,
+            } => tracing::info!(service, %backend, state, reason, "health"),
+            Self::NoneHealthy { service, kept } => tracing::warn!(service, kept, "no backend is healthy"),
+            Self::Draining {
+                service,
+                backend,
+                seconds,
+            } => tracing::info!(service, %backend, seconds, "draining"),
+            Self::Back { service, backend } => tracing::info!(service, %backend, "serves again"),
+            Self::Retired {
+                service,
+                backend,
+                reason,
+                flows,
+            } => tracing::info!(service, %backend, reason, flows, "retired"),
+            Self::Drift { who, what } => tracing::warn!(who, "somebody else changed nftables: {what}"),
+            Self::Repaired { what } => tracing::warn!("repaired: {what}"),
+            Self::TornDown { flushed } => tracing::warn!(flushed, "torn down"),
+        }
+    }
 }
 
 /// The last events, and those who follow.

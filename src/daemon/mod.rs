@@ -5,7 +5,9 @@
 
 mod adopt;
 pub mod ask;
+pub mod core;
 pub mod events;
 pub mod leavers;
 pub mod roster;
+pub mod settings;
 pub mod worker;

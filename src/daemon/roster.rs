@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::leavers::{Leavers, Leaving};
+use super::settings::AllFailed;
 use crate::drain::{Drain, Happens, Over};
 use crate::model::{Backend, BackendState, Endpoint, Health, Listen, Service};
 use crate::ruleset::name::Family;
@@ -23,16 +24,6 @@ pub struct Verdict {
     pub good: bool,
     /// It can answer nobody any more, whatever it had.
     pub dead: bool,
-}
-
-/// What a service does whose backends all fail.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AllFailed {
-    /// Those that were good last stay in the balance.
-    #[default]
-    Keep,
-    /// Nobody gets new connections: `on_empty` says what clients are told.
-    Empty,
 }
 
 /// What happened, for people.
@@ -89,6 +80,8 @@ pub struct Roster {
     probes: BTreeMap<Endpoint, Option<Health>>,
     /// Whether these are to be probed has to be looked at.
     released: BTreeSet<Endpoint>,
+    /// Instead of each service's own time, for those who begin to drain by the next change.
+    drain_within: Option<Duration>,
 }
 
 /// Services by name, found by port, too.
@@ -232,6 +225,11 @@ impl Roster {
         }
     }
 
+    /// Those who begin to drain by the next change have so much time, instead of what their service says.
+    pub fn drain_within(&mut self, time: Option<Duration>) {
+        self.drain_within = time;
+    }
+
     /// Probes say something else of an endpoint.
     pub fn judged(&mut self, endpoint: Endpoint) {
         let leaving = self.leavers.get(endpoint).map(|leaving| leaving.service.clone());
@@ -323,6 +321,7 @@ impl Roster {
             let new = self.present(&service, verdict, &mut change, now);
             self.replace(name, Some(new), &mut change);
         }
+        self.drain_within = None;
         change
     }
 
@@ -516,6 +515,10 @@ impl Roster {
             return;
         };
         let (name, drain) = (leaving.service.clone(), leaving.drain);
+        let happens = match (happens, self.drain_within) {
+            (Happens::Replaced(_), Some(time)) => Happens::Replaced(time),
+            (happens, _) => happens,
+        };
         match drain.next(happens, now) {
             Ok(next) => {
                 match (drain, next, happens) {

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
-use std::num::NonZeroU16;
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU16, TryFromIntError};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -103,6 +103,25 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// The port.
     pub port: NonZeroU16,
+}
+
+impl From<Endpoint> for SocketAddr {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::new(endpoint.address, endpoint.port.get())
+    }
+}
+
+impl TryFrom<SocketAddr> for Endpoint {
+    type Error = TryFromIntError;
+
+    /// # Errors
+    /// That the port is 0.
+    fn try_from(at: SocketAddr) -> Result<Self, Self::Error> {
+        Ok(Self {
+            address: at.ip(),
+            port: at.port().try_into()?,
+        })
+    }
 }
 
 impl fmt::Display for Endpoint {

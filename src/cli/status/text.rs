@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::cli::check::count;
+use crate::words::count;
 use crate::cli::columns::{Align, Columns, short, span};
 use crate::summary::Standing;
 use crate::view::drops::Dropped;

@@ -1,0 +1,231 @@
+//! `tcpgw daemon`: its options. Each is also a `TCPGW_*` variable and a key of `[daemon]` in the configuration.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use super::{Failure, Global};
+use crate::config::Config;
+use crate::daemon::settings::{
+    AllFailed, CheckInterval, Given, GroupName, LogFormat, LogLevel, MaxProbes, Section, Settings, SocketMode,
+    SocketPath,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The state file to follow; without one only the API provides services
+    #[arg(long, env = "TCPGW_STATE", value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// The group that may use the socket [default: that of the process]
+    #[arg(long, env = "TCPGW_SOCKET_GROUP", value_name = "GROUP")]
+    socket_group: Option<GroupName>,
+    /// The mode of the socket, in octal digits; not writable for everybody [default: 0660]
+    #[arg(long, env = "TCPGW_SOCKET_MODE", value_name = "MODE")]
+    socket_mode: Option<SocketMode>,
+    /// How logs are written [default: text]
+    #[arg(long, env = "TCPGW_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+    /// How much is logged; goes before -q and -v [default: info]
+    #[arg(long, env = "TCPGW_LOG_LEVEL", value_enum)]
+    log_level: Option<LogLevel>,
+    /// Own the table where the kernel can do that, so that no other program changes it [default: true]
+    #[arg(long, env = "TCPGW_OWNER", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    owner: Option<bool>,
+    /// Let other programs change the table, and repair it when they do; the same as --owner=false
+    #[arg(long, overrides_with = "owner")]
+    no_owner: bool,
+    /// The pause between full checks of the kernel, 1s to 24h, or 0s for never [default: 60s]
+    #[arg(long, env = "TCPGW_CHECK_INTERVAL", value_name = "T")]
+    check_interval: Option<CheckInterval>,
+    /// What becomes of the balance when all backends of a service fail [default: keep]
+    #[arg(long, env = "TCPGW_ALL_FAILED", value_enum)]
+    all_failed: Option<AllFailed>,
+    /// How many probes may be in flight at once, 1 to 16384 [default: 512]
+    #[arg(long, env = "TCPGW_MAX_PROBES", value_name = "N")]
+    max_probes: Option<MaxProbes>,
+    /// Accept a state file without services over a gateway that has some [default: false]
+    #[arg(long, env = "TCPGW_ALLOW_EMPTY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    allow_empty: Option<bool>,
+    /// Take ports over on which a local program listens [default: false]
+    #[arg(long, env = "TCPGW_TAKE_OVER", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    take_over: Option<bool>,
+    /// Where is kept what must outlive the daemon [default: /var/lib/tcpgw/tcpgw.db]
+    #[arg(long, env = "TCPGW_STORE", value_name = "FILE")]
+    store: Option<PathBuf>,
+}
+
+/// Where the daemon's settings come from, to read them now and at every reload.
+pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Failure> {
+    let socket = global.socket.clone().map(SocketPath::new).transpose();
+    let socket = socket.map_err(|error| Failure::Usage(format!("--socket: {error}")))?;
+    let by_verbosity = match (global.quiet, global.verbose) {
+        (true, _) => Some(LogLevel::Error),
+        (_, 0) => None,
+        (_, 1) => Some(LogLevel::Debug),
+        _ => Some(LogLevel::Trace),
+    };
+    Ok(Given {
+        config: global.config.clone(),
+        section: Section {
+            state: arguments.state.clone(),
+            socket,
+            socket_group: arguments.socket_group.clone(),
+            socket_mode: arguments.socket_mode,
+            log_format: arguments.log_format,
+            log_level: arguments.log_level.or(by_verbosity),
+            owner: if arguments.no_owner {
+                Some(false)
+            } else {
+                arguments.owner
+            },
+            check_interval: arguments.check_interval,
+            all_failed: arguments.all_failed,
+            max_probes: arguments.max_probes,
+            allow_empty: arguments.allow_empty,
+            take_over: arguments.take_over,
+            store: arguments.store.clone(),
+        },
+    })
+}
+
+/// The settings, and the configuration that they stand in.
+pub(super) fn settings(global: &Global, arguments: &Arguments) -> Result<(Settings, Config), Failure> {
+    Ok(given(global, arguments)?.load()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        global: Global,
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn line(args: &[&str]) -> Result<Line, clap::Error> {
+        Line::try_parse_from(["tcpgw"].iter().chain(args))
+    }
+
+    fn section(args: &[&str]) -> Section {
+        let line = line(args).unwrap();
+        given(&line.global, &line.arguments).unwrap().section
+    }
+
+    #[test]
+    fn every_key_has_an_option() {
+        let from_line = section(&[
+            "--state=/s.json",
+            "--socket=/run/x.sock",
+            "--socket-group=deploy",
+            "--socket-mode=0600",
+            "--log-format=json",
+            "--log-level=debug",
+            "--owner=false",
+            "--check-interval=0s",
+            "--all-failed=empty",
+            "--max-probes=7",
+            "--allow-empty",
+            "--take-over=yes",
+            "--store=/x.db",
+        ]);
+        let from_file: Config = Config::parse(
+            "config.toml".as_ref(),
+            br#"
+            [daemon]
+            state = "/s.json"
+            socket = "/run/x.sock"
+            socket_group = "deploy"
+            socket_mode = "0600"
+            log_format = "json"
+            log_level = "debug"
+            owner = false
+            check_interval = "0s"
+            all_failed = "empty"
+            max_probes = 7
+            allow_empty = true
+            take_over = true
+            store = "/x.db"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(from_line, from_file.daemon);
+        assert_eq!(section(&[]), Section::default());
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        let command = <Line as clap::CommandFactory>::command();
+        for arg in command.get_arguments() {
+            let Some(long) = arg.get_long().filter(|long| {
+                !matches!(
+                    *long,
+                    "no-owner" | "output" | "quiet" | "verbose" | "no-color" | "help" | "run-dir"
+                )
+            }) else {
+                continue;
+            };
+            let variable = format!("TCPGW_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(arg.get_env(), Some(variable.as_ref()), "--{long}");
+        }
+    }
+
+    #[test]
+    fn the_last_word_on_ownership_counts() {
+        assert_eq!(section(&["--no-owner"]).owner, Some(false));
+        assert_eq!(section(&["--owner"]).owner, Some(true));
+        assert_eq!(section(&["--owner", "--no-owner"]).owner, Some(false));
+        assert_eq!(section(&["--no-owner", "--owner"]).owner, Some(true));
+    }
+
+    #[test]
+    fn a_level_goes_before_verbosity() {
+        assert_eq!(section(&["-v"]).log_level, Some(LogLevel::Debug));
+        assert_eq!(section(&["-q"]).log_level, Some(LogLevel::Error));
+        assert_eq!(section(&["-vv", "--log-level", "warn"]).log_level, Some(LogLevel::Warn));
+    }
+
+    #[test]
+    fn wrong_options_say_what_is_accepted() {
+        for (option, message) in [
+            ("--socket-mode=0666", "would let everybody"),
+            ("--check-interval=1ms", "must be 1s to 24h"),
+            ("--max-probes=0", "from 1 to 16384"),
+            ("--owner=perhaps", "perhaps"),
+            ("--state=", "a value is required"),
+        ] {
+            let error = line(&[option]).unwrap_err().to_string();
+            assert!(error.contains(message), "{option}: {error}");
+        }
+        let long = format!("--socket=/{}", "x".repeat(107));
+        let line = line(&[&long]).unwrap();
+        let error = given(&line.global, &line.arguments).unwrap_err();
+        assert_eq!(
+            (error.code(), error.to_string().contains("107 bytes")),
+            (2, true),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_the_callers_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        std::fs::write(&file, "[daemon]\nmax_probe = 1").unwrap();
+        let line = line(&["--config", file.to_str().unwrap()]).unwrap();
+        let error = settings(&line.global, &line.arguments).unwrap_err();
+        assert_eq!(error.code(), 2);
+        assert!(error.to_string().contains("line 2, column 1"), "{error}");
+        std::fs::write(&file, "[daemon]\nmax_probes = 1").unwrap();
+        let (settings, config) = settings(&line.global, &line.arguments).unwrap();
+        assert_eq!((settings.max_probes.get(), config.file), (1, Some(file)));
+    }
+}

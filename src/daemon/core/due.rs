@@ -1,0 +1,125 @@
+//! What is to be done later, and when.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::model::Endpoint;
+
+/// From the first drain until its flows are counted: handshakes have been answered, or forgotten, by then.
+const FIRST_COUNT: Duration = Duration::from_millis(200);
+/// From one count to the next: at least this, and ten times as long as a count takes.
+const COUNT: Duration = Duration::from_millis(500);
+/// From a change until the record is written: at least this, and fifty times as long as writing it takes.
+const RECORD: Duration = Duration::from_secs(1);
+/// From a change until counters of what is gone are removed.
+const TIDY: Duration = Duration::from_secs(10);
+
+/// The times at which something is due; `None`: never, as things are.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// The next attempt after a failure.
+    pub(super) retry: Option<Instant>,
+    drift: bool,
+    forget: Option<(Instant, BTreeSet<Endpoint>)>,
+    count: Option<Instant>,
+    check: Option<Instant>,
+    check_interval: Option<Duration>,
+    tidy: Option<Instant>,
+    record: Option<Instant>,
+    record_pause: Duration,
+}
+
+impl Due {
+    pub(super) fn new(check_interval: Option<Duration>) -> Self {
+        Self {
+            check_interval,
+            record_pause: RECORD,
+            ..Self::default()
+        }
+    }
+
+    /// The first of these times.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let forget = self.forget.as_ref().map(|(at, _)| *at);
+        let times = [self.retry, forget, self.count, self.check, self.tidy, self.record];
+        times.into_iter().flatten().min()
+    }
+
+    pub(super) fn set_check_interval(&mut self, interval: Option<Duration>, now: Instant) {
+        self.check_interval = interval;
+        self.check = interval.map(|interval| now + interval);
+    }
+
+    /// Somebody else has written, or may have.
+    pub(super) fn drift(&mut self) {
+        self.drift = true;
+    }
+
+    pub(super) fn take_drift(&mut self) -> bool {
+        std::mem::take(&mut self.drift)
+    }
+
+    pub(super) fn forget(&mut self, endpoints: impl Iterator<Item = Endpoint>, at: Instant) {
+        let (due, all) = self.forget.get_or_insert_with(|| (at, BTreeSet::new()));
+        *due = at;
+        all.extend(endpoints);
+    }
+
+    pub(super) fn take_forget(&mut self, now: Instant) -> Option<BTreeSet<Endpoint>> {
+        let (_, all) = self.forget.take_if(|(at, _)| *at <= now)?;
+        Some(all)
+    }
+
+    /// Whether anybody drains.
+    pub(super) fn drains(&mut self, any: bool, now: Instant) {
+        if any {
+            self.count.get_or_insert(now + FIRST_COUNT);
+        } else {
+            self.count = None;
+        }
+    }
+
+    pub(super) fn take_count(&mut self, now: Instant) -> bool {
+        self.count.take_if(|at| *at <= now).is_some()
+    }
+
+    /// A count has taken so long.
+    pub(super) fn counted(&mut self, any_left: bool, took: Duration, now: Instant) {
+        if any_left {
+            self.count = Some(now + COUNT.max(took.saturating_mul(10)));
+        }
+    }
+
+    pub(super) fn take_check(&mut self, now: Instant) -> bool {
+        let Some(interval) = self.check_interval else { return false };
+        let at = *self.check.get_or_insert(now + interval);
+        if at > now {
+            return false;
+        }
+        self.check = Some(now + interval);
+        true
+    }
+
+    /// Something was taken away.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        self.tidy.get_or_insert(now + TIDY);
+    }
+
+    pub(super) fn take_tidy(&mut self, now: Instant) -> bool {
+        self.tidy.take_if(|at| *at <= now).is_some()
+    }
+
+    /// The record is not up to date.
+    pub(super) fn record(&mut self, now: Instant) {
+        self.record.get_or_insert(now + self.record_pause);
+    }
+
+    pub(super) fn take_record(&mut self, now: Instant) -> bool {
+        self.record.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Writing it has taken so long.
+    pub(super) fn recorded(&mut self, took: Duration) {
+        self.record_pause = RECORD.max(took.saturating_mul(50));
+    }
+}

@@ -1,0 +1,310 @@
+//! What it is told: states of the providers, orders of the API, findings of probes and of those who watch the kernel.
+
+use std::collections::BTreeMap;
+
+use super::{Core, Now, Phase, Waiter, common};
+use crate::config::Config;
+use crate::daemon::ask::{Applied, Apply, ApplyOptions, Refused, Reply, TornDown};
+use crate::daemon::events::What;
+use crate::daemon::settings::Settings;
+use crate::health::Outcome;
+use crate::model::{Endpoint, Problem, Problems, State};
+use crate::provider::News;
+use crate::reconcile::{ReconcileError, Torn};
+use crate::summary::Summary;
+use crate::words::{Changes, Counts};
+
+/// What the gateway itself says to a state.
+#[derive(Debug, Clone, Default)]
+pub struct Vetted {
+    /// What speaks against it.
+    pub problems: Problems,
+    /// What is odd about it.
+    pub warnings: Vec<Problem>,
+    /// New services on ports where a local program listens, a line for each.
+    pub taken: Vec<String>,
+}
+
+/// Looks at a state as the gateway does: the edge's part of judging it. The summary is of what there is already.
+pub type Vet<'a> = dyn FnMut(&State, &Summary) -> Result<Vetted, String> + 'a;
+
+impl Core {
+    /// Every provider has said its first word, or cannot.
+    pub fn begin(&mut self, now: Now) {
+        self.ready = true;
+        self.known.get_or_insert(now.instant);
+    }
+
+    /// The file says something else.
+    pub fn file_news(&mut self, news: News, vet: &mut Vet<'_>, now: Now) {
+        let origin = self.origin.clone();
+        let state = match news {
+            News::Bad(bad) => return self.reject("file", bad.lines(), now),
+            News::State(state, warnings) => {
+                for warning in warnings {
+                    tracing::warn!("{origin}: {warning}");
+                }
+                state
+            }
+        };
+        let options = ApplyOptions {
+            take_over: self.settings.take_over,
+            allow_empty: self.settings.allow_empty,
+            ..ApplyOptions::default()
+        };
+        let before = self.file.as_ref().map_or(0, |file| file.services.len());
+        match self.judge(&state, &self.api.clone(), before, options, vet) {
+            Ok(warnings) => {
+                for warning in warnings {
+                    tracing::warn!("{origin}: {warning}");
+                }
+            }
+            Err(refused) => return self.reject("file", refused.lines(), now),
+        }
+        self.problems.remove("file");
+        self.file = Some(state);
+        self.wanted_anew(&origin, now);
+    }
+
+    /// There will be no file until the settings say so.
+    pub fn no_file(&mut self, now: Now) {
+        if self.file.take().is_some() {
+            self.wanted_anew("no state file any more", now);
+        }
+    }
+
+    fn reject(&mut self, provider: &'static str, problems: Vec<String>, now: Now) {
+        self.problems.insert(provider, problems.join("\n"));
+        let provider = provider.to_owned();
+        self.note(What::Rejected { provider, problems }, now);
+    }
+
+    fn wanted_anew(&mut self, cause: &str, now: Now) {
+        if self.phase == Phase::TornDown {
+            self.phase = Phase::Running;
+            self.full = Some("something is desired again".into());
+        }
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.known.get_or_insert(now.instant);
+        if self.cause.is_empty() {
+            cause.clone_into(&mut self.cause);
+        }
+        self.want();
+        self.probe(now.instant);
+    }
+
+    /// Whether a provider may want that beside what others want.
+    fn judge(
+        &self,
+        state: &State,
+        others: &State,
+        before: usize,
+        options: ApplyOptions,
+        vet: &mut Vet<'_>,
+    ) -> Result<Vec<String>, Refused> {
+        let problems: Problems = self.config.check(state).into_iter().collect();
+        problems.into_result().map_err(Refused::Invalid)?;
+        self.judge_owners(state, others)?;
+        let all = state.services.iter().chain(&others.services).cloned().collect();
+        State::new(all).map_err(Refused::Invalid)?;
+        if state.services.is_empty() && before > 0 && !options.allow_empty {
+            return Err(Refused::Refused(format!(
+                "the state has no services and the gateway has {before} of this provider; --allow-empty removes them all"
+            )));
+        }
+        let vetted = vet(state, &self.wanted_summary()).map_err(Refused::Failed)?;
+        vetted.problems.into_result().map_err(Refused::Invalid)?;
+        if !options.take_over && !vetted.taken.is_empty() {
+            return Err(Refused::Refused(vetted.taken.join("\n")));
+        }
+        let warnings = crate::model::warnings(state).into_iter().chain(vetted.warnings);
+        Ok(warnings.map(|warning| warning.to_string()).collect())
+    }
+
+    fn judge_owners(&self, state: &State, others: &State) -> Result<(), Refused> {
+        let of_others = common(state, others);
+        if of_others.is_empty() {
+            return Ok(());
+        }
+        let whose = |name: &str| {
+            let in_file = self
+                .file
+                .as_ref()
+                .is_some_and(|file| super::by_name(file).contains_key(name));
+            if in_file {
+                format!("it is defined in {}: change it there", self.origin)
+            } else {
+                "it came in through the API: change or remove it there".into()
+            }
+        };
+        let problems = of_others.into_iter().map(|name| Problem {
+            place: format!("service \"{name}\""),
+            message: format!("belongs to another provider: {}", whose(name)),
+        });
+        Err(Refused::Invalid(problems.collect()))
+    }
+
+    /// `apply`, through the API: `state` is what its text says.
+    pub fn apply(
+        &mut self,
+        apply: &Apply,
+        state: State,
+        reply: Reply<Result<Applied, Refused>>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) {
+        let options = apply.options;
+        let (old, new) = (Summary::from(&self.api), Summary::from(&state));
+        let answer = match self.judge_apply(&state, options, vet) {
+            Ok(warnings) if options.dry_run => Ok(diff(&old, &new, warnings)),
+            Ok(warnings) => {
+                let (services, backends) = Counts::between(&old, &new);
+                self.waiting.push(Waiter {
+                    reply,
+                    services,
+                    backends,
+                    warnings,
+                    since: now.instant,
+                });
+                self.api = state;
+                self.roster.drain_within(options.drain);
+                self.wanted_anew(&apply.origin, now);
+                return;
+            }
+            Err(refused) => Err(refused),
+        };
+        // Whoever asked may be gone.
+        let _ = reply.send(answer);
+    }
+
+    fn judge_apply(&self, state: &State, options: ApplyOptions, vet: &mut Vet<'_>) -> Result<Vec<String>, Refused> {
+        if matches!(self.phase, Phase::Waiting | Phase::Looking) {
+            return Err(Refused::Failed("the daemon is starting: try again".into()));
+        }
+        let nobody = State::default();
+        let others = self.file.as_ref().unwrap_or(&nobody);
+        self.judge(state, others, self.api.services.len(), options, vet)
+    }
+
+    /// Remove everything, and wait for something new to be desired.
+    pub fn teardown(&mut self, reply: Reply<Result<TornDown, Refused>>) {
+        self.teardown.push(reply);
+    }
+
+    pub(super) fn torn_down(&mut self, torn: Result<Torn, ReconcileError>, now: Now) {
+        let answer = match torn {
+            Ok(torn) => {
+                self.phase = Phase::TornDown;
+                self.full = None;
+                self.table = None;
+                self.view.owns_table = false;
+                self.problems.remove("kernel");
+                self.roster = crate::daemon::roster::Roster::new(self.settings.all_failed);
+                self.health.clear();
+                self.note(What::TornDown { flushed: torn.flushed }, now);
+                Ok(TornDown {
+                    table_removed: torn.table,
+                    flows_flushed: torn.flushed,
+                    flows_not_flushed: torn.failed,
+                })
+            }
+            Err(error) => {
+                self.full = Some("a teardown that failed".into());
+                Err(Refused::Failed(error.to_string()))
+            }
+        };
+        for reply in std::mem::take(&mut self.teardown) {
+            let _ = reply.send(answer.clone());
+        }
+    }
+
+    /// A probe has ended.
+    pub fn probed(&mut self, id: crate::health::ProbeId, outcome: Outcome, now: Now) {
+        let Some(change) = self.health.report(id, outcome, now.instant) else {
+            return;
+        };
+        let Ok(endpoint) = Endpoint::try_from(change.endpoint) else {
+            return;
+        };
+        self.since.insert(change.endpoint, now.unix.as_secs());
+        self.known.get_or_insert(now.instant);
+        self.roster.judged(endpoint);
+        let service = self.roster.service_of(endpoint).map(ToString::to_string);
+        self.note(
+            What::Health {
+                service: service.unwrap_or_default(),
+                backend: change.endpoint,
+                state: change.to.name(),
+                reason: change.reason,
+            },
+            now,
+        );
+    }
+
+    /// Somebody else has written to nftables: to our table, or perhaps to it.
+    pub fn drift(&mut self, who: Option<String>, what: String, ours: bool, now: Now) {
+        self.due.drift();
+        if ours && self.phase == Phase::Running {
+            self.note(What::Drift { who, what }, now);
+        }
+    }
+
+    /// The configuration was read again.
+    pub fn reload(&mut self, settings: Settings, config: Config, now: Now) {
+        if config.flow_mark != self.config.flow_mark {
+            tracing::warn!("flow_mark has changed: it waits for `tcpgw teardown` and a restart");
+        }
+        let mark = self.config.flow_mark;
+        self.config = config;
+        self.config.flow_mark = mark;
+        self.settings = settings;
+        self.roster.set_all_failed(self.settings.all_failed);
+        self.health.set_most(self.settings.max_probes.get());
+        self.due.set_check_interval(self.settings.check_interval, now.instant);
+        if self.phase == Phase::TornDown {
+            self.wanted_anew("reload", now);
+        }
+    }
+
+    /// What is set.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The fences, and the mark.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+/// What `tcpgw diff` would say.
+fn diff(old: &Summary, new: &Summary, warnings: Vec<String>) -> Applied {
+    let changes = Changes::between(old, new, &BTreeMap::new());
+    let text = changes.services.iter().map(|change| format!("{change}\n")).collect();
+    Applied {
+        report: serde_json::json!({
+            "changed": !changes.is_empty(),
+            "rebuild": null,
+            "services": changes.services,
+            "flows": 0,
+        }),
+        text,
+        warnings,
+    }
+}
+
+impl Refused {
+    /// One text for each thing that is wrong.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Invalid(problems) => {
+                let more = problems.total() - problems.iter().count();
+                let more = (more > 0).then(|| format!("and {more} more"));
+                problems.iter().map(ToString::to_string).chain(more).collect()
+            }
+            Self::Refused(text) | Self::Failed(text) => text.lines().map(ToOwned::to_owned).collect(),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What the daemon is told once: by its command line, the environment, and `[daemon]` in the configuration.
+//!
+//! Owns the keys, their ranges and defaults, and which of them wait for a restart.
+
+mod value;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::config::{Config, ConfigError};
+
+pub use self::value::{
+    AllFailed, CheckInterval, GroupName, LogFormat, LogLevel, MaxProbes, SettingError, SocketMode, SocketPath,
+};
+
+/// Where the daemon listens when nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/tcpgw/tcpgw.sock";
+/// Where the daemon keeps what must outlive it when nobody says otherwise.
+pub const DEFAULT_STORE: &str = "/var/lib/tcpgw/tcpgw.db";
+
+/// What one place (the file; or the command line with the environment) says; what is `None` it does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Section {
+    /// The state file.
+    #[serde(default, deserialize_with = "value::deserialize_path")]
+    pub state: Option<PathBuf>,
+    /// The socket of the API.
+    #[serde(default)]
+    pub socket: Option<SocketPath>,
+    /// The group that may use the socket.
+    #[serde(default)]
+    pub socket_group: Option<GroupName>,
+    /// The mode of the socket.
+    #[serde(default)]
+    pub socket_mode: Option<SocketMode>,
+    /// How logs are written.
+    #[serde(default)]
+    pub log_format: Option<LogFormat>,
+    /// How much is logged.
+    #[serde(default)]
+    pub log_level: Option<LogLevel>,
+    /// Whether the table is owned.
+    #[serde(default)]
+    pub owner: Option<bool>,
+    /// The pause between full checks.
+    #[serde(default)]
+    pub check_interval: Option<CheckInterval>,
+    /// What happens when all backends of a service fail.
+    #[serde(default)]
+    pub all_failed: Option<AllFailed>,
+    /// Probes in flight.
+    #[serde(default)]
+    pub max_probes: Option<MaxProbes>,
+    /// Whether a file without services is accepted.
+    #[serde(default)]
+    pub allow_empty: Option<bool>,
+    /// Whether ports of local programs are accepted.
+    #[serde(default)]
+    pub take_over: Option<bool>,
+    /// What outlives the daemon.
+    #[serde(default, deserialize_with = "value::deserialize_path")]
+    pub store: Option<PathBuf>,
+}
+
+impl Section {
+    /// What this says, and where it says nothing, what the other says.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            state: self.state.or(other.state),
+            socket: self.socket.or(other.socket),
+            socket_group: self.socket_group.or(other.socket_group),
+            socket_mode: self.socket_mode.or(other.socket_mode),
+            log_format: self.log_format.or(other.log_format),
+            log_level: self.log_level.or(other.log_level),
+            owner: self.owner.or(other.owner),
+            check_interval: self.check_interval.or(other.check_interval),
+            all_failed: self.all_failed.or(other.all_failed),
+            max_probes: self.max_probes.or(other.max_probes),
+            allow_empty: self.allow_empty.or(other.allow_empty),
+            take_over: self.take_over.or(other.take_over),
+            store: self.store.or(other.store),
+        }
+    }
+}
+
+/// All that the daemon is told, with the defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The state file; `None`: only the API provides services.
+    pub state: Option<PathBuf>,
+    /// The socket of the API.
+    pub socket: PathBuf,
+    /// The group that may use the socket; `None`: that of the process.
+    pub socket_group: Option<String>,
+    /// The mode of the socket, never writable for everybody.
+    pub socket_mode: u32,
+    /// How logs are written.
+    pub log_format: LogFormat,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// Whether the daemon owns the table where the kernel can do that, so that nobody else changes it.
+    pub owner: bool,
+    /// The pause between full checks of the kernel, 1 s to 24 h; `None`: never without a reason.
+    pub check_interval: Option<Duration>,
+    /// What happens when all backends of a service fail.
+    pub all_failed: AllFailed,
+    /// How many probes may be in flight at once, 1 to 16384.
+    pub max_probes: NonZeroUsize,
+    /// Whether a state without services is accepted over a gateway that has some.
+    pub allow_empty: bool,
+    /// Whether ports are accepted on which a local program listens.
+    pub take_over: bool,
+    /// What must outlive the daemon.
+    pub store: PathBuf,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::from(Section::default())
+    }
+}
+
+impl From<Section> for Settings {
+    fn from(section: Section) -> Self {
+        Self {
+            state: section.state,
+            socket: section.socket.map_or_else(|| DEFAULT_SOCKET.into(), |socket| socket.0),
+            socket_group: section.socket_group.map(|group| group.0),
+            socket_mode: section.socket_mode.unwrap_or_default().0,
+            log_format: section.log_format.unwrap_or_default(),
+            log_level: section.log_level.unwrap_or_default(),
+            owner: section.owner.unwrap_or(true),
+            check_interval: section.check_interval.unwrap_or_default().0,
+            all_failed: section.all_failed.unwrap_or_default(),
+            max_probes: section.max_probes.unwrap_or_default().0,
+            allow_empty: section.allow_empty.unwrap_or(false),
+            take_over: section.take_over.unwrap_or(false),
+            store: section.store.unwrap_or_else(|| DEFAULT_STORE.into()),
+        }
+    }
+}
+
+impl Settings {
+    /// What holds after `new` was read while the daemon runs, and the keys whose new values wait for a restart.
+    #[must_use]
+    pub fn reloaded(&self, new: Self) -> (Self, Vec<&'static str>) {
+        let waiting = [
+            ("socket", self.socket != new.socket),
+            ("socket_group", self.socket_group != new.socket_group),
+            ("socket_mode", self.socket_mode != new.socket_mode),
+            ("log_format", self.log_format != new.log_format),
+            ("owner", self.owner != new.owner),
+            ("store", self.store != new.store),
+        ];
+        let waiting = waiting.into_iter().filter_map(|(key, changed)| changed.then_some(key));
+        let now = Self {
+            socket: self.socket.clone(),
+            socket_group: self.socket_group.clone(),
+            socket_mode: self.socket_mode,
+            log_format: self.log_format,
+            owner: self.owner,
+            store: self.store.clone(),
+            ..new
+        };
+        (now, waiting.collect())
+    }
+}
+
+/// Where settings come from: enough to read them again.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// The configuration that was named.
+    pub config: Option<PathBuf>,
+    /// What the command line and the environment say, which goes before the file.
+    pub section: Section,
+}
+
+impl Given {
+    /// Reads the configuration and puts what was given before it.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: nothing of a file that is wrong is used.
+    pub fn load(&self) -> Result<(Settings, Config), ConfigError> {
+        let config = Config::load(self.config.as_deref())?;
+        Ok((self.merge(&config), config))
+    }
+
+    /// What was given, then what the file says, then the defaults.
+    #[must_use]
+    pub fn merge(&self, config: &Config) -> Settings {
+        self.section.clone().or(config.daemon.clone()).into()
+    }
+
+    /// The file that [`Given::load`] reads.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(crate::config::DEFAULT_PATH))
+    }
+}
+
+#[cfg(test)]
+mod tests;
