@@ -117,6 +117,12 @@ pub enum ReconcileError {
     /// Others wrote all the time.
     #[error("others changed the ruleset {ATTEMPTS} times while it was to be changed; nothing is half done, run again")]
     Busy,
+    /// Nobody but its owner may write to the table.
+    #[error(
+        "the table inet tcpgw is owned by another program (netlink port {0}, mostly that process' number): nobody else can \
+         change it; end that program first"
+    )]
+    Foreign(u32),
     /// The flows in the kernel bear another mark.
     #[error(
         "the table in the kernel marks its flows with {theirs}, the configuration says {ours}: run `tcpgw teardown` first"
@@ -201,6 +207,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// # Errors
     /// [`ReconcileError`]; the kernel is then as it was, or, if that says so, as after one of a plan's transactions.
     pub fn apply(&mut self, known: Known, desired: &Desired, options: &Options) -> Result<Report, ReconcileError> {
+        let looked = known.generation;
+        let known = self.own(known)?;
         let (services, backends) = Counts::between(&known.summary, &desired.summary);
         let mut report = Report {
             services,
@@ -214,8 +222,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         } else {
             None
         };
-        let recorded = (trusted && known.summary == desired.summary && known.ruleset == desired.ruleset)
-            .then_some(known.generation);
+        let recorded =
+            (trusted && known.summary == desired.summary && known.ruleset == desired.ruleset).then_some(looked);
         let mut known = known;
         if !options.drain.is_zero() {
             let meanwhile = Desired {

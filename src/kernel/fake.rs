@@ -17,6 +17,7 @@ pub use self::packet::{Outcome, Syn, Walk};
 use self::table::Table;
 use super::conntrack::{Deletion, Failure, Flow, Pair, Selection};
 use super::linux::next_generation;
+use super::ownership::{Adoption, Ownership};
 use super::socket::NetlinkError;
 use super::tlv::Nack;
 use super::transaction::{Refused, Subject};
@@ -38,6 +39,8 @@ pub enum Call {
     Comment,
     /// [`Kernel::about`]
     About,
+    /// [`Kernel::adopt`], where the table is to be owned
+    Adopt,
     /// [`Kernel::commit`]
     Commit,
     /// [`Kernel::remove`]
@@ -88,6 +91,12 @@ pub struct Fake {
     generation: u32,
     handles: u64,
     table: Option<Table>,
+    /// The number of the socket that asks; another one after each restart.
+    port: u32,
+    /// What new tables are to be.
+    pub ownership: Ownership,
+    /// Has no tables that persist, as Linux before 6.9.
+    pub old: bool,
     /// What conntrack knows, flows of others included.
     pub flows: Vec<Flow>,
     /// Flows that come up when time passes next: SYNs that were in the stack while a sweep went through.
@@ -109,6 +118,9 @@ impl Default for Fake {
             generation: 1,
             handles: 0,
             table: None,
+            port: 1,
+            ownership: Ownership::Persist,
+            old: false,
             flows: Vec::new(),
             late: Vec::new(),
             blind: false,
@@ -151,8 +163,12 @@ impl Fake {
         self.crash = Some(crash);
     }
 
-    /// A new process: calls are counted anew and none fails.
+    /// A new process: calls are counted anew and none fails. What the old one owned is an orphan.
     pub fn restart(&mut self) {
+        if let Some(table) = &mut self.table {
+            table.orphan(self.port);
+        }
+        self.port += 1;
         self.crash = None;
         self.calls = 0;
         self.failures.clear();
@@ -184,6 +200,27 @@ impl Fake {
             table.tamper(comment);
         }
         self.disturb();
+    }
+
+    /// What the table is, and the port of the socket that owns it.
+    pub fn owner(&self) -> Option<(Ownership, Option<u32>)> {
+        self.table.as_ref().map(|table| (table.ownership(), table.owner()))
+    }
+
+    /// The number of the socket that asks.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Another process takes the table over, or lets it go (`None`).
+    pub fn owned_by(&mut self, port: Option<u32>) {
+        let Some(table) = &mut self.table else { return };
+        if let Some(port) = port {
+            table.set_owner(port);
+            self.disturb();
+        } else if let Some(owner) = table.owner() {
+            table.orphan(owner);
+        }
     }
 
     /// A packet is counted under that key.
@@ -256,6 +293,20 @@ impl Fake {
         }
     }
 
+    /// What a table that is made now is.
+    fn attainable(&self) -> Ownership {
+        if self.old { Ownership::Plain } else { self.ownership }
+    }
+
+    /// Nobody but its owner may write to a table.
+    fn permit(&self) -> Result<(), KernelError> {
+        let owner = self.table.as_ref().and_then(Table::owner);
+        if owner.is_some_and(|owner| owner != self.port) {
+            return Err(KernelError::Refused(vec![refused(Subject::Table, None, Errno::EPERM)]));
+        }
+        Ok(())
+    }
+
     fn build(&mut self, build: Option<Build>) -> Result<Option<Table>, Refused> {
         let refuse = |errno| Err(refused(Subject::Table, None, errno));
         let (mark, room) = match (build, &self.table) {
@@ -265,7 +316,7 @@ impl Fake {
             (Some(Build::New(mark, room)), None) | (Some(Build::Replace(mark, room)), Some(_)) => (mark, room),
         };
         self.handles += 1;
-        Ok(Some(Table::new(self.handles, mark, room)))
+        Ok(Some(Table::new(self.handles, mark, room, self.attainable(), self.port)))
     }
 
     fn delete_flows(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Deletion {
@@ -342,10 +393,39 @@ impl Kernel for Fake {
         let about = self.table.as_ref().map(|table| About {
             handle: table.handle(),
             comment: table.comment(),
-            flags: 0,
-            owner: None,
+            flags: table.ownership().flags(),
+            owner: table.owner(),
         });
         self.leave(fail, about)
+    }
+
+    fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    fn adopt(&mut self, generation: u32) -> Result<Adoption, KernelError> {
+        if self.attainable() != Ownership::Owned {
+            return Ok(Adoption::Unwanted);
+        }
+        let fail = self.enter(Call::Adopt)?;
+        if fail == Some(Fail::Outdated) {
+            self.disturb();
+        }
+        let Some(table) = &mut self.table else {
+            return self.leave(fail, Adoption::Absent);
+        };
+        let adoption = match (table.ownership(), table.owner()) {
+            (_, Some(owner)) if owner == self.port => Adoption::Owned,
+            (_, Some(owner)) => Adoption::Foreign(owner),
+            (Ownership::Plain, _) => Adoption::Plain,
+            _ if generation != self.generation => return Err(KernelError::Outdated),
+            _ => {
+                table.set_owner(self.port);
+                self.disturb();
+                Adoption::Adopted(self.generation)
+            }
+        };
+        self.leave(fail, adoption)
     }
 
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
@@ -359,6 +439,7 @@ impl Kernel for Fake {
         if commit.generation != self.generation {
             return Err(KernelError::Outdated);
         }
+        self.permit()?;
         let generation = next_generation(self.generation);
         let mut table = self
             .build(commit.build)
@@ -370,6 +451,7 @@ impl Kernel for Fake {
 
     fn remove(&mut self) -> Result<bool, KernelError> {
         let fail = self.enter(Call::Remove)?;
+        self.permit()?;
         let removed = self.table.take().is_some();
         if removed {
             self.disturb();

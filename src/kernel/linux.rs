@@ -8,11 +8,12 @@ use nix::errno::Errno;
 
 use super::ask::Ask;
 use super::conntrack::{Conntrack, Deletion, Flow, Pair, Selection};
+use super::ownership::{Adoption, DORMANT, Ownership};
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
 use super::transaction::{Sealed, Subject, Transaction};
 use super::watch::Watch;
-use super::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen, table};
+use super::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen, probe, table};
 use crate::model::FlowMark;
 use crate::ruleset::name::SetName;
 use crate::ruleset::skeleton;
@@ -28,7 +29,11 @@ const IN_FLIGHT: Duration = Duration::from_millis(10);
 /// The kernel of this machine, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Linux {
+    /// The one socket that writes: the kernel knows an owner by its socket.
     nft: Netlink,
+    ownership: Ownership,
+    /// Whether the kernel has tables that persist, once it was asked.
+    persists: Option<bool>,
     conntrack: Conntrack,
     /// Once others got in between.
     watch: Option<Watch>,
@@ -37,12 +42,23 @@ pub struct Linux {
 }
 
 impl Linux {
-    /// Opens the sockets.
+    /// Opens the sockets; new tables persist, where the kernel can do that, so that they can be owned later.
     ///
     /// # Errors
     /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
     pub fn open() -> Result<Self, NetlinkError> {
+        Self::open_for(Ownership::Persist)
+    }
+
+    /// Opens the sockets; new tables are such, as far as the kernel can do that. A table that this owns is an orphan as soon
+    /// as this is dropped.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
+    pub fn open_for(ownership: Ownership) -> Result<Self, NetlinkError> {
         Ok(Self {
+            ownership,
+            persists: None,
             nft: Netlink::netfilter()?,
             conntrack: Conntrack::open()?,
             watch: None,
@@ -60,6 +76,35 @@ impl Linux {
     /// That of `getsockopt`.
     pub fn netns_cookie(&self) -> std::io::Result<u64> {
         super::ffi::netns_cookie(std::os::fd::AsFd::as_fd(&self.nft))
+    }
+
+    /// The netlink port of the socket that writes, by which notifications tell this process' transactions from others', and
+    /// the kernel the table's owner.
+    pub const fn port(&self) -> u32 {
+        self.nft.port()
+    }
+
+    /// Whether the kernel has tables that persist. Asked for before, not learnt by a refusal: of a large transaction there
+    /// would be more refusals than fit into the socket.
+    fn persists(&mut self) -> Result<bool, NetlinkError> {
+        if let Some(persists) = self.persists {
+            return Ok(persists);
+        }
+        let persists = probe::persists(&mut self.nft)?;
+        if !persists {
+            tracing::debug!("this kernel has no tables that persist: the table is a plain one");
+        }
+        self.persists = Some(persists);
+        Ok(persists)
+    }
+
+    /// What a table that is made now is.
+    fn attainable(&mut self) -> Result<Ownership, NetlinkError> {
+        let wanted = self.ownership;
+        if wanted == Ownership::Plain || self.persists()? {
+            return Ok(wanted);
+        }
+        Ok(Ownership::Plain)
     }
 
     fn send(&mut self, sealed: &Sealed) -> Result<(), KernelError> {
@@ -115,13 +160,38 @@ impl Linux {
         Ok(self.watched)
     }
 
+    /// Sends a transaction that was made for that generation; if others wrote elsewhere meanwhile, again. The generation after
+    /// it.
+    fn send_at(&mut self, mut generation: u32, mut sealed: Sealed) -> Result<u32, KernelError> {
+        for _ in 0..SENDS {
+            tracing::debug!(bytes = sealed.len(), generation, "sending a transaction");
+            match self.send(&sealed) {
+                Err(KernelError::Outdated) => {}
+                done => {
+                    // What was heard of it would look like another's.
+                    self.watched = None;
+                    return done.map(|()| next_generation(generation));
+                }
+            }
+            let Some(later) = self.later(generation)? else { break };
+            generation = later;
+            sealed.set_generation(generation);
+        }
+        self.watch()?;
+        Err(KernelError::Outdated)
+    }
+
     fn encode(&mut self, commit: &Commit<'_>) -> Result<Sealed, KernelError> {
+        let ownership = match commit.build {
+            Some(_) => self.attainable()?,
+            None => Ownership::Plain,
+        };
         let mut transaction = Transaction::begin(Some(commit.generation), self.nft.next_seq());
         match commit.build {
-            Some(Build::New(mark, room)) => transaction.new_table(mark, room),
+            Some(Build::New(mark, room)) => transaction.new_table(mark, room, ownership),
             Some(Build::Replace(mark, room)) => {
                 transaction.delete_table();
-                transaction.new_table(mark, room);
+                transaction.new_table(mark, room, ownership);
             }
             None => {}
         }
@@ -145,6 +215,7 @@ pub fn read(from: &mut impl Ask, mark: FlowMark) -> Result<Seen, NetlinkError> {
     // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
     let survey = restarting(|| table::survey(from, room))?;
     let ours = table::skeleton_is_ours(from, mark, &survey)?
+        && found.flags & DORMANT == 0
         && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
     let (ruleset, readable) = restarting(|| table::elements(from, &survey))?;
     let handle = found.handle;
@@ -217,28 +288,35 @@ impl Kernel for Linux {
         }))
     }
 
+    fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    fn adopt(&mut self, generation: u32) -> Result<Adoption, KernelError> {
+        if self.attainable()? != Ownership::Owned {
+            return Ok(Adoption::Unwanted);
+        }
+        let Some(table) = restarting(|| table::table(&mut self.nft))? else {
+            return Ok(Adoption::Absent);
+        };
+        match Ownership::of(table.flags) {
+            Ownership::Plain => return Ok(Adoption::Plain),
+            Ownership::Owned if table.owner == Some(self.port()) => return Ok(Adoption::Owned),
+            Ownership::Owned => return Ok(Adoption::Foreign(table.owner.unwrap_or(0))),
+            Ownership::Persist => {}
+        }
+        let mut transaction = Transaction::begin(Some(generation), self.nft.next_seq());
+        transaction.adopt_table();
+        let sealed = transaction.seal().map_err(NetlinkError::from)?;
+        self.send_at(generation, sealed).map(Adoption::Adopted)
+    }
+
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
-        let mut sealed = self.encode(commit)?;
-        let mut generation = commit.generation;
+        let sealed = self.encode(commit)?;
         if sealed.is_empty() {
-            return Ok(generation);
+            return Ok(commit.generation);
         }
-        for _ in 0..SENDS {
-            tracing::debug!(bytes = sealed.len(), generation, "sending a transaction");
-            match self.send(&sealed) {
-                Err(KernelError::Outdated) => {}
-                done => {
-                    // What was heard of it would look like another's.
-                    self.watched = None;
-                    return done.map(|()| next_generation(generation));
-                }
-            }
-            let Some(later) = self.later(generation)? else { break };
-            generation = later;
-            sealed.set_generation(generation);
-        }
-        self.watch()?;
-        Err(KernelError::Outdated)
+        self.send_at(commit.generation, sealed)
     }
 
     fn remove(&mut self) -> Result<bool, KernelError> {

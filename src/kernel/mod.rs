@@ -4,6 +4,7 @@
 
 pub mod ask;
 pub mod conntrack;
+pub mod drift;
 pub mod expr;
 pub mod fake;
 mod feature;
@@ -13,6 +14,7 @@ pub mod links;
 pub mod linux;
 pub mod listeners;
 mod nft;
+pub mod ownership;
 pub mod probe;
 pub mod recorded;
 pub mod route;
@@ -33,6 +35,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use self::conntrack::{Deletion, Flow, Pair, Selection};
+use self::ownership::{Adoption, Ownership};
 use self::socket::NetlinkError;
 use self::transaction::{Refused, Subject};
 use crate::model::FlowMark;
@@ -87,7 +90,7 @@ pub struct Identity {
     pub table: Option<u64>,
 }
 
-/// Making the table.
+/// Making the table, with as much of [`Kernel::ownership`] as the kernel can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
     /// It is not there yet.
@@ -154,6 +157,14 @@ pub trait Kernel {
     fn comment(&mut self) -> Result<Option<String>, KernelError>;
     /// What the table is like, if there is one.
     fn about(&mut self) -> Result<Option<About>, KernelError>;
+    /// What new tables are to be; [`Ownership::Owned`] also takes over what is there, with [`Kernel::adopt`].
+    fn ownership(&self) -> Ownership;
+    /// Takes over the table as it was at that generation, if it is to be owned: nothing in it changes, and no packet is
+    /// lost.
+    ///
+    /// # Errors
+    /// [`KernelError::Outdated`] if somebody wrote to it since; those of [`Kernel::commit`].
+    fn adopt(&mut self, generation: u32) -> Result<Adoption, KernelError>;
     /// Carries out a transaction, whole or not at all, and gives the generation after it.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError>;
     /// Removes the table; whether it was there.

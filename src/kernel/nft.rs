@@ -138,3 +138,7 @@ pub(crate) mod object {
 pub(crate) const LIST_ELEM: u16 = 1;
 /// `NFTA_GEN_ID`.
 pub(crate) const GEN_ID: u16 = 1;
+/// `NFTA_GEN_PROC_PID`.
+pub(crate) const GEN_PID: u16 = 2;
+/// `NFTA_GEN_PROC_NAME`.
+pub(crate) const GEN_NAME: u16 = 3;

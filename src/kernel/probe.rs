@@ -9,6 +9,7 @@ use std::io::IoSlice;
 use nix::errno::Errno;
 
 use super::nft::{self, msg, object, rule, set, table};
+use super::ownership::Ownership;
 use super::sets;
 use super::skeleton::{self, TABLE};
 use super::socket::{Netlink, NetlinkError};
@@ -22,9 +23,6 @@ use crate::ruleset::stmt::{CtState, Pick, Stmt, service_in};
 
 /// The table that never comes to be.
 const PROBE: &str = "tcpgw-doctor";
-const TABLE_FLAGS: u16 = 2;
-const TABLE_PERSIST: u32 = 4;
-
 /// A feature that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Feature {
@@ -68,6 +66,28 @@ pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<Lack>, NetlinkE
         }
     }
     Ok(lacks)
+}
+
+/// Whether a table can outlive its owner, and be taken over by another one (Linux 6.9).
+///
+/// # Errors
+/// Those of [`Netlink::send`] and [`Netlink::try_recv`]; [`NetlinkError::Refused`] without `CAP_NET_ADMIN` or memory.
+pub fn persists(socket: &mut Netlink) -> Result<bool, NetlinkError> {
+    let flags = Ownership::Persist.flags();
+    match ask(
+        socket,
+        &Needs {
+            flags,
+            ..Needs::default()
+        },
+    )? {
+        None => Ok(true),
+        Some(nack) if !matches!(nack.error(), Errno::EPERM | Errno::EACCES | Errno::ENOMEM) => Ok(false),
+        Some(nack) => Err(NetlinkError::Refused {
+            what: "ask the kernel for tables that persist",
+            nack,
+        }),
+    }
 }
 
 /// What a feature is asked for with.
@@ -118,7 +138,7 @@ fn features(mark: FlowMark) -> Vec<(Feature, Needs)> {
         )
     };
     let plain = Needs::default();
-    let flags = TABLE_PERSIST;
+    let flags = Ownership::Persist.flags();
     all.insert(
         0,
         (
@@ -282,7 +302,7 @@ fn ask(socket: &mut Netlink, needs: &Needs) -> Result<Option<Nack>, NetlinkError
     batch.message(msg::NEW_TABLE, |writer| {
         writer.str(table::NAME, PROBE);
         if needs.flags != 0 {
-            writer.be32(TABLE_FLAGS, needs.flags);
+            writer.be32(table::FLAGS, needs.flags);
         }
     });
     for (id, name) in (1..).zip(&needs.sets) {

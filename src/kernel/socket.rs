@@ -14,7 +14,7 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{
-        socket::{MsgFlags, NetlinkAddr, recvmsg, sendmsg, setsockopt, sockopt},
+        socket::{MsgFlags, NetlinkAddr, getsockname, recvmsg, sendmsg, setsockopt, sockopt},
         time::{TimeVal, TimeValLike as _},
     },
 };
@@ -164,6 +164,7 @@ pub fn restarting<T>(mut attempt: impl FnMut() -> Result<T, NetlinkError>) -> Re
 /// One netlink socket. It belongs to the network namespace of the thread that opened it, for ever.
 pub struct Netlink {
     socket: ffi::MnlSocket,
+    port: u32,
     seq: u32,
     buffer: Vec<u8>,
     send_buffer: usize,
@@ -200,6 +201,12 @@ impl Netlink {
                 source,
             }
         })
+    }
+
+    /// Its number in the network namespace, which the kernel knows the socket by: the first one of a process mostly has that
+    /// process' number.
+    pub const fn port(&self) -> u32 {
+        self.port
     }
 
     /// A sequence number that was not used on this socket for long; never 0, which notifications have.
@@ -254,6 +261,7 @@ impl Netlink {
         let socket = ffi::MnlSocket::open(bus).map_err(NetlinkError::Open)?;
         let mut netlink = Self {
             socket,
+            port: 0,
             seq: 0,
             buffer: vec![0; PART],
             send_buffer: 0,
@@ -265,6 +273,8 @@ impl Netlink {
                 source: errno.into(),
             }
         };
+        let address = getsockname::<NetlinkAddr>(netlink.socket.as_fd().as_raw_fd());
+        netlink.port = address.map_err(|errno| NetlinkError::Open(errno.into()))?.pid();
         fcntl(&netlink.socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(fail("FD_CLOEXEC"))?;
         netlink.enable("NETLINK_EXT_ACK", libc::NETLINK_EXT_ACK)?;
         netlink.enable("NETLINK_CAP_ACK", libc::NETLINK_CAP_ACK)?;

@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 
 use super::nft::{self, elem, expr, msg, rule, set, table};
+use super::ownership::Ownership;
 use super::sets;
 use super::skeleton::{self, TABLE};
 use super::tlv::{Attrs, FAMILY_LEN, Family, HEADER_LEN, Header, Messages, Nack, TooLong, Writer};
@@ -115,14 +116,25 @@ impl Transaction {
         });
     }
 
+    /// Makes the socket that sends this the owner of the table, which must be an orphan.
+    pub fn adopt_table(&mut self) {
+        self.message(msg::NEW_TABLE, 0, Subject::Table, |writer| {
+            writer.str(table::NAME, TABLE);
+            writer.be32(table::FLAGS, Ownership::Owned.flags());
+        });
+    }
+
     /// Makes the table, its sets, chains and rules, without elements.
-    pub fn new_table(&mut self, mark: FlowMark, room: Room) {
+    pub fn new_table(&mut self, mark: FlowMark, room: Room, ownership: Ownership) {
         self.message(msg::NEW_TABLE, nft::F_CREATE | nft::F_EXCL, Subject::Table, |writer| {
             let comment = rules::comment(mark, room);
             let length = u8::try_from(comment.len() + 1).unwrap_or(0);
             let userdata = [&[table::COMMENT, length], comment.as_bytes(), &[0]].concat();
             writer.str(table::NAME, TABLE);
             writer.attr(table::USERDATA, &userdata);
+            if ownership != Ownership::Plain {
+                writer.be32(table::FLAGS, ownership.flags());
+            }
         });
         for family in Ip::BOTH {
             self.message(msg::NEW_OBJ, nft::F_CREATE, Subject::Timeouts, |writer| {
@@ -467,7 +479,7 @@ mod tests {
 
     fn sealed(ruleset: &Ruleset) -> Sealed {
         let mut transaction = Transaction::begin(Some(7), 100);
-        transaction.new_table(FlowMark::default(), Room::default());
+        transaction.new_table(FlowMark::default(), Room::default(), Ownership::Owned);
         for step in &plan(&Ruleset::default(), ruleset).steps {
             transaction.step(step);
         }

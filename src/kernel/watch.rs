@@ -8,7 +8,7 @@ use super::tlv::{Attrs, Message, Reply};
 use super::transaction::Transaction;
 
 /// `NFNLGRP_NFTABLES` (`include/uapi/linux/netfilter/nfnetlink.h`).
-const GROUP: libc::c_int = 7;
+pub(super) const GROUP: libc::c_int = 7;
 /// In every message but that of a new generation the first attribute names the table
 /// (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE` and so on).
 const NAMES_TABLE: u16 = 1;

@@ -48,7 +48,8 @@ impl<K: Kernel> Reconciler<'_, K> {
                 Err(error @ (KernelError::Outdated | KernelError::Unknown(_))) => {
                     tracing::debug!(%error, "reading the kernel again");
                     lost = matches!(error, KernelError::Unknown(_)).then_some(error);
-                    known = self.read(&known.summary)?;
+                    let read = self.read(&known.summary)?;
+                    known = self.own(read)?;
                     report.rebuilt = report.rebuilt.take().or_else(|| known.rebuild());
                 }
                 Err(source) if report.transactions > before => return Err(ReconcileError::Halfway(source)),
@@ -73,7 +74,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         let mut build = match known.table {
             Table::Ours(_) => None,
             Table::Absent => Some(Build::New(self.mark, room)),
-            Table::Other(_) => Some(Build::Replace(self.mark, room)),
+            Table::Other(_) | Table::Plain => Some(Build::Replace(self.mark, room)),
         };
         let have = if build.is_none() { &known.ruleset } else { &nothing };
         let mut steps = plan(have, &desired.ruleset).steps;

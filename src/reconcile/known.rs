@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use super::commit::ATTEMPTS;
 use super::{Desired, ReconcileError, Reconciler};
-use crate::kernel::{Identity, Kernel, Seen};
+use crate::kernel::ownership::Adoption;
+use crate::kernel::{Identity, Kernel, KernelError, Seen};
 use crate::model::FlowMark;
 use crate::record::{Head, Record, boot_id};
 use crate::ruleset::name::{Family, SetName};
@@ -36,6 +38,8 @@ pub(super) enum Table {
     Absent,
     Ours(u64),
     Other(Option<String>),
+    /// It has our rules, but was made without the flag `persist`, and is to be owned.
+    Plain,
 }
 
 impl Known {
@@ -74,7 +78,8 @@ impl Known {
                 Some(comment) => format!("the table in the kernel has other rules ({comment})"),
                 None => "the table in the kernel has other rules".into(),
             }),
-            _ => None,
+            Table::Plain => Some("the table could not be taken over: it was made without the flag persist".into()),
+            Table::Absent | Table::Ours(_) => None,
         }
     }
 }
@@ -100,6 +105,38 @@ impl<K: Kernel> Reconciler<'_, K> {
             Some(record) => self.read(&record.head.summary),
             None => self.read(desired),
         }
+    }
+
+    /// Takes over what is known, if the kernel is to keep others from the table ([`Kernel::ownership`]): an orphan becomes
+    /// ours as it is, and a table that cannot be owned will be made anew by [`Reconciler::apply`], which calls this itself.
+    ///
+    /// # Errors
+    /// [`ReconcileError::Foreign`], [`ReconcileError::Busy`], [`ReconcileError::Kernel`].
+    pub fn own(&mut self, known: Known) -> Result<Known, ReconcileError> {
+        let mut known = known;
+        for _ in 0..ATTEMPTS {
+            if !matches!(known.table, Table::Ours(_)) {
+                // It will be made, and owned then.
+                return Ok(known);
+            }
+            match self.kernel.adopt(known.generation) {
+                Ok(Adoption::Unwanted | Adoption::Absent | Adoption::Owned) => return Ok(known),
+                Ok(Adoption::Adopted(generation)) => return Ok(Known { generation, ..known }),
+                Ok(Adoption::Plain) => {
+                    return Ok(Known {
+                        table: Table::Plain,
+                        ..known
+                    });
+                }
+                Ok(Adoption::Foreign(port)) => return Err(ReconcileError::Foreign(port)),
+                Err(error @ (KernelError::Outdated | KernelError::Unknown(_))) => {
+                    tracing::debug!(%error, "reading the kernel again");
+                    known = self.read(&known.summary)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ReconcileError::Busy)
     }
 
     /// The services, for those who only look: from the record while nobody else has written, else from the kernel, with

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::{Counted, Refused, Seen, Subject, refused};
 use crate::kernel::Commit;
+use crate::kernel::ownership::Ownership;
 use crate::model::FlowMark;
 use crate::plan::{Door, Step};
 use crate::ruleset::Ruleset;
@@ -26,6 +27,9 @@ struct Element {
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     handle: u64,
+    ownership: Ownership,
+    /// The port of the socket that owns it.
+    owner: Option<u32>,
     mark: FlowMark,
     room: Room,
     comment: Option<String>,
@@ -38,10 +42,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(handle: u64, mark: FlowMark, room: Room) -> Self {
+    pub(super) fn new(handle: u64, mark: FlowMark, room: Room, ownership: Ownership, port: u32) -> Self {
         let (counters, sets): (Vec<_>, Vec<_>) = SetName::fixed().into_iter().partition(|name| name.is_counter());
         Self {
             handle,
+            ownership,
+            owner: (ownership == Ownership::Owned).then_some(port),
             mark,
             room,
             comment: Some(skeleton::comment(mark, room)),
@@ -56,6 +62,25 @@ impl Table {
 
     pub(super) fn handle(&self) -> u64 {
         self.handle
+    }
+
+    pub(super) fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    pub(super) fn owner(&self) -> Option<u32> {
+        self.owner
+    }
+
+    pub(super) fn set_owner(&mut self, port: u32) {
+        (self.ownership, self.owner) = (Ownership::Owned, Some(port));
+    }
+
+    /// That socket was closed.
+    pub(super) fn orphan(&mut self, port: u32) {
+        if self.owner == Some(port) {
+            (self.ownership, self.owner) = (Ownership::Persist, None);
+        }
     }
 
     pub(super) fn mark(&self) -> FlowMark {

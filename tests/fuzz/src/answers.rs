@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use tcpgw::kernel::KernelError;
 use tcpgw::kernel::ask::Ask as _;
+use tcpgw::kernel::ownership::Ownership;
 use tcpgw::kernel::recorded::Recorded;
 use tcpgw::kernel::socket::NetlinkError;
 use tcpgw::kernel::tlv::{Attrs, Messages};
@@ -65,7 +66,7 @@ fn sealed() -> &'static Sealed {
     SEALED.get_or_init(|| {
         let (nothing, want) = (Ruleset::default(), &sample().ruleset);
         let mut transaction = Transaction::begin(Some(3), 0);
-        transaction.new_table(FlowMark::default(), Room::of(want));
+        transaction.new_table(FlowMark::default(), Room::of(want), Ownership::Persist);
         for step in plan(&nothing, want).steps.iter().chain(&plan(want, &nothing).steps) {
             transaction.step(step);
         }
