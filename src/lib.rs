@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod lock;
 pub mod model;
 pub mod plan;
+pub mod provider;
 pub mod reconcile;
 pub mod record;
 pub mod render;
