@@ -14,6 +14,7 @@ pub mod lock;
 pub mod model;
 pub mod plan;
 pub mod preflight;
+pub mod provider;
 pub mod reconcile;
 pub mod record;
 pub mod render;

@@ -6,12 +6,15 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     ptr::NonNull,
+    sync::Arc,
 };
 
 use libc::{c_int, c_void, socklen_t};
 use nftnl_sys as sys;
+use nix::sys::inotify::{Inotify, InotifyEvent};
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::expr::{Expr, Value};
 
@@ -33,6 +36,39 @@ impl AsFd for MnlSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor stays open as long as the socket that is borrowed with it.
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+}
+
+/// An inotify instance that an event loop waits for.
+#[derive(Debug)]
+pub(crate) struct Ears(Arc<Inotify>);
+
+impl Ears {
+    pub(crate) fn new(inotify: Inotify) -> Self {
+        Self(Arc::new(inotify))
+    }
+
+    /// Has the event loop of this thread wait for it.
+    pub(crate) fn listen(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is that of the instance, which is its only owner, cannot be taken out of the `Arc` while
+        // `Ears` holds it, and is closed after `AsyncFd` has let go of it.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
+    }
+
+    /// To add watches elsewhere.
+    pub(crate) fn inotify(&self) -> Arc<Inotify> {
+        Arc::clone(&self.0)
+    }
+
+    /// What there is now.
+    pub(crate) fn read_events(&self) -> nix::Result<Vec<InotifyEvent>> {
+        self.0.read_events()
+    }
+}
+
+impl AsRawFd for Ears {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
     }
 }
 

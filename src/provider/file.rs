@@ -1,0 +1,288 @@
+//! The state file, followed: by inotify where the filesystem has it, and by looking every few seconds everywhere.
+
+mod look;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags as Flags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
+
+use self::look::{Look, Print, Request, Seen, Wish};
+use super::chain::Names;
+use super::pace::{Heard, Pace, Reason};
+use super::{Bad, News};
+use crate::config::Config;
+use crate::kernel::ffi::Ears;
+
+/// Contents in a row that are passed over because somebody wrote while they were read, before one counts all the same.
+const PATIENCE: u32 = 50;
+/// Reads of what was heard, before all else has its turn.
+const HEARD_AT_ONCE: usize = 64;
+
+/// Follows one state file. Each content that differs from the one before is told once, when nobody is writing it; changes
+/// that come in a burst are told as one.
+#[derive(Debug)]
+pub struct FileProvider {
+    path: PathBuf,
+    config: Arc<Config>,
+    ears: Option<AsyncFd<Ears>>,
+    watched: Watched,
+    pace: Pace,
+    seen: Seen,
+    job: Option<JoinHandle<Look>>,
+    passed_over: u32,
+    is_missing_doubted: bool,
+    trouble: Option<String>,
+}
+
+/// What inotify tells of.
+type Watched = BTreeMap<WatchDescriptor, Place>;
+
+#[derive(Debug, Clone)]
+enum Place {
+    Directory(PathBuf, Names),
+    File,
+}
+
+impl FileProvider {
+    /// Begins to follow the file, which need not be there; the fences are those of the configuration. The first news are of
+    /// what there is now.
+    ///
+    /// Without inotify (no instance is left: `fs.inotify.max_user_instances`) the file is looked at every 5 s.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time.
+    pub fn watch(path: &Path, config: Arc<Config>) -> Self {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.hear(Heard::Written, now);
+        let mut provider = Self {
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            config,
+            ears: None,
+            watched: Watched::new(),
+            pace,
+            seen: Seen::default(),
+            job: None,
+            passed_over: 0,
+            is_missing_doubted: false,
+            trouble: None,
+        };
+        match listen() {
+            Ok(ears) => provider.ears = Some(ears),
+            Err(error) => provider.complain(format!("failed to start inotify: {error}")),
+        }
+        provider.look(now);
+        provider
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Other fences: what the file says is judged again, and told whatever it is.
+    pub fn reload(&mut self, config: Arc<Config>) {
+        self.config = config;
+        self.seen.forget();
+        self.pace.hear(Heard::Moved, Instant::now());
+    }
+
+    /// Waits for the next news. May be dropped at any time and called again; nothing is lost. While nobody waits nothing is
+    /// read, and then only what is there last.
+    pub async fn next(&mut self) -> News {
+        loop {
+            let due = tokio::time::Instant::from_std(self.pace.due());
+            let step = tokio::select! {
+                biased;
+                events = hear(self.ears.as_ref()) => Step::Heard(events),
+                look = finish(&mut self.job) => Step::Looked(look),
+                () = tokio::time::sleep_until(due), if self.job.is_none() => Step::Due,
+            };
+            match step {
+                Step::Heard(events) => self.listened(events),
+                Step::Looked(look) => {
+                    // What was heard while the file was read tells whether somebody was writing.
+                    self.drain();
+                    self.job = None;
+                    let news = match look {
+                        Ok(look) => self.looked(look),
+                        Err(error) => Some(self.lost(&error)),
+                    };
+                    if let Some(news) = news {
+                        return news;
+                    }
+                }
+                Step::Due => self.look(Instant::now()),
+            }
+        }
+    }
+
+    fn look(&mut self, now: Instant) {
+        let request = Request {
+            path: self.path.clone(),
+            config: Arc::clone(&self.config),
+            inotify: self.ears.as_ref().map(|ears| ears.get_ref().inotify()),
+            watched: self.watched.clone(),
+            seen: self.seen.clone(),
+            wish: match self.pace.begin(now) {
+                Reason::Hint => Wish::Read,
+                Reason::Poll => Wish::ReadIfChanged,
+            },
+        };
+        self.job = Some(tokio::task::spawn_blocking(move || request.run()));
+    }
+
+    fn looked(&mut self, look: Look) -> Option<News> {
+        let now = Instant::now();
+        self.watched = look.watched;
+        if let Some(trouble) = look.trouble {
+            self.complain(trouble);
+        }
+        if !Arc::ptr_eq(&look.config, &self.config) {
+            self.pace.retry(now);
+            return None;
+        }
+        self.seen.chain = Some(look.chain.clone());
+        let Some((print, news)) = look.read else {
+            if look.may_change {
+                self.pace.again(now);
+            }
+            return None;
+        };
+        if self.pace.was_written() && self.passed_over < PATIENCE {
+            self.passed_over += 1;
+            return None;
+        }
+        self.passed_over = 0;
+        // An editor moves the old file away before it writes the new one.
+        let is_missing = matches!(print, Print::Missing(_));
+        let is_doubted = is_missing && !self.is_missing_doubted && matches!(self.seen.print, Some(Print::Content(..)));
+        self.is_missing_doubted = is_doubted;
+        if is_doubted {
+            self.pace.retry(now);
+            return None;
+        }
+        self.seen.read = Some(look.chain);
+        self.seen.print = Some(print);
+        news
+    }
+
+    fn lost(&mut self, error: &tokio::task::JoinError) -> News {
+        self.seen.forget();
+        News::Bad(Bad::Unreadable(format!(
+            "{}: failed to read: {error}",
+            self.path.display()
+        )))
+    }
+
+    fn drain(&mut self) {
+        for _ in 0..HEARD_AT_ONCE {
+            let Some(ears) = &self.ears else {
+                return;
+            };
+            match ears.get_ref().read_events() {
+                Ok(events) => self.listened(Ok(events)),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                Err(errno) => return self.listened(Err(errno.into())),
+            }
+        }
+    }
+
+    fn listened(&mut self, events: io::Result<Vec<InotifyEvent>>) {
+        let now = Instant::now();
+        match events {
+            Ok(events) => {
+                for event in events {
+                    if let Some(heard) = self.means(&event) {
+                        self.pace.hear(heard, now);
+                    }
+                }
+            }
+            Err(error) => {
+                self.ears = None;
+                self.watched.clear();
+                self.complain(format!("failed to read from inotify: {error}"));
+            }
+        }
+    }
+
+    fn means(&self, event: &InotifyEvent) -> Option<Heard> {
+        let gone = Flags::IN_DELETE_SELF | Flags::IN_MOVE_SELF | Flags::IN_UNMOUNT | Flags::IN_IGNORED;
+        let mask = event.mask;
+        if mask.contains(Flags::IN_Q_OVERFLOW) {
+            return Some(Heard::Moved);
+        }
+        match self.watched.get(&event.wd) {
+            // Its place is not known before the look that began to watch it is over.
+            None if self.job.is_none() || mask.contains(Flags::IN_IGNORED) => None,
+            Some(_) if mask.intersects(gone) => Some(Heard::Moved),
+            None | Some(Place::File) if mask.contains(Flags::IN_MODIFY) => Some(Heard::Writing),
+            None | Some(Place::File) if mask.contains(Flags::IN_CLOSE_WRITE) => Some(Heard::Written),
+            None | Some(Place::File) => Some(Heard::Moved),
+            Some(Place::Directory(directory, names)) => {
+                let name = event.name.as_ref()?;
+                if !*names.get(name)? || mask.contains(Flags::IN_ATTRIB) {
+                    Some(Heard::Moved)
+                } else if mask.contains(Flags::IN_CREATE) && look::will_be_written(&directory.join(name)) {
+                    Some(Heard::Writing)
+                } else if mask.contains(Flags::IN_CLOSE_WRITE) {
+                    Some(Heard::Written)
+                } else {
+                    Some(Heard::Replaced)
+                }
+            }
+        }
+    }
+
+    fn complain(&mut self, trouble: String) {
+        if self.trouble.as_ref() != Some(&trouble) {
+            tracing::warn!(
+                file = %self.path.display(),
+                "{trouble}; changes of the state file are seen after some seconds"
+            );
+            self.trouble = Some(trouble);
+        }
+    }
+}
+
+enum Step {
+    Heard(io::Result<Vec<InotifyEvent>>),
+    Looked(Result<Look, tokio::task::JoinError>),
+    Due,
+}
+
+fn listen() -> io::Result<AsyncFd<Ears>> {
+    Ears::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?).listen()
+}
+
+async fn hear(ears: Option<&AsyncFd<Ears>>) -> io::Result<Vec<InotifyEvent>> {
+    let Some(ears) = ears else {
+        return std::future::pending().await;
+    };
+    loop {
+        let mut ready = ears.readable().await?;
+        match ready.try_io(|ears| Ok(ears.get_ref().read_events()?)) {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(events) => return events,
+            Err(_would_block) => {}
+        }
+    }
+}
+
+async fn finish(job: &mut Option<JoinHandle<Look>>) -> Result<Look, tokio::task::JoinError> {
+    match job {
+        Some(job) => job.await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! One look at the file, which may take as long as the disk and the parser do: never in the event loop.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags as Flags, Inotify};
+
+use super::{Place, Watched};
+use crate::config::Config;
+use crate::model::source::{self, SourceError};
+use crate::model::{self, Problems};
+use crate::provider::chain::Chain;
+use crate::provider::{Bad, News};
+
+/// How often the way may change while it is being watched, before the next look has to do.
+const MOST_WALKS: usize = 8;
+
+/// What tells one content from the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Print {
+    /// Its size and hash.
+    Content(usize, u64),
+    /// There is no file; as people are told.
+    Missing(String),
+    /// Why it could not be read, as people are told.
+    Unreadable(String),
+}
+
+/// What was seen before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    /// The way at the last look.
+    pub(super) chain: Option<Chain>,
+    /// The way when the file was read.
+    pub(super) read: Option<Chain>,
+    /// What was read then.
+    pub(super) print: Option<Print>,
+}
+
+impl Seen {
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Whether the file is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wish {
+    Read,
+    /// When it is another than was read, and the same as at the last look.
+    ReadIfChanged,
+}
+
+/// What a look needs.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) path: PathBuf,
+    pub(super) config: Arc<Config>,
+    pub(super) inotify: Option<Arc<Inotify>>,
+    pub(super) watched: Watched,
+    pub(super) seen: Seen,
+    pub(super) wish: Wish,
+}
+
+/// What a look came to.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) config: Arc<Config>,
+    pub(super) watched: Watched,
+    pub(super) chain: Chain,
+    /// Why not all of the way could be watched.
+    pub(super) trouble: Option<String>,
+    /// It is another, and may be another still at the next look.
+    pub(super) may_change: bool,
+    /// What was read, and the news if it is another content.
+    pub(super) read: Option<(Print, Option<News>)>,
+}
+
+impl Request {
+    /// Watches the way first and reads then, so that a change after the reading is heard.
+    pub(super) fn run(self) -> Look {
+        let mut chain = Chain::walk(&self.path);
+        let mut watched = Watched::new();
+        let mut trouble = None;
+        if let Some(inotify) = &self.inotify {
+            for _ in 0..MOST_WALKS {
+                watched = watch(inotify, &chain, &mut trouble);
+                let now = Chain::walk(&self.path);
+                let is_same = now.directories == chain.directories && now.end == chain.end;
+                chain = now;
+                if is_same {
+                    break;
+                }
+            }
+            for old in self.watched.keys().filter(|old| !watched.contains_key(old)) {
+                // The kernel has forgotten those whose inode is gone.
+                let _ = inotify.rm_watch(*old);
+            }
+        }
+        let is_other = self.seen.read.as_ref() != Some(&chain);
+        let is_steady = self.seen.chain.as_ref() == Some(&chain);
+        let reads = match self.wish {
+            Wish::Read => true,
+            Wish::ReadIfChanged => is_other && is_steady,
+        };
+        let read = reads.then(|| self.read(&chain));
+        Look {
+            config: self.config,
+            watched,
+            chain,
+            trouble,
+            may_change: is_other,
+            read,
+        }
+    }
+
+    fn read(&self, chain: &Chain) -> (Print, Option<News>) {
+        let unreadable = |print: fn(String) -> Print, bad: Bad| {
+            let print = print(bad.to_string());
+            let is_same = self.seen.print.as_ref() == Some(&print);
+            (print, (!is_same).then_some(News::Bad(bad)))
+        };
+        if chain.end.as_ref().is_some_and(|end| !end.is_readable) {
+            let text = format!("{}: is a pipe, a socket or a device, not a file", self.path.display());
+            return unreadable(Print::Unreadable, Bad::Unreadable(text));
+        }
+        match source::read_file(&self.path) {
+            Ok(text) => {
+                let print = Print::Content(text.len(), hash(&text));
+                let is_same = self.seen.print.as_ref() == Some(&print);
+                let news = (!is_same).then(|| judge(&self.path, &self.config, &text));
+                (print, news)
+            }
+            Err(error @ SourceError::Missing(_)) => unreadable(Print::Missing, error.into()),
+            Err(error) => unreadable(Print::Unreadable, error.into()),
+        }
+    }
+}
+
+fn judge(path: &Path, config: &Config, text: &[u8]) -> News {
+    let invalid = |problems| {
+        News::Bad(Bad::Invalid {
+            file: path.to_owned(),
+            problems,
+        })
+    };
+    let state = match model::parse(text) {
+        Ok(state) => state,
+        Err(problems) => return invalid(problems),
+    };
+    let refusals: Problems = config.check(&state).into_iter().collect();
+    match refusals.into_result() {
+        Ok(()) => {
+            let warnings = model::warnings(&state);
+            News::State(state, warnings)
+        }
+        Err(problems) => invalid(problems),
+    }
+}
+
+fn hash(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text);
+    hasher.finish()
+}
+
+/// Whether what was just created is filled by a writer that will close it: a link never is.
+pub(super) fn will_be_written(path: &Path) -> bool {
+    let metadata = path.symlink_metadata();
+    metadata.is_ok_and(|metadata| metadata.is_file() && metadata.nlink() == 1)
+}
+
+fn watch(inotify: &Inotify, chain: &Chain, trouble: &mut Option<String>) -> Watched {
+    let in_directory = Flags::IN_CREATE
+        | Flags::IN_DELETE
+        | Flags::IN_MOVED_FROM
+        | Flags::IN_MOVED_TO
+        | Flags::IN_CLOSE_WRITE
+        | Flags::IN_ATTRIB
+        | Flags::IN_DELETE_SELF
+        | Flags::IN_MOVE_SELF
+        | Flags::IN_DONT_FOLLOW
+        | Flags::IN_ONLYDIR;
+    let of_file = Flags::IN_MODIFY
+        | Flags::IN_CLOSE_WRITE
+        | Flags::IN_ATTRIB
+        | Flags::IN_DELETE_SELF
+        | Flags::IN_MOVE_SELF
+        | Flags::IN_DONT_FOLLOW;
+    *trouble = None;
+    let mut add = |path: &Path, flags| match inotify.add_watch(path, flags) {
+        Ok(watch) => Some(watch),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => None,
+        Err(errno) => {
+            trouble.get_or_insert_with(|| format!("failed to watch {}: {errno}", path.display()));
+            None
+        }
+    };
+    let mut watched = Watched::new();
+    for (directory, names) in &chain.directories {
+        let Some(watch) = add(directory, in_directory) else {
+            continue;
+        };
+        match watched
+            .entry(watch)
+            .or_insert_with(|| Place::Directory(directory.clone(), names.clone()))
+        {
+            Place::Directory(_, known) => {
+                for (name, is_file) in names {
+                    *known.entry(name.clone()).or_default() |= *is_file;
+                }
+            }
+            Place::File => {}
+        }
+    }
+    if let Some(end) = chain.end.as_ref().filter(|end| end.is_readable)
+        && let Some(watch) = add(&end.path, of_file)
+    {
+        watched.entry(watch).or_insert(Place::File);
+    }
+    watched
+}

@@ -1,0 +1,62 @@
+//! Providers: those who say what the gateway should do. Each delivers whole states, never changes; one that is lost leaves
+//! its last good state behind.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::model::source::SourceError;
+use crate::model::{Problem, Problems, State};
+
+mod chain;
+pub mod file;
+mod pace;
+
+/// What a provider says.
+#[derive(Debug)]
+pub enum News {
+    /// All that it wants, within the fences, and what is odd about it.
+    State(State, Vec<Problem>),
+    /// What it says now cannot be used: the last good state stays.
+    Bad(Bad),
+}
+
+/// Why a state cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Bad {
+    /// It could not be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// It is not valid, or goes beyond a fence.
+    #[error("{}: {problems}", file.display())]
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// All that is wrong.
+        problems: Problems,
+    },
+}
+
+impl From<SourceError> for Bad {
+    fn from(error: SourceError) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
+impl Bad {
+    /// One text for each thing that is wrong, with the file and the place.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Unreadable(text) => vec![text.clone()],
+            Self::Invalid { file, problems } => {
+                let more = problems.total() - problems.iter().count();
+                let more = (more > 0).then(|| format!("{}: and {more} more", file.display()));
+                problems
+                    .iter()
+                    .map(|problem| format!("{}: {problem}", file.display()))
+                    .chain(more)
+                    .collect()
+            }
+        }
+    }
+}
