@@ -276,6 +276,7 @@ mod tests {
                 at: 5,
                 origin: "-".into(),
             }),
+            drains: [("10.2.0.1:80".parse().unwrap(), 7)].into(),
             summary: Summary::default(),
         }
     }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::words::count;
 use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity};
+use crate::words::count;
 
 pub(super) fn run(global: &Global) -> Outcome {
     let config = global.config()?;

@@ -1,8 +1,8 @@
 //! `tcpgw teardown`
 
-use crate::words::count;
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Locking, Outcome, Output, print, print_json};
+use crate::words::count;
 
 pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
     let config = global.config()?;

@@ -13,7 +13,7 @@ use crate::model::{
 use crate::summary::{ServiceSummary, Settings, Summary, balance_code};
 
 /// What the kernel holds, as services; what only a state file says has its default.
-pub fn services(summary: &Summary) -> Vec<Service> {
+pub(super) fn services(summary: &Summary) -> Vec<Service> {
     summary.services.iter().filter_map(service).collect()
 }
 

@@ -29,6 +29,7 @@ use crate::view::Table;
 use crate::words::Counts;
 
 use self::due::Due;
+pub use self::take::{Vet, Vetted};
 
 /// The time, by both clocks that matter.
 #[derive(Debug, Clone, Copy)]
@@ -148,7 +149,7 @@ impl Core {
     /// Knows nothing yet.
     pub fn new(settings: Settings, config: Config, namespace: u64, now: Now) -> Self {
         let roster = Roster::new(settings.all_failed);
-        let health = Health::new(settings.max_probes.get());
+        let health = Health::new(settings.max_probes);
         Self {
             phase: Phase::Waiting,
             ready: false,
@@ -518,12 +519,7 @@ impl Core {
         self.due.retry = Some(now.instant + pause);
     }
 
-    fn checked(
-        &mut self,
-        checked: Result<crate::reconcile::engine::Checked, ReconcileError>,
-        out: Out,
-        now: Now,
-    ) {
+    fn checked(&mut self, checked: Result<crate::reconcile::engine::Checked, ReconcileError>, out: Out, now: Now) {
         match checked {
             Ok(checked) => {
                 self.problems.remove("kernel");
@@ -532,11 +528,7 @@ impl Core {
                         "{} elements in {} transactions{}",
                         checked.report.elements,
                         checked.report.transactions,
-                        checked
-                            .report
-                            .rebuilt
-                            .map(|why| format!("; {why}"))
-                            .unwrap_or_default()
+                        checked.report.rebuilt.map(|why| format!("; {why}")).unwrap_or_default()
                     );
                     self.note(What::Repaired { what }, now);
                     self.due.record(now.instant);
@@ -593,7 +585,11 @@ impl Core {
 
     /// Puts what all providers say into the roster.
     fn want(&mut self) {
-        let all = self.file.iter().flat_map(|file| &file.services).chain(&self.api.services);
+        let all = self
+            .file
+            .iter()
+            .flat_map(|file| &file.services)
+            .chain(&self.api.services);
         let mut wanted: Services = BTreeMap::new();
         for service in all {
             let known = self.roster.wanted().get(&service.name);
@@ -605,7 +601,11 @@ impl Core {
     }
 
     fn wanted_summary(&self) -> Summary {
-        let all = self.file.iter().flat_map(|file| &file.services).chain(&self.api.services);
+        let all = self
+            .file
+            .iter()
+            .flat_map(|file| &file.services)
+            .chain(&self.api.services);
         all.collect()
     }
 }

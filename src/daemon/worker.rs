@@ -155,7 +155,8 @@ fn work<K: Kernel>(
     }
 }
 
-fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> Done {
+/// Does one job.
+pub fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> Done {
     match job {
         Job::Look(guide) => Done::Looked(engine.look(&guide)),
         Job::All(services, memo) => Done::All(engine.apply_all(&services, memo)),

@@ -93,6 +93,16 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
+    /// The kernel, to look at.
+    pub fn kernel(&self) -> &K {
+        &self.kernel
+    }
+
+    /// The kernel, for the next one.
+    pub fn into_kernel(self) -> K {
+        self.kernel
+    }
+
     /// The interfaces on which a client could stand beside its backend; whether they are others than before.
     pub fn set_links(&mut self, links: BTreeSet<String>) -> bool {
         let others = self.links != links;

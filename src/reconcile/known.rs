@@ -60,7 +60,7 @@ impl Known {
     pub(super) fn identity(&self) -> Identity {
         let table = match self.table {
             Table::Ours(handle) => Some(handle),
-            Table::Absent | Table::Other(_) => None,
+            Table::Absent | Table::Other(_) | Table::Plain => None,
         };
         Identity {
             generation: self.generation,

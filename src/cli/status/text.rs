@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use crate::words::count;
 use crate::cli::columns::{Align, Columns, short, span};
 use crate::summary::Standing;
 use crate::view::drops::Dropped;
@@ -10,6 +9,7 @@ use crate::view::problems::{Severity, title};
 use crate::view::rates::Rates;
 use crate::view::status::{BackendStatus, LimitView, ServiceStatus, SourcePorts, Status};
 use crate::view::tally::FlowCounts;
+use crate::words::count;
 
 /// More problems than these are counted only.
 const MOST_PROBLEMS: usize = 30;

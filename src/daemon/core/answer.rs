@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Core, Now, Phase, Provider};
 use crate::daemon::ask::{DaemonView, DrainView, Followed, HealthView, Look};
 use crate::drain::Drain;
+use crate::health::Outcome;
 use crate::summary::Summary;
 use crate::view::Services;
 
@@ -61,7 +62,7 @@ impl Core {
                 at,
                 HealthView {
                     state: view.state.name(),
-                    reason: view.reason.clone(),
+                    reason: reason(view.last),
                     since: self.since.get(&at).copied().unwrap_or(self.started.as_secs()),
                 },
             ))
@@ -90,4 +91,9 @@ impl Core {
         });
         view.collect()
     }
+}
+
+fn reason(last: Option<Outcome>) -> Option<String> {
+    last.filter(|last| *last != Outcome::Accepted)
+        .map(|last| last.to_string())
 }

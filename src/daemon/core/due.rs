@@ -91,7 +91,9 @@ impl Due {
     }
 
     pub(super) fn take_check(&mut self, now: Instant) -> bool {
-        let Some(interval) = self.check_interval else { return false };
+        let Some(interval) = self.check_interval else {
+            return false;
+        };
         let at = *self.check.get_or_insert(now + interval);
         if at > now {
             return false;

@@ -202,7 +202,7 @@ impl Core {
                 self.view.owns_table = false;
                 self.problems.remove("kernel");
                 self.roster = crate::daemon::roster::Roster::new(self.settings.all_failed);
-                self.health.clear();
+                self.health = crate::health::Health::new(self.settings.max_probes);
                 self.note(What::TornDown { flushed: torn.flushed }, now);
                 Ok(TornDown {
                     table_removed: torn.table,
@@ -221,7 +221,7 @@ impl Core {
     }
 
     /// A probe has ended.
-    pub fn probed(&mut self, id: crate::health::ProbeId, outcome: Outcome, now: Now) {
+    pub fn probed(&mut self, id: u64, outcome: Outcome, now: Now) {
         let Some(change) = self.health.report(id, outcome, now.instant) else {
             return;
         };
@@ -237,7 +237,7 @@ impl Core {
                 service: service.unwrap_or_default(),
                 backend: change.endpoint,
                 state: change.to.name(),
-                reason: change.reason,
+                reason: (change.reason != Outcome::Accepted).then(|| change.reason.to_string()),
             },
             now,
         );
@@ -261,7 +261,6 @@ impl Core {
         self.config.flow_mark = mark;
         self.settings = settings;
         self.roster.set_all_failed(self.settings.all_failed);
-        self.health.set_most(self.settings.max_probes.get());
         self.due.set_check_interval(self.settings.check_interval, now.instant);
         if self.phase == Phase::TornDown {
             self.wanted_anew("reload", now);

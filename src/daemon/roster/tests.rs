@@ -1,1 +1,340 @@
+use super::*;
 
+const TIME: Duration = Duration::from_secs(30);
+
+fn service(name: &str, port: u16, backends: &[&str]) -> Arc<Service> {
+    let text = format!(
+        r#"{{"version":1,"services":[{{"name":"{name}","port":{port},"backends":[{}]}}]}}"#,
+        backends.join(",")
+    );
+    let mut state = crate::model::parse(text.as_bytes()).unwrap();
+    Arc::new(state.services.remove(0))
+}
+
+fn endpoint(last: u8) -> Endpoint {
+    format!("10.2.0.{last}:80")
+        .parse::<std::net::SocketAddr>()
+        .unwrap()
+        .try_into()
+        .unwrap()
+}
+
+/// Backends of 10.2.0.0/24 by their last number.
+fn web(backends: &[u8]) -> Arc<Service> {
+    let texts: Vec<String> = backends.iter().map(|last| format!("\"10.2.0.{last}:80\"")).collect();
+    service("web", 8000, &texts.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// A roster, with the numbers of good and of dead backends.
+struct Play {
+    roster: Roster,
+    good: BTreeSet<u8>,
+    dead: BTreeSet<u8>,
+    now: Instant,
+    notes: Vec<Note>,
+}
+
+impl Play {
+    fn new() -> Self {
+        Self {
+            roster: Roster::new(AllFailed::Keep),
+            good: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            now: Instant::now(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn serving(backends: &[u8]) -> Self {
+        let mut play = Self::new();
+        play.good = backends.iter().copied().collect();
+        play.roster.want("web", Some(web(backends)));
+        play.settle();
+        play
+    }
+
+    fn judge(&mut self, last: u8, good: bool) {
+        if good {
+            self.good.insert(last);
+        } else {
+            self.good.remove(&last);
+        }
+        self.roster.judged(endpoint(last));
+        self.settle();
+    }
+
+    fn settle(&mut self) -> Change {
+        let of = |at: Endpoint| at.to_string()[7..].trim_end_matches(":80").parse::<u8>().unwrap();
+        let (good, dead) = (&self.good, &self.dead);
+        let verdict = |at: Endpoint| Verdict {
+            good: good.contains(&of(at)),
+            dead: dead.contains(&of(at)),
+        };
+        self.roster.tick(self.now);
+        let change = self.roster.settle(&verdict, self.now);
+        self.notes.extend(change.notes.clone());
+        assert!(!self.roster.is_dirty());
+        change
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.settle();
+    }
+
+    fn counted(&mut self, last: u8, flows: u64) {
+        let notes = self.roster.counted(&[(endpoint(last), flows)].into(), self.now);
+        self.notes.extend(notes);
+        self.settle();
+    }
+
+    /// `1 2-`: 1 is active and 2 drains; `-` alone: there is no such service.
+    fn seen(&self, name: &str) -> String {
+        let Some(service) = self.roster.serving().get(name) else {
+            return "-".into();
+        };
+        let backends = service.backends.iter().map(|backend| {
+            let last = backend.endpoint.to_string()[7..].trim_end_matches(":80").to_owned();
+            match backend.state {
+                BackendState::Active => last,
+                BackendState::Draining => last + "-",
+            }
+        });
+        backends.collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[test]
+fn a_new_backend_waits_for_its_first_handshake() {
+    let mut play = Play::new();
+    play.roster.want("web", Some(web(&[1, 2])));
+    play.settle();
+    assert_eq!(play.seen("web"), "");
+    play.judge(2, true);
+    assert_eq!(play.seen("web"), "2");
+    play.judge(1, true);
+    assert_eq!(play.seen("web"), "1 2");
+}
+
+#[test]
+fn old_backends_serve_until_a_new_one_answers() {
+    let mut play = Play::serving(&[1, 2]);
+    play.roster.want("web", Some(web(&[3, 4])));
+    play.settle();
+    assert_eq!(play.seen("web"), "1 2");
+    assert_eq!(play.roster.leavers().len(), 2);
+    play.judge(4, true);
+    assert_eq!(play.seen("web"), "1- 2- 4");
+    play.counted(1, 0);
+    assert_eq!(play.seen("web"), "2- 4");
+    play.counted(2, 5);
+    play.wait(TIME - Duration::from_millis(1));
+    assert_eq!(play.seen("web"), "2- 4");
+    play.wait(Duration::from_millis(1));
+    assert_eq!(play.seen("web"), "4");
+    let retired = |last, over, flows| Note::Retired("web".into(), endpoint(last), over, flows);
+    assert!(play.notes.contains(&retired(1, Over::Ended, None)));
+    assert!(play.notes.contains(&retired(2, Over::Deadline, Some(5))));
+    assert!(play.roster.leavers().is_empty());
+}
+
+#[test]
+fn new_ones_that_fail_again_call_the_old_ones_back() {
+    let mut play = Play::serving(&[1]);
+    play.roster.want("web", Some(web(&[2])));
+    play.judge(2, true);
+    assert_eq!(play.seen("web"), "1- 2");
+    play.judge(2, false);
+    assert_eq!(play.seen("web"), "1- 2", "the last good one is the new one");
+    assert!(play.notes.contains(&Note::NoneGood("web".into(), 1)));
+}
+
+#[test]
+fn who_fails_leaves_and_comes_back() {
+    let mut play = Play::serving(&[1, 2]);
+    play.judge(1, false);
+    assert_eq!(play.seen("web"), "1- 2");
+    play.judge(2, false);
+    assert_eq!(play.seen("web"), "1- 2", "the last good one stays");
+    play.judge(1, true);
+    assert_eq!(play.seen("web"), "1 2-");
+    play.wait(TIME * 10);
+    assert_eq!(play.seen("web"), "1 2-", "who is wanted has no deadline");
+    play.judge(2, true);
+    assert_eq!(play.seen("web"), "1 2");
+}
+
+#[test]
+fn nobody_stays_where_that_is_wanted() {
+    let mut play = Play::serving(&[1, 2]);
+    play.roster.set_all_failed(AllFailed::Empty);
+    play.judge(1, false);
+    play.judge(2, false);
+    assert_eq!(play.seen("web"), "1- 2-");
+    play.roster.set_all_failed(AllFailed::Keep);
+    play.judge(2, true);
+    assert_eq!(play.seen("web"), "1- 2");
+}
+
+#[test]
+fn who_leaves_and_is_dead_goes_at_once() {
+    let mut play = Play::serving(&[1, 2, 3]);
+    play.good.remove(&1);
+    play.dead.insert(1);
+    play.roster.want("web", Some(web(&[2])));
+    play.settle();
+    assert_eq!(play.seen("web"), "2 3-");
+    play.dead.insert(3);
+    play.roster.judged(endpoint(3));
+    play.settle();
+    assert_eq!(play.seen("web"), "2");
+    assert!(
+        play.notes
+            .contains(&Note::Retired("web".into(), endpoint(3), Over::Dead, None))
+    );
+}
+
+#[test]
+fn a_service_that_goes_drains() {
+    let mut play = Play::serving(&[1, 2]);
+    play.roster.want("web", None);
+    play.settle();
+    assert_eq!(play.seen("web"), "1- 2-");
+    play.counted(1, 0);
+    assert_eq!(play.seen("web"), "2-");
+    play.wait(TIME);
+    assert_eq!(play.seen("web"), "-");
+    let gone = play.roster.take_probes();
+    assert_eq!(gone.get(&endpoint(1)), Some(&None));
+    assert_eq!(gone.get(&endpoint(2)), Some(&None));
+}
+
+#[test]
+fn a_service_that_comes_back_takes_its_backends_back() {
+    let mut play = Play::serving(&[1, 2]);
+    play.roster.want("web", None);
+    play.settle();
+    play.roster.want("web", Some(web(&[1, 3])));
+    play.settle();
+    assert_eq!(play.seen("web"), "1 2-");
+    assert!(play.notes.contains(&Note::Back("web".into(), endpoint(1))));
+}
+
+#[test]
+fn another_service_on_the_same_port_inherits_what_drains() {
+    let mut play = Play::serving(&[1, 2]);
+    play.roster.want("web", None);
+    play.roster.want(
+        "shop",
+        Some(service("shop", 8000, &["\"10.2.0.2:80\"", "\"10.2.0.3:80\""])),
+    );
+    play.settle();
+    assert_eq!((play.seen("web"), play.seen("shop")), ("-".into(), "1- 2".into()));
+    play.wait(TIME);
+    assert_eq!(play.seen("shop"), "2");
+}
+
+#[test]
+fn a_service_that_drains_is_inherited_later_too() {
+    let mut play = Play::serving(&[1]);
+    play.roster.want("web", None);
+    play.settle();
+    assert_eq!(play.seen("web"), "1-");
+    play.good.insert(3);
+    play.roster
+        .want("shop", Some(service("shop", 8000, &["\"10.2.0.3:80\""])));
+    play.settle();
+    assert_eq!((play.seen("web"), play.seen("shop")), ("-".into(), "1- 3".into()));
+}
+
+#[test]
+fn an_endpoint_that_moves_leaves_nothing_behind() {
+    let mut play = Play::serving(&[1, 2]);
+    play.roster.want("web", Some(web(&[2])));
+    play.roster
+        .want("shop", Some(service("shop", 9000, &["\"10.2.0.1:80\""])));
+    play.settle();
+    assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), "1".into()));
+    assert!(play.roster.leavers().is_empty());
+    assert!(play.roster.is_balanced(endpoint(1)));
+}
+
+#[test]
+fn who_drains_moves_to_another_service() {
+    let mut play = Play::serving(&[1, 2]);
+    play.roster.want("web", Some(web(&[2])));
+    play.settle();
+    assert_eq!(play.seen("web"), "1- 2");
+    play.roster
+        .want("shop", Some(service("shop", 9000, &["\"10.2.0.1:80\""])));
+    play.settle();
+    assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), "1".into()));
+}
+
+#[test]
+fn draining_by_wish_has_a_deadline_and_stays_drained() {
+    let mut play = Play::serving(&[1, 2]);
+    let draining = r#"{"address":"10.2.0.1","port":80,"state":"draining"}"#;
+    let wish = |limit: &str| {
+        let text = format!(
+            r#"{{"version":1,"services":[{{"name":"web","port":8000{limit},"backends":[{draining},"10.2.0.2:80"]}}]}}"#
+        );
+        Arc::new(crate::model::parse(text.as_bytes()).unwrap().services.remove(0))
+    };
+    play.roster.want("web", Some(wish("")));
+    play.settle();
+    assert_eq!(play.seen("web"), "1- 2");
+    play.wait(TIME);
+    assert_eq!(play.seen("web"), "2");
+    play.roster.want("web", Some(wish(r#","limit":{"pps":5}"#)));
+    play.settle();
+    assert_eq!(play.seen("web"), "2", "it is not drained anew");
+    play.roster.want("web", Some(web(&[1, 2])));
+    play.settle();
+    assert_eq!(play.seen("web"), "1 2");
+}
+
+#[test]
+fn what_was_there_at_the_start_goes_on() {
+    let mut play = Play::new();
+    let mut old = Service::clone(&web(&[1, 2, 3]));
+    old.backends[2].state = BackendState::Draining;
+    let left = [(endpoint(3), Duration::from_secs(5))].into();
+    play.roster.adopt(vec![old], &left, play.now);
+    play.roster.want("web", Some(web(&[1, 4])));
+    play.good.insert(1);
+    let probes = play.roster.take_probes();
+    assert!(probes[&endpoint(1)].is_some() && probes[&endpoint(4)].is_some() && probes[&endpoint(3)].is_some());
+    play.settle();
+    assert_eq!(play.seen("web"), "1 2- 3-");
+    play.wait(Duration::from_secs(5));
+    assert_eq!(play.seen("web"), "1 2-");
+}
+
+#[test]
+fn families_are_kept_apart() {
+    let mut play = Play::serving(&[1]);
+    play.roster.want(
+        "web",
+        Some(service("web", 8000, &["\"10.2.0.1:80\"", "\"[fd00::1]:80\""])),
+    );
+    let verdict = |at: Endpoint| Verdict {
+        good: at.address.is_ipv4(),
+        dead: false,
+    };
+    let change = play.roster.settle(&verdict, play.now);
+    assert!(change.notes.contains(&Note::NoneGood("web".into(), 0)));
+    assert_eq!(play.roster.serving()["web"].backends.len(), 1);
+}
+
+#[test]
+fn an_order_for_this_change_only() {
+    let mut play = Play::serving(&[1, 2, 3]);
+    play.roster.drain_within(Some(Duration::from_secs(1)));
+    play.roster.want("web", Some(web(&[2, 3])));
+    play.settle();
+    play.roster.want("web", Some(web(&[3])));
+    play.settle();
+    play.wait(Duration::from_secs(1));
+    assert_eq!(play.seen("web"), "2- 3");
+}

@@ -1,0 +1,422 @@
+//! The daemon's edges, put together: sockets, signals, files and clocks around the [`Core`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
+
+use super::ask::{Apply, Ask, Refused, Reply, Applied};
+use super::core::{Core, Now, Vetted};
+use super::notify::Notify;
+use super::settings::{Given, Settings};
+use super::worker::{Outcome, Worker};
+use crate::api::{self, BindError};
+use crate::config::ConfigError;
+use crate::kernel::drift::Drift;
+use crate::kernel::linux::Linux;
+use crate::kernel::listeners::ListenersError;
+use crate::kernel::route::Routes;
+use crate::kernel::socket::NetlinkError;
+use crate::kernel::{Kernel, KernelError};
+use crate::lock::{Lock, LockError};
+use crate::model::{Problems, State};
+use crate::preflight;
+use crate::probe::{Prober, Probed};
+use crate::provider::News;
+use crate::provider::file::FileProvider;
+use crate::reconcile::engine::Engine;
+use crate::record::Store;
+use crate::summary::Summary;
+
+/// Questions that may wait to be answered.
+const ASKS: usize = 64;
+/// How long another tcpgw that is at work may take.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another one writes here.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The kernel does not answer.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// No socket to the kernel.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The API's socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system refused something else.
+    #[error("failed to {what}: {source}")]
+    Io {
+        /// What was to be done.
+        what: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The thread that talks to the kernel is gone.
+    #[error("the thread that talks to the kernel has died: this is a mistake in tcpgw, please report it")]
+    Worker,
+}
+
+fn io(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
+    move |source| DaemonError::Io { what, source }
+}
+
+impl Now {
+    /// It is now.
+    pub fn read() -> Self {
+        Self {
+            instant: Instant::now(),
+            unix: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// Runs until it is told to end. Forwarding goes on after that as it is.
+///
+/// # Errors
+/// [`DaemonError`].
+pub fn run(given: &Given, settings: Settings, config: crate::config::Config, run_dir: &Path) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(io("start"))?;
+    let done = runtime.block_on(async {
+        let mut daemon = Daemon::start(given.clone(), settings, config, run_dir)?;
+        let ended = daemon.serve().await;
+        daemon.end();
+        ended
+    });
+    // A reader of the kernel may be in the middle of something long.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+struct Daemon {
+    given: Given,
+    core: Core,
+    worker: Option<Worker>,
+    outcomes: mpsc::Receiver<Outcome>,
+    asks: mpsc::Receiver<Ask>,
+    parsed: (mpsc::Sender<Parsed>, mpsc::Receiver<Parsed>),
+    prober: Prober,
+    probed: mpsc::Receiver<Probed>,
+    drift: tokio::io::unix::AsyncFd<Drift>,
+    file: Option<File>,
+    routes: Routes,
+    signals: Signals,
+    notify: Notify,
+    socket: PathBuf,
+    api: JoinHandle<()>,
+    _lock: Lock,
+}
+
+/// An `apply` whose text has been read.
+struct Parsed {
+    apply: Apply,
+    state: Result<State, Problems>,
+    reply: Reply<Result<Applied, Refused>>,
+}
+
+/// The state file, being watched.
+struct File {
+    path: PathBuf,
+    news: mpsc::Receiver<News>,
+    task: JoinHandle<()>,
+}
+
+struct Signals {
+    end: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            end: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Daemon {
+    fn start(
+        given: Given,
+        settings: Settings,
+        config: crate::config::Config,
+        run_dir: &Path,
+    ) -> Result<Self, DaemonError> {
+        let signals = Signals::new().map_err(io("listen to signals"))?;
+        let mut kernel = if settings.owner { Linux::owning()? } else { Linux::open()? };
+        kernel.identity()?;
+        let namespace = kernel
+            .netns_cookie()
+            .map_err(io("identify the network namespace (needs Linux 5.14)"))?;
+        let lock = Lock::take(run_dir, namespace, LOCK_TIMEOUT)?;
+        // Before anything is read: what is written from here on is heard.
+        let drift = tokio::io::unix::AsyncFd::new(Drift::open()?).map_err(io("watch nftables"))?;
+        let listener = api::bind(&settings)?;
+        let engine = Engine::new(kernel, Store::new(run_dir, namespace), namespace, config.flow_mark);
+        let (done, outcomes) = mpsc::channel(1);
+        let mut links = Routes::open()?;
+        let links = move || {
+            let links = links.links().inspect_err(|error| tracing::warn!(%error, "failed to list links"));
+            let links = links.ok()?.into_iter().filter(|link| !link.loopback);
+            Some(links.map(|link| link.name).collect())
+        };
+        let worker = Worker::start(engine, links, done).map_err(io("start a thread"))?;
+        let (ask, asks) = mpsc::channel(ASKS);
+        let socket = settings.socket.clone();
+        let mark = config.flow_mark;
+        let api = tokio::spawn(api::serve(listener, ask, mark));
+        let (prober, probed) = Prober::start(settings.max_probes.get()).map_err(io("start the prober"))?;
+        let file = settings.state.as_ref().map(|path| File::watch(path, &config));
+        let core = Core::new(settings, config, namespace, Now::read());
+        Ok(Self {
+            given,
+            core,
+            worker: Some(worker),
+            outcomes,
+            asks,
+            parsed: mpsc::channel(2),
+            prober,
+            probed,
+            drift,
+            file,
+            routes: Routes::open()?,
+            signals,
+            notify: Notify::new(),
+            socket,
+            api,
+            _lock: lock,
+        })
+    }
+
+    async fn serve(&mut self) -> Result<(), DaemonError> {
+        if self.file.is_none() {
+            self.core.begin(Now::read());
+        }
+        let mut was_up = false;
+        loop {
+            self.act()?;
+            if self.core.is_up() && !was_up {
+                was_up = true;
+                self.notify.ready();
+            }
+            let wake = self.wakes_at();
+            tokio::select! {
+                Some(outcome) = self.outcomes.recv() => self.core.done(outcome, Now::read()),
+                Some(news) = next_news(&mut self.file) => self.file_news(news),
+                Some(ask) = self.asks.recv() => self.answer(ask),
+                Some(parsed) = self.parsed.1.recv() => self.apply(parsed),
+                Some(probed) = self.probed.recv() => self.probed(probed),
+                guard = self.drift.readable_mut() => {
+                    let mut guard = guard.map_err(io("watch nftables"))?;
+                    let heard = guard.get_inner_mut().hear();
+                    guard.clear_ready();
+                    self.heard(heard);
+                }
+                () = sleep_until(wake.into()) => {}
+                _ = self.signals.end.recv() => return Ok(()),
+                _ = self.signals.interrupt.recv() => return Ok(()),
+                _ = self.signals.reload.recv() => self.reload(),
+            }
+            self.take_what_is_there();
+        }
+    }
+
+    /// What came at the same time goes into the same transaction.
+    fn take_what_is_there(&mut self) {
+        const MOST: usize = 4096;
+        for _ in 0..MOST {
+            if let Ok(probed) = self.probed.try_recv() {
+                self.probed(probed);
+            } else if let Some(news) = self.file.as_mut().and_then(|file| file.news.try_recv().ok()) {
+                self.file_news(news);
+            } else if let Ok(parsed) = self.parsed.1.try_recv() {
+                self.apply(parsed);
+            } else if let Ok(ask) = self.asks.try_recv() {
+                self.answer(ask);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self) -> Result<(), DaemonError> {
+        let now = Now::read();
+        if let Some(job) = self.core.next_job(now) {
+            let given = self.worker.as_ref().is_some_and(|worker| worker.give(job));
+            if !given {
+                return Err(DaemonError::Worker);
+            }
+        }
+        let due = self.core.health().due(now.instant);
+        if !due.is_empty() {
+            self.prober.probe(due);
+        }
+        self.notify.pet(now.instant);
+        Ok(())
+    }
+
+    fn wakes_at(&mut self) -> Instant {
+        const LONG: Duration = Duration::from_mins(1);
+        let times = [
+            self.core.wakes_at(),
+            self.core.health().next_at(),
+            self.notify.next_at(),
+        ];
+        let soon = Instant::now() + LONG;
+        times.into_iter().flatten().min().unwrap_or(soon).min(soon)
+    }
+
+    fn probed(&mut self, probed: Probed) {
+        self.core.probed(probed.id, probed.outcome, Now::read());
+    }
+
+    fn file_news(&mut self, news: News) {
+        let routes = &mut self.routes;
+        let now = Now::read();
+        self.core.file_news(news, &mut |state, known| vet(routes, state, known), now);
+        self.core.begin(now);
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        let now = Now::read();
+        // Whoever asked may be gone.
+        match ask {
+            Ask::Look(reply) => drop(reply.send(self.core.look(now))),
+            Ask::Follow(after, reply) => drop(reply.send(self.core.follow(after))),
+            Ask::Teardown(reply) => self.core.teardown(reply),
+            Ask::Apply(apply, reply) => {
+                let parsed = self.parsed.0.clone();
+                // A large state would hold everything up.
+                tokio::task::spawn_blocking(move || {
+                    let state = crate::model::parse(&apply.state);
+                    let _ = parsed.blocking_send(Parsed { apply, state, reply });
+                });
+            }
+        }
+    }
+
+    fn apply(&mut self, parsed: Parsed) {
+        let Parsed { apply, state, reply } = parsed;
+        match state {
+            Err(problems) => drop(reply.send(Err(Refused::Invalid(problems)))),
+            Ok(state) => {
+                let routes = &mut self.routes;
+                let vet = &mut |state: &State, known: &Summary| vet(routes, state, known);
+                self.core.apply(&apply, state, reply, vet, Now::read());
+            }
+        }
+    }
+
+    fn heard(&mut self, heard: Result<crate::kernel::drift::Heard, NetlinkError>) {
+        let now = Now::read();
+        match heard {
+            Ok(heard) if heard.is_quiet() => {}
+            Ok(heard) => {
+                let (who, what, ours) = (heard.who(), heard.what(), heard.touched());
+                self.core.drift(who, what, ours, now);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to hear who writes nftables");
+                self.core.drift(None, "it could not be heard what was written".into(), false, now);
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        self.notify.reloading();
+        match self.given.load() {
+            Ok((settings, config)) => {
+                let (settings, waiting) = self.core.settings().reloaded(settings);
+                if !waiting.is_empty() {
+                    tracing::warn!("these wait for a restart: {}", waiting.join(", "));
+                }
+                self.rewatch(&settings, &config);
+                self.core.reload(settings, config, Now::read());
+                tracing::info!("configuration read again");
+            }
+            Err(error) => tracing::error!("{error}; the old configuration stays"),
+        }
+        self.notify.ready();
+    }
+
+    /// The file may be another one, and what it may say has changed.
+    fn rewatch(&mut self, settings: &Settings, config: &crate::config::Config) {
+        if let Some(file) = self.file.take() {
+            file.task.abort();
+        }
+        match &settings.state {
+            Some(path) => self.file = Some(File::watch(path, config)),
+            None => self.core.no_file(Now::read()),
+        }
+    }
+
+    /// Leaves everything as it is, with a record for the next one.
+    fn end(mut self) {
+        self.notify.stopping();
+        self.api.abort();
+        let _ = std::fs::remove_file(&self.socket);
+        if let Some(worker) = self.worker.take() {
+            if let Some(job) = self.core.last_job(Now::read()) {
+                worker.give(job);
+            }
+            self.outcomes.close();
+            worker.end();
+        }
+        tracing::info!("ended; the kernel goes on as it is");
+    }
+}
+
+impl File {
+    fn watch(path: &Path, config: &crate::config::Config) -> Self {
+        let (sender, news) = mpsc::channel(1);
+        let mut provider = FileProvider::watch(path, config.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let news = provider.next().await;
+                if sender.send(news).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            path: path.to_owned(),
+            news,
+            task,
+        }
+    }
+}
+
+async fn next_news(file: &mut Option<File>) -> Option<News> {
+    match file {
+        Some(file) => file.news.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn vet(routes: &mut Routes, state: &State, known: &Summary) -> Result<Vetted, String> {
+    let netlink = |error: NetlinkError| error.to_string();
+    Ok(Vetted {
+        problems: preflight::check(routes, state).map_err(netlink)?,
+        warnings: preflight::warnings(routes, state).map_err(netlink)?,
+        taken: preflight::taken_ports(state, known).map_err(|error: ListenersError| error.to_string())?,
+    })
+}
