@@ -92,6 +92,24 @@ pub(crate) fn set_int_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, va
     }
 }
 
+/// Takes a TCP socket back from its connection, with a reset if there is one, so that it can be used again: connect(2), on
+/// `AF_UNSPEC`.
+///
+/// # Errors
+/// The errno of `connect`.
+pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: integers, for which all zeroes is `AF_UNSPEC` and no address.
+    let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    let length = socklen_t::try_from(size_of::<libc::sockaddr>()).map_err(io::Error::other)?;
+    // SAFETY: the pointer and the length are those of a live local.
+    let result = unsafe { libc::connect(fd.as_raw_fd(), &raw const nowhere, length) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// The cookie of the network namespace that a socket belongs to: unique until the machine restarts.
 ///
 /// # Errors

@@ -1,0 +1,225 @@
+//! Sockets that probe, again and again: a socket costs more to make and to close than to use.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, getsockopt, setsockopt, socket, sockopt,
+};
+
+use super::{Report, errno};
+use crate::health::{Outcome, Probe};
+use crate::kernel::ffi;
+
+/// Sockets of one family that are kept while there is nothing for them to do.
+const KEPT: usize = 128;
+
+pub(super) struct Pool {
+    epoll: Epoll,
+    /// By token.
+    places: Vec<Place>,
+    /// Tokens of places without a socket.
+    vacant: Vec<usize>,
+    /// Tokens of sockets without a probe, IPv4 and IPv6.
+    idle: [Vec<usize>; 2],
+    deadlines: BTreeSet<(Instant, usize)>,
+    by_id: BTreeMap<u64, usize>,
+}
+
+#[derive(Default)]
+struct Place {
+    socket: Option<Socket>,
+    flight: Option<Flight>,
+}
+
+struct Socket {
+    fd: OwnedFd,
+    family: Family,
+}
+
+#[derive(Clone, Copy)]
+enum Family {
+    V4,
+    V6,
+}
+
+#[derive(Clone, Copy)]
+struct Flight {
+    id: u64,
+    deadline: Instant,
+}
+
+impl Pool {
+    pub(super) const fn new(epoll: Epoll) -> Self {
+        Self {
+            epoll,
+            places: Vec::new(),
+            vacant: Vec::new(),
+            idle: [Vec::new(), Vec::new()],
+            deadlines: BTreeSet::new(),
+            by_id: BTreeMap::new(),
+        }
+    }
+
+    pub(super) const fn epoll(&self) -> &Epoll {
+        &self.epoll
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// When the next probe's time is up.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Sends a SYN. A report, where that already says it all.
+    pub(super) fn start(&mut self, probe: Probe, now: Instant) -> Option<Report> {
+        let outcome = match self.try_start(probe, now) {
+            Ok(()) => return None,
+            Err(outcome) => outcome,
+        };
+        Some(Report { id: probe.id, outcome })
+    }
+
+    fn try_start(&mut self, probe: Probe, now: Instant) -> Result<(), Outcome> {
+        let family = match probe.endpoint {
+            SocketAddr::V4(_) => Family::V4,
+            SocketAddr::V6(_) => Family::V6,
+        };
+        let token = match self.idle[family as usize].pop() {
+            Some(token) => token,
+            None => self.open(family).map_err(Outcome::Local)?,
+        };
+        let Some(place) = self.places.get_mut(token) else {
+            return Err(Outcome::Local(Errno::EBADF));
+        };
+        let Some(socket) = &place.socket else {
+            return Err(Outcome::Local(Errno::EBADF));
+        };
+        let sent = socket.connect(probe.endpoint);
+        let deadline = now + probe.timeout;
+        place.flight = Some(Flight { id: probe.id, deadline });
+        self.deadlines.insert((deadline, token));
+        self.by_id.insert(probe.id, token);
+        sent.map_err(|outcome| {
+            self.end(token);
+            outcome
+        })
+    }
+
+    /// What an event of a socket means.
+    pub(super) fn happened(&mut self, token: u64, events: EpollFlags) -> Option<Report> {
+        let token = usize::try_from(token).ok()?;
+        let place = self.places.get(token)?;
+        // A socket that was just taken back has events, too.
+        let (Some(socket), Some(flight)) = (&place.socket, place.flight) else {
+            return None;
+        };
+        let outcome = socket.outcome(events)?;
+        self.end(token);
+        Some(Report { id: flight.id, outcome })
+    }
+
+    /// Those whose time is up.
+    pub(super) fn expired(&mut self, now: Instant) -> Vec<Report> {
+        let mut reports = Vec::new();
+        while let Some((deadline, token)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            if let Some(flight) = self.end(token) {
+                let outcome = Outcome::TimedOut;
+                reports.push(Report { id: flight.id, outcome });
+            }
+            self.deadlines.remove(&(deadline, token));
+        }
+        reports
+    }
+
+    pub(super) fn cancel(&mut self, id: u64) {
+        if let Some(token) = self.by_id.get(&id) {
+            self.end(*token);
+        }
+    }
+
+    /// Takes a socket back from what it does.
+    fn end(&mut self, token: usize) -> Option<Flight> {
+        let place = self.places.get_mut(token)?;
+        let flight = place.flight.take()?;
+        self.deadlines.remove(&(flight.deadline, token));
+        self.by_id.remove(&flight.id);
+        let family = place.socket.as_ref()?.family;
+        let idle = &mut self.idle[family as usize];
+        let is_free = place
+            .socket
+            .as_ref()
+            .is_some_and(|socket| ffi::disconnect(socket.fd.as_fd()).is_ok());
+        if is_free && idle.len() < KEPT {
+            idle.push(token);
+        } else {
+            place.socket = None;
+            self.vacant.push(token);
+        }
+        Some(flight)
+    }
+
+    fn open(&mut self, family: Family) -> Result<usize, Errno> {
+        let socket = Socket::open(family)?;
+        let token = self.vacant.last().copied().unwrap_or(self.places.len());
+        let data = u64::try_from(token).map_err(|_| Errno::EMFILE)?;
+        let event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, data);
+        self.epoll.add(&socket.fd, event)?;
+        if self.vacant.pop().is_none() {
+            self.places.push(Place::default());
+        }
+        let place = self.places.get_mut(token).ok_or(Errno::EMFILE)?;
+        place.socket = Some(socket);
+        Ok(token)
+    }
+}
+
+impl Socket {
+    fn open(family: Family) -> Result<Self, Errno> {
+        let domain = match family {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
+        };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(domain, SockType::Stream, flags, SockProtocol::Tcp)?;
+        // For the day that this process is killed: the kernel closes its sockets, with a reset.
+        let linger = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&fd, sockopt::Linger, &linger)?;
+        Ok(Self { fd, family })
+    }
+
+    fn connect(&self, endpoint: SocketAddr) -> Result<(), Outcome> {
+        let quick = (nix::libc::IPPROTO_TCP, nix::libc::TCP_QUICKACK);
+        // Held back for longer than it takes to send the reset. The kernel forgets it when the socket is taken back.
+        ffi::set_int_option(self.fd.as_fd(), quick.0, quick.1, 0)
+            .map_err(|error| Outcome::Local(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
+        match connect(self.fd.as_raw_fd(), &SockaddrStorage::from(endpoint)) {
+            Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
+            Err(errno) => Err(errno::of_connect(errno)),
+        }
+    }
+
+    fn outcome(&self, events: EpollFlags) -> Option<Outcome> {
+        if events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) {
+            let errno = match getsockopt(&self.fd, sockopt::SocketError) {
+                Ok(0) => return Some(Outcome::Local(Errno::ECONNABORTED)),
+                Ok(errno) => Errno::from_raw(errno),
+                Err(errno) => errno,
+            };
+            return Some(errno::of_answer(errno));
+        }
+        events.contains(EpollFlags::EPOLLOUT).then_some(Outcome::Accepted)
+    }
+}
