@@ -1,12 +1,17 @@
 //! `tcpgw daemon`: its options. Each is also a `TCPGW_*` variable and a key of `[daemon]` in the configuration.
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, reload};
 
-use super::{Failure, Global};
-use crate::config::Config;
+use super::{Code, Failure, Global, Outcome};
+use crate::daemon::SetLevel;
 use crate::daemon::settings::{
     AllFailed, CheckInterval, Given, GroupName, LogFormat, LogLevel, MaxProbes, Section, Settings, SocketMode,
     SocketPath,
@@ -92,9 +97,33 @@ pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Fai
     })
 }
 
-/// The settings, and the configuration that they stand in.
-pub(super) fn settings(global: &Global, arguments: &Arguments) -> Result<(Settings, Config), Failure> {
-    Ok(given(global, arguments)?.load()?)
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    let given = given(global, arguments)?;
+    let (settings, config) = given.load()?;
+    let set_level = start_logs(global, &settings);
+    crate::daemon::run(&given, settings, config, &global.run_dir, set_level)?;
+    Ok(Code::Success)
+}
+
+/// Starts the logs, and says how their level is changed.
+fn start_logs(global: &Global, settings: &Settings) -> SetLevel {
+    let (filter, handle) = reload::Layer::new(LevelFilter::from(tracing::Level::from(settings.log_level)));
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = fmt::layer().with_writer(io::stderr).with_target(false);
+    match settings.log_format {
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
+        // The journal notes the time itself.
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            registry.with(layer.with_ansi(false).without_time()).init();
+        }
+        LogFormat::Text => registry.with(layer.with_ansi(global.colors(&io::stderr()))).init(),
+    }
+    Box::new(move |level| {
+        let level = LevelFilter::from(tracing::Level::from(level));
+        if let Err(error) = handle.modify(|filter| *filter = level) {
+            tracing::warn!(%error, "failed to change how much is logged");
+        }
+    })
 }
 
 #[cfg(test)]
@@ -221,11 +250,12 @@ mod tests {
         let file = dir.path().join("config.toml");
         std::fs::write(&file, "[daemon]\nmax_probe = 1").unwrap();
         let line = line(&["--config", file.to_str().unwrap()]).unwrap();
-        let error = settings(&line.global, &line.arguments).unwrap_err();
+        let given = given(&line.global, &line.arguments).unwrap();
+        let error = Failure::from(given.load().unwrap_err());
         assert_eq!(error.code(), 2);
         assert!(error.to_string().contains("line 2, column 1"), "{error}");
         std::fs::write(&file, "[daemon]\nmax_probes = 1").unwrap();
-        let (settings, config) = settings(&line.global, &line.arguments).unwrap();
+        let (settings, config) = given.load().unwrap();
         assert_eq!((settings.max_probes.get(), config.file), (1, Some(file)));
     }
 }

@@ -3,10 +3,6 @@
 mod apply;
 mod check;
 mod columns;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the command is offered once the daemon's loop is there")
-)]
 mod daemon;
 mod diff;
 mod doctor;
@@ -29,6 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use crate::config::{Config, ConfigError};
+use crate::daemon::DaemonError;
 use crate::kernel::KernelError;
 use crate::kernel::listeners::ListenersError;
 use crate::kernel::socket::NetlinkError;
@@ -103,6 +100,8 @@ enum Command {
     Diff(diff::Arguments),
     /// Make the kernel equal to a state file
     Apply(apply::Arguments),
+    /// Keep the kernel equal to what is desired: follow the state file, probe backends, drain, repair
+    Daemon(daemon::Arguments),
     /// Say what would break traffic here, or may, each with its cause and its fix; exit 1 if something would
     Doctor,
     /// Show how services and backends are: flows, traffic against the limit, drops; exit 1 if something is unhealthy
@@ -177,6 +176,8 @@ enum Failure {
     Lock(#[from] LockError),
     #[error(transparent)]
     Listeners(#[from] ListenersError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: io::Error },
 }
@@ -222,7 +223,9 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    start_logs(&cli.global);
+    if !matches!(cli.command, Command::Daemon(_)) {
+        start_logs(&cli.global);
+    }
     let is_diff = matches!(cli.command, Command::Diff(_));
     match dispatch(&cli) {
         Ok(Code::Success) => ExitCode::SUCCESS,
@@ -272,6 +275,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Render(file) => render::run(global, file),
         Command::Diff(arguments) => diff::run(global, arguments),
         Command::Apply(arguments) => apply::run(global, arguments),
+        Command::Daemon(arguments) => daemon::run(global, arguments),
         Command::Doctor => doctor::run(global),
         Command::Status(arguments) => status::run(global, arguments),
         Command::Flows(arguments) => flows::run(global, arguments),

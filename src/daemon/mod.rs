@@ -9,5 +9,8 @@ pub mod core;
 pub mod events;
 pub mod leavers;
 pub mod roster;
+mod run;
 pub mod settings;
 pub mod worker;
+
+pub use self::run::{DaemonError, SetLevel, run};

@@ -2,31 +2,34 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
-use super::ask::{Apply, Ask, Refused, Reply, Applied};
+use super::ask::{Applied, Apply, Ask, Refused, Reply};
 use super::core::{Core, Now, Vetted};
-use super::notify::Notify;
-use super::settings::{Given, Settings};
+//TMP use super::notify::Notify;
+use super::settings::{Given, LogLevel, Settings};
 use super::worker::{Outcome, Worker};
-use crate::api::{self, BindError};
-use crate::config::ConfigError;
-use crate::kernel::drift::Drift;
+//TMP use crate::api::{self, BindError};
+use crate::config::{Config, ConfigError};
+use crate::kernel::drift::{Drift, Fate, Heard};
 use crate::kernel::linux::Linux;
 use crate::kernel::listeners::ListenersError;
+use crate::kernel::ownership::Ownership;
 use crate::kernel::route::Routes;
 use crate::kernel::socket::NetlinkError;
 use crate::kernel::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
 use crate::model::{Problems, State};
 use crate::preflight;
-use crate::probe::{Prober, Probed};
+use crate::probe::{ProbeError, Prober, Report as Probed};
 use crate::provider::News;
 use crate::provider::file::FileProvider;
 use crate::reconcile::engine::Engine;
@@ -53,9 +56,9 @@ pub enum DaemonError {
     /// No socket to the kernel.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The API's socket.
+    /// No prober.
     #[error(transparent)]
-    Bind(#[from] BindError),
+    Probe(#[from] ProbeError),
     /// The system refused something else.
     #[error("failed to {what}: {source}")]
     Io {
@@ -89,13 +92,19 @@ impl Now {
 ///
 /// # Errors
 /// [`DaemonError`].
-pub fn run(given: &Given, settings: Settings, config: crate::config::Config, run_dir: &Path) -> Result<(), DaemonError> {
+pub fn run(
+    given: &Given,
+    settings: Settings,
+    config: Config,
+    run_dir: &Path,
+    set_level: SetLevel,
+) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(io("start"))?;
     let done = runtime.block_on(async {
-        let mut daemon = Daemon::start(given.clone(), settings, config, run_dir)?;
+        let mut daemon = Daemon::start(given.clone(), settings, config, run_dir, set_level)?;
         let ended = daemon.serve().await;
         daemon.end();
         ended
@@ -105,20 +114,23 @@ pub fn run(given: &Given, settings: Settings, config: crate::config::Config, run
     done
 }
 
+/// Changes how much is logged.
+pub type SetLevel = Box<dyn Fn(LogLevel)>;
+
 struct Daemon {
     given: Given,
+    set_level: SetLevel,
     core: Core,
     worker: Option<Worker>,
     outcomes: mpsc::Receiver<Outcome>,
     asks: mpsc::Receiver<Ask>,
     parsed: (mpsc::Sender<Parsed>, mpsc::Receiver<Parsed>),
     prober: Prober,
-    probed: mpsc::Receiver<Probed>,
-    drift: tokio::io::unix::AsyncFd<Drift>,
+    probed: mpsc::UnboundedReceiver<Vec<Probed>>,
+    drift: AsyncFd<Drift>,
     file: Option<File>,
     routes: Routes,
     signals: Signals,
-    notify: Notify,
     socket: PathBuf,
     api: JoinHandle<()>,
     _lock: Lock,
@@ -158,24 +170,31 @@ impl Daemon {
     fn start(
         given: Given,
         settings: Settings,
-        config: crate::config::Config,
+        config: Config,
         run_dir: &Path,
+        set_level: SetLevel,
     ) -> Result<Self, DaemonError> {
         let signals = Signals::new().map_err(io("listen to signals"))?;
-        let mut kernel = if settings.owner { Linux::owning()? } else { Linux::open()? };
+        let ownership = if settings.owner {
+            Ownership::Owned
+        } else {
+            Ownership::Persist
+        };
+        let mut kernel = Linux::open_for(ownership)?;
         kernel.identity()?;
         let namespace = kernel
             .netns_cookie()
             .map_err(io("identify the network namespace (needs Linux 5.14)"))?;
         let lock = Lock::take(run_dir, namespace, LOCK_TIMEOUT)?;
         // Before anything is read: what is written from here on is heard.
-        let drift = tokio::io::unix::AsyncFd::new(Drift::open()?).map_err(io("watch nftables"))?;
-        let listener = api::bind(&settings)?;
+        let drift = Drift::open(kernel.port())?.listen().map_err(io("watch nftables"))?;
         let engine = Engine::new(kernel, Store::new(run_dir, namespace), namespace, config.flow_mark);
         let (done, outcomes) = mpsc::channel(1);
         let mut links = Routes::open()?;
         let links = move || {
-            let links = links.links().inspect_err(|error| tracing::warn!(%error, "failed to list links"));
+            let links = links
+                .links()
+                .inspect_err(|error| tracing::warn!(%error, "failed to list links"));
             let links = links.ok()?.into_iter().filter(|link| !link.loopback);
             Some(links.map(|link| link.name).collect())
         };
@@ -183,12 +202,18 @@ impl Daemon {
         let (ask, asks) = mpsc::channel(ASKS);
         let socket = settings.socket.clone();
         let mark = config.flow_mark;
-        let api = tokio::spawn(api::serve(listener, ask, mark));
-        let (prober, probed) = Prober::start(settings.max_probes.get()).map_err(io("start the prober"))?;
+        let api = tokio::spawn(async move {
+            let _ask = ask;
+            std::future::pending::<()>().await;
+        });
+        // As many as are in flight, which is bounded.
+        let (reports, probed) = mpsc::unbounded_channel();
+        let prober = Prober::start(reports)?;
         let file = settings.state.as_ref().map(|path| File::watch(path, &config));
         let core = Core::new(settings, config, namespace, Now::read());
         Ok(Self {
             given,
+            set_level,
             core,
             worker: Some(worker),
             outcomes,
@@ -200,7 +225,6 @@ impl Daemon {
             file,
             routes: Routes::open()?,
             signals,
-            notify: Notify::new(),
             socket,
             api,
             _lock: lock,
@@ -216,7 +240,6 @@ impl Daemon {
             self.act()?;
             if self.core.is_up() && !was_up {
                 was_up = true;
-                self.notify.ready();
             }
             let wake = self.wakes_at();
             tokio::select! {
@@ -227,8 +250,10 @@ impl Daemon {
                 Some(probed) = self.probed.recv() => self.probed(probed),
                 guard = self.drift.readable_mut() => {
                     let mut guard = guard.map_err(io("watch nftables"))?;
-                    let heard = guard.get_inner_mut().hear();
-                    guard.clear_ready();
+                    let heard = guard.get_inner_mut().drain();
+                    if !heard.as_ref().is_ok_and(|heard| heard.more) {
+                        guard.clear_ready();
+                    }
                     self.heard(heard);
                 }
                 () = sleep_until(wake.into()) => {}
@@ -266,33 +291,36 @@ impl Daemon {
                 return Err(DaemonError::Worker);
             }
         }
-        let due = self.core.health().due(now.instant);
-        if !due.is_empty() {
-            self.prober.probe(due);
+        let health = self.core.health();
+        let (due, cancelled) = (health.due(now.instant), health.take_cancelled());
+        if !cancelled.is_empty() {
+            self.prober.cancel(cancelled)?;
         }
-        self.notify.pet(now.instant);
+        if !due.is_empty() {
+            self.prober.probe(due)?;
+        }
         Ok(())
     }
 
     fn wakes_at(&mut self) -> Instant {
         const LONG: Duration = Duration::from_mins(1);
-        let times = [
-            self.core.wakes_at(),
-            self.core.health().next_at(),
-            self.notify.next_at(),
-        ];
+        let times = [self.core.wakes_at(), self.core.health().next_at()];
         let soon = Instant::now() + LONG;
         times.into_iter().flatten().min().unwrap_or(soon).min(soon)
     }
 
-    fn probed(&mut self, probed: Probed) {
-        self.core.probed(probed.id, probed.outcome, Now::read());
+    fn probed(&mut self, probed: Vec<Probed>) {
+        let now = Now::read();
+        for report in probed {
+            self.core.probed(report.id, report.outcome, now);
+        }
     }
 
     fn file_news(&mut self, news: News) {
         let routes = &mut self.routes;
         let now = Now::read();
-        self.core.file_news(news, &mut |state, known| vet(routes, state, known), now);
+        self.core
+            .file_news(news, &mut |state, known| vet(routes, state, known), now);
         self.core.begin(now);
     }
 
@@ -326,40 +354,45 @@ impl Daemon {
         }
     }
 
-    fn heard(&mut self, heard: Result<crate::kernel::drift::Heard, NetlinkError>) {
+    fn heard(&mut self, heard: Result<Heard, NetlinkError>) {
         let now = Now::read();
         match heard {
-            Ok(heard) if heard.is_quiet() => {}
+            Ok(heard) if !heard.is_drift() => {}
             Ok(heard) => {
-                let (who, what, ours) = (heard.who(), heard.what(), heard.touched());
-                self.core.drift(who, what, ours, now);
+                let what = match heard.table {
+                    Fate::Untouched => "more than could be heard",
+                    Fate::Touched => "they wrote to table inet tcpgw",
+                    Fate::Gone => "they removed table inet tcpgw",
+                };
+                self.core
+                    .drift(heard.by(), what.into(), heard.table != Fate::Untouched, now);
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to hear who writes nftables");
-                self.core.drift(None, "it could not be heard what was written".into(), false, now);
+                self.core
+                    .drift(None, "what was written could not be heard".into(), false, now);
             }
         }
     }
 
     fn reload(&mut self) {
-        self.notify.reloading();
         match self.given.load() {
             Ok((settings, config)) => {
                 let (settings, waiting) = self.core.settings().reloaded(settings);
                 if !waiting.is_empty() {
                     tracing::warn!("these wait for a restart: {}", waiting.join(", "));
                 }
+                (self.set_level)(settings.log_level);
                 self.rewatch(&settings, &config);
                 self.core.reload(settings, config, Now::read());
                 tracing::info!("configuration read again");
             }
             Err(error) => tracing::error!("{error}; the old configuration stays"),
         }
-        self.notify.ready();
     }
 
     /// The file may be another one, and what it may say has changed.
-    fn rewatch(&mut self, settings: &Settings, config: &crate::config::Config) {
+    fn rewatch(&mut self, settings: &Settings, config: &Config) {
         if let Some(file) = self.file.take() {
             file.task.abort();
         }
@@ -371,7 +404,6 @@ impl Daemon {
 
     /// Leaves everything as it is, with a record for the next one.
     fn end(mut self) {
-        self.notify.stopping();
         self.api.abort();
         let _ = std::fs::remove_file(&self.socket);
         if let Some(worker) = self.worker.take() {
@@ -386,9 +418,9 @@ impl Daemon {
 }
 
 impl File {
-    fn watch(path: &Path, config: &crate::config::Config) -> Self {
+    fn watch(path: &Path, config: &Config) -> Self {
         let (sender, news) = mpsc::channel(1);
-        let mut provider = FileProvider::watch(path, config.clone());
+        let mut provider = FileProvider::watch(path, Arc::new(config.clone()));
         let task = tokio::spawn(async move {
             loop {
                 let news = provider.next().await;

@@ -16,6 +16,7 @@ use nftnl_sys as sys;
 use nix::sys::inotify::{Inotify, InotifyEvent};
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::drift::Drift;
 use super::expr::{Expr, Value};
 
 /// libmnl's socket, which may move between threads and lend its descriptor.
@@ -69,6 +70,15 @@ impl Ears {
 impl AsRawFd for Ears {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl Drift {
+    /// Has the event loop of this thread wait for it.
+    pub(crate) fn listen(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is that of the netlink socket, which `Drift` owns, keeps to itself, and closes after
+        // `AsyncFd` has let go of it.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
     }
 }
 
