@@ -186,6 +186,11 @@ impl Core {
         &mut self.health
     }
 
+    /// Who serves, and who shall.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
     /// The mark of our flows.
     pub fn mark(&self) -> FlowMark {
         self.config.flow_mark
@@ -299,9 +304,14 @@ impl Core {
         let health = &self.health;
         let verdict = |endpoint: Endpoint| {
             let view = health.get(endpoint.into());
-            view.map_or_else(Verdict::default, |view| Verdict {
+            let nothing = Verdict {
+                open: true,
+                ..Verdict::default()
+            };
+            view.map_or(nothing, |view| Verdict {
                 good: view.in_balance,
                 dead: view.dead,
+                open: matches!(view.state, crate::health::State::Unknown { .. }),
             })
         };
         let change = self.roster.settle(&verdict, now.instant);

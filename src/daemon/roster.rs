@@ -24,6 +24,8 @@ pub struct Verdict {
     pub good: bool,
     /// It can answer nobody any more, whatever it had.
     pub dead: bool,
+    /// Nobody knows yet.
+    pub open: bool,
 }
 
 /// What happened, for people.
@@ -335,10 +337,15 @@ impl Roster {
         for backend in &old.backends {
             let endpoint = backend.endpoint;
             if let Some(owner) = self.owners.get(&endpoint) {
-                let of = self.leavers.get(endpoint).map(|leaving| &leaving.service);
-                // What it has from here is stale where it is somebody else's now.
-                if owner != to && of == Some(name) {
-                    self.leavers.remove(endpoint);
+                let leaving = self.leavers.get(endpoint).filter(|leaving| leaving.service == *name);
+                match leaving.cloned() {
+                    Some(leaving) if owner == to => self.leavers.put(Leaving {
+                        service: to.clone(),
+                        ..leaving
+                    }),
+                    // What it has from here is stale where it is somebody else's now.
+                    Some(_) => drop(self.leavers.remove(endpoint)),
+                    None => {}
                 }
             } else if !self.retired.contains(&endpoint) {
                 let known = self.leavers.get(endpoint).map(|leaving| leaving.drain);
@@ -467,7 +474,8 @@ impl Roster {
         match kept {
             None => drop(self.failed.remove(name)),
             Some(kept) => {
-                if self.failed.insert(name.clone()) {
+                let is_known = wanted.iter().all(|at| !verdict(*at).open);
+                if is_known && self.failed.insert(name.clone()) {
                     change.notes.push(Note::NoneGood(name.clone(), kept));
                 }
             }

@@ -93,9 +93,9 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    /// The kernel, to look at.
-    pub fn kernel(&self) -> &K {
-        &self.kernel
+    /// The kernel.
+    pub fn kernel(&mut self) -> &mut K {
+        &mut self.kernel
     }
 
     /// The kernel, for the next one.

@@ -136,6 +136,7 @@ proptest! {
             mark: FlowMark::default().to_string(),
             swept,
             applied: None,
+            drains: std::collections::BTreeMap::new(),
             summary: Summary::from(&state),
         };
         store.save(&head, &ruleset(&state)).unwrap();

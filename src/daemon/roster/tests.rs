@@ -69,6 +69,7 @@ impl Play {
         let verdict = |at: Endpoint| Verdict {
             good: good.contains(&of(at)),
             dead: dead.contains(&of(at)),
+            open: false,
         };
         self.roster.tick(self.now);
         let change = self.roster.settle(&verdict, self.now);
@@ -321,6 +322,7 @@ fn families_are_kept_apart() {
     let verdict = |at: Endpoint| Verdict {
         good: at.address.is_ipv4(),
         dead: false,
+        open: false,
     };
     let change = play.roster.settle(&verdict, play.now);
     assert!(change.notes.contains(&Note::NoneGood("web".into(), 0)));

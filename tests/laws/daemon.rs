@@ -1,0 +1,331 @@
+//! The daemon's core over a kernel in memory: whatever it hears, and whenever it dies, the kernel holds what it should.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use tcpgw::config::Config;
+use tcpgw::daemon::core::{Core, Now, Vetted};
+use tcpgw::daemon::settings::Settings;
+use tcpgw::daemon::worker::{Outcome, perform};
+use tcpgw::health;
+use tcpgw::kernel::Kernel;
+use tcpgw::kernel::conntrack::Status;
+use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate};
+use tcpgw::model::{BackendState, FlowMark, State};
+use tcpgw::provider::News;
+use tcpgw::reconcile::Desired;
+use tcpgw::reconcile::engine::Engine;
+use tcpgw::record::Store;
+use tcpgw::summary::{Standing, Summary};
+
+use crate::clients::{endpoints, syns};
+use crate::state;
+use crate::states::{desired, links};
+
+const NAMESPACE: u64 = 7;
+const SEEN_REPLY: u32 = 2;
+/// Longer than any drain, interval or retry.
+const LONG: Duration = Duration::from_mins(3);
+
+#[derive(Debug, Clone)]
+enum Event {
+    /// The file says something else.
+    File(Box<State>),
+    /// A backend dies, or comes back.
+    Flip(Index),
+    /// Time passes.
+    Wait(u64),
+    /// A client connects.
+    Connect(Index, u32),
+    /// A connection ends.
+    End(Index),
+    /// Somebody writes to another table.
+    Disturb,
+    /// Somebody removes the table, and it is heard or not.
+    Remove(bool),
+    /// The next such call fails.
+    Fail(Call, Fail),
+    /// The daemon is killed, and another one starts.
+    Restart,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let call = prop::sample::select(vec![
+        Call::Identity,
+        Call::Observe,
+        Call::Commit,
+        Call::Sweep,
+        Call::Settle,
+    ]);
+    let fail = prop::sample::select(vec![
+        Fail::Outdated,
+        Fail::UnknownBefore,
+        Fail::UnknownAfter,
+        Fail::Refused(Errno::ENOMEM),
+        Fail::Netlink,
+    ]);
+    prop_oneof![
+        3 => state().prop_map(|state| Event::File(Box::new(state))),
+        4 => any::<Index>().prop_map(Event::Flip),
+        4 => (0..40_000_u64).prop_map(Event::Wait),
+        6 => (any::<Index>(), any::<u32>()).prop_map(|(syn, pick)| Event::Connect(syn, pick)),
+        2 => any::<Index>().prop_map(Event::End),
+        1 => Just(Event::Disturb),
+        1 => any::<bool>().prop_map(Event::Remove),
+        1 => (call, fail).prop_filter_map("only a commit can be refused so", |(call, fail)| {
+            let fits = call == Call::Commit || matches!(fail, Fail::Netlink);
+            fits.then_some(Event::Fail(call, fail))
+        }),
+        1 => Just(Event::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn the_kernel_holds_what_it_should(
+        first in state(), events in prop::collection::vec(event(), 1..40),
+    ) {
+        let mut world = World::new(first);
+        world.run();
+        for event in events {
+            world.happen(event);
+            world.check()?;
+        }
+        world.end()?;
+    }
+}
+
+struct World {
+    core: Core,
+    engine: Option<Engine<Fake>>,
+    directory: tempfile::TempDir,
+    now: Instant,
+    unix: Duration,
+    file: State,
+    down: BTreeSet<SocketAddr>,
+    /// Who has answered a probe, or was in the balance when a daemon started.
+    met: BTreeSet<SocketAddr>,
+    troubled: bool,
+}
+
+impl World {
+    fn new(file: State) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (now, unix) = (Instant::now(), Duration::from_secs(1_000_000));
+        let mut world = Self {
+            core: Core::new(
+                Settings::default(),
+                Config::default(),
+                NAMESPACE,
+                Now { instant: now, unix },
+            ),
+            engine: None,
+            directory,
+            now,
+            unix,
+            file,
+            down: BTreeSet::new(),
+            met: BTreeSet::new(),
+            troubled: false,
+        };
+        world.start(Fake::default());
+        world
+    }
+
+    fn start(&mut self, fake: Fake) {
+        let settings = Settings {
+            state: Some("/state.json".into()),
+            allow_empty: true,
+            ..Settings::default()
+        };
+        let store = Store::new(self.directory.path(), NAMESPACE);
+        let mut engine = Engine::new(fake, store, NAMESPACE, FlowMark::default());
+        engine.set_links(links());
+        self.engine = Some(engine);
+        self.core = Core::new(settings, Config::default(), NAMESPACE, self.time());
+        self.tell();
+        self.core.begin(self.time());
+    }
+
+    fn time(&self) -> Now {
+        Now {
+            instant: self.now,
+            unix: self.unix,
+        }
+    }
+
+    fn tell(&mut self) {
+        let news = News::State(self.file.clone(), Vec::new());
+        let now = self.time();
+        self.core.file_news(news, &mut |_, _| Ok(Vetted::default()), now);
+    }
+
+    fn engine(&mut self) -> &mut Engine<Fake> {
+        self.engine.as_mut().unwrap()
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::File(state) => {
+                self.file = *state;
+                self.tell();
+            }
+            Event::Flip(at) => {
+                let endpoint = *at.get(&endpoints());
+                if !self.down.remove(&endpoint) {
+                    self.down.insert(endpoint);
+                }
+            }
+            Event::Wait(millis) => return self.wait(Duration::from_millis(millis)),
+            Event::Connect(at, pick) => self.connect(at, pick),
+            Event::End(at) => {
+                let flows = &mut self.engine().kernel().flows;
+                if !flows.is_empty() {
+                    flows.remove(at.index(flows.len()));
+                }
+            }
+            Event::Disturb => self.engine().kernel().disturb(),
+            Event::Remove(heard) => {
+                let kernel = self.engine().kernel();
+                let _ = kernel.remove();
+                let now = self.time();
+                if heard {
+                    self.core.drift(None, "removed".into(), true, now);
+                } else {
+                    self.troubled = true;
+                }
+            }
+            Event::Fail(call, fail) => {
+                self.engine().kernel().fail_next(call, fail);
+                self.troubled = true;
+            }
+            Event::Restart => {
+                let mut fake = self.engine.take().unwrap().into_kernel();
+                fake.restart();
+                let active = Summary::of_kernel(&fake.ruleset(), &Summary::default());
+                let active = active.services.iter().flat_map(|service| service.active.keys());
+                self.met.extend(active);
+                self.start(fake);
+            }
+        }
+        self.run();
+    }
+
+    fn connect(&mut self, at: Index, pick: u32) {
+        let syns = syns();
+        let syn = at.get(&syns);
+        let Fate::Backend(backend) = self.engine().kernel().connect(syn, pick) else {
+            return;
+        };
+        let answered = !self.down.contains(&backend);
+        if let Some(flow) = self.engine().kernel().flows.last_mut()
+            && answered
+        {
+            flow.status = Status(flow.status.0 | SEEN_REPLY);
+        }
+    }
+
+    /// Does all that can be done now.
+    fn run(&mut self) {
+        for _ in 0..10_000 {
+            let now = self.time();
+            if let Some(job) = self.core.next_job(now) {
+                if std::env::var_os("SHOW").is_some() {
+                    eprintln!("{}", format!("{job:?}").chars().take(1500).collect::<String>());
+                }
+                let done = perform(self.engine.as_mut().unwrap(), job);
+                if std::env::var_os("SHOW").is_some() {
+                    eprintln!("  -> {done:?}");
+                }
+                let outcome = Outcome {
+                    done,
+                    at: self.now,
+                    took: Duration::ZERO,
+                    table: None,
+                };
+                self.core.done(outcome, now);
+                continue;
+            }
+            let probes = self.core.health().due(self.now);
+            if probes.is_empty() {
+                return;
+            }
+            for probe in probes {
+                let outcome = if self.down.contains(&probe.endpoint) {
+                    health::Outcome::TimedOut
+                } else {
+                    self.met.insert(probe.endpoint);
+                    health::Outcome::Accepted
+                };
+                self.core.probed(probe.id, outcome, now);
+            }
+        }
+        panic!("it never rests");
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.run();
+            let wakes = [self.core.wakes_at(), self.core.health().next_at()];
+            let next = wakes.into_iter().flatten().min().unwrap_or(end).clamp(self.now, end);
+            if next == end {
+                break;
+            }
+            // A time that is not yet over must not be waited for again.
+            let next = next.max(self.now + Duration::from_millis(1));
+            self.unix += next - self.now;
+            self.now = next;
+        }
+        self.unix += end - self.now;
+        self.now = end;
+        self.run();
+    }
+
+    /// What holds at any time, as long as the kernel obeys.
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        if self.troubled {
+            return Ok(());
+        }
+        let serving = self.core.roster().serving().clone();
+        let told = Desired::of(serving.values().map(AsRef::as_ref).collect(), &links());
+        let (met, mark) = (self.met.clone(), FlowMark::default());
+        let kernel = self.engine().kernel();
+        prop_assert_eq!(&kernel.ruleset(), &told.ruleset);
+        for service in &told.summary.services {
+            for backend in service.active.keys() {
+                prop_assert!(met.contains(backend), "{} gets connections and never answered", backend);
+            }
+        }
+        for flow in kernel.flows.iter().filter(|flow| mark.matches(flow.mark)) {
+            let standing = told.summary.standing(flow.public, flow.backend);
+            prop_assert!(standing != Standing::Stale, "a stale flow to {}", flow.backend);
+        }
+        Ok(())
+    }
+
+    /// When all is well again, and time has passed, the kernel is as the file says.
+    fn end(mut self) -> Result<(), TestCaseError> {
+        self.engine().kernel().restart();
+        self.troubled = false;
+        self.down.clear();
+        self.wait(LONG);
+        self.check()?;
+        prop_assert!(self.core.in_sync());
+        prop_assert!(self.core.roster().leavers().is_empty());
+        let mut want = self.file.clone();
+        for service in &mut want.services {
+            service.backends.retain(|backend| backend.state == BackendState::Active);
+        }
+        prop_assert_eq!(&self.engine().kernel().ruleset(), &desired(&want).ruleset);
+        let counts: BTreeMap<_, _> = self.core.roster().serving().clone();
+        prop_assert_eq!(counts.len(), want.services.len());
+        Ok(())
+    }
+}
