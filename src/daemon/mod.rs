@@ -5,4 +5,5 @@
 
 pub mod ask;
 pub mod events;
+pub mod notify;
 pub mod settings;
