@@ -10,6 +10,7 @@ pub mod events;
 pub mod leavers;
 pub mod roster;
 mod run;
+pub mod notify;
 pub mod settings;
 pub mod worker;
 

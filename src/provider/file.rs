@@ -37,7 +37,7 @@ pub struct FileProvider {
     seen: Seen,
     job: Option<JoinHandle<Look>>,
     passed_over: u32,
-    is_missing_doubted: bool,
+    doubted: Option<Print>,
     trouble: Option<String>,
 }
 
@@ -71,7 +71,7 @@ impl FileProvider {
             seen: Seen::default(),
             job: None,
             passed_over: 0,
-            is_missing_doubted: false,
+            doubted: None,
             trouble: None,
         };
         match listen() {
@@ -102,7 +102,7 @@ impl FileProvider {
             let step = tokio::select! {
                 biased;
                 events = hear(self.ears.as_ref()) => Step::Heard(events),
-                look = finish(&mut self.job) => Step::Looked(look),
+                look = finish(&mut self.job) => Step::Looked(look.map(Box::new)),
                 () = tokio::time::sleep_until(due), if self.job.is_none() => Step::Due,
             };
             match step {
@@ -112,7 +112,7 @@ impl FileProvider {
                     self.drain();
                     self.job = None;
                     let news = match look {
-                        Ok(look) => self.looked(look),
+                        Ok(look) => self.looked(*look),
                         Err(error) => Some(self.lost(&error)),
                     };
                     if let Some(news) = news {
@@ -156,22 +156,24 @@ impl FileProvider {
             }
             return None;
         };
-        if self.pace.was_written() && self.passed_over < PATIENCE {
+        let is_bad = matches!(news, Some(News::Bad(_)));
+        let was_written = self.pace.was_written();
+        if self.passed_over < PATIENCE && (was_written || is_bad && self.doubts(&print)) {
             self.passed_over += 1;
+            self.pace.doubt(now);
             return None;
         }
         self.passed_over = 0;
-        // An editor moves the old file away before it writes the new one.
-        let is_missing = matches!(print, Print::Missing(_));
-        let is_doubted = is_missing && !self.is_missing_doubted && matches!(self.seen.print, Some(Print::Content(..)));
-        self.is_missing_doubted = is_doubted;
-        if is_doubted {
-            self.pace.retry(now);
-            return None;
-        }
+        self.doubted = None;
         self.seen.read = Some(look.chain);
         self.seen.print = Some(print);
         news
+    }
+
+    /// What is bad counts when it is still the same a while later, and nobody wrote in between. An editor moves the old file
+    /// away before it writes the new one; and what a writer has cut off can be read before it is heard of.
+    fn doubts(&mut self, print: &Print) -> bool {
+        self.seen.print.is_some() && self.doubted.replace(print.clone()).as_ref() != Some(print)
     }
 
     fn lost(&mut self, error: &tokio::task::JoinError) -> News {
@@ -202,6 +204,9 @@ impl FileProvider {
             Ok(events) => {
                 for event in events {
                     if let Some(heard) = self.means(&event) {
+                        if matches!(heard, Heard::Writing | Heard::Written) {
+                            self.doubted = None;
+                        }
                         self.pace.hear(heard, now);
                     }
                 }
@@ -255,7 +260,7 @@ impl FileProvider {
 
 enum Step {
     Heard(io::Result<Vec<InotifyEvent>>),
-    Looked(Result<Look, tokio::task::JoinError>),
+    Looked(Result<Box<Look>, tokio::task::JoinError>),
     Due,
 }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_millis(10);
 /// So long a burst may put that off.
 const BURST: Duration = Duration::from_millis(100);
+/// So long what is bad must stay the same to count: longer than a filesystem takes to cut a file off.
+const DOUBT: Duration = Duration::from_millis(500);
 /// So long a writer that has not closed the file may rest until what there is counts as all.
 const STEADY: Duration = Duration::from_secs(1);
 /// How often is looked without any hint, for filesystems that give none.
@@ -59,7 +61,7 @@ impl Pace {
     pub(super) fn hear(&mut self, heard: Heard, now: Instant) {
         let was = self.pending;
         self.pending = Some(Pending {
-            first: was.map_or(now, |was| was.first),
+            first: was.map_or(now, |was| was.first.min(now)),
             last: now,
             is_writing: match heard {
                 Heard::Writing => true,
@@ -100,7 +102,16 @@ impl Pace {
 
     /// Reads again once a burst would be over.
     pub(super) fn retry(&mut self, now: Instant) {
-        let at = now + BURST - QUIET;
+        self.read_at(now + BURST);
+    }
+
+    /// Reads again when what is bad counts.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.read_at(now + DOUBT);
+    }
+
+    fn read_at(&mut self, at: Instant) {
+        let at = at.checked_sub(QUIET).unwrap_or(at);
         self.pending.get_or_insert(Pending {
             first: at,
             last: at,
@@ -173,7 +184,10 @@ mod tests {
         assert_eq!(pace.due(), t + STEADY);
         pace.retry(t);
         assert_eq!(pace.due(), t + BURST);
-        pace.hear(Heard::Written, t + ms(1));
-        assert!(pace.due() <= t + BURST + BURST);
+        pace.begin(t + ms(100));
+        pace.doubt(t + ms(100));
+        assert_eq!(pace.due(), t + ms(100) + DOUBT);
+        pace.hear(Heard::Written, t + ms(101));
+        assert_eq!(pace.due(), t + ms(101) + QUIET, "what is heard goes before");
     }
 }
