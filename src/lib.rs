@@ -4,6 +4,7 @@
 //! compared with what the kernel holds, and sent as one transaction; flows that no longer belong anywhere are then
 //! flushed from conntrack.
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -12,6 +13,7 @@ pub mod drain;
 pub mod health;
 pub mod kernel;
 pub mod lock;
+pub mod look;
 pub mod model;
 pub mod plan;
 pub mod preflight;

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::gateway::{Gateway, now};
+use super::gateway::Gateway;
 use super::{
     Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json,
 };
+use crate::look::now;
 use crate::reconcile::{Options, Report};
 use crate::record::Applied;
 use crate::report;

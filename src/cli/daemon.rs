@@ -131,6 +131,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::Config;
 
     #[derive(Debug, Parser)]
     struct Line {

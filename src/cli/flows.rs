@@ -2,19 +2,17 @@
 
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 
 use clap::Args;
 use ipnet::IpNet;
-use serde_json::json;
 
 use super::columns::{Align, Columns, short, span};
-use super::gateway::{Gateway, noted, now};
-use super::{Code, Failure, Global, Outcome, Output, parse_endpoint, unless_closed};
-use crate::kernel::Kernel;
+use super::gateway::Gateway;
+use super::{Code, Failure, Global, Outcome, Output, unless_closed};
+use crate::look::{self, FlowsQuery, JsonFlows, List};
 use crate::model::network;
-use crate::view::ServiceName;
-use crate::view::flows::{FlowView, TrafficView, Wanted};
+use crate::view::flows::{FlowView, TrafficView};
+use crate::view::{Hint, ServiceName, endpoint};
 
 /// List the live flows: client, service, backend, state, traffic
 ///
@@ -28,7 +26,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SERVICE")]
     service: Option<ServiceName>,
     /// Flows of this backend only
-    #[arg(long, value_name = "IP:PORT", value_parser = parse_endpoint)]
+    #[arg(long, value_name = "IP:PORT", value_parser = endpoint)]
     backend: Option<SocketAddr>,
     /// Flows of clients with this address, or in this network
     #[arg(long, value_name = "CIDR|IP", value_parser = network::parse)]
@@ -36,90 +34,56 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    let query = FlowsQuery {
+        service: arguments.service.clone(),
+        backend: arguments.backend,
+        client: arguments.client,
+    };
     let config = global.config()?;
     let mut gateway = Gateway::open(global)?;
     let services = gateway.services(&config)?;
-    let wanted = Wanted::new(
-        arguments.service.as_ref(),
-        arguments.backend,
-        arguments.client,
-        &services,
-    )?;
-    let hints = noted().hints();
-    global.hint(&hints);
+    let noted = look::noted();
     let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let mut list: Box<dyn List> = match global.output {
-        Output::Json => Box::new(Json { out, count: 0 }),
-        Output::Table => Box::new(Table(Columns::new(out, ALIGNED))),
+        Output::Json => Box::new(JsonFlows::new(out)),
+        Output::Table => {
+            global.hint(&noted.hints());
+            Box::new(Table::new(out))
+        }
     };
-    let now = nanoseconds();
-    let mut printed = list.begin(&json!(hints));
-    if printed.is_ok() {
-        gateway.kernel.select(services.mark, wanted.selection(), &mut |flow| {
-            if wanted.matches(flow) {
-                printed = list.flow(&FlowView::new(flow, &services, now));
-            }
-            match printed {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            }
-        })?;
-    }
-    let printed = printed.and_then(|()| list.end()).map_err(|source| Failure::Io {
-        what: "write to standard output",
-        source,
-    });
-    unless_closed(printed)?;
+    let printed = look::flows(&mut gateway.kernel, &services, noted, &query, &mut *list);
+    unless_closed(printed.map_err(Failure::from))?;
     Ok(Code::Success)
 }
 
-pub(super) fn nanoseconds() -> u64 {
-    u64::try_from(now().as_nanos()).unwrap_or(u64::MAX)
-}
+/// A table that is written while it is read.
+pub(super) struct Table<W: Write>(Option<Columns<W>>);
 
-/// A list that is written while it is read.
-trait List {
-    fn begin(&mut self, hints: &serde_json::Value) -> io::Result<()>;
-    fn flow(&mut self, flow: &FlowView<'_>) -> io::Result<()>;
-    fn end(self: Box<Self>) -> io::Result<()>;
-}
-
-/// One document, a line for each flow.
-struct Json<W: Write> {
-    out: W,
-    count: u64,
-}
-
-impl<W: Write> List for Json<W> {
-    fn begin(&mut self, hints: &serde_json::Value) -> io::Result<()> {
-        write!(self.out, "{{\n\"hints\": {hints},\n\"flows\": [")
+impl<W: Write> Table<W> {
+    pub(super) fn new(out: W) -> Self {
+        Self(Some(Columns::new(out, ALIGNED)))
     }
 
-    fn flow(&mut self, flow: &FlowView<'_>) -> io::Result<()> {
-        self.out.write_all(if self.count > 0 { b",\n" } else { b"\n" })?;
-        self.count += 1;
-        serde_json::to_writer(&mut self.out, flow).map_err(io::Error::from)
+    fn row(&mut self, cells: Vec<String>) -> io::Result<()> {
+        self.0.as_mut().map_or(Ok(()), |columns| columns.row(cells))
     }
 
-    fn end(mut self: Box<Self>) -> io::Result<()> {
-        writeln!(self.out, "\n],\n\"count\": {}\n}}", self.count)?;
-        self.out.flush()
+    fn finish(&mut self) -> io::Result<Option<W>> {
+        self.0.take().map(Columns::end).transpose()
     }
 }
-
-struct Table<W: Write>(Columns<W>);
 
 impl<W: Write> List for Table<W> {
-    fn begin(&mut self, _: &serde_json::Value) -> io::Result<()> {
-        self.0.row(TITLES.map(str::to_owned).to_vec())
+    fn begin(&mut self, _: &[Hint]) -> io::Result<()> {
+        self.row(TITLES.map(str::to_owned).to_vec())
     }
 
     fn flow(&mut self, flow: &FlowView<'_>) -> io::Result<()> {
-        self.0.row(cells(flow))
+        self.row(cells(flow))
     }
 
-    fn end(self: Box<Self>) -> io::Result<()> {
-        self.0.end().map(drop)
+    fn end(&mut self) -> io::Result<()> {
+        self.finish().map(drop)
     }
 }
 
@@ -191,10 +155,10 @@ fn number(number: Option<u64>) -> String {
 
 /// The same table of a few flows.
 pub(super) fn table(flows: &[FlowView<'_>]) -> io::Result<Vec<u8>> {
-    let mut table = Box::new(Table(Columns::new(Vec::new(), ALIGNED)));
-    table.0.row(TITLES.map(str::to_owned).to_vec())?;
+    let mut table = Table::new(Vec::new());
+    table.begin(&[])?;
     for flow in flows {
         table.flow(flow)?;
     }
-    table.0.end()
+    Ok(table.finish()?.unwrap_or_default())
 }

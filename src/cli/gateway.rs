@@ -1,8 +1,7 @@
 //! What commands need that work on the kernel: sockets, the lock, the record.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::{Failure, Global};
 use crate::config::Config;
@@ -13,7 +12,7 @@ use crate::lock::Lock;
 use crate::model::{SourceMode, State};
 use crate::reconcile::{Desired, Reconciler};
 use crate::record::Store;
-use crate::view::{Noted, Services};
+use crate::view::Services;
 
 /// The gateway that this runs on.
 pub(super) struct Gateway {
@@ -76,23 +75,4 @@ impl Gateway {
         };
         Ok(Desired::new(state, &links))
     }
-}
-
-/// What conntrack notes of connections that begin now.
-pub(super) fn noted() -> Noted {
-    let is_on = |name| {
-        let value = fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?;
-        Some(value.trim() != "0")
-    };
-    Noted {
-        traffic: is_on("nf_conntrack_acct"),
-        begin: is_on("nf_conntrack_timestamp"),
-    }
-}
-
-/// Since 1970, by the clock that conntrack notes begins with.
-pub(super) fn now() -> Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
 }

@@ -16,7 +16,6 @@ mod teardown;
 mod who;
 
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,10 +29,11 @@ use crate::kernel::KernelError;
 use crate::kernel::listeners::ListenersError;
 use crate::kernel::socket::NetlinkError;
 use crate::lock::LockError;
+use crate::look::LookError;
 use crate::model::source::{self, SourceError};
 use crate::model::{Problem, Problems, State, duration};
 use crate::reconcile::ReconcileError;
-use crate::view::{Hint, NoService};
+use crate::view::Hint;
 
 /// A TCP gateway in front of containers, done by the kernel.
 ///
@@ -137,17 +137,6 @@ fn parse_duration(text: &str) -> Result<Duration, duration::DurationError> {
     duration::parse(text)
 }
 
-fn parse_endpoint(text: &str) -> Result<SocketAddr, &'static str> {
-    let endpoint: SocketAddr = text
-        .parse()
-        .map_err(|_| "must be IP:PORT, as 10.2.0.11:3000 or [fd00::11]:3000")?;
-    if endpoint.port() == 0 {
-        return Err("port 0 is none");
-    }
-    // A server that listens on both families sees IPv4 as ::ffff:10.2.0.1.
-    Ok(SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port()))
-}
-
 /// Why a command failed.
 #[derive(Debug, Error)]
 enum Failure {
@@ -162,7 +151,7 @@ enum Failure {
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
-    NoService(#[from] NoService),
+    Look(LookError),
     /// Refused for the operator's own good.
     #[error("{0}")]
     Refused(String),
@@ -180,6 +169,19 @@ enum Failure {
     Daemon(#[from] DaemonError),
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: io::Error },
+}
+
+impl From<LookError> for Failure {
+    fn from(error: LookError) -> Self {
+        match error {
+            LookError::Families(..) => Self::Usage(error.to_string()),
+            LookError::Write(source) => Self::Io {
+                what: "write to standard output",
+                source,
+            },
+            other => Self::Look(other),
+        }
+    }
 }
 
 struct Invalid<'a>(&'a PathBuf, &'a Problems);

@@ -3,24 +3,16 @@
 mod text;
 
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nix::errno::Errno;
 
-use super::gateway::{Gateway, noted, now};
+use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, unless_closed};
 use crate::config::Config;
-use crate::kernel::conntrack::Flow;
-use crate::kernel::{Kernel, KernelError};
-use crate::model::FlowMark;
-use crate::view::drops::{self, Counts};
-use crate::view::flows::Wanted;
-use crate::view::rates::First;
-use crate::view::status::{Facts, Status};
-use crate::view::tally::{Places, Tally};
-use crate::view::{ServiceName, Services};
+use crate::look::{self, LookError, StatusQuery};
+use crate::view::ServiceName;
+use crate::view::status::Status;
 
 /// Between two looks while waiting; a look at a full conntrack table takes longer itself.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -68,7 +60,7 @@ fn wait(gateway: &mut Gateway, config: &Config, arguments: &Arguments) -> Result
     loop {
         let ok = match look(gateway, config, arguments, Duration::ZERO, |status| Ok(status.ok)) {
             // It may come.
-            Err(Failure::NoService(_)) => false,
+            Err(Failure::Look(LookError::NoService(_))) => false,
             other => other?,
         };
         let left = arguments.timeout.saturating_sub(begin.elapsed());
@@ -79,7 +71,6 @@ fn wait(gateway: &mut Gateway, config: &Config, arguments: &Arguments) -> Result
     }
 }
 
-/// Looks, twice if there is an interval, and hands out what was seen.
 fn look<T>(
     gateway: &mut Gateway,
     config: &Config,
@@ -88,78 +79,11 @@ fn look<T>(
     tell: impl FnOnce(&Status<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let services = gateway.services(config)?;
-    let only = match (&arguments.service, &services.table) {
-        (Some(name), Some(_)) => {
-            let service = name.find(&services.summary)?;
-            services
-                .summary
-                .services
-                .iter()
-                .position(|of| std::ptr::eq(of, service))
-        }
-        _ => None,
+    let query = StatusQuery {
+        service: arguments.service.clone(),
+        interval,
     };
-    let service = arguments.service.as_ref().filter(|_| services.table.is_some());
-    let wanted = Wanted::new(service, None, None, &services)?;
-    let places = Places::new(&services.summary);
-    let noted = noted();
-    let mut tally = Tally::new(&services, &places);
-    let (mut earlier, mut traffic, mut time) = (None, None, Duration::ZERO);
-    if !interval.is_zero() && services.table.is_some() {
-        let begin = Instant::now();
-        earlier = Some(counts(gateway, &services, &places)?);
-        if noted.traffic == Some(true) {
-            let mut first = First::default();
-            each(gateway, services.mark, &wanted, |flow| first.note(flow))?;
-            traffic = Some(first.end(places.len()));
-        }
-        std::thread::sleep(interval.saturating_sub(begin.elapsed()));
-        time = begin.elapsed();
-    }
-    let drops = counts(gateway, &services, &places)?;
-    each(gateway, services.mark, &wanted, |flow| {
-        let place = tally.count(flow);
-        if let (Some(place), Some(traffic)) = (place, &mut traffic) {
-            traffic.note(place, flow);
-        }
-    })?;
-    tell(&Status::new(&Facts {
-        services: &services,
-        places: &places,
-        tally,
-        traffic,
-        drops,
-        earlier,
-        time,
-        noted,
-        only,
-    }))
-}
-
-fn each(gateway: &mut Gateway, mark: FlowMark, wanted: &Wanted, mut each: impl FnMut(&Flow)) -> Result<(), Failure> {
-    gateway.kernel.select(mark, wanted.selection(), &mut |flow| {
-        if wanted.matches(flow) {
-            each(flow);
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(())
-}
-
-fn counts(gateway: &mut Gateway, services: &Services, places: &Places) -> Result<Counts, Failure> {
-    let mut counts = Counts::default();
-    if services.table.is_none() {
-        return Ok(counts);
-    }
-    for set in drops::sets() {
-        let counted = match gateway.kernel.counted(set) {
-            // Another version's table, or one that has just been removed.
-            Err(KernelError::Netlink(error)) if error.errno() == Some(Errno::ENOENT) => Vec::new(),
-            other => other?,
-        };
-        counts.add(set, &counted, &services.summary, places);
-    }
-    Ok(counts)
+    look::status(&mut gateway.kernel, &services, None, look::noted(), &query, tell)?
 }
 
 fn show(global: &Global, status: &Status<'_>) -> Result<(), Failure> {
@@ -167,12 +91,10 @@ fn show(global: &Global, status: &Status<'_>) -> Result<(), Failure> {
     let colors = global.colors(&stdout);
     let mut out = io::BufWriter::with_capacity(1 << 16, stdout);
     let printed = match global.output {
-        Output::Json => serde_json::to_writer_pretty(&mut out, status)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out)),
+        Output::Json => look::write_json(&mut out, status),
         Output::Table => {
             global.hint(&status.hints);
-            text::write(&mut out, status, now().as_secs(), colors)
+            text::write(&mut out, status, look::now().as_secs(), colors)
         }
     };
     printed.and_then(|()| out.flush()).map_err(|source| Failure::Io {

@@ -2,15 +2,13 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 
 use clap::Args;
 
-use super::gateway::{Gateway, noted};
-use super::{Code, Failure, Global, Outcome, Output, flows, parse_endpoint, print_json, unless_closed};
-use crate::kernel::Kernel;
-use crate::kernel::conntrack::Selection;
-use crate::view::flows::FlowView;
+use super::gateway::Gateway;
+use super::{Code, Failure, Global, Outcome, Output, flows, print_json, unless_closed};
+use crate::look;
+use crate::view::endpoint;
 use crate::view::who::Who;
 
 /// Say which client is behind the connection that a backend sees as coming from IP:PORT
@@ -20,10 +18,10 @@ use crate::view::who::Who;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// What the backend sees: its peer's address and port
-    #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
+    #[arg(value_name = "IP:PORT", value_parser = endpoint)]
     seen_as: SocketAddr,
     /// The backend that sees it
-    #[arg(long, value_name = "IP:PORT", value_parser = parse_endpoint)]
+    #[arg(long, value_name = "IP:PORT", value_parser = endpoint)]
     backend: Option<SocketAddr>,
 }
 
@@ -37,29 +35,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let config = global.config()?;
     let mut gateway = Gateway::open(global)?;
     let services = gateway.services(&config)?;
-    let mut found = Vec::new();
-    if let Some(backend) = backend {
-        found.extend(gateway.kernel.who(services.mark, backend, seen_as)?);
-    } else {
-        let selection = Selection {
-            seen_as: Some(seen_as),
-            ..Selection::default()
-        };
-        gateway.kernel.select(services.mark, &selection, &mut |flow| {
-            found.push(flow.clone());
-            ControlFlow::Continue(())
-        })?;
-        found.sort_by_key(|flow| (flow.backend, flow.client, flow.id));
-        // One may have been shown twice.
-        found.dedup_by_key(|flow| (flow.backend, flow.client, flow.id));
-    }
-    let now = flows::nanoseconds();
-    let who = Who {
-        seen_as,
-        backend,
-        flows: found.iter().map(|flow| FlowView::new(flow, &services, now)).collect(),
-        hints: noted().hints(),
-    };
+    let who = look::who(&mut gateway.kernel, &services, look::noted(), seen_as, backend)?;
     unless_closed(show(global, &who))?;
     Ok(if who.flows.is_empty() {
         Code::Failure

@@ -97,6 +97,17 @@ pub struct DaemonView {
     pub torn_down: bool,
 }
 
+/// Who asks: the process at the other end of the socket, as the kernel knew it when it connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its process number, where it is one in the daemon's own namespace of them.
+    pub pid: Option<i32>,
+}
+
 /// `apply`, through the daemon.
 #[derive(Debug, Clone)]
 pub struct Apply {
@@ -106,6 +117,8 @@ pub struct Apply {
     pub origin: String,
     /// How it is applied.
     pub options: ApplyOptions,
+    /// By whom.
+    pub by: Peer,
 }
 
 /// How a state is applied.

@@ -205,6 +205,22 @@ impl Core {
             && self.out.as_ref().is_none_or(|out| out.cause.is_empty())
     }
 
+    /// Whether a job is out.
+    pub fn is_busy(&self) -> bool {
+        self.out.is_some()
+    }
+
+    /// How it is, in a line.
+    pub fn status_line(&self) -> String {
+        let leaving = match self.roster.leavers().len() {
+            0 => String::new(),
+            some => format!(", {some} backends leave"),
+        };
+        let problem = self.problems.values().next();
+        let problem = problem.map(|problem| format!("; {problem}")).unwrap_or_default();
+        format!("{} services{leaving}{problem}", self.roster.wanted().len())
+    }
+
     /// Whether it has made the kernel equal to what is desired once.
     pub fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::TornDown) && self.full.is_none() && self.table.is_some()

@@ -8,9 +8,9 @@ pub mod ask;
 pub mod core;
 pub mod events;
 pub mod leavers;
+pub mod notify;
 pub mod roster;
 mod run;
-pub mod notify;
 pub mod settings;
 pub mod worker;
 

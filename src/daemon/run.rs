@@ -1,23 +1,24 @@
 //! The daemon's edges, put together: sockets, signals, files and clocks around the [`Core`].
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
 use super::ask::{Applied, Apply, Ask, Refused, Reply};
 use super::core::{Core, Now, Vetted};
-//TMP use super::notify::Notify;
+use super::notify::{Manager, Watchdog};
 use super::settings::{Given, LogLevel, Settings};
 use super::worker::{Outcome, Worker};
-//TMP use crate::api::{self, BindError};
+use crate::api::{self, Socket, SocketError, SocketSettings};
 use crate::config::{Config, ConfigError};
 use crate::kernel::drift::{Drift, Fate, Heard};
 use crate::kernel::linux::Linux;
@@ -56,6 +57,12 @@ pub enum DaemonError {
     /// No socket to the kernel.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The API's socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The group that may use the socket.
+    #[error("failed to find the group {0:?} (socket_group): there is none of that name")]
+    Group(String),
     /// No prober.
     #[error(transparent)]
     Probe(#[from] ProbeError),
@@ -106,7 +113,7 @@ pub fn run(
     let done = runtime.block_on(async {
         let mut daemon = Daemon::start(given.clone(), settings, config, run_dir, set_level)?;
         let ended = daemon.serve().await;
-        daemon.end();
+        daemon.end().await;
         ended
     });
     // A reader of the kernel may be in the middle of something long.
@@ -131,8 +138,12 @@ struct Daemon {
     file: Option<File>,
     routes: Routes,
     signals: Signals,
-    socket: PathBuf,
+    manager: Manager,
+    watchdog: Watchdog,
+    pet_at: Instant,
+    stop: Option<oneshot::Sender<()>>,
     api: JoinHandle<()>,
+    socket: Socket,
     _lock: Lock,
 }
 
@@ -145,7 +156,6 @@ struct Parsed {
 
 /// The state file, being watched.
 struct File {
-    path: PathBuf,
     news: mpsc::Receiver<News>,
     task: JoinHandle<()>,
 }
@@ -188,6 +198,7 @@ impl Daemon {
         let lock = Lock::take(run_dir, namespace, LOCK_TIMEOUT)?;
         // Before anything is read: what is written from here on is heard.
         let drift = Drift::open(kernel.port())?.listen().map_err(io("watch nftables"))?;
+        let socket = bind(&settings)?;
         let engine = Engine::new(kernel, Store::new(run_dir, namespace), namespace, config.flow_mark);
         let (done, outcomes) = mpsc::channel(1);
         let mut links = Routes::open()?;
@@ -198,14 +209,15 @@ impl Daemon {
             let links = links.ok()?.into_iter().filter(|link| !link.loopback);
             Some(links.map(|link| link.name).collect())
         };
-        let worker = Worker::start(engine, links, done).map_err(io("start a thread"))?;
+        let (watchdog, pulse) = Watchdog::new();
+        let worker = Worker::start(engine, links, pulse, done).map_err(io("start a thread"))?;
         let (ask, asks) = mpsc::channel(ASKS);
-        let socket = settings.socket.clone();
-        let mark = config.flow_mark;
-        let api = tokio::spawn(async move {
-            let _ask = ask;
-            std::future::pending::<()>().await;
-        });
+        let listener = socket.listener().and_then(UnixListener::from_std);
+        let listener = listener.map_err(io("listen on the socket"))?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let api = tokio::spawn(api::serve(listener, ask, api::Settings::default(), async {
+            let _ = stopped.await;
+        }));
         // As many as are in flight, which is bounded.
         let (reports, probed) = mpsc::unbounded_channel();
         let prober = Prober::start(reports)?;
@@ -225,8 +237,12 @@ impl Daemon {
             file,
             routes: Routes::open()?,
             signals,
-            socket,
+            manager: Manager::default(),
+            watchdog,
+            pet_at: Instant::now(),
+            stop: Some(stop),
             api,
+            socket,
             _lock: lock,
         })
     }
@@ -240,6 +256,7 @@ impl Daemon {
             self.act()?;
             if self.core.is_up() && !was_up {
                 was_up = true;
+                self.manager.ready(&self.core.status_line());
             }
             let wake = self.wakes_at();
             tokio::select! {
@@ -298,6 +315,13 @@ impl Daemon {
         }
         if !due.is_empty() {
             self.prober.probe(due)?;
+        }
+        if let Some(interval) = self.watchdog.interval()
+            && self.pet_at <= now.instant
+        {
+            self.pet_at = now.instant + interval;
+            self.watchdog.pet(now.instant);
+            self.manager.status(&self.core.status_line());
         }
         Ok(())
     }
@@ -376,6 +400,7 @@ impl Daemon {
     }
 
     fn reload(&mut self) {
+        self.manager.reloading();
         match self.given.load() {
             Ok((settings, config)) => {
                 let (settings, waiting) = self.core.settings().reloaded(settings);
@@ -389,6 +414,7 @@ impl Daemon {
             }
             Err(error) => tracing::error!("{error}; the old configuration stays"),
         }
+        self.manager.ready(&self.core.status_line());
     }
 
     /// The file may be another one, and what it may say has changed.
@@ -403,18 +429,46 @@ impl Daemon {
     }
 
     /// Leaves everything as it is, with a record for the next one.
-    fn end(mut self) {
-        self.api.abort();
-        let _ = std::fs::remove_file(&self.socket);
+    async fn end(mut self) {
+        const ANSWERS: Duration = Duration::from_secs(1);
+        self.manager.stopping();
+        drop(self.stop.take());
+        // Those who wait for an answer get none from here on.
+        self.asks.close();
+        if tokio::time::timeout(ANSWERS, &mut self.api).await.is_err() {
+            self.api.abort();
+        }
+        drop(self.socket);
         if let Some(worker) = self.worker.take() {
+            // The job that is out must be done before another one is given.
+            while self.core.is_busy() {
+                match self.outcomes.recv().await {
+                    Some(outcome) => self.core.done(outcome, Now::read()),
+                    None => break,
+                }
+            }
             if let Some(job) = self.core.last_job(Now::read()) {
                 worker.give(job);
+                let _ = self.outcomes.recv().await;
             }
-            self.outcomes.close();
             worker.end();
         }
         tracing::info!("ended; the kernel goes on as it is");
     }
+}
+
+fn bind(settings: &Settings) -> Result<Socket, DaemonError> {
+    let group = settings.socket_group.as_deref().map(|name| {
+        let found = nix::unistd::Group::from_name(name).ok().flatten();
+        found
+            .map(|group| group.gid.as_raw())
+            .ok_or_else(|| DaemonError::Group(name.to_owned()))
+    });
+    Ok(Socket::bind(&SocketSettings {
+        path: settings.socket.clone(),
+        mode: settings.socket_mode,
+        group: group.transpose()?,
+    })?)
 }
 
 impl File {
@@ -429,11 +483,7 @@ impl File {
                 }
             }
         });
-        Self {
-            path: path.to_owned(),
-            news,
-            task,
-        }
+        Self { news, task }
     }
 }
 

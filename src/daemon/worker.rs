@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc as results;
 
+use super::notify::Pulse;
 use super::roster::Change;
 use crate::kernel::conntrack::Deletion;
 use crate::kernel::{Kernel, KernelError};
@@ -90,12 +91,13 @@ impl Worker {
     pub fn start<K: Kernel + Send + 'static>(
         engine: Engine<K>,
         links: impl FnMut() -> Option<BTreeSet<String>> + Send + 'static,
+        pulse: Pulse,
         results: results::Sender<Outcome>,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = jobs::sync_channel(1);
         let thread = thread::Builder::new()
             .name("kernel".into())
-            .spawn(move || work(engine, links, &receiver, &results))?;
+            .spawn(move || work(engine, links, &pulse, &receiver, &results))?;
         Ok(Self {
             jobs: Some(sender),
             thread: Some(thread),
@@ -121,37 +123,46 @@ impl Worker {
 fn work<K: Kernel>(
     mut engine: Engine<K>,
     mut links: impl FnMut() -> Option<BTreeSet<String>>,
+    pulse: &Pulse,
     jobs: &jobs::Receiver<Job>,
     results: &results::Sender<Outcome>,
 ) {
     while let Ok(job) = jobs.recv() {
-        let begin = Instant::now();
-        let writes = matches!(job, Job::All(..) | Job::Check(..) | Job::Teardown);
-        if matches!(job, Job::All(..) | Job::Check(..))
-            && let Some(links) = links()
-            && engine.set_links(links)
-        {
-            engine.doubt();
-        }
-        let done = perform(&mut engine, job);
-        let at = Instant::now();
-        let swept = match &done {
-            Done::All(Ok(report)) | Done::Changed(Ok(Some(report))) => report.flushing,
-            _ => Duration::ZERO,
-        };
-        let table = writes.then(|| {
-            let about = engine.about().ok();
-            about.and_then(|(about, generation)| Some(Table::new(about?, generation)))
-        });
-        let outcome = Outcome {
-            done,
-            at: at.checked_sub(swept).unwrap_or(at),
-            took: begin.elapsed(),
-            table,
-        };
+        let outcome = pulse.during(|| attend(&mut engine, &mut links, job));
         if results.blocking_send(outcome).is_err() {
             return;
         }
+    }
+}
+
+fn attend<K: Kernel>(
+    engine: &mut Engine<K>,
+    links: &mut impl FnMut() -> Option<BTreeSet<String>>,
+    job: Job,
+) -> Outcome {
+    let begin = Instant::now();
+    let writes = matches!(job, Job::All(..) | Job::Check(..) | Job::Teardown);
+    if matches!(job, Job::All(..) | Job::Check(..))
+        && let Some(links) = links()
+        && engine.set_links(links)
+    {
+        engine.doubt();
+    }
+    let done = perform(engine, job);
+    let at = Instant::now();
+    let swept = match &done {
+        Done::All(Ok(report)) | Done::Changed(Ok(Some(report))) => report.flushing,
+        _ => Duration::ZERO,
+    };
+    let table = writes.then(|| {
+        let about = engine.about().ok();
+        about.and_then(|(about, generation)| Some(Table::new(about?, generation)))
+    });
+    Outcome {
+        done,
+        at: at.checked_sub(swept).unwrap_or(at),
+        took: begin.elapsed(),
+        table,
     }
 }
 

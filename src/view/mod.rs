@@ -117,6 +117,21 @@ impl std::str::FromStr for ServiceName {
     }
 }
 
+/// Reads an endpoint as people and programs name one: `10.2.0.11:3000`, `[fd00::11]:3000`.
+///
+/// # Errors
+/// What is accepted, if it is none.
+pub fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
+    let endpoint: SocketAddr = text
+        .parse()
+        .map_err(|_| "must be IP:PORT, as 10.2.0.11:3000 or [fd00::11]:3000")?;
+    if endpoint.port() == 0 {
+        return Err("port 0 is none");
+    }
+    // A server that listens on both families sees IPv4 as ::ffff:10.2.0.1.
+    Ok(SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port()))
+}
+
 /// Why a name stands for no service.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoService {

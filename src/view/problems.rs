@@ -43,6 +43,8 @@ pub enum Kind {
     NoTable,
     /// A service has no active backend.
     NoActiveBackend,
+    /// A service has active backends, and none of them answers the daemon's probes.
+    NoHealthyBackend,
     /// Flows are left that should have been flushed.
     StaleFlows,
     /// The table's rules are not those of this program.
@@ -55,6 +57,10 @@ pub enum Kind {
     SourcePorts,
     /// Packets were dropped over the limit between both looks.
     OverLimit,
+    /// A backend does not answer the daemon's probes.
+    BackendUnhealthy,
+    /// The daemon cannot do what it is meant to.
+    DaemonProblem,
 }
 
 /// At most so many flows that should not be there are told one by one.
@@ -65,9 +71,14 @@ pub(super) fn find(status: &Status<'_>, services: &Services) -> Vec<Problem> {
     table(services, &mut problems);
     for service in &status.services {
         if !service.healthy {
-            problems.push(empty(service));
+            problems.push(if service.reachable {
+                none_answers(service)
+            } else {
+                empty(service)
+            });
         }
         for backend in &service.backends {
+            problems.extend(unhealthy(service, backend));
             problems.extend(over_limit(service, backend));
             let full = backend.source_ports.iter().filter(|ports| is_filling(ports));
             problems.extend(full.map(|ports| source_ports(service, backend, ports)));
@@ -81,6 +92,10 @@ pub(super) fn find(status: &Status<'_>, services: &Services) -> Vec<Problem> {
             Kind::StaleFlows,
             format!("{} more flows should have been flushed", status.stale.flows - told),
         ));
+    }
+    if let Some(daemon) = &status.daemon {
+        let told = daemon.problems.iter();
+        problems.extend(told.map(|problem| bare(Severity::Warning, Kind::DaemonProblem, format!("daemon: {problem}"))));
     }
     problems.sort_by_key(|problem| (problem.severity, problem.kind));
     problems
@@ -166,6 +181,31 @@ fn empty(service: &ServiceStatus<'_>) -> Problem {
     };
     let message = format!("{} has no active backend{but}: {clients}", title(service));
     of(service, None, bare(Severity::Error, Kind::NoActiveBackend, message))
+}
+
+/// One that has active backends of its families, but none that answers.
+fn none_answers(service: &ServiceStatus<'_>) -> Problem {
+    let message = format!(
+        "{} has no healthy backend: none of {} answers probes, see health_reason or the HEALTH column",
+        title(service),
+        service
+            .backends
+            .iter()
+            .filter(|backend| backend.weight.is_some())
+            .count()
+    );
+    of(service, None, bare(Severity::Error, Kind::NoHealthyBackend, message))
+}
+
+fn unhealthy(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Problem> {
+    let state = backend.health.as_deref()?;
+    if state != "unhealthy" {
+        return None;
+    }
+    let why = backend.health_reason.as_deref().unwrap_or("no reason given");
+    let message = format!("{}: {} does not answer probes ({why})", title(service), backend.backend);
+    let problem = bare(Severity::Warning, Kind::BackendUnhealthy, message);
+    Some(of(service, Some(backend.backend), problem))
 }
 
 fn stale(pair: &Stranger) -> Problem {

@@ -1,5 +1,6 @@
 //! How the services are.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,12 +12,16 @@ use super::problems::{self, Problem, Severity};
 use super::rates::{Rate, Rates, Second};
 use super::tally::{BackendTally, FlowCounts, Places, Stranger, Tally};
 use super::{Hint, Noted, Services, Table};
+use crate::daemon::ask::{DaemonView, DrainView, Look};
 use crate::record::Applied;
 use crate::ruleset::name::Family;
 use crate::summary::{ServiceSummary, Standing, balance_name};
 
 /// Source ports for each backend and gateway address: 1024 to 65535 (`nf_nat_core.c`, for clients' ports from 1024 on).
 pub const SOURCE_PORTS: u64 = 64_512;
+
+/// What probes say of a backend that gets new connections.
+const IN_BALANCE: [&str; 3] = ["healthy", "failing", "presumed"];
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,6 +48,10 @@ pub struct Status<'a> {
     pub applied: Option<&'a Applied>,
     /// What conntrack does not note.
     pub hints: Vec<Hint>,
+    /// The backends that leave; `None` without a daemon.
+    pub drains: Option<Cow<'a, [DrainView]>>,
+    /// The daemon, if it was asked.
+    pub daemon: Option<Cow<'a, DaemonView>>,
 }
 
 /// Two looks.
@@ -72,7 +81,9 @@ pub struct ServiceStatus<'a> {
     pub port: u16,
     /// Where it listens; empty for every local address.
     pub addresses: &'a BTreeSet<IpAddr>,
-    /// Whether it has an active backend that can be reached.
+    /// Which of the daemon's providers it comes from; `None` without a daemon.
+    pub provider: Option<Cow<'static, str>>,
+    /// Whether it has an active backend that can be reached, and that answers where it is probed.
     pub healthy: bool,
     /// How new connections are spread.
     pub balance: &'static str,
@@ -86,6 +97,9 @@ pub struct ServiceStatus<'a> {
     pub backends: Vec<BackendStatus>,
     #[serde(skip)]
     pub(super) resets_when_empty: Option<bool>,
+    /// Whether it has an active backend of a family that it listens on.
+    #[serde(skip)]
+    pub(super) reachable: bool,
 }
 
 /// A limit.
@@ -110,8 +124,11 @@ pub struct BackendStatus {
     pub state: Standing,
     /// Its share of new connections; `None` while it drains.
     pub weight: Option<u16>,
-    /// What a probe found: `None`, since there is nobody who probes.
-    pub health: Option<&'static str>,
+    /// What the daemon's probes found, see [`HealthView::state`](crate::daemon::ask::HealthView::state); `None` where nobody
+    /// probes.
+    pub health: Option<Cow<'static, str>>,
+    /// Why the last probe failed, if it did.
+    pub health_reason: Option<String>,
     /// Its flows.
     pub flows: FlowCounts,
     /// Traffic, before the limit took its share.
@@ -167,6 +184,8 @@ pub struct Facts<'a> {
     pub noted: Noted,
     /// The one service that is asked for.
     pub only: Option<usize>,
+    /// What a daemon knows.
+    pub daemon: Option<&'a Look>,
 }
 
 impl<'a> Status<'a> {
@@ -196,6 +215,8 @@ impl<'a> Status<'a> {
             table: facts.services.table.as_ref(),
             applied: facts.services.applied.as_ref(),
             hints: facts.noted.traffic_hint().into_iter().collect(),
+            drains: facts.daemon.map(|daemon| Cow::Borrowed(&*daemon.drains)),
+            daemon: facts.daemon.map(|daemon| Cow::Borrowed(&daemon.daemon)),
         };
         status.problems = problems::find(&status, facts.services);
         status.ok = status
@@ -223,14 +244,19 @@ impl Facts<'_> {
             .of_service(at)
             .map(|(place, backend)| self.backend(place, backend, service, limit))
             .collect();
+        let reachable = || {
+            let active = service.active.keys();
+            active.filter(|backend| service.listens_in(Family::of(backend.ip())))
+        };
         ServiceStatus {
             name: service.name.as_deref(),
             port: service.port,
             addresses: &service.addresses,
-            healthy: service
-                .active
-                .keys()
-                .any(|backend| service.listens_in(Family::of(backend.ip()))),
+            provider: self
+                .daemon
+                .zip(service.name.as_deref())
+                .and_then(|(daemon, name)| daemon.providers.get(name).map(|provider| (*provider).into())),
+            healthy: reachable().any(|backend| self.is_well(*backend)),
             balance: balance_name(service.settings.balance),
             limit,
             flows: backends
@@ -239,7 +265,14 @@ impl Facts<'_> {
             drops: self.drops.of_service(at, self.earlier()),
             backends,
             resets_when_empty: service.settings.empty_reset,
+            reachable: reachable().next().is_some(),
         }
+    }
+
+    /// Whether a backend answers probes, or there are none.
+    fn is_well(&self, backend: SocketAddr) -> bool {
+        let health = self.daemon.and_then(|daemon| daemon.health.get(&backend));
+        health.is_none_or(|health| IN_BALANCE.contains(&health.state))
     }
 
     fn backend(
@@ -251,6 +284,7 @@ impl Facts<'_> {
     ) -> BackendStatus {
         let BackendTally { flows, source_ports } = &self.tally.backends[place];
         let weight = service.active.get(&backend).copied();
+        let health = self.daemon.and_then(|daemon| daemon.health.get(&backend));
         let rates = self.traffic.as_ref().map(|traffic| traffic.rates(place, self.time));
         let source_ports = source_ports.iter().map(|(address, used)| SourcePorts {
             address: *address,
@@ -265,7 +299,8 @@ impl Facts<'_> {
                 Standing::Draining
             },
             weight,
-            health: None,
+            health: health.map(|health| health.state.into()),
+            health_reason: health.and_then(|health| health.reason.clone()),
             flows: *flows,
             rates,
             of_limit: rates.zip(limit).map(|(rates, limit)| OfLimit::new(rates, limit)),

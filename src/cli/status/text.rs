@@ -143,7 +143,7 @@ fn backend_cells(backend: &BackendStatus) -> Vec<String> {
         format!("  {}", backend.backend),
         state.into(),
         backend.weight.map_or_else(String::new, |weight| weight.to_string()),
-        backend.health.unwrap_or("not probed").into(),
+        health(backend),
     ];
     cells.extend(flow_cells(backend.flows));
     cells.extend(rate_cells(backend.rates));
@@ -257,5 +257,13 @@ fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> 
         }
         None if status.table.is_some() => writeln!(out, "last change: not on record"),
         None => Ok(()),
+    }
+}
+
+fn health(backend: &BackendStatus) -> String {
+    let state = backend.health.as_deref().unwrap_or("not probed");
+    match &backend.health_reason {
+        Some(reason) => format!("{state} ({reason})"),
+        None => state.to_owned(),
     }
 }

@@ -207,5 +207,6 @@ fn facts<'a>(services: &'a Services, places: &'a Places, tally: Tally<'a>) -> Fa
         time: Duration::ZERO,
         noted: Noted::default(),
         only: None,
+        daemon: None,
     }
 }

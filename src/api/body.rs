@@ -1,0 +1,79 @@
+//! Bodies: bounded in size, number and time.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::error::ApiError;
+use super::limits::{BODY, LARGE_BODIES, SMALL_BODY, Times};
+
+/// Reads all of a JSON body. A large one has a place, which is to be kept as long as the bytes are.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    large: &Arc<Semaphore>,
+    times: &Times,
+) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ApiError> {
+    check_type(headers)?;
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > BODY as u64) {
+        return Err(too_large());
+    }
+    let deadline = Instant::now() + times.body;
+    let (mut bytes, mut place) = (Vec::new(), None);
+    loop {
+        let next = deadline.min(Instant::now() + times.body_piece);
+        let Ok(piece) = timeout_at(next, body.frame()).await else {
+            return Err(ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "timeout",
+                "the body did not come in time; nothing was done",
+            ));
+        };
+        let piece = match piece {
+            None => return Ok((bytes, place)),
+            Some(Err(error)) => return Err(ApiError::bad(format!("failed to read the body: {error}"))),
+            // Trailers say nothing.
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        let length = bytes.len() + piece.len();
+        if length > BODY {
+            return Err(too_large());
+        }
+        if length > SMALL_BODY && place.is_none() {
+            let Ok(Ok(free)) = timeout(times.turn, Arc::clone(large).acquire_owned()).await else {
+                return Err(ApiError::busy(&format!(
+                    "{LARGE_BODIES} large states are being read already"
+                )));
+            };
+            place = Some(free);
+        }
+        bytes.extend_from_slice(&piece);
+    }
+}
+
+fn too_large() -> ApiError {
+    let message = format!("the body has more than {} MiB; nothing was done", BODY >> 20);
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(given) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    if essence.trim().eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        "the body must be JSON: send it with the header `content-type: application/json`",
+    ))
+}

@@ -1,0 +1,101 @@
+//! How the API says no.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use thiserror::Error;
+
+use crate::daemon::ask::Refused;
+use crate::look::LookError;
+use crate::model::Problems;
+
+/// What went wrong: a status code and one JSON document.
+#[derive(Debug, Error)]
+#[error("{message}")]
+pub struct ApiError {
+    status: StatusCode,
+    /// One word for programs.
+    code: &'static str,
+    /// What is wrong and what to do, for people.
+    message: String,
+    /// All that is wrong with the input.
+    problems: Problems,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            problems: Problems::default(),
+        }
+    }
+
+    /// The request cannot be meant.
+    pub(super) fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// There is too much to do: nothing was done.
+    pub(super) fn busy(what: &str) -> Self {
+        let message = format!("{what}; nothing was done, try again later");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+    }
+
+    /// The daemon's loop has ended.
+    pub(super) fn ending() -> Self {
+        let message = "the daemon is ending; nothing was done";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message)
+    }
+
+    pub(super) fn failed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message)
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Invalid(problems) => Self {
+                problems,
+                ..Self::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "invalid",
+                    "the state is invalid; nothing was changed",
+                )
+            },
+            Refused::Refused(message) => Self::new(StatusCode::CONFLICT, "refused", message),
+            Refused::Failed(message) => Self::failed(message),
+        }
+    }
+}
+
+impl From<LookError> for ApiError {
+    fn from(error: LookError) -> Self {
+        let message = error.to_string();
+        match error {
+            LookError::NoService(_) => Self::new(StatusCode::NOT_FOUND, "no_service", message),
+            LookError::Families(..) => Self::bad(message),
+            LookError::Kernel(_) | LookError::Write(_) => Self::failed(message),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut error = json!({"code": self.code, "message": self.message});
+        if !self.problems.is_empty() {
+            let more = self.problems.total() - self.problems.iter().count();
+            error["problems"] = json!(self.problems.iter().collect::<Vec<_>>());
+            error["more"] = json!(more);
+        }
+        let body = format!("{:#}\n", json!({"error": error}));
+        let mut response = (self.status, [(header::CONTENT_TYPE, super::JSON)], body).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

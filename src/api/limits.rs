@@ -1,0 +1,79 @@
+//! What the API bears: whoever goes beyond gets an error, and costs nobody else anything.
+
+use std::time::Duration;
+
+use crate::model::source::MAX_STATE_BYTES;
+
+/// Connections that are served at once. Idle ones count.
+pub const CONNECTIONS: usize = 128;
+/// Connections beyond those that are told so (503); still more wait in the kernel's queue.
+pub const REFUSALS: usize = 32;
+/// Followers of events at once.
+pub const FOLLOWERS: usize = 32;
+/// Looks at the kernel at once; each has a thread and sockets.
+pub const LOOKS: usize = 4;
+/// The largest body.
+pub const BODY: usize = MAX_STATE_BYTES;
+/// A body up to this size is taken at any time.
+pub const SMALL_BODY: usize = 1 << 20;
+/// Larger bodies at once.
+pub const LARGE_BODIES: usize = 2;
+/// The head of a request: request line and headers.
+pub const HEAD: usize = 16 << 10;
+/// Headers of a request.
+pub const HEADERS: usize = 64;
+/// Path and query of a request.
+pub const URI: usize = 8 << 10;
+/// What is written ahead of a slow reader, in pieces of [`PIECE`].
+pub const PIECES: usize = 4;
+/// One piece of a long answer.
+pub const PIECE: usize = 64 << 10;
+/// The longest time that rates can be taken over.
+pub const INTERVAL: Duration = Duration::from_secs(60);
+/// The longest time that backends can be given to drain: that of `drain_timeout` in a state.
+pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of what a caller says an apply comes from.
+pub const LONGEST_ORIGIN: usize = 1024;
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Until the head of a request is there; an idle connection is closed after it, too.
+    pub head: Duration,
+    /// Until the next piece of a body is there.
+    pub body_piece: Duration,
+    /// Until all of a body is there.
+    pub body: Duration,
+    /// Until somebody takes more of an answer.
+    pub write: Duration,
+    /// Until a place is free: in the loop's queue, for a look, for a large body.
+    pub turn: Duration,
+    /// Until the loop answers a question.
+    pub answer: Duration,
+    /// Until the loop has carried out an order.
+    pub order: Duration,
+    /// Until a look at the kernel begins to show something, besides its interval.
+    pub look: Duration,
+    /// Between two signs of life to a follower of events.
+    pub keep_alive: Duration,
+    /// Until those that are being served have their answers, when the daemon ends.
+    pub goodbye: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            head: seconds(30),
+            body_piece: seconds(10),
+            body: seconds(60),
+            write: seconds(30),
+            turn: seconds(5),
+            answer: seconds(10),
+            order: seconds(120),
+            look: seconds(60),
+            keep_alive: seconds(15),
+            goodbye: seconds(3),
+        }
+    }
+}

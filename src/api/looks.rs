@@ -1,0 +1,91 @@
+//! Looks at the kernel, from threads of their own, written while they are taken.
+//!
+//! What a reader has not taken yet is bounded: the thread waits for it. It goes on or ends with the connection.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::error::ApiError;
+use super::limits::{LOOKS, PIECE, PIECES, Times};
+use crate::kernel::Kernel;
+use crate::look::LookError;
+
+/// Opens a kernel for one look, on the thread that looks.
+pub type Open = Arc<dyn Fn() -> Result<Box<dyn Kernel>, LookError> + Send + Sync>;
+
+/// Who looks.
+#[derive(Clone)]
+pub(super) struct Looks {
+    open: Open,
+    places: Arc<Semaphore>,
+    times: Times,
+}
+
+type Piece = Result<Bytes, ApiError>;
+
+impl Looks {
+    pub(super) fn new(open: Open, times: Times) -> Self {
+        Self {
+            open,
+            places: Arc::new(Semaphore::new(LOOKS)),
+            times,
+        }
+    }
+
+    /// What `work` writes, as JSON. An error before the first piece has gone is the answer; a later one cuts it short.
+    pub(super) async fn stream<W>(&self, patience: Duration, work: W) -> Result<Response, ApiError>
+    where
+        W: FnOnce(&mut dyn Kernel, &mut dyn Write) -> Result<(), LookError> + Send + 'static,
+    {
+        let place = timeout(self.times.turn, Arc::clone(&self.places).acquire_owned()).await;
+        let Ok(Ok(place)) = place else {
+            return Err(ApiError::busy(&format!("{LOOKS} others are looking at the kernel")));
+        };
+        let (pieces, mut taken) = mpsc::channel::<Piece>(PIECES);
+        let open = Arc::clone(&self.open);
+        tokio::task::spawn_blocking(move || {
+            let mut out = BufWriter::with_capacity(PIECE, Pipe(pieces.clone()));
+            let done = open().and_then(|mut kernel| {
+                work(&mut *kernel, &mut out)?;
+                Ok(out.flush()?)
+            });
+            if let Err(error) = done {
+                // What is left in it is not to be sent.
+                let _ = out.into_parts();
+                let _ = pieces.blocking_send(Err(error.into()));
+            }
+            drop(place);
+        });
+        let first = match timeout(self.times.look + patience, taken.recv()).await {
+            Ok(Some(first)) => first?,
+            Ok(None) => return Err(ApiError::failed("the thread that looks at the kernel has died")),
+            Err(_) => return Err(ApiError::busy("the kernel has shown nothing for too long")),
+        };
+        let body = tokio_stream::once(Ok(first)).chain(ReceiverStream::new(taken));
+        Ok(([(header::CONTENT_TYPE, super::JSON)], Body::from_stream(body)).into_response())
+    }
+}
+
+struct Pipe(mpsc::Sender<Piece>);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .blocking_send(Ok(Bytes::copy_from_slice(bytes)))
+            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! The local API: HTTP and JSON over a unix socket, for the command line, scripts and control planes of this machine.
+//!
+//! Asks the daemon's loop through a bounded queue, and reads the kernel by itself. Whoever may connect may do all of it:
+//! the socket's mode and group say who that is. Everything that a client can make grow is bounded, see [`limits`].
+
+mod body;
+mod error;
+mod events;
+pub mod limits;
+mod looks;
+mod params;
+mod routes;
+mod server;
+pub mod socket;
+mod stall;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use self::error::ApiError;
+pub use self::limits::Times;
+pub use self::looks::Open;
+pub use self::routes::OPENAPI;
+pub use self::server::serve;
+pub use self::socket::{Socket, SocketError, SocketSettings};
+use crate::kernel::linux::Linux;
+use crate::kernel::{Kernel, KernelError};
+
+const JSON: &str = "application/json";
+
+/// How the API is served.
+#[derive(Clone)]
+pub struct Settings {
+    /// Opens the kernel for a look; each look opens it anew, on a thread of its own.
+    pub open: Open,
+    /// How long things may take.
+    pub times: Times,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("times", &self.times)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Settings {
+    /// The kernel of this machine.
+    fn default() -> Self {
+        let open = || -> Result<Box<dyn Kernel>, _> { Ok(Box::new(Linux::open().map_err(KernelError::from)?)) };
+        Self {
+            open: Arc::new(open),
+            times: Times::default(),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The socket file: there is one daemon for it, and nobody can connect before mode and group are set.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+
+/// The longest path that a socket address holds (`sun_path` of `unix(7)`, with its zero at the end).
+const LONGEST_PATH: usize = 107;
+
+/// Where the socket is, and who may connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketSettings {
+    /// The socket file.
+    pub path: PathBuf,
+    /// Its permissions, such as `0o660`: whoever may write may connect.
+    pub mode: u32,
+    /// The number of its group; `None` leaves that of the process.
+    pub group: Option<u32>,
+}
+
+/// Why there is no socket.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    /// Another daemon has it.
+    #[error("another daemon answers on {}; it serves there until it ends", .0.display())]
+    InUse(PathBuf),
+    /// Something else has its name.
+    #[error("{} is there and is no socket: remove it, or choose another path", .0.display())]
+    NotASocket(PathBuf),
+    /// The path does not fit into a socket address.
+    #[error("{} is too long for a socket: {LONGEST_PATH} bytes at most, with some to spare", .0.display())]
+    TooLong(PathBuf),
+    /// The file system said no.
+    #[error("failed to {what} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// A socket that is listened on. Its file goes with it, if it is still this one's.
+#[derive(Debug)]
+pub struct Socket {
+    /// Accepts connections; does not block.
+    listener: UnixListener,
+    path: PathBuf,
+    file: (u64, u64),
+    _lock: Flock<File>,
+}
+
+impl Socket {
+    /// Binds it. A file that a dead daemon left is replaced.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn bind(settings: &SocketSettings) -> Result<Self, SocketError> {
+        let path = &settings.path;
+        let fail = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| SocketError::File { what, path, source }
+        };
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(parent);
+        made.map_err(fail("make the directory", parent))?;
+        let lock = lock(path)?;
+        make_way(path)?;
+        // In a directory that nobody else can enter, until it is as it should be.
+        let hidden = beside(path, ".new");
+        if hidden.as_os_str().len() + "/s".len() > LONGEST_PATH {
+            return Err(SocketError::TooLong(path.clone()));
+        }
+        let _ = fs::remove_dir_all(&hidden);
+        let made = DirBuilder::new().mode(0o700).create(&hidden);
+        made.map_err(fail("make the directory", &hidden))?;
+        let moved = bind_in(&hidden, settings);
+        let _ = fs::remove_dir_all(&hidden);
+        let (listener, file) = moved?;
+        Ok(Self {
+            listener,
+            path: path.clone(),
+            file,
+            _lock: lock,
+        })
+    }
+
+    /// One more handle to accept connections with; not blocking.
+    ///
+    /// # Errors
+    /// That of `dup`.
+    pub fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// Two daemons that begin at the same moment would each find nobody on the socket.
+fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
+    let file = beside(path, ".lock");
+    let fail = |source| SocketError::File {
+        what: "lock",
+        path: file.clone(),
+        source,
+    };
+    let mut options = OpenOptions::new();
+    let opened = options.write(true).create(true).truncate(false).mode(0o600).open(&file);
+    match Flock::lock(opened.map_err(fail)?, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, Errno::EWOULDBLOCK)) => Err(SocketError::InUse(path.to_owned())),
+        Err((_, errno)) => Err(fail(errno.into())),
+    }
+}
+
+/// Whether there may be a new socket of that name.
+fn make_way(path: &Path) -> Result<(), SocketError> {
+    let fail = |source| SocketError::File {
+        what: "look at",
+        path: path.to_owned(),
+        source,
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(fail(error)),
+        Ok(there) if !there.file_type().is_socket() => return Err(SocketError::NotASocket(path.to_owned())),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(SocketError::InUse(path.to_owned())),
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(()),
+            // Its queue is full: somebody is there.
+            io::ErrorKind::WouldBlock => Err(SocketError::InUse(path.to_owned())),
+            _ => Err(fail(error)),
+        },
+    }
+}
+
+fn bind_in(hidden: &Path, settings: &SocketSettings) -> Result<(UnixListener, (u64, u64)), SocketError> {
+    let at = hidden.join("s");
+    let fail = |what| {
+        let path = settings.path.clone();
+        move |source| SocketError::File { what, path, source }
+    };
+    let listener = UnixListener::bind(&at).map_err(fail("bind"))?;
+    listener.set_nonblocking(true).map_err(fail("bind"))?;
+    if settings.group.is_some() {
+        chown(&at, None, settings.group).map_err(fail("give the group to"))?;
+    }
+    fs::set_permissions(&at, Permissions::from_mode(settings.mode)).map_err(fail("set the mode of"))?;
+    let there = fs::symlink_metadata(&at).map_err(fail("look at"))?;
+    fs::rename(&at, &settings.path).map_err(fail("put in place"))?;
+    Ok((listener, (there.dev(), there.ino())))
+}

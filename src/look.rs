@@ -1,0 +1,294 @@
+//! Looks at a gateway at work: asks the kernel for what the views show. For the command line and the API, so that both show
+//! the same.
+//!
+//! Changes nothing, and needs no record: what is meant to be there is given to it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use thiserror::Error;
+
+use crate::daemon::ask::Look;
+use crate::kernel::conntrack::{Flow, Selection};
+use crate::kernel::{Kernel, KernelError};
+use crate::model::FlowMark;
+use crate::view::drops::{self, Counts};
+use crate::view::flows::{FlowView, Wanted};
+use crate::view::rates::First;
+use crate::view::status::{Facts, Status};
+use crate::view::tally::{Places, Tally};
+use crate::view::who::Who;
+use crate::view::{Hint, NoService, Noted, ServiceName, Services};
+
+/// Why there was nothing to see.
+#[derive(Debug, Error)]
+pub enum LookError {
+    /// The kernel did not tell.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// There is no such service.
+    #[error(transparent)]
+    NoService(#[from] NoService),
+    /// What was asked cannot be.
+    #[error("{0} and {1} are of two families; a backend sees addresses of its own")]
+    Families(SocketAddr, SocketAddr),
+    /// Whoever asked does not listen any more.
+    #[error("failed to write what was seen: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// What conntrack notes of connections that begin now, in the network namespace of this thread.
+pub fn noted() -> Noted {
+    let is_on = |name| {
+        let value = fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?;
+        Some(value.trim() != "0")
+    };
+    Noted {
+        traffic: is_on("nf_conntrack_acct"),
+        begin: is_on("nf_conntrack_timestamp"),
+    }
+}
+
+/// Since 1970, by the clock that conntrack notes begins with.
+pub fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+fn nanoseconds() -> u64 {
+    u64::try_from(now().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Which status is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct StatusQuery {
+    /// Of this service only.
+    pub service: Option<ServiceName>,
+    /// How long packets and drops are counted for rates; zero for none.
+    pub interval: Duration,
+}
+
+/// Looks, twice if there is an interval, and hands out what was seen. `daemon` is what a daemon knows besides.
+///
+/// # Errors
+/// [`LookError::Kernel`], [`LookError::NoService`].
+pub fn status<T>(
+    kernel: &mut dyn Kernel,
+    services: &Services,
+    daemon: Option<&Look>,
+    noted: Noted,
+    query: &StatusQuery,
+    tell: impl FnOnce(&Status<'_>) -> T,
+) -> Result<T, LookError> {
+    let service = query.service.as_ref().filter(|_| services.table.is_some());
+    let only = match service {
+        Some(name) => {
+            let found = name.find(&services.summary)?;
+            let all = &services.summary.services;
+            all.iter().position(|of| std::ptr::eq(of, found))
+        }
+        None => None,
+    };
+    let wanted = Wanted::new(service, None, None, services)?;
+    let places = Places::new(&services.summary);
+    let mut tally = Tally::new(services, &places);
+    let (mut earlier, mut traffic, mut time) = (None, None, Duration::ZERO);
+    if !query.interval.is_zero() && services.table.is_some() {
+        let begin = kernel.now();
+        earlier = Some(counts(kernel, services, &places)?);
+        if noted.traffic == Some(true) {
+            let mut first = First::default();
+            each(kernel, services.mark, &wanted, |flow| first.note(flow))?;
+            traffic = Some(first.end(places.len()));
+        }
+        let passed = kernel.now().saturating_duration_since(begin);
+        kernel.pause(query.interval.saturating_sub(passed));
+        time = kernel.now().saturating_duration_since(begin);
+    }
+    let drops = counts(kernel, services, &places)?;
+    each(kernel, services.mark, &wanted, |flow| {
+        let place = tally.count(flow);
+        if let (Some(place), Some(traffic)) = (place, &mut traffic) {
+            traffic.note(place, flow);
+        }
+    })?;
+    Ok(tell(&Status::new(&Facts {
+        services,
+        places: &places,
+        tally,
+        traffic,
+        drops,
+        earlier,
+        time,
+        noted,
+        only,
+        daemon,
+    })))
+}
+
+fn each(
+    kernel: &mut dyn Kernel,
+    mark: FlowMark,
+    wanted: &Wanted,
+    mut each: impl FnMut(&Flow),
+) -> Result<(), KernelError> {
+    kernel.select(mark, wanted.selection(), &mut |flow| {
+        if wanted.matches(flow) {
+            each(flow);
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+fn counts(kernel: &mut dyn Kernel, services: &Services, places: &Places) -> Result<Counts, KernelError> {
+    let mut counts = Counts::default();
+    if services.table.is_none() {
+        return Ok(counts);
+    }
+    for set in drops::sets() {
+        let counted = match kernel.counted(set) {
+            // Another version's table, or one that has just been removed.
+            Err(KernelError::Netlink(error)) if error.errno() == Some(Errno::ENOENT) => Vec::new(),
+            other => other?,
+        };
+        counts.add(set, &counted, &services.summary, places);
+    }
+    Ok(counts)
+}
+
+/// Which flows are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct FlowsQuery {
+    /// Of this service only.
+    pub service: Option<ServiceName>,
+    /// Of this backend only.
+    pub backend: Option<SocketAddr>,
+    /// Of clients in this network only.
+    pub client: Option<IpNet>,
+}
+
+/// A list that is written while it is read.
+pub trait List {
+    /// Comes first.
+    fn begin(&mut self, hints: &[Hint]) -> io::Result<()>;
+    /// One flow.
+    fn flow(&mut self, flow: &FlowView<'_>) -> io::Result<()>;
+    /// Comes last, if the kernel did not fail.
+    fn end(&mut self) -> io::Result<()>;
+}
+
+/// Writes the flows as the kernel shows them, in no order, until all were shown or writing fails.
+///
+/// # Errors
+/// [`LookError::Kernel`], [`LookError::NoService`], [`LookError::Write`].
+pub fn flows(
+    kernel: &mut dyn Kernel,
+    services: &Services,
+    noted: Noted,
+    query: &FlowsQuery,
+    list: &mut dyn List,
+) -> Result<(), LookError> {
+    let wanted = Wanted::new(query.service.as_ref(), query.backend, query.client, services)?;
+    let now = nanoseconds();
+    let mut written = list.begin(&noted.hints());
+    if written.is_ok() {
+        kernel.select(services.mark, wanted.selection(), &mut |flow| {
+            if wanted.matches(flow) {
+                written = list.flow(&FlowView::new(flow, services, now));
+            }
+            match written {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        })?;
+    }
+    written?;
+    Ok(list.end()?)
+}
+
+/// The flows as one JSON document, a line for each.
+#[derive(Debug)]
+pub struct JsonFlows<W: Write> {
+    out: W,
+    count: u64,
+}
+
+impl<W: Write> JsonFlows<W> {
+    /// Writes there.
+    pub fn new(out: W) -> Self {
+        Self { out, count: 0 }
+    }
+}
+
+impl<W: Write> List for JsonFlows<W> {
+    fn begin(&mut self, hints: &[Hint]) -> io::Result<()> {
+        let hints = serde_json::to_string(hints)?;
+        write!(self.out, "{{\n\"hints\": {hints},\n\"flows\": [")
+    }
+
+    fn flow(&mut self, flow: &FlowView<'_>) -> io::Result<()> {
+        self.out.write_all(if self.count > 0 { b",\n" } else { b"\n" })?;
+        self.count += 1;
+        serde_json::to_writer(&mut self.out, flow).map_err(io::Error::from)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        writeln!(self.out, "\n],\n\"count\": {}\n}}", self.count)?;
+        self.out.flush()
+    }
+}
+
+/// Who is behind what a backend sees.
+///
+/// # Errors
+/// [`LookError::Kernel`], [`LookError::Families`].
+pub fn who<'a>(
+    kernel: &mut dyn Kernel,
+    services: &'a Services,
+    noted: Noted,
+    seen_as: SocketAddr,
+    backend: Option<SocketAddr>,
+) -> Result<Who<'a>, LookError> {
+    if let Some(backend) = backend.filter(|backend| backend.is_ipv4() != seen_as.is_ipv4()) {
+        return Err(LookError::Families(seen_as, backend));
+    }
+    let mut found = Vec::new();
+    if let Some(backend) = backend {
+        found.extend(kernel.who(services.mark, backend, seen_as)?);
+    } else {
+        let selection = Selection {
+            seen_as: Some(seen_as),
+            ..Selection::default()
+        };
+        kernel.select(services.mark, &selection, &mut |flow| {
+            found.push(flow.clone());
+            ControlFlow::Continue(())
+        })?;
+        found.sort_by_key(|flow| (flow.backend, flow.client, flow.id));
+        // One may have been shown twice.
+        found.dedup_by_key(|flow| (flow.backend, flow.client, flow.id));
+    }
+    let now = nanoseconds();
+    Ok(Who {
+        seen_as,
+        backend,
+        flows: found.iter().map(|flow| FlowView::new(flow, services, now)).collect(),
+        hints: noted.hints(),
+    })
+}
+
+/// JSON for people and scripts: indented, with a line feed at its end.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_json(mut out: impl Write, value: &impl serde::Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    out.flush()
+}

@@ -1,0 +1,414 @@
+//! A server, the loop behind it, and a client that sends what it likes.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tcpgw::api::{Settings, Socket, SocketSettings, Times, serve};
+use tcpgw::daemon::ask::{Applied, Apply, Ask, DaemonView, DrainView, HealthView, Look, Peer, Refused, TornDown};
+use tcpgw::daemon::events::{Events, What};
+use tcpgw::kernel::conntrack::{Flow, Status, TcpState};
+use tcpgw::kernel::fake::{Call, Fail, Fake};
+use tcpgw::kernel::{About, Kernel, KernelError};
+use tcpgw::look::LookError;
+use tcpgw::model::{FlowMark, State};
+use tcpgw::reconcile::Desired;
+use tcpgw::summary::Summary;
+use tcpgw::view::{Services, Table};
+use tokio::sync::{mpsc, oneshot};
+
+/// Nothing here takes so long: whoever waits for that long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+const STATE: &str = r#"{"version":1,"services":[
+    {"name":"web","port":20003,"limit":{"pps":100},"backends":["10.2.0.1:80","10.2.0.2:80"]},
+    {"name":"sick","port":20004,"backends":["10.2.0.3:80"]},
+    {"name":"void","port":20005,"backends":[]}]}"#;
+
+/// What the loop does with what it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loop {
+    /// Answers.
+    Answers,
+    /// Takes questions, and never answers.
+    Mute,
+    /// Takes no questions.
+    Stuck,
+}
+
+/// A server that is stopped with the value.
+pub(crate) struct Server {
+    pub(crate) path: PathBuf,
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) shared: Arc<Mutex<Told>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What the loop knows, and what it was told.
+pub(crate) struct Told {
+    pub(crate) look: Look,
+    pub(crate) events: Events,
+    pub(crate) applies: Vec<Apply>,
+    pub(crate) teardowns: usize,
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) fail: Option<(Call, Fail)>,
+    pub(crate) answer: Option<Refused>,
+}
+
+pub(crate) fn serves() -> Server {
+    serves_with(Loop::Answers, times())
+}
+
+/// Short ones, so that tests of them do not last.
+pub(crate) fn times() -> Times {
+    Times {
+        head: Duration::from_secs(2),
+        body_piece: Duration::from_secs(1),
+        body: Duration::from_secs(3),
+        write: Duration::from_secs(1),
+        turn: Duration::from_millis(300),
+        answer: Duration::from_secs(1),
+        order: Duration::from_secs(1),
+        keep_alive: Duration::from_millis(200),
+        ..Times::default()
+    }
+}
+
+pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("run/tcpgw.sock");
+    let settings = SocketSettings {
+        path: path.clone(),
+        mode: 0o600,
+        group: None,
+    };
+    let socket = Socket::bind(&settings).expect("a socket");
+    let shared = Arc::new(Mutex::new(Told {
+        look: look(),
+        events: Events::default(),
+        applies: Vec::new(),
+        teardowns: 0,
+        flows: vec![flow(1), flow(2)],
+        fail: None,
+        answer: None,
+    }));
+    let (stop, stopped) = oneshot::channel();
+    let (told, kernels) = (Arc::clone(&shared), Arc::clone(&shared));
+    let open = move || -> Result<Box<dyn Kernel>, LookError> { Ok(Box::new(kernel(&kernels)?)) };
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let (asks, asked) = mpsc::channel(4);
+            let settings = Settings {
+                open: Arc::new(open),
+                times,
+            };
+            let listener = tokio::net::UnixListener::from_std(socket.listener().expect("a handle"));
+            let answering = tokio::spawn(answer(asked, told, how));
+            let stop = async { drop(stopped.await) };
+            serve(listener.expect("a listener"), asks, settings, stop).await;
+            answering.abort();
+        });
+    });
+    Server {
+        path,
+        directory,
+        shared,
+        stop: Some(stop),
+        thread: Some(thread),
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                ended.expect("the server ends in peace");
+            }
+        }
+    }
+}
+
+async fn answer(mut asked: mpsc::Receiver<Ask>, told: Arc<Mutex<Told>>, how: Loop) {
+    let mut unanswered = Vec::new();
+    if how == Loop::Stuck {
+        std::future::pending::<()>().await;
+    }
+    while let Some(ask) = asked.recv().await {
+        if how == Loop::Mute {
+            unanswered.push(ask);
+            continue;
+        }
+        let mut told = told.lock().expect("nobody panicked");
+        match ask {
+            Ask::Look(reply) => drop(reply.send(told.look.clone())),
+            Ask::Follow(after, reply) => drop(reply.send(told.events.follow(after))),
+            Ask::Apply(apply, reply) => {
+                let answer = match told.answer.clone() {
+                    Some(refused) => Err(refused),
+                    None => applied(&apply),
+                };
+                told.applies.push(apply);
+                drop(reply.send(answer));
+            }
+            Ask::Teardown(reply) => {
+                told.teardowns += 1;
+                drop(reply.send(Ok(TornDown {
+                    table_removed: true,
+                    flows_flushed: 2,
+                    flows_not_flushed: 0,
+                })));
+            }
+        }
+    }
+}
+
+fn applied(apply: &Apply) -> Result<Applied, Refused> {
+    let state = tcpgw::model::parse(&apply.state).map_err(Refused::Invalid)?;
+    if state.services.is_empty() && !apply.options.allow_empty {
+        return Err(Refused::Refused("the state has no services".into()));
+    }
+    let counts = json!({"added": state.services.len(), "changed": 0, "removed": 0});
+    let report = if apply.options.dry_run {
+        json!({"changed": !state.services.is_empty(), "rebuild": null, "services": [], "flows": 0})
+    } else {
+        json!({
+            "services": counts, "backends": counts, "flows_flushed": 0, "handshakes_forgotten": 0,
+            "flows_not_flushed": 0, "elements": 1, "transactions": 1, "rebuilt": null, "milliseconds": 1.5,
+            "kernel_milliseconds": 0.5, "flush_milliseconds": 0.5,
+        })
+    };
+    Ok(Applied {
+        report,
+        text: "services +1 ~0 -0\n".into(),
+        warnings: vec!["net.ipv4.ip_forward: is 0".into()],
+    })
+}
+
+fn state() -> State {
+    tcpgw::model::parse(STATE.as_bytes()).expect("a good state")
+}
+
+fn kernel(told: &Mutex<Told>) -> Result<Fake, KernelError> {
+    let ruleset = Desired::new(&state(), &std::collections::BTreeSet::new()).ruleset;
+    let mut fake = Fake::holding(&ruleset, FlowMark::default())?;
+    let told = told.lock().expect("nobody panicked");
+    fake.flows.clone_from(&told.flows);
+    if let Some((call, fail)) = told.fail {
+        fake.fail_next(call, fail);
+    }
+    Ok(fake)
+}
+
+pub(crate) fn flow(client: u16) -> Flow {
+    let at = |text: &str| text.parse().expect("an endpoint");
+    Flow {
+        client: std::net::SocketAddr::new("198.51.100.1".parse().expect("an address"), client),
+        public: at("203.0.113.1:20003"),
+        backend: at(if client.is_multiple_of(2) {
+            "10.2.0.2:80"
+        } else {
+            "10.2.0.1:80"
+        }),
+        seen_as: std::net::SocketAddr::new("10.2.0.254".parse().expect("an address"), client),
+        id: client.into(),
+        mark: FlowMark::default().value(),
+        status: Status(2 | 4 | 16 | 32),
+        tcp_state: Some(TcpState::Established),
+        zone: 0,
+        timeout: Some(60),
+        counters: None,
+        started: None,
+    }
+}
+
+fn look() -> Look {
+    let health = |state, reason: Option<&str>| HealthView {
+        state,
+        reason: reason.map(str::to_owned),
+        since: 7,
+    };
+    let at = |text: &str| text.parse().expect("an endpoint");
+    let about = About {
+        handle: 1,
+        comment: Some("tcpgw".into()),
+        flags: 6,
+        owner: Some(77),
+    };
+    Look {
+        services: Services {
+            summary: Summary::from(&state()),
+            table: Some(Table::new(about, 3)),
+            ..Services::default()
+        },
+        health: BTreeMap::from([
+            (at("10.2.0.1:80"), health("healthy", None)),
+            (at("10.2.0.2:80"), health("failing", Some("timed out"))),
+            (at("10.2.0.3:80"), health("unhealthy", Some("refused"))),
+        ]),
+        drains: vec![DrainView {
+            service: Some("web".into()),
+            port: 20003,
+            backend: at("10.2.0.9:80"),
+            flows: Some(3),
+            seconds_left: Some(12),
+            waits_for: "flows",
+        }],
+        daemon: DaemonView {
+            pid: 77,
+            version: "0.1.0",
+            namespace: 1,
+            started: 5,
+            in_sync: true,
+            problems: vec!["/etc/tcpgw/state.json was rejected".into()],
+            owns_table: true,
+            torn_down: false,
+        },
+        providers: BTreeMap::from([("web".into(), "api"), ("sick".into(), "file")]),
+    }
+}
+
+impl Server {
+    pub(crate) fn connect(&self) -> UnixStream {
+        connect(&self.path)
+    }
+
+    /// Sends that and reads until the server has had enough.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        // The server may not read it all.
+        let _ = stream.write_all(bytes);
+        Answer::read(&mut stream)
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Answer {
+        self.raw(format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+    }
+
+    pub(crate) fn post(&self, target: &str, body: &[u8]) -> Answer {
+        self.post_as(target, "content-type: application/json\r\n", body)
+    }
+
+    pub(crate) fn post_as(&self, target: &str, headers: &str, body: &[u8]) -> Answer {
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        self.raw(&[head.as_bytes(), body].concat())
+    }
+
+    pub(crate) fn note(&self, what: What) {
+        let mut told = self.shared.lock().expect("nobody panicked");
+        told.events.note(what, Duration::from_secs(1000));
+    }
+
+    pub(crate) fn me() -> Peer {
+        Peer {
+            uid: nix::unistd::getuid().as_raw(),
+            gid: nix::unistd::getgid().as_raw(),
+            pid: i32::try_from(std::process::id()).ok(),
+        }
+    }
+}
+
+pub(crate) fn connect(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// 0 if nothing did.
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    /// Whether all of it came.
+    pub(crate) whole: bool,
+}
+
+impl Answer {
+    pub(crate) fn read(stream: &mut UnixStream) -> Self {
+        let mut bytes = Vec::new();
+        let mut piece = [0; 1 << 16];
+        loop {
+            match stream.read(&mut piece) {
+                Ok(0) => break,
+                Ok(length) => bytes.extend_from_slice(&piece[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("{error} after {}", String::from_utf8_lossy(&bytes)),
+            }
+        }
+        Self::parse(&bytes)
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let (head, rest) = end.map_or((bytes, &[][..]), |end| (&bytes[..end], &bytes[end + 4..]));
+        let head = String::from_utf8_lossy(head).into_owned();
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let (body, whole) = if head.to_lowercase().contains("transfer-encoding: chunked") {
+            unchunk(rest)
+        } else {
+            (rest.to_vec(), true)
+        };
+        Self {
+            status,
+            head,
+            body,
+            whole,
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.head, self.text()))
+    }
+
+    /// The code of an error, which must be one.
+    pub(crate) fn code(&self) -> (u16, String) {
+        let error = &self.json()["error"];
+        assert!(
+            error["message"].as_str().is_some_and(|text| !text.is_empty()),
+            "{error}"
+        );
+        (self.status, error["code"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+fn unchunk(mut rest: &[u8]) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    loop {
+        let Some(end) = rest.windows(2).position(|two| two == b"\r\n") else {
+            return (body, false);
+        };
+        let length = std::str::from_utf8(&rest[..end])
+            .ok()
+            .and_then(|text| usize::from_str_radix(text, 16).ok());
+        let (Some(length), after) = (length, &rest[end + 2..]) else {
+            return (body, false);
+        };
+        if length == 0 {
+            return (body, true);
+        }
+        if after.len() < length + 2 {
+            return (body, false);
+        }
+        body.extend_from_slice(&after[..length]);
+        rest = &after[length + 2..];
+    }
+}

@@ -1,0 +1,7 @@
+//! The API over a real socket, before a loop that answers from a script and a kernel in memory. Needs no privilege.
+
+mod harness;
+mod hostile;
+mod openapi;
+mod routes;
+mod socket;
