@@ -167,15 +167,15 @@ fn nobody_else_writes_to_an_owned_table_and_it_outlives_its_owner() {
     assert_eq!(net.identity().generation, generation, "nobody is told");
     let told = net.tcpgw(&["apply", &net.state_file("there.json", &there)]).ok();
     assert!(!told.contains("replaced"), "{told}");
-    let mut next = Process::new(&net, Ownership::Owned);
+    let mut heir = Process::new(&net, Ownership::Owned);
     assert_eq!(
-        (next.ownership(), next.about().handle),
+        (heir.ownership(), heir.about().handle),
         (Ownership::Persist, about.handle)
     );
-    let report = next.apply(&there).expect("an orphan again");
+    let report = heir.apply(&there).expect("an orphan again");
     assert_eq!((report.rebuilt, report.transactions), (None, 0));
     assert_eq!(
-        (next.ownership(), next.about().handle),
+        (heir.ownership(), heir.about().handle),
         (Ownership::Owned, about.handle)
     );
     conn.echo(b"goes on").expect("an echo");
@@ -273,10 +273,10 @@ fn more_than_fits_is_lost_and_said_so() {
     let first = drift.drain().expect("it goes on");
     let mut last = first.clone();
     while last.more {
-        let next = drift.drain().expect("it goes on");
+        let later = drift.drain().expect("it goes on");
         last = Heard {
-            lost: last.lost || next.lost,
-            ..next
+            lost: last.lost || later.lost,
+            ..later
         };
     }
     println!("lost: {}", last.lost);
