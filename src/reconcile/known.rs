@@ -120,7 +120,7 @@ impl<K: Kernel> Reconciler<'_, K> {
                 return Ok(known);
             }
             match self.kernel.adopt(known.generation) {
-                Ok(Adoption::Unwanted | Adoption::Absent | Adoption::Owned) => return Ok(known),
+                Ok(Adoption::Unwanted | Adoption::Owned) => return Ok(known),
                 Ok(Adoption::Adopted(generation)) => return Ok(Known { generation, ..known }),
                 Ok(Adoption::Plain) => {
                     return Ok(Known {
@@ -129,8 +129,8 @@ impl<K: Kernel> Reconciler<'_, K> {
                     });
                 }
                 Ok(Adoption::Foreign(port)) => return Err(ReconcileError::Foreign(port)),
-                Err(error @ (KernelError::Outdated | KernelError::Unknown(_))) => {
-                    tracing::debug!(%error, "reading the kernel again");
+                Ok(Adoption::Absent) | Err(KernelError::Outdated | KernelError::Unknown(_)) => {
+                    tracing::debug!("the table is not as it was: reading the kernel again");
                     known = self.read(&known.summary)?;
                 }
                 Err(error) => return Err(error.into()),

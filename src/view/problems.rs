@@ -149,7 +149,7 @@ fn table(services: &Services, problems: &mut Vec<Problem>) {
         problems.push(bare(Severity::Warning, Kind::TableChanged, message));
     }
     if table.flags.contains(&"dormant") {
-        let message = "the table is dormant, so none of its rules work: run `tcpgw teardown` and `tcpgw apply FILE`";
+        let message = "the table is dormant, so none of its rules work: run `tcpgw apply FILE`";
         problems.push(bare(Severity::Error, Kind::TableDormant, message.into()));
     }
     if services.mark != services.configured {

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use tcpgw::kernel::KernelError;
 use tcpgw::kernel::conntrack::{Flow, Status};
 use tcpgw::kernel::fake::{Call, Crash, Fail, Fake, Syn};
+use tcpgw::kernel::ownership::Ownership;
 use tcpgw::model::{FlowMark, State};
 use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
 use tcpgw::record::Store;
@@ -52,6 +53,29 @@ proptest! {
         quick.apply(&want).unwrap();
         full.apply(&want).unwrap();
         prop_assert_eq!(&quick.fake.flows, &full.fake.flows);
+    }
+
+    /// Whoever owns it dies anywhere: the next one takes over what is left of it.
+    #[test]
+    fn an_owner_that_died_has_an_heir(
+        have in state(), want in state(), flows in flows(), call in 0..12_usize, done: bool, plain: bool,
+    ) {
+        let mut gateway = Gateway::with(&have, &flows);
+        if plain {
+            gateway.fake.ownership = Ownership::Plain;
+            gateway.reconciler().teardown().unwrap();
+            gateway.apply(&have).unwrap();
+            gateway.fake.restart();
+        }
+        gateway.fake.ownership = Ownership::Owned;
+        let before = gateway.fake.flows.clone();
+        gateway.fake.crash_at(Crash { call, done });
+        let _ = gateway.apply(&want);
+        gateway.fake.restart();
+        gateway.apply(&want).unwrap();
+        gateway.check(&want, &before)?;
+        prop_assert_eq!(gateway.fake.owner(), Some((Ownership::Owned, Some(gateway.fake.port()))));
+        prop_assert_eq!(gateway.apply(&want).unwrap().transactions, 0);
     }
 
     /// A third state may be wanted by then.
@@ -297,6 +321,83 @@ fn other_rules_are_replaced_and_another_mark_is_not() {
     let error = gateway.apply(&want).unwrap_err();
     assert!(matches!(error, ReconcileError::OtherMark { .. }), "{error}");
     assert!(gateway.reconciler().teardown().unwrap().table, "which teardown ends");
+}
+
+#[test]
+fn an_orphan_is_taken_over_as_it_is() {
+    let want = small("10.2.0.11:3000");
+    let mut gateway = Gateway::with(&want, &[]);
+    assert_eq!(gateway.fake.owner(), Some((Ownership::Persist, None)));
+    gateway.fake.ownership = Ownership::Owned;
+    for (fail, transactions) in [(None, 0), (Some(Fail::Outdated), 0), (Some(Fail::UnknownAfter), 0)] {
+        gateway.fake.restart();
+        gateway.fake.owned_by(None);
+        if let Some(fail) = fail {
+            gateway.fake.fail_next(Call::Adopt, fail);
+        }
+        let before = gateway.fake_table();
+        let report = gateway.apply(&want).unwrap();
+        assert_eq!((report.transactions, report.rebuilt), (transactions, None), "{fail:?}");
+        let owner = gateway.fake.port();
+        assert_eq!(gateway.fake.owner(), Some((Ownership::Owned, Some(owner))));
+        assert_eq!(gateway.fake_table(), before);
+        // The record holds from there on.
+        let generation = gateway.fake.generation();
+        let known = gateway.reconciler().look(&desired(&want).summary).unwrap();
+        assert_eq!(known.rebuild(), None);
+        assert_eq!(gateway.apply(&want).unwrap().transactions, 0);
+        assert_eq!(gateway.fake.generation(), generation);
+    }
+}
+
+#[test]
+fn a_table_that_cannot_be_owned_is_replaced_and_an_old_kernel_has_none() {
+    let want = small("10.2.0.11:3000");
+    let mut gateway = Gateway::with(&want, &[]);
+    gateway.fake.old = true;
+    gateway.fake.ownership = Ownership::Owned;
+    gateway.reconciler().teardown().unwrap();
+    gateway.apply(&want).unwrap();
+    assert_eq!(gateway.fake.owner(), Some((Ownership::Plain, None)));
+    assert_eq!(gateway.apply(&want).unwrap().transactions, 0, "as good as it gets");
+
+    gateway.fake.old = false;
+    let before = gateway.fake_table();
+    let report = gateway.apply(&want).unwrap();
+    assert!(
+        report
+            .rebuilt
+            .is_some_and(|why| why.contains("without the flag persist"))
+    );
+    assert_eq!(report.transactions, 1);
+    assert_ne!(gateway.fake_table(), before);
+    assert_eq!(
+        gateway.fake.owner(),
+        Some((Ownership::Owned, Some(gateway.fake.port())))
+    );
+    assert_eq!(gateway.fake.ruleset(), desired(&want).ruleset);
+    let again = gateway.apply(&want).unwrap();
+    assert_eq!((again.transactions, again.rebuilt), (0, None));
+}
+
+#[test]
+fn what_another_process_owns_is_left_alone() {
+    let (have, want) = (small("10.2.0.11:3000"), small("10.2.0.12:3000"));
+    for ownership in [Ownership::Persist, Ownership::Owned] {
+        let mut gateway = Gateway::with(&have, &[]);
+        gateway.fake.ownership = ownership;
+        gateway.fake.owned_by(Some(4711));
+        let error = gateway.apply(&want).unwrap_err().to_string();
+        assert!(
+            error.contains("owned by another") && (ownership == Ownership::Persist || error.contains("4711")),
+            "{error}"
+        );
+        assert!(gateway.reconciler().teardown().is_err());
+        assert_eq!(gateway.fake.ruleset(), desired(&have).ruleset);
+        gateway.fake.owned_by(None);
+        gateway.apply(&want).unwrap();
+        assert_eq!(gateway.fake.ruleset(), desired(&want).ruleset);
+    }
 }
 
 #[test]

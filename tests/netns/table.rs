@@ -19,7 +19,7 @@ fn every_golden_case_is_what_the_kernel_gets() {
         net.run_with("peer", &["nft", "-c", "-f", "-"], &ruleset).ok();
         net.nft("peer", &ruleset);
         apply_case(&net, &case);
-        let (by_nft, by_tcpgw) = (net.run("peer", &LIST).ok(), net.run("gateway", &LIST).ok());
+        let (by_nft, by_tcpgw) = (net.run("peer", &LIST).ok(), loadable(&net.run("gateway", &LIST).ok()));
         let (links, rest) = without_links(&by_tcpgw);
         assert!(rest == by_nft, "{}: nft\n{by_nft}tcpgw\n{by_tcpgw}", case.name);
         // Only the gateway knows its links, so `render` cannot say them.
@@ -112,7 +112,7 @@ fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
     let file = net.state_file("state.json", &state);
     let mine = net.run("gateway", &LIST).ok();
     let name = tcpgw::ruleset::skeleton::name();
-    let of_version_0 = mine.replace(&format!("comment \"{name},"), "comment \"tcpgw skeleton 0,");
+    let of_version_0 = loadable(&mine).replace(&format!("comment \"{name},"), "comment \"tcpgw skeleton 0,");
     assert_ne!(of_version_0, mine);
     let mut conn = net.connect("client", at(PUBLIC[0], 20003)).expect("a connection");
     conn.greeting().expect("a greeting");
@@ -130,7 +130,7 @@ fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
         "add map inet tcpgw foreign { type ipv4_addr : verdict; }".to_owned(),
         "add set inet tcpgw width_7_v4 { type inet_proto . inet_service; }".to_owned(),
         "add counter inet tcpgw foreign".to_owned(),
-        format!("table inet tcpgw\ndelete table inet tcpgw\n{of_version_0}"),
+        format!("delete table inet tcpgw\n{of_version_0}"),
     ] {
         net.nft("gateway", &alteration);
         let shown = net.tcpgw(&["diff", &file]).exits(1).stdout;
@@ -257,6 +257,15 @@ fn path(path: &Path) -> &str {
 
 fn state(backends: &[&str]) -> Value {
     json!({"version": 1, "services": [{"name": "my-app", "port": 20003, "backends": backends}]})
+}
+
+/// A listing as if the table had no flags: nft 1.0.6 prints `persist`, which it does not know, as `flags ` without a name,
+/// which is a syntax error to it, and an empty line behind the comment.
+fn loadable(listing: &str) -> String {
+    match listing.replacen("{\n\tflags \n", "{\n", 1) {
+        same if same == listing => same,
+        plain => plain.replacen("\n\n", "\n", 1),
+    }
 }
 
 /// The links in a listing's `same_link`, and the listing without them.

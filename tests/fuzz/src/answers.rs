@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use tcpgw::kernel::KernelError;
 use tcpgw::kernel::ask::Ask as _;
+use tcpgw::kernel::drift::{Ear, Fate};
 use tcpgw::kernel::ownership::Ownership;
 use tcpgw::kernel::recorded::Recorded;
 use tcpgw::kernel::socket::NetlinkError;
@@ -20,6 +21,11 @@ use super::sample::sample;
 
 /// Each is taken for something, and every refusal has its words.
 pub fn check(bytes: &[u8]) {
+    let mut ear = Ear::new(1);
+    ear.hear(Messages::new(bytes));
+    let heard = ear.take();
+    assert!(heard.who.is_empty() || heard.table != Fate::Untouched, "{heard:?}");
+    assert!(heard.by().is_none_or(|by| !by.contains(char::is_control)));
     for message in Messages::new(bytes).map_while(Result::ok) {
         black_box(&(message.reply(), message.family(), watch::is_about_us(&message)));
         for attr in Attrs::new(message.payload).map_while(Result::ok) {
