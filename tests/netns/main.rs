@@ -26,6 +26,7 @@ mod instant;
 mod killed;
 mod limits;
 mod local;
+mod probes;
 mod recorded;
 mod retire;
 mod reuse;
