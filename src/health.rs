@@ -380,8 +380,8 @@ impl Endpoint {
             let pause = spread::jittered(interval.max(LOCAL_PAUSE), endpoint, self.round);
             return (after(now, pause), class);
         }
-        let is_healed = self.state == State::Healthy && change.is_some();
-        let pause = if is_healed {
+        let has_entered = self.state.in_balance() && change.is_some_and(Change::moves);
+        let pause = if has_entered {
             spread::phase(interval, endpoint)
         } else {
             spread::jittered(interval, endpoint, self.round)

@@ -23,10 +23,10 @@ pub(super) fn jittered(interval: Duration, endpoint: SocketAddr, round: u32) -> 
     scaled(interval, 900 + thousandths)
 }
 
-/// Some part of it, by endpoint: endpoints that were asked at the same time part here.
+/// Some part of one such, by endpoint: endpoints that were asked at the same time part here, and stay evenly spread.
 pub(super) fn phase(interval: Duration, endpoint: SocketAddr) -> Duration {
-    let thousandths = hash(endpoint, 0) % 1000;
-    scaled(interval, 1 + thousandths)
+    let thousandths = hash(endpoint, u32::MAX) % 1000;
+    scaled(jittered(interval, endpoint, 0), 1 + thousandths)
 }
 
 fn scaled(interval: Duration, thousandths: u64) -> Duration {

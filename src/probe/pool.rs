@@ -73,6 +73,12 @@ impl Pool {
         self.by_id.len()
     }
 
+    /// Sockets that are there, used or not.
+    #[cfg(test)]
+    pub(super) fn sockets(&self) -> usize {
+        self.places.iter().filter(|place| place.socket.is_some()).count()
+    }
+
     /// When the next probe's time is up.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)

@@ -27,6 +27,7 @@ mod killed;
 mod limits;
 mod local;
 mod ownership;
+mod probes;
 mod recorded;
 mod retire;
 mod reuse;

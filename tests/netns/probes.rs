@@ -1,0 +1,134 @@
+//! Handshake probes, on a bridge and over a router: what they find, and what they leave.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::json;
+use tcpgw::health::{Outcome, Probe};
+use tcpgw::probe::Prober;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::harness::brief::{service, state};
+use crate::harness::client::PATIENCE;
+use crate::harness::plan::addresses;
+use crate::harness::server::Behaviour;
+use crate::harness::state::FLOW_MARK;
+use crate::harness::views::parsed;
+use crate::harness::wire::{ACK, Packet, RST, SYN, lines};
+use crate::harness::{Net, wait_until};
+
+type Reports = UnboundedReceiver<Vec<tcpgw::probe::Report>>;
+
+/// A prober in the gateway.
+fn prober(net: &Net) -> (Prober, Reports) {
+    let (sender, reports) = unbounded_channel();
+    let prober = net.within("gateway", || Prober::start(sender).expect("failed to start probing"));
+    (prober, reports)
+}
+
+/// Asks all at once; their outcomes in this order.
+fn ask(of: &mut (Prober, Reports), endpoints: &[SocketAddr], timeout: Duration) -> Vec<Outcome> {
+    let probes = (0..).zip(endpoints).map(|(id, endpoint)| Probe {
+        id,
+        endpoint: *endpoint,
+        timeout,
+    });
+    of.0.probe(probes.collect()).expect("the prober lives");
+    let mut all = Vec::new();
+    while all.len() < endpoints.len() {
+        all.extend(of.1.blocking_recv().expect("the prober lives"));
+    }
+    all.sort_unstable_by_key(|report| report.id);
+    all.iter().map(|report| report.outcome).collect()
+}
+
+fn of(host: &str, port: u16) -> [SocketAddr; 2] {
+    addresses(host).map(|address| SocketAddr::new(address, port))
+}
+
+/// Sockets of a host that wait for late packets.
+fn time_waits(net: &Net, host: &str) -> String {
+    net.sh(host, "ss -Htan state time-wait").ok()
+}
+
+#[test]
+fn what_probes_find() {
+    let net = Net::new();
+    let mut prober = prober(&net);
+    let _servers = ["b1", "b3", "routed"].map(|host| net.serve(host, 3000, Behaviour::Greet));
+    let hosts = ["b1", "b2", "routed"].map(|host| of(host, 3000)).concat();
+    let [yes, no] = [Outcome::Accepted, Outcome::Refused];
+    assert_eq!(ask(&mut prober, &hosts, PATIENCE), [yes, yes, no, no, yes, yes]);
+
+    net.mute("b3");
+    let silent = ask(&mut prober, &of("b3", 3000), Duration::from_secs(2));
+    assert_eq!(silent, [Outcome::TimedOut; 2]);
+    net.unmute("b3");
+    assert_eq!(ask(&mut prober, &of("b3", 3000), PATIENCE), [yes; 2]);
+
+    // Nobody has been asked for its hardware address yet: it takes the kernel 3 s to find that nobody has it.
+    net.sh("b4", "ip addr flush dev eth0").ok();
+    for outcome in ask(&mut prober, &of("b4", 3000), PATIENCE) {
+        assert_eq!(outcome.to_string(), "unreachable (no route to host)");
+    }
+    for address in addresses("routed") {
+        net.sh("gateway", &format!("ip route add unreachable {address}")).ok();
+    }
+    for outcome in ask(&mut prober, &of("routed", 3000), PATIENCE) {
+        assert_eq!(outcome.to_string(), "unreachable (no route to host)");
+    }
+}
+
+#[test]
+fn nothing_is_left_and_nothing_is_counted() {
+    const PROBES: usize = 200;
+    let net = Net::new();
+    net.apply(state([service(
+        "limited",
+        2001,
+        &["b1"],
+        3000,
+        json!({"limit": {"pps": 1, "burst": 1}}),
+    )]));
+    let server = net.serve("b1", 3000, Behaviour::Greet);
+    let mut prober = prober(&net);
+    for backend in of("b1", 3000) {
+        let wire = net.capture("b1", move |packet| packet.src == backend || packet.dst == backend);
+        let outcomes = ask(&mut prober, &[backend; PROBES], PATIENCE);
+        assert!(
+            outcomes.iter().all(|outcome| *outcome == Outcome::Accepted),
+            "{outcomes:?}"
+        );
+        let count = |flags: u8, outgoing: bool, packets: &[Packet]| {
+            let is = |packet: &&Packet| packet.has(flags) && packet.outgoing == outgoing;
+            packets.iter().filter(is).count()
+        };
+        let all_ended = || count(RST, false, &wire.so_far()) >= PROBES;
+        assert!(wait_until(PATIENCE, all_ended), "{}", lines(&wire.so_far()));
+        let packets = wire.stop();
+        eprintln!("{backend}: {} packets, {} accepted", packets.len(), server.accepted());
+        assert_eq!(count(SYN | ACK, true, &packets), PROBES, "{}", lines(&packets));
+
+        let tracked: Vec<_> = net.flows_to(backend);
+        assert!(tracked.len() >= PROBES / 2, "{tracked:?}");
+        for flow in tracked {
+            assert_eq!((flow.state.as_str(), flow.mark & FLOW_MARK), ("CLOSE", 0), "{flow:?}");
+            assert!(flow.timeout <= 10, "{flow:?}");
+        }
+    }
+    for host in ["gateway", "b1"] {
+        assert_eq!(time_waits(&net, host), "", "{host}");
+        let open = || net.sh(host, "ss -Htan '! ( state listening )'").ok();
+        assert!(wait_until(PATIENCE, || open().is_empty()), "{host}: {}", open());
+    }
+    let status = parsed(&net.tcpgw(&["status", "-o", "json"]));
+    let backends = status["services"][0]["backends"].as_array().expect("backends");
+    assert_eq!(backends.len(), 2);
+    for backend in backends {
+        let reasons = backend["drops"].as_object().expect("drops");
+        assert!(reasons.len() >= 2, "{backend}");
+        for (reason, drops) in reasons {
+            assert_eq!(drops["packets"], 0, "{reason}: {backend}");
+        }
+    }
+}
