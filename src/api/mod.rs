@@ -4,6 +4,7 @@
 //! the socket's mode and group say who that is. Everything that a client can make grow is bounded, see [`limits`].
 
 mod body;
+pub mod client;
 mod error;
 mod events;
 pub mod limits;
