@@ -78,7 +78,7 @@ pub struct Settings {
 }
 
 /// What a flow is to a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// Its backend is active.

@@ -19,11 +19,11 @@ pub const SMALL_BODY: usize = 1 << 20;
 /// Larger bodies at once.
 pub const LARGE_BODIES: usize = 2;
 /// The head of a request: request line and headers.
-pub const HEAD: usize = 16 << 10;
+pub const HEAD: usize = 32 << 10;
 /// Headers of a request.
 pub const HEADERS: usize = 64;
 /// Path and query of a request.
-pub const URI: usize = 8 << 10;
+pub const URI: usize = 16 << 10;
 /// What is written ahead of a slow reader, in pieces of [`PIECE`].
 pub const PIECES: usize = 4;
 /// One piece of a long answer.
@@ -33,7 +33,7 @@ pub const INTERVAL: Duration = Duration::from_secs(60);
 /// The longest time that backends can be given to drain: that of `drain_timeout` in a state.
 pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of what a caller says an apply comes from.
-pub const LONGEST_ORIGIN: usize = 1024;
+pub const LONGEST_ORIGIN: usize = 4096;
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,7 @@
 //! the socket's mode and group say who that is. Everything that a client can make grow is bounded, see [`limits`].
 
 mod body;
+pub mod client;
 mod error;
 mod events;
 pub mod limits;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 pub use self::error::ApiError;
 pub use self::limits::Times;
 pub use self::looks::Open;
-pub use self::routes::OPENAPI;
+pub use self::routes::{OPENAPI, routes};
 pub use self::server::serve;
 pub use self::socket::{Socket, SocketError, SocketSettings};
 use crate::kernel::linux::Linux;

@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
 use serde::Serialize;
 use serde_json::json;
@@ -32,6 +32,27 @@ use crate::view::status::Status;
 /// The document that says all of this to programs.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
+/// Every route there is, with its method.
+fn table() -> [(&'static str, &'static str, MethodRouter<Shared>); 10] {
+    [
+        ("GET", "/v1/status", get(status)),
+        ("GET", "/v1/flows", get(flows)),
+        ("GET", "/v1/who", get(who)),
+        ("GET", "/v1/events", get(events::events)),
+        ("GET", "/v1/daemon", get(daemon)),
+        ("GET", "/v1/healthz", get(healthz)),
+        ("GET", "/v1/drains", get(drains)),
+        ("POST", "/v1/apply", post(apply)),
+        ("POST", "/v1/teardown", post(teardown)),
+        ("GET", "/v1/openapi.json", get(openapi)),
+    ]
+}
+
+/// Every route there is: method and path.
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    table().into_iter().map(|(method, path, _)| (method, path))
+}
+
 /// What handlers share.
 #[derive(Clone)]
 pub(super) struct Shared {
@@ -52,17 +73,9 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, settings: Settings, ends: watch::R
         times: settings.times,
         ends,
     };
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/flows", get(flows))
-        .route("/v1/who", get(who))
-        .route("/v1/events", get(events::events))
-        .route("/v1/daemon", get(daemon))
-        .route("/v1/healthz", get(healthz))
-        .route("/v1/drains", get(drains))
-        .route("/v1/apply", post(apply))
-        .route("/v1/teardown", post(teardown))
-        .route("/v1/openapi.json", get(openapi))
+    let routes = table().into_iter();
+    routes
+        .fold(Router::new(), |router, (_, path, handler)| router.route(path, handler))
         .fallback(async || {
             let message = "there is nothing of that name; GET /v1/openapi.json says what there is";
             ApiError::new(StatusCode::NOT_FOUND, "not_found", message)

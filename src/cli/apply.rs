@@ -1,14 +1,15 @@
 //! `tcpgw apply`
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::gateway::Gateway;
 use super::{
-    Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json,
+    Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json, remote,
 };
+use crate::api::client::Client;
+use crate::daemon::ask::ApplyOptions;
 use crate::look::now;
 use crate::reconcile::{Options, Report};
 use crate::record::Applied;
@@ -21,9 +22,10 @@ pub(super) struct Arguments {
     /// Say what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Let the flows of backends that leave go on for so long before they are flushed
-    #[arg(long, value_name = "T", default_value = "0s", value_parser = parse_duration)]
-    drain: Duration,
+    /// Let the flows of backends that leave go on for so long before they are flushed [default: 0s; with a daemon, the
+    /// service's `drain_timeout`]
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    drain: Option<Duration>,
     /// Take ports over on which a local program listens
     #[arg(long)]
     take_over: bool,
@@ -37,6 +39,9 @@ pub(super) struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let begin = Instant::now();
     let config = global.config()?;
+    if let Some(daemon) = global.daemon()? {
+        return through(global, &daemon, arguments);
+    }
     let state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
     preflight::check(global, &mut gateway, &arguments.file, &state)?;
@@ -63,17 +68,39 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     }
     // All that is left to do works on what was made of it.
     drop(state);
-    let report = reconciler.apply(known, &desired, &Options { drain: arguments.drain })?;
+    let report = reconciler.apply(
+        known,
+        &desired,
+        &Options {
+            drain: arguments.drain.unwrap_or_default(),
+        },
+    )?;
     // The process ends here: taking a million elements apart would only take time.
     std::mem::forget(desired);
     tell(global, &report, begin.elapsed()).map_err(untold)?;
     if report.failed > 0 {
-        return Err(Failure::Refused(format!(
-            "applied; {} flows not flushed; run again",
-            report.failed
-        )));
+        return Err(not_flushed(report.failed));
     }
     Ok(Code::Success)
+}
+
+/// With one writer, which is the daemon.
+fn through(global: &Global, daemon: &Client, arguments: &Arguments) -> Outcome {
+    let options = ApplyOptions {
+        dry_run: arguments.dry_run,
+        take_over: arguments.take_over,
+        allow_empty: arguments.allow_empty,
+        drain: arguments.drain,
+    };
+    let report = remote::apply(global, daemon, &arguments.file, &options).map_err(untold)?;
+    match report["flows_not_flushed"].as_u64() {
+        None | Some(0) => Ok(Code::Success),
+        Some(failed) => Err(not_flushed(failed)),
+    }
+}
+
+fn not_flushed(flows: u64) -> Failure {
+    Failure::Refused(format!("applied; {flows} flows not flushed; run again"))
 }
 
 fn untold(failure: Failure) -> Failure {
@@ -88,15 +115,9 @@ fn untold(failure: Failure) -> Failure {
 
 /// What the record says of this apply.
 fn signature(file: &File) -> Applied {
-    // What is relative means nothing to who reads it elsewhere.
-    let origin = if file.file.as_os_str() == "-" {
-        PathBuf::from("-")
-    } else {
-        std::path::absolute(&file.file).unwrap_or_else(|_| file.file.clone())
-    };
     Applied {
         at: now().as_secs(),
-        origin: origin.to_string_lossy().into_owned(),
+        origin: remote::origin(file),
     }
 }
 

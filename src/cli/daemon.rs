@@ -65,7 +65,11 @@ pub(super) struct Arguments {
 
 /// Where the daemon's settings come from, to read them now and at every reload.
 pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Failure> {
-    let socket = global.socket.clone().map(SocketPath::new).transpose();
+    let socket = global
+        .socket
+        .clone()
+        .map(|path| SocketPath::new(path.into()))
+        .transpose();
     let socket = socket.map_err(|error| Failure::Usage(format!("--socket: {error}")))?;
     let by_verbosity = match (global.quiet, global.verbose) {
         (true, _) => Some(LogLevel::Error),

@@ -6,7 +6,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::gateway::Gateway;
-use super::{Code, Failure, File, Global, Outcome, Output, preflight, print, print_json};
+use super::{Code, Failure, File, Global, Outcome, Output, preflight, print, print_json, remote};
+use crate::daemon::ask::ApplyOptions;
 use crate::kernel::linux::Linux;
 use crate::reconcile::{Desired, Known, Reconciler};
 use crate::words::Changes;
@@ -19,6 +20,18 @@ pub(super) struct Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let config = global.config()?;
+    if let Some(daemon) = global.daemon()? {
+        let options = ApplyOptions {
+            dry_run: true,
+            // It only says what would be.
+            take_over: true,
+            allow_empty: true,
+            drain: None,
+        };
+        let report = remote::apply(global, &daemon, &arguments.file, &options)?;
+        let differs = report["changed"].as_bool().unwrap_or(true);
+        return Ok(if differs { Code::Failure } else { Code::Success });
+    }
     let state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
     preflight::check(global, &mut gateway, &arguments.file, &state)?;
@@ -51,12 +64,18 @@ pub(super) fn show(
     let differs = Reconciler::<Linux>::differs(known, desired) || flows > 0 || !changes.is_empty();
     if global.output == Output::Json {
         let rebuild = known.rebuild();
-        print_json(&Shown {
+        let shown = Shown {
             changed: differs,
             rebuild,
             changes: &changes,
             flows,
+        };
+        // With the keys in the order that they have when a daemon tells them.
+        let shown = serde_json::to_value(shown).map_err(|error| Failure::Io {
+            what: "write JSON",
+            source: error.into(),
         })?;
+        print_json(&shown)?;
         return Ok(differs);
     }
     let mut text = String::new();

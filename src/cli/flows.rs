@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::columns::{Align, Columns, short, span};
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, unless_closed};
+use crate::api::client::{Client, PATIENCE, Target};
 use crate::look::{self, FlowsQuery, JsonFlows, List};
 use crate::model::network;
 use crate::view::flows::{FlowView, TrafficView};
@@ -40,6 +41,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         client: arguments.client,
     };
     let config = global.config()?;
+    if let Some(daemon) = global.daemon()? {
+        unless_closed(through(global, &daemon, &query))?;
+        return Ok(Code::Success);
+    }
     let mut gateway = Gateway::open(global)?;
     let services = gateway.services(&config)?;
     let noted = look::noted();
@@ -54,6 +59,42 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let printed = look::flows(&mut gateway.kernel, &services, noted, &query, &mut *list);
     unless_closed(printed.map_err(Failure::from))?;
     Ok(Code::Success)
+}
+
+/// As [`look::flows`], by way of the daemon.
+fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), Failure> {
+    let target = Target::new("/v1/flows")
+        .with("service", query.service.as_ref().map(|service| service as _))
+        .with("backend", query.backend.as_ref().map(|backend| backend as _))
+        .with("client", query.client.as_ref().map(|client| client as _));
+    let answer = daemon.get(target.as_str())?;
+    let failed = |source| Failure::Io {
+        what: "write to standard output",
+        source,
+    };
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    if global.output == Output::Json {
+        answer.lines(Some(PATIENCE), |line| {
+            out.write_all(line)
+                .and_then(|()| out.write_all(b"\n"))
+                .map_err(failed)?;
+            Ok::<_, Failure>(true)
+        })?;
+        return out.flush().map_err(failed);
+    }
+    let mut table = Table::new(out);
+    table.begin(&[]).map_err(failed)?;
+    answer.lines(Some(PATIENCE), |line| {
+        if let Some(hints) = line.strip_prefix(b"\"hints\": ") {
+            let hints: Vec<Hint> = daemon.understand(hints.strip_suffix(b",").unwrap_or(hints))?;
+            global.hint(&hints);
+        } else if line.starts_with(b"{\"") {
+            let flow: FlowView<'_> = daemon.understand(line.strip_suffix(b",").unwrap_or(line))?;
+            table.flow(&flow).map_err(failed)?;
+        }
+        Ok::<_, Failure>(true)
+    })?;
+    table.end().map_err(failed)
 }
 
 /// A table that is written while it is read.
@@ -123,7 +164,7 @@ fn cells(flow: &FlowView<'_>) -> Vec<String> {
     vec![
         flow.client.to_string(),
         flow.public.to_string(),
-        flow.service.unwrap_or("-").to_owned(),
+        flow.service.as_deref().unwrap_or("-").to_owned(),
         flow.backend.to_string(),
         flow.seen_as.to_string(),
         standing(flow).to_owned(),

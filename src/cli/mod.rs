@@ -6,23 +6,27 @@ mod columns;
 mod daemon;
 mod diff;
 mod doctor;
+mod events;
 mod flows;
 mod gateway;
 mod preflight;
+mod remote;
 mod render;
 mod shell;
 mod status;
 mod teardown;
 mod who;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+use crate::api::client::{self, Client, ClientError};
 use crate::config::{Config, ConfigError};
 use crate::daemon::DaemonError;
 use crate::kernel::KernelError;
@@ -31,7 +35,7 @@ use crate::kernel::socket::NetlinkError;
 use crate::lock::LockError;
 use crate::look::LookError;
 use crate::model::source::{self, SourceError};
-use crate::model::{Problem, Problems, State, duration};
+use crate::model::{Problems, State, duration};
 use crate::reconcile::ReconcileError;
 use crate::view::Hint;
 
@@ -54,9 +58,16 @@ pub struct Global {
     /// The configuration with the fences and the flow mark [default: /etc/tcpgw/config.toml, if it is there]
     #[arg(long, global = true, env = "TCPGW_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The daemon's socket [default: /run/tcpgw/tcpgw.sock]
-    #[arg(long, global = true, env = "TCPGW_SOCKET", value_name = "FILE")]
-    socket: Option<PathBuf>,
+    /// The socket of the daemon; `none` works on the kernel without it [default: /run/tcpgw/tcpgw.sock, if a daemon of this
+    /// network namespace answers there]
+    #[arg(
+        long,
+        global = true,
+        env = "TCPGW_SOCKET",
+        value_name = "FILE",
+        value_parser = clap::builder::OsStringValueParser::new()
+    )]
+    socket: Option<OsString>,
     /// How to print what is there to read
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -110,6 +121,8 @@ enum Command {
     Flows(flows::Arguments),
     /// Say which client is behind the connection that a backend sees as coming from IP:PORT
     Who(who::Arguments),
+    /// Tell what the daemon did and saw, one event a line
+    Events(events::Arguments),
     /// Remove everything that tcpgw put into the kernel, and nothing else
     Teardown(Locking),
     /// Print the completions for a shell
@@ -152,6 +165,8 @@ enum Failure {
     Usage(String),
     #[error(transparent)]
     Look(LookError),
+    #[error(transparent)]
+    Daemon(ClientError),
     /// Refused for the operator's own good.
     #[error("{0}")]
     Refused(String),
@@ -166,9 +181,20 @@ enum Failure {
     #[error(transparent)]
     Listeners(#[from] ListenersError),
     #[error(transparent)]
-    Daemon(#[from] DaemonError),
+    Serving(#[from] DaemonError),
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: io::Error },
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused {
+                status: 400, message, ..
+            } => Self::Usage(message),
+            other => Self::Daemon(other),
+        }
+    }
 }
 
 impl From<LookError> for Failure {
@@ -282,6 +308,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Status(arguments) => status::run(global, arguments),
         Command::Flows(arguments) => flows::run(global, arguments),
         Command::Who(arguments) => who::run(global, arguments),
+        Command::Events(arguments) => events::run(global, arguments),
         Command::Teardown(locking) => teardown::run(global, locking),
         Command::Completions(arguments) => shell::completions(arguments),
         Command::Man => shell::man(),
@@ -309,6 +336,12 @@ impl Global {
         !self.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && stream.is_terminal()
     }
 
+    /// The daemon that keeps this network namespace, if there is one.
+    fn daemon(&self) -> Result<Option<Client>, Failure> {
+        let named = self.socket.as_deref().filter(|socket| !socket.is_empty());
+        Ok(client::find(named.map(Path::new))?)
+    }
+
     fn config(&self) -> Result<Config, Failure> {
         Ok(Config::load(self.config.as_deref())?)
     }
@@ -319,9 +352,7 @@ impl Global {
             file: file.file.clone(),
             problems,
         };
-        if file.file.as_os_str() == "-" && io::stdin().is_terminal() && !self.quiet {
-            let _ = writeln!(io::stderr(), "reading the state from standard input");
-        }
+        self.say_if_terminal(file);
         let text = source::read(&file.file)?;
         let state = crate::model::parse(&text).map_err(invalid)?;
         let problems: Problems = config.check(&state).into_iter().collect();
@@ -332,6 +363,13 @@ impl Global {
         Ok(state)
     }
 
+    /// Whoever sees nothing happen is told what is waited for.
+    fn say_if_terminal(&self, file: &File) {
+        if file.file.as_os_str() == "-" && io::stdin().is_terminal() && !self.quiet {
+            let _ = writeln!(io::stderr(), "reading the state from standard input");
+        }
+    }
+
     fn hint(&self, hints: &[Hint]) {
         if !self.quiet && self.output == Output::Table {
             for hint in hints {
@@ -340,7 +378,7 @@ impl Global {
         }
     }
 
-    fn warn(&self, warning: &Problem) {
+    fn warn(&self, warning: &impl std::fmt::Display) {
         if !self.quiet {
             let label = if self.colors(&io::stderr()) {
                 "\u{1b}[1;33mwarning:\u{1b}[0m"

@@ -9,8 +9,10 @@ use clap::Args;
 
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, unless_closed};
+use crate::api::client::{Client, ClientError, Target};
 use crate::config::Config;
 use crate::look::{self, LookError, StatusQuery};
+use crate::model::duration;
 use crate::view::ServiceName;
 use crate::view::status::Status;
 
@@ -40,27 +42,31 @@ pub(super) struct Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let config = global.config()?;
-    let mut gateway = Gateway::open(global)?;
-    if arguments.wait && !wait(&mut gateway, &config, arguments)? {
+    let mut source = match global.daemon()? {
+        Some(daemon) => Source::Daemon(daemon),
+        None => Source::Kernel(Box::new((Gateway::open(global)?, config))),
+    };
+    if arguments.wait && !wait(&mut source, arguments)? {
         let _ = writeln!(
             io::stderr(),
             "still unhealthy after {:?} (--timeout)",
             arguments.timeout
         );
     }
-    look(&mut gateway, &config, arguments, arguments.interval, |status| {
-        unless_closed(show(global, status))?;
+    look(&mut source, arguments, arguments.interval, |status, json| {
+        unless_closed(show(global, status, json))?;
         Ok(if status.ok { Code::Success } else { Code::Failure })
     })
 }
 
 /// Whether nothing is unhealthy in time.
-fn wait(gateway: &mut Gateway, config: &Config, arguments: &Arguments) -> Result<bool, Failure> {
+fn wait(source: &mut Source, arguments: &Arguments) -> Result<bool, Failure> {
     let begin = Instant::now();
     loop {
-        let ok = match look(gateway, config, arguments, Duration::ZERO, |status| Ok(status.ok)) {
+        let ok = match look(source, arguments, Duration::ZERO, |status, _| Ok(status.ok)) {
             // It may come.
             Err(Failure::Look(LookError::NoService(_))) => false,
+            Err(Failure::Daemon(ClientError::Refused { code, .. })) if code == "no_service" => false,
             other => other?,
         };
         let left = arguments.timeout.saturating_sub(begin.elapsed());
@@ -71,28 +77,48 @@ fn wait(gateway: &mut Gateway, config: &Config, arguments: &Arguments) -> Result
     }
 }
 
+/// Who is asked.
+enum Source {
+    Kernel(Box<(Gateway, Config)>),
+    Daemon(Client),
+}
+
+/// Looks, twice if there is an interval, and hands out what was seen, with the JSON if it came as such.
 fn look<T>(
-    gateway: &mut Gateway,
-    config: &Config,
+    source: &mut Source,
     arguments: &Arguments,
     interval: Duration,
-    tell: impl FnOnce(&Status<'_>) -> Result<T, Failure>,
+    tell: impl FnOnce(&Status<'_>, Option<&[u8]>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    let (gateway, config) = match source {
+        Source::Kernel(here) => &mut **here,
+        Source::Daemon(daemon) => {
+            let interval = duration::show(interval);
+            let target = Target::new("/v1/status")
+                .with("service", arguments.service.as_ref().map(|service| service as _))
+                .with("interval", Some(&interval));
+            let text = daemon.get(target.as_str())?.text()?;
+            return tell(&daemon.understand::<Status<'_>>(&text)?, Some(&text));
+        }
+    };
     let services = gateway.services(config)?;
     let query = StatusQuery {
         service: arguments.service.clone(),
         interval,
     };
-    look::status(&mut gateway.kernel, &services, None, look::noted(), &query, tell)?
+    look::status(&mut gateway.kernel, &services, None, look::noted(), &query, |status| {
+        tell(status, None)
+    })?
 }
 
-fn show(global: &Global, status: &Status<'_>) -> Result<(), Failure> {
+fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(), Failure> {
     let stdout = io::stdout().lock();
     let colors = global.colors(&stdout);
     let mut out = io::BufWriter::with_capacity(1 << 16, stdout);
-    let printed = match global.output {
-        Output::Json => look::write_json(&mut out, status),
-        Output::Table => {
+    let printed = match (global.output, json) {
+        (Output::Json, Some(json)) => out.write_all(json),
+        (Output::Json, None) => look::write_json(&mut out, status),
+        (Output::Table, _) => {
             global.hint(&status.hints);
             text::write(&mut out, status, look::now().as_secs(), colors)
         }

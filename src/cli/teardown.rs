@@ -2,34 +2,49 @@
 
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Locking, Outcome, Output, print, print_json};
+use crate::daemon::ask::TornDown;
 use crate::words::count;
 
 pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
     let config = global.config()?;
+    if let Some(daemon) = global.daemon()? {
+        return tell(global, daemon.post("/v1/teardown", Vec::new())?.json()?);
+    }
     let mut gateway = Gateway::open(global)?;
     let _lock = gateway.lock(global, locking.lock_timeout)?;
     let torn = gateway.reconciler(&config).teardown()?;
+    tell(
+        global,
+        TornDown {
+            table_removed: torn.table,
+            flows_flushed: torn.flushed,
+            flows_not_flushed: torn.failed,
+        },
+    )
+}
+
+fn tell(global: &Global, torn: TornDown) -> Outcome {
     match global.output {
         Output::Json => print_json(&serde_json::json!({
-            "table_removed": torn.table,
-            "flows_flushed": torn.flushed,
-            "flows_not_flushed": torn.failed,
+            "table_removed": torn.table_removed,
+            "flows_flushed": torn.flows_flushed,
+            "flows_not_flushed": torn.flows_not_flushed,
         }))?,
         Output::Table if !global.quiet => {
-            let table = if torn.table {
+            let table = if torn.table_removed {
                 "table removed"
             } else {
                 "there was no table"
             };
-            let flows = usize::try_from(torn.flushed).unwrap_or(usize::MAX);
+            let flows = usize::try_from(torn.flows_flushed).unwrap_or(usize::MAX);
             print(&format!("{table}; {} flushed\n", count(flows, "flow")))?;
         }
         Output::Table => {}
     }
-    if torn.failed > 0 {
+    if torn.flows_not_flushed > 0 {
         return Err(Failure::Refused(format!(
             "{} flows not flushed; run again",
-            torn.failed
+            torn.flows_not_flushed
         )));
     }
     Ok(Code::Success)

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, flows, print_json, unless_closed};
+use crate::api::client::Target;
 use crate::look;
 use crate::view::endpoint;
 use crate::view::who::Who;
@@ -33,10 +34,20 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         )));
     }
     let config = global.config()?;
+    if let Some(daemon) = global.daemon()? {
+        let target = Target::new("/v1/who")
+            .with("seen_as", Some(&seen_as))
+            .with("backend", backend.as_ref().map(|backend| backend as _));
+        return tell(global, &daemon.get(target.as_str())?.json()?);
+    }
     let mut gateway = Gateway::open(global)?;
     let services = gateway.services(&config)?;
     let who = look::who(&mut gateway.kernel, &services, look::noted(), seen_as, backend)?;
-    unless_closed(show(global, &who))?;
+    tell(global, &who)
+}
+
+fn tell(global: &Global, who: &Who<'_>) -> Outcome {
+    unless_closed(show(global, who))?;
     Ok(if who.flows.is_empty() {
         Code::Failure
     } else {

@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How many problems of one input are kept; of the others only the number.
 pub const MAX_PROBLEMS: usize = 100;
@@ -13,7 +13,7 @@ pub const MAX_PROBLEMS: usize = 100;
 const MAX_QUOTED_CHARS: usize = 64;
 
 /// One thing that is wrong (or, as a warning, odd).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Where: a JSON path, a line and column, or a service by name.
     pub place: String,
@@ -28,7 +28,7 @@ impl fmt::Display for Problem {
 }
 
 /// The first [`MAX_PROBLEMS`] problems of one input, and how many more there are.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problems {
     problems: Vec<Problem>,
     more: usize,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::rates::per_second;
 use super::tally::Places;
@@ -14,7 +14,7 @@ use crate::ruleset::rows::{read_address, read_endpoint, read_port};
 use crate::summary::Summary;
 
 /// Packets that got no further for one reason, since the service or backend is in the table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dropped {
     /// Merged ones count once.
     pub packets: u64,
@@ -25,7 +25,7 @@ pub struct Dropped {
 }
 
 /// Of a service.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServiceDrops {
     /// SYNs that `allow` or `deny` kept out.
     pub refused: Dropped,
@@ -38,7 +38,7 @@ pub struct ServiceDrops {
 }
 
 /// Of a backend.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackendDrops {
     /// Over the limit, to it.
     pub over_limit_to: Dropped,

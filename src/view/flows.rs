@@ -1,23 +1,24 @@
 //! One flow, as it is shown, and which ones are.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{NoService, ServiceName, Services};
 use crate::kernel::conntrack::{Flow, Selection, TcpState, Traffic};
 use crate::summary::Standing;
 
 /// A flow.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FlowView<'a> {
     /// Who connects.
     pub client: SocketAddr,
     /// What it connects to.
     pub public: SocketAddr,
     /// The service there; `None` when there is none or its name is not known.
-    pub service: Option<&'a str>,
+    pub service: Option<Cow<'a, str>>,
     /// Who answers.
     pub backend: SocketAddr,
     /// What the backend sees as its peer.
@@ -37,7 +38,7 @@ pub struct FlowView<'a> {
 }
 
 /// Traffic of one direction, before the limit took its share.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficView {
     /// Merged ones (GRO) count once.
     pub packets: u64,
@@ -58,7 +59,7 @@ impl<'a> FlowView<'a> {
         Self {
             client: flow.client,
             public: flow.public,
-            service: service.and_then(|service| service.name.as_deref()),
+            service: service.and_then(|service| service.name.as_deref().map(Cow::Borrowed)),
             backend: flow.backend,
             seen_as: flow.seen_as,
             standing: services.standing(flow.public, flow.backend),
@@ -74,6 +75,14 @@ impl<'a> FlowView<'a> {
 impl Serialize for TcpState {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TcpState {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<str>::deserialize(deserializer)?;
+        let known = (0..=u8::MAX).map(Self::from).find(|state| state.to_string() == name);
+        known.ok_or_else(|| serde::de::Error::custom("no state of a connection"))
     }
 }
 

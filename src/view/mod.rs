@@ -11,10 +11,11 @@ pub mod status;
 pub mod tally;
 pub mod who;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::kernel::About;
@@ -43,7 +44,7 @@ pub struct Services {
 }
 
 /// The table in the kernel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// The kernel's number for it.
     pub handle: u64,
@@ -52,7 +53,7 @@ pub struct Table {
     /// Its comment, which tells the version of its rules, the flow mark and the room of its sets.
     pub comment: Option<String>,
     /// `dormant`, `owner`, `persist`.
-    pub flags: Vec<&'static str>,
+    pub flags: Vec<Cow<'static, str>>,
     /// The netlink port of the socket that owns it, mostly a process' number.
     pub owner: Option<u32>,
     /// How many elements its largest sets can hold before it is made anew with more room.
@@ -69,7 +70,7 @@ impl Table {
         Self {
             handle: about.handle,
             generation,
-            flags: flags.map(|(_, name)| name).collect(),
+            flags: flags.map(|(_, name)| name.into()).collect(),
             owner: about.owner,
             room: room.and_then(|room| room.size(SetName::Limited(Family::V4))),
             comment: about.comment,
@@ -113,6 +114,16 @@ impl std::str::FromStr for ServiceName {
             Ok(Self::Name(text.into()))
         } else {
             Err(EXPECTED)
+        }
+    }
+}
+
+impl std::fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Door(None, port) => write!(f, ":{port}"),
+            Self::Door(Some(address), port) => SocketAddr::new(*address, *port).fmt(f),
         }
     }
 }
@@ -183,12 +194,12 @@ pub struct Noted {
 }
 
 /// What would have to be switched on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {
     /// What is not known without it.
-    pub missing: &'static [&'static str],
+    pub missing: Vec<Cow<'static, str>>,
     /// The setting that conntrack lacks.
-    pub sysctl: &'static str,
+    pub sysctl: Cow<'static, str>,
 }
 
 impl std::fmt::Display for Hint {
@@ -206,16 +217,16 @@ impl Noted {
     /// That packets and bytes are not counted, if so.
     pub fn traffic_hint(self) -> Option<Hint> {
         (self.traffic == Some(false)).then_some(Hint {
-            missing: &["packets", "bytes"],
-            sysctl: "net.netfilter.nf_conntrack_acct=1",
+            missing: vec!["packets".into(), "bytes".into()],
+            sysctl: "net.netfilter.nf_conntrack_acct=1".into(),
         })
     }
 
     /// All that is not noted.
     pub fn hints(self) -> Vec<Hint> {
         let begin = (self.begin == Some(false)).then_some(Hint {
-            missing: &["age"],
-            sysctl: "net.netfilter.nf_conntrack_timestamp=1",
+            missing: vec!["age".into()],
+            sysctl: "net.netfilter.nf_conntrack_timestamp=1".into(),
         });
         self.traffic_hint().into_iter().chain(begin).collect()
     }

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Services;
 use super::status::{BackendStatus, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,
@@ -26,7 +26,7 @@ pub struct Problem {
 }
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Something is unhealthy.
@@ -36,7 +36,7 @@ pub enum Severity {
 }
 
 /// What can be wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// There is no table of tcpgw.
@@ -114,7 +114,7 @@ fn bare(severity: Severity, kind: Kind, message: String) -> Problem {
 
 fn of(service: &ServiceStatus<'_>, backend: Option<SocketAddr>, problem: Problem) -> Problem {
     Problem {
-        service: service.name.map(str::to_owned),
+        service: service.name.as_deref().map(str::to_owned),
         port: Some(service.port),
         backend,
         ..problem
@@ -123,7 +123,7 @@ fn of(service: &ServiceStatus<'_>, backend: Option<SocketAddr>, problem: Problem
 
 /// `my-app :20003`
 pub fn title(service: &ServiceStatus<'_>) -> String {
-    let name = service.name.unwrap_or("(unnamed)");
+    let name = service.name.as_deref().unwrap_or("(unnamed)");
     let doors: Vec<String> = service
         .addresses
         .iter()
@@ -148,7 +148,7 @@ fn table(services: &Services, problems: &mut Vec<Problem>) {
             format!("{why}: what follows is as far as it can be read; run `tcpgw apply FILE` to put it right");
         problems.push(bare(Severity::Warning, Kind::TableChanged, message));
     }
-    if table.flags.contains(&"dormant") {
+    if table.flags.iter().any(|flag| flag == "dormant") {
         let message = "the table is dormant, so none of its rules work: run `tcpgw apply FILE`";
         problems.push(bare(Severity::Error, Kind::TableDormant, message.into()));
     }

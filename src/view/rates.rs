@@ -6,7 +6,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::conntrack::{Counters, Flow, Traffic};
 
@@ -43,7 +43,7 @@ struct Moved {
 }
 
 /// Traffic of one direction.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     /// Merged packets count once.
     pub packets_per_second: f64,
@@ -52,7 +52,7 @@ pub struct Rate {
 }
 
 /// Traffic of a backend. Before its limit took its share: conntrack counts a packet when it comes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// To it.
     pub to: Rate,

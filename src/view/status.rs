@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::drops::{BackendDrops, Counts, ServiceDrops};
 use super::problems::{self, Problem, Severity};
@@ -24,7 +24,7 @@ pub const SOURCE_PORTS: u64 = 64_512;
 const IN_BALANCE: [&str; 3] = ["healthy", "failing", "presumed"];
 
 /// All of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status<'a> {
     /// Whether nothing is unhealthy.
     pub ok: bool,
@@ -43,19 +43,20 @@ pub struct Status<'a> {
     /// Between which looks rates were taken.
     pub sample: Option<Sampled>,
     /// The table.
-    pub table: Option<&'a Table>,
+    pub table: Option<Cow<'a, Table>>,
     /// The last apply that changed it.
-    pub applied: Option<&'a Applied>,
+    pub applied: Option<Cow<'a, Applied>>,
     /// What conntrack does not note.
     pub hints: Vec<Hint>,
     /// The backends that leave; `None` without a daemon.
-    pub drains: Option<Cow<'a, [DrainView]>>,
+    pub drains: Option<Vec<Drain>>,
     /// The daemon, if it was asked.
-    pub daemon: Option<Cow<'a, DaemonView>>,
+    #[serde(skip_deserializing)]
+    pub daemon: Option<&'a DaemonView>,
 }
 
 /// Two looks.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
     /// Seconds between them.
     pub seconds: f64,
@@ -64,7 +65,7 @@ pub struct Sampled {
 }
 
 /// Flows whose backend is not one of the service that they came through.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StrangersView {
     /// How many.
     pub flows: u64,
@@ -73,20 +74,20 @@ pub struct StrangersView {
 }
 
 /// One service.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus<'a> {
     /// Its name, where it is known.
-    pub name: Option<&'a str>,
+    pub name: Option<Cow<'a, str>>,
     /// Its public port.
     pub port: u16,
     /// Where it listens; empty for every local address.
-    pub addresses: &'a BTreeSet<IpAddr>,
+    pub addresses: Cow<'a, BTreeSet<IpAddr>>,
     /// Which of the daemon's providers it comes from; `None` without a daemon.
     pub provider: Option<Cow<'static, str>>,
     /// Whether it has an active backend that can be reached, and that answers where it is probed.
     pub healthy: bool,
     /// How new connections are spread.
-    pub balance: &'static str,
+    pub balance: Cow<'static, str>,
     /// What each backend may receive and send.
     pub limit: Option<LimitView>,
     /// Its flows.
@@ -103,7 +104,7 @@ pub struct ServiceStatus<'a> {
 }
 
 /// A limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitView {
     /// Packets per second.
     pub packets_per_second: u32,
@@ -116,7 +117,7 @@ pub struct LimitView {
 }
 
 /// One backend.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendStatus {
     /// Its endpoint.
     pub backend: SocketAddr,
@@ -142,7 +143,7 @@ pub struct BackendStatus {
 }
 
 /// How much of a limit is used; 1 is all of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct OfLimit {
     /// To the backend.
     pub to: Option<f64>,
@@ -153,7 +154,7 @@ pub struct OfLimit {
 }
 
 /// Source ports of one gateway address towards one backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePorts {
     /// The gateway's address.
     pub address: IpAddr,
@@ -161,6 +162,36 @@ pub struct SourcePorts {
     pub used: u64,
     /// There are.
     pub of: u64,
+}
+
+/// A backend that leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// The service's name.
+    pub service: Option<String>,
+    /// Its public port.
+    pub port: u16,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Flows that are left, of the last count.
+    pub flows: Option<u64>,
+    /// Seconds until they are flushed.
+    pub seconds_left: Option<u64>,
+    /// See [`DrainView::waits_for`].
+    pub waits_for: Cow<'static, str>,
+}
+
+impl From<&DrainView> for Drain {
+    fn from(drain: &DrainView) -> Self {
+        Self {
+            service: drain.service.clone(),
+            port: drain.port,
+            backend: drain.backend,
+            flows: drain.flows,
+            seconds_left: drain.seconds_left,
+            waits_for: drain.waits_for.into(),
+        }
+    }
 }
 
 /// What was found out.
@@ -212,11 +243,13 @@ impl<'a> Status<'a> {
                 seconds: (facts.time.as_secs_f64() * 1000.0).round() / 1000.0,
                 flows_not_counted: facts.traffic.as_ref().map_or(0, |traffic| traffic.uncounted),
             }),
-            table: facts.services.table.as_ref(),
-            applied: facts.services.applied.as_ref(),
+            table: facts.services.table.as_ref().map(Cow::Borrowed),
+            applied: facts.services.applied.as_ref().map(Cow::Borrowed),
             hints: facts.noted.traffic_hint().into_iter().collect(),
-            drains: facts.daemon.map(|daemon| Cow::Borrowed(&*daemon.drains)),
-            daemon: facts.daemon.map(|daemon| Cow::Borrowed(&daemon.daemon)),
+            drains: facts
+                .daemon
+                .map(|daemon| daemon.drains.iter().map(Drain::from).collect()),
+            daemon: facts.daemon.map(|daemon| &daemon.daemon),
         };
         status.problems = problems::find(&status, facts.services);
         status.ok = status
@@ -249,15 +282,15 @@ impl Facts<'_> {
             active.filter(|backend| service.listens_in(Family::of(backend.ip())))
         };
         ServiceStatus {
-            name: service.name.as_deref(),
+            name: service.name.as_deref().map(Cow::Borrowed),
             port: service.port,
-            addresses: &service.addresses,
+            addresses: Cow::Borrowed(&service.addresses),
             provider: self
                 .daemon
                 .zip(service.name.as_deref())
                 .and_then(|(daemon, name)| daemon.providers.get(name).map(|provider| (*provider).into())),
             healthy: reachable().any(|backend| self.is_well(*backend)),
-            balance: balance_name(service.settings.balance),
+            balance: balance_name(service.settings.balance).into(),
             limit,
             flows: backends
                 .iter()
@@ -307,6 +340,13 @@ impl Facts<'_> {
             drops: self.drops.of_backend(place, self.earlier()),
             source_ports: source_ports.collect(),
         }
+    }
+}
+
+impl ServiceStatus<'_> {
+    /// Whether it has no active backend at all.
+    pub fn is_empty(&self) -> bool {
+        self.backends.iter().all(|backend| backend.weight.is_none())
     }
 }
 

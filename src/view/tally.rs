@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Services;
 use crate::kernel::conntrack::{Flow, TcpState};
@@ -74,7 +74,7 @@ impl Places {
 }
 
 /// Flows by how far their connections are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowCounts {
     /// The handshake is not over.
     pub handshake: u64,
@@ -121,7 +121,7 @@ pub struct BackendTally {
 }
 
 /// A port and a backend that no service has together.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Stranger {
     /// The public port.
     pub port: u16,

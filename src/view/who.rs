@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Hint;
 use super::flows::FlowView;
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Who<'a> {
     /// What the backend sees.
     pub seen_as: SocketAddr,

@@ -266,7 +266,7 @@ fn look() -> Look {
         daemon: DaemonView {
             pid: 77,
             version: "0.1.0",
-            namespace: 1,
+            namespace: namespace(),
             started: 5,
             in_sync: true,
             problems: vec!["/etc/tcpgw/state.json was rejected".into()],
@@ -275,6 +275,12 @@ fn look() -> Look {
         },
         providers: BTreeMap::from([("web".into(), "api"), ("sick".into(), "file")]),
     }
+}
+
+/// That of this process.
+fn namespace() -> u64 {
+    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    tcpgw::kernel::ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket)).expect("Linux 5.14")
 }
 
 impl Server {

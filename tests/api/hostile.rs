@@ -229,7 +229,7 @@ fn paths_lead_nowhere_else() {
         let answer = server.get(target);
         assert!(matches!(answer.status, 400 | 404), "{target}: {}", answer.head);
     }
-    for length in [URI + 1, 15_000] {
+    for length in [URI + 1, URI + 5000] {
         let answer = server.get(&format!("/v1/status?service={}", "x".repeat(length)));
         assert_eq!(answer.code(), (414, "uri_too_long".into()), "{length}");
     }

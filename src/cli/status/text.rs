@@ -7,7 +7,7 @@ use crate::summary::Standing;
 use crate::view::drops::Dropped;
 use crate::view::problems::{Severity, title};
 use crate::view::rates::Rates;
-use crate::view::status::{BackendStatus, LimitView, ServiceStatus, SourcePorts, Status};
+use crate::view::status::{BackendStatus, Drain, LimitView, ServiceStatus, SourcePorts, Status};
 use crate::view::tally::FlowCounts;
 use crate::words::count;
 
@@ -52,9 +52,14 @@ fn sum(status: &Status<'_>) -> String {
         draining => format!(" ({draining} draining)"),
     };
     let unhealthy = status.services.iter().filter(|service| !service.healthy).count();
+    let backend = if status.drains.is_some() {
+        "a healthy"
+    } else {
+        "an active"
+    };
     let unhealthy = match unhealthy {
         0 => String::new(),
-        unhealthy => format!(" ({unhealthy} without an active backend)"),
+        unhealthy => format!(" ({unhealthy} without {backend} backend)"),
     };
     let stale = match status.stale.flows {
         0 => String::new(),
@@ -121,7 +126,12 @@ fn service_cells(service: &ServiceStatus<'_>) -> Vec<String> {
     let rates = rates.reduce(|sum, rates| Some(sum?.and(rates?))).flatten();
     let mut cells = vec![
         title(service),
-        if service.healthy { "up" } else { "EMPTY" }.into(),
+        match (service.healthy, service.is_empty()) {
+            (true, _) => "up",
+            (false, true) => "EMPTY",
+            (false, false) => "DOWN",
+        }
+        .into(),
         String::new(),
         String::new(),
     ];
@@ -215,6 +225,9 @@ fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> 
         }
         writeln!(out)?;
     }
+    for drain in status.drains.iter().flatten() {
+        write_drain(out, drain)?;
+    }
     if status.leaving.flows > 0 {
         writeln!(out, "leaving: {} flows to backends of no service", status.leaving.flows)?;
     }
@@ -225,7 +238,7 @@ fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> 
             status.other_drops
         )?;
     }
-    if let Some(table) = status.table {
+    if let Some(table) = &status.table {
         write!(
             out,
             "table: {}",
@@ -242,7 +255,7 @@ fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> 
         }
         writeln!(out, "; generation {}", table.generation)?;
     }
-    match status.applied {
+    match &status.applied {
         Some(applied) => {
             let from = if applied.origin == "-" {
                 "standard input"
@@ -257,6 +270,23 @@ fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> 
         }
         None if status.table.is_some() => writeln!(out, "last change: not on record"),
         None => Ok(()),
+    }
+}
+
+/// `draining: web :20003, 10.2.0.9:80: 3 flows, 12 s left`
+fn write_drain(out: &mut impl Write, drain: &Drain) -> io::Result<()> {
+    let name = drain.service.as_deref().unwrap_or("(unnamed)");
+    write!(out, "draining: {name} :{}, {}", drain.port, drain.backend)?;
+    if drain.waits_for == "replacement" {
+        return writeln!(out, ": still gets new connections, until another backend is healthy");
+    }
+    match drain.flows {
+        Some(flows) => write!(out, ": {}", count(usize::try_from(flows).unwrap_or(usize::MAX), "flow"))?,
+        None => write!(out, ": flows not counted yet")?,
+    }
+    match drain.seconds_left {
+        Some(seconds) => writeln!(out, ", {seconds} s left"),
+        None => writeln!(out, ", no deadline"),
     }
 }
 

@@ -1,0 +1,54 @@
+//! `apply` and `diff` by way of the daemon.
+
+use std::path::PathBuf;
+
+use super::{Failure, File, Global, Output, print, print_json};
+use crate::api::client::{Client, ClientError, Target};
+use crate::daemon::ask::{Applied, ApplyOptions};
+use crate::model::{duration, source};
+
+/// Sends the state, and prints what the daemon made of it.
+pub(super) fn apply(
+    global: &Global,
+    daemon: &Client,
+    file: &File,
+    options: &ApplyOptions,
+) -> Result<serde_json::Value, Failure> {
+    global.say_if_terminal(file);
+    let state = source::read(&file.file)?;
+    let drain = options.drain.map(duration::show);
+    let target = Target::new("/v1/apply")
+        .with("dry_run", Some(&options.dry_run))
+        .with("take_over", Some(&options.take_over))
+        .with("allow_empty", Some(&options.allow_empty))
+        .with("drain", drain.as_ref().map(|drain| drain as _))
+        .with("origin", Some(&origin(file)));
+    let answer = daemon.post(target.as_str(), state).and_then(|answer| answer.json());
+    let applied: Applied = answer.map_err(|error| match error {
+        ClientError::Invalid(problems) => Failure::Invalid {
+            file: file.file.clone(),
+            problems,
+        },
+        other => other.into(),
+    })?;
+    for warning in &applied.warnings {
+        global.warn(warning);
+    }
+    match global.output {
+        Output::Json => print_json(&applied.report)?,
+        Output::Table if global.quiet && !options.dry_run => {}
+        Output::Table => print(&applied.text)?,
+    }
+    Ok(applied.report)
+}
+
+/// Where the state comes from, as the record says it.
+pub(super) fn origin(file: &File) -> String {
+    // What is relative means nothing to who reads it elsewhere.
+    let origin = if file.file.as_os_str() == "-" {
+        PathBuf::from("-")
+    } else {
+        std::path::absolute(&file.file).unwrap_or_else(|_| file.file.clone())
+    };
+    origin.to_string_lossy().into_owned()
+}

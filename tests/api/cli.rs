@@ -1,0 +1,314 @@
+//! The command line, by way of the socket.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tcpgw::daemon::ask::Refused;
+use tcpgw::daemon::events::What;
+use tcpgw::kernel::fake::{Call, Fail};
+use tcpgw::model::Problems;
+
+use crate::harness::{Server, flow, serves};
+
+const GOOD: &str = r#"{"version":1,"services":[{"name":"a","port":20003,"backends":["10.2.0.11:3000"]}]}"#;
+
+fn command(server: &Server, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tcpgw"));
+    command
+        .args(args)
+        .env("TCPGW_CONFIG", "/dev/null")
+        .env("TCPGW_SOCKET", &server.path)
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(server: &Server, args: &[&str]) -> Output {
+    command(server, args).output().expect("the program runs")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {} {}", out(output), err(output)))
+}
+
+fn state(server: &Server, text: &str) -> String {
+    let path = server.directory.path().join("state.json");
+    fs::write(&path, text).expect("written");
+    path.to_str().expect("text").to_owned()
+}
+
+#[test]
+fn status_through_the_daemon_is_the_same_document_and_table() {
+    let server = serves();
+    let shown = run(&server, &["status", "-o", "json", "--interval", "0s"]);
+    assert_eq!((shown.status.code(), err(&shown)), (Some(1), String::new()));
+    assert_eq!(json(&shown), server.get("/v1/status").json());
+    assert_eq!(out(&shown).as_bytes(), server.get("/v1/status").body);
+
+    let table = run(&server, &["status", "--interval", "10ms"]);
+    assert_eq!(table.status.code(), Some(1));
+    let text = out(&table);
+    for word in [
+        "unhealthy: 3 services (2 without a healthy backend)",
+        "error: void :20005 has no active backend",
+        "error: sick :20004 has no healthy backend",
+        "warning: sick :20004: 10.2.0.3:80 does not answer probes (refused)",
+        "warning: daemon: /etc/tcpgw/state.json was rejected",
+        "failing (timed out)",
+        "draining: web :20003, 10.2.0.9:80: 3 flows, 12 s left",
+        "flags owner, persist",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let well = run(&server, &["status", "--service", "web", "--interval", "0s", "--wait"]);
+    assert_eq!(well.status.code(), Some(0), "{}", out(&well));
+    let nobody = run(&server, &["status", "--service", "nobody"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(
+        err(&nobody).contains("there is no service named \"nobody\""),
+        "{}",
+        err(&nobody)
+    );
+    let waited = run(
+        &server,
+        &["status", "--service", "nobody", "--wait", "--timeout", "300ms"],
+    );
+    assert_eq!(waited.status.code(), Some(1));
+}
+
+#[test]
+fn flows_and_who_through_the_daemon() {
+    let server = serves();
+    let document = run(&server, &["flows", "-o", "json"]);
+    assert_eq!(
+        (document.status.code(), out(&document).into_bytes()),
+        (Some(0), server.get("/v1/flows").body)
+    );
+    let table = run(
+        &server,
+        &[
+            "flows",
+            "--backend",
+            "10.2.0.1:80",
+            "--client",
+            "198.51.100.0/24",
+            "--service",
+            "web",
+        ],
+    );
+    let text = out(&table);
+    assert!(text.starts_with("CLIENT ") && text.lines().count() == 2, "{text}");
+    assert!(
+        text.contains("198.51.100.1:1") && text.contains("ESTABLISHED"),
+        "{text}"
+    );
+
+    let who = run(&server, &["who", "10.2.0.254:1", "--backend", "10.2.0.1:80"]);
+    assert!(
+        who.status.success() && out(&who).contains("198.51.100.1:1"),
+        "{}",
+        out(&who)
+    );
+    let who = run(&server, &["who", "10.2.0.254:1", "-o", "json"]);
+    assert_eq!(out(&who).into_bytes(), server.get("/v1/who?seen_as=10.2.0.254:1").body);
+    let nobody = run(&server, &["who", "10.2.0.254:9"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(
+        err(&nobody).contains("no backend sees a connection"),
+        "{}",
+        err(&nobody)
+    );
+
+    let mut told = server.shared.lock().expect("whole");
+    told.fail = Some((Call::Flows, Fail::UnknownAfter));
+    told.flows = (1..20_000).map(flow).collect();
+    drop(told);
+    for args in [&["flows"][..], &["flows", "-o", "json"]] {
+        let cut = run(&server, args);
+        assert_eq!(cut.status.code(), Some(1));
+        assert!(err(&cut).contains("ends in the middle"), "{}", err(&cut));
+    }
+}
+
+#[test]
+fn apply_and_diff_through_the_daemon() {
+    let server = serves();
+    let file = state(&server, GOOD);
+    let applied = run(&server, &["apply", &file, "--drain", "5s", "--take-over"]);
+    assert_eq!(
+        (applied.status.code(), &*out(&applied)),
+        (Some(0), "services +1 ~0 -0\n")
+    );
+    assert_eq!(err(&applied), "warning: net.ipv4.ip_forward: is 0\n");
+    let applied = run(&server, &["apply", &file, "-o", "json", "-q"]);
+    assert_eq!(json(&applied)["elements"], 1);
+    assert!(err(&applied).is_empty());
+    let dry = run(&server, &["apply", "--dry-run", &file]);
+    assert_eq!(dry.status.code(), Some(0));
+    let differs = run(&server, &["diff", &file, "-o", "json"]);
+    assert_eq!(
+        (differs.status.code(), &json(&differs)["changed"]),
+        (Some(1), &json!(true))
+    );
+    let none = state(&server, r#"{"version":1,"services":[]}"#);
+    assert_eq!(run(&server, &["diff", &none]).status.code(), Some(0));
+    let refused = run(&server, &["apply", &none]);
+    assert_eq!(
+        (refused.status.code(), &*err(&refused)),
+        (Some(1), "error: the state has no services\n")
+    );
+
+    let told = server.shared.lock().expect("whole");
+    let first = &told.applies[0];
+    assert_eq!((&*first.state, &first.origin), (GOOD.as_bytes(), &file));
+    assert_eq!(first.options.drain, Some(std::time::Duration::from_secs(5)));
+    assert!(first.options.take_over && !first.options.dry_run);
+    assert_eq!(told.applies[1].options.drain, None, "that of each service");
+}
+
+#[test]
+fn a_bad_state_reads_as_it_does_without_a_daemon() {
+    let server = serves();
+    let file = state(
+        &server,
+        r#"{"version":1,"services":[{"name":"A","port":0,"backends":[]}]}"#,
+    );
+    for (command, args) in [("apply", &["apply", &file][..]), ("diff", &["diff", &file])] {
+        let through = run(&server, args);
+        let checked = run(&server, &["check", &file]);
+        assert_eq!(through.status.code(), Some(2), "{command}");
+        assert_eq!(err(&through), err(&checked), "{command}");
+        let through = run(&server, &[args, &["-o", "json"]].concat());
+        assert_eq!(
+            json(&through),
+            json(&run(&server, &["check", &file, "-o", "json"])),
+            "{command}"
+        );
+    }
+    let missing = run(&server, &["apply", "/nowhere/state.json"]);
+    assert_eq!(missing.status.code(), Some(2));
+    let many: Problems = (0..150)
+        .map(|n| tcpgw::model::Problem {
+            place: n.to_string(),
+            message: "is odd".into(),
+        })
+        .collect();
+    server.shared.lock().expect("whole").answer = Some(Refused::Invalid(many));
+    let through = run(&server, &["apply", &state(&server, GOOD)]);
+    assert!(err(&through).ends_with("and 50 more\n"), "{}", err(&through));
+    server.shared.lock().expect("whole").answer = Some(Refused::Failed("the kernel\nsaid no".into()));
+    let through = run(&server, &["apply", &state(&server, GOOD)]);
+    assert_eq!(
+        (through.status.code(), &*err(&through)),
+        (Some(1), "error: the kernel\nerror: said no\n")
+    );
+    assert_eq!(run(&server, &["diff", &state(&server, GOOD)]).status.code(), Some(2));
+}
+
+#[test]
+fn teardown_through_the_daemon() {
+    let server = serves();
+    let torn = run(&server, &["teardown"]);
+    assert_eq!(
+        (torn.status.code(), &*out(&torn)),
+        (Some(0), "table removed; 2 flows flushed\n")
+    );
+    assert_eq!(server.shared.lock().expect("whole").teardowns, 1);
+}
+
+#[test]
+fn events_are_lines() {
+    let server = serves();
+    server.note(What::Failed {
+        error: "no room".into(),
+    });
+    server.note(What::TornDown { flushed: 7 });
+    let shown = run(&server, &["events"]);
+    assert_eq!(
+        (shown.status.code(), &*out(&shown)),
+        (
+            Some(0),
+            "1970-01-01 00:16:40 failed error=\"no room\"\n1970-01-01 00:16:40 torn_down flushed=7\n"
+        )
+    );
+    let shown = run(&server, &["events", "-o", "json", "--after", "1"]);
+    assert_eq!(
+        json(&shown),
+        json!({"id": 2, "at": 1000.0, "event": "torn_down", "flushed": 7})
+    );
+
+    let mut following = command(&server, &["events", "-o", "json", "--follow"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(following.stdout.take().expect("a pipe")).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON") };
+    assert_eq!((&next()["id"], &next()["id"]), (&json!(1), &json!(2)));
+    server.note(What::Failed { error: "again".into() });
+    assert_eq!(next()["error"], "again");
+    drop(server);
+    let ended = following.wait_with_output().expect("it ends");
+    assert_eq!(
+        (ended.status.code(), &*err(&ended)),
+        (Some(1), "error: the daemon has ended\n")
+    );
+}
+
+#[test]
+fn a_daemon_of_another_namespace_is_not_ours() {
+    let server = serves();
+    server.shared.lock().expect("whole").look.daemon.namespace += 1;
+    for args in [&["status"][..], &["teardown"], &["events"], &["who", "10.2.0.1:1"]] {
+        let output = run(&server, args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(
+            err(&output).contains("serves another network namespace"),
+            "{}",
+            err(&output)
+        );
+    }
+    assert_eq!(server.shared.lock().expect("whole").teardowns, 0);
+}
+
+#[test]
+fn a_socket_that_is_named_must_answer() {
+    let server = serves();
+    let nowhere = server.directory.path().join("nowhere.sock");
+    let output = run(&server, &["status", "--socket", nowhere.to_str().expect("text")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("no daemon answers on"), "{}", err(&output));
+    let without = run(&server, &["events", "--socket", "none"]);
+    assert!(err(&without).contains("no daemon is at work"), "{}", err(&without));
+
+    fs::set_permissions(&server.path, fs::Permissions::from_mode(0)).expect("changed");
+    let mut forbidden = if nix::unistd::geteuid().is_root() {
+        let mut other = Command::new("setpriv");
+        other.args([
+            "--bounding-set",
+            "-dac_override,-dac_read_search",
+            env!("CARGO_BIN_EXE_tcpgw"),
+            "status",
+        ]);
+        other
+    } else {
+        command(&server, &["status"])
+    };
+    let output = forbidden
+        .env("TCPGW_CONFIG", "/dev/null")
+        .env("TCPGW_SOCKET", &server.path)
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("this user may not ask it"), "{}", err(&output));
+}
