@@ -113,10 +113,10 @@ impl Pool {
         place.flight = Some(Flight { id: probe.id, deadline });
         self.deadlines.insert((deadline, token));
         self.by_id.insert(probe.id, token);
-        sent.map_err(|outcome| {
+        if sent.is_err() {
             self.end(token);
-            outcome
-        })
+        }
+        sent
     }
 
     /// What an event of a socket means.
