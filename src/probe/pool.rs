@@ -16,7 +16,7 @@ use crate::health::{Outcome, Probe};
 use crate::kernel::ffi;
 
 /// Sockets of one family that are kept while there is nothing for them to do.
-const KEPT: usize = 128;
+const KEPT: usize = 256;
 
 pub(super) struct Pool {
     epoll: Epoll,
