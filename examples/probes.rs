@@ -1,7 +1,9 @@
-//! What probing costs: `probes [COUNT [SECONDS [ADDRESS:PORT [MAX_IN_FLIGHT]]]]` probes that many endpoints, at consecutive
-//! addresses, and says how much of a core and how much memory this process takes for it, after 15 seconds of warming up.
+//! What probing costs: `probes [COUNT [SECONDS [ADDRESS:PORT [MAX_IN_FLIGHT]]]]` probes that many endpoints, at
+//! consecutive addresses, and says how much of a core and how much memory this process takes for it, after 15 seconds
+//! of warming up.
 //!
-//! Without an address it listens on one port of 127.0.0.0/8 itself. The kernel then answers its own SYNs, and that counts, too.
+//! Without an address it listens on one port of 127.0.0.0/8 itself. The kernel then answers its own SYNs, and that
+//! counts, too.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

@@ -1,8 +1,11 @@
-//! Which backends live: whom to probe, and when, and what the answers mean. No clock and no socket: [`crate::probe`] has
-//! those.
+//! Which backends live: whom to probe, and when, and what the answers mean. No clock and no socket: [`crate::probe`]
+//! has those.
 //!
-//! What it costs does not grow with the number of endpoints but by its logarithm: [`Health::due`], [`Health::report`] and
-//! [`Health::upsert`] look at nothing but what they are about.
+//! An `interval` is from one probe's start to that of the next, up to a tenth more or less; it is rounded up to 20 ms,
+//! and to `timeout` where there was no answer: an endpoint has one probe at a time.
+//!
+//! What it costs does not grow with the number of endpoints but by its logarithm: [`Health::due`], [`Health::report`]
+//! and [`Health::upsert`] look at nothing but what they are about.
 
 mod machine;
 mod schedule;
@@ -79,8 +82,8 @@ pub struct View {
     pub in_balance: bool,
     /// Whether it ever was in the balance: healthy, or presumed to be.
     pub ever_healthy: bool,
-    /// Whether it is known to be dead: `fall` probes in a row got no answer, or two in a row were answered with "unreachable". An
-    /// endpoint that refuses is not: a program that shuts down in good order closes its listener first.
+    /// Whether it is known to be dead: `fall` probes in a row got no answer, or two in a row "unreachable" from the
+    /// network. An endpoint that refuses is not: a program that shuts down in good order closes its listener first.
     pub dead: bool,
     /// How its last probe ended, of those that say something about it.
     pub last: Option<Outcome>,
@@ -286,8 +289,8 @@ impl Health {
         self.schedule.next_at()
     }
 
-    /// Takes note of how a probe ended, and says what that changes. Ignored where the endpoint has left since, even if it
-    /// came back.
+    /// Takes note of how a probe ended, and says what that changes. Ignored where the endpoint has left since, even if
+    /// it came back.
     pub fn report(&mut self, id: u64, outcome: Outcome, now: Instant) -> Option<Change> {
         let flight = self.flights.remove(&id)?;
         self.schedule.land(flight.class);

@@ -1,16 +1,21 @@
 //! The sockets of [`crate::health`]: a thread that does TCP handshakes, hundreds at a time, and says how they ended.
 //!
-//! A probe is three system calls where it is answered: `setsockopt`, `connect`, and a `connect` to `AF_UNSPEC` that takes the
-//! socket back, which [`pool`] keeps. On the wire it is three packets: SYN, SYN-ACK, RST. The ACK is held back, and the
-//! reset overtakes it, so the backend's kernel has answered for its listener while its program is not woken: it never
-//! accepts a connection that is reset at once. Should the ACK get through (it is only delayed), then it does.
+//! A probe is three system calls where it is answered: `setsockopt`, `connect`, and a `connect` to `AF_UNSPEC` that
+//! takes the socket back, to be used again. On the wire it is three packets: SYN, SYN-ACK, RST. The ACK is held back,
+//! and the reset overtakes it, so the backend's kernel has answered for its listener while its program is not woken: it
+//! never accepts a connection that is reset at once. The ACK is only delayed: should this thread be kept from its work
+//! for longer than that (200 ms), the program accepts, and sees a reset.
 //!
-//! A reset leaves no `TIME_WAIT` on either side, so no source port is used up. Conntrack on the gateway keeps what a reset ends in
-//! state `CLOSE`, for `nf_conntrack_tcp_timeout_close`, 10 s: as many entries as were probed in that time. What was
-//! never answered, it keeps in `SYN_SENT` for 2 minutes.
+//! A lost SYN is sent again after 1 s, by the kernel, and no more once the probe's time is up: taking the socket back
+//! ends that, too.
 //!
-//! Probes go from the gateway's own sockets to a backend's real address. They are not translated, carry no flow mark, and
-//! are neither limited nor counted.
+//! A reset leaves no `TIME_WAIT` on either side, so no source port is used up. Conntrack on the gateway keeps what a
+//! reset ends in state `CLOSE`, for `nf_conntrack_tcp_timeout_close`, 10 s: as many entries as were probed in that
+//! time, and up to half as many that it has not collected yet. What was never answered, it keeps in `SYN_SENT` for 2
+//! minutes.
+//!
+//! Probes go from the gateway's own sockets to a backend's real address. They are not translated, carry no flow mark,
+//! and are neither limited nor counted.
 //!
 //! Source: `tcp_rcv_synsent_state_process` in `net/ipv4/tcp_input.c` (which holds back the ACK), `tcp_disconnect` in
 //! `net/ipv4/tcp.c`, `tcp_check_req` in `net/ipv4/tcp_minisocks.c` (the reset at the other side), connect(2).
@@ -75,8 +80,8 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Starts it, in the network namespace of the calling thread. Reports come in batches, never empty ones; each probe is
-    /// reported once, unless it was cancelled.
+    /// Starts it, in the network namespace of the calling thread. Reports come in batches, never empty ones; each probe
+    /// is reported once, unless it was cancelled.
     ///
     /// # Errors
     /// [`ProbeError::Start`].

@@ -128,8 +128,8 @@ pub(super) struct Streaks {
     pub(super) fall: NonZeroU16,
 }
 
-/// How long there has been no sign of life. A refusal is one: a program that shuts down in good order closes its listener
-/// first, and serves on.
+/// How long there has been no sign of life. A refusal is one: a program that shuts down in good order closes its
+/// listener first, and serves on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Silence {
     silent: u16,
@@ -157,8 +157,8 @@ impl Silence {
         }
     }
 
-    /// Whether the endpoint is known to be dead: `fall` probes in a row got no answer, or the network said twice in a row
-    /// that nothing is there (once, where `fall` is 1).
+    /// Whether the endpoint is known to be dead: `fall` probes in a row got no answer, or the network said twice in a
+    /// row that nothing is there (once, where `fall` is 1).
     pub(super) fn is_death(self, fall: NonZeroU16) -> bool {
         const TOLD: u16 = 2;
         self.silent >= fall.get() || self.unreachable >= fall.get().min(TOLD)

@@ -1,5 +1,5 @@
-//! Whose turn it is. Every turn is in one queue, by time; queues share the probes that may be on their way at a time, so
-//! that none of them can keep the others waiting.
+//! Whose turn it is. Every turn is in one queue, by time; queues share the probes that may be on their way at a time,
+//! so that none of them can keep the others waiting.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -16,7 +16,7 @@ use crate::health::{Outcome, Probe};
 use crate::kernel::ffi;
 
 /// Sockets of one family that are kept while there is nothing for them to do.
-const KEPT: usize = 128;
+const KEPT: usize = 256;
 
 pub(super) struct Pool {
     epoll: Epoll,
@@ -113,10 +113,10 @@ impl Pool {
         place.flight = Some(Flight { id: probe.id, deadline });
         self.deadlines.insert((deadline, token));
         self.by_id.insert(probe.id, token);
-        sent.map_err(|outcome| {
+        if sent.is_err() {
             self.end(token);
-            outcome
-        })
+        }
+        sent
     }
 
     /// What an event of a socket means.

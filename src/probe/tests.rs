@@ -147,7 +147,7 @@ fn sockets_of_a_crowd_are_not_kept_for_ever() {
     }
     assert_eq!(pool.sockets(), 300);
     (1..=300).for_each(|id| pool.cancel(id));
-    assert_eq!(pool.sockets(), 128);
+    assert_eq!(pool.sockets(), 256);
     for id in 301..=600 {
         assert_eq!(ask(&mut pool, id, open, LONG), Outcome::Accepted);
     }
@@ -203,10 +203,10 @@ fn gather(reports: &mut UnboundedReceiver<Vec<Report>>, count: usize) -> Vec<Rep
 #[test]
 fn the_thread_reports_each_of_many_once_and_ends() {
     let (sender, mut reports) = unbounded_channel();
-    let prober = Prober::start(sender).expect("a thread");
+    let thread = Prober::start(sender).expect("a thread");
     let (listener, open) = listener("127.0.0.1");
     let (_held, closed) = closed("127.0.0.1");
-    let accepting = thread::spawn(move || {
+    let accepting = std::thread::spawn(move || {
         listener
             .incoming()
             .take_while(|conn| conn.as_ref().is_ok_and(|c| c.peek(&mut [0]).ok() != Some(1)))
@@ -218,7 +218,7 @@ fn the_thread_reports_each_of_many_once_and_ends() {
             endpoint: if n % 3 == 0 { closed } else { open },
             timeout: LONG,
         });
-        prober.probe(probes.collect()).expect("the thread lives");
+        thread.probe(probes.collect()).expect("the thread lives");
     }
     let expected = (0..2000).map(|id| Report {
         id,
@@ -235,14 +235,14 @@ fn the_thread_reports_each_of_many_once_and_ends() {
         endpoint: full,
         timeout: SHORT,
     };
-    prober.probe(vec![probe(3000), probe(3001)]).expect("the thread lives");
-    prober.cancel(vec![3000]).expect("the thread lives");
+    thread.probe(vec![probe(3000), probe(3001)]).expect("the thread lives");
+    thread.cancel(vec![3000]).expect("the thread lives");
     let late = Report {
         id: 3001,
         outcome: Outcome::TimedOut,
     };
     assert_eq!(gather(&mut reports, 1), [late]);
-    drop(prober);
+    drop(thread);
     assert!(reports.blocking_recv().is_none());
     std::io::Write::write_all(&mut TcpStream::connect(open).expect("a listener"), b"x").expect("a connection");
     accepting.join().expect("no panic");

@@ -118,7 +118,7 @@ fn nothing_is_left_and_nothing_is_counted() {
     }
     for host in ["gateway", "b1"] {
         assert_eq!(time_waits(&net, host), "", "{host}");
-        let open = || net.sh(host, "ss -Htan '! ( state listening )'").ok();
+        let open = || net.sh(host, "ss -Htan state connected").ok();
         assert!(wait_until(PATIENCE, || open().is_empty()), "{host}: {}", open());
     }
     let status = parsed(&net.tcpgw(&["status", "-o", "json"]));
