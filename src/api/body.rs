@@ -21,8 +21,8 @@ pub(super) async fn read(
     check_type(headers)?;
     let announced = headers
         .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > BODY as u64) {
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > BODY as u64) {
         return Err(too_large());
     }
     let deadline = Instant::now() + times.body;
@@ -53,6 +53,9 @@ pub(super) async fn read(
                 )));
             };
             place = Some(free);
+            // Else its buffer would be up to twice as large.
+            let left = announced.map_or(0, |length| usize::try_from(length).unwrap_or(BODY));
+            bytes.reserve_exact(left.saturating_sub(bytes.len()));
         }
         bytes.extend_from_slice(&piece);
     }

@@ -1,5 +1,6 @@
 //! A small blocking client, for the command line.
 
+use std::fmt::{self, Write};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -141,8 +142,8 @@ impl Client {
             runtime,
         };
         // One of this process: its namespace is ours.
-        let socket = std::os::unix::net::UnixDatagram::unbound().map_err(|error| client.failed(error))?;
-        let here = ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket)).map_err(|error| client.failed(error))?;
+        let socket = std::os::unix::net::UnixDatagram::unbound().map_err(|error| client.failed(&error))?;
+        let here = ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket)).map_err(|error| client.failed(&error))?;
         let answer = match client.ask("GET", "/v1/daemon", Bytes::new(), GREETING) {
             Err(ClientError::Refused { code, .. }) if code == "other_namespace" => {
                 return Err(ClientError::OtherNamespace(path.to_owned()));
@@ -150,7 +151,7 @@ impl Client {
             other => other?.text()?,
         };
         let greeting: Greeting = serde_json::from_slice(&answer)
-            .map_err(|error| client.failed(format!("it does not speak like a tcpgw daemon: {error}")))?;
+            .map_err(|error| client.failed(&format!("it does not speak like a tcpgw daemon: {error}")))?;
         if greeting.namespace != here {
             return Err(ClientError::OtherNamespace(path.to_owned()));
         }
@@ -176,7 +177,7 @@ impl Client {
         self.ask("POST", target, body.into(), PATIENCE)
     }
 
-    fn failed(&self, why: impl ToString) -> ClientError {
+    fn failed(&self, why: &dyn fmt::Display) -> ClientError {
         ClientError::Connection {
             path: self.path.clone(),
             why: why.to_string(),
@@ -187,7 +188,7 @@ impl Client {
         let begun = async { timeout(patience, self.begin(method, target, body)).await };
         let (status, body) = match self.runtime.block_on(begun) {
             Ok(answer) => answer?,
-            Err(_) => return Err(self.failed(format!("it has not answered within {patience:?}"))),
+            Err(_) => return Err(self.failed(&format!("it has not answered within {patience:?}"))),
         };
         let answer = Answer { client: self, body };
         if status.is_success() {
@@ -201,7 +202,7 @@ impl Client {
             .await
             .map_err(|source| match source.kind() {
                 io::ErrorKind::PermissionDenied => ClientError::Forbidden(self.path.clone()),
-                io::ErrorKind::WouldBlock => self.failed("it has too many connections"),
+                io::ErrorKind::WouldBlock => self.failed(&"it has too many connections"),
                 _ => ClientError::NoDaemon {
                     path: self.path.clone(),
                     source,
@@ -213,18 +214,21 @@ impl Client {
             .header("host", "tcpgw")
             .header("content-type", "application/json")
             .body(Full::new(body))
-            .map_err(|error| self.failed(error))?;
+            .map_err(|error| self.failed(&error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| self.failed(error))?;
+            .map_err(|error| self.failed(&error))?;
         tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(|error| self.failed(error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.failed(&error))?;
         Ok((response.status(), response.into_body()))
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
         let Ok(Envelope { error: told }) = serde_json::from_slice::<Envelope>(body) else {
-            return self.failed(format!("it answered with {status}"));
+            return self.failed(&format!("it answered with {status}"));
         };
         if let Some(problems) = told.problems
             && let Ok(problems) = serde_json::from_value(serde_json::json!({"problems": problems, "more": told.more}))
@@ -260,9 +264,9 @@ impl Answer<'_> {
                 }
             };
             return match self.client.runtime.block_on(frame) {
-                None => Err(self.client.failed("it has stopped in the middle of its answer")),
+                None => Err(self.client.failed(&"it has stopped in the middle of its answer")),
                 Some(None) => Ok(None),
-                Some(Some(Err(error))) => Err(self.client.failed(format!("its answer ends in the middle: {error}"))),
+                Some(Some(Err(error))) => Err(self.client.failed(&format!("its answer ends in the middle: {error}"))),
                 Some(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => Ok(Some(data)),
                     Err(_) => continue,
@@ -327,7 +331,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Connection`], if it is not what it should be.
     pub fn understand<T: serde::de::DeserializeOwned>(&self, text: &[u8]) -> Result<T, ClientError> {
-        serde_json::from_slice(text).map_err(|error| self.failed(format!("its answer is not understood: {error}")))
+        serde_json::from_slice(text).map_err(|error| self.failed(&format!("its answer is not understood: {error}")))
     }
 }
 
@@ -343,7 +347,7 @@ impl Target {
 
     /// With a parameter, if there is one.
     #[must_use]
-    pub fn with(mut self, name: &str, value: Option<&dyn std::fmt::Display>) -> Self {
+    pub fn with(mut self, name: &str, value: Option<&dyn fmt::Display>) -> Self {
         let Some(value) = value else { return self };
         self.0.push(if self.0.contains('?') { '&' } else { '?' });
         self.0.push_str(name);
@@ -352,7 +356,7 @@ impl Target {
             if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
                 self.0.push(byte.into());
             } else {
-                self.0.push_str(&format!("%{byte:02X}"));
+                let _ = write!(self.0, "%{byte:02X}");
             }
         }
         self

@@ -184,7 +184,7 @@ async fn who(State(shared): State<Shared>, params: Params) -> Result<Response, A
 #[derive(Debug, Serialize)]
 struct Daemon<'a> {
     #[serde(flatten)]
-    daemon: &'a DaemonView,
+    view: &'a DaemonView,
     /// Services that it serves.
     services: usize,
     /// How many backends there are by what probes say of them.
@@ -200,7 +200,7 @@ async fn daemon(State(shared): State<Shared>, params: Params) -> Result<Response
         *health.entry(view.state).or_default() += 1;
     }
     Ok(json(&Daemon {
-        daemon: &known.daemon,
+        view: &known.daemon,
         services: known.services.summary.services.len(),
         health,
         drains: &known.drains,

@@ -61,16 +61,8 @@ pub async fn serve(
             connections.spawn(async move {
                 match admit(&stream) {
                     Ok(peer) => {
-                        connection(
-                            stream,
-                            Admitted {
-                                peer,
-                                router: TowerToHyperService::new(router),
-                            },
-                            times,
-                            ends,
-                        )
-                        .await
+                        let router = TowerToHyperService::new(router);
+                        connection(stream, Admitted { peer, router }, times, ends).await;
                     }
                     Err(refusal) => refuse(stream, times, ends, refusal).await,
                 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Failure, File, Global, Output, print, print_json};
-use crate::api::client::{Client, ClientError, Target};
+use crate::api::client::{Answer, Client, ClientError, Target};
 use crate::daemon::ask::{Applied, ApplyOptions};
 use crate::model::{duration, source};
 
@@ -23,7 +23,7 @@ pub(super) fn apply(
         .with("allow_empty", Some(&options.allow_empty))
         .with("drain", drain.as_ref().map(|drain| drain as _))
         .with("origin", Some(&origin(file)));
-    let answer = daemon.post(target.as_str(), state).and_then(|answer| answer.json());
+    let answer = daemon.post(target.as_str(), state).and_then(Answer::json);
     let applied: Applied = answer.map_err(|error| match error {
         ClientError::Invalid(problems) => Failure::Invalid {
             file: file.file.clone(),

@@ -56,6 +56,17 @@ wrong usage, missing or invalid input; for \\fBdiff\\fR: trouble
 \\fI/etc/tcpgw/config.toml\\fR
 fences and flow mark
 .TP
+\\fI/run/tcpgw/tcpgw.sock\\fR
+the socket of the daemon; while it answers there, \\fBapply\\fR, \\fBdiff\\fR, \\fBstatus\\fR, \\fBflows\\fR, \\fBwho\\fR and
+\\fBteardown\\fR go through it
+.TP
 \\fI/run/tcpgw\\fR
 the lock and the record of the last apply, for each network namespace
+.SH ENVIRONMENT
+.TP
+\\fBTCPGW_CONFIG\\fR, \\fBTCPGW_SOCKET\\fR
+as \\fB\\-\\-config\\fR and \\fB\\-\\-socket\\fR
+.TP
+\\fBNO_COLOR\\fR
+as \\fB\\-\\-no\\-color\\fR
 ";

@@ -199,7 +199,7 @@ fn none_answers(service: &ServiceStatus<'_>) -> Problem {
 
 fn unhealthy(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Problem> {
     let state = backend.health.as_deref()?;
-    if state != "unhealthy" {
+    if state != "unhealthy" || backend.weight.is_none() {
         return None;
     }
     let why = backend.health_reason.as_deref().unwrap_or("no reason given");

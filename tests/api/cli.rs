@@ -291,7 +291,7 @@ fn a_socket_that_is_named_must_answer() {
     let without = run(&server, &["events", "--socket", "none"]);
     assert!(err(&without).contains("no daemon is at work"), "{}", err(&without));
 
-    fs::set_permissions(&server.path, fs::Permissions::from_mode(0)).expect("changed");
+    fs::set_permissions(&server.path, fs::Permissions::from_mode(0o000)).expect("changed");
     let mut forbidden = if nix::unistd::geteuid().is_root() {
         let mut other = Command::new("setpriv");
         other.args([

@@ -347,7 +347,7 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn read(stream: &mut UnixStream) -> Self {
         let mut bytes = Vec::new();
-        let mut piece = [0; 1 << 16];
+        let mut piece = vec![0; 1 << 16];
         loop {
             match stream.read(&mut piece) {
                 Ok(0) => break,

@@ -271,11 +271,11 @@ fn too_many_connections_are_told_so_and_the_rest_waits() {
     assert_eq!(Answer::read(&mut waiting).status, 503);
     drop(silent);
     held.truncate(CONNECTIONS / 2);
-    let served = (0..100).any(|_| {
+    let free = (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
         server.get("/v1/healthz").status == 200
     });
-    assert!(served, "there is room again");
+    assert!(free, "there is room again");
     for stream in &mut held {
         stream.write_all(request).expect("those that were there still are");
         read_until(stream, "\"torn_down\": false\n}\n");

@@ -299,11 +299,10 @@ fn members(document: &Value, schema: &Value, value: &Value, at: &str, wrong: &mu
     }
     for (name, member) in object {
         let at = format!("{at}.{name}");
-        match (properties.get(name), &schema["additionalProperties"]) {
-            (Some(schema), _) => validate(document, schema, member, &at, wrong),
-            (None, Value::Bool(false)) => wrong.push(format!("{at} is not described")),
-            (None, schema @ Value::Object(_)) => validate(document, schema, member, &at, wrong),
-            (None, _) => {}
+        match properties.get(name).unwrap_or(&schema["additionalProperties"]) {
+            Value::Bool(false) => wrong.push(format!("{at} is not described")),
+            schema @ Value::Object(_) => validate(document, schema, member, &at, wrong),
+            _ => {}
         }
     }
 }

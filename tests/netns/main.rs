@@ -12,6 +12,7 @@ mod states;
 #[path = "../injector/mod.rs"]
 mod injector;
 
+mod api;
 mod balance;
 mod doctor;
 mod doctor_firewall;

@@ -1,0 +1,62 @@
+//! The API serves its own network namespace only.
+
+use std::process::Command;
+
+use serde_json::Value;
+use tcpgw::api::{Settings, Socket, SocketSettings, serve};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::harness::shell::TCPGW;
+
+#[test]
+fn who_is_in_another_namespace_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("tcpgw.sock");
+    let settings = SocketSettings {
+        path: path.clone(),
+        mode: 0o600,
+        group: None,
+    };
+    let socket = Socket::bind(&settings).expect("a socket");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let listener = tokio::net::UnixListener::from_std(socket.listener().expect("a handle"));
+            // Nobody hears what is asked: whoever gets so far is told that the daemon is ending.
+            let (asks, _) = mpsc::channel(1);
+            let stop = async { drop(stopped.await) };
+            serve(listener.expect("a listener"), asks, Settings::default(), stop).await;
+        });
+    });
+    let run = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .env("TCPGW_CONFIG", "/dev/null")
+            .env("TCPGW_SOCKET", &path);
+        command.output().expect("it runs")
+    };
+    let elsewhere = run("unshare", &["--net", TCPGW, "status"]);
+    let here = run(TCPGW, &["status"]);
+    let socket = path.to_str().expect("text");
+    let curl = [
+        "--net",
+        "curl",
+        "-s",
+        "--unix-socket",
+        socket,
+        "http://localhost/v1/status",
+    ];
+    let by_hand = run("unshare", &curl);
+    let _ = stop.send(());
+    serving.join().expect("the server ends");
+
+    let error = String::from_utf8_lossy(&elsewhere.stderr);
+    assert!(error.contains("serves another network namespace"), "{error}");
+    assert_eq!(elsewhere.status.code(), Some(1));
+    let told: Value = serde_json::from_slice(&by_hand.stdout).expect("JSON");
+    assert_eq!(told["error"]["code"], "other_namespace");
+    let error = String::from_utf8_lossy(&here.stderr);
+    assert!(error.contains("the daemon is ending"), "{error}");
+}
