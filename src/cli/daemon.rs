@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     /// What becomes of the balance when all backends of a service fail [default: keep]
     #[arg(long, env = "TCPGW_ALL_FAILED", value_enum)]
     all_failed: Option<AllFailed>,
-    /// How many probes may be in flight at once, 1 to 16384 [default: 512]
+    /// How many probes may be in flight at once, 1 to 16384 [default: 4096]
     #[arg(long, env = "TCPGW_MAX_PROBES", value_name = "N")]
     max_probes: Option<MaxProbes>,
     /// Accept a state file without services over a gateway that has some [default: false]

@@ -49,8 +49,8 @@ pub struct Look {
 /// What probes found of one backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HealthView {
-    /// `unknown` (no answer yet), `healthy`, `failing` (still in, but the last probe failed), `unhealthy`, or `presumed`
-    /// (found in the kernel at the start, not probed yet).
+    /// `unknown` (no answer yet), `healthy`, `failing` (still in, but the last probe failed), `unhealthy`, `rising` (answers
+    /// again, but not yet `rise` times), or `presumed` (found in the kernel at the start, not probed yet).
     pub state: &'static str,
     /// Why the last probe failed, if it did: `refused`, `timed out`, `unreachable`.
     pub reason: Option<String>,

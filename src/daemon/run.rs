@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
@@ -184,6 +185,7 @@ impl Daemon {
         run_dir: &Path,
         set_level: SetLevel,
     ) -> Result<Self, DaemonError> {
+        allow_many_sockets();
         let signals = Signals::new().map_err(io("listen to signals"))?;
         let ownership = if settings.owner {
             Ownership::Owned
@@ -454,6 +456,15 @@ impl Daemon {
             worker.end();
         }
         tracing::info!("ended; the kernel goes on as it is");
+    }
+}
+
+/// Probes in flight have a socket each; what a service manager gives at first (1,024) is for programs that use `select`.
+fn allow_many_sockets() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "failed to raise the limit of open files");
     }
 }
 

@@ -155,6 +155,7 @@ impl Settings {
             ("socket_mode", self.socket_mode != new.socket_mode),
             ("log_format", self.log_format != new.log_format),
             ("owner", self.owner != new.owner),
+            ("max_probes", self.max_probes != new.max_probes),
             ("store", self.store != new.store),
         ];
         let waiting = waiting.into_iter().filter_map(|(key, changed)| changed.then_some(key));
@@ -164,6 +165,7 @@ impl Settings {
             socket_mode: self.socket_mode,
             log_format: self.log_format,
             owner: self.owner,
+            max_probes: self.max_probes,
             store: self.store.clone(),
             ..new
         };

@@ -6,13 +6,15 @@ use super::{Core, Now, Phase, Provider};
 use crate::daemon::ask::{DaemonView, DrainView, Followed, HealthView, Look};
 use crate::drain::Drain;
 use crate::health::Outcome;
+use crate::model::{Backend, BackendState, Service};
 use crate::summary::Summary;
 use crate::view::Services;
 
 impl Core {
     /// What it knows, without asking the kernel.
     pub fn look(&self, now: Now) -> Look {
-        let summary: Summary = self.roster.serving().values().map(AsRef::as_ref).collect();
+        let shown: Vec<Service> = self.shown().collect();
+        let summary: Summary = shown.iter().collect();
         let providers = [(Provider::File, self.file.as_ref()), (Provider::Api, Some(&self.api))];
         let providers = providers.into_iter().flat_map(|(provider, state)| {
             let services = state.into_iter().flat_map(|state| &state.services);
@@ -51,6 +53,33 @@ impl Core {
             owns_table: self.view.owns_table,
             torn_down: self.phase == Phase::TornDown,
         }
+    }
+
+    /// The services as people want to see them: who is wanted and out of the balance is shown as wanted, with its health.
+    fn shown(&self) -> impl Iterator<Item = Service> + '_ {
+        let wanted = self.roster.wanted();
+        let ghosts = self
+            .roster
+            .serving()
+            .values()
+            .filter(|service| !wanted.contains_key(&service.name));
+        let ghosts = ghosts.map(|service| Service::clone(service));
+        let there = wanted.values().map(|service| {
+            let told = self.roster.serving().get(&service.name);
+            let active = |backend: &&Backend| backend.state == BackendState::Active;
+            let mut backends: Vec<Backend> = service.backends.iter().filter(active).copied().collect();
+            for backend in told.iter().flat_map(|told| &told.backends) {
+                if !backends.iter().any(|known| known.endpoint == backend.endpoint) {
+                    backends.push(*backend);
+                }
+            }
+            backends.sort_unstable_by_key(|backend| backend.endpoint);
+            Service {
+                backends,
+                ..Service::clone(service)
+            }
+        });
+        ghosts.chain(there)
     }
 
     fn health_views(&self) -> BTreeMap<std::net::SocketAddr, HealthView> {

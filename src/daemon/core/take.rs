@@ -228,9 +228,12 @@ impl Core {
         let Ok(endpoint) = Endpoint::try_from(change.endpoint) else {
             return;
         };
-        self.since.insert(change.endpoint, now.unix.as_secs());
         self.known.get_or_insert(now.instant);
         self.roster.judged(endpoint);
+        if change.from.name() == change.to.name() {
+            return;
+        }
+        self.since.insert(change.endpoint, now.unix.as_secs());
         let service = self.roster.service_of(endpoint).map(ToString::to_string);
         self.note(
             What::Health {

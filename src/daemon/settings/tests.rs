@@ -21,7 +21,7 @@ fn nothing_said_is_the_default() {
             owner: true,
             check_interval: Some(Duration::from_secs(60)),
             all_failed: AllFailed::Keep,
-            max_probes: NonZeroUsize::new(512).unwrap(),
+            max_probes: NonZeroUsize::new(4096).unwrap(),
             allow_empty: false,
             take_over: false,
             store: "/var/lib/tcpgw/tcpgw.db".into(),

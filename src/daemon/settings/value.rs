@@ -157,7 +157,7 @@ impl MaxProbes {
 
 impl Default for MaxProbes {
     fn default() -> Self {
-        const DEFAULT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+        const DEFAULT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
         Self(DEFAULT)
     }
 }
