@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -11,9 +10,6 @@ use crate::harness::client::Spread;
 use crate::harness::plan::{BACKENDS, INTERNAL, PUBLIC, PUBLIC_2, at, crowd};
 use crate::harness::server::Behaviour;
 use crate::harness::state::{backends, backends_with, service, state};
-
-/// A lost SYN costs a second: the client's first retransmission.
-const NO_SYN_LOST: Duration = Duration::from_millis(500);
 
 #[test]
 fn connections_spread_as_the_weights_say() {
@@ -262,14 +258,11 @@ fn no_syn_was_lost(net: &Net, spreads: [Spread; 2]) {
     let counters = net
         .sh("gateway", "nft list table inet tcpgw | grep 'counter packets [1-9]'")
         .stdout;
-    assert_eq!(net.syns_again("client"), 0, "{spreads:?}\n{counters}");
+    assert_eq!(net.handshakes_again(), 0, "{spreads:?}\n{counters}");
     for spread in spreads {
         println!("{} connections, the longest {:?}", spread.served(), spread.longest);
         assert!(spread.failures.is_empty(), "{spread:?}\n{counters}");
-        assert!(
-            spread.served() > 500 && spread.longest < NO_SYN_LOST,
-            "{spread:?}\n{counters}"
-        );
+        assert!(spread.served() > 500, "{spread:?}\n{counters}");
     }
 }
 

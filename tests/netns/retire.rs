@@ -141,18 +141,25 @@ fn a_drain_waits_for_flows_to_end_but_no_longer_than_it_may() {
     let file = net.state_file("after.json", &after);
     let drain = |time: &str| net.spawn("gateway", &[TCPGW, "apply", "--drain", time, &file]);
 
-    let mut run = drain("3s");
+    // A slow machine needs longer for the same packets.
+    let seconds = 3 * u64::from(net.divisor(5_000).min(4));
+    let mut run = drain(&format!("{seconds}s"));
     assert!(wait_until(PATIENCE, || switched(&net)));
+    let since = Instant::now();
     let sent = raw
         .forger()
         .blast(1000, Duration::from_secs(2), |_| raw.segment(ACK, &[]));
-    let passed = limited.stop().len();
-    assert!(passed < 200 && sent == 2000, "{passed} passed while it drained");
+    let (passed, took) = (limited.stop().len(), since.elapsed());
+    let most = 100 + 50 * took.as_millis() / 1000;
+    assert!(
+        passed as u128 <= most && sent == 2000,
+        "{passed} of {sent} passed in {took:?} while it drained"
+    );
     assert!(net.tallied("over_to_v4", "10.2.0.11 . 3000") >= 1700);
     conns[1].echo(b"on").expect("it goes on while it drains");
     assert!(!run.ended());
     let ran = run.wait();
-    assert!(ran.took >= Duration::from_secs(3), "{ran}");
+    assert!(ran.took >= Duration::from_secs(seconds), "{ran}");
     assert!(ran.ok().contains("3 flows flushed"));
     falls_silent(&net, &mut conns[1]);
 
@@ -304,6 +311,7 @@ fn no_connection_slips_through_to_a_backend_that_has_just_left() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let on = |hosts: &[&str]| state([service("a", 2001, hosts, 3000, json!({"on_retire": "reset"}))]);
     net.apply(on(&["b1", "b2"]));
+    let slowness = net.divisor(10_000).min(3);
     let (spread, ()) = net.spread_during("client", at(PUBLIC[0], 2001), 2, || {
         for round in 0..8 {
             let (stays, leaves) = if round % 2 == 0 { ("b2", "b1") } else { ("b1", "b2") };
@@ -318,7 +326,7 @@ fn no_connection_slips_through_to_a_backend_that_has_just_left() {
         spread.longest
     );
     assert!(spread.served() > 100);
-    assert!(spread.longest < SOON, "{:?}", spread.longest);
+    assert!(spread.longest < SOON * slowness, "{:?}", spread.longest);
 }
 
 /// Connects to that backend, which is the only one.

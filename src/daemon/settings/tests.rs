@@ -144,7 +144,15 @@ fn a_reload_takes_what_it_can_and_names_the_rest() {
     let (now, waiting) = old.reloaded(all());
     assert_eq!(
         waiting,
-        ["socket", "socket_group", "socket_mode", "log_format", "owner", "store"]
+        [
+            "socket",
+            "socket_group",
+            "socket_mode",
+            "log_format",
+            "owner",
+            "max_probes",
+            "store"
+        ]
     );
     let expected = Settings {
         socket: old.socket.clone(),
@@ -152,6 +160,7 @@ fn a_reload_takes_what_it_can_and_names_the_rest() {
         socket_mode: old.socket_mode,
         log_format: old.log_format,
         owner: true,
+        max_probes: old.max_probes,
         store: old.store.clone(),
         ..all()
     };

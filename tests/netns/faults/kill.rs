@@ -59,7 +59,7 @@ fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next() {
         "{} to the backend that stayed among others",
         traffic.stayed.load(Relaxed)
     );
-    assert_eq!(net.syns_again("client"), 0, "no SYN was lost");
+    assert_eq!(net.handshakes_again(), 0, "no SYN was lost");
     assert!(tally.hit * 10 >= rounds * 6, "{tally}");
     assert!(tally.changed >= rounds / 20, "{tally}");
 }

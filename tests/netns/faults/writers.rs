@@ -132,14 +132,16 @@ fn another_writer_of_our_table_is_outlasted_or_named() {
     let adding = transactions(&wanted(&one), &wanted(&with_theirs));
     let removing = transactions(&wanted(&with_theirs), &wanted(&one));
     let writes = [adding, removing].concat();
-    for (pause, times) in [(0, 1), (2, 2), (100, 5)] {
-        let pause = Duration::from_millis(pause);
+    // As rare as 100 ms are where a run takes 30 or less.
+    let rare = Duration::from_millis(100).max(net.apply_with(&[], &one).exits(0).took * 3);
+    let patience = PATIENCE * net.divisor(10_000).min(8);
+    for (pause, times) in [(Duration::ZERO, 1), (Duration::from_millis(2), 2), (rare, 5)] {
         let (outcomes, sent) = beside(&net, &writes, pause, || {
             let mut outcomes = Vec::new();
             for n in 0..times {
                 let ran = net.apply_with(&["-v"], if n % 2 == 0 { &two } else { &one });
                 still.echo(b"on").expect("its backend was there throughout");
-                assert!(ran.took < PATIENCE, "{ran}");
+                assert!(ran.took < patience, "{ran}");
                 let again = ran.stderr.matches("reading the kernel again").count();
                 if ran.status == 1 {
                     let error = ran
@@ -158,10 +160,7 @@ fn another_writer_of_our_table_is_outlasted_or_named() {
         });
         eprintln!("a write every {pause:?}, {sent} of them: {outcomes:?}");
         let through = outcomes.iter().any(|(status, ..)| *status == 0);
-        assert!(
-            through || pause < Duration::from_millis(100),
-            "nothing got through: {outcomes:?}"
-        );
+        assert!(through || pause < rare, "nothing got through: {outcomes:?}");
         net.apply(&two);
         assert_holds(&net, &two, "without the other one");
         net.apply(&one);

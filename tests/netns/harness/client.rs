@@ -14,6 +14,8 @@ use super::Net;
 
 /// How long anything that should work at once may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Between the short connections of a client on a slow machine.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// An open connection. Reads give up after [`PATIENCE`], or what [`Conn::patience`] says.
 #[derive(Debug)]
@@ -176,7 +178,8 @@ impl Net {
         self.spread_while(host, to, parallel, &|| started.fetch_add(1, Relaxed) < n)
     }
 
-    /// Makes short connections, `parallel` at once, for as long as `work` goes on.
+    /// Makes short connections, `parallel` at once, for as long as `work` goes on: one after the other without a pause, but
+    /// on a slow machine with one, because `work` would hardly get on beside them.
     pub(crate) fn spread_during<T>(
         &self,
         host: &str,
@@ -184,9 +187,18 @@ impl Net {
         parallel: usize,
         work: impl FnOnce() -> T,
     ) -> (Spread, T) {
+        let pause = if self.divisor(10_000) == 1 {
+            Duration::ZERO
+        } else {
+            PAUSE
+        };
         let over = AtomicBool::new(false);
+        let more = || {
+            thread::sleep(pause);
+            !over.load(Relaxed)
+        };
         thread::scope(|scope| {
-            let spread = scope.spawn(|| self.spread_while(host, to, parallel, &|| !over.load(Relaxed)));
+            let spread = scope.spawn(|| self.spread_while(host, to, parallel, &more));
             let end = SetOnDrop(&over);
             let done = work();
             drop(end);

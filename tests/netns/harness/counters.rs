@@ -7,6 +7,7 @@ use std::ops::Sub;
 use serde_json::Value;
 
 use super::Net;
+use super::plan::BACKENDS;
 
 /// One interface's counters since it was made. With offloads on a packet may stand for many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,14 @@ impl Sub for Counters {
 }
 
 impl Net {
-    /// How often a host's clients had to send a SYN again.
+    /// How often the client, or a backend that answered it, had to send its part of a handshake again: what shows that one
+    /// was lost, however slow the machine is.
+    pub(crate) fn handshakes_again(&self) -> u64 {
+        let hosts = BACKENDS.into_iter().chain(["client"]);
+        hosts.map(|host| self.syns_again(host)).sum()
+    }
+
+    /// How often a host had to send a SYN again, or a SYN-ACK.
     pub(crate) fn syns_again(&self, host: &str) -> u64 {
         let table = self.within(host, || fs::read_to_string("/proc/thread-self/net/netstat"));
         let table = table.expect("failed to read the counters");

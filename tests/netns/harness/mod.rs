@@ -9,6 +9,7 @@ pub(crate) mod counters;
 pub(crate) mod forge;
 pub(crate) mod iperf;
 pub(crate) mod look;
+pub(crate) mod pace;
 pub(crate) mod plan;
 pub(crate) mod server;
 pub(crate) mod shell;
