@@ -118,14 +118,14 @@ impl Linux {
     fn encode(&mut self, commit: &Commit<'_>) -> Result<Sealed, KernelError> {
         let mut transaction = Transaction::begin(Some(commit.generation), self.nft.next_seq());
         match commit.build {
-            Some(Build::New(mark, room)) => transaction.new_table(mark, room),
-            Some(Build::Replace(mark, room)) => {
+            Some(Build::New(room)) => transaction.new_table(commit.mark, room),
+            Some(Build::Replace(room)) => {
                 transaction.delete_table();
-                transaction.new_table(mark, room);
+                transaction.new_table(commit.mark, room);
             }
             None => {}
         }
-        transaction.step(commit.step);
+        transaction.step(commit.step, commit.mark);
         for (set, keys) in commit.forget {
             transaction.forget(*set, keys);
         }
@@ -143,8 +143,8 @@ pub fn read(from: &mut impl Ask, mark: FlowMark) -> Result<Seen, NetlinkError> {
     };
     let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
     // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
-    let survey = restarting(|| table::survey(from, room))?;
-    let ours = table::skeleton_is_ours(from, mark, &survey)?
+    let mut survey = restarting(|| table::survey(from, room))?;
+    let ours = table::skeleton_is_ours(from, mark, &mut survey)?
         && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
     let (ruleset, readable) = restarting(|| table::elements(from, &survey))?;
     let handle = found.handle;
