@@ -176,3 +176,56 @@ pub fn turn(turn: &TurnChain) -> Chain {
         vec![vec![Stmt::Dnat(turn.reach, Pick::Turn(turn.width))]],
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looks_into(chains: &[Chain], wanted: SetName) -> bool {
+        let looks = |stmt: &Stmt| match stmt {
+            Stmt::In(_, set) => *set == wanted,
+            Stmt::Snat(family) => wanted == SetName::Sources(*family),
+            _ => false,
+        };
+        chains
+            .iter()
+            .flat_map(|chain| chain.rules.concat())
+            .any(|stmt| looks(&stmt))
+    }
+
+    #[test]
+    fn optional_sets_are_asked_only_where_they_hold_anything() {
+        let mark = FlowMark::default();
+        let optional: Vec<SetName> = SetName::fixed().into_iter().filter(|set| set.is_optional()).collect();
+        assert_eq!(optional.len(), 15);
+        for set in &optional {
+            let with = fixed(mark, &[*set].into());
+            for other in &optional {
+                assert_eq!(looks_into(&with, *other), other == set, "{other} where there is {set}");
+            }
+        }
+    }
+
+    #[test]
+    fn chains_are_the_same_whatever_is_asked() {
+        let mark = FlowMark::default();
+        let all = fixed(mark, &SetName::fixed().into_iter().collect());
+        let bare = |chain: &Chain| (chain.name.clone(), chain.base);
+        assert!(fixed(mark, &Asked::new()).iter().map(bare).eq(all.iter().map(bare)));
+    }
+
+    #[test]
+    fn assured_flows_are_let_go_only_where_nothing_is_limited() {
+        let leaves = |asked: &Asked| {
+            let chains = fixed(FlowMark::default(), asked);
+            let guards = chains.iter().filter(|chain| chain.name.starts_with("guard"));
+            guards
+                .map(|chain| chain.rules[0] == [Stmt::StatusAssured, Stmt::Return])
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(leaves(&Asked::new()), [true, true]);
+        for family in Family::BOTH {
+            assert_eq!(leaves(&[SetName::Limited(family)].into()), [false, false]);
+        }
+    }
+}
