@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName, TurnChain};
 use crate::ruleset::rows::{Difference, Rows};
+use crate::ruleset::skeleton::Asked;
 use crate::ruleset::spec::SetSpec;
 
 /// Rows of one set that a transaction adds or deletes.
@@ -58,6 +59,8 @@ pub struct Step<'a> {
     pub new_turns: BTreeSet<TurnChain>,
     /// `spread` chains to write anew, with a rule for each of these widths.
     pub spreads: BTreeMap<Reach, BTreeSet<u16>>,
+    /// The optional sets that the rules ask before it and after it, where these differ.
+    pub asked: Option<(Asked, Asked)>,
     /// Turns to delete.
     pub delete_turns: BTreeSet<Door>,
     /// Rows to delete; their data does not matter.
@@ -234,6 +237,11 @@ impl<'a> Planner<'a> {
     }
 
     fn chains(&mut self) {
+        let (had, wanted) = (self.have.asked(), self.want.asked());
+        if had != wanted {
+            // The rows of these sets come and go in this step, too.
+            self.steps[PREPARE].asked = Some((had, wanted));
+        }
         let (had, wanted) = (self.have.turn_chains(), self.want.turn_chains());
         self.steps[PREPARE].new_turns = wanted.difference(&had).map(|chain| (*chain).clone()).collect();
         self.steps[TIDY].old_turns = had.difference(&wanted).map(|chain| (*chain).clone()).collect();
@@ -339,9 +347,17 @@ mod tests {
             width: 9,
             ..chain.clone()
         };
-        let left = Ruleset::default().among(&[(ANY, 5)].into(), &[chain, other.clone()].into());
+        let left = Ruleset::default().among(
+            &[(ANY, 5)].into(),
+            &[chain, other.clone()].into(),
+            &[SetName::Limited(Family::V4)].into(),
+        );
         let steps = plan(&left, &want).steps;
         assert!(steps.iter().all(|step| step.new_turns.is_empty()));
+        assert_eq!(
+            steps[0].asked,
+            Some(([SetName::Limited(Family::V4)].into(), Asked::new()))
+        );
         let last = steps.last().unwrap();
         assert_eq!(
             (&last.old_widths, &last.old_turns),

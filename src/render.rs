@@ -32,9 +32,10 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
     for name in ruleset.sets().keys().filter(|name| matches!(name, SetName::Width(..))) {
         set(out, *name, ruleset)?;
     }
-    let spreads = Reach::ALL.map(|reach| skeleton::spread(reach, &ruleset.widths(reach)));
+    let spreads = Reach::ALL.map(|reach| skeleton::spread(reach, &ruleset.widths(reach), mark));
     let turns = ruleset.turn_chains().into_iter().map(skeleton::turn);
-    for chain in spreads.into_iter().chain(skeleton::fixed(mark)).chain(turns) {
+    let fixed = skeleton::fixed(mark, &ruleset.asked());
+    for chain in spreads.into_iter().chain(fixed).chain(turns) {
         write_chain(out, &chain)?;
     }
     writeln!(out, "}}")
@@ -181,13 +182,14 @@ fn fields(fields: &[Field], mut bytes: &[u8]) -> Option<Vec<String>> {
                     part[0].to_string()
                 }
             }
-            Field::SourcePort | Field::DestPort | Field::ClientPort | Field::PublicPort => {
+            Field::SourcePort | Field::DestPort | Field::ClientPort | Field::PublicPort | Field::BackendPort => {
                 read_port(part).map_or(0, std::num::NonZeroU16::get).to_string()
             }
             Field::SourceAddress(family)
             | Field::DestAddress(family)
             | Field::ClientAddress(family)
-            | Field::PublicAddress(family) => read_address(*family, part)?.to_string(),
+            | Field::PublicAddress(family)
+            | Field::BackendAddress(family) => read_address(*family, part)?.to_string(),
             Field::Slot => u32::from_ne_bytes(part.try_into().ok()?).to_string(),
             Field::InInterface | Field::OutInterface => {
                 let name: Vec<u8> = part.iter().copied().take_while(|byte| *byte != 0).collect();

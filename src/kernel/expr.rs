@@ -62,6 +62,7 @@ const CT_DST_IP: u32 = 20;
 const CT_SRC_IP6: u32 = 21;
 const CT_DST_IP6: u32 = 22;
 const ORIGINAL: u8 = 0;
+const REPLY: u8 = 1;
 /// `IPS_DST_NAT`.
 const STATUS_DNAT: u32 = 32;
 /// `IPS_ASSURED`.
@@ -167,13 +168,13 @@ impl Writer {
         );
     }
 
-    fn ct_original(&mut self, key: u32, dreg: u32) {
+    fn ct_tuple(&mut self, key: u32, direction: u8, dreg: u32) {
         self.push(
             c"ct",
             [
                 (sys::NFTNL_EXPR_CT_KEY, Value::U32(key)),
                 (sys::NFTNL_EXPR_CT_DREG, Value::U32(dreg)),
-                (sys::NFTNL_EXPR_CT_DIR, Value::U8(ORIGINAL)),
+                (sys::NFTNL_EXPR_CT_DIR, Value::U8(direction)),
             ],
         );
     }
@@ -286,12 +287,15 @@ impl Writer {
             Field::SourceAddress(Family::V6) => self.payload(NETWORK_HEADER, 8, 16, dreg),
             Field::DestAddress(Family::V4) => self.payload(NETWORK_HEADER, 16, 4, dreg),
             Field::DestAddress(Family::V6) => self.payload(NETWORK_HEADER, 24, 16, dreg),
-            Field::ClientAddress(Family::V4) => self.ct_original(CT_SRC_IP, dreg),
-            Field::ClientAddress(Family::V6) => self.ct_original(CT_SRC_IP6, dreg),
-            Field::ClientPort => self.ct_original(CT_PROTO_SRC, dreg),
-            Field::PublicAddress(Family::V4) => self.ct_original(CT_DST_IP, dreg),
-            Field::PublicAddress(Family::V6) => self.ct_original(CT_DST_IP6, dreg),
-            Field::PublicPort => self.ct_original(CT_PROTO_DST, dreg),
+            Field::ClientAddress(Family::V4) => self.ct_tuple(CT_SRC_IP, ORIGINAL, dreg),
+            Field::ClientAddress(Family::V6) => self.ct_tuple(CT_SRC_IP6, ORIGINAL, dreg),
+            Field::ClientPort => self.ct_tuple(CT_PROTO_SRC, ORIGINAL, dreg),
+            Field::PublicAddress(Family::V4) => self.ct_tuple(CT_DST_IP, ORIGINAL, dreg),
+            Field::PublicAddress(Family::V6) => self.ct_tuple(CT_DST_IP6, ORIGINAL, dreg),
+            Field::PublicPort => self.ct_tuple(CT_PROTO_DST, ORIGINAL, dreg),
+            Field::BackendAddress(Family::V4) => self.ct_tuple(CT_SRC_IP, REPLY, dreg),
+            Field::BackendAddress(Family::V6) => self.ct_tuple(CT_SRC_IP6, REPLY, dreg),
+            Field::BackendPort => self.ct_tuple(CT_PROTO_SRC, REPLY, dreg),
             Field::InInterface => self.meta(META_IIFNAME, dreg),
             Field::OutInterface => self.meta(META_OIFNAME, dreg),
             Field::Slot => {}
@@ -332,9 +336,9 @@ impl Writer {
                 self.meta(META_L4PROTO, REG_1);
                 self.cmp(CMP_NEQ, vec![IPPROTO_TCP]);
             }
-            Stmt::InLoopback => {
+            Stmt::InLoopback(yes) => {
                 self.meta(META_IIF, REG_1);
-                self.cmp(CMP_EQ, native(LOOPBACK));
+                self.cmp(eq(*yes), native(LOOPBACK));
             }
             Stmt::OutNotLoopback => {
                 self.meta(META_OIF, REG_1);
@@ -351,10 +355,11 @@ impl Writer {
                 self.ct(CT_DIRECTION);
                 self.cmp(CMP_EQ, vec![u8::from(*direction == Direction::Reply)]);
             }
-            Stmt::StatusDnat => self.ct_status(STATUS_DNAT),
-            Stmt::StatusAssured => self.ct_status(STATUS_ASSURED),
+            Stmt::StatusDnat => self.ct_status(STATUS_DNAT, CMP_NEQ),
+            Stmt::StatusAssured => self.ct_status(STATUS_ASSURED, CMP_NEQ),
+            Stmt::Unassured => self.ct_status(STATUS_ASSURED, CMP_EQ),
             Stmt::Syn(yes) => self.tcp_flags(FIN_SYN_RST_ACK, eq(*yes), SYN),
-            Stmt::NotBareAck => self.tcp_flags(FIN_SYN_RST_PSH_ACK, CMP_NEQ, ACK),
+            Stmt::BareAck => self.tcp_flags(FIN_SYN_RST_PSH_ACK, CMP_EQ, ACK),
             Stmt::LocalDest(yes) => {
                 self.fib_daddr_type();
                 self.cmp(eq(*yes), native(RTN_LOCAL));
@@ -391,10 +396,10 @@ impl Writer {
         self.cmp(CMP_NEQ, native(0));
     }
 
-    fn ct_status(&mut self, bit: u32) {
+    fn ct_status(&mut self, bit: u32, op: u32) {
         self.ct(CT_STATUS);
         self.masked(bit);
-        self.cmp(CMP_NEQ, native(0));
+        self.cmp(op, native(0));
     }
 
     fn tcp_flags(&mut self, mask: u8, op: u32, flags: u8) {

@@ -146,7 +146,8 @@ impl Fake {
         let empty = crate::plan::Step::default();
         fake.commit(&Commit {
             generation: fake.generation,
-            build: Some(Build::New(mark, Room::of(ruleset))),
+            mark,
+            build: Some(Build::New(Room::of(ruleset))),
             step: plan.steps.first().unwrap_or(&empty),
             forget: &[],
         })?;
@@ -307,13 +308,13 @@ impl Fake {
         Ok(())
     }
 
-    fn build(&mut self, build: Option<Build>) -> Result<Option<Table>, Refused> {
+    fn build(&mut self, build: Option<Build>, mark: FlowMark) -> Result<Option<Table>, Refused> {
         let refuse = |errno| Err(refused(Subject::Table, None, errno));
-        let (mark, room) = match (build, &self.table) {
+        let room = match (build, &self.table) {
             (None, table) => return Ok(table.clone()),
             (Some(Build::New(..)), Some(_)) => return refuse(Errno::EEXIST),
             (Some(Build::Replace(..)), None) => return refuse(Errno::ENOENT),
-            (Some(Build::New(mark, room)), None) | (Some(Build::Replace(mark, room)), Some(_)) => (mark, room),
+            (Some(Build::New(room)), None) | (Some(Build::Replace(room)), Some(_)) => room,
         };
         self.handles += 1;
         Ok(Some(Table::new(self.handles, mark, room, self.attainable(), self.port)))
@@ -442,7 +443,7 @@ impl Kernel for Fake {
         self.permit()?;
         let generation = next_generation(self.generation);
         let mut table = self
-            .build(commit.build)
+            .build(commit.build, commit.mark)
             .map_err(|refused| KernelError::Refused(vec![refused]))?;
         table::apply(&mut table, commit, generation).map_err(KernelError::Refused)?;
         (self.table, self.generation) = (table, generation);

@@ -188,14 +188,14 @@ impl Linux {
         };
         let mut transaction = Transaction::begin(Some(commit.generation), self.nft.next_seq());
         match commit.build {
-            Some(Build::New(mark, room)) => transaction.new_table(mark, room, ownership),
-            Some(Build::Replace(mark, room)) => {
+            Some(Build::New(room)) => transaction.new_table(commit.mark, room, ownership),
+            Some(Build::Replace(room)) => {
                 transaction.delete_table();
-                transaction.new_table(mark, room, ownership);
+                transaction.new_table(commit.mark, room, ownership);
             }
             None => {}
         }
-        transaction.step(commit.step);
+        transaction.step(commit.step, commit.mark);
         for (set, keys) in commit.forget {
             transaction.forget(*set, keys);
         }
@@ -213,8 +213,8 @@ pub fn read(from: &mut impl Ask, mark: FlowMark) -> Result<Seen, NetlinkError> {
     };
     let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
     // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
-    let survey = restarting(|| table::survey(from, room))?;
-    let ours = table::skeleton_is_ours(from, mark, &survey)?
+    let mut survey = restarting(|| table::survey(from, room))?;
+    let ours = table::skeleton_is_ours(from, mark, &mut survey)?
         && found.flags & DORMANT == 0
         && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
     let (ruleset, readable) = restarting(|| table::elements(from, &survey))?;

@@ -94,9 +94,9 @@ pub struct Identity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
     /// It is not there yet.
-    New(FlowMark, Room),
+    New(Room),
     /// Another one is removed in the same transaction.
-    Replace(FlowMark, Room),
+    Replace(Room),
 }
 
 /// One transaction.
@@ -104,6 +104,8 @@ pub enum Build {
 pub struct Commit<'a> {
     /// The generation that it was made for; any other is refused.
     pub generation: u32,
+    /// The mark of our flows, which the rules set and ask for.
+    pub mark: FlowMark,
     /// Whether the table is made, too.
     pub build: Option<Build>,
     /// What else is done.

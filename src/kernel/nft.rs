@@ -109,6 +109,7 @@ pub(crate) mod elem {
 pub(crate) mod expr {
     pub(crate) const NAME: u16 = 1;
     pub(crate) const DATA: u16 = 2;
+    pub(crate) const LOOKUP_SET: u16 = 1;
     pub(crate) const LIMIT_RATE: u16 = 1;
     pub(crate) const LIMIT_UNIT: u16 = 2;
     pub(crate) const LIMIT_BURST: u16 = 3;

@@ -424,9 +424,9 @@ mod tests {
     fn everything_that_the_rules_do_is_asked_for() {
         let mark = FlowMark::default();
         let chains: Vec<_> = Reach::ALL
-            .map(|reach| skeleton::spread(reach, &[2].into()))
+            .map(|reach| skeleton::spread(reach, &[2].into(), mark))
             .into_iter()
-            .chain(skeleton::fixed(mark))
+            .chain(skeleton::fixed(mark, &SetName::fixed().into_iter().collect()))
             .collect();
         let rules = chains.iter().flat_map(|chain| &chain.rules).map(Vec::as_slice);
         let asked = features(mark);

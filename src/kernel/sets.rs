@@ -180,11 +180,12 @@ fn concat_type(fields: &[Field]) -> u32 {
 fn datatype(field: Field) -> u32 {
     match field {
         Field::L4Proto => 12,
-        Field::SourcePort | Field::DestPort | Field::ClientPort | Field::PublicPort => 13,
+        Field::SourcePort | Field::DestPort | Field::ClientPort | Field::PublicPort | Field::BackendPort => 13,
         Field::SourceAddress(family)
         | Field::DestAddress(family)
         | Field::ClientAddress(family)
-        | Field::PublicAddress(family) => match family {
+        | Field::PublicAddress(family)
+        | Field::BackendAddress(family) => match family {
             Family::V4 => 7,
             Family::V6 => 8,
         },
@@ -261,9 +262,9 @@ fn typeof_field(field: Field) -> Vec<u8> {
         Field::OutInterface => meta(7),
         // No set is made with these; a rule that asks for them has the same bytes.
         Field::ClientAddress(family) => typeof_field(Field::SourceAddress(family)),
-        Field::PublicAddress(family) => typeof_field(Field::DestAddress(family)),
+        Field::PublicAddress(family) | Field::BackendAddress(family) => typeof_field(Field::DestAddress(family)),
         Field::SourcePort | Field::ClientPort => payload(TCP, 1),
-        Field::DestPort | Field::PublicPort => payload(TCP, 2),
+        Field::DestPort | Field::PublicPort | Field::BackendPort => payload(TCP, 2),
         Field::SourceAddress(Family::V4) => payload(IP, 11),
         Field::DestAddress(Family::V4) => payload(IP, 12),
         Field::SourceAddress(Family::V6) => payload(IP6, 8),

@@ -13,7 +13,7 @@ use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows};
-use crate::ruleset::skeleton::{self as rules, Chain};
+use crate::ruleset::skeleton::{self as rules, Asked, Chain};
 use crate::ruleset::spec::{Payload, SetSpec};
 use crate::ruleset::stmt::timeouts;
 
@@ -96,16 +96,20 @@ fn read_comment(userdata: &[u8]) -> Option<String> {
 }
 
 /// Whether the objects, sets, chains and rules are those that this program makes, for these round-robin services and
-/// numbers of slots: what the sets hold does not matter.
+/// numbers of slots: what the sets hold does not matter. Notes which optional sets the rules ask.
 ///
 /// # Errors
 /// Those of [`Ask::dump`]; likewise for all of these.
-pub fn skeleton_is_ours(socket: &mut impl Ask, mark: FlowMark, found: &Found) -> Result<bool, NetlinkError> {
-    let chains = expected_chains(mark, found);
-    Ok(found.sets_match
+pub fn skeleton_is_ours(socket: &mut impl Ask, mark: FlowMark, found: &mut Found) -> Result<bool, NetlinkError> {
+    if !(found.sets_match
         && restarting(|| objects_match(socket))?
-        && chains_match(socket, &chains)?
-        && rules_match(socket, &chains)?)
+        && chains_match(socket, &expected_chains(mark, found))?)
+    {
+        return Ok(false);
+    }
+    let listed = list_rules(socket)?;
+    found.asked = asked(&listed)?;
+    Ok(rules_are(&listed, &expected_chains(mark, found))?)
 }
 
 /// All chains that there should be, by name.
@@ -113,10 +117,10 @@ pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, Chain>
     let widths = found.widths();
     let spreads = Reach::ALL.map(|reach| {
         let of_reach = widths.iter().filter(|(of, _)| *of == reach);
-        rules::spread(reach, &of_reach.map(|(_, width)| *width).collect())
+        rules::spread(reach, &of_reach.map(|(_, width)| *width).collect(), mark)
     });
     let turns = found.turn_chains.iter().map(rules::turn);
-    let chains = rules::fixed(mark).into_iter().chain(spreads).chain(turns);
+    let chains = rules::fixed(mark, &found.asked).into_iter().chain(spreads).chain(turns);
     chains.map(|chain| (chain.name.clone(), chain)).collect()
 }
 
@@ -127,6 +131,8 @@ pub struct Found {
     pub sets: BTreeSet<SetName>,
     /// The chains that count turns.
     pub turn_chains: BTreeSet<TurnChain>,
+    /// The optional sets that the rules ask.
+    pub asked: Asked,
     /// Whether they are all that there should be, and made as they should be.
     pub sets_match: bool,
 }
@@ -274,14 +280,43 @@ fn list(
 
 /// Whether the rules of all chains are those of these.
 pub fn rules_match(socket: &mut impl Ask, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
-    let listed = list(socket, "list the rules", |writer, seq| {
+    Ok(rules_are(&list_rules(socket)?, chains)?)
+}
+
+fn list_rules(socket: &mut impl Ask) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    list(socket, "list the rules", |writer, seq| {
         request(writer, msg::GET_RULE, nft::F_DUMP, seq, |writer| {
             writer.str(rule::TABLE, TABLE);
         });
-    })?;
+    })
+}
+
+/// The optional sets that these rules look into.
+fn asked(listed: &[Vec<u8>]) -> Result<Asked, Malformed> {
+    let mut asked = Asked::new();
+    for body in listed {
+        let Some(list) = Attrs::new(body).first(rule::EXPRESSIONS)? else {
+            continue;
+        };
+        for attr in Attrs::new(list.payload) {
+            let expression = attr?.payload;
+            let (name, data) = (
+                attr_str(expression, expr::NAME)?,
+                Attrs::new(expression).first(expr::DATA)?,
+            );
+            if let (Some("lookup"), Some(data)) = (name, data) {
+                let set = attr_str(data.payload, expr::LOOKUP_SET)?.and_then(SetName::parse);
+                asked.extend(set.filter(|set| set.is_optional()));
+            }
+        }
+    }
+    Ok(asked)
+}
+
+fn rules_are(listed: &[Vec<u8>], chains: &BTreeMap<String, Chain>) -> Result<bool, Malformed> {
     let mut position: BTreeMap<String, usize> = BTreeMap::new();
     let mut all_ours = true;
-    for body in &listed {
+    for body in listed {
         let name = attr_str(body, rule::CHAIN)?.unwrap_or_default();
         let at = position.entry(name.to_owned()).or_default();
         let expected = chains.get(name).and_then(|chain| chain.rules.get(*at));
@@ -325,7 +360,7 @@ pub fn elements(socket: &mut impl Ask, found: &Found) -> Result<(Ruleset, bool),
         }
         sets.insert(name, rows);
     }
-    let ruleset = Ruleset::new(sets, turns).among(&found.widths(), &found.turn_chains);
+    let ruleset = Ruleset::new(sets, turns).among(&found.widths(), &found.turn_chains, &found.asked);
     Ok((ruleset, all_ours))
 }
 

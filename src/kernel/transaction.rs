@@ -1,5 +1,6 @@
 //! One transaction as netlink messages: encoded whole, sent in one piece, refusals traced back to what they are about.
 
+use std::collections::BTreeSet;
 use std::io::IoSlice;
 
 use super::nft::{self, elem, expr, msg, rule, set, table};
@@ -11,7 +12,7 @@ use crate::model::FlowMark;
 use crate::plan::{Batch, Step};
 use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
 use crate::ruleset::room::Room;
-use crate::ruleset::skeleton::{self as rules, Chain};
+use crate::ruleset::skeleton::{self as rules, Asked, Chain};
 use crate::ruleset::spec::SetSpec;
 
 /// Where a new piece of the buffer begins: pieces go out together, and growing one big one would copy it.
@@ -144,8 +145,8 @@ impl Transaction {
         for name in SetName::fixed() {
             self.new_set(name, room);
         }
-        let spreads = Reach::ALL.map(|reach| rules::spread(reach, &std::collections::BTreeSet::new()));
-        let chains: Vec<Chain> = spreads.into_iter().chain(rules::fixed(mark)).collect();
+        let spreads = Reach::ALL.map(|reach| rules::spread(reach, &BTreeSet::new(), mark));
+        let chains: Vec<Chain> = spreads.into_iter().chain(rules::fixed(mark, &Asked::new())).collect();
         for chain in &chains {
             self.new_chain(chain);
         }
@@ -155,7 +156,7 @@ impl Transaction {
     }
 
     /// What a step of a plan says, in its order.
-    pub fn step(&mut self, step: &Step<'_>) {
+    pub fn step(&mut self, step: &Step<'_>, mark: FlowMark) {
         for (reach, width) in &step.new_widths {
             self.new_set(SetName::Width(*reach, *width), Room::default());
         }
@@ -165,11 +166,14 @@ impl Transaction {
             self.new_rules(&chain);
         }
         for (reach, widths) in &step.spreads {
-            let chain = rules::spread(*reach, widths);
-            self.raw(Subject::Chain(chain.name.clone()), |seq| {
-                skeleton::flush_chain(&chain.name, seq)
-            });
-            self.new_rules(&chain);
+            self.rewrite(&rules::spread(*reach, widths, mark));
+        }
+        if let Some((had, wanted)) = &step.asked {
+            let before = rules::fixed(mark, had);
+            let changed = rules::fixed(mark, wanted).into_iter().zip(before);
+            for (chain, _) in changed.filter(|(chain, before)| chain != before) {
+                self.rewrite(&chain);
+            }
         }
         for (reach, key) in &step.delete_turns {
             self.elements(
@@ -311,6 +315,13 @@ impl Transaction {
                 skeleton::new_rule(&chain.name, rule, seq)
             });
         }
+    }
+
+    fn rewrite(&mut self, chain: &Chain) {
+        self.raw(Subject::Chain(chain.name.clone()), |seq| {
+            skeleton::flush_chain(&chain.name, seq)
+        });
+        self.new_rules(chain);
     }
 
     fn old_turn(&mut self, turn: &TurnChain) {
@@ -481,7 +492,7 @@ mod tests {
         let mut transaction = Transaction::begin(Some(7), 100);
         transaction.new_table(FlowMark::default(), Room::default(), Ownership::Owned);
         for step in &plan(&Ruleset::default(), ruleset).steps {
-            transaction.step(step);
+            transaction.step(step, FlowMark::default());
         }
         transaction.seal().unwrap()
     }

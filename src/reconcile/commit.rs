@@ -73,8 +73,8 @@ impl<K: Kernel> Reconciler<'_, K> {
         let room = Room::of(&desired.ruleset);
         let mut build = match known.table {
             Table::Ours(_) => None,
-            Table::Absent => Some(Build::New(self.mark, room)),
-            Table::Other(_) | Table::Plain => Some(Build::Replace(self.mark, room)),
+            Table::Absent => Some(Build::New(room)),
+            Table::Other(_) | Table::Plain => Some(Build::Replace(room)),
         };
         let have = if build.is_none() { &known.ruleset } else { &nothing };
         let mut steps = plan(have, &desired.ruleset).steps;
@@ -85,7 +85,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             report
                 .rebuilt
                 .get_or_insert(format!("set {full} of the table in the kernel has too little room"));
-            build = Some(Build::Replace(self.mark, room));
+            build = Some(Build::Replace(room));
             steps = plan(&nothing, &desired.ruleset).steps;
         }
         let orphans = if build.is_none() && (!known.trusted || retires(&steps)) {
@@ -103,6 +103,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         for (at, step) in steps.iter().enumerate() {
             let commit = Commit {
                 generation,
+                mark: self.mark,
                 build: build.filter(|_| at == 0),
                 step,
                 forget: if at == last { &orphans } else { &[] },

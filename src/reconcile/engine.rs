@@ -20,6 +20,7 @@ use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
+use crate::ruleset::skeleton::Asked;
 use crate::summary::{Standing, Summary};
 
 /// Above this many endpoints, one pass over all our flows is cheaper than a look for each.
@@ -35,7 +36,7 @@ struct Believed {
     room: Room,
     /// Services for each width.
     widths: BTreeMap<(Reach, u16), usize>,
-    /// Elements of each set whose size is fixed.
+    /// Elements of each set whose size is fixed, or that the rules ask only where it has some.
     elements: BTreeMap<SetName, usize>,
     /// Services that preserve their clients' addresses.
     preserving: usize,
@@ -200,7 +201,7 @@ impl<K: Kernel> Engine<K> {
             elements: BTreeMap::new(),
             preserving: 0,
         };
-        believed.count(&desired.ruleset, Ruleset::default());
+        believed.count(&desired.ruleset, &Ruleset::default());
         believed.preserving = services.values().filter(|service| preserves(service)).count();
         self.believed = Some(believed);
         Ok(())
@@ -237,18 +238,14 @@ impl<K: Kernel> Engine<K> {
         let (had, wanted) = (among(&have.ruleset), among(&want.ruleset));
         let steps = plan(&had, &wanted).steps;
         if let Some(step) = steps.first()
-            && full(
-                believed.room,
-                |name| believed.elements.get(&name).copied().unwrap_or(0),
-                step,
-            )
-            .is_some()
+            && full(believed.room, |name| elements.get(&name).copied().unwrap_or(0), step).is_some()
         {
             return Ok(None);
         }
         for (at, step) in steps.iter().enumerate() {
             let commit = Commit {
                 generation: believed.identity.generation,
+                mark: self.mark,
                 build: None,
                 step,
                 forget: &[],
@@ -269,7 +266,6 @@ impl<K: Kernel> Engine<K> {
             report.elements += step.elements();
         }
         report.retired = !steps.is_empty();
-        believed.count(&want.ruleset, have.ruleset);
         believed.preserving = believed.preserving - old_preserving + new.iter().filter(|s| preserves(s)).count();
         self.believed = Some(believed);
         let begin = self.kernel.now();
@@ -362,6 +358,7 @@ impl<K: Kernel> Engine<K> {
         if !orphans.is_empty() {
             let commit = Commit {
                 generation: believed.identity.generation,
+                mark: self.mark,
                 build: None,
                 step: &crate::plan::Step::default(),
                 forget: &orphans,
@@ -415,8 +412,8 @@ impl Believed {
         others.map(|(width, _)| *width).collect()
     }
 
-    fn count(&mut self, added: &Ruleset, removed: Ruleset) {
-        let (plus, minus) = (widths(added), widths(&removed));
+    fn count(&mut self, added: &Ruleset, removed: &Ruleset) {
+        let (plus, minus) = (widths(added), widths(removed));
         for (width, count) in minus {
             if let Some(left) = self.widths.get_mut(&width) {
                 *left = left.saturating_sub(count);
@@ -426,11 +423,22 @@ impl Believed {
             *self.widths.entry(width).or_default() += count;
         }
         self.widths.retain(|_, count| *count > 0);
-        for name in Room::decides() {
+        let counts = |name: &SetName| name.is_optional() || Room::decides().contains(name);
+        let names: BTreeSet<SetName> = added.sets().keys().chain(removed.sets().keys()).copied().collect();
+        for name in names.into_iter().filter(counts) {
             let of = |ruleset: &Ruleset| ruleset.rows(name).map_or(0, Rows::len);
             let count = self.elements.entry(name).or_default();
-            *count = (*count + of(added)).saturating_sub(of(&removed));
+            *count = (*count + of(added)).saturating_sub(of(removed));
         }
+    }
+
+    /// The optional sets that the rules ask: those that have elements.
+    fn asked(&self) -> Asked {
+        let filled = self
+            .elements
+            .iter()
+            .filter(|(name, count)| name.is_optional() && **count > 0);
+        filled.map(|(name, _)| *name).collect()
     }
 }
 

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use name::{Reach, SetName, TurnChain};
 use rows::Rows;
+use skeleton::Asked;
 
 /// The elements of every set, and nothing that could be derived from them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Idle {
     pub widths: BTreeSet<(Reach, u16)>,
     /// Chains that no service takes turns in.
     pub turns: BTreeSet<TurnChain>,
+    /// The optional sets that the rules ask, where those are others than the ones that have elements.
+    pub asked: Option<Asked>,
 }
 
 impl Ruleset {
@@ -45,13 +48,15 @@ impl Ruleset {
         }
     }
 
-    /// The same in a table that has these width sets and chains, in use or not.
+    /// The same in a table that has these width sets and chains, in use or not, and whose rules ask these optional sets.
     #[must_use]
-    pub fn among(mut self, widths: &BTreeSet<(Reach, u16)>, turns: &BTreeSet<TurnChain>) -> Self {
+    pub fn among(mut self, widths: &BTreeSet<(Reach, u16)>, turns: &BTreeSet<TurnChain>, asked: &Asked) -> Self {
         let is_idle = |(reach, width): &&(Reach, u16)| !self.sets.contains_key(&SetName::Width(*reach, *width));
         self.idle.widths = widths.iter().filter(is_idle).copied().collect();
         let used: BTreeSet<&TurnChain> = self.turns.values().collect();
         self.idle.turns = turns.iter().filter(|turn| !used.contains(turn)).cloned().collect();
+        self.idle.asked = None;
+        self.idle.asked = (*asked != self.asked()).then(|| asked.clone());
         self
     }
 
@@ -87,6 +92,12 @@ impl Ruleset {
             .filter_map(width)
             .chain(idle.map(|(_, width)| *width))
             .collect()
+    }
+
+    /// The optional sets that the rules ask: those that have elements, unless somebody else changed these.
+    pub fn asked(&self) -> Asked {
+        let filled = || self.sets.keys().copied().filter(|name| name.is_optional());
+        self.idle.asked.clone().unwrap_or_else(|| filled().collect())
     }
 
     /// All elements.

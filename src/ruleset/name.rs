@@ -248,6 +248,20 @@ impl SetName {
         )
     }
 
+    /// Whether rules ask it only while it holds anything: most gateways leave it empty, and many packets would meet it.
+    pub fn is_optional(self) -> bool {
+        matches!(
+            self,
+            Self::Restricted(_)
+                | Self::Limited(_)
+                | Self::LimitTo(_)
+                | Self::LimitFrom(_)
+                | Self::LimitBoth(_)
+                | Self::Preserved(_)
+                | Self::Sources(_)
+        )
+    }
+
     /// Where the keys of a counter set belong: an element whose key is in none of them is of the past. Where there are
     /// none, elements stay.
     pub fn owners(self) -> Vec<Self> {

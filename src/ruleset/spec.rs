@@ -23,6 +23,10 @@ pub enum Field {
     PublicAddress(Family),
     /// The port that it wanted.
     PublicPort,
+    /// The address of the backend that its flow leads to.
+    BackendAddress(Family),
+    /// The port of that backend.
+    BackendPort,
     /// The interface that the packet came in on.
     InInterface,
     /// The interface that it leaves by.
@@ -36,11 +40,12 @@ impl Field {
     pub fn width(self) -> usize {
         match self {
             Self::L4Proto => 1,
-            Self::SourcePort | Self::DestPort | Self::ClientPort | Self::PublicPort => 2,
+            Self::SourcePort | Self::DestPort | Self::ClientPort | Self::PublicPort | Self::BackendPort => 2,
             Self::SourceAddress(family)
             | Self::DestAddress(family)
             | Self::ClientAddress(family)
-            | Self::PublicAddress(family) => family.address_len(),
+            | Self::PublicAddress(family)
+            | Self::BackendAddress(family) => family.address_len(),
             Self::InInterface | Self::OutInterface => 16,
             Self::Slot => 4,
         }

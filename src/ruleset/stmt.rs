@@ -71,8 +71,8 @@ pub enum Stmt {
     Tcp,
     /// Not a TCP segment.
     NotTcp,
-    /// Came in by loopback.
-    InLoopback,
+    /// Came in by loopback, or did not.
+    InLoopback(bool),
     /// Does not leave by loopback, which all packets to local addresses do.
     OutNotLoopback,
     /// Of this family.
@@ -87,10 +87,12 @@ pub enum Stmt {
     StatusDnat,
     /// The handshake of its flow is complete.
     StatusAssured,
+    /// It is not.
+    Unassured,
     /// Is the first segment of a handshake, or is not.
     Syn(bool),
-    /// Carries anything besides an acknowledgement.
-    NotBareAck,
+    /// Carries nothing but an acknowledgement, as far as its flags say.
+    BareAck,
     /// Its destination is a local address, or is not.
     LocalDest(bool),
     /// Did not come in by an interface: it is the gateway's own, or a bridge that filters (`br_netfilter`) sends it on.
@@ -162,6 +164,8 @@ impl fmt::Display for Field {
             Self::ClientPort => f.write_str("ct original proto-src"),
             Self::PublicAddress(family) => write!(f, "ct original {} daddr", ip(*family)),
             Self::PublicPort => f.write_str("ct original proto-dst"),
+            Self::BackendAddress(family) => write!(f, "ct reply {} saddr", ip(*family)),
+            Self::BackendPort => f.write_str("ct reply proto-src"),
             Self::InInterface => f.write_str("iifname"),
             Self::OutInterface => f.write_str("oifname"),
             Self::Slot => write!(f, "numgen random mod {SLOT_MODULUS}"),
@@ -179,7 +183,8 @@ impl fmt::Display for Stmt {
         match self {
             Self::Tcp => f.write_str("meta l4proto tcp"),
             Self::NotTcp => f.write_str("meta l4proto != tcp"),
-            Self::InLoopback => f.write_str("iif \"lo\""),
+            Self::InLoopback(true) => f.write_str("iif \"lo\""),
+            Self::InLoopback(false) => f.write_str("iif != \"lo\""),
             Self::OutNotLoopback => f.write_str("oif != \"lo\""),
             Self::Family(Family::V4) => f.write_str("meta nfproto ipv4"),
             Self::Family(Family::V6) => f.write_str("meta nfproto ipv6"),
@@ -195,9 +200,10 @@ impl fmt::Display for Stmt {
             Self::Direction(Direction::Reply) => f.write_str("ct direction reply"),
             Self::StatusDnat => f.write_str("ct status dnat"),
             Self::StatusAssured => f.write_str("ct status assured"),
+            Self::Unassured => f.write_str("ct status ! assured"),
             Self::Syn(true) => f.write_str("tcp flags syn / fin,syn,rst,ack"),
             Self::Syn(false) => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
-            Self::NotBareAck => f.write_str("tcp flags != ack / fin,syn,rst,psh,ack"),
+            Self::BareAck => f.write_str("tcp flags ack / fin,syn,rst,psh,ack"),
             Self::LocalDest(true) => f.write_str("fib daddr type local"),
             Self::LocalDest(false) => f.write_str("fib daddr type != local"),
             Self::InNowhere => f.write_str("iif 0"),
@@ -274,6 +280,11 @@ pub fn receiver(family: Family) -> Vec<Field> {
 /// Whoever a packet comes from.
 pub fn sender(family: Family) -> Vec<Field> {
     vec![Field::SourceAddress(family), Field::SourcePort]
+}
+
+/// Whoever answers in the packet's flow, whichever way the packet goes.
+pub fn answering(family: Family) -> Vec<Field> {
+    vec![Field::BackendAddress(family), Field::BackendPort]
 }
 
 /// Who wanted to connect to what, whichever way the packet goes.

@@ -100,6 +100,7 @@ fn seen(fake: &mut Fake) -> Ruleset {
 fn commit(fake: &mut Fake, step: &Step<'_>) {
     let commit = Commit {
         generation: fake.generation(),
+        mark: FlowMark::default(),
         build: None,
         step,
         forget: &[],

@@ -163,7 +163,7 @@ fn a_table_that_is_gone_edited_or_not_recorded_is_found() {
     };
     for (id, edit) in [
         ("table-missing", "nft flush ruleset"),
-        ("table-changed", "nft flush set inet tcpgw services"),
+        ("table-changed", "nft flush map inet tcpgw slots_v4"),
         ("table-changed", "nft insert rule inet tcpgw guard tcp dport 20003 drop"),
     ] {
         net.sh("gateway", edit).ok();

@@ -102,9 +102,10 @@ fn turn(kernel: &mut Linux, have: &Ruleset, want: &Ruleset) {
     let mark = FlowMark::default();
     let mut generation = kernel.identity().expect("an answer").generation;
     for step in &plan(have, want).steps {
-        let build = have.is_empty().then_some(Build::New(mark, Room::of(want)));
+        let build = have.is_empty().then_some(Build::New(Room::of(want)));
         let commit = Commit {
             generation,
+            mark,
             build,
             step,
             forget: &[],

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::harness::brief::{service, state};
 use crate::harness::client::{Conn, PATIENCE};
 use crate::harness::forge::{Forger, Segment};
-use crate::harness::plan::{self, PUBLIC, at};
+use crate::harness::plan::{self, NOBODY, PUBLIC, at};
 use crate::harness::server::{Behaviour, Server};
 use crate::harness::wire::{ACK, Capture, Packet, SYN};
 use crate::harness::{Net, wait_until};
@@ -246,6 +246,52 @@ fn packets_stay_within_the_limit_and_nobody_else_is_hurt() {
             None => assert_eq!(passed.packets, passed.sent, "{} to {}", flow.from, flow.backend),
         }
     }
+}
+
+#[test]
+fn handshakes_are_under_the_limit_the_first_time_and_again() {
+    let net = Net::alone();
+    let limit = json!({"limit": {"pps": PPS, "burst": BURST}});
+    net.apply(state([
+        service("first", 2001, &["b1"], 3001, limit.clone()),
+        service("again", 2002, &["b2"], 3001, limit),
+    ]));
+    // Who answered would end the handshake.
+    ["b1", "b2"].into_iter().for_each(|host| net.mute(host));
+    for (family, set) in ["over_to_v4", "over_to_v6"].into_iter().enumerate() {
+        thread::scope(|scope| {
+            for (port, backend, ports) in [(2001, "b1", 40_000), (2002, "b2", 1)] {
+                let net = &net;
+                scope.spawn(move || {
+                    let syn = |number: u64| {
+                        let from = 10_000 + u16::try_from(number % ports).expect("a port");
+                        Segment::new(at(NOBODY[family], from), at(PUBLIC[family], port), SYN)
+                    };
+                    let begin = Instant::now();
+                    let sent = net.forger("client").blast(OFFERED, TIME, syn);
+                    let seconds = begin.elapsed().as_secs_f64();
+                    let endpoint = format!("{} . 3001", plan::addresses(backend)[family]);
+                    let passed = sent - net.tallied(set, &endpoint);
+                    eprintln!("{sent} SYNs to {endpoint} in {seconds:.3} s, {passed} passed");
+                    within_two_percent(passed, seconds);
+                });
+            }
+        });
+    }
+}
+
+#[track_caller]
+/// Of what is due for the time that it took. Where the machine was too busy to offer packets in time, at least what is due for
+/// the planned time: the bucket does not grow while it is full.
+fn within_two_percent(passed: u64, seconds: f64) {
+    let due = |seconds: f64| f64::from(PPS) * seconds;
+    #[expect(clippy::cast_precision_loss, reason = "thousands")]
+    let after_burst = passed as f64 - f64::from(BURST);
+    let (least, most) = (0.98 * due(seconds.min(TIME.as_secs_f64())), 1.02 * due(seconds));
+    assert!(
+        (least..=most).contains(&after_burst),
+        "{after_burst} passed after the burst, {least} to {most} are due"
+    );
 }
 
 fn limited_and_free(net: &Net, pps: u32) -> Vec<Server> {

@@ -270,6 +270,7 @@ impl<'a> Both<'a> {
         let (real, memory) = (
             Commit {
                 generation,
+                mark: FlowMark::default(),
                 build: None,
                 step,
                 forget: &[],

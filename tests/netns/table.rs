@@ -119,7 +119,7 @@ fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
     for alteration in [
         "insert rule inet tcpgw balance counter".to_owned(),
         "add rule inet tcpgw known counter".to_owned(),
-        "flush chain inet tcpgw police".to_owned(),
+        "flush chain inet tcpgw source".to_owned(),
         format!(
             "delete rule inet tcpgw settle handle {}",
             handle(&net, "settle", "missed")

@@ -189,6 +189,7 @@ fn a_plan_holds_while_others_write_elsewhere_and_not_longer() {
             let step = plan.steps.first().expect("a step");
             kernel.commit(&Commit {
                 generation,
+                mark,
                 build,
                 step,
                 forget: &[],
@@ -200,7 +201,7 @@ fn a_plan_holds_while_others_write_elsewhere_and_not_longer() {
             "add set inet other tcpgw { type mark; }",
         ];
         let nothing = Ruleset::default();
-        commit(&nothing, &first, Some(Build::New(mark, Room::default())), &[]).expect("nobody wrote");
+        commit(&nothing, &first, Some(Build::New(Room::default())), &[]).expect("nobody wrote");
         let outdated = commit(&first, &second, None, &elsewhere);
         assert!(
             matches!(outdated, Err(KernelError::Outdated)),

@@ -1,6 +1,7 @@
 """The networks in which churn is measured: who connects to what, through which rules, and who counts."""
 
 import json
+import os
 import re
 import subprocess
 import threading
@@ -8,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.lab import Failed, Lab
+from bench.lab import Failed, Lab, wait_until
 
 PUBLIC = ("203.0.113.1", "203.0.113.2")
 PUBLIC_PORT, BACKEND_PORT = 20003, 3000
@@ -155,6 +156,8 @@ def hand_written(wanted):
 
 def watch(client, servers, gateway, seconds, events):
     """What grew within each second, until the client is done or time is up. `events` happen beside it, at their seconds."""
+    # Until `ip netns exec` has entered it, the counters of the process are those of the machine.
+    wait_until(lambda: is_elsewhere(client), "the client is in its network namespace")
     begin = time.monotonic()
     timers = [threading.Timer(at, what) for at, what in events]
     for timer in timers:
@@ -165,6 +168,9 @@ def watch(client, servers, gateway, seconds, events):
         if client.poll() is not None:
             break
         now = count(client, servers, gateway)
+        if now["TCPSynRetrans"] < before["TCPSynRetrans"]:
+            # It has just ended, and its counters with it.
+            break
         grown = {name: now[name] - before[name] for name in now if name != "entries"}
         found.append({"second": second, "entries": now["entries"], **grown})
         before = now
@@ -185,6 +191,14 @@ def count(client, servers, gateway):
         counters[name] = sum(int(number) for number in re.findall(rf"\b{name}=(\d+)", said))
     counters["entries"] = int(said.split()[-1])
     return counters
+
+
+def is_elsewhere(process):
+    """Whether it is in another network namespace than this program, or has ended."""
+    try:
+        return os.stat(f"/proc/{process.pid}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino
+    except OSError:
+        return process.poll() is not None
 
 
 def tcp_counters(pid):

@@ -138,30 +138,42 @@ impl<'a> Walk<'a> {
         self.look().is_some_and(|table| table.covers(set, key))
     }
 
-    /// The reach of the first set of services that has it.
-    fn service(&mut self, syn: &Syn) -> Option<Reach> {
-        let family = syn.family();
-        [Reach::Any(family), Reach::At(family)].into_iter().find(|reach| {
-            let scope = reach.scope();
-            self.contains(SetName::Services(scope), &syn.service(scope))
-        })
+    fn is_service(&mut self, syn: &Syn, reach: Reach) -> bool {
+        let scope = reach.scope();
+        self.contains(SetName::Services(scope), &syn.service(scope))
     }
 
     fn way(&mut self, syn: &Syn, pick: u32) -> Outcome {
-        if let Some(reach) = self.service(syn)
-            && !self.may_enter(syn, reach)
+        let family = syn.family();
+        let reaches = [Reach::Any(family), Reach::At(family)];
+        if let Some(rules) = self.look()
+            && let Some(outcome) = self.find(rules, syn, reaches, pick)
         {
-            return Outcome::Refused;
+            return outcome;
         }
-        let chosen = match (self.look(), self.service(syn)) {
-            (Some(rules), Some(reach)) => self.choose(rules, syn, reach, pick),
-            _ => None,
-        };
-        match chosen {
-            Some(outcome) => outcome,
-            None if self.service(syn).is_some() => Outcome::Missed,
-            None => Outcome::Foreign,
+        if reaches.iter().any(|reach| self.is_service(syn, *reach)) {
+            Outcome::Missed
+        } else {
+            Outcome::Foreign
         }
+    }
+
+    /// `None` where the rules end and the packet goes on.
+    fn find(&mut self, rules: &Table, syn: &Syn, reaches: [Reach; 2], pick: u32) -> Option<Outcome> {
+        for reach in reaches {
+            if rules.asks(SetName::Restricted(reach.scope())) && !self.may_enter(syn, reach) {
+                return Some(Outcome::Refused);
+            }
+        }
+        for reach in reaches {
+            if let Some(outcome) = self.spread(rules, syn, reach, pick) {
+                return Some(outcome);
+            }
+            if self.is_service(syn, reach) {
+                return self.choose(rules, syn, reach, pick);
+            }
+        }
+        None
     }
 
     fn may_enter(&mut self, syn: &Syn, reach: Reach) -> bool {
@@ -175,8 +187,7 @@ impl<'a> Walk<'a> {
         self.covers(SetName::Allowed(reach), &visitor) || !self.contains(SetName::AllowOnly(reach.scope()), &service)
     }
 
-    /// `None` where the rules end and the packet goes on.
-    fn choose(&mut self, rules: &Table, syn: &Syn, reach: Reach, pick: u32) -> Option<Outcome> {
+    fn spread(&mut self, rules: &Table, syn: &Syn, reach: Reach, pick: u32) -> Option<Outcome> {
         let service = syn.service(reach.scope());
         for width in rules.spread(reach) {
             if self.contains(SetName::Width(reach, width), &service)
@@ -185,6 +196,12 @@ impl<'a> Walk<'a> {
                 return Some(outcome);
             }
         }
+        None
+    }
+
+    /// `None` where the rules end and the packet goes on.
+    fn choose(&mut self, rules: &Table, syn: &Syn, reach: Reach, pick: u32) -> Option<Outcome> {
+        let service = syn.service(reach.scope());
         if self.contains(SetName::Hashed(reach), &service)
             && let Some(outcome) = self.slot(syn, reach, pick % u32::from(HASH_SLOTS))
         {

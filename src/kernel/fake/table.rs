@@ -13,7 +13,7 @@ use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName, TurnChain};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
-use crate::ruleset::skeleton::{self, spread_name};
+use crate::ruleset::skeleton::{self, Asked, spread_name};
 use crate::ruleset::spec::SetSpec;
 
 type Elements = BTreeMap<Box<[u8]>, Element>;
@@ -37,6 +37,7 @@ pub(super) struct Table {
     sets: BTreeMap<SetName, Elements>,
     counters: BTreeMap<SetName, BTreeMap<Box<[u8]>, u64>>,
     spreads: BTreeMap<Reach, BTreeSet<u16>>,
+    asked: Asked,
     chains: BTreeSet<TurnChain>,
     turns: BTreeMap<Door, (TurnChain, u32)>,
 }
@@ -55,6 +56,7 @@ impl Table {
             sets: sets.into_iter().map(|name| (name, Elements::new())).collect(),
             counters: counters.into_iter().map(|name| (name, BTreeMap::new())).collect(),
             spreads: Reach::ALL.into_iter().map(|reach| (reach, BTreeSet::new())).collect(),
+            asked: Asked::new(),
             chains: BTreeSet::new(),
             turns: BTreeMap::new(),
         }
@@ -135,7 +137,7 @@ impl Table {
             .turns
             .iter()
             .map(|(door, (chain, _))| (door.clone(), chain.clone()));
-        Ruleset::new(sets, turns.collect()).among(&self.widths().collect(), &self.chains)
+        Ruleset::new(sets, turns.collect()).among(&self.widths().collect(), &self.chains, &self.asked)
     }
 
     pub(super) fn born(&self, set: SetName, identity: &[u8]) -> Option<u32> {
@@ -187,6 +189,11 @@ impl Table {
 
     pub(super) fn spread(&self, reach: Reach) -> impl Iterator<Item = u16> + '_ {
         self.spreads.get(&reach).into_iter().flatten().copied()
+    }
+
+    /// Whether the rules look into that set.
+    pub(super) fn asks(&self, set: SetName) -> bool {
+        !set.is_optional() || self.asked.contains(&set)
     }
 
     pub(super) fn has_chain(&self, chain: &TurnChain) -> bool {
@@ -252,6 +259,13 @@ impl Work<'_> {
                 }
             }
             self.table.spreads.insert(*reach, widths.clone());
+        }
+        if let Some((had, wanted)) = &step.asked {
+            // The chains that differ are told from what they were said to be.
+            if self.table.asked != *had {
+                self.refuse(Subject::Rule("guard".into()), None, Errno::EINVAL);
+            }
+            self.table.asked.clone_from(wanted);
         }
     }
 

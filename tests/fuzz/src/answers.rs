@@ -74,7 +74,7 @@ fn sealed() -> &'static Sealed {
         let mut transaction = Transaction::begin(Some(3), 0);
         transaction.new_table(FlowMark::default(), Room::of(want), Ownership::Persist);
         for step in plan(&nothing, want).steps.iter().chain(&plan(want, &nothing).steps) {
-            transaction.step(step);
+            transaction.step(step, FlowMark::default());
         }
         transaction.seal().expect("everything fits")
     })

@@ -107,7 +107,7 @@ fn check_transaction(want: &Ruleset) {
     let plan = plan(&nothing, want);
     let empty = Step::default();
     let mut transaction = Transaction::begin(Some(7), 40);
-    transaction.step(plan.steps.first().unwrap_or(&empty));
+    transaction.step(plan.steps.first().unwrap_or(&empty), FlowMark::default());
     let sealed = transaction.seal().expect("everything fits");
     let mut sets: BTreeMap<SetName, Writer> = BTreeMap::new();
     for (seq, (kind, payload)) in (41..).zip(messages(&sealed, &mut 40)) {
@@ -126,6 +126,7 @@ fn check_transaction(want: &Ruleset) {
     let found = Found {
         turn_chains: want.turn_chains().into_iter().cloned().collect(),
         sets: sets.keys().copied().collect(),
+        asked: want.asked(),
         ..Found::default()
     };
     let mut answers = Vec::new();

@@ -33,7 +33,7 @@ pub fn check(bytes: &[u8]) {
             other => told(other),
         },
         Some(messages::NEW_SET) => match table::survey(&mut recorded, Room::default()) {
-            Ok(found) => told(table::skeleton_is_ours(&mut recorded, mark, &found)),
+            Ok(mut found) => told(table::skeleton_is_ours(&mut recorded, mark, &mut found)),
             error => told(error),
         },
         Some(messages::NEW_OBJECT) => told(table::objects_match(&mut recorded)),
@@ -102,6 +102,7 @@ fn leads_to(have: &Ruleset, want: &Ruleset) {
     for step in &plan(have, want).steps {
         let commit = tcpgw::kernel::Commit {
             generation: fake.generation(),
+            mark: FlowMark::default(),
             build: None,
             step,
             forget: &[],

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tcpgw::kernel::socket::Netlink;
 use tcpgw::kernel::tlv::{Family, Header, Writer};
 use tcpgw::kernel::transaction::Transaction;
+use tcpgw::model::FlowMark;
 use tcpgw::plan::plan;
 use tcpgw::ruleset::Ruleset;
 
@@ -31,7 +32,7 @@ fn transactions(have: &Ruleset, want: &Ruleset) -> Vec<Vec<u8>> {
     let steps = plan(have, want).steps;
     let encode = |step| {
         let mut transaction = Transaction::begin(None, 0);
-        transaction.step(step);
+        transaction.step(step, FlowMark::default());
         let sealed = transaction.seal().expect("it fits");
         sealed.parts().iter().flat_map(|part| part.iter().copied()).collect()
     };

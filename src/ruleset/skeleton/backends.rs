@@ -1,0 +1,118 @@
+//! What goes to backends and comes from them.
+
+use super::Chain;
+use crate::ruleset::name::{Family, Reach, Scope, SetName};
+use crate::ruleset::spec::{Field, SetSpec};
+use crate::ruleset::stmt::{CtState, Stmt, answering, attempt, receiver, sender, service_in};
+
+/// Towards a backend by what conntrack says of its flow: in `guard` the packet still has the service's address.
+pub(super) fn policing(family: Family) -> Vec<Chain> {
+    let (to, from) = (format!("over_to_{family}"), format!("over_from_{family}"));
+    let asking = |tcp: &[Stmt], key: &[Field], set, then| [tcp, &[Stmt::In(key.to_vec(), set), then]].concat();
+    let police = |tcp: &[Stmt], key: &[Field], limit, over: &str| {
+        vec![
+            asking(tcp, key, limit, Stmt::Return),
+            asking(tcp, key, SetName::LimitBoth(family), Stmt::Return),
+            asking(tcp, key, SetName::Limited(family), Stmt::Goto(over.into())),
+        ]
+    };
+    let dropping = |name: &str, count: Vec<Stmt>| Chain::new(name, vec![count, vec![Stmt::Drop]]);
+    let (backend, tcp) = (answering(family), [Stmt::Tcp]);
+    let count_to = vec![Stmt::Tcp, Stmt::Count(backend.clone(), SetName::OverTo(family))];
+    let count_from = vec![Stmt::Count(sender(family), SetName::OverFrom(family))];
+    vec![
+        dropping(&to, count_to),
+        dropping(&from, count_from),
+        Chain::new(
+            format!("police_to_{family}"),
+            police(&tcp, &backend, SetName::LimitTo(family), &to),
+        ),
+        Chain::new(
+            format!("police_from_{family}"),
+            police(&[], &sender(family), SetName::LimitFrom(family), &from),
+        ),
+    ]
+}
+
+pub(super) fn unknown(family: Family) -> Vec<Chain> {
+    use Stmt::{CtState as State, Drop, Goto, In, LocalDest, Reset, Return, Syn};
+    let at = Scope::At(family);
+    let from = |set| In(sender(family), set);
+    let count = |set| vec![Stmt::Count(sender(family), set)];
+    let invalid_from = Goto(format!("drop_invalid_from_{family}"));
+    let service = |scope, chain: &str, suffix: String| {
+        vec![
+            service_in(scope, SetName::Services(scope)),
+            Goto(format!("{chain}{suffix}")),
+        ]
+    };
+    vec![
+        Chain::new(
+            format!("drop_invalid_from_{family}"),
+            vec![count(SetName::InvalidFrom(family)), vec![Drop]],
+        ),
+        Chain::new(
+            format!("late_from_{family}"),
+            vec![count(SetName::StaleFrom(family)), vec![Reset]],
+        ),
+        Chain::new(
+            format!("invalid_{family}"),
+            vec![
+                vec![from(SetName::Preserved(family)), invalid_from.clone()],
+                vec![from(SetName::Acquainted(family)), invalid_from.clone()],
+                vec![LocalDest(false), Return],
+                service(Scope::Any, "drop_invalid", Scope::Any.to_string()),
+                service(at, "drop_invalid", at.to_string()),
+                vec![from(SetName::Limited(family)), invalid_from.clone()],
+                vec![from(SetName::Unlimited(family)), invalid_from],
+            ],
+        ),
+        Chain::new(
+            format!("passing_{family}"),
+            [SetName::Preserved(family), SetName::Acquainted(family)]
+                .map(|set| {
+                    let late = Goto(format!("late_from_{family}"));
+                    vec![State(CtState::New), Syn(false), from(set), late]
+                })
+                .to_vec(),
+        ),
+        Chain::new(
+            format!("unknown_{family}"),
+            vec![
+                vec![State(CtState::Invalid), Goto(format!("invalid_{family}"))],
+                vec![LocalDest(false), Goto(format!("passing_{family}"))],
+                service(Scope::Any, "arrive", Reach::Any(family).to_string()),
+                service(at, "arrive", Reach::At(family).to_string()),
+            ],
+        ),
+    ]
+}
+
+/// A SYN that is answered with a bare acknowledgement met a connection that the backend still holds. The client resets that
+/// one when it gets the answer, and repeats its SYN; if that was in vain, the backend is told so from here.
+pub(super) fn challenge(family: Family) -> Chain {
+    Chain::new(
+        format!("challenge_{family}"),
+        vec![
+            vec![Stmt::Count(sender(family), SetName::Reused(family))],
+            vec![
+                Stmt::Tcp,
+                Stmt::In(attempt(family), SetName::Challenged(family)),
+                Stmt::Reset,
+            ],
+            vec![Stmt::Tcp, Stmt::Count(attempt(family), SetName::Challenged(family))],
+        ],
+    )
+}
+
+pub(super) fn preserve(family: Family) -> Chain {
+    let same_link = Stmt::In(SetSpec::of(SetName::SameLink).key, SetName::SameLink);
+    Chain::new(
+        format!("preserve_{family}"),
+        vec![
+            vec![same_link, Stmt::Masquerade],
+            vec![Stmt::InNowhere, Stmt::Masquerade],
+            vec![Stmt::Count(receiver(family), SetName::Acquainted(family))],
+        ],
+    )
+}

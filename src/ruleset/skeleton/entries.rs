@@ -1,0 +1,161 @@
+//! The base chains, and what they share.
+
+use super::{Asked, Chain, Hook, goto};
+use crate::model::FlowMark;
+use crate::ruleset::name::{Family, Scope, SetName};
+use crate::ruleset::stmt::{CtState, Direction, Stmt, receiver, service_in};
+
+const MANGLE: (i32, &str) = (-150, "mangle");
+const DSTNAT: (i32, &str) = (-100, "dstnat");
+// nft has no name for this priority in the output hook.
+const DSTNAT_OUTPUT: (i32, &str) = (-100, "-100");
+const FILTER: (i32, &str) = (0, "filter");
+const SRCNAT: (i32, &str) = (100, "srcnat");
+
+type Rules = Vec<Vec<Stmt>>;
+
+fn by_family(families: &[Family], chain: &str) -> Rules {
+    let rule = |family: &Family| vec![Stmt::Family(*family), Stmt::Goto(format!("{chain}_{family}"))];
+    families.iter().map(rule).collect()
+}
+
+pub(super) fn entries(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
+    let limited = |family: &Family| asked.contains(&SetName::Limited(*family));
+    let limited: Vec<Family> = Family::BOTH.into_iter().filter(limited).collect();
+    let mut chains = flows_of_ours(&limited).to_vec();
+    chains.extend([
+        Chain::base("guard", Hook::Prerouting, false, MANGLE, guard(mark, &limited)),
+        Chain::base(
+            "guard_output",
+            Hook::Output,
+            false,
+            MANGLE,
+            guard_output(mark, &limited),
+        ),
+        Chain::base("balance", Hook::Prerouting, true, DSTNAT, balance()),
+        Chain::base("balance_output", Hook::Output, true, DSTNAT_OUTPUT, balance_output()),
+        Chain::base("settle", Hook::Input, false, FILTER, settle()),
+        Chain::base("police", Hook::Postrouting, true, MANGLE, police(mark, &limited)),
+        Chain::base("source", Hook::Postrouting, true, SRCNAT, source(mark)),
+    ]);
+    chains
+}
+
+/// Packets of flows that bear our mark.
+fn flows_of_ours(limited: &[Family]) -> [Chain; 4] {
+    use Stmt::{BareAck, CtState as State, Direction as Towards, Jump, NotTcp, Return, Unassured};
+    let mut answers = vec![vec![Unassured, BareAck, goto("challenge")]];
+    answers.extend(by_family(limited, "police_from"));
+    let mut known = vec![
+        vec![NotTcp, Return],
+        vec![Towards(Direction::Reply), goto("answers")],
+        vec![State(CtState::New), Jump("repeated".into())],
+    ];
+    known.extend(by_family(limited, "police_to"));
+    [
+        Chain::new("challenge", by_family(&Family::BOTH, "challenge")),
+        Chain::new("answers", answers),
+        Chain::new("repeated", by_family(&Family::BOTH, "unknown")),
+        Chain::new("known", known),
+    ]
+}
+
+/// What is not the first segment of a handshake nor of a flow of ours goes on behind these.
+fn first_looks(mark: FlowMark, limited: &[Family]) -> Rules {
+    let mut rules = Vec::new();
+    if limited.is_empty() {
+        // There is nothing to count, and only first packets may be wrong.
+        rules.push(vec![Stmt::StatusAssured, Stmt::Return]);
+    }
+    rules.extend([
+        vec![Stmt::Marked(mark, true), goto("known")],
+        vec![Stmt::CtState(CtState::New), Stmt::Syn(true), Stmt::Return],
+        vec![Stmt::NotTcp, Stmt::Return],
+    ]);
+    rules
+}
+
+fn guard(mark: FlowMark, limited: &[Family]) -> Rules {
+    let mut rules = first_looks(mark, limited);
+    rules.extend([
+        vec![Stmt::InLoopback(true), Stmt::Return],
+        vec![Stmt::CtState(CtState::EstablishedOrRelated), Stmt::Return],
+    ]);
+    rules.extend(by_family(&Family::BOTH, "unknown"));
+    rules
+}
+
+fn guard_output(mark: FlowMark, limited: &[Family]) -> Rules {
+    let mut rules = first_looks(mark, limited);
+    rules.extend([
+        vec![Stmt::OutNotLoopback, Stmt::Return],
+        vec![Stmt::CtState(CtState::EstablishedOrRelated), Stmt::Return],
+        vec![Stmt::DestLoopback(Family::V4), Stmt::Return],
+        vec![Stmt::DestLoopback(Family::V6), Stmt::Return],
+    ]);
+    rules.extend(by_family(&Family::BOTH, "unknown"));
+    rules
+}
+
+fn balance() -> Rules {
+    let rule = |family| {
+        vec![
+            Stmt::Family(family),
+            Stmt::Syn(true),
+            Stmt::InLoopback(false),
+            Stmt::LocalDest(true),
+            Stmt::Goto(format!("find_{family}")),
+        ]
+    };
+    Family::BOTH.map(rule).to_vec()
+}
+
+fn balance_output() -> Rules {
+    let mut rules = vec![
+        vec![Stmt::NotTcp, Stmt::Return],
+        vec![Stmt::OutNotLoopback, Stmt::Return],
+        vec![Stmt::DestLoopback(Family::V4), Stmt::Return],
+        vec![Stmt::DestLoopback(Family::V6), Stmt::Return],
+        vec![Stmt::Syn(false), Stmt::Return],
+    ];
+    rules.extend(by_family(&Family::BOTH, "find"));
+    rules
+}
+
+fn settle() -> Rules {
+    let mut rules = vec![
+        vec![Stmt::NotTcp, Stmt::Return],
+        vec![Stmt::InLoopback(true), Stmt::Return],
+        vec![Stmt::CtState(CtState::EstablishedOrRelated), Stmt::Return],
+    ];
+    rules.extend(Scope::ALL.map(|scope| {
+        vec![
+            service_in(scope, SetName::Services(scope)),
+            Stmt::Goto(format!("missed{scope}")),
+        ]
+    }));
+    rules
+}
+
+/// Of type `nat`: it sees the first packet of each flow, whose backend `guard` could not know; `guard` sees the rest.
+fn police(mark: FlowMark, limited: &[Family]) -> Rules {
+    if limited.is_empty() {
+        return Vec::new();
+    }
+    let mut rules = vec![vec![Stmt::Marked(mark, false), Stmt::Return]];
+    rules.extend(by_family(limited, "police_to"));
+    rules
+}
+
+fn source(mark: FlowMark) -> Rules {
+    let mut rules = vec![vec![Stmt::Marked(mark, false), Stmt::Return]];
+    for family in Family::BOTH {
+        rules.push(vec![
+            Stmt::In(receiver(family), SetName::Preserved(family)),
+            Stmt::Goto(format!("preserve_{family}")),
+        ]);
+    }
+    rules.extend(Family::BOTH.map(|family| vec![Stmt::Snat(family)]));
+    rules.push(vec![Stmt::StatusDnat, Stmt::Masquerade]);
+    rules
+}
