@@ -13,6 +13,7 @@ mod states;
 mod injector;
 
 mod balance;
+mod daemon;
 mod doctor;
 mod doctor_firewall;
 mod doctor_ways;

@@ -5,7 +5,7 @@
 mod calls;
 mod flows;
 mod kill;
-mod random;
+pub(crate) mod random;
 mod room;
 mod writers;
 
@@ -125,7 +125,7 @@ impl Drop for SetOnDrop<'_> {
 }
 
 /// What the caller of the tests says.
-fn number(variable: &str) -> Option<usize> {
+pub(crate) fn number(variable: &str) -> Option<usize> {
     let text = env::var(variable).ok()?;
     Some(
         text.parse()
