@@ -582,7 +582,8 @@ impl Core {
                 return;
             }
         };
-        let services = adopt::services(&found.summary);
+        let mut services = adopt::services(&found.summary);
+        self.complete(&mut services);
         let backends: usize = services.iter().map(|service| service.backends.len()).sum();
         let adopted = if services.is_empty() {
             "nothing".into()
@@ -607,6 +608,23 @@ impl Core {
         self.probe(now.instant);
         let version = env!("CARGO_PKG_VERSION");
         self.note(What::Started { version, adopted }, now);
+    }
+
+    /// What the kernel does not know of a service is as those say who want it: a drain that the record does not know yet
+    /// has the time that its service gives.
+    fn complete(&self, services: &mut [Service]) {
+        let files = self.file.iter().flat_map(|file| &file.services);
+        let wanted: BTreeMap<&str, &Service> = files
+            .chain(&self.api.services)
+            .map(|service| (&*service.name, service))
+            .collect();
+        for service in services {
+            if let Some(wanted) = wanted.get(&*service.name) {
+                service.drain_timeout = wanted.drain_timeout;
+                service.health = wanted.health;
+                service.labels.clone_from(&wanted.labels);
+            }
+        }
     }
 
     /// Puts what all providers say into the roster.

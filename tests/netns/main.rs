@@ -14,6 +14,7 @@ mod injector;
 
 mod api;
 mod balance;
+mod daemon;
 mod doctor;
 mod doctor_firewall;
 mod doctor_ways;

@@ -202,7 +202,8 @@ impl Core {
                 self.view.owns_table = false;
                 self.problems.remove("kernel");
                 self.roster = crate::daemon::roster::Roster::new(self.settings.all_failed);
-                self.health = crate::health::Health::new(self.settings.max_probes);
+                // Probes that are on their way belong to nobody from here on.
+                self.health.set([], now.instant);
                 self.note(What::TornDown { flushed: torn.flushed }, now);
                 Ok(TornDown {
                     table_removed: torn.table,

@@ -5,7 +5,7 @@
 mod calls;
 mod flows;
 mod kill;
-mod random;
+pub(crate) mod random;
 mod room;
 mod writers;
 

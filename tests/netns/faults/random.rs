@@ -6,11 +6,11 @@ use super::number;
 
 /// Numbers that a seed repeats: Steele, Lea and Flood's `SplitMix64`.
 #[derive(Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// From `TCPGW_SEED`, or the clock; says which.
-    pub(super) fn seeded() -> Self {
+    pub(crate) fn seeded() -> Self {
         let seed = number("TCPGW_SEED").map_or_else(|| u64::from(now().subsec_nanos()), |seed| seed as u64);
         eprintln!("TCPGW_SEED={seed}");
         Self(seed)
@@ -23,11 +23,11 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end as u64).expect("it is below a usize")
     }
 
-    pub(super) fn fraction(&mut self) -> f64 {
+    pub(crate) fn fraction(&mut self) -> f64 {
         f64::from(u32::try_from(self.next() >> 32).expect("32 bits")) / f64::from(u32::MAX)
     }
 }

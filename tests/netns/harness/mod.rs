@@ -6,6 +6,7 @@ pub(crate) mod brief;
 pub(crate) mod client;
 pub(crate) mod conntrack;
 pub(crate) mod counters;
+pub(crate) mod daemon;
 pub(crate) mod forge;
 pub(crate) mod iperf;
 pub(crate) mod look;

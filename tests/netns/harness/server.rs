@@ -91,12 +91,18 @@ impl Net {
     /// A server on one address of a host.
     #[track_caller]
     pub(crate) fn serve_at(&self, host: &str, at: SocketAddr, behaviour: Behaviour) -> Server {
+        self.serve_as(host, host, at, behaviour)
+    }
+
+    /// A server that says another name than its host's.
+    #[track_caller]
+    pub(crate) fn serve_as(&self, name: &str, host: &str, at: SocketAddr, behaviour: Behaviour) -> Server {
         let listener = self
             .within(host, || listen(at))
             .unwrap_or_else(|e| panic!("{host}: {at}: {e}"));
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("failed to make an eventfd"));
         let counts = Arc::new(Counts::default());
-        let mut work = Loop::new(host, listener, behaviour, Arc::clone(&counts), &stop);
+        let mut work = Loop::new(name, listener, behaviour, Arc::clone(&counts), &stop);
         let thread = thread::spawn(move || work.run());
         Server {
             counts,

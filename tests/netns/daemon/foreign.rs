@@ -1,0 +1,127 @@
+//! Others who write to nftables while the daemon runs, under traffic.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::brief::{service, state};
+use crate::harness::daemon::timed;
+use crate::harness::plan::{PUBLIC, at};
+use crate::harness::server::Behaviour;
+use crate::harness::{Net, wait_until};
+use crate::retire::open;
+
+/// What the daemon promises when it does not own the table.
+const REPAIR: Duration = Duration::from_secs(5);
+
+const ELEMENT: &str = "nft add element inet tcpgw no_backend '{ tcp . 65000 }'";
+
+#[test]
+fn nobody_writes_to_an_owned_table() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(&[]);
+    daemon.settles(2);
+    let mut held = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
+    let identity = net.identity();
+    let (spread, ()) = net.spread_during("client", at(PUBLIC[0], 2001), 4, || {
+        net.sh("gateway", "nft flush ruleset");
+        for refused in ["nft delete table inet tcpgw", "nft flush table inet tcpgw", ELEMENT] {
+            let run = net.sh("gateway", refused);
+            assert!(run.status != 0 && run.stderr.contains("not permitted"), "{run}");
+        }
+    });
+    assert!(spread.failures.is_empty() && spread.served() > 0, "{spread:?}");
+    assert_eq!((net.identity().table, net.syns_again("client")), (identity.table, 0));
+    for conn in &mut held {
+        conn.echo(b"on").expect("it goes on");
+    }
+    assert!(daemon.events_of("drift").is_empty() && daemon.is_settled(2));
+    // It still listens to its owner.
+    net.want(state([service(
+        "a",
+        2001,
+        &["b2"],
+        3000,
+        json!({"drain_timeout": "1s"}),
+    )]));
+    daemon.settles(2);
+    assert_eq!(net.spread("client", at(PUBLIC[1], 2001), 10)["b2"], 10);
+}
+
+#[test]
+fn what_others_do_is_repaired() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let wanted = state([service("a", 2001, &["b1"], 3000, json!({"on_retire": "reset"}))]);
+    net.want(&wanted);
+    let daemon = net.daemon(&["--no-owner"]);
+    daemon.settles(2);
+    assert_eq!(daemon.get("/v1/daemon")["owns_table"], false);
+    let file = net.wanted().display().to_string();
+    let (mut lived, mut held) = (0, 0);
+    for harm in [
+        "nft flush ruleset",
+        "nft delete table inet tcpgw",
+        "nft flush map inet tcpgw slots_v4",
+        "nft flush chain inet tcpgw balance",
+        ELEMENT,
+    ] {
+        let mut conns = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
+        let before = daemon.last();
+        net.sh("gateway", harm).ok();
+        let (repaired, took) = timed(|| {
+            // The event, and not only what it says of itself.
+            let is_repaired = || {
+                daemon
+                    .events()
+                    .iter()
+                    .any(|event| event["id"].as_u64() > Some(before) && event["event"] == "repaired")
+            };
+            wait_until(REPAIR, || is_repaired() && net.tcpgw(&["diff", &file]).status == 0)
+        });
+        assert!(repaired, "{harm}: {:#?}", daemon.events());
+        let drift = daemon.hears(before, &json!({"event": "drift"}));
+        assert!(
+            drift["who"].as_str().is_some_and(|who| who.contains("nft (")),
+            "{harm}: {drift}"
+        );
+        for address in PUBLIC {
+            net.spread("client", at(address, 2001), 5);
+        }
+        for conn in &mut conns {
+            held += 1;
+            conn.patience(Duration::from_secs(3));
+            lived += usize::from(conn.echo(b"still there?").is_ok());
+        }
+        eprintln!("{harm}: repaired within {took:?}");
+    }
+    eprintln!("{lived} of {held} sessions that said nothing meanwhile live");
+    // Who says nothing while the rules are gone is not touched.
+    assert_eq!(lived, held);
+}
+
+/// What becomes of those who talk while the rules are gone is luck; new ones are served at once afterwards.
+#[test]
+fn traffic_goes_on_after_a_repair() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1", "b2"], 3000, json!({}))]));
+    let daemon = net.daemon(&["--no-owner"]);
+    daemon.settles(4);
+    let before = daemon.last();
+    let (spread, ()) = net.spread_during("client", at(PUBLIC[0], 2001), 4, || {
+        net.sh("gateway", "nft flush ruleset").ok();
+        daemon.hears(before, &json!({"event": "repaired"}));
+    });
+    eprintln!(
+        "{} served, {} failed during a flush: {:?}",
+        spread.served(),
+        spread.failures.len(),
+        spread.failures
+    );
+    assert!(spread.served() > 0);
+    daemon.settles(4);
+    assert_eq!(net.spread("client", at(PUBLIC[0], 2001), 40).len(), 2);
+}

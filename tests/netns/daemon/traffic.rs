@@ -1,0 +1,179 @@
+//! Short requests at a steady rate, and sessions that go on.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::client::{Conn, PATIENCE, connect};
+use crate::harness::{Net, wait_until};
+
+/// A session that does not answer for so long has lost its peer.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How often a session says something.
+const BEAT: Duration = Duration::from_millis(250);
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Its server closed it.
+    Closed,
+    /// A reset.
+    Reset,
+    /// Nothing came back any more.
+    Silent,
+}
+
+/// A session that has ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub(super) service: u16,
+    pub(super) backend: String,
+    pub(super) end: End,
+    pub(super) at: Instant,
+}
+
+/// What goes on between a client and some services.
+pub(super) struct Traffic {
+    over: AtomicBool,
+    /// Each short client's count of beginnings and ends: odd while a request is out.
+    turns: Vec<AtomicU64>,
+    pub(super) served: AtomicU64,
+    pub(super) failures: Mutex<Vec<String>>,
+    pub(super) longest: Mutex<Duration>,
+    pub(super) ended: Mutex<Vec<Ended>>,
+    /// Sessions that could not begin.
+    pub(super) refused: Mutex<Vec<String>>,
+}
+
+/// How much of it.
+pub(super) struct Amount {
+    /// Short requests a second.
+    pub(super) rate: u32,
+    /// Clients that share them.
+    pub(super) clients: u32,
+    /// Sessions.
+    pub(super) sessions: usize,
+}
+
+impl Traffic {
+    /// While `work` goes on.
+    pub(super) fn during<T>(net: &Net, to: &[SocketAddr], amount: &Amount, work: impl FnOnce(&Self) -> T) -> (Self, T) {
+        let traffic = Self {
+            over: AtomicBool::new(false),
+            turns: (0..amount.clients).map(|_| AtomicU64::new(0)).collect(),
+            served: AtomicU64::new(0),
+            failures: Mutex::default(),
+            longest: Mutex::default(),
+            ended: Mutex::default(),
+            refused: Mutex::default(),
+        };
+        let place = net.place("client");
+        let done = thread::scope(|scope| {
+            for (number, turn) in traffic.turns.iter().enumerate() {
+                let (traffic, place) = (&traffic, &place);
+                let pause = Duration::from_secs(1) * amount.clients / amount.rate;
+                scope.spawn(move || {
+                    place.enter();
+                    traffic.ask(to[number % to.len()], turn, pause);
+                });
+            }
+            for number in 0..amount.sessions {
+                let (traffic, place) = (&traffic, &place);
+                scope.spawn(move || {
+                    place.enter();
+                    traffic.talk(to[number % to.len()]);
+                });
+            }
+            let end = SetOnDrop(&traffic.over);
+            let done = work(&traffic);
+            drop(end);
+            done
+        });
+        (traffic, done)
+    }
+
+    /// Waits until every request that is out now has ended.
+    #[track_caller]
+    pub(super) fn passes(&self) {
+        let before: Vec<u64> = self.turns.iter().map(|turn| turn.load(Relaxed)).collect();
+        let mut turns = self.turns.iter().zip(before);
+        assert!(
+            turns.all(|(turn, before)| wait_until(PATIENCE * 2, || before % 2 == 0 || turn.load(Relaxed) != before)),
+            "a request does not end"
+        );
+    }
+
+    fn ask(&self, to: SocketAddr, turn: &AtomicU64, pause: Duration) {
+        let mut next = Instant::now();
+        while !self.over.load(Relaxed) {
+            let since = Instant::now();
+            turn.fetch_add(1, Relaxed);
+            let outcome = connect(to, PATIENCE).and_then(|mut conn| conn.greeting());
+            turn.fetch_add(1, Relaxed);
+            let took = since.elapsed();
+            match outcome {
+                Ok(_) => drop(self.served.fetch_add(1, Relaxed)),
+                Err(error) => lock(&self.failures).push(format!("{to}: {error} after {took:?}")),
+            }
+            let mut longest = lock(&self.longest);
+            *longest = longest.max(took);
+            drop(longest);
+            next = (next + pause).max(since);
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    fn talk(&self, to: SocketAddr) {
+        while !self.over.load(Relaxed) {
+            let begun = connect(to, PATIENCE).and_then(|mut conn| {
+                conn.patience(SILENCE);
+                Ok((conn.greeting()?.backend, conn))
+            });
+            match begun {
+                Ok((backend, conn)) => self.session(to, backend, conn),
+                Err(error) => lock(&self.refused).push(format!("{to}: {error}")),
+            }
+        }
+    }
+
+    fn session(&self, to: SocketAddr, backend: String, mut conn: Conn) {
+        while !self.over.load(Relaxed) {
+            match conn.echo(b"still there?") {
+                Ok(()) => thread::sleep(BEAT),
+                Err(error) => {
+                    lock(&self.ended).push(Ended {
+                        service: to.port(),
+                        backend,
+                        end: end(&error),
+                        at: Instant::now(),
+                    });
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn end(error: &io::Error) -> End {
+    match error.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe => End::Closed,
+        ErrorKind::ConnectionReset => End::Reset,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => End::Silent,
+        other => panic!("{other}: {error}"),
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("clients do not panic")
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}

@@ -1,0 +1,323 @@
+//! A daemon in the gateway, with a state file, a run directory, a socket and a store of its own.
+//!
+//! It serves processes of its network namespace only, and the process of these tests is in none of theirs: a relay there
+//! passes on what is asked.
+
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, process, thread};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::client::PATIENCE;
+use super::shell::TCPGW;
+use super::{Net, wait_until};
+
+const RELAY: &str = "TCPGW_TEST_RELAY";
+
+/// A daemon that can be killed and started again. It is gone when dropped.
+pub(crate) struct Daemon<'n> {
+    net: &'n Net,
+    options: Vec<String>,
+    child: Option<Child>,
+    relay: Child,
+}
+
+/// What the API answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
+    /// Asserts success and gives what was said.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{self:?}");
+        self.json()
+    }
+}
+
+impl Net {
+    /// A daemon that follows the state file, with these options besides. It has looked at the kernel when this returns.
+    #[track_caller]
+    pub(crate) fn daemon(&self, options: &[&str]) -> Daemon<'_> {
+        let mut daemon = Daemon {
+            net: self,
+            options: options.iter().map(ToString::to_string).collect(),
+            child: None,
+            relay: self.relay("gateway", "relay.sock"),
+        };
+        daemon.start();
+        daemon
+    }
+
+    /// The daemon's state file.
+    pub(crate) fn wanted(&self) -> PathBuf {
+        self.file("wanted.json")
+    }
+
+    /// Puts a state in the place of the daemon's state file, whole at any moment.
+    pub(crate) fn want(&self, state: impl Display) {
+        let new = self.file("wanted.json.new");
+        fs::write(&new, state.to_string()).expect("failed to write a state file");
+        fs::rename(new, self.wanted()).expect("failed to replace a state file");
+    }
+
+    /// The socket of the daemon's API.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.file("tcpgw.sock")
+    }
+
+    /// A process of that host that passes on to the daemon what comes to its own socket.
+    pub(crate) fn relay(&self, host: &str, name: &str) -> Child {
+        let at = self.file(name);
+        let this = env::current_exe().expect("the tests have a file");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace(host)]).arg(this);
+        command.args(["--exact", "harness::daemon::a_relay_passes_on", "--nocapture"]);
+        command.env(RELAY, &at).env("TCPGW_SOCKET", self.socket());
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let relay = command.spawn().expect("failed to run a relay");
+        assert!(wait_until(PATIENCE, || at.exists()), "no relay");
+        relay
+    }
+
+    /// Asks the daemon by a relay.
+    pub(crate) fn ask_by(&self, relay: &str, request: &[u8]) -> io::Result<Answer> {
+        let mut stream = UnixStream::connect(self.file(relay))?;
+        stream.set_read_timeout(Some(PATIENCE * 2))?;
+        stream.write_all(request)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        read(&answer).ok_or_else(|| io::Error::other(String::from_utf8_lossy(&answer).into_owned()))
+    }
+}
+
+/// A request as HTTP has it.
+pub(crate) fn request(method: &str, target: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("{method} {target} HTTP/1.1\r\nhost: tcpgw\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+impl Daemon<'_> {
+    /// Starts it again.
+    #[track_caller]
+    pub(crate) fn start(&mut self) {
+        self.launch();
+        assert!(
+            wait_until(PATIENCE, || !self.events_of("started").is_empty()),
+            "it does not start"
+        );
+    }
+
+    /// The same without a look whether it does.
+    pub(crate) fn launch(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let log = File::options().create(true).append(true).open(self.log());
+        let [state, socket, store] = [self.net.wanted(), self.net.socket(), self.net.file("store.db")];
+        let mut command = self.net.command("gateway", &[TCPGW, "daemon"]);
+        command.arg("--state").arg(state).arg("--socket").arg(socket);
+        command.arg("--store").arg(store).args(&self.options);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(log.expect("failed to make a log"));
+        self.child = Some(command.spawn().expect("failed to run a daemon"));
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.id()).expect("a process id fits");
+        kill(Pid::from_raw(pid), signal).expect("failed to signal a daemon");
+    }
+
+    /// Kills it at once.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        assert_eq!(self.ended(), 128 + Signal::SIGKILL as i32);
+    }
+
+    /// Ends it as a service manager does.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.ended(), 0);
+    }
+
+    /// Waits for its end, and gives its exit code; a signal is 128 and its number.
+    pub(crate) fn ended(&mut self) -> i32 {
+        let mut child = self.child.take().expect("it runs");
+        let status = child.wait().expect("failed to wait for a daemon");
+        status
+            .code()
+            .or(status.signal().map(|signal| 128 + signal))
+            .unwrap_or(-1)
+    }
+
+    /// What it has logged, of all its lives.
+    pub(crate) fn logged(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.net.file("daemon.log")
+    }
+
+    pub(crate) fn ask(&self, method: &str, target: &str, body: &str) -> io::Result<Answer> {
+        self.net.ask_by("relay.sock", &request(method, target, body))
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, target: &str) -> Value {
+        self.ask("GET", target, "").expect("an answer").ok()
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&self, target: &str, body: impl Display) -> Answer {
+        self.ask("POST", target, &body.to_string()).expect("an answer")
+    }
+
+    /// Whether it has told the kernel all, every backend has been judged, and nobody leaves any more.
+    pub(crate) fn is_settled(&self, healthy: u64) -> bool {
+        let daemon = self.get("/v1/daemon");
+        daemon["in_sync"] == true && daemon["health"]["healthy"] == healthy && daemon["drains"] == Value::Array(vec![])
+    }
+
+    /// Waits until so many backends are healthy, all has been told to the kernel, and nobody leaves.
+    #[track_caller]
+    pub(crate) fn settles(&self, healthy: u64) {
+        let settled = wait_until(PATIENCE * 2, || self.is_settled(healthy));
+        assert!(settled, "{:#}", self.get("/v1/daemon"));
+    }
+
+    /// The events that it still has, of this life.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let Ok(answer) = self.ask("GET", "/v1/events?follow=false", "") else {
+            return Vec::new();
+        };
+        answer.ok()["events"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Those of one kind.
+    pub(crate) fn events_of(&self, kind: &str) -> Vec<Value> {
+        let mut events = self.events();
+        events.retain(|event| event["event"] == kind);
+        events
+    }
+
+    /// The number of the last event.
+    pub(crate) fn last(&self) -> u64 {
+        self.events().last().and_then(|event| event["id"].as_u64()).unwrap_or(0)
+    }
+
+    /// Waits for an event after that one with these fields.
+    #[track_caller]
+    pub(crate) fn hears(&self, after: u64, fields: &Value) -> Value {
+        let fields = fields.as_object().expect("fields are an object");
+        let is_it = |event: &Value| {
+            event["id"].as_u64() > Some(after) && fields.iter().all(|(name, value)| event[name] == *value)
+        };
+        let mut heard = None;
+        wait_until(PATIENCE * 2, || {
+            heard = self.events().into_iter().find(is_it);
+            heard.is_some()
+        });
+        heard.unwrap_or_else(|| panic!("no {fields:?} after {after}: {:#?}", self.events()))
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        drop(self.relay.kill());
+        drop(self.relay.wait());
+        if thread::panicking() {
+            let log = self.logged();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.len().saturating_sub(60);
+            eprintln!("the daemon's last words:\n{}", lines[last..].join("\n"));
+        }
+    }
+}
+
+/// Status and body of an answer.
+fn read(answer: &[u8]) -> Option<Answer> {
+    let text = String::from_utf8_lossy(answer);
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = if chunked { joined(body)? } else { body.to_owned() };
+    Some(Answer { status, body })
+}
+
+fn joined(mut chunks: &str) -> Option<String> {
+    let mut body = String::new();
+    loop {
+        let (length, rest) = chunks.split_once("\r\n")?;
+        let length = usize::from_str_radix(length, 16).ok()?;
+        if length == 0 {
+            return Some(body);
+        }
+        body.push_str(rest.get(..length)?);
+        chunks = rest.get(length..)?.strip_prefix("\r\n")?;
+    }
+}
+
+/// No test but a process of its own: see [`Net::relay`].
+#[test]
+fn a_relay_passes_on() {
+    let (Some(at), Some(to)) = (env::var_os(RELAY), env::var_os("TCPGW_SOCKET")) else {
+        return;
+    };
+    // It goes with whoever started it.
+    thread::spawn(|| {
+        drop(io::stdin().read(&mut [0]));
+        process::exit(0);
+    });
+    let at = Path::new(&at);
+    let listener = UnixListener::bind(at).expect("a socket");
+    for client in listener.incoming() {
+        let (client, to) = (client.expect("a client"), PathBuf::from(&to));
+        thread::spawn(move || pass_on(&client, &to));
+    }
+}
+
+fn pass_on(client: &UnixStream, to: &Path) {
+    let Ok(daemon) = UnixStream::connect(to) else { return };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            drop(io::copy(&mut { client }, &mut { &daemon }));
+            drop(daemon.shutdown(Shutdown::Both));
+        });
+        drop(io::copy(&mut { &daemon }, &mut { client }));
+        drop(client.shutdown(Shutdown::Both));
+    });
+}
+
+/// How long something takes.
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let begin = Instant::now();
+    let done = work();
+    (done, begin.elapsed())
+}
