@@ -227,15 +227,18 @@ impl<K: Kernel> Engine<K> {
         let old_preserving = old.iter().filter(|service| preserves(service)).count();
         let others_preserve = believed.preserving > old_preserving;
         let others = believed.widths_without(&have.ruleset);
-        let among = |ruleset: &Ruleset| {
+        let among = |ruleset: &Ruleset, asked: &Asked| {
             let ruleset = if others_preserve {
                 without_links(ruleset)
             } else {
                 ruleset.clone()
             };
-            ruleset.among(&others, &BTreeSet::new())
+            ruleset.among(&others, &BTreeSet::new(), asked)
         };
-        let (had, wanted) = (among(&have.ruleset), among(&want.ruleset));
+        let (asked, elements) = (believed.asked(), believed.elements.clone());
+        believed.count(&want.ruleset, &have.ruleset);
+        let had = among(&have.ruleset, &asked);
+        let wanted = among(&want.ruleset, &believed.asked());
         let steps = plan(&had, &wanted).steps;
         if let Some(step) = steps.first()
             && full(believed.room, |name| elements.get(&name).copied().unwrap_or(0), step).is_some()
