@@ -251,7 +251,8 @@ fn packets_stay_within_the_limit_and_nobody_else_is_hurt() {
 #[test]
 fn handshakes_are_under_the_limit_the_first_time_and_again() {
     let net = Net::alone();
-    let limit = json!({"limit": {"pps": PPS, "burst": BURST}});
+    let load = Load::fitting(&net, 4);
+    let limit = json!({"limit": {"pps": load.pps, "burst": load.pps}});
     net.apply(state([
         service("first", 2001, &["b1"], 3001, limit.clone()),
         service("again", 2002, &["b2"], 3001, limit),
@@ -261,37 +262,23 @@ fn handshakes_are_under_the_limit_the_first_time_and_again() {
     for (family, set) in ["over_to_v4", "over_to_v6"].into_iter().enumerate() {
         thread::scope(|scope| {
             for (port, backend, ports) in [(2001, "b1", 40_000), (2002, "b2", 1)] {
-                let net = &net;
+                let (net, load) = (&net, &load);
                 scope.spawn(move || {
                     let syn = |number: u64| {
                         let from = 10_000 + u16::try_from(number % ports).expect("a port");
                         Segment::new(at(NOBODY[family], from), at(PUBLIC[family], port), SYN)
                     };
                     let begin = Instant::now();
-                    let sent = net.forger("client").blast(OFFERED, TIME, syn);
+                    let sent = net.forger("client").blast(load.offered, load.time, syn);
                     let seconds = begin.elapsed().as_secs_f64();
                     let endpoint = format!("{} . 3001", plan::addresses(backend)[family]);
                     let passed = sent - net.tallied(set, &endpoint);
                     eprintln!("{sent} SYNs to {endpoint} in {seconds:.3} s, {passed} passed");
-                    within_two_percent(passed, seconds);
+                    load.within_two_percent(passed, seconds);
                 });
             }
         });
     }
-}
-
-#[track_caller]
-/// Of what is due for the time that it took. Where the machine was too busy to offer packets in time, at least what is due for
-/// the planned time: the bucket does not grow while it is full.
-fn within_two_percent(passed: u64, seconds: f64) {
-    let due = |seconds: f64| f64::from(PPS) * seconds;
-    #[expect(clippy::cast_precision_loss, reason = "thousands")]
-    let after_burst = passed as f64 - f64::from(BURST);
-    let (least, most) = (0.98 * due(seconds.min(TIME.as_secs_f64())), 1.02 * due(seconds));
-    assert!(
-        (least..=most).contains(&after_burst),
-        "{after_burst} passed after the burst, {least} to {most} are due"
-    );
 }
 
 fn limited_and_free(net: &Net, pps: u32) -> Vec<Server> {
