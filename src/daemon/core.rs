@@ -401,7 +401,10 @@ impl Core {
     fn memo(&self, now: Now) -> Memo {
         let left = self.roster.leavers().iter().filter_map(|leaving| {
             let left = leaving.drain.deadline()?.saturating_duration_since(now.instant);
-            Some((leaving.backend.endpoint.into(), (now.unix + left).as_secs()))
+            let until = now.unix + left;
+            // Rounded up: after a restart it may end later, never earlier.
+            let until = until.as_secs() + u64::from(until.subsec_nanos() > 0);
+            Some((leaving.backend.endpoint.into(), until))
         });
         Memo {
             applied: Applied {

@@ -126,7 +126,8 @@ impl<K: Kernel> Engine<K> {
     /// [`ReconcileError`].
     pub fn look(&mut self, guide: &Summary) -> Result<Found, ReconcileError> {
         let mut reconciler = self.reconciler();
-        let known = reconciler.look(guide)?;
+        let mut known = reconciler.look(guide)?;
+        reconciler.place(&mut known)?;
         let drains = reconciler.drains_left();
         let summary = known.summary.clone();
         self.found = Some(known);

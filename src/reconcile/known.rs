@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::commit::ATTEMPTS;
 use super::{Desired, ReconcileError, Reconciler};
 use crate::kernel::ownership::Adoption;
-use crate::kernel::{Identity, Kernel, KernelError, Seen};
+use crate::kernel::{Identity, Kernel, KernelError, Seen, reading};
 use crate::model::FlowMark;
 use crate::record::{Head, Record, boot_id};
 use crate::ruleset::name::{Family, SetName};
@@ -173,6 +173,31 @@ impl<K: Kernel> Reconciler<'_, K> {
             }
         }
         Ok(services)
+    }
+
+    /// Backends that no record tells of leave the service that their flows came through: a process that died before it
+    /// wrote its record has left nothing else to know it by.
+    pub(super) fn place(&mut self, known: &mut Known) -> Result<(), KernelError> {
+        let unplaced = unplaced(&known.ruleset, &known.summary);
+        if unplaced.is_empty() {
+            return Ok(());
+        }
+        let summary = &known.summary;
+        let mut found = BTreeMap::new();
+        reading(|| {
+            found.clear();
+            self.kernel.flows(self.mark, &mut |flow| {
+                if unplaced.contains(&flow.backend)
+                    && let Some(at) = summary.position_at(flow.public)
+                {
+                    found.entry(flow.backend).or_insert(at);
+                }
+            })
+        })?;
+        for (backend, at) in found {
+            known.summary.services[at].draining.insert(backend);
+        }
+        Ok(())
     }
 
     /// Until when backends drain, as the last process that knew has left it: seconds since 1970.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::brief::{service, state};
+use crate::harness::brief::{endpoints, service, state};
 use crate::harness::daemon::timed;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
@@ -14,7 +14,7 @@ use crate::retire::open;
 /// What the daemon promises when it does not own the table.
 const REPAIR: Duration = Duration::from_secs(5);
 
-const ELEMENT: &str = "nft add element inet tcpgw no_backend '{ tcp . 65000 }'";
+const ELEMENT: &str = "nft add element inet tcpgw services '{ tcp . 65000 }'";
 
 #[test]
 fn nobody_writes_to_an_owned_table() {
@@ -46,6 +46,9 @@ fn nobody_writes_to_an_owned_table() {
         3000,
         json!({"drain_timeout": "1s"}),
     )]));
+    for backend in endpoints("b1", 3000) {
+        daemon.hears(0, &json!({"event": "retired", "backend": backend}));
+    }
     daemon.settles(2);
     assert_eq!(net.spread("client", at(PUBLIC[1], 2001), 10)["b2"], 10);
 }
@@ -65,7 +68,7 @@ fn what_others_do_is_repaired() {
         "nft flush ruleset",
         "nft delete table inet tcpgw",
         "nft flush map inet tcpgw slots_v4",
-        "nft flush chain inet tcpgw balance",
+        "nft flush chain inet tcpgw spread_v4",
         ELEMENT,
     ] {
         let mut conns = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
@@ -111,16 +114,13 @@ fn traffic_goes_on_after_a_repair() {
     let daemon = net.daemon(&["--no-owner"]);
     daemon.settles(4);
     let before = daemon.last();
-    let (spread, ()) = net.spread_during("client", at(PUBLIC[0], 2001), 4, || {
+    let (spread, took) = net.spread_during("client", at(PUBLIC[0], 2001), 4, || {
         net.sh("gateway", "nft flush ruleset").ok();
-        daemon.hears(before, &json!({"event": "repaired"}));
+        let (_, took) = timed(|| daemon.hears(before, &json!({"event": "repaired"})));
+        took
     });
-    eprintln!(
-        "{} served, {} failed during a flush: {:?}",
-        spread.served(),
-        spread.failures.len(),
-        spread.failures
-    );
+    let (served, failed) = (spread.served(), spread.failures.len());
+    eprintln!("{served} served, {failed} failed; repaired within {took:?}");
     assert!(spread.served() > 0);
     daemon.settles(4);
     assert_eq!(net.spread("client", at(PUBLIC[0], 2001), 40).len(), 2);
