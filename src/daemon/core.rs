@@ -44,7 +44,7 @@ pub struct Now {
 const GRACE: Duration = Duration::from_millis(50);
 /// After a failure the kernel is tried again after this, and then after twice as long each time, up to a minute.
 const RETRY: Duration = Duration::from_millis(200);
-const RETRY_MOST: Duration = Duration::from_mins(1);
+const RETRY_MOST: Duration = Duration::from_secs(60);
 
 /// Who says what a service should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -338,16 +338,13 @@ impl Core {
     /// Tells those who probe whom to probe.
     fn probe(&mut self, now: Instant) {
         for (endpoint, health) in self.roster.take_probes() {
-            match health {
-                Some(params) => {
-                    let presumed = self.roster.is_balanced(endpoint);
-                    let target = crate::health::Target { params, presumed };
-                    self.health.upsert(endpoint.into(), target, now);
-                }
-                None => {
-                    self.since.remove(&endpoint.into());
-                    self.health.remove(endpoint.into());
-                }
+            if let Some(params) = health {
+                let presumed = self.roster.is_balanced(endpoint);
+                let target = crate::health::Target { params, presumed };
+                self.health.upsert(endpoint.into(), target, now);
+            } else {
+                self.since.remove(&endpoint.into());
+                self.health.remove(endpoint.into());
             }
         }
     }

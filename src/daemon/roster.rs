@@ -313,7 +313,7 @@ impl Roster {
         for name in gone.cloned().collect::<Vec<_>>() {
             self.depart(&name, &mut change, now);
             let new = self.ghost(&name, verdict, &mut change, now);
-            self.replace(name, new, &mut change);
+            self.replace(&name, new, &mut change);
         }
         while let Some(name) = self.dirty.pop_first() {
             let Some(service) = self.wanted.all.get(&name).cloned() else {
@@ -321,7 +321,7 @@ impl Roster {
             };
             self.depart(&name, &mut change, now);
             let new = self.present(&service, verdict, &mut change, now);
-            self.replace(name, Some(new), &mut change);
+            self.replace(&name, Some(new), &mut change);
         }
         self.drain_within = None;
         change
@@ -554,10 +554,10 @@ impl Roster {
     }
 
     /// Puts a service in the place of what the kernel was told of it.
-    fn replace(&mut self, name: Name, new: Option<Service>, change: &mut Change) {
+    fn replace(&mut self, name: &Name, new: Option<Service>, change: &mut Change) {
         // What retired while it was worked out has been left out already.
-        self.dirty.remove(&name);
-        let old = self.serving.all.get(&name).cloned();
+        self.dirty.remove(name);
+        let old = self.serving.all.get(name).cloned();
         for backend in old.iter().flat_map(|old| &old.backends) {
             self.retired.remove(&backend.endpoint);
         }
@@ -569,7 +569,7 @@ impl Roster {
         let backends = old.iter().flat_map(|old| &old.backends);
         let backends = backends.chain(new.iter().flat_map(|new| &new.backends));
         for endpoint in backends.map(|backend| backend.endpoint) {
-            let elsewhere = self.owners.get(&endpoint).is_some_and(|owner| *owner != name);
+            let elsewhere = self.owners.get(&endpoint).is_some_and(|owner| owner != name);
             if is.contains(&endpoint) {
                 self.balanced.insert(endpoint);
             } else if !elsewhere {
@@ -582,7 +582,7 @@ impl Roster {
             change.new.push(Arc::clone(&new));
             self.serving.put(new);
         } else {
-            self.serving.remove(&name);
+            self.serving.remove(name);
         }
     }
 }

@@ -222,7 +222,7 @@ impl Daemon {
         }));
         // As many as are in flight, which is bounded.
         let (reports, probed) = mpsc::unbounded_channel();
-        let prober = Prober::start(reports)?;
+        let thread = Prober::start(reports)?;
         let file = settings.state.as_ref().map(|path| File::watch(path, &config));
         let core = Core::new(settings, config, namespace, Now::read());
         Ok(Self {
@@ -233,7 +233,7 @@ impl Daemon {
             outcomes,
             asks,
             parsed: mpsc::channel(2),
-            prober,
+            prober: thread,
             probed,
             drift,
             file,
@@ -329,7 +329,7 @@ impl Daemon {
     }
 
     fn wakes_at(&mut self) -> Instant {
-        const LONG: Duration = Duration::from_mins(1);
+        const LONG: Duration = Duration::from_secs(60);
         let times = [self.core.wakes_at(), self.core.health().next_at()];
         let soon = Instant::now() + LONG;
         times.into_iter().flatten().min().unwrap_or(soon).min(soon)

@@ -1,6 +1,7 @@
 //! What it is told: states of the providers, orders of the API, findings of probes and of those who watch the kernel.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use super::{Core, Now, Phase, Waiter, common};
 use crate::config::Config;
@@ -285,7 +286,10 @@ impl Core {
 /// What `tcpgw diff` would say.
 fn diff(old: &Summary, new: &Summary, warnings: Vec<String>) -> Applied {
     let changes = Changes::between(old, new, &BTreeMap::new());
-    let text = changes.services.iter().map(|change| format!("{change}\n")).collect();
+    let mut text = String::new();
+    for change in &changes.services {
+        let _ = writeln!(text, "{change}");
+    }
     Applied {
         report: serde_json::json!({
             "changed": !changes.is_empty(),
