@@ -29,7 +29,7 @@ use crate::states::{desired, links};
 const NAMESPACE: u64 = 7;
 const SEEN_REPLY: u32 = 2;
 /// Longer than any drain, interval or retry.
-const LONG: Duration = Duration::from_mins(3);
+const LONG: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Clone)]
 enum Event {
