@@ -24,6 +24,7 @@ pub mod record;
 pub mod render;
 pub mod report;
 pub mod ruleset;
+pub mod store;
 pub mod summary;
 pub mod view;
 pub mod words;

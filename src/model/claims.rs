@@ -13,12 +13,13 @@ use super::{Balance, Endpoint, Listen, State};
 /// The most round-robin services: each costs a chain in the kernel.
 pub const MAX_ROUND_ROBIN: usize = 256;
 
-/// How services are called in places: as in the file, or by name when there is no file.
+/// How services are called in places: as in the file, by name when there is no file, not at all when there is only one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Naming {
     #[default]
     ByIndex,
     ByName,
+    Alone,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +52,14 @@ impl Claims {
         claims
     }
 
+    /// Those of a service by itself.
+    pub(crate) fn of_one() -> Self {
+        Self {
+            naming: Naming::Alone,
+            ..Self::default()
+        }
+    }
+
     /// The claims of the next service. What could not be read of it claims nothing.
     pub(crate) fn service(&mut self, index: usize) -> Claim<'_> {
         Claim { index, claims: self }
@@ -78,7 +87,7 @@ impl Claims {
         for ((name, first), (_, later)) in clashes {
             let place = self.place(later, "name");
             match self.naming {
-                Naming::ByIndex => {
+                Naming::ByIndex | Naming::Alone => {
                     problems.add(
                         &place,
                         format_args!("\"{name}\" is already the name of services[{first}]"),
@@ -116,6 +125,7 @@ impl Claims {
                     format!("backends[{position}]"),
                     format!("backends[{first_position}] of {}", self.site(first)),
                 ),
+                Naming::Alone => (format!("backends[{position}]"), format!("backends[{first_position}]")),
                 Naming::ByName => ("backends".to_owned(), format!("a backend of {}", self.site(first))),
             };
             problems.add(
@@ -129,6 +139,7 @@ impl Claims {
         match self.naming {
             Naming::ByIndex => format!("services[{index}].{field}"),
             Naming::ByName => format!("{}, {field}", self.site(index)),
+            Naming::Alone => field.to_owned(),
         }
     }
 

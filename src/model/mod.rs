@@ -21,11 +21,12 @@ mod parse;
 mod problem;
 pub mod source;
 pub mod word;
+pub mod write;
 
 pub use self::claims::MAX_ROUND_ROBIN;
 pub use self::limit::warnings;
 pub use self::mark::FlowMark;
-pub use self::parse::{DRAIN_TIMEOUT, MAX_SOURCE_ADDRESSES, VERSION, parse};
+pub use self::parse::{DRAIN_TIMEOUT, MAX_SOURCE_ADDRESSES, VERSION, parse, parse_service, patch_service};
 pub use self::problem::{MAX_PROBLEMS, Problem, Problems};
 pub use self::word::Word;
 

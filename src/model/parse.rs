@@ -5,6 +5,7 @@
 mod access;
 mod backend;
 mod fields;
+mod one;
 mod service;
 mod value;
 
@@ -19,7 +20,9 @@ use super::source::MAX_STATE_BYTES;
 use super::{Service, State};
 
 pub use self::access::MAX_SOURCE_ADDRESSES;
+pub use self::one::{parse_service, patch_service};
 pub use self::service::DRAIN_TIMEOUT;
+pub(super) use self::service::{DEFAULT_BURST_SECONDS, DEFAULT_MTU};
 
 /// The version of the format that is understood.
 pub const VERSION: u64 = 1;
@@ -28,7 +31,7 @@ const SMALLEST: &str = r#"the smallest state is {"version": 1, "services": []}"#
 
 /// Reads and validates a state. Total: any bytes give a state or its problems, all of them.
 pub fn parse(text: &[u8]) -> Result<State, Problems> {
-    let text = check_text(text)?;
+    let text = check_text(text, SMALLEST)?;
     let mut draft = Draft::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let outcome = Reader {
@@ -222,7 +225,8 @@ fn check_version(json: &Json, place: &Place<'_>, problems: &mut Problems) {
     }
 }
 
-fn check_text(text: &[u8]) -> Result<&str, Problems> {
+/// `smallest` says what is least expected.
+fn check_text<'t>(text: &'t [u8], smallest: &str) -> Result<&'t str, Problems> {
     let refuse = |place: String, message: &str| {
         let mut problems = Problems::default();
         problems.add(&place, message);
@@ -239,7 +243,7 @@ fn check_text(text: &[u8]) -> Result<&str, Problems> {
         return refuse(line_and_column(text, at), "there is a NUL byte; must be JSON in UTF-8");
     }
     if text.iter().all(u8::is_ascii_whitespace) {
-        return refuse(document, &format!("is empty; {SMALLEST}"));
+        return refuse(document, &format!("is empty; {smallest}"));
     }
     std::str::from_utf8(text).or_else(|error| {
         refuse(

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::Value;
 
+use tcpgw::model::{self, State, write};
+
 use crate::fuzz;
 use crate::states::{parse, text};
 
@@ -17,6 +19,47 @@ proptest! {
         let mut document = serde_json::from_str(&text).unwrap();
         shuffle(&mut document, &mut picks.iter().cycle());
         prop_assert_eq!(parse(&document.to_string()), parse(&text));
+    }
+
+    /// Which of the services goes without saying, too: none is written with a field that could be left out.
+    #[test]
+    fn what_is_written_is_read_as_the_same(text in text()) {
+        let state = parse(&text);
+        let written = write::state_text(&state);
+        prop_assert_eq!(&parse(&written), &state);
+        let document: Value = serde_json::from_str(&written).unwrap();
+        prop_assert_eq!(model::parse(document.to_string().as_bytes()), Ok(state.clone()));
+        for service in &state.services {
+            let alone = write::service_text(service);
+            prop_assert_eq!(model::parse_service(alone.as_bytes()).as_ref(), Ok(service));
+            prop_assert_eq!(model::patch_service(service, b"{}").as_ref(), Ok(service));
+            let Value::Object(fields) = write::service_value(service) else { panic!("{alone}") };
+            for field in fields.keys().filter(|field| !["name", "port", "backends"].contains(&field.as_str())) {
+                let patch = format!(r#"{{"{field}":null}}"#);
+                prop_assert_ne!(model::patch_service(service, patch.as_bytes()).as_ref(), Ok(service), "{}", field);
+            }
+        }
+        prop_assert_eq!(State::new(state.services.clone()), Ok(state));
+    }
+
+    /// A patch that turns one service into another, of which it names every field, does so.
+    #[test]
+    fn a_patch_makes_any_service_of_any(text in text(), picks in any::<[Index; 2]>()) {
+        let state = parse(&text);
+        prop_assume!(!state.services.is_empty());
+        let [one, other] = picks.map(|pick| &state.services[pick.index(state.services.len())]);
+        let (Value::Object(one_fields), Value::Object(mut patch)) =
+            (write::service_value(one), write::service_value(other)) else { panic!("no objects") };
+        for (field, value) in one_fields {
+            let absent = patch.entry(field).or_insert(Value::Null);
+            if let (Value::Object(old), Value::Object(new)) = (value, absent) {
+                for key in old.keys() {
+                    new.entry(key).or_insert(Value::Null);
+                }
+            }
+        }
+        let patch = Value::Object(patch).to_string();
+        prop_assert_eq!(model::patch_service(one, patch.as_bytes()).as_ref(), Ok(other), "{}", patch);
     }
 
     /// Among it: what is sent to the kernel is what was meant, and the kernel in memory takes it.

@@ -18,17 +18,17 @@ const MAX_LABELS: usize = 64;
 const MAX_LABEL_KEY: usize = 63;
 const MAX_LABEL_VALUE: usize = 1024;
 const MAX_STREAK: u16 = 1000;
-const DEFAULT_MTU: u32 = 1500;
+pub(in crate::model) const DEFAULT_MTU: u32 = 1500;
 const MIN_MTU: u32 = 68;
 const MAX_MTU: u32 = 65_535;
-const DEFAULT_BURST_SECONDS: u32 = 10;
+pub(in crate::model) const DEFAULT_BURST_SECONDS: u32 = 10;
 /// How long a draining backend's flows may live, where a state does not say.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 const MIN_PROBE: Duration = Duration::from_millis(1);
 const MAX_PROBE: Duration = Duration::from_secs(3600);
 
-const FIELDS: [&str; 15] = [
+pub(super) const FIELDS: [&str; 15] = [
     "name",
     "port",
     "addresses",

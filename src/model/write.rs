@@ -1,0 +1,251 @@
+//! A state as it is written: what the parser reads back as the same state, and nothing that goes without saying.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use ipnet::IpNet;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::parse::{DEFAULT_BURST_SECONDS, DEFAULT_MTU, DRAIN_TIMEOUT, VERSION};
+use super::word::Word;
+use super::{
+    Backend, BackendState, Balance, Health, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State,
+    duration,
+};
+
+/// The state file of a state: pretty-printed JSON with an end of line. Services are sorted by name, fields come in the
+/// order of the documentation.
+pub fn state_text(state: &State) -> String {
+    let document = Document {
+        version: VERSION,
+        services: state.services.iter().map(Written::from).collect(),
+    };
+    format!("{}\n", text(&document, true))
+}
+
+/// One service as compact JSON.
+pub fn service_text(service: &Service) -> String {
+    text(&Written::from(service), false)
+}
+
+/// One service as JSON.
+pub fn service_value(service: &Service) -> Value {
+    serde_json::to_value(Written::from(service)).unwrap_or_default()
+}
+
+/// Strings, numbers, lists and objects with keys that are strings can always be written to memory.
+fn text(what: &impl Serialize, pretty: bool) -> String {
+    let written = if pretty {
+        serde_json::to_string_pretty(what)
+    } else {
+        serde_json::to_string(what)
+    };
+    written.unwrap_or_default()
+}
+
+impl Serialize for Service {
+    /// As in a state file, without the fields that have their defaults.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Written::from(self).serialize(serializer)
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'s> {
+    version: u64,
+    services: Vec<Written<'s>>,
+}
+
+#[derive(Serialize)]
+struct Written<'s> {
+    name: &'s str,
+    port: NonZeroU16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addresses: Option<&'s BTreeSet<IpAddr>>,
+    backends: Vec<WrittenBackend>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balance: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<WrittenLimit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_retire: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_empty: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'static str>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    source_addresses: &'s BTreeSet<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<WrittenHealth>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: &'s BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum WrittenBackend {
+    Short(String),
+    Long {
+        address: IpAddr,
+        port: NonZeroU16,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        weight: Option<NonZeroU16>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        state: Option<&'static str>,
+    },
+}
+
+#[derive(Serialize)]
+struct WrittenLimit {
+    pps: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    burst: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direction: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct WrittenHealth {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rise: Option<NonZeroU16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fall: Option<NonZeroU16>,
+}
+
+/// `None` for what goes without saying.
+fn unless<T: PartialEq>(value: T, default: &T) -> Option<T> {
+    (value != *default).then_some(value)
+}
+
+fn word<W: Word>(value: W, default: W) -> Option<&'static str> {
+    unless(value, &default).map(Word::word)
+}
+
+fn networks(networks: &[IpNet]) -> Vec<String> {
+    networks.iter().map(IpNet::to_string).collect()
+}
+
+impl<'s> From<&'s Service> for Written<'s> {
+    fn from(service: &'s Service) -> Self {
+        Self {
+            name: &service.name,
+            port: service.port,
+            addresses: match &service.listen {
+                Listen::Everywhere => None,
+                Listen::At(addresses) => Some(addresses),
+            },
+            backends: service.backends.iter().map(WrittenBackend::from).collect(),
+            balance: word(service.balance, Balance::Random),
+            limit: service.limit.map(WrittenLimit::from),
+            on_retire: word(service.on_retire, Refusal::Drop),
+            on_empty: word(service.on_empty, Refusal::Reset),
+            source: word(service.source, SourceMode::Masquerade),
+            source_addresses: &service.source_addresses,
+            allow: service.access.allow.as_deref().map(networks),
+            deny: networks(&service.access.deny),
+            drain_timeout: unless(service.drain_timeout, &DRAIN_TIMEOUT).map(duration::show),
+            health: unless(service.health, &Health::default()).map(WrittenHealth::from),
+            labels: &service.labels,
+        }
+    }
+}
+
+impl From<&Backend> for WrittenBackend {
+    fn from(backend: &Backend) -> Self {
+        let weight = unless(backend.weight, &NonZeroU16::MIN);
+        let state = word(backend.state, BackendState::Active);
+        if weight.is_none() && state.is_none() {
+            return Self::Short(backend.endpoint.to_string());
+        }
+        Self::Long {
+            address: backend.endpoint.address,
+            port: backend.endpoint.port,
+            weight,
+            state,
+        }
+    }
+}
+
+impl From<Limit> for WrittenLimit {
+    fn from(limit: Limit) -> Self {
+        Self {
+            pps: limit.pps,
+            burst: unless(limit.burst, &limit.pps.saturating_mul(DEFAULT_BURST_SECONDS)),
+            direction: word(limit.direction, LimitDirection::Each),
+            mtu: unless(limit.mtu, &DEFAULT_MTU),
+        }
+    }
+}
+
+impl From<Health> for WrittenHealth {
+    fn from(health: Health) -> Self {
+        let default = Health::default();
+        Self {
+            interval: health.interval.map(duration::show),
+            timeout: unless(health.timeout, &default.timeout).map(duration::show),
+            rise: unless(health.rise, &default.rise),
+            fall: unless(health.fall, &default.fall),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model;
+
+    #[test]
+    fn what_goes_without_saying_is_not_written() {
+        let wordy = json!({
+            "name": "a", "port": 2000, "backends": [
+                {"address": "10.2.0.1", "port": 80, "weight": 1, "state": "active"},
+                {"address": "fd00:2::1", "port": 80, "state": "draining"},
+                {"address": "10.2.0.2", "port": 80, "weight": 3},
+            ],
+            "balance": "random", "limit": {"pps": 5, "burst": 50, "direction": "each", "mtu": 1500},
+            "on_retire": "drop", "on_empty": "reset", "source": "masquerade", "deny": [],
+            "drain_timeout": "30000ms", "health": {"timeout": "2s", "rise": 1, "fall": 3}, "labels": {},
+        });
+        let service = model::parse_service(wordy.to_string().as_bytes()).unwrap();
+        assert_eq!(
+            service_text(&service),
+            concat!(
+                r#"{"name":"a","port":2000,"backends":["10.2.0.1:80",{"address":"10.2.0.2","port":80,"weight":3},"#,
+                r#"{"address":"fd00:2::1","port":80,"state":"draining"}],"limit":{"pps":5}}"#
+            )
+        );
+        assert_eq!(service_value(&service), serde_json::to_value(&service).unwrap());
+    }
+
+    #[test]
+    fn every_field_that_is_said_is_written() {
+        let text = include_str!("../../examples/all-fields.json");
+        let state = model::parse(text.as_bytes()).unwrap();
+        let written = state_text(&state);
+        assert_eq!(model::parse(written.as_bytes()), Ok(state.clone()));
+        let broker: Value = serde_json::from_str(&service_text(&state.services[0])).unwrap();
+        let example: Value = serde_json::from_str(text).unwrap();
+        let mut known: Vec<_> = example["services"][0].as_object().unwrap().keys().collect();
+        known.sort_unstable();
+        assert_eq!(broker.as_object().unwrap().keys().collect::<Vec<_>>(), known);
+        let before = example["services"][0]["health"].as_object().unwrap().len();
+        // A third failure in a row is the default.
+        assert_eq!(broker["health"].as_object().unwrap().len(), before - 1);
+    }
+}

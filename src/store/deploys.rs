@@ -1,0 +1,278 @@
+//! Deploys: each has an id, a phase, and an end that a crash cannot take away.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Params, Transaction};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use super::error::{Fault, StoreError};
+use super::seal::Seal;
+use super::{By, Keep, counter, micros, number, seconds, time};
+use crate::model::Endpoint;
+use crate::model::word::Word;
+
+const COLUMNS: &str = "id, service, targets, details, uid, pid, what, phase, reason, began, updated, revision, crc";
+
+/// How far a deploy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The new backends are probed; the service is as it was.
+    Probing,
+    /// New connections go to the new backends; the old ones drain.
+    Switched,
+    /// Over: the old backends have left.
+    Drained,
+    /// Over: the new backends did not answer, and nothing was switched.
+    Failed,
+    /// Over: ended by somebody, or by a crash; the service is as it was.
+    Undone,
+}
+
+impl Word for Phase {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("probing", Self::Probing),
+        ("switched", Self::Switched),
+        ("drained", Self::Drained),
+        ("failed", Self::Failed),
+        ("undone", Self::Undone),
+    ];
+}
+
+impl Phase {
+    /// Whether nothing comes after it.
+    pub fn is_over(self) -> bool {
+        !matches!(self, Self::Probing | Self::Switched)
+    }
+
+    /// Whether that one may come next; the same one may, with another reason, until it is over.
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Probing => next != Self::Drained,
+            Self::Switched => matches!(next, Self::Switched | Self::Drained | Self::Undone),
+            Self::Drained | Self::Failed | Self::Undone => false,
+        }
+    }
+}
+
+impl Serialize for Phase {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+/// A deploy that is to begin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewDeploy {
+    /// The service.
+    pub service: Box<str>,
+    /// The new backends.
+    pub targets: Vec<Endpoint>,
+    /// What else whoever goes on with it has to know; kept as it is.
+    pub details: Value,
+}
+
+/// How a deploy goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeployStep {
+    /// The deploy.
+    pub id: u64,
+    /// Its phase from now on.
+    pub phase: Phase,
+    /// Why, for people; `None` leaves what was said.
+    pub reason: Option<String>,
+}
+
+/// A deploy as far as it is known.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Deploy {
+    /// Never given twice.
+    pub id: u64,
+    /// The service.
+    pub service: String,
+    /// The new backends.
+    #[serde(serialize_with = "endpoints")]
+    pub targets: Vec<Endpoint>,
+    /// As they were given.
+    pub details: Value,
+    /// The user id of who wanted it.
+    pub uid: u32,
+    /// Its process id; 0: unknown.
+    pub pid: u32,
+    /// The command.
+    pub what: String,
+    /// How far it is.
+    pub phase: Phase,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// Since 1970.
+    #[serde(serialize_with = "seconds")]
+    pub began: Duration,
+    /// Of the last step, since 1970.
+    #[serde(serialize_with = "seconds")]
+    pub updated: Duration,
+    /// The store's revision that its last change of the service made.
+    pub revision: Option<u64>,
+}
+
+fn endpoints<S: Serializer>(endpoints: &[Endpoint], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(endpoints.iter().map(Endpoint::to_string))
+}
+
+impl Deploy {
+    fn targets_text(&self) -> String {
+        let texts: Vec<String> = self.targets.iter().map(Endpoint::to_string).collect();
+        texts.join(" ")
+    }
+
+    fn crc(&self) -> i64 {
+        let seal = Seal::new("deploy").int(number(self.id)).text(&self.service);
+        let seal = seal.text(&self.targets_text()).text(&self.details.to_string());
+        let seal = seal.int(self.uid.into()).int(self.pid.into()).text(&self.what);
+        let seal = seal.text(self.phase.word()).maybe_text(self.reason.as_deref());
+        let seal = seal.int(micros(self.began)).int(micros(self.updated));
+        seal.maybe_int(self.revision.map(number)).end()
+    }
+
+    fn read(row: &rusqlite::Row<'_>) -> Result<Self, Fault> {
+        let id: i64 = row.get(0)?;
+        let wrong = || Fault::damage(format!("deploy {id} is not what was written"));
+        let (targets, details, phase): (String, String, String) = (row.get(2)?, row.get(3)?, row.get(7)?);
+        let targets = targets.split_whitespace().map(str::parse).collect::<Result<_, _>>();
+        let found = Phase::WORDS.iter().find(|(word, _)| *word == phase);
+        let deploy = Self {
+            id: counter(id),
+            service: row.get(1)?,
+            targets: targets.map_err(|_| wrong())?,
+            details: serde_json::from_str(&details).map_err(|_| wrong())?,
+            uid: row.get(4)?,
+            pid: row.get(5)?,
+            what: row.get(6)?,
+            phase: found.ok_or_else(wrong)?.1,
+            reason: row.get(8)?,
+            began: time(row.get(9)?),
+            updated: time(row.get(10)?),
+            revision: row.get::<_, Option<i64>>(11)?.map(counter),
+        };
+        if deploy.crc() == row.get::<_, i64>(12)? {
+            Ok(deploy)
+        } else {
+            Err(wrong())
+        }
+    }
+
+    fn write(&self, connection: &Connection) -> Result<(), Fault> {
+        let query =
+            format!("INSERT OR REPLACE INTO deploys ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        let values = (
+            number(self.id),
+            &self.service,
+            self.targets_text(),
+            self.details.to_string(),
+            self.uid,
+            self.pid,
+            &self.what,
+            self.phase.word(),
+            &self.reason,
+            micros(self.began),
+            micros(self.updated),
+            self.revision.map(number),
+            self.crc(),
+        );
+        connection.execute(&query, values)?;
+        Ok(())
+    }
+}
+
+fn select(connection: &Connection, rest: &str, values: impl Params) -> Result<Vec<Deploy>, Fault> {
+    let mut statement = connection.prepare(&format!("SELECT {COLUMNS} FROM deploys {rest}"))?;
+    let mut rows = statement.query(values)?;
+    let mut deploys = Vec::new();
+    while let Some(row) = rows.next()? {
+        deploys.push(Deploy::read(row)?);
+    }
+    Ok(deploys)
+}
+
+pub(super) fn one(connection: &Connection, id: u64) -> Result<Option<Deploy>, Fault> {
+    Ok(select(connection, "WHERE id = ?", [number(id)])?.pop())
+}
+
+pub(super) fn list(connection: &Connection, service: Option<&str>, limit: usize) -> Result<Vec<Deploy>, Fault> {
+    let limit = number(limit as u64);
+    match service {
+        Some(service) => select(
+            connection,
+            "WHERE service = ? ORDER BY id DESC LIMIT ?",
+            (service, limit),
+        ),
+        None => select(connection, "ORDER BY id DESC LIMIT ?", [limit]),
+    }
+}
+
+pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Deploy>, Fault> {
+    select(connection, "WHERE phase IN ('probing', 'switched') ORDER BY id", ())
+}
+
+pub(super) fn begin(
+    transaction: &Transaction<'_>,
+    new: &NewDeploy,
+    by: &By,
+    at: Duration,
+    keep: &Keep,
+) -> Result<u64, Fault> {
+    let query = "SELECT id FROM deploys WHERE service = ? AND phase = 'probing'";
+    let other = transaction
+        .query_row(query, [&*new.service], |row| row.get(0))
+        .optional()?;
+    if let Some(id) = other {
+        return Err(StoreError::Deploying {
+            service: new.service.clone(),
+            id: counter(id),
+        }
+        .into());
+    }
+    let query = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'deploys'), 0)";
+    let last: i64 = transaction.query_row(query, (), |row| row.get(0))?;
+    let deploy = Deploy {
+        id: counter(last.saturating_add(1)),
+        service: new.service.to_string(),
+        targets: new.targets.clone(),
+        details: new.details.clone(),
+        uid: by.uid,
+        pid: by.pid,
+        what: by.what.clone(),
+        phase: Phase::Probing,
+        reason: None,
+        began: at,
+        updated: at,
+        revision: None,
+    };
+    deploy.write(transaction)?;
+    let query = "DELETE FROM deploys WHERE phase NOT IN ('probing', 'switched') AND id <= ?";
+    transaction.execute(query, [last.saturating_add(1).saturating_sub(number(keep.deploys))])?;
+    Ok(deploy.id)
+}
+
+/// With the revision of the change that goes with it, if it changed something.
+pub(super) fn step(
+    transaction: &Transaction<'_>,
+    step: &DeployStep,
+    revision: Option<i64>,
+    at: Duration,
+) -> Result<(), Fault> {
+    let mut deploy = one(transaction, step.id)?.ok_or(StoreError::NoDeploy(step.id))?;
+    if !deploy.phase.may_become(step.phase) {
+        return Err(StoreError::Phase {
+            id: step.id,
+            from: deploy.phase,
+            to: step.phase,
+        }
+        .into());
+    }
+    deploy.phase = step.phase;
+    deploy.reason = step.reason.clone().or(deploy.reason);
+    deploy.updated = at;
+    deploy.revision = revision.map(counter).or(deploy.revision);
+    deploy.write(transaction)
+}

@@ -1,0 +1,212 @@
+//! What changed, when, and by whom. Bounded: the oldest is forgotten.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, Transaction, params_from_iter};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::error::Fault;
+use super::schema::Head;
+use super::seal::Seal;
+use super::{By, Keep, counter, micros, number, seconds, time};
+
+const COLUMNS: &str = "id, revision, at, uid, pid, what, deploy, service, old, new, crc";
+
+/// One change of one service.
+#[derive(Debug, Clone, Serialize)]
+pub struct HistoryEntry {
+    /// Grows by one with each entry.
+    pub id: u64,
+    /// The store's revision that the change made; several services may change in one.
+    pub revision: u64,
+    /// Since 1970.
+    #[serde(serialize_with = "seconds")]
+    pub at: Duration,
+    /// The user id of who wanted it.
+    pub uid: u32,
+    /// Its process id; 0: unknown.
+    pub pid: u32,
+    /// The command.
+    pub what: String,
+    /// The deploy that it was part of.
+    pub deploy: Option<u64>,
+    /// The service's name.
+    pub service: String,
+    /// As it was, as JSON; `None`: it was not there.
+    pub old: Option<Box<RawValue>>,
+    /// As it is since; `None`: it was deleted.
+    pub new: Option<Box<RawValue>>,
+}
+
+/// Which entries of the history.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HistoryFilter {
+    /// Of this service only.
+    pub service: Option<String>,
+    /// Not before that time since 1970.
+    pub since: Option<Duration>,
+    /// Of this deploy only.
+    pub deploy: Option<u64>,
+    /// Older than this entry: the id of the last one that was seen gives the next page.
+    pub before: Option<u64>,
+    /// So many at most.
+    pub limit: usize,
+}
+
+/// An entry to be noted.
+pub(super) struct Entry<'e> {
+    pub(super) revision: i64,
+    pub(super) service: &'e str,
+    pub(super) old: Option<&'e str>,
+    pub(super) new: Option<&'e str>,
+}
+
+/// One change being noted.
+pub(super) struct History<'t> {
+    transaction: &'t Transaction<'t>,
+    by: &'t By,
+    at: i64,
+    deploy: Option<i64>,
+    /// Of the newest entry.
+    last: i64,
+}
+
+impl<'t> History<'t> {
+    pub(super) fn new(
+        transaction: &'t Transaction<'t>,
+        by: &'t By,
+        at: Duration,
+        deploy: Option<u64>,
+    ) -> Result<Self, Fault> {
+        let query = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'history'), 0)";
+        Ok(Self {
+            transaction,
+            by,
+            at: micros(at),
+            deploy: deploy.map(number),
+            last: transaction.query_row(query, (), |row| row.get(0))?,
+        })
+    }
+
+    pub(super) fn note(&mut self, entry: &Entry<'_>, head: &mut Head) -> Result<(), Fault> {
+        self.last = self.last.saturating_add(1);
+        let bytes = [entry.old, entry.new]
+            .into_iter()
+            .flatten()
+            .map(str::len)
+            .sum::<usize>();
+        let bytes = number(bytes as u64);
+        let by = self.by;
+        let crc = Seal::new("history")
+            .int(self.last)
+            .int(entry.revision)
+            .int(self.at)
+            .int(by.uid.into())
+            .int(by.pid.into())
+            .text(&by.what)
+            .maybe_int(self.deploy)
+            .text(entry.service)
+            .maybe_text(entry.old)
+            .maybe_text(entry.new)
+            .end();
+        let query = "INSERT INTO history (id, revision, at, uid, pid, what, deploy, service, old, new, bytes, crc) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let values = (
+            self.last,
+            entry.revision,
+            self.at,
+            by.uid,
+            by.pid,
+            &*by.what,
+            self.deploy,
+            entry.service,
+            entry.old,
+            entry.new,
+            bytes,
+            crc,
+        );
+        self.transaction.execute(query, values)?;
+        head.history_bytes = head.history_bytes.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// Forgets the oldest entries until what is left is within bounds. Ids have no gaps.
+    pub(super) fn forget(self, head: &mut Head, keep: &Keep) -> Result<(), Fault> {
+        let query = "SELECT coalesce(min(id), 0) FROM history";
+        let mut first: i64 = self.transaction.query_row(query, (), |row| row.get(0))?;
+        let mut statement = self
+            .transaction
+            .prepare("DELETE FROM history WHERE id = ? RETURNING bytes")?;
+        let is_too_much = |first: i64, head: &Head| {
+            self.last - first >= number(keep.entries) || head.history_bytes > number(keep.bytes)
+        };
+        while first < self.last && is_too_much(first, head) {
+            let mut rows = statement.query([first])?;
+            while let Some(row) = rows.next()? {
+                head.history_bytes = head.history_bytes.saturating_sub(row.get(0)?);
+            }
+            first += 1;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn read(connection: &Connection, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, Fault> {
+    let mut query = format!("SELECT {COLUMNS} FROM history");
+    let mut values: Vec<Sql> = Vec::new();
+    let conditions = [
+        ("service =", filter.service.clone().map(Sql::from)),
+        ("at >=", filter.since.map(|since| Sql::from(micros(since)))),
+        ("deploy =", filter.deploy.map(|id| Sql::from(number(id)))),
+        ("id <", filter.before.map(|id| Sql::from(number(id)))),
+    ];
+    for (condition, value) in conditions {
+        if let Some(value) = value {
+            let joint = if values.is_empty() { "WHERE" } else { "AND" };
+            let _ = write!(query, " {joint} {condition} ?");
+            values.push(value);
+        }
+    }
+    query.push_str(" ORDER BY id DESC LIMIT ?");
+    values.push(Sql::from(number(filter.limit as u64)));
+    let mut statement = connection.prepare(&query)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        entries.push(entry(row)?);
+    }
+    Ok(entries)
+}
+
+fn entry(row: &rusqlite::Row<'_>) -> Result<HistoryEntry, Fault> {
+    let (id, revision, at): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let (uid, pid, what): (u32, u32, String) = (row.get(3)?, row.get(4)?, row.get(5)?);
+    let (deploy, service): (Option<i64>, String) = (row.get(6)?, row.get(7)?);
+    let (old, new): (Option<String>, Option<String>) = (row.get(8)?, row.get(9)?);
+    let seal = Seal::new("history").int(id).int(revision).int(at);
+    let seal = seal.int(uid.into()).int(pid.into()).text(&what).maybe_int(deploy);
+    let seal = seal
+        .text(&service)
+        .maybe_text(old.as_deref())
+        .maybe_text(new.as_deref());
+    let wrong = || Fault::damage(format!("the checksum of history entry {id} is wrong"));
+    if seal.end() != row.get::<_, i64>(10)? {
+        return Err(wrong());
+    }
+    let json = |text: Option<String>| text.map(RawValue::from_string).transpose().map_err(|_| wrong());
+    Ok(HistoryEntry {
+        id: counter(id),
+        revision: counter(revision),
+        at: time(at),
+        uid,
+        pid,
+        what,
+        deploy: deploy.map(counter),
+        service,
+        old: json(old)?,
+        new: json(new)?,
+    })
+}

@@ -1,0 +1,428 @@
+//! What came in through the API, on disk: services, what changed when and by whom, deploys.
+//!
+//! One SQLite file, which one process has at a time, and one thread of it. What is acknowledged is on the disk
+//! (`synchronous=FULL`), and what a kill or a power cut interrupts did not happen. The journal is a rollback journal, not a
+//! write-ahead log: the file alone is the store, can be copied, and can be read where nothing can be written. Rows have
+//! checksums, since SQLite has none. Nothing here looks at a clock: times come from the caller, as time since 1970.
+
+mod deploys;
+mod error;
+mod history;
+mod holder;
+mod schema;
+mod seal;
+mod services;
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use self::error::{Fault, read_only, system};
+
+pub use self::deploys::{Deploy, DeployStep, NewDeploy, Phase};
+pub use self::error::StoreError;
+pub use self::history::{HistoryEntry, HistoryFilter};
+pub use self::services::{Change, Committed, Edit, Expect, Loaded, StoredService};
+
+/// How long the process that has the store may take to let go of it.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How much of the past is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Entries of the history, at most; at least the last one stays.
+    pub entries: u64,
+    /// Bytes of services in the history, at most.
+    pub bytes: u64,
+    /// Deploys that are over, at most.
+    pub deploys: u64,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            entries: 100_000,
+            bytes: 256 << 20,
+            deploys: 10_000,
+        }
+    }
+}
+
+/// Who changes something, and how it came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct By {
+    /// The user id of the API's peer.
+    pub uid: u32,
+    /// Its process id; 0: unknown.
+    pub pid: u32,
+    /// The command: `apply`, `service set`, `deploy`.
+    pub what: String,
+}
+
+/// An open store. Not shared between threads: calls wait for the disk.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    keep: Keep,
+    /// `None` after an error that leaves open what the connection knows: it is opened again.
+    connection: Option<Connection>,
+    /// Opened without the right to write.
+    read_only: bool,
+    /// What the caller has seen.
+    revision: i64,
+    /// Why the last change of the disk failed, unless one has worked since.
+    trouble: Option<StoreError>,
+}
+
+impl Store {
+    /// Opens a store, makes it if there is none (the file with mode 0600, its directory 0700), and looks whether it is
+    /// whole. One that can be read but not written opens, too: see [`trouble`](Self::trouble).
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Newer`], [`StoreError::Locked`], [`StoreError::Io`]; what keeps it from being
+    /// made, if there is none.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Keep::default())
+    }
+
+    /// As [`open`](Self::open), with another bound of what is kept of the past.
+    pub fn open_with(path: &Path, keep: Keep) -> Result<Self, StoreError> {
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            create(path)?;
+        }
+        let mut store = Self {
+            path: path.to_owned(),
+            keep,
+            connection: None,
+            read_only: false,
+            revision: 0,
+            trouble: None,
+        };
+        store.revision = store.connect()?;
+        Ok(store)
+    }
+
+    /// Whether changes can be written, as far as the last attempt tells.
+    pub fn is_writable(&self) -> bool {
+        self.trouble.is_none()
+    }
+
+    /// Why changes cannot be written: at the last attempt, of which opening the store was the first.
+    pub fn trouble(&self) -> Option<&StoreError> {
+        self.trouble.as_ref()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All services, and the revision that they make up.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn load(&mut self) -> Result<Loaded, StoreError> {
+        let loaded = self.read(|connection, _| services::load(connection))?;
+        self.revision = number(loaded.revision);
+        Ok(loaded)
+    }
+
+    /// Makes a change, all of it or nothing; when this returns, it is on the disk. A change that changes nothing writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where a service is not as expected; [`StoreError`].
+    pub fn commit(&mut self, change: &Change, by: &By, at: Duration) -> Result<Committed, StoreError> {
+        let committed = self.write(|transaction, keep| services::commit(transaction, change, by, at, keep))?;
+        self.revision = number(committed.revision);
+        Ok(committed)
+    }
+
+    /// What changed, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.read(|connection, _| history::read(connection, filter))
+    }
+
+    /// Notes that a deploy begins, in the phase [`Phase::Probing`]; gives its id, which is never given again.
+    ///
+    /// # Errors
+    /// [`StoreError::Deploying`] while an earlier one of this service probes; [`StoreError`].
+    pub fn deploy_begin(&mut self, deploy: &NewDeploy, by: &By, at: Duration) -> Result<u64, StoreError> {
+        self.write(|transaction, keep| deploys::begin(transaction, deploy, by, at, keep))
+    }
+
+    /// Notes how a deploy goes on without a change of its service. One that changes it goes with that change:
+    /// [`Change::deploy`].
+    ///
+    /// # Errors
+    /// [`StoreError::NoDeploy`], [`StoreError::Phase`]; [`StoreError`].
+    pub fn deploy_update(&mut self, step: &DeployStep, at: Duration) -> Result<(), StoreError> {
+        self.write(|transaction, _| deploys::step(transaction, step, None, at))
+    }
+
+    /// One deploy. `None`: there is none of that id, or it is forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn deploy(&mut self, id: u64) -> Result<Option<Deploy>, StoreError> {
+        self.read(|connection, _| deploys::one(connection, id))
+    }
+
+    /// Deploys, of one service or of all, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn deploys(&mut self, service: Option<&str>, limit: usize) -> Result<Vec<Deploy>, StoreError> {
+        self.read(|connection, _| deploys::list(connection, service, limit))
+    }
+
+    /// Deploys that are not over, the oldest first: what a daemon that was killed has to finish or undo.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn unfinished_deploys(&mut self) -> Result<Vec<Deploy>, StoreError> {
+        self.read(|connection, _| deploys::unfinished(connection))
+    }
+
+    fn read<T>(&mut self, work: impl FnOnce(&Connection, &Keep) -> Result<T, Fault>) -> Result<T, StoreError> {
+        if self.connection.is_none() {
+            self.connect()?;
+        }
+        let Some(connection) = &self.connection else {
+            return Err(self.closed());
+        };
+        work(connection, &self.keep).map_err(|fault| self.suffer(fault))
+    }
+
+    fn write<T>(&mut self, work: impl FnOnce(&Transaction<'_>, &Keep) -> Result<T, Fault>) -> Result<T, StoreError> {
+        if self.read_only {
+            self.connection = None;
+        }
+        if self.connection.is_none() {
+            let found = self.connect()?;
+            if found != self.revision {
+                // Until it is loaded every change meets this.
+                self.connection = None;
+                return Err(StoreError::Moved {
+                    path: self.path.clone(),
+                    known: counter(self.revision),
+                    found: counter(found),
+                });
+            }
+        }
+        if self.read_only {
+            return Err(self.trouble.clone().unwrap_or_else(|| read_only(&self.path)));
+        }
+        let Some(connection) = &mut self.connection else {
+            return Err(self.closed());
+        };
+        let before = connection.total_changes();
+        match in_transaction(connection, |transaction| work(transaction, &self.keep)) {
+            Ok(done) => {
+                if connection.total_changes() != before {
+                    self.trouble = None;
+                }
+                Ok(done)
+            }
+            Err(fault) => Err(self.suffer(fault)),
+        }
+    }
+
+    /// Takes note of an error. Whatever leaves open what is in the file makes it be read again.
+    fn suffer(&mut self, fault: Fault) -> StoreError {
+        let error = fault.at(&self.path);
+        if error.is_trouble() {
+            self.trouble = Some(error.clone());
+        }
+        let unsure = matches!(error, StoreError::Io { .. } | StoreError::Corrupt { .. });
+        if unsure || self.connection.as_ref().is_some_and(|open| !open.is_autocommit()) {
+            self.connection = None;
+        }
+        error
+    }
+
+    fn closed(&self) -> StoreError {
+        StoreError::Io {
+            path: self.path.clone(),
+            what: "it is closed".into(),
+        }
+    }
+
+    /// Opens the file, takes its lock, checks it, and tries to write. Gives its revision.
+    fn connect(&mut self) -> Result<i64, StoreError> {
+        self.connect_inner().map_err(|fault| fault.at(&self.path))
+    }
+
+    fn connect_inner(&mut self) -> Result<i64, Fault> {
+        restrict(&self.path);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(&self.path, flags)?;
+        let is_read_only = connection.is_readonly("main")?;
+        connection.busy_timeout(LOCK_TIMEOUT)?;
+        // Before anything that writes, and before the lock: two that both read and then want to write block each other.
+        schema::identify(&connection)?;
+        settle(&connection, is_read_only)?;
+        if !is_read_only {
+            // The lock stays.
+            in_transaction_of(&mut connection, TransactionBehavior::Exclusive, |_| Ok(()))?;
+            tidy(&self.path);
+        }
+        let version = schema::check(&connection)?;
+        schema::migrate(&mut connection, version, &self.path)?;
+        let head = schema::verify(&connection)?;
+        let probe = |transaction: &Transaction<'_>| Ok(transaction.execute("UPDATE head SET opened = opened + 1", ())?);
+        self.trouble = match in_transaction(&mut connection, probe).map_err(|fault| fault.at(&self.path)) {
+            Ok(_) => None,
+            Err(error @ (StoreError::Full(_) | StoreError::ReadOnly { .. })) => Some(error),
+            Err(error) => return Err(error.into()),
+        };
+        (self.read_only, self.connection) = (is_read_only, Some(connection));
+        Ok(head.revision)
+    }
+}
+
+fn settle(connection: &Connection, is_read_only: bool) -> Result<(), Fault> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    if is_read_only {
+        return Ok(());
+    }
+    let ignore = |_: &rusqlite::Row<'_>| Ok(());
+    connection.pragma_update_and_check(None, "locking_mode", "exclusive", ignore)?;
+    // The journal is truncated and synced: deleting it would be durable only once its directory is synced, too.
+    connection.pragma_update_and_check(None, "journal_mode", "truncate", ignore)?;
+    Ok(connection.pragma_update(None, "synchronous", "full")?)
+}
+
+fn in_transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    in_transaction_of(connection, TransactionBehavior::Immediate, work)
+}
+
+fn in_transaction_of<T>(
+    connection: &mut Connection,
+    behaviour: TransactionBehavior,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let transaction = connection.transaction_with_behavior(behaviour)?;
+    let done = work(&transaction)?;
+    transaction.commit()?;
+    Ok(done)
+}
+
+/// Makes an empty store under another name first, so that a file of this name always is a whole store: an empty one is one
+/// that has lost its content.
+fn create(path: &Path) -> Result<(), StoreError> {
+    let fail = |error: io::Error| system(path, &error);
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(directory).map_err(fail)?;
+    let new = beside(path, &format!(".new-{}", std::process::id()));
+    remove(&new).map_err(fail)?;
+    let made = fill(&new, path).and_then(|()| {
+        // The journal of a store that was moved away would be played into the new one.
+        remove(&beside(path, "-journal")).map_err(fail)?;
+        match fs::hard_link(&new, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(fail(error)),
+            _ => Ok(()),
+        }
+    });
+    remove(&new).map_err(fail)?;
+    // Whoever was faster may have tidied this one up, too.
+    if !path.exists() {
+        made?;
+    }
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(fail)
+}
+
+/// Removes what those that were killed while they made this store have left.
+fn tidy(path: &Path) {
+    let Some(start) = path.file_name().map(|name| format!("{}.new-", name.to_string_lossy())) else {
+        return;
+    };
+    let entries = path
+        .parent()
+        .map(fs::read_dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&start)) {
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
+fn fill(new: &Path, path: &Path) -> Result<(), StoreError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(new).map_err(|error| system(path, &error))?;
+    let filled = Connection::open_with_flags(new, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .map_err(Fault::from)
+        .and_then(|mut connection| {
+            connection.pragma_update(None, "synchronous", "full")?;
+            schema::create(&mut connection)
+        });
+    filled.map_err(|fault| fault.at(path))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Nobody else reads who may reach what. By name: closing a file that SQLite has open would end its locks.
+fn restrict(path: &Path) {
+    let is_open = fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o077 != 0);
+    if is_open && let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o600)) {
+        tracing::debug!(%error, path = %path.display(), "failed to make the store private");
+    }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// SQLite counts in 64 bits with a sign.
+fn number(counter: u64) -> i64 {
+    i64::try_from(counter).unwrap_or(i64::MAX)
+}
+
+fn counter(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+/// Microseconds.
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn time(micros: i64) -> Duration {
+    Duration::from_micros(counter(micros))
+}
+
+/// Seconds since 1970, as everywhere in the API.
+fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((time.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Tables, their versions, and whether what they hold is what was written.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::error::{Fault, StoreError};
+use super::seal::Seal;
+use super::services;
+
+/// "tgw1" in ASCII: what `file` and SQLite's shell show as the application's id.
+const APPLICATION: i64 = 0x7467_7731;
+
+/// One for each version of the schema; a store is brought from one to the next. Never changed once released.
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE head (
+    id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, services INTEGER NOT NULL,
+    sum INTEGER NOT NULL, history_bytes INTEGER NOT NULL, crc INTEGER NOT NULL, opened INTEGER NOT NULL
+) STRICT;
+CREATE TABLE services (
+    name TEXT PRIMARY KEY, revision INTEGER NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL
+) STRICT;
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, revision INTEGER NOT NULL, at INTEGER NOT NULL, uid INTEGER NOT NULL,
+    pid INTEGER NOT NULL, what TEXT NOT NULL, deploy INTEGER, service TEXT NOT NULL, old TEXT, new TEXT,
+    bytes INTEGER NOT NULL, crc INTEGER NOT NULL
+) STRICT;
+CREATE INDEX history_service ON history (service);
+CREATE TABLE deploys (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, service TEXT NOT NULL, targets TEXT NOT NULL, details TEXT NOT NULL,
+    uid INTEGER NOT NULL, pid INTEGER NOT NULL, what TEXT NOT NULL, phase TEXT NOT NULL, reason TEXT,
+    began INTEGER NOT NULL, updated INTEGER NOT NULL, revision INTEGER, crc INTEGER NOT NULL
+) STRICT;
+CREATE INDEX deploys_service ON deploys (service);
+CREATE INDEX deploys_phase ON deploys (phase);
+"];
+
+/// Makes the tables of an empty file.
+pub(super) fn create(connection: &mut Connection) -> Result<(), Fault> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    upgrade(&transaction, 0, &MIGRATIONS)?;
+    transaction.execute("INSERT INTO head VALUES (1, 0, 0, 0, 0, 0, 0)", ())?;
+    Head::default().write(&transaction)?;
+    Ok(transaction.commit()?)
+}
+
+/// Looks whether this is a store.
+pub(super) fn identify(connection: &Connection) -> Result<(), Fault> {
+    if connection.pragma_query_value(None, "application_id", |row| row.get::<_, i64>(0))? == APPLICATION {
+        return Ok(());
+    }
+    Err(Fault::damage("it is not a store of tcpgw"))
+}
+
+/// Looks whether it is whole; gives its version.
+pub(super) fn check(connection: &Connection) -> Result<i64, Fault> {
+    let mut problems = connection.prepare("PRAGMA quick_check(1)")?;
+    let problem: String = problems.query_row((), |row| row.get(0))?;
+    if problem != "ok" {
+        return Err(Fault::damage(problem));
+    }
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+/// Brings a store to the newest version, all of it or nothing.
+pub(super) fn migrate(connection: &mut Connection, version: i64, path: &std::path::Path) -> Result<(), Fault> {
+    match usize::try_from(version) {
+        Ok(known) if known == MIGRATIONS.len() => Ok(()),
+        Ok(older) if (1..MIGRATIONS.len()).contains(&older) => {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+            upgrade(&transaction, older, &MIGRATIONS)?;
+            Ok(transaction.commit()?)
+        }
+        Ok(1..) => Err(Fault::Store(StoreError::Newer {
+            path: path.to_owned(),
+            version,
+            known: i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX),
+        })),
+        _ => Err(Fault::damage(format!("it has schema {version}"))),
+    }
+}
+
+fn upgrade(transaction: &Transaction<'_>, from: usize, migrations: &[&str]) -> Result<(), Fault> {
+    for migration in migrations.iter().skip(from) {
+        transaction.execute_batch(migration)?;
+    }
+    Ok(transaction.pragma_update(
+        None,
+        "user_version",
+        i64::try_from(migrations.len()).unwrap_or(i64::MAX),
+    )?)
+}
+
+/// Compares all that says what is desired with its checksums. What is past is compared when it is read.
+pub(super) fn verify(connection: &Connection) -> Result<Head, Fault> {
+    let head = Head::read(connection)?;
+    let (mut count, mut sum) = (0_i64, 0_i64);
+    let mut statement = connection.prepare("SELECT name, revision, body, crc FROM services")?;
+    let mut rows = statement.query(())?;
+    while let Some(row) = rows.next()? {
+        let row = services::Row::read(row)?;
+        if row.revision > head.revision {
+            return Err(Fault::damage(format!(
+                "service {:?} is of a revision that was never made",
+                row.name
+            )));
+        }
+        (count, sum) = (count + 1, sum.wrapping_add(row.crc()));
+    }
+    if (count, sum) != (head.services, head.sum) {
+        return Err(Fault::damage(format!(
+            "it has {count} services, of those that were written it should have {}",
+            head.services
+        )));
+    }
+    Ok(head)
+}
+
+/// What holds of the whole store.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) revision: i64,
+    /// How many.
+    pub(super) services: i64,
+    /// Of the services' checksums, so that none gets lost unseen.
+    pub(super) sum: i64,
+    pub(super) history_bytes: i64,
+}
+
+impl Head {
+    pub(super) fn read(connection: &Connection) -> Result<Self, Fault> {
+        let query = "SELECT revision, services, sum, history_bytes, crc FROM head";
+        let (head, crc) = connection.query_row(query, (), |row| {
+            let head = Self {
+                revision: row.get(0)?,
+                services: row.get(1)?,
+                sum: row.get(2)?,
+                history_bytes: row.get(3)?,
+            };
+            Ok((head, row.get::<_, i64>(4)?))
+        })?;
+        if crc != head.crc() {
+            return Err(Fault::damage("the head's checksum is wrong"));
+        }
+        Ok(head)
+    }
+
+    pub(super) fn write(&self, connection: &Connection) -> Result<(), Fault> {
+        let query = "UPDATE head SET revision = ?, services = ?, sum = ?, history_bytes = ?, crc = ?";
+        let values = (self.revision, self.services, self.sum, self.history_bytes, self.crc());
+        connection.execute(query, values)?;
+        Ok(())
+    }
+
+    fn crc(&self) -> i64 {
+        let seal = Seal::new("head").int(self.revision).int(self.services);
+        seal.int(self.sum).int(self.history_bytes).end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(connection: &Connection) -> i64 {
+        let value = connection.pragma_query_value(None, "user_version", |row| row.get(0));
+        value.unwrap()
+    }
+
+    #[test]
+    fn versions_follow_each_other_and_keep_what_is_there() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        create(&mut connection).unwrap();
+        assert_eq!(check(&connection).unwrap(), 1);
+        let mut migrations = MIGRATIONS.to_vec();
+        migrations.push("ALTER TABLE services ADD COLUMN note TEXT;");
+        migrations.push("UPDATE services SET note = name; CREATE TABLE more (id INTEGER) STRICT;");
+        connection
+            .execute("INSERT INTO services VALUES ('a', 1, '{}', 0)", ())
+            .unwrap();
+        let transaction = connection.transaction().unwrap();
+        upgrade(&transaction, 1, &migrations).unwrap();
+        transaction.commit().unwrap();
+        assert_eq!(version(&connection), 3);
+        let note: String = connection
+            .query_row("SELECT note FROM services", (), |row| row.get(0))
+            .unwrap();
+        assert_eq!(note, "a");
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_the_version_before() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        create(&mut connection).unwrap();
+        let mut migrations = MIGRATIONS.to_vec();
+        migrations.extend(["CREATE TABLE more (id INTEGER) STRICT;", "no SQL"]);
+        let transaction = connection.transaction().unwrap();
+        assert!(upgrade(&transaction, 1, &migrations).is_err());
+        drop(transaction);
+        assert_eq!(version(&connection), 1);
+        assert!(connection.prepare("SELECT * FROM more").is_err());
+        verify(&connection).unwrap();
+    }
+
+    #[test]
+    fn other_versions_are_named() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let path = std::path::Path::new("store.db");
+        let mut told = |version| {
+            migrate(&mut connection, version, path)
+                .unwrap_err()
+                .at(path)
+                .to_string()
+        };
+        assert!(told(2).starts_with("store.db is of a newer tcpgw (schema 2; known is 1)"));
+        assert!(told(0).starts_with("store.db is damaged: it has schema 0;"));
+        assert!(told(-1).starts_with("store.db is damaged: it has schema -1;"));
+    }
+}

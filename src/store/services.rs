@@ -1,0 +1,282 @@
+//! The services and how they are changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
+
+use super::error::{Fault, StoreError};
+use super::history::{Entry, History};
+use super::schema::Head;
+use super::seal::Seal;
+use super::{By, DeployStep, Keep, counter, deploys, number};
+use crate::model::{self, Service, State, write};
+
+/// A service and the revision of its last change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredService {
+    /// The service.
+    pub service: Arc<Service>,
+    /// The store's revision that its last change made.
+    pub revision: u64,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Of the last change; 0 in a store that was never changed.
+    pub revision: u64,
+    /// Sorted by name.
+    pub services: Vec<StoredService>,
+}
+
+/// What is to be changed, all of it or nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Change {
+    /// In this order.
+    pub edits: Vec<Edit>,
+    /// The revision of the whole store that this change was made for.
+    pub expect: Option<u64>,
+    /// The step of a deploy that this change is.
+    pub deploy: Option<DeployStep>,
+}
+
+/// What is to be changed of one service.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Edit {
+    /// It shall be so.
+    Put(Arc<Service>, Expect),
+    /// It shall not be.
+    Delete(Box<str>, Expect),
+}
+
+/// How a service has to be for a change of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Expect {
+    /// As it may be.
+    #[default]
+    Anything,
+    /// Not there.
+    Absent,
+    /// There.
+    Present,
+    /// Of this revision.
+    Revision(u64),
+}
+
+impl Expect {
+    fn holds(self, current: Option<u64>) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Absent => current.is_none(),
+            Self::Present => current.is_some(),
+            Self::Revision(expected) => current == Some(expected),
+        }
+    }
+}
+
+/// What has become of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Of the store, now.
+    pub revision: u64,
+    /// Services that are not as they were, each once, by name.
+    pub changed: Vec<Box<str>>,
+}
+
+impl Change {
+    /// What makes all that is there equal to a state, and fails if that has changed meanwhile.
+    pub fn replace(have: &Loaded, want: &State) -> Self {
+        let names: BTreeMap<&str, &Service> = want.services.iter().map(|service| (&*service.name, service)).collect();
+        let have_names: BTreeMap<&str, &Service> = have
+            .services
+            .iter()
+            .map(|stored| (&*stored.service.name, &*stored.service))
+            .collect();
+        let gone = have_names.keys().filter(|name| !names.contains_key(*name));
+        let deletes = gone.map(|name| Edit::Delete((*name).into(), Expect::Present));
+        let other = want
+            .services
+            .iter()
+            .filter(|service| have_names.get(&*service.name) != Some(service));
+        let puts = other.map(|service| Edit::Put(Arc::new(service.clone()), Expect::Anything));
+        Self {
+            edits: deletes.chain(puts).collect(),
+            expect: Some(have.revision),
+            deploy: None,
+        }
+    }
+}
+
+/// A service as it is in its table.
+pub(super) struct Row {
+    pub(super) name: String,
+    pub(super) revision: i64,
+    body: String,
+}
+
+impl Row {
+    fn new(service: &Service, revision: i64) -> Self {
+        Self {
+            name: service.name.to_string(),
+            revision,
+            body: write::service_text(service),
+        }
+    }
+
+    /// From name, revision, body and checksum.
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> Result<Self, Fault> {
+        let read = Self {
+            name: row.get(0)?,
+            revision: row.get(1)?,
+            body: row.get(2)?,
+        };
+        if row.get::<_, i64>(3)? != read.crc() {
+            return Err(Fault::damage(format!(
+                "the checksum of service {:?} is wrong",
+                read.name
+            )));
+        }
+        Ok(read)
+    }
+
+    pub(super) fn crc(&self) -> i64 {
+        let seal = Seal::new("service").text(&self.name).int(self.revision);
+        seal.text(&self.body).end()
+    }
+
+    fn stored(&self) -> Result<StoredService, Fault> {
+        let service = model::parse_service(self.body.as_bytes())
+            .map_err(|problems| Fault::damage(format!("service {:?}: {problems}", self.name)))?;
+        if *service.name != *self.name {
+            return Err(Fault::damage(format!(
+                "service {:?} is in the place of {:?}",
+                service.name, self.name
+            )));
+        }
+        Ok(StoredService {
+            service: Arc::new(service),
+            revision: counter(self.revision),
+        })
+    }
+}
+
+pub(super) fn load(connection: &Connection) -> Result<Loaded, Fault> {
+    let head = Head::read(connection)?;
+    let mut statement = connection.prepare("SELECT name, revision, body, crc FROM services ORDER BY name")?;
+    let mut rows = statement.query(())?;
+    let mut services = Vec::new();
+    while let Some(row) = rows.next()? {
+        services.push(Row::read(row)?.stored()?);
+    }
+    Ok(Loaded {
+        revision: counter(head.revision),
+        services,
+    })
+}
+
+pub(super) fn commit(
+    transaction: &Transaction<'_>,
+    change: &Change,
+    by: &By,
+    at: Duration,
+    keep: &Keep,
+) -> Result<Committed, Fault> {
+    let mut head = Head::read(transaction)?;
+    if let Some(expected) = change.expect.filter(|expected| number(*expected) != head.revision) {
+        return Err(StoreError::Behind {
+            expected,
+            current: counter(head.revision),
+        }
+        .into());
+    }
+    let revision = head.revision.saturating_add(1);
+    let mut changes = Changes {
+        transaction,
+        history: History::new(transaction, by, at, change.deploy.as_ref().map(|step| step.id))?,
+        revision,
+        changed: Vec::new(),
+    };
+    for edit in &change.edits {
+        changes.edit(edit, &mut head)?;
+    }
+    let Changes {
+        history, mut changed, ..
+    } = changes;
+    let has_changed = !changed.is_empty();
+    if has_changed {
+        head.revision = revision;
+        history.forget(&mut head, keep)?;
+        head.write(transaction)?;
+    }
+    if let Some(step) = &change.deploy {
+        deploys::step(transaction, step, has_changed.then_some(revision), at)?;
+    }
+    changed.sort_unstable();
+    changed.dedup();
+    Ok(Committed {
+        revision: counter(head.revision),
+        changed,
+    })
+}
+
+struct Changes<'t> {
+    transaction: &'t Transaction<'t>,
+    history: History<'t>,
+    revision: i64,
+    changed: Vec<Box<str>>,
+}
+
+impl Changes<'_> {
+    fn edit(&mut self, edit: &Edit, head: &mut Head) -> Result<(), Fault> {
+        let (name, expect, new) = match edit {
+            Edit::Put(service, expect) => (&service.name, expect, Some(service)),
+            Edit::Delete(name, expect) => (name, expect, None),
+        };
+        let query = "SELECT name, revision, body, crc FROM services WHERE name = ?";
+        let mut statement = self.transaction.prepare(query)?;
+        let old = statement.query_row([&**name], |row| Ok(Row::read(row))).optional()?;
+        let old = old.transpose()?;
+        let current = old.as_ref().map(Row::stored).transpose()?;
+        if !expect.holds(current.as_ref().map(|stored| stored.revision)) {
+            return Err(StoreError::Conflict {
+                name: name.clone(),
+                current: current.map(Box::new),
+            }
+            .into());
+        }
+        if current.as_ref().map(|stored| &stored.service) == new {
+            return Ok(());
+        }
+        let new = new.map(|service| Row::new(service, self.revision));
+        self.replace(name, old.as_ref(), new.as_ref(), head)?;
+        self.changed.push(name.clone());
+        let entry = Entry {
+            revision: self.revision,
+            service: name,
+            old: old.as_ref().map(|row| &*row.body),
+            new: new.as_ref().map(|row| &*row.body),
+        };
+        self.history.note(&entry, head)
+    }
+
+    fn replace(&self, name: &str, old: Option<&Row>, new: Option<&Row>, head: &mut Head) -> Result<(), Fault> {
+        if let Some(old) = old {
+            head.sum = head.sum.wrapping_sub(old.crc());
+            head.services -= 1;
+        }
+        if let Some(new) = new {
+            head.sum = head.sum.wrapping_add(new.crc());
+            head.services += 1;
+            let query = "INSERT INTO services (name, revision, body, crc) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO \
+                         UPDATE SET revision = excluded.revision, body = excluded.body, crc = excluded.crc";
+            let values = (&*new.name, new.revision, &*new.body, new.crc());
+            self.transaction.execute(query, values)?;
+        } else {
+            self.transaction
+                .execute("DELETE FROM services WHERE name = ?", [name])?;
+        }
+        Ok(())
+    }
+}
