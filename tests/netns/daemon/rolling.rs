@@ -1,6 +1,6 @@
 //! Containers that are replaced one after the other, under traffic; the daemon is killed meanwhile.
 //!
-//! `TCPGW_ROUNDS` (default 12) times four containers are replaced; `TCPGW_KILLS` (default 12) is how often the daemon is
+//! `TCPGW_ROUNDS` (default 25) times four containers are replaced; `TCPGW_KILLS` (default 12) is how often the daemon is
 //! killed.
 
 use std::collections::BTreeMap;
@@ -198,7 +198,7 @@ fn nobody_noticed(net: &Net, platform: &Platform<'_>, traffic: &Traffic) {
 #[test]
 fn replacing_every_container_fails_nobody() {
     let net = Net::alone();
-    let rounds = number("TCPGW_ROUNDS").unwrap_or(12);
+    let rounds = number("TCPGW_ROUNDS").unwrap_or(25);
     let mut platform = Platform::new(&net);
     net.want(platform.state());
     let daemon = net.daemon(&[]);
