@@ -138,11 +138,9 @@ impl<'n> Platform<'n> {
         let by_its_server = container.closed.is_some_and(|closed| ended.at >= closed);
         let at_the_deadline = container.left.is_some_and(|left| ended.at >= left + DRAIN);
         match (ended.end, ended.service) {
-            (End::Closed, _) => by_its_server,
             (End::Reset, 2002) => by_its_server || at_the_deadline,
-            (End::Reset, _) => by_its_server,
-            (End::Silent, 2001) => at_the_deadline,
-            (End::Silent, _) => false,
+            (End::Closed | End::Reset, _) => by_its_server,
+            (End::Silent, service) => service == 2001 && at_the_deadline,
         }
     }
 
