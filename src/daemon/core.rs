@@ -5,9 +5,10 @@
 
 mod answer;
 mod due;
+mod orders;
 mod take;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,11 +25,14 @@ use crate::model::{Endpoint, FlowMark, Service, State};
 use crate::reconcile::engine::{Memo, Services};
 use crate::reconcile::{ReconcileError, Report};
 use crate::record::Applied;
+use crate::store::Loaded;
 use crate::summary::Summary;
 use crate::view::Table;
 use crate::words::Counts;
 
 use self::due::Due;
+use self::orders::Accepted;
+pub use self::orders::ApplyOrder;
 pub use self::take::{Vet, Vetted};
 
 /// The time, by both clocks that matter.
@@ -98,6 +102,12 @@ pub struct Core {
     health: Health,
     file: Option<State>,
     api: State,
+    /// What the store holds.
+    loaded: Loaded,
+    /// Nobody knows what it held.
+    store_lost: bool,
+    orders: VecDeque<ApplyOrder>,
+    accepted: Option<Accepted>,
     origin: String,
     events: Events,
     due: Due,
@@ -157,6 +167,10 @@ impl Core {
             health,
             file: None,
             api: State::default(),
+            loaded: Loaded::default(),
+            store_lost: false,
+            orders: VecDeque::new(),
+            accepted: None,
             origin: settings
                 .state
                 .as_ref()
@@ -599,6 +613,11 @@ impl Core {
             let of_api: BTreeSet<&str> = self.api.services.iter().map(|service| &*service.name).collect();
             let kept = services.iter().filter(|service| !of_api.contains(&*service.name));
             self.file = State::new(kept.cloned().collect()).ok();
+        }
+        if self.store_lost {
+            let of_file = self.file.as_ref().map(by_name).unwrap_or_default();
+            let kept = services.iter().filter(|service| !of_file.contains_key(&*service.name));
+            self.api = State::new(kept.cloned().collect()).unwrap_or_default();
         }
         self.roster.adopt(services, &left.collect(), now.instant);
         self.phase = Phase::Running;

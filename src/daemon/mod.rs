@@ -7,6 +7,7 @@ mod adopt;
 pub mod ask;
 pub mod core;
 pub mod events;
+pub mod keeper;
 pub mod leavers;
 pub mod notify;
 pub mod roster;

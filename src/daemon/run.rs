@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
 use super::ask::{Applied, Apply, Ask, Refused, Reply};
-use super::core::{Core, Now, Vetted};
+use super::core::{ApplyOrder, Core, Now, Vetted};
+use super::keeper::{Keeper, Written};
 use super::notify::{Manager, Watchdog};
 use super::settings::{Given, LogLevel, Settings};
 use super::worker::{Outcome, Worker};
@@ -75,6 +76,9 @@ pub enum DaemonError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The thread that writes the store is gone.
+    #[error("the thread that writes the store has died: this is a mistake in tcpgw, please report it")]
+    Store,
     /// The thread that talks to the kernel is gone.
     #[error("the thread that talks to the kernel has died: this is a mistake in tcpgw, please report it")]
     Worker,
@@ -133,6 +137,8 @@ struct Daemon {
     outcomes: mpsc::Receiver<Outcome>,
     asks: mpsc::Receiver<Ask>,
     parsed: (mpsc::Sender<Parsed>, mpsc::Receiver<Parsed>),
+    keeper: Option<Keeper>,
+    written: mpsc::Receiver<Written>,
     prober: Prober,
     probed: mpsc::UnboundedReceiver<Vec<Probed>>,
     drift: AsyncFd<Drift>,
@@ -224,7 +230,10 @@ impl Daemon {
         let (reports, probed) = mpsc::unbounded_channel();
         let thread = Prober::start(reports)?;
         let file = settings.state.as_ref().map(|path| File::watch(path, &config));
-        let core = Core::new(settings, config, namespace, Now::read());
+        let (writes, written) = mpsc::channel(1);
+        let (keeper, opened) = Keeper::start(&settings.store, writes).map_err(io("start a thread"))?;
+        let mut core = Core::new(settings, config, namespace, Now::read());
+        core.opened(opened, Now::read());
         Ok(Self {
             given,
             set_level,
@@ -233,6 +242,8 @@ impl Daemon {
             outcomes,
             asks,
             parsed: mpsc::channel(2),
+            keeper: Some(keeper),
+            written,
             prober: thread,
             probed,
             drift,
@@ -266,6 +277,7 @@ impl Daemon {
                 Some(news) = next_news(&mut self.file) => self.file_news(news),
                 Some(ask) = self.asks.recv() => self.answer(ask),
                 Some(parsed) = self.parsed.1.recv() => self.apply(parsed),
+                Some(written) = self.written.recv() => self.core.written(written, Now::read()),
                 Some(probed) = self.probed.recv() => self.probed(probed),
                 guard = self.drift.readable_mut() => {
                     let mut guard = guard.map_err(io("watch nftables"))?;
@@ -304,6 +316,14 @@ impl Daemon {
 
     fn act(&mut self) -> Result<(), DaemonError> {
         let now = Now::read();
+        let routes = &mut self.routes;
+        let vet = &mut |state: &State, known: &Summary| vet(routes, state, known);
+        if let Some(write) = self.core.next_write(vet, now) {
+            let taken = self.keeper.as_ref().is_some_and(|keeper| keeper.write(write));
+            if !taken {
+                return Err(DaemonError::Store);
+            }
+        }
         if let Some(job) = self.core.next_job(now) {
             let given = self.worker.as_ref().is_some_and(|worker| worker.give(job));
             if !given {
@@ -372,11 +392,7 @@ impl Daemon {
         let Parsed { apply, state, reply } = parsed;
         match state {
             Err(problems) => drop(reply.send(Err(Refused::Invalid(problems)))),
-            Ok(state) => {
-                let routes = &mut self.routes;
-                let vet = &mut |state: &State, known: &Summary| vet(routes, state, known);
-                self.core.apply(&apply, state, reply, vet, Now::read());
-            }
+            Ok(state) => self.core.order(ApplyOrder { apply, state, reply }),
         }
     }
 
@@ -454,6 +470,10 @@ impl Daemon {
                 let _ = self.outcomes.recv().await;
             }
             worker.end();
+        }
+        self.written.close();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.end();
         }
         tracing::info!("ended; the kernel goes on as it is");
     }

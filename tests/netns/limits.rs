@@ -258,7 +258,9 @@ fn handshakes_are_under_the_limit_the_first_time_and_again() {
         service("again", 2002, &["b2"], 3001, limit),
     ]));
     // Who answered would end the handshake.
-    ["b1", "b2"].into_iter().for_each(|host| net.mute(host));
+    for host in ["b1", "b2"] {
+        net.mute(host);
+    }
     for (family, set) in ["over_to_v4", "over_to_v6"].into_iter().enumerate() {
         thread::scope(|scope| {
             for (port, backend, ports) in [(2001, "b1", 40_000), (2002, "b2", 1)] {

@@ -1,11 +1,8 @@
 //! What it is told: states of the providers, orders of the API, findings of probes and of those who watch the kernel.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-
-use super::{Core, Now, Phase, Waiter, common};
+use super::{Core, Now, Phase, common};
 use crate::config::Config;
-use crate::daemon::ask::{Applied, Apply, ApplyOptions, Refused, Reply, TornDown};
+use crate::daemon::ask::{ApplyOptions, Refused, Reply, TornDown};
 use crate::daemon::events::What;
 use crate::daemon::settings::Settings;
 use crate::health::Outcome;
@@ -13,7 +10,6 @@ use crate::model::{Endpoint, Problem, Problems, State};
 use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
 use crate::summary::Summary;
-use crate::words::{Changes, Counts};
 
 /// What the gateway itself says to a state.
 #[derive(Debug, Clone, Default)]
@@ -74,13 +70,13 @@ impl Core {
         }
     }
 
-    fn reject(&mut self, provider: &'static str, problems: Vec<String>, now: Now) {
+    pub(super) fn reject(&mut self, provider: &'static str, problems: Vec<String>, now: Now) {
         self.problems.insert(provider, problems.join("\n"));
         let provider = provider.to_owned();
         self.note(What::Rejected { provider, problems }, now);
     }
 
-    fn wanted_anew(&mut self, cause: &str, now: Now) {
+    pub(super) fn wanted_anew(&mut self, cause: &str, now: Now) {
         if self.phase == Phase::TornDown {
             self.phase = Phase::Running;
             self.full = Some("something is desired again".into());
@@ -97,7 +93,7 @@ impl Core {
     }
 
     /// Whether a provider may want that beside what others want.
-    fn judge(
+    pub(super) fn judge(
         &self,
         state: &State,
         others: &State,
@@ -145,48 +141,6 @@ impl Core {
             message: format!("belongs to another provider: {}", whose(name)),
         });
         Err(Refused::Invalid(problems.collect()))
-    }
-
-    /// `apply`, through the API: `state` is what its text says.
-    pub fn apply(
-        &mut self,
-        apply: &Apply,
-        state: State,
-        reply: Reply<Result<Applied, Refused>>,
-        vet: &mut Vet<'_>,
-        now: Now,
-    ) {
-        let options = apply.options;
-        let (old, new) = (Summary::from(&self.api), Summary::from(&state));
-        let answer = match self.judge_apply(&state, options, vet) {
-            Ok(warnings) if options.dry_run => Ok(diff(&old, &new, warnings)),
-            Ok(warnings) => {
-                let (services, backends) = Counts::between(&old, &new);
-                self.waiting.push(Waiter {
-                    reply,
-                    services,
-                    backends,
-                    warnings,
-                    since: now.instant,
-                });
-                self.api = state;
-                self.roster.drain_within(options.drain);
-                self.wanted_anew(&apply.origin, now);
-                return;
-            }
-            Err(refused) => Err(refused),
-        };
-        // Whoever asked may be gone.
-        let _ = reply.send(answer);
-    }
-
-    fn judge_apply(&self, state: &State, options: ApplyOptions, vet: &mut Vet<'_>) -> Result<Vec<String>, Refused> {
-        if matches!(self.phase, Phase::Waiting | Phase::Looking) {
-            return Err(Refused::Failed("the daemon is starting: try again".into()));
-        }
-        let nobody = State::default();
-        let others = self.file.as_ref().unwrap_or(&nobody);
-        self.judge(state, others, self.api.services.len(), options, vet)
     }
 
     /// Remove everything, and wait for something new to be desired.
@@ -280,25 +234,6 @@ impl Core {
     /// The fences, and the mark.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-}
-
-/// What `tcpgw diff` would say.
-fn diff(old: &Summary, new: &Summary, warnings: Vec<String>) -> Applied {
-    let changes = Changes::between(old, new, &BTreeMap::new());
-    let mut text = String::new();
-    for change in &changes.services {
-        let _ = writeln!(text, "{change}");
-    }
-    Applied {
-        report: serde_json::json!({
-            "changed": !changes.is_empty(),
-            "rebuild": null,
-            "services": changes.services,
-            "flows": 0,
-        }),
-        text,
-        warnings,
     }
 }
 

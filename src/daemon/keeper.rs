@@ -1,0 +1,175 @@
+//! The thread that writes the store: what is acknowledged is on the disk, and the loop never waits for one.
+
+use std::path::Path;
+use std::sync::mpsc as orders;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::mpsc as results;
+
+use super::ask::Reply;
+use crate::store::{By, Change, Committed, Deploy, HistoryEntry, HistoryFilter, Loaded, NewDeploy, Store, StoreError};
+
+/// Orders that may wait.
+const WAITING: usize = 64;
+
+/// One thing to do.
+#[derive(Debug)]
+pub enum Write {
+    /// Change services.
+    Change(Change, By, Duration),
+    /// Note that a deploy begins.
+    Begin(NewDeploy, By, Duration),
+    /// Note how a deploy goes on.
+    Step(crate::store::DeployStep, Duration),
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub enum Written {
+    /// Of [`Write::Change`].
+    Changed(Result<Committed, StoreError>),
+    /// Of [`Write::Begin`]: its id.
+    Began(Result<u64, StoreError>),
+    /// Of [`Write::Step`].
+    Stepped(Result<(), StoreError>),
+}
+
+/// What is only read.
+#[derive(Debug)]
+pub enum Query {
+    /// What changed.
+    History(HistoryFilter, Reply<Result<Vec<HistoryEntry>, StoreError>>),
+    /// One deploy.
+    Deploy(u64, Reply<Result<Option<Deploy>, StoreError>>),
+    /// Deploys of a service, or all; so many at most.
+    Deploys(Option<String>, usize, Reply<Result<Vec<Deploy>, StoreError>>),
+}
+
+enum Order {
+    Write(Write),
+    Query(Query),
+}
+
+/// The thread, seen from the loop.
+pub struct Keeper {
+    orders: Option<orders::SyncSender<Order>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// What a store holds that could be opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The services.
+    pub loaded: Loaded,
+    /// Deploys that a daemon before this one has not finished.
+    pub unfinished: Vec<Deploy>,
+    /// Why nothing can be written, if so.
+    pub trouble: Option<StoreError>,
+}
+
+impl Keeper {
+    /// Opens the store and starts the thread. Without a store there is a thread, too, which refuses everything.
+    ///
+    /// # Errors
+    /// That no thread can be had.
+    pub fn start(
+        path: &Path,
+        results: results::Sender<Written>,
+    ) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
+        let opened = Store::open(path).and_then(|mut store| {
+            let loaded = store.load()?;
+            let unfinished = store.unfinished_deploys()?;
+            let trouble = store.trouble().cloned();
+            Ok((
+                store,
+                Opened {
+                    loaded,
+                    unfinished,
+                    trouble,
+                },
+            ))
+        });
+        let (store, opened) = match opened {
+            Ok((store, opened)) => (Ok(store), Ok(opened)),
+            Err(error) => (Err(error.clone()), Err(error)),
+        };
+        let (sender, receiver) = orders::sync_channel(WAITING);
+        let thread = thread::Builder::new()
+            .name("store".into())
+            .spawn(move || keep(store, &receiver, &results))?;
+        let keeper = Self {
+            orders: Some(sender),
+            thread: Some(thread),
+        };
+        Ok((keeper, opened))
+    }
+
+    /// Writes; whether it takes the order. There is one write at a time.
+    pub fn write(&self, write: Write) -> bool {
+        self.order(Order::Write(write))
+    }
+
+    /// Reads; if too many wait, whoever asked gets no answer.
+    pub fn query(&self, query: Query) -> bool {
+        self.order(Order::Query(query))
+    }
+
+    fn order(&self, order: Order) -> bool {
+        self.orders
+            .as_ref()
+            .is_some_and(|orders| orders.try_send(order).is_ok())
+    }
+
+    /// Ends it after what it has been told.
+    pub fn end(mut self) {
+        drop(self.orders.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that writes the store has died");
+        }
+    }
+}
+
+fn keep(mut store: Result<Store, StoreError>, orders: &orders::Receiver<Order>, results: &results::Sender<Written>) {
+    while let Ok(order) = orders.recv() {
+        match order {
+            Order::Write(write) => {
+                if results.blocking_send(perform(&mut store, write)).is_err() {
+                    return;
+                }
+            }
+            Order::Query(query) => answer(&mut store, query),
+        }
+    }
+}
+
+fn with<T>(
+    store: &mut Result<Store, StoreError>,
+    work: impl FnOnce(&mut Store) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    match store {
+        Ok(store) => work(store),
+        Err(error) => Err(error.clone()),
+    }
+}
+
+fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
+    match write {
+        Write::Change(change, by, at) => Written::Changed(with(store, |store| store.commit(&change, &by, at))),
+        Write::Begin(deploy, by, at) => Written::Began(with(store, |store| store.deploy_begin(&deploy, &by, at))),
+        Write::Step(step, at) => Written::Stepped(with(store, |store| store.deploy_update(&step, at))),
+    }
+}
+
+/// Whoever asked may be gone.
+fn answer(store: &mut Result<Store, StoreError>, query: Query) {
+    match query {
+        Query::History(filter, reply) => drop(reply.send(with(store, |store| store.history(&filter)))),
+        Query::Deploy(id, reply) => drop(reply.send(with(store, |store| store.deploy(id)))),
+        Query::Deploys(service, most, reply) => {
+            drop(reply.send(with(store, |store| store.deploys(service.as_deref(), most))));
+        }
+    }
+}
