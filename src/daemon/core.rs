@@ -547,7 +547,8 @@ impl Core {
         }
         self.problems.insert("kernel", text.clone());
         for waiter in out.waiters {
-            let _ = waiter.reply.send(Err(Refused::Failed(text.clone())));
+            let text = format!("taken, but the kernel does not hold it yet, and will be told again: {text}");
+            let _ = waiter.reply.send(Err(Refused::Failed(text)));
         }
         self.full = Some(out.cause);
         self.retry(now);

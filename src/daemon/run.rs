@@ -36,7 +36,7 @@ use crate::probe::{ProbeError, Prober, Report as Probed};
 use crate::provider::News;
 use crate::provider::file::FileProvider;
 use crate::reconcile::engine::Engine;
-use crate::record::Store;
+use crate::record::{Store, boot_id};
 use crate::summary::Summary;
 
 /// Questions that may wait to be answered.
@@ -143,6 +143,8 @@ struct Daemon {
     probed: mpsc::UnboundedReceiver<Vec<Probed>>,
     drift: AsyncFd<Drift>,
     file: Option<File>,
+    /// What an earlier run served, for the file's first word.
+    served: Option<Summary>,
     routes: Routes,
     signals: Signals,
     manager: Manager,
@@ -207,7 +209,9 @@ impl Daemon {
         // Before anything is read: what is written from here on is heard.
         let drift = Drift::open(kernel.port())?.listen().map_err(io("watch nftables"))?;
         let socket = bind(&settings)?;
-        let engine = Engine::new(kernel, Store::new(run_dir, namespace), namespace, config.flow_mark);
+        let store = Store::new(run_dir, namespace);
+        let served = served_before(&store, namespace);
+        let engine = Engine::new(kernel, store, namespace, config.flow_mark);
         let (done, outcomes) = mpsc::channel(1);
         let mut links = Routes::open()?;
         let links = move || {
@@ -248,6 +252,7 @@ impl Daemon {
             probed,
             drift,
             file,
+            served,
             routes: Routes::open()?,
             signals,
             manager: Manager::default(),
@@ -364,9 +369,10 @@ impl Daemon {
 
     fn file_news(&mut self, news: News) {
         let routes = &mut self.routes;
+        let served = self.served.take();
         let now = Now::read();
-        self.core
-            .file_news(news, &mut |state, known| vet(routes, state, known), now);
+        let vet = &mut |state: &State, known: &Summary| vet(routes, state, served.as_ref().unwrap_or(known));
+        self.core.file_news(news, vet, now);
         self.core.begin(now);
     }
 
@@ -486,6 +492,12 @@ fn allow_many_sockets() {
     if let Err(error) = raised {
         tracing::debug!(%error, "failed to raise the limit of open files");
     }
+}
+
+/// The ports that were taken before the daemon started are no new ones, whoever listens there by now.
+fn served_before(store: &Store, namespace: u64) -> Option<Summary> {
+    let head = store.load_head()?;
+    (head.namespace == namespace && head.boot == boot_id()).then_some(head.summary)
 }
 
 fn bind(settings: &Settings) -> Result<Socket, DaemonError> {

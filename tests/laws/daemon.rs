@@ -14,7 +14,7 @@ use tcpgw::daemon::worker::{Outcome, perform};
 use tcpgw::health;
 use tcpgw::kernel::Kernel;
 use tcpgw::kernel::conntrack::Status;
-use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate};
+use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
 use tcpgw::model::{BackendState, FlowMark, State};
 use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
@@ -328,4 +328,50 @@ impl World {
         prop_assert_eq!(counts.len(), want.services.len());
         Ok(())
     }
+}
+
+/// Killed before the record says who leaves, and until when.
+#[test]
+fn those_who_drain_have_their_time_though_it_was_not_recorded() {
+    let file = |backends: &[SocketAddr]| {
+        let backends: Vec<String> = backends.iter().map(ToString::to_string).collect();
+        let service = serde_json::json!({
+            "name": "a", "port": 20001, "backends": backends, "drain_timeout": "100s",
+        });
+        let state = serde_json::json!({"version": 1, "services": [service]});
+        tcpgw::model::parse(state.to_string().as_bytes()).unwrap()
+    };
+    let [leaves, stays]: [SocketAddr; 2] = ["10.2.0.11:3000", "10.2.0.12:3000"].map(|at| at.parse().unwrap());
+    let mut world = World::new(file(&[leaves, stays]));
+    world.run();
+    for pick in 0..16 {
+        let kernel = world.engine().kernel();
+        let syn = Syn {
+            client: SocketAddr::new([198, 51, 100, 7].into(), 40_000),
+            public: SocketAddr::new([192, 0, 2, 1].into(), 20_001),
+        };
+        assert!(matches!(kernel.connect(&syn, pick), Fate::Backend(_)));
+        let flow = kernel.flows.last_mut().unwrap();
+        flow.status = Status(flow.status.0 | SEEN_REPLY);
+    }
+    let left = |world: &mut World| {
+        let flows = &world.engine().kernel().flows;
+        flows.iter().filter(|flow| flow.backend == leaves).count()
+    };
+    let before = left(&mut world);
+    assert!(before > 0);
+    world.happen(Event::File(Box::new(file(&[stays]))));
+    for entry in std::fs::read_dir(world.directory.path()).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    world.happen(Event::Restart);
+    assert_eq!(left(&mut world), before);
+    // From one restart to the next the deadline is a time, and never earlier than it was.
+    world.wait(Duration::from_millis(40_100));
+    world.happen(Event::Restart);
+    world.wait(Duration::from_millis(59_800));
+    assert_eq!(left(&mut world), before);
+    world.wait(Duration::from_millis(1_200));
+    assert_eq!(left(&mut world), 0);
+    world.check().unwrap();
 }

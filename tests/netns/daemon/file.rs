@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::harness::brief::{service, state};
+use crate::harness::brief::{endpoints, service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::{PUBLIC, at};
@@ -83,6 +83,33 @@ fn a_bad_file_is_reported_and_changes_nothing() {
     net.want(&beyond);
     daemon.settles(2);
     assert_eq!(net.spread("client", at(PUBLIC[0], 3001), 5)["b1"], 5);
+}
+
+/// A service that is there goes before a program that came later, over restarts, too.
+#[test]
+fn a_port_that_is_served_stays_served() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let mut daemon = net.daemon(&[]);
+    daemon.settles(2);
+    let _program = net.serve("gateway", 2001, Behaviour::Greet);
+    daemon.kill();
+    daemon.start();
+    daemon.settles(2);
+    net.want(state([service(
+        "a",
+        2001,
+        &["b2"],
+        3000,
+        json!({"drain_timeout": "1s"}),
+    )]));
+    for backend in endpoints("b1", 3000) {
+        daemon.hears(0, &json!({"event": "retired", "backend": backend}));
+    }
+    daemon.settles(2);
+    assert_eq!(net.spread("client", at(PUBLIC[0], 2001), 5)["b2"], 5);
+    assert!(daemon.events_of("rejected").is_empty());
 }
 
 #[test]

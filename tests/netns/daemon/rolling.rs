@@ -1,6 +1,6 @@
 //! Containers that are replaced one after the other, under traffic; the daemon is killed meanwhile.
 //!
-//! `TCPGW_ROUNDS` (default 12) times four containers are replaced; `TCPGW_KILLS` (default 12) is how often the daemon is
+//! `TCPGW_ROUNDS` (default 25) times four containers are replaced; `TCPGW_KILLS` (default 12) is how often the daemon is
 //! killed.
 
 use std::collections::BTreeMap;
@@ -138,11 +138,9 @@ impl<'n> Platform<'n> {
         let by_its_server = container.closed.is_some_and(|closed| ended.at >= closed);
         let at_the_deadline = container.left.is_some_and(|left| ended.at >= left + DRAIN);
         match (ended.end, ended.service) {
-            (End::Closed, _) => by_its_server,
             (End::Reset, 2002) => by_its_server || at_the_deadline,
-            (End::Reset, _) => by_its_server,
-            (End::Silent, 2001) => at_the_deadline,
-            (End::Silent, _) => false,
+            (End::Closed | End::Reset, _) => by_its_server,
+            (End::Silent, service) => service == 2001 && at_the_deadline,
         }
     }
 
@@ -198,7 +196,7 @@ fn nobody_noticed(net: &Net, platform: &Platform<'_>, traffic: &Traffic) {
 #[test]
 fn replacing_every_container_fails_nobody() {
     let net = Net::alone();
-    let rounds = number("TCPGW_ROUNDS").unwrap_or(12);
+    let rounds = number("TCPGW_ROUNDS").unwrap_or(25);
     let mut platform = Platform::new(&net);
     net.want(platform.state());
     let daemon = net.daemon(&[]);

@@ -197,7 +197,11 @@ impl Daemon<'_> {
 
     /// Whether it has told the kernel all, every backend has been judged, and nobody leaves any more.
     pub(crate) fn is_settled(&self, healthy: u64) -> bool {
-        let daemon = self.get("/v1/daemon");
+        // It may not listen yet.
+        let Ok(answer) = self.ask("GET", "/v1/daemon", "") else {
+            return false;
+        };
+        let daemon = answer.ok();
         daemon["in_sync"] == true && daemon["health"]["healthy"] == healthy && daemon["drains"] == Value::Array(vec![])
     }
 
