@@ -17,6 +17,13 @@ use crate::daemon::settings::{
     SocketPath,
 };
 
+/// Keep the kernel equal to what is desired: follow the state file, probe backends, drain, repair
+///
+/// It runs in the foreground and logs to standard error. SIGHUP reads the configuration again; SIGTERM ends it. The kernel
+/// forwards by itself: whatever becomes of the daemon, connections go on, and the next one takes over what is there.
+///
+/// Each option is also a variable and a key of `[daemon]` in the configuration; an option goes before a variable, and both
+/// before the file.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The state file to follow; without one only the API provides services

@@ -3,12 +3,18 @@
 use std::fmt::Write;
 
 use super::{Code, Global, Outcome, Output, print, print_json};
+use crate::api::client::Answer;
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity};
 use crate::words::count;
 
 pub(super) fn run(global: &Global) -> Outcome {
     let config = global.config()?;
-    let facts = doctor::gather(&global.run_dir, config.flow_mark);
+    let mut facts = doctor::gather(&global.run_dir, config.flow_mark);
+    if let Ok(table) = &mut facts.table
+        && table.owner.is_some()
+    {
+        table.daemon = owner(global);
+    }
     let diagnosis = doctor::examine(&facts);
     match global.output {
         Output::Json => print_json(&serde_json::json!({
@@ -25,6 +31,14 @@ pub(super) fn run(global: &Global) -> Outcome {
     } else {
         Code::Success
     })
+}
+
+/// The daemon of this network namespace, if it owns the table. One that does not answer says nothing about it.
+fn owner(global: &Global) -> Option<u32> {
+    let daemon = global.daemon().ok().flatten()?;
+    let view: serde_json::Value = daemon.get("/v1/daemon").and_then(Answer::json).ok()?;
+    let pid = view["pid"].as_u64().filter(|_| view["owns_table"] == true)?;
+    u32::try_from(pid).ok()
 }
 
 fn words(diagnosis: &Diagnosis, colors: bool, quiet: bool) -> String {

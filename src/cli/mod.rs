@@ -54,6 +54,7 @@ pub struct Cli {
 
 /// Options that every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
 pub struct Global {
     /// The configuration with the fences and the flow mark [default: /etc/tcpgw/config.toml, if it is there]
     #[arg(long, global = true, env = "TCPGW_CONFIG", value_name = "FILE")]
@@ -111,7 +112,6 @@ enum Command {
     Diff(diff::Arguments),
     /// Make the kernel equal to a state file
     Apply(apply::Arguments),
-    /// Keep the kernel equal to what is desired: follow the state file, probe backends, drain, repair
     Daemon(daemon::Arguments),
     /// Say what would break traffic here, or may, each with its cause and its fix; exit 1 if something would
     Doctor,

@@ -89,6 +89,8 @@ pub struct TableFacts {
     pub mark: Option<FlowMark>,
     /// The port id of the socket that owns it, and the process that this is as a rule.
     pub owner: Option<(u32, Option<String>)>,
+    /// The process of the daemon that says, by its socket, that it is the owner.
+    pub daemon: Option<u32>,
 }
 
 /// How our table compares with what was written.

@@ -104,6 +104,7 @@ fn compare(
         state,
         mark: mark_in_kernel,
         owner: owner.map(|port| (port, process_name(port))),
+        daemon: None,
     };
     let owner = Netlink::netfilter().and_then(|mut socket| firewall::owner(&mut socket))?;
     if let Some(record) = record.filter(|record| {

@@ -73,6 +73,7 @@ fn well() -> Facts {
             state: TableState::AsWritten,
             mark: Some(FlowMark::default()),
             owner: None,
+            daemon: None,
         }),
         services: Summary::from(&crate::model::parse(STATE.as_bytes()).unwrap()),
         sysctls: sysctls.map(|(name, value)| (name.into(), value.into())).into(),
@@ -577,6 +578,11 @@ fn our_table() {
     }
     let owned = |facts: &mut Facts| facts.table.as_mut().unwrap().owner = Some((77, None));
     only(&with(owned), "table-owned", Severity::Warning);
+    let by_daemon = |facts: &mut Facts| {
+        owned(facts);
+        facts.table.as_mut().unwrap().daemon = Some(77);
+    };
+    only(&with(by_daemon), "table-owned", Severity::Note);
     let other = FlowMark::new(1, 1).unwrap();
     only(
         &with(|facts| facts.mark = other),

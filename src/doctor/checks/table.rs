@@ -36,7 +36,13 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
         ),
         TableState::Other(comment) => other(comment.as_deref(), diagnosis),
     }
-    if let Some((port, process)) = &table.owner {
+    if let (Some(_), Some(daemon)) = (&table.owner, table.daemon) {
+        diagnosis.note(
+            "table-owned",
+            format!("the daemon owns the table inet tcpgw: process {daemon}"),
+            "other programs cannot change it, and commands of tcpgw go through the daemon",
+        );
+    } else if let Some((port, process)) = &table.owner {
         let process = process.as_deref().unwrap_or("no process that is known by that number");
         diagnosis.warning(
             "table-owned",

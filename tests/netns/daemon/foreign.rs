@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::brief::{endpoints, service, state};
 use crate::harness::client::Conn;
@@ -54,6 +54,22 @@ fn nobody_writes_to_an_owned_table() {
     }
     daemon.settles(2);
     assert_eq!(net.spread("client", at(PUBLIC[1], 2001), 10)["b2"], 10);
+}
+
+#[test]
+fn the_doctor_knows_the_daemon_that_owns_the_table() {
+    let net = Net::new();
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(&[]);
+    assert_eq!(daemon.get("/v1/daemon")["owns_table"], true);
+    let socket = net.socket().display().to_string();
+    for (asked, severity) in [(&*socket, "note"), ("none", "warning")] {
+        let ran = net.tcpgw(&["-o", "json", "--socket", asked, "doctor"]);
+        let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"));
+        let findings = said["findings"].as_array().expect("a list");
+        let owned: Vec<&Value> = findings.iter().filter(|one| one["id"] == "table-owned").collect();
+        assert_eq!((owned.len(), &owned[0]["severity"]), (1, &severity.into()), "{said:#}");
+    }
 }
 
 #[test]
