@@ -34,6 +34,7 @@ mod sequences;
 mod smoke;
 mod source_addresses;
 mod status;
+mod store;
 mod survive;
 mod table;
 mod who;
