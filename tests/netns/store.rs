@@ -55,12 +55,12 @@ fn commit(store: &mut Store, change: &Change) -> Result<u64, StoreError> {
         .map(|committed| committed.revision)
 }
 
-fn history(store: &mut Store) -> usize {
+fn history(store: &mut Store) -> u64 {
     let all = HistoryFilter {
         limit: 100_000,
         ..HistoryFilter::default()
     };
-    store.history(&all).expect("it can be read").len()
+    store.history(&all).expect("it can be read").len() as u64
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
         assert!(matches!(error, StoreError::Full(_)), "{error}");
         assert_eq!(store.trouble(), Some(&error));
         let loaded = store.load().expect("it can be read");
-        assert_eq!((loaded.revision, history(&mut store)), (done, done as usize));
+        assert_eq!((loaded.revision, history(&mut store)), (done, done));
         let again = commit(&mut store, &put("b", 200)).expect_err("there is no room");
         assert!(matches!(again, StoreError::Full(_)), "{again}");
         drop(store);

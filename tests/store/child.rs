@@ -39,7 +39,7 @@ fn name(nth: u64) -> Box<str> {
 
 /// Some with many backends, so that changes take several pages.
 fn service(name: &str, revision: u64) -> Arc<Service> {
-    let many = random(revision) % 5 == 0;
+    let many = random(revision).is_multiple_of(5);
     let backends: Vec<String> = (0..if many { 250 } else { 2 })
         .map(|at| format!("10.{}.{}.{at}:80", revision % 100, 1 + revision % 250))
         .collect();
@@ -62,7 +62,7 @@ fn edits(revision: u64) -> Vec<Edit> {
         return vec![put(name(at))];
     }
     let mut edits = vec![put(name(at)), put(name(at + 1)), put(name(at + 2))];
-    if at % 4 == 0 {
+    if at.is_multiple_of(4) {
         edits.push(Edit::Delete(name(at + 3), Expect::Anything));
     }
     edits

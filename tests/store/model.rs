@@ -169,7 +169,7 @@ proptest! {
                         }
                         (Err(StoreError::Conflict { name, current }), Err(Some(expected))) => {
                             prop_assert_eq!(&name, &expected);
-                            prop_assert!(current.is_none() || current.is_some_and(|stored| stored.service.name == name));
+                            prop_assert!(current.is_none_or(|stored| stored.service.name == name));
                         }
                         (told, expected) => prop_assert!(false, "{:?} {:?}", told, expected),
                     }
