@@ -173,7 +173,8 @@ impl Fault {
             return corrupt(what);
         };
         match code.code {
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => corrupt(what),
+            // Unknown is among others what SQLite says of a schema that is not ours: no such table.
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown => corrupt(what),
             ErrorCode::DiskFull => StoreError::Full(path.to_owned()),
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Locked {
                 path: path.to_owned(),
@@ -187,8 +188,6 @@ impl Fault {
                     what,
                 })
             }
-            // Among it what SQLite says of a schema that is not ours: no such table.
-            ErrorCode::Unknown => corrupt(what),
             _ => StoreError::Io {
                 path: path.to_owned(),
                 what,

@@ -30,7 +30,6 @@ CREATE TABLE deploys (
     began INTEGER NOT NULL, updated INTEGER NOT NULL, revision INTEGER, crc INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX deploys_service ON deploys (service);
-CREATE INDEX deploys_phase ON deploys (phase);
 "];
 
 /// Makes the tables of an empty file.

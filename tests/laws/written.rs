@@ -21,7 +21,7 @@ proptest! {
         prop_assert_eq!(parse(&document.to_string()), parse(&text));
     }
 
-    /// Which of the services goes without saying, too: none is written with a field that could be left out.
+    /// Alone, too; and no field is written that could be left out.
     #[test]
     fn what_is_written_is_read_as_the_same(text in text()) {
         let state = parse(&text);

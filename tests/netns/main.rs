@@ -38,6 +38,7 @@ mod sequences;
 mod smoke;
 mod source_addresses;
 mod status;
+mod store;
 mod survive;
 mod table;
 mod who;

@@ -211,7 +211,7 @@ mod tests {
             (r#"{"a":"b"}"#, r#"["c"]"#, r#"["c"]"#),
             (r#"{"a":"foo"}"#, "null", "null"),
             (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"a":1,"e":null}"#),
-            (r#"[1,2]"#, r#"{"a":"b","deny":null}"#, r#"{"a":"b"}"#),
+            ("[1,2]", r#"{"a":"b","deny":null}"#, r#"{"a":"b"}"#),
             ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
         ] {
             let mut problems = Problems::default();

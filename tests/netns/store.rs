@@ -1,0 +1,196 @@
+//! The store where the disk is full or read-only, and killed at each system call that writes.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount, umount};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::json;
+use tcpgw::model;
+use tcpgw::store::{By, Change, Edit, Expect, HistoryFilter, Store, StoreError};
+
+#[path = "../store/child.rs"]
+mod child;
+
+use child::{Acknowledged, command};
+
+/// Runs with mounts that nobody else sees, and that vanish with it.
+fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a new mount namespace (it needs CAP_SYS_ADMIN)");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts become private");
+        test();
+    };
+    if let Err(panic) = std::thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn tmpfs(at: &Path, size: &str) {
+    let options = format!("size={size},mode=0700");
+    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(&*options)).expect("a tmpfs");
+}
+
+fn put(name: &str, backends: u16) -> Change {
+    let backends: Vec<String> = (0..backends).map(|at| format!("10.2.0.{at}:80")).collect();
+    let json = json!({"name": name, "port": 2000, "backends": backends});
+    let service = Arc::new(model::parse_service(json.to_string().as_bytes()).expect("it is valid"));
+    Change {
+        edits: vec![Edit::Put(service, Expect::Anything)],
+        ..Change::default()
+    }
+}
+
+fn commit(store: &mut Store, change: &Change) -> Result<u64, StoreError> {
+    let by = By {
+        uid: 0,
+        pid: 1,
+        what: "test".into(),
+    };
+    store
+        .commit(change, &by, Duration::ZERO)
+        .map(|committed| committed.revision)
+}
+
+fn history(store: &mut Store) -> u64 {
+    let all = HistoryFilter {
+        limit: 100_000,
+        ..HistoryFilter::default()
+    };
+    store.history(&all).expect("it can be read").len() as u64
+}
+
+#[test]
+fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
+    with_own_mounts(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        tmpfs(directory.path(), "400k");
+        let path = directory.path().join("store.db");
+        let mut store = Store::open(&path).expect("there is room");
+        let mut done = 0;
+        let error = loop {
+            // Two in turn, so that each is a change.
+            let error = commit(&mut store, &put("a", 100 + u16::try_from(done % 2).expect("0 or 1"))).err();
+            if let Some(error) = error {
+                break error;
+            }
+            done += 1;
+            assert!(done < 10_000);
+        };
+        assert!(matches!(error, StoreError::Full(_)), "{error}");
+        assert_eq!(store.trouble(), Some(&error));
+        let loaded = store.load().expect("it can be read");
+        assert_eq!((loaded.revision, history(&mut store)), (done, done));
+        let again = commit(&mut store, &put("b", 200)).expect_err("there is no room");
+        assert!(matches!(again, StoreError::Full(_)), "{again}");
+        drop(store);
+
+        // What is left of the room goes, too: nothing at all can be written.
+        let filler = directory.path().join("filler");
+        let _ = fs::write(&filler, vec![0; 400 << 10]);
+        let mut store = Store::open(&path).expect("it can be read");
+        assert!(
+            matches!(store.trouble(), Some(StoreError::Full(_))),
+            "{:?}",
+            store.trouble()
+        );
+        assert_eq!(store.load(), Ok(loaded.clone()));
+        let other = Store::open(&directory.path().join("other.db")).expect_err("there is no room");
+        assert!(matches!(other, StoreError::Full(_)), "{other}");
+        let left = fs::read_dir(directory.path()).expect("a directory").flatten();
+        let left: Vec<_> = left
+            .map(|entry| entry.file_name())
+            .filter(|name| name.to_string_lossy().contains("new"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+
+        fs::remove_file(&filler).expect("it was written");
+        let none = None::<&str>;
+        let options = Some("size=4m");
+        mount(none, directory.path(), none, MsFlags::MS_REMOUNT, options).expect("more room");
+        assert_eq!(commit(&mut store, &put("b", 200)), Ok(done + 1));
+        assert!(store.is_writable());
+        drop(store);
+        let mut store = Store::open(&path).expect("it is whole");
+        assert_eq!(store.load().expect("it is whole").revision, done + 1);
+        drop(store);
+        umount(directory.path()).expect("nobody uses it");
+    });
+}
+
+#[test]
+fn a_read_only_file_system_is_read_and_written_again_when_it_can_be() {
+    with_own_mounts(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        tmpfs(directory.path(), "4m");
+        let path = directory.path().join("store.db");
+        let mut store = Store::open(&path).expect("it can be written");
+        commit(&mut store, &put("a", 1)).expect("it can be written");
+        let loaded = store.load();
+        drop(store);
+        let remount = |flags| {
+            let none = None::<&str>;
+            mount(none, directory.path(), none, MsFlags::MS_REMOUNT | flags, none).expect("it can be remounted");
+        };
+        remount(MsFlags::MS_RDONLY);
+        let mut store = Store::open(&path).expect("it can be read");
+        let told = store.trouble().expect("it cannot be written").to_string();
+        assert!(
+            told.contains("cannot be written: its file system is mounted read-only"),
+            "{told}"
+        );
+        assert_eq!(store.load(), loaded);
+        for _ in 0..2 {
+            let error = commit(&mut store, &put("a", 2)).expect_err("it cannot be written");
+            assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
+            assert_eq!(store.load(), loaded);
+        }
+        let other = Store::open(&directory.path().join("other.db")).expect_err("it cannot be made");
+        assert!(matches!(other, StoreError::ReadOnly { .. }), "{other}");
+        remount(MsFlags::empty());
+        assert_eq!(commit(&mut store, &put("a", 2)), Ok(2));
+        assert_eq!(store.trouble(), None);
+        drop(store);
+        umount(directory.path()).expect("nobody uses it");
+    });
+}
+
+/// From the making of the file on: whatever the process was about to do.
+#[test]
+fn killed_at_each_call_that_writes_it_is_whole() {
+    let mut killed = 0;
+    for call in ["pwrite64", "fdatasync", "fsync", "ftruncate", "unlink", "link"] {
+        let mut misses = 0;
+        for nth in 1..=400 {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("store.db");
+            let inject = format!("inject={call}:signal=KILL:when={nth}");
+            let strace = ["strace", "-f", "-o", "/dev/null", "-e", &inject];
+            let output = command(&strace, &path, 6).output().expect("strace runs");
+            let is_killed = output.status.code() != Some(0);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(!is_killed || told.is_empty(), "{call} {nth}: {told}");
+            let mut acknowledged = Acknowledged::default();
+            acknowledged.read(&String::from_utf8_lossy(&output.stdout));
+            let revision = acknowledged.check(&path);
+            assert!(is_killed || revision == 6, "{call} {nth}: {revision}");
+            // The next one finishes the work.
+            assert!(command(&[], &path, 9).output().expect("it runs").status.success());
+            acknowledged.committed = 9;
+            assert_eq!(acknowledged.check(&path), 9);
+            let names = fs::read_dir(directory.path()).expect("a directory").flatten();
+            let names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+            assert!(names.len() <= 2, "{call} {nth}: {names:?}");
+            killed += usize::from(is_killed);
+            misses += usize::from(!is_killed);
+            if misses > 1 {
+                break;
+            }
+        }
+    }
+    eprintln!("killed {killed} times");
+    assert!(killed >= 100, "{killed}");
+}

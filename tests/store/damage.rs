@@ -1,0 +1,141 @@
+//! A damaged file is refused, or the damage is where it harms nothing: what is read is always what was written.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::json;
+use tcpgw::model;
+use tcpgw::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, NewDeploy, Store, StoreError};
+
+#[derive(Debug, PartialEq)]
+struct Content {
+    loaded: Loaded,
+    history: String,
+    deploys: String,
+}
+
+fn made(path: &Path) -> Content {
+    let mut store = Store::open(path).unwrap();
+    let by = By {
+        uid: 1,
+        pid: 2,
+        what: "test".into(),
+    };
+    for nth in 0..40_u16 {
+        let backends: Vec<String> = (0..nth % 30).map(|at| format!("10.2.{nth}.{at}:80")).collect();
+        let json = json!({"name": format!("s{}", nth % 20), "port": 2000 + nth, "backends": backends});
+        let service = Arc::new(model::parse_service(json.to_string().as_bytes()).unwrap());
+        let change = Change {
+            edits: vec![Edit::Put(service, Expect::Anything)],
+            ..Change::default()
+        };
+        store.commit(&change, &by, Duration::ZERO).unwrap();
+        let deploy = NewDeploy {
+            service: format!("s{nth}").into(),
+            targets: Vec::new(),
+            details: json!({}),
+        };
+        store.deploy_begin(&deploy, &by, Duration::ZERO).unwrap();
+    }
+    let loaded = store.load().unwrap();
+    let (history, deploys) = past(&mut store);
+    Content {
+        loaded,
+        history: history.unwrap(),
+        deploys: deploys.unwrap(),
+    }
+}
+
+type Told = Result<String, StoreError>;
+
+fn past(store: &mut Store) -> (Told, Told) {
+    let all = HistoryFilter {
+        limit: 1000,
+        ..HistoryFilter::default()
+    };
+    let history = store.history(&all);
+    let deploys = store.unfinished_deploys();
+    (
+        history.map(|history| serde_json::to_string(&history).unwrap()),
+        deploys.map(|deploys| serde_json::to_string(&deploys).unwrap()),
+    )
+}
+
+/// Whether the damage was found.
+fn check(path: &Path, content: &Content) -> bool {
+    let opened = Store::open(path).and_then(|mut store| Ok((store.load()?, past(&mut store))));
+    let (loaded, (history, deploys)) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            let known = matches!(error, StoreError::Corrupt { .. } | StoreError::Newer { .. });
+            assert!(
+                known || matches!(error, StoreError::ReadOnly { .. } | StoreError::Io { .. }),
+                "{error}"
+            );
+            assert!(error.to_string().contains("store.db"), "{error}");
+            return true;
+        }
+    };
+    assert_eq!(loaded, content.loaded);
+    assert!(history.as_ref().is_err() || history.as_ref() == Ok(&content.history));
+    assert!(deploys.as_ref().is_err() || deploys.as_ref() == Ok(&content.deploys));
+    history.is_err() || deploys.is_err()
+}
+
+#[test]
+fn a_flipped_bit_is_found_or_harms_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let content = made(&path);
+    let good = fs::read(&path).unwrap();
+    let mut found = 0;
+    // The header of SQLite has much that is not in any row: all of it. Of the rest some.
+    let places: Vec<usize> = (0..100).chain((100..good.len()).step_by(good.len() / 400)).collect();
+    for (nth, at) in places.iter().enumerate() {
+        let mut bad = good.clone();
+        bad[*at] ^= 1 << (nth % 8);
+        fs::write(&path, &bad).unwrap();
+        found += usize::from(check(&path, &content));
+    }
+    eprintln!("{} bits of {} bytes flipped, {found} found", places.len(), good.len());
+    assert!(found >= 100, "{found}");
+    fs::write(&path, &good).unwrap();
+    assert!(!check(&path, &content));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_torn_file_is_found_or_harms_nothing(from in any::<Index>(), length in 1..9000_usize, cut in any::<bool>(), byte in any::<u8>()) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let content = made_once();
+        let mut bad = content.1.clone();
+        let from = from.index(bad.len());
+        if cut {
+            bad.truncate(from);
+        } else {
+            let end = (from + length).min(bad.len());
+            bad[from..end].fill(byte);
+        }
+        let is_changed = bad != content.1;
+        fs::write(&path, &bad).unwrap();
+        let found = check(&path, &content.0);
+        prop_assert!(is_changed || !found);
+    }
+}
+
+fn made_once() -> &'static (Content, Vec<u8>) {
+    static MADE: std::sync::OnceLock<(Content, Vec<u8>)> = std::sync::OnceLock::new();
+    MADE.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let content = made(&path);
+        (content, fs::read(&path).unwrap())
+    })
+}
