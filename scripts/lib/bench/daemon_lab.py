@@ -152,7 +152,7 @@ class Daemon:
     def about(self):
         return json.loads(self.ask("GET", "/v1/daemon"))
 
-    def await_healthy(self, backends, seconds=30):
+    def await_healthy(self, backends, seconds=60):
         """Until all backends are; the seconds since exec."""
         wait_until(lambda: self.about()["health"].get("healthy") == backends, "backends to be healthy", seconds)
         self.await_sync()
