@@ -609,6 +609,7 @@ impl Core {
             let left = Duration::from_secs(until).saturating_sub(now.unix);
             Some((Endpoint::try_from(at).ok()?, left))
         });
+        self.doubt_empty_file(&services, now);
         // A file that was never good says nothing: what there is stays.
         if self.file.is_none() && self.settings.state.is_some() {
             let of_api: BTreeSet<&str> = self.api.services.iter().map(|service| &*service.name).collect();
@@ -644,6 +645,20 @@ impl Core {
                 service.health = wanted.health;
                 service.labels.clone_from(&wanted.labels);
             }
+        }
+    }
+
+    /// Nothing was known of what is served when the file said its first word: a broken template must not wipe a gateway.
+    fn doubt_empty_file(&mut self, found: &[Service], now: Now) {
+        let of_api = by_name(&self.api);
+        let lost = found
+            .iter()
+            .filter(|service| !of_api.contains_key(&*service.name))
+            .count();
+        let is_empty = self.file.as_ref().is_some_and(|file| file.services.is_empty());
+        if is_empty && lost > 0 && !self.settings.allow_empty {
+            self.file = None;
+            self.reject("file", vec![take::empty(lost)], now);
         }
     }
 

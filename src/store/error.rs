@@ -27,7 +27,7 @@ pub enum StoreError {
     /// It is not what was written.
     #[error(
         "{path} is damaged: {what}; move {path} and {path}-journal away, start tcpgw, and bring the services back with \
-         tcpgw apply from a file that tcpgw export wrote", path = path.display()
+         tcpgw apply", path = path.display()
     )]
     Corrupt {
         /// The store.

@@ -546,10 +546,7 @@ fn what_is_no_store_says_what_to_do() {
         lost.contains("store.db is damaged: it is not a store of tcpgw; move "),
         "{lost}"
     );
-    assert!(
-        lost.ends_with("tcpgw apply from a file that tcpgw export wrote"),
-        "{lost}"
-    );
+    assert!(lost.ends_with("bring the services back with tcpgw apply"), "{lost}");
     let text = told(&b"no database at all\n".repeat(500));
     assert!(text.contains("file is not a database"), "{text}");
     fs::remove_file(&place.path).unwrap();

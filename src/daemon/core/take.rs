@@ -107,9 +107,7 @@ impl Core {
         let all = state.services.iter().chain(&others.services).cloned().collect();
         State::new(all).map_err(Refused::Invalid)?;
         if state.services.is_empty() && before > 0 && !options.allow_empty {
-            return Err(Refused::Refused(format!(
-                "the state has no services and the gateway has {before} of this provider; --allow-empty removes them all"
-            )));
+            return Err(Refused::Refused(empty(before)));
         }
         let vetted = vet(state, &self.wanted_summary()).map_err(Refused::Failed)?;
         vetted.problems.into_result().map_err(Refused::Invalid)?;
@@ -235,6 +233,11 @@ impl Core {
     pub fn config(&self) -> &Config {
         &self.config
     }
+}
+
+/// Why a state without services is refused.
+pub(super) fn empty(before: usize) -> String {
+    format!("the state has no services and the gateway has {before} of this provider; --allow-empty removes them all")
 }
 
 impl Refused {

@@ -91,6 +91,7 @@ fn gateway() -> Facts {
             state: TableState::AsWritten,
             mark: Some(FlowMark::default()),
             owner: None,
+            daemon: None,
         }),
         services: sample().summary.clone(),
         sysctls: BTreeMap::new(),
