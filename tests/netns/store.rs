@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 use tcpgw::model;
@@ -32,6 +32,11 @@ fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
 fn tmpfs(at: &Path, size: &str) {
     let options = format!("size={size},mode=0700");
     mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(&*options)).expect("a tmpfs");
+}
+
+/// Processes that other tests are just starting may have its files open until they run.
+fn unmount(at: &Path) {
+    umount2(at, MntFlags::MNT_DETACH).expect("it is mounted");
 }
 
 fn put(name: &str, backends: u16) -> Change {
@@ -117,7 +122,7 @@ fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
         let mut store = Store::open(&path).expect("it is whole");
         assert_eq!(store.load().expect("it is whole").revision, done + 1);
         drop(store);
-        umount(directory.path()).expect("nobody uses it");
+        unmount(directory.path());
     });
 }
 
@@ -154,7 +159,7 @@ fn a_read_only_file_system_is_read_and_written_again_when_it_can_be() {
         assert_eq!(commit(&mut store, &put("a", 2)), Ok(2));
         assert_eq!(store.trouble(), None);
         drop(store);
-        umount(directory.path()).expect("nobody uses it");
+        unmount(directory.path());
     });
 }
 
