@@ -9,7 +9,6 @@ use crate::kernel::route::Routes;
 use crate::kernel::socket::NetlinkError;
 use crate::model::{Listen, Problem, Problems, Service, SourceMode, State};
 use crate::ruleset::name::Family;
-use crate::summary::Summary;
 
 /// Routes that are looked up; each takes the kernel some microseconds.
 const MOST_ROUTES: usize = 1000;
@@ -145,19 +144,9 @@ fn crowded() -> Option<Problem> {
 ///
 /// # Errors
 /// Those of asking the kernel.
-pub fn taken_ports(state: &State, known: &Summary) -> Result<Vec<String>, ListenersError> {
-    let is_new = |service: &&Service| {
-        let addresses = match &service.listen {
-            Listen::Everywhere => BTreeSet::new(),
-            Listen::At(addresses) => addresses.clone(),
-        };
-        let door = (service.port.get(), &addresses);
-        known
-            .services
-            .binary_search_by(|known| known.door().cmp(&door))
-            .is_err()
-    };
-    let new: Vec<&Service> = state.services.iter().filter(is_new).collect();
+pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result<Vec<String>, ListenersError> {
+    let new = state.services.iter().filter(|service| !is_known(service));
+    let new: Vec<&Service> = new.collect();
     if new.is_empty() {
         return Ok(Vec::new());
     }

@@ -257,6 +257,17 @@ impl Summary {
         }
     }
 
+    /// Whether there is a service where this one listens.
+    pub fn has_door(&self, service: &Service) -> bool {
+        let nowhere = BTreeSet::new();
+        let addresses = match &service.listen {
+            Listen::Everywhere => &nowhere,
+            Listen::At(addresses) => addresses,
+        };
+        let door = (service.port.get(), addresses);
+        self.services.binary_search_by(|known| known.door().cmp(&door)).is_ok()
+    }
+
     /// The service that a backend belongs to.
     pub fn service_of(&self, backend: SocketAddr) -> Option<&ServiceSummary> {
         self.services

@@ -21,7 +21,7 @@ pub(super) fn check(global: &Global, gateway: &mut Gateway, file: &File, state: 
 
 /// Refuses new services on ports where a local program listens.
 pub(super) fn check_listeners(state: &State, known: &Summary) -> Result<(), Failure> {
-    let lines = preflight::taken_ports(state, known)?;
+    let lines = preflight::taken_ports(state, &|service| known.has_door(service))?;
     if lines.is_empty() {
         Ok(())
     } else {

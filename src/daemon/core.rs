@@ -302,6 +302,7 @@ impl Core {
 
     fn change(&mut self, now: Now) -> Option<Job> {
         if !self.roster.is_dirty() && self.waiting.is_empty() {
+            self.known = None;
             return None;
         }
         let change = self.settle(now);

@@ -181,6 +181,37 @@ impl Roster {
         }
     }
 
+    /// One provider's services in the place of those that it wanted before; both sorted by name.
+    pub fn want_instead(&mut self, old: &[Service], new: &[Service]) {
+        let (mut olds, mut gone, mut moved) = (old.iter().peekable(), Vec::new(), Vec::new());
+        for service in new {
+            while let Some(before) = olds.next_if(|old| old.name < service.name) {
+                gone.push(&before.name);
+            }
+            let before = olds.next_if(|old| old.name == service.name);
+            if before != Some(service) {
+                moved.push(service);
+            }
+        }
+        gone.extend(olds.map(|old| &old.name));
+        // Who gives an endpoint away does so before somebody else takes it.
+        for name in gone {
+            self.want(name, None);
+        }
+        for service in &moved {
+            self.disown(&service.name);
+        }
+        for service in moved {
+            self.want(&service.name, Some(Arc::new(service.clone())));
+        }
+    }
+
+    /// Whether a service is wanted where this one is.
+    pub fn is_known(&self, service: &Service) -> bool {
+        let mut there = self.wanted.on_port(service.port);
+        there.any(|known| known.listen == service.listen)
+    }
+
     /// What is desired of one service from now on.
     pub fn want(&mut self, name: &str, service: Option<Arc<Service>>) {
         self.disown(name);

@@ -30,7 +30,7 @@ use crate::kernel::route::Routes;
 use crate::kernel::socket::NetlinkError;
 use crate::kernel::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
-use crate::model::{Problems, State};
+use crate::model::{Problems, Service, State};
 use crate::preflight;
 use crate::probe::{ProbeError, Prober, Report as Probed};
 use crate::provider::News;
@@ -322,7 +322,7 @@ impl Daemon {
     fn act(&mut self) -> Result<(), DaemonError> {
         let now = Now::read();
         let routes = &mut self.routes;
-        let vet = &mut |state: &State, known: &Summary| vet(routes, state, known);
+        let vet = &mut |state: &State, known: &IsKnown<'_>| vet(routes, state, known);
         if let Some(write) = self.core.next_write(vet, now) {
             let taken = self.keeper.as_ref().is_some_and(|keeper| keeper.write(write));
             if !taken {
@@ -371,7 +371,10 @@ impl Daemon {
         let routes = &mut self.routes;
         let served = self.served.take();
         let now = Now::read();
-        let vet = &mut |state: &State, known: &Summary| vet(routes, state, served.as_ref().unwrap_or(known));
+        let vet = &mut |state: &State, known: &IsKnown<'_>| match &served {
+            Some(served) => vet(routes, state, &|service| served.has_door(service)),
+            None => vet(routes, state, known),
+        };
         self.core.file_news(news, vet, now);
         self.core.begin(now);
     }
@@ -537,7 +540,9 @@ async fn next_news(file: &mut Option<File>) -> Option<News> {
     }
 }
 
-fn vet(routes: &mut Routes, state: &State, known: &Summary) -> Result<Vetted, String> {
+type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
+
+fn vet(routes: &mut Routes, state: &State, known: &IsKnown<'_>) -> Result<Vetted, String> {
     let netlink = |error: NetlinkError| error.to_string();
     Ok(Vetted {
         problems: preflight::check(routes, state).map_err(netlink)?,

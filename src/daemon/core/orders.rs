@@ -172,9 +172,10 @@ impl Core {
             warnings,
             since: now.instant,
         });
-        self.api = order.state;
+        let old = std::mem::take(&mut self.api);
         self.roster.drain_within(order.apply.options.drain);
-        self.wanted_anew(&order.apply.origin, now);
+        self.wanted_instead(&order.apply.origin, &old, &order.state, now);
+        self.api = order.state;
     }
 }
 

@@ -6,10 +6,9 @@ use crate::daemon::ask::{ApplyOptions, Refused, Reply, TornDown};
 use crate::daemon::events::What;
 use crate::daemon::settings::Settings;
 use crate::health::Outcome;
-use crate::model::{Endpoint, Problem, Problems, State};
+use crate::model::{Endpoint, Problem, Problems, Service, State};
 use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
-use crate::summary::Summary;
 
 /// What the gateway itself says to a state.
 #[derive(Debug, Clone, Default)]
@@ -22,14 +21,16 @@ pub struct Vetted {
     pub taken: Vec<String>,
 }
 
-/// Looks at a state as the gateway does: the edge's part of judging it. The summary is of what there is already.
-pub type Vet<'a> = dyn FnMut(&State, &Summary) -> Result<Vetted, String> + 'a;
+/// Looks at a state as the gateway does: the edge's part of judging it. The function tells which services are there already.
+pub type Vet<'a> = dyn FnMut(&State, &dyn Fn(&Service) -> bool) -> Result<Vetted, String> + 'a;
 
 impl Core {
     /// Every provider has said its first word, or cannot.
     pub fn begin(&mut self, now: Now) {
-        self.ready = true;
-        self.known.get_or_insert(now.instant);
+        if !self.ready {
+            self.ready = true;
+            self.known = Some(now.instant);
+        }
     }
 
     /// The file says something else.
@@ -50,7 +51,7 @@ impl Core {
             ..ApplyOptions::default()
         };
         let before = self.file.as_ref().map_or(0, |file| file.services.len());
-        match self.judge(&state, &self.api.clone(), before, options, vet) {
+        match self.judge(&state, &self.api, before, options, vet) {
             Ok(warnings) => {
                 for warning in warnings {
                     tracing::warn!("{origin}: {warning}");
@@ -59,14 +60,16 @@ impl Core {
             Err(refused) => return self.reject("file", refused.lines(), now),
         }
         self.problems.remove("file");
-        self.file = Some(state);
-        self.wanted_anew(&origin, now);
+        let old = self.file.replace(state);
+        let new = self.file.take().unwrap_or_default();
+        self.wanted_instead(&origin, &old.unwrap_or_default(), &new, now);
+        self.file = Some(new);
     }
 
     /// There will be no file until the settings say so.
     pub fn no_file(&mut self, now: Now) {
-        if self.file.take().is_some() {
-            self.wanted_anew("no state file any more", now);
+        if let Some(old) = self.file.take() {
+            self.wanted_instead("no state file any more", &old, &State::default(), now);
         }
     }
 
@@ -76,20 +79,36 @@ impl Core {
         self.note(What::Rejected { provider, problems }, now);
     }
 
-    pub(super) fn wanted_anew(&mut self, cause: &str, now: Now) {
+    /// A provider wants other services than before: only those that differ are touched.
+    pub(super) fn wanted_instead(&mut self, cause: &str, old: &State, new: &State, now: Now) {
         if self.phase == Phase::TornDown {
-            self.phase = Phase::Running;
-            self.full = Some("something is desired again".into());
+            return self.wanted_again(cause, Some(new), now);
         }
         if self.phase != Phase::Running {
             return;
         }
+        self.because(cause, now);
+        self.roster.want_instead(&old.services, &new.services);
+        self.probe(now.instant);
+    }
+
+    /// After a teardown something is desired again; `new` is of a provider whose state is not noted yet.
+    fn wanted_again(&mut self, cause: &str, new: Option<&State>, now: Now) {
+        self.phase = Phase::Running;
+        self.full = Some("something is desired again".into());
+        self.because(cause, now);
+        self.want();
+        if let Some(new) = new {
+            self.roster.want_instead(&[], &new.services);
+        }
+        self.probe(now.instant);
+    }
+
+    fn because(&mut self, cause: &str, now: Now) {
         self.known.get_or_insert(now.instant);
         if self.cause.is_empty() {
             cause.clone_into(&mut self.cause);
         }
-        self.want();
-        self.probe(now.instant);
     }
 
     /// Whether a provider may want that beside what others want.
@@ -104,12 +123,15 @@ impl Core {
         let problems: Problems = self.config.check(state).into_iter().collect();
         problems.into_result().map_err(Refused::Invalid)?;
         self.judge_owners(state, others)?;
-        let all = state.services.iter().chain(&others.services).cloned().collect();
-        State::new(all).map_err(Refused::Invalid)?;
+        // By itself it has been found valid when it was read.
+        if !others.services.is_empty() {
+            let all = state.services.iter().chain(&others.services).cloned().collect();
+            State::new(all).map_err(Refused::Invalid)?;
+        }
         if state.services.is_empty() && before > 0 && !options.allow_empty {
             return Err(Refused::Refused(empty(before)));
         }
-        let vetted = vet(state, &self.wanted_summary()).map_err(Refused::Failed)?;
+        let vetted = vet(state, &|service| self.roster.is_known(service)).map_err(Refused::Failed)?;
         vetted.problems.into_result().map_err(Refused::Invalid)?;
         if !options.take_over && !vetted.taken.is_empty() {
             return Err(Refused::Refused(vetted.taken.join("\n")));
@@ -220,7 +242,7 @@ impl Core {
         self.roster.set_all_failed(self.settings.all_failed);
         self.due.set_check_interval(self.settings.check_interval, now.instant);
         if self.phase == Phase::TornDown {
-            self.wanted_anew("reload", now);
+            self.wanted_again("reload", None, now);
         }
     }
 
