@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::brief::{endpoints, service, state};
-use crate::harness::client::Conn;
+use crate::harness::client::{Conn, PATIENCE};
 use crate::harness::daemon::timed;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
@@ -61,7 +61,7 @@ fn the_doctor_knows_the_daemon_that_owns_the_table() {
     let net = Net::new();
     net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
     let daemon = net.daemon(&[]);
-    assert_eq!(daemon.get("/v1/daemon")["owns_table"], true);
+    assert!(wait_until(PATIENCE, || daemon.get("/v1/daemon")["owns_table"] == true));
     let socket = net.socket().display().to_string();
     for (asked, severity) in [(&*socket, "note"), ("none", "warning")] {
         let ran = net.tcpgw(&["-o", "json", "--socket", asked, "doctor"]);

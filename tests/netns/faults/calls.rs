@@ -172,7 +172,7 @@ fn a_run_that_gets_an_error_says_so_and_the_next_one_finishes() {
         ("write", "ENOSPC", 3),
         ("rename", "EIO", 1),
         ("clone3", "EAGAIN", 1),
-        ("mmap", "ENOMEM", 6),
+        ("mmap", "ENOMEM", 4),
     ] {
         let calls = scene.calls(call, false);
         assert!(calls > 0, "{call}");
