@@ -1,0 +1,212 @@
+//! What follows from a job that was done, or that failed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, by_name, take};
+use crate::daemon::adopt;
+use crate::daemon::ask::Refused;
+use crate::daemon::events::What;
+use crate::daemon::worker::{Done, Outcome};
+use crate::model::{Endpoint, Service, State};
+use crate::reconcile::{ReconcileError, Report};
+
+impl Core {
+    /// A job was done.
+    pub fn done(&mut self, outcome: Outcome, now: Now) {
+        let Some(out) = self.out.take() else { return };
+        if let Some(table) = outcome.table {
+            self.view.owns_table = table.as_ref().is_some_and(|table| table.owner.is_some());
+            self.table = table;
+        }
+        match outcome.done {
+            Done::Looked(found) => self.looked(found, now),
+            Done::All(Ok(report)) | Done::Changed(Ok(Some(report))) => {
+                self.full = None;
+                self.failures = 0;
+                self.problems.remove("kernel");
+                self.committed(out, &report, outcome.at, now);
+            }
+            Done::Changed(Ok(None)) => {
+                self.waiting.extend(out.waiters);
+                self.known = Some(out.known);
+                self.full = Some(out.cause);
+            }
+            Done::All(Err(error)) | Done::Changed(Err(error)) => self.failed(out, &error, now),
+            Done::Checked(checked) => self.checked(checked, out, now),
+            Done::Counted(Ok(counts)) => {
+                let counts = counts
+                    .into_iter()
+                    .filter_map(|(at, flows)| Some((Endpoint::try_from(at).ok()?, flows)))
+                    .collect();
+                for note in self.roster.counted(&counts, now.instant) {
+                    self.tell(&note, now);
+                }
+                self.due
+                    .counted(!self.roster.leavers().is_empty(), outcome.took, now.instant);
+            }
+            Done::Counted(Err(error)) => {
+                tracing::warn!(%error, "failed to count the flows of backends that leave");
+                self.due
+                    .counted(!self.roster.leavers().is_empty(), outcome.took, now.instant);
+            }
+            Done::Forgot(Err(error)) => {
+                tracing::warn!(%error, "failed to forget handshakes that nobody answers");
+            }
+            Done::Tidied(Err(error)) => {
+                tracing::warn!(%error, "failed to remove the counters of what is gone");
+                self.due.drift();
+            }
+            Done::Recorded => self.due.recorded(outcome.took),
+            Done::Forgot(Ok(_)) | Done::Tidied(Ok(())) => {}
+            Done::TornDown(torn) => self.torn_down(torn, now),
+        }
+    }
+
+    fn committed(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
+        let draining = self.roster.leavers().len();
+        for waiter in out.waiters {
+            waiter.answer(report, draining, now);
+        }
+        if report.failed > 0 {
+            self.full = Some("flows that could not be flushed".into());
+            self.retry(now);
+        }
+        if let Some(why) = &report.rebuilt {
+            tracing::warn!("the table was replaced: {why}");
+        }
+        let what = What::Committed {
+            cause: out.cause,
+            elements: report.elements,
+            transactions: report.transactions,
+            flushed: report.flushed,
+            forgotten: report.forgotten,
+            micros: u64::try_from(at.saturating_duration_since(out.known).as_micros()).unwrap_or(u64::MAX),
+        };
+        if report.transactions > 0 || report.flushed > 0 {
+            self.note(what, now);
+        }
+    }
+
+    fn failed(&mut self, out: Out, error: &ReconcileError, now: Now) {
+        let text = error.to_string();
+        if self.problems.get("kernel") != Some(&text) {
+            self.note(What::Failed { error: text.clone() }, now);
+        }
+        self.problems.insert("kernel", text.clone());
+        for waiter in out.waiters {
+            let text = format!("taken, but the kernel does not hold it yet, and will be told again: {text}");
+            let _ = waiter.reply.send(Err(Refused::Failed(text)));
+        }
+        self.full = Some(out.cause);
+        self.retry(now);
+    }
+
+    fn retry(&mut self, now: Now) {
+        let pause = RETRY.saturating_mul(1 << self.failures.min(16)).min(RETRY_MOST);
+        self.failures = self.failures.saturating_add(1);
+        self.due.retry = Some(now.instant + pause);
+    }
+
+    fn checked(&mut self, checked: Result<crate::reconcile::engine::Checked, ReconcileError>, out: Out, now: Now) {
+        match checked {
+            Ok(checked) => {
+                self.problems.remove("kernel");
+                if checked.drifted || checked.report.transactions > 0 {
+                    let what = format!(
+                        "{} elements in {} transactions{}",
+                        checked.report.elements,
+                        checked.report.transactions,
+                        checked.report.rebuilt.map(|why| format!("; {why}")).unwrap_or_default()
+                    );
+                    self.note(What::Repaired { what }, now);
+                    self.due.record(now.instant);
+                }
+            }
+            Err(error) => {
+                let out = Out {
+                    cause: "a check that failed".into(),
+                    ..out
+                };
+                self.failed(out, &error, now);
+            }
+        }
+    }
+
+    fn looked(&mut self, found: Result<crate::reconcile::engine::Found, ReconcileError>, now: Now) {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let text = error.to_string();
+                self.note(What::Failed { error: text.clone() }, now);
+                self.problems.insert("kernel", text);
+                self.phase = Phase::Waiting;
+                self.retry(now);
+                return;
+            }
+        };
+        let mut services = adopt::services(&found.summary);
+        self.complete(&mut services);
+        let backends: usize = services.iter().map(|service| service.backends.len()).sum();
+        let adopted = if services.is_empty() {
+            "nothing".into()
+        } else {
+            format!("{} services with {backends} backends", services.len())
+        };
+        let left = found.drains.into_iter().filter_map(|(at, until)| {
+            let left = Duration::from_secs(until).saturating_sub(now.unix);
+            Some((Endpoint::try_from(at).ok()?, left))
+        });
+        self.doubt_empty_file(&services, now);
+        // A file that was never good says nothing: what there is stays.
+        if self.file.is_none() && self.settings.state.is_some() {
+            let of_api: BTreeSet<&str> = self.api.services.iter().map(|service| &*service.name).collect();
+            let kept = services.iter().filter(|service| !of_api.contains(&*service.name));
+            self.file = State::new(kept.cloned().collect()).ok();
+        }
+        if self.store_lost {
+            let of_file = self.file.as_ref().map(by_name).unwrap_or_default();
+            let kept = services.iter().filter(|service| !of_file.contains_key(&*service.name));
+            self.api = State::new(kept.cloned().collect()).unwrap_or_default();
+        }
+        self.roster.adopt(services, &left.collect(), now.instant);
+        self.phase = Phase::Running;
+        self.full = Some("start".into());
+        self.problems.remove("kernel");
+        self.want();
+        self.probe(now.instant);
+        let version = env!("CARGO_PKG_VERSION");
+        self.note(What::Started { version, adopted }, now);
+    }
+
+    /// What the kernel does not know of a service is as those say who want it: a drain that the record does not know yet
+    /// has the time that its service gives.
+    fn complete(&self, services: &mut [Service]) {
+        let files = self.file.iter().flat_map(|file| &file.services);
+        let wanted: BTreeMap<&str, &Service> = files
+            .chain(&self.api.services)
+            .map(|service| (&*service.name, service))
+            .collect();
+        for service in services {
+            if let Some(wanted) = wanted.get(&*service.name) {
+                service.drain_timeout = wanted.drain_timeout;
+                service.health = wanted.health;
+                service.labels.clone_from(&wanted.labels);
+            }
+        }
+    }
+
+    /// Nothing was known of what is served when the file said its first word: a broken template must not wipe a gateway.
+    fn doubt_empty_file(&mut self, found: &[Service], now: Now) {
+        let of_api = by_name(&self.api);
+        let lost = found
+            .iter()
+            .filter(|service| !of_api.contains_key(&*service.name))
+            .count();
+        let is_empty = self.file.as_ref().is_some_and(|file| file.services.is_empty());
+        if is_empty && lost > 0 && !self.settings.allow_empty {
+            self.file = None;
+            self.reject("file", vec![take::empty(lost)], now);
+        }
+    }
+}
