@@ -1,6 +1,6 @@
 //! What is ordered through the API: judged, written to the store, and done, one after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -162,8 +162,18 @@ impl Core {
     }
 
     fn carry_out(&mut self, accepted: Accepted, now: Now) {
-        let Accepted { order, warnings, .. } = accepted;
-        let (old, new) = (Summary::from(&self.api), Summary::from(&order.state));
+        let Accepted {
+            order,
+            change,
+            warnings,
+        } = accepted;
+        // What is not edited counts for nothing, and there may be ten thousand of it.
+        let edited: BTreeSet<&str> = change.edits.iter().map(name_of).collect();
+        let of = |state: &State| -> Summary {
+            let services = state.services.iter();
+            services.filter(|service| edited.contains(&*service.name)).collect()
+        };
+        let (old, new) = (of(&self.api), of(&order.state));
         let (services, backends) = Counts::between(&old, &new);
         self.waiting.push(Waiter {
             reply: order.reply,
@@ -176,6 +186,13 @@ impl Core {
         self.roster.drain_within(order.apply.options.drain);
         self.wanted_instead(&order.apply.origin, &old, &order.state, now);
         self.api = order.state;
+    }
+}
+
+fn name_of(edit: &Edit) -> &str {
+    match edit {
+        Edit::Put(service, _) => &service.name,
+        Edit::Delete(name, _) => name,
     }
 }
 
