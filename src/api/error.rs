@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::daemon::ask::Refused;
 use crate::look::LookError;
 use crate::model::Problems;
+use crate::store::StoredService;
 
 /// What went wrong: a status code and one JSON document.
 #[derive(Debug, Error)]
@@ -20,6 +21,8 @@ pub struct ApiError {
     message: String,
     /// All that is wrong with the input.
     problems: Problems,
+    /// The service as it is, where it is not as expected.
+    current: Option<Box<StoredService>>,
 }
 
 impl ApiError {
@@ -29,6 +32,7 @@ impl ApiError {
             code,
             message: message.into(),
             problems: Problems::default(),
+            current: None,
         }
     }
 
@@ -66,6 +70,12 @@ impl From<Refused> for ApiError {
                 )
             },
             Refused::Refused(message) => Self::new(StatusCode::CONFLICT, "refused", message),
+            Refused::Missing(message) => Self::new(StatusCode::NOT_FOUND, "missing", message),
+            Refused::Conflict(message, current) => Self {
+                current,
+                ..Self::new(StatusCode::CONFLICT, "conflict", message)
+            },
+            Refused::Store(message) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store", message),
             Refused::Failed(message) => Self::failed(message),
         }
     }
@@ -89,6 +99,10 @@ impl IntoResponse for ApiError {
             let more = self.problems.total() - self.problems.iter().count();
             error["problems"] = json!(self.problems.iter().collect::<Vec<_>>());
             error["more"] = json!(more);
+        }
+        if let Some(current) = &self.current {
+            let service = crate::model::write::service_value(&current.service);
+            error["current"] = json!({"service": service, "revision": current.revision});
         }
         let body = format!("{:#}\n", json!({"error": error}));
         let mut response = (self.status, [(header::CONTENT_TYPE, super::JSON)], body).into_response();

@@ -1,5 +1,8 @@
 //! What is asked of a running daemon, and what it answers. The API asks; the daemon's loop answers, one after the other.
 
+mod deploys;
+mod services;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,8 +12,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
 use super::events::Event;
+use super::keeper::Query;
 use crate::model::Problems;
+use crate::store::StoredService;
 use crate::view::Services;
+
+pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
+pub use self::services::{BackendView, EditOrder, Edited, List, Listed, PauseOrder, ServiceEdit, ServiceView};
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -26,6 +34,23 @@ pub enum Ask {
     Follow(u64, Reply<Followed>),
     /// Remove the table and our flows, and do nothing until something new is desired.
     Teardown(Reply<Result<TornDown, Refused>>),
+    /// All services, whoever they came from.
+    Services(Reply<List>),
+    /// One of them.
+    Service(Box<str>, Reply<Option<ServiceView>>),
+    /// Change one that came in through the API.
+    Edit(EditOrder, Reply<Result<Edited, Refused>>),
+    /// Hold new connections of a service back for a time, or no longer.
+    Pause(PauseOrder, Reply<Result<(), Refused>>),
+    /// Begin a deploy; its id when that is on the disk.
+    Deploy(DeployOrder, Reply<Result<u64, Refused>>),
+    /// End a deploy that probes, or put back what was before it while the old backends drain; its id when that is on the
+    /// disk and in the kernel.
+    Undo(UndoOrder, Reply<Result<u64, Refused>>),
+    /// The deploys that are not over.
+    Deploys(Reply<Vec<DeployView>>),
+    /// Read the store.
+    Query(Query),
 }
 
 /// Events that were, and a place to hear those that come.
@@ -161,8 +186,14 @@ pub struct TornDown {
 pub enum Refused {
     /// The input is wrong: exit code 2, HTTP 422.
     Invalid(Problems),
-    /// For the operator's own good: exit code 1, HTTP 409.
+    /// For the operator's own good, or because of another provider: exit code 1, HTTP 409.
     Refused(String),
+    /// There is nothing of that name: exit code 1, HTTP 404.
+    Missing(String),
+    /// The service is not as expected: exit code 1, HTTP 409 with the service as it is, if it is there.
+    Conflict(String, Option<Box<StoredService>>),
+    /// The store does not take changes, and nothing was changed: exit code 1, HTTP 507.
+    Store(String),
     /// The kernel did not do as asked: exit code 1, HTTP 500.
     Failed(String),
 }

@@ -108,6 +108,33 @@ pub enum What {
         /// Flows that were left at the last count.
         flows: Option<u64>,
     },
+    /// A deploy is a step further.
+    Deploy {
+        /// Its id.
+        id: u64,
+        /// The service.
+        service: String,
+        /// `probing`, `switched` (the kernel has it: the old backends may be told to end), `drained`, `failed`, `undone`.
+        phase: &'static str,
+        /// Why, for people.
+        reason: Option<String>,
+    },
+    /// New connections of a service are dropped for a time, so that clients wait.
+    Paused {
+        /// The service.
+        service: String,
+        /// For how many seconds.
+        seconds: u64,
+        /// The user id of who wanted it.
+        uid: u32,
+    },
+    /// They are let in again.
+    Resumed {
+        /// The service.
+        service: String,
+        /// `asked`, or `time` (that was over).
+        reason: &'static str,
+    },
     /// Somebody else wrote to the table, or removed it.
     Drift {
         /// Who, as far as the kernel tells: `nft (1234)`.
@@ -165,6 +192,14 @@ impl What {
                 reason,
                 flows,
             } => tracing::info!(service, %backend, reason, flows, "retired"),
+            Self::Deploy {
+                id,
+                service,
+                phase,
+                reason,
+            } => tracing::info!(id, service, phase, reason, "deploy"),
+            Self::Paused { service, seconds, uid } => tracing::warn!(service, seconds, uid, "paused"),
+            Self::Resumed { service, reason } => tracing::info!(service, reason, "resumed"),
             Self::Drift { who, what } => tracing::warn!(who, "somebody else changed nftables: {what}"),
             Self::Repaired { what } => tracing::warn!("repaired: {what}"),
             Self::TornDown { flushed } => tracing::warn!(flushed, "torn down"),

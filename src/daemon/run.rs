@@ -386,6 +386,15 @@ impl Daemon {
             Ask::Look(reply) => drop(reply.send(self.core.look(now))),
             Ask::Follow(after, reply) => drop(reply.send(self.core.follow(after))),
             Ask::Teardown(reply) => self.core.teardown(reply),
+            // Whoever asks hears that nobody answers.
+            Ask::Services(_)
+            | Ask::Service(..)
+            | Ask::Edit(..)
+            | Ask::Pause(..)
+            | Ask::Deploy(..)
+            | Ask::Undo(..)
+            | Ask::Deploys(_)
+            | Ask::Query(_) => {}
             Ask::Apply(apply, reply) => {
                 let parsed = self.parsed.0.clone();
                 // A large state would hold everything up.

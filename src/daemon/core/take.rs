@@ -271,7 +271,11 @@ impl Refused {
                 let more = (more > 0).then(|| format!("and {more} more"));
                 problems.iter().map(ToString::to_string).chain(more).collect()
             }
-            Self::Refused(text) | Self::Failed(text) => text.lines().map(ToOwned::to_owned).collect(),
+            Self::Refused(text)
+            | Self::Missing(text)
+            | Self::Conflict(text, _)
+            | Self::Store(text)
+            | Self::Failed(text) => text.lines().map(ToOwned::to_owned).collect(),
         }
     }
 }
