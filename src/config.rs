@@ -92,12 +92,40 @@ impl Config {
 
     /// Every way in which a state goes beyond a fence, with the service and the fence.
     pub fn check(&self, state: &State) -> Vec<Problem> {
-        let mut problems = self.check_sizes(state);
+        let backends = state.services.iter().map(|service| service.backends.len()).sum();
+        let mut problems = self.check_sizes(state.services.len(), backends);
         for service in &state.services {
-            problems.extend(self.check_port(service));
-            problems.extend(self.check_backends(service));
+            problems.extend(self.check_service(service));
         }
         problems
+    }
+
+    /// Every way in which one service goes beyond a fence.
+    pub fn check_service<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Problem> + 'a {
+        self.check_port(service).into_iter().chain(self.check_backends(service))
+    }
+
+    /// Whether there may not be so many services, with so many backends in all.
+    pub fn check_sizes(&self, services: usize, backends: usize) -> Vec<Problem> {
+        let sizes = [
+            ("services", "max_services", services, self.fences.max_services),
+            ("backends", "max_backends", backends, self.fences.max_backends),
+        ];
+        sizes
+            .into_iter()
+            .filter_map(|(what, fence, count, most)| {
+                Some((what, fence, count, most.filter(|most| count > most.get())?))
+            })
+            .map(|(what, fence, count, most)| Problem {
+                place: "services".to_owned(),
+                message: format!("there are {count} {what}; {} allows {most}", self.fence(fence, true)),
+            })
+            .collect()
+    }
+
+    /// Whether there is a fence around their number.
+    pub fn fences_sizes(&self) -> bool {
+        self.fences.max_services.is_some() || self.fences.max_backends.is_some()
     }
 
     fn read_or_default(path: &Path) -> Result<Self, ConfigError> {
@@ -127,29 +155,6 @@ impl Config {
             flow_mark: document.flow_mark,
             daemon: document.daemon,
         })
-    }
-
-    fn check_sizes(&self, state: &State) -> Vec<Problem> {
-        let backends = state.services.iter().map(|service| service.backends.len()).sum();
-        let sizes = [
-            (
-                "services",
-                "max_services",
-                state.services.len(),
-                self.fences.max_services,
-            ),
-            ("backends", "max_backends", backends, self.fences.max_backends),
-        ];
-        sizes
-            .into_iter()
-            .filter_map(|(what, fence, count, most)| {
-                Some((what, fence, count, most.filter(|most| count > most.get())?))
-            })
-            .map(|(what, fence, count, most)| Problem {
-                place: "services".to_owned(),
-                message: format!("there are {count} {what}; {} allows {most}", self.fence(fence, true)),
-            })
-            .collect()
     }
 
     fn check_port(&self, service: &Service) -> Option<Problem> {

@@ -145,8 +145,8 @@ fn crowded() -> Option<Problem> {
 /// # Errors
 /// Those of asking the kernel.
 pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result<Vec<String>, ListenersError> {
-    let new = state.services.iter().filter(|service| !is_known(service));
-    let new: Vec<&Service> = new.collect();
+    let new = state.services.iter().map(AsRef::as_ref);
+    let new: Vec<&Service> = new.filter(|service| !is_known(service)).collect();
     if new.is_empty() {
         return Ok(Vec::new());
     }

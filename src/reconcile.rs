@@ -40,7 +40,7 @@ pub struct Desired {
 impl Desired {
     /// For a state, on a gateway with those links.
     pub fn new(state: &State, links: &BTreeSet<String>) -> Self {
-        Self::of(state.services.iter().collect(), links)
+        Self::of(state.services.iter().map(AsRef::as_ref).collect(), links)
     }
 
     /// For some services.

@@ -114,7 +114,7 @@ pub fn balance_name(code: Option<u8>) -> &'static str {
 
 impl From<&State> for Summary {
     fn from(state: &State) -> Self {
-        state.services.iter().collect()
+        state.services.iter().map(AsRef::as_ref).collect()
     }
 }
 

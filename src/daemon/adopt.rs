@@ -118,9 +118,7 @@ mod tests {
         let text = include_bytes!("../../examples/all-fields.json");
         let state = crate::model::parse(text).unwrap();
         let summary = Summary::from(&state);
-        let adopted = crate::model::State {
-            services: services(&summary),
-        };
+        let adopted = crate::model::State::new(services(&summary)).unwrap();
         assert_eq!(Summary::from(&adopted), summary);
         let links = ["eth0".to_owned()].into();
         assert_eq!(compile(&adopted, &links), compile(&state, &links));

@@ -4,8 +4,10 @@
 //! time; what comes meanwhile is put together, so that a burst of changes becomes one transaction.
 
 mod answer;
+mod deploys;
 mod done;
 mod due;
+mod held;
 mod orders;
 mod take;
 
@@ -14,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ask::{Applied as ApplyDone, Refused, Reply, TornDown};
+use super::ask::{Applied as ApplyDone, Edited, Refused, Reply, TornDown};
 use super::events::{Event, Events, What};
 use super::roster::{Change, Name, Note, Roster, Verdict};
 use super::settings::Settings;
@@ -25,14 +27,15 @@ use crate::model::{Endpoint, FlowMark, Service, State};
 use crate::reconcile::Report;
 use crate::reconcile::engine::{Memo, Services};
 use crate::record::Applied;
-use crate::store::Loaded;
 use crate::summary::Summary;
 use crate::view::Table;
 use crate::words::Counts;
 
+use self::deploys::{Deploys, Reached};
 use self::due::Due;
+use self::held::Held;
 use self::orders::Accepted;
-pub use self::orders::ApplyOrder;
+pub use self::orders::{ApplyOrder, Order};
 pub use self::take::{Vet, Vetted};
 
 /// The time, by both clocks that matter.
@@ -69,13 +72,29 @@ impl Provider {
     }
 }
 
-/// What was accepted of an apply, and who waits for the kernel to have it.
+/// Who waits for the kernel to have something.
 struct Waiter {
-    reply: Reply<Result<ApplyDone, Refused>>,
-    services: Counts,
-    backends: Counts,
-    warnings: Vec<String>,
+    wants: Wants,
     since: Instant,
+}
+
+/// What was accepted and written, and will be answered.
+enum Wants {
+    Apply {
+        reply: Reply<Result<ApplyDone, Refused>>,
+        services: Counts,
+        backends: Counts,
+        warnings: Vec<String>,
+    },
+    Edit(Reply<Result<Edited, Refused>>, Box<Edited>),
+    /// A deploy was taken back.
+    Restored {
+        id: u64,
+        service: Name,
+        reason: String,
+        reply: Reply<Result<u64, Refused>>,
+    },
+    Pause(Reply<Result<(), Refused>>),
 }
 
 /// How far it is.
@@ -100,14 +119,17 @@ pub struct Core {
     ready: bool,
     roster: Roster,
     health: Health,
-    file: Option<State>,
-    api: State,
-    /// What the store holds.
-    loaded: Loaded,
-    /// Nobody knows what it held.
+    file: Option<Arc<State>>,
+    api: Held,
+    /// Nobody knows what the store held.
     store_lost: bool,
-    orders: VecDeque<ApplyOrder>,
+    /// What the file says next is judged as a whole.
+    judge_all: bool,
+    orders: VecDeque<Order>,
     accepted: Option<Accepted>,
+    deploys: Deploys,
+    /// The id of a deploy that was just begun.
+    began: Option<u64>,
     origin: String,
     events: Events,
     due: Due,
@@ -134,6 +156,8 @@ pub struct Core {
 /// A job that is out.
 struct Out {
     waiters: Vec<Waiter>,
+    /// How far deploys are when it is done.
+    reached: Vec<(u64, Reached)>,
     cause: String,
     known: Instant,
 }
@@ -143,6 +167,7 @@ impl Out {
     fn errand(now: Now) -> Self {
         Self {
             waiters: Vec::new(),
+            reached: Vec::new(),
             cause: String::new(),
             known: now.instant,
         }
@@ -166,11 +191,13 @@ impl Core {
             roster,
             health,
             file: None,
-            api: State::default(),
-            loaded: Loaded::default(),
+            api: Held::default(),
             store_lost: false,
+            judge_all: false,
             orders: VecDeque::new(),
             accepted: None,
+            deploys: Deploys::default(),
+            began: None,
             origin: settings
                 .state
                 .as_ref()
@@ -210,11 +237,15 @@ impl Core {
         self.config.flow_mark
     }
 
-    /// Whether the kernel holds what is desired, as far as is known.
+    /// Whether nothing is wrong, and the kernel holds what is desired, as far as is known.
     pub fn in_sync(&self) -> bool {
+        self.holds() && self.problems.is_empty()
+    }
+
+    /// Whether the kernel holds what is desired, as far as is known.
+    fn holds(&self) -> bool {
         self.phase == Phase::Running
             && self.full.is_none()
-            && self.problems.is_empty()
             && !self.roster.is_dirty()
             && self.out.as_ref().is_none_or(|out| out.cause.is_empty())
     }
@@ -243,17 +274,17 @@ impl Core {
 
     /// When [`Self::next_job`] may have something to do though nothing is heard.
     pub fn wakes_at(&self) -> Option<Instant> {
-        if self.out.is_some() {
-            return None;
-        }
-        match self.phase {
+        let of_deploys = self.deploys.next_time().filter(|_| self.accepted.is_none());
+        let of_kernel = match self.phase {
+            _ if self.out.is_some() => None,
             Phase::Waiting => self.due.retry,
             Phase::Looking | Phase::TornDown => None,
             Phase::Running => {
                 let times = [self.roster.next_deadline(), self.due.next()];
                 times.into_iter().flatten().min()
             }
-        }
+        };
+        of_deploys.into_iter().chain(of_kernel).min()
     }
 
     /// What the kernel should be asked or told now; `None` while a job is out, or there is nothing to do.
@@ -284,7 +315,16 @@ impl Core {
         if self.phase == Phase::TornDown {
             return None;
         }
-        self.roster.tick(now.instant);
+        for service in self.roster.tick(now.instant) {
+            let service = service.into();
+            self.note(
+                What::Resumed {
+                    service,
+                    reason: "time",
+                },
+                now,
+            );
+        }
         if self.full.is_some() {
             return if is_early { None } else { Some(self.run_in_full(now)) };
         }
@@ -301,7 +341,8 @@ impl Core {
     }
 
     fn change(&mut self, now: Now) -> Option<Job> {
-        if !self.roster.is_dirty() && self.waiting.is_empty() {
+        let is_fresh = self.deploys.take_fresh();
+        if !self.roster.is_dirty() && self.waiting.is_empty() && !is_fresh {
             self.known = None;
             return None;
         }
@@ -309,8 +350,9 @@ impl Core {
         self.after(&change, now);
         if change.is_empty() {
             for waiter in std::mem::take(&mut self.waiting) {
-                waiter.answer(&Report::default(), self.roster.leavers().len(), now);
+                self.answer(waiter, &Report::default(), now);
             }
+            self.reach(self.deploys.reached(&self.roster), now);
             self.known = None;
             self.cause.clear();
             return None;
@@ -324,8 +366,10 @@ impl Core {
 
     /// The next job is for all who wait.
     fn take_along(&mut self, now: Now) {
+        self.deploys.take_fresh();
         self.out = Some(Out {
             waiters: std::mem::take(&mut self.waiting),
+            reached: self.deploys.reached(&self.roster),
             cause: std::mem::take(&mut self.cause),
             known: self.known.take().unwrap_or(now.instant),
         });
@@ -357,7 +401,7 @@ impl Core {
                 let presumed = self.roster.is_balanced(endpoint);
                 let target = crate::health::Target { params, presumed };
                 self.health.upsert(endpoint.into(), target, now);
-            } else {
+            } else if !self.deploys.asks(endpoint) {
                 self.since.remove(&endpoint.into());
                 self.health.remove(endpoint.into());
             }
@@ -465,65 +509,90 @@ impl Core {
         has.then(|| Job::Record(self.roster.serving().clone(), self.memo(now)))
     }
 
-    /// Puts what all providers say into the roster.
+    /// What all providers say.
+    fn desired(&self) -> impl Iterator<Item = &Arc<Service>> {
+        let of_file = self.file.iter().flat_map(|file| &file.services);
+        of_file.chain(self.api.services())
+    }
+
+    /// Puts that into the roster.
     fn want(&mut self) {
-        let all = self
-            .file
-            .iter()
-            .flat_map(|file| &file.services)
-            .chain(&self.api.services);
-        let mut wanted: Services = BTreeMap::new();
-        for service in all {
-            let known = self.roster.wanted().get(&service.name);
-            let same = known.filter(|known| ***known == *service).cloned();
-            let service = same.unwrap_or_else(|| Arc::new(service.clone()));
-            wanted.insert(service.name.clone(), service);
-        }
+        let of_name = |service: &Arc<Service>| (service.name.clone(), Arc::clone(service));
+        let wanted: Services = self.desired().map(of_name).collect();
         self.roster.want_all(&wanted);
     }
 
     fn wanted_summary(&self) -> Summary {
-        let all = self
-            .file
-            .iter()
-            .flat_map(|file| &file.services)
-            .chain(&self.api.services);
-        all.collect()
+        self.desired().map(AsRef::as_ref).collect()
+    }
+
+    /// The kernel has what somebody waits for.
+    fn answer(&mut self, waiter: Waiter, report: &Report, now: Now) {
+        let Waiter { wants, since } = waiter;
+        // Whoever asked may be gone.
+        match wants {
+            Wants::Apply {
+                reply,
+                services,
+                backends,
+                warnings,
+            } => {
+                let report = Report {
+                    services,
+                    backends,
+                    ..report.clone()
+                };
+                let time = now.instant.saturating_duration_since(since);
+                let draining = self.roster.leavers().len();
+                drop(reply.send(Ok(applied(&report, draining, warnings, time))));
+            }
+            Wants::Edit(reply, edited) => drop(reply.send(Ok(*edited))),
+            Wants::Restored {
+                id,
+                service,
+                reason,
+                reply,
+            } => {
+                self.tell_deploy(id, &service, "undone", Some(reason), now);
+                drop(reply.send(Ok(id)));
+            }
+            Wants::Pause(reply) => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// The kernel did not take what somebody waits for, and will be told again.
+    fn disappoint(&mut self, waiter: Waiter, error: &str, now: Now) {
+        let refused = Refused::Failed(format!(
+            "taken, but the kernel does not hold it yet, and will be told again: {error}"
+        ));
+        match waiter.wants {
+            Wants::Apply { reply, .. } => drop(reply.send(Err(refused))),
+            Wants::Edit(reply, _) => drop(reply.send(Err(refused))),
+            Wants::Restored {
+                id,
+                service,
+                reason,
+                reply,
+            } => {
+                self.tell_deploy(id, &service, "undone", Some(reason), now);
+                drop(reply.send(Err(refused)));
+            }
+            Wants::Pause(reply) => drop(reply.send(Err(refused))),
+        }
     }
 }
 
-/// The services of a state by name.
-pub(super) fn by_name(state: &State) -> BTreeMap<&str, &Service> {
-    state.services.iter().map(|service| (&*service.name, service)).collect()
-}
-
-/// Names of services that two have.
-pub(super) fn common<'a>(ours: &'a State, theirs: &State) -> Vec<&'a Name> {
-    let theirs = by_name(theirs);
-    let ours = ours.services.iter().map(|service| &service.name);
-    ours.filter(|name| theirs.contains_key(&***name)).collect()
-}
-
-impl Waiter {
-    fn answer(self, report: &Report, draining: usize, now: Now) {
-        let time = now.instant.saturating_duration_since(self.since);
-        let report = Report {
-            services: self.services,
-            backends: self.backends,
-            ..report.clone()
-        };
-        let mut json = crate::report::json(&report, time);
-        json["draining"] = draining.into();
-        let mut text = crate::report::text(&report, time);
-        if draining > 0 {
-            text = format!("{}; {draining} backends drain\n", text.trim_end());
-        }
-        let done = ApplyDone {
-            report: json,
-            text,
-            warnings: self.warnings,
-        };
-        // Whoever asked may be gone.
-        let _ = self.reply.send(Ok(done));
+/// What an apply is answered.
+fn applied(report: &Report, draining: usize, warnings: Vec<String>, time: Duration) -> ApplyDone {
+    let mut json = crate::report::json(report, time);
+    json["draining"] = draining.into();
+    let mut text = crate::report::text(report, time);
+    if draining > 0 {
+        text = format!("{}; {draining} backends drain\n", text.trim_end());
+    }
+    ApplyDone {
+        report: json,
+        text,
+        warnings,
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc as results;
 
 use super::ask::Reply;
+use crate::model::{Service, parse_service};
 use crate::store::{By, Change, Committed, Deploy, HistoryEntry, HistoryFilter, Loaded, NewDeploy, Store, StoreError};
 
 /// Orders that may wait.
@@ -46,6 +47,24 @@ pub enum Query {
     Deploys(Option<String>, usize, Reply<Result<Vec<Deploy>, StoreError>>),
 }
 
+/// What was before a switch is in the history: it is written with the switch.
+fn unfinished(store: &mut Store) -> Result<Vec<Unfinished>, StoreError> {
+    let deploys = store.unfinished_deploys()?.into_iter();
+    let with_before = deploys.map(|deploy| {
+        let filter = HistoryFilter {
+            service: Some(deploy.service.clone()),
+            deploy: Some(deploy.id),
+            limit: 1,
+            ..HistoryFilter::default()
+        };
+        let entry = store.history(&filter)?.pop();
+        let before = entry.and_then(|entry| entry.old);
+        let before = before.and_then(|old| parse_service(old.get().as_bytes()).ok());
+        Ok(Unfinished { deploy, before })
+    });
+    with_before.collect()
+}
+
 enum Order {
     Write(Write),
     Query(Query),
@@ -63,9 +82,18 @@ pub struct Opened {
     /// The services.
     pub loaded: Loaded,
     /// Deploys that a daemon before this one has not finished.
-    pub unfinished: Vec<Deploy>,
+    pub unfinished: Vec<Unfinished>,
     /// Why nothing can be written, if so.
     pub trouble: Option<StoreError>,
+}
+
+/// A deploy that is not over.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// The deploy.
+    pub deploy: Deploy,
+    /// Its service before it was switched, if it was.
+    pub before: Option<Service>,
 }
 
 impl Keeper {
@@ -79,7 +107,7 @@ impl Keeper {
     ) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
         let opened = Store::open(path).and_then(|mut store| {
             let loaded = store.load()?;
-            let unfinished = store.unfinished_deploys()?;
+            let unfinished = unfinished(&mut store)?;
             let trouble = store.trouble().cloned();
             Ok((
                 store,

@@ -55,6 +55,13 @@ impl Leavers {
             .unwrap_or_default()
     }
 
+    /// Whether one of a service still gets new connections.
+    pub fn any_serving(&self, service: &str) -> bool {
+        let of = self.of.get(service).into_iter().flatten();
+        of.filter_map(|endpoint| self.all.get(endpoint))
+            .any(|leaving| leaving.drain == Drain::Serving)
+    }
+
     /// Notes one, in place of what was known of it.
     pub fn put(&mut self, leaving: Leaving) {
         let endpoint = leaving.backend.endpoint;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::leavers::{Leavers, Leaving};
 use super::settings::AllFailed;
 use crate::drain::{Drain, Happens, Over};
-use crate::model::{Backend, BackendState, Endpoint, Health, Listen, Service};
+use crate::model::{Backend, BackendState, Edits, Endpoint, Health, Listen, Problem, Problems, Refusal, Service};
 use crate::ruleset::name::Family;
 
 /// A service's name.
@@ -74,7 +74,7 @@ pub struct Roster {
     drained: BTreeSet<Endpoint>,
     /// Which service wants an endpoint.
     owners: BTreeMap<Endpoint, Name>,
-    /// Who gets new connections.
+    /// Who gets new connections, or would but for a pause.
     balanced: BTreeSet<Endpoint>,
     /// Services none of whose backends is good.
     failed: BTreeSet<Name>,
@@ -82,8 +82,10 @@ pub struct Roster {
     probes: BTreeMap<Endpoint, Option<Health>>,
     /// Whether these are to be probed has to be looked at.
     released: BTreeSet<Endpoint>,
-    /// Instead of each service's own time, for those who begin to drain by the next change.
-    drain_within: Option<Duration>,
+    /// Instead of the service's own time, for those who begin to drain by what is desired now.
+    drain_within: BTreeMap<Name, Duration>,
+    /// Services that get no new connections for a time.
+    paused: BTreeMap<Name, Instant>,
 }
 
 /// Services by name, found by port, too.
@@ -181,29 +183,40 @@ impl Roster {
         }
     }
 
-    /// One provider's services in the place of those that it wanted before; both sorted by name.
-    pub fn want_instead(&mut self, old: &[Service], new: &[Service]) {
-        let (mut olds, mut gone, mut moved) = (old.iter().peekable(), Vec::new(), Vec::new());
-        for service in new {
-            while let Some(before) = olds.next_if(|old| old.name < service.name) {
-                gone.push(&before.name);
-            }
-            let before = olds.next_if(|old| old.name == service.name);
-            if before != Some(service) {
-                moved.push(service);
-            }
-        }
-        gone.extend(olds.map(|old| &old.name));
+    /// Some services are desired otherwise from now on.
+    pub fn edit(&mut self, edits: &Edits) {
         // Who gives an endpoint away does so before somebody else takes it.
-        for name in gone {
+        for name in &edits.gone {
             self.want(name, None);
         }
-        for service in &moved {
+        for service in &edits.put {
             self.disown(&service.name);
         }
-        for service in moved {
-            self.want(&service.name, Some(Arc::new(service.clone())));
+        for service in &edits.put {
+            self.want(&service.name, Some(Arc::clone(service)));
         }
+    }
+
+    /// What other services have that these edits claim: ports on the same address, endpoints. The edits are valid among
+    /// themselves.
+    pub fn clashes(&self, edits: &Edits) -> Problems {
+        let mut problems = Vec::new();
+        for service in &edits.put {
+            let others = self.wanted.on_port(service.port);
+            let others = others.filter(|other| !edits.touches(&other.name) && overlap(&other.listen, &service.listen));
+            problems.extend(others.take(1).map(|other| Problem {
+                place: format!("service \"{}\", port", service.name),
+                message: format!("{} is already taken by service \"{}\"", service.port, other.name),
+            }));
+            for backend in &service.backends {
+                let owner = self.owners.get(&backend.endpoint).filter(|owner| !edits.touches(owner));
+                problems.extend(owner.map(|owner| Problem {
+                    place: format!("service \"{}\", backends", service.name),
+                    message: format!("{} is already a backend of service \"{owner}\"", backend.endpoint),
+                }));
+            }
+        }
+        problems.into_iter().collect()
     }
 
     /// Whether a service is wanted where this one is.
@@ -229,6 +242,7 @@ impl Roster {
         }
         let Some(service) = service else {
             self.wanted.remove(name);
+            self.paused.remove(name);
             return;
         };
         for backend in &service.backends {
@@ -258,9 +272,28 @@ impl Roster {
         }
     }
 
-    /// Those who begin to drain by the next change have so much time, instead of what their service says.
-    pub fn drain_within(&mut self, time: Option<Duration>) {
-        self.drain_within = time;
+    /// Those of a service who begin to drain because of what is desired now have so much time, instead of what the service
+    /// says.
+    pub fn drain_within(&mut self, name: &str, time: Duration) {
+        self.drain_within.insert(name.into(), time);
+    }
+
+    /// A service gets no new connections until then, whoever is good: they are dropped, so that clients try again. `None`:
+    /// it gets them again. Whether anything is otherwise.
+    pub fn pause(&mut self, name: &str, until: Option<Instant>) -> bool {
+        let before = match until {
+            Some(until) => self.paused.insert(name.into(), until),
+            None => self.paused.remove(name),
+        };
+        if before.is_some() != until.is_some() {
+            self.dirty.insert(name.into());
+        }
+        before != until
+    }
+
+    /// Until when a service gets no new connections.
+    pub fn paused_until(&self, name: &str) -> Option<Instant> {
+        self.paused.get(name).copied()
     }
 
     /// Probes say something else of an endpoint.
@@ -279,15 +312,23 @@ impl Roster {
         notes
     }
 
-    /// Time has passed.
-    pub fn tick(&mut self, now: Instant) {
+    /// Time has passed; whose pause is over.
+    pub fn tick(&mut self, now: Instant) -> Vec<Name> {
         let late = self.leavers.late(now);
         self.dirty.extend(late.map(|leaving| leaving.service.clone()));
+        // A handful: whoever pauses a service watches it.
+        let over = self.paused.iter().filter(|(_, until)| **until <= now);
+        let over: Vec<Name> = over.map(|(name, _)| name.clone()).collect();
+        for name in &over {
+            self.pause(name, None);
+        }
+        over
     }
 
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.leavers.next_deadline()
+        let pauses = self.paused.values().min().copied();
+        self.leavers.next_deadline().into_iter().chain(pauses).min()
     }
 
     /// Whether something happened that was not worked out yet.
@@ -325,7 +366,7 @@ impl Roster {
         &self.leavers
     }
 
-    /// Whether an endpoint gets new connections.
+    /// Whether an endpoint gets new connections, or would but for a pause of its service.
     pub fn is_balanced(&self, endpoint: Endpoint) -> bool {
         self.balanced.contains(&endpoint)
     }
@@ -354,7 +395,9 @@ impl Roster {
             let new = self.present(&service, verdict, &mut change, now);
             self.replace(&name, Some(new), &mut change);
         }
-        self.drain_within = None;
+        let leavers = &self.leavers;
+        // Who still serves until somebody better is there begins to drain later.
+        self.drain_within.retain(|name, _| leavers.any_serving(name));
         change
     }
 
@@ -554,8 +597,8 @@ impl Roster {
             return;
         };
         let (name, drain) = (leaving.service.clone(), leaving.drain);
-        let happens = match (happens, self.drain_within) {
-            (Happens::Replaced(_), Some(time)) => Happens::Replaced(time),
+        let happens = match (happens, self.drain_within.get(&name)) {
+            (Happens::Replaced(_), Some(time)) => Happens::Replaced(*time),
             (happens, _) => happens,
         };
         match drain.next(happens, now) {
@@ -584,6 +627,36 @@ impl Roster {
         }
     }
 
+    /// While it is paused nobody gets a new connection, and who knocks hears nothing.
+    fn unless_paused(&self, service: Service) -> Service {
+        if !self.paused.contains_key(&service.name) {
+            return service;
+        }
+        let held = |backend: &Backend| Backend {
+            state: BackendState::Draining,
+            ..*backend
+        };
+        Service {
+            backends: service.backends.iter().map(held).collect(),
+            on_empty: Refusal::Drop,
+            ..service
+        }
+    }
+
+    /// Notes who gets new connections, but for a pause.
+    fn rebalance(&mut self, name: &Name, old: Option<&Service>, new: Option<&Service>, change: &mut Change) {
+        let is = active_of(new);
+        let backends = [old, new].into_iter().flatten().flat_map(|service| &service.backends);
+        for endpoint in backends.map(|backend| backend.endpoint) {
+            let elsewhere = self.owners.get(&endpoint).is_some_and(|owner| owner != name);
+            if is.contains(&endpoint) {
+                self.balanced.insert(endpoint);
+            } else if !elsewhere && self.balanced.remove(&endpoint) {
+                change.unbalanced.insert(endpoint);
+            }
+        }
+    }
+
     /// Puts a service in the place of what the kernel was told of it.
     fn replace(&mut self, name: &Name, new: Option<Service>, change: &mut Change) {
         // What retired while it was worked out has been left out already.
@@ -592,20 +665,10 @@ impl Roster {
         for backend in old.iter().flat_map(|old| &old.backends) {
             self.retired.remove(&backend.endpoint);
         }
+        self.rebalance(name, old.as_deref(), new.as_ref(), change);
+        let new = new.map(|new| self.unless_paused(new));
         if old.as_deref() == new.as_ref() {
             return;
-        }
-        let (was, is) = (active_of(old.as_deref()), active_of(new.as_ref()));
-        change.unbalanced.extend(was.difference(&is));
-        let backends = old.iter().flat_map(|old| &old.backends);
-        let backends = backends.chain(new.iter().flat_map(|new| &new.backends));
-        for endpoint in backends.map(|backend| backend.endpoint) {
-            let elsewhere = self.owners.get(&endpoint).is_some_and(|owner| owner != name);
-            if is.contains(&endpoint) {
-                self.balanced.insert(endpoint);
-            } else if !elsewhere {
-                self.balanced.remove(&endpoint);
-            }
         }
         change.old.extend(old);
         if let Some(new) = new {

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
 use super::ask::{Applied, Apply, Ask, Refused, Reply};
-use super::core::{ApplyOrder, Core, Now, Vetted};
+use super::core::{ApplyOrder, Core, Now, Order, Vetted};
 use super::keeper::{Keeper, Written};
 use super::notify::{Manager, Watchdog};
 use super::settings::{Given, LogLevel, Settings};
@@ -386,15 +386,19 @@ impl Daemon {
             Ask::Look(reply) => drop(reply.send(self.core.look(now))),
             Ask::Follow(after, reply) => drop(reply.send(self.core.follow(after))),
             Ask::Teardown(reply) => self.core.teardown(reply),
-            // Whoever asks hears that nobody answers.
-            Ask::Services(_)
-            | Ask::Service(..)
-            | Ask::Edit(..)
-            | Ask::Pause(..)
-            | Ask::Deploy(..)
-            | Ask::Undo(..)
-            | Ask::Deploys(_)
-            | Ask::Query(_) => {}
+            Ask::Services(reply) => drop(reply.send(self.core.services())),
+            Ask::Service(name, reply) => drop(reply.send(self.core.service(&name, now))),
+            Ask::Edit(order, reply) => self.core.order(Order::Edit(order, reply)),
+            Ask::Pause(order, reply) => self.core.pause(&order, reply, now),
+            Ask::Deploy(order, reply) => self.core.order(Order::Deploy(order, reply)),
+            Ask::Undo(order, reply) => self.core.order(Order::Undo(order, reply)),
+            Ask::Deploys(reply) => drop(reply.send(self.core.deploys(now))),
+            Ask::Query(query) => {
+                let taken = self.keeper.as_ref().is_some_and(|keeper| keeper.query(query));
+                if !taken {
+                    tracing::debug!("a question to the store is dropped: too many wait");
+                }
+            }
             Ask::Apply(apply, reply) => {
                 let parsed = self.parsed.0.clone();
                 // A large state would hold everything up.
@@ -410,7 +414,7 @@ impl Daemon {
         let Parsed { apply, state, reply } = parsed;
         match state {
             Err(problems) => drop(reply.send(Err(Refused::Invalid(problems)))),
-            Ok(state) => self.core.order(ApplyOrder { apply, state, reply }),
+            Ok(state) => self.core.order(Order::Apply(ApplyOrder { apply, state, reply })),
         }
     }
 

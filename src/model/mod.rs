@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, TryFromIntError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -33,24 +34,84 @@ pub use self::word::Word;
 /// Everything the gateway should do: its services, sorted by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// The services, sorted by name, names unique.
-    pub services: Vec<Service>,
+    /// The services, sorted by name, names unique. Shared, not copied: there may be ten thousand of them.
+    pub services: Vec<Arc<Service>>,
 }
 
 impl State {
     /// Puts services together that are valid one by one; the problems are those between them.
-    pub fn new(services: Vec<Service>) -> Result<Self, Problems> {
-        let state = Self::from_valid(services);
+    pub fn new(services: impl IntoIterator<Item = impl Into<Arc<Service>>>) -> Result<Self, Problems> {
+        let state = Self::from_valid(services.into_iter().map(Into::into).collect());
         let mut problems = Problems::default();
         claims::Claims::of(&state).check(&mut problems);
         problems.into_result()?;
         Ok(state)
     }
 
-    fn from_valid(mut services: Vec<Service>) -> Self {
+    /// Services that have been found valid together, or as a part of what was.
+    pub(crate) fn from_valid(mut services: Vec<Arc<Service>>) -> Self {
         services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         services.shrink_to_fit();
         Self { services }
+    }
+
+    /// A service by its name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Service>> {
+        let at = self.services.binary_search_by(|service| (*service.name).cmp(name));
+        at.ok().and_then(|at| self.services.get(at))
+    }
+
+    /// The same, but a service that is in `other`, too, is held once by both: comparing the two is cheap from then on.
+    pub fn share(&mut self, other: &Self) {
+        let mut others = other.services.iter().peekable();
+        for service in &mut self.services {
+            while others.next_if(|other| other.name < service.name).is_some() {}
+            if let Some(other) = others.next_if(|other| *other == service) {
+                *service = Arc::clone(other);
+            }
+        }
+    }
+
+    /// What has to be edited to make this out of `old`.
+    pub fn edits_from(&self, old: &Self) -> Edits {
+        let (mut olds, mut edits) = (old.services.iter().peekable(), Edits::default());
+        for service in &self.services {
+            if let Some(same) = olds.next_if(|old| Arc::ptr_eq(old, service)) {
+                debug_assert_eq!(same, service);
+                continue;
+            }
+            while let Some(before) = olds.next_if(|old| old.name < service.name) {
+                edits.gone.push(before.name.clone());
+            }
+            let before = olds.next_if(|old| old.name == service.name);
+            if before != Some(service) {
+                edits.put.push(Arc::clone(service));
+            }
+        }
+        edits.gone.extend(olds.map(|old| old.name.clone()));
+        edits
+    }
+}
+
+/// What is to be changed of a state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edits {
+    /// Services that are new, or other than before; sorted by name.
+    pub put: Vec<Arc<Service>>,
+    /// Names of services that are not there any more; sorted.
+    pub gone: Vec<Box<str>>,
+}
+
+impl Edits {
+    /// Whether nothing is to be changed.
+    pub fn is_empty(&self) -> bool {
+        self.put.is_empty() && self.gone.is_empty()
+    }
+
+    /// Whether it is about a service of that name.
+    pub fn touches(&self, name: &str) -> bool {
+        let put = self.put.binary_search_by(|service| (*service.name).cmp(name));
+        put.is_ok() || self.gone.binary_search_by(|gone| (**gone).cmp(name)).is_ok()
     }
 }
 
@@ -143,6 +204,17 @@ pub struct Backend {
     pub weight: NonZeroU16,
     /// Whether it gets new connections.
     pub state: BackendState,
+}
+
+impl Backend {
+    /// One that gets new connections, like any other.
+    pub fn active(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            weight: NonZeroU16::MIN,
+            state: BackendState::Active,
+        }
+    }
 }
 
 /// Whether a backend gets new connections.

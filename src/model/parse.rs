@@ -10,6 +10,7 @@ mod service;
 mod value;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -45,7 +46,7 @@ pub fn parse(text: &[u8]) -> Result<State, Problems> {
 
 #[derive(Default)]
 struct Draft {
-    services: Vec<Service>,
+    services: Vec<Arc<Service>>,
     claims: Claims,
     problems: Problems,
     has_version: bool,
@@ -180,7 +181,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut index = 0;
         while let Some(json) = seq.next_element::<Json>()? {
             let service = service::read(&json, &list.index(index), &mut claims.service(index), problems);
-            services.extend(service.filter(|_| problems.is_empty()));
+            services.extend(service.filter(|_| problems.is_empty()).map(Arc::new));
             index += 1;
         }
         Ok(())

@@ -20,7 +20,7 @@ use super::{
 pub fn state_text(state: &State) -> String {
     let document = Document {
         version: VERSION,
-        services: state.services.iter().map(Written::from).collect(),
+        services: state.services.iter().map(|service| Written::from(&**service)).collect(),
     };
     format!("{}\n", text(&document, true))
 }

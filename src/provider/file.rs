@@ -167,6 +167,9 @@ impl FileProvider {
         self.doubted = None;
         self.seen.read = Some(look.chain);
         self.seen.print = Some(print);
+        if let Some(News::State(state, _)) = &news {
+            self.seen.told = Arc::clone(state);
+        }
         news
     }
 

@@ -2,6 +2,7 @@
 //! its last good state behind.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -15,8 +16,8 @@ mod pace;
 /// What a provider says.
 #[derive(Debug)]
 pub enum News {
-    /// All that it wants, within the fences, and what is odd about it.
-    State(State, Vec<Problem>),
+    /// All that it wants, within the fences, and what is odd about it. What it has said before is shared with that.
+    State(Arc<State>, Vec<Problem>),
     /// What it says now cannot be used: the last good state stays.
     Bad(Bad),
 }

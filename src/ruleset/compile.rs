@@ -21,7 +21,7 @@ pub const TCP: [u8; 4] = [6, 0, 0, 0];
 /// What the kernel should hold for that state. `links` are the interfaces on which a client could stand beside its
 /// backend; they matter where a service preserves its clients' addresses.
 pub fn compile(state: &State, links: &BTreeSet<String>) -> Ruleset {
-    compile_services(state.services.iter().collect(), links)
+    compile_services(state.services.iter().map(AsRef::as_ref).collect(), links)
 }
 
 /// The same of some services.

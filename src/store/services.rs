@@ -1,6 +1,5 @@
 //! The services and how they are changed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use super::history::{Entry, History};
 use super::schema::Head;
 use super::seal::Seal;
 use super::{By, DeployStep, Keep, counter, deploys, number};
-use crate::model::{self, Service, State, write};
+use crate::model::{self, Service, write};
 
 /// A service and the revision of its last change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,30 +82,6 @@ pub struct Committed {
     pub revision: u64,
     /// Services that are not as they were, each once, by name.
     pub changed: Vec<Box<str>>,
-}
-
-impl Change {
-    /// What makes all that is there equal to a state, and fails if that has changed meanwhile.
-    pub fn replace(have: &Loaded, want: &State) -> Self {
-        let names: BTreeMap<&str, &Service> = want.services.iter().map(|service| (&*service.name, service)).collect();
-        let have_names: BTreeMap<&str, &Service> = have
-            .services
-            .iter()
-            .map(|stored| (&*stored.service.name, &*stored.service))
-            .collect();
-        let gone = have_names.keys().filter(|name| !names.contains_key(*name));
-        let deletes = gone.map(|name| Edit::Delete((*name).into(), Expect::Present));
-        let other = want
-            .services
-            .iter()
-            .filter(|service| have_names.get(&*service.name) != Some(service));
-        let puts = other.map(|service| Edit::Put(Arc::new(service.clone()), Expect::Anything));
-        Self {
-            edits: deletes.chain(puts).collect(),
-            expect: Some(have.revision),
-            deploy: None,
-        }
-    }
 }
 
 /// A service as it is in its table.

@@ -59,6 +59,23 @@ fn names(store: &mut Store) -> Vec<(String, u64)> {
         .collect()
 }
 
+/// What makes all that is there equal to a state, and fails if that has changed meanwhile.
+fn replace(have: &Loaded, want: &State) -> Change {
+    let services = have.services.iter().map(|stored| Arc::clone(&stored.service));
+    let edits = want.edits_from(&State {
+        services: services.collect(),
+    });
+    let gone = edits.gone.into_iter();
+    let gone = gone.map(|name| Edit::Delete(name, Expect::Present));
+    let put = edits.put.into_iter();
+    let put = put.map(|service| Edit::Put(service, Expect::Anything));
+    Change {
+        edits: gone.chain(put).collect(),
+        expect: Some(have.revision),
+        deploy: None,
+    }
+}
+
 #[test]
 fn what_is_committed_is_there_after_opening_again() {
     let place = place();
@@ -165,8 +182,8 @@ fn all_is_replaced_by_what_differs() {
         set(&mut store, name, port);
     }
     let want = ["a", "b", "d"].iter().zip([2000, 2009, 2003]);
-    let want = State::new(want.map(|(name, port)| (*service(name, port)).clone()).collect()).unwrap();
-    let change = Change::replace(&store.load().unwrap(), &want);
+    let want = State::new(want.map(|(name, port)| service(name, port))).unwrap();
+    let change = replace(&store.load().unwrap(), &want);
     assert_eq!(change.edits.len(), 3);
     store.commit(&change, &by("apply"), at(1)).unwrap();
     assert_eq!(names(&mut store), [("a".into(), 1), ("b".into(), 4), ("d".into(), 4)]);
@@ -298,7 +315,7 @@ fn the_past_is_bounded_and_revisions_are_not_given_again() {
     .unwrap();
     set(&mut store, "a", 12);
     assert_eq!(ids(&mut store), [12], "the last one stays");
-    let nothing = Change::replace(&store.load().unwrap(), &State::default());
+    let nothing = replace(&store.load().unwrap(), &State::default());
     assert_eq!(store.commit(&nothing, &by("x"), at(1)).unwrap().revision, 13);
     drop(store);
     let mut store = Store::open(&place.path).unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -161,7 +162,7 @@ impl World {
     }
 
     fn tell(&mut self) {
-        let news = News::State(self.file.clone(), Vec::new());
+        let news = News::State(Arc::new(self.file.clone()), Vec::new());
         let now = self.time();
         self.core.file_news(news, &mut |_, _| Ok(Vetted::default()), now);
     }
@@ -321,7 +322,9 @@ impl World {
         prop_assert!(self.core.roster().leavers().is_empty());
         let mut want = self.file.clone();
         for service in &mut want.services {
-            service.backends.retain(|backend| backend.state == BackendState::Active);
+            Arc::make_mut(service)
+                .backends
+                .retain(|backend| backend.state == BackendState::Active);
         }
         prop_assert_eq!(&self.engine().kernel().ruleset(), &desired(&want).ruleset);
         let counts: BTreeMap<_, _> = self.core.roster().serving().clone();

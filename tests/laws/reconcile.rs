@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -559,7 +560,7 @@ fn edited(state: &State, edits: &[Edit]) -> State {
             services.remove(service);
             continue;
         }
-        let backends = &mut services[service].backends;
+        let backends = &mut Arc::make_mut(&mut services[service]).backends;
         if backends.is_empty() {
             continue;
         }
@@ -570,8 +571,8 @@ fn edited(state: &State, edits: &[Edit]) -> State {
             3 => {
                 let moved = backends.remove(at);
                 let to = backend.index(services.len());
-                services[to].backends.push(moved);
-                services[to].backends.sort_unstable();
+                Arc::make_mut(&mut services[to]).backends.push(moved);
+                Arc::make_mut(&mut services[to]).backends.sort_unstable();
             }
             _ => drop(backends.remove(at)),
         }

@@ -1,12 +1,14 @@
 //! What it tells of itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Core, Now, Phase, Provider};
-use crate::daemon::ask::{DaemonView, DrainView, Followed, HealthView, Look};
+use crate::daemon::ask::{BackendView, DaemonView, DrainView, Followed, HealthView, List, Listed, Look, ServiceView};
 use crate::drain::Drain;
 use crate::health::Outcome;
-use crate::model::{Backend, BackendState, Service};
+use crate::model::{Backend, BackendState, Endpoint, Service, Word as _};
+use crate::store::StoredService;
 use crate::summary::Summary;
 use crate::view::Services;
 
@@ -15,11 +17,9 @@ impl Core {
     pub fn look(&self, now: Now) -> Look {
         let shown: Vec<Service> = self.shown().collect();
         let summary: Summary = shown.iter().collect();
-        let providers = [(Provider::File, self.file.as_ref()), (Provider::Api, Some(&self.api))];
-        let providers = providers.into_iter().flat_map(|(provider, state)| {
-            let services = state.into_iter().flat_map(|state| &state.services);
-            services.map(move |service| (service.name.clone(), provider.name()))
-        });
+        let providers = self
+            .listed()
+            .map(|listed| (listed.service.name.clone(), listed.provider));
         Look {
             services: Services {
                 summary,
@@ -34,6 +34,65 @@ impl Core {
             daemon: self.daemon(),
             providers: providers.collect(),
         }
+    }
+
+    /// All services by name, whoever they came from.
+    pub fn services(&self) -> List {
+        let mut services: Vec<Listed> = self.listed().collect();
+        services.sort_unstable_by(|a, b| a.service.name.cmp(&b.service.name));
+        List {
+            revision: self.api.revision(),
+            services,
+        }
+    }
+
+    fn listed(&self) -> impl Iterator<Item = Listed> + '_ {
+        let of_file = self.file.iter().flat_map(|file| &file.services);
+        let of_file = of_file.map(listed_file);
+        of_file.chain(self.api.stored().map(listed_api))
+    }
+
+    /// One of them, and how it is.
+    pub fn service(&self, name: &str, now: Now) -> Option<ServiceView> {
+        let of_file = self.file.as_ref().and_then(|file| file.get(name)).map(listed_file);
+        let listed = of_file.or_else(|| self.api.get(name).map(listed_api))?;
+        let paused = self.roster.paused_until(name);
+        Some(ServiceView {
+            backends: self.backends(&listed.service, now),
+            listed,
+            paused_for: paused.map(|until| until.saturating_duration_since(now.instant).as_secs()),
+            in_kernel: self.holds(),
+            deploy: self.deploy_of(name, now),
+        })
+    }
+
+    fn backends(&self, service: &Service, now: Now) -> Vec<BackendView> {
+        let mut desired: BTreeMap<Endpoint, &'static str> = BTreeMap::new();
+        for backend in &service.backends {
+            desired.insert(backend.endpoint, backend.state.word());
+        }
+        for endpoint in self.roster.leavers().of(&service.name) {
+            desired.entry(endpoint).or_insert("gone");
+        }
+        let told = self.roster.serving().get(&service.name);
+        let views = desired.into_iter().map(|(endpoint, desired)| {
+            let mut told = told.iter().flat_map(|told| &told.backends);
+            let told = told.find(|backend| backend.endpoint == endpoint);
+            let leaving = self.roster.leavers().get(endpoint).map(|leaving| leaving.drain);
+            let deadline = leaving.and_then(Drain::deadline);
+            let health = self.health.get(endpoint.into());
+            BackendView {
+                backend: endpoint.into(),
+                desired,
+                balanced: told.is_some_and(|backend| backend.state == BackendState::Active),
+                health: health.map(|view| view.state.name()),
+                reason: health.and_then(|view| reason(view.last)),
+                leaving: leaving.is_some(),
+                flows: leaving.and_then(Drain::flows),
+                seconds_left: deadline.map(|at| at.saturating_duration_since(now.instant).as_secs()),
+            }
+        });
+        views.collect()
     }
 
     /// The events after that one, and those that come.
@@ -122,7 +181,23 @@ impl Core {
     }
 }
 
-fn reason(last: Option<Outcome>) -> Option<String> {
+fn listed_file(service: &Arc<Service>) -> Listed {
+    Listed {
+        service: Arc::clone(service),
+        provider: Provider::File.name(),
+        revision: None,
+    }
+}
+
+fn listed_api(stored: &StoredService) -> Listed {
+    Listed {
+        service: Arc::clone(&stored.service),
+        provider: Provider::Api.name(),
+        revision: Some(stored.revision),
+    }
+}
+
+pub(super) fn reason(last: Option<Outcome>) -> Option<String> {
     last.filter(|last| *last != Outcome::Accepted)
         .map(|last| last.to_string())
 }

@@ -1,11 +1,11 @@
 //! What follows from a job that was done, or that failed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, by_name, take};
+use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, take};
 use crate::daemon::adopt;
-use crate::daemon::ask::Refused;
 use crate::daemon::events::What;
 use crate::daemon::worker::{Done, Outcome};
 use crate::model::{Endpoint, Service, State};
@@ -64,10 +64,10 @@ impl Core {
     }
 
     fn committed(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
-        let draining = self.roster.leavers().len();
         for waiter in out.waiters {
-            waiter.answer(report, draining, now);
+            self.answer(waiter, report, now);
         }
+        self.reach(out.reached, now);
         if report.failed > 0 {
             self.full = Some("flows that could not be flushed".into());
             self.retry(now);
@@ -95,8 +95,7 @@ impl Core {
         }
         self.problems.insert("kernel", text.clone());
         for waiter in out.waiters {
-            let text = format!("taken, but the kernel does not hold it yet, and will be told again: {text}");
-            let _ = waiter.reply.send(Err(Refused::Failed(text)));
+            self.disappoint(waiter, &text, now);
         }
         self.full = Some(out.cause);
         self.retry(now);
@@ -160,14 +159,13 @@ impl Core {
         self.doubt_empty_file(&services, now);
         // A file that was never good says nothing: what there is stays.
         if self.file.is_none() && self.settings.state.is_some() {
-            let of_api: BTreeSet<&str> = self.api.services.iter().map(|service| &*service.name).collect();
-            let kept = services.iter().filter(|service| !of_api.contains(&*service.name));
-            self.file = State::new(kept.cloned().collect()).ok();
+            let kept = services.iter().filter(|service| self.api.get(&service.name).is_none());
+            self.file = State::new(kept.cloned()).ok().map(Arc::new);
         }
         if self.store_lost {
-            let of_file = self.file.as_ref().map(by_name).unwrap_or_default();
-            let kept = services.iter().filter(|service| !of_file.contains_key(&*service.name));
-            self.api = State::new(kept.cloned().collect()).unwrap_or_default();
+            let file = self.file.clone().unwrap_or_default();
+            let kept = services.iter().filter(|service| file.get(&service.name).is_none());
+            self.api.presume(kept.cloned());
         }
         self.roster.adopt(services, &left.collect(), now.instant);
         self.phase = Phase::Running;
@@ -182,11 +180,8 @@ impl Core {
     /// What the kernel does not know of a service is as those say who want it: a drain that the record does not know yet
     /// has the time that its service gives.
     fn complete(&self, services: &mut [Service]) {
-        let files = self.file.iter().flat_map(|file| &file.services);
-        let wanted: BTreeMap<&str, &Service> = files
-            .chain(&self.api.services)
-            .map(|service| (&*service.name, service))
-            .collect();
+        let wanted = self.desired().map(|service| (&*service.name, service));
+        let wanted: BTreeMap<&str, &Arc<Service>> = wanted.collect();
         for service in services {
             if let Some(wanted) = wanted.get(&*service.name) {
                 service.drain_timeout = wanted.drain_timeout;
@@ -198,10 +193,9 @@ impl Core {
 
     /// Nothing was known of what is served when the file said its first word: a broken template must not wipe a gateway.
     fn doubt_empty_file(&mut self, found: &[Service], now: Now) {
-        let of_api = by_name(&self.api);
         let lost = found
             .iter()
-            .filter(|service| !of_api.contains_key(&*service.name))
+            .filter(|service| self.api.get(&service.name).is_none())
             .count();
         let is_empty = self.file.as_ref().is_some_and(|file| file.services.is_empty());
         if is_empty && lost > 0 && !self.settings.allow_empty {

@@ -1,18 +1,33 @@
 //! What is ordered through the API: judged, written to the store, and done, one after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Core, Now, Phase, Waiter};
-use crate::daemon::ask::{Applied, Apply, Refused, Reply};
+use super::deploys::Step;
+use super::held::Held;
+use super::take::{Standing, Vet};
+use super::{Core, Now, Phase, Provider, Waiter, Wants};
+use crate::daemon::ask::{
+    Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply, ServiceEdit, UndoOrder,
+};
 use crate::daemon::keeper::{Opened, Write, Written};
-use crate::model::State;
-use crate::store::{By, Change, Committed, Edit, StoreError, StoredService};
+use crate::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Service, State};
+use crate::store::{By, Committed, Expect, StoreError, StoredService};
 use crate::summary::Summary;
 use crate::words::{Changes, Counts};
 
-use super::take::Vet;
+/// What may be ordered.
+pub enum Order {
+    /// All services of the API shall be these.
+    Apply(ApplyOrder),
+    /// One service shall be otherwise.
+    Edit(EditOrder, Reply<Result<Edited, Refused>>),
+    /// A deploy.
+    Deploy(DeployOrder, Reply<Result<u64, Refused>>),
+    /// A deploy shall end, or be taken back.
+    Undo(UndoOrder, Reply<Result<u64, Refused>>),
+}
 
 /// An `apply` whose text has been read.
 pub struct ApplyOrder {
@@ -24,11 +39,54 @@ pub struct ApplyOrder {
     pub reply: Reply<Result<Applied, Refused>>,
 }
 
-/// One that was accepted, and is being written.
+/// What was accepted, and is being written.
 pub(super) struct Accepted {
-    order: ApplyOrder,
-    change: Change,
-    warnings: Vec<String>,
+    pub(super) edits: Edits,
+    /// Why the kernel changes, for people.
+    pub(super) cause: String,
+    /// For those who begin to drain by it.
+    pub(super) drain: Option<Duration>,
+    pub(super) warnings: Vec<String>,
+    pub(super) then: Then,
+}
+
+/// What follows when it is written.
+pub(super) enum Then {
+    Apply(Reply<Result<Applied, Refused>>),
+    Edit(Box<str>, Reply<Result<Edited, Refused>>),
+    Deploy(Step),
+}
+
+impl Accepted {
+    /// A step of a deploy that changes no service.
+    pub(super) fn step(step: Step) -> Self {
+        Self {
+            edits: Edits::default(),
+            cause: String::new(),
+            drain: None,
+            warnings: Vec::new(),
+            then: Then::Deploy(step),
+        }
+    }
+
+    fn refuse(self, error: &StoreError) -> Option<Step> {
+        let refused = || refused(error);
+        match self.then {
+            Then::Apply(reply) => drop(reply.send(Err(refused()))),
+            Then::Edit(_, reply) => drop(reply.send(Err(refused()))),
+            Then::Deploy(step) => return Some(step),
+        }
+        None
+    }
+}
+
+/// What the store said, for whoever asked.
+pub(super) fn refused(error: &StoreError) -> Refused {
+    match error {
+        StoreError::Conflict { current, .. } => Refused::Conflict(error.to_string(), current.clone()),
+        StoreError::Deploying { .. } => Refused::Refused(error.to_string()),
+        _ => Refused::Store(error.to_string()),
+    }
 }
 
 impl Core {
@@ -37,16 +95,14 @@ impl Core {
     pub fn opened(&mut self, opened: Result<Opened, StoreError>, now: Now) {
         match opened {
             Ok(opened) => {
-                let services = opened.loaded.services.iter();
-                let services = services.map(|stored| (*stored.service).clone()).collect();
-                match State::new(services) {
-                    Ok(state) => self.api = state,
-                    Err(problems) => {
-                        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                        self.reject("api", problems, now);
-                    }
+                let services = opened.loaded.services.iter().map(|stored| Arc::clone(&stored.service));
+                if let Err(problems) = State::new(services) {
+                    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                    self.reject("api", problems, now);
+                } else {
+                    self.api = Held::from(opened.loaded);
                 }
-                self.loaded = opened.loaded;
+                self.take_up(opened.unfinished, now);
                 self.store_trouble(opened.trouble.as_ref());
             }
             Err(error) => {
@@ -68,7 +124,7 @@ impl Core {
     }
 
     /// Takes an order.
-    pub fn order(&mut self, order: ApplyOrder) {
+    pub fn order(&mut self, order: Order) {
         self.orders.push_back(order);
     }
 
@@ -76,140 +132,317 @@ impl Core {
     /// what those before it have made.
     pub fn next_write(&mut self, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
         while self.accepted.is_none() {
-            let order = self.orders.pop_front()?;
-            let options = order.apply.options;
-            match self.judge_apply(&order.state, options, vet) {
-                // Whoever asked may be gone.
-                Err(refused) => drop(order.reply.send(Err(refused))),
-                Ok(warnings) if options.dry_run => {
-                    let (old, new) = (Summary::from(&self.api), Summary::from(&order.state));
-                    drop(order.reply.send(Ok(diff(&old, &new, warnings))));
-                }
-                Ok(warnings) => {
-                    let change = Change::replace(&self.loaded, &order.state);
-                    let accepted = Accepted {
-                        order,
-                        change,
-                        warnings,
-                    };
-                    if accepted.change.edits.is_empty() {
-                        self.carry_out(accepted, now);
-                        continue;
-                    }
-                    let write = Write::Change(accepted.change.clone(), accepted.by(), now.unix);
-                    self.accepted = Some(accepted);
-                    return Some(write);
-                }
+            if let Some(write) = self.next_step(now) {
+                return Some(write);
+            }
+            let write = match self.orders.pop_front()? {
+                Order::Apply(order) => self.take_apply(order, vet, now),
+                Order::Edit(order, reply) => self.take_edit(order, reply, vet, now),
+                Order::Deploy(order, reply) => self.take_deploy(order, reply, vet, now),
+                Order::Undo(order, reply) => self.take_undo(order, reply, now),
+            };
+            if write.is_some() {
+                return write;
             }
         }
         None
     }
 
-    fn judge_apply(
-        &self,
-        state: &State,
-        options: crate::daemon::ask::ApplyOptions,
-        vet: &mut Vet<'_>,
-    ) -> Result<Vec<String>, Refused> {
-        if matches!(self.phase, Phase::Waiting | Phase::Looking) {
-            return Err(Refused::Failed("the daemon is starting: try again".into()));
+    /// Whether orders can be judged.
+    pub(super) fn judges(&self) -> Result<(), Refused> {
+        match self.phase {
+            Phase::Waiting | Phase::Looking => Err(Refused::Failed("the daemon is starting: try again".into())),
+            Phase::Running | Phase::TornDown => Ok(()),
         }
-        let nobody = State::default();
-        let others = self.file.as_ref().unwrap_or(&nobody);
-        self.judge(state, others, self.api.services.len(), options, vet)
+    }
+
+    fn take_apply(&mut self, order: ApplyOrder, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
+        let ApplyOrder { apply, state, reply } = order;
+        let options = apply.options;
+        let edits = self.api.edits_to(&state);
+        let standing = Standing {
+            provider: Provider::Api,
+            before: self.api.len(),
+            after: state.services.len(),
+        };
+        let judged = self.judges().and_then(|()| self.judge(&edits, standing, options, vet));
+        let warnings = match judged {
+            Ok(warnings) => warnings,
+            // Whoever asked may be gone.
+            Err(refused) => {
+                drop(reply.send(Err(refused)));
+                return None;
+            }
+        };
+        if options.dry_run {
+            let old: Summary = self.api.services().map(AsRef::as_ref).collect();
+            drop(reply.send(Ok(diff(&old, &Summary::from(&state), warnings))));
+            return None;
+        }
+        let by = by(apply.by, "apply");
+        let accepted = Accepted {
+            edits,
+            cause: apply.origin,
+            drain: options.drain,
+            warnings,
+            then: Then::Apply(reply),
+        };
+        self.write(accepted, by, now)
+    }
+
+    /// Has it written, if there is anything to be written.
+    fn write(&mut self, accepted: Accepted, by: By, now: Now) -> Option<Write> {
+        if accepted.edits.is_empty() {
+            let nothing = Committed {
+                revision: self.api.revision(),
+                changed: Vec::new(),
+            };
+            self.carry_out(accepted, &nothing, now);
+            return None;
+        }
+        let change = self.api.change(&accepted.edits);
+        self.accepted = Some(accepted);
+        Some(Write::Change(change, by, now.unix))
+    }
+
+    fn take_edit(
+        &mut self,
+        order: EditOrder,
+        reply: Reply<Result<Edited, Refused>>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Option<Write> {
+        let judged = self.judges().and_then(|()| self.judge_edit(&order, vet));
+        let (edits, warnings) = match judged {
+            Ok(judged) => judged,
+            Err(refused) => {
+                drop(reply.send(Err(refused)));
+                return None;
+            }
+        };
+        let what = order.edit.name();
+        let accepted = Accepted {
+            edits,
+            cause: format!("{what} {} (uid {})", order.name, order.by.uid),
+            drain: order.drain,
+            warnings,
+            then: Then::Edit(order.name, reply),
+        };
+        self.write(accepted, by(order.by, what), now)
+    }
+
+    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, Vec<String>), Refused> {
+        let name = &order.name;
+        self.judge_owner(name, Provider::Api)?;
+        let current = self.api.get(name);
+        if !expected(order.expect, current) {
+            return Err(Refused::Conflict(
+                not_as_expected(name, current),
+                current.cloned().map(Box::new),
+            ));
+        }
+        let there = || current.ok_or_else(|| missing(name));
+        let put = match &order.edit {
+            ServiceEdit::Put(text) => Some(model::parse_service(text).map_err(Refused::Invalid)?),
+            ServiceEdit::Patch(text) => Some(model::patch_service(&there()?.service, text).map_err(Refused::Invalid)?),
+            ServiceEdit::Delete => {
+                there()?;
+                None
+            }
+            ServiceEdit::Drain(which) => Some(with_state(&there()?.service, which, BackendState::Draining)?),
+            ServiceEdit::Undrain(which) => Some(with_state(&there()?.service, which, BackendState::Active)?),
+        };
+        let mut edits = Edits::default();
+        match put {
+            Some(service) if service.name != *name => {
+                let problem = Problem {
+                    place: "name".into(),
+                    message: format!("is \"{}\"; the service is \"{name}\", and keeps its name", service.name),
+                };
+                return Err(Refused::Invalid([problem].into_iter().collect()));
+            }
+            Some(service) if current.is_some_and(|current| *current.service == service) => {}
+            Some(service) => edits.put.push(Arc::new(service)),
+            None => edits.gone.push(name.clone()),
+        }
+        let options = ApplyOptions {
+            take_over: order.take_over,
+            // Whoever deletes the last one by its name means it.
+            allow_empty: true,
+            ..ApplyOptions::default()
+        };
+        let standing = Standing {
+            provider: Provider::Api,
+            before: self.api.len(),
+            after: 1,
+        };
+        let warnings = self.judge(&edits, standing, options, vet)?;
+        Ok((edits, warnings))
     }
 
     /// The store has done what it was told.
     pub fn written(&mut self, written: Written, now: Now) {
-        let Written::Changed(written) = written else { return };
         let Some(accepted) = self.accepted.take() else { return };
-        match written {
+        let result = match written {
+            Written::Changed(result) => result,
+            Written::Began(result) => result.map(|id| self.nothing_changed(Some(id))),
+            Written::Stepped(result) => result.map(|()| self.nothing_changed(None)),
+        };
+        match result {
             Ok(committed) => {
                 self.store_trouble(None);
-                self.learn(&accepted.change, &committed);
-                self.carry_out(accepted, now);
+                self.carry_out(accepted, &committed, now);
             }
             Err(error) => {
                 if error.is_trouble() {
                     self.store_trouble(Some(&error));
                 }
-                let _ = accepted.order.reply.send(Err(Refused::Failed(error.to_string())));
-            }
-        }
-    }
-
-    /// What the store holds now.
-    fn learn(&mut self, change: &Change, committed: &Committed) {
-        let mut services: BTreeMap<Box<str>, StoredService> = std::mem::take(&mut self.loaded.services)
-            .into_iter()
-            .map(|stored| (stored.service.name.clone(), stored))
-            .collect();
-        for edit in &change.edits {
-            match edit {
-                Edit::Delete(name, _) => drop(services.remove(name)),
-                Edit::Put(service, _) if committed.changed.contains(&service.name) => {
-                    let stored = StoredService {
-                        service: Arc::clone(service),
-                        revision: committed.revision,
-                    };
-                    services.insert(service.name.clone(), stored);
+                if let Some(step) = accepted.refuse(&error) {
+                    self.step_failed(step, &error, now);
                 }
-                Edit::Put(..) => {}
             }
         }
-        self.loaded.revision = committed.revision;
-        self.loaded.services = services.into_values().collect();
     }
 
-    fn carry_out(&mut self, accepted: Accepted, now: Now) {
-        let Accepted {
-            order,
-            change,
-            warnings,
-        } = accepted;
-        // What is not edited counts for nothing, and there may be ten thousand of it.
-        let edited: BTreeSet<&str> = change.edits.iter().map(name_of).collect();
-        let of = |state: &State| -> Summary {
-            let services = state.services.iter();
-            services.filter(|service| edited.contains(&*service.name)).collect()
-        };
-        let (old, new) = (of(&self.api), of(&order.state));
-        let (services, backends) = Counts::between(&old, &new);
-        self.waiting.push(Waiter {
-            reply: order.reply,
-            services,
-            backends,
-            warnings,
-            since: now.instant,
-        });
-        let old = std::mem::take(&mut self.api);
-        self.roster.drain_within(order.apply.options.drain);
-        self.wanted_instead(&order.apply.origin, &old, &order.state, now);
-        self.api = order.state;
-    }
-}
-
-fn name_of(edit: &Edit) -> &str {
-    match edit {
-        Edit::Put(service, _) => &service.name,
-        Edit::Delete(name, _) => name,
-    }
-}
-
-impl Accepted {
-    fn by(&self) -> By {
-        let peer = self.order.apply.by;
-        By {
-            uid: peer.uid,
-            pid: peer.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
-            what: "apply".into(),
+    fn nothing_changed(&mut self, began: Option<u64>) -> Committed {
+        self.began = began;
+        Committed {
+            revision: self.api.revision(),
+            changed: Vec::new(),
         }
     }
+
+    fn carry_out(&mut self, accepted: Accepted, committed: &Committed, now: Now) {
+        let Accepted {
+            edits,
+            cause,
+            drain,
+            warnings,
+            then,
+        } = accepted;
+        let since = now.instant;
+        let wants = match then {
+            Then::Apply(reply) => {
+                let (services, backends) = self.counts(&edits);
+                Some(Wants::Apply {
+                    reply,
+                    services,
+                    backends,
+                    warnings,
+                })
+            }
+            Then::Edit(name, reply) => {
+                let before = self.api.get(&name);
+                let created = before.is_none();
+                let after = edits.put.first().or(before.map(|before| &before.service));
+                let changed = committed.changed.contains(&name);
+                let edited = Edited {
+                    service: after.filter(|_| edits.gone.is_empty()).cloned(),
+                    revision: if changed {
+                        committed.revision
+                    } else {
+                        before.map_or(0, |before| before.revision)
+                    },
+                    created,
+                    changed,
+                    warnings,
+                };
+                Some(Wants::Edit(reply, Box::new(edited)))
+            }
+            Then::Deploy(step) => self.stepped(step, now),
+        };
+        self.api.learn(&edits, committed);
+        self.waiting.extend(wants.map(|wants| Waiter { wants, since }));
+        if let Some(time) = drain {
+            let put = edits.put.iter().map(|service| &service.name);
+            for name in put.chain(&edits.gone) {
+                self.roster.drain_within(name, time);
+            }
+        }
+        if !edits.is_empty() || self.phase == Phase::TornDown && !cause.is_empty() {
+            self.wanted_instead(&cause, &edits, now);
+        }
+    }
+
+    /// What edits of the API's services come to. What is not edited counts for nothing, and there may be ten thousand of it.
+    fn counts(&self, edits: &Edits) -> (Counts, Counts) {
+        let names = edits.put.iter().map(|service| &service.name).chain(&edits.gone);
+        let old = names.filter_map(|name| self.api.get(name));
+        let old: Summary = old.map(|stored| &*stored.service).collect();
+        let new: Summary = edits.put.iter().map(AsRef::as_ref).collect();
+        Counts::between(&old, &new)
+    }
+}
+
+impl ServiceEdit {
+    /// The command, as the history names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Put(_) => "service put",
+            Self::Patch(_) => "service set",
+            Self::Delete => "service rm",
+            Self::Drain(_) => "drain",
+            Self::Undrain(_) => "undrain",
+        }
+    }
+}
+
+/// Who wants something, for the history.
+pub(super) fn by(peer: crate::daemon::ask::Peer, what: &str) -> By {
+    By {
+        uid: peer.uid,
+        pid: peer.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
+        what: what.into(),
+    }
+}
+
+/// There is nothing of that name.
+pub(super) fn missing(name: &str) -> Refused {
+    Refused::Missing(format!("there is no service \"{name}\"; `tcpgw service ls` lists them"))
+}
+
+fn expected(expect: Expect, current: Option<&StoredService>) -> bool {
+    match expect {
+        // A change of what is not there is answered so, whatever was expected.
+        Expect::Anything | Expect::Present => true,
+        Expect::Absent => current.is_none(),
+        Expect::Revision(revision) => current.is_some_and(|current| current.revision == revision),
+    }
+}
+
+fn not_as_expected(name: &str, current: Option<&StoredService>) -> String {
+    match current {
+        Some(current) => format!(
+            "service \"{name}\" is at revision {}, not as expected; nothing was changed",
+            current.revision
+        ),
+        None => format!("service \"{name}\" is not there; nothing was changed"),
+    }
+}
+
+/// The service with some of its backends, or all, in that state.
+fn with_state(service: &Service, which: &[Endpoint], state: BackendState) -> Result<Service, Refused> {
+    let known = |endpoint: &Endpoint| service.backends.iter().any(|backend| backend.endpoint == *endpoint);
+    if let Some(stranger) = which.iter().find(|endpoint| !known(endpoint)) {
+        return Err(Refused::Missing(format!(
+            "{stranger} is no backend of service \"{}\"; nothing was changed",
+            service.name
+        )));
+    }
+    let is_meant = |backend: &Backend| which.is_empty() || which.contains(&backend.endpoint);
+    let backends = service.backends.iter().map(|backend| Backend {
+        state: if is_meant(backend) { state } else { backend.state },
+        ..*backend
+    });
+    Ok(Service {
+        backends: backends.collect(),
+        ..service.clone()
+    })
 }
 
 /// What `tcpgw diff` would say.
 fn diff(old: &Summary, new: &Summary, warnings: Vec<String>) -> Applied {
-    let changes = Changes::between(old, new, &BTreeMap::new());
+    let changes = Changes::between(old, new, &std::collections::BTreeMap::new());
     let mut text = String::new();
     for change in &changes.services {
         let _ = writeln!(text, "{change}");

@@ -1,12 +1,12 @@
 //! What it is told: states of the providers, orders of the API, findings of probes and of those who watch the kernel.
 
-use super::{Core, Now, Phase, common};
+use super::{Core, Now, Phase, Provider, Waiter, Wants};
 use crate::config::Config;
-use crate::daemon::ask::{ApplyOptions, Refused, Reply, TornDown};
+use crate::daemon::ask::{ApplyOptions, PauseOrder, Refused, Reply, TornDown};
 use crate::daemon::events::What;
 use crate::daemon::settings::Settings;
 use crate::health::Outcome;
-use crate::model::{Endpoint, Problem, Problems, Service, State};
+use crate::model::{Balance, Edits, Endpoint, Problem, Problems, Service, State};
 use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
 
@@ -19,6 +19,17 @@ pub struct Vetted {
     pub warnings: Vec<Problem>,
     /// New services on ports where a local program listens, a line for each.
     pub taken: Vec<String>,
+}
+
+/// What a provider has, and would have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// Which.
+    pub(super) provider: Provider,
+    /// How many services it has.
+    pub(super) before: usize,
+    /// How many it would have.
+    pub(super) after: usize,
 }
 
 /// Looks at a state as the gateway does: the edge's part of judging it. The function tells which services are there already.
@@ -50,8 +61,16 @@ impl Core {
             allow_empty: self.settings.allow_empty,
             ..ApplyOptions::default()
         };
-        let before = self.file.as_ref().map_or(0, |file| file.services.len());
-        match self.judge(&state, &self.api, before, options, vet) {
+        let nothing = State::default();
+        let edits = state.edits_from(self.file.as_deref().unwrap_or(&nothing));
+        let standing = Standing {
+            provider: Provider::File,
+            before: self.file.as_ref().map_or(0, |file| file.services.len()),
+            after: state.services.len(),
+        };
+        // What was good by other settings is judged again.
+        let all = std::mem::take(&mut self.judge_all).then(|| state.edits_from(&nothing));
+        match self.judge(all.as_ref().unwrap_or(&edits), standing, options, vet) {
             Ok(warnings) => {
                 for warning in warnings {
                     tracing::warn!("{origin}: {warning}");
@@ -60,16 +79,15 @@ impl Core {
             Err(refused) => return self.reject("file", refused.lines(), now),
         }
         self.problems.remove("file");
-        let old = self.file.replace(state);
-        let new = self.file.take().unwrap_or_default();
-        self.wanted_instead(&origin, &old.unwrap_or_default(), &new, now);
-        self.file = Some(new);
+        self.file = Some(state);
+        self.wanted_instead(&origin, &edits, now);
     }
 
     /// There will be no file until the settings say so.
     pub fn no_file(&mut self, now: Now) {
         if let Some(old) = self.file.take() {
-            self.wanted_instead("no state file any more", &old, &State::default(), now);
+            let edits = State::default().edits_from(&old);
+            self.wanted_instead("no state file any more", &edits, now);
         }
     }
 
@@ -79,88 +97,141 @@ impl Core {
         self.note(What::Rejected { provider, problems }, now);
     }
 
-    /// A provider wants other services than before: only those that differ are touched.
-    pub(super) fn wanted_instead(&mut self, cause: &str, old: &State, new: &State, now: Now) {
-        if self.phase == Phase::TornDown {
-            return self.wanted_again(cause, Some(new), now);
+    /// A provider wants some services otherwise than before; its own book says so already.
+    pub(super) fn wanted_instead(&mut self, cause: &str, edits: &Edits, now: Now) {
+        match self.phase {
+            Phase::TornDown => self.wanted_again(cause, now),
+            Phase::Running => {
+                self.because(cause, now);
+                self.roster.edit(edits);
+                self.probe(now.instant);
+            }
+            Phase::Waiting | Phase::Looking => {}
         }
-        if self.phase != Phase::Running {
-            return;
-        }
-        self.because(cause, now);
-        self.roster.want_instead(&old.services, &new.services);
-        self.probe(now.instant);
     }
 
-    /// After a teardown something is desired again; `new` is of a provider whose state is not noted yet.
-    fn wanted_again(&mut self, cause: &str, new: Option<&State>, now: Now) {
+    /// After a teardown something is desired again.
+    fn wanted_again(&mut self, cause: &str, now: Now) {
         self.phase = Phase::Running;
         self.full = Some("something is desired again".into());
         self.because(cause, now);
         self.want();
-        if let Some(new) = new {
-            self.roster.want_instead(&[], &new.services);
-        }
         self.probe(now.instant);
     }
 
-    fn because(&mut self, cause: &str, now: Now) {
+    pub(super) fn because(&mut self, cause: &str, now: Now) {
         self.known.get_or_insert(now.instant);
         if self.cause.is_empty() {
             cause.clone_into(&mut self.cause);
         }
     }
 
-    /// Whether a provider may want that beside what others want.
+    /// Whether a provider may want that beside what others want. By themselves the services have been found valid when they
+    /// were read. Only what is edited is looked at.
     pub(super) fn judge(
         &self,
-        state: &State,
-        others: &State,
-        before: usize,
+        edits: &Edits,
+        standing: Standing,
         options: ApplyOptions,
         vet: &mut Vet<'_>,
     ) -> Result<Vec<String>, Refused> {
-        let problems: Problems = self.config.check(state).into_iter().collect();
-        problems.into_result().map_err(Refused::Invalid)?;
-        self.judge_owners(state, others)?;
-        // By itself it has been found valid when it was read.
-        if !others.services.is_empty() {
-            let all = state.services.iter().chain(&others.services).cloned().collect();
-            State::new(all).map_err(Refused::Invalid)?;
-        }
-        if state.services.is_empty() && before > 0 && !options.allow_empty {
+        self.judge_books(edits, standing.provider)?;
+        let Standing { before, after, .. } = standing;
+        if after == 0 && before > 0 && !options.allow_empty {
             return Err(Refused::Refused(empty(before)));
         }
-        let vetted = vet(state, &|service| self.roster.is_known(service)).map_err(Refused::Failed)?;
+        let edited = State {
+            services: edits.put.clone(),
+        };
+        let vetted = vet(&edited, &|service| self.roster.is_known(service)).map_err(Refused::Failed)?;
         vetted.problems.into_result().map_err(Refused::Invalid)?;
         if !options.take_over && !vetted.taken.is_empty() {
             return Err(Refused::Refused(vetted.taken.join("\n")));
         }
-        let warnings = crate::model::warnings(state).into_iter().chain(vetted.warnings);
+        let warnings = crate::model::warnings(&edited).into_iter().chain(vetted.warnings);
         Ok(warnings.map(|warning| warning.to_string()).collect())
     }
 
-    fn judge_owners(&self, state: &State, others: &State) -> Result<(), Refused> {
-        let of_others = common(state, others);
-        if of_others.is_empty() {
-            return Ok(());
+    /// The part of [`Self::judge`] that is known without asking the system.
+    pub(super) fn judge_books(&self, edits: &Edits, provider: Provider) -> Result<(), Refused> {
+        let sizes = self.config.fences_sizes().then(|| self.sizes_with(edits));
+        let sizes = sizes.map(|(services, backends)| self.config.check_sizes(services, backends));
+        let fences = edits.put.iter().flat_map(|service| self.config.check_service(service));
+        let problems: Problems = sizes.into_iter().flatten().chain(fences).collect();
+        problems.into_result().map_err(Refused::Invalid)?;
+        let names = edits.put.iter().map(|service| &service.name);
+        let of_others = names.filter_map(|name| self.owner_problem(name, provider));
+        let problems: Problems = of_others.collect();
+        problems.into_result().map_err(Refused::Invalid)?;
+        let has_turns = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
+        // The roster is all that is desired, while it is in use; the number of chains is known to those who count them.
+        if self.phase == Phase::Running && !has_turns {
+            return self.roster.clashes(edits).into_result().map_err(Refused::Invalid);
         }
-        let whose = |name: &str| {
-            let in_file = self
-                .file
-                .as_ref()
-                .is_some_and(|file| super::by_name(file).contains_key(name));
-            if in_file {
-                format!("it is defined in {}: change it there", self.origin)
-            } else {
+        let untouched = self.desired().filter(|service| !edits.touches(&service.name));
+        let all = untouched.chain(&edits.put).cloned();
+        State::new(all).map(|_| ()).map_err(Refused::Invalid)
+    }
+
+    fn sizes_with(&self, edits: &Edits) -> (usize, usize) {
+        let untouched = self.desired().filter(|service| !edits.touches(&service.name));
+        let all = untouched.chain(&edits.put);
+        all.fold((0, 0), |(services, backends), service| {
+            (services + 1, backends + service.backends.len())
+        })
+    }
+
+    /// Whether a service of that name is another provider's.
+    pub(super) fn judge_owner(&self, name: &str, provider: Provider) -> Result<(), Refused> {
+        self.owner_problem(name, provider)
+            .map_or(Ok(()), |problem| Err(Refused::Refused(problem.to_string())))
+    }
+
+    fn owner_problem(&self, name: &str, provider: Provider) -> Option<Problem> {
+        let in_file = self.file.as_ref().is_some_and(|file| file.get(name).is_some());
+        let whose = match provider {
+            Provider::Api if in_file => format!("it is defined in {}: change it there", self.origin),
+            Provider::File if self.api.get(name).is_some() => {
                 "it came in through the API: change or remove it there".into()
             }
+            _ => return None,
         };
-        let problems = of_others.into_iter().map(|name| Problem {
+        Some(Problem {
             place: format!("service \"{name}\""),
-            message: format!("belongs to another provider: {}", whose(name)),
-        });
-        Err(Refused::Invalid(problems.collect()))
+            message: format!("belongs to another provider: {whose}"),
+        })
+    }
+
+    /// Hold new connections of a service back for a time, or no longer.
+    pub fn pause(&mut self, order: &PauseOrder, reply: Reply<Result<(), Refused>>, now: Now) {
+        if self.phase != Phase::Running {
+            let text = "nothing is served: the daemon is starting, or was torn down";
+            return drop(reply.send(Err(Refused::Failed(text.into()))));
+        }
+        let service = order.name.to_string();
+        if !self.roster.wanted().contains_key(&order.name) {
+            return drop(reply.send(Err(super::orders::missing(&service))));
+        }
+        let until = order.time.map(|time| now.instant + time);
+        if self.roster.pause(&order.name, until) {
+            let uid = order.by.uid;
+            let what = match order.time {
+                Some(time) => What::Paused {
+                    service,
+                    seconds: time.as_secs(),
+                    uid,
+                },
+                None => What::Resumed {
+                    service,
+                    reason: "asked",
+                },
+            };
+            self.note(what, now);
+        }
+        self.because("pause", now);
+        let wants = Wants::Pause(reply);
+        let since = now.instant;
+        self.waiting.push(Waiter { wants, since });
     }
 
     /// Remove everything, and wait for something new to be desired.
@@ -179,6 +250,7 @@ impl Core {
                 self.roster = crate::daemon::roster::Roster::new(self.settings.all_failed);
                 // Probes that are on their way belong to nobody from here on.
                 self.health.set([], now.instant);
+                self.end_deploys(now);
                 self.note(What::TornDown { flushed: torn.flushed }, now);
                 Ok(TornDown {
                     table_removed: torn.table,
@@ -210,7 +282,12 @@ impl Core {
             return;
         }
         self.since.insert(change.endpoint, now.unix.as_secs());
-        let service = self.roster.service_of(endpoint).map(ToString::to_string);
+        self.deploys.probed(endpoint);
+        let service = self
+            .roster
+            .service_of(endpoint)
+            .or_else(|| self.deploys.service_of(endpoint));
+        let service = service.map(ToString::to_string);
         self.note(
             What::Health {
                 service: service.unwrap_or_default(),
@@ -240,9 +317,10 @@ impl Core {
         self.config.flow_mark = mark;
         self.settings = settings;
         self.roster.set_all_failed(self.settings.all_failed);
+        self.judge_all = true;
         self.due.set_check_interval(self.settings.check_interval, now.instant);
         if self.phase == Phase::TornDown {
-            self.wanted_again("reload", None, now);
+            self.wanted_again("reload", now);
         }
     }
 

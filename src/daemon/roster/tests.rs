@@ -8,7 +8,7 @@ fn service(name: &str, port: u16, backends: &[&str]) -> Arc<Service> {
         backends.join(",")
     );
     let mut state = crate::model::parse(text.as_bytes()).unwrap();
-    Arc::new(state.services.remove(0))
+    state.services.remove(0)
 }
 
 fn endpoint(last: u8) -> Endpoint {
@@ -280,7 +280,7 @@ fn draining_by_wish_has_a_deadline_and_stays_drained() {
         let text = format!(
             r#"{{"version":1,"services":[{{"name":"web","port":8000{limit},"backends":[{draining},"10.2.0.2:80"]}}]}}"#
         );
-        Arc::new(crate::model::parse(text.as_bytes()).unwrap().services.remove(0))
+        crate::model::parse(text.as_bytes()).unwrap().services.remove(0)
     };
     play.roster.want("web", Some(wish("")));
     play.settle();
@@ -330,9 +330,71 @@ fn families_are_kept_apart() {
 }
 
 #[test]
+fn a_paused_service_gets_nothing_and_comes_back_as_it_was() {
+    let mut play = Play::serving(&[1, 2]);
+    let until = play.now + Duration::from_secs(5);
+    assert!(play.roster.pause("web", Some(until)));
+    play.settle();
+    assert_eq!(play.seen("web"), "1- 2-");
+    assert_eq!(play.roster.serving()["web"].on_empty, Refusal::Drop);
+    assert!(play.roster.leavers().is_empty());
+    play.judge(1, false);
+    play.judge(2, false);
+    play.settle();
+    assert_eq!(play.seen("web"), "1- 2-");
+    assert!(play.roster.pause("web", Some(until + Duration::from_secs(5))));
+    assert!(!play.roster.is_dirty());
+    assert_eq!(play.roster.next_deadline(), Some(until + Duration::from_secs(5)));
+    assert!(play.roster.tick(until).is_empty());
+    assert_eq!(play.roster.tick(until + Duration::from_secs(5)), ["web".into()]);
+    play.settle();
+    assert_eq!(play.seen("web"), "1- 2", "the last good one, as without a pause");
+    assert_eq!(play.roster.serving()["web"].on_empty, Refusal::Reset);
+}
+
+#[test]
+fn a_replacement_during_a_pause_takes_over_after_it() {
+    let mut play = Play::serving(&[1]);
+    play.roster.pause("web", Some(play.now + Duration::from_secs(60)));
+    play.roster.want("web", Some(web(&[2])));
+    play.settle();
+    assert_eq!(play.seen("web"), "1-");
+    play.judge(2, true);
+    play.settle();
+    assert_eq!(play.seen("web"), "1- 2-");
+    assert!(play.roster.is_balanced(endpoint(2)) && !play.roster.is_balanced(endpoint(1)));
+    assert!(play.roster.pause("web", None));
+    play.settle();
+    assert_eq!(play.seen("web"), "1- 2");
+}
+
+#[test]
+fn what_others_claim_is_refused() {
+    let mut play = Play::serving(&[1, 2]);
+    play.roster.want("db", Some(service("db", 9000, &["\"10.2.0.9:80\""])));
+    let clash = |put: &[Arc<Service>], gone: &[&str]| {
+        let edits = Edits {
+            put: put.to_vec(),
+            gone: gone.iter().map(|name| Name::from(*name)).collect(),
+        };
+        play.roster.clashes(&edits).to_string()
+    };
+    let other = service("other", 8000, &["\"10.2.0.2:80\"", "\"10.2.0.3:80\""]);
+    assert_eq!(
+        clash(&[Arc::clone(&other)], &[]),
+        "service \"other\", port: 8000 is already taken by service \"web\"\n\
+         service \"other\", backends: 10.2.0.2:80 is already a backend of service \"web\""
+    );
+    assert_eq!(clash(&[other], &["web"]), "");
+    let moved = service("db", 9000, &["\"10.2.0.9:80\"", "\"10.2.0.1:80\""]);
+    assert!(clash(&[Arc::clone(&moved)], &[]).contains("10.2.0.1:80 is already"));
+    assert_eq!(clash(&[moved, web(&[2])], &[]), "");
+}
+
+#[test]
 fn an_order_for_this_change_only() {
     let mut play = Play::serving(&[1, 2, 3]);
-    play.roster.drain_within(Some(Duration::from_secs(1)));
+    play.roster.drain_within("web", Duration::from_secs(1));
     play.roster.want("web", Some(web(&[2, 3])));
     play.settle();
     play.roster.want("web", Some(web(&[3])));

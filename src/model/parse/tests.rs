@@ -31,7 +31,7 @@ fn good(text: &str) -> State {
 }
 
 fn only(text: &str) -> Service {
-    good(text).services.pop().unwrap()
+    Service::clone(&good(text).services.pop().unwrap())
 }
 
 fn assert_one_problem(text: &str, expected: &str) {

@@ -11,7 +11,7 @@ use nix::sys::inotify::{AddWatchFlags as Flags, Inotify};
 use super::{Place, Watched};
 use crate::config::Config;
 use crate::model::source::{self, SourceError};
-use crate::model::{self, Problems};
+use crate::model::{self, Problems, State};
 use crate::provider::chain::Chain;
 use crate::provider::{Bad, News};
 
@@ -38,6 +38,8 @@ pub(super) struct Seen {
     pub(super) read: Option<Chain>,
     /// What was read then.
     pub(super) print: Option<Print>,
+    /// The last state that was told.
+    pub(super) told: Arc<State>,
 }
 
 impl Seen {
@@ -131,7 +133,7 @@ impl Request {
             Ok(text) => {
                 let print = Print::Content(text.len(), hash(&text));
                 let is_same = self.seen.print.as_ref() == Some(&print);
-                let news = (!is_same).then(|| judge(&self.path, &self.config, &text));
+                let news = (!is_same).then(|| judge(&self.path, &self.config, &text, &self.seen.told));
                 (print, news)
             }
             Err(error @ SourceError::Missing(_)) => unreadable(Print::Missing, error.into()),
@@ -140,22 +142,23 @@ impl Request {
     }
 }
 
-fn judge(path: &Path, config: &Config, text: &[u8]) -> News {
+fn judge(path: &Path, config: &Config, text: &[u8], before: &State) -> News {
     let invalid = |problems| {
         News::Bad(Bad::Invalid {
             file: path.to_owned(),
             problems,
         })
     };
-    let state = match model::parse(text) {
+    let mut state = match model::parse(text) {
         Ok(state) => state,
         Err(problems) => return invalid(problems),
     };
     let refusals: Problems = config.check(&state).into_iter().collect();
     match refusals.into_result() {
         Ok(()) => {
+            state.share(before);
             let warnings = model::warnings(&state);
-            News::State(state, warnings)
+            News::State(Arc::new(state), warnings)
         }
         Err(problems) => invalid(problems),
     }

@@ -144,8 +144,9 @@ fn services_from_elsewhere_meet_the_same_rules() {
     };
     let (a, b) = (service("a", 1, "10.0.0.1:1"), service("b", 2, "10.0.0.2:1"));
     let state = State::new(vec![b.clone(), a.clone()]).unwrap();
-    assert_eq!(state.services, [a.clone(), b.clone()]);
-    let shown = |services| State::new(services).unwrap_err().to_string();
+    let services: Vec<&Service> = state.services.iter().map(AsRef::as_ref).collect();
+    assert_eq!(services, [&a, &b]);
+    let shown = |services: Vec<Service>| State::new(services).unwrap_err().to_string();
     assert_eq!(
         shown(vec![a.clone(), service("a", 3, "10.0.0.3:1")]),
         "service \"a\", name: is the name of another service too"
