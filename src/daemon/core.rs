@@ -127,6 +127,8 @@ pub struct Core {
     judge_all: bool,
     orders: VecDeque<Order>,
     accepted: Option<Accepted>,
+    /// The store is looked at anew.
+    refreshing: bool,
     deploys: Deploys,
     /// The id of a deploy that was just begun.
     began: Option<u64>,
@@ -196,6 +198,7 @@ impl Core {
             judge_all: false,
             orders: VecDeque::new(),
             accepted: None,
+            refreshing: false,
             deploys: Deploys::default(),
             began: None,
             origin: settings
@@ -274,7 +277,9 @@ impl Core {
 
     /// When [`Self::next_job`] may have something to do though nothing is heard.
     pub fn wakes_at(&self) -> Option<Instant> {
-        let of_deploys = self.deploys.next_time().filter(|_| self.accepted.is_none());
+        let of_store = [self.deploys.next_time(), self.due.store];
+        let is_idle = self.accepted.is_none() && !self.refreshing;
+        let of_store = of_store.into_iter().flatten().filter(|_| is_idle);
         let of_kernel = match self.phase {
             _ if self.out.is_some() => None,
             Phase::Waiting => self.due.retry,
@@ -284,7 +289,7 @@ impl Core {
                 times.into_iter().flatten().min()
             }
         };
-        of_deploys.into_iter().chain(of_kernel).min()
+        of_store.chain(of_kernel).min()
     }
 
     /// What the kernel should be asked or told now; `None` while a job is out, or there is nothing to do.

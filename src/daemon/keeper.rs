@@ -23,6 +23,8 @@ pub enum Write {
     Begin(NewDeploy, By, Duration),
     /// Note how a deploy goes on.
     Step(crate::store::DeployStep, Duration),
+    /// After a failure: see whether it can be written again, and what it holds.
+    Refresh,
 }
 
 /// What it came to.
@@ -34,6 +36,8 @@ pub enum Written {
     Began(Result<u64, StoreError>),
     /// Of [`Write::Step`].
     Stepped(Result<(), StoreError>),
+    /// Of [`Write::Refresh`].
+    Refreshed(Result<Opened, StoreError>),
 }
 
 /// What is only read.
@@ -45,6 +49,30 @@ pub enum Query {
     Deploy(u64, Reply<Result<Option<Deploy>, StoreError>>),
     /// Deploys of a service, or all; so many at most.
     Deploys(Option<String>, usize, Reply<Result<Vec<Deploy>, StoreError>>),
+}
+
+/// Opens a store and reads what it holds.
+///
+/// # Errors
+/// [`StoreError`]; a store that can be read and not written is no error.
+pub fn open(path: &Path) -> Result<(Store, Opened), StoreError> {
+    let mut store = Store::open(path)?;
+    let opened = read(&mut store)?;
+    Ok((store, opened))
+}
+
+fn read(store: &mut Store) -> Result<Opened, StoreError> {
+    Ok(Opened {
+        loaded: store.load()?,
+        unfinished: unfinished(store)?,
+        trouble: store.trouble().cloned(),
+    })
+}
+
+fn refresh(store: &mut Store) -> Result<Opened, StoreError> {
+    read(store)?;
+    store.probe()?;
+    read(store)
 }
 
 /// What was before a switch is in the history: it is written with the switch.
@@ -105,20 +133,7 @@ impl Keeper {
         path: &Path,
         results: results::Sender<Written>,
     ) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
-        let opened = Store::open(path).and_then(|mut store| {
-            let loaded = store.load()?;
-            let unfinished = unfinished(&mut store)?;
-            let trouble = store.trouble().cloned();
-            Ok((
-                store,
-                Opened {
-                    loaded,
-                    unfinished,
-                    trouble,
-                },
-            ))
-        });
-        let (store, opened) = match opened {
+        let (store, opened) = match open(path) {
             Ok((store, opened)) => (Ok(store), Ok(opened)),
             Err(error) => (Err(error.clone()), Err(error)),
         };
@@ -183,8 +198,10 @@ fn with<T>(
     }
 }
 
-fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
+/// Does one thing, or says why not; without a store nothing is done.
+pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
     match write {
+        Write::Refresh => Written::Refreshed(with(store, refresh)),
         Write::Change(change, by, at) => Written::Changed(with(store, |store| store.commit(&change, &by, at))),
         Write::Begin(deploy, by, at) => Written::Began(with(store, |store| store.deploy_begin(&deploy, &by, at))),
         Write::Step(step, at) => Written::Stepped(with(store, |store| store.deploy_update(&step, at))),

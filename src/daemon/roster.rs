@@ -338,7 +338,14 @@ impl Roster {
 
     /// Endpoints that are to be probed from now on, and how; or no longer.
     pub fn take_probes(&mut self) -> BTreeMap<Endpoint, Option<Health>> {
-        for endpoint in std::mem::take(&mut self.released) {
+        // Who leaves is known when what is desired has been worked out.
+        let is_settled = self.dirty.is_empty();
+        let released = if is_settled {
+            std::mem::take(&mut self.released)
+        } else {
+            BTreeSet::new()
+        };
+        for endpoint in released {
             if self.owners.contains_key(&endpoint) {
                 continue;
             }

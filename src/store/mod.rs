@@ -143,6 +143,14 @@ impl Store {
         Ok(committed)
     }
 
+    /// Writes what tells nothing, to see whether changes can be written: after that [`trouble`](Self::trouble) says it anew.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn probe(&mut self) -> Result<(), StoreError> {
+        self.write(|transaction, _| schema::touch(transaction))
+    }
+
     /// What changed, the newest first.
     ///
     /// # Errors
@@ -278,8 +286,7 @@ impl Store {
         let version = schema::check(&connection)?;
         schema::migrate(&mut connection, version, &self.path)?;
         let head = schema::verify(&connection)?;
-        let probe = |transaction: &Transaction<'_>| Ok(transaction.execute("UPDATE head SET opened = opened + 1", ())?);
-        self.trouble = match in_transaction(&mut connection, probe).map_err(|fault| fault.at(&self.path)) {
+        self.trouble = match in_transaction(&mut connection, schema::touch).map_err(|fault| fault.at(&self.path)) {
             Ok(_) => None,
             Err(error @ (StoreError::Full(_) | StoreError::ReadOnly { .. })) => Some(error),
             Err(error) => return Err(error.into()),

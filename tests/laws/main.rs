@@ -4,6 +4,7 @@ mod clients;
 mod daemon;
 #[path = "../fuzz/src/lib.rs"]
 pub mod fuzz;
+mod orders;
 mod plan;
 mod reconcile;
 mod ruleset;

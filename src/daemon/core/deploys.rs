@@ -65,6 +65,15 @@ struct Deploy {
 }
 
 impl Deploy {
+    /// Whether its switch is written, as far as is known.
+    fn is_switched(&self) -> bool {
+        match &self.stage {
+            Stage::Switching | Stage::Switched | Stage::Left => true,
+            Stage::Ending(phase, ..) => *phase == Stored::Drained,
+            Stage::Probing(_) => false,
+        }
+    }
+
     /// Who leaves by it.
     fn old(&self) -> impl Iterator<Item = Endpoint> + '_ {
         let old = self.before.iter().map(|backend| backend.endpoint);
@@ -230,8 +239,32 @@ impl Core {
                 before: before.map(|service| service.backends).unwrap_or_default(),
                 stage,
             };
+            self.deploys.remove(deploy.id);
+            self.deploys.fresh = true;
             self.deploys.insert(deploy.id, resumed);
         }
+    }
+
+    /// What the store says of deploys after it has failed: a step that failed may have been made all the same.
+    pub(super) fn compare_deploys(&mut self, unfinished: Vec<Unfinished>, now: Now) {
+        let known: BTreeSet<u64> = unfinished.iter().map(|unfinished| unfinished.deploy.id).collect();
+        let over: Vec<u64> = self
+            .deploys
+            .live
+            .keys()
+            .filter(|id| !known.contains(id))
+            .copied()
+            .collect();
+        for id in over {
+            self.forget(id);
+        }
+        let differs = |unfinished: &Unfinished| {
+            let Unfinished { deploy, .. } = unfinished;
+            let live = self.deploys.live.get(&deploy.id);
+            live.is_none_or(|live| deploy.phase == Stored::Switched && !live.is_switched())
+        };
+        let others = unfinished.into_iter().filter(differs).collect();
+        self.take_up(others, now);
     }
 
     pub(super) fn take_deploy(
@@ -567,8 +600,13 @@ impl Core {
                 tracing::error!(id, "deploy: {reason}");
                 self.deploys.set(id, Stage::Ending(Stored::Failed, reason, again));
             }
-            // It is tried again until the store takes it.
-            Step::End(_, _, _, reply) => drop(reply.map(|reply| reply.send(Err(refused(error))))),
+            Step::End(id, _, _, reply) => {
+                // Another error is gone at some time, and until then it is tried again.
+                if matches!(error, StoreError::Phase { .. } | StoreError::NoDeploy(_)) {
+                    self.forget(id);
+                }
+                drop(reply.map(|reply| reply.send(Err(refused(error)))));
+            }
         }
     }
 
@@ -585,9 +623,11 @@ impl Core {
         };
         for target in &deploy.targets {
             let at = SocketAddr::from(target.endpoint);
-            if self.roster.service_of(target.endpoint).is_some() {
-                self.health.probe_now(at, now.instant);
-            } else if let Some(params) = params {
+            // Who is probed already is asked once more, at once.
+            if self.health.probe_now(at, now.instant) {
+                continue;
+            }
+            if let Some(params) = params {
                 let target = Target {
                     params: hasty(params),
                     presumed: false,

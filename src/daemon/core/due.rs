@@ -26,6 +26,8 @@ pub(super) struct Due {
     check_interval: Option<Duration>,
     tidy: Option<Instant>,
     record: Option<Instant>,
+    /// The next attempt after the store has failed; not one of [`Self::next`].
+    pub(super) store: Option<Instant>,
     record_pause: Duration,
 }
 
@@ -53,6 +55,10 @@ impl Due {
     /// Somebody else has written, or may have.
     pub(super) fn drift(&mut self) {
         self.drift = true;
+    }
+
+    pub(super) fn take_store(&mut self, now: Instant) -> bool {
+        self.store.take_if(|at| *at <= now).is_some()
     }
 
     pub(super) fn take_drift(&mut self) -> bool {

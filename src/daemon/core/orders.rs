@@ -17,6 +17,9 @@ use crate::store::{By, Committed, Expect, StoreError, StoredService};
 use crate::summary::Summary;
 use crate::words::{Changes, Counts};
 
+/// After a failure of the store it is tried again so often.
+const REFRESH: Duration = Duration::from_secs(5);
+
 /// What may be ordered.
 pub enum Order {
     /// All services of the API shall be these.
@@ -103,23 +106,51 @@ impl Core {
                     self.api = Held::from(opened.loaded);
                 }
                 self.take_up(opened.unfinished, now);
-                self.store_trouble(opened.trouble.as_ref());
+                self.store_trouble(opened.trouble.as_ref(), now);
             }
             Err(error) => {
                 tracing::error!("{error}; services of the API cannot be changed");
                 self.store_lost = true;
-                self.store_trouble(Some(&error));
+                self.store_trouble(Some(&error), now);
             }
         }
     }
 
-    fn store_trouble(&mut self, trouble: Option<&StoreError>) {
+    fn store_trouble(&mut self, trouble: Option<&StoreError>, now: Now) {
         match trouble {
-            Some(error) => drop(
-                self.problems
-                    .insert("store", format!("the store refuses changes: {error}")),
-            ),
-            None => drop(self.problems.remove("store")),
+            Some(error) => {
+                let text = format!("the store refuses changes: {error}");
+                self.due.store = Some(now.instant + REFRESH);
+                drop(self.problems.insert("store", text));
+            }
+            None => {
+                self.due.store = None;
+                drop(self.problems.remove("store"));
+            }
+        }
+    }
+
+    /// After a failure of the store: what it holds, and whether it can be written again.
+    fn refreshed(&mut self, refreshed: Result<Opened, StoreError>, now: Now) {
+        let opened = match refreshed {
+            Ok(opened) => opened,
+            Err(error) => return self.store_trouble(Some(&error), now),
+        };
+        self.store_trouble(opened.trouble.as_ref(), now);
+        let services = opened.loaded.services.iter().map(|stored| Arc::clone(&stored.service));
+        let state = match State::new(services) {
+            Ok(state) => state,
+            Err(problems) => {
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                return self.reject("api", problems, now);
+            }
+        };
+        // A change that failed may have been made all the same.
+        let edits = self.api.edits_to(&state);
+        self.api = Held::from(opened.loaded);
+        self.compare_deploys(opened.unfinished, now);
+        if !edits.is_empty() {
+            self.wanted_instead("the store", &edits, now);
         }
     }
 
@@ -131,7 +162,11 @@ impl Core {
     /// What is to be written to the store now: one order is judged and written after the other, so that each is judged by
     /// what those before it have made.
     pub fn next_write(&mut self, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
-        while self.accepted.is_none() {
+        while self.accepted.is_none() && !self.refreshing {
+            if self.due.take_store(now.instant) && !self.store_lost {
+                self.refreshing = true;
+                return Some(Write::Refresh);
+            }
             if let Some(write) = self.next_step(now) {
                 return Some(write);
             }
@@ -282,20 +317,25 @@ impl Core {
 
     /// The store has done what it was told.
     pub fn written(&mut self, written: Written, now: Now) {
+        if let Written::Refreshed(refreshed) = written {
+            self.refreshing = false;
+            return self.refreshed(refreshed, now);
+        }
         let Some(accepted) = self.accepted.take() else { return };
         let result = match written {
+            Written::Refreshed(_) => return,
             Written::Changed(result) => result,
             Written::Began(result) => result.map(|id| self.nothing_changed(Some(id))),
             Written::Stepped(result) => result.map(|()| self.nothing_changed(None)),
         };
         match result {
             Ok(committed) => {
-                self.store_trouble(None);
+                self.store_trouble(None, now);
                 self.carry_out(accepted, &committed, now);
             }
             Err(error) => {
-                if error.is_trouble() {
-                    self.store_trouble(Some(&error));
+                if error.is_trouble() || matches!(error, StoreError::Moved { .. }) {
+                    self.store_trouble(Some(&error), now);
                 }
                 if let Some(step) = accepted.refuse(&error) {
                     self.step_failed(step, &error, now);

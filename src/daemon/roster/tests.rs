@@ -330,6 +330,24 @@ fn families_are_kept_apart() {
 }
 
 #[test]
+fn who_leaves_is_probed_until_it_has_left() {
+    let mut play = Play::serving(&[1, 2]);
+    play.roster.take_probes();
+    play.roster.want("web", Some(web(&[2])));
+    let probes = play.roster.take_probes();
+    assert!(
+        !probes.contains_key(&endpoint(1)),
+        "nobody knows yet whether it leaves or is gone"
+    );
+    play.settle();
+    assert_eq!(play.seen("web"), "1- 2");
+    assert!(play.roster.take_probes()[&endpoint(1)].is_some());
+    play.wait(TIME);
+    assert_eq!(play.seen("web"), "2");
+    assert_eq!(play.roster.take_probes()[&endpoint(1)], None);
+}
+
+#[test]
 fn a_paused_service_gets_nothing_and_comes_back_as_it_was() {
     let mut play = Play::serving(&[1, 2]);
     let until = play.now + Duration::from_secs(5);

@@ -1,0 +1,558 @@
+//! The daemon's core with a store on disk and a kernel in memory, under orders: whatever is ordered, and whenever the daemon
+//! dies, each order happened as a whole or not at all, what was acknowledged stays, and the kernel holds what the store says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::{Value, json};
+use tcpgw::config::Config;
+use tcpgw::daemon::ask::{DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, UndoOrder, Which};
+use tcpgw::daemon::core::{Core, Now, Order, Vetted};
+use tcpgw::daemon::keeper::{self, Write, Written};
+use tcpgw::daemon::settings::Settings;
+use tcpgw::daemon::worker::{Outcome, perform};
+use tcpgw::health;
+use tcpgw::kernel::conntrack::Status;
+use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
+use tcpgw::model::{BackendState, Endpoint, FlowMark, Service, State};
+use tcpgw::reconcile::Desired;
+use tcpgw::reconcile::engine::Engine;
+use tcpgw::record;
+use tcpgw::store::{Expect, HistoryFilter, Phase, Store, StoreError};
+use tcpgw::summary::{Standing, Summary};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use crate::states::{desired, links};
+
+const NAMESPACE: u64 = 8;
+const SEEN_REPLY: u32 = 2;
+const ENDPOINTS: u8 = 8;
+const SERVICES: [&str; 2] = ["a", "b"];
+/// Longer than any drain, timeout or retry.
+const LONG: Duration = Duration::from_secs(180);
+
+const PEER: Peer = Peer {
+    uid: 1000,
+    gid: 1000,
+    pid: Some(7),
+};
+
+#[derive(Debug, Clone)]
+enum Event {
+    /// A service is ordered so.
+    Put(usize, Vec<u8>),
+    /// Its limit changes.
+    Patch(usize, u32),
+    /// It goes.
+    Delete(usize),
+    /// These of its backends get no new connections, or get them again.
+    Drain(usize, bool, Index),
+    /// A new version, of which so many have to answer.
+    Deploy(usize, Vec<u8>, Index),
+    /// The last deploy is taken back.
+    Undo(usize),
+    /// New connections wait; for so many seconds, or no longer.
+    Pause(usize, Option<u64>),
+    /// A backend dies, or comes back.
+    Flip(u8),
+    /// Time passes.
+    Wait(u64),
+    /// A client connects.
+    Connect(usize, u32),
+    /// A connection ends.
+    End(Index),
+    /// The next such call fails.
+    Fail(Fail),
+    /// The store takes nothing for a while.
+    Full(u64),
+    /// The daemon is killed before or after so many of the next writes, and another one starts.
+    Kill(usize, bool),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let which = || 0..SERVICES.len();
+    // Most are of one service only.
+    let to = || {
+        (which(), prop::collection::btree_set(1..=5_u8, 0..4)).prop_map(|(which, set)| {
+            let of = |last: u8| if which == 0 { last } else { ENDPOINTS + 1 - last };
+            (which, set.into_iter().map(of).collect::<Vec<u8>>())
+        })
+    };
+    let fail = prop::sample::select(vec![
+        Fail::Outdated,
+        Fail::UnknownBefore,
+        Fail::UnknownAfter,
+        Fail::Refused(Errno::ENOMEM),
+    ]);
+    prop_oneof![
+        2 => to().prop_map(|(which, to)| Event::Put(which, to)),
+        1 => (which(), 1..5_u32).prop_map(|(which, pps)| Event::Patch(which, pps)),
+        1 => which().prop_map(Event::Delete),
+        2 => (which(), any::<bool>(), any::<Index>()).prop_map(|(which, back, at)| Event::Drain(which, back, at)),
+        8 => (to(), any::<Index>()).prop_map(|((which, to), min)| Event::Deploy(which, to, min)),
+        2 => which().prop_map(Event::Undo),
+        1 => (which(), prop::option::of(1..20_u64)).prop_map(|(which, time)| Event::Pause(which, time)),
+        3 => (1..=ENDPOINTS).prop_map(Event::Flip),
+        5 => (0..40_000_u64).prop_map(Event::Wait),
+        4 => (which(), any::<u32>()).prop_map(|(which, pick)| Event::Connect(which, pick)),
+        2 => any::<Index>().prop_map(Event::End),
+        1 => fail.prop_map(Event::Fail),
+        1 => (1..6_u64).prop_map(Event::Full),
+        3 => (0..4_usize, any::<bool>()).prop_map(|(after, done)| Event::Kill(after, done)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn orders_happen_as_a_whole_or_not_at_all(events in prop::collection::vec(event(), 1..40)) {
+        let mut world = World::new();
+        for event in events {
+            world.happen(event);
+            world.check()?;
+        }
+        world.end()?;
+    }
+}
+
+fn endpoint(last: u8) -> SocketAddr {
+    SocketAddr::new([10, 9, 0, last].into(), 80)
+}
+
+fn service(which: usize, backends: &[u8]) -> Value {
+    json!({
+        "name": SERVICES[which], "port": 9001 + which, "drain_timeout": "20s",
+        "backends": backends.iter().map(|last| endpoint(*last).to_string()).collect::<Vec<_>>(),
+    })
+}
+
+struct World {
+    core: Core,
+    engine: Option<Engine<Fake>>,
+    store: Result<Store, StoreError>,
+    directory: tempfile::TempDir,
+    now: Instant,
+    unix: Duration,
+    down: BTreeSet<SocketAddr>,
+    met: BTreeSet<SocketAddr>,
+    troubled: bool,
+    full_until: Option<Instant>,
+    /// Kill it after so many more writes; whether the last one is done first.
+    kill: Option<(usize, bool)>,
+    /// What was acknowledged of services: the store must hold it, until something later is.
+    edits: Vec<(usize, oneshot::Receiver<Result<Edited, Refused>>)>,
+    deploys: Vec<oneshot::Receiver<Result<u64, Refused>>>,
+    begun: BTreeSet<u64>,
+}
+
+impl World {
+    fn new() -> Self {
+        // Every write waits for the disk: one of memory is faster.
+        let directory = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
+        let (now, unix) = (Instant::now(), Duration::from_secs(1_000_000));
+        let mut world = Self {
+            core: Core::new(
+                Settings::default(),
+                Config::default(),
+                NAMESPACE,
+                Now { instant: now, unix },
+            ),
+            engine: None,
+            store: Err(StoreError::NoDeploy(0)),
+            directory,
+            now,
+            unix,
+            down: BTreeSet::new(),
+            met: BTreeSet::new(),
+            troubled: false,
+            full_until: None,
+            kill: None,
+            edits: Vec::new(),
+            deploys: Vec::new(),
+            begun: BTreeSet::new(),
+        };
+        world.start(Fake::default());
+        world.run();
+        world.happen(Event::Put(0, vec![1, 2]));
+        world.happen(Event::Put(1, vec![7, 8]));
+        world
+    }
+
+    fn start(&mut self, fake: Fake) {
+        let record = record::Store::new(self.directory.path(), NAMESPACE);
+        let mut engine = Engine::new(fake, record, NAMESPACE, FlowMark::default());
+        engine.set_links(links());
+        self.engine = Some(engine);
+        self.core = Core::new(Settings::default(), Config::default(), NAMESPACE, self.time());
+        let (store, opened) = keeper::open(&self.directory.path().join("store.db")).unwrap();
+        self.store = Ok(store);
+        self.core.opened(Ok(opened), self.time());
+        self.core.begin(self.time());
+    }
+
+    fn restart(&mut self) {
+        // What is not answered by then never will be, and may have happened.
+        self.edits.clear();
+        self.deploys.clear();
+        self.kill = None;
+        self.store = Err(StoreError::NoDeploy(0));
+        let mut fake = self.engine.take().unwrap().into_kernel();
+        fake.restart();
+        let active = Summary::of_kernel(&fake.ruleset(), &Summary::default());
+        let active = active.services.iter().flat_map(|service| service.active.keys());
+        self.met.extend(active);
+        self.start(fake);
+    }
+
+    fn time(&self) -> Now {
+        Now {
+            instant: self.now,
+            unix: self.unix,
+        }
+    }
+
+    fn engine(&mut self) -> &mut Engine<Fake> {
+        self.engine.as_mut().unwrap()
+    }
+
+    fn edit(&mut self, which: usize, edit: ServiceEdit) {
+        let (reply, answer) = oneshot::channel();
+        let order = EditOrder {
+            name: SERVICES[which].into(),
+            edit,
+            expect: Expect::Anything,
+            take_over: false,
+            drain: None,
+            by: PEER,
+        };
+        self.core.order(Order::Edit(order, reply));
+        self.edits.push((which, answer));
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.time();
+        match event {
+            Event::Put(which, backends) => {
+                let text = service(which, &backends).to_string().into_bytes();
+                self.edit(which, ServiceEdit::Put(text));
+            }
+            Event::Patch(which, pps) => {
+                let text = json!({"limit": {"pps": pps}}).to_string().into_bytes();
+                self.edit(which, ServiceEdit::Patch(text));
+            }
+            Event::Delete(which) => self.edit(which, ServiceEdit::Delete),
+            Event::Drain(which, back, at) => {
+                let last = u8::try_from(at.index(usize::from(ENDPOINTS))).unwrap() + 1;
+                let which_one = vec![Endpoint::try_from(endpoint(last)).unwrap()];
+                let edit = if back {
+                    ServiceEdit::Undrain(which_one)
+                } else {
+                    ServiceEdit::Drain(which_one)
+                };
+                self.edit(which, edit);
+            }
+            Event::Deploy(which, targets, min) => {
+                let (reply, answer) = oneshot::channel();
+                let order = DeployOrder {
+                    service: SERVICES[which].into(),
+                    min: (!targets.is_empty()).then(|| min.index(targets.len()) + 1),
+                    targets: targets.iter().map(|last| endpoint(*last).to_string().into()).collect(),
+                    timeout: Duration::from_secs(30),
+                    drain: Some(Duration::from_secs(10)),
+                    by: PEER,
+                };
+                self.core.order(Order::Deploy(order, reply));
+                self.deploys.push(answer);
+            }
+            Event::Undo(which) => {
+                let (reply, answer) = oneshot::channel();
+                let order = UndoOrder {
+                    which: Which::Last(SERVICES[which].into()),
+                    by: PEER,
+                };
+                self.core.order(Order::Undo(order, reply));
+                self.deploys.push(answer);
+            }
+            Event::Pause(which, time) => {
+                let (reply, _) = oneshot::channel();
+                let order = PauseOrder {
+                    name: SERVICES[which].into(),
+                    time: time.map(Duration::from_secs),
+                    by: PEER,
+                };
+                self.core.pause(&order, reply, now);
+            }
+            Event::Flip(last) => {
+                if !self.down.remove(&endpoint(last)) {
+                    self.down.insert(endpoint(last));
+                }
+            }
+            Event::Wait(millis) => return self.wait(Duration::from_millis(millis)),
+            Event::Connect(which, pick) => self.connect(which, pick),
+            Event::End(at) => {
+                let flows = &mut self.engine().kernel().flows;
+                if !flows.is_empty() {
+                    flows.remove(at.index(flows.len()));
+                }
+            }
+            Event::Fail(fail) => {
+                self.engine().kernel().fail_next(Call::Commit, fail);
+                self.troubled = true;
+            }
+            Event::Full(seconds) => self.full_until = Some(self.now + Duration::from_secs(seconds)),
+            Event::Kill(0, _) => self.restart(),
+            Event::Kill(after, done) => self.kill = Some((after, done)),
+        }
+        self.run();
+    }
+
+    fn connect(&mut self, which: usize, pick: u32) {
+        let syn = Syn {
+            client: SocketAddr::new([198, 51, 100, 7].into(), 40_000),
+            public: SocketAddr::new([192, 0, 2, 1].into(), 9001 + u16::try_from(which).unwrap()),
+        };
+        let Fate::Backend(backend) = self.engine().kernel().connect(&syn, pick) else {
+            return;
+        };
+        let answered = !self.down.contains(&backend);
+        if let Some(flow) = self.engine().kernel().flows.last_mut()
+            && answered
+        {
+            flow.status = Status(flow.status.0 | SEEN_REPLY);
+        }
+    }
+
+    /// Does all that can be done now.
+    fn run(&mut self) {
+        for _ in 0..10_000 {
+            let now = self.time();
+            let mut idle = true;
+            if let Some(write) = self.core.next_write(&mut |_, _| Ok(Vetted::default()), now) {
+                idle = false;
+                if !self.keep(write, now) {
+                    continue;
+                }
+            }
+            if let Some(job) = self.core.next_job(now) {
+                idle = false;
+                let done = perform(self.engine.as_mut().unwrap(), job);
+                let outcome = Outcome {
+                    done,
+                    at: self.now,
+                    took: Duration::ZERO,
+                    table: None,
+                };
+                self.core.done(outcome, now);
+            }
+            self.hear();
+            let probes = self.core.health().due(self.now);
+            if probes.is_empty() && idle {
+                return;
+            }
+            for probe in probes {
+                let outcome = if self.down.contains(&probe.endpoint) {
+                    health::Outcome::TimedOut
+                } else {
+                    self.met.insert(probe.endpoint);
+                    health::Outcome::Accepted
+                };
+                self.core.probed(probe.id, outcome, now);
+            }
+        }
+        panic!("it never rests");
+    }
+
+    /// What the thread of the store does; whether the daemon lives to hear of it.
+    fn keep(&mut self, write: Write, now: Now) -> bool {
+        if let Some((left, done)) = self.kill.take() {
+            if left <= 1 {
+                if done {
+                    keeper::perform(&mut self.store, write);
+                }
+                self.restart();
+                return false;
+            }
+            self.kill = Some((left - 1, done));
+        }
+        let written = if self.full_until.is_some_and(|until| until > self.now) {
+            let full = || StoreError::Full("store.db".into());
+            match write {
+                Write::Change(..) => Written::Changed(Err(full())),
+                Write::Begin(..) => Written::Began(Err(full())),
+                Write::Step(..) => Written::Stepped(Err(full())),
+                Write::Refresh => Written::Refreshed(Err(full())),
+            }
+        } else {
+            keeper::perform(&mut self.store, write)
+        };
+        self.core.written(written, now);
+        true
+    }
+
+    /// Answers that came.
+    fn hear(&mut self) {
+        let store = self.store.as_mut().unwrap();
+        self.edits.retain_mut(|(which, answer)| match answer.try_recv() {
+            Ok(Ok(edited)) => {
+                let loaded = store.load().unwrap();
+                let there = loaded
+                    .services
+                    .iter()
+                    .find(|stored| *stored.service.name == *SERVICES[*which]);
+                // A later one may be there already; an earlier one may not.
+                let revision = there.map_or(loaded.revision, |stored| stored.revision);
+                assert!(revision >= edited.revision, "an acknowledged edit is not in the store");
+                false
+            }
+            Ok(Err(_)) => false,
+            Err(TryRecvError::Empty) => true,
+            Err(TryRecvError::Closed) => panic!("an order is not answered"),
+        });
+        let begun = &mut self.begun;
+        self.deploys.retain_mut(|answer| match answer.try_recv() {
+            Ok(answer) => {
+                begun.extend(answer.ok());
+                false
+            }
+            Err(TryRecvError::Empty) => true,
+            Err(TryRecvError::Closed) => panic!("a deploy is not answered"),
+        });
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.run();
+            let wakes = [self.core.wakes_at(), self.core.health().next_at()];
+            let next = wakes.into_iter().flatten().min().unwrap_or(end).clamp(self.now, end);
+            if next == end {
+                break;
+            }
+            let next = next.max(self.now + Duration::from_millis(1));
+            self.unix += next - self.now;
+            self.now = next;
+        }
+        self.unix += end - self.now;
+        self.now = end;
+        self.run();
+    }
+
+    /// What holds at any time.
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        self.check_history()?;
+        if self.troubled {
+            return Ok(());
+        }
+        let serving = self.core.roster().serving().clone();
+        let told = Desired::of(serving.values().map(AsRef::as_ref).collect(), &links());
+        let (met, mark) = (self.met.clone(), FlowMark::default());
+        let kernel = self.engine().kernel();
+        prop_assert_eq!(&kernel.ruleset(), &told.ruleset);
+        for backend in told.summary.services.iter().flat_map(|service| service.active.keys()) {
+            prop_assert!(met.contains(backend), "{} gets connections and never answered", backend);
+        }
+        for flow in kernel.flows.iter().filter(|flow| mark.matches(flow.mark)) {
+            let standing = told.summary.standing(flow.public, flow.backend);
+            prop_assert!(standing != Standing::Stale, "a stale flow to {}", flow.backend);
+        }
+        Ok(())
+    }
+
+    /// Each change of a service begins where the one before has ended, the last one is what is there; and a deploy has changed
+    /// its service as often as its phase says.
+    fn check_history(&mut self) -> Result<(), TestCaseError> {
+        let store = self.store.as_mut().unwrap();
+        let filter = HistoryFilter {
+            limit: 10_000,
+            ..HistoryFilter::default()
+        };
+        let history = store.history(&filter).unwrap();
+        let mut now: BTreeMap<String, String> = BTreeMap::new();
+        let mut of_deploys: BTreeMap<u64, usize> = BTreeMap::new();
+        for entry in history.iter().rev() {
+            prop_assert_eq!(
+                now.remove(&entry.service),
+                entry.old.as_ref().map(|old| old.get().to_owned())
+            );
+            if let Some(new) = &entry.new {
+                now.insert(entry.service.clone(), new.get().to_owned());
+            }
+            *of_deploys.entry(entry.deploy.unwrap_or(0)).or_default() += 1;
+        }
+        let loaded = store.load().unwrap();
+        let there = loaded.services.iter();
+        let there: BTreeMap<String, String> = there
+            .map(|stored| {
+                (
+                    stored.service.name.to_string(),
+                    tcpgw::model::write::service_text(&stored.service),
+                )
+            })
+            .collect();
+        prop_assert_eq!(now, there);
+        for deploy in store.deploys(None, 10_000).unwrap() {
+            let changes = of_deploys.get(&deploy.id).copied().unwrap_or(0);
+            let most = match deploy.phase {
+                Phase::Probing | Phase::Failed => 0,
+                Phase::Switched | Phase::Drained => 1,
+                Phase::Undone => 2,
+            };
+            prop_assert!(changes <= most, "{:?} after {} changes", deploy, changes);
+            prop_assert!(
+                deploy.phase != Phase::Undone || changes != 1,
+                "{:?} is undone by half",
+                deploy
+            );
+        }
+        Ok(())
+    }
+
+    /// When all is well again, and time has passed, every deploy is over and the kernel is as the store says.
+    fn end(mut self) -> Result<(), TestCaseError> {
+        self.engine().kernel().restart();
+        (self.troubled, self.kill) = (false, None);
+        self.down.clear();
+        self.wait(LONG);
+        self.check()?;
+        prop_assert!(self.core.in_sync());
+        prop_assert!(
+            self.edits.is_empty() && self.deploys.is_empty(),
+            "somebody waits for an answer"
+        );
+        prop_assert!(self.core.roster().leavers().is_empty());
+        prop_assert!(self.core.deploys(self.time()).is_empty());
+        let store = self.store.as_mut().unwrap();
+        prop_assert!(store.unfinished_deploys().unwrap().is_empty());
+        let known: BTreeSet<u64> = store
+            .deploys(None, 10_000)
+            .unwrap()
+            .iter()
+            .map(|deploy| deploy.id)
+            .collect();
+        prop_assert!(
+            self.begun.is_subset(&known),
+            "a deploy that was acknowledged is forgotten"
+        );
+        let services = store.load().unwrap().services.into_iter();
+        let active = |service: &Service| Service {
+            backends: service
+                .backends
+                .iter()
+                .filter(|b| b.state == BackendState::Active)
+                .copied()
+                .collect(),
+            ..service.clone()
+        };
+        let want = State::new(services.map(|stored| active(&stored.service))).unwrap();
+        prop_assert_eq!(&self.engine().kernel().ruleset(), &desired(&want).ruleset);
+        Ok(())
+    }
+}
