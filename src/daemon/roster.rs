@@ -430,6 +430,7 @@ impl Roster {
                 }
             } else if !self.retired.contains(&endpoint) {
                 let known = self.leavers.get(endpoint).map(|leaving| leaving.drain);
+                self.released.insert(endpoint);
                 self.leavers.put(Leaving {
                     service: to.clone(),
                     backend: *backend,
