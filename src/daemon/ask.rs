@@ -114,8 +114,10 @@ pub struct DaemonView {
     pub started: u64,
     /// Whether the kernel holds what is desired.
     pub in_sync: bool,
-    /// What is wrong, for people: a state that was rejected, a kernel that refuses.
+    /// What is wrong, for people: a state that was rejected, a kernel or a store that refuses.
     pub problems: Vec<String>,
+    /// That of these which says why no change through the API is taken; `None`: changes are taken.
+    pub store: Option<String>,
     /// Whether the table is owned by this process, so that nobody else can change it.
     pub owns_table: bool,
     /// Whether it was torn down, and waits for something new to be desired.

@@ -94,8 +94,12 @@ pub(super) fn find(status: &Status<'_>, services: &Services) -> Vec<Problem> {
         ));
     }
     if let Some(daemon) = &status.daemon {
-        let told = daemon.problems.iter();
-        problems.extend(told.map(|problem| bare(Severity::Warning, Kind::DaemonProblem, format!("daemon: {problem}"))));
+        problems.extend(daemon.problems.iter().map(|problem| {
+            // Forwarding goes on, and whoever deploys is refused.
+            let refuses = daemon.store.as_ref() == Some(problem);
+            let severity = if refuses { Severity::Error } else { Severity::Warning };
+            bare(severity, Kind::DaemonProblem, format!("daemon: {problem}"))
+        }));
     }
     problems.sort_by_key(|problem| (problem.severity, problem.kind));
     problems

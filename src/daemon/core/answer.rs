@@ -109,6 +109,7 @@ impl Core {
             started: self.started.as_secs(),
             in_sync: self.in_sync(),
             problems: self.problems.values().cloned().collect(),
+            store: self.problems.get("store").cloned(),
             owns_table: self.view.owns_table,
             torn_down: self.phase == Phase::TornDown,
         }
