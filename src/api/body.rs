@@ -15,10 +15,11 @@ use super::limits::{BODY, LARGE_BODIES, SMALL_BODY, Times};
 pub(super) async fn read(
     headers: &HeaderMap,
     mut body: Body,
+    kind: Kind,
     large: &Arc<Semaphore>,
     times: &Times,
 ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ApiError> {
-    check_type(headers)?;
+    check_type(headers, kind)?;
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -66,12 +67,22 @@ fn too_large() -> ApiError {
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
-fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
+/// What a body may say that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// JSON.
+    Json,
+    /// JSON, or a merge patch by its own name (RFC 7396).
+    Patch,
+}
+
+fn check_type(headers: &HeaderMap, kind: Kind) -> Result<(), ApiError> {
     let Some(given) = headers.get(header::CONTENT_TYPE) else {
         return Ok(());
     };
     let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-    if essence.trim().eq_ignore_ascii_case("application/json") {
+    let is = |name: &str| essence.trim().eq_ignore_ascii_case(name);
+    if is("application/json") || (kind == Kind::Patch && is("application/merge-patch+json")) {
         return Ok(());
     }
     Err(ApiError::new(

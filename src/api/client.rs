@@ -144,7 +144,7 @@ impl Client {
         // One of this process: its namespace is ours.
         let socket = std::os::unix::net::UnixDatagram::unbound().map_err(|error| client.failed(&error))?;
         let here = ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket)).map_err(|error| client.failed(&error))?;
-        let answer = match client.ask("GET", "/v1/daemon", Bytes::new(), GREETING) {
+        let answer = match client.ask("GET", "/v1/daemon", &[], Bytes::new(), GREETING) {
             Err(ClientError::Refused { code, .. }) if code == "other_namespace" => {
                 return Err(ClientError::OtherNamespace(path.to_owned()));
             }
@@ -166,7 +166,21 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub fn get(&self, target: &str) -> Result<Answer<'_>, ClientError> {
-        self.ask("GET", target, Bytes::new(), PATIENCE)
+        self.ask("GET", target, &[], Bytes::new(), PATIENCE)
+    }
+
+    /// Asks for it by any method, with headers of its own.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Answer<'_>, ClientError> {
+        self.ask(method, target, headers, body.into(), PATIENCE)
     }
 
     /// Orders something.
@@ -174,7 +188,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub fn post(&self, target: &str, body: Vec<u8>) -> Result<Answer<'_>, ClientError> {
-        self.ask("POST", target, body.into(), PATIENCE)
+        self.ask("POST", target, &[], body.into(), PATIENCE)
     }
 
     fn failed(&self, why: &dyn fmt::Display) -> ClientError {
@@ -184,8 +198,15 @@ impl Client {
         }
     }
 
-    fn ask(&self, method: &str, target: &str, body: Bytes, patience: Duration) -> Result<Answer<'_>, ClientError> {
-        let begun = async { timeout(patience, self.begin(method, target, body)).await };
+    fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Answer<'_>, ClientError> {
+        let begun = async { timeout(patience, self.begin(method, target, headers, body)).await };
         let (status, body) = match self.runtime.block_on(begun) {
             Ok(answer) => answer?,
             Err(_) => return Err(self.failed(&format!("it has not answered within {patience:?}"))),
@@ -197,7 +218,13 @@ impl Client {
         Err(self.refusal(status, &answer.text()?))
     }
 
-    async fn begin(&self, method: &str, target: &str, body: Bytes) -> Result<(StatusCode, Incoming), ClientError> {
+    async fn begin(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<(StatusCode, Incoming), ClientError> {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|source| match source.kind() {
@@ -212,9 +239,11 @@ impl Client {
             .method(method)
             .uri(target)
             .header("host", "tcpgw")
-            .header("content-type", "application/json")
-            .body(Full::new(body))
-            .map_err(|error| self.failed(&error))?;
+            .header("content-type", "application/json");
+        let request = headers
+            .iter()
+            .fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(Full::new(body)).map_err(|error| self.failed(&error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.failed(&error))?;
@@ -345,6 +374,24 @@ impl Target {
         Self(path.to_owned())
     }
 
+    /// Of a service, and what is below it.
+    pub fn of_service(name: &str, below: &str) -> Self {
+        let mut target = Self("/v1/services/".to_owned());
+        target.encode(name);
+        target.0.push_str(below);
+        target
+    }
+
+    fn encode(&mut self, text: &str) {
+        for byte in text.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+                self.0.push(byte.into());
+            } else {
+                let _ = write!(self.0, "%{byte:02X}");
+            }
+        }
+    }
+
     /// With a parameter, if there is one.
     #[must_use]
     pub fn with(mut self, name: &str, value: Option<&dyn fmt::Display>) -> Self {
@@ -352,13 +399,7 @@ impl Target {
         self.0.push(if self.0.contains('?') { '&' } else { '?' });
         self.0.push_str(name);
         self.0.push('=');
-        for byte in value.to_string().bytes() {
-            if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-                self.0.push(byte.into());
-            } else {
-                let _ = write!(self.0, "%{byte:02X}");
-            }
-        }
+        self.encode(&value.to_string());
         self
     }
 

@@ -2,13 +2,13 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::daemon::ask::Refused;
 use crate::look::LookError;
-use crate::model::Problems;
-use crate::store::StoredService;
+use crate::model::{Problems, write};
+use crate::store::StoreError;
 
 /// What went wrong: a status code and one JSON document.
 #[derive(Debug, Error)]
@@ -21,8 +21,8 @@ pub struct ApiError {
     message: String,
     /// All that is wrong with the input.
     problems: Problems,
-    /// The service as it is, where it is not as expected.
-    current: Option<Box<StoredService>>,
+    /// What else is told: the service as it is, where it is not as expected; a deploy that was undone.
+    more: Option<Box<(&'static str, Value)>>,
 }
 
 impl ApiError {
@@ -32,7 +32,7 @@ impl ApiError {
             code,
             message: message.into(),
             problems: Problems::default(),
-            current: None,
+            more: None,
         }
     }
 
@@ -53,6 +53,26 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message)
     }
 
+    /// With what else is told.
+    pub(super) fn with(mut self, key: &'static str, value: Value) -> Self {
+        self.more = Some(Box::new((key, value)));
+        self
+    }
+
+    /// One thing is wrong with the body.
+    pub(super) fn invalid(place: &str, message: impl std::fmt::Display) -> Self {
+        let mut problems = Problems::default();
+        problems.add(&place, message);
+        Self {
+            problems,
+            ..Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid",
+                "the body is invalid; nothing was changed",
+            )
+        }
+    }
+
     pub(super) fn failed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message)
     }
@@ -71,13 +91,26 @@ impl From<Refused> for ApiError {
             },
             Refused::Refused(message) => Self::new(StatusCode::CONFLICT, "refused", message),
             Refused::Missing(message) => Self::new(StatusCode::NOT_FOUND, "missing", message),
-            Refused::Conflict(message, current) => Self {
-                current,
-                ..Self::new(StatusCode::CONFLICT, "conflict", message)
-            },
+            Refused::Conflict(message, current) => {
+                let error = Self::new(StatusCode::CONFLICT, "conflict", message);
+                match current {
+                    None => error,
+                    Some(stored) => {
+                        let service = write::service_value(&stored.service);
+                        error.with("current", json!({"service": service, "revision": stored.revision}))
+                    }
+                }
+            }
             Refused::Store(message) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store", message),
             Refused::Failed(message) => Self::failed(message),
         }
+    }
+}
+
+/// Of a question: orders come back as [`Refused`].
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store", error.to_string())
     }
 }
 
@@ -100,9 +133,8 @@ impl IntoResponse for ApiError {
             error["problems"] = json!(self.problems.iter().collect::<Vec<_>>());
             error["more"] = json!(more);
         }
-        if let Some(current) = &self.current {
-            let service = crate::model::write::service_value(&current.service);
-            error["current"] = json!({"service": service, "revision": current.revision});
+        if let Some(more) = self.more {
+            error[more.0] = more.1;
         }
         let body = format!("{:#}\n", json!({"error": error}));
         let mut response = (self.status, [(header::CONTENT_TYPE, super::JSON)], body).into_response();

@@ -10,6 +10,20 @@ pub const CONNECTIONS: usize = 128;
 pub const REFUSALS: usize = 32;
 /// Followers of events at once.
 pub const FOLLOWERS: usize = 32;
+/// Those who wait for a service or a deploy at once.
+pub const WAITERS: usize = 64;
+/// The longest time that one request waits for a service or a deploy.
+pub const MAX_WAIT: Duration = Duration::from_secs(600);
+/// Between two looks of who waits, if nothing happens.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The longest time that new connections can be held back.
+pub const MAX_PAUSE: Duration = Duration::from_secs(3600);
+/// The longest time that the targets of a deploy can be given to answer.
+pub const MAX_DEPLOY: Duration = Duration::from_secs(3600);
+/// Entries of a list that are given at once, if nobody says otherwise.
+pub const PAGE: usize = 100;
+/// At most.
+pub const MAX_PAGE: usize = 1000;
 /// Looks at the kernel at once; each has a thread and sockets.
 pub const LOOKS: usize = 4;
 /// The largest body.

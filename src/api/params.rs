@@ -5,11 +5,12 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 
 use super::error::ApiError;
+use super::limits::{MAX_PAGE, PAGE};
 use crate::model::duration;
 
 /// The query, decoded.
@@ -74,6 +75,26 @@ impl Known {
         self.read(name, str::parse)
     }
 
+    /// How many entries of a list.
+    pub(super) fn limit(&mut self) -> Result<usize, ApiError> {
+        let read = |text: &str| match text.parse() {
+            Ok(limit) if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
+            _ => Err(format!("is no number from 1 to {MAX_PAGE}")),
+        };
+        Ok(self.read("limit", read)?.unwrap_or(PAGE))
+    }
+
+    /// The name of a service.
+    pub(super) fn service(&mut self) -> Result<Option<Box<str>>, ApiError> {
+        let read = |text: &str| name(text).map_err(|_| "is no name of a service");
+        self.read("service", read)
+    }
+
+    /// Whether that one is given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     pub(super) fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
         let read = |text: &str| match text {
             "true" => Ok(true),
@@ -89,4 +110,49 @@ impl Known {
             other => other.map_err(|error| error.to_string()),
         })
     }
+}
+
+/// The name of a service, as the path says it.
+#[derive(Debug)]
+pub(super) struct Name(pub(super) Box<str>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(text) = path.map_err(|error: PathRejection| ApiError::bad(error.body_text()))?;
+        name(&text).map(Self).map_err(ApiError::bad)
+    }
+}
+
+/// The number of a deploy, as the path says it.
+#[derive(Debug)]
+pub(super) struct Id(pub(super) u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(text) = path.map_err(|error: PathRejection| ApiError::bad(error.body_text()))?;
+        let id = text.parse().ok().filter(|id| i64::try_from(*id).is_ok());
+        id.map(Self)
+            .ok_or_else(|| ApiError::bad(format!("{text:?} is no number of a deploy")))
+    }
+}
+
+/// Reads the name of a service.
+pub(super) fn name(text: &str) -> Result<Box<str>, String> {
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_good = (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| is_word(byte) || b"-_.".contains(&byte))
+        && text.bytes().next().is_some_and(is_word);
+    if is_good {
+        return Ok(text.into());
+    }
+    let shown: String = text.chars().take(64).collect();
+    Err(format!(
+        "{shown:?} is no name of a service: 1 to 63 of a-z 0-9 - _ . that start with a letter or digit"
+    ))
 }

@@ -1,50 +1,65 @@
 //! What can be asked for, and how it is answered.
 
-use std::collections::BTreeMap;
-use std::io::Write;
+mod daemon;
+mod deploys;
+mod kernel;
+mod past;
+mod services;
+mod wait;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
-use axum::{Extension, Router};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use serde::Serialize;
-use serde_json::json;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::error::ApiError;
-use super::limits::{INTERVAL, LARGE_BODIES, LONGEST_ORIGIN, MAX_DRAIN, Times, URI};
+use super::limits::{LARGE_BODIES, Times, URI, WAITERS};
 use super::looks::Looks;
-use super::params::Params;
 use super::{Settings, body, events};
-use crate::daemon::ask::{Apply, ApplyOptions, Ask, DaemonView, DrainView, Look, Peer, Reply};
-use crate::kernel::Kernel;
-use crate::look::{self, FlowsQuery, JsonFlows, StatusQuery};
-use crate::model::network;
-use crate::view::endpoint;
-use crate::view::status::Status;
+use crate::daemon::ask::{Ask, Look, Reply};
 
 /// The document that says all of this to programs.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
 /// Every route there is, with its method.
-fn table() -> [(&'static str, &'static str, MethodRouter<Shared>); 10] {
-    [
-        ("GET", "/v1/status", get(status)),
-        ("GET", "/v1/flows", get(flows)),
-        ("GET", "/v1/who", get(who)),
+fn table() -> Vec<(&'static str, &'static str, MethodRouter<Shared>)> {
+    vec![
+        ("GET", "/v1/status", get(kernel::status)),
+        ("GET", "/v1/flows", get(kernel::flows)),
+        ("GET", "/v1/who", get(kernel::who)),
         ("GET", "/v1/events", get(events::events)),
-        ("GET", "/v1/daemon", get(daemon)),
-        ("GET", "/v1/healthz", get(healthz)),
-        ("GET", "/v1/drains", get(drains)),
-        ("POST", "/v1/apply", post(apply)),
-        ("POST", "/v1/teardown", post(teardown)),
-        ("GET", "/v1/openapi.json", get(openapi)),
+        ("GET", "/v1/daemon", get(daemon::daemon)),
+        ("GET", "/v1/healthz", get(daemon::healthz)),
+        ("GET", "/v1/drains", get(daemon::drains)),
+        ("POST", "/v1/apply", post(daemon::apply)),
+        ("POST", "/v1/teardown", post(daemon::teardown)),
+        ("GET", "/v1/openapi.json", get(daemon::openapi)),
+        ("GET", "/v1/services", get(services::list)),
+        ("GET", "/v1/services/{name}", get(services::one)),
+        ("PUT", "/v1/services/{name}", put(services::replace)),
+        ("PATCH", "/v1/services/{name}", patch(services::change)),
+        ("DELETE", "/v1/services/{name}", delete(services::remove)),
+        ("POST", "/v1/services/{name}/drain", post(services::drain)),
+        ("POST", "/v1/services/{name}/undrain", post(services::undrain)),
+        ("POST", "/v1/services/{name}/pause", post(services::pause)),
+        ("POST", "/v1/services/{name}/resume", post(services::resume)),
+        ("GET", "/v1/services/{name}/wait", get(wait::service)),
+        ("POST", "/v1/services/{name}/deploys", post(deploys::begin)),
+        ("POST", "/v1/services/{name}/rollback", post(deploys::rollback)),
+        ("GET", "/v1/deploys", get(deploys::list)),
+        ("GET", "/v1/deploys/{id}", get(deploys::one)),
+        ("POST", "/v1/deploys/{id}/undo", post(deploys::undo)),
+        ("GET", "/v1/history", get(past::history)),
+        ("GET", "/v1/export", get(past::export)),
     ]
 }
 
@@ -60,6 +75,7 @@ pub(super) struct Shared {
     looks: Looks,
     large: Arc<Semaphore>,
     pub(super) followers: Arc<Semaphore>,
+    waiters: Arc<Semaphore>,
     pub(super) times: Times,
     pub(super) ends: watch::Receiver<bool>,
 }
@@ -70,6 +86,7 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, settings: Settings, ends: watch::R
         looks: Looks::new(settings.open, settings.times),
         large: Arc::new(Semaphore::new(LARGE_BODIES)),
         followers: Arc::new(Semaphore::new(super::limits::FOLLOWERS)),
+        waiters: Arc::new(Semaphore::new(WAITERS)),
         times: settings.times,
         ends,
     };
@@ -125,149 +142,16 @@ impl Shared {
     async fn look(&self) -> Result<Look, ApiError> {
         self.ask(self.times.answer, Ask::Look).await
     }
-}
 
-async fn status(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
-    let mut params = params.known(&["service", "interval"])?;
-    let query = StatusQuery {
-        service: params.parse("service")?,
-        interval: params.duration("interval", INTERVAL)?.unwrap_or_default(),
-    };
-    let known = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
-        let noted = look::noted();
-        let write = |status: &Status<'_>| look::write_json(out, status);
-        Ok(look::status(
-            kernel,
-            &known.services,
-            Some(&known),
-            noted,
-            &query,
-            write,
-        )??)
-    };
-    shared.looks.stream(INTERVAL, work).await
-}
-
-async fn flows(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
-    let mut params = params.known(&["service", "backend", "client"])?;
-    let query = FlowsQuery {
-        service: params.parse("service")?,
-        backend: params.read("backend", endpoint)?,
-        client: params.read("client", network::parse)?,
-    };
-    let Look { services, .. } = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
-        let mut list = JsonFlows::new(out);
-        look::flows(kernel, &services, look::noted(), &query, &mut list)
-    };
-    shared.looks.stream(Duration::ZERO, work).await
-}
-
-async fn who(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
-    let mut params = params.known(&["seen_as", "backend"])?;
-    let Some(seen_as) = params.read("seen_as", endpoint)? else {
-        return Err(ApiError::bad(
-            "parameter seen_as is missing: the IP:PORT that a backend sees",
-        ));
-    };
-    let backend = params.read("backend", endpoint)?;
-    let Look { services, .. } = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
-        let who = look::who(kernel, &services, look::noted(), seen_as, backend)?;
-        Ok(look::write_json(out, &who)?)
-    };
-    shared.looks.stream(Duration::ZERO, work).await
-}
-
-/// The daemon, and what it does just now.
-#[derive(Debug, Serialize)]
-struct Daemon<'a> {
-    #[serde(flatten)]
-    view: &'a DaemonView,
-    /// Services that it serves.
-    services: usize,
-    /// How many backends there are by what probes say of them.
-    health: BTreeMap<&'static str, usize>,
-    drains: &'a [DrainView],
-}
-
-async fn daemon(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
-    params.known(&[])?;
-    let known = shared.look().await?;
-    let mut health = BTreeMap::new();
-    for view in known.health.values() {
-        *health.entry(view.state).or_default() += 1;
+    /// A JSON body, and the place of a large one.
+    async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        kind: body::Kind,
+    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ApiError> {
+        body::read(headers, body, kind, &self.large, &self.times).await
     }
-    Ok(json(&Daemon {
-        view: &known.daemon,
-        services: known.services.summary.services.len(),
-        health,
-        drains: &known.drains,
-    }))
-}
-
-async fn healthz(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
-    params.known(&[])?;
-    let DaemonView {
-        in_sync,
-        torn_down,
-        problems,
-        ..
-    } = shared.look().await?.daemon;
-    let ok = in_sync || torn_down;
-    let mut response = json(&json!({"ok": ok, "in_sync": in_sync, "torn_down": torn_down, "problems": problems}));
-    if !ok {
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    }
-    Ok(response)
-}
-
-async fn drains(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
-    params.known(&[])?;
-    let known = shared.look().await?;
-    Ok(json(&json!({"drains": known.drains})))
-}
-
-async fn openapi(params: Params) -> Result<Response, ApiError> {
-    params.known(&[])?;
-    Ok(([(header::CONTENT_TYPE, super::JSON)], OPENAPI).into_response())
-}
-
-async fn apply(
-    State(shared): State<Shared>,
-    Extension(by): Extension<Peer>,
-    params: Params,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let mut params = params.known(&["dry_run", "take_over", "allow_empty", "drain", "origin"])?;
-    let options = ApplyOptions {
-        dry_run: params.flag("dry_run")?,
-        take_over: params.flag("take_over")?,
-        allow_empty: params.flag("allow_empty")?,
-        drain: params.duration("drain", MAX_DRAIN)?,
-    };
-    let origin = params.text("origin").unwrap_or_else(|| "api".into());
-    if origin.len() > LONGEST_ORIGIN || origin.chars().any(char::is_control) {
-        let message = format!("parameter origin: must be up to {LONGEST_ORIGIN} bytes without control characters");
-        return Err(ApiError::bad(message));
-    }
-    let (state, _place) = body::read(&headers, body, &shared.large, &shared.times).await?;
-    let apply = Apply {
-        state,
-        origin,
-        options,
-        by,
-    };
-    let applied = shared.ask(shared.times.order, |reply| Ask::Apply(apply, reply)).await?;
-    Ok(json(&applied?))
-}
-
-async fn teardown(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
-    params.known(&[])?;
-    let torn = shared.ask(shared.times.order, Ask::Teardown).await?;
-    Ok(json(&torn?))
 }
 
 pub(super) fn json(value: &impl Serialize) -> Response {

@@ -24,10 +24,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
-    let Some(daemon) = global.daemon()? else {
-        let message = "no daemon is at work for this network namespace, and only a daemon has events";
-        return Err(Failure::Refused(message.into()));
-    };
+    let daemon = global.must_daemon("has events")?;
     let target = Target::new("/v1/events")
         .with("after", Some(&arguments.after))
         .with("follow", Some(&arguments.follow));
@@ -96,7 +93,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// In UTC, of seconds since 1970. Days by Howard Hinnant's `civil_from_days`.
-fn date(seconds: i64) -> String {
+pub(super) fn date(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);

@@ -4,14 +4,19 @@ mod apply;
 mod check;
 mod columns;
 mod daemon;
+mod deploy;
+mod deploys;
 mod diff;
 mod doctor;
 mod events;
 mod flows;
 mod gateway;
+mod history;
+mod hold;
 mod preflight;
 mod remote;
 mod render;
+mod service;
 mod shell;
 mod status;
 mod teardown;
@@ -123,6 +128,27 @@ enum Command {
     Who(who::Arguments),
     /// Tell what the daemon did and saw, one event a line
     Events(events::Arguments),
+    Deploy(deploy::Arguments),
+    /// Go back to what was there before the last deploy of a service, while its old backends still drain
+    Rollback(deploys::Rollback),
+    /// Show deploys, or one of them
+    Deploys(deploys::Arguments),
+    /// Send no new connections to backends of a service any more, and let them drain
+    Drain(hold::Drain),
+    /// Send new connections to backends of a service again
+    Undrain(hold::Undrain),
+    /// Drop new connections of a service for a time, so that clients wait instead of failing
+    Pause(hold::Pause),
+    /// Let new connections of a paused service in again
+    Resume(hold::Resume),
+    /// Wait until a service is healthy or drained; exit 1 if it is not in time
+    Wait(hold::Wait),
+    /// Make, change, remove and show the services that belong to the daemon's API
+    Service(service::Arguments),
+    /// Show what changed of services, when and by whom
+    History(history::Arguments),
+    /// Print the services of the daemon's API as a state file
+    Export(history::Export),
     /// Remove everything that tcpgw put into the kernel, and nothing else
     Teardown(Locking),
     /// Print the completions for a shell
@@ -144,6 +170,26 @@ struct Locking {
     /// How long to wait for another tcpgw that is at work in this network namespace
     #[arg(long, value_name = "T", default_value = "10s", value_parser = parse_duration)]
     lock_timeout: Duration,
+}
+
+/// What is wrong with what was ordered of a service is wrong input.
+fn of_service(name: &str) -> impl Fn(ClientError) -> Failure {
+    move |error| match error {
+        ClientError::Invalid(problems) => Failure::Invalid {
+            file: name.into(),
+            problems,
+        },
+        other => other.into(),
+    }
+}
+
+/// What is neither a string of JSON nor missing is shown as it is written.
+fn text_of(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => "-".into(),
+        serde_json::Value::String(text) => text.escape_debug().to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn parse_duration(text: &str) -> Result<Duration, duration::DurationError> {
@@ -239,6 +285,8 @@ enum Code {
     /// For `diff`: there are changes; for `apply`: it is not finished; for `status`: something is unhealthy; for `who`:
     /// nobody.
     Failure,
+    /// Ended by that signal.
+    Signal(u8),
 }
 
 /// Runs the command line and gives the exit code.
@@ -258,6 +306,7 @@ pub fn run() -> ExitCode {
     match dispatch(&cli) {
         Ok(Code::Success) => ExitCode::SUCCESS,
         Ok(Code::Failure) => ExitCode::from(1),
+        Ok(Code::Signal(signal)) => ExitCode::from(128 + signal),
         Err(Failure::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(1),
         Err(failure) => {
             report(&cli.global, &failure);
@@ -309,6 +358,17 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Flows(arguments) => flows::run(global, arguments),
         Command::Who(arguments) => who::run(global, arguments),
         Command::Events(arguments) => events::run(global, arguments),
+        Command::Deploy(arguments) => deploy::run(global, arguments),
+        Command::Rollback(arguments) => deploys::rollback(global, arguments),
+        Command::Deploys(arguments) => deploys::run(global, arguments),
+        Command::Drain(arguments) => hold::drain(global, arguments),
+        Command::Undrain(arguments) => hold::undrain(global, arguments),
+        Command::Pause(arguments) => hold::pause(global, arguments),
+        Command::Resume(arguments) => hold::resume(global, arguments),
+        Command::Wait(arguments) => hold::wait(global, arguments),
+        Command::Service(arguments) => service::run(global, arguments),
+        Command::History(arguments) => history::run(global, arguments),
+        Command::Export(arguments) => history::export(global, arguments),
         Command::Teardown(locking) => teardown::run(global, locking),
         Command::Completions(arguments) => shell::completions(arguments),
         Command::Man => shell::man(),
@@ -340,6 +400,23 @@ impl Global {
     fn daemon(&self) -> Result<Option<Client>, Failure> {
         let named = self.socket.as_deref().filter(|socket| !socket.is_empty());
         Ok(client::find(named.map(Path::new))?)
+    }
+
+    /// The daemon, for what needs one; `what` is what only a daemon does.
+    fn must_daemon(&self, what: &str) -> Result<Client, Failure> {
+        let daemon = self.daemon()?;
+        daemon.ok_or_else(|| {
+            Failure::Refused(format!(
+                "no daemon is at work for this network namespace, and only a daemon {what}: start one (`tcpgw daemon`,                  or the unit tcpgw.service), or name its socket (--socket)"
+            ))
+        })
+    }
+
+    /// Says something to people who watch.
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "{text}");
+        }
     }
 
     fn config(&self) -> Result<Config, Failure> {

@@ -1,0 +1,108 @@
+//! The daemon itself, and what is ordered of all of it.
+
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{OPENAPI, Shared, json};
+use crate::api::body::Kind;
+use crate::api::error::ApiError;
+use crate::api::limits::{LONGEST_ORIGIN, MAX_DRAIN};
+use crate::api::params::Params;
+use crate::daemon::ask::{Apply, ApplyOptions, Ask, DaemonView, DrainView, Peer};
+
+/// The daemon, and what it does just now.
+#[derive(Debug, Serialize)]
+struct Daemon<'a> {
+    #[serde(flatten)]
+    view: &'a DaemonView,
+    /// Services that it serves.
+    services: usize,
+    /// How many backends there are by what probes say of them.
+    health: BTreeMap<&'static str, usize>,
+    drains: &'a [DrainView],
+}
+
+pub(in crate::api) async fn daemon(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let known = shared.look().await?;
+    let mut health = BTreeMap::new();
+    for view in known.health.values() {
+        *health.entry(view.state).or_default() += 1;
+    }
+    Ok(json(&Daemon {
+        view: &known.daemon,
+        services: known.services.summary.services.len(),
+        health,
+        drains: &known.drains,
+    }))
+}
+
+pub(in crate::api) async fn healthz(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let DaemonView {
+        in_sync,
+        torn_down,
+        problems,
+        ..
+    } = shared.look().await?.daemon;
+    let ok = in_sync || torn_down;
+    let mut response = json(&json!({"ok": ok, "in_sync": in_sync, "torn_down": torn_down, "problems": problems}));
+    if !ok {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    Ok(response)
+}
+
+pub(in crate::api) async fn drains(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let known = shared.look().await?;
+    Ok(json(&json!({"drains": known.drains})))
+}
+
+pub(in crate::api) async fn openapi(params: Params) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    Ok(([(header::CONTENT_TYPE, crate::api::JSON)], OPENAPI).into_response())
+}
+
+pub(in crate::api) async fn apply(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let mut params = params.known(&["dry_run", "take_over", "allow_empty", "drain", "origin"])?;
+    let options = ApplyOptions {
+        dry_run: params.flag("dry_run")?,
+        take_over: params.flag("take_over")?,
+        allow_empty: params.flag("allow_empty")?,
+        drain: params.duration("drain", MAX_DRAIN)?,
+    };
+    let origin = params.text("origin").unwrap_or_else(|| "api".into());
+    if origin.len() > LONGEST_ORIGIN || origin.chars().any(char::is_control) {
+        let message = format!("parameter origin: must be up to {LONGEST_ORIGIN} bytes without control characters");
+        return Err(ApiError::bad(message));
+    }
+    let (state, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let apply = Apply {
+        state,
+        origin,
+        options,
+        by,
+    };
+    let applied = shared.ask(shared.times.order, |reply| Ask::Apply(apply, reply)).await?;
+    Ok(json(&applied?))
+}
+
+pub(in crate::api) async fn teardown(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let torn = shared.ask(shared.times.order, Ask::Teardown).await?;
+    Ok(json(&torn?))
+}

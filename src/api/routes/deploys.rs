@@ -1,0 +1,236 @@
+//! Deploys: begun, followed, taken back.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::services::{object, span};
+use super::wait::Waiter;
+use super::{Shared, json};
+use crate::api::body::Kind;
+use crate::api::error::ApiError;
+use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
+use crate::api::params::{Id, Name, Params};
+use crate::daemon::ask::{Ask, DeployOrder, DeployView, Peer, UndoOrder, Which};
+use crate::daemon::keeper::Query;
+use crate::store::{Deploy, Phase};
+
+/// How long targets may take, if nobody says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a deploy is waited for, if nobody says otherwise.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Begun,
+    Switched,
+    Drained,
+}
+
+impl Until {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "begun" => Ok(Self::Begun),
+            "switched" => Ok(Self::Switched),
+            "drained" => Ok(Self::Drained),
+            _ => Err("is none of begun, switched, drained"),
+        }
+    }
+}
+
+/// A deploy as it is shown.
+struct Shown {
+    record: Deploy,
+    /// While it is not over.
+    progress: Option<DeployView>,
+}
+
+impl Shown {
+    fn new(record: Deploy, views: Vec<DeployView>) -> Self {
+        let is_over = record.phase.is_over();
+        let progress = views.into_iter().find(|view| view.id == record.id && !is_over);
+        Self { record, progress }
+    }
+
+    fn has_reached(&self, until: Until) -> bool {
+        let is_switched = self.progress.as_ref().is_some_and(|view| view.phase == "switched");
+        match until {
+            Until::Begun => true,
+            Until::Switched => is_switched || self.record.phase.is_over(),
+            Until::Drained => self.record.phase.is_over(),
+        }
+    }
+
+    fn value(&self) -> Value {
+        let mut value = serde_json::to_value(&self.record).unwrap_or_default();
+        if let Some(progress) = &self.progress {
+            value["phase"] = progress.phase.into();
+        }
+        value["progress"] = json!(self.progress);
+        value
+    }
+}
+
+impl Shared {
+    async fn views(&self) -> Result<Vec<DeployView>, ApiError> {
+        self.ask(self.times.answer, Ask::Deploys).await
+    }
+
+    /// One that is over between the two questions is over in the record.
+    async fn deploy(&self, id: u64) -> Result<Shown, ApiError> {
+        let views = self.views().await?;
+        let query = |reply| Ask::Query(Query::Deploy(id, reply));
+        match self.ask(self.times.answer, query).await?? {
+            Some(record) => Ok(Shown::new(record, views)),
+            None => {
+                let message = format!("there is no deploy {id}, or it is forgotten; GET /v1/deploys lists them");
+                Err(ApiError::new(StatusCode::NOT_FOUND, "missing", message))
+            }
+        }
+    }
+
+    /// Waits until it has come that far, or time is over.
+    async fn follow(&self, id: u64, until: Until, mut waiter: Waiter) -> Result<Shown, ApiError> {
+        loop {
+            let shown = self.deploy(id).await?;
+            if shown.has_reached(until) || !waiter.pause().await {
+                return Ok(shown);
+            }
+        }
+    }
+
+    async fn undo(&self, order: UndoOrder) -> Result<Response, ApiError> {
+        let id = self.ask(self.times.order, |reply| Ask::Undo(order, reply)).await??;
+        Ok(json(&self.deploy(id).await?.value()))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    targets: Vec<Value>,
+    #[serde(default)]
+    min: Option<usize>,
+    #[serde(default)]
+    timeout: Option<String>,
+    #[serde(default)]
+    drain_timeout: Option<String>,
+}
+
+pub(in crate::api) async fn begin(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    Name(service): Name,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let mut params = params.known(&["until"])?;
+    let until = params.read("until", Until::read)?.unwrap_or(Until::Begun);
+    let (text, place) = shared.read(&headers, body, Kind::Json).await?;
+    let order: Order = object(&text)?;
+    drop((text, place));
+    if order.targets.is_empty() {
+        return Err(ApiError::invalid("targets", "must be one backend at least"));
+    }
+    if order.min.is_some_and(|min| min == 0 || min > order.targets.len()) {
+        let message = format!("must be 1 to {}, as many as there are targets", order.targets.len());
+        return Err(ApiError::invalid("min", message));
+    }
+    let order = DeployOrder {
+        service,
+        timeout: span("timeout", order.timeout.as_deref(), MAX_DEPLOY)?.unwrap_or(TIMEOUT),
+        drain: span("drain_timeout", order.drain_timeout.as_deref(), MAX_DRAIN)?,
+        targets: order.targets,
+        min: order.min,
+        by,
+    };
+    // Before it begins: whoever cannot wait has begun nothing.
+    let waiter = match until {
+        Until::Begun => None,
+        _ => Some(Waiter::new(&shared, MAX_WAIT).await?),
+    };
+    let id = shared
+        .ask(shared.times.order, |reply| Ask::Deploy(order, reply))
+        .await??;
+    let shown = match waiter {
+        None => shared.deploy(id).await?,
+        Some(waiter) => shared.follow(id, until, waiter).await?,
+    };
+    let Deploy { phase, reason, .. } = &shown.record;
+    let code = match phase {
+        Phase::Failed => "failed",
+        Phase::Undone => "undone",
+        _ => {
+            let mut response = json(&shown.value());
+            if until == Until::Begun || !shown.has_reached(until) {
+                *response.status_mut() = StatusCode::ACCEPTED;
+            }
+            return Ok(response);
+        }
+    };
+    let why = reason.as_deref().unwrap_or("no reason is known");
+    let error = ApiError::new(StatusCode::CONFLICT, code, format!("deploy {id} {code}: {why}"));
+    Err(error.with("deploy", shown.value()))
+}
+
+pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    let mut params = params.known(&["service", "limit"])?;
+    let service = params.service()?.map(String::from);
+    let limit = params.limit()?;
+    let views = shared.views().await?;
+    let query = |reply| Ask::Query(Query::Deploys(service, limit, reply));
+    let records = shared.ask(shared.times.answer, query).await??;
+    let shown = |record| Shown::new(record, views.clone()).value();
+    let deploys: Vec<Value> = records.into_iter().map(shown).collect();
+    Ok(json(&json!({"deploys": deploys})))
+}
+
+pub(in crate::api) async fn one(
+    State(shared): State<Shared>,
+    Id(id): Id,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let mut params = params.known(&["until", "wait"])?;
+    if params.has("wait") && !params.has("until") {
+        return Err(ApiError::bad(
+            "parameter wait needs until, which says what is waited for: switched or drained",
+        ));
+    }
+    let until = params.read("until", Until::read)?.unwrap_or(Until::Begun);
+    let wait = params.duration("wait", MAX_WAIT)?.unwrap_or(WAIT);
+    let shown = match until {
+        Until::Begun => shared.deploy(id).await?,
+        _ => shared.follow(id, until, Waiter::new(&shared, wait).await?).await?,
+    };
+    Ok(json(&shown.value()))
+}
+
+pub(in crate::api) async fn undo(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    Id(id): Id,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let which = Which::Id(id);
+    shared.undo(UndoOrder { which, by }).await
+}
+
+pub(in crate::api) async fn rollback(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    Name(name): Name,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let which = Which::Last(name);
+    shared.undo(UndoOrder { which, by }).await
+}

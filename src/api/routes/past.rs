@@ -1,0 +1,48 @@
+//! What changed, and all services as a state file.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::{Shared, json};
+use crate::api::JSON;
+use crate::api::error::ApiError;
+use crate::api::params::Params;
+use crate::daemon::ask::Ask;
+use crate::daemon::keeper::Query;
+use crate::model::{self, Service, write};
+use crate::store::{HistoryEntry, HistoryFilter};
+
+#[derive(Serialize)]
+struct Entries {
+    entries: Vec<HistoryEntry>,
+}
+
+pub(in crate::api) async fn history(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    let mut params = params.known(&["service", "since", "deploy", "before", "limit"])?;
+    let filter = HistoryFilter {
+        service: params.service()?.map(String::from),
+        since: params.parse("since")?.map(Duration::from_secs),
+        deploy: params.parse("deploy")?,
+        before: params.parse("before")?,
+        limit: params.limit()?,
+    };
+    let query = |reply| Ask::Query(Query::History(filter, reply));
+    let entries = shared.ask(shared.times.answer, query).await??;
+    Ok(json(&Entries { entries }))
+}
+
+pub(in crate::api) async fn export(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    let mut params = params.known(&["all"])?;
+    let all = params.flag("all")?;
+    let list = shared.ask(shared.times.answer, Ask::Services).await?;
+    let chosen = list.services.iter().filter(|listed| all || listed.provider == "api");
+    let services: Vec<Service> = chosen.map(|listed| Service::clone(&listed.service)).collect();
+    let state = model::State::new(services).map_err(|problems| {
+        ApiError::failed(format!("the services of all providers do not go together: {problems}"))
+    })?;
+    Ok(([(header::CONTENT_TYPE, JSON)], write::state_text(&state)).into_response())
+}

@@ -1,0 +1,320 @@
+//! Services, one by one.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Shared, json};
+use crate::api::body::Kind;
+use crate::api::error::ApiError;
+use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
+use crate::api::params::{Name, Params};
+use crate::daemon::ask::{Ask, EditOrder, Edited, PauseOrder, Peer, ServiceEdit, ServiceView};
+use crate::model::{Endpoint, duration, write};
+use crate::store::Expect;
+
+/// How long new connections are held back, if nobody says otherwise.
+const PAUSE: Duration = Duration::from_secs(30);
+
+pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let list = shared.ask(shared.times.answer, Ask::Services).await?;
+    Ok(json(&json!({"revision": list.revision, "services": list.services})))
+}
+
+pub(in crate::api) async fn one(
+    State(shared): State<Shared>,
+    Name(name): Name,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    Ok(shown(&shared.service(&name).await?))
+}
+
+pub(in crate::api) async fn replace(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    Name(name): Name,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let mut order = order(name, by, params, &headers, true)?;
+    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    order.edit = ServiceEdit::Put(named(&order.name, text));
+    shared.edit(order).await
+}
+
+pub(in crate::api) async fn change(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    Name(name): Name,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let order = present(order(name, by, params, &headers, false)?);
+    let (text, _place) = shared.read(&headers, body, Kind::Patch).await?;
+    let edit = ServiceEdit::Patch(text);
+    shared.edit(EditOrder { edit, ..order }).await
+}
+
+pub(in crate::api) async fn remove(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    Name(name): Name,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    shared.edit(order(name, by, params, &headers, false)?).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Chosen {
+    #[serde(default)]
+    backends: Vec<String>,
+}
+
+pub(in crate::api) async fn drain(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    Name(name): Name,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let order = present(order(name, by, params, &headers, false)?);
+    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let edit = ServiceEdit::Drain(endpoints(&text)?);
+    shared.edit(EditOrder { edit, ..order }).await
+}
+
+pub(in crate::api) async fn undrain(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    Name(name): Name,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let order = present(order(name, by, params, &headers, false)?);
+    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let edit = ServiceEdit::Undrain(endpoints(&text)?);
+    shared.edit(EditOrder { edit, ..order }).await
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct For {
+    #[serde(default, rename = "for")]
+    time: Option<String>,
+}
+
+pub(in crate::api) async fn pause(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    Name(name): Name,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let For { time } = object(&text)?;
+    let time = span("for", time.as_deref(), MAX_PAUSE)?.unwrap_or(PAUSE);
+    if time.is_zero() {
+        return Err(ApiError::invalid("for", "must be more than 0s; resume ends a pause"));
+    }
+    shared.pause(name, Some(time), by).await
+}
+
+pub(in crate::api) async fn resume(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    Name(name): Name,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    shared.pause(name, None, by).await
+}
+
+impl Shared {
+    /// All that is known of one service.
+    pub(super) async fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
+        let asked = self.ask(self.times.answer, |reply| Ask::Service(name.into(), reply));
+        asked.await?.ok_or_else(|| {
+            let message = format!("there is no service named {name:?}; GET /v1/services lists them");
+            ApiError::new(StatusCode::NOT_FOUND, "missing", message)
+        })
+    }
+
+    async fn edit(&self, order: EditOrder) -> Result<Response, ApiError> {
+        let edited = self.ask(self.times.order, |reply| Ask::Edit(order, reply)).await??;
+        let Edited {
+            service,
+            revision,
+            created,
+            changed,
+            warnings,
+        } = edited;
+        let mut response = json(&json!({
+            "service": service.as_deref().map(write::service_value),
+            "revision": revision,
+            "created": created,
+            "changed": changed,
+            "warnings": warnings,
+        }));
+        if service.is_some() {
+            tag(&mut response, revision);
+        }
+        if created {
+            *response.status_mut() = StatusCode::CREATED;
+        }
+        Ok(response)
+    }
+
+    async fn pause(&self, name: Box<str>, time: Option<Duration>, by: Peer) -> Result<Response, ApiError> {
+        let order = PauseOrder {
+            name: name.clone(),
+            time,
+            by,
+        };
+        self.ask(self.times.order, |reply| Ask::Pause(order, reply)).await??;
+        Ok(shown(&self.service(&name).await?))
+    }
+}
+
+/// A service as it is shown, with its revision as a tag.
+pub(super) fn shown(view: &ServiceView) -> Response {
+    let mut response = json(&value(view));
+    if let Some(revision) = view.listed.revision {
+        tag(&mut response, revision);
+    }
+    response
+}
+
+pub(super) fn value(view: &ServiceView) -> Value {
+    json!({
+        "service": write::service_value(&view.listed.service),
+        "provider": view.listed.provider,
+        "revision": view.listed.revision,
+        "paused_for": view.paused_for,
+        "backends": view.backends,
+        "in_kernel": view.in_kernel,
+        "healthy": view.is_healthy(),
+        "drained": view.is_drained(),
+        "deploy": view.deploy,
+    })
+}
+
+fn tag(response: &mut Response, revision: u64) {
+    if let Ok(value) = HeaderValue::from_str(&format!("\"{revision}\"")) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+}
+
+/// An order that deletes, until it says something else.
+fn order(
+    name: Box<str>,
+    by: Peer,
+    params: Params,
+    headers: &HeaderMap,
+    may_be_absent: bool,
+) -> Result<EditOrder, ApiError> {
+    let mut params = params.known(&["take_over", "drain"])?;
+    Ok(EditOrder {
+        name,
+        edit: ServiceEdit::Delete,
+        expect: expected(headers, may_be_absent)?,
+        take_over: params.flag("take_over")?,
+        drain: params.duration("drain", MAX_DRAIN)?,
+        by,
+    })
+}
+
+/// What is not there cannot be changed.
+fn present(mut order: EditOrder) -> EditOrder {
+    if order.expect == Expect::Anything {
+        order.expect = Expect::Present;
+    }
+    order
+}
+
+fn expected(headers: &HeaderMap, may_be_absent: bool) -> Result<Expect, ApiError> {
+    let one = |name: HeaderName| -> Result<Option<&str>, ApiError> {
+        let mut values = headers.get_all(&name).iter();
+        let (first, second) = (values.next(), values.next());
+        if second.is_some() {
+            return Err(ApiError::bad(format!("header {name} is given twice")));
+        }
+        let text = first.map(|value| value.to_str().map(str::trim));
+        text.transpose()
+            .map_err(|_| ApiError::bad(format!("header {name} is no text")))
+    };
+    match (one(header::IF_MATCH)?, one(header::IF_NONE_MATCH)?) {
+        (None, None) => Ok(Expect::Anything),
+        (Some("*"), None) => Ok(Expect::Present),
+        (Some(text), None) => {
+            let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            let digits = inner.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            let revision = digits.and_then(|text| text.parse().ok());
+            revision.map(Expect::Revision).ok_or_else(|| {
+                ApiError::bad(format!(
+                    "header if-match: {text:?} is neither * nor one revision, as \"7\""
+                ))
+            })
+        }
+        (None, Some("*")) if may_be_absent => Ok(Expect::Absent),
+        (None, Some(_)) if may_be_absent => Err(ApiError::bad("header if-none-match: only * is known")),
+        (None, Some(_)) => Err(ApiError::bad("header if-none-match makes no sense here")),
+        (Some(_), Some(_)) => Err(ApiError::bad("headers if-match and if-none-match do not go together")),
+    }
+}
+
+/// The JSON of a service with its name, which may be left out where the path says it.
+fn named(name: &str, text: Vec<u8>) -> Vec<u8> {
+    let has_none = matches!(serde_json::from_slice(&text), Ok(Value::Object(object)) if !object.contains_key("name"));
+    let Some(at) = text.iter().position(|byte| *byte == b'{').filter(|_| has_none) else {
+        return text;
+    };
+    let rest = &text[at + 1..];
+    let is_empty = rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+    let member = format!("\"name\":\"{name}\"{}", if is_empty { "" } else { "," });
+    [&text[..=at], member.as_bytes(), rest].concat()
+}
+
+/// A small object; nothing at all is an empty one.
+pub(super) fn object<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
+    let text = if text.trim_ascii().is_empty() { b"{}" } else { text };
+    serde_json::from_slice(text).map_err(|error| ApiError::invalid("body", error))
+}
+
+/// A duration in a body.
+pub(super) fn span(place: &str, text: Option<&str>, most: Duration) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    match duration::parse(text) {
+        Ok(time) if time <= most => Ok(Some(time)),
+        Ok(_) => Err(ApiError::invalid(
+            place,
+            format_args!("must be {} at most", duration::show(most)),
+        )),
+        Err(error) => Err(ApiError::invalid(place, error)),
+    }
+}
+
+fn endpoints(text: &[u8]) -> Result<Vec<Endpoint>, ApiError> {
+    let Chosen { backends } = object(text)?;
+    let read = |(at, text): (usize, &String)| {
+        text.parse()
+            .map_err(|error| ApiError::invalid(&format!("backends[{at}]"), error))
+    };
+    backends.iter().enumerate().map(read).collect()
+}

@@ -1,0 +1,102 @@
+//! Waiting until a service or a deploy is as it shall be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Shared;
+use super::services::{shown, value};
+use crate::api::error::ApiError;
+use crate::api::limits::{LOOK_AGAIN, MAX_WAIT, WAITERS};
+use crate::api::params::{Name, Params};
+use crate::daemon::ask::Ask;
+use crate::daemon::events::Event;
+use crate::model::duration;
+
+/// How long is waited for a service, if nobody says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Events come in bursts: one look sees what all of one have made.
+const BURST: Duration = Duration::from_millis(5);
+
+/// Somebody who waits: looks, pauses until something happens, and looks again.
+pub(super) struct Waiter {
+    events: broadcast::Receiver<Arc<Event>>,
+    ends: watch::Receiver<bool>,
+    deadline: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Waiter {
+    /// Begins to listen: what happens after the first look is not missed.
+    pub(super) async fn new(shared: &Shared, time: Duration) -> Result<Self, ApiError> {
+        let Ok(place) = Arc::clone(&shared.waiters).try_acquire_owned() else {
+            return Err(ApiError::busy(&format!("{WAITERS} others are waiting already")));
+        };
+        let follow = |reply| Ask::Follow(u64::MAX, reply);
+        let (_, events) = shared.ask(shared.times.answer, follow).await?;
+        Ok(Self {
+            events,
+            ends: shared.ends.clone(),
+            deadline: Instant::now() + time,
+            _place: place,
+        })
+    }
+
+    /// Waits until it may be otherwise. `false`: time is over, or the daemon ends.
+    pub(super) async fn pause(&mut self) -> bool {
+        if Instant::now() >= self.deadline {
+            return false;
+        }
+        let again = self.deadline.min(Instant::now() + LOOK_AGAIN);
+        tokio::select! {
+            () = async { drop(self.ends.wait_for(|ends| *ends).await) } => return false,
+            event = self.events.recv() => match event {
+                // The loop has ended: the next look says so.
+                Err(broadcast::error::RecvError::Closed) => sleep_until(again).await,
+                _ => sleep(BURST).await,
+            },
+            () = sleep_until(again) => {}
+        }
+        self.events = self.events.resubscribe();
+        true
+    }
+}
+
+pub(in crate::api) async fn service(
+    State(shared): State<Shared>,
+    Name(name): Name,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let mut params = params.known(&["for", "timeout"])?;
+    let read = |text: &str| match text {
+        "healthy" | "drained" => Ok(text == "healthy"),
+        _ => Err("is neither healthy nor drained"),
+    };
+    let Some(for_health) = params.read("for", read)? else {
+        return Err(ApiError::bad("parameter for is missing: healthy or drained"));
+    };
+    let time = params.duration("timeout", MAX_WAIT)?.unwrap_or(PATIENCE);
+    let mut waiter = Waiter::new(&shared, time).await?;
+    loop {
+        let view = shared.service(&name).await?;
+        let is_so = if for_health {
+            view.is_healthy()
+        } else {
+            view.is_drained()
+        };
+        if is_so {
+            return Ok(shown(&view));
+        }
+        if !waiter.pause().await {
+            let what = if for_health { "healthy" } else { "drained" };
+            let message = format!("service {name} is not {what} after {}", duration::show(time));
+            let error = ApiError::new(StatusCode::GATEWAY_TIMEOUT, "not_yet", message);
+            return Err(error.with("service", value(&view)));
+        }
+    }
+}

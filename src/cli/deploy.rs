@@ -1,0 +1,244 @@
+//! `tcpgw deploy`
+
+mod hook;
+mod progress;
+mod signals;
+
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use self::progress::Progress;
+use self::signals::{Choice, Signals};
+use super::{Code, Failure, Global, Outcome, Output, deploys, of_service, parse_duration, print, print_json};
+use crate::api::client::{Answer, Client, ClientError, Target};
+use crate::model::duration;
+
+/// One look takes so long, if nothing happens: then progress is shown, and signals are seen.
+const PIECE: Duration = Duration::from_millis(500);
+/// How long a daemon may be away, as one that is restarted is.
+const AWAY: Duration = Duration::from_secs(10);
+/// Between two attempts to reach it.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Replace a service's backends by new ones, as soon as all of those answer
+///
+/// Probes the new backends with TCP handshakes; when all have answered, new connections go to them and the old ones drain.
+/// If one does not answer in time, nothing is switched, and the exit code is 1. The daemon does it: it goes on if this
+/// command ends.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The service
+    #[arg(value_name = "SERVICE")]
+    service: String,
+    /// A new backend; may be repeated. These are all that the service will have
+    #[arg(
+        long,
+        required = true,
+        value_name = "IP:PORT[=WEIGHT]",
+        value_parser = super::service::options::backend
+    )]
+    target: Vec<Value>,
+    /// Return when new connections go to the new backends, or when the old ones have no flows any more
+    #[arg(long, value_enum, default_value_t = Until::Drained)]
+    until: Until,
+    /// How long the new backends may take to answer
+    #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// How long flows of the old ones may live [default: the service's `drain_timeout`]
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    drain_timeout: Option<Duration>,
+    /// So many of the new backends have to answer [default: all]
+    #[arg(long, value_name = "N")]
+    min: Option<usize>,
+    /// Run this by `sh -c` when new connections go to the new backends, and the old ones may be told to end: with
+    /// `TCPGW_SERVICE`, `TCPGW_DEPLOY`, `TCPGW_OLD` and `TCPGW_NEW`. If it fails the switch is kept, and the exit code is 1
+    #[arg(long, value_name = "CMD")]
+    on_switched: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Until {
+    /// New connections go to the new backends
+    Switched,
+    /// The old backends have no flows any more, and may be removed
+    Drained,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    let daemon = global.must_daemon("deploys")?;
+    let signals = Signals::listen()?;
+    let body = json!({
+        "targets": arguments.target,
+        "min": arguments.min,
+        "timeout": duration::show(arguments.timeout),
+        "drain_timeout": arguments.drain_timeout.map(duration::show),
+    });
+    let target = Target::of_service(&arguments.service, "/deploys");
+    let begun = daemon.post(target.as_str(), body.to_string().into());
+    let deploy: Value = begun.and_then(Answer::json).map_err(of_service(&arguments.service))?;
+    Follower {
+        global,
+        daemon: &daemon,
+        arguments,
+        id: deploy["id"].as_u64().unwrap_or_default(),
+        progress: Progress::new(global),
+        old: String::new(),
+        hook_failed: false,
+        is_switched: false,
+    }
+    .follow(&signals, deploy)
+}
+
+/// Whoever follows a deploy.
+struct Follower<'a> {
+    global: &'a Global,
+    daemon: &'a Client,
+    arguments: &'a Arguments,
+    id: u64,
+    progress: Progress,
+    /// The old backends, while they are told.
+    old: String,
+    hook_failed: bool,
+    is_switched: bool,
+}
+
+impl Follower<'_> {
+    fn follow(mut self, signals: &Signals, mut deploy: Value) -> Outcome {
+        loop {
+            if let Some(code) = self.see(&deploy)? {
+                return Ok(code);
+            }
+            if let Some(signal) = signals.caught() {
+                self.progress.clear();
+                match self.choose(signals, &deploy) {
+                    Choice::Wait => {}
+                    Choice::GoOn => {
+                        self.global.say(&format!(
+                            "deploy {} goes on without this command; `tcpgw deploys {}` shows it",
+                            self.id, self.id
+                        ));
+                        return Ok(Code::Signal(signal));
+                    }
+                    Choice::Undo => return self.undo(signal),
+                }
+            }
+            deploy = self.look()?;
+        }
+    }
+
+    /// Takes note of how far it is; gives the exit code once that is far enough.
+    fn see(&mut self, deploy: &Value) -> Result<Option<Code>, Failure> {
+        if let Some(old) = deploy["progress"]["old"].as_array().filter(|old| !old.is_empty()) {
+            self.old = deploys::words(&json!(old));
+        }
+        self.progress.show(deploy);
+        let phase = deploy["phase"].as_str().unwrap_or_default();
+        match phase {
+            "failed" | "undone" => return self.end(deploy, Code::Failure).map(Some),
+            "switched" | "drained" if !self.is_switched => {
+                self.is_switched = true;
+                self.switched(deploy);
+            }
+            _ => {}
+        }
+        let is_done = match self.arguments.until {
+            Until::Switched => self.is_switched,
+            Until::Drained => phase == "drained",
+        };
+        if !is_done {
+            return Ok(None);
+        }
+        let code = if self.hook_failed { Code::Failure } else { Code::Success };
+        self.end(deploy, code).map(Some)
+    }
+
+    /// New connections go to the new backends.
+    fn switched(&mut self, deploy: &Value) {
+        let Some(command) = &self.arguments.on_switched else {
+            return;
+        };
+        self.progress.clear();
+        let new = deploys::words(&deploy["targets"]);
+        let of = hook::Switch {
+            service: &self.arguments.service,
+            deploy: self.id,
+            old: &self.old,
+            new: &new,
+        };
+        if let Err(why) = hook::run(command, &of) {
+            self.hook_failed = true;
+            self.global.warn(&format!("--on-switched {why}; the switch is kept"));
+        }
+    }
+
+    fn end(&mut self, deploy: &Value, code: Code) -> Result<Code, Failure> {
+        self.progress.clear();
+        let has_failed = matches!(deploy["phase"].as_str(), Some("failed" | "undone"));
+        match self.global.output {
+            Output::Json => print_json(deploy)?,
+            Output::Table if has_failed => {
+                return Err(Failure::Refused(deploys::line(deploy).trim_end().to_owned()));
+            }
+            Output::Table if self.global.quiet => {}
+            Output::Table => print(&deploys::line(deploy))?,
+        }
+        Ok(code)
+    }
+
+    /// How far it is now. A daemon that is being restarted is waited for.
+    fn look(&self) -> Result<Value, Failure> {
+        let until = if self.is_switched { "drained" } else { "switched" };
+        let target = Target::new(&format!("/v1/deploys/{}", self.id))
+            .with("until", Some(&until))
+            .with("wait", Some(&duration::show(PIECE)));
+        let begin = Instant::now();
+        loop {
+            let why = match self.daemon.get(target.as_str()).and_then(Answer::json) {
+                Ok(deploy) => return Ok(deploy),
+                Err(
+                    error @ (ClientError::NoDaemon { .. }
+                    | ClientError::Connection { .. }
+                    | ClientError::Refused { status: 503 | 504, .. }),
+                ) => error,
+                Err(error) => return Err(error.into()),
+            };
+            if begin.elapsed() >= AWAY {
+                return Err(Failure::Refused(format!(
+                    "the daemon has not answered for {}: {why}. What has become of the deploy is told by `tcpgw deploys {}` \
+                     when it is back",
+                    duration::show(AWAY),
+                    self.id
+                )));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// What is to become of it, if this command is to end.
+    fn choose(&self, signals: &Signals, deploy: &Value) -> Choice {
+        let is_probing = deploy["phase"] == "probing";
+        if let Some(choice) = signals.ask() {
+            return choice;
+        }
+        if is_probing { Choice::Undo } else { Choice::GoOn }
+    }
+
+    fn undo(&self, signal: u8) -> Outcome {
+        let undone = self.daemon.post(&format!("/v1/deploys/{}/undo", self.id), Vec::new());
+        match undone.and_then(Answer::json::<Value>) {
+            Ok(deploy) => {
+                self.global.say(deploys::line(&deploy).trim_end());
+                if self.global.output == Output::Json {
+                    print_json(&deploy)?;
+                }
+            }
+            Err(error) => self.global.warn(&format!(
+                "deploy {} is not undone: {error}; `tcpgw deploys {}` shows it",
+                self.id, self.id
+            )),
+        }
+        Ok(Code::Signal(signal))
+    }
+}

@@ -1,0 +1,157 @@
+//! `tcpgw deploys`, `tcpgw rollback`
+
+use std::io;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::columns::{Align, Columns};
+use super::{Code, Failure, Global, Outcome, Output, events, history, print, print_json, text_of, unless_closed};
+use crate::api::client::Target;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The deploy [default: the last ones]
+    #[arg(value_name = "ID")]
+    id: Option<u64>,
+    /// Those of this service only
+    #[arg(long, value_name = "SERVICE", conflicts_with = "id")]
+    service: Option<String>,
+    /// So many at most
+    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "id")]
+    limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rollback {
+    /// The service
+    #[arg(value_name = "SERVICE")]
+    service: String,
+}
+
+pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Outcome {
+    let daemon = global.must_daemon("rolls back")?;
+    let target = Target::of_service(&arguments.service, "/rollback");
+    let deploy: Value = daemon.post(target.as_str(), Vec::new())?.json()?;
+    match global.output {
+        Output::Json => print_json(&deploy)?,
+        Output::Table if global.quiet => {}
+        Output::Table => print(&line(&deploy))?,
+    }
+    Ok(Code::Success)
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    let daemon = global.must_daemon("has deploys")?;
+    if let Some(id) = arguments.id {
+        let deploy: Value = daemon.get(&format!("/v1/deploys/{id}"))?.json()?;
+        match global.output {
+            Output::Json => print_json(&deploy)?,
+            Output::Table => print(&details(&deploy))?,
+        }
+        return Ok(Code::Success);
+    }
+    let target = Target::new("/v1/deploys")
+        .with("service", arguments.service.as_ref().map(|service| service as _))
+        .with("limit", Some(&arguments.limit));
+    let list: Value = daemon.get(target.as_str())?.json()?;
+    match global.output {
+        Output::Json => print_json(&list)?,
+        Output::Table => unless_closed(table(&list))?,
+    }
+    Ok(Code::Success)
+}
+
+/// `deploy 7 of web: undone (asked)`
+pub(super) fn line(deploy: &Value) -> String {
+    let reason = deploy["reason"]
+        .as_str()
+        .map(|_| format!(": {}", text_of(&deploy["reason"])));
+    format!(
+        "deploy {} of {}: {}{}\n",
+        deploy["id"],
+        text_of(&deploy["service"]),
+        text_of(&deploy["phase"]),
+        reason.unwrap_or_default()
+    )
+}
+
+fn details(deploy: &Value) -> String {
+    let mut text = line(deploy);
+    let mut add = |what: &str, value: String| text += &format!("  {what:<8} {value}\n");
+    add("targets", words(&deploy["targets"]));
+    let by = history::user(&deploy["uid"]);
+    add(
+        "begun",
+        format!("{} by {by} ({})", time(&deploy["began"]), text_of(&deploy["what"])),
+    );
+    add("updated", time(&deploy["updated"]));
+    let progress = &deploy["progress"];
+    if !progress.is_null() {
+        for target in progress["targets"].as_array().into_iter().flatten() {
+            let reason = target["reason"]
+                .as_str()
+                .map(|_| format!(" ({})", text_of(&target["reason"])));
+            let state = format!("{} {}", text_of(&target["backend"]), text_of(&target["health"]));
+            add("target", state + &reason.unwrap_or_default());
+        }
+        add("old", words(&progress["old"]));
+        add("flows", text_of(&progress["flows"]));
+        add(
+            "left",
+            progress["seconds_left"]
+                .as_u64()
+                .map_or("-".into(), |left| format!("{left} s")),
+        );
+    }
+    text
+}
+
+fn table(list: &Value) -> Result<(), Failure> {
+    const ALIGNED: &[Align] = &[
+        Align::Right,
+        Align::Left,
+        Align::Left,
+        Align::Left,
+        Align::Left,
+        Align::Left,
+        Align::Left,
+    ];
+    let mut columns = Columns::new(io::stdout().lock(), ALIGNED).holding_all();
+    let head = ["ID", "SERVICE", "PHASE", "BEGAN", "BY", "TARGETS", "REASON"];
+    let rows = list["deploys"].as_array().into_iter().flatten().map(|deploy| {
+        [
+            deploy["id"].to_string(),
+            text_of(&deploy["service"]),
+            text_of(&deploy["phase"]),
+            time(&deploy["began"]),
+            history::user(&deploy["uid"]),
+            words(&deploy["targets"]),
+            deploy["reason"]
+                .as_str()
+                .map_or(String::new(), |_| text_of(&deploy["reason"])),
+        ]
+    });
+    let mut rows = std::iter::once(head.map(str::to_owned)).chain(rows);
+    let printed = rows.try_for_each(|row| columns.row(row.to_vec()));
+    printed
+        .and_then(|()| columns.end())
+        .map(drop)
+        .map_err(|source| Failure::Io {
+            what: "write to standard output",
+            source,
+        })
+}
+
+/// Seconds since 1970, in UTC.
+pub(super) fn time(value: &Value) -> String {
+    #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970")]
+    let shown = value.as_f64().map(|seconds| events::date(seconds as i64));
+    shown.unwrap_or_else(|| "-".into())
+}
+
+/// The strings of a list.
+pub(super) fn words(list: &Value) -> String {
+    let words: Vec<String> = list.as_array().into_iter().flatten().map(text_of).collect();
+    words.join(" ")
+}

@@ -1,0 +1,270 @@
+//! `tcpgw service`
+
+pub(super) mod options;
+
+use std::io;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use self::options::Options;
+use super::columns::{Align, Columns};
+use super::{
+    Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json, text_of, unless_closed,
+};
+use crate::api::client::{Answer, Target};
+use crate::model::duration;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a service that is not there yet
+    Add(Add),
+    /// Change what is named of a service, and leave the rest as it is
+    Set(Set),
+    /// Remove a service; its flows drain
+    Rm(Remove),
+    /// List the services of all providers
+    Ls,
+    /// Show all that is known of a service
+    Show(Name),
+}
+
+#[derive(Debug, Args)]
+struct Name {
+    /// The service
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+#[derive(Debug, Args)]
+struct Add {
+    #[command(flatten)]
+    name: Name,
+    #[command(flatten)]
+    options: Options,
+    /// Take the port over, if a local program listens on it
+    #[arg(long)]
+    take_over: bool,
+}
+
+#[derive(Debug, Args)]
+struct Set {
+    #[command(flatten)]
+    name: Name,
+    #[command(flatten)]
+    options: Options,
+    /// Take fields back to their defaults: limit, limit.burst, allow, labels...
+    #[arg(long, value_name = "FIELD")]
+    reset: Vec<String>,
+    #[command(flatten)]
+    how: How,
+    /// Take the port over, if a local program listens on it
+    #[arg(long)]
+    take_over: bool,
+}
+
+#[derive(Debug, Args)]
+struct Remove {
+    #[command(flatten)]
+    name: Name,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Args)]
+struct How {
+    /// Only if this is its revision still, as `service show` tells it
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+    /// For backends that leave by this, instead of the service's `drain_timeout`
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    drain: Option<std::time::Duration>,
+}
+
+impl How {
+    /// What has to be there for it.
+    fn expected(&self) -> String {
+        self.if_revision
+            .map_or_else(|| "*".into(), |revision| format!("\"{revision}\""))
+    }
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    match &arguments.command {
+        Command::Add(add) => {
+            let body = add.options.json(&[])?;
+            let target = Target::of_service(&add.name.name, "").with("take_over", Some(&add.take_over));
+            let absent = ("if-none-match", "*".to_owned());
+            edit(global, &add.name.name, "PUT", &target, absent, body.to_string())
+        }
+        Command::Set(set) => {
+            let body = set.options.json(&set.reset)?;
+            if body.as_object().is_some_and(serde_json::Map::is_empty) {
+                let message = "nothing is to be changed: name a field to set, or --file";
+                return Err(Failure::Usage(message.into()));
+            }
+            let target = with_drain(Target::of_service(&set.name.name, ""), &set.how);
+            let target = target.with("take_over", Some(&set.take_over));
+            let there = ("if-match", set.how.expected());
+            edit(global, &set.name.name, "PATCH", &target, there, body.to_string())
+        }
+        Command::Rm(remove) => {
+            let target = with_drain(Target::of_service(&remove.name.name, ""), &remove.how);
+            let there = ("if-match", remove.how.expected());
+            edit(global, &remove.name.name, "DELETE", &target, there, String::new())
+        }
+        Command::Ls => list(global),
+        Command::Show(Name { name }) => {
+            let daemon = global.must_daemon("knows services")?;
+            let view: Value = daemon.get(Target::of_service(name, "").as_str())?.json()?;
+            match global.output {
+                Output::Json => print_json(&view)?,
+                Output::Table => unless_closed(print(&shown(&view)))?,
+            }
+            Ok(Code::Success)
+        }
+    }
+}
+
+fn with_drain(target: Target, how: &How) -> Target {
+    let drain = how.drain.map(duration::show);
+    target.with("drain", drain.as_ref().map(|drain| drain as _))
+}
+
+fn edit(global: &Global, name: &str, method: &str, target: &Target, expected: (&str, String), body: String) -> Outcome {
+    let daemon = global.must_daemon("changes single services")?;
+    let headers = [(expected.0, &*expected.1)];
+    let answer = daemon.send(method, target.as_str(), &headers, body.into());
+    let edited: Value = answer.and_then(Answer::json).map_err(of_service(name))?;
+    let warnings = edited["warnings"].as_array().into_iter().flatten();
+    warnings.for_each(|warning| global.warn(&text_of(warning)));
+    match global.output {
+        Output::Json => print_json(&edited)?,
+        Output::Table if global.quiet => {}
+        Output::Table => {
+            let what = match (&edited["created"], &edited["changed"], &edited["service"]) {
+                (_, _, Value::Null) => "removed",
+                (Value::Bool(true), ..) => "added",
+                (_, Value::Bool(false), _) => "is so already",
+                _ => "changed",
+            };
+            print(&format!("{name}: {what} (revision {})\n", edited["revision"]))?;
+        }
+    }
+    Ok(Code::Success)
+}
+
+fn list(global: &Global) -> Outcome {
+    let daemon = global.must_daemon("knows services")?;
+    let list: Value = daemon.get("/v1/services")?.json()?;
+    match global.output {
+        Output::Json => print_json(&list)?,
+        Output::Table => unless_closed(table(&list))?,
+    }
+    Ok(Code::Success)
+}
+
+fn table(list: &Value) -> Result<(), Failure> {
+    const ALIGNED: &[Align] = &[
+        Align::Left,
+        Align::Right,
+        Align::Left,
+        Align::Right,
+        Align::Right,
+        Align::Left,
+    ];
+    let mut columns = Columns::new(io::stdout().lock(), ALIGNED);
+    let head = ["NAME", "PORT", "PROVIDER", "REVISION", "PPS", "BACKENDS"];
+    let rows = list["services"].as_array().into_iter().flatten().map(|listed| {
+        let service = &listed["service"];
+        [
+            text_of(&service["name"]),
+            text_of(&service["port"]),
+            text_of(&listed["provider"]),
+            text_of(&listed["revision"]),
+            text_of(&service["limit"]["pps"]),
+            backends(&service["backends"]),
+        ]
+    });
+    let mut rows = std::iter::once(head.map(str::to_owned)).chain(rows);
+    let printed = rows.try_for_each(|row| columns.row(row.to_vec()));
+    printed
+        .and_then(|()| columns.end())
+        .map(drop)
+        .map_err(|source| Failure::Io {
+            what: "write to standard output",
+            source,
+        })
+}
+
+fn backends(list: &Value) -> String {
+    let all = list.as_array().into_iter().flatten();
+    let words: Vec<String> = all
+        .map(|backend| match backend.as_object() {
+            None => text_of(backend),
+            Some(fields) => {
+                let state = fields.get("state").filter(|state| *state == "draining");
+                let state = state.map_or("", |_| " (draining)");
+                let weight = fields.get("weight").map(|weight| format!("={weight}"));
+                format!("{}{}{state}", text_of(&backend["address"]), weight.unwrap_or_default())
+            }
+        })
+        .collect();
+    words.join(" ")
+}
+
+fn shown(view: &Value) -> String {
+    let service = &view["service"];
+    let mut text = format!(
+        "{} :{} of {}, revision {}\n",
+        text_of(&service["name"]),
+        service["port"],
+        text_of(&view["provider"]),
+        text_of(&view["revision"])
+    );
+    let mut add = |name: &str, value: String| text += &format!("  {name:<14} {value}\n");
+    for (field, value) in service.as_object().into_iter().flatten() {
+        if !["name", "port", "backends"].contains(&field.as_str()) {
+            add(field, text_of(value));
+        }
+    }
+    for (field, shown) in [("healthy", &view["healthy"]), ("drained", &view["drained"])] {
+        add(field, if *shown == true { "yes" } else { "no" }.into());
+    }
+    if let Some(left) = view["paused_for"].as_u64() {
+        add("paused", format!("for {left} s more"));
+    }
+    if let Some(id) = view["deploy"]["id"].as_u64() {
+        add("deploy", format!("{id}, {}", text_of(&view["deploy"]["phase"])));
+    }
+    for backend in view["backends"].as_array().into_iter().flatten() {
+        add("backend", one_backend(backend));
+    }
+    text
+}
+
+fn one_backend(backend: &Value) -> String {
+    let mut words = format!("{} {}", text_of(&backend["backend"]), text_of(&backend["desired"]));
+    if let Some(health) = backend["health"].as_str() {
+        words += &format!(", {health}");
+    }
+    if backend["reason"].is_string() {
+        words += &format!(" ({})", text_of(&backend["reason"]));
+    }
+    if backend["balanced"] == true {
+        words += ", gets new connections";
+    }
+    if backend["leaving"] == true {
+        words += &format!(", leaving: {} flows", text_of(&backend["flows"]));
+        if let Some(left) = backend["seconds_left"].as_u64() {
+            words += &format!(", {left} s left");
+        }
+    }
+    words
+}

@@ -1,0 +1,157 @@
+//! The fields of a service as options.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+
+use crate::cli::{Failure, parse_duration};
+use crate::model::{duration, network, source};
+use crate::view::endpoint;
+
+/// Names and meanings are those of the state file.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// JSON of the service, or of what is to be changed of it; `-` is standard input. Other options go before it
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The public TCP port
+    #[arg(long, value_name = "P")]
+    port: Option<u16>,
+    /// A local address to listen on; may be repeated [default: every one]
+    #[arg(long, value_name = "IP")]
+    address: Vec<IpAddr>,
+    /// A backend; may be repeated. With `set` these are all
+    #[arg(long, value_name = "IP:PORT[=WEIGHT]", value_parser = backend)]
+    backend: Vec<Value>,
+    /// Packets per second of each backend
+    #[arg(long, value_name = "N")]
+    pps: Option<u32>,
+    /// Packets of a burst
+    #[arg(long, value_name = "N")]
+    burst: Option<u32>,
+    /// How new connections are spread
+    #[arg(long, value_parser = ["random", "source-hash", "round-robin"])]
+    balance: Option<String>,
+    /// What a late packet of a flushed flow gets
+    #[arg(long, value_parser = ["drop", "reset"])]
+    on_retire: Option<String>,
+    /// What a SYN gets while there is no active backend
+    #[arg(long, value_parser = ["drop", "reset"])]
+    on_empty: Option<String>,
+    /// Whose address a backend sees
+    #[arg(long, value_parser = ["masquerade", "preserve"])]
+    source: Option<String>,
+    /// Clients that may connect; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = network::parse)]
+    allow: Vec<IpNet>,
+    /// Clients that may not; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = network::parse)]
+    deny: Vec<IpNet>,
+    /// How long flows of a backend that leaves may live
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    drain_timeout: Option<Duration>,
+    /// A label; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
+}
+
+impl Options {
+    /// What they say, as JSON; fields to be reset are null.
+    pub(super) fn json(&self, reset: &[String]) -> Result<Value, Failure> {
+        let mut service = self.file()?;
+        for field in reset {
+            put(&mut service, field, Value::Null);
+        }
+        let texts = [
+            ("balance", &self.balance),
+            ("on_retire", &self.on_retire),
+            ("on_empty", &self.on_empty),
+            ("source", &self.source),
+        ];
+        for (field, text) in texts {
+            if let Some(text) = text {
+                put(&mut service, field, json!(text));
+            }
+        }
+        let numbers = [
+            ("port", self.port.map(u32::from)),
+            ("limit.pps", self.pps),
+            ("limit.burst", self.burst),
+        ];
+        for (field, number) in numbers {
+            if let Some(number) = number {
+                put(&mut service, field, json!(number));
+            }
+        }
+        let lists = [
+            ("addresses", self.address.iter().map(|address| json!(address)).collect()),
+            ("backends", self.backend.clone()),
+            ("allow", self.allow.iter().map(|net| json!(net.to_string())).collect()),
+            ("deny", self.deny.iter().map(|net| json!(net.to_string())).collect()),
+        ];
+        for (field, list) in lists {
+            if !list.is_empty() {
+                put(&mut service, field, Value::Array(list));
+            }
+        }
+        if let Some(time) = self.drain_timeout {
+            put(&mut service, "drain_timeout", json!(duration::show(time)));
+        }
+        for (key, value) in &self.label {
+            let labels = service.entry("labels").or_insert_with(|| json!({}));
+            if !labels.is_object() {
+                *labels = json!({});
+            }
+            labels[key] = json!(value);
+        }
+        Ok(Value::Object(service))
+    }
+
+    fn file(&self) -> Result<Map<String, Value>, Failure> {
+        let Some(file) = &self.file else {
+            return Ok(Map::new());
+        };
+        let text = source::read(file)?;
+        let wrong = |message: String| Failure::Usage(format!("{}: {message}", file.display()));
+        match serde_json::from_slice(&text) {
+            Ok(Value::Object(fields)) => Ok(fields),
+            Ok(_) => Err(wrong("must be an object with the fields of a service".into())),
+            Err(error) => Err(wrong(error.to_string())),
+        }
+    }
+}
+
+/// A field, or one of an object in it: `limit.burst`.
+fn put(service: &mut Map<String, Value>, field: &str, value: Value) {
+    let Some((outer, inner)) = field.split_once('.') else {
+        service.insert(field.to_owned(), value);
+        return;
+    };
+    let there = service.entry(outer).or_insert_with(|| json!({}));
+    if !there.is_object() {
+        *there = json!({});
+    }
+    there[inner] = value;
+}
+
+/// `10.2.0.11:3000`, or with a weight `10.2.0.11:3000=5`.
+pub(in crate::cli) fn backend(text: &str) -> Result<Value, String> {
+    let Some((address, weight)) = text.split_once('=') else {
+        return Ok(json!(endpoint(text)?));
+    };
+    let weight: u16 = weight
+        .parse()
+        .ok()
+        .filter(|weight| (1..=256).contains(weight))
+        .ok_or_else(|| format!("weight {weight:?} is no number from 1 to 256"))?;
+    Ok(json!({"address": endpoint(address)?, "weight": weight}))
+}
+
+fn label(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
