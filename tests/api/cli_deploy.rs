@@ -55,7 +55,10 @@ fn a_deploy_is_followed_to_its_end() {
     let order = &shared.single.orders[0];
     assert_eq!(
         order.targets,
-        [json!("10.2.0.3:80"), json!({"address": "10.2.0.4:80", "weight": 2})]
+        [
+            json!("10.2.0.3:80"),
+            json!({"address": "10.2.0.4", "port": 80, "weight": 2})
+        ]
     );
     assert_eq!(
         (order.min, order.timeout, order.drain),
@@ -209,6 +212,7 @@ fn deploys_are_shown_and_rolled_back() {
     let server = serves();
     succeeds(&server);
     deploy(&server, &["--until", "switched", "-q"]);
+    script(&server, &[]);
     let table = out(&run(&server, &["deploys", "--service", "web", "--limit", "5"]));
     assert!(
         table.starts_with("ID  SERVICE  PHASE") && table.contains("41  web "),
@@ -332,7 +336,7 @@ fn services_are_added_set_and_removed() {
     };
     let service = tcpgw::model::parse_service(put).expect("a service");
     assert_eq!(
-        (&*service.name, service.backends[1].weight, service.labels.len()),
+        (&*service.name, service.backends[1].weight.get(), service.labels.len()),
         ("new", 5, 2)
     );
 }

@@ -10,7 +10,7 @@ use tcpgw::store::Phase;
 use crate::harness::{Server, serves};
 
 const DEPLOYS: &str = "/v1/services/web/deploys";
-const ORDER: &[u8] = br#"{"targets":["10.2.0.3:80",{"address":"10.2.0.4:80","weight":2}],"min":1,"timeout":"9s",
+const ORDER: &[u8] = br#"{"targets":["10.2.0.3:80",{"address":"10.2.0.4","port":80,"weight":2}],"min":1,"timeout":"9s",
     "drain_timeout":"8s"}"#;
 
 pub(crate) fn script(server: &Server, phases: &[(Phase, Option<&'static str>)]) {

@@ -179,7 +179,10 @@ impl Single {
 
     fn begin(&mut self, order: &DeployOrder) -> u64 {
         let id = 41 + self.records.len() as u64;
-        let of = |target: &Value| target.as_str().or(target["address"].as_str()).map(str::to_owned);
+        let of = |target: &Value| match target["address"].as_str() {
+            Some(address) => Some(format!("{address}:{}", target["port"])),
+            None => target.as_str().map(str::to_owned),
+        };
         let targets: Vec<String> = order.targets.iter().filter_map(of).collect();
         let record = Deploy {
             id,
