@@ -212,7 +212,13 @@ fn backends(list: &Value) -> String {
                 let state = fields.get("state").filter(|state| *state == "draining");
                 let state = state.map_or("", |_| " (draining)");
                 let weight = fields.get("weight").map(|weight| format!("={weight}"));
-                format!("{}{}{state}", text_of(&backend["address"]), weight.unwrap_or_default())
+                let address = text_of(&backend["address"]);
+                let address = if address.contains(':') {
+                    format!("[{address}]")
+                } else {
+                    address
+                };
+                format!("{address}:{}{}{state}", backend["port"], weight.unwrap_or_default())
             }
         })
         .collect();

@@ -28,16 +28,24 @@ pub(super) fn man() -> Outcome {
     command.build();
     let page = clap_mangen::Man::new(command.clone());
     page.render(&mut text).map_err(failed)?;
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        let page = clap_mangen::Man::new(sub.clone());
-        text.extend_from_slice(format!(".SH \"TCPGW {}\"\n", sub.get_name().to_uppercase()).as_bytes());
-        page.render_synopsis_section(&mut text).map_err(failed)?;
-        page.render_description_section(&mut text).map_err(failed)?;
-        page.render_options_section(&mut text).map_err(failed)?;
-    }
+    describe(&command, "TCPGW", &mut text).map_err(failed)?;
     text.extend_from_slice(EXIT_STATUS.as_bytes());
     print(&String::from_utf8_lossy(&text))?;
     Ok(Code::Success)
+}
+
+/// A section for each command, and for those below it.
+fn describe(command: &clap::Command, above: &str, text: &mut Vec<u8>) -> std::io::Result<()> {
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        let name = format!("{above} {}", sub.get_name().to_uppercase());
+        let page = clap_mangen::Man::new(sub.clone());
+        text.extend_from_slice(format!(".SH \"{name}\"\n").as_bytes());
+        page.render_synopsis_section(text)?;
+        page.render_description_section(text)?;
+        page.render_options_section(text)?;
+        describe(sub, &name, text)?;
+    }
+    Ok(())
 }
 
 const EXIT_STATUS: &str = "\
@@ -47,7 +55,11 @@ const EXIT_STATUS: &str = "\
 success
 .TP
 \\fB1\\fR
-failure; for \\fBdiff\\fR: there are changes; for \\fBstatus\\fR: something is unhealthy; for \\fBwho\\fR: nobody
+failure; for \\fBdiff\\fR: there are changes; for \\fBstatus\\fR: something is unhealthy; for \\fBwho\\fR: nobody; for
+\\fBdeploy\\fR: it has failed or was undone, or what \\fB\\-\\-on\\-switched\\fR ran has failed; for \\fBwait\\fR: time was over
+.TP
+\\fB130\\fR, \\fB143\\fR
+\\fBdeploy\\fR was ended by SIGINT or SIGTERM
 .TP
 \\fB2\\fR
 wrong usage, missing or invalid input; for \\fBdiff\\fR: trouble
@@ -58,7 +70,7 @@ fences and flow mark
 .TP
 \\fI/run/tcpgw/tcpgw.sock\\fR
 the socket of the daemon; while it answers there, \\fBapply\\fR, \\fBdiff\\fR, \\fBstatus\\fR, \\fBflows\\fR, \\fBwho\\fR and
-\\fBteardown\\fR go through it
+\\fBteardown\\fR go through it; \\fBdeploy\\fR, \\fBservice\\fR and what else changes or waits for single services need it
 .TP
 \\fI/run/tcpgw\\fR
 the lock and the record of the last apply, for each network namespace

@@ -110,7 +110,8 @@ pub enum What {
     },
     /// A deploy is a step further.
     Deploy {
-        /// Its id.
+        /// Its id; the event has one of its own.
+        #[serde(rename = "deploy")]
         id: u64,
         /// The service.
         service: String,

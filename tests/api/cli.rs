@@ -15,7 +15,7 @@ use crate::harness::{Server, flow, serves};
 
 const GOOD: &str = r#"{"version":1,"services":[{"name":"a","port":20003,"backends":["10.2.0.11:3000"]}]}"#;
 
-fn command(server: &Server, args: &[&str]) -> Command {
+pub(crate) fn command(server: &Server, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tcpgw"));
     command
         .args(args)
@@ -25,23 +25,23 @@ fn command(server: &Server, args: &[&str]) -> Command {
     command
 }
 
-fn run(server: &Server, args: &[&str]) -> Output {
+pub(crate) fn run(server: &Server, args: &[&str]) -> Output {
     command(server, args).output().expect("the program runs")
 }
 
-fn out(output: &Output) -> String {
+pub(crate) fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {} {}", out(output), err(output)))
 }
 
-fn state(server: &Server, text: &str) -> String {
+pub(crate) fn state(server: &Server, text: &str) -> String {
     let path = server.directory.path().join("state.json");
     fs::write(&path, text).expect("written");
     path.to_str().expect("text").to_owned()

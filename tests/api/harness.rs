@@ -21,6 +21,8 @@ use tcpgw::summary::Summary;
 use tcpgw::view::{Services, Table};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::single::Single;
+
 /// Nothing here takes so long: whoever waits for that long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -58,6 +60,7 @@ pub(crate) struct Told {
     pub(crate) flows: Vec<Flow>,
     pub(crate) fail: Option<(Call, Fail)>,
     pub(crate) answer: Option<Refused>,
+    pub(crate) single: Single,
 }
 
 pub(crate) fn serves() -> Server {
@@ -96,6 +99,7 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
         flows: vec![flow(1), flow(2)],
         fail: None,
         answer: None,
+        single: Single::default(),
     }));
     let (stop, stopped) = oneshot::channel();
     let (told, kernels) = (Arc::clone(&shared), Arc::clone(&shared));
@@ -167,6 +171,10 @@ async fn answer(mut asked: mpsc::Receiver<Ask>, told: Arc<Mutex<Told>>, how: Loo
                     flows_flushed: 2,
                     flows_not_flushed: 0,
                 })));
+            }
+            other => {
+                let refused = told.answer.clone();
+                told.single.answer(other, refused);
             }
         }
     }
@@ -305,8 +313,12 @@ impl Server {
     }
 
     pub(crate) fn post_as(&self, target: &str, headers: &str, body: &[u8]) -> Answer {
+        self.send("POST", target, headers, body)
+    }
+
+    pub(crate) fn send(&self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
         let head = format!(
-            "POST {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+            "{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
         self.raw(&[head.as_bytes(), body].concat())

@@ -1,8 +1,12 @@
 //! The API over a real socket, before a loop that answers from a script and a kernel in memory. Needs no privilege.
 
 mod cli;
+mod cli_deploy;
+mod deploys;
 mod harness;
 mod hostile;
 mod openapi;
 mod routes;
+mod services;
+mod single;
 mod socket;

@@ -8,6 +8,7 @@ use tcpgw::api::{OPENAPI, routes};
 use tcpgw::daemon::ask::Refused;
 use tcpgw::daemon::events::What;
 use tcpgw::kernel::conntrack::{Counters, Traffic};
+use tcpgw::store::Phase;
 
 use crate::harness::{Answer, Loop, flow, serves, serves_with, times};
 
@@ -43,6 +44,7 @@ fn routes_are_those_of_the_router() {
         .collect();
     assert_eq!(described, routed);
     for (method, path) in &routed {
+        let path = filled(path);
         let request = format!("BREW {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let answer = server.raw(request.as_bytes());
         assert_eq!(answer.status, 405, "{path} is routed");
@@ -60,12 +62,8 @@ fn parameters_are_those_that_are_known() {
     let server = serves();
     for (path, methods) in document()["paths"].as_object().expect("paths") {
         for (method, operation) in methods.as_object().expect("methods") {
-            let target = format!("{path}?no-such-parameter=1");
-            let answer = if method == "get" {
-                server.get(&target)
-            } else {
-                server.post(&target, GOOD)
-            };
+            let target = format!("{}?no-such-parameter=1", filled(path));
+            let answer = server.send(&method.to_uppercase(), &target, "", GOOD);
             assert_eq!(answer.status, 400, "{path}");
             let message = answer.json()["error"]["message"].as_str().expect("words").to_owned();
             let known: BTreeSet<&str> = match message.split_once("known are ") {
@@ -84,6 +82,97 @@ fn parameters_are_those_that_are_known() {
             assert_eq!(known, described, "{path}");
         }
     }
+}
+
+/// A path with its parts.
+fn filled(path: &str) -> String {
+    path.replace("{name}", "web").replace("{id}", "41")
+}
+
+#[test]
+fn answers_about_single_services_are_as_described() {
+    let server = serves();
+    let send = |method: &str, path: &str, query: &str, headers: &str, body: &[u8], status| {
+        let answer = server.send(
+            &method.to_uppercase(),
+            &format!("{}{query}", filled(path)),
+            headers,
+            body,
+        );
+        check(path, method, status, &answer);
+    };
+    let one = "/v1/services/{name}";
+    send("get", "/v1/services", "", "", b"", 200);
+    send("get", one, "", "", b"", 200);
+    send("put", one, "", "", br#"{"port":1,"backends":[]}"#, 200);
+    send(
+        "put",
+        one,
+        "",
+        "if-none-match: *\r\n",
+        br#"{"port":1,"backends":[]}"#,
+        409,
+    );
+    send("put", one, "", "", b"{", 422);
+    send("patch", one, "", "", br#"{"port":2}"#, 200);
+    send("patch", one, "", "if-match: \"6\"\r\n", b"{}", 409);
+    send("patch", one, "", "content-type: text/plain\r\n", b"{}", 415);
+    send("delete", one, "", "", b"", 200);
+    for below in ["drain", "undrain"] {
+        send("post", &format!("{one}/{below}"), "", "", b"", 200);
+        send("post", &format!("{one}/{below}"), "", "", b"[]", 422);
+    }
+    send("post", &format!("{one}/pause"), "", "", br#"{"for":"5s"}"#, 200);
+    send("post", &format!("{one}/pause"), "", "", br#"{"for":"2h"}"#, 422);
+    send("post", &format!("{one}/resume"), "", "", b"", 200);
+    send("get", &format!("{one}/wait"), "?for=healthy", "", b"", 200);
+    send("get", &format!("{one}/wait"), "?for=drained&timeout=10ms", "", b"", 504);
+    send("get", "/v1/export", "?all=true", "", b"", 200);
+    send("get", "/v1/history", "", "", b"", 200);
+    let new = server.send("PUT", "/v1/services/new", "", br#"{"port":1,"backends":[]}"#);
+    check(one, "put", 201, &new);
+    for method in ["get", "patch"] {
+        let gone = server.send(&method.to_uppercase(), "/v1/services/gone", "", b"{}");
+        check(one, method, 404, &gone);
+    }
+    server.shared.lock().expect("whole").answer = Some(Refused::Store("it is full".into()));
+    send("delete", one, "", "", b"", 507);
+    server.shared.lock().expect("whole").single.unreadable = true;
+    send("get", "/v1/history", "", "", b"", 500);
+    send("get", "/v1/deploys", "", "", b"", 500);
+}
+
+#[test]
+fn answers_about_deploys_are_as_described() {
+    let server = serves();
+    let begin = "/v1/services/{name}/deploys";
+    let order = br#"{"targets":["10.2.0.3:80"]}"#;
+    check(begin, "post", 422, &server.post(&filled(begin), b"{}"));
+    check(begin, "post", 202, &server.post(&filled(begin), order));
+    check("/v1/deploys", "get", 200, &server.get("/v1/deploys"));
+    check("/v1/deploys/{id}", "get", 200, &server.get("/v1/deploys/41"));
+    check("/v1/deploys/{id}", "get", 404, &server.get("/v1/deploys/9"));
+    check("/v1/deploys/{id}", "get", 400, &server.get("/v1/deploys/x"));
+    let undo = |status| {
+        check(
+            "/v1/deploys/{id}/undo",
+            "post",
+            status,
+            &server.post("/v1/deploys/41/undo", b""),
+        )
+    };
+    undo(200);
+    undo(409);
+    check("/v1/deploys/{id}", "get", 200, &server.get("/v1/deploys/41"));
+    let rollback = "/v1/services/{name}/rollback";
+    server.post(&filled(begin), order);
+    check(rollback, "post", 200, &server.post(&filled(rollback), b""));
+    server.shared.lock().expect("whole").single.script = vec![(Phase::Failed, Some("10.2.0.3:80 refused"))];
+    let failed = server.post(&format!("{}?until=drained", filled(begin)), order);
+    check(begin, "post", 409, &failed);
+    server.shared.lock().expect("whole").single.script = vec![(Phase::Drained, None)];
+    let drained = server.post(&format!("{}?until=drained", filled(begin)), order);
+    check(begin, "post", 200, &drained);
 }
 
 #[test]
@@ -212,10 +301,31 @@ fn every_kind_of_event_is_described() {
             what: "made anew".into(),
         },
         What::TornDown { flushed: 1 },
+        What::Back {
+            service: service(),
+            backend,
+        },
+        What::Deploy {
+            id: 41,
+            service: service(),
+            phase: "switched",
+            reason: None,
+        },
+        What::Paused {
+            service: service(),
+            seconds: 30,
+            uid: 0,
+        },
+        What::Resumed {
+            service: service(),
+            reason: "time",
+        },
     ] {
         server.note(what);
     }
     let answer = server.get("/v1/events?follow=false");
+    let ids = answer.json()["events"].as_array().expect("a list").clone();
+    assert!((1..).zip(&ids).all(|(n, event)| event["id"] == n), "{ids:?}");
     check("/v1/events", "get", 200, &answer);
     let document = document();
     let described = document["components"]["schemas"]["Event"]["oneOf"]
@@ -257,7 +367,7 @@ fn validate(document: &Value, schema: &Value, value: &Value, at: &str, wrong: &m
     for (keyword, argument) in schema.as_object().expect("a schema is an object") {
         let list = argument.as_array().map(Vec::as_slice).unwrap_or_default();
         let holds = match keyword.as_str() {
-            "description" | "required" | "properties" | "additionalProperties" | "default" => true,
+            "description" | "pattern" | "required" | "properties" | "additionalProperties" | "default" => true,
             "type" => list
                 .iter()
                 .chain(Some(argument))

@@ -165,9 +165,10 @@ pub(in crate::api) async fn begin(
         Some(waiter) => shared.follow(id, until, waiter).await?,
     };
     let Deploy { phase, reason, .. } = &shown.record;
+    // Whoever does not wait is told that it has begun, whatever came of it.
     let code = match phase {
-        Phase::Failed => "failed",
-        Phase::Undone => "undone",
+        Phase::Failed if until != Until::Begun => "failed",
+        Phase::Undone if until != Until::Begun => "undone",
         _ => {
             let mut response = json(&shown.value());
             if until == Until::Begun || !shown.has_reached(until) {

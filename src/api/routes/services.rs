@@ -294,6 +294,10 @@ fn named(name: &str, text: Vec<u8>) -> Vec<u8> {
 /// A small object; nothing at all is an empty one.
 pub(super) fn object<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
     let text = if text.trim_ascii().is_empty() { b"{}" } else { text };
+    // A list of its fields would do for serde.
+    if text.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::invalid("body", "must be an object"));
+    }
     serde_json::from_slice(text).map_err(|error| ApiError::invalid("body", error))
 }
 

@@ -148,7 +148,8 @@ pub(in crate::cli) fn backend(text: &str) -> Result<Value, String> {
         .ok()
         .filter(|weight| (1..=256).contains(weight))
         .ok_or_else(|| format!("weight {weight:?} is no number from 1 to 256"))?;
-    Ok(json!({"address": endpoint(address)?, "weight": weight}))
+    let at = endpoint(address)?;
+    Ok(json!({"address": at.ip(), "port": at.port(), "weight": weight}))
 }
 
 fn label(text: &str) -> Result<(String, String), &'static str> {

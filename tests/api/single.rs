@@ -1,0 +1,312 @@
+//! The part of the loop that answers what is asked of single services and deploys: it notes what it was told, and says
+//! what a test has laid down.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tcpgw::daemon::ask::{
+    Ask, BackendView, DeployOrder, DeployView, EditOrder, Edited, List, Listed, PauseOrder, Refused, ServiceEdit,
+    ServiceView, TargetView, UndoOrder, Which,
+};
+use tcpgw::daemon::keeper::Query;
+use tcpgw::model::{Service, parse_service, patch_service};
+use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
+
+/// What single services are, and what was ordered of them.
+pub(crate) struct Single {
+    pub(crate) services: BTreeMap<String, ServiceView>,
+    pub(crate) edits: Vec<EditOrder>,
+    pub(crate) pauses: Vec<PauseOrder>,
+    pub(crate) orders: Vec<DeployOrder>,
+    pub(crate) undos: Vec<UndoOrder>,
+    pub(crate) views: Vec<DeployView>,
+    pub(crate) records: BTreeMap<u64, Deploy>,
+    /// What a deploy comes to at each look: the next of these, the last one for ever.
+    pub(crate) script: Vec<(Phase, Option<&'static str>)>,
+    pub(crate) filters: Vec<HistoryFilter>,
+    /// The store cannot be read.
+    pub(crate) unreadable: bool,
+}
+
+impl Default for Single {
+    fn default() -> Self {
+        let web = r#"{"name":"web","port":20003,"limit":{"pps":100},"backends":["10.2.0.1:80","10.2.0.2:80"]}"#;
+        let mut web = view(service(web.as_bytes()), "api", Some(7));
+        web.backends.push(backend("10.2.0.9:80", "gone"));
+        let sick = r#"{"name":"sick","port":20004,"backends":["10.2.0.3:80"]}"#;
+        let mut sick = view(service(sick.as_bytes()), "file", None);
+        sick.backends[0].health = Some("unhealthy");
+        sick.backends[0].reason = Some("refused".into());
+        sick.backends[0].balanced = false;
+        Self {
+            services: BTreeMap::from([("web".into(), web), ("sick".into(), sick)]),
+            edits: Vec::new(),
+            pauses: Vec::new(),
+            orders: Vec::new(),
+            undos: Vec::new(),
+            views: Vec::new(),
+            records: BTreeMap::new(),
+            script: Vec::new(),
+            filters: Vec::new(),
+            unreadable: false,
+        }
+    }
+}
+
+fn service(text: &[u8]) -> Arc<Service> {
+    Arc::new(parse_service(text).expect("a good service"))
+}
+
+fn view(service: Arc<Service>, provider: &'static str, revision: Option<u64>) -> ServiceView {
+    let backends = service.backends.iter();
+    ServiceView {
+        backends: backends
+            .map(|there| backend(&there.endpoint.to_string(), "active"))
+            .collect(),
+        listed: Listed {
+            service,
+            provider,
+            revision,
+        },
+        paused_for: None,
+        in_kernel: true,
+        deploy: None,
+    }
+}
+
+fn backend(at: &str, desired: &'static str) -> BackendView {
+    let is_active = desired == "active";
+    BackendView {
+        backend: at.parse().expect("an endpoint"),
+        desired,
+        balanced: is_active,
+        health: is_active.then_some("healthy"),
+        reason: None,
+        leaving: !is_active,
+        flows: (!is_active).then_some(3),
+        seconds_left: (!is_active).then_some(12),
+    }
+}
+
+impl Single {
+    pub(crate) fn answer(&mut self, ask: Ask, refused: Option<Refused>) {
+        let refused = refused.map_or(Ok(()), Err);
+        match ask {
+            Ask::Services(reply) => {
+                let services = self.services.values().map(|view| view.listed.clone());
+                let list = List {
+                    revision: 9,
+                    services: services.collect(),
+                };
+                drop(reply.send(list));
+            }
+            Ask::Service(name, reply) => drop(reply.send(self.services.get(&*name).cloned())),
+            Ask::Edit(order, reply) => {
+                let edited = refused.and_then(|()| self.edit(&order));
+                self.edits.push(order);
+                drop(reply.send(edited));
+            }
+            Ask::Pause(order, reply) => {
+                let paused = refused.and_then(|()| {
+                    let view = self.services.get_mut(&*order.name);
+                    let view = view.ok_or(Refused::Missing("there is no such service".into()))?;
+                    view.paused_for = order.time.map(|time| time.as_secs());
+                    Ok(())
+                });
+                self.pauses.push(order);
+                drop(reply.send(paused));
+            }
+            Ask::Deploy(order, reply) => {
+                let begun = refused.map(|()| self.begin(&order));
+                self.orders.push(order);
+                drop(reply.send(begun));
+            }
+            Ask::Undo(order, reply) => {
+                let undone = refused.and_then(|()| self.undo(&order));
+                self.undos.push(order);
+                drop(reply.send(undone));
+            }
+            Ask::Deploys(reply) => {
+                self.step();
+                drop(reply.send(self.views.clone()));
+            }
+            Ask::Query(query) => self.query(query),
+            other => panic!("{other:?} is the harness' own"),
+        }
+    }
+
+    fn edit(&mut self, order: &EditOrder) -> Result<Edited, Refused> {
+        let current = self.services.get(&*order.name).map(|view| view.listed.clone());
+        let stored = current.as_ref().and_then(|listed| {
+            Some(Box::new(StoredService {
+                service: Arc::clone(&listed.service),
+                revision: listed.revision?,
+            }))
+        });
+        let holds = match order.expect {
+            Expect::Anything => true,
+            Expect::Absent => stored.is_none(),
+            Expect::Present if current.is_none() => {
+                return Err(Refused::Missing(format!("there is no service {}", order.name)));
+            }
+            Expect::Present => true,
+            Expect::Revision(expected) => stored.as_ref().is_some_and(|stored| stored.revision == expected),
+        };
+        if !holds {
+            return Err(Refused::Conflict("the service is not as expected".into(), stored));
+        }
+        let service = match &order.edit {
+            ServiceEdit::Put(text) => Some(parse_service(text).map_err(Refused::Invalid)?),
+            ServiceEdit::Patch(patch) => {
+                let there = &current.as_ref().expect("it is there").service;
+                Some(patch_service(there, patch).map_err(Refused::Invalid)?)
+            }
+            ServiceEdit::Delete => None,
+            ServiceEdit::Drain(_) | ServiceEdit::Undrain(_) => {
+                current.as_ref().map(|listed| Service::clone(&listed.service))
+            }
+        };
+        Ok(Edited {
+            service: service.map(Arc::new),
+            revision: 10,
+            created: current.is_none(),
+            changed: true,
+            warnings: vec!["it is odd".into()],
+        })
+    }
+
+    fn begin(&mut self, order: &DeployOrder) -> u64 {
+        let id = 41 + self.records.len() as u64;
+        let of = |target: &Value| match target["address"].as_str() {
+            Some(address) => Some(format!("{address}:{}", target["port"])),
+            None => target.as_str().map(str::to_owned),
+        };
+        let targets: Vec<String> = order.targets.iter().filter_map(of).collect();
+        let record = Deploy {
+            id,
+            service: order.service.to_string(),
+            targets: targets.iter().map(|at| at.parse().expect("an endpoint")).collect(),
+            details: json!({"old": []}),
+            uid: order.by.uid,
+            pid: 0,
+            what: "deploy".into(),
+            phase: Phase::Probing,
+            reason: None,
+            began: Duration::from_secs(1000),
+            updated: Duration::from_secs(1000),
+            revision: None,
+        };
+        self.records.insert(id, record);
+        self.views.push(DeployView {
+            id,
+            service: order.service.to_string(),
+            phase: "probing",
+            targets: targets
+                .iter()
+                .map(|at| TargetView {
+                    backend: at.parse().expect("an endpoint"),
+                    health: "unknown",
+                    reason: None,
+                })
+                .collect(),
+            old: vec!["10.2.0.1:80".parse().expect("an endpoint")],
+            left: 0,
+            flows: None,
+            seconds_left: Some(30),
+        });
+        id
+    }
+
+    /// The next of the script.
+    fn step(&mut self) {
+        if self.script.is_empty() || self.views.is_empty() {
+            return;
+        }
+        let (phase, reason) = self.script.remove(0);
+        self.enter(phase, reason);
+    }
+
+    fn enter(&mut self, phase: Phase, reason: Option<&str>) {
+        let Some(record) = self.records.values_mut().next_back() else {
+            return;
+        };
+        record.phase = phase;
+        record.reason = reason.map(str::to_owned);
+        if phase.is_over() {
+            self.views.clear();
+        } else if phase == Phase::Switched {
+            // Before the kernel holds it, the view says `switching`.
+            for view in &mut self.views {
+                view.phase = if view.phase == "probing" {
+                    "switching"
+                } else {
+                    "switched"
+                };
+                view.flows = Some(2);
+            }
+        }
+    }
+
+    fn undo(&mut self, order: &UndoOrder) -> Result<u64, Refused> {
+        let id = match &order.which {
+            Which::Id(id) => self.records.contains_key(id).then_some(*id),
+            Which::Last(name) => {
+                let mut of = self.records.values().rev().filter(|record| *record.service == **name);
+                of.next().map(|record| record.id)
+            }
+        };
+        let id = id.ok_or(Refused::Missing("there is no deploy".into()))?;
+        if self.views.is_empty() {
+            return Err(Refused::Refused(format!("deploy {id} is over")));
+        }
+        self.enter(Phase::Undone, Some("asked"));
+        Ok(id)
+    }
+
+    fn query(&mut self, query: Query) {
+        let lost = || StoreError::Io {
+            path: "/store".into(),
+            what: "it is gone".into(),
+        };
+        let readable = if self.unreadable { Err(lost()) } else { Ok(()) };
+        match query {
+            Query::Deploy(id, reply) => drop(reply.send(readable.map(|()| self.records.get(&id).cloned()))),
+            Query::Deploys(service, most, reply) => {
+                let fits = |record: &&Deploy| service.as_ref().is_none_or(|name| *name == record.service);
+                let records = self.records.values().rev().filter(fits).take(most).cloned().collect();
+                drop(reply.send(readable.map(|()| records)));
+            }
+            Query::History(filter, reply) => {
+                self.filters.push(filter);
+                drop(reply.send(readable.map(|()| history())));
+            }
+        }
+    }
+}
+
+fn history() -> Vec<HistoryEntry> {
+    let raw = |text: &str| serde_json::value::RawValue::from_string(text.into()).ok();
+    let entry = |id, deploy, old, new| HistoryEntry {
+        id,
+        revision: id + 1,
+        at: Duration::from_millis(1_000_500),
+        uid: 0,
+        pid: 7,
+        what: "service set".into(),
+        deploy,
+        service: "web".into(),
+        old,
+        new,
+    };
+    vec![
+        entry(
+            2,
+            Some(41),
+            raw(r#"{"name":"web","port":1}"#),
+            raw(r#"{"name":"web","port":2}"#),
+        ),
+        entry(1, None, None, raw(r#"{"name":"web","port":1}"#)),
+    ]
+}
