@@ -112,7 +112,7 @@ impl Follower<'_> {
             }
             if let Some(signal) = signals.caught() {
                 self.progress.clear();
-                match self.choose(signals, &deploy) {
+                match choose(signals, &deploy) {
                     Choice::Wait => {}
                     Choice::GoOn => {
                         self.global.say(&format!(
@@ -216,15 +216,6 @@ impl Follower<'_> {
         }
     }
 
-    /// What is to become of it, if this command is to end.
-    fn choose(&self, signals: &Signals, deploy: &Value) -> Choice {
-        let is_probing = deploy["phase"] == "probing";
-        if let Some(choice) = signals.ask() {
-            return choice;
-        }
-        if is_probing { Choice::Undo } else { Choice::GoOn }
-    }
-
     fn undo(&self, signal: u8) -> Outcome {
         let undone = self.daemon.post(&format!("/v1/deploys/{}/undo", self.id), Vec::new());
         match undone.and_then(Answer::json::<Value>) {
@@ -241,4 +232,14 @@ impl Follower<'_> {
         }
         Ok(Code::Signal(signal))
     }
+}
+
+/// What is to become of a deploy, if this command is to end.
+fn choose(signals: &Signals, deploy: &Value) -> Choice {
+    let unasked = if deploy["phase"] == "probing" {
+        Choice::Undo
+    } else {
+        Choice::GoOn
+    };
+    signals.ask().unwrap_or(unasked)
 }
