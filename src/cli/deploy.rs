@@ -77,7 +77,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     });
     let target = Target::of_service(&arguments.service, "/deploys");
     let begun = daemon.post(target.as_str(), body.to_string().into());
-    let deploy: Value = begun.and_then(Answer::json).map_err(of_service(&arguments.service))?;
+    let deploy: Value = begun.and_then(Answer::json).map_err(|error| match error {
+        // The order may have come through.
+        error @ ClientError::Connection { .. } => Failure::Refused(format!(
+            "{error}; whether the deploy has begun is told by `tcpgw deploys --service {}`",
+            arguments.service
+        )),
+        other => of_service(&arguments.service)(other),
+    })?;
     Follower {
         global,
         daemon: &daemon,
