@@ -114,6 +114,14 @@ pub(super) fn nobody_noticed(net: &Net, gone: &[Container], traffic: &Traffic) {
         count(End::Silent),
         refused.len()
     );
+    if !failures.is_empty() || !refused.is_empty() {
+        // Whether the gateway has refused them, or a container.
+        let counted = net.sh(
+            "gateway",
+            "nft list table inet tcpgw | grep -E 'counter packets [1-9]|set .* \\{'",
+        );
+        eprintln!("{}", counted.ok());
+    }
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(refused.is_empty(), "{refused:#?}");
     let unexplained: Vec<_> = ended.iter().filter(|ended| !explains(gone, ended)).collect();
