@@ -302,7 +302,9 @@ impl Summary {
         let names: BTreeSet<Option<&str>> = self.services.iter().map(|service| service.name.as_deref()).collect();
         let is_new = |service: &&ServiceSummary| {
             let from = self.services.partition_point(|known| known.port < service.port);
-            let mut there = self.services[from..].iter().take_while(|known| known.port == service.port);
+            let mut there = self.services[from..]
+                .iter()
+                .take_while(|known| known.port == service.port);
             !names.contains(&service.name.as_deref()) && !there.any(|known| known.meets(service))
         };
         let new: Vec<ServiceSummary> = other.services.iter().filter(is_new).cloned().collect();

@@ -36,7 +36,9 @@ pub(super) fn beside<'s>(found: &[Service], others: impl Iterator<Item = &'s Arc
     };
     let left = found.iter().filter(|service| !is_taken(service)).cloned();
     let without = |mut service: Service| {
-        service.backends.retain(|backend| !endpoints.contains(&backend.endpoint));
+        service
+            .backends
+            .retain(|backend| !endpoints.contains(&backend.endpoint));
         service
     };
     left.map(without).collect()

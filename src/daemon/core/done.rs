@@ -164,7 +164,8 @@ impl Core {
         }
         if self.desk.lost {
             let file = self.file.clone().unwrap_or_default();
-            self.api.presume(adopt::beside(&services, file.services.iter()).into_iter());
+            self.api
+                .presume(adopt::beside(&services, file.services.iter()).into_iter());
         }
         self.roster.adopt(services, &left.collect(), now.instant);
         self.phase = Phase::Running;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
@@ -236,6 +237,14 @@ fn remount(at: &Path, flags: MsFlags) {
     mount(none, at, none, MsFlags::MS_REMOUNT | flags, none).expect("it can be remounted");
 }
 
+/// The same as the daemon sees it: `ip netns exec` has given it mounts of its own.
+fn remount_for(daemon: &Daemon<'_>, at: &Path, option: &str) {
+    let mut command = Command::new("nsenter");
+    command.args(["-m", "-t", &daemon.id().to_string(), "mount", "-o"]);
+    let status = command.arg(format!("remount,{option}")).arg(at).status();
+    assert!(status.expect("nsenter runs").success());
+}
+
 /// It refuses both kinds of change with a sentence that says so, `status` fails and says it, too, and what serves goes on.
 #[track_caller]
 fn refuses(net: &Net, why: &str) {
@@ -332,6 +341,7 @@ fn a_store_that_refuses() {
         daemon.start();
         refuses(&net, "read-only");
         remount(&directory, MsFlags::empty());
+        remount_for(&daemon, &directory, "rw");
         takes(&net, "b3");
 
         // Something else has written into it.
