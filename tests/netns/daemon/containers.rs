@@ -33,15 +33,27 @@ pub(super) struct Container {
 
 impl Container {
     pub(super) fn start(net: &Net, host: &'static str, port: u16) -> Self {
-        let name = format!("{host}:{port}");
-        let server = net.serve_as(&name, host, at("::", port), Behaviour::Greet);
+        let mut container = Self::new(host, port);
+        container.listen(net);
+        container
+    }
+
+    /// One that does not listen yet.
+    pub(super) fn new(host: &'static str, port: u16) -> Self {
         Self {
-            server: Some(server),
+            server: None,
             host,
             port,
             deadline: None,
             closed: None,
         }
+    }
+
+    /// It listens from now on, if it does not already.
+    pub(super) fn listen(&mut self, net: &Net) {
+        let name = format!("{}:{}", self.host, self.port);
+        let serve = || net.serve_as(&name, self.host, at("::", self.port), Behaviour::Greet);
+        self.server.get_or_insert_with(serve);
     }
 
     pub(super) fn endpoint(&self, family: usize) -> String {

@@ -63,14 +63,21 @@ impl<'n> Fleet<'n> {
         (fleet, daemon)
     }
 
-    /// Starts the containers of another version.
-    fn version(&mut self, family: usize) -> Vec<Container> {
+    /// The containers of another version, which do not listen yet.
+    fn unborn(&mut self, family: usize) -> Vec<Container> {
         let is_first = self.serving[family].first().is_none_or(|one| one.host != HOSTS[0][0]);
-        let start = |host| {
+        let make = |host| {
             self.next += 1;
-            Container::start(self.net, host, self.next)
+            Container::new(host, self.next)
         };
-        HOSTS[usize::from(!is_first)].into_iter().map(start).collect()
+        HOSTS[usize::from(!is_first)].into_iter().map(make).collect()
+    }
+
+    /// The same, and they do.
+    fn version(&mut self, family: usize) -> Vec<Container> {
+        let mut version = self.unborn(family);
+        version.iter_mut().for_each(|one| one.listen(self.net));
+        version
     }
 
     fn endpoints(&self, family: usize) -> Vec<String> {
@@ -279,8 +286,11 @@ fn disturbed(
     let net = fleet.net;
     let service = SERVICES[family].0;
     let before = deploys(net, service).first().and_then(|deploy| deploy["id"].as_u64());
-    let mut new = fleet.version(family);
+    let mut new = fleet.unborn(family);
     let targets = endpoints(&new, family);
+    // A deploy that waits for the second one is met while it probes.
+    let early = [1, 2, 2][random.below(3)];
+    new[..early].iter_mut().for_each(|one| one.listen(net));
     fleet.serving[family].iter_mut().for_each(|one| one.leave(SHORT));
     let until = ["switched", "drained"][random.below(2)];
     let args = deploy(
@@ -299,6 +309,7 @@ fn disturbed(
         // What it has sent is begun by then, or never.
         thread::sleep(Duration::from_millis(300));
     }
+    new.iter_mut().for_each(|one| one.listen(net));
     let ran = running.wait();
     let deploy = over(net, service, before.unwrap_or(0));
     let shown = net.told(&["service", "show", service]);
