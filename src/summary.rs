@@ -170,6 +170,12 @@ impl ServiceSummary {
         (self.port, &self.addresses)
     }
 
+    /// Whether both listen on one address at least.
+    fn meets(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.addresses, &other.addresses);
+        self.port == other.port && (ours.is_empty() || theirs.is_empty() || !ours.is_disjoint(theirs))
+    }
+
     /// All its backends.
     pub fn backends(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.active.keys().chain(&self.draining).copied()
@@ -288,6 +294,22 @@ impl Summary {
             .take_while(|service| service.port == public.port())
             .position(|s| s.listens(public))
             .map(|at| from + at)
+    }
+
+    /// Takes along what another one knows of services that this one does not: neither their names, nor who is where they
+    /// listen.
+    pub fn complete_from(&mut self, other: &Self) {
+        let names: BTreeSet<Option<&str>> = self.services.iter().map(|service| service.name.as_deref()).collect();
+        let is_new = |service: &&ServiceSummary| {
+            let from = self.services.partition_point(|known| known.port < service.port);
+            let mut there = self.services[from..]
+                .iter()
+                .take_while(|known| known.port == service.port);
+            !names.contains(&service.name.as_deref()) && !there.any(|known| known.meets(service))
+        };
+        let new: Vec<ServiceSummary> = other.services.iter().filter(is_new).cloned().collect();
+        self.services.extend(new);
+        self.services.sort_by(|a, b| a.door().cmp(&b.door()));
     }
 
     /// What can be known of the services from the kernel: no names, and no draining backends, since nothing there ties

@@ -1,11 +1,13 @@
 //! Services out of what the kernel holds, for a daemon that takes over what an earlier run or the CLI has left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::roster::overlap;
 use crate::model::{
     Access, Backend, BackendState, Balance, Endpoint, Health, Limit, LimitDirection, Listen, Refusal, Service,
     SourceMode,
@@ -15,6 +17,31 @@ use crate::summary::{ServiceSummary, Settings, Summary, balance_code};
 /// What the kernel holds, as services; what only a state file says has its default.
 pub(super) fn services(summary: &Summary) -> Vec<Service> {
     summary.services.iter().filter_map(service).collect()
+}
+
+/// What is left of services that were found when those that others want are taken out: by name, by where they listen, by
+/// endpoint. What was found is called as a record says, which may be older than what others want.
+pub(super) fn beside<'s>(found: &[Service], others: impl Iterator<Item = &'s Arc<Service>>) -> Vec<Service> {
+    let mut names = BTreeSet::new();
+    let mut doors: BTreeMap<NonZeroU16, Vec<&Listen>> = BTreeMap::new();
+    let mut endpoints = BTreeSet::new();
+    for other in others {
+        names.insert(&*other.name);
+        doors.entry(other.port).or_default().push(&other.listen);
+        endpoints.extend(other.backends.iter().map(|backend| backend.endpoint));
+    }
+    let is_taken = |service: &Service| {
+        let mut there = doors.get(&service.port).into_iter().flatten();
+        names.contains(&*service.name) || there.any(|listen| overlap(listen, &service.listen))
+    };
+    let left = found.iter().filter(|service| !is_taken(service)).cloned();
+    let without = |mut service: Service| {
+        service
+            .backends
+            .retain(|backend| !endpoints.contains(&backend.endpoint));
+        service
+    };
+    left.map(without).collect()
 }
 
 fn service(summary: &ServiceSummary) -> Option<Service> {
@@ -111,6 +138,29 @@ fn networks(texts: &[Box<str>]) -> Vec<IpNet> {
 mod tests {
     use super::*;
     use crate::ruleset::compile::compile;
+
+    /// A record that is older than the store does not know their names.
+    #[test]
+    fn what_others_want_is_not_left() {
+        let services = |text: &str| {
+            let text = format!(r#"{{"version": 1, "services": [{text}]}}"#);
+            crate::model::parse(text.as_bytes()).unwrap().services
+        };
+        let found = services(
+            r#"{"name": "unnamed", "port": 2001, "backends": ["10.2.0.11:80"]},
+               {"name": "moved", "port": 2002, "backends": ["10.2.0.12:80"]},
+               {"name": "files", "port": 2003, "backends": ["10.2.0.13:80", "10.2.0.14:80"]}"#,
+        );
+        let wanted = services(
+            r#"{"name": "web", "port": 2001, "backends": ["10.2.0.11:80"]},
+               {"name": "moved", "port": 2004, "backends": ["10.2.0.12:80", "10.2.0.14:80"]}"#,
+        );
+        let found: Vec<Service> = found.iter().map(|service| Service::clone(service)).collect();
+        let left = beside(&found, wanted.iter());
+        let files = services(r#"{"name": "files", "port": 2003, "backends": ["10.2.0.13:80"]}"#);
+        assert_eq!(left, [Service::clone(&files[0])]);
+        assert_eq!(beside(&found, [].iter()), found);
+    }
 
     /// What was written and read back as services makes the same rules.
     #[test]

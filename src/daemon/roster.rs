@@ -695,7 +695,8 @@ fn active_of(service: Option<&Service>) -> BTreeSet<Endpoint> {
     active.map(|backend| backend.endpoint).collect()
 }
 
-fn overlap(a: &Listen, b: &Listen) -> bool {
+/// Whether there is an address that both listen on.
+pub(super) fn overlap(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
         (Listen::At(a), Listen::At(b)) => !a.is_disjoint(b),
         _ => true,

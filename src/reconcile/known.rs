@@ -102,7 +102,12 @@ impl<K: Kernel> Reconciler<'_, K> {
                 swept: head.swept,
                 trusted: true,
             }),
-            Some(record) => self.read(&record.head.summary),
+            Some(record) => {
+                // It may be older than services that somebody has made since.
+                let mut guide = record.head.summary;
+                guide.complete_from(desired);
+                self.read(&guide)
+            }
             None => self.read(desired),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -19,6 +20,7 @@ use tcpgw::health;
 use tcpgw::kernel::conntrack::Status;
 use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
 use tcpgw::model::{BackendState, Endpoint, FlowMark, Service, State};
+use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
@@ -121,6 +123,20 @@ proptest! {
     }
 }
 
+/// Killed before the record knows a service that the store knows: it stays the API's, and is there once.
+#[test]
+fn a_record_that_is_older_than_the_store_gives_nothing_away() {
+    let mut world = World::new();
+    world.has_file = true;
+    world.happen(Event::Delete(0));
+    world.happen(Event::Wait(60_000));
+    world.happen(Event::Put(0, vec![1, 2]));
+    world.happen(Event::Kill(0, true));
+    world.happen(Event::Patch(0, 7));
+    world.check().unwrap();
+    world.end().unwrap();
+}
+
 fn endpoint(last: u8) -> SocketAddr {
     SocketAddr::new([10, 9, 0, last].into(), 80)
 }
@@ -136,6 +152,8 @@ struct World {
     core: Core,
     engine: Option<Engine<Fake>>,
     store: Result<Store, StoreError>,
+    /// Beside the API there is a state file without services.
+    has_file: bool,
     directory: tempfile::TempDir,
     now: Instant,
     unix: Duration,
@@ -167,6 +185,7 @@ impl World {
             ),
             engine: None,
             store: Err(StoreError::NoDeploy(0)),
+            has_file: false,
             directory,
             now,
             unix,
@@ -191,10 +210,19 @@ impl World {
         let mut engine = Engine::new(fake, record, NAMESPACE, FlowMark::default());
         engine.set_links(links());
         self.engine = Some(engine);
-        self.core = Core::new(Settings::default(), Config::default(), NAMESPACE, self.time());
+        let settings = Settings {
+            state: self.has_file.then(|| "state.json".into()),
+            ..Settings::default()
+        };
+        self.core = Core::new(settings, Config::default(), NAMESPACE, self.time());
         let (store, opened) = keeper::open(&self.directory.path().join("store.db")).unwrap();
         self.store = Ok(store);
         self.core.opened(Ok(opened), self.time());
+        if self.has_file {
+            let news = News::State(Arc::default(), Vec::new());
+            self.core
+                .file_news(news, &mut |_, _| Ok(Vetted::default()), self.time());
+        }
         self.core.begin(self.time());
     }
 

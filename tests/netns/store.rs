@@ -17,7 +17,7 @@ mod child;
 use child::{Acknowledged, command};
 
 /// Runs with mounts that nobody else sees, and that vanish with it.
-fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNS).expect("a new mount namespace (it needs CAP_SYS_ADMIN)");
         let none = None::<&str>;

@@ -274,7 +274,7 @@ impl Core {
         vet: &mut Vet<'_>,
         now: Now,
     ) -> Option<Write> {
-        let new = match self.judges().and_then(|()| self.judge_deploy(order, vet)) {
+        let new = match self.judges_singly().and_then(|()| self.judge_deploy(order, vet)) {
             Ok(new) => new,
             // Whoever asked may be gone.
             Err(refused) => {
@@ -351,7 +351,7 @@ impl Core {
         reply: Reply<Result<u64, Refused>>,
         now: Now,
     ) -> Option<Write> {
-        match self.judges().and_then(|()| self.judge_undo(order)) {
+        match self.judges_singly().and_then(|()| self.judge_undo(order)) {
             Ok(Undo::End(id)) => Some(self.end(id, Stored::Undone, asked_by(order.by), Some(reply), now)),
             Ok(Undo::Restore(id, edits)) => {
                 let reason = asked_by(order.by);

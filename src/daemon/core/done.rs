@@ -159,13 +159,13 @@ impl Core {
         self.doubt_empty_file(&services, now);
         // A file that was never good says nothing: what there is stays.
         if self.file.is_none() && self.settings.state.is_some() {
-            let kept = services.iter().filter(|service| self.api.get(&service.name).is_none());
-            self.file = State::new(kept.cloned()).ok().map(Arc::new);
+            let kept = adopt::beside(&services, self.api.services());
+            self.file = State::new(kept).ok().map(Arc::new);
         }
         if self.desk.lost {
             let file = self.file.clone().unwrap_or_default();
-            let kept = services.iter().filter(|service| file.get(&service.name).is_none());
-            self.api.presume(kept.cloned());
+            self.api
+                .presume(adopt::beside(&services, file.services.iter()).into_iter());
         }
         self.roster.adopt(services, &left.collect(), now.instant);
         self.phase = Phase::Running;
@@ -193,10 +193,7 @@ impl Core {
 
     /// Nothing was known of what is served when the file said its first word: a broken template must not wipe a gateway.
     fn doubt_empty_file(&mut self, found: &[Service], now: Now) {
-        let lost = found
-            .iter()
-            .filter(|service| self.api.get(&service.name).is_none())
-            .count();
+        let lost = adopt::beside(found, self.api.services()).len();
         let is_empty = self.file.as_ref().is_some_and(|file| file.services.is_empty());
         if is_empty && lost > 0 && !self.settings.allow_empty {
             self.file = None;

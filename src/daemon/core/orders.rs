@@ -210,6 +210,15 @@ impl Core {
         }
     }
 
+    /// Whether single services can be changed: what is not known of the store cannot be said to be anybody's.
+    pub(super) fn judges_singly(&self) -> Result<(), Refused> {
+        self.judges()?;
+        match self.problems.get("store").filter(|_| self.desk.lost) {
+            Some(problem) => Err(Refused::Store(problem.clone())),
+            None => Ok(()),
+        }
+    }
+
     fn take_apply(&mut self, order: ApplyOrder, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
         let ApplyOrder { apply, state, reply } = order;
         let options = apply.options;
@@ -266,7 +275,7 @@ impl Core {
         vet: &mut Vet<'_>,
         now: Now,
     ) -> Option<Write> {
-        let judged = self.judges().and_then(|()| self.judge_edit(&order, vet));
+        let judged = self.judges_singly().and_then(|()| self.judge_edit(&order, vet));
         let (edits, warnings) = match judged {
             Ok(judged) => judged,
             Err(refused) => {

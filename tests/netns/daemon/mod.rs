@@ -3,7 +3,11 @@
 mod adopt;
 mod api;
 mod basics;
+mod changes;
+mod containers;
+mod deploy;
 mod file;
 mod foreign;
+mod orders;
 mod rolling;
 mod traffic;

@@ -33,12 +33,14 @@ pub(super) struct Ended {
     pub(super) backend: String,
     pub(super) end: End,
     pub(super) at: Instant,
+    /// When the session had said what was not answered any more.
+    pub(super) said: Instant,
 }
 
 /// What goes on between a client and some services.
 pub(super) struct Traffic {
     over: AtomicBool,
-    /// Each short client's count of beginnings and ends: odd while a request is out.
+    /// Each client's count of beginnings and ends: odd while a request is out, or a session is about to begin.
     turns: Vec<AtomicU64>,
     pub(super) served: AtomicU64,
     pub(super) failures: Mutex<Vec<String>>,
@@ -61,9 +63,10 @@ pub(super) struct Amount {
 impl Traffic {
     /// While `work` goes on.
     pub(super) fn during<T>(net: &Net, to: &[SocketAddr], amount: &Amount, work: impl FnOnce(&Self) -> T) -> (Self, T) {
+        let turns = amount.clients as usize + amount.sessions;
         let traffic = Self {
             over: AtomicBool::new(false),
-            turns: (0..amount.clients).map(|_| AtomicU64::new(0)).collect(),
+            turns: (0..turns).map(|_| AtomicU64::new(0)).collect(),
             served: AtomicU64::new(0),
             failures: Mutex::default(),
             longest: Mutex::default(),
@@ -72,7 +75,8 @@ impl Traffic {
         };
         let place = net.place("client");
         let done = thread::scope(|scope| {
-            for (number, turn) in traffic.turns.iter().enumerate() {
+            let (short, long) = traffic.turns.split_at(amount.clients as usize);
+            for (number, turn) in short.iter().enumerate() {
                 let (traffic, place) = (&traffic, &place);
                 let pause = Duration::from_secs(1) * amount.clients / amount.rate;
                 scope.spawn(move || {
@@ -80,11 +84,11 @@ impl Traffic {
                     traffic.ask(to[number % to.len()], turn, pause);
                 });
             }
-            for number in 0..amount.sessions {
+            for (number, turn) in long.iter().enumerate() {
                 let (traffic, place) = (&traffic, &place);
                 scope.spawn(move || {
                     place.enter();
-                    traffic.talk(to[number % to.len()]);
+                    traffic.talk(to[number % to.len()], turn);
                 });
             }
             let end = SetOnDrop(&traffic.over);
@@ -95,7 +99,7 @@ impl Traffic {
         (traffic, done)
     }
 
-    /// Waits until every request that is out now has ended.
+    /// Waits until every request that is out now has ended, and every session that begins now has begun.
     #[track_caller]
     pub(super) fn passes(&self) {
         let before: Vec<u64> = self.turns.iter().map(|turn| turn.load(Relaxed)).collect();
@@ -126,12 +130,14 @@ impl Traffic {
         }
     }
 
-    fn talk(&self, to: SocketAddr) {
+    fn talk(&self, to: SocketAddr, turn: &AtomicU64) {
         while !self.over.load(Relaxed) {
+            turn.fetch_add(1, Relaxed);
             let begun = connect(to, PATIENCE).and_then(|mut conn| {
                 conn.patience(SILENCE);
                 Ok((conn.greeting()?.backend, conn))
             });
+            turn.fetch_add(1, Relaxed);
             match begun {
                 Ok((backend, conn)) => self.session(to, backend, conn),
                 Err(error) => lock(&self.refused).push(format!("{to}: {error}")),
@@ -141,6 +147,7 @@ impl Traffic {
 
     fn session(&self, to: SocketAddr, backend: String, mut conn: Conn) {
         while !self.over.load(Relaxed) {
+            let said = Instant::now();
             match conn.echo(b"still there?") {
                 Ok(()) => thread::sleep(BEAT),
                 Err(error) => {
@@ -149,6 +156,7 @@ impl Traffic {
                         backend,
                         end: end(&error),
                         at: Instant::now(),
+                        said,
                     });
                     return;
                 }

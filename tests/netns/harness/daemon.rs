@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::client::PATIENCE;
-use super::shell::TCPGW;
+use super::shell::{Ran, Running, TCPGW};
 use super::{Net, wait_until};
 
 const RELAY: &str = "TCPGW_TEST_RELAY";
@@ -28,6 +28,7 @@ const RELAY: &str = "TCPGW_TEST_RELAY";
 pub(crate) struct Daemon<'n> {
     net: &'n Net,
     options: Vec<String>,
+    store: PathBuf,
     child: Option<Child>,
     relay: Child,
 }
@@ -57,9 +58,16 @@ impl Net {
     /// A daemon that follows the state file, with these options besides. It has looked at the kernel when this returns.
     #[track_caller]
     pub(crate) fn daemon(&self, options: &[&str]) -> Daemon<'_> {
+        self.daemon_storing(self.file("store.db"), options)
+    }
+
+    /// The same with its store there.
+    #[track_caller]
+    pub(crate) fn daemon_storing(&self, store: PathBuf, options: &[&str]) -> Daemon<'_> {
         let mut daemon = Daemon {
             net: self,
             options: options.iter().map(ToString::to_string).collect(),
+            store,
             child: None,
             relay: self.relay("gateway", "relay.sock"),
         };
@@ -82,6 +90,31 @@ impl Net {
     /// The socket of the daemon's API.
     pub(crate) fn socket(&self) -> PathBuf {
         self.file("tcpgw.sock")
+    }
+
+    /// A command that would ask the daemon.
+    fn asking(&self, args: &[&str]) -> Vec<String> {
+        let socket = self.socket().display().to_string();
+        let mut argv = vec![TCPGW.to_owned(), "--socket".to_owned(), socket];
+        argv.extend(args.iter().map(ToString::to_string));
+        argv
+    }
+
+    /// Runs a command that asks the daemon.
+    pub(crate) fn cli(&self, args: &[&str]) -> Ran {
+        self.run("gateway", &self.asking(args))
+    }
+
+    /// Starts one and leaves it running.
+    pub(crate) fn begin(&self, args: &[&str]) -> Running {
+        self.spawn("gateway", &self.asking(args))
+    }
+
+    /// What such a command prints as JSON.
+    #[track_caller]
+    pub(crate) fn told(&self, args: &[&str]) -> Value {
+        let printed = self.cli(&[args, &["-o", "json"]].concat()).ok();
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{args:?}: {error}: {printed}"))
     }
 
     /// A process of that host that passes on to the daemon what comes to its own socket.
@@ -112,9 +145,14 @@ impl Net {
 
 /// A request as HTTP has it.
 pub(crate) fn request(method: &str, target: &str, body: &str) -> Vec<u8> {
+    request_with(method, target, "", body)
+}
+
+/// The same with more headers, each with its end of line.
+pub(crate) fn request_with(method: &str, target: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    format!("{method} {target} HTTP/1.1\r\nhost: tcpgw\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
-        .into_bytes()
+    let head = format!("{method} {target} HTTP/1.1\r\nhost: tcpgw\r\nconnection: close\r\n{headers}");
+    format!("{head}content-length: {length}\r\n\r\n{body}").into_bytes()
 }
 
 impl Daemon<'_> {
@@ -132,10 +170,10 @@ impl Daemon<'_> {
     pub(crate) fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let log = File::options().create(true).append(true).open(self.log());
-        let [state, socket, store] = [self.net.wanted(), self.net.socket(), self.net.file("store.db")];
+        let [state, socket] = [self.net.wanted(), self.net.socket()];
         let mut command = self.net.command("gateway", &[TCPGW, "daemon"]);
         command.arg("--state").arg(state).arg("--socket").arg(socket);
-        command.arg("--store").arg(store).args(&self.options);
+        command.arg("--store").arg(&self.store).args(&self.options);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(log.expect("failed to make a log"));
         self.child = Some(command.spawn().expect("failed to run a daemon"));

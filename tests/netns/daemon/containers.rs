@@ -1,0 +1,143 @@
+//! Containers that come and go under traffic: who serves, who left, and how their sessions may end.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::traffic::{Amount, End, Ended, Traffic, lock};
+use crate::harness::client::PATIENCE;
+use crate::harness::plan::{self, at};
+use crate::harness::server::{Behaviour, Server};
+use crate::harness::state::FLOW_MARK;
+use crate::harness::{Net, wait_until};
+
+/// A service that drops, over IPv4, and one that resets, over IPv6; by the family's index.
+pub(super) const SERVICES: [(&str, u16, &str); 2] = [("drops", 2001, "drop"), ("resets", 2002, "reset")];
+
+/// What goes on meanwhile.
+pub(super) const AMOUNT: Amount = Amount {
+    rate: 500,
+    clients: 16,
+    sessions: 200,
+};
+
+/// One container: a port of a host, in both families.
+pub(super) struct Container {
+    server: Option<Server>,
+    pub(super) host: &'static str,
+    pub(super) port: u16,
+    /// Not before then its flows may be flushed.
+    deadline: Option<Instant>,
+    /// When its server was about to close.
+    closed: Option<Instant>,
+}
+
+impl Container {
+    pub(super) fn start(net: &Net, host: &'static str, port: u16) -> Self {
+        let mut container = Self::new(host, port);
+        container.listen(net);
+        container
+    }
+
+    /// One that does not listen yet.
+    pub(super) fn new(host: &'static str, port: u16) -> Self {
+        Self {
+            server: None,
+            host,
+            port,
+            deadline: None,
+            closed: None,
+        }
+    }
+
+    /// It listens from now on, if it does not already.
+    pub(super) fn listen(&mut self, net: &Net) {
+        let name = format!("{}:{}", self.host, self.port);
+        let serve = || net.serve_as(&name, self.host, at("::", self.port), Behaviour::Greet);
+        self.server.get_or_insert_with(serve);
+    }
+
+    pub(super) fn endpoint(&self, family: usize) -> String {
+        std::net::SocketAddr::new(plan::addresses(self.host)[family], self.port).to_string()
+    }
+
+    /// It is asked to leave now, and may keep its flows for so long.
+    pub(super) fn leave(&mut self, drain: Duration) {
+        self.deadline = Some(Instant::now() + drain);
+    }
+
+    /// It was not replaced after all.
+    pub(super) fn stay(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Ends in good order.
+    pub(super) fn close(&mut self) {
+        self.closed = Some(Instant::now());
+        drop(self.server.take());
+    }
+
+    /// Whether one of its sessions may have ended that way.
+    fn explains(&self, ended: &Ended) -> bool {
+        let by_its_server = self.closed.is_some_and(|closed| ended.at >= closed);
+        let at_the_deadline = |moment| self.deadline.is_some_and(|deadline| moment >= deadline);
+        match (ended.end, ended.service) {
+            (End::Reset, 2002) => by_its_server || at_the_deadline(ended.at),
+            (End::Closed | End::Reset, _) => by_its_server,
+            // What was not answered was said after the flush.
+            (End::Silent, service) => service == 2001 && at_the_deadline(ended.said),
+        }
+    }
+}
+
+/// Whether one of these explains how a session has ended.
+fn explains(containers: &[Container], ended: &Ended) -> bool {
+    let (host, port) = ended.backend.split_once(':').expect("a name of ours");
+    let is_its = |container: &&Container| container.host == host && container.port.to_string() == port;
+    containers.iter().find(is_its).is_some_and(|one| one.explains(ended))
+}
+
+/// Waits until only these have flows of ours.
+#[track_caller]
+pub(super) fn others_have_no_flows(net: &Net, serving: &[String]) {
+    let stale = || {
+        let mut flows = net.conntrack();
+        flows.retain(|flow| flow.mark & FLOW_MARK != 0 && !serving.contains(&flow.backend.to_string()));
+        flows
+    };
+    assert!(wait_until(PATIENCE, || stale().is_empty()), "{:#?}", stale());
+}
+
+/// No request failed, none waited for a second SYN, and sessions ended as the contract says.
+#[track_caller]
+pub(super) fn nobody_noticed(net: &Net, gone: &[Container], traffic: &Traffic) {
+    let (failures, refused) = (lock(&traffic.failures), lock(&traffic.refused));
+    let ended = lock(&traffic.ended);
+    let count = |end| ended.iter().filter(|ended| ended.end == end).count();
+    eprintln!(
+        "{} replaced, {} requests, the longest {:?}, {} failed, {} SYNs again; sessions: {} closed, {} reset, {} silent, \
+         {} refused",
+        gone.len(),
+        traffic.served.load(Relaxed),
+        *lock(&traffic.longest),
+        failures.len(),
+        net.syns_again("client"),
+        count(End::Closed),
+        count(End::Reset),
+        count(End::Silent),
+        refused.len()
+    );
+    if !failures.is_empty() || !refused.is_empty() {
+        // Whether the gateway has refused them, or a container.
+        let counted = net.sh(
+            "gateway",
+            "nft list table inet tcpgw | grep -E 'counter packets [1-9]|set .* \\{'",
+        );
+        eprintln!("{}", counted.ok());
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(refused.is_empty(), "{refused:#?}");
+    let unexplained: Vec<_> = ended.iter().filter(|ended| !explains(gone, ended)).collect();
+    assert!(unexplained.is_empty(), "{unexplained:#?}");
+    // A SYN that is sent again costs its client a second.
+    assert_eq!(net.syns_again("client"), 0);
+}
