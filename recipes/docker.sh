@@ -34,12 +34,14 @@ main() {
     say "Docker's firewall: what it did not publish itself is not let in"
     # Docker drops all that is forwarded to its networks and not published by it (the policy of FORWARD, and a rule for
     # each network). The daemon's probes come from the gateway itself, and are not forwarded: they see nothing of it.
+    # Doctor judges by what the daemon has on record, a second after each change.
+    sleep 1
     tcpgw doctor && fail "doctor should have seen that Docker drops what is forwarded"
     # So let pass what tcpgw has marked. Docker never touches DOCKER-USER; after a boot the line has to come again,
     # from the unit that starts Docker, for one.
     iptables -I DOCKER-USER -m connmark --mark 0x800000/0x800000 -j ACCEPT
-    tcpgw doctor --quiet
-    note "and doctor has nothing to object to any more"
+    await "doctor still objects" quietly tcpgw doctor
+    note "now doctor has nothing to object to"
 
     clients_come
     say "1. Version 2 starts beside version 1"
@@ -108,10 +110,12 @@ put_away() {
     [ -n "${engine-}" ] || return 0
     [ "$code" -eq 0 ] || tail -n 20 "$files/dockerd.log" >&2
     # With the first process of its PID namespace all others go, the containers', too.
-    { kill -KILL "$engine"; wait "$engine"; } 2>/dev/null || true
+    { pkill -KILL --parent "$engine"; wait "$engine"; } 2>/dev/null || true
     for group in /sys/fs/cgroup/"$prefix" /sys/fs/cgroup/*/"$prefix"; do
-        [ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+        [ ! -d "$group" ] || await "$group cannot be removed" remove_group "$group"
     done
 }
+# What was killed leaves its group a moment later.
+remove_group() { find "$1" -depth -type d -exec rmdir {} + 2>/dev/null; [ ! -d "$1" ]; }
 
 main
