@@ -77,7 +77,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     });
     let target = Target::of_service(&arguments.service, "/deploys");
     let begun = daemon.post(target.as_str(), body.to_string().into());
-    let deploy: Value = begun.and_then(Answer::json).map_err(of_service(&arguments.service))?;
+    let deploy: Value = begun.and_then(Answer::json).map_err(|error| match error {
+        // The order may have come through.
+        error @ ClientError::Connection { .. } => Failure::Refused(format!(
+            "{error}; whether the deploy has begun is told by `tcpgw deploys --service {}`",
+            arguments.service
+        )),
+        other => of_service(&arguments.service)(other),
+    })?;
     Follower {
         global,
         daemon: &daemon,
@@ -112,7 +119,7 @@ impl Follower<'_> {
             }
             if let Some(signal) = signals.caught() {
                 self.progress.clear();
-                match self.choose(signals, &deploy) {
+                match choose(signals, &deploy) {
                     Choice::Wait => {}
                     Choice::GoOn => {
                         self.global.say(&format!(
@@ -216,15 +223,6 @@ impl Follower<'_> {
         }
     }
 
-    /// What is to become of it, if this command is to end.
-    fn choose(&self, signals: &Signals, deploy: &Value) -> Choice {
-        let is_probing = deploy["phase"] == "probing";
-        if let Some(choice) = signals.ask() {
-            return choice;
-        }
-        if is_probing { Choice::Undo } else { Choice::GoOn }
-    }
-
     fn undo(&self, signal: u8) -> Outcome {
         let undone = self.daemon.post(&format!("/v1/deploys/{}/undo", self.id), Vec::new());
         match undone.and_then(Answer::json::<Value>) {
@@ -241,4 +239,14 @@ impl Follower<'_> {
         }
         Ok(Code::Signal(signal))
     }
+}
+
+/// What is to become of a deploy, if this command is to end.
+fn choose(signals: &Signals, deploy: &Value) -> Choice {
+    let unasked = if deploy["phase"] == "probing" {
+        Choice::Undo
+    } else {
+        Choice::GoOn
+    };
+    signals.ask().unwrap_or(unasked)
 }

@@ -1,5 +1,6 @@
 //! `tcpgw deploys`, `tcpgw rollback`
 
+use std::fmt::Write as _;
 use std::io;
 
 use clap::Args;
@@ -78,7 +79,9 @@ pub(super) fn line(deploy: &Value) -> String {
 
 fn details(deploy: &Value) -> String {
     let mut text = line(deploy);
-    let mut add = |what: &str, value: String| text += &format!("  {what:<8} {value}\n");
+    let mut add = |what: &str, value: String| {
+        let _ = writeln!(text, "  {what:<8} {value}");
+    };
     add("targets", words(&deploy["targets"]));
     let by = history::user(&deploy["uid"]);
     add(

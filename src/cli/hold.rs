@@ -36,8 +36,8 @@ pub(super) struct Drain {
     #[arg(long, value_name = "T", default_value = "60s", value_parser = parse_duration, requires = "wait")]
     timeout: Duration,
     /// How long their flows may live [default: the service's `drain_timeout`]
-    #[arg(long, value_name = "T", value_parser = parse_duration)]
-    drain_timeout: Option<Duration>,
+    #[arg(long = "drain-timeout", value_name = "T", value_parser = parse_duration)]
+    within: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -98,7 +98,7 @@ const ORDERS: &str = "changes single services";
 
 pub(super) fn drain(global: &Global, arguments: &Drain) -> Outcome {
     let daemon = global.must_daemon(ORDERS)?;
-    let time = arguments.drain_timeout.map(duration::show);
+    let time = arguments.within.map(duration::show);
     let edited = order(
         &daemon,
         &arguments.chosen,
@@ -202,9 +202,10 @@ fn wait_for(global: &Global, daemon: &Client, service: &str, what: What, time: D
     }
     let waiting = view["backends"].as_array().into_iter().flatten();
     let waiting: Vec<String> = waiting.filter_map(|backend| why(backend, what)).collect();
-    let why = match waiting.is_empty() {
-        true => String::new(),
-        false => format!(": {}", waiting.join("; ")),
+    let why = if waiting.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", waiting.join("; "))
     };
     Err(Failure::Refused(format!(
         "{service} is not {} after {}{why}",

@@ -144,7 +144,7 @@ enum Command {
     /// Wait until a service is healthy or drained; exit 1 if it is not in time
     Wait(hold::Wait),
     /// Make, change, remove and show the services that belong to the daemon's API
-    Service(service::Arguments),
+    Service(Box<service::Arguments>),
     /// Show what changed of services, when and by whom
     History(history::Arguments),
     /// Print the services of the daemon's API as a state file

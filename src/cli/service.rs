@@ -2,6 +2,7 @@
 
 pub(super) mod options;
 
+use std::fmt::Write as _;
 use std::io;
 
 use clap::{Args, Subcommand};
@@ -100,7 +101,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Command::Add(add) => {
             let body = add.options.json(&[])?;
             let target = Target::of_service(&add.name.name, "").with("take_over", Some(&add.take_over));
-            let absent = ("if-none-match", "*".to_owned());
+            let absent = ("if-none-match", "*");
             edit(global, &add.name.name, "PUT", &target, absent, body.to_string())
         }
         Command::Set(set) => {
@@ -111,12 +112,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             }
             let target = with_drain(Target::of_service(&set.name.name, ""), &set.how);
             let target = target.with("take_over", Some(&set.take_over));
-            let there = ("if-match", set.how.expected());
+            let expected = set.how.expected();
+            let there = ("if-match", &*expected);
             edit(global, &set.name.name, "PATCH", &target, there, body.to_string())
         }
         Command::Rm(remove) => {
             let target = with_drain(Target::of_service(&remove.name.name, ""), &remove.how);
-            let there = ("if-match", remove.how.expected());
+            let expected = remove.how.expected();
+            let there = ("if-match", &*expected);
             edit(global, &remove.name.name, "DELETE", &target, there, String::new())
         }
         Command::Ls => list(global),
@@ -137,9 +140,9 @@ fn with_drain(target: Target, how: &How) -> Target {
     target.with("drain", drain.as_ref().map(|drain| drain as _))
 }
 
-fn edit(global: &Global, name: &str, method: &str, target: &Target, expected: (&str, String), body: String) -> Outcome {
+fn edit(global: &Global, name: &str, method: &str, target: &Target, expected: (&str, &str), body: String) -> Outcome {
     let daemon = global.must_daemon("changes single services")?;
-    let headers = [(expected.0, &*expected.1)];
+    let headers = [expected];
     let answer = daemon.send(method, target.as_str(), &headers, body.into());
     let edited: Value = answer.and_then(Answer::json).map_err(of_service(name))?;
     let warnings = edited["warnings"].as_array().into_iter().flatten();
@@ -234,7 +237,9 @@ fn shown(view: &Value) -> String {
         text_of(&view["provider"]),
         text_of(&view["revision"])
     );
-    let mut add = |name: &str, value: String| text += &format!("  {name:<14} {value}\n");
+    let mut add = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<14} {value}");
+    };
     for (field, value) in service.as_object().into_iter().flatten() {
         if !["name", "port", "backends"].contains(&field.as_str()) {
             add(field, text_of(value));
@@ -258,18 +263,18 @@ fn shown(view: &Value) -> String {
 fn one_backend(backend: &Value) -> String {
     let mut words = format!("{} {}", text_of(&backend["backend"]), text_of(&backend["desired"]));
     if let Some(health) = backend["health"].as_str() {
-        words += &format!(", {health}");
+        let _ = write!(words, ", {health}");
     }
     if backend["reason"].is_string() {
-        words += &format!(" ({})", text_of(&backend["reason"]));
+        let _ = write!(words, " ({})", text_of(&backend["reason"]));
     }
     if backend["balanced"] == true {
         words += ", gets new connections";
     }
     if backend["leaving"] == true {
-        words += &format!(", leaving: {} flows", text_of(&backend["flows"]));
+        let _ = write!(words, ", leaving: {} flows", text_of(&backend["flows"]));
         if let Some(left) = backend["seconds_left"].as_u64() {
-            words += &format!(", {left} s left");
+            let _ = write!(words, ", {left} s left");
         }
     }
     words

@@ -11,7 +11,7 @@ mod held;
 mod orders;
 mod take;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ use crate::words::Counts;
 use self::deploys::{Deploys, Reached};
 use self::due::Due;
 use self::held::Held;
-use self::orders::Accepted;
+use self::orders::Desk;
 pub use self::orders::{ApplyOrder, Order};
 pub use self::take::{Vet, Vetted};
 
@@ -121,17 +121,10 @@ pub struct Core {
     health: Health,
     file: Option<Arc<State>>,
     api: Held,
-    /// Nobody knows what the store held.
-    store_lost: bool,
     /// What the file says next is judged as a whole.
     judge_all: bool,
-    orders: VecDeque<Order>,
-    accepted: Option<Accepted>,
-    /// The store is looked at anew.
-    refreshing: bool,
+    desk: Desk,
     deploys: Deploys,
-    /// The id of a deploy that was just begun.
-    began: Option<u64>,
     origin: String,
     events: Events,
     due: Due,
@@ -194,13 +187,9 @@ impl Core {
             health,
             file: None,
             api: Held::default(),
-            store_lost: false,
             judge_all: false,
-            orders: VecDeque::new(),
-            accepted: None,
-            refreshing: false,
+            desk: Desk::default(),
             deploys: Deploys::default(),
-            began: None,
             origin: settings
                 .state
                 .as_ref()
@@ -278,8 +267,7 @@ impl Core {
     /// When [`Self::next_job`] may have something to do though nothing is heard.
     pub fn wakes_at(&self) -> Option<Instant> {
         let of_store = [self.deploys.next_time(), self.due.store];
-        let is_idle = self.accepted.is_none() && !self.refreshing;
-        let of_store = of_store.into_iter().flatten().filter(|_| is_idle);
+        let of_store = of_store.into_iter().flatten().filter(|_| self.desk.is_idle());
         let of_kernel = match self.phase {
             _ if self.out.is_some() => None,
             Phase::Waiting => self.due.retry,

@@ -1,7 +1,7 @@
 //! The thread that writes the store: what is acknowledged is on the disk, and the loop never waits for one.
 
-use std::path::Path;
-use std::sync::mpsc as orders;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self as orders, TrySendError};
 use std::thread;
 use std::time::Duration;
 
@@ -93,6 +93,18 @@ fn unfinished(store: &mut Store) -> Result<Vec<Unfinished>, StoreError> {
     with_before.collect()
 }
 
+impl Query {
+    /// Whoever asked may be gone.
+    fn refuse(self, error: &StoreError) {
+        let error = error.clone();
+        match self {
+            Self::History(_, reply) => drop(reply.send(Err(error))),
+            Self::Deploy(_, reply) => drop(reply.send(Err(error))),
+            Self::Deploys(_, _, reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
 enum Order {
     Write(Write),
     Query(Query),
@@ -100,6 +112,7 @@ enum Order {
 
 /// The thread, seen from the loop.
 pub struct Keeper {
+    path: PathBuf,
     orders: Option<orders::SyncSender<Order>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -142,6 +155,7 @@ impl Keeper {
             .name("store".into())
             .spawn(move || keep(store, &receiver, &results))?;
         let keeper = Self {
+            path: path.to_owned(),
             orders: Some(sender),
             thread: Some(thread),
         };
@@ -150,18 +164,28 @@ impl Keeper {
 
     /// Writes; whether it takes the order. There is one write at a time.
     pub fn write(&self, write: Write) -> bool {
-        self.order(Order::Write(write))
+        self.order(Order::Write(write)).is_none()
     }
 
-    /// Reads; if too many wait, whoever asked gets no answer.
-    pub fn query(&self, query: Query) -> bool {
-        self.order(Order::Query(query))
+    /// Reads; if too many wait, whoever asked is told so.
+    pub fn query(&self, query: Query) {
+        if let Some(Order::Query(query)) = self.order(Order::Query(query)) {
+            query.refuse(&StoreError::Io {
+                path: self.path.clone(),
+                what: "too many questions wait for it; ask again later".into(),
+            });
+        }
     }
 
-    fn order(&self, order: Order) -> bool {
-        self.orders
-            .as_ref()
-            .is_some_and(|orders| orders.try_send(order).is_ok())
+    /// Gives it back if it is not taken.
+    fn order(&self, order: Order) -> Option<Order> {
+        let Some(orders) = &self.orders else {
+            return Some(order);
+        };
+        match orders.try_send(order) {
+            Ok(()) => None,
+            Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => Some(order),
+        }
     }
 
     /// Ends it after what it has been told.

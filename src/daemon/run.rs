@@ -394,9 +394,8 @@ impl Daemon {
             Ask::Undo(order, reply) => self.core.order(Order::Undo(order, reply)),
             Ask::Deploys(reply) => drop(reply.send(self.core.deploys(now))),
             Ask::Query(query) => {
-                let taken = self.keeper.as_ref().is_some_and(|keeper| keeper.query(query));
-                if !taken {
-                    tracing::debug!("a question to the store is dropped: too many wait");
+                if let Some(keeper) = &self.keeper {
+                    keeper.query(query);
                 }
             }
             Ask::Apply(apply, reply) => {

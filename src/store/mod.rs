@@ -287,7 +287,7 @@ impl Store {
         schema::migrate(&mut connection, version, &self.path)?;
         let head = schema::verify(&connection)?;
         self.trouble = match in_transaction(&mut connection, schema::touch).map_err(|fault| fault.at(&self.path)) {
-            Ok(_) => None,
+            Ok(()) => None,
             Err(error @ (StoreError::Full(_) | StoreError::ReadOnly { .. })) => Some(error),
             Err(error) => return Err(error.into()),
         };

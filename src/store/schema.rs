@@ -156,6 +156,12 @@ impl Head {
     }
 }
 
+/// Writes to the head what tells nothing.
+pub(super) fn touch(transaction: &Transaction<'_>) -> Result<(), Fault> {
+    transaction.execute("UPDATE head SET opened = opened + 1", ())?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,10 +220,4 @@ mod tests {
         assert!(told(0).starts_with("store.db is damaged: it has schema 0;"));
         assert!(told(-1).starts_with("store.db is damaged: it has schema -1;"));
     }
-}
-
-/// Writes to the head what tells nothing.
-pub(super) fn touch(transaction: &Transaction<'_>) -> Result<(), Fault> {
-    transaction.execute("UPDATE head SET opened = opened + 1", ())?;
-    Ok(())
 }

@@ -70,7 +70,7 @@ fn a_deploy_is_followed_to_its_end() {
 fn a_deploy_returns_at_the_switch_if_asked() {
     let server = serves();
     succeeds(&server);
-    let done = deploy(&server, &["--until", "switched", "-o", "json"]);
+    let done = deploy(&server, &["--until", "switched", "-o", "json", "-q"]);
     assert_eq!((done.status.code(), err(&done)), (Some(0), String::new()));
     assert_eq!(told(&done)["phase"], "switched");
     succeeds(&server);

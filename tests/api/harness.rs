@@ -278,6 +278,7 @@ fn look() -> Look {
             started: 5,
             in_sync: true,
             problems: vec!["/etc/tcpgw/state.json was rejected".into()],
+            store: None,
             owns_table: true,
             torn_down: false,
         },

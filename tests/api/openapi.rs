@@ -159,7 +159,7 @@ fn answers_about_deploys_are_as_described() {
             "post",
             status,
             &server.post("/v1/deploys/41/undo", b""),
-        )
+        );
     };
     undo(200);
     undo(409);

@@ -242,7 +242,7 @@ fn a_service_is_waited_for() {
 #[test]
 fn no_more_than_some_wait() {
     let server = serves();
-    let streams: Vec<_> = (0..tcpgw::api::limits::WAITERS + 1)
+    let streams: Vec<_> = (0..=tcpgw::api::limits::WAITERS)
         .map(|_| {
             let mut stream = server.connect();
             let request =

@@ -146,12 +146,11 @@ impl Single {
             }))
         });
         let holds = match order.expect {
-            Expect::Anything => true,
             Expect::Absent => stored.is_none(),
             Expect::Present if current.is_none() => {
                 return Err(Refused::Missing(format!("there is no service {}", order.name)));
             }
-            Expect::Present => true,
+            Expect::Anything | Expect::Present => true,
             Expect::Revision(expected) => stored.as_ref().is_some_and(|stored| stored.revision == expected),
         };
         if !holds {

@@ -87,13 +87,12 @@ impl Shared {
     async fn deploy(&self, id: u64) -> Result<Shown, ApiError> {
         let views = self.views().await?;
         let query = |reply| Ask::Query(Query::Deploy(id, reply));
-        match self.ask(self.times.answer, query).await?? {
-            Some(record) => Ok(Shown::new(record, views)),
-            None => {
-                let message = format!("there is no deploy {id}, or it is forgotten; GET /v1/deploys lists them");
-                Err(ApiError::new(StatusCode::NOT_FOUND, "missing", message))
-            }
-        }
+        let record = self.ask(self.times.answer, query).await??;
+        let record = record.ok_or_else(|| {
+            let message = format!("there is no deploy {id}, or it is forgotten; GET /v1/deploys lists them");
+            ApiError::new(StatusCode::NOT_FOUND, "missing", message)
+        })?;
+        Ok(Shown::new(record, views))
     }
 
     /// Waits until it has come that far, or time is over.

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
 
-use crate::cli::{Global, Output, deploys, text_of};
+use crate::cli::{Global, deploys, text_of};
 
 /// Longer lines would wrap, and could not be taken back.
 const LONGEST: usize = 78;
@@ -21,7 +21,7 @@ impl Progress {
     pub(super) fn new(global: &Global) -> Self {
         let is_terminal = io::stderr().is_terminal();
         Self {
-            quiet: global.quiet || (global.output == Output::Json && !is_terminal),
+            quiet: global.quiet,
             is_terminal,
             is_open: false,
             phase: String::new(),

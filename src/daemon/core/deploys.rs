@@ -292,7 +292,7 @@ impl Core {
             }),
         };
         let by = new.by.clone();
-        self.accepted = Some(Accepted::step(Step::Begin(Box::new(new), reply)));
+        self.desk.accepted = Some(Accepted::step(Step::Begin(Box::new(new), reply)));
         Some(Write::Begin(stored, by, now.unix))
     }
 
@@ -347,11 +347,11 @@ impl Core {
 
     pub(super) fn take_undo(
         &mut self,
-        order: UndoOrder,
+        order: &UndoOrder,
         reply: Reply<Result<u64, Refused>>,
         now: Now,
     ) -> Option<Write> {
-        match self.judges().and_then(|()| self.judge_undo(&order)) {
+        match self.judges().and_then(|()| self.judge_undo(order)) {
             Ok(Undo::End(id)) => Some(self.end(id, Stored::Undone, asked_by(order.by), Some(reply), now)),
             Ok(Undo::Restore(id, edits)) => {
                 let reason = asked_by(order.by);
@@ -361,7 +361,7 @@ impl Core {
                     phase: Stored::Undone,
                     reason: Some(reason.clone()),
                 });
-                self.accepted = Some(Accepted {
+                self.desk.accepted = Some(Accepted {
                     edits,
                     cause: format!("deploy {id} is taken back"),
                     drain: None,
@@ -504,7 +504,7 @@ impl Core {
             Some(deploy) => (&*deploy.service, deploy.drain, deploy.by.clone()),
             None => ("", None, self.own()),
         };
-        self.accepted = Some(Accepted {
+        self.desk.accepted = Some(Accepted {
             edits,
             cause: format!("deploy {id} of {service}"),
             drain,
@@ -546,7 +546,7 @@ impl Core {
             phase,
             reason: Some(reason.clone()),
         };
-        self.accepted = Some(Accepted::step(Step::End(id, phase, reason, reply)));
+        self.desk.accepted = Some(Accepted::step(Step::End(id, phase, reason, reply)));
         Write::Step(step, now.unix)
     }
 
@@ -554,7 +554,7 @@ impl Core {
     pub(super) fn stepped(&mut self, step: Step, now: Now) -> Option<Wants> {
         match step {
             Step::Begin(new, reply) => {
-                let id = self.began.take().unwrap_or_default();
+                let id = self.desk.began.take().unwrap_or_default();
                 self.begun(id, *new, now);
                 drop(reply.send(Ok(id)));
             }

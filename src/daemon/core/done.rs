@@ -162,7 +162,7 @@ impl Core {
             let kept = services.iter().filter(|service| self.api.get(&service.name).is_none());
             self.file = State::new(kept.cloned()).ok().map(Arc::new);
         }
-        if self.store_lost {
+        if self.desk.lost {
             let file = self.file.clone().unwrap_or_default();
             let kept = services.iter().filter(|service| file.get(&service.name).is_none());
             self.api.presume(kept.cloned());

@@ -1,5 +1,6 @@
 //! What is ordered through the API: judged, written to the store, and done, one after the other.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,28 @@ pub struct ApplyOrder {
     pub state: State,
     /// Who waits for it.
     pub reply: Reply<Result<Applied, Refused>>,
+}
+
+/// What goes on between orders and the store.
+#[derive(Default)]
+pub(super) struct Desk {
+    /// Not looked at yet.
+    orders: VecDeque<Order>,
+    /// The one that is being written.
+    pub(super) accepted: Option<Accepted>,
+    /// The store is looked at anew.
+    refreshing: bool,
+    /// Nobody knows what it held.
+    pub(super) lost: bool,
+    /// The id of a deploy that was just begun.
+    pub(super) began: Option<u64>,
+}
+
+impl Desk {
+    /// Whether nothing is being written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.accepted.is_none() && !self.refreshing
+    }
 }
 
 /// What was accepted, and is being written.
@@ -110,23 +133,19 @@ impl Core {
             }
             Err(error) => {
                 tracing::error!("{error}; services of the API cannot be changed");
-                self.store_lost = true;
+                self.desk.lost = true;
                 self.store_trouble(Some(&error), now);
             }
         }
     }
 
     fn store_trouble(&mut self, trouble: Option<&StoreError>, now: Now) {
-        match trouble {
-            Some(error) => {
-                let text = format!("the store refuses changes: {error}");
-                self.due.store = Some(now.instant + REFRESH);
-                drop(self.problems.insert("store", text));
-            }
-            None => {
-                self.due.store = None;
-                drop(self.problems.remove("store"));
-            }
+        self.due.store = trouble.map(|_| now.instant + REFRESH);
+        if let Some(error) = trouble {
+            let text = format!("the store refuses changes: {error}");
+            self.problems.insert("store", text);
+        } else {
+            self.problems.remove("store");
         }
     }
 
@@ -156,25 +175,25 @@ impl Core {
 
     /// Takes an order.
     pub fn order(&mut self, order: Order) {
-        self.orders.push_back(order);
+        self.desk.orders.push_back(order);
     }
 
     /// What is to be written to the store now: one order is judged and written after the other, so that each is judged by
     /// what those before it have made.
     pub fn next_write(&mut self, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
-        while self.accepted.is_none() && !self.refreshing {
-            if self.due.take_store(now.instant) && !self.store_lost {
-                self.refreshing = true;
+        while self.desk.is_idle() {
+            if self.due.take_store(now.instant) && !self.desk.lost {
+                self.desk.refreshing = true;
                 return Some(Write::Refresh);
             }
             if let Some(write) = self.next_step(now) {
                 return Some(write);
             }
-            let write = match self.orders.pop_front()? {
+            let write = match self.desk.orders.pop_front()? {
                 Order::Apply(order) => self.take_apply(order, vet, now),
                 Order::Edit(order, reply) => self.take_edit(order, reply, vet, now),
                 Order::Deploy(order, reply) => self.take_deploy(order, reply, vet, now),
-                Order::Undo(order, reply) => self.take_undo(order, reply, now),
+                Order::Undo(order, reply) => self.take_undo(&order, reply, now),
             };
             if write.is_some() {
                 return write;
@@ -236,7 +255,7 @@ impl Core {
             return None;
         }
         let change = self.api.change(&accepted.edits);
-        self.accepted = Some(accepted);
+        self.desk.accepted = Some(accepted);
         Some(Write::Change(change, by, now.unix))
     }
 
@@ -318,10 +337,12 @@ impl Core {
     /// The store has done what it was told.
     pub fn written(&mut self, written: Written, now: Now) {
         if let Written::Refreshed(refreshed) = written {
-            self.refreshing = false;
+            self.desk.refreshing = false;
             return self.refreshed(refreshed, now);
         }
-        let Some(accepted) = self.accepted.take() else { return };
+        let Some(accepted) = self.desk.accepted.take() else {
+            return;
+        };
         let result = match written {
             Written::Refreshed(_) => return,
             Written::Changed(result) => result,
@@ -345,7 +366,7 @@ impl Core {
     }
 
     fn nothing_changed(&mut self, began: Option<u64>) -> Committed {
-        self.began = began;
+        self.desk.began = began;
         Committed {
             revision: self.api.revision(),
             changed: Vec::new(),

@@ -185,6 +185,14 @@ fn nobody_noticed(net: &Net, platform: &Platform<'_>, traffic: &Traffic) {
         count(End::Silent),
         refused.len()
     );
+    if !failures.is_empty() || !refused.is_empty() {
+        // Whether the gateway has refused them, or a container.
+        let counted = net.sh(
+            "gateway",
+            "nft list table inet tcpgw | grep -E 'counter packets [1-9]|set .* \\{'",
+        );
+        eprintln!("{}", counted.ok());
+    }
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(refused.is_empty(), "{refused:#?}");
     let unexplained: Vec<_> = ended.iter().filter(|ended| !platform.explains(ended)).collect();

@@ -94,7 +94,8 @@ impl Net {
         command.env(RELAY, &at).env("TCPGW_SOCKET", self.socket());
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         let relay = command.spawn().expect("failed to run a relay");
-        assert!(wait_until(PATIENCE, || at.exists()), "no relay");
+        // Between its bind and its listen there is a file, and nobody listens.
+        assert!(wait_until(PATIENCE, || UnixStream::connect(&at).is_ok()), "no relay");
         relay
     }
 
