@@ -32,8 +32,8 @@ main() {
     tcpgw wait app --for healthy
 
     say "Docker's firewall: what it did not publish itself is not let in"
-    # Docker drops all that is forwarded to its networks and not published by it (the policy of FORWARD, and a rule for
-    # each network). The daemon's probes come from the gateway itself, and are not forwarded: they see nothing of it.
+    # Docker drops what is forwarded to its networks and not published by it (by the policy of FORWARD). The daemon's
+    # probes come from the gateway itself, and are not forwarded: they see nothing of it.
     # Doctor judges by what the daemon has on record, a second after each change.
     sleep 1
     tcpgw doctor && fail "doctor should have seen that Docker drops what is forwarded"
@@ -73,8 +73,8 @@ endpoint() {
 # From scratch: no registry is asked for anything.
 build_image() {
     mkdir "$files/image"
-    cc -O2 -static -o "$files/image/app" recipes/docker/app.c
-    cp recipes/docker/Dockerfile "$files/image"
+    build_app "$files/image/app" -static
+    cp recipes/Dockerfile "$files/image"
     DOCKER_BUILDKIT=0 docker build --tag app "$files/image"
 }
 

@@ -37,6 +37,12 @@ start_daemon() {
     await "the daemon does not answer" quietly tcpgw service ls
 }
 
+# The server of the recipes.
+build_app() {
+    type -P cc >/dev/null || fail "no cc: apt-get install build-essential"
+    cc -O2 -Wall -o "$@" recipes/app.c
+}
+
 # tcpgw as one types it on the gateway.
 tcpgw() {
     shown tcpgw "${@/#* */\'&\'}"

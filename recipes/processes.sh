@@ -3,7 +3,7 @@
 #
 #   start the new ones -> tcpgw deploy -> at the switch: SIGTERM to the old -> they drain -> SIGKILL to who is still there
 #
-# It plays in network namespaces of its own, with clients that count what they see. It needs root.
+# It plays in network namespaces of its own, with clients that count what they see. It needs root, and cc.
 #
 #   recipes/processes.sh        TCPGW_BINARY=target/debug/tcpgw for another binary
 set -euo pipefail
@@ -17,11 +17,12 @@ drain=3s
 main() {
     stage_up processes
     start_daemon
+    build_app "$files/app"
     say "Version 1 serves on b1 and b2"
     serve b1
     # A server that does not care when it is told to end: there is always one.
     trap '' TERM
-    serve b2
+    serve b2 deaf
     trap 'exit 130' TERM
     # on_retire is what a client gets that goes on talking to a server that was cut off: "reset" makes it reconnect at
     # once, "drop" lets it time out.
@@ -63,7 +64,7 @@ main() {
 declare -A pids
 serve() {
     # Written out, so that $! is the program and not a shell around it.
-    ip netns exec "$prefix-$1" python3 scripts/lib/peer.py serve "$1" "10.2.0.1${1#b}" 3000 >/dev/null 2>&1 3>&- &
+    ip netns exec "$prefix-$1" "$files/app" "$@" >/dev/null 2>&1 3>&- &
     pids[$1]=$!
     await "$1 does not listen" answers "10.2.0.1${1#b}" 3000
 }

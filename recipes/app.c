@@ -1,6 +1,5 @@
-/* A server for the recipe: says its name to whoever connects, then echoes. `app NAME`, or `app NAME deaf`.
- *
- * As process 1 of a container it has no default for SIGTERM: without a handler ("deaf") the signal does nothing. */
+/* A server for the recipes: says its name to whoever connects to port 3000, then echoes. `app NAME` ends by SIGTERM as a good
+ * server does. `app NAME deaf` has no handler: as process 1 of a container it then ignores the signal. */
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -36,6 +35,8 @@ int main(int count, char **words) {
     struct pollfd waiting = {.fd = server, .events = POLLIN};
     if (count == 2)
         sigaction(SIGTERM, &action, NULL);
+    /* A group of its own, to be told to end together. */
+    setpgid(0, 0);
     signal(SIGCHLD, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
     if (count < 2 || bind(server, (struct sockaddr *)&here, sizeof here) || listen(server, 128))
