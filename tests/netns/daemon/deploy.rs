@@ -76,7 +76,9 @@ impl<'n> Fleet<'n> {
     /// The same, and they do.
     fn version(&mut self, family: usize) -> Vec<Container> {
         let mut version = self.unborn(family);
-        version.iter_mut().for_each(|one| one.listen(self.net));
+        for one in &mut version {
+            one.listen(self.net);
+        }
         version
     }
 
@@ -191,7 +193,9 @@ fn roll(fleet: &mut Fleet<'_>, traffic: &Traffic, family: usize, way: Way) {
         Way::Closed | Way::Left => (DRAIN, &["--until", "switched"]),
         Way::Flushed => (SHORT, &["--drain-timeout", &short]),
     };
-    old.iter_mut().for_each(|one| one.leave(drain));
+    for one in &mut old {
+        one.leave(drain);
+    }
     let args = deploy(service, &targets, more);
     if way == Way::Told {
         let running = net.begin(&texts(&args));
@@ -290,8 +294,12 @@ fn disturbed(
     let targets = endpoints(&new, family);
     // A deploy that waits for the second one is met while it probes.
     let early = [1, 2, 2][random.below(3)];
-    new[..early].iter_mut().for_each(|one| one.listen(net));
-    fleet.serving[family].iter_mut().for_each(|one| one.leave(SHORT));
+    for one in &mut new[..early] {
+        one.listen(net);
+    }
+    for one in &mut fleet.serving[family] {
+        one.leave(SHORT);
+    }
     let until = ["switched", "drained"][random.below(2)];
     let args = deploy(
         service,
@@ -309,7 +317,9 @@ fn disturbed(
         // What it has sent is begun by then, or never.
         thread::sleep(Duration::from_millis(300));
     }
-    new.iter_mut().for_each(|one| one.listen(net));
+    for one in &mut new {
+        one.listen(net);
+    }
     let ran = running.wait();
     let deploy = over(net, service, before.unwrap_or(0));
     let shown = net.told(&["service", "show", service]);

@@ -93,10 +93,10 @@ impl Net {
     }
 
     /// A command that would ask the daemon.
-    fn asking(&self, args: &[&str]) -> Vec<String> {
+    fn asking(&self, words: &[&str]) -> Vec<String> {
         let socket = self.socket().display().to_string();
         let mut argv = vec![TCPGW.to_owned(), "--socket".to_owned(), socket];
-        argv.extend(args.iter().map(ToString::to_string));
+        argv.extend(words.iter().map(ToString::to_string));
         argv
     }
 
