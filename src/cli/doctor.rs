@@ -4,16 +4,20 @@ use std::fmt::Write;
 
 use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::api::client::Answer;
-use crate::doctor::{self, Diagnosis, Finding, Fix, Severity};
+use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableState};
 use crate::words::count;
 
 pub(super) fn run(global: &Global) -> Outcome {
     let config = global.config()?;
     let mut facts = doctor::gather(&global.run_dir, config.flow_mark);
     if let Ok(table) = &mut facts.table
-        && table.owner.is_some()
+        && let Some(daemon) = Keeper::find(global)
     {
-        table.daemon = owner(global);
+        table.daemon = daemon.owner.filter(|_| table.owner.is_some());
+        // It notes what it has written a while later, and hears at once of what others write.
+        if daemon.in_sync && matches!(table.state, TableState::Changed | TableState::Unrecorded) {
+            table.state = TableState::AsWritten;
+        }
     }
     let diagnosis = doctor::examine(&facts);
     match global.output {
@@ -33,12 +37,23 @@ pub(super) fn run(global: &Global) -> Outcome {
     })
 }
 
-/// The daemon of this network namespace, if it owns the table. One that does not answer says nothing about it.
-fn owner(global: &Global) -> Option<u32> {
-    let daemon = global.daemon().ok().flatten()?;
-    let view: serde_json::Value = daemon.get("/v1/daemon").and_then(Answer::json).ok()?;
-    let pid = view["pid"].as_u64().filter(|_| view["owns_table"] == true)?;
-    u32::try_from(pid).ok()
+/// The daemon of this network namespace. One that does not answer says nothing about the table.
+struct Keeper {
+    /// Its process, if it owns the table.
+    owner: Option<u32>,
+    in_sync: bool,
+}
+
+impl Keeper {
+    fn find(global: &Global) -> Option<Self> {
+        let daemon = global.daemon().ok().flatten()?;
+        let view: serde_json::Value = daemon.get("/v1/daemon").and_then(Answer::json).ok()?;
+        let pid = view["pid"].as_u64().filter(|_| view["owns_table"] == true);
+        Some(Self {
+            owner: pid.and_then(|pid| u32::try_from(pid).ok()),
+            in_sync: view["in_sync"] == true,
+        })
+    }
 }
 
 fn words(diagnosis: &Diagnosis, colors: bool, quiet: bool) -> String {

@@ -27,6 +27,28 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@"
 }
 
+# For the programs in them. Whoever wants haproxy to compare with does not want it to take this machine's port 80: not now,
+# nor after the next boot.
+install_without_services() {
+    keep_services_off
+    install_packages "$1"
+    for package in $1; do
+        case $package in
+        haproxy | nginx | nftlb | containerd) as_root systemctl --quiet disable "$package" 2>/dev/null || true ;;
+        docker.io) as_root systemctl --quiet disable docker.service docker.socket 2>/dev/null || true ;;
+        esac
+    done
+}
+
+keep_services_off() {
+    policy=/usr/sbin/policy-rc.d
+    [ ! -e "$policy" ] || return 0
+    trap 'as_root rm -f "$policy"' EXIT
+    # 101: "action forbidden by policy".
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+}
+
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"

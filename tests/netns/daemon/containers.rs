@@ -175,6 +175,14 @@ pub(super) fn nobody_noticed(net: &Net, gone: &[Container], traffic: &Traffic) {
             "nft list table inet tcpgw | grep -E 'counter packets [1-9]|set .* \\{'",
         );
         eprintln!("{}", counted.ok());
+        let since = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(traffic.begin));
+        for one in gone {
+            let (deadline, closed) = (since(one.deadline), since(one.closed));
+            eprintln!(
+                "{}:{} was to be gone at {deadline:.4?}, closed at {closed:.4?}",
+                one.host, one.port
+            );
+        }
     }
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(refused.is_empty(), "{refused:#?}");

@@ -70,6 +70,12 @@ fn the_doctor_knows_the_daemon_that_owns_the_table() {
         let owned: Vec<&Value> = findings.iter().filter(|one| one["id"] == "table-owned").collect();
         assert_eq!((owned.len(), &owned[0]["severity"]), (1, &severity.into()), "{said:#}");
     }
+    // What it has just written is not on record yet, and nobody else's.
+    let last = daemon.last();
+    net.want(state([service("a", 2002, &["b1"], 3000, json!({}))]));
+    daemon.hears(last, &json!({"event": "committed"}));
+    let ran = net.tcpgw(&["-o", "json", "--socket", &socket, "doctor"]);
+    assert!(!ran.stdout.contains("table-changed"), "{ran}");
 }
 
 #[test]

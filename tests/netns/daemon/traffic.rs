@@ -43,6 +43,7 @@ pub(super) struct Traffic {
     /// Each client's count of beginnings and ends: odd while a request is out, or a session is about to begin.
     turns: Vec<AtomicU64>,
     pub(super) served: AtomicU64,
+    pub(super) begin: Instant,
     pub(super) failures: Mutex<Vec<String>>,
     pub(super) longest: Mutex<Duration>,
     pub(super) ended: Mutex<Vec<Ended>>,
@@ -68,6 +69,7 @@ impl Traffic {
             over: AtomicBool::new(false),
             turns: (0..turns).map(|_| AtomicU64::new(0)).collect(),
             served: AtomicU64::new(0),
+            begin: Instant::now(),
             failures: Mutex::default(),
             longest: Mutex::default(),
             ended: Mutex::default(),
@@ -120,7 +122,10 @@ impl Traffic {
             let took = since.elapsed();
             match outcome {
                 Ok(_) => drop(self.served.fetch_add(1, Relaxed)),
-                Err(error) => lock(&self.failures).push(format!("{to}: {error} after {took:?}")),
+                Err(error) => {
+                    let at = since.duration_since(self.begin);
+                    lock(&self.failures).push(format!("{to} at {at:.4?}: {error} after {took:?}"));
+                }
             }
             let mut longest = lock(&self.longest);
             *longest = longest.max(took);
