@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::containers::{AMOUNT, Container, SERVICES, nobody_noticed, others_have_no_flows};
+use super::containers::{AMOUNT, Container, SERVICES, deadlines_were_kept, nobody_noticed, others_have_no_flows};
 use super::traffic::{Amount, Traffic, lock};
 use crate::faults::number;
 use crate::faults::random::Random;
@@ -238,6 +238,9 @@ fn rolling_deploys_fail_nobody() {
         }
         fleet.finished(&daemon);
     });
+    let (flushed, least) = deadlines_were_kept(&daemon.logged());
+    eprintln!("{flushed} flushed at their deadline, {least:?} after it at least");
+    assert!(flushed > 0);
     nobody_noticed(&net, &fleet.gone, &traffic);
     assert!(
         lock(&traffic.longest).as_millis() < 1000,
@@ -364,5 +367,8 @@ fn whole_or_not_at_all() {
         fleet.finished(&daemon);
     });
     eprintln!("deploys by phase and exit code: {outcomes:?}");
+    let (flushed, least) = deadlines_were_kept(&daemon.logged());
+    eprintln!("{flushed} flushed at their deadline, {least:?} after it at least");
+    assert!(flushed > 0);
     nobody_noticed(&net, &fleet.gone, &traffic);
 }
