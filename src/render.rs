@@ -12,7 +12,7 @@ use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::skeleton::{self, Chain, Hook};
 use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, SetSpec};
-use crate::ruleset::stmt::{HANDSHAKE_SECONDS, TIME_WAIT_SECONDS, concat, timeouts};
+use crate::ruleset::stmt::{CLOSE_SECONDS, HANDSHAKE_SECONDS, TIME_WAIT_SECONDS, concat, timeouts};
 
 /// Writes the whole table. Loading it replaces the table that is there, in one transaction.
 pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Result {
@@ -50,7 +50,8 @@ fn object(out: &mut dyn Write, family: Family) -> fmt::Result {
     writeln!(out, "\t\tprotocol tcp\n\t\tl3proto {l3proto}")?;
     writeln!(
         out,
-        "\t\tpolicy = {{ syn_sent : {HANDSHAKE_SECONDS}, syn_recv : {HANDSHAKE_SECONDS}, time_wait : {TIME_WAIT_SECONDS} }}\n\t}}\n"
+        "\t\tpolicy = {{ syn_sent : {HANDSHAKE_SECONDS}, syn_recv : {HANDSHAKE_SECONDS}, time_wait : {TIME_WAIT_SECONDS}, close : \
+         {CLOSE_SECONDS} }}\n\t}}\n"
     )
 }
 

@@ -7,7 +7,7 @@ use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Limits;
 use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, SetSpec};
-use crate::ruleset::stmt::{HANDSHAKE_SECONDS, SLOT_MODULUS, TIME_WAIT_SECONDS, timeouts};
+use crate::ruleset::stmt::{CLOSE_SECONDS, HANDSHAKE_SECONDS, SLOT_MODULUS, TIME_WAIT_SECONDS, timeouts};
 
 /// What an element that came without limits of its own would get. tcpgw adds none of those, so this is for whoever does.
 const LEAST: Limits = Limits {
@@ -163,6 +163,7 @@ pub(crate) fn write_timeouts(writer: &mut Writer, family: Family) {
             writer.be32(object::SYN_SENT, HANDSHAKE_SECONDS);
             writer.be32(object::SYN_RECV, HANDSHAKE_SECONDS);
             writer.be32(object::TIME_WAIT, TIME_WAIT_SECONDS);
+            writer.be32(object::CLOSE, CLOSE_SECONDS);
         });
     });
 }

@@ -17,7 +17,7 @@ use super::stmt::{Pick, Stmt, service_in};
 use crate::model::FlowMark;
 
 /// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The table's comment: what the rules are, so that a reader of the kernel knows before it compares them.
 pub fn comment(mark: FlowMark, room: Room) -> String {

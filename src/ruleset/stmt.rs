@@ -145,6 +145,11 @@ pub const HANDSHAKE_SECONDS: u32 = 12;
 /// another minute in which nobody needs it.
 pub const TIME_WAIT_SECONDS: u32 = 65;
 
+/// Seconds until conntrack forgets a flow that was reset. As long as it remembers it, a SYN from the same port is of that flow if
+/// the backend sent the reset (`nf_conntrack_tcp_packet`), and goes to that backend, which may be gone. The kernel's 10 s are
+/// long enough for a busy client to come round to the port again.
+pub const CLOSE_SECONDS: u32 = 1;
+
 fn ip(family: Family) -> &'static str {
     match family {
         Family::V4 => "ip",

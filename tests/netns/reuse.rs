@@ -1,7 +1,10 @@
 //! Ports that are used again while a backend still holds them: it closed first, so it is in `TIME_WAIT` for 60 s.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -40,6 +43,52 @@ fn conntrack_holds_a_port_a_little_longer_than_a_backend_does() {
         let mut flows = (40000..40010).map(|port| visit(&net, client(port), at(public, 2001)));
         let closed = flows.find(|flow| flow.state == "TIME_WAIT").expect("an orderly end");
         assert!((1..=65).contains(&closed.timeout), "{closed:?}");
+    }
+}
+
+/// A container that ends resets what it cannot finish. As long as conntrack remembers that connection, a SYN from the same
+/// port is one of it, and goes to the same backend, though that is gone.
+#[test]
+fn a_port_whose_connection_was_reset_is_soon_free() {
+    let net = Net::new();
+    let _b2 = net.serve("b2", 3000, Behaviour::Greet);
+    net.apply(state([service("web", 2001, &["b1"], 3000, json!({}))]));
+    let clients: Vec<(SocketAddr, SocketAddr)> = PUBLIC
+        .into_iter()
+        .enumerate()
+        .map(|(family, public)| {
+            let client = SocketAddr::new(plan::addresses("client")[family], 40000);
+            (client, at(public, 2001))
+        })
+        .collect();
+    let connect = |(client, service)| net.within("client", || connect_from(Some(client), service, PATIENCE));
+    let b1 = net.within("b1", || TcpListener::bind("[::]:3000")).expect("a listener");
+    for pair in &clients {
+        let mut conn = connect(*pair).expect("it listens");
+        let (accepted, _) = b1.accept().expect("a connection");
+        conn.send(b"nobody reads this").expect("it goes out");
+        assert!(wait_until(PATIENCE, || accepted
+            .peek(&mut [0; 8])
+            .is_ok_and(|there| there > 0)));
+        drop(accepted);
+        assert_eq!(conn.receive().expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+    }
+    drop(b1);
+    let [gone, gone6] = plan::addresses("b1");
+    let [new, new6] = plan::addresses("b2");
+    let leaving = |address: IpAddr| json!({"address": address, "port": 3000, "state": "draining"});
+    let backends = json!([
+        leaving(gone),
+        leaving(gone6),
+        SocketAddr::new(new, 3000).to_string(),
+        SocketAddr::new(new6, 3000).to_string()
+    ]);
+    net.apply(state([json!({"name": "web", "port": 2001, "backends": backends})]));
+    // A second, and what timers of conntrack take.
+    thread::sleep(Duration::from_millis(2500));
+    for pair in clients {
+        let mut conn = connect(pair).unwrap_or_else(|e| panic!("{pair:?}: {e}"));
+        assert_eq!(conn.greeting().expect("a greeting").backend, "b2");
     }
 }
 
