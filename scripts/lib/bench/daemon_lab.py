@@ -55,16 +55,31 @@ def segments_out(space):
 
 class StateFile:
     """A state file as an orchestrator writes it: whole, beside the old one, then renamed. One service at a time changes:
-    its limit (one element for each backend and direction) or its first backend (to another port)."""
+    its limit (one element for each backend and direction) or its first backend (to another port). While one is replaced its
+    service has three: a few others have three, too, unless they are told to have as many as all."""
+
+    FEWER = (1, 2, 3)
 
     def __init__(self, lab, services):
         made = json.loads(states.state(services))["services"]
         for service in made:
             service["drain_timeout"] = "1s"
+        self.spare = {index: made[index]["backends"].pop() for index in self.FEWER}
         self.services, self.texts = made, [json.dumps(service) for service in made]
         self.path, self.beside = lab.directory / "state.json", lab.directory / "state.json.new"
         self.number = 0
         self.write()
+
+    @property
+    def backends(self):
+        return sum(len(service["backends"]) for service in self.services)
+
+    def even(self, even):
+        """Whether all have as many backends; only the text."""
+        for index, spare in self.spare.items():
+            service = self.services[index]
+            service["backends"] = service["backends"][:3] + ([spare] if even else [])
+            self.texts[index] = json.dumps(service)
 
     def text(self):
         return '{"version":1,"services":[' + ",".join(self.texts) + "]}"
