@@ -1,6 +1,7 @@
 //! Who gets connections at each moment, and what is said of it.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixDatagram;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -248,4 +249,49 @@ fn one_daemon_for_one_namespace() {
     served_by(&net, &["b1"]);
     daemon.signal(Signal::SIGHUP);
     served_by(&net, &["b1"]);
+}
+
+/// What systemd hears of a `Type=notify-reload` service with a watchdog (`sd_notify(3)`).
+#[test]
+fn the_service_manager_is_told() {
+    let net = Net::new();
+    net.want(state([ipv4("a", 2001, &["b1"], &json!({}))]));
+    let path = net.file("notify.sock");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let variables = [
+        ("NOTIFY_SOCKET", path.display().to_string()),
+        ("WATCHDOG_USEC", "400000".to_owned()),
+    ];
+    let mut daemon = net.daemon_within(&variables);
+    let hears = |wanted: &str| {
+        let mut heard = Vec::new();
+        // The watchdog speaks in between.
+        for _ in 0..100 {
+            let mut told = [0; 1024];
+            let length = manager
+                .recv(&mut told)
+                .unwrap_or_else(|e| panic!("no {wanted}, but {heard:?}: {e}"));
+            heard.extend(String::from_utf8_lossy(&told[..length]).lines().map(ToOwned::to_owned));
+            if heard.iter().any(|line| line == wanted) {
+                return heard;
+            }
+        }
+        panic!("no {wanted}, but {heard:?}");
+    };
+    let ready = hears("READY=1");
+    assert!(
+        ready.iter().any(|line| line.starts_with("STATUS=1 services")),
+        "{ready:?}"
+    );
+    for _ in 0..3 {
+        hears("WATCHDOG=1");
+    }
+    daemon.signal(Signal::SIGHUP);
+    let reloading = hears("RELOADING=1");
+    let is_clock = |line: &String| line.starts_with("MONOTONIC_USEC=");
+    assert!(reloading.iter().any(is_clock), "{reloading:?}");
+    hears("READY=1");
+    daemon.stop();
+    hears("STOPPING=1");
 }

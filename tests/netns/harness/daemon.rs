@@ -28,6 +28,7 @@ const RELAY: &str = "TCPGW_TEST_RELAY";
 pub(crate) struct Daemon<'n> {
     net: &'n Net,
     options: Vec<String>,
+    variables: Vec<(&'static str, String)>,
     store: PathBuf,
     child: Option<Child>,
     relay: Child,
@@ -64,9 +65,21 @@ impl Net {
     /// The same with its store there.
     #[track_caller]
     pub(crate) fn daemon_storing(&self, store: PathBuf, options: &[&str]) -> Daemon<'_> {
+        self.daemon_of(store, options, &[])
+    }
+
+    /// A daemon with these variables in its environment.
+    #[track_caller]
+    pub(crate) fn daemon_within(&self, variables: &[(&'static str, String)]) -> Daemon<'_> {
+        self.daemon_of(self.file("store.db"), &[], variables)
+    }
+
+    #[track_caller]
+    fn daemon_of(&self, store: PathBuf, options: &[&str], variables: &[(&'static str, String)]) -> Daemon<'_> {
         let mut daemon = Daemon {
             net: self,
             options: options.iter().map(ToString::to_string).collect(),
+            variables: variables.to_vec(),
             store,
             child: None,
             relay: self.relay("gateway", "relay.sock"),
@@ -171,9 +184,17 @@ impl Daemon<'_> {
         assert!(self.child.is_none(), "it runs");
         let log = File::options().create(true).append(true).open(self.log());
         let [state, socket] = [self.net.wanted(), self.net.socket()];
-        let mut command = self.net.command("gateway", &[TCPGW, "daemon"]);
+        // As systemd has it, which knows the process before it runs.
+        let with_pid = ["sh", "-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh", TCPGW, "daemon"];
+        let words = if self.variables.is_empty() {
+            &with_pid[4..]
+        } else {
+            &with_pid
+        };
+        let mut command = self.net.command("gateway", words);
         command.arg("--state").arg(state).arg("--socket").arg(socket);
         command.arg("--store").arg(&self.store).args(&self.options);
+        command.envs(self.variables.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(log.expect("failed to make a log"));
         self.child = Some(command.spawn().expect("failed to run a daemon"));
