@@ -226,11 +226,16 @@ impl Core {
                 let reason = "the daemon ended while it probed the new backends; nothing was switched";
                 Stage::Ending(Stored::Undone, reason.into(), now.instant)
             };
+            let drain = deploy.details["drain_timeout"].as_str();
+            let drain = drain.and_then(|text| model::duration::parse(text).ok());
+            if let Some(time) = drain.filter(|_| stage == Stage::Switching) {
+                self.roster.drain_within(&deploy.service, time);
+            }
             let resumed = Deploy {
                 service: deploy.service.into(),
                 targets: deploy.targets.iter().copied().map(Backend::active).collect(),
                 min: deploy.targets.len(),
-                drain: None,
+                drain,
                 by: By {
                     uid: deploy.uid,
                     pid: deploy.pid,
