@@ -343,7 +343,7 @@ impl Core {
         self.after(&change, now);
         if change.is_empty() {
             for waiter in std::mem::take(&mut self.waiting) {
-                self.answer(waiter, &Report::default(), now);
+                self.answer(waiter, Ok(&Report::default()), now);
             }
             self.reach(self.deploys.reached(&self.roster), now);
             self.known = None;
@@ -519,9 +519,14 @@ impl Core {
         self.desired().map(AsRef::as_ref).collect()
     }
 
-    /// The kernel has what somebody waits for.
-    fn answer(&mut self, waiter: Waiter, report: &Report, now: Now) {
+    /// The kernel has what somebody waits for, or did not take it.
+    fn answer(&mut self, waiter: Waiter, outcome: Result<&Report, &str>, now: Now) {
         let Waiter { wants, since } = waiter;
+        let outcome = outcome.map_err(|error| {
+            Refused::Failed(format!(
+                "taken, but the kernel does not hold it yet, and will be told again: {error}"
+            ))
+        });
         // Whoever asked may be gone.
         match wants {
             Wants::Apply {
@@ -530,16 +535,19 @@ impl Core {
                 backends,
                 warnings,
             } => {
-                let report = Report {
-                    services,
-                    backends,
-                    ..report.clone()
-                };
                 let time = now.instant.saturating_duration_since(since);
                 let draining = self.roster.leavers().len();
-                drop(reply.send(Ok(applied(&report, draining, warnings, time))));
+                let done = outcome.map(|report| {
+                    let report = Report {
+                        services,
+                        backends,
+                        ..report.clone()
+                    };
+                    applied(&report, draining, warnings, time)
+                });
+                drop(reply.send(done));
             }
-            Wants::Edit(reply, edited) => drop(reply.send(Ok(*edited))),
+            Wants::Edit(reply, edited) => drop(reply.send(outcome.map(|_| *edited))),
             Wants::Restored {
                 id,
                 service,
@@ -547,30 +555,9 @@ impl Core {
                 reply,
             } => {
                 self.tell_deploy(id, &service, "undone", Some(reason), now);
-                drop(reply.send(Ok(id)));
+                drop(reply.send(outcome.map(|_| id)));
             }
-            Wants::Pause(reply) => drop(reply.send(Ok(()))),
-        }
-    }
-
-    /// The kernel did not take what somebody waits for, and will be told again.
-    fn disappoint(&mut self, waiter: Waiter, error: &str, now: Now) {
-        let refused = Refused::Failed(format!(
-            "taken, but the kernel does not hold it yet, and will be told again: {error}"
-        ));
-        match waiter.wants {
-            Wants::Apply { reply, .. } => drop(reply.send(Err(refused))),
-            Wants::Edit(reply, _) => drop(reply.send(Err(refused))),
-            Wants::Restored {
-                id,
-                service,
-                reason,
-                reply,
-            } => {
-                self.tell_deploy(id, &service, "undone", Some(reason), now);
-                drop(reply.send(Err(refused)));
-            }
-            Wants::Pause(reply) => drop(reply.send(Err(refused))),
+            Wants::Pause(reply) => drop(reply.send(outcome.map(|_| ()))),
         }
     }
 }

@@ -65,7 +65,7 @@ impl Core {
 
     fn committed(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
         for waiter in out.waiters {
-            self.answer(waiter, report, now);
+            self.answer(waiter, Ok(report), now);
         }
         self.reach(out.reached, now);
         if report.failed > 0 {
@@ -95,7 +95,7 @@ impl Core {
         }
         self.problems.insert("kernel", text.clone());
         for waiter in out.waiters {
-            self.disappoint(waiter, &text, now);
+            self.answer(waiter, Err(&text), now);
         }
         self.full = Some(out.cause);
         self.retry(now);

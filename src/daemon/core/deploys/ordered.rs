@@ -1,0 +1,210 @@
+//! Orders: a deploy begins, or shall be taken back.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Deploy, MOST, New, Stage, Step, Undo};
+use crate::daemon::ask::{ApplyOptions, DeployOrder, Peer, Refused, Reply, UndoOrder, Which};
+use crate::daemon::core::orders::{Accepted, Then, by, missing};
+use crate::daemon::core::take::{Standing, Vet};
+use crate::daemon::core::{Core, Now, Provider};
+use crate::daemon::keeper::Write;
+use crate::model::{self, BackendState, Edits, Problem, Problems, Service};
+use crate::store::{DeployStep, NewDeploy, Phase as Stored};
+
+impl Core {
+    pub(in crate::daemon::core) fn take_deploy(
+        &mut self,
+        order: DeployOrder,
+        reply: Reply<Result<u64, Refused>>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Option<Write> {
+        let new = match self.judges_singly().and_then(|()| self.judge_deploy(order, vet)) {
+            Ok(new) => new,
+            // Whoever asked may be gone.
+            Err(refused) => {
+                drop(reply.send(Err(refused)));
+                return None;
+            }
+        };
+        let stored = NewDeploy {
+            service: new.service.clone(),
+            targets: new.targets.iter().map(|target| target.endpoint).collect(),
+            details: json!({
+                "min": new.min,
+                "timeout": model::duration::show(new.timeout),
+                "drain_timeout": new.drain.map(model::duration::show),
+            }),
+        };
+        let by = new.by.clone();
+        self.desk.accepted = Some(Accepted::step(Step::Begin(Box::new(new), reply)));
+        Some(Write::Begin(stored, by, now.unix))
+    }
+
+    fn judge_deploy(&self, order: DeployOrder, vet: &mut Vet<'_>) -> Result<New, Refused> {
+        let name = order.service;
+        self.judge_owner(&name, Provider::Api)?;
+        let current = self.api.get(&name).ok_or_else(|| missing(&name))?;
+        let mut under_way = self.deploys.live.iter().filter(|(_, deploy)| deploy.service == name);
+        let probes = |deploy: &Deploy| matches!(deploy.stage, Stage::Probing(_) | Stage::Ending(..));
+        if let Some((id, _)) = under_way.find(|(_, deploy)| probes(deploy)) {
+            return Err(Refused::Refused(format!(
+                "deploy {id} of service \"{name}\" is under way; wait for it, or take it back with `tcpgw rollback {name}`"
+            )));
+        }
+        if self.deploys.live.len() >= MOST {
+            return Err(Refused::Refused(format!(
+                "{MOST} deploys are under way; wait for one of them"
+            )));
+        }
+        let service = with_targets(&current.service, &order.targets).map_err(Refused::Invalid)?;
+        let min = order.min.unwrap_or(service.backends.len());
+        if min == 0 || min > service.backends.len() {
+            let message = format!(
+                "is {min}; 1 to {} (the number of targets) are accepted",
+                service.backends.len()
+            );
+            let place = "min".into();
+            return Err(Refused::Invalid([Problem { place, message }].into_iter().collect()));
+        }
+        let targets = service.backends.clone();
+        let edits = Edits {
+            put: vec![Arc::new(service)],
+            gone: Vec::new(),
+        };
+        let standing = Standing {
+            provider: Provider::Api,
+            before: 1,
+            after: 1,
+        };
+        for warning in self.judge(&edits, standing, ApplyOptions::default(), vet)? {
+            tracing::warn!("{warning}");
+        }
+        Ok(New {
+            service: name,
+            targets,
+            min,
+            timeout: order.timeout,
+            drain: order.drain,
+            by: by(order.by, "deploy"),
+        })
+    }
+
+    pub(in crate::daemon::core) fn take_undo(
+        &mut self,
+        order: &UndoOrder,
+        reply: Reply<Result<u64, Refused>>,
+        now: Now,
+    ) -> Option<Write> {
+        match self.judges_singly().and_then(|()| self.judge_undo(order)) {
+            Ok(Undo::End(id)) => Some(self.end(id, Stored::Undone, asked_by(order.by), Some(reply), now)),
+            Ok(Undo::Restore(id, edits)) => {
+                let reason = asked_by(order.by);
+                let mut change = self.api.change(&edits);
+                change.deploy = Some(DeployStep {
+                    id,
+                    phase: Stored::Undone,
+                    reason: Some(reason.clone()),
+                });
+                self.desk.accepted = Some(Accepted {
+                    edits,
+                    cause: format!("deploy {id} is taken back"),
+                    drain: None,
+                    warnings: Vec::new(),
+                    then: Then::Deploy(Step::Restore(id, reason, reply)),
+                });
+                Some(Write::Change(change, by(order.by, "rollback"), now.unix))
+            }
+            Err(refused) => {
+                drop(reply.send(Err(refused)));
+                None
+            }
+        }
+    }
+
+    fn judge_undo(&self, order: &UndoOrder) -> Result<Undo, Refused> {
+        let id = match &order.which {
+            Which::Id(id) => *id,
+            Which::Last(service) => {
+                self.judge_owner(service, Provider::Api)?;
+                self.api.get(service).ok_or_else(|| missing(service))?;
+                self.deploys.last_of(service).ok_or_else(|| {
+                    Refused::Refused(format!(
+                        "no deploy of service \"{service}\" is under way: its old backends have left; deploy them anew"
+                    ))
+                })?
+            }
+        };
+        let over = || {
+            Refused::Refused(format!(
+                "deploy {id} is over, or there is none: see `tcpgw deploys {id}`"
+            ))
+        };
+        let deploy = self.deploys.live.get(&id).ok_or_else(over)?;
+        match deploy.stage {
+            Stage::Probing(_) => return Ok(Undo::End(id)),
+            Stage::Left | Stage::Ending(..) => return Err(over()),
+            Stage::Switching | Stage::Switched => {}
+        }
+        let service = &deploy.service;
+        if let Some(later) = self.deploys.last_of(service).filter(|last| *last != id) {
+            return Err(Refused::Refused(format!(
+                "deploy {later} of service \"{service}\" came after deploy {id}; take that one back first"
+            )));
+        }
+        let current = &self.api.get(service).ok_or_else(|| missing(service))?.service;
+        if deploy.before.is_empty() {
+            return Err(Refused::Refused(format!(
+                "service \"{service}\" had no other backends before deploy {id}: there is nothing to go back to"
+            )));
+        }
+        let service = Arc::new(Service {
+            backends: deploy.before.clone(),
+            ..Service::clone(current)
+        });
+        let edits = Edits {
+            put: vec![service],
+            gone: Vec::new(),
+        };
+        self.judge_books(&edits, Provider::Api)?;
+        Ok(Undo::Restore(id, edits))
+    }
+}
+
+fn asked_by(peer: Peer) -> String {
+    format!("asked for by uid {}", peer.uid)
+}
+
+/// The service with these backends.
+fn with_targets(service: &Service, targets: &[Value]) -> Result<Service, Problems> {
+    let problem = |message: &str| Problem {
+        place: "targets".into(),
+        message: message.into(),
+    };
+    if targets.is_empty() {
+        return Err([problem("are missing: at least one new backend is needed")]
+            .into_iter()
+            .collect());
+    }
+    let patch = json!({"backends": targets}).to_string();
+    let renamed = |problems: Problems| -> Problems {
+        let problems = problems.iter().map(|problem| Problem {
+            place: problem.place.replacen("backends", "targets", 1),
+            message: problem.message.replace("backends[", "targets["),
+        });
+        problems.collect()
+    };
+    let service = model::patch_service(service, patch.as_bytes()).map_err(renamed)?;
+    if service
+        .backends
+        .iter()
+        .any(|backend| backend.state != BackendState::Active)
+    {
+        return Err([problem("must all be active: who drains is no new backend")]
+            .into_iter()
+            .collect());
+    }
+    Ok(service)
+}

@@ -1,0 +1,61 @@
+//! What is told of deploys that are not over.
+
+use std::net::SocketAddr;
+
+use super::Stage;
+use crate::daemon::ask::{DeployView, TargetView};
+use crate::daemon::core::{Core, Now, answer};
+use crate::drain::Drain;
+use crate::model::Endpoint;
+
+impl Core {
+    /// The deploys that are not over.
+    pub fn deploys(&self, now: Now) -> Vec<DeployView> {
+        self.deploys
+            .live
+            .keys()
+            .filter_map(|id| self.deploy(*id, now))
+            .collect()
+    }
+
+    /// The last deploy of a service, if it is not over.
+    pub(in crate::daemon::core) fn deploy_of(&self, service: &str, now: Now) -> Option<DeployView> {
+        self.deploy(self.deploys.last_of(service)?, now)
+    }
+
+    fn deploy(&self, id: u64, now: Now) -> Option<DeployView> {
+        let deploy = self.deploys.live.get(&id)?;
+        let targets = deploy.targets.iter().map(|target| {
+            let view = self.health.get(target.endpoint.into());
+            TargetView {
+                backend: target.endpoint.into(),
+                health: view.map_or("unknown", |view| view.state.name()),
+                reason: view.and_then(|view| answer::reason(view.last)),
+            }
+        });
+        let old: Vec<Endpoint> = deploy.old().collect();
+        let leaving = old.iter().filter_map(|endpoint| self.roster.leavers().get(*endpoint));
+        let leaving: Vec<Drain> = leaving.map(|leaving| leaving.drain).collect();
+        let deadline = match deploy.stage {
+            Stage::Probing(at) => Some(at),
+            _ => leaving.iter().filter_map(|drain| drain.deadline()).max(),
+        };
+        let flows = leaving.iter().map(|drain| drain.flows()).sum::<Option<u64>>();
+        let is_past = matches!(deploy.stage, Stage::Switched | Stage::Left);
+        Some(DeployView {
+            id,
+            service: deploy.service.to_string(),
+            phase: match deploy.stage {
+                Stage::Probing(_) => "probing",
+                Stage::Switching => "switching",
+                Stage::Switched | Stage::Left => "switched",
+                Stage::Ending(..) => "ending",
+            },
+            targets: targets.collect(),
+            left: if is_past { old.len() - leaving.len() } else { 0 },
+            old: old.into_iter().map(SocketAddr::from).collect(),
+            flows: flows.filter(|_| is_past),
+            seconds_left: deadline.map(|at| at.saturating_duration_since(now.instant).as_secs()),
+        })
+    }
+}
