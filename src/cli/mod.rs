@@ -407,7 +407,8 @@ impl Global {
         let daemon = self.daemon()?;
         daemon.ok_or_else(|| {
             Failure::Refused(format!(
-                "no daemon is at work for this network namespace, and only a daemon {what}: start one (`tcpgw daemon`,                  or the unit tcpgw.service), or name its socket (--socket)"
+                "no daemon is at work for this network namespace, and only a daemon {what}: start one (`tcpgw daemon`, or the \
+                 unit tcpgw.service), or name its socket (--socket)"
             ))
         })
     }

@@ -300,7 +300,7 @@ impl Core {
         let current = self.api.get(name);
         if !expected(order.expect, current) {
             return Err(Refused::Conflict(
-                not_as_expected(name, current),
+                not_as_expected(name, order.expect, current),
                 current.cloned().map(Box::new),
             ));
         }
@@ -480,8 +480,12 @@ fn expected(expect: Expect, current: Option<&StoredService>) -> bool {
     }
 }
 
-fn not_as_expected(name: &str, current: Option<&StoredService>) -> String {
+fn not_as_expected(name: &str, expect: Expect, current: Option<&StoredService>) -> String {
     match current {
+        Some(current) if expect == Expect::Absent => format!(
+            "service \"{name}\" is there already, at revision {}; nothing was changed",
+            current.revision
+        ),
         Some(current) => format!(
             "service \"{name}\" is at revision {}, not as expected; nothing was changed",
             current.revision
