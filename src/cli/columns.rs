@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use super::Failure;
+
 /// Rows that are held back to see how wide they are.
 const HELD: usize = 1000;
 
@@ -52,6 +54,23 @@ impl<W: Write> Columns<W> {
             self.release()?;
         }
         Ok(())
+    }
+
+    /// The whole table, its head first.
+    pub(super) fn print<const N: usize>(
+        mut self,
+        head: [&str; N],
+        rows: impl Iterator<Item = [String; N]>,
+    ) -> Result<(), Failure> {
+        let mut rows = std::iter::once(head.map(str::to_owned)).chain(rows);
+        let printed = rows.try_for_each(|row| self.row(row.to_vec()));
+        printed
+            .and_then(|()| self.end())
+            .map(drop)
+            .map_err(|source| Failure::Io {
+                what: "write to standard output",
+                source,
+            })
     }
 
     /// Writes what is still held back.

@@ -120,7 +120,7 @@ fn table(list: &Value) -> Result<(), Failure> {
         Align::Left,
         Align::Left,
     ];
-    let mut columns = Columns::new(io::stdout().lock(), ALIGNED).holding_all();
+    let columns = Columns::new(io::stdout().lock(), ALIGNED).holding_all();
     let head = ["ID", "SERVICE", "PHASE", "BEGAN", "BY", "TARGETS", "REASON"];
     let rows = list["deploys"].as_array().into_iter().flatten().map(|deploy| {
         [
@@ -135,15 +135,7 @@ fn table(list: &Value) -> Result<(), Failure> {
                 .map_or(String::new(), |_| text_of(&deploy["reason"])),
         ]
     });
-    let mut rows = std::iter::once(head.map(str::to_owned)).chain(rows);
-    let printed = rows.try_for_each(|row| columns.row(row.to_vec()));
-    printed
-        .and_then(|()| columns.end())
-        .map(drop)
-        .map_err(|source| Failure::Io {
-            what: "write to standard output",
-            source,
-        })
+    columns.print(head, rows)
 }
 
 /// Seconds since 1970, in UTC.

@@ -70,7 +70,7 @@ fn table(list: &Value) -> Result<(), Failure> {
         Align::Left,
         Align::Left,
     ];
-    let mut columns = Columns::new(io::stdout().lock(), ALIGNED).holding_all();
+    let columns = Columns::new(io::stdout().lock(), ALIGNED).holding_all();
     let head = ["REVISION", "AT", "BY", "WHAT", "DEPLOY", "SERVICE", "CHANGE"];
     let rows = list["entries"].as_array().into_iter().flatten().map(|entry| {
         [
@@ -83,15 +83,7 @@ fn table(list: &Value) -> Result<(), Failure> {
             change(&entry["old"], &entry["new"]),
         ]
     });
-    let mut rows = std::iter::once(head.map(str::to_owned)).chain(rows);
-    let printed = rows.try_for_each(|row| columns.row(row.to_vec()));
-    printed
-        .and_then(|()| columns.end())
-        .map(drop)
-        .map_err(|source| Failure::Io {
-            what: "write to standard output",
-            source,
-        })
+    columns.print(head, rows)
 }
 
 /// The fields that are not as they were.

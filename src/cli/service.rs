@@ -182,7 +182,7 @@ fn table(list: &Value) -> Result<(), Failure> {
         Align::Right,
         Align::Left,
     ];
-    let mut columns = Columns::new(io::stdout().lock(), ALIGNED);
+    let columns = Columns::new(io::stdout().lock(), ALIGNED);
     let head = ["NAME", "PORT", "PROVIDER", "REVISION", "PPS", "BACKENDS"];
     let rows = list["services"].as_array().into_iter().flatten().map(|listed| {
         let service = &listed["service"];
@@ -195,15 +195,7 @@ fn table(list: &Value) -> Result<(), Failure> {
             backends(&service["backends"]),
         ]
     });
-    let mut rows = std::iter::once(head.map(str::to_owned)).chain(rows);
-    let printed = rows.try_for_each(|row| columns.row(row.to_vec()));
-    printed
-        .and_then(|()| columns.end())
-        .map(drop)
-        .map_err(|source| Failure::Io {
-            what: "write to standard output",
-            source,
-        })
+    columns.print(head, rows)
 }
 
 fn backends(list: &Value) -> String {

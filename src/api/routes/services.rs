@@ -91,10 +91,8 @@ pub(in crate::api) async fn drain(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let order = present(order(name, by, params, &headers, false)?);
-    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
-    let edit = ServiceEdit::Drain(endpoints(&text)?);
-    shared.edit(EditOrder { edit, ..order }).await
+    let order = order(name, by, params, &headers, false)?;
+    shared.hold(order, &headers, body, ServiceEdit::Drain).await
 }
 
 pub(in crate::api) async fn undrain(
@@ -105,10 +103,8 @@ pub(in crate::api) async fn undrain(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let order = present(order(name, by, params, &headers, false)?);
-    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
-    let edit = ServiceEdit::Undrain(endpoints(&text)?);
-    shared.edit(EditOrder { edit, ..order }).await
+    let order = order(name, by, params, &headers, false)?;
+    shared.hold(order, &headers, body, ServiceEdit::Undrain).await
 }
 
 #[derive(Default, Deserialize)]
@@ -154,6 +150,20 @@ impl Shared {
             let message = format!("there is no service named {name:?}; GET /v1/services lists them");
             ApiError::new(StatusCode::NOT_FOUND, "missing", message)
         })
+    }
+
+    /// Some of a service's backends get no new connections any more, or get them again.
+    async fn hold(
+        &self,
+        order: EditOrder,
+        headers: &HeaderMap,
+        body: Body,
+        edit: fn(Vec<Endpoint>) -> ServiceEdit,
+    ) -> Result<Response, ApiError> {
+        let order = present(order);
+        let (text, _place) = self.read(headers, body, Kind::Json).await?;
+        let edit = edit(endpoints(&text)?);
+        self.edit(EditOrder { edit, ..order }).await
     }
 
     async fn edit(&self, order: EditOrder) -> Result<Response, ApiError> {
