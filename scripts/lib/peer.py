@@ -23,20 +23,44 @@ stopped = threading.Event()
 
 
 def serve(name, address, port):
+    talking = set()
+
     class Talk(socketserver.StreamRequestHandler):
         def handle(self):
+            talking.add(self.connection)
             try:
                 self.wfile.write(name.encode() + b"\n")
                 for line in self.rfile:
-                    self.wfile.write(line)
+                    self.answer(line)
             except OSError:
                 pass
+            finally:
+                talking.discard(self.connection)
+
+        def answer(self, line):
+            try:
+                self.wfile.write(line)
+            except BrokenPipeError:
+                pass  # It ends: what comes is read still, since a socket that is closed with unread data resets its client.
 
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = daemon_threads = True
         request_queue_size = 128
 
-    Server((address, int(port)), Talk).serve_forever()
+    server = Server((address, int(port)), Talk)
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    server.serve_forever()
+    server.socket.close()
+    for connection in list(talking):
+        try:
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+    end = time.monotonic() + 2
+    while talking and time.monotonic() < end:
+        time.sleep(0.01)
+    sys.exit(0)
 
 
 class Tally:
