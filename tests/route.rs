@@ -1,16 +1,21 @@
 //! What is read about addresses, links, routes and listeners, in a network namespace of its own. Needs root.
 
 use std::{
+    io::Write as _,
     net::{IpAddr, TcpListener},
-    process::Command,
+    process::{Command, Stdio},
     thread,
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, unshare};
 use tcpgw::kernel::{
     listeners::listeners,
     route::{Link, RouteTo, Routes},
+    route_monitor::{self, Notification},
 };
+use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout;
 
 /// `gw0` with one address of each family, a default route over it, one more address in the table `local`.
 const TOPOLOGY: &[&str] = &[
@@ -86,6 +91,103 @@ fn listeners_are_those_of_the_namespace() {
         assert_eq!(found, sockets.map(|socket| socket.local_addr().unwrap()));
         assert!(!found.contains(&outside));
     });
+}
+
+/// Longer than any burst on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Nothing more is told after this.
+const QUIET: Duration = Duration::from_millis(500);
+
+#[test]
+fn changes_of_links_addresses_routes_and_rules_are_heard() {
+    in_namespace(|| {
+        runtime().block_on(async {
+            let mut changes = route_monitor::follow();
+            hear_all(&mut changes).await;
+            for (commands, links, addresses, routes, rules) in [
+                ("link add br7 type bridge", true, false, false, false),
+                ("link set br7 name br8", true, false, false, false),
+                ("address add 10.7.0.1/24 dev gw0", false, true, false, false),
+                ("address del 10.7.0.1/24 dev gw0", false, true, false, false),
+                ("address add fd00:7::1/64 dev gw0 nodad", false, true, false, false),
+                ("route add local 10.8.0.0/24 dev lo", false, true, false, false),
+                ("route add 10.9.9.0/24 via 192.0.2.254", false, false, true, false),
+                ("-6 route add fd00:9::/64 via 2001:db8::fe", false, false, true, false),
+                ("rule add iif gw0 table 77", false, false, false, true),
+                ("-6 rule del pref 32766", false, false, false, true),
+                ("link del br8", true, false, false, false),
+            ] {
+                run_ip(commands);
+                let told = hear(&mut changes).await;
+                let asked = [
+                    (links, told.links),
+                    (addresses, told.addresses),
+                    (routes, told.routes),
+                    (rules, told.rules),
+                ];
+                // Others come along: an address has a route to its network.
+                assert!(asked.iter().all(|(asked, told)| told >= asked), "{commands}: {told:?}");
+                assert!(
+                    !told.lost && told.rules == rules && told.links == links,
+                    "{commands}: {told:?}"
+                );
+            }
+        });
+    });
+}
+
+#[test]
+fn more_than_the_socket_holds_is_anything() {
+    in_namespace(|| {
+        runtime().block_on(async {
+            let mut changes = route_monitor::follow();
+            hear_all(&mut changes).await;
+            // The task does not run meanwhile.
+            let line = |n| format!("route add 10.10.{}.{}/32 via 192.0.2.254", n / 250, n % 250);
+            let lines: Vec<String> = (0..2000).map(line).collect();
+            let mut batch = Command::new("ip");
+            let mut batch = batch.args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+            batch
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(lines.join("\n").as_bytes())
+                .unwrap();
+            assert!(batch.wait().unwrap().success());
+            assert_eq!(hear(&mut changes).await, Notification::LOST);
+            // It goes on.
+            run_ip("link add br7 type bridge");
+            let told = hear(&mut changes).await;
+            assert!(told.links && !told.lost, "{told:?}");
+        });
+    });
+}
+
+/// Puts together what is told until it is quiet.
+async fn hear_all(changes: &mut Receiver<Notification>) -> Notification {
+    let mut all = Notification::default();
+    while let Ok(told) = timeout(QUIET, changes.recv()).await {
+        all.add(told.expect("it goes on"));
+    }
+    all
+}
+
+/// Puts together what is told from the first notification until it is quiet.
+async fn hear(changes: &mut Receiver<Notification>) -> Notification {
+    let told = timeout(PATIENCE, changes.recv()).await.expect("a notification");
+    let mut all = told.expect("it goes on");
+    all.add(hear_all(changes).await);
+    all
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+fn run_ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {arguments}");
 }
 
 fn in_namespace(test: impl FnOnce() + Send + 'static) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{self, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, reload};
@@ -118,8 +118,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 
 /// Starts the logs, and says how their level is changed.
 fn start_logs(global: &Global, settings: &Settings) -> SetLevel {
-    let (filter, handle) = reload::Layer::new(LevelFilter::from(tracing::Level::from(settings.log_level)));
-    let registry = tracing_subscriber::registry().with(filter);
+    let (level, handle) = reload::Layer::new(LevelFilter::from(tracing::Level::from(settings.log_level)));
+    // These crates call what newer kernels tell an error.
+    let ours = filter::filter_fn(|about| !about.target().starts_with("netlink"));
+    let registry = tracing_subscriber::registry().with(level).with(ours);
     let layer = fmt::layer().with_writer(io::stderr).with_target(false);
     match settings.log_format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),

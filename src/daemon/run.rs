@@ -27,6 +27,7 @@ use crate::kernel::linux::Linux;
 use crate::kernel::listeners::ListenersError;
 use crate::kernel::ownership::Ownership;
 use crate::kernel::route::Routes;
+use crate::kernel::route_monitor::{self, Notification};
 use crate::kernel::socket::NetlinkError;
 use crate::kernel::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
@@ -142,6 +143,7 @@ struct Daemon {
     prober: Prober,
     probed: mpsc::UnboundedReceiver<Vec<Probed>>,
     drift: AsyncFd<Drift>,
+    network: mpsc::Receiver<Notification>,
     file: Option<File>,
     /// What an earlier run served, for the file's first word.
     served: Option<Summary>,
@@ -208,6 +210,7 @@ impl Daemon {
         let lock = Lock::take(run_dir, namespace, LOCK_TIMEOUT)?;
         // Before anything is read: what is written from here on is heard.
         let drift = Drift::open(kernel.port())?.listen().map_err(io("watch nftables"))?;
+        let network = route_monitor::follow();
         let socket = bind(&settings)?;
         let store = Store::new(run_dir, namespace);
         let served = served_before(&store, namespace);
@@ -251,6 +254,7 @@ impl Daemon {
             prober: thread,
             probed,
             drift,
+            network,
             file,
             served,
             routes: Routes::open()?,
@@ -292,6 +296,7 @@ impl Daemon {
                     }
                     self.heard(heard);
                 }
+                Some(changed) = self.network.recv() => self.network_changed(changed),
                 () = sleep_until(wake.into()) => {}
                 _ = self.signals.end.recv() => return Ok(()),
                 _ = self.signals.interrupt.recv() => return Ok(()),
@@ -435,6 +440,14 @@ impl Daemon {
                 self.core
                     .drift(None, "what was written could not be heard".into(), false, now);
             }
+        }
+    }
+
+    /// What depends on links, addresses, routes or routing rules begins here.
+    fn network_changed(&mut self, changed: Notification) {
+        tracing::debug!(?changed, "links, addresses or routes have changed");
+        if changed.links {
+            self.core.links_changed();
         }
     }
 

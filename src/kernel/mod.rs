@@ -18,6 +18,7 @@ pub mod ownership;
 pub mod probe;
 pub mod recorded;
 pub mod route;
+pub mod route_monitor;
 mod sets;
 pub mod skeleton;
 pub mod socket;

@@ -104,16 +104,42 @@ impl<K: Kernel> Engine<K> {
         self.kernel
     }
 
-    /// The interfaces on which a client could stand beside its backend; whether they are others than before.
-    pub fn set_links(&mut self, links: BTreeSet<String>) -> bool {
-        let others = self.links != links;
-        self.links = links;
-        others
+    /// Learns the interfaces on which a client could stand beside its backend, and puts the difference into the table that it
+    /// knows. Where that fails it forgets what it knows: the next check reads the table.
+    pub fn set_links(&mut self, links: BTreeSet<String>) {
+        if self.links == links {
+            return;
+        }
+        let before = std::mem::replace(&mut self.links, links);
+        let Some(mut believed) = self.believed.take() else {
+            return;
+        };
+        if believed.preserving > 0 {
+            match self.commit_links(&before, &believed) {
+                Ok(generation) => believed.identity.generation = generation,
+                Err(error) => return tracing::debug!(%error, "failed to change the set of interfaces"),
+            }
+        }
+        self.believed = Some(believed);
     }
 
-    /// Does not believe any more that the kernel holds what it should.
-    pub fn doubt(&mut self) {
-        self.believed = None;
+    fn commit_links(&mut self, before: &BTreeSet<String>, believed: &Believed) -> Result<u32, KernelError> {
+        let others = believed.widths.keys().copied().collect();
+        let asked = believed.asked();
+        let of = |links| Ruleset::of_links(links).among(&others, &BTreeSet::new(), &asked);
+        let (had, wanted) = (of(before), of(&self.links));
+        let mut generation = believed.identity.generation;
+        for step in &plan(&had, &wanted).steps {
+            let commit = Commit {
+                generation,
+                mark: self.mark,
+                build: None,
+                step,
+                forget: &[],
+            };
+            generation = self.kernel.commit(&commit)?;
+        }
+        Ok(generation)
     }
 
     fn reconciler(&mut self) -> Reconciler<'_, K> {

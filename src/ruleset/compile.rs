@@ -33,12 +33,18 @@ pub fn compile_services(mut services: Vec<&Service>, links: &BTreeSet<String>) -
         builder.service(service);
     }
     if services.iter().any(|service| service.source == SourceMode::Preserve) {
-        for link in links {
-            let name = interface_bytes(link);
-            builder.push(SetName::SameLink, &[&name, &name]);
-        }
+        builder.links(links);
     }
     builder.finish()
+}
+
+impl Ruleset {
+    /// Returns the part that depends on the interfaces, as it is where some service preserves its clients' addresses.
+    pub fn of_links(links: &BTreeSet<String>) -> Self {
+        let mut builder = Builder::default();
+        builder.links(links);
+        builder.finish()
+    }
 }
 
 /// The limits of an element.
@@ -89,6 +95,13 @@ impl Door {
 }
 
 impl Builder {
+    fn links(&mut self, links: &BTreeSet<String>) {
+        for link in links {
+            let name = interface_bytes(link);
+            self.push(SetName::SameLink, &[&name, &name]);
+        }
+    }
+
     fn push(&mut self, name: SetName, parts: &[&[u8]]) {
         self.sets
             .entry(name)

@@ -25,7 +25,7 @@ use tcpgw::summary::{Standing, Summary};
 
 use crate::clients::{endpoints, syns};
 use crate::state;
-use crate::states::{desired, links};
+use crate::states::links;
 
 const NAMESPACE: u64 = 7;
 const SEEN_REPLY: u32 = 2;
@@ -52,6 +52,8 @@ enum Event {
     Fail(Call, Fail),
     /// The daemon is killed, and another one starts.
     Restart,
+    /// Interfaces come and go.
+    Links(u8),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -82,6 +84,7 @@ fn event() -> impl Strategy<Value = Event> {
             fits.then_some(Event::Fail(call, fail))
         }),
         1 => Just(Event::Restart),
+        2 => (0..4_u8).prop_map(Event::Links),
     ]
 }
 
@@ -112,6 +115,7 @@ struct World {
     down: BTreeSet<SocketAddr>,
     /// Who has answered a probe, or was in the balance when a daemon started.
     met: BTreeSet<SocketAddr>,
+    links: BTreeSet<String>,
     troubled: bool,
 }
 
@@ -133,6 +137,7 @@ impl World {
             file,
             down: BTreeSet::new(),
             met: BTreeSet::new(),
+            links: links(),
             troubled: false,
         };
         world.start(Fake::default());
@@ -147,7 +152,7 @@ impl World {
         };
         let store = Store::new(self.directory.path(), NAMESPACE);
         let mut engine = Engine::new(fake, store, NAMESPACE, FlowMark::default());
-        engine.set_links(links());
+        engine.set_links(self.links.clone());
         self.engine = Some(engine);
         self.core = Core::new(settings, Config::default(), NAMESPACE, self.time());
         self.tell();
@@ -213,6 +218,12 @@ impl World {
                 let active = active.services.iter().flat_map(|service| service.active.keys());
                 self.met.extend(active);
                 self.start(fake);
+            }
+            Event::Links(count) => {
+                self.links = (0..count).map(|n| format!("br{n}")).collect();
+                let links = self.links.clone();
+                self.engine().set_links(links);
+                self.core.links_changed();
             }
         }
         self.run();
@@ -295,7 +306,7 @@ impl World {
             return Ok(());
         }
         let serving = self.core.roster().serving().clone();
-        let told = Desired::of(serving.values().map(AsRef::as_ref).collect(), &links());
+        let told = Desired::of(serving.values().map(AsRef::as_ref).collect(), &self.links);
         let (met, mark) = (self.met.clone(), FlowMark::default());
         let kernel = self.engine().kernel();
         prop_assert_eq!(&kernel.ruleset(), &told.ruleset);
@@ -326,11 +337,32 @@ impl World {
                 .backends
                 .retain(|backend| backend.state == BackendState::Active);
         }
-        prop_assert_eq!(&self.engine().kernel().ruleset(), &desired(&want).ruleset);
+        let desired = Desired::new(&want, &self.links);
+        prop_assert_eq!(&self.engine().kernel().ruleset(), &desired.ruleset);
         let counts: BTreeMap<_, _> = self.core.roster().serving().clone();
         prop_assert_eq!(counts.len(), want.services.len());
         Ok(())
     }
+}
+
+/// A container that comes or goes costs no look at the whole table.
+#[test]
+fn interfaces_that_come_and_go_are_written_alone() {
+    let service = serde_json::json!({"name": "a", "port": 20001, "backends": ["10.2.0.11:3000"], "source": "preserve"});
+    let state = serde_json::json!({"version": 1, "services": [service]});
+    let mut world = World::new(tcpgw::model::parse(state.to_string().as_bytes()).unwrap());
+    world.run();
+    world.engine().kernel().fail_next(Call::Observe, Fail::Netlink);
+    for count in [3, 1, 2] {
+        world.happen(Event::Links(count));
+        world.check().unwrap();
+        assert!(world.core.in_sync());
+    }
+    // Somebody else has written: then it is looked at.
+    world.engine().kernel().disturb();
+    world.happen(Event::Links(0));
+    assert!(!world.core.in_sync());
+    world.end().unwrap();
 }
 
 /// Killed before the record says who leaves, and until when.

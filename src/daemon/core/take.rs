@@ -307,6 +307,11 @@ impl Core {
         }
     }
 
+    /// Links were added, removed or renamed, or may have been: a check compares them with those in the table.
+    pub fn links_changed(&mut self) {
+        self.due.drift();
+    }
+
     /// The configuration was read again.
     pub fn reload(&mut self, settings: Settings, config: Config, now: Now) {
         if config.flow_mark != self.config.flow_mark {

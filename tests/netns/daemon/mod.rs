@@ -8,6 +8,7 @@ mod containers;
 mod deploy;
 mod file;
 mod foreign;
+mod links;
 mod orders;
 mod rolling;
 mod traffic;

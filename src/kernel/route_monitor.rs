@@ -1,0 +1,371 @@
+//! Follows links, addresses, routes and rules with rtnetlink's multicast groups, and tells of them in short, debounced
+//! [`Notification`]s. What changed exactly is not told: whoever is notified reads what it needs.
+//!
+//! A message whose attributes the codec cannot read is not heard, so readers look at intervals, too.
+//!
+//! Sources: `rtnl_notify` in `net/core/rtnetlink.c`, `netlink_overrun` in `net/netlink/af_netlink.c`.
+
+use std::future::pending;
+use std::io;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{RouteMessage, RouteType};
+use rtnetlink::MulticastGroup;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until};
+use tokio_stream::{Stream, StreamExt as _};
+
+const GROUPS: [MulticastGroup; 7] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
+];
+/// A burst has ended when nothing was heard for so long.
+const QUIET: Duration = Duration::from_millis(50);
+/// A burst that does not end is told of after this.
+const LONGEST: Duration = Duration::from_secs(1);
+/// Pause before a connection that died is opened again, doubled up to [`RETRY_MOST`] as long as that fails.
+const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(60);
+
+/// What has changed, or may have, since the last notification.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each kind of change is independent of the others"
+)]
+pub struct Notification {
+    /// Links were added, removed, renamed, switched on or off.
+    pub links: bool,
+    /// Addresses of this machine were added or removed, among them local routes to single addresses or prefixes.
+    pub addresses: bool,
+    /// Other routes.
+    pub routes: bool,
+    /// Routing rules (`ip rule`).
+    pub rules: bool,
+    /// Messages were lost: anything may have changed, and all other fields are set, too.
+    pub lost: bool,
+}
+
+impl Notification {
+    /// Anything may have changed.
+    pub const LOST: Self = Self {
+        links: true,
+        addresses: true,
+        routes: true,
+        rules: true,
+        lost: true,
+    };
+
+    /// Returns what one message tells; nothing for messages of other kinds.
+    fn of(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Self {
+        use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, DelRule, NewAddress, NewLink, NewRoute, NewRule};
+        let mut told = Self::default();
+        match payload {
+            NetlinkPayload::InnerMessage(NewLink(_) | DelLink(_)) => told.links = true,
+            NetlinkPayload::InnerMessage(NewAddress(_) | DelAddress(_)) => told.addresses = true,
+            NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) if is_local(route) => told.addresses = true,
+            NetlinkPayload::InnerMessage(NewRoute(_) | DelRoute(_)) => told.routes = true,
+            NetlinkPayload::InnerMessage(NewRule(_) | DelRule(_)) => told.rules = true,
+            NetlinkPayload::Overrun(_) => return Self::LOST,
+            _ => {}
+        }
+        told
+    }
+
+    /// Adds what another one tells.
+    pub fn add(&mut self, other: Self) {
+        self.links |= other.links;
+        self.addresses |= other.addresses;
+        self.routes |= other.routes;
+        self.rules |= other.rules;
+        self.lost |= other.lost;
+    }
+}
+
+fn is_local(route: &RouteMessage) -> bool {
+    route.header.kind == RouteType::Local
+}
+
+/// Makes one notification of a burst of messages. Takes the time as an argument.
+#[derive(Debug, Default)]
+struct Debounce {
+    told: Notification,
+    /// Times of the first and the last message of the burst.
+    burst: Option<(Instant, Instant)>,
+}
+
+impl Debounce {
+    fn hear(&mut self, told: Notification, now: Instant) {
+        if told == Notification::default() {
+            return;
+        }
+        self.told.add(told);
+        let (_, last) = self.burst.get_or_insert((now, now));
+        *last = now;
+    }
+
+    /// When the notification is due; `None` while there is nothing to tell.
+    fn due(&self) -> Option<Instant> {
+        self.burst.map(|(first, last)| (last + QUIET).min(first + LONGEST))
+    }
+
+    fn take(&mut self) -> Notification {
+        self.burst = None;
+        std::mem::take(&mut self.told)
+    }
+}
+
+/// Begins to follow the network namespace of the calling thread, in a task of the current runtime. From the return on
+/// nothing is missed. At most one notification waits in the channel; what comes meanwhile is added to the next one.
+///
+/// A connection that cannot be opened, or that dies, is opened again in the task, and what may have been missed is told as
+/// [`Notification::LOST`]. The task ends when the receiver is dropped.
+pub fn follow() -> mpsc::Receiver<Notification> {
+    let (sender, receiver) = mpsc::channel(1);
+    let first = connect();
+    tokio::spawn(keep_following(first, sender));
+    receiver
+}
+
+type Messages = std::pin::Pin<Box<dyn Stream<Item = Notification> + Send>>;
+type Driver = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The messages come as long as the driver is polled.
+fn connect() -> io::Result<(Driver, Messages)> {
+    let (connection, _, messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
+    // Port 0 is the kernel.
+    let of_kernel =
+        messages.filter_map(|(message, from)| (from.port_number() == 0).then(|| Notification::of(&message.payload)));
+    Ok((Box::pin(connection), Box::pin(of_kernel)))
+}
+
+async fn keep_following(first: io::Result<(Driver, Messages)>, sender: mpsc::Sender<Notification>) {
+    let mut debounce = Debounce::default();
+    let mut connected = first;
+    let mut pause = RETRY;
+    loop {
+        match connected {
+            Ok((driver, messages)) => {
+                let begin = Instant::now();
+                if listen(driver, messages, &mut debounce, &sender).await.is_err() {
+                    return;
+                }
+                if begin.elapsed() > RETRY_MOST {
+                    pause = RETRY;
+                }
+                tracing::warn!("the connection that follows links, addresses and routes has died: opening it again");
+            }
+            Err(error) => tracing::warn!(%error, "failed to follow links, addresses and routes"),
+        }
+        if sender.is_closed() {
+            return;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MOST);
+        connected = connect();
+        debounce.hear(Notification::LOST, Instant::now());
+    }
+}
+
+/// The receiver is gone.
+struct Closed;
+
+/// Returns when the connection has died.
+async fn listen(
+    driver: Driver,
+    messages: Messages,
+    debounce: &mut Debounce,
+    sender: &mpsc::Sender<Notification>,
+) -> Result<(), Closed> {
+    let (mut driver, mut messages) = (pin!(driver), pin!(messages));
+    loop {
+        let now = Instant::now();
+        let due = debounce.due();
+        tokio::select! {
+            // The driver reads from the socket only when all that it has read is used up: memory stays bounded.
+            biased;
+            told = messages.next() => match told {
+                Some(told) => debounce.hear(told, now),
+                None => return Ok(()),
+            },
+            permit = sender.reserve(), if due.is_some_and(|due| due <= now) => match permit {
+                Ok(permit) => permit.send(debounce.take()),
+                Err(_) => return Err(Closed),
+            },
+            () = at(due), if due.is_some_and(|due| due > now) => {}
+            () = &mut driver => return Ok(()),
+            () = sender.closed() => return Err(Closed),
+        }
+    }
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{ErrorMessage, NetlinkPayload};
+    use netlink_packet_route::address::AddressMessage;
+    use netlink_packet_route::link::LinkMessage;
+    use netlink_packet_route::neighbour::NeighbourMessage;
+    use netlink_packet_route::rule::RuleMessage;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn of(message: RouteNetlinkMessage) -> Notification {
+        Notification::of(&NetlinkPayload::InnerMessage(message))
+    }
+
+    const LINKS: Notification = Notification {
+        links: true,
+        addresses: false,
+        routes: false,
+        rules: false,
+        lost: false,
+    };
+    const NOTHING: Notification = Notification { links: false, ..LINKS };
+    const ADDRESSES: Notification = Notification {
+        addresses: true,
+        ..NOTHING
+    };
+
+    #[test]
+    fn messages_are_told_apart() {
+        use RouteNetlinkMessage as Message;
+        let route = |kind| {
+            let mut route = RouteMessage::default();
+            route.header.kind = kind;
+            route
+        };
+        let routes = Notification {
+            routes: true,
+            ..NOTHING
+        };
+        let rules = Notification { rules: true, ..NOTHING };
+        for (message, told) in [
+            (Message::NewLink(LinkMessage::default()), LINKS),
+            (Message::DelLink(LinkMessage::default()), LINKS),
+            (Message::NewAddress(AddressMessage::default()), ADDRESSES),
+            (Message::DelAddress(AddressMessage::default()), ADDRESSES),
+            (Message::NewRoute(route(RouteType::Unicast)), routes),
+            (Message::DelRoute(route(RouteType::BlackHole)), routes),
+            (Message::NewRoute(route(RouteType::Local)), ADDRESSES),
+            (Message::DelRoute(route(RouteType::Local)), ADDRESSES),
+            (Message::NewRule(RuleMessage::default()), rules),
+            (Message::DelRule(RuleMessage::default()), rules),
+            (Message::NewNeighbour(NeighbourMessage::default()), NOTHING),
+            (Message::GetLink(LinkMessage::default()), NOTHING),
+        ] {
+            assert_eq!(of(message.clone()), told, "{message:?}");
+        }
+        assert_eq!(
+            Notification::of(&NetlinkPayload::Overrun(Vec::new())),
+            Notification::LOST
+        );
+        assert_eq!(
+            Notification::of(&NetlinkPayload::Error(ErrorMessage::default())),
+            NOTHING
+        );
+    }
+
+    #[test]
+    fn a_burst_is_one_notification() {
+        let begin = Instant::now();
+        let mut debounce = Debounce::default();
+        assert_eq!(debounce.due(), None);
+        debounce.hear(NOTHING, begin);
+        assert_eq!(debounce.due(), None, "what tells nothing is no burst");
+        for step in 0..10 {
+            let now = begin + QUIET / 2 * step;
+            debounce.hear(if step == 3 { LINKS } else { ADDRESSES }, now);
+            assert_eq!(debounce.due(), Some(now + QUIET));
+        }
+        let told = debounce.take();
+        assert_eq!(
+            told,
+            Notification {
+                links: true,
+                ..ADDRESSES
+            }
+        );
+        assert_eq!((debounce.due(), debounce.take()), (None, NOTHING));
+    }
+
+    #[test]
+    fn a_storm_is_told_of_all_the_same() {
+        let begin = Instant::now();
+        let mut debounce = Debounce::default();
+        for millis in 0..5000 {
+            debounce.hear(LINKS, begin + Duration::from_millis(millis));
+        }
+        assert_eq!(debounce.due(), Some(begin + LONGEST));
+        debounce.hear(Notification::LOST, begin + LONGEST);
+        assert_eq!(debounce.take(), Notification::LOST);
+    }
+
+    fn stream(messages: Vec<Notification>) -> Messages {
+        let stream = tokio_stream::iter(messages);
+        Box::pin(stream.chain(tokio_stream::once(NOTHING)).chain(tokio_stream::pending()))
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn one_notification_waits_at_most() {
+        runtime().block_on(async {
+            let (sender, mut receiver) = mpsc::channel(1);
+            sender.send(LINKS).await.unwrap();
+            let task = tokio::spawn(async move {
+                let mut debounce = Debounce::default();
+                let driver: Driver = Box::pin(pending());
+                let ended = listen(driver, stream(vec![ADDRESSES; 100_000]), &mut debounce, &sender).await;
+                ended.is_err()
+            });
+            sleep(QUIET * 3).await;
+            assert_eq!(receiver.recv().await, Some(LINKS));
+            assert_eq!(receiver.recv().await, Some(ADDRESSES));
+            assert!(
+                timeout(QUIET * 3, receiver.recv()).await.is_err(),
+                "it was told already"
+            );
+            drop(receiver);
+            assert!(
+                timeout(LONGEST, task).await.unwrap().unwrap(),
+                "it ends with its reader"
+            );
+        });
+    }
+
+    #[test]
+    fn a_connection_that_dies_is_opened_again() {
+        runtime().block_on(async {
+            let (sender, mut receiver) = mpsc::channel(1);
+            let dead: (Driver, Messages) = (Box::pin(std::future::ready(())), Box::pin(tokio_stream::pending()));
+            let task = tokio::spawn(keep_following(Ok(dead), sender));
+            let told = timeout(RETRY * 50, receiver.recv()).await.expect("a notification");
+            assert_eq!(told, Some(Notification::LOST));
+            assert!(!task.is_finished());
+            let refused = Err(io::ErrorKind::PermissionDenied.into());
+            let (sender, mut receiver) = mpsc::channel(1);
+            tokio::spawn(keep_following(refused, sender));
+            let told = timeout(RETRY * 50, receiver.recv()).await.expect("a notification");
+            assert_eq!(told, Some(Notification::LOST));
+        });
+    }
+}
