@@ -18,6 +18,7 @@ pub mod model;
 pub mod plan;
 pub mod preflight;
 pub mod probe;
+pub mod problem;
 pub mod provider;
 pub mod reconcile;
 pub mod record;

@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::events::Event;
 use super::keeper::Query;
 use crate::model::Problems;
+use crate::problem::Problem;
 use crate::store::StoredService;
 use crate::view::Services;
 
@@ -114,8 +115,8 @@ pub struct DaemonView {
     pub started: u64,
     /// Whether the kernel holds what is desired.
     pub in_sync: bool,
-    /// What is wrong, for people: a state that was rejected, a kernel or a store that refuses.
-    pub problems: Vec<String>,
+    /// What is wrong, as far as it is known without looking at flows; the worst first.
+    pub problems: Vec<Problem>,
     /// That of these which says why no change through the API is taken; `None`: changes are taken.
     pub store: Option<String>,
     /// Whether the table is owned by this process, so that nobody else can change it.

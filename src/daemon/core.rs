@@ -9,6 +9,7 @@ mod done;
 mod due;
 mod held;
 mod orders;
+mod problems;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,18 +25,20 @@ use super::worker::Job;
 use crate::config::Config;
 use crate::health::Health;
 use crate::model::{Endpoint, FlowMark, Service, State};
+use crate::problem::ProblemList;
 use crate::reconcile::Report;
 use crate::reconcile::engine::{Memo, Services};
 use crate::record::Applied;
 use crate::summary::Summary;
 use crate::view::Table;
-use crate::words::Counts;
+use crate::words::{Counts, count};
 
 use self::deploys::{Deploys, Reached};
 use self::due::Due;
 use self::held::Held;
 use self::orders::Desk;
 pub use self::orders::{ApplyOrder, Order};
+use self::problems::Judgement;
 pub use self::take::{Vet, Vetted};
 
 /// The time, by both clocks that matter.
@@ -139,7 +142,8 @@ pub struct Core {
     /// When it was known.
     known: Option<Instant>,
     failures: u32,
-    problems: BTreeMap<&'static str, String>,
+    problems: ProblemList,
+    judgement: Judgement,
     /// When backends were found to be as they are.
     since: BTreeMap<SocketAddr, u64>,
     table: Option<Table>,
@@ -203,7 +207,8 @@ impl Core {
             cause: String::new(),
             known: None,
             failures: 0,
-            problems: BTreeMap::new(),
+            problems: ProblemList::default(),
+            judgement: Judgement::default(),
             since: BTreeMap::new(),
             table: None,
             view: View::default(),
@@ -229,9 +234,9 @@ impl Core {
         self.config.flow_mark
     }
 
-    /// Whether nothing is wrong, and the kernel holds what is desired, as far as is known.
+    /// Whether the kernel holds what is desired, all of it, as far as is known.
     pub fn in_sync(&self) -> bool {
-        self.holds() && self.problems.is_empty()
+        self.holds() && !self.problems.iter().any(|problem| problem.kind.is_out_of_sync())
     }
 
     /// Whether the kernel holds what is desired, as far as is known.
@@ -251,11 +256,12 @@ impl Core {
     pub fn status_line(&self) -> String {
         let leaving = match self.roster.leavers().len() {
             0 => String::new(),
-            some => format!(", {some} backends leave"),
+            some => format!(", {} draining", count(some, "backend")),
         };
-        let problem = self.problems.values().next();
+        let problem = self.problems.line();
         let problem = problem.map(|problem| format!("; {problem}")).unwrap_or_default();
-        format!("{} services{leaving}{problem}", self.roster.wanted().len())
+        let services = count(self.roster.wanted().len(), "service");
+        format!("{services}{leaving}{problem}")
     }
 
     /// Whether it has made the kernel equal to what is desired once.
@@ -277,11 +283,13 @@ impl Core {
                 times.into_iter().flatten().min()
             }
         };
-        of_store.chain(of_kernel).min()
+        let of_problems = self.judgement.next_time();
+        of_store.chain(of_kernel).chain(of_problems).min()
     }
 
     /// What the kernel should be asked or told now; `None` while a job is out, or there is nothing to do.
     pub fn next_job(&mut self, now: Now) -> Option<Job> {
+        self.tell_problems(now);
         if self.out.is_some() {
             return None;
         }
@@ -384,6 +392,7 @@ impl Core {
         };
         let change = self.roster.settle(&verdict, now.instant);
         self.probe(now.instant);
+        self.judgement.outdate();
         change
     }
 

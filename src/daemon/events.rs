@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::problem::{EndedProblem, Problem};
+
 /// Events that are kept for those who come later.
 const KEPT: usize = 1024;
 /// Events that a slow follower may be behind before it misses some.
@@ -58,6 +60,10 @@ pub enum What {
         /// Why.
         problems: Vec<String>,
     },
+    /// Something is wrong from now on.
+    Problem(Problem),
+    /// That is over.
+    ProblemEnded(EndedProblem),
     /// The kernel did not do as asked; it will be tried again.
     Failed {
         /// What it said.
@@ -172,6 +178,10 @@ impl What {
                 for problem in problems {
                     tracing::warn!(provider, "not taken, the last good state stays: {problem}");
                 }
+            }
+            Self::Problem(problem) => problem.log(),
+            Self::ProblemEnded(ended) => {
+                tracing::info!(kind = ended.kind.id(), service = ended.service, "problem is over");
             }
             Self::Failed { error } => tracing::error!("{error}; will be tried again"),
             Self::Health {

@@ -2,81 +2,24 @@
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
-
 use super::Services;
 use super::status::{BackendStatus, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
+use crate::daemon::ask::DaemonView;
+use crate::problem;
 
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What it is.
-    pub kind: Kind,
-    /// The service that has it, where there is one with a name.
-    pub service: Option<String>,
-    /// The public port.
-    pub port: Option<u16>,
-    /// The backend.
-    pub backend: Option<SocketAddr>,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Something is unhealthy.
-    Error,
-    /// Something needs a look.
-    Warning,
-}
-
-/// What can be wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// There is no table of tcpgw.
-    NoTable,
-    /// A service has no active backend.
-    NoActiveBackend,
-    /// A service has active backends, and none of them answers the daemon's probes.
-    NoHealthyBackend,
-    /// Flows are left that should have been flushed.
-    StaleFlows,
-    /// The table's rules are not those of this program.
-    TableChanged,
-    /// The table is switched off.
-    TableDormant,
-    /// The table and the configuration say different flow marks.
-    OtherMark,
-    /// A gateway address has few source ports left towards a backend.
-    SourcePorts,
-    /// Packets were dropped over the limit between both looks.
-    OverLimit,
-    /// A backend does not answer the daemon's probes.
-    BackendUnhealthy,
-    /// The daemon cannot do what it is meant to.
-    DaemonProblem,
-}
+pub use crate::problem::{Kind, Problem, Severity};
 
 /// At most so many flows that should not be there are told one by one.
 const MOST_PAIRS: usize = 10;
 
 pub(super) fn find(status: &Status<'_>, services: &Services) -> Vec<Problem> {
     let mut problems = Vec::new();
-    table(services, &mut problems);
+    if status.daemon.is_none_or(|daemon| !is_without_table(daemon)) {
+        table(services, &mut problems);
+    }
     for service in &status.services {
-        if !service.healthy {
-            problems.push(if service.reachable {
-                none_answers(service)
-            } else {
-                empty(service)
-            });
-        }
+        problems.extend(service_problem(&ServiceFacts::of(service)));
         for backend in &service.backends {
             problems.extend(unhealthy(service, backend));
             problems.extend(over_limit(service, backend));
@@ -87,33 +30,22 @@ pub(super) fn find(status: &Status<'_>, services: &Services) -> Vec<Problem> {
     problems.extend(status.stale.pairs.iter().take(MOST_PAIRS).map(stale));
     let told: u64 = status.stale.pairs.iter().take(MOST_PAIRS).map(|pair| pair.flows).sum();
     if status.stale.flows > told {
-        problems.push(bare(
-            Severity::Error,
+        problems.push(Problem::new(
             Kind::StaleFlows,
             format!("{} more flows should have been flushed", status.stale.flows - told),
         ));
     }
     if let Some(daemon) = &status.daemon {
-        problems.extend(daemon.problems.iter().map(|problem| {
-            // Forwarding goes on, and whoever deploys is refused.
-            let refuses = daemon.store.as_ref() == Some(problem);
-            let severity = if refuses { Severity::Error } else { Severity::Warning };
-            bare(severity, Kind::DaemonProblem, format!("daemon: {problem}"))
-        }));
+        problems.extend(daemon.problems.iter().filter(|problem| status.shows(problem)).cloned());
     }
-    problems.sort_by_key(|problem| (problem.severity, problem.kind));
+    problem::sort(&mut problems);
     problems
 }
 
-fn bare(severity: Severity, kind: Kind, message: String) -> Problem {
-    Problem {
-        severity,
-        kind,
-        service: None,
-        port: None,
-        backend: None,
-        message,
-    }
+/// Whether the daemon says why there may be no table.
+fn is_without_table(daemon: &DaemonView) -> bool {
+    let kinds = [Kind::Starting, Kind::TornDown];
+    daemon.problems.iter().any(|problem| kinds.contains(&problem.kind))
 }
 
 fn of(service: &ServiceStatus<'_>, backend: Option<SocketAddr>, problem: Problem) -> Problem {
@@ -123,6 +55,71 @@ fn of(service: &ServiceStatus<'_>, backend: Option<SocketAddr>, problem: Problem
         backend,
         ..problem
     }
+}
+
+impl Status<'_> {
+    /// Whether it is of the gateway as a whole, or of a service that is shown.
+    fn shows(&self, problem: &Problem) -> bool {
+        let Some(name) = &problem.service else { return true };
+        self.services
+            .iter()
+            .any(|service| service.name.as_deref() == Some(name))
+    }
+}
+
+/// What decides whether a service has a problem of its own.
+#[derive(Debug)]
+pub struct ServiceFacts<'a> {
+    /// Its name and where it listens, for people.
+    pub title: String,
+    /// Its name.
+    pub name: Option<&'a str>,
+    /// Its public port.
+    pub port: u16,
+    /// How many active backends it has.
+    pub active: usize,
+    /// How many draining ones.
+    pub draining: usize,
+    /// Whether an active one is of a family that it listens on.
+    pub reachable: bool,
+    /// Whether such a one answers probes, or is not probed.
+    pub healthy: bool,
+    /// What a client gets that meets no backend: a reset, or nothing.
+    pub resets_when_empty: Option<bool>,
+}
+
+impl<'a> ServiceFacts<'a> {
+    fn of(service: &'a ServiceStatus<'_>) -> Self {
+        let active = service.backends.iter().filter(|backend| backend.weight.is_some());
+        let active = active.count();
+        Self {
+            title: title(service),
+            name: service.name.as_deref(),
+            port: service.port,
+            active,
+            draining: service.backends.len() - active,
+            reachable: service.reachable,
+            healthy: service.healthy,
+            resets_when_empty: service.resets_when_empty,
+        }
+    }
+}
+
+/// Returns why a service serves nobody, if it does not.
+pub fn service_problem(service: &ServiceFacts<'_>) -> Option<Problem> {
+    if service.healthy {
+        return None;
+    }
+    let problem = if service.reachable {
+        none_answers(service)
+    } else {
+        empty(service)
+    };
+    Some(Problem {
+        service: service.name.map(str::to_owned),
+        port: Some(service.port),
+        ..problem
+    })
 }
 
 /// `my-app :20003`
@@ -144,17 +141,17 @@ fn table(services: &Services, problems: &mut Vec<Problem>) {
     let Some(table) = &services.table else {
         let message =
             "there is no table `inet tcpgw` in this network namespace, so no service works: run `tcpgw apply FILE`";
-        problems.push(bare(Severity::Error, Kind::NoTable, message.into()));
+        problems.push(Problem::new(Kind::NoTable, message));
         return;
     };
     if let Some(why) = &services.changed {
         let message =
             format!("{why}: what follows is as far as it can be read; run `tcpgw apply FILE` to put it right");
-        problems.push(bare(Severity::Warning, Kind::TableChanged, message));
+        problems.push(Problem::new(Kind::TableChanged, message));
     }
     if table.flags.iter().any(|flag| flag == "dormant") {
         let message = "the table is dormant, so none of its rules work: run `tcpgw apply FILE`";
-        problems.push(bare(Severity::Error, Kind::TableDormant, message.into()));
+        problems.push(Problem::new(Kind::TableDormant, message));
     }
     if services.mark != services.configured {
         let message = format!(
@@ -162,43 +159,32 @@ fn table(services: &Services, problems: &mut Vec<Problem>) {
              teardown`",
             services.mark, services.configured
         );
-        problems.push(bare(Severity::Warning, Kind::OtherMark, message));
+        problems.push(Problem::new(Kind::OtherMark, message));
     }
 }
 
-fn empty(service: &ServiceStatus<'_>) -> Problem {
+fn empty(service: &ServiceFacts<'_>) -> Problem {
     let clients = match service.resets_when_empty {
         Some(true) => "clients are refused",
         Some(false) => "clients time out",
         None => "no client gets in",
     };
-    let draining = service
-        .backends
-        .iter()
-        .filter(|backend| backend.weight.is_none())
-        .count();
-    let active = service.backends.len() - draining;
-    let but = match (active, draining) {
+    let but = match (service.active, service.draining) {
         (0, 0) => String::new(),
         (0, draining) => format!(" ({draining} draining)"),
         _ => " of a family that it listens on".into(),
     };
-    let message = format!("{} has no active backend{but}: {clients}", title(service));
-    of(service, None, bare(Severity::Error, Kind::NoActiveBackend, message))
+    let message = format!("{} has no active backend{but}: {clients}", service.title);
+    Problem::new(Kind::NoActiveBackend, message)
 }
 
 /// One that has active backends of its families, but none that answers.
-fn none_answers(service: &ServiceStatus<'_>) -> Problem {
+fn none_answers(service: &ServiceFacts<'_>) -> Problem {
     let message = format!(
         "{} has no healthy backend: none of {} answers probes, see health_reason or the HEALTH column",
-        title(service),
-        service
-            .backends
-            .iter()
-            .filter(|backend| backend.weight.is_some())
-            .count()
+        service.title, service.active
     );
-    of(service, None, bare(Severity::Error, Kind::NoHealthyBackend, message))
+    Problem::new(Kind::NoHealthyBackend, message)
 }
 
 fn unhealthy(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Problem> {
@@ -208,7 +194,7 @@ fn unhealthy(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Pro
     }
     let why = backend.health_reason.as_deref().unwrap_or("no reason given");
     let message = format!("{}: {} does not answer probes ({why})", title(service), backend.backend);
-    let problem = bare(Severity::Warning, Kind::BackendUnhealthy, message);
+    let problem = Problem::new(Kind::BackendUnhealthy, message);
     Some(of(service, Some(backend.backend), problem))
 }
 
@@ -222,7 +208,7 @@ fn stale(pair: &Stranger) -> Problem {
     Problem {
         port: Some(*port),
         backend: Some(*backend),
-        ..bare(Severity::Error, Kind::StaleFlows, message)
+        ..Problem::new(Kind::StaleFlows, message)
     }
 }
 
@@ -240,11 +226,7 @@ fn source_ports(service: &ServiceStatus<'_>, backend: &BackendStatus, ports: &So
         ports.address,
         backend.backend
     );
-    of(
-        service,
-        Some(backend.backend),
-        bare(Severity::Warning, Kind::SourcePorts, message),
-    )
+    of(service, Some(backend.backend), Problem::new(Kind::SourcePorts, message))
 }
 
 fn over_limit(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Problem> {
@@ -262,6 +244,6 @@ fn over_limit(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Pr
         ways.join(" and "),
         backend.backend
     );
-    let problem = bare(Severity::Warning, Kind::OverLimit, message);
+    let problem = Problem::new(Kind::OverLimit, message);
     (!ways.is_empty()).then(|| of(service, Some(backend.backend), problem))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::drops::{BackendDrops, Counts, ServiceDrops};
-use super::problems::{self, Problem, Severity};
+use super::problems::{self, Problem};
 use super::rates::{Rate, Rates, Second};
 use super::tally::{BackendTally, FlowCounts, Places, Stranger, Tally};
 use super::{Hint, Noted, Services, Table};
@@ -21,7 +21,7 @@ use crate::summary::{ServiceSummary, Standing, balance_name};
 pub const SOURCE_PORTS: u64 = 64_512;
 
 /// What probes say of a backend that gets new connections.
-const IN_BALANCE: [&str; 3] = ["healthy", "failing", "presumed"];
+pub const IN_BALANCE: [&str; 3] = ["healthy", "failing", "presumed"];
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -252,10 +252,7 @@ impl<'a> Status<'a> {
             daemon: facts.daemon.map(|daemon| &daemon.daemon),
         };
         status.problems = problems::find(&status, facts.services);
-        status.ok = status
-            .problems
-            .iter()
-            .all(|problem| problem.severity != Severity::Error);
+        status.ok = crate::problem::is_ok(&status.problems);
         status
     }
 }

@@ -10,6 +10,7 @@ use tcpgw::daemon::ask::Refused;
 use tcpgw::daemon::events::What;
 use tcpgw::kernel::fake::{Call, Fail};
 use tcpgw::model::Problems;
+use tcpgw::problem::{Kind, Problem, Severity};
 
 use crate::harness::{Server, flow, serves};
 
@@ -48,6 +49,43 @@ pub(crate) fn state(server: &Server, text: &str) -> String {
 }
 
 #[test]
+fn status_its_exit_code_and_healthz_agree_about_every_kind_of_problem() {
+    let server = serves();
+    server
+        .shared
+        .lock()
+        .expect("whole")
+        .look
+        .services
+        .summary
+        .services
+        .truncate(1);
+    let tell = |problems: Vec<Problem>| {
+        server.shared.lock().expect("whole").look.daemon.problems = problems;
+        let healthz = server.get("/v1/healthz");
+        let status = run(&server, &["status", "-o", "json", "--interval", "0s"]);
+        assert_eq!(json(&status)["problems"], healthz.json()["problems"]);
+        assert_eq!(json(&status)["ok"], healthz.json()["ok"]);
+        (healthz.status, status.status.code())
+    };
+    assert_eq!(tell(Vec::new()), (200, Some(0)));
+    for kind in Kind::ALL {
+        for severity in [Severity::Error, Severity::Warning] {
+            let problem = Problem::new(*kind, "words").with_severity(severity);
+            let expected = match severity {
+                Severity::Error => (503, Some(1)),
+                Severity::Warning => (200, Some(0)),
+            };
+            assert_eq!(tell(vec![problem]), expected, "{kind:?}");
+        }
+        let problem = Problem::new(*kind, "words").of_service("web", 20003);
+        let is_error = kind.severity() == Severity::Error;
+        let expected = if is_error { (503, Some(1)) } else { (200, Some(0)) };
+        assert_eq!(tell(vec![problem]), expected, "{kind:?}");
+    }
+}
+
+#[test]
 fn status_through_the_daemon_is_the_same_document_and_table() {
     let server = serves();
     let shown = run(&server, &["status", "-o", "json", "--interval", "0s"]);
@@ -63,7 +101,7 @@ fn status_through_the_daemon_is_the_same_document_and_table() {
         "error: void :20005 has no active backend",
         "error: sick :20004 has no healthy backend",
         "warning: sick :20004: 10.2.0.3:80 does not answer probes (refused)",
-        "warning: daemon: /etc/tcpgw/state.json was rejected",
+        "warning: the configuration was rejected: line 3: no",
         "failing (timed out)",
         "draining: web :20003, 10.2.0.9:80: 3 flows, 12 s left",
         "flags owner, persist",

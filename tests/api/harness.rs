@@ -16,6 +16,7 @@ use tcpgw::kernel::fake::{Call, Fail, Fake};
 use tcpgw::kernel::{About, Kernel, KernelError};
 use tcpgw::look::LookError;
 use tcpgw::model::{FlowMark, State};
+use tcpgw::problem::{Kind, Problem};
 use tcpgw::reconcile::Desired;
 use tcpgw::summary::Summary;
 use tcpgw::view::{Services, Table};
@@ -277,7 +278,10 @@ fn look() -> Look {
             namespace: namespace(),
             started: 5,
             in_sync: true,
-            problems: vec!["/etc/tcpgw/state.json was rejected".into()],
+            problems: vec![Problem::new(
+                Kind::RejectedConfiguration,
+                "the configuration was rejected: line 3: no",
+            )],
             store: None,
             owns_table: true,
             torn_down: false,

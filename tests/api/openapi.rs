@@ -8,6 +8,7 @@ use tcpgw::api::{OPENAPI, routes};
 use tcpgw::daemon::ask::Refused;
 use tcpgw::daemon::events::What;
 use tcpgw::kernel::conntrack::{Counters, Traffic};
+use tcpgw::problem::{Kind, Problem};
 use tcpgw::store::Phase;
 
 use crate::harness::{Answer, Loop, flow, serves, serves_with, times};
@@ -234,7 +235,8 @@ fn answers_are_as_described() {
     check("/v1/teardown", "post", 200, &server.post("/v1/teardown", b""));
     server.shared.lock().expect("whole").answer = Some(Refused::Failed("no".into()));
     post("", 500, GOOD);
-    server.shared.lock().expect("whole").look.daemon.in_sync = false;
+    let problem = Problem::new(Kind::KernelRefuses, "no");
+    server.shared.lock().expect("whole").look.daemon.problems.push(problem);
     check("/v1/healthz", "get", 503, &server.get("/v1/healthz"));
     let mute = serves_with(Loop::Mute, times());
     check("/v1/daemon", "get", 504, &mute.get("/v1/daemon"));
@@ -247,6 +249,17 @@ fn a_gateway_without_anything_is_described_too() {
     for path in ["/v1/status", "/v1/flows", "/v1/daemon", "/v1/drains"] {
         check(path, "get", 200, &server.get(path));
     }
+}
+
+fn paused() -> Problem {
+    Problem::new(Kind::Paused, "for 3 s").of_service("web", 20003)
+}
+
+#[test]
+fn every_kind_of_problem_is_described() {
+    let document = document();
+    let described = &document["components"]["schemas"]["StatusProblem"]["properties"]["kind"]["enum"];
+    assert_eq!(*described, serde_json::to_value(Kind::ALL).expect("words"));
 }
 
 #[test]
@@ -272,6 +285,8 @@ fn every_kind_of_event_is_described() {
             problems: vec!["no".into()],
         },
         What::Failed { error: "no".into() },
+        What::Problem(paused()),
+        What::ProblemEnded(paused().into()),
         What::Health {
             service: service(),
             backend,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tcpgw::daemon::ask::{ApplyOptions, Refused};
 use tcpgw::daemon::events::What;
 use tcpgw::kernel::fake::{Call, Fail};
+use tcpgw::problem::{Kind, Problem};
 
 use crate::harness::{Answer, Loop, Server, flow, serves, serves_with, times};
 
@@ -31,8 +32,8 @@ fn status_has_what_the_kernel_and_the_daemon_know() {
         [
             "no_active_backend",
             "no_healthy_backend",
-            "backend_unhealthy",
-            "daemon_problem"
+            "rejected_configuration",
+            "backend_unhealthy"
         ]
     );
     let [web, sick, void] = [0, 1, 2].map(|at| &status["services"][at]);
@@ -144,11 +145,24 @@ fn the_daemon_tells_of_itself() {
     assert_eq!(server.get("/v1/drains").json()["drains"][0]["flows"], 3);
     let healthz = server.get("/v1/healthz");
     assert_eq!((healthz.status, &healthz.json()["ok"]), (200, &json!(true)));
-    server.shared.lock().expect("whole").look.daemon.in_sync = false;
+    let also = |kind| {
+        let problem = Problem::new(kind, "words");
+        server.shared.lock().expect("whole").look.daemon.problems.push(problem);
+    };
+    also(Kind::Paused);
+    assert_eq!(server.get("/v1/healthz").status, 200, "a warning");
+    also(Kind::TornDown);
     let healthz = server.get("/v1/healthz");
     assert_eq!((healthz.status, &healthz.json()["ok"]), (503, &json!(false)));
-    server.shared.lock().expect("whole").look.daemon.torn_down = true;
-    assert_eq!(server.get("/v1/healthz").status, 200, "nothing is desired");
+    let kinds = |answer: serde_json::Value| -> Vec<serde_json::Value> {
+        let problems = answer["problems"].as_array().expect("a list").iter();
+        problems.map(|problem| problem["kind"].clone()).collect()
+    };
+    let told = kinds(healthz.json());
+    assert!(
+        told.contains(&json!("paused")) && told.contains(&json!("torn_down")),
+        "{told:?}"
+    );
     for target in [
         "/v1/daemon?x=1",
         "/v1/healthz?x",

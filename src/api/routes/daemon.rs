@@ -16,6 +16,7 @@ use crate::api::error::ApiError;
 use crate::api::limits::{LONGEST_ORIGIN, MAX_DRAIN};
 use crate::api::params::Params;
 use crate::daemon::ask::{Apply, ApplyOptions, Ask, DaemonView, DrainView, Peer};
+use crate::problem;
 
 /// The daemon, and what it does just now.
 #[derive(Debug, Serialize)]
@@ -52,7 +53,7 @@ pub(in crate::api) async fn healthz(State(shared): State<Shared>, params: Params
         problems,
         ..
     } = shared.look().await?.daemon;
-    let ok = in_sync || torn_down;
+    let ok = problem::is_ok(&problems);
     let mut response = json(&json!({"ok": ok, "in_sync": in_sync, "torn_down": torn_down, "problems": problems}));
     if !ok {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

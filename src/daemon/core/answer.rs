@@ -8,13 +8,15 @@ use crate::daemon::ask::{BackendView, DaemonView, DrainView, Followed, HealthVie
 use crate::drain::Drain;
 use crate::health::Outcome;
 use crate::model::{Backend, BackendState, Endpoint, Service, Word as _};
+use crate::problem::Kind;
 use crate::store::StoredService;
 use crate::summary::Summary;
 use crate::view::Services;
 
 impl Core {
     /// What it knows, without asking the kernel.
-    pub fn look(&self, now: Now) -> Look {
+    pub fn look(&mut self, now: Now) -> Look {
+        self.tell_problems(now);
         let shown: Vec<Service> = self.shown().collect();
         let summary: Summary = shown.iter().collect();
         let providers = self
@@ -108,8 +110,8 @@ impl Core {
             namespace: self.namespace,
             started: self.started.as_secs(),
             in_sync: self.in_sync(),
-            problems: self.problems.values().cloned().collect(),
-            store: self.problems.get("store").cloned(),
+            problems: self.problems.iter().cloned().collect(),
+            store: self.problems.get(Kind::Store).map(|problem| problem.message.clone()),
             owns_table: self.view.owns_table,
             torn_down: self.phase == Phase::TornDown,
         }

@@ -9,6 +9,7 @@ use crate::daemon::adopt;
 use crate::daemon::events::What;
 use crate::daemon::worker::{Done, Outcome};
 use crate::model::{Endpoint, Service, State};
+use crate::problem::Kind;
 use crate::reconcile::{ReconcileError, Report};
 
 impl Core {
@@ -24,7 +25,7 @@ impl Core {
             Done::All(Ok(report)) | Done::Changed(Ok(Some(report))) => {
                 self.full = None;
                 self.failures = 0;
-                self.problems.remove("kernel");
+                self.problems.resolve(Kind::KernelRefuses);
                 self.committed(out, &report, outcome.at, now);
             }
             Done::Changed(Ok(None)) => {
@@ -90,10 +91,11 @@ impl Core {
 
     fn failed(&mut self, out: Out, error: &ReconcileError, now: Now) {
         let text = error.to_string();
-        if self.problems.get("kernel") != Some(&text) {
+        let known = self.problems.get(Kind::KernelRefuses);
+        if known.is_none_or(|known| known.message != text) {
             self.note(What::Failed { error: text.clone() }, now);
         }
-        self.problems.insert("kernel", text.clone());
+        self.report(Kind::KernelRefuses, text.clone());
         for waiter in out.waiters {
             self.answer(waiter, Err(&text), now);
         }
@@ -110,7 +112,7 @@ impl Core {
     fn checked(&mut self, checked: Result<crate::reconcile::engine::Checked, ReconcileError>, out: Out, now: Now) {
         match checked {
             Ok(checked) => {
-                self.problems.remove("kernel");
+                self.problems.resolve(Kind::KernelRefuses);
                 if checked.drifted || checked.report.transactions > 0 {
                     let what = format!(
                         "{} elements in {} transactions{}",
@@ -138,7 +140,7 @@ impl Core {
             Err(error) => {
                 let text = error.to_string();
                 self.note(What::Failed { error: text.clone() }, now);
-                self.problems.insert("kernel", text);
+                self.report(Kind::KernelRefuses, text);
                 self.phase = Phase::Waiting;
                 self.retry(now);
                 return;
@@ -170,7 +172,7 @@ impl Core {
         self.roster.adopt(services, &left.collect(), now.instant);
         self.phase = Phase::Running;
         self.full = Some("start".into());
-        self.problems.remove("kernel");
+        self.problems.resolve(Kind::KernelRefuses);
         self.want();
         self.probe(now.instant);
         let version = env!("CARGO_PKG_VERSION");

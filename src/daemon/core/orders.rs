@@ -14,6 +14,7 @@ use crate::daemon::ask::{
 };
 use crate::daemon::keeper::{Opened, Write, Written};
 use crate::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Service, State};
+use crate::problem::Kind;
 use crate::store::{By, Committed, Expect, StoreError, StoredService};
 use crate::summary::Summary;
 use crate::words::{Changes, Counts};
@@ -142,10 +143,9 @@ impl Core {
     fn store_trouble(&mut self, trouble: Option<&StoreError>, now: Now) {
         self.due.store = trouble.map(|_| now.instant + REFRESH);
         if let Some(error) = trouble {
-            let text = format!("the store refuses changes: {error}");
-            self.problems.insert("store", text);
+            self.report(Kind::Store, format!("the store refuses changes: {error}"));
         } else {
-            self.problems.remove("store");
+            self.problems.resolve(Kind::Store);
         }
     }
 
@@ -213,8 +213,8 @@ impl Core {
     /// Whether single services can be changed: what is not known of the store cannot be said to be anybody's.
     pub(super) fn judges_singly(&self) -> Result<(), Refused> {
         self.judges()?;
-        match self.problems.get("store").filter(|_| self.desk.lost) {
-            Some(problem) => Err(Refused::Store(problem.clone())),
+        match self.problems.get(Kind::Store).filter(|_| self.desk.lost) {
+            Some(problem) => Err(Refused::Store(problem.message.clone())),
             None => Ok(()),
         }
     }

@@ -7,6 +7,7 @@ use crate::daemon::events::What;
 use crate::daemon::settings::Settings;
 use crate::health::Outcome;
 use crate::model::{Balance, Edits, Endpoint, Problem, Problems, Service, State};
+use crate::problem::Kind;
 use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
 
@@ -78,7 +79,7 @@ impl Core {
             }
             Err(refused) => return self.reject("file", refused.lines(), now),
         }
-        self.problems.remove("file");
+        self.problems.resolve(Kind::RejectedState);
         self.file = Some(state);
         self.wanted_instead(&origin, &edits, now);
     }
@@ -92,7 +93,21 @@ impl Core {
     }
 
     pub(super) fn reject(&mut self, provider: &'static str, problems: Vec<String>, now: Now) {
-        self.problems.insert(provider, problems.join("\n"));
+        const MOST: usize = 10;
+        let (kind, what) = if provider == Provider::Api.name() {
+            (Kind::RejectedStore, "the stored services do not go together")
+        } else {
+            (
+                Kind::RejectedState,
+                "the state file was rejected, and the last good state stays",
+            )
+        };
+        let more = match problems.len().saturating_sub(MOST) {
+            0 => String::new(),
+            more => format!("; and {}", crate::words::count(more, "more problem")),
+        };
+        let told = problems[..problems.len().min(MOST)].join("; ");
+        self.report(kind, format!("{what}: {told}{more}"));
         let provider = provider.to_owned();
         self.note(What::Rejected { provider, problems }, now);
     }
@@ -246,7 +261,8 @@ impl Core {
                 self.full = None;
                 self.table = None;
                 self.view.owns_table = false;
-                self.problems.remove("kernel");
+                self.problems.resolve(Kind::KernelRefuses);
+                self.judgement.outdate();
                 self.roster = crate::daemon::roster::Roster::new(self.settings.all_failed);
                 // Probes that are on their way belong to nobody from here on.
                 self.health.set([], now.instant);
@@ -281,6 +297,7 @@ impl Core {
         if change.from.name() == change.to.name() {
             return;
         }
+        self.judgement.outdate();
         self.since.insert(change.endpoint, now.unix.as_secs());
         self.deploys.probed(endpoint);
         let service = self

@@ -281,7 +281,7 @@ fn the_service_manager_is_told() {
     };
     let ready = hears("READY=1");
     assert!(
-        ready.iter().any(|line| line.starts_with("STATUS=1 services")),
+        ready.iter().any(|line| line.starts_with("STATUS=1 service")),
         "{ready:?}"
     );
     for _ in 0..3 {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::brief::{endpoints, service, state};
 use crate::harness::client::PATIENCE;
@@ -54,10 +54,10 @@ fn a_bad_file_is_reported_and_changes_nothing() {
             "{:#}",
             daemon.get("/v1/daemon")
         );
-        assert!(
-            daemon.events().iter().all(|event| event["id"].as_u64() <= Some(before)),
-            "nothing was changed"
-        );
+        let ended = daemon.hears(before, &json!({"event": "problem_ended"}));
+        assert_eq!(ended["kind"], "rejected_state");
+        let is_new = |event: &Value| event["id"].as_u64() > Some(before) && event["event"] != "problem_ended";
+        assert!(!daemon.events().iter().any(is_new), "nothing was changed");
     }
     let before = daemon.last();
     fs::remove_file(net.wanted()).expect("it is there");

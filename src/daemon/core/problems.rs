@@ -1,0 +1,134 @@
+//! What is wrong, as far as the daemon knows: one list for everybody who asks, and an event for each that comes or goes.
+
+use std::time::{Duration, Instant};
+
+use super::{Core, Now, Phase};
+use crate::daemon::events::What;
+use crate::model::{BackendState, Endpoint, Listen, Refusal, Service};
+use crate::problem::{Kind, Problem, ProblemList, ProblemNews};
+use crate::ruleset::name::Family;
+use crate::summary::ServiceSummary;
+use crate::view::problems::{ServiceFacts, service_problem};
+use crate::view::status::IN_BALANCE;
+
+/// From one time that all services are judged to the next, for each service: a small part of the loop's time.
+const PAUSE_PER_SERVICE: Duration = Duration::from_micros(100);
+
+/// When the services are judged anew.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    /// The kernel has been made equal to what is desired once.
+    has_begun: bool,
+    is_up_to_date: bool,
+    not_before: Option<Instant>,
+}
+
+impl Judgement {
+    /// Something has changed that problems of services follow from.
+    pub(super) fn outdate(&mut self) {
+        self.is_up_to_date = false;
+    }
+
+    /// When [`Core::tell_problems`] has something to do.
+    pub(super) fn next_time(&self) -> Option<Instant> {
+        self.not_before.filter(|_| !self.is_up_to_date)
+    }
+
+    fn take_due(&mut self, services: usize, now: Instant) -> bool {
+        if self.is_up_to_date || self.not_before.is_some_and(|at| at > now) {
+            return false;
+        }
+        self.is_up_to_date = true;
+        let services = u32::try_from(services).unwrap_or(u32::MAX);
+        self.not_before = Some(now + PAUSE_PER_SERVICE.saturating_mul(services));
+        true
+    }
+}
+
+impl Core {
+    /// The problems, as they were when they were last told.
+    pub fn problems(&self) -> &ProblemList {
+        &self.problems
+    }
+
+    pub(super) fn report(&mut self, kind: Kind, message: impl Into<String>) {
+        self.problems.report(Problem::new(kind, message));
+    }
+
+    /// Finds what follows from how things are, and notes an event for each problem that came or went since the last time.
+    pub(super) fn tell_problems(&mut self, now: Now) {
+        self.judge_phase();
+        if self.judgement.take_due(self.roster.wanted().len(), now.instant) {
+            self.judge_services();
+        }
+        // Who starts knows too little to call anything new.
+        if !self.judgement.has_begun {
+            return;
+        }
+        for news in self.problems.news() {
+            let what = match news {
+                ProblemNews::Began(problem) => What::Problem(problem),
+                ProblemNews::Ended(problem) => What::ProblemEnded(problem.into()),
+            };
+            self.note(what, now);
+        }
+    }
+
+    fn judge_phase(&mut self) {
+        self.judgement.has_begun |= self.phase == Phase::TornDown || self.holds();
+        if self.judgement.has_begun {
+            self.problems.resolve(Kind::Starting);
+        } else {
+            let message = match self.phase {
+                _ if self.problems.get(Kind::KernelRefuses).is_some() => {
+                    "the daemon cannot begin: see the other problems"
+                }
+                Phase::Waiting => "the daemon is starting: it waits for the state file",
+                _ => "the daemon is starting: it compares the kernel with what is desired",
+            };
+            self.report(Kind::Starting, message);
+        }
+        if self.phase == Phase::TornDown {
+            let message = "tcpgw was torn down: no service is served until something is ordered, a change of the state \
+                           file, `tcpgw apply FILE` or a change of one service";
+            self.report(Kind::TornDown, message);
+        } else {
+            self.problems.resolve(Kind::TornDown);
+        }
+    }
+
+    fn judge_services(&mut self) {
+        let is_serving = self.phase == Phase::Running;
+        let wanted = self.roster.wanted().values().filter(|_| is_serving);
+        let found: Vec<Problem> = wanted.filter_map(|service| self.service_problem(service)).collect();
+        self.problems
+            .replace(&[Kind::NoActiveBackend, Kind::NoHealthyBackend], found);
+    }
+
+    fn service_problem(&self, service: &Service) -> Option<Problem> {
+        let of_state = |state| service.backends.iter().filter(move |backend| backend.state == state);
+        let listens_in = |family| match &service.listen {
+            Listen::Everywhere => true,
+            Listen::At(addresses) => addresses.iter().any(|address| Family::of(*address) == family),
+        };
+        let is_reachable = |endpoint: Endpoint| listens_in(Family::of(endpoint.address));
+        let reachable = || of_state(BackendState::Active).filter(|backend| is_reachable(backend.endpoint));
+        let is_well = |endpoint: Endpoint| {
+            let health = self.health.get(endpoint.into());
+            health.is_none_or(|health| IN_BALANCE.contains(&health.state.name()))
+        };
+        if reachable().any(|backend| is_well(backend.endpoint)) {
+            return None;
+        }
+        service_problem(&ServiceFacts {
+            title: ServiceSummary::from(service).to_string(),
+            name: Some(&service.name),
+            port: service.port.get(),
+            active: of_state(BackendState::Active).count(),
+            draining: of_state(BackendState::Draining).count() + self.roster.leavers().of(&service.name).len(),
+            reachable: reachable().next().is_some(),
+            healthy: false,
+            resets_when_empty: Some(service.on_empty == Refusal::Reset),
+        })
+    }
+}

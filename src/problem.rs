@@ -1,0 +1,401 @@
+//! What is wrong with a gateway: one type and one list for `status`, `/v1/healthz`, events, exit codes, the service
+//! manager's status line and `doctor`.
+//!
+//! Owns the kinds of problems and how bad each is. Knows nothing of who finds them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is.
+    pub kind: Kind,
+    /// The service that has it, where there is one with a name.
+    pub service: Option<String>,
+    /// The public port.
+    pub port: Option<u16>,
+    /// The backend.
+    pub backend: Option<SocketAddr>,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Clients are not served, or what somebody ordered is not in effect: `status` exits with 1, `/v1/healthz` answers 503.
+    Error,
+    /// Something needs a look.
+    Warning,
+}
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])+ $kind:ident = $id:literal, $severity:ident;)+) => {
+        /// What can be wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Kind {
+            $($(#[doc = $doc])+ $kind,)+
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind),+];
+
+            /// The identifier of the `doctor` finding that tells of it, in kebab case.
+            pub fn id(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $id,)+
+                }
+            }
+
+            /// How bad it is, unless whoever finds it knows better.
+            pub fn severity(self) -> Severity {
+                match self {
+                    $(Self::$kind => Severity::$severity,)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The daemon has not read yet what the kernel holds.
+    Starting = "starting", Error;
+    /// Everything was removed by `teardown`, and nothing was ordered since.
+    TornDown = "torn-down", Error;
+    /// There is no table of tcpgw.
+    NoTable = "no-table", Error;
+    /// The table is switched off.
+    TableDormant = "table-dormant", Error;
+    /// The kernel refuses what it is told, or does not answer.
+    KernelRefuses = "kernel-refuses", Error;
+    /// A service has no active backend.
+    NoActiveBackend = "no-active-backend", Error;
+    /// A service has active backends, and none of them answers the daemon's probes.
+    NoHealthyBackend = "no-healthy-backend", Error;
+    /// Flows are left that should have been flushed.
+    StaleFlows = "stale-flows", Error;
+    /// The state file was rejected, so that what it says is not in effect.
+    RejectedState = "rejected-state", Error;
+    /// The services in the store do not go together.
+    RejectedStore = "rejected-store", Error;
+    /// The store does not take changes.
+    Store = "store", Error;
+    /// The table's rules are not those of this program.
+    TableChanged = "table-changed", Warning;
+    /// The table and the configuration say different flow marks.
+    OtherMark = "other-mark", Warning;
+    /// The configuration could not be read again: the old one stays.
+    RejectedConfiguration = "rejected-configuration", Warning;
+    /// New connections of a service are held back for a time, by order.
+    Paused = "paused", Warning;
+    /// A backend does not answer the daemon's probes.
+    BackendUnhealthy = "backend-unhealthy", Warning;
+    /// A gateway address has few source ports left towards a backend.
+    SourcePorts = "source-ports", Warning;
+    /// Packets were dropped over the limit between both looks.
+    OverLimit = "over-limit", Warning;
+}
+
+impl Kind {
+    /// Whether it says that the kernel does not hold what somebody ordered.
+    pub fn is_out_of_sync(self) -> bool {
+        matches!(self, Self::KernelRefuses | Self::RejectedState | Self::RejectedStore)
+    }
+
+    /// Whether an event of its own tells of it, so that the log has it already.
+    fn is_told_otherwise(self) -> bool {
+        matches!(
+            self,
+            Self::KernelRefuses | Self::RejectedState | Self::RejectedStore | Self::TornDown | Self::Paused
+        )
+    }
+}
+
+impl Problem {
+    /// One of the gateway as a whole.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            severity: kind.severity(),
+            kind,
+            service: None,
+            port: None,
+            backend: None,
+            message: message.into(),
+        }
+    }
+
+    /// The same of a service, by its name.
+    #[must_use]
+    pub fn of_service(self, name: impl Into<String>, port: u16) -> Self {
+        Self {
+            service: Some(name.into()),
+            port: Some(port),
+            ..self
+        }
+    }
+
+    /// The same of a backend.
+    #[must_use]
+    pub fn of_backend(self, backend: SocketAddr) -> Self {
+        Self {
+            backend: Some(backend),
+            ..self
+        }
+    }
+
+    /// The same, as bad as that.
+    #[must_use]
+    pub fn with_severity(self, severity: Severity) -> Self {
+        Self { severity, ..self }
+    }
+
+    /// Returns what makes it another one: the same problem can be found twice, in other words.
+    fn key(&self) -> Key {
+        Key {
+            severity: self.severity,
+            kind: self.kind,
+            port: self.port,
+            service: self.service.clone(),
+            backend: self.backend,
+        }
+    }
+
+    /// Writes to the log that it is there.
+    pub fn log(&self) {
+        let Self { kind, message, .. } = self;
+        let kind = kind.id();
+        match self.severity {
+            _ if self.kind.is_told_otherwise() => tracing::debug!(kind, "problem: {message}"),
+            Severity::Error => tracing::error!(kind, "problem: {message}"),
+            Severity::Warning => tracing::warn!(kind, "problem: {message}"),
+        }
+    }
+}
+
+/// A problem that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndedProblem {
+    /// How bad it was.
+    pub severity: Severity,
+    /// What it was.
+    pub kind: Kind,
+    /// The service that had it, where there is one with a name.
+    pub service: Option<String>,
+    /// The public port.
+    pub port: Option<u16>,
+    /// The backend.
+    pub backend: Option<SocketAddr>,
+}
+
+impl From<Problem> for EndedProblem {
+    fn from(problem: Problem) -> Self {
+        let Problem {
+            severity,
+            kind,
+            service,
+            port,
+            backend,
+            message: _,
+        } = problem;
+        Self {
+            severity,
+            kind,
+            service,
+            port,
+            backend,
+        }
+    }
+}
+
+/// Returns whether nothing in it is an error.
+pub fn is_ok<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> bool {
+    problems.into_iter().all(|problem| problem.severity != Severity::Error)
+}
+
+/// Sorts problems, the worst first, and removes those that were found before: of two that differ in words alone the first
+/// stays.
+pub fn sort(problems: &mut Vec<Problem>) {
+    let mut seen = BTreeSet::new();
+    problems.retain(|problem| seen.insert(problem.key()));
+    problems.sort_by_key(|problem| (problem.severity, problem.kind));
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    severity: Severity,
+    kind: Kind,
+    port: Option<u16>,
+    service: Option<String>,
+    backend: Option<SocketAddr>,
+}
+
+/// The problems that are there now, and what was said of them.
+#[derive(Debug, Clone, Default)]
+pub struct ProblemList {
+    there: BTreeMap<Key, Problem>,
+    told: BTreeMap<Key, Problem>,
+}
+
+/// A problem that came or went since the last call of [`ProblemList::news`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProblemNews {
+    /// It is there.
+    Began(Problem),
+    /// It is over.
+    Ended(Problem),
+}
+
+impl ProblemList {
+    /// Notes a problem; the same one again has the later words.
+    pub fn report(&mut self, problem: Problem) {
+        self.resolve_where(|known| {
+            known.kind == problem.kind
+                && (&known.service, known.port, known.backend) == (&problem.service, problem.port, problem.backend)
+        });
+        self.there.insert(problem.key(), problem);
+    }
+
+    /// Forgets the problems of a kind.
+    pub fn resolve(&mut self, kind: Kind) {
+        self.resolve_where(|problem| problem.kind == kind);
+    }
+
+    /// Forgets the problems that are so.
+    pub fn resolve_where(&mut self, is_over: impl Fn(&Problem) -> bool) {
+        self.there.retain(|_, problem| !is_over(problem));
+    }
+
+    /// Puts what a check has found in the place of what it found before: all problems of its kinds.
+    pub fn replace(&mut self, kinds: &[Kind], found: impl IntoIterator<Item = Problem>) {
+        self.resolve_where(|problem| kinds.contains(&problem.kind));
+        self.there
+            .extend(found.into_iter().map(|problem| (problem.key(), problem)));
+    }
+
+    /// The first problem of a kind.
+    pub fn get(&self, kind: Kind) -> Option<&Problem> {
+        self.iter().find(|problem| problem.kind == kind)
+    }
+
+    /// All of them, the worst first.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.there.values()
+    }
+
+    /// Returns whether none of them is an error.
+    pub fn is_ok(&self) -> bool {
+        is_ok(self.iter())
+    }
+
+    /// Takes what came and went since the last call. One that both came and went is not told.
+    pub fn news(&mut self) -> Vec<ProblemNews> {
+        if self.there.is_empty() && self.told.is_empty() {
+            return Vec::new();
+        }
+        let ended = self.told.iter().filter(|(key, _)| !self.there.contains_key(key));
+        let ended = ended.map(|(_, problem)| ProblemNews::Ended(problem.clone()));
+        let began = self.there.iter().filter(|(key, _)| !self.told.contains_key(key));
+        let began = began.map(|(_, problem)| ProblemNews::Began(problem.clone()));
+        let news: Vec<ProblemNews> = ended.chain(began).collect();
+        if !news.is_empty() {
+            self.told.clone_from(&self.there);
+        }
+        news
+    }
+
+    /// All in one line: the worst, and how many there are besides; `None` if there are none.
+    pub fn line(&self) -> Option<String> {
+        let first = &self.iter().next()?.message;
+        Some(match self.there.len() - 1 {
+            0 => first.clone(),
+            more => format!("{first} (and {})", crate::words::count(more, "more problem")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(list: &ProblemList) -> Vec<Kind> {
+        list.iter().map(|problem| problem.kind).collect()
+    }
+
+    #[test]
+    fn every_kind_has_one_name_in_two_spellings() {
+        for kind in Kind::ALL {
+            let name = serde_json::to_value(kind).unwrap();
+            assert_eq!(name, kind.id().replace('-', "_"));
+        }
+        let mut ids: Vec<_> = Kind::ALL.iter().map(|kind| kind.id()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn a_problem_is_told_once_when_it_comes_and_once_when_it_goes() {
+        let mut list = ProblemList::default();
+        let of = |name: &str, words: &str| Problem::new(Kind::Paused, words).of_service(name, 1);
+        list.report(of("a", "1 s left"));
+        list.report(of("b", "2 s left"));
+        assert_eq!(list.news().len(), 2);
+        list.report(of("a", "other words"));
+        assert_eq!(list.news(), []);
+        assert_eq!(list.get(Kind::Paused).unwrap().message, "other words");
+        list.resolve_where(|problem| problem.service.as_deref() == Some("a"));
+        list.report(of("c", "both"));
+        list.resolve_where(|problem| problem.service.as_deref() == Some("c"));
+        assert!(matches!(&list.news()[..], [ProblemNews::Ended(problem)] if problem.service.as_deref() == Some("a")));
+        list.replace(&[Kind::Paused], []);
+        assert_eq!(list.news().len(), 1);
+        assert_eq!((kinds(&list), list.news()), (vec![], vec![]));
+    }
+
+    #[test]
+    fn one_that_gets_worse_is_told_again_and_there_once() {
+        let mut list = ProblemList::default();
+        list.report(Problem::new(Kind::OverLimit, "80 %"));
+        list.news();
+        list.report(Problem::new(Kind::OverLimit, "95 %").with_severity(Severity::Error));
+        assert_eq!(kinds(&list), [Kind::OverLimit]);
+        assert!(!list.is_ok());
+        assert!(matches!(
+            &list.news()[..],
+            [ProblemNews::Ended(_), ProblemNews::Began(_)]
+        ));
+    }
+
+    #[test]
+    fn the_worst_comes_first_and_the_rest_is_counted() {
+        let mut list = ProblemList::default();
+        assert_eq!(list.line(), None);
+        list.report(Problem::new(Kind::OverLimit, "much"));
+        assert_eq!(list.line().unwrap(), "much");
+        list.report(Problem::new(Kind::Store, "the disk is full"));
+        assert_eq!(list.line().unwrap(), "the disk is full (and 1 more problem)");
+        list.report(Problem::new(Kind::OtherMark, "mark"));
+        assert_eq!(list.line().unwrap(), "the disk is full (and 2 more problems)");
+    }
+
+    #[test]
+    fn the_same_problem_of_two_finders_is_listed_once() {
+        let one = Problem::new(Kind::NoActiveBackend, "first").of_service("a", 80);
+        let mut problems = vec![Problem::new(Kind::OverLimit, "x"), one.clone()];
+        problems.push(Problem {
+            message: "second".into(),
+            ..one
+        });
+        sort(&mut problems);
+        let told: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert_eq!(told, ["first", "x"]);
+    }
+}
