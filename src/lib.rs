@@ -25,6 +25,7 @@ pub mod record;
 pub mod render;
 pub mod report;
 pub mod ruleset;
+pub mod run_file;
 pub mod store;
 pub mod summary;
 pub mod view;

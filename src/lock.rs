@@ -1,13 +1,14 @@
 //! One writer per network namespace: a lock file in the run directory.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
+
+use crate::run_file;
 
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -59,17 +60,7 @@ impl Lock {
             source,
         };
         fs::create_dir_all(directory).map_err(fail)?;
-        let open = || {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                // Whoever can open it can hold it.
-                .mode(0o600)
-                .open(&path)
-        };
-        let mut file = open().map_err(fail)?;
+        let mut file = run_file::open_lock(&path).map_err(fail)?;
         let begin = Instant::now();
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

@@ -16,9 +16,13 @@ use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName, TurnChain};
 use crate::ruleset::rows::Rows;
 use crate::ruleset::spec::SetSpec;
+use crate::run_file;
 use crate::summary::Summary;
 
 const MAGIC: &[u8; 8] = b"tcpgw-r1";
+
+/// The largest record that is read, in bytes: several times what 100,000 backends need.
+const MOST_BYTES: u64 = 256 << 20;
 
 /// What was put into the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,9 @@ pub struct Head {
     pub drains: BTreeMap<SocketAddr, u64>,
     /// The services.
     pub summary: Summary,
+    /// Whether another user wrote it: it names services, and says nothing of what the kernel holds.
+    #[serde(skip)]
+    pub is_hint: bool,
 }
 
 /// An apply.
@@ -114,7 +121,7 @@ impl Record {
 impl Head {
     /// Whether the kernel is as it was left.
     pub fn holds(&self, identity: Identity) -> bool {
-        self.generation == identity.generation && Some(self.table) == identity.table
+        !self.is_hint && self.generation == identity.generation && Some(self.table) == identity.table
     }
 }
 
@@ -132,20 +139,35 @@ impl Store {
         }
     }
 
-    /// The last record, if there is one that can be trusted to be what was written.
+    /// Returns the last record, if there is one that is whole. What another user wrote, the daemon's to root, is a hint.
     pub fn load(&self) -> Option<Record> {
-        let bytes = fs::read(&self.path).ok()?;
-        let record = Record::decode(&bytes);
-        if record.is_none() {
+        let content = self.read()?;
+        let mut record = Record::decode(&content.bytes);
+        if let Some(record) = &mut record {
+            record.head.is_hint = !content.trusted;
+        } else {
             tracing::debug!(path = %self.path.display(), "the record cannot be read, the kernel will be");
         }
         record
     }
 
-    /// The text of the last record, without the elements: that is all one needs who only looks.
+    /// Returns the text of the last record, without the elements: that is all one needs who only looks.
     pub fn load_head(&self) -> Option<Head> {
-        let bytes = fs::read(&self.path).ok()?;
-        serde_json::from_slice(take(&mut checked(&bytes)?)?).ok()
+        let content = self.read()?;
+        let mut head: Head = serde_json::from_slice(take(&mut checked(&content.bytes)?)?).ok()?;
+        head.is_hint = !content.trusted;
+        Some(head)
+    }
+
+    fn read(&self) -> Option<run_file::Content> {
+        match run_file::read(&self.path, MOST_BYTES) {
+            Ok(content) => Some(content),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!("{}: {error}; the kernel will be read instead", self.path.display());
+                None
+            }
+        }
     }
 
     /// Writes one, whole or not at all.
@@ -176,7 +198,7 @@ impl Store {
 
 /// No fsync: a record that a crash of the machine tears is of another boot anyway.
 fn write(path: &Path, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
-    let file = BufWriter::with_capacity(1 << 16, fs::File::create(path)?);
+    let file = BufWriter::with_capacity(1 << 16, run_file::create(path)?);
     encode(file, head, ruleset).map(drop)
 }
 
@@ -278,6 +300,7 @@ mod tests {
             }),
             drains: [("10.2.0.1:80".parse().unwrap(), 7)].into(),
             summary: Summary::default(),
+            is_hint: false,
         }
     }
 

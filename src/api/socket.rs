@@ -1,14 +1,16 @@
 //! The socket file: there is one daemon for it, and nobody can connect before mode and group are set.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
+
+use crate::run_file;
 
 /// The longest path that a socket address holds (`sun_path` of `unix(7)`, with its zero at the end).
 const LONGEST_PATH: usize = 107;
@@ -127,9 +129,8 @@ fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
         path: file.clone(),
         source,
     };
-    let mut options = OpenOptions::new();
-    let opened = options.write(true).create(true).truncate(false).mode(0o600).open(&file);
-    match Flock::lock(opened.map_err(fail)?, FlockArg::LockExclusiveNonblock) {
+    let opened = run_file::open_lock(&file).map_err(fail)?;
+    match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
         Err((_, Errno::EWOULDBLOCK)) => Err(SocketError::InUse(path.to_owned())),
         Err((_, errno)) => Err(fail(errno.into())),

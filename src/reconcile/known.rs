@@ -269,6 +269,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             applied: self.applied.clone(),
             drains: self.drains.clone(),
             summary: desired.summary.clone(),
+            is_hint: false,
         };
         if let Err(error) = self.store.save(&head, &desired.ruleset) {
             tracing::warn!(%error, "failed to write the record; the next run will read the kernel, which takes longer");

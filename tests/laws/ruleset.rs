@@ -138,6 +138,7 @@ proptest! {
             applied: None,
             drains: std::collections::BTreeMap::new(),
             summary: Summary::from(&state),
+            is_hint: false,
         };
         store.save(&head, &ruleset(&state)).unwrap();
         let record = store.load().unwrap();

@@ -34,6 +34,7 @@ mod recorded;
 mod retire;
 mod reuse;
 mod routed;
+mod run_directory;
 mod sequences;
 mod smoke;
 mod source_addresses;

@@ -1,0 +1,265 @@
+//! Files of the run directory, which processes of several users share: the daemon's user owns the directory, and root's commands
+//! work in it.
+//!
+//! Whoever owns the directory can put anything there: a symbolic link to a file that only root may write, a FIFO that nobody
+//! ever writes to, a file of another user. So nothing here follows a link, waits for a peer, or reads without a bound, and no
+//! file is used before its type and its owner are known. Knows neither what the files hold nor who locks them.
+//!
+//! Source: `open(2)` (`O_NOFOLLOW`, `O_EXCL`, `O_NONBLOCK`), `fifo(7)`.
+
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::Path;
+
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+
+/// What was read, and whether it can be believed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The bytes of the file.
+    pub bytes: Vec<u8>,
+    /// Whether the file belongs to root or to this process' user. What the directory's owner wrote is a hint to root, no more.
+    pub trusted: bool,
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// [`io::ErrorKind::NotFound`] when there is none; [`io::ErrorKind::PermissionDenied`] when it is no regular file, has several
+/// names, is owned by a user who is neither root, nor this one, nor the owner of its directory, or others may write to it;
+/// [`io::ErrorKind::FileTooLarge`] when it has more than `most` bytes.
+pub fn read(path: &Path, most: u64) -> io::Result<Content> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+        .open(path)
+        .map_err(explained)?;
+    let metadata = file.metadata()?;
+    let directory = directory_of(path)?;
+    accept(&metadata, &directory)?;
+    let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("has more than {most} bytes"));
+    if metadata.len() > most {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+    // It may grow while it is read.
+    file.by_ref().take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(too_large());
+    }
+    Ok(Content {
+        bytes,
+        trusted: is_trusted(metadata.uid()),
+    })
+}
+
+/// Opens a file that processes lock, for reading and writing, and makes it if there is none. A new one belongs to the owner of
+/// the directory, with mode 0600: whoever can open it can hold the lock.
+///
+/// # Errors
+/// Those of [`read`], and those of the file system.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    let directory = directory_of(path)?;
+    // Another process may make it, or remove it, between the two calls.
+    for _ in 0..8 {
+        match create_new(path, 0o600) {
+            Ok(file) => {
+                give_to(&file, &directory, Some(directory.uid()))?;
+                return Ok(file);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+            .open(path);
+        match opened {
+            Ok(file) => {
+                accept(&file.metadata()?, &directory)?;
+                return Ok(file);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(explained(error)),
+        }
+    }
+    Err(io::Error::other("another process makes and removes it all the time"))
+}
+
+/// Makes a new file for writing, in the place of what an earlier process has left there. Its mode is 0600; where the directory
+/// belongs to another user, that user's group may read it.
+///
+/// # Errors
+/// Those of the file system.
+pub fn create(path: &Path) -> io::Result<File> {
+    let directory = directory_of(path)?;
+    let file = match create_new(path, 0o600) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            create_new(path, 0o600)?
+        }
+        made => made?,
+    };
+    if directory.uid() != effective_user() {
+        give_to(&file, &directory, None)?;
+        file.set_permissions(Permissions::from_mode(0o640))?;
+    }
+    Ok(file)
+}
+
+fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .custom_flags(O_NOFOLLOW)
+        .open(path)
+}
+
+/// Gives a file that this process has just made to the group, and if asked to the user, of the directory.
+fn give_to(file: &File, directory: &Metadata, user: Option<u32>) -> io::Result<()> {
+    let user = user.filter(|user| *user != effective_user());
+    let is_own = directory.uid() == effective_user();
+    if is_own {
+        return Ok(());
+    }
+    match fchown(file, user, Some(directory.gid())) {
+        // Without CAP_CHOWN the file stays this user's, who can write to the directory all the same.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        changed => changed,
+    }
+}
+
+fn directory_of(path: &Path) -> io::Result<Metadata> {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => fs::metadata(parent),
+        _ => fs::metadata("."),
+    }
+}
+
+fn effective_user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+fn is_trusted(user: u32) -> bool {
+    user == 0 || user == effective_user()
+}
+
+fn accept(file: &Metadata, directory: &Metadata) -> io::Result<()> {
+    let refuse = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if !file.is_file() {
+        return refuse("is no regular file: remove it".into());
+    }
+    if file.nlink() > 1 {
+        return refuse("has more than one name (a hard link): remove it".into());
+    }
+    if !is_trusted(file.uid()) && file.uid() != directory.uid() {
+        return refuse(format!(
+            "belongs to uid {}, and not to root, to this user or to the owner of its directory: remove it",
+            file.uid()
+        ));
+    }
+    if file.mode() & 0o022 != 0 {
+        let mode = file.mode() & 0o7777;
+        return refuse(format!("may be written by others (mode {mode:04o}): remove it"));
+    }
+    Ok(())
+}
+
+/// `open(2)` says ELOOP for a symbolic link, ENXIO for a FIFO or a socket that nobody serves.
+fn explained(error: io::Error) -> io::Error {
+    let what = match error.raw_os_error().map(nix::errno::Errno::from_raw) {
+        Some(nix::errno::Errno::ELOOP) => "is a symbolic link: remove it",
+        Some(nix::errno::Errno::ENXIO | nix::errno::Errno::EISDIR) => "is no regular file: remove it",
+        _ => return error,
+    };
+    io::Error::new(io::ErrorKind::PermissionDenied, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const MOST: u64 = 100;
+
+    /// Everything that another user could put into the place of a file.
+    fn plants(directory: &Path) -> Vec<&'static str> {
+        let at = |name: &str| directory.join(name);
+        fs::write(at("victim"), "precious").unwrap();
+        symlink(at("victim"), at("link")).unwrap();
+        symlink(at("nowhere"), at("dangling")).unwrap();
+        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        drop(UnixListener::bind(at("socket")).unwrap());
+        fs::create_dir(at("directory")).unwrap();
+        fs::write(at("open"), "x").unwrap();
+        fs::set_permissions(at("open"), Permissions::from_mode(0o666)).unwrap();
+        fs::write(at("twice"), "x").unwrap();
+        fs::hard_link(at("twice"), at("again")).unwrap();
+        vec!["link", "dangling", "fifo", "socket", "directory", "open", "twice"]
+    }
+
+    #[test]
+    fn nothing_planted_is_read_or_locked_and_nothing_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in plants(directory.path()) {
+            let path = directory.path().join(name);
+            let error = read(&path, MOST).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{name}: {error}");
+            let error = open_lock(&path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{name}: {error}");
+            assert!(error.to_string().ends_with("remove it"), "{name}: {error}");
+        }
+        assert!(
+            !directory.path().join("nowhere").exists(),
+            "nothing was made through a link"
+        );
+    }
+
+    #[test]
+    fn a_new_file_takes_the_place_of_what_was_planted() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in plants(directory.path()) {
+            let path = directory.path().join(name);
+            if name == "directory" {
+                create(&path).unwrap_err();
+                continue;
+            }
+            create(&path).unwrap().write_all(b"new").unwrap();
+            let there = fs::symlink_metadata(&path).unwrap();
+            assert!(there.is_file(), "{name}");
+            assert_eq!(there.mode() & 0o777, 0o600, "{name}");
+        }
+        assert_eq!(fs::read(directory.path().join("victim")).unwrap(), b"precious");
+        assert_eq!(fs::read(directory.path().join("again")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_is_in_order_is_read_up_to_the_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        assert_eq!(read(&path, MOST).unwrap_err().kind(), io::ErrorKind::NotFound);
+        create(&path).unwrap().write_all(&[7; 100]).unwrap();
+        let content = read(&path, MOST).unwrap();
+        assert_eq!((content.bytes, content.trusted), (vec![7; 100], true));
+        create(&path).unwrap().write_all(&[7; 101]).unwrap();
+        assert_eq!(read(&path, MOST).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_lock_file_is_private_and_is_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        write!(open_lock(&path).unwrap(), "1").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let mut text = String::new();
+        open_lock(&path).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "1");
+    }
+}

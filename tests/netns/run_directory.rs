@@ -1,0 +1,168 @@
+//! Root's commands in a run directory that belongs to another user: nothing that is put there makes them write elsewhere, hang,
+//! or believe what is not so.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::stat::Mode;
+use serde_json::json;
+use tcpgw::kernel::Kernel;
+use tcpgw::kernel::linux::Linux;
+use tcpgw::record::Store;
+
+use super::harness::Net;
+use super::harness::state::state;
+
+/// A user who is neither root nor anybody on this machine.
+const DAEMON: u32 = 59_123;
+const BOUND: Duration = Duration::from_secs(20);
+
+/// A gateway whose run directory belongs to the daemon's user.
+struct Place {
+    net: Net,
+    namespace: u64,
+    file: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let net = Net::new();
+        let namespace = net.within("gateway", || {
+            Linux::open().expect("a socket").netns_cookie().expect("a cookie")
+        });
+        fs::create_dir_all(net.file("run")).expect("a run directory");
+        chown(net.file("run"), Some(DAEMON), Some(DAEMON)).expect("a new owner");
+        let file = net.state_file(
+            "state.json",
+            state(&[json!({"name": "a", "port": 20003, "backends": ["10.2.0.11:3000"]})]),
+        );
+        Self { net, namespace, file }
+    }
+
+    fn path(&self, ending: &str) -> PathBuf {
+        self.net.file("run").join(format!("netns-{}.{ending}", self.namespace))
+    }
+
+    /// Runs every command that uses the directory; each ends in time.
+    fn run_all(&self, what: &str) {
+        let commands: [&[&str]; 5] = [
+            &["apply", &self.file],
+            &["status", "--socket", "none"],
+            &["diff", &self.file],
+            &["doctor", "--socket", "none"],
+            &["teardown"],
+        ];
+        for command in commands {
+            let ran = self.net.tcpgw(command);
+            assert!(ran.took < BOUND, "{what}: {ran}");
+            assert!(ran.status < 128, "{what}: {ran}");
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    match fs::symlink_metadata(path) {
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
+        Ok(there) if there.is_dir() => fs::remove_dir_all(path).expect("removed"),
+        Ok(_) => fs::remove_file(path).expect("removed"),
+    }
+}
+
+#[test]
+fn what_is_planted_there_is_neither_followed_nor_waited_for() {
+    let place = Place::new();
+    let victims = ["lock", "new", "state"].map(|ending| {
+        let victim = place.net.file(&format!("victim-{ending}"));
+        fs::write(&victim, "precious").expect("a victim");
+        (place.path(ending), victim)
+    });
+    for (path, victim) in &victims {
+        symlink(victim, path).expect("a link");
+    }
+    place.run_all("links");
+    for (path, victim) in &victims {
+        assert_eq!(
+            fs::read(victim).expect("still there"),
+            b"precious",
+            "{}",
+            path.display()
+        );
+        remove(path);
+    }
+    for (path, _) in &victims {
+        nix::unistd::mkfifo(path, Mode::S_IRWXU).expect("a pipe");
+        chown(path, Some(DAEMON), Some(DAEMON)).expect("a new owner");
+    }
+    place.run_all("pipes");
+    for (path, _) in &victims {
+        remove(path);
+        fs::create_dir(path).expect("a directory");
+    }
+    place.run_all("directories");
+    for (path, victim) in &victims {
+        remove(path);
+        fs::hard_link(victim, path).expect("a hard link");
+    }
+    place.run_all("hard links");
+    for (path, victim) in &victims {
+        assert_eq!(
+            fs::read(victim).expect("still there"),
+            b"precious",
+            "{}",
+            path.display()
+        );
+        remove(path);
+    }
+    let refused = {
+        symlink("/dev/null", place.path("lock")).expect("a link");
+        place.net.tcpgw(&["apply", &place.file]).exits(1)
+    };
+    assert!(
+        refused.stderr.contains("netns-") && refused.stderr.contains("is a symbolic link: remove it"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn another_users_record_is_not_believed() {
+    let place = Place::new();
+    let net = &place.net;
+    net.tcpgw(&["apply", &place.file]).exits(0);
+    // As the daemon's user could: a record of this state, for the kernel as it is without it.
+    let store = Store::new(&net.file("run"), place.namespace);
+    let mut record = store.load().expect("a record");
+    net.run("gateway", &["nft", "delete", "table", "inet", "tcpgw"]).ok();
+    net.nft("gateway", "table inet tcpgw { }");
+    let identity = net.within("gateway", || Linux::open().expect("a socket").identity().expect("one"));
+    record.head.generation = identity.generation;
+    record.head.table = identity.table.expect("a table");
+    store.save(&record.head, &record.ruleset).expect("saved");
+    chown(place.path("state"), Some(DAEMON), Some(DAEMON)).expect("a new owner");
+    net.tcpgw(&["diff", &place.file]).exits(1);
+    net.tcpgw(&["apply", &place.file]).exits(0);
+    net.tcpgw(&["diff", &place.file]).exits(0);
+    let rules = net.run("gateway", &["nft", "list", "table", "inet", "tcpgw"]).ok();
+    assert!(rules.contains("10.2.0.11"), "{rules}");
+}
+
+#[test]
+fn root_and_the_daemons_user_share_the_files() {
+    let place = Place::new();
+    place.net.tcpgw(&["apply", &place.file]).exits(0);
+    let lock = fs::metadata(place.path("lock")).expect("a lock");
+    assert_eq!(
+        (lock.uid(), lock.mode() & 0o777),
+        (DAEMON, 0o600),
+        "the daemon can hold it"
+    );
+    let record = fs::metadata(place.path("state")).expect("a record");
+    assert_eq!((record.uid(), record.gid(), record.mode() & 0o777), (0, DAEMON, 0o640));
+    // A mask of nothing changes nothing.
+    let line = format!("umask 0; exec {} apply {}", super::harness::shell::TCPGW, place.file);
+    place.net.sh("gateway", &line).exits(0);
+    let record = fs::metadata(place.path("state")).expect("a record").permissions();
+    assert_eq!(record.mode() & 0o777, 0o640);
+}
