@@ -58,10 +58,10 @@ pub enum ConfigError {
     #[error("failed to read the configuration: {0}")]
     Source(#[from] SourceError),
     /// It is not UTF-8.
-    #[error("{}: must be TOML in UTF-8", .0.display())]
+    #[error("{}: must be TOML in UTF-8", crate::escape::path(.0))]
     Encoding(PathBuf),
     /// It is not TOML, or says something that is not accepted. Carries the line and column.
-    #[error("{}: {}", path.display(), source.to_string().trim_end())]
+    #[error("{}: {}", crate::escape::path(path), source.to_string().trim_end())]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -191,7 +191,7 @@ impl Config {
     }
 
     fn fence(&self, name: &str, is_set: bool) -> String {
-        let file = self.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display();
+        let file = crate::escape::path(self.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH)));
         if is_set {
             format!("fences.{name} in {file}")
         } else {

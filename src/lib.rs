@@ -10,6 +10,7 @@ pub mod config;
 pub mod daemon;
 pub mod doctor;
 pub mod drain;
+pub mod escape;
 pub mod health;
 pub mod kernel;
 pub mod lock;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
-use crate::run_file;
+use crate::{escape, run_file};
 
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -39,7 +39,7 @@ pub enum LockError {
         waited: Duration,
     },
     /// The lock file could not be opened.
-    #[error("failed to lock {}: {source}", path.display())]
+    #[error("failed to lock {}: {source}", crate::escape::path(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -67,7 +67,7 @@ impl Lock {
                 Ok(mut locked) => {
                     // It is held whether its file says by whom or not: the disk may be full.
                     if let Err(error) = sign(&mut locked) {
-                        tracing::debug!(%error, path = %path.display(), "failed to write who holds the lock");
+                        tracing::debug!(%error, path = %crate::escape::path(&path), "failed to write who holds the lock");
                     }
                     return Ok(Self { file: Some(locked) });
                 }
@@ -104,7 +104,7 @@ fn holder(file: &mut File) -> String {
         .split(|byte| *byte == 0)
         .filter(|word| !word.is_empty())
         .collect();
-    let command = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
+    let command = escape::text(&String::from_utf8_lossy(&words.join(&b' ')));
     if command.is_empty() {
         format!("process {pid}")
     } else {

@@ -146,7 +146,7 @@ impl Store {
         if let Some(record) = &mut record {
             record.head.is_hint = !content.trusted;
         } else {
-            tracing::debug!(path = %self.path.display(), "the record cannot be read, the kernel will be");
+            tracing::debug!(path = %crate::escape::path(&self.path), "the record cannot be read, the kernel will be");
         }
         record
     }
@@ -164,7 +164,10 @@ impl Store {
             Ok(content) => Some(content),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!("{}: {error}; the kernel will be read instead", self.path.display());
+                tracing::warn!(
+                    "{}: {error}; the kernel will be read instead",
+                    crate::escape::path(&self.path)
+                );
                 None
             }
         }

@@ -14,8 +14,8 @@ fn tcpgw(command: &str, state: &Path) -> Output {
 
 fn assert_success(output: &Output, what: &Path) {
     let trouble = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {trouble}", what.display());
-    assert!(trouble.is_empty(), "{}: {trouble}", what.display());
+    assert!(output.status.success(), "{}: {trouble}", what.to_string_lossy());
+    assert!(trouble.is_empty(), "{}: {trouble}", what.to_string_lossy());
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn render(state: &std::path::Path) -> String {
         .output()
         .expect("the program runs");
     let trouble = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {trouble}", state.display());
+    assert!(output.status.success(), "{}: {trouble}", state.to_string_lossy());
     String::from_utf8(output.stdout).expect("a ruleset is text")
 }
 
@@ -54,6 +54,6 @@ fn difference(skeleton: &str, whole: &str) -> String {
 
 fn bless(path: &std::path::Path, text: &str) {
     if std::env::var_os("TCPGW_BLESS").is_some_and(|value| value == "1") {
-        fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.to_string_lossy()));
     }
 }

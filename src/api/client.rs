@@ -33,7 +33,7 @@ const GREETING: Duration = Duration::from_secs(20);
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens there.
-    #[error("no daemon answers on {}: {source}", path.display())]
+    #[error("no daemon answers on {}: {source}", crate::escape::path(path))]
     NoDaemon {
         /// The socket.
         path: PathBuf,
@@ -44,18 +44,18 @@ pub enum ClientError {
     #[error(
         "a daemon may be at work behind {}, and this user may not ask it: become root, or a member of the socket's group; \
          `--socket none` works on the kernel without it",
-        .0.display()
+        crate::escape::path(.0)
     )]
     Forbidden(PathBuf),
     /// The daemon works elsewhere.
     #[error(
         "the daemon behind {} serves another network namespace than this one: run the command there (nsenter -n), or \
          `--socket none` to work on this one's kernel without a daemon",
-        .0.display()
+        crate::escape::path(.0)
     )]
     OtherNamespace(PathBuf),
     /// The connection failed.
-    #[error("failed to ask the daemon behind {}: {why}", path.display())]
+    #[error("failed to ask the daemon behind {}: {why}", crate::escape::path(path))]
     Connection {
         /// The socket.
         path: PathBuf,
@@ -156,7 +156,7 @@ impl Client {
             return Err(ClientError::OtherNamespace(path.to_owned()));
         }
         tracing::debug!(
-            path = %path.display(), pid = greeting.pid, version = greeting.version, "going through the daemon"
+            path = %crate::escape::path(path), pid = greeting.pid, version = greeting.version, "going through the daemon"
         );
         Ok(client)
     }

@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, reload};
 
-use super::{Code, Failure, Global, Outcome};
+use super::{Code, Failure, Global, Outcome, screen};
 use crate::daemon::SetLevel;
 use crate::daemon::settings::{
     AllFailed, CheckInterval, Given, GroupName, LogFormat, LogLevel, MaxProbes, Section, Settings, SocketMode,
@@ -122,7 +122,7 @@ fn start_logs(global: &Global, settings: &Settings) -> SetLevel {
     // These crates call what newer kernels tell an error.
     let ours = filter::filter_fn(|about| !about.target().starts_with("netlink"));
     let registry = tracing_subscriber::registry().with(level).with(ours);
-    let layer = fmt::layer().with_writer(io::stderr).with_target(false);
+    let layer = fmt::layer().with_writer(screen::stderr).with_target(false);
     match settings.log_format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
         // The journal notes the time itself.

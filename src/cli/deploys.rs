@@ -1,13 +1,14 @@
 //! `tcpgw deploys`, `tcpgw rollback`
 
 use std::fmt::Write as _;
-use std::io;
 
 use clap::Args;
 use serde_json::Value;
 
 use super::columns::{Align, Columns};
-use super::{Code, Failure, Global, Outcome, Output, events, history, print, print_json, text_of, unless_closed};
+use super::{
+    Code, Failure, Global, Outcome, Output, events, history, print, print_json, screen, text_of, unless_closed,
+};
 use crate::api::client::Target;
 
 #[derive(Debug, Args)]
@@ -120,7 +121,7 @@ fn table(list: &Value) -> Result<(), Failure> {
         Align::Left,
         Align::Left,
     ];
-    let columns = Columns::new(io::stdout().lock(), ALIGNED).holding_all();
+    let columns = Columns::new(screen::stdout(), ALIGNED).holding_all();
     let head = ["ID", "SERVICE", "PHASE", "BEGAN", "BY", "TARGETS", "REASON"];
     let rows = list["deploys"].as_array().into_iter().flatten().map(|deploy| {
         [

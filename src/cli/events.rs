@@ -1,12 +1,12 @@
 //! `tcpgw events`
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::Write;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::{Code, Failure, Global, Outcome, Output, unless_closed};
+use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
 use crate::api::client::{PATIENCE, Target};
 
 /// Tell what the daemon did and saw, one event a line
@@ -51,11 +51,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 }
 
 fn show(global: &Global, event: &Value) -> Result<(), Failure> {
-    let line = match global.output {
-        Output::Json => event.to_string(),
-        Output::Table => words(event),
+    let (line, mut out) = match global.output {
+        Output::Json => (event.to_string(), screen::json()),
+        Output::Table => (words(event), screen::stdout()),
     };
-    let mut out = io::stdout().lock();
     writeln!(out, "{line}")
         .and_then(|()| out.flush())
         .map_err(|source| Failure::Io {

@@ -1,6 +1,6 @@
 //! `tcpgw flows`
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 use std::net::SocketAddr;
 
 use clap::Args;
@@ -8,8 +8,9 @@ use ipnet::IpNet;
 
 use super::columns::{Align, Columns, short, span};
 use super::gateway::Gateway;
-use super::{Code, Failure, Global, Outcome, Output, unless_closed};
+use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
 use crate::api::client::{Client, PATIENCE, Target};
+use crate::escape::Screen;
 use crate::look::{self, FlowsQuery, JsonFlows, List};
 use crate::model::network;
 use crate::view::flows::{FlowView, TrafficView};
@@ -48,7 +49,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let mut gateway = Gateway::open(global)?;
     let services = gateway.services(&config)?;
     let noted = look::noted();
-    let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let out = BufWriter::with_capacity(1 << 16, screen_of(global));
     let mut list: Box<dyn List> = match global.output {
         Output::Json => Box::new(JsonFlows::new(out)),
         Output::Table => {
@@ -59,6 +60,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let printed = look::flows(&mut gateway.kernel, &services, noted, &query, &mut *list);
     unless_closed(printed.map_err(Failure::from))?;
     Ok(Code::Success)
+}
+
+fn screen_of(global: &Global) -> Screen<StdoutLock<'static>> {
+    match global.output {
+        Output::Json => screen::json(),
+        Output::Table => screen::stdout(),
+    }
 }
 
 /// As [`look::flows`], by way of the daemon.
@@ -72,7 +80,7 @@ fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), F
         what: "write to standard output",
         source,
     };
-    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let mut out = BufWriter::with_capacity(1 << 16, screen_of(global));
     if global.output == Output::Json {
         answer.lines(Some(PATIENCE), |line| {
             out.write_all(line)

@@ -1,6 +1,6 @@
 //! `tcpgw history`, `tcpgw export`
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::columns::{Align, Columns};
 use super::deploys::time;
-use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, text_of, unless_closed};
+use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, text_of, unless_closed};
 use crate::api::client::Target;
 use crate::look::now;
 
@@ -51,7 +51,7 @@ pub(super) fn export(global: &Global, arguments: &Export) -> Outcome {
     let daemon = global.must_daemon("has services to export")?;
     let target = Target::new("/v1/export").with("all", Some(&arguments.all));
     let text = daemon.get(target.as_str())?.text()?;
-    let mut stdout = io::stdout().lock();
+    let mut stdout = screen::json();
     let printed = stdout.write_all(&text).and_then(|()| stdout.flush());
     unless_closed(printed.map_err(|source| Failure::Io {
         what: "write to standard output",
@@ -70,7 +70,7 @@ fn table(list: &Value) -> Result<(), Failure> {
         Align::Left,
         Align::Left,
     ];
-    let columns = Columns::new(io::stdout().lock(), ALIGNED).holding_all();
+    let columns = Columns::new(screen::stdout(), ALIGNED).holding_all();
     let head = ["REVISION", "AT", "BY", "WHAT", "DEPLOY", "SERVICE", "CHANGE"];
     let rows = list["entries"].as_array().into_iter().flatten().map(|entry| {
         [

@@ -16,6 +16,7 @@ mod hold;
 mod preflight;
 mod remote;
 mod render;
+mod screen;
 mod service;
 mod shell;
 mod status;
@@ -261,9 +262,9 @@ struct Invalid<'a>(&'a PathBuf, &'a Problems);
 impl std::fmt::Display for Invalid<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let file = if self.0.as_os_str() == "-" {
-            "<stdin>".into()
+            "<stdin>".to_owned()
         } else {
-            self.0.to_string_lossy()
+            crate::escape::path(self.0)
         };
         for (at, problem) in self.1.iter().enumerate() {
             write!(f, "{}{file}: {problem}", if at > 0 { "\n" } else { "" })?;
@@ -331,10 +332,10 @@ fn report(global: &Global, failure: &Failure) {
         && let Failure::Invalid { file, problems } = failure
     {
         let json = serde_json::json!({ "file": file, "errors": problems });
-        let _ = writeln!(io::stdout(), "{json:#}");
+        let _ = writeln!(screen::json(), "{json:#}").and_then(|()| screen::json().flush());
     }
     let text = failure.to_string();
-    let mut stderr = io::stderr().lock();
+    let mut stderr = screen::stderr();
     for line in text.lines() {
         let label = if global.colors(&io::stderr()) {
             "\u{1b}[1;31merror:\u{1b}[0m"
@@ -343,6 +344,7 @@ fn report(global: &Global, failure: &Failure) {
         };
         let _ = writeln!(stderr, "{label} {line}");
     }
+    let _ = stderr.flush();
 }
 
 fn dispatch(cli: &Cli) -> Outcome {
@@ -384,7 +386,7 @@ fn start_logs(global: &Global) {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(screen::stderr)
         .with_ansi(global.colors(&io::stderr()))
         .without_time()
         .with_target(false)
@@ -416,7 +418,7 @@ impl Global {
     /// Says something to people who watch.
     fn say(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "{text}");
+            let _ = writeln!(screen::stderr(), "{text}");
         }
     }
 
@@ -444,14 +446,14 @@ impl Global {
     /// Whoever sees nothing happen is told what is waited for.
     fn say_if_terminal(&self, file: &File) {
         if file.file.as_os_str() == "-" && io::stdin().is_terminal() && !self.quiet {
-            let _ = writeln!(io::stderr(), "reading the state from standard input");
+            let _ = writeln!(screen::stderr(), "reading the state from standard input");
         }
     }
 
     fn hint(&self, hints: &[Hint]) {
         if !self.quiet && self.output == Output::Table {
             for hint in hints {
-                let _ = writeln!(io::stderr(), "note: {hint}");
+                let _ = writeln!(screen::stderr(), "note: {hint}");
             }
         }
     }
@@ -463,7 +465,7 @@ impl Global {
             } else {
                 "warning:"
             };
-            let _ = writeln!(io::stderr(), "{label} {warning}");
+            let _ = writeln!(screen::stderr(), "{label} {warning}");
         }
     }
 }
@@ -477,7 +479,10 @@ fn unless_closed(printed: Result<(), Failure>) -> Result<(), Failure> {
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
+    print_on(screen::stdout(), text)
+}
+
+fn print_on(mut stdout: impl Write, text: &str) -> Result<(), Failure> {
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
@@ -492,5 +497,5 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
         what: "write JSON",
         source: error.into(),
     })?;
-    print(&(text + "\n"))
+    print_on(screen::json(), &(text + "\n"))
 }

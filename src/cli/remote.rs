@@ -50,5 +50,5 @@ pub(super) fn origin(file: &File) -> String {
     } else {
         std::path::absolute(&file.file).unwrap_or_else(|_| file.file.clone())
     };
-    origin.to_string_lossy().into_owned()
+    crate::escape::path(&origin)
 }

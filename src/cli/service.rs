@@ -3,7 +3,6 @@
 pub(super) mod options;
 
 use std::fmt::Write as _;
-use std::io;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -11,7 +10,8 @@ use serde_json::Value;
 use self::options::Options;
 use super::columns::{Align, Columns};
 use super::{
-    Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json, text_of, unless_closed,
+    Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json, screen, text_of,
+    unless_closed,
 };
 use crate::api::client::{Answer, Target};
 use crate::model::duration;
@@ -182,7 +182,7 @@ fn table(list: &Value) -> Result<(), Failure> {
         Align::Right,
         Align::Left,
     ];
-    let columns = Columns::new(io::stdout().lock(), ALIGNED);
+    let columns = Columns::new(screen::stdout(), ALIGNED);
     let head = ["NAME", "PORT", "PROVIDER", "REVISION", "PPS", "BACKENDS"];
     let rows = list["services"].as_array().into_iter().flatten().map(|listed| {
         let service = &listed["service"];

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::gateway::Gateway;
-use super::{Code, Failure, Global, Outcome, Output, parse_duration, unless_closed};
+use super::{Code, Failure, Global, Outcome, Output, parse_duration, screen, unless_closed};
 use crate::api::client::{Client, ClientError, Target};
 use crate::config::Config;
 use crate::look::{self, LookError, StatusQuery};
@@ -48,7 +48,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     };
     if arguments.wait && !wait(&mut source, arguments)? {
         let _ = writeln!(
-            io::stderr(),
+            screen::stderr(),
             "still unhealthy after {:?} (--timeout)",
             arguments.timeout
         );
@@ -112,9 +112,12 @@ fn look<T>(
 }
 
 fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(), Failure> {
-    let stdout = io::stdout().lock();
-    let colors = global.colors(&stdout);
-    let mut out = io::BufWriter::with_capacity(1 << 16, stdout);
+    let colors = global.colors(&io::stdout());
+    let screen = match global.output {
+        Output::Json => screen::json(),
+        Output::Table => screen::stdout(),
+    };
+    let mut out = io::BufWriter::with_capacity(1 << 16, screen);
     let printed = match (global.output, json) {
         (Output::Json, Some(json)) => out.write_all(json),
         (Output::Json, None) => look::write_json(&mut out, status),

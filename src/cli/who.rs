@@ -1,12 +1,12 @@
 //! `tcpgw who`
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 
 use clap::Args;
 
 use super::gateway::Gateway;
-use super::{Code, Failure, Global, Outcome, Output, flows, print_json, unless_closed};
+use super::{Code, Failure, Global, Outcome, Output, flows, print_json, screen, unless_closed};
 use crate::api::client::Target;
 use crate::look;
 use crate::view::endpoint;
@@ -57,7 +57,7 @@ fn tell(global: &Global, who: &Who<'_>) -> Outcome {
 
 fn show(global: &Global, who: &Who<'_>) -> Result<(), Failure> {
     if who.flows.is_empty() {
-        let _ = writeln!(io::stderr(), "{}", who.nobody());
+        let _ = writeln!(screen::stderr(), "{}", who.nobody());
     }
     if global.output == Output::Json {
         return print_json(who);
@@ -68,14 +68,14 @@ fn show(global: &Global, who: &Who<'_>) -> Result<(), Failure> {
     global.hint(&who.hints);
     if who.flows.len() > 1 && !global.quiet {
         let _ = writeln!(
-            io::stderr(),
+            screen::stderr(),
             "note: {} backends see {}; --backend says which one is meant",
             who.flows.len(),
             who.seen_as
         );
     }
     flows::table(&who.flows)
-        .and_then(|table| io::stdout().lock().write_all(&table))
+        .and_then(|table| screen::stdout().write_all(&table))
         .map_err(|source| Failure::Io {
             what: "write to standard output",
             source,

@@ -197,7 +197,7 @@ impl Core {
             origin: settings
                 .state
                 .as_ref()
-                .map_or_else(|| "api".into(), |path| path.to_string_lossy().into_owned()),
+                .map_or_else(|| "api".into(), |path| crate::escape::path(path)),
             events: Events::default(),
             due: Due::new(settings.check_interval),
             out: None,

@@ -143,8 +143,9 @@ fn compare(
 
 /// A socket's port id is the process id of the program that made it, unless it has several.
 fn process_name(port: u32) -> Option<String> {
-    let name = fs::read_to_string(format!("/proc/{port}/comm")).ok()?;
-    Some(format!("{} ({port})", name.trim_end()))
+    let name = fs::read(format!("/proc/{port}/comm")).ok()?;
+    let name = crate::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
+    Some(format!("{name} ({port})"))
 }
 
 fn sysctls(links: &[links::Link]) -> BTreeMap<String, String> {

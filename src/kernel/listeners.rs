@@ -61,8 +61,9 @@ pub fn process_of(inode: u64) -> Option<String> {
         };
         let has = |file: fs::DirEntry| fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == &*wanted);
         if files.flatten().any(has) {
-            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} ({pid})", name.trim_end()));
+            let name = fs::read(process.path().join("comm")).unwrap_or_default();
+            let name = crate::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
+            return Some(format!("{name} ({pid})"));
         }
     }
     None

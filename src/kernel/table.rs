@@ -92,7 +92,7 @@ fn absent_is_none(answer: Result<(), NetlinkError>) -> Result<bool, NetlinkError
 fn read_comment(userdata: &[u8]) -> Option<String> {
     let (&[kind, length], rest) = userdata.split_first_chunk::<2>()?;
     let text = rest.get(..usize::from(length).checked_sub(1)?)?;
-    (kind == table::COMMENT).then(|| String::from_utf8_lossy(text).into_owned())
+    (kind == table::COMMENT).then(|| crate::escape::text(&String::from_utf8_lossy(text)))
 }
 
 /// Whether the objects, sets, chains and rules are those that this program makes, for these round-robin services and

@@ -15,13 +15,13 @@ const FIRST_CHUNK: usize = 64 << 10;
 #[derive(Debug, Error)]
 pub enum SourceError {
     /// There is no such file.
-    #[error("{}: no such file", .0.display())]
+    #[error("{}: no such file", crate::escape::path(.0))]
     Missing(PathBuf),
     /// It is a directory.
-    #[error("{}: is a directory, not a file", .0.display())]
+    #[error("{}: is a directory, not a file", crate::escape::path(.0))]
     Directory(PathBuf),
     /// Opening or reading failed.
-    #[error("{}: failed to read: {source}", path.display())]
+    #[error("{}: failed to read: {source}", crate::escape::path(path))]
     Unreadable {
         /// The file, or `-`.
         path: PathBuf,
@@ -29,7 +29,7 @@ pub enum SourceError {
         source: io::Error,
     },
     /// There is more of it than is read.
-    #[error("{}: is larger than {} MiB", .0.display(), MAX_STATE_BYTES >> 20)]
+    #[error("{}: is larger than {} MiB", crate::escape::path(.0), MAX_STATE_BYTES >> 20)]
     TooLarge(PathBuf),
 }
 

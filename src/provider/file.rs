@@ -183,7 +183,7 @@ impl FileProvider {
         self.seen.forget();
         News::Bad(Bad::Unreadable(format!(
             "{}: failed to read: {error}",
-            self.path.display()
+            crate::escape::path(&self.path)
         )))
     }
 
@@ -253,7 +253,7 @@ impl FileProvider {
     fn complain(&mut self, trouble: String) {
         if self.trouble.as_ref() != Some(&trouble) {
             tracing::warn!(
-                file = %self.path.display(),
+                file = %crate::escape::path(&self.path),
                 "{trouble}; changes of the state file are seen after some seconds"
             );
             self.trouble = Some(trouble);

@@ -29,7 +29,7 @@ pub enum Bad {
     #[error("{0}")]
     Unreadable(String),
     /// It is not valid, or goes beyond a fence.
-    #[error("{}: {problems}", file.display())]
+    #[error("{}: {problems}", crate::escape::path(file))]
     Invalid {
         /// The file.
         file: PathBuf,
@@ -51,10 +51,10 @@ impl Bad {
             Self::Unreadable(text) => vec![text.clone()],
             Self::Invalid { file, problems } => {
                 let more = problems.total() - problems.iter().count();
-                let more = (more > 0).then(|| format!("{}: and {more} more", file.display()));
+                let more = (more > 0).then(|| format!("{}: and {more} more", crate::escape::path(file)));
                 problems
                     .iter()
-                    .map(|problem| format!("{}: {problem}", file.display()))
+                    .map(|problem| format!("{}: {problem}", crate::escape::path(file)))
                     .chain(more)
                     .collect()
             }

@@ -14,7 +14,10 @@ use crate::model::word::Word as _;
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum StoreError {
     /// It can be read, not written.
-    #[error("{} cannot be written: {why}; nothing was changed; make it writable, then try again", path.display())]
+    #[error(
+        "{} cannot be written: {why}; nothing was changed; make it writable, then try again",
+        crate::escape::path(path)
+    )]
     ReadOnly {
         /// The store.
         path: PathBuf,
@@ -22,12 +25,12 @@ pub enum StoreError {
         why: String,
     },
     /// Its file system has no room.
-    #[error("no space is left for {}; nothing was changed; make room on its file system, then try again", .0.display())]
+    #[error("no space is left for {}; nothing was changed; make room on its file system, then try again", crate::escape::path(.0))]
     Full(PathBuf),
     /// It is not what was written.
     #[error(
         "{path} is damaged: {what}; move {path} and {path}-journal away, start tcpgw, and bring the services back with \
-         tcpgw apply", path = path.display()
+         tcpgw apply", path = crate::escape::path(path)
     )]
     Corrupt {
         /// The store.
@@ -36,7 +39,10 @@ pub enum StoreError {
         what: String,
     },
     /// A newer program has written it.
-    #[error("{} is of a newer tcpgw (schema {version}; known is {known}); run that version, or move the file away", path.display())]
+    #[error(
+        "{} is of a newer tcpgw (schema {version}; known is {known}); run that version, or move the file away",
+        crate::escape::path(path)
+    )]
     Newer {
         /// The store.
         path: PathBuf,
@@ -46,7 +52,10 @@ pub enum StoreError {
         known: i64,
     },
     /// Another process has it.
-    #[error("{} is in use by {holder}; one process at a time may have it", path.display())]
+    #[error(
+        "{} is in use by {holder}; one process at a time may have it",
+        crate::escape::path(path)
+    )]
     Locked {
         /// The store.
         path: PathBuf,
@@ -54,7 +63,7 @@ pub enum StoreError {
         holder: String,
     },
     /// The system failed to read or write. Whether a change was made is open: load again.
-    #[error("failed to use {}: {what}", path.display())]
+    #[error("failed to use {}: {what}", crate::escape::path(path))]
     Io {
         /// The store.
         path: PathBuf,
@@ -62,7 +71,10 @@ pub enum StoreError {
         what: String,
     },
     /// It was opened anew, and is not at the revision that was known: load again.
-    #[error("{} is at revision {found} instead of {known}; nothing was changed; it has to be read again", path.display())]
+    #[error(
+        "{} is at revision {found} instead of {known}; nothing was changed; it has to be read again",
+        crate::escape::path(path)
+    )]
     Moved {
         /// The store.
         path: PathBuf,

@@ -13,8 +13,11 @@ pub(super) fn of(path: &Path) -> String {
     let Some(pid) = pid else {
         return "another process".into();
     };
-    match fs::read_to_string(format!("/proc/{pid}/comm")) {
-        Ok(name) => format!("process {pid} ({})", name.trim_end()),
+    match fs::read(format!("/proc/{pid}/comm")) {
+        Ok(name) => {
+            let name = String::from_utf8_lossy(&name);
+            format!("process {pid} ({})", crate::escape::text(name.trim_end_matches('\n')))
+        }
         Err(_) => format!("process {pid}"),
     }
 }

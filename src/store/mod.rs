@@ -398,7 +398,7 @@ fn remove(path: &Path) -> io::Result<()> {
 fn restrict(path: &Path) {
     let is_open = fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o077 != 0);
     if is_open && let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o600)) {
-        tracing::debug!(%error, path = %path.display(), "failed to make the store private");
+        tracing::debug!(%error, path = %crate::escape::path(path), "failed to make the store private");
     }
 }
 

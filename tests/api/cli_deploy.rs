@@ -128,7 +128,7 @@ fn the_command_runs_once_at_the_switch() {
     let file = server.directory.path().join("told");
     let hook = format!(
         "echo loud; echo $TCPGW_SERVICE $TCPGW_DEPLOY $TCPGW_OLD to $TCPGW_NEW >> {}",
-        file.display()
+        file.to_string_lossy()
     );
     let done = deploy(&server, &["--on-switched", &hook]);
     assert_eq!(

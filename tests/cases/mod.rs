@@ -53,7 +53,7 @@ pub(crate) fn skeleton_file() -> PathBuf {
 }
 
 pub(crate) fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.to_string_lossy()))
 }
 
 /// The skeleton with the blocks of a case in it: in the place of those of the same name, new sets behind the other sets,

@@ -154,7 +154,7 @@ fn forwarding_that_is_off_is_found() {
 fn a_table_that_is_gone_edited_or_not_recorded_is_found() {
     let net = Net::new();
     let _servers = web(&net);
-    let file = net.file("state.json").display().to_string();
+    let file = net.file("state.json").to_string_lossy().into_owned();
     let heal = |id: &str| {
         net.tcpgw(&["apply", &file]).ok();
         let said = doctor(&net);
@@ -192,7 +192,7 @@ fn another_mark_in_the_table_is_found() {
     let _servers = web(&net);
     let config = net.file("config.toml");
     std::fs::write(&config, "flow_mark = \"0x01000000/0x01000000\"\n").expect("a file can be written");
-    let ran = net.tcpgw(&["--config", &config.display().to_string(), "-o", "json", "doctor"]);
+    let ran = net.tcpgw(&["--config", &config.to_string_lossy(), "-o", "json", "doctor"]);
     assert!(ran.stdout.contains("table-of-another-mark"), "{ran}");
 }
 
@@ -272,7 +272,7 @@ fn source_ports_that_run_out_are_found() {
         }
         let file = net.file("entries");
         std::fs::write(&file, entries).expect("a file can be written");
-        net.run("gateway", &["conntrack", "-R", &file.display().to_string()]);
+        net.run("gateway", &["conntrack", "-R", &file.to_string_lossy()]);
     };
     hold(1024..=55_000);
     let said = doctor(&net);

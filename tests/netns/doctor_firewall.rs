@@ -56,7 +56,12 @@ fn docker_is_told_in_the_chain_that_it_keeps_for_users() {
     for program in ["iptables-nft", "iptables-legacy"] {
         let rules = net.file("docker.rules");
         std::fs::write(&rules, DOCKER).expect("a file can be written");
-        breaks_and_heals(&net, 0, DROPPED, &format!("{program}-restore {}", rules.display()));
+        breaks_and_heals(
+            &net,
+            0,
+            DROPPED,
+            &format!("{program}-restore {}", rules.to_string_lossy()),
+        );
         let user = net.sh("gateway", &format!("{program} -S DOCKER-USER")).ok();
         assert!(user.contains("connmark"), "{user}");
     }
@@ -89,7 +94,12 @@ fn ufw_is_found() {
     let _servers = web(&net);
     let rules = net.file("ufw.rules");
     std::fs::write(&rules, UFW).expect("a file can be written");
-    breaks_and_heals(&net, 0, DROPPED, &format!("iptables-nft-restore {}", rules.display()));
+    breaks_and_heals(
+        &net,
+        0,
+        DROPPED,
+        &format!("iptables-nft-restore {}", rules.to_string_lossy()),
+    );
     let said = net.sh("gateway", "iptables-nft -D FORWARD 1").ok();
     drop(said);
     let found = doctor(&net);
@@ -139,7 +149,7 @@ fn firewalld_is_found_where_it_is_strict_and_no_trouble_where_it_is_not() {
     let rules = net.file("strict.nft");
     std::fs::write(&rules, firewalld("")).expect("a file can be written");
     for family in [0, 1] {
-        breaks_and_heals(&net, family, DROPPED, &format!("nft -f {}", rules.display()));
+        breaks_and_heals(&net, family, DROPPED, &format!("nft -f {}", rules.to_string_lossy()));
         net.nft("gateway", "delete table inet firewalld");
     }
 }

@@ -23,6 +23,7 @@ mod flows;
 mod foreign;
 mod guard;
 mod hairpin;
+mod hostile_text;
 mod icmp;
 mod instant;
 mod killed;

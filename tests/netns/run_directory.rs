@@ -88,7 +88,7 @@ fn what_is_planted_there_is_neither_followed_nor_waited_for() {
             fs::read(victim).expect("still there"),
             b"precious",
             "{}",
-            path.display()
+            path.to_string_lossy()
         );
         remove(path);
     }
@@ -112,7 +112,7 @@ fn what_is_planted_there_is_neither_followed_nor_waited_for() {
             fs::read(victim).expect("still there"),
             b"precious",
             "{}",
-            path.display()
+            path.to_string_lossy()
         );
         remove(path);
     }

@@ -235,7 +235,9 @@ fn the_operators_fences_and_flow_mark_hold() {
             "fences.max_backends",
         ] {
             assert!(
-                refused.stderr.contains(&format!("{fence} in {}", config.display())),
+                refused
+                    .stderr
+                    .contains(&format!("{fence} in {}", config.to_string_lossy())),
                 "{refused}"
             );
         }

@@ -237,7 +237,7 @@ fn what_the_kernel_refuses_changes_nothing() {
         .spawn()
         .expect("nft runs");
     let mut stdin = owner.stdin.take().expect("a pipe");
-    writeln!(stdin, "include \"{}\"", net.file("rules.nft").display()).expect("nft reads");
+    writeln!(stdin, "include \"{}\"", net.file("rules.nft").to_string_lossy()).expect("nft reads");
     let listing = || net.run("gateway", &["nft", "list", "ruleset"]).ok();
     assert!(wait_until(PATIENCE, || listing().contains("flags owner")));
     let before = listing();

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
 
+use crate::cli::screen;
 use crate::cli::{Global, deploys, text_of};
 
 /// Longer lines would wrap, and could not be taken back.
@@ -37,11 +38,11 @@ impl Progress {
             phase.clone_into(&mut self.phase);
             if let Some(line) = at_phase(deploy) {
                 self.clear();
-                let _ = writeln!(io::stderr(), "{line}");
+                let _ = writeln!(screen::stderr(), "{line}");
             }
         }
         if let Some(line) = now(deploy).filter(|_| self.is_terminal) {
-            let line: String = line.chars().take(LONGEST).collect();
+            let line: String = crate::escape::text(&line).chars().take(LONGEST).collect();
             let mut stderr = io::stderr().lock();
             let _ = write!(stderr, "\r\u{1b}[K{line}").and_then(|()| stderr.flush());
             self.is_open = true;

@@ -116,7 +116,7 @@ impl Options {
             return Ok(Map::new());
         };
         let text = source::read(file)?;
-        let wrong = |message: String| Failure::Usage(format!("{}: {message}", file.display()));
+        let wrong = |message: String| Failure::Usage(format!("{}: {message}", crate::escape::path(file)));
         match serde_json::from_slice(&text) {
             Ok(Value::Object(fields)) => Ok(fields),
             Ok(_) => Err(wrong("must be an object with the fields of a service".into())),

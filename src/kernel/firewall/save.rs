@@ -79,7 +79,7 @@ pub fn legacy(family: TableFamily) -> Result<Vec<Chain>, LegacyError> {
     if !output.status.success() {
         return Err(LegacyError::Failed {
             program,
-            reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            reason: crate::escape::text(String::from_utf8_lossy(&output.stderr).trim()),
         });
     }
     Ok(parse(family, &String::from_utf8_lossy(&output.stdout)))

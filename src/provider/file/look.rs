@@ -126,7 +126,10 @@ impl Request {
             (print, (!is_same).then_some(News::Bad(bad)))
         };
         if chain.end.as_ref().is_some_and(|end| !end.is_readable) {
-            let text = format!("{}: is a pipe, a socket or a device, not a file", self.path.display());
+            let text = format!(
+                "{}: is a pipe, a socket or a device, not a file",
+                crate::escape::path(&self.path)
+            );
             return unreadable(Print::Unreadable, Bad::Unreadable(text));
         }
         match source::read_file(&self.path) {
@@ -198,7 +201,7 @@ fn watch(inotify: &Inotify, chain: &Chain, trouble: &mut Option<String>) -> Watc
         Ok(watch) => Some(watch),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => None,
         Err(errno) => {
-            trouble.get_or_insert_with(|| format!("failed to watch {}: {errno}", path.display()));
+            trouble.get_or_insert_with(|| format!("failed to watch {}: {errno}", crate::escape::path(path)));
             None
         }
     };

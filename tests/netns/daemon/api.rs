@@ -44,7 +44,7 @@ fn the_api_applies_beside_the_file() {
     assert_eq!(net.spread("client", at(PUBLIC[0], 2002), 5)["b2"], 5);
     assert!(daemon.events_of("draining").is_empty(), "{:#?}", daemon.events());
     // What is the file's is changed there: by name, by port and by endpoint.
-    let file = net.wanted().display().to_string();
+    let file = net.wanted().to_string_lossy().into_owned();
     let refused = daemon.post("/v1/apply", state([healthy(&["b3"], "a", 2003)]));
     assert!(refused.status == 422 && refused.body.contains(&file), "{refused:?}");
     for taken in [healthy(&["b3"], "c", 2001), healthy(&["b1"], "c", 2003)] {

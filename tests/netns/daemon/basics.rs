@@ -239,7 +239,7 @@ fn one_daemon_for_one_namespace() {
     let daemon = net.daemon(&[]);
     daemon.settles(1);
     let [state, socket, store] =
-        ["wanted.json", "other.sock", "other.db"].map(|name| net.file(name).display().to_string());
+        ["wanted.json", "other.sock", "other.db"].map(|name| net.file(name).to_string_lossy().into_owned());
     let argv = [
         TCPGW, "daemon", "--state", &state, "--socket", &socket, "--store", &store,
     ];
@@ -260,7 +260,7 @@ fn the_service_manager_is_told() {
     let manager = UnixDatagram::bind(&path).expect("a socket");
     manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let variables = [
-        ("NOTIFY_SOCKET", path.display().to_string()),
+        ("NOTIFY_SOCKET", path.to_string_lossy().to_string()),
         ("WATCHDOG_USEC", "400000".to_owned()),
     ];
     let mut daemon = net.daemon_within(&variables);

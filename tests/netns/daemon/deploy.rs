@@ -186,7 +186,10 @@ fn roll(fleet: &mut Fleet<'_>, traffic: &Traffic, family: usize, way: Way) {
     let targets = endpoints(&new, family);
     let mut old = fleet.replace(family, new);
     let told = net.file("told");
-    let hook = format!("echo \"$TCPGW_OLD\" > {0}.new && mv {0}.new {0}", told.display());
+    let hook = format!(
+        "echo \"$TCPGW_OLD\" > {0}.new && mv {0}.new {0}",
+        told.to_string_lossy()
+    );
     let short = seconds(SHORT);
     let (drain, more): (Duration, &[&str]) = match way {
         Way::Told => (DRAIN, &["--on-switched", &hook]),

@@ -62,7 +62,7 @@ fn the_doctor_knows_the_daemon_that_owns_the_table() {
     net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
     let daemon = net.daemon(&[]);
     assert!(wait_until(PATIENCE, || daemon.get("/v1/daemon")["owns_table"] == true));
-    let socket = net.socket().display().to_string();
+    let socket = net.socket().to_string_lossy().into_owned();
     for (asked, severity) in [(&*socket, "note"), ("none", "warning")] {
         let ran = net.tcpgw(&["-o", "json", "--socket", asked, "doctor"]);
         let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran}"));
@@ -87,7 +87,7 @@ fn what_others_do_is_repaired() {
     let daemon = net.daemon(&["--no-owner"]);
     daemon.settles(2);
     assert_eq!(daemon.get("/v1/daemon")["owns_table"], false);
-    let file = net.wanted().display().to_string();
+    let file = net.wanted().to_string_lossy().into_owned();
     let (mut lived, mut held) = (0, 0);
     for harm in [
         "nft flush ruleset",

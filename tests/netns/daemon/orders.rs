@@ -191,7 +191,7 @@ fn a_hook_runs_once_and_its_failure_keeps_the_switch() {
     let file = net.file("hooked");
     let say = format!(
         "echo \"$TCPGW_SERVICE $TCPGW_DEPLOY $TCPGW_OLD $TCPGW_NEW\" >> {}",
-        file.display()
+        file.to_string_lossy()
     );
     let hook = format!("{say}; exit 3");
     let ran = deploy(&net, &["b2", "b3"], &["--drain-timeout", "1s", "--on-switched", &hook]).exits(1);

@@ -100,7 +100,7 @@ impl<'n> Platform<'n> {
         let of = |family| self.serving.values().map(move |one: &Container| one.endpoint(family));
         let serving: Vec<String> = of(0).chain(of(1)).collect();
         others_have_no_flows(self.net, &serving);
-        let file = self.net.wanted().display().to_string();
+        let file = self.net.wanted().to_string_lossy().into_owned();
         self.net.tcpgw(&["diff", &file]).exits(0);
     }
 }

@@ -151,7 +151,7 @@ fn too_little_memory_changes_nothing_or_all() {
 /// The run directory on a file system of its own, which only the command sees.
 fn with_run_dir(net: &Net, options: &str, prepare: &str, args: &str) -> Ran {
     let run = net.file("run");
-    let run = run.display();
+    let run = run.to_string_lossy();
     let line = format!(
         "mount -t tmpfs -o {options} tmpfs {run} && {{ {prepare}; }} && TCPGW_RUN_DIR={run} {TCPGW} {args}; code=$?; \
          ls -s {run} >&2; exit $code"
@@ -194,7 +194,7 @@ fn a_full_or_read_only_run_directory_is_said_and_harms_nothing() {
     // Room for neither the record nor the holder's number.
     let stuff = format!(
         "dd if=/dev/zero of={}/stuff bs=4k status=none || true",
-        net.file("run").display()
+        net.file("run").to_string_lossy()
     );
     for prepare in ["true", &stuff] {
         net.apply(&before);

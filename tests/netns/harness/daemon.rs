@@ -107,7 +107,7 @@ impl Net {
 
     /// A command that would ask the daemon.
     fn asking(&self, words: &[&str]) -> Vec<String> {
-        let socket = self.socket().display().to_string();
+        let socket = self.socket().to_string_lossy().into_owned();
         let mut argv = vec![TCPGW.to_owned(), "--socket".to_owned(), socket];
         argv.extend(words.iter().map(ToString::to_string));
         argv

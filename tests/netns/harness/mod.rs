@@ -97,7 +97,7 @@ impl Net {
 
     pub(crate) fn place(&self, host: &str) -> Place {
         let path = Path::new(NAMESPACES).join(self.namespace(host));
-        Place(File::open(&path).unwrap_or_else(|e| panic!("failed to open {}: {e}", path.display())))
+        Place(File::open(&path).unwrap_or_else(|e| panic!("failed to open {}: {e}", path.to_string_lossy())))
     }
 
     pub(crate) fn namespace(&self, host: &str) -> String {
