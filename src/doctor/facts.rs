@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::kernel::conntrack::stats::Stats;
 use crate::kernel::firewall::{Chain, Table};
@@ -22,17 +23,28 @@ pub type Ways = BTreeMap<IpAddr, Option<RouteTo>>;
 /// The way far away, by the address that packets come from.
 pub type WaysOut = BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>;
 
-/// Everything that the doctor knows.
+/// How much is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// A sample, for checks that are repeated every few seconds: at most some milliseconds of work.
+    Quick,
+    /// As much as somebody who waits for the answer wants to know.
+    Thorough,
+}
+
+/// Facts that cost little to read: no process is started, no list is read that grows with flows, neighbours or processes.
+///
+/// A reading is about one system call for each sysctl (16, and 2 for each interface with an address) and two for each backend
+/// address (at most [`Effort::most_ways`]), and two to six netlink dumps. [`super::CheapReader`] reads other tables of nftables
+/// again only after their generation has changed, and not more often than what the last reading took allows.
 #[derive(Debug, Clone)]
-pub struct Facts {
-    /// The kernel's release, `6.1.0-18-amd64`.
-    pub release: String,
+pub struct CheapFacts {
+    /// How much was, and is, looked at.
+    pub effort: Effort,
     /// The mark of our flows.
     pub mark: FlowMark,
-    /// Our table.
-    pub table: Fact<TableFacts>,
     /// The services, as the kernel or the last `apply` tells them.
-    pub services: Summary,
+    pub services: Arc<Summary>,
     /// Settings by their names, `net.ipv4.ip_forward`; what this kernel does not have is missing.
     pub sysctls: BTreeMap<String, String>,
     /// The interfaces.
@@ -45,12 +57,28 @@ pub struct Facts {
     pub ways_left_out: usize,
     /// The way to clients far away, for packets from each of the gateway's own addresses, or from any (`None`).
     pub ways_out: Fact<WaysOut>,
+    /// Other tables of nftables, with those of iptables-nft.
+    pub firewall: Fact<Arc<Firewall>>,
+    /// `IPReversePathFilter`: packets that the reverse path filter has dropped.
+    pub reverse_path_drops: Option<u64>,
+}
+
+/// Everything that the doctor knows.
+///
+/// What is not among the [`CheapFacts`] may take a second on a large gateway: flows and neighbours are listed, descriptors of
+/// all processes searched, programs started.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// What costs little to read.
+    pub cheap: CheapFacts,
+    /// The kernel's release, `6.1.0-18-amd64`.
+    pub release: String,
+    /// Our table.
+    pub table: Fact<TableFacts>,
     /// Who was seen on the links.
     pub neighbours: Fact<Vec<Neighbour>>,
     /// What bridges learned.
     pub learned: Fact<Vec<Learned>>,
-    /// Other tables of nftables, with those of iptables-nft.
-    pub firewall: Fact<Firewall>,
     /// Tables of iptables-legacy.
     pub legacy: Fact<Vec<Chain>>,
     /// Tables of ip6tables-legacy.
@@ -67,8 +95,6 @@ pub struct Facts {
     pub conntrack_filter: Fact<bool>,
     /// Sockets that listen, with their processes where these are known.
     pub listeners: Fact<Vec<(Listener, Option<String>)>>,
-    /// `IPReversePathFilter`: packets that the reverse path filter has dropped.
-    pub reverse_path_drops: Option<u64>,
 }
 
 /// Other tables of nftables.
@@ -110,7 +136,25 @@ pub enum TableState {
     Other(Option<String>),
 }
 
-impl Facts {
+impl Effort {
+    /// Backend addresses whose ways are looked for; each takes the kernel some microseconds.
+    pub const fn most_ways(self) -> usize {
+        match self {
+            Self::Quick => 500,
+            Self::Thorough => 50_000,
+        }
+    }
+
+    /// Rules of other tables that are looked at in all, some tens of nanoseconds each.
+    pub const fn most_rules(self) -> usize {
+        match self {
+            Self::Quick => 50_000,
+            Self::Thorough => 1_000_000,
+        }
+    }
+}
+
+impl CheapFacts {
     /// A setting that is a number.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.sysctls.get(name)?.trim().parse().ok()

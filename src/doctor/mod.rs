@@ -2,6 +2,9 @@
 //!
 //! [`gather()`] reads the kernel into plain [`Facts`]; [`examine`] says what they mean. A check whose facts could not be
 //! read is named in the diagnosis, never left out.
+//!
+//! The checks that keep clients from being served need [`CheapFacts`] only: a [`CheapReader`] reads these in some
+//! milliseconds, without starting a program, and [`examine_cheap`] judges them.
 
 mod checks;
 mod facts;
@@ -10,9 +13,9 @@ mod gather;
 mod judge;
 mod packet;
 
-pub use self::facts::{Fact, Facts, Firewall, TableFacts, TableState, Ways, WaysOut};
+pub use self::facts::{CheapFacts, Effort, Fact, Facts, Firewall, TableFacts, TableState, Ways, WaysOut};
 pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
-pub use self::gather::gather;
+pub use self::gather::{CheapReader, gather};
 
 /// Every finding there can be, with the worst that it is: names are for ever.
 pub const FINDINGS: &[(&str, Severity)] = &[
@@ -60,11 +63,26 @@ pub const FINDINGS: &[(&str, Severity)] = &[
 /// What the facts mean.
 pub fn examine(facts: &Facts) -> Diagnosis {
     let mut diagnosis = Diagnosis::default();
-    for check in checks::ALL {
+    for check in checks::COSTLY {
         check(facts, &mut diagnosis);
     }
+    cheap(&facts.cheap, &mut diagnosis);
     diagnosis.findings.sort_by_key(|finding| finding.severity);
     diagnosis
+}
+
+/// What the facts mean that cost little to read.
+pub fn examine_cheap(facts: &CheapFacts) -> Diagnosis {
+    let mut diagnosis = Diagnosis::default();
+    cheap(facts, &mut diagnosis);
+    diagnosis.findings.sort_by_key(|finding| finding.severity);
+    diagnosis
+}
+
+fn cheap(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    for check in checks::CHEAP {
+        check(facts, diagnosis);
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::*;
 use crate::kernel::conntrack::stats::Stats;
@@ -66,16 +67,10 @@ fn well() -> Facts {
         ((Family::V4, Some(ip("203.0.113.1"))), way(2)),
         ((Family::V4, Some(ip("10.2.0.1"))), way(2)),
     ];
-    Facts {
-        release: "6.1.0-18-amd64".into(),
+    let cheap = CheapFacts {
+        effort: Effort::Thorough,
         mark: FlowMark::default(),
-        table: Ok(TableFacts {
-            state: TableState::AsWritten,
-            mark: Some(FlowMark::default()),
-            owner: None,
-            daemon: None,
-        }),
-        services: Summary::from(&crate::model::parse(STATE.as_bytes()).unwrap()),
+        services: Arc::new(Summary::from(&crate::model::parse(STATE.as_bytes()).unwrap())),
         sysctls: sysctls.map(|(name, value)| (name.into(), value.into())).into(),
         links: Ok(vec![
             link(2, "ext", "203.0.113.1"),
@@ -94,9 +89,20 @@ fn well() -> Facts {
         ways: Ok(backends.map(|address| (address, way(3))).into()),
         ways_left_out: 0,
         ways_out: Ok(ways_out.into()),
+        firewall: Ok(Arc::default()),
+        reverse_path_drops: Some(0),
+    };
+    Facts {
+        cheap,
+        release: "6.1.0-18-amd64".into(),
+        table: Ok(TableFacts {
+            state: TableState::AsWritten,
+            mark: Some(FlowMark::default()),
+            owner: None,
+            daemon: None,
+        }),
         neighbours: Ok(Vec::new()),
         learned: Ok(Vec::new()),
-        firewall: Ok(Firewall::default()),
         legacy: Ok(Vec::new()),
         legacy6: Ok(Vec::new()),
         stats: Ok(Stats::default()),
@@ -105,8 +111,11 @@ fn well() -> Facts {
         lacks: Ok(Vec::new()),
         conntrack_filter: Ok(true),
         listeners: Ok(Vec::new()),
-        reverse_path_drops: Some(0),
     }
+}
+
+fn firewall_of(facts: &mut Facts) -> &mut Firewall {
+    Arc::make_mut(facts.cheap.firewall.as_mut().unwrap())
 }
 
 /// What is found, once something was changed.
@@ -129,7 +138,7 @@ fn with(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
 }
 
 fn set(name: &str, value: &str) -> impl FnOnce(&mut Facts) {
-    move |facts| drop(facts.sysctls.insert(name.into(), value.into()))
+    move |facts| drop(facts.cheap.sysctls.insert(name.into(), value.into()))
 }
 
 #[track_caller]
@@ -159,6 +168,36 @@ fn nothing_is_found_where_nothing_is_wrong() {
 }
 
 #[test]
+fn cheap_checks_find_what_keeps_clients_from_being_served() {
+    let mut facts = well();
+    assert_eq!(examine_cheap(&facts.cheap), Diagnosis::default());
+    set("net.ipv4.ip_forward", "0")(&mut facts);
+    set("net.netfilter.nf_conntrack_count", "262144")(&mut facts);
+    facts.cheap.ways.as_mut().unwrap().insert(ip("10.2.0.11"), None);
+    facts.cheap.local.as_mut().unwrap().remove(&ip("203.0.113.1"));
+    let drops = chain(
+        table(TableFamily::Ip, "mine", false),
+        Hook::Forward,
+        0,
+        Vec::new(),
+        true,
+    );
+    firewall_of(&mut facts).chains.push(drops);
+    let found = examine_cheap(&facts.cheap).findings;
+    for id in [
+        "ip-forward-off",
+        "conntrack-full",
+        "backend-without-route",
+        "address-not-local",
+        "packets-dropped",
+    ] {
+        assert!(found.iter().any(|finding| finding.id == id), "{id} in {found:#?}");
+    }
+    let all = examine(&facts).findings;
+    assert!(found.iter().all(|finding| all.contains(finding)), "{all:#?}");
+}
+
+#[test]
 fn names_are_kebab_case_and_unique() {
     let names: BTreeSet<&str> = FINDINGS.iter().map(|(id, _)| *id).collect();
     assert_eq!(names.len(), FINDINGS.len());
@@ -185,13 +224,13 @@ fn what_could_not_be_read_is_named_and_the_rest_is_judged() {
     let mut facts = well();
     let no = || "needs CAP_NET_ADMIN".to_owned();
     facts.table = Err(no());
-    facts.links = Err(no());
-    facts.local = Err(no());
-    facts.ways = Err(no());
-    facts.ways_out = Err(no());
+    facts.cheap.links = Err(no());
+    facts.cheap.local = Err(no());
+    facts.cheap.ways = Err(no());
+    facts.cheap.ways_out = Err(no());
     facts.neighbours = Err(no());
     facts.learned = Err(no());
-    facts.firewall = Err(no());
+    facts.cheap.firewall = Err(no());
     facts.legacy = Err(no());
     facts.legacy6 = Err(no());
     facts.stats = Err(no());
@@ -199,7 +238,7 @@ fn what_could_not_be_read_is_named_and_the_rest_is_judged() {
     facts.lacks = Err(no());
     facts.conntrack_filter = Err(no());
     facts.listeners = Err(no());
-    facts.sysctls.insert("net.ipv4.ip_forward".into(), "0".into());
+    facts.cheap.sysctls.insert("net.ipv4.ip_forward".into(), "0".into());
     let diagnosis = examine(&facts);
     only(&diagnosis.findings, "ip-forward-off", Severity::Broken);
     let checks: Vec<&str> = diagnosis
@@ -250,7 +289,7 @@ fn forwarding() {
         Severity::Note,
     );
     let only4 = |facts: &mut Facts| {
-        facts.services.services.remove(0);
+        Arc::make_mut(&mut facts.cheap.services).services.remove(0);
         set("net.ipv6.conf.all.forwarding", "0")(facts);
     };
     assert!(with(only4).is_empty());
@@ -265,7 +304,7 @@ fn reverse_path() {
     let elsewhere = |address: &'static str, mode: &'static str| {
         move |facts: &mut Facts| {
             set("net.ipv4.conf.ext.rp_filter", mode)(facts);
-            let ways = facts.ways_out.as_mut().unwrap();
+            let ways = facts.cheap.ways_out.as_mut().unwrap();
             ways.insert((Family::V4, Some(ip(address))), way(3));
         }
     };
@@ -284,12 +323,14 @@ fn reverse_path() {
     assert!(with(loose).is_empty());
     let everywhere = |facts: &mut Facts| {
         elsewhere("203.0.113.1", "1")(facts);
-        facts.services.services.retain(|service| service.addresses.is_empty());
+        Arc::make_mut(&mut facts.cheap.services)
+            .services
+            .retain(|service| service.addresses.is_empty());
     };
     only(&with(everywhere), "reverse-path-filter", Severity::Warning);
     let backend = |facts: &mut Facts| {
         set("net.ipv4.conf.br0.rp_filter", "1")(facts);
-        facts.ways.as_mut().unwrap().insert(ip("10.2.0.11"), way(2));
+        facts.cheap.ways.as_mut().unwrap().insert(ip("10.2.0.11"), way(2));
     };
     let found = only(&with(backend), "reverse-path-filter", Severity::Warning);
     assert!(
@@ -309,10 +350,10 @@ fn bridges() {
     assert_eq!(line(&found), "bridge link set dev port hairpin on");
     let hairpin = |facts: &mut Facts| {
         set("net.bridge.bridge-nf-call-iptables", "1")(facts);
-        facts.links.as_mut().unwrap()[2].hairpin = Some(true);
+        facts.cheap.links.as_mut().unwrap()[2].hairpin = Some(true);
     };
     assert!(with(hairpin).is_empty());
-    let own = |facts: &mut Facts| facts.links.as_mut().unwrap()[1].bridge = Some([false, true]);
+    let own = |facts: &mut Facts| facts.cheap.links.as_mut().unwrap()[1].bridge = Some([false, true]);
     only(&with(own), "bridge-without-hairpin", Severity::Warning);
 }
 
@@ -357,7 +398,7 @@ fn conntrack() {
     };
     only(&with(stats(raced)), "conntrack-races", Severity::Note);
     let mut facts = well();
-    facts.sysctls.remove("net.netfilter.nf_conntrack_max");
+    facts.cheap.sysctls.remove("net.netfilter.nf_conntrack_max");
     assert_eq!(examine(&facts).unchecked.len(), 1);
 }
 
@@ -422,7 +463,9 @@ fn source_addresses_that_are_gone() {
             r#"{{"version":1,"services":[{{"name":"web","port":20003,"backends":["10.2.0.11:3000"],
             "source_addresses":[{addresses}]}}]}}"#
         );
-        move |facts: &mut Facts| facts.services = Summary::from(&crate::model::parse(state.as_bytes()).unwrap())
+        move |facts: &mut Facts| {
+            facts.cheap.services = Arc::new(Summary::from(&crate::model::parse(state.as_bytes()).unwrap()));
+        }
     };
     assert_eq!(with(with_sources(r#""10.2.0.1","203.0.113.1""#)), []);
     let found = only(
@@ -466,6 +509,7 @@ fn own_ports_and_addresses() {
     assert!(with(listens("10.2.0.1:20004")).is_empty());
     let gone = |facts: &mut Facts| {
         facts
+            .cheap
             .local
             .as_mut()
             .unwrap()
@@ -477,7 +521,7 @@ fn own_ports_and_addresses() {
 #[test]
 fn ways_to_backends() {
     let to = |address: &'static str, way: Option<RouteTo>| {
-        move |facts: &mut Facts| drop(facts.ways.as_mut().unwrap().insert(ip(address), way))
+        move |facts: &mut Facts| drop(facts.cheap.ways.as_mut().unwrap().insert(ip(address), way))
     };
     only(&with(to("10.2.0.11", None)), "backend-without-route", Severity::Broken);
     let own = way(1).map(|way| RouteTo { local: true, ..way });
@@ -499,16 +543,16 @@ fn ways_to_backends() {
     );
     assert!(with(neighbour("10.2.0.11", 2)).is_empty(), "on another link");
     assert!(with(neighbour("10.2.0.99", 3)).is_empty());
-    let narrow = |facts: &mut Facts| facts.links.as_mut().unwrap()[1].mtu = 1400;
+    let narrow = |facts: &mut Facts| facts.cheap.links.as_mut().unwrap()[1].mtu = 1400;
     only(&with(narrow), "path-mtu", Severity::Note);
     let mut facts = well();
-    facts.ways_left_out = 7;
+    facts.cheap.ways_left_out = 7;
     assert_eq!(examine(&facts).unchecked.len(), 1);
 }
 
 #[test]
 fn offloads() {
-    let offloads = |offloads| move |facts: &mut Facts| facts.links.as_mut().unwrap()[0].offloads = offloads;
+    let offloads = |offloads| move |facts: &mut Facts| facts.cheap.links.as_mut().unwrap()[0].offloads = offloads;
     let lro = Offloads {
         lro: true,
         ..Offloads::default()
@@ -585,7 +629,7 @@ fn our_table() {
     only(&with(by_daemon), "table-owned", Severity::Note);
     let other = FlowMark::new(1, 1).unwrap();
     only(
-        &with(|facts| facts.mark = other),
+        &with(|facts| facts.cheap.mark = other),
         "table-of-another-mark",
         Severity::Warning,
     );
@@ -684,7 +728,7 @@ fn chain(table: Table, hook: Hook, priority: i32, rules: Vec<Rule>, drops: bool)
 }
 
 fn nft(chain: Chain) -> impl FnOnce(&mut Facts) {
-    move |facts| facts.firewall.as_mut().unwrap().chains.push(chain)
+    move |facts| firewall_of(facts).chains.push(chain)
 }
 
 #[test]
@@ -714,10 +758,7 @@ fn fixes_are_lines_for_whoever_made_the_table() {
     );
     // What frames do is not known here.
     let mut facts = well();
-    facts
-        .firewall
-        .as_mut()
-        .unwrap()
+    firewall_of(&mut facts)
         .unjudged
         .push(table(TableFamily::Bridge, "b", false));
     assert_eq!(examine(&facts).unchecked.len(), 1);
@@ -793,7 +834,7 @@ fn many_services_and_rules_end_soon() {
         );
     }
     let found = with(|facts| {
-        facts.services = Summary::from(&crate::model::parse(state.as_bytes()).unwrap());
+        facts.cheap.services = Arc::new(Summary::from(&crate::model::parse(state.as_bytes()).unwrap()));
         saved("DROP", &rules)(facts);
     });
     let found = only(&found, "packets-dropped", Severity::Broken);

@@ -61,7 +61,7 @@ pub struct Link {
     pub hairpin: Option<bool>,
     /// Its addresses, with the lengths of their networks' prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// What it does to many packets at once; `None` where it cannot tell.
+    /// What it does to many packets at once; `None` where it cannot tell, or was not asked: see [`read_offloads`].
     pub offloads: Option<Offloads>,
 }
 
@@ -100,7 +100,7 @@ pub struct Learned {
     pub bridge: u32,
 }
 
-/// All links.
+/// All links, without their offloads.
 ///
 /// # Errors
 /// Those of [`Ask::dump`].
@@ -128,9 +128,15 @@ pub fn links() -> Result<Vec<Link>, NetlinkError> {
             .filter(|(index, ..)| *index == link.index)
             .map(|(_, address, length)| (*address, *length))
             .collect();
-        link.offloads = offloads(&link.name);
     }
     Ok(links)
+}
+
+/// Asks each link what it does to many packets at once, by three ioctls each.
+pub fn read_offloads(links: &mut [Link]) {
+    for link in links {
+        link.offloads = offloads(&link.name);
+    }
 }
 
 /// Who was seen on which link, by IP address.

@@ -11,7 +11,7 @@ use crate::ruleset::name::Family;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     let what = "bridge ports without hairpin mode";
-    let Some(links) = diagnosis.known(what, &facts.links) else {
+    let Some(links) = diagnosis.known(what, &facts.cheap.links) else {
         return;
     };
     let asks = |link: &Link, family: Family| {
@@ -19,9 +19,9 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
             Family::V4 => ("net.bridge.bridge-nf-call-iptables", 0),
             Family::V6 => ("net.bridge.bridge-nf-call-ip6tables", 1),
         };
-        facts.number(sysctl) == Some(1) || link.bridge.is_some_and(|bridge| bridge[own])
+        facts.cheap.number(sysctl) == Some(1) || link.bridge.is_some_and(|bridge| bridge[own])
     };
-    let Some(ways) = diagnosis.known(what, &facts.ways) else {
+    let Some(ways) = diagnosis.known(what, &facts.cheap.ways) else {
         return;
     };
     let mut behind: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();

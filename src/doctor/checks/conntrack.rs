@@ -1,6 +1,6 @@
 //! The size of conntrack's table, what it counts, and its settings.
 
-use super::super::facts::Facts;
+use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
 
 const NEARLY_FULL: u64 = 75;
@@ -10,12 +10,11 @@ const LONG_CHAIN: u64 = 8;
 const LONG_TIMEOUT: u64 = 86_400;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
-    fill(facts, diagnosis);
     counters(facts, diagnosis);
     settings(facts, diagnosis);
 }
 
-fn fill(facts: &Facts, diagnosis: &mut Diagnosis) {
+pub(super) fn fill(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let number = |name: &str| facts.number(&format!("net.netfilter.nf_conntrack_{name}"));
     let (Some(count), Some(max)) = (number("count"), number("max")) else {
         diagnosis.unchecked(
@@ -67,7 +66,7 @@ fn counters(facts: &Facts, diagnosis: &mut Diagnosis) {
         return;
     };
     if stats.drop > 0 || stats.early_drop > 0 || stats.chain_too_long > 0 {
-        let max = facts.number("net.netfilter.nf_conntrack_max").unwrap_or(0);
+        let max = facts.cheap.number("net.netfilter.nf_conntrack_max").unwrap_or(0);
         diagnosis.warning(
             "conntrack-dropped",
             format!(
@@ -97,7 +96,7 @@ fn counters(facts: &Facts, diagnosis: &mut Diagnosis) {
 }
 
 fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
-    let is = |name: &str, value| facts.number(&format!("net.netfilter.nf_conntrack_{name}")) == Some(value);
+    let is = |name: &str, value| facts.cheap.number(&format!("net.netfilter.nf_conntrack_{name}")) == Some(value);
     if is("tcp_be_liberal", 1) {
         diagnosis.note(
             "conntrack-liberal",
@@ -113,7 +112,7 @@ fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
              known flow is refused",
         );
     }
-    let timeout = facts.number("net.netfilter.nf_conntrack_tcp_timeout_established");
+    let timeout = facts.cheap.number("net.netfilter.nf_conntrack_tcp_timeout_established");
     if let Some(seconds) = timeout.filter(|seconds| *seconds > LONG_TIMEOUT) {
         diagnosis.note(
             "conntrack-long-timeout",

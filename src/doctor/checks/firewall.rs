@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::super::facts::Facts;
+use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Severity};
 use super::super::judge::{Fate, Holds, Place, walk};
 use super::super::packet::{Interface, Packet};
@@ -12,21 +12,15 @@ use crate::kernel::links::Link;
 use crate::kernel::route::RouteTo;
 use crate::ruleset::name::Family;
 
-/// Rules that are looked at in all, so that ten thousand services times as many rules end.
-const MOST_RULES: usize = 1_000_000;
 /// Backends that are looked at one by one at the least, and at the most.
 const FEWEST_SAMPLES: usize = 8;
 const MOST_SAMPLES: usize = 1000;
 /// Our own translation.
 pub(super) const DSTNAT: i32 = -100;
 
-pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
-    for chains in all_chains(facts, diagnosis) {
-        for chain in chains {
-            if let Some(base) = chain.base {
-                judge(facts, chains, chain, base, diagnosis);
-            }
-        }
+pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    if let Some(chains) = nft_chains(facts, diagnosis) {
+        all(facts, chains, diagnosis);
     }
     for table in facts.firewall.iter().flat_map(|firewall| &firewall.unjudged) {
         diagnosis.unchecked(
@@ -36,16 +30,30 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     }
 }
 
-/// The chains that could be read, kind by kind.
-pub(super) fn all_chains<'a>(facts: &'a Facts, diagnosis: &mut Diagnosis) -> Vec<&'a [Chain]> {
-    let nft = diagnosis.known("other tables of nftables", &facts.firewall);
+pub(super) fn legacy(facts: &Facts, diagnosis: &mut Diagnosis) {
+    for chains in legacy_chains(facts, diagnosis) {
+        all(&facts.cheap, chains, diagnosis);
+    }
+}
+
+fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
+    for chain in chains {
+        if let Some(base) = chain.base {
+            judge(facts, chains, chain, base, diagnosis);
+        }
+    }
+}
+
+pub(super) fn nft_chains<'a>(facts: &'a CheapFacts, diagnosis: &mut Diagnosis) -> Option<&'a [Chain]> {
+    let firewall = diagnosis.known("other tables of nftables", &facts.firewall)?;
+    Some(&firewall.chains)
+}
+
+/// The chains that could be read, family by family.
+pub(super) fn legacy_chains<'a>(facts: &'a Facts, diagnosis: &mut Diagnosis) -> Vec<&'a [Chain]> {
     let legacy = diagnosis.known("tables of iptables-legacy", &facts.legacy);
     let legacy6 = diagnosis.known("tables of ip6tables-legacy", &facts.legacy6);
-    nft.map(|firewall| firewall.chains.as_slice())
-        .into_iter()
-        .chain(legacy.map(Vec::as_slice))
-        .chain(legacy6.map(Vec::as_slice))
-        .collect()
+    legacy.into_iter().chain(legacy6).map(Vec::as_slice).collect()
 }
 
 pub(super) fn sees(family: TableFamily, packet: Family) -> bool {
@@ -86,7 +94,7 @@ struct Sample {
     public_port: u16,
 }
 
-fn judge(facts: &Facts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
+fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
     if !matches!(base.hook, Hook::Prerouting | Hook::Forward | Hook::Postrouting) {
         return;
     }
@@ -95,7 +103,7 @@ fn judge(facts: &Facts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: 
         .filter(|of| of.table == chain.table)
         .map(|of| of.rules.len())
         .sum();
-    let most = (MOST_RULES / rules.max(1)).clamp(FEWEST_SAMPLES, MOST_SAMPLES);
+    let most = (facts.effort.most_rules() / rules.max(1)).clamp(FEWEST_SAMPLES, MOST_SAMPLES);
     for family in Family::BOTH {
         if !facts.uses(family) || !sees(chain.table.family, family) {
             continue;
@@ -135,7 +143,7 @@ fn judge(facts: &Facts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: 
     }
 }
 
-fn samples(facts: &Facts, family: Family, most: usize) -> Vec<Sample> {
+fn samples(facts: &CheapFacts, family: Family, most: usize) -> Vec<Sample> {
     let of_family = facts.services.services.iter().flat_map(|service| {
         service
             .active
@@ -152,7 +160,7 @@ fn samples(facts: &Facts, family: Family, most: usize) -> Vec<Sample> {
     all.into_iter().step_by(step).collect()
 }
 
-fn packet(facts: &Facts, family: Family, base: Base, reply: bool, sample: Option<&Sample>) -> Packet {
+fn packet(facts: &CheapFacts, family: Family, base: Base, reply: bool, sample: Option<&Sample>) -> Packet {
     let far = facts
         .ways_out
         .as_ref()
@@ -180,7 +188,7 @@ fn packet(facts: &Facts, family: Family, base: Base, reply: bool, sample: Option
     }
 }
 
-pub(super) fn interface(facts: &Facts, way: Option<&RouteTo>) -> Option<Interface> {
+pub(super) fn interface(facts: &CheapFacts, way: Option<&RouteTo>) -> Option<Interface> {
     let link: &Link = facts.link(way?.index)?;
     Some(Interface {
         index: link.index,
@@ -199,7 +207,7 @@ struct Trouble {
 }
 
 pub(super) struct Context<'a> {
-    pub(super) facts: &'a Facts,
+    pub(super) facts: &'a CheapFacts,
     pub(super) chains: &'a [Chain],
     pub(super) chain: &'a Chain,
     pub(super) base: Base,

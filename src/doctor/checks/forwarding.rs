@@ -1,11 +1,11 @@
 //! Whether the gateway forwards at all.
 
-use super::super::facts::Facts;
+use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, command};
 use super::some;
 use crate::ruleset::name::Family;
 
-pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     for (family, id, sysctl) in [
         (Family::V4, "ip-forward-off", "net.ipv4.ip_forward"),
         (Family::V6, "ipv6-forwarding-off", "net.ipv6.conf.all.forwarding"),
@@ -24,7 +24,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
 }
 
 /// With forwarding on, a value of 1 means that they are ignored (`ip-sysctl.rst`, `accept_ra`).
-fn advertisements(facts: &Facts, diagnosis: &mut Diagnosis) {
+fn advertisements(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     if facts.number("net.ipv6.conf.all.forwarding") != Some(1) || !facts.uses(Family::V6) {
         return;
     }

@@ -16,18 +16,30 @@ mod ways;
 
 use std::fmt::Display;
 
-use super::facts::Facts;
+use super::facts::{CheapFacts, Facts};
 use super::finding::Diagnosis;
 
-/// All of them. To add one, add it here, and its findings to [`super::FINDINGS`] and to the table in the manual.
-pub(super) const ALL: &[fn(&Facts, &mut Diagnosis)] = &[
-    table::check,
-    kernel::check,
+/// Those that need no more than [`CheapFacts`], so that a daemon can make them again and again: what keeps clients from being
+/// served. To add a check, add it here or to [`COSTLY`], and its findings to [`super::FINDINGS`] and to the table in the
+/// manual.
+pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     forwarding::check,
     firewall::check,
     nat::check,
-    ways::check,
+    ways::routes,
     reverse_path::check,
+    conntrack::fill,
+    ports::addresses,
+    reuse::source_addresses,
+];
+
+/// All others.
+pub(super) const COSTLY: &[fn(&Facts, &mut Diagnosis)] = &[
+    table::check,
+    kernel::check,
+    firewall::legacy,
+    nat::legacy,
+    ways::check,
     bridge::check,
     conntrack::check,
     ports::check,

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::super::facts::Facts;
+use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::super::judge::{Holds, walk};
 use super::super::packet::Packet;
-use super::firewall::{all_chains, interface, sees, whose};
+use super::firewall::{interface, legacy_chains, nft_chains, sees, whose};
 use super::{count, some};
 use crate::kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
 use crate::ruleset::name::Family;
@@ -17,17 +17,27 @@ const DSTNAT: i32 = -100;
 /// Ports that are looked at one by one.
 const MOST_PORTS: usize = 500;
 
-pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
-    for chains in all_chains(facts, diagnosis) {
-        for chain in chains {
-            if let Some(base) = chain.base.filter(|base| base.nat && base.hook == Hook::Prerouting) {
-                judge(facts, chains, chain, base, diagnosis);
-            }
+pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    if let Some(chains) = nft_chains(facts, diagnosis) {
+        all(facts, chains, diagnosis);
+    }
+}
+
+pub(super) fn legacy(facts: &Facts, diagnosis: &mut Diagnosis) {
+    for chains in legacy_chains(facts, diagnosis) {
+        all(&facts.cheap, chains, diagnosis);
+    }
+}
+
+fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
+    for chain in chains {
+        if let Some(base) = chain.base.filter(|base| base.nat && base.hook == Hook::Prerouting) {
+            judge(facts, chains, chain, base, diagnosis);
         }
     }
 }
 
-fn judge(facts: &Facts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
+fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
     let services = &facts.services.services;
     let ports: BTreeSet<u16> = services.iter().map(|service| service.port).collect();
     let named = named_ports(chains, chain, &ports);
@@ -90,7 +100,7 @@ fn judge(facts: &Facts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: 
     );
 }
 
-fn packets(facts: &Facts, chain: &Chain, service: &ServiceSummary) -> Vec<Packet> {
+fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<Packet> {
     let targets: Vec<(Family, Option<IpAddr>)> = if service.addresses.is_empty() {
         Family::BOTH.map(|family| (family, None)).to_vec()
     } else {

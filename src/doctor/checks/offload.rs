@@ -5,7 +5,7 @@ use super::super::finding::{Diagnosis, command};
 use super::some;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
-    let Some(links) = diagnosis.known("segmentation offloads", &facts.links) else {
+    let Some(links) = diagnosis.known("segmentation offloads", &facts.cheap.links) else {
         return;
     };
     let up = || links.iter().filter(|link| link.up && !link.loopback);
@@ -25,6 +25,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
         diagnosis.unchecked("segmentation offloads", format!("{} cannot tell", some(&unknown)));
     }
     let limited = facts
+        .cheap
         .services
         .services
         .iter()

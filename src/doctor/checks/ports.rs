@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::facts::Facts;
+use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Severity, advice, command};
 use super::{count, range_list, ranges, some};
 use crate::summary::ServiceSummary;
@@ -18,7 +18,6 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     snat(facts, diagnosis);
     local_range(facts, diagnosis);
     listeners(facts, diagnosis);
-    addresses(facts, diagnosis);
 }
 
 fn snat(facts: &Facts, diagnosis: &mut Diagnosis) {
@@ -58,7 +57,7 @@ fn snat(facts: &Facts, diagnosis: &mut Diagnosis) {
 }
 
 fn local_range(facts: &Facts, diagnosis: &mut Diagnosis) {
-    let text = |name: &str| facts.sysctls.get(name).map_or("", String::as_str);
+    let text = |name: &str| facts.cheap.sysctls.get(name).map_or("", String::as_str);
     let range: Vec<u16> = text("net.ipv4.ip_local_port_range")
         .split_whitespace()
         .filter_map(|number| number.parse().ok())
@@ -69,6 +68,7 @@ fn local_range(facts: &Facts, diagnosis: &mut Diagnosis) {
     let reserved_text = text("net.ipv4.ip_local_reserved_ports");
     let reserved = parse_ranges(reserved_text);
     let ports: BTreeSet<u16> = facts
+        .cheap
         .services
         .services
         .iter()
@@ -112,6 +112,7 @@ fn listeners(facts: &Facts, diagnosis: &mut Diagnosis) {
         .iter()
         .filter(|(listener, _)| {
             facts
+                .cheap
                 .services
                 .services
                 .iter()
@@ -143,7 +144,7 @@ fn covers(service: &ServiceSummary, listener: SocketAddr) -> bool {
         && (service.addresses.is_empty() || address.is_unspecified() || service.addresses.contains(&address))
 }
 
-fn addresses(facts: &Facts, diagnosis: &mut Diagnosis) {
+pub(super) fn addresses(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(local) = diagnosis.known("addresses of services", &facts.local) else {
         return;
     };

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::super::facts::Facts;
+use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::{count, some};
 
@@ -12,14 +12,9 @@ const SNAT_PORTS: u32 = 64_512;
 /// at, and gets one that is still in `TIME_WAIT` (0.95 to the power of 96).
 const TAKEN_PERCENT: u32 = 95;
 
-pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
-    reuse(facts, diagnosis);
-    source_addresses(facts, diagnosis);
-}
-
 /// A note while there is room: ports were taken again after conntrack had forgotten flows, or an endpoint had moved. A
 /// warning while there is none: then it goes on.
-fn reuse(facts: &Facts, diagnosis: &mut Diagnosis) {
+pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(reused) = diagnosis.known("source ports that were used again", &facts.reused) else {
         return;
     };
@@ -70,7 +65,7 @@ fn is_crowded(facts: &Facts, backend: SocketAddr) -> bool {
         .any(|(_, flows)| flows.saturating_mul(100) / SNAT_PORTS >= TAKEN_PERCENT)
 }
 
-fn source_addresses(facts: &Facts, diagnosis: &mut Diagnosis) {
+pub(super) fn source_addresses(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(local) = diagnosis.known("source addresses of services", &facts.local) else {
         return;
     };

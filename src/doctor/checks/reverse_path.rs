@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::super::facts::Facts;
+use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, command};
 use super::{count, some};
 use crate::kernel::links::Link;
@@ -14,7 +14,7 @@ use crate::ruleset::name::Family;
 
 const ID: &str = "reverse-path-filter";
 
-pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     if !facts.uses(Family::V4) {
         return;
     }
@@ -35,7 +35,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
 }
 
 /// Clients far away that come to an address of this link, while packets to them leave by another one.
-fn clients(facts: &Facts, link: &Link, diagnosis: &mut Diagnosis) {
+fn clients(facts: &CheapFacts, link: &Link, diagnosis: &mut Diagnosis) {
     let Some(ways) = diagnosis.known("the reverse path filter", &facts.ways_out) else {
         return;
     };
@@ -82,7 +82,7 @@ fn clients(facts: &Facts, link: &Link, diagnosis: &mut Diagnosis) {
 }
 
 /// Backends in a network of this link, while packets to them leave by another one.
-fn backends(facts: &Facts, link: &Link, diagnosis: &mut Diagnosis) {
+fn backends(facts: &CheapFacts, link: &Link, diagnosis: &mut Diagnosis) {
     let Some(ways) = diagnosis.known("the reverse path filter", &facts.ways) else {
         return;
     };
@@ -121,7 +121,7 @@ fn backends(facts: &Facts, link: &Link, diagnosis: &mut Diagnosis) {
     }
 }
 
-fn out_by(facts: &Facts, way: Option<&RouteTo>) -> String {
+fn out_by(facts: &CheapFacts, way: Option<&RouteTo>) -> String {
     match way {
         Some(way) => format!(
             "leave by {}",

@@ -51,12 +51,12 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
             advice("change services through that program, or end it"),
         );
     }
-    if let Some(mark) = table.mark.filter(|mark| *mark != facts.mark) {
+    if let Some(mark) = table.mark.filter(|mark| *mark != facts.cheap.mark) {
         diagnosis.warning(
             "table-of-another-mark",
             format!(
                 "the table marks flows with {mark}, and the configuration says {}",
-                facts.mark
+                facts.cheap.mark
             ),
             "`apply` refuses that: flows with the old mark would be nobody's",
             advice("set flow_mark back, or run `tcpgw teardown`, which flushes the old flows, and then `tcpgw apply`"),

@@ -2,22 +2,15 @@
 
 use std::net::IpAddr;
 
-use super::super::facts::Facts;
+use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, advice};
 use super::{count, some};
 use crate::ruleset::name::Family;
 
-pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(ways) = diagnosis.known("routes to backends", &facts.ways) else {
         return;
     };
-    if facts.ways_left_out > 0 {
-        let reason = format!(
-            "there are too many: {} were not looked at",
-            count(facts.ways_left_out, "address")
-        );
-        diagnosis.unchecked("routes to all backends", reason);
-    }
     let lost: Vec<&IpAddr> = ways
         .iter()
         .filter(|(_, way)| way.is_none())
@@ -54,8 +47,18 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
             advice("take the backends out of the state"),
         );
     }
+}
+
+pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+    if facts.cheap.ways_left_out > 0 {
+        let reason = format!(
+            "there are too many: {} were not looked at",
+            count(facts.cheap.ways_left_out, "address")
+        );
+        diagnosis.unchecked("routes to all backends", reason);
+    }
     neighbours(facts, diagnosis);
-    mtu(facts, diagnosis);
+    mtu(&facts.cheap, diagnosis);
 }
 
 /// A backend on the link, or the router to it, that does not answer ARP or neighbour solicitations.
@@ -63,7 +66,7 @@ fn neighbours(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(neighbours) = diagnosis.known("neighbours that do not answer", &facts.neighbours) else {
         return;
     };
-    let Ok(ways) = &facts.ways else { return };
+    let Ok(ways) = &facts.cheap.ways else { return };
     let failed = |link: u32, address: IpAddr| {
         neighbours
             .iter()
@@ -95,7 +98,7 @@ fn neighbours(facts: &Facts, diagnosis: &mut Diagnosis) {
 }
 
 /// Packets that come in larger than they can go on.
-fn mtu(facts: &Facts, diagnosis: &mut Diagnosis) {
+fn mtu(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let (Ok(ways), Ok(out)) = (&facts.ways, &facts.ways_out) else {
         return;
     };

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use tcpgw::doctor::{Facts, Firewall, TableFacts, TableState, examine};
+use tcpgw::doctor::{CheapFacts, Effort, Facts, Firewall, TableFacts, TableState, examine};
 use tcpgw::kernel::conntrack::stats::Stats;
 use tcpgw::kernel::firewall::{self, Chain, TableFamily, Verdict};
 use tcpgw::kernel::links::Link;
@@ -24,10 +25,10 @@ pub fn check(bytes: &[u8]) {
         match firewall::read(&mut Recorded::new(bytes)) {
             Ok((chains, unread)) if can_be_walked(&chains) => {
                 judge(|facts| {
-                    facts.firewall = Ok(Firewall {
+                    facts.cheap.firewall = Ok(Arc::new(Firewall {
                         chains,
                         unjudged: unread.other_families,
-                    });
+                    }));
                 });
             }
             Ok(_) => {}
@@ -84,25 +85,30 @@ fn gateway() -> Facts {
     };
     let backends = sample().summary.services.iter().flat_map(ServiceSummary::backends);
     let families = [Family::V4, Family::V6];
-    Facts {
-        release: "6.1.0".to_owned(),
+    let cheap = CheapFacts {
+        effort: Effort::Thorough,
         mark: FlowMark::default(),
-        table: Ok(TableFacts {
-            state: TableState::AsWritten,
-            mark: Some(FlowMark::default()),
-            owner: None,
-            daemon: None,
-        }),
-        services: sample().summary.clone(),
+        services: Arc::new(sample().summary.clone()),
         sysctls: BTreeMap::new(),
         links: Ok(vec![link(2, "ext"), link(3, "br0")]),
         local: Ok(BTreeSet::from(public)),
         ways: Ok(backends.map(|backend| (backend.ip(), way(3))).collect()),
         ways_left_out: 0,
         ways_out: Ok(families.map(|family| ((family, None), way(2))).into()),
+        firewall: Ok(Arc::default()),
+        reverse_path_drops: Some(0),
+    };
+    Facts {
+        cheap,
+        release: "6.1.0".to_owned(),
+        table: Ok(TableFacts {
+            state: TableState::AsWritten,
+            mark: Some(FlowMark::default()),
+            owner: None,
+            daemon: None,
+        }),
         neighbours: Ok(Vec::new()),
         learned: Ok(Vec::new()),
-        firewall: Ok(Firewall::default()),
         legacy: Ok(Vec::new()),
         legacy6: Ok(Vec::new()),
         stats: Ok(Stats::default()),
@@ -111,6 +117,5 @@ fn gateway() -> Facts {
         lacks: Ok(Vec::new()),
         conntrack_filter: Ok(true),
         listeners: Ok(Vec::new()),
-        reverse_path_drops: Some(0),
     }
 }

@@ -1,0 +1,185 @@
+//! What the checks read that are repeated all the time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Ways, WaysOut};
+use super::fact;
+use crate::kernel::firewall;
+use crate::kernel::links::{self, Link};
+use crate::kernel::route::Routes;
+use crate::kernel::socket::{Netlink, NetlinkError};
+use crate::kernel::table::generation;
+use crate::model::FlowMark;
+use crate::ruleset::name::Family;
+use crate::summary::{ServiceSummary, Summary};
+
+/// Addresses of documentation, which nobody has: the way to them is the way to clients far away.
+const FAR: [(Family, IpAddr); 2] = [
+    (Family::V4, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
+    (
+        Family::V6,
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
+    ),
+];
+/// Other tables are read again after this many times what the last reading took: 2 % of the time at most.
+const PAUSE: u32 = 50;
+
+/// Reads [`CheapFacts`], again and again, and keeps what need not be read anew.
+#[derive(Debug)]
+pub struct CheapReader {
+    effort: Effort,
+    firewall: Option<KnownFirewall>,
+}
+
+/// Other tables of nftables, as they were read last.
+#[derive(Debug)]
+struct KnownFirewall {
+    generation: u32,
+    not_before: Instant,
+    read: Fact<Arc<Firewall>>,
+}
+
+impl CheapReader {
+    /// Returns one that knows nothing yet.
+    pub const fn new(effort: Effort) -> Self {
+        Self { effort, firewall: None }
+    }
+
+    /// Looks at the network namespace that this thread is in.
+    pub fn read(&mut self, services: &Arc<Summary>, mark: FlowMark, now: Instant) -> CheapFacts {
+        let (ways, ways_left_out) = ways(services, self.effort);
+        let links = fact(links::links());
+        let local = fact(Routes::open().and_then(|mut routes| routes.local_addresses()));
+        CheapFacts {
+            effort: self.effort,
+            mark,
+            services: Arc::clone(services),
+            sysctls: sysctls(links.as_deref().unwrap_or_default(), ways.as_ref().ok()),
+            ways_out: ways_out(local.as_ref().ok()),
+            links,
+            local,
+            ways,
+            ways_left_out,
+            firewall: self.firewall(now),
+            reverse_path_drops: reverse_path_drops(),
+        }
+    }
+
+    fn firewall(&mut self, now: Instant) -> Fact<Arc<Firewall>> {
+        let mut socket = Netlink::netfilter().map_err(|error| error.to_string())?;
+        let generation = generation(&mut socket).map_err(|error| error.to_string())?;
+        if let Some(known) = &self.firewall
+            && (now < known.not_before || (known.generation == generation && known.read.is_ok()))
+        {
+            return known.read.clone();
+        }
+        let begun = Instant::now();
+        let read = fact(firewall::read(&mut socket)).map(|(chains, unread)| {
+            Arc::new(Firewall {
+                chains,
+                unjudged: unread.other_families,
+            })
+        });
+        let pause = begun.elapsed().saturating_mul(PAUSE).min(Duration::from_secs(600));
+        self.firewall = Some(KnownFirewall {
+            generation,
+            not_before: now.checked_add(pause).unwrap_or(now),
+            read: read.clone(),
+        });
+        read
+    }
+}
+
+/// Links without an address, which no packet to a backend leaves by, are ports of bridges: there may be a thousand of them.
+fn sysctls(links: &[Link], ways: Option<&Ways>) -> BTreeMap<String, String> {
+    const PLAIN: &[&str] = &[
+        "net.ipv4.ip_forward",
+        "net.ipv6.conf.all.forwarding",
+        "net.ipv4.conf.all.rp_filter",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.bridge.bridge-nf-call-iptables",
+        "net.bridge.bridge-nf-call-ip6tables",
+        "net.netfilter.nf_conntrack_max",
+        "net.netfilter.nf_conntrack_count",
+        "net.netfilter.nf_conntrack_buckets",
+        "net.netfilter.nf_conntrack_acct",
+        "net.netfilter.nf_conntrack_timestamp",
+        "net.netfilter.nf_conntrack_tcp_be_liberal",
+        "net.netfilter.nf_conntrack_tcp_loose",
+        "net.netfilter.nf_conntrack_tcp_timeout_established",
+    ];
+    let mut read = BTreeMap::new();
+    let mut add = |name: String, path: String| {
+        if let Ok(value) = fs::read_to_string(path) {
+            read.insert(name, value.trim().to_owned());
+        }
+    };
+    for name in PLAIN {
+        add((*name).to_owned(), format!("/proc/sys/{}", name.replace('.', "/")));
+    }
+    let used: BTreeSet<u32> = ways
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, way)| Some(way.as_ref()?.index))
+        .collect();
+    let matter = |link: &&Link| !link.addresses.is_empty() || used.contains(&link.index);
+    for link in links.iter().filter(matter) {
+        for (family, setting) in [("ipv4", "rp_filter"), ("ipv6", "accept_ra")] {
+            let name = &link.name;
+            add(
+                format!("net.{family}.conf.{name}.{setting}"),
+                format!("/proc/sys/net/{family}/conf/{name}/{setting}"),
+            );
+        }
+    }
+    read
+}
+
+fn ways(services: &Summary, effort: Effort) -> (Fact<Ways>, usize) {
+    let addresses: BTreeSet<IpAddr> = services
+        .services
+        .iter()
+        .flat_map(ServiceSummary::backends)
+        .map(|backend| backend.ip())
+        .collect();
+    // Spread over all: neighbours are mostly alike.
+    let step = addresses.len().div_ceil(effort.most_ways()).max(1);
+    let looked_at = addresses.iter().step_by(step);
+    let left_out = addresses.len() - looked_at.len();
+    (fact(read_ways(looked_at)), left_out)
+}
+
+fn read_ways<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> Result<Ways, NetlinkError> {
+    let mut routes = Routes::open()?;
+    addresses
+        .map(|address| Ok((*address, routes.way_to(*address, None)?)))
+        .collect()
+}
+
+fn ways_out(local: Option<&BTreeSet<IpAddr>>) -> Fact<WaysOut> {
+    let mut routes = Routes::open().map_err(|error| error.to_string())?;
+    let mut found = BTreeMap::new();
+    for (family, far) in FAR {
+        let own = local.into_iter().flatten().copied();
+        // Only IPv4 has a reverse path filter.
+        let own = own.filter(|address| family == Family::V4 && address.is_ipv4() && !address.is_loopback());
+        for from in own.map(Some).chain([None]) {
+            let way = routes.way_to(far, from).map_err(|error| error.to_string())?;
+            found.insert((family, from), way);
+        }
+    }
+    Ok(found)
+}
+
+fn reverse_path_drops() -> Option<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").ok()?;
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    pairs.find(|(name, _)| *name == "IPReversePathFilter")?.1.parse().ok()
+}
