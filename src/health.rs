@@ -58,7 +58,7 @@ pub struct Change {
     pub endpoint: SocketAddr,
     /// What it was.
     pub from: State,
-    /// What it is. Equal to `from` where only `dead` has changed.
+    /// What it is. Equal to `from` where only `dead` has changed, or somebody waited for an answer ([`Health::probe_now`]).
     pub to: State,
     /// Whether it is known to be dead: see [`View::dead`].
     pub dead: bool,
@@ -87,6 +87,10 @@ pub struct View {
     pub dead: bool,
     /// How its last probe ended, of those that say something about it.
     pub last: Option<Outcome>,
+    /// When the last probe that was answered was sent.
+    pub answered: Option<Instant>,
+    /// When it last left the balance because its probes failed.
+    pub failed: Option<Instant>,
     /// Since when its state has this name.
     pub since: Instant,
 }
@@ -122,6 +126,10 @@ struct Endpoint {
     silence: Silence,
     ever_healthy: bool,
     last: Option<Outcome>,
+    answered: Option<Instant>,
+    failed: Option<Instant>,
+    /// Somebody waits for the answer to a probe that is not sent yet.
+    awaited: bool,
     since: Instant,
     round: u32,
     waits: Waits,
@@ -213,6 +221,9 @@ impl Health {
             silence: Silence::default(),
             ever_healthy: target.presumed,
             last: None,
+            answered: None,
+            failed: None,
+            awaited: false,
             since: now,
             round: 0,
             waits: Waits::Until(at, class),
@@ -238,11 +249,13 @@ impl Health {
         true
     }
 
-    /// Probe it at once, before all routine; if a probe is on its way, as soon as that ends. Says whether it is there.
+    /// Probe it at once, before all routine; if a probe is on its way, as soon as that ends. The first answer from then on
+    /// is a [`Change`], whatever the state was. Says whether it is there.
     pub fn probe_now(&mut self, endpoint: SocketAddr, now: Instant) -> bool {
         let Some(known) = self.endpoints.get_mut(&endpoint) else {
             return false;
         };
+        known.awaited = true;
         match &mut known.waits {
             Waits::Answer(_, again) => *again = true,
             Waits::Until(at, class) => {
@@ -300,7 +313,9 @@ impl Health {
         let Waits::Answer(_, again) = known.waits else {
             return None;
         };
-        let change = known.learn(endpoint, outcome, now);
+        let answers = outcome == Outcome::Accepted && !again && known.awaited;
+        known.awaited &= !answers;
+        let change = known.learn(endpoint, &flight, outcome, answers, now);
         let (at, class) = if again {
             (now, Class::First)
         } else {
@@ -338,7 +353,15 @@ impl Health {
 }
 
 impl Endpoint {
-    fn learn(&mut self, endpoint: SocketAddr, outcome: Outcome, now: Instant) -> Option<Change> {
+    /// `tells`: whether it is a change for somebody even if nothing is otherwise.
+    fn learn(
+        &mut self,
+        endpoint: SocketAddr,
+        flight: &Flight,
+        outcome: Outcome,
+        tells: bool,
+        now: Instant,
+    ) -> Option<Change> {
         if matches!(outcome, Outcome::Local(_)) {
             return None;
         }
@@ -351,12 +374,18 @@ impl Endpoint {
         self.silence = self.silence.after(outcome);
         self.ever_healthy |= self.state.in_balance();
         self.last = Some(outcome);
+        if outcome == Outcome::Accepted {
+            self.answered = Some(flight.started);
+        }
+        if from.in_balance() && !self.state.in_balance() {
+            self.failed = Some(now);
+        }
         let dead = self.silence.is_death(streaks.fall);
         let is_new = self.state.name() != from.name();
         if is_new {
             self.since = now;
         }
-        (is_new || dead != was_dead).then_some(Change {
+        (is_new || dead != was_dead || tells).then_some(Change {
             endpoint,
             from,
             to: self.state,
@@ -399,6 +428,8 @@ impl Endpoint {
             ever_healthy: self.ever_healthy,
             dead: self.silence.is_death(self.params.fall),
             last: self.last,
+            answered: self.answered,
+            failed: self.failed,
             since: self.since,
         }
     }
@@ -415,6 +446,12 @@ impl Counts {
             }
         }
     }
+}
+
+/// The longest time from when an endpoint stops answering until it leaves the balance, as long as its probes need not wait
+/// for those of others: the window in which endpoints leave that stopped answering at the same time.
+pub fn longest_fall(params: &model::Health) -> Duration {
+    spread::longest_fall(params)
 }
 
 fn after(now: Instant, pause: Duration) -> Instant {

@@ -22,7 +22,7 @@ use self::known::Table;
 use self::retired::{Leaves, few_retired};
 use crate::kernel::{Kernel, KernelError, reading};
 use crate::model::{FlowMark, Service, State};
-use crate::record::{Applied, Store};
+use crate::record::{Applied, Deadline, Store};
 use crate::ruleset::Ruleset;
 use crate::ruleset::compile::compile_services;
 use crate::summary::{Standing, Summary};
@@ -148,7 +148,7 @@ pub struct Reconciler<'a, K: Kernel> {
     namespace: u64,
     mark: FlowMark,
     applied: Option<Applied>,
-    drains: BTreeMap<SocketAddr, u64>,
+    drains: Vec<Deadline>,
 }
 
 impl<'a, K: Kernel> Reconciler<'a, K> {
@@ -160,7 +160,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             namespace,
             mark,
             applied: None,
-            drains: BTreeMap::new(),
+            drains: Vec::new(),
         }
     }
 
@@ -171,9 +171,9 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         self
     }
 
-    /// Leaves in the record until when backends drain: seconds since 1970.
+    /// Leaves in the record until when backends drain.
     #[must_use]
-    fn draining_until(mut self, drains: BTreeMap<SocketAddr, u64>) -> Self {
+    fn draining_until(mut self, drains: Vec<Deadline>) -> Self {
         self.drains = drains;
         self
     }

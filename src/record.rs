@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,9 +56,9 @@ pub struct Head {
     /// Who wrote it, and when; `None` in a record of an earlier build.
     #[serde(default)]
     pub applied: Option<Applied>,
-    /// Until when backends drain: seconds since 1970. Only a daemon knows.
+    /// Until when backends drain. Only a daemon knows.
     #[serde(default)]
-    pub drains: BTreeMap<SocketAddr, u64>,
+    pub deadlines: Vec<Deadline>,
     /// The services.
     pub summary: Summary,
     /// Whether another user wrote it: it names services, and says nothing of what the kernel holds.
@@ -72,6 +73,27 @@ pub struct Applied {
     pub at: u64,
     /// Where the state came from: a file, or `-` for standard input.
     pub origin: String,
+}
+
+/// The end of a drain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// The service, as the summary beside it calls it.
+    pub service: Box<str>,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// When its flows are flushed, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`), which nobody can
+    /// set. A record of another boot is not read.
+    pub until: Duration,
+    /// How long the whole drain may take.
+    pub time: Duration,
+}
+
+impl Deadline {
+    /// What is left of it at that time, since the machine's start: never more than the whole.
+    pub fn left(&self, boot: Duration) -> Duration {
+        self.until.saturating_sub(boot).min(self.time)
+    }
 }
 
 impl Record {
@@ -301,7 +323,12 @@ mod tests {
                 at: 5,
                 origin: "-".into(),
             }),
-            drains: [("10.2.0.1:80".parse().unwrap(), 7)].into(),
+            deadlines: vec![Deadline {
+                service: "a".into(),
+                backend: "10.2.0.1:80".parse().unwrap(),
+                until: Duration::from_millis(7001),
+                time: Duration::from_secs(30),
+            }],
             summary: Summary::default(),
             is_hint: false,
         }
@@ -328,6 +355,26 @@ mod tests {
         assert_eq!(store.load(), Some(record));
         store.remove().unwrap();
         assert_eq!(store.load(), None);
+    }
+
+    #[test]
+    fn no_drain_has_more_than_its_time() {
+        let seconds = Duration::from_secs;
+        for (until, boot, left) in [
+            (100, 90, 10),
+            (100, 70, 30),
+            (100, 60, 30),
+            (100, 100, 0),
+            (100, 200, 0),
+        ] {
+            let deadline = Deadline {
+                service: "a".into(),
+                backend: "10.2.0.1:80".parse().unwrap(),
+                until: seconds(until),
+                time: seconds(30),
+            };
+            assert_eq!(deadline.left(seconds(boot)), seconds(left), "{until} {boot}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::ask::{Applied as ApplyDone, Edited, Refused, Reply, TornDown};
 use super::events::{Event, Events, What};
-use super::roster::{Change, Name, Note, Roster, Verdict};
+use super::roster::{Change, Name, Note, Probing, Roster, Verdict};
 use super::settings::Settings;
 use super::worker::Job;
 use crate::config::Config;
@@ -28,7 +28,7 @@ use crate::model::{Endpoint, FlowMark, Service, State};
 use crate::problem::ProblemList;
 use crate::reconcile::Report;
 use crate::reconcile::engine::{Memo, Services};
-use crate::record::Applied;
+use crate::record::{Applied, Deadline};
 use crate::summary::Summary;
 use crate::view::Table;
 use crate::words::{Counts, count};
@@ -41,13 +41,15 @@ pub use self::orders::{ApplyOrder, Order};
 use self::problems::Judgement;
 pub use self::take::{Vet, Vetted};
 
-/// The time, by both clocks that matter.
+/// The time, by the clocks that matter.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
     /// That only goes forward.
     pub instant: Instant,
-    /// Since 1970.
+    /// Since 1970; somebody may set this clock.
     pub unix: Duration,
+    /// Since the machine has started (`CLOCK_BOOTTIME`): the same clock for each process until it starts anew.
+    pub boot: Duration,
 }
 
 /// Handshakes in flight to a backend that leaves get so long to be answered.
@@ -388,6 +390,7 @@ impl Core {
                 good: view.in_balance,
                 dead: view.dead,
                 open: matches!(view.state, crate::health::State::Unknown { .. }),
+                failed: view.failed,
             })
         };
         let change = self.roster.settle(&verdict, now.instant);
@@ -398,14 +401,15 @@ impl Core {
 
     /// Tells those who probe whom to probe.
     fn probe(&mut self, now: Instant) {
-        for (endpoint, health) in self.roster.take_probes() {
-            if let Some(params) = health {
+        for (endpoint, probing) in self.roster.take_probes() {
+            if !matches!(probing, Probing::With(_)) && !(probing == Probing::Stop && self.deploys.asks(endpoint)) {
+                self.since.remove(&endpoint.into());
+                self.health.remove(endpoint.into());
+            }
+            if let Probing::With(params) | Probing::Anew(params) = probing {
                 let presumed = self.roster.is_balanced(endpoint);
                 let target = crate::health::Target { params, presumed };
                 self.health.upsert(endpoint.into(), target, now);
-            } else if !self.deploys.asks(endpoint) {
-                self.since.remove(&endpoint.into());
-                self.health.remove(endpoint.into());
             }
         }
     }
@@ -459,10 +463,12 @@ impl Core {
     fn memo(&self, now: Now) -> Memo {
         let left = self.roster.leavers().iter().filter_map(|leaving| {
             let left = leaving.drain.deadline()?.saturating_duration_since(now.instant);
-            let until = now.unix + left;
-            // Rounded up: after a restart it may end later, never earlier.
-            let until = until.as_secs() + u64::from(until.subsec_nanos() > 0);
-            Some((leaving.backend.endpoint.into(), until))
+            Some(Deadline {
+                service: leaving.service.clone(),
+                backend: leaving.backend.endpoint.into(),
+                until: now.boot + left,
+                time: leaving.time,
+            })
         });
         Memo {
             applied: Applied {

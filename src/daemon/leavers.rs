@@ -1,7 +1,7 @@
 //! The backends that leave, found by endpoint, by service and by deadline.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::roster::Name;
 use crate::drain::Drain;
@@ -16,6 +16,17 @@ pub struct Leaving {
     pub backend: Backend,
     /// How far it is.
     pub drain: Drain,
+    /// How long the whole drain may take, once it has begun.
+    pub time: Duration,
+}
+
+/// How much time a drain has that another process has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLeft {
+    /// Until its flows are flushed.
+    pub left: Duration,
+    /// How long the whole drain may take.
+    pub whole: Duration,
 }
 
 /// All of them.

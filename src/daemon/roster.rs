@@ -8,9 +8,11 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::leavers::{Leavers, Leaving};
+use self::wave::last_wave;
+use super::leavers::{Leavers, Leaving, TimeLeft};
 use super::settings::AllFailed;
 use crate::drain::{Drain, Happens, Over};
+use crate::health::longest_fall;
 use crate::model::{Backend, BackendState, Edits, Endpoint, Health, Listen, Problem, Problems, Refusal, Service};
 use crate::ruleset::name::Family;
 
@@ -26,6 +28,8 @@ pub struct Verdict {
     pub dead: bool,
     /// Nobody knows yet.
     pub open: bool,
+    /// When it last left the balance because its probes failed.
+    pub failed: Option<Instant>,
 }
 
 /// What happened, for people.
@@ -39,6 +43,17 @@ pub enum Note {
     Retired(Name, Endpoint, Over, Option<u64>),
     /// No backend of a service is good, and so many stay in all the same.
     NoneGood(Name, usize),
+}
+
+/// What is to be done about the probes of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probing {
+    /// It is probed in this way; what is known of it stays.
+    With(Health),
+    /// What is known of it is forgotten, and it is probed as a new one: another service has it now.
+    Anew(Health),
+    /// It is not probed any more.
+    Stop,
 }
 
 /// From what the kernel was told to what it should be told.
@@ -79,7 +94,7 @@ pub struct Roster {
     /// Services none of whose backends is good.
     failed: BTreeSet<Name>,
     dirty: BTreeSet<Name>,
-    probes: BTreeMap<Endpoint, Option<Health>>,
+    probes: BTreeMap<Endpoint, Probing>,
     /// Whether these are to be probed has to be looked at.
     released: BTreeSet<Endpoint>,
     /// Instead of the service's own time, for those who begin to drain by what is desired now.
@@ -131,18 +146,23 @@ impl Roster {
     }
 
     /// Takes over what is in the kernel, and how much time those that drain there have left.
-    pub fn adopt(&mut self, services: Vec<Service>, left: &BTreeMap<Endpoint, Duration>, now: Instant) {
+    pub fn adopt(&mut self, services: Vec<Service>, left: &BTreeMap<(Endpoint, Name), TimeLeft>, now: Instant) {
         for service in services {
             for backend in &service.backends {
                 if backend.state == BackendState::Active {
                     self.balanced.insert(backend.endpoint);
                     continue;
                 }
-                let time = left.get(&backend.endpoint).copied().unwrap_or(service.drain_timeout);
+                let time = left.get(&(backend.endpoint, service.name.clone())).copied();
+                let time = time.unwrap_or(TimeLeft {
+                    left: service.drain_timeout,
+                    whole: service.drain_timeout,
+                });
                 self.leavers.put(Leaving {
                     service: service.name.clone(),
                     backend: *backend,
-                    drain: Drain::draining(time, now),
+                    drain: Drain::draining(time.left, now),
+                    time: time.whole,
                 });
                 self.released.insert(backend.endpoint);
             }
@@ -162,29 +182,20 @@ impl Roster {
     /// All that is desired from now on.
     pub fn want_all(&mut self, services: &BTreeMap<Name, Arc<Service>>) {
         let wanted = &self.wanted.all;
-        let gone: Vec<Name> = wanted
-            .keys()
-            .filter(|name| !services.contains_key(*name))
-            .cloned()
-            .collect();
-        let moved: Vec<&Arc<Service>> = services
+        let gone = wanted.keys().filter(|name| !services.contains_key(*name));
+        let put = services
             .values()
-            .filter(|service| wanted.get(&service.name) != Some(*service))
-            .collect();
-        // Who gives an endpoint away does so before somebody else takes it.
-        for name in &gone {
-            self.want(name, None);
-        }
-        for service in &moved {
-            self.disown(&service.name);
-        }
-        for service in moved {
-            self.want(&service.name, Some(Arc::clone(service)));
-        }
+            .filter(|service| wanted.get(&service.name) != Some(*service));
+        let edits = Edits {
+            gone: gone.cloned().collect(),
+            put: put.cloned().collect(),
+        };
+        self.edit(&edits);
     }
 
     /// Some services are desired otherwise from now on.
     pub fn edit(&mut self, edits: &Edits) {
+        let before = self.owners_before(&edits.put);
         // Who gives an endpoint away does so before somebody else takes it.
         for name in &edits.gone {
             self.want(name, None);
@@ -195,6 +206,46 @@ impl Roster {
         for service in &edits.put {
             self.want(&service.name, Some(Arc::clone(service)));
         }
+        for service in &edits.put {
+            self.welcome(service, &before);
+        }
+    }
+
+    fn owners_before(&self, services: &[Arc<Service>]) -> BTreeMap<Endpoint, Name> {
+        let backends = services.iter().flat_map(|service| &service.backends);
+        let owned = backends.filter_map(|backend| {
+            let owner = self.owners.get(&backend.endpoint)?;
+            Some((backend.endpoint, owner.clone()))
+        });
+        owned.collect()
+    }
+
+    /// An endpoint that comes to a service from another one may be another container by now: it has to answer first. In a
+    /// service that only gets another name, nothing changes.
+    fn welcome(&mut self, service: &Service, before: &BTreeMap<Endpoint, Name>) {
+        for backend in &service.backends {
+            let endpoint = backend.endpoint;
+            let owner = before.get(&endpoint);
+            if owner == Some(&service.name) || self.serves_there(service, endpoint) {
+                continue;
+            }
+            let leaves_another = |leaving: &Leaving| leaving.service != service.name;
+            if owner.is_some()
+                || self.leavers.get(endpoint).is_some_and(leaves_another)
+                || self.balanced.contains(&endpoint)
+            {
+                self.balanced.remove(&endpoint);
+                self.probes.insert(endpoint, Probing::Anew(service.health));
+            }
+        }
+    }
+
+    /// Whether the kernel has that endpoint as one of this service, under this name or another one.
+    fn serves_there(&self, service: &Service, endpoint: Endpoint) -> bool {
+        let there = self.serving.on_port(service.port);
+        let there = there.filter(|told| overlap(&told.listen, &service.listen));
+        let mut told = there.chain(self.serving.all.get(&service.name));
+        told.any(|told| told.backends.iter().any(|backend| backend.endpoint == endpoint))
     }
 
     /// What other services have that these edits claim: ports on the same address, endpoints. The edits are valid among
@@ -225,8 +276,7 @@ impl Roster {
         there.any(|known| known.listen == service.listen)
     }
 
-    /// What is desired of one service from now on.
-    pub fn want(&mut self, name: &str, service: Option<Arc<Service>>) {
+    fn want(&mut self, name: &str, service: Option<Arc<Service>>) {
         self.disown(name);
         self.dirty.insert(name.into());
         let draining = |endpoint: Endpoint| {
@@ -249,7 +299,7 @@ impl Roster {
             let endpoint = backend.endpoint;
             self.owners.insert(endpoint, name.into());
             self.retired.remove(&endpoint);
-            self.probes.insert(endpoint, Some(service.health));
+            self.probe_with(endpoint, service.health);
             if let Some(leaving) = self.leavers.get(endpoint) {
                 self.dirty.insert(leaving.service.clone());
             }
@@ -258,6 +308,14 @@ impl Roster {
         let before = self.serving.on_port(service.port);
         self.dirty.extend(before.map(|service| service.name.clone()));
         self.wanted.put(service);
+    }
+
+    fn probe_with(&mut self, endpoint: Endpoint, health: Health) {
+        let order = match self.probes.get(&endpoint) {
+            Some(Probing::Anew(_)) => Probing::Anew(health),
+            _ => Probing::With(health),
+        };
+        self.probes.insert(endpoint, order);
     }
 
     fn disown(&mut self, name: &str) {
@@ -337,7 +395,7 @@ impl Roster {
     }
 
     /// Endpoints that are to be probed from now on, and how; or no longer.
-    pub fn take_probes(&mut self) -> BTreeMap<Endpoint, Option<Health>> {
+    pub fn take_probes(&mut self) -> BTreeMap<Endpoint, Probing> {
         // Who leaves is known when what is desired has been worked out.
         let is_settled = self.dirty.is_empty();
         let released = if is_settled {
@@ -353,7 +411,10 @@ impl Roster {
                 let wanted = self.wanted.all.get(&leaving.service);
                 wanted.or_else(|| self.serving.all.get(&leaving.service))
             });
-            self.probes.insert(endpoint, leaving.map(|service| service.health));
+            match leaving.map(|service| service.health) {
+                Some(health) => self.probe_with(endpoint, health),
+                None => drop(self.probes.insert(endpoint, Probing::Stop)),
+            }
         }
         std::mem::take(&mut self.probes)
     }
@@ -429,14 +490,10 @@ impl Roster {
                     None => {}
                 }
             } else if !self.retired.contains(&endpoint) {
-                let known = self.leavers.get(endpoint).map(|leaving| leaving.drain);
+                let is_new = self.leavers.get(endpoint).is_none();
                 self.released.insert(endpoint);
-                self.leavers.put(Leaving {
-                    service: to.clone(),
-                    backend: *backend,
-                    drain: known.unwrap_or(Drain::Serving),
-                });
-                if known.is_none() && backend.state == BackendState::Draining {
+                self.leave(to, backend);
+                if is_new && backend.state == BackendState::Draining {
                     let replaced = Happens::Replaced(old.drain_timeout);
                     self.happens(endpoint, replaced, now, &mut change.notes);
                 }
@@ -505,14 +562,7 @@ impl Roster {
                     }
                 }
                 BackendState::Draining if self.drained.contains(&endpoint) => {}
-                BackendState::Draining => {
-                    let known = self.leavers.get(endpoint).map(|leaving| leaving.drain);
-                    self.leavers.put(Leaving {
-                        service: name.clone(),
-                        backend: *backend,
-                        drain: known.unwrap_or(Drain::Serving),
-                    });
-                }
+                BackendState::Draining => self.leave(name, backend),
             }
         }
         backends.extend(self.drained_by(name, &active, service.drain_timeout, verdict, change, now));
@@ -523,7 +573,7 @@ impl Roster {
         }
     }
 
-    /// Who gets new connections: those that are good; where none is, those that were last.
+    /// Who gets new connections: those that are good; where none is, those that were last, with all of their wave.
     fn active(
         &mut self,
         service: &Service,
@@ -548,6 +598,11 @@ impl Roster {
                 continue;
             }
             if self.all_failed == AllFailed::Keep {
+                // Who leaves and drains was replaced on purpose, whatever became of it.
+                let there = wanted.iter().filter(of_family);
+                let there = there.filter(|endpoint| self.serves_there(service, **endpoint));
+                let failed = there.map(|endpoint| (*endpoint, verdict(*endpoint).failed));
+                active.extend(last_wave(failed, longest_fall(&service.health)));
                 let last = wanted.iter().chain(&leaving).filter(of_family);
                 active.extend(last.filter(|endpoint| self.balanced.contains(endpoint)));
             }
@@ -600,6 +655,20 @@ impl Roster {
         backends
     }
 
+    /// A backend leaves a service, if it has not begun to.
+    fn leave(&mut self, service: &Name, backend: &Backend) {
+        let known = self.leavers.get(backend.endpoint);
+        let (drain, time) = known.map_or((Drain::Serving, Duration::ZERO), |leaving| {
+            (leaving.drain, leaving.time)
+        });
+        self.leavers.put(Leaving {
+            service: service.clone(),
+            backend: *backend,
+            drain,
+            time,
+        });
+    }
+
     fn happens(&mut self, endpoint: Endpoint, happens: Happens, now: Instant, notes: &mut Vec<Note>) {
         let Some(leaving) = self.leavers.get(endpoint) else {
             return;
@@ -611,15 +680,17 @@ impl Roster {
         };
         match drain.next(happens, now) {
             Ok(next) => {
+                let mut leaving = leaving.clone();
+                leaving.drain = next;
                 match (drain, next, happens) {
                     (Drain::Serving, Drain::Draining { .. }, Happens::Replaced(time)) => {
+                        leaving.time = time;
                         notes.push(Note::Draining(name, endpoint, time));
                     }
                     (Drain::Draining { .. }, Drain::Serving, _) => notes.push(Note::Back(name, endpoint)),
                     _ => {}
                 }
-                let leaving = leaving.clone();
-                self.leavers.put(Leaving { drain: next, ..leaving });
+                self.leavers.put(leaving);
             }
             Err(over) => {
                 notes.push(Note::Retired(name.clone(), endpoint, over, drain.flows()));
@@ -702,6 +773,8 @@ pub(super) fn overlap(a: &Listen, b: &Listen) -> bool {
         _ => true,
     }
 }
+
+mod wave;
 
 #[cfg(test)]
 mod tests;

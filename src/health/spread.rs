@@ -11,10 +11,24 @@ const EAGER: Duration = Duration::from_secs(2);
 /// From then on.
 const CALM: Duration = Duration::from_secs(10);
 
+/// What waking up together, and the way of an answer, may add to an interval.
+const ROUNDING: Duration = Duration::from_millis(100);
+
 /// From one probe's start to that of the next, before it is spread.
 pub(super) fn interval(params: &model::Health, state: State) -> Duration {
     let calm = matches!(state, State::Healthy | State::Presumed { failed: 0 });
     params.interval.unwrap_or(if calm { CALM } else { EAGER })
+}
+
+/// The longest time from when an endpoint stops answering until it leaves the balance, as long as its probes need not
+/// wait for others.
+pub(super) fn longest_fall(params: &model::Health) -> Duration {
+    let most = |interval: Duration| interval.saturating_add(interval / 10).saturating_add(ROUNDING);
+    let first = most(interval(params, State::Healthy));
+    let failed = State::Unknown { failed: 1 };
+    let next = most(interval(params, failed).max(params.timeout));
+    let others = next.saturating_mul(u32::from(params.fall.get()) - 1);
+    first.saturating_add(others).saturating_add(params.timeout)
 }
 
 /// Up to a tenth more or less, by endpoint and round.

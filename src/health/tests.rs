@@ -279,6 +279,82 @@ fn one_that_is_wanted_while_it_is_asked_is_asked_again() {
     assert_eq!(whom(&health.due(now)), [1]);
 }
 
+/// An answer to a probe that was sent before does not count.
+#[test]
+fn the_answer_that_somebody_waits_for_is_a_change() {
+    let (mut health, start) = (Health::default(), Instant::now());
+    let mut now = start;
+    let mut ask = |health: &mut Health, outcome, again: bool| {
+        now += seconds(30.0);
+        let probe = health.due(now)[0];
+        if again {
+            health.probe_now(endpoint(1), now);
+        }
+        health
+            .report(probe.id, outcome, now)
+            .map(|change| (change.from, change.to))
+    };
+    health.upsert(endpoint(1), target(), start);
+    assert!(ask(&mut health, Outcome::Accepted, false).is_some());
+    assert_eq!(ask(&mut health, Outcome::Accepted, false), None);
+    assert_eq!(ask(&mut health, Outcome::Accepted, true), None);
+    assert_eq!(
+        ask(&mut health, Outcome::Accepted, false),
+        Some((State::Healthy, State::Healthy))
+    );
+    let view = health.get(endpoint(1)).expect("it is known");
+    assert_eq!(view.answered, Some(start + seconds(120.0)));
+    assert_eq!(ask(&mut health, Outcome::Accepted, false), None);
+    health.probe_now(endpoint(1), start);
+    assert!(ask(&mut health, Outcome::Refused, false).is_some(), "it begins to fail");
+    assert!(ask(&mut health, Outcome::Accepted, false).is_some());
+    assert_eq!(ask(&mut health, Outcome::Accepted, false), None);
+}
+
+/// Silent or refusing, whenever it begins, whatever is set.
+#[test]
+fn nobody_stays_longer_than_the_longest_fall() {
+    for (interval, timeout, fall) in [(None, 2.0, 3), (None, 5.0, 3), (Some(0.5), 2.0, 1), (Some(5.0), 1.0, 5)] {
+        for answers in [
+            (|_, at| {
+                if at < seconds(60.0) {
+                    good(0, at)
+                } else {
+                    (Outcome::TimedOut, Duration::ZERO)
+                }
+            }) as fn(_, _) -> _,
+            |_, at| {
+                if at < seconds(60.0) {
+                    good(0, at)
+                } else {
+                    (Outcome::Refused, Duration::ZERO)
+                }
+            },
+        ] {
+            let mut world = World::new(Health::default(), answers);
+            let params = model::Health {
+                interval: interval.map(seconds),
+                timeout: seconds(timeout),
+                fall: NonZeroU16::new(fall).expect("not none"),
+                ..model::Health::default()
+            };
+            let start = world.now;
+            let target = Target {
+                params,
+                presumed: false,
+            };
+            world.health.set((1..=100).map(|n| (endpoint(n), target)), start);
+            world.run(seconds(60.0) + longest_fall(&params));
+            assert!(
+                world
+                    .health
+                    .iter()
+                    .all(|(_, view)| !view.in_balance && view.failed.is_some())
+            );
+        }
+    }
+}
+
 #[test]
 fn a_shorter_interval_holds_from_now_on() {
     let (mut health, now) = (Health::default(), Instant::now());

@@ -15,7 +15,7 @@ use crate::kernel::conntrack::{Deletion, Selection};
 use crate::kernel::{About, Commit, Identity, Kernel, KernelError, reading};
 use crate::model::{FlowMark, Service, SourceMode};
 use crate::plan::plan;
-use crate::record::{Applied, Store};
+use crate::record::{Applied, Deadline, Store};
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName};
 use crate::ruleset::room::Room;
@@ -47,8 +47,8 @@ struct Believed {
 pub struct Memo {
     /// Who applied what there is, and when.
     pub applied: Applied,
-    /// Until when backends drain: seconds since 1970.
-    pub drains: BTreeMap<SocketAddr, u64>,
+    /// Until when backends drain.
+    pub drains: Vec<Deadline>,
 }
 
 /// What was found in the kernel, before anything is changed.
@@ -56,8 +56,8 @@ pub struct Memo {
 pub struct Found {
     /// The services.
     pub summary: Summary,
-    /// Until when backends drain: seconds since 1970.
-    pub drains: BTreeMap<SocketAddr, u64>,
+    /// Until when backends drain.
+    pub drains: Vec<Deadline>,
 }
 
 /// What a look at the whole table found.

@@ -8,7 +8,7 @@ use super::{Desired, ReconcileError, Reconciler};
 use crate::kernel::ownership::Adoption;
 use crate::kernel::{Identity, Kernel, KernelError, Seen, reading};
 use crate::model::FlowMark;
-use crate::record::{Head, Record, boot_id};
+use crate::record::{Deadline, Head, Record, boot_id};
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Rows, read_endpoint};
@@ -205,10 +205,10 @@ impl<K: Kernel> Reconciler<'_, K> {
         Ok(())
     }
 
-    /// Until when backends drain, as the last process that knew has left it: seconds since 1970.
-    pub(super) fn drains_left(&self) -> BTreeMap<SocketAddr, u64> {
+    /// Until when backends drain, as the last process that knew has left it.
+    pub(super) fn drains_left(&self) -> Vec<Deadline> {
         let head = self.store.load_head().filter(|head| self.is_of_here(head));
-        head.map(|head| head.drains).unwrap_or_default()
+        head.map(|head| head.deadlines).unwrap_or_default()
     }
 
     fn is_of_here(&self, head: &Head) -> bool {
@@ -267,7 +267,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             mark: self.mark.to_string(),
             swept,
             applied: self.applied.clone(),
-            drains: self.drains.clone(),
+            deadlines: self.drains.clone(),
             summary: desired.summary.clone(),
             is_hint: false,
         };

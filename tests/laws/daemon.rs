@@ -50,6 +50,8 @@ enum Event {
     Remove(bool),
     /// The next such call fails.
     Fail(Call, Fail),
+    /// Somebody sets the clock, so many seconds forward.
+    Clock(i64),
     /// The daemon is killed, and another one starts.
     Restart,
     /// Interfaces come and go.
@@ -83,6 +85,7 @@ fn event() -> impl Strategy<Value = Event> {
             let fits = call == Call::Commit || matches!(fail, Fail::Netlink);
             fits.then_some(Event::Fail(call, fail))
         }),
+        1 => (-10_000..10_000_i64).prop_map(Event::Clock),
         1 => Just(Event::Restart),
         2 => (0..4_u8).prop_map(Event::Links),
     ]
@@ -111,6 +114,7 @@ struct World {
     directory: tempfile::TempDir,
     now: Instant,
     unix: Duration,
+    begin: Instant,
     file: State,
     down: BTreeSet<SocketAddr>,
     /// Who has answered a probe, or was in the balance when a daemon started.
@@ -122,15 +126,20 @@ struct World {
 impl World {
     fn new(file: State) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (now, unix) = (Instant::now(), Duration::from_secs(1_000_000));
+        let (now, unix) = (Instant::now(), Duration::from_secs(1_000_000_000));
         let mut world = Self {
             core: Core::new(
                 Settings::default(),
                 Config::default(),
                 NAMESPACE,
-                Now { instant: now, unix },
+                Now {
+                    instant: now,
+                    unix,
+                    boot: Duration::ZERO,
+                },
             ),
             engine: None,
+            begin: now,
             directory,
             now,
             unix,
@@ -163,6 +172,7 @@ impl World {
         Now {
             instant: self.now,
             unix: self.unix,
+            boot: self.now - self.begin,
         }
     }
 
@@ -210,6 +220,14 @@ impl World {
             Event::Fail(call, fail) => {
                 self.engine().kernel().fail_next(call, fail);
                 self.troubled = true;
+            }
+            Event::Clock(seconds) => {
+                let step = Duration::from_secs(seconds.unsigned_abs());
+                self.unix = if seconds < 0 {
+                    self.unix - step
+                } else {
+                    self.unix + step
+                };
             }
             Event::Restart => {
                 let mut fake = self.engine.take().unwrap().into_kernel();
@@ -401,12 +419,102 @@ fn those_who_drain_have_their_time_though_it_was_not_recorded() {
     }
     world.happen(Event::Restart);
     assert_eq!(left(&mut world), before);
-    // From one restart to the next the deadline is a time, and never earlier than it was.
+    // From one restart to the next the deadline is a time of a clock that nobody can set.
     world.wait(Duration::from_millis(40_100));
+    world.happen(Event::Clock(3600));
     world.happen(Event::Restart);
-    world.wait(Duration::from_millis(59_800));
+    world.wait(Duration::from_secs(20));
+    world.happen(Event::Clock(-7200));
+    world.happen(Event::Restart);
+    world.wait(Duration::from_millis(39_800));
     assert_eq!(left(&mut world), before);
-    world.wait(Duration::from_millis(1_200));
+    world.wait(Duration::from_millis(200));
     assert_eq!(left(&mut world), 0);
     world.check().unwrap();
+}
+
+fn at(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 2, 0, last], 3000))
+}
+
+fn file(services: &[(&str, u16, &[u8])]) -> State {
+    let services = services.iter().map(|(name, port, backends)| {
+        let backends: Vec<String> = backends.iter().map(|last| at(*last).to_string()).collect();
+        serde_json::json!({"name": name, "port": port, "backends": backends})
+    });
+    let state = serde_json::json!({"version": 1, "services": services.collect::<Vec<_>>()});
+    tcpgw::model::parse(state.to_string().as_bytes()).unwrap()
+}
+
+impl World {
+    /// Who gets the connections of a service.
+    fn balanced(&self, name: &str) -> BTreeSet<SocketAddr> {
+        let service = self.core.roster().serving().get(name);
+        let backends = service.iter().flat_map(|service| &service.backends);
+        let active = backends.filter(|backend| backend.state == BackendState::Active);
+        active.map(|backend| backend.endpoint.into()).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+
+    /// One cause, whenever it comes between their probes: whoever was in the balance before is in it after.
+    #[test]
+    fn all_that_fail_by_one_cause_stay_in_the_balance(
+        count in 1_u8..12, dead in 0_u8..4, wait in 0_u64..60_000,
+    ) {
+        let dead = dead.min(count - 1);
+        let all: Vec<u8> = (1..=count).collect();
+        let mut world = World::new(file(&[("web", 20001, &all)]));
+        world.run();
+        world.down.extend((1..=dead).map(at));
+        world.wait(Duration::from_secs(60) + Duration::from_millis(wait));
+        let before = world.balanced("web");
+        prop_assert_eq!(before.len(), usize::from(count - dead));
+        world.down.extend(all.iter().copied().map(at));
+        world.wait(LONG);
+        prop_assert_eq!(world.balanced("web"), before);
+        world.check()?;
+    }
+}
+
+/// A container that died an hour ago is not given connections because somebody moved it to another service.
+#[test]
+fn who_moves_has_to_answer_first() {
+    let before = file(&[("web", 20001, &[1, 2]), ("shop", 20002, &[3])]);
+    let moved = file(&[("web", 20001, &[2]), ("shop", 20002, &[1, 3])]);
+    let renamed = file(&[("www", 20001, &[1, 2]), ("shop", 20002, &[3])]);
+    let mut world = World::new(before);
+    world.wait(Duration::from_secs(30));
+    world.happen(Event::File(Box::new(renamed)));
+    assert_eq!(world.balanced("www"), [at(1), at(2)].into(), "it only has another name");
+    world.happen(Event::File(Box::new(file(&[
+        ("web", 20001, &[1, 2]),
+        ("shop", 20002, &[3]),
+    ]))));
+    world.down.insert(at(1));
+    world.happen(Event::File(Box::new(moved)));
+    for _ in 0..40 {
+        assert_eq!(world.balanced("shop"), [at(3)].into());
+        world.wait(Duration::from_millis(500));
+    }
+    world.down.remove(&at(1));
+    world.wait(Duration::from_secs(4));
+    assert_eq!(world.balanced("shop"), [at(1), at(3)].into());
+}
+
+/// The same where it moved while no daemon was there.
+#[test]
+fn who_moved_between_two_daemons_has_to_answer_first() {
+    let mut world = World::new(file(&[("web", 20001, &[1, 2]), ("shop", 20002, &[3])]));
+    world.wait(Duration::from_secs(30));
+    world.down.insert(at(1));
+    world.file = file(&[("web", 20001, &[2]), ("shop", 20002, &[1, 3])]);
+    world.happen(Event::Restart);
+    for _ in 0..40 {
+        assert_eq!(world.balanced("shop"), [at(3)].into());
+        assert_eq!(world.balanced("web"), [at(2)].into());
+        world.wait(Duration::from_millis(500));
+    }
 }

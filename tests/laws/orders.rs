@@ -157,6 +157,7 @@ struct World {
     directory: tempfile::TempDir,
     now: Instant,
     unix: Duration,
+    begin: Instant,
     down: BTreeSet<SocketAddr>,
     met: BTreeSet<SocketAddr>,
     troubled: bool,
@@ -181,9 +182,14 @@ impl World {
                 Settings::default(),
                 Config::default(),
                 NAMESPACE,
-                Now { instant: now, unix },
+                Now {
+                    instant: now,
+                    unix,
+                    boot: Duration::ZERO,
+                },
             ),
             engine: None,
+            begin: now,
             store: Err(StoreError::NoDeploy(0)),
             has_file: false,
             directory,
@@ -244,6 +250,7 @@ impl World {
         Now {
             instant: self.now,
             unix: self.unix,
+            boot: self.now - self.begin,
         }
     }
 

@@ -136,7 +136,7 @@ proptest! {
             mark: FlowMark::default().to_string(),
             swept,
             applied: None,
-            drains: std::collections::BTreeMap::new(),
+            deadlines: Vec::new(),
             summary: Summary::from(&state),
             is_hint: false,
         };

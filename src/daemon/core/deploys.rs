@@ -59,6 +59,8 @@ struct Deploy {
     /// The service's backends before the switch.
     before: Vec<Backend>,
     stage: Stage,
+    /// When its new backends were asked: only answers to later probes count.
+    began: Instant,
 }
 
 impl Deploy {
@@ -240,6 +242,7 @@ impl Core {
                 },
                 before: before.map(|service| service.backends).unwrap_or_default(),
                 stage,
+                began: now.instant,
             };
             self.deploys.remove(deploy.id);
             self.deploys.fresh = true;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, take};
 use crate::daemon::adopt;
 use crate::daemon::events::What;
+use crate::daemon::leavers::TimeLeft;
 use crate::daemon::worker::{Done, Outcome};
 use crate::model::{Endpoint, Service, State};
 use crate::problem::Kind;
@@ -154,9 +155,13 @@ impl Core {
         } else {
             format!("{} services with {backends} backends", services.len())
         };
-        let left = found.drains.into_iter().filter_map(|(at, until)| {
-            let left = Duration::from_secs(until).saturating_sub(now.unix);
-            Some((Endpoint::try_from(at).ok()?, left))
+        let left = found.drains.into_iter().filter_map(|deadline| {
+            let endpoint = Endpoint::try_from(deadline.backend).ok()?;
+            let time = TimeLeft {
+                left: deadline.left(now.boot),
+                whole: deadline.time,
+            };
+            Some(((endpoint, deadline.service.clone()), time))
         });
         self.doubt_empty_file(&services, now);
         // A file that was never good says nothing: what there is stays.

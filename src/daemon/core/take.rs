@@ -294,12 +294,12 @@ impl Core {
         };
         self.known.get_or_insert(now.instant);
         self.roster.judged(endpoint);
+        self.deploys.probed(endpoint);
         if change.from.name() == change.to.name() {
             return;
         }
         self.judgement.outdate();
         self.since.insert(change.endpoint, now.unix.as_secs());
-        self.deploys.probed(endpoint);
         let service = self
             .roster
             .service_of(endpoint)

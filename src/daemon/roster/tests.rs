@@ -32,6 +32,12 @@ struct Play {
     dead: BTreeSet<u8>,
     now: Instant,
     notes: Vec<Note>,
+    probes: BTreeMap<Endpoint, Probing>,
+    failed: BTreeMap<u8, Instant>,
+}
+
+fn last(endpoint: Endpoint) -> u8 {
+    endpoint.to_string()[7..].trim_end_matches(":80").parse().unwrap()
 }
 
 impl Play {
@@ -42,34 +48,64 @@ impl Play {
             dead: BTreeSet::new(),
             now: Instant::now(),
             notes: Vec::new(),
+            probes: BTreeMap::new(),
+            failed: BTreeMap::new(),
         }
     }
 
     fn serving(backends: &[u8]) -> Self {
         let mut play = Self::new();
         play.good = backends.iter().copied().collect();
-        play.roster.want("web", Some(web(backends)));
+        play.want("web", Some(web(backends)));
         play.settle();
         play
+    }
+
+    fn want(&mut self, name: &str, service: Option<Arc<Service>>) {
+        let gone = if service.is_none() {
+            vec![name.into()]
+        } else {
+            Vec::new()
+        };
+        self.edit(Edits {
+            put: service.into_iter().collect(),
+            gone,
+        });
+    }
+
+    fn edit(&mut self, edits: Edits) {
+        self.roster.edit(&edits);
+        for (endpoint, probing) in self.roster.take_probes() {
+            if matches!(probing, Probing::Anew(_)) {
+                self.good.remove(&last(endpoint));
+                self.failed.remove(&last(endpoint));
+            }
+            self.probes.insert(endpoint, probing);
+        }
+    }
+
+    fn take_probes(&mut self) -> BTreeMap<Endpoint, Probing> {
+        self.probes.extend(self.roster.take_probes());
+        std::mem::take(&mut self.probes)
     }
 
     fn judge(&mut self, last: u8, good: bool) {
         if good {
             self.good.insert(last);
-        } else {
-            self.good.remove(&last);
+        } else if self.good.remove(&last) {
+            self.failed.insert(last, self.now);
         }
         self.roster.judged(endpoint(last));
         self.settle();
     }
 
     fn settle(&mut self) -> Change {
-        let of = |at: Endpoint| at.to_string()[7..].trim_end_matches(":80").parse::<u8>().unwrap();
-        let (good, dead) = (&self.good, &self.dead);
+        let (good, dead, failed) = (&self.good, &self.dead, &self.failed);
         let verdict = |at: Endpoint| Verdict {
-            good: good.contains(&of(at)),
-            dead: dead.contains(&of(at)),
+            good: good.contains(&last(at)),
+            dead: dead.contains(&last(at)),
             open: false,
+            failed: failed.get(&last(at)).copied(),
         };
         self.roster.tick(self.now);
         let change = self.roster.settle(&verdict, self.now);
@@ -105,10 +141,14 @@ impl Play {
     }
 }
 
+fn is_probed(probes: &BTreeMap<Endpoint, Probing>, last: u8) -> bool {
+    matches!(probes[&endpoint(last)], Probing::With(_))
+}
+
 #[test]
 fn a_new_backend_waits_for_its_first_handshake() {
     let mut play = Play::new();
-    play.roster.want("web", Some(web(&[1, 2])));
+    play.want("web", Some(web(&[1, 2])));
     play.settle();
     assert_eq!(play.seen("web"), "");
     play.judge(2, true);
@@ -120,7 +160,7 @@ fn a_new_backend_waits_for_its_first_handshake() {
 #[test]
 fn old_backends_serve_until_a_new_one_answers() {
     let mut play = Play::serving(&[1, 2]);
-    play.roster.want("web", Some(web(&[3, 4])));
+    play.want("web", Some(web(&[3, 4])));
     play.settle();
     assert_eq!(play.seen("web"), "1 2");
     assert_eq!(play.roster.leavers().len(), 2);
@@ -142,7 +182,7 @@ fn old_backends_serve_until_a_new_one_answers() {
 #[test]
 fn new_ones_that_fail_again_call_the_old_ones_back() {
     let mut play = Play::serving(&[1]);
-    play.roster.want("web", Some(web(&[2])));
+    play.want("web", Some(web(&[2])));
     play.judge(2, true);
     assert_eq!(play.seen("web"), "1- 2");
     play.judge(2, false);
@@ -151,10 +191,41 @@ fn new_ones_that_fail_again_call_the_old_ones_back() {
 }
 
 #[test]
+fn all_that_failed_together_stay() {
+    let mut play = Play::serving(&[1, 2, 3, 4]);
+    let window = longest_fall(&web(&[1]).health);
+    play.judge(4, false);
+    play.wait(window);
+    play.wait(Duration::from_millis(1));
+    play.judge(1, false);
+    play.wait(window / 2);
+    play.judge(2, false);
+    assert_eq!(play.seen("web"), "1- 2- 3 4-");
+    play.wait(window / 2);
+    play.judge(3, false);
+    assert_eq!(play.seen("web"), "1 2 3 4-", "4 failed long before");
+    assert!(play.notes.contains(&Note::NoneGood("web".into(), 3)));
+    play.wait(window * 10);
+    assert_eq!(play.seen("web"), "1 2 3 4-", "time changes nothing");
+    play.want("web", Some(web(&[1, 2, 3, 4, 5])));
+    play.settle();
+    assert_eq!(
+        play.seen("web"),
+        "1 2 3 4-",
+        "who never answered is nobody's last choice"
+    );
+    play.judge(4, true);
+    assert_eq!(play.seen("web"), "1- 2- 3- 4");
+    play.judge(4, false);
+    assert_eq!(play.seen("web"), "1- 2- 3- 4", "it answered later than the others");
+}
+
+#[test]
 fn who_fails_leaves_and_comes_back() {
     let mut play = Play::serving(&[1, 2]);
     play.judge(1, false);
     assert_eq!(play.seen("web"), "1- 2");
+    play.wait(TIME);
     play.judge(2, false);
     assert_eq!(play.seen("web"), "1- 2", "the last good one stays");
     play.judge(1, true);
@@ -182,7 +253,7 @@ fn who_leaves_and_is_dead_goes_at_once() {
     let mut play = Play::serving(&[1, 2, 3]);
     play.good.remove(&1);
     play.dead.insert(1);
-    play.roster.want("web", Some(web(&[2])));
+    play.want("web", Some(web(&[2])));
     play.settle();
     assert_eq!(play.seen("web"), "2 3-");
     play.dead.insert(3);
@@ -198,24 +269,24 @@ fn who_leaves_and_is_dead_goes_at_once() {
 #[test]
 fn a_service_that_goes_drains() {
     let mut play = Play::serving(&[1, 2]);
-    play.roster.want("web", None);
+    play.want("web", None);
     play.settle();
     assert_eq!(play.seen("web"), "1- 2-");
     play.counted(1, 0);
     assert_eq!(play.seen("web"), "2-");
     play.wait(TIME);
     assert_eq!(play.seen("web"), "-");
-    let gone = play.roster.take_probes();
-    assert_eq!(gone.get(&endpoint(1)), Some(&None));
-    assert_eq!(gone.get(&endpoint(2)), Some(&None));
+    let gone = play.take_probes();
+    assert_eq!(gone.get(&endpoint(1)), Some(&Probing::Stop));
+    assert_eq!(gone.get(&endpoint(2)), Some(&Probing::Stop));
 }
 
 #[test]
 fn a_service_that_comes_back_takes_its_backends_back() {
     let mut play = Play::serving(&[1, 2]);
-    play.roster.want("web", None);
+    play.want("web", None);
     play.settle();
-    play.roster.want("web", Some(web(&[1, 3])));
+    play.want("web", Some(web(&[1, 3])));
     play.settle();
     assert_eq!(play.seen("web"), "1 2-");
     assert!(play.notes.contains(&Note::Back("web".into(), endpoint(1))));
@@ -224,8 +295,8 @@ fn a_service_that_comes_back_takes_its_backends_back() {
 #[test]
 fn another_service_on_the_same_port_inherits_what_drains() {
     let mut play = Play::serving(&[1, 2]);
-    play.roster.want("web", None);
-    play.roster.want(
+    play.want("web", None);
+    play.want(
         "shop",
         Some(service("shop", 8000, &["\"10.2.0.2:80\"", "\"10.2.0.3:80\""])),
     );
@@ -238,12 +309,11 @@ fn another_service_on_the_same_port_inherits_what_drains() {
 #[test]
 fn a_service_that_drains_is_inherited_later_too() {
     let mut play = Play::serving(&[1]);
-    play.roster.want("web", None);
+    play.want("web", None);
     play.settle();
     assert_eq!(play.seen("web"), "1-");
     play.good.insert(3);
-    play.roster
-        .want("shop", Some(service("shop", 8000, &["\"10.2.0.3:80\""])));
+    play.want("shop", Some(service("shop", 8000, &["\"10.2.0.3:80\""])));
     play.settle();
     assert_eq!((play.seen("web"), play.seen("shop")), ("-".into(), "1- 3".into()));
 }
@@ -251,24 +321,80 @@ fn a_service_that_drains_is_inherited_later_too() {
 #[test]
 fn an_endpoint_that_moves_leaves_nothing_behind() {
     let mut play = Play::serving(&[1, 2]);
-    play.roster.want("web", Some(web(&[2])));
-    play.roster
-        .want("shop", Some(service("shop", 9000, &["\"10.2.0.1:80\""])));
+    play.want("web", Some(web(&[2])));
+    play.want("shop", Some(service("shop", 9000, &["\"10.2.0.1:80\""])));
     play.settle();
-    assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), "1".into()));
+    assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), String::new()));
     assert!(play.roster.leavers().is_empty());
-    assert!(play.roster.is_balanced(endpoint(1)));
+    assert!(!play.roster.is_balanced(endpoint(1)), "it has to answer first");
+    play.judge(1, true);
+    assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), "1".into()));
+}
+
+/// What is known of 10.2.0.1:80, which was in "web" on port 8000, when it is wanted so in one change.
+#[test]
+fn who_comes_to_another_service_has_to_answer_first() {
+    let at = ["\"10.2.0.1:80\""];
+    for (what, gone, put, is_new) in [
+        (
+            "another service",
+            &[][..],
+            vec![web(&[2]), service("shop", 9000, &at)],
+            true,
+        ),
+        (
+            "another service instead",
+            &["web"],
+            vec![service("shop", 9000, &at)],
+            true,
+        ),
+        ("another name", &["web"], vec![service("shop", 8000, &at)], false),
+        ("another port", &[], vec![service("web", 9000, &at)], false),
+        (
+            "names exchanged",
+            &["other"],
+            vec![service("web", 9001, &[]), service("shop", 8000, &at)],
+            false,
+        ),
+        ("the same", &[], vec![web(&[1])], false),
+        (
+            "another port under another name",
+            &["web"],
+            vec![service("shop", 9000, &at)],
+            true,
+        ),
+    ] {
+        let mut play = Play::serving(&[1, 2]);
+        play.want("other", Some(service("other", 9001, &[])));
+        play.settle();
+        play.take_probes();
+        play.edit(Edits {
+            gone: gone.iter().map(|name| Name::from(*name)).collect(),
+            put,
+        });
+        assert_eq!(
+            matches!(play.probes.get(&endpoint(1)), Some(Probing::Anew(_))),
+            is_new,
+            "{what}"
+        );
+        play.settle();
+        let served = ["web", "shop"]
+            .iter()
+            .any(|name| play.seen(name).split(' ').any(|at| at == "1"));
+        assert_eq!(served, !is_new, "{what}");
+    }
 }
 
 #[test]
 fn who_drains_moves_to_another_service() {
     let mut play = Play::serving(&[1, 2]);
-    play.roster.want("web", Some(web(&[2])));
+    play.want("web", Some(web(&[2])));
     play.settle();
     assert_eq!(play.seen("web"), "1- 2");
-    play.roster
-        .want("shop", Some(service("shop", 9000, &["\"10.2.0.1:80\""])));
+    play.want("shop", Some(service("shop", 9000, &["\"10.2.0.1:80\""])));
     play.settle();
+    assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), String::new()));
+    play.judge(1, true);
     assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), "1".into()));
 }
 
@@ -282,15 +408,15 @@ fn draining_by_wish_has_a_deadline_and_stays_drained() {
         );
         crate::model::parse(text.as_bytes()).unwrap().services.remove(0)
     };
-    play.roster.want("web", Some(wish("")));
+    play.want("web", Some(wish("")));
     play.settle();
     assert_eq!(play.seen("web"), "1- 2");
     play.wait(TIME);
     assert_eq!(play.seen("web"), "2");
-    play.roster.want("web", Some(wish(r#","limit":{"pps":5}"#)));
+    play.want("web", Some(wish(r#","limit":{"pps":5}"#)));
     play.settle();
     assert_eq!(play.seen("web"), "2", "it is not drained anew");
-    play.roster.want("web", Some(web(&[1, 2])));
+    play.want("web", Some(web(&[1, 2])));
     play.settle();
     assert_eq!(play.seen("web"), "1 2");
 }
@@ -300,15 +426,19 @@ fn what_was_there_at_the_start_goes_on() {
     let mut play = Play::new();
     let mut old = Service::clone(&web(&[1, 2, 3]));
     old.backends[2].state = BackendState::Draining;
-    let left = [(endpoint(3), Duration::from_secs(5))].into();
+    let time = TimeLeft {
+        left: Duration::from_secs(5),
+        whole: TIME,
+    };
+    let left = [((endpoint(3), "web".into()), time)].into();
     play.roster.adopt(vec![old], &left, play.now);
-    play.roster.want("web", Some(web(&[1, 4])));
+    play.want("web", Some(web(&[1, 4])));
     play.good.insert(1);
-    let probes = play.roster.take_probes();
-    assert!(probes[&endpoint(1)].is_some() && probes[&endpoint(4)].is_some());
+    let probes = play.take_probes();
+    assert!(is_probed(&probes, 1) && is_probed(&probes, 4));
     play.settle();
-    let probes = play.roster.take_probes();
-    assert!(probes[&endpoint(2)].is_some() && probes[&endpoint(3)].is_some());
+    let probes = play.take_probes();
+    assert!(is_probed(&probes, 2) && is_probed(&probes, 3));
     assert_eq!(play.seen("web"), "1 2- 3-");
     play.wait(Duration::from_secs(5));
     assert_eq!(play.seen("web"), "1 2-");
@@ -317,7 +447,7 @@ fn what_was_there_at_the_start_goes_on() {
 #[test]
 fn families_are_kept_apart() {
     let mut play = Play::serving(&[1]);
-    play.roster.want(
+    play.want(
         "web",
         Some(service("web", 8000, &["\"10.2.0.1:80\"", "\"[fd00::1]:80\""])),
     );
@@ -325,6 +455,7 @@ fn families_are_kept_apart() {
         good: at.address.is_ipv4(),
         dead: false,
         open: false,
+        failed: None,
     };
     let change = play.roster.settle(&verdict, play.now);
     assert!(change.notes.contains(&Note::NoneGood("web".into(), 0)));
@@ -334,19 +465,19 @@ fn families_are_kept_apart() {
 #[test]
 fn who_leaves_is_probed_until_it_has_left() {
     let mut play = Play::serving(&[1, 2]);
-    play.roster.take_probes();
-    play.roster.want("web", Some(web(&[2])));
-    let probes = play.roster.take_probes();
+    play.take_probes();
+    play.want("web", Some(web(&[2])));
+    let probes = play.take_probes();
     assert!(
         !probes.contains_key(&endpoint(1)),
         "nobody knows yet whether it leaves or is gone"
     );
     play.settle();
     assert_eq!(play.seen("web"), "1- 2");
-    assert!(play.roster.take_probes()[&endpoint(1)].is_some());
+    assert!(is_probed(&play.take_probes(), 1));
     play.wait(TIME);
     assert_eq!(play.seen("web"), "2");
-    assert_eq!(play.roster.take_probes()[&endpoint(1)], None);
+    assert_eq!(play.take_probes()[&endpoint(1)], Probing::Stop);
 }
 
 #[test]
@@ -368,7 +499,7 @@ fn a_paused_service_gets_nothing_and_comes_back_as_it_was() {
     assert!(play.roster.tick(until).is_empty());
     assert_eq!(play.roster.tick(until + Duration::from_secs(5)), ["web".into()]);
     play.settle();
-    assert_eq!(play.seen("web"), "1- 2", "the last good one, as without a pause");
+    assert_eq!(play.seen("web"), "1 2", "both failed in one wave, as without a pause");
     assert_eq!(play.roster.serving()["web"].on_empty, Refusal::Reset);
 }
 
@@ -376,7 +507,7 @@ fn a_paused_service_gets_nothing_and_comes_back_as_it_was() {
 fn a_replacement_during_a_pause_takes_over_after_it() {
     let mut play = Play::serving(&[1]);
     play.roster.pause("web", Some(play.now + Duration::from_secs(60)));
-    play.roster.want("web", Some(web(&[2])));
+    play.want("web", Some(web(&[2])));
     play.settle();
     assert_eq!(play.seen("web"), "1-");
     play.judge(2, true);
@@ -391,7 +522,7 @@ fn a_replacement_during_a_pause_takes_over_after_it() {
 #[test]
 fn what_others_claim_is_refused() {
     let mut play = Play::serving(&[1, 2]);
-    play.roster.want("db", Some(service("db", 9000, &["\"10.2.0.9:80\""])));
+    play.want("db", Some(service("db", 9000, &["\"10.2.0.9:80\""])));
     let clash = |put: &[Arc<Service>], gone: &[&str]| {
         let edits = Edits {
             put: put.to_vec(),
@@ -415,9 +546,9 @@ fn what_others_claim_is_refused() {
 fn an_order_for_this_change_only() {
     let mut play = Play::serving(&[1, 2, 3]);
     play.roster.drain_within("web", Duration::from_secs(1));
-    play.roster.want("web", Some(web(&[2, 3])));
+    play.want("web", Some(web(&[2, 3])));
     play.settle();
-    play.roster.want("web", Some(web(&[3])));
+    play.want("web", Some(web(&[3])));
     play.settle();
     play.wait(Duration::from_secs(1));
     assert_eq!(play.seen("web"), "2- 3");

@@ -47,7 +47,8 @@ impl Core {
             .iter()
             .map(|target| (target, self.health.get(target.endpoint.into())));
         let has_answered = |view: &Option<health::View>| {
-            view.is_some_and(|view| matches!(view.state, State::Healthy | State::Failing { .. }))
+            let has_answered = |view: &health::View| view.answered.is_some_and(|at| at >= deploy.began);
+            view.is_some_and(|view| matches!(view.state, State::Healthy | State::Failing { .. }) && has_answered(&view))
         };
         let (good, bad): (Vec<_>, Vec<_>) = views.partition(|(_, view)| has_answered(view));
         if good.len() >= deploy.min {
@@ -209,6 +210,7 @@ impl Core {
             by: new.by,
             before: Vec::new(),
             stage: Stage::Probing(now.instant + new.timeout),
+            began: now.instant,
         };
         for target in &deploy.targets {
             let at = SocketAddr::from(target.endpoint);
