@@ -402,7 +402,12 @@ impl Core {
     /// Tells those who probe whom to probe.
     fn probe(&mut self, now: Instant) {
         for (endpoint, probing) in self.roster.take_probes() {
-            if !matches!(probing, Probing::With(_)) && !(probing == Probing::Stop && self.deploys.asks(endpoint)) {
+            let forgets = match probing {
+                Probing::With(_) => false,
+                Probing::Anew(_) => true,
+                Probing::Stop => !self.deploys.asks(endpoint),
+            };
+            if forgets {
                 self.since.remove(&endpoint.into());
                 self.health.remove(endpoint.into());
             }

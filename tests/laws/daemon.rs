@@ -224,7 +224,7 @@ impl World {
             Event::Clock(seconds) => {
                 let step = Duration::from_secs(seconds.unsigned_abs());
                 self.unix = if seconds < 0 {
-                    self.unix - step
+                    self.unix.saturating_sub(step)
                 } else {
                     self.unix + step
                 };

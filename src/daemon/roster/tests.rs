@@ -67,14 +67,14 @@ impl Play {
         } else {
             Vec::new()
         };
-        self.edit(Edits {
+        self.edit(&Edits {
             put: service.into_iter().collect(),
             gone,
         });
     }
 
-    fn edit(&mut self, edits: Edits) {
-        self.roster.edit(&edits);
+    fn edit(&mut self, edits: &Edits) {
+        self.roster.edit(edits);
         for (endpoint, probing) in self.roster.take_probes() {
             if matches!(probing, Probing::Anew(_)) {
                 self.good.remove(&last(endpoint));
@@ -368,7 +368,7 @@ fn who_comes_to_another_service_has_to_answer_first() {
         play.want("other", Some(service("other", 9001, &[])));
         play.settle();
         play.take_probes();
-        play.edit(Edits {
+        play.edit(&Edits {
             gone: gone.iter().map(|name| Name::from(*name)).collect(),
             put,
         });
