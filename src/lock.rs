@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Lock {
     file: Option<Flock<File>>,
+    path: PathBuf,
 }
 
 impl Drop for Lock {
@@ -64,12 +66,17 @@ impl Lock {
         let begin = Instant::now();
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                // Whoever held it may have removed the file, see `discard`: the next one would lock another.
+                Ok(locked) if !is_at(&locked, &path) => file = run_file::open_lock(&path).map_err(fail)?,
                 Ok(mut locked) => {
                     // It is held whether its file says by whom or not: the disk may be full.
                     if let Err(error) = sign(&mut locked) {
                         tracing::debug!(%error, path = %crate::escape::path(&path), "failed to write who holds the lock");
                     }
-                    return Ok(Self { file: Some(locked) });
+                    return Ok(Self {
+                        file: Some(locked),
+                        path,
+                    });
                 }
                 Err((back, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) if begin.elapsed() < timeout => {
                     file = back;
@@ -85,6 +92,22 @@ impl Lock {
             }
         }
     }
+}
+
+impl Lock {
+    /// Removes the file with the lock: nothing of tcpgw is left in the namespace.
+    pub fn discard(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, path = %escape::path(&self.path), "failed to remove the lock file");
+        }
+    }
+}
+
+/// Whether the file that is locked is the one that others would open.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let locked = file.metadata().map(identity).ok();
+    locked.is_some() && locked == fs::symlink_metadata(path).map(identity).ok()
 }
 
 fn sign(file: &mut File) -> io::Result<()> {
@@ -133,6 +156,23 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o600, "nobody else can hold it");
         drop(first);
-        Lock::take(directory.path(), 1, Duration::ZERO).expect("it ends with its value");
+        let last = Lock::take(directory.path(), 1, Duration::ZERO).expect("it ends with its value");
+        let path = directory.path().join("netns-1.lock");
+        last.discard();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn one_who_waits_for_a_file_that_is_removed_takes_the_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Lock::take(directory.path(), 1, Duration::ZERO).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::take(directory.path(), 1, Duration::from_secs(10)).unwrap());
+            std::thread::sleep(3 * PAUSE);
+            first.discard();
+            let second = second.join().unwrap();
+            Lock::take(directory.path(), 1, Duration::ZERO).expect_err("the second has it");
+            drop(second);
+        });
     }
 }

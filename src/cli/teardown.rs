@@ -11,8 +11,11 @@ pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
         return tell(global, daemon.post("/v1/teardown", Vec::new())?.json()?);
     }
     let mut gateway = Gateway::open(global)?;
-    let _lock = gateway.lock(global, locking.lock_timeout)?;
+    let lock = gateway.lock(global, locking.lock_timeout)?;
     let torn = gateway.reconciler(&config).teardown()?;
+    if torn.failed == 0 {
+        lock.discard();
+    }
     tell(
         global,
         TornDown {

@@ -1,7 +1,8 @@
 //! Where a state comes from: a file or standard input, never more of it than [`MAX_STATE_BYTES`].
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -27,6 +28,20 @@ pub enum SourceError {
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
+    },
+    /// Everybody may write it, and it is root's, or root reads it.
+    #[error(
+        "{}: {what} may be written by everybody, and root does what it says: chmod o-w {}",
+        crate::escape::path(file),
+        crate::escape::path(writable)
+    )]
+    Writable {
+        /// The file.
+        file: PathBuf,
+        /// The file or its directory.
+        what: &'static str,
+        /// What to change the mode of.
+        writable: PathBuf,
     },
     /// There is more of it than is read.
     #[error("{}: is larger than {} MiB", crate::escape::path(.0), MAX_STATE_BYTES >> 20)]
@@ -57,11 +72,38 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, SourceError> {
     if metadata.is_dir() {
         return Err(SourceError::Directory(path.to_owned()));
     }
+    check_writers(path, &metadata)?;
     let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     if size > MAX_STATE_BYTES {
         return Err(SourceError::TooLarge(path.to_owned()));
     }
     read_from(file, size, path)
+}
+
+/// Whoever may write the file decides what the gateway does. Root does not take orders from everybody; another user is warned.
+fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), SourceError> {
+    const BY_ALL: u32 = 0o002;
+    const STICKY: u32 = 0o1000;
+    if !metadata.is_file() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    let parent = parent.unwrap_or(Path::new("."));
+    let directory = std::fs::metadata(parent).ok();
+    let (what, writable) = if metadata.mode() & BY_ALL != 0 {
+        ("the file", path)
+    } else if directory.is_some_and(|there| there.mode() & (BY_ALL | STICKY) == BY_ALL) {
+        ("its directory", parent)
+    } else {
+        return Ok(());
+    };
+    let (file, writable) = (path.to_owned(), writable.to_owned());
+    if metadata.uid() == 0 || nix::unistd::geteuid().is_root() {
+        return Err(SourceError::Writable { file, what, writable });
+    }
+    let path = crate::escape::path(path);
+    tracing::warn!("{path}: {what} may be written by everybody: who does decides what the gateway does");
+    Ok(())
 }
 
 /// One byte of room beyond the expected size tells "all read" from "there is more".
@@ -112,6 +154,34 @@ mod tests {
         }
         let error = read_from(io::repeat(b' '), 0, path).unwrap_err();
         assert_eq!(error.to_string(), "-: is larger than 64 MiB");
+    }
+
+    #[test]
+    fn what_everybody_may_write_is_refused_by_root() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let is_root = nix::unistd::geteuid().is_root();
+        std::fs::write(&path, "x").unwrap();
+        for (file, directory, is_open) in [
+            (0o600, 0o700, false),
+            (0o664, 0o775, false),
+            (0o644, 0o1777, false),
+            (0o666, 0o700, true),
+            (0o644, 0o777, true),
+        ] {
+            set(&path, file);
+            set(dir.path(), directory);
+            let read = read(&path);
+            assert_eq!(read.is_err(), is_open && is_root, "{file:o} {directory:o}: {read:?}");
+            if let Err(error) = read {
+                assert!(error.to_string().contains("chmod o-w"), "{error}");
+            }
+        }
+        set(dir.path(), 0o700);
     }
 
     #[test]

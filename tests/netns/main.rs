@@ -43,6 +43,7 @@ mod status;
 mod store;
 mod survive;
 mod table;
+mod unit;
 mod who;
 mod words;
 mod writers;
