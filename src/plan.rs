@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName, TurnChain};
+use crate::ruleset::name::{Reach, SetName, TurnChain, Width};
 use crate::ruleset::rows::{Difference, Rows};
 use crate::ruleset::skeleton::Asked;
 use crate::ruleset::spec::SetSpec;
@@ -54,11 +54,11 @@ pub type Door = (Reach, Box<[u8]>);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step<'a> {
     /// Width sets to make.
-    pub new_widths: BTreeSet<(Reach, u16)>,
+    pub new_widths: BTreeSet<(Reach, Width)>,
     /// Chains that count turns, to make.
     pub new_turns: BTreeSet<TurnChain>,
     /// `spread` chains to write anew, with a rule for each of these widths.
-    pub spreads: BTreeMap<Reach, BTreeSet<u16>>,
+    pub spreads: BTreeMap<Reach, BTreeSet<Width>>,
     /// The optional sets that the rules ask before it and after it, where these differ.
     pub asked: Option<(Asked, Asked)>,
     /// Turns to delete.
@@ -70,7 +70,7 @@ pub struct Step<'a> {
     /// Turns to add.
     pub add_turns: BTreeMap<Door, TurnChain>,
     /// Width sets to remove.
-    pub old_widths: BTreeSet<(Reach, u16)>,
+    pub old_widths: BTreeSet<(Reach, Width)>,
     /// Chains to remove.
     pub old_turns: BTreeSet<TurnChain>,
 }
@@ -247,7 +247,7 @@ impl<'a> Planner<'a> {
         self.steps[TIDY].old_turns = had.difference(&wanted).map(|chain| (*chain).clone()).collect();
         for reach in Reach::ALL {
             let (had, wanted) = (self.have.widths(reach), self.want.widths(reach));
-            let both: BTreeSet<u16> = had.union(&wanted).copied().collect();
+            let both: BTreeSet<Width> = had.union(&wanted).copied().collect();
             if both != had {
                 self.steps[PREPARE]
                     .new_widths
@@ -307,15 +307,15 @@ mod tests {
 
     #[test]
     fn fewer_slots_take_three() {
-        let (have, want) = (ruleset("random", &TWO), ruleset("random", &TWO[..1]));
+        let (have, want) = (ruleset("client-hash", &TWO), ruleset("client-hash", &TWO[..1]));
         let steps = plan(&have, &want).steps;
         assert_eq!(steps.len(), 3);
-        assert_eq!(steps[0].new_widths, [(ANY, 1)].into());
-        assert_eq!(steps[0].spreads, [(ANY, [1, 2].into())].into());
-        assert!(steps[1].delete.keys().eq(&[SetName::Width(ANY, 2)]));
+        assert_eq!(steps[0].new_widths, [(ANY, Width::client_hash(1))].into());
+        assert_eq!(steps[0].spreads, [(ANY, [1, 2].map(Width::client_hash).into())].into());
+        assert!(steps[1].delete.keys().eq(&[SetName::Width(ANY, Width::client_hash(2))]));
         assert!(steps[2].delete.keys().eq(&[SetName::Slots(ANY)]));
-        assert_eq!(steps[2].old_widths, [(ANY, 2)].into());
-        assert_eq!(steps[2].spreads, [(ANY, [1].into())].into());
+        assert_eq!(steps[2].old_widths, [(ANY, Width::client_hash(2))].into());
+        assert_eq!(steps[2].spreads, [(ANY, [Width::client_hash(1)].into())].into());
     }
 
     #[test]
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_new_service_takes_one() {
-        for balance in ["random", "source-hash", "round-robin"] {
+        for balance in ["client-hash", "random", "source-hash", "round-robin"] {
             let want = ruleset(balance, &TWO);
             let nothing = Ruleset::default();
             assert_eq!(plan(&nothing, &want).steps.len(), 1, "{balance}");
@@ -348,7 +348,7 @@ mod tests {
             ..chain.clone()
         };
         let left = Ruleset::default().among(
-            &[(ANY, 5)].into(),
+            &[(ANY, Width::random(5))].into(),
             &[chain, other.clone()].into(),
             &[SetName::Limited(Family::V4)].into(),
         );
@@ -361,7 +361,7 @@ mod tests {
         let last = steps.last().unwrap();
         assert_eq!(
             (&last.old_widths, &last.old_turns),
-            (&[(ANY, 5)].into(), &[other].into())
+            (&[(ANY, Width::random(5))].into(), &[other].into())
         );
     }
 }

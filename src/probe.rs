@@ -9,10 +9,9 @@
 //! A lost SYN is sent again after 1 s, by the kernel, and no more once the probe's time is up: taking the socket back
 //! ends that, too.
 //!
-//! A reset leaves no `TIME_WAIT` on either side, so no source port is used up. Conntrack on the gateway keeps what a
-//! reset ends in state `CLOSE`, for `nf_conntrack_tcp_timeout_close`, 10 s: as many entries as were probed in that
-//! time, and up to half as many that it has not collected yet. What was never answered, it keeps in `SYN_SENT` for 2
-//! minutes.
+//! A reset leaves no `TIME_WAIT` on either side, so no source port is used up. The gateway's conntrack forgets a probe with
+//! its reset, and one that was not answered 2 s after its last SYN: sockets have a priority of their own
+//! ([`crate::ruleset::stmt::PROBE_PRIORITY`]), by which the rules give their flows timeouts of their own.
 //!
 //! Probes go from the gateway's own sockets to a backend's real address. They are not translated, carry no flow mark,
 //! and are neither limited nor counted.

@@ -11,8 +11,12 @@ use crate::ruleset::name::{Family, Reach, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::skeleton::{self, Chain, Hook};
-use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, SetSpec};
-use crate::ruleset::stmt::{CLOSE_SECONDS, HANDSHAKE_SECONDS, TIME_WAIT_SECONDS, concat, timeouts};
+use crate::ruleset::spec::{
+    COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, RESERVE_BURST, RESERVE_MILLISECONDS,
+    RESERVE_RATE, SetSpec,
+};
+use crate::ruleset::stmt::concat;
+use crate::ruleset::timeouts::{TcpState, Timeouts};
 
 /// Writes the whole table. Loading it replaces the table that is there, in one transaction.
 pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Result {
@@ -23,8 +27,8 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
         "table inet tcpgw {{\n\tcomment \"{}\"\n",
         skeleton::comment(mark, Room::of(ruleset))
     )?;
-    for family in Family::BOTH {
-        object(out, family)?;
+    for timeouts in Timeouts::ALL {
+        object(out, timeouts)?;
     }
     for name in SetName::fixed() {
         set(out, name, ruleset)?;
@@ -41,18 +45,19 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
     writeln!(out, "}}")
 }
 
-fn object(out: &mut dyn Write, family: Family) -> fmt::Result {
-    let l3proto = match family {
+fn object(out: &mut dyn Write, timeouts: Timeouts) -> fmt::Result {
+    let l3proto = match timeouts.family() {
         Family::V4 => "ip",
         Family::V6 => "ip6",
     };
-    writeln!(out, "\tct timeout {} {{", timeouts(family))?;
+    writeln!(out, "\tct timeout {timeouts} {{")?;
     writeln!(out, "\t\tprotocol tcp\n\t\tl3proto {l3proto}")?;
-    writeln!(
-        out,
-        "\t\tpolicy = {{ syn_sent : {HANDSHAKE_SECONDS}, syn_recv : {HANDSHAKE_SECONDS}, time_wait : {TIME_WAIT_SECONDS}, close : \
-         {CLOSE_SECONDS} }}\n\t}}\n"
-    )
+    // nft lists what differs from the kernel's own.
+    let said = |(state, seconds): (TcpState, u32)| {
+        (seconds != state.default_seconds()).then(|| format!("{state} : {seconds}"))
+    };
+    let policy: Vec<String> = timeouts.policy().into_iter().filter_map(said).collect();
+    writeln!(out, "\t\tpolicy = {{ {} }}\n\t}}\n", policy.join(", "))
 }
 
 fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
@@ -99,6 +104,11 @@ fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
             out,
             "\t\tsize {MOMENT_SET_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout {}s",
             MOMENT_MILLISECONDS / 1000
+        )?,
+        Payload::Reserve => writeln!(
+            out,
+            "\t\tsize {MOMENT_SET_SIZE}\n\t\tflags dynamic,timeout\n\t\tlimit rate {RESERVE_RATE}/second burst {RESERVE_BURST} packets\n\t\ttimeout {}m",
+            RESERVE_MILLISECONDS / 60_000
         )?,
         Payload::Limits => writeln!(
             out,

@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::plan::has_slots;
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Family, Reach, Scope, SetName};
+use crate::ruleset::name::{Family, Reach, Scope, SetName, SlotChoice};
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::spec::SetSpec;
 use crate::ruleset::stmt::SOURCE_SLOTS;
@@ -93,21 +93,23 @@ fn socket(endpoint: Endpoint) -> SocketAddr {
     SocketAddr::new(endpoint.address, endpoint.port.get())
 }
 
-/// The number that stands for a balance.
+/// The number that stands for a balance in the record. 0 was written for `random` while that meant what is `client-hash` now.
 pub fn balance_code(balance: Balance) -> u8 {
     match balance {
-        Balance::Random => 0,
+        Balance::ClientHash => 0,
         Balance::SourceHash => 1,
         Balance::RoundRobin => 2,
+        Balance::Random => 3,
     }
 }
 
 /// The word that stands for a balance in a state file.
 pub fn balance_name(code: Option<u8>) -> &'static str {
     match code {
-        Some(0) => "random",
+        Some(0) => "client-hash",
         Some(1) => "source-hash",
         Some(2) => "round-robin",
+        Some(3) => "random",
         _ => "unknown",
     }
 }
@@ -482,7 +484,11 @@ fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
         }
     };
     for width in ruleset.widths(reach) {
-        spread(SetName::Width(reach, width), Balance::Random);
+        let balance = match width.choice {
+            SlotChoice::ClientHash => Balance::ClientHash,
+            SlotChoice::Random => Balance::Random,
+        };
+        spread(SetName::Width(reach, width), balance);
     }
     spread(SetName::Hashed(reach), Balance::SourceHash);
     for ((of, key), chain) in ruleset.turns() {

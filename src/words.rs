@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_new_service_is_told_with_all_that_is_not_default() {
-        assert_eq!(added(""), "+ a :2000  + 10.0.0.1:1  random");
+        assert_eq!(added(""), "+ a :2000  + 10.0.0.1:1  client-hash");
         assert_eq!(
             added(
                 r#","balance":"round-robin","limit":{"pps":5,"burst":7},"on_retire":"reset","on_empty":"drop",
@@ -466,7 +466,7 @@ mod tests {
         let one = app(r#""backends":["10.2.0.11:3000"],"limit":{"pps":1000}"#);
         assert_eq!(
             told("", &one, &[]),
-            ["+ my-app :20003  + 10.2.0.11:3000  random, limit 1000 packets/s"]
+            ["+ my-app :20003  + 10.2.0.11:3000  client-hash, limit 1000 packets/s"]
         );
         assert_eq!(
             told(&one, "", &[(20003, "10.2.0.11:3000", 2)]),
@@ -475,7 +475,7 @@ mod tests {
         let addresses = app(r#""backends":[],"addresses":["192.0.2.1","2001:db8::1"]"#);
         assert_eq!(
             told("", &addresses, &[]),
-            ["+ my-app 192.0.2.1:20003,[2001:db8::1]:20003  random"]
+            ["+ my-app 192.0.2.1:20003,[2001:db8::1]:20003  client-hash"]
         );
     }
 
@@ -509,9 +509,9 @@ mod tests {
     fn settings_change() {
         let cases = [
             (
-                "\"balance\":\"random\"",
+                "\"balance\":\"client-hash\"",
                 "\"balance\":\"round-robin\"",
-                "balance random -> round-robin",
+                "balance client-hash -> round-robin",
             ),
             (
                 "\"limit\":{\"pps\":10}",

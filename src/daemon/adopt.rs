@@ -106,11 +106,16 @@ fn backend(at: SocketAddr, weight: u16, state: BackendState) -> Option<Backend> 
 }
 
 fn balance(settings: &Settings) -> Balance {
-    let all = [Balance::Random, Balance::SourceHash, Balance::RoundRobin];
+    let all = [
+        Balance::ClientHash,
+        Balance::Random,
+        Balance::SourceHash,
+        Balance::RoundRobin,
+    ];
     let known = all
         .into_iter()
         .find(|balance| settings.balance == Some(balance_code(*balance)));
-    known.unwrap_or(Balance::Random)
+    known.unwrap_or(Balance::ClientHash)
 }
 
 fn limit((pps, burst, mtu, shared): (u32, u32, u32, bool)) -> Limit {

@@ -12,7 +12,8 @@ use super::nft::elem;
 
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::spec::{Field, service_key};
-use crate::ruleset::stmt::{CtState, Direction, Stmt, timeouts};
+use crate::ruleset::stmt::{CtState, Direction, PROBE_PRIORITY, Stmt};
+use crate::ruleset::timeouts::{SYN_RECV_SECONDS, SYN_SENT_SECONDS};
 
 /// One expression of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,11 @@ const REG32_00: u32 = 8;
 
 const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
+const CMP_LTE: u32 = 3;
+const CMP_GT: u32 = 4;
+const CMP_GTE: u32 = 5;
 
+const META_PRIORITY: u32 = 2;
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
 const META_IIFNAME: u32 = 6;
@@ -55,6 +60,8 @@ const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
 const CT_STATUS: u32 = 2;
 const CT_MARK: u32 = 3;
+const CT_EXPIRATION: u32 = 5;
+const CT_PROTOCOL: u32 = 10;
 const CT_PROTO_SRC: u32 = 11;
 const CT_PROTO_DST: u32 = 12;
 const CT_SRC_IP: u32 = 19;
@@ -70,6 +77,8 @@ const STATUS_ASSURED: u32 = 4;
 
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+/// `NFT_PAYLOAD_INNER_HEADER`: what is behind the transport header.
+const INNER_HEADER: u32 = 3;
 
 const FIB_DADDR: u32 = 2;
 const FIB_ADDRTYPE: u32 = 3;
@@ -83,6 +92,8 @@ const FIN_SYN_RST_PSH_ACK: u8 = 0x1f;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
+/// `NFT_BYTEORDER_HTON`.
+const BYTEORDER_HTON: u32 = 1;
 /// `NFT_EXTHDR_OP_TCPOPT`.
 const TCP_OPTION: u32 = 1;
 /// `TCPOPT_TIMESTAMP`.
@@ -360,6 +371,19 @@ impl Writer {
             Stmt::Unassured => self.ct_status(STATUS_ASSURED, CMP_EQ),
             Stmt::Syn(yes) => self.tcp_flags(FIN_SYN_RST_ACK, eq(*yes), SYN),
             Stmt::BareAck => self.tcp_flags(FIN_SYN_RST_PSH_ACK, CMP_EQ, ACK),
+            Stmt::HasData => {
+                self.payload(INNER_HEADER, 0, 1, REG_1);
+                self.cmp(CMP_GTE, vec![0]);
+            }
+            Stmt::SynUnanswered => {
+                self.expires(CMP_GT, SYN_RECV_SECONDS);
+                self.expires(CMP_LTE, SYN_SENT_SECONDS);
+            }
+            Stmt::Probe => {
+                self.meta(META_PRIORITY, REG_1);
+                self.cmp(CMP_EQ, native(PROBE_PRIORITY));
+            }
+            Stmt::FlowOfTcp(family) => self.flow_of_tcp(*family),
             Stmt::LocalDest(yes) => {
                 self.fib_daddr_type();
                 self.cmp(eq(*yes), native(RTN_LOCAL));
@@ -400,6 +424,35 @@ impl Writer {
         self.ct(CT_STATUS);
         self.masked(bit);
         self.cmp(op, native(0));
+    }
+
+    /// Compares what is left of the flow's time, as nft does: numbers that are ordered are compared byte by byte.
+    fn expires(&mut self, op: u32, seconds: u32) {
+        self.ct(CT_EXPIRATION);
+        self.push(
+            c"byteorder",
+            [
+                (sys::NFTNL_EXPR_BYTEORDER_DREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_BYTEORDER_SREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_BYTEORDER_OP, Value::U32(BYTEORDER_HTON)),
+                (sys::NFTNL_EXPR_BYTEORDER_LEN, Value::U32(4)),
+                (sys::NFTNL_EXPR_BYTEORDER_SIZE, Value::U32(4)),
+            ],
+        );
+        self.cmp(op, (seconds * 1000).to_be_bytes().to_vec());
+    }
+
+    fn flow_of_tcp(&mut self, family: Family) {
+        let version = match family {
+            Family::V4 => 0x40,
+            Family::V6 => 0x60,
+        };
+        self.need_family(family);
+        self.payload(NETWORK_HEADER, 0, 1, REG_1);
+        self.bitwise(vec![0xf0], vec![0]);
+        self.cmp(CMP_EQ, vec![version]);
+        self.ct(CT_PROTOCOL);
+        self.cmp(CMP_EQ, vec![IPPROTO_TCP]);
     }
 
     fn tcp_flags(&mut self, mask: u8, op: u32, flags: u8) {
@@ -448,11 +501,11 @@ impl Writer {
                     ],
                 );
             }
-            Stmt::Timeouts(family) => self.push(
+            Stmt::Timeouts(timeouts) => self.push(
                 c"objref",
                 [
                     (sys::NFTNL_EXPR_OBJREF_IMM_TYPE, Value::U32(OBJECT_CT_TIMEOUT)),
-                    (sys::NFTNL_EXPR_OBJREF_IMM_NAME, text(&timeouts(*family))),
+                    (sys::NFTNL_EXPR_OBJREF_IMM_NAME, text(timeouts)),
                 ],
             ),
             Stmt::Reset => {

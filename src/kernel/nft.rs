@@ -129,11 +129,6 @@ pub(crate) mod object {
     pub(crate) const L3PROTO: u16 = 1;
     pub(crate) const L4PROTO: u16 = 2;
     pub(crate) const TIMEOUTS: u16 = 3;
-    /// `CTA_TIMEOUT_TCP_SYN_SENT`, `_SYN_RECV`, `_TIME_WAIT` and `_CLOSE` (`nfnetlink_cttimeout.h`).
-    pub(crate) const SYN_SENT: u16 = 1;
-    pub(crate) const SYN_RECV: u16 = 2;
-    pub(crate) const TIME_WAIT: u16 = 7;
-    pub(crate) const CLOSE: u16 = 8;
 }
 
 /// `NFTA_LIST_ELEM`.

@@ -20,6 +20,7 @@ use crate::ruleset::room::Room;
 use crate::ruleset::skeleton::{Base, Chain, Hook};
 use crate::ruleset::spec::SetSpec;
 use crate::ruleset::stmt::{CtState, Pick, Stmt, service_in};
+use crate::ruleset::timeouts::Timeouts;
 
 /// The table that never comes to be.
 const PROBE: &str = "tcpgw-doctor";
@@ -187,6 +188,19 @@ fn of_sets() -> Vec<(Feature, Needs)> {
             ),
         ),
         (
+            feature(
+                "sets that packets fill, with a limit",
+                "CONFIG_NFT_LIMIT",
+                Some("nft_limit"),
+            ),
+            with_rule(
+                false,
+                Hook::Postrouting,
+                vec![SetName::Reserve(Ip::V4)],
+                vec![filled(SetName::Reserve(Ip::V4))],
+            ),
+        ),
+        (
             feature("maps of verdicts", "CONFIG_NF_TABLES", None),
             with_rule(false, Hook::Prerouting, vec![SetName::Turn(v4)], vec![Stmt::Turns(v4)]),
         ),
@@ -238,7 +252,11 @@ fn of_rules(mark: FlowMark) -> Vec<(Feature, Needs)> {
             with_rule(true, Hook::Prerouting, Vec::new(), Vec::new()),
         ),
         (
-            feature("picking backends in turn", "CONFIG_NFT_NUMGEN", Some("nft_numgen")),
+            feature(
+                "picking backends in turn and at random",
+                "CONFIG_NFT_NUMGEN",
+                Some("nft_numgen"),
+            ),
             dnat(Pick::Turn(2)),
         ),
         (
@@ -261,8 +279,15 @@ fn of_rules(mark: FlowMark) -> Vec<(Feature, Needs)> {
             filter(vec![Stmt::StripTimestamp]),
         ),
         (
+            Feature {
+                since: Some("5.16"),
+                ..feature("looking behind TCP headers", "CONFIG_NF_TABLES", None)
+            },
+            filter(vec![Stmt::HasData, Stmt::Return]),
+        ),
+        (
             feature("asking conntrack", "CONFIG_NFT_CT", Some("nft_ct")),
-            filter(vec![Stmt::CtState(CtState::New), Stmt::Return]),
+            filter(vec![Stmt::CtState(CtState::New), Stmt::SynUnanswered, Stmt::Return]),
         ),
         (
             feature("marks of flows", "CONFIG_NF_CONNTRACK_MARK", None),
@@ -312,9 +337,9 @@ fn ask(socket: &mut Netlink, needs: &Needs) -> Result<Option<Nack>, NetlinkError
         batch.message(msg::NEW_SET, |writer| elsewhere(writer, &body, set::TABLE));
     }
     if needs.objects {
-        for family in Ip::BOTH {
+        for timeouts in Timeouts::ALL {
             let mut body = Writer::new();
-            sets::write_timeouts(&mut body, family);
+            sets::write_timeouts(&mut body, timeouts);
             let body = body.finish()?;
             batch.message(msg::NEW_OBJ, |writer| elsewhere(writer, &body, object::TABLE));
         }
@@ -413,6 +438,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::expr;
+    use crate::ruleset::name::Width;
     use crate::ruleset::skeleton;
 
     fn kinds<'a>(rules: impl Iterator<Item = &'a [Stmt]>) -> BTreeSet<&'static std::ffi::CStr> {
@@ -424,7 +450,7 @@ mod tests {
     fn everything_that_the_rules_do_is_asked_for() {
         let mark = FlowMark::default();
         let chains: Vec<_> = Reach::ALL
-            .map(|reach| skeleton::spread(reach, &[2].into(), mark))
+            .map(|reach| skeleton::spread(reach, &[Width::client_hash(2), Width::random(2)].into(), mark))
             .into_iter()
             .chain(skeleton::fixed(mark, &SetName::fixed().into_iter().collect()))
             .collect();

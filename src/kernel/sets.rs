@@ -6,8 +6,12 @@ use super::tlv::Writer;
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Limits;
-use crate::ruleset::spec::{COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, SetSpec};
-use crate::ruleset::stmt::{CLOSE_SECONDS, HANDSHAKE_SECONDS, SLOT_MODULUS, TIME_WAIT_SECONDS, timeouts};
+use crate::ruleset::spec::{
+    COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, RESERVE_BURST, RESERVE_MILLISECONDS,
+    RESERVE_RATE, SetSpec,
+};
+use crate::ruleset::stmt::SLOT_MODULUS;
+use crate::ruleset::timeouts::Timeouts;
 
 /// What an element that came without limits of its own would get. tcpgw adds none of those, so this is for whoever does.
 const LEAST: Limits = Limits {
@@ -47,6 +51,12 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32)
         Payload::Counter => writer.nest(set::EXPR, |writer| writer.str(expr::NAME, "counter")),
         Payload::Limits => writer.nest(set::EXPRESSIONS, |writer| write_limits(writer, LEAST)),
         Payload::Moment => writer.be64(set::TIMEOUT, MOMENT_MILLISECONDS),
+        Payload::Reserve => {
+            writer.be64(set::TIMEOUT, RESERVE_MILLISECONDS);
+            writer.nest(set::EXPR, |writer| {
+                write_limit(writer, RESERVE_RATE, RESERVE_BURST, expr::LIMIT_PACKETS);
+            });
+        }
         _ => {}
     }
 }
@@ -57,7 +67,7 @@ fn flags(spec: &SetSpec) -> u32 {
         Payload::Endpoint(_) | Payload::Address(_) | Payload::Chain => set::F_MAP,
         Payload::Limits => set::F_EXPR,
         Payload::Counter => set::F_EVAL,
-        Payload::Moment => set::F_EVAL | set::F_TIMEOUT,
+        Payload::Moment | Payload::Reserve => set::F_EVAL | set::F_TIMEOUT,
     };
     payload
         | if spec.interval {
@@ -70,7 +80,7 @@ fn flags(spec: &SetSpec) -> u32 {
 fn describe(writer: &mut Writer, spec: &SetSpec, size: Option<u32>) {
     let filled_by_packets = match spec.payload {
         Payload::Counter => Some(COUNTER_SET_SIZE),
-        Payload::Moment => Some(MOMENT_SET_SIZE),
+        Payload::Moment | Payload::Reserve => Some(MOMENT_SET_SIZE),
         _ => None,
     };
     if let Some(size) = filled_by_packets.or(size) {
@@ -91,19 +101,22 @@ fn describe(writer: &mut Writer, spec: &SetSpec, size: Option<u32>) {
 
 /// The two limit expressions of an element.
 pub(crate) fn write_limits(writer: &mut Writer, limits: Limits) {
-    let mut limit = |rate, burst, kind| {
-        writer.nest(nft::LIST_ELEM, |writer| {
-            writer.str(expr::NAME, "limit");
-            writer.nest(expr::DATA, |writer| {
-                writer.be64(expr::LIMIT_RATE, rate);
-                writer.be64(expr::LIMIT_UNIT, 1);
-                writer.be32(expr::LIMIT_BURST, burst);
-                writer.be32(expr::LIMIT_TYPE, kind);
-            });
-        });
-    };
-    limit(limits.packet_rate, limits.packet_burst, expr::LIMIT_PACKETS);
-    limit(limits.byte_rate, limits.byte_burst, expr::LIMIT_BYTES);
+    for (rate, burst, kind) in [
+        (limits.packet_rate, limits.packet_burst, expr::LIMIT_PACKETS),
+        (limits.byte_rate, limits.byte_burst, expr::LIMIT_BYTES),
+    ] {
+        writer.nest(nft::LIST_ELEM, |writer| write_limit(writer, rate, burst, kind));
+    }
+}
+
+fn write_limit(writer: &mut Writer, rate: u64, burst: u32, kind: u32) {
+    writer.str(expr::NAME, "limit");
+    writer.nest(expr::DATA, |writer| {
+        writer.be64(expr::LIMIT_RATE, rate);
+        writer.be64(expr::LIMIT_UNIT, 1);
+        writer.be32(expr::LIMIT_BURST, burst);
+        writer.be32(expr::LIMIT_TYPE, kind);
+    });
 }
 
 /// One element, out of a packed row.
@@ -147,23 +160,22 @@ pub(crate) fn write_goto(writer: &mut Writer, key: &[u8], chain: &str) {
     });
 }
 
-/// The attributes of the object that tells conntrack how long to keep what is not established.
-pub(crate) fn write_timeouts(writer: &mut Writer, family: Family) {
+/// The attributes of an object that tells conntrack how long to keep flows.
+pub(crate) fn write_timeouts(writer: &mut Writer, timeouts: Timeouts) {
     writer.str(object::TABLE, TABLE);
-    writer.str(object::NAME, &timeouts(family));
+    writer.str(object::NAME, &timeouts.to_string());
     writer.be32(object::TYPE, object::CT_TIMEOUT);
     writer.nest(object::DATA, |writer| {
-        let l3proto = match family {
+        let l3proto = match timeouts.family() {
             Family::V4 => libc::NFPROTO_IPV4,
             Family::V6 => libc::NFPROTO_IPV6,
         };
         writer.be16(object::L3PROTO, u16::try_from(l3proto).unwrap_or(0));
         writer.u8(object::L4PROTO, 6);
         writer.nest(object::TIMEOUTS, |writer| {
-            writer.be32(object::SYN_SENT, HANDSHAKE_SECONDS);
-            writer.be32(object::SYN_RECV, HANDSHAKE_SECONDS);
-            writer.be32(object::TIME_WAIT, TIME_WAIT_SECONDS);
-            writer.be32(object::CLOSE, CLOSE_SECONDS);
+            for (state, seconds) in timeouts.policy() {
+                writer.be32(state.attribute(), seconds);
+            }
         });
     });
 }

@@ -10,12 +10,12 @@ use super::tlv::{Attr, Attrs, Family, Header, Malformed, Message, Messages, Writ
 use super::{Counted, sets};
 use crate::model::FlowMark;
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
+use crate::ruleset::name::{Reach, SetName, TurnChain, Width};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows};
 use crate::ruleset::skeleton::{self as rules, Asked, Chain};
 use crate::ruleset::spec::{Payload, SetSpec};
-use crate::ruleset::stmt::timeouts;
+use crate::ruleset::timeouts::Timeouts;
 
 /// The table as it stands in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +138,7 @@ pub struct Found {
 }
 
 impl Found {
-    fn widths(&self) -> BTreeSet<(Reach, u16)> {
+    fn widths(&self) -> BTreeSet<(Reach, Width)> {
         let width = |name: &SetName| match name {
             SetName::Width(reach, width) => Some((*reach, *width)),
             _ => None,
@@ -221,12 +221,12 @@ pub fn objects_match(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
         |message| {
             let body = body(message);
             let name = attr_str(body, object::NAME)?.unwrap_or_default();
-            let expected = Ip::BOTH
+            let expected = Timeouts::ALL
                 .into_iter()
-                .find(|family| timeouts(*family) == name)
-                .map(|family| {
+                .find(|timeouts| timeouts.to_string() == name)
+                .map(|timeouts| {
                     let mut writer = Writer::new();
-                    sets::write_timeouts(&mut writer, family);
+                    sets::write_timeouts(&mut writer, timeouts);
                     writer.finish().unwrap_or_default()
                 });
             match expected {
@@ -238,7 +238,7 @@ pub fn objects_match(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
             Ok(())
         },
     )?;
-    Ok(all_ours && seen.len() == Ip::BOTH.len())
+    Ok(all_ours && seen.len() == Timeouts::ALL.len())
 }
 
 /// Whether the chains are these.
@@ -586,6 +586,7 @@ fn all_attrs(bytes: &[u8]) -> Option<Vec<Attr<'_>>> {
 mod tests {
     use super::*;
     use crate::kernel::recorded::Recorded;
+    use crate::ruleset::name::Family as Ip;
 
     fn bytes(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut writer = Writer::new();
@@ -644,7 +645,7 @@ mod tests {
 
     #[test]
     fn every_set_is_as_it_is_made() {
-        let widths = Reach::ALL.map(|reach| SetName::Width(reach, 7));
+        let widths = Reach::ALL.map(|reach| SetName::Width(reach, Width::random(7)));
         for name in SetName::fixed().into_iter().chain(widths) {
             let listed = bytes(|writer| sets::write_set(writer, name, Room::default(), 5));
             for other in SetName::fixed() {

@@ -10,10 +10,11 @@ use super::skeleton::{self, TABLE};
 use super::tlv::{Attrs, FAMILY_LEN, Family, HEADER_LEN, Header, Messages, Nack, TooLong, Writer};
 use crate::model::FlowMark;
 use crate::plan::{Batch, Step};
-use crate::ruleset::name::{Family as Ip, Reach, SetName, TurnChain};
+use crate::ruleset::name::{Reach, SetName, TurnChain};
 use crate::ruleset::room::Room;
 use crate::ruleset::skeleton::{self as rules, Asked, Chain};
 use crate::ruleset::spec::SetSpec;
+use crate::ruleset::timeouts::Timeouts;
 
 /// Where a new piece of the buffer begins: pieces go out together, and growing one big one would copy it.
 const PIECE: usize = 1 << 20;
@@ -137,9 +138,9 @@ impl Transaction {
                 writer.be32(table::FLAGS, ownership.flags());
             }
         });
-        for family in Ip::BOTH {
+        for timeouts in Timeouts::ALL {
             self.message(msg::NEW_OBJ, nft::F_CREATE, Subject::Timeouts, |writer| {
-                sets::write_timeouts(writer, family);
+                sets::write_timeouts(writer, timeouts);
             });
         }
         for name in SetName::fixed() {

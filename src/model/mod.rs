@@ -229,6 +229,8 @@ pub enum BackendState {
 /// How new connections are spread over the active backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Balance {
+    /// By a hash of the client's address and port, by weight.
+    ClientHash,
     /// At random, by weight.
     Random,
     /// By a hash of the client's address.

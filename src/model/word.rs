@@ -22,6 +22,7 @@ impl Word for BackendState {
 
 impl Word for Balance {
     const WORDS: &'static [(&'static str, Self)] = &[
+        ("client-hash", Self::ClientHash),
         ("random", Self::Random),
         ("source-hash", Self::SourceHash),
         ("round-robin", Self::RoundRobin),

@@ -149,7 +149,7 @@ impl<'s> From<&'s Service> for Written<'s> {
                 Listen::At(addresses) => Some(addresses),
             },
             backends: service.backends.iter().map(WrittenBackend::from).collect(),
-            balance: word(service.balance, Balance::Random),
+            balance: word(service.balance, Balance::ClientHash),
             limit: service.limit.map(WrittenLimit::from),
             on_retire: word(service.on_retire, Refusal::Drop),
             on_empty: word(service.on_empty, Refusal::Reset),
@@ -218,7 +218,7 @@ mod tests {
                 {"address": "fd00:2::1", "port": 80, "state": "draining"},
                 {"address": "10.2.0.2", "port": 80, "weight": 3},
             ],
-            "balance": "random", "limit": {"pps": 5, "burst": 50, "direction": "each", "mtu": 1500},
+            "balance": "client-hash", "limit": {"pps": 5, "burst": 50, "direction": "each", "mtu": 1500},
             "on_retire": "drop", "on_empty": "reset", "source": "masquerade", "deny": [],
             "drain_timeout": "30000ms", "health": {"timeout": "2s", "rise": 1, "fall": 3}, "labels": {},
         });

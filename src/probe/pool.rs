@@ -14,6 +14,7 @@ use nix::sys::socket::{
 use super::{Report, errno};
 use crate::health::{Outcome, Probe};
 use crate::kernel::ffi;
+use crate::ruleset::stmt::PROBE_PRIORITY;
 
 /// Sockets of one family that are kept while there is nothing for them to do.
 const KEPT: usize = 256;
@@ -189,6 +190,15 @@ impl Pool {
     }
 }
 
+/// Gives the socket the priority by which the rules know probes, so that they leave nothing in conntrack. Without it
+/// (it takes `CAP_NET_ADMIN`) they stay there as long as any other connection.
+fn prioritize(fd: &OwnedFd) {
+    let priority = i32::try_from(PROBE_PRIORITY).unwrap_or_default();
+    if let Err(error) = ffi::set_int_option(fd.as_fd(), nix::libc::SOL_SOCKET, nix::libc::SO_PRIORITY, priority) {
+        tracing::debug!(%error, "failed to set the priority of a probe's socket: probes stay in conntrack for a while");
+    }
+}
+
 impl Socket {
     fn open(family: Family) -> Result<Self, Errno> {
         let domain = match family {
@@ -203,6 +213,7 @@ impl Socket {
             l_linger: 0,
         };
         setsockopt(&fd, sockopt::Linger, &linger)?;
+        prioritize(&fd);
         Ok(Self { fd, family })
     }
 

@@ -17,7 +17,7 @@ use crate::model::{FlowMark, Service, SourceMode};
 use crate::plan::plan;
 use crate::record::{Applied, Deadline, Store};
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName};
+use crate::ruleset::name::{Reach, SetName, Width};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
 use crate::ruleset::skeleton::Asked;
@@ -35,7 +35,7 @@ struct Believed {
     identity: Identity,
     room: Room,
     /// Services for each width.
-    widths: BTreeMap<(Reach, u16), usize>,
+    widths: BTreeMap<(Reach, Width), usize>,
     /// Elements of each set whose size is fixed, or that the rules ask only where it has some.
     elements: BTreeMap<SetName, usize>,
     /// Services that preserve their clients' addresses.
@@ -433,7 +433,7 @@ impl<K: Kernel> Engine<K> {
 
 impl Believed {
     /// Widths that services other than those of `ruleset` have.
-    fn widths_without(&self, ruleset: &Ruleset) -> BTreeSet<(Reach, u16)> {
+    fn widths_without(&self, ruleset: &Ruleset) -> BTreeSet<(Reach, Width)> {
         let own = widths(ruleset);
         let others = self
             .widths
@@ -472,7 +472,7 @@ impl Believed {
     }
 }
 
-fn widths(ruleset: &Ruleset) -> BTreeMap<(Reach, u16), usize> {
+fn widths(ruleset: &Ruleset) -> BTreeMap<(Reach, Width), usize> {
     let width = |(name, rows): (&SetName, &Rows)| match name {
         SetName::Width(reach, width) => Some(((*reach, *width), rows.len())),
         _ => None,

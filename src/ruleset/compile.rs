@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Ruleset;
-use super::name::{Family, Reach, Scope, SetName, TurnChain};
+use super::name::{Family, Reach, Scope, SetName, TurnChain, Width};
 use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
 use super::slots::{self, Share};
 use super::spec::SetSpec;
@@ -186,13 +186,14 @@ impl Builder {
             return;
         }
         let slots = match service.balance {
-            Balance::Random => slots::random(&shares),
+            Balance::ClientHash | Balance::Random => slots::spread(&shares),
             Balance::SourceHash => slots::source_hash(&shares),
             Balance::RoundRobin => slots::round_robin(&shares),
         };
         let width = u16::try_from(slots.len()).unwrap_or(u16::MAX);
         match service.balance {
-            Balance::Random => self.push(SetName::Width(reach, width), &[&door.service]),
+            Balance::ClientHash => self.push(SetName::Width(reach, Width::client_hash(width)), &[&door.service]),
+            Balance::Random => self.push(SetName::Width(reach, Width::random(width)), &[&door.service]),
             Balance::SourceHash => self.push(SetName::Hashed(reach), &[&door.service]),
             Balance::RoundRobin => {
                 let chain = TurnChain {

@@ -11,10 +11,11 @@ pub mod skeleton;
 pub mod slots;
 pub mod spec;
 pub mod stmt;
+pub mod timeouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use name::{Reach, SetName, TurnChain};
+use name::{Reach, SetName, TurnChain, Width};
 use rows::Rows;
 use skeleton::Asked;
 
@@ -30,7 +31,7 @@ pub struct Ruleset {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Idle {
     /// Width sets without elements.
-    pub widths: BTreeSet<(Reach, u16)>,
+    pub widths: BTreeSet<(Reach, Width)>,
     /// Chains that no service takes turns in.
     pub turns: BTreeSet<TurnChain>,
     /// The optional sets that the rules ask, where those are others than the ones that have elements.
@@ -50,8 +51,8 @@ impl Ruleset {
 
     /// The same in a table that has these width sets and chains, in use or not, and whose rules ask these optional sets.
     #[must_use]
-    pub fn among(mut self, widths: &BTreeSet<(Reach, u16)>, turns: &BTreeSet<TurnChain>, asked: &Asked) -> Self {
-        let is_idle = |(reach, width): &&(Reach, u16)| !self.sets.contains_key(&SetName::Width(*reach, *width));
+    pub fn among(mut self, widths: &BTreeSet<(Reach, Width)>, turns: &BTreeSet<TurnChain>, asked: &Asked) -> Self {
+        let is_idle = |(reach, width): &&(Reach, Width)| !self.sets.contains_key(&SetName::Width(*reach, *width));
         self.idle.widths = widths.iter().filter(is_idle).copied().collect();
         let used: BTreeSet<&TurnChain> = self.turns.values().collect();
         self.idle.turns = turns.iter().filter(|turn| !used.contains(turn)).cloned().collect();
@@ -81,7 +82,7 @@ impl Ruleset {
     }
 
     /// The numbers of slots that there are sets for.
-    pub fn widths(&self, reach: Reach) -> BTreeSet<u16> {
+    pub fn widths(&self, reach: Reach) -> BTreeSet<Width> {
         let width = |name: &SetName| match name {
             SetName::Width(of, width) if *of == reach => Some(*width),
             _ => None,

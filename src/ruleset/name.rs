@@ -116,6 +116,61 @@ impl fmt::Display for Reach {
     }
 }
 
+/// What chooses among the slots of a service, where each number of slots needs a rule of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SlotChoice {
+    /// A hash of the client's address and port.
+    ClientHash,
+    /// Chance.
+    Random,
+}
+
+impl SlotChoice {
+    /// Both, in the order of the ruleset.
+    pub const BOTH: [Self; 2] = [Self::ClientHash, Self::Random];
+
+    /// What the names of its sets begin with.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::ClientHash => "width",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// A number of slots, and what chooses among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Width {
+    /// What chooses.
+    pub choice: SlotChoice,
+    /// Number of slots, 1 to 256.
+    pub slots: u16,
+}
+
+impl Width {
+    /// That many slots, one of which is chosen by a hash of the client's address and port.
+    pub const fn client_hash(slots: u16) -> Self {
+        Self {
+            choice: SlotChoice::ClientHash,
+            slots,
+        }
+    }
+
+    /// That many slots, one of which is chosen by chance.
+    pub const fn random(slots: u16) -> Self {
+        Self {
+            choice: SlotChoice::Random,
+            slots,
+        }
+    }
+}
+
+impl fmt::Display for Width {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.choice.prefix(), self.slots)
+    }
+}
+
 /// Every set and map of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetName {
@@ -133,8 +188,8 @@ pub enum SetName {
     Allowed(Reach),
     /// Service and client network: kept out by a `deny` list.
     Denied(Reach),
-    /// Services with this many slots, picked by a hash of the client's address and port.
-    Width(Reach, u16),
+    /// Services with this many slots, chosen by a hash of the client's address and port, or by chance.
+    Width(Reach, Width),
     /// Services whose slot is picked by a hash of the client's address.
     Hashed(Reach),
     /// Round-robin services, each with the chain that counts its turns.
@@ -177,6 +232,8 @@ pub enum SetName {
     Reused(Family),
     /// Who wanted to connect to what and got those answers, for as long as it takes to come again.
     Challenged(Family),
+    /// Backends whose bucket is empty: what they may still receive and send in errors of ICMP.
+    Reserve(Family),
     /// Counts flows to a backend that was shown its client's address, and may speak to it even after it has left.
     Acquainted(Family),
 }
@@ -222,6 +279,7 @@ impl SetName {
                 Self::StaleFrom(family),
                 Self::Reused(family),
                 Self::Challenged(family),
+                Self::Reserve(family),
                 Self::Acquainted(family),
             ]);
         }
@@ -244,6 +302,7 @@ impl SetName {
                 | Self::StaleFrom(_)
                 | Self::Reused(_)
                 | Self::Challenged(_)
+                | Self::Reserve(_)
                 | Self::Acquainted(_)
         )
     }
@@ -304,11 +363,17 @@ impl SetName {
 
     /// The set of that name, if tcpgw has one.
     pub fn parse(name: &str) -> Option<Self> {
-        if let Some(rest) = name.strip_prefix("width_") {
+        for choice in SlotChoice::BOTH {
+            let Some(rest) = name
+                .strip_prefix(choice.prefix())
+                .and_then(|rest| rest.strip_prefix('_'))
+            else {
+                continue;
+            };
             let (digits, suffix) = rest.split_at(rest.find('_')?);
-            let width = digits.parse().ok().filter(|w| (1..=256).contains(w))?;
+            let slots = digits.parse().ok().filter(|slots| (1..=256).contains(slots))?;
             let reach = Reach::ALL.into_iter().find(|reach| reach.to_string() == suffix)?;
-            let parsed = Self::Width(reach, width);
+            let parsed = Self::Width(reach, Width { choice, slots });
             return (parsed.to_string() == name).then_some(parsed);
         }
         Self::fixed().into_iter().find(|fixed| fixed.to_string() == name)
@@ -325,7 +390,7 @@ impl fmt::Display for SetName {
             Self::EmptyReset(reach) => write!(f, "empty_reset{reach}"),
             Self::Allowed(reach) => write!(f, "allowed{reach}"),
             Self::Denied(reach) => write!(f, "denied{reach}"),
-            Self::Width(reach, width) => write!(f, "width_{width}{reach}"),
+            Self::Width(reach, width) => write!(f, "{width}{reach}"),
             Self::Hashed(reach) => write!(f, "hashed{reach}"),
             Self::Turn(reach) => write!(f, "turns{reach}"),
             Self::Slots(reach) => write!(f, "slots{reach}"),
@@ -347,6 +412,7 @@ impl fmt::Display for SetName {
             Self::StaleFrom(family) => write!(f, "stale_from_{family}"),
             Self::Reused(family) => write!(f, "reused_{family}"),
             Self::Challenged(family) => write!(f, "challenged_{family}"),
+            Self::Reserve(family) => write!(f, "reserve_{family}"),
             Self::Acquainted(family) => write!(f, "acquainted_{family}"),
         }
     }
@@ -397,7 +463,8 @@ mod tests {
     fn names_are_unique_and_parse_back() {
         let mut names = SetName::fixed();
         for reach in Reach::ALL {
-            names.extend((1..=256).map(|width| SetName::Width(reach, width)));
+            names.extend((1..=256).map(|slots| SetName::Width(reach, Width::client_hash(slots))));
+            names.extend((1..=256).map(|slots| SetName::Width(reach, Width::random(slots))));
         }
         let texts: std::collections::BTreeSet<_> = names.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), names.len());
@@ -411,6 +478,8 @@ mod tests {
             "width_257_v4",
             "width_3",
             "width_3_v5",
+            "random_0_v4",
+            "random_3",
             "services_v4",
         ] {
             assert_eq!(SetName::parse(foreign), None, "{foreign}");

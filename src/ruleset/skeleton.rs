@@ -11,13 +11,14 @@ mod services;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use super::name::{Family, Reach, Scope, SetName, TurnChain};
+use super::name::{Family, Reach, Scope, SetName, SlotChoice, TurnChain, Width};
 use super::room::Room;
 use super::stmt::{Pick, Stmt, service_in};
+use super::timeouts::Timeouts;
 use crate::model::FlowMark;
 
 /// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The table's comment: what the rules are, so that a reader of the kernel knows before it compares them.
 pub fn comment(mark: FlowMark, room: Room) -> String {
@@ -128,6 +129,7 @@ pub fn fixed(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
     }
     for family in Family::BOTH {
         chains.extend(backends::policing(family));
+        chains.extend(backends::errors(family));
         chains.extend(backends::unknown(family));
         chains.push(backends::challenge(family));
         chains.push(backends::preserve(family));
@@ -157,13 +159,17 @@ pub fn spread_name(reach: Reach) -> String {
 }
 
 /// That chain's rules.
-pub fn spread(reach: Reach, widths: &BTreeSet<u16>, mark: FlowMark) -> Chain {
-    let rule = |width: &u16| {
+pub fn spread(reach: Reach, widths: &BTreeSet<Width>, mark: FlowMark) -> Chain {
+    let rule = |width: &Width| {
+        let pick = match width.choice {
+            SlotChoice::ClientHash => Pick::Client(width.slots),
+            SlotChoice::Random => Pick::Random(width.slots),
+        };
         vec![
             service_in(reach.scope(), SetName::Width(reach, *width)),
             Stmt::MarkFlow(mark),
-            Stmt::Timeouts(reach.family()),
-            Stmt::Dnat(reach, Pick::Client(*width)),
+            Stmt::Timeouts(Timeouts::Flows(reach.family())),
+            Stmt::Dnat(reach, pick),
         ]
     };
     Chain::new(spread_name(reach), widths.iter().map(rule).collect())

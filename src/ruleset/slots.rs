@@ -12,9 +12,9 @@ pub type Share = (Endpoint, NonZeroU16);
 const EXACT_SLOTS: usize = 64;
 const MOST_SLOTS: usize = 256;
 
-/// The slots of a service that is balanced at random: a number of them that the ruleset can hold, filled in proportion
+/// The slots of a service that is balanced at random or by a hash of the client's address and port: a number of them that the ruleset can hold, filled in proportion
 /// to the weights, the same backend never twice in a row where that can be helped.
-pub fn random(shares: &[Share]) -> Vec<Endpoint> {
+pub fn spread(shares: &[Share]) -> Vec<Endpoint> {
     let exact = total(&reduced(shares));
     let width = match exact {
         0..=EXACT_SLOTS => exact,
@@ -146,17 +146,17 @@ mod tests {
 
     #[test]
     fn few_backends_get_a_slot_for_each_part_of_their_weight() {
-        assert_eq!(random(&shares(&[])), []);
-        assert_eq!(random(&shares(&[7])).len(), 1);
-        assert_eq!(random(&shares(&[1, 1, 1, 1])).len(), 4);
+        assert_eq!(spread(&shares(&[])), []);
+        assert_eq!(spread(&shares(&[7])).len(), 1);
+        assert_eq!(spread(&shares(&[1, 1, 1, 1])).len(), 4);
         assert_eq!(
-            counts(&random(&shares(&[100, 300]))).into_values().collect::<Vec<_>>(),
+            counts(&spread(&shares(&[100, 300]))).into_values().collect::<Vec<_>>(),
             [1, 3]
         );
-        assert_eq!(random(&shares(&[1; 64])).len(), 64);
-        assert_eq!(random(&shares(&[1; 65])).len(), 256);
-        assert_eq!(random(&shares(&[1; 128])).len(), 128);
-        assert_eq!(random(&shares(&[256; 256])).len(), 256);
+        assert_eq!(spread(&shares(&[1; 64])).len(), 64);
+        assert_eq!(spread(&shares(&[1; 65])).len(), 256);
+        assert_eq!(spread(&shares(&[1; 128])).len(), 128);
+        assert_eq!(spread(&shares(&[256; 256])).len(), 256);
     }
 
     #[test]
@@ -190,13 +190,13 @@ mod tests {
         #[test]
         fn slots_are_dense_and_fair(weights in prop::collection::vec(1_u16..=256, 1..=256)) {
             let shares = shares(&weights);
-            for slots in [random(&shares), round_robin(&shares), source_hash(&shares)] {
+            for slots in [spread(&shares), round_robin(&shares), source_hash(&shares)] {
                 prop_assert!(slots.len() <= 256);
                 let counts = counts(&slots);
                 prop_assert_eq!(counts.len(), shares.len(), "every backend gets some");
             }
             prop_assert_eq!(source_hash(&shares).len(), 256);
-            let width = random(&shares).len();
+            let width = spread(&shares).len();
             prop_assert!(width <= 64 || width == 128 || width == 256);
         }
     }

@@ -74,6 +74,8 @@ pub enum Payload {
     Counter,
     /// Nothing, and not for long: packets add the elements.
     Moment,
+    /// A limit that is the same for all, for as long as it is asked for; packets add the elements.
+    Reserve,
 }
 
 /// How a set is made.
@@ -97,6 +99,15 @@ pub const MOMENT_SET_SIZE: u32 = 1 << 16;
 /// Milliseconds until an element of such a set is forgotten: a client repeats its SYN within a few milliseconds, or after
 /// 1 s and 3 s (RFC 6298).
 pub const MOMENT_MILLISECONDS: u64 = 5000;
+
+/// Packets per second of a reserve.
+pub const RESERVE_RATE: u64 = 1;
+
+/// Packets of a reserve that may come at once after a pause.
+pub const RESERVE_BURST: u32 = 10;
+
+/// Milliseconds after which a reserve that nobody used is forgotten; it is full again before.
+pub const RESERVE_MILLISECONDS: u64 = 60_000;
 
 /// Bytes of a row's limits: packets/s, packet burst, bytes/s, byte burst.
 pub const LIMITS_LEN: usize = 8 + 4 + 8 + 4;
@@ -156,6 +167,7 @@ impl SetSpec {
             | SetName::Reused(family)
             | SetName::Acquainted(family) => with(vec![DestAddress(family), DestPort], Payload::Counter),
             SetName::Challenged(family) => with(attempt_key(family), Payload::Moment),
+            SetName::Reserve(family) => with(vec![DestAddress(family), DestPort], Payload::Reserve),
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::name::{Family, Reach, Scope, SetName};
 use super::spec::{Field, listening_key, service_key};
+use super::timeouts::{SYN_RECV_SECONDS, SYN_SENT_SECONDS, Timeouts};
 use crate::model::FlowMark;
 
 /// `ct state` bits (`include/uapi/linux/netfilter/nf_conntrack_common.h`, `NF_CT_STATE_BIT`).
@@ -49,6 +50,8 @@ pub enum Pick {
     Hash,
     /// In turn among this many.
     Turn(u16),
+    /// At random among this many.
+    Random(u16),
 }
 
 /// Slots of a service that is balanced by source hash: fixed, so that a change of backends moves few clients.
@@ -60,6 +63,11 @@ const _: () = assert!(SOURCE_SLOTS as usize == crate::model::MAX_SOURCE_ADDRESSE
 
 /// Seed of the hashes: fixed, so that a re-created rule sends clients where they were.
 pub const HASH_SEED: u32 = 0x7463_7067;
+
+/// The priority of probes' sockets (`SO_PRIORITY`), by which their packets are known: `tcp` and a number that leaves them in the
+/// queue of all others (`TC_PRIO_BESTEFFORT`). A mark would do as well, but rules of routing go by marks, and programs copy them to
+/// flows.
+pub const PROBE_PRIORITY: u32 = 0x7463_7060;
 
 /// Slot numbers are below this.
 pub const SLOT_MODULUS: u32 = 65536;
@@ -93,6 +101,14 @@ pub enum Stmt {
     Syn(bool),
     /// Carries nothing but an acknowledgement, as far as its flags say.
     BareAck,
+    /// Carries data: it has a first byte behind its TCP header.
+    HasData,
+    /// Its flow waits for the answer to a SYN, as what is left of the flow's time tells: a bare acknowledgement changes neither.
+    SynUnanswered,
+    /// Was sent by one of the daemon's probes: its socket has our priority.
+    Probe,
+    /// Its flow is one of TCP, whatever the packet itself is: an ICMP error is of the flow that it is about.
+    FlowOfTcp(Family),
     /// Its destination is a local address, or is not.
     LocalDest(bool),
     /// Did not come in by an interface: it is the gateway's own, or a bridge that filters (`br_netfilter`) sends it on.
@@ -107,8 +123,8 @@ pub enum Stmt {
     Forget(Vec<Field>, SetName),
     /// Mark the flow as ours.
     MarkFlow(FlowMark),
-    /// How long conntrack keeps what is not established.
-    Timeouts(Family),
+    /// How long conntrack keeps the flow.
+    Timeouts(Timeouts),
     /// Take the timestamp option away.
     StripTimestamp,
     /// Send the flow to the backend in that slot.
@@ -130,25 +146,6 @@ pub enum Stmt {
     /// Visit that chain.
     Jump(String),
 }
-
-/// The object that tells conntrack how long to keep what is not established.
-pub fn timeouts(family: Family) -> String {
-    format!("timeouts_{family}")
-}
-
-/// Seconds until conntrack forgets a handshake that nobody answers. The kernel's 120 s (`nf_conntrack_tcp_timeout_syn_sent`)
-/// would let a flood of spoofed SYNs hold every SNAT port of a backend.
-pub const HANDSHAKE_SECONDS: u32 = 12;
-
-/// Seconds until conntrack forgets a closed flow, and frees its SNAT port: a little longer than Linux backends hold theirs
-/// (`TCP_TIMEWAIT_LEN`, 60 s), so that a port that is free here is free there. The kernel's 120 s would hold every port for
-/// another minute in which nobody needs it.
-pub const TIME_WAIT_SECONDS: u32 = 65;
-
-/// Seconds until conntrack forgets a flow that was reset. As long as it remembers it, a SYN from the same port is of that flow if
-/// the backend sent the reset (`nf_conntrack_tcp_packet`), and goes to that backend, which may be gone. The kernel's 10 s are
-/// long enough for a busy client to come round to the port again.
-pub const CLOSE_SECONDS: u32 = 1;
 
 fn ip(family: Family) -> &'static str {
     match family {
@@ -209,6 +206,21 @@ impl fmt::Display for Stmt {
             Self::Syn(true) => f.write_str("tcp flags syn / fin,syn,rst,ack"),
             Self::Syn(false) => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
             Self::BareAck => f.write_str("tcp flags ack / fin,syn,rst,psh,ack"),
+            // nft has no word for it; the load fails where nothing is.
+            Self::HasData => f.write_str("@ih,0,8 >= 0x0"),
+            Self::SynUnanswered => write!(
+                f,
+                "ct expiration > {SYN_RECV_SECONDS}s ct expiration <= {SYN_SENT_SECONDS}s"
+            ),
+            Self::Probe => write!(
+                f,
+                "meta priority {:x}:{:x}",
+                PROBE_PRIORITY >> 16,
+                PROBE_PRIORITY & 0xffff
+            ),
+            // nft reads ports of a flow only where it knows its protocols.
+            Self::FlowOfTcp(Family::V4) => f.write_str("ip version 4 ct protocol tcp"),
+            Self::FlowOfTcp(Family::V6) => f.write_str("ip6 version 6 ct protocol tcp"),
             Self::LocalDest(true) => f.write_str("fib daddr type local"),
             Self::LocalDest(false) => f.write_str("fib daddr type != local"),
             Self::InNowhere => f.write_str("iif 0"),
@@ -228,7 +240,7 @@ impl fmt::Display for Stmt {
                     mark.value()
                 )
             }
-            Self::Timeouts(family) => write!(f, "ct timeout set \"{}\"", timeouts(*family)),
+            Self::Timeouts(object) => write!(f, "ct timeout set \"{object}\""),
             Self::StripTimestamp => f.write_str("reset tcp option timestamp"),
             Self::Dnat(reach, pick) => {
                 let family = ip(reach.family());
@@ -240,6 +252,7 @@ impl fmt::Display for Stmt {
                         write!(f, "jhash {client} mod {width} seed {HASH_SEED:#x}")?;
                     }
                     Pick::Turn(width) => write!(f, "numgen inc mod {width}")?,
+                    Pick::Random(width) => write!(f, "numgen random mod {width}")?,
                 }
                 write!(f, " map @{}", SetName::Slots(*reach))
             }

@@ -184,7 +184,7 @@ fn backends(summaries: &[Summary], syn: &Syn) -> Option<BTreeSet<std::net::Socke
 /// What the transactions keep apart, on the smallest changes there are.
 #[test]
 fn each_way_to_change_the_slots_of_a_service_keeps_its_clients() {
-    let ways = ["random", "source-hash", "round-robin"];
+    let ways = ["client-hash", "random", "source-hash", "round-robin"];
     let sizes = [1, 2, 3, 5];
     let picks: Vec<u32> = (0..6).chain((6..256).step_by(25)).collect();
     for (before, after) in ways.iter().flat_map(|a| ways.iter().map(move |b| (a, b))) {

@@ -69,7 +69,13 @@ fn settings() -> impl Strategy<Value = Settings> {
         r#","limit":{"pps":1000,"burst":7,"mtu":9000}"#,
         r#","limit":{"pps":500,"direction":"shared"}"#,
     ]);
-    let balance = prop::sample::select(vec!["random", "random", "source-hash", "round-robin"]);
+    let balance = prop::sample::select(vec![
+        "client-hash",
+        "client-hash",
+        "random",
+        "source-hash",
+        "round-robin",
+    ]);
     let sources = prop::collection::btree_set(prop::sample::select(SOURCES.to_vec()), 0..=3);
     let lists = prop_oneof![
         2 => Just((BTreeSet::new(), BTreeSet::new())),

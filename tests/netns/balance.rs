@@ -167,7 +167,7 @@ fn a_service_on_chosen_addresses_is_only_there() {
 fn a_draining_backend_keeps_its_flows_and_gets_no_more() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
-    for balance in ["random", "source-hash", "round-robin"] {
+    for balance in ["client-hash", "random", "source-hash", "round-robin"] {
         let apply = |b1: Value| {
             let backends = [backends_with(&["b1"], 3000, &b1), backends(&["b2"], 3000)].concat();
             net.apply(state(&[service("web", 8000, &backends, &json!({"balance": balance}))]));
@@ -208,7 +208,9 @@ fn a_change_of_width_loses_no_syn() {
     // 3, 4, 3 and 5 slots, then the other ways to balance.
     let round = || {
         for balance in [
+            "client-hash",
             "random",
+            "client-hash",
             "round-robin",
             "random",
             "source-hash",
@@ -244,7 +246,7 @@ fn a_backend_that_comes_and_drains_loses_no_syn() {
     let [v4, v6] = PUBLIC.map(|address| at(address, 8000));
     let (on_v4, (on_v6, ())) = net.spread_during("client", v4, 1, || {
         net.spread_during("client", v6, 1, || {
-            for balance in ["random", "source-hash", "round-robin", "random"] {
+            for balance in ["client-hash", "random", "source-hash", "round-robin", "random"] {
                 for state in ["draining", "active"].repeat(3) {
                     apply(balance, state);
                 }

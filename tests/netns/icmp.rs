@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::harness::Net;
 use crate::harness::client::PATIENCE;
+use crate::harness::forge::Segment;
 use crate::harness::plan::{BACKENDS, INTERNAL, PUBLIC, PUBLIC_2, at, ip};
 use crate::harness::server::Behaviour;
 use crate::harness::state::{backends, service, state};
-use crate::harness::wire::{ICMP, ICMPV6, Packet};
+use crate::harness::wire::{ACK, ICMP, ICMPV6, Packet};
 
 #[test]
 fn the_gateway_answers_pings_and_finds_its_neighbours() {
@@ -120,6 +123,46 @@ fn errors_from_a_backend_reach_the_client_at_once() {
                 told.wait_for(PATIENCE, |_| true);
             }
         }
+    }
+}
+
+/// One connection, and errors of 1 KB about it from its client, as fast as that can send.
+#[test]
+fn errors_are_within_the_limit_of_the_backend() {
+    const SENT: u32 = 3000;
+    let (pps, burst, reserve) = (10, 50, 10);
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Greet);
+    for direction in ["each", "shared"] {
+        let fields = json!({"limit": {"pps": pps, "burst": burst, "direction": direction}});
+        net.apply(state(&[service("web", 8000, &backends(&["b1"], 3000), &fields)]));
+        for address in PUBLIC {
+            let mut conn = net.connect("client", at(address, 8000)).expect("a connection");
+            conn.greeting().expect("a greeting");
+            let arrived = net.capture("b1", |packet| !packet.outgoing && unreachable(packet));
+            let begin = Instant::now();
+            let forger = net.forger("client");
+            let answer = Segment::new(at(address, 8000), conn.local(), ACK);
+            for _ in 0..SENT {
+                forger.refuse(&answer, 1000).expect("it goes out");
+            }
+            thread::sleep(Duration::from_millis(300));
+            let seconds = u32::try_from(begin.elapsed().as_secs() + 1).expect("a short time");
+            let count = u32::try_from(arrived.stop().len()).expect("a sane number");
+            eprintln!("{direction} {address}: {count} of {SENT} errors in {seconds} s");
+            // The handshake, the greeting and its acknowledgement have been taken from the same bucket.
+            assert!(count >= burst + reserve - 10, "{count}");
+            assert!(count <= burst + reserve + (pps + 1) * seconds, "{count} in {seconds} s");
+            let over: u64 = ["over_to_v4", "over_to_v6"]
+                .iter()
+                .flat_map(|set| net.tally(set))
+                .map(|(_, n)| n)
+                .sum();
+            assert!(over >= u64::from(SENT - count), "{over} counted");
+            // It is for errors only: the connection waits for its bucket, and goes on.
+            conn.echo(b"on").expect("it goes on");
+        }
+        net.apply(state(&[service("web", 8000, &backends(&["b1"], 3000), &json!({}))]));
     }
 }
 

@@ -30,7 +30,7 @@ const PORTS: std::ops::Range<u16> = 8000..8032;
 
 #[test]
 fn a_syn_finds_a_slot_that_is_just_being_changed() {
-    for balance in ["random", "source-hash", "round-robin"] {
+    for balance in ["client-hash", "random", "source-hash", "round-robin"] {
         let net = Net::alone();
         let of = |hosts: [&str; 2]| {
             let to = |port| hosts.map(|host| endpoints(host, port)).concat();

@@ -18,6 +18,7 @@ mod daemon;
 mod doctor;
 mod doctor_firewall;
 mod doctor_ways;
+mod fast_open;
 mod faults;
 mod flows;
 mod foreign;

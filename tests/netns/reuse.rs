@@ -1,10 +1,10 @@
 //! Ports that are used again while a backend still holds them: it closed first, so it is in `TIME_WAIT` for 60 s.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -46,10 +46,10 @@ fn conntrack_holds_a_port_a_little_longer_than_a_backend_does() {
     }
 }
 
-/// A container that ends resets what it cannot finish. As long as conntrack remembers that connection, a SYN from the same
-/// port is one of it, and goes to the same backend, though that is gone.
+/// A container that ends resets what it cannot finish. If conntrack remembered that connection, a SYN from the same port would be
+/// one of it, and go to the same backend, though that is gone.
 #[test]
-fn a_port_whose_connection_was_reset_is_soon_free() {
+fn a_port_whose_connection_was_reset_is_free_at_once() {
     let net = Net::new();
     let _b2 = net.serve("b2", 3000, Behaviour::Greet);
     net.apply(state([service("web", 2001, &["b1"], 3000, json!({}))]));
@@ -84,11 +84,62 @@ fn a_port_whose_connection_was_reset_is_soon_free() {
         SocketAddr::new(new6, 3000).to_string()
     ]);
     net.apply(state([json!({"name": "web", "port": 2001, "backends": backends})]));
-    // A second, and what timers of conntrack take.
-    thread::sleep(Duration::from_millis(2500));
     for pair in clients {
         let mut conn = connect(pair).unwrap_or_else(|e| panic!("{pair:?}: {e}"));
         assert_eq!(conn.greeting().expect("a greeting").backend, "b2");
+    }
+}
+
+/// Without anything between them: the next connection of the port begins as soon as the reset has come.
+#[test]
+fn a_port_that_is_reset_again_and_again_is_balanced_anew_each_time() {
+    let net = Net::new();
+    let serving = |host: &'static str| {
+        let listener = net.within(host, || TcpListener::bind("[::]:3000")).expect("a listener");
+        thread::spawn(move || {
+            // Each says its name, and resets what it has not read.
+            while let Ok((mut stream, _)) = listener.accept() {
+                let mut first = [0; 1];
+                if stream.read_exact(&mut first).is_err() || first == *b"!" {
+                    break;
+                }
+                let _ = stream.write_all(host.as_bytes());
+            }
+        })
+    };
+    let servers = ["b1", "b2"].map(serving);
+    // The other one drains, so that no flow of it is flushed.
+    let apply = |active: &str| {
+        let backend = |host: &str, address: IpAddr| {
+            let state = if host == active { "active" } else { "draining" };
+            json!({"address": address, "port": 3000, "state": state})
+        };
+        let backends: Vec<_> = ["b1", "b2"]
+            .into_iter()
+            .flat_map(|host| plan::addresses(host).map(|address| backend(host, address)))
+            .collect();
+        net.apply(state([json!({"name": "web", "port": 2001, "backends": backends})]));
+    };
+    for (family, public) in PUBLIC.into_iter().enumerate() {
+        let client = SocketAddr::new(plan::addresses("client")[family], 40000);
+        for host in ["b1", "b2"].repeat(10) {
+            apply(host);
+            let begin = Instant::now();
+            let mut conn = net
+                .within("client", || connect_from(Some(client), at(public, 2001), PATIENCE))
+                .unwrap_or_else(|e| panic!("{client} to {host}: {e}"));
+            assert!(begin.elapsed() < Duration::from_millis(900), "{host}: a SYN was lost");
+            conn.send(b"?more than it reads").expect("it goes out");
+            let told: Vec<u8> = conn.receive().expect("its name");
+            assert_eq!(told, host.as_bytes());
+            assert_eq!(conn.receive().expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+        }
+    }
+    for (host, server) in ["b1", "b2"].into_iter().zip(servers) {
+        let to = SocketAddr::new(plan::addresses(host)[0], 3000);
+        let mut last = net.connect("gateway", to).expect("it listens");
+        last.send(b"!").expect("it goes out");
+        server.join().expect("it ends");
     }
 }
 

@@ -23,7 +23,7 @@ fn changing(n: u32) -> Value {
         backends_with(&["b2"], 3000, &weight(n / 3)),
     ]
     .concat();
-    let balance = ["random", "source-hash", "round-robin"][(n as usize / 5) % 3];
+    let balance = ["client-hash", "random", "source-hash", "round-robin"][(n as usize / 5) % 4];
     let mut services = vec![service("web", 8000, &of_web, &json!({"balance": balance}))];
     if n.is_multiple_of(2) {
         let limit = json!({"limit": {"pps": 1000 + n}, "balance": balance});

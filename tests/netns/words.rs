@@ -118,12 +118,12 @@ fn every_kind_of_change_has_its_words() {
         [
             "~ drains :20001  10.2.0.12:1 drains",
             "~ weighs :20002  10.2.0.12:2 weight 3",
-            "~ sets :20003  balance random -> source-hash, limit none -> 1000 packets/s, on_retire drop -> reset, \
+            "~ sets :20003  balance client-hash -> source-hash, limit none -> 1000 packets/s, on_retire drop -> reset, \
              on_empty reset -> drop, source masquerade -> preserve, allow everyone -> 198.18.0.0/15, \
              deny nobody -> 198.18.7.0/24",
             "- goes 203.0.113.1:20004  - 10.2.0.11:4",
             "~ new-name :20006  name old-name -> new-name",
-            "+ six 203.0.113.2:20007,[2001:db8:1::1]:20007  + [fd00:2::11]:7  random",
+            "+ six 203.0.113.2:20007,[2001:db8:1::1]:20007  + [fd00:2::11]:7  client-hash",
         ],
         "{said}"
     );

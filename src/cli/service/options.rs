@@ -34,7 +34,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "N")]
     burst: Option<u32>,
     /// How new connections are spread
-    #[arg(long, value_parser = ["random", "source-hash", "round-robin"])]
+    #[arg(long, value_parser = ["client-hash", "random", "source-hash", "round-robin"])]
     balance: Option<String>,
     /// What a late packet of a flushed flow gets
     #[arg(long, value_parser = ["drop", "reset"])]

@@ -13,20 +13,22 @@ const NAT_DNAT: u32 = 1;
 impl Writer {
     fn pick(&mut self, family: Family, pick: Pick, slot: u32) {
         match pick {
-            Pick::Turn(width) => self.push(
-                c"numgen",
-                [
-                    (sys::NFTNL_EXPR_NG_DREG, Value::U32(register(slot))),
-                    (sys::NFTNL_EXPR_NG_MODULUS, Value::U32(width.into())),
-                    (
-                        sys::NFTNL_EXPR_NG_TYPE,
-                        Value::U32(libc::NFT_NG_INCREMENTAL.cast_unsigned()),
-                    ),
-                ],
-            ),
+            Pick::Turn(width) => self.number(libc::NFT_NG_INCREMENTAL, width, slot),
+            Pick::Random(width) => self.number(libc::NFT_NG_RANDOM, width, slot),
             Pick::Client(width) => self.hash(&sender(family), width, slot),
             Pick::Hash => self.hash(&[Field::SourceAddress(family)], HASH_SLOTS, slot),
         }
+    }
+
+    fn number(&mut self, kind: libc::c_int, modulus: u16, slot: u32) {
+        self.push(
+            c"numgen",
+            [
+                (sys::NFTNL_EXPR_NG_DREG, Value::U32(register(slot))),
+                (sys::NFTNL_EXPR_NG_MODULUS, Value::U32(modulus.into())),
+                (sys::NFTNL_EXPR_NG_TYPE, Value::U32(kind.cast_unsigned())),
+            ],
+        );
     }
 
     fn hash(&mut self, fields: &[Field], modulus: u16, slot: u32) {
@@ -51,7 +53,7 @@ impl Writer {
 
     pub(super) fn dnat(&mut self, reach: Reach, pick: Pick) {
         let family = reach.family();
-        if !matches!(pick, Pick::Turn(_)) {
+        if matches!(pick, Pick::Client(_) | Pick::Hash) {
             self.need_family(family);
         }
         let slot = self.load(&listening_key(reach.scope()));

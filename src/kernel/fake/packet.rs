@@ -191,7 +191,7 @@ impl<'a> Walk<'a> {
         let service = syn.service(reach.scope());
         for width in rules.spread(reach) {
             if self.contains(SetName::Width(reach, width), &service)
-                && let Some(outcome) = self.slot(syn, reach, pick % u32::from(width))
+                && let Some(outcome) = self.slot(syn, reach, pick % u32::from(width.slots))
             {
                 return Some(outcome);
             }

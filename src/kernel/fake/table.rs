@@ -10,7 +10,7 @@ use crate::kernel::ownership::Ownership;
 use crate::model::FlowMark;
 use crate::plan::{Door, Step};
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName, TurnChain};
+use crate::ruleset::name::{Reach, SetName, TurnChain, Width};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
 use crate::ruleset::skeleton::{self, Asked, spread_name};
@@ -36,7 +36,7 @@ pub(super) struct Table {
     rules_are_ours: bool,
     sets: BTreeMap<SetName, Elements>,
     counters: BTreeMap<SetName, BTreeMap<Box<[u8]>, u64>>,
-    spreads: BTreeMap<Reach, BTreeSet<u16>>,
+    spreads: BTreeMap<Reach, BTreeSet<Width>>,
     asked: Asked,
     chains: BTreeSet<TurnChain>,
     turns: BTreeMap<Door, (TurnChain, u32)>,
@@ -117,7 +117,7 @@ impl Table {
             .all(|(reach, widths)| *widths == self.widths().filter(|(of, _)| of == reach).map(|(_, w)| w).collect())
     }
 
-    fn widths(&self) -> impl Iterator<Item = (Reach, u16)> + '_ {
+    fn widths(&self) -> impl Iterator<Item = (Reach, Width)> + '_ {
         self.sets.keys().filter_map(|name| match name {
             SetName::Width(reach, width) => Some((*reach, *width)),
             _ => None,
@@ -187,7 +187,7 @@ impl Table {
         self.turns.get(door).map(|(chain, _)| chain)
     }
 
-    pub(super) fn spread(&self, reach: Reach) -> impl Iterator<Item = u16> + '_ {
+    pub(super) fn spread(&self, reach: Reach) -> impl Iterator<Item = Width> + '_ {
         self.spreads.get(&reach).into_iter().flatten().copied()
     }
 

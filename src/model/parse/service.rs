@@ -57,7 +57,7 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
             claim.endpoint(position, endpoint);
         })
     });
-    let balance = fields.or("balance", Balance::Random, problems, value::word);
+    let balance = fields.or("balance", Balance::ClientHash, problems, value::word);
     let limit = fields.or("limit", None, problems, |json, place, problems| {
         limit(json, place, problems).map(Some)
     });

@@ -72,7 +72,7 @@ fn the_smallest_useful_state_has_the_documented_defaults() {
             .iter()
             .all(|b| b.weight.get() == 1 && b.state == BackendState::Active)
     );
-    assert_eq!(service.balance, Balance::Random);
+    assert_eq!(service.balance, Balance::ClientHash);
     let limit = service.limit.unwrap();
     assert_eq!(
         (limit.pps, limit.burst, limit.direction, limit.mtu),

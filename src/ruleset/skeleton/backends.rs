@@ -3,7 +3,7 @@
 use super::Chain;
 use crate::ruleset::name::{Family, Reach, Scope, SetName};
 use crate::ruleset::spec::{Field, SetSpec};
-use crate::ruleset::stmt::{CtState, Stmt, answering, attempt, receiver, sender, service_in};
+use crate::ruleset::stmt::{CtState, Direction, Stmt, answering, attempt, receiver, sender, service_in};
 
 /// Towards a backend by what conntrack says of its flow: in `guard` the packet still has the service's address.
 pub(super) fn policing(family: Family) -> Vec<Chain> {
@@ -31,6 +31,40 @@ pub(super) fn policing(family: Family) -> Vec<Chain> {
             format!("police_from_{family}"),
             police(&[], &sender(family), SetName::LimitFrom(family), &from),
         ),
+    ]
+}
+
+/// ICMP errors of flows to limited backends: within the backend's buckets, or, so that path MTU discovery works while these are
+/// empty, within a small reserve.
+pub(super) fn errors(family: Family) -> Vec<Chain> {
+    use Stmt::{Count, Direction as Towards, Drop, FlowOfTcp, Goto, In, Return};
+    let backend = || answering(family);
+    let within = |set, then| vec![FlowOfTcp(family), In(backend(), set), then];
+    let over = |way: &str, counter| {
+        Chain::new(
+            format!("errors_over_{way}_{family}"),
+            vec![
+                vec![FlowOfTcp(family), Count(backend(), SetName::Reserve(family)), Return],
+                vec![FlowOfTcp(family), Count(backend(), counter)],
+                vec![Drop],
+            ],
+        )
+    };
+    let police = |way: &str, limit| {
+        vec![
+            within(limit, Return),
+            within(SetName::LimitBoth(family), Return),
+            within(SetName::Limited(family), Goto(format!("errors_over_{way}_{family}"))),
+        ]
+    };
+    let from = format!("errors_from_{family}");
+    let mut to = vec![vec![Towards(Direction::Reply), Goto(from.clone())]];
+    to.extend(police("to", SetName::LimitTo(family)));
+    vec![
+        over("to", SetName::OverTo(family)),
+        over("from", SetName::OverFrom(family)),
+        Chain::new(from, police("from", SetName::LimitFrom(family))),
+        Chain::new(format!("errors_{family}"), to),
     ]
 }
 

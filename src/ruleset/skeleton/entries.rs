@@ -4,6 +4,7 @@ use super::{Asked, Chain, Hook, goto};
 use crate::model::FlowMark;
 use crate::ruleset::name::{Family, Scope, SetName};
 use crate::ruleset::stmt::{CtState, Direction, Stmt, receiver, service_in};
+use crate::ruleset::timeouts::Timeouts;
 
 const MANGLE: (i32, &str) = (-150, "mangle");
 const DSTNAT: (i32, &str) = (-100, "dstnat");
@@ -23,6 +24,7 @@ pub(super) fn entries(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
     let limited = |family: &Family| asked.contains(&SetName::Limited(*family));
     let limited: Vec<Family> = Family::BOTH.into_iter().filter(limited).collect();
     let mut chains = flows_of_ours(&limited).to_vec();
+    chains.push(probe());
     chains.extend([
         Chain::base("guard", Hook::Prerouting, false, MANGLE, guard(mark, &limited)),
         Chain::base(
@@ -42,18 +44,28 @@ pub(super) fn entries(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
 }
 
 /// Packets of flows that bear our mark.
-fn flows_of_ours(limited: &[Family]) -> [Chain; 4] {
-    use Stmt::{BareAck, CtState as State, Direction as Towards, Jump, NotTcp, Return, Unassured};
-    let mut answers = vec![vec![Unassured, BareAck, goto("challenge")]];
+fn flows_of_ours(limited: &[Family]) -> [Chain; 5] {
+    use Stmt::{
+        BareAck, CtState as State, Direction as Towards, InNowhere, Jump, NotTcp, Return, SynUnanswered, Unassured,
+    };
+    let mut answers = vec![vec![Unassured, BareAck, SynUnanswered, Jump("challenge".into())]];
     answers.extend(by_family(limited, "police_from"));
+    let error = if limited.is_empty() { Return } else { goto("errors") };
+    // What the gateway itself reports is of packets that have been counted.
+    let mut errors = vec![vec![InNowhere, Return]];
+    errors.extend(by_family(limited, "errors"));
     let mut known = vec![
-        vec![NotTcp, Return],
+        vec![NotTcp, error],
         vec![Towards(Direction::Reply), goto("answers")],
         vec![State(CtState::New), Jump("repeated".into())],
     ];
     known.extend(by_family(limited, "police_to"));
     [
-        Chain::new("challenge", by_family(&Family::BOTH, "challenge")),
+        Chain::new(
+            "challenge",
+            [vec![vec![Stmt::HasData, Return]], by_family(&Family::BOTH, "challenge")].concat(),
+        ),
+        Chain::new("errors", errors),
         Chain::new("answers", answers),
         Chain::new("repeated", by_family(&Family::BOTH, "unknown")),
         Chain::new("known", known),
@@ -87,6 +99,8 @@ fn guard(mark: FlowMark, limited: &[Family]) -> Rules {
 
 fn guard_output(mark: FlowMark, limited: &[Family]) -> Rules {
     let mut rules = first_looks(mark, limited);
+    let behind_flows_of_ours = rules.len() - 2;
+    rules.insert(behind_flows_of_ours, vec![Stmt::Probe, goto("probe")]);
     rules.extend([
         vec![Stmt::OutNotLoopback, Stmt::Return],
         vec![Stmt::CtState(CtState::EstablishedOrRelated), Stmt::Return],
@@ -95,6 +109,12 @@ fn guard_output(mark: FlowMark, limited: &[Family]) -> Rules {
     ]);
     rules.extend(by_family(&Family::BOTH, "unknown"));
     rules
+}
+
+/// The daemon's probes leave conntrack as soon as they have ended.
+fn probe() -> Chain {
+    let rule = |family| vec![Stmt::Family(family), Stmt::Timeouts(Timeouts::Probes(family))];
+    Chain::new("probe", Family::BOTH.map(rule).to_vec())
 }
 
 fn balance() -> Rules {

@@ -5,6 +5,7 @@ use crate::model::FlowMark;
 use crate::ruleset::name::{Family, Reach, Scope, SetName};
 use crate::ruleset::spec::attempt_key;
 use crate::ruleset::stmt::{CtState, Pick, Stmt, count_service, service_in, visitor};
+use crate::ruleset::timeouts::Timeouts;
 
 pub(super) fn refusals(scope: Scope) -> Vec<Chain> {
     use Stmt::{Drop, Reset};
@@ -71,7 +72,7 @@ pub(super) fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
         format!("choose{reach}"),
         vec![
             vec![Stmt::MarkFlow(mark)],
-            vec![Stmt::Timeouts(reach.family())],
+            vec![Stmt::Timeouts(Timeouts::Flows(reach.family()))],
             vec![service_in(scope, SetName::Hashed(reach)), Stmt::Dnat(reach, Pick::Hash)],
             vec![Stmt::Turns(reach)],
             vec![goto(&format!("empty{reach}"))],
@@ -80,7 +81,7 @@ pub(super) fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
     vec![Chain::new(format!("empty{reach}"), empty), choose]
 }
 
-/// Most services are `random`, so their sets are asked first, and one lookup says both that it is a service and how wide.
+/// Most services are `client-hash`, so their sets are asked first, and one lookup says both that it is a service and how wide.
 pub(super) fn find(family: Family) -> Chain {
     let reaches = [Reach::Any(family), Reach::At(family)];
     let restricted = |reach: Reach| {

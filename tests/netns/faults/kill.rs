@@ -99,7 +99,7 @@ fn a_drain_that_is_interrupted_is_finished_by_the_next_run() {
 fn changing(random: &mut Random) -> Value {
     let mut weight = |host: &str| backends_with(&[host], 3000, &json!({"weight": random.below(4) + 1}));
     let of_web = [weight("b1"), weight("b2")].concat();
-    let balance = ["random", "source-hash", "round-robin"][random.below(3)];
+    let balance = ["client-hash", "random", "source-hash", "round-robin"][random.below(4)];
     let limit = [json!({}), json!({"limit": {"pps": 50_000 + random.below(5)}})][random.below(2)].clone();
     let mut web = service("web", 8000, &[], 3000, json!({"balance": balance}));
     web["backends"] = of_web.into();

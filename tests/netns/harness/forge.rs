@@ -81,6 +81,31 @@ impl Segment {
         packet
     }
 
+    /// An ICMP error of the receiver, "port unreachable", that quotes this segment, in a packet of that many bytes.
+    fn refusal(&self, size: usize) -> Vec<u8> {
+        let (kind, protocol): ([u8; 2], u8) = if self.src.is_ipv4() { ([3, 3], 1) } else { ([1, 4], 58) };
+        let header = if self.src.is_ipv4() { 20 } else { 40 };
+        let mut icmp = [kind.as_slice(), &[0; 6], &self.bytes()].concat();
+        icmp.resize(size - header, 0);
+        let back = Self::new(self.dst, self.src, 0);
+        let mut pseudo = back.pseudo_header(icmp.len());
+        *pseudo.last_mut().expect("it ends with the protocol") = protocol;
+        let sum = checksum(if self.src.is_ipv4() { &[] } else { &pseudo }, &icmp);
+        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+        let mut packet = back.bytes();
+        packet.truncate(header);
+        let length = u16::try_from(icmp.len()).expect("it fits into a packet");
+        if self.src.is_ipv4() {
+            packet[2..4].copy_from_slice(&(length + 20).to_be_bytes());
+            packet[9] = protocol;
+        } else {
+            packet[4..6].copy_from_slice(&length.to_be_bytes());
+            packet[6] = protocol;
+        }
+        packet.extend(icmp);
+        packet
+    }
+
     fn tcp(&self) -> Vec<u8> {
         let mut tcp = Vec::with_capacity(20 + self.payload.len());
         tcp.extend(self.src.port().to_be_bytes());
@@ -135,9 +160,18 @@ pub(crate) struct Forger {
 impl Forger {
     /// What the host's own rules drop counts as sent.
     pub(crate) fn send(&self, segment: &Segment) -> io::Result<()> {
-        let socket = if segment.dst.is_ipv4() { &self.v4 } else { &self.v6 };
-        let to = SockAddr::from(SocketAddr::new(segment.dst.ip(), 0));
-        match socket.send_to(&segment.bytes(), &to) {
+        self.send_packet(segment.dst.ip(), &segment.bytes())
+    }
+
+    /// Reports to the sender of such a segment that nobody listens, in a packet of that many bytes.
+    pub(crate) fn refuse(&self, segment: &Segment, size: usize) -> io::Result<()> {
+        self.send_packet(segment.src.ip(), &segment.refusal(size))
+    }
+
+    fn send_packet(&self, to: IpAddr, packet: &[u8]) -> io::Result<()> {
+        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        let to = SockAddr::from(SocketAddr::new(to, 0));
+        match socket.send_to(packet, &to) {
             Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(e),
             _ => Ok(()),
         }

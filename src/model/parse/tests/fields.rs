@@ -72,11 +72,11 @@ fn words_and_unknown_fields_are_checked() {
         (r#""port": 7"#, "port: is given twice"),
         (
             r#""balance": "rr""#,
-            "balance: must be random or source-hash or round-robin, not the string \"rr\"",
+            "balance: must be client-hash or random or source-hash or round-robin, not the string \"rr\"",
         ),
         (
             r#""balance": null"#,
-            "balance: must be random or source-hash or round-robin, not null",
+            "balance: must be client-hash or random or source-hash or round-robin, not null",
         ),
         (
             r#""on_retire": "reject""#,

@@ -1,0 +1,136 @@
+//! How long conntrack keeps flows of ours, and of our probes: objects of the table, one of each kind for each family.
+
+use std::fmt;
+
+use super::name::Family;
+
+/// A state of a TCP flow, numbered as attributes of a policy are (`CTA_TIMEOUT_TCP_*`, `nfnetlink_cttimeout.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum TcpState {
+    /// A SYN that was not answered.
+    SynSent = 1,
+    /// A SYN-ACK that was not acknowledged.
+    SynRecv = 2,
+    /// The handshake is complete.
+    Established = 3,
+    /// One side sent a FIN.
+    FinWait = 4,
+    /// That was acknowledged: the connection is half-closed.
+    CloseWait = 5,
+    /// The other side sent a FIN, too.
+    LastAck = 6,
+    /// Both were acknowledged.
+    TimeWait = 7,
+    /// One side sent a reset.
+    Close = 8,
+}
+
+impl TcpState {
+    /// The number of its attribute.
+    pub const fn attribute(self) -> u16 {
+        self as u16
+    }
+
+    /// The kernel's own seconds (`tcp_timeouts` in `net/netfilter/nf_conntrack_proto_tcp.c`). nft takes them for what goes
+    /// without saying.
+    pub const fn default_seconds(self) -> u32 {
+        match self {
+            Self::SynSent | Self::FinWait | Self::TimeWait => 120,
+            Self::SynRecv | Self::CloseWait => 60,
+            Self::Established => 432_000,
+            Self::LastAck => 30,
+            Self::Close => 10,
+        }
+    }
+}
+
+impl fmt::Display for TcpState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SynSent => "syn_sent",
+            Self::SynRecv => "syn_recv",
+            Self::Established => "established",
+            Self::FinWait => "fin_wait",
+            Self::CloseWait => "close_wait",
+            Self::LastAck => "last_ack",
+            Self::TimeWait => "time_wait",
+            Self::Close => "close",
+        })
+    }
+}
+
+/// Seconds until conntrack forgets a SYN that nobody answers. The kernel's 120 s would let a flood of spoofed SYNs hold
+/// every SNAT port of a backend.
+pub const SYN_SENT_SECONDS: u32 = 12;
+
+/// Seconds until conntrack forgets a handshake that the client does not complete: longer than a backend waits between two
+/// of its first four SYN-ACKs (RFC 6298: 1, 2, 4, 8 s), and shorter than [`SYN_SENT_SECONDS`], so that what is left of
+/// the time tells the two apart.
+pub const SYN_RECV_SECONDS: u32 = 10;
+
+/// Seconds until conntrack forgets a closed flow, and frees its SNAT port: a little longer than Linux backends hold theirs
+/// (`TCP_TIMEWAIT_LEN`, 60 s), so that a port that is free here is free there. The kernel's 120 s would hold every port for
+/// another minute in which nobody needs it.
+pub const TIME_WAIT_SECONDS: u32 = 65;
+
+/// Seconds until conntrack forgets a flow that was reset: none. As long as it remembers it, a SYN from the same port is of that
+/// flow if the backend sent the reset (`nf_conntrack_tcp_packet`), and goes to that backend, which may be gone.
+pub const CLOSE_SECONDS: u32 = 0;
+
+/// Seconds until conntrack forgets a probe that was not answered: longer than the kernel waits before it sends a SYN again
+/// for the first time (RFC 6298, 1 s). Answered ones end at once, with a reset.
+const PROBE_SECONDS: u32 = 2;
+
+/// An object with timeouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timeouts {
+    /// Of flows through services.
+    Flows(Family),
+    /// Of the daemon's probes.
+    Probes(Family),
+}
+
+impl Timeouts {
+    /// Every object of the table.
+    pub const ALL: [Self; 4] = [
+        Self::Flows(Family::V4),
+        Self::Flows(Family::V6),
+        Self::Probes(Family::V4),
+        Self::Probes(Family::V6),
+    ];
+
+    /// The family of its flows.
+    pub const fn family(self) -> Family {
+        match self {
+            Self::Flows(family) | Self::Probes(family) => family,
+        }
+    }
+
+    /// Seconds for the states that it says something about.
+    pub fn policy(self) -> Vec<(TcpState, u32)> {
+        use TcpState::{Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent, TimeWait};
+        match self {
+            Self::Flows(_) => vec![
+                (SynSent, SYN_SENT_SECONDS),
+                (SynRecv, SYN_RECV_SECONDS),
+                (TimeWait, TIME_WAIT_SECONDS),
+                (Close, CLOSE_SECONDS),
+            ],
+            Self::Probes(_) => [SynSent, SynRecv, Established, FinWait, CloseWait, LastAck, TimeWait]
+                .map(|state| (state, PROBE_SECONDS))
+                .into_iter()
+                .chain([(Close, CLOSE_SECONDS)])
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for Timeouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flows(family) => write!(f, "timeouts_{family}"),
+            Self::Probes(family) => write!(f, "probes_{family}"),
+        }
+    }
+}
