@@ -91,6 +91,8 @@ pub struct View {
     pub answered: Option<Instant>,
     /// When it last left the balance because its probes failed.
     pub failed: Option<Instant>,
+    /// Number of probes that were sent to it, answered or not.
+    pub sent: u32,
     /// Since when its state has this name.
     pub since: Instant,
 }
@@ -430,6 +432,7 @@ impl Endpoint {
             last: self.last,
             answered: self.answered,
             failed: self.failed,
+            sent: self.round,
             since: self.since,
         }
     }

@@ -191,6 +191,30 @@ impl Client {
         self.ask("POST", target, &[], body.into(), PATIENCE)
     }
 
+    /// Orders something, unless `stop` comes before the answer: then the order may have been taken or not.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub fn post_unless<T>(
+        &self,
+        target: &str,
+        body: Vec<u8>,
+        stop: impl Future<Output = T>,
+    ) -> Result<Result<Answer<'_>, T>, ClientError> {
+        let ask = self.begun("POST", target, &[], body.into(), PATIENCE);
+        let answer = self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                answer = ask => Ok(answer),
+                stopped = stop => Err(stopped),
+            }
+        });
+        match answer {
+            Ok(answer) => Ok(Ok(self.answer(answer?)?)),
+            Err(stopped) => Ok(Err(stopped)),
+        }
+    }
+
     fn failed(&self, why: &dyn fmt::Display) -> ClientError {
         ClientError::Connection {
             path: self.path.clone(),
@@ -206,11 +230,26 @@ impl Client {
         body: Bytes,
         patience: Duration,
     ) -> Result<Answer<'_>, ClientError> {
-        let begun = async { timeout(patience, self.begin(method, target, headers, body)).await };
-        let (status, body) = match self.runtime.block_on(begun) {
-            Ok(answer) => answer?,
-            Err(_) => return Err(self.failed(&format!("it has not answered within {patience:?}"))),
-        };
+        let begun = self.begun(method, target, headers, body, patience);
+        let begun = self.runtime.block_on(begun)?;
+        self.answer(begun)
+    }
+
+    async fn begun(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<(StatusCode, Incoming), ClientError> {
+        match timeout(patience, self.begin(method, target, headers, body)).await {
+            Ok(begun) => begun,
+            Err(_) => Err(self.failed(&format!("it has not answered within {patience:?}"))),
+        }
+    }
+
+    fn answer(&self, (status, body): (StatusCode, Incoming)) -> Result<Answer<'_>, ClientError> {
         let answer = Answer { client: self, body };
         if status.is_success() {
             return Ok(answer);

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::daemon::ask::Refused;
+use crate::daemon::keeper::QueryError;
 use crate::look::LookError;
 use crate::model::{Problems, write};
-use crate::store::StoreError;
 
 /// What went wrong: a status code and one JSON document.
 #[derive(Debug, Error)]
@@ -108,9 +108,13 @@ impl From<Refused> for ApiError {
 }
 
 /// Of a question: orders come back as [`Refused`].
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store", error.to_string())
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Busy => Self::busy(&error.to_string()),
+            QueryError::Gone => Self::ending(),
+            QueryError::Store(error) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store", error.to_string()),
+        }
     }
 }
 

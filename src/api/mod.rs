@@ -3,6 +3,7 @@
 //! Asks the daemon's loop through a bounded queue, and reads the kernel by itself. Whoever may connect may do all of it:
 //! the socket's mode and group say who that is. Everything that a client can make grow is bounded, see [`limits`].
 
+pub mod answers;
 mod body;
 pub mod client;
 mod error;

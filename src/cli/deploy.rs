@@ -4,6 +4,7 @@ mod hook;
 mod progress;
 mod signals;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use self::progress::Progress;
 use self::signals::{Choice, Signals};
 use super::{Code, Failure, Global, Outcome, Output, deploys, of_service, parse_duration, print, print_json};
+use crate::api::answers::DeployAnswer;
 use crate::api::client::{Answer, Client, ClientError, Target};
 use crate::model::duration;
 
@@ -76,26 +78,38 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         "drain_timeout": arguments.drain_timeout.map(duration::show),
     });
     let target = Target::of_service(&arguments.service, "/deploys");
-    let begun = daemon.post(target.as_str(), body.to_string().into());
-    let deploy: Value = begun.and_then(Answer::json).map_err(|error| match error {
+    let open = format!(
+        "whether the deploy has begun is told by `tcpgw deploys --service {}`",
+        arguments.service
+    );
+    let begun = daemon.post_unless(target.as_str(), body.to_string().into(), signals.insisted());
+    let answer = match begun {
+        Ok(Ok(answer)) => answer.json(),
         // The order may have come through.
-        error @ ClientError::Connection { .. } => Failure::Refused(format!(
-            "{error}; whether the deploy has begun is told by `tcpgw deploys --service {}`",
-            arguments.service
-        )),
+        Ok(Err(signal)) => {
+            global.say(&open);
+            return Ok(Code::Signal(signal));
+        }
+        Err(error) => Err(error),
+    };
+    let deploy: Value = answer.map_err(|error| match error {
+        error @ ClientError::Connection { .. } => Failure::Refused(format!("{error}; {open}")),
         other => of_service(&arguments.service)(other),
     })?;
     Follower {
         global,
         daemon: &daemon,
         arguments,
-        id: deploy["id"].as_u64().unwrap_or_default(),
+        id: answer_of(&daemon, &deploy)?.id,
         progress: Progress::new(global),
-        old: String::new(),
         hook_failed: false,
         is_switched: false,
     }
     .follow(&signals, deploy)
+}
+
+fn answer_of(daemon: &Client, deploy: &Value) -> Result<DeployAnswer, Failure> {
+    Ok(daemon.understand(deploy.to_string().as_bytes())?)
 }
 
 /// Whoever follows a deploy.
@@ -105,8 +119,6 @@ struct Follower<'a> {
     arguments: &'a Arguments,
     id: u64,
     progress: Progress,
-    /// The old backends, while they are told.
-    old: String,
     hook_failed: bool,
     is_switched: bool,
 }
@@ -137,22 +149,19 @@ impl Follower<'_> {
 
     /// Takes note of how far it is; gives the exit code once that is far enough.
     fn see(&mut self, deploy: &Value) -> Result<Option<Code>, Failure> {
-        if let Some(old) = deploy["progress"]["old"].as_array().filter(|old| !old.is_empty()) {
-            self.old = deploys::words(&json!(old));
-        }
+        let answer = answer_of(self.daemon, deploy)?;
         self.progress.show(deploy);
-        let phase = deploy["phase"].as_str().unwrap_or_default();
-        match phase {
+        match &*answer.phase {
             "failed" | "undone" => return self.end(deploy, Code::Failure).map(Some),
             "switched" | "drained" if !self.is_switched => {
                 self.is_switched = true;
-                self.switched(deploy);
+                self.switched(&answer);
             }
             _ => {}
         }
         let is_done = match self.arguments.until {
             Until::Switched => self.is_switched,
-            Until::Drained => phase == "drained",
+            Until::Drained => answer.phase == "drained",
         };
         if !is_done {
             return Ok(None);
@@ -162,16 +171,20 @@ impl Follower<'_> {
     }
 
     /// New connections go to the new backends.
-    fn switched(&mut self, deploy: &Value) {
+    fn switched(&mut self, deploy: &DeployAnswer) {
         let Some(command) = &self.arguments.on_switched else {
             return;
         };
         self.progress.clear();
-        let new = deploys::words(&deploy["targets"]);
+        let words = |backends: &[SocketAddr]| {
+            let words: Vec<String> = backends.iter().map(ToString::to_string).collect();
+            words.join(" ")
+        };
+        let (old, new) = (words(deploy.old()), words(&deploy.targets));
         let of = hook::Switch {
             service: &self.arguments.service,
             deploy: self.id,
-            old: &self.old,
+            old: &old,
             new: &new,
         };
         if let Err(why) = hook::run(command, &of) {

@@ -507,6 +507,9 @@ impl Core {
         if self.due.take_check(at) {
             return Some(Job::Check(self.roster.serving().clone(), self.memo(now)));
         }
+        if self.due.take_flush(at) {
+            return Some(Job::Flush(self.roster.serving().clone()));
+        }
         if self.due.take_tidy(at) {
             return Some(Job::Tidy(self.roster.serving().clone()));
         }
@@ -540,13 +543,9 @@ impl Core {
     }
 
     /// The kernel has what somebody waits for, or did not take it.
-    fn answer(&mut self, waiter: Waiter, outcome: Result<&Report, &str>, now: Now) {
+    fn answer(&mut self, waiter: Waiter, outcome: Result<&Report, Unheld<'_>>, now: Now) {
         let Waiter { wants, since } = waiter;
-        let outcome = outcome.map_err(|error| {
-            Refused::Failed(format!(
-                "taken, but the kernel does not hold it yet, and will be told again: {error}"
-            ))
-        });
+        let outcome = outcome.map_err(Refused::from);
         // Whoever asked may be gone.
         match wants {
             Wants::Apply {
@@ -579,6 +578,26 @@ impl Core {
             }
             Wants::Pause(reply) => drop(reply.send(outcome.map(|_| ()))),
         }
+    }
+}
+
+/// Why the kernel does not hold what was taken.
+#[derive(Debug, Clone, Copy)]
+enum Unheld<'a> {
+    /// It failed, and is told again.
+    Failed(&'a str),
+    /// A teardown came first.
+    TornDown(&'a str),
+}
+
+impl From<Unheld<'_>> for Refused {
+    fn from(unheld: Unheld<'_>) -> Self {
+        Self::Failed(match unheld {
+            Unheld::Failed(error) => {
+                format!("taken, but the kernel does not hold it yet, and will be told again: {error}")
+            }
+            Unheld::TornDown(why) => format!("taken, but the kernel does not hold it: {why}"),
+        })
     }
 }
 

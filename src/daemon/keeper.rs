@@ -1,17 +1,23 @@
 //! The thread that writes the store: what is acknowledged is on the disk, and the loop never waits for one.
+//!
+//! Writes and questions have a queue each. A write goes before all questions that wait; a question that finds its queue
+//! full is refused, and no number of them keeps a write out.
 
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self as orders, TrySendError};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::mpsc as results;
+use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::ask::Reply;
-use crate::model::{Service, parse_service};
-use crate::store::{By, Change, Committed, Deploy, HistoryEntry, HistoryFilter, Loaded, NewDeploy, Store, StoreError};
+use crate::model::{Endpoint, Service, parse_service};
+use crate::store::{
+    By, Change, Committed, Deploy, HistoryEntry, HistoryFilter, Loaded, NewDeploy, Phase, Store, StoreError,
+};
 
-/// Orders that may wait.
+/// Number of questions that may wait. Each holds a connection of the API.
 const WAITING: usize = 64;
 
 /// One thing to do.
@@ -40,15 +46,29 @@ pub enum Written {
     Refreshed(Result<Opened, StoreError>),
 }
 
+/// Why a question was not answered.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum QueryError {
+    /// Too many others wait.
+    #[error("{WAITING} questions wait for the store already")]
+    Busy,
+    /// The thread has ended.
+    #[error("the thread that reads the store has ended")]
+    Gone,
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// What is only read.
 #[derive(Debug)]
 pub enum Query {
     /// What changed.
-    History(HistoryFilter, Reply<Result<Vec<HistoryEntry>, StoreError>>),
+    History(HistoryFilter, Reply<Result<Vec<HistoryEntry>, QueryError>>),
     /// One deploy.
-    Deploy(u64, Reply<Result<Option<Deploy>, StoreError>>),
+    Deploy(u64, Reply<Result<Option<Recorded>, QueryError>>),
     /// Deploys of a service, or all; so many at most.
-    Deploys(Option<String>, usize, Reply<Result<Vec<Deploy>, StoreError>>),
+    Deploys(Option<String>, usize, Reply<Result<Vec<Deploy>, QueryError>>),
 }
 
 /// Opens a store and reads what it holds.
@@ -75,28 +95,45 @@ fn refresh(store: &mut Store) -> Result<Opened, StoreError> {
     read(store)
 }
 
-/// What was before a switch is in the history: it is written with the switch.
 fn unfinished(store: &mut Store) -> Result<Vec<Unfinished>, StoreError> {
     let deploys = store.unfinished_deploys()?.into_iter();
     let with_before = deploys.map(|deploy| {
-        let filter = HistoryFilter {
-            service: Some(deploy.service.clone()),
-            deploy: Some(deploy.id),
-            limit: 1,
-            ..HistoryFilter::default()
-        };
-        let entry = store.history(&filter)?.pop();
-        let before = entry.and_then(|entry| entry.old);
-        let before = before.and_then(|old| parse_service(old.get().as_bytes()).ok());
+        let before = before(store, &deploy)?;
         Ok(Unfinished { deploy, before })
     });
     with_before.collect()
 }
 
+/// A deploy's service before its last change by it, from the history: that is written with the change.
+fn before(store: &mut Store, deploy: &Deploy) -> Result<Option<Service>, StoreError> {
+    let filter = HistoryFilter {
+        service: Some(deploy.service.clone()),
+        deploy: Some(deploy.id),
+        limit: 1,
+        ..HistoryFilter::default()
+    };
+    let entry = store.history(&filter)?.pop();
+    let before = entry.and_then(|entry| entry.old);
+    Ok(before.and_then(|old| parse_service(old.get().as_bytes()).ok()))
+}
+
+fn recorded(store: &mut Store, id: u64) -> Result<Option<Recorded>, StoreError> {
+    let Some(deploy) = store.deploy(id)? else {
+        return Ok(None);
+    };
+    let before = match deploy.phase {
+        Phase::Switched | Phase::Drained => before(store, &deploy)?,
+        Phase::Probing | Phase::Failed | Phase::Undone => None,
+    };
+    let old = before.into_iter().flat_map(|service| service.backends);
+    let old = old.map(|backend| backend.endpoint);
+    let old = old.filter(|endpoint| !deploy.targets.contains(endpoint)).collect();
+    Ok(Some(Recorded { deploy, old }))
+}
+
 impl Query {
     /// Whoever asked may be gone.
-    fn refuse(self, error: &StoreError) {
-        let error = error.clone();
+    fn refuse(self, error: QueryError) {
         match self {
             Self::History(_, reply) => drop(reply.send(Err(error))),
             Self::Deploy(_, reply) => drop(reply.send(Err(error))),
@@ -105,16 +142,32 @@ impl Query {
     }
 }
 
+/// A deploy as the store knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// The deploy.
+    pub deploy: Deploy,
+    /// Backends that its switch took away; none before that, or where the history does not go back so far.
+    pub old: Vec<Endpoint>,
+}
+
+/// What the thread is told to do.
+#[derive(Debug)]
 enum Order {
-    Write(Write),
+    Write(Box<Write>),
     Query(Query),
 }
 
+/// The thread has ended: it is told nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the thread that writes the store has ended")]
+pub struct Gone;
+
 /// The thread, seen from the loop.
 pub struct Keeper {
-    path: PathBuf,
-    orders: Option<orders::SyncSender<Order>>,
-    thread: Option<thread::JoinHandle<()>>,
+    writes: mpsc::Sender<Write>,
+    queries: mpsc::Sender<Query>,
+    thread: thread::JoinHandle<()>,
 }
 
 /// What a store holds that could be opened.
@@ -142,74 +195,87 @@ impl Keeper {
     ///
     /// # Errors
     /// That no thread can be had.
-    pub fn start(
-        path: &Path,
-        results: results::Sender<Written>,
-    ) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
+    pub fn start(path: &Path, results: mpsc::Sender<Written>) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
         let (store, opened) = match open(path) {
             Ok((store, opened)) => (Ok(store), Ok(opened)),
             Err(error) => (Err(error.clone()), Err(error)),
         };
-        let (sender, receiver) = orders::sync_channel(WAITING);
-        let thread = thread::Builder::new()
-            .name("store".into())
-            .spawn(move || keep(store, &receiver, &results))?;
-        let keeper = Self {
-            path: path.to_owned(),
-            orders: Some(sender),
-            thread: Some(thread),
-        };
+        let mut store = store;
+        let keeper = Self::working(results, move |order| match order {
+            Order::Write(write) => Some(perform(&mut store, *write)),
+            Order::Query(query) => {
+                answer(&mut store, query);
+                None
+            }
+        })?;
         Ok((keeper, opened))
     }
 
-    /// Writes; whether it takes the order. There is one write at a time.
-    pub fn write(&self, write: Write) -> bool {
-        self.order(Order::Write(write)).is_none()
+    /// A thread that does what `work` does, until both queues are closed or the results are not wanted any more. If it
+    /// panics, both queues and `results` close.
+    fn working(
+        results: mpsc::Sender<Written>,
+        mut work: impl FnMut(Order) -> Option<Written> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (writes, mut to_write) = mpsc::channel(1);
+        let (queries, mut to_read) = mpsc::channel(WAITING);
+        // It only waits for two queues at once: no timer, no I/O.
+        let runtime = Builder::new_current_thread().build()?;
+        let thread = thread::Builder::new().name("store".into()).spawn(move || {
+            while let Some(order) = next(&runtime, &mut to_write, &mut to_read) {
+                if let Some(written) = work(order)
+                    && results.blocking_send(written).is_err()
+                {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self {
+            writes,
+            queries,
+            thread,
+        })
     }
 
-    /// Reads; if too many wait, whoever asked is told so.
+    /// Writes. There is one write at a time: the next one is given after the result of the one before has come.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn write(&self, write: Write) -> Result<(), Gone> {
+        self.writes.try_send(write).map_err(|error| {
+            debug_assert!(matches!(error, TrySendError::Closed(_)), "one write at a time");
+            Gone
+        })
+    }
+
+    /// Reads. If too many questions wait, this one is refused.
     pub fn query(&self, query: Query) {
-        if let Some(Order::Query(query)) = self.order(Order::Query(query)) {
-            query.refuse(&StoreError::Io {
-                path: self.path.clone(),
-                what: "too many questions wait for it; ask again later".into(),
-            });
-        }
-    }
-
-    /// Gives it back if it is not taken.
-    fn order(&self, order: Order) -> Option<Order> {
-        let Some(orders) = &self.orders else {
-            return Some(order);
-        };
-        match orders.try_send(order) {
-            Ok(()) => None,
-            Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => Some(order),
+        match self.queries.try_send(query) {
+            Ok(()) => {}
+            Err(TrySendError::Full(query)) => query.refuse(QueryError::Busy),
+            Err(TrySendError::Closed(query)) => query.refuse(QueryError::Gone),
         }
     }
 
     /// Ends it after what it has been told.
-    pub fn end(mut self) {
-        drop(self.orders.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that writes the store has died");
+    pub fn end(self) {
+        drop((self.writes, self.queries));
+        if self.thread.join().is_err() {
+            tracing::error!("the thread that writes the store has panicked");
         }
     }
 }
 
-fn keep(mut store: Result<Store, StoreError>, orders: &orders::Receiver<Order>, results: &results::Sender<Written>) {
-    while let Ok(order) = orders.recv() {
-        match order {
-            Order::Write(write) => {
-                if results.blocking_send(perform(&mut store, write)).is_err() {
-                    return;
-                }
-            }
-            Order::Query(query) => answer(&mut store, query),
+/// The next order, a write before any question; `None` when there will be none.
+fn next(runtime: &Runtime, writes: &mut mpsc::Receiver<Write>, queries: &mut mpsc::Receiver<Query>) -> Option<Order> {
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            Some(write) = writes.recv() => Some(Order::Write(Box::new(write))),
+            Some(query) = queries.recv() => Some(Order::Query(query)),
+            else => None,
         }
-    }
+    })
 }
 
 fn with<T>(
@@ -235,10 +301,114 @@ pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
 /// Whoever asked may be gone.
 fn answer(store: &mut Result<Store, StoreError>, query: Query) {
     match query {
-        Query::History(filter, reply) => drop(reply.send(with(store, |store| store.history(&filter)))),
-        Query::Deploy(id, reply) => drop(reply.send(with(store, |store| store.deploy(id)))),
-        Query::Deploys(service, most, reply) => {
-            drop(reply.send(with(store, |store| store.deploys(service.as_deref(), most))));
+        Query::History(filter, reply) => {
+            drop(reply.send(with(store, |store| store.history(&filter)).map_err(QueryError::from)));
         }
+        Query::Deploy(id, reply) => {
+            drop(reply.send(with(store, |store| recorded(store, id)).map_err(QueryError::from)));
+        }
+        Query::Deploys(service, most, reply) => {
+            let deploys = with(store, |store| store.deploys(service.as_deref(), most));
+            drop(reply.send(deploys.map_err(QueryError::from)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc as std_mpsc;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// A question, and its answer.
+    fn question() -> (Query, oneshot::Receiver<Result<Option<Recorded>, QueryError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Query::Deploy(1, reply), answer)
+    }
+
+    fn answered(order: Order) -> Option<Written> {
+        match order {
+            Order::Write(_) => Some(Written::Stepped(Ok(()))),
+            Order::Query(query) => {
+                if let Query::Deploy(_, reply) = query {
+                    let _ = reply.send(Ok(None));
+                }
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn many_questions_are_refused_and_keep_no_write_out() {
+        let (results, mut written) = mpsc::channel(1);
+        let (busy, is_busy) = std_mpsc::channel();
+        let (release, released) = std_mpsc::channel::<()>();
+        let (seen, order) = std_mpsc::channel();
+        let keeper = Keeper::working(results, move |order| {
+            busy.send(()).unwrap();
+            let _ = released.recv();
+            seen.send(matches!(order, Order::Write(_))).unwrap();
+            answered(order)
+        })
+        .unwrap();
+        let mut answers = Vec::new();
+        let mut ask = || {
+            let (query, answer) = question();
+            keeper.query(query);
+            answers.push(answer);
+        };
+        ask();
+        is_busy.recv().unwrap();
+        for _ in 0..WAITING + 2 {
+            ask();
+        }
+        let refused = answers.iter_mut().filter_map(|answer| answer.try_recv().ok());
+        assert_eq!(
+            refused.collect::<Vec<_>>(),
+            [Err(QueryError::Busy), Err(QueryError::Busy)]
+        );
+        assert_eq!(keeper.write(Write::Refresh), Ok(()));
+        drop(release);
+        assert!(written.blocking_recv().is_some());
+        keeper.end();
+        let order: Vec<bool> = order.iter().collect();
+        assert_eq!(order.len(), WAITING + 2);
+        assert_eq!(
+            order[..3],
+            [false, true, false],
+            "the write goes before the questions that wait"
+        );
+        let answered = answers.into_iter().filter_map(|mut answer| answer.try_recv().ok());
+        assert_eq!(answered.flatten().count(), WAITING + 1);
+    }
+
+    #[test]
+    fn a_thread_that_panics_in_the_midst_of_work_is_noticed_by_everybody() {
+        let (results, mut written) = mpsc::channel(1);
+        let (busy, is_busy) = std_mpsc::channel();
+        let (release, released) = std_mpsc::channel::<()>();
+        let keeper = Keeper::working(results, move |_| {
+            busy.send(()).unwrap();
+            let _ = released.recv();
+            std::panic::resume_unwind(Box::new(()));
+        })
+        .unwrap();
+        assert_eq!(keeper.write(Write::Refresh), Ok(()));
+        is_busy.recv().unwrap();
+        let (query, waits) = question();
+        keeper.query(query);
+        drop(release);
+        assert!(written.blocking_recv().is_none(), "the loop hears of it");
+        waits.blocking_recv().expect_err("nobody waits for ever");
+        while !keeper.thread.is_finished() {
+            thread::yield_now();
+        }
+        assert_eq!(keeper.write(Write::Refresh), Err(Gone));
+        let (query, answer) = question();
+        keeper.query(query);
+        assert_eq!(answer.blocking_recv(), Ok(Err(QueryError::Gone)));
+        keeper.end();
     }
 }

@@ -1,13 +1,19 @@
 //! What the service manager is told (`sd_notify(3)`), and the watchdog. Without a service manager nothing is told.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
 /// One thing that the worker does may take so long. Reading a table of 200,000 elements back takes seconds.
 pub const LONGEST_JOB: Duration = Duration::from_secs(60);
+
+/// Longest sleep of the loop while nothing is due and nobody watches.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// More of a status than anybody reads.
 const LONGEST_STATUS: usize = 200;
@@ -51,15 +57,33 @@ impl Manager {
 
 /// Ends the daemon, through the service manager, when the loop or its worker hangs: an owner of the table that hangs keeps
 /// everybody else from changing it.
+///
+/// The service manager is told by a thread of its own, so that the pause between two messages depends neither on what is
+/// due in the loop nor on how long one turn of it takes.
 #[derive(Debug)]
 pub struct Watchdog {
     limit: Option<Duration>,
     worker: Weak<Heart>,
+    turns: Weak<Heart>,
 }
 
 /// Held by the worker alone: when it is dropped, the worker is gone.
 #[derive(Debug)]
 pub struct Pulse(Arc<Heart>);
+
+/// Held by the loop alone.
+#[derive(Debug)]
+pub struct LoopPulse {
+    heart: Arc<Heart>,
+    /// Pause between two turns of the loop at most.
+    interval: Option<Duration>,
+}
+
+/// The watchdog's thread; it ends with the value.
+#[derive(Debug)]
+pub struct Watching {
+    _stop: SyncSender<()>,
+}
 
 #[derive(Debug)]
 struct Heart {
@@ -70,48 +94,99 @@ struct Heart {
 
 const IDLE: u64 = u64::MAX;
 
+impl Heart {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            start: Instant::now(),
+            beat: AtomicU64::new(IDLE),
+        })
+    }
+
+    fn beat(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.start).as_millis();
+        let beat = u64::try_from(since).unwrap_or(IDLE - 1).min(IDLE - 1);
+        self.beat.store(beat, Ordering::Relaxed);
+    }
+
+    /// Whether the last sign of life is no older than that, or none is expected.
+    fn is_alive(&self, now: Instant, limit: Duration) -> bool {
+        let beat = self.beat.load(Ordering::Relaxed);
+        let since = now.saturating_duration_since(self.start);
+        beat == IDLE || since.saturating_sub(Duration::from_millis(beat)) <= limit
+    }
+}
+
 impl Watchdog {
-    /// As the service manager asks for (`WATCHDOG_USEC`), and the worker's part of it.
-    pub fn new() -> (Self, Pulse) {
+    /// As the service manager asks for (`WATCHDOG_USEC`), with the worker's and the loop's part of it.
+    pub fn new() -> (Self, Pulse, LoopPulse) {
         let mut micros = 0;
         let is_on = sd_notify::watchdog_enabled(false, &mut micros);
         Self::with_limit((is_on && micros > 0).then(|| Duration::from_micros(micros)))
     }
 
-    fn with_limit(limit: Option<Duration>) -> (Self, Pulse) {
-        let heart = Arc::new(Heart {
-            start: Instant::now(),
-            beat: AtomicU64::new(IDLE),
-        });
+    fn with_limit(limit: Option<Duration>) -> (Self, Pulse, LoopPulse) {
+        let (worker, turns) = (Heart::new(), Heart::new());
         let watchdog = Self {
             limit,
-            worker: Arc::downgrade(&heart),
+            worker: Arc::downgrade(&worker),
+            turns: Arc::downgrade(&turns),
         };
-        (watchdog, Pulse(heart))
+        let interval = watchdog.interval();
+        (watchdog, Pulse(worker), LoopPulse { heart: turns, interval })
     }
 
-    /// The pause between calls of [`Watchdog::pet`]; `None`: nobody watches.
-    pub fn interval(&self) -> Option<Duration> {
-        self.limit.map(|limit| limit / 3)
+    /// Pause between two messages to the service manager; `None`: nobody watches. Half of the limit is what systemd asks
+    /// for; this leaves as much again for a machine that is busy.
+    fn interval(&self) -> Option<Duration> {
+        self.limit.map(|limit| limit / 4)
     }
 
-    /// Whether the worker is there, and idle or no longer at one thing than [`LONGEST_JOB`].
-    pub fn is_worker_alive(&self, now: Instant) -> bool {
-        let Some(heart) = self.worker.upgrade() else {
-            return false;
+    /// Whether the loop has begun a turn within the limit, and the worker is idle or no longer at one thing than
+    /// [`LONGEST_JOB`].
+    pub fn is_alive(&self, now: Instant) -> bool {
+        let lives = |heart: &Weak<Heart>, limit| heart.upgrade().is_some_and(|heart| heart.is_alive(now, limit));
+        lives(&self.turns, self.limit.unwrap_or(LONGEST_JOB)) && lives(&self.worker, LONGEST_JOB)
+    }
+
+    /// Starts the thread, if somebody watches.
+    ///
+    /// # Errors
+    /// That no thread can be had.
+    pub fn start(self) -> io::Result<Option<Watching>> {
+        let Some(interval) = self.interval() else {
+            return Ok(None);
         };
-        let beat = heart.beat.load(Ordering::Relaxed);
-        let since = now.saturating_duration_since(heart.start);
-        beat == IDLE || since.saturating_sub(Duration::from_millis(beat)) <= LONGEST_JOB
+        let (stop, stopped) = sync_channel::<()>(0);
+        let watch = move || {
+            let mut was_alive = true;
+            loop {
+                let is_alive = self.is_alive(Instant::now());
+                if is_alive {
+                    tell(&[NotifyState::Watchdog]);
+                } else if was_alive {
+                    tracing::error!("the daemon hangs: the service manager is told nothing until it goes on");
+                }
+                was_alive = is_alive;
+                if stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("watchdog".into()).spawn(watch)?;
+        Ok(Some(Watching { _stop: stop }))
+    }
+}
+
+impl LoopPulse {
+    /// A turn begins.
+    pub fn beat(&self, now: Instant) {
+        self.heart.beat(now);
     }
 
-    /// Tells the service manager that all is alive, unless the worker is not. Gives what [`Watchdog::is_worker_alive`] says.
-    pub fn pet(&self, now: Instant) -> bool {
-        let is_alive = self.is_worker_alive(now);
-        if is_alive && self.limit.is_some() {
-            tell(&[NotifyState::Watchdog]);
-        }
-        is_alive
+    /// When the loop goes on at the latest, if the next thing is due at `due`.
+    pub fn wakes_at(&self, now: Instant, due: Option<Instant>) -> Instant {
+        let latest = now + self.interval.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
+        due.map_or(latest, |due| due.min(latest))
     }
 }
 
@@ -124,16 +199,9 @@ impl Pulse {
                 self.0.beat.store(IDLE, Ordering::Relaxed);
             }
         }
-        self.beat(Instant::now());
+        self.0.beat(Instant::now());
         let _rest = Rest(&self.0);
         job()
-    }
-
-    /// In the middle of something long: there is progress.
-    pub fn beat(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.0.start).as_millis();
-        let beat = u64::try_from(since).unwrap_or(IDLE - 1).min(IDLE - 1);
-        self.0.beat.store(beat, Ordering::Relaxed);
     }
 }
 
@@ -151,33 +219,78 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_worker_lives_while_it_is_idle_or_gets_on() {
-        let (watchdog, pulse) = Watchdog::with_limit(Some(Duration::from_secs(30)));
+        let (watchdog, pulse, turns) = Watchdog::with_limit(Some(Duration::from_secs(30)));
         let start = pulse.0.start;
+        let is_alive = |now: Instant| {
+            turns.beat(now);
+            watchdog.is_alive(now)
+        };
         let hours = start + Duration::from_secs(7200);
-        assert_eq!(watchdog.interval(), Some(Duration::from_secs(10)));
-        assert!(watchdog.is_worker_alive(hours));
-        pulse.beat(start + Duration::from_secs(10));
-        assert!(watchdog.is_worker_alive(start + Duration::from_secs(10) + LONGEST_JOB));
-        assert!(!watchdog.is_worker_alive(start + Duration::from_secs(11) + LONGEST_JOB));
-        pulse.beat(hours);
-        assert!(watchdog.is_worker_alive(hours + LONGEST_JOB));
-        assert!(watchdog.is_worker_alive(start), "a clock that is behind kills nobody");
+        assert!(is_alive(hours));
+        pulse.0.beat(start + Duration::from_secs(10));
+        assert!(is_alive(start + Duration::from_secs(10) + LONGEST_JOB));
+        assert!(!is_alive(start + Duration::from_secs(11) + LONGEST_JOB));
+        pulse.0.beat(hours);
+        assert!(is_alive(hours + LONGEST_JOB));
+        assert!(is_alive(start), "a clock that is behind kills nobody");
     }
 
     #[test]
     fn a_job_has_an_end_and_a_worker_that_panics_is_gone() {
-        let (watchdog, pulse) = Watchdog::with_limit(None);
-        let later = || Instant::now() + LONGEST_JOB * 2;
-        assert_eq!(watchdog.interval(), None);
-        assert!(!pulse.during(|| watchdog.is_worker_alive(later())));
-        assert!(watchdog.is_worker_alive(later()));
+        let (watchdog, pulse, turns) = Watchdog::with_limit(None);
+        let is_alive = || {
+            let later = Instant::now() + LONGEST_JOB * 2;
+            turns.beat(later);
+            watchdog.is_alive(later)
+        };
+        assert!(!pulse.during(is_alive));
+        assert!(is_alive());
         let worker = std::thread::spawn(move || pulse.during(|| std::panic::resume_unwind(Box::new(()))));
         worker.join().unwrap_err();
-        assert!(!watchdog.pet(Instant::now()));
+        assert!(!is_alive());
+    }
+
+    proptest! {
+        /// The thread tells the service manager every `interval`, as long as the daemon is alive: so it has to be, at any
+        /// time, whatever is due in the loop and however long its turns take, up to the limit less one sleep.
+        #[test]
+        fn the_loop_is_alive_whatever_is_due(
+            limit in 100_u64..600_000, turns in prop::collection::vec((prop::option::of(0_u64..10_000_000), 0_u64..=70), 1..50),
+        ) {
+            let limit = Duration::from_millis(limit);
+            let (watchdog, _worker, pulse) = Watchdog::with_limit(Some(limit));
+            let interval = watchdog.interval().unwrap();
+            prop_assert!(interval * 2 <= limit / 2);
+            let mut now = pulse.heart.start;
+            for (due, percent) in turns {
+                pulse.beat(now);
+                // One turn.
+                now += limit * u32::try_from(percent).unwrap() / 100;
+                prop_assert!(watchdog.is_alive(now));
+                let due = due.map(|due| now + Duration::from_millis(due));
+                let wakes = pulse.wakes_at(now, due);
+                prop_assert!(due.is_none_or(|due| wakes <= due));
+                now = wakes;
+                prop_assert!(watchdog.is_alive(now), "asleep for too long");
+            }
+        }
+    }
+
+    #[test]
+    fn a_loop_that_hangs_is_not_alive() {
+        let (watchdog, _worker, pulse) = Watchdog::with_limit(Some(Duration::from_secs(30)));
+        let start = pulse.heart.start;
+        pulse.beat(start);
+        assert!(watchdog.is_alive(start + Duration::from_secs(30)));
+        assert!(!watchdog.is_alive(start + Duration::from_secs(31)));
+        drop(pulse);
+        assert!(!watchdog.is_alive(start));
     }
 
     #[test]

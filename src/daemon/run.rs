@@ -18,7 +18,7 @@ use tokio::time::sleep_until;
 use super::ask::{Applied, Apply, Ask, Refused, Reply};
 use super::core::{ApplyOrder, Core, Now, Order, Vetted};
 use super::keeper::{Keeper, Written};
-use super::notify::{Manager, Watchdog};
+use super::notify::{LoopPulse, Manager, Watchdog, Watching};
 use super::settings::{Given, LogLevel, Settings};
 use super::worker::{Outcome, Worker};
 use crate::api::{self, Socket, SocketError, SocketSettings};
@@ -81,6 +81,9 @@ pub enum DaemonError {
     /// The thread that writes the store is gone.
     #[error("the thread that writes the store has died: this is a mistake in tcpgw, please report it")]
     Store,
+    /// A task that lives as long as the daemon has ended.
+    #[error("the task that {0} has ended: this is a mistake in tcpgw, please report it")]
+    Task(&'static str),
     /// The thread that talks to the kernel is gone.
     #[error("the thread that talks to the kernel has died: this is a mistake in tcpgw, please report it")]
     Worker,
@@ -158,12 +161,33 @@ struct Daemon {
     routes: Routes,
     signals: Signals,
     manager: Manager,
-    watchdog: Watchdog,
-    pet_at: Instant,
+    pulse: LoopPulse,
+    _watching: Option<Watching>,
+    /// When the service manager may be told how it is.
+    status_at: Instant,
     stop: Option<oneshot::Sender<()>>,
-    api: JoinHandle<()>,
+    api: Api,
     socket: Socket,
     _lock: Lock,
+}
+
+/// The task that serves the API; `None` once it has ended.
+struct Api(Option<JoinHandle<()>>);
+
+impl Api {
+    /// Waits for its end, which never comes while all is well.
+    async fn gone(&mut self) {
+        match &mut self.0 {
+            Some(task) => {
+                let ended = task.await;
+                self.0 = None;
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the API has ended");
+                }
+            }
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// An `apply` whose text has been read.
@@ -232,15 +256,20 @@ impl Daemon {
             let links = links.ok()?.into_iter().filter(|link| !link.loopback);
             Some(links.map(|link| link.name).collect())
         };
-        let (watchdog, pulse) = Watchdog::new();
+        let (watchdog, pulse, turns) = Watchdog::new();
         let worker = Worker::start(engine, links, pulse, done).map_err(io("start a thread"))?;
         let (ask, asks) = mpsc::channel(ASKS);
         let listener = socket.listener().and_then(UnixListener::from_std);
         let listener = listener.map_err(io("listen on the socket"))?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let api = tokio::spawn(api::serve(listener, ask, api::Settings::default(), async {
-            let _ = stopped.await;
-        }));
+        let api = Api(Some(tokio::spawn(api::serve(
+            listener,
+            ask,
+            api::Settings::default(),
+            async {
+                let _ = stopped.await;
+            },
+        ))));
         // As many as are in flight, which is bounded.
         let (reports, probed) = mpsc::unbounded_channel();
         let thread = Prober::start(reports)?;
@@ -268,8 +297,9 @@ impl Daemon {
             routes: Routes::open()?,
             signals,
             manager: Manager::default(),
-            watchdog,
-            pet_at: Instant::now(),
+            pulse: turns,
+            _watching: watchdog.start().map_err(io("start a thread"))?,
+            status_at: Instant::now(),
             stop: Some(stop),
             api,
             socket,
@@ -290,12 +320,17 @@ impl Daemon {
             }
             let wake = self.wakes_at();
             tokio::select! {
-                Some(outcome) = self.outcomes.recv() => self.core.done(outcome, Now::read()),
-                Some(news) = next_news(&mut self.file) => self.file_news(news),
+                outcome = self.outcomes.recv() => {
+                    self.core.done(outcome.ok_or(DaemonError::Worker)?, Now::read());
+                }
+                news = next_news(&mut self.file) => self.file_news(news.ok_or(DaemonError::Task("follows the state file"))?),
                 Some(ask) = self.asks.recv() => self.answer(ask),
                 Some(parsed) = self.parsed.1.recv() => self.apply(parsed),
-                Some(written) = self.written.recv() => self.core.written(written, Now::read()),
-                Some(probed) = self.probed.recv() => self.probed(probed),
+                written = self.written.recv() => {
+                    self.core.written(written.ok_or(DaemonError::Store)?, Now::read());
+                }
+                probed = self.probed.recv() => self.probed(probed.ok_or(ProbeError::Gone)?),
+                () = self.api.gone() => return Err(DaemonError::Task("serves the API")),
                 guard = self.drift.readable_mut() => {
                     let mut guard = guard.map_err(io("watch nftables"))?;
                     let heard = guard.get_inner_mut().drain();
@@ -333,14 +368,15 @@ impl Daemon {
     }
 
     fn act(&mut self) -> Result<(), DaemonError> {
+        /// Between two looks whether the service manager knows how it is.
+        const STATUS: Duration = Duration::from_secs(1);
         let now = Now::read();
+        self.pulse.beat(now.instant);
         let routes = &mut self.routes;
         let vet = &mut |state: &State, known: &IsKnown<'_>| vet(routes, state, known);
         if let Some(write) = self.core.next_write(vet, now) {
-            let taken = self.keeper.as_ref().is_some_and(|keeper| keeper.write(write));
-            if !taken {
-                return Err(DaemonError::Store);
-            }
+            let keeper = self.keeper.as_ref().ok_or(DaemonError::Store)?;
+            keeper.write(write).map_err(|_| DaemonError::Store)?;
         }
         if let Some(job) = self.core.next_job(now) {
             let given = self.worker.as_ref().is_some_and(|worker| worker.give(job));
@@ -356,21 +392,16 @@ impl Daemon {
         if !due.is_empty() {
             self.prober.probe(due)?;
         }
-        if let Some(interval) = self.watchdog.interval()
-            && self.pet_at <= now.instant
-        {
-            self.pet_at = now.instant + interval;
-            self.watchdog.pet(now.instant);
+        if self.status_at <= now.instant {
+            self.status_at = now.instant + STATUS;
             self.manager.status(&self.core.status_line());
         }
         Ok(())
     }
 
     fn wakes_at(&mut self) -> Instant {
-        const LONG: Duration = Duration::from_secs(60);
         let times = [self.core.wakes_at(), self.core.health().next_at()];
-        let soon = Instant::now() + LONG;
-        times.into_iter().flatten().min().unwrap_or(soon).min(soon)
+        self.pulse.wakes_at(Instant::now(), times.into_iter().flatten().min())
     }
 
     fn probed(&mut self, probed: Vec<Probed>) {
@@ -495,8 +526,10 @@ impl Daemon {
         drop(self.stop.take());
         // Those who wait for an answer get none from here on.
         self.asks.close();
-        if tokio::time::timeout(ANSWERS, &mut self.api).await.is_err() {
-            self.api.abort();
+        if let Some(mut api) = self.api.0.take()
+            && tokio::time::timeout(ANSWERS, &mut api).await.is_err()
+        {
+            api.abort();
         }
         drop(self.socket);
         if let Some(worker) = self.worker.take() {

@@ -32,6 +32,8 @@ pub enum Job {
     Count(BTreeSet<SocketAddr>),
     /// See whether somebody else has written, and put it right.
     Check(Services, Memo),
+    /// Delete the flows that none of these services explains, and look at nothing else.
+    Flush(Services),
     /// Remove the counters of what is gone.
     Tidy(Services),
     /// Leave the record.
@@ -55,6 +57,8 @@ pub enum Done {
     Counted(Result<BTreeMap<SocketAddr, u64>, KernelError>),
     /// Of [`Job::Check`].
     Checked(Result<Checked, ReconcileError>),
+    /// Of [`Job::Flush`].
+    Flushed(Result<Report, ReconcileError>),
     /// Of [`Job::Tidy`].
     Tidied(Result<(), ReconcileError>),
     /// Of [`Job::Record`].
@@ -174,6 +178,7 @@ pub fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> Done {
         Job::Forget(backends) => Done::Forgot(engine.forget(&backends)),
         Job::Count(backends) => Done::Counted(engine.count(&backends)),
         Job::Check(services, memo) => Done::Checked(engine.check(&services, memo)),
+        Job::Flush(services) => Done::Flushed(engine.flush_stale(&services)),
         Job::Tidy(services) => Done::Tidied(engine.tidy(&services)),
         Job::Record(services, memo) => {
             engine.record(&services, memo);

@@ -331,6 +331,18 @@ impl<K: Kernel> Engine<K> {
         })
     }
 
+    /// Deletes the flows that none of these services explains, whatever the table holds.
+    ///
+    /// # Errors
+    /// [`ReconcileError`].
+    pub fn flush_stale(&mut self, services: &Services) -> Result<Report, ReconcileError> {
+        let summary: Summary = services.values().map(AsRef::as_ref).collect();
+        let mut report = Report::default();
+        let swept = self.reconciler().sweep(&summary, None, false, &mut report);
+        swept.map_err(ReconcileError::Unswept)?;
+        Ok(report)
+    }
+
     /// Deletes the handshakes that these backends, which left the balance, have not answered.
     ///
     /// # Errors

@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tcpgw::api::Times;
 use tcpgw::daemon::ask::{Refused, ServiceEdit};
 use tcpgw::store::{Expect, Phase};
 
 use crate::cli::{command, err, json as told, out, run, state};
 use crate::deploys::script;
-use crate::harness::{Server, serves};
+use crate::harness::{Loop, Server, serves, serves_with, times};
 
 const DEPLOY: &[&str] = &["deploy", "web", "--target", "10.2.0.3:80", "--target", "10.2.0.4:80=2"];
 
@@ -139,11 +140,17 @@ fn the_command_runs_once_at_the_switch() {
     );
     let wrote = fs::read_to_string(&file).expect("it ran");
     assert_eq!(wrote, "web 41 10.2.0.1:80 to 10.2.0.3:80 10.2.0.4:80\n");
+    // The old ones left at once: it was over before anybody looked.
+    fs::remove_file(&file).expect("it is there");
+    script(&server, &[(Phase::Drained, None)]);
+    assert_eq!(deploy(&server, &["--on-switched", &hook]).status.code(), Some(0));
+    let wrote = fs::read_to_string(&file).expect("it ran");
+    assert_eq!(wrote, "web 42 10.2.0.1:80 to 10.2.0.3:80 10.2.0.4:80\n");
     succeeds(&server);
     let done = deploy(&server, &["--on-switched", "exit 3"]);
     assert_eq!(
         (done.status.code(), &*out(&done)),
-        (Some(1), "deploy 42 of web: drained\n")
+        (Some(1), "deploy 43 of web: drained\n")
     );
     assert!(
         err(&done).contains("warning: --on-switched has failed (exit status: 3); the switch is kept"),
@@ -187,6 +194,26 @@ fn whoever_ends_it_while_it_probes_undoes_it() {
         "{said}"
     );
     assert_eq!(server.shared.lock().expect("whole").single.undos.len(), 2);
+}
+
+#[test]
+fn whoever_ends_it_before_the_daemon_has_answered_is_not_kept() {
+    let order = Duration::from_secs(60);
+    let server = serves_with(Loop::Slow, Times { order, ..times() });
+    let child = command(&server, DEPLOY)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    // It listens to signals before it orders, and says nothing of it.
+    std::thread::sleep(Duration::from_secs(1));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process"));
+    let begin = Instant::now();
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it is there");
+    let ended = child.wait_with_output().expect("it ends");
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert_eq!(ended.status.code(), Some(130), "{}", err(&ended));
+    assert!(err(&ended).contains("`tcpgw deploys --service web`"), "{}", err(&ended));
 }
 
 #[test]

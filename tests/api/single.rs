@@ -10,8 +10,8 @@ use tcpgw::daemon::ask::{
     Ask, BackendView, DeployOrder, DeployView, EditOrder, Edited, List, Listed, PauseOrder, Refused, ServiceEdit,
     ServiceView, TargetView, UndoOrder, Which,
 };
-use tcpgw::daemon::keeper::Query;
-use tcpgw::model::{Service, parse_service, patch_service};
+use tcpgw::daemon::keeper::{Query, QueryError, Recorded};
+use tcpgw::model::{Endpoint, Service, parse_service, patch_service};
 use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
 
 /// What single services are, and what was ordered of them.
@@ -28,6 +28,8 @@ pub(crate) struct Single {
     pub(crate) filters: Vec<HistoryFilter>,
     /// The store cannot be read.
     pub(crate) unreadable: bool,
+    /// Whom the store remembers to have been there before a switch.
+    pub(crate) old: Vec<Endpoint>,
 }
 
 impl Default for Single {
@@ -51,6 +53,7 @@ impl Default for Single {
             script: Vec::new(),
             filters: Vec::new(),
             unreadable: false,
+            old: vec!["10.2.0.1:80".parse().expect("an endpoint")],
         }
     }
 }
@@ -201,12 +204,13 @@ impl Single {
         self.views.push(DeployView {
             id,
             service: order.service.to_string(),
-            phase: "probing",
+            phase: "probing".into(),
+            reason: None,
             targets: targets
                 .iter()
                 .map(|at| TargetView {
                     backend: at.parse().expect("an endpoint"),
-                    health: "unknown",
+                    health: "unknown".into(),
                     reason: None,
                 })
                 .collect(),
@@ -238,11 +242,12 @@ impl Single {
         } else if phase == Phase::Switched {
             // Before the kernel holds it, the view says `switching`.
             for view in &mut self.views {
-                view.phase = if view.phase == "probing" {
+                let next = if view.phase == "probing" {
                     "switching"
                 } else {
                     "switched"
                 };
+                view.phase = next.into();
                 view.flows = Some(2);
             }
         }
@@ -265,13 +270,21 @@ impl Single {
     }
 
     fn query(&mut self, query: Query) {
-        let lost = || StoreError::Io {
-            path: "/store".into(),
-            what: "it is gone".into(),
+        let lost = || {
+            QueryError::from(StoreError::Io {
+                path: "/store".into(),
+                what: "it is gone".into(),
+            })
         };
         let readable = if self.unreadable { Err(lost()) } else { Ok(()) };
         match query {
-            Query::Deploy(id, reply) => drop(reply.send(readable.map(|()| self.records.get(&id).cloned()))),
+            Query::Deploy(id, reply) => {
+                let recorded = self.records.get(&id).map(|deploy| Recorded {
+                    deploy: deploy.clone(),
+                    old: self.old.clone(),
+                });
+                drop(reply.send(readable.map(|()| recorded)));
+            }
             Query::Deploys(service, most, reply) => {
                 let fits = |record: &&Deploy| service.as_ref().is_none_or(|name| *name == record.service);
                 let records = self.records.values().rev().filter(fits).take(most).cloned().collect();

@@ -11,7 +11,7 @@ use proptest::sample::Index;
 use tcpgw::config::Config;
 use tcpgw::daemon::core::{Core, Now, Vetted};
 use tcpgw::daemon::settings::Settings;
-use tcpgw::daemon::worker::{Outcome, perform};
+use tcpgw::daemon::worker::{Job, Outcome, perform};
 use tcpgw::health;
 use tcpgw::kernel::Kernel;
 use tcpgw::kernel::conntrack::Status;
@@ -121,6 +121,9 @@ struct World {
     met: BTreeSet<SocketAddr>,
     links: BTreeSet<String>,
     troubled: bool,
+    /// Jobs that were done: those that read the whole table, and those that only delete flows.
+    full_runs: usize,
+    flushes: usize,
 }
 
 impl World {
@@ -148,6 +151,8 @@ impl World {
             met: BTreeSet::new(),
             links: links(),
             troubled: false,
+            full_runs: 0,
+            flushes: 0,
         };
         world.start(Fake::default());
         world
@@ -269,6 +274,8 @@ impl World {
                 if std::env::var_os("SHOW").is_some() {
                     eprintln!("{}", format!("{job:?}").chars().take(1500).collect::<String>());
                 }
+                self.full_runs += usize::from(matches!(job, Job::All(..)));
+                self.flushes += usize::from(matches!(job, Job::Flush(_)));
                 let done = perform(self.engine.as_mut().unwrap(), job);
                 if std::env::var_os("SHOW").is_some() {
                     eprintln!("  -> {done:?}");
@@ -381,6 +388,48 @@ fn interfaces_that_come_and_go_are_written_alone() {
     world.happen(Event::Links(0));
     assert!(!world.core.in_sync());
     world.end().unwrap();
+}
+
+/// A flow that cannot be deleted costs ever less, is told, and nothing but flows is looked at for it.
+#[test]
+fn flows_that_cannot_be_deleted_are_tried_ever_more_rarely() {
+    let file = |backends: &[&str]| {
+        let service = serde_json::json!({"name": "a", "port": 20001, "backends": backends, "drain_timeout": "1s"});
+        let state = serde_json::json!({"version": 1, "services": [service]});
+        tcpgw::model::parse(state.to_string().as_bytes()).unwrap()
+    };
+    let mut world = World::new(file(&["10.2.0.11:3000"]));
+    world.run();
+    let syn = Syn {
+        client: SocketAddr::new([198, 51, 100, 7].into(), 40_000),
+        public: SocketAddr::new([192, 0, 2, 1].into(), 20_001),
+    };
+    let kernel = world.engine().kernel();
+    assert!(matches!(kernel.connect(&syn, 0), Fate::Backend(_)));
+    let flow = kernel.flows.last_mut().unwrap();
+    flow.status = Status(flow.status.0 | SEEN_REPLY);
+    let id = flow.id;
+    kernel.stuck.insert(id);
+    world.happen(Event::File(Box::new(file(&["10.2.0.12:3000"]))));
+    world.wait(Duration::from_secs(10));
+    let problems = |world: &World| world.core.problems().line().unwrap_or_default();
+    assert!(
+        problems(&world).contains("1 flow of backends that are gone could not be deleted"),
+        "{}",
+        problems(&world)
+    );
+    let before = (world.full_runs, world.flushes);
+    world.wait(Duration::from_secs(3600));
+    assert_eq!(world.full_runs, before.0, "the table is not read for a flow");
+    let tries = world.flushes - before.1;
+    assert!((50..=80).contains(&tries), "{tries} in an hour");
+    assert!(!world.core.problems().is_ok());
+    world.engine().kernel().stuck.clear();
+    world.wait(Duration::from_secs(61));
+    assert_eq!(problems(&world), "");
+    assert!(world.core.in_sync());
+    assert!(world.engine().kernel().flows.is_empty());
+    world.check().unwrap();
 }
 
 /// Killed before the record says who leaves, and until when.

@@ -11,8 +11,11 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 use tcpgw::config::Config;
-use tcpgw::daemon::ask::{DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, UndoOrder, Which};
+use tcpgw::daemon::ask::{
+    DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, TornDown, UndoOrder, Which,
+};
 use tcpgw::daemon::core::{Core, Now, Order, Vetted};
+use tcpgw::daemon::events::What;
 use tcpgw::daemon::keeper::{self, Write, Written};
 use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Outcome, perform};
@@ -37,6 +40,9 @@ const ENDPOINTS: u8 = 8;
 const SERVICES: [&str; 2] = ["a", "b"];
 /// Longer than any drain, timeout or retry.
 const LONG: Duration = Duration::from_secs(180);
+
+/// Longest pause between two attempts to tell the kernel.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 const PEER: Peer = Peer {
     uid: 1000,
@@ -72,6 +78,8 @@ enum Event {
     Fail(Fail),
     /// The store takes nothing for a while.
     Full(u64),
+    /// Everything is torn down.
+    Teardown,
     /// The daemon is killed before or after so many of the next writes, and another one starts.
     Kill(usize, bool),
 }
@@ -105,6 +113,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<Index>().prop_map(Event::End),
         1 => fail.prop_map(Event::Fail),
         1 => (1..6_u64).prop_map(Event::Full),
+        1 => Just(Event::Teardown),
         3 => (0..4_usize, any::<bool>()).prop_map(|(after, done)| Event::Kill(after, done)),
     ]
 }
@@ -113,14 +122,76 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn orders_happen_as_a_whole_or_not_at_all(events in prop::collection::vec(event(), 1..40)) {
+    fn orders_happen_as_a_whole_or_not_at_all(
+        events in prop::collection::vec((event(), prop::bool::weighted(0.2)), 1..40),
+    ) {
         let mut world = World::new();
-        for event in events {
+        for (event, held) in events {
+            world.held = held;
             world.happen(event);
+            if !held {
+                world.run();
+            }
             world.check()?;
         }
         world.end()?;
     }
+}
+
+/// A teardown that comes while a change is being written, or waits for the kernel.
+#[test]
+fn a_change_that_a_teardown_overtakes_is_answered() {
+    let mut world = World::new();
+    let now = world.time();
+    world.held = true;
+    world.happen(Event::Patch(0, 3));
+    let write = world.core.next_write(&mut |_, _| Ok(Vetted::default()), now).unwrap();
+    assert!(world.keep(write, now));
+    world.happen(Event::Teardown);
+    world.happen(Event::Pause(0, Some(5)));
+    world.run();
+    assert_eq!(world.unanswered(), 0);
+    world.held = false;
+    world.check().unwrap();
+    world.end().unwrap();
+}
+
+/// The store is full at the moment of the switch: it is decided, so whoever waits is told, and the store hears of it later.
+#[test]
+fn a_deploy_whose_switch_cannot_be_stored_is_over() {
+    let mut world = World::new();
+    world.down.insert(endpoint(3));
+    world.deploy(0, &[3], None);
+    world.run();
+    let deploy = |world: &World| world.core.deploys(world.time()).pop();
+    assert_eq!(deploy(&world).unwrap().phase, "probing");
+    world.happen(Event::Full(20));
+    world.down.clear();
+    world.wait(Duration::from_secs(5));
+    let over = deploy(&world).unwrap();
+    assert_eq!(over.phase, "failed");
+    assert!(
+        over.reason
+            .as_ref()
+            .is_some_and(|reason| reason.contains("no space is left")),
+        "{over:?}"
+    );
+    let told = |world: &World| {
+        let events = world.core.follow(0).0;
+        events
+            .iter()
+            .filter(|event| matches!(&event.what, What::Deploy { phase: "failed", .. }))
+            .count()
+    };
+    assert_eq!(told(&world), 1);
+    world.wait(Duration::from_secs(60));
+    assert_eq!(deploy(&world), None);
+    assert_eq!(told(&world), 1, "it is told once");
+    assert_eq!(
+        world.store.as_mut().unwrap().deploys(None, 1).unwrap()[0].phase,
+        Phase::Failed
+    );
+    world.end().unwrap();
 }
 
 /// Killed before the record knows a service that the store knows: it stays the API's, and is there once.
@@ -167,7 +238,12 @@ struct World {
     /// What was acknowledged of services: the store must hold it, until something later is.
     edits: Vec<(usize, oneshot::Receiver<Result<Edited, Refused>>)>,
     deploys: Vec<oneshot::Receiver<Result<u64, Refused>>>,
+    pauses: Vec<oneshot::Receiver<Result<(), Refused>>>,
+    teardowns: Vec<oneshot::Receiver<Result<TornDown, Refused>>>,
     begun: BTreeSet<u64>,
+    /// Events come one after the other at the same moment, and are done together.
+    held: bool,
+    waited_since: Option<Instant>,
 }
 
 impl World {
@@ -202,7 +278,11 @@ impl World {
             kill: None,
             edits: Vec::new(),
             deploys: Vec::new(),
+            pauses: Vec::new(),
+            teardowns: Vec::new(),
             begun: BTreeSet::new(),
+            held: false,
+            waited_since: None,
         };
         world.start(Fake::default());
         world.run();
@@ -236,6 +316,8 @@ impl World {
         // What is not answered by then never will be, and may have happened.
         self.edits.clear();
         self.deploys.clear();
+        self.pauses.clear();
+        self.teardowns.clear();
         self.kill = None;
         self.store = Err(StoreError::NoDeploy(0));
         let mut fake = self.engine.take().unwrap().into_kernel();
@@ -272,6 +354,20 @@ impl World {
         self.edits.push((which, answer));
     }
 
+    fn deploy(&mut self, which: usize, targets: &[u8], min: Option<usize>) {
+        let (reply, answer) = oneshot::channel();
+        let order = DeployOrder {
+            service: SERVICES[which].into(),
+            min,
+            targets: targets.iter().map(|last| endpoint(*last).to_string().into()).collect(),
+            timeout: Duration::from_secs(30),
+            drain: Some(Duration::from_secs(10)),
+            by: PEER,
+        };
+        self.core.order(Order::Deploy(order, reply));
+        self.deploys.push(answer);
+    }
+
     fn happen(&mut self, event: Event) {
         let now = self.time();
         match event {
@@ -295,17 +391,8 @@ impl World {
                 self.edit(which, edit);
             }
             Event::Deploy(which, targets, min) => {
-                let (reply, answer) = oneshot::channel();
-                let order = DeployOrder {
-                    service: SERVICES[which].into(),
-                    min: (!targets.is_empty()).then(|| min.index(targets.len()) + 1),
-                    targets: targets.iter().map(|last| endpoint(*last).to_string().into()).collect(),
-                    timeout: Duration::from_secs(30),
-                    drain: Some(Duration::from_secs(10)),
-                    by: PEER,
-                };
-                self.core.order(Order::Deploy(order, reply));
-                self.deploys.push(answer);
+                let min = (!targets.is_empty()).then(|| min.index(targets.len()) + 1);
+                self.deploy(which, &targets, min);
             }
             Event::Undo(which) => {
                 let (reply, answer) = oneshot::channel();
@@ -317,13 +404,19 @@ impl World {
                 self.deploys.push(answer);
             }
             Event::Pause(which, time) => {
-                let (reply, _) = oneshot::channel();
+                let (reply, answer) = oneshot::channel();
                 let order = PauseOrder {
                     name: SERVICES[which].into(),
                     time: time.map(Duration::from_secs),
                     by: PEER,
                 };
                 self.core.pause(&order, reply, now);
+                self.pauses.push(answer);
+            }
+            Event::Teardown => {
+                let (reply, answer) = oneshot::channel();
+                self.core.teardown(reply);
+                self.teardowns.push(answer);
             }
             Event::Flip(last) => {
                 if !self.down.remove(&endpoint(last)) {
@@ -346,7 +439,9 @@ impl World {
             Event::Kill(0, _) => self.restart(),
             Event::Kill(after, done) => self.kill = Some((after, done)),
         }
-        self.run();
+        if !self.held {
+            self.run();
+        }
     }
 
     fn connect(&mut self, which: usize, pick: u32) {
@@ -390,6 +485,7 @@ impl World {
             self.hear();
             let probes = self.core.health().due(self.now);
             if probes.is_empty() && idle {
+                self.waited_since = (self.unanswered() > 0).then(|| self.waited_since.unwrap_or(self.now));
                 return;
             }
             for probe in probes {
@@ -462,6 +558,19 @@ impl World {
         });
     }
 
+    /// How many wait for an answer.
+    fn unanswered(&mut self) -> usize {
+        fn waits<T>(answers: &mut Vec<oneshot::Receiver<T>>) -> usize {
+            answers.retain_mut(|answer| match answer.try_recv() {
+                Ok(_) => false,
+                Err(TryRecvError::Empty) => true,
+                Err(TryRecvError::Closed) => panic!("an order is not answered"),
+            });
+            answers.len()
+        }
+        waits(&mut self.pauses) + waits(&mut self.teardowns) + self.edits.len() + self.deploys.len()
+    }
+
     fn wait(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
@@ -483,7 +592,15 @@ impl World {
     /// What holds at any time.
     fn check(&mut self) -> Result<(), TestCaseError> {
         self.check_history()?;
-        if self.troubled {
+        // Nothing here takes time: whatever was taken or refused is answered at once, or when a kernel that failed is told
+        // again.
+        let waited = self.waited_since.map_or(Duration::ZERO, |since| self.now - since);
+        prop_assert!(waited <= LONGEST_RETRY, "somebody waits for an answer");
+        prop_assert!(
+            self.troubled || self.held || waited.is_zero(),
+            "somebody waits for nothing"
+        );
+        if self.troubled || self.held {
             return Ok(());
         }
         let serving = self.core.roster().serving().clone();
@@ -555,13 +672,13 @@ impl World {
         self.engine().kernel().restart();
         (self.troubled, self.kill) = (false, None);
         self.down.clear();
+        self.held = false;
+        self.wait(LONG);
+        // After a teardown nothing is served until something is ordered.
+        self.happen(Event::Put(0, vec![3]));
         self.wait(LONG);
         self.check()?;
         prop_assert!(self.core.in_sync());
-        prop_assert!(
-            self.edits.is_empty() && self.deploys.is_empty(),
-            "somebody waits for an answer"
-        );
         prop_assert!(self.core.roster().leavers().is_empty());
         prop_assert!(self.core.deploys(self.time()).is_empty());
         let store = self.store.as_mut().unwrap();

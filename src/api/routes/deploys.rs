@@ -1,5 +1,6 @@
 //! Deploys: begun, followed, taken back.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Extension;
@@ -18,8 +19,9 @@ use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
 use crate::api::params::{Id, Name, Params};
 use crate::daemon::ask::{Ask, DeployOrder, DeployView, Peer, UndoOrder, Which};
-use crate::daemon::keeper::Query;
-use crate::store::{Deploy, Phase};
+use crate::daemon::keeper::{Query, Recorded};
+use crate::model::Word as _;
+use crate::store::Deploy;
 
 /// How long targets may take, if nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,7 +50,9 @@ impl Until {
 /// A deploy as it is shown.
 struct Shown {
     record: Deploy,
-    /// While it is not over.
+    /// Backends that the switch took away, of a deploy that was asked for alone.
+    old: Option<Vec<SocketAddr>>,
+    /// While it is not over, or the store does not know that.
     progress: Option<DeployView>,
 }
 
@@ -56,22 +60,52 @@ impl Shown {
     fn new(record: Deploy, views: Vec<DeployView>) -> Self {
         let is_over = record.phase.is_over();
         let progress = views.into_iter().find(|view| view.id == record.id && !is_over);
-        Self { record, progress }
+        Self {
+            record,
+            old: None,
+            progress,
+        }
+    }
+
+    fn alone(Recorded { deploy, old }: Recorded, views: Vec<DeployView>) -> Self {
+        let shown = Self::new(deploy, views);
+        let old = match &shown.progress {
+            Some(progress) if !progress.old.is_empty() => progress.old.clone(),
+            _ => old.into_iter().map(SocketAddr::from).collect(),
+        };
+        Self {
+            old: Some(old),
+            ..shown
+        }
+    }
+
+    fn phase(&self) -> &str {
+        match &self.progress {
+            Some(progress) => &progress.phase,
+            None => self.record.phase.word(),
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        let decided = self.progress.as_ref().and_then(|progress| progress.reason.as_deref());
+        decided.or(self.record.reason.as_deref())
     }
 
     fn has_reached(&self, until: Until) -> bool {
-        let is_switched = self.progress.as_ref().is_some_and(|view| view.phase == "switched");
+        let is_over = matches!(self.phase(), "drained" | "failed" | "undone");
         match until {
             Until::Begun => true,
-            Until::Switched => is_switched || self.record.phase.is_over(),
-            Until::Drained => self.record.phase.is_over(),
+            Until::Switched => is_over || self.phase() == "switched",
+            Until::Drained => is_over,
         }
     }
 
     fn value(&self) -> Value {
         let mut value = serde_json::to_value(&self.record).unwrap_or_default();
-        if let Some(progress) = &self.progress {
-            value["phase"] = progress.phase.into();
+        value["phase"] = self.phase().into();
+        value["reason"] = json!(self.reason());
+        if let Some(old) = &self.old {
+            value["old"] = json!(old);
         }
         value["progress"] = json!(self.progress);
         value
@@ -92,7 +126,7 @@ impl Shared {
             let message = format!("there is no deploy {id}, or it is forgotten; GET /v1/deploys lists them");
             ApiError::new(StatusCode::NOT_FOUND, "missing", message)
         })?;
-        Ok(Shown::new(record, views))
+        Ok(Shown::alone(record, views))
     }
 
     /// Waits until it has come that far, or time is over.
@@ -163,11 +197,10 @@ pub(in crate::api) async fn begin(
         None => shared.deploy(id).await?,
         Some(waiter) => shared.follow(id, until, waiter).await?,
     };
-    let Deploy { phase, reason, .. } = &shown.record;
     // Whoever does not wait is told that it has begun, whatever came of it.
-    let code = match phase {
-        Phase::Failed if until != Until::Begun => "failed",
-        Phase::Undone if until != Until::Begun => "undone",
+    let code = match shown.phase() {
+        "failed" if until != Until::Begun => "failed",
+        "undone" if until != Until::Begun => "undone",
         _ => {
             let mut response = json(&shown.value());
             if until == Until::Begun || !shown.has_reached(until) {
@@ -176,7 +209,7 @@ pub(in crate::api) async fn begin(
             return Ok(response);
         }
     };
-    let why = reason.as_deref().unwrap_or("no reason is known");
+    let why = shown.reason().unwrap_or("no reason is known");
     let error = ApiError::new(StatusCode::CONFLICT, code, format!("deploy {id} {code}: {why}"));
     Err(error.with("deploy", shown.value()))
 }

@@ -1,13 +1,18 @@
 //! SIGINT and SIGTERM, and what whoever sent them wants.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
 
 use crate::cli::Failure;
+
+/// From a signal until an order that is not answered is left.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// What is to become of the deploy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +29,9 @@ enum Said {
 
 /// Listens from its own thread, so that whoever waits for the daemon hears of it.
 pub(super) struct Signals {
-    said: Receiver<Said>,
-    sender: Mutex<Sender<Said>>,
+    said: Mutex<UnboundedReceiver<Said>>,
+    held: Mutex<Option<u8>>,
+    sender: UnboundedSender<Said>,
 }
 
 impl Signals {
@@ -34,7 +40,7 @@ impl Signals {
             what: "listen to signals",
             source,
         };
-        let (sender, said) = channel();
+        let (sender, said) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;
         let (mut interrupt, mut terminate) = {
@@ -60,17 +66,45 @@ impl Signals {
         let thread = thread::Builder::new().name("signals".into());
         thread.spawn(move || runtime.block_on(listen)).map_err(failed)?;
         Ok(Self {
-            said,
-            sender: Mutex::new(sender),
+            said: Mutex::new(said),
+            held: Mutex::new(None),
+            sender,
         })
     }
 
     /// The signal that came, if one did.
     pub(super) fn caught(&self) -> Option<u8> {
-        self.said.try_iter().find_map(|said| match said {
-            Said::Signal(number) => Some(number),
-            Said::Line(_) => None,
-        })
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if held.is_some() {
+            return held;
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Said::Signal(number) = said.try_recv().ok()? {
+                return Some(number);
+            }
+        }
+    }
+
+    /// Waits for a signal, and then for what is being waited for to come all the same: a moment, or until one more signal.
+    /// What came is there for [`Self::caught`].
+    pub(super) async fn insisted(&self) -> u8 {
+        let first = self.next().await;
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
+        let _ = timeout(MOMENT, self.next()).await;
+        first
+    }
+
+    #[expect(clippy::await_holding_lock, reason = "only one thread ever looks at what was said")]
+    async fn next(&self) -> u8 {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match said.recv().await {
+                Some(Said::Signal(number)) => return number,
+                Some(Said::Line(_)) => {}
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Asks, where somebody can answer. One more signal is an answer, too: go on.
@@ -83,7 +117,7 @@ impl Signals {
             let asked = write!(stderr, "\nundo, go on without me, or keep waiting? [u/g/k] ");
             asked.and_then(|()| stderr.flush()).ok()?;
             drop(stderr);
-            let sender = self.sender.lock().ok()?.clone();
+            let sender = self.sender.clone();
             let reader = thread::Builder::new().name("answer".into());
             let spawned = reader.spawn(move || {
                 let mut line = String::new();
@@ -93,7 +127,8 @@ impl Signals {
                 let _ = sender.send(Said::Line(line));
             });
             spawned.ok()?;
-            match self.said.recv().ok()? {
+            let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+            match said? {
                 Said::Signal(_) => return Some(Choice::GoOn),
                 Said::Line(line) => match line.trim() {
                     "u" | "undo" => return Some(Choice::Undo),

@@ -1,9 +1,10 @@
 //! Orders about deploys, and what is told of them.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Peer;
@@ -43,16 +44,19 @@ pub enum Which {
     Last(Box<str>),
 }
 
-/// A deploy that is not over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A deploy that is not over, or that the store does not know to be over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeployView {
     /// Its id.
     pub id: u64,
     /// The service.
     pub service: String,
     /// `probing`; `switching` (decided, and the kernel does not hold it yet); `switched`: new connections go to the new
-    /// backends, the old ones drain and may be told to end.
-    pub phase: &'static str,
+    /// backends, the old ones drain and may be told to end; `drained`, `failed` or `undone`: over, and the store does not
+    /// know that yet.
+    pub phase: Cow<'static, str>,
+    /// Why it is over, if it is.
+    pub reason: Option<String>,
     /// The new backends.
     pub targets: Vec<TargetView>,
     /// The old backends that are none of the new ones.
@@ -66,12 +70,12 @@ pub struct DeployView {
 }
 
 /// A new backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetView {
     /// Where.
     pub backend: SocketAddr,
     /// What probes say: see [`HealthView::state`](super::HealthView::state).
-    pub health: &'static str,
+    pub health: Cow<'static, str>,
     /// Why the last probe failed, if it did.
     pub reason: Option<String>,
 }

@@ -61,6 +61,8 @@ struct Deploy {
     stage: Stage,
     /// When its new backends were asked: only answers to later probes count.
     began: Instant,
+    /// Whether its end was told, though the store does not know of it.
+    is_told: bool,
 }
 
 impl Deploy {
@@ -99,7 +101,7 @@ enum Stage {
     Switched,
     /// The old ones have left.
     Left,
-    /// It is over, and the store is to be told, not before then.
+    /// It is over, and the store is to be told, not before then. Those who ask are told already.
     Ending(Stored, String, Instant),
 }
 
@@ -243,6 +245,7 @@ impl Core {
                 before: before.map(|service| service.backends).unwrap_or_default(),
                 stage,
                 began: now.instant,
+                is_told: false,
             };
             self.deploys.remove(deploy.id);
             self.deploys.fresh = true;
@@ -273,10 +276,8 @@ impl Core {
     }
 
     /// It is over: who was asked for it alone is asked no more.
-    fn forget(&mut self, id: u64) -> Name {
-        let Some(deploy) = self.deploys.remove(id) else {
-            return Name::default();
-        };
+    fn forget(&mut self, id: u64) -> Option<Deploy> {
+        let deploy = self.deploys.remove(id)?;
         for target in &deploy.targets {
             let endpoint = target.endpoint;
             if self.roster.service_of(endpoint).is_none() && !self.deploys.asks(endpoint) {
@@ -284,7 +285,20 @@ impl Core {
                 self.health.remove(endpoint.into());
             }
         }
-        deploy.service
+        Some(deploy)
+    }
+
+    /// The store cannot be told how it ended, and will be. It is decided all the same: whoever waits is answered, and a
+    /// daemon that dies before it is written leaves a deploy that the next one ends in the same way.
+    fn decided(&mut self, id: u64, phase: Stored, reason: &str, now: Now) {
+        let Some(deploy) = self.deploys.live.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut deploy.is_told, true) {
+            return;
+        }
+        let service = deploy.service.clone();
+        self.tell_deploy(id, &service, phase.word(), Some(reason.to_owned()), now);
     }
 
     /// The kernel holds what the roster said when this was asked of it.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, take};
+use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, Unheld, take};
 use crate::daemon::adopt;
+use crate::daemon::ask::Refused;
 use crate::daemon::events::What;
 use crate::daemon::leavers::TimeLeft;
 use crate::daemon::worker::{Done, Outcome};
@@ -23,12 +24,13 @@ impl Core {
         }
         match outcome.done {
             Done::Looked(found) => self.looked(found, now),
-            Done::All(Ok(report)) | Done::Changed(Ok(Some(report))) => {
-                self.full = None;
-                self.failures = 0;
-                self.problems.resolve(Kind::KernelRefuses);
-                self.committed(out, &report, outcome.at, now);
+            Done::All(Ok(report)) => {
+                self.due.all_flushed();
+                self.problems.resolve(Kind::StaleFlows);
+                self.told(out, &report, outcome.at, now);
             }
+            Done::Changed(Ok(Some(report))) => self.told(out, &report, outcome.at, now),
+            Done::Flushed(flushed) => self.flushed(flushed, now),
             Done::Changed(Ok(None)) => {
                 self.waiting.extend(out.waiters);
                 self.known = Some(out.known);
@@ -65,15 +67,52 @@ impl Core {
         }
     }
 
+    /// The kernel has taken a change.
+    fn told(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
+        self.full = None;
+        self.failures = 0;
+        self.problems.resolve(Kind::KernelRefuses);
+        self.committed(out, report, at, now);
+    }
+
+    /// So many stale flows could not be deleted: only they are tried again, ever more rarely.
+    fn unflushed(&mut self, failed: u64, now: Now) {
+        if failed == 0 {
+            return;
+        }
+        let (flows, have) = if failed == 1 {
+            ("flow", "has")
+        } else {
+            ("flows", "have")
+        };
+        let text = format!(
+            "{failed} {flows} of backends that are gone could not be deleted, and {have} not ended: tried again every minute \
+             at least"
+        );
+        self.report(Kind::StaleFlows, text);
+        self.due.flush_again(now.instant);
+    }
+
+    fn flushed(&mut self, flushed: Result<Report, ReconcileError>, now: Now) {
+        match flushed {
+            Ok(report) if report.failed == 0 => {
+                self.due.all_flushed();
+                self.problems.resolve(Kind::StaleFlows);
+            }
+            Ok(report) => self.unflushed(report.failed, now),
+            Err(error) => {
+                tracing::warn!(%error, "failed to delete flows of backends that are gone");
+                self.due.flush_again(now.instant);
+            }
+        }
+    }
+
     fn committed(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
         for waiter in out.waiters {
             self.answer(waiter, Ok(report), now);
         }
         self.reach(out.reached, now);
-        if report.failed > 0 {
-            self.full = Some("flows that could not be flushed".into());
-            self.retry(now);
-        }
+        self.unflushed(report.failed, now);
         if let Some(why) = &report.rebuilt {
             tracing::warn!("the table was replaced: {why}");
         }
@@ -98,7 +137,7 @@ impl Core {
         }
         self.report(Kind::KernelRefuses, text.clone());
         for waiter in out.waiters {
-            self.answer(waiter, Err(&text), now);
+            self.answer(waiter, Err(Unheld::Failed(&text)), now);
         }
         self.full = Some(out.cause);
         self.retry(now);
@@ -114,6 +153,7 @@ impl Core {
         match checked {
             Ok(checked) => {
                 self.problems.resolve(Kind::KernelRefuses);
+                self.unflushed(checked.report.failed, now);
                 if checked.drifted || checked.report.transactions > 0 {
                     let what = format!(
                         "{} elements in {} transactions{}",
@@ -141,6 +181,10 @@ impl Core {
             Err(error) => {
                 let text = error.to_string();
                 self.note(What::Failed { error: text.clone() }, now);
+                for reply in std::mem::take(&mut self.teardown) {
+                    // Whoever asked may be gone.
+                    let _ = reply.send(Err(Refused::Failed(text.clone())));
+                }
                 self.report(Kind::KernelRefuses, text);
                 self.phase = Phase::Waiting;
                 self.retry(now);

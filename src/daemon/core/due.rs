@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::{RETRY, RETRY_MOST};
 use crate::model::Endpoint;
 
 /// From the first drain until its flows are counted: handshakes have been answered, or forgotten, by then.
@@ -26,6 +27,9 @@ pub(super) struct Due {
     check_interval: Option<Duration>,
     tidy: Option<Instant>,
     record: Option<Instant>,
+    /// The next attempt to delete flows that could not be deleted.
+    flush: Option<Instant>,
+    flush_failures: u32,
     /// The next attempt after the store has failed; not one of [`Self::next`].
     pub(super) store: Option<Instant>,
     record_pause: Duration,
@@ -43,7 +47,15 @@ impl Due {
     /// The first of these times.
     pub(super) fn next(&self) -> Option<Instant> {
         let forget = self.forget.as_ref().map(|(at, _)| *at);
-        let times = [self.retry, forget, self.count, self.check, self.tidy, self.record];
+        let times = [
+            self.retry,
+            forget,
+            self.count,
+            self.check,
+            self.tidy,
+            self.record,
+            self.flush,
+        ];
         times.into_iter().flatten().min()
     }
 
@@ -59,6 +71,25 @@ impl Due {
 
     pub(super) fn take_store(&mut self, now: Instant) -> bool {
         self.store.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Some flows could not be deleted: they are tried again, each time after twice as long.
+    pub(super) fn flush_again(&mut self, now: Instant) {
+        if self.flush.is_none() {
+            let pause = RETRY.saturating_mul(1 << self.flush_failures.min(16)).min(RETRY_MOST);
+            self.flush_failures = self.flush_failures.saturating_add(1);
+            self.flush = Some(now + pause);
+        }
+    }
+
+    /// No flow is left that should have been deleted.
+    pub(super) fn all_flushed(&mut self) {
+        self.flush = None;
+        self.flush_failures = 0;
+    }
+
+    pub(super) fn take_flush(&mut self, now: Instant) -> bool {
+        self.flush.take_if(|at| *at <= now).is_some()
     }
 
     pub(super) fn take_drift(&mut self) -> bool {

@@ -1,6 +1,6 @@
 //! What it is told: states of the providers, orders of the API, findings of probes and of those who watch the kernel.
 
-use super::{Core, Now, Phase, Provider, Waiter, Wants};
+use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
 use crate::config::Config;
 use crate::daemon::ask::{ApplyOptions, PauseOrder, Refused, Reply, TornDown};
 use crate::daemon::events::What;
@@ -263,11 +263,14 @@ impl Core {
                 self.view.owns_table = false;
                 self.problems.resolve(Kind::KernelRefuses);
                 self.judgement.outdate();
+                self.problems.resolve(Kind::StaleFlows);
+                self.due.all_flushed();
                 self.roster = crate::daemon::roster::Roster::new(self.settings.all_failed);
                 // Probes that are on their way belong to nobody from here on.
                 self.health.set([], now.instant);
                 self.end_deploys(now);
                 self.note(What::TornDown { flushed: torn.flushed }, now);
+                self.overtaken(now);
                 Ok(TornDown {
                     table_removed: torn.table,
                     flows_flushed: torn.flushed,
@@ -282,6 +285,16 @@ impl Core {
         for reply in std::mem::take(&mut self.teardown) {
             let _ = reply.send(answer.clone());
         }
+    }
+
+    /// Answers those whose change was taken, and torn down before the kernel held it.
+    fn overtaken(&mut self, now: Now) {
+        let why = "everything was torn down meanwhile, and nothing is served until something is ordered anew";
+        for waiter in std::mem::take(&mut self.waiting) {
+            self.answer(waiter, Err(Unheld::TornDown(why)), now);
+        }
+        self.known = None;
+        self.cause.clear();
     }
 
     /// A probe has ended.

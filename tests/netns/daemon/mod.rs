@@ -1,6 +1,7 @@
 //! The daemon, with real processes as containers.
 
 mod adopt;
+mod alive;
 mod api;
 mod basics;
 mod changes;

@@ -6,7 +6,7 @@ use super::Stage;
 use crate::daemon::ask::{DeployView, TargetView};
 use crate::daemon::core::{Core, Now, answer};
 use crate::drain::Drain;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Word as _};
 
 impl Core {
     /// The deploys that are not over.
@@ -29,7 +29,7 @@ impl Core {
             let view = self.health.get(target.endpoint.into());
             TargetView {
                 backend: target.endpoint.into(),
-                health: view.map_or("unknown", |view| view.state.name()),
+                health: view.map_or("unknown", |view| view.state.name()).into(),
                 reason: view.and_then(|view| answer::reason(view.last)),
             }
         });
@@ -41,16 +41,18 @@ impl Core {
             _ => leaving.iter().filter_map(|drain| drain.deadline()).max(),
         };
         let flows = leaving.iter().map(|drain| drain.flows()).sum::<Option<u64>>();
+        let (phase, reason) = match &deploy.stage {
+            Stage::Probing(_) => ("probing", None),
+            Stage::Switching => ("switching", None),
+            Stage::Switched | Stage::Left => ("switched", None),
+            Stage::Ending(phase, reason, _) => (phase.word(), Some(reason.clone())),
+        };
         let is_past = matches!(deploy.stage, Stage::Switched | Stage::Left);
         Some(DeployView {
             id,
             service: deploy.service.to_string(),
-            phase: match deploy.stage {
-                Stage::Probing(_) => "probing",
-                Stage::Switching => "switching",
-                Stage::Switched | Stage::Left => "switched",
-                Stage::Ending(..) => "ending",
-            },
+            phase: phase.into(),
+            reason,
             targets: targets.collect(),
             left: if is_past { old.len() - leaving.len() } else { 0 },
             old: old.into_iter().map(SocketAddr::from).collect(),

@@ -58,12 +58,11 @@ impl Core {
             return None;
         }
         let bad = bad.into_iter().map(|(target, view)| {
+            let is_asked = view.is_some_and(|view| view.sent > 0);
+            let silent = if is_asked { "no answer yet" } else { "not asked yet" };
             let last = view.and_then(|view| view.last);
-            format!(
-                "{} ({})",
-                target.endpoint,
-                last.map_or("not asked yet".into(), |last| last.to_string())
-            )
+            let why = last.map_or(silent.into(), |last| last.to_string());
+            format!("{} ({why})", target.endpoint)
         });
         let bad: Vec<String> = bad.collect();
         let wanted = if deploy.min == deploy.targets.len() {
@@ -172,8 +171,8 @@ impl Core {
                 });
             }
             Step::End(id, phase, reason, reply) => {
-                let service = self.forget(id);
-                self.tell_deploy(id, &service, phase.word(), Some(reason), now);
+                self.decided(id, phase, &reason, now);
+                self.forget(id);
                 drop(reply.map(|reply| reply.send(Ok(id))));
             }
         }
@@ -188,14 +187,18 @@ impl Core {
             Step::Switch(id, _) => {
                 let reason = format!("{error}; nothing was switched");
                 tracing::error!(id, "deploy: {reason}");
-                self.deploys.set(id, Stage::Ending(Stored::Failed, reason, again));
+                let stage = Stage::Ending(Stored::Failed, reason.clone(), again);
+                self.deploys.set(id, stage);
+                self.decided(id, Stored::Failed, &reason, now);
             }
-            Step::End(id, _, _, reply) => {
-                // Another error is gone at some time, and until then it is tried again.
-                if matches!(error, StoreError::Phase { .. } | StoreError::NoDeploy(_)) {
-                    self.forget(id);
-                }
+            Step::End(id, _, _, reply) if matches!(error, StoreError::Phase { .. } | StoreError::NoDeploy(_)) => {
+                self.forget(id);
                 drop(reply.map(|reply| reply.send(Err(refused(error)))));
+            }
+            // Another error is gone at some time, and until then it is tried again.
+            Step::End(id, phase, reason, reply) => {
+                self.decided(id, phase, &reason, now);
+                drop(reply.map(|reply| reply.send(Ok(id))));
             }
         }
     }
@@ -211,6 +214,7 @@ impl Core {
             before: Vec::new(),
             stage: Stage::Probing(now.instant + new.timeout),
             began: now.instant,
+            is_told: false,
         };
         for target in &deploy.targets {
             let at = SocketAddr::from(target.endpoint);
