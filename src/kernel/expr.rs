@@ -90,6 +90,7 @@ const LOOPBACK: u32 = 1;
 const FIN_SYN_RST_ACK: u8 = 0x17;
 const FIN_SYN_RST_PSH_ACK: u8 = 0x1f;
 const SYN: u8 = 0x02;
+const SYN_ACK: u8 = 0x12;
 const ACK: u8 = 0x10;
 
 /// `NFT_BYTEORDER_HTON`.
@@ -370,6 +371,7 @@ impl Writer {
             Stmt::StatusAssured => self.ct_status(STATUS_ASSURED, CMP_NEQ),
             Stmt::Unassured => self.ct_status(STATUS_ASSURED, CMP_EQ),
             Stmt::Syn(yes) => self.tcp_flags(FIN_SYN_RST_ACK, eq(*yes), SYN),
+            Stmt::SynAck => self.tcp_flags(FIN_SYN_RST_ACK, CMP_EQ, SYN_ACK),
             Stmt::BareAck => self.tcp_flags(FIN_SYN_RST_PSH_ACK, CMP_EQ, ACK),
             Stmt::HasData => {
                 self.payload(INNER_HEADER, 0, 1, REG_1);

@@ -10,6 +10,10 @@ const MAX_RATE_AND_BURST: u64 = u64::MAX / 1_000_000_000;
 /// The highest rate, in packets per second.
 pub const MAX_PPS: u32 = 1_000_000;
 
+/// Handshakes may take one part in so many of a limit. A connection that is opened, used and closed costs each side at least
+/// four segments, one of which belongs to the handshake.
+const HANDSHAKE_SHARE: u32 = 4;
+
 // A bucket of packets always fits, so only bytes are checked.
 const _: () = assert!(MAX_PPS as u64 + u32::MAX as u64 <= MAX_RATE_AND_BURST);
 
@@ -23,6 +27,17 @@ impl Limit {
     /// less than the packets' burst. nft takes 1 to 2^32 - 1.
     pub fn byte_burst(&self) -> u32 {
         u32::try_from(self.wanted_byte_burst()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// The part of it that SYN and SYN-ACK segments may take, so that a flood of them leaves the rest to connections that
+    /// are established.
+    #[must_use]
+    pub fn handshakes(&self) -> Self {
+        Self {
+            pps: (self.pps / HANDSHAKE_SHARE).max(1),
+            burst: (self.burst / HANDSHAKE_SHARE).max(1),
+            ..*self
+        }
     }
 
     /// Whether the kernel's 32 bits cut the byte burst.
@@ -80,6 +95,12 @@ mod tests {
         assert_eq!(limit(1_000, 10_000, 1_500).bytes_per_second(), 1_500_000);
         assert_eq!(limit(1_000, 1_000, 1_500).byte_burst(), 1);
         assert_eq!(limit(1_000, 1, 1_500).byte_burst(), 1);
+    }
+
+    #[test]
+    fn handshakes_have_a_quarter_and_never_nothing() {
+        assert_eq!(limit(1_000, 10_000, 1_500).handshakes(), limit(250, 2_500, 1_500));
+        assert_eq!(limit(3, 1, 576).handshakes(), limit(1, 1, 576));
     }
 
     #[test]

@@ -175,6 +175,9 @@ pub(super) fn with_leaving(have: &Ruleset, desired: &Desired) -> Ruleset {
             SetName::LimitTo(family),
             SetName::LimitFrom(family),
             SetName::LimitBoth(family),
+            SetName::HandshakesTo(family),
+            SetName::HandshakesFrom(family),
+            SetName::HandshakesBoth(family),
         ] {
             let spec = SetSpec::of(set);
             let leaving = have

@@ -9,7 +9,7 @@ use super::Ruleset;
 use super::name::{Family, Reach, Scope, SetName, TurnChain, Width};
 use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
 use super::slots::{self, Share};
-use super::spec::SetSpec;
+use super::spec::{LIMITS_LEN, SetSpec};
 use super::stmt::SOURCE_SLOTS;
 use crate::model::{
     Backend, BackendState, Balance, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State,
@@ -54,6 +54,23 @@ pub fn limits(limit: &Limit) -> Limits {
         packet_burst: limit.burst,
         byte_rate: limit.bytes_per_second(),
         byte_burst: limit.byte_burst(),
+    }
+}
+
+/// The buckets of a limit, as rows have them.
+struct Buckets {
+    all: [u8; LIMITS_LEN],
+    handshakes: [u8; LIMITS_LEN],
+    direction: LimitDirection,
+}
+
+impl Buckets {
+    fn of(limit: &Limit) -> Self {
+        Self {
+            all: limits(limit).to_bytes(),
+            handshakes: limits(&limit.handshakes()).to_bytes(),
+            direction: limit.direction,
+        }
     }
 }
 
@@ -120,12 +137,9 @@ impl Builder {
         for door in Door::all(service) {
             self.door(service, &door);
         }
-        let limits = service
-            .limit
-            .as_ref()
-            .map(|limit| (limits(limit).to_bytes(), limit.direction));
+        let buckets = service.limit.as_ref().map(Buckets::of);
         for backend in &service.backends {
-            self.backend(service, backend, limits.as_ref());
+            self.backend(service, backend, buckets.as_ref());
         }
     }
 
@@ -224,7 +238,7 @@ impl Builder {
         }
     }
 
-    fn backend(&mut self, service: &Service, backend: &Backend, limits: Option<&([u8; 24], LimitDirection)>) {
+    fn backend(&mut self, service: &Service, backend: &Backend, buckets: Option<&Buckets>) {
         let family = Family::of(backend.endpoint.address);
         let (bytes, len) = endpoint_bytes(backend.endpoint);
         let key = &bytes[..len];
@@ -232,18 +246,23 @@ impl Builder {
             SourceMode::Preserve => self.push(SetName::Preserved(family), &[key]),
             SourceMode::Masquerade => self.sources(service, family, key),
         }
-        match limits {
-            None => self.push(SetName::Unlimited(family), &[key]),
-            Some((limits, direction)) => {
-                self.push(SetName::Limited(family), &[key]);
-                let buckets: &[SetName] = match direction {
-                    LimitDirection::Each => &[SetName::LimitTo(family), SetName::LimitFrom(family)],
-                    LimitDirection::Shared => &[SetName::LimitBoth(family)],
-                };
-                for set in buckets {
-                    self.push(*set, &[key, limits]);
-                }
-            }
+        let Some(buckets) = buckets else {
+            self.push(SetName::Unlimited(family), &[key]);
+            return;
+        };
+        self.push(SetName::Limited(family), &[key]);
+        let (all, handshakes): (&[SetName], &[SetName]) = match buckets.direction {
+            LimitDirection::Each => (
+                &[SetName::LimitTo(family), SetName::LimitFrom(family)],
+                &[SetName::HandshakesTo(family), SetName::HandshakesFrom(family)],
+            ),
+            LimitDirection::Shared => (&[SetName::LimitBoth(family)], &[SetName::HandshakesBoth(family)]),
+        };
+        for set in all {
+            self.push(*set, &[key, &buckets.all]);
+        }
+        for set in handshakes {
+            self.push(*set, &[key, &buckets.handshakes]);
         }
     }
 }

@@ -210,6 +210,12 @@ pub enum SetName {
     LimitFrom(Family),
     /// What a limited backend may still receive or send, of one bucket.
     LimitBoth(Family),
+    /// How many handshakes a limited backend may still receive.
+    HandshakesTo(Family),
+    /// How many answers to handshakes a limited backend may still send.
+    HandshakesFrom(Family),
+    /// How many segments of handshakes a limited backend may still receive or send, of one bucket.
+    HandshakesBoth(Family),
     /// Pairs of an interface with itself: a client on its backend's link.
     SameLink,
     /// Counts SYNs that an access list refused.
@@ -273,6 +279,9 @@ impl SetName {
                 Self::LimitTo(family),
                 Self::LimitFrom(family),
                 Self::LimitBoth(family),
+                Self::HandshakesTo(family),
+                Self::HandshakesFrom(family),
+                Self::HandshakesBoth(family),
                 Self::OverTo(family),
                 Self::OverFrom(family),
                 Self::InvalidFrom(family),
@@ -316,6 +325,9 @@ impl SetName {
                 | Self::LimitTo(_)
                 | Self::LimitFrom(_)
                 | Self::LimitBoth(_)
+                | Self::HandshakesTo(_)
+                | Self::HandshakesFrom(_)
+                | Self::HandshakesBoth(_)
                 | Self::Preserved(_)
                 | Self::Sources(_)
         )
@@ -401,6 +413,9 @@ impl fmt::Display for SetName {
             Self::LimitTo(family) => write!(f, "limit_to_{family}"),
             Self::LimitFrom(family) => write!(f, "limit_from_{family}"),
             Self::LimitBoth(family) => write!(f, "limit_both_{family}"),
+            Self::HandshakesTo(family) => write!(f, "handshakes_to_{family}"),
+            Self::HandshakesFrom(family) => write!(f, "handshakes_from_{family}"),
+            Self::HandshakesBoth(family) => write!(f, "handshakes_both_{family}"),
             Self::SameLink => write!(f, "same_link"),
             Self::Refused(scope) => write!(f, "refused{scope}"),
             Self::NoBackend(scope) => write!(f, "no_backend{scope}"),

@@ -203,7 +203,7 @@ mod tests {
     fn optional_sets_are_asked_only_where_they_hold_anything() {
         let mark = FlowMark::default();
         let optional: Vec<SetName> = SetName::fixed().into_iter().filter(|set| set.is_optional()).collect();
-        assert_eq!(optional.len(), 15);
+        assert_eq!(optional.len(), 21);
         for set in &optional {
             let with = fixed(mark, &[*set].into());
             for other in &optional {

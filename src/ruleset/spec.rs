@@ -152,9 +152,12 @@ impl SetSpec {
             SetName::Limited(family) | SetName::Unlimited(family) | SetName::Preserved(family) => {
                 plain(vec![DestAddress(family), DestPort])
             }
-            SetName::LimitTo(family) | SetName::LimitFrom(family) | SetName::LimitBoth(family) => {
-                with(vec![DestAddress(family), DestPort], Payload::Limits)
-            }
+            SetName::LimitTo(family)
+            | SetName::LimitFrom(family)
+            | SetName::LimitBoth(family)
+            | SetName::HandshakesTo(family)
+            | SetName::HandshakesFrom(family)
+            | SetName::HandshakesBoth(family) => with(vec![DestAddress(family), DestPort], Payload::Limits),
             SetName::Sources(family) => with(vec![DestAddress(family), DestPort, Slot], Payload::Address(family)),
             SetName::SameLink => plain(vec![InInterface, OutInterface]),
             SetName::Refused(scope) | SetName::NoBackend(scope) | SetName::Stale(scope) | SetName::Invalid(scope) => {

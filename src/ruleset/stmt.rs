@@ -99,6 +99,8 @@ pub enum Stmt {
     Unassured,
     /// Is the first segment of a handshake, or is not.
     Syn(bool),
+    /// Answers the first segment of a handshake and agrees.
+    SynAck,
     /// Carries nothing but an acknowledgement, as far as its flags say.
     BareAck,
     /// Carries data: it has a first byte behind its TCP header.
@@ -205,6 +207,7 @@ impl fmt::Display for Stmt {
             Self::Unassured => f.write_str("ct status ! assured"),
             Self::Syn(true) => f.write_str("tcp flags syn / fin,syn,rst,ack"),
             Self::Syn(false) => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
+            Self::SynAck => f.write_str("tcp flags syn,ack / fin,syn,rst,ack"),
             Self::BareAck => f.write_str("tcp flags ack / fin,syn,rst,psh,ack"),
             // nft has no word for it; the load fails where nothing is.
             Self::HasData => f.write_str("@ih,0,8 >= 0x0"),

@@ -66,6 +66,13 @@ proptest! {
             prop_assert_eq!(keys(SetName::LimitTo(family)), keys(SetName::LimitFrom(family)));
             let policed = &keys(SetName::LimitTo(family)) | &keys(SetName::LimitBoth(family));
             prop_assert_eq!(policed, keys(SetName::Limited(family)));
+            for (all, handshakes) in [
+                (SetName::LimitTo(family), SetName::HandshakesTo(family)),
+                (SetName::LimitFrom(family), SetName::HandshakesFrom(family)),
+                (SetName::LimitBoth(family), SetName::HandshakesBoth(family)),
+            ] {
+                prop_assert_eq!(keys(all), keys(handshakes));
+            }
         }
     }
 

@@ -252,7 +252,8 @@ fn packets_stay_within_the_limit_and_nobody_else_is_hurt() {
 fn handshakes_are_under_the_limit_the_first_time_and_again() {
     let net = Net::alone();
     let load = Load::fitting(&net, 4);
-    let limit = json!({"limit": {"pps": load.pps, "burst": load.pps}});
+    // A quarter of it is for handshakes.
+    let limit = json!({"limit": {"pps": 4 * load.pps, "burst": 4 * load.pps}});
     net.apply(state([
         service("first", 2001, &["b1"], 3001, limit.clone()),
         service("again", 2002, &["b2"], 3001, limit),

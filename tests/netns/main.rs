@@ -20,6 +20,7 @@ mod doctor_firewall;
 mod doctor_ways;
 mod fast_open;
 mod faults;
+mod flood;
 mod flows;
 mod foreign;
 mod guard;

@@ -5,7 +5,8 @@ use crate::ruleset::name::{Family, Reach, Scope, SetName};
 use crate::ruleset::spec::{Field, SetSpec};
 use crate::ruleset::stmt::{CtState, Direction, Stmt, answering, attempt, receiver, sender, service_in};
 
-/// Towards a backend by what conntrack says of its flow: in `guard` the packet still has the service's address.
+/// Towards a backend by what conntrack says of its flow: in `guard` the packet still has the service's address. Segments of a
+/// handshake need room in two buckets, their own and that of all segments, so that the limit holds for all together.
 pub(super) fn policing(family: Family) -> Vec<Chain> {
     let (to, from) = (format!("over_to_{family}"), format!("over_from_{family}"));
     let asking = |tcp: &[Stmt], key: &[Field], set, then| [tcp, &[Stmt::In(key.to_vec(), set), then]].concat();
@@ -17,6 +18,13 @@ pub(super) fn policing(family: Family) -> Vec<Chain> {
         ]
     };
     let dropping = |name: &str, count: Vec<Stmt>| Chain::new(name, vec![count, vec![Stmt::Drop]]);
+    let opening = |tcp: &[Stmt], key: &[Field], share, police: String, over: &str| {
+        vec![
+            asking(tcp, key, share, Stmt::Goto(police.clone())),
+            asking(tcp, key, SetName::HandshakesBoth(family), Stmt::Goto(police)),
+            asking(tcp, key, SetName::Limited(family), Stmt::Goto(over.into())),
+        ]
+    };
     let (backend, tcp) = (answering(family), [Stmt::Tcp]);
     let count_to = vec![Stmt::Tcp, Stmt::Count(backend.clone(), SetName::OverTo(family))];
     let count_from = vec![Stmt::Count(sender(family), SetName::OverFrom(family))];
@@ -30,6 +38,26 @@ pub(super) fn policing(family: Family) -> Vec<Chain> {
         Chain::new(
             format!("police_from_{family}"),
             police(&[], &sender(family), SetName::LimitFrom(family), &from),
+        ),
+        Chain::new(
+            format!("opening_to_{family}"),
+            opening(
+                &tcp,
+                &backend,
+                SetName::HandshakesTo(family),
+                format!("police_to_{family}"),
+                &to,
+            ),
+        ),
+        Chain::new(
+            format!("opening_from_{family}"),
+            opening(
+                &[],
+                &sender(family),
+                SetName::HandshakesFrom(family),
+                format!("police_from_{family}"),
+                &from,
+            ),
         ),
     ]
 }

@@ -44,11 +44,19 @@ pub(super) fn entries(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
 }
 
 /// Packets of flows that bear our mark.
-fn flows_of_ours(limited: &[Family]) -> [Chain; 5] {
+fn flows_of_ours(limited: &[Family]) -> [Chain; 8] {
     use Stmt::{
-        BareAck, CtState as State, Direction as Towards, InNowhere, Jump, NotTcp, Return, SynUnanswered, Unassured,
+        BareAck, CtState as State, Direction as Towards, InNowhere, Jump, NotTcp, Return, SynAck, SynUnanswered,
+        Unassured,
     };
-    let mut answers = vec![vec![Unassured, BareAck, SynUnanswered, Jump("challenge".into())]];
+    let mut opening = vec![vec![Jump("repeated".into())]];
+    opening.extend(by_family(limited, "opening_to"));
+    let mut unsettled = vec![vec![BareAck, SynUnanswered, Jump("challenge".into())]];
+    if !limited.is_empty() {
+        unsettled.push(vec![SynAck, goto("agreeing")]);
+    }
+    unsettled.extend(by_family(limited, "police_from"));
+    let mut answers = vec![vec![Unassured, goto("unsettled")]];
     answers.extend(by_family(limited, "police_from"));
     let error = if limited.is_empty() { Return } else { goto("errors") };
     // What the gateway itself reports is of packets that have been counted.
@@ -57,7 +65,7 @@ fn flows_of_ours(limited: &[Family]) -> [Chain; 5] {
     let mut known = vec![
         vec![NotTcp, error],
         vec![Towards(Direction::Reply), goto("answers")],
-        vec![State(CtState::New), Jump("repeated".into())],
+        vec![State(CtState::New), goto("opening")],
     ];
     known.extend(by_family(limited, "police_to"));
     [
@@ -66,8 +74,11 @@ fn flows_of_ours(limited: &[Family]) -> [Chain; 5] {
             [vec![vec![Stmt::HasData, Return]], by_family(&Family::BOTH, "challenge")].concat(),
         ),
         Chain::new("errors", errors),
+        Chain::new("agreeing", by_family(limited, "opening_from")),
+        Chain::new("unsettled", unsettled),
         Chain::new("answers", answers),
         Chain::new("repeated", by_family(&Family::BOTH, "unknown")),
+        Chain::new("opening", opening),
         Chain::new("known", known),
     ]
 }
@@ -163,7 +174,7 @@ fn police(mark: FlowMark, limited: &[Family]) -> Rules {
         return Vec::new();
     }
     let mut rules = vec![vec![Stmt::Marked(mark, false), Stmt::Return]];
-    rules.extend(by_family(limited, "police_to"));
+    rules.extend(by_family(limited, "opening_to"));
     rules
 }
 
