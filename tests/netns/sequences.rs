@@ -1,7 +1,7 @@
 //! Random states one after the other, with trouble in between, on the real kernel: what it holds after each is what the
 //! state becomes, and the kernel in memory, which the laws are proven on, has gone the same way.
 //!
-//! `TCPGW_SEQUENCES` says how many, `TCPGW_SEED` which.
+//! `TCPGW_SEQUENCES` (or `TCPGW_SOAK`) says how many, `TCPGW_SEED` which.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -28,10 +28,11 @@ use tcpgw::ruleset::name::SetName;
 use tcpgw::ruleset::rows::Rows;
 use tcpgw::ruleset::spec::SetSpec;
 
+use crate::faults::{number, rounds};
 use crate::harness::Net;
 use crate::states::{desired, parse, ruleset, text};
 
-const SEQUENCES: u32 = 24;
+const SEQUENCES: usize = 12;
 const SEED: u64 = 1;
 const NAMESPACE: u64 = 7;
 /// `NFNLGRP_NFTABLES`
@@ -44,8 +45,8 @@ const COUNTED: (u64, u64) = (5, 500);
 #[test]
 fn the_kernel_goes_where_the_states_lead() {
     let (cases, seed) = (
-        setting("TCPGW_SEQUENCES", SEQUENCES.into()),
-        setting("TCPGW_SEED", SEED),
+        rounds("TCPGW_SEQUENCES", SEQUENCES),
+        number("TCPGW_SEED").map_or(SEED, |seed| seed as u64),
     );
     eprintln!("TCPGW_SEED={seed} TCPGW_SEQUENCES={cases}");
     let config = Config {
@@ -64,12 +65,6 @@ fn the_kernel_goes_where_the_states_lead() {
         Err(TestError::Fail(why, sequence)) => panic!("TCPGW_SEED={seed}: {why}\n{sequence:?}"),
         Err(TestError::Abort(why)) => panic!("{why}"),
     }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| {
-        text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))
-    })
 }
 
 /// States as they are written, each with what happens before it is applied.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::faults::number;
+use crate::faults::rounds;
 use crate::harness::Net;
 use crate::harness::client::Conn;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::state::{FLOW_MARK, backends, backends_with, endpoints, service, state};
 
-const APPLIES: u32 = 1000;
+const APPLIES: usize = 300;
 
 /// The nth of many states: `web` stays at b1 and b2, everything else of it and all others change.
 fn changing(n: u32) -> Value {
@@ -39,10 +39,10 @@ fn changing(n: u32) -> Value {
     state(&services)
 }
 
-/// `TCPGW_APPLIES` makes them more or fewer.
+/// `TCPGW_APPLIES` and `TCPGW_SOAK` make them more or fewer.
 #[test]
-fn a_transfer_goes_on_through_a_thousand_applies() {
-    let applies = number("TCPGW_APPLIES").map_or(APPLIES, |n| u32::try_from(n).expect("a sane number"));
+fn a_transfer_goes_on_through_hundreds_of_applies() {
+    let applies = u32::try_from(rounds("TCPGW_APPLIES", APPLIES)).expect("a sane number");
     let short_connections = 2 * applies as usize;
     let net = Net::alone();
     let _servers = net.serve_all(3000, Behaviour::Greet);

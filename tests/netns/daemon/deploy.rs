@@ -1,6 +1,6 @@
 //! Deploys by the command line under traffic; the daemon, or who deploys, is killed meanwhile.
 //!
-//! `TCPGW_DEPLOYS` (default 20) new versions are deployed; `TCPGW_KILLS` (default 12) is how often somebody is killed.
+//! `TCPGW_DEPLOYS` (default 10, times `TCPGW_SOAK`) new versions are deployed; `TCPGW_KILLS` (default 8, times `TCPGW_SOAK`) is how often somebody is killed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::containers::{AMOUNT, Container, SERVICES, deadlines_were_kept, nobody_noticed, others_have_no_flows};
 use super::traffic::{Amount, Traffic, lock};
-use crate::faults::number;
 use crate::faults::random::Random;
+use crate::faults::rounds;
 use crate::harness::brief::state;
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
@@ -143,7 +143,10 @@ fn history_agrees(net: &Net, name: &str) -> Value {
     entries.reverse();
     for pair in entries.windows(2) {
         assert_eq!(pair[0]["new"], pair[1]["old"], "{pair:#?}");
-        assert!(pair[0]["revision"].as_u64() < pair[1]["revision"].as_u64(), "{pair:#?}");
+        let [Some(first), Some(second)] = [&pair[0], &pair[1]].map(|change| change["revision"].as_u64()) else {
+            panic!("{pair:#?}")
+        };
+        assert!(first < second, "{pair:#?}");
     }
     for deploy in deploys(net, name) {
         let by_it: Vec<&Value> = entries.iter().filter(|entry| entry["deploy"] == deploy["id"]).collect();
@@ -232,7 +235,7 @@ fn roll(fleet: &mut Fleet<'_>, traffic: &Traffic, family: usize, way: Way) {
 #[test]
 fn rolling_deploys_fail_nobody() {
     let net = Net::alone();
-    let count = number("TCPGW_DEPLOYS").unwrap_or(20);
+    let count = rounds("TCPGW_DEPLOYS", 10);
     let (mut fleet, daemon) = Fleet::new(&net);
     let to = [at(PUBLIC[0], 2001), at(PUBLIC[1], 2002)];
     let (traffic, ()) = Traffic::during(&net, &to, &AMOUNT, |traffic| {
@@ -355,7 +358,7 @@ fn disturbed(
 #[test]
 fn whole_or_not_at_all() {
     let net = Net::alone();
-    let kills = number("TCPGW_KILLS").unwrap_or(12);
+    let kills = rounds("TCPGW_KILLS", 8);
     let mut random = Random::seeded();
     let (mut fleet, mut daemon) = Fleet::new(&net);
     let to = [at(PUBLIC[0], 2001), at(PUBLIC[1], 2002)];

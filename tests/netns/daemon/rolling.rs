@@ -1,6 +1,6 @@
 //! Containers that are replaced one after the other, under traffic; the daemon is killed meanwhile.
 //!
-//! `TCPGW_ROUNDS` (default 25) times four containers are replaced; `TCPGW_KILLS` (default 12) is how often the daemon is
+//! `TCPGW_ROUNDS` (default 10, times `TCPGW_SOAK`) times four containers are replaced; `TCPGW_KILLS` (default 8, times `TCPGW_SOAK`) is how often the daemon is
 //! killed.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::containers::{AMOUNT, Container, SERVICES, nobody_noticed, others_have_no_flows};
 use super::traffic::{Amount, Traffic, lock};
-use crate::faults::number;
 use crate::faults::random::Random;
+use crate::faults::rounds;
 use crate::harness::brief::state;
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
@@ -108,7 +108,7 @@ impl<'n> Platform<'n> {
 #[test]
 fn replacing_every_container_fails_nobody() {
     let net = Net::alone();
-    let rounds = number("TCPGW_ROUNDS").unwrap_or(25);
+    let rounds = rounds("TCPGW_ROUNDS", 10);
     let mut platform = Platform::new(&net);
     net.want(platform.state());
     let daemon = net.daemon(&[]);
@@ -139,7 +139,7 @@ fn replacing_every_container_fails_nobody() {
 #[test]
 fn a_daemon_that_is_killed_finishes_what_it_began() {
     let net = Net::alone();
-    let kills = number("TCPGW_KILLS").unwrap_or(12);
+    let kills = rounds("TCPGW_KILLS", 8);
     let mut random = Random::seeded();
     let mut platform = Platform::new(&net);
     net.want(platform.state());

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::random::Random;
-use super::{PAUSE, SetOnDrop, assert_holds, filler, held, leftovers, number, wanted};
+use super::{PAUSE, SetOnDrop, assert_holds, filler, held, leftovers, rounds, wanted};
 use crate::harness::brief::{service, state};
 use crate::harness::client::{Conn, PATIENCE, Spread, connect};
 use crate::harness::plan::{PUBLIC, at};
@@ -22,18 +22,18 @@ use crate::harness::state::{backends, backends_with};
 use crate::harness::{Net, wait_until};
 use crate::retire::{open, switched, until};
 
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 60;
 /// Of the rolling service: always there.
 const STAYS: &str = "b1";
 /// Connections to the rolling service that are kept open, whatever becomes of them.
 const KEPT: usize = 60;
 
-/// Two hundred runs are killed. After about every second one, and after the last, one run is left to its end.
+/// Many runs are killed. After about every second one, and after the last, one run is left to its end.
 ///
-/// `TCPGW_SEED` repeats a run's states and delays; `TCPGW_KILLS` makes it longer.
+/// `TCPGW_SEED` repeats a run's states and delays; `TCPGW_KILLS` and `TCPGW_SOAK` make it longer.
 #[test]
 fn a_run_that_is_killed_at_any_moment_is_finished_by_the_next() {
-    let rounds = number("TCPGW_KILLS").unwrap_or(ROUNDS);
+    let rounds = rounds("TCPGW_KILLS", ROUNDS);
     let net = Net::alone();
     let _servers = [3000, 3001, 3002].map(|port| net.serve_all(port, Behaviour::Greet));
     let mut random = Random::seeded();
@@ -74,7 +74,9 @@ fn a_drain_that_is_interrupted_is_finished_by_the_next_run() {
     for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
         net.apply(on("b1"));
         let mut conn = open(&net, at(PUBLIC[0], 8000), "b1");
-        let run = net.spawn("gateway", &[TCPGW, "apply", "--drain", "1h", &file]);
+        // Under nohup these tests ignore SIGHUP, and so would the command.
+        let run = ["env", "--default-signal", TCPGW, "apply", "--drain", "1h", &file];
+        let run = net.spawn("gateway", &run);
         assert!(wait_until(PATIENCE, || switched(&net)));
         run.signal(signal);
         run.wait().exits(status);

@@ -124,6 +124,11 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
+/// How often a long test does what it does: as its own variable says, else `usual` times `TCPGW_SOAK` (1).
+pub(crate) fn rounds(variable: &str, usual: usize) -> usize {
+    number(variable).unwrap_or_else(|| usual * number("TCPGW_SOAK").unwrap_or(1).max(1))
+}
+
 /// What the caller of the tests says.
 pub(crate) fn number(variable: &str) -> Option<usize> {
     let text = env::var(variable).ok()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use super::Net;
 /// How long anything that should work at once may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between the short connections of a client on a slow machine.
+/// Connections after which clients slow down.
+const MANY: u32 = 20_000;
+const SLOW: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// An open connection. Reads give up after [`PATIENCE`], or what [`Conn::patience`] says.
@@ -192,9 +195,12 @@ impl Net {
         } else {
             PAUSE
         };
-        let over = AtomicBool::new(false);
+        let (over, begun) = (AtomicBool::new(false), AtomicU32::new(0));
         let more = || {
-            thread::sleep(pause);
+            // With more connections than client ports (28,232 by default) a port comes round while the backend still holds it in
+            // TIME_WAIT: its SYN may have to be sent again, which is no fault of the gateway's, and of a slow machine only.
+            let is_many = begun.fetch_add(1, Relaxed) > MANY;
+            thread::sleep(if is_many { pause.max(SLOW) } else { pause });
             !over.load(Relaxed)
         };
         thread::scope(|scope| {

@@ -15,6 +15,9 @@ use super::{Net, wait_until};
 
 pub(crate) const TCPGW: &str = env!("CARGO_BIN_EXE_tcpgw");
 
+/// No command of a test takes so long, not on an emulated machine either.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// A command that has ended.
 pub(crate) struct Ran {
     pub(crate) command: String,
@@ -70,9 +73,14 @@ impl Running {
         self.child.try_wait().expect("failed to look after a child").is_some()
     }
 
-    /// Waits for its end. Its output must be small enough for a pipe to hold.
+    /// Waits for its end, which must come within [`LONGEST`]. Its output must be small enough for a pipe to hold.
+    #[track_caller]
     pub(crate) fn wait(mut self) -> Ran {
-        self.child.wait().expect("failed to wait for a child");
+        assert!(
+            wait_until(LONGEST, || self.ended()),
+            "it does not end: {}",
+            self.command
+        );
         let mut output = [String::new(), String::new()];
         if let Some(mut stdout) = self.child.stdout.take() {
             std::io::Read::read_to_string(&mut stdout, &mut output[0]).expect("failed to read a child's output");
@@ -113,7 +121,8 @@ impl Net {
 
     /// Runs a program in `host` which reads `input`.
     pub(crate) fn run_with<A: AsRef<OsStr>>(&self, host: &str, argv: &[A], input: &str) -> Ran {
-        let mut command = self.command(host, argv);
+        // A command that hangs ends with 124, or 137.
+        let mut command = bounded(&self.command(host, argv));
         let since = Instant::now();
         let mut child = piped(&mut command)
             .stdin(Stdio::piped())
@@ -219,6 +228,14 @@ impl Net {
             words.get(1).is_some_and(|local| local.ends_with(&wanted)) && words.get(3) == Some(&"0A")
         })
     }
+}
+
+fn bounded(command: &Command) -> Command {
+    let mut bounded = Command::new("timeout");
+    bounded.arg("--kill-after=10").arg(LONGEST.as_secs().to_string());
+    bounded.arg(command.get_program()).args(command.get_args());
+    bounded.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    bounded
 }
 
 fn piped(command: &mut Command) -> &mut Command {
