@@ -88,6 +88,38 @@ kinds! {
     RejectedStore = "rejected-store", Error;
     /// The store does not take changes.
     Store = "store", Error;
+    /// Handshakes of clients are not completed: an error where these are all there is.
+    Unanswered = "unanswered", Error;
+    /// IPv4 packets are not forwarded.
+    IpForwardOff = "ip-forward-off", Error;
+    /// IPv6 packets are not forwarded.
+    Ipv6ForwardingOff = "ipv6-forwarding-off", Error;
+    /// Another table drops packets between clients and backends.
+    PacketsDropped = "packets-dropped", Error;
+    /// Another table takes packets of services off conntrack.
+    PacketsUntracked = "packets-untracked", Error;
+    /// Another table translates connections to a service.
+    PortTranslatedElsewhere = "port-translated-elsewhere", Error;
+    /// The reverse path filter drops packets of clients or backends.
+    ReversePathFilter = "reverse-path-filter", Error;
+    /// The table of conntrack is full, or nearly.
+    ConntrackFull = "conntrack-full", Error;
+    /// A service listens on addresses that the gateway does not have.
+    AddressNotLocal = "address-not-local", Error;
+    /// A service shows its backends an address that the gateway does not have.
+    SourceAddressNotLocal = "source-address-not-local", Error;
+    /// There is no route to a backend; the probes tell whether its service has others.
+    BackendWithoutRoute = "backend-without-route", Warning;
+    /// A backend's address is the gateway's own.
+    BackendIsGateway = "backend-is-gateway", Warning;
+    /// Another table sends flows past the rules.
+    FlowsOffloaded = "flows-offloaded", Warning;
+    /// conntrack has few buckets for the entries that it may have.
+    ConntrackLongChains = "conntrack-long-chains", Warning;
+    /// Something else around the gateway, see `tcpgw doctor`.
+    Surroundings = "surroundings", Warning;
+    /// The checks of the surroundings have not ended for long.
+    ChecksStalled = "checks-stalled", Warning;
     /// The table's rules are not those of this program.
     TableChanged = "table-changed", Warning;
     /// The table and the configuration say different flow marks.

@@ -21,8 +21,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Show how services and backends are: flows, traffic against the limit, drops
 ///
-/// The first line says whether all is well; problems come next. Exits with 1 if something is unhealthy: there is no
-/// table, a service has no active backend, or flows are left that should have been flushed. Rates are taken between two
+/// The first line says whether all is well; problems come next. Exits with 1 if one of them is an error: clients are
+/// not served, or what was ordered is not in effect. Rates are taken between two
 /// looks; those of packets and bytes need `net.netfilter.nf_conntrack_acct=1`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

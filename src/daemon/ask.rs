@@ -68,6 +68,8 @@ pub struct Look {
     pub drains: Vec<DrainView>,
     /// The daemon itself.
     pub daemon: DaemonView,
+    /// Handshakes of clients that no backend answered in time, by service; services without any are left out.
+    pub unanswered: BTreeMap<Box<str>, u64>,
     /// Which provider a service belongs to, by its name.
     pub providers: BTreeMap<Box<str>, &'static str>,
 }

@@ -8,6 +8,7 @@ mod deploys;
 mod done;
 mod due;
 mod held;
+mod observation;
 mod orders;
 mod problems;
 mod take;
@@ -36,6 +37,7 @@ use crate::words::{Counts, count};
 use self::deploys::{Deploys, Reached};
 use self::due::Due;
 use self::held::Held;
+use self::observation::Observing;
 use self::orders::Desk;
 pub use self::orders::{ApplyOrder, Order};
 use self::problems::Judgement;
@@ -146,6 +148,7 @@ pub struct Core {
     failures: u32,
     problems: ProblemList,
     judgement: Judgement,
+    observing: Observing,
     /// When backends were found to be as they are.
     since: BTreeMap<SocketAddr, u64>,
     table: Option<Table>,
@@ -211,6 +214,7 @@ impl Core {
             failures: 0,
             problems: ProblemList::default(),
             judgement: Judgement::default(),
+            observing: Observing::new(now.instant),
             since: BTreeMap::new(),
             table: None,
             view: View::default(),

@@ -429,6 +429,11 @@ impl Roster {
         &self.wanted.all
     }
 
+    /// Services whose new connections are held back.
+    pub fn paused(&self) -> impl Iterator<Item = &str> {
+        self.paused.keys().map(AsRef::as_ref)
+    }
+
     /// Who leaves.
     pub fn leavers(&self) -> &Leavers {
         &self.leavers

@@ -19,6 +19,7 @@ use super::ask::{Applied, Apply, Ask, Refused, Reply};
 use super::core::{ApplyOrder, Core, Now, Order, Vetted};
 use super::keeper::{Keeper, Written};
 use super::notify::{LoopPulse, Manager, Watchdog, Watching};
+use super::observer::{Observation, Observer};
 use super::settings::{Given, LogLevel, Settings};
 use super::worker::{Outcome, Worker};
 use crate::api::{self, Socket, SocketError, SocketSettings};
@@ -155,6 +156,8 @@ struct Daemon {
     probed: mpsc::UnboundedReceiver<Vec<Probed>>,
     drift: AsyncFd<Drift>,
     network: mpsc::Receiver<Notification>,
+    observer: Observer,
+    observations: mpsc::Receiver<Observation>,
     file: Option<File>,
     /// What an earlier run served, for the file's first word.
     served: Option<Summary>,
@@ -243,6 +246,8 @@ impl Daemon {
         // Before anything is read: what is written from here on is heard.
         let drift = Drift::open(kernel.port())?.listen().map_err(io("watch nftables"))?;
         let network = route_monitor::follow();
+        let (seen, observations) = mpsc::channel(1);
+        let observer = Observer::start(seen).map_err(io("start a thread"))?;
         let socket = bind(&settings)?;
         let store = Store::new(run_dir, namespace);
         let served = served_before(&store, namespace);
@@ -292,6 +297,8 @@ impl Daemon {
             probed,
             drift,
             network,
+            observer,
+            observations,
             file,
             served,
             routes: Routes::open()?,
@@ -339,6 +346,7 @@ impl Daemon {
                     }
                     self.heard(heard);
                 }
+                Some(seen) = self.observations.recv() => self.core.observed(seen, Now::read()),
                 Some(changed) = self.network.recv() => self.network_changed(changed),
                 () = sleep_until(wake.into()) => {}
                 _ = self.signals.end.recv() => return Ok(()),
@@ -378,6 +386,11 @@ impl Daemon {
             let keeper = self.keeper.as_ref().ok_or(DaemonError::Store)?;
             keeper.write(write).map_err(|_| DaemonError::Store)?;
         }
+        if let Some(request) = self.core.next_observation(now)
+            && !self.observer.ask(request)
+        {
+            tracing::error!("the thread that looks at the surroundings has died");
+        }
         if let Some(job) = self.core.next_job(now) {
             let given = self.worker.as_ref().is_some_and(|worker| worker.give(job));
             if !given {
@@ -400,7 +413,11 @@ impl Daemon {
     }
 
     fn wakes_at(&mut self) -> Instant {
-        let times = [self.core.wakes_at(), self.core.health().next_at()];
+        let times = [
+            self.core.observes_at(),
+            self.core.wakes_at(),
+            self.core.health().next_at(),
+        ];
         self.pulse.wakes_at(Instant::now(), times.into_iter().flatten().min())
     }
 
@@ -463,6 +480,9 @@ impl Daemon {
 
     fn heard(&mut self, heard: Result<Heard, NetlinkError>) {
         let now = Now::read();
+        if heard.as_ref().is_ok_and(|heard| heard.by_others) {
+            self.core.surroundings_changed(now);
+        }
         match heard {
             Ok(heard) if !heard.is_drift() => {}
             Ok(heard) => {
@@ -488,6 +508,7 @@ impl Daemon {
         if changed.links {
             self.core.links_changed();
         }
+        self.core.surroundings_changed(Now::read());
     }
 
     fn reload(&mut self) {
@@ -503,7 +524,10 @@ impl Daemon {
                 self.core.reload(settings, config, Now::read());
                 tracing::info!("configuration read again");
             }
-            Err(error) => tracing::error!("{error}; the old configuration stays"),
+            Err(error) => {
+                tracing::error!("{error}; the old configuration stays");
+                self.core.reload_failed(&error.to_string());
+            }
         }
         self.manager.ready(&self.core.status_line());
     }

@@ -12,10 +12,12 @@ mod finding;
 mod gather;
 mod judge;
 mod packet;
+mod problems;
 
 pub use self::facts::{CheapFacts, Effort, Fact, Facts, Firewall, TableFacts, TableState, Ways, WaysOut};
 pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
 pub use self::gather::{CheapReader, gather};
+pub use self::problems::{absent_addresses, problems};
 
 /// Every finding there can be, with the worst that it is: names are for ever.
 pub const FINDINGS: &[(&str, Severity)] = &[

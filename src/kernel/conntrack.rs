@@ -11,6 +11,7 @@
 
 mod delete;
 mod flow;
+mod handshakes;
 mod select;
 pub mod stats;
 mod wire;

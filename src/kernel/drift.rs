@@ -46,6 +46,8 @@ pub enum Fate {
 pub struct Heard {
     /// The generation after the last transaction, anyone's, if there was one.
     pub generation: Option<u32>,
+    /// Whether anyone else ended a transaction, on whichever table, or may have.
+    pub by_others: bool,
     /// What they did to our table.
     pub table: Fate,
     /// Who wrote to our table, as far as the kernel tells; the first few of them.
@@ -165,6 +167,7 @@ impl Ear {
     /// Some were lost.
     pub fn lose(&mut self) {
         self.heard.lost = true;
+        self.heard.by_others = true;
     }
 
     /// What was heard since the last time, up to the last transaction that ended.
@@ -189,6 +192,7 @@ impl Ear {
             return self.lose();
         };
         self.heard.generation = Some(generation);
+        self.heard.by_others |= message.pid != self.own;
         if fate != Fate::Untouched {
             self.heard.table = fate;
         }

@@ -92,6 +92,9 @@ pub struct ServiceStatus<'a> {
     pub limit: Option<LimitView>,
     /// Its flows.
     pub flows: FlowCounts,
+    /// Handshakes of clients that backends which answer probes have left unanswered for more than 3 s, at the daemon's last
+    /// look; `None` without a daemon.
+    pub unanswered: Option<u64>,
     /// What got no further, by reason.
     pub drops: ServiceDrops,
     /// Its backends, in order.
@@ -292,6 +295,10 @@ impl Facts<'_> {
             flows: backends
                 .iter()
                 .fold(FlowCounts::default(), |sum, backend| sum.and(backend.flows)),
+            unanswered: self.daemon.map(|daemon| {
+                let of_name = service.name.as_deref().and_then(|name| daemon.unanswered.get(name));
+                of_name.copied().unwrap_or(0)
+            }),
             drops: self.drops.of_service(at, self.earlier()),
             backends,
             resets_when_empty: service.settings.empty_reset,

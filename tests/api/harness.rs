@@ -288,6 +288,7 @@ fn look() -> Look {
             owns_table: true,
             torn_down: false,
         },
+        unanswered: BTreeMap::from([("web".into(), 7)]),
         providers: BTreeMap::from([("web".into(), "api"), ("sick".into(), "file")]),
     }
 }

@@ -74,13 +74,14 @@ fn sum(status: &Status<'_>) -> String {
     )
 }
 
-const TITLES: [&str; 15] = [
+const TITLES: [&str; 16] = [
     "SERVICE / BACKEND",
     "STATE",
     "WEIGHT",
     "HEALTH",
     "FLOWS",
     "HANDSHAKE",
+    "UNANSWERED",
     "ESTABLISHED",
     "CLOSING",
     "PKT/S TO",
@@ -96,6 +97,7 @@ const ALIGNED: &[Align] = &[
     Align::Left,
     Align::Right,
     Align::Left,
+    Align::Right,
     Align::Right,
     Align::Right,
     Align::Right,
@@ -135,7 +137,7 @@ fn service_cells(service: &ServiceStatus<'_>) -> Vec<String> {
         String::new(),
         String::new(),
     ];
-    cells.extend(flow_cells(service.flows));
+    cells.extend(flow_cells(service.flows, service.unanswered));
     cells.extend(rate_cells(rates));
     cells.push(service.limit.map_or_else(|| "none".into(), limit));
     cells.push(String::new());
@@ -155,7 +157,7 @@ fn backend_cells(backend: &BackendStatus) -> Vec<String> {
         backend.weight.map_or_else(String::new, |weight| weight.to_string()),
         health(backend),
     ];
-    cells.extend(flow_cells(backend.flows));
+    cells.extend(flow_cells(backend.flows, None));
     cells.extend(rate_cells(backend.rates));
     cells.push(
         backend
@@ -168,8 +170,11 @@ fn backend_cells(backend: &BackendStatus) -> Vec<String> {
     cells
 }
 
-fn flow_cells(flows: FlowCounts) -> [String; 4] {
-    [flows.total(), flows.handshake, flows.established, flows.closing].map(|flows| flows.to_string())
+fn flow_cells(flows: FlowCounts, unanswered: Option<u64>) -> [String; 5] {
+    let unanswered = unanswered.map_or_else(|| "-".into(), |unanswered| unanswered.to_string());
+    let [total, handshake, established, closing] =
+        [flows.total(), flows.handshake, flows.established, flows.closing].map(|flows| flows.to_string());
+    [total, handshake, unanswered, established, closing]
 }
 
 fn rate_cells(rates: Option<Rates>) -> [String; 4] {

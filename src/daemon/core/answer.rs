@@ -34,6 +34,7 @@ impl Core {
             health: self.health_views(),
             drains: self.drains(now),
             daemon: self.daemon(),
+            unanswered: self.unanswered().clone(),
             providers: providers.collect(),
         }
     }

@@ -34,6 +34,11 @@ impl Judgement {
         self.not_before.filter(|_| !self.is_up_to_date)
     }
 
+    /// Whether the kernel has been made equal to what is desired once.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     fn take_due(&mut self, services: usize, now: Instant) -> bool {
         if self.is_up_to_date || self.not_before.is_some_and(|at| at > now) {
             return false;
@@ -98,6 +103,9 @@ impl Core {
     }
 
     fn judge_services(&mut self) {
+        let paused = self.roster.paused().filter_map(|name| self.roster.wanted().get(name));
+        let paused: Vec<Problem> = paused.map(|service| paused_problem(service)).collect();
+        self.problems.replace(&[Kind::Paused], paused);
         let is_serving = self.phase == Phase::Running;
         let wanted = self.roster.wanted().values().filter(|_| is_serving);
         let found: Vec<Problem> = wanted.filter_map(|service| self.service_problem(service)).collect();
@@ -131,4 +139,13 @@ impl Core {
             resets_when_empty: Some(service.on_empty == Refusal::Reset),
         })
     }
+}
+
+fn paused_problem(service: &Service) -> Problem {
+    let message = format!(
+        "{} is paused: clients that connect wait; `tcpgw resume {}` lets them in",
+        ServiceSummary::from(service),
+        service.name
+    );
+    Problem::new(Kind::Paused, message).of_service(&*service.name, service.port.get())
 }

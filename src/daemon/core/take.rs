@@ -265,6 +265,7 @@ impl Core {
                 self.judgement.outdate();
                 self.problems.resolve(Kind::StaleFlows);
                 self.due.all_flushed();
+                self.forget_observations(now);
                 self.roster = crate::daemon::roster::Roster::new(self.settings.all_failed);
                 // Probes that are on their way belong to nobody from here on.
                 self.health.set([], now.instant);
@@ -342,8 +343,15 @@ impl Core {
         self.due.drift();
     }
 
+    /// The configuration was to be read again, and is wrong.
+    pub fn reload_failed(&mut self, error: &str) {
+        let message = format!("the configuration was rejected, and the old one stays: {error}");
+        self.report(Kind::RejectedConfiguration, message);
+    }
+
     /// The configuration was read again.
     pub fn reload(&mut self, settings: Settings, config: Config, now: Now) {
+        self.problems.resolve(Kind::RejectedConfiguration);
         if config.flow_mark != self.config.flow_mark {
             tracing::warn!("flow_mark has changed: it waits for `tcpgw teardown` and a restart");
         }

@@ -129,7 +129,7 @@ impl Conntrack {
 }
 
 /// By a socket of its own: closing it is the one way to end a dump of a million flows early.
-fn dump(
+pub(super) fn dump(
     show: &mut impl FnMut(&Message<'_>) -> Result<ControlFlow<()>, NetlinkError>,
     build: impl FnOnce(&mut Writer, u32),
 ) -> Result<(), NetlinkError> {

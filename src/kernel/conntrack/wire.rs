@@ -32,6 +32,7 @@ pub(super) const CTA_ZONE: u16 = 18;
 pub(super) const CTA_TIMESTAMP: u16 = 20;
 const CTA_MARK_MASK: u16 = 21;
 const CTA_FILTER: u16 = 25;
+const CTA_STATUS_MASK: u16 = 26;
 
 pub(super) const CTA_TUPLE_IP: u16 = 1;
 pub(super) const CTA_TUPLE_PROTO: u16 = 2;
@@ -107,6 +108,28 @@ pub(super) fn dump(writer: &mut Writer, seq: u32, mark: FlowMark) {
         seq,
     };
     writer.message(header, Family::default(), |w| write_mark(w, mark));
+}
+
+/// What the bits of a flow's status must be that are in the mask.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StatusFilter {
+    pub(super) value: u32,
+    /// Not 0, which the kernel refuses.
+    pub(super) mask: u32,
+}
+
+/// Asks for all flows with the mark and that status, of both families.
+pub(super) fn dump_status(writer: &mut Writer, seq: u32, mark: FlowMark, status: StatusFilter) {
+    let header = Header {
+        kind: GET,
+        flags: REQUEST | DUMP,
+        seq,
+    };
+    writer.message(header, Family::default(), |w| {
+        write_mark(w, mark);
+        w.be32(CTA_STATUS, status.value);
+        w.be32(CTA_STATUS_MASK, status.mask);
+    });
 }
 
 /// Asks for the flows of one pair, or of more (see [`dump_filtered`]).

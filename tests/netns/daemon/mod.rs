@@ -13,3 +13,4 @@ mod links;
 mod orders;
 mod rolling;
 mod traffic;
+mod truth;

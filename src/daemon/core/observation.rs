@@ -1,0 +1,173 @@
+//! When the gateway's surroundings are looked at, and what follows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Core, Now, Phase};
+use crate::daemon::handshakes::PATIENCE;
+use crate::daemon::observer::{Observation, ObservationRequest};
+use crate::problem::Kind;
+use crate::summary::Summary;
+
+/// From one look to the next, where `check_interval` is not shorter.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// After a change of the surroundings: what comes with it is waited for.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// Whatever changes, this lies between two looks.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+/// A look that takes longer hangs.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Handshakes that are not overdue yet may be, this long after.
+const SECOND_LOOK: Duration = PATIENCE.saturating_add(Duration::from_millis(100));
+
+/// What a look can find.
+const KINDS: &[Kind] = &[
+    Kind::IpForwardOff,
+    Kind::Ipv6ForwardingOff,
+    Kind::PacketsDropped,
+    Kind::PacketsUntracked,
+    Kind::PortTranslatedElsewhere,
+    Kind::ReversePathFilter,
+    Kind::ConntrackFull,
+    Kind::ConntrackLongChains,
+    Kind::AddressNotLocal,
+    Kind::SourceAddressNotLocal,
+    Kind::BackendWithoutRoute,
+    Kind::BackendIsGateway,
+    Kind::FlowsOffloaded,
+    Kind::Surroundings,
+];
+
+/// When the surroundings are looked at.
+#[derive(Debug)]
+pub(super) struct Observing {
+    next: Option<Instant>,
+    /// Since when a look is out.
+    out_since: Option<Instant>,
+    /// Something has changed since the look that is out began.
+    is_outdated: bool,
+    not_before: Instant,
+    handshakes_not_before: Instant,
+    /// Handshakes that no backend answered in time, by service.
+    unanswered: BTreeMap<Box<str>, u64>,
+}
+
+impl Observing {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            next: Some(now),
+            out_since: None,
+            is_outdated: false,
+            not_before: now,
+            handshakes_not_before: now,
+            unanswered: BTreeMap::new(),
+        }
+    }
+}
+
+impl Core {
+    /// Links, addresses, routes, rules or tables of others have changed, or may have.
+    pub fn surroundings_changed(&mut self, now: Now) {
+        let of = &mut self.observing;
+        of.is_outdated = true;
+        let soon = (now.instant + DEBOUNCE).max(of.not_before);
+        of.next = Some(of.next.map_or(soon, |next| next.min(soon)));
+    }
+
+    /// When [`Self::next_observation`] has something to do.
+    pub fn observes_at(&self) -> Option<Instant> {
+        if !self.is_observing() {
+            return None;
+        }
+        match self.observing.out_since {
+            Some(_) if self.problems.get(Kind::ChecksStalled).is_some() => None,
+            Some(since) => Some(since + LONGEST),
+            None => self.observing.next,
+        }
+    }
+
+    fn is_observing(&self) -> bool {
+        self.phase == Phase::Running && self.judgement.has_begun()
+    }
+
+    /// What is to be looked at now; one look at a time.
+    pub fn next_observation(&mut self, now: Now) -> Option<ObservationRequest> {
+        if self.observes_at().is_none_or(|at| at > now.instant) {
+            return None;
+        }
+        if self.observing.out_since.is_some() {
+            let message = format!(
+                "the checks of routes, firewalls and conntrack have not ended for {} s, so that what `status` says of them is old: \
+                 restart the daemon, and please report it",
+                LONGEST.as_secs()
+            );
+            self.report(Kind::ChecksStalled, message);
+            return None;
+        }
+        let handshakes = self.observing.handshakes_not_before <= now.instant;
+        self.observing.out_since = Some(now.instant);
+        self.observing.is_outdated = false;
+        self.observing.next = None;
+        let services: Summary = self.roster.wanted().values().map(AsRef::as_ref).collect();
+        Some(ObservationRequest {
+            services: Arc::new(services),
+            answering: Arc::new(if handshakes { self.answering() } else { BTreeSet::new() }),
+            mark: self.mark(),
+            handshakes,
+        })
+    }
+
+    /// Backends whose last probe was answered.
+    fn answering(&self) -> BTreeSet<SocketAddr> {
+        let backends = self.roster.wanted().values().flat_map(|service| &service.backends);
+        let backends = backends.map(|backend| SocketAddr::from(backend.endpoint));
+        let is_healthy = |at: &SocketAddr| {
+            let health = self.health.get(*at);
+            health.is_some_and(|health| health.state.name() == "healthy")
+        };
+        backends.filter(is_healthy).collect()
+    }
+
+    /// A look has ended.
+    pub fn observed(&mut self, observation: Observation, now: Now) {
+        let of = &mut self.observing;
+        of.out_since = None;
+        of.not_before = now.instant + LEAST_PAUSE;
+        let interval = self.settings.check_interval.map(|interval| interval.min(INTERVAL));
+        of.next = interval.map(|interval| now.instant + interval);
+        let mut earlier = |at: Instant| of.next = Some(of.next.map_or(at, |next| next.min(at)));
+        if of.is_outdated {
+            earlier(of.not_before);
+        }
+        if observation.handshakes.as_ref().is_some_and(|seen| seen.is_pending) {
+            earlier(now.instant + SECOND_LOOK.max(observation.pause));
+        }
+        self.problems.resolve(Kind::ChecksStalled);
+        if !self.is_observing() {
+            return;
+        }
+        self.problems.replace(KINDS, observation.surroundings);
+        if let Some(seen) = observation.handshakes {
+            self.observing.handshakes_not_before = now.instant + observation.pause;
+            let port = |name: &str| self.roster.wanted().get(name).map_or(0, |service| service.port.get());
+            self.problems.replace(&[Kind::Unanswered], seen.problems(port));
+            let unanswered = seen.services.into_iter();
+            self.observing.unanswered = unanswered.map(|(name, overdue)| (name, overdue.unanswered)).collect();
+        }
+    }
+
+    /// Nothing is served: what was seen does not matter any more.
+    pub(super) fn forget_observations(&mut self, now: Now) {
+        self.problems.replace(KINDS, []);
+        self.problems.resolve(Kind::Unanswered);
+        self.observing.unanswered.clear();
+        self.observing.next = Some(now.instant);
+    }
+
+    /// Handshakes of clients that no backend answered in time, by service.
+    pub(super) fn unanswered(&self) -> &BTreeMap<Box<str>, u64> {
+        &self.observing.unanswered
+    }
+}

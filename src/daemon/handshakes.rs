@@ -1,0 +1,303 @@
+//! Handshakes of clients that are not complete after [`PATIENCE`], by service.
+//!
+//! Pure: is told of flows, look by look. conntrack does not say how old a flow is (a SYN that is sent again begins its timeout
+//! anew, and timestamps are off by default), so a handshake is overdue that was there at two looks, so far apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::problem::{Kind, Problem, Severity};
+use crate::words::count;
+
+/// A handshake that takes longer has failed, or is about to: a client sends its SYN again after 1 s and 3 s.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+/// As long as no handshake was completed beside those that are overdue, they are all there is.
+const STALLED: Duration = Duration::from_secs(10);
+/// Handshakes that are followed.
+const MOST_HANDSHAKES: usize = 100_000;
+/// Completed flows of one service that are told apart; where there are more, some are taken to be new.
+const MOST_COMPLETED: usize = 4096;
+/// Services whose completed flows are followed.
+const MOST_SERVICES: usize = 256;
+
+/// Overdue handshakes of one service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overdue {
+    /// That no backend answered.
+    pub unanswered: u64,
+    /// That a backend answered, and the client did not confirm.
+    pub unconfirmed: u64,
+    /// Whether other handshakes of the service are completed meanwhile.
+    pub others_complete: bool,
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HandshakeReport {
+    /// Services that have overdue handshakes, by name.
+    pub services: BTreeMap<Box<str>, Overdue>,
+    /// Whether handshakes of any service are completed meanwhile.
+    pub any_completes: bool,
+    /// Whether some may be overdue soon.
+    pub is_pending: bool,
+}
+
+/// Remembers from look to look.
+#[derive(Debug, Default)]
+pub struct HandshakeTracker {
+    first_seen: BTreeMap<u32, Instant>,
+    still_there: BTreeMap<u32, Instant>,
+    completed: BTreeMap<Box<str>, Completed>,
+    /// Of all services together.
+    all_completed: Completed,
+    report: HandshakeReport,
+}
+
+/// Completed flows of one service.
+#[derive(Debug, Default)]
+struct Completed {
+    known: BTreeSet<u32>,
+    now: BTreeSet<u32>,
+    /// When one was seen that had not been there; at first, when it was first looked.
+    last_new: Option<Instant>,
+}
+
+impl HandshakeTracker {
+    /// Notes a handshake that is not complete, by the id of its flow; `is_answered`: the backend's SYN-ACK was seen.
+    pub fn handshake(&mut self, id: u32, service: &str, is_answered: bool, now: Instant) {
+        if self.still_there.len() >= MOST_HANDSHAKES && !self.still_there.contains_key(&id) {
+            return;
+        }
+        let since = *self.first_seen.get(&id).unwrap_or(&now);
+        // A flow that changes its place may be shown twice.
+        if self.still_there.insert(id, since).is_some() {
+            return;
+        }
+        if now.saturating_duration_since(since) < PATIENCE {
+            self.report.is_pending = true;
+            return;
+        }
+        let overdue = match self.report.services.get_mut(service) {
+            Some(overdue) => overdue,
+            None => self.report.services.entry(service.into()).or_default(),
+        };
+        if is_answered {
+            overdue.unconfirmed += 1;
+        } else {
+            overdue.unanswered += 1;
+        }
+    }
+
+    /// Returns whether [`Self::completed`] is to be told of completed flows now.
+    pub fn wants_completed(&mut self) -> bool {
+        let services = &self.report.services;
+        self.completed.retain(|name, _| services.contains_key(name));
+        for name in services.keys().take(MOST_SERVICES) {
+            self.completed.entry(name.clone()).or_default();
+        }
+        if services.is_empty() {
+            self.all_completed = Completed::default();
+        }
+        !services.is_empty()
+    }
+
+    /// Notes a completed flow. Returns whether more are wanted.
+    pub fn completed(&mut self, id: u32, service: &str) -> bool {
+        self.all_completed.note(id);
+        if let Some(of) = self.completed.get_mut(service) {
+            of.note(id);
+        }
+        !self.all_completed.is_full() || self.completed.values().any(|of| !of.is_full())
+    }
+
+    /// Ends a look.
+    pub fn end(&mut self, now: Instant) -> HandshakeReport {
+        self.first_seen = std::mem::take(&mut self.still_there);
+        let mut report = std::mem::take(&mut self.report);
+        report.any_completes = !report.services.is_empty() && self.all_completed.end(now);
+        for (name, overdue) in &mut report.services {
+            // One that is not followed is not said to be all dead.
+            overdue.others_complete = self.completed.get_mut(name).is_none_or(|of| of.end(now));
+        }
+        report.is_pending |= !report.services.is_empty();
+        report
+    }
+}
+
+impl Completed {
+    fn is_full(&self) -> bool {
+        self.now.len() >= MOST_COMPLETED
+    }
+
+    fn note(&mut self, id: u32) {
+        if !self.is_full() {
+            self.now.insert(id);
+        }
+    }
+
+    /// Whether handshakes are completed, as far as is known.
+    fn end(&mut self, now: Instant) -> bool {
+        let is_full = self.is_full();
+        let seen = std::mem::take(&mut self.now);
+        let is_new = is_full || !seen.is_subset(&self.known);
+        self.known = seen;
+        let last_new = *self.last_new.get_or_insert(now);
+        if self.known.is_empty() {
+            return false;
+        }
+        if is_new {
+            self.last_new = Some(now);
+            return true;
+        }
+        now.saturating_duration_since(last_new) < STALLED
+    }
+}
+
+impl HandshakeReport {
+    /// The problems that follow. `port` tells a service's port.
+    pub fn problems(&self, port: impl Fn(&str) -> u16) -> Vec<Problem> {
+        let services = self.services.iter();
+        services
+            .map(|(name, overdue)| self.problem(name, *overdue, port(name)))
+            .collect()
+    }
+
+    fn problem(&self, name: &str, overdue: Overdue, port: u16) -> Problem {
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let mut parts = Vec::new();
+        if overdue.unanswered > 0 {
+            let told = count(number(overdue.unanswered), "handshake");
+            parts.push(format!(
+                "{told} of clients got no answer for more than {} s, from backends that answer probes: look for a firewall \
+                 or a route that takes forwarded packets elsewhere (`tcpgw doctor`), and for full queues of the backend",
+                PATIENCE.as_secs()
+            ));
+        }
+        if overdue.unconfirmed > 0 {
+            let told = count(number(overdue.unconfirmed), "handshake");
+            parts.push(format!(
+                "{told} answered by backends and not confirmed by the client for more than {} s: the answers do not reach \
+                 the client (a route, a firewall), or the SYNs were forged",
+                PATIENCE.as_secs()
+            ));
+        }
+        // Anybody can forge SYNs: one of these is no proof that clients are not served.
+        let is_dead = if overdue.unanswered > 0 {
+            !overdue.others_complete
+        } else {
+            !self.any_completes
+        };
+        let others = if overdue.others_complete {
+            "; others are completed meanwhile"
+        } else {
+            "; none is completed meanwhile"
+        };
+        let severity = if is_dead { Severity::Error } else { Severity::Warning };
+        Problem::new(
+            Kind::Unanswered,
+            format!("{name} :{port}: {}{others}", parts.join("; ")),
+        )
+        .of_service(name, port)
+        .with_severity(severity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "a";
+
+    fn look(tracker: &mut HandshakeTracker, begun: &[(u32, bool)], completed: &[u32], now: Instant) -> HandshakeReport {
+        for (id, is_answered) in begun {
+            tracker.handshake(*id, A, *is_answered, now);
+        }
+        if tracker.wants_completed() {
+            for id in completed {
+                tracker.completed(*id, A);
+            }
+        }
+        tracker.end(now)
+    }
+
+    fn severity(report: &HandshakeReport) -> Option<Severity> {
+        report.problems(|_| 80).first().map(|problem| problem.severity)
+    }
+
+    #[test]
+    fn a_handshake_is_overdue_that_was_there_at_two_looks() {
+        let mut tracker = HandshakeTracker::default();
+        let start = Instant::now();
+        let first = look(&mut tracker, &[(1, false), (2, false)], &[], start);
+        assert_eq!((first.services.len(), first.is_pending), (0, true));
+        let early = look(&mut tracker, &[(1, false)], &[], start + Duration::from_secs(2));
+        assert_eq!((early.services.len(), early.is_pending), (0, true));
+        // Number 2 came back as another flow of that id: it was gone at the look before.
+        let second = look(&mut tracker, &[(1, false), (2, false)], &[], start + PATIENCE);
+        let expected = Overdue {
+            unanswered: 1,
+            ..Overdue::default()
+        };
+        assert_eq!(second.services[A], expected);
+        assert_eq!(severity(&second), Some(Severity::Error));
+        let over = look(&mut tracker, &[], &[], start + PATIENCE * 2);
+        assert_eq!(over, HandshakeReport::default());
+    }
+
+    #[test]
+    fn flows_from_before_do_not_hide_that_nobody_gets_in_any_more() {
+        let mut tracker = HandshakeTracker::default();
+        let start = Instant::now();
+        look(&mut tracker, &[(1, false)], &[7], start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let old_only = look(&mut tracker, &[(1, false)], &[7], at(4));
+        assert_eq!(severity(&old_only), Some(Severity::Warning), "it is not known yet");
+        assert_eq!(
+            severity(&look(&mut tracker, &[(1, false)], &[7], at(9))),
+            Some(Severity::Warning)
+        );
+        let stalled = look(&mut tracker, &[(1, false)], &[7], at(14));
+        assert_eq!(severity(&stalled), Some(Severity::Error), "no new one in 10 s");
+        let served = look(&mut tracker, &[(1, false)], &[7, 8], at(18));
+        assert_eq!(severity(&served), Some(Severity::Warning), "somebody gets in");
+    }
+
+    #[test]
+    fn forged_syns_are_no_error_while_anybody_is_served() {
+        let mut tracker = HandshakeTracker::default();
+        let start = Instant::now();
+        look(&mut tracker, &[(1, true)], &[], start);
+        tracker.handshake(1, A, true, start + PATIENCE);
+        assert!(tracker.wants_completed());
+        tracker.completed(5, "b");
+        let report = tracker.end(start + PATIENCE);
+        assert_eq!(severity(&report), Some(Severity::Warning));
+        let alone = look(&mut tracker, &[(1, true)], &[], start + PATIENCE * 2);
+        assert_eq!(severity(&alone), Some(Severity::Error), "nobody is served anywhere");
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut tracker = HandshakeTracker::default();
+        let (start, most) = (Instant::now(), u32::try_from(MOST_HANDSHAKES).unwrap());
+        for now in [start, start + PATIENCE] {
+            for id in 0..most + 1000 {
+                tracker.handshake(id, A, false, now);
+            }
+            assert!(tracker.wants_completed() == (now > start));
+            for id in 0..10_000 {
+                tracker.completed(id, A);
+            }
+            let report = tracker.end(now);
+            assert!(tracker.first_seen.len() <= MOST_HANDSHAKES);
+            if now > start {
+                assert_eq!(report.services[A].unanswered, u64::from(most));
+                assert!(
+                    report.services[A].others_complete,
+                    "there are too many to tell new ones apart"
+                );
+            }
+        }
+        assert!(tracker.completed[A].known.len() <= MOST_COMPLETED);
+    }
+}

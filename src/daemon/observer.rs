@@ -1,0 +1,139 @@
+//! The thread that looks at the gateway's surroundings: what would keep clients from being served, and handshakes that are not
+//! answered. It only reads, with sockets of its own, so that neither the loop nor the writer of the kernel ever waits for it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc as requests;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc as results;
+
+use super::handshakes::{HandshakeReport, HandshakeTracker};
+use crate::doctor::{self, CheapReader, Effort};
+use crate::kernel::conntrack::{Conntrack, Flow, TcpState};
+use crate::kernel::route::Routes;
+use crate::kernel::socket::NetlinkError;
+use crate::model::FlowMark;
+use crate::problem::Problem;
+use crate::summary::Summary;
+
+/// Handshakes are looked for again after this many times what the last look took: 2 % of the time at most.
+const PAUSE: u32 = 50;
+
+/// What is to be looked at.
+#[derive(Debug, Clone)]
+pub struct ObservationRequest {
+    /// The services.
+    pub services: Arc<Summary>,
+    /// Backends that answer probes.
+    pub answering: Arc<BTreeSet<SocketAddr>>,
+    /// The mark of our flows.
+    pub mark: FlowMark,
+    /// Whether to look at handshakes.
+    pub handshakes: bool,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Observation {
+    /// What is wrong with the surroundings.
+    pub surroundings: Vec<Problem>,
+    /// Handshakes, where these were asked for and could be read.
+    pub handshakes: Option<HandshakeReport>,
+    /// Handshakes need not be looked for sooner.
+    pub pause: Duration,
+}
+
+/// The thread, seen from the loop.
+#[derive(Debug)]
+pub struct Observer {
+    requests: requests::SyncSender<ObservationRequest>,
+}
+
+impl Observer {
+    /// Starts it, in the network namespace of this thread. It ends when the observer is dropped and its last look is over.
+    ///
+    /// # Errors
+    /// That no thread can be had.
+    pub fn start(results: results::Sender<Observation>) -> std::io::Result<Self> {
+        let (sender, receiver) = requests::sync_channel(1);
+        thread::Builder::new()
+            .name("observer".into())
+            .spawn(move || observe_all(&receiver, &results))?;
+        Ok(Self { requests: sender })
+    }
+
+    /// Asks for one look; the one before must be over. Returns whether it is taken.
+    pub fn ask(&self, request: ObservationRequest) -> bool {
+        self.requests.try_send(request).is_ok()
+    }
+}
+
+fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &results::Sender<Observation>) {
+    let mut reader = CheapReader::new(Effort::Quick);
+    let mut tracker = HandshakeTracker::default();
+    while let Ok(request) = requests.recv() {
+        let surroundings = surroundings(&mut reader, &request.services, request.mark);
+        let begun = Instant::now();
+        let handshakes = request.handshakes.then(|| handshakes(&mut tracker, &request));
+        let handshakes = handshakes.and_then(|seen| match seen {
+            Ok(seen) => Some(seen),
+            Err(error) => {
+                tracing::warn!(%error, "failed to look for handshakes that are not answered");
+                tracker = HandshakeTracker::default();
+                None
+            }
+        });
+        let observation = Observation {
+            surroundings,
+            handshakes,
+            pause: begun.elapsed().saturating_mul(PAUSE),
+        };
+        if results.blocking_send(observation).is_err() {
+            return;
+        }
+    }
+}
+
+/// Looks once at what would keep clients from being served, in the network namespace of this thread.
+pub fn surroundings(reader: &mut CheapReader, services: &Arc<Summary>, mark: FlowMark) -> Vec<Problem> {
+    let facts = reader.read(services, mark, Instant::now());
+    let mut problems = doctor::problems(&doctor::examine_cheap(&facts));
+    let addresses = Routes::open().and_then(|mut routes| {
+        let mut is_local = |address| Ok(routes.way_to(address, None)?.is_some_and(|way| way.local));
+        doctor::absent_addresses(services, &mut is_local)
+    });
+    match addresses {
+        Ok(found) => problems.extend(found),
+        Err(error) => tracing::warn!(%error, "failed to look for the addresses of services"),
+    }
+    problems
+}
+
+fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> Result<HandshakeReport, NetlinkError> {
+    let mut conntrack = Conntrack::open()?;
+    let now = Instant::now();
+    let service_of = |flow: &Flow| {
+        let service = request.services.service_at(flow.public)?;
+        service.name.as_deref()
+    };
+    conntrack.handshakes(request.mark, |flow| {
+        if request.answering.contains(&flow.backend)
+            && let Some(service) = service_of(flow)
+        {
+            let is_answered = flow.tcp_state == Some(TcpState::SynRecv);
+            tracker.handshake(flow.id, service, is_answered, now);
+        }
+        ControlFlow::Continue(())
+    })?;
+    if tracker.wants_completed() {
+        conntrack.completed(request.mark, |flow| match service_of(flow) {
+            Some(service) if !tracker.completed(flow.id, service) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })?;
+    }
+    Ok(tracker.end(now))
+}

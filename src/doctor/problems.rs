@@ -1,0 +1,83 @@
+//! What the doctor finds, as problems of the gateway.
+
+use std::net::IpAddr;
+
+use super::finding::{Diagnosis, Finding, Severity};
+use crate::problem::{self, Kind, Problem};
+use crate::summary::{ServiceSummary, Summary};
+
+/// Addresses of services that are looked at.
+const MOST_ADDRESSES: usize = 1000;
+
+/// Returns the problems that findings stand for. Notes are none.
+pub fn problems(diagnosis: &Diagnosis) -> Vec<Problem> {
+    diagnosis.findings.iter().filter_map(problem).collect()
+}
+
+fn problem(finding: &Finding) -> Option<Problem> {
+    // Told service by service, see [`absent_addresses`].
+    if finding.severity == Severity::Note || finding.id == "address-not-local" {
+        return None;
+    }
+    let known = Kind::ALL.iter().find(|kind| kind.id() == finding.id);
+    let kind = *known.unwrap_or(&Kind::Surroundings);
+    let severity = match (finding.severity, known) {
+        (Severity::Broken, Some(kind)) => kind.severity(),
+        (Severity::Broken, None) => problem::Severity::Error,
+        _ => problem::Severity::Warning,
+    };
+    let fix = match &finding.fix {
+        Some(fix) => format!("; {fix}"),
+        None => String::new(),
+    };
+    let message = format!("{}: {}{fix}", finding.seen, finding.cause);
+    Some(Problem::new(kind, message).with_severity(severity))
+}
+
+/// Returns a problem for each service that listens on addresses which the gateway does not have: an error where it has none
+/// of them.
+///
+/// # Errors
+/// The first of `is_local`.
+pub fn absent_addresses<E>(
+    services: &Summary,
+    is_local: &mut impl FnMut(IpAddr) -> Result<bool, E>,
+) -> Result<Vec<Problem>, E> {
+    let mut found = Vec::new();
+    let mut left = MOST_ADDRESSES;
+    for service in services.services.iter().filter(|service| !service.addresses.is_empty()) {
+        if left < service.addresses.len() {
+            break;
+        }
+        left -= service.addresses.len();
+        let mut absent = Vec::new();
+        for address in &service.addresses {
+            if !is_local(*address)? {
+                absent.push(*address);
+            }
+        }
+        if !absent.is_empty() {
+            found.push(absent_address(service, &absent));
+        }
+    }
+    Ok(found)
+}
+
+fn absent_address(service: &ServiceSummary, absent: &[IpAddr]) -> Problem {
+    let addresses: Vec<String> = absent.iter().map(ToString::to_string).collect();
+    let is_all = absent.len() == service.addresses.len();
+    let message = format!(
+        "{service}: the gateway does not have {}, so no client reaches the service there: give it the address (`ip address \
+         add`), or take it out of the state",
+        addresses.join(", ")
+    );
+    let severity = if is_all {
+        problem::Severity::Error
+    } else {
+        problem::Severity::Warning
+    };
+    let name = service.name.as_deref().unwrap_or("(unnamed)");
+    Problem::new(Kind::AddressNotLocal, message)
+        .of_service(name, service.port)
+        .with_severity(severity)
+}

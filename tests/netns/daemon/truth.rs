@@ -1,0 +1,233 @@
+//! While clients are not served, whatever the cause, `status`, healthz and events say so; when it is mended, they say that.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::brief::{service, state};
+use crate::harness::client::{PATIENCE, connect};
+use crate::harness::daemon::Daemon;
+use crate::harness::plan::{PUBLIC, PUBLIC_2, at};
+use crate::harness::server::Behaviour;
+use crate::harness::{Net, wait_until};
+
+/// How long a connection that is not to come about is waited for.
+const SHORT: Duration = Duration::from_millis(400);
+const OPTIONS: &[&str] = &["--check-interval", "1s"];
+
+/// Whether a client is greeted.
+fn is_served(net: &Net, to: SocketAddr) -> bool {
+    net.within("client", || {
+        connect(to, SHORT).and_then(|mut client| client.greeting()).is_ok()
+    })
+}
+
+/// The errors that healthz tells of, with its status.
+fn health(daemon: &Daemon<'_>) -> (u16, Vec<Value>) {
+    let answer = daemon.ask("GET", "/v1/healthz", "").expect("an answer");
+    let told = answer.json();
+    let problems = told["problems"].as_array().expect("a list").iter();
+    let errors = problems.filter(|problem| problem["severity"] == "error").cloned();
+    (answer.status, errors.collect())
+}
+
+/// Breaks the gateway for real, and asserts that all ways to ask say so with an error of that kind; then mends it.
+#[track_caller]
+fn breaks_and_mends(
+    net: &Net,
+    daemon: &Daemon<'_>,
+    to: SocketAddr,
+    kind: &str,
+    host: &str,
+    [breaks, mends]: [&str; 2],
+) {
+    assert!(is_served(net, to), "{breaks}: before");
+    let before = daemon.last();
+    net.sh(host, breaks).ok();
+    let is_known = || {
+        assert!(!is_served(net, to), "{breaks}: it breaks nothing");
+        let (status, errors) = health(daemon);
+        status == 503 && errors.iter().any(|problem| problem["kind"] == kind)
+    };
+    assert!(wait_until(PATIENCE * 3, is_known), "{breaks}: {:?}", health(daemon));
+    let status = net.cli(&["status", "-o", "json", "--interval", "0s"]).exits(1);
+    let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
+    assert_eq!(status["ok"], false);
+    let problems = status["problems"].as_array().expect("a list");
+    assert!(problems.iter().any(|problem| problem["kind"] == kind), "{status:#}");
+    daemon.hears(before, &json!({"event": "problem", "kind": kind, "severity": "error"}));
+
+    let before = daemon.last();
+    net.sh(host, mends).ok();
+    let is_well = || is_served(net, to) && health(daemon) == (200, Vec::new());
+    assert!(wait_until(PATIENCE * 3, is_well), "{mends}: {:?}", health(daemon));
+    net.cli(&["status", "--interval", "0s"]).exits(0);
+    daemon.hears(before, &json!({"event": "problem_ended", "kind": kind}));
+}
+
+/// What Docker loads, as far as it matters for others.
+const DOCKER: &str = "*filter
+:FORWARD DROP [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A DOCKER-USER -j RETURN
+COMMIT
+";
+
+#[test]
+fn whatever_keeps_clients_from_being_served_is_told_at_once() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let docker = net.file("docker.rules");
+    std::fs::write(&docker, DOCKER).expect("a file");
+    let docker = format!("iptables-nft-restore {}", docker.to_str().expect("text"));
+    let foreign = "nft 'table inet other { chain forward { type filter hook forward priority 0; policy drop; }; }'";
+    let dnat = "nft 'table ip other { chain pre { type nat hook prerouting priority dstnat - 1; tcp dport 2001 dnat to \
+                10.2.0.99:80; }; }'";
+    for (kind, breaks, mends) in [
+        (
+            "ip_forward_off",
+            "sysctl -w net.ipv4.ip_forward=0",
+            "sysctl -w net.ipv4.ip_forward=1",
+        ),
+        ("packets_dropped", foreign, "nft delete table inet other"),
+        (
+            "packets_dropped",
+            &docker,
+            "iptables-nft -F FORWARD; iptables-nft -P FORWARD ACCEPT",
+        ),
+        ("port_translated_elsewhere", dnat, "nft delete table ip other"),
+    ] {
+        breaks_and_mends(&net, &daemon, at(PUBLIC[0], 2001), kind, "gateway", [breaks, mends]);
+    }
+}
+
+#[test]
+fn a_public_address_that_is_gone_is_told() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let here = json!({"addresses": [PUBLIC_2[0]]});
+    net.want(state([service("a", 2001, &["b1"], 3000, here)]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let commands = [
+        "ip address del 203.0.113.2/24 dev ext",
+        "ip address add 203.0.113.2/24 dev ext",
+    ];
+    breaks_and_mends(
+        &net,
+        &daemon,
+        at(PUBLIC_2[0], 2001),
+        "address_not_local",
+        "gateway",
+        commands,
+    );
+}
+
+#[test]
+fn handshakes_that_are_not_completed_are_told() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let to = at(PUBLIC[0], 2001);
+    // What the gateway itself sends goes on, and so do probes.
+    let elsewhere = [
+        "ip route add 10.2.0.0/24 via 198.51.100.20 table 77 && ip rule add iif ext to 10.2.0.0/24 lookup 77",
+        "ip rule del iif ext to 10.2.0.0/24 lookup 77",
+    ];
+    breaks_and_mends(&net, &daemon, to, "unanswered", "gateway", elsewhere);
+    // A firewall of the backend's own host that lets only the gateway's own probes in.
+    let only_probes = [
+        "nft 'table ip fw { chain in { type filter hook input priority 0; tcp dport 3000 tcp flags syn ip ttl != 64 drop; }; }'",
+        "nft delete table ip fw",
+    ];
+    breaks_and_mends(&net, &daemon, to, "unanswered", "b1", only_probes);
+    // Answers go elsewhere. Anybody could forge such handshakes, so they are an error only where no other is completed.
+    let back = [
+        "ip route add 203.0.113.10 via 198.51.100.20 table 78 && ip rule add iif br0 to 203.0.113.10 lookup 78",
+        "ip rule del iif br0 to 203.0.113.10 lookup 78",
+    ];
+    breaks_and_mends(&net, &daemon, to, "unanswered", "gateway", back);
+}
+
+#[test]
+fn some_that_are_not_answered_among_others_are_a_warning() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service(
+        "a",
+        2001,
+        &["b1"],
+        3000,
+        json!({"source": "preserve"}),
+    )]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let to = at(PUBLIC[0], 2001);
+    // Answers to one of the clients get lost; the others are served.
+    net.sh("b1", "ip route add blackhole 198.18.0.0/15").ok();
+    let warned = || {
+        assert!(is_served(&net, to));
+        let lost = net.connect_short(to);
+        assert!(lost, "the answer should not arrive");
+        let status = net.told(&["status", "--interval", "0s"]);
+        let problems = status["problems"].as_array().expect("a list");
+        let found = problems.iter().find(|problem| problem["kind"] == "unanswered").cloned();
+        found.is_some_and(|problem| {
+            assert_eq!(problem["severity"], "warning", "{problem}");
+            assert_eq!((&problem["service"], &problem["port"]), (&json!("a"), &json!(2001)));
+            status["services"][0]["unanswered"].as_u64() > Some(0)
+        })
+    };
+    assert!(wait_until(PATIENCE * 2, warned), "{:#}", daemon.get("/v1/status"));
+    assert_eq!(health(&daemon), (200, Vec::new()));
+}
+
+impl Net {
+    /// Whether one of the crowd gets no answer.
+    fn connect_short(&self, to: SocketAddr) -> bool {
+        let from = SocketAddr::new(crate::harness::plan::crowd(7)[0], 0);
+        let connect = || crate::harness::client::connect_from(Some(from), to, SHORT);
+        self.within("client", connect).is_err()
+    }
+}
+
+#[test]
+fn a_state_a_configuration_and_a_pause_that_are_not_as_ordered_are_told() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let config = net.file("config.toml");
+    std::fs::write(&config, "").expect("a file");
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(&["--config", config.to_str().expect("text")]);
+    daemon.settles(2);
+    std::fs::write(&config, "[daemon]\nprobes = 1\n").expect("a file");
+    let before = daemon.last();
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    let told = daemon.hears(before, &json!({"event": "problem", "kind": "rejected_configuration"}));
+    assert!(told["message"].as_str().expect("text").contains("probes"), "{told}");
+    assert_eq!(health(&daemon), (200, Vec::new()), "what is served is served");
+    std::fs::write(&config, "").expect("a file");
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    daemon.hears(
+        before,
+        &json!({"event": "problem_ended", "kind": "rejected_configuration"}),
+    );
+
+    let before = daemon.last();
+    net.cli(&["pause", "a", "--for", "60s"]).exits(0);
+    daemon.hears(before, &json!({"event": "problem", "kind": "paused", "service": "a"}));
+    net.cli(&["resume", "a"]).exits(0);
+    daemon.hears(
+        before,
+        &json!({"event": "problem_ended", "kind": "paused", "service": "a"}),
+    );
+}
