@@ -1,14 +1,14 @@
 //! What is checked against the gateway itself before anything is changed.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::doctor::{self, Severity};
 use crate::kernel::listeners::{Listener, ListenersError, listeners, process_of};
-use crate::kernel::route::Routes;
+use crate::kernel::route::{LocalAddresses, Routes};
 use crate::kernel::socket::NetlinkError;
 use crate::model::{Listen, Problem, Problems, Service, SourceMode, State};
-use crate::ruleset::name::Family;
+use crate::summary::Summary;
 
 /// Routes that are looked up; each takes the kernel some microseconds.
 const MOST_ROUTES: usize = 1000;
@@ -22,7 +22,7 @@ const CROWDED: u64 = 10;
 /// # Errors
 /// Those of asking the kernel.
 pub fn check(routes: &mut Routes, state: &State) -> Result<Problems, NetlinkError> {
-    let local = routes.local_addresses()?;
+    let local = local(routes, state)?;
     let own = own_backends(state, &local);
     Ok(own.chain(foreign_sources(state, &local)).collect())
 }
@@ -33,7 +33,7 @@ pub fn check(routes: &mut Routes, state: &State) -> Result<Problems, NetlinkErro
 /// # Errors
 /// Those of asking the kernel.
 pub fn warnings(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, NetlinkError> {
-    let local = routes.local_addresses()?;
+    let local = local(routes, state)?;
     let mut warnings: Vec<Problem> = missing_addresses(state, &local)
         .chain(forwarding(state))
         .chain(crowded())
@@ -42,7 +42,24 @@ pub fn warnings(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, Netl
     Ok(warnings)
 }
 
-fn own_backends<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
+/// Those in the table `local`, and those that state and rules of routing make local besides.
+fn local(routes: &mut Routes, state: &State) -> Result<LocalAddresses, NetlinkError> {
+    let mut local = routes.local_addresses()?;
+    for service in &state.services {
+        let chosen = match &service.listen {
+            Listen::Everywhere => None,
+            Listen::At(addresses) => Some(addresses),
+        };
+        let named = chosen.into_iter().flatten().chain(&service.source_addresses);
+        routes.find_local(&mut local, named.copied())?;
+    }
+    let backends = state.services.iter().flat_map(|service| &service.backends);
+    let addresses = backends.map(|backend| backend.endpoint.address).take(MOST_ROUTES);
+    routes.find_local(&mut local, addresses)?;
+    Ok(local)
+}
+
+fn own_backends<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = Problem> + 'a {
     state.services.iter().flat_map(move |service| {
         let own = service
             .backends
@@ -55,12 +72,12 @@ fn own_backends<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Itera
     })
 }
 
-fn foreign_sources<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
+fn foreign_sources<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = Problem> + 'a {
     state.services.iter().flat_map(move |service| {
         let foreign = service
             .source_addresses
             .iter()
-            .filter(|address| !local.contains(*address));
+            .filter(|address| !local.contains(address));
         foreign.map(|address| Problem {
             place: format!("service \"{}\", source_addresses {address}", service.name),
             message: "is not an address of this gateway, so no answer would come back to it".into(),
@@ -68,7 +85,7 @@ fn foreign_sources<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl It
     })
 }
 
-fn missing_addresses<'a>(state: &'a State, local: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = Problem> + 'a {
+fn missing_addresses<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = Problem> + 'a {
     state.services.iter().flat_map(move |service| {
         let addresses = match &service.listen {
             Listen::Everywhere => None,
@@ -104,24 +121,18 @@ fn unreachable(routes: &mut Routes, state: &State) -> Result<Vec<Problem>, Netli
     Ok(problems)
 }
 
-fn forwarding(state: &State) -> impl Iterator<Item = Problem> {
-    let families: BTreeSet<Family> = state
-        .services
-        .iter()
-        .flat_map(|s| &s.backends)
-        .map(|b| Family::of(b.endpoint.address))
-        .collect();
-    families.into_iter().filter_map(|family| {
-        let (path, sysctl) = match family {
-            Family::V4 => ("/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
-            Family::V6 => ("/proc/sys/net/ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
-        };
-        let off = fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
-        off.then(|| Problem {
-            place: sysctl.into(),
-            message: format!("is 0, so this gateway forwards nothing; run `sysctl -w {sysctl}=1`"),
+/// Interfaces that clients and answers come in by, and that do not forward.
+fn forwarding(state: &State) -> impl Iterator<Item = Problem> + use<> {
+    let found = doctor::examine_forwarding(Summary::from(state)).into_iter();
+    found
+        .filter(|finding| finding.severity <= Severity::Warning)
+        .map(|finding| Problem {
+            place: "forwarding".into(),
+            message: match finding.fix {
+                Some(fix) => format!("{}; run `{fix}`", finding.seen),
+                None => finding.seen,
+            },
         })
-    })
 }
 
 /// New connections get in while the conntrack table has room. The limit is the system's, and each network namespace may

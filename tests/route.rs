@@ -11,7 +11,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use tcpgw::kernel::{
     listeners::listeners,
-    route::{Link, RouteTo, Routes},
+    route::{Link, RouteTo, Routes, WayIn},
     route_monitor::{self, Notification},
 };
 use tokio::sync::mpsc::Receiver;
@@ -31,6 +31,10 @@ const TOPOLOGY: &[&str] = &[
     "route add local 198.51.100.5/32 dev lo",
     "route add local 203.0.113.0/24 dev lo",
     "route add blackhole 10.9.0.0/16",
+    "rule add to 10.77.0.0/16 lookup 77",
+    "route add local 10.77.0.0/16 dev lo table 77",
+    "rule add iif gw1 lookup 78",
+    "route add 10.79.0.0/16 dev gw0 table 78",
 ];
 
 #[test]
@@ -41,10 +45,15 @@ fn addresses_links_and_routes_are_those_of_the_namespace() {
         for address in ["127.0.0.1", "::1", "192.0.2.1", "2001:db8::1", "198.51.100.5"] {
             assert!(own.contains(&ip(address)), "{address} is missing: {own:?}");
         }
+        // Every address of a local network is, and one that only a rule's table has is asked for.
         assert!(
-            !own.contains(&ip("203.0.113.0")) && !own.contains(&ip("192.0.2.255")),
+            own.contains(&ip("203.0.113.0")) && !own.contains(&ip("192.0.2.255")),
             "{own:?}"
         );
+        let [by_rule, other] = ["10.77.0.9", "10.78.0.9"].map(ip);
+        let mut own = own;
+        routes.find_local(&mut own, [by_rule, other]).unwrap();
+        assert!(own.contains(&by_rule) && !own.contains(&other), "{own:?}");
 
         let links = routes.links().unwrap();
         let link = |name: &str| links.iter().find(|link| link.name == name).unwrap();
@@ -75,6 +84,27 @@ fn addresses_links_and_routes_are_those_of_the_namespace() {
             Some(gw0(Some("2001:db8::fe")))
         );
         assert_eq!(routes.route_to(ip("10.9.0.1")).unwrap(), None);
+        // A rule for what comes in by `gw1`; the kernel says nothing while that interface does not forward.
+        let behind_rule = ip("10.79.0.1");
+        let gw1 = links.iter().find(|link| link.name == "gw1").unwrap().index;
+        let set =
+            |setting: &str, value: &str| std::fs::write(format!("/proc/sys/net/ipv4/conf/{setting}"), value).unwrap();
+        set("all/rp_filter", "0");
+        set("gw1/rp_filter", "0");
+        set("gw1/forwarding", "0");
+        let mut way_in = || routes.way_in(behind_rule, ip("192.0.2.77"), gw1).unwrap();
+        assert_eq!(way_in(), WayIn::Refused);
+        set("gw1/forwarding", "1");
+        let direct = RouteTo {
+            name: None,
+            ..gw0(None)
+        };
+        assert_eq!(way_in(), WayIn::Goes(direct));
+        assert_eq!(
+            routes.route_to(behind_rule).unwrap(),
+            Some(gw0(Some("192.0.2.254"))),
+            "the gateway's own packets take another way"
+        );
         for address in ["192.0.2.1", "2001:db8::1", "203.0.113.77", "127.0.0.9"] {
             assert!(routes.route_to(ip(address)).unwrap().unwrap().local, "{address}");
         }

@@ -1,6 +1,6 @@
 //! What the doctor looks at: plain data, gathered elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::kernel::firewall::{Chain, Table};
 use crate::kernel::links::{Learned, Link, Neighbour};
 use crate::kernel::listeners::Listener;
 use crate::kernel::probe::Lack;
-use crate::kernel::route::RouteTo;
+use crate::kernel::route::{LocalAddresses, RouteTo};
 use crate::model::FlowMark;
 use crate::ruleset::name::Family;
 use crate::summary::{ServiceSummary, Summary};
@@ -23,6 +23,9 @@ pub type Ways = BTreeMap<IpAddr, Option<RouteTo>>;
 /// The way far away, by the address that packets come from.
 pub type WaysOut = BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>;
 
+/// The way far away, by the interface that answers of backends come in by.
+pub type WaysOfAnswers = BTreeMap<(Family, u32), Option<RouteTo>>;
+
 /// How much is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
@@ -34,7 +37,7 @@ pub enum Effort {
 
 /// Facts that cost little to read: no process is started, no list is read that grows with flows, neighbours or processes.
 ///
-/// A reading is about one system call for each sysctl (16, and 2 for each interface with an address) and two for each backend
+/// A reading is about three system calls for each sysctl (17, and 4 for each interface with an address) and two for each backend
 /// address (at most [`Effort::most_ways`]), and two to six netlink dumps. [`super::CheapReader`] reads other tables of nftables
 /// again only after their generation has changed, and not more often than what the last reading took allows.
 #[derive(Debug, Clone)]
@@ -50,13 +53,17 @@ pub struct CheapFacts {
     /// The interfaces.
     pub links: Fact<Vec<Link>>,
     /// All addresses that the gateway takes for its own.
-    pub local: Fact<BTreeSet<IpAddr>>,
-    /// The way to each backend's address; `None` where there is none, or one that refuses.
+    pub local: Fact<LocalAddresses>,
+    /// The way to each backend's address, of packets that come in where clients do; `None` where there is none, or one that
+    /// refuses.
     pub ways: Fact<Ways>,
     /// Backends whose ways were not looked for, because there are too many.
     pub ways_left_out: usize,
     /// The way to clients far away, for packets from each of the gateway's own addresses, or from any (`None`).
     pub ways_out: Fact<WaysOut>,
+    /// The way to clients far away, for answers that come in by each interface behind which there are backends. One that could
+    /// not be found out is missing.
+    pub answers: Fact<WaysOfAnswers>,
     /// Other tables of nftables, with those of iptables-nft.
     pub firewall: Fact<Arc<Firewall>>,
     /// `IPReversePathFilter`: packets that the reverse path filter has dropped.

@@ -14,7 +14,14 @@ mod judge;
 mod packet;
 mod problems;
 
-pub use self::facts::{CheapFacts, Effort, Fact, Facts, Firewall, TableFacts, TableState, Ways, WaysOut};
+use std::sync::Arc;
+
+use crate::model::FlowMark;
+use crate::summary::Summary;
+
+pub use self::facts::{
+    CheapFacts, Effort, Fact, Facts, Firewall, TableFacts, TableState, Ways, WaysOfAnswers, WaysOut,
+};
 pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
 pub use self::gather::{CheapReader, gather};
 pub use self::problems::{absent_addresses, problems};
@@ -46,6 +53,7 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("port-with-listener", Severity::Note),
     ("address-not-local", Severity::Warning),
     ("backend-without-route", Severity::Broken),
+    ("answers-without-route", Severity::Warning),
     ("backend-is-gateway", Severity::Broken),
     ("backend-unreachable", Severity::Warning),
     ("path-mtu", Severity::Note),
@@ -79,6 +87,17 @@ pub fn examine_cheap(facts: &CheapFacts) -> Diagnosis {
     cheap(facts, &mut diagnosis);
     diagnosis.findings.sort_by_key(|finding| finding.severity);
     diagnosis
+}
+
+/// Returns what is found about forwarding alone, for services that are not there yet.
+pub fn examine_forwarding(services: Summary) -> Vec<Finding> {
+    let mut diagnosis = Diagnosis::default();
+    let reader = CheapReader::new(Effort::Quick);
+    checks::forwarding::check(
+        &reader.read_ways(&Arc::new(services), FlowMark::default()),
+        &mut diagnosis,
+    );
+    diagnosis.findings
 }
 
 fn cheap(facts: &CheapFacts, diagnosis: &mut Diagnosis) {

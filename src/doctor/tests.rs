@@ -8,7 +8,7 @@ use crate::kernel::firewall::{Base, Chain, Effect, Hook, Rule, Table, TableFamil
 use crate::kernel::links::{Link, Neighbour, Offloads};
 use crate::kernel::listeners::Listener;
 use crate::kernel::probe::{Feature, Lack};
-use crate::kernel::route::RouteTo;
+use crate::kernel::route::{LocalAddresses, RouteTo};
 use crate::model::FlowMark;
 use crate::ruleset::name::Family;
 use crate::summary::Summary;
@@ -85,10 +85,11 @@ fn well() -> Facts {
                 ..link(4, "port", "10.2.0.1")
             },
         ]),
-        local: Ok(BTreeSet::from(["203.0.113.1", "10.2.0.1"].map(ip))),
+        local: Ok(LocalAddresses::from_iter(["203.0.113.1", "10.2.0.1"].map(ip))),
         ways: Ok(backends.map(|address| (address, way(3))).into()),
         ways_left_out: 0,
         ways_out: Ok(ways_out.into()),
+        answers: Ok([((Family::V4, 3), way(2)), ((Family::V6, 3), way(2))].into()),
         firewall: Ok(Arc::default()),
         reverse_path_drops: Some(0),
     };
@@ -137,8 +138,9 @@ fn with(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
     diagnosis.findings
 }
 
-fn set(name: &str, value: &str) -> impl FnOnce(&mut Facts) {
-    move |facts| drop(facts.cheap.sysctls.insert(name.into(), value.into()))
+fn set(name: &str, value: &str) -> impl FnOnce(&mut Facts) + use<> {
+    let (name, value) = (name.to_owned(), value.to_owned());
+    move |facts| drop(facts.cheap.sysctls.insert(name, value))
 }
 
 #[track_caller]
@@ -174,7 +176,7 @@ fn cheap_checks_find_what_keeps_clients_from_being_served() {
     set("net.ipv4.ip_forward", "0")(&mut facts);
     set("net.netfilter.nf_conntrack_count", "262144")(&mut facts);
     facts.cheap.ways.as_mut().unwrap().insert(ip("10.2.0.11"), None);
-    facts.cheap.local.as_mut().unwrap().remove(&ip("203.0.113.1"));
+    facts.cheap.local.as_mut().unwrap().addresses.remove(&ip("203.0.113.1"));
     let drops = chain(
         table(TableFamily::Ip, "mine", false),
         Hook::Forward,
@@ -283,6 +285,60 @@ fn forwarding() {
         "ipv6-forwarding-off",
         Severity::Broken,
     );
+    // Each interface that is used is asked, and the switch for all is none for IPv4.
+    for (link, severity) in [
+        ("ext", Severity::Broken),
+        ("br0", Severity::Broken),
+        ("port", Severity::Note),
+    ] {
+        let found = with(set(&format!("net.ipv4.conf.{link}.forwarding"), "0"));
+        if severity == Severity::Broken {
+            let found = only(&found, "ip-forward-off", severity);
+            assert_eq!(line(&found), format!("sysctl -w net.ipv4.conf.{link}.forwarding=1"));
+            assert!(found.seen.contains(link), "{}", found.seen);
+        } else {
+            assert!(found.is_empty(), "{found:#?}");
+        }
+    }
+    let each = |facts: &mut Facts| {
+        set("net.ipv4.ip_forward", "0")(facts);
+        set("net.ipv4.conf.ext.forwarding", "1")(facts);
+        set("net.ipv4.conf.br0.forwarding", "1")(facts);
+    };
+    assert!(with(each).is_empty());
+    let each_and_no_other = |facts: &mut Facts| {
+        each(facts);
+        set("net.ipv4.conf.default.forwarding", "0")(facts);
+    };
+    only(&with(each_and_no_other), "ip-forward-off", Severity::Note);
+    let forced = |ext: &'static str| {
+        move |facts: &mut Facts| {
+            set("net.ipv6.conf.all.forwarding", "0")(facts);
+            set("net.ipv6.conf.br0.force_forwarding", "1")(facts);
+            set("net.ipv6.conf.ext.force_forwarding", ext)(facts);
+        }
+    };
+    only(&with(forced("1")), "ipv6-forwarding-off", Severity::Note);
+    let found = only(&with(forced("0")), "ipv6-forwarding-off", Severity::Broken);
+    assert!(
+        found.seen.contains("ext (clients)") && !found.seen.contains("br0"),
+        "{}",
+        found.seen
+    );
+    // A dot in a name is a slash to sysctl, and what a shell would take for more than a word is quoted.
+    for (name, quoted) in [
+        ("ext.100", "net.ipv4.conf.ext/100.forwarding"),
+        ("e$x", "'net.ipv4.conf.e$x.forwarding'"),
+    ] {
+        let found = with(|facts| {
+            facts.cheap.links.as_mut().unwrap()[0].name = name.into();
+            set(&format!("net.ipv4.conf.{name}.forwarding"), "0")(facts);
+        });
+        assert_eq!(
+            line(&only(&found, "ip-forward-off", Severity::Broken)),
+            format!("sysctl -w {quoted}=1")
+        );
+    }
     only(
         &with(set("net.ipv6.conf.ext.accept_ra", "1")),
         "ipv6-router-advertisements",
@@ -513,6 +569,7 @@ fn own_ports_and_addresses() {
             .local
             .as_mut()
             .unwrap()
+            .addresses
             .retain(|address| *address != ip("203.0.113.1"));
     };
     only(&with(gone), "address-not-local", Severity::Warning);
@@ -524,6 +581,9 @@ fn ways_to_backends() {
         move |facts: &mut Facts| drop(facts.cheap.ways.as_mut().unwrap().insert(ip(address), way))
     };
     only(&with(to("10.2.0.11", None)), "backend-without-route", Severity::Broken);
+    let refused = |facts: &mut Facts| drop(facts.cheap.answers.as_mut().unwrap().insert((Family::V4, 3), None));
+    let found = only(&with(refused), "answers-without-route", Severity::Warning);
+    assert!(found.seen.contains("br0"), "{}", found.seen);
     let own = way(1).map(|way| RouteTo { local: true, ..way });
     only(&with(to("10.2.0.11", own)), "backend-is-gateway", Severity::Broken);
     let neighbour = |address: &'static str, link| {

@@ -9,6 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use ipnet::IpNet;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable as _, NetlinkHeader, NetlinkSerializable as _,
     NlasIterator, ParseableParametrized as _,
@@ -60,6 +61,43 @@ pub struct RouteTo {
     pub local: bool,
 }
 
+/// The addresses that a machine takes for its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalAddresses {
+    /// One by one.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Networks of which every address is taken (`ip route add local 10.9.0.0/24 dev lo`).
+    pub networks: Vec<IpNet>,
+}
+
+impl LocalAddresses {
+    /// Whether an address is one of them.
+    pub fn contains(&self, address: &IpAddr) -> bool {
+        self.addresses.contains(address) || self.networks.iter().any(|network| network.contains(address))
+    }
+}
+
+impl FromIterator<IpAddr> for LocalAddresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        Self {
+            addresses: addresses.into_iter().collect(),
+            networks: Vec::new(),
+        }
+    }
+}
+
+/// What the kernel would do with a packet that comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WayIn {
+    /// It goes there.
+    Goes(RouteTo),
+    /// There is no route, or one that refuses.
+    NoRoute,
+    /// It would be refused, perhaps for where it comes from or because its interface does not forward: where it would go is not
+    /// known.
+    Refused,
+}
+
 /// Access to rtnetlink, of the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Routes<A = Netlink>(pub A);
@@ -75,18 +113,18 @@ impl Routes {
 }
 
 impl<A: Ask> Routes<A> {
-    /// All addresses that this machine takes for its own: those of its links, and those that someone put into the table
-    /// `local` one by one. Prefixes in it, such as 127.0.0.0/8, are not spelled out: ask [`Routes::route_to`].
+    /// Returns all addresses that this machine takes for its own: those of its links, and what is in the table `local`.
+    /// Rules may lead to local routes in other tables: see [`Routes::find_local`].
     ///
     /// # Errors
     /// Those of [`Ask::dump`].
-    pub fn local_addresses(&mut self) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    pub fn local_addresses(&mut self) -> Result<LocalAddresses, NetlinkError> {
         restarting(|| {
-            let mut found = BTreeSet::new();
+            let mut found = LocalAddresses::default();
             let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
             self.dump("list addresses", &request, |message| {
                 if let RouteNetlinkMessage::NewAddress(address) = decode(message)? {
-                    found.extend(own_address(&address));
+                    found.addresses.extend(own_address(&address));
                 }
                 Ok(())
             })?;
@@ -95,6 +133,24 @@ impl<A: Ask> Routes<A> {
             }
             Ok(found)
         })
+    }
+
+    /// Adds those of `addresses` that are not known to be local, and whose route says that they are, as `fib daddr type local`
+    /// does. A look-up each.
+    ///
+    /// # Errors
+    /// Those of [`Ask::request`].
+    pub fn find_local(
+        &mut self,
+        known: &mut LocalAddresses,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), NetlinkError> {
+        for address in addresses {
+            if !known.contains(&address) && self.way_to(address, None)?.is_some_and(|way| way.local) {
+                known.addresses.insert(address);
+            }
+        }
+        Ok(())
     }
 
     /// All links.
@@ -131,6 +187,37 @@ impl<A: Ask> Routes<A> {
     /// # Errors
     /// Those of [`Netlink::request`].
     pub fn way_to(&mut self, address: IpAddr, from: Option<IpAddr>) -> Result<Option<RouteTo>, NetlinkError> {
+        match self.look_up(address, from, None) {
+            Err(error) if error.errno().is_some_and(no_route) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Returns where packets go that come in by the interface `input`, from somebody else's address: `ip rule iif` is heeded,
+    /// and so are forwarding and the reverse path filter of that interface (`ip_route_input_slow`, IPv4 only).
+    ///
+    /// # Errors
+    /// Those of [`Netlink::request`].
+    pub fn way_in(&mut self, address: IpAddr, from: IpAddr, input: u32) -> Result<WayIn, NetlinkError> {
+        match self.look_up(address, Some(from), Some(input)) {
+            Ok(Some(route)) => Ok(WayIn::Goes(route)),
+            Ok(None) => Ok(WayIn::NoRoute),
+            Err(error) => match error.errno() {
+                Some(Errno::ENODEV | Errno::EXDEV) => Ok(WayIn::Refused),
+                // An interface that does not forward, a martian, the reverse path filter; or a route that says so.
+                Some(Errno::EHOSTUNREACH | Errno::EINVAL) if address.is_ipv4() => Ok(WayIn::Refused),
+                Some(errno) if no_route(errno) => Ok(WayIn::NoRoute),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn look_up(
+        &mut self,
+        address: IpAddr,
+        from: Option<IpAddr>,
+        input: Option<u32>,
+    ) -> Result<Option<RouteTo>, NetlinkError> {
         let mut request = RouteMessage::default();
         (request.header.address_family, request.header.destination_prefix_length) = match address {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
@@ -141,9 +228,10 @@ impl<A: Ask> Routes<A> {
             request.header.source_prefix_length = request.header.destination_prefix_length;
             request.attributes.push(RouteAttribute::Source(from.into()));
         }
+        request.attributes.extend(input.map(RouteAttribute::Iif));
         let request = RouteNetlinkMessage::GetRoute(request);
         let mut found = None;
-        let answer = restarting(|| {
+        restarting(|| {
             self.0.request(
                 "find a route",
                 |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
@@ -154,11 +242,7 @@ impl<A: Ask> Routes<A> {
                     Ok(())
                 },
             )
-        });
-        match answer {
-            Err(error) if error.errno().is_some_and(no_route) => return Ok(None),
-            other => other?,
-        }
+        })?;
         Ok(found)
     }
 
@@ -183,7 +267,7 @@ impl<A: Ask> Routes<A> {
         }
     }
 
-    fn local_routes(&mut self, family: AddressFamily, found: &mut BTreeSet<IpAddr>) -> Result<(), NetlinkError> {
+    fn local_routes(&mut self, family: AddressFamily, found: &mut LocalAddresses) -> Result<(), NetlinkError> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
         request.header.table = LOCAL_TABLE;
@@ -193,7 +277,7 @@ impl<A: Ask> Routes<A> {
             &RouteNetlinkMessage::GetRoute(request),
             |message| {
                 if let RouteNetlinkMessage::NewRoute(route) = decode(message)? {
-                    found.extend(own_route(&route));
+                    own_route(&route, found);
                 }
                 Ok(())
             },
@@ -258,17 +342,23 @@ fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     own
 }
 
-fn own_route(message: &RouteMessage) -> Option<IpAddr> {
+fn own_route(message: &RouteMessage, found: &mut LocalAddresses) {
     if message.header.table != LOCAL_TABLE || message.header.kind != RouteType::Local {
-        return None;
+        return;
     }
-    message.attributes.iter().find_map(
-        |attribute| match (attribute, message.header.destination_prefix_length) {
-            (RouteAttribute::Destination(RouteAddress::Inet(address)), 32) => Some((*address).into()),
-            (RouteAttribute::Destination(RouteAddress::Inet6(address)), 128) => Some((*address).into()),
-            _ => None,
-        },
-    )
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::from(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::from(*address)),
+        _ => None,
+    });
+    // A route to everywhere has no destination; nobody means that all addresses are the gateway's.
+    let Some(address) = address else { return };
+    let length = message.header.destination_prefix_length;
+    match IpNet::new(address, length) {
+        Ok(network) if length == network.max_prefix_len() => drop(found.addresses.insert(address)),
+        Ok(network) => found.networks.push(network),
+        Err(_) => {}
+    }
 }
 
 fn route_found(message: &RouteMessage) -> Option<RouteTo> {

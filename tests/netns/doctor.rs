@@ -151,6 +151,41 @@ fn forwarding_that_is_off_is_found() {
 }
 
 #[test]
+fn forwarding_is_judged_by_the_interfaces_that_are_used() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for link in ["ext", "br0"] {
+        let off = format!("sysctl -qw net.ipv4.conf.{link}.forwarding=0");
+        breaks_and_heals(&net, 0, "ip-forward-off", &off);
+    }
+    let set = |settings: &str| drop(net.sh("gateway", &format!("sysctl -qw {settings}")).ok());
+    set("net.ipv4.ip_forward=0 net.ipv4.conf.ext.forwarding=1 net.ipv4.conf.br0.forwarding=1");
+    passes(&net, 0);
+    let said = doctor(&net);
+    // Clients may come in by the third one, too.
+    let other = line(said.one("ip-forward-off", "warning"));
+    assert_eq!(other, "sysctl -w net.ipv4.conf.far.forwarding=1");
+    net.sh("gateway", &other).ok();
+    let said = doctor(&net);
+    assert!(said.bad().is_empty(), "{:#}", said.json);
+    said.one("ip-forward-off", "note");
+    let forced = "/proc/sys/net/ipv6/conf/ext/force_forwarding";
+    if net.sh("gateway", &format!("test -e {forced}")).status != 0 {
+        println!("this kernel has no force_forwarding: nothing more to test");
+        return;
+    }
+    set("net.ipv6.conf.all.forwarding=0");
+    for link in ["ext", "br0", "far"] {
+        set(&format!("net.ipv6.conf.{link}.force_forwarding=1"));
+    }
+    passes(&net, 1);
+    let said = doctor(&net);
+    assert!(said.bad().is_empty(), "{:#}", said.json);
+    let off = "sysctl -qw net.ipv6.conf.br0.force_forwarding=0";
+    breaks_and_heals(&net, 1, "ipv6-forwarding-off", off);
+}
+
+#[test]
 fn a_table_that_is_gone_edited_or_not_recorded_is_found() {
     let net = Net::new();
     let _servers = web(&net);

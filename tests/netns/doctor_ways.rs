@@ -36,6 +36,66 @@ fn a_backend_without_a_way_to_it_is_found() {
 }
 
 #[test]
+fn a_way_that_only_a_rule_for_the_incoming_interface_gives_is_one() {
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Greet);
+    net.apply(state([
+        json!({"name": "web", "port": PORT, "backends": ["10.2.0.11:3000"]}),
+    ]));
+    passes(&net, 0);
+    let sh = |line: &str| drop(net.sh("gateway", line).ok());
+    sh("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.br0.rp_filter=0");
+    sh("ip rule add iif ext lookup 77 && ip route add 10.2.0.0/24 dev br0 table 77");
+    sh("ip route del 10.2.0.0/24 dev br0 && ip route add unreachable 10.2.0.0/24");
+    passes(&net, 0);
+    let said = doctor(&net);
+    assert!(said.bad().is_empty(), "{:#}", said.json);
+    // And one that is wrong there alone.
+    sh("ip route replace 10.2.0.0/24 dev br0 && ip route add blackhole 10.2.0.11/32 table 77");
+    breaks(&net, 0);
+    assert_eq!(doctor(&net).status, 1);
+    doctor(&net).one("backend-without-route", "broken");
+    sh("ip route del blackhole 10.2.0.11/32 table 77");
+    passes(&net, 0);
+    assert!(doctor(&net).bad().is_empty());
+    // Answers come in by another interface than the gateway's own packets.
+    sh("ip rule add iif br0 to 203.0.113.10 lookup 78 && ip route add prohibit 203.0.113.10/32 table 78");
+    sh("ip rule add iif br0 to 192.0.2.0/24 lookup 78 && ip route add prohibit 192.0.2.0/24 table 78");
+    breaks(&net, 0);
+    doctor(&net).one("answers-without-route", "warning");
+}
+
+#[test]
+fn every_address_of_a_local_network_is_the_gateways() {
+    let net = Net::new();
+    let server = net.serve("b1", 3000, Behaviour::Greet);
+    net.sh("gateway", "ip route add local 10.9.0.0/24 dev lo").ok();
+    net.sh("client", &format!("ip route add 10.9.0.0/24 via {}", PUBLIC[0]))
+        .ok();
+    let web = |backend: &str| {
+        json!({"name": "web", "port": PORT, "addresses": ["10.9.0.5"], "source_addresses": ["10.9.0.7"],
+            "backends": [backend]})
+    };
+    let ran = net.apply(state([web("10.2.0.11:3000")]));
+    assert_eq!(ran.stderr, "", "nothing to warn of");
+    let to = at("10.9.0.5", PORT);
+    net.within("client", || connect(to, PATIENCE).and_then(|mut conn| conn.greeting()))
+        .expect("a greeting");
+    assert!(server.accepted() > 0);
+    let said = doctor(&net);
+    assert!(said.bad().is_empty(), "{:#}", said.json);
+    let ran = net.apply_with(&[], state([web("10.9.0.9:3000")]));
+    assert!(
+        ran.status == 2 && ran.stderr.contains("one of the gateway's own addresses"),
+        "{ran}"
+    );
+    net.sh("gateway", "ip route del local 10.9.0.0/24 dev lo").ok();
+    let said = doctor(&net);
+    said.one("address-not-local", "warning");
+    said.one("source-address-not-local", "broken");
+}
+
+#[test]
 fn a_backend_that_does_not_answer_on_its_link_is_found() {
     let net = Net::new();
     let _server = net.serve("b1", 3000, Behaviour::Greet);

@@ -204,8 +204,9 @@ fn what_is_odd_but_allowed_is_a_warning() {
     .ok();
     let ran = net.apply(my_app(&["10.2.0.11:3000", "[fd00:2::11]:3000"]));
     for sysctl in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
-        let said = format!("warning: {sysctl}: is 0, so this gateway forwards nothing; run `sysctl -w {sysctl}=1`");
-        assert!(ran.stderr.contains(&said), "{ran}");
+        let seen = format!("warning: forwarding: {sysctl} is 0, and br0 (answers of backends), ext (clients)");
+        let fix = format!("run `sysctl -w {sysctl}=1`");
+        assert!(ran.stderr.contains(&seen) && ran.stderr.contains(&fix), "{ran}");
     }
     let ran = net.apply_with(&["-q"], my_app(&["10.2.0.11:3000"])).exits(0);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, command};
-use super::some;
+use super::{quoted, some};
 use crate::kernel::links::Link;
 use crate::ruleset::name::Family;
 
@@ -55,10 +55,10 @@ fn one(facts: &Facts, links: &[Link], bridge: &Link, addresses: &[IpAddr], diagn
         return;
     }
     let fix = match without.as_slice() {
-        [port] => format!("bridge link set dev {port} hairpin on"),
+        [port] => format!("bridge link set dev {} hairpin on", quoted(port)),
         ports => format!(
-            "for port in {}; do bridge link set dev $port hairpin on; done",
-            ports.join(" ")
+            "for port in {}; do bridge link set dev \"$port\" hairpin on; done",
+            ports.iter().map(|port| quoted(port)).collect::<Vec<_>>().join(" ")
         ),
     };
     diagnosis.warning(

@@ -1,26 +1,205 @@
-//! Whether the gateway forwards at all.
+//! Whether the interfaces that clients, answers and containers come in by forward.
+//!
+//! IPv4 asks the interface that a packet comes in by, and nothing else: `ip_forward` only writes to all interfaces, and is what
+//! later ones begin with (`ip_route_input_slow`). IPv6 asks the switch for all, and where that is off, from Linux 6.17 on, the
+//! interface's `force_forwarding` (`ip6_forward`); an interface's own `forwarding` is about router advertisements.
+//!
+//! Source: `net/ipv4/route.c`, `net/ipv4/devinet.c`, `net/ipv6/ip6_output.c`, `Documentation/networking/ip-sysctl.rst`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
-use super::super::finding::{Diagnosis, command};
-use super::some;
+use super::super::finding::{Diagnosis, Severity, command};
+use super::{some, sysctl};
+use crate::kernel::links::Link;
 use crate::ruleset::name::Family;
 
-pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    for (family, id, sysctl) in [
-        (Family::V4, "ip-forward-off", "net.ipv4.ip_forward"),
-        (Family::V6, "ipv6-forwarding-off", "net.ipv6.conf.all.forwarding"),
-    ] {
-        if facts.uses(family) && facts.number(sysctl) == Some(0) {
-            diagnosis.broken(
-                id,
-                format!("{sysctl} is 0"),
-                "the kernel forwards no packets to or from backends, whatever the rules say; for good, put it into \
-                 /etc/sysctl.d",
-                command(format!("sysctl -w {sysctl}=1")),
-            );
+const IDS: [(Family, &str); 2] = [(Family::V4, "ip-forward-off"), (Family::V6, "ipv6-forwarding-off")];
+
+pub(in super::super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    for (family, id) in IDS {
+        if facts.uses(family) {
+            one(facts, family, id, diagnosis);
         }
     }
     advertisements(facts, diagnosis);
+}
+
+fn one(facts: &CheapFacts, family: Family, id: &'static str, diagnosis: &mut Diagnosis) {
+    let switch = switch(family);
+    let roles = roles(facts, family);
+    let is_off = facts.number(switch) == Some(0);
+    let mut off: Vec<(&Link, Role)> = roles
+        .into_iter()
+        .filter(|(link, _)| !forwards(facts, family, link))
+        .collect();
+    off.sort_by_key(|(_, role)| *role);
+    if off.is_empty() {
+        if is_off && no_link_is_known(facts, family) {
+            diagnosis.broken(
+                id,
+                format!("{switch} is 0"),
+                CAUSE,
+                command(format!("sysctl -w {switch}=1")),
+            );
+        } else if is_off && (family == Family::V6 || facts.number("net.ipv4.conf.default.forwarding") == Some(0)) {
+            diagnosis.note(
+                id,
+                format!("{switch} is 0, while all interfaces that are used here forward"),
+                "an interface that is made later, such as a bridge that is made anew, will not",
+            );
+        }
+        return;
+    }
+    let severity = off
+        .iter()
+        .map(|(_, role)| role.severity())
+        .min()
+        .unwrap_or(Severity::Note);
+    let names = off
+        .iter()
+        .map(|(link, role)| format!("{} ({})", link.name, role.words()));
+    let (seen, fix) = if is_off && severity == Severity::Broken {
+        (
+            format!("{switch} is 0, and {} do not forward", some(names)),
+            format!("sysctl -w {switch}=1"),
+        )
+    } else {
+        let settings = off.iter().map(|(link, _)| format!(" {}=1", setting(family, link)));
+        (
+            format!("forwarding is off on {}", some(names)),
+            format!("sysctl -w{}", settings.collect::<String>()),
+        )
+    };
+    diagnosis.found(id, severity, seen, CAUSE.into(), Some(command(fix)));
+}
+
+const CAUSE: &str = "the kernel forwards no packets that come in by such an interface, whatever the rules say; for good, put it into \
+                     /etc/sysctl.d";
+
+const fn switch(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "net.ipv4.ip_forward",
+        Family::V6 => "net.ipv6.conf.all.forwarding",
+    }
+}
+
+fn setting(family: Family, link: &Link) -> String {
+    match family {
+        Family::V4 => sysctl("ipv4", &link.name, "forwarding"),
+        Family::V6 => sysctl("ipv6", &link.name, "force_forwarding"),
+    }
+}
+
+/// One whose setting was not read forwards as the switch says.
+fn forwards(facts: &CheapFacts, family: Family, link: &Link) -> bool {
+    let on = |name: &str| facts.number(name).map(|value| value != 0);
+    let all = on(switch(family));
+    match family {
+        Family::V4 => on(&format!("net.ipv4.conf.{}.forwarding", link.name)).or(all) != Some(false),
+        Family::V6 => all != Some(false) || on(&format!("net.ipv6.conf.{}.force_forwarding", link.name)) == Some(true),
+    }
+}
+
+/// What comes in by an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    /// Answers of backends, and clients among the containers.
+    Answers,
+    /// Clients.
+    Clients,
+    /// Perhaps clients: it has a public address.
+    PerhapsClients,
+    /// Perhaps clients: it has an address, and services listen on all.
+    OtherClients,
+}
+
+impl Role {
+    const fn severity(self) -> Severity {
+        match self {
+            Self::Answers | Self::Clients => Severity::Broken,
+            Self::PerhapsClients => Severity::Warning,
+            Self::OtherClients => Severity::Note,
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Answers => "answers of backends",
+            Self::Clients => "clients",
+            Self::PerhapsClients | Self::OtherClients => "clients, if they come in by it",
+        }
+    }
+}
+
+fn roles(facts: &CheapFacts, family: Family) -> Vec<(&Link, Role)> {
+    let mut roles: BTreeMap<u32, Role> = BTreeMap::new();
+    let mut add = |index: u32, role: Role| {
+        roles
+            .entry(index)
+            .and_modify(|known| *known = role.min(*known))
+            .or_insert(role);
+    };
+    for (address, way) in facts.ways.iter().flatten() {
+        if let Some(way) = way.as_ref().filter(|way| !way.local && Family::of(*address) == family) {
+            add(way.index, Role::Answers);
+        }
+    }
+    let far = facts
+        .ways_out
+        .as_ref()
+        .ok()
+        .and_then(|ways| ways.get(&(family, None))?.as_ref());
+    if let Some(way) = far {
+        add(way.index, Role::Clients);
+    }
+    let services = &facts.services.services;
+    let everywhere = services.iter().any(|service| service.addresses.is_empty());
+    for link in facts.links.iter().flatten().filter(|link| link.up && !link.loopback) {
+        for (address, _) in link
+            .addresses
+            .iter()
+            .filter(|(address, _)| Family::of(*address) == family)
+        {
+            if services.iter().any(|service| service.addresses.contains(address)) {
+                // Packets to it may still all come by another interface.
+                let leaves = facts
+                    .ways_out
+                    .as_ref()
+                    .ok()
+                    .and_then(|ways| ways.get(&(family, Some(*address)))?.as_ref());
+                let sure = leaves.is_none_or(|way| way.index == link.index);
+                add(link.index, if sure { Role::Clients } else { Role::PerhapsClients });
+            } else if everywhere && (is_public(*address) || far.is_none()) {
+                add(link.index, Role::PerhapsClients);
+            } else if everywhere && !is_link_local(*address) {
+                add(link.index, Role::OtherClients);
+            }
+        }
+    }
+    roles
+        .into_iter()
+        .filter_map(|(index, role)| Some((facts.link(index)?, role)))
+        .collect()
+}
+
+fn no_link_is_known(facts: &CheapFacts, family: Family) -> bool {
+    roles(facts, family).is_empty()
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_private() && !is_link_local(address) && !v4.is_loopback(),
+        IpAddr::V6(v6) => !v6.is_unique_local() && !is_link_local(address) && !v6.is_loopback(),
+    }
 }
 
 /// With forwarding on, a value of 1 means that they are ignored (`ip-sysctl.rst`, `accept_ra`).

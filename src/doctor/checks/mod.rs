@@ -3,7 +3,7 @@
 mod bridge;
 mod conntrack;
 mod firewall;
-mod forwarding;
+pub(super) mod forwarding;
 mod kernel;
 mod let_pass;
 mod nat;
@@ -27,6 +27,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     firewall::check,
     nat::check,
     ways::routes,
+    ways::answers,
     reverse_path::check,
     conntrack::fill,
     ports::addresses,
@@ -62,6 +63,21 @@ fn some<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     match items.count() {
         0 => text,
         more => format!("{text} and {more} more"),
+    }
+}
+
+/// The name of an interface's setting as `sysctl` takes it: a dot in the interface's name is a slash there (`sysctl(8)`).
+fn sysctl(family: &str, link: &str, setting: &str) -> String {
+    quoted(&format!("net.{family}.conf.{}.{setting}", link.replace('.', "/")))
+}
+
+/// A word of a line to type: quoted where a shell would take it for more than a word.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./@:,=+".contains(letter);
+    if word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, command};
-use super::some;
+use super::{quoted, some};
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(links) = diagnosis.known("segmentation offloads", &facts.cheap.links) else {
@@ -14,7 +14,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
             "large-receive-offload",
             format!("{} merges received packets in hardware (LRO)", link.name),
             "merged like that they cannot be forwarded as they came: connections stall or crawl",
-            command(format!("ethtool -K {} lro off", link.name)),
+            command(format!("ethtool -K {} lro off", quoted(&link.name))),
         );
     }
     let unknown: Vec<&str> = up()

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, command};
-use super::{count, some};
+use super::{count, some, sysctl};
 use crate::kernel::links::Link;
 use crate::kernel::route::RouteTo;
 use crate::ruleset::name::Family;
@@ -133,7 +133,7 @@ fn out_by(facts: &CheapFacts, way: Option<&RouteTo>) -> String {
 
 /// The larger one of `all` and the link's own counts, so 2 (loose) wins.
 fn loose(link: &str) -> super::super::finding::Fix {
-    command(format!("sysctl -w net.ipv4.conf.{link}.rp_filter=2"))
+    command(format!("sysctl -w {}=2", sysctl("ipv4", link, "rp_filter")))
 }
 
 fn count_packets(number: u64) -> String {

@@ -49,6 +49,29 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     }
 }
 
+/// Answers come in by the backends' interface, and policy routing may have another way for them than for the gateway's own
+/// packets.
+pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    let (Some(answers), Ok(out)) = (diagnosis.known("routes of answers", &facts.answers), &facts.ways_out) else {
+        return;
+    };
+    let goes_out = |family: Family| out.get(&(family, None)).is_some_and(Option::is_some);
+    let lost: Vec<&str> = answers
+        .iter()
+        .filter(|((family, _), way)| way.is_none() && goes_out(*family))
+        .filter_map(|((_, index), _)| Some(facts.link(*index)?.name.as_str()))
+        .collect();
+    if !lost.is_empty() {
+        diagnosis.warning(
+            "answers-without-route",
+            format!("packets that come in by {} have no route to clients far away, or one that refuses", some(&lost)),
+            "answers of the backends there are dropped; the gateway's own packets have a route, so it is a rule of policy \
+             routing that stops them",
+            advice("see `ip rule` and `ip -6 rule` for rules with `iif` or `from`, and give their table a default route"),
+        );
+    }
+}
+
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     if facts.cheap.ways_left_out > 0 {
         let reason = format!(

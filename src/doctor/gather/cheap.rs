@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Ways, WaysOut};
+use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Ways, WaysOfAnswers, WaysOut};
 use super::fact;
 use crate::kernel::firewall;
 use crate::kernel::links::{self, Link};
-use crate::kernel::route::Routes;
+use crate::kernel::route::{LocalAddresses, RouteTo, Routes, WayIn};
 use crate::kernel::socket::{Netlink, NetlinkError};
 use crate::kernel::table::generation;
 use crate::model::FlowMark;
@@ -51,20 +51,32 @@ impl CheapReader {
 
     /// Looks at the network namespace that this thread is in.
     pub fn read(&mut self, services: &Arc<Summary>, mark: FlowMark, now: Instant) -> CheapFacts {
-        let (ways, ways_left_out) = ways(services, self.effort);
+        CheapFacts {
+            firewall: self.firewall(now),
+            ..self.read_ways(services, mark)
+        }
+    }
+
+    /// As [`CheapReader::read`], without other programs' tables.
+    pub fn read_ways(&self, services: &Arc<Summary>, mark: FlowMark) -> CheapFacts {
         let links = fact(links::links());
-        let local = fact(Routes::open().and_then(|mut routes| routes.local_addresses()));
+        let some_links = links.as_deref().unwrap_or_default();
+        let local = fact(local(services));
+        let ways_out = ways_out(local.as_ref().ok());
+        let inputs = client_links(services, some_links, ways_out.as_ref().ok());
+        let (ways, ways_left_out) = ways(services, &inputs, self.effort);
         CheapFacts {
             effort: self.effort,
             mark,
             services: Arc::clone(services),
-            sysctls: sysctls(links.as_deref().unwrap_or_default(), ways.as_ref().ok()),
-            ways_out: ways_out(local.as_ref().ok()),
+            sysctls: sysctls(some_links, ways.as_ref().ok()),
+            ways_out,
             links,
             local,
+            answers: ways.as_ref().map_err(Clone::clone).and_then(|ways| fact(answers(ways))),
             ways,
             ways_left_out,
-            firewall: self.firewall(now),
+            firewall: Err("they were not read".into()),
             reverse_path_drops: reverse_path_drops(),
         }
     }
@@ -98,6 +110,7 @@ impl CheapReader {
 fn sysctls(links: &[Link], ways: Option<&Ways>) -> BTreeMap<String, String> {
     const PLAIN: &[&str] = &[
         "net.ipv4.ip_forward",
+        "net.ipv4.conf.default.forwarding",
         "net.ipv6.conf.all.forwarding",
         "net.ipv4.conf.all.rp_filter",
         "net.ipv4.ip_local_port_range",
@@ -129,7 +142,12 @@ fn sysctls(links: &[Link], ways: Option<&Ways>) -> BTreeMap<String, String> {
         .collect();
     let matter = |link: &&Link| !link.addresses.is_empty() || used.contains(&link.index);
     for link in links.iter().filter(matter) {
-        for (family, setting) in [("ipv4", "rp_filter"), ("ipv6", "accept_ra")] {
+        for (family, setting) in [
+            ("ipv4", "forwarding"),
+            ("ipv4", "rp_filter"),
+            ("ipv6", "force_forwarding"),
+            ("ipv6", "accept_ra"),
+        ] {
             let name = &link.name;
             add(
                 format!("net.{family}.conf.{name}.{setting}"),
@@ -140,7 +158,74 @@ fn sysctls(links: &[Link], ways: Option<&Ways>) -> BTreeMap<String, String> {
     read
 }
 
-fn ways(services: &Summary, effort: Effort) -> (Fact<Ways>, usize) {
+/// The addresses that services name are asked for one by one: there are few.
+fn local(services: &Summary) -> Result<LocalAddresses, NetlinkError> {
+    let mut routes = Routes::open()?;
+    let mut local = routes.local_addresses()?;
+    let named = services.services.iter().flat_map(|service| {
+        let sources = &service.settings.source_addresses;
+        service.addresses.iter().chain(sources).copied()
+    });
+    routes.find_local(&mut local, named)?;
+    Ok(local)
+}
+
+/// Returns where clients come in, as far as that can be known: by the way to clients far away, and by the interfaces that have
+/// the addresses that services listen on.
+fn client_links(services: &Summary, links: &[Link], ways_out: Option<&WaysOut>) -> Vec<Input> {
+    let far = Family::BOTH.into_iter().filter_map(|family| {
+        let way = ways_out?.get(&(family, None))?.as_ref()?;
+        Some((family, way.index))
+    });
+    let mut inputs: Vec<(Family, u32)> = far.collect();
+    let chosen: BTreeSet<IpAddr> = services
+        .services
+        .iter()
+        .flat_map(|service| service.addresses.iter().copied())
+        .collect();
+    for link in links.iter().filter(|link| !link.loopback) {
+        let of_link = link.addresses.iter().filter(|(address, _)| chosen.contains(address));
+        inputs.extend(of_link.map(|(address, _)| (Family::of(*address), link.index)));
+    }
+    let mut seen = BTreeSet::new();
+    inputs.retain(|input| seen.insert(*input));
+    inputs
+        .into_iter()
+        .map(|(family, index)| Input {
+            family,
+            index,
+            is_open: is_open(links, family, index),
+        })
+        .collect()
+}
+
+/// An interface that clients come in by.
+#[derive(Debug, Clone, Copy)]
+struct Input {
+    family: Family,
+    index: u32,
+    /// Whether a refusal must be that of a route: the interface forwards, and takes packets from far away.
+    is_open: bool,
+}
+
+/// Packets from far away to the gateway itself are refused for their source alone.
+fn is_open(links: &[Link], family: Family, index: u32) -> bool {
+    let name = links.iter().find(|link| link.index == index).map(|link| &link.name);
+    let own = links
+        .iter()
+        .filter(|link| !link.loopback)
+        .flat_map(|link| &link.addresses)
+        .find(|(address, _)| Family::of(*address) == family);
+    let (Some(name), Some((own, _))) = (name, own) else {
+        return false;
+    };
+    let setting = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/forwarding"));
+    let forwards = family == Family::V6 || setting.is_ok_and(|value| value.trim() != "0");
+    let takes = || Routes::open().and_then(|mut routes| routes.way_in(*own, far(family), index));
+    forwards && takes().is_ok_and(|way| matches!(way, WayIn::Goes(_)))
+}
+
+fn ways(services: &Summary, inputs: &[Input], effort: Effort) -> (Fact<Ways>, usize) {
     let addresses: BTreeSet<IpAddr> = services
         .services
         .iter()
@@ -151,21 +236,64 @@ fn ways(services: &Summary, effort: Effort) -> (Fact<Ways>, usize) {
     let step = addresses.len().div_ceil(effort.most_ways()).max(1);
     let looked_at = addresses.iter().step_by(step);
     let left_out = addresses.len() - looked_at.len();
-    (fact(read_ways(looked_at)), left_out)
+    (fact(read_ways(looked_at, inputs)), left_out)
 }
 
-fn read_ways<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> Result<Ways, NetlinkError> {
+fn read_ways<'a>(addresses: impl Iterator<Item = &'a IpAddr>, inputs: &[Input]) -> Result<Ways, NetlinkError> {
     let mut routes = Routes::open()?;
     addresses
-        .map(|address| Ok((*address, routes.way_to(*address, None)?)))
+        .map(|address| Ok((*address, way(&mut routes, *address, inputs)?)))
         .collect()
 }
 
-fn ways_out(local: Option<&BTreeSet<IpAddr>>) -> Fact<WaysOut> {
+/// The way of a packet from far away, by the first interface from which there is one. Where the kernel does not tell it, the
+/// one that the gateway's own packets take.
+fn way(routes: &mut Routes, address: IpAddr, inputs: &[Input]) -> Result<Option<RouteTo>, NetlinkError> {
+    let family = Family::of(address);
+    let mut told = false;
+    for input in inputs.iter().filter(|input| input.family == family) {
+        match routes.way_in(address, far(family), input.index)? {
+            WayIn::Goes(route) => return Ok(Some(route)),
+            WayIn::NoRoute => told = true,
+            WayIn::Refused => told |= input.is_open,
+        }
+    }
+    if told { Ok(None) } else { routes.way_to(address, None) }
+}
+
+/// One backend stands for all behind the same interface.
+fn answers(ways: &Ways) -> Result<WaysOfAnswers, NetlinkError> {
+    let mut routes = Routes::open()?;
+    let mut found = WaysOfAnswers::new();
+    for (address, way) in ways {
+        let family = Family::of(*address);
+        let Some(way) = way.as_ref().filter(|way| !way.local) else {
+            continue;
+        };
+        if found.contains_key(&(family, way.index)) {
+            continue;
+        }
+        match routes.way_in(far(family), *address, way.index)? {
+            WayIn::Goes(out) => drop(found.insert((family, way.index), Some(out))),
+            WayIn::NoRoute => drop(found.insert((family, way.index), None)),
+            WayIn::Refused => {}
+        }
+    }
+    Ok(found)
+}
+
+fn far(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => FAR[0].1,
+        Family::V6 => FAR[1].1,
+    }
+}
+
+fn ways_out(local: Option<&LocalAddresses>) -> Fact<WaysOut> {
     let mut routes = Routes::open().map_err(|error| error.to_string())?;
     let mut found = BTreeMap::new();
     for (family, far) in FAR {
-        let own = local.into_iter().flatten().copied();
+        let own = local.into_iter().flat_map(|local| local.addresses.iter().copied());
         // Only IPv4 has a reverse path filter.
         let own = own.filter(|address| family == Family::V4 && address.is_ipv4() && !address.is_loopback());
         for from in own.map(Some).chain([None]) {

@@ -1,6 +1,6 @@
 //! Other programs' rules, as nftables tells them and as `iptables-save` prints them, and what the doctor makes of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -91,9 +91,10 @@ fn gateway() -> Facts {
         services: Arc::new(sample().summary.clone()),
         sysctls: BTreeMap::new(),
         links: Ok(vec![link(2, "ext"), link(3, "br0")]),
-        local: Ok(BTreeSet::from(public)),
+        local: Ok(public.into_iter().collect()),
         ways: Ok(backends.map(|backend| (backend.ip(), way(3))).collect()),
         ways_left_out: 0,
+        answers: Ok(BTreeMap::new()),
         ways_out: Ok(families.map(|family| ((family, None), way(2))).into()),
         firewall: Ok(Arc::default()),
         reverse_path_drops: Some(0),
