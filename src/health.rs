@@ -12,7 +12,7 @@ mod schedule;
 mod spread;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,8 @@ pub struct Probe {
     pub endpoint: SocketAddr,
     /// How long the handshake may take.
     pub timeout: Duration,
+    /// Which of the gateway's addresses it comes from, if that is there; else the one that routing chooses.
+    pub source: Option<IpAddr>,
 }
 
 /// A change of what is thought of an endpoint.
@@ -293,6 +295,7 @@ impl Health {
                 id,
                 endpoint,
                 timeout: known.params.timeout,
+                source: None,
             });
         }
         probes

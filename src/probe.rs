@@ -11,7 +11,8 @@
 //!
 //! A reset leaves no `TIME_WAIT` on either side, so no source port is used up. The gateway's conntrack forgets a probe with
 //! its reset, and one that was not answered 2 s after its last SYN: sockets have a priority of their own
-//! ([`crate::ruleset::stmt::PROBE_PRIORITY`]), by which the rules give their flows timeouts of their own.
+//! ([`crate::ruleset::stmt::PROBE_PRIORITY`]), by which the rules give their flows timeouts of their own. So that it does
+//! not count them until it collects them by itself, their entries are looked up when their time is over.
 //!
 //! Probes go from the gateway's own sockets to a backend's real address. They are not translated, carry no flow mark,
 //! and are neither limited nor counted.
@@ -22,7 +23,9 @@
 mod errno;
 mod pool;
 
+use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
@@ -36,6 +39,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::pool::Pool;
 use crate::health::{Outcome, Probe};
+use crate::kernel::conntrack::Collector;
 
 /// While that many are on their way, answers are gathered for a moment: waking up for each costs more than the rest.
 const CROWD: usize = 8;
@@ -63,6 +67,9 @@ pub enum ProbeError {
     #[error("failed to probe: its thread has ended")]
     Gone,
 }
+
+/// Who began a connection, and towards whom.
+type Flow = (SocketAddr, SocketAddr);
 
 enum Command {
     Probe(Vec<Probe>),
@@ -93,8 +100,13 @@ impl Prober {
             .add(&*wake, EpollEvent::new(edge, WAKE))
             .map_err(io::Error::from)?;
         let (commands, receiver) = channel();
+        let collector = Collector::open()
+            .inspect_err(|error| tracing::debug!(%error, "conntrack will collect probes by itself"))
+            .ok();
         let prober = Thread {
             pool: Pool::new(epoll),
+            collector,
+            unanswered: VecDeque::new(),
             commands: receiver,
             reports,
         };
@@ -154,8 +166,15 @@ impl Drop for Prober {
     }
 }
 
+/// How long an unanswered probe stays in conntrack after its end, at most: its last SYN may have gone out a moment before.
+const FORGOTTEN: Duration = Duration::from_secs(3);
+
 struct Thread {
     pool: Pool,
+    /// Looks up what conntrack should forget; `None` where it cannot be asked.
+    collector: Option<Collector>,
+    /// Unanswered probes, and when conntrack's time for them is over.
+    unanswered: VecDeque<(Instant, Flow)>,
     commands: Receiver<Command>,
     reports: UnboundedSender<Vec<Report>>,
 }
@@ -181,6 +200,7 @@ impl Thread {
             if !self.obey(now, &mut reports) {
                 return;
             }
+            self.collect(now);
             if !reports.is_empty() && self.reports.send(reports).is_err() {
                 return;
             }
@@ -204,8 +224,28 @@ impl Thread {
         }
     }
 
+    /// Has conntrack forget what has ended.
+    fn collect(&mut self, now: Instant) {
+        let ended = self.pool.take_ended();
+        let Some(collector) = &mut self.collector else { return };
+        let mut over: Vec<Flow> = Vec::new();
+        for probe in ended {
+            if probe.answered {
+                over.push(probe.flow);
+            } else {
+                self.unanswered.push_back((now + FORGOTTEN, probe.flow));
+            }
+        }
+        let due = self.unanswered.partition_point(|(at, _)| *at <= now);
+        over.extend(self.unanswered.drain(..due).map(|(_, flow)| flow));
+        if let Err(error) = collector.collect(&over) {
+            tracing::debug!(%error, "failed to have conntrack forget probes: it will, by itself");
+        }
+    }
+
     fn patience(&self) -> EpollTimeout {
-        let Some(deadline) = self.pool.deadline() else {
+        let forget = self.unanswered.front().map(|(at, _)| *at);
+        let Some(deadline) = self.pool.deadline().into_iter().chain(forget).min() else {
             return EpollTimeout::NONE;
         };
         let left = deadline.saturating_duration_since(Instant::now());

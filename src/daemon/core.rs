@@ -14,7 +14,7 @@ mod problems;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use super::roster::{Change, Name, Note, Probing, Roster, Verdict};
 use super::settings::Settings;
 use super::worker::Job;
 use crate::config::Config;
-use crate::health::Health;
+use crate::health::{Health, Probe};
 use crate::model::{Endpoint, FlowMark, Service, State};
 use crate::problem::ProblemList;
 use crate::reconcile::Report;
@@ -228,6 +228,32 @@ impl Core {
     /// The probes that are to be made.
     pub fn health(&mut self) -> &mut Health {
         &mut self.health
+    }
+
+    /// Probes to send now. They come from where clients' connections come from: a service's `source_addresses`, in turn.
+    pub fn due_probes(&mut self, now: Now) -> Vec<Probe> {
+        let mut probes = self.health.due(now.instant);
+        for probe in &mut probes {
+            probe.source = self.probe_source(probe);
+        }
+        probes
+    }
+
+    fn probe_source(&self, probe: &Probe) -> Option<IpAddr> {
+        let endpoint = Endpoint::try_from(probe.endpoint).ok()?;
+        let name = self
+            .roster
+            .service_of(endpoint)
+            .or_else(|| self.deploys.service_of(endpoint))?;
+        let service = self
+            .roster
+            .wanted()
+            .get(name)
+            .or_else(|| self.roster.serving().get(name))?;
+        let is_of_family = |address: &&IpAddr| address.is_ipv4() == endpoint.address.is_ipv4();
+        let addresses = || service.source_addresses.iter().filter(is_of_family);
+        let turn = probe.id % u64::try_from(addresses().count().max(1)).unwrap_or(1);
+        addresses().nth(usize::try_from(turn).unwrap_or(0)).copied()
     }
 
     /// Who serves, and who shall.

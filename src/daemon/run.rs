@@ -397,8 +397,7 @@ impl Daemon {
                 return Err(DaemonError::Worker);
             }
         }
-        let health = self.core.health();
-        let (due, cancelled) = (health.due(now.instant), health.take_cancelled());
+        let (due, cancelled) = (self.core.due_probes(now), self.core.health().take_cancelled());
         if !cancelled.is_empty() {
             self.prober.cancel(cancelled)?;
         }

@@ -9,6 +9,7 @@
 //!
 //! Source: `net/netfilter/nf_conntrack_netlink.c`.
 
+mod collect;
 mod delete;
 mod flow;
 mod handshakes;
@@ -29,6 +30,7 @@ use nix::errno::Errno;
 
 use crate::model::FlowMark;
 
+pub use self::collect::Collector;
 use self::delete::Deletes;
 pub use self::delete::{Deletion, Failure};
 pub use self::flow::{Counters, Flow, FlowKey, Status, TcpState, Traffic};

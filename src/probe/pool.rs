@@ -1,14 +1,15 @@
 //! Sockets that probe, again and again: a socket costs more to make and to close than to use.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, getsockopt, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, getsockname, getsockopt,
+    setsockopt, socket, sockopt,
 };
 
 use super::{Report, errno};
@@ -16,7 +17,7 @@ use crate::health::{Outcome, Probe};
 use crate::kernel::ffi;
 use crate::ruleset::stmt::PROBE_PRIORITY;
 
-/// Sockets of one family that are kept while there is nothing for them to do.
+/// Sockets of one kind that are kept while there is nothing for them to do.
 const KEPT: usize = 256;
 
 pub(super) struct Pool {
@@ -25,8 +26,9 @@ pub(super) struct Pool {
     places: Vec<Place>,
     /// Tokens of places without a socket.
     vacant: Vec<usize>,
-    /// Tokens of sockets without a probe, IPv4 and IPv6.
-    idle: [Vec<usize>; 2],
+    /// Tokens of sockets without a probe.
+    idle: BTreeMap<Kind, Vec<usize>>,
+    ended: Vec<Ended>,
     deadlines: BTreeSet<(Instant, usize)>,
     by_id: BTreeMap<u64, usize>,
 }
@@ -39,18 +41,34 @@ struct Place {
 
 struct Socket {
     fd: OwnedFd,
-    family: Family,
+    kind: Kind,
 }
 
-#[derive(Clone, Copy)]
+/// What a socket can be used for again: once bound to an address, it takes no other one by itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    family: Family,
+    is_bound: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Family {
     V4,
     V6,
 }
 
+/// A probe that is over.
+pub(super) struct Ended {
+    /// Its connection.
+    pub(super) flow: (SocketAddr, SocketAddr),
+    /// Whether it was answered, and so ended with a reset.
+    pub(super) answered: bool,
+}
+
 #[derive(Clone, Copy)]
 struct Flight {
     id: u64,
+    endpoint: SocketAddr,
     deadline: Instant,
 }
 
@@ -60,7 +78,8 @@ impl Pool {
             epoll,
             places: Vec::new(),
             vacant: Vec::new(),
-            idle: [Vec::new(), Vec::new()],
+            idle: BTreeMap::new(),
+            ended: Vec::new(),
             deadlines: BTreeSet::new(),
             by_id: BTreeMap::new(),
         }
@@ -78,6 +97,11 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn sockets(&self) -> usize {
         self.places.iter().filter(|place| place.socket.is_some()).count()
+    }
+
+    /// Probes that have ended since this was last asked.
+    pub(super) fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
     }
 
     /// When the next probe's time is up.
@@ -99,9 +123,14 @@ impl Pool {
             SocketAddr::V4(_) => Family::V4,
             SocketAddr::V6(_) => Family::V6,
         };
-        let token = match self.idle[family as usize].pop() {
+        let token = match probe.source.and_then(|source| self.bound(family, source)) {
             Some(token) => token,
-            None => self.open(family).map_err(Outcome::Local)?,
+            None => self
+                .socket(Kind {
+                    family,
+                    is_bound: false,
+                })
+                .map_err(Outcome::Local)?,
         };
         let Some(place) = self.places.get_mut(token) else {
             return Err(Outcome::Local(Errno::EBADF));
@@ -111,13 +140,35 @@ impl Pool {
         };
         let sent = socket.connect(probe.endpoint);
         let deadline = now + probe.timeout;
-        place.flight = Some(Flight { id: probe.id, deadline });
+        let (id, endpoint) = (probe.id, probe.endpoint);
+        place.flight = Some(Flight { id, endpoint, deadline });
         self.deadlines.insert((deadline, token));
         self.by_id.insert(probe.id, token);
         if sent.is_err() {
-            self.end(token);
+            self.end(token, false);
         }
         sent
+    }
+
+    fn socket(&mut self, kind: Kind) -> Result<usize, Errno> {
+        match self.idle.get_mut(&kind).and_then(Vec::pop) {
+            Some(token) => Ok(token),
+            None => self.open(kind),
+        }
+    }
+
+    /// A socket with that address, if the gateway has it. It is bound anew each time: the address may have gone since.
+    fn bound(&mut self, family: Family, source: IpAddr) -> Option<usize> {
+        let kind = Kind { family, is_bound: true };
+        let token = self.socket(kind).ok()?;
+        let place = self.places.get_mut(token)?;
+        let Err(errno) = place.socket.as_ref()?.bind(source) else {
+            return Some(token);
+        };
+        tracing::debug!(%source, %errno, "failed to probe from a source address: the route's is taken");
+        place.socket = None;
+        self.vacant.push(token);
+        None
     }
 
     /// What an event of a socket means.
@@ -129,7 +180,7 @@ impl Pool {
             return None;
         };
         let outcome = socket.outcome(events)?;
-        self.end(token);
+        self.end(token, outcome == Outcome::Accepted);
         Some(Report { id: flight.id, outcome })
     }
 
@@ -139,7 +190,7 @@ impl Pool {
         while let Some((deadline, token)) = self.deadlines.first().copied()
             && deadline <= now
         {
-            if let Some(flight) = self.end(token) {
+            if let Some(flight) = self.end(token, false) {
                 let outcome = Outcome::TimedOut;
                 reports.push(Report { id: flight.id, outcome });
             }
@@ -150,22 +201,23 @@ impl Pool {
 
     pub(super) fn cancel(&mut self, id: u64) {
         if let Some(token) = self.by_id.get(&id) {
-            self.end(*token);
+            self.end(*token, false);
         }
     }
 
     /// Takes a socket back from what it does.
-    fn end(&mut self, token: usize) -> Option<Flight> {
+    fn end(&mut self, token: usize, answered: bool) -> Option<Flight> {
         let place = self.places.get_mut(token)?;
         let flight = place.flight.take()?;
         self.deadlines.remove(&(flight.deadline, token));
         self.by_id.remove(&flight.id);
-        let family = place.socket.as_ref()?.family;
-        let idle = &mut self.idle[family as usize];
-        let is_free = place
-            .socket
-            .as_ref()
-            .is_some_and(|socket| ffi::disconnect(socket.fd.as_fd()).is_ok());
+        let socket = place.socket.as_ref()?;
+        if let Some(local) = socket.local() {
+            let flow = (local, flight.endpoint);
+            self.ended.push(Ended { flow, answered });
+        }
+        let idle = self.idle.entry(socket.kind).or_default();
+        let is_free = ffi::disconnect(socket.fd.as_fd()).is_ok();
         if is_free && idle.len() < KEPT {
             idle.push(token);
         } else {
@@ -175,8 +227,8 @@ impl Pool {
         Some(flight)
     }
 
-    fn open(&mut self, family: Family) -> Result<usize, Errno> {
-        let socket = Socket::open(family)?;
+    fn open(&mut self, kind: Kind) -> Result<usize, Errno> {
+        let socket = Socket::open(kind)?;
         let token = self.vacant.last().copied().unwrap_or(self.places.len());
         let data = u64::try_from(token).map_err(|_| Errno::EMFILE)?;
         let event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, data);
@@ -194,14 +246,19 @@ impl Pool {
 /// (it takes `CAP_NET_ADMIN`) they stay there as long as any other connection.
 fn prioritize(fd: &OwnedFd) {
     let priority = i32::try_from(PROBE_PRIORITY).unwrap_or_default();
-    if let Err(error) = ffi::set_int_option(fd.as_fd(), nix::libc::SOL_SOCKET, nix::libc::SO_PRIORITY, priority) {
-        tracing::debug!(%error, "failed to set the priority of a probe's socket: probes stay in conntrack for a while");
+    if let Err(errno) = set_int(fd, nix::libc::SOL_SOCKET, nix::libc::SO_PRIORITY, priority) {
+        tracing::debug!(%errno, "failed to set the priority of a probe's socket: probes stay in conntrack for a while");
     }
 }
 
+fn set_int(fd: &OwnedFd, level: i32, option: i32, value: i32) -> Result<(), Errno> {
+    ffi::set_int_option(fd.as_fd(), level, option, value)
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+}
+
 impl Socket {
-    fn open(family: Family) -> Result<Self, Errno> {
-        let domain = match family {
+    fn open(kind: Kind) -> Result<Self, Errno> {
+        let domain = match kind.family {
             Family::V4 => AddressFamily::Inet,
             Family::V6 => AddressFamily::Inet6,
         };
@@ -214,14 +271,28 @@ impl Socket {
         };
         setsockopt(&fd, sockopt::Linger, &linger)?;
         prioritize(&fd);
-        Ok(Self { fd, family })
+        if kind.is_bound {
+            // A port of its own for each destination, chosen when it is known.
+            set_int(&fd, nix::libc::IPPROTO_IP, nix::libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        }
+        Ok(Self { fd, kind })
+    }
+
+    fn bind(&self, source: IpAddr) -> Result<(), Errno> {
+        bind(self.fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))
+    }
+
+    /// Where it is connected from.
+    fn local(&self) -> Option<SocketAddr> {
+        let at: SockaddrStorage = getsockname(self.fd.as_raw_fd()).ok()?;
+        let v4 = at.as_sockaddr_in().map(|at| SocketAddr::from((at.ip(), at.port())));
+        v4.or_else(|| at.as_sockaddr_in6().map(|at| SocketAddr::from((at.ip(), at.port()))))
     }
 
     fn connect(&self, endpoint: SocketAddr) -> Result<(), Outcome> {
         let quick = (nix::libc::IPPROTO_TCP, nix::libc::TCP_QUICKACK);
         // Held back for longer than it takes to send the reset. The kernel forgets it when the socket is taken back.
-        ffi::set_int_option(self.fd.as_fd(), quick.0, quick.1, 0)
-            .map_err(|error| Outcome::Local(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
+        set_int(&self.fd, quick.0, quick.1, 0).map_err(Outcome::Local)?;
         match connect(self.fd.as_raw_fd(), &SockaddrStorage::from(endpoint)) {
             Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
             Err(errno) => Err(errno::of_connect(errno)),

@@ -28,7 +28,12 @@ fn report(pool: &mut Pool) -> Report {
 }
 
 fn ask(pool: &mut Pool, id: u64, endpoint: SocketAddr, timeout: Duration) -> Outcome {
-    let probe = Probe { id, endpoint, timeout };
+    let probe = Probe {
+        id,
+        endpoint,
+        timeout,
+        source: None,
+    };
     let report = pool.start(probe, Instant::now()).unwrap_or_else(|| report(pool));
     assert_eq!(report.id, id);
     report.outcome
@@ -123,6 +128,7 @@ fn what_was_cancelled_is_not_reported_and_its_socket_goes_on() {
             id,
             endpoint: full,
             timeout: LONG,
+            source: None,
         };
         assert_eq!(pool.start(probe, Instant::now()), None);
     }
@@ -142,6 +148,7 @@ fn sockets_of_a_crowd_are_not_kept_for_ever() {
             id,
             endpoint: full,
             timeout: LONG,
+            source: None,
         };
         assert_eq!(pool.start(probe, Instant::now()), None);
     }
@@ -224,6 +231,7 @@ fn the_thread_reports_each_of_many_once_and_ends() {
             id: round * 100 + n,
             endpoint: if n % 3 == 0 { closed } else { open },
             timeout: LONG,
+            source: None,
         });
         thread.probe(probes.collect()).expect("the thread lives");
     }
@@ -241,6 +249,7 @@ fn the_thread_reports_each_of_many_once_and_ends() {
         id,
         endpoint: full,
         timeout: SHORT,
+        source: None,
     };
     thread.probe(vec![probe(3000), probe(3001)]).expect("the thread lives");
     thread.cancel(vec![3000]).expect("the thread lives");
@@ -265,6 +274,7 @@ fn a_thread_without_a_listener_ends() {
         id,
         endpoint: closed,
         timeout: LONG,
+        source: None,
     };
     let gone = (0..3000).find_map(|id| {
         thread::sleep(Duration::from_millis(10));

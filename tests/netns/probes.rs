@@ -1,7 +1,7 @@
 //! Handshake probes, on a bridge and over a router: what they find, and what they leave.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tcpgw::health::{Outcome, Probe};
@@ -31,6 +31,7 @@ fn ask(of: &mut (Prober, Reports), endpoints: &[SocketAddr], timeout: Duration) 
         id,
         endpoint: *endpoint,
         timeout,
+        source: None,
     });
     of.0.probe(probes.collect()).expect("the prober lives");
     let mut all = Vec::new();
@@ -126,4 +127,84 @@ fn nothing_is_left_and_nothing_is_counted() {
             assert_eq!(drops["packets"], 0, "{reason}: {backend}");
         }
     }
+}
+
+/// Where every third backend is silent. Others' connections live long, so that conntrack's own collector seldom comes by.
+#[test]
+fn probes_do_not_fill_conntrack() {
+    const ROUNDS: usize = 10;
+    let net = Net::new();
+    net.apply(state([service("web", 2001, &["b1", "b2", "b3"], 3000, json!({}))]));
+    let _servers = ["b1", "b2"].map(|host| net.serve(host, 3000, Behaviour::Greet));
+    net.mute("b3");
+    let mut prober = prober(&net);
+    let hosts = ["b1", "b2", "b3"].map(|host| of(host, 3000)).concat();
+    let hosts: Vec<SocketAddr> = hosts.into_iter().cycle().take(120).collect();
+    let mut most = 0;
+    let begin = Instant::now();
+    for _ in 0..ROUNDS {
+        ask(&mut prober, &hosts, Duration::from_millis(500));
+        most = most.max(entries(&net));
+    }
+    let (sent, silent) = (ROUNDS * hosts.len(), hosts.len() / 3);
+    let seconds = begin.elapsed().as_secs_f64();
+    eprintln!("{sent} probes in {seconds:.1} s, a third of them not answered: at most {most} entries");
+    // 2 s after its last SYN an unanswered one may go; it is looked for 3 s after its end.
+    assert!(most <= 8 * silent, "{most} entries");
+    assert!(most < sent / 2, "{most} entries");
+    assert!(wait_until(PATIENCE, || entries(&net) == 0), "{:?}", net.conntrack());
+}
+
+/// What conntrack counts, whether its time is over or not.
+fn entries(net: &Net) -> usize {
+    let count = net.sh("gateway", "cat /proc/sys/net/netfilter/nf_conntrack_count").ok();
+    count.trim().parse().expect("a number")
+}
+
+/// A container that lets in nobody but the source addresses of its service.
+#[test]
+fn probes_come_from_where_clients_come_from() {
+    let net = Net::new();
+    let sources = ["10.2.0.101", "10.2.0.102", "fd00:2::101"];
+    // Of IPv6 the route takes the newest.
+    for address in ["10.2.0.101/24", "10.2.0.102/24", "fd00:2::101/64", "fd00:2::102/64"] {
+        net.sh("gateway", &format!("ip address add {address} dev br0")).ok();
+    }
+    net.nft(
+        "b1",
+        "table inet picky { chain input { type filter hook input priority 0;
+            tcp dport 3000 ip saddr != { 10.2.0.101, 10.2.0.102 } drop
+            tcp dport 3000 ip6 saddr != fd00:2::101 drop; }; }",
+    );
+    let _server = net.serve("b1", 3000, Behaviour::Greet);
+    let of_b1 = of("b1", 3000);
+    let mut prober = prober(&net);
+    let silence = ask(&mut prober, &of_b1, Duration::from_millis(500));
+    assert_eq!(silence, [Outcome::TimedOut; 2]);
+    drop(prober);
+
+    let health = json!({"interval": "100ms", "timeout": "1s", "fall": 1});
+    let fields = json!({"source_addresses": sources, "health": health});
+    net.want(state([service("picky", 2001, &["b1"], 3000, fields)]));
+    let daemon = net.daemon(&[]);
+    daemon.settles(2);
+    let seen = net.capture("b1", |packet| !packet.outgoing && packet.opens());
+    let all_came = |packets: &[Packet]| {
+        sources
+            .iter()
+            .all(|source| packets.iter().any(|packet| packet.src.ip().to_string() == *source))
+    };
+    assert!(
+        wait_until(PATIENCE, || all_came(&seen.so_far())),
+        "{}",
+        lines(&seen.so_far())
+    );
+    seen.stop();
+    // One that is gone does not keep the others from answering.
+    net.sh("gateway", "ip address del 10.2.0.101/24 dev br0").ok();
+    let v4 = of_b1[0];
+    let answers = net.capture("b1", move |packet| {
+        packet.outgoing && packet.has(SYN | ACK) && packet.src == v4
+    });
+    answers.wait_for(PATIENCE, |packet| packet.dst.ip().to_string() == "10.2.0.102");
 }
