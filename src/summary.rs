@@ -378,7 +378,12 @@ impl Summary {
             }
             service.learn_networks(&known.settings);
             service.learn_sources(&known.settings);
-            for backend in known.backends().filter(|backend| !active.contains(backend)) {
+            for backend in known.backends() {
+                // One that is active in another service may drain here, but only a record can tell.
+                let is_elsewhere = active.contains(&backend) && !known.draining.contains(&backend);
+                if is_elsewhere || service.active.contains_key(&backend) {
+                    continue;
+                }
                 // One that no door leads to has no slots, active or not.
                 let weight = known
                     .active

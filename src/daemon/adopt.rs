@@ -20,7 +20,8 @@ pub(super) fn services(summary: &Summary) -> Vec<Service> {
 }
 
 /// What is left of services that were found when those that others want are taken out: by name, by where they listen, by
-/// endpoint. What was found is called as a record says, which may be older than what others want.
+/// endpoint, unless it was in both before. What was found is called as a record says, which may be older than what others
+/// want.
 pub(super) fn beside<'s>(found: &[Service], others: impl Iterator<Item = &'s Arc<Service>>) -> Vec<Service> {
     let mut names = BTreeSet::new();
     let mut doors: BTreeMap<NonZeroU16, Vec<&Listen>> = BTreeMap::new();
@@ -34,14 +35,16 @@ pub(super) fn beside<'s>(found: &[Service], others: impl Iterator<Item = &'s Arc
         let mut there = doors.get(&service.port).into_iter().flatten();
         names.contains(&*service.name) || there.any(|listen| overlap(listen, &service.listen))
     };
-    let left = found.iter().filter(|service| !is_taken(service)).cloned();
-    let without = |mut service: Service| {
-        service
-            .backends
-            .retain(|backend| !endpoints.contains(&backend.endpoint));
+    let (taken, left): (Vec<&Service>, Vec<&Service>) = found.iter().partition(|service| is_taken(service));
+    let shared = taken.iter().flat_map(|service| &service.backends);
+    let shared: BTreeSet<Endpoint> = shared.map(|backend| backend.endpoint).collect();
+    let without = |service: &Service| {
+        let mut service = service.clone();
+        let stays = |endpoint: &Endpoint| !endpoints.contains(endpoint) || shared.contains(endpoint);
+        service.backends.retain(|backend| stays(&backend.endpoint));
         service
     };
-    left.map(without).collect()
+    left.into_iter().map(without).collect()
 }
 
 fn service(summary: &ServiceSummary) -> Option<Service> {
@@ -154,7 +157,7 @@ mod tests {
         let found = services(
             r#"{"name": "unnamed", "port": 2001, "backends": ["10.2.0.11:80"]},
                {"name": "moved", "port": 2002, "backends": ["10.2.0.12:80"]},
-               {"name": "files", "port": 2003, "backends": ["10.2.0.13:80", "10.2.0.14:80"]}"#,
+               {"name": "files", "port": 2003, "backends": ["10.2.0.11:80", "10.2.0.13:80", "10.2.0.14:80"]}"#,
         );
         let wanted = services(
             r#"{"name": "web", "port": 2001, "backends": ["10.2.0.11:80"]},
@@ -162,7 +165,7 @@ mod tests {
         );
         let found: Vec<Service> = found.iter().map(|service| Service::clone(service)).collect();
         let left = beside(&found, wanted.iter());
-        let files = services(r#"{"name": "files", "port": 2003, "backends": ["10.2.0.13:80"]}"#);
+        let files = services(r#"{"name": "files", "port": 2003, "backends": ["10.2.0.11:80", "10.2.0.13:80"]}"#);
         assert_eq!(left, [Service::clone(&files[0])]);
         assert_eq!(beside(&found, [].iter()), found);
     }

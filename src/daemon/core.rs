@@ -25,6 +25,7 @@ use super::settings::Settings;
 use super::worker::Job;
 use crate::config::Config;
 use crate::health::{Health, Probe};
+use crate::kernel::conntrack::Pair;
 use crate::model::{Endpoint, FlowMark, Service, State};
 use crate::problem::ProblemList;
 use crate::reconcile::Report;
@@ -241,15 +242,8 @@ impl Core {
 
     fn probe_source(&self, probe: &Probe) -> Option<IpAddr> {
         let endpoint = Endpoint::try_from(probe.endpoint).ok()?;
-        let name = self
-            .roster
-            .service_of(endpoint)
-            .or_else(|| self.deploys.service_of(endpoint))?;
-        let service = self
-            .roster
-            .wanted()
-            .get(name)
-            .or_else(|| self.roster.serving().get(name))?;
+        let of_deploy = || self.roster.wanted().get(self.deploys.service_of(endpoint)?);
+        let service = self.roster.probed_for(endpoint).or_else(of_deploy)?;
         let is_of_family = |address: &&IpAddr| address.is_ipv4() == endpoint.address.is_ipv4();
         let addresses = || service.source_addresses.iter().filter(is_of_family);
         let turn = probe.id % u64::try_from(addresses().count().max(1)).unwrap_or(1);
@@ -421,6 +415,7 @@ impl Core {
                 dead: view.dead,
                 open: matches!(view.state, crate::health::State::Unknown { .. }),
                 failed: view.failed,
+                answered: view.answered,
             })
         };
         let change = self.roster.settle(&verdict, now.instant);
@@ -433,7 +428,7 @@ impl Core {
     fn probe(&mut self, now: Instant) {
         for (endpoint, probing) in self.roster.take_probes() {
             let forgets = match probing {
-                Probing::With(_) => false,
+                Probing::With(_) | Probing::Again(_) => false,
                 Probing::Anew(_) => true,
                 Probing::Stop => !self.deploys.asks(endpoint),
             };
@@ -441,10 +436,13 @@ impl Core {
                 self.since.remove(&endpoint.into());
                 self.health.remove(endpoint.into());
             }
-            if let Probing::With(params) | Probing::Anew(params) = probing {
-                let presumed = self.roster.is_balanced(endpoint);
+            if let Probing::With(params) | Probing::Again(params) | Probing::Anew(params) = probing {
+                let presumed = !forgets && self.roster.is_balanced(endpoint);
                 let target = crate::health::Target { params, presumed };
                 self.health.upsert(endpoint.into(), target, now);
+            }
+            if matches!(probing, Probing::Again(_)) {
+                self.health.probe_now(endpoint.into(), now);
             }
         }
     }
@@ -520,16 +518,14 @@ impl Core {
             return Some(Job::Check(self.roster.serving().clone(), self.memo(now)));
         }
         if let Some(left) = self.due.take_forget(at) {
-            let left = left.into_iter().filter(|endpoint| !self.roster.is_balanced(*endpoint));
-            let left: BTreeSet<SocketAddr> = left.map(SocketAddr::from).collect();
+            let left = left.into_iter().filter(|pair| !self.roster.is_balanced_there(pair));
+            let left: BTreeSet<Pair> = left.collect();
             if !left.is_empty() {
                 return Some(Job::Forget(left));
             }
         }
         if self.due.take_count(at) {
-            let draining = self.roster.leavers().iter();
-            let draining = draining.filter(|leaving| leaving.drain.deadline().is_some());
-            let draining: BTreeSet<SocketAddr> = draining.map(|leaving| leaving.backend.endpoint.into()).collect();
+            let draining = self.roster.draining_pairs();
             if !draining.is_empty() {
                 return Some(Job::Count(draining));
             }
@@ -562,10 +558,10 @@ impl Core {
     }
 
     /// Puts that into the roster.
-    fn want(&mut self) {
+    fn want(&mut self, now: Instant) {
         let of_name = |service: &Arc<Service>| (service.name.clone(), Arc::clone(service));
         let wanted: Services = self.desired().map(of_name).collect();
-        self.roster.want_all(&wanted);
+        self.roster.want_all(&wanted, now);
     }
 
     fn wanted_summary(&self) -> Summary {

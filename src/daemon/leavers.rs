@@ -1,4 +1,5 @@
-//! The backends that leave, found by endpoint, by service and by deadline.
+//! The backends that leave, found by service and endpoint, by service, and by deadline. An endpoint may leave one service
+//! and go on in another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -32,15 +33,23 @@ pub struct TimeLeft {
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Leavers {
-    all: BTreeMap<Endpoint, Leaving>,
+    all: BTreeMap<(Endpoint, Name), Leaving>,
     of: BTreeMap<Name, BTreeSet<Endpoint>>,
-    deadlines: BTreeSet<(Instant, Endpoint)>,
+    deadlines: BTreeSet<(Instant, Endpoint, Name)>,
 }
 
 impl Leavers {
-    /// One of them.
-    pub fn get(&self, endpoint: Endpoint) -> Option<&Leaving> {
-        self.all.get(&endpoint)
+    /// That of a service.
+    pub fn get(&self, service: &Name, endpoint: Endpoint) -> Option<&Leaving> {
+        // Almost no endpoint leaves two services at a time.
+        self.of_endpoint(endpoint).find(|leaving| leaving.service == *service)
+    }
+
+    /// Those of an endpoint: it may leave several services.
+    pub fn of_endpoint(&self, endpoint: Endpoint) -> impl Iterator<Item = &Leaving> {
+        let from = self.all.range((endpoint, Name::default())..);
+        from.take_while(move |((of, _), _)| *of == endpoint)
+            .map(|(_, leaving)| leaving)
     }
 
     /// Each, in order.
@@ -67,46 +76,46 @@ impl Leavers {
     }
 
     /// Whether one of a service still gets new connections.
-    pub fn any_serving(&self, service: &str) -> bool {
+    pub fn any_serving(&self, service: &Name) -> bool {
         let of = self.of.get(service).into_iter().flatten();
-        of.filter_map(|endpoint| self.all.get(endpoint))
+        of.filter_map(|endpoint| self.get(service, *endpoint))
             .any(|leaving| leaving.drain == Drain::Serving)
     }
 
     /// Notes one, in place of what was known of it.
     pub fn put(&mut self, leaving: Leaving) {
         let endpoint = leaving.backend.endpoint;
-        self.remove(endpoint);
+        self.remove(&leaving.service, endpoint);
         self.of.entry(leaving.service.clone()).or_default().insert(endpoint);
         if let Some(deadline) = leaving.drain.deadline() {
-            self.deadlines.insert((deadline, endpoint));
+            self.deadlines.insert((deadline, endpoint, leaving.service.clone()));
         }
-        self.all.insert(endpoint, leaving);
+        self.all.insert((endpoint, leaving.service.clone()), leaving);
     }
 
     /// Forgets one.
-    pub fn remove(&mut self, endpoint: Endpoint) -> Option<Leaving> {
-        let leaving = self.all.remove(&endpoint)?;
-        if let Some(of) = self.of.get_mut(&leaving.service) {
+    pub fn remove(&mut self, service: &Name, endpoint: Endpoint) -> Option<Leaving> {
+        let leaving = self.all.remove(&(endpoint, service.clone()))?;
+        if let Some(of) = self.of.get_mut(service) {
             of.remove(&endpoint);
             if of.is_empty() {
-                self.of.remove(&leaving.service);
+                self.of.remove(service);
             }
         }
         if let Some(deadline) = leaving.drain.deadline() {
-            self.deadlines.remove(&(deadline, endpoint));
+            self.deadlines.remove(&(deadline, endpoint, service.clone()));
         }
         Some(leaving)
     }
 
     /// The next deadline.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
 
-    /// Those whose deadline has passed.
-    pub fn late(&self, now: Instant) -> impl Iterator<Item = &Leaving> {
-        let late = self.deadlines.iter().take_while(move |(deadline, _)| *deadline <= now);
-        late.filter_map(|(_, endpoint)| self.all.get(endpoint))
+    /// The services of those whose deadline has passed.
+    pub fn late(&self, now: Instant) -> impl Iterator<Item = &Name> {
+        let late = self.deadlines.iter().take_while(move |(deadline, ..)| *deadline <= now);
+        late.map(|(.., service)| service)
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc as results;
 
 use super::notify::Pulse;
-use super::roster::Change;
-use crate::kernel::conntrack::Deletion;
+use super::roster::{Change, Name};
+use crate::kernel::conntrack::{Deletion, Pair};
 use crate::kernel::{Kernel, KernelError};
 use crate::reconcile::engine::{Checked, Engine, Found, Memo, Services};
 use crate::reconcile::{ReconcileError, Report, Torn};
@@ -26,10 +26,10 @@ pub enum Job {
     All(Services, Memo),
     /// Put some services in the place of others.
     Change(Change),
-    /// Delete the handshakes that these backends have not answered.
-    Forget(BTreeSet<SocketAddr>),
-    /// Count the flows of these backends.
-    Count(BTreeSet<SocketAddr>),
+    /// Delete the handshakes that these backends of services have not answered.
+    Forget(BTreeSet<Pair>),
+    /// Count the flows of these backends, each of the service that it leaves.
+    Count(BTreeMap<Pair, Name>),
     /// See whether somebody else has written, and put it right.
     Check(Services, Memo),
     /// Delete the flows that none of these services explains, and look at nothing else.
@@ -54,7 +54,7 @@ pub enum Done {
     /// Of [`Job::Forget`].
     Forgot(Result<Deletion, KernelError>),
     /// Of [`Job::Count`].
-    Counted(Result<BTreeMap<SocketAddr, u64>, KernelError>),
+    Counted(Result<BTreeMap<(Name, SocketAddr), u64>, KernelError>),
     /// Of [`Job::Check`].
     Checked(Result<Checked, ReconcileError>),
     /// Of [`Job::Flush`].
@@ -174,7 +174,7 @@ pub fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> Done {
     match job {
         Job::Look(guide) => Done::Looked(engine.look(&guide)),
         Job::All(services, memo) => Done::All(engine.apply_all(&services, memo)),
-        Job::Change(change) => Done::Changed(engine.change(&change.old, &change.new)),
+        Job::Change(change) => Done::Changed(engine.change(&change.old, &change.new, &change.beside)),
         Job::Forget(backends) => Done::Forgot(engine.forget(&backends)),
         Job::Count(backends) => Done::Counted(engine.count(&backends)),
         Job::Check(services, memo) => Done::Checked(engine.check(&services, memo)),

@@ -18,7 +18,7 @@ pub mod stats;
 mod wire;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     mem,
     net::{IpAddr, SocketAddr},
     panic::resume_unwind,
@@ -79,6 +79,18 @@ impl Pair {
         self.backend == flow.backend
             && self.public_port == flow.public.port()
             && self.public.is_none_or(|public| public == flow.public.ip())
+    }
+
+    /// Returns that of some pairs that a flow is of.
+    pub fn of_flow<'p, T>(pairs: &'p BTreeMap<Self, T>, flow: &Flow) -> Option<&'p T> {
+        let there = pairs.get(&Self::of(flow, Some(flow.public.ip())));
+        there.or_else(|| pairs.get(&Self::of(flow, None)))
+    }
+
+    /// Whether a flow is of one of some pairs.
+    pub fn any_of(pairs: &BTreeSet<Self>, flow: &Flow) -> bool {
+        let there = Self::of(flow, Some(flow.public.ip()));
+        pairs.contains(&there) || pairs.contains(&Self::of(flow, None))
     }
 
     const fn of(flow: &Flow, public: Option<IpAddr>) -> Self {
@@ -190,9 +202,7 @@ impl Conntrack {
                 other => return other.map(|()| outcome),
             }
         }
-        let rest = self.sweep(mark, |flow| {
-            pairs.contains(&Pair::of(flow, None)) || pairs.contains(&Pair::of(flow, Some(flow.public.ip())))
-        })?;
+        let rest = self.sweep(mark, |flow| Pair::any_of(&pairs, flow))?;
         outcome.add(rest);
         Ok(outcome)
     }

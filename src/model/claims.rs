@@ -1,4 +1,5 @@
-//! What services may not share: names, ports on the same address, endpoints, the round-robin chains.
+//! What services may not share: names, ports on the same address, the round-robin chains; and endpoints on which they do not
+//! agree.
 //!
 //! Collects what each service claims while it is read, and compares the claims at the end by sorting: the cost is that
 //! of a sort, whatever the services say.
@@ -8,7 +9,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use super::problem::Problems;
-use super::{Balance, Endpoint, Listen, State};
+use super::shared::{Terms, disagreement};
+use super::{Balance, Endpoint, Listen, Service, State};
 
 /// The most round-robin services: each costs a chain in the kernel.
 pub const MAX_ROUND_ROBIN: usize = 256;
@@ -29,7 +31,9 @@ pub(crate) struct Claims {
     names: Vec<(usize, Box<str>)>,
     /// A service on every address has one row with `None`, another has one for each address.
     ports: Vec<(NonZeroU16, usize, Option<IpAddr>)>,
-    endpoints: Vec<(Endpoint, usize, usize)>,
+    endpoints: Vec<Row>,
+    /// By index; those that could be read as a whole.
+    terms: BTreeMap<usize, Terms>,
     round_robin: Vec<usize>,
 }
 
@@ -48,6 +52,7 @@ impl Claims {
             for (position, backend) in service.backends.iter().enumerate() {
                 claim.endpoint(position, backend.endpoint);
             }
+            claim.terms(service);
         }
         claims
     }
@@ -117,21 +122,43 @@ impl Claims {
 
     fn check_endpoints(&mut self, problems: &mut Problems) {
         self.endpoints.sort_unstable();
-        let mut clashes = clashes(&self.endpoints, |row| row.0);
-        clashes.sort_unstable_by_key(|(_, later)| (later.1, later.2));
-        for ((endpoint, first, first_position), (_, later, position)) in clashes {
+        let mut found: Vec<(&Row, &Row, Option<String>)> = Vec::new();
+        for rows in self.endpoints.chunk_by(|a, b| a.0 == b.0).filter(|rows| rows.len() > 1) {
+            self.endpoint_clashes(rows, &mut found);
+        }
+        found.sort_unstable_by_key(|(_, later, _)| (later.1, later.2));
+        for ((endpoint, first, first_position), (_, later, position), differing) in found {
             let (place, earlier) = match self.naming {
                 Naming::ByIndex => (
                     format!("backends[{position}]"),
-                    format!("backends[{first_position}] of {}", self.site(first)),
+                    format!("backends[{first_position}] of {}", self.site(*first)),
                 ),
                 Naming::Alone => (format!("backends[{position}]"), format!("backends[{first_position}]")),
-                Naming::ByName => ("backends".to_owned(), format!("a backend of {}", self.site(first))),
+                Naming::ByName => ("backends".to_owned(), format!("a backend of {}", self.site(*first))),
             };
-            problems.add(
-                &self.place(later, &place),
-                format_args!("{endpoint} is already {earlier}"),
-            );
+            let message = match differing {
+                None => format!("{endpoint} is already {earlier}"),
+                Some(differing) => disagreement(*endpoint, &earlier, &differing),
+            };
+            problems.add(&self.place(*later, &place), message);
+        }
+    }
+
+    /// Of the rows of one endpoint: those that stand twice in one service, and those whose service does not agree with the
+    /// first one that says anything about it.
+    fn endpoint_clashes<'r>(&self, rows: &'r [Row], found: &mut Vec<(&'r Row, &'r Row, Option<String>)>) {
+        for (first, later) in rows.iter().zip(rows.iter().skip(1)) {
+            if first.1 == later.1 {
+                found.push((first, later, None));
+            }
+        }
+        let terms = |row: &Row| self.terms.get(&row.1).filter(|terms| terms.bind(row.0));
+        let Some((first, firsts)) = rows.iter().find_map(|row| Some((row, terms(row)?))) else {
+            return;
+        };
+        for later in rows.iter().filter(|row| row.1 != first.1) {
+            let differing = terms(later).and_then(|later| firsts.differences(later, first.0));
+            found.extend(differing.map(|differing| (first, later, Some(differing))));
         }
     }
 
@@ -153,6 +180,9 @@ impl Claims {
         }
     }
 }
+
+/// An endpoint, the service that has it, and its place in the list.
+type Row = (Endpoint, usize, usize);
 
 /// What one service claims.
 #[derive(Debug)]
@@ -183,6 +213,13 @@ impl Claim<'_> {
     /// A backend, by its position in the list.
     pub(crate) fn endpoint(&mut self, position: usize, endpoint: Endpoint) {
         self.claims.endpoints.push((endpoint, self.index, position));
+    }
+
+    /// What it says of its backends, once all of it was read.
+    pub(crate) fn terms(&mut self, service: &Service) {
+        if !service.backends.is_empty() {
+            self.claims.terms.insert(self.index, Terms::of(service));
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub mod mark;
 pub mod network;
 mod parse;
 mod problem;
+pub(crate) mod shared;
 pub mod source;
 pub mod word;
 pub mod write;

@@ -11,7 +11,7 @@ use super::commit::full;
 use super::retired::{Leaves, few_retired};
 use super::sweep::is_over;
 use super::{Counts, Desired, Known, Options, ReconcileError, Reconciler, Report};
-use crate::kernel::conntrack::{Deletion, Selection};
+use crate::kernel::conntrack::{Deletion, Pair, Selection};
 use crate::kernel::{About, Commit, Identity, Kernel, KernelError, reading};
 use crate::model::{FlowMark, Service, SourceMode};
 use crate::plan::plan;
@@ -25,6 +25,9 @@ use crate::summary::{Standing, Summary};
 
 /// Above this many endpoints, one pass over all our flows is cheaper than a look for each.
 const FEW: usize = 3;
+
+/// Numbers of flows by service and backend.
+pub type FlowsOfMembers = BTreeMap<(Box<str>, SocketAddr), u64>;
 
 /// Services by name.
 pub type Services = BTreeMap<Box<str>, Arc<Service>>;
@@ -234,24 +237,31 @@ impl<K: Kernel> Engine<K> {
         Ok(())
     }
 
-    /// Puts some services in the place of others, and flushes the flows of backends that are gone. `Ok(None)`: it does not
-    /// know what the kernel holds, or the change does not fit: a full run is due.
+    /// Puts some services in the place of others, and flushes the flows of backends that are gone. `beside`: services that
+    /// stay and share endpoints with these. `Ok(None)`: it does not know what the kernel holds, or the change does not fit: a
+    /// full run is due.
     ///
     /// # Errors
     /// [`ReconcileError`]; a full run is due then, too.
-    pub fn change(&mut self, old: &[Arc<Service>], new: &[Arc<Service>]) -> Result<Option<Report>, ReconcileError> {
+    pub fn change(
+        &mut self,
+        old: &[Arc<Service>],
+        new: &[Arc<Service>],
+        beside: &[Arc<Service>],
+    ) -> Result<Option<Report>, ReconcileError> {
         let Some(mut believed) = self.believed.take() else {
             return Ok(None);
         };
-        let have = Desired::of(old.iter().map(AsRef::as_ref).collect(), &self.links);
-        let want = Desired::of(new.iter().map(AsRef::as_ref).collect(), &self.links);
+        let (old, new) = (|| old.iter().chain(beside), || new.iter().chain(beside));
+        let have = Desired::of(old().map(AsRef::as_ref).collect(), &self.links);
+        let want = Desired::of(new().map(AsRef::as_ref).collect(), &self.links);
         let (services, backends) = Counts::between(&have.summary, &want.summary);
         let mut report = Report {
             services,
             backends,
             ..Report::default()
         };
-        let old_preserving = old.iter().filter(|service| preserves(service)).count();
+        let old_preserving = old().filter(|service| preserves(service)).count();
         let others_preserve = believed.preserving > old_preserving;
         let others = believed.widths_without(&have.ruleset);
         let among = |ruleset: &Ruleset, asked: &Asked| {
@@ -296,7 +306,7 @@ impl<K: Kernel> Engine<K> {
             report.elements += step.elements();
         }
         report.retired = !steps.is_empty();
-        believed.preserving = believed.preserving - old_preserving + new.iter().filter(|s| preserves(s)).count();
+        believed.preserving = believed.preserving - old_preserving + new().filter(|s| preserves(s)).count();
         self.believed = Some(believed);
         let begin = self.kernel.now();
         let swept = self.flush(&have.summary, &want.summary, &mut report);
@@ -343,28 +353,31 @@ impl<K: Kernel> Engine<K> {
         Ok(report)
     }
 
-    /// Deletes the handshakes that these backends, which left the balance, have not answered.
+    /// Deletes the handshakes that these backends, which left the balance of a service, have not answered.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn forget(&mut self, backends: &BTreeSet<SocketAddr>) -> Result<Deletion, KernelError> {
+    pub fn forget(&mut self, pairs: &BTreeSet<Pair>) -> Result<Deletion, KernelError> {
         self.kernel.sweep(self.mark, &mut |flow| {
-            !flow.status.seen_reply() && backends.contains(&flow.backend)
+            !flow.status.seen_reply() && Pair::any_of(pairs, flow)
         })
     }
 
-    /// How many flows go on to each of these backends.
+    /// How many flows go on to each of these backends through its service.
     ///
     /// # Errors
     /// [`KernelError`].
-    pub fn count(&mut self, backends: &BTreeSet<SocketAddr>) -> Result<BTreeMap<SocketAddr, u64>, KernelError> {
+    pub fn count(&mut self, pairs: &BTreeMap<Pair, Box<str>>) -> Result<FlowsOfMembers, KernelError> {
         let Self { kernel, mark, .. } = self;
+        let backends: BTreeSet<SocketAddr> = pairs.keys().map(|pair| pair.backend).collect();
         reading(|| {
-            let mut counts: BTreeMap<SocketAddr, u64> = backends.iter().map(|backend| (*backend, 0)).collect();
+            let members = pairs.iter().map(|(pair, service)| (service.clone(), pair.backend));
+            let mut counts: FlowsOfMembers = members.map(|member| (member, 0)).collect();
             let mut count = |flow: &crate::kernel::conntrack::Flow| {
                 if flow.status.seen_reply()
                     && !is_over(flow)
-                    && let Some(count) = counts.get_mut(&flow.backend)
+                    && let Some(service) = Pair::of_flow(pairs, flow)
+                    && let Some(count) = counts.get_mut(&(service.clone(), flow.backend))
                 {
                     *count += 1;
                 }
@@ -373,7 +386,7 @@ impl<K: Kernel> Engine<K> {
                 kernel.flows(*mark, &mut count)?;
                 return Ok(counts);
             }
-            for backend in backends {
+            for backend in &backends {
                 let selection = Selection {
                     backend: Some(*backend),
                     ..Selection::default()

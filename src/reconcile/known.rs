@@ -1,6 +1,6 @@
 //! What is in the kernel: read, or taken from the record; and the record that is left for the next run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::commit::ATTEMPTS;
@@ -188,14 +188,14 @@ impl<K: Kernel> Reconciler<'_, K> {
             return Ok(());
         }
         let summary = &known.summary;
-        let mut found = BTreeMap::new();
+        let mut found = BTreeSet::new();
         reading(|| {
             found.clear();
             self.kernel.flows(self.mark, &mut |flow| {
                 if unplaced.contains(&flow.backend)
                     && let Some(at) = summary.position_at(flow.public)
                 {
-                    found.entry(flow.backend).or_insert(at);
+                    found.insert((flow.backend, at));
                 }
             })
         })?;

@@ -12,7 +12,7 @@ use super::slots::{self, Share};
 use super::spec::{LIMITS_LEN, SetSpec};
 use super::stmt::SOURCE_SLOTS;
 use crate::model::{
-    Backend, BackendState, Balance, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State,
+    Backend, BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State,
 };
 
 /// `IPPROTO_TCP`, as the first field of a service key.
@@ -26,7 +26,10 @@ pub fn compile(state: &State, links: &BTreeSet<String>) -> Ruleset {
 
 /// The same of some services.
 pub fn compile_services(mut services: Vec<&Service>, links: &BTreeSet<String>) -> Ruleset {
-    let mut builder = Builder::default();
+    let mut builder = Builder {
+        deciding: deciding(&services),
+        ..Builder::default()
+    };
     // In the order of keys, so that there is little to sort.
     services.sort_by_key(|service| service.port);
     for service in &services {
@@ -36,6 +39,24 @@ pub fn compile_services(mut services: Vec<&Service>, links: &BTreeSet<String>) -
         builder.links(links);
     }
     builder.finish()
+}
+
+/// Of endpoints in several services: the name of the one whose limit and source hold. They agree (see
+/// [`crate::model::State::new`]) but where an endpoint is on its way out of one of them: there, one in which it is active
+/// decides.
+fn deciding<'s>(services: &[&'s Service]) -> BTreeMap<Endpoint, &'s str> {
+    let backends = services.iter().flat_map(|service| {
+        let drains = |backend: &Backend| backend.state == BackendState::Draining;
+        let backends = service.backends.iter();
+        backends.map(move |backend| (backend.endpoint, drains(backend), &*service.name))
+    });
+    let mut all: Vec<(Endpoint, bool, &str)> = backends.collect();
+    all.sort_unstable();
+    let shared = all.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1);
+    shared
+        .filter_map(|same| same.first())
+        .map(|(endpoint, _, name)| (*endpoint, *name))
+        .collect()
 }
 
 impl Ruleset {
@@ -75,7 +96,9 @@ impl Buckets {
 }
 
 #[derive(Default)]
-struct Builder {
+struct Builder<'s> {
+    /// See [`deciding`].
+    deciding: BTreeMap<Endpoint, &'s str>,
     sets: BTreeMap<SetName, Rows>,
     turns: BTreeMap<(Reach, Box<[u8]>), TurnChain>,
 }
@@ -111,7 +134,7 @@ impl Door {
     }
 }
 
-impl Builder {
+impl Builder<'_> {
     fn links(&mut self, links: &BTreeSet<String>) {
         for link in links {
             let name = interface_bytes(link);
@@ -139,7 +162,13 @@ impl Builder {
         }
         let buckets = service.limit.as_ref().map(Buckets::of);
         for backend in &service.backends {
-            self.backend(service, backend, buckets.as_ref());
+            let decides = self
+                .deciding
+                .get(&backend.endpoint)
+                .is_none_or(|name| *name == &*service.name);
+            if decides {
+                self.backend(service, backend, buckets.as_ref());
+            }
         }
     }
 

@@ -119,18 +119,29 @@ impl Counts {
     pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &Places) {
         let Some((reason, of)) = owner(set) else { return };
         for Counted { key, packets, bytes } in counted {
-            let slot = match of {
-                Owner::Service(scope) => service(scope, key, summary).map(|at| self.services.entry(at)),
-                Owner::Backend(family) => read_endpoint(family, key)
-                    .and_then(|at| places.of_backend(SocketAddr::new(at.address, at.port.get())))
-                    .map(|at| self.backends.entry(at)),
+            let add = |sums: &mut ByReason| {
+                let sum = &mut sums[reason];
+                *sum = (sum.0 + packets, sum.1 + bytes);
             };
-            match slot {
-                Some(slot) => {
-                    let sum = &mut slot.or_default()[reason];
-                    *sum = (sum.0 + packets, sum.1 + bytes);
+            let mut is_known = false;
+            match of {
+                Owner::Service(scope) => {
+                    if let Some(at) = service(scope, key, summary) {
+                        add(self.services.entry(at).or_default());
+                        is_known = true;
+                    }
                 }
-                None => self.others += packets,
+                // The counter is the endpoint's: each service that has it shows it.
+                Owner::Backend(family) => {
+                    let endpoint = read_endpoint(family, key).map(SocketAddr::from);
+                    for at in endpoint.into_iter().flat_map(|endpoint| places.of_backend(endpoint)) {
+                        add(self.backends.entry(at).or_default());
+                        is_known = true;
+                    }
+                }
+            }
+            if !is_known {
+                self.others += packets;
             }
         }
     }

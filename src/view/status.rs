@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::drops::{BackendDrops, Counts, ServiceDrops};
 use super::problems::{self, Problem};
 use super::rates::{Rate, Rates, Second};
-use super::tally::{BackendTally, FlowCounts, Places, Stranger, Tally};
+use super::tally::{FlowCounts, Places, Stranger, Tally};
 use super::{Hint, Noted, Services, Table};
 use crate::daemon::ask::{DaemonView, DrainView, Look};
 use crate::record::Applied;
@@ -319,15 +319,19 @@ impl Facts<'_> {
         service: &ServiceSummary,
         limit: Option<LimitView>,
     ) -> BackendStatus {
-        let BackendTally { flows, source_ports } = &self.tally.backends[place];
+        let flows = self.tally.backends[place].flows;
         let weight = service.active.get(&backend).copied();
         let health = self.daemon.and_then(|daemon| daemon.health.get(&backend));
         let rates = self.traffic.as_ref().map(|traffic| traffic.rates(place, self.time));
-        let source_ports = source_ports.iter().map(|(address, used)| SourcePorts {
-            address: *address,
-            used: *used,
-            of: SOURCE_PORTS,
-        });
+        // Buckets and source ports are the endpoint's, whatever service its flows came through.
+        let together = |traffic: &Second| {
+            let of_each = self
+                .places
+                .of_backend(backend)
+                .map(|place| traffic.rates(place, self.time));
+            of_each.fold(Rates::default(), Rates::and)
+        };
+        let rates_of_all = self.traffic.as_ref().map(together);
         BackendStatus {
             backend,
             state: if weight.is_some() {
@@ -338,12 +342,29 @@ impl Facts<'_> {
             weight,
             health: health.map(|health| health.state.into()),
             health_reason: health.and_then(|health| health.reason.clone()),
-            flows: *flows,
+            flows,
             rates,
-            of_limit: rates.zip(limit).map(|(rates, limit)| OfLimit::new(rates, limit)),
+            of_limit: rates_of_all.zip(limit).map(|(rates, limit)| OfLimit::new(rates, limit)),
             drops: self.drops.of_backend(place, self.earlier()),
-            source_ports: source_ports.collect(),
+            source_ports: self.source_ports(backend),
         }
+    }
+
+    /// Those of which some are used, in the order in which they were met.
+    fn source_ports(&self, backend: SocketAddr) -> Vec<SourcePorts> {
+        let mut all: Vec<SourcePorts> = Vec::new();
+        let places = self.places.of_backend(backend);
+        for (address, used) in places.flat_map(|place| &self.tally.backends[place].source_ports) {
+            match all.iter_mut().find(|ports| ports.address == *address) {
+                Some(ports) => ports.used += used,
+                None => all.push(SourcePorts {
+                    address: *address,
+                    used: *used,
+                    of: SOURCE_PORTS,
+                }),
+            }
+        }
+        all
     }
 }
 

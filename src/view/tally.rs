@@ -66,10 +66,13 @@ impl Places {
         Some(begin + at)
     }
 
-    /// Where a backend is, whatever its service.
-    pub fn of_backend(&self, backend: SocketAddr) -> Option<usize> {
-        let at = self.by_endpoint.binary_search_by_key(&backend, |(of, _)| *of).ok()?;
-        Some(self.by_endpoint[at].1)
+    /// Where a backend is: a place in each service that has it.
+    pub fn of_backend(&self, backend: SocketAddr) -> impl Iterator<Item = usize> + '_ {
+        let from = self.by_endpoint.partition_point(|(of, _)| *of < backend);
+        let same = self.by_endpoint[from..]
+            .iter()
+            .take_while(move |(of, _)| *of == backend);
+        same.map(|(_, place)| *place)
     }
 }
 

@@ -225,7 +225,7 @@ fn drops_are_told_by_reason() {
     };
     assert_eq!(packets(&counts.of_service(0, None).reasons()), [1, 2, 3, 4]);
     assert_eq!(packets(&counts.of_service(1, None).reasons()), [10, 20, 30, 40]);
-    let place = places.of_backend(at("10.0.0.1:80")).unwrap();
+    let place = places.of_backend(at("10.0.0.1:80")).next().unwrap();
     let earlier = Counts::default();
     let drops = counts.of_backend(place, Some((&earlier, SECOND * 2)));
     assert_eq!(packets(&drops.reasons()), [5, 6, 7, 8, 11]);

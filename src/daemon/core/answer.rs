@@ -81,7 +81,11 @@ impl Core {
         let views = desired.into_iter().map(|(endpoint, desired)| {
             let mut told = told.iter().flat_map(|told| &told.backends);
             let told = told.find(|backend| backend.endpoint == endpoint);
-            let leaving = self.roster.leavers().get(endpoint).map(|leaving| leaving.drain);
+            let leaving = self
+                .roster
+                .leavers()
+                .get(&service.name, endpoint)
+                .map(|leaving| leaving.drain);
             let deadline = leaving.and_then(Drain::deadline);
             let health = self.health.get(endpoint.into());
             BackendView {

@@ -157,7 +157,8 @@ impl Deploys {
     /// What the kernel holds of each, once it holds what the roster says.
     pub(super) fn reached(&self, roster: &Roster) -> Vec<(u64, Reached)> {
         let reached = self.live.iter().filter_map(|(id, deploy)| {
-            let leavers = || deploy.old().filter_map(|endpoint| roster.leavers().get(endpoint));
+            let leaving = |endpoint| roster.leavers().get(&deploy.service, endpoint);
+            let leavers = || deploy.old().filter_map(leaving);
             match deploy.stage {
                 Stage::Switching if leavers().any(|leaving| leaving.drain == Drain::Serving) => None,
                 Stage::Switching | Stage::Switched if leavers().next().is_none() => Some((*id, Reached::Left)),
@@ -280,7 +281,7 @@ impl Core {
         let deploy = self.deploys.remove(id)?;
         for target in &deploy.targets {
             let endpoint = target.endpoint;
-            if self.roster.service_of(endpoint).is_none() && !self.deploys.asks(endpoint) {
+            if self.roster.services_of(endpoint).is_empty() && !self.deploys.asks(endpoint) {
                 self.since.remove(&endpoint.into());
                 self.health.remove(endpoint.into());
             }

@@ -41,7 +41,7 @@ impl Core {
             Done::Counted(Ok(counts)) => {
                 let counts = counts
                     .into_iter()
-                    .filter_map(|(at, flows)| Some((Endpoint::try_from(at).ok()?, flows)))
+                    .filter_map(|((service, at), flows)| Some(((service, Endpoint::try_from(at).ok()?), flows)))
                     .collect();
                 for note in self.roster.counted(&counts, now.instant) {
                     self.tell(&note, now);
@@ -222,7 +222,7 @@ impl Core {
         self.phase = Phase::Running;
         self.full = Some("start".into());
         self.problems.resolve(Kind::KernelRefuses);
-        self.want();
+        self.want(now.instant);
         self.probe(now.instant);
         let version = env!("CARGO_PKG_VERSION");
         self.note(What::Started { version, adopted }, now);

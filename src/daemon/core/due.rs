@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{RETRY, RETRY_MOST};
-use crate::model::Endpoint;
+use crate::kernel::conntrack::Pair;
 
 /// From the first drain until its flows are counted: handshakes have been answered, or forgotten, by then.
 const FIRST_COUNT: Duration = Duration::from_millis(200);
@@ -21,7 +21,7 @@ pub(super) struct Due {
     /// The next attempt after a failure.
     pub(super) retry: Option<Instant>,
     drift: bool,
-    forget: Option<(Instant, BTreeSet<Endpoint>)>,
+    forget: Option<(Instant, BTreeSet<Pair>)>,
     count: Option<Instant>,
     check: Option<Instant>,
     check_interval: Option<Duration>,
@@ -96,13 +96,13 @@ impl Due {
         std::mem::take(&mut self.drift)
     }
 
-    pub(super) fn forget(&mut self, endpoints: impl Iterator<Item = Endpoint>, at: Instant) {
+    pub(super) fn forget(&mut self, pairs: impl Iterator<Item = Pair>, at: Instant) {
         let (due, all) = self.forget.get_or_insert_with(|| (at, BTreeSet::new()));
         *due = at;
-        all.extend(endpoints);
+        all.extend(pairs);
     }
 
-    pub(super) fn take_forget(&mut self, now: Instant) -> Option<BTreeSet<Endpoint>> {
+    pub(super) fn take_forget(&mut self, now: Instant) -> Option<BTreeSet<Pair>> {
         let (_, all) = self.forget.take_if(|(at, _)| *at <= now)?;
         Some(all)
     }

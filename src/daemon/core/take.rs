@@ -118,7 +118,7 @@ impl Core {
             Phase::TornDown => self.wanted_again(cause, now),
             Phase::Running => {
                 self.because(cause, now);
-                self.roster.edit(edits);
+                self.roster.edit(edits, now.instant);
                 self.probe(now.instant);
             }
             Phase::Waiting | Phase::Looking => {}
@@ -130,7 +130,7 @@ impl Core {
         self.phase = Phase::Running;
         self.full = Some("something is desired again".into());
         self.because(cause, now);
-        self.want();
+        self.want(now.instant);
         self.probe(now.instant);
     }
 
@@ -314,20 +314,23 @@ impl Core {
         }
         self.judgement.outdate();
         self.since.insert(change.endpoint, now.unix.as_secs());
-        let service = self
-            .roster
-            .service_of(endpoint)
-            .or_else(|| self.deploys.service_of(endpoint));
-        let service = service.map(ToString::to_string);
-        self.note(
-            What::Health {
-                service: service.unwrap_or_default(),
+        let mut services = self.roster.services_of(endpoint);
+        if services.is_empty() {
+            services.extend(self.deploys.service_of(endpoint));
+        }
+        let mut services: Vec<String> = services.into_iter().map(ToString::to_string).collect();
+        if services.is_empty() {
+            services.push(String::new());
+        }
+        for service in services {
+            let what = What::Health {
+                service,
                 backend: change.endpoint,
                 state: change.to.name(),
                 reason: (change.reason != Outcome::Accepted).then(|| change.reason.to_string()),
-            },
-            now,
-        );
+            };
+            self.note(what, now);
+        }
     }
 
     /// Somebody else has written to nftables: to our table, or perhaps to it.

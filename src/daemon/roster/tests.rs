@@ -1,10 +1,16 @@
 use super::*;
+use crate::health::longest_fall;
+use crate::model::Refusal;
 
 const TIME: Duration = Duration::from_secs(30);
 
 fn service(name: &str, port: u16, backends: &[&str]) -> Arc<Service> {
+    service_with(name, port, backends, "")
+}
+
+fn service_with(name: &str, port: u16, backends: &[&str], rest: &str) -> Arc<Service> {
     let text = format!(
-        r#"{{"version":1,"services":[{{"name":"{name}","port":{port},"backends":[{}]}}]}}"#,
+        r#"{{"version":1,"services":[{{"name":"{name}","port":{port},"backends":[{}]{rest}}}]}}"#,
         backends.join(",")
     );
     let mut state = crate::model::parse(text.as_bytes()).unwrap();
@@ -34,6 +40,7 @@ struct Play {
     notes: Vec<Note>,
     probes: BTreeMap<Endpoint, Probing>,
     failed: BTreeMap<u8, Instant>,
+    answered: BTreeMap<u8, Instant>,
 }
 
 fn last(endpoint: Endpoint) -> u8 {
@@ -50,6 +57,7 @@ impl Play {
             notes: Vec::new(),
             probes: BTreeMap::new(),
             failed: BTreeMap::new(),
+            answered: BTreeMap::new(),
         }
     }
 
@@ -74,7 +82,7 @@ impl Play {
     }
 
     fn edit(&mut self, edits: &Edits) {
-        self.roster.edit(edits);
+        self.roster.edit(edits, self.now);
         for (endpoint, probing) in self.roster.take_probes() {
             if matches!(probing, Probing::Anew(_)) {
                 self.good.remove(&last(endpoint));
@@ -92,6 +100,7 @@ impl Play {
     fn judge(&mut self, last: u8, good: bool) {
         if good {
             self.good.insert(last);
+            self.answered.insert(last, self.now);
         } else if self.good.remove(&last) {
             self.failed.insert(last, self.now);
         }
@@ -100,12 +109,13 @@ impl Play {
     }
 
     fn settle(&mut self) -> Change {
-        let (good, dead, failed) = (&self.good, &self.dead, &self.failed);
+        let (good, dead, failed, answered) = (&self.good, &self.dead, &self.failed, &self.answered);
         let verdict = |at: Endpoint| Verdict {
             good: good.contains(&last(at)),
             dead: dead.contains(&last(at)),
             open: false,
             failed: failed.get(&last(at)).copied(),
+            answered: answered.get(&last(at)).copied(),
         };
         self.roster.tick(self.now);
         let change = self.roster.settle(&verdict, self.now);
@@ -120,7 +130,9 @@ impl Play {
     }
 
     fn counted(&mut self, last: u8, flows: u64) {
-        let notes = self.roster.counted(&[(endpoint(last), flows)].into(), self.now);
+        let notes = self
+            .roster
+            .counted(&[(("web".into(), endpoint(last)), flows)].into(), self.now);
         self.notes.extend(notes);
         self.settle();
     }
@@ -456,6 +468,7 @@ fn families_are_kept_apart() {
         dead: false,
         open: false,
         failed: None,
+        answered: None,
     };
     let change = play.roster.settle(&verdict, play.now);
     assert!(change.notes.contains(&Note::NoneGood("web".into(), 0)));
@@ -530,16 +543,175 @@ fn what_others_claim_is_refused() {
         };
         play.roster.clashes(&edits).to_string()
     };
+    let limited = |service: &Service| {
+        let limit = service_with("limited", 1, &["\"10.2.0.1:80\""], r#","limit":{"pps":5}"#).limit;
+        Arc::new(Service {
+            limit,
+            ..service.clone()
+        })
+    };
     let other = service("other", 8000, &["\"10.2.0.2:80\"", "\"10.2.0.3:80\""]);
     assert_eq!(
         clash(&[Arc::clone(&other)], &[]),
-        "service \"other\", port: 8000 is already taken by service \"web\"\n\
-         service \"other\", backends: 10.2.0.2:80 is already a backend of service \"web\""
+        "service \"other\", port: 8000 is already taken by service \"web\""
     );
     assert_eq!(clash(&[other], &["web"]), "");
-    let moved = service("db", 9000, &["\"10.2.0.9:80\"", "\"10.2.0.1:80\""]);
-    assert!(clash(&[Arc::clone(&moved)], &[]).contains("10.2.0.1:80 is already"));
-    assert_eq!(clash(&[moved, web(&[2])], &[]), "");
+    let shared = service("db", 9000, &["\"10.2.0.9:80\"", "\"10.2.0.1:80\""]);
+    assert_eq!(clash(&[Arc::clone(&shared)], &[]), "");
+    let differs = clash(&[limited(&shared)], &[]);
+    let expected = "service \"db\", backends: 10.2.0.1:80 is also a backend of service \"web\", with another limit: ";
+    assert!(differs.starts_with(expected), "{differs}");
+    assert_eq!(clash(&[limited(&shared), web(&[2])], &[]), "");
+    assert_eq!(clash(&[limited(&shared), limited(&web(&[1, 2]))], &[]), "");
+}
+
+/// "web" on port 8000 with 10.2.0.1 and 10.2.0.2, "alt" on port 8080 with these, too.
+fn sharing() -> Play {
+    let mut play = Play::serving(&[1, 2]);
+    play.want("alt", Some(alt(&[1, 2])));
+    play.now += Duration::from_secs(1);
+    play.judge(1, true);
+    play.judge(2, true);
+    assert_eq!((play.seen("web"), play.seen("alt")), ("1 2".into(), "1 2".into()));
+    play.take_probes();
+    play.notes.clear();
+    play
+}
+
+fn alt(backends: &[u8]) -> Arc<Service> {
+    let texts: Vec<String> = backends.iter().map(|last| format!("\"10.2.0.{last}:80\"")).collect();
+    service("alt", 8080, &texts.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn one_that_comes_to_a_second_service_answers_there_first() {
+    let mut play = Play::serving(&[1, 2]);
+    play.judge(1, true);
+    play.wait(Duration::from_secs(1));
+    play.want("alt", Some(alt(&[1])));
+    assert!(matches!(play.probes[&endpoint(1)], Probing::Again(_)));
+    play.settle();
+    assert_eq!((play.seen("web"), play.seen("alt")), ("1 2".into(), String::new()));
+    play.judge(1, true);
+    assert_eq!((play.seen("web"), play.seen("alt")), ("1 2".into(), "1".into()));
+}
+
+#[test]
+fn a_drain_in_one_service_is_none_in_the_other() {
+    let mut play = sharing();
+    play.want("web", Some(web(&[2])));
+    let change = play.settle();
+    assert_eq!((play.seen("web"), play.seen("alt")), ("1- 2".into(), "1 2".into()));
+    assert!(play.roster.is_balanced(endpoint(1)));
+    let pair = |port| Pair {
+        public: None,
+        public_port: port,
+        backend: endpoint(1).into(),
+    };
+    assert_eq!(change.unbalanced, [pair(8000)].into());
+    assert!(!play.roster.is_balanced_there(&pair(8000)) && play.roster.is_balanced_there(&pair(8080)));
+    assert_eq!(play.roster.draining_pairs(), [(pair(8000), Name::from("web"))].into());
+    let beside: Vec<&str> = change.beside.iter().map(|service| &*service.name).collect();
+    assert_eq!(beside, ["alt"], "the endpoint's elements stay for it");
+    play.wait(TIME);
+    assert_eq!((play.seen("web"), play.seen("alt")), ("2".into(), "1 2".into()));
+    assert!(
+        play.notes
+            .iter()
+            .any(|note| matches!(note, Note::Retired(service, ..) if **service == *"web"))
+    );
+    assert!(
+        play.take_probes()
+            .values()
+            .all(|probing| matches!(probing, Probing::With(_)))
+    );
+    play.want("alt", Some(alt(&[2])));
+    play.settle();
+    assert_eq!((play.seen("web"), play.seen("alt")), ("2".into(), "1- 2".into()));
+    play.wait(TIME);
+    assert_eq!((play.seen("web"), play.seen("alt")), ("2".into(), "2".into()));
+    let probes = play.take_probes();
+    assert_eq!(probes[&endpoint(1)], Probing::Stop);
+}
+
+#[test]
+fn one_that_drains_in_both_has_a_time_in_each() {
+    let mut play = sharing();
+    play.want("web", Some(web(&[2])));
+    play.settle();
+    play.wait(TIME / 2);
+    play.want("alt", Some(alt(&[2])));
+    play.settle();
+    assert_eq!((play.seen("web"), play.seen("alt")), ("1- 2".into(), "1- 2".into()));
+    play.counted(1, 0);
+    assert_eq!((play.seen("web"), play.seen("alt")), ("2".into(), "1- 2".into()));
+    play.wait(TIME / 2);
+    assert_eq!((play.seen("web"), play.seen("alt")), ("2".into(), "1- 2".into()));
+    play.wait(TIME / 2);
+    assert_eq!(play.seen("alt"), "2");
+    assert!(play.roster.leavers().is_empty());
+}
+
+#[test]
+fn one_that_fails_leaves_both_and_a_moved_one_leaves_neither_behind() {
+    let mut play = sharing();
+    play.judge(1, false);
+    assert_eq!((play.seen("web"), play.seen("alt")), ("1- 2".into(), "1- 2".into()));
+    play.judge(1, true);
+    play.edit(&Edits {
+        put: vec![web(&[2]), alt(&[2]), service("shop", 9000, &["\"10.2.0.1:80\""])],
+        gone: Vec::new(),
+    });
+    assert!(matches!(play.probes[&endpoint(1)], Probing::Anew(_)));
+    play.settle();
+    assert_eq!(
+        (play.seen("web"), play.seen("alt"), play.seen("shop")),
+        ("2".into(), "2".into(), String::new())
+    );
+    assert!(play.roster.leavers().is_empty());
+}
+
+/// It stays in one of the services that had it, so it is still the same container.
+#[test]
+fn one_that_changes_one_of_two_services_drains_there() {
+    let mut play = sharing();
+    play.wait(Duration::from_secs(1));
+    play.edit(&Edits {
+        put: vec![web(&[2]), service("shop", 9000, &["\"10.2.0.1:80\""])],
+        gone: Vec::new(),
+    });
+    play.settle();
+    assert_eq!(
+        (play.seen("web"), play.seen("alt"), play.seen("shop")),
+        ("1- 2".into(), "1 2".into(), String::new())
+    );
+    play.wait(Duration::from_secs(1));
+    play.judge(1, true);
+    assert_eq!(play.seen("shop"), "1");
+}
+
+#[test]
+fn shared_ones_are_adopted_with_a_time_in_each_service() {
+    let mut play = Play::new();
+    let mut old = Service::clone(&web(&[1, 2]));
+    old.backends[0].state = BackendState::Draining;
+    let time = TimeLeft {
+        left: Duration::from_secs(5),
+        whole: TIME,
+    };
+    let left = [((endpoint(1), "web".into()), time)].into();
+    play.good = [1, 2].into();
+    play.roster
+        .adopt(vec![old, Service::clone(&alt(&[1, 2]))], &left, play.now);
+    play.edit(&Edits {
+        put: vec![web(&[2]), alt(&[1, 2])],
+        gone: Vec::new(),
+    });
+    play.settle();
+    assert_eq!((play.seen("web"), play.seen("alt")), ("1- 2".into(), "1 2".into()));
+    assert!(is_probed(&play.take_probes(), 1));
+    play.wait(Duration::from_secs(5));
+    assert_eq!((play.seen("web"), play.seen("alt")), ("2".into(), "1 2".into()));
 }
 
 #[test]

@@ -84,7 +84,7 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
     let labels = fields.or("labels", BTreeMap::new(), problems, labels);
 
     claim_public(claim, name.as_deref(), port.zip(listen.as_ref()), balance);
-    Some(Service {
+    let service = Service {
         name: name?,
         port: port?,
         listen: listen?,
@@ -102,7 +102,9 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
         drain_timeout: drain_timeout?,
         health: health?,
         labels: labels?,
-    })
+    };
+    claim.terms(&service);
+    Some(service)
 }
 
 fn sources(

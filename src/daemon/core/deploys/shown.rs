@@ -34,7 +34,10 @@ impl Core {
             }
         });
         let old: Vec<Endpoint> = deploy.old().collect();
-        let leaving = old.iter().filter_map(|endpoint| self.roster.leavers().get(*endpoint));
+        let leavers = self.roster.leavers();
+        let leaving = old
+            .iter()
+            .filter_map(|endpoint| leavers.get(&deploy.service, *endpoint));
         let leaving: Vec<Drain> = leaving.map(|leaving| leaving.drain).collect();
         let deadline = match deploy.stage {
             Stage::Probing(at) => Some(at),

@@ -40,7 +40,7 @@ fn a_port_is_taken_once_on_overlapping_addresses() {
 }
 
 #[test]
-fn an_endpoint_is_in_one_place() {
+fn an_endpoint_is_in_a_service_once() {
     let text = with_services(
         r#"{"name":"a","port":1,"backends":["10.0.0.1:80","10.0.0.2:80","10.0.0.1:81"]},
            {"name":"b","port":2,"backends":["10.0.0.3:80",{"address":"10.0.0.1","port":80,"state":"draining"}]},
@@ -49,10 +49,59 @@ fn an_endpoint_is_in_one_place() {
     assert_eq!(
         problems(&text),
         [
-            "services[1].backends[1]: 10.0.0.1:80 is already backends[0] of services[0] (\"a\")",
             "services[2].backends[1]: 10.0.0.4:80 is already backends[0] of services[2] (\"c\")",
             "services[2].backends[3]: [2001:db8::1]:80 is already backends[2] of services[2] (\"c\")",
         ]
+    );
+}
+
+#[test]
+fn services_share_endpoints_on_whose_terms_they_agree() {
+    let service = |name: &str, port: u16, rest: &str| {
+        format!(r#"{{"name":"{name}","port":{port},"backends":["10.0.0.1:80"]{rest}}}"#)
+    };
+    let two =
+        |first: &str, second: &str| with_services(&format!("{},{}", service("a", 1, first), service("b", 2, second)));
+    for (first, second, differing) in [
+        ("", "", None),
+        (
+            r#","balance":"source-hash""#,
+            r#","on_retire":"reset","drain_timeout":"5s""#,
+            None,
+        ),
+        (r#","limit":{"pps":5}"#, r#","limit":{"pps":5,"burst":50}"#, None),
+        (r#","limit":{"pps":5}"#, "", Some("limit")),
+        (r#","limit":{"pps":5}"#, r#","limit":{"pps":6}"#, Some("limit")),
+        ("", r#","source":"preserve""#, Some("source")),
+        (r#","source_addresses":["10.0.0.9"]"#, "", Some("source_addresses")),
+        (r#","source_addresses":["2001:db8::9"]"#, "", None),
+        ("", r#","health":{"fall":5}"#, Some("health")),
+        (
+            r#","limit":{"pps":5}"#,
+            r#","source":"preserve","health":{"rise":2}"#,
+            Some("limit, source, health"),
+        ),
+    ] {
+        let text = two(first, second);
+        match differing {
+            None => drop(good(&text)),
+            Some(differing) => assert_one_problem(
+                &text,
+                &format!(
+                    "services[1].backends[0]: 10.0.0.1:80 is also backends[0] of services[0] (\"a\"), with another {differing}: "
+                ),
+            ),
+        }
+    }
+    // One in which it drains has no say, and all others are measured by the first that has.
+    let drains =
+        r#"{"name":"c","port":3,"backends":[{"address":"10.0.0.1","port":80,"state":"draining"}],"limit":{"pps":9}}"#;
+    let (first, last) = (service("a", 1, ""), service("b", 2, ""));
+    good(&with_services(&format!("{drains},{first},{last}")));
+    let other = service("d", 4, r#","limit":{"pps":1}"#);
+    assert_one_problem(
+        &with_services(&format!("{drains},{first},{last},{other}")),
+        "services[3].backends[0]: 10.0.0.1:80 is also backends[0] of services[1] (\"a\"), with another limit: ",
     );
 }
 
@@ -95,7 +144,6 @@ fn all_problems_are_listed_at_once() {
             "services[1].limit.mtu",
             "services[2]",
             "services[1].port",
-            "services[1].backends[0]",
         ]
     );
 }
@@ -137,11 +185,12 @@ fn a_capped_byte_burst_is_a_warning() {
 
 #[test]
 fn services_from_elsewhere_meet_the_same_rules() {
-    let service = |name: &str, port: u16, backend: &str| {
+    let limited = |name: &str, port: u16, backend: &str, limit: &str| {
         only(&with_services(&format!(
-            r#"{{"name":"{name}","port":{port},"backends":["{backend}"]}}"#
+            r#"{{"name":"{name}","port":{port},"backends":["{backend}"]{limit}}}"#
         )))
     };
+    let service = |name: &str, port: u16, backend: &str| limited(name, port, backend, "");
     let (a, b) = (service("a", 1, "10.0.0.1:1"), service("b", 2, "10.0.0.2:1"));
     let state = State::new(vec![b.clone(), a.clone()]).unwrap();
     let services: Vec<&Service> = state.services.iter().map(AsRef::as_ref).collect();
@@ -156,7 +205,10 @@ fn services_from_elsewhere_meet_the_same_rules() {
         "service \"c\", port: 1 is already taken by service \"a\""
     );
     assert_eq!(
-        shown(vec![a, service("c", 3, "10.0.0.1:1")]),
-        "service \"c\", backends: 10.0.0.1:1 is already a backend of service \"a\""
+        shown(vec![a.clone(), limited("c", 3, "10.0.0.1:1", r#","limit":{"pps":5}"#)])
+            .split(": limit")
+            .next(),
+        Some("service \"c\", backends: 10.0.0.1:1 is also a backend of service \"a\", with another limit")
     );
+    assert!(State::new(vec![a, service("c", 3, "10.0.0.1:1")]).is_ok());
 }

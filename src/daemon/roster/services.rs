@@ -1,0 +1,82 @@
+//! Services by name, found by port and by endpoint, too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use super::Name;
+use crate::model::{Backend, Endpoint, Listen, Service};
+
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    pub(super) all: BTreeMap<Name, Arc<Service>>,
+    by_port: BTreeMap<NonZeroU16, BTreeSet<Name>>,
+    by_endpoint: BTreeSet<(Endpoint, Name)>,
+}
+
+impl Services {
+    pub(super) fn put(&mut self, service: Arc<Service>) {
+        self.remove(&service.name);
+        self.by_port
+            .entry(service.port)
+            .or_default()
+            .insert(service.name.clone());
+        let rows = service
+            .backends
+            .iter()
+            .map(|backend| (backend.endpoint, service.name.clone()));
+        self.by_endpoint.extend(rows);
+        self.all.insert(service.name.clone(), service);
+    }
+
+    pub(super) fn remove(&mut self, name: &Name) {
+        let Some(service) = self.all.remove(name) else { return };
+        for backend in &service.backends {
+            self.by_endpoint.remove(&(backend.endpoint, name.clone()));
+        }
+        if let Some(names) = self.by_port.get_mut(&service.port) {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_port.remove(&service.port);
+            }
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<Service>> {
+        self.all.get(name)
+    }
+
+    pub(super) fn on_port(&self, port: NonZeroU16) -> impl Iterator<Item = &Arc<Service>> {
+        let names = self.by_port.get(&port).into_iter().flatten();
+        names.filter_map(|name| self.all.get(name))
+    }
+
+    /// Those that listen where this one does, on one address at least.
+    pub(super) fn where_listens<'s>(&'s self, service: &'s Service) -> impl Iterator<Item = &'s Arc<Service>> {
+        let there = self.on_port(service.port);
+        there.filter(|other| overlap(&other.listen, &service.listen))
+    }
+
+    /// Those that have that endpoint.
+    pub(super) fn of_endpoint(&self, endpoint: Endpoint) -> impl Iterator<Item = &Name> + Clone {
+        let from = self.by_endpoint.range((endpoint, Name::default())..);
+        from.take_while(move |(of, _)| *of == endpoint).map(|(_, name)| name)
+    }
+
+    pub(super) fn has(&self, name: &str, endpoint: Endpoint) -> bool {
+        self.of_endpoint(endpoint).any(|of| **of == *name)
+    }
+}
+
+/// That endpoint in a service.
+pub(super) fn backend_of(service: &Service, endpoint: Endpoint) -> Option<&Backend> {
+    service.backends.iter().find(|backend| backend.endpoint == endpoint)
+}
+
+/// Whether there is an address that both listen on.
+pub(in crate::daemon) fn overlap(a: &Listen, b: &Listen) -> bool {
+    match (a, b) {
+        (Listen::At(a), Listen::At(b)) => !a.is_disjoint(b),
+        _ => true,
+    }
+}
