@@ -380,8 +380,8 @@ impl Summary {
             service.learn_sources(&known.settings);
             for backend in known.backends() {
                 // One that is active in another service may drain here, but only a record can tell.
-                let is_elsewhere = active.contains(&backend) && !known.draining.contains(&backend);
-                if is_elsewhere || service.active.contains_key(&backend) {
+                let has_slots = service.listens_in(Family::of(backend.ip())) && !known.draining.contains(&backend);
+                if has_slots && active.contains(&backend) || service.active.contains_key(&backend) {
                     continue;
                 }
                 // One that no door leads to has no slots, active or not.

@@ -11,7 +11,7 @@ use tcpgw::kernel::KernelError;
 use tcpgw::kernel::conntrack::{Flow, Status};
 use tcpgw::kernel::fake::{Call, Crash, Fail, Fake, Syn};
 use tcpgw::kernel::ownership::Ownership;
-use tcpgw::model::{FlowMark, State};
+use tcpgw::model::{FlowMark, Service, State};
 use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
 use tcpgw::record::Store;
 use tcpgw::ruleset::name::SetName;
@@ -571,11 +571,40 @@ fn edited(state: &State, edits: &[Edit]) -> State {
             3 => {
                 let moved = backends.remove(at);
                 let to = backend.index(services.len());
-                Arc::make_mut(&mut services[to]).backends.push(moved);
-                Arc::make_mut(&mut services[to]).backends.sort_unstable();
+                let there = &mut Arc::make_mut(&mut services[to]).backends;
+                there.retain(|backend| backend.endpoint != moved.endpoint);
+                there.push(moved);
+                there.sort_unstable();
             }
             _ => drop(backends.remove(at)),
         }
+    }
+    shared_on_the_same_terms(services)
+}
+
+/// Leaves out of a service what it has on other terms than one before it.
+fn shared_on_the_same_terms(mut services: Vec<Arc<Service>>) -> State {
+    for at in 0..services.len() {
+        let (before, rest) = services.split_at_mut(at);
+        let service = Arc::make_mut(&mut rest[0]);
+        let alone = |backends| Service {
+            backends,
+            ..Service::clone(service)
+        };
+        let fits = |backend: &tcpgw::model::Backend| {
+            let mut one = alone(vec![*backend]);
+            one.name = "one".into();
+            one.port = std::num::NonZeroU16::MAX;
+            let others = before.iter().cloned();
+            State::new(others.chain([Arc::new(one)])).is_ok()
+        };
+        let backends = service
+            .backends
+            .iter()
+            .filter(|backend| fits(backend))
+            .copied()
+            .collect();
+        service.backends = backends;
     }
     State::new(services).unwrap()
 }

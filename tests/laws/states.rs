@@ -1,4 +1,5 @@
-//! Small states that touch each other: few ports, few addresses, few endpoints, which go from service to service.
+//! Small states that touch each other: few ports, few addresses, few endpoints, which go from service to service, and stand in
+//! two of them where these agree.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -30,7 +31,14 @@ const NETWORKS: [&str; 7] = [
 pub(crate) fn text() -> impl Strategy<Value = String> {
     let ports = prop::collection::vec((0..5_u8, settings(), settings()), usize::from(PORTS));
     let endpoints = prop::collection::vec(endpoint(), ENDPOINTS);
-    (ports, endpoints).prop_map(|(ports, endpoints)| document(&ports, &endpoints))
+    let alike = prop::collection::vec(prop::bool::weighted(0.6), PLACES);
+    (ports, endpoints, settings(), alike).prop_map(|(mut ports, endpoints, common, alike)| {
+        let places = ports.iter_mut().flat_map(|(_, one, other)| [one, other]);
+        for (settings, _) in places.zip(alike).filter(|(_, alike)| *alike) {
+            settings.agree_with(&common);
+        }
+        document(&ports, &endpoints)
+    })
 }
 
 pub(crate) fn parse(text: &str) -> State {
@@ -59,6 +67,21 @@ struct Settings {
     sources: BTreeSet<&'static str>,
     allow: BTreeSet<&'static str>,
     deny: BTreeSet<&'static str>,
+}
+
+impl Settings {
+    /// Says the same about what belongs to endpoints.
+    fn agree_with(&mut self, other: &Self) {
+        self.limit = other.limit;
+        self.words.2 = other.words.2;
+        self.sources.clone_from(&other.sources);
+    }
+
+    fn agrees_with(&self, other: &Self) -> bool {
+        let preserves = self.words.2;
+        let same_sources = preserves || self.sources == other.sources;
+        (self.limit, preserves) == (other.limit, other.words.2) && same_sources
+    }
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
@@ -105,14 +128,40 @@ struct Slot {
     owner: usize,
     weight: u16,
     draining: bool,
+    /// Another place where it stands if the services agree, and whether it drains there.
+    also: Option<(usize, bool)>,
+}
+
+impl Slot {
+    /// As it is in a place.
+    fn in_place(&self, place: usize, ports: &[(u8, Settings, Settings)]) -> Option<Self> {
+        if self.owner == place {
+            return Some(self.clone());
+        }
+        let (_, draining) = self.also.filter(|(also, _)| *also == place)?;
+        let of = |place: usize| {
+            let (_, one, other) = ports.get(place / 2)?;
+            Some(if place.is_multiple_of(2) { one } else { other })
+        };
+        let agrees = match (of(self.owner), of(place)) {
+            (Some(one), Some(other)) => one.agrees_with(other),
+            _ => true,
+        };
+        (agrees || self.draining || draining).then(|| Self {
+            draining,
+            ..self.clone()
+        })
+    }
 }
 
 fn endpoint() -> impl Strategy<Value = Slot> {
     let weight = prop_oneof![3 => Just(1), 2 => 1..5_u16, 1 => 1..=256_u16];
-    (0..PLACES + 2, weight, prop::bool::weighted(0.2)).prop_map(|(owner, weight, draining)| Slot {
+    let also = prop::option::weighted(0.4, (0..PLACES, prop::bool::weighted(0.2)));
+    (0..PLACES + 2, weight, prop::bool::weighted(0.2), also).prop_map(|(owner, weight, draining, also)| Slot {
         owner,
         weight,
         draining,
+        also,
     })
 }
 
@@ -127,18 +176,17 @@ fn document(ports: &[(u8, Settings, Settings)], endpoints: &[Slot]) -> String {
             _ => &[&["192.0.2.1", "192.0.2.2"], &["2001:db8::1"]],
         };
         for (which, (addresses, settings)) in doors.iter().zip([one, other]).enumerate() {
-            services.push(service(at, which, addresses, settings, endpoints));
+            let place = at * 2 + which;
+            let slots = endpoints.iter().map(|slot| slot.in_place(place, ports));
+            let slots: Vec<_> = slots.enumerate().filter_map(|(at, slot)| Some((at, slot?))).collect();
+            services.push(service(at, which, addresses, settings, &slots));
         }
     }
     format!(r#"{{"version":1,"services":[{}]}}"#, services.join(","))
 }
 
-fn service(at: usize, which: usize, addresses: &[&str], settings: &Settings, endpoints: &[Slot]) -> String {
-    let owned = endpoints
-        .iter()
-        .enumerate()
-        .filter(|(_, slot)| slot.owner == at * 2 + which);
-    let backends: Vec<String> = owned.map(|(at, slot)| backend(at, slot)).collect();
+fn service(at: usize, which: usize, addresses: &[&str], settings: &Settings, slots: &[(usize, Slot)]) -> String {
+    let backends: Vec<String> = slots.iter().map(|(at, slot)| backend(*at, slot)).collect();
     let port = usize::from(FIRST_PORT) + at;
     let name = if settings.renamed { "new" } else { "app" };
     let (retire, empty, preserve) = settings.words;

@@ -12,5 +12,6 @@ mod foreign;
 mod links;
 mod orders;
 mod rolling;
+mod shared;
 mod traffic;
 mod truth;

@@ -1,0 +1,126 @@
+//! Containers that stand in two services: each service has its own flows and drains, the container one bucket and one probe.
+
+use std::io::ErrorKind;
+
+use serde_json::{Value, json};
+
+use crate::harness::brief::{endpoints, service, state};
+use crate::harness::client::{Conn, PATIENCE};
+use crate::harness::plan::{PUBLIC, at};
+use crate::harness::server::Behaviour;
+use crate::harness::{Net, wait_until};
+use crate::retire::open;
+
+/// Services "a" and "b" on ports 2001 and 2002, with these backends.
+fn two(a: &[&str], b: &[&str], more: &Value) -> Value {
+    state([
+        service("a", 2001, a, 3000, more.clone()),
+        service("b", 2002, b, 3000, more.clone()),
+    ])
+}
+
+fn both(net: &Net, port: u16, host: &str) -> [Conn; 2] {
+    PUBLIC.map(|address| open(net, at(address, port), host))
+}
+
+fn go_on(conns: &mut [Conn]) {
+    for conn in conns {
+        conn.echo(b"on").expect("it goes on");
+    }
+}
+
+fn are_reset(conns: &mut [Conn]) {
+    for conn in conns {
+        let ended = conn.echo(b"late").expect_err("it should have ended");
+        assert_eq!(ended.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+fn limited(net: &Net, host: &str) -> bool {
+    let elements = net.sh("gateway", "nft list set inet tcpgw limit_to_v4").ok();
+    let [four, _] = endpoints(host, 3000);
+    let (address, port) = four.rsplit_once(':').expect("an endpoint");
+    elements.contains(&format!("{address} . {port} "))
+}
+
+#[test]
+fn what_leaves_one_service_stays_whole_in_the_other() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let more = json!({"on_retire": "reset", "limit": {"pps": 1000}});
+    net.apply(two(&["b1"], &["b1"], &more));
+    let (mut a, mut b) = (both(&net, 2001, "b1"), both(&net, 2002, "b1"));
+    let status: Value = serde_json::from_str(&net.tcpgw(&["-o", "json", "status"]).stdout).expect("JSON");
+    for service in status["services"].as_array().expect("services") {
+        assert_eq!(service["flows"]["established"], 2, "{service:#}");
+        let used: u64 = service["backends"][0]["source_ports"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|ports| ports["used"].as_u64())
+            .sum();
+        assert_eq!(used, 2, "one family's, of both services: {service:#}");
+    }
+
+    let told = net.apply(two(&["b2"], &["b1"], &more)).stdout;
+    assert!(told.contains("2 flows flushed"), "{told}");
+    are_reset(&mut a);
+    go_on(&mut b);
+    assert!(limited(&net, "b1"), "its bucket is still that of the other service");
+    both(&net, 2001, "b2");
+    both(&net, 2002, "b1");
+    net.apply(two(&["b2"], &["b2"], &more));
+    are_reset(&mut b);
+    assert!(!limited(&net, "b1"));
+
+    let refused = net
+        .apply_with(
+            &[],
+            state([
+                service("a", 2001, &["b2"], 3000, more),
+                service("b", 2002, &["b2"], 3000, json!({})),
+            ]),
+        )
+        .exits(2);
+    assert!(refused.stderr.contains("with another limit"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_drain_with_a_daemon_is_of_one_service() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let more = json!({
+        "on_retire": "reset", "drain_timeout": "2s", "limit": {"pps": 1000},
+        "health": {"interval": "100ms", "timeout": "1s", "fall": 2},
+    });
+    net.want(two(&["b1"], &["b1"], &more));
+    let daemon = net.daemon(&[]);
+    daemon.settles(2);
+    let (mut a, mut b) = (both(&net, 2001, "b1"), both(&net, 2002, "b1"));
+    let before = daemon.last();
+    net.want(two(&["b2"], &["b1"], &more));
+    daemon.hears(before, &json!({"event": "draining", "service": "a"}));
+    go_on(&mut a);
+    go_on(&mut b);
+    both(&net, 2001, "b2");
+    let mut newer = both(&net, 2002, "b1");
+    let retired = daemon.hears(
+        before,
+        &json!({"event": "retired", "service": "a", "backend": endpoints("b1", 3000)[0]}),
+    );
+    assert_eq!(retired["reason"], "deadline", "{retired}");
+    assert!(wait_until(PATIENCE, || daemon.get("/v1/drains")["drains"] == json!([])));
+    assert!(wait_until(PATIENCE, || daemon.get("/v1/daemon")["in_sync"] == true));
+    are_reset(&mut a);
+    go_on(&mut b);
+    go_on(&mut newer);
+    assert!(limited(&net, "b1"));
+    both(&net, 2002, "b1");
+
+    // The one that is left there is not given to somebody else before it answers.
+    net.want(two(&["b2", "b4"], &["b1", "b2"], &more));
+    assert!(wait_until(PATIENCE, || {
+        net.spread("client", at(PUBLIC[0], 2002), 20).contains_key("b2")
+    }));
+    go_on(&mut b);
+}
