@@ -31,6 +31,8 @@ pub struct Config {
     pub fences: Fences,
     /// The mark of our flows.
     pub flow_mark: FlowMark,
+    /// Whether new connections from outside reach backends through services only.
+    pub protect_backends: bool,
     /// What it says to the daemon.
     pub daemon: Section,
 }
@@ -77,6 +79,8 @@ struct Document {
     fences: Fences,
     #[serde(default)]
     flow_mark: FlowMark,
+    #[serde(default)]
+    protect_backends: bool,
     #[serde(default)]
     daemon: Section,
 }
@@ -153,6 +157,7 @@ impl Config {
             file: Some(path.to_owned()),
             fences: document.fences,
             flow_mark: document.flow_mark,
+            protect_backends: document.protect_backends,
             daemon: document.daemon,
         })
     }

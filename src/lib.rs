@@ -4,10 +4,12 @@
 //! compared with what the kernel holds, and sent as one transaction; flows that no longer belong anywhere are then
 //! flushed from conntrack.
 
+pub mod access;
 pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod denied;
 pub mod doctor;
 pub mod drain;
 pub mod escape;

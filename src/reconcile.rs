@@ -20,6 +20,7 @@ use self::commit::{ATTEMPTS, with_leaving};
 pub use self::known::Known;
 use self::known::Table;
 use self::retired::{Leaves, few_retired};
+use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
 use crate::kernel::{Kernel, KernelError, reading};
 use crate::model::{FlowMark, Service, State};
 use crate::record::{Applied, Deadline, Store};
@@ -41,6 +42,15 @@ impl Desired {
     /// For a state, on a gateway with those links.
     pub fn new(state: &State, links: &BTreeSet<String>) -> Self {
         Self::of(state.services.iter().map(AsRef::as_ref).collect(), links)
+    }
+
+    /// The same, with every backend protected from connections that do not come through a service, or with none.
+    #[must_use]
+    pub fn protecting(self, protect: bool) -> Self {
+        Self {
+            ruleset: self.ruleset.protecting(protect),
+            ..self
+        }
     }
 
     /// For some services.
@@ -195,6 +205,22 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         })?;
         let total = flows.values().sum();
         Ok((Changes::between(&known.summary, &desired.summary, &flows), total))
+    }
+
+    /// Counts the flows that go on though these services deny their clients.
+    ///
+    /// # Errors
+    /// Those of [`count_denied`].
+    pub fn denied(&mut self, summary: &Summary) -> Result<DeniedFlows, KernelError> {
+        count_denied(self.kernel, self.mark, summary, None)
+    }
+
+    /// Ends the flows of clients that these services deny.
+    ///
+    /// # Errors
+    /// Those of [`flush_denied`].
+    pub fn flush_denied(&mut self, summary: &Summary) -> Result<DeniedFlushed, KernelError> {
+        flush_denied(self.kernel, self.mark, summary, None)
     }
 
     /// Whether the kernel's rules differ from what is desired, flows aside.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::denied::Denied;
 use super::gateway::Gateway;
 use super::{
     Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json, remote,
@@ -16,6 +17,7 @@ use crate::record::Applied;
 use crate::report;
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(super) struct Arguments {
     #[command(flatten)]
     file: File,
@@ -32,6 +34,9 @@ pub(super) struct Arguments {
     /// Accept a state without services over a kernel that has some
     #[arg(long)]
     allow_empty: bool,
+    /// End connections of clients that the lists `allow` and `deny` keep out now; without it they go on, and are counted
+    #[arg(long, conflicts_with = "dry_run")]
+    flush_denied: bool,
     #[command(flatten)]
     locking: Locking,
 }
@@ -45,7 +50,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
     preflight::check(global, &mut gateway, &arguments.file, &state)?;
-    let desired = gateway.desired(&state)?;
+    let desired = gateway.desired(&state, &config)?;
     let _lock = if arguments.dry_run {
         None
     } else {
@@ -75,12 +80,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             drain: arguments.drain.unwrap_or_default(),
         },
     )?;
+    let took = begin.elapsed();
+    let denied = Denied::local(&mut reconciler, &desired.summary, arguments.flush_denied)?;
     // The process ends here: taking a million elements apart would only take time.
     std::mem::forget(desired);
-    tell(global, &report, begin.elapsed()).map_err(untold)?;
+    tell(global, &report, &denied, took).map_err(untold)?;
     if report.failed > 0 {
         return Err(not_flushed(report.failed));
     }
+    denied.tell(global)?;
     Ok(Code::Success)
 }
 
@@ -92,9 +100,12 @@ fn through(global: &Global, daemon: &Client, arguments: &Arguments) -> Outcome {
         allow_empty: arguments.allow_empty,
         drain: arguments.drain,
     };
-    let report = remote::apply(global, daemon, &arguments.file, &options).map_err(untold)?;
+    let (report, denied) =
+        remote::apply(global, daemon, &arguments.file, &options, arguments.flush_denied).map_err(untold)?;
     match report["flows_not_flushed"].as_u64() {
-        None | Some(0) => Ok(Code::Success),
+        None | Some(0) => denied
+            .map_or(Ok(()), |denied| denied.tell(global))
+            .map(|()| Code::Success),
         Some(failed) => Err(not_flushed(failed)),
     }
 }
@@ -121,9 +132,11 @@ fn signature(file: &File) -> Applied {
     }
 }
 
-fn tell(global: &Global, report: &Report, time: Duration) -> Result<(), Failure> {
+fn tell(global: &Global, report: &Report, denied: &Denied, time: Duration) -> Result<(), Failure> {
     if global.output == Output::Json {
-        return print_json(&report::json(report, time));
+        let mut json = report::json(report, time);
+        denied.add_to(&mut json);
+        return print_json(&json);
     }
     if global.quiet {
         return Ok(());

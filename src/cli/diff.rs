@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clap::Args;
 use serde::Serialize;
 
+use super::denied::Denied;
 use super::gateway::Gateway;
 use super::{Code, Failure, File, Global, Outcome, Output, preflight, print, print_json, remote};
 use crate::daemon::ask::ApplyOptions;
@@ -28,14 +29,17 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             allow_empty: true,
             drain: None,
         };
-        let report = remote::apply(global, &daemon, &arguments.file, &options)?;
+        let (report, denied) = remote::apply(global, &daemon, &arguments.file, &options, false)?;
+        if let Some(denied) = denied {
+            denied.tell(global)?;
+        }
         let differs = report["changed"].as_bool().unwrap_or(true);
         return Ok(if differs { Code::Failure } else { Code::Success });
     }
     let state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
     preflight::check(global, &mut gateway, &arguments.file, &state)?;
-    let desired = gateway.desired(&state)?;
+    let desired = gateway.desired(&state, &config)?;
     let mut reconciler = gateway.reconciler(&config);
     let known = reconciler.look(&desired.summary)?;
     let differs = show(global, &mut reconciler, &known, &desired)?;
@@ -50,6 +54,8 @@ struct Shown<'a> {
     #[serde(flatten)]
     changes: &'a Changes,
     flows: u64,
+    /// Flows that would go on though their clients would be denied.
+    denied_flows: u64,
 }
 
 /// Prints what would change; whether anything would.
@@ -60,6 +66,7 @@ pub(super) fn show(
     desired: &Desired,
 ) -> Result<bool, Failure> {
     let (changes, flows) = reconciler.diff(known, desired)?;
+    let denied = reconciler.denied(&desired.summary)?;
     // Not every change is one in the kernel: `on_empty` of a service that has backends, say.
     let differs = Reconciler::<Linux>::differs(known, desired) || flows > 0 || !changes.is_empty();
     if global.output == Output::Json {
@@ -69,6 +76,7 @@ pub(super) fn show(
             rebuild,
             changes: &changes,
             flows,
+            denied_flows: denied.flows,
         };
         // With the keys in the order that they have when a daemon tells them.
         let shown = serde_json::to_value(shown).map_err(|error| Failure::Io {
@@ -93,10 +101,20 @@ pub(super) fn show(
             flows - told
         );
     }
+    match (known.protects(), desired.ruleset.protects()) {
+        (false, true) => {
+            text += "~ new connections from outside will reach backends through services only (protect_backends)\n";
+        }
+        (true, false) => {
+            text += "~ new connections from outside will reach backends past services, too (protect_backends)\n";
+        }
+        _ => {}
+    }
     if differs && text.is_empty() {
         // Elements that no word stands for: somebody changed the table, or the order of slots differs.
         text += "~ the elements in the kernel differ from the state and will be put right\n";
     }
     print(&text)?;
+    Denied::GoingOn(denied).tell(global)?;
     Ok(differs)
 }

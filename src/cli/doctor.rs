@@ -10,6 +10,7 @@ use crate::words::count;
 pub(super) fn run(global: &Global) -> Outcome {
     let config = global.config()?;
     let mut facts = doctor::gather(&global.run_dir, config.flow_mark);
+    facts.protect_backends = config.protect_backends;
     if let Ok(table) = &mut facts.table
         && let Some(daemon) = Keeper::find(global)
     {

@@ -58,7 +58,7 @@ impl Gateway {
     }
 
     /// What the state means here.
-    pub(super) fn desired(&mut self, state: &State) -> Result<Desired, Failure> {
+    pub(super) fn desired(&mut self, state: &State, config: &Config) -> Result<Desired, Failure> {
         let preserve = state
             .services
             .iter()
@@ -73,6 +73,6 @@ impl Gateway {
         } else {
             BTreeSet::new()
         };
-        Ok(Desired::new(state, &links))
+        Ok(Desired::new(state, &links).protecting(config.protect_backends))
     }
 }

@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod columns;
 mod daemon;
+mod denied;
 mod deploy;
 mod deploys;
 mod diff;

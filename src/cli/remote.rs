@@ -2,20 +2,23 @@
 
 use std::path::PathBuf;
 
+use super::denied::Denied;
 use super::{Failure, File, Global, Output, print, print_json};
 use crate::api::client::{Answer, Client, ClientError, Target};
 use crate::daemon::ask::{Applied, ApplyOptions};
 use crate::model::{duration, source};
 
-/// Sends the state, and prints what the daemon made of it.
+/// Sends the state, and prints what the daemon made of it; that, and what became of connections of denied clients.
 pub(super) fn apply(
     global: &Global,
     daemon: &Client,
     file: &File,
     options: &ApplyOptions,
-) -> Result<serde_json::Value, Failure> {
+    flush_denied: bool,
+) -> Result<(serde_json::Value, Option<Denied>), Failure> {
     global.say_if_terminal(file);
     let state = source::read(&file.file)?;
+    let dry = options.dry_run.then(|| state.clone());
     let drain = options.drain.map(duration::show);
     let target = Target::new("/v1/apply")
         .with("dry_run", Some(&options.dry_run))
@@ -24,7 +27,7 @@ pub(super) fn apply(
         .with("drain", drain.as_ref().map(|drain| drain as _))
         .with("origin", Some(&origin(file)));
     let answer = daemon.post(target.as_str(), state).and_then(Answer::json);
-    let applied: Applied = answer.map_err(|error| match error {
+    let mut applied: Applied = answer.map_err(|error| match error {
         ClientError::Invalid(problems) => Failure::Invalid {
             file: file.file.clone(),
             problems,
@@ -34,12 +37,26 @@ pub(super) fn apply(
     for warning in &applied.warnings {
         global.warn(warning);
     }
+    let denied = match dry {
+        Some(state) => Denied::if_applied(daemon, state),
+        None => Denied::through(daemon, None, flush_denied),
+    };
+    let denied = match denied {
+        Err(error) if !flush_denied => {
+            global.warn(&format!("failed to count connections of denied clients: {error}"));
+            None
+        }
+        other => Some(other?),
+    };
+    if let Some(denied) = &denied {
+        denied.add_to(&mut applied.report);
+    }
     match global.output {
         Output::Json => print_json(&applied.report)?,
         Output::Table if global.quiet && !options.dry_run => {}
         Output::Table => print(&applied.text)?,
     }
-    Ok(applied.report)
+    Ok((applied.report, denied))
 }
 
 /// Where the state comes from, as the record says it.

@@ -9,7 +9,7 @@ pub(super) fn run(global: &Global, file: &File) -> Outcome {
     let config = global.config()?;
     let state = global.state(file, &config)?;
     // Which links there are is known on the gateway only; without privilege they may be of another machine anyway.
-    let ruleset = compile(&state, &BTreeSet::new());
+    let ruleset = compile(&state, &BTreeSet::new()).protecting(config.protect_backends);
     let mut text = String::new();
     crate::render::table(&mut text, &ruleset, config.flow_mark).map_err(|error| super::Failure::Io {
         what: "render",

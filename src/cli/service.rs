@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use self::options::Options;
 use super::columns::{Align, Columns};
+use super::denied::Denied;
 use super::{
     Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json, screen, text_of,
     unless_closed,
@@ -68,6 +69,9 @@ struct Set {
     /// Take the port over, if a local program listens on it
     #[arg(long)]
     take_over: bool,
+    /// End connections of clients that its lists `allow` and `deny` keep out now; without it they go on, and are counted
+    #[arg(long)]
+    flush_denied: bool,
 }
 
 #[derive(Debug, Args)]
@@ -106,7 +110,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         }
         Command::Set(set) => {
             let body = set.options.json(&set.reset)?;
-            if body.as_object().is_some_and(serde_json::Map::is_empty) {
+            if body.as_object().is_some_and(serde_json::Map::is_empty) && !set.flush_denied {
                 let message = "nothing is to be changed: name a field to set, or --file";
                 return Err(Failure::Usage(message.into()));
             }
@@ -114,7 +118,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             let target = target.with("take_over", Some(&set.take_over));
             let expected = set.how.expected();
             let there = ("if-match", &*expected);
-            edit(global, &set.name.name, "PATCH", &target, there, body.to_string())
+            let judges = ["allow", "deny"].iter().any(|list| body.get(list).is_some());
+            edit(global, &set.name.name, "PATCH", &target, there, body.to_string())?;
+            if judges || set.flush_denied {
+                let daemon = global.must_daemon("changes single services")?;
+                Denied::through(&daemon, Some(&set.name.name), set.flush_denied)?.tell(global)?;
+            }
+            Ok(Code::Success)
         }
         Command::Rm(remove) => {
             let target = with_drain(Target::of_service(&remove.name.name, ""), &remove.how);

@@ -50,6 +50,7 @@ fn every_setting_is_read() {
     let config = read(
         r#"
         flow_mark = "0x100/0xf00"
+        protect_backends = true
         [fences]
         ports = ["2000-3000", 443, "80"]
         backends = ["10.1.0.0/16", "10.0.0.0/16", "2001:db8::/32"]

@@ -251,7 +251,7 @@ impl Daemon {
         let socket = bind(&settings)?;
         let store = Store::new(run_dir, namespace);
         let served = served_before(&store, namespace);
-        let engine = Engine::new(kernel, store, namespace, config.flow_mark);
+        let engine = Engine::new(kernel, store, namespace, config.flow_mark).protecting(config.protect_backends);
         let (done, outcomes) = mpsc::channel(1);
         let mut links = Routes::open()?;
         let links = move || {

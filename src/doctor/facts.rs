@@ -82,6 +82,8 @@ pub struct Facts {
     pub release: String,
     /// Our table.
     pub table: Fact<TableFacts>,
+    /// Whether the configuration says that new connections from outside reach backends through services only.
+    pub protect_backends: bool,
     /// Who was seen on the links.
     pub neighbours: Fact<Vec<Neighbour>>,
     /// What bridges learned.

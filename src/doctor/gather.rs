@@ -37,6 +37,7 @@ pub fn gather(run_dir: &Path, mark: FlowMark) -> Facts {
         release: fs::read_to_string("/proc/sys/kernel/osrelease")
             .map_or_else(|_| String::new(), |text| text.trim().into()),
         table,
+        protect_backends: false,
         neighbours: fact(links::neighbours()),
         learned: fact(links::learned()),
         legacy: fact(firewall::legacy(TableFamily::Ip)),

@@ -102,6 +102,7 @@ fn well() -> Facts {
             owner: None,
             daemon: None,
         }),
+        protect_backends: true,
         neighbours: Ok(Vec::new()),
         learned: Ok(Vec::new()),
         legacy: Ok(Vec::new()),
@@ -113,6 +114,25 @@ fn well() -> Facts {
         conntrack_filter: Ok(true),
         listeners: Ok(Vec::new()),
     }
+}
+
+#[test]
+fn services_that_can_be_passed_by_are_named() {
+    let open = |facts: &mut Facts| facts.protect_backends = false;
+    let found = only(&with(open), "backends-exposed", Severity::Warning);
+    assert_eq!(
+        found.seen,
+        "1 service with `allow`, `deny` or `limit` can be passed by: web :20003"
+    );
+    assert!(found.fix.unwrap().to_string().contains("protect_backends = true"));
+    let one_armed = |facts: &mut Facts| {
+        open(facts);
+        facts.cheap.ways_out = Ok(WaysOut::from([
+            ((Family::V4, None), way(3)),
+            ((Family::V6, None), way(3)),
+        ]));
+    };
+    assert!(with(one_armed).iter().all(|finding| finding.id != "backends-exposed"));
 }
 
 fn firewall_of(facts: &mut Facts) -> &mut Firewall {

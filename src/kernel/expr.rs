@@ -81,6 +81,10 @@ const TRANSPORT_HEADER: u32 = 2;
 const INNER_HEADER: u32 = 3;
 
 const FIB_DADDR: u32 = 2;
+const FIB_IIF: u32 = 8;
+/// `NFTA_FIB_F_PRESENT`: only whether there is one.
+const FIB_PRESENT: u32 = 32;
+const FIB_OIF: u32 = 1;
 const FIB_ADDRTYPE: u32 = 3;
 const RTN_LOCAL: u32 = 2;
 
@@ -232,13 +236,13 @@ impl Writer {
         );
     }
 
-    fn fib_daddr_type(&mut self) {
+    fn fib(&mut self, result: u32, flags: u32) {
         self.push(
             c"fib",
             [
                 (sys::NFTNL_EXPR_FIB_DREG, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_FIB_RESULT, Value::U32(FIB_ADDRTYPE)),
-                (sys::NFTNL_EXPR_FIB_FLAGS, Value::U32(FIB_DADDR)),
+                (sys::NFTNL_EXPR_FIB_RESULT, Value::U32(result)),
+                (sys::NFTNL_EXPR_FIB_FLAGS, Value::U32(flags)),
             ],
         );
     }
@@ -387,8 +391,12 @@ impl Writer {
             }
             Stmt::FlowOfTcp(family) => self.flow_of_tcp(*family),
             Stmt::LocalDest(yes) => {
-                self.fib_daddr_type();
+                self.fib(FIB_ADDRTYPE, FIB_DADDR);
                 self.cmp(eq(*yes), native(RTN_LOCAL));
+            }
+            Stmt::FromOutside => {
+                self.fib(FIB_OIF, FIB_DADDR | FIB_IIF | FIB_PRESENT);
+                self.cmp(CMP_EQ, vec![0]);
             }
             Stmt::InNowhere => {
                 self.meta(META_IIF, REG_1);

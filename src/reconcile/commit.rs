@@ -178,6 +178,7 @@ pub(super) fn with_leaving(have: &Ruleset, desired: &Desired) -> Ruleset {
             SetName::HandshakesTo(family),
             SetName::HandshakesFrom(family),
             SetName::HandshakesBoth(family),
+            SetName::Protected(family),
         ] {
             let spec = SetSpec::of(set);
             let leaving = have

@@ -78,6 +78,7 @@ pub struct Engine<K: Kernel> {
     store: Store,
     namespace: u64,
     mark: FlowMark,
+    protect: bool,
     links: BTreeSet<String>,
     believed: Option<Believed>,
     found: Option<Known>,
@@ -91,10 +92,17 @@ impl<K: Kernel> Engine<K> {
             store,
             namespace,
             mark,
+            protect: false,
             links: BTreeSet::new(),
             believed: None,
             found: None,
         }
+    }
+
+    /// The same, and new connections from outside reach backends through services only, or past them, too.
+    #[must_use]
+    pub fn protecting(self, protect: bool) -> Self {
+        Self { protect, ..self }
     }
 
     /// The kernel.
@@ -216,7 +224,7 @@ impl<K: Kernel> Engine<K> {
     }
 
     fn desired(&self, services: &Services) -> Desired {
-        Desired::of(services.values().map(AsRef::as_ref).collect(), &self.links)
+        Desired::of(services.values().map(AsRef::as_ref).collect(), &self.links).protecting(self.protect)
     }
 
     fn believe(&mut self, services: &Services, desired: &Desired) -> Result<(), KernelError> {
@@ -253,8 +261,8 @@ impl<K: Kernel> Engine<K> {
             return Ok(None);
         };
         let (old, new) = (|| old.iter().chain(beside), || new.iter().chain(beside));
-        let have = Desired::of(old().map(AsRef::as_ref).collect(), &self.links);
-        let want = Desired::of(new().map(AsRef::as_ref).collect(), &self.links);
+        let have = Desired::of(old().map(AsRef::as_ref).collect(), &self.links).protecting(self.protect);
+        let want = Desired::of(new().map(AsRef::as_ref).collect(), &self.links).protecting(self.protect);
         let (services, backends) = Counts::between(&have.summary, &want.summary);
         let mut report = Report {
             services,

@@ -43,6 +43,11 @@ pub(super) enum Table {
 }
 
 impl Known {
+    /// Whether new connections from outside reach backends through services only.
+    pub fn protects(&self) -> bool {
+        self.ruleset.protects()
+    }
+
     /// What was left in the kernel, for the record.
     pub(super) fn left(generation: u32, table: u64, room: Room) -> Self {
         Self {

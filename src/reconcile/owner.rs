@@ -54,6 +54,8 @@ fn backend_family(set: SetName) -> Option<Family> {
         | SetName::HandshakesTo(family)
         | SetName::HandshakesFrom(family)
         | SetName::HandshakesBoth(family)
+        | SetName::Protected(family)
+        | SetName::Direct(family)
         | SetName::OverTo(family)
         | SetName::OverFrom(family)
         | SetName::InvalidFrom(family)

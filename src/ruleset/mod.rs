@@ -15,9 +15,10 @@ pub mod timeouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use name::{Reach, SetName, TurnChain, Width};
+use name::{Family, Reach, SetName, TurnChain, Width};
 use rows::Rows;
 use skeleton::Asked;
+use spec::SetSpec;
 
 /// The elements of every set, and nothing that could be derived from them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,6 +60,33 @@ impl Ruleset {
         self.idle.asked = None;
         self.idle.asked = (*asked != self.asked()).then(|| asked.clone());
         self
+    }
+
+    /// The same, with every backend among those that new connections from outside reach through services only, or with none.
+    #[must_use]
+    pub fn protecting(mut self, protect: bool) -> Self {
+        for family in Family::BOTH {
+            let protected = SetName::Protected(family);
+            self.sets.remove(&protected);
+            let mut rows = Rows::new(&SetSpec::of(protected));
+            for set in [SetName::Limited(family), SetName::Unlimited(family)] {
+                for row in self.rows(set).filter(|_| protect).into_iter().flatten() {
+                    rows.push(&[row]);
+                }
+            }
+            if !rows.is_empty() {
+                rows.sort();
+                self.sets.insert(protected, rows);
+            }
+        }
+        self
+    }
+
+    /// Whether there are backends that new connections from outside reach through services only.
+    pub fn protects(&self) -> bool {
+        Family::BOTH
+            .iter()
+            .any(|family| self.sets.contains_key(&SetName::Protected(*family)))
     }
 
     /// The sets that have elements.

@@ -216,6 +216,8 @@ pub enum SetName {
     HandshakesFrom(Family),
     /// How many segments of handshakes a limited backend may still receive or send, of one bucket.
     HandshakesBoth(Family),
+    /// Backends that new connections from outside reach through services only.
+    Protected(Family),
     /// Pairs of an interface with itself: a client on its backend's link.
     SameLink,
     /// Counts SYNs that an access list refused.
@@ -234,6 +236,8 @@ pub enum SetName {
     InvalidFrom(Family),
     /// Counts packets of flushed flows from a backend that sees its clients' addresses.
     StaleFrom(Family),
+    /// Counts packets from outside to a protected backend that did not come through a service.
+    Direct(Family),
     /// Counts SYNs that a backend answered with an acknowledgement of an earlier connection: it still holds the port.
     Reused(Family),
     /// Who wanted to connect to what and got those answers, for as long as it takes to come again.
@@ -282,6 +286,8 @@ impl SetName {
                 Self::HandshakesTo(family),
                 Self::HandshakesFrom(family),
                 Self::HandshakesBoth(family),
+                Self::Protected(family),
+                Self::Direct(family),
                 Self::OverTo(family),
                 Self::OverFrom(family),
                 Self::InvalidFrom(family),
@@ -310,6 +316,7 @@ impl SetName {
                 | Self::InvalidFrom(_)
                 | Self::StaleFrom(_)
                 | Self::Reused(_)
+                | Self::Direct(_)
                 | Self::Challenged(_)
                 | Self::Reserve(_)
                 | Self::Acquainted(_)
@@ -328,6 +335,7 @@ impl SetName {
                 | Self::HandshakesTo(_)
                 | Self::HandshakesFrom(_)
                 | Self::HandshakesBoth(_)
+                | Self::Protected(_)
                 | Self::Preserved(_)
                 | Self::Sources(_)
         )
@@ -344,7 +352,8 @@ impl SetName {
             | Self::OverFrom(family)
             | Self::InvalidFrom(family)
             | Self::StaleFrom(family)
-            | Self::Reused(family) => {
+            | Self::Reused(family)
+            | Self::Direct(family) => {
                 vec![Self::Limited(family), Self::Unlimited(family)]
             }
             _ => Vec::new(),
@@ -416,6 +425,8 @@ impl fmt::Display for SetName {
             Self::HandshakesTo(family) => write!(f, "handshakes_to_{family}"),
             Self::HandshakesFrom(family) => write!(f, "handshakes_from_{family}"),
             Self::HandshakesBoth(family) => write!(f, "handshakes_both_{family}"),
+            Self::Protected(family) => write!(f, "protected_{family}"),
+            Self::Direct(family) => write!(f, "direct_{family}"),
             Self::SameLink => write!(f, "same_link"),
             Self::Refused(scope) => write!(f, "refused{scope}"),
             Self::NoBackend(scope) => write!(f, "no_backend{scope}"),

@@ -132,6 +132,7 @@ pub fn fixed(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
         chains.extend(backends::errors(family));
         chains.extend(backends::unknown(family));
         chains.push(backends::challenge(family));
+        chains.extend([backends::drop_direct(family), backends::direct(family)]);
         chains.push(backends::preserve(family));
         chains.push(services::find(family));
     }
@@ -203,7 +204,7 @@ mod tests {
     fn optional_sets_are_asked_only_where_they_hold_anything() {
         let mark = FlowMark::default();
         let optional: Vec<SetName> = SetName::fixed().into_iter().filter(|set| set.is_optional()).collect();
-        assert_eq!(optional.len(), 21);
+        assert_eq!(optional.len(), 23);
         for set in &optional {
             let with = fixed(mark, &[*set].into());
             for other in &optional {

@@ -149,9 +149,10 @@ impl SetSpec {
                 key.push(Slot);
                 with(key, Payload::Endpoint(reach.family()))
             }
-            SetName::Limited(family) | SetName::Unlimited(family) | SetName::Preserved(family) => {
-                plain(vec![DestAddress(family), DestPort])
-            }
+            SetName::Limited(family)
+            | SetName::Unlimited(family)
+            | SetName::Preserved(family)
+            | SetName::Protected(family) => plain(vec![DestAddress(family), DestPort]),
             SetName::LimitTo(family)
             | SetName::LimitFrom(family)
             | SetName::LimitBoth(family)
@@ -168,6 +169,7 @@ impl SetSpec {
             | SetName::InvalidFrom(family)
             | SetName::StaleFrom(family)
             | SetName::Reused(family)
+            | SetName::Direct(family)
             | SetName::Acquainted(family) => with(vec![DestAddress(family), DestPort], Payload::Counter),
             SetName::Challenged(family) => with(attempt_key(family), Payload::Moment),
             SetName::Reserve(family) => with(vec![DestAddress(family), DestPort], Payload::Reserve),

@@ -14,6 +14,8 @@ pub enum CtState {
     EstablishedOrRelated,
     /// The first packet of a flow.
     New,
+    /// The first packet of a flow, or left alone by conntrack.
+    NewOrUntracked,
     /// What conntrack cannot place.
     Invalid,
     /// Left alone by conntrack.
@@ -26,6 +28,7 @@ impl CtState {
         match self {
             Self::EstablishedOrRelated => 2 | 4,
             Self::New => 8,
+            Self::NewOrUntracked => 8 | 64,
             Self::Invalid => 1,
             Self::Untracked => 64,
         }
@@ -113,6 +116,8 @@ pub enum Stmt {
     FlowOfTcp(Family),
     /// Its destination is a local address, or is not.
     LocalDest(bool),
+    /// Came in by an interface that does not lead to its destination.
+    FromOutside,
     /// Did not come in by an interface: it is the gateway's own, or a bridge that filters (`br_netfilter`) sends it on.
     InNowhere,
     /// Its destination is a loopback address.
@@ -193,6 +198,7 @@ impl fmt::Display for Stmt {
             Self::Family(Family::V4) => f.write_str("meta nfproto ipv4"),
             Self::Family(Family::V6) => f.write_str("meta nfproto ipv6"),
             Self::CtState(CtState::EstablishedOrRelated) => f.write_str("ct state established,related"),
+            Self::CtState(CtState::NewOrUntracked) => f.write_str("ct state new,untracked"),
             Self::CtState(CtState::New) => f.write_str("ct state new"),
             Self::CtState(CtState::Invalid) => f.write_str("ct state invalid"),
             Self::CtState(CtState::Untracked) => f.write_str("ct state untracked"),
@@ -226,6 +232,7 @@ impl fmt::Display for Stmt {
             Self::FlowOfTcp(Family::V6) => f.write_str("ip6 version 6 ct protocol tcp"),
             Self::LocalDest(true) => f.write_str("fib daddr type local"),
             Self::LocalDest(false) => f.write_str("fib daddr type != local"),
+            Self::FromOutside => f.write_str("fib daddr . iif oif missing"),
             Self::InNowhere => f.write_str("iif 0"),
             Self::DestLoopback(Family::V4) => f.write_str("ip daddr 127.0.0.0/8"),
             Self::DestLoopback(Family::V6) => f.write_str("ip6 daddr ::1"),

@@ -50,6 +50,8 @@ pub struct BackendDrops {
     pub stale_from: Dropped,
     /// SYNs that it refused because it still held their source port; they were repeated.
     pub port_reused: Dropped,
+    /// From outside, to it, and not through a service (`protect_backends`).
+    pub direct: Dropped,
 }
 
 impl ServiceDrops {
@@ -66,13 +68,14 @@ impl ServiceDrops {
 
 impl BackendDrops {
     /// Each reason in words.
-    pub fn reasons(&self) -> [(&'static str, Dropped); 5] {
+    pub fn reasons(&self) -> [(&'static str, Dropped); 6] {
         [
             ("over the limit to it", self.over_limit_to),
             ("over the limit from it", self.over_limit_from),
             ("invalid from it", self.invalid_from),
             ("of flushed flows from it", self.stale_from),
             ("from ports that it still held", self.port_reused),
+            ("past its services", self.direct),
         ]
     }
 }
@@ -94,14 +97,15 @@ pub fn sets() -> Vec<SetName> {
             SetName::InvalidFrom(family),
             SetName::StaleFrom(family),
             SetName::Reused(family),
+            SetName::Direct(family),
         ]
     };
     let services = Scope::ALL.into_iter().flat_map(of_scope);
     services.chain(Family::BOTH.into_iter().flat_map(of_family)).collect()
 }
 
-/// Packets and bytes for each reason, of which a service has four and a backend five.
-type ByReason = [(u64, u64); 5];
+/// Packets and bytes for each reason, of which a service has four and a backend six.
+type ByReason = [(u64, u64); 6];
 
 /// One look at the counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -180,6 +184,7 @@ impl Counts {
             invalid_from: drops(2),
             stale_from: drops(3),
             port_reused: drops(4),
+            direct: drops(5),
         }
     }
 }
@@ -217,6 +222,7 @@ fn owner(set: SetName) -> Option<(usize, Owner)> {
         SetName::InvalidFrom(family) => Some((2, Owner::Backend(family))),
         SetName::StaleFrom(family) => Some((3, Owner::Backend(family))),
         SetName::Reused(family) => Some((4, Owner::Backend(family))),
+        SetName::Direct(family) => Some((5, Owner::Backend(family))),
         _ => None,
     }
 }

@@ -213,8 +213,9 @@ fn drops_are_told_by_reason() {
         SetName::InvalidFrom(v4),
         SetName::StaleFrom(v4),
         SetName::Reused(v4),
+        SetName::Direct(v4),
     ];
-    for (set, packets) in over.into_iter().zip([5, 6, 7, 8, 11]) {
+    for (set, packets) in over.into_iter().zip([5, 6, 7, 8, 11, 12]) {
         add(set, backend(1, 80), packets);
     }
     add(SetName::OverTo(v4), backend(77, 80), 9);
@@ -228,7 +229,7 @@ fn drops_are_told_by_reason() {
     let place = places.of_backend(at("10.0.0.1:80")).next().unwrap();
     let earlier = Counts::default();
     let drops = counts.of_backend(place, Some((&earlier, SECOND * 2)));
-    assert_eq!(packets(&drops.reasons()), [5, 6, 7, 8, 11]);
+    assert_eq!(packets(&drops.reasons()), [5, 6, 7, 8, 11, 12]);
     assert_eq!(
         (drops.over_limit_to.bytes, drops.over_limit_to.packets_per_second),
         (300, Some(2.5))

@@ -202,6 +202,9 @@ fn answers_are_as_described() {
         ("/v1/who", "?seen_as=10.2.0.254:1", 200),
         ("/v1/who", "?seen_as=10.2.0.254:1&backend=10.2.0.1:80", 200),
         ("/v1/who", "", 400),
+        ("/v1/denied", "", 200),
+        ("/v1/denied", "?service=web", 200),
+        ("/v1/denied", "?service=gone", 404),
         ("/v1/events", "?follow=false", 200),
         ("/v1/daemon", "", 200),
         ("/v1/healthz", "", 200),
@@ -232,6 +235,14 @@ fn answers_are_as_described() {
         415,
         &server.post_as("/v1/apply", "content-type: text/plain\r\n", GOOD),
     );
+    let denying = br#"{"version":1,"services":[{"name":"a","port":20003,"backends":[],"deny":["0.0.0.0/0"]}]}"#;
+    let denied = server.post("/v1/denied", denying);
+    check("/v1/denied", "post", 200, &denied);
+    assert!(denied.json()["flows"].as_u64() > Some(0), "{:#}", denied.json());
+    check("/v1/denied", "post", 422, &server.post("/v1/denied", b"{"));
+    check("/v1/denied/flush", "post", 200, &server.post("/v1/denied/flush", b""));
+    let gone = server.post("/v1/denied/flush?service=gone", b"");
+    check("/v1/denied/flush", "post", 404, &gone);
     check("/v1/teardown", "post", 200, &server.post("/v1/teardown", b""));
     server.shared.lock().expect("whole").answer = Some(Refused::Failed("no".into()));
     post("", 500, GOOD);

@@ -31,7 +31,7 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
     let data = data(&net.tcpgw(&["diff", "-o", "json", &new]).exits(1));
     assert_eq!(
         data,
-        json!({"changed": true, "rebuild": null, "flows": 12, "services": [{
+        json!({"changed": true, "rebuild": null, "flows": 12, "denied_flows": 0, "services": [{
             "kind": "changed", "name": "my-app", "port": 20003, "addresses": [], "settings": [], "flows": 12, "backends": [
                 {"backend": "10.2.0.13:3000", "change": "added", "weight": 1, "flows": 0},
                 {"backend": "10.2.0.11:3000", "change": "removed", "weight": 1, "flows": 12},
@@ -48,7 +48,7 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
     let told = net.tcpgw(&["apply", &new]).ok();
     assert_said(&told, "services +0 ~1 -0; backends +1 ~0 -1; 12 flows flushed; ");
     assert_eq!(net.tcpgw(&["diff", &new]).exits(0).stdout, "");
-    let unchanged = json!({"changed": false, "rebuild": null, "flows": 0, "services": []});
+    let unchanged = json!({"changed": false, "rebuild": null, "flows": 0, "denied_flows": 0, "services": []});
     assert_eq!(
         self::data(&net.tcpgw(&["diff", "-o", "json", &new]).exits(0)),
         unchanged
@@ -66,6 +66,8 @@ fn what_scripts_read_has_the_documented_keys() {
         ("flows_flushed", json!(0)),
         ("handshakes_forgotten", json!(0)),
         ("flows_not_flushed", json!(0)),
+        ("denied_flows", json!(0)),
+        ("denied_flows_flushed", json!(0)),
         ("elements", json!(5)),
         ("transactions", json!(1)),
         ("rebuilt", json!(null)),
@@ -75,7 +77,7 @@ fn what_scripts_read_has_the_documented_keys() {
     for key in ["milliseconds", "kernel_milliseconds", "flush_milliseconds"] {
         assert!(told[key].as_f64().is_some_and(|time| time > 0.0), "{key} of {told}");
     }
-    assert_eq!(told.as_object().map(serde_json::Map::len), Some(11), "{told}");
+    assert_eq!(told.as_object().map(serde_json::Map::len), Some(13), "{told}");
     let torn = data(&net.tcpgw(&["teardown", "-o", "json"]).exits(0));
     assert_eq!(
         torn,

@@ -3,19 +3,24 @@
 use std::io::Write;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::Shared;
+use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::INTERVAL;
 use crate::api::params::Params;
-use crate::daemon::ask::Look;
+use crate::daemon::ask::{Look, Refused};
+use crate::denied::{count_denied, flush_denied};
 use crate::kernel::Kernel;
-use crate::look::{self, FlowsQuery, JsonFlows, StatusQuery};
-use crate::model::network;
-use crate::view::endpoint;
+use crate::look::{self, FlowsQuery, JsonFlows, LookError, StatusQuery};
+use crate::model::{self, network};
+use crate::summary::Summary;
 use crate::view::status::Status;
+use crate::view::{ServiceName, Services, endpoint};
 
 pub(in crate::api) async fn status(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["service", "interval"])?;
@@ -68,4 +73,54 @@ pub(in crate::api) async fn who(State(shared): State<Shared>, params: Params) ->
         Ok(look::write_json(out, &who)?)
     };
     shared.looks.stream(Duration::ZERO, work).await
+}
+
+/// The flows of clients that are denied now.
+pub(in crate::api) async fn denied(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    let service = params.known(&["service"])?.parse("service")?;
+    let Look { services, .. } = shared.look().await?;
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
+        let only = position(service.as_ref(), &services)?;
+        let denied = count_denied(kernel, services.mark, &services.summary, only)?;
+        Ok(look::write_json(out, &denied)?)
+    };
+    shared.looks.stream(Duration::ZERO, work).await
+}
+
+/// The flows of clients that a state would deny.
+pub(in crate::api) async fn would_be_denied(
+    State(shared): State<Shared>,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let (text, place) = shared.read(&headers, body, Kind::Json).await?;
+    let state = model::parse(&text).map_err(Refused::Invalid)?;
+    drop((text, place));
+    let summary = Summary::from(&state);
+    let mark = shared.look().await?.services.mark;
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
+        let denied = count_denied(kernel, mark, &summary, None)?;
+        Ok(look::write_json(out, &denied)?)
+    };
+    shared.looks.stream(Duration::ZERO, work).await
+}
+
+/// Ends the flows of clients that are denied now.
+pub(in crate::api) async fn flush(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    let service = params.known(&["service"])?.parse("service")?;
+    let Look { services, .. } = shared.look().await?;
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
+        let only = position(service.as_ref(), &services)?;
+        let flushed = flush_denied(kernel, services.mark, &services.summary, only)?;
+        Ok(look::write_json(out, &flushed)?)
+    };
+    shared.looks.stream(Duration::ZERO, work).await
+}
+
+fn position(service: Option<&ServiceName>, services: &Services) -> Result<Option<usize>, LookError> {
+    let Some(name) = service else { return Ok(None) };
+    let found = name.find(&services.summary)?;
+    Ok(services.summary.services.iter().position(|of| std::ptr::eq(of, found)))
 }

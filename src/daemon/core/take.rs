@@ -358,9 +358,13 @@ impl Core {
         if config.flow_mark != self.config.flow_mark {
             tracing::warn!("flow_mark has changed: it waits for `tcpgw teardown` and a restart");
         }
-        let mark = self.config.flow_mark;
+        if config.protect_backends != self.config.protect_backends {
+            tracing::warn!("protect_backends has changed: it waits for a restart of the daemon");
+        }
+        let (mark, protect) = (self.config.flow_mark, self.config.protect_backends);
         self.config = config;
         self.config.flow_mark = mark;
+        self.config.protect_backends = protect;
         self.settings = settings;
         self.roster.set_all_failed(self.settings.all_failed);
         self.judge_all = true;

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod conntrack;
+mod direct;
 mod firewall;
 pub(super) mod forwarding;
 mod kernel;
@@ -45,6 +46,7 @@ pub(super) const COSTLY: &[fn(&Facts, &mut Diagnosis)] = &[
     conntrack::check,
     ports::check,
     reuse::check,
+    direct::check,
     offload::check,
 ];
 

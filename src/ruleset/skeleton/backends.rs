@@ -150,6 +150,24 @@ pub(super) fn unknown(family: Family) -> Vec<Chain> {
     ]
 }
 
+/// Whoever comes straight from outside to a protected backend gets nothing; whoever comes through a service has a local
+/// destination here.
+pub(super) fn direct(family: Family) -> Chain {
+    Chain::new(
+        format!("direct_{family}"),
+        vec![vec![
+            Stmt::In(receiver(family), SetName::Protected(family)),
+            Stmt::FromOutside,
+            Stmt::Goto(format!("drop_direct_{family}")),
+        ]],
+    )
+}
+
+pub(super) fn drop_direct(family: Family) -> Chain {
+    let count = Stmt::Count(receiver(family), SetName::Direct(family));
+    Chain::new(format!("drop_direct_{family}"), vec![vec![count], vec![Stmt::Drop]])
+}
+
 /// A SYN that is answered with a bare acknowledgement met a connection that the backend still holds. The client resets that
 /// one when it gets the answer, and repeats its SYN; if that was in vain, the backend is told so from here.
 pub(super) fn challenge(family: Family) -> Chain {

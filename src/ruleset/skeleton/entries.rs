@@ -26,7 +26,7 @@ pub(super) fn entries(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
     let mut chains = flows_of_ours(&limited).to_vec();
     chains.push(probe());
     chains.extend([
-        Chain::base("guard", Hook::Prerouting, false, MANGLE, guard(mark, &limited)),
+        Chain::base("guard", Hook::Prerouting, false, MANGLE, guard(mark, &limited, asked)),
         Chain::base(
             "guard_output",
             Hook::Output,
@@ -83,23 +83,38 @@ fn flows_of_ours(limited: &[Family]) -> [Chain; 8] {
     ]
 }
 
-/// What is not the first segment of a handshake nor of a flow of ours goes on behind these.
-fn first_looks(mark: FlowMark, limited: &[Family]) -> Rules {
+/// First packets that may go straight to a protected backend.
+fn direct(asked: &Asked) -> Rules {
+    let protected = |family: &Family| asked.contains(&SetName::Protected(*family));
+    let rule = |family| {
+        vec![
+            Stmt::CtState(CtState::NewOrUntracked),
+            Stmt::Family(family),
+            Stmt::Jump(format!("direct_{family}")),
+        ]
+    };
+    Family::BOTH.into_iter().filter(protected).map(rule).collect()
+}
+
+/// What is not the first segment of a handshake nor of a flow of ours goes on behind these, and `direct` comes before the
+/// former.
+fn first_looks(mark: FlowMark, limited: &[Family], direct: Rules) -> Rules {
     let mut rules = Vec::new();
     if limited.is_empty() {
         // There is nothing to count, and only first packets may be wrong.
         rules.push(vec![Stmt::StatusAssured, Stmt::Return]);
     }
+    rules.push(vec![Stmt::Marked(mark, true), goto("known")]);
+    rules.extend(direct);
     rules.extend([
-        vec![Stmt::Marked(mark, true), goto("known")],
         vec![Stmt::CtState(CtState::New), Stmt::Syn(true), Stmt::Return],
         vec![Stmt::NotTcp, Stmt::Return],
     ]);
     rules
 }
 
-fn guard(mark: FlowMark, limited: &[Family]) -> Rules {
-    let mut rules = first_looks(mark, limited);
+fn guard(mark: FlowMark, limited: &[Family], asked: &Asked) -> Rules {
+    let mut rules = first_looks(mark, limited, direct(asked));
     rules.extend([
         vec![Stmt::InLoopback(true), Stmt::Return],
         vec![Stmt::CtState(CtState::EstablishedOrRelated), Stmt::Return],
@@ -109,7 +124,7 @@ fn guard(mark: FlowMark, limited: &[Family]) -> Rules {
 }
 
 fn guard_output(mark: FlowMark, limited: &[Family]) -> Rules {
-    let mut rules = first_looks(mark, limited);
+    let mut rules = first_looks(mark, limited, Vec::new());
     let behind_flows_of_ours = rules.len() - 2;
     rules.insert(behind_flows_of_ours, vec![Stmt::Probe, goto("probe")]);
     rules.extend([

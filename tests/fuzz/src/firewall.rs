@@ -100,6 +100,7 @@ fn gateway() -> Facts {
         reverse_path_drops: Some(0),
     };
     Facts {
+        protect_backends: true,
         cheap,
         release: "6.1.0".to_owned(),
         table: Ok(TableFacts {

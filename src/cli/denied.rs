@@ -1,0 +1,90 @@
+//! Connections of clients that are denied now, for the commands that change access lists.
+
+use serde_json::{Value, json};
+
+use super::{Failure, Global};
+use crate::api::client::{Answer, Client, Target};
+use crate::denied::{DeniedFlows, DeniedFlushed};
+use crate::kernel::Kernel;
+use crate::reconcile::Reconciler;
+use crate::summary::Summary;
+use crate::words::count;
+
+/// What became of the connections of denied clients.
+#[derive(Debug)]
+pub(super) enum Denied {
+    /// They go on.
+    GoingOn(DeniedFlows),
+    /// They were ended.
+    Flushed(DeniedFlushed),
+}
+
+impl Denied {
+    /// Asks the kernel, where there is no daemon.
+    pub(super) fn local<K: Kernel>(
+        reconciler: &mut Reconciler<'_, K>,
+        summary: &Summary,
+        flush: bool,
+    ) -> Result<Self, Failure> {
+        Ok(if flush {
+            Self::Flushed(reconciler.flush_denied(summary)?)
+        } else {
+            Self::GoingOn(reconciler.denied(summary)?)
+        })
+    }
+
+    /// Asks the daemon about one service or all, and lets it end those connections if `flush` says so.
+    pub(super) fn through(daemon: &Client, service: Option<&str>, flush: bool) -> Result<Self, Failure> {
+        let service = service.as_ref().map(|service| service as _);
+        if flush {
+            let target = Target::new("/v1/denied/flush").with("service", service);
+            let flushed = daemon.post(target.as_str(), Vec::new()).and_then(Answer::json)?;
+            return Ok(Self::Flushed(flushed));
+        }
+        let target = Target::new("/v1/denied").with("service", service);
+        Ok(Self::GoingOn(daemon.get(target.as_str()).and_then(Answer::json)?))
+    }
+
+    /// Asks the daemon what would be if the services were those of that state.
+    pub(super) fn if_applied(daemon: &Client, state: Vec<u8>) -> Result<Self, Failure> {
+        Ok(Self::GoingOn(daemon.post("/v1/denied", state).and_then(Answer::json)?))
+    }
+
+    /// Adds it to what scripts read.
+    pub(super) fn add_to(&self, report: &mut Value) {
+        let (going_on, flushed) = match self {
+            Self::GoingOn(denied) => (denied.flows, 0),
+            Self::Flushed(flushed) => (flushed.failed, flushed.flushed),
+        };
+        if let Some(report) = report.as_object_mut() {
+            report.insert("denied_flows".into(), json!(going_on));
+            report.insert("denied_flows_flushed".into(), json!(flushed));
+        }
+    }
+
+    /// Tells people. Fails when connections were to be ended and could not be.
+    pub(super) fn tell(&self, global: &Global) -> Result<(), Failure> {
+        match self {
+            Self::GoingOn(denied) => {
+                if let Some(words) = denied.words() {
+                    global.warn(&words);
+                }
+                Ok(())
+            }
+            Self::Flushed(flushed) if flushed.failed > 0 => Err(Failure::Refused(format!(
+                "{} of denied clients could not be ended; run again",
+                connections(flushed.failed)
+            ))),
+            Self::Flushed(flushed) => {
+                if flushed.flushed > 0 {
+                    global.say(&format!("{} of denied clients ended", connections(flushed.flushed)));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn connections(number: u64) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), "connection")
+}

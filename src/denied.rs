@@ -1,0 +1,182 @@
+//! Connections that are up of clients that a service denies now: lists judge new connections only, so these go on until they
+//! are counted and flushed here.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::AccessLists;
+use crate::kernel::conntrack::Deletion;
+use crate::kernel::socket::NetlinkError;
+use crate::kernel::{InFlight, Kernel, KernelError, reading};
+use crate::model::FlowMark;
+use crate::summary::Summary;
+use crate::words::count;
+
+/// How often the flows are looked at until none is found.
+const PASSES: u32 = 50;
+
+/// Flows that go on though their clients are denied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedFlows {
+    /// All of them.
+    pub flows: u64,
+    /// Of each service that has any.
+    pub services: Vec<DeniedOfService>,
+}
+
+/// Of one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedOfService {
+    /// Its name, where it is known.
+    pub name: Option<Box<str>>,
+    /// Its public port.
+    pub port: u16,
+    /// How many flows of denied clients it has.
+    pub flows: u64,
+}
+
+/// What was flushed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedFlushed {
+    /// Flows that were deleted.
+    pub flushed: u64,
+    /// Flows that could not be deleted.
+    pub failed: u64,
+}
+
+/// Counts the flows that go on though their clients are denied. `only` is the position of the one service that is asked about.
+///
+/// # Errors
+/// Those of [`Kernel::flows`].
+pub fn count_denied(
+    kernel: &mut dyn Kernel,
+    mark: FlowMark,
+    summary: &Summary,
+    only: Option<usize>,
+) -> Result<DeniedFlows, KernelError> {
+    let lists = AccessLists::of(summary);
+    if lists.is_empty() {
+        return Ok(DeniedFlows::default());
+    }
+    let counts = reading(|| {
+        let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
+        kernel.flows(mark, &mut |flow| {
+            if let Some(at) = lists.denied_by(flow).filter(|at| only.is_none_or(|only| only == *at)) {
+                *counts.entry(at).or_default() += 1;
+            }
+        })?;
+        Ok(counts)
+    })?;
+    let of_service = |(at, flows): (&usize, &u64)| {
+        let service = &summary.services[*at];
+        DeniedOfService {
+            name: service.name.clone(),
+            port: service.port,
+            flows: *flows,
+        }
+    };
+    Ok(DeniedFlows {
+        flows: counts.values().sum(),
+        services: counts.iter().map(of_service).collect(),
+    })
+}
+
+/// Deletes the flows of clients that are denied, those included whose first packet passed just before the lists changed.
+///
+/// # Errors
+/// Those of [`Kernel::sweep`]; [`NetlinkError::Overrun`] where pass after pass lost answers.
+pub fn flush_denied(
+    kernel: &mut dyn Kernel,
+    mark: FlowMark,
+    summary: &Summary,
+    only: Option<usize>,
+) -> Result<DeniedFlushed, KernelError> {
+    let lists = AccessLists::of(summary);
+    let mut flushed = DeniedFlushed::default();
+    if lists.is_empty() {
+        return Ok(flushed);
+    }
+    for _ in 0..PASSES {
+        let in_flight = kernel.settle()?;
+        if in_flight == InFlight::NoFlows {
+            return Ok(flushed);
+        }
+        let Deletion {
+            deleted,
+            gone,
+            failed,
+            incomplete,
+            ..
+        } = kernel.sweep(mark, &mut |flow| {
+            lists
+                .denied_by(flow)
+                .is_some_and(|at| only.is_none_or(|only| only == at))
+        })?;
+        flushed.flushed += deleted;
+        flushed.failed = failed;
+        let through = in_flight == InFlight::Through || deleted == 0 && gone == 0;
+        if failed > 0 || through && !incomplete {
+            return Ok(flushed);
+        }
+    }
+    Err(NetlinkError::Overrun.into())
+}
+
+impl DeniedFlows {
+    /// The sentence that tells people, if there is anything to tell.
+    pub fn words(&self) -> Option<String> {
+        const SHOWN: usize = 5;
+        if self.flows == 0 {
+            return None;
+        }
+        let name = |of: &DeniedOfService| match &of.name {
+            Some(name) => format!("{name} {}", of.flows),
+            None => format!(":{} {}", of.port, of.flows),
+        };
+        let mut names: Vec<String> = self.services.iter().take(SHOWN).map(name).collect();
+        if self.services.len() > SHOWN {
+            names.push(format!("{} more services", self.services.len() - SHOWN));
+        }
+        let flows = count(usize::try_from(self.flows).unwrap_or(usize::MAX), "connection");
+        let (verb, them) = if self.flows == 1 {
+            ("goes", "it")
+        } else {
+            ("go", "them")
+        };
+        Some(format!(
+            "{flows} of denied clients {verb} on ({}); --flush-denied ends {them}",
+            names.join(", ")
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_name_the_services_and_count_right() {
+        let of = |flows: &[(&str, u64)]| DeniedFlows {
+            flows: flows.iter().map(|(_, flows)| flows).sum(),
+            services: flows
+                .iter()
+                .map(|(name, flows)| DeniedOfService {
+                    name: Some((*name).into()),
+                    port: 2000,
+                    flows: *flows,
+                })
+                .collect(),
+        };
+        assert_eq!(of(&[]).words(), None);
+        assert_eq!(
+            of(&[("web", 1)]).words().unwrap(),
+            "1 connection of denied clients goes on (web 1); --flush-denied ends it"
+        );
+        let many: Vec<(&str, u64)> = vec![("a", 2); 7];
+        assert_eq!(
+            of(&many).words().unwrap(),
+            "14 connections of denied clients go on (a 2, a 2, a 2, a 2, a 2, 2 more services); --flush-denied ends them"
+        );
+    }
+}
