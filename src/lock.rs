@@ -94,6 +94,17 @@ impl Lock {
     }
 }
 
+/// Returns who holds the lock of that network namespace, if anybody does and it can be told. Makes no file.
+pub fn held_by(directory: &Path, namespace: u64) -> Option<String> {
+    let path = directory.join(format!("netns-{namespace}.lock"));
+    fs::symlink_metadata(&path).ok()?;
+    let file = run_file::open_lock(&path).ok()?;
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => Some(holder(&mut file)),
+        _ => None,
+    }
+}
+
 impl Lock {
     /// Removes the file with the lock: nothing of tcpgw is left in the namespace.
     pub fn discard(self) {
@@ -149,6 +160,10 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        let told = held_by(directory.path(), 1).expect("it is held");
+        assert!(told.contains(&format!("process {}", std::process::id())), "{told}");
+        assert_eq!(held_by(directory.path(), 2), None);
+        assert!(!directory.path().join("netns-2.lock").exists(), "looking makes no file");
         Lock::take(directory.path(), 2, Duration::ZERO).expect("another namespace has another lock");
         let mode = fs::metadata(directory.path().join("netns-1.lock"))
             .unwrap()

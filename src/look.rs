@@ -17,6 +17,7 @@ use crate::daemon::ask::Look;
 use crate::kernel::conntrack::{Flow, Selection};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::FlowMark;
+use crate::problem::Problem;
 use crate::view::drops::{self, Counts};
 use crate::view::flows::{FlowView, Wanted};
 use crate::view::rates::First;
@@ -82,6 +83,7 @@ pub fn status<T>(
     kernel: &mut dyn Kernel,
     services: &Services,
     daemon: Option<&Look>,
+    found: &[Problem],
     noted: Noted,
     query: &StatusQuery,
     tell: impl FnOnce(&Status<'_>) -> T,
@@ -129,6 +131,7 @@ pub fn status<T>(
         noted,
         only,
         daemon,
+        found,
     })))
 }
 

@@ -110,6 +110,8 @@ kinds! {
     SourceAddressNotLocal = "source-address-not-local", Error;
     /// There is no route to a backend; the probes tell whether its service has others.
     BackendWithoutRoute = "backend-without-route", Warning;
+    /// There is no route for answers to clients.
+    AnswersWithoutRoute = "answers-without-route", Warning;
     /// A backend's address is the gateway's own.
     BackendIsGateway = "backend-is-gateway", Warning;
     /// Another table sends flows past the rules.
@@ -118,6 +120,8 @@ kinds! {
     ConntrackLongChains = "conntrack-long-chains", Warning;
     /// Something else around the gateway, see `tcpgw doctor`.
     Surroundings = "surroundings", Warning;
+    /// A daemon is at work, and nobody answers where its socket should be.
+    DaemonUnreachable = "daemon-unreachable", Warning;
     /// The checks of the surroundings have not ended for long.
     ChecksStalled = "checks-stalled", Warning;
     /// The table's rules are not those of this program.

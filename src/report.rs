@@ -30,7 +30,7 @@ pub fn text(report: &Report, time: Duration) -> String {
         let _ = writeln!(text, "the table was replaced: {why}");
     }
     let forgotten = if report.forgotten > 0 {
-        format!(" and {} forgotten", count(number(report.forgotten), "handshake"))
+        format!(" and {} forgotten", count(report.forgotten, "handshake"))
     } else {
         String::new()
     };
@@ -39,15 +39,11 @@ pub fn text(report: &Report, time: Duration) -> String {
         "services {}; backends {}; {} flushed{forgotten}; {} changed in {:.1} ms",
         words(report.services),
         words(report.backends),
-        count(number(report.flushed), "flow"),
+        count(report.flushed, "flow"),
         count(report.elements, "element"),
         milliseconds(time),
     );
     text
-}
-
-fn number(count: u64) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 fn words(counts: Counts) -> String {

@@ -8,9 +8,22 @@ use serde::Serialize;
 
 use crate::summary::{ServiceSummary, Settings, Summary, balance_name};
 
-/// `1 service`, `2 services`
-pub fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+/// Returns a number and what is counted, in the plural where it is not one: `1 backend`, `2 addresses`.
+pub fn count<N: Copy + fmt::Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
+    if number == N::from(1) {
+        format!("{number} {what}")
+    } else {
+        format!("{number} {}", plural(what))
+    }
+}
+
+fn plural(what: &str) -> String {
+    let is_vowel = |c: char| "aeiou".contains(c);
+    match what.strip_suffix('y') {
+        Some(stem) if !stem.ends_with(is_vowel) => format!("{stem}ies"),
+        _ if ["s", "x", "z", "ch", "sh"].iter().any(|end| what.ends_with(end)) => format!("{what}es"),
+        _ => format!("{what}s"),
+    }
 }
 
 /// Every service that a change touches.
@@ -389,8 +402,7 @@ impl fmt::Display for Change {
             }
             match backend.flows {
                 0 => {}
-                1 => write!(f, " (1 flow will be flushed)")?,
-                flows => write!(f, " ({flows} flows will be flushed)")?,
+                flows => write!(f, " ({} will be flushed)", count(flows, "flow"))?,
             }
         }
         for (at, setting) in self.settings.iter().enumerate() {

@@ -352,6 +352,49 @@ fn a_selection_is_the_same_with_and_without_the_kernels_filter() {
     }
 }
 
+#[test]
+fn handshakes_that_are_not_complete_are_told_from_all_others() {
+    in_namespace(|| {
+        inject((1..=3000).map(|port| flow(port, OLD)));
+        let of_state = |port, state| Injected {
+            state,
+            ..flow(port, OLD)
+        };
+        inject([
+            of_state(4001, 1),
+            of_state(4002, 2),
+            Injected { state: 1, ..six(4003) },
+            Injected {
+                mark: FOREIGN,
+                ..of_state(4004, 1)
+            },
+        ]);
+        let mut conntrack = Conntrack::open().unwrap();
+        let mut begun = BTreeSet::new();
+        let mut note = |flow: &Flow| {
+            begun.insert((flow.client.port(), flow.tcp_state.unwrap().to_string()));
+            ControlFlow::Continue(())
+        };
+        conntrack.handshakes(ours(), &mut note).unwrap();
+        let expected = [(4001, "SYN_SENT"), (4002, "SYN_RECV"), (4003, "SYN_SENT")];
+        assert_eq!(begun, expected.map(|(port, state)| (port, state.to_owned())).into());
+        let mut completed = 0;
+        let count = |_: &Flow| {
+            completed += 1;
+            ControlFlow::Continue(())
+        };
+        conntrack.completed(ours(), count).unwrap();
+        assert_eq!(completed, 3000);
+        let mut seen = 0;
+        let first = |_: &Flow| {
+            seen += 1;
+            ControlFlow::Break(())
+        };
+        conntrack.completed(ours(), first).unwrap();
+        assert_eq!(seen, 1, "whoever breaks off is shown no more");
+    });
+}
+
 fn flow(port: u16, backend: &str) -> Injected {
     Injected {
         client: at("198.51.100.1", port),
@@ -361,6 +404,7 @@ fn flow(port: u16, backend: &str) -> Injected {
         mark: OURS,
         zone: 0,
         translated: true,
+        state: 3,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::look::now;
 use crate::reconcile::{Options, Report};
 use crate::record::Applied;
 use crate::report;
+use crate::words::count;
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option")]
@@ -111,7 +112,7 @@ fn through(global: &Global, daemon: &Client, arguments: &Arguments) -> Outcome {
 }
 
 fn not_flushed(flows: u64) -> Failure {
-    Failure::Refused(format!("applied; {flows} flows not flushed; run again"))
+    Failure::Refused(format!("applied; {} not flushed; run again", count(flows, "flow")))
 }
 
 fn untold(failure: Failure) -> Failure {

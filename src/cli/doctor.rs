@@ -2,25 +2,31 @@
 
 use std::fmt::Write;
 
+use super::gateway::unreachable;
 use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::api::client::Answer;
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableState};
+use crate::problem::Problem;
 use crate::words::count;
 
 pub(super) fn run(global: &Global) -> Outcome {
     let config = global.config()?;
     let mut facts = doctor::gather(&global.run_dir, config.flow_mark);
     facts.protect_backends = config.protect_backends;
-    if let Ok(table) = &mut facts.table
-        && let Some(daemon) = Keeper::find(global)
+    let daemon = Daemon::ask(global);
+    if let Daemon::Answers { view, .. } = &daemon
+        && let Ok(table) = &mut facts.table
     {
-        table.daemon = daemon.owner.filter(|_| table.owner.is_some());
+        let owner = view["pid"].as_u64().filter(|_| view["owns_table"] == true);
+        let owner = owner.and_then(|pid| u32::try_from(pid).ok());
+        table.daemon = owner.filter(|_| table.owner.is_some());
         // It notes what it has written a while later, and hears at once of what others write.
-        if daemon.in_sync && matches!(table.state, TableState::Changed | TableState::Unrecorded) {
+        if view["in_sync"] == true && matches!(table.state, TableState::Changed | TableState::Unrecorded) {
             table.state = TableState::AsWritten;
         }
     }
-    let diagnosis = doctor::examine(&facts);
+    let mut diagnosis = doctor::examine(&facts);
+    diagnosis.add(daemon.findings());
     match global.output {
         Output::Json => print_json(&serde_json::json!({
             "findings": diagnosis.findings,
@@ -38,22 +44,58 @@ pub(super) fn run(global: &Global) -> Outcome {
     })
 }
 
+/// Problems of the daemon that are told one by one.
+const MOST_PROBLEMS: usize = 50;
+
 /// The daemon of this network namespace. One that does not answer says nothing about the table.
-struct Keeper {
-    /// Its process, if it owns the table.
-    owner: Option<u32>,
-    in_sync: bool,
+enum Daemon {
+    /// It tells of itself.
+    Answers {
+        view: serde_json::Value,
+        problems: Vec<Problem>,
+    },
+    /// There is one, or something else behind its socket, and it does not answer. Why.
+    Silent(String),
+    /// It runs, and has no socket.
+    Unreachable(Problem),
+    /// There is none.
+    None,
 }
 
-impl Keeper {
-    fn find(global: &Global) -> Option<Self> {
-        let daemon = global.daemon().ok().flatten()?;
-        let view: serde_json::Value = daemon.get("/v1/daemon").and_then(Answer::json).ok()?;
-        let pid = view["pid"].as_u64().filter(|_| view["owns_table"] == true);
-        Some(Self {
-            owner: pid.and_then(|pid| u32::try_from(pid).ok()),
-            in_sync: view["in_sync"] == true,
-        })
+impl Daemon {
+    fn ask(global: &Global) -> Self {
+        let found = match global.daemon() {
+            Ok(found) => found,
+            Err(error) => return Self::Silent(error.to_string()),
+        };
+        let Some(daemon) = found else {
+            return unreachable(global).map_or(Self::None, Self::Unreachable);
+        };
+        match daemon.get("/v1/daemon").and_then(Answer::json::<serde_json::Value>) {
+            Ok(view) => Self::Answers {
+                problems: serde_json::from_value(view["problems"].clone()).unwrap_or_default(),
+                view,
+            },
+            Err(error) => Self::Silent(error.to_string()),
+        }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Answers { problems, .. } => problems.iter().filter_map(doctor::finding).take(MOST_PROBLEMS).collect(),
+            Self::Unreachable(problem) => doctor::finding(problem).into_iter().collect(),
+            Self::Silent(why) => vec![Finding {
+                id: "daemon-not-answering",
+                severity: Severity::Broken,
+                seen: format!("the daemon does not answer: {why}"),
+                cause: "nothing can be ordered of it, and nobody may be probing or repairing; what the kernel holds goes on"
+                    .into(),
+                fix: Some(Fix::Advice(
+                    "restart it (`systemctl restart tcpgw`); `--socket none` works on the kernel without it".into(),
+                )),
+            }],
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::api::client::{Answer, Target};
 use crate::model::duration;
+use crate::words::count;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -274,7 +275,9 @@ fn one_backend(backend: &Value) -> String {
         words += ", gets new connections";
     }
     if backend["leaving"] == true {
-        let _ = write!(words, ", leaving: {} flows", text_of(&backend["flows"]));
+        let flows = backend["flows"].as_u64();
+        let flows = flows.map_or_else(|| "flows not counted yet".into(), |flows| count(flows, "flow"));
+        let _ = write!(words, ", leaving: {flows}");
         if let Some(left) = backend["seconds_left"].as_u64() {
             let _ = write!(words, ", {left} s left");
         }

@@ -3,18 +3,22 @@
 mod text;
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::gateway::Gateway;
+use super::gateway::{Gateway, unreachable};
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, screen, unless_closed};
 use crate::api::client::{Client, ClientError, Target};
 use crate::config::Config;
+use crate::daemon::observer;
+use crate::doctor::{CheapReader, Effort};
 use crate::look::{self, LookError, StatusQuery};
 use crate::model::duration;
-use crate::view::ServiceName;
+use crate::problem::Problem;
 use crate::view::status::Status;
+use crate::view::{ServiceName, Services};
 
 /// Between two looks while waiting; a look at a full conntrack table takes longer itself.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -46,24 +50,24 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Some(daemon) => Source::Daemon(daemon),
         None => Source::Kernel(Box::new((Gateway::open(global)?, config))),
     };
-    if arguments.wait && !wait(&mut source, arguments)? {
+    if arguments.wait && !wait(global, &mut source, arguments)? {
         let _ = writeln!(
             screen::stderr(),
             "still unhealthy after {:?} (--timeout)",
             arguments.timeout
         );
     }
-    look(&mut source, arguments, arguments.interval, |status, json| {
+    look(global, &mut source, arguments, arguments.interval, |status, json| {
         unless_closed(show(global, status, json))?;
         Ok(if status.ok { Code::Success } else { Code::Failure })
     })
 }
 
 /// Whether nothing is unhealthy in time.
-fn wait(source: &mut Source, arguments: &Arguments) -> Result<bool, Failure> {
+fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<bool, Failure> {
     let begin = Instant::now();
     loop {
-        let ok = match look(source, arguments, Duration::ZERO, |status, _| Ok(status.ok)) {
+        let ok = match look(global, source, arguments, Duration::ZERO, |status, _| Ok(status.ok)) {
             // It may come.
             Err(Failure::Look(LookError::NoService(_))) => false,
             Err(Failure::Daemon(ClientError::Refused { code, .. })) if code == "no_service" => false,
@@ -83,8 +87,20 @@ enum Source {
     Daemon(Client),
 }
 
+/// What a daemon would have found.
+fn without_daemon(global: &Global, services: &Services) -> Vec<Problem> {
+    let mut found: Vec<Problem> = unreachable(global).into_iter().collect();
+    if !services.summary.services.is_empty() {
+        let summary = Arc::new(services.summary.clone());
+        let mut reader = CheapReader::new(Effort::Quick);
+        found.extend(observer::surroundings(&mut reader, &summary, services.mark));
+    }
+    found
+}
+
 /// Looks, twice if there is an interval, and hands out what was seen, with the JSON if it came as such.
 fn look<T>(
+    global: &Global,
     source: &mut Source,
     arguments: &Arguments,
     interval: Duration,
@@ -102,13 +118,20 @@ fn look<T>(
         }
     };
     let services = gateway.services(config)?;
+    let found = without_daemon(global, &services);
     let query = StatusQuery {
         service: arguments.service.clone(),
         interval,
     };
-    look::status(&mut gateway.kernel, &services, None, look::noted(), &query, |status| {
-        tell(status, None)
-    })?
+    look::status(
+        &mut gateway.kernel,
+        &services,
+        None,
+        &found,
+        look::noted(),
+        &query,
+        |status| tell(status, None),
+    )?
 }
 
 fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(), Failure> {

@@ -39,15 +39,14 @@ fn tell(global: &Global, torn: TornDown) -> Outcome {
             } else {
                 "there was no table"
             };
-            let flows = usize::try_from(torn.flows_flushed).unwrap_or(usize::MAX);
-            print(&format!("{table}; {} flushed\n", count(flows, "flow")))?;
+            print(&format!("{table}; {} flushed\n", count(torn.flows_flushed, "flow")))?;
         }
         Output::Table => {}
     }
     if torn.flows_not_flushed > 0 {
         return Err(Failure::Refused(format!(
-            "{} flows not flushed; run again",
-            torn.flows_not_flushed
+            "{} not flushed; run again",
+            count(torn.flows_not_flushed, "flow")
         )));
     }
     Ok(Code::Success)

@@ -633,7 +633,7 @@ fn applied(report: &Report, draining: usize, warnings: Vec<String>, time: Durati
     json["draining"] = draining.into();
     let mut text = crate::report::text(report, time);
     if draining > 0 {
-        text = format!("{}; {draining} backends drain\n", text.trim_end());
+        text = format!("{}; {} draining\n", text.trim_end(), count(draining, "backend"));
     }
     ApplyDone {
         report: json,

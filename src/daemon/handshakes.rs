@@ -13,6 +13,8 @@ use crate::words::count;
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// As long as no handshake was completed beside those that are overdue, they are all there is.
 const STALLED: Duration = Duration::from_secs(10);
+/// A service that had no overdue handshake for so long is begun with anew.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Handshakes that are followed.
 const MOST_HANDSHAKES: usize = 100_000;
 /// Completed flows of one service that are told apart; where there are more, some are taken to be new.
@@ -60,6 +62,7 @@ struct Completed {
     now: BTreeSet<u32>,
     /// When one was seen that had not been there; at first, when it was first looked.
     last_new: Option<Instant>,
+    last_wanted: Option<Instant>,
 }
 
 impl HandshakeTracker {
@@ -89,16 +92,32 @@ impl HandshakeTracker {
     }
 
     /// Returns whether [`Self::completed`] is to be told of completed flows now.
-    pub fn wants_completed(&mut self) -> bool {
+    pub fn wants_completed(&mut self, now: Instant) -> bool {
         let services = &self.report.services;
-        self.completed.retain(|name, _| services.contains_key(name));
-        for name in services.keys().take(MOST_SERVICES) {
-            self.completed.entry(name.clone()).or_default();
-        }
-        if services.is_empty() {
+        let is_late = |of: &Completed| {
+            let last = of.last_wanted;
+            last.is_some_and(|last| now.saturating_duration_since(last) > FORGOTTEN)
+        };
+        self.completed.retain(|_, of| !is_late(of));
+        if is_late(&self.all_completed) {
             self.all_completed = Completed::default();
         }
-        !services.is_empty()
+        if services.is_empty() {
+            return false;
+        }
+        self.all_completed.last_wanted = Some(now);
+        for name in services.keys() {
+            if let Some(of) = self.completed.get_mut(name) {
+                of.last_wanted = Some(now);
+            } else if self.completed.len() < MOST_SERVICES {
+                let of = Completed {
+                    last_wanted: Some(now),
+                    ..Completed::default()
+                };
+                self.completed.insert(name.clone(), of);
+            }
+        }
+        true
     }
 
     /// Notes a completed flow. Returns whether more are wanted.
@@ -114,12 +133,21 @@ impl HandshakeTracker {
     pub fn end(&mut self, now: Instant) -> HandshakeReport {
         self.first_seen = std::mem::take(&mut self.still_there);
         let mut report = std::mem::take(&mut self.report);
-        report.any_completes = !report.services.is_empty() && self.all_completed.end(now);
-        for (name, overdue) in &mut report.services {
-            // One that is not followed is not said to be all dead.
-            overdue.others_complete = self.completed.get_mut(name).is_none_or(|of| of.end(now));
+        if report.services.is_empty() {
+            return report;
         }
-        report.is_pending |= !report.services.is_empty();
+        report.any_completes = self.all_completed.end(now);
+        for overdue in report.services.values_mut() {
+            // Of one that is not followed nobody says that it is dead.
+            overdue.others_complete = true;
+        }
+        for (name, of) in &mut self.completed {
+            let completes = of.end(now);
+            if let Some(overdue) = report.services.get_mut(name) {
+                overdue.others_complete = completes;
+            }
+        }
+        report.is_pending = true;
         report
     }
 }
@@ -163,10 +191,9 @@ impl HandshakeReport {
     }
 
     fn problem(&self, name: &str, overdue: Overdue, port: u16) -> Problem {
-        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let mut parts = Vec::new();
         if overdue.unanswered > 0 {
-            let told = count(number(overdue.unanswered), "handshake");
+            let told = count(overdue.unanswered, "handshake");
             parts.push(format!(
                 "{told} of clients got no answer for more than {} s, from backends that answer probes: look for a firewall \
                  or a route that takes forwarded packets elsewhere (`tcpgw doctor`), and for full queues of the backend",
@@ -174,7 +201,7 @@ impl HandshakeReport {
             ));
         }
         if overdue.unconfirmed > 0 {
-            let told = count(number(overdue.unconfirmed), "handshake");
+            let told = count(overdue.unconfirmed, "handshake");
             parts.push(format!(
                 "{told} answered by backends and not confirmed by the client for more than {} s: the answers do not reach \
                  the client (a route, a firewall), or the SYNs were forged",
@@ -212,7 +239,7 @@ mod tests {
         for (id, is_answered) in begun {
             tracker.handshake(*id, A, *is_answered, now);
         }
-        if tracker.wants_completed() {
+        if tracker.wants_completed(now) {
             for id in completed {
                 tracker.completed(*id, A);
             }
@@ -258,7 +285,15 @@ mod tests {
         );
         let stalled = look(&mut tracker, &[(1, false)], &[7], at(14));
         assert_eq!(severity(&stalled), Some(Severity::Error), "no new one in 10 s");
-        let served = look(&mut tracker, &[(1, false)], &[7, 8], at(18));
+        assert_eq!(severity(&look(&mut tracker, &[], &[], at(18))), None);
+        look(&mut tracker, &[(2, false)], &[], at(22));
+        let again = look(&mut tracker, &[(2, false)], &[7], at(26));
+        assert_eq!(
+            severity(&again),
+            Some(Severity::Error),
+            "a pause is no proof that it is mended"
+        );
+        let served = look(&mut tracker, &[(2, false)], &[7, 8], at(29));
         assert_eq!(severity(&served), Some(Severity::Warning), "somebody gets in");
     }
 
@@ -268,7 +303,7 @@ mod tests {
         let start = Instant::now();
         look(&mut tracker, &[(1, true)], &[], start);
         tracker.handshake(1, A, true, start + PATIENCE);
-        assert!(tracker.wants_completed());
+        assert!(tracker.wants_completed(start + PATIENCE));
         tracker.completed(5, "b");
         let report = tracker.end(start + PATIENCE);
         assert_eq!(severity(&report), Some(Severity::Warning));
@@ -284,7 +319,7 @@ mod tests {
             for id in 0..most + 1000 {
                 tracker.handshake(id, A, false, now);
             }
-            assert!(tracker.wants_completed() == (now > start));
+            assert!(tracker.wants_completed(now) == (now > start));
             for id in 0..10_000 {
                 tracker.completed(id, A);
             }

@@ -9,6 +9,7 @@ use std::sync::mpsc as requests;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc as results;
 
 use super::handshakes::{HandshakeReport, HandshakeTracker};
@@ -77,7 +78,7 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
     let mut tracker = HandshakeTracker::default();
     while let Ok(request) = requests.recv() {
         let surroundings = surroundings(&mut reader, &request.services, request.mark);
-        let begun = Instant::now();
+        let begun = cpu_time();
         let handshakes = request.handshakes.then(|| handshakes(&mut tracker, &request));
         let handshakes = handshakes.and_then(|seen| match seen {
             Ok(seen) => Some(seen),
@@ -90,12 +91,17 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
         let observation = Observation {
             surroundings,
             handshakes,
-            pause: begun.elapsed().saturating_mul(PAUSE),
+            pause: cpu_time().saturating_sub(begun).saturating_mul(PAUSE),
         };
         if results.blocking_send(observation).is_err() {
             return;
         }
     }
+}
+
+/// The time that this thread has worked, in the kernel or not: on a busy machine a look takes longer and costs no more.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Looks once at what would keep clients from being served, in the network namespace of this thread.
@@ -129,7 +135,7 @@ fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> R
         }
         ControlFlow::Continue(())
     })?;
-    if tracker.wants_completed() {
+    if tracker.wants_completed(now) {
         conntrack.completed(request.mark, |flow| match service_of(flow) {
             Some(service) if !tracker.completed(flow.id, service) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),

@@ -85,6 +85,12 @@ impl Diagnosis {
             .count()
     }
 
+    /// Adds findings, and puts all in order again.
+    pub fn add(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        self.findings.extend(findings);
+        self.findings.sort_by_key(|finding| finding.severity);
+    }
+
     pub(super) fn found(
         &mut self,
         id: &'static str,

@@ -11,7 +11,35 @@ const MOST_ADDRESSES: usize = 1000;
 
 /// Returns the problems that findings stand for. Notes are none.
 pub fn problems(diagnosis: &Diagnosis) -> Vec<Problem> {
-    diagnosis.findings.iter().filter_map(problem).collect()
+    let mut problems: Vec<Problem> = Vec::new();
+    for problem in diagnosis.findings.iter().filter_map(problem) {
+        // Findings without a kind of their own are one problem.
+        match problems.iter_mut().find(|known| known.kind == problem.kind) {
+            Some(known) => {
+                known.severity = known.severity.min(problem.severity);
+                known.message = format!("{}. {}", known.message, problem.message);
+            }
+            None => problems.push(problem),
+        }
+    }
+    problems
+}
+
+/// Returns what the doctor says of a problem that the daemon has told of; `None` where a check of its own finds it.
+pub fn finding(problem: &Problem) -> Option<Finding> {
+    let id = problem.kind.id();
+    let is_own = super::FINDINGS.iter().any(|(own, _)| *own == id);
+    let finding = || Finding {
+        id,
+        severity: match problem.severity {
+            problem::Severity::Error => Severity::Broken,
+            problem::Severity::Warning => Severity::Warning,
+        },
+        seen: problem.message.clone(),
+        cause: "the daemon says so; `tcpgw status` and `/v1/healthz` tell it, too".into(),
+        fix: None,
+    };
+    (!is_own).then(finding)
 }
 
 fn problem(finding: &Finding) -> Option<Problem> {

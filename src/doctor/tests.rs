@@ -435,7 +435,7 @@ fn bridges() {
 
 #[test]
 fn conntrack() {
-    for (count, severity) in [("196608", Severity::Warning), ("249037", Severity::Broken)] {
+    for (count, severity) in [("209716", Severity::Warning), ("249037", Severity::Broken)] {
         let found = only(
             &with(set("net.netfilter.nf_conntrack_count", count)),
             "conntrack-full",
@@ -443,7 +443,7 @@ fn conntrack() {
         );
         assert_eq!(line(&found), "sysctl -w net.netfilter.nf_conntrack_max=524288");
     }
-    assert!(with(set("net.netfilter.nf_conntrack_count", "196607")).is_empty());
+    assert!(with(set("net.netfilter.nf_conntrack_count", "209715")).is_empty());
     only(
         &with(set("net.netfilter.nf_conntrack_buckets", "1024")),
         "conntrack-long-chains",

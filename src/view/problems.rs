@@ -7,14 +7,15 @@ use super::status::{BackendStatus, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
 use crate::daemon::ask::DaemonView;
 use crate::problem;
+use crate::words::count;
 
 pub use crate::problem::{Kind, Problem, Severity};
 
 /// At most so many flows that should not be there are told one by one.
 const MOST_PAIRS: usize = 10;
 
-pub(super) fn find(status: &Status<'_>, services: &Services) -> Vec<Problem> {
-    let mut problems = Vec::new();
+pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = found.iter().filter(|problem| status.shows(problem)).cloned().collect();
     if status.daemon.is_none_or(|daemon| !is_without_table(daemon)) {
         table(services, &mut problems);
     }
@@ -30,9 +31,10 @@ pub(super) fn find(status: &Status<'_>, services: &Services) -> Vec<Problem> {
     problems.extend(status.stale.pairs.iter().take(MOST_PAIRS).map(stale));
     let told: u64 = status.stale.pairs.iter().take(MOST_PAIRS).map(|pair| pair.flows).sum();
     if status.stale.flows > told {
+        let more = count(status.stale.flows - told, "more flow");
         problems.push(Problem::new(
             Kind::StaleFlows,
-            format!("{} more flows should have been flushed", status.stale.flows - told),
+            format!("{more} should have been flushed"),
         ));
     }
     if let Some(daemon) = &status.daemon {
@@ -200,9 +202,10 @@ fn unhealthy(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Pro
 
 fn stale(pair: &Stranger) -> Problem {
     let Stranger { port, backend, flows } = pair;
-    let (are, s) = if *flows == 1 { ("is", "") } else { ("are", "s") };
+    let are = if *flows == 1 { "is" } else { "are" };
+    let told = count(*flows, "flow");
     let message = format!(
-        "{flows} flow{s} to port {port} {are} still at {backend}, which is no backend of it any more: run `tcpgw apply FILE` \
+        "{told} to port {port} {are} still at {backend}, which is no backend of it any more: run `tcpgw apply FILE` \
          to flush them"
     );
     Problem {

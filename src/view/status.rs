@@ -220,6 +220,8 @@ pub struct Facts<'a> {
     pub only: Option<usize>,
     /// What a daemon knows.
     pub daemon: Option<&'a Look>,
+    /// What was found besides, where no daemon was asked.
+    pub found: &'a [Problem],
 }
 
 impl<'a> Status<'a> {
@@ -254,7 +256,7 @@ impl<'a> Status<'a> {
                 .map(|daemon| daemon.drains.iter().map(Drain::from).collect()),
             daemon: facts.daemon.map(|daemon| &daemon.daemon),
         };
-        status.problems = problems::find(&status, facts.services);
+        status.problems = problems::find(&status, facts.services, facts.found);
         status.ok = crate::problem::is_ok(&status.problems);
         status
     }

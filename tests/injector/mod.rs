@@ -24,6 +24,8 @@ pub(crate) struct Injected {
     pub zone: u16,
     /// Without it the flow is not translated, and `backend` is `public`.
     pub translated: bool,
+    /// Of `enum tcp_conntrack`: 1 a SYN was sent, 2 it was answered, 3 the handshake is complete.
+    pub state: u8,
 }
 
 /// Runs `test` in a network namespace of its own.
@@ -96,8 +98,8 @@ fn new_flow(writer: &mut Writer, seq: u32, flow: &Injected) {
             tuple(w, 2, flow.public, flow.client);
             w.be32(7, 600);
             w.be32(8, flow.mark);
-            w.be32(3, 2 | 4 | 8);
-            w.nest(4, |w| w.nest(1, |w| w.u8(1, 3)));
+            w.be32(3, [8, 8, 2 | 8, 2 | 4 | 8][usize::from(flow.state.min(3))]);
+            w.nest(4, |w| w.nest(1, |w| w.u8(1, flow.state)));
             if flow.zone != 0 {
                 w.be16(18, flow.zone);
             }

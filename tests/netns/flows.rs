@@ -268,6 +268,7 @@ pub(crate) fn put<'a>(net: &Net, flows: impl IntoIterator<Item = (&'a str, u16)>
         mark: FLOW_MARK,
         zone: 0,
         translated: true,
+        state: 3,
     });
     let injected: Vec<_> = injected.collect();
     net.within("gateway", || inject(injected));

@@ -36,6 +36,7 @@ pub(in crate::api) async fn status(State(shared): State<Shared>, params: Params)
             kernel,
             &known.services,
             Some(&known),
+            &[],
             noted,
             &query,
             write,

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::cli::screen;
 use crate::cli::{Global, deploys, text_of};
+use crate::words::count;
 
 /// Longer lines would wrap, and could not be taken back.
 const LONGEST: usize = 78;
@@ -111,8 +112,7 @@ fn now(deploy: &Value) -> Option<String> {
         "switching" => Some("switching".into()),
         "switched" => {
             let flows = match progress["flows"].as_u64() {
-                Some(1) => "1 flow".into(),
-                Some(flows) => format!("{flows} flows"),
+                Some(flows) => count(flows, "flow"),
                 None => "flows are being counted".into(),
             };
             let old = progress["old"].as_array().map_or(0, Vec::len);

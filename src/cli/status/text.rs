@@ -65,12 +65,11 @@ fn sum(status: &Status<'_>) -> String {
         0 => String::new(),
         stale => format!(", {stale} stale"),
     };
-    let number = |flows: u64| usize::try_from(flows).unwrap_or(usize::MAX);
     format!(
         "{}{unhealthy}, {}{draining}, {}{stale}",
         count(status.services.len(), "service"),
         count(all().count(), "backend"),
-        count(number(status.flows.total()), "flow"),
+        count(status.flows.total(), "flow"),
     )
 }
 
@@ -224,8 +223,8 @@ fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> 
         if sample.flows_not_counted > 0 {
             write!(
                 out,
-                "; {} flows began before conntrack counted",
-                sample.flows_not_counted
+                "; {} began before conntrack counted",
+                count(sample.flows_not_counted, "flow")
             )?;
         }
         writeln!(out)?;
@@ -234,13 +233,14 @@ fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> 
         write_drain(out, drain)?;
     }
     if status.leaving.flows > 0 {
-        writeln!(out, "leaving: {} flows to backends of no service", status.leaving.flows)?;
+        let flows = count(status.leaving.flows, "flow");
+        writeln!(out, "leaving: {flows} to backends of no service")?;
     }
     if status.other_drops > 0 {
         writeln!(
             out,
-            "dropped: {} packets for services and backends that are gone",
-            status.other_drops
+            "dropped: {} for services and backends that are gone",
+            count(status.other_drops, "packet")
         )?;
     }
     if let Some(table) = &status.table {
@@ -286,7 +286,7 @@ fn write_drain(out: &mut impl Write, drain: &Drain) -> io::Result<()> {
         return writeln!(out, ": still gets new connections, until another backend is healthy");
     }
     match drain.flows {
-        Some(flows) => write!(out, ": {}", count(usize::try_from(flows).unwrap_or(usize::MAX), "flow"))?,
+        Some(flows) => write!(out, ": {}", count(flows, "flow"))?,
         None => write!(out, ": flows not counted yet")?,
     }
     match drain.seconds_left {

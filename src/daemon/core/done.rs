@@ -13,6 +13,7 @@ use crate::daemon::worker::{Done, Outcome};
 use crate::model::{Endpoint, Service, State};
 use crate::problem::Kind;
 use crate::reconcile::{ReconcileError, Report};
+use crate::words::count;
 
 impl Core {
     /// A job was done.
@@ -156,9 +157,9 @@ impl Core {
                 self.unflushed(checked.report.failed, now);
                 if checked.drifted || checked.report.transactions > 0 {
                     let what = format!(
-                        "{} elements in {} transactions{}",
-                        checked.report.elements,
-                        checked.report.transactions,
+                        "{} in {}{}",
+                        count(checked.report.elements, "element"),
+                        count(checked.report.transactions, "transaction"),
                         checked.report.rebuilt.map(|why| format!("; {why}")).unwrap_or_default()
                     );
                     self.note(What::Repaired { what }, now);
@@ -197,7 +198,11 @@ impl Core {
         let adopted = if services.is_empty() {
             "nothing".into()
         } else {
-            format!("{} services with {backends} backends", services.len())
+            format!(
+                "{} with {}",
+                count(services.len(), "service"),
+                count(backends, "backend")
+            )
         };
         let left = found.drains.into_iter().filter_map(|deadline| {
             let endpoint = Endpoint::try_from(deadline.backend).ok()?;

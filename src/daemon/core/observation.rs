@@ -35,6 +35,7 @@ const KINDS: &[Kind] = &[
     Kind::AddressNotLocal,
     Kind::SourceAddressNotLocal,
     Kind::BackendWithoutRoute,
+    Kind::AnswersWithoutRoute,
     Kind::BackendIsGateway,
     Kind::FlowsOffloaded,
     Kind::Surroundings,

@@ -2,8 +2,9 @@
 
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
+use super::count;
 
-const NEARLY_FULL: u64 = 75;
+const NEARLY_FULL: u64 = 80;
 const FULL: u64 = 95;
 /// Entries for each bucket above which look-ups become slow: the kernel's default is one, and two by each direction.
 const LONG_CHAIN: u64 = 8;
@@ -70,9 +71,11 @@ fn counters(facts: &Facts, diagnosis: &mut Diagnosis) {
         diagnosis.warning(
             "conntrack-dropped",
             format!(
-                "conntrack has dropped {} packets for lack of room, thrown out {} entries early, and refused {} because of \
-                 a long bucket, since boot",
-                stats.drop, stats.early_drop, stats.chain_too_long
+                "conntrack has dropped {} for lack of room, thrown out {} early, and refused {} because of a long bucket, since \
+                 boot",
+                count(stats.drop, "packet"),
+                count(stats.early_drop, "entry"),
+                stats.chain_too_long
             ),
             "its table was full once, or nearly; these counters only grow, so see whether they still do",
             if stats.chain_too_long > stats.drop + stats.early_drop {
@@ -86,8 +89,9 @@ fn counters(facts: &Facts, diagnosis: &mut Diagnosis) {
         diagnosis.note(
             "conntrack-races",
             format!(
-                "conntrack has failed to insert {} entries and has begun {} look-ups again, since boot",
-                stats.insert_failed, stats.search_restart
+                "conntrack has failed to insert {} and has begun {} again, since boot",
+                count(stats.insert_failed, "entry"),
+                count(stats.search_restart, "look-up")
             ),
             "an insert fails when two packets of one new flow race, or a translated flow finds its place taken: the client \
              sends its SYN again after a second",

@@ -19,6 +19,7 @@ use std::fmt::Display;
 
 use super::facts::{CheapFacts, Facts};
 use super::finding::Diagnosis;
+use crate::words::count;
 
 /// Those that need no more than [`CheapFacts`], so that a daemon can make them again and again: what keeps clients from being
 /// served. To add a check, add it here or to [`COSTLY`], and its findings to [`super::FINDINGS`] and to the table in the
@@ -81,11 +82,6 @@ fn quoted(word: &str) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
-}
-
-/// `1 backend`, `2 backends`
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Ports as `20000,20005-20009`, which sysctls and nft both read.

@@ -208,5 +208,6 @@ fn facts<'a>(services: &'a Services, places: &'a Places, tally: Tally<'a>) -> Fa
         noted: Noted::default(),
         only: None,
         daemon: None,
+        found: &[],
     }
 }

@@ -231,3 +231,74 @@ fn a_state_a_configuration_and_a_pause_that_are_not_as_ordered_are_told() {
         &json!({"event": "problem_ended", "kind": "paused", "service": "a"}),
     );
 }
+
+#[test]
+fn without_a_daemon_status_looks_itself() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.apply(state([service("a", 2001, &["b1"], 3000, json!({}))])).ok();
+    net.tcpgw(&["status", "--interval", "0s"]).exits(0);
+    net.sh("gateway", "sysctl -w net.ipv4.ip_forward=0").ok();
+    assert!(!is_served(&net, at(PUBLIC[0], 2001)));
+    let told = net.tcpgw(&["status", "--interval", "0s"]).exits(1);
+    assert!(told.stdout.contains("error: net.ipv4"), "{told}");
+    net.sh("gateway", "sysctl -w net.ipv4.ip_forward=1").ok();
+    net.tcpgw(&["status", "--interval", "0s"]).exits(0);
+}
+
+/// What the doctor, which asks the daemon, says of it.
+fn findings(net: &Net) -> Vec<(String, String)> {
+    let ran = net.cli(&["doctor", "-o", "json"]);
+    let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+    let text = |finding: &Value, key: &str| finding[key].as_str().expect("text").to_owned();
+    let all = said["findings"].as_array().expect("a list").iter();
+    all.map(|finding| (text(finding, "id"), text(finding, "severity")))
+        .collect()
+}
+
+#[test]
+fn the_doctor_asks_the_daemon() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let mut daemon = net.daemon(&[]);
+    daemon.settles(2);
+    let says = |id: &str, severity: &str| findings(&net).contains(&(id.to_owned(), severity.to_owned()));
+    net.cli(&["pause", "a", "--for", "60s"]).exits(0);
+    assert!(says("paused", "warning"), "{:?}", findings(&net));
+    net.cli(&["resume", "a"]).exits(0);
+    assert!(!says("paused", "warning"), "{:?}", findings(&net));
+    net.want("{");
+    assert!(
+        wait_until(PATIENCE, || says("rejected-state", "broken")),
+        "{:?}",
+        findings(&net)
+    );
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    assert!(
+        wait_until(PATIENCE, || !says("rejected-state", "broken")),
+        "{:?}",
+        findings(&net)
+    );
+    daemon.signal(nix::sys::signal::Signal::SIGSTOP);
+    let silent = says("daemon-not-answering", "broken");
+    daemon.signal(nix::sys::signal::Signal::SIGCONT);
+    assert!(silent, "it hangs, and nothing says so");
+    daemon.stop();
+    let ended = net.tcpgw(&["doctor"]);
+    assert!(!ended.stdout.contains("daemon-"), "{ended}");
+}
+
+#[test]
+fn a_daemon_whose_socket_is_gone_is_told() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(&[]);
+    daemon.settles(2);
+    std::fs::rename(net.socket(), net.file("elsewhere.sock")).expect("it is there");
+    let told = net.tcpgw(&["status", "--interval", "0s"]).ok();
+    assert!(told.contains("no socket to ask it by"), "{told}");
+    let doctor = net.tcpgw(&["doctor"]);
+    assert!(doctor.stdout.contains("daemon-unreachable"), "{doctor}");
+}

@@ -37,6 +37,7 @@ fn flow(n: usize, host: &str) -> Injected {
         mark: FLOW_MARK,
         zone: 0,
         translated: true,
+        state: 3,
     }
 }
 
