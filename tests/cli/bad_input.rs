@@ -172,7 +172,7 @@ fn every_error_is_listed_not_the_first() {
     let text = r#"{"version":1,"extra":1,"services":[
         {"name":"A","port":0,"backends":["x"],"limit":{"pps":0,"mtu":"1"},"frobnicate":1},
         {"name":"b","port":20003,"backends":["10.2.0.11:1"]},
-        {"name":"b","port":20003,"backends":["10.2.0.11:1"]}]}"#;
+        {"name":"b","port":20003,"backends":["10.2.0.11:1"],"limit":{"pps":5}}]}"#;
     let output = run_with(&["check"], text.as_bytes());
     assert_eq!(output.status.code(), Some(2));
     let said = err(&output);
