@@ -59,6 +59,9 @@ pub enum ConfigError {
     /// It could not be read.
     #[error("failed to read the configuration: {0}")]
     Source(#[from] SourceError),
+    /// It was there when the daemon started, and is not any more.
+    #[error("{}: it was there and is gone", crate::escape::path(.0))]
+    Gone(PathBuf),
     /// It is not UTF-8.
     #[error("{}: must be TOML in UTF-8", crate::escape::path(.0))]
     Encoding(PathBuf),

@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod lock;
 pub mod look;
 pub mod model;
+pub mod owner;
 pub mod plan;
 pub mod preflight;
 pub mod probe;

@@ -130,6 +130,10 @@ kinds! {
     OtherMark = "other-mark", Warning;
     /// The configuration could not be read again: the old one stays.
     RejectedConfiguration = "rejected-configuration", Warning;
+    /// Services that no provider defines any more are served on.
+    Orphaned = "orphaned", Warning;
+    /// What is desired could not be written beside the store, for a machine that boots with a lost file or store.
+    LastServices = "last-services", Warning;
     /// New connections of a service are held back for a time, by order.
     Paused = "paused", Warning;
     /// A backend does not answer the daemon's probes.
@@ -150,7 +154,12 @@ impl Kind {
     fn is_told_otherwise(self) -> bool {
         matches!(
             self,
-            Self::KernelRefuses | Self::RejectedState | Self::RejectedStore | Self::TornDown | Self::Paused
+            Self::KernelRefuses
+                | Self::RejectedState
+                | Self::RejectedStore
+                | Self::TornDown
+                | Self::Paused
+                | Self::Orphaned
         )
     }
 }

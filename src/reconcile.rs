@@ -17,13 +17,14 @@ use std::time::Duration;
 use thiserror::Error;
 
 use self::commit::{ATTEMPTS, with_leaving};
-pub use self::known::Known;
 use self::known::Table;
+pub use self::known::{Known, Recorded};
 use self::retired::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
 use crate::kernel::{Kernel, KernelError, reading};
 use crate::model::{FlowMark, Service, State};
-use crate::record::{Applied, Deadline, Store};
+use crate::owner::AllDetails;
+use crate::record::{Applied, Deadline, Store, TornDown};
 use crate::ruleset::Ruleset;
 use crate::ruleset::compile::compile_services;
 use crate::summary::{Standing, Summary};
@@ -159,6 +160,7 @@ pub struct Reconciler<'a, K: Kernel> {
     mark: FlowMark,
     applied: Option<Applied>,
     drains: Vec<Deadline>,
+    details: AllDetails,
 }
 
 impl<'a, K: Kernel> Reconciler<'a, K> {
@@ -171,6 +173,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             mark,
             applied: None,
             drains: Vec::new(),
+            details: AllDetails::new(),
         }
     }
 
@@ -185,6 +188,13 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     #[must_use]
     fn draining_until(mut self, drains: Vec<Deadline>) -> Self {
         self.drains = drains;
+        self
+    }
+
+    /// Leaves in the record whose the services are. What is not said is a file's.
+    #[must_use]
+    pub fn detailed(mut self, details: AllDetails) -> Self {
+        self.details = details;
         self
     }
 
@@ -250,6 +260,8 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         };
         let recorded =
             (trusted && known.summary == desired.summary && known.ruleset == desired.ruleset).then_some(looked);
+        let said = known.recorded.as_ref().and_then(|recorded| recorded.details.as_ref());
+        let same_owners = said == Some(&self.details);
         let mut known = known;
         if !options.drain.is_zero() {
             let meanwhile = Desired {
@@ -269,22 +281,28 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         let swept = self.sweep(&desired.summary, quick.as_deref(), changed, &mut report);
         report.flushing = self.kernel.now() - begin;
         let complete = swept.is_ok() && report.failed == 0;
-        if recorded != Some(known.generation) || !complete {
+        if recorded != Some(known.generation) || !complete || !same_owners {
             self.remember(&known, desired, complete);
         }
         swept.map_err(ReconcileError::Unswept)?;
         Ok(report)
     }
 
-    /// Removes everything: the table, then our flows.
+    /// Removes everything: the table, then our flows. `by` is left for the next daemon, which does not serve again by itself; `None` where there is no daemon: one that starts serves.
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn teardown(&mut self) -> Result<Torn, ReconcileError> {
+    pub fn teardown(&mut self, by: Option<&TornDown>) -> Result<Torn, ReconcileError> {
+        let noted = by.map_or_else(|| self.store.forget_torn_down(), |by| self.store.save_torn_down(by));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "failed to write that the gateway is torn down; a daemon that starts serves again");
+        }
         if let Some(mark) = self.mark_in_kernel()? {
             self.mark = mark;
         }
-        let table = self.kernel.remove()?;
+        let table = self.kernel.remove().inspect_err(|_| {
+            let _ = self.store.forget_torn_down();
+        })?;
         let (flushed, failed) = self.sweep_all()?;
         if let Err(error) = self.store.remove() {
             tracing::warn!(%error, "failed to remove the record; the next run will find it outdated");

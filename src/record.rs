@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::Identity;
+use crate::owner::AllDetails;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName, TurnChain};
 use crate::ruleset::rows::Rows;
@@ -59,11 +60,25 @@ pub struct Head {
     /// Until when backends drain. Only a daemon knows.
     #[serde(default)]
     pub deadlines: Vec<Deadline>,
+    /// Whose the services are, and what only their providers know; `None` in a record of an earlier build.
+    #[serde(default)]
+    pub details: Option<AllDetails>,
     /// The services.
     pub summary: Summary,
     /// Whether another user wrote it: it names services, and says nothing of what the kernel holds.
     #[serde(skip)]
     pub is_hint: bool,
+}
+
+/// A teardown that nothing has ended yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TornDown {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// The user who did it.
+    pub uid: u32,
+    /// The kernel's name for that boot: a machine that boots serves again.
+    pub boot: String,
 }
 
 /// An apply.
@@ -209,6 +224,42 @@ impl Store {
         saved
     }
 
+    /// The teardown that nothing has ended yet, if there is one.
+    pub fn load_torn_down(&self) -> Option<TornDown> {
+        let content = run_file::read(&self.torn_down(), 1 << 10).ok()?;
+        serde_json::from_slice(&content.bytes).ok()
+    }
+
+    /// Keeps who tore the gateway down.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn save_torn_down(&self, torn: &TornDown) -> io::Result<()> {
+        let temporary = self.path.with_extension("torn-down.new");
+        let bytes = serde_json::to_vec(torn).map_err(io::Error::other)?;
+        let saved = run_file::create(&temporary).and_then(|mut file| file.write_all(&bytes));
+        let saved = saved.and_then(|()| fs::rename(&temporary, self.torn_down()));
+        if saved.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        saved
+    }
+
+    /// Forgets the teardown.
+    ///
+    /// # Errors
+    /// Those of the file system, but not that there is none.
+    pub fn forget_torn_down(&self) -> io::Result<()> {
+        match fs::remove_file(self.torn_down()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn torn_down(&self) -> PathBuf {
+        self.path.with_extension("torn-down")
+    }
+
     /// Forgets it.
     ///
     /// # Errors
@@ -329,6 +380,7 @@ mod tests {
                 until: Duration::from_millis(7001),
                 time: Duration::from_secs(30),
             }],
+            details: Some([("a".into(), crate::owner::Details::default())].into()),
             summary: Summary::default(),
             is_hint: false,
         }

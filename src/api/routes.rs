@@ -45,6 +45,7 @@ fn table() -> Vec<(&'static str, &'static str, MethodRouter<Shared>)> {
         ("GET", "/v1/drains", get(daemon::drains)),
         ("POST", "/v1/apply", post(daemon::apply)),
         ("POST", "/v1/teardown", post(daemon::teardown)),
+        ("POST", "/v1/resume", post(daemon::resume)),
         ("GET", "/v1/openapi.json", get(daemon::openapi)),
         ("GET", "/v1/services", get(services::list)),
         ("GET", "/v1/services/{name}", get(services::one)),

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::denied::Denied;
 use super::gateway::Gateway;
+use super::others::{self, Others};
 use super::{
     Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json, remote,
 };
@@ -38,6 +39,9 @@ pub(super) struct Arguments {
     /// End connections of clients that the lists `allow` and `deny` keep out now; without it they go on, and are counted
     #[arg(long, conflicts_with = "dry_run")]
     flush_denied: bool,
+    /// Also remove services that no provider defines any more (orphans); without a daemon those of its API, too
+    #[arg(long)]
+    prune: bool,
     #[command(flatten)]
     locking: Locking,
 }
@@ -51,21 +55,26 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
     preflight::check(global, &mut gateway, &arguments.file, &state)?;
-    let desired = gateway.desired(&state, &config)?;
     let _lock = if arguments.dry_run {
         None
     } else {
         Some(gateway.lock(global, arguments.locking.lock_timeout)?)
     };
-    let mut reconciler = gateway.reconciler(&config).signed(signature(&arguments.file));
-    let known = reconciler.look(&desired.summary)?;
+    let (known, others) = others::look(&mut gateway, &config, &state, arguments.prune)?;
+    others.tell(global);
+    let desired = gateway.desired(&state, &others.services, &config)?;
+    let details = others.details_with(&state);
+    let mut reconciler = gateway
+        .reconciler(&config)
+        .signed(signature(&arguments.file))
+        .detailed(details);
     if !arguments.take_over {
         preflight::check_listeners(&state, &known.summary)?;
     }
-    if desired.summary.services.is_empty() && !known.summary.services.is_empty() && !arguments.allow_empty {
+    let replaced = known.summary.services.len().saturating_sub(others.services.len());
+    if state.services.is_empty() && replaced > 0 && !arguments.allow_empty {
         return Err(Failure::Refused(format!(
-            "the state has no services and the kernel has {}; --allow-empty removes them all",
-            known.summary.services.len()
+            "the state has no services and the kernel has {replaced}; --allow-empty removes them all"
         )));
     }
     if arguments.dry_run {
@@ -85,7 +94,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let denied = Denied::local(&mut reconciler, &desired.summary, arguments.flush_denied)?;
     // The process ends here: taking a million elements apart would only take time.
     std::mem::forget(desired);
-    tell(global, &report, &denied, took).map_err(untold)?;
+    others.forget_pruned(global);
+    tell(global, &report, &others, &denied, took).map_err(untold)?;
     if report.failed > 0 {
         return Err(not_flushed(report.failed));
     }
@@ -99,6 +109,7 @@ fn through(global: &Global, daemon: &Client, arguments: &Arguments) -> Outcome {
         dry_run: arguments.dry_run,
         take_over: arguments.take_over,
         allow_empty: arguments.allow_empty,
+        prune: arguments.prune,
         drain: arguments.drain,
     };
     let (report, denied) =
@@ -133,9 +144,10 @@ fn signature(file: &File) -> Applied {
     }
 }
 
-fn tell(global: &Global, report: &Report, denied: &Denied, time: Duration) -> Result<(), Failure> {
+fn tell(global: &Global, report: &Report, others: &Others, denied: &Denied, time: Duration) -> Result<(), Failure> {
     if global.output == Output::Json {
         let mut json = report::json(report, time);
+        json["kept"] = others.names().collect();
         denied.add_to(&mut json);
         return print_json(&json);
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::denied::Denied;
 use super::gateway::Gateway;
-use super::{Code, Failure, File, Global, Outcome, Output, preflight, print, print_json, remote};
+use super::{Code, Failure, File, Global, Outcome, Output, others, preflight, print, print_json, remote};
 use crate::daemon::ask::ApplyOptions;
 use crate::kernel::linux::Linux;
 use crate::reconcile::{Desired, Known, Reconciler};
@@ -17,6 +17,9 @@ use crate::words::Changes;
 pub(super) struct Arguments {
     #[command(flatten)]
     file: File,
+    /// As with `apply --prune`
+    #[arg(long)]
+    prune: bool,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
@@ -27,6 +30,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             // It only says what would be.
             take_over: true,
             allow_empty: true,
+            prune: arguments.prune,
             drain: None,
         };
         let (report, denied) = remote::apply(global, &daemon, &arguments.file, &options, false)?;
@@ -39,9 +43,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
     preflight::check(global, &mut gateway, &arguments.file, &state)?;
-    let desired = gateway.desired(&state, &config)?;
+    let (known, others) = others::look(&mut gateway, &config, &state, arguments.prune)?;
+    others.tell(global);
+    let desired = gateway.desired(&state, &others.services, &config)?;
     let mut reconciler = gateway.reconciler(&config);
-    let known = reconciler.look(&desired.summary)?;
     let differs = show(global, &mut reconciler, &known, &desired)?;
     Ok(if differs { Code::Failure } else { Code::Success })
 }

@@ -10,7 +10,7 @@ use crate::kernel::Kernel;
 use crate::kernel::linux::Linux;
 use crate::kernel::route::Routes;
 use crate::lock::{self, Lock};
-use crate::model::{SourceMode, State};
+use crate::model::{Service, SourceMode, State};
 use crate::problem::{Kind, Problem};
 use crate::reconcile::{Desired, Reconciler};
 use crate::record::Store;
@@ -20,7 +20,7 @@ use crate::view::Services;
 pub(super) struct Gateway {
     pub(super) kernel: Linux,
     store: Store,
-    namespace: u64,
+    pub(super) namespace: u64,
     pub(super) routes: Routes,
 }
 
@@ -59,12 +59,10 @@ impl Gateway {
         Ok(self.reconciler(config).services()?)
     }
 
-    /// What the state means here.
-    pub(super) fn desired(&mut self, state: &State, config: &Config) -> Result<Desired, Failure> {
-        let preserve = state
-            .services
-            .iter()
-            .any(|service| service.source == SourceMode::Preserve);
+    /// What the state means here, beside services of others.
+    pub(super) fn desired(&mut self, state: &State, others: &[Service], config: &Config) -> Result<Desired, Failure> {
+        let services = || state.services.iter().map(AsRef::as_ref).chain(others);
+        let preserve = services().any(|service| service.source == SourceMode::Preserve);
         let links: BTreeSet<String> = if preserve {
             self.routes
                 .links()?
@@ -75,7 +73,7 @@ impl Gateway {
         } else {
             BTreeSet::new()
         };
-        Ok(Desired::new(state, &links).protecting(config.protect_backends))
+        Ok(Desired::of(services().collect(), &links).protecting(config.protect_backends))
     }
 }
 

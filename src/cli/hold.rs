@@ -58,9 +58,9 @@ pub(super) struct Pause {
 
 #[derive(Debug, Args)]
 pub(super) struct Resume {
-    /// The service
+    /// The service; none: serve again after a teardown
     #[arg(value_name = "SERVICE")]
-    service: String,
+    service: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -165,13 +165,18 @@ pub(super) fn pause(global: &Global, arguments: &Pause) -> Outcome {
 
 pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
     let daemon = global.must_daemon("resumes services")?;
-    let target = Target::of_service(&arguments.service, "/resume");
+    let Some(service) = &arguments.service else {
+        let view: Value = daemon.post("/v1/resume", Vec::new())?.json()?;
+        let text = if view["resumed"] == true {
+            "the teardown is over: what is desired is served\n"
+        } else {
+            "there was no teardown\n"
+        };
+        return show(global, &view, text);
+    };
+    let target = Target::of_service(service, "/resume");
     let view: Value = daemon.post(target.as_str(), Vec::new())?.json()?;
-    show(
-        global,
-        &view,
-        &format!("{}: new connections are let in\n", arguments.service),
-    )
+    show(global, &view, &format!("{service}: new connections are let in\n"))
 }
 
 pub(super) fn wait(global: &Global, arguments: &Wait) -> Outcome {

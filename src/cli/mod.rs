@@ -14,6 +14,7 @@ mod flows;
 mod gateway;
 mod history;
 mod hold;
+mod others;
 mod preflight;
 mod remote;
 mod render;
@@ -141,7 +142,7 @@ enum Command {
     Undrain(hold::Undrain),
     /// Drop new connections of a service for a time, so that clients wait instead of failing
     Pause(hold::Pause),
-    /// Let new connections of a paused service in again
+    /// Let new connections of a paused service in again; without a service, serve again after a teardown
     Resume(hold::Resume),
     /// Wait until a service is healthy or drained; exit 1 if it is not in time
     Wait(hold::Wait),

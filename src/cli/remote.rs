@@ -24,6 +24,7 @@ pub(super) fn apply(
         .with("dry_run", Some(&options.dry_run))
         .with("take_over", Some(&options.take_over))
         .with("allow_empty", Some(&options.allow_empty))
+        .with("prune", Some(&options.prune))
         .with("drain", drain.as_ref().map(|drain| drain as _))
         .with("origin", Some(&origin(file)));
     let answer = daemon.post(target.as_str(), state).and_then(Answer::json);

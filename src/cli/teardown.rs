@@ -12,7 +12,7 @@ pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
     }
     let mut gateway = Gateway::open(global)?;
     let lock = gateway.lock(global, locking.lock_timeout)?;
-    let torn = gateway.reconciler(&config).teardown()?;
+    let torn = gateway.reconciler(&config).teardown(None)?;
     if torn.failed == 0 {
         lock.discard();
     }

@@ -34,7 +34,9 @@ pub enum Ask {
     /// The events after that one that are still kept, and all that come.
     Follow(u64, Reply<Followed>),
     /// Remove the table and our flows, and do nothing until something new is desired.
-    Teardown(Reply<Result<TornDown, Refused>>),
+    Teardown(Peer, Reply<Result<TornDown, Refused>>),
+    /// Serve again after a teardown; whether there had been one.
+    Resume(Peer, Reply<Result<bool, Refused>>),
     /// All services, whoever they came from.
     Services(Reply<List>),
     /// One of them.
@@ -123,7 +125,7 @@ pub struct DaemonView {
     pub store: Option<String>,
     /// Whether the table is owned by this process, so that nobody else can change it.
     pub owns_table: bool,
-    /// Whether it was torn down, and waits for something new to be desired.
+    /// Whether it was torn down: nothing is served until `tcpgw resume` or `tcpgw apply`.
     pub torn_down: bool,
 }
 
@@ -153,6 +155,7 @@ pub struct Apply {
 
 /// How a state is applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ApplyOptions {
     /// Say what would change, and change nothing.
     pub dry_run: bool,
@@ -160,6 +163,8 @@ pub struct ApplyOptions {
     pub take_over: bool,
     /// Accept a state without services.
     pub allow_empty: bool,
+    /// Remove services that no provider defines any more, unless the state defines them.
+    pub prune: bool,
     /// Instead of each service's `drain_timeout`.
     pub drain: Option<Duration>,
 }

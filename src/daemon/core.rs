@@ -10,16 +10,20 @@ mod due;
 mod held;
 mod observation;
 mod orders;
+mod orphans;
 mod problems;
+mod start;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ask::{Applied as ApplyDone, Edited, Refused, Reply, TornDown};
+use super::ask::{Applied as ApplyDone, Edited, Peer, Refused, Reply, TornDown};
 use super::events::{Event, Events, What};
+use super::last::Last;
 use super::roster::{Change, Name, Note, Probing, Roster, Verdict};
 use super::settings::Settings;
 use super::worker::Job;
@@ -30,7 +34,7 @@ use crate::model::{Endpoint, FlowMark, Service, State};
 use crate::problem::ProblemList;
 use crate::reconcile::Report;
 use crate::reconcile::engine::{Memo, Services};
-use crate::record::{Applied, Deadline};
+use crate::record::{Applied, Deadline, TornDown as TornDownBy};
 use crate::summary::Summary;
 use crate::view::Table;
 use crate::words::{Counts, count};
@@ -41,6 +45,7 @@ use self::held::Held;
 use self::observation::Observing;
 use self::orders::Desk;
 pub use self::orders::{ApplyOrder, Order};
+use self::orphans::Orphans;
 use self::problems::Judgement;
 pub use self::take::{Vet, Vetted};
 
@@ -55,6 +60,8 @@ pub struct Now {
     pub boot: Duration,
 }
 
+/// What an order is told while nothing is served.
+const TORN_DOWN: &str = "the gateway is torn down and serves nothing: `tcpgw resume` ends that";
 /// Handshakes in flight to a backend that leaves get so long to be answered.
 const GRACE: Duration = Duration::from_millis(50);
 /// After a failure the kernel is tried again after this, and then after twice as long each time, up to a minute.
@@ -103,6 +110,7 @@ enum Wants {
         reply: Reply<Result<u64, Refused>>,
     },
     Pause(Reply<Result<(), Refused>>),
+    Resume(Reply<Result<bool, Refused>>),
 }
 
 /// How far it is.
@@ -114,7 +122,7 @@ enum Phase {
     Looking,
     /// It keeps the kernel as it should be.
     Running,
-    /// It was torn down.
+    /// It was torn down, and serves nothing until somebody says so.
     TornDown,
 }
 
@@ -128,7 +136,20 @@ pub struct Core {
     roster: Roster,
     health: Health,
     file: Option<Arc<State>>,
+    /// Where `file` was read from.
+    file_origin: Option<PathBuf>,
     api: Held,
+    orphans: Orphans,
+    /// What an earlier daemon wanted, until that has been looked at.
+    last: Last,
+    /// The kernel's name for this boot.
+    boot: String,
+    /// The last change of the kernel.
+    applied: Option<Applied>,
+    /// Who tore the gateway down, if it is.
+    torn: Option<TornDownBy>,
+    /// Names of services of the API that were removed by an order.
+    removed: BTreeSet<Name>,
     /// What the file says next is judged as a whole.
     judge_all: bool,
     desk: Desk,
@@ -139,7 +160,7 @@ pub struct Core {
     /// The job that is out, by what it is for.
     out: Option<Out>,
     waiting: Vec<Waiter>,
-    teardown: Vec<Reply<Result<TornDown, Refused>>>,
+    teardown: Vec<(Peer, Reply<Result<TornDown, Refused>>)>,
     /// A full run is due, and why.
     full: Option<String>,
     /// Why the next change happens.
@@ -196,14 +217,18 @@ impl Core {
             roster,
             health,
             file: None,
+            file_origin: None,
             api: Held::default(),
+            orphans: Orphans::default(),
+            last: Last::default(),
+            boot: String::new(),
+            applied: None,
+            torn: None,
+            removed: BTreeSet::new(),
             judge_all: false,
             desk: Desk::default(),
             deploys: Deploys::default(),
-            origin: settings
-                .state
-                .as_ref()
-                .map_or_else(|| "api".into(), |path| crate::escape::path(path)),
+            origin: origin(&settings),
             events: Events::default(),
             due: Due::new(settings.check_interval),
             out: None,
@@ -298,7 +323,7 @@ impl Core {
 
     /// When [`Self::next_job`] may have something to do though nothing is heard.
     pub fn wakes_at(&self) -> Option<Instant> {
-        let of_store = [self.deploys.next_time(), self.due.store];
+        let of_store = [self.deploys.next_time(), self.due.store, self.due.next_remember()];
         let of_store = of_store.into_iter().flatten().filter(|_| self.desk.is_idle());
         let of_kernel = match self.phase {
             _ if self.out.is_some() => None,
@@ -336,8 +361,8 @@ impl Core {
             Phase::Waiting | Phase::Looking => return None,
             Phase::TornDown | Phase::Running => {}
         }
-        if !self.teardown.is_empty() {
-            return Some(Job::Teardown);
+        if let Some((by, _)) = self.teardown.first() {
+            return Some(Job::Teardown(self.teardown_by(*by, now)));
         }
         if self.phase == Phase::TornDown {
             return None;
@@ -504,11 +529,32 @@ impl Core {
             })
         });
         Memo {
-            applied: Applied {
-                at: now.unix.as_secs(),
-                origin: self.origin.clone(),
-            },
+            applied: self.applied.clone().unwrap_or_else(|| self.change_now(now)),
             drains: left.collect(),
+            wanted: self.roster.wanted().clone(),
+            owners: self.owners(),
+        }
+    }
+
+    fn teardown_by(&self, by: Peer, now: Now) -> TornDownBy {
+        TornDownBy {
+            at: now.unix.as_secs(),
+            uid: by.uid,
+            boot: self.boot.clone(),
+        }
+    }
+
+    /// The kernel was changed.
+    fn changed(&mut self, now: Now) {
+        self.applied = Some(self.change_now(now));
+        self.due.record(now.instant);
+    }
+
+    fn change_now(&self, now: Now) -> Applied {
+        let origin = self.file_origin.as_ref().filter(|_| self.file.is_some());
+        Applied {
+            at: now.unix.as_secs(),
+            origin: origin.map_or_else(|| self.origin.clone(), |path| path.to_string_lossy().into_owned()),
         }
     }
 
@@ -554,7 +600,8 @@ impl Core {
     /// What all providers say.
     fn desired(&self) -> impl Iterator<Item = &Arc<Service>> {
         let of_file = self.file.iter().flat_map(|file| &file.services);
-        of_file.chain(self.api.services())
+        let orphans = self.orphans.iter().map(|orphan| &orphan.service);
+        of_file.chain(self.api.services()).chain(orphans)
     }
 
     /// Puts that into the roster.
@@ -564,8 +611,12 @@ impl Core {
         self.roster.want_all(&wanted, now);
     }
 
+    /// What services may be called that only the kernel tells of.
     fn wanted_summary(&self) -> Summary {
-        self.desired().map(AsRef::as_ref).collect()
+        let mut summary: Summary = self.desired().map(AsRef::as_ref).collect();
+        let last = self.last.services.iter().map(|(_, service)| &**service);
+        summary.complete_from(&last.collect());
+        summary
     }
 
     /// The kernel has what somebody waits for, or did not take it.
@@ -603,6 +654,7 @@ impl Core {
                 drop(reply.send(outcome.map(|_| id)));
             }
             Wants::Pause(reply) => drop(reply.send(outcome.map(|_| ()))),
+            Wants::Resume(reply) => drop(reply.send(outcome.map(|_| true))),
         }
     }
 }
@@ -625,6 +677,12 @@ impl From<Unheld<'_>> for Refused {
             Unheld::TornDown(why) => format!("taken, but the kernel does not hold it: {why}"),
         })
     }
+}
+
+/// Where changes that nobody ordered come from.
+fn origin(settings: &Settings) -> String {
+    let path = settings.state.as_ref();
+    path.map_or_else(|| "api".into(), |path| path.to_string_lossy().into_owned())
 }
 
 /// What an apply is answered.

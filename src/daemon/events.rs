@@ -142,6 +142,15 @@ pub enum What {
         /// `asked`, or `time` (that was over).
         reason: &'static str,
     },
+    /// Services have no provider any more; they are served until somebody removes them or defines them anew.
+    Orphaned {
+        /// How many.
+        count: usize,
+        /// Their names, 20 at most.
+        names: Vec<String>,
+        /// Why.
+        reason: String,
+    },
     /// Somebody else wrote to the table, or removed it.
     Drift {
         /// Who, as far as the kernel tells: `nft (1234)`.
@@ -158,6 +167,13 @@ pub enum What {
     TornDown {
         /// Flows deleted.
         flushed: u64,
+        /// The user id of who wanted it.
+        uid: u32,
+    },
+    /// A teardown is over: what is desired is served again.
+    ServesAgain {
+        /// Who wanted it, in words.
+        cause: String,
     },
 }
 
@@ -211,9 +227,14 @@ impl What {
             } => tracing::info!(id, service, phase, reason, "deploy"),
             Self::Paused { service, seconds, uid } => tracing::warn!(service, seconds, uid, "paused"),
             Self::Resumed { service, reason } => tracing::info!(service, reason, "resumed"),
+            Self::Orphaned { count, names, reason } => {
+                let names = names.join(", ");
+                tracing::warn!(count, names, "served on as orphans: {reason}");
+            }
             Self::Drift { who, what } => tracing::warn!(who, "somebody else changed nftables: {what}"),
             Self::Repaired { what } => tracing::warn!("repaired: {what}"),
-            Self::TornDown { flushed } => tracing::warn!(flushed, "torn down"),
+            Self::TornDown { flushed, uid } => tracing::warn!(flushed, uid, "torn down"),
+            Self::ServesAgain { cause } => tracing::warn!("serves again: {cause}"),
         }
     }
 }

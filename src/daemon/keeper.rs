@@ -3,15 +3,17 @@
 //! Writes and questions have a queue each. A write goes before all questions that wait; a question that finds its queue
 //! full is refused, and no number of them keeps a write out.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::ask::Reply;
+use super::last::Last;
 use crate::model::{Endpoint, Service, parse_service};
 use crate::store::{
     By, Change, Committed, Deploy, HistoryEntry, HistoryFilter, Loaded, NewDeploy, Phase, Store, StoreError,
@@ -29,6 +31,8 @@ pub enum Write {
     Begin(NewDeploy, By, Duration),
     /// Note how a deploy goes on.
     Step(crate::store::DeployStep, Duration),
+    /// Keep what is desired in the file of last services.
+    Remember(PathBuf, Box<Last>),
     /// After a failure: see whether it can be written again, and what it holds.
     Refresh,
 }
@@ -42,6 +46,8 @@ pub enum Written {
     Began(Result<u64, StoreError>),
     /// Of [`Write::Step`].
     Stepped(Result<(), StoreError>),
+    /// Of [`Write::Remember`], and how long it took.
+    Remembered(Result<(), String>, Duration),
     /// Of [`Write::Refresh`].
     Refreshed(Result<Opened, StoreError>),
 }
@@ -84,6 +90,7 @@ pub fn open(path: &Path) -> Result<(Store, Opened), StoreError> {
 fn read(store: &mut Store) -> Result<Opened, StoreError> {
     Ok(Opened {
         loaded: store.load()?,
+        removed: store.removed()?,
         unfinished: unfinished(store)?,
         trouble: store.trouble().cloned(),
     })
@@ -175,6 +182,8 @@ pub struct Keeper {
 pub struct Opened {
     /// The services.
     pub loaded: Loaded,
+    /// Names of services that somebody removed and nobody made again.
+    pub removed: BTreeSet<Box<str>>,
     /// Deploys that a daemon before this one has not finished.
     pub unfinished: Vec<Unfinished>,
     /// Why nothing can be written, if so.
@@ -292,6 +301,12 @@ fn with<T>(
 pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
     match write {
         Write::Refresh => Written::Refreshed(with(store, refresh)),
+        Write::Remember(path, last) => {
+            let begin = Instant::now();
+            let saved = last.save(&path);
+            let saved = saved.map_err(|error| format!("failed to write {}: {error}", crate::escape::path(&path)));
+            Written::Remembered(saved, begin.elapsed())
+        }
         Write::Change(change, by, at) => Written::Changed(with(store, |store| store.commit(&change, &by, at))),
         Write::Begin(deploy, by, at) => Written::Began(with(store, |store| store.deploy_begin(&deploy, &by, at))),
         Write::Step(step, at) => Written::Stepped(with(store, |store| store.deploy_update(&step, at))),

@@ -3,12 +3,13 @@
 //! Data flows one way: providers and probes tell the loop; the loop works out what the kernel should hold; a thread of its
 //! own talks to the kernel. Nothing is shared but messages.
 
-mod adopt;
+pub(crate) mod adopt;
 pub mod ask;
 pub mod core;
 pub mod events;
 pub mod handshakes;
 pub mod keeper;
+pub mod last;
 pub mod leavers;
 pub mod notify;
 pub mod observer;

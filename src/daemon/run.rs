@@ -18,6 +18,7 @@ use tokio::time::sleep_until;
 use super::ask::{Applied, Apply, Ask, Refused, Reply};
 use super::core::{ApplyOrder, Core, Now, Order, Vetted};
 use super::keeper::{Keeper, Written};
+use super::last::Last;
 use super::notify::{LoopPulse, Manager, Watchdog, Watching};
 use super::observer::{Observation, Observer};
 use super::settings::{Given, LogLevel, Settings};
@@ -279,10 +280,12 @@ impl Daemon {
         let (reports, probed) = mpsc::unbounded_channel();
         let thread = Prober::start(reports)?;
         let file = settings.state.as_ref().map(|path| File::watch(path, &config));
+        let last = last_services(&settings);
         let (writes, written) = mpsc::channel(1);
         let (keeper, opened) = Keeper::start(&settings.store, writes).map_err(io("start a thread"))?;
         let mut core = Core::new(settings, config, namespace, Now::read());
         core.opened(opened, Now::read());
+        core.served_last(last, boot_id());
         Ok(Self {
             given,
             set_level,
@@ -445,7 +448,8 @@ impl Daemon {
         match ask {
             Ask::Look(reply) => drop(reply.send(self.core.look(now))),
             Ask::Follow(after, reply) => drop(reply.send(self.core.follow(after))),
-            Ask::Teardown(reply) => self.core.teardown(reply),
+            Ask::Teardown(by, reply) => self.core.teardown(by, reply),
+            Ask::Resume(by, reply) => self.core.resume(by, reply, now),
             Ask::Services(reply) => drop(reply.send(self.core.services())),
             Ask::Service(name, reply) => drop(reply.send(self.core.service(&name, now))),
             Ask::Edit(order, reply) => self.core.order(Order::Edit(order, reply)),
@@ -512,7 +516,7 @@ impl Daemon {
 
     fn reload(&mut self) {
         self.manager.reloading();
-        match self.given.load() {
+        match self.given.reload(self.core.settings(), self.core.config()) {
             Ok((settings, config)) => {
                 let (settings, waiting) = self.core.settings().reloaded(settings);
                 if !waiting.is_empty() {
@@ -573,6 +577,11 @@ impl Daemon {
         if let Some(keeper) = self.keeper.take() {
             keeper.end();
         }
+        if let Some((path, last)) = self.core.last_services()
+            && let Err(error) = last.save(&path)
+        {
+            tracing::warn!("failed to write {}: {error}", crate::escape::path(&path));
+        }
         tracing::info!("ended; the kernel goes on as it is");
     }
 }
@@ -590,6 +599,13 @@ fn allow_many_sockets() {
 fn served_before(store: &Store, namespace: u64) -> Option<Summary> {
     let head = store.load_head()?;
     (head.namespace == namespace && head.boot == boot_id()).then_some(head.summary)
+}
+
+/// What was desired before. Without it a lost file or store may cost services when the machine boots, and nothing before.
+fn last_services(settings: &Settings) -> Last {
+    let last = Last::load(&Last::path(&settings.store));
+    let last = last.inspect_err(|error| tracing::error!("{error}"));
+    last.ok().flatten().unwrap_or_default()
 }
 
 fn bind(settings: &Settings) -> Result<Socket, DaemonError> {

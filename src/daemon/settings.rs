@@ -21,6 +21,9 @@ pub const DEFAULT_SOCKET: &str = "/run/tcpgw/tcpgw.sock";
 /// Where the daemon keeps what must outlive it when nobody says otherwise.
 pub const DEFAULT_STORE: &str = "/var/lib/tcpgw/tcpgw.db";
 
+/// The state file that the daemon follows when nobody says otherwise and it is there.
+pub const DEFAULT_STATE: &str = "/etc/tcpgw/state.json";
+
 /// What one place (the file; or the command line with the environment) says; what is `None` it does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,7 +94,7 @@ impl Section {
 /// All that the daemon is told, with the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The state file; `None`: only the API provides services.
+    /// The state file, absolute; `None`: only the API provides services.
     pub state: Option<PathBuf>,
     /// The socket of the API.
     pub socket: PathBuf,
@@ -189,7 +192,27 @@ impl Given {
     /// [`ConfigError`]: nothing of a file that is wrong is used.
     pub fn load(&self) -> Result<(Settings, Config), ConfigError> {
         let config = Config::load(self.config.as_deref())?;
-        Ok((self.merge(&config), config))
+        let mut settings = self.merge(&config);
+        settings.state = settings
+            .state
+            .map(|path| std::path::absolute(&path).unwrap_or(path))
+            .or_else(|| default_state(Path::new(DEFAULT_STATE)));
+        Ok((settings, config))
+    }
+
+    /// Reads the configuration again, for a daemon that runs with these. A file that is gone says nothing: a default state file
+    /// that was followed is followed still, and a configuration that was there has to be there.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; [`ConfigError::Gone`].
+    pub fn reload(&self, settings: &Settings, config: &Config) -> Result<(Settings, Config), ConfigError> {
+        let (mut new, read) = self.load()?;
+        if let (Some(path), None) = (&config.file, &read.file) {
+            return Err(ConfigError::Gone(path.clone()));
+        }
+        let default = settings.state.as_ref().filter(|path| **path == *DEFAULT_STATE);
+        new.state = new.state.or_else(|| default.cloned());
+        Ok((new, read))
     }
 
     /// What was given, then what the file says, then the defaults.
@@ -203,6 +226,11 @@ impl Given {
     pub fn file(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(crate::config::DEFAULT_PATH))
     }
+}
+
+/// The state file at the place where it is looked for, whether it can be read or not.
+fn default_state(path: &Path) -> Option<PathBuf> {
+    path.symlink_metadata().is_ok().then(|| path.to_owned())
 }
 
 #[cfg(test)]

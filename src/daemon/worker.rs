@@ -14,6 +14,7 @@ use crate::kernel::conntrack::{Deletion, Pair};
 use crate::kernel::{Kernel, KernelError};
 use crate::reconcile::engine::{Checked, Engine, Found, Memo, Services};
 use crate::reconcile::{ReconcileError, Report, Torn};
+use crate::record::TornDown;
 use crate::summary::Summary;
 use crate::view::Table;
 
@@ -38,8 +39,8 @@ pub enum Job {
     Tidy(Services),
     /// Leave the record.
     Record(Services, Memo),
-    /// Remove everything.
-    Teardown,
+    /// Remove everything; by whom.
+    Teardown(TornDown),
 }
 
 /// What it came to.
@@ -64,7 +65,7 @@ pub enum Done {
     /// Of [`Job::Record`].
     Recorded,
     /// Of [`Job::Teardown`].
-    TornDown(Result<Torn, ReconcileError>),
+    TornDown(Result<Torn, ReconcileError>, TornDown),
 }
 
 /// A job that was done.
@@ -145,7 +146,7 @@ fn attend<K: Kernel>(
     job: Job,
 ) -> Outcome {
     let begin = Instant::now();
-    let writes = matches!(job, Job::All(..) | Job::Check(..) | Job::Teardown);
+    let writes = matches!(job, Job::Look(_) | Job::All(..) | Job::Check(..) | Job::Teardown(_));
     if matches!(job, Job::All(..) | Job::Check(..))
         && let Some(links) = links()
     {
@@ -184,6 +185,6 @@ pub fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> Done {
             engine.record(&services, memo);
             Done::Recorded
         }
-        Job::Teardown => Done::TornDown(engine.teardown()),
+        Job::Teardown(by) => Done::TornDown(engine.teardown(&by), by),
     }
 }

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use super::commit::full;
 use super::retired::{Leaves, few_retired};
 use super::sweep::is_over;
-use super::{Counts, Desired, Known, Options, ReconcileError, Reconciler, Report};
+use super::{Counts, Desired, Known, Options, ReconcileError, Reconciler, Recorded, Report};
 use crate::kernel::conntrack::{Deletion, Pair, Selection};
 use crate::kernel::{About, Commit, Identity, Kernel, KernelError, reading};
 use crate::model::{FlowMark, Service, SourceMode};
+use crate::owner::{AllDetails, Details, Owner};
 use crate::plan::plan;
-use crate::record::{Applied, Deadline, Store};
+use crate::record::{Applied, Deadline, Store, TornDown};
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName, Width};
 use crate::ruleset::room::Room;
@@ -52,6 +53,28 @@ pub struct Memo {
     pub applied: Applied,
     /// Until when backends drain.
     pub drains: Vec<Deadline>,
+    /// The services as those who define them want them; one that is served and not here was removed.
+    pub wanted: Services,
+    /// Whose they are, where it is no file's.
+    pub owners: BTreeMap<Box<str>, Owner>,
+}
+
+impl Memo {
+    /// What the record keeps of services that are served like this.
+    fn details(&self, serving: &Services) -> AllDetails {
+        let of = |serving: &Arc<Service>| {
+            let name = &serving.name;
+            let details = match self.wanted.get(name) {
+                Some(wanted) => {
+                    let owner = self.owners.get(name).copied().unwrap_or_default();
+                    Details::new(owner, wanted, serving)
+                }
+                None => Details::new(Owner::Removed, serving, serving),
+            };
+            (!details.is_default()).then(|| (name.clone(), details))
+        };
+        serving.values().filter_map(of).collect()
+    }
 }
 
 /// What was found in the kernel, before anything is changed.
@@ -61,6 +84,12 @@ pub struct Found {
     pub summary: Summary,
     /// Until when backends drain.
     pub drains: Vec<Deadline>,
+    /// Whether there is a table.
+    pub has_table: bool,
+    /// What the record says, if there is one of this boot.
+    pub recorded: Option<Recorded>,
+    /// The teardown that nothing has ended yet.
+    pub torn_down: Option<TornDown>,
 }
 
 /// What a look at the whole table found.
@@ -165,10 +194,15 @@ impl<K: Kernel> Engine<K> {
         let mut reconciler = self.reconciler();
         let mut known = reconciler.look(guide)?;
         reconciler.place(&mut known)?;
-        let drains = reconciler.drains_left();
-        let summary = known.summary.clone();
+        let found = Found {
+            summary: known.summary.clone(),
+            drains: reconciler.drains_left(),
+            has_table: known.has_table(),
+            recorded: known.recorded.clone(),
+            torn_down: reconciler.torn_down().filter(|_| !known.has_table()),
+        };
         self.found = Some(known);
-        Ok(Found { summary, drains })
+        Ok(found)
     }
 
     /// Makes the kernel equal to these services, whatever it holds, and flushes what is stale.
@@ -182,10 +216,12 @@ impl<K: Kernel> Engine<K> {
             Some(known) if self.kernel.identity()? == known.identity() => known,
             _ => self.reconciler().look(&desired.summary)?,
         };
+        let details = memo.details(services);
         let report = self
             .reconciler()
             .signed(memo.applied)
             .draining_until(memo.drains)
+            .detailed(details)
             .apply(known, &desired, &Options::default())?;
         self.believe(services, &desired)?;
         Ok(report)
@@ -209,9 +245,11 @@ impl<K: Kernel> Engine<K> {
         let known = self.reconciler().read(&desired.summary)?;
         let differs = Reconciler::<K>::differs(&known, &desired);
         let report = if differs || !knew {
+            let details = memo.details(services);
             self.reconciler()
                 .signed(memo.applied)
                 .draining_until(memo.drains)
+                .detailed(details)
                 .apply(known, &desired, &Options::default())?
         } else {
             Report::default()
@@ -438,9 +476,11 @@ impl<K: Kernel> Engine<K> {
         let Some(table) = believed.identity.table else { return };
         let desired = self.desired(services);
         let known = Known::left(believed.identity.generation, table, believed.room);
+        let details = memo.details(services);
         self.reconciler()
             .signed(memo.applied)
             .draining_until(memo.drains)
+            .detailed(details)
             .remember(&known, &desired, true);
     }
 
@@ -448,10 +488,10 @@ impl<K: Kernel> Engine<K> {
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn teardown(&mut self) -> Result<super::Torn, ReconcileError> {
+    pub fn teardown(&mut self, by: &TornDown) -> Result<super::Torn, ReconcileError> {
         self.believed = None;
         self.found = None;
-        self.reconciler().teardown()
+        self.reconciler().teardown(Some(by))
     }
 
     /// What the table is like, and the generation.

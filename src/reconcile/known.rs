@@ -8,7 +8,8 @@ use super::{Desired, ReconcileError, Reconciler};
 use crate::kernel::ownership::Adoption;
 use crate::kernel::{Identity, Kernel, KernelError, Seen, reading};
 use crate::model::FlowMark;
-use crate::record::{Deadline, Head, Record, boot_id};
+use crate::owner::AllDetails;
+use crate::record::{Applied, Deadline, Head, Record, TornDown, boot_id};
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Rows, read_endpoint};
@@ -28,9 +29,32 @@ pub struct Known {
     pub(super) room: Room,
     /// The services, with names and draining backends as far as the record tells them.
     pub summary: Summary,
+    /// What the record says of them, if there is one of this boot, whether the kernel is as it says or not.
+    pub recorded: Option<Recorded>,
     /// Whether the flows were swept since.
     pub(super) swept: bool,
     pub(super) trusted: bool,
+}
+
+/// What a record says of services, whichever version wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The services that were served.
+    pub summary: Summary,
+    /// Whose they are; `None` in a record of an earlier build.
+    pub details: Option<AllDetails>,
+    /// The last change.
+    pub applied: Option<Applied>,
+}
+
+impl From<Head> for Recorded {
+    fn from(head: Head) -> Self {
+        Self {
+            summary: head.summary,
+            details: head.details,
+            applied: head.applied,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +80,15 @@ impl Known {
             ruleset: Ruleset::default(),
             room,
             summary: Summary::default(),
+            recorded: None,
             swept: true,
             trusted: true,
         }
+    }
+
+    /// Whether there is a table of tcpgw.
+    pub fn has_table(&self) -> bool {
+        self.table != Table::Absent
     }
 
     /// What tells whether the kernel is as it was then; a table that is not ours is never.
@@ -103,18 +133,29 @@ impl<K: Kernel> Reconciler<'_, K> {
                 table: Table::Ours(head.table),
                 ruleset,
                 room: head.room.parse().unwrap_or_default(),
-                summary: head.summary,
                 swept: head.swept,
+                summary: head.summary.clone(),
+                recorded: Some(head.into()),
                 trusted: true,
             }),
-            Some(record) => {
+            record => {
+                // Another version's record cannot be trusted to say what the table holds, but whose it is.
+                let head = record.map(|record| record.head).or_else(|| self.head_of_here());
+                let mut guide = head.as_ref().map(|head| head.summary.clone()).unwrap_or_default();
                 // It may be older than services that somebody has made since.
-                let mut guide = record.head.summary;
                 guide.complete_from(desired);
-                self.read(&guide)
+                let known = self.read(&guide)?;
+                Ok(Known {
+                    recorded: head.map(Recorded::from),
+                    ..known
+                })
             }
-            None => self.read(desired),
         }
+    }
+
+    /// Who tore the gateway down in this boot, if nothing was applied since.
+    pub(super) fn torn_down(&self) -> Option<TornDown> {
+        self.store.load_torn_down().filter(|torn| torn.boot == boot_id())
     }
 
     /// Takes over what is known, if the kernel is to keep others from the table ([`Kernel::ownership`]): an orphan becomes
@@ -141,7 +182,11 @@ impl<K: Kernel> Reconciler<'_, K> {
                 Ok(Adoption::Foreign(port)) => return Err(ReconcileError::Foreign(port)),
                 Ok(Adoption::Absent) | Err(KernelError::Outdated | KernelError::Unknown(_)) => {
                     tracing::debug!("the table is not as it was: reading the kernel again");
-                    known = self.read(&known.summary)?;
+                    let read = self.read(&known.summary)?;
+                    known = Known {
+                        recorded: known.recorded,
+                        ..read
+                    };
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -160,7 +205,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         let comment = about.as_ref().and_then(|about| about.comment.as_deref());
         let configured = self.mark;
         self.mark = comment.and_then(skeleton::mark_of).unwrap_or(configured);
-        let head = self.store.load_head().filter(|head| self.is_of_here(head));
+        let head = self.head_of_here();
         let table = about.map(|about| TableView::new(about, identity.generation));
         let applied = head
             .as_ref()
@@ -174,7 +219,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             ..Services::default()
         };
         match head {
-            Some(head) if head.holds(identity) => services.summary = head.summary,
+            Some(head) if self.is_of_here(&head) && head.holds(identity) => services.summary = head.summary,
             head => {
                 let known = self.read(&head.map(|head| head.summary).unwrap_or_default())?;
                 services.changed = known.rebuild();
@@ -212,15 +257,20 @@ impl<K: Kernel> Reconciler<'_, K> {
 
     /// Until when backends drain, as the last process that knew has left it.
     pub(super) fn drains_left(&self) -> Vec<Deadline> {
-        let head = self.store.load_head().filter(|head| self.is_of_here(head));
-        head.map(|head| head.deadlines).unwrap_or_default()
+        self.head_of_here().map(|head| head.deadlines).unwrap_or_default()
     }
 
     fn is_of_here(&self, head: &Head) -> bool {
-        head.namespace == self.namespace
-            && head.boot == boot_id()
-            && head.program == program()
-            && head.mark == self.mark.to_string()
+        self.is_of_this_boot(head) && head.program == program() && head.mark == self.mark.to_string()
+    }
+
+    fn is_of_this_boot(&self, head: &Head) -> bool {
+        head.namespace == self.namespace && head.boot == boot_id()
+    }
+
+    /// What the record says besides elements, whichever version wrote it.
+    fn head_of_here(&self) -> Option<Head> {
+        self.store.load_head().filter(|head| self.is_of_this_boot(head))
     }
 
     pub(super) fn read(&mut self, guide: &Summary) -> Result<Known, ReconcileError> {
@@ -235,6 +285,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         };
         let summary = Summary::of_kernel(&ruleset, guide);
         Ok(Known {
+            recorded: None,
             generation: observed.generation,
             table,
             ruleset,
@@ -273,11 +324,22 @@ impl<K: Kernel> Reconciler<'_, K> {
             swept,
             applied: self.applied.clone(),
             deadlines: self.drains.clone(),
+            details: Some(self.details.clone()),
             summary: desired.summary.clone(),
             is_hint: false,
         };
+        self.end_teardown();
         if let Err(error) = self.store.save(&head, &desired.ruleset) {
             tracing::warn!(%error, "failed to write the record; the next run will read the kernel, which takes longer");
+        }
+    }
+}
+
+impl<K: Kernel> Reconciler<'_, K> {
+    /// There is a table again.
+    fn end_teardown(&self) {
+        if let Err(error) = self.store.forget_torn_down() {
+            tracing::warn!(%error, "failed to remove the note of a teardown");
         }
     }
 }

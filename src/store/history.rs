@@ -1,5 +1,6 @@
 //! What changed, when, and by whom. Bounded: the oldest is forgotten.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -179,6 +180,20 @@ pub(super) fn read(connection: &Connection, filter: &HistoryFilter) -> Result<Ve
         entries.push(entry(row)?);
     }
     Ok(entries)
+}
+
+/// Services whose last change is that they were removed.
+pub(super) fn removed(connection: &Connection) -> Result<BTreeSet<Box<str>>, Fault> {
+    let query = format!(
+        "SELECT {COLUMNS} FROM history WHERE new IS NULL AND id IN (SELECT max(id) FROM history GROUP BY service)"
+    );
+    let mut statement = connection.prepare(&query)?;
+    let mut rows = statement.query(())?;
+    let mut names = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        names.insert(entry(row)?.service.into());
+    }
+    Ok(names)
 }
 
 fn entry(row: &rusqlite::Row<'_>) -> Result<HistoryEntry, Fault> {

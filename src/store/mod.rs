@@ -13,6 +13,7 @@ mod schema;
 mod seal;
 mod services;
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -157,6 +158,14 @@ impl Store {
     /// [`StoreError`].
     pub fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, StoreError> {
         self.read(|connection, _| history::read(connection, filter))
+    }
+
+    /// Names of services that were removed by somebody, and are not there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn removed(&mut self) -> Result<BTreeSet<Box<str>>, StoreError> {
+        self.read(|connection, _| history::removed(connection))
     }
 
     /// Notes that a deploy begins, in the phase [`Phase::Probing`]; gives its id, which is never given again.

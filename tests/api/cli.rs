@@ -270,19 +270,19 @@ fn events_are_lines() {
     server.note(What::Failed {
         error: "no room".into(),
     });
-    server.note(What::TornDown { flushed: 7 });
+    server.note(What::TornDown { flushed: 7, uid: 0 });
     let shown = run(&server, &["events"]);
     assert_eq!(
         (shown.status.code(), &*out(&shown)),
         (
             Some(0),
-            "1970-01-01 00:16:40 failed error=\"no room\"\n1970-01-01 00:16:40 torn_down flushed=7\n"
+            "1970-01-01 00:16:40 failed error=\"no room\"\n1970-01-01 00:16:40 torn_down flushed=7 uid=0\n"
         )
     );
     let shown = run(&server, &["events", "-o", "json", "--after", "1"]);
     assert_eq!(
         json(&shown),
-        json!({"id": 2, "at": 1000.0, "event": "torn_down", "flushed": 7})
+        json!({"id": 2, "at": 1000.0, "event": "torn_down", "flushed": 7, "uid": 0})
     );
 
     let mut following = command(&server, &["events", "-o", "json", "--follow"])

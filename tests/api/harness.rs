@@ -167,7 +167,8 @@ async fn answer(mut asked: mpsc::Receiver<Ask>, told: Arc<Mutex<Told>>, how: Loo
                 told.applies.push(apply);
                 drop(reply.send(answer));
             }
-            Ask::Teardown(reply) => {
+            Ask::Resume(_, reply) => drop(reply.send(Ok(true))),
+            Ask::Teardown(_, reply) => {
                 told.teardowns += 1;
                 drop(reply.send(Ok(TornDown {
                     table_removed: true,

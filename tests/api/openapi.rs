@@ -326,7 +326,15 @@ fn every_kind_of_event_is_described() {
         What::Repaired {
             what: "made anew".into(),
         },
-        What::TornDown { flushed: 1 },
+        What::TornDown { flushed: 1, uid: 0 },
+        What::ServesAgain {
+            cause: "resume (uid 0)".into(),
+        },
+        What::Orphaned {
+            count: 1,
+            names: vec![service()],
+            reason: "the daemon follows no state file any more".into(),
+        },
         What::Back {
             service: service(),
             backend,

@@ -196,6 +196,7 @@ fn apply_hands_the_state_over_with_who_sent_it() {
         dry_run: true,
         take_over: true,
         allow_empty: false,
+        prune: false,
         drain: Some(std::time::Duration::from_secs(5)),
     };
     assert_eq!(first.options, options);
@@ -310,7 +311,7 @@ fn events_are_listed_and_followed() {
         "{seen}"
     );
     assert!(!seen.contains("id: 2"), "{seen}");
-    server.note(What::TornDown { flushed: 7 });
+    server.note(What::TornDown { flushed: 7, uid: 0 });
     seen += &read_until(&mut stream, "\"flushed\":7");
     assert!(seen.contains("id: 4") && seen.contains("event: torn_down"), "{seen}");
     read_until(&mut stream, "\n:");

@@ -1,5 +1,6 @@
 //! What holds for every state and every change, on a kernel in memory.
 
+mod absence;
 mod clients;
 mod daemon;
 #[path = "../fuzz/src/lib.rs"]

@@ -17,6 +17,7 @@ use tcpgw::daemon::ask::{
 use tcpgw::daemon::core::{Core, Now, Order, Vetted};
 use tcpgw::daemon::events::What;
 use tcpgw::daemon::keeper::{self, Write, Written};
+use tcpgw::daemon::last::Last;
 use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Outcome, perform};
 use tcpgw::health;
@@ -298,12 +299,15 @@ impl World {
         self.engine = Some(engine);
         let settings = Settings {
             state: self.has_file.then(|| "state.json".into()),
+            store: self.directory.path().join("store.db"),
             ..Settings::default()
         };
         self.core = Core::new(settings, Config::default(), NAMESPACE, self.time());
         let (store, opened) = keeper::open(&self.directory.path().join("store.db")).unwrap();
         self.store = Ok(store);
         self.core.opened(Ok(opened), self.time());
+        let last = Last::load(&Last::path(&self.directory.path().join("store.db"))).unwrap();
+        self.core.served_last(last.unwrap_or_default(), record::boot_id());
         if self.has_file {
             let news = News::State(Arc::default(), Vec::new());
             self.core
@@ -415,7 +419,7 @@ impl World {
             }
             Event::Teardown => {
                 let (reply, answer) = oneshot::channel();
-                self.core.teardown(reply);
+                self.core.teardown(PEER, reply);
                 self.teardowns.push(answer);
             }
             Event::Flip(last) => {
@@ -520,6 +524,7 @@ impl World {
                 Write::Begin(..) => Written::Began(Err(full())),
                 Write::Step(..) => Written::Stepped(Err(full())),
                 Write::Refresh => Written::Refreshed(Err(full())),
+                Write::Remember(..) => Written::Remembered(Err("full".into()), Duration::ZERO),
             }
         } else {
             keeper::perform(&mut self.store, write)
@@ -674,8 +679,9 @@ impl World {
         self.down.clear();
         self.held = false;
         self.wait(LONG);
-        // After a teardown nothing is served until something is ordered.
-        self.happen(Event::Put(0, vec![3]));
+        // After a teardown nothing is served until somebody says so, whatever else is ordered.
+        let (reply, _) = oneshot::channel();
+        self.core.resume(PEER, reply, self.time());
         self.wait(LONG);
         self.check()?;
         prop_assert!(self.core.in_sync());

@@ -64,7 +64,7 @@ proptest! {
         let mut gateway = Gateway::with(&have, &flows);
         if plain {
             gateway.fake.ownership = Ownership::Plain;
-            gateway.reconciler().teardown().unwrap();
+            gateway.reconciler().teardown(None).unwrap();
             gateway.apply(&have).unwrap();
             gateway.fake.restart();
         }
@@ -156,9 +156,9 @@ proptest! {
         let mut gateway = Gateway::with(&have, &flows);
         let before = gateway.fake.flows.clone();
         gateway.fake.crash_at(Crash { call, done });
-        let _ = gateway.reconciler().teardown();
+        let _ = gateway.reconciler().teardown(None);
         gateway.fake.restart();
-        let torn = gateway.reconciler().teardown().unwrap();
+        let torn = gateway.reconciler().teardown(None).unwrap();
         prop_assert_eq!(torn.failed, 0);
         let foreign: Vec<Flow> = before.into_iter().filter(|flow| !is_ours(flow)).collect();
         prop_assert_eq!(&gateway.fake.flows, &foreign);
@@ -321,7 +321,10 @@ fn other_rules_are_replaced_and_another_mark_is_not() {
         .tamper(Some("tcpgw skeleton 1, flow mark 0x00000001/0x00000001"));
     let error = gateway.apply(&want).unwrap_err();
     assert!(matches!(error, ReconcileError::OtherMark { .. }), "{error}");
-    assert!(gateway.reconciler().teardown().unwrap().table, "which teardown ends");
+    assert!(
+        gateway.reconciler().teardown(None).unwrap().table,
+        "which teardown ends"
+    );
 }
 
 #[test]
@@ -357,7 +360,7 @@ fn a_table_that_cannot_be_owned_is_replaced_and_an_old_kernel_has_none() {
     let mut gateway = Gateway::with(&want, &[]);
     gateway.fake.old = true;
     gateway.fake.ownership = Ownership::Owned;
-    gateway.reconciler().teardown().unwrap();
+    gateway.reconciler().teardown(None).unwrap();
     gateway.apply(&want).unwrap();
     assert_eq!(gateway.fake.owner(), Some((Ownership::Plain, None)));
     assert_eq!(gateway.apply(&want).unwrap().transactions, 0, "as good as it gets");
@@ -393,7 +396,7 @@ fn what_another_process_owns_is_left_alone() {
             error.contains("owned by another") && (ownership == Ownership::Persist || error.contains("4711")),
             "{error}"
         );
-        assert!(gateway.reconciler().teardown().is_err());
+        assert!(gateway.reconciler().teardown(None).is_err());
         assert_eq!(gateway.fake.ruleset(), desired(&have).ruleset);
         gateway.fake.owned_by(None);
         gateway.apply(&want).unwrap();

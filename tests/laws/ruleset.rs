@@ -144,6 +144,7 @@ proptest! {
             swept,
             applied: None,
             deadlines: Vec::new(),
+            details: None,
             summary: Summary::from(&state),
             is_hint: false,
         };

@@ -79,11 +79,12 @@ pub(in crate::api) async fn apply(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let mut params = params.known(&["dry_run", "take_over", "allow_empty", "drain", "origin"])?;
+    let mut params = params.known(&["dry_run", "take_over", "allow_empty", "prune", "drain", "origin"])?;
     let options = ApplyOptions {
         dry_run: params.flag("dry_run")?,
         take_over: params.flag("take_over")?,
         allow_empty: params.flag("allow_empty")?,
+        prune: params.flag("prune")?,
         drain: params.duration("drain", MAX_DRAIN)?,
     };
     let origin = params.text("origin").unwrap_or_else(|| "api".into());
@@ -102,8 +103,22 @@ pub(in crate::api) async fn apply(
     Ok(json(&applied?))
 }
 
-pub(in crate::api) async fn teardown(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+pub(in crate::api) async fn teardown(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    params: Params,
+) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let torn = shared.ask(shared.times.order, Ask::Teardown).await?;
+    let torn = shared.ask(shared.times.order, |reply| Ask::Teardown(by, reply)).await?;
     Ok(json(&torn?))
+}
+
+pub(in crate::api) async fn resume(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let resumed = shared.ask(shared.times.order, |reply| Ask::Resume(by, reply)).await?;
+    Ok(json(&json!({"resumed": resumed?})))
 }

@@ -39,7 +39,7 @@ pub(in crate::api) async fn export(State(shared): State<Shared>, params: Params)
     let mut params = params.known(&["all"])?;
     let all = params.flag("all")?;
     let list = shared.ask(shared.times.answer, Ask::Services).await?;
-    let chosen = list.services.iter().filter(|listed| all || listed.provider == "api");
+    let chosen = list.services.iter().filter(|listed| all || listed.provider != "file");
     let services: Vec<Service> = chosen.map(|listed| Service::clone(&listed.service)).collect();
     let state = model::State::new(services).map_err(|problems| {
         ApiError::failed(format!("the services of all providers do not go together: {problems}"))

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::orphans::Orphan;
 use super::{Core, Now, Phase, Provider};
 use crate::daemon::ask::{BackendView, DaemonView, DrainView, Followed, HealthView, List, Listed, Look, ServiceView};
 use crate::drain::Drain;
 use crate::health::Outcome;
 use crate::model::{Backend, BackendState, Endpoint, Service, Word as _};
+use crate::owner::Owner;
 use crate::problem::Kind;
 use crate::store::StoredService;
 use crate::summary::Summary;
@@ -26,7 +28,7 @@ impl Core {
             services: Services {
                 summary,
                 table: self.table.clone(),
-                applied: Some(self.memo(now).applied),
+                applied: self.applied.clone(),
                 mark: self.mark(),
                 configured: self.mark(),
                 ..Services::default()
@@ -52,13 +54,17 @@ impl Core {
     fn listed(&self) -> impl Iterator<Item = Listed> + '_ {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let of_file = of_file.map(listed_file);
-        of_file.chain(self.api.stored().map(listed_api))
+        let orphans = self.orphans.iter().map(listed_orphan);
+        of_file.chain(self.api.stored().map(listed_api)).chain(orphans)
     }
 
     /// One of them, and how it is.
     pub fn service(&self, name: &str, now: Now) -> Option<ServiceView> {
         let of_file = self.file.as_ref().and_then(|file| file.get(name)).map(listed_file);
-        let listed = of_file.or_else(|| self.api.get(name).map(listed_api))?;
+        let of_api = || self.api.get(name).map(listed_api);
+        let listed = of_file
+            .or_else(of_api)
+            .or_else(|| self.orphans.get(name).map(listed_orphan))?;
         let paused = self.roster.paused_until(name);
         Some(ServiceView {
             backends: self.backends(&listed.service, now),
@@ -193,6 +199,14 @@ fn listed_file(service: &Arc<Service>) -> Listed {
     Listed {
         service: Arc::clone(service),
         provider: Provider::File.name(),
+        revision: None,
+    }
+}
+
+fn listed_orphan(orphan: &Orphan) -> Listed {
+    Listed {
+        service: Arc::clone(&orphan.service),
+        provider: Owner::Orphan.name(),
         revision: None,
     }
 }

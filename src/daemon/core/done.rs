@@ -1,16 +1,12 @@
 //! What follows from a job that was done, or that failed.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, Unheld, take};
-use crate::daemon::adopt;
+use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, Unheld};
 use crate::daemon::ask::Refused;
 use crate::daemon::events::What;
-use crate::daemon::leavers::TimeLeft;
 use crate::daemon::worker::{Done, Outcome};
-use crate::model::{Endpoint, Service, State};
+use crate::model::Endpoint;
 use crate::problem::Kind;
 use crate::reconcile::{ReconcileError, Report};
 use crate::words::count;
@@ -64,7 +60,7 @@ impl Core {
             }
             Done::Recorded => self.due.recorded(outcome.took),
             Done::Forgot(Ok(_)) | Done::Tidied(Ok(())) => {}
-            Done::TornDown(torn) => self.torn_down(torn, now),
+            Done::TornDown(torn, by) => self.torn_down(torn, by, now),
         }
     }
 
@@ -125,6 +121,9 @@ impl Core {
             forgotten: report.forgotten,
             micros: u64::try_from(at.saturating_duration_since(out.known).as_micros()).unwrap_or(u64::MAX),
         };
+        if report.transactions > 0 {
+            self.changed(now);
+        }
         if report.transactions > 0 || report.flushed > 0 {
             self.note(what, now);
         }
@@ -182,7 +181,7 @@ impl Core {
             Err(error) => {
                 let text = error.to_string();
                 self.note(What::Failed { error: text.clone() }, now);
-                for reply in std::mem::take(&mut self.teardown) {
+                for (_, reply) in std::mem::take(&mut self.teardown) {
                     // Whoever asked may be gone.
                     let _ = reply.send(Err(Refused::Failed(text.clone())));
                 }
@@ -192,68 +191,6 @@ impl Core {
                 return;
             }
         };
-        let mut services = adopt::services(&found.summary);
-        self.complete(&mut services);
-        let backends: usize = services.iter().map(|service| service.backends.len()).sum();
-        let adopted = if services.is_empty() {
-            "nothing".into()
-        } else {
-            format!(
-                "{} with {}",
-                count(services.len(), "service"),
-                count(backends, "backend")
-            )
-        };
-        let left = found.drains.into_iter().filter_map(|deadline| {
-            let endpoint = Endpoint::try_from(deadline.backend).ok()?;
-            let time = TimeLeft {
-                left: deadline.left(now.boot),
-                whole: deadline.time,
-            };
-            Some(((endpoint, deadline.service.clone()), time))
-        });
-        self.doubt_empty_file(&services, now);
-        // A file that was never good says nothing: what there is stays.
-        if self.file.is_none() && self.settings.state.is_some() {
-            let kept = adopt::beside(&services, self.api.services());
-            self.file = State::new(kept).ok().map(Arc::new);
-        }
-        if self.desk.lost {
-            let file = self.file.clone().unwrap_or_default();
-            self.api
-                .presume(adopt::beside(&services, file.services.iter()).into_iter());
-        }
-        self.roster.adopt(services, &left.collect(), now.instant);
-        self.phase = Phase::Running;
-        self.full = Some("start".into());
-        self.problems.resolve(Kind::KernelRefuses);
-        self.want(now.instant);
-        self.probe(now.instant);
-        let version = env!("CARGO_PKG_VERSION");
-        self.note(What::Started { version, adopted }, now);
-    }
-
-    /// What the kernel does not know of a service is as those say who want it: a drain that the record does not know yet
-    /// has the time that its service gives.
-    fn complete(&self, services: &mut [Service]) {
-        let wanted = self.desired().map(|service| (&*service.name, service));
-        let wanted: BTreeMap<&str, &Arc<Service>> = wanted.collect();
-        for service in services {
-            if let Some(wanted) = wanted.get(&*service.name) {
-                service.drain_timeout = wanted.drain_timeout;
-                service.health = wanted.health;
-                service.labels.clone_from(&wanted.labels);
-            }
-        }
-    }
-
-    /// Nothing was known of what is served when the file said its first word: a broken template must not wipe a gateway.
-    fn doubt_empty_file(&mut self, found: &[Service], now: Now) {
-        let lost = adopt::beside(found, self.api.services()).len();
-        let is_empty = self.file.as_ref().is_some_and(|file| file.services.is_empty());
-        if is_empty && lost > 0 && !self.settings.allow_empty {
-            self.file = None;
-            self.reject("file", vec![take::empty(lost)], now);
-        }
+        self.started(found, now);
     }
 }

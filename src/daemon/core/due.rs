@@ -33,6 +33,9 @@ pub(super) struct Due {
     /// The next attempt after the store has failed; not one of [`Self::next`].
     pub(super) store: Option<Instant>,
     record_pause: Duration,
+    /// When the file of last services is to be written; not one of [`Self::next`].
+    remember: Option<Instant>,
+    remember_pause: Duration,
 }
 
 impl Due {
@@ -40,6 +43,7 @@ impl Due {
         Self {
             check_interval,
             record_pause: RECORD,
+            remember_pause: RECORD,
             ..Self::default()
         }
     }
@@ -153,8 +157,35 @@ impl Due {
         self.record.get_or_insert(now + self.record_pause);
     }
 
+    /// What was removed must not come back when the daemon dies now.
+    pub(super) fn record_at_once(&mut self, now: Instant) {
+        (self.record, self.remember) = (Some(now), Some(now));
+    }
+
     pub(super) fn take_record(&mut self, now: Instant) -> bool {
         self.record.take_if(|at| *at <= now).is_some()
+    }
+
+    /// The file of last services is not up to date.
+    pub(super) fn remember(&mut self, now: Instant) {
+        self.remember.get_or_insert(now + self.remember_pause);
+    }
+
+    pub(super) fn take_remember(&mut self, now: Instant) -> bool {
+        self.remember.take_if(|at| *at <= now).is_some()
+    }
+
+    pub(super) fn has_to_remember(&self) -> bool {
+        self.remember.is_some()
+    }
+
+    pub(super) fn next_remember(&self) -> Option<Instant> {
+        self.remember
+    }
+
+    /// Writing it has taken so long.
+    pub(super) fn remembered(&mut self, took: Duration) {
+        self.remember_pause = RECORD.max(took.saturating_mul(50));
     }
 
     /// Writing it has taken so long.

@@ -1,6 +1,6 @@
 //! What came in through the API, as the store has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::daemon::roster::Name;
@@ -12,27 +12,30 @@ use crate::store::{Change, Committed, Edit, Expect, Loaded, StoredService};
 pub(super) struct Held {
     revision: u64,
     services: BTreeMap<Name, StoredService>,
+    /// Names of those that do not go together with the others, and are not served.
+    refused: BTreeSet<Name>,
 }
 
-impl From<Loaded> for Held {
-    fn from(loaded: Loaded) -> Self {
+impl Held {
+    /// What a store holds, with the names of services that are not to be served.
+    pub(super) fn new(loaded: Loaded, refused: BTreeSet<Name>) -> Self {
         let services = loaded.services.into_iter();
         Self {
             revision: loaded.revision,
             services: services.map(|stored| (stored.service.name.clone(), stored)).collect(),
+            refused,
         }
     }
-}
 
-impl Held {
     /// Of the last change.
     pub(super) fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Each, by name.
+    /// Each that is to be served, by name.
     pub(super) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.services.values().map(|stored| &stored.service)
+        let all = self.services.values().map(|stored| &stored.service);
+        all.filter(|service| !self.refused.contains(&service.name))
     }
 
     /// Each, with its revision.
@@ -61,7 +64,8 @@ impl Held {
 
     /// What makes all of it equal to a state.
     pub(super) fn edits_to(&self, want: &State) -> Edits {
-        let have = self.services().cloned().collect();
+        let have = self.services.values().map(|stored| Arc::clone(&stored.service));
+        let have = have.collect();
         want.edits_from(&State { services: have })
     }
 
@@ -85,8 +89,10 @@ impl Held {
     pub(super) fn learn(&mut self, edits: &Edits, committed: &Committed) {
         for name in &edits.gone {
             self.services.remove(name);
+            self.refused.remove(name);
         }
         for service in &edits.put {
+            self.refused.remove(&service.name);
             if committed.changed.contains(&service.name) {
                 let stored = StoredService {
                     service: Arc::clone(service),

@@ -1,6 +1,6 @@
 //! What is ordered through the API: judged, written to the store, and done, one after the other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,15 @@ use std::time::Duration;
 use super::deploys::Step;
 use super::held::Held;
 use super::take::{Standing, Vet};
-use super::{Core, Now, Phase, Provider, Waiter, Wants};
+use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
 use crate::daemon::ask::{
     Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply, ServiceEdit, UndoOrder,
 };
 use crate::daemon::keeper::{Opened, Write, Written};
-use crate::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Service, State};
+use crate::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Problems, Service, State};
 use crate::problem::Kind;
-use crate::store::{By, Committed, Expect, StoreError, StoredService};
+use crate::reconcile::Report;
+use crate::store::{By, Committed, Expect, Loaded, StoreError, StoredService};
 use crate::summary::Summary;
 use crate::words::{Changes, Counts};
 
@@ -117,18 +118,17 @@ pub(super) fn refused(error: &StoreError) -> Refused {
 }
 
 impl Core {
-    /// What the store holds, before anything is wanted. Without it, what the kernel has and no other provider wants is taken
-    /// for the API's: a store that is lost must not end what is served.
+    /// What the store holds, before anything is wanted. Without it, what the API's services were is taken for them still: a store
+    /// that is lost must not end what is served.
     pub fn opened(&mut self, opened: Result<Opened, StoreError>, now: Now) {
         match opened {
             Ok(opened) => {
-                let services = opened.loaded.services.iter().map(|stored| Arc::clone(&stored.service));
-                if let Err(problems) = State::new(services) {
-                    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let (held, problems) = compatible(opened.loaded);
+                if !problems.is_empty() {
                     self.reject("api", problems, now);
-                } else {
-                    self.api = Held::from(opened.loaded);
                 }
+                self.api = held;
+                self.removed = opened.removed;
                 self.take_up(opened.unfinished, now);
                 self.store_trouble(opened.trouble.as_ref(), now);
             }
@@ -136,6 +136,19 @@ impl Core {
                 tracing::error!("{error}; services of the API cannot be changed");
                 self.desk.lost = true;
                 self.store_trouble(Some(&error), now);
+            }
+        }
+    }
+
+    fn remembered(&mut self, result: Result<(), String>, took: Duration, now: Now) {
+        self.due.remembered(took);
+        match result {
+            Ok(()) => self.problems.resolve(Kind::LastServices),
+            Err(error) => {
+                let text =
+                    format!("{error}: a machine that boots with a lost file or store would not know these services");
+                self.report(Kind::LastServices, text);
+                self.due.remember(now.instant + REFRESH);
             }
         }
     }
@@ -156,17 +169,14 @@ impl Core {
             Err(error) => return self.store_trouble(Some(&error), now),
         };
         self.store_trouble(opened.trouble.as_ref(), now);
-        let services = opened.loaded.services.iter().map(|stored| Arc::clone(&stored.service));
-        let state = match State::new(services) {
-            Ok(state) => state,
-            Err(problems) => {
-                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                return self.reject("api", problems, now);
-            }
-        };
+        let (held, problems) = compatible(opened.loaded);
+        if !problems.is_empty() {
+            self.reject("api", problems, now);
+        }
+        let services = held.services().cloned();
         // A change that failed may have been made all the same.
-        let edits = self.api.edits_to(&state);
-        self.api = Held::from(opened.loaded);
+        let edits = self.api.edits_to(&State::from_valid(services.collect()));
+        self.api = held;
         self.compare_deploys(opened.unfinished, now);
         if !edits.is_empty() {
             self.wanted_instead("the store", &edits, now);
@@ -185,6 +195,10 @@ impl Core {
             if self.due.take_store(now.instant) && !self.desk.lost {
                 self.desk.refreshing = true;
                 return Some(Write::Refresh);
+            }
+            if self.due.take_remember(now.instant) {
+                self.desk.refreshing = true;
+                return Some(self.remember_now());
             }
             if let Some(write) = self.next_step(now) {
                 return Some(write);
@@ -222,7 +236,10 @@ impl Core {
     fn take_apply(&mut self, order: ApplyOrder, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
         let ApplyOrder { apply, state, reply } = order;
         let options = apply.options;
-        let edits = self.api.edits_to(&state);
+        let mut edits = self.api.edits_to(&state);
+        if options.prune {
+            self.prune(&mut edits);
+        }
         let standing = Standing {
             provider: Provider::Api,
             before: self.api.len(),
@@ -238,8 +255,8 @@ impl Core {
             }
         };
         if options.dry_run {
-            let old: Summary = self.api.services().map(AsRef::as_ref).collect();
-            drop(reply.send(Ok(diff(&old, &Summary::from(&state), warnings))));
+            let (old, new) = self.differing(&state, &edits);
+            drop(reply.send(Ok(diff(&old, &new, warnings))));
             return None;
         }
         let by = by(apply.by, "apply");
@@ -298,22 +315,27 @@ impl Core {
         let name = &order.name;
         self.judge_owner(name, Provider::Api)?;
         let current = self.api.get(name);
+        let orphan = self.orphans.get(name).map(|orphan| &orphan.service);
         if !expected(order.expect, current) {
             return Err(Refused::Conflict(
                 not_as_expected(name, order.expect, current),
                 current.cloned().map(Box::new),
             ));
         }
-        let there = || current.ok_or_else(|| missing(name));
+        // Whoever changes an orphan defines it anew.
+        let there = || {
+            let current = current.map(|current| &current.service).or(orphan);
+            current.ok_or_else(|| missing(name))
+        };
         let put = match &order.edit {
             ServiceEdit::Put(text) => Some(model::parse_service(text).map_err(Refused::Invalid)?),
-            ServiceEdit::Patch(text) => Some(model::patch_service(&there()?.service, text).map_err(Refused::Invalid)?),
+            ServiceEdit::Patch(text) => Some(model::patch_service(there()?, text).map_err(Refused::Invalid)?),
             ServiceEdit::Delete => {
                 there()?;
                 None
             }
-            ServiceEdit::Drain(which) => Some(with_state(&there()?.service, which, BackendState::Draining)?),
-            ServiceEdit::Undrain(which) => Some(with_state(&there()?.service, which, BackendState::Active)?),
+            ServiceEdit::Drain(which) => Some(with_state(there()?, which, BackendState::Draining)?),
+            ServiceEdit::Undrain(which) => Some(with_state(there()?, which, BackendState::Active)?),
         };
         let mut edits = Edits::default();
         match put {
@@ -345,15 +367,22 @@ impl Core {
 
     /// The store has done what it was told.
     pub fn written(&mut self, written: Written, now: Now) {
-        if let Written::Refreshed(refreshed) = written {
-            self.desk.refreshing = false;
-            return self.refreshed(refreshed, now);
-        }
+        let written = match written {
+            Written::Refreshed(refreshed) => {
+                self.desk.refreshing = false;
+                return self.refreshed(refreshed, now);
+            }
+            Written::Remembered(result, took) => {
+                self.desk.refreshing = false;
+                return self.remembered(result, took, now);
+            }
+            other => other,
+        };
         let Some(accepted) = self.desk.accepted.take() else {
             return;
         };
         let result = match written {
-            Written::Refreshed(_) => return,
+            Written::Refreshed(_) | Written::Remembered(..) => return,
             Written::Changed(result) => result,
             Written::Began(result) => result.map(|id| self.nothing_changed(Some(id))),
             Written::Stepped(result) => result.map(|()| self.nothing_changed(None)),
@@ -391,6 +420,7 @@ impl Core {
             then,
         } = accepted;
         let since = now.instant;
+        let is_apply = matches!(then, Then::Apply(_));
         let wants = match then {
             Then::Apply(reply) => {
                 let (services, backends) = self.counts(&edits);
@@ -403,12 +433,14 @@ impl Core {
             }
             Then::Edit(name, reply) => {
                 let before = self.api.get(&name);
-                let created = before.is_none();
+                let created = before.is_none() && !edits.put.is_empty();
                 let after = edits.put.first().or(before.map(|before| &before.service));
-                let changed = committed.changed.contains(&name);
+                // The store knows no orphans.
+                let is_orphan = self.orphans.get(&name).is_some() && !edits.is_empty();
+                let changed = committed.changed.contains(&name) || is_orphan;
                 let edited = Edited {
                     service: after.filter(|_| edits.gone.is_empty()).cloned(),
-                    revision: if changed {
+                    revision: if changed || before.is_none() {
                         committed.revision
                     } else {
                         before.map_or(0, |before| before.revision)
@@ -429,16 +461,40 @@ impl Core {
                 self.roster.drain_within(name, time);
             }
         }
-        if !edits.is_empty() || self.phase == Phase::TornDown && !cause.is_empty() {
+        if !edits.is_empty() {
             self.wanted_instead(&cause, &edits, now);
+        }
+        if self.phase == Phase::TornDown {
+            if is_apply {
+                self.serve_again(&cause, now);
+            } else {
+                self.answer_torn_down(now);
+            }
+        }
+    }
+
+    /// What waits for the kernel is stored, and waits no longer: nothing is served.
+    pub(super) fn answer_torn_down(&mut self, now: Now) {
+        for mut waiter in std::mem::take(&mut self.waiting) {
+            if let Wants::Edit(_, edited) = &mut waiter.wants {
+                edited
+                    .warnings
+                    .push(format!("stored, and not served: {}", super::TORN_DOWN));
+                self.answer(waiter, Ok(&Report::default()), now);
+            } else {
+                self.answer(waiter, Err(Unheld::TornDown(super::TORN_DOWN)), now);
+            }
         }
     }
 
     /// What edits of the API's services come to. What is not edited counts for nothing, and there may be ten thousand of it.
     fn counts(&self, edits: &Edits) -> (Counts, Counts) {
         let names = edits.put.iter().map(|service| &service.name).chain(&edits.gone);
-        let old = names.filter_map(|name| self.api.get(name));
-        let old: Summary = old.map(|stored| &*stored.service).collect();
+        let old = names.filter_map(|name| {
+            let orphan = || self.orphans.get(name).map(|orphan| &orphan.service);
+            self.api.get(name).map(|stored| &stored.service).or_else(orphan)
+        });
+        let old: Summary = old.map(AsRef::as_ref).collect();
         let new: Summary = edits.put.iter().map(AsRef::as_ref).collect();
         Counts::between(&old, &new)
     }
@@ -455,6 +511,37 @@ impl ServiceEdit {
             Self::Undrain(_) => "undrain",
         }
     }
+}
+
+/// The services that go together by the rules of this version, and what speaks against the others. Those that were there
+/// first stay.
+fn compatible(loaded: Loaded) -> (Held, Vec<String>) {
+    let mut order: Vec<&StoredService> = loaded.services.iter().collect();
+    order.sort_by(|a, b| (a.revision, &a.service.name).cmp(&(b.revision, &b.service.name)));
+    let (mut kept, mut refused) = (Vec::new(), Vec::new());
+    admit(&mut kept, &order, &mut refused);
+    let names: BTreeSet<Box<str>> = refused.iter().map(|(name, _)| name.clone()).collect();
+    let problems = refused.into_iter().map(|(name, why)| {
+        format!(
+            "service \"{name}\" of the store is left out: {why}; change it, or remove it with `tcpgw service rm {name}`"
+        )
+    });
+    let problems = problems.collect();
+    (Held::new(loaded, names), problems)
+}
+
+/// Adds to `kept` what goes together with it, and to `refused` what does not: few tries where little does not.
+fn admit(kept: &mut Vec<Arc<Service>>, batch: &[&StoredService], refused: &mut Vec<(Box<str>, Problems)>) {
+    let with = batch.iter().map(|stored| Arc::clone(&stored.service));
+    let Err(problems) = State::new(kept.iter().cloned().chain(with.clone())) else {
+        return kept.extend(with);
+    };
+    if let [one] = batch {
+        return refused.push((one.service.name.clone(), problems));
+    }
+    let (first, second) = batch.split_at(batch.len() / 2);
+    admit(kept, first, refused);
+    admit(kept, second, refused);
 }
 
 /// Who wants something, for the history.

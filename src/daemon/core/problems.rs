@@ -93,9 +93,14 @@ impl Core {
             };
             self.report(Kind::Starting, message);
         }
+        self.judge_orphans();
         if self.phase == Phase::TornDown {
-            let message = "tcpgw was torn down: no service is served until something is ordered, a change of the state \
-                           file, `tcpgw apply FILE` or a change of one service";
+            let by = self.torn.as_ref().map(|torn| format!(" by uid {}", torn.uid));
+            let message = format!(
+                "tcpgw was torn down{}: no service is served until `tcpgw resume`, or `tcpgw apply FILE` where the API defines the \
+                 services",
+                by.unwrap_or_default()
+            );
             self.report(Kind::TornDown, message);
         } else {
             self.problems.resolve(Kind::TornDown);

@@ -1,8 +1,9 @@
 //! What it is told: states of the providers, orders of the API, findings of probes and of those who watch the kernel.
 
+use super::orphans::Orphan;
 use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
 use crate::config::Config;
-use crate::daemon::ask::{ApplyOptions, PauseOrder, Refused, Reply, TornDown};
+use crate::daemon::ask::{ApplyOptions, PauseOrder, Peer, Refused, Reply, TornDown};
 use crate::daemon::events::What;
 use crate::daemon::settings::Settings;
 use crate::health::Outcome;
@@ -10,6 +11,7 @@ use crate::model::{Balance, Edits, Endpoint, Problem, Problems, Service, State};
 use crate::problem::Kind;
 use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
+use crate::record::TornDown as TornDownBy;
 
 /// What the gateway itself says to a state.
 #[derive(Debug, Clone, Default)]
@@ -63,11 +65,18 @@ impl Core {
             ..ApplyOptions::default()
         };
         let nothing = State::default();
-        let edits = state.edits_from(self.file.as_deref().unwrap_or(&nothing));
+        let mut edits = state.edits_from(self.file.as_deref().unwrap_or(&nothing));
         let standing = Standing {
             provider: Provider::File,
             before: self.file.as_ref().map_or(0, |file| file.services.len()),
             after: state.services.len(),
+        };
+        // Another file says nothing about the services of the one before.
+        let is_other = self.file.is_some() && self.file_origin != self.settings.state;
+        let dropped = if is_other {
+            std::mem::take(&mut edits.gone)
+        } else {
+            Vec::new()
         };
         // What was good by other settings is judged again.
         let all = std::mem::take(&mut self.judge_all).then(|| state.edits_from(&nothing));
@@ -80,15 +89,25 @@ impl Core {
             Err(refused) => return self.reject("file", refused.lines(), now),
         }
         self.problems.resolve(Kind::RejectedState);
-        self.file = Some(state);
+        let old = self.file.replace(state);
+        self.file_origin.clone_from(&self.settings.state);
+        let dropped = dropped.iter().filter_map(|name| old.as_ref()?.get(name)).cloned();
+        let dropped: Vec<Orphan> = dropped.map(Orphan::whole).collect();
+        self.orphan(
+            dropped,
+            "the state file is another one, which does not define them",
+            now,
+        );
         self.wanted_instead(&origin, &edits, now);
     }
 
-    /// There will be no file until the settings say so.
+    /// There will be no file until the settings say so: its services stay.
     pub fn no_file(&mut self, now: Now) {
+        self.problems.resolve(Kind::RejectedState);
         if let Some(old) = self.file.take() {
-            let edits = State::default().edits_from(&old);
-            self.wanted_instead("no state file any more", &edits, now);
+            let services = old.services.iter().cloned().map(Orphan::whole);
+            let services: Vec<Orphan> = services.collect();
+            self.orphan(services, "the daemon follows no state file any more", now);
         }
     }
 
@@ -114,8 +133,14 @@ impl Core {
 
     /// A provider wants some services otherwise than before; its own book says so already.
     pub(super) fn wanted_instead(&mut self, cause: &str, edits: &Edits, now: Now) {
+        let edits = &self.with_orphans(edits);
+        self.learn_orphans(edits, now);
+        if !edits.is_empty() {
+            self.due.record(now.instant);
+            self.due.remember(now.instant);
+        }
         match self.phase {
-            Phase::TornDown => self.wanted_again(cause, now),
+            Phase::TornDown => tracing::info!("{cause}: taken, and not served, since the gateway is torn down"),
             Phase::Running => {
                 self.because(cause, now);
                 self.roster.edit(edits, now.instant);
@@ -125,10 +150,13 @@ impl Core {
         }
     }
 
-    /// After a teardown something is desired again.
-    fn wanted_again(&mut self, cause: &str, now: Now) {
+    /// A teardown is over.
+    pub(super) fn serve_again(&mut self, cause: &str, now: Now) {
         self.phase = Phase::Running;
-        self.full = Some("something is desired again".into());
+        self.torn = None;
+        self.full = Some(cause.to_owned());
+        let words = cause.to_owned();
+        self.note(What::ServesAgain { cause: words }, now);
         self.because(cause, now);
         self.want(now.instant);
         self.probe(now.instant);
@@ -169,7 +197,8 @@ impl Core {
 
     /// The part of [`Self::judge`] that is known without asking the system.
     pub(super) fn judge_books(&self, edits: &Edits, provider: Provider) -> Result<(), Refused> {
-        let sizes = self.config.fences_sizes().then(|| self.sizes_with(edits));
+        let all = &self.with_orphans(edits);
+        let sizes = self.config.fences_sizes().then(|| self.sizes_with(all));
         let sizes = sizes.map(|(services, backends)| self.config.check_sizes(services, backends));
         let fences = edits.put.iter().flat_map(|service| self.config.check_service(service));
         let problems: Problems = sizes.into_iter().flatten().chain(fences).collect();
@@ -181,10 +210,10 @@ impl Core {
         let has_turns = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
         // The roster is all that is desired, while it is in use; the number of chains is known to those who count them.
         if self.phase == Phase::Running && !has_turns {
-            return self.roster.clashes(edits).into_result().map_err(Refused::Invalid);
+            return self.roster.clashes(all).into_result().map_err(Refused::Invalid);
         }
-        let untouched = self.desired().filter(|service| !edits.touches(&service.name));
-        let all = untouched.chain(&edits.put).cloned();
+        let untouched = self.desired().filter(|service| !all.touches(&service.name));
+        let all = untouched.chain(&all.put).cloned();
         State::new(all).map(|_| ()).map_err(Refused::Invalid)
     }
 
@@ -219,8 +248,12 @@ impl Core {
 
     /// Hold new connections of a service back for a time, or no longer.
     pub fn pause(&mut self, order: &PauseOrder, reply: Reply<Result<(), Refused>>, now: Now) {
-        if self.phase != Phase::Running {
-            let text = "nothing is served: the daemon is starting, or was torn down";
+        let text = match self.phase {
+            Phase::Running => None,
+            Phase::TornDown => Some(super::TORN_DOWN),
+            Phase::Waiting | Phase::Looking => Some("nothing is served yet: the daemon is starting"),
+        };
+        if let Some(text) = text {
             return drop(reply.send(Err(Refused::Failed(text.into()))));
         }
         let service = order.name.to_string();
@@ -249,12 +282,29 @@ impl Core {
         self.waiting.push(Waiter { wants, since });
     }
 
-    /// Remove everything, and wait for something new to be desired.
-    pub fn teardown(&mut self, reply: Reply<Result<TornDown, Refused>>) {
-        self.teardown.push(reply);
+    /// Remove everything, and serve nothing until somebody says so.
+    pub fn teardown(&mut self, by: Peer, reply: Reply<Result<TornDown, Refused>>) {
+        self.teardown.push((by, reply));
     }
 
-    pub(super) fn torn_down(&mut self, torn: Result<Torn, ReconcileError>, now: Now) {
+    /// Serve again after a teardown.
+    pub fn resume(&mut self, by: Peer, reply: Reply<Result<bool, Refused>>, now: Now) {
+        match self.phase {
+            Phase::Waiting | Phase::Looking => {
+                let text = "the daemon is starting: try again";
+                drop(reply.send(Err(Refused::Failed(text.into()))));
+            }
+            Phase::Running => drop(reply.send(Ok(false))),
+            Phase::TornDown => {
+                self.serve_again(&format!("resume (uid {})", by.uid), now);
+                let wants = Wants::Resume(reply);
+                let since = now.instant;
+                self.waiting.push(Waiter { wants, since });
+            }
+        }
+    }
+
+    pub(super) fn torn_down(&mut self, torn: Result<Torn, ReconcileError>, by: TornDownBy, now: Now) {
         let answer = match torn {
             Ok(torn) => {
                 self.phase = Phase::TornDown;
@@ -270,7 +320,9 @@ impl Core {
                 // Probes that are on their way belong to nobody from here on.
                 self.health.set([], now.instant);
                 self.end_deploys(now);
-                self.note(What::TornDown { flushed: torn.flushed }, now);
+                let flushed = torn.flushed;
+                self.note(What::TornDown { flushed, uid: by.uid }, now);
+                self.torn = Some(by);
                 self.overtaken(now);
                 Ok(TornDown {
                     table_removed: torn.table,
@@ -283,14 +335,14 @@ impl Core {
                 Err(Refused::Failed(error.to_string()))
             }
         };
-        for reply in std::mem::take(&mut self.teardown) {
+        for (_, reply) in std::mem::take(&mut self.teardown) {
             let _ = reply.send(answer.clone());
         }
     }
 
     /// Answers those whose change was taken, and torn down before the kernel held it.
     fn overtaken(&mut self, now: Now) {
-        let why = "everything was torn down meanwhile, and nothing is served until something is ordered anew";
+        let why = "everything was torn down meanwhile, and nothing is served until `tcpgw resume`";
         for waiter in std::mem::take(&mut self.waiting) {
             self.answer(waiter, Err(Unheld::TornDown(why)), now);
         }
@@ -366,12 +418,10 @@ impl Core {
         self.config.flow_mark = mark;
         self.config.protect_backends = protect;
         self.settings = settings;
+        self.origin = super::origin(&self.settings);
         self.roster.set_all_failed(self.settings.all_failed);
         self.judge_all = true;
         self.due.set_check_interval(self.settings.check_interval, now.instant);
-        if self.phase == Phase::TornDown {
-            self.wanted_again("reload", now);
-        }
     }
 
     /// What is set.

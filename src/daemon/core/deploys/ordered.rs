@@ -8,7 +8,7 @@ use super::{Deploy, MOST, New, Stage, Step, Undo};
 use crate::daemon::ask::{ApplyOptions, DeployOrder, Peer, Refused, Reply, UndoOrder, Which};
 use crate::daemon::core::orders::{Accepted, Then, by, missing};
 use crate::daemon::core::take::{Standing, Vet};
-use crate::daemon::core::{Core, Now, Provider};
+use crate::daemon::core::{Core, Now, Phase, Provider};
 use crate::daemon::keeper::Write;
 use crate::model::{self, BackendState, Edits, Problem, Problems, Service};
 use crate::store::{DeployStep, NewDeploy, Phase as Stored};
@@ -46,6 +46,15 @@ impl Core {
     fn judge_deploy(&self, order: DeployOrder, vet: &mut Vet<'_>) -> Result<New, Refused> {
         let name = order.service;
         self.judge_owner(&name, Provider::Api)?;
+        if self.phase == Phase::TornDown {
+            return Err(Refused::Refused(crate::daemon::core::TORN_DOWN.into()));
+        }
+        if self.orphans.get(&name).is_some() {
+            return Err(Refused::Refused(format!(
+                "service \"{name}\" is an orphan, which no provider defines: define it anew first, with `tcpgw service set {name}` or \
+                 `tcpgw apply`"
+            )));
+        }
         let current = self.api.get(&name).ok_or_else(|| missing(&name))?;
         let mut under_way = self.deploys.live.iter().filter(|(_, deploy)| deploy.service == name);
         let probes = |deploy: &Deploy| matches!(deploy.stage, Stage::Probing(_) | Stage::Ending(..));

@@ -1,0 +1,296 @@
+//! Services that no provider defines any more: served until somebody removes them, or a provider defines their name, port or
+//! endpoint anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Core, Now, Phase};
+use crate::daemon::adopt;
+use crate::daemon::events::What;
+use crate::daemon::keeper::Write;
+use crate::daemon::last::Last;
+use crate::daemon::roster::{Name, overlap};
+use crate::model::{Edits, Endpoint, Service, State};
+use crate::owner::Owner;
+use crate::problem::Kind;
+use crate::summary::Summary;
+use crate::words::count;
+
+/// Names in one event.
+const MOST_NAMES: usize = 20;
+
+/// A service that no provider defines.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Orphan {
+    pub(super) service: Arc<Service>,
+    /// Whether it is as its provider wanted it; else only what the kernel tells is known of it.
+    pub(super) is_whole: bool,
+}
+
+impl Orphan {
+    /// One whose provider has said all of it.
+    pub(super) fn whole(service: Arc<Service>) -> Self {
+        Self {
+            service,
+            is_whole: true,
+        }
+    }
+}
+
+/// All of them, by name. None shares a name, a port or an endpoint with a service of a provider.
+#[derive(Debug, Default)]
+pub(super) struct Orphans {
+    all: BTreeMap<Name, Orphan>,
+}
+
+impl Orphans {
+    /// One.
+    pub(super) fn get(&self, name: &str) -> Option<&Orphan> {
+        self.all.get(name)
+    }
+
+    /// Each, by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Orphan> {
+        self.all.values()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.all.values().map(|orphan| &orphan.service)
+    }
+
+    /// What is left of them beside the services that a provider defines; those that it defines by name are not in it.
+    fn displaced_by(&self, put: &[Arc<Service>]) -> Edits {
+        let mut ports: BTreeMap<NonZeroU16, Vec<&Arc<Service>>> = BTreeMap::new();
+        let mut endpoints: BTreeMap<Endpoint, &Arc<Service>> = BTreeMap::new();
+        for service in self.services() {
+            ports.entry(service.port).or_default().push(service);
+            endpoints.extend(service.backends.iter().map(|backend| (backend.endpoint, service)));
+        }
+        let mut left: BTreeMap<&Name, Option<Service>> = BTreeMap::new();
+        for service in put {
+            let there = ports.get(&service.port).into_iter().flatten();
+            for orphan in there.filter(|orphan| overlap(&orphan.listen, &service.listen)) {
+                left.insert(&orphan.name, None);
+            }
+            for backend in &service.backends {
+                let Some(orphan) = endpoints.get(&backend.endpoint) else {
+                    continue;
+                };
+                let rest = left.entry(&orphan.name).or_insert_with(|| Some(Service::clone(orphan)));
+                if let Some(rest) = rest {
+                    rest.backends.retain(|known| known.endpoint != backend.endpoint);
+                }
+            }
+        }
+        let mut edits = Edits::default();
+        for (name, rest) in left {
+            if put.binary_search_by(|service| service.name.cmp(name)).is_ok() {
+                continue;
+            }
+            match rest.filter(|rest| !rest.backends.is_empty()) {
+                Some(rest) => edits.put.push(Arc::new(rest)),
+                None => edits.gone.push(name.clone()),
+            }
+        }
+        edits
+    }
+}
+
+/// The first names, and how many there are besides.
+fn some_of(names: &[&str]) -> String {
+    let shown = names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MOST_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+impl Core {
+    /// What the file of last services says; before anything is wanted. `boot` is the kernel's name for this boot.
+    pub fn served_last(&mut self, last: Last, boot: String) {
+        for refused in &last.refused {
+            tracing::error!(
+                "a service that was served last is not accepted by this version: {}",
+                refused.problems
+            );
+        }
+        (self.last, self.boot) = (last, boot);
+    }
+
+    /// A provider's edits, and what they take from orphans.
+    pub(super) fn with_orphans(&self, edits: &Edits) -> Edits {
+        let mut all = edits.clone();
+        if self.orphans.is_empty() {
+            return all;
+        }
+        let displaced = self.orphans.displaced_by(&edits.put);
+        all.gone
+            .extend(displaced.gone.into_iter().filter(|name| !edits.touches(name)));
+        all.put.extend(
+            displaced
+                .put
+                .into_iter()
+                .filter(|service| !edits.touches(&service.name)),
+        );
+        all.gone.sort_unstable();
+        all.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Removes all of them that the edits do not define.
+    pub(super) fn prune(&self, edits: &mut Edits) {
+        let names = self.orphans.all.keys();
+        let names: Vec<Name> = names.filter(|name| !edits.touches(name)).cloned().collect();
+        edits.gone.extend(names);
+        edits.gone.sort_unstable();
+    }
+
+    /// What the API has and what it would have, with the orphans that the edits take away or change.
+    pub(super) fn differing(&self, state: &State, edits: &Edits) -> (Summary, Summary) {
+        let all = self.with_orphans(edits);
+        let touched = self.orphans.services().filter(|service| all.touches(&service.name));
+        let old = self.api.services().chain(touched).map(AsRef::as_ref).collect();
+        let left = all.put.iter().filter(|service| !edits.touches(&service.name));
+        let new = state.services.iter().chain(left).map(AsRef::as_ref).collect();
+        (old, new)
+    }
+
+    /// Edits, as [`Self::with_orphans`] gives them, are made.
+    pub(super) fn learn_orphans(&mut self, edits: &Edits, now: Now) {
+        for name in &edits.gone {
+            if self.orphans.all.remove(name).is_some() {
+                self.due.record_at_once(now.instant);
+            }
+        }
+        for service in &edits.put {
+            let is_left = !self.is_defined(&service.name);
+            match self.orphans.all.get_mut(&service.name) {
+                Some(orphan) if is_left => orphan.service = Arc::clone(service),
+                Some(_) => drop(self.orphans.all.remove(&service.name)),
+                None => {}
+            }
+        }
+    }
+
+    pub(super) fn is_defined(&self, name: &str) -> bool {
+        self.file.as_ref().is_some_and(|file| file.get(name).is_some()) || self.api.get(name).is_some()
+    }
+
+    /// These have no provider any more.
+    pub(super) fn orphan(&mut self, services: impl IntoIterator<Item = Orphan>, reason: &str, now: Now) {
+        let before = self.orphans.all.len();
+        let mut names = Vec::new();
+        for orphan in services {
+            let name = orphan.service.name.clone();
+            if names.len() < MOST_NAMES {
+                names.push(name.to_string());
+            }
+            self.orphans.all.insert(name, orphan);
+        }
+        let count = self.orphans.all.len() - before;
+        if count > 0 {
+            let reason = reason.to_owned();
+            self.note(What::Orphaned { count, names, reason }, now);
+        }
+        self.due.record(now.instant);
+        self.due.remember(now.instant);
+    }
+
+    /// Those of `found` that are left beside what providers define.
+    pub(super) fn orphan_found(&mut self, found: Vec<(Service, bool)>, now: Now) {
+        let known: BTreeMap<Name, (bool, bool)> = found
+            .iter()
+            .map(|(service, is_whole)| (service.name.clone(), (*is_whole, service.backends.is_empty())))
+            .collect();
+        let found: Vec<Service> = found.into_iter().map(|(service, _)| service).collect();
+        let left = adopt::beside(&found, self.desired()).into_iter();
+        let orphan = |service: Service| {
+            let (is_whole, was_empty) = known.get(&service.name).copied().unwrap_or_default();
+            // Others have all its backends now.
+            let is_left = was_empty || !service.backends.is_empty();
+            is_left.then(|| Orphan {
+                is_whole,
+                service: Arc::new(service),
+            })
+        };
+        let orphans: Vec<Orphan> = left.filter_map(orphan).collect();
+        self.orphan(orphans, "no provider defines what was served", now);
+    }
+
+    /// Says that there are orphans, and how they end.
+    pub(super) fn judge_orphans(&mut self) {
+        if self.orphans.is_empty() {
+            return self.problems.resolve(Kind::Orphaned);
+        }
+        let names: Vec<&str> = self.orphans.iter().map(|orphan| &*orphan.service.name).collect();
+        let guessed: Vec<&str> = self
+            .orphans
+            .iter()
+            .filter(|orphan| !orphan.is_whole)
+            .map(|orphan| &*orphan.service.name)
+            .collect();
+        let (is, it) = if names.len() == 1 {
+            ("is", "it")
+        } else {
+            ("are", "them")
+        };
+        let mut message = format!(
+            "{} that no provider defines any more {is} served on: {}; define {it} anew, or remove {it} with `tcpgw service rm \
+             NAME` or `tcpgw apply --prune`",
+            count(names.len(), "service"),
+            some_of(&names)
+        );
+        if !guessed.is_empty() {
+            let _ = write!(
+                message,
+                "; what the kernel does not tell (drain_timeout, health, labels) is not known of {} and has its default",
+                some_of(&guessed)
+            );
+        }
+        self.report(Kind::Orphaned, message);
+    }
+
+    /// The owners of what is desired, but for those of the file.
+    pub(super) fn owners(&self) -> BTreeMap<Name, Owner> {
+        let api = self.api.services().map(|service| (service.name.clone(), Owner::Api));
+        let orphans = self
+            .orphans
+            .services()
+            .map(|service| (service.name.clone(), Owner::Orphan));
+        api.chain(orphans).collect()
+    }
+
+    /// What is to be kept for a machine that boots.
+    pub(super) fn to_remember(&self) -> Last {
+        let of_file = self.file.iter().flat_map(|file| &file.services);
+        let of_file = of_file.map(|service| (Owner::File, Arc::clone(service)));
+        let of_api = self.api.services().map(|service| (Owner::Api, Arc::clone(service)));
+        let orphans = self.orphans.services();
+        let orphans = orphans.map(|service| (Owner::Orphan, Arc::clone(service)));
+        Last {
+            boot: self.boot.clone(),
+            namespace: self.namespace,
+            origin: self.file_origin.clone(),
+            services: of_file.chain(of_api).chain(orphans).collect(),
+            refused: self.last.refused.clone(),
+        }
+    }
+
+    /// What is to be written before the end, and where, if what is desired has changed since it was written.
+    pub fn last_services(&self) -> Option<(PathBuf, Last)> {
+        let is_known = matches!(self.phase, Phase::Running | Phase::TornDown);
+        let is_due = is_known && self.due.has_to_remember();
+        is_due.then(|| (Last::path(&self.settings.store), self.to_remember()))
+    }
+
+    pub(super) fn remember_now(&self) -> Write {
+        Write::Remember(Last::path(&self.settings.store), Box::new(self.to_remember()))
+    }
+}

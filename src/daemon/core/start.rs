@@ -1,0 +1,253 @@
+//! What becomes of the services that were served before this daemon: a provider defines them, somebody removed them, or they
+//! are nobody's and served on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Core, Now, Phase, take};
+use crate::daemon::adopt::{self, Adopted};
+use crate::daemon::events::What;
+use crate::daemon::last::Last;
+use crate::daemon::leavers::TimeLeft;
+use crate::model::{BackendState, Endpoint, Service, State};
+use crate::owner::Owner;
+use crate::problem::Kind;
+use crate::reconcile::engine::Found;
+use crate::words::count;
+
+/// What is known of the providers when the kernel has been looked at.
+#[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact, and all combinations occur"
+)]
+struct Facts {
+    /// A record of this boot tells of what was served.
+    is_recorded: bool,
+    /// The state file has been read and is good.
+    has_file: bool,
+    /// A state file is to be followed.
+    follows_file: bool,
+    /// What was served by a file came from that one.
+    is_same_file: bool,
+    /// The store could not be read.
+    is_store_lost: bool,
+}
+
+/// What becomes of a service that was served and that no provider defines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Somebody removed it: its backends drain.
+    Removed,
+    /// It is the file's, which could not be read.
+    OfFile,
+    /// It is the API's, whose store could not be read.
+    OfApi,
+    /// It is nobody's, and served.
+    Orphan,
+}
+
+impl Facts {
+    fn fate(self, served: &Adopted, is_removed: bool) -> Fate {
+        match served.owner {
+            Some(Owner::Removed) => Fate::Removed,
+            Some(Owner::Api) if self.is_store_lost => Fate::OfApi,
+            Some(Owner::Api) if is_removed => Fate::Removed,
+            Some(Owner::Api | Owner::Orphan) => Fate::Orphan,
+            Some(Owner::File) => self.of_file(),
+            None => self.of_nobody(served, is_removed),
+        }
+    }
+
+    fn of_file(self) -> Fate {
+        match (self.follows_file, self.has_file) {
+            (true, false) => Fate::OfFile,
+            // A file that shrinks is a wish.
+            (true, true) if self.is_same_file => Fate::Removed,
+            // Another file says nothing about this service, and none says nothing at all.
+            _ => Fate::Orphan,
+        }
+    }
+
+    /// Neither the record nor the file of last services knows it.
+    fn of_nobody(self, served: &Adopted, is_removed: bool) -> Fate {
+        let mut backends = served.serving.backends.iter();
+        let is_reached = backends.any(|backend| backend.state == BackendState::Active);
+        match self {
+            // What nobody knows and no client reaches is what a removed service leaves.
+            _ if is_removed || !is_reached => Fate::Removed,
+            // It was made and removed since the record was written.
+            Self {
+                is_recorded: true,
+                has_file: true,
+                is_same_file: true,
+                is_store_lost: false,
+                ..
+            } => Fate::Removed,
+            Self {
+                follows_file: true,
+                has_file: false,
+                ..
+            } => Fate::OfFile,
+            Self {
+                is_store_lost: true, ..
+            } => Fate::OfApi,
+            _ => Fate::Orphan,
+        }
+    }
+}
+
+/// Services that were served before and that the kernel does not hold: after a boot, or when somebody removed the table.
+fn former(found: &Found, last: &Last, adopted: &[Adopted], boot: &str) -> Vec<Adopted> {
+    let is_other_boot = last.boot != boot;
+    let former = match &found.recorded {
+        Some(recorded) if !found.has_table => adopt::adopt(&recorded.summary, Some(recorded), last),
+        _ if !found.has_table || is_other_boot => last
+            .services
+            .iter()
+            .map(|(owner, service)| Adopted {
+                serving: Service::clone(service),
+                wanted: Service::clone(service),
+                owner: Some(*owner),
+                is_whole: true,
+            })
+            .collect(),
+        _ => return Vec::new(),
+    };
+    let there: Vec<Arc<Service>> = adopted.iter().map(|served| Arc::new(served.wanted.clone())).collect();
+    let candidates: Vec<Service> = former.iter().map(|served| served.wanted.clone()).collect();
+    let left: std::collections::BTreeMap<Box<str>, Service> = adopt::beside(&candidates, there.iter())
+        .into_iter()
+        .map(|service| (service.name.clone(), service))
+        .collect();
+    let former = former.into_iter().filter_map(|served| {
+        let wanted = left.get(&served.wanted.name)?.clone();
+        Some(Adopted { wanted, ..served })
+    });
+    former.collect()
+}
+
+/// What was found in the kernel, for people.
+fn words(adopted: &[Adopted]) -> String {
+    let backends: usize = adopted.iter().map(|served| served.serving.backends.len()).sum();
+    if adopted.is_empty() {
+        return "nothing".into();
+    }
+    format!(
+        "{} with {}",
+        count(adopted.len(), "service"),
+        count(backends, "backend")
+    )
+}
+
+impl Core {
+    /// What the kernel holds is known: what is desired is worked out beside it.
+    pub(super) fn started(&mut self, found: Found, now: Now) {
+        let last = std::mem::take(&mut self.last);
+        let recorded = found.recorded.as_ref();
+        let adopted = adopt::adopt(&found.summary, recorded, &last);
+        let former = former(&found, &last, &adopted, &self.boot);
+        self.last.refused = last.refused;
+        let origin = recorded.and_then(|recorded| recorded.applied.as_ref());
+        self.applied = origin.cloned();
+        let origin = origin.map(|applied| PathBuf::from(&applied.origin)).or(last.origin);
+        let words = words(&adopted);
+        self.doubt_empty_file(&adopted, &former, now);
+        let orphans = self.settle_owners(&adopted, &former, recorded.is_some(), origin);
+        self.orphan_found(orphans, now);
+        let services: Vec<Service> = adopted.into_iter().map(|adopted| self.completed(adopted)).collect();
+        let left = found.drains.into_iter().filter_map(|deadline| {
+            let endpoint = Endpoint::try_from(deadline.backend).ok()?;
+            let time = TimeLeft {
+                left: deadline.left(now.boot),
+                whole: deadline.time,
+            };
+            Some(((endpoint, deadline.service.clone()), time))
+        });
+        self.problems.resolve(Kind::KernelRefuses);
+        self.due.remember(now.instant);
+        let version = env!("CARGO_PKG_VERSION");
+        let adopted = words;
+        if let Some(torn) = found.torn_down {
+            self.phase = Phase::TornDown;
+            self.torn = Some(torn);
+            self.note(What::Started { version, adopted }, now);
+            return;
+        }
+        self.roster.adopt(services, &left.collect(), now.instant);
+        self.phase = Phase::Running;
+        self.full = Some("start".into());
+        self.want(now.instant);
+        self.probe(now.instant);
+        self.note(What::Started { version, adopted }, now);
+    }
+
+    /// Decides what becomes of services that were served and that no provider defines: who wants them still, and which are
+    /// nobody's.
+    fn settle_owners(
+        &mut self,
+        adopted: &[Adopted],
+        former: &[Adopted],
+        is_recorded: bool,
+        origin: Option<PathBuf>,
+    ) -> Vec<(Service, bool)> {
+        let facts = Facts {
+            is_recorded,
+            has_file: self.file.is_some(),
+            follows_file: self.settings.state.is_some(),
+            is_same_file: self.settings.state.is_some() && origin == self.settings.state,
+            is_store_lost: self.desk.lost,
+        };
+        let (mut of_file, mut of_api, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
+        for served in adopted.iter().chain(former) {
+            let name = &served.wanted.name;
+            if self.is_defined(name) {
+                continue;
+            }
+            match facts.fate(served, self.removed.contains(name)) {
+                Fate::Removed => {}
+                Fate::OfFile => of_file.push(served.wanted.clone()),
+                Fate::OfApi => of_api.push(served.wanted.clone()),
+                Fate::Orphan => orphans.push((served.wanted.clone(), served.is_whole)),
+            }
+        }
+        // A file that was never good says nothing: what there is stays.
+        if !facts.has_file && facts.follows_file {
+            let kept = adopt::beside(&of_file, self.api.services());
+            self.file = Some(Arc::new(State::from_valid(kept.into_iter().map(Arc::new).collect())));
+            self.file_origin = origin;
+        }
+        if self.desk.lost {
+            let file = self.file.clone().unwrap_or_default();
+            self.api
+                .presume(adopt::beside(&of_api, file.services.iter()).into_iter());
+        }
+        orphans
+    }
+
+    /// What the kernel does not know of a service is as those say who want it: a drain that the record does not know yet
+    /// has the time that its service gives.
+    fn completed(&self, adopted: Adopted) -> Service {
+        let mut service = adopted.serving;
+        let file = self.file.as_ref().and_then(|file| file.get(&service.name));
+        let api = self.api.get(&service.name).map(|stored| &stored.service);
+        let wanted = file.or(api).map_or(&adopted.wanted, AsRef::as_ref);
+        service.drain_timeout = wanted.drain_timeout;
+        service.health = wanted.health;
+        service.labels.clone_from(&wanted.labels);
+        service
+    }
+
+    /// Nothing was known of what is served when the file said its first word: a broken template must not wipe a gateway.
+    fn doubt_empty_file(&mut self, adopted: &[Adopted], former: &[Adopted], now: Now) {
+        let of_file = adopted.iter().chain(former);
+        let of_file = of_file.filter(|served| matches!(served.owner, Some(Owner::File) | None));
+        let of_file: Vec<Service> = of_file.map(|served| served.wanted.clone()).collect();
+        let lost = adopt::beside(&of_file, self.api.services()).len();
+        let is_empty = self.file.as_ref().is_some_and(|file| file.services.is_empty());
+        if is_empty && lost > 0 && !self.settings.allow_empty {
+            self.file = None;
+            self.reject("file", vec![take::empty(lost)], now);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The services that were desired last, kept in a file beside the store: what a machine that boots without its state file, or
+//! with a lost store, goes on to serve.
+//!
+//! It is a second copy. While the state file and the store are there, they say what is desired.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::model::{Service, parse_service, write};
+use crate::owner::Owner;
+use crate::run_file;
+
+/// The first line: the format, and the checksum of what follows.
+const MAGIC: &str = "tcpgw last services 1 ";
+/// No file of so many services is larger.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// What was desired last.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Last {
+    /// The kernel's name for the boot in which it was written.
+    pub boot: String,
+    /// The cookie of the network namespace.
+    pub namespace: u64,
+    /// The state file that the services of the provider `file` come from.
+    pub origin: Option<PathBuf>,
+    /// The services, and whose they are.
+    pub services: Vec<(Owner, Arc<Service>)>,
+    /// Services that this version does not accept; they are kept for one that does.
+    pub refused: Vec<Refused>,
+}
+
+/// A service that this version does not accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    owner: Owner,
+    text: String,
+    /// Why.
+    pub problems: String,
+}
+
+/// Why it was not read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LastError {
+    /// It is there and could not be read.
+    #[error("failed to read {}: {message}", crate::escape::path(path))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        message: String,
+    },
+    /// It is not as it was written.
+    #[error("{} is damaged: the services that were served last are not known from it", crate::escape::path(.0))]
+    Damaged(PathBuf),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document<T> {
+    boot: String,
+    namespace: u64,
+    origin: Option<PathBuf>,
+    services: Vec<Entry<T>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry<T> {
+    owner: Owner,
+    service: T,
+}
+
+impl Last {
+    /// The file that belongs to a store.
+    pub fn path(store: &Path) -> PathBuf {
+        let mut name = store.file_name().unwrap_or_default().to_owned();
+        name.push(".last");
+        store.with_file_name(name)
+    }
+
+    /// Reads it; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`LastError`].
+    pub fn load(path: &Path) -> Result<Option<Self>, LastError> {
+        let failed = |error: io::Error| LastError::Io {
+            path: path.to_owned(),
+            message: error.to_string(),
+        };
+        let bytes = match run_file::read(path, MOST_BYTES) {
+            Ok(content) => content.bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        Self::decode(&bytes)
+            .map(Some)
+            .ok_or_else(|| LastError::Damaged(path.to_owned()))
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let (checksum, json) = text.strip_prefix(MAGIC)?.split_once('\n')?;
+        if u32::from_str_radix(checksum, 16).ok()? != crc32fast::hash(json.as_bytes()) {
+            return None;
+        }
+        let document: Document<Box<RawValue>> = serde_json::from_str(json).ok()?;
+        let mut last = Self {
+            boot: document.boot,
+            namespace: document.namespace,
+            origin: document.origin,
+            ..Self::default()
+        };
+        for Entry { owner, service } in document.services {
+            match parse_service(service.get().as_bytes()) {
+                Ok(service) => last.services.push((owner, Arc::new(service))),
+                Err(problems) => last.refused.push(Refused {
+                    owner,
+                    text: service.get().to_owned(),
+                    problems: problems.to_string(),
+                }),
+            }
+        }
+        Some(last)
+    }
+
+    fn encode(&self) -> io::Result<String> {
+        let services = self
+            .services
+            .iter()
+            .map(|(owner, service)| (*owner, write::service_text(service)));
+        let refused = self.refused.iter().map(|refused| (refused.owner, refused.text.clone()));
+        let services = services.chain(refused).map(|(owner, text)| {
+            let service = RawValue::from_string(text)?;
+            Ok(Entry { owner, service })
+        });
+        let document = Document {
+            boot: self.boot.clone(),
+            namespace: self.namespace,
+            origin: self.origin.clone(),
+            services: services.collect::<serde_json::Result<Vec<_>>>()?,
+        };
+        let json = serde_json::to_string(&document)?;
+        let checksum = crc32fast::hash(json.as_bytes());
+        Ok(format!("{MAGIC}{checksum:08x}\n{json}"))
+    }
+
+    /// Writes it, whole or not at all; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        let temporary = PathBuf::from(temporary);
+        let saved = self
+            .encode()
+            .and_then(|text| create(&temporary, text.as_bytes()))
+            .and_then(|()| fs::rename(&temporary, path))
+            .and_then(|()| {
+                path.parent()
+                    .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+            });
+        if saved.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        saved
+    }
+}
+
+fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = run_file::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last() -> Last {
+        let service = br#"{"name": "a", "port": 2001, "backends": ["10.2.0.11:80"], "labels": {"k": "v"}}"#;
+        Last {
+            boot: "b".into(),
+            namespace: 7,
+            origin: Some("/s.json".into()),
+            services: vec![(Owner::Api, Arc::new(parse_service(service).unwrap()))],
+            refused: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn it_is_read_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Last::path(&directory.path().join("tcpgw.db"));
+        assert_eq!(path.file_name().unwrap(), "tcpgw.db.last");
+        assert_eq!(Last::load(&path), Ok(None));
+        last().save(&path).unwrap();
+        assert_eq!(Last::load(&path), Ok(Some(last())));
+        let mut bytes = fs::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            bytes[at] ^= 1;
+            assert_eq!(Last::decode(&bytes), None, "byte {at}");
+            assert_eq!(Last::decode(&bytes[..at]), None);
+            bytes[at] ^= 1;
+        }
+    }
+
+    #[test]
+    fn a_service_that_is_not_accepted_takes_no_other_with_it() {
+        let text = last().encode().unwrap();
+        let (_, json) = text.split_once('\n').unwrap();
+        let bad = r#"{"owner":"api","service":{"name":"b","port":0}},"#;
+        let json = json.replace(r#""services":["#, &format!(r#""services":[{bad}"#));
+        let checksum = crc32fast::hash(json.as_bytes());
+        let read = Last::decode(format!("{MAGIC}{checksum:08x}\n{json}").as_bytes()).unwrap();
+        assert_eq!((&read.services, read.refused.len()), (&last().services, 1));
+        // A version that accepts it finds it.
+        assert!(read.encode().unwrap().contains(r#"{"name":"b","port":0}"#));
+    }
+
+    #[test]
+    fn what_another_user_planted_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("db.last"), directory.path().join("other"));
+        last().save(&other).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(matches!(Last::load(&path), Err(LastError::Io { .. })));
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(Last::load(&path), Err(LastError::Io { .. })));
+    }
+}

@@ -1,0 +1,578 @@
+//! Absence is not a wish: whatever is lost, of files, keys, stores and records, in whatever order, a service that was served is
+//! served until somebody says otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tcpgw::config::Config;
+use tcpgw::daemon::ask::{Apply, ApplyOptions, EditOrder, Peer, ServiceEdit};
+use tcpgw::daemon::core::{ApplyOrder, Core, Now, Order, Vetted};
+use tcpgw::daemon::keeper;
+use tcpgw::daemon::last::Last;
+use tcpgw::daemon::settings::Settings;
+use tcpgw::daemon::worker::{Outcome, perform};
+use tcpgw::health;
+use tcpgw::kernel::fake::{Fake, Outcome as Fate, Syn};
+use tcpgw::model::{FlowMark, State};
+use tcpgw::provider::{Bad, News};
+use tcpgw::reconcile::engine::Engine;
+use tcpgw::record;
+use tcpgw::store::{Expect, Store, StoreError};
+use tokio::sync::oneshot;
+
+use crate::states::links;
+
+const NAMESPACE: u64 = 9;
+const OF_FILE: [&str; 2] = ["f1", "f2"];
+const OF_API: [&str; 2] = ["a1", "a2"];
+const PEER: Peer = Peer {
+    uid: 0,
+    gid: 0,
+    pid: None,
+};
+/// Longer than it takes to write the record and the file of last services.
+const WRITTEN: Duration = Duration::from_secs(3);
+
+/// What is lost while no daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Loss {
+    StoreGone,
+    StoreDamaged,
+    RecordGone,
+    RecordDamaged,
+    /// The record and the table are of another version.
+    OtherVersion,
+    Reboot,
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    /// The daemon is killed, this is lost, and another one starts.
+    Restart(BTreeSet<Loss>),
+    /// The state file is gone, or damaged.
+    FileGone,
+    /// It says this, of its services.
+    File(BTreeSet<usize>),
+    /// The configuration names it no more, or is gone and was read again by a restart.
+    KeyGone(bool),
+    KeyBack(bool),
+    /// A service of the API is made, changed, or removed by its name.
+    Put(usize),
+    Remove(&'static str),
+    Prune,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let loss = prop::sample::select(vec![
+        Loss::StoreGone,
+        Loss::StoreDamaged,
+        Loss::RecordGone,
+        Loss::RecordDamaged,
+        Loss::OtherVersion,
+        Loss::Reboot,
+    ]);
+    let all: Vec<&str> = OF_FILE.into_iter().chain(OF_API).collect();
+    prop_oneof![
+        6 => prop::collection::btree_set(loss, 0..4).prop_map(Event::Restart),
+        3 => Just(Event::FileGone),
+        2 => prop::collection::btree_set(0..2_usize, 0..3).prop_map(Event::File),
+        2 => any::<bool>().prop_map(Event::KeyGone),
+        2 => any::<bool>().prop_map(Event::KeyBack),
+        2 => (0..2_usize).prop_map(Event::Put),
+        1 => prop::sample::select(all).prop_map(Event::Remove),
+        1 => Just(Event::Prune),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_is_served_is_served_until_somebody_says_otherwise(events in prop::collection::vec(event(), 1..16)) {
+        let mut world = World::new();
+        for event in events {
+            world.happen(event);
+            world.check()?;
+        }
+    }
+}
+
+/// The printed cure for a damaged store: move it away, start, export, apply.
+#[test]
+fn a_damaged_store_is_cured_without_an_outage() {
+    let mut world = World::new();
+    let before = world.export();
+    world.happen(Event::Restart([Loss::StoreDamaged].into()));
+    world.check().unwrap();
+    world.happen(Event::Restart([Loss::StoreGone, Loss::Reboot].into()));
+    world.check().unwrap();
+    assert_eq!(
+        world.providers(),
+        [("a1", "orphan"), ("a2", "orphan"), ("f1", "file"), ("f2", "file")].map(owned)
+    );
+    assert_eq!(world.export(), before, "labels, timeouts and all");
+    world.apply(&before, false);
+    world.check().unwrap();
+    assert_eq!(
+        world.providers(),
+        [("a1", "api"), ("a2", "api"), ("f1", "file"), ("f2", "file")].map(owned)
+    );
+}
+
+/// Only the kernel is left: names are made that an order accepts.
+#[test]
+fn what_nothing_but_the_kernel_knows_is_served() {
+    let mut world = World::new();
+    world.happen(Event::KeyGone(true));
+    fs::remove_file(Last::path(&world.store_path())).unwrap();
+    world.happen(Event::Restart([Loss::StoreGone, Loss::RecordGone].into()));
+    world.check().unwrap();
+    let orphans = [9001, 9002, 9003, 9004].map(|port| owned((&*format!("unnamed-{port}"), "orphan")));
+    assert_eq!(world.providers(), orphans);
+    world.expected.clear();
+    world.order("unnamed-9003", ServiceEdit::Delete);
+    world.wait(Duration::from_secs(40));
+    assert_eq!(world.served(), [9001, 9002, 9004].into());
+    // It does not come back.
+    world.happen(Event::Restart([].into()));
+    assert_eq!(world.served(), [9001, 9002, 9004].into());
+    world.happen(Event::Restart([Loss::Reboot].into()));
+    assert_eq!(world.served(), [9001, 9002, 9004].into());
+}
+
+/// A file that is there, is good and lacks a service wants it gone, also when it shrank while no daemon ran.
+#[test]
+fn a_file_that_shrinks_is_a_wish() {
+    let mut world = World::new();
+    world.file = Some([0].into());
+    world.happen(Event::Restart([].into()));
+    world.wait(Duration::from_secs(40));
+    assert_eq!(world.served(), [9001, 9003, 9004].into());
+    // Another file says nothing about the services of this one.
+    world.path = "/other.json".into();
+    world.file = Some([1].into());
+    world.happen(Event::Restart([].into()));
+    world.wait(Duration::from_secs(40));
+    assert_eq!(world.served(), [9001, 9002, 9003, 9004].into());
+    assert_eq!(world.providers()[2], owned(("f1", "orphan")));
+}
+
+/// What was removed stays removed, whoever dies when.
+#[test]
+fn a_removed_service_does_not_come_back() {
+    for loss in [
+        None,
+        Some(Loss::RecordGone),
+        Some(Loss::Reboot),
+        Some(Loss::OtherVersion),
+    ] {
+        let mut world = World::new();
+        world.order("a1", ServiceEdit::Delete);
+        world.expected.remove(&9003);
+        // Before the record and the file of last services know it.
+        world.happen(Event::Restart(loss.into_iter().collect()));
+        world.wait(Duration::from_secs(40));
+        assert_eq!(world.served(), [9001, 9002, 9004].into(), "{loss:?}");
+    }
+}
+
+/// Stored services that do not go together by the rules of this version: one is left out, the others are served.
+#[test]
+fn stored_services_that_do_not_go_together_take_no_other_with_them() {
+    let mut world = World::new();
+    world.store = Err(StoreError::NoDeploy(0));
+    let mut store = Store::open(&world.store_path()).unwrap();
+    let clash = json!({"name": "clash", "port": 9003, "backends": ["10.9.0.77:80"]});
+    let clash = Arc::new(tcpgw::model::parse_service(clash.to_string().as_bytes()).unwrap());
+    let change = tcpgw::store::Change {
+        edits: vec![tcpgw::store::Edit::Put(clash, Expect::Anything)],
+        ..tcpgw::store::Change::default()
+    };
+    let by = tcpgw::store::By {
+        uid: 0,
+        pid: 0,
+        what: "another version".into(),
+    };
+    store.commit(&change, &by, Duration::ZERO).unwrap();
+    drop(store);
+    world.happen(Event::Restart([Loss::RecordGone].into()));
+    world.check().unwrap();
+    let problems: Vec<String> = world
+        .core
+        .problems()
+        .iter()
+        .map(|problem| problem.message.clone())
+        .collect();
+    assert!(
+        problems
+            .iter()
+            .any(|text| text.contains("\"clash\"") && text.contains("9003")),
+        "{problems:?}"
+    );
+    // It can be put right.
+    world.order("clash", ServiceEdit::Delete);
+    world.happen(Event::Restart([].into()));
+    world.check().unwrap();
+    assert!(world.core.in_sync());
+}
+
+fn owned((name, provider): (&str, &str)) -> (String, String) {
+    (name.to_owned(), provider.to_owned())
+}
+
+fn port(name: &str) -> u16 {
+    let all = OF_FILE.into_iter().chain(OF_API);
+    9001 + u16::try_from(all.into_iter().position(|of| of == name).unwrap()).unwrap()
+}
+
+fn service(name: &str) -> Value {
+    json!({
+        "name": name, "port": port(name), "drain_timeout": "7s", "labels": {"of": name},
+        "backends": [format!("10.9.0.{}:80", port(name) - 9000)],
+    })
+}
+
+fn state(names: impl IntoIterator<Item = &'static str>) -> State {
+    let services: Vec<Value> = names.into_iter().map(service).collect();
+    let text = json!({"version": 1, "services": services}).to_string();
+    tcpgw::model::parse(text.as_bytes()).unwrap()
+}
+
+struct World {
+    core: Core,
+    engine: Option<Engine<Fake>>,
+    store: Result<Store, StoreError>,
+    directory: tempfile::TempDir,
+    begin: Instant,
+    now: Instant,
+    boot: u64,
+    /// What the state file says; `None`: it is not there.
+    file: Option<BTreeSet<usize>>,
+    path: PathBuf,
+    has_key: bool,
+    /// The ports that have to be served.
+    expected: BTreeSet<u16>,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
+        let now = Instant::now();
+        let time = Now {
+            instant: now,
+            unix: Duration::from_secs(1_000_000),
+            boot: Duration::ZERO,
+        };
+        let mut world = Self {
+            core: Core::new(Settings::default(), Config::default(), NAMESPACE, time),
+            engine: None,
+            store: Err(StoreError::NoDeploy(0)),
+            directory,
+            begin: now,
+            now,
+            boot: 1,
+            file: Some([0, 1].into()),
+            path: "/state.json".into(),
+            has_key: true,
+            expected: [9001, 9002].into(),
+        };
+        world.start(Fake::default());
+        for at in 0..OF_API.len() {
+            world.happen(Event::Put(at));
+        }
+        world.check().unwrap();
+        assert_eq!(world.expected.len(), 4);
+        world
+    }
+
+    fn store_path(&self) -> PathBuf {
+        self.directory.path().join("store.db")
+    }
+
+    fn record_path(&self) -> PathBuf {
+        self.directory.path().join(format!("netns-{NAMESPACE}.state"))
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            state: self.has_key.then(|| self.path.clone()),
+            store: self.store_path(),
+            ..Settings::default()
+        }
+    }
+
+    fn start(&mut self, fake: Fake) {
+        let records = record::Store::new(self.directory.path(), NAMESPACE);
+        let mut engine = Engine::new(fake, records, NAMESPACE, FlowMark::default());
+        engine.set_links(links());
+        self.engine = Some(engine);
+        self.core = Core::new(self.settings(), Config::default(), NAMESPACE, self.time());
+        let opened = match keeper::open(&self.store_path()) {
+            Ok((store, opened)) => {
+                self.store = Ok(store);
+                Ok(opened)
+            }
+            Err(error) => {
+                self.store = Err(error.clone());
+                Err(error)
+            }
+        };
+        self.core.opened(opened, self.time());
+        let last = Last::load(&Last::path(&self.store_path())).unwrap();
+        self.core.served_last(last.unwrap_or_default(), self.boot.to_string());
+        if self.has_key {
+            self.tell_file();
+        }
+        self.core.begin(self.time());
+        self.wait(WRITTEN);
+    }
+
+    fn tell_file(&mut self) {
+        let news = match &self.file {
+            Some(which) => {
+                let state = state(which.iter().map(|at| OF_FILE[*at]));
+                News::State(Arc::new(state), Vec::new())
+            }
+            None => News::Bad(Bad::Unreadable("there is no file".into())),
+        };
+        let now = self.time();
+        self.core.file_news(news, &mut |_, _| Ok(Vetted::default()), now);
+    }
+
+    fn restart(&mut self, losses: &BTreeSet<Loss>) {
+        self.store = Err(StoreError::NoDeploy(0));
+        let mut fake = self.engine.take().unwrap().into_kernel();
+        fake.restart();
+        for loss in losses {
+            match loss {
+                Loss::StoreGone => drop(fs::remove_file(self.store_path())),
+                Loss::StoreDamaged => fs::write(self.store_path(), "damaged").unwrap(),
+                Loss::RecordGone => drop(fs::remove_file(self.record_path())),
+                Loss::RecordDamaged => drop(fs::write(self.record_path(), "damaged")),
+                Loss::OtherVersion => self.other_version(),
+                Loss::Reboot => {
+                    let _ = fs::remove_file(self.record_path());
+                    fake = Fake::default();
+                    self.boot += 1;
+                }
+            }
+        }
+        self.start(fake);
+    }
+
+    fn other_version(&self) {
+        let records = record::Store::new(self.directory.path(), NAMESPACE);
+        if let Some(mut record) = records.load() {
+            record.head.program = "0.0.9, skeleton 3".into();
+            records.save(&record.head, &record.ruleset).unwrap();
+        }
+    }
+
+    fn time(&self) -> Now {
+        Now {
+            instant: self.now,
+            unix: Duration::from_secs(1_000_000) + (self.now - self.begin),
+            boot: self.now - self.begin,
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Restart(losses) => self.restart(&losses),
+            Event::FileGone => {
+                self.file = None;
+                if self.has_key {
+                    self.tell_file();
+                }
+            }
+            Event::File(which) => {
+                if self.has_key {
+                    // Those that it lacks may go, whether they are its own or orphans by now.
+                    self.expected
+                        .retain(|port| *port > 9002 || which.contains(&usize::from(*port - 9001)));
+                }
+                let is_empty = which.is_empty();
+                self.file = Some(which.clone());
+                if self.has_key {
+                    self.tell_file();
+                    let there = which.iter().filter(|_| !is_empty);
+                    self.expected.extend(there.map(|at| 9001 + u16::try_from(*at).unwrap()));
+                }
+            }
+            Event::KeyGone(by_restart) => self.set_key(false, by_restart),
+            Event::KeyBack(by_restart) => {
+                if let Some(which) = self.file.clone().filter(|_| !self.has_key) {
+                    self.expected
+                        .retain(|port| *port > 9002 || which.contains(&usize::from(*port - 9001)));
+                    self.expected
+                        .extend(which.iter().map(|at| 9001 + u16::try_from(*at).unwrap()));
+                }
+                self.set_key(true, by_restart);
+            }
+            Event::Put(at) => {
+                let name = OF_API[at];
+                if self.order(name, ServiceEdit::Put(service(name).to_string().into_bytes())) {
+                    self.expected.insert(port(name));
+                }
+            }
+            Event::Remove(name) => {
+                if self.order(name, ServiceEdit::Delete) {
+                    self.expected.remove(&port(name));
+                }
+            }
+            Event::Prune => {
+                let orphans: Vec<String> = self
+                    .providers()
+                    .into_iter()
+                    .filter(|of| of.1 == "orphan")
+                    .map(|of| of.0)
+                    .collect();
+                let export = self.export();
+                if self.apply(&export, true) {
+                    // What is exported is defined anew.
+                    assert!(self.providers().iter().all(|of| of.1 != "orphan"), "{orphans:?}");
+                }
+            }
+        }
+        self.wait(WRITTEN);
+    }
+
+    fn set_key(&mut self, key: bool, by_restart: bool) {
+        self.has_key = key;
+        if by_restart {
+            return self.restart(&BTreeSet::new());
+        }
+        let now = self.time();
+        let settings = self.settings();
+        if !key {
+            self.core.no_file(now);
+        }
+        self.core.reload(settings, Config::default(), now);
+        if key {
+            self.tell_file();
+        }
+    }
+
+    /// Whether it is done.
+    fn order(&mut self, name: &str, edit: ServiceEdit) -> bool {
+        let (reply, mut answer) = oneshot::channel();
+        let order = EditOrder {
+            name: name.into(),
+            edit,
+            expect: Expect::Anything,
+            take_over: false,
+            drain: None,
+            by: PEER,
+        };
+        self.core.order(Order::Edit(order, reply));
+        self.run();
+        answer.try_recv().unwrap().is_ok()
+    }
+
+    fn apply(&mut self, state: &State, prune: bool) -> bool {
+        let (reply, mut answer) = oneshot::channel();
+        let apply = Apply {
+            state: Vec::new(),
+            origin: "test".into(),
+            options: ApplyOptions {
+                prune,
+                allow_empty: true,
+                ..ApplyOptions::default()
+            },
+            by: PEER,
+        };
+        let state = state.clone();
+        self.core.order(Order::Apply(ApplyOrder { apply, state, reply }));
+        self.run();
+        answer.try_recv().unwrap().is_ok()
+    }
+
+    /// What `tcpgw export` prints.
+    fn export(&self) -> State {
+        let list = self.core.services().services.into_iter();
+        let chosen = list.filter(|listed| listed.provider != "file");
+        State::new(chosen.map(|listed| listed.service)).unwrap()
+    }
+
+    fn providers(&self) -> Vec<(String, String)> {
+        let list = self.core.services().services.into_iter();
+        list.map(|listed| (listed.service.name.to_string(), listed.provider.to_owned()))
+            .collect()
+    }
+
+    fn run(&mut self) {
+        for _ in 0..10_000 {
+            let now = self.time();
+            let mut idle = true;
+            if let Some(write) = self.core.next_write(&mut |_, _| Ok(Vetted::default()), now) {
+                idle = false;
+                let written = keeper::perform(&mut self.store, write);
+                self.core.written(written, now);
+            }
+            if let Some(job) = self.core.next_job(now) {
+                idle = false;
+                let done = perform(self.engine.as_mut().unwrap(), job);
+                let outcome = Outcome {
+                    done,
+                    at: self.now,
+                    took: Duration::ZERO,
+                    table: None,
+                };
+                self.core.done(outcome, now);
+            }
+            let probes = self.core.health().due(self.now);
+            if probes.is_empty() && idle {
+                return;
+            }
+            for probe in probes {
+                self.core.probed(probe.id, health::Outcome::Accepted, now);
+            }
+        }
+        panic!("it never rests");
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.run();
+            let wakes = [self.core.wakes_at(), self.core.health().next_at()];
+            let next = wakes.into_iter().flatten().min().unwrap_or(end).clamp(self.now, end);
+            if next == end {
+                break;
+            }
+            self.now = next.max(self.now + Duration::from_millis(1));
+        }
+        self.now = end;
+        self.run();
+    }
+
+    /// The ports where a client reaches a backend.
+    fn served(&mut self) -> BTreeSet<u16> {
+        let kernel = self.engine.as_mut().unwrap().kernel();
+        let reached = (9001..=9004).filter(|port| {
+            let syn = Syn {
+                client: ([198, 51, 100, 7], 40_000 + port).into(),
+                public: ([192, 0, 2, 1], *port).into(),
+            };
+            matches!(kernel.connect(&syn, 0), Fate::Backend(_))
+        });
+        let reached: BTreeSet<u16> = reached.collect();
+        kernel.flows.clear();
+        reached
+    }
+
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        let served = self.served();
+        let lost: Vec<u16> = self.expected.difference(&served).copied().collect();
+        let providers: BTreeMap<String, String> = self.providers().into_iter().collect();
+        prop_assert!(lost.is_empty(), "{:?} are served no more; {:?}", lost, providers);
+        Ok(())
+    }
+}
