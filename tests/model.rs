@@ -31,7 +31,8 @@ fn everything_clashing_with_everything_takes_no_quadratic_time() {
         let comma = if i == 0 { "" } else { "," };
         let _ = write!(
             text,
-            r#"{comma}{{"name":"a","port":1,"backends":["10.0.0.1:1"],"balance":"round-robin"}}"#
+            r#"{comma}{{"name":"a","port":1,"backends":["10.0.0.1:1"],"balance":"round-robin","limit":{{"pps":{}}}}}"#,
+            i + 1
         );
     }
     text.push_str("]}");
