@@ -13,6 +13,7 @@ use crate::kernel::route::{LocalAddresses, RouteTo};
 use crate::model::FlowMark;
 use crate::ruleset::name::Family;
 use crate::summary::{ServiceSummary, Summary};
+use crate::view::UnmarkedFlows;
 
 /// Something that was read, or why it could not be.
 pub type Fact<T> = Result<T, String>;
@@ -96,6 +97,8 @@ pub struct Facts {
     pub stats: Fact<Stats>,
     /// Flows by backend and by the address that it sees them come from.
     pub ports_in_use: Fact<BTreeMap<(SocketAddr, IpAddr), u32>>,
+    /// Flows to our backends without our mark.
+    pub unmarked: Fact<UnmarkedFlows>,
     /// SYNs that met a connection which the backend still held, by backend.
     pub reused: Fact<BTreeMap<SocketAddr, u64>>,
     /// What this kernel lacks.
@@ -113,6 +116,8 @@ pub struct Firewall {
     pub chains: Vec<Chain>,
     /// Tables whose chains see frames, which nobody judged.
     pub unjudged: Vec<Table>,
+    /// The number of our own table.
+    pub own_table: Option<u64>,
 }
 
 /// Our table.

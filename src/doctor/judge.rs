@@ -45,6 +45,8 @@ pub(super) enum Fate {
 pub(super) struct Done {
     pub(super) effect: Effect,
     pub(super) chain: String,
+    /// Counted from 1.
+    pub(super) rule: usize,
     pub(super) holds: Holds,
 }
 
@@ -116,6 +118,7 @@ impl<'a> Walk<'a> {
                 self.done.push(Done {
                     effect: *effect,
                     chain: chain.name.clone(),
+                    rule: at + 1,
                     holds: holds.min(certain),
                 });
             }
@@ -247,7 +250,24 @@ const fn negate(holds: Holds, negated: bool) -> Holds {
     }
 }
 
+/// A mark of which our bits are asked is another one for sure where these differ.
+fn is_another_mark(packet: &Packet, load: Load, mask: Option<&[u8]>, value: &[u8]) -> bool {
+    let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    match (packet.ours, number(value)) {
+        (Some(ours), Some(value)) if load.field == Field::CtMark => {
+            let asked = mask.and_then(number).unwrap_or(u32::MAX) & ours.mask();
+            (value ^ ours.value()) & asked != 0
+        }
+        _ => false,
+    }
+}
+
 fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation, value: &[u8]) -> Holds {
+    match relation {
+        Relation::Equal if is_another_mark(packet, load, mask, value) => return Holds::No,
+        Relation::Differs if is_another_mark(packet, load, mask, value) => return Holds::Yes,
+        _ => {}
+    }
     let mut bytes = match packet.value(load, mask) {
         Value::Is(bytes) => bytes,
         Value::Differs => return Holds::SomeClients,

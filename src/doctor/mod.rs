@@ -23,7 +23,7 @@ pub use self::facts::{
     CheapFacts, Effort, Fact, Facts, Firewall, TableFacts, TableState, Ways, WaysOfAnswers, WaysOut,
 };
 pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
-pub use self::gather::{CheapReader, gather};
+pub use self::gather::{CheapReader, gather, unmarked_flows};
 pub use self::problems::{absent_addresses, finding, problems};
 
 /// Every finding there can be, with the worst that it is: names are for ever.
@@ -32,8 +32,11 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("ipv6-forwarding-off", Severity::Broken),
     ("ipv6-router-advertisements", Severity::Note),
     ("packets-dropped", Severity::Broken),
+    ("probes-dropped", Severity::Warning),
     ("packets-untracked", Severity::Broken),
     ("port-translated-elsewhere", Severity::Broken),
+    ("flow-mark-overwritten", Severity::Broken),
+    ("flows-unmarked", Severity::Broken),
     ("flows-offloaded", Severity::Warning),
     ("reverse-path-filter", Severity::Broken),
     ("bridge-without-hairpin", Severity::Warning),

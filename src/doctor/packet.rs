@@ -7,6 +7,8 @@ use crate::model::FlowMark;
 use crate::ruleset::name::Family;
 
 const TCP: u8 = 6;
+const RTN_UNICAST: u32 = 1;
+const RTN_LOCAL: u32 = 2;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 /// `IPS_DST_NAT`.
@@ -30,6 +32,8 @@ pub(super) struct Packet {
     pub(super) port: Option<u16>,
     /// Whether it goes from the server to the client.
     pub(super) reply: bool,
+    /// Whether it is no first packet of its flow, though it goes to the server.
+    pub(super) later: bool,
     /// Whether our rules have marked and translated its flow already.
     pub(super) ours: Option<FlowMark>,
 }
@@ -48,7 +52,7 @@ impl Packet {
     pub(super) fn state(&self) -> u32 {
         let translated = if self.ours.is_some() { ct_state::DNAT } else { 0 };
         translated
-            | if self.reply {
+            | if self.reply || self.later {
                 ct_state::ESTABLISHED
             } else {
                 ct_state::NEW
@@ -96,6 +100,12 @@ impl Packet {
                 _ => Value::Differs,
             },
             Field::CtDirection => Value::Is(vec![u8::from(self.reply)]),
+            // Before our rules it is to the gateway, then to a backend.
+            Field::DestType => match (self.reply, self.ours, self.server) {
+                (false, None, _) if self.input.is_some() || self.output.is_none() => native(RTN_LOCAL),
+                (false, Some(_), Some(_)) => native(RTN_UNICAST),
+                _ => Value::Unknown,
+            },
             Field::Mark | Field::Sender => Value::Differs,
             Field::Other => Value::Unknown,
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::kernel::conntrack::stats::Stats;
-use crate::kernel::firewall::{Base, Chain, Effect, Hook, Rule, Table, TableFamily, parse_save};
+use crate::kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite, Rule, Table, TableFamily, parse_save};
 use crate::kernel::links::{Link, Neighbour, Offloads};
 use crate::kernel::listeners::Listener;
 use crate::kernel::probe::{Feature, Lack};
@@ -109,6 +109,7 @@ fn well() -> Facts {
         legacy6: Ok(Vec::new()),
         stats: Ok(Stats::default()),
         ports_in_use: Ok(BTreeMap::new()),
+        unmarked: Ok(crate::view::UnmarkedFlows::default()),
         reused: Ok(BTreeMap::new()),
         lacks: Ok(Vec::new()),
         conntrack_filter: Ok(true),
@@ -789,6 +790,7 @@ fn table(family: TableFamily, name: &str, owned: bool) -> Table {
         name: name.into(),
         legacy: false,
         owned,
+        handle: Some(20),
     }
 }
 
@@ -861,6 +863,144 @@ fn what_goes_past_conntrack_or_limits_is_found() {
     );
     let found = with(nft(doing(Effect::Offload, Hook::Forward, 0)));
     only(&found, "flows-offloaded", Severity::Warning);
+}
+
+#[test]
+fn drops_of_probes_and_their_answers_are_found() {
+    let drops = |hook, text: &str| {
+        let (input, output) = if hook == "INPUT" {
+            ("DROP", "ACCEPT")
+        } else {
+            ("ACCEPT", "DROP")
+        };
+        let text = format!("*filter\n:INPUT {input} [0:0]\n:OUTPUT {output} [0:0]\n{text}\nCOMMIT\n");
+        move |facts: &mut Facts| facts.legacy = Ok(parse_save(TableFamily::Ip, &text))
+    };
+    let id = "probes-dropped";
+    let found = only(&with(drops("OUTPUT", "")), id, Severity::Warning);
+    assert!(
+        line(&found).contains("-I OUTPUT -p tcp -d 10.2.0.11 --dport 3000 -j ACCEPT"),
+        "{found:?}"
+    );
+    let found = only(&with(drops("INPUT", "")), id, Severity::Warning);
+    assert!(
+        line(&found).contains("-I INPUT -p tcp -s 10.2.0.11 --sport 3000 -j ACCEPT"),
+        "{found:?}"
+    );
+    for (hook, passing) in [
+        ("INPUT", "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+        ("INPUT", "-A INPUT -i br0 -j ACCEPT"),
+        ("OUTPUT", "-A OUTPUT -o br0 -p tcp -j ACCEPT"),
+        ("OUTPUT", "-A OUTPUT -d 10.2.0.0/24 -j ACCEPT"),
+    ] {
+        let found = with(drops(hook, passing));
+        assert!(found.is_empty(), "{passing}: {found:#?}");
+    }
+}
+
+#[test]
+fn the_table_that_was_made_last_gets_the_connections() {
+    let dnat = || Rule {
+        effects: vec![Effect::Dnat],
+        ..Rule::default()
+    };
+    let other = || {
+        let mut chain = chain(
+            table(TableFamily::Ip, "nat", false),
+            Hook::Prerouting,
+            -100,
+            vec![dnat()],
+            false,
+        );
+        chain.base = chain.base.map(|base| Base { nat: true, ..base });
+        chain
+    };
+    let id = "port-translated-elsewhere";
+    for (own, severity, says) in [
+        (Some(19), Severity::Broken, "made after"),
+        (Some(21), Severity::Warning, "made before"),
+        (None, Severity::Warning, "loaded last"),
+    ] {
+        let found = with(|facts| {
+            firewall_of(facts).own_table = own;
+            firewall_of(facts).chains.push(other());
+        });
+        let found = only(&found, id, severity);
+        assert!(found.cause.contains(says), "{}", found.cause);
+    }
+}
+
+#[test]
+fn rules_that_overwrite_the_mark_are_found() {
+    const SAVE: &str = "-j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff";
+    let id = "flow-mark-overwritten";
+    let mangle = |rules: &str| {
+        let text =
+            format!("*mangle\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n:M - [0:0]\n{rules}\nCOMMIT\n");
+        move |facts: &mut Facts| facts.legacy = Ok(parse_save(TableFamily::Ip, &text))
+    };
+    for spares in [
+        "-A POSTROUTING -j CONNMARK --set-xmark 0x1/0xff",
+        "-A POSTROUTING -j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff",
+        "-A POSTROUTING -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+        "-A POSTROUTING -p udp -j CONNMARK --set-xmark 0x1/0xffffffff",
+        // Our bits are set.
+        "-A POSTROUTING -m connmark --mark 0x0 -j CONNMARK --set-xmark 0x1/0xffffffff",
+        // Before our rules write theirs.
+        "-A PREROUTING -m conntrack --ctstate NEW -j CONNMARK --set-xmark 0x1/0xffffffff",
+    ] {
+        let found = with(mangle(spares));
+        assert!(found.is_empty(), "{spares}: {found:#?}");
+    }
+    for (rules, line_to_type) in [
+        (
+            format!("-A POSTROUTING {SAVE}"),
+            "POSTROUTING -m connmark --mark 0x00800000/0x00800000 -j ACCEPT",
+        ),
+        (
+            "-A POSTROUTING -j M\n-A M -j CONNMARK --set-xmark 0x1/0xffffffff".into(),
+            "M -m connmark --mark 0x00800000/0x00800000 -j RETURN",
+        ),
+        (
+            format!("-A PREROUTING {SAVE}"),
+            "PREROUTING -m connmark --mark 0x00800000/0x00800000 -j ACCEPT",
+        ),
+    ] {
+        let found = with(mangle(&rules));
+        let found = only(&found, id, Severity::Broken);
+        assert_eq!(line(&found), format!("iptables-legacy -t mangle -I {line_to_type}"));
+    }
+    // The packet's mark may have had our bits from the ct mark; some clients only.
+    for doubtful in [
+        format!(
+            "-A PREROUTING -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff\n-A POSTROUTING {SAVE}"
+        ),
+        "-A POSTROUTING -d 192.0.2.0/24 -j CONNMARK --set-xmark 0x1/0xffffffff".into(),
+    ] {
+        only(&with(mangle(&doubtful)), id, Severity::Warning);
+    }
+    let written = Rule {
+        effects: vec![Effect::CtMark(MarkWrite::constant(1))],
+        ..Rule::default()
+    };
+    let early = chain(
+        table(TableFamily::Inet, "mine", false),
+        Hook::Postrouting,
+        -151,
+        vec![written],
+        false,
+    );
+    let found = only(&with(nft(early)), id, Severity::Broken);
+    assert_eq!(
+        line(&found),
+        "nft insert rule inet mine c ct mark and 0x00800000 == 0x00800000 accept"
+    );
+    let lost = |facts: &mut Facts| {
+        let example = Some(("203.0.113.1:20003".parse().unwrap(), "10.2.0.11:3000".parse().unwrap()));
+        facts.unmarked = Ok(crate::view::UnmarkedFlows { count: 1, example });
+    };
+    let found = only(&with(lost), "flows-unmarked", Severity::Broken);
+    assert!(found.seen.starts_with("1 flow from services"), "{}", found.seen);
 }
 
 #[test]

@@ -153,6 +153,27 @@ impl Conntrack {
         })
     }
 
+    /// Shows TCP flows whose destination somebody translated, and that do not bear our mark. The kernel walks all its entries, and
+    /// shows few.
+    ///
+    /// # Errors
+    /// As [`Conntrack::for_each`].
+    pub fn unmarked(&mut self, mark: FlowMark, mut each: impl FnMut(&Flow)) -> Result<(), NetlinkError> {
+        if self.has_none()? {
+            return Ok(());
+        }
+        let build = |writer: &mut Writer, seq| wire::dump_unmarked(writer, seq, mark);
+        self.lists.dump("list flows", build, |message| {
+            if let Some(flow) = Flow::decode(message)?
+                && flow.status.dnat()
+                && !mark.matches(flow.mark)
+            {
+                each(&flow);
+            }
+            Ok(())
+        })
+    }
+
     /// Deletes flows, and no others that came to have the same addresses meanwhile.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ pub mod problems;
 pub mod rates;
 pub mod status;
 pub mod tally;
+mod unmarked;
 pub mod who;
 
 use std::borrow::Cow;
@@ -18,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::unmarked::UnmarkedFlows;
 use crate::kernel::About;
 use crate::model::FlowMark;
 use crate::record::Applied;

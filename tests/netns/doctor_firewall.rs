@@ -223,6 +223,39 @@ fn drops_before_translation_are_found_by_the_public_port() {
 }
 
 #[test]
+fn drops_of_the_gateways_own_connections_to_backends_are_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let [backend, _] = addresses("b1");
+    let own = || {
+        net.within("gateway", || {
+            connect(at(&backend.to_string(), 3000), std::time::Duration::from_millis(400))
+        })
+        .is_ok()
+    };
+    for rule in [
+        "iptables-nft -A OUTPUT -o br0 -p tcp -j DROP",
+        "iptables-legacy -P INPUT DROP",
+        "nft 'table inet mine { chain out { type filter hook output priority 0; policy drop; oifname \"lo\" accept; }; }'",
+    ] {
+        assert!(own());
+        net.sh("gateway", rule).ok();
+        assert!(!own(), "{rule}");
+        passes(&net, 0);
+        let said = doctor(&net);
+        assert_eq!(said.status, 0, "{:#}", said.json);
+        for _ in 0..2 {
+            if let Some(finding) = doctor(&net).findings("probes-dropped").first() {
+                net.sh("gateway", &crate::doctor::line(finding)).ok();
+            }
+        }
+        assert!(own(), "{rule}");
+        let said = doctor(&net);
+        assert!(said.bad().is_empty(), "{:#}", said.json);
+    }
+}
+
+#[test]
 fn packets_off_conntrack_are_found() {
     let net = Net::new();
     let _servers = web(&net);
@@ -264,12 +297,94 @@ fn a_port_that_another_table_translates_too_is_found() {
         "whoever was loaded last gets it"
     );
     let said = doctor(&net);
-    said.one("port-translated-elsewhere", "warning");
+    // Docker's chain stands for all interfaces but its own: it is sure who gets the connections.
+    let found = said.one("port-translated-elsewhere", "broken");
+    assert!(
+        found["cause"]
+            .as_str()
+            .is_some_and(|cause| cause.contains("made after")),
+        "{found:#}"
+    );
     assert_eq!(said.findings("port-translated-elsewhere").len(), 1);
+    // Once our table is made anew, ours does.
+    net.tcpgw(&["teardown"]).ok();
+    let file = net.file("state.json").to_string_lossy().into_owned();
+    net.tcpgw(&["apply", &file]).ok();
+    let greeted = || {
+        let to = at(PUBLIC[0], PORT);
+        net.within("client", || {
+            connect(to, crate::harness::client::PATIENCE).and_then(|mut conn| conn.greeting())
+        })
+        .expect("a greeting")
+    };
+    assert_ne!(greeted().backend, "b3");
+    let said = doctor(&net);
+    let found = said.one("port-translated-elsewhere", "warning");
+    assert!(
+        found["cause"]
+            .as_str()
+            .is_some_and(|cause| cause.contains("made before")),
+        "{found:#}"
+    );
     // Another port for the service, as it says.
     net.apply(state([service("web", PORT + 1, &["b1", "b2"], 3000, json!({}))]));
     assert!(doctor(&net).findings("port-translated-elsewhere").is_empty());
     assert!(other.accepted() > 0);
+}
+
+/// Whether a connection that a client outside opens is one of ours to `tcpgw flows`.
+fn is_marked(net: &Net) -> bool {
+    let to = at(PUBLIC[0], PORT);
+    let mut conn = net
+        .within("client", || connect(to, crate::harness::client::PATIENCE))
+        .expect("a connection");
+    let port = conn.local().port();
+    let _ = conn.greeting();
+    net.tcpgw(&["flows"]).ok().contains(&format!(":{port} "))
+}
+
+#[test]
+fn rules_that_overwrite_our_mark_are_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let id = "flow-mark-overwritten";
+    let nft = "nft 'table ip mine { chain post { type filter hook postrouting priority -151; ct mark set 0x1; }; }'";
+    for (rule, lift) in [
+        (nft, "nft delete table ip mine"),
+        (
+            "iptables-nft -t mangle -A POSTROUTING -j CONNMARK --save-mark",
+            "nft delete table ip mangle",
+        ),
+        (
+            "iptables-legacy -t mangle -A POSTROUTING -j CONNMARK --set-mark 0x1",
+            "iptables-legacy -t mangle -F",
+        ),
+    ] {
+        assert!(is_marked(&net));
+        net.sh("gateway", rule).ok();
+        assert!(!is_marked(&net), "{rule}");
+        let said = doctor(&net);
+        assert_eq!(said.status, 1, "{:#}", said.json);
+        // What others' rules do is seen in the flows, too.
+        said.one("flows-unmarked", "broken");
+        let fix = crate::doctor::line(said.one(id, "broken"));
+        net.sh("gateway", &fix).ok();
+        net.sh("gateway", "conntrack -D -p tcp >/dev/null 2>&1; true").ok();
+        assert!(is_marked(&net), "{fix}");
+        let said = doctor(&net);
+        assert!(said.bad().is_empty(), "{:#}", said.json);
+        net.sh("gateway", lift).ok();
+    }
+    // With a mask it is nobody's business.
+    for rule in [
+        "nft 'table ip mine { chain post { type filter hook postrouting priority -151; ct mark set ct mark & 0xffffff00 | 0x1; }; }'",
+        "iptables-nft -t mangle -A POSTROUTING -j CONNMARK --save-mark --mask 0xff",
+    ] {
+        net.sh("gateway", rule).ok();
+        assert!(is_marked(&net), "{rule}");
+    }
+    let said = doctor(&net);
+    assert!(said.bad().is_empty(), "{:#}", said.json);
 }
 
 #[test]

@@ -99,6 +99,32 @@ fn counters(facts: &Facts, diagnosis: &mut Diagnosis) {
     }
 }
 
+/// What a rule did that writes to the ct mark, whoever it belongs to.
+pub(super) fn unmarked(facts: &Facts, diagnosis: &mut Diagnosis) {
+    let Some(unmarked) = diagnosis.known("flows without our mark", &facts.unmarked) else {
+        return;
+    };
+    if let Some((public, backend)) = unmarked.example {
+        let count = usize::try_from(unmarked.count).unwrap_or(usize::MAX);
+        diagnosis.broken(
+            "flows-unmarked",
+            format!(
+                "{} from services to their backends without our mark, such as one from {public} to {backend}",
+                super::count(count, "flow")
+            ),
+            format!(
+                "another program overwrites the ct mark ({}): such flows are held to no limit, and are not flushed when their \
+                 backend leaves",
+                facts.cheap.mark
+            ),
+            advice(
+                "find what writes the ct mark (`nft list ruleset`, `iptables-save`, `conntrack -U`), and give it a mask that \
+                 spares ours; or choose another flow_mark in the configuration",
+            ),
+        );
+    }
+}
+
 fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
     let is = |name: &str, value| facts.cheap.number(&format!("net.netfilter.nf_conntrack_{name}")) == Some(value);
     if is("tcp_be_liberal", 1) {

@@ -89,13 +89,18 @@ pub(super) fn program(chain: &Chain) -> Option<&'static str> {
 }
 
 /// One backend of one service, as packets show it.
-struct Sample {
+pub(super) struct Sample {
     backend: SocketAddr,
     public_port: u16,
 }
 
+/// Whether it is the gateway's own packets that a chain sees: probes of backends and their answers.
+pub(super) fn is_probes(base: Base) -> bool {
+    matches!(base.hook, Hook::Input | Hook::Output)
+}
+
 fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
-    if !matches!(base.hook, Hook::Prerouting | Hook::Forward | Hook::Postrouting) {
+    if base.hook == Hook::Other || (is_probes(base) && base.nat) {
         return;
     }
     let rules: usize = chains
@@ -113,6 +118,10 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
         for reply in [false, true] {
             // Where no packet gets to a backend, no answer comes.
             if reply && (base.nat || nothing_arrives) {
+                continue;
+            }
+            // Probes leave by output, and their answers come in by input.
+            if is_probes(base) && reply != (base.hook == Hook::Input) {
                 continue;
             }
             let mut trouble = Trouble::default();
@@ -143,7 +152,7 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
     }
 }
 
-fn samples(facts: &CheapFacts, family: Family, most: usize) -> Vec<Sample> {
+pub(super) fn samples(facts: &CheapFacts, family: Family, most: usize) -> Vec<Sample> {
     let of_family = facts.services.services.iter().flat_map(|service| {
         service
             .active
@@ -160,7 +169,7 @@ fn samples(facts: &CheapFacts, family: Family, most: usize) -> Vec<Sample> {
     all.into_iter().step_by(step).collect()
 }
 
-fn packet(facts: &CheapFacts, family: Family, base: Base, reply: bool, sample: Option<&Sample>) -> Packet {
+pub(super) fn packet(facts: &CheapFacts, family: Family, base: Base, reply: bool, sample: Option<&Sample>) -> Packet {
     let far = facts
         .ways_out
         .as_ref()
@@ -173,8 +182,8 @@ fn packet(facts: &CheapFacts, family: Family, base: Base, reply: bool, sample: O
     let (input, output) = if reply { (inside, outside) } else { (outside, inside) };
     Packet {
         family,
-        input,
-        output: output.filter(|_| base.hook != Hook::Prerouting),
+        input: input.filter(|_| base.hook != Hook::Output),
+        output: output.filter(|_| !matches!(base.hook, Hook::Prerouting | Hook::Input)),
         server: sample.filter(|_| translated).map(|sample| sample.backend.ip()),
         port: sample.map(|sample| {
             if translated {
@@ -184,7 +193,8 @@ fn packet(facts: &CheapFacts, family: Family, base: Base, reply: bool, sample: O
             }
         }),
         reply,
-        ours: translated.then_some(facts.mark),
+        later: false,
+        ours: (translated && !is_probes(base)).then_some(facts.mark),
     }
 }
 
@@ -257,6 +267,9 @@ impl Trouble {
         } else if !self.may_end.is_empty() {
             context.dropped(&self.may_end, "may drop", Severity::Warning, diagnosis);
         }
+        if is_probes(context.base) {
+            return;
+        }
         if let Some((chain, holds)) = &self.untracked {
             let sure = *holds == Holds::Yes;
             diagnosis.found(
@@ -304,7 +317,12 @@ impl Context<'_> {
                 some(&backends)
             ),
         };
-        let what = if self.reply { "answers from" } else { "packets to" };
+        let what = match (self.reply, is_probes(self.base)) {
+            (false, false) => "packets to",
+            (true, false) => "answers from",
+            (false, true) => "the gateway's own connections, such as probes, to",
+            (true, true) => "answers to the gateway's own connections, such as probes, from",
+        };
         let does = if place.rejects {
             does.replace("drop", "reject")
         } else {
@@ -320,14 +338,23 @@ impl Context<'_> {
         } else {
             "; not all of its rules can be judged from here"
         };
+        let seen = format!(
+            "chain {} of {} {does} {what} {who}: {by}{doubt}",
+            self.chain.name,
+            whose(self.chain)
+        );
+        if is_probes(self.base) {
+            let cause = format!(
+                "a daemon takes such backends for unhealthy, and sends them no new connections. {}",
+                self.lasting()
+            );
+            diagnosis.warning("probes-dropped", seen, cause, self.let_pass());
+            return;
+        }
         diagnosis.found(
             "packets-dropped",
             severity,
-            format!(
-                "chain {} of {} {does} {what} {who}: {by}{doubt}",
-                self.chain.name,
-                whose(self.chain)
-            ),
+            seen,
             format!(
                 "a packet must pass every table: what tcpgw lets pass, another one still drops. {}",
                 self.lasting()

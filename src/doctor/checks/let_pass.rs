@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::super::finding::{Fix, advice, command};
-use super::firewall::{Context, DSTNAT, program};
+use super::firewall::{Context, DSTNAT, is_probes, program};
 use super::{range_list, ranges};
 use crate::kernel::firewall::{Hook, Verdict};
 use crate::ruleset::name::Family;
@@ -41,8 +41,16 @@ impl Context<'_> {
             return advice("the table is owned by a running program: allow the forwarding in its configuration");
         }
         let translated = self.base.hook != Hook::Prerouting || self.base.priority > DSTNAT;
-        let (xt, nft) = if self.reply && !translated {
-            self.by_backends()
+        let (xt, nft) = if is_probes(self.base) || (self.reply && !translated) {
+            match self.by_backends() {
+                Some(matches) => matches,
+                None => {
+                    return advice(format!(
+                        "let TCP from and to the backends pass in chain {} (there are too many for a line)",
+                        self.chain.name
+                    ));
+                }
+            }
         } else if translated {
             let mark = self.facts.mark;
             (
@@ -108,22 +116,33 @@ impl Context<'_> {
         (xt, format!("tcp dport {{ {} }}", range_list(&ranges, ", ")))
     }
 
-    fn by_backends(&self) -> (Vec<String>, String) {
+    /// Nothing where there are too many.
+    fn by_backends(&self) -> Option<(Vec<String>, String)> {
+        const MOST: usize = 64;
+        let (address, port, end) = if self.reply {
+            ("-s", "--sport", "s")
+        } else {
+            ("-d", "--dport", "d")
+        };
         let of_family = self
             .facts
             .backends()
             .filter(|backend| Family::of(backend.ip()) == self.family);
         let mut backends: Vec<SocketAddr> = of_family.collect();
         backends.sort_unstable();
+        backends.dedup();
+        if backends.len() > MOST {
+            return None;
+        }
         let xt = backends
             .iter()
-            .map(|backend| format!("-p tcp -s {} --sport {}", backend.ip(), backend.port()))
+            .map(|backend| format!("-p tcp {address} {} {port} {}", backend.ip(), backend.port()))
             .collect();
         let keyword = if self.family == Family::V4 { "ip" } else { "ip6" };
         let elements = backends
             .iter()
             .map(|backend| format!("{} . {}", backend.ip(), backend.port()));
         let elements = elements.collect::<Vec<_>>().join(", ");
-        (xt, format!("{keyword} saddr . tcp sport {{ {elements} }}"))
+        Some((xt, format!("{keyword} {end}addr . tcp {end}port {{ {elements} }}")))
     }
 }

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod conntrack;
+mod ct_mark;
 mod direct;
 mod firewall;
 pub(super) mod forwarding;
@@ -28,6 +29,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     forwarding::check,
     firewall::check,
     nat::check,
+    ct_mark::check,
     ways::routes,
     ways::answers,
     reverse_path::check,
@@ -42,6 +44,8 @@ pub(super) const COSTLY: &[fn(&Facts, &mut Diagnosis)] = &[
     kernel::check,
     firewall::legacy,
     nat::legacy,
+    ct_mark::legacy,
+    conntrack::unmarked,
     ways::check,
     bridge::check,
     conntrack::check,

@@ -74,10 +74,27 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
             Severity::Warning,
             "its chain comes before tcpgw's: connections for which its rule holds go where that table says",
         ),
-        DSTNAT => (
-            Severity::Warning,
-            "both chains have the same priority: whichever was loaded last gets the connections",
-        ),
+        DSTNAT => match later(facts, chain) {
+            Some(true) if surely => (
+                Severity::Broken,
+                "both chains have the same priority, and its table was made after tcpgw's: the one that was made last gets \
+                 the connections",
+            ),
+            Some(true) => (
+                Severity::Warning,
+                "both chains have the same priority, and its table was made after tcpgw's: connections for which its rule \
+                 holds go where that table says",
+            ),
+            Some(false) => (
+                Severity::Warning,
+                "both chains have the same priority, and its table was made before tcpgw's, which gets the connections as \
+                 long as that chain is not made again",
+            ),
+            None => (
+                Severity::Warning,
+                "both chains have the same priority: whichever was loaded last gets the connections",
+            ),
+        },
         _ => (
             Severity::Warning,
             "its chain comes after tcpgw's: whoever expects connections there gets none",
@@ -98,6 +115,14 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
             "give the service or that other program (a container's published port?) another port",
         )),
     );
+}
+
+/// Whether the table was made after ours: the kernel puts a new chain before others of the same priority
+/// (`nf_hook_entries_grow`), and tcpgw makes its chains with its table. The kernel's own list of hooks (`nfnetlink_hook`) has no
+/// chains of type `nat`.
+fn later(facts: &CheapFacts, chain: &Chain) -> Option<bool> {
+    let own = facts.firewall.as_ref().ok()?.own_table?;
+    Some(chain.table.handle? > own)
 }
 
 fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<Packet> {
@@ -126,6 +151,7 @@ fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<P
                 server,
                 port: Some(service.port),
                 reply: false,
+                later: false,
                 ours: None,
             }
         })

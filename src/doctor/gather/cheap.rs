@@ -94,6 +94,7 @@ impl CheapReader {
             Arc::new(Firewall {
                 chains,
                 unjudged: unread.other_families,
+                own_table: unread.own_table,
             })
         });
         let pause = begun.elapsed().saturating_mul(PAUSE).min(Duration::from_secs(600));

@@ -132,6 +132,25 @@ pub(super) fn dump_status(writer: &mut Writer, seq: u32, mark: FlowMark, status:
     });
 }
 
+/// Asks for flows with a translated destination that do not bear the mark, or for more: for those that do, where it has several
+/// bits; for all, before Linux 6.0.
+pub(super) fn dump_unmarked(writer: &mut Writer, seq: u32, mark: FlowMark) {
+    const DST_NAT: u32 = 1 << 5;
+    let header = Header {
+        kind: GET,
+        flags: REQUEST | DUMP,
+        seq,
+    };
+    writer.message(header, Family::default(), |w| {
+        if mark.mask().is_power_of_two() {
+            w.be32(CTA_MARK, mark.value() ^ mark.mask());
+            w.be32(CTA_MARK_MASK, mark.mask());
+        }
+        w.be32(CTA_STATUS, DST_NAT);
+        w.be32(CTA_STATUS_MASK, DST_NAT);
+    });
+}
+
 /// Asks for the flows of one pair, or of more (see [`dump_filtered`]).
 pub(super) fn dump_pair(writer: &mut Writer, seq: u32, mark: FlowMark, pair: &Pair) {
     let backend = End {

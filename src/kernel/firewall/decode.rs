@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::mark::{self, MarkWrite, Target};
 use super::{Effect, Element, Field, Load, Relation, Rule, TableFamily, Test, Verdict, xt};
 use crate::kernel::nft::{LIST_ELEM, elem, expr};
 use crate::kernel::tlv::{Attr, Attrs, Malformed};
 
 const VERDICT_REGISTER: u32 = 0;
+/// `NFT_CT_MARK`, `NFT_META_MARK`.
+const CT_MARK: u32 = 3;
+const META_MARK: u32 = 3;
 
 /// What a set holds, where it was read.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +27,7 @@ pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> R
         family,
         sets,
         registers: BTreeMap::new(),
+        marks: BTreeMap::new(),
         rule: Rule::default(),
     };
     for expression in Attrs::new(expressions) {
@@ -54,6 +59,8 @@ struct Reader<'a> {
     sets: Sets<'a>,
     /// By 4-byte slot.
     registers: BTreeMap<u32, Held>,
+    /// What the value of a slot would write to the ct mark; a missing one is not known.
+    marks: BTreeMap<u32, MarkWrite>,
     rule: Rule,
 }
 
@@ -104,14 +111,38 @@ impl Reader<'_> {
         let parts = Parts(data.map_or(&[][..], |data| data.payload));
         match name.str()? {
             "meta" if parts.has(1)? => self.hold(parts.number(1)?, meta_field(parts.number(2)?)),
-            "ct" if parts.has(1)? => self.hold(parts.number(1)?, ct_field(parts.number(2)?)),
+            "ct" if parts.has(1)? => {
+                self.hold(parts.number(1)?, ct_field(parts.number(2)?));
+                if parts.number(2)? == CT_MARK {
+                    self.marks.insert(slot(parts.number(1)?), MarkWrite::SAME);
+                }
+            }
+            "ct" if parts.number(2)? == CT_MARK && parts.has(4)? => {
+                let write = self.marks.get(&slot(parts.number(4)?)).copied();
+                self.rule
+                    .effects
+                    .push(Effect::CtMark(write.unwrap_or(MarkWrite::UNKNOWN)));
+            }
+            "meta" if parts.number(2)? == META_MARK && parts.has(3)? => {
+                let from_ct = self
+                    .marks
+                    .get(&slot(parts.number(3)?))
+                    .is_some_and(|write| write.keep != 0);
+                self.rule.effects.extend(from_ct.then_some(Effect::RestoreMark));
+            }
             "payload" if parts.has(1)? => self.payload(&parts)?,
-            // They count, or set a mark, a timeout, a header field.
+            // They count, or set a timeout, a header field.
             "counter" | "log" | "last" | "masq" | "dup" | "objref" | "meta" | "ct" | "payload" => {}
             "fib" => {
                 const SADDR: u32 = 1;
-                let sender = parts.number(3)? & SADDR != 0;
-                let field = if sender { Field::Sender } else { Field::Other };
+                const DADDR: u32 = 2;
+                const ADDRTYPE: u32 = 3;
+                let flags = parts.number(3)?;
+                let field = match parts.number(2)? {
+                    _ if flags & SADDR != 0 => Field::Sender,
+                    ADDRTYPE if flags == DADDR => Field::DestType,
+                    _ => Field::Other,
+                };
                 self.hold(parts.number(1)?, (field, 4));
             }
             "bitwise" => self.bitwise(&parts)?,
@@ -136,7 +167,10 @@ impl Reader<'_> {
                     .tests
                     .extend(xt::matches(parts.text(1)?, parts.number(2)?, info));
             }
-            "target" => self.target(parts.text(1)?),
+            "target" => {
+                let info = parts.get(3)?.map_or(&[][..], |attr| attr.payload);
+                self.target(parts.text(1)?, parts.number(2)?, info);
+            }
             "queue" | "synproxy" | "tproxy" | "fwd" => self.rule.verdict = Verdict::Unknown(name.str()?.into()),
             // All others load something.
             _ if parts.has(1)? => self.forget(&parts)?,
@@ -151,6 +185,7 @@ impl Reader<'_> {
             mask: None,
         };
         self.registers.insert(slot(register), held);
+        self.marks.remove(&slot(register));
     }
 
     /// The destination register of most expressions is their first attribute, of some the second: both are then unknown.
@@ -158,6 +193,7 @@ impl Reader<'_> {
         for kind in [1, 2] {
             if let Some(register) = parts.get(kind)?.and_then(|attr| attr.be32().ok()) {
                 self.registers.remove(&slot(register));
+                self.marks.remove(&slot(register));
             }
         }
         Ok(())
@@ -189,6 +225,7 @@ impl Reader<'_> {
     fn bitwise(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
         const MASK_AND_XOR: u32 = 0;
         let (from, to) = (parts.number(1)?, parts.number(2)?);
+        self.bitwise_mark(from, to, parts)?;
         let mut held = self.held(from).clone();
         let plain = parts.number(6)? == MASK_AND_XOR && parts.value(5)?.iter().all(|byte| *byte == 0);
         if plain && held.mask.is_none() {
@@ -197,6 +234,31 @@ impl Reader<'_> {
             held = NOTHING;
         }
         self.registers.insert(slot(to), held);
+        Ok(())
+    }
+
+    /// With `or`, the bits that are set stay set: so does a mark whose bits are all set.
+    fn bitwise_mark(&mut self, from: u32, to: u32, parts: &Parts<'_>) -> Result<(), Malformed> {
+        const MASK_AND_XOR: u32 = 0;
+        const OR: u32 = 4;
+        const SECOND: u16 = 8;
+        let of = |register: u32| self.marks.get(&slot(register)).copied();
+        let number = |bytes: Vec<u8>| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        let write = match (parts.number(6)?, of(from)) {
+            (MASK_AND_XOR, Some(write)) => match (number(parts.value(4)?), number(parts.value(5)?)) {
+                (Some(mask), Some(xor)) => Some(write.masked(mask, xor)),
+                _ => None,
+            },
+            (OR, first) => [first, of(parts.number(SECOND)?)]
+                .into_iter()
+                .flatten()
+                .find(|write| *write == MarkWrite::SAME),
+            _ => None,
+        };
+        match write {
+            Some(write) => self.marks.insert(slot(to), write),
+            None => self.marks.remove(&slot(to)),
+        };
         Ok(())
     }
 
@@ -256,6 +318,7 @@ impl Reader<'_> {
                 });
                 if let Some(register) = destination {
                     self.registers.remove(&slot(register));
+                    self.marks.remove(&slot(register));
                 }
             }
         }
@@ -283,7 +346,14 @@ impl Reader<'_> {
 
     fn immediate(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
         if parts.number(1)? != VERDICT_REGISTER {
-            self.registers.remove(&slot(parts.number(1)?));
+            let register = slot(parts.number(1)?);
+            self.registers.remove(&register);
+            match parts.value(2)?.as_slice().try_into() {
+                Ok(bytes) => self
+                    .marks
+                    .insert(register, MarkWrite::constant(u32::from_ne_bytes(bytes))),
+                Err(_) => self.marks.remove(&register),
+            };
             return Ok(());
         }
         let verdict = parts
@@ -296,13 +366,18 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn target(&mut self, name: &str) {
+    fn target(&mut self, name: &str, revision: u32, info: &[u8]) {
         match name {
+            "CONNMARK" => match mark::connmark(revision, info) {
+                Some(Target::Writes(write)) => self.rule.effects.push(Effect::CtMark(write)),
+                Some(Target::Restores) => self.rule.effects.push(Effect::RestoreMark),
+                None => {}
+            },
             "REJECT" => self.rule.verdict = Verdict::Reject,
             "DNAT" | "REDIRECT" => self.rule.effects.push(Effect::Dnat),
             "CT" | "NOTRACK" => self.rule.effects.push(Effect::Notrack),
             "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" | "TARPIT" => self.rule.verdict = Verdict::Unknown(name.into()),
-            // Marks, logs and the like.
+            // Packets' marks, logs and the like.
             _ => {}
         }
     }

@@ -6,10 +6,12 @@
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`, `net/netfilter/nf_tables_api.c`.
 
 mod decode;
+mod mark;
 mod read;
 mod save;
 mod xt;
 
+pub use self::mark::MarkWrite;
 pub use self::read::{Unread, owner, read};
 pub use self::save::{LegacyError, legacy, parse as parse_save};
 
@@ -37,6 +39,8 @@ pub struct Table {
     pub legacy: bool,
     /// Whether a running program keeps others from changing it (`flags owner`).
     pub owned: bool,
+    /// The kernel's number for it: a table that is made later has a larger one. None of iptables-legacy.
+    pub handle: Option<u64>,
 }
 
 /// What packets a table sees.
@@ -143,6 +147,10 @@ pub enum Effect {
     Notrack,
     /// Later packets of the flow take a short cut past all rules.
     Offload,
+    /// The ct mark is written.
+    CtMark(MarkWrite),
+    /// The packet's mark becomes the ct mark, or a part of it.
+    RestoreMark,
 }
 
 /// What a rule asks of a packet.
@@ -246,6 +254,8 @@ pub enum Field {
     CtDirection,
     /// `meta mark`.
     Mark,
+    /// The type of the route to the destination (`RTN_LOCAL` and so on), in this machine's byte order.
+    DestType,
     /// Something about the sender: whether there is a route back, say.
     Sender,
     /// Anything else.

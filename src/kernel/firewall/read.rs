@@ -15,6 +15,7 @@ const MOST_SETS: usize = 2000;
 const SET_ANONYMOUS: u32 = 1;
 const INTERVAL_END: u32 = 1;
 const TABLE_FLAGS: u16 = 2;
+const TABLE_HANDLE: u16 = 4;
 const TABLE_DORMANT: u32 = 1;
 const TABLE_OWNED: u32 = 2;
 const CHAIN_HOOK: u16 = 4;
@@ -29,6 +30,8 @@ const ELEMENT_FLAGS: u16 = 3;
 pub struct Unread {
     /// Tables that see frames instead of packets, and have chains that may drop.
     pub other_families: Vec<Table>,
+    /// The number of our own table, which is left out.
+    pub own_table: Option<u64>,
 }
 
 /// Reads every chain but those of our own table.
@@ -64,9 +67,9 @@ type Name = (TableFamily, String, String);
 type SetsOfTables = BTreeMap<Name, SetContent>;
 
 fn read_once(socket: &mut impl Ask) -> Result<(Vec<Chain>, Unread), NetlinkError> {
-    let tables = tables(socket)?;
-    let mut chains = chains(socket, &tables)?;
     let mut unread = Unread::default();
+    let tables = tables(socket, &mut unread.own_table)?;
+    let mut chains = chains(socket, &tables)?;
     chains.retain(|chain| {
         let judged = matches!(
             chain.table.family,
@@ -103,24 +106,33 @@ fn read_once(socket: &mut impl Ask) -> Result<(Vec<Chain>, Unread), NetlinkError
     Ok((chains, unread))
 }
 
-fn tables(socket: &mut impl Ask) -> Result<BTreeMap<(TableFamily, String), bool>, NetlinkError> {
+/// Tables that are at work: whether each is owned, and its number.
+type Tables = BTreeMap<(TableFamily, String), (bool, Option<u64>)>;
+
+fn tables(socket: &mut impl Ask, own: &mut Option<u64>) -> Result<Tables, NetlinkError> {
     let mut tables = BTreeMap::new();
     dump(socket, "list all tables", msg::GET_TABLE, |family, message| {
         let name = text(message, table::NAME)?;
         let flags = attrs(message)?.first(TABLE_FLAGS)?.map_or(Ok(0), |attr| attr.be32())?;
-        if flags & TABLE_DORMANT == 0 && (family, name.as_str()) != (TableFamily::Inet, TABLE) {
-            tables.insert((family, name), flags & TABLE_OWNED != 0);
+        let handle = attrs(message)?
+            .first(TABLE_HANDLE)?
+            .map(|attr| attr.be64())
+            .transpose()?;
+        if (family, name.as_str()) == (TableFamily::Inet, TABLE) {
+            *own = handle;
+        } else if flags & TABLE_DORMANT == 0 {
+            tables.insert((family, name), (flags & TABLE_OWNED != 0, handle));
         }
         Ok(())
     })?;
     Ok(tables)
 }
 
-fn chains(socket: &mut impl Ask, tables: &BTreeMap<(TableFamily, String), bool>) -> Result<Vec<Chain>, NetlinkError> {
+fn chains(socket: &mut impl Ask, tables: &Tables) -> Result<Vec<Chain>, NetlinkError> {
     let mut chains = Vec::new();
     dump(socket, "list all chains", msg::GET_CHAIN, |family, message| {
         let table = text(message, chain::TABLE)?;
-        let Some(owned) = tables.get(&(family, table.clone())) else {
+        let Some((owned, handle)) = tables.get(&(family, table.clone())) else {
             return Ok(());
         };
         chains.push(Chain {
@@ -129,6 +141,7 @@ fn chains(socket: &mut impl Ask, tables: &BTreeMap<(TableFamily, String), bool>)
                 name: table,
                 legacy: false,
                 owned: *owned,
+                handle: *handle,
             },
             name: text(message, chain::NAME)?,
             base: base(family, message)?,

@@ -9,12 +9,14 @@ use std::process::{Command, Stdio};
 
 use thiserror::Error;
 
-use super::xt::{compare, masked_mark, port_list, state};
+use super::mark::MarkWrite;
+use super::xt::{compare, dest_types, masked_mark, port_list, state};
 use super::{Base, Chain, Effect, Field, Hook, Load, Relation, Rule, Table, TableFamily, Test, Verdict};
 use crate::kernel::socket::NetlinkError;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const RTN_LOCAL: u32 = 2;
 
 /// Why the older rules could not be looked into.
 #[derive(Debug, Error)]
@@ -101,6 +103,7 @@ pub fn parse(family: TableFamily, text: &str) -> Vec<Chain> {
                     name: table.clone(),
                     legacy: true,
                     owned: false,
+                    handle: None,
                 },
                 name: name.to_owned(),
                 base: (policy != "-").then(|| base(&table, name, policy)),
@@ -231,6 +234,11 @@ impl Options<'_> {
             // What a target says more, and what only names an extension.
             "--comment" | "--notrack" => return,
             "-m" => return extension(rule, value),
+            "--set-xmark" | "--set-mark" | "--save-mark" | "--restore-mark" | "--nfmask" | "--ctmask" | "--mask"
+                if matches!(rule.effects.last(), Some(Effect::CtMark(_))) =>
+            {
+                return connmark(rule, option, value);
+            }
             _ if rule.verdict != Verdict::Continue || !rule.effects.is_empty() => return,
             "-p" => protocol(value).map(|number| one_of(Field::Protocol, 1, vec![number], negated)),
             "-i" => Some(interface(Field::InName, value, negated)),
@@ -240,6 +248,7 @@ impl Options<'_> {
             "--dport" | "--dports" | "--destination-ports" => port_test(Field::DestPort, value, negated),
             "--sport" | "--sports" | "--source-ports" => port_test(Field::SourcePort, value, negated),
             "--ctstate" | "--state" => Some(state(state_bits(value), negated)),
+            "--dst-type" if value == "LOCAL" => Some(dest_types(std::iter::once(RTN_LOCAL), negated)),
             "--mark" => mark_test(rule, value, negated),
             // The word before named what it is: the list was taken for granted there.
             _ if rule.tests.last() == Some(&Test::Sometimes) => return,
@@ -309,15 +318,35 @@ fn is_connmark_hint(test: &Test) -> bool {
     matches!(test, Test::Unknown(what) if what == CONNMARK)
 }
 
+/// One more option of `-j CONNMARK`: what it writes is known once all were seen.
+fn connmark(rule: &mut Rule, option: &str, value: &str) {
+    let Some(Effect::CtMark(write)) = rule.effects.last_mut() else {
+        return;
+    };
+    let (value, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
+    match (option, number(value), number(mask)) {
+        ("--set-xmark" | "--set-mark", Some(value), Some(mask)) => *write = MarkWrite::set(value, mask),
+        ("--save-mark", ..) => *write = MarkWrite::save(u32::MAX, u32::MAX),
+        ("--nfmask", Some(mask), _) => write.unknown = mask,
+        ("--ctmask", Some(mask), _) => write.keep = !mask,
+        ("--mask", Some(mask), _) => *write = MarkWrite::save(mask, mask),
+        ("--restore-mark", ..) => drop(rule.effects.pop().map(|_| rule.effects.push(Effect::RestoreMark))),
+        _ => {}
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
 fn mark_test(rule: &Rule, value: &str, negated: bool) -> Option<Test> {
     let field = if rule.tests.iter().any(is_connmark_hint) {
         Field::CtMark
     } else {
         Field::Mark
-    };
-    let number = |text: &str| match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
     };
     let (value, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
     Some(masked_mark(field, number(value)?, number(mask)?, negated))
@@ -336,6 +365,10 @@ fn target(rule: &mut Rule, name: &str) {
         }
         "CT" | "NOTRACK" => {
             rule.effects.push(Effect::Notrack);
+            Verdict::Continue
+        }
+        "CONNMARK" => {
+            rule.effects.push(Effect::CtMark(MarkWrite::UNKNOWN));
             Verdict::Continue
         }
         chain => Verdict::Jump(chain.into()),
@@ -412,6 +445,9 @@ mod tests {
 -A DOCKER-USER -m set --match-set bad src -j DROP
 -A DOCKER-USER -p tcp -m socket --transparent -j RETURN
 -A DOCKER-USER -j TCPMSS --clamp-mss-to-pmtu
+-A DOCKER-USER -j CONNMARK --set-xmark 0x1/0xff
+-A DOCKER-USER -m connmark --mark 0x0 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
+-A DOCKER-USER -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff
 COMMIT
 "#;
 
@@ -437,6 +473,16 @@ COMMIT
         );
         assert!(matches!(&user[2].tests[1], Test::Unknown(what) if what.contains("transparent")));
         assert_eq!(user[3].verdict, Verdict::Continue);
+        for (rule, effect) in [
+            (4, Effect::CtMark(MarkWrite::set(1, 0xff))),
+            (5, Effect::CtMark(MarkWrite::save(u32::MAX, u32::MAX))),
+            (6, Effect::RestoreMark),
+        ] {
+            assert_eq!(
+                (user[rule].effects.as_slice(), &user[rule].verdict),
+                (&[effect][..], &Verdict::Continue)
+            );
+        }
     }
 
     proptest::proptest! {

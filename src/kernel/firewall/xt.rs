@@ -13,6 +13,7 @@ pub(super) fn matches(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
         ("conntrack", 1..=3) => conntrack(revision, info),
         ("state", 0) => word(info, 0).map(|mask| vec![state(mask, false)]),
         ("connmark", 1) => mark(Field::CtMark, info),
+        ("addrtype", 1) => address_type(info),
         ("mark", 1) => mark(Field::Mark, info),
         ("limit" | "hashlimit" | "set" | "recent" | "connlimit" | "statistic" | "quota" | "time" | "geoip", _) => {
             Some(vec![Test::Sometimes])
@@ -140,6 +141,33 @@ pub(super) fn state(mask: u32, negated: bool) -> Test {
         mask: Some(bits.to_ne_bytes().to_vec()),
         relation: if negated { Relation::Equal } else { Relation::Differs },
         value: vec![0; 4],
+    }
+}
+
+/// `struct xt_addrtype_info_v1`: the types of source and destination as bits, and flags.
+fn address_type(info: &[u8]) -> Option<Vec<Test>> {
+    const INVERT_DEST: u32 = 2;
+    let (source, dest, flags) = (half(info, 0)?, half(info, 2)?, word(info, 4)?);
+    if source != 0 || flags & !INVERT_DEST != 0 {
+        return None;
+    }
+    let types = (0..u16::BITS).filter(|kind| dest & (1 << kind) != 0);
+    Some(vec![dest_types(types, flags & INVERT_DEST != 0)])
+}
+
+/// The route to the destination is of one of these types.
+pub(super) fn dest_types(types: impl Iterator<Item = u32>, negated: bool) -> Test {
+    let element = |kind: u32| Element {
+        from: kind.to_ne_bytes().to_vec(),
+        to: kind.to_ne_bytes().to_vec(),
+    };
+    Test::In {
+        key: vec![Load {
+            field: Field::DestType,
+            len: 4,
+        }],
+        elements: Some(types.map(element).collect()),
+        negated,
     }
 }
 

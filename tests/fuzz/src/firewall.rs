@@ -28,6 +28,7 @@ pub fn check(bytes: &[u8]) {
                     facts.cheap.firewall = Ok(Arc::new(Firewall {
                         chains,
                         unjudged: unread.other_families,
+                        own_table: unread.own_table,
                     }));
                 });
             }
@@ -115,6 +116,7 @@ fn gateway() -> Facts {
         legacy6: Ok(Vec::new()),
         stats: Ok(Stats::default()),
         ports_in_use: Ok(BTreeMap::new()),
+        unmarked: Ok(tcpgw::view::UnmarkedFlows::default()),
         reused: Ok(BTreeMap::new()),
         lacks: Ok(Vec::new()),
         conntrack_filter: Ok(true),

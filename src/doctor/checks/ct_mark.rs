@@ -1,0 +1,154 @@
+//! Rules of others that overwrite our bits of the ct mark: limits, masquerading and flushing then miss the flow.
+
+use super::super::facts::{CheapFacts, Facts};
+use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
+use super::super::judge::{Done, Holds, walk};
+use super::super::packet::Packet;
+use super::firewall::{DSTNAT, legacy_chains, nft_chains, packet, program, samples, sees, whose};
+use crate::kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite};
+use crate::model::FlowMark;
+use crate::ruleset::name::Family;
+
+/// Backends that are looked at one by one: rules that write marks are seldom about one of them.
+const SAMPLES: usize = 8;
+
+pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    if let Some(chains) = nft_chains(facts, diagnosis) {
+        all(facts, chains, diagnosis);
+    }
+}
+
+pub(super) fn legacy(facts: &Facts, diagnosis: &mut Diagnosis) {
+    for chains in legacy_chains(facts, diagnosis) {
+        all(&facts.cheap, chains, diagnosis);
+    }
+}
+
+fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
+    let effects = || {
+        chains
+            .iter()
+            .flat_map(|chain| &chain.rules)
+            .flat_map(|rule| &rule.effects)
+    };
+    if !effects().any(|effect| overwrites(*effect, facts.mark).is_some()) {
+        return;
+    }
+    let restored = effects().any(|effect| *effect == Effect::RestoreMark);
+    for chain in chains {
+        let Some(base) = chain.base else { continue };
+        if let Some((done, write)) = worst(facts, chains, chain, base) {
+            tell(facts, chains, chain, &done, write, restored, diagnosis);
+        }
+    }
+}
+
+fn overwrites(effect: Effect, mark: FlowMark) -> Option<MarkWrite> {
+    match effect {
+        Effect::CtMark(write) if !write.keeps(mark.value(), mark.mask()) => Some(write),
+        _ => None,
+    }
+}
+
+/// The rule of a base chain, or of those it leads to, that most surely overwrites our bits.
+fn worst(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base) -> Option<(Done, MarkWrite)> {
+    let mut worst: Option<(Done, MarkWrite)> = None;
+    let mut look = |packet: &Packet| {
+        for done in walk(chains, chain, packet).1 {
+            if let Some(write) = overwrites(done.effect, facts.mark)
+                && worst.as_ref().is_none_or(|(known, _)| known.holds < done.holds)
+            {
+                worst = Some((done, write));
+            }
+        }
+    };
+    for family in Family::BOTH.into_iter().filter(|family| facts.uses(*family)) {
+        if !sees(chain.table.family, family) {
+            continue;
+        }
+        let backends = samples(facts, family, SAMPLES);
+        for (reply, later) in kinds(base) {
+            let samples = backends.iter().map(Some).chain(backends.is_empty().then_some(None));
+            for sample in samples {
+                let mut packet = packet(facts, family, base, reply, sample);
+                packet.later = later;
+                packet.ours = Some(facts.mark);
+                look(&packet);
+            }
+        }
+    }
+    worst
+}
+
+/// Which packets of a flow a chain sees after the flow has our mark: (an answer, no first one).
+fn kinds(base: Base) -> Vec<(bool, bool)> {
+    let is_marked = match base.hook {
+        Hook::Forward | Hook::Postrouting => true,
+        Hook::Prerouting => base.priority > DSTNAT,
+        Hook::Input | Hook::Output | Hook::Other => return Vec::new(),
+    };
+    let first = is_marked.then_some((false, false));
+    let others = [(false, true), (true, false)];
+    first
+        .into_iter()
+        .chain(others.into_iter().filter(|_| !base.nat))
+        .collect()
+}
+
+fn tell(
+    facts: &CheapFacts,
+    chains: &[Chain],
+    chain: &Chain,
+    done: &Done,
+    write: MarkWrite,
+    restored: bool,
+    diagnosis: &mut Diagnosis,
+) {
+    let mark = facts.mark;
+    let sure = done.holds == Holds::Yes && (write.is_known(mark.mask()) || !restored);
+    diagnosis.found(
+        "flow-mark-overwritten",
+        if sure { Severity::Broken } else { Severity::Warning },
+        format!(
+            "rule {} of chain {} of {} {} the whole ct mark of our flows",
+            done.rule,
+            done.chain,
+            whose(chain),
+            if sure { "overwrites" } else { "may overwrite" },
+        ),
+        format!(
+            "without our mark ({mark}) a flow is held to no limit, is not masqueraded when it begins, and is not flushed when \
+             its backend leaves. Best give that rule a mask that spares it (`--mask {:#010x}`; `ct mark set ct mark and {:#010x} \
+             or ...`); the line keeps our flows from the rest of its chain",
+            !mark.mask(),
+            mark.mask()
+        ),
+        Some(spare(mark, chains, chain, &done.chain)),
+    );
+}
+
+/// A line that takes our flows out of the chain before the rule comes.
+fn spare(mark: FlowMark, chains: &[Chain], base: &Chain, name: &str) -> Fix {
+    let table = &base.table;
+    if table.owned {
+        return advice("the table is owned by a running program: change the rule in its configuration");
+    }
+    let is_base = chains
+        .iter()
+        .any(|chain| chain.table == *table && chain.name == name && chain.base.is_some());
+    match program(base) {
+        Some(program) => command(format!(
+            "{program} -t {} -I {name} -m connmark --mark {mark} -j {}",
+            table.name,
+            if is_base { "ACCEPT" } else { "RETURN" }
+        )),
+        None => command(format!(
+            "nft insert rule {} {} {name} ct mark and {:#010x} == {:#010x} {}",
+            table.family,
+            table.name,
+            mark.mask(),
+            mark.value(),
+            if is_base { "accept" } else { "return" }
+        )),
+    }
+}

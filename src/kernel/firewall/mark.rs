@@ -1,0 +1,153 @@
+//! What rules write to conntrack's mark.
+
+/// A write to the ct mark of a flow. Each bit becomes `(before & keep) ^ flip`, but for those that are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MarkWrite {
+    /// Bits that are kept.
+    pub keep: u32,
+    /// Bits that are then turned round.
+    pub flip: u32,
+    /// Bits that come from elsewhere: the packet's mark, say.
+    pub unknown: u32,
+}
+
+impl MarkWrite {
+    /// What leaves the mark as it is.
+    pub const SAME: Self = Self {
+        keep: u32::MAX,
+        flip: 0,
+        unknown: 0,
+    };
+    /// What writes nobody knows what to all bits.
+    pub const UNKNOWN: Self = Self {
+        keep: 0,
+        flip: 0,
+        unknown: u32::MAX,
+    };
+
+    /// Returns what writes a constant.
+    pub const fn constant(value: u32) -> Self {
+        Self {
+            keep: 0,
+            flip: value,
+            unknown: 0,
+        }
+    }
+
+    /// Returns the same, with a mask and other bits turned round.
+    #[must_use]
+    pub const fn masked(self, mask: u32, xor: u32) -> Self {
+        Self {
+            keep: self.keep & mask,
+            flip: (self.flip & mask) ^ xor,
+            unknown: self.unknown & mask,
+        }
+    }
+
+    /// `--set-xmark value/mask`: the bits of the mask are cleared, then those of the value turned round.
+    pub const fn set(value: u32, mask: u32) -> Self {
+        Self::SAME.masked(!mask, value)
+    }
+
+    /// `--save-mark`: these bits of the ct mark are cleared, then those of the packet's mark turned round.
+    pub const fn save(ct_mask: u32, packet_mask: u32) -> Self {
+        Self {
+            keep: !ct_mask,
+            flip: 0,
+            unknown: packet_mask,
+        }
+    }
+
+    /// Whether these bits are surely the same afterwards, if they have that value before.
+    pub const fn keeps(self, value: u32, mask: u32) -> bool {
+        self.unknown & mask == 0 && ((value & self.keep) ^ self.flip) & mask == value & mask
+    }
+
+    /// Whether it is known what these bits are afterwards.
+    pub const fn is_known(self, mask: u32) -> bool {
+        self.unknown & mask == 0
+    }
+}
+
+/// What a `CONNMARK` target does, by `struct xt_connmark_tginfo1` and `2`: ct mark, ct mask, packet's mask; in the second the
+/// direction and width of a shift; the mode. `None` where it writes no ct mark.
+pub(super) fn connmark(revision: u32, info: &[u8]) -> Option<Target> {
+    const SET: u8 = 0;
+    const SAVE: u8 = 1;
+    const RESTORE: u8 = 2;
+    let word = |at: usize| {
+        let bytes = info.get(at..)?.first_chunk()?;
+        Some(u32::from_ne_bytes(*bytes))
+    };
+    let byte = |at: usize| info.get(at).copied();
+    let (mode, shifted) = match revision {
+        1 => (byte(12), false),
+        2 => (byte(14), byte(13) != Some(0)),
+        _ => return Some(Target::Writes(MarkWrite::UNKNOWN)),
+    };
+    let (Some(value), Some(mask), Some(packet)) = (word(0), word(4), word(8)) else {
+        return Some(Target::Writes(MarkWrite::UNKNOWN));
+    };
+    match mode {
+        Some(RESTORE) => Some(Target::Restores),
+        Some(SET | SAVE) if shifted => Some(Target::Writes(MarkWrite::UNKNOWN)),
+        Some(SET) => Some(Target::Writes(MarkWrite::set(value, mask))),
+        Some(SAVE) => Some(Target::Writes(MarkWrite::save(mask, packet))),
+        _ => None,
+    }
+}
+
+/// What a `CONNMARK` target does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    Writes(MarkWrite),
+    /// The packet's mark becomes the ct mark.
+    Restores,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_kept_or_not() {
+        const OURS: u32 = 0x80_0000;
+        for (write, keeps) in [
+            (MarkWrite::SAME, true),
+            (MarkWrite::UNKNOWN, false),
+            (MarkWrite::constant(1), false),
+            (MarkWrite::constant(OURS | 1), true),
+            (MarkWrite::set(1, 0xff), true),
+            (MarkWrite::set(1, u32::MAX), false),
+            (MarkWrite::set(OURS, 0), false),
+            (MarkWrite::save(u32::MAX, u32::MAX), false),
+            (MarkWrite::save(0xff, 0xff), true),
+            (MarkWrite::SAME.masked(0xff00_0000, 7), false),
+            (MarkWrite::SAME.masked(!0xff, 7), true),
+        ] {
+            assert_eq!(write.keeps(OURS, OURS), keeps, "{write:?}");
+        }
+    }
+
+    #[test]
+    fn targets_are_read() {
+        let info = |words: [u32; 3], rest: &[u8]| {
+            let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            bytes.extend(rest);
+            bytes
+        };
+        let set = info([5, 0xff, 0], &[0, 0, 0, 0]);
+        assert_eq!(connmark(1, &set), Some(Target::Writes(MarkWrite::set(5, 0xff))));
+        let save = info([0, u32::MAX, u32::MAX], &[0, 0, 1, 0]);
+        assert_eq!(
+            connmark(2, &save),
+            Some(Target::Writes(MarkWrite::save(u32::MAX, u32::MAX)))
+        );
+        assert_eq!(connmark(2, &info([0; 3], &[0, 0, 2, 0])), Some(Target::Restores));
+        assert_eq!(
+            connmark(2, &info([0; 3], &[0, 1, 1, 0])),
+            Some(Target::Writes(MarkWrite::UNKNOWN))
+        );
+        assert_eq!(connmark(1, &[1, 2]), Some(Target::Writes(MarkWrite::UNKNOWN)));
+    }
+}
