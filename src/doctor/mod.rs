@@ -58,6 +58,7 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("backends-exposed", Severity::Warning),
     ("backend-without-route", Severity::Broken),
     ("answers-without-route", Severity::Warning),
+    ("backend-by-default-route", Severity::Warning),
     ("backend-is-gateway", Severity::Broken),
     ("backend-unreachable", Severity::Warning),
     ("path-mtu", Severity::Note),

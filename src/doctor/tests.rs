@@ -607,6 +607,33 @@ fn ways_to_backends() {
     assert!(found.seen.contains("br0"), "{}", found.seen);
     let own = way(1).map(|way| RouteTo { local: true, ..way });
     only(&with(to("10.2.0.11", own)), "backend-is-gateway", Severity::Broken);
+    let default = |address: &'static str| {
+        move |facts: &mut Facts| {
+            let by_router = way(2).map(|way| RouteTo {
+                gateway: Some(ip("203.0.113.254")),
+                ..way
+            });
+            let out = facts.cheap.ways_out.as_mut().unwrap();
+            out.insert((Family::V4, None), by_router.clone());
+            let ways = facts.cheap.ways.as_mut().unwrap();
+            ways.remove(&ip("10.2.0.11"));
+            ways.insert(ip(address), by_router);
+        }
+    };
+    let found = only(
+        &with(default("10.2.0.11")),
+        "backend-by-default-route",
+        Severity::Warning,
+    );
+    assert!(found.seen.contains("1 private address of backends"), "{}", found.seen);
+    assert!(with(default("198.51.100.9")).is_empty(), "it may be anywhere");
+    let both = with(|facts| {
+        let ways = facts.cheap.ways.as_mut().unwrap();
+        ways.insert(ip("10.2.0.11"), None);
+        ways.insert(ip("10.2.0.12"), None);
+    });
+    let found = only(&both, "backend-without-route", Severity::Broken);
+    assert!(found.seen.contains("2 addresses of backends"), "{}", found.seen);
     let neighbour = |address: &'static str, link| {
         move |facts: &mut Facts| {
             facts.neighbours = Ok(vec![Neighbour {

@@ -66,6 +66,18 @@ fn a_way_that_only_a_rule_for_the_incoming_interface_gives_is_one() {
 }
 
 #[test]
+fn a_backend_that_the_default_route_leads_to_is_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    net.sh("gateway", "ip route replace default via 203.0.113.10").ok();
+    passes(&net, 0);
+    assert!(doctor(&net).bad().is_empty());
+    net.sh("gateway", "ip address flush dev br0 scope global").ok();
+    breaks(&net, 0);
+    doctor(&net).one("backend-by-default-route", "warning");
+}
+
+#[test]
 fn every_address_of_a_local_network_is_the_gateways() {
     let net = Net::new();
     let server = net.serve("b1", 3000, Behaviour::Greet);

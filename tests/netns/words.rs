@@ -206,7 +206,9 @@ fn what_is_odd_but_allowed_is_a_warning() {
     .ok();
     let ran = net.apply(my_app(&["10.2.0.11:3000", "[fd00:2::11]:3000"]));
     for sysctl in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
-        let seen = format!("warning: forwarding: {sysctl} is 0, and br0 (answers of backends), ext (clients)");
+        let seen = format!(
+            "warning: forwarding: {sysctl} is 0, and forwarding is off on br0 (answers of backends), ext (clients)"
+        );
         let fix = format!("run `sysctl -w {sysctl}=1`");
         assert!(ran.stderr.contains(&seen) && ran.stderr.contains(&fix), "{ran}");
     }

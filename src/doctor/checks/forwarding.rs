@@ -62,7 +62,7 @@ fn one(facts: &CheapFacts, family: Family, id: &'static str, diagnosis: &mut Dia
         .map(|(link, role)| format!("{} ({})", link.name, role.words()));
     let (seen, fix) = if is_off && severity == Severity::Broken {
         (
-            format!("{switch} is 0, and {} do not forward", some(names)),
+            format!("{switch} is 0, and forwarding is off on {}", some(names)),
             format!("sysctl -w {switch}=1"),
         )
     } else {

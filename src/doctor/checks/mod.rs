@@ -32,6 +32,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     ct_mark::check,
     ways::routes,
     ways::answers,
+    ways::elsewhere,
     reverse_path::check,
     conntrack::fill,
     ports::addresses,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, advice};
 use super::{count, some};
+use crate::kernel::route::RouteTo;
 use crate::ruleset::name::Family;
 
 pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
@@ -46,6 +47,44 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             "a backend must be another host: the rules would translate its connections in a circle",
             advice("take the backends out of the state"),
         );
+    }
+}
+
+/// Backends with private addresses to which the default route leads: their own network's route is gone, as a rule. A router
+/// on the side of the clients may also know the way to them.
+pub(super) fn elsewhere(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    let (Ok(ways), Ok(out)) = (&facts.ways, &facts.ways_out) else {
+        return;
+    };
+    let is_default = |address: IpAddr, way: &RouteTo| {
+        let far = out.get(&(Family::of(address), None)).and_then(Option::as_ref);
+        far.is_some_and(|far| far.gateway.is_some() && far.gateway == way.gateway && far.index == way.index)
+    };
+    let lost: Vec<&IpAddr> = ways
+        .iter()
+        .filter(|(address, way)| is_private(**address) && way.as_ref().is_some_and(|way| is_default(**address, way)))
+        .map(|(address, _)| address)
+        .collect();
+    if let Some(first) = lost.first() {
+        diagnosis.warning(
+            "backend-by-default-route",
+            format!(
+                "packets to {} of backends leave by the default route, towards clients: {}",
+                count(lost.len(), "private address"),
+                some(&lost)
+            ),
+            "unless a router there knows the way to them, connections that are balanced to them are never answered",
+            advice(format!(
+                "see `ip route get {first}`: is the bridge or interface to the containers up, and has it its address?"
+            )),
+        );
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_private(),
+        IpAddr::V6(address) => address.is_unique_local(),
     }
 }
 
