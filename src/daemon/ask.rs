@@ -3,7 +3,7 @@
 mod deploys;
 mod services;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +70,8 @@ pub struct Look {
     pub drains: Vec<DrainView>,
     /// The daemon itself.
     pub daemon: DaemonView,
+    /// Services that nobody wants any more, and that are still in the kernel while their backends drain.
+    pub leaving: BTreeSet<Box<str>>,
     /// Handshakes of clients that no backend answered in time, by service; services without any are left out.
     pub unanswered: BTreeMap<Box<str>, u64>,
     /// Which provider a service belongs to, by its name.

@@ -20,7 +20,10 @@ pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) 
         table(services, &mut problems);
     }
     for service in &status.services {
-        problems.extend(service_problem(&ServiceFacts::of(service)));
+        // One that was removed on purpose serves nobody on purpose.
+        if !service.leaving {
+            problems.extend(service_problem(&ServiceFacts::of(service)));
+        }
         for backend in &service.backends {
             problems.extend(unhealthy(service, backend));
             problems.extend(over_limit(service, backend));

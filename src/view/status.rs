@@ -86,6 +86,8 @@ pub struct ServiceStatus<'a> {
     pub provider: Option<Cow<'static, str>>,
     /// Whether it has an active backend that can be reached, and that answers where it is probed.
     pub healthy: bool,
+    /// Whether it was removed, and is only here until its backends have drained.
+    pub leaving: bool,
     /// How new connections are spread.
     pub balance: Cow<'static, str>,
     /// What each backend may receive and send.
@@ -292,6 +294,10 @@ impl Facts<'_> {
                 .zip(service.name.as_deref())
                 .and_then(|(daemon, name)| daemon.providers.get(name).map(|provider| (*provider).into())),
             healthy: reachable().any(|backend| self.is_well(*backend)),
+            leaving: self
+                .daemon
+                .zip(service.name.as_deref())
+                .is_some_and(|(daemon, name)| daemon.leaving.contains(name)),
             balance: balance_name(service.settings.balance).into(),
             limit,
             flows: backends

@@ -289,6 +289,7 @@ fn look() -> Look {
             owns_table: true,
             torn_down: false,
         },
+        leaving: std::collections::BTreeSet::new(),
         unanswered: BTreeMap::from([("web".into(), 7)]),
         providers: BTreeMap::from([("web".into(), "api"), ("sick".into(), "file")]),
     }

@@ -51,7 +51,8 @@ fn sum(status: &Status<'_>) -> String {
         0 => String::new(),
         draining => format!(" ({draining} draining)"),
     };
-    let unhealthy = status.services.iter().filter(|service| !service.healthy).count();
+    let unhealthy = status.services.iter();
+    let unhealthy = unhealthy.filter(|service| !service.healthy && !service.leaving).count();
     let backend = if status.drains.is_some() {
         "a healthy"
     } else {
@@ -128,6 +129,7 @@ fn service_cells(service: &ServiceStatus<'_>) -> Vec<String> {
     let mut cells = vec![
         title(service),
         match (service.healthy, service.is_empty()) {
+            _ if service.leaving => "leaving",
             (true, _) => "up",
             (false, true) => "EMPTY",
             (false, false) => "DOWN",

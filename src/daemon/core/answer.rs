@@ -36,9 +36,16 @@ impl Core {
             health: self.health_views(),
             drains: self.drains(now),
             daemon: self.daemon(),
+            leaving: self.leaving(),
             unanswered: self.unanswered().clone(),
             providers: providers.collect(),
         }
+    }
+
+    fn leaving(&self) -> std::collections::BTreeSet<Box<str>> {
+        let serving = self.roster.serving().keys();
+        let leaving = serving.filter(|name| !self.roster.wanted().contains_key(*name));
+        leaving.cloned().collect()
     }
 
     /// All services by name, whoever they came from.

@@ -302,3 +302,29 @@ fn a_daemon_whose_socket_is_gone_is_told() {
     let doctor = net.tcpgw(&["doctor"]);
     assert!(doctor.stdout.contains("daemon-unreachable"), "{doctor}");
 }
+
+#[test]
+fn a_service_that_was_removed_and_drains_is_no_problem() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let stays = || service("stays", 2001, &["b1"], 3000, json!({}));
+    net.want(state([stays(), service("goes", 2002, &["b2"], 3000, json!({}))]));
+    let daemon = net.daemon(&[]);
+    daemon.settles(4);
+    let _held = net.connect("client", at(PUBLIC[0], 2002)).expect("it is served");
+    net.want(state([stays()]));
+    let leaves = || {
+        let status = net.told(&["status", "--interval", "0s"]);
+        assert_eq!(
+            (&status["ok"], &status["problems"]),
+            (&json!(true), &json!([])),
+            "{status:#}"
+        );
+        let services = status["services"].as_array().expect("a list");
+        services
+            .iter()
+            .any(|service| service["name"] == "goes" && service["leaving"] == true)
+    };
+    assert!(wait_until(PATIENCE, leaves), "{:#}", daemon.get("/v1/status"));
+    assert_eq!(health(&daemon), (200, Vec::new()));
+}
