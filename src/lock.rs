@@ -1,12 +1,14 @@
 //! One writer per network namespace: a lock file in the run directory.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use thiserror::Error;
 
 use crate::{escape, run_file};
@@ -119,6 +121,30 @@ fn is_at(file: &File, path: &Path) -> bool {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     let locked = file.metadata().map(identity).ok();
     locked.is_some() && locked == fs::symlink_metadata(path).map(identity).ok()
+}
+
+impl Lock {
+    /// Whether another process holds the lock of that network namespace.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::PermissionDenied`] where this user may not see it.
+    pub fn is_held(directory: &Path, namespace: u64) -> io::Result<bool> {
+        let path = directory.join(format!("netns-{namespace}.lock"));
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(&path);
+        let file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(free) => {
+                drop(Self { file: Some(free), path });
+                Ok(false)
+            }
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(true),
+            Err((_, errno)) => Err(errno.into()),
+        }
+    }
 }
 
 fn sign(file: &mut File) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::doctor::{self, Severity};
-use crate::kernel::listeners::{Listener, ListenersError, listeners, process_of};
+use crate::kernel::listeners::{Listener, ListenersError, PATIENCE, listeners, processes_of};
 use crate::kernel::route::{LocalAddresses, Routes};
 use crate::kernel::socket::NetlinkError;
 use crate::model::{Listen, Problem, Problems, Service, SourceMode, State};
@@ -163,26 +163,31 @@ pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result
     }
     let mut listening = listeners()?;
     listening.sort_unstable_by_key(|listener| listener.addr.port());
-    Ok(new.iter().flat_map(|service| taken(service, &listening)).collect())
+    let taken: Vec<(&Service, &Listener)> = new.iter().flat_map(|service| taken(service, &listening)).collect();
+    if taken.is_empty() {
+        return Ok(Vec::new());
+    }
+    let inodes = taken.iter().map(|(_, listener)| listener.inode).collect();
+    let processes = processes_of(&inodes, PATIENCE);
+    let lines = taken.into_iter().map(|(service, listener)| {
+        let process = processes.get(&listener.inode).map_or("an unknown process", String::as_str);
+        format!(
+            "service \"{}\": port {} is in use: {process} listens on {}; --take-over sends its new connections to the service",
+            service.name, service.port, listener.addr
+        )
+    });
+    Ok(lines.collect())
 }
 
-fn taken(service: &Service, listening: &[Listener]) -> Vec<String> {
+fn taken<'a>(service: &'a Service, listening: &'a [Listener]) -> impl Iterator<Item = (&'a Service, &'a Listener)> {
     let port = service.port.get();
     let from = listening.partition_point(|listener| listener.addr.port() < port);
     let there = listening[from..]
         .iter()
-        .take_while(|listener| listener.addr.port() == port);
+        .take_while(move |listener| listener.addr.port() == port);
     there
         .filter(|listener| overlaps(&service.listen, listener.addr))
-        .map(|listener| {
-            let process = process_of(listener.inode).unwrap_or_else(|| "an unknown process".into());
-            format!(
-                "service \"{}\": port {port} is in use: {process} listens on {}; --take-over sends its new connections \
-                 to the service",
-                service.name, listener.addr
-            )
-        })
-        .collect()
+        .map(move |listener| (service, listener))
 }
 
 fn overlaps(listen: &Listen, listener: SocketAddr) -> bool {

@@ -124,6 +124,12 @@ kinds! {
     DaemonUnreachable = "daemon-unreachable", Warning;
     /// The checks of the surroundings have not ended for long.
     ChecksStalled = "checks-stalled", Warning;
+    /// The daemon that ran here was killed or has crashed, and nothing has started it again.
+    DaemonGone = "daemon-gone", Error;
+    /// The daemon that answers is of another network namespace than the command.
+    OtherNamespace = "other-namespace", Warning;
+    /// The daemon's socket is gone, and cannot be made again.
+    SocketGone = "socket-gone", Warning;
     /// The table's rules are not those of this program.
     TableChanged = "table-changed", Warning;
     /// The table and the configuration say different flow marks.

@@ -1,5 +1,6 @@
 //! A small blocking client, for the command line.
 
+use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ pub const DEFAULT_SOCKET: &str = "/run/tcpgw/tcpgw.sock";
 pub const NOBODY: &str = "none";
 /// Until an answer begins, and between two pieces of it. The server has an answer to everything by then.
 pub const PATIENCE: Duration = Duration::from_secs(180);
-/// Until a daemon says who it is.
-const GREETING: Duration = Duration::from_secs(20);
+/// Until a daemon says who it is: whoever has typed a command wants to know soon that a daemon hangs.
+const GREETING: Duration = Duration::from_millis(2500);
 
 /// Why the daemon did not do as asked.
 #[derive(Debug, Error)]
@@ -54,6 +55,19 @@ pub enum ClientError {
         crate::escape::path(.0)
     )]
     OtherNamespace(PathBuf),
+    /// It takes connections, or has taken too many, and says nothing.
+    #[error(
+        "the daemon behind {}{} has not answered for {waited:?}: it hangs, or has too much to do; `--socket none` looks at the \
+         kernel without it", crate::escape::path(path), process(*pid)
+    )]
+    Hung {
+        /// The socket.
+        path: PathBuf,
+        /// The process that listens there, where the kernel tells.
+        pid: Option<i32>,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// The connection failed.
     #[error("failed to ask the daemon behind {}: {why}", crate::escape::path(path))]
     Connection {
@@ -77,11 +91,17 @@ pub enum ClientError {
     },
 }
 
+fn process(pid: Option<i32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
 /// A daemon that serves this network namespace.
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
     runtime: Runtime,
+    /// The process that listens, where the kernel tells.
+    pid: Cell<Option<i32>>,
 }
 
 #[derive(Deserialize)]
@@ -112,18 +132,51 @@ struct Told {
 /// # Errors
 /// [`ClientError`].
 pub fn find(path: Option<&Path>) -> Result<Option<Client>, ClientError> {
+    Ok(match search(path)? {
+        Found::Daemon(client) => Some(client),
+        Found::Nobody | Found::Elsewhere(_) => None,
+    })
+}
+
+/// Who is at the socket.
+#[derive(Debug)]
+pub enum Found {
+    /// The daemon of this network namespace.
+    Daemon(Client),
+    /// Nobody, or nobody was to be asked.
+    Nobody,
+    /// That of another one, behind this socket.
+    Elsewhere(PathBuf),
+}
+
+/// The same, and who is there instead.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn search(path: Option<&Path>) -> Result<Found, ClientError> {
     let at = path.unwrap_or(Path::new(DEFAULT_SOCKET));
     if at == Path::new(NOBODY) {
-        return Ok(None);
+        return Ok(Found::Nobody);
     }
     match Client::connect(at) {
-        Ok(client) => Ok(Some(client)),
-        Err(error @ (ClientError::NoDaemon { .. } | ClientError::OtherNamespace(_))) if path.is_none() => {
+        Ok(client) => Ok(Found::Daemon(client)),
+        Err(ClientError::OtherNamespace(at)) if path.is_none() => Ok(Found::Elsewhere(at)),
+        Err(error @ ClientError::NoDaemon { .. }) if path.is_none() => {
             tracing::debug!("working on the kernel directly: {error}");
-            Ok(None)
+            Ok(Found::Nobody)
         }
         Err(error) => Err(error),
     }
+}
+
+/// The cookie of this process' network namespace.
+///
+/// # Errors
+/// Those of the system; before Linux 5.14 there is none.
+pub fn namespace() -> io::Result<u64> {
+    // One of this process: its namespace is ours.
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket))
 }
 
 impl Client {
@@ -140,11 +193,18 @@ impl Client {
         let client = Self {
             path: path.to_owned(),
             runtime,
+            pid: Cell::new(None),
         };
-        // One of this process: its namespace is ours.
-        let socket = std::os::unix::net::UnixDatagram::unbound().map_err(|error| client.failed(&error))?;
-        let here = ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket)).map_err(|error| client.failed(&error))?;
-        let answer = match client.ask("GET", "/v1/daemon", &[], Bytes::new(), GREETING) {
+        let here = namespace().map_err(|error| client.failed(&error))?;
+        let greeting = client.begin("GET", "/v1/daemon", &[], Bytes::new());
+        let greeting = client.runtime.block_on(async { timeout(GREETING, greeting).await });
+        let hung = || ClientError::Hung {
+            path: path.to_owned(),
+            pid: client.pid.get(),
+            waited: GREETING,
+        };
+        let greeting = greeting.map_err(|_| hung())?;
+        let answer = match greeting.and_then(|begun| client.answer(begun)) {
             Err(ClientError::Refused { code, .. }) if code == "other_namespace" => {
                 return Err(ClientError::OtherNamespace(path.to_owned()));
             }
@@ -268,12 +328,19 @@ impl Client {
             .await
             .map_err(|source| match source.kind() {
                 io::ErrorKind::PermissionDenied => ClientError::Forbidden(self.path.clone()),
-                io::ErrorKind::WouldBlock => self.failed(&"it has too many connections"),
+                io::ErrorKind::WouldBlock => ClientError::Hung {
+                    path: self.path.clone(),
+                    pid: None,
+                    waited: Duration::ZERO,
+                },
                 _ => ClientError::NoDaemon {
                     path: self.path.clone(),
                     source,
                 },
             })?;
+        // Of the process that called `listen` (unix(7)); 0 in a namespace of processes that it is not in.
+        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        self.pid.set(pid.filter(|pid| *pid > 0));
         let request = Request::builder()
             .method(method)
             .uri(target)

@@ -53,6 +53,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message)
     }
 
+    /// The same with another status code.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
     /// With what else is told.
     pub(super) fn with(mut self, key: &'static str, value: Value) -> Self {
         self.more = Some(Box::new((key, value)));
@@ -129,18 +134,26 @@ impl From<LookError> for ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+impl ApiError {
+    /// The document and its length.
+    pub(super) fn text(&self) -> (usize, String) {
         let mut error = json!({"code": self.code, "message": self.message});
         if !self.problems.is_empty() {
             let more = self.problems.total() - self.problems.iter().count();
             error["problems"] = json!(self.problems.iter().collect::<Vec<_>>());
             error["more"] = json!(more);
         }
-        if let Some(more) = self.more {
-            error[more.0] = more.1;
+        if let Some(more) = &self.more {
+            error[more.0] = more.1.clone();
         }
-        let body = format!("{:#}\n", json!({"error": error}));
+        let text = format!("{:#}\n", json!({"error": error}));
+        (text.len(), text)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (_, body) = self.text();
         let mut response = (self.status, [(header::CONTENT_TYPE, super::JSON)], body).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             let headers = response.headers_mut();

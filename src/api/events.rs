@@ -17,7 +17,7 @@ use super::error::ApiError;
 use super::limits::FOLLOWERS;
 use super::params::Params;
 use super::routes::{Shared, json};
-use crate::daemon::ask::{Ask, Followed};
+use crate::daemon::ask::{After, Ask, Followed};
 use crate::daemon::events::Event;
 
 pub(super) async fn events(
@@ -27,64 +27,44 @@ pub(super) async fn events(
 ) -> Result<Response, ApiError> {
     let mut params = params.known(&["after", "follow"])?;
     let follow = params.read("follow", str::parse::<bool>)?.unwrap_or(true);
-    let after = match params.parse::<u64>("after")? {
-        Some(after) => after,
-        None => last_seen(&headers)?,
+    let after = params.text("after").or_else(|| last_seen(&headers));
+    let after = match after {
+        Some(id) if !id.is_empty() => After::Event(id.into()),
+        _ => After::Start,
     };
+    let ask = |after| shared.ask(shared.times.answer, move |reply| Ask::Follow(after, reply));
     if !follow {
-        let (missed, (kept, _)) = since(&shared, after).await?;
+        let Followed { missed, kept, .. } = ask(after).await?;
         let events: Vec<&Event> = kept.iter().map(|event| &**event).collect();
         return Ok(json(&json!({"missed": missed, "events": events})));
     }
     let Ok(place) = Arc::clone(&shared.followers).try_acquire_owned() else {
         return Err(ApiError::busy(&format!("{FOLLOWERS} others follow the events already")));
     };
-    let (missed, followed) = since(&shared, after).await?;
-    Ok(stream(&shared, missed, followed, place))
+    let followed = ask(after).await?;
+    Ok(stream(&shared, followed, place))
 }
 
-/// What an `EventSource` sends when it comes back.
-fn last_seen(headers: &HeaderMap) -> Result<u64, ApiError> {
-    let Some(header) = headers.get("last-event-id") else {
-        return Ok(0);
-    };
-    let text = header.to_str().unwrap_or_default();
-    text.trim()
-        .parse()
-        .map_err(|_| ApiError::bad(format!("header last-event-id: {text:?} is no number of an event")))
+/// What an `EventSource` sends when it comes back. What cannot be read is no id of an event of this daemon.
+fn last_seen(headers: &HeaderMap) -> Option<String> {
+    let header = headers.get("last-event-id")?;
+    Some(header.to_str().unwrap_or("unknown").trim().to_owned())
 }
 
-/// The events after that one, and how many of them are not kept any more.
-async fn since(shared: &Shared, after: u64) -> Result<(u64, Followed), ApiError> {
-    let follow = |after| shared.ask(shared.times.answer, move |reply| Ask::Follow(after, reply));
-    let followed = follow(after).await?;
-    if let Some(first) = followed.0.first() {
-        return Ok((if after == 0 { 0 } else { first.id - 1 - after }, followed));
-    }
-    if after == 0 {
-        return Ok((0, followed));
-    }
-    // Nothing new; or a new daemon, which counts from 1 again.
-    let (mut kept, coming) = follow(0).await?;
-    if kept.last().is_some_and(|last| last.id >= after) {
-        kept.retain(|event| event.id > after);
-    }
-    Ok((0, (kept, coming)))
-}
-
-fn stream(shared: &Shared, missed: u64, (kept, coming): Followed, place: OwnedSemaphorePermit) -> Response {
+fn stream(shared: &Shared, followed: Followed, place: OwnedSemaphorePermit) -> Response {
+    let Followed { missed, kept, coming } = followed;
     let mut ends = shared.ends.clone();
     let end = async move {
         let _ = ends.wait_for(|ends| *ends).await;
     };
-    let first = (missed > 0).then(|| lagged(missed)).into_iter();
+    let first = (missed != Some(0)).then(|| lagged(missed)).into_iter();
     let kept = first.chain(kept.into_iter().map(|event| told(&event)));
     let coming = BroadcastStream::new(coming).map(move |event| {
         // It is free again when nobody follows any more.
         let _ = &place;
         match event {
             Ok(event) => told(&event),
-            Err(BroadcastStreamRecvError::Lagged(missed)) => lagged(missed),
+            Err(BroadcastStreamRecvError::Lagged(missed)) => lagged(Some(missed)),
         }
     });
     let events = tokio_stream::iter(kept).chain(coming).map(Ok::<_, Infallible>);
@@ -107,8 +87,8 @@ fn told(event: &Event) -> sse::Event {
         .data(data.to_string())
 }
 
-/// A follower was too slow, or came too late.
-fn lagged(missed: u64) -> sse::Event {
+/// A follower was too slow, came too late, or followed another daemon before: then nobody knows how many it missed.
+fn lagged(missed: Option<u64>) -> sse::Event {
     let data = json!({"event": "lagged", "missed": missed});
     sse::Event::default().event("lagged").data(data.to_string())
 }

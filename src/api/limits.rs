@@ -4,10 +4,16 @@ use std::time::Duration;
 
 use crate::model::source::MAX_STATE_BYTES;
 
-/// Connections that are served at once. Idle ones count.
+/// Connections that are served at once, of everybody but root and the daemon's user. Idle ones count.
 pub const CONNECTIONS: usize = 128;
-/// Connections beyond those that are told so (503); still more wait in the kernel's queue.
-pub const REFUSALS: usize = 32;
+/// Those of them that one user may have.
+pub const SHARE: usize = 96;
+/// Connections of root and the daemon's user besides.
+pub const RESERVED: usize = 32;
+/// Connections beyond those: asked for health they are answered, and refused whatever else (503). Still more are closed.
+pub const NARROW: usize = 32;
+/// Those of them that one user may have.
+pub const NARROW_SHARE: usize = 16;
 /// Followers of events at once.
 pub const FOLLOWERS: usize = 32;
 /// Those who wait for a service or a deploy at once.
@@ -54,6 +60,8 @@ pub const LONGEST_ORIGIN: usize = 4096;
 pub struct Times {
     /// Until the head of a request is there; an idle connection is closed after it, too.
     pub head: Duration,
+    /// The same where there is no room for more connections.
+    pub narrow_head: Duration,
     /// Until the next piece of a body is there.
     pub body_piece: Duration,
     /// Until all of a body is there.
@@ -78,7 +86,8 @@ impl Default for Times {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
-            head: seconds(30),
+            head: seconds(10),
+            narrow_head: seconds(1),
             body_piece: seconds(10),
             body: seconds(60),
             write: seconds(30),

@@ -8,6 +8,7 @@ mod body;
 pub mod client;
 mod error;
 mod events;
+mod lanes;
 pub mod limits;
 mod looks;
 mod params;
@@ -37,12 +38,15 @@ pub struct Settings {
     pub open: Open,
     /// How long things may take.
     pub times: Times,
+    /// Users with connections of their own, which nobody else can use up.
+    pub privileged: Vec<u32>,
 }
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("times", &self.times)
+            .field("privileged", &self.privileged)
             .finish_non_exhaustive()
     }
 }
@@ -54,6 +58,7 @@ impl Default for Settings {
         Self {
             open: Arc::new(open),
             times: Times::default(),
+            privileged: vec![0, nix::unistd::geteuid().as_raw()],
         }
     }
 }

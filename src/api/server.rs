@@ -1,12 +1,12 @@
 //! Connections: who is let in, how many, for how long.
 
 use std::fs;
-use std::sync::Arc;
+use std::io::Write as _;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -14,39 +14,48 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::error::ApiError;
-use super::limits::{CONNECTIONS, HEAD, HEADERS, REFUSALS, Times};
+use super::lanes::{Lane, Lanes};
+use super::limits::{HEAD, HEADERS, Times};
 use super::stall::Stalling;
 use super::{Settings, routes};
 use crate::daemon::ask::{Ask, Peer};
 
 /// After an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
+/// What is answered where there is no room for more connections.
+const HEALTH: &str = "/v1/healthz";
 
 /// Serves the API until `stop`, and then lets those that are being served have their answers.
 ///
-/// What is asked goes to `asks`; what the kernel shows is read here. Dropping the future ends all connections at once.
+/// What comes through `renewed` takes the place of the listener. What is asked goes to `asks`; what the kernel shows is read here. Dropping the future ends all connections at once.
 pub async fn serve(
-    listener: UnixListener,
+    mut listener: UnixListener,
+    mut renewed: mpsc::Receiver<UnixListener>,
     asks: mpsc::Sender<Ask>,
     settings: Settings,
     stop: impl Future<Output = ()> + Send,
 ) {
     let times = settings.times;
     let (ending, ends) = watch::channel(false);
-    let router = routes::router(asks, settings, ends.clone());
-    let served = Arc::new(Semaphore::new(CONNECTIONS));
-    let refused = Arc::new(Semaphore::new(REFUSALS));
+    let lanes = Lanes::new(settings.privileged.clone());
+    // Each lane has its own places for looks, followers, waiters and large bodies.
+    let reserved = routes::router(asks.clone(), settings.clone(), ends.clone());
+    let common = routes::router(asks, settings, ends.clone());
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
     loop {
         let stream = tokio::select! {
             () = &mut stop => break,
             Some(_) = connections.join_next() => continue,
+            Some(new) = renewed.recv() => {
+                listener = new;
+                continue;
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -56,31 +65,22 @@ pub async fn serve(
                 }
             },
         };
-        if let Ok(place) = Arc::clone(&served).try_acquire_owned() {
-            let (router, ends) = (router.clone(), ends.clone());
-            connections.spawn(async move {
-                match admit(&stream) {
-                    Ok(peer) => {
-                        let router = TowerToHyperService::new(router);
-                        connection(stream, Admitted { peer, router }, times, ends).await;
-                    }
-                    Err(refusal) => refuse(stream, times, ends, refusal).await,
-                }
-                drop(place);
-            });
+        let Some(place) = stream.peer_cred().ok().and_then(|peer| lanes.enter(peer.uid())) else {
+            turn_away(stream);
             continue;
-        }
-        // Those that come while all these are busy wait in the kernel's queue.
-        let place = tokio::select! {
-            () = &mut stop => break,
-            place = Arc::clone(&refused).acquire_owned() => place,
         };
+        let router = if place.lane() == Lane::Reserved {
+            &reserved
+        } else {
+            &common
+        };
+        let router = TowerToHyperService::new(router.clone());
         let ends = ends.clone();
         connections.spawn(async move {
-            refuse(stream, times, ends, || {
-                ApiError::busy(&format!("there are {CONNECTIONS} connections already"))
-            })
-            .await;
+            match admit(&stream) {
+                Ok(peer) => serve_in(place.lane(), stream, Admitted { peer, router }, times, ends).await,
+                Err(refusal) => refuse(stream, times, ends, refusal).await,
+            }
             drop(place);
         });
     }
@@ -119,6 +119,48 @@ fn is_elsewhere(pid: i32) -> bool {
     namespace(&pid.to_string()).is_some_and(|there| here.is_some_and(|here| here != there))
 }
 
+/// Closes a connection for which there is no place, with an answer to whatever it would have asked.
+fn turn_away(stream: UnixStream) {
+    let error = ApiError::busy("there are too many connections already");
+    let (length, body) = error.text();
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nretry-after: 1\r\n\
+         connection: close\r\n\r\n"
+    );
+    // It does not block, and whoever asked may be gone.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write_all((head + &body).as_bytes());
+    }
+}
+
+async fn serve_in(lane: Lane, stream: UnixStream, admitted: Admitted, times: Times, ends: watch::Receiver<bool>) {
+    if lane != Lane::Narrow {
+        return connection(stream, admitted, times, ends).await;
+    }
+    let times = Times {
+        head: times.narrow_head,
+        ..times
+    };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let is_health = request.method() == Method::GET && request.uri().path() == HEALTH;
+        let told = is_health.then(|| admitted.call(request));
+        async {
+            let response = match told {
+                Some(told) => told.await?,
+                None => ApiError::busy("there are too many connections already").into_response(),
+            };
+            Ok::<_, std::convert::Infallible>(closing(response))
+        }
+    });
+    connection(stream, service, times, ends).await;
+}
+
+fn closing(mut response: Response<Body>) -> Response<Body> {
+    let close = axum::http::HeaderValue::from_static("close");
+    response.headers_mut().insert(axum::http::header::CONNECTION, close);
+    response
+}
+
 /// The router for one peer.
 struct Admitted {
     peer: Peer,
@@ -138,13 +180,11 @@ impl Service<Request<Incoming>> for Admitted {
 
 async fn refuse(stream: UnixStream, times: Times, ends: watch::Receiver<bool>, refusal: impl Fn() -> ApiError) {
     let times = Times {
-        head: times.turn,
+        head: times.narrow_head,
         ..times
     };
     let service = service_fn(|_: Request<Incoming>| {
-        let mut response = refusal().into_response();
-        let close = axum::http::HeaderValue::from_static("close");
-        response.headers_mut().insert(axum::http::header::CONNECTION, close);
+        let response = closing(refusal().into_response());
         async { Ok::<_, std::convert::Infallible>(response) }
     });
     connection(stream, service, times, ends).await;

@@ -67,29 +67,10 @@ impl Socket {
     /// [`SocketError`].
     pub fn bind(settings: &SocketSettings) -> Result<Self, SocketError> {
         let path = &settings.path;
-        let fail = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| SocketError::File { what, path, source }
-        };
-        let parent = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(parent);
-        made.map_err(fail("make the directory", parent))?;
+        make_directory(path)?;
         let lock = lock(path)?;
         make_way(path)?;
-        // In a directory that nobody else can enter, until it is as it should be.
-        let hidden = beside(path, ".new");
-        if hidden.as_os_str().len() + "/s".len() > LONGEST_PATH {
-            return Err(SocketError::TooLong(path.clone()));
-        }
-        let _ = fs::remove_dir_all(&hidden);
-        let made = DirBuilder::new().mode(0o700).create(&hidden);
-        made.map_err(fail("make the directory", &hidden))?;
-        let moved = bind_in(&hidden, settings);
-        let _ = fs::remove_dir_all(&hidden);
-        let (listener, file) = moved?;
+        let (listener, file) = bind_beside(settings)?;
         Ok(Self {
             listener,
             path: path.clone(),
@@ -107,9 +88,70 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Whether its file is still there.
+    pub fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.file)
+    }
+
+    /// Makes the file again, after somebody has removed it; gives a handle to accept connections with.
+    ///
+    /// # Errors
+    /// [`SocketError`]: also that somebody else has the name now.
+    pub fn renew(&mut self, settings: &SocketSettings) -> Result<UnixListener, SocketError> {
+        make_directory(&self.path)?;
+        make_way(&self.path)?;
+        let settings = SocketSettings {
+            path: self.path.clone(),
+            ..settings.clone()
+        };
+        let (listener, file) = bind_beside(&settings)?;
+        let handle = listener.try_clone().map_err(|source| SocketError::File {
+            what: "bind",
+            path: self.path.clone(),
+            source,
+        })?;
+        (self.listener, self.file) = (listener, file);
+        Ok(handle)
+    }
+}
+
+/// Makes the directory of the socket, if it is not there.
+fn make_directory(path: &Path) -> Result<(), SocketError> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(parent);
+    made.map_err(|source| SocketError::File {
+        what: "make the directory",
+        path: parent.to_owned(),
+        source,
+    })
+}
+
+/// Binds it in a directory that nobody else can enter, until it is as it should be.
+fn bind_beside(settings: &SocketSettings) -> Result<(UnixListener, (u64, u64)), SocketError> {
+    let path = &settings.path;
+    let hidden = beside(path, ".new");
+    if hidden.as_os_str().len() + "/s".len() > LONGEST_PATH {
+        return Err(SocketError::TooLong(path.clone()));
+    }
+    let _ = fs::remove_dir_all(&hidden);
+    let made = DirBuilder::new().mode(0o700).create(&hidden);
+    made.map_err(|source| SocketError::File {
+        what: "make the directory",
+        path: hidden.clone(),
+        source,
+    })?;
+    let moved = bind_in(&hidden, settings);
+    let _ = fs::remove_dir_all(&hidden);
+    moved
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.file) {
+        if self.is_there() {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -10,7 +10,7 @@ use crate::problem::Problem;
 use crate::words::count;
 
 pub(super) fn run(global: &Global) -> Outcome {
-    let config = global.config()?;
+    let config = global.config_for_looking();
     let mut facts = doctor::gather(&global.run_dir, config.flow_mark);
     facts.protect_backends = config.protect_backends;
     let daemon = Daemon::ask(global);

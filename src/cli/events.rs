@@ -18,20 +18,21 @@ pub(super) struct Arguments {
     /// Go on with those that come
     #[arg(short, long)]
     follow: bool,
-    /// Only those after this one, by its number
-    #[arg(long, value_name = "ID", default_value_t = 0)]
-    after: u64,
+    /// Only those after this one, by its `id`; if it is of a daemon before this one, all, and that some were missed
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let daemon = global.must_daemon("has events")?;
     let target = Target::new("/v1/events")
-        .with("after", Some(&arguments.after))
+        .with("after", arguments.after.as_ref().map(|after| after as _))
         .with("follow", Some(&arguments.follow));
     let answer = daemon.get(target.as_str())?;
     if !arguments.follow {
         let mut list: Value = answer.json()?;
-        if let Some(missed) = list["missed"].as_u64().filter(|missed| *missed > 0) {
+        let missed = list["missed"].take();
+        if missed != 0 {
             show(global, &serde_json::json!({"event": "lagged", "missed": missed}))?;
         }
         let events = list["events"].take();

@@ -41,13 +41,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         backend: arguments.backend,
         client: arguments.client,
     };
-    let config = global.config()?;
     if let Some(daemon) = global.daemon()? {
         unless_closed(through(global, &daemon, &query))?;
         return Ok(Code::Success);
     }
     let mut gateway = Gateway::open(global)?;
-    let services = gateway.services(&config)?;
+    let services = gateway.services(&global.config_for_looking())?;
     let noted = look::noted();
     let out = BufWriter::with_capacity(1 << 16, screen_of(global));
     let mut list: Box<dyn List> = match global.output {

@@ -1,5 +1,6 @@
 //! The command line: one file per command, and what they share.
 
+mod absent;
 mod apply;
 mod check;
 mod columns;
@@ -408,12 +409,14 @@ impl Global {
 
     /// The daemon, for what needs one; `what` is what only a daemon does.
     fn must_daemon(&self, what: &str) -> Result<Client, Failure> {
-        let daemon = self.daemon()?;
-        daemon.ok_or_else(|| {
-            Failure::Refused(format!(
-                "no daemon is at work for this network namespace, and only a daemon {what}: start one (`tcpgw daemon`, or the \
-                 unit tcpgw.service), or name its socket (--socket)"
-            ))
+        self.daemon_or_why()?.map_err(|why| {
+            Failure::Refused(match why {
+                Some(why) => format!("only a daemon {what}; {}", why.message),
+                None => format!(
+                    "no daemon is at work for this network namespace, and only a daemon {what}: start one (`tcpgw daemon`, or the \
+                     unit tcpgw.service), or name its socket (--socket)"
+                ),
+            })
         })
     }
 
@@ -422,6 +425,17 @@ impl Global {
         if !self.quiet {
             let _ = writeln!(screen::stderr(), "{text}");
         }
+    }
+
+    /// The configuration for a command that only looks: one that cannot be read is warned of, and the defaults take its place.
+    fn config_for_looking(&self) -> Config {
+        self.config().unwrap_or_else(|error| {
+            for line in error.to_string().lines() {
+                self.warn(&line);
+            }
+            self.warn(&"the configuration is not used: what follows is by the defaults");
+            Config::default()
+        })
     }
 
     fn config(&self) -> Result<Config, Failure> {

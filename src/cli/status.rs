@@ -45,10 +45,13 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
-    let config = global.config()?;
-    let mut source = match global.daemon()? {
-        Some(daemon) => Source::Daemon(daemon),
-        None => Source::Kernel(Box::new((Gateway::open(global)?, config))),
+    let mut source = match global.daemon_or_why()? {
+        Ok(daemon) => Source::Daemon(daemon),
+        Err(why) => Source::Kernel(Box::new(Here {
+            gateway: Gateway::open(global)?,
+            config: global.config_for_looking(),
+            beside: why.into_iter().collect(),
+        })),
     };
     if arguments.wait && !wait(global, &mut source, arguments)? {
         let _ = writeln!(
@@ -81,9 +84,17 @@ fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<b
     }
 }
 
+/// The kernel, and what is known besides.
+struct Here {
+    gateway: Gateway,
+    config: Config,
+    /// Problems that cannot be seen in the kernel.
+    beside: Vec<Problem>,
+}
+
 /// Who is asked.
 enum Source {
-    Kernel(Box<(Gateway, Config)>),
+    Kernel(Box<Here>),
     Daemon(Client),
 }
 
@@ -106,7 +117,11 @@ fn look<T>(
     interval: Duration,
     tell: impl FnOnce(&Status<'_>, Option<&[u8]>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let (gateway, config) = match source {
+    let Here {
+        gateway,
+        config,
+        beside,
+    } = match source {
         Source::Kernel(here) => &mut **here,
         Source::Daemon(daemon) => {
             let interval = duration::show(interval);
@@ -118,7 +133,8 @@ fn look<T>(
         }
     };
     let services = gateway.services(config)?;
-    let found = without_daemon(global, &services);
+    let mut found = without_daemon(global, &services);
+    found.extend(beside.iter().cloned());
     let query = StatusQuery {
         service: arguments.service.clone(),
         interval,

@@ -33,7 +33,6 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             "{seen_as} and {backend} are of two families; a backend sees addresses of its own"
         )));
     }
-    let config = global.config()?;
     if let Some(daemon) = global.daemon()? {
         let target = Target::new("/v1/who")
             .with("seen_as", Some(&seen_as))
@@ -41,7 +40,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         return tell(global, &daemon.get(target.as_str())?.json()?);
     }
     let mut gateway = Gateway::open(global)?;
-    let services = gateway.services(&config)?;
+    let services = gateway.services(&global.config_for_looking())?;
     let who = look::who(&mut gateway.kernel, &services, look::noted(), seen_as, backend)?;
     tell(global, &who)
 }

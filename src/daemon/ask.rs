@@ -5,13 +5,12 @@ mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 
-use super::events::Event;
+pub use super::events::{After, Followed};
 use super::keeper::Query;
 use crate::model::Problems;
 use crate::problem::Problem;
@@ -31,8 +30,8 @@ pub enum Ask {
     Look(Reply<Look>),
     /// Replace the services that came in through the API.
     Apply(Apply, Reply<Result<Applied, Refused>>),
-    /// The events after that one that are still kept, and all that come.
-    Follow(u64, Reply<Followed>),
+    /// The events after that one that are still kept, and those that come.
+    Follow(After, Reply<Followed>),
     /// Remove the table and our flows, and do nothing until something new is desired.
     Teardown(Peer, Reply<Result<TornDown, Refused>>),
     /// Serve again after a teardown; whether there had been one.
@@ -55,9 +54,6 @@ pub enum Ask {
     /// Read the store.
     Query(Query),
 }
-
-/// Events that were, and a place to hear those that come.
-pub type Followed = (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>);
 
 /// What the loop knows.
 #[derive(Debug, Clone, Default)]

@@ -229,7 +229,8 @@ impl Core {
             desk: Desk::default(),
             deploys: Deploys::default(),
             origin: origin(&settings),
-            events: Events::default(),
+            // No other daemon has both.
+            events: Events::new(&format!("{:x}.{}", now.unix.as_nanos(), std::process::id())),
             due: Due::new(settings.check_interval),
             out: None,
             waiting: Vec::new(),

@@ -1,11 +1,12 @@
 //! What happened, for logs, followers of the API and those who come later.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::sync::broadcast;
 
 use crate::problem::{EndedProblem, Problem};
@@ -15,11 +16,54 @@ const KEPT: usize = 1024;
 /// Events that a slow follower may be behind before it misses some.
 const BEHIND: usize = 256;
 
+/// What names an event among those of all daemons: another daemon has another epoch. Opaque to everybody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventId {
+    epoch: Arc<str>,
+    /// Counts from 1 since the daemon started.
+    number: u64,
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.number)
+    }
+}
+
+impl Serialize for EventId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Which events somebody wants who follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum After {
+    /// All that are kept.
+    Start,
+    /// Those after this one, by its id, whichever daemon it was given by.
+    Event(Box<str>),
+    /// Those that come.
+    Now,
+}
+
+/// Events that were, and a place to hear those that come.
+#[derive(Debug)]
+pub struct Followed {
+    /// How many between the asked one and the first of `kept` are not kept any more. `None`: that cannot be told, since the
+    /// asked one is of another daemon.
+    pub missed: Option<u64>,
+    /// Those that are still kept.
+    pub kept: Vec<Arc<Event>>,
+    /// Those that come.
+    pub coming: broadcast::Receiver<Arc<Event>>,
+}
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
-    /// Counts from 1 since the daemon started.
-    pub id: u64,
+    /// Its name.
+    pub id: EventId,
     /// Seconds since 1970.
     pub at: f64,
     /// What.
@@ -243,14 +287,17 @@ impl What {
 #[derive(Debug)]
 pub struct Events {
     kept: VecDeque<Arc<Event>>,
+    epoch: Arc<str>,
     next: u64,
     followers: broadcast::Sender<Arc<Event>>,
 }
 
-impl Default for Events {
-    fn default() -> Self {
+impl Events {
+    /// None yet. No other daemon has, or had, the same epoch.
+    pub fn new(epoch: &str) -> Self {
         Self {
             kept: VecDeque::with_capacity(KEPT),
+            epoch: epoch.into(),
             next: 1,
             followers: broadcast::Sender::new(BEHIND),
         }
@@ -261,7 +308,10 @@ impl Events {
     /// Notes one; `now` is the time since 1970.
     pub fn note(&mut self, what: What, now: Duration) -> Arc<Event> {
         let event = Arc::new(Event {
-            id: self.next,
+            id: EventId {
+                epoch: Arc::clone(&self.epoch),
+                number: self.next,
+            },
             at: (now.as_secs_f64() * 1000.0).round() / 1000.0,
             what,
         });
@@ -275,9 +325,73 @@ impl Events {
         event
     }
 
-    /// Those after `id` that are still kept, and all that come.
-    pub fn follow(&self, after: u64) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
-        let kept = self.kept.iter().filter(|event| event.id > after).cloned().collect();
-        (kept, self.followers.subscribe())
+    /// Returns the number of an event of this daemon, from its id.
+    fn number(&self, id: &str) -> Option<u64> {
+        let number = id.strip_prefix(&*self.epoch)?.strip_prefix('-')?.parse().ok()?;
+        (1..self.next).contains(&number).then_some(number)
+    }
+
+    /// Returns the events after one that are still kept, and a place to hear those that come.
+    pub fn follow(&self, after: &After) -> Followed {
+        let coming = self.followers.subscribe();
+        let (known, all) = match after {
+            After::Start => (Some(0), true),
+            After::Now => (Some(self.next - 1), false),
+            After::Event(id) => (self.number(id), false),
+        };
+        let after = known.unwrap_or(0);
+        let first = self.kept.front().map_or(self.next, |event| event.id.number);
+        let missed = known.map(|known| if all { 0 } else { (first - 1).saturating_sub(known) });
+        let kept = self.kept.iter().filter(|event| event.id.number > after);
+        Followed {
+            missed,
+            kept: kept.cloned().collect(),
+            coming,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noting(epoch: &str, count: usize) -> Events {
+        let mut events = Events::new(epoch);
+        for _ in 0..count {
+            events.note(What::TornDown { flushed: 0, uid: 0 }, Duration::ZERO);
+        }
+        events
+    }
+
+    fn follow(events: &Events, after: &After) -> (Option<u64>, Vec<u64>) {
+        let followed = events.follow(after);
+        (
+            followed.missed,
+            followed.kept.iter().map(|event| event.id.number).collect(),
+        )
+    }
+
+    #[test]
+    fn whoever_goes_on_misses_nothing_or_is_told() {
+        let events = noting("a", 3);
+        let of = |id: &str| After::Event(id.into());
+        assert_eq!(follow(&events, &After::Start), (Some(0), vec![1, 2, 3]));
+        assert_eq!(follow(&events, &After::Now), (Some(0), vec![]));
+        assert_eq!(follow(&events, &of("a-2")), (Some(0), vec![3]));
+        assert_eq!(follow(&events, &of("a-3")), (Some(0), vec![]));
+        // Of a daemon before this one, which had more or fewer; or of nobody.
+        for other in ["b-2", "b-3", "b-99", "a-99", "a-0", "2", "", "a", "a-", "a-x", "a-2-2"] {
+            assert_eq!(follow(&events, &of(other)), (None, vec![1, 2, 3]), "{other:?}");
+        }
+        assert_eq!(follow(&noting("b", 0), &of("a-3")), (None, vec![]));
+    }
+
+    #[test]
+    fn what_is_not_kept_any_more_is_counted() {
+        let events = noting("a", KEPT + 10);
+        let (missed, kept) = follow(&events, &After::Event("a-4".into()));
+        assert_eq!((missed, kept[0], kept.len()), (Some(6), 11, KEPT));
+        assert_eq!(follow(&events, &After::Event("a-10".into())).0, Some(0));
+        assert_eq!(follow(&events, &After::Start).0, Some(0));
     }
 }

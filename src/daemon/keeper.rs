@@ -139,6 +139,15 @@ fn recorded(store: &mut Store, id: u64) -> Result<Option<Recorded>, StoreError> 
 }
 
 impl Query {
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::History(_, reply) => reply.is_closed(),
+            Self::Deploy(_, reply) => reply.is_closed(),
+            Self::Deploys(_, _, reply) => reply.is_closed(),
+        }
+    }
+
     /// Whoever asked may be gone.
     fn refuse(self, error: QueryError) {
         match self {
@@ -213,7 +222,9 @@ impl Keeper {
         let keeper = Self::working(results, move |order| match order {
             Order::Write(write) => Some(perform(&mut store, *write)),
             Order::Query(query) => {
-                answer(&mut store, query);
+                if !query.is_abandoned() {
+                    answer(&mut store, query);
+                }
                 None
             }
         })?;

@@ -13,6 +13,7 @@ pub mod last;
 pub mod leavers;
 pub mod notify;
 pub mod observer;
+pub mod presence;
 pub mod roster;
 mod run;
 pub mod settings;

@@ -1,7 +1,8 @@
 //! The daemon's edges, put together: sockets, signals, files and clocks around the [`Core`].
 
 use std::io;
-use std::path::Path;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,6 +22,7 @@ use super::keeper::{Keeper, Written};
 use super::last::Last;
 use super::notify::{LoopPulse, Manager, Watchdog, Watching};
 use super::observer::{Observation, Observer};
+use super::presence::Presence;
 use super::settings::{Given, LogLevel, Settings};
 use super::worker::{Outcome, Worker};
 use crate::api::{self, Socket, SocketError, SocketSettings};
@@ -172,6 +174,11 @@ struct Daemon {
     stop: Option<oneshot::Sender<()>>,
     api: Api,
     socket: Socket,
+    /// Where a new socket goes, when its file was removed.
+    renewed: mpsc::Sender<UnixListener>,
+    socket_at: Instant,
+    run_dir: PathBuf,
+    namespace: u64,
     _lock: Lock,
 }
 
@@ -250,6 +257,13 @@ impl Daemon {
         let (seen, observations) = mpsc::channel(1);
         let observer = Observer::start(seen).map_err(io("start a thread"))?;
         let socket = bind(&settings)?;
+        let presence = Presence {
+            pid: std::process::id(),
+            socket: std::path::absolute(&settings.socket).unwrap_or_else(|_| settings.socket.clone()),
+        };
+        if let Err(error) = presence.leave(run_dir, namespace) {
+            tracing::warn!(%error, "failed to note in the run directory that a daemon runs");
+        }
         let store = Store::new(run_dir, namespace);
         let served = served_before(&store, namespace);
         let engine = Engine::new(kernel, store, namespace, config.flow_mark).protecting(config.protect_backends);
@@ -268,8 +282,10 @@ impl Daemon {
         let listener = socket.listener().and_then(UnixListener::from_std);
         let listener = listener.map_err(io("listen on the socket"))?;
         let (stop, stopped) = oneshot::channel::<()>();
+        let (renewed, renewals) = mpsc::channel(1);
         let api = Api(Some(tokio::spawn(api::serve(
             listener,
+            renewals,
             ask,
             api::Settings::default(),
             async {
@@ -283,7 +299,7 @@ impl Daemon {
         let last = last_services(&settings);
         let (writes, written) = mpsc::channel(1);
         let (keeper, opened) = Keeper::start(&settings.store, writes).map_err(io("start a thread"))?;
-        let mut core = Core::new(settings, config, namespace, Now::read());
+        let mut core = Core::new(within_limits(settings), config, namespace, Now::read());
         core.opened(opened, Now::read());
         core.served_last(last, boot_id());
         Ok(Self {
@@ -313,6 +329,10 @@ impl Daemon {
             stop: Some(stop),
             api,
             socket,
+            renewed,
+            socket_at: Instant::now(),
+            run_dir: run_dir.to_owned(),
+            namespace,
             _lock: lock,
         })
     }
@@ -379,6 +399,8 @@ impl Daemon {
     }
 
     fn act(&mut self) -> Result<(), DaemonError> {
+        /// Between two looks whether the socket is there.
+        const SOCKET: Duration = Duration::from_secs(2);
         /// Between two looks whether the service manager knows how it is.
         const STATUS: Duration = Duration::from_secs(1);
         let now = Now::read();
@@ -407,6 +429,10 @@ impl Daemon {
         if !due.is_empty() {
             self.prober.probe(due)?;
         }
+        if self.socket_at <= now.instant {
+            self.socket_at = now.instant + SOCKET;
+            self.look_for_socket();
+        }
         if self.status_at <= now.instant {
             self.status_at = now.instant + STATUS;
             self.manager.status(&self.core.status_line());
@@ -414,11 +440,30 @@ impl Daemon {
         Ok(())
     }
 
+    /// Somebody may have removed the file of the socket: nobody could reach the daemon any more.
+    fn look_for_socket(&mut self) {
+        if self.socket.is_there() {
+            return self.core.socket_gone(None);
+        }
+        let settings = socket_settings(self.core.settings());
+        let renewed = settings.and_then(|settings| Ok(self.socket.renew(&settings)?));
+        let renewed = renewed.and_then(|listener| UnixListener::from_std(listener).map_err(io("listen on the socket")));
+        match renewed {
+            Ok(listener) => {
+                tracing::warn!("somebody has removed the socket: it was made again");
+                // The task that serves takes it at once.
+                let _ = self.renewed.try_send(listener);
+            }
+            Err(error) => self.core.socket_gone(Some(error.to_string())),
+        }
+    }
+
     fn wakes_at(&mut self) -> Instant {
         let times = [
             self.core.observes_at(),
             self.core.wakes_at(),
             self.core.health().next_at(),
+            Some(self.socket_at),
         ];
         self.pulse.wakes_at(Instant::now(), times.into_iter().flatten().min())
     }
@@ -447,7 +492,7 @@ impl Daemon {
         // Whoever asked may be gone.
         match ask {
             Ask::Look(reply) => drop(reply.send(self.core.look(now))),
-            Ask::Follow(after, reply) => drop(reply.send(self.core.follow(after))),
+            Ask::Follow(after, reply) => drop(reply.send(self.core.follow(&after))),
             Ask::Teardown(by, reply) => self.core.teardown(by, reply),
             Ask::Resume(by, reply) => self.core.resume(by, reply, now),
             Ask::Services(reply) => drop(reply.send(self.core.services())),
@@ -559,6 +604,7 @@ impl Daemon {
             api.abort();
         }
         drop(self.socket);
+        Presence::withdraw(&self.run_dir, self.namespace);
         if let Some(worker) = self.worker.take() {
             // The job that is out must be done before another one is given.
             while self.core.is_busy() {
@@ -595,6 +641,28 @@ fn allow_many_sockets() {
     }
 }
 
+/// As many probes as there may be open files beside those that everything else needs: the API's connections and looks, the
+/// store, netlink.
+fn probes_within(wanted: NonZeroUsize, files: u64) -> NonZeroUsize {
+    const OTHERS: u64 = 320;
+    let room = usize::try_from(files.saturating_sub(OTHERS)).unwrap_or(usize::MAX);
+    wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Settings that the limit of open files allows.
+fn within_limits(settings: Settings) -> Settings {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
+    let max_probes = probes_within(settings.max_probes, files);
+    if max_probes < settings.max_probes {
+        tracing::warn!(
+            wanted = settings.max_probes,
+            max_probes,
+            "max_probes is more than the limit of open files ({files}) allows: raise LimitNOFILE"
+        );
+    }
+    Settings { max_probes, ..settings }
+}
+
 /// The ports that were taken before the daemon started are no new ones, whoever listens there by now.
 fn served_before(store: &Store, namespace: u64) -> Option<Summary> {
     let head = store.load_head()?;
@@ -609,17 +677,21 @@ fn last_services(settings: &Settings) -> Last {
 }
 
 fn bind(settings: &Settings) -> Result<Socket, DaemonError> {
+    Ok(Socket::bind(&socket_settings(settings)?)?)
+}
+
+fn socket_settings(settings: &Settings) -> Result<SocketSettings, DaemonError> {
     let group = settings.socket_group.as_deref().map(|name| {
         let found = nix::unistd::Group::from_name(name).ok().flatten();
         found
             .map(|group| group.gid.as_raw())
             .ok_or_else(|| DaemonError::Group(name.to_owned()))
     });
-    Ok(Socket::bind(&SocketSettings {
+    Ok(SocketSettings {
         path: settings.socket.clone(),
         mode: settings.socket_mode,
         group: group.transpose()?,
-    })?)
+    })
 }
 
 impl File {
@@ -654,4 +726,19 @@ fn vet(routes: &mut Routes, state: &State, known: &IsKnown<'_>) -> Result<Vetted
         warnings: preflight::warnings(routes, state).map_err(netlink)?,
         taken: preflight::taken_ports(state, known).map_err(|error: ListenersError| error.to_string())?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_leave_files_for_everything_else() {
+        let probes = |wanted, files| probes_within(NonZeroUsize::new(wanted).unwrap(), files).get();
+        assert_eq!(probes(4096, 524_288), 4096);
+        assert_eq!(probes(4096, 1024), 704);
+        assert_eq!(probes(100, 1024), 100);
+        assert_eq!((probes(4096, 40), probes(4096, 0)), (1, 1));
+        assert_eq!(probes(16_384, u64::MAX), 16_384);
+    }
 }

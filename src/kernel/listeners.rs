@@ -1,14 +1,35 @@
 //! Which local TCP sockets listen, and whose they are.
 //!
-//! Read from `/proc`: it needs no module (`tcp_diag` is one that may be missing), and follows the network namespace of
-//! the calling thread. Source: `net/ipv4/tcp_ipv4.c` (`tcp4_seq_show`), `net/ipv6/tcp_ipv6.c`.
+//! The kernel is asked for listeners alone (`NETLINK_SOCK_DIAG`), so that the time does not grow with the connections of the
+//! machine. Where the module for it (`tcp_diag`) is missing, all sockets are read from `/proc`. Both follow the network namespace
+//! of the calling thread. Source: `sock_diag(7)`, `inet_diag_dump_icsk` in `net/ipv4/inet_diag.c`, `tcp4_seq_show` in
+//! `net/ipv4/tcp_ipv4.c`, `net/ipv6/tcp_ipv6.c`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, BufRead as _, BufReader},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
 };
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable as _, NetlinkHeader, NetlinkSerializable as _,
+};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
+};
+
+use super::{
+    ask::Ask as _,
+    socket::{Netlink, NetlinkError, restarting},
+    tlv::{Header, Malformed, Message, Writer},
+};
+
+/// Longest time that processes are looked for: there may be many, with many open files.
+pub const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A local socket that takes connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,8 +51,74 @@ pub struct ListenersError {
 /// All listening TCP sockets of this thread's network namespace, IPv4 and IPv6, in order.
 ///
 /// # Errors
-/// When `/proc` cannot be read. A kernel without IPv6 is none.
+/// When `/proc` cannot be read, and the kernel does not answer either. A kernel without IPv6 is none.
 pub fn listeners() -> Result<Vec<Listener>, ListenersError> {
+    let found = match diagnosed() {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::debug!(%error, "reading sockets from /proc instead");
+            listed()?
+        }
+    };
+    Ok(found.into_iter().collect())
+}
+
+/// As the kernel tells for the asking.
+fn diagnosed() -> Result<BTreeSet<Listener>, NetlinkError> {
+    let mut socket = Netlink::sock_diag()?;
+    restarting(|| {
+        let mut found = BTreeSet::new();
+        for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+            let request = SockDiagMessage::InetRequest(InetRequest {
+                family,
+                protocol: IPPROTO_TCP,
+                extensions: ExtensionFlags::empty(),
+                states: StateFlags::LISTEN,
+                socket_id: id,
+            });
+            socket.dump(
+                "list sockets that listen",
+                |writer, seq| encode(writer, seq, &request),
+                |message| {
+                    found.insert(decode(message)?);
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(found)
+    })
+}
+
+fn encode(writer: &mut Writer, seq: u32, request: &SockDiagMessage) {
+    let mut body = vec![0; request.buffer_len()];
+    request.serialize(&mut body);
+    let open = writer.begin_plain(Header {
+        kind: request.message_type(),
+        flags: NLM_F_REQUEST | NLM_F_DUMP,
+        seq,
+    });
+    writer.raw(&body);
+    writer.end(open);
+}
+
+fn decode(message: &Message<'_>) -> Result<Listener, Malformed> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = message.kind;
+    match SockDiagMessage::deserialize(&header, message.payload) {
+        Ok(SockDiagMessage::InetResponse(response)) => {
+            let header = response.header;
+            let id = header.socket_id;
+            Ok(Listener {
+                addr: SocketAddr::new(id.source_address, id.source_port),
+                inode: header.inode.into(),
+            })
+        }
+        _ => Err(Malformed::new("a socket of an unknown shape")),
+    }
+}
+
+/// As `/proc` lists them among all others.
+fn listed() -> Result<BTreeSet<Listener>, ListenersError> {
     let mut found = BTreeSet::new();
     for path in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
         let fail = |source| ListenersError { path, source };
@@ -43,30 +130,48 @@ pub fn listeners() -> Result<Vec<Listener>, ListenersError> {
             found.extend(parse(&line.map_err(fail)?));
         }
     }
-    Ok(found.into_iter().collect())
+    Ok(found)
 }
 
 /// The process that has the socket open, as `name (pid)`; `None` when it is gone or hidden from us.
 ///
 /// Looks through the open files of all processes: ask only when there is something to say.
 pub fn process_of(inode: u64) -> Option<String> {
-    let wanted = format!("socket:[{inode}]");
-    let processes = fs::read_dir("/proc").ok()?.flatten();
+    processes_of(&BTreeSet::from([inode]), Duration::MAX).remove(&inode)
+}
+
+/// The processes that have these sockets open, as `name (pid)` by socket: of those that are gone, hidden from us, or not found
+/// within that time, none. Looks once through the open files of all processes.
+pub fn processes_of(inodes: &BTreeSet<u64>, patience: Duration) -> BTreeMap<u64, String> {
+    let mut found = BTreeMap::new();
+    let begin = Instant::now();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes {
+        if found.len() == inodes.len() || begin.elapsed() > patience {
+            break;
+        }
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        let Ok(files) = fs::read_dir(process.path().join("fd")) else {
+        let files = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        let sockets = files.filter_map(|file| socket(&fs::read_link(file.path()).ok()?));
+        let mut wanted = sockets.filter(|inode| inodes.contains(inode)).peekable();
+        if wanted.peek().is_none() {
             continue;
-        };
-        let has = |file: fs::DirEntry| fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == &*wanted);
-        if files.flatten().any(has) {
-            let name = fs::read(process.path().join("comm")).unwrap_or_default();
-            let name = crate::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
-            return Some(format!("{name} ({pid})"));
+        }
+        let name = fs::read(process.path().join("comm")).unwrap_or_default();
+        let name = crate::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
+        for inode in wanted {
+            found.entry(inode).or_insert_with(|| format!("{name} ({pid})"));
         }
     }
-    None
+    found
+}
+
+/// `socket:[4242]`
+fn socket(target: &std::path::Path) -> Option<u64> {
+    let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+    inode.parse().ok()
 }
 
 /// One line, if it is of a listening socket.
@@ -122,8 +227,31 @@ mod tests {
             let listener = listeners().unwrap().into_iter().find(|l| l.addr == addr).unwrap();
             let process = process_of(listener.inode).unwrap();
             assert!(process.ends_with(&format!("({})", std::process::id())), "{process}");
+            assert!(listed().unwrap().contains(&listener));
         }
         assert_eq!(process_of(0), None);
+    }
+
+    /// Where the kernel lacks the module there is nothing to compare.
+    #[test]
+    fn both_ways_find_the_same() {
+        let sockets: Vec<TcpListener> = (0..20).filter_map(|_| TcpListener::bind("127.0.0.1:0").ok()).collect();
+        // A connection is no listener.
+        let address = sockets[0].local_addr().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let Ok(diagnosed) = diagnosed() else { return };
+        let listed = listed().unwrap();
+        // Other tests open and close theirs.
+        for socket in &sockets {
+            let of = |all: &BTreeSet<Listener>| -> Vec<Listener> {
+                let addr = socket.local_addr().unwrap();
+                all.iter().filter(|listener| listener.addr == addr).copied().collect()
+            };
+            assert_eq!((of(&diagnosed).len(), of(&diagnosed)), (1, of(&listed)));
+        }
+        let inodes: BTreeSet<u64> = diagnosed.iter().map(|listener| listener.inode).collect();
+        assert!(processes_of(&inodes, Duration::MAX).len() >= sockets.len());
+        assert!(processes_of(&inodes, Duration::ZERO).len() <= inodes.len());
     }
 
     #[test]

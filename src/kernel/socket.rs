@@ -190,6 +190,14 @@ impl Netlink {
         Ok(netlink)
     }
 
+    /// Opens one to the sockets of the network namespace.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    pub fn sock_diag() -> Result<Self, NetlinkError> {
+        Self::open(mnl::Bus::SockDiag)
+    }
+
     /// Hears what the kernel tells this multicast group of the socket's subsystem.
     ///
     /// # Errors

@@ -16,7 +16,10 @@ const MOST_PAIRS: usize = 10;
 
 pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) -> Vec<Problem> {
     let mut problems: Vec<Problem> = found.iter().filter(|problem| status.shows(problem)).cloned().collect();
-    if status.daemon.is_none_or(|daemon| !is_without_table(daemon)) {
+    // What is here is not what was meant.
+    let is_elsewhere = found.iter().any(|problem| problem.kind == Kind::OtherNamespace);
+    let is_explained = is_elsewhere && services.table.is_none();
+    if !is_explained && status.daemon.is_none_or(|daemon| !is_without_table(daemon)) {
         table(services, &mut problems);
     }
     for service in &status.services {

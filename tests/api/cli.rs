@@ -279,10 +279,10 @@ fn events_are_lines() {
             "1970-01-01 00:16:40 failed error=\"no room\"\n1970-01-01 00:16:40 torn_down flushed=7 uid=0\n"
         )
     );
-    let shown = run(&server, &["events", "-o", "json", "--after", "1"]);
+    let shown = run(&server, &["events", "-o", "json", "--after", "test-1"]);
     assert_eq!(
         json(&shown),
-        json!({"id": 2, "at": 1000.0, "event": "torn_down", "flushed": 7, "uid": 0})
+        json!({"id": "test-2", "at": 1000.0, "event": "torn_down", "flushed": 7, "uid": 0})
     );
 
     let mut following = command(&server, &["events", "-o", "json", "--follow"])
@@ -292,7 +292,7 @@ fn events_are_lines() {
         .expect("it runs");
     let mut lines = BufReader::new(following.stdout.take().expect("a pipe")).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON") };
-    assert_eq!((&next()["id"], &next()["id"]), (&json!(1), &json!(2)));
+    assert_eq!((&next()["id"], &next()["id"]), (&json!("test-1"), &json!("test-2")));
     server.note(What::Failed { error: "again".into() });
     assert_eq!(next()["error"], "again");
     drop(server);

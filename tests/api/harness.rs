@@ -74,6 +74,7 @@ pub(crate) fn serves() -> Server {
 pub(crate) fn times() -> Times {
     Times {
         head: Duration::from_secs(2),
+        narrow_head: Duration::from_secs(1),
         body_piece: Duration::from_secs(1),
         body: Duration::from_secs(3),
         write: Duration::from_secs(1),
@@ -96,7 +97,7 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
     let socket = Socket::bind(&settings).expect("a socket");
     let shared = Arc::new(Mutex::new(Told {
         look: look(),
-        events: Events::default(),
+        events: Events::new("test"),
         applies: Vec::new(),
         teardowns: 0,
         flows: vec![flow(1), flow(2)],
@@ -114,11 +115,12 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
             let settings = Settings {
                 open: Arc::new(open),
                 times,
+                privileged: Vec::new(),
             };
             let listener = tokio::net::UnixListener::from_std(socket.listener().expect("a handle"));
             let answering = tokio::spawn(answer(asked, told, how));
             let stop = async { drop(stopped.await) };
-            serve(listener.expect("a listener"), asks, settings, stop).await;
+            serve(listener.expect("a listener"), mpsc::channel(1).1, asks, settings, stop).await;
             answering.abort();
         });
     });
@@ -158,7 +160,7 @@ async fn answer(mut asked: mpsc::Receiver<Ask>, told: Arc<Mutex<Told>>, how: Loo
         let mut told = told.lock().expect("nobody panicked");
         match ask {
             Ask::Look(reply) => drop(reply.send(told.look.clone())),
-            Ask::Follow(after, reply) => drop(reply.send(told.events.follow(after))),
+            Ask::Follow(after, reply) => drop(reply.send(told.events.follow(&after))),
             Ask::Apply(apply, reply) => {
                 let answer = match told.answer.clone() {
                     Some(refused) => Err(refused),

@@ -2,10 +2,10 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tcpgw::api::Times;
-use tcpgw::api::limits::{BODY, CONNECTIONS, FOLLOWERS, REFUSALS, SMALL_BODY, URI};
+use tcpgw::api::limits::{BODY, FOLLOWERS, NARROW_SHARE, SHARE, SMALL_BODY, URI};
 use tcpgw::daemon::events::What;
 
 use crate::harness::{Answer, Loop, Server, flow, serves, serves_with, times};
@@ -241,39 +241,44 @@ fn paths_lead_nowhere_else() {
 }
 
 #[test]
-fn too_many_connections_are_told_so_and_the_rest_waits() {
+fn too_many_connections_are_told_so_and_health_is_told_all_the_same() {
     let server = serves_with(
         Loop::Answers,
         Times {
             head: Duration::from_secs(20),
+            narrow_head: Duration::from_secs(2),
             ..times()
         },
     );
     let request = b"GET /v1/healthz HTTP/1.1\r\nhost: x\r\n\r\n";
-    let mut held: Vec<UnixStream> = (0..CONNECTIONS).map(|_| server.connect()).collect();
+    let mut held: Vec<UnixStream> = (0..SHARE).map(|_| server.connect()).collect();
     for stream in &mut held {
         stream.write_all(request).expect("it reads");
         read_until(stream, "\"torn_down\": false\n}\n");
     }
-    let refused = server.get("/v1/healthz");
+    let refused = server.get("/v1/daemon");
     assert_eq!(refused.code(), (503, "busy".into()));
     assert!(
         refused.head.to_lowercase().contains("retry-after: 1"),
         "{}",
         refused.head
     );
-    // More than can be told so wait until those have been told, or have said nothing for too long.
-    let silent: Vec<UnixStream> = (0..REFUSALS).map(|_| server.connect()).collect();
-    let mut waiting = server.connect();
-    waiting
-        .write_all(b"GET /v1/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        .expect("it is queued");
-    assert_eq!(Answer::read(&mut waiting).status, 503);
+    assert_eq!(server.get("/v1/healthz").status, 200);
+    // More than have a place there are told so at once, and there is room again when those have said nothing for too long.
+    let silent: Vec<UnixStream> = (0..NARROW_SHARE).map(|_| server.connect()).collect();
+    let begin = Instant::now();
+    assert_eq!(server.get("/v1/healthz").code(), (503, "busy".into()));
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    let told = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        server.get("/v1/healthz").status == 200
+    });
+    assert!(told, "those who are silent are cut");
     drop(silent);
-    held.truncate(CONNECTIONS / 2);
+    held.truncate(SHARE / 2);
     let free = (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
-        server.get("/v1/healthz").status == 200
+        server.get("/v1/daemon").status == 200
     });
     assert!(free, "there is room again");
     for stream in &mut held {

@@ -112,11 +112,11 @@ fn answers_about_single_services_are_as_described() {
         "",
         "if-none-match: *\r\n",
         br#"{"port":1,"backends":[]}"#,
-        409,
+        412,
     );
     send("put", one, "", "", b"{", 422);
     send("patch", one, "", "", br#"{"port":2}"#, 200);
-    send("patch", one, "", "if-match: \"6\"\r\n", b"{}", 409);
+    send("patch", one, "", "if-match: \"6\"\r\n", b"{}", 412);
     send("patch", one, "", "content-type: text/plain\r\n", b"{}", 415);
     send("delete", one, "", "", b"", 200);
     for below in ["drain", "undrain"] {
@@ -359,7 +359,10 @@ fn every_kind_of_event_is_described() {
     }
     let answer = server.get("/v1/events?follow=false");
     let ids = answer.json()["events"].as_array().expect("a list").clone();
-    assert!((1..).zip(&ids).all(|(n, event)| event["id"] == n), "{ids:?}");
+    assert!(
+        (1..).zip(&ids).all(|(n, event)| event["id"] == format!("test-{n}")),
+        "{ids:?}"
+    );
     check("/v1/events", "get", 200, &answer);
     let document = document();
     let described = document["components"]["schemas"]["Event"]["oneOf"]

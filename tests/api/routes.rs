@@ -281,39 +281,48 @@ fn events_are_listed_and_followed() {
     for n in 0..3 {
         server.note(What::Failed { error: n.to_string() });
     }
-    let list = |target: &str| -> Vec<u64> {
+    let list = |target: &str| -> Vec<String> {
         let told = server.get(target).json();
         let events = told["events"].as_array().expect("a list").clone();
         events
             .iter()
-            .map(|event| event["id"].as_u64().expect("a number"))
+            .map(|event| event["id"].as_str().expect("a name").to_owned())
             .collect()
     };
-    assert_eq!(list("/v1/events?follow=false"), [1, 2, 3]);
-    assert_eq!(list("/v1/events?follow=false&after=2"), [3]);
-    assert!(list("/v1/events?follow=false&after=3").is_empty());
-    assert_eq!(
-        list("/v1/events?follow=false&after=99"),
-        [1, 2, 3],
-        "of a new daemon, which counts anew"
-    );
-    for wrong in ["after=-1", "after=x", "follow=maybe", "since=1"] {
+    let all = ["test-1", "test-2", "test-3"];
+    assert_eq!(list("/v1/events?follow=false"), all);
+    assert_eq!(list("/v1/events?follow=false&after=test-2"), ["test-3"]);
+    assert!(list("/v1/events?follow=false&after=test-3").is_empty());
+    for other in ["before-2", "before-99", "test-99", "2"] {
+        let told = server.get(&format!("/v1/events?follow=false&after={other}")).json();
+        assert_eq!(told["missed"], json!(null), "{other}");
+        assert_eq!(told["events"].as_array().map(Vec::len), Some(3), "{other}");
+        let mut stream = server.connect();
+        let request = format!("GET /v1/events HTTP/1.1\r\nhost: x\r\nlast-event-id: {other}\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let seen = read_until(&mut stream, "id: test-3");
+        assert!(seen.contains(r#"{"event":"lagged","missed":null}"#), "{seen}");
+    }
+    for wrong in ["follow=maybe", "since=1"] {
         assert_eq!(server.get(&format!("/v1/events?{wrong}")).code().0, 400, "{wrong}");
     }
 
     let mut stream = server.connect();
-    let request = "GET /v1/events HTTP/1.1\r\nhost: x\r\nlast-event-id: 2\r\n\r\n";
+    let request = "GET /v1/events HTTP/1.1\r\nhost: x\r\nlast-event-id: test-2\r\n\r\n";
     stream.write_all(request.as_bytes()).expect("it reads");
-    let mut seen = read_until(&mut stream, "id: 3");
+    let mut seen = read_until(&mut stream, "id: test-3");
     assert!(seen.contains("content-type: text/event-stream"), "{seen}");
     assert!(
         seen.contains("event: failed") && seen.contains(r#""error":"2""#),
         "{seen}"
     );
-    assert!(!seen.contains("id: 2"), "{seen}");
+    assert!(!seen.contains("id: test-2"), "{seen}");
     server.note(What::TornDown { flushed: 7, uid: 0 });
     seen += &read_until(&mut stream, "\"flushed\":7");
-    assert!(seen.contains("id: 4") && seen.contains("event: torn_down"), "{seen}");
+    assert!(
+        seen.contains("id: test-4") && seen.contains("event: torn_down"),
+        "{seen}"
+    );
     read_until(&mut stream, "\n:");
     // It ends with the daemon.
     drop(server);
@@ -327,12 +336,15 @@ fn who_comes_late_or_is_slow_is_told_how_much_was_missed() {
     for n in 0..2000 {
         server.note(What::Failed { error: n.to_string() });
     }
-    let told = server.get("/v1/events?follow=false&after=5").json();
-    assert_eq!((&told["missed"], &told["events"][0]["id"]), (&json!(971), &json!(977)));
+    let told = server.get("/v1/events?follow=false&after=test-5").json();
+    assert_eq!(
+        (&told["missed"], &told["events"][0]["id"]),
+        (&json!(971), &json!("test-977"))
+    );
     let mut stream = server.connect();
-    let request = "GET /v1/events?after=5 HTTP/1.1\r\nhost: x\r\n\r\n";
+    let request = "GET /v1/events?after=test-5 HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(request.as_bytes()).expect("it reads");
-    let seen = read_until(&mut stream, "id: 977");
+    let seen = read_until(&mut stream, "id: test-977");
     assert!(
         seen.contains("event: lagged") && seen.contains("\"missed\":971"),
         "{seen}"

@@ -106,7 +106,7 @@ fn a_service_that_is_not_as_expected_is_told_as_it_is() {
         ("DELETE", "if-match: \"8\"\r\n"),
     ] {
         let answer = server.send(method, WEB, header, br#"{"port":1,"backends":[]}"#);
-        assert_eq!(answer.code(), (409, "conflict".into()), "{method} {header}");
+        assert_eq!(answer.code(), (412, "conflict".into()), "{method} {header}");
         let current = &answer.json()["error"]["current"];
         assert_eq!(
             (&current["revision"], &current["service"]["port"]),
@@ -260,8 +260,26 @@ fn no_more_than_some_wait() {
 }
 
 #[test]
+fn an_encoded_body_is_refused() {
+    let server = serves();
+    for encoding in ["gzip", "br", "identity, gzip", "gzip\r\ncontent-encoding: identity"] {
+        let header = format!("content-encoding: {encoding}\r\n");
+        let answer = server.send("PATCH", WEB, &header, br#"{"port":5}"#);
+        assert_eq!(answer.code(), (415, "unsupported_media_type".into()), "{encoding}");
+    }
+    let plain = server.send("PATCH", WEB, "content-encoding: identity\r\n", br#"{"port":5}"#);
+    assert_eq!(plain.status, 200, "{}", plain.text());
+}
+
+#[test]
 fn refusals_have_their_codes() {
     let server = serves();
+    // Nobody has said how it has to be: somebody else was faster.
+    server.shared.lock().expect("whole").answer = Some(Refused::Conflict("no".into(), None));
+    assert_eq!(
+        server.send("PATCH", WEB, "", br#"{"port":5}"#).code(),
+        (409, "conflict".into())
+    );
     for (refused, status, code) in [
         (Refused::Store("it is full".into()), 507, "store"),
         (Refused::Refused("it is the file's".into()), 409, "refused"),

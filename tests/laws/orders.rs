@@ -12,7 +12,7 @@ use proptest::sample::Index;
 use serde_json::{Value, json};
 use tcpgw::config::Config;
 use tcpgw::daemon::ask::{
-    DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, TornDown, UndoOrder, Which,
+    After, DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, TornDown, UndoOrder, Which,
 };
 use tcpgw::daemon::core::{Core, Now, Order, Vetted};
 use tcpgw::daemon::events::What;
@@ -178,7 +178,7 @@ fn a_deploy_whose_switch_cannot_be_stored_is_over() {
         "{over:?}"
     );
     let told = |world: &World| {
-        let events = world.core.follow(0).0;
+        let events = world.core.follow(&After::Start).kept;
         events
             .iter()
             .filter(|event| matches!(&event.what, What::Deploy { phase: "failed", .. }))

@@ -26,7 +26,8 @@ fn who_is_in_another_namespace_is_refused() {
             // Nobody hears what is asked: whoever gets so far is told that the daemon is ending.
             let (asks, _) = mpsc::channel(1);
             let stop = async { drop(stopped.await) };
-            serve(listener.expect("a listener"), asks, Settings::default(), stop).await;
+            let (_, renewed) = mpsc::channel(1);
+            serve(listener.expect("a listener"), renewed, asks, Settings::default(), stop).await;
         });
     });
     let run = |program: &str, args: &[&str]| {

@@ -16,7 +16,7 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
 use crate::api::params::{Name, Params};
-use crate::daemon::ask::{Ask, EditOrder, Edited, PauseOrder, Peer, ServiceEdit, ServiceView};
+use crate::daemon::ask::{Ask, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
 use crate::model::{Endpoint, duration, write};
 use crate::store::Expect;
 
@@ -167,7 +167,15 @@ impl Shared {
     }
 
     async fn edit(&self, order: EditOrder) -> Result<Response, ApiError> {
-        let edited = self.ask(self.times.order, |reply| Ask::Edit(order, reply)).await??;
+        let is_conditional = matches!(order.expect, Expect::Revision(_) | Expect::Absent)
+            || order.expect == Expect::Present && matches!(order.edit, ServiceEdit::Put(_));
+        let edited = self.ask(self.times.order, |reply| Ask::Edit(order, reply)).await?;
+        let edited = edited.map_err(|refused| match refused {
+            Refused::Conflict(..) if is_conditional => {
+                ApiError::from(refused).with_status(StatusCode::PRECONDITION_FAILED)
+            }
+            other => other.into(),
+        })?;
         let Edited {
             service,
             revision,

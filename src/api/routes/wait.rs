@@ -14,7 +14,7 @@ use super::services::{shown, value};
 use crate::api::error::ApiError;
 use crate::api::limits::{LOOK_AGAIN, MAX_WAIT, WAITERS};
 use crate::api::params::{Name, Params};
-use crate::daemon::ask::Ask;
+use crate::daemon::ask::{After, Ask};
 use crate::daemon::events::Event;
 use crate::model::duration;
 
@@ -37,8 +37,8 @@ impl Waiter {
         let Ok(place) = Arc::clone(&shared.waiters).try_acquire_owned() else {
             return Err(ApiError::busy(&format!("{WAITERS} others are waiting already")));
         };
-        let follow = |reply| Ask::Follow(u64::MAX, reply);
-        let (_, events) = shared.ask(shared.times.answer, follow).await?;
+        let follow = |reply| Ask::Follow(After::Now, reply);
+        let events = shared.ask(shared.times.answer, follow).await?.coming;
         Ok(Self {
             events,
             ends: shared.ends.clone(),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::orphans::Orphan;
 use super::{Core, Now, Phase, Provider};
-use crate::daemon::ask::{BackendView, DaemonView, DrainView, Followed, HealthView, List, Listed, Look, ServiceView};
+use crate::daemon::ask::{
+    After, BackendView, DaemonView, DrainView, Followed, HealthView, List, Listed, Look, ServiceView,
+};
 use crate::drain::Drain;
 use crate::health::Outcome;
 use crate::model::{Backend, BackendState, Endpoint, Service, Word as _};
@@ -116,7 +118,7 @@ impl Core {
     }
 
     /// The events after that one, and those that come.
-    pub fn follow(&self, after: u64) -> Followed {
+    pub fn follow(&self, after: &After) -> Followed {
         self.events.follow(after)
     }
 

@@ -316,7 +316,12 @@ impl Core {
         self.judge_owner(name, Provider::Api)?;
         let current = self.api.get(name);
         let orphan = self.orphans.get(name).map(|orphan| &orphan.service);
-        if !expected(order.expect, current) {
+        // What is not there cannot be changed, whatever was expected of it (RFC 9110, 13.2.1).
+        let is_there = current.is_some() || orphan.is_some();
+        if !is_there && !matches!(order.edit, ServiceEdit::Put(_)) {
+            return Err(missing(name));
+        }
+        if !expected(order.expect, current) || order.expect == Expect::Present && !is_there {
             return Err(Refused::Conflict(
                 not_as_expected(name, order.expect, current),
                 current.cloned().map(Box::new),
@@ -560,7 +565,7 @@ pub(super) fn missing(name: &str) -> Refused {
 
 fn expected(expect: Expect, current: Option<&StoredService>) -> bool {
     match expect {
-        // A change of what is not there is answered so, whatever was expected.
+        // Whether there is one at all is known to those who know of orphans, too.
         Expect::Anything | Expect::Present => true,
         Expect::Absent => current.is_none(),
         Expect::Revision(revision) => current.is_some_and(|current| current.revision == revision),

@@ -424,6 +424,17 @@ impl Core {
         self.due.set_check_interval(self.settings.check_interval, now.instant);
     }
 
+    /// Whether the file of the socket is gone, and why it cannot be made again.
+    pub fn socket_gone(&mut self, why: Option<String>) {
+        match why {
+            None => self.problems.resolve(Kind::SocketGone),
+            Some(why) => {
+                let message = format!("somebody has removed the daemon's socket, and it cannot be made again: {why}");
+                self.report(Kind::SocketGone, message);
+            }
+        }
+    }
+
     /// What is set.
     pub fn settings(&self) -> &Settings {
         &self.settings

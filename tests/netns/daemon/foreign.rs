@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::brief::{endpoints, service, state};
 use crate::harness::client::{Conn, PATIENCE};
-use crate::harness::daemon::timed;
+use crate::harness::daemon::{number, timed};
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
@@ -105,7 +105,7 @@ fn what_others_do_is_repaired() {
                 daemon
                     .events()
                     .iter()
-                    .any(|event| event["id"].as_u64() > Some(before) && event["event"] == "repaired")
+                    .any(|event| number(event) > Some(before) && event["event"] == "repaired")
             };
             wait_until(REPAIR, || is_repaired() && net.tcpgw(&["diff", &file]).status == 0)
         });

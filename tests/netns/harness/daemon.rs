@@ -289,16 +289,15 @@ impl Daemon<'_> {
 
     /// The number of the last event.
     pub(crate) fn last(&self) -> u64 {
-        self.events().last().and_then(|event| event["id"].as_u64()).unwrap_or(0)
+        self.events().last().and_then(number).unwrap_or(0)
     }
 
     /// Waits for an event after that one with these fields.
     #[track_caller]
     pub(crate) fn hears(&self, after: u64, fields: &Value) -> Value {
         let fields = fields.as_object().expect("fields are an object");
-        let is_it = |event: &Value| {
-            event["id"].as_u64() > Some(after) && fields.iter().all(|(name, value)| event[name] == *value)
-        };
+        let is_it =
+            |event: &Value| number(event) > Some(after) && fields.iter().all(|(name, value)| event[name] == *value);
         let mut heard = None;
         wait_until(PATIENCE * 2, || {
             heard = self.events().into_iter().find(is_it);
@@ -306,6 +305,11 @@ impl Daemon<'_> {
         });
         heard.unwrap_or_else(|| panic!("no {fields:?} after {after}: {:#?}", self.events()))
     }
+}
+
+/// Which of its daemon's events one is, counted from 1: the last part of its id.
+pub(crate) fn number(event: &Value) -> Option<u64> {
+    event["id"].as_str()?.rsplit('-').next()?.parse().ok()
 }
 
 impl Drop for Daemon<'_> {

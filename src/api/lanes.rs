@@ -1,0 +1,132 @@
+//! Places for connections: who gets one, and in which lane.
+//!
+//! Root and the daemon's own user have a lane that nobody else can fill. Everybody else shares the common one, each user up to a
+//! share of it. Who finds no place there gets one in the narrow lane, where health is told and all else refused. Nobody waits
+//! for a place: a connection that finds none is closed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::limits::{CONNECTIONS, NARROW, NARROW_SHARE, RESERVED, SHARE};
+
+/// Where a connection is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lane {
+    /// Of root and the daemon's user alone.
+    Reserved,
+    /// Of everybody.
+    Common,
+    /// Of those for whom there is no room in the others.
+    Narrow,
+}
+
+/// The places that are taken.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    privileged: Vec<u32>,
+    taken: Mutex<BTreeMap<(Lane, u32), usize>>,
+}
+
+/// A place for one connection, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    lanes: Arc<Lanes>,
+    lane: Lane,
+    uid: u32,
+}
+
+impl Lanes {
+    /// All free. The reserved lane is for these users.
+    pub(super) fn new(privileged: Vec<u32>) -> Arc<Self> {
+        Arc::new(Self {
+            privileged,
+            taken: Mutex::default(),
+        })
+    }
+
+    /// A place for a connection of that user; `None`: there is none.
+    pub(super) fn enter(self: &Arc<Self>, uid: u32) -> Option<Place> {
+        let is_privileged = self.privileged.contains(&uid);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = |lane| -> usize {
+            let of = taken.iter().filter(|((of, _), _)| *of == lane);
+            of.map(|(_, count)| count).sum()
+        };
+        let own = |lane| taken.get(&(lane, uid)).copied().unwrap_or(0);
+        let lane = if is_privileged && all(Lane::Reserved) < RESERVED {
+            Lane::Reserved
+        } else if all(Lane::Common) < CONNECTIONS && (is_privileged || own(Lane::Common) < SHARE) {
+            Lane::Common
+        } else if all(Lane::Narrow) < NARROW && own(Lane::Narrow) < NARROW_SHARE {
+            Lane::Narrow
+        } else {
+            return None;
+        };
+        *taken.entry((lane, uid)).or_default() += 1;
+        let lanes = Arc::clone(self);
+        Some(Place { lanes, lane, uid })
+    }
+}
+
+impl Place {
+    /// Where it is.
+    pub(super) fn lane(&self) -> Lane {
+        self.lane
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.lanes.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&(self.lane, self.uid)) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&(self.lane, self.uid));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lanes_of(lanes: &Arc<Lanes>, uid: u32, count: usize) -> (Vec<Place>, usize) {
+        let places: Vec<Place> = (0..count).map_while(|_| lanes.enter(uid)).collect();
+        let narrow = places.iter().filter(|place| place.lane() == Lane::Narrow).count();
+        (places, narrow)
+    }
+
+    #[test]
+    fn one_user_cannot_take_all_places() {
+        let lanes = Lanes::new(vec![0]);
+        let (first, narrow) = lanes_of(&lanes, 1000, 300);
+        assert_eq!((first.len(), narrow), (SHARE + NARROW_SHARE, NARROW_SHARE));
+        let (second, narrow) = lanes_of(&lanes, 1001, 5);
+        assert_eq!((second.len(), narrow), (5, 0));
+        drop((first, second));
+        assert!(
+            lanes.taken.lock().unwrap().is_empty(),
+            "nothing is kept of who has left"
+        );
+    }
+
+    #[test]
+    fn all_others_together_leave_room_for_root() {
+        let lanes = Lanes::new(vec![0, 7]);
+        let mut held: Vec<Place> = Vec::new();
+        for uid in 1000..1300 {
+            held.extend(lanes_of(&lanes, uid, 3).0);
+        }
+        assert_eq!(held.len(), CONNECTIONS + NARROW);
+        assert!(lanes.enter(1000).is_none());
+        let (root, narrow) = lanes_of(&lanes, 0, 300);
+        assert_eq!((root.len(), narrow), (RESERVED, 0));
+        let alone = Lanes::new(vec![0]);
+        assert_eq!(lanes_of(&alone, 0, 300).0.len(), RESERVED + CONNECTIONS + NARROW_SHARE);
+        drop(root);
+        assert_eq!(lanes.enter(7).map(|place| place.lane()), Some(Lane::Reserved));
+        held.pop();
+        assert_eq!(lanes.enter(1000).map(|place| place.lane()), Some(Lane::Narrow));
+    }
+}

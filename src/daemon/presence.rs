@@ -1,0 +1,101 @@
+//! What a running daemon leaves in the run directory, so that who finds no socket knows whether a daemon runs, or was killed.
+//!
+//! It is written at the start and removed at an end in good order. The lock of the network namespace tells whether its daemon
+//! lives. Knows nothing of sockets and of what a daemon does.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::lock::Lock;
+use crate::run_file;
+
+/// Bytes of it at most.
+const MOST: u64 = 8192;
+
+/// Which daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Its process.
+    pub pid: u32,
+    /// Where it listens.
+    pub socket: PathBuf,
+}
+
+/// Whether it is still there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It runs.
+    Running(Presence),
+    /// It ended, and not in good order.
+    Gone(Presence),
+}
+
+fn file(directory: &Path, namespace: u64) -> PathBuf {
+    directory.join(format!("netns-{namespace}.daemon"))
+}
+
+impl Presence {
+    /// Leaves it. Whoever writes holds the lock.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn leave(&self, directory: &Path, namespace: u64) -> io::Result<()> {
+        let mut file = run_file::create(&file(directory, namespace))?;
+        file.write_all(&serde_json::to_vec(self)?)
+    }
+
+    /// Takes it away: the daemon ends in good order.
+    pub fn withdraw(directory: &Path, namespace: u64) {
+        let _ = fs::remove_file(file(directory, namespace));
+    }
+
+    /// Finds what the last daemon left, if it runs or was killed.
+    pub fn find(directory: &Path, namespace: u64) -> Option<Found> {
+        let content = run_file::read(&file(directory, namespace), MOST).ok()?;
+        let presence: Self = serde_json::from_slice(&content.bytes).ok()?;
+        // Of a user who may not see the lock, what /proc says is the best that there is.
+        let lives = Lock::is_held(directory, namespace).unwrap_or_else(|_| is_daemon(presence.pid));
+        Some(if lives {
+            Found::Running(presence)
+        } else {
+            Found::Gone(presence)
+        })
+    }
+}
+
+fn is_daemon(pid: u32) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|byte| *byte == 0).any(|word| word == b"daemon")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_that_was_killed_leaves_a_trace_and_one_that_ended_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let presence = Presence {
+            pid: 7,
+            socket: "/run/x.sock".into(),
+        };
+        assert_eq!(Presence::find(directory, 1), None);
+        let lock = Lock::take(directory, 1, Duration::ZERO).unwrap();
+        presence.leave(directory, 1).unwrap();
+        presence.leave(directory, 1).unwrap();
+        assert_eq!(Presence::find(directory, 1), Some(Found::Running(presence.clone())));
+        drop(lock);
+        assert_eq!(Presence::find(directory, 1), Some(Found::Gone(presence)));
+        assert_eq!(Presence::find(directory, 2), None);
+        Presence::withdraw(directory, 1);
+        assert_eq!(Presence::find(directory, 1), None);
+        fs::write(file(directory, 1), "{").unwrap();
+        assert_eq!(Presence::find(directory, 1), None);
+    }
+}
