@@ -14,6 +14,7 @@ mod injector;
 
 mod api;
 mod balance;
+mod constrained;
 mod daemon;
 mod denied;
 mod doctor;
