@@ -13,6 +13,7 @@ use crate::ruleset::name::{Reach, SetName, TurnChain, Width};
 use crate::ruleset::rows::{Difference, Rows};
 use crate::ruleset::skeleton::Asked;
 use crate::ruleset::spec::SetSpec;
+use crate::ruleset::timeouts::KernelTimeouts;
 
 /// Rows of one set that a transaction adds or deletes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +50,23 @@ impl Batch<'_> {
 /// A service's key in a reach.
 pub type Door = (Reach, Box<[u8]>);
 
-/// One transaction, in the order in which it is sent: sets, chains and rules, deletions, additions, and at last the sets
+/// Timeouts of flows that conntrack's sysctls do not say any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retimed {
+    /// What they say.
+    pub timeouts: KernelTimeouts,
+    /// The rules of the `spread` chains as they are: rules hold on to the objects.
+    pub spreads: BTreeMap<Reach, BTreeSet<Width>>,
+    /// The optional sets that the rules ask as they are.
+    pub asked: Asked,
+}
+
+/// One transaction, in the order in which it is sent: timeouts, sets, chains and rules, deletions, additions, and at last the sets
 /// and chains that nothing refers to any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step<'a> {
+    /// Timeouts to write anew, before all else.
+    pub retimed: Option<Retimed>,
     /// Width sets to make.
     pub new_widths: BTreeSet<(Reach, Width)>,
     /// Chains that count turns, to make.
@@ -138,6 +152,7 @@ pub fn plan<'a>(have: &'a Ruleset, want: &'a Ruleset) -> Plan<'a> {
     for name in names {
         planner.set(name);
     }
+    planner.timeouts();
     planner.turns();
     planner.chains();
     let steps = planner.steps.into_iter().filter(|step| !step.is_empty()).collect();
@@ -155,6 +170,17 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
+    fn timeouts(&mut self) {
+        let (had, wanted) = (self.have.timeouts(), self.want.timeouts());
+        if had != wanted {
+            self.steps[PREPARE].retimed = Some(Retimed {
+                timeouts: *wanted,
+                spreads: Reach::ALL.map(|reach| (reach, self.have.widths(reach))).into(),
+                asked: self.have.asked(),
+            });
+        }
+    }
+
     fn set(&mut self, name: SetName) {
         match (self.have.rows(name), self.want.rows(name)) {
             (None, Some(want)) => {
@@ -326,6 +352,31 @@ mod tests {
         assert!(steps[0].new_turns.len() == 1 && steps[0].add_turns.is_empty());
         assert!(steps[1].delete_turns.len() == 1 && steps[1].add_turns.len() == 1);
         assert_eq!(steps[2].old_turns.len(), 1);
+    }
+
+    #[test]
+    fn timeouts_are_written_with_what_else_changes() {
+        let longer = KernelTimeouts {
+            established: 7,
+            ..KernelTimeouts::default()
+        };
+        let have = ruleset("client-hash", &TWO);
+        let want = have.clone().with_timeouts(longer);
+        let steps = plan(&have, &want).steps;
+        assert_eq!(steps.len(), 1);
+        let retimed = steps[0].retimed.as_ref().unwrap();
+        assert_eq!(retimed.timeouts, longer);
+        assert_eq!(retimed.spreads[&ANY], [Width::client_hash(2)].into());
+        assert_eq!(
+            steps[0],
+            Step {
+                retimed: steps[0].retimed.clone(),
+                ..Step::default()
+            }
+        );
+        let nothing = Ruleset::default();
+        assert_eq!(plan(&nothing, &want).steps.len(), 1, "a new table is whole at once");
+        assert!(plan(&want, &want).is_empty());
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::owner::AllDetails;
 use crate::record::{Applied, Deadline, Store, TornDown};
 use crate::ruleset::Ruleset;
 use crate::ruleset::compile::compile_services;
+use crate::ruleset::timeouts::KernelTimeouts;
 use crate::summary::{Standing, Summary};
 use crate::words::{Changes, Counts};
 
@@ -59,6 +60,15 @@ impl Desired {
         Self {
             summary: services.iter().copied().collect(),
             ruleset: compile_services(services, links),
+        }
+    }
+
+    /// The same where conntrack's sysctls say that.
+    #[must_use]
+    pub fn with_timeouts(self, timeouts: KernelTimeouts) -> Self {
+        Self {
+            ruleset: self.ruleset.with_timeouts(timeouts),
+            ..self
         }
     }
 }

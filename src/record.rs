@@ -18,6 +18,7 @@ use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName, TurnChain};
 use crate::ruleset::rows::Rows;
 use crate::ruleset::spec::SetSpec;
+use crate::ruleset::timeouts::KernelTimeouts;
 use crate::run_file;
 use crate::summary::Summary;
 
@@ -63,6 +64,9 @@ pub struct Head {
     /// Whose the services are, and what only their providers know; `None` in a record of an earlier build.
     #[serde(default)]
     pub details: Option<AllDetails>,
+    /// What the objects with timeouts follow.
+    #[serde(default)]
+    pub timeouts: KernelTimeouts,
     /// The services.
     pub summary: Summary,
     /// Whether another user wrote it: it names services, and says nothing of what the kernel holds.
@@ -149,8 +153,8 @@ impl Record {
             );
         }
         rest.is_empty().then(|| Self {
+            ruleset: Ruleset::new(sets, turns).with_timeouts(head.timeouts),
             head,
-            ruleset: Ruleset::new(sets, turns),
         })
     }
 }
@@ -369,6 +373,7 @@ mod tests {
             table: 9,
             room: "0".into(),
             mark: String::new(),
+            timeouts: KernelTimeouts::default(),
             swept: true,
             applied: Some(Applied {
                 at: 5,

@@ -16,7 +16,7 @@ use crate::ruleset::spec::{
     RESERVE_RATE, SetSpec,
 };
 use crate::ruleset::stmt::concat;
-use crate::ruleset::timeouts::{TcpState, Timeouts};
+use crate::ruleset::timeouts::{KernelTimeouts, TcpState, Timeouts};
 
 /// Writes the whole table. Loading it replaces the table that is there, in one transaction.
 pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Result {
@@ -28,7 +28,7 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
         skeleton::comment(mark, Room::of(ruleset))
     )?;
     for timeouts in Timeouts::ALL {
-        object(out, timeouts)?;
+        object(out, timeouts, ruleset.timeouts())?;
     }
     for name in SetName::fixed() {
         set(out, name, ruleset)?;
@@ -45,7 +45,7 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
     writeln!(out, "}}")
 }
 
-fn object(out: &mut dyn Write, timeouts: Timeouts) -> fmt::Result {
+fn object(out: &mut dyn Write, timeouts: Timeouts, kernel: &KernelTimeouts) -> fmt::Result {
     let l3proto = match timeouts.family() {
         Family::V4 => "ip",
         Family::V6 => "ip6",
@@ -56,7 +56,7 @@ fn object(out: &mut dyn Write, timeouts: Timeouts) -> fmt::Result {
     let said = |(state, seconds): (TcpState, u32)| {
         (seconds != state.default_seconds()).then(|| format!("{state} : {seconds}"))
     };
-    let policy: Vec<String> = timeouts.policy().into_iter().filter_map(said).collect();
+    let policy: Vec<String> = timeouts.policy(kernel).into_iter().filter_map(said).collect();
     writeln!(out, "\t\tpolicy = {{ {} }}\n\t}}\n", policy.join(", "))
 }
 

@@ -73,7 +73,8 @@ impl Gateway {
         } else {
             BTreeSet::new()
         };
-        Ok(Desired::of(services().collect(), &links).protecting(config.protect_backends))
+        let desired = Desired::of(services().collect(), &links).protecting(config.protect_backends);
+        Ok(desired.with_timeouts(self.kernel.timeouts()))
     }
 }
 

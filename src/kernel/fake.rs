@@ -27,6 +27,7 @@ use crate::plan::plan;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::SetName;
 use crate::ruleset::room::Room;
+use crate::ruleset::timeouts::KernelTimeouts;
 
 /// What can be asked of a kernel, for those who want it to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +106,8 @@ pub struct Fake {
     pub blind: bool,
     /// Ids of flows that cannot be deleted.
     pub stuck: BTreeSet<u32>,
+    /// What conntrack's sysctls say.
+    pub timeouts: KernelTimeouts,
     failures: VecDeque<(Call, Fail)>,
     crash: Option<Crash>,
     calls: usize,
@@ -125,6 +128,7 @@ impl Default for Fake {
             late: Vec::new(),
             blind: false,
             stuck: BTreeSet::new(),
+            timeouts: KernelTimeouts::default(),
             failures: VecDeque::new(),
             crash: None,
             calls: 0,
@@ -458,6 +462,10 @@ impl Kernel for Fake {
             self.disturb();
         }
         self.leave(fail, removed)
+    }
+
+    fn timeouts(&mut self) -> KernelTimeouts {
+        self.timeouts
     }
 
     fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError> {

@@ -17,6 +17,7 @@ use super::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelErr
 use crate::model::FlowMark;
 use crate::ruleset::name::SetName;
 use crate::ruleset::skeleton;
+use crate::ruleset::timeouts::KernelTimeouts;
 
 /// How often the table is read again because somebody wrote meanwhile.
 const READS: u32 = 30;
@@ -330,6 +331,14 @@ impl Kernel for Linux {
             }
             other => other.map(|()| true),
         }
+    }
+
+    /// Of the network namespace of the calling thread, as all of `/proc/sys/net` is.
+    fn timeouts(&mut self) -> KernelTimeouts {
+        KernelTimeouts::told_by(|name| {
+            let path = format!("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{name}");
+            std::fs::read_to_string(path).ok()?.trim().parse().ok()
+        })
     }
 
     fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError> {

@@ -44,6 +44,7 @@ use crate::plan::Step;
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::SetName;
 use crate::ruleset::room::Room;
+use crate::ruleset::timeouts::KernelTimeouts;
 
 /// How often [`reading`] tries.
 const READINGS: u32 = 4;
@@ -172,6 +173,8 @@ pub trait Kernel {
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError>;
     /// Removes the table; whether it was there.
     fn remove(&mut self) -> Result<bool, KernelError>;
+    /// What conntrack's sysctls say now.
+    fn timeouts(&mut self) -> KernelTimeouts;
     /// What packets have counted in a set.
     fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError>;
     /// Looks at every marked flow.

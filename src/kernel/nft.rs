@@ -36,6 +36,7 @@ pub(crate) mod msg {
     pub(crate) const GET_GEN: u16 = 16;
     pub(crate) const NEW_OBJ: u16 = 18;
     pub(crate) const GET_OBJ: u16 = 19;
+    pub(crate) const DEL_OBJ: u16 = 20;
 }
 
 pub(crate) mod table {

@@ -20,7 +20,7 @@ use crate::ruleset::room::Room;
 use crate::ruleset::skeleton::{Base, Chain, Hook};
 use crate::ruleset::spec::SetSpec;
 use crate::ruleset::stmt::{CtState, Pick, Stmt, service_in};
-use crate::ruleset::timeouts::Timeouts;
+use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
 /// The table that never comes to be.
 const PROBE: &str = "tcpgw-doctor";
@@ -339,7 +339,7 @@ fn ask(socket: &mut Netlink, needs: &Needs) -> Result<Option<Nack>, NetlinkError
     if needs.objects {
         for timeouts in Timeouts::ALL {
             let mut body = Writer::new();
-            sets::write_timeouts(&mut body, timeouts);
+            sets::write_timeouts(&mut body, timeouts, &KernelTimeouts::default());
             let body = body.finish()?;
             batch.message(msg::NEW_OBJ, |writer| elsewhere(writer, &body, object::TABLE));
         }

@@ -11,7 +11,7 @@ use crate::ruleset::spec::{
     RESERVE_RATE, SetSpec,
 };
 use crate::ruleset::stmt::SLOT_MODULUS;
-use crate::ruleset::timeouts::Timeouts;
+use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
 /// What an element that came without limits of its own would get. tcpgw adds none of those, so this is for whoever does.
 const LEAST: Limits = Limits {
@@ -161,7 +161,7 @@ pub(crate) fn write_goto(writer: &mut Writer, key: &[u8], chain: &str) {
 }
 
 /// The attributes of an object that tells conntrack how long to keep flows.
-pub(crate) fn write_timeouts(writer: &mut Writer, timeouts: Timeouts) {
+pub(crate) fn write_timeouts(writer: &mut Writer, timeouts: Timeouts, kernel: &KernelTimeouts) {
     writer.str(object::TABLE, TABLE);
     writer.str(object::NAME, &timeouts.to_string());
     writer.be32(object::TYPE, object::CT_TIMEOUT);
@@ -173,7 +173,7 @@ pub(crate) fn write_timeouts(writer: &mut Writer, timeouts: Timeouts) {
         writer.be16(object::L3PROTO, u16::try_from(l3proto).unwrap_or(0));
         writer.u8(object::L4PROTO, 6);
         writer.nest(object::TIMEOUTS, |writer| {
-            for (state, seconds) in timeouts.policy() {
+            for (state, seconds) in timeouts.policy(kernel) {
                 writer.be32(state.attribute(), seconds);
             }
         });

@@ -15,7 +15,7 @@ use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows};
 use crate::ruleset::skeleton::{self as rules, Asked, Chain};
 use crate::ruleset::spec::{Payload, SetSpec};
-use crate::ruleset::timeouts::Timeouts;
+use crate::ruleset::timeouts::{KernelTimeouts, TcpState, Timeouts};
 
 /// The table as it stands in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,10 +101,11 @@ fn read_comment(userdata: &[u8]) -> Option<String> {
 /// # Errors
 /// Those of [`Ask::dump`]; likewise for all of these.
 pub fn skeleton_is_ours(socket: &mut impl Ask, mark: FlowMark, found: &mut Found) -> Result<bool, NetlinkError> {
-    if !(found.sets_match
-        && restarting(|| objects_match(socket))?
-        && chains_match(socket, &expected_chains(mark, found))?)
-    {
+    let Some(timeouts) = restarting(|| timeouts(socket))? else {
+        return Ok(false);
+    };
+    found.timeouts = timeouts;
+    if !(found.sets_match && chains_match(socket, &expected_chains(mark, found))?) {
         return Ok(false);
     }
     let listed = list_rules(socket)?;
@@ -133,6 +134,8 @@ pub struct Found {
     pub turn_chains: BTreeSet<TurnChain>,
     /// The optional sets that the rules ask.
     pub asked: Asked,
+    /// What the objects with timeouts follow.
+    pub timeouts: KernelTimeouts,
     /// Whether they are all that there should be, and made as they should be.
     pub sets_match: bool,
 }
@@ -207,10 +210,9 @@ fn expected_set(name: SetName, room: Room) -> Vec<u8> {
     without(&bytes, &[set::ID, set::USERDATA])
 }
 
-/// Whether the objects are ours.
-pub fn objects_match(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
-    let mut seen = BTreeSet::new();
-    let mut all_ours = true;
+/// What the objects with timeouts follow, if there are just those that this program makes.
+pub fn timeouts(socket: &mut impl Ask) -> Result<Option<KernelTimeouts>, NetlinkError> {
+    let mut listed: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     socket.dump(
         "list the objects",
         |writer, seq| {
@@ -221,24 +223,40 @@ pub fn objects_match(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
         |message| {
             let body = body(message);
             let name = attr_str(body, object::NAME)?.unwrap_or_default();
-            let expected = Timeouts::ALL
-                .into_iter()
-                .find(|timeouts| timeouts.to_string() == name)
-                .map(|timeouts| {
-                    let mut writer = Writer::new();
-                    sets::write_timeouts(&mut writer, timeouts);
-                    writer.finish().unwrap_or_default()
-                });
-            match expected {
-                Some(expected) if matches(&expected, body) => {
-                    seen.insert(name.to_owned());
-                }
-                _ => all_ours = alien("object", Some(name)),
-            }
+            listed.insert(name.to_owned(), body.to_vec());
             Ok(())
         },
     )?;
-    Ok(all_ours && seen.len() == Timeouts::ALL.len())
+    let first = listed.get(&Timeouts::FOLLOWING[0].to_string());
+    let Some(kernel) = first.map(|body| read_policy(body)).transpose()?.flatten() else {
+        return Ok(None);
+    };
+    let is_ours = |timeouts: Timeouts| {
+        let mut expected = Writer::new();
+        sets::write_timeouts(&mut expected, timeouts, &kernel);
+        let expected = expected.finish().unwrap_or_default();
+        let body = listed.get(&timeouts.to_string());
+        body.is_some_and(|body| matches(&expected, body)) || alien("object", Some(&timeouts.to_string()))
+    };
+    let all_ours = Timeouts::ALL.into_iter().all(is_ours) && listed.len() == Timeouts::ALL.len();
+    Ok(all_ours.then_some(kernel))
+}
+
+fn read_policy(body: &[u8]) -> Result<Option<KernelTimeouts>, Malformed> {
+    let Some(data) = Attrs::new(body).first(object::DATA)? else {
+        return Ok(None);
+    };
+    let Some(policy) = Attrs::new(data.payload).first(object::TIMEOUTS)? else {
+        return Ok(None);
+    };
+    let mut seconds = BTreeMap::new();
+    for attr in Attrs::new(policy.payload) {
+        let attr = attr?;
+        seconds.insert(attr.kind, attr.be32()?);
+    }
+    Ok(KernelTimeouts::of_policy(|state: TcpState| {
+        seconds.get(&state.attribute()).copied()
+    }))
 }
 
 /// Whether the chains are these.
@@ -360,7 +378,9 @@ pub fn elements(socket: &mut impl Ask, found: &Found) -> Result<(Ruleset, bool),
         }
         sets.insert(name, rows);
     }
-    let ruleset = Ruleset::new(sets, turns).among(&found.widths(), &found.turn_chains, &found.asked);
+    let ruleset = Ruleset::new(sets, turns)
+        .among(&found.widths(), &found.turn_chains, &found.asked)
+        .with_timeouts(found.timeouts);
     Ok((ruleset, all_ours))
 }
 

@@ -3,18 +3,19 @@
 use std::collections::BTreeSet;
 use std::io::IoSlice;
 
-use super::nft::{self, elem, expr, msg, rule, set, table};
+use super::nft::{self, elem, expr, msg, object, rule, set, table};
 use super::ownership::Ownership;
 use super::sets;
 use super::skeleton::{self, TABLE};
 use super::tlv::{Attrs, FAMILY_LEN, Family, HEADER_LEN, Header, Messages, Nack, TooLong, Writer};
 use crate::model::FlowMark;
-use crate::plan::{Batch, Step};
+use crate::plan::{Batch, Retimed, Step};
 use crate::ruleset::name::{Reach, SetName, TurnChain};
 use crate::ruleset::room::Room;
 use crate::ruleset::skeleton::{self as rules, Asked, Chain};
 use crate::ruleset::spec::SetSpec;
-use crate::ruleset::timeouts::Timeouts;
+use crate::ruleset::stmt::Stmt;
+use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
 /// Where a new piece of the buffer begins: pieces go out together, and growing one big one would copy it.
 const PIECE: usize = 1 << 20;
@@ -140,7 +141,7 @@ impl Transaction {
         });
         for timeouts in Timeouts::ALL {
             self.message(msg::NEW_OBJ, nft::F_CREATE, Subject::Timeouts, |writer| {
-                sets::write_timeouts(writer, timeouts);
+                sets::write_timeouts(writer, timeouts, &KernelTimeouts::default());
             });
         }
         for name in SetName::fixed() {
@@ -158,6 +159,9 @@ impl Transaction {
 
     /// What a step of a plan says, in its order.
     pub fn step(&mut self, step: &Step<'_>, mark: FlowMark) {
+        if let Some(retimed) = &step.retimed {
+            self.retime(retimed, mark);
+        }
         for (reach, width) in &step.new_widths {
             self.new_set(SetName::Width(*reach, *width), Room::default());
         }
@@ -204,6 +208,38 @@ impl Transaction {
         }
         for turn in &step.old_turns {
             self.old_turn(turn);
+        }
+    }
+
+    /// An object cannot be changed, nor deleted while rules refer to it.
+    fn retime(&mut self, retimed: &Retimed, mark: FlowMark) {
+        let spreads = retimed
+            .spreads
+            .iter()
+            .map(|(reach, widths)| rules::spread(*reach, widths, mark));
+        let refers = |stmt: &Stmt| matches!(stmt, Stmt::Timeouts(timeouts) if Timeouts::FOLLOWING.contains(timeouts));
+        let fixed = rules::fixed(mark, &retimed.asked);
+        let fixed = fixed
+            .into_iter()
+            .filter(|chain| chain.rules.iter().flatten().any(refers));
+        let chains: Vec<Chain> = spreads.chain(fixed).collect();
+        for chain in &chains {
+            self.raw(Subject::Chain(chain.name.clone()), |seq| {
+                skeleton::flush_chain(&chain.name, seq)
+            });
+        }
+        for timeouts in Timeouts::FOLLOWING {
+            self.message(msg::DEL_OBJ, 0, Subject::Timeouts, |writer| {
+                writer.str(object::TABLE, TABLE);
+                writer.str(object::NAME, &timeouts.to_string());
+                writer.be32(object::TYPE, object::CT_TIMEOUT);
+            });
+            self.message(msg::NEW_OBJ, nft::F_CREATE, Subject::Timeouts, |writer| {
+                sets::write_timeouts(writer, timeouts, &retimed.timeouts);
+            });
+        }
+        for chain in &chains {
+            self.new_rules(chain);
         }
     }
 

@@ -22,6 +22,7 @@ use crate::ruleset::name::{Reach, SetName, Width};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
 use crate::ruleset::skeleton::Asked;
+use crate::ruleset::timeouts::KernelTimeouts;
 use crate::summary::{Standing, Summary};
 
 /// Above this many endpoints, one pass over all our flows is cheaper than a look for each.
@@ -109,6 +110,7 @@ pub struct Engine<K: Kernel> {
     mark: FlowMark,
     protect: bool,
     links: BTreeSet<String>,
+    timeouts: KernelTimeouts,
     believed: Option<Believed>,
     found: Option<Known>,
 }
@@ -123,6 +125,7 @@ impl<K: Kernel> Engine<K> {
             mark,
             protect: false,
             links: BTreeSet::new(),
+            timeouts: KernelTimeouts::default(),
             believed: None,
             found: None,
         }
@@ -163,13 +166,41 @@ impl<K: Kernel> Engine<K> {
         self.believed = Some(believed);
     }
 
+    /// Reads conntrack's sysctls, and writes them into the table that it knows if they say something else than before. Where that
+    /// fails it forgets what it knows: the next check reads the table.
+    fn follow_timeouts(&mut self) {
+        let timeouts = self.kernel.timeouts();
+        if self.timeouts == timeouts {
+            return;
+        }
+        let before = std::mem::replace(&mut self.timeouts, timeouts);
+        let Some(mut believed) = self.believed.take() else {
+            return;
+        };
+        let (others, asked) = (believed.widths.keys().copied().collect(), believed.asked());
+        let of = |timeouts| {
+            let nothing = Ruleset::default().among(&others, &BTreeSet::new(), &asked);
+            nothing.with_timeouts(timeouts)
+        };
+        match self.commit_all(&of(before), &of(timeouts), &believed) {
+            Ok(generation) => believed.identity.generation = generation,
+            Err(error) => return tracing::debug!(%error, "failed to change the timeouts of flows"),
+        }
+        tracing::info!(?timeouts, "conntrack's timeouts were changed: flows go by them");
+        self.believed = Some(believed);
+    }
+
     fn commit_links(&mut self, before: &BTreeSet<String>, believed: &Believed) -> Result<u32, KernelError> {
         let others = believed.widths.keys().copied().collect();
         let asked = believed.asked();
         let of = |links| Ruleset::of_links(links).among(&others, &BTreeSet::new(), &asked);
         let (had, wanted) = (of(before), of(&self.links));
+        self.commit_all(&had, &wanted, believed)
+    }
+
+    fn commit_all(&mut self, had: &Ruleset, wanted: &Ruleset, believed: &Believed) -> Result<u32, KernelError> {
         let mut generation = believed.identity.generation;
-        for step in &plan(&had, &wanted).steps {
+        for step in &plan(had, wanted).steps {
             let commit = Commit {
                 generation,
                 mark: self.mark,
@@ -211,6 +242,7 @@ impl<K: Kernel> Engine<K> {
     /// [`ReconcileError`].
     pub fn apply_all(&mut self, services: &Services, memo: Memo) -> Result<Report, ReconcileError> {
         self.believed = None;
+        self.follow_timeouts();
         let desired = self.desired(services);
         let known = match self.found.take() {
             Some(known) if self.kernel.identity()? == known.identity() => known,
@@ -232,6 +264,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`ReconcileError`].
     pub fn check(&mut self, services: &Services, memo: Memo) -> Result<Checked, ReconcileError> {
+        self.follow_timeouts();
         let identity = self.kernel.identity()?;
         if self
             .believed
@@ -262,7 +295,9 @@ impl<K: Kernel> Engine<K> {
     }
 
     fn desired(&self, services: &Services) -> Desired {
-        Desired::of(services.values().map(AsRef::as_ref).collect(), &self.links).protecting(self.protect)
+        Desired::of(services.values().map(AsRef::as_ref).collect(), &self.links)
+            .protecting(self.protect)
+            .with_timeouts(self.timeouts)
     }
 
     fn believe(&mut self, services: &Services, desired: &Desired) -> Result<(), KernelError> {

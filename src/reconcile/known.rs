@@ -325,6 +325,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             applied: self.applied.clone(),
             deadlines: self.drains.clone(),
             details: Some(self.details.clone()),
+            timeouts: *desired.ruleset.timeouts(),
             summary: desired.summary.clone(),
             is_hint: false,
         };

@@ -19,6 +19,7 @@ use name::{Family, Reach, SetName, TurnChain, Width};
 use rows::Rows;
 use skeleton::Asked;
 use spec::SetSpec;
+use timeouts::KernelTimeouts;
 
 /// The elements of every set, and nothing that could be derived from them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub struct Ruleset {
     sets: BTreeMap<SetName, Rows>,
     turns: BTreeMap<(Reach, Box<[u8]>), TurnChain>,
     idle: Idle,
+    timeouts: KernelTimeouts,
 }
 
 /// What a change that was interrupted left behind, or has made and not used yet.
@@ -47,7 +49,19 @@ impl Ruleset {
             sets,
             turns,
             idle: Idle::default(),
+            timeouts: KernelTimeouts::default(),
         }
+    }
+
+    /// The same where conntrack's sysctls say that.
+    #[must_use]
+    pub fn with_timeouts(self, timeouts: KernelTimeouts) -> Self {
+        Self { timeouts, ..self }
+    }
+
+    /// What the objects with timeouts follow.
+    pub fn timeouts(&self) -> &KernelTimeouts {
+        &self.timeouts
     }
 
     /// The same in a table that has these width sets and chains, in use or not, and whose rules ask these optional sets.

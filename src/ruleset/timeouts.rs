@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::name::Family;
 
 /// A state of a TCP flow, numbered as attributes of a policy are (`CTA_TIMEOUT_TCP_*`, `nfnetlink_cttimeout.h`).
@@ -24,6 +26,10 @@ pub enum TcpState {
     TimeWait = 7,
     /// One side sent a reset.
     Close = 8,
+    /// Whatever the state, one side repeats what it has sent.
+    Retransmits = 10,
+    /// Whatever the state, data was not acknowledged.
+    Unacknowledged = 11,
 }
 
 impl TcpState {
@@ -41,6 +47,7 @@ impl TcpState {
             Self::Established => 432_000,
             Self::LastAck => 30,
             Self::Close => 10,
+            Self::Retransmits | Self::Unacknowledged => 300,
         }
     }
 }
@@ -56,6 +63,63 @@ impl fmt::Display for TcpState {
             Self::LastAck => "last_ack",
             Self::TimeWait => "time_wait",
             Self::Close => "close",
+            Self::Retransmits => "retrans",
+            Self::Unacknowledged => "unack",
+        })
+    }
+}
+
+/// What conntrack's sysctls say (`nf_conntrack_tcp_timeout_*`), in seconds, of all that this program has no reason to decide. An object
+/// keeps the values that it was made with, so they are compared, and written again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelTimeouts {
+    /// `established`.
+    pub established: u32,
+    /// `fin_wait`.
+    pub fin_wait: u32,
+    /// `last_ack`.
+    pub last_ack: u32,
+    /// `max_retrans`.
+    pub retransmits: u32,
+    /// `unacknowledged`.
+    pub unacknowledged: u32,
+}
+
+impl Default for KernelTimeouts {
+    /// The kernel's own.
+    fn default() -> Self {
+        Self {
+            established: TcpState::Established.default_seconds(),
+            fin_wait: TcpState::FinWait.default_seconds(),
+            last_ack: TcpState::LastAck.default_seconds(),
+            retransmits: TcpState::Retransmits.default_seconds(),
+            unacknowledged: TcpState::Unacknowledged.default_seconds(),
+        }
+    }
+}
+
+impl KernelTimeouts {
+    /// What `seconds` tells of each sysctl, by its name without `nf_conntrack_tcp_timeout_`; the kernel's own where it tells nothing.
+    pub fn told_by(mut seconds: impl FnMut(&str) -> Option<u32>) -> Self {
+        let default = Self::default();
+        let mut told = |name, default| seconds(name).unwrap_or(default);
+        Self {
+            established: told("established", default.established),
+            fin_wait: told("fin_wait", default.fin_wait),
+            last_ack: told("last_ack", default.last_ack),
+            retransmits: told("max_retrans", default.retransmits),
+            unacknowledged: told("unacknowledged", default.unacknowledged),
+        }
+    }
+
+    /// What the policy of an object for flows says of them, if it says anything.
+    pub fn of_policy(seconds: impl Fn(TcpState) -> Option<u32>) -> Option<Self> {
+        Some(Self {
+            established: seconds(TcpState::Established)?,
+            fin_wait: seconds(TcpState::FinWait)?,
+            last_ack: seconds(TcpState::LastAck)?,
+            retransmits: seconds(TcpState::Retransmits)?,
+            unacknowledged: seconds(TcpState::Unacknowledged)?,
         })
     }
 }
@@ -94,6 +158,9 @@ pub enum Timeouts {
 }
 
 impl Timeouts {
+    /// The objects that follow conntrack's sysctls.
+    pub const FOLLOWING: [Self; 2] = [Self::Flows(Family::V4), Self::Flows(Family::V6)];
+
     /// Every object of the table.
     pub const ALL: [Self; 4] = [
         Self::Flows(Family::V4),
@@ -109,15 +176,24 @@ impl Timeouts {
         }
     }
 
-    /// Seconds for the states that it says something about.
-    pub fn policy(self) -> Vec<(TcpState, u32)> {
-        use TcpState::{Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent, TimeWait};
+    /// Seconds for the states that it says something about. A half-closed session may be as silent as any other, and lives as long:
+    /// the kernel's 60 s would cut it.
+    pub fn policy(self, kernel: &KernelTimeouts) -> Vec<(TcpState, u32)> {
+        use TcpState::{
+            Close, CloseWait, Established, FinWait, LastAck, Retransmits, SynRecv, SynSent, TimeWait, Unacknowledged,
+        };
         match self {
             Self::Flows(_) => vec![
                 (SynSent, SYN_SENT_SECONDS),
                 (SynRecv, SYN_RECV_SECONDS),
+                (Established, kernel.established),
+                (FinWait, kernel.fin_wait),
+                (CloseWait, kernel.established),
+                (LastAck, kernel.last_ack),
                 (TimeWait, TIME_WAIT_SECONDS),
                 (Close, CLOSE_SECONDS),
+                (Retransmits, kernel.retransmits),
+                (Unacknowledged, kernel.unacknowledged),
             ],
             Self::Probes(_) => [SynSent, SynRecv, Established, FinWait, CloseWait, LastAck, TimeWait]
                 .map(|state| (state, PROBE_SECONDS))

@@ -10,6 +10,7 @@ use tcpgw::render;
 use tcpgw::ruleset::Ruleset;
 use tcpgw::ruleset::name::{Family, Reach, SetName, TurnChain, Width};
 use tcpgw::ruleset::spec::SetSpec;
+use tcpgw::ruleset::timeouts::KernelTimeouts;
 use tcpgw::summary::{ServiceSummary, Standing, Summary};
 
 use crate::clients::syns;
@@ -145,6 +146,7 @@ proptest! {
             applied: None,
             deadlines: Vec::new(),
             details: None,
+            timeouts: KernelTimeouts::default(),
             summary: Summary::from(&state),
             is_hint: false,
         };

@@ -48,6 +48,7 @@ mod status;
 mod store;
 mod survive;
 mod table;
+mod timeouts;
 mod unit;
 mod who;
 mod words;

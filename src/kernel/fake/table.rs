@@ -15,6 +15,7 @@ use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
 use crate::ruleset::skeleton::{self, Asked, spread_name};
 use crate::ruleset::spec::SetSpec;
+use crate::ruleset::timeouts::KernelTimeouts;
 
 type Elements = BTreeMap<Box<[u8]>, Element>;
 
@@ -38,6 +39,7 @@ pub(super) struct Table {
     counters: BTreeMap<SetName, BTreeMap<Box<[u8]>, u64>>,
     spreads: BTreeMap<Reach, BTreeSet<Width>>,
     asked: Asked,
+    timeouts: KernelTimeouts,
     chains: BTreeSet<TurnChain>,
     turns: BTreeMap<Door, (TurnChain, u32)>,
 }
@@ -57,6 +59,7 @@ impl Table {
             counters: counters.into_iter().map(|name| (name, BTreeMap::new())).collect(),
             spreads: Reach::ALL.into_iter().map(|reach| (reach, BTreeSet::new())).collect(),
             asked: Asked::new(),
+            timeouts: KernelTimeouts::default(),
             chains: BTreeSet::new(),
             turns: BTreeMap::new(),
         }
@@ -137,7 +140,9 @@ impl Table {
             .turns
             .iter()
             .map(|(door, (chain, _))| (door.clone(), chain.clone()));
-        Ruleset::new(sets, turns.collect()).among(&self.widths().collect(), &self.chains, &self.asked)
+        Ruleset::new(sets, turns.collect())
+            .among(&self.widths().collect(), &self.chains, &self.asked)
+            .with_timeouts(self.timeouts)
     }
 
     pub(super) fn born(&self, set: SetName, identity: &[u8]) -> Option<u32> {
@@ -239,6 +244,13 @@ impl Work<'_> {
     }
 
     fn make(&mut self, step: &Step<'_>) {
+        if let Some(retimed) = &step.retimed {
+            // Rules would be lost, or hold on to the objects.
+            if retimed.spreads != self.table.spreads || retimed.asked != self.table.asked {
+                self.refuse(Subject::Timeouts, None, Errno::EBUSY);
+            }
+            self.table.timeouts = retimed.timeouts;
+        }
         for (reach, width) in &step.new_widths {
             let name = SetName::Width(*reach, *width);
             if self.table.sets.contains_key(&name) {
