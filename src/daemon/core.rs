@@ -148,8 +148,8 @@ pub struct Core {
     applied: Option<Applied>,
     /// Who tore the gateway down, if it is.
     torn: Option<TornDownBy>,
-    /// Names of services of the API that were removed by an order.
-    removed: BTreeSet<Name>,
+    /// Services of the API that were removed by an order, as they were before.
+    removed: BTreeMap<Name, Option<Service>>,
     /// What the file says next is judged as a whole.
     judge_all: bool,
     desk: Desk,
@@ -224,7 +224,7 @@ impl Core {
             boot: String::new(),
             applied: None,
             torn: None,
-            removed: BTreeSet::new(),
+            removed: BTreeMap::new(),
             judge_all: false,
             desk: Desk::default(),
             deploys: Deploys::default(),
@@ -617,6 +617,8 @@ impl Core {
         let mut summary: Summary = self.desired().map(AsRef::as_ref).collect();
         let last = self.last.services.iter().map(|(_, service)| &**service);
         summary.complete_from(&last.collect());
+        // One that was removed a moment ago may be there still, and no record knows it.
+        summary.complete_from(&self.removed.values().flatten().collect());
         summary
     }
 

@@ -3,7 +3,7 @@
 //! Writes and questions have a queue each. A write goes before all questions that wait; a question that finds its queue
 //! full is refused, and no number of them keeps a write out.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -191,8 +191,8 @@ pub struct Keeper {
 pub struct Opened {
     /// The services.
     pub loaded: Loaded,
-    /// Names of services that somebody removed and nobody made again.
-    pub removed: BTreeSet<Box<str>>,
+    /// Services that somebody removed and nobody made again, by name, as they were before.
+    pub removed: BTreeMap<Box<str>, Option<Service>>,
     /// Deploys that a daemon before this one has not finished.
     pub unfinished: Vec<Unfinished>,
     /// Why nothing can be written, if so.

@@ -1,6 +1,6 @@
 //! What changed, when, and by whom. Bounded: the oldest is forgotten.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::error::Fault;
 use super::schema::Head;
 use super::seal::Seal;
 use super::{By, Keep, counter, micros, number, seconds, time};
+use crate::model::{Service, parse_service};
 
 const COLUMNS: &str = "id, revision, at, uid, pid, what, deploy, service, old, new, crc";
 
@@ -182,18 +183,20 @@ pub(super) fn read(connection: &Connection, filter: &HistoryFilter) -> Result<Ve
     Ok(entries)
 }
 
-/// Services whose last change is that they were removed.
-pub(super) fn removed(connection: &Connection) -> Result<BTreeSet<Box<str>>, Fault> {
+/// Services whose last change is that they were removed, as they were before.
+pub(super) fn removed(connection: &Connection) -> Result<BTreeMap<Box<str>, Option<Service>>, Fault> {
     let query = format!(
         "SELECT {COLUMNS} FROM history WHERE new IS NULL AND id IN (SELECT max(id) FROM history GROUP BY service)"
     );
     let mut statement = connection.prepare(&query)?;
     let mut rows = statement.query(())?;
-    let mut names = BTreeSet::new();
+    let mut removed = BTreeMap::new();
     while let Some(row) = rows.next()? {
-        names.insert(entry(row)?.service.into());
+        let entry = entry(row)?;
+        let was = entry.old.and_then(|old| parse_service(old.get().as_bytes()).ok());
+        removed.insert(entry.service.into(), was);
     }
-    Ok(names)
+    Ok(removed)
 }
 
 fn entry(row: &rusqlite::Row<'_>) -> Result<HistoryEntry, Fault> {

@@ -13,7 +13,7 @@ mod schema;
 mod seal;
 mod services;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::model::Service;
 
 use self::error::{Fault, read_only, system};
 
@@ -160,11 +162,11 @@ impl Store {
         self.read(|connection, _| history::read(connection, filter))
     }
 
-    /// Names of services that were removed by somebody, and are not there.
+    /// Services that were removed by somebody and are not there, by name, as they were before.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn removed(&mut self) -> Result<BTreeSet<Box<str>>, StoreError> {
+    pub fn removed(&mut self) -> Result<BTreeMap<Box<str>, Option<Service>>, StoreError> {
         self.read(|connection, _| history::removed(connection))
     }
 

@@ -398,12 +398,10 @@ impl World {
                     self.expected
                         .retain(|port| *port > 9002 || which.contains(&usize::from(*port - 9001)));
                 }
-                let is_empty = which.is_empty();
-                self.file = Some(which.clone());
+                self.file = Some(which);
                 if self.has_key {
                     self.tell_file();
-                    let there = which.iter().filter(|_| !is_empty);
-                    self.expected.extend(there.map(|at| 9001 + u16::try_from(*at).unwrap()));
+                    self.expect_files();
                 }
             }
             Event::KeyGone(by_restart) => self.set_key(false, by_restart),
@@ -411,10 +409,9 @@ impl World {
                 if let Some(which) = self.file.clone().filter(|_| !self.has_key) {
                     self.expected
                         .retain(|port| *port > 9002 || which.contains(&usize::from(*port - 9001)));
-                    self.expected
-                        .extend(which.iter().map(|at| 9001 + u16::try_from(*at).unwrap()));
                 }
                 self.set_key(true, by_restart);
+                self.expect_files();
             }
             Event::Put(at) => {
                 let name = OF_API[at];
@@ -442,6 +439,12 @@ impl World {
             }
         }
         self.wait(WRITTEN);
+    }
+
+    /// A file that was not rejected is served from now on.
+    fn expect_files(&mut self) {
+        let of_file = self.providers().into_iter().filter(|(_, provider)| provider == "file");
+        self.expected.extend(of_file.map(|(name, _)| port(&name)));
     }
 
     fn set_key(&mut self, key: bool, by_restart: bool) {

@@ -204,7 +204,7 @@ impl Core {
             if self.is_defined(name) {
                 continue;
             }
-            match facts.fate(served, self.removed.contains(name)) {
+            match facts.fate(served, self.removed.contains_key(name)) {
                 Fate::Removed => {}
                 Fate::OfFile => of_file.push(served.wanted.clone()),
                 Fate::OfApi => of_api.push(served.wanted.clone()),
