@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName, TurnChain, Width};
+use crate::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
 use crate::ruleset::rows::{Difference, Rows};
 use crate::ruleset::skeleton::Asked;
 use crate::ruleset::spec::SetSpec;
@@ -56,7 +56,7 @@ pub struct Retimed {
     /// What they say.
     pub timeouts: KernelTimeouts,
     /// The rules of the `spread` chains as they are: rules hold on to the objects.
-    pub spreads: BTreeMap<Reach, BTreeSet<Width>>,
+    pub spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
     /// The optional sets that the rules ask as they are.
     pub asked: Asked,
 }
@@ -68,11 +68,11 @@ pub struct Step<'a> {
     /// Timeouts to write anew, before all else.
     pub retimed: Option<Retimed>,
     /// Width sets to make.
-    pub new_widths: BTreeSet<(Reach, Width)>,
+    pub new_widths: BTreeSet<(Reach, SpreadRule)>,
     /// Chains that count turns, to make.
     pub new_turns: BTreeSet<TurnChain>,
     /// `spread` chains to write anew, with a rule for each of these widths.
-    pub spreads: BTreeMap<Reach, BTreeSet<Width>>,
+    pub spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
     /// The optional sets that the rules ask before it and after it, where these differ.
     pub asked: Option<(Asked, Asked)>,
     /// Turns to delete.
@@ -84,7 +84,7 @@ pub struct Step<'a> {
     /// Turns to add.
     pub add_turns: BTreeMap<Door, TurnChain>,
     /// Width sets to remove.
-    pub old_widths: BTreeSet<(Reach, Width)>,
+    pub old_widths: BTreeSet<(Reach, SpreadRule)>,
     /// Chains to remove.
     pub old_turns: BTreeSet<TurnChain>,
 }
@@ -201,7 +201,9 @@ impl<'a> Planner<'a> {
 
     fn gone(&mut self, name: SetName, row: &'a [u8]) {
         match name {
-            SetName::Width(reach, _) | SetName::Hashed(reach) if has_slots(self.want, reach, row) => {
+            SetName::Spread(reach, SpreadRule::Slots(_)) | SetName::Hashed(reach)
+                if has_slots(self.want, reach, row) =>
+            {
                 self.steps[SWITCH].delete(name, row);
             }
             SetName::Slots(reach) => self.slot_gone(reach, row),
@@ -273,7 +275,7 @@ impl<'a> Planner<'a> {
         self.steps[TIDY].old_turns = had.difference(&wanted).map(|chain| (*chain).clone()).collect();
         for reach in Reach::ALL {
             let (had, wanted) = (self.have.widths(reach), self.want.widths(reach));
-            let both: BTreeSet<Width> = had.union(&wanted).copied().collect();
+            let both: BTreeSet<SpreadRule> = had.union(&wanted).copied().collect();
             if both != had {
                 self.steps[PREPARE]
                     .new_widths
@@ -336,12 +338,20 @@ mod tests {
         let (have, want) = (ruleset("client-hash", &TWO), ruleset("client-hash", &TWO[..1]));
         let steps = plan(&have, &want).steps;
         assert_eq!(steps.len(), 3);
-        assert_eq!(steps[0].new_widths, [(ANY, Width::client_hash(1))].into());
-        assert_eq!(steps[0].spreads, [(ANY, [1, 2].map(Width::client_hash).into())].into());
-        assert!(steps[1].delete.keys().eq(&[SetName::Width(ANY, Width::client_hash(2))]));
+        assert_eq!(steps[0].new_widths, [(ANY, SpreadRule::client_hash(1))].into());
+        assert_eq!(
+            steps[0].spreads,
+            [(ANY, [1, 2].map(SpreadRule::client_hash).into())].into()
+        );
+        assert!(
+            steps[1]
+                .delete
+                .keys()
+                .eq(&[SetName::Spread(ANY, SpreadRule::client_hash(2))])
+        );
         assert!(steps[2].delete.keys().eq(&[SetName::Slots(ANY)]));
-        assert_eq!(steps[2].old_widths, [(ANY, Width::client_hash(2))].into());
-        assert_eq!(steps[2].spreads, [(ANY, [Width::client_hash(1)].into())].into());
+        assert_eq!(steps[2].old_widths, [(ANY, SpreadRule::client_hash(2))].into());
+        assert_eq!(steps[2].spreads, [(ANY, [SpreadRule::client_hash(1)].into())].into());
     }
 
     #[test]
@@ -366,7 +376,7 @@ mod tests {
         assert_eq!(steps.len(), 1);
         let retimed = steps[0].retimed.as_ref().unwrap();
         assert_eq!(retimed.timeouts, longer);
-        assert_eq!(retimed.spreads[&ANY], [Width::client_hash(2)].into());
+        assert_eq!(retimed.spreads[&ANY], [SpreadRule::client_hash(2)].into());
         assert_eq!(
             steps[0],
             Step {
@@ -399,7 +409,7 @@ mod tests {
             ..chain.clone()
         };
         let left = Ruleset::default().among(
-            &[(ANY, Width::random(5))].into(),
+            &[(ANY, SpreadRule::random(5))].into(),
             &[chain, other.clone()].into(),
             &[SetName::Limited(Family::V4)].into(),
         );
@@ -412,7 +422,7 @@ mod tests {
         let last = steps.last().unwrap();
         assert_eq!(
             (&last.old_widths, &last.old_turns),
-            (&[(ANY, Width::random(5))].into(), &[other].into())
+            (&[(ANY, SpreadRule::random(5))].into(), &[other].into())
         );
     }
 }

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use crate::model::FlowMark;
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Family, Reach, SetName};
+use crate::ruleset::cap::{CLIENT_MILLISECONDS, CLIENT_SET_SIZE};
+use crate::ruleset::name::{Family, Reach, SetName, SpreadRule};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::skeleton::{self, Chain, Hook};
@@ -33,8 +34,11 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
     for name in SetName::fixed() {
         set(out, name, ruleset)?;
     }
-    for name in ruleset.sets().keys().filter(|name| matches!(name, SetName::Width(..))) {
+    for name in ruleset.sets().keys().filter(|name| matches!(name, SetName::Spread(..))) {
         set(out, *name, ruleset)?;
+        if let SetName::Spread(reach, SpreadRule::Cap(cap)) = name {
+            set(out, SetName::Capped(*reach, *cap), ruleset)?;
+        }
     }
     let spreads = Reach::ALL.map(|reach| skeleton::spread(reach, &ruleset.widths(reach), mark));
     let turns = ruleset.turn_chains().into_iter().map(skeleton::turn);
@@ -110,6 +114,16 @@ fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
             "\t\tsize {MOMENT_SET_SIZE}\n\t\tflags dynamic,timeout\n\t\tlimit rate {RESERVE_RATE}/second burst {RESERVE_BURST} packets\n\t\ttimeout {}m",
             RESERVE_MILLISECONDS / 60_000
         )?,
+        Payload::Rate(rate) => writeln!(
+            out,
+            "\t\tsize {CLIENT_SET_SIZE}\n\t\tflags dynamic,timeout\n\t\tlimit rate over {rate}/second burst {rate} packets\n\t\ttimeout {}s",
+            CLIENT_MILLISECONDS / 1000
+        )?,
+        Payload::Flows(flows) => writeln!(
+            out,
+            "\t\tsize {CLIENT_SET_SIZE}\n\t\tflags dynamic\n\t\tct count over {flows}"
+        )?,
+        Payload::OneFlow(flows) => writeln!(out, "\t\tsize {flows}\n\t\tflags dynamic\n\t\tct count over 0")?,
         Payload::Limits => writeln!(
             out,
             "\t\tlimit rate 1/second burst 1 packets limit rate 1500 bytes/second burst 1 bytes"
@@ -201,7 +215,8 @@ fn fields(fields: &[Field], mut bytes: &[u8]) -> Option<Vec<String>> {
             | Field::ClientAddress(family)
             | Field::PublicAddress(family)
             | Field::BackendAddress(family) => read_address(*family, part)?.to_string(),
-            Field::Slot => u32::from_ne_bytes(part.try_into().ok()?).to_string(),
+            Field::SourceNetwork => read_address(Family::V6, part)?.to_string(),
+            Field::Slot | Field::FlowId => u32::from_ne_bytes(part.try_into().ok()?).to_string(),
             Field::InInterface | Field::OutInterface => {
                 let name: Vec<u8> = part.iter().copied().take_while(|byte| *byte != 0).collect();
                 format!("\"{}\"", String::from_utf8_lossy(&name))

@@ -12,7 +12,8 @@ use crate::model::{
 };
 use crate::plan::has_slots;
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Family, Reach, Scope, SetName, SlotChoice};
+use crate::ruleset::cap::Cap;
+use crate::ruleset::name::{Family, Reach, Scope, SetName, SlotChoice, SpreadRule};
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::spec::SetSpec;
 use crate::ruleset::stmt::SOURCE_SLOTS;
@@ -56,6 +57,12 @@ pub struct Settings {
     /// Packets/s, burst, MTU, and whether the directions share a bucket.
     #[serde(rename = "l")]
     pub limit: Option<(u32, u32, u32, bool)>,
+    /// Flows that it may have at once, of each address family.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub max_flows: Option<u32>,
+    /// Flows at once and handshakes per second of each client.
+    #[serde(rename = "c", default)]
+    pub client: (Option<u32>, Option<u32>),
     /// Late packets get a reset.
     #[serde(rename = "r")]
     pub retire_reset: bool,
@@ -146,6 +153,8 @@ impl From<&Service> for ServiceSummary {
             settings: Settings {
                 balance: Some(balance_code(service.balance)),
                 limit: service.limit.as_ref().map(limit_numbers),
+                max_flows: service.max_flows,
+                client: (service.client.flows, service.client.handshakes_per_second),
                 retire_reset: service.on_retire == Refusal::Reset,
                 empty_reset: Some(service.on_empty == Refusal::Reset),
                 preserve: service.source == SourceMode::Preserve,
@@ -191,6 +200,9 @@ impl ServiceSummary {
             self.settings.preserve = other.settings.preserve;
         }
         self.settings.empty_reset = self.settings.empty_reset.or(other.settings.empty_reset);
+        self.settings.max_flows = self.settings.max_flows.or(other.settings.max_flows);
+        let (ours, theirs) = (self.settings.client, other.settings.client);
+        self.settings.client = (ours.0.or(theirs.0), ours.1.or(theirs.1));
         self.settings.source_addresses.extend(other.settings.source_addresses);
         self.addresses.extend(other.addresses);
         self.active.extend(other.active);
@@ -328,6 +340,7 @@ impl Summary {
         for reach in Reach::ALL {
             read_slots(ruleset, reach, &mut doors);
             read_access(ruleset, reach, &mut doors);
+            read_caps(ruleset, reach, &mut doors);
         }
         for service in doors.values_mut() {
             if let Some(backend) = service.active.keys().next().copied() {
@@ -451,6 +464,8 @@ fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u
         settings: Settings {
             balance: None,
             limit: None,
+            max_flows: None,
+            client: (None, None),
             retire_reset: is_in(SetName::RetireReset(scope)),
             empty_reset,
             preserve: false,
@@ -488,12 +503,13 @@ fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
             }
         }
     };
-    for width in ruleset.widths(reach) {
+    for rule in ruleset.widths(reach) {
+        let SpreadRule::Slots(width) = rule else { continue };
         let balance = match width.choice {
             SlotChoice::ClientHash => Balance::ClientHash,
             SlotChoice::Random => Balance::Random,
         };
-        spread(SetName::Width(reach, width), balance);
+        spread(SetName::Spread(reach, rule), balance);
     }
     spread(SetName::Hashed(reach), Balance::SourceHash);
     for ((of, key), chain) in ruleset.turns() {
@@ -502,6 +518,22 @@ fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
             service.settings.balance = Some(balance_code(Balance::RoundRobin));
             // Its chain is the one place in the kernel that has a name.
             service.name = Some(chain.service.clone());
+        }
+    }
+}
+
+fn read_caps(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
+    for rule in ruleset.widths(reach) {
+        let SpreadRule::Cap(cap) = rule else { continue };
+        for row in ruleset.rows(SetName::Spread(reach, rule)).into_iter().flatten() {
+            let Some(service) = read_door(reach.scope(), row).and_then(|door| services.get_mut(&door)) else {
+                continue;
+            };
+            match cap {
+                Cap::ClientFlows(flows) => service.settings.client.0 = Some(flows),
+                Cap::ClientHandshakes(rate) => service.settings.client.1 = Some(rate),
+                Cap::Flows(cap) => service.settings.max_flows = Some(cap.flows),
+            }
         }
     }
 }

@@ -276,6 +276,10 @@ fn limit_words(limit: Option<(u32, u32, u32, bool)>) -> String {
     }
 }
 
+fn number(number: Option<u32>) -> String {
+    number.map_or_else(|| "none".into(), |number| number.to_string())
+}
+
 fn refusal(reset: bool) -> &'static str {
     if reset { "reset" } else { "drop" }
 }
@@ -308,6 +312,16 @@ fn described(settings: &Settings) -> Vec<String> {
     let mut words = vec![balance_name(settings.balance).to_owned()];
     if settings.limit.is_some() {
         words.push(format!("limit {}", limit_words(settings.limit)));
+    }
+    if settings.max_flows.is_some() {
+        words.push(format!("max_flows {}", number(settings.max_flows)));
+    }
+    let (flows, rate) = settings.client;
+    if flows.is_some() {
+        words.push(format!("client.flows {}", number(flows)));
+    }
+    if rate.is_some() {
+        words.push(format!("client.handshakes_per_second {}", number(rate)));
     }
     if settings.retire_reset {
         words.push(format!("on_retire {}", refusal(true)));
@@ -345,6 +359,13 @@ fn setting_changes(old: &Settings, new: &Settings) -> Vec<String> {
         );
     }
     changed("limit", limit_words(old.limit), limit_words(new.limit));
+    changed("max_flows", number(old.max_flows), number(new.max_flows));
+    changed("client.flows", number(old.client.0), number(new.client.0));
+    changed(
+        "client.handshakes_per_second",
+        number(old.client.1),
+        number(new.client.1),
+    );
     changed(
         "on_retire",
         refusal(old.retire_reset).into(),
@@ -531,6 +552,12 @@ mod tests {
                 "limit 10 packets/s -> 10 packets/s, burst 7, mtu 9000, shared",
             ),
             ("\"limit\":{\"pps\":10}", "\"limit\":null", "limit 10 packets/s -> none"),
+            ("\"max_flows\":10", "\"max_flows\":20", "max_flows 10 -> 20"),
+            (
+                "\"client\":{\"flows\":10}",
+                "\"client\":{\"handshakes_per_second\":5}",
+                "client.flows 10 -> none, client.handshakes_per_second none -> 5",
+            ),
             (
                 "\"on_retire\":\"drop\"",
                 "\"on_retire\":\"reset\"",

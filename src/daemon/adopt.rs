@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use super::last::Last;
 use super::roster::overlap;
 use crate::model::{
-    Access, Backend, BackendState, Balance, Endpoint, Health, Limit, LimitDirection, Listen, Refusal, Service,
-    SourceMode,
+    Access, Backend, BackendState, Balance, ClientCaps, Endpoint, Health, Limit, LimitDirection, Listen, Refusal,
+    Service, SourceMode,
 };
 use crate::owner::{Details, Owner};
 use crate::reconcile::Recorded;
@@ -114,6 +114,11 @@ fn service(summary: &ServiceSummary, taken: &mut BTreeSet<Box<str>>) -> Option<S
         backends,
         balance: balance(settings),
         limit: settings.limit.map(limit),
+        max_flows: settings.max_flows,
+        client: ClientCaps {
+            flows: settings.client.0,
+            handshakes_per_second: settings.client.1,
+        },
         on_retire: refusal(settings.retire_reset),
         on_empty: refusal(settings.empty_reset != Some(false)),
         source: if settings.preserve {

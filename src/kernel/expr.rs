@@ -68,6 +68,7 @@ const CT_SRC_IP: u32 = 19;
 const CT_DST_IP: u32 = 20;
 const CT_SRC_IP6: u32 = 21;
 const CT_DST_IP6: u32 = 22;
+const CT_ID: u32 = 23;
 const ORIGINAL: u8 = 0;
 const REPLY: u8 = 1;
 /// `IPS_DST_NAT`.
@@ -175,11 +176,15 @@ impl Writer {
     }
 
     fn ct(&mut self, key: u32) {
+        self.ct_into(key, REG_1);
+    }
+
+    fn ct_into(&mut self, key: u32, dreg: u32) {
         self.push(
             c"ct",
             [
                 (sys::NFTNL_EXPR_CT_KEY, Value::U32(key)),
-                (sys::NFTNL_EXPR_CT_DREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_CT_DREG, Value::U32(dreg)),
             ],
         );
     }
@@ -207,12 +212,16 @@ impl Writer {
     }
 
     fn bitwise(&mut self, mask: Vec<u8>, xor: Vec<u8>) {
+        self.bitwise_in(REG_1, mask, xor);
+    }
+
+    fn bitwise_in(&mut self, register: u32, mask: Vec<u8>, xor: Vec<u8>) {
         let len = u32::try_from(mask.len()).unwrap_or(0);
         self.push(
             c"bitwise",
             [
-                (sys::NFTNL_EXPR_BITWISE_SREG, Value::U32(REG_1)),
-                (sys::NFTNL_EXPR_BITWISE_DREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_BITWISE_SREG, Value::U32(register)),
+                (sys::NFTNL_EXPR_BITWISE_DREG, Value::U32(register)),
                 (sys::NFTNL_EXPR_BITWISE_LEN, Value::U32(len)),
                 (sys::NFTNL_EXPR_BITWISE_MASK, Value::Bytes(mask)),
                 (sys::NFTNL_EXPR_BITWISE_XOR, Value::Bytes(xor)),
@@ -283,6 +292,7 @@ impl Writer {
             match field {
                 Field::L4Proto | Field::SourcePort | Field::DestPort => self.need_tcp(),
                 Field::SourceAddress(family) | Field::DestAddress(family) => self.need_family(*family),
+                Field::SourceNetwork => self.need_family(Family::V6),
                 _ => {}
             }
         }
@@ -314,6 +324,11 @@ impl Writer {
             Field::BackendPort => self.ct_tuple(CT_PROTO_SRC, REPLY, dreg),
             Field::InInterface => self.meta(META_IIFNAME, dreg),
             Field::OutInterface => self.meta(META_OIFNAME, dreg),
+            Field::SourceNetwork => {
+                self.payload(NETWORK_HEADER, 8, 16, dreg);
+                self.bitwise_in(dreg, [vec![0xff; 8], vec![0; 8]].concat(), vec![0; 16]);
+            }
+            Field::FlowId => self.ct_into(CT_ID, dreg),
             Field::Slot => {}
         }
     }

@@ -35,6 +35,9 @@ pub(super) fn missing(subject: &Subject, expression: Option<&str>, error: Errno)
         Subject::Chain(_) => Some(feature("nft_chain_nat", "CONFIG_NFT_NAT")),
         // Nothing in our sets but buckets needs more.
         Subject::Set(name) if SetSpec::of(*name).payload == Payload::Limits => of_expression("limit"),
+        Subject::Set(name) if matches!(SetSpec::of(*name).payload, Payload::Flows(_) | Payload::OneFlow(_)) => {
+            of_expression("connlimit")
+        }
         Subject::Table => Some(feature("nf_tables", "CONFIG_NF_TABLES_INET")),
         Subject::Timeouts => Some(feature("nft_ct", "CONFIG_NF_CONNTRACK_TIMEOUT")),
         _ => None,
@@ -43,6 +46,7 @@ pub(super) fn missing(subject: &Subject, expression: Option<&str>, error: Errno)
 
 fn of_expression(kind: &str) -> Option<Feature> {
     let feature = match kind {
+        "connlimit" => feature("nft_connlimit", "CONFIG_NFT_CONNLIMIT"),
         "ct" => feature("nft_ct", "CONFIG_NFT_CT"),
         "fib" => feature("nft_fib_inet", "CONFIG_NFT_FIB_INET"),
         "hash" => feature("nft_hash", "CONFIG_NFT_HASH"),

@@ -115,8 +115,15 @@ pub(crate) mod expr {
     pub(crate) const LIMIT_UNIT: u16 = 2;
     pub(crate) const LIMIT_BURST: u16 = 3;
     pub(crate) const LIMIT_TYPE: u16 = 4;
+    pub(crate) const LIMIT_FLAGS: u16 = 5;
     pub(crate) const LIMIT_PACKETS: u32 = 0;
     pub(crate) const LIMIT_BYTES: u32 = 1;
+    /// `NFT_LIMIT_F_INV`.
+    pub(crate) const LIMIT_OVER: u32 = 1;
+    pub(crate) const CONNLIMIT_COUNT: u16 = 1;
+    pub(crate) const CONNLIMIT_FLAGS: u16 = 2;
+    /// `NFT_CONNLIMIT_F_INV`.
+    pub(crate) const CONNLIMIT_OVER: u32 = 1;
     pub(crate) const COUNTER_BYTES: u16 = 1;
     pub(crate) const COUNTER_PACKETS: u16 = 2;
 }

@@ -15,6 +15,7 @@ use super::skeleton::{self, TABLE};
 use super::socket::{Netlink, NetlinkError};
 use super::tlv::{Attrs, Family, Header, Messages, Nack, Reply, Writer};
 use crate::model::FlowMark;
+use crate::ruleset::cap::Cap;
 use crate::ruleset::name::{Family as Ip, Reach, Scope, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::skeleton::{Base, Chain, Hook};
@@ -199,6 +200,13 @@ fn of_sets() -> Vec<(Feature, Needs)> {
                 vec![SetName::Reserve(Ip::V4)],
                 vec![filled(SetName::Reserve(Ip::V4))],
             ),
+        ),
+        (
+            Feature {
+                fallback: Some("services with `max_flows` or `client.flows` are refused"),
+                ..feature("sets that count flows", "CONFIG_NFT_CONNLIMIT", Some("nft_connlimit"))
+            },
+            with_sets(vec![SetName::Capped(v4, Cap::ClientFlows(1))]),
         ),
         (
             feature("maps of verdicts", "CONFIG_NF_TABLES", None),
@@ -438,7 +446,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::expr;
-    use crate::ruleset::name::Width;
+    use crate::ruleset::name::SpreadRule;
     use crate::ruleset::skeleton;
 
     fn kinds<'a>(rules: impl Iterator<Item = &'a [Stmt]>) -> BTreeSet<&'static std::ffi::CStr> {
@@ -450,7 +458,7 @@ mod tests {
     fn everything_that_the_rules_do_is_asked_for() {
         let mark = FlowMark::default();
         let chains: Vec<_> = Reach::ALL
-            .map(|reach| skeleton::spread(reach, &[Width::client_hash(2), Width::random(2)].into(), mark))
+            .map(|reach| skeleton::spread(reach, &[SpreadRule::client_hash(2), SpreadRule::random(2)].into(), mark))
             .into_iter()
             .chain(skeleton::fixed(mark, &SetName::fixed().into_iter().collect()))
             .collect();

@@ -3,6 +3,7 @@
 use super::nft::{self, elem, expr, object, set};
 use super::skeleton::TABLE;
 use super::tlv::Writer;
+use crate::ruleset::cap::{CLIENT_MILLISECONDS, CLIENT_SET_SIZE};
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Limits;
@@ -51,6 +52,19 @@ pub(crate) fn write_set(writer: &mut Writer, name: SetName, room: Room, id: u32)
         Payload::Counter => writer.nest(set::EXPR, |writer| writer.str(expr::NAME, "counter")),
         Payload::Limits => writer.nest(set::EXPRESSIONS, |writer| write_limits(writer, LEAST)),
         Payload::Moment => writer.be64(set::TIMEOUT, MOMENT_MILLISECONDS),
+        Payload::Rate(rate) => {
+            writer.be64(set::TIMEOUT, CLIENT_MILLISECONDS);
+            writer.nest(set::EXPR, |writer| {
+                writer.str(expr::NAME, "limit");
+                writer.nest(expr::DATA, |writer| {
+                    limit_data(writer, rate.into(), rate, expr::LIMIT_PACKETS);
+                    writer.be32(expr::LIMIT_FLAGS, expr::LIMIT_OVER);
+                });
+            });
+        }
+        Payload::Flows(flows) => writer.nest(set::EXPR, |writer| flows_over(writer, flows)),
+        // Any number of flows is over none: whoever found room in the set goes on.
+        Payload::OneFlow(_) => writer.nest(set::EXPR, |writer| flows_over(writer, 0)),
         Payload::Reserve => {
             writer.be64(set::TIMEOUT, RESERVE_MILLISECONDS);
             writer.nest(set::EXPR, |writer| {
@@ -66,8 +80,8 @@ fn flags(spec: &SetSpec) -> u32 {
         Payload::Nothing => 0,
         Payload::Endpoint(_) | Payload::Address(_) | Payload::Chain => set::F_MAP,
         Payload::Limits => set::F_EXPR,
-        Payload::Counter => set::F_EVAL,
-        Payload::Moment | Payload::Reserve => set::F_EVAL | set::F_TIMEOUT,
+        Payload::Counter | Payload::Flows(_) | Payload::OneFlow(_) => set::F_EVAL,
+        Payload::Moment | Payload::Reserve | Payload::Rate(_) => set::F_EVAL | set::F_TIMEOUT,
     };
     payload
         | if spec.interval {
@@ -81,6 +95,8 @@ fn describe(writer: &mut Writer, spec: &SetSpec, size: Option<u32>) {
     let filled_by_packets = match spec.payload {
         Payload::Counter => Some(COUNTER_SET_SIZE),
         Payload::Moment | Payload::Reserve => Some(MOMENT_SET_SIZE),
+        Payload::Rate(_) | Payload::Flows(_) => Some(CLIENT_SET_SIZE),
+        Payload::OneFlow(flows) => Some(flows),
         _ => None,
     };
     if let Some(size) = filled_by_packets.or(size) {
@@ -111,11 +127,22 @@ pub(crate) fn write_limits(writer: &mut Writer, limits: Limits) {
 
 fn write_limit(writer: &mut Writer, rate: u64, burst: u32, kind: u32) {
     writer.str(expr::NAME, "limit");
+    writer.nest(expr::DATA, |writer| limit_data(writer, rate, burst, kind));
+}
+
+fn limit_data(writer: &mut Writer, rate: u64, burst: u32, kind: u32) {
+    writer.be64(expr::LIMIT_RATE, rate);
+    writer.be64(expr::LIMIT_UNIT, 1);
+    writer.be32(expr::LIMIT_BURST, burst);
+    writer.be32(expr::LIMIT_TYPE, kind);
+}
+
+/// True while there are more flows than that.
+fn flows_over(writer: &mut Writer, flows: u32) {
+    writer.str(expr::NAME, "connlimit");
     writer.nest(expr::DATA, |writer| {
-        writer.be64(expr::LIMIT_RATE, rate);
-        writer.be64(expr::LIMIT_UNIT, 1);
-        writer.be32(expr::LIMIT_BURST, burst);
-        writer.be32(expr::LIMIT_TYPE, kind);
+        writer.be32(expr::CONNLIMIT_COUNT, flows);
+        writer.be32(expr::CONNLIMIT_FLAGS, expr::CONNLIMIT_OVER);
     });
 }
 
@@ -203,19 +230,23 @@ fn datatype(field: Field) -> u32 {
             Family::V6 => 8,
         },
         Field::InInterface | Field::OutInterface => 41,
-        Field::Slot => 4,
+        Field::SourceNetwork => 8,
+        Field::Slot | Field::FlowId => 4,
     }
 }
 
 /// What nft keeps with a set so that it can print `typeof`. Layout: nftables' `udata.h` and libnftnl's `udata.h`; the
 /// values were read from sets that nft 1.0.6 made, in this machine's byte order. A wrong one makes `nft list` crash.
 fn userdata(spec: &SetSpec) -> Vec<u8> {
+    const BIG_ENDIAN: u32 = 2;
     const KEY_BYTEORDER: u8 = 0;
     const DATA_BYTEORDER: u8 = 1;
     const KEY_TYPEOF: u8 = 3;
     const DATA_TYPEOF: u8 = 4;
     const DATA_INTERVAL: u8 = 6;
-    let mut bytes = user_number(KEY_BYTEORDER, 0);
+    // What is compared as a number of its own has the network's order, a concatenation none.
+    let order = if spec.key == [Field::FlowId] { BIG_ENDIAN } else { 0 };
+    let mut bytes = user_number(KEY_BYTEORDER, order);
     match spec.payload {
         Payload::Endpoint(family) => {
             bytes.extend(user_number(DATA_BYTEORDER, 0));
@@ -255,6 +286,9 @@ fn typeof_expr(kind: u32, data: &[u8]) -> Vec<u8> {
 
 fn typeof_concat(fields: &[Field]) -> Vec<u8> {
     const EXPR_CONCAT: u32 = 13;
+    if let [field] = fields {
+        return typeof_field(*field);
+    }
     let part = |(index, field): (u8, &Field)| user_entry(index, &typeof_field(*field));
     typeof_expr(EXPR_CONCAT, &(0..).zip(fields).flat_map(part).collect::<Vec<u8>>())
 }
@@ -262,6 +296,8 @@ fn typeof_concat(fields: &[Field]) -> Vec<u8> {
 fn typeof_field(field: Field) -> Vec<u8> {
     const EXPR_PAYLOAD: u32 = 7;
     const EXPR_META: u32 = 9;
+    const EXPR_CT: u32 = 12;
+    const CT_ID: u32 = 23;
     const EXPR_NUMGEN: u32 = 23;
     const TCP: u32 = 8;
     const IP: u32 = 12;
@@ -282,6 +318,9 @@ fn typeof_field(field: Field) -> Vec<u8> {
         Field::DestAddress(Family::V4) => payload(IP, 12),
         Field::SourceAddress(Family::V6) => payload(IP6, 8),
         Field::DestAddress(Family::V6) => payload(IP6, 9),
+        // No set is made with it, either.
+        Field::SourceNetwork => typeof_field(Field::SourceAddress(Family::V6)),
+        Field::FlowId => typeof_expr(EXPR_CT, &[user_number(0, CT_ID), user_number(1, u32::MAX)].concat()),
         Field::Slot => {
             let random = [user_number(0, 1), user_number(1, SLOT_MODULUS), user_number(2, 0)].concat();
             typeof_expr(EXPR_NUMGEN, &random)

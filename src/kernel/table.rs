@@ -10,7 +10,7 @@ use super::tlv::{Attr, Attrs, Family, Header, Malformed, Message, Messages, Writ
 use super::{Counted, sets};
 use crate::model::FlowMark;
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName, TurnChain, Width};
+use crate::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows};
 use crate::ruleset::skeleton::{self as rules, Asked, Chain};
@@ -141,9 +141,9 @@ pub struct Found {
 }
 
 impl Found {
-    fn widths(&self) -> BTreeSet<(Reach, Width)> {
+    fn widths(&self) -> BTreeSet<(Reach, SpreadRule)> {
         let width = |name: &SetName| match name {
-            SetName::Width(reach, width) => Some((*reach, *width)),
+            SetName::Spread(reach, width) => Some((*reach, *width)),
             _ => None,
         };
         self.sets.iter().filter_map(width).collect()
@@ -665,7 +665,7 @@ mod tests {
 
     #[test]
     fn every_set_is_as_it_is_made() {
-        let widths = Reach::ALL.map(|reach| SetName::Width(reach, Width::random(7)));
+        let widths = Reach::ALL.map(|reach| SetName::Spread(reach, SpreadRule::random(7)));
         for name in SetName::fixed().into_iter().chain(widths) {
             let listed = bytes(|writer| sets::write_set(writer, name, Room::default(), 5));
             for other in SetName::fixed() {

@@ -10,7 +10,7 @@ use super::skeleton::{self, TABLE};
 use super::tlv::{Attrs, FAMILY_LEN, Family, HEADER_LEN, Header, Messages, Nack, TooLong, Writer};
 use crate::model::FlowMark;
 use crate::plan::{Batch, Retimed, Step};
-use crate::ruleset::name::{Reach, SetName, TurnChain};
+use crate::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
 use crate::ruleset::room::Room;
 use crate::ruleset::skeleton::{self as rules, Asked, Chain};
 use crate::ruleset::spec::SetSpec;
@@ -163,7 +163,10 @@ impl Transaction {
             self.retime(retimed, mark);
         }
         for (reach, width) in &step.new_widths {
-            self.new_set(SetName::Width(*reach, *width), Room::default());
+            self.new_set(SetName::Spread(*reach, *width), Room::default());
+            if let SpreadRule::Cap(cap) = width {
+                self.new_set(SetName::Capped(*reach, *cap), Room::default());
+            }
         }
         for turn in &step.new_turns {
             let chain = rules::turn(turn);
@@ -200,11 +203,10 @@ impl Transaction {
         }
         self.add_turns(step);
         for (reach, width) in &step.old_widths {
-            let name = SetName::Width(*reach, *width);
-            self.message(msg::DEL_SET, 0, Subject::Set(name), |writer| {
-                writer.str(set::TABLE, TABLE);
-                writer.str(set::NAME, &name.to_string());
-            });
+            self.old_set(SetName::Spread(*reach, *width));
+            if let SpreadRule::Cap(cap) = width {
+                self.old_set(SetName::Capped(*reach, *cap));
+            }
         }
         for turn in &step.old_turns {
             self.old_turn(turn);
@@ -338,6 +340,13 @@ impl Transaction {
                 sets::write_set(writer, name, room, id);
             },
         );
+    }
+
+    fn old_set(&mut self, name: SetName) {
+        self.message(msg::DEL_SET, 0, Subject::Set(name), |writer| {
+            writer.str(set::TABLE, TABLE);
+            writer.str(set::NAME, &name.to_string());
+        });
     }
 
     fn new_chain(&mut self, chain: &Chain) {

@@ -10,10 +10,14 @@ use std::num::NonZeroU16;
 
 use super::problem::Problems;
 use super::shared::{Terms, disagreement};
-use super::{Balance, Endpoint, Listen, Service, State};
+use super::{Balance, ClientCaps, Endpoint, Listen, Service, State};
 
 /// The most round-robin services: each costs a chain in the kernel.
 pub const MAX_ROUND_ROBIN: usize = 256;
+
+/// The most services with `max_flows`, and the most different numbers of `client.flows` and of `client.handshakes_per_second`: each
+/// costs a rule that every new connection meets.
+pub const MAX_FLOW_CAPS: usize = 64;
 
 /// How services are called in places: as in the file, by name when there is no file, not at all when there is only one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +39,9 @@ pub(crate) struct Claims {
     /// By index; those that could be read as a whole.
     terms: BTreeMap<usize, Terms>,
     round_robin: Vec<usize>,
+    flow_caps: Vec<usize>,
+    client_flows: BTreeMap<u32, usize>,
+    client_handshakes: BTreeMap<u32, usize>,
 }
 
 impl Claims {
@@ -49,6 +56,10 @@ impl Claims {
             claim.name(&service.name);
             claim.port(service.port, &service.listen);
             claim.balance(service.balance);
+            if service.max_flows.is_some() {
+                claim.flow_cap();
+            }
+            claim.client(service.client);
             for (position, backend) in service.backends.iter().enumerate() {
                 claim.endpoint(position, backend.endpoint);
             }
@@ -75,12 +86,37 @@ impl Claims {
         self.check_names(problems);
         self.check_ports(problems);
         self.check_endpoints(problems);
+        self.check_caps(problems);
         if let Some(first_over) = self.round_robin.get(MAX_ROUND_ROBIN) {
             let count = self.round_robin.len();
             problems.add(
                 &self.place(*first_over, "balance"),
                 format_args!("{count} services are round-robin; at most {MAX_ROUND_ROBIN} are accepted"),
             );
+        }
+    }
+
+    fn check_caps(&self, problems: &mut Problems) {
+        if let Some(first_over) = self.flow_caps.get(MAX_FLOW_CAPS) {
+            let count = self.flow_caps.len();
+            problems.add(
+                &self.place(*first_over, "max_flows"),
+                format_args!("{count} services have max_flows; at most {MAX_FLOW_CAPS} are accepted"),
+            );
+        }
+        for (field, numbers) in [
+            ("client.flows", &self.client_flows),
+            ("client.handshakes_per_second", &self.client_handshakes),
+        ] {
+            if let Some(last) = numbers.values().max().filter(|_| numbers.len() > MAX_FLOW_CAPS) {
+                problems.add(
+                    &self.place(*last, field),
+                    format_args!(
+                        "services have {} different numbers; at most {MAX_FLOW_CAPS} are accepted",
+                        numbers.len()
+                    ),
+                );
+            }
         }
     }
 
@@ -207,6 +243,19 @@ impl Claim<'_> {
     pub(crate) fn balance(&mut self, balance: Balance) {
         if balance == Balance::RoundRobin {
             self.claims.round_robin.push(self.index);
+        }
+    }
+
+    pub(crate) fn flow_cap(&mut self) {
+        self.claims.flow_caps.push(self.index);
+    }
+
+    pub(crate) fn client(&mut self, caps: ClientCaps) {
+        if let Some(flows) = caps.flows {
+            self.claims.client_flows.entry(flows).or_insert(self.index);
+        }
+        if let Some(rate) = caps.handshakes_per_second {
+            self.claims.client_handshakes.entry(rate).or_insert(self.index);
         }
     }
 

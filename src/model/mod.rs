@@ -25,7 +25,7 @@ pub mod source;
 pub mod word;
 pub mod write;
 
-pub use self::claims::MAX_ROUND_ROBIN;
+pub use self::claims::{MAX_FLOW_CAPS, MAX_ROUND_ROBIN};
 pub use self::limit::warnings;
 pub use self::mark::FlowMark;
 pub use self::parse::{DRAIN_TIMEOUT, MAX_SOURCE_ADDRESSES, VERSION, parse, parse_service, patch_service};
@@ -131,6 +131,10 @@ pub struct Service {
     pub balance: Balance,
     /// What each backend may send and receive.
     pub limit: Option<Limit>,
+    /// Flows that it may have at once, of each address family.
+    pub max_flows: Option<u32>,
+    /// What each client may have and begin.
+    pub client: ClientCaps,
     /// What a late packet of a flushed flow gets.
     pub on_retire: Refusal,
     /// What a SYN gets while there is no active backend of its family.
@@ -251,6 +255,15 @@ pub struct Limit {
     pub direction: LimitDirection,
     /// Bytes that a packet stands for in the byte bucket, 68 to 65,535.
     pub mtu: u32,
+}
+
+/// What each client of a service may have and begin. A client is an address of IPv4 or a network of 64 bits of IPv6.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientCaps {
+    /// Flows at once.
+    pub flows: Option<u32>,
+    /// New connections per second.
+    pub handshakes_per_second: Option<u32>,
 }
 
 /// Whether the two directions share a bucket.

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::parse::{DEFAULT_BURST_SECONDS, DEFAULT_MTU, DRAIN_TIMEOUT, VERSION};
 use super::word::Word;
 use super::{
-    Backend, BackendState, Balance, Health, Limit, LimitDirection, Listen, Refusal, Service, SourceMode, State,
-    duration,
+    Backend, BackendState, Balance, ClientCaps, Health, Limit, LimitDirection, Listen, Refusal, Service, SourceMode,
+    State, duration,
 };
 
 /// The state file of a state: pretty-printed JSON with an end of line. Services are sorted by name, fields come in the
@@ -70,6 +70,10 @@ struct Written<'s> {
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<WrittenLimit>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    max_flows: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<WrittenClient>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     on_retire: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_empty: Option<&'static str>,
@@ -115,6 +119,23 @@ struct WrittenLimit {
 }
 
 #[derive(Serialize)]
+struct WrittenClient {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flows: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handshakes_per_second: Option<u32>,
+}
+
+impl From<ClientCaps> for WrittenClient {
+    fn from(caps: ClientCaps) -> Self {
+        Self {
+            flows: caps.flows,
+            handshakes_per_second: caps.handshakes_per_second,
+        }
+    }
+}
+
+#[derive(Serialize)]
 struct WrittenHealth {
     #[serde(skip_serializing_if = "Option::is_none")]
     interval: Option<String>,
@@ -151,6 +172,8 @@ impl<'s> From<&'s Service> for Written<'s> {
             backends: service.backends.iter().map(WrittenBackend::from).collect(),
             balance: word(service.balance, Balance::ClientHash),
             limit: service.limit.map(WrittenLimit::from),
+            max_flows: service.max_flows,
+            client: unless(service.client, &ClientCaps::default()).map(WrittenClient::from),
             on_retire: word(service.on_retire, Refusal::Drop),
             on_empty: word(service.on_empty, Refusal::Reset),
             source: word(service.source, SourceMode::Masquerade),

@@ -18,7 +18,7 @@ use crate::owner::{AllDetails, Details, Owner};
 use crate::plan::plan;
 use crate::record::{Applied, Deadline, Store, TornDown};
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName, Width};
+use crate::ruleset::name::{Reach, SetName, SpreadRule};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
 use crate::ruleset::skeleton::Asked;
@@ -40,7 +40,7 @@ struct Believed {
     identity: Identity,
     room: Room,
     /// Services for each width.
-    widths: BTreeMap<(Reach, Width), usize>,
+    widths: BTreeMap<(Reach, SpreadRule), usize>,
     /// Elements of each set whose size is fixed, or that the rules ask only where it has some.
     elements: BTreeMap<SetName, usize>,
     /// Services that preserve their clients' addresses.
@@ -541,7 +541,7 @@ impl<K: Kernel> Engine<K> {
 
 impl Believed {
     /// Widths that services other than those of `ruleset` have.
-    fn widths_without(&self, ruleset: &Ruleset) -> BTreeSet<(Reach, Width)> {
+    fn widths_without(&self, ruleset: &Ruleset) -> BTreeSet<(Reach, SpreadRule)> {
         let own = widths(ruleset);
         let others = self
             .widths
@@ -580,9 +580,9 @@ impl Believed {
     }
 }
 
-fn widths(ruleset: &Ruleset) -> BTreeMap<(Reach, Width), usize> {
+fn widths(ruleset: &Ruleset) -> BTreeMap<(Reach, SpreadRule), usize> {
     let width = |(name, rows): (&SetName, &Rows)| match name {
-        SetName::Width(reach, width) => Some(((*reach, *width), rows.len())),
+        SetName::Spread(reach, width) => Some(((*reach, *width), rows.len())),
         _ => None,
     };
     ruleset.sets().iter().filter_map(width).collect()

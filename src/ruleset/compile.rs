@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Ruleset;
-use super::name::{Family, Reach, Scope, SetName, TurnChain, Width};
+use super::cap::{Cap, FlowCap};
+use super::name::{Family, Reach, Scope, SetName, SpreadRule, TurnChain};
 use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
 use super::slots::{self, Share};
 use super::spec::{LIMITS_LEN, SetSpec};
@@ -193,7 +194,28 @@ impl Builder<'_> {
                 service.access.allow.as_deref().unwrap_or_default(),
             );
             self.access(door, reach, SetName::Denied(reach), &service.access.deny);
+            self.caps(service, door, reach);
             self.slots(service, door, reach);
+        }
+    }
+
+    fn caps(&mut self, service: &Service, door: &Door, reach: Reach) {
+        let address = match &service.listen {
+            Listen::Everywhere => None,
+            Listen::At(addresses) => addresses.first().copied(),
+        };
+        let flows = service.max_flows.map(|flows| FlowCap {
+            flows,
+            port: service.port.get(),
+            address,
+        });
+        let caps = [
+            service.client.handshakes_per_second.map(Cap::ClientHandshakes),
+            service.client.flows.map(Cap::ClientFlows),
+            flows.map(Cap::Flows),
+        ];
+        for cap in caps.into_iter().flatten() {
+            self.push(SetName::Spread(reach, SpreadRule::Cap(cap)), &[&door.service]);
         }
     }
 
@@ -235,8 +257,8 @@ impl Builder<'_> {
         };
         let width = u16::try_from(slots.len()).unwrap_or(u16::MAX);
         match service.balance {
-            Balance::ClientHash => self.push(SetName::Width(reach, Width::client_hash(width)), &[&door.service]),
-            Balance::Random => self.push(SetName::Width(reach, Width::random(width)), &[&door.service]),
+            Balance::ClientHash => self.push(SetName::Spread(reach, SpreadRule::client_hash(width)), &[&door.service]),
+            Balance::Random => self.push(SetName::Spread(reach, SpreadRule::random(width)), &[&door.service]),
             Balance::SourceHash => self.push(SetName::Hashed(reach), &[&door.service]),
             Balance::RoundRobin => {
                 let chain = TurnChain {

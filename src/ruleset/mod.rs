@@ -3,6 +3,7 @@
 //! Owns the ruleset's shape (names, keys, rules) and the way from a [`State`](crate::model::State) to it. Knows nothing
 //! of netlink.
 
+pub mod cap;
 pub mod compile;
 pub mod name;
 pub mod room;
@@ -15,7 +16,7 @@ pub mod timeouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use name::{Family, Reach, SetName, TurnChain, Width};
+use name::{Family, Reach, SetName, SpreadRule, TurnChain};
 use rows::Rows;
 use skeleton::Asked;
 use spec::SetSpec;
@@ -34,7 +35,7 @@ pub struct Ruleset {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Idle {
     /// Width sets without elements.
-    pub widths: BTreeSet<(Reach, Width)>,
+    pub widths: BTreeSet<(Reach, SpreadRule)>,
     /// Chains that no service takes turns in.
     pub turns: BTreeSet<TurnChain>,
     /// The optional sets that the rules ask, where those are others than the ones that have elements.
@@ -66,8 +67,8 @@ impl Ruleset {
 
     /// The same in a table that has these width sets and chains, in use or not, and whose rules ask these optional sets.
     #[must_use]
-    pub fn among(mut self, widths: &BTreeSet<(Reach, Width)>, turns: &BTreeSet<TurnChain>, asked: &Asked) -> Self {
-        let is_idle = |(reach, width): &&(Reach, Width)| !self.sets.contains_key(&SetName::Width(*reach, *width));
+    pub fn among(mut self, widths: &BTreeSet<(Reach, SpreadRule)>, turns: &BTreeSet<TurnChain>, asked: &Asked) -> Self {
+        let is_idle = |(reach, width): &&(Reach, SpreadRule)| !self.sets.contains_key(&SetName::Spread(*reach, *width));
         self.idle.widths = widths.iter().filter(is_idle).copied().collect();
         let used: BTreeSet<&TurnChain> = self.turns.values().collect();
         self.idle.turns = turns.iter().filter(|turn| !used.contains(turn)).cloned().collect();
@@ -124,9 +125,9 @@ impl Ruleset {
     }
 
     /// The numbers of slots that there are sets for.
-    pub fn widths(&self, reach: Reach) -> BTreeSet<Width> {
+    pub fn widths(&self, reach: Reach) -> BTreeSet<SpreadRule> {
         let width = |name: &SetName| match name {
-            SetName::Width(of, width) if *of == reach => Some(*width),
+            SetName::Spread(of, width) if *of == reach => Some(*width),
             _ => None,
         };
         let idle = self.idle.widths.iter().filter(|(of, _)| *of == reach);

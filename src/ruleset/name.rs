@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::cap::Cap;
+
 /// An address family, as it stands in names: `v4`, `v6`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -171,6 +173,36 @@ impl fmt::Display for Width {
     }
 }
 
+/// What a `spread` chain has a rule for, and those services that it is about. Caps are asked before a backend is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpreadRule {
+    /// A cap.
+    Cap(Cap),
+    /// A number of slots.
+    Slots(Width),
+}
+
+impl SpreadRule {
+    /// That many slots, one of which is chosen by a hash of the client's address and port.
+    pub const fn client_hash(slots: u16) -> Self {
+        Self::Slots(Width::client_hash(slots))
+    }
+
+    /// That many slots, one of which is chosen by chance.
+    pub const fn random(slots: u16) -> Self {
+        Self::Slots(Width::random(slots))
+    }
+}
+
+impl fmt::Display for SpreadRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cap(cap) => write!(f, "capped_{cap}"),
+            Self::Slots(width) => width.fmt(f),
+        }
+    }
+}
+
 /// Every set and map of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetName {
@@ -188,8 +220,10 @@ pub enum SetName {
     Allowed(Reach),
     /// Service and client network: kept out by a `deny` list.
     Denied(Reach),
-    /// Services with this many slots, chosen by a hash of the client's address and port, or by chance.
-    Width(Reach, Width),
+    /// Services that a rule of the `spread` chain is about: those with this many slots, or with this cap.
+    Spread(Reach, SpreadRule),
+    /// What is counted for a cap: clients with their rates or numbers of flows, or flows.
+    Capped(Reach, Cap),
     /// Services whose slot is picked by a hash of the client's address.
     Hashed(Reach),
     /// Round-robin services, each with the chain that counts its turns.
@@ -222,6 +256,10 @@ pub enum SetName {
     SameLink,
     /// Counts SYNs that an access list refused.
     Refused(Scope),
+    /// Counts SYNs of clients that are over a cap of theirs.
+    OverClient(Scope),
+    /// Counts SYNs to services that have as many flows as they may.
+    OverFlows(Scope),
     /// Counts SYNs that found no backend.
     NoBackend(Scope),
     /// Counts packets of no tracked flow.
@@ -259,6 +297,8 @@ impl SetName {
                 Self::AllowOnly(scope),
                 Self::RetireReset(scope),
                 Self::Refused(scope),
+                Self::OverClient(scope),
+                Self::OverFlows(scope),
                 Self::NoBackend(scope),
                 Self::Stale(scope),
                 Self::Invalid(scope),
@@ -308,6 +348,9 @@ impl SetName {
         matches!(
             self,
             Self::Refused(_)
+                | Self::OverClient(_)
+                | Self::OverFlows(_)
+                | Self::Capped(..)
                 | Self::NoBackend(_)
                 | Self::Stale(_)
                 | Self::Invalid(_)
@@ -345,7 +388,12 @@ impl SetName {
     /// none, elements stay.
     pub fn owners(self) -> Vec<Self> {
         match self {
-            Self::Refused(scope) | Self::NoBackend(scope) | Self::Stale(scope) | Self::Invalid(scope) => {
+            Self::Refused(scope)
+            | Self::OverClient(scope)
+            | Self::OverFlows(scope)
+            | Self::NoBackend(scope)
+            | Self::Stale(scope)
+            | Self::Invalid(scope) => {
                 vec![Self::Services(scope)]
             }
             Self::OverTo(family)
@@ -368,12 +416,14 @@ impl SetName {
             | Self::AllowOnly(scope)
             | Self::RetireReset(scope)
             | Self::Refused(scope)
+            | Self::OverClient(scope)
+            | Self::OverFlows(scope)
             | Self::NoBackend(scope)
             | Self::Stale(scope)
             | Self::Invalid(scope) => Some(scope),
             Self::Allowed(reach)
             | Self::Denied(reach)
-            | Self::Width(reach, _)
+            | Self::Spread(reach, _)
             | Self::Hashed(reach)
             | Self::EmptyReset(reach)
             | Self::Turn(reach)
@@ -384,6 +434,14 @@ impl SetName {
 
     /// The set of that name, if tcpgw has one.
     pub fn parse(name: &str) -> Option<Self> {
+        if let Some(rest) = name.strip_prefix("capped_") {
+            let (reach, cap) = parse_cap(rest)?;
+            return Some(Self::Spread(reach, SpreadRule::Cap(cap)));
+        }
+        if let Some(rest) = name.strip_prefix("counted_") {
+            let (reach, cap) = parse_cap(rest)?;
+            return Some(Self::Capped(reach, cap));
+        }
         for choice in SlotChoice::BOTH {
             let Some(rest) = name
                 .strip_prefix(choice.prefix())
@@ -394,11 +452,20 @@ impl SetName {
             let (digits, suffix) = rest.split_at(rest.find('_')?);
             let slots = digits.parse().ok().filter(|slots| (1..=256).contains(slots))?;
             let reach = Reach::ALL.into_iter().find(|reach| reach.to_string() == suffix)?;
-            let parsed = Self::Width(reach, Width { choice, slots });
+            let parsed = Self::Spread(reach, SpreadRule::Slots(Width { choice, slots }));
             return (parsed.to_string() == name).then_some(parsed);
         }
         Self::fixed().into_iter().find(|fixed| fixed.to_string() == name)
     }
+}
+
+/// A cap and a reach, as names of sets end.
+fn parse_cap(text: &str) -> Option<(Reach, Cap)> {
+    let reach = Reach::ALL
+        .into_iter()
+        .filter(|reach| text.ends_with(&reach.to_string()))
+        .max_by_key(|reach| reach.to_string().len())?;
+    Some((reach, Cap::parse(text.strip_suffix(&reach.to_string())?)?))
 }
 
 impl fmt::Display for SetName {
@@ -411,7 +478,8 @@ impl fmt::Display for SetName {
             Self::EmptyReset(reach) => write!(f, "empty_reset{reach}"),
             Self::Allowed(reach) => write!(f, "allowed{reach}"),
             Self::Denied(reach) => write!(f, "denied{reach}"),
-            Self::Width(reach, width) => write!(f, "{width}{reach}"),
+            Self::Spread(reach, rule) => write!(f, "{rule}{reach}"),
+            Self::Capped(reach, cap) => write!(f, "counted_{cap}{reach}"),
             Self::Hashed(reach) => write!(f, "hashed{reach}"),
             Self::Turn(reach) => write!(f, "turns{reach}"),
             Self::Slots(reach) => write!(f, "slots{reach}"),
@@ -429,6 +497,8 @@ impl fmt::Display for SetName {
             Self::Direct(family) => write!(f, "direct_{family}"),
             Self::SameLink => write!(f, "same_link"),
             Self::Refused(scope) => write!(f, "refused{scope}"),
+            Self::OverClient(scope) => write!(f, "over_client{scope}"),
+            Self::OverFlows(scope) => write!(f, "over_flows{scope}"),
             Self::NoBackend(scope) => write!(f, "no_backend{scope}"),
             Self::Stale(scope) => write!(f, "stale{scope}"),
             Self::Invalid(scope) => write!(f, "invalid{scope}"),
@@ -489,8 +559,20 @@ mod tests {
     fn names_are_unique_and_parse_back() {
         let mut names = SetName::fixed();
         for reach in Reach::ALL {
-            names.extend((1..=256).map(|slots| SetName::Width(reach, Width::client_hash(slots))));
-            names.extend((1..=256).map(|slots| SetName::Width(reach, Width::random(slots))));
+            names.extend((1..=256).map(|slots| SetName::Spread(reach, SpreadRule::client_hash(slots))));
+            names.extend((1..=256).map(|slots| SetName::Spread(reach, SpreadRule::random(slots))));
+            for cap in [
+                "handshakes_20",
+                "client_flows_7",
+                "flows_1000_20003",
+                "flows_1000_20003_cb007101",
+            ] {
+                let cap = Cap::parse(cap).unwrap();
+                names.extend([
+                    SetName::Spread(reach, SpreadRule::Cap(cap)),
+                    SetName::Capped(reach, cap),
+                ]);
+            }
         }
         let texts: std::collections::BTreeSet<_> = names.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), names.len());
@@ -506,6 +588,9 @@ mod tests {
             "width_3_v5",
             "random_0_v4",
             "random_3",
+            "capped_v4",
+            "capped_handshakes_20",
+            "counted_handshakes_020_v4",
             "services_v4",
         ] {
             assert_eq!(SetName::parse(foreign), None, "{foreign}");

@@ -11,8 +11,10 @@ mod services;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use super::name::{Family, Reach, Scope, SetName, SlotChoice, TurnChain, Width};
+use super::cap::Cap;
+use super::name::{Family, Reach, Scope, SetName, SlotChoice, SpreadRule, TurnChain, Width};
 use super::room::Room;
+use super::spec::{Field, client_key};
 use super::stmt::{Pick, Stmt, service_in};
 use super::timeouts::Timeouts;
 use crate::model::FlowMark;
@@ -160,20 +162,49 @@ pub fn spread_name(reach: Reach) -> String {
 }
 
 /// That chain's rules.
-pub fn spread(reach: Reach, widths: &BTreeSet<Width>, mark: FlowMark) -> Chain {
-    let rule = |width: &Width| {
-        let pick = match width.choice {
-            SlotChoice::ClientHash => Pick::Client(width.slots),
-            SlotChoice::Random => Pick::Random(width.slots),
-        };
-        vec![
-            service_in(reach.scope(), SetName::Width(reach, *width)),
-            Stmt::MarkFlow(mark),
-            Stmt::Timeouts(Timeouts::Flows(reach.family())),
-            Stmt::Dnat(reach, pick),
-        ]
+pub fn spread(reach: Reach, rules: &BTreeSet<SpreadRule>, mark: FlowMark) -> Chain {
+    let rules = rules.iter().flat_map(|rule| match rule {
+        SpreadRule::Cap(cap) => capped(reach, *cap, mark),
+        SpreadRule::Slots(width) => vec![slots(reach, *width, mark)],
+    });
+    Chain::new(spread_name(reach), rules.collect())
+}
+
+fn slots(reach: Reach, width: Width, mark: FlowMark) -> Vec<Stmt> {
+    let pick = match width.choice {
+        SlotChoice::ClientHash => Pick::Client(width.slots),
+        SlotChoice::Random => Pick::Random(width.slots),
     };
-    Chain::new(spread_name(reach), widths.iter().map(rule).collect())
+    vec![
+        service_in(reach.scope(), SetName::Spread(reach, SpreadRule::Slots(width))),
+        Stmt::MarkFlow(mark),
+        Stmt::Timeouts(Timeouts::Flows(reach.family())),
+        Stmt::Dnat(reach, pick),
+    ]
+}
+
+/// A flow that finds no room in the set of its service's flows does not get the mark.
+fn capped(reach: Reach, cap: Cap, mark: FlowMark) -> Vec<Vec<Stmt>> {
+    let scope = reach.scope();
+    let service = service_in(scope, SetName::Spread(reach, SpreadRule::Cap(cap)));
+    let count = |key| Stmt::Count(key, SetName::Capped(reach, cap));
+    let mut client = client_key(reach);
+    if reach.family() == Family::V6 {
+        client[0] = Field::SourceNetwork;
+    }
+    match cap {
+        Cap::ClientHandshakes(_) | Cap::ClientFlows(_) => {
+            vec![vec![service, count(client), Stmt::Goto(format!("over_client{scope}"))]]
+        }
+        Cap::Flows(_) => vec![
+            vec![service.clone(), count(vec![Field::FlowId]), Stmt::MarkFlow(mark)],
+            vec![
+                service,
+                Stmt::Marked(mark, false),
+                Stmt::Goto(format!("over_flows{scope}")),
+            ],
+        ],
+    }
 }
 
 /// The chain of one round-robin service.

@@ -1,6 +1,7 @@
 //! What each set is made of: its key, its data, and what its elements carry.
 
-use super::name::{Family, Scope, SetName};
+use super::cap::Cap;
+use super::name::{Family, Reach, Scope, SetName};
 
 /// One part of a packet, or of what is picked for it, in a key or in data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,10 @@ pub enum Field {
     OutInterface,
     /// A slot number.
     Slot,
+    /// The source address without the half that names a host in its network (IPv6).
+    SourceNetwork,
+    /// The number of the packet's flow.
+    FlowId,
 }
 
 impl Field {
@@ -47,7 +52,8 @@ impl Field {
             | Self::PublicAddress(family)
             | Self::BackendAddress(family) => family.address_len(),
             Self::InInterface | Self::OutInterface => 16,
-            Self::Slot => 4,
+            Self::SourceNetwork => Family::V6.address_len(),
+            Self::Slot | Self::FlowId => 4,
         }
     }
 
@@ -72,6 +78,12 @@ pub enum Payload {
     Limits,
     /// A counter; packets add the elements.
     Counter,
+    /// A limit of packets per second; packets add the elements, and they are forgotten.
+    Rate(u32),
+    /// How many flows there may be; packets add the elements, and they go with the last of their flows.
+    Flows(u32),
+    /// That its flow is there; packets add as many elements as the number says, and they go with their flows.
+    OneFlow(u32),
     /// Nothing, and not for long: packets add the elements.
     Moment,
     /// A limit that is the same for all, for as long as it is asked for; packets add the elements.
@@ -131,7 +143,8 @@ impl SetSpec {
             | SetName::Restricted(scope)
             | SetName::AllowOnly(scope)
             | SetName::RetireReset(scope) => plain(service_key(scope)),
-            SetName::Width(reach, _) | SetName::Hashed(reach) | SetName::EmptyReset(reach) => {
+            SetName::Capped(reach, cap) => counted(reach, cap),
+            SetName::Spread(reach, _) | SetName::Hashed(reach) | SetName::EmptyReset(reach) => {
                 plain(service_key(reach.scope()))
             }
             SetName::Turn(reach) => with(service_key(reach.scope()), Payload::Chain),
@@ -161,9 +174,12 @@ impl SetSpec {
             | SetName::HandshakesBoth(family) => with(vec![DestAddress(family), DestPort], Payload::Limits),
             SetName::Sources(family) => with(vec![DestAddress(family), DestPort, Slot], Payload::Address(family)),
             SetName::SameLink => plain(vec![InInterface, OutInterface]),
-            SetName::Refused(scope) | SetName::NoBackend(scope) | SetName::Stale(scope) | SetName::Invalid(scope) => {
-                with(service_key(scope), Payload::Counter)
-            }
+            SetName::Refused(scope)
+            | SetName::OverClient(scope)
+            | SetName::OverFlows(scope)
+            | SetName::NoBackend(scope)
+            | SetName::Stale(scope)
+            | SetName::Invalid(scope) => with(service_key(scope), Payload::Counter),
             SetName::OverTo(family)
             | SetName::OverFrom(family)
             | SetName::InvalidFrom(family)
@@ -199,6 +215,26 @@ impl SetSpec {
     pub fn row_len(&self) -> usize {
         self.identity_len() + self.data_len() + if self.payload == Payload::Limits { LIMITS_LEN } else { 0 }
     }
+}
+
+fn counted(reach: Reach, cap: Cap) -> SetSpec {
+    let (key, payload) = match cap {
+        Cap::ClientHandshakes(rate) => (client_key(reach), Payload::Rate(rate)),
+        Cap::ClientFlows(flows) => (client_key(reach), Payload::Flows(flows)),
+        Cap::Flows(cap) => (vec![Field::FlowId], Payload::OneFlow(cap.flows)),
+    };
+    SetSpec {
+        key,
+        payload,
+        interval: false,
+    }
+}
+
+/// A client of a service. One of IPv6 is a whole network of 64 bits, since anybody has as many addresses in it as they like.
+pub fn client_key(reach: Reach) -> Vec<Field> {
+    let mut key = vec![Field::SourceAddress(reach.family())];
+    key.extend(listening_key(reach.scope()));
+    key
 }
 
 /// Who wants to connect to what, of a first packet.

@@ -177,6 +177,8 @@ impl fmt::Display for Field {
             Self::BackendPort => f.write_str("ct reply proto-src"),
             Self::InInterface => f.write_str("iifname"),
             Self::OutInterface => f.write_str("oifname"),
+            Self::SourceNetwork => f.write_str("ip6 saddr & ffff:ffff:ffff:ffff::"),
+            Self::FlowId => f.write_str("ct id"),
             Self::Slot => write!(f, "numgen random mod {SLOT_MODULUS}"),
         }
     }

@@ -31,6 +31,10 @@ pub struct ServiceDrops {
     pub refused: Dropped,
     /// SYNs that found no active backend.
     pub no_backend: Dropped,
+    /// SYNs of clients with as many flows or handshakes as they may have (`client`).
+    pub over_client: Dropped,
+    /// SYNs while the service had as many flows as it may have (`max_flows`).
+    pub over_flows: Dropped,
     /// Not a SYN, and of no tracked flow; reset where `on_retire` says so.
     pub stale: Dropped,
     /// INVALID for conntrack.
@@ -56,12 +60,14 @@ pub struct BackendDrops {
 
 impl ServiceDrops {
     /// Each reason in words.
-    pub fn reasons(&self) -> [(&'static str, Dropped); 4] {
+    pub fn reasons(&self) -> [(&'static str, Dropped); 6] {
         [
             ("refused by allow or deny", self.refused),
             ("no backend", self.no_backend),
             ("of no flow", self.stale),
             ("invalid", self.invalid),
+            ("over the client's caps", self.over_client),
+            ("over max_flows", self.over_flows),
         ]
     }
 }
@@ -88,6 +94,8 @@ pub fn sets() -> Vec<SetName> {
             SetName::NoBackend(scope),
             SetName::Stale(scope),
             SetName::Invalid(scope),
+            SetName::OverClient(scope),
+            SetName::OverFlows(scope),
         ]
     };
     let of_family = |family| {
@@ -104,7 +112,7 @@ pub fn sets() -> Vec<SetName> {
     services.chain(Family::BOTH.into_iter().flat_map(of_family)).collect()
 }
 
-/// Packets and bytes for each reason, of which a service has four and a backend six.
+/// Packets and bytes for each reason, of which a service and a backend have six.
 type ByReason = [(u64, u64); 6];
 
 /// One look at the counters.
@@ -165,6 +173,8 @@ impl Counts {
             no_backend: drops(1),
             stale: drops(2),
             invalid: drops(3),
+            over_client: drops(4),
+            over_flows: drops(5),
         }
     }
 
@@ -217,6 +227,8 @@ fn owner(set: SetName) -> Option<(usize, Owner)> {
         SetName::NoBackend(scope) => Some((1, Owner::Service(scope))),
         SetName::Stale(scope) => Some((2, Owner::Service(scope))),
         SetName::Invalid(scope) => Some((3, Owner::Service(scope))),
+        SetName::OverClient(scope) => Some((4, Owner::Service(scope))),
+        SetName::OverFlows(scope) => Some((5, Owner::Service(scope))),
         SetName::OverTo(family) => Some((0, Owner::Backend(family))),
         SetName::OverFrom(family) => Some((1, Owner::Backend(family))),
         SetName::InvalidFrom(family) => Some((2, Owner::Backend(family))),

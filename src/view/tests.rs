@@ -194,13 +194,15 @@ fn drops_are_told_by_reason() {
         assert!(drops::sets().contains(&set), "{set}");
         counts.add(set, &[counted], &services.summary, &places);
     };
-    for (number, packets) in [(0, 1), (1, 2), (2, 3), (3, 4)] {
+    for (number, packets) in [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6)] {
         let of = |scope| {
             [
                 SetName::Refused(scope),
                 SetName::NoBackend(scope),
                 SetName::Stale(scope),
                 SetName::Invalid(scope),
+                SetName::OverClient(scope),
+                SetName::OverFlows(scope),
             ][number]
         };
         add(of(Scope::Any), service(2000), packets);
@@ -224,8 +226,8 @@ fn drops_are_told_by_reason() {
     let packets = |reasons: &[(&str, super::drops::Dropped)]| {
         reasons.iter().map(|(_, dropped)| dropped.packets).collect::<Vec<_>>()
     };
-    assert_eq!(packets(&counts.of_service(0, None).reasons()), [1, 2, 3, 4]);
-    assert_eq!(packets(&counts.of_service(1, None).reasons()), [10, 20, 30, 40]);
+    assert_eq!(packets(&counts.of_service(0, None).reasons()), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(packets(&counts.of_service(1, None).reasons()), [10, 20, 30, 40, 50, 60]);
     let place = places.of_backend(at("10.0.0.1:80")).next().unwrap();
     let earlier = Counts::default();
     let drops = counts.of_backend(place, Some((&earlier, SECOND * 2)));

@@ -8,7 +8,7 @@ use tcpgw::model::{FlowMark, State};
 use tcpgw::record::{Head, Store};
 use tcpgw::render;
 use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::name::{Family, Reach, SetName, TurnChain, Width};
+use tcpgw::ruleset::name::{Family, Reach, SetName, SpreadRule, TurnChain};
 use tcpgw::ruleset::spec::SetSpec;
 use tcpgw::ruleset::timeouts::KernelTimeouts;
 use tcpgw::summary::{ServiceSummary, Standing, Summary};
@@ -159,7 +159,7 @@ proptest! {
     #[test]
     fn names_parse_back(state in state(), reach in prop::sample::select(Reach::ALL.to_vec()), width in 1..=256_u16) {
         let ruleset = ruleset(&state);
-        for name in ruleset.sets().keys().copied().chain([SetName::Width(reach, Width::client_hash(width)), SetName::Width(reach, Width::random(width))]) {
+        for name in ruleset.sets().keys().copied().chain([SetName::Spread(reach, SpreadRule::client_hash(width)), SetName::Spread(reach, SpreadRule::random(width))]) {
             prop_assert_eq!(SetName::parse(&name.to_string()), Some(name));
         }
         for chain in ruleset.turn_chains() {
@@ -175,7 +175,7 @@ proptest! {
 
     #[test]
     fn any_key_gives_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..64), width in 1..=256_u16) {
-        let widths = Reach::ALL.map(|reach| SetName::Width(reach, Width::random(width)));
+        let widths = Reach::ALL.map(|reach| SetName::Spread(reach, SpreadRule::random(width)));
         for name in SetName::fixed().into_iter().chain(widths) {
             let spec = SetSpec::of(name);
             prop_assert_eq!(render::key(name, &bytes).is_some(), bytes.len() >= spec.key_len());
@@ -246,7 +246,8 @@ fn drawers(ruleset: &Ruleset, reach: Reach) -> Vec<(Vec<u8>, u32)> {
     let mut drawers = Vec::new();
     let keys = |set| ruleset.rows(set).into_iter().flatten().map(<[u8]>::to_vec);
     for width in ruleset.widths(reach) {
-        drawers.extend(keys(SetName::Width(reach, width)).map(|key| (key, u32::from(width.slots))));
+        let SpreadRule::Slots(slots) = width else { continue };
+        drawers.extend(keys(SetName::Spread(reach, width)).map(|key| (key, u32::from(slots.slots))));
     }
     drawers.extend(keys(SetName::Hashed(reach)).map(|key| (key, 256)));
     let turns = ruleset.turns().iter().filter(|((of, _), _)| *of == reach);

@@ -91,6 +91,9 @@ fn settings() -> impl Strategy<Value = Settings> {
         r#","limit":{"pps":1000}"#,
         r#","limit":{"pps":1000,"burst":7,"mtu":9000}"#,
         r#","limit":{"pps":500,"direction":"shared"}"#,
+        r#","limit":{"pps":500},"max_flows":50,"client":{"flows":3,"handshakes_per_second":4}"#,
+        r#","max_flows":60,"client":{"flows":3}"#,
+        r#","client":{"handshakes_per_second":9}"#,
     ]);
     let balance = prop::sample::select(vec![
         "client-hash",

@@ -14,6 +14,7 @@ mod injector;
 
 mod api;
 mod balance;
+mod caps;
 mod constrained;
 mod daemon;
 mod denied;

@@ -233,7 +233,7 @@ impl<'a> Both<'a> {
                 let row = rows.iter().nth(row.index(rows.len())).expect("it has as many");
                 let key = &row[..SetSpec::of(name).identity_len()];
                 let there =
-                    matches!(name, SetName::Width(..)) || have.rows(name).is_some_and(|rows| rows.contains(key));
+                    matches!(name, SetName::Spread(..)) || have.rows(name).is_some_and(|rows| rows.contains(key));
                 // Networks that overlap with others are refused.
                 if !there && !SetSpec::of(name).interval {
                     let add = [(name, Batch::Some(vec![Cow::Borrowed(row)]))].into();

@@ -33,6 +33,15 @@ pub(super) struct Options {
     /// Packets of a burst
     #[arg(long, value_name = "N")]
     burst: Option<u32>,
+    /// Flows at once of the service, of each address family
+    #[arg(long, value_name = "N")]
+    max_flows: Option<u32>,
+    /// Flows at once of each client
+    #[arg(long, value_name = "N")]
+    client_flows: Option<u32>,
+    /// New connections per second of each client
+    #[arg(long, value_name = "N")]
+    client_handshakes: Option<u32>,
     /// How new connections are spread
     #[arg(long, value_parser = ["client-hash", "random", "source-hash", "round-robin"])]
     balance: Option<String>,
@@ -81,6 +90,9 @@ impl Options {
             ("port", self.port.map(u32::from)),
             ("limit.pps", self.pps),
             ("limit.burst", self.burst),
+            ("max_flows", self.max_flows),
+            ("client.flows", self.client_flows),
+            ("client.handshakes_per_second", self.client_handshakes),
         ];
         for (field, number) in numbers {
             if let Some(number) = number {

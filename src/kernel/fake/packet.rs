@@ -7,7 +7,7 @@ use super::table::Table;
 use crate::kernel::conntrack::{Flow, Status};
 use crate::model::FlowMark;
 use crate::ruleset::compile::TCP;
-use crate::ruleset::name::{Family, Reach, Scope, SetName};
+use crate::ruleset::name::{Family, Reach, Scope, SetName, SpreadRule};
 use crate::ruleset::rows::read_endpoint;
 use crate::ruleset::stmt::HASH_SLOTS;
 
@@ -189,8 +189,10 @@ impl<'a> Walk<'a> {
 
     fn spread(&mut self, rules: &Table, syn: &Syn, reach: Reach, pick: u32) -> Option<Outcome> {
         let service = syn.service(reach.scope());
-        for width in rules.spread(reach) {
-            if self.contains(SetName::Width(reach, width), &service)
+        for rule in rules.spread(reach) {
+            // Nobody here is over a cap.
+            let SpreadRule::Slots(width) = rule else { continue };
+            if self.contains(SetName::Spread(reach, rule), &service)
                 && let Some(outcome) = self.slot(syn, reach, pick % u32::from(width.slots))
             {
                 return Some(outcome);

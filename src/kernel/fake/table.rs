@@ -10,7 +10,7 @@ use crate::kernel::ownership::Ownership;
 use crate::model::FlowMark;
 use crate::plan::{Door, Step};
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName, TurnChain, Width};
+use crate::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
 use crate::ruleset::skeleton::{self, Asked, spread_name};
@@ -37,7 +37,7 @@ pub(super) struct Table {
     rules_are_ours: bool,
     sets: BTreeMap<SetName, Elements>,
     counters: BTreeMap<SetName, BTreeMap<Box<[u8]>, u64>>,
-    spreads: BTreeMap<Reach, BTreeSet<Width>>,
+    spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
     asked: Asked,
     timeouts: KernelTimeouts,
     chains: BTreeSet<TurnChain>,
@@ -120,9 +120,9 @@ impl Table {
             .all(|(reach, widths)| *widths == self.widths().filter(|(of, _)| of == reach).map(|(_, w)| w).collect())
     }
 
-    fn widths(&self) -> impl Iterator<Item = (Reach, Width)> + '_ {
+    fn widths(&self) -> impl Iterator<Item = (Reach, SpreadRule)> + '_ {
         self.sets.keys().filter_map(|name| match name {
-            SetName::Width(reach, width) => Some((*reach, *width)),
+            SetName::Spread(reach, width) => Some((*reach, *width)),
             _ => None,
         })
     }
@@ -192,7 +192,7 @@ impl Table {
         self.turns.get(door).map(|(chain, _)| chain)
     }
 
-    pub(super) fn spread(&self, reach: Reach) -> impl Iterator<Item = Width> + '_ {
+    pub(super) fn spread(&self, reach: Reach) -> impl Iterator<Item = SpreadRule> + '_ {
         self.spreads.get(&reach).into_iter().flatten().copied()
     }
 
@@ -252,7 +252,7 @@ impl Work<'_> {
             self.table.timeouts = retimed.timeouts;
         }
         for (reach, width) in &step.new_widths {
-            let name = SetName::Width(*reach, *width);
+            let name = SetName::Spread(*reach, *width);
             if self.table.sets.contains_key(&name) {
                 self.refuse(Subject::Set(name), None, Errno::EEXIST);
             }
@@ -266,7 +266,7 @@ impl Work<'_> {
         }
         for (reach, widths) in &step.spreads {
             for width in widths {
-                if !self.table.sets.contains_key(&SetName::Width(*reach, *width)) {
+                if !self.table.sets.contains_key(&SetName::Spread(*reach, *width)) {
                     self.refuse(Subject::Rule(spread_name(*reach)), None, Errno::ENOENT);
                 }
             }
@@ -359,7 +359,7 @@ impl Work<'_> {
 
     fn discard(&mut self, step: &Step<'_>) {
         for (reach, width) in &step.old_widths {
-            let name = SetName::Width(*reach, *width);
+            let name = SetName::Spread(*reach, *width);
             if self.table.spread(*reach).any(|used| used == *width) {
                 self.refuse(Subject::Set(name), None, Errno::EBUSY);
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::fields::Fields;
@@ -11,13 +12,17 @@ use crate::model::claims::Claim;
 use crate::model::json::Json;
 use crate::model::limit::MAX_PPS;
 use crate::model::problem::{Place, Problems};
-use crate::model::{Access, Balance, Health, Limit, LimitDirection, Listen, Refusal, Service, SourceMode};
+use crate::model::{Access, Balance, ClientCaps, Health, Limit, LimitDirection, Listen, Refusal, Service, SourceMode};
 
 const MAX_NAME: usize = 63;
 const MAX_LABELS: usize = 64;
 const MAX_LABEL_KEY: usize = 63;
 const MAX_LABEL_VALUE: usize = 1024;
 const MAX_STREAK: u16 = 1000;
+const MAX_FLOWS: u32 = 1_000_000;
+/// The kernel walks a client's flows when it begins a new one: 1,000 of them take it some 0.1 ms.
+const MAX_CLIENT_FLOWS: u32 = 1000;
+const MAX_CLIENT_HANDSHAKES: u32 = 100_000;
 pub(in crate::model) const DEFAULT_MTU: u32 = 1500;
 const MIN_MTU: u32 = 68;
 const MAX_MTU: u32 = 65_535;
@@ -28,13 +33,15 @@ const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 const MIN_PROBE: Duration = Duration::from_millis(1);
 const MAX_PROBE: Duration = Duration::from_secs(3600);
 
-pub(super) const FIELDS: [&str; 15] = [
+pub(super) const FIELDS: [&str; 17] = [
     "name",
     "port",
     "addresses",
     "backends",
     "balance",
     "limit",
+    "max_flows",
+    "client",
     "on_retire",
     "on_empty",
     "source",
@@ -61,6 +68,8 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
     let limit = fields.or("limit", None, problems, |json, place, problems| {
         limit(json, place, problems).map(Some)
     });
+    let max_flows = fields.or("max_flows", None, problems, optional_number(1..=MAX_FLOWS));
+    let client = fields.or("client", ClientCaps::default(), problems, client);
     let on_retire = fields.or("on_retire", Refusal::Drop, problems, value::word);
     let on_empty = fields.or("on_empty", Refusal::Reset, problems, value::word);
     let source = fields.or("source", SourceMode::Masquerade, problems, value::word);
@@ -83,6 +92,7 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
     let health = fields.or("health", Health::default(), problems, health);
     let labels = fields.or("labels", BTreeMap::new(), problems, labels);
 
+    claim_caps(claim, max_flows.flatten(), client);
     claim_public(claim, name.as_deref(), port.zip(listen.as_ref()), balance);
     let service = Service {
         name: name?,
@@ -91,6 +101,8 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
         backends: backends?,
         balance: balance?,
         limit: limit?,
+        max_flows: max_flows?,
+        client: client?,
         on_retire: on_retire?,
         on_empty: on_empty?,
         source: source?,
@@ -182,6 +194,32 @@ fn limit(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Limi
         return None;
     }
     Some(limit)
+}
+
+fn optional_number(range: RangeInclusive<u32>) -> impl FnOnce(&Json, &Place<'_>, &mut Problems) -> Option<Option<u32>> {
+    move |json, place, problems| value::number(range)(json, place, problems).map(Some)
+}
+
+fn client(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<ClientCaps> {
+    let fields = Fields::of(json, place, &["flows", "handshakes_per_second"], problems)?;
+    let flows = fields.or("flows", None, problems, optional_number(1..=MAX_CLIENT_FLOWS));
+    let rate = fields.or(
+        "handshakes_per_second",
+        None,
+        problems,
+        optional_number(1..=MAX_CLIENT_HANDSHAKES),
+    );
+    Some(ClientCaps {
+        flows: flows?,
+        handshakes_per_second: rate?,
+    })
+}
+
+fn claim_caps(claim: &mut Claim<'_>, max_flows: Option<u32>, client: Option<ClientCaps>) {
+    if max_flows.is_some() {
+        claim.flow_cap();
+    }
+    claim.client(client.unwrap_or_default());
 }
 
 fn health(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Health> {

@@ -16,6 +16,14 @@ pub(super) fn refusals(scope: Scope) -> Vec<Chain> {
             vec![count(SetName::Refused(scope)), vec![Drop]],
         ),
         Chain::new(
+            format!("over_client{scope}"),
+            vec![count(SetName::OverClient(scope)), vec![Drop]],
+        ),
+        Chain::new(
+            format!("over_flows{scope}"),
+            vec![count(SetName::OverFlows(scope)), vec![Drop]],
+        ),
+        Chain::new(
             format!("drop_invalid{scope}"),
             vec![count(SetName::Invalid(scope)), vec![Drop]],
         ),
