@@ -1,13 +1,17 @@
 //! What is checked against the gateway itself before anything is changed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use crate::daemon::adopt;
+use crate::daemon::last::Last;
 use crate::doctor::{self, Severity};
 use crate::kernel::listeners::{Listener, ListenersError, PATIENCE, listeners, processes_of};
 use crate::kernel::route::{LocalAddresses, Routes};
 use crate::kernel::socket::NetlinkError;
-use crate::model::{Listen, Problem, Problems, Service, SourceMode, State};
+use crate::model::{Endpoint, Listen, Problem, Service, SourceMode, State};
 use crate::summary::Summary;
 
 /// Routes that are looked up; each takes the kernel some microseconds.
@@ -16,15 +20,84 @@ const MOST_ROUTES: usize = 1000;
 /// Above this part of the conntrack table that is free, nothing is said of it.
 const CROWDED: u64 = 10;
 
-/// What speaks against a state on this gateway: backends that are the gateway itself, and source addresses that are not its
-/// own.
+/// What keeps a service from being served on this gateway now. It may be over later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// The service's name.
+    pub service: Box<str>,
+    /// What it is.
+    pub kind: ObstacleKind,
+    /// The same in words.
+    pub problem: Problem,
+}
+
+/// The kinds of obstacles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObstacleKind {
+    /// A local program listens on the port.
+    PortTaken,
+    /// A source address is not one of the gateway's own.
+    ForeignSource(IpAddr),
+    /// A backend is one of the gateway's own addresses.
+    OwnBackend(Endpoint),
+}
+
+impl Obstacle {
+    /// Returns what it is in words, without the service's name.
+    pub fn reason(&self) -> String {
+        let message = &self.problem.message;
+        match self.kind {
+            ObstacleKind::PortTaken => message.clone(),
+            ObstacleKind::ForeignSource(address) => format!("source address {address} {message}"),
+            ObstacleKind::OwnBackend(endpoint) => format!("backend {endpoint} {message}"),
+        }
+    }
+
+    /// Whether a service that is served has it, too, so that it is no reason not to serve it.
+    pub fn is_in(&self, served: &Service) -> bool {
+        match self.kind {
+            ObstacleKind::PortTaken => false,
+            ObstacleKind::ForeignSource(address) => served.source_addresses.contains(&address),
+            ObstacleKind::OwnBackend(endpoint) => served.backends.iter().any(|backend| backend.endpoint == endpoint),
+        }
+    }
+}
+
+/// Returns backends that are the gateway itself, and source addresses that are not its own.
 ///
 /// # Errors
 /// Those of asking the kernel.
-pub fn check(routes: &mut Routes, state: &State) -> Result<Problems, NetlinkError> {
+pub fn obstacles(routes: &mut Routes, state: &State) -> Result<Vec<Obstacle>, NetlinkError> {
     let local = local(routes, state)?;
     let own = own_backends(state, &local);
     Ok(own.chain(foreign_sources(state, &local)).collect())
+}
+
+/// Returns a state without the services that are held back by obstacles that are not in what is served of them already,
+/// and with what is served of these; and the obstacles that held them back.
+pub fn possible(state: &State, obstacles: impl Iterator<Item = Obstacle>, served: &Summary) -> (State, Vec<Obstacle>) {
+    let adopted = adopt::adopt(served, None, &Last::default()).into_iter();
+    let served: Vec<Service> = adopted.map(|adopted| adopted.serving).collect();
+    let has_it = |obstacle: &Obstacle| {
+        let mut same = served.iter().filter(|known| known.name == obstacle.service);
+        same.any(|known| obstacle.is_in(known))
+    };
+    let held_back: Vec<Obstacle> = obstacles.filter(|obstacle| !has_it(obstacle)).collect();
+    let names: BTreeSet<&str> = held_back.iter().map(|obstacle| &*obstacle.service).collect();
+    let possible: Vec<Arc<Service>> = state
+        .services
+        .iter()
+        .filter(|service| !names.contains(&*service.name))
+        .cloned()
+        .collect();
+    let before: Vec<Service> = served
+        .into_iter()
+        .filter(|known| names.contains(&*known.name))
+        .collect();
+    let kept = adopt::beside(&before, possible.iter()).into_iter().map(Arc::new);
+    let mut services: Vec<Arc<Service>> = possible.iter().cloned().chain(kept).collect();
+    services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    (State { services }, held_back)
 }
 
 /// What may be meant, and does not work yet: addresses that are not there, forwarding that is off, backends without a
@@ -59,28 +132,36 @@ fn local(routes: &mut Routes, state: &State) -> Result<LocalAddresses, NetlinkEr
     Ok(local)
 }
 
-fn own_backends<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = Problem> + 'a {
+fn own_backends<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = Obstacle> + 'a {
     state.services.iter().flat_map(move |service| {
         let own = service
             .backends
             .iter()
             .filter(|backend| local.contains(&backend.endpoint.address));
-        own.map(|backend| Problem {
-            place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
-            message: "is one of the gateway's own addresses; a backend must be another host".into(),
+        own.map(|backend| Obstacle {
+            service: service.name.clone(),
+            kind: ObstacleKind::OwnBackend(backend.endpoint),
+            problem: Problem {
+                place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
+                message: "is one of the gateway's own addresses; a backend must be another host".into(),
+            },
         })
     })
 }
 
-fn foreign_sources<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = Problem> + 'a {
+fn foreign_sources<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = Obstacle> + 'a {
     state.services.iter().flat_map(move |service| {
         let foreign = service
             .source_addresses
             .iter()
             .filter(|address| !local.contains(address));
-        foreign.map(|address| Problem {
-            place: format!("service \"{}\", source_addresses {address}", service.name),
-            message: "is not an address of this gateway, so no answer would come back to it".into(),
+        foreign.map(|address| Obstacle {
+            service: service.name.clone(),
+            kind: ObstacleKind::ForeignSource(*address),
+            problem: Problem {
+                place: format!("service \"{}\", source_addresses {address}", service.name),
+                message: "is not an address of this gateway, so no answer would come back to it".into(),
+            },
         })
     })
 }
@@ -151,11 +232,11 @@ fn crowded() -> Option<Problem> {
     })
 }
 
-/// New services on ports where a local program listens, a line for each.
+/// Returns new services on ports where a local program listens.
 ///
 /// # Errors
 /// Those of asking the kernel.
-pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result<Vec<String>, ListenersError> {
+pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result<Vec<Obstacle>, ListenersError> {
     let new = state.services.iter().map(AsRef::as_ref);
     let new: Vec<&Service> = new.filter(|service| !is_known(service)).collect();
     if new.is_empty() {
@@ -169,14 +250,22 @@ pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result
     }
     let inodes = taken.iter().map(|(_, listener)| listener.inode).collect();
     let processes = processes_of(&inodes, PATIENCE);
-    let lines = taken.into_iter().map(|(service, listener)| {
+    let obstacles = taken.into_iter().map(|(service, listener)| {
         let process = processes.get(&listener.inode).map_or("an unknown process", String::as_str);
-        format!(
-            "service \"{}\": port {} is in use: {process} listens on {}; --take-over sends its new connections to the service",
-            service.name, service.port, listener.addr
-        )
+        let message = format!(
+            "port {} is in use: {process} listens on {}; --take-over sends its new connections to the service",
+            service.port, listener.addr
+        );
+        Obstacle {
+            service: service.name.clone(),
+            kind: ObstacleKind::PortTaken,
+            problem: Problem {
+                place: format!("service \"{}\"", service.name),
+                message,
+            },
+        }
     });
-    Ok(lines.collect())
+    Ok(obstacles.collect())
 }
 
 fn taken<'a>(service: &'a Service, listening: &'a [Listener]) -> impl Iterator<Item = (&'a Service, &'a Listener)> {

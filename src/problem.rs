@@ -80,6 +80,12 @@ kinds! {
     NoActiveBackend = "no-active-backend", Error;
     /// A service has active backends, and none of them answers the daemon's probes.
     NoHealthyBackend = "no-healthy-backend", Error;
+    /// A service is not possible here now, because of the gateway's addresses or listeners.
+    HeldBack = "held-back", Error;
+    /// A service that is served shows its backends an address that the gateway has no more.
+    SourceAddressGone = "source-address-gone", Error;
+    /// A backend of a service that is served has become one of the gateway's own addresses.
+    OwnBackend = "own-backend", Error;
     /// Flows are left that should have been flushed.
     StaleFlows = "stale-flows", Error;
     /// The state file was rejected, so that what it says is not in effect.
@@ -153,7 +159,10 @@ kinds! {
 impl Kind {
     /// Whether it says that the kernel does not hold what somebody ordered.
     pub fn is_out_of_sync(self) -> bool {
-        matches!(self, Self::KernelRefuses | Self::RejectedState | Self::RejectedStore)
+        matches!(
+            self,
+            Self::KernelRefuses | Self::RejectedState | Self::RejectedStore | Self::HeldBack
+        )
     }
 
     /// Whether an event of its own tells of it, so that the log has it already.

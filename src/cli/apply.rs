@@ -33,6 +33,10 @@ pub(super) struct Arguments {
     /// Take ports over on which a local program listens
     #[arg(long)]
     take_over: bool,
+    /// Leave services out that are not possible here yet (a port in use, an address that is not there), instead of
+    /// refusing all; what is served of them already stays. A daemon takes them up when it is over
+    #[arg(long)]
+    hold_back: bool,
     /// Accept a state without services over a kernel that has some
     #[arg(long)]
     allow_empty: bool,
@@ -52,9 +56,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     if let Some(daemon) = global.daemon()? {
         return through(global, &daemon, arguments);
     }
-    let state = global.state(&arguments.file, &config)?;
+    let mut state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
-    preflight::check(global, &mut gateway, &arguments.file, &state)?;
+    let obstacles = preflight::look(global, &mut gateway, &state)?;
+    if !arguments.hold_back {
+        preflight::refuse(&arguments.file, &obstacles)?;
+    }
     let _lock = if arguments.dry_run {
         None
     } else {
@@ -62,15 +69,20 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     };
     let (known, others) = others::look(&mut gateway, &config, &state, arguments.prune)?;
     others.tell(global);
+    let taken = preflight::listeners(&state, &known.summary, arguments.take_over)?;
+    if !arguments.hold_back {
+        preflight::refuse_taken(&taken)?;
+    } else if let Some(possible) =
+        preflight::possible(global, &state, obstacles.into_iter().chain(taken), &known.summary)
+    {
+        state = possible;
+    }
     let desired = gateway.desired(&state, &others.services, &config)?;
     let details = others.details_with(&state);
     let mut reconciler = gateway
         .reconciler(&config)
         .signed(signature(&arguments.file))
         .detailed(details);
-    if !arguments.take_over {
-        preflight::check_listeners(&state, &known.summary)?;
-    }
     let replaced = known.summary.services.len().saturating_sub(others.services.len());
     if state.services.is_empty() && replaced > 0 && !arguments.allow_empty {
         return Err(Failure::Refused(format!(
@@ -110,6 +122,7 @@ fn through(global: &Global, daemon: &Client, arguments: &Arguments) -> Outcome {
         take_over: arguments.take_over,
         allow_empty: arguments.allow_empty,
         prune: arguments.prune,
+        hold_back: arguments.hold_back,
         drain: arguments.drain,
     };
     let (report, denied) =

@@ -31,6 +31,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             take_over: true,
             allow_empty: true,
             prune: arguments.prune,
+            hold_back: true,
             drain: None,
         };
         let (report, denied) = remote::apply(global, &daemon, &arguments.file, &options, false)?;
@@ -42,7 +43,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     }
     let state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
-    preflight::check(global, &mut gateway, &arguments.file, &state)?;
+    let obstacles = preflight::look(global, &mut gateway, &state)?;
+    preflight::refuse(&arguments.file, &obstacles)?;
     let (known, others) = others::look(&mut gateway, &config, &state, arguments.prune)?;
     others.tell(global);
     let desired = gateway.desired(&state, &others.services, &config)?;

@@ -3,28 +3,54 @@
 use super::gateway::Gateway;
 use super::{Failure, File, Global};
 use crate::model::State;
-use crate::preflight;
+use crate::preflight::{self, Obstacle};
 use crate::summary::Summary;
 
-/// What speaks against the state is an error; what only does not work yet is a warning.
-pub(super) fn check(global: &Global, gateway: &mut Gateway, file: &File, state: &State) -> Result<(), Failure> {
-    let problems = preflight::check(&mut gateway.routes, state)?;
-    problems.into_result().map_err(|problems| Failure::Invalid {
-        file: file.file.clone(),
-        problems,
-    })?;
+/// Returns what keeps services from being served here, but for listeners; warns of what only does not work yet.
+pub(super) fn look(global: &Global, gateway: &mut Gateway, state: &State) -> Result<Vec<Obstacle>, Failure> {
+    let obstacles = preflight::obstacles(&mut gateway.routes, state)?;
     for warning in preflight::warnings(&mut gateway.routes, state)? {
         global.warn(&warning);
     }
-    Ok(())
+    Ok(obstacles)
 }
 
-/// Refuses new services on ports where a local program listens.
-pub(super) fn check_listeners(state: &State, known: &Summary) -> Result<(), Failure> {
-    let lines = preflight::taken_ports(state, &|service| known.has_door(service))?;
+/// Fails when there are such obstacles.
+pub(super) fn refuse(file: &File, obstacles: &[Obstacle]) -> Result<(), Failure> {
+    let problems = obstacles.iter().map(|obstacle| obstacle.problem.clone()).collect();
+    crate::model::Problems::into_result(problems).map_err(|problems| Failure::Invalid {
+        file: file.file.clone(),
+        problems,
+    })
+}
+
+/// Returns new services on ports where a local program listens.
+pub(super) fn listeners(state: &State, known: &Summary, take_over: bool) -> Result<Vec<Obstacle>, Failure> {
+    let is_known = |service: &_| take_over || known.has_door(service);
+    Ok(preflight::taken_ports(state, &is_known)?)
+}
+
+/// Fails when there are any.
+pub(super) fn refuse_taken(taken: &[Obstacle]) -> Result<(), Failure> {
+    let lines: Vec<String> = taken.iter().map(|obstacle| obstacle.problem.to_string()).collect();
     if lines.is_empty() {
         Ok(())
     } else {
         Err(Failure::Refused(lines.join("\n")))
     }
+}
+
+/// Returns the state without the services that these obstacles hold back, and with what is served of them already; `None` if
+/// all of it is possible. Warns of each.
+pub(super) fn possible(
+    global: &Global,
+    state: &State,
+    obstacles: impl Iterator<Item = Obstacle>,
+    known: &Summary,
+) -> Option<State> {
+    let (possible, held_back) = preflight::possible(state, obstacles, known);
+    for obstacle in &held_back {
+        global.warn(&format_args!("held back: {}", obstacle.problem));
+    }
+    (!held_back.is_empty()).then_some(possible)
 }

@@ -23,6 +23,7 @@ pub(super) fn apply(
     let target = Target::new("/v1/apply")
         .with("dry_run", Some(&options.dry_run))
         .with("take_over", Some(&options.take_over))
+        .with("hold_back", Some(&options.hold_back))
         .with("allow_empty", Some(&options.allow_empty))
         .with("prune", Some(&options.prune))
         .with("drain", drain.as_ref().map(|drain| drain as _))

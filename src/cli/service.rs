@@ -200,7 +200,10 @@ fn table(list: &Value) -> Result<(), Failure> {
         [
             text_of(&service["name"]),
             text_of(&service["port"]),
-            text_of(&listed["provider"]),
+            match listed["held_back"].as_array() {
+                Some(why) if !why.is_empty() => format!("{} (held back)", text_of(&listed["provider"])),
+                _ => text_of(&listed["provider"]),
+            },
             text_of(&listed["revision"]),
             text_of(&service["limit"]["pps"]),
             backends(&service["backends"]),
@@ -250,6 +253,9 @@ fn shown(view: &Value) -> String {
     }
     for (field, shown) in [("healthy", &view["healthy"]), ("drained", &view["drained"])] {
         add(field, if *shown == true { "yes" } else { "no" }.into());
+    }
+    for why in view["held_back"].as_array().into_iter().flatten() {
+        add("held back", text_of(why));
     }
     if let Some(left) = view["paused_for"].as_u64() {
         add("paused", format!("for {left} s more"));

@@ -163,6 +163,8 @@ pub struct ApplyOptions {
     pub allow_empty: bool,
     /// Remove services that no provider defines any more, unless the state defines them.
     pub prune: bool,
+    /// Hold services back that are not possible here now, instead of refusing all.
+    pub hold_back: bool,
     /// Instead of each service's `drain_timeout`.
     pub drain: Option<Duration>,
 }

@@ -13,6 +13,7 @@ mod orders;
 mod orphans;
 mod problems;
 mod start;
+mod surroundings;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,7 @@ use self::orders::Desk;
 pub use self::orders::{ApplyOrder, Order};
 use self::orphans::Orphans;
 use self::problems::Judgement;
+use self::surroundings::HeldBack;
 pub use self::take::{Vet, Vetted};
 
 /// The time, by the clocks that matter.
@@ -150,6 +152,7 @@ pub struct Core {
     torn: Option<TornDownBy>,
     /// Services of the API that were removed by an order, as they were before.
     removed: BTreeMap<Name, Option<Service>>,
+    held_back: HeldBack,
     /// What the file says next is judged as a whole.
     judge_all: bool,
     desk: Desk,
@@ -225,6 +228,7 @@ impl Core {
             applied: None,
             torn: None,
             removed: BTreeMap::new(),
+            held_back: HeldBack::default(),
             judge_all: false,
             desk: Desk::default(),
             deploys: Deploys::default(),
@@ -596,13 +600,6 @@ impl Core {
     pub fn last_job(&mut self, now: Now) -> Option<Job> {
         let has = self.phase == Phase::Running && self.full.is_none();
         has.then(|| Job::Record(self.roster.serving().clone(), self.memo(now)))
-    }
-
-    /// What all providers say.
-    fn desired(&self) -> impl Iterator<Item = &Arc<Service>> {
-        let of_file = self.file.iter().flat_map(|file| &file.services);
-        let orphans = self.orphans.iter().map(|orphan| &orphan.service);
-        of_file.chain(self.api.services()).chain(orphans)
     }
 
     /// Puts that into the roster.

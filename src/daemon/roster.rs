@@ -324,6 +324,12 @@ impl Roster {
         there.any(|known| known.listen == service.listen)
     }
 
+    /// The service that the kernel was told of where this one listens.
+    pub fn serving_at(&self, service: &Service) -> Option<&Arc<Service>> {
+        let mut there = self.serving.on_port(service.port);
+        there.find(|known| known.listen == service.listen)
+    }
+
     /// Those of a service who begin to drain because of what is desired now have so much time, instead of what the service
     /// says.
     pub fn drain_within(&mut self, name: &str, time: Duration) {

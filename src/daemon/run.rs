@@ -43,7 +43,6 @@ use crate::provider::News;
 use crate::provider::file::FileProvider;
 use crate::reconcile::engine::Engine;
 use crate::record::{Store, boot_id};
-use crate::summary::Summary;
 
 /// Questions that may wait to be answered.
 const ASKS: usize = 64;
@@ -162,8 +161,6 @@ struct Daemon {
     observer: Observer,
     observations: mpsc::Receiver<Observation>,
     file: Option<File>,
-    /// What an earlier run served, for the file's first word.
-    served: Option<Summary>,
     routes: Routes,
     signals: Signals,
     manager: Manager,
@@ -265,7 +262,6 @@ impl Daemon {
             tracing::warn!(%error, "failed to note in the run directory that a daemon runs");
         }
         let store = Store::new(run_dir, namespace);
-        let served = served_before(&store, namespace);
         let engine = Engine::new(kernel, store, namespace, config.flow_mark).protecting(config.protect_backends);
         let (done, outcomes) = mpsc::channel(1);
         let mut links = Routes::open()?;
@@ -319,7 +315,6 @@ impl Daemon {
             observer,
             observations,
             file,
-            served,
             routes: Routes::open()?,
             signals,
             manager: Manager::default(),
@@ -406,6 +401,10 @@ impl Daemon {
         let now = Now::read();
         self.pulse.beat(now.instant);
         let routes = &mut self.routes;
+        if self.core.is_judgement_due(now) {
+            let look = &mut |state: &State, known: &IsKnown<'_>| look(routes, state, known);
+            self.core.judge_surroundings(look, now);
+        }
         let vet = &mut |state: &State, known: &IsKnown<'_>| vet(routes, state, known);
         if let Some(write) = self.core.next_write(vet, now) {
             let keeper = self.keeper.as_ref().ok_or(DaemonError::Store)?;
@@ -477,12 +476,8 @@ impl Daemon {
 
     fn file_news(&mut self, news: News) {
         let routes = &mut self.routes;
-        let served = self.served.take();
         let now = Now::read();
-        let vet = &mut |state: &State, known: &IsKnown<'_>| match &served {
-            Some(served) => vet(routes, state, &|service| served.has_door(service)),
-            None => vet(routes, state, known),
-        };
+        let vet = &mut |state: &State, known: &IsKnown<'_>| vet(routes, state, known);
         self.core.file_news(news, vet, now);
         self.core.begin(now);
     }
@@ -557,6 +552,9 @@ impl Daemon {
             self.core.links_changed();
         }
         self.core.surroundings_changed(Now::read());
+        if changed.links || changed.addresses {
+            self.core.addresses_changed(Now::read());
+        }
     }
 
     fn reload(&mut self) {
@@ -663,12 +661,6 @@ fn within_limits(settings: Settings) -> Settings {
     Settings { max_probes, ..settings }
 }
 
-/// The ports that were taken before the daemon started are no new ones, whoever listens there by now.
-fn served_before(store: &Store, namespace: u64) -> Option<Summary> {
-    let head = store.load_head()?;
-    (head.namespace == namespace && head.boot == boot_id()).then_some(head.summary)
-}
-
 /// What was desired before. Without it a lost file or store may cost services when the machine boots, and nothing before.
 fn last_services(settings: &Settings) -> Last {
     let last = Last::load(&Last::path(&settings.store));
@@ -719,12 +711,22 @@ async fn next_news(file: &mut Option<File>) -> Option<News> {
 
 type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
 
+/// Looks at a state that somebody wants.
 fn vet(routes: &mut Routes, state: &State, known: &IsKnown<'_>) -> Result<Vetted, String> {
-    let netlink = |error: NetlinkError| error.to_string();
+    let warnings = preflight::warnings(routes, state);
     Ok(Vetted {
-        problems: preflight::check(routes, state).map_err(netlink)?,
-        warnings: preflight::warnings(routes, state).map_err(netlink)?,
-        taken: preflight::taken_ports(state, known).map_err(|error: ListenersError| error.to_string())?,
+        warnings: warnings.map_err(|error: NetlinkError| error.to_string())?,
+        ..look(routes, state, known)?
+    })
+}
+
+/// Looks only at what keeps services from being served.
+fn look(routes: &mut Routes, state: &State, known: &IsKnown<'_>) -> Result<Vetted, String> {
+    let obstacles = preflight::obstacles(routes, state).map_err(|error: NetlinkError| error.to_string())?;
+    let taken = preflight::taken_ports(state, known).map_err(|error: ListenersError| error.to_string())?;
+    Ok(Vetted {
+        obstacles: obstacles.into_iter().chain(taken).collect(),
+        warnings: Vec::new(),
     })
 }
 

@@ -68,7 +68,10 @@ fn of(service: &ServiceStatus<'_>, backend: Option<SocketAddr>, problem: Problem
 impl Status<'_> {
     /// Whether it is of the gateway as a whole, or of a service that is shown.
     fn shows(&self, problem: &Problem) -> bool {
-        let Some(name) = &problem.service else { return true };
+        // What is held back is not in the kernel, so that no service is shown for it.
+        let Some(name) = problem.service.as_ref().filter(|_| problem.kind != Kind::HeldBack) else {
+            return true;
+        };
         self.services
             .iter()
             .any(|service| service.name.as_deref() == Some(name))

@@ -177,7 +177,7 @@ fn the_daemon_tells_of_itself() {
 fn apply_hands_the_state_over_with_who_sent_it() {
     let server = serves();
     let answer = server.post(
-        "/v1/apply?dry_run=true&take_over=true&drain=5s&origin=/etc/a.json",
+        "/v1/apply?dry_run=true&take_over=true&hold_back=true&drain=5s&origin=/etc/a.json",
         GOOD,
     );
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -197,6 +197,7 @@ fn apply_hands_the_state_over_with_who_sent_it() {
         take_over: true,
         allow_empty: false,
         prune: false,
+        hold_back: true,
         drain: Some(std::time::Duration::from_secs(5)),
     };
     assert_eq!(first.options, options);

@@ -72,6 +72,7 @@ fn view(service: Arc<Service>, provider: &'static str, revision: Option<u64>) ->
             service,
             provider,
             revision,
+            held_back: Vec::new(),
         },
         paused_for: None,
         in_kernel: true,

@@ -16,7 +16,8 @@ use tcpgw::health;
 use tcpgw::kernel::Kernel;
 use tcpgw::kernel::conntrack::Status;
 use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
-use tcpgw::model::{BackendState, FlowMark, State};
+use tcpgw::model::{BackendState, FlowMark, Problem, Service, State};
+use tcpgw::preflight::{Obstacle, ObstacleKind};
 use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
@@ -25,7 +26,7 @@ use tcpgw::summary::{Standing, Summary};
 
 use crate::clients::{endpoints, syns};
 use crate::state;
-use crate::states::links;
+use crate::states::{FIRST_PORT, PORTS, links};
 
 const NAMESPACE: u64 = 7;
 const SEEN_REPLY: u32 = 2;
@@ -56,6 +57,10 @@ enum Event {
     Restart,
     /// Interfaces come and go.
     Links(u8),
+    /// A local program listens on a port, or no longer.
+    Listen(Index),
+    /// One of the backends' addresses becomes the gateway's own, or no longer.
+    Own(Index),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -88,6 +93,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (-10_000..10_000_i64).prop_map(Event::Clock),
         1 => Just(Event::Restart),
         2 => (0..4_u8).prop_map(Event::Links),
+        2 => any::<Index>().prop_map(Event::Listen),
+        1 => any::<Index>().prop_map(Event::Own),
     ]
 }
 
@@ -101,8 +108,10 @@ proptest! {
         let mut world = World::new(first);
         world.run();
         for event in events {
+            let before = world.served();
             world.happen(event);
             world.check()?;
+            world.check_stays(&before)?;
         }
         world.end()?;
     }
@@ -120,10 +129,50 @@ struct World {
     /// Who has answered a probe, or was in the balance when a daemon started.
     met: BTreeSet<SocketAddr>,
     links: BTreeSet<String>,
+    surroundings: Surroundings,
     troubled: bool,
     /// Jobs that were done: those that read the whole table, and those that only delete flows.
     full_runs: usize,
     flushes: usize,
+}
+
+/// What a gateway is like besides its table.
+#[derive(Debug, Clone, Default)]
+struct Surroundings {
+    /// Ports on which local programs listen.
+    taken: BTreeSet<u16>,
+    /// Backends that are the gateway itself.
+    own: BTreeSet<SocketAddr>,
+}
+
+impl Surroundings {
+    fn vet(&self, state: &State, is_known: &dyn Fn(&Service) -> bool) -> Vetted {
+        let mut obstacles = Vec::new();
+        for service in &state.services {
+            let mut add = |kind| {
+                obstacles.push(Obstacle {
+                    service: service.name.clone(),
+                    kind,
+                    problem: Problem {
+                        place: service.name.to_string(),
+                        message: format!("{kind:?}"),
+                    },
+                });
+            };
+            if self.taken.contains(&service.port.get()) && !is_known(service) {
+                add(ObstacleKind::PortTaken);
+            }
+            for backend in &service.backends {
+                if self.own.contains(&backend.endpoint.into()) {
+                    add(ObstacleKind::OwnBackend(backend.endpoint));
+                }
+            }
+        }
+        Vetted {
+            obstacles,
+            warnings: Vec::new(),
+        }
+    }
 }
 
 impl World {
@@ -150,6 +199,7 @@ impl World {
             down: BTreeSet::new(),
             met: BTreeSet::new(),
             links: links(),
+            surroundings: Surroundings::default(),
             troubled: false,
             full_runs: 0,
             flushes: 0,
@@ -184,7 +234,9 @@ impl World {
     fn tell(&mut self) {
         let news = News::State(Arc::new(self.file.clone()), Vec::new());
         let now = self.time();
-        self.core.file_news(news, &mut |_, _| Ok(Vetted::default()), now);
+        let surroundings = self.surroundings.clone();
+        let vet = &mut |state: &State, is_known: &dyn Fn(&Service) -> bool| Ok(surroundings.vet(state, is_known));
+        self.core.file_news(news, vet, now);
     }
 
     fn engine(&mut self) -> &mut Engine<Fake> {
@@ -242,6 +294,19 @@ impl World {
                 self.met.extend(active);
                 self.start(fake);
             }
+            Event::Listen(at) => {
+                let port = *at.get(&[FIRST_PORT, FIRST_PORT + 1, FIRST_PORT + PORTS - 1]);
+                if !self.surroundings.taken.remove(&port) {
+                    self.surroundings.taken.insert(port);
+                }
+            }
+            Event::Own(at) => {
+                let endpoint = *at.get(&endpoints());
+                if !self.surroundings.own.remove(&endpoint) {
+                    self.surroundings.own.insert(endpoint);
+                }
+                self.core.addresses_changed(self.time());
+            }
             Event::Links(count) => {
                 self.links = (0..count).map(|n| format!("br{n}")).collect();
                 let links = self.links.clone();
@@ -270,6 +335,12 @@ impl World {
     fn run(&mut self) {
         for _ in 0..10_000 {
             let now = self.time();
+            if self.core.is_judgement_due(now) {
+                let surroundings = self.surroundings.clone();
+                let vet =
+                    &mut |state: &State, is_known: &dyn Fn(&Service) -> bool| Ok(surroundings.vet(state, is_known));
+                self.core.judge_surroundings(vet, now);
+            }
             if let Some(job) = self.core.next_job(now) {
                 if std::env::var_os("SHOW").is_some() {
                     eprintln!("{}", format!("{job:?}").chars().take(1500).collect::<String>());
@@ -347,10 +418,32 @@ impl World {
         Ok(())
     }
 
+    /// What is served and shall be.
+    fn served(&self) -> BTreeMap<Box<str>, Arc<Service>> {
+        let roster = self.core.roster();
+        let mut served = roster.serving().clone();
+        served.retain(|name, _| roster.wanted().contains_key(name));
+        served
+    }
+
+    /// A service that is served stays as long as the file says so, and nobody else claims what it has.
+    fn check_stays(&self, before: &BTreeMap<Box<str>, Arc<Service>>) -> Result<(), TestCaseError> {
+        for (name, service) in before {
+            let claims = |other: &&Arc<Service>| other.name != *name && other.port == service.port;
+            let is_said = self.file.services.iter().any(|said| said.name == *name);
+            let is_claimed = self.file.services.iter().any(|said| claims(&said));
+            if is_said && !is_claimed {
+                prop_assert!(self.core.roster().serving().contains_key(name), "{} is gone", name);
+            }
+        }
+        Ok(())
+    }
+
     /// When all is well again, and time has passed, the kernel is as the file says.
     fn end(mut self) -> Result<(), TestCaseError> {
         self.engine().kernel().restart();
         self.troubled = false;
+        self.surroundings = Surroundings::default();
         self.down.clear();
         self.wait(LONG);
         self.check()?;

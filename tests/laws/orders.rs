@@ -469,6 +469,9 @@ impl World {
         for _ in 0..10_000 {
             let now = self.time();
             let mut idle = true;
+            if self.core.is_judgement_due(now) {
+                self.core.judge_surroundings(&mut |_, _| Ok(Vetted::default()), now);
+            }
             if let Some(write) = self.core.next_write(&mut |_, _| Ok(Vetted::default()), now) {
                 idle = false;
                 if !self.keep(write, now) {

@@ -79,10 +79,19 @@ pub(in crate::api) async fn apply(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let mut params = params.known(&["dry_run", "take_over", "allow_empty", "prune", "drain", "origin"])?;
+    let mut params = params.known(&[
+        "dry_run",
+        "take_over",
+        "allow_empty",
+        "prune",
+        "hold_back",
+        "drain",
+        "origin",
+    ])?;
     let options = ApplyOptions {
         dry_run: params.flag("dry_run")?,
         take_over: params.flag("take_over")?,
+        hold_back: params.flag("hold_back")?,
         allow_empty: params.flag("allow_empty")?,
         prune: params.flag("prune")?,
         drain: params.duration("drain", MAX_DRAIN)?,

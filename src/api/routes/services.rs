@@ -224,6 +224,7 @@ pub(super) fn value(view: &ServiceView) -> Value {
         "service": write::service_value(&view.listed.service),
         "provider": view.listed.provider,
         "revision": view.listed.revision,
+        "held_back": view.listed.held_back,
         "paused_for": view.paused_for,
         "backends": view.backends,
         "in_kernel": view.in_kernel,

@@ -67,6 +67,8 @@ pub struct Listed {
     pub provider: &'static str,
     /// Of its last change; `None` for another provider's.
     pub revision: Option<u64>,
+    /// Why it is not possible here now, and held back; empty if it is not.
+    pub held_back: Vec<String>,
 }
 
 /// All services by name, and the revision of the store.
@@ -148,16 +150,18 @@ pub struct PauseOrder {
 impl Serialize for Listed {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Wire {
+        struct Wire<'a> {
             service: Value,
             provider: &'static str,
             revision: Option<u64>,
+            held_back: &'a [String],
         }
         let service = crate::model::write::service_value(&self.service);
         Wire {
             service,
             provider: self.provider,
             revision: self.revision,
+            held_back: &self.held_back,
         }
         .serialize(serializer)
     }

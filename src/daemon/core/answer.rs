@@ -64,7 +64,13 @@ impl Core {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let of_file = of_file.map(listed_file);
         let orphans = self.orphans.iter().map(listed_orphan);
-        of_file.chain(self.api.stored().map(listed_api)).chain(orphans)
+        let listed = of_file.chain(self.api.stored().map(listed_api)).chain(orphans);
+        listed.map(|listed| self.with_reasons(listed))
+    }
+
+    fn with_reasons(&self, listed: Listed) -> Listed {
+        let held_back = self.held_back.reasons(&listed.service.name);
+        Listed { held_back, ..listed }
     }
 
     /// One of them, and how it is.
@@ -74,12 +80,13 @@ impl Core {
         let listed = of_file
             .or_else(of_api)
             .or_else(|| self.orphans.get(name).map(listed_orphan))?;
+        let listed = self.with_reasons(listed);
         let paused = self.roster.paused_until(name);
         Some(ServiceView {
             backends: self.backends(&listed.service, now),
             listed,
             paused_for: paused.map(|until| until.saturating_duration_since(now.instant).as_secs()),
-            in_kernel: self.holds(),
+            in_kernel: self.holds() && !self.held_back.contains(name),
             deploy: self.deploy_of(name, now),
         })
     }
@@ -209,6 +216,7 @@ fn listed_file(service: &Arc<Service>) -> Listed {
         service: Arc::clone(service),
         provider: Provider::File.name(),
         revision: None,
+        held_back: Vec::new(),
     }
 }
 
@@ -217,6 +225,7 @@ fn listed_orphan(orphan: &Orphan) -> Listed {
         service: Arc::clone(&orphan.service),
         provider: Owner::Orphan.name(),
         revision: None,
+        held_back: Vec::new(),
     }
 }
 
@@ -225,6 +234,7 @@ fn listed_api(stored: &StoredService) -> Listed {
         service: Arc::clone(&stored.service),
         provider: Provider::Api.name(),
         revision: Some(stored.revision),
+        held_back: Vec::new(),
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Due {
     /// The next attempt to delete flows that could not be deleted.
     flush: Option<Instant>,
     flush_failures: u32,
+    /// The services are judged again by what the gateway is like.
+    judge: Option<Instant>,
     /// The next attempt after the store has failed; not one of [`Self::next`].
     pub(super) store: Option<Instant>,
     record_pause: Duration,
@@ -59,6 +61,7 @@ impl Due {
             self.tidy,
             self.record,
             self.flush,
+            self.judge,
         ];
         times.into_iter().flatten().min()
     }
@@ -66,6 +69,15 @@ impl Due {
     pub(super) fn set_check_interval(&mut self, interval: Option<Duration>, now: Instant) {
         self.check_interval = interval;
         self.check = interval.map(|interval| now + interval);
+    }
+
+    /// The services are to be judged again at that time.
+    pub(super) fn judge(&mut self, at: Instant) {
+        self.judge = Some(at);
+    }
+
+    pub(super) fn is_judgement_due(&self, now: Instant) -> bool {
+        self.judge.is_some_and(|at| at <= now)
     }
 
     /// Somebody else has written, or may have.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::deploys::Step;
 use super::held::Held;
-use super::take::{Standing, Vet};
+use super::surroundings::Obstacles;
+use super::take::{Judged, Standing, Vet};
 use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
 use crate::daemon::ask::{
     Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply, ServiceEdit, UndoOrder,
@@ -75,6 +76,8 @@ pub(super) struct Accepted {
     /// For those who begin to drain by it.
     pub(super) drain: Option<Duration>,
     pub(super) warnings: Vec<String>,
+    /// What keeps services of it from being served here now.
+    pub(super) obstacles: Obstacles,
     pub(super) then: Then,
 }
 
@@ -93,6 +96,7 @@ impl Accepted {
             cause: String::new(),
             drain: None,
             warnings: Vec::new(),
+            obstacles: Obstacles::new(),
             then: Then::Deploy(step),
         }
     }
@@ -240,20 +244,24 @@ impl Core {
         if options.prune {
             self.prune(&mut edits);
         }
+        self.add_held_back(&mut edits, &state);
         let standing = Standing {
             provider: Provider::Api,
             before: self.api.len(),
             after: state.services.len(),
         };
         let judged = self.judges().and_then(|()| self.judge(&edits, standing, options, vet));
-        let warnings = match judged {
-            Ok(warnings) => warnings,
+        let Judged { warnings, obstacles } = match judged {
+            Ok(judged) => judged,
             // Whoever asked may be gone.
             Err(refused) => {
                 drop(reply.send(Err(refused)));
                 return None;
             }
         };
+        let held = obstacles.values().flatten();
+        let held = held.map(|obstacle| format!("held back: {}", obstacle.problem));
+        let warnings: Vec<String> = warnings.into_iter().chain(held).collect();
         if options.dry_run {
             let (old, new) = self.differing(&state, &edits);
             drop(reply.send(Ok(diff(&old, &new, warnings))));
@@ -265,6 +273,7 @@ impl Core {
             cause: apply.origin,
             drain: options.drain,
             warnings,
+            obstacles,
             then: Then::Apply(reply),
         };
         self.write(accepted, by, now)
@@ -293,7 +302,7 @@ impl Core {
         now: Now,
     ) -> Option<Write> {
         let judged = self.judges_singly().and_then(|()| self.judge_edit(&order, vet));
-        let (edits, warnings) = match judged {
+        let (edits, Judged { warnings, obstacles }) = match judged {
             Ok(judged) => judged,
             Err(refused) => {
                 drop(reply.send(Err(refused)));
@@ -306,12 +315,13 @@ impl Core {
             cause: format!("{what} {} (uid {})", order.name, order.by.uid),
             drain: order.drain,
             warnings,
+            obstacles,
             then: Then::Edit(order.name, reply),
         };
         self.write(accepted, by(order.by, what), now)
     }
 
-    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, Vec<String>), Refused> {
+    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, Judged), Refused> {
         let name = &order.name;
         self.judge_owner(name, Provider::Api)?;
         let current = self.api.get(name);
@@ -351,7 +361,9 @@ impl Core {
                 };
                 return Err(Refused::Invalid([problem].into_iter().collect()));
             }
-            Some(service) if current.is_some_and(|current| *current.service == service) => {}
+            // One that is held back is judged anew.
+            Some(service)
+                if current.is_some_and(|current| *current.service == service) && !self.held_back.contains(name) => {}
             Some(service) => edits.put.push(Arc::new(service)),
             None => edits.gone.push(name.clone()),
         }
@@ -366,8 +378,8 @@ impl Core {
             before: self.api.len(),
             after: 1,
         };
-        let warnings = self.judge(&edits, standing, options, vet)?;
-        Ok((edits, warnings))
+        let judged = self.judge(&edits, standing, options, vet)?;
+        Ok((edits, judged))
     }
 
     /// The store has done what it was told.
@@ -422,10 +434,12 @@ impl Core {
             cause,
             drain,
             warnings,
+            obstacles,
             then,
         } = accepted;
         let since = now.instant;
         let is_apply = matches!(then, Then::Apply(_));
+        let is_judged = !matches!(then, Then::Deploy(_));
         let wants = match then {
             Then::Apply(reply) => {
                 let (services, backends) = self.counts(&edits);
@@ -459,6 +473,10 @@ impl Core {
             Then::Deploy(step) => self.stepped(step, now),
         };
         self.api.learn(&edits, committed);
+        if is_judged {
+            self.decide(&edits, obstacles);
+            self.addresses_changed(now);
+        }
         self.waiting.extend(wants.map(|wants| Waiter { wants, since }));
         if let Some(time) = drain {
             let put = edits.put.iter().map(|service| &service.name);

@@ -178,6 +178,7 @@ impl Core {
         self.phase = Phase::Running;
         self.full = Some("start".into());
         self.want(now.instant);
+        self.addresses_changed(now);
         self.probe(now.instant);
         self.note(What::Started { version, adopted }, now);
     }

@@ -1,6 +1,7 @@
 //! What it is told: states of the providers, orders of the API, findings of probes and of those who watch the kernel.
 
 use super::orphans::Orphan;
+use super::surroundings::{Obstacles, by_service, refuse};
 use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
 use crate::config::Config;
 use crate::daemon::ask::{ApplyOptions, PauseOrder, Peer, Refused, Reply, TornDown};
@@ -8,6 +9,7 @@ use crate::daemon::events::What;
 use crate::daemon::settings::Settings;
 use crate::health::Outcome;
 use crate::model::{Balance, Edits, Endpoint, Problem, Problems, Service, State};
+use crate::preflight::Obstacle;
 use crate::problem::Kind;
 use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
@@ -16,12 +18,19 @@ use crate::record::TornDown as TornDownBy;
 /// What the gateway itself says to a state.
 #[derive(Debug, Clone, Default)]
 pub struct Vetted {
-    /// What speaks against it.
-    pub problems: Problems,
+    /// What keeps services of it from being served here now.
+    pub obstacles: Vec<Obstacle>,
     /// What is odd about it.
     pub warnings: Vec<Problem>,
-    /// New services on ports where a local program listens, a line for each.
-    pub taken: Vec<String>,
+}
+
+/// What was accepted.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// What is odd about it.
+    pub(super) warnings: Vec<String>,
+    /// What keeps services of it from being served here now; they are to be held back.
+    pub(super) obstacles: Obstacles,
 }
 
 /// What a provider has, and would have.
@@ -62,6 +71,7 @@ impl Core {
         let options = ApplyOptions {
             take_over: self.settings.take_over,
             allow_empty: self.settings.allow_empty,
+            hold_back: true,
             ..ApplyOptions::default()
         };
         let nothing = State::default();
@@ -80,14 +90,15 @@ impl Core {
         };
         // What was good by other settings is judged again.
         let all = std::mem::take(&mut self.judge_all).then(|| state.edits_from(&nothing));
-        match self.judge(all.as_ref().unwrap_or(&edits), standing, options, vet) {
-            Ok(warnings) => {
-                for warning in warnings {
+        let obstacles = match self.judge(all.as_ref().unwrap_or(&edits), standing, options, vet) {
+            Ok(judged) => {
+                for warning in judged.warnings {
                     tracing::warn!("{origin}: {warning}");
                 }
+                judged.obstacles
             }
             Err(refused) => return self.reject("file", refused.lines(), now),
-        }
+        };
         self.problems.resolve(Kind::RejectedState);
         let old = self.file.replace(state);
         self.file_origin.clone_from(&self.settings.state);
@@ -98,6 +109,11 @@ impl Core {
             "the state file is another one, which does not define them",
             now,
         );
+        // At the start nobody knows yet what is served: the first judgement decides.
+        if self.held_back.has_judged {
+            self.decide(&edits, obstacles);
+            self.addresses_changed(now);
+        }
         self.wanted_instead(&origin, &edits, now);
     }
 
@@ -143,7 +159,8 @@ impl Core {
             Phase::TornDown => tracing::info!("{cause}: taken, and not served, since the gateway is torn down"),
             Phase::Running => {
                 self.because(cause, now);
-                self.roster.edit(edits, now.instant);
+                let possible = self.possible(edits);
+                self.roster.edit(&possible, now.instant);
                 self.probe(now.instant);
             }
             Phase::Waiting | Phase::Looking => {}
@@ -177,7 +194,7 @@ impl Core {
         standing: Standing,
         options: ApplyOptions,
         vet: &mut Vet<'_>,
-    ) -> Result<Vec<String>, Refused> {
+    ) -> Result<Judged, Refused> {
         self.judge_books(edits, standing.provider)?;
         let Standing { before, after, .. } = standing;
         if after == 0 && before > 0 && !options.allow_empty {
@@ -186,13 +203,21 @@ impl Core {
         let edited = State {
             services: edits.put.clone(),
         };
-        let vetted = vet(&edited, &|service| self.roster.is_known(service)).map_err(Refused::Failed)?;
-        vetted.problems.into_result().map_err(Refused::Invalid)?;
-        if !options.take_over && !vetted.taken.is_empty() {
-            return Err(Refused::Refused(vetted.taken.join("\n")));
-        }
+        // At the start the first judgement decides, when it is known what is served.
+        let is_known = |service: &Service| options.take_over || !self.held_back.has_judged || self.is_known(service);
+        let vetted = vet(&edited, &is_known).map_err(Refused::Failed)?;
+        let found = by_service(vetted.obstacles);
+        let services = edited.services.iter();
+        let obstacles = services.flat_map(|service| self.new_obstacles(service, found.get(&service.name)));
+        let obstacles: Vec<Obstacle> = obstacles.collect();
         let warnings = crate::model::warnings(&edited).into_iter().chain(vetted.warnings);
-        Ok(warnings.map(|warning| warning.to_string()).collect())
+        if !options.hold_back {
+            refuse(&obstacles)?;
+        }
+        Ok(Judged {
+            warnings: warnings.map(|warning| warning.to_string()).collect(),
+            obstacles: by_service(obstacles),
+        })
     }
 
     /// The part of [`Self::judge`] that is known without asking the system.
@@ -209,16 +234,16 @@ impl Core {
         problems.into_result().map_err(Refused::Invalid)?;
         let has_turns = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
         // The roster is all that is desired, while it is in use; the number of chains is known to those who count them.
-        if self.phase == Phase::Running && !has_turns {
+        if self.phase == Phase::Running && !has_turns && self.held_back.is_empty() {
             return self.roster.clashes(all).into_result().map_err(Refused::Invalid);
         }
-        let untouched = self.desired().filter(|service| !all.touches(&service.name));
+        let untouched = self.said().filter(|service| !all.touches(&service.name));
         let all = untouched.chain(&all.put).cloned();
         State::new(all).map(|_| ()).map_err(Refused::Invalid)
     }
 
     fn sizes_with(&self, edits: &Edits) -> (usize, usize) {
-        let untouched = self.desired().filter(|service| !edits.touches(&service.name));
+        let untouched = self.said().filter(|service| !edits.touches(&service.name));
         let all = untouched.chain(&edits.put);
         all.fold((0, 0), |(services, backends), service| {
             (services + 1, backends + service.backends.len())
@@ -317,6 +342,7 @@ impl Core {
                 self.due.all_flushed();
                 self.forget_observations(now);
                 self.roster = crate::daemon::roster::Roster::new(self.settings.all_failed);
+                self.held_back.keep_nothing();
                 // Probes that are on their way belong to nobody from here on.
                 self.health.set([], now.instant);
                 self.end_deploys(now);

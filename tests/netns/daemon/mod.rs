@@ -13,5 +13,6 @@ mod links;
 mod orders;
 mod rolling;
 mod shared;
+mod surroundings;
 mod traffic;
 mod truth;

@@ -88,7 +88,7 @@ impl Core {
             before: 1,
             after: 1,
         };
-        for warning in self.judge(&edits, standing, ApplyOptions::default(), vet)? {
+        for warning in self.judge(&edits, standing, ApplyOptions::default(), vet)?.warnings {
             tracing::warn!("{warning}");
         }
         Ok(New {
@@ -122,6 +122,7 @@ impl Core {
                     cause: format!("deploy {id} is taken back"),
                     drain: None,
                     warnings: Vec::new(),
+                    obstacles: std::collections::BTreeMap::new(),
                     then: Then::Deploy(Step::Restore(id, reason, reply)),
                 });
                 Some(Write::Change(change, by(order.by, "rollback"), now.unix))

@@ -98,6 +98,7 @@ impl Core {
             cause: format!("deploy {id} of {service}"),
             drain,
             warnings: Vec::new(),
+            obstacles: std::collections::BTreeMap::new(),
             then: Then::Deploy(Step::Switch(id, before)),
         });
         Write::Change(change, by, now.unix)

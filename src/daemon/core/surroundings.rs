@@ -1,0 +1,339 @@
+//! Services that are right in themselves and not possible here now, because of ports that local programs use, addresses
+//! that are not there, or backends that are the gateway itself. They are held back one by one, and judged again when the
+//! surroundings may have changed. What is served already stays, with a problem.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::take::Vet;
+use super::{Core, Now, Phase};
+use crate::daemon::adopt;
+use crate::daemon::ask::Refused;
+use crate::daemon::roster::Name;
+use crate::model::{Edits, Problems, Service, State};
+use crate::preflight::{Obstacle, ObstacleKind};
+use crate::problem::{Kind, Problem};
+
+/// Pause between judgements while a port is in use: the kernel does not tell when a program stops to listen.
+const LISTENERS: Duration = Duration::from_secs(5);
+/// Pause between judgements where no check interval is set, or it is longer.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// What keeps services from being served here now, by their names.
+pub(super) type Obstacles = BTreeMap<Name, Vec<Obstacle>>;
+
+/// The services that are held back.
+#[derive(Debug, Default)]
+pub(super) struct HeldBack {
+    services: BTreeMap<Name, HeldService>,
+    /// The services that were found at the start have been judged.
+    pub(super) has_judged: bool,
+}
+
+#[derive(Debug)]
+struct HeldService {
+    why: Vec<Obstacle>,
+    /// As it is served meanwhile, if it was served before.
+    kept: Option<Arc<Service>>,
+}
+
+impl HeldBack {
+    /// Whether nothing is held back.
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.services.contains_key(name)
+    }
+
+    /// Why a service is held back, in words.
+    pub(super) fn reasons(&self, name: &str) -> Vec<String> {
+        let why = self.services.get(name).map(|held| &held.why);
+        why.into_iter().flatten().map(Obstacle::reason).collect()
+    }
+
+    /// The services that are served as they were before.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values().filter_map(|held| held.kept.as_ref())
+    }
+
+    /// Nothing is served any more.
+    pub(super) fn keep_nothing(&mut self) {
+        for held in self.services.values_mut() {
+            held.kept = None;
+        }
+    }
+
+    fn waits_for_port(&self) -> bool {
+        let mut why = self.services.values().flat_map(|held| &held.why);
+        why.any(|obstacle| obstacle.kind == ObstacleKind::PortTaken)
+    }
+}
+
+/// Puts obstacles together by service.
+pub(super) fn by_service(obstacles: impl IntoIterator<Item = Obstacle>) -> Obstacles {
+    let mut of = Obstacles::new();
+    for obstacle in obstacles {
+        of.entry(obstacle.service.clone()).or_default().push(obstacle);
+    }
+    of
+}
+
+/// Refuses what is not possible here now, for those who wait for an answer.
+pub(super) fn refuse(obstacles: &[Obstacle]) -> Result<(), Refused> {
+    let is_taken = |obstacle: &&Obstacle| obstacle.kind == ObstacleKind::PortTaken;
+    let others = obstacles.iter().filter(|obstacle| !is_taken(obstacle));
+    let problems: Problems = others.map(|obstacle| obstacle.problem.clone()).collect();
+    problems.into_result().map_err(Refused::Invalid)?;
+    let taken: Vec<String> = obstacles
+        .iter()
+        .filter(is_taken)
+        .map(|taken| taken.problem.to_string())
+        .collect();
+    if taken.is_empty() {
+        Ok(())
+    } else {
+        Err(Refused::Refused(taken.join("\n")))
+    }
+}
+
+impl Core {
+    /// Links, addresses or listeners have changed, or may have.
+    pub fn addresses_changed(&mut self, now: Now) {
+        self.due.judge(now.instant);
+    }
+
+    /// Whether [`Self::judge_surroundings`] has something to do.
+    pub fn is_judgement_due(&self, now: Now) -> bool {
+        self.phase == Phase::Running && self.due.is_judgement_due(now.instant)
+    }
+
+    /// Judges what is held back by what the gateway is like now, and at the start all that is not served already; finds which
+    /// services that are served have lost what they need. `vet` need not look for warnings.
+    pub fn judge_surroundings(&mut self, vet: &mut Vet<'_>, now: Now) {
+        let candidates: BTreeSet<Name> = if self.held_back.has_judged {
+            self.held_back.services.keys().cloned().collect()
+        } else {
+            self.said().map(|service| service.name.clone()).collect()
+        };
+        let all = State {
+            services: self.said().cloned().collect(),
+        };
+        let takes_over = self.settings.take_over;
+        let is_known = |service: &Service| takes_over || !candidates.contains(&service.name) || self.is_known(service);
+        let found = match vet(&all, &is_known) {
+            Ok(vetted) => by_service(vetted.obstacles),
+            Err(error) => {
+                tracing::warn!(error, "failed to look at addresses and listeners");
+                return self.due.judge(now.instant + LISTENERS);
+            }
+        };
+        let mut edits = Edits::default();
+        for service in &all.services {
+            let name = &service.name;
+            if !candidates.contains(name) {
+                continue;
+            }
+            let why = self.new_obstacles(service, found.get(name));
+            if self.hold_back(service, why) {
+                edits.put.push(Arc::clone(service));
+            }
+        }
+        edits.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.held_back.has_judged = true;
+        self.lost_surroundings(&all, &found);
+        if !edits.is_empty() {
+            self.wanted_instead("the gateway's addresses and listeners", &edits, now);
+        }
+        self.judge_later(now);
+    }
+
+    /// The next judgement; a change is told by itself, but for listeners.
+    fn judge_later(&mut self, now: Now) {
+        let interval = self.settings.check_interval.unwrap_or(LONGEST).min(LONGEST);
+        let pause = if self.held_back.waits_for_port() {
+            LISTENERS
+        } else {
+            interval
+        };
+        self.due.judge(now.instant + pause);
+    }
+
+    /// Whether a service is served, or is about to be, where this one listens.
+    pub(super) fn is_known(&self, service: &Service) -> bool {
+        self.roster.serving_at(service).is_some() || self.held_back.has_judged && self.roster.is_known(service)
+    }
+
+    /// Returns those obstacles that a service has not in what is served of it already.
+    pub(super) fn new_obstacles(&self, service: &Service, found: Option<&Vec<Obstacle>>) -> Vec<Obstacle> {
+        let there = self.roster.serving_at(service);
+        let serving = self.roster.serving().get(&service.name).into_iter().chain(there);
+        let wanted = self.roster.wanted().get(&service.name);
+        let wanted = wanted.filter(|_| self.held_back.has_judged);
+        let known: Vec<&Arc<Service>> = serving.chain(wanted).collect();
+        let found = found.into_iter().flatten();
+        let new = found.filter(|obstacle| !known.iter().any(|known| obstacle.is_in(known)));
+        new.cloned().collect()
+    }
+
+    /// Holds a service back, or releases it if there is no reason. Returns whether what is desired of it changes by that.
+    fn hold_back(&mut self, service: &Service, why: Vec<Obstacle>) -> bool {
+        let name = &service.name;
+        if why.is_empty() {
+            return self.held_back.services.remove(name).is_some();
+        }
+        if let Some(held) = self.held_back.services.get_mut(name) {
+            held.why = why;
+            return false;
+        }
+        // At the start everything was wanted before it was judged.
+        let kept = if self.held_back.has_judged {
+            self.roster.wanted().get(name).cloned()
+        } else {
+            self.found(service)
+        };
+        self.held_back.services.insert(name.clone(), HeldService { why, kept });
+        true
+    }
+
+    /// Returns what was found of a service at the start. A record that is older than what is said may know it by another name.
+    fn found(&self, service: &Service) -> Option<Arc<Service>> {
+        let serving = self.roster.serving();
+        let renamed = || {
+            let there = self.roster.serving_at(service)?;
+            let is_another = self.said().any(|said| said.name == there.name);
+            (!is_another).then(|| {
+                Arc::new(Service {
+                    name: service.name.clone(),
+                    ..Service::clone(there)
+                })
+            })
+        };
+        serving.get(&service.name).cloned().or_else(renamed)
+    }
+
+    /// Returns what edits come to, as far as nothing is held back. What is served as it was gives way to what others claim.
+    pub(super) fn possible(&mut self, edits: &Edits) -> Edits {
+        for name in &edits.gone {
+            self.held_back.services.remove(name);
+        }
+        if self.held_back.is_empty() {
+            return edits.clone();
+        }
+        let (held, new): (Vec<_>, Vec<_>) = edits
+            .put
+            .iter()
+            .cloned()
+            .partition(|service| self.held_back.contains(&service.name));
+        let mut put: BTreeMap<Name, Option<Arc<Service>>> =
+            held.iter().map(|service| (service.name.clone(), None)).collect();
+        put.extend(edits.gone.iter().map(|name| (name.clone(), None)));
+        for (name, held) in &mut self.held_back.services {
+            let Some(kept) = held.kept.take() else { continue };
+            let others = new.iter().filter(|service| service.name != *name);
+            let left = adopt::beside(std::slice::from_ref(&*kept), others).pop();
+            let left = left.map(|left| {
+                if left == *kept {
+                    Arc::clone(&kept)
+                } else {
+                    Arc::new(left)
+                }
+            });
+            if left.as_ref() != Some(&kept) || put.contains_key(name) {
+                put.insert(name.clone(), left.clone());
+            }
+            held.kept = left;
+        }
+        put.extend(new.into_iter().map(|service| (service.name.clone(), Some(service))));
+        let mut possible = Edits::default();
+        for (name, service) in put {
+            match service {
+                Some(service) => possible.put.push(service),
+                None => possible.gone.push(name),
+            }
+        }
+        possible
+    }
+
+    /// Puts the problems that follow into the list.
+    fn lost_surroundings(&mut self, all: &State, found: &Obstacles) {
+        let mut problems = Vec::new();
+        for service in &all.services {
+            let of = |problem: Problem| problem.of_service(&*service.name, service.port.get());
+            if let Some(held) = self.held_back.services.get(&service.name) {
+                problems.push(of(held.problem(service)));
+                continue;
+            }
+            let lost = found.get(&service.name).into_iter().flatten();
+            problems.extend(lost.filter_map(|obstacle| {
+                let message = || {
+                    format!(
+                        "{}, which is served: {}",
+                        obstacle.problem.place, obstacle.problem.message
+                    )
+                };
+                match obstacle.kind {
+                    ObstacleKind::PortTaken => None,
+                    ObstacleKind::ForeignSource(_) => Some(of(Problem::new(Kind::SourceAddressGone, message()))),
+                    ObstacleKind::OwnBackend(at) => {
+                        Some(of(Problem::new(Kind::OwnBackend, message())).of_backend(at.into()))
+                    }
+                }
+            }));
+        }
+        let kinds = [Kind::HeldBack, Kind::SourceAddressGone, Kind::OwnBackend];
+        self.problems.replace(&kinds, problems);
+    }
+
+    /// What all providers say, possible here or not.
+    pub(super) fn said(&self) -> impl Iterator<Item = &Arc<Service>> {
+        let of_file = self.file.iter().flat_map(|file| &file.services);
+        let orphans = self.orphans.iter().map(|orphan| &orphan.service);
+        of_file.chain(self.api.services()).chain(orphans)
+    }
+
+    /// What is to be served: what all providers say, without what is held back, and with what is kept instead.
+    pub(super) fn desired(&self) -> impl Iterator<Item = &Arc<Service>> {
+        let possible = self.said().filter(|service| !self.held_back.contains(&service.name));
+        possible.chain(self.held_back.kept())
+    }
+
+    /// Decides of services that a provider puts which of them are held back.
+    pub(super) fn decide(&mut self, edits: &Edits, mut obstacles: Obstacles) {
+        for service in &edits.put {
+            let why = obstacles.remove(&service.name).unwrap_or_default();
+            self.hold_back(service, why);
+        }
+    }
+
+    /// Adds the services that are held back and stay: an order decides of them anew.
+    pub(super) fn add_held_back(&self, edits: &mut Edits, state: &State) {
+        let held = state
+            .services
+            .iter()
+            .filter(|service| self.held_back.contains(&service.name));
+        let held: Vec<_> = held.filter(|service| !edits.touches(&service.name)).cloned().collect();
+        edits.put.extend(held);
+        edits.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    }
+}
+
+impl HeldService {
+    fn problem(&self, service: &Service) -> Problem {
+        let why: Vec<String> = self.why.iter().map(Obstacle::reason).collect();
+        let meanwhile = if self.kept.is_some() {
+            "is served as it was before"
+        } else {
+            "is not served"
+        };
+        let message = format!(
+            "service \"{}\" :{} is held back and {meanwhile}: {}",
+            service.name,
+            service.port,
+            why.join("; ")
+        );
+        Problem::new(Kind::HeldBack, message)
+    }
+}

@@ -1,0 +1,251 @@
+//! Services that are not possible here now: each is held back by itself, and judged again when it may be.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::harness::brief::{service, state};
+use crate::harness::client::PATIENCE;
+use crate::harness::daemon::Daemon;
+use crate::harness::plan::{PUBLIC, at};
+use crate::harness::server::Behaviour;
+use crate::harness::{Net, wait_until};
+
+/// An address that the gateway has not yet.
+const FLOATING: &str = "10.2.0.201";
+
+/// The messages of problems of that kind.
+fn problems(daemon: &Daemon<'_>, kind: &str) -> Vec<Value> {
+    let all = daemon.get("/v1/daemon")["problems"].clone();
+    let mut problems = all.as_array().cloned().unwrap_or_default();
+    problems.retain(|problem| problem["kind"] == kind);
+    problems
+}
+
+#[track_caller]
+fn has_problem(daemon: &Daemon<'_>, kind: &str, service: &str) -> String {
+    let found = || {
+        problems(daemon, kind)
+            .into_iter()
+            .find(|problem| problem["service"] == service)
+    };
+    assert!(
+        wait_until(PATIENCE, || found().is_some()),
+        "{kind} of {service}: {:#}",
+        daemon.get("/v1/daemon")
+    );
+    found()
+        .map(|problem| problem["message"].to_string())
+        .unwrap_or_default()
+}
+
+#[track_caller]
+fn has_no_problem(daemon: &Daemon<'_>, kind: &str) {
+    assert!(
+        wait_until(PATIENCE, || problems(daemon, kind).is_empty()),
+        "{:?}",
+        problems(daemon, kind)
+    );
+}
+
+fn is_served(net: &Net, port: u16, by: &str) -> bool {
+    let greeting = |public| net.connect("client", at(public, port))?.greeting();
+    PUBLIC
+        .into_iter()
+        .all(|public| greeting(public).is_ok_and(|greeting| greeting.backend == by))
+}
+
+#[track_caller]
+fn served(net: &Net, port: u16, by: &str) {
+    assert!(
+        wait_until(PATIENCE, || is_served(net, port, by)),
+        "{port} is not served by {by}"
+    );
+}
+
+#[test]
+fn one_service_on_a_port_in_use_does_not_hold_back_the_others() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let program = net.serve("gateway", 2022, Behaviour::Silent);
+    net.want(state([
+        service("a", 2001, &["b1"], 3000, json!({})),
+        service("ssh", 2022, &["b2"], 3000, json!({})),
+    ]));
+    let daemon = net.daemon(&[]);
+    served(&net, 2001, "b1");
+    let why = has_problem(&daemon, "held_back", "ssh");
+    assert!(
+        why.contains("port 2022 is in use") && why.contains("is not served"),
+        "{why}"
+    );
+    assert_eq!(daemon.ask("GET", "/v1/healthz", "").expect("an answer").status, 503);
+    daemon.hears(0, &json!({"event": "problem", "kind": "held_back", "service": "ssh"}));
+    let status = net.cli(&["status"]);
+    assert!(status.status == 1 && status.stdout.contains("ssh"), "{status}");
+    let listed = net.cli(&["service", "ls"]).ok();
+    assert!(listed.contains("file (held back)"), "{listed}");
+    let shown = net.told(&["service", "show", "ssh"]);
+    assert!(
+        shown["held_back"][0].to_string().contains("2022") && shown["in_kernel"] == false,
+        "{shown}"
+    );
+    assert!(daemon.events_of("rejected").is_empty());
+    // Others change meanwhile.
+    net.want(state([
+        service("a", 2002, &["b1"], 3000, json!({})),
+        service("ssh", 2022, &["b2"], 3000, json!({})),
+    ]));
+    served(&net, 2002, "b1");
+    has_problem(&daemon, "held_back", "ssh");
+    drop(program);
+    served(&net, 2022, "b2");
+    has_no_problem(&daemon, "held_back");
+    daemon.hears(
+        0,
+        &json!({"event": "problem_ended", "kind": "held_back", "service": "ssh"}),
+    );
+}
+
+#[test]
+fn a_source_address_that_comes_later_is_waited_for() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let floating = json!({"source_addresses": [FLOATING]});
+    let file = state([
+        service("a", 2001, &["b1"], 3000, json!({})),
+        service("b", 2002, &["b2"], 3000, floating.clone()),
+    ]);
+    net.want(&file);
+    let mut daemon = net.daemon(&[]);
+    served(&net, 2001, "b1");
+    let why = has_problem(&daemon, "held_back", "b");
+    assert!(why.contains(FLOATING), "{why}");
+    // A standby takes over: long before the next check.
+    net.sh("gateway", &format!("ip address add {FLOATING}/24 dev br0")).ok();
+    served(&net, 2002, "b2");
+    has_no_problem(&daemon, "held_back");
+    daemon.settles(4);
+    // What is served stays when the address goes, over a restart, too, and is a problem.
+    net.sh("gateway", &format!("ip address del {FLOATING}/24 dev br0")).ok();
+    let why = has_problem(&daemon, "source_address_gone", "b");
+    assert!(why.contains(FLOATING), "{why}");
+    daemon.kill();
+    daemon.start();
+    has_problem(&daemon, "source_address_gone", "b");
+    assert!(problems(&daemon, "held_back").is_empty());
+    // A change of it is taken all the same, one that needs another address is held back.
+    net.want(state([service(
+        "b",
+        2002,
+        &["b3"],
+        3000,
+        json!({"source_addresses": [FLOATING], "drain_timeout": "1s"}),
+    )]));
+    daemon.settles(2);
+    let other = json!({"source_addresses": [FLOATING, "10.2.0.202"]});
+    net.want(state([service("b", 2002, &["b4"], 3000, other)]));
+    let why = has_problem(&daemon, "held_back", "b");
+    assert!(
+        why.contains("10.2.0.202") && why.contains("is served as it was before"),
+        "{why}"
+    );
+    for address in [FLOATING, "10.2.0.202"] {
+        net.sh("gateway", &format!("ip address add {address}/24 dev br0")).ok();
+    }
+    served(&net, 2002, "b4");
+    has_no_problem(&daemon, "held_back");
+}
+
+#[test]
+fn a_backend_that_becomes_the_gateway_itself_is_a_problem_and_a_new_one_is_held_back() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let with = |own: &str| json!({"name": "b", "port": 2002, "backends": [own]});
+    net.want(state([
+        service("a", 2001, &["b1"], 3000, json!({})),
+        with("10.2.0.1:3000"),
+    ]));
+    let daemon = net.daemon(&[]);
+    served(&net, 2001, "b1");
+    has_problem(&daemon, "held_back", "b");
+    let backend = "10.2.0.14:3000";
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({})), with(backend)]));
+    has_no_problem(&daemon, "held_back");
+    daemon.hears(0, &json!({"event": "health", "backend": backend, "state": "healthy"}));
+    net.sh("gateway", "ip address add 10.2.0.14/32 dev lo").ok();
+    has_problem(&daemon, "own_backend", "b");
+    net.sh("gateway", "ip address del 10.2.0.14/32 dev lo").ok();
+    has_no_problem(&daemon, "own_backend");
+}
+
+/// Somebody waits for the answer: it is refused, unless that is asked for. At a later start each is held back by itself.
+#[test]
+fn the_api_refuses_or_holds_back_as_it_is_asked() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(json!({"version": 1, "services": []}));
+    let mut daemon = net.daemon(&["--allow-empty"]);
+    assert!(wait_until(PATIENCE, || daemon.get("/v1/daemon")["in_sync"] == true));
+    let file = net.file("api.json");
+    let both = state([
+        service("a", 2001, &["b1"], 3000, json!({})),
+        service("b", 2002, &["b2"], 3000, json!({"source_addresses": [FLOATING]})),
+    ]);
+    fs::write(&file, both.to_string()).expect("a file");
+    let file = file.to_str().expect("text");
+    let refused = net.cli(&["apply", file]).exits(2);
+    assert!(refused.stderr.contains(FLOATING), "{refused}");
+    assert_eq!(net.told(&["service", "ls"])["services"], json!([]));
+    let applied = net.cli(&["apply", "--hold-back", file]).exits(0);
+    assert!(applied.stderr.contains("held back: service \"b\""), "{applied}");
+    served(&net, 2001, "b1");
+    has_problem(&daemon, "held_back", "b");
+    // The same without is no yes.
+    net.cli(&["apply", file]).exits(2);
+    daemon.stop();
+    net.sh("gateway", "nft delete table inet tcpgw");
+    let _program = net.serve("gateway", 2001, Behaviour::Silent);
+    daemon.start();
+    let why = has_problem(&daemon, "held_back", "a");
+    assert!(why.contains("2001"), "{why}");
+    has_problem(&daemon, "held_back", "b");
+    net.sh("gateway", &format!("ip address add {FLOATING}/24 dev br0")).ok();
+    served(&net, 2002, "b2");
+    // Who says so takes the port over.
+    net.cli(&["apply", file]).exits(1);
+    net.cli(&["apply", "--take-over", file]).exits(0);
+    served(&net, 2001, "b1");
+    has_no_problem(&daemon, "held_back");
+}
+
+/// As `tcpgw-boot` does, on a standby.
+#[test]
+fn apply_without_a_daemon_leaves_out_what_is_not_possible_yet() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let of = |host: &str, source: Value| {
+        let both = state([
+            service("a", 2001, &[host], 3000, json!({})),
+            service("b", 2002, &[host], 3001, json!({"source_addresses": source})),
+        ]);
+        net.state_file("standby.json", both)
+    };
+    let file = of("b1", json!([FLOATING]));
+    net.tcpgw(&["apply", &file]).exits(2);
+    let applied = net.tcpgw(&["apply", "--hold-back", &file]).exits(0);
+    assert!(applied.stderr.contains("held back: service \"b\""), "{applied}");
+    assert!(is_served(&net, 2001, "b1"));
+    let services = |net: &Net| net.sh("gateway", "nft list set inet tcpgw services").ok();
+    assert!(!services(&net).contains("2002"), "{}", services(&net));
+    net.sh("gateway", &format!("ip address add {FLOATING}/24 dev br0")).ok();
+    net.tcpgw(&["apply", "--hold-back", &file]).exits(0);
+    assert!(services(&net).contains("2002"));
+    // What is served stays, and so does what is served of one that is changed.
+    net.sh("gateway", &format!("ip address del {FLOATING}/24 dev br0")).ok();
+    net.tcpgw(&["apply", "--hold-back", &file]).exits(0);
+    assert!(services(&net).contains("2002"));
+    let file = of("b2", json!([FLOATING, "10.2.0.202"]));
+    net.tcpgw(&["apply", "--hold-back", &file]).exits(0);
+    assert!(is_served(&net, 2001, "b2") && services(&net).contains("2002"));
+}
