@@ -251,7 +251,9 @@ pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result
     let inodes = taken.iter().map(|(_, listener)| listener.inode).collect();
     let processes = processes_of(&inodes, PATIENCE);
     let obstacles = taken.into_iter().map(|(service, listener)| {
-        let process = processes.get(&listener.inode).map_or("an unknown process", String::as_str);
+        let process = processes
+            .get(&listener.inode)
+            .map_or("an unknown process", String::as_str);
         let message = format!(
             "port {} is in use: {process} listens on {}; --take-over sends its new connections to the service",
             service.port, listener.addr

@@ -86,6 +86,41 @@ fn a_change_of_them_is_told_and_leaves_flows_alone() {
     }
 }
 
+/// The kernel deletes masqueraded flows when the link that they leave by goes down or loses the address
+/// (`net/netfilter/nf_nat_masquerade.c`), but not those that are shown by chosen addresses, or by none.
+#[test]
+fn connections_live_through_a_bridge_that_goes_down_and_an_address_that_comes_back() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.apply(state([
+        service(
+            "chosen",
+            2001,
+            &["b1"],
+            3000,
+            json!({"source_addresses": [INTERNAL[0]]}),
+        ),
+        service("preserved", 2002, &["b2"], 3000, json!({"source": "preserve"})),
+        service("told", 2003, &["b3"], 3000, json!({"on_retire": "reset"})),
+    ]));
+    let open = |port, backend| crate::retire::open(&net, at(PUBLIC[0], port), backend);
+    let mut chosen = open(2001, "b1");
+    let mut preserved = open(2002, "b2");
+    for change in [
+        "ip link set br0 down && ip link set br0 up",
+        "ip address del 10.2.0.1/24 dev br0 && ip address add 10.2.0.1/24 dev br0",
+    ] {
+        let mut told = open(2003, "b3");
+        net.sh("gateway", change).ok();
+        chosen.echo(b"on").expect("it goes on");
+        preserved.echo(b"on").expect("it goes on");
+        // Its client connects again at once, and does not wait.
+        let ended = told.echo(b"on").expect_err("the kernel has deleted it");
+        assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset, "{change}");
+        open(2003, "b3").echo(b"on").expect("a new one works");
+    }
+}
+
 #[test]
 fn an_address_that_is_not_the_gateways_is_refused() {
     let net = Net::new();
