@@ -49,6 +49,8 @@ pub struct Probe {
     pub endpoint: SocketAddr,
     /// How long the handshake may take.
     pub timeout: Duration,
+    /// Number of this probe among those of its endpoint; wraps around.
+    pub round: u32,
     /// Which of the gateway's addresses it comes from, if that is there; else the one that routing chooses.
     pub source: Option<IpAddr>,
 }
@@ -285,6 +287,7 @@ impl Health {
             self.next_id += 1;
             known.waits = Waits::Answer(id, false);
             known.round = known.round.wrapping_add(1);
+            let round = known.round;
             let flight = Flight {
                 endpoint,
                 class,
@@ -295,6 +298,7 @@ impl Health {
                 id,
                 endpoint,
                 timeout: known.params.timeout,
+                round,
                 source: None,
             });
         }

@@ -276,8 +276,9 @@ impl Core {
         let service = self.roster.probed_for(endpoint).or_else(of_deploy)?;
         let is_of_family = |address: &&IpAddr| address.is_ipv4() == endpoint.address.is_ipv4();
         let addresses = || service.source_addresses.iter().filter(is_of_family);
-        let turn = probe.id % u64::try_from(addresses().count().max(1)).unwrap_or(1);
-        addresses().nth(usize::try_from(turn).unwrap_or(0)).copied()
+        // Numbers of probes go by all endpoints: with two of them one would always get the even ones.
+        let round = usize::try_from(probe.round).unwrap_or_default();
+        addresses().nth(round % addresses().count().max(1)).copied()
     }
 
     /// Who serves, and who shall.

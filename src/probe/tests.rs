@@ -32,6 +32,7 @@ fn ask(pool: &mut Pool, id: u64, endpoint: SocketAddr, timeout: Duration) -> Out
         id,
         endpoint,
         timeout,
+        round: 0,
         source: None,
     };
     let report = pool.start(probe, Instant::now()).unwrap_or_else(|| report(pool));
@@ -128,6 +129,7 @@ fn what_was_cancelled_is_not_reported_and_its_socket_goes_on() {
             id,
             endpoint: full,
             timeout: LONG,
+            round: 0,
             source: None,
         };
         assert_eq!(pool.start(probe, Instant::now()), None);
@@ -148,6 +150,7 @@ fn sockets_of_a_crowd_are_not_kept_for_ever() {
             id,
             endpoint: full,
             timeout: LONG,
+            round: 0,
             source: None,
         };
         assert_eq!(pool.start(probe, Instant::now()), None);
@@ -231,6 +234,7 @@ fn the_thread_reports_each_of_many_once_and_ends() {
             id: round * 100 + n,
             endpoint: if n % 3 == 0 { closed } else { open },
             timeout: LONG,
+            round: 0,
             source: None,
         });
         thread.probe(probes.collect()).expect("the thread lives");
@@ -249,6 +253,7 @@ fn the_thread_reports_each_of_many_once_and_ends() {
         id,
         endpoint: full,
         timeout: SHORT,
+        round: 0,
         source: None,
     };
     thread.probe(vec![probe(3000), probe(3001)]).expect("the thread lives");
@@ -274,6 +279,7 @@ fn a_thread_without_a_listener_ends() {
         id,
         endpoint: closed,
         timeout: LONG,
+        round: 0,
         source: None,
     };
     let gone = (0..3000).find_map(|id| {

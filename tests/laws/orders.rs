@@ -584,7 +584,7 @@ impl World {
         loop {
             self.run();
             let wakes = [self.core.wakes_at(), self.core.health().next_at()];
-            let next = wakes.into_iter().flatten().min().unwrap_or(end).clamp(self.now, end);
+            let next = wakes.into_iter().flatten().min().unwrap_or(end).min(end).max(self.now);
             if next == end {
                 break;
             }

@@ -99,7 +99,7 @@ fn an_unprivileged_user_with_one_capability() {
 }
 
 #[test]
-fn forty_descriptors() {
+fn few_descriptors() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
     fs::create_dir_all(net.file("store")).expect("a directory");
@@ -114,7 +114,7 @@ fn forty_descriptors() {
     });
     let _more: Vec<_> = (1..8).map(|n| net.serve_all(3000 + n, Behaviour::Greet)).collect();
     net.want(state(services));
-    let daemon = daemon_behind(&net, &["prlimit", "--nofile=40:40"], 64);
+    let daemon = daemon_behind(&net, &["prlimit", "--nofile=64:64"], 64);
     for port in 2001..2009 {
         let mut conn = net.connect("client", at(PUBLIC[0], port)).expect("it is served");
         conn.greeting().expect("a greeting");

@@ -150,8 +150,9 @@ fn errors_are_within_the_limit_of_the_backend() {
             let seconds = u32::try_from(begin.elapsed().as_secs() + 1).expect("a short time");
             let count = u32::try_from(arrived.stop().len()).expect("a sane number");
             eprintln!("{direction} {address}: {count} of {SENT} errors in {seconds} s");
-            // The handshake, the greeting and its acknowledgement have been taken from the same bucket.
-            assert!(count >= burst + reserve - 10, "{count}");
+            // The handshake, the greeting and its acknowledgement have been taken from the same bucket, with those of the other way
+            // where both share one.
+            assert!(count >= burst + reserve - 20, "{count}");
             assert!(count <= burst + reserve + (pps + 1) * seconds, "{count} in {seconds} s");
             let over: u64 = ["over_to_v4", "over_to_v6"]
                 .iter()

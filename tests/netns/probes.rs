@@ -31,6 +31,7 @@ fn ask(of: &mut (Prober, Reports), endpoints: &[SocketAddr], timeout: Duration) 
         id,
         endpoint: *endpoint,
         timeout,
+        round: 0,
         source: None,
     });
     of.0.probe(probes.collect()).expect("the prober lives");

@@ -71,13 +71,14 @@ fn what_scripts_read_has_the_documented_keys() {
         ("elements", json!(5)),
         ("transactions", json!(1)),
         ("rebuilt", json!(null)),
+        ("kept", json!([])),
     ] {
         assert_eq!(told[key], value, "{key} of {told}");
     }
     for key in ["milliseconds", "kernel_milliseconds", "flush_milliseconds"] {
         assert!(told[key].as_f64().is_some_and(|time| time > 0.0), "{key} of {told}");
     }
-    assert_eq!(told.as_object().map(serde_json::Map::len), Some(13), "{told}");
+    assert_eq!(told.as_object().map(serde_json::Map::len), Some(14), "{told}");
     let torn = data(&net.tcpgw(&["teardown", "-o", "json"]).exits(0));
     assert_eq!(
         torn,

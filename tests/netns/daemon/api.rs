@@ -47,7 +47,9 @@ fn the_api_applies_beside_the_file() {
     let file = net.wanted().to_string_lossy().into_owned();
     let refused = daemon.post("/v1/apply", state([healthy(&["b3"], "a", 2003)]));
     assert!(refused.status == 422 && refused.body.contains(&file), "{refused:?}");
-    for taken in [healthy(&["b3"], "c", 2001), healthy(&["b1"], "c", 2003)] {
+    let mut other_terms = healthy(&["b1"], "c", 2003);
+    other_terms["limit"] = json!({"pps": 100});
+    for taken in [healthy(&["b3"], "c", 2001), other_terms] {
         let refused = daemon.post("/v1/apply", state([taken]));
         assert_eq!(refused.status, 422, "{refused:?}");
     }
@@ -66,14 +68,17 @@ fn the_api_applies_beside_the_file() {
     let refused = daemon.post("/v1/apply", state([]));
     assert_eq!(refused.status, 409, "{refused:?}");
 
-    // Everything goes, and comes back with the next change.
+    // Everything goes, and comes back when somebody says so.
     let _held = PUBLIC.map(|address| open(&net, at(address, 2001), "b1"));
     let torn = daemon.post("/v1/teardown", "").ok();
     assert_eq!(torn["table_removed"], true, "{torn}");
     assert!(net.conntrack().iter().all(|flow| flow.mark & FLOW_MARK == 0), "{torn}");
     assert!(net.sh("gateway", "nft list tables").ok().is_empty());
     assert_eq!(daemon.get("/v1/daemon")["torn_down"], true);
+    let before = daemon.last();
     net.want(state([healthy(&["b3"], "a", 2001)]));
+    net.cli(&["resume"]).exits(0);
+    daemon.hears(before, &json!({"event": "committed"}));
     daemon.settles(4);
     for (port, host) in [(2001, "b3"), (2002, "b2")] {
         assert_eq!(net.spread("client", at(PUBLIC[0], port), 5)[host], 5);

@@ -148,7 +148,7 @@ fn explains(history: &[Value], asked: &[&Asked]) {
                 patched["labels"][label] = value.clone().into();
                 assert!(!one.is_patch || patched == entry["new"], "{one:?}: {entry:#}");
             }
-            409 => {
+            412 => {
                 let current = &one.body["error"]["current"];
                 assert_eq!(entry["new"], current["service"], "{one:?}");
                 assert!(
@@ -200,7 +200,7 @@ fn concurrent_changes_are_linearizable() {
     });
     let took = begin.elapsed();
     let asked: Vec<Asked> = asked.into_inner().expect("nobody panics");
-    let refused = asked.iter().filter(|one| one.status == 409).count();
+    let refused = asked.iter().filter(|one| one.status == 412).count();
     eprintln!("{} changes, {refused} of them refused, in {took:?}", asked.len());
     assert_eq!(asked.len(), total);
     assert!(refused > 0 && refused < total / 2, "{refused}");
