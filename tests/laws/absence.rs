@@ -550,7 +550,7 @@ impl World {
             if next == end {
                 break;
             }
-            self.now = next.max(self.now + Duration::from_millis(1));
+            self.now = next.max(self.now + Duration::from_millis(1)).min(end);
         }
         self.now = end;
         self.run();

@@ -588,7 +588,7 @@ impl World {
             if next == end {
                 break;
             }
-            let next = next.max(self.now + Duration::from_millis(1));
+            let next = next.max(self.now + Duration::from_millis(1)).min(end);
             self.unix += next - self.now;
             self.now = next;
         }

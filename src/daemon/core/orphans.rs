@@ -242,7 +242,7 @@ impl Core {
             ("are", "them")
         };
         let mut message = format!(
-            "{} that no provider defines any more {is} served on: {}; define {it} anew, or remove {it} with `tcpgw service rm \
+            "{} that no provider defines any more {is} served on as orphaned: {}; define {it} anew, or remove {it} with `tcpgw service rm \
              NAME` or `tcpgw apply --prune`",
             count(names.len(), "service"),
             some_of(&names)

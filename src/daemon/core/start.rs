@@ -153,6 +153,9 @@ impl Core {
         let origin = origin.map(|applied| PathBuf::from(&applied.origin)).or(last.origin);
         let words = words(&adopted);
         self.doubt_empty_file(&adopted, &former, now);
+        if recorded.is_some() {
+            self.held_back.former = former.iter().map(|served| Arc::new(served.serving.clone())).collect();
+        }
         let orphans = self.settle_owners(&adopted, &former, recorded.is_some(), origin);
         self.orphan_found(orphans, now);
         let services: Vec<Service> = adopted.into_iter().map(|adopted| self.completed(adopted)).collect();

@@ -29,6 +29,8 @@ pub(super) struct HeldBack {
     services: BTreeMap<Name, HeldService>,
     /// The services that were found at the start have been judged.
     pub(super) has_judged: bool,
+    /// Services that were served in this boot when the last process ended, and whose table somebody removed before this one began.
+    pub(super) former: Vec<Arc<Service>>,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,14 @@ impl HeldBack {
         for held in self.services.values_mut() {
             held.kept = None;
         }
+    }
+
+    /// Returns the former services of that name, or that listened there.
+    fn former(&self, service: &Service) -> impl Iterator<Item = &Arc<Service>> {
+        let is_it = move |former: &&Arc<Service>| {
+            former.name == service.name || former.port == service.port && former.listen == service.listen
+        };
+        self.former.iter().filter(is_it)
     }
 
     fn waits_for_port(&self) -> bool {
@@ -143,6 +153,7 @@ impl Core {
         }
         edits.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         self.held_back.has_judged = true;
+        self.held_back.former.clear();
         self.lost_surroundings(&all, &found);
         if !edits.is_empty() {
             self.wanted_instead("the gateway's addresses and listeners", &edits, now);
@@ -163,7 +174,11 @@ impl Core {
 
     /// Whether a service is served, or is about to be, where this one listens.
     pub(super) fn is_known(&self, service: &Service) -> bool {
-        self.roster.serving_at(service).is_some() || self.held_back.has_judged && self.roster.is_known(service)
+        // Its record may be a second older than its addresses.
+        let is_former = |former: &Arc<Service>| former.port == service.port;
+        self.roster.serving_at(service).is_some()
+            || self.held_back.former(service).any(is_former)
+            || self.held_back.has_judged && self.roster.is_known(service)
     }
 
     /// Returns those obstacles that a service has not in what is served of it already.
@@ -172,7 +187,8 @@ impl Core {
         let serving = self.roster.serving().get(&service.name).into_iter().chain(there);
         let wanted = self.roster.wanted().get(&service.name);
         let wanted = wanted.filter(|_| self.held_back.has_judged);
-        let known: Vec<&Arc<Service>> = serving.chain(wanted).collect();
+        let former = self.held_back.former(service);
+        let known: Vec<&Arc<Service>> = serving.chain(wanted).chain(former).collect();
         let found = found.into_iter().flatten();
         let new = found.filter(|obstacle| !known.iter().any(|known| obstacle.is_in(known)));
         new.cloned().collect()

@@ -1,5 +1,6 @@
 //! The daemon, with real processes as containers.
 
+mod absence;
 mod adopt;
 mod alive;
 mod api;

@@ -204,7 +204,9 @@ fn the_api_refuses_or_holds_back_as_it_is_asked() {
     // The same without is no yes.
     net.cli(&["apply", file]).exits(2);
     daemon.stop();
+    // As after a boot: neither rules nor the record of them.
     net.sh("gateway", "nft delete table inet tcpgw");
+    fs::remove_dir_all(net.file("run")).expect("a run directory");
     let _program = net.serve("gateway", 2001, Behaviour::Silent);
     daemon.start();
     let why = has_problem(&daemon, "held_back", "a");

@@ -30,6 +30,8 @@ pub(crate) struct Daemon<'n> {
     options: Vec<String>,
     variables: Vec<(&'static str, String)>,
     store: PathBuf,
+    /// Whether it is told of a state file.
+    with_state: bool,
     child: Option<Child>,
     relay: Child,
 }
@@ -81,6 +83,23 @@ impl Net {
             options: options.iter().map(ToString::to_string).collect(),
             variables: variables.to_vec(),
             store,
+            with_state: true,
+            child: None,
+            relay: self.relay("gateway", "relay.sock"),
+        };
+        daemon.start();
+        daemon
+    }
+
+    /// A daemon that is told of no state file, but for what its options say.
+    #[track_caller]
+    pub(crate) fn daemon_without_state(&self, options: &[&str]) -> Daemon<'_> {
+        let mut daemon = Daemon {
+            net: self,
+            options: options.iter().map(ToString::to_string).collect(),
+            variables: Vec::new(),
+            store: self.file("store.db"),
+            with_state: false,
             child: None,
             relay: self.relay("gateway", "relay.sock"),
         };
@@ -192,7 +211,10 @@ impl Daemon<'_> {
             &with_pid
         };
         let mut command = self.net.command("gateway", words);
-        command.arg("--state").arg(state).arg("--socket").arg(socket);
+        if self.with_state {
+            command.arg("--state").arg(state);
+        }
+        command.arg("--socket").arg(socket);
         command.arg("--store").arg(&self.store).args(&self.options);
         command.envs(self.variables.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::null());

@@ -1,0 +1,252 @@
+//! What is lost takes no service with it: files, keys, stores and records, as an operator loses them.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::brief::{endpoints, service, state};
+use crate::harness::client::PATIENCE;
+use crate::harness::daemon::Daemon;
+use crate::harness::plan::{PUBLIC, at};
+use crate::harness::server::Behaviour;
+use crate::harness::shell::{Ran, TCPGW};
+use crate::harness::{Net, wait_until};
+
+const RECORDED: Duration = Duration::from_millis(2500);
+
+/// A file's service on port 2001 behind b1, and one of the API on 2002 behind b2.
+fn begin(net: &Net) -> Daemon<'_> {
+    net.want(of_file());
+    let daemon = net.daemon(&[]);
+    let [backend, _] = endpoints("b2", 3000);
+    let words = ["service", "add", "api", "--port", "2002", "--backend", &backend];
+    net.cli(&[&words[..], &["--label", "of=api", "--drain-timeout", "7s"]].concat())
+        .ok();
+    net.cli(&["wait", "api", "--for", "healthy"]).ok();
+    daemon.settles(3);
+    // The record follows a change after a second.
+    thread::sleep(RECORDED);
+    daemon
+}
+
+fn of_file() -> Value {
+    state([service("file", 2001, &["b1"], 3000, json!({}))])
+}
+
+#[track_caller]
+fn serves(net: &Net, ports: &[u16]) {
+    for port in ports {
+        let spread = net.spread("client", at(PUBLIC[0], *port), 5);
+        assert_eq!(spread.values().sum::<usize>(), 5, "port {port}: {spread:?}");
+    }
+}
+
+/// The same where backends have to answer first.
+#[track_caller]
+fn serves_soon(net: &Net, ports: &[u16]) {
+    for port in ports {
+        let answers = || net.connect("client", at(PUBLIC[0], *port)).is_ok();
+        assert!(wait_until(PATIENCE, answers), "port {port}");
+    }
+    serves(net, ports);
+}
+
+#[track_caller]
+fn provider_of(net: &Net, name: &str, provider: &str) {
+    let told = || net.told(&["service", "ls"]);
+    let is_it = |told: &Value| {
+        let mut all = told["services"].as_array().into_iter().flatten();
+        all.any(|listed| listed["service"]["name"] == name && listed["provider"] == provider)
+    };
+    assert!(wait_until(PATIENCE, || is_it(&told())), "{:#}", told());
+}
+
+/// Applied by the command line, then a daemon that follows no file.
+#[test]
+fn a_daemon_without_a_file_serves_what_apply_has_left() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.apply(of_file());
+    let mut daemon = net.daemon_without_state(&[]);
+    serves(&net, &[2001]);
+    provider_of(&net, "file", "orphan");
+    let status = net.cli(&["status"]).exits(0);
+    assert!(
+        status.stdout.contains("orphan") && status.stdout.contains("tcpgw service rm"),
+        "{status}"
+    );
+    for _ in 0..2 {
+        daemon.kill();
+        daemon.start();
+        serves(&net, &[2001]);
+    }
+    provider_of(&net, "file", "orphan");
+    // It ends by its name, for good.
+    net.cli(&["service", "rm", "file"]).ok();
+    assert!(wait_until(PATIENCE, || net
+        .connect("client", at(PUBLIC[0], 2001))
+        .is_err()));
+    thread::sleep(RECORDED);
+    daemon.kill();
+    daemon.start();
+    assert!(net.connect("client", at(PUBLIC[0], 2001)).is_err());
+    assert!(wait_until(PATIENCE, || net.told(&["service", "ls"])["services"] == json!([])));
+}
+
+/// The key leaves the configuration, then the configuration itself.
+#[test]
+fn a_key_or_a_configuration_that_goes_makes_orphans() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(of_file());
+    let config = net.file("config.toml");
+    let with_key = format!("[daemon]\nstate = {:?}\n", net.wanted());
+    fs::write(&config, &with_key).expect("a file");
+    let mut daemon = net.daemon_without_state(&["--config", config.to_str().expect("text")]);
+    daemon.settles(2);
+    provider_of(&net, "file", "file");
+    fs::write(&config, "").expect("a file");
+    daemon.signal(Signal::SIGHUP);
+    daemon.hears(0, &json!({"event": "orphaned"}));
+    provider_of(&net, "file", "orphan");
+    serves(&net, &[2001]);
+    daemon.kill();
+    daemon.start();
+    provider_of(&net, "file", "orphan");
+    serves(&net, &[2001]);
+    // The provider that defines it takes it over.
+    fs::write(&config, &with_key).expect("a file");
+    daemon.signal(Signal::SIGHUP);
+    provider_of(&net, "file", "file");
+    fs::remove_file(&config).expect("it is there");
+    daemon.signal(Signal::SIGHUP);
+    assert!(wait_until(PATIENCE, || {
+        daemon.get("/v1/daemon")["problems"]
+            .to_string()
+            .contains("rejected_configuration")
+    }));
+    provider_of(&net, "file", "file");
+    serves(&net, &[2001]);
+}
+
+/// The printed cure: move the store away, start, export, apply.
+#[test]
+fn a_store_that_is_lost_takes_no_service_with_it() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    let exported = net.cli(&["export"]).ok();
+    daemon.kill();
+    fs::write(net.file("store.db"), "damaged").expect("a store");
+    daemon.start();
+    serves(&net, &[2001, 2002]);
+    assert!(daemon.get("/v1/daemon")["store"].is_string());
+    daemon.kill();
+    fs::rename(net.file("store.db"), net.file("away.db")).expect("it is there");
+    let record = fs::read_dir(net.file("run")).expect("a directory").flatten();
+    for file in record.filter(|file| file.file_name().to_string_lossy().ends_with(".state")) {
+        fs::remove_file(file.path()).expect("it is there");
+    }
+    daemon.start();
+    serves(&net, &[2001, 2002]);
+    provider_of(&net, "api", "orphan");
+    provider_of(&net, "file", "file");
+    assert_eq!(net.cli(&["export"]).ok(), exported, "labels and timeouts, too");
+    let file = net.file("exported.json");
+    fs::write(&file, &exported).expect("a file");
+    net.cli(&["apply", file.to_str().expect("text")]).ok();
+    provider_of(&net, "api", "api");
+    serves(&net, &[2001, 2002]);
+}
+
+/// Without a daemon, whose store is where the daemon was told.
+#[track_caller]
+fn apply_alone(net: &Net, state: &Value) -> Ran {
+    let file = net.state_file("alone.json", state);
+    let store = net.file("store.db").to_string_lossy().into_owned();
+    let line = format!("TCPGW_STORE='{store}' exec {TCPGW} apply --socket none '{file}'");
+    net.sh("gateway", &line).exits(0)
+}
+
+/// `apply` while no daemon runs replaces what a state file has made, and nothing of the API's.
+#[test]
+fn apply_beside_a_dead_daemon_leaves_the_services_of_its_api() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    daemon.kill();
+    let other = state([service("other", 2003, &["b3"], 3000, json!({}))]);
+    let ran = apply_alone(&net, &other);
+    assert!(ran.stderr.contains("api") && ran.stderr.contains("--prune"), "{ran}");
+    serves(&net, &[2002, 2003]);
+    assert!(
+        net.connect("client", at(PUBLIC[0], 2001)).is_err(),
+        "the file's was replaced"
+    );
+    let again = apply_alone(&net, &other);
+    assert!(again.stdout.contains("0 elements"), "{again}");
+    // The next daemon finds all of it consistent: another file's service is nobody's.
+    daemon.start();
+    serves_soon(&net, &[2001, 2002, 2003]);
+    provider_of(&net, "api", "api");
+    provider_of(&net, "file", "file");
+    provider_of(&net, "other", "orphan");
+    let empty = net.state_file("empty.json", state([]));
+    net.cli(&["apply", "--prune", "--allow-empty", &empty]).ok();
+    assert!(wait_until(PATIENCE, || net
+        .connect("client", at(PUBLIC[0], 2003))
+        .is_err()));
+    serves(&net, &[2001]);
+}
+
+/// A file that is gone while the machine boots.
+#[test]
+fn a_machine_that_boots_without_its_files_serves() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    daemon.stop();
+    // What a boot leaves: neither rules nor the run directory.
+    net.sh("gateway", "nft delete table inet tcpgw; conntrack -F").ok();
+    let _ = fs::remove_dir_all(net.file("run"));
+    fs::rename(net.file("store.db"), net.file("away.db")).expect("it is there");
+    fs::remove_file(net.wanted()).expect("it is there");
+    daemon.start();
+    serves_soon(&net, &[2001, 2002]);
+    provider_of(&net, "api", "orphan");
+    net.want(of_file());
+    daemon.settles(3);
+    serves(&net, &[2001, 2002]);
+}
+
+/// A teardown ends by a word, and by nothing else.
+#[test]
+fn a_teardown_ends_by_a_word_alone() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    net.cli(&["teardown"]).ok();
+    assert_eq!(daemon.events_of("torn_down")[0]["uid"], 0);
+    let closed = |net: &Net| {
+        [2001, 2002]
+            .iter()
+            .all(|port| net.connect("client", at(PUBLIC[0], *port)).is_err())
+    };
+    assert!(closed(&net));
+    let set = net.cli(&["service", "set", "api", "--label", "x=y"]).exits(0);
+    assert!(set.stderr.contains("tcpgw resume"), "{set}");
+    net.want(state([service("file", 2001, &["b1", "b3"], 3000, json!({}))]));
+    daemon.signal(Signal::SIGHUP);
+    let status = net.cli(&["status"]).exits(1);
+    assert!(status.stdout.contains("tcpgw resume"), "{status}");
+    daemon.kill();
+    daemon.start();
+    assert!(closed(&net), "a restart is no word");
+    net.cli(&["status"]).exits(1);
+    net.cli(&["resume"]).ok();
+    daemon.settles(5);
+    serves(&net, &[2001, 2002]);
+}
