@@ -441,6 +441,11 @@ impl World {
             .chain(recorded)
             .map(|known| known.port)
             .collect();
+        // The record may be a second older than names and addresses: a service that has changed since is new to the next daemon,
+        // and held back where a local program listens.
+        if !self.surroundings.taken.is_empty() || !self.surroundings.own.is_empty() {
+            return served.clear();
+        }
         served.retain(|_, service| known.contains(&service.port.get()));
     }
 

@@ -208,7 +208,13 @@ impl Core {
         let kept = if self.held_back.has_judged {
             self.roster.wanted().get(name).cloned()
         } else {
-            self.found(service)
+            let former = || {
+                self.held_back
+                    .former(service)
+                    .find(|former| former.name == *name)
+                    .cloned()
+            };
+            self.found(service).or_else(former)
         };
         self.held_back.services.insert(name.clone(), HeldService { why, kept });
         true
