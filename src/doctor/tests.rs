@@ -294,6 +294,42 @@ fn what_could_not_be_read_is_named_and_the_rest_is_judged() {
 }
 
 #[test]
+fn forwarding_without_a_default_route_in_the_main_table() {
+    type Routing = fn(&mut WaysOut, &mut WaysOfAnswers);
+    let routings: [(&str, Routing); 3] = [
+        ("from the public address", |out, answers| {
+            out.insert((Family::V4, Some(ip("10.2.0.1"))), None);
+            answers.insert((Family::V4, 3), None);
+        }),
+        ("from the bridge", |out, _| {
+            out.insert((Family::V4, Some(ip("10.2.0.1"))), None);
+            out.insert((Family::V4, Some(ip("203.0.113.1"))), None);
+        }),
+        ("none at all: clients are on the link", |out, answers| {
+            out.insert((Family::V4, Some(ip("10.2.0.1"))), None);
+            out.insert((Family::V4, Some(ip("203.0.113.1"))), None);
+            answers.insert((Family::V4, 3), None);
+        }),
+    ];
+    for (what, routing) in routings {
+        for (off, is_broken) in [("ext", true), ("port", false)] {
+            let found = with(|facts| {
+                Arc::make_mut(&mut facts.cheap.services).services.remove(1);
+                let out = facts.cheap.ways_out.as_mut().unwrap();
+                out.insert((Family::V4, None), None);
+                routing(out, facts.cheap.answers.as_mut().unwrap());
+                set(&format!("net.ipv4.conf.{off}.forwarding"), "0")(facts);
+            });
+            let severity = found
+                .iter()
+                .find(|one| one.id == "ip-forward-off")
+                .map(|one| one.severity);
+            assert_eq!(severity, is_broken.then_some(Severity::Broken), "{what}: {off}");
+        }
+    }
+}
+
+#[test]
 fn forwarding() {
     let found = only(
         &with(set("net.ipv4.ip_forward", "0")),

@@ -30,6 +30,7 @@ fn one(facts: &CheapFacts, family: Family, id: &'static str, diagnosis: &mut Dia
     let switch = switch(family);
     let roles = roles(facts, family);
     let is_off = facts.number(switch) == Some(0);
+    let serves_no_client = no_client_link_forwards(facts, family, &roles);
     let mut off: Vec<(&Link, Role)> = roles
         .into_iter()
         .filter(|(link, _)| !forwards(facts, family, link))
@@ -57,6 +58,7 @@ fn one(facts: &CheapFacts, family: Family, id: &'static str, diagnosis: &mut Dia
         .map(|(_, role)| role.severity())
         .min()
         .unwrap_or(Severity::Note);
+    let severity = if serves_no_client { Severity::Broken } else { severity };
     let names = off
         .iter()
         .map(|(link, role)| format!("{} ({})", link.name, role.words()));
@@ -154,6 +156,12 @@ fn roles(facts: &CheapFacts, family: Family) -> Vec<(&Link, Role)> {
     if let Some(way) = far {
         add(way.index, Role::Clients);
     }
+    // Policy routing may lead answers another way than the gateway's own packets.
+    for ((of, _), out) in facts.answers.iter().flatten() {
+        if let Some(out) = out.as_ref().filter(|_| *of == family) {
+            add(out.index, Role::Clients);
+        }
+    }
     let services = &facts.services.services;
     let everywhere = services.iter().any(|service| service.addresses.is_empty());
     for link in facts.links.iter().flatten().filter(|link| link.up && !link.loopback) {
@@ -162,15 +170,18 @@ fn roles(facts: &CheapFacts, family: Family) -> Vec<(&Link, Role)> {
             .iter()
             .filter(|(address, _)| Family::of(*address) == family)
         {
+            let leaves = facts
+                .ways_out
+                .as_ref()
+                .ok()
+                .and_then(|ways| ways.get(&(family, Some(*address)))?.as_ref());
             if services.iter().any(|service| service.addresses.contains(address)) {
                 // Packets to it may still all come by another interface.
-                let leaves = facts
-                    .ways_out
-                    .as_ref()
-                    .ok()
-                    .and_then(|ways| ways.get(&(family, Some(*address)))?.as_ref());
                 let sure = leaves.is_none_or(|way| way.index == link.index);
                 add(link.index, if sure { Role::Clients } else { Role::PerhapsClients });
+            } else if everywhere && far.is_none() && leaves.is_some_and(|way| way.index == link.index) {
+                // Only policy routing, by the address that packets come from, knows a way to clients far away.
+                add(link.index, Role::Clients);
             } else if everywhere && (is_public(*address) || far.is_none()) {
                 add(link.index, Role::PerhapsClients);
             } else if everywhere && !is_link_local(*address) {
@@ -182,6 +193,13 @@ fn roles(facts: &CheapFacts, family: Family) -> Vec<(&Link, Role)> {
         .into_iter()
         .filter_map(|(index, role)| Some((facts.link(index)?, role)))
         .collect()
+}
+
+/// Returns whether there are interfaces that clients may come in by, and none of them forwards. Containers do not count: they
+/// come in where answers do.
+fn no_client_link_forwards(facts: &CheapFacts, family: Family, roles: &[(&Link, Role)]) -> bool {
+    let mut clients = roles.iter().filter(|(_, role)| *role != Role::Answers).peekable();
+    clients.peek().is_some() && clients.all(|(link, _)| !forwards(facts, family, link))
 }
 
 fn no_link_is_known(facts: &CheapFacts, family: Family) -> bool {
