@@ -7,12 +7,13 @@ mod value;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 use thiserror::Error;
 
-use self::value::{deserialize_networks, deserialize_ports};
+use self::value::{deserialize_idle_timeout, deserialize_networks, deserialize_ports};
 use crate::daemon::settings::Section;
 use crate::model::source::{self, SourceError};
 use crate::model::{FlowMark, Problem, Service, State};
@@ -33,6 +34,8 @@ pub struct Config {
     pub flow_mark: FlowMark,
     /// Whether new connections from outside reach backends through services only.
     pub protect_backends: bool,
+    /// How long a connection on which nothing is sent stays up, of services that do not say it.
+    pub idle_timeout: Option<Duration>,
     /// What it says to the daemon.
     pub daemon: Section,
 }
@@ -84,6 +87,8 @@ struct Document {
     flow_mark: FlowMark,
     #[serde(default)]
     protect_backends: bool,
+    #[serde(default, deserialize_with = "deserialize_idle_timeout")]
+    idle_timeout: Option<Duration>,
     #[serde(default)]
     daemon: Section,
 }
@@ -161,6 +166,7 @@ impl Config {
             fences: document.fences,
             flow_mark: document.flow_mark,
             protect_backends: document.protect_backends,
+            idle_timeout: document.idle_timeout,
             daemon: document.daemon,
         })
     }

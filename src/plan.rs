@@ -13,7 +13,7 @@ use crate::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
 use crate::ruleset::rows::{Difference, Rows};
 use crate::ruleset::skeleton::Asked;
 use crate::ruleset::spec::SetSpec;
-use crate::ruleset::timeouts::KernelTimeouts;
+use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
 /// Rows of one set that a transaction adds or deletes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,18 +55,20 @@ pub type Door = (Reach, Box<[u8]>);
 pub struct Retimed {
     /// What they say.
     pub timeouts: KernelTimeouts,
-    /// The rules of the `spread` chains as they are: rules hold on to the objects.
+    /// The rules of the `spread` chains as they are: rules hold on to the objects, and tell which of them there are.
     pub spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
     /// The optional sets that the rules ask as they are.
     pub asked: Asked,
 }
 
-/// One transaction, in the order in which it is sent: timeouts, sets, chains and rules, deletions, additions, and at last the sets
-/// and chains that nothing refers to any more.
+/// One transaction, in the order in which it is sent: timeouts, sets, chains and rules, deletions, additions, and at last the sets,
+/// chains and timeouts that nothing refers to any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step<'a> {
     /// Timeouts to write anew, before all else.
     pub retimed: Option<Retimed>,
+    /// Objects with timeouts to make, and what conntrack's sysctls say.
+    pub new_timeouts: BTreeMap<Timeouts, KernelTimeouts>,
     /// Width sets to make.
     pub new_widths: BTreeSet<(Reach, SpreadRule)>,
     /// Chains that count turns, to make.
@@ -87,6 +89,8 @@ pub struct Step<'a> {
     pub old_widths: BTreeSet<(Reach, SpreadRule)>,
     /// Chains to remove.
     pub old_turns: BTreeSet<TurnChain>,
+    /// Objects with timeouts to remove. Flows that are up go by conntrack's sysctls from then on.
+    pub old_timeouts: BTreeSet<Timeouts>,
 }
 
 impl<'a> Step<'a> {
@@ -179,6 +183,9 @@ impl<'a> Planner<'a> {
                 asked: self.have.asked(),
             });
         }
+        let (had, needed) = (self.have.idle_timeouts(), self.want.idle_timeouts());
+        self.steps[PREPARE].new_timeouts = needed.difference(&had).map(|timeouts| (*timeouts, *wanted)).collect();
+        self.steps[TIDY].old_timeouts = had.difference(&needed).copied().collect();
     }
 
     fn set(&mut self, name: SetName) {
@@ -387,6 +394,39 @@ mod tests {
         let nothing = Ruleset::default();
         assert_eq!(plan(&nothing, &want).steps.len(), 1, "a new table is whole at once");
         assert!(plan(&want, &want).is_empty());
+    }
+
+    fn silent(balance: &str, idle: &str) -> Ruleset {
+        let text = format!(
+            r#"{{"version":1,"services":[
+            {{"name":"a","port":8000,"balance":"{balance}","backends":{TWO:?},"idle_timeout":"{idle}"}},
+            {{"name":"b","port":8001,"backends":["10.2.0.9:1"],"idle_timeout":"60s"}}]}}"#
+        );
+        compile(&crate::model::parse(text.as_bytes()).unwrap(), &[].into())
+    }
+
+    #[test]
+    fn a_changed_idle_timeout_touches_its_service_only() {
+        let of = |seconds| Timeouts::Idle(Family::V4, std::num::NonZeroU32::new(seconds).unwrap());
+        for balance in ["client-hash", "random", "source-hash", "round-robin"] {
+            let (have, want) = (silent(balance, "90s"), silent(balance, "2m"));
+            assert_eq!(have.idle_timeouts(), [of(60), of(90)].into(), "{balance}");
+            let plan = plan(&have, &want);
+            let steps = &plan.steps;
+            assert_eq!(
+                steps[0].new_timeouts.keys().collect::<Vec<_>>(),
+                [&of(120)],
+                "{balance}"
+            );
+            assert_eq!(steps[steps.len() - 1].old_timeouts, [of(90)].into(), "{balance}");
+            assert_eq!(plan.elements(), 2, "{balance}");
+            let touched = steps.iter().flat_map(|step| step.delete.keys().chain(step.add.keys()));
+            for name in touched {
+                assert!(matches!(name, SetName::Spread(ANY, _)), "{balance}: {name}");
+            }
+            let shared = silent(balance, "60s");
+            assert_eq!(shared.idle_timeouts(), [of(60)].into(), "one object for each value");
+        }
     }
 
     #[test]

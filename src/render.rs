@@ -28,7 +28,7 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
         "table inet tcpgw {{\n\tcomment \"{}\"\n",
         skeleton::comment(mark, Room::of(ruleset))
     )?;
-    for timeouts in Timeouts::ALL {
+    for timeouts in Timeouts::FIXED.into_iter().chain(ruleset.idle_timeouts()) {
         object(out, timeouts, ruleset.timeouts())?;
     }
     for name in SetName::fixed() {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,9 @@ pub struct Settings {
     /// Flows at once and handshakes per second of each client.
     #[serde(rename = "c", default)]
     pub client: (Option<u32>, Option<u32>),
+    /// Seconds that a silent flow lives, if they are its own; the kernel tells it only of a service with slots.
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<NonZeroU32>,
     /// Late packets get a reset.
     #[serde(rename = "r")]
     pub retire_reset: bool,
@@ -155,6 +159,7 @@ impl From<&Service> for ServiceSummary {
                 limit: service.limit.as_ref().map(limit_numbers),
                 max_flows: service.max_flows,
                 client: (service.client.flows, service.client.handshakes_per_second),
+                idle_timeout: service.idle_seconds(),
                 retire_reset: service.on_retire == Refusal::Reset,
                 empty_reset: Some(service.on_empty == Refusal::Reset),
                 preserve: service.source == SourceMode::Preserve,
@@ -196,6 +201,7 @@ impl ServiceSummary {
     fn merge(&mut self, other: Self) {
         if self.active.is_empty() {
             self.settings.balance = other.settings.balance;
+            self.settings.idle_timeout = other.settings.idle_timeout;
             self.settings.limit = other.settings.limit;
             self.settings.preserve = other.settings.preserve;
         }
@@ -386,6 +392,7 @@ impl Summary {
             service.settings.empty_reset = service.settings.empty_reset.or(known.settings.empty_reset);
             if service.active.is_empty() {
                 service.settings.balance = known.settings.balance;
+                service.settings.idle_timeout = known.settings.idle_timeout;
                 service.settings.limit = known.settings.limit;
                 service.settings.preserve = known.settings.preserve;
             }
@@ -466,6 +473,7 @@ fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u
             limit: None,
             max_flows: None,
             client: (None, None),
+            idle_timeout: None,
             retire_reset: is_in(SetName::RetireReset(scope)),
             empty_reset,
             preserve: false,
@@ -495,23 +503,28 @@ fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
             *service.active.entry(socket(endpoint)).or_default() += 1;
         }
     }
-    let mut spread = |set: SetName, code: Balance| {
+    let mut spread = |set: SetName, balance: Option<Balance>, idle: Option<NonZeroU32>| {
         for row in ruleset.rows(set).into_iter().flat_map(|rows| rows.iter()) {
             let service = read_door(reach.scope(), row).and_then(|door| services.get_mut(&door));
             if let Some(service) = service {
-                service.settings.balance = Some(balance_code(code));
+                let settings = &mut service.settings;
+                settings.balance = balance.map(balance_code).or(settings.balance);
+                settings.idle_timeout = idle.or(settings.idle_timeout);
             }
         }
     };
     for rule in ruleset.widths(reach) {
-        let SpreadRule::Slots(width) = rule else { continue };
-        let balance = match width.choice {
-            SlotChoice::ClientHash => Balance::ClientHash,
-            SlotChoice::Random => Balance::Random,
+        let balance = match rule {
+            SpreadRule::Cap(_) => continue,
+            SpreadRule::Idle(_) => None,
+            SpreadRule::Slots(width) => Some(match width.choice {
+                SlotChoice::ClientHash => Balance::ClientHash,
+                SlotChoice::Random => Balance::Random,
+            }),
         };
-        spread(SetName::Spread(reach, rule), balance);
+        spread(SetName::Spread(reach, rule), balance, rule.idle());
     }
-    spread(SetName::Hashed(reach), Balance::SourceHash);
+    spread(SetName::Hashed(reach), Some(Balance::SourceHash), None);
     for ((of, key), chain) in ruleset.turns() {
         let service = read_door(reach.scope(), key).and_then(|door| services.get_mut(&door));
         if let (true, Some(service)) = (*of == reach, service) {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::model::duration;
 use crate::summary::{ServiceSummary, Settings, Summary, balance_name};
 
 /// Returns a number and what is counted, in the plural where it is not one: `1 backend`, `2 addresses`.
@@ -280,6 +282,13 @@ fn number(number: Option<u32>) -> String {
     number.map_or_else(|| "none".into(), |number| number.to_string())
 }
 
+fn idle(settings: &Settings) -> String {
+    settings.idle_timeout.map_or_else(
+        || "none".into(),
+        |seconds| duration::show(Duration::from_secs(seconds.get().into())),
+    )
+}
+
 fn refusal(reset: bool) -> &'static str {
     if reset { "reset" } else { "drop" }
 }
@@ -322,6 +331,9 @@ fn described(settings: &Settings) -> Vec<String> {
     }
     if rate.is_some() {
         words.push(format!("client.handshakes_per_second {}", number(rate)));
+    }
+    if settings.idle_timeout.is_some() {
+        words.push(format!("idle_timeout {}", idle(settings)));
     }
     if settings.retire_reset {
         words.push(format!("on_retire {}", refusal(true)));
@@ -366,6 +378,7 @@ fn setting_changes(old: &Settings, new: &Settings) -> Vec<String> {
         number(old.client.1),
         number(new.client.1),
     );
+    changed("idle_timeout", idle(old), idle(new));
     changed(
         "on_retire",
         refusal(old.retire_reset).into(),
@@ -450,10 +463,10 @@ mod tests {
         assert_eq!(added(""), "+ a :2000  + 10.0.0.1:1  client-hash");
         assert_eq!(
             added(
-                r#","balance":"round-robin","limit":{"pps":5,"burst":7},"on_retire":"reset","on_empty":"drop",
+                r#","balance":"round-robin","limit":{"pps":5,"burst":7},"idle_timeout":"5m","on_retire":"reset","on_empty":"drop",
                 "source":"preserve","allow":["192.0.2.0/24"],"deny":["192.0.2.1"]"#
             ),
-            "+ a :2000  + 10.0.0.1:1  round-robin, limit 5 packets/s, burst 7, on_retire reset, on_empty drop, \
+            "+ a :2000  + 10.0.0.1:1  round-robin, limit 5 packets/s, burst 7, idle_timeout 5m, on_retire reset, on_empty drop, \
              source preserve, allow 192.0.2.0/24, deny 192.0.2.1/32"
         );
     }
@@ -558,6 +571,12 @@ mod tests {
                 "\"client\":{\"handshakes_per_second\":5}",
                 "client.flows 10 -> none, client.handshakes_per_second none -> 5",
             ),
+            (
+                "\"idle_timeout\":\"60s\"",
+                "\"idle_timeout\":\"2h\"",
+                "idle_timeout 1m -> 2h",
+            ),
+            ("\"idle_timeout\":\"90s\"", "\"deny\":[]", "idle_timeout 90s -> none"),
             (
                 "\"on_retire\":\"drop\"",
                 "\"on_retire\":\"reset\"",

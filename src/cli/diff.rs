@@ -1,6 +1,7 @@
 //! `tcpgw diff`
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -10,7 +11,9 @@ use super::gateway::Gateway;
 use super::{Code, Failure, File, Global, Outcome, Output, others, preflight, print, print_json, remote};
 use crate::daemon::ask::ApplyOptions;
 use crate::kernel::linux::Linux;
+use crate::model::duration;
 use crate::reconcile::{Desired, Known, Reconciler};
+use crate::ruleset::timeouts::KernelTimeouts;
 use crate::words::Changes;
 
 #[derive(Debug, Args)]
@@ -117,6 +120,9 @@ pub(super) fn show(
         }
         _ => {}
     }
+    if let Some(had) = known.timeouts().filter(|had| *had != desired.ruleset.timeouts()) {
+        text += &retimed(had, desired.ruleset.timeouts());
+    }
     if differs && text.is_empty() {
         // Elements that no word stands for: somebody changed the table, or the order of slots differs.
         text += "~ the elements in the kernel differ from the state and will be put right\n";
@@ -124,4 +130,12 @@ pub(super) fn show(
     print(&text)?;
     Denied::GoingOn(denied).tell(global)?;
     Ok(differs)
+}
+
+fn retimed(had: &KernelTimeouts, wanted: &KernelTimeouts) -> String {
+    if had.established == wanted.established {
+        return "~ new connections will follow the timeouts of conntrack as they are now\n".to_owned();
+    }
+    let [before, after] = [had, wanted].map(|of| duration::show(Duration::from_secs(of.established.into())));
+    format!("~ new connections of services without an idle_timeout may be silent for {before} -> {after}\n")
 }

@@ -13,6 +13,7 @@ pub(super) fn run(global: &Global) -> Outcome {
     let config = global.config_for_looking();
     let mut facts = doctor::gather(&global.run_dir, config.flow_mark);
     facts.protect_backends = config.protect_backends;
+    facts.idle_timeout = config.idle_timeout;
     let daemon = Daemon::ask(global);
     if let Daemon::Answers { view, .. } = &daemon
         && let Ok(table) = &mut facts.table

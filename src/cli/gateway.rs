@@ -74,7 +74,7 @@ impl Gateway {
             BTreeSet::new()
         };
         let desired = Desired::of(services().collect(), &links).protecting(config.protect_backends);
-        Ok(desired.with_timeouts(self.kernel.timeouts()))
+        Ok(desired.with_timeouts(self.kernel.timeouts().with_idle(config.idle_timeout)))
     }
 }
 

@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 
 use super::{Code, File, Global, Outcome, print};
 use crate::ruleset::compile::compile;
+use crate::ruleset::timeouts::KernelTimeouts;
 
 pub(super) fn run(global: &Global, file: &File) -> Outcome {
     let config = global.config()?;
     let state = global.state(file, &config)?;
     // Which links there are is known on the gateway only; without privilege they may be of another machine anyway.
-    let ruleset = compile(&state, &BTreeSet::new()).protecting(config.protect_backends);
+    let timeouts = KernelTimeouts::default().with_idle(config.idle_timeout);
+    let ruleset = compile(&state, &BTreeSet::new())
+        .protecting(config.protect_backends)
+        .with_timeouts(timeouts);
     let mut text = String::new();
     crate::render::table(&mut text, &ruleset, config.flow_mark).map_err(|error| super::Failure::Io {
         what: "render",

@@ -51,6 +51,7 @@ fn every_setting_is_read() {
         r#"
         flow_mark = "0x100/0xf00"
         protect_backends = true
+        idle_timeout = "2h"
         [fences]
         ports = ["2000-3000", 443, "80"]
         backends = ["10.1.0.0/16", "10.0.0.0/16", "2001:db8::/32"]
@@ -67,6 +68,26 @@ fn every_setting_is_read() {
     );
     assert_eq!(config.fences.max_services.unwrap().get(), 5);
     assert_eq!(config.fences.max_backends.unwrap().get(), 6);
+    assert!(config.protect_backends);
+    assert_eq!(config.idle_timeout, Some(std::time::Duration::from_secs(7200)));
+}
+
+#[test]
+fn an_idle_timeout_is_one_that_a_service_may_have() {
+    for (text, why) in [
+        (
+            "\"0s\"",
+            "must be a duration of whole seconds from 1s to 480h, not \"0s\"",
+        ),
+        ("\"1500ms\"", "must be a duration of whole seconds"),
+        ("\"481h\"", "must be a duration of whole seconds"),
+        ("\"60\"", "has no unit"),
+        ("60", "invalid type"),
+    ] {
+        let error = read(&format!("idle_timeout = {text}")).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    assert_eq!(read("").unwrap().idle_timeout, None);
 }
 
 #[test]

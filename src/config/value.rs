@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use crate::model::{FlowMark, network};
+use crate::model::{FlowMark, IDLE_TIMEOUTS, duration, network};
 
 /// Ports from the first to the last, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,24 @@ impl fmt::Display for PortRange {
             write!(f, "{}-{}", self.first, self.last)
         }
     }
+}
+
+/// Reads a duration that an `idle_timeout` may be.
+pub(super) fn deserialize_idle_timeout<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let timeout = duration::parse(&text).map_err(|error| D::Error::custom(format!("{error}, not {text:?}")))?;
+    if !IDLE_TIMEOUTS.contains(&timeout) || timeout.subsec_nanos() != 0 {
+        let (least, most) = (
+            duration::show(*IDLE_TIMEOUTS.start()),
+            duration::show(*IDLE_TIMEOUTS.end()),
+        );
+        return Err(D::Error::custom(format!(
+            "must be a duration of whole seconds from {least} to {most}, not {text:?}"
+        )));
+    }
+    Ok(Some(timeout))
 }
 
 const PORTS: &str = "a port from 1 to 65535, or a range like \"1024-65535\"";

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -119,6 +120,9 @@ fn service(summary: &ServiceSummary, taken: &mut BTreeSet<Box<str>>) -> Option<S
             flows: settings.client.0,
             handshakes_per_second: settings.client.1,
         },
+        idle_timeout: settings
+            .idle_timeout
+            .map(|seconds| Duration::from_secs(seconds.get().into())),
         on_retire: refusal(settings.retire_reset),
         on_empty: refusal(settings.empty_reset != Some(false)),
         source: if settings.preserve {

@@ -262,7 +262,9 @@ impl Daemon {
             tracing::warn!(%error, "failed to note in the run directory that a daemon runs");
         }
         let store = Store::new(run_dir, namespace);
-        let engine = Engine::new(kernel, store, namespace, config.flow_mark).protecting(config.protect_backends);
+        let engine = Engine::new(kernel, store, namespace, config.flow_mark)
+            .protecting(config.protect_backends)
+            .idling(config.idle_timeout);
         let (done, outcomes) = mpsc::channel(1);
         let mut links = Routes::open()?;
         let links = move || {

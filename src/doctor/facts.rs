@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::kernel::conntrack::stats::Stats;
 use crate::kernel::firewall::{Chain, Table};
@@ -85,6 +86,8 @@ pub struct Facts {
     pub table: Fact<TableFacts>,
     /// Whether the configuration says that new connections from outside reach backends through services only.
     pub protect_backends: bool,
+    /// How long flows live in silence, if the configuration says it.
+    pub idle_timeout: Option<Duration>,
     /// Who was seen on the links.
     pub neighbours: Fact<Vec<Neighbour>>,
     /// What bridges learned.

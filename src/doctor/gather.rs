@@ -40,6 +40,7 @@ pub fn gather(run_dir: &Path, mark: FlowMark) -> Facts {
             .map_or_else(|_| String::new(), |text| text.trim().into()),
         table,
         protect_backends: false,
+        idle_timeout: None,
         neighbours: fact(links::neighbours()),
         learned: fact(links::learned()),
         legacy: fact(firewall::legacy(TableFamily::Ip)),

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::kernel::conntrack::stats::Stats;
@@ -103,6 +104,7 @@ fn well() -> Facts {
             daemon: None,
         }),
         protect_backends: true,
+        idle_timeout: None,
         neighbours: Ok(Vec::new()),
         learned: Ok(Vec::new()),
         legacy: Ok(Vec::new()),
@@ -499,6 +501,11 @@ fn conntrack() {
             Severity::Note,
         );
     }
+    let bounded = with(|facts| {
+        set("net.netfilter.nf_conntrack_tcp_timeout_established", "432000")(facts);
+        facts.idle_timeout = Some(Duration::from_secs(7200));
+    });
+    assert!(bounded.is_empty(), "{bounded:?}");
     let stats = |stats| move |facts: &mut Facts| facts.stats = Ok(stats);
     let dropped = Stats {
         early_drop: 1,

@@ -345,7 +345,7 @@ fn ask(socket: &mut Netlink, needs: &Needs) -> Result<Option<Nack>, NetlinkError
         batch.message(msg::NEW_SET, |writer| elsewhere(writer, &body, set::TABLE));
     }
     if needs.objects {
-        for timeouts in Timeouts::ALL {
+        for timeouts in Timeouts::FIXED {
             let mut body = Writer::new();
             sets::write_timeouts(&mut body, timeouts, &KernelTimeouts::default());
             let body = body.finish()?;

@@ -9,13 +9,13 @@ use super::socket::{NetlinkError, restarting};
 use super::tlv::{Attr, Attrs, Family, Header, Malformed, Message, Messages, Writer};
 use super::{Counted, sets};
 use crate::model::FlowMark;
-use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
+use crate::ruleset::name::{self, Reach, SetName, SpreadRule, TurnChain};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows};
 use crate::ruleset::skeleton::{self as rules, Asked, Chain};
 use crate::ruleset::spec::{Payload, SetSpec};
 use crate::ruleset::timeouts::{KernelTimeouts, TcpState, Timeouts};
+use crate::ruleset::{Ruleset, idle_timeouts};
 
 /// The table as it stands in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,8 @@ fn read_comment(userdata: &[u8]) -> Option<String> {
 /// # Errors
 /// Those of [`Ask::dump`]; likewise for all of these.
 pub fn skeleton_is_ours(socket: &mut impl Ask, mark: FlowMark, found: &mut Found) -> Result<bool, NetlinkError> {
-    let Some(timeouts) = restarting(|| timeouts(socket))? else {
+    let idle = found.idle_timeouts();
+    let Some(timeouts) = restarting(|| timeouts(socket, &idle))? else {
         return Ok(false);
     };
     found.timeouts = timeouts;
@@ -147,6 +148,12 @@ impl Found {
             _ => None,
         };
         self.sets.iter().filter_map(width).collect()
+    }
+
+    /// The objects with timeouts that these sets need, beside those that are always there.
+    pub fn idle_timeouts(&self) -> BTreeSet<Timeouts> {
+        let of = |(reach, rule)| idle_timeouts(reach, &[rule].into());
+        self.widths().into_iter().flat_map(of).collect()
     }
 }
 
@@ -210,8 +217,8 @@ fn expected_set(name: SetName, room: Room) -> Vec<u8> {
     without(&bytes, &[set::ID, set::USERDATA])
 }
 
-/// What the objects with timeouts follow, if there are just those that this program makes.
-pub fn timeouts(socket: &mut impl Ask) -> Result<Option<KernelTimeouts>, NetlinkError> {
+/// What the objects with timeouts follow, if there are just those that are always there, and these.
+pub fn timeouts(socket: &mut impl Ask, idle: &BTreeSet<Timeouts>) -> Result<Option<KernelTimeouts>, NetlinkError> {
     let mut listed: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     socket.dump(
         "list the objects",
@@ -227,7 +234,7 @@ pub fn timeouts(socket: &mut impl Ask) -> Result<Option<KernelTimeouts>, Netlink
             Ok(())
         },
     )?;
-    let first = listed.get(&Timeouts::FOLLOWING[0].to_string());
+    let first = listed.get(&Timeouts::Flows(name::Family::V4).to_string());
     let Some(kernel) = first.map(|body| read_policy(body)).transpose()?.flatten() else {
         return Ok(None);
     };
@@ -238,7 +245,8 @@ pub fn timeouts(socket: &mut impl Ask) -> Result<Option<KernelTimeouts>, Netlink
         let body = listed.get(&timeouts.to_string());
         body.is_some_and(|body| matches(&expected, body)) || alien("object", Some(&timeouts.to_string()))
     };
-    let all_ours = Timeouts::ALL.into_iter().all(is_ours) && listed.len() == Timeouts::ALL.len();
+    let mut expected = Timeouts::FIXED.into_iter().chain(idle.iter().copied());
+    let all_ours = expected.all(is_ours) && listed.len() == Timeouts::FIXED.len() + idle.len();
     Ok(all_ours.then_some(kernel))
 }
 

@@ -10,7 +10,8 @@ use super::skeleton::{self, TABLE};
 use super::tlv::{Attrs, FAMILY_LEN, Family, HEADER_LEN, Header, Messages, Nack, TooLong, Writer};
 use crate::model::FlowMark;
 use crate::plan::{Batch, Retimed, Step};
-use crate::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
+use crate::ruleset::idle_timeouts;
+use crate::ruleset::name::{self, Reach, SetName, SpreadRule, TurnChain};
 use crate::ruleset::room::Room;
 use crate::ruleset::skeleton::{self as rules, Asked, Chain};
 use crate::ruleset::spec::SetSpec;
@@ -139,10 +140,8 @@ impl Transaction {
                 writer.be32(table::FLAGS, ownership.flags());
             }
         });
-        for timeouts in Timeouts::ALL {
-            self.message(msg::NEW_OBJ, nft::F_CREATE, Subject::Timeouts, |writer| {
-                sets::write_timeouts(writer, timeouts, &KernelTimeouts::default());
-            });
+        for timeouts in Timeouts::FIXED {
+            self.new_timeouts(timeouts, &KernelTimeouts::default());
         }
         for name in SetName::fixed() {
             self.new_set(name, room);
@@ -161,6 +160,9 @@ impl Transaction {
     pub fn step(&mut self, step: &Step<'_>, mark: FlowMark) {
         if let Some(retimed) = &step.retimed {
             self.retime(retimed, mark);
+        }
+        for (timeouts, kernel) in &step.new_timeouts {
+            self.new_timeouts(*timeouts, kernel);
         }
         for (reach, width) in &step.new_widths {
             self.new_set(SetName::Spread(*reach, *width), Room::default());
@@ -211,6 +213,24 @@ impl Transaction {
         for turn in &step.old_turns {
             self.old_turn(turn);
         }
+        for timeouts in &step.old_timeouts {
+            self.old_timeouts(*timeouts);
+        }
+    }
+
+    fn new_timeouts(&mut self, timeouts: Timeouts, kernel: &KernelTimeouts) {
+        let flags = nft::F_CREATE | nft::F_EXCL;
+        self.message(msg::NEW_OBJ, flags, Subject::Timeouts, |writer| {
+            sets::write_timeouts(writer, timeouts, kernel);
+        });
+    }
+
+    fn old_timeouts(&mut self, timeouts: Timeouts) {
+        self.message(msg::DEL_OBJ, 0, Subject::Timeouts, |writer| {
+            writer.str(object::TABLE, TABLE);
+            writer.str(object::NAME, &timeouts.to_string());
+            writer.be32(object::TYPE, object::CT_TIMEOUT);
+        });
     }
 
     /// An object cannot be changed, nor deleted while rules refer to it.
@@ -219,7 +239,7 @@ impl Transaction {
             .spreads
             .iter()
             .map(|(reach, widths)| rules::spread(*reach, widths, mark));
-        let refers = |stmt: &Stmt| matches!(stmt, Stmt::Timeouts(timeouts) if Timeouts::FOLLOWING.contains(timeouts));
+        let refers = |stmt: &Stmt| matches!(stmt, Stmt::Timeouts(timeouts) if timeouts.follows_sysctls());
         let fixed = rules::fixed(mark, &retimed.asked);
         let fixed = fixed
             .into_iter()
@@ -230,15 +250,16 @@ impl Transaction {
                 skeleton::flush_chain(&chain.name, seq)
             });
         }
-        for timeouts in Timeouts::FOLLOWING {
-            self.message(msg::DEL_OBJ, 0, Subject::Timeouts, |writer| {
-                writer.str(object::TABLE, TABLE);
-                writer.str(object::NAME, &timeouts.to_string());
-                writer.be32(object::TYPE, object::CT_TIMEOUT);
-            });
-            self.message(msg::NEW_OBJ, nft::F_CREATE, Subject::Timeouts, |writer| {
-                sets::write_timeouts(writer, timeouts, &retimed.timeouts);
-            });
+        let idle = retimed.spreads.iter();
+        let idle = idle.flat_map(|(reach, rules)| idle_timeouts(*reach, rules));
+        let following: BTreeSet<Timeouts> = name::Family::BOTH
+            .map(Timeouts::Flows)
+            .into_iter()
+            .chain(idle)
+            .collect();
+        for timeouts in following {
+            self.old_timeouts(timeouts);
+            self.new_timeouts(timeouts, &retimed.timeouts);
         }
         for chain in &chains {
             self.new_rules(chain);

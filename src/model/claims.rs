@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use super::problem::Problems;
 use super::shared::{Terms, disagreement};
@@ -18,6 +19,10 @@ pub const MAX_ROUND_ROBIN: usize = 256;
 /// The most services with `max_flows`, and the most different numbers of `client.flows` and of `client.handshakes_per_second`: each
 /// costs a rule that every new connection meets.
 pub const MAX_FLOW_CAPS: usize = 64;
+
+/// The most different values of `idle_timeout`: each costs an object in the kernel for each address family, and rules that new
+/// connections meet.
+pub const MAX_IDLE_TIMEOUTS: usize = 16;
 
 /// How services are called in places: as in the file, by name when there is no file, not at all when there is only one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +47,7 @@ pub(crate) struct Claims {
     flow_caps: Vec<usize>,
     client_flows: BTreeMap<u32, usize>,
     client_handshakes: BTreeMap<u32, usize>,
+    idle_timeouts: BTreeMap<Duration, usize>,
 }
 
 impl Claims {
@@ -60,6 +66,7 @@ impl Claims {
                 claim.flow_cap();
             }
             claim.client(service.client);
+            claim.idle_timeout(service.idle_timeout);
             for (position, backend) in service.backends.iter().enumerate() {
                 claim.endpoint(position, backend.endpoint);
             }
@@ -87,6 +94,7 @@ impl Claims {
         self.check_ports(problems);
         self.check_endpoints(problems);
         self.check_caps(problems);
+        self.check_idle_timeouts(problems);
         if let Some(first_over) = self.round_robin.get(MAX_ROUND_ROBIN) {
             let count = self.round_robin.len();
             problems.add(
@@ -117,6 +125,16 @@ impl Claims {
                     ),
                 );
             }
+        }
+    }
+
+    fn check_idle_timeouts(&self, problems: &mut Problems) {
+        let count = self.idle_timeouts.len();
+        if let Some(last) = self.idle_timeouts.values().max().filter(|_| count > MAX_IDLE_TIMEOUTS) {
+            problems.add(
+                &self.place(*last, "idle_timeout"),
+                format_args!("services have {count} different values; at most {MAX_IDLE_TIMEOUTS} are accepted"),
+            );
         }
     }
 
@@ -256,6 +274,12 @@ impl Claim<'_> {
         }
         if let Some(rate) = caps.handshakes_per_second {
             self.claims.client_handshakes.entry(rate).or_insert(self.index);
+        }
+    }
+
+    pub(crate) fn idle_timeout(&mut self, timeout: Option<Duration>) {
+        if let Some(timeout) = timeout {
+            self.claims.idle_timeouts.entry(timeout).or_insert(self.index);
         }
     }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::num::{NonZeroU16, TryFromIntError};
+use std::num::{NonZeroU16, NonZeroU32, TryFromIntError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +25,12 @@ pub mod source;
 pub mod word;
 pub mod write;
 
-pub use self::claims::{MAX_FLOW_CAPS, MAX_ROUND_ROBIN};
+pub use self::claims::{MAX_FLOW_CAPS, MAX_IDLE_TIMEOUTS, MAX_ROUND_ROBIN};
 pub use self::limit::warnings;
 pub use self::mark::FlowMark;
-pub use self::parse::{DRAIN_TIMEOUT, MAX_SOURCE_ADDRESSES, VERSION, parse, parse_service, patch_service};
+pub use self::parse::{
+    DRAIN_TIMEOUT, IDLE_TIMEOUTS, MAX_SOURCE_ADDRESSES, VERSION, parse, parse_service, patch_service,
+};
 pub use self::problem::{MAX_PROBLEMS, Problem, Problems};
 pub use self::word::Word;
 
@@ -135,6 +137,9 @@ pub struct Service {
     pub max_flows: Option<u32>,
     /// What each client may have and begin.
     pub client: ClientCaps,
+    /// How long conntrack keeps a connection on which nothing is sent, established or half-closed, in whole seconds; `None`: as long as
+    /// for all others.
+    pub idle_timeout: Option<Duration>,
     /// What a late packet of a flushed flow gets.
     pub on_retire: Refusal,
     /// What a SYN gets while there is no active backend of its family.
@@ -152,6 +157,14 @@ pub struct Service {
     pub health: Health,
     /// Free strings for the platform's own use.
     pub labels: BTreeMap<String, String>,
+}
+
+impl Service {
+    /// Returns `idle_timeout` in seconds.
+    pub fn idle_seconds(&self) -> Option<NonZeroU32> {
+        let seconds = self.idle_timeout?.as_secs();
+        NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX))
+    }
 }
 
 /// The local addresses that a service listens on.

@@ -22,8 +22,8 @@ use super::{Service, State};
 
 pub use self::access::MAX_SOURCE_ADDRESSES;
 pub use self::one::{parse_service, patch_service};
-pub use self::service::DRAIN_TIMEOUT;
 pub(super) use self::service::{DEFAULT_BURST_SECONDS, DEFAULT_MTU};
+pub use self::service::{DRAIN_TIMEOUT, IDLE_TIMEOUTS};
 
 /// The version of the format that is understood.
 pub const VERSION: u64 = 1;

@@ -74,6 +74,8 @@ struct Written<'s> {
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<WrittenClient>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    idle_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     on_retire: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_empty: Option<&'static str>,
@@ -174,6 +176,7 @@ impl<'s> From<&'s Service> for Written<'s> {
             limit: service.limit.map(WrittenLimit::from),
             max_flows: service.max_flows,
             client: unless(service.client, &ClientCaps::default()).map(WrittenClient::from),
+            idle_timeout: service.idle_timeout.map(duration::show),
             on_retire: word(service.on_retire, Refusal::Drop),
             on_empty: word(service.on_empty, Refusal::Reset),
             source: word(service.source, SourceMode::Masquerade),

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::commit::full;
 use super::retired::{Leaves, few_retired};
@@ -109,6 +110,7 @@ pub struct Engine<K: Kernel> {
     namespace: u64,
     mark: FlowMark,
     protect: bool,
+    idle: Option<Duration>,
     links: BTreeSet<String>,
     timeouts: KernelTimeouts,
     believed: Option<Believed>,
@@ -124,6 +126,7 @@ impl<K: Kernel> Engine<K> {
             namespace,
             mark,
             protect: false,
+            idle: None,
             links: BTreeSet::new(),
             timeouts: KernelTimeouts::default(),
             believed: None,
@@ -135,6 +138,12 @@ impl<K: Kernel> Engine<K> {
     #[must_use]
     pub fn protecting(self, protect: bool) -> Self {
         Self { protect, ..self }
+    }
+
+    /// The same, and how long a flow lives in silence, where its service does not say it: as long as conntrack's sysctl says, or so long.
+    #[must_use]
+    pub fn idling(self, idle: Option<Duration>) -> Self {
+        Self { idle, ..self }
     }
 
     /// The kernel.
@@ -166,10 +175,10 @@ impl<K: Kernel> Engine<K> {
         self.believed = Some(believed);
     }
 
-    /// Reads conntrack's sysctls, and writes them into the table that it knows if they say something else than before. Where that
+    /// Reads conntrack's sysctls, which the configuration may overrule, and writes them into the table that it knows if they say something else than before. Where that
     /// fails it forgets what it knows: the next check reads the table.
     fn follow_timeouts(&mut self) {
-        let timeouts = self.kernel.timeouts();
+        let timeouts = self.kernel.timeouts().with_idle(self.idle);
         if self.timeouts == timeouts {
             return;
         }
@@ -334,8 +343,12 @@ impl<K: Kernel> Engine<K> {
             return Ok(None);
         };
         let (old, new) = (|| old.iter().chain(beside), || new.iter().chain(beside));
-        let have = Desired::of(old().map(AsRef::as_ref).collect(), &self.links).protecting(self.protect);
-        let want = Desired::of(new().map(AsRef::as_ref).collect(), &self.links).protecting(self.protect);
+        let of = |services: Vec<&Service>| {
+            let desired = Desired::of(services, &self.links).protecting(self.protect);
+            desired.with_timeouts(self.timeouts)
+        };
+        let have = of(old().map(AsRef::as_ref).collect());
+        let want = of(new().map(AsRef::as_ref).collect());
         let (services, backends) = Counts::between(&have.summary, &want.summary);
         let mut report = Report {
             services,
@@ -596,5 +609,5 @@ fn preserves(service: &Service) -> bool {
 fn without_links(ruleset: &Ruleset) -> Ruleset {
     let mut sets = ruleset.sets().clone();
     sets.remove(&SetName::SameLink);
-    Ruleset::new(sets, ruleset.turns().clone())
+    Ruleset::new(sets, ruleset.turns().clone()).with_timeouts(*ruleset.timeouts())
 }

@@ -13,6 +13,7 @@ use crate::record::{Applied, Deadline, Head, Record, TornDown, boot_id};
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Rows, read_endpoint};
+use crate::ruleset::timeouts::KernelTimeouts;
 use crate::ruleset::{Ruleset, skeleton};
 use crate::summary::{ServiceSummary, Summary};
 use crate::view::{Services, Table as TableView};
@@ -70,6 +71,11 @@ impl Known {
     /// Whether new connections from outside reach backends through services only.
     pub fn protects(&self) -> bool {
         self.ruleset.protects()
+    }
+
+    /// How long conntrack keeps flows now, if there is a table of ours.
+    pub fn timeouts(&self) -> Option<&KernelTimeouts> {
+        matches!(self.table, Table::Ours(_)).then(|| self.ruleset.timeouts())
     }
 
     /// What was left in the kernel, for the record.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::Ruleset;
 use super::cap::{Cap, FlowCap};
-use super::name::{Family, Reach, Scope, SetName, SpreadRule, TurnChain};
+use super::name::{Family, Reach, Scope, SetName, SlotChoice, SpreadRule, TurnChain, Width};
 use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
 use super::slots::{self, Share};
 use super::spec::{LIMITS_LEN, SetSpec};
@@ -256,9 +256,11 @@ impl Builder<'_> {
             Balance::RoundRobin => slots::round_robin(&shares),
         };
         let width = u16::try_from(slots.len()).unwrap_or(u16::MAX);
+        if let Some(rule) = spread_rule(service, width) {
+            self.push(SetName::Spread(reach, rule), &[&door.service]);
+        }
         match service.balance {
-            Balance::ClientHash => self.push(SetName::Spread(reach, SpreadRule::client_hash(width)), &[&door.service]),
-            Balance::Random => self.push(SetName::Spread(reach, SpreadRule::random(width)), &[&door.service]),
+            Balance::ClientHash | Balance::Random => {}
             Balance::SourceHash => self.push(SetName::Hashed(reach), &[&door.service]),
             Balance::RoundRobin => {
                 let chain = TurnChain {
@@ -315,6 +317,17 @@ impl Builder<'_> {
         for set in handshakes {
             self.push(*set, &[key, &buckets.handshakes]);
         }
+    }
+}
+
+/// The rule of the `spread` chain that is about a service with so many slots, if one is.
+fn spread_rule(service: &Service, slots: u16) -> Option<SpreadRule> {
+    let idle = service.idle_seconds();
+    let by = |choice| SpreadRule::Slots(Width { choice, slots, idle });
+    match service.balance {
+        Balance::ClientHash => Some(by(SlotChoice::ClientHash)),
+        Balance::Random => Some(by(SlotChoice::Random)),
+        Balance::SourceHash | Balance::RoundRobin => idle.map(SpreadRule::Idle),
     }
 }
 

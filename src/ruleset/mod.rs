@@ -20,7 +20,13 @@ use name::{Family, Reach, SetName, SpreadRule, TurnChain};
 use rows::Rows;
 use skeleton::Asked;
 use spec::SetSpec;
-use timeouts::KernelTimeouts;
+use timeouts::{KernelTimeouts, Timeouts};
+
+/// The objects with timeouts to which these rules of a `spread` chain refer, and other chains do not.
+pub fn idle_timeouts(reach: Reach, rules: &BTreeSet<SpreadRule>) -> BTreeSet<Timeouts> {
+    let idle = rules.iter().filter_map(|rule| rule.idle());
+    idle.map(|seconds| Timeouts::Idle(reach.family(), seconds)).collect()
+}
 
 /// The elements of every set, and nothing that could be derived from them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -136,6 +142,12 @@ impl Ruleset {
             .filter_map(width)
             .chain(idle.map(|(_, width)| *width))
             .collect()
+    }
+
+    /// The objects with timeouts that only some services need, in use or not.
+    pub fn idle_timeouts(&self) -> BTreeSet<Timeouts> {
+        let of = |reach: Reach| idle_timeouts(reach, &self.widths(reach));
+        Reach::ALL.into_iter().flat_map(of).collect()
     }
 
     /// The optional sets that the rules ask: those that have elements, unless somebody else changed these.

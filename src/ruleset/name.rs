@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use super::cap::Cap;
 
@@ -147,6 +148,8 @@ pub struct Width {
     pub choice: SlotChoice,
     /// Number of slots, 1 to 256.
     pub slots: u16,
+    /// Seconds that a silent flow lives, if they are its service's own.
+    pub idle: Option<NonZeroU32>,
 }
 
 impl Width {
@@ -155,6 +158,7 @@ impl Width {
         Self {
             choice: SlotChoice::ClientHash,
             slots,
+            idle: None,
         }
     }
 
@@ -163,23 +167,31 @@ impl Width {
         Self {
             choice: SlotChoice::Random,
             slots,
+            idle: None,
         }
     }
 }
 
 impl fmt::Display for Width {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}_{}", self.choice.prefix(), self.slots)
+        write!(f, "{}_{}", self.choice.prefix(), self.slots)?;
+        match self.idle {
+            None => Ok(()),
+            Some(seconds) => write!(f, "_idle_{seconds}"),
+        }
     }
 }
 
-/// What a `spread` chain has a rule for, and those services that it is about. Caps are asked before a backend is chosen.
+/// What a `spread` chain has a rule for, and those services that it is about. Caps are asked before a backend is chosen, and times
+/// last: while a service changes its balance, it is found by its slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SpreadRule {
     /// A cap.
     Cap(Cap),
     /// A number of slots.
     Slots(Width),
+    /// How many seconds a silent flow lives, of services whose slot is chosen elsewhere.
+    Idle(NonZeroU32),
 }
 
 impl SpreadRule {
@@ -192,6 +204,15 @@ impl SpreadRule {
     pub const fn random(slots: u16) -> Self {
         Self::Slots(Width::random(slots))
     }
+
+    /// Seconds that a silent flow lives, if they are its service's own.
+    pub const fn idle(self) -> Option<NonZeroU32> {
+        match self {
+            Self::Cap(_) => None,
+            Self::Slots(width) => width.idle,
+            Self::Idle(seconds) => Some(seconds),
+        }
+    }
 }
 
 impl fmt::Display for SpreadRule {
@@ -199,6 +220,7 @@ impl fmt::Display for SpreadRule {
         match self {
             Self::Cap(cap) => write!(f, "capped_{cap}"),
             Self::Slots(width) => width.fmt(f),
+            Self::Idle(seconds) => write!(f, "idle_{seconds}"),
         }
     }
 }
@@ -220,7 +242,7 @@ pub enum SetName {
     Allowed(Reach),
     /// Service and client network: kept out by a `deny` list.
     Denied(Reach),
-    /// Services that a rule of the `spread` chain is about: those with this many slots, or with this cap.
+    /// Services that a rule of the `spread` chain is about: those with this many slots, with this cap, or with this timeout.
     Spread(Reach, SpreadRule),
     /// What is counted for a cap: clients with their rates or numbers of flows, or flows.
     Capped(Reach, Cap),
@@ -442,21 +464,38 @@ impl SetName {
             let (reach, cap) = parse_cap(rest)?;
             return Some(Self::Capped(reach, cap));
         }
+        if let Some(rest) = name.strip_prefix("idle_") {
+            let (seconds, reach) = parse_number(rest)?;
+            let parsed = Self::Spread(parse_reach(reach)?, SpreadRule::Idle(seconds));
+            return (parsed.to_string() == name).then_some(parsed);
+        }
         for choice in SlotChoice::BOTH {
-            let Some(rest) = name
-                .strip_prefix(choice.prefix())
-                .and_then(|rest| rest.strip_prefix('_'))
-            else {
+            let prefix = name.strip_prefix(choice.prefix());
+            let Some(rest) = prefix.and_then(|rest| rest.strip_prefix('_')) else {
                 continue;
             };
-            let (digits, suffix) = rest.split_at(rest.find('_')?);
-            let slots = digits.parse().ok().filter(|slots| (1..=256).contains(slots))?;
-            let reach = Reach::ALL.into_iter().find(|reach| reach.to_string() == suffix)?;
-            let parsed = Self::Spread(reach, SpreadRule::Slots(Width { choice, slots }));
+            let (slots, rest) = parse_number(rest)?;
+            let slots = u16::try_from(slots.get()).ok().filter(|slots| *slots <= 256)?;
+            let (idle, rest) = match rest.strip_prefix("_idle_") {
+                None => (None, rest),
+                Some(rest) => parse_number(rest).map(|(idle, rest)| (Some(idle), rest))?,
+            };
+            let width = Width { choice, slots, idle };
+            let parsed = Self::Spread(parse_reach(rest)?, SpreadRule::Slots(width));
             return (parsed.to_string() == name).then_some(parsed);
         }
         Self::fixed().into_iter().find(|fixed| fixed.to_string() == name)
     }
+}
+
+/// A number that a name goes on with, and what follows.
+fn parse_number(text: &str) -> Option<(NonZeroU32, &str)> {
+    let (digits, rest) = text.split_at(text.find('_')?);
+    Some((digits.parse().ok()?, rest))
+}
+
+fn parse_reach(suffix: &str) -> Option<Reach> {
+    Reach::ALL.into_iter().find(|reach| reach.to_string() == suffix)
 }
 
 /// A cap and a reach, as names of sets end.
@@ -561,6 +600,16 @@ mod tests {
         for reach in Reach::ALL {
             names.extend((1..=256).map(|slots| SetName::Spread(reach, SpreadRule::client_hash(slots))));
             names.extend((1..=256).map(|slots| SetName::Spread(reach, SpreadRule::random(slots))));
+            let idle = NonZeroU32::new(7200);
+            for choice in SlotChoice::BOTH {
+                let width = Width {
+                    choice,
+                    slots: 12,
+                    idle,
+                };
+                names.push(SetName::Spread(reach, SpreadRule::Slots(width)));
+            }
+            names.extend(idle.map(|idle| SetName::Spread(reach, SpreadRule::Idle(idle))));
             for cap in [
                 "handshakes_20",
                 "client_flows_7",
@@ -586,6 +635,14 @@ mod tests {
             "width_257_v4",
             "width_3",
             "width_3_v5",
+            "width_3_idle_0_v4",
+            "width_3_idle_060_v4",
+            "width_3_idle_60",
+            "width_3_idle_v4",
+            "idle_0_v4",
+            "idle_60",
+            "idle_v4",
+            "idle_4294967296_v4",
             "random_0_v4",
             "random_3",
             "capped_v4",

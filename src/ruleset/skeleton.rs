@@ -9,6 +9,7 @@ mod entries;
 mod services;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use super::cap::Cap;
@@ -166,6 +167,7 @@ pub fn spread(reach: Reach, rules: &BTreeSet<SpreadRule>, mark: FlowMark) -> Cha
     let rules = rules.iter().flat_map(|rule| match rule {
         SpreadRule::Cap(cap) => capped(reach, *cap, mark),
         SpreadRule::Slots(width) => vec![slots(reach, *width, mark)],
+        SpreadRule::Idle(seconds) => vec![idle(reach, *seconds, mark)],
     });
     Chain::new(spread_name(reach), rules.collect())
 }
@@ -178,8 +180,18 @@ fn slots(reach: Reach, width: Width, mark: FlowMark) -> Vec<Stmt> {
     vec![
         service_in(reach.scope(), SetName::Spread(reach, SpreadRule::Slots(width))),
         Stmt::MarkFlow(mark),
-        Stmt::Timeouts(Timeouts::Flows(reach.family())),
+        Stmt::Timeouts(Timeouts::of_flows(reach.family(), width.idle)),
         Stmt::Dnat(reach, pick),
+    ]
+}
+
+/// A service whose slot is chosen elsewhere, and whose timeouts are its own.
+fn idle(reach: Reach, seconds: NonZeroU32, mark: FlowMark) -> Vec<Stmt> {
+    vec![
+        service_in(reach.scope(), SetName::Spread(reach, SpreadRule::Idle(seconds))),
+        Stmt::MarkFlow(mark),
+        Stmt::Timeouts(Timeouts::Idle(reach.family(), seconds)),
+        Stmt::Goto(format!("pick{reach}")),
     ]
 }
 

@@ -1,6 +1,9 @@
-//! How long conntrack keeps flows of ours, and of our probes: objects of the table, one of each kind for each family.
+//! How long conntrack keeps flows of ours, and of our probes: objects of the table, one of each kind for each family, and one for
+//! each value of `idle_timeout`.
 
 use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +115,16 @@ impl KernelTimeouts {
         }
     }
 
+    /// The same, with flows that live so long in silence, if that is said.
+    #[must_use]
+    pub fn with_idle(self, idle: Option<Duration>) -> Self {
+        let seconds = idle.map(|idle| u32::try_from(idle.as_secs()).unwrap_or(u32::MAX));
+        Self {
+            established: seconds.unwrap_or(self.established),
+            ..self
+        }
+    }
+
     /// What the policy of an object for flows says of them, if it says anything.
     pub fn of_policy(seconds: impl Fn(TcpState) -> Option<u32>) -> Option<Self> {
         Some(Self {
@@ -153,27 +166,39 @@ const PROBE_SECONDS: u32 = 2;
 pub enum Timeouts {
     /// Of flows through services.
     Flows(Family),
+    /// Of flows through services that say themselves how many seconds a silent flow lives.
+    Idle(Family, NonZeroU32),
     /// Of the daemon's probes.
     Probes(Family),
 }
 
 impl Timeouts {
-    /// The objects that follow conntrack's sysctls.
-    pub const FOLLOWING: [Self; 2] = [Self::Flows(Family::V4), Self::Flows(Family::V6)];
-
-    /// Every object of the table.
-    pub const ALL: [Self; 4] = [
+    /// Every object that is always there.
+    pub const FIXED: [Self; 4] = [
         Self::Flows(Family::V4),
         Self::Flows(Family::V6),
         Self::Probes(Family::V4),
         Self::Probes(Family::V6),
     ];
 
+    /// Of flows of that family; of those that stay up for so many seconds in silence, if that is said.
+    pub const fn of_flows(family: Family, idle: Option<NonZeroU32>) -> Self {
+        match idle {
+            None => Self::Flows(family),
+            Some(seconds) => Self::Idle(family, seconds),
+        }
+    }
+
     /// The family of its flows.
     pub const fn family(self) -> Family {
         match self {
-            Self::Flows(family) | Self::Probes(family) => family,
+            Self::Flows(family) | Self::Idle(family, _) | Self::Probes(family) => family,
         }
+    }
+
+    /// Whether it follows conntrack's sysctls.
+    pub const fn follows_sysctls(self) -> bool {
+        !matches!(self, Self::Probes(_))
     }
 
     /// Seconds for the states that it says something about. A half-closed session may be as silent as any other, and lives as long:
@@ -182,19 +207,23 @@ impl Timeouts {
         use TcpState::{
             Close, CloseWait, Established, FinWait, LastAck, Retransmits, SynRecv, SynSent, TimeWait, Unacknowledged,
         };
-        match self {
-            Self::Flows(_) => vec![
+        let flows = |silent| {
+            vec![
                 (SynSent, SYN_SENT_SECONDS),
                 (SynRecv, SYN_RECV_SECONDS),
-                (Established, kernel.established),
+                (Established, silent),
                 (FinWait, kernel.fin_wait),
-                (CloseWait, kernel.established),
+                (CloseWait, silent),
                 (LastAck, kernel.last_ack),
                 (TimeWait, TIME_WAIT_SECONDS),
                 (Close, CLOSE_SECONDS),
                 (Retransmits, kernel.retransmits),
                 (Unacknowledged, kernel.unacknowledged),
-            ],
+            ]
+        };
+        match self {
+            Self::Flows(_) => flows(kernel.established),
+            Self::Idle(_, seconds) => flows(seconds.get()),
             Self::Probes(_) => [SynSent, SynRecv, Established, FinWait, CloseWait, LastAck, TimeWait]
                 .map(|state| (state, PROBE_SECONDS))
                 .into_iter()
@@ -208,6 +237,7 @@ impl fmt::Display for Timeouts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flows(family) => write!(f, "timeouts_{family}"),
+            Self::Idle(family, seconds) => write!(f, "idle_{seconds}_{family}"),
             Self::Probes(family) => write!(f, "probes_{family}"),
         }
     }

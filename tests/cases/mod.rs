@@ -56,24 +56,24 @@ pub(crate) fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.to_string_lossy()))
 }
 
-/// The skeleton with the blocks of a case in it: in the place of those of the same name, new sets behind the other sets,
-/// new chains behind the other chains.
+/// The skeleton with the blocks of a case in it: in the place of those of the same name, new objects behind the other objects,
+/// new sets behind the other sets, new chains behind the other chains.
 pub(crate) fn compose(skeleton: &str, case: &str) -> String {
     let (head, blocks) = split(skeleton);
     let (_, own) = split(case);
     let known: BTreeMap<&str, &str> = own.iter().map(|block| (title(block), *block)).collect();
-    let new = |chains: bool| {
+    let new = |kind: Kind| {
         own.iter()
-            .filter(move |block| is_chain(block) == chains)
+            .filter(move |block| kind_of(block) == kind)
             .filter(|block| !blocks.iter().any(|other| title(other) == title(block)))
     };
-    let old = |chains: bool| {
-        let of_kind = blocks.iter().filter(move |block| is_chain(block) == chains);
+    let old = |kind: Kind| {
+        let of_kind = blocks.iter().filter(move |block| kind_of(block) == kind);
         of_kind.map(|block| known.get(title(block)).unwrap_or(block))
     };
     let mut text = head.to_owned();
-    for chains in [false, true] {
-        text.extend(old(chains).chain(new(chains)).copied());
+    for kind in [Kind::Object, Kind::Set, Kind::Chain] {
+        text.extend(old(kind).chain(new(kind)).copied());
     }
     text + CLOSING
 }
@@ -103,8 +103,21 @@ fn is_title(line: &str) -> bool {
     line.ends_with(" {") && line.starts_with('\t') && !line.starts_with("\t\t")
 }
 
-fn is_chain(block: &str) -> bool {
-    block.starts_with("\tchain ")
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Object,
+    Set,
+    Chain,
+}
+
+fn kind_of(block: &str) -> Kind {
+    if block.starts_with("\tchain ") {
+        Kind::Chain
+    } else if block.starts_with("\tct timeout ") {
+        Kind::Object
+    } else {
+        Kind::Set
+    }
 }
 
 fn rules() -> PathBuf {

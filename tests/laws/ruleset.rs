@@ -168,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn any_name_gives_an_answer(name in "(width|random|turn|turns|slots)?[_a-z0-9.-]{0,20}") {
+    fn any_name_gives_an_answer(name in "(width|random|turn|turns|slots)?(_[0-9]{1,3})?(_?idle_[0-9]{1,11})?[_a-z0-9.-]{0,20}") {
         prop_assert!(SetName::parse(&name).is_none_or(|set| set.to_string() == name));
         prop_assert!(TurnChain::parse(&name).is_none_or(|chain| chain.to_string() == name));
     }

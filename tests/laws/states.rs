@@ -63,6 +63,7 @@ struct Settings {
     renamed: bool,
     balance: &'static str,
     limit: &'static str,
+    idle: &'static str,
     words: (bool, bool, bool),
     sources: BTreeSet<&'static str>,
     allow: BTreeSet<&'static str>,
@@ -102,6 +103,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         "source-hash",
         "round-robin",
     ]);
+    let idle = prop::sample::select(vec!["", "", r#","idle_timeout":"60s""#, r#","idle_timeout":"2h""#]);
     let sources = prop::collection::btree_set(prop::sample::select(SOURCES.to_vec()), 0..=3);
     let lists = prop_oneof![
         2 => Just((BTreeSet::new(), BTreeSet::new())),
@@ -110,20 +112,23 @@ fn settings() -> impl Strategy<Value = Settings> {
     (
         prop::bool::weighted(0.2),
         balance,
-        limit,
+        (limit, idle),
         any::<(bool, bool, bool)>(),
         prop_oneof![2 => Just(BTreeSet::new()), 1 => sources],
         lists,
     )
-        .prop_map(|(renamed, balance, limit, words, sources, (allow, deny))| Settings {
-            renamed,
-            balance,
-            limit,
-            words,
-            sources,
-            allow,
-            deny,
-        })
+        .prop_map(
+            |(renamed, balance, (limit, idle), words, sources, (allow, deny))| Settings {
+                renamed,
+                balance,
+                limit,
+                idle,
+                words,
+                sources,
+                allow,
+                deny,
+            },
+        )
 }
 
 #[derive(Debug, Clone)]
@@ -194,13 +199,14 @@ fn service(at: usize, which: usize, addresses: &[&str], settings: &Settings, slo
     let name = if settings.renamed { "new" } else { "app" };
     let (retire, empty, preserve) = settings.words;
     let mut text = format!(
-        r#"{{"name":"{name}-{at}-{which}","port":{port},"backends":[{}],"balance":"{}","on_retire":"{}","on_empty":"{}","source":"{}"{}"#,
+        r#"{{"name":"{name}-{at}-{which}","port":{port},"backends":[{}],"balance":"{}","on_retire":"{}","on_empty":"{}","source":"{}"{}{}"#,
         backends.join(","),
         settings.balance,
         if retire { "drop" } else { "reset" },
         if empty { "drop" } else { "reset" },
         if preserve { "preserve" } else { "masquerade" },
         settings.limit,
+        settings.idle,
     );
     for (field, items) in [
         ("addresses", addresses.to_vec()),

@@ -42,6 +42,9 @@ pub(super) struct Options {
     /// New connections per second of each client
     #[arg(long, value_name = "N")]
     client_handshakes: Option<u32>,
+    /// How long a connection on which nothing is sent stays up: 1s to 480h [default: as long as for all others]
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
+    idle_timeout: Option<Duration>,
     /// How new connections are spread
     #[arg(long, value_parser = ["client-hash", "random", "source-hash", "round-robin"])]
     balance: Option<String>,
@@ -110,8 +113,13 @@ impl Options {
                 put(&mut service, field, Value::Array(list));
             }
         }
-        if let Some(time) = self.drain_timeout {
-            put(&mut service, "drain_timeout", json!(duration::show(time)));
+        for (field, time) in [
+            ("idle_timeout", self.idle_timeout),
+            ("drain_timeout", self.drain_timeout),
+        ] {
+            if let Some(time) = time {
+                put(&mut service, field, json!(duration::show(time)));
+            }
         }
         for (key, value) in &self.label {
             let labels = service.entry("labels").or_insert_with(|| json!({}));

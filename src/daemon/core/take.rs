@@ -439,10 +439,15 @@ impl Core {
         if config.protect_backends != self.config.protect_backends {
             tracing::warn!("protect_backends has changed: it waits for a restart of the daemon");
         }
+        if config.idle_timeout != self.config.idle_timeout {
+            tracing::warn!("idle_timeout has changed: it waits for a restart of the daemon");
+        }
         let (mark, protect) = (self.config.flow_mark, self.config.protect_backends);
+        let idle = self.config.idle_timeout;
         self.config = config;
         self.config.flow_mark = mark;
         self.config.protect_backends = protect;
+        self.config.idle_timeout = idle;
         self.settings = settings;
         self.origin = super::origin(&self.settings);
         self.roster.set_all_failed(self.settings.all_failed);

@@ -143,14 +143,15 @@ fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
         );
     }
     let timeout = facts.cheap.number("net.netfilter.nf_conntrack_tcp_timeout_established");
-    if let Some(seconds) = timeout.filter(|seconds| *seconds > LONG_TIMEOUT) {
+    if let Some(seconds) = timeout.filter(|seconds| *seconds > LONG_TIMEOUT && facts.idle_timeout.is_none()) {
         diagnosis.note(
             "conntrack-long-timeout",
             format!(
                 "nf_conntrack_tcp_timeout_established is {seconds} s ({} days)",
                 seconds / 86_400
             ),
-            "connections whose ends vanished without a word keep their entries, and their SNAT ports, that long",
+            "connections whose ends vanished without a word keep their entries, and their SNAT ports, that long, unless their \
+             service, or the configuration, has an `idle_timeout`",
         );
     }
     if is("acct", 0) {

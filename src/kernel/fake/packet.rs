@@ -1,6 +1,7 @@
 //! The way of a SYN through the rules, from set to set, so that a transaction may fall between any two of its steps.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 
 use super::View;
 use super::table::Table;
@@ -166,8 +167,8 @@ impl<'a> Walk<'a> {
             }
         }
         for reach in reaches {
-            if let Some(outcome) = self.spread(rules, syn, reach, pick) {
-                return Some(outcome);
+            if let ControlFlow::Break(outcome) = self.spread(rules, syn, reach, pick) {
+                return outcome;
             }
             if self.is_service(syn, reach) {
                 return self.choose(rules, syn, reach, pick);
@@ -187,18 +188,27 @@ impl<'a> Walk<'a> {
         self.covers(SetName::Allowed(reach), &visitor) || !self.contains(SetName::AllowOnly(reach.scope()), &service)
     }
 
-    fn spread(&mut self, rules: &Table, syn: &Syn, reach: Reach, pick: u32) -> Option<Outcome> {
+    /// Breaks with where the packet ends, if it does, and goes on where it comes back.
+    fn spread(&mut self, rules: &Table, syn: &Syn, reach: Reach, pick: u32) -> ControlFlow<Option<Outcome>> {
         let service = syn.service(reach.scope());
         for rule in rules.spread(reach) {
-            // Nobody here is over a cap.
-            let SpreadRule::Slots(width) = rule else { continue };
-            if self.contains(SetName::Spread(reach, rule), &service)
-                && let Some(outcome) = self.slot(syn, reach, pick % u32::from(width.slots))
-            {
-                return Some(outcome);
+            let slots = match rule {
+                // Nobody here is over a cap.
+                SpreadRule::Cap(_) => continue,
+                SpreadRule::Slots(width) => Some(width.slots),
+                SpreadRule::Idle(_) => None,
+            };
+            if !self.contains(SetName::Spread(reach, rule), &service) {
+                continue;
+            }
+            let Some(slots) = slots else {
+                return ControlFlow::Break(self.choose(rules, syn, reach, pick));
+            };
+            if let Some(outcome) = self.slot(syn, reach, pick % u32::from(slots)) {
+                return ControlFlow::Break(Some(outcome));
             }
         }
-        None
+        ControlFlow::Continue(())
     }
 
     /// `None` where the rules end and the packet goes on.

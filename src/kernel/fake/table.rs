@@ -9,13 +9,13 @@ use crate::kernel::Commit;
 use crate::kernel::ownership::Ownership;
 use crate::model::FlowMark;
 use crate::plan::{Door, Step};
-use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
 use crate::ruleset::skeleton::{self, Asked, spread_name};
 use crate::ruleset::spec::SetSpec;
-use crate::ruleset::timeouts::KernelTimeouts;
+use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
+use crate::ruleset::{Ruleset, idle_timeouts};
 
 type Elements = BTreeMap<Box<[u8]>, Element>;
 
@@ -40,6 +40,7 @@ pub(super) struct Table {
     spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
     asked: Asked,
     timeouts: KernelTimeouts,
+    idle_timeouts: BTreeSet<Timeouts>,
     chains: BTreeSet<TurnChain>,
     turns: BTreeMap<Door, (TurnChain, u32)>,
 }
@@ -60,6 +61,7 @@ impl Table {
             spreads: Reach::ALL.into_iter().map(|reach| (reach, BTreeSet::new())).collect(),
             asked: Asked::new(),
             timeouts: KernelTimeouts::default(),
+            idle_timeouts: BTreeSet::new(),
             chains: BTreeSet::new(),
             turns: BTreeMap::new(),
         }
@@ -103,7 +105,8 @@ impl Table {
 
     pub(super) fn seen(&self, mark: FlowMark) -> Seen {
         let (handle, ruleset) = (self.handle, self.ruleset());
-        if self.rules_are_ours && mark == self.mark && self.spreads_follow_sets() {
+        let whole = self.spreads_follow_sets() && self.idle_timeouts == ruleset.idle_timeouts();
+        if self.rules_are_ours && mark == self.mark && whole {
             let room = self.room;
             return Seen::Ours { handle, ruleset, room };
         }
@@ -251,6 +254,12 @@ impl Work<'_> {
             }
             self.table.timeouts = retimed.timeouts;
         }
+        for (timeouts, kernel) in &step.new_timeouts {
+            // An object that says something else than the others is taken for somebody else's.
+            if *kernel != self.table.timeouts || !self.table.idle_timeouts.insert(*timeouts) {
+                self.refuse(Subject::Timeouts, None, Errno::EEXIST);
+            }
+        }
         for (reach, width) in &step.new_widths {
             let name = SetName::Spread(*reach, *width);
             if self.table.sets.contains_key(&name) {
@@ -269,6 +278,9 @@ impl Work<'_> {
                 if !self.table.sets.contains_key(&SetName::Spread(*reach, *width)) {
                     self.refuse(Subject::Rule(spread_name(*reach)), None, Errno::ENOENT);
                 }
+            }
+            if !idle_timeouts(*reach, widths).is_subset(&self.table.idle_timeouts) {
+                self.refuse(Subject::Rule(spread_name(*reach)), None, Errno::ENOENT);
             }
             self.table.spreads.insert(*reach, widths.clone());
         }
@@ -374,6 +386,15 @@ impl Work<'_> {
             }
             if !self.table.chains.remove(chain) {
                 self.refuse(subject, None, Errno::ENOENT);
+            }
+        }
+        for timeouts in &step.old_timeouts {
+            let mut spreads = self.table.spreads.iter();
+            if spreads.any(|(reach, rules)| idle_timeouts(*reach, rules).contains(timeouts)) {
+                self.refuse(Subject::Timeouts, None, Errno::EBUSY);
+            }
+            if !self.table.idle_timeouts.remove(timeouts) {
+                self.refuse(Subject::Timeouts, None, Errno::ENOENT);
             }
         }
     }

@@ -30,10 +30,12 @@ pub(in crate::model) const DEFAULT_BURST_SECONDS: u32 = 10;
 /// How long a draining backend's flows may live, where a state does not say.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
+/// What `idle_timeout` may be. The kernel counts in ticks of its clock and 31 bits: 24 days, where there are 1,000 in a second.
+pub const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(20 * 24 * 3600);
 const MIN_PROBE: Duration = Duration::from_millis(1);
 const MAX_PROBE: Duration = Duration::from_secs(3600);
 
-pub(super) const FIELDS: [&str; 17] = [
+pub(super) const FIELDS: [&str; 18] = [
     "name",
     "port",
     "addresses",
@@ -42,6 +44,7 @@ pub(super) const FIELDS: [&str; 17] = [
     "limit",
     "max_flows",
     "client",
+    "idle_timeout",
     "on_retire",
     "on_empty",
     "source",
@@ -70,6 +73,9 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
     });
     let max_flows = fields.or("max_flows", None, problems, optional_number(1..=MAX_FLOWS));
     let client = fields.or("client", ClientCaps::default(), problems, client);
+    let idle_timeout = fields.or("idle_timeout", None, problems, |json, place, problems| {
+        idle_timeout(json, place, problems).map(Some)
+    });
     let on_retire = fields.or("on_retire", Refusal::Drop, problems, value::word);
     let on_empty = fields.or("on_empty", Refusal::Reset, problems, value::word);
     let source = fields.or("source", SourceMode::Masquerade, problems, value::word);
@@ -93,6 +99,7 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
     let labels = fields.or("labels", BTreeMap::new(), problems, labels);
 
     claim_caps(claim, max_flows.flatten(), client);
+    claim.idle_timeout(idle_timeout.flatten());
     claim_public(claim, name.as_deref(), port.zip(listen.as_ref()), balance);
     let service = Service {
         name: name?,
@@ -103,6 +110,7 @@ pub(super) fn read(json: &Json, place: &Place<'_>, claim: &mut Claim<'_>, proble
         limit: limit?,
         max_flows: max_flows?,
         client: client?,
+        idle_timeout: idle_timeout?,
         on_retire: on_retire?,
         on_empty: on_empty?,
         source: source?,
@@ -198,6 +206,16 @@ fn limit(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Limi
 
 fn optional_number(range: RangeInclusive<u32>) -> impl FnOnce(&Json, &Place<'_>, &mut Problems) -> Option<Option<u32>> {
     move |json, place, problems| value::number(range)(json, place, problems).map(Some)
+}
+
+/// conntrack counts in seconds.
+fn idle_timeout(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<Duration> {
+    let timeout = value::duration(IDLE_TIMEOUTS)(json, place, problems)?;
+    if timeout.subsec_nanos() != 0 {
+        problems.add(place, format_args!("must be a number of whole seconds, not {json}"));
+        return None;
+    }
+    Some(timeout)
 }
 
 fn client(json: &Json, place: &Place<'_>, problems: &mut Problems) -> Option<ClientCaps> {

@@ -82,6 +82,7 @@ fn the_smallest_useful_state_has_the_documented_defaults() {
     assert_eq!(service.source, SourceMode::Masquerade);
     assert_eq!((&service.access.allow, service.access.deny.len()), (&None, 0));
     assert_eq!(service.drain_timeout, Duration::from_secs(30));
+    assert_eq!(service.idle_timeout, None);
     let health = service.health;
     assert_eq!((health.interval, health.timeout), (None, Duration::from_secs(2)));
     assert_eq!((health.rise.get(), health.fall.get()), (1, 3));
@@ -166,6 +167,9 @@ fn the_edges_of_every_range_are_accepted() {
         r#""deny": ["0.0.0.0/0", "::/0"]"#,
         r#""drain_timeout": "0s""#,
         r#""drain_timeout": "24h""#,
+        r#""idle_timeout": "1s""#,
+        r#""idle_timeout": "2000ms""#,
+        r#""idle_timeout": "480h""#,
         r#""health": {}"#,
         r#""health": {"interval": "1ms", "timeout": "1h", "rise": 1000, "fall": 1}"#,
         r#""limit": {"pps": 1}"#,

@@ -76,17 +76,23 @@ pub(super) fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
         vec![service_in(scope, SetName::EmptyReset(reach)), Stmt::Reset],
         vec![Stmt::Drop],
     ];
-    let choose = Chain::new(
-        format!("choose{reach}"),
+    let pick = Chain::new(
+        format!("pick{reach}"),
         vec![
-            vec![Stmt::MarkFlow(mark)],
-            vec![Stmt::Timeouts(Timeouts::Flows(reach.family()))],
             vec![service_in(scope, SetName::Hashed(reach)), Stmt::Dnat(reach, Pick::Hash)],
             vec![Stmt::Turns(reach)],
             vec![goto(&format!("empty{reach}"))],
         ],
     );
-    vec![Chain::new(format!("empty{reach}"), empty), choose]
+    let choose = Chain::new(
+        format!("choose{reach}"),
+        vec![
+            vec![Stmt::MarkFlow(mark)],
+            vec![Stmt::Timeouts(Timeouts::Flows(reach.family()))],
+            vec![goto(&format!("pick{reach}"))],
+        ],
+    );
+    vec![Chain::new(format!("empty{reach}"), empty), pick, choose]
 }
 
 /// Most services are `client-hash`, so their sets are asked first, and one lookup says both that it is a service and how wide.

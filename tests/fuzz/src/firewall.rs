@@ -102,6 +102,7 @@ fn gateway() -> Facts {
     };
     Facts {
         protect_backends: true,
+        idle_timeout: None,
         cheap,
         release: "6.1.0".to_owned(),
         table: Ok(TableFacts {

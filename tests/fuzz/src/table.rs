@@ -36,7 +36,7 @@ pub fn check(bytes: &[u8]) {
             Ok(mut found) => told(table::skeleton_is_ours(&mut recorded, mark, &mut found)),
             error => told(error),
         },
-        Some(messages::NEW_OBJECT) => told(table::timeouts(&mut recorded)),
+        Some(messages::NEW_OBJECT) => told(table::timeouts(&mut recorded, &[].into())),
         Some(messages::NEW_CHAIN) => told(table::chains_match(&mut recorded, chains())),
         Some(messages::NEW_RULE) => told(table::rules_match(&mut recorded, chains())),
         Some(messages::NEW_ELEMENTS) => check_elements(bytes),

@@ -40,6 +40,22 @@ fn a_port_is_taken_once_on_overlapping_addresses() {
 }
 
 #[test]
+fn idle_timeouts_have_few_different_values() {
+    let services = |values: usize| {
+        let service = |at: usize| {
+            let (port, seconds) = (at + 1, 60 + at % values);
+            format!(r#"{{"name":"a{at}","port":{port},"backends":[],"idle_timeout":"{seconds}s"}}"#)
+        };
+        with_services(&(0..40).map(service).collect::<Vec<_>>().join(","))
+    };
+    good(&services(16));
+    assert_one_problem(
+        &services(17),
+        "services[16].idle_timeout: services have 17 different values; at most 16 are accepted",
+    );
+}
+
+#[test]
 fn an_endpoint_is_in_a_service_once() {
     let text = with_services(
         r#"{"name":"a","port":1,"backends":["10.0.0.1:80","10.0.0.2:80","10.0.0.1:81"]},

@@ -158,6 +158,19 @@ fn wrong_times_are_refused() {
             "drain_timeout: must be a duration from 0s to 24h, not the string \"25h\"",
         ),
         (
+            r#""idle_timeout": "999ms""#,
+            "idle_timeout: must be a duration from 1s to 480h, not the string \"999ms\"",
+        ),
+        (
+            r#""idle_timeout": "481h""#,
+            "idle_timeout: must be a duration from 1s to 480h, not the string \"481h\"",
+        ),
+        (
+            r#""idle_timeout": "1500ms""#,
+            "idle_timeout: must be a number of whole seconds, not the string \"1500ms\"",
+        ),
+        (r#""idle_timeout": 60"#, "idle_timeout: must be a duration like"),
+        (
             r#""health": "1s""#,
             "health: must be an object with interval, timeout, rise, fall, not the string",
         ),
