@@ -85,6 +85,12 @@ pub struct Details {
 /// Details by the service's name; a service that is in the same record and not here has the default ones.
 pub type AllDetails = BTreeMap<Box<str>, Details>;
 
+/// The owners of services that do not belong to a state file.
+pub fn owners(details: &AllDetails) -> BTreeMap<Box<str>, Owner> {
+    let owned = details.iter().filter(|(_, details)| details.owner != Owner::File);
+    owned.map(|(name, details)| (name.clone(), details.owner)).collect()
+}
+
 impl Details {
     /// Of a service that is wanted like this, and served like that.
     pub fn new(owner: Owner, wanted: &Service, serving: &Service) -> Self {

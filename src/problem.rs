@@ -106,26 +106,36 @@ kinds! {
     PacketsUntracked = "packets-untracked", Error;
     /// Another table translates connections to a service.
     PortTranslatedElsewhere = "port-translated-elsewhere", Error;
+    /// Another program's rule writes over our bits of the ct mark.
+    FlowMarkOverwritten = "flow-mark-overwritten", Error;
+    /// Flows from services to their backends do not have our mark.
+    FlowsUnmarked = "flows-unmarked", Error;
     /// The reverse path filter drops packets of clients or backends.
     ReversePathFilter = "reverse-path-filter", Error;
     /// The table of conntrack is full, or nearly.
     ConntrackFull = "conntrack-full", Error;
+    /// The table of conntrack fills.
+    ConntrackFilling = "conntrack-filling", Warning;
     /// A service listens on addresses that the gateway does not have.
     AddressNotLocal = "address-not-local", Error;
     /// A service shows its backends an address that the gateway does not have.
     SourceAddressNotLocal = "source-address-not-local", Error;
     /// There is no route to a backend; the probes tell whether its service has others.
     BackendWithoutRoute = "backend-without-route", Warning;
+    /// The default route leads to backends with private addresses.
+    BackendByDefaultRoute = "backend-by-default-route", Warning;
     /// There is no route for answers to clients.
     AnswersWithoutRoute = "answers-without-route", Warning;
     /// A backend's address is the gateway's own.
     BackendIsGateway = "backend-is-gateway", Warning;
+    /// Clients reach backends past their services, and with that past limits and access lists.
+    BackendsExposed = "backends-exposed", Warning;
+    /// Another table drops probes, or their answers.
+    ProbesDropped = "probes-dropped", Warning;
     /// Another table sends flows past the rules.
     FlowsOffloaded = "flows-offloaded", Warning;
     /// conntrack has few buckets for the entries that it may have.
     ConntrackLongChains = "conntrack-long-chains", Warning;
-    /// Something else around the gateway, see `tcpgw doctor`.
-    Surroundings = "surroundings", Warning;
     /// A daemon is at work, and nobody answers where its socket should be.
     DaemonUnreachable = "daemon-unreachable", Warning;
     /// The checks of the surroundings have not ended for long.
@@ -399,6 +409,30 @@ mod tests {
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn the_manual_says_of_every_kind_how_bad_it_is_what_it_means_and_what_to_do() {
+        let manual = include_str!("../docs/operating.md");
+        let (_, section) = manual.split_once("\n## The kinds of problems\n").expect("a section");
+        let section = section.split("\n## ").next().expect("text");
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        let described: Vec<Vec<&str>> = rows
+            .map(|row| row.trim_end_matches(" |").split(" | ").collect())
+            .collect();
+        let kinds: Vec<String> = Kind::ALL
+            .iter()
+            .map(|kind| format!("{}`", kind.id().replace('-', "_")))
+            .collect();
+        assert_eq!(described.iter().map(|cells| cells[0]).collect::<Vec<_>>(), kinds);
+        for (cells, kind) in described.iter().zip(Kind::ALL) {
+            let [_, severity, meaning, cure] = cells.as_slice() else {
+                panic!("{cells:?}");
+            };
+            let worst = serde_json::to_value(kind.severity()).unwrap();
+            assert_eq!(severity.split(';').next(), worst.as_str(), "{kind:?}");
+            assert!(meaning.len() > 10 && cure.len() > 10, "{kind:?}");
+        }
     }
 
     #[test]

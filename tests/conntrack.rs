@@ -395,6 +395,46 @@ fn handshakes_that_are_not_complete_are_told_from_all_others() {
     });
 }
 
+/// The kernel picks them, so that a walk through a table full of our flows is short. `TCPGW_FLOWS` says how many there are.
+#[test]
+fn flows_without_our_mark_are_told_from_all_others() {
+    in_namespace(|| {
+        let many = std::env::var("TCPGW_FLOWS").map_or(5_000, |text| text.parse().expect("a number"));
+        inject((0..many).map(|number: u32| {
+            let port = 1024 + u16::try_from(number % 50_000).expect("a port");
+            let client = at(&format!("198.51.{}.1", 101 + number / 50_000), port);
+            let seen_as = at(&format!("10.2.1.{}", 1 + number / 50_000), port);
+            Injected {
+                client,
+                seen_as,
+                ..flow(port, OLD)
+            }
+        }));
+        let lost = |port, backend| Injected {
+            mark: 1,
+            ..flow(port, backend)
+        };
+        inject([lost(1, OLD), lost(2, "10.9.9.9:80"), Injected { mark: 0, ..six(3) }]);
+        // Not translated: nobody's.
+        inject([Injected {
+            translated: false,
+            backend: at(PUBLIC, PORT),
+            ..lost(4, OLD)
+        }]);
+        let mut conntrack = Conntrack::open().unwrap();
+        let mut seen = BTreeSet::new();
+        let begun = std::time::Instant::now();
+        conntrack
+            .unmarked(ours(), |flow| {
+                seen.insert(flow.client);
+            })
+            .unwrap();
+        println!("{many} flows: {:?}", begun.elapsed());
+        let expected = [at("198.51.100.1", 1), at("198.51.100.1", 2), at("2001:db8:1::1", 3)];
+        assert_eq!(seen, expected.into());
+    });
+}
+
 fn flow(port: u16, backend: &str) -> Injected {
     Injected {
         client: at("198.51.100.1", port),

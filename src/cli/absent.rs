@@ -7,6 +7,7 @@ use super::Global;
 use crate::api::client::{self, Client, ClientError, Found};
 use crate::daemon::presence::{self, Presence};
 use crate::escape;
+use crate::lock;
 use crate::problem::{Kind, Problem};
 
 impl Global {
@@ -20,32 +21,42 @@ impl Global {
         })
     }
 
-    /// The daemon of this network namespace, of which nobody answered.
+    /// What is to be said of the daemon of this network namespace, which was not asked: it was killed, or it is at work. One that
+    /// leaves no trace of itself (its file is gone, or it is of an older version) is known by the lock.
     pub(super) fn absent(&self) -> Option<Problem> {
         let namespace = client::namespace().ok()?;
-        Some(match Presence::find(&self.run_dir, namespace)? {
-            presence::Found::Gone(gone) => Problem::new(
+        match Presence::find(&self.run_dir, namespace) {
+            Some(presence::Found::Gone(gone)) => Some(Problem::new(
                 Kind::DaemonGone,
                 format!(
                     "the daemon of this network namespace (process {}) was killed or has crashed: nothing probes, drains or repairs, so \
                      clients may be sent to backends that are gone; start it again (`systemctl start tcpgw`, or `tcpgw daemon`)",
                     gone.pid
                 ),
-            ),
-            presence::Found::Running(there) => Problem::new(
-                Kind::DaemonUnreachable,
-                format!(
-                    "the daemon of this network namespace (process {}) was not asked: it listens on {}, name that with --socket; if \
-                     that file is gone, the daemon makes it again within some seconds",
-                    there.pid,
-                    escape::path(&there.socket)
-                ),
-            ),
-        })
+            )),
+            Some(presence::Found::Running(there)) => Some(not_asked(
+                &format!("process {}", there.pid),
+                &format!("it listens on {}", escape::path(&there.socket)),
+            )),
+            None => {
+                let holder = lock::held_by(&self.run_dir, namespace).filter(|holder| holder.contains(" daemon"))?;
+                Some(not_asked(&holder, "where it listens is not known"))
+            }
+        }
     }
 }
 
-fn elsewhere(socket: &Path) -> Problem {
+fn not_asked(who: &str, listens: &str) -> Problem {
+    Problem::new(
+        Kind::DaemonUnreachable,
+        format!(
+            "the daemon of this network namespace ({who}) was not asked: {listens}, name that with --socket; if the file is gone, the \
+             daemon makes it again within some seconds"
+        ),
+    )
+}
+
+pub(super) fn elsewhere(socket: &Path) -> Problem {
     Problem::new(
         Kind::OtherNamespace,
         format!(

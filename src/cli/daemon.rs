@@ -26,7 +26,7 @@ use crate::daemon::settings::{
 /// before the file.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The state file to follow; without one only the API provides services
+    /// The state file to follow [default: /etc/tcpgw/state.json, if it is there; else only the API provides services]
     #[arg(long, env = "TCPGW_STATE", value_name = "FILE")]
     state: Option<PathBuf>,
     /// The group that may use the socket [default: that of the process]

@@ -2,17 +2,16 @@
 
 use std::fmt::Write;
 
-use super::gateway::unreachable;
+use super::absent::elsewhere;
 use super::{Code, Global, Outcome, Output, print, print_json};
-use crate::api::client::Answer;
+use crate::api::client::{Answer, ClientError};
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableState};
 use crate::problem::Problem;
 use crate::words::count;
 
 pub(super) fn run(global: &Global) -> Outcome {
     let config = global.config_for_looking();
-    let mut facts = doctor::gather(&global.run_dir, config.flow_mark);
-    facts.protect_backends = config.protect_backends;
+    let mut facts = doctor::gather(&global.run_dir, config.flow_mark, config.protect_backends);
     facts.idle_timeout = config.idle_timeout;
     let daemon = Daemon::ask(global);
     if let Daemon::Answers { view, .. } = &daemon
@@ -28,6 +27,9 @@ pub(super) fn run(global: &Global) -> Outcome {
     }
     let mut diagnosis = doctor::examine(&facts);
     diagnosis.add(daemon.findings());
+    if !matches!(daemon, Daemon::Answers { .. }) {
+        diagnosis.add(facts.orphaned.as_ref().and_then(doctor::finding));
+    }
     match global.output {
         Output::Json => print_json(&serde_json::json!({
             "findings": diagnosis.findings,
@@ -57,20 +59,17 @@ enum Daemon {
     },
     /// There is one, or something else behind its socket, and it does not answer. Why.
     Silent(String),
-    /// It runs, and has no socket.
-    Unreachable(Problem),
-    /// There is none.
-    None,
+    /// Nobody was asked, and what is to be said of that, if anything.
+    Absent(Option<Problem>),
 }
 
 impl Daemon {
     fn ask(global: &Global) -> Self {
-        let found = match global.daemon() {
-            Ok(found) => found,
+        let daemon = match global.daemon_or_why() {
+            Ok(Ok(daemon)) => daemon,
+            Ok(Err(why)) => return Self::Absent(why),
+            Err(ClientError::OtherNamespace(socket)) => return Self::Absent(Some(elsewhere(&socket))),
             Err(error) => return Self::Silent(error.to_string()),
-        };
-        let Some(daemon) = found else {
-            return unreachable(global).map_or(Self::None, Self::Unreachable);
         };
         match daemon.get("/v1/daemon").and_then(Answer::json::<serde_json::Value>) {
             Ok(view) => Self::Answers {
@@ -83,9 +82,8 @@ impl Daemon {
 
     fn findings(&self) -> Vec<Finding> {
         match self {
-            Self::None => Vec::new(),
             Self::Answers { problems, .. } => problems.iter().filter_map(doctor::finding).take(MOST_PROBLEMS).collect(),
-            Self::Unreachable(problem) => doctor::finding(problem).into_iter().collect(),
+            Self::Absent(problem) => problem.as_ref().and_then(doctor::finding).into_iter().collect(),
             Self::Silent(why) => vec![Finding {
                 id: "daemon-not-answering",
                 severity: Severity::Broken,

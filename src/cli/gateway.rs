@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Failure, Global};
-use crate::api::client::NOBODY;
 use crate::config::Config;
 use crate::kernel::Kernel;
 use crate::kernel::linux::Linux;
 use crate::kernel::route::Routes;
-use crate::lock::{self, Lock};
+use crate::lock::Lock;
 use crate::model::{Service, SourceMode, State};
-use crate::problem::{Kind, Problem};
 use crate::reconcile::{Desired, Reconciler};
 use crate::record::Store;
 use crate::view::Services;
@@ -76,19 +74,4 @@ impl Gateway {
         let desired = Desired::of(services().collect(), &links).protecting(config.protect_backends);
         Ok(desired.with_timeouts(self.kernel.timeouts().with_idle(config.idle_timeout)))
     }
-}
-
-/// Whether a daemon is at work here that cannot be asked: it has the lock of this network namespace, and no socket is where it is looked for.
-pub(super) fn unreachable(global: &Global) -> Option<Problem> {
-    // Whoever asks for no daemon knows.
-    if global.socket.as_deref() == Some(NOBODY.as_ref()) {
-        return None;
-    }
-    let namespace = Linux::open().ok()?.netns_cookie().ok()?;
-    let holder = lock::held_by(&global.run_dir, namespace).filter(|holder| holder.contains(" daemon"))?;
-    let message = format!(
-        "{holder} keeps this network namespace, and there is no socket to ask it by: name its socket (--socket), or, if the \
-         file is gone, restart the daemon (`systemctl restart tcpgw`)"
-    );
-    Some(Problem::new(Kind::DaemonUnreachable, message))
 }

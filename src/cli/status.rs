@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::gateway::{Gateway, unreachable};
+use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, screen, unless_closed};
 use crate::api::client::{Client, ClientError, Target};
 use crate::config::Config;
 use crate::daemon::observer;
-use crate::doctor::{CheapReader, Effort};
+use crate::doctor::{CheapReader, Effort, Subject};
 use crate::look::{self, LookError, StatusQuery};
 use crate::model::duration;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::view::status::Status;
 use crate::view::{ServiceName, Services};
 
@@ -50,7 +50,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Err(why) => Source::Kernel(Box::new(Here {
             gateway: Gateway::open(global)?,
             config: global.config_for_looking(),
-            beside: why.into_iter().collect(),
+            reader: CheapReader::new(Effort::Quick),
+            elsewhere: why.filter(|why| why.kind == Kind::OtherNamespace),
         })),
     };
     if arguments.wait && !wait(global, &mut source, arguments)? {
@@ -88,8 +89,9 @@ fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<b
 struct Here {
     gateway: Gateway,
     config: Config,
-    /// Problems that cannot be seen in the kernel.
-    beside: Vec<Problem>,
+    reader: CheapReader,
+    /// That a daemon of another network namespace has answered.
+    elsewhere: Option<Problem>,
 }
 
 /// Who is asked.
@@ -98,15 +100,21 @@ enum Source {
     Daemon(Client),
 }
 
-/// What a daemon would have found.
-fn without_daemon(global: &Global, services: &Services) -> Vec<Problem> {
-    let mut found: Vec<Problem> = unreachable(global).into_iter().collect();
-    if !services.summary.services.is_empty() {
-        let summary = Arc::new(services.summary.clone());
-        let mut reader = CheapReader::new(Effort::Quick);
-        found.extend(observer::surroundings(&mut reader, &summary, services.mark));
+impl Here {
+    /// Why no daemon was asked, and what it would have found.
+    fn found(&mut self, global: &Global, services: &Services) -> Vec<Problem> {
+        let why = self.elsewhere.clone().or_else(|| global.absent());
+        let mut found: Vec<Problem> = why.into_iter().collect();
+        if !services.summary.services.is_empty() {
+            let subject = Subject {
+                services: Arc::new(services.summary.clone()),
+                mark: services.mark,
+                protect_backends: self.config.protect_backends,
+            };
+            found.extend(observer::surroundings(&mut self.reader, &subject));
+        }
+        found
     }
-    found
 }
 
 /// Looks, twice if there is an interval, and hands out what was seen, with the JSON if it came as such.
@@ -117,11 +125,7 @@ fn look<T>(
     interval: Duration,
     tell: impl FnOnce(&Status<'_>, Option<&[u8]>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let Here {
-        gateway,
-        config,
-        beside,
-    } = match source {
+    let here = match source {
         Source::Kernel(here) => &mut **here,
         Source::Daemon(daemon) => {
             let interval = duration::show(interval);
@@ -132,15 +136,14 @@ fn look<T>(
             return tell(&daemon.understand::<Status<'_>>(&text)?, Some(&text));
         }
     };
-    let services = gateway.services(config)?;
-    let mut found = without_daemon(global, &services);
-    found.extend(beside.iter().cloned());
+    let services = here.gateway.services(&here.config)?;
+    let found = here.found(global, &services);
     let query = StatusQuery {
         service: arguments.service.clone(),
         interval,
     };
     look::status(
-        &mut gateway.kernel,
+        &mut here.gateway.kernel,
         &services,
         None,
         &found,

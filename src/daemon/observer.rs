@@ -13,13 +13,11 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc as results;
 
 use super::handshakes::{HandshakeReport, HandshakeTracker};
-use crate::doctor::{self, CheapReader, Effort};
+use crate::doctor::{self, CheapReader, Effort, Subject};
 use crate::kernel::conntrack::{Conntrack, Flow, TcpState};
 use crate::kernel::route::Routes;
 use crate::kernel::socket::NetlinkError;
-use crate::model::FlowMark;
 use crate::problem::Problem;
-use crate::summary::Summary;
 
 /// Handshakes are looked for again after this many times what the last look took: 2 % of the time at most.
 const PAUSE: u32 = 50;
@@ -27,12 +25,10 @@ const PAUSE: u32 = 50;
 /// What is to be looked at.
 #[derive(Debug, Clone)]
 pub struct ObservationRequest {
-    /// The services.
-    pub services: Arc<Summary>,
+    /// The services, and what the configuration says of them.
+    pub subject: Subject,
     /// Backends that answer probes.
     pub answering: Arc<BTreeSet<SocketAddr>>,
-    /// The mark of our flows.
-    pub mark: FlowMark,
     /// Whether to look at handshakes.
     pub handshakes: bool,
 }
@@ -77,7 +73,7 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
     let mut reader = CheapReader::new(Effort::Quick);
     let mut tracker = HandshakeTracker::default();
     while let Ok(request) = requests.recv() {
-        let surroundings = surroundings(&mut reader, &request.services, request.mark);
+        let surroundings = surroundings(&mut reader, &request.subject);
         let begun = cpu_time();
         let handshakes = request.handshakes.then(|| handshakes(&mut tracker, &request));
         let handshakes = handshakes.and_then(|seen| match seen {
@@ -105,12 +101,12 @@ fn cpu_time() -> Duration {
 }
 
 /// Looks once at what would keep clients from being served, in the network namespace of this thread.
-pub fn surroundings(reader: &mut CheapReader, services: &Arc<Summary>, mark: FlowMark) -> Vec<Problem> {
-    let facts = reader.read(services, mark, Instant::now());
+pub fn surroundings(reader: &mut CheapReader, subject: &Subject) -> Vec<Problem> {
+    let facts = reader.read(subject, Instant::now());
     let mut problems = doctor::problems(&doctor::examine_cheap(&facts));
     let addresses = Routes::open().and_then(|mut routes| {
         let mut is_local = |address| Ok(routes.way_to(address, None)?.is_some_and(|way| way.local));
-        doctor::absent_addresses(services, &mut is_local)
+        doctor::absent_addresses(&subject.services, &mut is_local)
     });
     match addresses {
         Ok(found) => problems.extend(found),
@@ -122,11 +118,12 @@ pub fn surroundings(reader: &mut CheapReader, services: &Arc<Summary>, mark: Flo
 fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> Result<HandshakeReport, NetlinkError> {
     let mut conntrack = Conntrack::open()?;
     let now = Instant::now();
+    let subject = &request.subject;
     let service_of = |flow: &Flow| {
-        let service = request.services.service_at(flow.public)?;
+        let service = subject.services.service_at(flow.public)?;
         service.name.as_deref()
     };
-    conntrack.handshakes(request.mark, |flow| {
+    conntrack.handshakes(subject.mark, |flow| {
         if request.answering.contains(&flow.backend)
             && let Some(service) = service_of(flow)
         {
@@ -136,7 +133,7 @@ fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> R
         ControlFlow::Continue(())
     })?;
     if tracker.wants_completed(now) {
-        conntrack.completed(request.mark, |flow| match service_of(flow) {
+        conntrack.completed(subject.mark, |flow| match service_of(flow) {
             Some(service) if !tracker.completed(flow.id, service) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         })?;

@@ -12,6 +12,7 @@ use crate::kernel::listeners::Listener;
 use crate::kernel::probe::Lack;
 use crate::kernel::route::{LocalAddresses, RouteTo};
 use crate::model::FlowMark;
+use crate::problem::Problem;
 use crate::ruleset::name::Family;
 use crate::summary::{ServiceSummary, Summary};
 use crate::view::UnmarkedFlows;
@@ -37,17 +38,31 @@ pub enum Effort {
     Thorough,
 }
 
-/// Facts that cost little to read: no process is started, no list is read that grows with flows, neighbours or processes.
+/// What is looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Subject {
+    /// The services.
+    pub services: Arc<Summary>,
+    /// The mark of our flows.
+    pub mark: FlowMark,
+    /// Whether the configuration says that new connections from outside reach backends through services only.
+    pub protect_backends: bool,
+}
+
+/// Facts that cost little to read.
 ///
 /// A reading is about three system calls for each sysctl (17, and 4 for each interface with an address) and two for each backend
-/// address (at most [`Effort::most_ways`]), and two to six netlink dumps. [`super::CheapReader`] reads other tables of nftables
-/// again only after their generation has changed, and not more often than what the last reading took allows.
+/// address (at most [`Effort::most_ways`]), and two to six netlink dumps. What grows with other programs' rules or with flows, and
+/// what a program has to be started for, [`super::CheapReader`] reads again only when what the last reading took allows it;
+/// other tables of nftables only after their generation has changed, too.
 #[derive(Debug, Clone)]
 pub struct CheapFacts {
     /// How much was, and is, looked at.
     pub effort: Effort,
     /// The mark of our flows.
     pub mark: FlowMark,
+    /// Whether the configuration says that new connections from outside reach backends through services only.
+    pub protect_backends: bool,
     /// The services, as the kernel or the last `apply` tells them.
     pub services: Arc<Summary>,
     /// Settings by their names, `net.ipv4.ip_forward`; what this kernel does not have is missing.
@@ -68,6 +83,12 @@ pub struct CheapFacts {
     pub answers: Fact<WaysOfAnswers>,
     /// Other tables of nftables, with those of iptables-nft.
     pub firewall: Fact<Arc<Firewall>>,
+    /// Tables of iptables-legacy.
+    pub legacy: Fact<Arc<Vec<Chain>>>,
+    /// Tables of ip6tables-legacy.
+    pub legacy6: Fact<Arc<Vec<Chain>>>,
+    /// Flows to our backends without our mark.
+    pub unmarked: Fact<UnmarkedFlows>,
     /// `IPReversePathFilter`: packets that the reverse path filter has dropped.
     pub reverse_path_drops: Option<u64>,
 }
@@ -75,7 +96,7 @@ pub struct CheapFacts {
 /// Everything that the doctor knows.
 ///
 /// What is not among the [`CheapFacts`] may take a second on a large gateway: flows and neighbours are listed, descriptors of
-/// all processes searched, programs started.
+/// all processes searched.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// What costs little to read.
@@ -84,24 +105,18 @@ pub struct Facts {
     pub release: String,
     /// Our table.
     pub table: Fact<TableFacts>,
-    /// Whether the configuration says that new connections from outside reach backends through services only.
-    pub protect_backends: bool,
     /// How long flows live in silence, if the configuration says it.
     pub idle_timeout: Option<Duration>,
+    /// Services that no provider defines any more, as the record says.
+    pub orphaned: Option<Problem>,
     /// Who was seen on the links.
     pub neighbours: Fact<Vec<Neighbour>>,
     /// What bridges learned.
     pub learned: Fact<Vec<Learned>>,
-    /// Tables of iptables-legacy.
-    pub legacy: Fact<Vec<Chain>>,
-    /// Tables of ip6tables-legacy.
-    pub legacy6: Fact<Vec<Chain>>,
     /// What conntrack counts.
     pub stats: Fact<Stats>,
     /// Flows by backend and by the address that it sees them come from.
     pub ports_in_use: Fact<BTreeMap<(SocketAddr, IpAddr), u32>>,
-    /// Flows to our backends without our mark.
-    pub unmarked: Fact<UnmarkedFlows>,
     /// SYNs that met a connection which the backend still held, by backend.
     pub reused: Fact<BTreeMap<SocketAddr, u64>>,
     /// What this kernel lacks.

@@ -11,27 +11,34 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::cheap::CheapReader;
-use super::facts::{Effort, Fact, Facts, TableFacts, TableState};
-use crate::kernel::conntrack::Conntrack;
+use super::facts::{Effort, Fact, Facts, Subject, TableFacts, TableState};
 use crate::kernel::conntrack::stats::{Stats, can_filter};
-use crate::kernel::firewall::{self, TableFamily};
+use crate::kernel::firewall;
 use crate::kernel::linux::Linux;
 use crate::kernel::listeners::{listeners, process_of};
 use crate::kernel::socket::Netlink;
 use crate::kernel::{Kernel, Seen, links, probe};
 use crate::model::FlowMark;
+use crate::owner;
 use crate::plan::plan;
+use crate::problem::Problem;
 use crate::record::{Record, Store, boot_id};
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::rows::read_endpoint;
 use crate::ruleset::skeleton;
 use crate::summary::Summary;
-use crate::view::UnmarkedFlows;
+use crate::view::Services;
+use crate::view::problems::orphaned_services;
 
 /// Looks at the network namespace that this thread is in.
-pub fn gather(run_dir: &Path, mark: FlowMark) -> Facts {
-    let (table, services) = table_and_services(run_dir, mark);
-    let mut cheap = CheapReader::new(Effort::Thorough).read(&Arc::new(services), mark, Instant::now());
+pub fn gather(run_dir: &Path, mark: FlowMark, protect_backends: bool) -> Facts {
+    let (table, services, orphaned) = table_and_services(run_dir, mark);
+    let subject = Subject {
+        services: Arc::new(services),
+        mark,
+        protect_backends,
+    };
+    let mut cheap = CheapReader::new(Effort::Thorough).read(&subject, Instant::now());
     if let Ok(links) = &mut cheap.links {
         links::read_offloads(links);
     }
@@ -39,15 +46,12 @@ pub fn gather(run_dir: &Path, mark: FlowMark) -> Facts {
         release: fs::read_to_string("/proc/sys/kernel/osrelease")
             .map_or_else(|_| String::new(), |text| text.trim().into()),
         table,
-        protect_backends: false,
         idle_timeout: None,
+        orphaned,
         neighbours: fact(links::neighbours()),
         learned: fact(links::learned()),
-        legacy: fact(firewall::legacy(TableFamily::Ip)),
-        legacy6: fact(firewall::legacy(TableFamily::Ip6)),
         stats: fact(Netlink::netfilter().and_then(|mut socket| Stats::read(&mut socket))),
         ports_in_use: ports_in_use(mark),
-        unmarked: unmarked_flows(mark, &cheap.services),
         reused: reused(),
         lacks: fact(Netlink::netfilter().and_then(|mut socket| probe::lacks(&mut socket, mark))),
         conntrack_filter: fact(Netlink::netfilter().and_then(|mut socket| can_filter(&mut socket))),
@@ -60,21 +64,29 @@ fn fact<T, E: Display>(read: Result<T, E>) -> Fact<T> {
     read.map_err(|error| error.to_string())
 }
 
-fn table_and_services(run_dir: &Path, mark: FlowMark) -> (Fact<TableFacts>, Summary) {
+fn table_and_services(run_dir: &Path, mark: FlowMark) -> (Fact<TableFacts>, Summary, Option<Problem>) {
     let mut kernel = match Linux::open() {
         Ok(kernel) => kernel,
-        Err(error) => return (Err(error.to_string()), Summary::default()),
+        Err(error) => return (Err(error.to_string()), Summary::default(), None),
     };
     let namespace = kernel.netns_cookie().unwrap_or_default();
     let record = Store::new(run_dir, namespace).load();
     let record = record.filter(|record| record.head.boot == boot_id() && record.head.namespace == namespace);
-    match compare(&mut kernel, record.as_ref(), mark) {
+    let (table, services) = match compare(&mut kernel, record.as_ref(), mark) {
         Ok((table, services)) => (Ok(table), services),
-        Err(error) => (
-            Err(error.to_string()),
-            record.map(|record| record.head.summary).unwrap_or_default(),
-        ),
-    }
+        Err(error) => {
+            let recorded = record.as_ref().map(|record| record.head.summary.clone());
+            (Err(error.to_string()), recorded.unwrap_or_default())
+        }
+    };
+    let owners = record.and_then(|record| Some(owner::owners(record.head.details.as_ref()?)));
+    let named = Services {
+        summary: services,
+        owners,
+        ..Services::default()
+    };
+    let orphaned = orphaned_services(&named);
+    (table, named.summary, orphaned)
 }
 
 fn compare(
@@ -131,18 +143,6 @@ fn process_name(port: u32) -> Option<String> {
     let name = fs::read(format!("/proc/{port}/comm")).ok()?;
     let name = crate::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
     Some(format!("{name} ({port})"))
-}
-
-/// Looks for flows to our backends without our mark, in the network namespace of this thread. The kernel walks its whole table for
-/// it, as for a list of our flows (some 0.4 s for a million entries), and shows only flows that somebody translated and that
-/// are not ours: none as a rule.
-///
-/// # Errors
-/// A text that says why they could not be listed.
-pub fn unmarked_flows(mark: FlowMark, services: &Summary) -> Fact<UnmarkedFlows> {
-    let mut found = UnmarkedFlows::default();
-    let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
-    fact(conntrack.unmarked(mark, |flow| found.add(services, flow))).map(|()| found)
 }
 
 fn ports_in_use(mark: FlowMark) -> Fact<BTreeMap<(SocketAddr, IpAddr), u32>> {

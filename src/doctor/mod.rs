@@ -16,15 +16,14 @@ mod problems;
 
 use std::sync::Arc;
 
-use crate::model::FlowMark;
 use crate::summary::Summary;
 
 pub use self::facts::{
-    CheapFacts, Effort, Fact, Facts, Firewall, TableFacts, TableState, Ways, WaysOfAnswers, WaysOut,
+    CheapFacts, Effort, Fact, Facts, Firewall, Subject, TableFacts, TableState, Ways, WaysOfAnswers, WaysOut,
 };
 pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
-pub use self::gather::{CheapReader, gather, unmarked_flows};
-pub use self::problems::{absent_addresses, finding, problems};
+pub use self::gather::{CheapReader, gather};
+pub use self::problems::{KINDS, absent_addresses, finding, problems};
 
 /// Every finding there can be, with the worst that it is: names are for ever.
 pub const FINDINGS: &[(&str, Severity)] = &[
@@ -41,6 +40,7 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("reverse-path-filter", Severity::Broken),
     ("bridge-without-hairpin", Severity::Warning),
     ("conntrack-full", Severity::Broken),
+    ("conntrack-filling", Severity::Warning),
     ("conntrack-dropped", Severity::Warning),
     ("conntrack-long-chains", Severity::Warning),
     ("conntrack-races", Severity::Note),
@@ -97,11 +97,12 @@ pub fn examine_cheap(facts: &CheapFacts) -> Diagnosis {
 /// Returns what is found about forwarding alone, for services that are not there yet.
 pub fn examine_forwarding(services: Summary) -> Vec<Finding> {
     let mut diagnosis = Diagnosis::default();
-    let reader = CheapReader::new(Effort::Quick);
-    checks::forwarding::check(
-        &reader.read_ways(&Arc::new(services), FlowMark::default()),
-        &mut diagnosis,
-    );
+    let subject = Subject {
+        services: Arc::new(services),
+        ..Subject::default()
+    };
+    let facts = CheapReader::new(Effort::Quick).read_ways(&subject);
+    checks::forwarding::check(&facts, &mut diagnosis);
     diagnosis.findings
 }
 

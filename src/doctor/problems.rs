@@ -9,11 +9,35 @@ use crate::summary::{ServiceSummary, Summary};
 /// Addresses of services that are looked at.
 const MOST_ADDRESSES: usize = 1000;
 
+/// What the cheap checks can find, and [`absent_addresses`]: all that is no note has one of these kinds.
+pub const KINDS: &[Kind] = &[
+    Kind::IpForwardOff,
+    Kind::Ipv6ForwardingOff,
+    Kind::PacketsDropped,
+    Kind::PacketsUntracked,
+    Kind::PortTranslatedElsewhere,
+    Kind::FlowMarkOverwritten,
+    Kind::FlowsUnmarked,
+    Kind::ReversePathFilter,
+    Kind::ConntrackFull,
+    Kind::ConntrackFilling,
+    Kind::ConntrackLongChains,
+    Kind::AddressNotLocal,
+    Kind::SourceAddressNotLocal,
+    Kind::BackendWithoutRoute,
+    Kind::BackendByDefaultRoute,
+    Kind::AnswersWithoutRoute,
+    Kind::BackendIsGateway,
+    Kind::BackendsExposed,
+    Kind::ProbesDropped,
+    Kind::FlowsOffloaded,
+];
+
 /// Returns the problems that findings stand for. Notes are none.
 pub fn problems(diagnosis: &Diagnosis) -> Vec<Problem> {
     let mut problems: Vec<Problem> = Vec::new();
     for problem in diagnosis.findings.iter().filter_map(problem) {
-        // Findings without a kind of their own are one problem.
+        // Several chains may drop packets: of each kind there is one problem.
         match problems.iter_mut().find(|known| known.kind == problem.kind) {
             Some(known) => {
                 known.severity = known.severity.min(problem.severity);
@@ -25,7 +49,7 @@ pub fn problems(diagnosis: &Diagnosis) -> Vec<Problem> {
     problems
 }
 
-/// Returns what the doctor says of a problem that the daemon has told of; `None` where a check of its own finds it.
+/// Returns what the doctor says of a problem that the daemon, or its absence, tells of; `None` where a check of its own finds it.
 pub fn finding(problem: &Problem) -> Option<Finding> {
     let id = problem.kind.id();
     let is_own = super::FINDINGS.iter().any(|(own, _)| *own == id);
@@ -36,7 +60,7 @@ pub fn finding(problem: &Problem) -> Option<Finding> {
             problem::Severity::Warning => Severity::Warning,
         },
         seen: problem.message.clone(),
-        cause: "the daemon says so; `tcpgw status` and `/v1/healthz` tell it, too".into(),
+        cause: "`tcpgw status` tells it, too".into(),
         fix: None,
     };
     (!is_own).then(finding)
@@ -47,12 +71,12 @@ fn problem(finding: &Finding) -> Option<Problem> {
     if finding.severity == Severity::Note || finding.id == "address-not-local" {
         return None;
     }
-    let known = Kind::ALL.iter().find(|kind| kind.id() == finding.id);
-    let kind = *known.unwrap_or(&Kind::Surroundings);
-    let severity = match (finding.severity, known) {
-        (Severity::Broken, Some(kind)) => kind.severity(),
-        (Severity::Broken, None) => problem::Severity::Error,
-        _ => problem::Severity::Warning,
+    let known = KINDS.iter().find(|kind| kind.id() == finding.id);
+    debug_assert!(known.is_some(), "{} has no kind of problem", finding.id);
+    let kind = *known?;
+    let severity = match finding.severity {
+        Severity::Broken => kind.severity(),
+        Severity::Warning | Severity::Note => problem::Severity::Warning,
     };
     let fix = match &finding.fix {
         Some(fix) => format!("; {fix}"),

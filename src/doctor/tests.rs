@@ -71,6 +71,7 @@ fn well() -> Facts {
     let cheap = CheapFacts {
         effort: Effort::Thorough,
         mark: FlowMark::default(),
+        protect_backends: true,
         services: Arc::new(Summary::from(&crate::model::parse(STATE.as_bytes()).unwrap())),
         sysctls: sysctls.map(|(name, value)| (name.into(), value.into())).into(),
         links: Ok(vec![
@@ -92,6 +93,9 @@ fn well() -> Facts {
         ways_out: Ok(ways_out.into()),
         answers: Ok([((Family::V4, 3), way(2)), ((Family::V6, 3), way(2))].into()),
         firewall: Ok(Arc::default()),
+        legacy: Ok(Arc::default()),
+        legacy6: Ok(Arc::default()),
+        unmarked: Ok(crate::view::UnmarkedFlows::default()),
         reverse_path_drops: Some(0),
     };
     Facts {
@@ -103,15 +107,12 @@ fn well() -> Facts {
             owner: None,
             daemon: None,
         }),
-        protect_backends: true,
         idle_timeout: None,
+        orphaned: None,
         neighbours: Ok(Vec::new()),
         learned: Ok(Vec::new()),
-        legacy: Ok(Vec::new()),
-        legacy6: Ok(Vec::new()),
         stats: Ok(Stats::default()),
         ports_in_use: Ok(BTreeMap::new()),
-        unmarked: Ok(crate::view::UnmarkedFlows::default()),
         reused: Ok(BTreeMap::new()),
         lacks: Ok(Vec::new()),
         conntrack_filter: Ok(true),
@@ -121,7 +122,7 @@ fn well() -> Facts {
 
 #[test]
 fn services_that_can_be_passed_by_are_named() {
-    let open = |facts: &mut Facts| facts.protect_backends = false;
+    let open = |facts: &mut Facts| facts.cheap.protect_backends = false;
     let found = only(&with(open), "backends-exposed", Severity::Warning);
     assert_eq!(
         found.seen,
@@ -158,6 +159,12 @@ fn with(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
             finding.id
         );
     }
+    // What the daemon finds has a kind of its own in its list.
+    let found = examine_cheap(&facts.cheap);
+    let kinds: BTreeSet<&str> = problems(&found).iter().map(|problem| problem.kind.id()).collect();
+    let told = |finding: &&Finding| finding.severity < Severity::Note && finding.id != "address-not-local";
+    let ids: BTreeSet<&str> = found.findings.iter().filter(told).map(|finding| finding.id).collect();
+    assert_eq!(kinds, ids);
     diagnosis.findings
 }
 
@@ -256,8 +263,8 @@ fn what_could_not_be_read_is_named_and_the_rest_is_judged() {
     facts.neighbours = Err(no());
     facts.learned = Err(no());
     facts.cheap.firewall = Err(no());
-    facts.legacy = Err(no());
-    facts.legacy6 = Err(no());
+    facts.cheap.legacy = Err(no());
+    facts.cheap.legacy6 = Err(no());
     facts.stats = Err(no());
     facts.ports_in_use = Err(no());
     facts.lacks = Err(no());
@@ -474,12 +481,12 @@ fn bridges() {
 
 #[test]
 fn conntrack() {
-    for (count, severity) in [("209716", Severity::Warning), ("249037", Severity::Broken)] {
-        let found = only(
-            &with(set("net.netfilter.nf_conntrack_count", count)),
-            "conntrack-full",
-            severity,
-        );
+    for (count, id, severity) in [
+        ("209716", "conntrack-filling", Severity::Warning),
+        ("249036", "conntrack-filling", Severity::Warning),
+        ("249037", "conntrack-full", Severity::Broken),
+    ] {
+        let found = only(&with(set("net.netfilter.nf_conntrack_count", count)), id, severity);
         assert_eq!(line(&found), "sysctl -w net.netfilter.nf_conntrack_max=524288");
     }
     assert!(with(set("net.netfilter.nf_conntrack_count", "209715")).is_empty());
@@ -789,7 +796,7 @@ fn our_table() {
 /// The chains of a `filter` table whose `FORWARD` has these rules, and of other chains.
 fn saved(policy: &str, rules: &str) -> impl FnOnce(&mut Facts) {
     let text = format!("*filter\n:FORWARD {policy} [0:0]\n:OTHER - [0:0]\n{rules}\nCOMMIT\n");
-    move |facts| facts.legacy = Ok(parse_save(TableFamily::Ip, &text))
+    move |facts| facts.cheap.legacy = Ok(Arc::new(parse_save(TableFamily::Ip, &text)))
 }
 
 #[test]
@@ -944,7 +951,7 @@ fn drops_of_probes_and_their_answers_are_found() {
             ("ACCEPT", "DROP")
         };
         let text = format!("*filter\n:INPUT {input} [0:0]\n:OUTPUT {output} [0:0]\n{text}\nCOMMIT\n");
-        move |facts: &mut Facts| facts.legacy = Ok(parse_save(TableFamily::Ip, &text))
+        move |facts: &mut Facts| facts.cheap.legacy = Ok(Arc::new(parse_save(TableFamily::Ip, &text)))
     };
     let id = "probes-dropped";
     let found = only(&with(drops("OUTPUT", "")), id, Severity::Warning);
@@ -1007,7 +1014,7 @@ fn rules_that_overwrite_the_mark_are_found() {
     let mangle = |rules: &str| {
         let text =
             format!("*mangle\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n:M - [0:0]\n{rules}\nCOMMIT\n");
-        move |facts: &mut Facts| facts.legacy = Ok(parse_save(TableFamily::Ip, &text))
+        move |facts: &mut Facts| facts.cheap.legacy = Ok(Arc::new(parse_save(TableFamily::Ip, &text)))
     };
     for spares in [
         "-A POSTROUTING -j CONNMARK --set-xmark 0x1/0xff",
@@ -1067,7 +1074,7 @@ fn rules_that_overwrite_the_mark_are_found() {
     );
     let lost = |facts: &mut Facts| {
         let example = Some(("203.0.113.1:20003".parse().unwrap(), "10.2.0.11:3000".parse().unwrap()));
-        facts.unmarked = Ok(crate::view::UnmarkedFlows { count: 1, example });
+        facts.cheap.unmarked = Ok(crate::view::UnmarkedFlows { count: 1, example });
     };
     let found = only(&with(lost), "flows-unmarked", Severity::Broken);
     assert!(found.seen.starts_with("1 flow from services"), "{}", found.seen);
@@ -1077,7 +1084,7 @@ fn rules_that_overwrite_the_mark_are_found() {
 fn ports_that_another_table_translates() {
     let nat = |rules: &str| {
         let text = format!("*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n{rules}\nCOMMIT\n");
-        move |facts: &mut Facts| facts.legacy = Ok(parse_save(TableFamily::Ip, &text))
+        move |facts: &mut Facts| facts.cheap.legacy = Ok(Arc::new(parse_save(TableFamily::Ip, &text)))
     };
     let id = "port-translated-elsewhere";
     let docker = "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n-A DOCKER ! -i docker0 -p tcp -m tcp --dport";
@@ -1093,7 +1100,7 @@ fn ports_that_another_table_translates() {
     );
     let early = |facts: &mut Facts| {
         nat(&format!("-A PREROUTING -p tcp --dport 20003 {to}"))(facts);
-        for chain in facts.legacy.as_mut().unwrap() {
+        for chain in Arc::make_mut(facts.cheap.legacy.as_mut().unwrap()) {
             chain.base = chain.base.map(|base| Base { priority: -200, ..base });
         }
     };

@@ -8,7 +8,7 @@ use super::{Desired, ReconcileError, Reconciler};
 use crate::kernel::ownership::Adoption;
 use crate::kernel::{Identity, Kernel, KernelError, Seen, reading};
 use crate::model::FlowMark;
-use crate::owner::AllDetails;
+use crate::owner::{self, AllDetails};
 use crate::record::{Applied, Deadline, Head, Record, TornDown, boot_id};
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
@@ -217,9 +217,11 @@ impl<K: Kernel> Reconciler<'_, K> {
             .as_ref()
             .filter(|head| Some(head.table) == identity.table)
             .and_then(|head| head.applied.clone());
+        let owners = head.as_ref().and_then(|head| head.details.as_ref()).map(owner::owners);
         let mut services = Services {
             table,
             applied,
+            owners,
             mark: self.mark,
             configured,
             ..Services::default()

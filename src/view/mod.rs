@@ -13,7 +13,7 @@ mod unmarked;
 pub mod who;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use thiserror::Error;
 pub use self::unmarked::UnmarkedFlows;
 use crate::kernel::About;
 use crate::model::FlowMark;
+use crate::owner::Owner;
 use crate::record::Applied;
 use crate::ruleset::skeleton;
 use crate::summary::{ServiceSummary, Standing, Summary};
@@ -39,6 +40,9 @@ pub struct Services {
     pub changed: Option<String>,
     /// The last apply that changed the table.
     pub applied: Option<Applied>,
+    /// Whose the services are that have a name, as the record says; those of a state file are left out. `None` if it does not, or
+    /// a daemon knows better.
+    pub owners: Option<BTreeMap<Box<str>, Owner>>,
     /// The mark that the table gives its flows.
     pub mark: FlowMark,
     /// The mark in the configuration.
@@ -81,6 +85,12 @@ impl Table {
 }
 
 impl Services {
+    /// Whose a service is, as far as the record says.
+    pub fn owner(&self, name: &str) -> Option<Owner> {
+        let owners = self.owners.as_ref()?;
+        Some(owners.get(name).copied().unwrap_or(Owner::File))
+    }
+
     /// What a flow from `public` to `backend` is.
     pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> Standing {
         match self.summary.standing(public, backend) {

@@ -6,11 +6,14 @@ use super::Services;
 use super::status::{BackendStatus, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
 use crate::daemon::ask::DaemonView;
+use crate::owner::Owner;
 use crate::problem;
 use crate::words::count;
 
 pub use crate::problem::{Kind, Problem, Severity};
 
+/// Names in one problem.
+const MOST_NAMES: usize = 20;
 /// At most so many flows that should not be there are told one by one.
 const MOST_PAIRS: usize = 10;
 
@@ -43,11 +46,52 @@ pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) 
             format!("{more} should have been flushed"),
         ));
     }
+    if status.daemon.is_none() {
+        problems.extend(orphaned_services(services));
+    }
     if let Some(daemon) = &status.daemon {
         problems.extend(daemon.problems.iter().filter(|problem| status.shows(problem)).cloned());
     }
     problem::sort(&mut problems);
     problems
+}
+
+/// Returns the problem that services are served which no provider defines any more, as the record says.
+pub fn orphaned_services(services: &Services) -> Option<Problem> {
+    let names = services
+        .summary
+        .services
+        .iter()
+        .filter_map(|service| service.name.as_deref());
+    let names: Vec<&str> = names
+        .filter(|name| services.owner(name) == Some(Owner::Orphan))
+        .collect();
+    (!names.is_empty()).then(|| orphaned(&names))
+}
+
+/// Returns the problem that these services are served, and no provider defines them any more.
+pub fn orphaned(names: &[&str]) -> Problem {
+    let (is, it) = if names.len() == 1 {
+        ("is", "it")
+    } else {
+        ("are", "them")
+    };
+    let message = format!(
+        "{} that no provider defines any more {is} served on as orphaned: {}; define {it} anew, or remove {it} with `tcpgw service rm \
+         NAME` or `tcpgw apply --prune`",
+        count(names.len(), "service"),
+        some_of(names)
+    );
+    Problem::new(Kind::Orphaned, message)
+}
+
+/// The first names, and how many there are besides.
+pub fn some_of(names: &[&str]) -> String {
+    let shown = names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MOST_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// Whether the daemon says why there may be no table.

@@ -13,6 +13,7 @@ use super::rates::{Rate, Rates, Second};
 use super::tally::{FlowCounts, Places, Stranger, Tally};
 use super::{Hint, Noted, Services, Table};
 use crate::daemon::ask::{DaemonView, DrainView, Look};
+use crate::owner::Owner;
 use crate::record::Applied;
 use crate::ruleset::name::Family;
 use crate::summary::{ServiceSummary, Standing, balance_name};
@@ -82,7 +83,8 @@ pub struct ServiceStatus<'a> {
     pub port: u16,
     /// Where it listens; empty for every local address.
     pub addresses: Cow<'a, BTreeSet<IpAddr>>,
-    /// Which of the daemon's providers it comes from; `None` without a daemon.
+    /// Which provider it comes from: `file`, `api`, or `orphan` for none any more. Without a daemon as the record says; `None` where
+    /// there is none.
     pub provider: Option<Cow<'static, str>>,
     /// Whether it has an active backend that can be reached, and that answers where it is probed.
     pub healthy: bool,
@@ -289,15 +291,13 @@ impl Facts<'_> {
             name: service.name.as_deref().map(Cow::Borrowed),
             port: service.port,
             addresses: Cow::Borrowed(&service.addresses),
-            provider: self
-                .daemon
-                .zip(service.name.as_deref())
-                .and_then(|(daemon, name)| daemon.providers.get(name).map(|provider| (*provider).into())),
+            provider: service
+                .name
+                .as_deref()
+                .and_then(|name| self.provider(name))
+                .map(Cow::Borrowed),
             healthy: reachable().any(|backend| self.is_well(*backend)),
-            leaving: self
-                .daemon
-                .zip(service.name.as_deref())
-                .is_some_and(|(daemon, name)| daemon.leaving.contains(name)),
+            leaving: service.name.as_deref().is_some_and(|name| self.is_leaving(name)),
             balance: balance_name(service.settings.balance).into(),
             limit,
             flows: backends
@@ -311,6 +311,24 @@ impl Facts<'_> {
             backends,
             resets_when_empty: service.settings.empty_reset,
             reachable: reachable().next().is_some(),
+        }
+    }
+
+    fn provider(&self, name: &str) -> Option<&'static str> {
+        match self.daemon {
+            Some(daemon) => daemon.providers.get(name).copied(),
+            None => self
+                .services
+                .owner(name)
+                .filter(|owner| *owner != Owner::Removed)
+                .map(Owner::name),
+        }
+    }
+
+    fn is_leaving(&self, name: &str) -> bool {
+        match self.daemon {
+            Some(daemon) => daemon.leaving.contains(name),
+            None => self.services.owner(name) == Some(Owner::Removed),
         }
     }
 

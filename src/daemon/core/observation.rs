@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Core, Now, Phase};
 use crate::daemon::handshakes::PATIENCE;
 use crate::daemon::observer::{Observation, ObservationRequest};
+use crate::doctor::{self, Subject};
 use crate::problem::Kind;
 use crate::summary::Summary;
 
@@ -21,25 +22,6 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// Handshakes that are not overdue yet may be, this long after.
 const SECOND_LOOK: Duration = PATIENCE.saturating_add(Duration::from_millis(100));
-
-/// What a look can find.
-const KINDS: &[Kind] = &[
-    Kind::IpForwardOff,
-    Kind::Ipv6ForwardingOff,
-    Kind::PacketsDropped,
-    Kind::PacketsUntracked,
-    Kind::PortTranslatedElsewhere,
-    Kind::ReversePathFilter,
-    Kind::ConntrackFull,
-    Kind::ConntrackLongChains,
-    Kind::AddressNotLocal,
-    Kind::SourceAddressNotLocal,
-    Kind::BackendWithoutRoute,
-    Kind::AnswersWithoutRoute,
-    Kind::BackendIsGateway,
-    Kind::FlowsOffloaded,
-    Kind::Surroundings,
-];
 
 /// When the surroundings are looked at.
 #[derive(Debug)]
@@ -113,9 +95,12 @@ impl Core {
         self.observing.next = None;
         let services: Summary = self.roster.wanted().values().map(AsRef::as_ref).collect();
         Some(ObservationRequest {
-            services: Arc::new(services),
+            subject: Subject {
+                services: Arc::new(services),
+                mark: self.mark(),
+                protect_backends: self.config.protect_backends,
+            },
             answering: Arc::new(if handshakes { self.answering() } else { BTreeSet::new() }),
-            mark: self.mark(),
             handshakes,
         })
     }
@@ -149,7 +134,7 @@ impl Core {
         if !self.is_observing() {
             return;
         }
-        self.problems.replace(KINDS, observation.surroundings);
+        self.problems.replace(doctor::KINDS, observation.surroundings);
         if let Some(seen) = observation.handshakes {
             self.observing.handshakes_not_before = now.instant + observation.pause;
             let port = |name: &str| self.roster.wanted().get(name).map_or(0, |service| service.port.get());
@@ -161,7 +146,7 @@ impl Core {
 
     /// Nothing is served: what was seen does not matter any more.
     pub(super) fn forget_observations(&mut self, now: Now) {
-        self.problems.replace(KINDS, []);
+        self.problems.replace(doctor::KINDS, []);
         self.problems.resolve(Kind::Unanswered);
         self.observing.unanswered.clear();
         self.observing.next = Some(now.instant);

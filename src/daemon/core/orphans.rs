@@ -17,7 +17,7 @@ use crate::model::{Edits, Endpoint, Service, State};
 use crate::owner::Owner;
 use crate::problem::Kind;
 use crate::summary::Summary;
-use crate::words::count;
+use crate::view::problems::{orphaned, some_of};
 
 /// Names in one event.
 const MOST_NAMES: usize = 20;
@@ -100,15 +100,6 @@ impl Orphans {
             }
         }
         edits
-    }
-}
-
-/// The first names, and how many there are besides.
-fn some_of(names: &[&str]) -> String {
-    let shown = names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(MOST_NAMES) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }
 
@@ -236,25 +227,15 @@ impl Core {
             .filter(|orphan| !orphan.is_whole)
             .map(|orphan| &*orphan.service.name)
             .collect();
-        let (is, it) = if names.len() == 1 {
-            ("is", "it")
-        } else {
-            ("are", "them")
-        };
-        let mut message = format!(
-            "{} that no provider defines any more {is} served on as orphaned: {}; define {it} anew, or remove {it} with `tcpgw service rm \
-             NAME` or `tcpgw apply --prune`",
-            count(names.len(), "service"),
-            some_of(&names)
-        );
+        let mut problem = orphaned(&names);
         if !guessed.is_empty() {
             let _ = write!(
-                message,
+                problem.message,
                 "; what the kernel does not tell (drain_timeout, health, labels) is not known of {} and has its default",
                 some_of(&guessed)
             );
         }
-        self.report(Kind::Orphaned, message);
+        self.problems.report(problem);
     }
 
     /// The owners of what is desired, but for those of the file.

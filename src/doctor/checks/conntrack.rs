@@ -26,13 +26,13 @@ pub(super) fn fill(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     };
     let percent = count.saturating_mul(100).checked_div(max).unwrap_or(0);
     if percent >= NEARLY_FULL {
-        let severity = if percent >= FULL {
-            Severity::Broken
+        let (id, severity) = if percent >= FULL {
+            ("conntrack-full", Severity::Broken)
         } else {
-            Severity::Warning
+            ("conntrack-filling", Severity::Warning)
         };
         diagnosis.found(
-            "conntrack-full",
+            id,
             severity,
             format!("conntrack has {count} of {max} entries ({percent} %)"),
             "when it is full, new connections are dropped, and handshakes are thrown out to make room; each entry takes \
@@ -100,7 +100,7 @@ fn counters(facts: &Facts, diagnosis: &mut Diagnosis) {
 }
 
 /// What a rule did that writes to the ct mark, whoever it belongs to.
-pub(super) fn unmarked(facts: &Facts, diagnosis: &mut Diagnosis) {
+pub(super) fn unmarked(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(unmarked) = diagnosis.known("flows without our mark", &facts.unmarked) else {
         return;
     };
@@ -115,11 +115,12 @@ pub(super) fn unmarked(facts: &Facts, diagnosis: &mut Diagnosis) {
             format!(
                 "another program overwrites the ct mark ({}): such flows are held to no limit, and are not flushed when their \
                  backend leaves",
-                facts.cheap.mark
+                facts.mark
             ),
             advice(
                 "find what writes the ct mark (`nft list ruleset`, `iptables-save`, `conntrack -U`), and give it a mask that \
-                 spares ours; or choose another flow_mark in the configuration",
+                 spares ours; or choose another flow_mark in the configuration. Flows that lost the mark stay without it until they \
+                 end, or until `conntrack -D` deletes them",
             ),
         );
     }

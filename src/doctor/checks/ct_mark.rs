@@ -1,10 +1,10 @@
 //! Rules of others that overwrite our bits of the ct mark: limits, masquerading and flushing then miss the flow.
 
-use super::super::facts::{CheapFacts, Facts};
+use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
 use super::super::judge::{Done, Holds, walk};
 use super::super::packet::Packet;
-use super::firewall::{DSTNAT, legacy_chains, nft_chains, packet, program, samples, sees, whose};
+use super::firewall::{DSTNAT, foreign_chains, packet, program, samples, sees, whose};
 use crate::kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite};
 use crate::model::FlowMark;
 use crate::ruleset::name::Family;
@@ -13,14 +13,8 @@ use crate::ruleset::name::Family;
 const SAMPLES: usize = 8;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    if let Some(chains) = nft_chains(facts, diagnosis) {
+    for chains in foreign_chains(facts, diagnosis) {
         all(facts, chains, diagnosis);
-    }
-}
-
-pub(super) fn legacy(facts: &Facts, diagnosis: &mut Diagnosis) {
-    for chains in legacy_chains(facts, diagnosis) {
-        all(&facts.cheap, chains, diagnosis);
     }
 }
 

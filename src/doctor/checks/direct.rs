@@ -1,26 +1,32 @@
 //! Ways to backends that lead past their services, and with that past access lists and limits.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use super::super::facts::Facts;
+use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
+use super::forwarding::forwards;
 use super::{count, some};
 use crate::ruleset::name::Family;
 use crate::summary::ServiceSummary;
 
-pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
+pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     if facts.protect_backends {
         return;
     }
+    let outside = Family::BOTH.map(|family| (family, outside(facts, family)));
+    let is_reached = |backend: IpAddr| {
+        let way = facts.ways.as_ref().ok().and_then(|ways| ways.get(&backend)?.as_ref());
+        let links = outside.iter().filter(|(family, _)| *family == Family::of(backend));
+        let mut links = links.flat_map(|(_, links)| links);
+        way.is_some_and(|way| links.any(|link| *link != way.index))
+    };
     let exposed = |service: &&ServiceSummary| {
         let settings = &service.settings;
         let guarded = settings.limit.is_some() || settings.allow.is_some() || !settings.deny.is_empty();
-        guarded
-            && service
-                .backends()
-                .any(|backend| is_reached_from_outside(facts, backend.ip()))
+        guarded && service.backends().any(|backend| is_reached(backend.ip()))
     };
-    let services: Vec<&ServiceSummary> = facts.cheap.services.services.iter().filter(exposed).collect();
+    let services: Vec<&ServiceSummary> = facts.services.services.iter().filter(exposed).collect();
     if services.is_empty() {
         return;
     }
@@ -42,26 +48,13 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     );
 }
 
-/// Whether clients far away come in by another interface than the one that leads to it, and the gateway forwards.
-fn is_reached_from_outside(facts: &Facts, backend: std::net::IpAddr) -> bool {
-    let family = Family::of(backend);
-    let forwards = match family {
-        Family::V4 => "net.ipv4.ip_forward",
-        Family::V6 => "net.ipv6.conf.all.forwarding",
-    };
-    let way = facts
-        .cheap
-        .ways
-        .as_ref()
-        .ok()
-        .and_then(|ways| ways.get(&backend)?.as_ref());
-    let outside: BTreeSet<u32> = facts
-        .cheap
-        .ways_out
-        .iter()
-        .flatten()
+/// The interfaces that clients far away come in by, where these forward.
+fn outside(facts: &CheapFacts, family: Family) -> BTreeSet<u32> {
+    let ways = facts.ways_out.iter().flatten();
+    let links = ways
         .filter(|((of, _), _)| *of == family)
-        .filter_map(|(_, way)| Some(way.as_ref()?.index))
-        .collect();
-    facts.cheap.number(forwards) != Some(0) && way.is_some_and(|way| outside.iter().any(|link| *link != way.index))
+        .filter_map(|(_, way)| Some(way.as_ref()?.index));
+    links
+        .filter(|index| facts.link(*index).is_none_or(|link| forwards(facts, family, link)))
+        .collect()
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::super::facts::{CheapFacts, Facts};
+use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
 use super::super::judge::{Fate, Holds, Place, walk};
 use super::super::packet::{Interface, Packet};
@@ -19,7 +19,7 @@ const MOST_SAMPLES: usize = 1000;
 pub(super) const DSTNAT: i32 = -100;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    if let Some(chains) = nft_chains(facts, diagnosis) {
+    for chains in foreign_chains(facts, diagnosis) {
         all(facts, chains, diagnosis);
     }
     for table in facts.firewall.iter().flat_map(|firewall| &firewall.unjudged) {
@@ -27,12 +27,6 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             format!("table {} {}", table.family, table.name),
             "it sees frames and not packets; what it drops is not known here",
         );
-    }
-}
-
-pub(super) fn legacy(facts: &Facts, diagnosis: &mut Diagnosis) {
-    for chains in legacy_chains(facts, diagnosis) {
-        all(&facts.cheap, chains, diagnosis);
     }
 }
 
@@ -44,16 +38,14 @@ fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
     }
 }
 
-pub(super) fn nft_chains<'a>(facts: &'a CheapFacts, diagnosis: &mut Diagnosis) -> Option<&'a [Chain]> {
-    let firewall = diagnosis.known("other tables of nftables", &facts.firewall)?;
-    Some(&firewall.chains)
-}
-
-/// The chains that could be read, family by family.
-pub(super) fn legacy_chains<'a>(facts: &'a Facts, diagnosis: &mut Diagnosis) -> Vec<&'a [Chain]> {
+/// Other programs' chains that could be read: those of nftables, those of iptables-legacy, and those of ip6tables-legacy.
+pub(super) fn foreign_chains<'a>(facts: &'a CheapFacts, diagnosis: &mut Diagnosis) -> Vec<&'a [Chain]> {
+    let firewall = diagnosis.known("other tables of nftables", &facts.firewall);
+    let firewall = firewall.map(|firewall| firewall.chains.as_slice());
     let legacy = diagnosis.known("tables of iptables-legacy", &facts.legacy);
     let legacy6 = diagnosis.known("tables of ip6tables-legacy", &facts.legacy6);
-    legacy.into_iter().chain(legacy6).map(Vec::as_slice).collect()
+    let legacy = legacy.into_iter().chain(legacy6).map(|chains| chains.as_slice());
+    firewall.into_iter().chain(legacy).collect()
 }
 
 pub(super) fn sees(family: TableFamily, packet: Family) -> bool {

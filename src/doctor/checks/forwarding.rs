@@ -95,7 +95,7 @@ fn setting(family: Family, link: &Link) -> String {
 }
 
 /// One whose setting was not read forwards as the switch says.
-fn forwards(facts: &CheapFacts, family: Family, link: &Link) -> bool {
+pub(super) fn forwards(facts: &CheapFacts, family: Family, link: &Link) -> bool {
     let on = |name: &str| facts.number(name).map(|value| value != 0);
     let all = on(switch(family));
     match family {

@@ -24,12 +24,13 @@ use crate::words::count;
 
 /// Those that need no more than [`CheapFacts`], so that a daemon can make them again and again: what keeps clients from being
 /// served. To add a check, add it here or to [`COSTLY`], and its findings to [`super::FINDINGS`] and to the table in the
-/// manual.
+/// manual; what is found here and is no note needs a kind of problem, too (see [`super::KINDS`]).
 pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     forwarding::check,
     firewall::check,
     nat::check,
     ct_mark::check,
+    conntrack::unmarked,
     ways::routes,
     ways::answers,
     ways::elsewhere,
@@ -37,22 +38,18 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     conntrack::fill,
     ports::addresses,
     reuse::source_addresses,
+    direct::check,
 ];
 
 /// All others.
 pub(super) const COSTLY: &[fn(&Facts, &mut Diagnosis)] = &[
     table::check,
     kernel::check,
-    firewall::legacy,
-    nat::legacy,
-    ct_mark::legacy,
-    conntrack::unmarked,
     ways::check,
     bridge::check,
     conntrack::check,
     ports::check,
     reuse::check,
-    direct::check,
     offload::check,
 ];
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::super::facts::{CheapFacts, Facts};
+use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::super::judge::{Holds, walk};
 use super::super::packet::Packet;
-use super::firewall::{interface, legacy_chains, nft_chains, sees, whose};
+use super::firewall::{foreign_chains, interface, sees, whose};
 use super::{count, some};
 use crate::kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
 use crate::ruleset::name::Family;
@@ -18,14 +18,8 @@ const DSTNAT: i32 = -100;
 const MOST_PORTS: usize = 500;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    if let Some(chains) = nft_chains(facts, diagnosis) {
+    for chains in foreign_chains(facts, diagnosis) {
         all(facts, chains, diagnosis);
-    }
-}
-
-pub(super) fn legacy(facts: &Facts, diagnosis: &mut Diagnosis) {
-    for chains in legacy_chains(facts, diagnosis) {
-        all(&facts.cheap, chains, diagnosis);
     }
 }
 

@@ -6,16 +6,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Ways, WaysOfAnswers, WaysOut};
+use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Subject, Ways, WaysOfAnswers, WaysOut};
 use super::fact;
-use crate::kernel::firewall;
+use crate::kernel::conntrack::Conntrack;
+use crate::kernel::firewall::{self, Chain, TableFamily};
 use crate::kernel::links::{self, Link};
 use crate::kernel::route::{LocalAddresses, RouteTo, Routes, WayIn};
 use crate::kernel::socket::{Netlink, NetlinkError};
 use crate::kernel::table::generation;
-use crate::model::FlowMark;
 use crate::ruleset::name::Family;
 use crate::summary::{ServiceSummary, Summary};
+use crate::view::UnmarkedFlows;
 
 /// Addresses of documentation, which nobody has: the way to them is the way to clients far away.
 const FAR: [(Family, IpAddr); 2] = [
@@ -25,40 +26,78 @@ const FAR: [(Family, IpAddr); 2] = [
         IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
     ),
 ];
-/// Other tables are read again after this many times what the last reading took: 2 % of the time at most.
+/// What grows with other programs' rules or with flows is read again after this many times what the last reading took: 2 % of
+/// the time at most.
 const PAUSE: u32 = 50;
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Reads [`CheapFacts`], again and again, and keeps what need not be read anew.
 #[derive(Debug)]
 pub struct CheapReader {
     effort: Effort,
-    firewall: Option<KnownFirewall>,
+    /// With their generation.
+    firewall: Option<(u32, Known<Arc<Firewall>>)>,
+    legacy: Option<Known<Arc<Vec<Chain>>>>,
+    legacy6: Option<Known<Arc<Vec<Chain>>>>,
+    unmarked: Option<Known<UnmarkedFlows>>,
 }
 
-/// Other tables of nftables, as they were read last.
+/// Something as it was read last.
 #[derive(Debug)]
-struct KnownFirewall {
-    generation: u32,
+struct Known<T> {
     not_before: Instant,
-    read: Fact<Arc<Firewall>>,
+    read: Fact<T>,
+}
+
+impl<T: Clone> Known<T> {
+    /// Reads, and notes when it may be read again: `now`, and some times what it takes, later.
+    fn new(now: Instant, read: impl FnOnce() -> Fact<T>) -> Self {
+        let begun = Instant::now();
+        let read = read();
+        let pause = begun.elapsed().saturating_mul(PAUSE).min(LONGEST_PAUSE);
+        Self {
+            not_before: now.checked_add(pause).unwrap_or(now),
+            read,
+        }
+    }
+
+    /// Reads again if it may be, and returns what was read last.
+    fn refreshed(known: &mut Option<Self>, now: Instant, read: impl FnOnce() -> Fact<T>) -> Fact<T> {
+        if let Some(known) = known.as_ref().filter(|known| now < known.not_before) {
+            return known.read.clone();
+        }
+        known.insert(Self::new(now, read)).read.clone()
+    }
 }
 
 impl CheapReader {
     /// Returns one that knows nothing yet.
     pub const fn new(effort: Effort) -> Self {
-        Self { effort, firewall: None }
-    }
-
-    /// Looks at the network namespace that this thread is in.
-    pub fn read(&mut self, services: &Arc<Summary>, mark: FlowMark, now: Instant) -> CheapFacts {
-        CheapFacts {
-            firewall: self.firewall(now),
-            ..self.read_ways(services, mark)
+        Self {
+            effort,
+            firewall: None,
+            legacy: None,
+            legacy6: None,
+            unmarked: None,
         }
     }
 
-    /// As [`CheapReader::read`], without other programs' tables.
-    pub fn read_ways(&self, services: &Arc<Summary>, mark: FlowMark) -> CheapFacts {
+    /// Looks at the network namespace that this thread is in.
+    pub fn read(&mut self, subject: &Subject, now: Instant) -> CheapFacts {
+        let legacy = |family| fact(firewall::legacy(family).map(Arc::new));
+        CheapFacts {
+            firewall: self.firewall(now),
+            legacy: Known::refreshed(&mut self.legacy, now, || legacy(TableFamily::Ip)),
+            legacy6: Known::refreshed(&mut self.legacy6, now, || legacy(TableFamily::Ip6)),
+            unmarked: Known::refreshed(&mut self.unmarked, now, || unmarked_flows(subject)),
+            ..self.read_ways(subject)
+        }
+    }
+
+    /// As [`CheapReader::read`], without other programs' tables and without flows.
+    pub fn read_ways(&self, subject: &Subject) -> CheapFacts {
+        let services = &subject.services;
+        let not_read = || "this was not read".to_owned();
         let links = fact(links::links());
         let some_links = links.as_deref().unwrap_or_default();
         let local = fact(local(services));
@@ -67,7 +106,8 @@ impl CheapReader {
         let (ways, ways_left_out) = ways(services, &inputs, self.effort);
         CheapFacts {
             effort: self.effort,
-            mark,
+            mark: subject.mark,
+            protect_backends: subject.protect_backends,
             services: Arc::clone(services),
             sysctls: sysctls(some_links, ways.as_ref().ok()),
             ways_out,
@@ -76,7 +116,10 @@ impl CheapReader {
             answers: ways.as_ref().map_err(Clone::clone).and_then(|ways| fact(answers(ways))),
             ways,
             ways_left_out,
-            firewall: Err("they were not read".into()),
+            firewall: Err(not_read()),
+            legacy: Err(not_read()),
+            legacy6: Err(not_read()),
+            unmarked: Err(not_read()),
             reverse_path_drops: reverse_path_drops(),
         }
     }
@@ -84,27 +127,33 @@ impl CheapReader {
     fn firewall(&mut self, now: Instant) -> Fact<Arc<Firewall>> {
         let mut socket = Netlink::netfilter().map_err(|error| error.to_string())?;
         let generation = generation(&mut socket).map_err(|error| error.to_string())?;
-        if let Some(known) = &self.firewall
-            && (now < known.not_before || (known.generation == generation && known.read.is_ok()))
+        if let Some((of, known)) = &self.firewall
+            && (now < known.not_before || (*of == generation && known.read.is_ok()))
         {
             return known.read.clone();
         }
-        let begun = Instant::now();
-        let read = fact(firewall::read(&mut socket)).map(|(chains, unread)| {
-            Arc::new(Firewall {
-                chains,
-                unjudged: unread.other_families,
-                own_table: unread.own_table,
+        let known = Known::new(now, || {
+            fact(firewall::read(&mut socket)).map(|(chains, unread)| {
+                Arc::new(Firewall {
+                    chains,
+                    unjudged: unread.other_families,
+                    own_table: unread.own_table,
+                })
             })
         });
-        let pause = begun.elapsed().saturating_mul(PAUSE).min(Duration::from_secs(600));
-        self.firewall = Some(KnownFirewall {
-            generation,
-            not_before: now.checked_add(pause).unwrap_or(now),
-            read: read.clone(),
-        });
+        let read = known.read.clone();
+        self.firewall = Some((generation, known));
         read
     }
+}
+
+/// Looks for flows to our backends without our mark. The kernel walks its whole table for it, as for a list of our flows (some
+/// 0.4 s for a million entries), and shows only flows that somebody translated and that are not ours: none as a rule.
+fn unmarked_flows(subject: &Subject) -> Fact<UnmarkedFlows> {
+    let mut found = UnmarkedFlows::default();
+    let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
+    let read = conntrack.unmarked(subject.mark, |flow| found.add(&subject.services, flow));
+    fact(read).map(|()| found)
 }
 
 /// Links without an address, which no packet to a backend leaves by, are ports of bridges: there may be a thousand of them.

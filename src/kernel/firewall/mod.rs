@@ -7,6 +7,7 @@
 
 mod decode;
 mod mark;
+mod program;
 mod read;
 mod save;
 mod xt;

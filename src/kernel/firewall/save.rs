@@ -5,14 +5,21 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::mark::MarkWrite;
+use super::program::{self, Bounds};
 use super::xt::{compare, dest_types, masked_mark, port_list, state};
 use super::{Base, Chain, Effect, Field, Hook, Load, Relation, Rule, Table, TableFamily, Test, Verdict};
 use crate::kernel::socket::NetlinkError;
+
+/// A hundred thousand rules are some 10 MB, and take a second.
+const BOUNDS: Bounds = Bounds {
+    time: Duration::from_secs(5),
+    bytes: 64 << 20,
+};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -50,7 +57,8 @@ pub enum LegacyError {
     Netlink(#[from] NetlinkError),
 }
 
-/// The chains of iptables-legacy; none where the kernel has no such tables in this network namespace.
+/// The chains of iptables-legacy; none where the kernel has no such tables in this network namespace. Where it has, a program is
+/// run, for 5 s at most.
 ///
 /// # Errors
 /// [`LegacyError`].
@@ -67,8 +75,8 @@ pub fn legacy(family: TableFamily) -> Result<Vec<Chain>, LegacyError> {
     if names.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let output = Command::new(program).stdin(Stdio::null()).output();
-    let output = output.map_err(|source| match source.kind() {
+    let said = program::run(program, &[], BOUNDS);
+    let said = said.map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => LegacyError::Missing {
             tables: names.split_whitespace().collect::<Vec<_>>().join(", "),
             program,
@@ -78,13 +86,13 @@ pub fn legacy(family: TableFamily) -> Result<Vec<Chain>, LegacyError> {
             reason: source.to_string(),
         },
     })?;
-    if !output.status.success() {
+    if !said.status.success() {
         return Err(LegacyError::Failed {
             program,
-            reason: crate::escape::text(String::from_utf8_lossy(&output.stderr).trim()),
+            reason: crate::escape::text(String::from_utf8_lossy(&said.error).trim()),
         });
     }
-    Ok(parse(family, &String::from_utf8_lossy(&output.stdout)))
+    Ok(parse(family, &String::from_utf8_lossy(&said.output)))
 }
 
 /// The chains in what `iptables-save` prints.

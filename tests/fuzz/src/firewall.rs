@@ -42,8 +42,8 @@ pub fn check(bytes: &[u8]) {
                 continue;
             }
             judge(|facts| match family {
-                TableFamily::Ip => facts.legacy = Ok(chains),
-                _ => facts.legacy6 = Ok(chains),
+                TableFamily::Ip => facts.cheap.legacy = Ok(Arc::new(chains)),
+                _ => facts.cheap.legacy6 = Ok(Arc::new(chains)),
             });
         }
     }
@@ -89,6 +89,7 @@ fn gateway() -> Facts {
     let cheap = CheapFacts {
         effort: Effort::Thorough,
         mark: FlowMark::default(),
+        protect_backends: true,
         services: Arc::new(sample().summary.clone()),
         sysctls: BTreeMap::new(),
         links: Ok(vec![link(2, "ext"), link(3, "br0")]),
@@ -98,10 +99,12 @@ fn gateway() -> Facts {
         answers: Ok(BTreeMap::new()),
         ways_out: Ok(families.map(|family| ((family, None), way(2))).into()),
         firewall: Ok(Arc::default()),
+        legacy: Ok(Arc::default()),
+        legacy6: Ok(Arc::default()),
+        unmarked: Ok(tcpgw::view::UnmarkedFlows::default()),
         reverse_path_drops: Some(0),
     };
     Facts {
-        protect_backends: true,
         idle_timeout: None,
         cheap,
         release: "6.1.0".to_owned(),
@@ -111,13 +114,11 @@ fn gateway() -> Facts {
             owner: None,
             daemon: None,
         }),
+        orphaned: None,
         neighbours: Ok(Vec::new()),
         learned: Ok(Vec::new()),
-        legacy: Ok(Vec::new()),
-        legacy6: Ok(Vec::new()),
         stats: Ok(Stats::default()),
         ports_in_use: Ok(BTreeMap::new()),
-        unmarked: Ok(tcpgw::view::UnmarkedFlows::default()),
         reused: Ok(BTreeMap::new()),
         lacks: Ok(Vec::new()),
         conntrack_filter: Ok(true),

@@ -103,9 +103,133 @@ fn whatever_keeps_clients_from_being_served_is_told_at_once() {
             "iptables-nft -F FORWARD; iptables-nft -P FORWARD ACCEPT",
         ),
         ("port_translated_elsewhere", dnat, "nft delete table ip other"),
+        // Of the older kind, which tells nobody that it was changed.
+        (
+            "packets_dropped",
+            "iptables-legacy -P FORWARD DROP",
+            "iptables-legacy -P FORWARD ACCEPT",
+        ),
     ] {
         breaks_and_mends(&net, &daemon, at(PUBLIC[0], 2001), kind, "gateway", [breaks, mends]);
     }
+}
+
+/// The problem of a kind that `status` tells of.
+fn problem(net: &Net, kind: &str) -> Option<Value> {
+    let status = net.cli(&["status", "-o", "json", "--interval", "0s"]);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap_or_else(|error| panic!("{error}: {status}"));
+    let problems = status["problems"].as_array().expect("a list");
+    problems.iter().find(|problem| problem["kind"] == kind).cloned()
+}
+
+/// Does something to the gateway, and asserts that a problem of that kind is told of, with that severity, and no longer once it is
+/// undone.
+#[track_caller]
+fn is_told(net: &Net, daemon: &Daemon<'_>, [kind, severity]: [&str; 2], [breaks, mends]: [&str; 2]) {
+    assert_eq!(problem(net, kind), None, "{breaks}: before");
+    let before = daemon.last();
+    net.sh("gateway", breaks).ok();
+    let told = daemon.hears(before, &json!({"event": "problem", "kind": kind}));
+    assert_eq!(told["severity"], severity, "{breaks}: {told}");
+    assert_eq!(
+        problem(net, kind).expect("as the event")["severity"],
+        severity,
+        "{breaks}"
+    );
+    let (status, errors) = health(daemon);
+    let is_error = severity == "error";
+    assert_eq!(
+        (status == 503, errors.iter().any(|problem| problem["kind"] == kind)),
+        (is_error, is_error),
+        "{breaks}: {errors:?}"
+    );
+    net.sh("gateway", mends).ok();
+    daemon.hears(before, &json!({"event": "problem_ended", "kind": kind}));
+    assert_eq!(problem(net, kind), None, "{mends}");
+}
+
+#[test]
+fn what_the_doctor_finds_has_a_kind_of_its_own() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service(
+        "a",
+        2001,
+        &["b1"],
+        3000,
+        json!({"limit": {"pps": 1000}}),
+    )]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    assert!(wait_until(PATIENCE, || problem(&net, "backends_exposed").is_some()));
+    assert_eq!(health(&daemon), (200, Vec::new()), "it is a warning");
+    let mark = "nft 'table inet other { chain post { type filter hook postrouting priority -151; ct mark set 1; }; }'";
+    // Only where the port is another one: the probes of these tests go on.
+    let probes = "nft 'table inet other { chain out { type filter hook output priority 0; tcp dport 3000 ip daddr 10.2.0.11 ip \
+                  length > 1400 drop; }; }'";
+    for (kind, breaks, mends) in [
+        (["flow_mark_overwritten", "error"], mark, "nft delete table inet other"),
+        (["probes_dropped", "warning"], probes, "nft delete table inet other"),
+        (
+            ["backend_by_default_route", "warning"],
+            "ip route add 10.2.0.11/32 $(ip route show default | sed 's/default//')",
+            "ip route del 10.2.0.11/32",
+        ),
+    ] {
+        is_told(&net, &daemon, kind, [breaks, mends]);
+    }
+}
+
+#[test]
+fn flows_that_lost_our_mark_are_told_whoever_took_it() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let mut held = [0, 1].map(|family| net.connect("client", at(PUBLIC[family], 2001)).expect("it is served"));
+    let before = daemon.last();
+    // The rule is gone before anybody looks, and the flows stay without the mark.
+    net.nft(
+        "gateway",
+        "table inet other { chain forward { type filter hook forward priority 0; ct mark set 1; }; }",
+    );
+    for conn in &mut held {
+        conn.greeting().and_then(|_| conn.echo(b"on")).expect("it is served");
+    }
+    net.nft("gateway", "delete table inet other");
+    let told = daemon.hears(
+        before,
+        &json!({"event": "problem", "kind": "flows_unmarked", "severity": "error"}),
+    );
+    assert!(
+        told["message"]
+            .as_str()
+            .expect("text")
+            .starts_with("2 flows from services"),
+        "{told}"
+    );
+    let over = || problem(&net, "flow_mark_overwritten").is_none();
+    assert!(wait_until(PATIENCE, over));
+    let (status, errors) = health(&daemon);
+    assert_eq!((status, errors.len()), (503, 1), "{errors:?}");
+    assert_eq!(
+        problem(&net, "flows_unmarked").expect("as the event")["severity"],
+        "error"
+    );
+    net.cli(&["status", "--interval", "0s"]).exits(1);
+    // Without the daemon, too.
+    let direct = net.tcpgw(&["--socket", "none", "status", "--interval", "0s"]).exits(1);
+    assert!(direct.stdout.contains("error: 2 flows from services"), "{direct}");
+    for family in ["ipv4", "ipv6"] {
+        net.sh(
+            "gateway",
+            &format!("conntrack -D -f {family} -p tcp --orig-port-dst 2001"),
+        )
+        .ok();
+    }
+    daemon.hears(before, &json!({"event": "problem_ended", "kind": "flows_unmarked"}));
+    net.cli(&["status", "--interval", "0s"]).exits(0);
 }
 
 #[test]
@@ -290,6 +414,125 @@ fn the_doctor_asks_the_daemon() {
 }
 
 #[test]
+fn the_doctor_tells_of_each_trouble_of_the_daemon() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let config = net.file("config.toml");
+    std::fs::write(&config, "").expect("a file");
+    // A store that cannot be read.
+    std::fs::write(net.file("store.db"), "x".repeat(4096)).expect("a file");
+    let mut daemon = net.daemon(&["--config", config.to_str().expect("text")]);
+    daemon.settles(2);
+    let says = |id: &str, severity: &str| findings(&net).contains(&(id.to_owned(), severity.to_owned()));
+    assert!(says("store", "broken"), "{:?}", findings(&net));
+    std::fs::write(&config, "[daemon]\nprobes = 1\n").expect("a file");
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    assert!(
+        wait_until(PATIENCE, || says("rejected-configuration", "warning")),
+        "{:?}",
+        findings(&net)
+    );
+    net.cli(&["teardown"]).exits(0);
+    assert!(says("torn-down", "broken"), "{:?}", findings(&net));
+    net.cli(&["resume"]).exits(0);
+    assert!(
+        wait_until(PATIENCE, || !says("torn-down", "broken")),
+        "{:?}",
+        findings(&net)
+    );
+
+    let pid = daemon.id();
+    daemon.kill();
+    let gone = net.tcpgw(&["doctor"]).exits(1);
+    assert!(gone.stdout.contains("broken [daemon-gone]"), "{gone}");
+    assert!(gone.stdout.contains(&format!("(process {pid}) was killed")), "{gone}");
+}
+
+#[test]
+fn orphans_are_told_with_a_daemon_and_without() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.apply(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let direct = |args: &[&str]| {
+        let ran = net.tcpgw(&[&["--socket", "none"], args, &["-o", "json"]].concat());
+        serde_json::from_str::<Value>(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"))
+    };
+    let provider = || direct(&["status", "--interval", "0s"])["services"][0]["provider"].clone();
+    assert_eq!(provider(), "file", "as the record says");
+    let mut daemon = net.daemon_without_state(&[]);
+    daemon.settles(2);
+    assert!(
+        findings(&net).contains(&("orphaned".to_owned(), "warning".to_owned())),
+        "{:?}",
+        findings(&net)
+    );
+    // It notes what it has found a while later.
+    assert!(wait_until(PATIENCE, || provider() == "orphan"), "{}", provider());
+    daemon.kill();
+    let status = direct(&["status", "--interval", "0s"]);
+    assert_eq!(status["services"][0]["provider"], "orphan", "{status:#}");
+    let problems = status["problems"].as_array().expect("a list").iter();
+    let kinds: Vec<(&Value, &Value)> = problems
+        .map(|problem| (&problem["kind"], &problem["severity"]))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            (&json!("daemon_gone"), &json!("error")),
+            (&json!("orphaned"), &json!("warning"))
+        ]
+    );
+    let doctor = net.tcpgw(&["doctor"]);
+    assert!(
+        doctor
+            .stdout
+            .contains("[orphaned] 1 service that no provider defines any more"),
+        "{doctor}"
+    );
+}
+
+#[test]
+fn a_daemon_of_another_namespace_is_told() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(&[]);
+    daemon.settles(2);
+    // Its socket at the place where one is looked for; only this command sees it there.
+    let run = |command: &str| {
+        let socket = net.socket();
+        let line = format!(
+            "mount -t tmpfs none /run && mkdir /run/tcpgw && ln -s {} /run/tcpgw/tcpgw.sock && exec {} {command}",
+            socket.to_str().expect("text"),
+            crate::harness::shell::TCPGW
+        );
+        let ran = net.sh("client", &line);
+        serde_json::from_str::<Value>(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"))
+    };
+    let status = run("status -o json --interval 0s");
+    let problems = status["problems"].as_array().expect("a list");
+    let kinds: Vec<&Value> = problems.iter().map(|problem| &problem["kind"]).collect();
+    assert_eq!(kinds, ["other_namespace"], "it does not look as if nothing was applied");
+    let told = problems[0]["message"].as_str().expect("text");
+    assert!(
+        told.contains("/run/tcpgw/tcpgw.sock serves another network namespace"),
+        "{told}"
+    );
+    for doctor in [
+        run("doctor -o json"),
+        run(&format!(
+            "--socket {} doctor -o json",
+            net.socket().to_str().expect("text")
+        )),
+    ] {
+        let found = doctor["findings"].as_array().expect("a list");
+        let found = found.iter().find(|finding| finding["id"] == "other-namespace");
+        assert_eq!(found.expect("it is found")["severity"], "warning", "{doctor:#}");
+    }
+}
+
+#[test]
 fn a_daemon_whose_socket_is_gone_is_told() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
@@ -298,7 +541,7 @@ fn a_daemon_whose_socket_is_gone_is_told() {
     daemon.settles(2);
     std::fs::rename(net.socket(), net.file("elsewhere.sock")).expect("it is there");
     let told = net.tcpgw(&["status", "--interval", "0s"]).ok();
-    assert!(told.contains("no socket to ask it by"), "{told}");
+    assert!(told.contains("was not asked: it listens on"), "{told}");
     let doctor = net.tcpgw(&["doctor"]);
     assert!(doctor.stdout.contains("daemon-unreachable"), "{doctor}");
 }
