@@ -10,6 +10,7 @@ mod containers;
 mod deploy;
 mod file;
 mod foreign;
+mod full;
 mod links;
 mod orders;
 mod rolling;
