@@ -24,7 +24,7 @@ use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
 use crate::kernel::{Kernel, KernelError, reading};
 use crate::model::{FlowMark, Service, State};
 use crate::owner::AllDetails;
-use crate::record::{Applied, Deadline, Store, TornDown};
+use crate::record::{Applied, Deadline, Pause, Store, TornDown};
 use crate::ruleset::Ruleset;
 use crate::ruleset::compile::compile_services;
 use crate::ruleset::timeouts::KernelTimeouts;
@@ -170,6 +170,7 @@ pub struct Reconciler<'a, K: Kernel> {
     mark: FlowMark,
     applied: Option<Applied>,
     drains: Vec<Deadline>,
+    pauses: Vec<Pause>,
     details: AllDetails,
 }
 
@@ -183,6 +184,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             mark,
             applied: None,
             drains: Vec::new(),
+            pauses: Vec::new(),
             details: AllDetails::new(),
         }
     }
@@ -198,6 +200,13 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     #[must_use]
     fn draining_until(mut self, drains: Vec<Deadline>) -> Self {
         self.drains = drains;
+        self
+    }
+
+    /// Leaves in the record which services are paused.
+    #[must_use]
+    fn pausing(mut self, pauses: Vec<Pause>) -> Self {
+        self.pauses = pauses;
         self
     }
 
@@ -272,6 +281,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             (trusted && known.summary == desired.summary && known.ruleset == desired.ruleset).then_some(looked);
         let said = known.recorded.as_ref().and_then(|recorded| recorded.details.as_ref());
         let same_owners = said == Some(&self.details);
+        self.announce(&known, desired);
         let mut known = known;
         if !options.drain.is_zero() {
             let meanwhile = Desired {

@@ -1,8 +1,12 @@
 //! What tcpgw put into the kernel last, kept in the run directory. Reading the table back takes longer than writing it,
-//! so the next run trusts this record while nobody else has committed.
+//! so the next run trusts this record while nobody else has committed. With its [`journal`] it tells at any time what the kernel
+//! cannot: names, owners, drains, pauses.
 //!
-//! A record that is missing, torn or outdated costs time and nothing else.
+//! A record that is missing, torn or outdated costs time, and that knowledge, and nothing else.
 
+mod journal;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -12,6 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::journal::{Entry, Kept, ServiceEntry};
 use crate::kernel::Identity;
 use crate::owner::AllDetails;
 use crate::ruleset::Ruleset;
@@ -61,6 +66,9 @@ pub struct Head {
     /// Until when backends drain. Only a daemon knows.
     #[serde(default)]
     pub deadlines: Vec<Deadline>,
+    /// Services whose new connections are held back. Only a daemon knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pauses: Vec<Pause>,
     /// Whose the services are, and what only their providers know; `None` in a record of an earlier build.
     #[serde(default)]
     pub details: Option<AllDetails>,
@@ -72,6 +80,12 @@ pub struct Head {
     /// Whether another user wrote it: it names services, and says nothing of what the kernel holds.
     #[serde(skip)]
     pub is_hint: bool,
+    /// The journal: what was to be changed since. [`Head::at`] puts it into the rest.
+    #[serde(skip)]
+    pub changes: Vec<Entry>,
+    /// Services that were served before such a change, and no longer there after it. The kernel may hold them still.
+    #[serde(skip)]
+    pub left: Summary,
 }
 
 /// A teardown that nothing has ended yet.
@@ -115,13 +129,35 @@ impl Deadline {
     }
 }
 
+/// A pause of a service's new connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// The service.
+    pub service: Box<str>,
+    /// When it began, in seconds since 1970.
+    pub since: u64,
+    /// The user who ordered it.
+    pub uid: u32,
+    /// When it ends, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`).
+    pub until: Duration,
+    /// How long all of it was to last.
+    pub time: Duration,
+}
+
+impl Pause {
+    /// What is left of it at that time, since the machine's start: never more than the whole.
+    pub fn left(&self, boot: Duration) -> Duration {
+        self.until.saturating_sub(boot).min(self.time)
+    }
+}
+
 impl Record {
     /// As it is written.
     ///
     /// # Errors
     /// None that could be met: a head is text and numbers.
     pub fn encode(&self) -> io::Result<Vec<u8>> {
-        encode(Vec::new(), &self.head, &self.ruleset)
+        Ok(encode(Vec::new(), &self.head, &self.ruleset)?.0)
     }
 
     /// Reads a record; `None` if it is not whole, or not as it was written.
@@ -166,10 +202,14 @@ impl Head {
     }
 }
 
-/// Where the record of a network namespace is.
+/// Where the record of a network namespace is. One process writes there at a time.
 #[derive(Debug, Clone)]
 pub struct Store {
     path: PathBuf,
+    /// The checksum of the record that is there, as far as this process knows.
+    checksum: Cell<Option<u32>>,
+    /// The length of the journal, once this process has made sure of it.
+    length: Cell<Option<u64>>,
 }
 
 impl Store {
@@ -177,6 +217,8 @@ impl Store {
     pub fn new(directory: &Path, namespace: u64) -> Self {
         Self {
             path: directory.join(format!("netns-{namespace}.state")),
+            checksum: Cell::new(None),
+            length: Cell::new(None),
         }
     }
 
@@ -185,7 +227,7 @@ impl Store {
         let content = self.read()?;
         let mut record = Record::decode(&content.bytes);
         if let Some(record) = &mut record {
-            record.head.is_hint = !content.trusted;
+            self.complete(&mut record.head, &content);
         } else {
             tracing::debug!(path = %crate::escape::path(&self.path), "the record cannot be read, the kernel will be");
         }
@@ -196,36 +238,110 @@ impl Store {
     pub fn load_head(&self) -> Option<Head> {
         let content = self.read()?;
         let mut head: Head = serde_json::from_slice(take(&mut checked(&content.bytes)?)?).ok()?;
-        head.is_hint = !content.trusted;
+        self.complete(&mut head, &content);
         Some(head)
     }
 
     fn read(&self) -> Option<run_file::Content> {
-        match run_file::read(&self.path, MOST_BYTES) {
-            Ok(content) => Some(content),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                tracing::warn!(
-                    "{}: {error}; the kernel will be read instead",
-                    crate::escape::path(&self.path)
-                );
-                None
-            }
+        self.checksum.set(None);
+        self.length.set(None);
+        read(&self.path, MOST_BYTES)
+    }
+
+    /// Adds what the journal says to a record that was read from there.
+    fn complete(&self, head: &mut Head, record: &run_file::Content) {
+        let checksum = record.bytes.last_chunk().map(|checksum| u32::from_le_bytes(*checksum));
+        self.checksum.set(checksum);
+        head.is_hint = !record.trusted;
+        let Some(content) = read(&self.journal(), journal::MOST_BYTES) else {
+            return;
+        };
+        if let Some((changes, _)) = checksum.and_then(|checksum| journal::read(&content.bytes, checksum)) {
+            head.is_hint |= !content.trusted;
+            head.changes = changes;
         }
     }
 
-    /// Writes one, whole or not at all.
+    /// Writes one, whole or not at all. It ends the journal.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
-        let saved = write(&temporary, head, ruleset).and_then(|()| fs::rename(&temporary, &self.path));
-        if saved.is_err() {
-            // Where it is full, what is left of it would keep it full.
+        let saved = write(&temporary, head, ruleset).and_then(|checksum| {
+            fs::rename(&temporary, &self.path)?;
+            Ok(checksum)
+        });
+        match saved {
+            Ok(checksum) => {
+                self.checksum.set(Some(checksum));
+                self.length.set(None);
+                // Beside this record it is nothing, whether it can be removed or not.
+                let _ = fs::remove_file(self.journal());
+                Ok(())
+            }
+            Err(error) => {
+                // Where it is full, what is left of it would keep it full.
+                let _ = fs::remove_file(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    /// Appends a change to the journal of the record that was read or written last.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when there is no such record, [`io::ErrorKind::FileTooLarge`] when the journal is full, and those
+    /// of the file system. The journal is then as it was.
+    pub fn append(&self, entry: &Entry) -> io::Result<()> {
+        let frame = journal::frame(entry)?;
+        let no_record = || io::Error::new(io::ErrorKind::NotFound, "there is no record to append to");
+        let checksum = self.checksum.get().ok_or_else(no_record)?;
+        let length = match self.length.take() {
+            Some(length) => length,
+            None => self.begin_journal(checksum)?,
+        };
+        if length + frame.len() as u64 > journal::MOST_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "the journal of the record is full",
+            ));
+        }
+        let mut file = run_file::open_to_append(&self.journal())?;
+        let written = if file.metadata()?.len() == length {
+            file.write_all(&frame)
+        } else {
+            Err(io::Error::other(
+                "somebody else has written to the journal of the record",
+            ))
+        };
+        if written.is_err() {
+            // What is left of an entry is no entry; the next one would follow it.
+            let _ = file.set_len(length);
+        }
+        written?;
+        self.length.set(Some(length + frame.len() as u64));
+        Ok(())
+    }
+
+    /// Makes the journal this process' own, with the entries that are there and whole. Returns its length.
+    fn begin_journal(&self, checksum: u32) -> io::Result<u64> {
+        let there = read(&self.journal(), journal::MOST_BYTES);
+        let there = there.map(|content| content.bytes).unwrap_or_default();
+        let kept = journal::read(&there, checksum).map(|(_, length)| &there[..length]);
+        let header = journal::header(checksum);
+        let kept = kept.unwrap_or(&header);
+        let temporary = self.path.with_extension("journal.new");
+        let made = run_file::create(&temporary).and_then(|mut file| file.write_all(kept));
+        let made = made.and_then(|()| fs::rename(&temporary, self.journal()));
+        if made.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        saved
+        made.map(|()| kept.len() as u64)
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.path.with_extension("journal")
     }
 
     /// The teardown that nothing has ended yet, if there is one.
@@ -269,17 +385,36 @@ impl Store {
     /// # Errors
     /// Those of the file system, but not that there is none.
     pub fn remove(&self) -> io::Result<()> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        self.checksum.set(None);
+        self.length.set(None);
+        for path in [&self.path, &self.journal()] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path, most: u64) -> Option<run_file::Content> {
+    match run_file::read(path, most) {
+        Ok(content) => Some(content),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(
+                "{}: {error}; the kernel will be read instead",
+                crate::escape::path(path)
+            );
+            None
         }
     }
 }
 
-/// No fsync: a record that a crash of the machine tears is of another boot anyway.
-fn write(path: &Path, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+/// No fsync: a record that a crash of the machine tears is of another boot anyway. Returns its checksum.
+fn write(path: &Path, head: &Head, ruleset: &Ruleset) -> io::Result<u32> {
     let file = BufWriter::with_capacity(1 << 16, run_file::create(path)?);
-    encode(file, head, ruleset).map(drop)
+    Ok(encode(file, head, ruleset)?.1)
 }
 
 /// The kernel's name for this boot (`/proc/sys/kernel/random/boot_id`).
@@ -306,15 +441,16 @@ impl<W: Write> Write for Checked<W> {
 }
 
 impl<W: Write> Checked<W> {
-    fn finish(self) -> io::Result<W> {
+    fn finish(self) -> io::Result<(W, u32)> {
         let Self { mut file, checksum } = self;
-        file.write_all(&checksum.finalize().to_le_bytes())?;
+        let checksum = checksum.finalize();
+        file.write_all(&checksum.to_le_bytes())?;
         file.flush()?;
-        Ok(file)
+        Ok((file, checksum))
     }
 }
 
-fn encode<W: Write>(file: W, head: &Head, ruleset: &Ruleset) -> io::Result<W> {
+fn encode<W: Write>(file: W, head: &Head, ruleset: &Ruleset) -> io::Result<(W, u32)> {
     let mut checked = Checked {
         file,
         checksum: crc32fast::Hasher::new(),
@@ -385,9 +521,18 @@ mod tests {
                 until: Duration::from_millis(7001),
                 time: Duration::from_secs(30),
             }],
+            pauses: vec![Pause {
+                service: "a".into(),
+                since: 6,
+                uid: 7,
+                until: Duration::from_secs(8),
+                time: Duration::from_secs(9),
+            }],
             details: Some([("a".into(), crate::owner::Details::default())].into()),
             summary: Summary::default(),
             is_hint: false,
+            changes: Vec::new(),
+            left: Summary::default(),
         }
     }
 

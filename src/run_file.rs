@@ -109,6 +109,20 @@ pub fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file that is there to append to it.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .append(true)
+        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+        .open(path)
+        .map_err(explained)?;
+    accept(&file.metadata()?, &directory_of(path)?)?;
+    Ok(file)
+}
+
 fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -206,11 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_planted_is_read_or_locked_and_nothing_waits() {
+    fn nothing_planted_is_read_appended_to_or_locked_and_nothing_waits() {
         let directory = tempfile::tempdir().unwrap();
         for name in plants(directory.path()) {
             let path = directory.path().join(name);
             let error = read(&path, MOST).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{name}: {error}");
+            let error = open_to_append(&path).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{name}: {error}");
             let error = open_lock(&path).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{name}: {error}");

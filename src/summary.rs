@@ -332,6 +332,34 @@ impl Summary {
         self.services.sort_by(|a, b| a.door().cmp(&b.door()));
     }
 
+    /// Takes along the services of another one that listen where none of this one does, whatever their names are.
+    pub fn complete_by_doors(&mut self, other: &Self) {
+        let is_new = |service: &&ServiceSummary| {
+            let from = self.services.partition_point(|known| known.port < service.port);
+            let there = self.services[from..].iter();
+            let mut there = there.take_while(|known| known.port == service.port);
+            !there.any(|known| known.meets(service))
+        };
+        let new: Vec<ServiceSummary> = other.services.iter().filter(is_new).cloned().collect();
+        self.services.extend(new);
+        self.services.sort_by(|a, b| a.door().cmp(&b.door()));
+    }
+
+    /// Takes their names from services that listen where one of `left` did, if another service has the same name.
+    pub fn name_once(&mut self, left: &Self) {
+        let of_left = |service: &ServiceSummary| left.has_door_of(service);
+        let names = self.services.iter().filter(|service| !of_left(service));
+        let names: BTreeSet<Box<str>> = names.filter_map(|service| service.name.clone()).collect();
+        for service in self.services.iter_mut().filter(|service| of_left(service)) {
+            service.name.take_if(|name| names.contains(name));
+        }
+    }
+
+    fn has_door_of(&self, service: &ServiceSummary) -> bool {
+        let door = service.door();
+        self.services.binary_search_by(|known| known.door().cmp(&door)).is_ok()
+    }
+
     /// What can be known of the services from the kernel: no names, and no draining backends, since nothing there ties
     /// them to a service. Those, and which doors are one service, are taken from `guide`, the best other knowledge.
     pub fn of_kernel(ruleset: &Ruleset, guide: &Self) -> Self {

@@ -33,6 +33,7 @@ pub(crate) struct Adopted {
 
 /// What the kernel holds, or held, as services. Record and file of last services say what the rules do not tell.
 pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last) -> Vec<Adopted> {
+    let left = recorded.map(|recorded| &recorded.left);
     let recorded = recorded.and_then(|recorded| Some((&recorded.summary, recorded.details.as_ref()?)));
     let names: BTreeSet<&str> = recorded
         .iter()
@@ -47,6 +48,13 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
         let name = &*serving.name;
         let details = recorded.and_then(|(_, details)| details.get(name).cloned());
         let details = details.or_else(|| names.contains(name).then(Details::default));
+        // A change took it away, and was not made, or by half.
+        let was_removed = || left.is_some_and(|left| left.has_door(&serving));
+        let removed = Details {
+            owner: Owner::Removed,
+            ..Details::default()
+        };
+        let details = details.or_else(|| was_removed().then_some(removed));
         let known = last.get(name).filter(|(_, known)| known.port == serving.port);
         let (owner, wanted) = match (details, known) {
             (Some(details), _) => (Some(details.owner), details.complete(&serving)),
@@ -259,6 +267,9 @@ mod tests {
         let recorded = Recorded {
             summary: summary.clone(),
             details: Some(details.collect()),
+            left: Summary::default(),
+            deadlines: Vec::new(),
+            pauses: Vec::new(),
             applied: None,
         };
         let adopted = adopt(&summary, Some(&recorded), &Last::default());

@@ -8,6 +8,7 @@ mod deploys;
 mod done;
 mod due;
 mod held;
+mod in_record;
 mod observation;
 mod orders;
 mod orphans;
@@ -34,8 +35,8 @@ use crate::kernel::conntrack::Pair;
 use crate::model::{Endpoint, FlowMark, Service, State};
 use crate::problem::ProblemList;
 use crate::reconcile::Report;
-use crate::reconcile::engine::{Memo, Services};
-use crate::record::{Applied, Deadline, TornDown as TornDownBy};
+use crate::reconcile::engine::Services;
+use crate::record::{Applied, TornDown as TornDownBy};
 use crate::summary::Summary;
 use crate::view::Table;
 use crate::words::{Counts, count};
@@ -163,6 +164,8 @@ pub struct Core {
     /// The job that is out, by what it is for.
     out: Option<Out>,
     waiting: Vec<Waiter>,
+    /// Services of which something has changed that the record does not know: the next change of the kernel writes it down.
+    unrecorded: BTreeSet<Name>,
     teardown: Vec<(Peer, Reply<Result<TornDown, Refused>>)>,
     /// A full run is due, and why.
     full: Option<String>,
@@ -238,6 +241,7 @@ impl Core {
             due: Due::new(settings.check_interval),
             out: None,
             waiting: Vec::new(),
+            unrecorded: BTreeSet::new(),
             teardown: Vec::new(),
             full: None,
             cause: String::new(),
@@ -374,6 +378,7 @@ impl Core {
             return None;
         }
         for service in self.roster.tick(now.instant) {
+            self.unrecorded.insert(service.clone());
             let service = service.into();
             self.note(
                 What::Resumed {
@@ -386,6 +391,9 @@ impl Core {
         if self.full.is_some() {
             return if is_early { None } else { Some(self.run_in_full(now)) };
         }
+        if self.due.take_late_record(now.instant) {
+            return Some(Job::Record(self.roster.serving().clone(), self.memo(now)));
+        }
         self.change(now).or_else(|| self.due_job(now))
     }
 
@@ -395,18 +403,20 @@ impl Core {
         self.after(&change, now);
         self.cause = self.full.clone().unwrap_or_default();
         self.take_along(now);
+        self.unrecorded.clear();
         Job::All(self.roster.serving().clone(), self.memo(now))
     }
 
     fn change(&mut self, now: Now) -> Option<Job> {
         let is_fresh = self.deploys.take_fresh();
-        if !self.roster.is_dirty() && self.waiting.is_empty() && !is_fresh {
+        if !self.roster.is_dirty() && self.waiting.is_empty() && self.unrecorded.is_empty() && !is_fresh {
             self.known = None;
             return None;
         }
         let change = self.settle(now);
         self.after(&change, now);
-        if change.is_empty() {
+        let memo = self.change_memo(&change, now);
+        if change.is_empty() && memo.services.is_empty() {
             for waiter in std::mem::take(&mut self.waiting) {
                 self.answer(waiter, Ok(&Report::default()), now);
             }
@@ -419,7 +429,7 @@ impl Core {
             "probes and drains".clone_into(&mut self.cause);
         }
         self.take_along(now);
-        Some(Job::Change(change))
+        Some(Job::Change(change, memo))
     }
 
     /// The next job is for all who wait.
@@ -522,24 +532,6 @@ impl Core {
     pub fn note(&mut self, what: What, now: Now) -> Arc<Event> {
         what.log();
         self.events.note(what, now.unix)
-    }
-
-    fn memo(&self, now: Now) -> Memo {
-        let left = self.roster.leavers().iter().filter_map(|leaving| {
-            let left = leaving.drain.deadline()?.saturating_duration_since(now.instant);
-            Some(Deadline {
-                service: leaving.service.clone(),
-                backend: leaving.backend.endpoint.into(),
-                until: now.boot + left,
-                time: leaving.time,
-            })
-        });
-        Memo {
-            applied: self.applied.clone().unwrap_or_else(|| self.change_now(now)),
-            drains: left.collect(),
-            wanted: self.roster.wanted().clone(),
-            owners: self.owners(),
-        }
     }
 
     fn teardown_by(&self, by: Peer, now: Now) -> TornDownBy {

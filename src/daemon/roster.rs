@@ -114,7 +114,20 @@ pub struct Roster {
     /// Instead of the service's own time, for those who begin to drain by what is desired now.
     drain_within: BTreeMap<Name, Duration>,
     /// Services that get no new connections for a time.
-    paused: BTreeMap<Name, Instant>,
+    paused: BTreeMap<Name, Pause>,
+}
+
+/// A pause of a service's new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    /// When it ends.
+    pub until: Instant,
+    /// How long all of it is to last.
+    pub time: Duration,
+    /// When it began, in seconds since 1970.
+    pub since: u64,
+    /// The user who ordered it.
+    pub uid: u32,
 }
 
 /// Endpoints about whose probes something may be otherwise.
@@ -338,19 +351,19 @@ impl Roster {
 
     /// A service gets no new connections until then, whoever is good: they are dropped, so that clients try again. `None`:
     /// it gets them again. Whether anything is otherwise.
-    pub fn pause(&mut self, name: &str, until: Option<Instant>) -> bool {
-        let before = match until {
-            Some(until) => self.paused.insert(name.into(), until),
+    pub fn pause(&mut self, name: &str, pause: Option<Pause>) -> bool {
+        let before = match pause {
+            Some(pause) => self.paused.insert(name.into(), pause),
             None => self.paused.remove(name),
         };
-        if before.is_some() != until.is_some() {
+        if before.is_some() != pause.is_some() {
             self.dirty.insert(name.into());
         }
-        before != until
+        before != pause
     }
 
-    /// Until when a service gets no new connections.
-    pub fn paused_until(&self, name: &str) -> Option<Instant> {
+    /// Returns the pause of a service, if it gets no new connections now.
+    pub fn pause_of(&self, name: &str) -> Option<Pause> {
         self.paused.get(name).copied()
     }
 
@@ -373,7 +386,7 @@ impl Roster {
     pub fn tick(&mut self, now: Instant) -> Vec<Name> {
         self.dirty.extend(self.leavers.late(now).cloned());
         // A handful: whoever pauses a service watches it.
-        let over = self.paused.iter().filter(|(_, until)| **until <= now);
+        let over = self.paused.iter().filter(|(_, pause)| pause.until <= now);
         let over: Vec<Name> = over.map(|(name, _)| name.clone()).collect();
         for name in &over {
             self.pause(name, None);
@@ -383,7 +396,7 @@ impl Roster {
 
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let pauses = self.paused.values().min().copied();
+        let pauses = self.paused.values().map(|pause| pause.until).min();
         self.leavers.next_deadline().into_iter().chain(pauses).min()
     }
 
@@ -445,8 +458,8 @@ impl Roster {
     }
 
     /// Services whose new connections are held back.
-    pub fn paused(&self) -> impl Iterator<Item = &str> {
-        self.paused.keys().map(AsRef::as_ref)
+    pub fn paused(&self) -> impl Iterator<Item = (&Name, &Pause)> {
+        self.paused.iter()
     }
 
     /// Who leaves.

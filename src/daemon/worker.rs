@@ -12,7 +12,7 @@ use super::notify::Pulse;
 use super::roster::{Change, Name};
 use crate::kernel::conntrack::{Deletion, Pair};
 use crate::kernel::{Kernel, KernelError};
-use crate::reconcile::engine::{Checked, Engine, Found, Memo, Services};
+use crate::reconcile::engine::{ChangeMemo, Checked, Engine, Found, Memo, Services};
 use crate::reconcile::{ReconcileError, Report, Torn};
 use crate::record::TornDown;
 use crate::summary::Summary;
@@ -25,8 +25,8 @@ pub enum Job {
     Look(Summary),
     /// Make the kernel equal to these services, whatever it holds.
     All(Services, Memo),
-    /// Put some services in the place of others.
-    Change(Change),
+    /// Put some services in the place of others, with what is to be written down before.
+    Change(Change, ChangeMemo),
     /// Delete the handshakes that these backends of services have not answered.
     Forget(BTreeSet<Pair>),
     /// Count the flows of these backends, each of the service that it leaves.
@@ -175,7 +175,7 @@ pub fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> Done {
     match job {
         Job::Look(guide) => Done::Looked(engine.look(&guide)),
         Job::All(services, memo) => Done::All(engine.apply_all(&services, memo)),
-        Job::Change(change) => Done::Changed(engine.change(&change.old, &change.new, &change.beside)),
+        Job::Change(change, memo) => Done::Changed(engine.change(&change.old, &change.new, &change.beside, memo)),
         Job::Forget(backends) => Done::Forgot(engine.forget(&backends)),
         Job::Count(backends) => Done::Counted(engine.count(&backends)),
         Job::Check(services, memo) => Done::Checked(engine.check(&services, memo)),

@@ -70,7 +70,11 @@ fn table_and_services(run_dir: &Path, mark: FlowMark) -> (Fact<TableFacts>, Summ
         Err(error) => return (Err(error.to_string()), Summary::default(), None),
     };
     let namespace = kernel.netns_cookie().unwrap_or_default();
-    let record = Store::new(run_dir, namespace).load();
+    let generation = kernel.identity().map(|identity| identity.generation);
+    let record = Store::new(run_dir, namespace).load().map(|record| Record {
+        head: record.head.at(generation.unwrap_or_default()),
+        ..record
+    });
     let record = record.filter(|record| record.head.boot == boot_id() && record.head.namespace == namespace);
     let (table, services) = match compare(&mut kernel, record.as_ref(), mark) {
         Ok((table, services)) => (Ok(table), services),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::commit::full;
+use super::known::unannounced;
 use super::retired::{Leaves, few_retired};
 use super::sweep::is_over;
 use super::{Counts, Desired, Known, Options, ReconcileError, Reconciler, Recorded, Report};
@@ -17,7 +18,7 @@ use crate::kernel::{About, Commit, Identity, Kernel, KernelError, reading};
 use crate::model::{FlowMark, Service, SourceMode};
 use crate::owner::{AllDetails, Details, Owner};
 use crate::plan::plan;
-use crate::record::{Applied, Deadline, Store, TornDown};
+use crate::record::{Applied, Deadline, Entry, Pause, ServiceEntry, Store, TornDown};
 use crate::ruleset::Ruleset;
 use crate::ruleset::name::{Reach, SetName, SpreadRule};
 use crate::ruleset::room::Room;
@@ -55,6 +56,8 @@ pub struct Memo {
     pub applied: Applied,
     /// Until when backends drain.
     pub drains: Vec<Deadline>,
+    /// Services whose new connections are held back.
+    pub pauses: Vec<Pause>,
     /// The services as those who define them want them; one that is served and not here was removed.
     pub wanted: Services,
     /// Whose they are, where it is no file's.
@@ -79,13 +82,31 @@ impl Memo {
     }
 }
 
+/// What a change leaves in the record, of the services that it touches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeMemo {
+    /// Who made it, and when.
+    pub applied: Applied,
+    /// The services.
+    pub services: Vec<ServiceEntry>,
+}
+
+impl ChangeMemo {
+    /// What is written down before it is made.
+    fn entry(self, awaits: Option<u32>) -> Entry {
+        Entry {
+            awaits,
+            applied: Some(self.applied),
+            services: self.services,
+        }
+    }
+}
+
 /// What was found in the kernel, before anything is changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// The services.
     pub summary: Summary,
-    /// Until when backends drain.
-    pub drains: Vec<Deadline>,
     /// Whether there is a table.
     pub has_table: bool,
     /// What the record says, if there is one of this boot.
@@ -236,7 +257,6 @@ impl<K: Kernel> Engine<K> {
         reconciler.place(&mut known)?;
         let found = Found {
             summary: known.summary.clone(),
-            drains: reconciler.drains_left(),
             has_table: known.has_table(),
             recorded: known.recorded.clone(),
             torn_down: reconciler.torn_down().filter(|_| !known.has_table()),
@@ -262,6 +282,7 @@ impl<K: Kernel> Engine<K> {
             .reconciler()
             .signed(memo.applied)
             .draining_until(memo.drains)
+            .pausing(memo.pauses)
             .detailed(details)
             .apply(known, &desired, &Options::default())?;
         self.believe(services, &desired)?;
@@ -287,10 +308,15 @@ impl<K: Kernel> Engine<K> {
         let known = self.reconciler().read(&desired.summary)?;
         let differs = Reconciler::<K>::differs(&known, &desired);
         let report = if differs || !knew {
+            let known = Known {
+                recorded: self.reconciler().recorded(known.generation),
+                ..known
+            };
             let details = memo.details(services);
             self.reconciler()
                 .signed(memo.applied)
                 .draining_until(memo.drains)
+                .pausing(memo.pauses)
                 .detailed(details)
                 .apply(known, &desired, &Options::default())?
         } else {
@@ -328,7 +354,7 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Puts some services in the place of others, and flushes the flows of backends that are gone. `beside`: services that
-    /// stay and share endpoints with these. `Ok(None)`: it does not know what the kernel holds, or the change does not fit: a
+    /// stay and share endpoints with these. `memo` is written down before. `Ok(None)`: it does not know what the kernel holds, or the change does not fit: a
     /// full run is due.
     ///
     /// # Errors
@@ -338,7 +364,12 @@ impl<K: Kernel> Engine<K> {
         old: &[Arc<Service>],
         new: &[Arc<Service>],
         beside: &[Arc<Service>],
+        memo: ChangeMemo,
     ) -> Result<Option<Report>, ReconcileError> {
+        if old.is_empty() && new.is_empty() {
+            self.announce(&memo.entry(None));
+            return Ok(Some(Report::default()));
+        }
         let Some(mut believed) = self.believed.take() else {
             return Ok(None);
         };
@@ -376,6 +407,7 @@ impl<K: Kernel> Engine<K> {
         {
             return Ok(None);
         }
+        self.announce(&memo.entry((!steps.is_empty()).then_some(believed.identity.generation)));
         for (at, step) in steps.iter().enumerate() {
             let commit = Commit {
                 generation: believed.identity.generation,
@@ -407,6 +439,15 @@ impl<K: Kernel> Engine<K> {
         report.flushing = self.kernel.now() - begin;
         swept.map_err(ReconcileError::Unswept)?;
         Ok(Some(report))
+    }
+
+    fn announce(&self, entry: &Entry) {
+        if entry.services.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.append(entry) {
+            unannounced(&error);
+        }
     }
 
     /// Deletes the flows of what the change has taken away.
@@ -528,6 +569,7 @@ impl<K: Kernel> Engine<K> {
         self.reconciler()
             .signed(memo.applied)
             .draining_until(memo.drains)
+            .pausing(memo.pauses)
             .detailed(details)
             .remember(&known, &desired, true);
     }

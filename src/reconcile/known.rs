@@ -9,7 +9,7 @@ use crate::kernel::ownership::Adoption;
 use crate::kernel::{Identity, Kernel, KernelError, Seen, reading};
 use crate::model::FlowMark;
 use crate::owner::{self, AllDetails};
-use crate::record::{Applied, Deadline, Head, Record, TornDown, boot_id};
+use crate::record::{Applied, Deadline, Entry, Head, Kept, Pause, Record, TornDown, boot_id};
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Rows, read_endpoint};
@@ -44,6 +44,13 @@ pub struct Recorded {
     pub summary: Summary,
     /// Whose they are; `None` in a record of an earlier build.
     pub details: Option<AllDetails>,
+    /// Services that were served before the last changes, and no longer there after them. The kernel holds one still if such a
+    /// change was not made, or by half.
+    pub left: Summary,
+    /// Until when backends drain.
+    pub deadlines: Vec<Deadline>,
+    /// Services whose new connections are held back.
+    pub pauses: Vec<Pause>,
     /// The last change.
     pub applied: Option<Applied>,
 }
@@ -53,8 +60,20 @@ impl From<Head> for Recorded {
         Self {
             summary: head.summary,
             details: head.details,
+            left: head.left,
+            deadlines: head.deadlines,
+            pauses: head.pauses,
             applied: head.applied,
         }
+    }
+}
+
+impl Recorded {
+    /// What may be in the kernel.
+    fn guide(&self) -> Summary {
+        let mut guide = self.summary.clone();
+        guide.complete_by_doors(&self.left);
+        guide
     }
 }
 
@@ -132,9 +151,12 @@ impl<K: Kernel> Reconciler<'_, K> {
     /// [`ReconcileError`].
     pub fn look(&mut self, desired: &Summary) -> Result<Known, ReconcileError> {
         let identity = self.kernel.identity()?;
-        let record = self.store.load().filter(|record| self.is_of_here(&record.head));
-        match record {
-            Some(Record { head, ruleset }) if head.holds(identity) => Ok(Known {
+        let record = self.store.load().map(|Record { head, ruleset }| Record {
+            head: head.at(identity.generation),
+            ruleset,
+        });
+        match record.filter(|record| self.is_of_this_boot(&record.head)) {
+            Some(Record { head, ruleset }) if self.is_of_here(&head) && head.holds(identity) => Ok(Known {
                 generation: identity.generation,
                 table: Table::Ours(head.table),
                 ruleset,
@@ -146,15 +168,15 @@ impl<K: Kernel> Reconciler<'_, K> {
             }),
             record => {
                 // Another version's record cannot be trusted to say what the table holds, but whose it is.
-                let head = record.map(|record| record.head).or_else(|| self.head_of_here());
-                let mut guide = head.as_ref().map(|head| head.summary.clone()).unwrap_or_default();
+                let recorded = record.map(|record| Recorded::from(record.head));
+                let mut guide = recorded.as_ref().map(Recorded::guide).unwrap_or_default();
                 // It may be older than services that somebody has made since.
                 guide.complete_from(desired);
-                let known = self.read(&guide)?;
-                Ok(Known {
-                    recorded: head.map(Recorded::from),
-                    ..known
-                })
+                let mut known = self.read(&guide)?;
+                if let Some(recorded) = &recorded {
+                    known.summary.name_once(&recorded.left);
+                }
+                Ok(Known { recorded, ..known })
             }
         }
     }
@@ -211,7 +233,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         let comment = about.as_ref().and_then(|about| about.comment.as_deref());
         let configured = self.mark;
         self.mark = comment.and_then(skeleton::mark_of).unwrap_or(configured);
-        let head = self.head_of_here();
+        let head = self.head_of_here(identity.generation);
         let table = about.map(|about| TableView::new(about, identity.generation));
         let applied = head
             .as_ref()
@@ -229,7 +251,11 @@ impl<K: Kernel> Reconciler<'_, K> {
         match head {
             Some(head) if self.is_of_here(&head) && head.holds(identity) => services.summary = head.summary,
             head => {
-                let known = self.read(&head.map(|head| head.summary).unwrap_or_default())?;
+                let recorded = head.map(Recorded::from);
+                let mut known = self.read(&recorded.as_ref().map(Recorded::guide).unwrap_or_default())?;
+                if let Some(recorded) = &recorded {
+                    known.summary.name_once(&recorded.left);
+                }
                 services.changed = known.rebuild();
                 services.unplaced = unplaced(&known.ruleset, &known.summary);
                 services.summary = known.summary;
@@ -263,9 +289,9 @@ impl<K: Kernel> Reconciler<'_, K> {
         Ok(())
     }
 
-    /// Until when backends drain, as the last process that knew has left it.
-    pub(super) fn drains_left(&self) -> Vec<Deadline> {
-        self.head_of_here().map(|head| head.deadlines).unwrap_or_default()
+    /// What the record says, whichever version wrote it, in a kernel of that generation.
+    pub(super) fn recorded(&self, generation: u32) -> Option<Recorded> {
+        self.head_of_here(generation).map(Recorded::from)
     }
 
     fn is_of_here(&self, head: &Head) -> bool {
@@ -276,9 +302,10 @@ impl<K: Kernel> Reconciler<'_, K> {
         head.namespace == self.namespace && head.boot == boot_id()
     }
 
-    /// What the record says besides elements, whichever version wrote it.
-    fn head_of_here(&self) -> Option<Head> {
-        self.store.load_head().filter(|head| self.is_of_this_boot(head))
+    /// What the record says besides elements, whichever version wrote it, in a kernel of that generation.
+    fn head_of_here(&self, generation: u32) -> Option<Head> {
+        let head = self.store.load_head()?.at(generation);
+        self.is_of_this_boot(&head).then_some(head)
     }
 
     pub(super) fn read(&mut self, guide: &Summary) -> Result<Known, ReconcileError> {
@@ -322,6 +349,54 @@ impl<K: Kernel> Reconciler<'_, K> {
     pub(super) fn remember(&mut self, known: &Known, desired: &Desired, swept: bool) {
         let Table::Ours(table) = known.table else { return };
         let head = Head {
+            swept,
+            ..self.head(known, table, desired)
+        };
+        self.end_teardown();
+        if let Err(error) = self.store.save(&head, &desired.ruleset) {
+            tracing::warn!(%error, "failed to write the record; the next run will read the kernel, which takes longer");
+        }
+    }
+
+    /// Writes down what is about to be changed, as far as it differs from what is written already: whoever dies in the midst of it
+    /// leaves nothing in the kernel that no record explains.
+    pub(super) fn announce(&mut self, known: &Known, desired: &Desired) {
+        let recorded = known.recorded.as_ref();
+        let recorded = recorded.and_then(|recorded| Some((recorded, recorded.details.as_ref()?)));
+        let written = if let Some((recorded, details)) = recorded {
+            let before = Kept {
+                summary: &recorded.summary,
+                details,
+                deadlines: &recorded.deadlines,
+                pauses: &recorded.pauses,
+            };
+            let after = Kept {
+                summary: &desired.summary,
+                details: &self.details,
+                deadlines: &self.drains,
+                pauses: &self.pauses,
+            };
+            let services = before.difference(&after);
+            if services.is_empty() {
+                return;
+            }
+            self.store.append(&Entry {
+                awaits: Self::differs(known, desired).then_some(known.generation),
+                applied: self.applied.clone(),
+                services,
+            })
+        } else {
+            // No table has that number: nobody takes it for what is in the kernel.
+            let head = self.head(known, u64::MAX, desired);
+            self.store.save(&head, &Ruleset::default())
+        };
+        if let Err(error) = written {
+            unannounced(&error);
+        }
+    }
+
+    fn head(&self, known: &Known, table: u64, desired: &Desired) -> Head {
+        Head {
             program: program(),
             boot: boot_id(),
             namespace: self.namespace,
@@ -329,17 +404,16 @@ impl<K: Kernel> Reconciler<'_, K> {
             table,
             room: known.room.to_string(),
             mark: self.mark.to_string(),
-            swept,
+            swept: false,
             applied: self.applied.clone(),
             deadlines: self.drains.clone(),
+            pauses: self.pauses.clone(),
             details: Some(self.details.clone()),
             timeouts: *desired.ruleset.timeouts(),
             summary: desired.summary.clone(),
             is_hint: false,
-        };
-        self.end_teardown();
-        if let Err(error) = self.store.save(&head, &desired.ruleset) {
-            tracing::warn!(%error, "failed to write the record; the next run will read the kernel, which takes longer");
+            changes: Vec::new(),
+            left: Summary::default(),
         }
     }
 }
@@ -351,6 +425,11 @@ impl<K: Kernel> Reconciler<'_, K> {
             tracing::warn!(%error, "failed to remove the note of a teardown");
         }
     }
+}
+
+/// Says that a change could not be written down before it is made.
+pub(super) fn unannounced(error: &std::io::Error) {
+    tracing::warn!(%error, "failed to write down a change before it is made; if tcpgw is killed now, the next run may not know whose the services are");
 }
 
 /// The program and the rules that it makes: a record of others says nothing about a table of ours.

@@ -22,6 +22,7 @@ use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record::Store;
+use tcpgw::ruleset::Ruleset;
 use tcpgw::summary::{Standing, Summary};
 
 use crate::clients::{endpoints, syns};
@@ -108,10 +109,7 @@ proptest! {
         let mut world = World::new(first);
         world.run();
         for event in events {
-            let mut before = world.served();
-            if matches!(event, Event::Restart) {
-                world.forget_unknown(&mut before);
-            }
+            let before = world.served();
             world.happen(event);
             world.check()?;
             world.check_stays(&before)?;
@@ -134,6 +132,8 @@ struct World {
     links: BTreeSet<String>,
     surroundings: Surroundings,
     troubled: bool,
+    /// What the table held last, if somebody has removed it.
+    held: Ruleset,
     /// Jobs that were done: those that read the whole table, and those that only delete flows.
     full_runs: usize,
     flushes: usize,
@@ -204,6 +204,7 @@ impl World {
             links: links(),
             surroundings: Surroundings::default(),
             troubled: false,
+            held: Ruleset::default(),
             full_runs: 0,
             flushes: 0,
         };
@@ -421,32 +422,18 @@ impl World {
         Ok(())
     }
 
-    /// What is served and shall be.
-    fn served(&self) -> BTreeMap<Box<str>, Arc<Service>> {
+    /// What is served and shall be: what the kernel holds, or held until somebody removed its table.
+    fn served(&mut self) -> BTreeMap<Box<str>, Arc<Service>> {
+        let ruleset = self.engine().kernel().ruleset();
+        if !ruleset.is_empty() {
+            self.held = ruleset;
+        }
+        let held = Summary::of_kernel(&self.held, &Summary::default()).services.into_iter();
+        let ports: BTreeSet<u16> = held.map(|held| held.port).collect();
         let roster = self.core.roster();
         let mut served = roster.serving().clone();
-        served.retain(|name, _| roster.wanted().contains_key(name));
+        served.retain(|name, service| roster.wanted().contains_key(name) && ports.contains(&service.port.get()));
         served
-    }
-
-    /// Leaves only what the kernel holds or the record tells: what neither knows was not served, or its table was removed within
-    /// the second that the record takes to follow.
-    fn forget_unknown(&mut self, served: &mut BTreeMap<Box<str>, Arc<Service>>) {
-        let of_kernel = Summary::of_kernel(&self.engine().kernel().ruleset(), &Summary::default());
-        let record = Store::new(self.directory.path(), NAMESPACE).load_head();
-        let recorded = record.into_iter().flat_map(|head| head.summary.services);
-        let known: BTreeSet<u16> = of_kernel
-            .services
-            .into_iter()
-            .chain(recorded)
-            .map(|known| known.port)
-            .collect();
-        // The record may be a second older than names and addresses: a service that has changed since is new to the next daemon,
-        // and held back where a local program listens.
-        if !self.surroundings.taken.is_empty() || !self.surroundings.own.is_empty() {
-            return served.clear();
-        }
-        served.retain(|_, service| known.contains(&service.port.get()));
     }
 
     /// A service that is served stays as long as the file says so, and nobody else claims what it has.

@@ -8,6 +8,7 @@ pub mod fuzz;
 mod orders;
 mod plan;
 mod reconcile;
+mod recorded;
 mod ruleset;
 mod states;
 mod written;

@@ -145,10 +145,13 @@ proptest! {
             swept,
             applied: None,
             deadlines: Vec::new(),
+            pauses: Vec::new(),
             details: None,
             timeouts: KernelTimeouts::default(),
             summary: Summary::from(&state),
             is_hint: false,
+            changes: Vec::new(),
+            left: Summary::default(),
         };
         store.save(&head, &ruleset(&state)).unwrap();
         let record = store.load().unwrap();

@@ -55,9 +55,9 @@ impl<'a> Process<'a> {
     fn apply(&mut self, state: &Value) -> Result<Report, ReconcileError> {
         let state = parse(state.to_string().as_bytes()).expect("a state");
         let desired = Desired::new(&state, &BTreeSet::new());
-        let (kernel, store, namespace) = (&mut self.kernel, &self.store, self.namespace);
-        self.net.within("gateway", || {
-            let mut reconciler = Reconciler::new(kernel, store, namespace, FlowMark::default());
+        let (kernel, store, namespace) = (&mut self.kernel, self.store.clone(), self.namespace);
+        self.net.within("gateway", move || {
+            let mut reconciler = Reconciler::new(kernel, &store, namespace, FlowMark::default());
             let known = reconciler.look(&desired.summary)?;
             reconciler.apply(known, &desired, &Options::default())
         })

@@ -81,11 +81,11 @@ impl Core {
             .or_else(of_api)
             .or_else(|| self.orphans.get(name).map(listed_orphan))?;
         let listed = self.with_reasons(listed);
-        let paused = self.roster.paused_until(name);
+        let paused = self.roster.pause_of(name);
         Some(ServiceView {
             backends: self.backends(&listed.service, now),
             listed,
-            paused_for: paused.map(|until| until.saturating_duration_since(now.instant).as_secs()),
+            paused_for: paused.map(|pause| pause.until.saturating_duration_since(now.instant).as_secs()),
             in_kernel: self.holds() && !self.held_back.contains(name),
             deploy: self.deploy_of(name, now),
         })

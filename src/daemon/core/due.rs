@@ -12,6 +12,8 @@ const FIRST_COUNT: Duration = Duration::from_millis(200);
 const COUNT: Duration = Duration::from_millis(500);
 /// From a change until the record is written: at least this, and fifty times as long as writing it takes.
 const RECORD: Duration = Duration::from_secs(1);
+/// A record that is due for so long goes before further changes, which would keep it out for ever.
+const LATE: Duration = Duration::from_secs(5);
 /// From a change until counters of what is gone are removed.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -176,6 +178,11 @@ impl Due {
 
     pub(super) fn take_record(&mut self, now: Instant) -> bool {
         self.record.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Whether the record is due for so long that changes have to wait.
+    pub(super) fn take_late_record(&mut self, now: Instant) -> bool {
+        self.record.take_if(|at| *at + LATE <= now).is_some()
     }
 
     /// The file of last services is not up to date.

@@ -180,6 +180,7 @@ impl Core {
         let mut names = Vec::new();
         for orphan in services {
             let name = orphan.service.name.clone();
+            self.unrecorded([&name]);
             if names.len() < MOST_NAMES {
                 names.push(name.to_string());
             }

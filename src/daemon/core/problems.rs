@@ -108,7 +108,10 @@ impl Core {
     }
 
     fn judge_services(&mut self) {
-        let paused = self.roster.paused().filter_map(|name| self.roster.wanted().get(name));
+        let paused = self
+            .roster
+            .paused()
+            .filter_map(|(name, _)| self.roster.wanted().get(name));
         let paused: Vec<Problem> = paused.map(|service| paused_problem(service)).collect();
         self.problems.replace(&[Kind::Paused], paused);
         let is_serving = self.phase == Phase::Running;

@@ -22,8 +22,6 @@ use crate::words::count;
     reason = "each is one fact, and all combinations occur"
 )]
 struct Facts {
-    /// A record of this boot tells of what was served.
-    is_recorded: bool,
     /// The state file has been read and is good.
     has_file: bool,
     /// A state file is to be followed.
@@ -76,14 +74,6 @@ impl Facts {
         match self {
             // What nobody knows and no client reaches is what a removed service leaves.
             _ if is_removed || !is_reached => Fate::Removed,
-            // It was made and removed since the record was written.
-            Self {
-                is_recorded: true,
-                has_file: true,
-                is_same_file: true,
-                is_store_lost: false,
-                ..
-            } => Fate::Removed,
             Self {
                 follows_file: true,
                 has_file: false,
@@ -156,10 +146,14 @@ impl Core {
         if recorded.is_some() {
             self.held_back.former = former.iter().map(|served| Arc::new(served.serving.clone())).collect();
         }
-        let orphans = self.settle_owners(&adopted, &former, recorded.is_some(), origin);
+        let orphans = self.settle_owners(&adopted, &former, origin);
         self.orphan_found(orphans, now);
         let services: Vec<Service> = adopted.into_iter().map(|adopted| self.completed(adopted)).collect();
-        let left = found.drains.into_iter().filter_map(|deadline| {
+        let (drains, pauses) = match found.recorded {
+            Some(recorded) => (recorded.deadlines, recorded.pauses),
+            None => (Vec::new(), Vec::new()),
+        };
+        let left = drains.into_iter().filter_map(|deadline| {
             let endpoint = Endpoint::try_from(deadline.backend).ok()?;
             let time = TimeLeft {
                 left: deadline.left(now.boot),
@@ -181,6 +175,7 @@ impl Core {
         self.phase = Phase::Running;
         self.full = Some("start".into());
         self.want(now.instant);
+        self.pause_again(&pauses, now);
         self.addresses_changed(now);
         self.probe(now.instant);
         self.note(What::Started { version, adopted }, now);
@@ -192,11 +187,9 @@ impl Core {
         &mut self,
         adopted: &[Adopted],
         former: &[Adopted],
-        is_recorded: bool,
         origin: Option<PathBuf>,
     ) -> Vec<(Service, bool)> {
         let facts = Facts {
-            is_recorded,
             has_file: self.file.is_some(),
             follows_file: self.settings.state.is_some(),
             is_same_file: self.settings.state.is_some() && origin == self.settings.state,

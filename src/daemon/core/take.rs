@@ -6,6 +6,7 @@ use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
 use crate::config::Config;
 use crate::daemon::ask::{ApplyOptions, PauseOrder, Peer, Refused, Reply, TornDown};
 use crate::daemon::events::What;
+use crate::daemon::roster::Pause;
 use crate::daemon::settings::Settings;
 use crate::health::Outcome;
 use crate::model::{Balance, Edits, Endpoint, Problem, Problems, Service, State};
@@ -152,6 +153,7 @@ impl Core {
         let edits = &self.with_orphans(edits);
         self.learn_orphans(edits, now);
         if !edits.is_empty() {
+            self.unrecorded(edits.put.iter().map(|service| &service.name).chain(&edits.gone));
             self.due.record(now.instant);
             self.due.remember(now.instant);
         }
@@ -285,9 +287,16 @@ impl Core {
         if !self.roster.wanted().contains_key(&order.name) {
             return drop(reply.send(Err(super::orders::missing(&service))));
         }
-        let until = order.time.map(|time| now.instant + time);
-        if self.roster.pause(&order.name, until) {
-            let uid = order.by.uid;
+        let uid = order.by.uid;
+        let pause = order.time.map(|time| Pause {
+            until: now.instant + time,
+            time,
+            since: now.unix.as_secs(),
+            uid,
+        });
+        if self.roster.pause(&order.name, pause) {
+            self.unrecorded([&order.name]);
+            self.due.record(now.instant);
             let what = match order.time {
                 Some(time) => What::Paused {
                     service,
@@ -342,6 +351,7 @@ impl Core {
                 self.due.all_flushed();
                 self.forget_observations(now);
                 self.roster = crate::daemon::roster::Roster::new(self.settings.all_failed);
+                self.unrecorded.clear();
                 self.held_back.keep_nothing();
                 // Probes that are on their way belong to nobody from here on.
                 self.health.set([], now.instant);

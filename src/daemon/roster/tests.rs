@@ -493,11 +493,20 @@ fn who_leaves_is_probed_until_it_has_left() {
     assert_eq!(play.take_probes()[&endpoint(1)], Probing::Stop);
 }
 
+fn pause(until: Instant) -> Pause {
+    Pause {
+        until,
+        time: Duration::from_secs(60),
+        since: 0,
+        uid: 0,
+    }
+}
+
 #[test]
 fn a_paused_service_gets_nothing_and_comes_back_as_it_was() {
     let mut play = Play::serving(&[1, 2]);
     let until = play.now + Duration::from_secs(5);
-    assert!(play.roster.pause("web", Some(until)));
+    assert!(play.roster.pause("web", Some(pause(until))));
     play.settle();
     assert_eq!(play.seen("web"), "1- 2-");
     assert_eq!(play.roster.serving()["web"].on_empty, Refusal::Drop);
@@ -506,7 +515,7 @@ fn a_paused_service_gets_nothing_and_comes_back_as_it_was() {
     play.judge(2, false);
     play.settle();
     assert_eq!(play.seen("web"), "1- 2-");
-    assert!(play.roster.pause("web", Some(until + Duration::from_secs(5))));
+    assert!(play.roster.pause("web", Some(pause(until + Duration::from_secs(5)))));
     assert!(!play.roster.is_dirty());
     assert_eq!(play.roster.next_deadline(), Some(until + Duration::from_secs(5)));
     assert!(play.roster.tick(until).is_empty());
@@ -519,7 +528,8 @@ fn a_paused_service_gets_nothing_and_comes_back_as_it_was() {
 #[test]
 fn a_replacement_during_a_pause_takes_over_after_it() {
     let mut play = Play::serving(&[1]);
-    play.roster.pause("web", Some(play.now + Duration::from_secs(60)));
+    play.roster
+        .pause("web", Some(pause(play.now + Duration::from_secs(60))));
     play.want("web", Some(web(&[2])));
     play.settle();
     assert_eq!(play.seen("web"), "1-");

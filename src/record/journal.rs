@@ -1,0 +1,261 @@
+//! The journal: what has changed since the record was written. Each change is appended before it is made, so that no process that
+//! dies leaves services in the kernel whose names, owners and drains nobody knows.
+//!
+//! An entry costs what the change costs, whatever there is besides. The record, which costs what there is, follows later and ends
+//! the journal. A journal belongs to the record whose checksum it bears, and is nothing beside another one.
+//!
+//! The kernel could keep this itself, in the userdata of elements and with the transaction; but that has 256 bytes
+//! (`NFT_USERDATA_MAXLEN` in `include/uapi/linux/netfilter/nf_tables.h`), labels alone have more, and a drain whose end changes would
+//! be a transaction. An entry names the generation on top of which its transaction is sent instead: the kernel refuses a
+//! transaction for another one, so an entry is known not to have been made as long as the generation is still that one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Applied, Deadline, Head, Pause};
+use crate::owner::{AllDetails, Details};
+use crate::summary::{ServiceSummary, Summary};
+
+const MAGIC: &[u8; 8] = b"tcpgw-j1";
+
+/// Length of what stands before the entries: the magic, and the checksum of the record.
+const HEADER: usize = MAGIC.len() + size_of::<u32>();
+
+/// The largest journal, in bytes. The record is written long before.
+pub(super) const MOST_BYTES: u64 = 64 << 20;
+
+/// A change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The generation on top of which it is sent to the kernel; `None`: the kernel has nothing to learn.
+    pub awaits: Option<u32>,
+    /// Who made it, and when.
+    pub applied: Option<Applied>,
+    /// The services that it touches.
+    pub services: Vec<ServiceEntry>,
+}
+
+/// A service after a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceEntry {
+    /// Its name.
+    #[serde(rename = "n")]
+    pub name: Box<str>,
+    /// As it is served; `None`: no longer.
+    #[serde(rename = "s")]
+    pub summary: Option<ServiceSummary>,
+    /// Its owner, and what only that one knows.
+    #[serde(rename = "d", default, skip_serializing_if = "Details::is_default")]
+    pub details: Details,
+    /// Until when its backends drain.
+    #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
+    pub deadlines: Vec<Deadline>,
+    /// The pause of its new connections.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+}
+
+/// What a record keeps of services.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept<'a> {
+    /// The services.
+    pub summary: &'a Summary,
+    /// Whose they are.
+    pub details: &'a AllDetails,
+    /// Until when backends drain.
+    pub deadlines: &'a [Deadline],
+    /// Services whose new connections are held back.
+    pub pauses: &'a [Pause],
+}
+
+impl Kept<'_> {
+    fn entries(&self) -> BTreeMap<&str, ServiceEntry> {
+        let mut entries = BTreeMap::new();
+        for service in &self.summary.services {
+            let Some(name) = service.name.as_deref() else { continue };
+            let entry = ServiceEntry {
+                name: name.into(),
+                summary: Some(service.clone()),
+                details: self.details.get(name).cloned().unwrap_or_default(),
+                deadlines: Vec::new(),
+                pause: None,
+            };
+            entries.insert(name, entry);
+        }
+        for deadline in self.deadlines {
+            if let Some(entry) = entries.get_mut(&*deadline.service) {
+                entry.deadlines.push(deadline.clone());
+            }
+        }
+        for pause in self.pauses {
+            if let Some(entry) = entries.get_mut(&*pause.service) {
+                entry.pause = Some(pause.clone());
+            }
+        }
+        entries
+    }
+
+    /// Returns what leads from this to `new`, service by service.
+    pub fn difference(&self, new: &Kept<'_>) -> Vec<ServiceEntry> {
+        let (old, new) = (self.entries(), new.entries());
+        let gone = old.keys().filter(|name| !new.contains_key(*name));
+        let gone = gone.map(|name| ServiceEntry::gone(name));
+        let gone: Vec<ServiceEntry> = gone.collect();
+        let put = new.into_iter().filter(|(name, entry)| old.get(name) != Some(entry));
+        gone.into_iter().chain(put.map(|(_, entry)| entry)).collect()
+    }
+}
+
+impl ServiceEntry {
+    /// A service that is served no longer.
+    pub fn gone(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            summary: None,
+            details: Details::default(),
+            deadlines: Vec::new(),
+            pause: None,
+        }
+    }
+}
+
+impl Head {
+    /// Returns the record with the changes of its journal, in a kernel of that generation: without those that were not made.
+    #[must_use]
+    pub fn at(mut self, generation: u32) -> Self {
+        let entries = std::mem::take(&mut self.changes).into_iter();
+        let mut entries = entries.filter(|entry| entry.awaits != Some(generation)).peekable();
+        if entries.peek().is_none() {
+            return self;
+        }
+        let mut replay = Replay::new(&mut self);
+        for entry in entries {
+            replay.make(entry);
+        }
+        replay.end(self)
+    }
+}
+
+/// The changes of a journal, being made.
+struct Replay {
+    services: BTreeMap<Box<str>, ServiceSummary>,
+    unnamed: Vec<ServiceSummary>,
+    left: Vec<ServiceSummary>,
+    details: AllDetails,
+    deadlines: BTreeMap<Box<str>, Vec<Deadline>>,
+    pauses: BTreeMap<Box<str>, Pause>,
+    applied: Option<Applied>,
+}
+
+impl Replay {
+    fn new(head: &mut Head) -> Self {
+        let mut replay = Self {
+            services: BTreeMap::new(),
+            unnamed: Vec::new(),
+            left: std::mem::take(&mut head.left.services),
+            details: head.details.take().unwrap_or_default(),
+            deadlines: BTreeMap::new(),
+            pauses: BTreeMap::new(),
+            applied: head.applied.take(),
+        };
+        for service in std::mem::take(&mut head.summary.services) {
+            match service.name.clone() {
+                Some(name) => drop(replay.services.insert(name, service)),
+                None => replay.unnamed.push(service),
+            }
+        }
+        for deadline in std::mem::take(&mut head.deadlines) {
+            let of = replay.deadlines.entry(deadline.service.clone()).or_default();
+            of.push(deadline);
+        }
+        let pauses = std::mem::take(&mut head.pauses).into_iter();
+        replay.pauses = pauses.map(|pause| (pause.service.clone(), pause)).collect();
+        replay
+    }
+
+    fn make(&mut self, entry: Entry) {
+        self.applied = entry.applied.or(self.applied.take());
+        for service in entry.services {
+            let name = service.name;
+            self.details.remove(&name);
+            self.deadlines.remove(&name);
+            self.pauses.remove(&name);
+            let old = self.services.remove(&name);
+            let is_there = |old: &ServiceSummary| service.summary.as_ref().is_some_and(|new| new.door() == old.door());
+            self.left.extend(old.filter(|old| !is_there(old)));
+            let Some(summary) = service.summary else { continue };
+            if !service.details.is_default() {
+                self.details.insert(name.clone(), service.details);
+            }
+            if !service.deadlines.is_empty() {
+                self.deadlines.insert(name.clone(), service.deadlines);
+            }
+            self.pauses
+                .extend(service.pause.map(|pause| (pause.service.clone(), pause)));
+            self.services.insert(name, summary);
+        }
+    }
+
+    fn end(self, head: Head) -> Head {
+        let mut services: Vec<ServiceSummary> = self.services.into_values().chain(self.unnamed).collect();
+        services.sort_by(|a, b| a.door().cmp(&b.door()));
+        let doors: BTreeSet<(u16, &BTreeSet<IpAddr>)> = services.iter().map(ServiceSummary::door).collect();
+        // Who was there last knows it best.
+        let mut left: BTreeMap<(u16, BTreeSet<IpAddr>), ServiceSummary> = BTreeMap::new();
+        for service in self.left {
+            if !doors.contains(&service.door()) {
+                left.insert((service.port, service.addresses.clone()), service);
+            }
+        }
+        Head {
+            summary: Summary { services },
+            left: Summary {
+                services: left.into_values().collect(),
+            },
+            details: Some(self.details),
+            deadlines: self.deadlines.into_values().flatten().collect(),
+            pauses: self.pauses.into_values().collect(),
+            applied: self.applied,
+            ..head
+        }
+    }
+}
+
+/// Returns the begin of a journal that belongs to the record with that checksum.
+pub(super) fn header(record: u32) -> Vec<u8> {
+    [MAGIC.as_slice(), &record.to_le_bytes()].concat()
+}
+
+/// Returns an entry as it is appended: its length, its checksum, its text.
+pub(super) fn frame(entry: &Entry) -> std::io::Result<Vec<u8>> {
+    let text = serde_json::to_vec(entry).map_err(std::io::Error::other)?;
+    let length = u32::try_from(text.len()).map_err(std::io::Error::other)?;
+    let checksum = crc32fast::hash(&text);
+    Ok([&length.to_le_bytes(), &checksum.to_le_bytes(), text.as_slice()].concat())
+}
+
+/// Reads the journal of the record with that checksum: its entries up to the first that is not whole, and the length of what is.
+/// `None` if it is none, or another record's.
+pub(super) fn read(bytes: &[u8], record: u32) -> Option<(Vec<Entry>, usize)> {
+    let mut rest = bytes.strip_prefix(header(record).as_slice())?;
+    let mut entries = Vec::new();
+    let mut length = HEADER;
+    while let Some((entry, after)) = first(rest) {
+        length += rest.len() - after.len();
+        entries.push(entry);
+        rest = after;
+    }
+    Some((entries, length))
+}
+
+fn first(bytes: &[u8]) -> Option<(Entry, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (checksum, rest) = rest.split_first_chunk()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    let (text, after) = rest.split_at_checked(length)?;
+    let is_whole = crc32fast::hash(text) == u32::from_le_bytes(*checksum);
+    let entry = is_whole.then(|| serde_json::from_slice(text).ok())??;
+    Some((entry, after))
+}

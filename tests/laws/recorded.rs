@@ -1,0 +1,235 @@
+//! Whoever dies, and wherever, has told before whose the services in the kernel are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tcpgw::kernel::fake::{Crash, Fake};
+use tcpgw::model::{FlowMark, State};
+use tcpgw::owner::{Details, Owner};
+use tcpgw::reconcile::engine::{ChangeMemo, Engine, Memo, Services};
+use tcpgw::record::{Applied, Entry, Head, ServiceEntry, Store};
+use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::timeouts::KernelTimeouts;
+use tcpgw::summary::{ServiceSummary, Summary};
+
+use crate::state;
+use crate::states::{links, ruleset};
+
+const NAMESPACE: u64 = 6;
+
+fn services(state: &State) -> Services {
+    let services = state.services.iter();
+    services
+        .map(|service| (service.name.clone(), Arc::clone(service)))
+        .collect()
+}
+
+fn applied() -> Applied {
+    Applied {
+        at: 1,
+        origin: "api".into(),
+    }
+}
+
+fn memo(state: &State) -> Memo {
+    let names = state.services.iter().map(|service| service.name.clone());
+    Memo {
+        applied: applied(),
+        drains: Vec::new(),
+        pauses: Vec::new(),
+        wanted: services(state),
+        owners: names.map(|name| (name, Owner::Api)).collect(),
+    }
+}
+
+fn change_memo(have: &State, want: &State) -> ChangeMemo {
+    let wanted = services(want);
+    let gone = have
+        .services
+        .iter()
+        .filter(|service| !wanted.contains_key(&service.name));
+    let gone = gone.map(|service| ServiceEntry::gone(&service.name));
+    let put = wanted.values().map(|service| ServiceEntry {
+        name: service.name.clone(),
+        summary: Some(ServiceSummary::from(&**service)),
+        details: Details::new(Owner::Api, service, service),
+        deadlines: Vec::new(),
+        pause: None,
+    });
+    ChangeMemo {
+        applied: applied(),
+        services: gone.chain(put).collect(),
+    }
+}
+
+fn engine(fake: Fake, directory: &tempfile::TempDir) -> Engine<Fake> {
+    let mut engine = Engine::new(
+        fake,
+        Store::new(directory.path(), NAMESPACE),
+        NAMESPACE,
+        FlowMark::default(),
+    );
+    engine.set_links(links());
+    engine
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_service_is_in_the_kernel_that_no_record_explains(
+        have in state(), want in state(), quick: bool, call in 0..10_usize, done: bool,
+    ) {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut first = engine(Fake::default(), &directory);
+        first.apply_all(&services(&have), memo(&have)).unwrap();
+        let before = first.kernel().ruleset();
+        let mut fake = first.into_kernel();
+        if !quick {
+            // A process that begins reads the record, one that goes on remembers.
+            fake.restart();
+        }
+        let mut dies = engine(fake, &directory);
+        if quick {
+            dies.apply_all(&services(&have), memo(&have)).unwrap();
+        }
+        dies.kernel().crash_at(Crash { call, done });
+        let _ = if quick {
+            dies.change(&have.services, &want.services, &[], change_memo(&have, &want)).map(|_| ())
+        } else {
+            dies.apply_all(&services(&want), memo(&want)).map(|_| ())
+        };
+        let mut fake = dies.into_kernel();
+        fake.restart();
+        let held = fake.ruleset();
+        let found = engine(fake, &directory).look(&Summary::default()).unwrap();
+        let recorded = found.recorded.expect("a record");
+        let details = recorded.details.expect("details");
+        let known: BTreeMap<&str, &ServiceSummary> = recorded
+            .summary
+            .services
+            .iter()
+            .filter_map(|service| Some((service.name.as_deref()?, service)))
+            .collect();
+        for service in &found.summary.services {
+            let is_left = recorded.left.services.iter().any(|left| left.door() == service.door());
+            match service.name.as_deref() {
+                Some(name) if known.contains_key(name) => {
+                    prop_assert_eq!(details.get(name).map(|details| details.owner), Some(Owner::Api), "{}", name);
+                }
+                _ => prop_assert!(is_left, "{:?} is nobody's", service),
+            }
+        }
+        let names = |state: &State| -> Vec<Box<str>> { services(state).into_keys().collect() };
+        let found_names: Vec<Box<str>> = {
+            let mut names: Vec<Box<str>> = found.summary.services.iter().filter_map(|of| of.name.clone()).collect();
+            names.sort_unstable();
+            names
+        };
+        if held == ruleset(&want) && held != before {
+            prop_assert_eq!(found_names, names(&want));
+        } else if held == before && held != ruleset(&want) {
+            prop_assert_eq!(found_names, names(&have));
+            let recorded: Vec<Box<str>> = known.keys().map(|name| Box::from(*name)).collect();
+            prop_assert_eq!(recorded, names(&have), "what was not made is not recorded");
+        }
+    }
+
+    /// A journal that is torn is what was whole of it, and goes on from there.
+    #[test]
+    fn a_torn_journal_is_what_is_whole_of_it(states in prop::collection::vec(state(), 1..5), cut in any::<prop::sample::Index>()) {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let store = Store::new(directory.path(), NAMESPACE);
+        let head = head();
+        store.save(&head, &Ruleset::default()).unwrap();
+        let path = directory.path().join(format!("netns-{NAMESPACE}.journal"));
+        let entry = |at: usize, state: &State| Entry {
+            awaits: Some(u32::try_from(at).unwrap() + 100),
+            applied: Some(applied()),
+            services: change_memo(&State::default(), state).services,
+        };
+        let mut ends = vec![0];
+        for (at, state) in states.iter().enumerate() {
+            store.append(&entry(at, state)).unwrap();
+            ends.push(std::fs::metadata(&path).unwrap().len());
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let cut = cut.index(bytes.len() + 1);
+        std::fs::write(&path, &bytes[..cut]).unwrap();
+        let whole = ends.iter().skip(1).filter(|end| **end <= cut as u64).count();
+        let next = Store::new(directory.path(), NAMESPACE);
+        let read = next.load_head().unwrap();
+        let expected: Vec<Entry> = states[..whole].iter().enumerate().map(|(at, state)| entry(at, state)).collect();
+        prop_assert_eq!(&read.changes, &expected);
+        let last = entry(9, &states[0]);
+        next.append(&last).unwrap();
+        let read = Store::new(directory.path(), NAMESPACE).load_head().unwrap();
+        prop_assert_eq!(read.changes, expected.into_iter().chain([last]).collect::<Vec<_>>());
+        // Another record knows nothing of it.
+        let other = Head { generation: 8, ..head };
+        let journal = std::fs::read(&path).unwrap();
+        next.save(&other, &Ruleset::default()).unwrap();
+        std::fs::write(&path, journal).unwrap();
+        prop_assert_eq!(Store::new(directory.path(), NAMESPACE).load_head(), Some(other));
+    }
+}
+
+fn head() -> Head {
+    Head {
+        program: "1".into(),
+        boot: "2".into(),
+        namespace: NAMESPACE,
+        generation: 7,
+        table: 3,
+        room: "0".into(),
+        mark: FlowMark::default().to_string(),
+        swept: true,
+        applied: None,
+        deadlines: Vec::new(),
+        pauses: Vec::new(),
+        details: Some([].into()),
+        timeouts: KernelTimeouts::default(),
+        summary: Summary::default(),
+        is_hint: false,
+        changes: Vec::new(),
+        left: Summary::default(),
+    }
+}
+
+/// Without the change that was not made, and with what was only noted.
+#[test]
+fn a_change_counts_once_it_was_made() {
+    let parse = |text: &str| tcpgw::model::parse_service(text.as_bytes()).unwrap();
+    let entry = |awaits, service: &str, owner| {
+        let service = parse(service);
+        Entry {
+            awaits,
+            applied: None,
+            services: vec![ServiceEntry {
+                name: service.name.clone(),
+                summary: Some(ServiceSummary::from(&service)),
+                details: Details::new(owner, &service, &service),
+                deadlines: Vec::new(),
+                pause: None,
+            }],
+        }
+    };
+    let web = r#"{"name": "web", "port": 2001, "backends": ["10.2.0.11:80"]}"#;
+    let moved = r#"{"name": "web", "port": 2002, "backends": ["10.2.0.11:80"]}"#;
+    let shop = r#"{"name": "shop", "port": 2003, "backends": []}"#;
+    let head = Head {
+        changes: vec![
+            entry(Some(7), web, Owner::Api),
+            entry(None, shop, Owner::Orphan),
+            entry(Some(8), moved, Owner::Api),
+        ],
+        ..head()
+    };
+    let ports = |head: &Head| -> Vec<u16> { head.summary.services.iter().map(|service| service.port).collect() };
+    let at = |generation| head.clone().at(generation);
+    assert_eq!((ports(&at(7)), at(7).left.services.len()), (vec![2002, 2003], 0));
+    assert_eq!((ports(&at(8)), at(8).left.services.len()), (vec![2001, 2003], 0));
+    assert_eq!((ports(&at(9)), at(9).left.services[0].port), (vec![2002, 2003], 2001));
+    assert_eq!(at(9).details.unwrap()["shop"].owner, Owner::Orphan);
+}
