@@ -9,6 +9,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod date;
 pub mod denied;
 pub mod doctor;
 pub mod drain;

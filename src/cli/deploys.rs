@@ -6,9 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::columns::{Align, Columns};
-use super::{
-    Code, Failure, Global, Outcome, Output, events, history, print, print_json, screen, text_of, unless_closed,
-};
+use super::{Code, Failure, Global, Outcome, Output, history, print, print_json, screen, text_of, unless_closed};
 use crate::api::client::Target;
 
 #[derive(Debug, Args)]
@@ -142,7 +140,7 @@ fn table(list: &Value) -> Result<(), Failure> {
 /// Seconds since 1970, in UTC.
 pub(super) fn time(value: &Value) -> String {
     #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970")]
-    let shown = value.as_f64().map(|seconds| events::date(seconds as i64));
+    let shown = value.as_f64().map(|seconds| crate::date::utc(seconds as i64));
     shown.unwrap_or_else(|| "-".into())
 }
 

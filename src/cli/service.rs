@@ -11,7 +11,7 @@ use self::options::Options;
 use super::columns::{Align, Columns};
 use super::denied::Denied;
 use super::{
-    Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json, screen, text_of,
+    Code, Failure, Global, Outcome, Output, deploys, of_service, parse_duration, print, print_json, screen, text_of,
     unless_closed,
 };
 use crate::api::client::{Answer, Target};
@@ -200,16 +200,29 @@ fn table(list: &Value) -> Result<(), Failure> {
         [
             text_of(&service["name"]),
             text_of(&service["port"]),
-            match listed["held_back"].as_array() {
-                Some(why) if !why.is_empty() => format!("{} (held back)", text_of(&listed["provider"])),
-                _ => text_of(&listed["provider"]),
-            },
+            provider(listed),
             text_of(&listed["revision"]),
             text_of(&service["limit"]["pps"]),
             backends(&service["backends"]),
         ]
     });
     columns.print(head, rows)
+}
+
+/// The provider, and what keeps clients out.
+fn provider(listed: &Value) -> String {
+    let is_held_back = listed["held_back"].as_array().is_some_and(|why| !why.is_empty());
+    let words = [(is_held_back, "held back"), (listed["paused"].is_object(), "paused")];
+    let words: Vec<&str> = words
+        .iter()
+        .filter(|(is_so, _)| *is_so)
+        .map(|(_, word)| *word)
+        .collect();
+    let name = text_of(&listed["provider"]);
+    if words.is_empty() {
+        return name;
+    }
+    format!("{name} ({})", words.join(", "))
 }
 
 fn backends(list: &Value) -> String {
@@ -258,7 +271,16 @@ fn shown(view: &Value) -> String {
         add("held back", text_of(why));
     }
     if let Some(left) = view["paused_for"].as_u64() {
-        add("paused", format!("for {left} s more"));
+        let pause = &view["paused"];
+        add(
+            "paused",
+            format!(
+                "for {left} s more, until {} UTC; by uid {} since {} UTC",
+                deploys::time(&pause["until"]),
+                text_of(&pause["uid"]),
+                deploys::time(&pause["since"])
+            ),
+        );
     }
     if let Some(id) = view["deploy"]["id"].as_u64() {
         add("deploy", format!("{id}, {}", text_of(&view["deploy"]["phase"])));

@@ -18,7 +18,9 @@ use crate::store::StoredService;
 use crate::view::Services;
 
 pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
-pub use self::services::{BackendView, EditOrder, Edited, List, Listed, PauseOrder, ServiceEdit, ServiceView};
+pub use self::services::{
+    BackendView, EditOrder, Edited, List, Listed, PauseOrder, PauseView, ServiceEdit, ServiceView,
+};
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<T>;

@@ -384,6 +384,7 @@ impl Core {
                 What::Resumed {
                     service,
                     reason: "time",
+                    uid: None,
                 },
                 now,
             );

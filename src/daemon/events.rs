@@ -185,6 +185,8 @@ pub enum What {
         service: String,
         /// `asked`, or `time` (that was over).
         reason: &'static str,
+        /// The user id of who asked; `None`: nobody did.
+        uid: Option<u32>,
     },
     /// Services have no provider any more; they are served until somebody removes them or defines them anew.
     Orphaned {
@@ -270,7 +272,7 @@ impl What {
                 reason,
             } => tracing::info!(id, service, phase, reason, "deploy"),
             Self::Paused { service, seconds, uid } => tracing::warn!(service, seconds, uid, "paused"),
-            Self::Resumed { service, reason } => tracing::info!(service, reason, "resumed"),
+            Self::Resumed { service, reason, uid } => tracing::info!(service, reason, uid, "resumed"),
             Self::Orphaned { count, names, reason } => {
                 let names = names.join(", ");
                 tracing::warn!(count, names, "served on as orphans: {reason}");

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::services::overlap;
 use self::services::{Services, backend_of};
+use super::ask::PauseView;
 use super::leavers::{Leavers, Leaving, TimeLeft};
 use super::settings::AllFailed;
 use crate::drain::{Drain, Happens, Over};
@@ -141,6 +142,17 @@ struct ProbingChanges {
     anew: BTreeSet<Endpoint>,
     /// See [`Probing::Again`].
     again: BTreeSet<Endpoint>,
+}
+
+impl Pause {
+    /// Returns what is told of it.
+    pub fn view(&self) -> PauseView {
+        PauseView {
+            since: self.since,
+            until: self.since + self.time.as_secs(),
+            uid: self.uid,
+        }
+    }
 }
 
 impl Roster {

@@ -353,6 +353,7 @@ fn every_kind_of_event_is_described() {
         What::Resumed {
             service: service(),
             reason: "time",
+            uid: None,
         },
     ] {
         server.note(what);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tcpgw::daemon::ask::{
-    Ask, BackendView, DeployOrder, DeployView, EditOrder, Edited, List, Listed, PauseOrder, Refused, ServiceEdit,
-    ServiceView, TargetView, UndoOrder, Which,
+    Ask, BackendView, DeployOrder, DeployView, EditOrder, Edited, List, Listed, PauseOrder, PauseView, Refused,
+    ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
 };
 use tcpgw::daemon::keeper::{Query, QueryError, Recorded};
 use tcpgw::model::{Endpoint, Service, parse_service, patch_service};
@@ -73,6 +73,7 @@ fn view(service: Arc<Service>, provider: &'static str, revision: Option<u64>) ->
             provider,
             revision,
             held_back: Vec::new(),
+            paused: None,
         },
         paused_for: None,
         in_kernel: true,
@@ -117,6 +118,11 @@ impl Single {
                     let view = self.services.get_mut(&*order.name);
                     let view = view.ok_or(Refused::Missing("there is no such service".into()))?;
                     view.paused_for = order.time.map(|time| time.as_secs());
+                    view.listed.paused = order.time.map(|time| PauseView {
+                        since: 1_000_000,
+                        until: 1_000_000 + time.as_secs(),
+                        uid: order.by.uid,
+                    });
                     Ok(())
                 });
                 self.pauses.push(order);

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tcpgw::config::Config;
+use tcpgw::daemon::ask::{PauseOrder, Peer};
 use tcpgw::daemon::core::{Core, Now, Vetted};
 use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Job, Outcome, perform};
@@ -669,4 +670,42 @@ fn who_moved_between_two_daemons_has_to_answer_first() {
         assert_eq!(world.balanced("web"), [at(2)].into());
         world.wait(Duration::from_millis(500));
     }
+}
+
+/// Whoever dies, and whenever: a pause lasts as long as it was to last.
+#[test]
+fn a_pause_outlives_the_daemon() {
+    let mut world = World::new(file(&[("web", 20001, &[1, 2])]));
+    world.wait(Duration::from_secs(30));
+    let order = PauseOrder {
+        name: "web".into(),
+        time: Some(Duration::from_secs(60)),
+        by: Peer {
+            uid: 1000,
+            gid: 1000,
+            pid: None,
+        },
+    };
+    let (reply, mut answer) = tokio::sync::oneshot::channel();
+    let now = world.time();
+    world.core.pause(&order, reply, now);
+    world.run();
+    assert_eq!(answer.try_recv(), Ok(Ok(())));
+    let paused = |world: &World| world.core.services().services[0].paused;
+    let pause = paused(&world).expect("it is paused");
+    assert_eq!((pause.until - pause.since, pause.uid), (60, 1000));
+    // At once: before any record could follow.
+    world.happen(Event::Restart);
+    assert_eq!(paused(&world), Some(pause));
+    world.wait(Duration::from_secs(30));
+    world.happen(Event::Clock(3600));
+    world.happen(Event::Restart);
+    world.wait(Duration::from_secs(29));
+    assert_eq!(paused(&world), Some(pause));
+    assert_eq!(world.balanced("web"), [].into());
+    world.check().unwrap();
+    world.wait(Duration::from_secs(2));
+    assert_eq!(paused(&world), None);
+    assert_eq!(world.balanced("web"), [at(1), at(2)].into());
+    world.end().unwrap();
 }

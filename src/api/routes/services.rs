@@ -225,6 +225,7 @@ pub(super) fn value(view: &ServiceView) -> Value {
         "provider": view.listed.provider,
         "revision": view.listed.revision,
         "held_back": view.listed.held_back,
+        "paused": view.listed.paused,
         "paused_for": view.paused_for,
         "backends": view.backends,
         "in_kernel": view.in_kernel,

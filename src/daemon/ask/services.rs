@@ -69,6 +69,19 @@ pub struct Listed {
     pub revision: Option<u64>,
     /// Why it is not possible here now, and held back; empty if it is not.
     pub held_back: Vec<String>,
+    /// Its new connections are held back by this.
+    pub paused: Option<PauseView>,
+}
+
+/// A pause of a service's new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PauseView {
+    /// When it was ordered, in seconds since 1970.
+    pub since: u64,
+    /// When it ends.
+    pub until: u64,
+    /// The user who ordered it.
+    pub uid: u32,
 }
 
 /// All services by name, and the revision of the store.
@@ -155,6 +168,7 @@ impl Serialize for Listed {
             provider: &'static str,
             revision: Option<u64>,
             held_back: &'a [String],
+            paused: Option<PauseView>,
         }
         let service = crate::model::write::service_value(&self.service);
         Wire {
@@ -162,6 +176,7 @@ impl Serialize for Listed {
             provider: self.provider,
             revision: self.revision,
             held_back: &self.held_back,
+            paused: self.paused,
         }
         .serialize(serializer)
     }

@@ -69,8 +69,14 @@ impl Core {
     }
 
     fn with_reasons(&self, listed: Listed) -> Listed {
-        let held_back = self.held_back.reasons(&listed.service.name);
-        Listed { held_back, ..listed }
+        let name = &listed.service.name;
+        let held_back = self.held_back.reasons(name);
+        let paused = self.roster.pause_of(name).map(|pause| pause.view());
+        Listed {
+            held_back,
+            paused,
+            ..listed
+        }
     }
 
     /// One of them, and how it is.
@@ -217,6 +223,7 @@ fn listed_file(service: &Arc<Service>) -> Listed {
         provider: Provider::File.name(),
         revision: None,
         held_back: Vec::new(),
+        paused: None,
     }
 }
 
@@ -226,6 +233,7 @@ fn listed_orphan(orphan: &Orphan) -> Listed {
         provider: Owner::Orphan.name(),
         revision: None,
         held_back: Vec::new(),
+        paused: None,
     }
 }
 
@@ -235,6 +243,7 @@ fn listed_api(stored: &StoredService) -> Listed {
         provider: Provider::Api.name(),
         revision: Some(stored.revision),
         held_back: Vec::new(),
+        paused: None,
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{Core, Now, Phase};
+use crate::daemon::ask::PauseView;
 use crate::daemon::events::What;
+use crate::date::utc;
 use crate::model::{BackendState, Endpoint, Listen, Refusal, Service};
 use crate::problem::{Kind, Problem, ProblemList, ProblemNews};
 use crate::ruleset::name::Family;
@@ -95,7 +97,8 @@ impl Core {
         }
         self.judge_orphans();
         if self.phase == Phase::TornDown {
-            let by = self.torn.as_ref().map(|torn| format!(" by uid {}", torn.uid));
+            let by = self.torn.as_ref();
+            let by = by.map(|torn| format!(" by uid {} at {} UTC", torn.uid, date(torn.at)));
             let message = format!(
                 "tcpgw was torn down{}: no service is served until `tcpgw resume`, or `tcpgw apply FILE` where the API defines the \
                  services",
@@ -108,11 +111,9 @@ impl Core {
     }
 
     fn judge_services(&mut self) {
-        let paused = self
-            .roster
-            .paused()
-            .filter_map(|(name, _)| self.roster.wanted().get(name));
-        let paused: Vec<Problem> = paused.map(|service| paused_problem(service)).collect();
+        let paused = self.roster.paused();
+        let paused = paused.filter_map(|(name, pause)| Some((self.roster.wanted().get(name)?, pause.view())));
+        let paused: Vec<Problem> = paused.map(|(service, pause)| paused_problem(service, pause)).collect();
         self.problems.replace(&[Kind::Paused], paused);
         let is_serving = self.phase == Phase::Running;
         let wanted = self.roster.wanted().values().filter(|_| is_serving);
@@ -149,10 +150,18 @@ impl Core {
     }
 }
 
-fn paused_problem(service: &Service) -> Problem {
+/// In UTC, of seconds since 1970.
+fn date(seconds: u64) -> String {
+    utc(i64::try_from(seconds).unwrap_or(i64::MAX >> 8))
+}
+
+fn paused_problem(service: &Service, pause: PauseView) -> Problem {
     let message = format!(
-        "{} is paused: clients that connect wait; `tcpgw resume {}` lets them in",
+        "{} is paused by uid {} since {} UTC, until {} UTC: clients that connect wait; `tcpgw resume {}` lets them in",
         ServiceSummary::from(service),
+        pause.uid,
+        date(pause.since),
+        date(pause.until),
         service.name
     );
     Problem::new(Kind::Paused, message).of_service(&*service.name, service.port.get())

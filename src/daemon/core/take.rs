@@ -306,6 +306,7 @@ impl Core {
                 None => What::Resumed {
                     service,
                     reason: "asked",
+                    uid: Some(uid),
                 },
             };
             self.note(what, now);
