@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -129,32 +129,49 @@ fn ends(conn: &mut Conn, kind: ErrorKind) {
     assert!(kinds.contains(&ended.kind()), "{ended:?}");
 }
 
+/// Seconds that a session may be silent in these tests: more than an emulated machine needs from one packet to the next.
+const SILENT: u32 = 5;
+/// How long it takes at most until a session that is silent from now on is over.
+const OVER: Duration = Duration::from_secs(20);
+
+fn is_tracked(net: &Net, conns: &[Conn]) -> bool {
+    let tracked = net.conntrack();
+    let mut locals = conns.iter().map(Conn::local);
+    locals.any(|local| tracked.iter().any(|flow| flow.client == local))
+}
+
 /// One container in four services: a session is as long-lived as its service says, and silence ends it.
 #[test]
 fn a_silent_session_ends_after_the_idle_timeout_of_its_service() {
     let net = Net::new();
     let _server = net.serve("b1", 3000, Behaviour::Greet);
-    let two_seconds = |refusal: &str| json!({"idle_timeout": "2s", "on_retire": refusal});
+    let short = |refusal: &str| json!({"idle_timeout": format!("{SILENT}s"), "on_retire": refusal});
     net.apply(state([
-        service("reset", 2001, &["b1"], 3000, two_seconds("reset")),
-        service("drop", 2002, &["b1"], 3000, two_seconds("drop")),
+        service("reset", 2001, &["b1"], 3000, short("reset")),
+        service("drop", 2002, &["b1"], 3000, short("drop")),
         service("longer", 2003, &["b1"], 3000, json!({"idle_timeout": "1h"})),
         service("default", 2004, &["b1"], 3000, json!({})),
     ]));
-    let [mut reset, mut drop, mut longer, mut default] = [2001, 2002, 2003, 2004].map(|port| sessions(&net, port));
-    let mut speaking = sessions(&net, 2001);
+    let [mut longer, mut default] = [2003, 2004].map(|port| sessions(&net, port));
     assert!(
         timeouts_of(&net, &longer)
             .iter()
             .all(|left| (3500..=3600).contains(left))
     );
     assert!(timeouts_of(&net, &default).iter().all(|left| *left > 400_000));
-    for _ in 0..6 {
-        thread::sleep(Duration::from_millis(500));
+    let [mut speaking, mut reset, mut drop] = [2001, 2001, 2002].map(|port| sessions(&net, port));
+    let begin = Instant::now();
+    let over = wait_until(OVER, || {
         for conn in &mut speaking {
             conn.echo(b"alive").expect("it is not silent");
         }
-    }
+        !is_tracked(&net, &reset) && !is_tracked(&net, &drop)
+    });
+    assert!(over, "they are silent, and go on: {:?}", net.conntrack());
+    assert!(
+        begin.elapsed() >= Duration::from_secs(u64::from(SILENT) - 1),
+        "they end too early"
+    );
     for conn in longer.iter_mut().chain(&mut default).chain(&mut speaking) {
         conn.echo(b"on").expect("it goes on");
     }
@@ -209,30 +226,34 @@ fn a_half_closed_session_is_as_long_lived_as_its_service_says() {
         8000,
         &["b1"],
         3000,
-        json!({"idle_timeout": "2s", "on_retire": "reset"}),
+        json!({"idle_timeout": format!("{SILENT}s"), "on_retire": "reset"}),
     )]));
     let listener = net
         .within("b1", || std::net::TcpListener::bind("[::]:3000"))
         .expect("a listener");
-    for public in PUBLIC {
-        let mut client = net
-            .within("client", || TcpStream::connect(at(public, 8000)))
-            .expect("a connection");
+    let mut halves = PUBLIC.map(|public| {
+        let client = net.within("client", || TcpStream::connect(at(public, 8000)));
         let (server, _) = listener.accept().expect("a connection");
         server.shutdown(std::net::Shutdown::Write).expect("half of it ends");
-        assert!(flow(&net, "CLOSE_WAIT").timeout <= 2);
+        (client.expect("a connection"), server)
+    });
+    assert!(flow(&net, "CLOSE_WAIT").timeout <= SILENT);
+    for (client, _) in &mut halves {
         client.write_all(b"the other half goes on").expect("sent");
-        thread::sleep(Duration::from_secs(3));
+    }
+    let half_closed = || net.conntrack().iter().any(|flow| flow.state == "CLOSE_WAIT");
+    assert!(half_closed());
+    assert!(wait_until(OVER, || !half_closed()), "{:?}", net.conntrack());
+    for (client, _) in &mut halves {
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         assert_eq!(client.read(&mut [0]).expect("its end"), 0);
         client.write_all(b"late").expect("sent");
         let reset = || {
-            client.take_error().expect("a socket").is_some_and(|error| {
-                error.kind() == ErrorKind::ConnectionReset || error.kind() == ErrorKind::BrokenPipe
-            })
+            let error = client.take_error().expect("a socket");
+            let kinds = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+            error.is_some_and(|error| kinds.contains(&error.kind()))
         };
         assert!(wait_until(PATIENCE, reset), "a late packet is reset");
-        assert!(net.conntrack().iter().all(|flow| flow.state != "CLOSE_WAIT"));
     }
     assert!(net.tallied("stale", "tcp . 8000") >= 2);
 }
