@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::absent::elsewhere;
 use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::api::client::{Answer, ClientError};
-use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableState};
+use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableState, Unchecked};
 use crate::problem::Problem;
 use crate::words::count;
 
@@ -30,6 +30,7 @@ pub(super) fn run(global: &Global) -> Outcome {
     if !matches!(daemon, Daemon::Answers { .. }) {
         diagnosis.add(facts.orphaned.as_ref().and_then(doctor::finding));
     }
+    diagnosis.unchecked.extend(daemon.unchecked());
     match global.output {
         Output::Json => print_json(&serde_json::json!({
             "findings": diagnosis.findings,
@@ -38,7 +39,8 @@ pub(super) fn run(global: &Global) -> Outcome {
             "warnings": diagnosis.count(Severity::Warning),
             "notes": diagnosis.count(Severity::Note),
         }))?,
-        Output::Table => print(&words(&diagnosis, global.colors(&std::io::stdout()), global.quiet))?,
+        Output::Table if global.is_silent() => {}
+        Output::Table => print(&words(&diagnosis, global.colors(&std::io::stdout())))?,
     }
     Ok(if diagnosis.count(Severity::Broken) > 0 {
         Code::Failure
@@ -61,6 +63,8 @@ enum Daemon {
     Silent(String),
     /// Nobody was asked, and what is to be said of that, if anything.
     Absent(Option<Problem>),
+    /// There may be one, and this user may not ask it. Why.
+    Forbidden(String),
 }
 
 impl Daemon {
@@ -69,6 +73,7 @@ impl Daemon {
             Ok(Ok(daemon)) => daemon,
             Ok(Err(why)) => return Self::Absent(why),
             Err(ClientError::OtherNamespace(socket)) => return Self::Absent(Some(elsewhere(&socket))),
+            Err(error @ ClientError::Forbidden(_)) => return Self::Forbidden(error.to_string()),
             Err(error) => return Self::Silent(error.to_string()),
         };
         match daemon.get("/v1/daemon").and_then(Answer::json::<serde_json::Value>) {
@@ -82,6 +87,7 @@ impl Daemon {
 
     fn findings(&self) -> Vec<Finding> {
         match self {
+            Self::Forbidden(_) => Vec::new(),
             Self::Answers { problems, .. } => problems.iter().filter_map(doctor::finding).take(MOST_PROBLEMS).collect(),
             Self::Absent(problem) => problem.as_ref().and_then(doctor::finding).into_iter().collect(),
             Self::Silent(why) => vec![Finding {
@@ -98,20 +104,28 @@ impl Daemon {
     }
 }
 
-fn words(diagnosis: &Diagnosis, colors: bool, quiet: bool) -> String {
+impl Daemon {
+    /// What only the daemon knows, where it could not be asked.
+    fn unchecked(&self) -> Option<Unchecked> {
+        let Self::Forbidden(reason) = self else {
+            return None;
+        };
+        Some(Unchecked {
+            check: "what the daemon knows".into(),
+            reason: reason.clone(),
+        })
+    }
+}
+
+fn words(diagnosis: &Diagnosis, colors: bool) -> String {
     let mut text = String::new();
     for finding in &diagnosis.findings {
-        if !quiet || finding.severity == Severity::Broken {
-            one(&mut text, finding, colors);
-        }
+        one(&mut text, finding, colors);
     }
     for unchecked in &diagnosis.unchecked {
         let _ = writeln!(text, "unchecked: {}: {}", unchecked.check, unchecked.reason);
     }
-    if !quiet {
-        text += &summary(diagnosis);
-    }
-    text
+    text + &summary(diagnosis)
 }
 
 fn one(text: &mut String, finding: &Finding, colors: bool) {

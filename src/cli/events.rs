@@ -19,7 +19,8 @@ pub(super) struct Arguments {
     /// Go on with those that come
     #[arg(short, long)]
     follow: bool,
-    /// Only those after this one, by its `id`; if it is of a daemon before this one, all, and that some were missed
+    /// Only those after this one, by its `id`, which `-o json` shows; all that are kept, after a line `lagged`, if the daemon
+    /// does not know it
     #[arg(long, value_name = "ID")]
     after: Option<String>,
 }
@@ -73,6 +74,9 @@ fn words(event: &Value) -> String {
         let _ = write!(line, "{} ", utc(at as i64));
     }
     line.push_str(event["event"].as_str().unwrap_or("unknown"));
+    if event["event"] == "lagged" {
+        return line + &lagged(&event["missed"]);
+    }
     let members = event.as_object().into_iter().flatten();
     for (key, value) in
         members.filter(|(key, value)| !["at", "event", "id"].contains(&key.as_str()) && !value.is_null())
@@ -86,6 +90,21 @@ fn words(event: &Value) -> String {
     line
 }
 
+/// Why some are missing before those that follow.
+fn lagged(missed: &Value) -> String {
+    let (missed, why) = match missed.as_u64() {
+        Some(missed) => (
+            missed.to_string(),
+            "so many events before the next are not shown: they are not kept any more, or came faster than they were read",
+        ),
+        None => (
+            "unknown".into(),
+            "this daemon does not know the event of --after, which may be of a daemon before it: what it keeps follows",
+        ),
+    };
+    format!(" missed={missed} reason={why:?}")
+}
+
 fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text
@@ -96,6 +115,18 @@ fn is_plain(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lagging_is_explained() {
+        let of = |missed| words(&serde_json::json!({"event": "lagged", "missed": missed}));
+        let unknown = of(Value::Null);
+        assert!(
+            unknown.starts_with("lagged missed=unknown reason=\"this daemon does not know the event"),
+            "{unknown}"
+        );
+        let some = of(3.into());
+        assert!(some.starts_with("lagged missed=3 reason=\"so many events"), "{some}");
+    }
 
     #[test]
     fn an_event_is_a_line_that_cannot_drive_a_terminal() {

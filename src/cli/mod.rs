@@ -15,6 +15,8 @@ mod flows;
 mod gateway;
 mod history;
 mod hold;
+#[cfg(test)]
+mod manual_tests;
 mod others;
 mod preflight;
 mod remote;
@@ -81,7 +83,7 @@ pub struct Global {
     /// How to print what is there to read
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// Say nothing but errors
+    /// Say less: no warnings, notes and summaries; of `status` and `doctor` nothing but the exit code, unless `-o json` is given
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     /// Say more, on standard error; twice for everything
@@ -418,6 +420,11 @@ impl Global {
                 ),
             })
         })
+    }
+
+    /// Whether a report for people is not wanted: only its exit code is.
+    fn is_silent(&self) -> bool {
+        self.quiet && self.output == Output::Table
     }
 
     /// Says something to people who watch.

@@ -261,7 +261,7 @@ fn shown(view: &Value) -> String {
     };
     for (field, value) in service.as_object().into_iter().flatten() {
         if !["name", "port", "backends"].contains(&field.as_str()) {
-            add(field, text_of(value));
+            add(field, plain(value));
         }
     }
     for (field, shown) in [("healthy", &view["healthy"]), ("drained", &view["drained"])] {
@@ -289,6 +289,19 @@ fn shown(view: &Value) -> String {
         add("backend", one_backend(backend));
     }
     text
+}
+
+/// A value without the signs of JSON: `pps 1000, burst 500`, `10.0.0.0/8 192.0.2.1`.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            let fields = fields.map(|(name, value)| format!("{} {}", name.escape_debug(), plain(value)));
+            fields.collect::<Vec<_>>().join(", ")
+        }
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
+        other => text_of(other),
+    }
 }
 
 fn one_backend(backend: &Value) -> String {

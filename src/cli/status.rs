@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             elsewhere: why.filter(|why| why.kind == Kind::OtherNamespace),
         })),
     };
-    if arguments.wait && !wait(global, &mut source, arguments)? {
+    if arguments.wait && !wait(global, &mut source, arguments)? && !global.quiet {
         let _ = writeln!(
             screen::stderr(),
             "still unhealthy after {:?} (--timeout)",
@@ -154,6 +154,9 @@ fn look<T>(
 }
 
 fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(), Failure> {
+    if global.is_silent() {
+        return Ok(());
+    }
     let colors = global.colors(&io::stdout());
     let screen = match global.output {
         Output::Json => screen::json(),

@@ -6,6 +6,7 @@
 //! The checks that keep clients from being served need [`CheapFacts`] only: a [`CheapReader`] reads these in some
 //! milliseconds, without starting a program, and [`examine_cheap`] judges them.
 
+mod advice;
 mod checks;
 mod facts;
 mod finding;

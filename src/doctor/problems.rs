@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::finding::{Diagnosis, Finding, Severity};
+use super::advice;
+use super::finding::{Diagnosis, Finding, Fix, Severity};
 use crate::problem::{self, Kind, Problem};
 use crate::summary::{ServiceSummary, Summary};
 
@@ -53,17 +54,20 @@ pub fn problems(diagnosis: &Diagnosis) -> Vec<Problem> {
 pub fn finding(problem: &Problem) -> Option<Finding> {
     let id = problem.kind.id();
     let is_own = super::FINDINGS.iter().any(|(own, _)| *own == id);
-    let finding = || Finding {
+    if is_own {
+        return None;
+    }
+    let (cause, fix) = advice::of(problem.kind)?;
+    Some(Finding {
         id,
         severity: match problem.severity {
             problem::Severity::Error => Severity::Broken,
             problem::Severity::Warning => Severity::Warning,
         },
         seen: problem.message.clone(),
-        cause: "`tcpgw status` tells it, too".into(),
-        fix: None,
-    };
-    (!is_own).then(finding)
+        cause: cause.into(),
+        fix: Some(fix),
+    })
 }
 
 fn problem(finding: &Finding) -> Option<Problem> {
@@ -79,7 +83,8 @@ fn problem(finding: &Finding) -> Option<Problem> {
         Severity::Warning | Severity::Note => problem::Severity::Warning,
     };
     let fix = match &finding.fix {
-        Some(fix) => format!("; {fix}"),
+        Some(Fix::Command(line)) => format!(". To mend it, as root: `{line}`"),
+        Some(Fix::Advice(words)) => format!(". To mend it: {words}"),
         None => String::new(),
     };
     let message = format!("{}: {}{fix}", finding.seen, finding.cause);

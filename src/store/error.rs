@@ -29,8 +29,8 @@ pub enum StoreError {
     Full(PathBuf),
     /// It is not what was written.
     #[error(
-        "{path} is damaged: {what}; move {path} and {path}-journal away, start tcpgw, and bring the services back with \
-         tcpgw apply", path = crate::escape::path(path)
+        "{path} is damaged: {what}; write down what is served (`tcpgw export > FILE`), move {path} and {path}-journal away, \
+         restart the daemon, and bring the services back (`tcpgw apply FILE`)", path = crate::escape::path(path)
     )]
     Corrupt {
         /// The store.

@@ -560,10 +560,12 @@ fn what_is_no_store_says_what_to_do() {
     };
     let lost = told(b"");
     assert!(
-        lost.contains("store.db is damaged: it is not a store of tcpgw; move "),
+        lost.contains(
+            "store.db is damaged: it is not a store of tcpgw; write down what is served (`tcpgw export > FILE`), move "
+        ),
         "{lost}"
     );
-    assert!(lost.ends_with("bring the services back with tcpgw apply"), "{lost}");
+    assert!(lost.ends_with("bring the services back (`tcpgw apply FILE`)"), "{lost}");
     let text = told(&b"no database at all\n".repeat(500));
     assert!(text.contains("file is not a database"), "{text}");
     fs::remove_file(&place.path).unwrap();

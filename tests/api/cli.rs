@@ -330,23 +330,31 @@ fn a_socket_that_is_named_must_answer() {
     assert!(err(&without).contains("no daemon is at work"), "{}", err(&without));
 
     fs::set_permissions(&server.path, fs::Permissions::from_mode(0o000)).expect("changed");
-    let mut forbidden = if nix::unistd::geteuid().is_root() {
-        let mut other = Command::new("setpriv");
-        other.args([
-            "--bounding-set",
-            "-dac_override,-dac_read_search",
-            env!("CARGO_BIN_EXE_tcpgw"),
-            "status",
-        ]);
-        other
-    } else {
-        command(&server, &["status"])
+    let forbidden = |name: &str| {
+        let mut forbidden = if nix::unistd::geteuid().is_root() {
+            let mut other = Command::new("setpriv");
+            other.args(["--bounding-set", "-dac_override,-dac_read_search"]);
+            other.args([env!("CARGO_BIN_EXE_tcpgw"), name]);
+            other
+        } else {
+            command(&server, &[name])
+        };
+        forbidden
+            .env("TCPGW_CONFIG", "/dev/null")
+            .env("TCPGW_SOCKET", &server.path);
+        forbidden.output().expect("it runs")
     };
-    let output = forbidden
-        .env("TCPGW_CONFIG", "/dev/null")
-        .env("TCPGW_SOCKET", &server.path)
-        .output()
-        .expect("it runs");
+    let output = forbidden("status");
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains("this user may not ask it"), "{}", err(&output));
+    // That says nothing about the daemon.
+    let output = out(&forbidden("doctor"));
+    assert!(!output.contains("daemon-not-answering"), "{output}");
+    let unchecked = output
+        .lines()
+        .find(|line| line.starts_with("unchecked: what the daemon knows: "));
+    assert!(
+        unchecked.is_some_and(|line| line.contains("become root, or a member of the socket's group")),
+        "{output}"
+    );
 }

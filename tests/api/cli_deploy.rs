@@ -418,6 +418,7 @@ fn services_are_shown() {
     );
     let shown = out(&run(&server, &["service", "show", "web"]));
     assert!(shown.starts_with("web :20003 of api, revision 7\n"), "{shown}");
+    assert!(shown.contains("  limit          pps 100\n"), "{shown}");
     assert!(
         shown.contains("10.2.0.9:80 gone, leaving: 3 flows, 12 s left"),
         "{shown}"

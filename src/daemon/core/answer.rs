@@ -178,8 +178,10 @@ impl Core {
     }
 
     fn health_views(&self) -> BTreeMap<std::net::SocketAddr, HealthView> {
-        let backends = self.roster.wanted().values().flat_map(|service| &service.backends);
-        let views = backends.filter_map(|backend| {
+        let wanted = self.roster.wanted().values().flat_map(|service| &service.backends);
+        // What leaves is probed until it has left.
+        let leaving = self.roster.leavers().iter().map(|leaving| &leaving.backend);
+        let views = wanted.chain(leaving).filter_map(|backend| {
             let at = backend.endpoint.into();
             let view = self.health.get(at)?;
             Some((

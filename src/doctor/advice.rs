@@ -1,0 +1,161 @@
+//! Why problems that the daemon tells of matter, and what to do about each.
+
+use super::finding::{Fix, advice, command};
+use crate::problem::Kind;
+
+/// Returns the cause and the fix of a problem; `None` where a check of the doctor has its own.
+#[expect(clippy::too_many_lines, reason = "one entry for each kind")]
+pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
+    let (cause, fix) = match kind {
+        Kind::Starting => (
+            "the daemon has just started and compares the kernel with what is desired; what the kernel holds goes on",
+            advice("wait some seconds; if it stays so, see the daemon's log (`journalctl -u tcpgw`)"),
+        ),
+        Kind::TornDown => (
+            "`tcpgw teardown` removed the rules and flows, and no service works until somebody orders it",
+            command("tcpgw resume"),
+        ),
+        Kind::KernelRefuses => (
+            "what is desired is not in effect; the daemon tries again",
+            advice("the message has the kernel's reason; see also findings of missing kernel features"),
+        ),
+        Kind::NoActiveBackend => (
+            "the service has no backend that may get new connections",
+            advice("give it one: `backends` in its state file, `tcpgw service set`, `tcpgw deploy` or `tcpgw undrain`"),
+        ),
+        Kind::NoHealthyBackend => (
+            "the backends' addresses and ports do not answer TCP handshakes from the gateway",
+            advice("start the backends, or try one from here: `nc -v IP PORT`; `tcpgw status` has the reason of each"),
+        ),
+        Kind::HeldBack => (
+            "the service is not possible on this gateway now, so it is not served; the daemon tries again by itself",
+            advice("free the port (or `--take-over`), or give the gateway the source address, or take its own one out"),
+        ),
+        Kind::SourceAddressGone => (
+            "the service is served, and its backends cannot answer to an address that the gateway has lost",
+            advice("give the gateway the address again (`ip address add`), or take it out of `source_addresses`"),
+        ),
+        Kind::OwnBackend => (
+            "connections to such a backend end at the gateway itself",
+            advice("take the address off the gateway, or the backend out of the service"),
+        ),
+        Kind::StaleFlows => (
+            "connections go on to backends that are none of the service any more",
+            advice("`tcpgw apply` again; the daemon tries again by itself"),
+        ),
+        Kind::RejectedState => (
+            "what the state file says is not in effect; the last good state is",
+            advice(
+                "mend the file; the message names the place, and `tcpgw check FILE` judges it before it is put there",
+            ),
+        ),
+        Kind::RejectedStore => (
+            "these services of the API are not served, because they do not go together with others",
+            advice("change or remove one of those that are named: `tcpgw service set`, `tcpgw service rm`"),
+        ),
+        Kind::Store => (
+            "no change through the API is taken; what is served goes on",
+            advice("the message says what the store needs; then the daemon takes changes again, or after a restart"),
+        ),
+        Kind::Unanswered => (
+            "the backend answers probes, and clients' handshakes get no answer, or never complete",
+            advice(
+                "see whether answers come back through the gateway (`source`, routes of the containers), and other findings here",
+            ),
+        ),
+        Kind::ChecksStalled => (
+            "the checks of the surroundings have not ended, so that a new obstacle would not be known",
+            advice("see the daemon's log; a machine under much load, or a kernel that does not answer"),
+        ),
+        Kind::DaemonUnreachable => (
+            "the daemon could not be asked for what only it knows",
+            advice("name its socket (`--socket`, `TCPGW_SOCKET`)"),
+        ),
+        Kind::DaemonGone => (
+            "nothing probes backends, ends drains or repairs the table",
+            command("systemctl start tcpgw"),
+        ),
+        Kind::OtherNamespace => (
+            "this command looks at its own network namespace, and the daemon serves another one",
+            advice("run it there: `nsenter -t PID -n tcpgw doctor`"),
+        ),
+        Kind::SocketGone => (
+            "commands do not find the daemon, and work on the kernel beside it or are refused",
+            advice("see that its directory exists and the daemon may write there, then restart the daemon"),
+        ),
+        Kind::RejectedConfiguration => (
+            "the daemon goes on with its old configuration; it would not start with the new one",
+            advice("mend the file (the message names the place), then `systemctl reload tcpgw`"),
+        ),
+        Kind::Orphaned => (
+            "no provider defines these services any more; they are served until somebody says otherwise",
+            advice(
+                "`tcpgw service rm NAME` ends one; `tcpgw service set NAME`, or a file that defines it, takes it over",
+            ),
+        ),
+        Kind::LastServices => (
+            "a machine that boots without its state file, or with a lost store, would serve what was wanted before",
+            advice("make room, or the directory of the store writable for the daemon"),
+        ),
+        Kind::Paused => (
+            "new connections wait: `tcpgw pause` was ordered, and ends by itself",
+            advice("`tcpgw resume NAME` ends it now"),
+        ),
+        Kind::BackendUnhealthy => (
+            "it gets no new connections until it answers",
+            advice("start it, or take it out of the service; from here: `nc -v IP PORT`"),
+        ),
+        Kind::SourcePorts => (
+            "each connection to a backend needs a source port of the gateway; without one, new connections fail",
+            advice("more `source_addresses` or backends"),
+        ),
+        Kind::OverLimit => (
+            "a backend gets or sends more than its service's `limit`; what is over is dropped",
+            advice("raise `limit`, or add backends, if that is not what is wanted"),
+        ),
+        Kind::NoTable => ("no service works without the table", command("tcpgw apply FILE")),
+        Kind::TableDormant => ("none of the table's rules work", command("tcpgw apply FILE")),
+        Kind::TableChanged => (
+            "somebody edited the table, so that it may not do what the services say",
+            command("tcpgw apply FILE"),
+        ),
+        Kind::OtherMark => (
+            "flows that bear the old mark would be taken for somebody else's",
+            advice("set `flow_mark` back, or `tcpgw teardown` and `tcpgw apply`"),
+        ),
+        Kind::IpForwardOff
+        | Kind::Ipv6ForwardingOff
+        | Kind::PacketsDropped
+        | Kind::PacketsUntracked
+        | Kind::PortTranslatedElsewhere
+        | Kind::ReversePathFilter
+        | Kind::ConntrackFull
+        | Kind::AddressNotLocal
+        | Kind::SourceAddressNotLocal
+        | Kind::BackendWithoutRoute
+        | Kind::AnswersWithoutRoute
+        | Kind::BackendIsGateway
+        | Kind::FlowsOffloaded
+        | Kind::ConntrackFilling
+        | Kind::FlowMarkOverwritten
+        | Kind::FlowsUnmarked
+        | Kind::BackendByDefaultRoute
+        | Kind::BackendsExposed
+        | Kind::ProbesDropped
+        | Kind::ConntrackLongChains => return None,
+    };
+    Some((cause, fix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_has_a_finding_of_its_own_or_an_advice() {
+        for kind in Kind::ALL {
+            let is_own = crate::doctor::FINDINGS.iter().any(|(id, _)| *id == kind.id());
+            assert!(is_own || of(*kind).is_some(), "{kind:?}");
+        }
+    }
+}
