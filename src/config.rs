@@ -16,7 +16,7 @@ use thiserror::Error;
 use self::value::{deserialize_idle_timeout, deserialize_networks, deserialize_ports};
 use crate::daemon::settings::Section;
 use crate::model::source::{self, SourceError};
-use crate::model::{FlowMark, Problem, Service, State};
+use crate::model::{Endpoint, FlowMark, Problem, Service, State};
 
 pub use self::value::PortRange;
 
@@ -78,6 +78,19 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// Returns it on one line, for lists of problems and logs: without the lines of the file that it quotes.
+    pub fn line(&self) -> String {
+        let Self::Invalid { path, source } = self else {
+            return self.to_string();
+        };
+        let text = source.to_string();
+        let place = text.lines().next().unwrap_or_default();
+        let message: Vec<&str> = source.message().lines().map(str::trim).collect();
+        format!("{}: {place}: {}", crate::escape::path(path), message.join(" "))
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -114,7 +127,13 @@ impl Config {
 
     /// Every way in which one service goes beyond a fence.
     pub fn check_service<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Problem> + 'a {
-        self.check_port(service).into_iter().chain(self.check_backends(service))
+        let backends = self.refused_backends(service).map(|(_, problem)| problem);
+        self.check_port(service).into_iter().chain(backends)
+    }
+
+    /// Returns whether the ports are fenced by the file, and not by default.
+    pub fn fences_ports(&self) -> bool {
+        self.fences.ports.is_some()
     }
 
     /// Whether there may not be so many services, with so many backends in all.
@@ -171,7 +190,8 @@ impl Config {
         })
     }
 
-    fn check_port(&self, service: &Service) -> Option<Problem> {
+    /// Returns what is wrong with its port.
+    pub fn check_port(&self, service: &Service) -> Option<Problem> {
         let set = self.fences.ports.as_deref();
         let ranges = set.unwrap_or(&[PortRange::DEFAULT]);
         let is_inside = ranges.iter().any(|range| range.contains(service.port));
@@ -186,26 +206,35 @@ impl Config {
         })
     }
 
-    fn check_backends<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Problem> + 'a {
+    /// Returns its backends that are outside of the fence, and what to say of each.
+    pub fn refused_backends<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = (Endpoint, Problem)> + 'a {
         self.fences.backends.iter().flat_map(move |networks| {
             service
                 .backends
                 .iter()
                 .map(|backend| backend.endpoint)
                 .filter(|endpoint| !networks.iter().any(|network| network.contains(&endpoint.address)))
-                .map(move |endpoint| Problem {
-                    place: format!("service \"{}\", backends", service.name),
-                    message: format!(
-                        "{endpoint} is refused; {} allows {}",
-                        self.fence("backends", true),
-                        joined(networks)
-                    ),
+                .map(move |endpoint| {
+                    let problem = Problem {
+                        place: format!("service \"{}\", backends", service.name),
+                        message: format!(
+                            "{endpoint} is refused; {} allows {}",
+                            self.fence("backends", true),
+                            joined(networks)
+                        ),
+                    };
+                    (endpoint, problem)
                 })
         })
     }
 
+    /// Returns where it was read from, or would be, for people.
+    pub fn path(&self) -> String {
+        crate::escape::path(self.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH)))
+    }
+
     fn fence(&self, name: &str, is_set: bool) -> String {
-        let file = crate::escape::path(self.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH)));
+        let file = self.path();
         if is_set {
             format!("fences.{name} in {file}")
         } else {

@@ -35,7 +35,7 @@ impl Drop for Lock {
 #[derive(Debug, Error)]
 pub enum LockError {
     /// Another process writes, and did not end in time.
-    #[error("another tcpgw is at work here: {holder}; waited {waited:?} (--lock-timeout)")]
+    #[error("another tcpgw is at work here: {holder}; waited {waited:?}")]
     Held {
         /// Its process number and command.
         holder: String,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use crate::daemon::adopt;
@@ -40,6 +41,19 @@ pub enum ObstacleKind {
     ForeignSource(IpAddr),
     /// A backend is one of the gateway's own addresses.
     OwnBackend(Endpoint),
+    /// The port is outside of the configuration's fence.
+    FencedPort(NonZeroU16),
+    /// A backend is outside of the configuration's fence.
+    FencedBackend(Endpoint),
+    /// The configuration allows no more services, or no more backends.
+    FencedSize,
+}
+
+impl ObstacleKind {
+    /// Whether it is the configuration's, not the gateway's.
+    pub fn is_fence(self) -> bool {
+        matches!(self, Self::FencedPort(_) | Self::FencedBackend(_) | Self::FencedSize)
+    }
 }
 
 impl Obstacle {
@@ -47,9 +61,24 @@ impl Obstacle {
     pub fn reason(&self) -> String {
         let message = &self.problem.message;
         match self.kind {
-            ObstacleKind::PortTaken => message.clone(),
+            ObstacleKind::PortTaken | ObstacleKind::FencedSize => message.clone(),
+            ObstacleKind::FencedPort(_) => format!("port {message}"),
+            ObstacleKind::FencedBackend(_) => format!("backend {message}"),
             ObstacleKind::ForeignSource(address) => format!("source address {address} {message}"),
             ObstacleKind::OwnBackend(endpoint) => format!("backend {endpoint} {message}"),
+        }
+    }
+
+    /// Returns it in words for whoever ordered it, with the way around it that the order has.
+    pub fn told_with(&self, way_around: &str) -> String {
+        match self.kind {
+            ObstacleKind::PortTaken => {
+                format!(
+                    "{}; {way_around} sends its new connections to the service",
+                    self.problem
+                )
+            }
+            _ => self.problem.to_string(),
         }
     }
 
@@ -57,8 +86,12 @@ impl Obstacle {
     pub fn is_in(&self, served: &Service) -> bool {
         match self.kind {
             ObstacleKind::PortTaken => false,
+            ObstacleKind::FencedPort(port) => served.port == port,
+            ObstacleKind::FencedSize => true,
             ObstacleKind::ForeignSource(address) => served.source_addresses.contains(&address),
-            ObstacleKind::OwnBackend(endpoint) => served.backends.iter().any(|backend| backend.endpoint == endpoint),
+            ObstacleKind::OwnBackend(endpoint) | ObstacleKind::FencedBackend(endpoint) => {
+                served.backends.iter().any(|backend| backend.endpoint == endpoint)
+            }
         }
     }
 }
@@ -255,7 +288,7 @@ pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result
             .get(&listener.inode)
             .map_or("an unknown process", String::as_str);
         let message = format!(
-            "port {} is in use: {process} listens on {}; --take-over sends its new connections to the service",
+            "port {} is in use: {process} listens on {}",
             service.port, listener.addr
         );
         Obstacle {

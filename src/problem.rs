@@ -86,6 +86,8 @@ kinds! {
     SourceAddressGone = "source-address-gone", Error;
     /// A backend of a service that is served has become one of the gateway's own addresses.
     OwnBackend = "own-backend", Error;
+    /// A service that is served is outside of the configuration's fences.
+    OutsideFences = "outside-fences", Warning;
     /// Flows are left that should have been flushed.
     StaleFlows = "stale-flows", Error;
     /// The state file was rejected, so that what it says is not in effect.
@@ -167,6 +169,11 @@ kinds! {
 }
 
 impl Kind {
+    /// Returns it as events, `status` and the log write it.
+    pub fn word(self) -> String {
+        self.id().replace('-', "_")
+    }
+
     /// Whether it says that the kernel does not hold what somebody ordered.
     pub fn is_out_of_sync(self) -> bool {
         matches!(
@@ -241,7 +248,7 @@ impl Problem {
     /// Writes to the log that it is there.
     pub fn log(&self) {
         let Self { kind, message, .. } = self;
-        let kind = kind.id();
+        let kind = kind.word();
         match self.severity {
             _ if self.kind.is_told_otherwise() => tracing::debug!(kind, "problem: {message}"),
             Severity::Error => tracing::error!(kind, "problem: {message}"),
@@ -403,7 +410,7 @@ mod tests {
     fn every_kind_has_one_name_in_two_spellings() {
         for kind in Kind::ALL {
             let name = serde_json::to_value(kind).unwrap();
-            assert_eq!(name, kind.id().replace('-', "_"));
+            assert_eq!(name, kind.word());
         }
         let mut ids: Vec<_> = Kind::ALL.iter().map(|kind| kind.id()).collect();
         ids.sort_unstable();

@@ -10,6 +10,8 @@ use serde::Serialize;
 use crate::model::duration;
 use crate::summary::{ServiceSummary, Settings, Summary, balance_name};
 
+mod services;
+
 /// Returns a number and what is counted, in the plural where it is not one: `1 backend`, `2 addresses`.
 pub fn count<N: Copy + fmt::Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
     if number == N::from(1) {
@@ -125,20 +127,26 @@ impl Counts {
     pub fn between(old: &Summary, new: &Summary) -> (Self, Self) {
         let (mut services, mut backends) = (Self::default(), Self::default());
         for_each(old, new, &BTreeMap::new(), |change| {
-            *match change.kind {
-                Kind::Added => &mut services.added,
-                Kind::Changed => &mut services.changed,
-                Kind::Removed => &mut services.removed,
-            } += 1;
-            for backend in &change.backends {
-                *match backend.change {
-                    What::Added => &mut backends.added,
-                    What::Removed => &mut backends.removed,
-                    _ => &mut backends.changed,
-                } += 1;
-            }
+            change.count(&mut services, &mut backends);
         });
         (services, backends)
+    }
+}
+
+impl Change {
+    fn count(&self, services: &mut Counts, backends: &mut Counts) {
+        *match self.kind {
+            Kind::Added => &mut services.added,
+            Kind::Changed => &mut services.changed,
+            Kind::Removed => &mut services.removed,
+        } += 1;
+        for backend in &self.backends {
+            *match backend.change {
+                What::Added => &mut backends.added,
+                What::Removed => &mut backends.removed,
+                _ => &mut backends.changed,
+            } += 1;
+        }
     }
 }
 

@@ -55,7 +55,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N")]
     min: Option<usize>,
     /// Run this by `sh -c` when new connections go to the new backends, and the old ones may be told to end: with
-    /// `TCPGW_SERVICE`, `TCPGW_DEPLOY`, `TCPGW_OLD` and `TCPGW_NEW`. If it fails the switch is kept, and the exit code is 1
+    /// `TCPGW_SERVICE`, `TCPGW_DEPLOY`, `TCPGW_OLD` and `TCPGW_NEW`. If it fails the switch is kept, and the exit code is 1.
+    /// It is not run where no old backend leaves: the targets serve already, or are the first ones
     #[arg(long, value_name = "CMD")]
     on_switched: Option<String>,
 }
@@ -176,6 +177,11 @@ impl Follower<'_> {
             return;
         };
         self.progress.clear();
+        if deploy.old().is_empty() {
+            return self
+                .global
+                .say("--on-switched was not run: no old backend leaves by this deploy");
+        }
         let words = |backends: &[SocketAddr]| {
             let words: Vec<String> = backends.iter().map(ToString::to_string).collect();
             words.join(" ")

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::columns::{Align, Columns};
@@ -28,8 +28,19 @@ pub(super) struct Arguments {
 #[derive(Debug, Args)]
 pub(super) struct Export {
     /// The services of all providers: those of the daemon's state file, too
-    #[arg(long)]
+    #[arg(long, conflicts_with = "provider")]
     all: bool,
+    /// The services of this provider; `api` are those that came in through the API, with orphans [default: api]
+    #[arg(long, value_enum)]
+    provider: Option<Provider>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Provider {
+    /// The daemon's state file: brings a lost one back
+    File,
+    /// The API and its store
+    Api,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
@@ -49,7 +60,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 
 pub(super) fn export(global: &Global, arguments: &Export) -> Outcome {
     let daemon = global.must_daemon("has services to export")?;
-    let target = Target::new("/v1/export").with("all", Some(&arguments.all));
+    let provider = arguments.provider.map(|provider| match provider {
+        Provider::File => "file",
+        Provider::Api => "api",
+    });
+    let target = Target::new("/v1/export")
+        .with("all", Some(&arguments.all))
+        .with("provider", provider.as_ref().map(|provider| provider as _));
     let text = daemon.get(target.as_str())?.text()?;
     let mut stdout = screen::json();
     let printed = stdout.write_all(&text).and_then(|()| stdout.flush());

@@ -228,7 +228,7 @@ enum Failure {
     Kernel(#[from] KernelError),
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    #[error(transparent)]
+    #[error("{error}{option}", error = .0, option = option_of(.0))]
     Lock(#[from] LockError),
     #[error(transparent)]
     Listeners(#[from] ListenersError),
@@ -259,6 +259,14 @@ impl From<LookError> for Failure {
             },
             other => Self::Look(other),
         }
+    }
+}
+
+/// The option by which a command waits longer for the lock.
+fn option_of(error: &LockError) -> &'static str {
+    match error {
+        LockError::Held { .. } => " (--lock-timeout)",
+        LockError::File { .. } => "",
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn listeners(state: &State, known: &Summary, take_over: bool) -> Resu
 
 /// Fails when there are any.
 pub(super) fn refuse_taken(taken: &[Obstacle]) -> Result<(), Failure> {
-    let lines: Vec<String> = taken.iter().map(|obstacle| obstacle.problem.to_string()).collect();
+    let lines: Vec<String> = taken.iter().map(|taken| taken.told_with("--take-over")).collect();
     if lines.is_empty() {
         Ok(())
     } else {
@@ -50,7 +50,7 @@ pub(super) fn possible(
 ) -> Option<State> {
     let (possible, held_back) = preflight::possible(state, obstacles, known);
     for obstacle in &held_back {
-        global.warn(&format_args!("held back: {}", obstacle.problem));
+        global.warn(&format_args!("held back: {}", obstacle.told_with("--take-over")));
     }
     (!held_back.is_empty()).then_some(possible)
 }

@@ -111,7 +111,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         }
         Command::Set(set) => {
             let body = set.options.json(&set.reset)?;
-            if body.as_object().is_some_and(serde_json::Map::is_empty) && !set.flush_denied {
+            if body.as_object().is_some_and(serde_json::Map::is_empty) && !set.flush_denied && !set.take_over {
                 let message = "nothing is to be changed: name a field to set, or --file";
                 return Err(Failure::Usage(message.into()));
             }

@@ -7,12 +7,14 @@ mod answer;
 mod deploys;
 mod done;
 mod due;
+mod fences;
 mod held;
 mod in_record;
 mod observation;
 mod orders;
 mod orphans;
 mod problems;
+mod rejected;
 mod start;
 mod surroundings;
 mod take;
@@ -49,6 +51,7 @@ use self::orders::Desk;
 pub use self::orders::{ApplyOrder, Order};
 use self::orphans::Orphans;
 use self::problems::Judgement;
+use self::rejected::Rejected;
 use self::surroundings::HeldBack;
 pub use self::take::{Vet, Vetted};
 
@@ -154,6 +157,7 @@ pub struct Core {
     /// Services of the API that were removed by an order, as they were before.
     removed: BTreeMap<Name, Option<Service>>,
     held_back: HeldBack,
+    rejected: Rejected,
     /// What the file says next is judged as a whole.
     judge_all: bool,
     desk: Desk,
@@ -232,6 +236,7 @@ impl Core {
             torn: None,
             removed: BTreeMap::new(),
             held_back: HeldBack::default(),
+            rejected: Rejected::default(),
             judge_all: false,
             desk: Desk::default(),
             deploys: Deploys::default(),

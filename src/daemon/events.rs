@@ -243,7 +243,7 @@ impl What {
             }
             Self::Problem(problem) => problem.log(),
             Self::ProblemEnded(ended) => {
-                tracing::info!(kind = ended.kind.id(), service = ended.service, "problem is over");
+                tracing::info!(kind = ended.kind.word(), service = ended.service, "problem is over");
             }
             Self::Failed { error } => tracing::error!("{error}; will be tried again"),
             Self::Health {

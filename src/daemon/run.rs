@@ -56,7 +56,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Another one writes here.
-    #[error(transparent)]
+    #[error("{0}; a network namespace has one writer, and a daemon is that for as long as it runs")]
     Lock(#[from] LockError),
     /// The kernel does not answer.
     #[error(transparent)]
@@ -402,6 +402,9 @@ impl Daemon {
         const STATUS: Duration = Duration::from_secs(1);
         let now = Now::read();
         self.pulse.beat(now.instant);
+        if let Some(news) = self.core.judges_again() {
+            self.file_news(news);
+        }
         let routes = &mut self.routes;
         if self.core.is_judgement_due(now) {
             let look = &mut |state: &State, known: &IsKnown<'_>| look(routes, state, known);
@@ -573,8 +576,9 @@ impl Daemon {
                 tracing::info!("configuration read again");
             }
             Err(error) => {
+                let error = error.line();
                 tracing::error!("{error}; the old configuration stays");
-                self.core.reload_failed(&error.to_string());
+                self.core.reload_failed(&error);
             }
         }
         self.manager.ready(&self.core.status_line());

@@ -29,7 +29,13 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
         ),
         Kind::HeldBack => (
             "the service is not possible on this gateway now, so it is not served; the daemon tries again by itself",
-            advice("free the port (or `--take-over`), or give the gateway the source address, or take its own one out"),
+            advice("the message names what is in the way, and what to do about it for a service of its provider"),
+        ),
+        Kind::OutsideFences => (
+            "the fences of the configuration were changed after the service came; what is served stays served",
+            advice(
+                "move the fence and reload the daemon (SIGHUP), or change or remove the service, as the message says",
+            ),
         ),
         Kind::SourceAddressGone => (
             "the service is served, and its backends cannot answer to an address that the gateway has lost",

@@ -145,9 +145,9 @@ impl std::fmt::Display for ServiceName {
 /// # Errors
 /// What is accepted, if it is none.
 pub fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
-    let endpoint: SocketAddr = text
-        .parse()
-        .map_err(|_| "must be IP:PORT, as 10.2.0.11:3000 or [fd00::11]:3000")?;
+    let endpoint: SocketAddr = text.parse().map_err(
+        |_| "must be IP:PORT, an IPv6 address in brackets: 10.2.0.11:3000, [fd00::11]:3000 or [::ffff:10.2.0.1]:3000",
+    )?;
     if endpoint.port() == 0 {
         return Err("port 0 is none");
     }

@@ -482,6 +482,37 @@ fn backends_are_held_back_and_waited_for() {
 }
 
 #[test]
+fn the_command_is_not_run_where_no_old_backend_leaves() {
+    let server = serves();
+    let why = "nothing changed: these backends serve already";
+    server.shared.lock().expect("whole").single.old.clear();
+    script(
+        &server,
+        &[
+            (Phase::Switched, None),
+            (Phase::Switched, None),
+            (Phase::Drained, Some(why)),
+        ],
+    );
+    let file = server.directory.path().join("told");
+    let hook = format!("touch {}", file.to_string_lossy());
+    let done = deploy(&server, &["--on-switched", &hook]);
+    assert_eq!(
+        (done.status.code(), out(&done)),
+        (Some(0), format!("deploy 41 of web: drained: {why}\n")),
+        "{}",
+        err(&done)
+    );
+    assert!(!file.exists());
+    let said = err(&done);
+    assert!(
+        said.contains("--on-switched was not run") && said.contains(why),
+        "{said}"
+    );
+    assert!(!said.contains("removed") && !said.contains("told to end"), "{said}");
+}
+
+#[test]
 fn history_and_export() {
     let server = serves();
     let table = out(&run(&server, &["history", "web", "--since", "1h", "--limit", "7"]));
@@ -508,6 +539,14 @@ fn history_and_export() {
         server.get("/v1/export").body
     );
     assert_eq!(told(&run(&server, &["export", "--all"]))["services"][0]["name"], "sick");
+    let of = |provider: &str| told(&run(&server, &["export", "--provider", provider]));
+    assert_eq!(of("file"), server.get("/v1/export?provider=file").json());
+    assert_eq!(of("api"), server.get("/v1/export").json());
+    assert_eq!(run(&server, &["export", "--provider", "docker"]).status.code(), Some(2));
+    assert_eq!(
+        run(&server, &["export", "--all", "--provider", "api"]).status.code(),
+        Some(2)
+    );
 }
 
 #[test]

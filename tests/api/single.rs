@@ -221,7 +221,7 @@ impl Single {
                     reason: None,
                 })
                 .collect(),
-            old: vec!["10.2.0.1:80".parse().expect("an endpoint")],
+            old: self.old.iter().copied().map(Into::into).collect(),
             left: 0,
             flows: None,
             seconds_left: Some(30),

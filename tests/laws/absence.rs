@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tcpgw::config::Config;
-use tcpgw::daemon::ask::{Apply, ApplyOptions, EditOrder, Peer, ServiceEdit};
+use tcpgw::daemon::ask::{After, Apply, ApplyOptions, EditOrder, Peer, ServiceEdit};
 use tcpgw::daemon::core::{ApplyOrder, Core, Now, Order, Vetted};
+use tcpgw::daemon::events::What;
 use tcpgw::daemon::keeper;
 use tcpgw::daemon::last::Last;
 use tcpgw::daemon::settings::Settings;
@@ -19,6 +20,7 @@ use tcpgw::daemon::worker::{Outcome, perform};
 use tcpgw::health;
 use tcpgw::kernel::fake::{Fake, Outcome as Fate, Syn};
 use tcpgw::model::{FlowMark, State};
+use tcpgw::problem::Kind;
 use tcpgw::provider::{Bad, News};
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
@@ -221,6 +223,255 @@ fn stored_services_that_do_not_go_together_take_no_other_with_them() {
     assert!(world.core.in_sync());
 }
 
+/// The other way round: the one that was there first is removed, and the one that was left out is served.
+#[test]
+fn a_stored_service_that_was_left_out_is_judged_again() {
+    let mut world = World::new();
+    world.store = Err(StoreError::NoDeploy(0));
+    let mut store = Store::open(&world.store_path()).unwrap();
+    let clash = |name: &str, port: u16| {
+        let clash = json!({"name": name, "port": port, "backends": ["10.9.0.77:80"]});
+        let clash = Arc::new(tcpgw::model::parse_service(clash.to_string().as_bytes()).unwrap());
+        tcpgw::store::Edit::Put(clash, Expect::Anything)
+    };
+    let change = tcpgw::store::Change {
+        edits: vec![clash("clash-1", 9003), clash("clash-2", 9003), clash("clash-3", 9004)],
+        ..tcpgw::store::Change::default()
+    };
+    let by = tcpgw::store::By {
+        uid: 0,
+        pid: 0,
+        what: "another version".into(),
+    };
+    store.commit(&change, &by, Duration::ZERO).unwrap();
+    drop(store);
+    world.happen(Event::Restart([].into()));
+    world.check().unwrap();
+    let told = |world: &World| {
+        world
+            .core
+            .problems()
+            .get(Kind::RejectedStore)
+            .map(|problem| problem.message.clone())
+    };
+    assert!(told(&world).unwrap().contains("clash-1"), "{:?}", told(&world));
+    assert!(world.order("a1", ServiceEdit::Delete));
+    world.wait(Duration::from_secs(60));
+    world.check().unwrap();
+    let serving: Vec<Box<str>> = world.core.roster().serving().keys().cloned().collect();
+    assert!(serving.iter().any(|name| **name == *"clash-1"), "{serving:?}");
+    let left = told(&world).unwrap();
+    assert!(
+        !left.contains("clash-1\"") || left.contains("already taken by service \"clash-1\""),
+        "{left}"
+    );
+    assert!(
+        left.contains("\"clash-2\" of the store") && left.contains("\"clash-3\""),
+        "{left}"
+    );
+    assert!(world.order("clash-2", ServiceEdit::Delete) && world.order("clash-3", ServiceEdit::Delete));
+    world.wait(WRITTEN);
+    assert_eq!(told(&world), None);
+}
+
+fn rejected(world: &World) -> Option<String> {
+    let problem = world.core.problems().get(Kind::RejectedState);
+    problem.map(|problem| problem.message.clone())
+}
+
+fn put(world: &mut World, name: &str, port: u16, backend: &str, health: &Value) {
+    let service = json!({"name": name, "port": port, "backends": [backend], "health": health});
+    assert!(world.order(name, ServiceEdit::Put(service.to_string().into_bytes())));
+}
+
+/// Whatever of the API's services kept a state file from being taken: once it is gone, the file is taken.
+#[test]
+fn a_state_file_is_judged_again_when_what_it_was_refused_for_is_gone() {
+    let health = json!({"interval": "30s"});
+    // A name, a port, and an endpoint that would be probed in two ways.
+    for (name, port, backend) in [
+        ("f2", 9010, "10.9.0.10:80"),
+        ("x", 9002, "10.9.0.10:80"),
+        ("x", 9010, "10.9.0.2:80"),
+    ] {
+        for at_start in [false, true] {
+            for by_removal in [false, true] {
+                let mut world = World::new();
+                world.happen(Event::File([0].into()));
+                world.wait(Duration::from_secs(60));
+                put(&mut world, name, port, backend, &health);
+                world.expected.remove(&9002);
+                if at_start {
+                    world.file = Some([0, 1].into());
+                    world.happen(Event::Restart([].into()));
+                } else {
+                    world.happen(Event::File([0, 1].into()));
+                }
+                assert!(rejected(&world).is_some(), "{name} {port} {backend} {at_start}");
+                if by_removal {
+                    assert!(world.order(name, ServiceEdit::Delete));
+                } else if name == "x" {
+                    put(&mut world, name, 9011, "10.9.0.11:80", &health);
+                } else {
+                    assert!(world.apply(&state(OF_API), false));
+                }
+                world.wait(WRITTEN);
+                assert_eq!(rejected(&world), None, "{name} {port} {backend} {at_start}");
+                let owners: BTreeMap<String, String> = world.providers().into_iter().collect();
+                assert_eq!(owners["f2"], "file");
+                world.expected.insert(9002);
+                world.wait(Duration::from_secs(60));
+                world.check().unwrap();
+            }
+        }
+    }
+}
+
+/// What stays refused is told once.
+#[test]
+fn a_state_file_that_stays_refused_is_no_news() {
+    let mut world = World::new();
+    world.happen(Event::File([0].into()));
+    put(&mut world, "f2", 9010, "10.9.0.10:80", &json!({}));
+    world.happen(Event::File([0, 1].into()));
+    let told = |world: &World| {
+        let events = world.core.follow(&After::Start).kept;
+        let rejected = events
+            .iter()
+            .filter(|event| matches!(event.what, What::Rejected { .. }));
+        rejected.count()
+    };
+    assert_eq!(told(&world), 1);
+    for pps in 1..5 {
+        let patch = json!({"limit": {"pps": pps}}).to_string();
+        assert!(world.order("a1", ServiceEdit::Patch(patch.into_bytes())));
+        world.wait(Duration::from_secs(100));
+    }
+    assert_eq!(told(&world), 1);
+    assert!(rejected(&world).unwrap().contains("tcpgw service rm f2"));
+}
+
+/// What the daemon says about its file names what works there: `tcpgw apply` and its options change what is the API's.
+#[test]
+fn an_empty_state_file_is_refused_with_the_daemons_own_key() {
+    let mut world = World::new();
+    world.happen(Event::File([].into()));
+    let message = rejected(&world).unwrap();
+    assert!(!message.contains("--allow-empty"), "{message}");
+    for part in [
+        "/state.json has no services",
+        "`allow_empty = true` under [daemon] in /etc/tcpgw/config.toml",
+        "2 services",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    world.expected.extend([9001, 9002]);
+    world.check().unwrap();
+}
+
+/// What is presumed of a lost store is not in it: an apply of it is not answered as if it were.
+#[test]
+fn an_apply_with_a_lost_store_is_refused() {
+    let mut world = World::new();
+    world.happen(Event::Restart([Loss::StoreDamaged].into()));
+    let export = world.export();
+    assert_eq!(export.services.len(), 2);
+    assert!(!world.apply(&export, false));
+    assert!(!world.apply(&state([]), false));
+    world.check().unwrap();
+}
+
+fn fenced(text: &str) -> Config {
+    Config::parse("/fences.toml".as_ref(), format!("[fences]\n{text}\n").as_bytes()).unwrap()
+}
+
+fn problem_of(world: &World, kind: Kind) -> Vec<(String, String)> {
+    let problems = world.core.problems().iter().filter(|problem| problem.kind == kind);
+    problems
+        .map(|problem| (problem.service.clone().unwrap(), problem.message.clone()))
+        .collect()
+}
+
+/// Fences that are drawn narrower end nothing that is served, and say so; what is not served is not put into the kernel.
+#[test]
+fn fences_hold_for_what_is_not_served() {
+    for (text, fence) in [
+        ("ports = \"9001-9003\"", "fences.ports in /fences.toml allows 9001-9003"),
+        (
+            "backends = [\"10.9.0.1\", \"10.9.0.2\", \"10.9.0.3\"]",
+            "fences.backends in /fences.toml",
+        ),
+        (
+            "max_services = 3",
+            "there are 4 services; fences.max_services in /fences.toml allows 3",
+        ),
+        (
+            "max_backends = 3",
+            "there are 4 backends; fences.max_backends in /fences.toml allows 3",
+        ),
+    ] {
+        let mut world = World::new();
+        world.config = fenced(text);
+        world.happen(Event::Restart([].into()));
+        world.check().unwrap();
+        let told = problem_of(&world, Kind::OutsideFences);
+        let [(service, message)] = &told[..] else {
+            panic!("{text}: {told:?}")
+        };
+        assert_eq!(service, "a2");
+        assert!(
+            message.contains(fence) && message.contains("tcpgw service rm a2"),
+            "{message}"
+        );
+        assert_eq!(problem_of(&world, Kind::HeldBack), []);
+
+        world.happen(Event::Restart([Loss::Reboot].into()));
+        assert_eq!(world.served(), [9001, 9002, 9003].into(), "{text}");
+        let told = problem_of(&world, Kind::HeldBack);
+        let [(service, message)] = &told[..] else {
+            panic!("{text}: {told:?}")
+        };
+        assert_eq!(service, "a2");
+        assert!(
+            message.contains(fence) && message.contains("tcpgw service rm a2"),
+            "{message}"
+        );
+        assert_eq!(problem_of(&world, Kind::OutsideFences), []);
+
+        world.config = Config::default();
+        world.set_key(true, false);
+        world.wait(WRITTEN);
+        world.check().unwrap();
+        assert_eq!(problem_of(&world, Kind::HeldBack), []);
+
+        world.config = fenced(text);
+        world.set_key(true, false);
+        world.wait(WRITTEN);
+        world.check().unwrap();
+        assert_eq!(problem_of(&world, Kind::OutsideFences).len(), 1, "{text}");
+        world.expected.remove(&9004);
+        assert!(world.order("a2", ServiceEdit::Delete));
+        world.wait(WRITTEN);
+        assert_eq!(problem_of(&world, Kind::OutsideFences), []);
+        world.check().unwrap();
+    }
+}
+
+/// A file that the fences refuse leaves its last good state, which is not served beyond them after a boot.
+#[test]
+fn fences_hold_for_the_last_good_state_of_a_file() {
+    let mut world = World::new();
+    world.config = fenced("ports = [9001, \"9003-9004\"]");
+    world.file = None;
+    world.happen(Event::Restart([].into()));
+    world.check().unwrap();
+    assert_eq!(problem_of(&world, Kind::OutsideFences).len(), 1);
+    world.happen(Event::Restart([Loss::Reboot].into()));
+    assert_eq!(world.served(), [9001, 9003, 9004].into());
+    let told = problem_of(&world, Kind::HeldBack);
+    assert!(told[0].1.contains("change it in /state.json"), "{told:?}");
+}
+
 fn owned((name, provider): (&str, &str)) -> (String, String) {
     (name.to_owned(), provider.to_owned())
 }
@@ -251,6 +502,7 @@ struct World {
     begin: Instant,
     now: Instant,
     boot: u64,
+    config: Config,
     /// What the state file says; `None`: it is not there.
     file: Option<BTreeSet<usize>>,
     path: PathBuf,
@@ -278,6 +530,7 @@ impl World {
             begin: now,
             now,
             boot: 1,
+            config: Config::default(),
             file: Some([0, 1].into()),
             path: "/state.json".into(),
             has_key: true,
@@ -313,7 +566,7 @@ impl World {
         let mut engine = Engine::new(fake, records, NAMESPACE, FlowMark::default());
         engine.set_links(links());
         self.engine = Some(engine);
-        self.core = Core::new(self.settings(), Config::default(), NAMESPACE, self.time());
+        self.core = Core::new(self.settings(), self.config.clone(), NAMESPACE, self.time());
         let opened = match keeper::open(&self.store_path()) {
             Ok((store, opened)) => {
                 self.store = Ok(store);
@@ -457,7 +710,7 @@ impl World {
         if !key {
             self.core.no_file(now);
         }
-        self.core.reload(settings, Config::default(), now);
+        self.core.reload(settings, self.config.clone(), now);
         if key {
             self.tell_file();
         }
@@ -514,6 +767,13 @@ impl World {
         for _ in 0..10_000 {
             let now = self.time();
             let mut idle = true;
+            if let Some(news) = self.core.judges_again() {
+                idle = false;
+                self.core.file_news(news, &mut |_, _| Ok(Vetted::default()), now);
+            }
+            if self.core.is_judgement_due(now) {
+                self.core.judge_surroundings(&mut |_, _| Ok(Vetted::default()), now);
+            }
             if let Some(write) = self.core.next_write(&mut |_, _| Ok(Vetted::default()), now) {
                 idle = false;
                 let written = keeper::perform(&mut self.store, write);

@@ -209,6 +209,24 @@ fn a_record_that_is_older_than_the_store_gives_nothing_away() {
     world.end().unwrap();
 }
 
+/// As whoever repeats a deploy that went well asks for.
+#[test]
+fn a_deploy_of_what_serves_already_changes_nothing() {
+    let mut world = World::new();
+    let mut last = |targets: &[u8]| {
+        world.deploy(0, targets, None);
+        world.wait(Duration::from_secs(30));
+        let mut deploys = world.store.as_mut().unwrap().deploys(None, 1).unwrap();
+        let deploy = deploys.remove(0);
+        assert_eq!(deploy.phase, Phase::Drained, "{deploy:?}");
+        deploy.reason.unwrap()
+    };
+    assert_eq!(last(&[3, 4]), "the old backends have left");
+    assert_eq!(last(&[3, 4]), "nothing changed: these backends serve already");
+    assert_eq!(last(&[3, 4, 5]), "there were no other backends, so none had to leave");
+    world.end().unwrap();
+}
+
 fn endpoint(last: u8) -> SocketAddr {
     SocketAddr::new([10, 9, 0, last].into(), 80)
 }

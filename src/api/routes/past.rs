@@ -36,10 +36,22 @@ pub(in crate::api) async fn history(State(shared): State<Shared>, params: Params
 }
 
 pub(in crate::api) async fn export(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
-    let mut params = params.known(&["all"])?;
+    let mut params = params.known(&["all", "provider"])?;
     let all = params.flag("all")?;
+    let of_file = params.read("provider", |text| match text {
+        "file" => Ok(true),
+        "api" => Ok(false),
+        _ => Err("is no provider; file and api are"),
+    })?;
+    if all && of_file.is_some() {
+        return Err(ApiError::bad("all and provider exclude each other"));
+    }
+    let of_file = of_file.unwrap_or(false);
     let list = shared.ask(shared.times.answer, Ask::Services).await?;
-    let chosen = list.services.iter().filter(|listed| all || listed.provider != "file");
+    let chosen = list
+        .services
+        .iter()
+        .filter(|listed| all || (listed.provider == "file") == of_file);
     let services: Vec<Service> = chosen.map(|listed| Service::clone(&listed.service)).collect();
     let state = model::State::new(services).map_err(|problems| {
         ApiError::failed(format!("the services of all providers do not go together: {problems}"))

@@ -61,7 +61,6 @@ impl Progress {
 
 /// What is said once at each phase.
 fn at_phase(deploy: &Value) -> Option<String> {
-    let progress = &deploy["progress"];
     match deploy["phase"].as_str()? {
         "probing" => Some(format!(
             "deploy {}: probing {}",
@@ -69,19 +68,21 @@ fn at_phase(deploy: &Value) -> Option<String> {
             deploys::words(&deploy["targets"])
         )),
         "switched" => {
-            let old = deploys::words(&progress["old"]);
-            let old = if old.is_empty() {
-                String::new()
-            } else {
-                format!(" ({old})")
-            };
-            Some(format!(
-                "switched: the old backends{old} drain, and may be told to end (SIGTERM)"
-            ))
+            old(deploy).map(|old| format!("switched: the old backends ({old}) drain, and may be told to end (SIGTERM)"))
         }
-        "drained" => Some("drained: the old backends may be removed".into()),
+        "drained" => Some(match old(deploy) {
+            Some(_) => "drained: the old backends may be removed".into(),
+            // The daemon says why.
+            None => text_of(&deploy["reason"]),
+        }),
         _ => None,
     }
+}
+
+/// The backends that leave by it, if there are any.
+fn old(deploy: &Value) -> Option<String> {
+    let old = [&deploy["old"], &deploy["progress"]["old"]];
+    old.into_iter().map(deploys::words).find(|old| !old.is_empty())
 }
 
 /// What changes from moment to moment.
@@ -147,5 +148,17 @@ mod tests {
         assert!(at_phase(&deploy).is_some_and(|line| line.contains("10.2.0.1:80") && line.contains("told to end")));
         deploy["phase"] = json!("drained");
         assert_eq!(now(&deploy), None);
+        assert_eq!(
+            at_phase(&deploy).as_deref(),
+            Some("drained: the old backends may be removed")
+        );
+        deploy["reason"] = json!("nothing changed: these backends serve already");
+        deploy["progress"]["old"] = json!([]);
+        assert_eq!(
+            at_phase(&deploy).as_deref(),
+            Some("nothing changed: these backends serve already")
+        );
+        deploy["phase"] = json!("switched");
+        assert_eq!(at_phase(&deploy), None, "nobody drains");
     }
 }

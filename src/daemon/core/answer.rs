@@ -91,7 +91,7 @@ impl Core {
         Some(ServiceView {
             backends: self.backends(&listed.service, now),
             listed,
-            paused_for: paused.map(|pause| pause.until.saturating_duration_since(now.instant).as_secs()),
+            paused_for: paused.map(|pause| seconds_up(pause.until.saturating_duration_since(now.instant))),
             in_kernel: self.holds() && !self.held_back.contains(name),
             deploy: self.deploy_of(name, now),
         })
@@ -217,6 +217,11 @@ impl Core {
         });
         view.collect()
     }
+}
+
+/// Seconds, rounded up: what has not ended has a second left.
+fn seconds_up(left: std::time::Duration) -> u64 {
+    left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
 fn listed_file(service: &Arc<Service>) -> Listed {

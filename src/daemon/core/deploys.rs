@@ -75,6 +75,17 @@ impl Deploy {
         }
     }
 
+    /// What has become of the old backends when all have left.
+    fn words_at_end(&self) -> &'static str {
+        if self.old().next().is_some() {
+            "the old backends have left"
+        } else if !self.before.is_empty() && self.before.len() == self.targets.len() {
+            "nothing changed: these backends serve already"
+        } else {
+            "there were no other backends, so none had to leave"
+        }
+    }
+
     /// Who leaves by it.
     fn old(&self) -> impl Iterator<Item = Endpoint> + '_ {
         let old = self.before.iter().map(|backend| backend.endpoint);

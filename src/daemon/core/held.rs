@@ -1,6 +1,6 @@
 //! What came in through the API, as the store has it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::daemon::roster::Name;
@@ -12,13 +12,13 @@ use crate::store::{Change, Committed, Edit, Expect, Loaded, StoredService};
 pub(super) struct Held {
     revision: u64,
     services: BTreeMap<Name, StoredService>,
-    /// Names of those that do not go together with the others, and are not served.
-    refused: BTreeSet<Name>,
+    /// Those that do not go together with the others and are not served, with what speaks against each.
+    refused: BTreeMap<Name, String>,
 }
 
 impl Held {
-    /// What a store holds, with the names of services that are not to be served.
-    pub(super) fn new(loaded: Loaded, refused: BTreeSet<Name>) -> Self {
+    /// What a store holds, with the services that are not to be served, and why.
+    pub(super) fn new(loaded: Loaded, refused: BTreeMap<Name, String>) -> Self {
         let services = loaded.services.into_iter();
         Self {
             revision: loaded.revision,
@@ -35,7 +35,27 @@ impl Held {
     /// Each that is to be served, by name.
     pub(super) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         let all = self.services.values().map(|stored| &stored.service);
-        all.filter(|service| !self.refused.contains(&service.name))
+        all.filter(|service| !self.refused.contains_key(&service.name))
+    }
+
+    /// Returns the services that are not served since they do not go together with others, those that were there first first.
+    pub(super) fn refused(&self) -> Vec<Arc<Service>> {
+        let mut refused: Vec<&StoredService> = self.refused.keys().filter_map(|name| self.services.get(name)).collect();
+        refused.sort_by(|a, b| (a.revision, &a.service.name).cmp(&(b.revision, &b.service.name)));
+        refused.into_iter().map(|stored| Arc::clone(&stored.service)).collect()
+    }
+
+    /// What speaks against each of them.
+    pub(super) fn reasons(&self) -> Vec<String> {
+        self.refused.values().cloned().collect()
+    }
+
+    /// Serves a service that was refused; or gives another reason why it is not.
+    pub(super) fn judged(&mut self, name: &Name, reason: Option<String>) {
+        match reason {
+            None => drop(self.refused.remove(name)),
+            Some(reason) => drop(self.refused.insert(name.clone(), reason)),
+        }
     }
 
     /// Each, with its revision.

@@ -1,13 +1,13 @@
 //! What is ordered through the API: judged, written to the store, and done, one after the other.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::deploys::Step;
 use super::held::Held;
-use super::surroundings::Obstacles;
+use super::surroundings::{Obstacles, TAKE_OVER};
 use super::take::{Judged, Standing, Vet};
 use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
 use crate::daemon::ask::{
@@ -18,7 +18,7 @@ use crate::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Proble
 use crate::problem::Kind;
 use crate::reconcile::Report;
 use crate::store::{By, Committed, Expect, Loaded, StoreError, StoredService};
-use crate::summary::Summary;
+use crate::view::problems::some_of;
 use crate::words::{Changes, Counts};
 
 /// After a failure of the store it is tried again so often.
@@ -174,7 +174,9 @@ impl Core {
         };
         self.store_trouble(opened.trouble.as_ref(), now);
         let (held, problems) = compatible(opened.loaded);
-        if !problems.is_empty() {
+        if problems.is_empty() {
+            self.problems.resolve(Kind::RejectedStore);
+        } else if problems != self.api.reasons() {
             self.reject("api", problems, now);
         }
         let services = held.services().cloned();
@@ -228,6 +230,15 @@ impl Core {
         }
     }
 
+    /// Whether a whole state can be taken: what is not known of the store cannot be said to be in it already.
+    fn judges_stored(&self, options: &ApplyOptions) -> Result<(), Refused> {
+        if options.dry_run {
+            self.judges()
+        } else {
+            self.judges_singly()
+        }
+    }
+
     /// Whether single services can be changed: what is not known of the store cannot be said to be anybody's.
     pub(super) fn judges_singly(&self) -> Result<(), Refused> {
         self.judges()?;
@@ -250,7 +261,8 @@ impl Core {
             before: self.api.len(),
             after: state.services.len(),
         };
-        let judged = self.judges().and_then(|()| self.judge(&edits, standing, options, vet));
+        let judged = self.judges_stored(&options);
+        let judged = judged.and_then(|()| self.judge(&edits, standing, options, vet));
         let Judged { warnings, obstacles } = match judged {
             Ok(judged) => judged,
             // Whoever asked may be gone.
@@ -260,11 +272,12 @@ impl Core {
             }
         };
         let held = obstacles.values().flatten();
-        let held = held.map(|obstacle| format!("held back: {}", obstacle.problem));
-        let warnings: Vec<String> = warnings.into_iter().chain(held).collect();
+        let held = held.map(|obstacle| format!("held back: {}", obstacle.told_with(TAKE_OVER)));
+        let emptied = self.emptied(&state, options.dry_run);
+        let warnings: Vec<String> = warnings.into_iter().chain(held).chain(emptied).collect();
         if options.dry_run {
-            let (old, new) = self.differing(&state, &edits);
-            drop(reply.send(Ok(diff(&old, &new, warnings))));
+            let changes = self.differing(&state, &edits);
+            drop(reply.send(Ok(diff(&changes, warnings))));
             return None;
         }
         let by = by(apply.by, "apply");
@@ -277,6 +290,23 @@ impl Core {
             then: Then::Apply(reply),
         };
         self.write(accepted, by, now)
+    }
+
+    /// Says which services a state without any takes away.
+    fn emptied(&self, state: &State, is_dry_run: bool) -> Option<String> {
+        let names: Vec<&str> = self.api.stored().map(|stored| &*stored.service.name).collect();
+        let (removes, stay) = if is_dry_run {
+            ("would remove", "would stay")
+        } else {
+            ("removes", "stay")
+        };
+        (state.services.is_empty() && !names.is_empty()).then(|| {
+            format!(
+                "a state without services {removes} what came in through the API, which is all of {}; the services of the state \
+                 file {stay}",
+                some_of(&names)
+            )
+        })
     }
 
     /// Has it written, if there is anything to be written.
@@ -517,9 +547,9 @@ impl Core {
             let orphan = || self.orphans.get(name).map(|orphan| &orphan.service);
             self.api.get(name).map(|stored| &stored.service).or_else(orphan)
         });
-        let old: Summary = old.map(AsRef::as_ref).collect();
-        let new: Summary = edits.put.iter().map(AsRef::as_ref).collect();
-        Counts::between(&old, &new)
+        let old: Vec<&Service> = old.map(AsRef::as_ref).collect();
+        let new: Vec<&Service> = edits.put.iter().map(AsRef::as_ref).collect();
+        Changes::of_services(&old, &new).counts()
     }
 }
 
@@ -543,14 +573,22 @@ fn compatible(loaded: Loaded) -> (Held, Vec<String>) {
     order.sort_by(|a, b| (a.revision, &a.service.name).cmp(&(b.revision, &b.service.name)));
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
     admit(&mut kept, &order, &mut refused);
-    let names: BTreeSet<Box<str>> = refused.iter().map(|(name, _)| name.clone()).collect();
-    let problems = refused.into_iter().map(|(name, why)| {
-        format!(
-            "service \"{name}\" of the store is left out: {why}; change it, or remove it with `tcpgw service rm {name}`"
-        )
-    });
-    let problems = problems.collect();
-    (Held::new(loaded, names), problems)
+    let refused: BTreeMap<Box<str>, String> = refused
+        .into_iter()
+        .map(|(name, why)| {
+            let why = left_out(&name, &why);
+            (name, why)
+        })
+        .collect();
+    let problems = refused.values().cloned().collect();
+    (Held::new(loaded, refused), problems)
+}
+
+/// Why a stored service is not served.
+pub(super) fn left_out(name: &str, why: &impl std::fmt::Display) -> String {
+    format!(
+        "service \"{name}\" of the store is left out: {why}; change it, or remove it with `tcpgw service rm {name}`"
+    )
 }
 
 /// Adds to `kept` what goes together with it, and to `refused` what does not: few tries where little does not.
@@ -625,8 +663,7 @@ fn with_state(service: &Service, which: &[Endpoint], state: BackendState) -> Res
 }
 
 /// What `tcpgw diff` would say.
-fn diff(old: &Summary, new: &Summary, warnings: Vec<String>) -> Applied {
-    let changes = Changes::between(old, new, &std::collections::BTreeMap::new());
+fn diff(changes: &Changes, warnings: Vec<String>) -> Applied {
     let mut text = String::new();
     for change in &changes.services {
         let _ = writeln!(text, "{change}");

@@ -16,8 +16,8 @@ use crate::daemon::roster::{Name, overlap};
 use crate::model::{Edits, Endpoint, Service, State};
 use crate::owner::Owner;
 use crate::problem::Kind;
-use crate::summary::Summary;
 use crate::view::problems::{orphaned, some_of};
+use crate::words::Changes;
 
 /// Names in one event.
 const MOST_NAMES: usize = 20;
@@ -143,14 +143,14 @@ impl Core {
         edits.gone.sort_unstable();
     }
 
-    /// What the API has and what it would have, with the orphans that the edits take away or change.
-    pub(super) fn differing(&self, state: &State, edits: &Edits) -> (Summary, Summary) {
+    /// What leads from what the API has to what it would have, with the orphans that the edits take away or change.
+    pub(super) fn differing(&self, state: &State, edits: &Edits) -> Changes {
         let all = self.with_orphans(edits);
         let touched = self.orphans.services().filter(|service| all.touches(&service.name));
-        let old = self.api.services().chain(touched).map(AsRef::as_ref).collect();
+        let old: Vec<&Service> = self.api.services().chain(touched).map(AsRef::as_ref).collect();
         let left = all.put.iter().filter(|service| !edits.touches(&service.name));
-        let new = state.services.iter().chain(left).map(AsRef::as_ref).collect();
-        (old, new)
+        let new: Vec<&Service> = state.services.iter().chain(left).map(AsRef::as_ref).collect();
+        Changes::of_services(&old, &new)
     }
 
     /// Edits, as [`Self::with_orphans`] gives them, are made.

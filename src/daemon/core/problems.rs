@@ -1,5 +1,6 @@
 //! What is wrong, as far as the daemon knows: one list for everybody who asks, and an event for each that comes or goes.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Core, Now, Phase};
@@ -122,6 +123,15 @@ impl Core {
             .replace(&[Kind::NoActiveBackend, Kind::NoHealthyBackend], found);
     }
 
+    /// How many backends drain: those that shall, and those that leave, each once.
+    fn draining_of(&self, service: &Service) -> usize {
+        let shall = service.backends.iter();
+        let shall = shall.filter(|backend| backend.state == BackendState::Draining);
+        let shall = shall.map(|backend| backend.endpoint);
+        let leave = self.roster.leavers().of(&service.name);
+        shall.chain(leave).collect::<BTreeSet<Endpoint>>().len()
+    }
+
     fn service_problem(&self, service: &Service) -> Option<Problem> {
         let of_state = |state| service.backends.iter().filter(move |backend| backend.state == state);
         let listens_in = |family| match &service.listen {
@@ -142,7 +152,7 @@ impl Core {
             name: Some(&service.name),
             port: service.port.get(),
             active: of_state(BackendState::Active).count(),
-            draining: of_state(BackendState::Draining).count() + self.roster.leavers().of(&service.name).len(),
+            draining: self.draining_of(service),
             reachable: reachable().next().is_some(),
             healthy: false,
             resets_when_empty: Some(service.on_empty == Refusal::Reset),

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Core, Now, Phase, take};
+use super::{Core, Now, Phase};
 use crate::daemon::adopt::{self, Adopted};
 use crate::daemon::events::What;
 use crate::daemon::last::Last;
@@ -243,8 +243,8 @@ impl Core {
         let lost = adopt::beside(&of_file, self.api.services()).len();
         let is_empty = self.file.as_ref().is_some_and(|file| file.services.is_empty());
         if is_empty && lost > 0 && !self.settings.allow_empty {
-            self.file = None;
-            self.reject("file", vec![take::empty(lost)], now);
+            let empty = self.file.take().unwrap_or_default();
+            self.refuse_file(empty, vec![self.empty_file(lost)], now);
         }
     }
 }

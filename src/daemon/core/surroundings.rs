@@ -20,6 +20,9 @@ const LISTENERS: Duration = Duration::from_secs(5);
 /// Pause between judgements where no check interval is set, or it is longer.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// How whoever orders something through the API takes a port over.
+pub(super) const TAKE_OVER: &str = "--take-over (of `tcpgw apply`, `service add` and `service set`)";
+
 /// What keeps services from being served here now, by their names.
 pub(super) type Obstacles = BTreeMap<Name, Vec<Obstacle>>;
 
@@ -76,9 +79,17 @@ impl HeldBack {
         self.former.iter().filter(is_it)
     }
 
+    /// The next judgement decides of a service that is not served yet.
+    pub(super) fn add(&mut self, name: &Name) {
+        let held = HeldService {
+            why: Vec::new(),
+            kept: None,
+        };
+        self.services.insert(name.clone(), held);
+    }
+
     fn waits_for_port(&self) -> bool {
-        let mut why = self.services.values().flat_map(|held| &held.why);
-        why.any(|obstacle| obstacle.kind == ObstacleKind::PortTaken)
+        self.services.values().any(HeldService::waits_for_port)
     }
 }
 
@@ -100,7 +111,7 @@ pub(super) fn refuse(obstacles: &[Obstacle]) -> Result<(), Refused> {
     let taken: Vec<String> = obstacles
         .iter()
         .filter(is_taken)
-        .map(|taken| taken.problem.to_string())
+        .map(|taken| taken.told_with(TAKE_OVER))
         .collect();
     if taken.is_empty() {
         Ok(())
@@ -123,6 +134,7 @@ impl Core {
     /// Judges what is held back by what the gateway is like now, and at the start all that is not served already; finds which
     /// services that are served have lost what they need. `vet` need not look for warnings.
     pub fn judge_surroundings(&mut self, vet: &mut Vet<'_>, now: Now) {
+        self.judge_refused();
         let candidates: BTreeSet<Name> = if self.held_back.has_judged {
             self.held_back.services.keys().cloned().collect()
         } else {
@@ -133,13 +145,14 @@ impl Core {
         };
         let takes_over = self.settings.take_over;
         let is_known = |service: &Service| takes_over || !candidates.contains(&service.name) || self.is_known(service);
-        let found = match vet(&all, &is_known) {
+        let mut found = match vet(&all, &is_known) {
             Ok(vetted) => by_service(vetted.obstacles),
             Err(error) => {
                 tracing::warn!(error, "failed to look at addresses and listeners");
                 return self.due.judge(now.instant + LISTENERS);
             }
         };
+        self.add_fences(&all, &mut found);
         let mut edits = Edits::default();
         for service in &all.services {
             let name = &service.name;
@@ -159,6 +172,7 @@ impl Core {
             self.wanted_instead("the gateway's addresses and listeners", &edits, now);
         }
         self.judge_later(now);
+        self.rejected.again();
     }
 
     /// The next judgement; a change is told by itself, but for listeners.
@@ -285,7 +299,19 @@ impl Core {
         for service in &all.services {
             let of = |problem: Problem| problem.of_service(&*service.name, service.port.get());
             if let Some(held) = self.held_back.services.get(&service.name) {
-                problems.push(of(held.problem(service)));
+                let is_of_file = self.file.as_ref().is_some_and(|file| file.get(&service.name).is_some());
+                let take_over = held.waits_for_port().then(|| {
+                    let how = if is_of_file {
+                        format!("`take_over = true` under [daemon] in {}", self.config.path())
+                    } else {
+                        format!("`tcpgw service set {} --take-over`", service.name)
+                    };
+                    format!("{how} sends the port's new connections to the service")
+                });
+                let is_fenced = held.why.iter().any(|obstacle| obstacle.kind.is_fence());
+                let fences = is_fenced.then(|| self.cure_of_fences(service));
+                let cures: Vec<String> = take_over.into_iter().chain(fences).collect();
+                problems.push(of(held.problem(service, &cures)));
                 continue;
             }
             let lost = found.get(&service.name).into_iter().flatten();
@@ -298,6 +324,9 @@ impl Core {
                 };
                 match obstacle.kind {
                     ObstacleKind::PortTaken => None,
+                    ObstacleKind::FencedPort(_) | ObstacleKind::FencedBackend(_) | ObstacleKind::FencedSize => {
+                        Some(of(self.outside_fences(service, obstacle)))
+                    }
                     ObstacleKind::ForeignSource(_) => Some(of(Problem::new(Kind::SourceAddressGone, message()))),
                     ObstacleKind::OwnBackend(at) => {
                         Some(of(Problem::new(Kind::OwnBackend, message())).of_backend(at.into()))
@@ -305,7 +334,12 @@ impl Core {
                 }
             }));
         }
-        let kinds = [Kind::HeldBack, Kind::SourceAddressGone, Kind::OwnBackend];
+        let kinds = [
+            Kind::HeldBack,
+            Kind::SourceAddressGone,
+            Kind::OwnBackend,
+            Kind::OutsideFences,
+        ];
         self.problems.replace(&kinds, problems);
     }
 
@@ -343,13 +377,18 @@ impl Core {
 }
 
 impl HeldService {
-    fn problem(&self, service: &Service) -> Problem {
+    fn waits_for_port(&self) -> bool {
+        self.why.iter().any(|obstacle| obstacle.kind == ObstacleKind::PortTaken)
+    }
+
+    fn problem(&self, service: &Service, cures: &[String]) -> Problem {
         let why: Vec<String> = self.why.iter().map(Obstacle::reason).collect();
         let meanwhile = if self.kept.is_some() {
             "is served as it was before"
         } else {
             "is not served"
         };
+        let why: Vec<&str> = why.iter().chain(cures).map(String::as_str).collect();
         let message = format!(
             "service \"{}\" :{} is held back and {meanwhile}: {}",
             service.name,

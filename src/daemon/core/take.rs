@@ -15,6 +15,8 @@ use crate::problem::Kind;
 use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
 use crate::record::TornDown as TornDownBy;
+use crate::view::problems::some_of;
+use crate::words::count;
 
 /// What the gateway itself says to a state.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +63,10 @@ impl Core {
     pub fn file_news(&mut self, news: News, vet: &mut Vet<'_>, now: Now) {
         let origin = self.origin.clone();
         let state = match news {
-            News::Bad(bad) => return self.reject("file", bad.lines(), now),
+            News::Bad(bad) => {
+                self.rejected.forget();
+                return self.reject("file", bad.lines(), now);
+            }
             News::State(state, warnings) => {
                 for warning in warnings {
                     tracing::warn!("{origin}: {warning}");
@@ -98,8 +103,9 @@ impl Core {
                 }
                 judged.obstacles
             }
-            Err(refused) => return self.reject("file", refused.lines(), now),
+            Err(refused) => return self.refuse_file(state, refused.lines(), now),
         };
+        self.rejected.forget();
         self.problems.resolve(Kind::RejectedState);
         let old = self.file.replace(state);
         self.file_origin.clone_from(&self.settings.state);
@@ -120,6 +126,7 @@ impl Core {
 
     /// There will be no file until the settings say so: its services stay.
     pub fn no_file(&mut self, now: Now) {
+        self.rejected.forget();
         self.problems.resolve(Kind::RejectedState);
         if let Some(old) = self.file.take() {
             let services = old.services.iter().cloned().map(Orphan::whole);
@@ -129,6 +136,12 @@ impl Core {
     }
 
     pub(super) fn reject(&mut self, provider: &'static str, problems: Vec<String>, now: Now) {
+        self.report_rejected(provider, &problems);
+        let provider = provider.to_owned();
+        self.note(What::Rejected { provider, problems }, now);
+    }
+
+    pub(super) fn report_rejected(&mut self, provider: &'static str, problems: &[String]) {
         const MOST: usize = 10;
         let (kind, what) = if provider == Provider::Api.name() {
             (Kind::RejectedStore, "the stored services do not go together")
@@ -144,14 +157,13 @@ impl Core {
         };
         let told = problems[..problems.len().min(MOST)].join("; ");
         self.report(kind, format!("{what}: {told}{more}"));
-        let provider = provider.to_owned();
-        self.note(What::Rejected { provider, problems }, now);
     }
 
     /// A provider wants some services otherwise than before; its own book says so already.
     pub(super) fn wanted_instead(&mut self, cause: &str, edits: &Edits, now: Now) {
         let edits = &self.with_orphans(edits);
         self.learn_orphans(edits, now);
+        self.judge_refused_again(now);
         if !edits.is_empty() {
             self.unrecorded(edits.put.iter().map(|service| &service.name).chain(&edits.gone));
             self.due.record(now.instant);
@@ -178,6 +190,7 @@ impl Core {
         self.note(What::ServesAgain { cause: words }, now);
         self.because(cause, now);
         self.want(now.instant);
+        self.addresses_changed(now);
         self.probe(now.instant);
     }
 
@@ -200,7 +213,10 @@ impl Core {
         self.judge_books(edits, standing.provider)?;
         let Standing { before, after, .. } = standing;
         if after == 0 && before > 0 && !options.allow_empty {
-            return Err(Refused::Refused(empty(before)));
+            return Err(Refused::Refused(match standing.provider {
+                Provider::File => self.empty_file(before),
+                Provider::Api => self.empty_apply(),
+            }));
         }
         let edited = State {
             services: edits.put.clone(),
@@ -220,6 +236,32 @@ impl Core {
             warnings: warnings.map(|warning| warning.to_string()).collect(),
             obstacles: by_service(obstacles),
         })
+    }
+
+    /// Why a state file without services is refused.
+    pub(super) fn empty_file(&self, before: usize) -> String {
+        let (are, all) = if before == 1 {
+            ("is", "it shall go")
+        } else {
+            ("are", "they shall go")
+        };
+        format!(
+            "{} has no services, and {} of it {are} served: if {all}, set `allow_empty = true` under [daemon] in {} and reload the \
+             daemon (SIGHUP); `tcpgw export --provider file` prints what is served, and `tcpgw apply` changes only what came in through the API",
+            self.origin,
+            count(before, "service"),
+            self.config.path()
+        )
+    }
+
+    /// Why a state without services is not taken through the API.
+    fn empty_apply(&self) -> String {
+        let names: Vec<&str> = self.api.stored().map(|stored| &*stored.service.name).collect();
+        format!(
+            "the state has no services; --allow-empty removes all that came in through the API: {} ({})",
+            count(names.len(), "service"),
+            some_of(&names)
+        )
     }
 
     /// The part of [`Self::judge`] that is known without asking the system.
@@ -255,7 +297,7 @@ impl Core {
     /// Whether a service of that name is another provider's.
     pub(super) fn judge_owner(&self, name: &str, provider: Provider) -> Result<(), Refused> {
         self.owner_problem(name, provider)
-            .map_or(Ok(()), |problem| Err(Refused::Refused(problem.to_string())))
+            .map_or(Ok(()), |problem| Err(Refused::Invalid([problem].into_iter().collect())))
     }
 
     fn owner_problem(&self, name: &str, provider: Provider) -> Option<Problem> {
@@ -263,7 +305,10 @@ impl Core {
         let whose = match provider {
             Provider::Api if in_file => format!("it is defined in {}: change it there", self.origin),
             Provider::File if self.api.get(name).is_some() => {
-                "it came in through the API: change or remove it there".into()
+                format!(
+                    "it came in through the API: rename it in the file, or remove it there with `tcpgw service rm {name}`, and the \
+                     file takes it over"
+                )
             }
             _ => return None,
         };
@@ -464,6 +509,8 @@ impl Core {
         self.roster.set_all_failed(self.settings.all_failed);
         self.judge_all = true;
         self.due.set_check_interval(self.settings.check_interval, now.instant);
+        // Services of the store are judged by the new fences, too.
+        self.addresses_changed(now);
     }
 
     /// Whether the file of the socket is gone, and why it cannot be made again.
@@ -486,11 +533,6 @@ impl Core {
     pub fn config(&self) -> &Config {
         &self.config
     }
-}
-
-/// Why a state without services is refused.
-pub(super) fn empty(before: usize) -> String {
-    format!("the state has no services and the gateway has {before} of this provider; --allow-empty removes them all")
 }
 
 impl Refused {

@@ -139,7 +139,11 @@ impl Request {
                 let news = (!is_same).then(|| judge(&self.path, &self.config, &text, &self.seen.told));
                 (print, news)
             }
-            Err(error @ SourceError::Missing(_)) => unreadable(Print::Missing, error.into()),
+            Err(error @ SourceError::Missing(_)) => {
+                let file = crate::escape::path(&self.path);
+                let text = format!("{error}; `tcpgw export --provider file > {file}` writes down what is served of it");
+                unreadable(Print::Missing, Bad::Unreadable(text))
+            }
             Err(error) => unreadable(Print::Unreadable, error.into()),
         }
     }

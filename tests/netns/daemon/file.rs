@@ -39,7 +39,7 @@ fn a_bad_file_is_reported_and_changes_nothing() {
         ("{\"version\": 1, \"services\": [", "line 1"),
         ("", "wanted.json"),
         (&beyond, "2000-2099"),
-        ("{\"version\": 1, \"services\": []}", "allow-empty"),
+        ("{\"version\": 1, \"services\": []}", "allow_empty"),
     ] {
         let before = daemon.last();
         net.want(text);

@@ -142,7 +142,8 @@ impl Core {
                 self.api.get(service).ok_or_else(|| missing(service))?;
                 self.deploys.last_of(service).ok_or_else(|| {
                     Refused::Refused(format!(
-                        "no deploy of service \"{service}\" is under way: its old backends have left; deploy them anew"
+                        "no deploy of service \"{service}\" is under way, so there is none to take back: `tcpgw history {service}` \
+                         shows what changed; deploy the backends that it had anew"
                     ))
                 })?
             }

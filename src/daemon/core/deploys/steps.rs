@@ -24,7 +24,7 @@ impl Core {
             let write = match self.deploys.live.get(&id).map(|deploy| deploy.stage.clone()) {
                 Some(Stage::Probing(deadline)) => self.probing(id, deadline, now),
                 Some(Stage::Left) => {
-                    let reason = "the old backends have left".into();
+                    let reason = self.deploys.live.get(&id).map_or("", Deploy::words_at_end).into();
                     Some(self.end(id, Stored::Drained, reason, None, now))
                 }
                 Some(Stage::Ending(phase, reason, at)) if at <= now.instant => {

@@ -1,0 +1,81 @@
+//! Services that are outside of the configuration's fences: of the store, of an earlier state file, or orphans. What is served stays
+//! served, with a problem; what is not served is not put into the kernel.
+
+use super::Core;
+use super::surroundings::Obstacles;
+use crate::model::{Problem as Wrong, Service, State};
+use crate::preflight::{Obstacle, ObstacleKind};
+use crate::problem::{Kind, Problem};
+
+impl Core {
+    /// Adds to what was found of services where they are outside of the fences. A default keeps nothing back: a configuration that
+    /// is gone must not end what was served.
+    pub(super) fn add_fences(&self, all: &State, found: &mut Obstacles) {
+        let mut add = |service: &Service, kind, problem| {
+            let service = service.name.clone();
+            let obstacle = Obstacle {
+                service: service.clone(),
+                kind,
+                problem,
+            };
+            found.entry(service).or_default().push(obstacle);
+        };
+        for service in &all.services {
+            if let Some(problem) = self.config.check_port(service).filter(|_| self.config.fences_ports()) {
+                add(service, ObstacleKind::FencedPort(service.port), problem);
+            }
+            for (endpoint, problem) in self.config.refused_backends(service) {
+                add(service, ObstacleKind::FencedBackend(endpoint), problem);
+            }
+        }
+        if self.config.fences_sizes() {
+            for (service, problem) in self.too_many(all) {
+                add(service, ObstacleKind::FencedSize, problem);
+            }
+        }
+    }
+
+    /// The services for which there is no room: those that are served have theirs first.
+    fn too_many<'s>(&self, all: &'s State) -> Vec<(&'s Service, Wrong)> {
+        let is_served = |service: &&Service| {
+            let held = self.held_back.contains(&service.name);
+            !held && (self.roster.serving().contains_key(&service.name) || self.roster.serving_at(service).is_some())
+        };
+        let services = all.services.iter().map(AsRef::as_ref);
+        let (first, others): (Vec<&Service>, Vec<&Service>) = services.partition(is_served);
+        let mut sizes = (0, 0);
+        let mut over = Vec::new();
+        for service in first.into_iter().chain(others) {
+            let with = (sizes.0 + 1, sizes.1 + service.backends.len());
+            match self.config.check_sizes(with.0, with.1).into_iter().next() {
+                None => sizes = with,
+                Some(problem) => over.push((service, problem)),
+            }
+        }
+        over
+    }
+
+    /// A service is served that the fences would not let in.
+    pub(super) fn outside_fences(&self, service: &Service, obstacle: &Obstacle) -> Problem {
+        let message = format!(
+            "service \"{}\" :{} is served, and outside of the fences: {}; {}",
+            service.name,
+            service.port,
+            obstacle.reason(),
+            self.cure_of_fences(service)
+        );
+        Problem::new(Kind::OutsideFences, message)
+    }
+
+    /// What to do about it.
+    pub(super) fn cure_of_fences(&self, service: &Service) -> String {
+        let name = &service.name;
+        let is_of_file = self.file.as_ref().is_some_and(|file| file.get(name).is_some());
+        let change = if is_of_file {
+            format!("change it in {}", self.origin)
+        } else {
+            format!("change it with `tcpgw service set {name}`, or remove it with `tcpgw service rm {name}`")
+        };
+        format!("move the fence and reload the daemon (SIGHUP), or {change}")
+    }
+}
