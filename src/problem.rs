@@ -120,6 +120,8 @@ kinds! {
     ConntrackFilling = "conntrack-filling", Warning;
     /// A service listens on addresses that the gateway does not have.
     AddressNotLocal = "address-not-local", Error;
+    /// The gateway has no address that clients from outside could connect to.
+    NoPublicAddress = "no-public-address", Error;
     /// A service shows its backends an address that the gateway does not have.
     SourceAddressNotLocal = "source-address-not-local", Error;
     /// There is no route to a backend; the probes tell whether its service has others.

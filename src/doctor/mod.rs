@@ -56,6 +56,7 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("port-in-local-range", Severity::Warning),
     ("port-with-listener", Severity::Note),
     ("address-not-local", Severity::Warning),
+    ("no-public-address", Severity::Broken),
     ("backends-exposed", Severity::Warning),
     ("backend-without-route", Severity::Broken),
     ("answers-without-route", Severity::Warning),

@@ -24,6 +24,7 @@ pub const KINDS: &[Kind] = &[
     Kind::ConntrackFilling,
     Kind::ConntrackLongChains,
     Kind::AddressNotLocal,
+    Kind::NoPublicAddress,
     Kind::SourceAddressNotLocal,
     Kind::BackendWithoutRoute,
     Kind::BackendByDefaultRoute,

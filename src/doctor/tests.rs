@@ -634,16 +634,50 @@ fn own_ports_and_addresses() {
         Severity::Note,
     );
     assert!(with(listens("10.2.0.1:20004")).is_empty());
-    let gone = |facts: &mut Facts| {
-        facts
-            .cheap
-            .local
-            .as_mut()
-            .unwrap()
-            .addresses
-            .retain(|address| *address != ip("203.0.113.1"));
-    };
+    let gone =
+        |facts: &mut Facts| facts.cheap.local = Ok(LocalAddresses::from_iter(["203.0.113.2", "10.2.0.1"].map(ip)));
     only(&with(gone), "address-not-local", Severity::Warning);
+}
+
+#[test]
+fn no_address_for_clients() {
+    let no_address = |facts: &mut Facts| {
+        Arc::make_mut(&mut facts.cheap.services).services.remove(1);
+        facts.cheap.local = Ok(LocalAddresses::from_iter(["10.2.0.1", "127.0.0.1"].map(ip)));
+        facts.cheap.links.as_mut().unwrap()[0].addresses.clear();
+        facts.cheap.ways_out = Ok([((Family::V4, None), None), ((Family::V6, None), None)].into());
+        facts.cheap.answers = Ok([((Family::V4, 3), None), ((Family::V6, 3), None)].into());
+    };
+    let is_found = |change: &dyn Fn(&mut Facts)| {
+        let found = with(|facts| {
+            no_address(facts);
+            change(facts);
+        });
+        found.into_iter().find(|finding| finding.id == "no-public-address")
+    };
+    let found = is_found(&|_| ()).unwrap();
+    assert_eq!(
+        (found.severity, found.seen.as_str()),
+        (
+            Severity::Broken,
+            "the gateway has no address but those on the way to its backends, and 1 service listens on all addresses: web :20003"
+        )
+    );
+    // An address of loopback that is announced, one of the other family, and a gateway with one interface.
+    assert_eq!(
+        is_found(&|facts| drop(facts.cheap.local.as_mut().unwrap().addresses.insert(ip("203.0.113.9")))),
+        None
+    );
+    assert_eq!(
+        is_found(&|facts| drop(facts.cheap.local.as_mut().unwrap().addresses.insert(ip("2001:db8::9")))),
+        None
+    );
+    assert_eq!(
+        is_found(&|facts| drop(facts.cheap.links.as_mut().unwrap().remove(0))),
+        None
+    );
+    let one_armed = |facts: &mut Facts| facts.cheap.ways_out = Ok([((Family::V4, None), way(3))].into());
+    assert_eq!(is_found(&one_armed), None);
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub(super) mod forwarding;
 mod kernel;
 mod let_pass;
 mod nat;
+mod no_address;
 mod offload;
 mod ports;
 mod reuse;
@@ -37,6 +38,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     reverse_path::check,
     conntrack::fill,
     ports::addresses,
+    no_address::check,
     reuse::source_addresses,
     direct::check,
 ];

@@ -255,6 +255,33 @@ fn a_public_address_that_is_gone_is_told() {
 }
 
 #[test]
+fn a_gateway_without_a_public_address_is_told() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service(
+        "a",
+        2001,
+        &["b1"],
+        3000,
+        json!({"backends": ["10.2.0.11:3000"]}),
+    )]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(1);
+    let to = at(PUBLIC[0], 2001);
+    net.sh("gateway", "ip address del 198.51.100.1/24 dev far").ok();
+    let addresses = [
+        "ip -4 address flush dev ext",
+        "ip address add 203.0.113.1/24 dev ext && ip address add 203.0.113.2/24 dev ext",
+    ];
+    breaks_and_mends(&net, &daemon, to, "no_public_address", "gateway", addresses);
+    let link = [
+        "ip link set ext down",
+        "ip link set ext up && ip route add default via 203.0.113.10",
+    ];
+    breaks_and_mends(&net, &daemon, to, "no_public_address", "gateway", link);
+}
+
+#[test]
 fn handshakes_that_are_not_completed_are_told() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
