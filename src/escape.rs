@@ -26,6 +26,23 @@ pub fn text(text: &str) -> String {
     safe
 }
 
+/// Words that begin the lines which say that something is wrong.
+const LABELS: [&str; 3] = ["error:", "warning:", "note:"];
+
+/// Returns the lines of a text, each as [`text`] does. One that would pass for an error, a warning or a note is indented.
+pub fn lines(given: &str) -> String {
+    let mut safe = String::with_capacity(given.len());
+    for line in given.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        if LABELS.iter().any(|label| line.starts_with(label)) {
+            safe.push_str("    ");
+        }
+        safe.push_str(&text(line));
+        safe.push_str(end);
+    }
+    safe
+}
+
 /// Returns a path as [`text`] does, for messages.
 pub fn path(path: &Path) -> String {
     text(&path.to_string_lossy())
@@ -193,6 +210,15 @@ mod tests {
             assert_eq!(text(given), shown);
         }
         assert_eq!(path(Path::new("/a\rb")), r"/a\rb");
+    }
+
+    #[test]
+    fn lines_stay_lines_and_none_passes_for_an_error() {
+        assert_eq!(
+            lines("services +1\nerror: x\n\u{1b}[2J\rwarning: y\n"),
+            "services +1\n    error: x\n\\u{1b}[2J\\rwarning: y\n"
+        );
+        assert_eq!(lines("a"), "a");
     }
 
     fn through(pieces: &[&[u8]], make: fn(Vec<u8>) -> Screen<Vec<u8>>) -> String {

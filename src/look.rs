@@ -3,10 +3,12 @@
 //!
 //! Changes nothing, and needs no record: what is meant to be there is given to it.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
@@ -38,6 +40,9 @@ pub enum LookError {
     /// What was asked cannot be.
     #[error("{0} and {1} are of two families; a backend sees addresses of its own")]
     Families(SocketAddr, SocketAddr),
+    /// Whoever asked has gone.
+    #[error("nobody wants to know any more")]
+    Gone,
     /// Whoever asked does not listen any more.
     #[error("failed to write what was seen: {0}")]
     Write(#[from] io::Error),
@@ -66,6 +71,47 @@ fn nanoseconds() -> u64 {
     u64::try_from(now().as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Longest time for which a look waits without asking whether it is still wanted.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Whoever asked for a look, who may go away before it ends.
+#[derive(Clone, Default)]
+pub struct Asker(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+
+impl Asker {
+    /// One who may go away; `is_gone` tells.
+    pub fn who_may_go(is_gone: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(is_gone)))
+    }
+
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// [`LookError::Gone`] as soon as nobody wants the look any more.
+    pub fn pause(&self, kernel: &mut dyn Kernel, time: Duration) -> Result<(), LookError> {
+        let Some(is_gone) = &self.0 else {
+            kernel.pause(time);
+            return Ok(());
+        };
+        let mut left = time;
+        while !left.is_zero() {
+            if is_gone() {
+                return Err(LookError::Gone);
+            }
+            let slice = left.min(SLICE);
+            kernel.pause(slice);
+            left -= slice;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asker").field("may_go", &self.0.is_some()).finish()
+    }
+}
+
 /// Which status is wanted.
 #[derive(Debug, Clone, Default)]
 pub struct StatusQuery {
@@ -73,6 +119,8 @@ pub struct StatusQuery {
     pub service: Option<ServiceName>,
     /// How long packets and drops are counted for rates; zero for none.
     pub interval: Duration,
+    /// Who wants it.
+    pub asker: Asker,
 }
 
 /// Looks, twice if there is an interval, and hands out what was seen. `daemon` is what a daemon knows besides.
@@ -110,7 +158,7 @@ pub fn status<T>(
             traffic = Some(first.end(places.len()));
         }
         let passed = kernel.now().saturating_duration_since(begin);
-        kernel.pause(query.interval.saturating_sub(passed));
+        query.asker.pause(kernel, query.interval.saturating_sub(passed))?;
         time = kernel.now().saturating_duration_since(begin);
     }
     let drops = counts(kernel, services, &places)?;

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -25,8 +26,20 @@ pub const DEFAULT_SOCKET: &str = "/run/tcpgw/tcpgw.sock";
 
 /// Instead of a socket: work on the kernel without a daemon.
 pub const NOBODY: &str = "none";
-/// Until an answer begins, and between two pieces of it. The server has an answer to everything by then.
+/// Longest time from a request to the end of its answer, and until the next line of an answer that has no end. The server has
+/// given an answer to everything by then: orders take up to 125 s, a look at the kernel up to 65 s and its interval.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+/// Largest answer of a daemon about itself, to an order without a state, or that refuses something.
+const SMALL: usize = 4 << 20;
+/// Largest answer about all services. 10,000 services with 20 backends each take about 50 MB in `GET /v1/status`.
+const LARGE: usize = 128 << 20;
+/// Largest export: an export of the largest state spells out what its source may leave out.
+const EXPORT: usize = 256 << 20;
+/// Longest line of an answer that comes line by line.
+const LONGEST_LINE: usize = 1 << 20;
+/// Most objects and most values of an answer that is read as JSON: an empty object takes a hundred times as much memory as text.
+const MOST_OBJECTS: usize = 1 << 20;
+const MOST_VALUES: usize = 16 << 20;
 /// Until a daemon says who it is: whoever has typed a command wants to know soon that a daemon hangs.
 const GREETING: Duration = Duration::from_millis(2500);
 
@@ -67,6 +80,30 @@ pub enum ClientError {
         pid: Option<i32>,
         /// How long was waited.
         waited: Duration,
+    },
+    /// Another user listens there.
+    #[error(
+        "{} is not served by a daemon that can be trusted: uid {uid} listens there, and not root, this user, or the owner of the \
+         socket's directory (uid {owner}); nothing was asked. End that process; `--socket none` works on the kernel without a daemon",
+        crate::escape::path(path)
+    )]
+    Stranger {
+        /// The socket.
+        path: PathBuf,
+        /// The user who listens.
+        uid: u32,
+        /// The owner of the directory.
+        owner: u32,
+    },
+    /// The answer has not ended in time.
+    #[error(
+        "the daemon behind {} has begun an answer and not ended it in time: it hangs, or is no tcpgw daemon; `--socket none` works \
+         on the kernel without it",
+        crate::escape::path(path)
+    )]
+    Late {
+        /// The socket.
+        path: PathBuf,
     },
     /// The connection failed.
     #[error("failed to ask the daemon behind {}: {why}", crate::escape::path(path))]
@@ -196,6 +233,7 @@ impl Client {
             pid: Cell::new(None),
         };
         let here = namespace().map_err(|error| client.failed(&error))?;
+        let begin = Instant::now();
         let greeting = client.begin("GET", "/v1/daemon", &[], Bytes::new());
         let greeting = client.runtime.block_on(async { timeout(GREETING, greeting).await });
         let hung = || ClientError::Hung {
@@ -203,13 +241,25 @@ impl Client {
             pid: client.pid.get(),
             waited: GREETING,
         };
-        let greeting = greeting.map_err(|_| hung())?;
-        let answer = match greeting.and_then(|begun| client.answer(begun)) {
-            Err(ClientError::Refused { code, .. }) if code == "other_namespace" => {
-                return Err(ClientError::OtherNamespace(path.to_owned()));
-            }
-            other => other?.text()?,
+        let (status, body) = greeting.map_err(|_| hung())??;
+        let answer = Answer {
+            client: &client,
+            body,
+            deadline: begin + GREETING,
+            most: SMALL,
         };
+        let answer = answer.text().map_err(|error| match error {
+            ClientError::Late { .. } => hung(),
+            other => other,
+        })?;
+        if !status.is_success() {
+            return Err(match client.refusal(status, &answer) {
+                ClientError::Refused { code, .. } if code == "other_namespace" => {
+                    ClientError::OtherNamespace(path.to_owned())
+                }
+                other => other,
+            });
+        }
         let greeting: Greeting = serde_json::from_slice(&answer)
             .map_err(|error| client.failed(&format!("it does not speak like a tcpgw daemon: {error}")))?;
         if greeting.namespace != here {
@@ -226,7 +276,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub fn get(&self, target: &str) -> Result<Answer<'_>, ClientError> {
-        self.ask("GET", target, &[], Bytes::new(), PATIENCE)
+        self.ask("GET", target, &[], Bytes::new())
     }
 
     /// Asks for it by any method, with headers of its own.
@@ -240,7 +290,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Result<Answer<'_>, ClientError> {
-        self.ask(method, target, headers, body.into(), PATIENCE)
+        self.ask(method, target, headers, body.into())
     }
 
     /// Orders something.
@@ -248,7 +298,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub fn post(&self, target: &str, body: Vec<u8>) -> Result<Answer<'_>, ClientError> {
-        self.ask("POST", target, &[], body.into(), PATIENCE)
+        self.ask("POST", target, &[], body.into())
     }
 
     /// Orders something, unless `stop` comes before the answer: then the order may have been taken or not.
@@ -261,7 +311,8 @@ impl Client {
         body: Vec<u8>,
         stop: impl Future<Output = T>,
     ) -> Result<Result<Answer<'_>, T>, ClientError> {
-        let ask = self.begun("POST", target, &[], body.into(), PATIENCE);
+        let deadline = Instant::now() + PATIENCE;
+        let ask = self.begun("POST", target, &[], body.into());
         let answer = self.runtime.block_on(async {
             tokio::select! {
                 biased;
@@ -270,7 +321,7 @@ impl Client {
             }
         });
         match answer {
-            Ok(answer) => Ok(Ok(self.answer(answer?)?)),
+            Ok(answer) => Ok(Ok(self.answer(answer?, deadline, largest(target))?)),
             Err(stopped) => Ok(Err(stopped)),
         }
     }
@@ -278,8 +329,24 @@ impl Client {
     fn failed(&self, why: &dyn fmt::Display) -> ClientError {
         ClientError::Connection {
             path: self.path.clone(),
-            why: why.to_string(),
+            // It may quote what came from the other end.
+            why: crate::escape::text(&why.to_string()),
         }
+    }
+
+    /// Whoever listens decides what the caller believes and does. Source: `unix(7)`, `SO_PEERCRED`: the user who called `listen`.
+    fn check_peer(&self, uid: u32) -> Result<(), ClientError> {
+        if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
+            return Ok(());
+        }
+        let file = std::fs::canonicalize(&self.path).map_err(|error| self.failed(&error))?;
+        let directory = std::fs::metadata(file.parent().unwrap_or(Path::new("/")));
+        let owner = directory.map_err(|error| self.failed(&error))?.uid();
+        if uid == owner {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        Err(ClientError::Stranger { path, uid, owner })
     }
 
     fn ask(
@@ -288,11 +355,11 @@ impl Client {
         target: &str,
         headers: &[(&str, &str)],
         body: Bytes,
-        patience: Duration,
     ) -> Result<Answer<'_>, ClientError> {
-        let begun = self.begun(method, target, headers, body, patience);
+        let deadline = Instant::now() + PATIENCE;
+        let begun = self.begun(method, target, headers, body);
         let begun = self.runtime.block_on(begun)?;
-        self.answer(begun)
+        self.answer(begun, deadline, largest(target))
     }
 
     async fn begun(
@@ -301,17 +368,27 @@ impl Client {
         target: &str,
         headers: &[(&str, &str)],
         body: Bytes,
-        patience: Duration,
     ) -> Result<(StatusCode, Incoming), ClientError> {
-        match timeout(patience, self.begin(method, target, headers, body)).await {
+        match timeout(PATIENCE, self.begin(method, target, headers, body)).await {
             Ok(begun) => begun,
-            Err(_) => Err(self.failed(&format!("it has not answered within {patience:?}"))),
+            Err(_) => Err(self.failed(&format!("it has not answered within {PATIENCE:?}"))),
         }
     }
 
-    fn answer(&self, (status, body): (StatusCode, Incoming)) -> Result<Answer<'_>, ClientError> {
-        let answer = Answer { client: self, body };
-        if status.is_success() {
+    fn answer(
+        &self,
+        (status, body): (StatusCode, Incoming),
+        deadline: Instant,
+        most: usize,
+    ) -> Result<Answer<'_>, ClientError> {
+        let is_success = status.is_success();
+        let answer = Answer {
+            client: self,
+            body,
+            deadline,
+            most: if is_success { most } else { SMALL },
+        };
+        if is_success {
             return Ok(answer);
         }
         Err(self.refusal(status, &answer.text()?))
@@ -339,8 +416,9 @@ impl Client {
                 },
             })?;
         // Of the process that called `listen` (unix(7)); 0 in a namespace of processes that it is not in.
-        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-        self.pid.set(pid.filter(|pid| *pid > 0));
+        let peer = stream.peer_cred().map_err(|error| self.failed(&error))?;
+        self.pid.set(peer.pid().filter(|pid| *pid > 0));
+        self.check_peer(peer.uid())?;
         let request = Request::builder()
             .method(method)
             .uri(target)
@@ -365,44 +443,64 @@ impl Client {
         let Ok(Envelope { error: told }) = serde_json::from_slice::<Envelope>(body) else {
             return self.failed(&format!("it answered with {status}"));
         };
-        if let Some(problems) = told.problems
-            && let Ok(problems) = serde_json::from_value(serde_json::json!({"problems": problems, "more": told.more}))
-        {
-            return ClientError::Invalid(problems);
+        if let Some(mut problems) = told.problems {
+            for text in problems
+                .as_array_mut()
+                .into_iter()
+                .flatten()
+                .filter_map(serde_json::Value::as_object_mut)
+            {
+                for (_, value) in text {
+                    if let serde_json::Value::String(text) = value {
+                        *text = crate::escape::text(text);
+                    }
+                }
+            }
+            let problems = serde_json::json!({"problems": problems, "more": told.more});
+            if let Ok(problems) = serde_json::from_value(problems) {
+                return ClientError::Invalid(problems);
+            }
         }
         ClientError::Refused {
             status: status.as_u16(),
             code: told.code,
-            message: told.message,
+            message: crate::escape::text(&told.message),
         }
     }
 }
 
-/// What comes back, piece by piece.
+/// Returns how large the answer to this request may be.
+fn largest(target: &str) -> usize {
+    let path = target.split('?').next().unwrap_or_default();
+    match path {
+        "/v1/export" => EXPORT,
+        "/v1/daemon" | "/v1/healthz" | "/v1/teardown" | "/v1/resume" => SMALL,
+        _ if path.ends_with("/pause") || path.ends_with("/resume") => SMALL,
+        _ => LARGE,
+    }
+}
+
+/// What comes back. It ends in time, and is no larger than answers of its kind are, or it is refused.
 #[derive(Debug)]
 pub struct Answer<'a> {
     client: &'a Client,
     body: Incoming,
+    deadline: Instant,
+    most: usize,
 }
 
 impl Answer<'_> {
-    /// The next piece; `None` at the end. Waits for it as long as it takes if `patience` is `None`.
-    ///
-    /// # Errors
-    /// [`ClientError::Connection`], if it was cut.
-    pub fn next(&mut self, patience: Option<Duration>) -> Result<Option<Bytes>, ClientError> {
+    /// The next piece, within that time; `None` at the end.
+    fn next(&mut self, left: Duration) -> Result<Option<Bytes>, ClientError> {
+        let begin = Instant::now();
         loop {
-            let frame = async {
-                match patience {
-                    Some(patience) => timeout(patience, self.body.frame()).await.ok(),
-                    None => Some(self.body.frame().await),
-                }
-            };
+            let left = left.saturating_sub(begin.elapsed());
+            let frame = async { timeout(left, self.body.frame()).await };
             return match self.client.runtime.block_on(frame) {
-                None => Err(self.client.failed(&"it has stopped in the middle of its answer")),
-                Some(None) => Ok(None),
-                Some(Some(Err(error))) => Err(self.client.failed(&format!("its answer ends in the middle: {error}"))),
-                Some(Some(Ok(frame))) => match frame.into_data() {
+                Err(_) => Err(self.client.late()),
+                Ok(None) => Ok(None),
+                Ok(Some(Err(error))) => Err(self.client.failed(&format!("its answer ends in the middle: {error}"))),
+                Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => Ok(Some(data)),
                     Err(_) => continue,
                 },
@@ -413,36 +511,52 @@ impl Answer<'_> {
     /// All of it.
     ///
     /// # Errors
-    /// That of [`Answer::next`].
+    /// [`ClientError::Late`]; [`ClientError::Connection`], if it was cut or is too large.
     pub fn text(mut self) -> Result<Vec<u8>, ClientError> {
         let mut text = Vec::new();
-        while let Some(piece) = self.next(Some(PATIENCE))? {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.client.late());
+            }
+            let Some(piece) = self.next(left)? else { return Ok(text) };
+            if text.len() + piece.len() > self.most {
+                return Err(self.client.too_large(self.most));
+            }
             text.extend_from_slice(&piece);
         }
-        Ok(text)
     }
 
     /// All of it, read as JSON.
     ///
     /// # Errors
-    /// That of [`Answer::next`].
+    /// Those of [`Answer::text`]; [`ClientError::Connection`], if it is not understood.
     pub fn json<T: serde::de::DeserializeOwned>(self) -> Result<T, ClientError> {
         let client = self.client;
         let text = self.text()?;
+        if !is_modest(&text) {
+            return Err(client.failed(&"its answer has more values than any that a tcpgw daemon gives"));
+        }
         client.understand(&text)
     }
 
-    /// Hands out lines as they come, without their ends, until `each` says so or there is no more.
+    /// Hands out lines as they come, without their ends, until `each` says so or there is no more. Without an end of its own
+    /// (`endless`), each line has [`PATIENCE`]; else all lines together, the time in which `each` works not counted.
     ///
     /// # Errors
-    /// That of [`Answer::next`], or of `each`.
+    /// Those of [`Answer::text`], or of `each`.
     pub fn lines<E: From<ClientError>>(
         mut self,
-        patience: Option<Duration>,
+        endless: bool,
         mut each: impl FnMut(&[u8]) -> Result<bool, E>,
     ) -> Result<(), E> {
         let mut rest = Vec::new();
-        while let Some(piece) = self.next(patience)? {
+        let mut left = PATIENCE;
+        loop {
+            let begin = Instant::now();
+            let piece = self.next(left)?;
+            left = left.saturating_sub(begin.elapsed());
+            let Some(piece) = piece else { break };
             rest.extend_from_slice(&piece);
             let mut begin = 0;
             while let Some(length) = rest[begin..].iter().position(|byte| *byte == b'\n') {
@@ -450,13 +564,49 @@ impl Answer<'_> {
                     return Ok(());
                 }
                 begin += length + 1;
+                left = if endless { PATIENCE } else { left };
             }
             rest.drain(..begin);
+            if rest.len() > LONGEST_LINE {
+                return Err(self.client.too_large(LONGEST_LINE).into());
+            }
         }
         if !rest.is_empty() {
             each(&rest)?;
         }
         Ok(())
+    }
+}
+
+/// Whether JSON takes no more memory, once read, than an answer may.
+fn is_modest(text: &[u8]) -> bool {
+    let (mut objects, mut values) = (0_usize, 0_usize);
+    let (mut in_string, mut is_escaped) = (false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' if !in_string => objects += 1,
+            b'[' | b',' if !in_string => values += 1,
+            _ => {}
+        }
+    }
+    objects <= MOST_OBJECTS && values <= MOST_VALUES
+}
+
+impl Client {
+    fn late(&self) -> ClientError {
+        ClientError::Late {
+            path: self.path.clone(),
+        }
+    }
+
+    fn too_large(&self, most: usize) -> ClientError {
+        self.failed(&format!(
+            "its answer is larger than {} MiB, which none of a tcpgw daemon is",
+            most >> 20
+        ))
     }
 }
 
@@ -512,5 +662,125 @@ impl Target {
     /// As it is asked for.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+
+    /// Takes one connection and answers it with a head and what `write` gives, until that or the other end has enough.
+    fn serves(
+        directory: &Path,
+        mut write: impl FnMut(&mut std::os::unix::net::UnixStream) -> io::Result<()> + Send + 'static,
+    ) -> PathBuf {
+        let path = directory.join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(HEAD);
+            while write(&mut stream).is_ok() {}
+        });
+        path
+    }
+
+    fn client(path: &Path) -> Client {
+        Client {
+            path: path.to_owned(),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap(),
+            pid: Cell::new(None),
+        }
+    }
+
+    fn begun(client: &Client, time: Duration, most: usize) -> Answer<'_> {
+        let begun = client.begin("GET", "/", &[], Bytes::new());
+        let (status, body) = client.runtime.block_on(begun).unwrap();
+        assert!(status.is_success());
+        Answer {
+            client,
+            body,
+            deadline: Instant::now() + time,
+            most,
+        }
+    }
+
+    fn trickle(stream: &mut std::os::unix::net::UnixStream) -> io::Result<()> {
+        std::thread::sleep(Duration::from_millis(20));
+        stream.write_all(b"1\r\n \r\n")
+    }
+
+    #[test]
+    fn an_answer_that_trickles_ends_in_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = serves(directory.path(), trickle);
+        let begin = Instant::now();
+        let error = Client::connect(&path).unwrap_err();
+        assert!(matches!(error, ClientError::Hung { .. }), "{error}");
+        assert!(begin.elapsed() < 4 * GREETING, "{:?}", begin.elapsed());
+
+        let directory = tempfile::tempdir().unwrap();
+        let client = client(&serves(directory.path(), trickle));
+        let error = begun(&client, Duration::from_millis(200), LARGE).text().unwrap_err();
+        assert!(matches!(error, ClientError::Late { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_answer_without_end_is_not_kept() {
+        let spaces = |stream: &mut std::os::unix::net::UnixStream| {
+            stream.write_all(b"10000\r\n")?;
+            stream.write_all(&vec![b' '; 0x10000])?;
+            stream.write_all(b"\r\n")
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let error = Client::connect(&serves(directory.path(), spaces)).unwrap_err();
+        assert!(error.to_string().contains("larger than 4 MiB"), "{error}");
+        let directory = tempfile::tempdir().unwrap();
+        let client = client(&serves(directory.path(), spaces));
+        let lines = begun(&client, PATIENCE, LARGE).lines(true, |_| Ok::<_, ClientError>(true));
+        let error = lines.unwrap_err().to_string();
+        assert!(error.contains("larger than 1 MiB"), "{error}");
+    }
+
+    #[test]
+    fn kinds_of_answers_have_their_sizes() {
+        for (target, most) in [
+            ("/v1/export?format=json", EXPORT),
+            ("/v1/daemon", SMALL),
+            ("/v1/services/a/pause", SMALL),
+            ("/v1/services", LARGE),
+            ("/v1/status?interval=1s", LARGE),
+        ] {
+            assert_eq!(largest(target), most, "{target}");
+        }
+    }
+
+    #[test]
+    fn json_that_takes_far_more_memory_than_text_is_not_read() {
+        let many = |value: &str, count: usize| format!("[{}0]", value.repeat(count));
+        assert!(is_modest(many(r#"{"a":"{[,\"{"},"#, 1000).as_bytes()));
+        assert!(is_modest(many(r#""{","#, MOST_OBJECTS + 1).as_bytes()));
+        assert!(!is_modest(many(r#"{"":0},"#, MOST_OBJECTS + 1).as_bytes()));
+        assert!(!is_modest(many("[],", MOST_VALUES / 2 + 1).as_bytes()));
+    }
+
+    #[test]
+    fn what_refuses_says_it_on_one_line() {
+        let client = client(Path::new("/s"));
+        let body = br#"{"error": {"code": "x", "message": "a\nerror: b"}}"#;
+        let error = client.refusal(StatusCode::CONFLICT, body).to_string();
+        assert_eq!(error, r"a\nerror: b");
+        let body =
+            br#"{"error": {"code": "x", "message": "", "problems": [{"place": "p", "message": "a\nerror: b"}]}}"#;
+        let error = client.refusal(StatusCode::UNPROCESSABLE_ENTITY, body).to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
     }
 }

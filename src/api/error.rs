@@ -129,7 +129,7 @@ impl From<LookError> for ApiError {
         match error {
             LookError::NoService(_) => Self::new(StatusCode::NOT_FOUND, "no_service", message),
             LookError::Families(..) => Self::bad(message),
-            LookError::Kernel(_) | LookError::Write(_) => Self::failed(message),
+            LookError::Kernel(_) | LookError::Gone | LookError::Write(_) => Self::failed(message),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Looks at the kernel, from threads of their own, written while they are taken.
 //!
-//! What a reader has not taken yet is bounded: the thread waits for it. It goes on or ends with the connection.
+//! What a reader has not taken yet is bounded: the thread waits for it. It ends with the connection, and its place is free again.
 
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::error::ApiError;
 use super::limits::{LOOKS, PIECE, PIECES, Times};
 use crate::kernel::Kernel;
-use crate::look::LookError;
+use crate::look::{Asker, LookError};
 
 /// Opens a kernel for one look, on the thread that looks.
 pub type Open = Arc<dyn Fn() -> Result<Box<dyn Kernel>, LookError> + Send + Sync>;
@@ -44,7 +44,7 @@ impl Looks {
     /// What `work` writes, as JSON. An error before the first piece has gone is the answer; a later one cuts it short.
     pub(super) async fn stream<W>(&self, patience: Duration, work: W) -> Result<Response, ApiError>
     where
-        W: FnOnce(&mut dyn Kernel, &mut dyn Write) -> Result<(), LookError> + Send + 'static,
+        W: FnOnce(&mut dyn Kernel, &mut dyn Write, &Asker) -> Result<(), LookError> + Send + 'static,
     {
         let place = timeout(self.times.turn, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
@@ -52,10 +52,13 @@ impl Looks {
         };
         let (pieces, mut taken) = mpsc::channel::<Piece>(PIECES);
         let open = Arc::clone(&self.open);
+        // The receiver goes with the connection.
+        let wanted = pieces.clone();
+        let asker = Asker::who_may_go(move || wanted.is_closed());
         tokio::task::spawn_blocking(move || {
             let mut out = BufWriter::with_capacity(PIECE, Pipe(pieces.clone()));
             let done = open().and_then(|mut kernel| {
-                work(&mut *kernel, &mut out)?;
+                work(&mut *kernel, &mut out, &asker)?;
                 Ok(out.flush()?)
             });
             if let Err(error) = done {
@@ -87,5 +90,39 @@ impl Write for Pipe {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::fake::Fake;
+
+    #[test]
+    fn a_place_is_free_again_when_whoever_looked_has_gone() {
+        let times = Times {
+            turn: Duration::from_secs(10),
+            ..Times::default()
+        };
+        let looks = Looks::new(Arc::new(|| Ok(Box::new(Fake::default()))), times);
+        // The clock of the fake kernel does not wait.
+        let waits = |kernel: &mut dyn Kernel, _: &mut dyn Write, asker: &Asker| {
+            let begin = std::time::Instant::now();
+            while begin.elapsed() < Duration::from_secs(60) {
+                asker.pause(kernel, Duration::from_millis(50))?;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let answer = runtime.expect("a runtime").block_on(async {
+            for _ in 0..LOOKS {
+                let gone = timeout(Duration::from_millis(20), looks.stream(Duration::ZERO, waits)).await;
+                assert!(gone.is_err(), "it looks for a minute");
+            }
+            let writes = |_: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| Ok(out.write_all(b"{}")?);
+            looks.stream(Duration::ZERO, writes).await.map(drop)
+        });
+        answer.expect("nobody looks any more");
     }
 }

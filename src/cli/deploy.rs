@@ -94,7 +94,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Err(error) => Err(error),
     };
     let deploy: Value = answer.map_err(|error| match error {
-        error @ ClientError::Connection { .. } => Failure::Refused(format!("{error}; {open}")),
+        error @ (ClientError::Connection { .. } | ClientError::Late { .. }) => {
+            Failure::Refused(format!("{error}; {open}"))
+        }
         other => of_service(&arguments.service)(other),
     })?;
     Follower {
@@ -226,6 +228,7 @@ impl Follower<'_> {
                 Err(
                     error @ (ClientError::NoDaemon { .. }
                     | ClientError::Connection { .. }
+                    | ClientError::Late { .. }
                     | ClientError::Refused { status: 503 | 504, .. }),
                 ) => error,
                 Err(error) => return Err(error.into()),

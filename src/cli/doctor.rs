@@ -6,6 +6,7 @@ use super::absent::elsewhere;
 use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::api::client::{Answer, ClientError};
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableState, Unchecked};
+use crate::escape;
 use crate::problem::Problem;
 use crate::words::count;
 
@@ -135,8 +136,14 @@ fn one(text: &mut String, finding: &Finding, colors: bool) {
         Severity::Warning => ("\u{1b}[1;33m", "\u{1b}[0m"),
         Severity::Note => ("\u{1b}[1m", "\u{1b}[0m"),
     };
-    let _ = writeln!(text, "{on}{}{off} [{}] {}", finding.severity, finding.id, finding.seen);
-    let _ = writeln!(text, "    {}", finding.cause);
+    let _ = writeln!(
+        text,
+        "{on}{}{off} [{}] {}",
+        finding.severity,
+        finding.id,
+        escape::text(&finding.seen)
+    );
+    let _ = writeln!(text, "    {}", escape::text(&finding.cause));
     match &finding.fix {
         Some(Fix::Command(line)) => drop(writeln!(text, "    $ {line}")),
         Some(Fix::Advice(words)) => drop(writeln!(text, "    -> {words}")),

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
-use crate::api::client::{PATIENCE, Target};
+use crate::api::client::Target;
 use crate::date::utc;
 
 /// Tell what the daemon did and saw, one event a line
@@ -43,7 +43,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         unless_closed(shown)?;
         return Ok(Code::Success);
     }
-    let followed = answer.lines(Some(PATIENCE), |line| {
+    let followed = answer.lines(true, |line| {
         if let Some(data) = line.strip_prefix(b"data: ") {
             show(global, &daemon.understand::<Value>(data)?)?;
         }

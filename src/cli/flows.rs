@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::columns::{Align, Columns, short, span};
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
-use crate::api::client::{Client, PATIENCE, Target};
+use crate::api::client::{Client, Target};
 use crate::escape::Screen;
 use crate::look::{self, FlowsQuery, JsonFlows, List};
 use crate::model::network;
@@ -81,7 +81,7 @@ fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), F
     };
     let mut out = BufWriter::with_capacity(1 << 16, screen_of(global));
     if global.output == Output::Json {
-        answer.lines(Some(PATIENCE), |line| {
+        answer.lines(false, |line| {
             out.write_all(line)
                 .and_then(|()| out.write_all(b"\n"))
                 .map_err(failed)?;
@@ -91,7 +91,7 @@ fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), F
     }
     let mut table = Table::new(out);
     table.begin(&[]).map_err(failed)?;
-    answer.lines(Some(PATIENCE), |line| {
+    answer.lines(false, |line| {
         if let Some(hints) = line.strip_prefix(b"\"hints\": ") {
             let hints: Vec<Hint> = daemon.understand(hints.strip_suffix(b",").unwrap_or(hints))?;
             global.hint(&hints);

@@ -231,8 +231,9 @@ fn why(backend: &Value, what: What) -> Option<String> {
             None => format!("{name} leaves"),
         }),
         What::Healthy if backend["desired"] == "active" && backend["health"] != "healthy" => {
-            let state = backend["health"].as_str().unwrap_or("not probed");
-            let reason = backend["reason"].as_str().map(|reason| format!(" ({reason})"));
+            let state = crate::escape::text(backend["health"].as_str().unwrap_or("not probed"));
+            let reason = backend["reason"].as_str().map(crate::escape::text);
+            let reason = reason.map(|reason| format!(" ({reason})"));
             Some(format!("{name} is {state}{}", reason.unwrap_or_default()))
         }
         _ => None,

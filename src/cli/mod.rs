@@ -280,6 +280,7 @@ impl std::fmt::Display for Invalid<'_> {
             crate::escape::path(self.0)
         };
         for (at, problem) in self.1.iter().enumerate() {
+            let problem = crate::escape::text(&problem.to_string());
             write!(f, "{}{file}: {problem}", if at > 0 { "\n" } else { "" })?;
         }
         match self.1.total() - self.1.iter().count() {
@@ -496,7 +497,11 @@ impl Global {
             } else {
                 "warning:"
             };
-            let _ = writeln!(screen::stderr(), "{label} {warning}");
+            let _ = writeln!(
+                screen::stderr(),
+                "{label} {}",
+                crate::escape::text(&warning.to_string())
+            );
         }
     }
 }

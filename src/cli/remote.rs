@@ -56,7 +56,7 @@ pub(super) fn apply(
     match global.output {
         Output::Json => print_json(&applied.report)?,
         Output::Table if global.quiet && !options.dry_run => {}
-        Output::Table => print(&applied.text)?,
+        Output::Table => print(&crate::escape::lines(&applied.text))?,
     }
     Ok((applied.report, denied))
 }

@@ -141,6 +141,7 @@ fn look<T>(
     let query = StatusQuery {
         service: arguments.service.clone(),
         interval,
+        ..StatusQuery::default()
     };
     look::status(
         &mut here.gateway.kernel,

@@ -6,10 +6,11 @@ use crate::daemon::ask::TornDown;
 use crate::words::count;
 
 pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
-    let config = global.config()?;
     if let Some(daemon) = global.daemon()? {
         return tell(global, daemon.post("/v1/teardown", Vec::new())?.json()?);
     }
+    // What is removed bears the mark that the table names, whatever the configuration says.
+    let config = global.config_for_looking();
     let mut gateway = Gateway::open(global)?;
     let lock = gateway.lock(global, locking.lock_timeout)?;
     let torn = gateway.reconciler(&config).teardown(None)?;

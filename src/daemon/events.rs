@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use tokio::sync::broadcast;
 
+use crate::escape;
 use crate::problem::{EndedProblem, Problem};
 
 /// Events that are kept for those who come later.
@@ -235,7 +236,9 @@ impl What {
                 flushed,
                 micros,
                 ..
-            } => tracing::info!(cause, elements, transactions, flushed, micros, "changed the kernel"),
+            } => {
+                tracing::info!(cause = %escape::text(cause), elements, transactions, flushed, micros, "changed the kernel");
+            }
             Self::Rejected { provider, problems } => {
                 for problem in problems {
                     tracing::warn!(provider, "not taken, the last good state stays: {problem}");
@@ -251,7 +254,7 @@ impl What {
                 backend,
                 state,
                 reason,
-            } => tracing::info!(service, %backend, state, reason, "health"),
+            } => tracing::info!(service, %backend, state, reason = safe(reason.as_deref()), "health"),
             Self::NoneHealthy { service, kept } => tracing::warn!(service, kept, "no backend is healthy"),
             Self::Draining {
                 service,
@@ -270,19 +273,27 @@ impl What {
                 service,
                 phase,
                 reason,
-            } => tracing::info!(id, service, phase, reason, "deploy"),
+            } => tracing::info!(id, service, phase, reason = safe(reason.as_deref()), "deploy"),
             Self::Paused { service, seconds, uid } => tracing::warn!(service, seconds, uid, "paused"),
             Self::Resumed { service, reason, uid } => tracing::info!(service, reason, uid, "resumed"),
             Self::Orphaned { count, names, reason } => {
                 let names = names.join(", ");
                 tracing::warn!(count, names, "served on as orphans: {reason}");
             }
-            Self::Drift { who, what } => tracing::warn!(who, "somebody else changed nftables: {what}"),
+            Self::Drift { who, what } => {
+                tracing::warn!(who = safe(who.as_deref()), "somebody else changed nftables: {what}");
+            }
             Self::Repaired { what } => tracing::warn!("repaired: {what}"),
             Self::TornDown { flushed, uid } => tracing::warn!(flushed, uid, "torn down"),
-            Self::ServesAgain { cause } => tracing::warn!("serves again: {cause}"),
+            Self::ServesAgain { cause } => tracing::warn!("serves again: {}", escape::text(cause)),
         }
     }
+}
+
+/// A field that may hold what others chose. Text that is escaped already stays as it is, and a field given as a string would be
+/// escaped once more.
+fn safe(text: Option<&str>) -> Option<tracing::field::DisplayValue<String>> {
+    text.map(|text| tracing::field::display(escape::text(text)))
 }
 
 /// The last events, and those who follow.

@@ -137,6 +137,7 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
         | Kind::ReversePathFilter
         | Kind::ConntrackFull
         | Kind::AddressNotLocal
+        | Kind::NoPublicAddress
         | Kind::SourceAddressNotLocal
         | Kind::BackendWithoutRoute
         | Kind::AnswersWithoutRoute

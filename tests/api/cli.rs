@@ -86,6 +86,33 @@ fn status_its_exit_code_and_healthz_agree_about_every_kind_of_problem() {
 }
 
 #[test]
+fn teardown_needs_no_configuration() {
+    let server = serves();
+    let file = server.directory.path().join("config.toml");
+    fs::write(&file, "[fences]\nmax_servces = 1\n").expect("written");
+    let torn = command(&server, &["teardown"]).env("TCPGW_CONFIG", &file).output();
+    let torn = torn.expect("the program runs");
+    assert_eq!(torn.status.code(), Some(0), "{}", err(&torn));
+    assert_eq!(server.shared.lock().expect("whole").teardowns, 1);
+}
+
+#[test]
+fn what_the_daemon_says_makes_no_lines_of_its_own() {
+    let server = serves();
+    let lines = "a\nerror: forged\nwarning: forged";
+    server.shared.lock().expect("whole").answer = Some(Refused::Refused(lines.into()));
+    let refused = run(&server, &["apply", &state(&server, GOOD)]);
+    assert_eq!(err(&refused).lines().count(), 1, "{}", err(&refused));
+    server.shared.lock().expect("whole").look.daemon.problems = vec![Problem::new(Kind::RejectedConfiguration, lines)];
+    for shows in [&["status", "--interval", "0s"][..], &["doctor"]] {
+        let shown = run(&server, shows);
+        assert!(out(&shown).contains("forged"), "{}", out(&shown));
+        let is_forged = |line: &str| line.ends_with(": forged") && !line.contains("\\n");
+        assert!(!out(&shown).lines().any(is_forged), "{}", out(&shown));
+    }
+}
+
+#[test]
 fn status_through_the_daemon_is_the_same_document_and_table() {
     let server = serves();
     let shown = run(&server, &["status", "-o", "json", "--interval", "0s"]);
@@ -248,7 +275,7 @@ fn a_bad_state_reads_as_it_does_without_a_daemon() {
     let through = run(&server, &["apply", &state(&server, GOOD)]);
     assert_eq!(
         (through.status.code(), &*err(&through)),
-        (Some(1), "error: the kernel\nerror: said no\n")
+        (Some(1), "error: the kernel\\nsaid no\n")
     );
     assert_eq!(run(&server, &["diff", &state(&server, GOOD)]).status.code(), Some(2));
 }

@@ -166,3 +166,72 @@ fn root_and_the_daemons_user_share_the_files() {
     let record = fs::metadata(place.path("state")).expect("a record").permissions();
     assert_eq!(record.mode() & 0o777, 0o640);
 }
+
+/// Listens as another user and answers with no end: a byte from time to time, or as much as is taken.
+const IMPOSTOR: &str = r#"
+import os, socket, sys, time
+path, kind = sys.argv[1:]
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+os.setgroups([])
+os.setresgid(59123, 59123, 59123)
+os.setresuid(59123, 59123, 59123)
+server.listen(8)
+print("listens", flush=True)
+while True:
+    peer, _ = server.accept()
+    try:
+        peer.recv(65536)
+        peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")
+        while True:
+            if kind == "slow":
+                time.sleep(0.1)
+                peer.sendall(b"1\r\n \r\n")
+            else:
+                peer.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+    except OSError:
+        pass
+    peer.close()
+"#;
+
+#[test]
+fn whoever_has_the_socket_neither_hangs_nor_fills_the_commands_of_root() {
+    let place = Place::new();
+    let net = &place.net;
+    let serves = |directory: &str, kind: &str| {
+        let path = net.file(directory).join(format!("{kind}.sock"));
+        let text = path.to_string_lossy().into_owned();
+        let running = net.spawn("gateway", &["python3", "-c", IMPOSTOR, &text, kind]);
+        let has_begun =
+            || fs::symlink_metadata(&path).is_ok() && std::os::unix::net::UnixStream::connect(&path).is_ok();
+        assert!(super::harness::wait_until(BOUND, has_begun), "{kind}");
+        (running, text)
+    };
+    let ask_all = |socket: &str, words: &str| {
+        let commands: [&[&str]; 5] = [
+            &["status"],
+            &["doctor"],
+            &["diff", &place.file],
+            &["apply", &place.file],
+            &["teardown"],
+        ];
+        for command in commands {
+            let ran = net.tcpgw(&[&["--socket", socket], command].concat());
+            assert!(ran.took < Duration::from_secs(10), "{ran}");
+            assert!(ran.status != 0 && ran.status < 128, "{ran}");
+            assert!(ran.stderr.contains(words) || ran.stdout.contains(words), "{ran}");
+        }
+    };
+    // In a directory of its own it may be a daemon.
+    let (slow, path) = serves("run", "slow");
+    ask_all(&path, "has not answered for 2.5s");
+    drop(slow);
+    let (large, path) = serves("run", "large");
+    ask_all(&path, "its answer is larger than 4 MiB");
+    drop(large);
+    // In one of root's it is not.
+    fs::create_dir(net.file("open")).expect("a directory");
+    let (stranger, path) = serves("open", "slow");
+    ask_all(&path, "uid 59123 listens there");
+    drop(stranger);
+}

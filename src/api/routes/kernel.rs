@@ -16,7 +16,7 @@ use crate::api::params::Params;
 use crate::daemon::ask::{Look, Refused};
 use crate::denied::{count_denied, flush_denied};
 use crate::kernel::Kernel;
-use crate::look::{self, FlowsQuery, JsonFlows, LookError, StatusQuery};
+use crate::look::{self, Asker, FlowsQuery, JsonFlows, LookError, StatusQuery};
 use crate::model::{self, network};
 use crate::summary::Summary;
 use crate::view::status::Status;
@@ -24,12 +24,15 @@ use crate::view::{ServiceName, Services, endpoint};
 
 pub(in crate::api) async fn status(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["service", "interval"])?;
-    let query = StatusQuery {
-        service: params.parse("service")?,
-        interval: params.duration("interval", INTERVAL)?.unwrap_or_default(),
-    };
+    let service = params.parse("service")?;
+    let interval = params.duration("interval", INTERVAL)?.unwrap_or_default();
     let known = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, asker: &Asker| {
+        let query = StatusQuery {
+            service,
+            interval,
+            asker: asker.clone(),
+        };
         let noted = look::noted();
         let write = |status: &Status<'_>| look::write_json(out, status);
         Ok(look::status(
@@ -53,7 +56,7 @@ pub(in crate::api) async fn flows(State(shared): State<Shared>, params: Params) 
         client: params.read("client", network::parse)?,
     };
     let Look { services, .. } = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let mut list = JsonFlows::new(out);
         look::flows(kernel, &services, look::noted(), &query, &mut list)
     };
@@ -69,7 +72,7 @@ pub(in crate::api) async fn who(State(shared): State<Shared>, params: Params) ->
     };
     let backend = params.read("backend", endpoint)?;
     let Look { services, .. } = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let who = look::who(kernel, &services, look::noted(), seen_as, backend)?;
         Ok(look::write_json(out, &who)?)
     };
@@ -80,7 +83,7 @@ pub(in crate::api) async fn who(State(shared): State<Shared>, params: Params) ->
 pub(in crate::api) async fn denied(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
     let Look { services, .. } = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let only = position(service.as_ref(), &services)?;
         let denied = count_denied(kernel, services.mark, &services.summary, only)?;
         Ok(look::write_json(out, &denied)?)
@@ -101,7 +104,7 @@ pub(in crate::api) async fn would_be_denied(
     drop((text, place));
     let summary = Summary::from(&state);
     let mark = shared.look().await?.services.mark;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let denied = count_denied(kernel, mark, &summary, None)?;
         Ok(look::write_json(out, &denied)?)
     };
@@ -112,7 +115,7 @@ pub(in crate::api) async fn would_be_denied(
 pub(in crate::api) async fn flush(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
     let Look { services, .. } = shared.look().await?;
-    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write| {
+    let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let only = position(service.as_ref(), &services)?;
         let flushed = flush_denied(kernel, services.mark, &services.summary, only)?;
         Ok(look::write_json(out, &flushed)?)

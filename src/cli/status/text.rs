@@ -29,7 +29,7 @@ pub(super) fn write(out: &mut impl Write, status: &Status<'_>, now: u64, colors:
             Severity::Error => paint("error:", "31"),
             Severity::Warning => paint("warning:", "33"),
         };
-        writeln!(out, "{label} {}", problem.message)?;
+        writeln!(out, "{label} {}", crate::escape::text(&problem.message))?;
     }
     match status.problems.len().saturating_sub(MOST_PROBLEMS) {
         0 => {}

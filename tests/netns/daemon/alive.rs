@@ -207,6 +207,9 @@ fn a_configuration_that_cannot_be_read_again_is_a_problem_until_it_can() {
             "{looked}"
         );
     }
+    // What is needed in trouble goes on, too.
+    net.cli(&["--config", &path, "teardown"]).exits(0);
+    net.cli(&["--config", &path, "resume"]).exits(0);
     fs::write(&file, "[fences]\nmax_services = 11\n").expect("a configuration");
     daemon.signal(Signal::SIGHUP);
     assert!(wait_until(PATIENCE, || problems() == json!([])), "{}", problems());
@@ -238,6 +241,27 @@ fn what_a_change_expects_is_judged_as_http_has_it() {
     assert_eq!(send("PATCH", "a", "if-match: \"1\"\r\n"), 200);
     assert_eq!(send("DELETE", "a", "if-match: *\r\n"), 200);
     assert_eq!(daemon.get("/v1/services")["services"], json!([]));
+}
+
+#[test]
+fn those_who_have_gone_keep_nobody_from_looking() {
+    let net = Net::new();
+    net.want(state([json!({"name": "a", "port": 2001, "backends": []})]));
+    let mut daemon = net.daemon(&[]);
+    assert!(wait_until(PATIENCE, || daemon.get("/v1/daemon")["in_sync"] == true));
+    let looking: Vec<_> = (0..6).map(|_| net.begin(&["status", "--interval", "60s"])).collect();
+    let is_full = || {
+        net.cli(&["status", "--interval", "0s"])
+            .stderr
+            .contains("are looking at the kernel")
+    };
+    assert!(wait_until(2 * PATIENCE, is_full), "all places are taken");
+    drop(looking);
+    std::thread::sleep(Duration::from_millis(200));
+    let (status, took) = timed(|| net.cli(&["status", "--interval", "0s"]));
+    assert!(status.stdout.contains("a :2001"), "{status}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    daemon.stop();
 }
 
 #[test]
