@@ -14,7 +14,7 @@ use crate::kernel::linux::Linux;
 use crate::model::duration;
 use crate::reconcile::{Desired, Known, Reconciler};
 use crate::ruleset::timeouts::KernelTimeouts;
-use crate::words::Changes;
+use crate::words::{Changes, count};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -105,11 +105,8 @@ pub(super) fn show(
     }
     let told: u64 = changes.services.iter().map(|change| change.flows).sum();
     if flows > told {
-        let _ = writeln!(
-            text,
-            "! {} stale flows of earlier services will be flushed",
-            flows - told
-        );
+        let stale = count(flows - told, "stale flow");
+        let _ = writeln!(text, "! {stale} of earlier backends will be flushed");
     }
     match (known.protects(), desired.ruleset.protects()) {
         (false, true) => {

@@ -663,6 +663,13 @@ fn no_address_for_clients() {
             "the gateway has no address but those on the way to its backends, and 1 service listens on all addresses: web :20003"
         )
     );
+    let is_down = |facts: &mut Facts| {
+        let link = &mut facts.cheap.links.as_mut().unwrap()[0];
+        link.up = false;
+        link.addresses.push((ip("203.0.113.1"), 24));
+        facts.cheap.local.as_mut().unwrap().addresses.insert(ip("203.0.113.1"));
+    };
+    assert!(is_found(&is_down).is_some());
     // An address of loopback that is announced, one of the other family, and a gateway with one interface.
     assert_eq!(
         is_found(&|facts| facts

@@ -16,12 +16,13 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         return;
     };
     let inner = inner_links(facts);
-    let inner_addresses: BTreeSet<IpAddr> = links
+    // The kernel keeps the addresses of a link that is down.
+    let not_outer: BTreeSet<IpAddr> = links
         .iter()
-        .filter(|link| inner.contains(&link.index))
+        .filter(|link| inner.contains(&link.index) || !link.up)
         .flat_map(|link| link.addresses.iter().map(|(address, _)| *address))
         .collect();
-    let is_outer = |address: &IpAddr| !is_of_host_or_link(*address) && !inner_addresses.contains(address);
+    let is_outer = |address: &IpAddr| !is_of_host_or_link(*address) && !not_outer.contains(address);
     let outer: BTreeSet<Family> = local
         .addresses
         .iter()

@@ -271,12 +271,12 @@ fn a_gateway_without_a_public_address_is_told() {
     net.sh("gateway", "ip address del 198.51.100.1/24 dev far").ok();
     let addresses = [
         "ip -4 address flush dev ext",
-        "ip address add 203.0.113.1/24 dev ext && ip address add 203.0.113.2/24 dev ext",
+        "ip address add 203.0.113.1/24 dev ext && ip route replace default via 203.0.113.10",
     ];
     breaks_and_mends(&net, &daemon, to, "no_public_address", "gateway", addresses);
     let link = [
         "ip link set ext down",
-        "ip link set ext up && ip route add default via 203.0.113.10",
+        "ip link set ext up && ip route replace default via 203.0.113.10",
     ];
     breaks_and_mends(&net, &daemon, to, "no_public_address", "gateway", link);
 }
