@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, advice};
+use super::forwarding::is_link_local;
 use super::{count, some};
 use crate::ruleset::name::Family;
 use crate::summary::ServiceSummary;
@@ -22,7 +23,8 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         .filter(|link| inner.contains(&link.index) || !link.up)
         .flat_map(|link| link.addresses.iter().map(|(address, _)| *address))
         .collect();
-    let is_outer = |address: &IpAddr| !is_of_host_or_link(*address) && !not_outer.contains(address);
+    let is_outer =
+        |address: &IpAddr| !address.is_loopback() && !is_link_local(*address) && !not_outer.contains(address);
     let outer: BTreeSet<Family> = local
         .addresses
         .iter()
@@ -86,12 +88,4 @@ fn inner_links(facts: &CheapFacts) -> BTreeSet<u32> {
     let ways = facts.ways.iter().flatten().filter_map(|(_, way)| way.as_ref());
     let to_backends = ways.filter(|way| !way.local).map(|way| way.index);
     to_backends.filter(|index| !outer.contains(index)).collect()
-}
-
-/// Returns whether nobody on another host can connect to it without naming a link.
-fn is_of_host_or_link(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
-        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
-    }
 }
