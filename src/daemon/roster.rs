@@ -121,7 +121,7 @@ pub struct Roster {
 /// A pause of a service's new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
-    /// When it ends.
+    /// Time at which new connections are let in again.
     pub until: Instant,
     /// How long all of it is to last.
     pub time: Duration,

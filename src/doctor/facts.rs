@@ -41,7 +41,7 @@ pub enum Effort {
 /// What is looked at.
 #[derive(Debug, Clone, Default)]
 pub struct Subject {
-    /// The services.
+    /// Services whose surroundings are looked at.
     pub services: Arc<Summary>,
     /// The mark of our flows.
     pub mark: FlowMark,

@@ -137,8 +137,8 @@ pub struct Service {
     pub max_flows: Option<u32>,
     /// What each client may have and begin.
     pub client: ClientCaps,
-    /// How long conntrack keeps a connection on which nothing is sent, established or half-closed, in whole seconds; `None`: as long as
-    /// for all others.
+    /// How long conntrack keeps a connection on which nothing is sent, established or half-closed, in whole seconds. `None`: the
+    /// configuration's value, or else the kernel's.
     pub idle_timeout: Option<Duration>,
     /// What a late packet of a flushed flow gets.
     pub on_retire: Refusal,

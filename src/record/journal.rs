@@ -60,7 +60,7 @@ pub struct ServiceEntry {
 /// What a record keeps of services.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept<'a> {
-    /// The services.
+    /// The services that the record describes.
     pub summary: &'a Summary,
     /// Whose they are.
     pub details: &'a AllDetails,

@@ -83,8 +83,8 @@ pub struct ServiceStatus<'a> {
     pub port: u16,
     /// Where it listens; empty for every local address.
     pub addresses: Cow<'a, BTreeSet<IpAddr>>,
-    /// Which provider it comes from: `file`, `api`, or `orphan` for none any more. Without a daemon as the record says; `None` where
-    /// there is none.
+    /// Which provider it comes from: `file`, `api`, or `orphan` for none any more. Without a daemon this is what the record
+    /// says; `None` without a record.
     pub provider: Option<Cow<'static, str>>,
     /// Whether it has an active backend that can be reached, and that answers where it is probed.
     pub healthy: bool,

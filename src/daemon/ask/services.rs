@@ -78,7 +78,7 @@ pub struct Listed {
 pub struct PauseView {
     /// When it was ordered, in seconds since 1970.
     pub since: u64,
-    /// When it ends.
+    /// When new connections are let in again, in seconds since 1970.
     pub until: u64,
     /// The user who ordered it.
     pub uid: u32,
