@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use crate::daemon::adopt;
+use crate::daemon::claimed::Claimed;
 use crate::daemon::last::Last;
 use crate::doctor::{self, Severity};
 use crate::kernel::listeners::{Listener, ListenersError, PATIENCE, listeners, processes_of};
@@ -123,11 +124,9 @@ pub fn possible(state: &State, obstacles: impl Iterator<Item = Obstacle>, served
         .filter(|service| !names.contains(&*service.name))
         .cloned()
         .collect();
-    let before: Vec<Service> = served
-        .into_iter()
-        .filter(|known| names.contains(&*known.name))
-        .collect();
-    let kept = adopt::beside(&before, possible.iter()).into_iter().map(Arc::new);
+    let claimed = Claimed::by(&possible);
+    let before = served.iter().filter(|known| names.contains(&*known.name));
+    let kept = before.filter_map(|known| claimed.leave(known, false).rest(known).map(Arc::new));
     let mut services: Vec<Arc<Service>> = possible.iter().cloned().chain(kept).collect();
     services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     (State { services }, held_back)

@@ -67,7 +67,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     } else {
         Some(gateway.lock(global, arguments.locking.lock_timeout)?)
     };
-    let (known, others) = others::look(&mut gateway, &config, &state, arguments.prune)?;
+    let is_empty = state.services.is_empty();
+    let (known, others) = others::look(&mut gateway, &config, &arguments.file, &mut state, arguments.prune)?;
     others.tell(global);
     let taken = preflight::listeners(&state, &known.summary, arguments.take_over)?;
     if !arguments.hold_back {
@@ -84,7 +85,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         .signed(signature(&arguments.file))
         .detailed(details);
     let replaced = known.summary.services.len().saturating_sub(others.services.len());
-    if state.services.is_empty() && replaced > 0 && !arguments.allow_empty {
+    if is_empty && replaced > 0 && !arguments.allow_empty {
         return Err(Failure::Refused(format!(
             "the state has no services and the kernel has {replaced}; --allow-empty removes them all"
         )));
@@ -106,7 +107,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let denied = Denied::local(&mut reconciler, &desired.summary, arguments.flush_denied)?;
     // The process ends here: taking a million elements apart would only take time.
     std::mem::forget(desired);
-    others.forget_pruned(global);
+    others.forget_replaced(global);
     tell(global, &report, &others, &denied, took).map_err(untold)?;
     if report.failed > 0 {
         return Err(not_flushed(report.failed));

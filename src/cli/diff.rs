@@ -44,11 +44,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         let differs = report["changed"].as_bool().unwrap_or(true);
         return Ok(if differs { Code::Failure } else { Code::Success });
     }
-    let state = global.state(&arguments.file, &config)?;
+    let mut state = global.state(&arguments.file, &config)?;
     let mut gateway = Gateway::open(global)?;
     let obstacles = preflight::look(global, &mut gateway, &state)?;
     preflight::refuse(&arguments.file, &obstacles)?;
-    let (known, others) = others::look(&mut gateway, &config, &state, arguments.prune)?;
+    let (known, others) = others::look(&mut gateway, &config, &arguments.file, &mut state, arguments.prune)?;
     others.tell(global);
     let desired = gateway.desired(&state, &others.services, &config)?;
     let mut reconciler = gateway.reconciler(&config);

@@ -3,18 +3,19 @@
 //! A state file, whether the daemon follows it or `apply` reads it, is one provider: what an earlier one has put into the
 //! kernel is replaced. What belongs to nobody that is known stays where a daemon has been at work.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::gateway::Gateway;
-use super::{Failure, Global};
+use super::{Failure, File, Global};
 use crate::config::Config;
-use crate::daemon::adopt::{adopt, beside};
+use crate::daemon::adopt::{Adopted, adopt};
+use crate::daemon::claimed::{Claimed, Left, displacement};
 use crate::daemon::last::Last;
 use crate::daemon::settings::DEFAULT_STORE;
-use crate::model::{Service, State};
+use crate::model::{Problem, Problems, Service, State};
 use crate::owner::{AllDetails, Details, Owner};
 use crate::reconcile::Known;
 use crate::record::boot_id;
@@ -31,20 +32,25 @@ pub(super) struct Others {
     pub(super) services: Vec<Service>,
     details: AllDetails,
     pruned: Vec<(Owner, Box<str>)>,
+    prunes: bool,
+    /// What the state takes from orphans, in words.
+    displaced: Vec<String>,
     last: Option<(PathBuf, Last)>,
 }
 
-/// Looks at the kernel, and finds the services in it that are not for a state file to replace. With `prune` none are.
+/// Looks at the kernel, and finds the services in it that are not for a state file to replace. With `prune` none are. What the
+/// state says of a service of the API as it is already is taken out of it.
 pub(super) fn look(
     gateway: &mut Gateway,
     config: &Config,
-    state: &State,
+    file: &File,
+    state: &mut State,
     prune: bool,
 ) -> Result<(Known, Others), Failure> {
     let store = store_path(config);
     let last = last_here(&store, gateway.namespace);
     let was_daemon = last.is_some() || store.symlink_metadata().is_ok();
-    let mut guide = Summary::from(state);
+    let mut guide = Summary::from(&*state);
     let of_last = last.iter().flat_map(|last| &last.services);
     guide.complete_from(&of_last.map(|(_, service)| &**service).collect());
     let known = gateway.reconciler(config).look(&guide)?;
@@ -54,43 +60,18 @@ pub(super) fn look(
         known.recorded.as_ref(),
         last.as_ref().unwrap_or(&nothing),
     );
-    let mut others = Others {
-        last: last.map(|last| (Last::path(&store), last)),
-        ..Others::default()
-    };
-    let mut stays = Vec::new();
-    for found in adopted {
-        let owner = match found.owner {
-            Some(owner @ (Owner::Api | Owner::Orphan)) => owner,
-            // A record that does not know it is older than it.
-            None if was_daemon && known.recorded.is_none() => Owner::Orphan,
-            Some(Owner::File | Owner::Removed) | None => continue,
-        };
-        let name = found.serving.name.clone();
-        if state.get(&name).is_some() {
-            continue;
-        }
-        if prune {
-            others.pruned.push((owner, name));
-            continue;
-        }
-        others
-            .details
-            .insert(name, Details::new(owner, &found.wanted, &found.serving));
-        stays.push(found.serving);
-    }
-    let empty: BTreeSet<&str> = stays
-        .iter()
-        .filter(|service| service.backends.is_empty())
-        .map(|service| &*service.name)
-        .collect();
-    others.services = beside(&stays, state.services.iter());
-    // The state gives all backends of the others to services of its own.
-    others
-        .services
-        .retain(|service| !service.backends.is_empty() || empty.contains(&*service.name));
-    let left: BTreeSet<&str> = others.services.iter().map(|service| &*service.name).collect();
-    others.details.retain(|name, _| left.contains(&**name));
+    // A record that does not know a service is older than it.
+    let is_orphan = was_daemon && known.recorded.is_none();
+    let of_others = adopted.into_iter().filter_map(|found| match found.owner {
+        Some(owner @ (Owner::Api | Owner::Orphan)) => Some((owner, found)),
+        None if is_orphan => Some((Owner::Orphan, found)),
+        Some(Owner::File | Owner::Removed) | None => None,
+    });
+    let mut others = Others::settle(of_others, state, prune).map_err(|problems| Failure::Invalid {
+        file: file.file.clone(),
+        problems,
+    })?;
+    others.last = last.map(|last| (Last::path(&store), last));
     Ok((known, others))
 }
 
@@ -109,6 +90,57 @@ fn last_here(store: &Path, namespace: u64) -> Option<Last> {
 }
 
 impl Others {
+    /// Decides what becomes of services that others define, beside those of a state.
+    ///
+    /// # Errors
+    /// One problem for each service of the API that the state would change.
+    fn settle(found: impl Iterator<Item = (Owner, Adopted)>, state: &mut State, prune: bool) -> Result<Self, Problems> {
+        let mut others = Self {
+            prunes: prune,
+            ..Self::default()
+        };
+        let (mut problems, mut stays) = (Vec::new(), Vec::new());
+        let found: Vec<(Owner, Adopted)> = found.collect();
+        if !prune {
+            let of_api = found.iter().filter(|(owner, _)| *owner == Owner::Api);
+            let of_api: BTreeMap<&str, &Service> = of_api.map(|(_, of)| (&*of.wanted.name, &of.wanted)).collect();
+            let is_same = |service: &Service| of_api.get(&*service.name).is_some_and(|known| **known == *service);
+            state.services.retain(|service| !is_same(service));
+        }
+        let claimed = Claimed::by(&state.services);
+        for (owner, found) in found {
+            let name = &found.serving.name;
+            if prune {
+                // A daemon that starts makes its API's anew, also where the state has one of that name.
+                if owner == Owner::Api || state.get(name).is_none() {
+                    others.pruned.push((owner, name.clone()));
+                }
+                continue;
+            }
+            let comparable = Service {
+                health: found.wanted.health,
+                ..found.serving.clone()
+            };
+            let left = claimed.leave(&comparable, found.is_whole);
+            if owner == Owner::Api {
+                problems.extend(refusal(&comparable, &left));
+                stays.push((owner, found.serving.clone(), found));
+                continue;
+            }
+            others.displaced.extend(displacement(&comparable, &left));
+            if let Some(rest) = left.reached(&found.serving) {
+                stays.push((owner, rest, found));
+            }
+        }
+        problems.into_iter().collect::<Problems>().into_result()?;
+        for (owner, rest, found) in stays {
+            let details = Details::new(owner, &found.wanted, &found.serving);
+            others.details.insert(rest.name.clone(), details);
+            others.services.push(rest);
+        }
+        Ok(others)
+    }
+
     /// Their names.
     pub(super) fn names(&self) -> impl Iterator<Item = Value> + '_ {
         self.services.iter().map(|service| Value::from(&*service.name))
@@ -138,6 +170,16 @@ impl Others {
                 global.warn(&format!("{services} {whose} {stay}: {names}; --prune removes {it}"));
             }
         }
+        for text in self.displaced.iter().take(MOST_NAMES) {
+            global.warn(text);
+        }
+        let more = self.displaced.len().saturating_sub(MOST_NAMES);
+        if more > 0 {
+            let services = count(more, "more service");
+            global.warn(&format!(
+                "{services} that no provider defines any more lose backends, or end"
+            ));
+        }
         let pruned = self.pruned.iter().filter(|(owner, _)| *owner == Owner::Api);
         let pruned: Vec<&str> = pruned.map(|(_, name)| &**name).collect();
         if !pruned.is_empty() {
@@ -157,17 +199,23 @@ impl Others {
         of_state.chain(self.details.clone()).collect()
     }
 
-    /// Orphans that were removed are not to come back when a daemon starts.
-    pub(super) fn forget_pruned(&self, global: &Global) {
+    /// Orphans that were removed are not to come back when a daemon starts, nor what was held back of a state file that this
+    /// one replaces.
+    pub(super) fn forget_replaced(&self, global: &Global) {
         let Some((path, last)) = &self.last else { return };
         let is_pruned = |name: &str| {
-            self.pruned
-                .iter()
-                .any(|(owner, of)| *owner == Owner::Orphan && **of == *name)
+            let mut pruned = self.pruned.iter();
+            pruned.any(|(owner, of)| *owner == Owner::Orphan && **of == *name)
         };
         let mut left = last.clone();
-        left.services
-            .retain(|(owner, service)| *owner == Owner::Api || !is_pruned(&service.name));
+        left.services.retain(|(owner, service)| {
+            let is_unserved = last.unserved.contains(&service.name);
+            match owner {
+                Owner::Api => true,
+                Owner::File if is_unserved => false,
+                _ => !(is_unserved && self.prunes || is_pruned(&service.name)),
+            }
+        });
         if left.services.len() == last.services.len() {
             return;
         }
@@ -180,10 +228,135 @@ impl Others {
     }
 }
 
+/// Why a state may not stand beside a service of the API; `None`: it may.
+fn refusal(of_api: &Service, left: &Left<'_>) -> Option<Problem> {
+    let name = &of_api.name;
+    let (by, message) = match left {
+        Left::Whole | Left::Completed(_) => return None,
+        Left::Nothing(by) if by.name == *name => (by, "is a service of the daemon's API".to_owned()),
+        Left::Nothing(by) => (
+            by,
+            format!(
+                "port {} is already taken by service \"{name}\" of the daemon's API",
+                by.port
+            ),
+        ),
+        Left::Part(rest, by) => {
+            let stays = |at| rest.backends.iter().any(|backend| backend.endpoint == at);
+            let mut lost = of_api.backends.iter().map(|backend| backend.endpoint);
+            let lost = lost.find(|at| !stays(*at))?;
+            let why = "with another limit, source, source_addresses or health, on which both must agree";
+            (
+                by,
+                format!("{lost} is also a backend of service \"{name}\" of the daemon's API, {why}"),
+            )
+        }
+    };
+    Some(Problem {
+        place: format!("service \"{}\"", by.name),
+        message: format!(
+            "{message}: start the daemon and change it there (`tcpgw service set {name}`, `tcpgw service rm {name}`), or give --prune, which \
+             replaces all services of the API until a daemon starts"
+        ),
+    })
+}
+
 fn shown(names: &[&str]) -> String {
     let text = names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(MOST_NAMES) {
         0 => text,
         more => format!("{text} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(text: &str) -> State {
+        let text = format!(r#"{{"version": 1, "services": [{text}]}}"#);
+        crate::model::parse(text.as_bytes()).unwrap()
+    }
+
+    const OWN: &str = r#"{"name": "own", "port": 20005, "backends": ["10.2.0.11:3000", "10.2.0.12:3000"]}"#;
+
+    fn settled(owner: Owner, found: &str, beside: &str, prune: bool) -> (Result<Others, String>, State) {
+        let found = state(found).services;
+        let found = found.iter().map(|service| {
+            let adopted = Adopted {
+                serving: Service::clone(service),
+                wanted: Service::clone(service),
+                owner: Some(owner),
+                is_whole: true,
+            };
+            (owner, adopted)
+        });
+        let mut state = state(beside);
+        let others = Others::settle(found, &mut state, prune).map_err(|problems| problems.to_string());
+        (others, state)
+    }
+
+    #[test]
+    fn an_endpoint_is_shared_with_a_service_of_the_api() {
+        let web = r#"{"name": "web", "port": 20003, "backends": ["10.2.0.11:3000"]}"#;
+        let others = settled(Owner::Api, OWN, web, false).0.unwrap();
+        assert_eq!(others.services, [Service::clone(&state(OWN).services[0])]);
+        assert_eq!(others.displaced, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_service_of_the_api_is_not_replaced() {
+        for (beside, why) in [
+            (
+                r#"{"name": "own", "port": 20009, "backends": ["10.2.0.13:3000"]}"#,
+                "service \"own\": is a service of the daemon's API",
+            ),
+            (
+                r#"{"name": "web", "port": 20005, "backends": ["10.2.0.13:3000"]}"#,
+                "service \"web\": port 20005 is already taken by service \"own\"",
+            ),
+            (
+                r#"{"name": "web", "port": 20003, "limit": {"pps": 9}, "backends": ["10.2.0.12:3000"]}"#,
+                "service \"web\": 10.2.0.12:3000 is also a backend of service \"own\"",
+            ),
+        ] {
+            let refused = settled(Owner::Api, OWN, beside, false).0.unwrap_err();
+            assert!(
+                refused.contains(why) && refused.contains("tcpgw service set own"),
+                "{refused}"
+            );
+            let (pruned, _) = settled(Owner::Api, OWN, beside, true);
+            let pruned = pruned.unwrap();
+            assert_eq!(pruned.services, []);
+            assert_eq!(pruned.pruned, [(Owner::Api, "own".into())]);
+        }
+    }
+
+    /// An export that is applied again.
+    #[test]
+    fn what_says_the_same_leaves_it_to_the_api() {
+        let (others, left) = settled(Owner::Api, OWN, OWN, false);
+        let others = others.unwrap();
+        assert_eq!(others.services.len(), 1);
+        assert_eq!(others.details["own"].owner, Owner::Api);
+        assert_eq!(left.services, []);
+    }
+
+    #[test]
+    fn what_a_state_takes_from_an_orphan_is_said() {
+        let port = r#"{"name": "web", "port": 20005, "backends": []}"#;
+        let others = settled(Owner::Orphan, OWN, port, false).0.unwrap();
+        assert!(
+            others.services.is_empty() && others.displaced[0].contains("\"web\" listens there"),
+            "{others:?}"
+        );
+        let limit = r#"{"name": "web", "port": 20003, "limit": {"pps": 9}, "backends": ["10.2.0.12:3000"]}"#;
+        let others = settled(Owner::Orphan, OWN, limit, false).0.unwrap();
+        assert_eq!(others.services[0].backends.len(), 1);
+        assert!(others.displaced[0].contains("10.2.0.12:3000"), "{others:?}");
+        // Its name is defined anew.
+        let name = r#"{"name": "own", "port": 20006, "backends": []}"#;
+        let others = settled(Owner::Orphan, OWN, name, false).0.unwrap();
+        assert!(others.services.is_empty() && others.displaced.is_empty(), "{others:?}");
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::last::Last;
-use super::roster::overlap;
 use crate::model::{
     Access, Backend, BackendState, Balance, ClientCaps, Endpoint, Health, Limit, LimitDirection, Listen, Refusal,
     Service, SourceMode,
@@ -69,34 +68,6 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
         }
     };
     services.map(adopt).collect()
-}
-
-/// What is left of services that were found when those that others want are taken out: by name, by where they listen, by
-/// endpoint, unless it was in both before. What was found is called as a record says, which may be older than what others
-/// want.
-pub(crate) fn beside<'s>(found: &[Service], others: impl Iterator<Item = &'s Arc<Service>>) -> Vec<Service> {
-    let mut names = BTreeSet::new();
-    let mut doors: BTreeMap<NonZeroU16, Vec<&Listen>> = BTreeMap::new();
-    let mut endpoints = BTreeSet::new();
-    for other in others {
-        names.insert(&*other.name);
-        doors.entry(other.port).or_default().push(&other.listen);
-        endpoints.extend(other.backends.iter().map(|backend| backend.endpoint));
-    }
-    let is_taken = |service: &Service| {
-        let mut there = doors.get(&service.port).into_iter().flatten();
-        names.contains(&*service.name) || there.any(|listen| overlap(listen, &service.listen))
-    };
-    let (taken, left): (Vec<&Service>, Vec<&Service>) = found.iter().partition(|service| is_taken(service));
-    let shared = taken.iter().flat_map(|service| &service.backends);
-    let shared: BTreeSet<Endpoint> = shared.map(|backend| backend.endpoint).collect();
-    let without = |service: &Service| {
-        let mut service = service.clone();
-        let stays = |endpoint: &Endpoint| !endpoints.contains(endpoint) || shared.contains(endpoint);
-        service.backends.retain(|backend| stays(&backend.endpoint));
-        service
-    };
-    left.into_iter().map(without).collect()
 }
 
 fn service(summary: &ServiceSummary, taken: &mut BTreeSet<Box<str>>) -> Option<Service> {
@@ -214,29 +185,6 @@ fn networks(texts: &[Box<str>]) -> Vec<IpNet> {
 mod tests {
     use super::*;
     use crate::ruleset::compile::compile;
-
-    /// A record that is older than the store does not know their names.
-    #[test]
-    fn what_others_want_is_not_left() {
-        let services = |text: &str| {
-            let text = format!(r#"{{"version": 1, "services": [{text}]}}"#);
-            crate::model::parse(text.as_bytes()).unwrap().services
-        };
-        let found = services(
-            r#"{"name": "unnamed", "port": 2001, "backends": ["10.2.0.11:80"]},
-               {"name": "moved", "port": 2002, "backends": ["10.2.0.12:80"]},
-               {"name": "files", "port": 2003, "backends": ["10.2.0.11:80", "10.2.0.13:80", "10.2.0.14:80"]}"#,
-        );
-        let wanted = services(
-            r#"{"name": "web", "port": 2001, "backends": ["10.2.0.11:80"]},
-               {"name": "moved", "port": 2004, "backends": ["10.2.0.12:80", "10.2.0.14:80"]}"#,
-        );
-        let found: Vec<Service> = found.iter().map(|service| Service::clone(service)).collect();
-        let left = beside(&found, wanted.iter());
-        let files = services(r#"{"name": "files", "port": 2003, "backends": ["10.2.0.11:80", "10.2.0.13:80"]}"#);
-        assert_eq!(left, [Service::clone(&files[0])]);
-        assert_eq!(beside(&found, [].iter()), found);
-    }
 
     fn found(summary: &Summary) -> Vec<Service> {
         let adopted = adopt(summary, None, &Last::default()).into_iter();

@@ -336,9 +336,15 @@ impl Core {
             || self.phase == Phase::TornDown
     }
 
+    /// Whether it is known what the kernel holds: what was desired before has been compared with it.
+    fn has_looked(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::TornDown)
+    }
+
     /// When [`Self::next_job`] may have something to do though nothing is heard.
     pub fn wakes_at(&self) -> Option<Instant> {
-        let of_store = [self.deploys.next_time(), self.due.store, self.due.next_remember()];
+        let to_remember = self.due.next_remember().filter(|_| self.has_looked());
+        let of_store = [self.deploys.next_time(), self.due.store, to_remember];
         let of_store = of_store.into_iter().flatten().filter(|_| self.desk.is_idle());
         let of_kernel = match self.phase {
             _ if self.out.is_some() => None,

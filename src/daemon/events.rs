@@ -198,6 +198,16 @@ pub enum What {
         /// Why.
         reason: String,
     },
+    /// Services that no provider defined any more have ended or lost backends: a provider claims their ports, or their
+    /// backends on other terms.
+    Displaced {
+        /// How many.
+        count: usize,
+        /// Their names, 20 at most.
+        names: Vec<String>,
+        /// Whose wish, in words.
+        reason: String,
+    },
     /// Somebody else wrote to the table, or removed it.
     Drift {
         /// Who, as far as the kernel tells: `nft (1234)`.
@@ -282,6 +292,10 @@ impl What {
             }
             Self::Drift { who, what } => {
                 tracing::warn!(who = safe(who.as_deref()), "somebody else changed nftables: {what}");
+            }
+            Self::Displaced { count, names, reason } => {
+                let names = names.join(", ");
+                tracing::warn!(count, names, "orphans have ended or lost backends: {reason}");
             }
             Self::Repaired { what } => tracing::warn!("repaired: {what}"),
             Self::TornDown { flushed, uid } => tracing::warn!(flushed, uid, "torn down"),

@@ -3,6 +3,7 @@
 //!
 //! It is a second copy. While the state file and the store are there, they say what is desired.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub struct Last {
     pub origin: Option<PathBuf>,
     /// The services, and whose they are.
     pub services: Vec<(Owner, Arc<Service>)>,
+    /// Names of those that the kernel did not hold when this was written: held back, say.
+    pub unserved: BTreeSet<Box<str>>,
     /// Services that this version does not accept; they are kept for one that does.
     pub refused: Vec<Refused>,
 }
@@ -73,6 +76,13 @@ struct Document<T> {
 struct Entry<T> {
     owner: Owner,
     service: T,
+    #[serde(default, skip_serializing_if = "is_false")]
+    unserved: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl Last {
@@ -115,9 +125,19 @@ impl Last {
             origin: document.origin,
             ..Self::default()
         };
-        for Entry { owner, service } in document.services {
+        for entry in document.services {
+            let Entry {
+                owner,
+                service,
+                unserved,
+            } = entry;
             match parse_service(service.get().as_bytes()) {
-                Ok(service) => last.services.push((owner, Arc::new(service))),
+                Ok(service) => {
+                    if unserved {
+                        last.unserved.insert(service.name.clone());
+                    }
+                    last.services.push((owner, Arc::new(service)));
+                }
                 Err(problems) => last.refused.push(Refused {
                     owner,
                     text: service.get().to_owned(),
@@ -129,14 +149,21 @@ impl Last {
     }
 
     fn encode(&self) -> io::Result<String> {
-        let services = self
-            .services
+        let services = self.services.iter().map(|(owner, service)| {
+            let unserved = self.unserved.contains(&service.name);
+            (*owner, write::service_text(service), unserved)
+        });
+        let refused = self
+            .refused
             .iter()
-            .map(|(owner, service)| (*owner, write::service_text(service)));
-        let refused = self.refused.iter().map(|refused| (refused.owner, refused.text.clone()));
-        let services = services.chain(refused).map(|(owner, text)| {
+            .map(|refused| (refused.owner, refused.text.clone(), true));
+        let services = services.chain(refused).map(|(owner, text, unserved)| {
             let service = RawValue::from_string(text)?;
-            Ok(Entry { owner, service })
+            Ok(Entry {
+                owner,
+                service,
+                unserved,
+            })
         });
         let document = Document {
             boot: self.boot.clone(),
@@ -189,6 +216,7 @@ mod tests {
             namespace: 7,
             origin: Some("/s.json".into()),
             services: vec![(Owner::Api, Arc::new(parse_service(service).unwrap()))],
+            unserved: ["a".into()].into(),
             refused: Vec::new(),
         }
     }

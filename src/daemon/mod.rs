@@ -5,6 +5,7 @@
 
 pub(crate) mod adopt;
 pub mod ask;
+pub(crate) mod claimed;
 pub mod core;
 pub mod events;
 pub mod handshakes;

@@ -66,18 +66,23 @@ pub fn orphaned_services(services: &Services) -> Option<Problem> {
     let names: Vec<&str> = names
         .filter(|name| services.owner(name) == Some(Owner::Orphan))
         .collect();
-    (!names.is_empty()).then(|| orphaned(&names))
+    (!names.is_empty()).then(|| orphaned(&names, true))
 }
 
-/// Returns the problem that these services are served, and no provider defines them any more.
-pub fn orphaned(names: &[&str]) -> Problem {
+/// Returns the problem that no provider defines these services any more. `are_served`: not while the gateway is torn down.
+pub fn orphaned(names: &[&str], are_served: bool) -> Problem {
     let (is, it) = if names.len() == 1 {
         ("is", "it")
     } else {
         ("are", "them")
     };
+    let kept = if are_served {
+        "served on"
+    } else {
+        "kept, and not served while the gateway is torn down,"
+    };
     let message = format!(
-        "{} that no provider defines any more {is} served on as orphaned: {}; define {it} anew, or remove {it} with `tcpgw service rm \
+        "{} that no provider defines any more {is} {kept} as orphaned: {}; define {it} anew, or remove {it} with `tcpgw service rm \
          NAME` or `tcpgw apply --prune`",
         count(names.len(), "service"),
         some_of(names)

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Outcome, perform};
 use tcpgw::health;
 use tcpgw::kernel::fake::{Fake, Outcome as Fate, Syn};
-use tcpgw::model::{FlowMark, State};
+use tcpgw::model::{FlowMark, Problem, Service, State};
+use tcpgw::preflight::{Obstacle, ObstacleKind};
 use tcpgw::problem::Kind;
 use tcpgw::provider::{Bad, News};
 use tcpgw::reconcile::engine::Engine;
@@ -39,6 +41,9 @@ const PEER: Peer = Peer {
 };
 /// Longer than it takes to write the record and the file of last services.
 const WRITTEN: Duration = Duration::from_secs(3);
+
+/// Longer than the pause between two looks at listeners.
+const LISTENERS: Duration = Duration::from_secs(6);
 
 /// What is lost while no daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +72,10 @@ enum Event {
     Put(usize),
     Remove(&'static str),
     Prune,
+    /// A routine change of a service of the API.
+    Label(usize),
+    /// A local program begins or ends to listen on the port of a service.
+    Listen(&'static str, bool),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -86,8 +95,10 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<bool>().prop_map(Event::KeyGone),
         2 => any::<bool>().prop_map(Event::KeyBack),
         2 => (0..2_usize).prop_map(Event::Put),
-        1 => prop::sample::select(all).prop_map(Event::Remove),
+        1 => prop::sample::select(all.clone()).prop_map(Event::Remove),
         1 => Just(Event::Prune),
+        3 => (0..2_usize).prop_map(Event::Label),
+        3 => (prop::sample::select(all), any::<bool>()).prop_map(|(name, begins)| Event::Listen(name, begins)),
     ]
 }
 
@@ -101,7 +112,137 @@ proptest! {
             world.happen(event);
             world.check()?;
         }
+        world.nobody_listens();
+        world.check()?;
     }
+}
+
+fn restart(losses: impl IntoIterator<Item = Loss>) -> Event {
+    Event::Restart(losses.into_iter().collect())
+}
+
+#[track_caller]
+fn serves_after(all: Vec<Event>) {
+    let (mut world, words) = (World::new(), format!("{all:?}"));
+    for event in all {
+        world.happen(event);
+        world.check().unwrap_or_else(|error| panic!("{words}: {error}"));
+    }
+    world.nobody_listens();
+    world.check().unwrap_or_else(|error| panic!("{words}: {error}"));
+}
+
+/// Whichever of two providers is lost, the services of both keep the endpoints that they share.
+#[test]
+fn what_two_providers_share_is_taken_from_neither() {
+    serves_after(vec![Event::KeyGone(true)]);
+    serves_after(vec![Event::FileGone, restart([])]);
+    for loss in [Loss::StoreGone, Loss::StoreDamaged, Loss::RecordGone, Loss::Reboot] {
+        serves_after(vec![restart([loss])]);
+        serves_after(vec![Event::FileGone, restart([loss]), restart([])]);
+    }
+}
+
+#[test]
+fn a_routine_change_takes_nothing_from_orphans() {
+    for by_restart in [false, true] {
+        serves_after(vec![
+            Event::KeyGone(by_restart),
+            Event::Label(0),
+            Event::Label(1),
+            restart([]),
+        ]);
+    }
+    serves_after(vec![
+        restart([Loss::StoreGone]),
+        Event::Put(0),
+        Event::File([0].into()),
+        Event::Put(1),
+    ]);
+}
+
+/// Over several restarts of one boot, the services that are held back are remembered like those that are served.
+#[test]
+fn what_is_held_back_is_remembered() {
+    let held = |name| Event::Listen(name, true);
+    let over = |name| Event::Listen(name, false);
+    serves_after(vec![
+        Event::KeyGone(false),
+        held("f1"),
+        restart([Loss::Reboot]),
+        restart([]),
+        restart([]),
+        over("f1"),
+    ]);
+    serves_after(vec![
+        held("a1"),
+        restart([Loss::Reboot, Loss::StoreDamaged]),
+        restart([]),
+        restart([Loss::RecordGone]),
+        over("a1"),
+    ]);
+    serves_after(vec![
+        held("f1"),
+        restart([Loss::Reboot]),
+        Event::FileGone,
+        restart([]),
+        restart([]),
+        over("f1"),
+    ]);
+    // Somebody says otherwise.
+    let mut world = World::new();
+    for event in [
+        Event::KeyGone(false),
+        held("f1"),
+        restart([Loss::Reboot]),
+        Event::Remove("f1"),
+        restart([]),
+        over("f1"),
+    ] {
+        world.happen(event);
+        world.check().unwrap();
+    }
+    assert_eq!(world.served(), [9002, 9003, 9004].into());
+}
+
+/// What cannot be shared is a provider's, and that is said.
+#[test]
+fn what_a_provider_takes_from_orphans_is_said() {
+    let mut world = World::new();
+    world.happen(Event::KeyGone(false));
+    let limit = |world: &mut World, name: &str| {
+        let (reply, mut answer) = oneshot::channel();
+        let order = EditOrder {
+            name: name.into(),
+            edit: ServiceEdit::Patch(json!({"limit": {"pps": 500}}).to_string().into_bytes()),
+            expect: Expect::Anything,
+            take_over: false,
+            drain: None,
+            by: PEER,
+        };
+        world.core.order(Order::Edit(order, reply));
+        world.wait(WRITTEN);
+        answer.try_recv().unwrap().unwrap().warnings
+    };
+    let says = |warnings: &[String], parts: &[&str]| {
+        let has_all = |text: &String| parts.iter().all(|part| text.contains(part));
+        assert!(warnings.iter().any(has_all), "{parts:?}: {warnings:?}");
+    };
+    let warnings = limit(&mut world, "a1");
+    for orphan in ["\"f1\" :9001", "\"f2\" :9002"] {
+        says(&warnings, &[orphan, "loses backends", "10.9.0.50:80"]);
+    }
+    says(&limit(&mut world, "a2"), &["\"f1\" :9001", "ends", "10.9.0.1:80"]);
+    world.wait(Duration::from_secs(40));
+    let reached = world.reached();
+    assert_eq!(reached.keys().copied().collect::<Vec<_>>(), [9002, 9003, 9004]);
+    assert_eq!(reached[&9002], ["10.9.0.2:80".parse().unwrap()].into());
+    let events = world.core.follow(&After::Start).kept;
+    let displaced = events.iter().find_map(|event| match &event.what {
+        What::Displaced { names, reason, .. } => Some((names.join(" "), reason.clone())),
+        _ => None,
+    });
+    assert_eq!(displaced, Some(("f1 f2".into(), "service set a1 (uid 0)".into())));
 }
 
 /// The printed cure for a damaged store: move it away, start, export, apply.
@@ -256,6 +397,7 @@ fn a_stored_service_that_was_left_out_is_judged_again() {
     };
     assert!(told(&world).unwrap().contains("clash-1"), "{:?}", told(&world));
     assert!(world.order("a1", ServiceEdit::Delete));
+    world.expected.remove(&9003);
     world.wait(Duration::from_secs(60));
     world.check().unwrap();
     let serving: Vec<Box<str>> = world.core.roster().serving().keys().cloned().collect();
@@ -342,8 +484,8 @@ fn a_state_file_that_stays_refused_is_no_news() {
         rejected.count()
     };
     assert_eq!(told(&world), 1);
-    for pps in 1..5 {
-        let patch = json!({"limit": {"pps": pps}}).to_string();
+    for most in 1..5 {
+        let patch = json!({"max_flows": most}).to_string();
         assert!(world.order("a1", ServiceEdit::Patch(patch.into_bytes())));
         world.wait(Duration::from_secs(100));
     }
@@ -398,7 +540,7 @@ fn fences_hold_for_what_is_not_served() {
     for (text, fence) in [
         ("ports = \"9001-9003\"", "fences.ports in /fences.toml allows 9001-9003"),
         (
-            "backends = [\"10.9.0.1\", \"10.9.0.2\", \"10.9.0.3\"]",
+            "backends = [\"10.9.0.1\", \"10.9.0.2\", \"10.9.0.3\", \"10.9.0.50\"]",
             "fences.backends in /fences.toml",
         ),
         (
@@ -406,8 +548,8 @@ fn fences_hold_for_what_is_not_served() {
             "there are 4 services; fences.max_services in /fences.toml allows 3",
         ),
         (
-            "max_backends = 3",
-            "there are 4 backends; fences.max_backends in /fences.toml allows 3",
+            "max_backends = 7",
+            "there are 8 backends; fences.max_backends in /fences.toml allows 7",
         ),
     ] {
         let mut world = World::new();
@@ -481,10 +623,21 @@ fn port(name: &str) -> u16 {
     9001 + u16::try_from(all.into_iter().position(|of| of == name).unwrap()).unwrap()
 }
 
+/// Some endpoints are in several services, of one provider and of two, and are all that `f1` has.
+fn backends(name: &str) -> Vec<SocketAddr> {
+    let hosts: &[u8] = match name {
+        "f1" => &[1, 50],
+        "f2" => &[2, 50],
+        "a1" => &[3, 50],
+        _ => &[1, 4],
+    };
+    hosts.iter().map(|host| ([10, 9, 0, *host], 80).into()).collect()
+}
+
 fn service(name: &str) -> Value {
     json!({
-        "name": name, "port": port(name), "drain_timeout": "7s", "labels": {"of": name},
-        "backends": [format!("10.9.0.{}:80", port(name) - 9000)],
+        "name": name, "port": port(name), "drain_timeout": "7s", "labels": {"of": name}, "health": {"interval": "5s"},
+        "backends": backends(name),
     })
 }
 
@@ -507,6 +660,8 @@ struct World {
     file: Option<BTreeSet<usize>>,
     path: PathBuf,
     has_key: bool,
+    /// Where local programs listen.
+    listening: BTreeSet<u16>,
     /// The ports that have to be served.
     expected: BTreeSet<u16>,
 }
@@ -534,6 +689,7 @@ impl World {
             file: Some([0, 1].into()),
             path: "/state.json".into(),
             has_key: true,
+            listening: BTreeSet::new(),
             expected: [9001, 9002].into(),
         };
         world.start(Fake::default());
@@ -596,7 +752,8 @@ impl World {
             None => News::Bad(Bad::Unreadable("there is no file".into())),
         };
         let now = self.time();
-        self.core.file_news(news, &mut |_, _| Ok(Vetted::default()), now);
+        let mut vet = vet(self.listening.clone());
+        self.core.file_news(news, &mut vet, now);
     }
 
     fn restart(&mut self, losses: &BTreeSet<Loss>) {
@@ -676,6 +833,15 @@ impl World {
                 if self.order(name, ServiceEdit::Delete) {
                     self.expected.remove(&port(name));
                 }
+            }
+            Event::Label(at) => {
+                let label = json!({"labels": {"x": format!("{:?}", self.now - self.begin)}});
+                self.order(OF_API[at], ServiceEdit::Patch(label.to_string().into_bytes()));
+            }
+            Event::Listen(name, true) => drop(self.listening.insert(port(name))),
+            Event::Listen(name, false) => {
+                self.listening.remove(&port(name));
+                self.wait(LISTENERS);
             }
             Event::Prune => {
                 let orphans: Vec<String> = self
@@ -767,14 +933,16 @@ impl World {
         for _ in 0..10_000 {
             let now = self.time();
             let mut idle = true;
+            let mut vet = vet(self.listening.clone());
             if let Some(news) = self.core.judges_again() {
                 idle = false;
-                self.core.file_news(news, &mut |_, _| Ok(Vetted::default()), now);
+                self.core.file_news(news, &mut vet, now);
             }
             if self.core.is_judgement_due(now) {
-                self.core.judge_surroundings(&mut |_, _| Ok(Vetted::default()), now);
+                idle = false;
+                self.core.judge_surroundings(&mut vet, now);
             }
-            if let Some(write) = self.core.next_write(&mut |_, _| Ok(Vetted::default()), now) {
+            if let Some(write) = self.core.next_write(&mut vet, now) {
                 idle = false;
                 let written = keeper::perform(&mut self.store, write);
                 self.core.written(written, now);
@@ -816,26 +984,67 @@ impl World {
         self.run();
     }
 
-    /// The ports where a client reaches a backend.
+    fn nobody_listens(&mut self) {
+        self.listening.clear();
+        self.wait(LISTENERS);
+    }
+
+    /// The ports where clients reach a backend.
     fn served(&mut self) -> BTreeSet<u16> {
+        self.reached().into_keys().collect()
+    }
+
+    /// The backends that clients reach, by port.
+    fn reached(&mut self) -> BTreeMap<u16, BTreeSet<SocketAddr>> {
         let kernel = self.engine.as_mut().unwrap().kernel();
-        let reached = (9001..=9004).filter(|port| {
+        let mut reached: BTreeMap<u16, BTreeSet<SocketAddr>> = BTreeMap::new();
+        for (port, client) in (9001..=9004).flat_map(|port| (0..20_u16).map(move |client| (port, client))) {
             let syn = Syn {
-                client: ([198, 51, 100, 7], 40_000 + port).into(),
-                public: ([192, 0, 2, 1], *port).into(),
+                client: ([198, 51, 100, 7], 40_000 + 20 * (port - 9000) + client).into(),
+                public: ([192, 0, 2, 1], port).into(),
             };
-            matches!(kernel.connect(&syn, 0), Fate::Backend(_))
-        });
-        let reached: BTreeSet<u16> = reached.collect();
+            if let Fate::Backend(backend) = kernel.connect(&syn, client.into()) {
+                reached.entry(port).or_default().insert(backend);
+            }
+        }
         kernel.flows.clear();
         reached
     }
 
     fn check(&mut self) -> Result<(), TestCaseError> {
-        let served = self.served();
-        let lost: Vec<u16> = self.expected.difference(&served).copied().collect();
+        let reached = self.reached();
         let providers: BTreeMap<String, String> = self.providers().into_iter().collect();
-        prop_assert!(lost.is_empty(), "{:?} are served no more; {:?}", lost, providers);
+        let all = OF_FILE.into_iter().chain(OF_API);
+        for name in all.filter(|name| self.expected.contains(&port(name))) {
+            if let Some(reached) = reached.get(&port(name)) {
+                let wanted: BTreeSet<SocketAddr> = backends(name).into_iter().collect();
+                prop_assert_eq!(reached, &wanted, "backends of {}; {:?}", name, providers);
+            } else {
+                let may_be_held_back = self.listening.contains(&port(name));
+                prop_assert!(may_be_held_back, "{} is served no more; {:?}", name, providers);
+            }
+        }
         Ok(())
+    }
+}
+
+/// Local programs listen on these ports.
+#[expect(clippy::type_complexity, reason = "it is what the core asks for")]
+fn vet(listening: BTreeSet<u16>) -> impl FnMut(&State, &dyn Fn(&Service) -> bool) -> Result<Vetted, String> {
+    move |state, is_known| {
+        let new = state.services.iter().filter(|service| !is_known(service));
+        let taken = new.filter(|service| listening.contains(&service.port.get()));
+        let obstacles = taken.map(|service| Obstacle {
+            service: service.name.clone(),
+            kind: ObstacleKind::PortTaken,
+            problem: Problem {
+                place: format!("service \"{}\"", service.name),
+                message: "port is in use".into(),
+            },
+        });
+        Ok(Vetted {
+            obstacles: obstacles.collect(),
+            warnings: Vec::new(),
+        })
     }
 }

@@ -202,7 +202,7 @@ impl Core {
                 self.desk.refreshing = true;
                 return Some(Write::Refresh);
             }
-            if self.due.take_remember(now.instant) {
+            if self.has_looked() && self.due.take_remember(now.instant) {
                 self.desk.refreshing = true;
                 return Some(self.remember_now());
             }

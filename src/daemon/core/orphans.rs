@@ -3,21 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Core, Now, Phase};
-use crate::daemon::adopt;
+use crate::daemon::claimed::{Claimed, Left, displacement};
 use crate::daemon::events::What;
 use crate::daemon::keeper::Write;
 use crate::daemon::last::Last;
-use crate::daemon::roster::{Name, overlap};
-use crate::model::{Edits, Endpoint, Service, State};
+use crate::daemon::roster::Name;
+use crate::model::{Edits, Service, State};
 use crate::owner::Owner;
 use crate::problem::Kind;
 use crate::view::problems::{orphaned, some_of};
-use crate::words::Changes;
+use crate::words::{Changes, count};
 
 /// Names in one event.
 const MOST_NAMES: usize = 20;
@@ -40,7 +39,8 @@ impl Orphan {
     }
 }
 
-/// All of them, by name. None shares a name, a port or an endpoint with a service of a provider.
+/// All of them, by name. None has a name or a port that a provider defines; an endpoint that a service of a provider has, too,
+/// is shared.
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
     all: BTreeMap<Name, Orphan>,
@@ -65,41 +65,18 @@ impl Orphans {
         self.all.values().map(|orphan| &orphan.service)
     }
 
-    /// What is left of them beside the services that a provider defines; those that it defines by name are not in it.
-    fn displaced_by(&self, put: &[Arc<Service>]) -> Edits {
-        let mut ports: BTreeMap<NonZeroU16, Vec<&Arc<Service>>> = BTreeMap::new();
-        let mut endpoints: BTreeMap<Endpoint, &Arc<Service>> = BTreeMap::new();
-        for service in self.services() {
-            ports.entry(service.port).or_default().push(service);
-            endpoints.extend(service.backends.iter().map(|backend| (backend.endpoint, service)));
-        }
-        let mut left: BTreeMap<&Name, Option<Service>> = BTreeMap::new();
-        for service in put {
-            let there = ports.get(&service.port).into_iter().flatten();
-            for orphan in there.filter(|orphan| overlap(&orphan.listen, &service.listen)) {
-                left.insert(&orphan.name, None);
-            }
-            for backend in &service.backends {
-                let Some(orphan) = endpoints.get(&backend.endpoint) else {
-                    continue;
-                };
-                let rest = left.entry(&orphan.name).or_insert_with(|| Some(Service::clone(orphan)));
-                if let Some(rest) = rest {
-                    rest.backends.retain(|known| known.endpoint != backend.endpoint);
-                }
-            }
-        }
-        let mut edits = Edits::default();
-        for (name, rest) in left {
-            if put.binary_search_by(|service| service.name.cmp(name)).is_ok() {
-                continue;
-            }
-            match rest.filter(|rest| !rest.backends.is_empty()) {
-                Some(rest) => edits.put.push(Arc::new(rest)),
-                None => edits.gone.push(name.clone()),
-            }
-        }
-        edits
+    /// Those that change by what a provider puts, and what is left of each. Those that it defines by name are not among
+    /// them.
+    fn displaced_by<'s>(&'s self, put: &'s [Arc<Service>]) -> impl Iterator<Item = (&'s Arc<Service>, Left<'s>)> {
+        let claimed = Claimed::by(put);
+        let left = self
+            .iter()
+            .map(move |orphan| (&orphan.service, claimed.leave(&orphan.service, orphan.is_whole)));
+        left.filter(|(orphan, left)| match left {
+            Left::Whole => false,
+            Left::Nothing(by) => by.name != orphan.name,
+            Left::Completed(_) | Left::Part(..) => true,
+        })
     }
 }
 
@@ -121,18 +98,57 @@ impl Core {
         if self.orphans.is_empty() {
             return all;
         }
-        let displaced = self.orphans.displaced_by(&edits.put);
-        all.gone
-            .extend(displaced.gone.into_iter().filter(|name| !edits.touches(name)));
-        all.put.extend(
-            displaced
-                .put
-                .into_iter()
-                .filter(|service| !edits.touches(&service.name)),
-        );
+        for (orphan, left) in self.orphans.displaced_by(&edits.put) {
+            if edits.touches(&orphan.name) {
+                continue;
+            }
+            match left.reached(orphan) {
+                Some(rest) => all.put.push(Arc::new(rest)),
+                None => all.gone.push(orphan.name.clone()),
+            }
+        }
         all.gone.sort_unstable();
         all.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+
+    /// What a provider's edits take from orphans that they do not name, by the orphan's name, in words.
+    fn displacements<'s>(&'s self, edits: &'s Edits) -> impl Iterator<Item = (&'s Name, String)> {
+        let displaced = self.orphans.displaced_by(&edits.put);
+        let displaced = displaced.filter(|(orphan, _)| !edits.touches(&orphan.name));
+        displaced.filter_map(|(orphan, left)| Some((&orphan.name, displacement(orphan, &left)?)))
+    }
+
+    /// The same as warnings for whoever makes the edits.
+    pub(super) fn warn_of_displacements(&self, edits: &Edits) -> Vec<String> {
+        let mut displaced = self.displacements(edits).map(|(_, text)| text);
+        let mut warnings: Vec<String> = displaced.by_ref().take(MOST_NAMES).collect();
+        let more = displaced.count();
+        if more > 0 {
+            let services = count(more, "more service");
+            warnings.push(format!(
+                "{services} that no provider defines any more lose backends, or end"
+            ));
+        }
+        warnings
+    }
+
+    /// Tells of what a provider's edits take from orphans.
+    pub(super) fn tell_displacements(&mut self, edits: &Edits, cause: &str, now: Now) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let names: Vec<String> = self.displacements(edits).map(|(name, _)| name.to_string()).collect();
+        self.displaced(names, cause, now);
+    }
+
+    fn displaced(&mut self, mut names: Vec<String>, reason: &str, now: Now) {
+        let count = names.len();
+        if count > 0 {
+            names.truncate(MOST_NAMES);
+            let reason = reason.to_owned();
+            self.note(What::Displaced { count, names, reason }, now);
+        }
     }
 
     /// Removes all of them that the edits do not define.
@@ -195,24 +211,24 @@ impl Core {
         self.due.remember(now.instant);
     }
 
-    /// Those of `found` that are left beside what providers define.
+    /// Makes orphans of those of `found`, each with whether it is as its provider wanted it, that are left beside what providers define.
     pub(super) fn orphan_found(&mut self, found: Vec<(Service, bool)>, now: Now) {
-        let known: BTreeMap<Name, (bool, bool)> = found
-            .iter()
-            .map(|(service, is_whole)| (service.name.clone(), (*is_whole, service.backends.is_empty())))
-            .collect();
-        let found: Vec<Service> = found.into_iter().map(|(service, _)| service).collect();
-        let left = adopt::beside(&found, self.desired()).into_iter();
-        let orphan = |service: Service| {
-            let (is_whole, was_empty) = known.get(&service.name).copied().unwrap_or_default();
-            // Others have all its backends now.
-            let is_left = was_empty || !service.backends.is_empty();
-            is_left.then(|| Orphan {
-                is_whole,
-                service: Arc::new(service),
-            })
-        };
-        let orphans: Vec<Orphan> = left.filter_map(orphan).collect();
+        let (mut orphans, mut displaced) = (Vec::new(), Vec::new());
+        let claimed = Claimed::by(self.desired());
+        for (service, is_whole) in found {
+            let left = claimed.leave(&service, is_whole);
+            // Where a record is lost or old, the same service may have another name.
+            if is_whole && displacement(&service, &left).is_some() {
+                displaced.push(service.name.to_string());
+            }
+            if let Some(left) = left.reached(&service) {
+                orphans.push(Orphan {
+                    service: Arc::new(left),
+                    is_whole,
+                });
+            }
+        }
+        self.displaced(displaced, "others claim what no provider defines any more", now);
         self.orphan(orphans, "no provider defines what was served", now);
     }
 
@@ -228,7 +244,7 @@ impl Core {
             .filter(|orphan| !orphan.is_whole)
             .map(|orphan| &*orphan.service.name)
             .collect();
-        let mut problem = orphaned(&names);
+        let mut problem = orphaned(&names, self.phase != Phase::TornDown);
         if !guessed.is_empty() {
             let _ = write!(
                 problem.message,
@@ -256,11 +272,15 @@ impl Core {
         let of_api = self.api.services().map(|service| (Owner::Api, Arc::clone(service)));
         let orphans = self.orphans.services();
         let orphans = orphans.map(|service| (Owner::Orphan, Arc::clone(service)));
+        let serving = self.roster.serving();
+        let names = self.said().map(|service| &service.name);
+        let unserved = names.filter(|name| self.held_back.contains(name) || !serving.contains_key(*name));
         Last {
             boot: self.boot.clone(),
             namespace: self.namespace,
             origin: self.file_origin.clone(),
             services: of_file.chain(of_api).chain(orphans).collect(),
+            unserved: unserved.cloned().collect(),
             refused: self.last.refused.clone(),
         }
     }

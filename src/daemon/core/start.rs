@@ -1,11 +1,13 @@
 //! What becomes of the services that were served before this daemon: a provider defines them, somebody removed them, or they
 //! are nobody's and served on.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Core, Now, Phase};
 use crate::daemon::adopt::{self, Adopted};
+use crate::daemon::claimed;
 use crate::daemon::events::What;
 use crate::daemon::last::Last;
 use crate::daemon::leavers::TimeLeft;
@@ -87,34 +89,50 @@ impl Facts {
     }
 }
 
-/// Services that were served before and that the kernel does not hold: after a boot, or when somebody removed the table.
-fn former(found: &Found, last: &Last, adopted: &[Adopted], boot: &str) -> Vec<Adopted> {
-    let is_other_boot = last.boot != boot;
-    let former = match &found.recorded {
-        Some(recorded) if !found.has_table => adopt::adopt(&recorded.summary, Some(recorded), last),
-        _ if !found.has_table || is_other_boot => last
+/// Services that the kernel does not hold.
+struct Former {
+    /// Those that were wanted before and that nothing in the kernel stands for: after a boot, when somebody removed the table, or
+    /// where they were held back all the time.
+    wanted: Vec<Adopted>,
+    /// As they were served in this boot until somebody removed the table.
+    served: Vec<Arc<Service>>,
+}
+
+impl Former {
+    fn find(found: &Found, last: &Last, adopted: &[Adopted], boot: &str) -> Self {
+        let recorded = found.recorded.as_ref().filter(|_| !found.has_table);
+        let recorded = recorded.map(|recorded| adopt::adopt(&recorded.summary, Some(recorded), last));
+        let recorded = recorded.unwrap_or_default();
+        let served = recorded.iter().map(|known| Arc::new(known.serving.clone())).collect();
+        // What the record does not know of what this boot has served was not served.
+        let is_all_lost = last.boot != boot || !found.has_table && found.recorded.is_none();
+        let of_last = last
             .services
             .iter()
-            .map(|(owner, service)| Adopted {
-                serving: Service::clone(service),
-                wanted: Service::clone(service),
-                owner: Some(*owner),
-                is_whole: true,
-            })
-            .collect(),
-        _ => return Vec::new(),
-    };
-    let there: Vec<Arc<Service>> = adopted.iter().map(|served| Arc::new(served.wanted.clone())).collect();
-    let candidates: Vec<Service> = former.iter().map(|served| served.wanted.clone()).collect();
-    let left: std::collections::BTreeMap<Box<str>, Service> = adopt::beside(&candidates, there.iter())
-        .into_iter()
-        .map(|service| (service.name.clone(), service))
-        .collect();
-    let former = former.into_iter().filter_map(|served| {
-        let wanted = left.get(&served.wanted.name)?.clone();
-        Some(Adopted { wanted, ..served })
-    });
-    former.collect()
+            .filter(|(_, service)| is_all_lost || last.unserved.contains(&service.name));
+        let of_last = of_last.map(|(owner, service)| Adopted {
+            serving: Service::clone(service),
+            wanted: Service::clone(service),
+            owner: Some(*owner),
+            is_whole: true,
+        });
+        let mut wanted: Vec<Adopted> = Vec::new();
+        for candidates in [recorded, of_last.collect()] {
+            // Who was removed, and drains, has given up its name and its port.
+            let there = adopted
+                .iter()
+                .chain(&wanted)
+                .filter(|known| known.owner != Some(Owner::Removed));
+            let there: Vec<Arc<Service>> = there.map(|known| Arc::new(known.wanted.clone())).collect();
+            let left = claimed::beside(candidates.iter().map(|of| (&of.wanted, of.is_whole)), &there).into_iter();
+            let mut left: BTreeMap<Box<str>, Service> = left.map(|service| (service.name.clone(), service)).collect();
+            wanted.extend(candidates.into_iter().filter_map(|known| {
+                let wanted = left.remove(&known.wanted.name)?;
+                Some(Adopted { wanted, ..known })
+            }));
+        }
+        Self { wanted, served }
+    }
 }
 
 /// What was found in the kernel, for people.
@@ -136,16 +154,15 @@ impl Core {
         let last = std::mem::take(&mut self.last);
         let recorded = found.recorded.as_ref();
         let adopted = adopt::adopt(&found.summary, recorded, &last);
-        let former = former(&found, &last, &adopted, &self.boot);
+        let former = Former::find(&found, &last, &adopted, &self.boot);
+        self.held_back.former = former.served;
+        let former = former.wanted;
         self.last.refused = last.refused;
         let origin = recorded.and_then(|recorded| recorded.applied.as_ref());
         self.applied = origin.cloned();
         let origin = origin.map(|applied| PathBuf::from(&applied.origin)).or(last.origin);
         let words = words(&adopted);
         self.doubt_empty_file(&adopted, &former, now);
-        if recorded.is_some() {
-            self.held_back.former = former.iter().map(|served| Arc::new(served.serving.clone())).collect();
-        }
         let orphans = self.settle_owners(&adopted, &former, origin);
         self.orphan_found(orphans, now);
         let services: Vec<Service> = adopted.into_iter().map(|adopted| self.completed(adopted)).collect();
@@ -203,21 +220,20 @@ impl Core {
             }
             match facts.fate(served, self.removed.contains_key(name)) {
                 Fate::Removed => {}
-                Fate::OfFile => of_file.push(served.wanted.clone()),
-                Fate::OfApi => of_api.push(served.wanted.clone()),
+                Fate::OfFile => of_file.push((&served.wanted, served.is_whole)),
+                Fate::OfApi => of_api.push((&served.wanted, served.is_whole)),
                 Fate::Orphan => orphans.push((served.wanted.clone(), served.is_whole)),
             }
         }
         // A file that was never good says nothing: what there is stays.
         if !facts.has_file && facts.follows_file {
-            let kept = adopt::beside(&of_file, self.api.services());
+            let kept = claimed::beside(of_file, self.api.services());
             self.file = Some(Arc::new(State::from_valid(kept.into_iter().map(Arc::new).collect())));
             self.file_origin = origin;
         }
         if self.desk.lost {
             let file = self.file.clone().unwrap_or_default();
-            self.api
-                .presume(adopt::beside(&of_api, file.services.iter()).into_iter());
+            self.api.presume(claimed::beside(of_api, &file.services).into_iter());
         }
         orphans
     }
@@ -239,8 +255,8 @@ impl Core {
     fn doubt_empty_file(&mut self, adopted: &[Adopted], former: &[Adopted], now: Now) {
         let of_file = adopted.iter().chain(former);
         let of_file = of_file.filter(|served| matches!(served.owner, Some(Owner::File) | None));
-        let of_file: Vec<Service> = of_file.map(|served| served.wanted.clone()).collect();
-        let lost = adopt::beside(&of_file, self.api.services()).len();
+        let of_file = of_file.map(|served| (&served.wanted, served.is_whole));
+        let lost = claimed::beside(of_file, self.api.services()).len();
         let is_empty = self.file.as_ref().is_some_and(|file| file.services.is_empty());
         if is_empty && lost > 0 && !self.settings.allow_empty {
             let empty = self.file.take().unwrap_or_default();

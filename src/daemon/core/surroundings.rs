@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::take::Vet;
 use super::{Core, Now, Phase};
-use crate::daemon::adopt;
 use crate::daemon::ask::Refused;
+use crate::daemon::claimed::Claimed;
 use crate::daemon::roster::Name;
 use crate::model::{Edits, Problems, Service, State};
 use crate::preflight::{Obstacle, ObstacleKind};
@@ -269,7 +269,7 @@ impl Core {
         for (name, held) in &mut self.held_back.services {
             let Some(kept) = held.kept.take() else { continue };
             let others = new.iter().filter(|service| service.name != *name);
-            let left = adopt::beside(std::slice::from_ref(&*kept), others).pop();
+            let left = Claimed::by(others).leave(&kept, true).rest(&kept);
             let left = left.map(|left| {
                 if left == *kept {
                     Arc::clone(&kept)
@@ -383,10 +383,10 @@ impl HeldService {
 
     fn problem(&self, service: &Service, cures: &[String]) -> Problem {
         let why: Vec<String> = self.why.iter().map(Obstacle::reason).collect();
-        let meanwhile = if self.kept.is_some() {
-            "is served as it was before"
-        } else {
-            "is not served"
+        let meanwhile = match &self.kept {
+            Some(kept) if kept.backends.is_empty() => "is served without backends",
+            Some(_) => "is served as it was before",
+            None => "is not served",
         };
         let why: Vec<&str> = why.iter().chain(cures).map(String::as_str).collect();
         let message = format!(

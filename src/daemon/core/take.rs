@@ -161,6 +161,7 @@ impl Core {
 
     /// A provider wants some services otherwise than before; its own book says so already.
     pub(super) fn wanted_instead(&mut self, cause: &str, edits: &Edits, now: Now) {
+        self.tell_displacements(edits, cause, now);
         let edits = &self.with_orphans(edits);
         self.learn_orphans(edits, now);
         self.judge_refused_again(now);
@@ -233,7 +234,10 @@ impl Core {
             refuse(&obstacles)?;
         }
         Ok(Judged {
-            warnings: warnings.map(|warning| warning.to_string()).collect(),
+            warnings: warnings
+                .map(|warning| warning.to_string())
+                .chain(self.warn_of_displacements(edits))
+                .collect(),
             obstacles: by_service(obstacles),
         })
     }

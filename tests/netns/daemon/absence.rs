@@ -165,10 +165,14 @@ fn a_store_that_is_lost_takes_no_service_with_it() {
 /// Without a daemon, whose store is where the daemon was told.
 #[track_caller]
 fn apply_alone(net: &Net, state: &Value) -> Ran {
+    try_apply_alone(net, state).exits(0)
+}
+
+fn try_apply_alone(net: &Net, state: &Value) -> Ran {
     let file = net.state_file("alone.json", state);
     let store = net.file("store.db").to_string_lossy().into_owned();
     let line = format!("TCPGW_STORE='{store}' exec {TCPGW} apply --socket none '{file}'");
-    net.sh("gateway", &line).exits(0)
+    net.sh("gateway", &line)
 }
 
 /// `apply` while no daemon runs replaces what a state file has made, and nothing of the API's.
@@ -200,6 +204,40 @@ fn apply_beside_a_dead_daemon_leaves_the_services_of_its_api() {
         .connect("client", at(PUBLIC[0], 2003))
         .is_err()));
     serves(&net, &[2001]);
+}
+
+/// A state file beside a dead daemon takes no name, port or backend of the API's services, and may share their backends.
+#[test]
+fn apply_beside_a_dead_daemon_takes_nothing_from_its_api() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    daemon.kill();
+    let before = net.sh("gateway", "nft list table inet tcpgw").stdout;
+    for (other, why) in [
+        (
+            service("api", 2003, &["b3"], 3000, json!({})),
+            "is a service of the daemon's API",
+        ),
+        (
+            service("other", 2002, &["b3"], 3000, json!({})),
+            "port 2002 is already taken",
+        ),
+        (
+            service("other", 2003, &["b2"], 3000, json!({"limit": {"pps": 500}})),
+            "is also a backend of service \"api\"",
+        ),
+    ] {
+        let ran = try_apply_alone(&net, &state([other])).exits(2);
+        assert!(ran.stderr.contains(why) && ran.stderr.contains("--prune"), "{ran}");
+        serves(&net, &[2001, 2002]);
+    }
+    assert_eq!(net.sh("gateway", "nft list table inet tcpgw").stdout, before);
+    apply_alone(&net, &state([service("other", 2003, &["b2", "b3"], 3000, json!({}))]));
+    serves(&net, &[2002, 2003]);
+    daemon.start();
+    serves_soon(&net, &[2001, 2002, 2003]);
+    provider_of(&net, "api", "api");
 }
 
 /// A file that is gone while the machine boots.
