@@ -322,7 +322,10 @@ mod tests {
         let text = format!(
             r#"{{"version":1,"services":[{{"name":"a","port":8000,"balance":"{balance}","backends":{backends:?}}}]}}"#
         );
-        compile(&crate::model::parse(text.as_bytes()).unwrap(), &[].into())
+        compile(
+            &crate::model::parse(text.as_bytes()).unwrap(),
+            &crate::ruleset::links::Links::default(),
+        )
     }
 
     const TWO: [&str; 2] = ["10.2.0.1:1", "10.2.0.2:1"];

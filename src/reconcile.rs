@@ -10,7 +10,7 @@ mod owner;
 mod retired;
 mod sweep;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use crate::owner::AllDetails;
 use crate::record::{Applied, Deadline, Pause, Store, TornDown};
 use crate::ruleset::Ruleset;
 use crate::ruleset::compile::compile_services;
+use crate::ruleset::links::Links;
 use crate::ruleset::timeouts::KernelTimeouts;
 use crate::summary::{Standing, Summary};
 use crate::words::{Changes, Counts};
@@ -42,7 +43,7 @@ pub struct Desired {
 
 impl Desired {
     /// For a state, on a gateway with those links.
-    pub fn new(state: &State, links: &BTreeSet<String>) -> Self {
+    pub fn new(state: &State, links: &Links) -> Self {
         Self::of(state.services.iter().map(AsRef::as_ref).collect(), links)
     }
 
@@ -56,7 +57,7 @@ impl Desired {
     }
 
     /// For some services.
-    pub fn of(services: Vec<&Service>, links: &BTreeSet<String>) -> Self {
+    pub fn of(services: Vec<&Service>, links: &Links) -> Self {
         Self {
             summary: services.iter().copied().collect(),
             ruleset: compile_services(services, links),

@@ -120,6 +120,9 @@ pub(super) fn show(
     if let Some(had) = known.timeouts().filter(|had| *had != desired.ruleset.timeouts()) {
         text += &retimed(had, desired.ruleset.timeouts());
     }
+    if known.rebuild().is_none() && known.has_other_links(&desired.ruleset) && changes.is_empty() {
+        text += "~ the gateway's links or their addresses have changed, and the rules will follow\n";
+    }
     if differs && text.is_empty() {
         // Elements that no word stands for: somebody changed the table, or the order of slots differs.
         text += "~ the elements in the kernel differ from the state and will be put right\n";

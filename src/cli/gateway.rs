@@ -1,6 +1,5 @@
 //! What commands need that work on the kernel: sockets, the lock, the record.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Failure, Global};
@@ -9,7 +8,7 @@ use crate::kernel::Kernel;
 use crate::kernel::linux::Linux;
 use crate::kernel::route::Routes;
 use crate::lock::Lock;
-use crate::model::{Service, SourceMode, State};
+use crate::model::{Service, State};
 use crate::reconcile::{Desired, Reconciler};
 use crate::record::Store;
 use crate::view::Services;
@@ -60,17 +59,7 @@ impl Gateway {
     /// What the state means here, beside services of others.
     pub(super) fn desired(&mut self, state: &State, others: &[Service], config: &Config) -> Result<Desired, Failure> {
         let services = || state.services.iter().map(AsRef::as_ref).chain(others);
-        let preserve = services().any(|service| service.source == SourceMode::Preserve);
-        let links: BTreeSet<String> = if preserve {
-            self.routes
-                .links()?
-                .into_iter()
-                .filter(|link| !link.loopback)
-                .map(|link| link.name)
-                .collect()
-        } else {
-            BTreeSet::new()
-        };
+        let links = self.routes.own_links()?;
         let desired = Desired::of(services().collect(), &links).protecting(config.protect_backends);
         Ok(desired.with_timeouts(self.kernel.timeouts().with_idle(config.idle_timeout)))
     }

@@ -1,9 +1,8 @@
 //! `tcpgw render`
 
-use std::collections::BTreeSet;
-
 use super::{Code, File, Global, Outcome, print};
 use crate::ruleset::compile::compile;
+use crate::ruleset::links::Links;
 use crate::ruleset::timeouts::KernelTimeouts;
 
 pub(super) fn run(global: &Global, file: &File) -> Outcome {
@@ -11,7 +10,7 @@ pub(super) fn run(global: &Global, file: &File) -> Outcome {
     let state = global.state(file, &config)?;
     // Which links there are is known on the gateway only; without privilege they may be of another machine anyway.
     let timeouts = KernelTimeouts::default().with_idle(config.idle_timeout);
-    let ruleset = compile(&state, &BTreeSet::new())
+    let ruleset = compile(&state, &Links::default())
         .protecting(config.protect_backends)
         .with_timeouts(timeouts);
     let mut text = String::new();

@@ -268,11 +268,10 @@ impl Daemon {
         let (done, outcomes) = mpsc::channel(1);
         let mut links = Routes::open()?;
         let links = move || {
-            let links = links
-                .links()
-                .inspect_err(|error| tracing::warn!(%error, "failed to list links"));
-            let links = links.ok()?.into_iter().filter(|link| !link.loopback);
-            Some(links.map(|link| link.name).collect())
+            let links = links.own_links();
+            links
+                .inspect_err(|error| tracing::warn!(%error, "failed to list links and addresses"))
+                .ok()
         };
         let (watchdog, pulse, turns) = Watchdog::new();
         let worker = Worker::start(engine, links, pulse, done).map_err(io("start a thread"))?;
@@ -553,7 +552,7 @@ impl Daemon {
     /// What depends on links, addresses, routes or routing rules begins here.
     fn network_changed(&mut self, changed: Notification) {
         tracing::debug!(?changed, "links, addresses or routes have changed");
-        if changed.links {
+        if changed.links || changed.addresses {
             self.core.links_changed();
         }
         self.core.surroundings_changed(Now::read());

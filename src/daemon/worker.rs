@@ -15,6 +15,7 @@ use crate::kernel::{Kernel, KernelError};
 use crate::reconcile::engine::{ChangeMemo, Checked, Engine, Found, Memo, Services};
 use crate::reconcile::{ReconcileError, Report, Torn};
 use crate::record::TornDown;
+use crate::ruleset::links::Links;
 use crate::summary::Summary;
 use crate::view::Table;
 
@@ -95,7 +96,7 @@ impl Worker {
     /// That no thread can be had.
     pub fn start<K: Kernel + Send + 'static>(
         engine: Engine<K>,
-        links: impl FnMut() -> Option<BTreeSet<String>> + Send + 'static,
+        links: impl FnMut() -> Option<Links> + Send + 'static,
         pulse: Pulse,
         results: results::Sender<Outcome>,
     ) -> std::io::Result<Self> {
@@ -127,7 +128,7 @@ impl Worker {
 
 fn work<K: Kernel>(
     mut engine: Engine<K>,
-    mut links: impl FnMut() -> Option<BTreeSet<String>>,
+    mut links: impl FnMut() -> Option<Links>,
     pulse: &Pulse,
     jobs: &jobs::Receiver<Job>,
     results: &results::Sender<Outcome>,
@@ -140,11 +141,7 @@ fn work<K: Kernel>(
     }
 }
 
-fn attend<K: Kernel>(
-    engine: &mut Engine<K>,
-    links: &mut impl FnMut() -> Option<BTreeSet<String>>,
-    job: Job,
-) -> Outcome {
+fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<Links>, job: Job) -> Outcome {
     let begin = Instant::now();
     let writes = matches!(job, Job::Look(_) | Job::All(..) | Job::Check(..) | Job::Teardown(_));
     if matches!(job, Job::All(..) | Job::Check(..))

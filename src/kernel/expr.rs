@@ -81,6 +81,7 @@ const TRANSPORT_HEADER: u32 = 2;
 /// `NFT_PAYLOAD_INNER_HEADER`: what is behind the transport header.
 const INNER_HEADER: u32 = 3;
 
+const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
 const FIB_IIF: u32 = 8;
 /// `NFTA_FIB_F_PRESENT`: only whether there is one.
@@ -427,6 +428,9 @@ impl Writer {
             Stmt::MarkFlow(mark) => self.mark_flow(mark.value(), mark.mask()),
             Stmt::Dnat(reach, pick) => self.dnat(*reach, *pick),
             Stmt::Snat(family) => self.snat(*family),
+            Stmt::PretendLinkSource(_) | Stmt::RestoreSource(_) | Stmt::LocalSource | Stmt::SnatToLink(_) => {
+                self.source(stmt);
+            }
             Stmt::Turns(reach) => {
                 self.load(&service_key(reach.scope()));
                 self.lookup(SetName::Turn(*reach), Some(VERDICT));

@@ -4,6 +4,8 @@
 //!
 //! Source: `net/core/rtnetlink.c`, `net/ipv4/devinet.c`, `net/ipv4/fib_frontend.c`, `net/ipv6/route.c`.
 
+mod own_links;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},

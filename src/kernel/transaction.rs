@@ -552,7 +552,10 @@ mod tests {
         };
         let services: Vec<String> = (0..services).map(service).collect();
         let text = format!(r#"{{"version":1,"services":[{}]}}"#, services.join(","));
-        compile(&crate::model::parse(text.as_bytes()).unwrap(), &[].into())
+        compile(
+            &crate::model::parse(text.as_bytes()).unwrap(),
+            &crate::ruleset::links::Links::default(),
+        )
     }
 
     fn sealed(ruleset: &Ruleset) -> Sealed {

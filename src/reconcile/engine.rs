@@ -20,6 +20,7 @@ use crate::owner::{AllDetails, Details, Owner};
 use crate::plan::plan;
 use crate::record::{Applied, Deadline, Entry, Pause, ServiceEntry, Store, TornDown};
 use crate::ruleset::Ruleset;
+use crate::ruleset::links::Links;
 use crate::ruleset::name::{Reach, SetName, SpreadRule};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::Rows;
@@ -132,7 +133,7 @@ pub struct Engine<K: Kernel> {
     mark: FlowMark,
     protect: bool,
     idle: Option<Duration>,
-    links: BTreeSet<String>,
+    links: Links,
     timeouts: KernelTimeouts,
     believed: Option<Believed>,
     found: Option<Known>,
@@ -148,7 +149,7 @@ impl<K: Kernel> Engine<K> {
             mark,
             protect: false,
             idle: None,
-            links: BTreeSet::new(),
+            links: Links::default(),
             timeouts: KernelTimeouts::default(),
             believed: None,
             found: None,
@@ -177,9 +178,10 @@ impl<K: Kernel> Engine<K> {
         self.kernel
     }
 
-    /// Learns the interfaces on which a client could stand beside its backend, and puts the difference into the table that it
-    /// knows. Where that fails it forgets what it knows: the next check reads the table.
-    pub fn set_links(&mut self, links: BTreeSet<String>) {
+    /// Learns the links, and puts the difference into the table that it knows. Where that fails it forgets what it knows: the next
+    /// check reads the table. Handshakes that were not answered before the change are forgotten: they may have been sent by another
+    /// link, or from another address, than they would be now.
+    pub fn set_links(&mut self, links: Links) {
         if self.links == links {
             return;
         }
@@ -187,13 +189,21 @@ impl<K: Kernel> Engine<K> {
         let Some(mut believed) = self.believed.take() else {
             return;
         };
-        if believed.preserving > 0 {
-            match self.commit_links(&before, &believed) {
-                Ok(generation) => believed.identity.generation = generation,
-                Err(error) => return tracing::debug!(%error, "failed to change the set of interfaces"),
-            }
+        match self.commit_links(&before, &mut believed) {
+            Ok(generation) => believed.identity.generation = generation,
+            Err(error) => return tracing::debug!(%error, "failed to change what depends on links"),
         }
         self.believed = Some(believed);
+        if self.links.leads_elsewhere(&before) {
+            let forgotten = self.kernel.sweep(self.mark, &mut |flow| !flow.status.seen_reply());
+            match forgotten {
+                Ok(deletion) => tracing::debug!(
+                    deletion.deleted,
+                    "links have changed: unanswered handshakes are forgotten"
+                ),
+                Err(error) => tracing::debug!(%error, "failed to forget unanswered handshakes"),
+            }
+        }
     }
 
     /// Reads conntrack's sysctls, which the configuration may overrule, and writes them into the table that it knows if they say something else than before. Where that
@@ -220,11 +230,20 @@ impl<K: Kernel> Engine<K> {
         self.believed = Some(believed);
     }
 
-    fn commit_links(&mut self, before: &BTreeSet<String>, believed: &Believed) -> Result<u32, KernelError> {
+    fn commit_links(&mut self, before: &Links, believed: &mut Believed) -> Result<u32, KernelError> {
+        let preserves = believed.preserving > 0;
+        let (had, wanted) = (
+            Ruleset::of_links(before, preserves),
+            Ruleset::of_links(&self.links, preserves),
+        );
+        if had == wanted {
+            return Ok(believed.identity.generation);
+        }
         let others = believed.widths.keys().copied().collect();
-        let asked = believed.asked();
-        let of = |links| Ruleset::of_links(links).among(&others, &BTreeSet::new(), &asked);
-        let (had, wanted) = (of(before), of(&self.links));
+        let had_asked = believed.asked();
+        believed.count(&wanted, &had);
+        let had = had.among(&others, &BTreeSet::new(), &had_asked);
+        let wanted = wanted.among(&others, &BTreeSet::new(), &believed.asked());
         self.commit_all(&had, &wanted, believed)
     }
 

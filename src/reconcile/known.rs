@@ -97,6 +97,13 @@ impl Known {
         matches!(self.table, Table::Ours(_)).then(|| self.ruleset.timeouts())
     }
 
+    /// Whether what depends on the gateway's links is other than desired.
+    pub fn has_other_links(&self, desired: &Ruleset) -> bool {
+        let of_links = Family::BOTH.map(SetName::LinkSources);
+        let differs = |name: SetName| self.ruleset.rows(name) != desired.rows(name);
+        differs(SetName::SameLink) || of_links.into_iter().any(differs)
+    }
+
     /// What was left in the kernel, for the record.
     pub(super) fn left(generation: u32, table: u64, room: Room) -> Self {
         Self {

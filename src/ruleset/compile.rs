@@ -1,12 +1,13 @@
 //! From the desired state to the ruleset.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::Ruleset;
 use super::cap::{Cap, FlowCap};
+use super::links::Links;
 use super::name::{Family, Reach, Scope, SetName, SlotChoice, SpreadRule, TurnChain, Width};
 use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
 use super::slots::{self, Share};
@@ -19,14 +20,14 @@ use crate::model::{
 /// `IPPROTO_TCP`, as the first field of a service key.
 pub const TCP: [u8; 4] = [6, 0, 0, 0];
 
-/// What the kernel should hold for that state. `links` are the interfaces on which a client could stand beside its
-/// backend; they matter where a service preserves its clients' addresses.
-pub fn compile(state: &State, links: &BTreeSet<String>) -> Ruleset {
+/// What the kernel should hold for that state. `links` are those by which backends may be reached, and on which a client could
+/// stand beside its backend.
+pub fn compile(state: &State, links: &Links) -> Ruleset {
     compile_services(state.services.iter().map(AsRef::as_ref).collect(), links)
 }
 
 /// The same of some services.
-pub fn compile_services(mut services: Vec<&Service>, links: &BTreeSet<String>) -> Ruleset {
+pub fn compile_services(mut services: Vec<&Service>, links: &Links) -> Ruleset {
     let mut builder = Builder {
         deciding: deciding(&services),
         ..Builder::default()
@@ -36,9 +37,8 @@ pub fn compile_services(mut services: Vec<&Service>, links: &BTreeSet<String>) -
     for service in &services {
         builder.service(service);
     }
-    if services.iter().any(|service| service.source == SourceMode::Preserve) {
-        builder.links(links);
-    }
+    let preserves = services.iter().any(|service| service.source == SourceMode::Preserve);
+    builder.links(links, preserves);
     builder.finish()
 }
 
@@ -61,10 +61,10 @@ fn deciding<'s>(services: &[&'s Service]) -> BTreeMap<Endpoint, &'s str> {
 }
 
 impl Ruleset {
-    /// Returns the part that depends on the interfaces, as it is where some service preserves its clients' addresses.
-    pub fn of_links(links: &BTreeSet<String>) -> Self {
+    /// Returns the part that depends on the links; `preserves`: as it is where some service preserves its clients' addresses.
+    pub fn of_links(links: &Links, preserves: bool) -> Self {
         let mut builder = Builder::default();
-        builder.links(links);
+        builder.links(links, preserves);
         builder.finish()
     }
 }
@@ -136,10 +136,18 @@ impl Door {
 }
 
 impl Builder<'_> {
-    fn links(&mut self, links: &BTreeSet<String>) {
-        for link in links {
+    fn links(&mut self, links: &Links, preserves: bool) {
+        for link in links.names().filter(|_| preserves) {
             let name = interface_bytes(link);
             self.push(SetName::SameLink, &[&name, &name]);
+        }
+        for family in Family::BOTH {
+            for (link, source) in links.sources(family) {
+                self.push(
+                    SetName::LinkSources(family),
+                    &[&interface_bytes(link), &address_bytes(&source)],
+                );
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod cap;
 pub mod compile;
+pub mod links;
 pub mod name;
 pub mod room;
 pub mod rows;

@@ -260,6 +260,8 @@ pub enum SetName {
     Preserved(Family),
     /// Backend and slot number: the gateway's address that the backend sees.
     Sources(Family),
+    /// Interface: the gateway's address that backends behind it see.
+    LinkSources(Family),
     /// What a limited backend may still receive.
     LimitTo(Family),
     /// What a limited backend may still send.
@@ -342,6 +344,7 @@ impl SetName {
                 Self::Unlimited(family),
                 Self::Preserved(family),
                 Self::Sources(family),
+                Self::LinkSources(family),
                 Self::LimitTo(family),
                 Self::LimitFrom(family),
                 Self::LimitBoth(family),
@@ -403,6 +406,7 @@ impl SetName {
                 | Self::Protected(_)
                 | Self::Preserved(_)
                 | Self::Sources(_)
+                | Self::LinkSources(_)
         )
     }
 
@@ -526,6 +530,7 @@ impl fmt::Display for SetName {
             Self::Unlimited(family) => write!(f, "unlimited_{family}"),
             Self::Preserved(family) => write!(f, "preserved_{family}"),
             Self::Sources(family) => write!(f, "sources_{family}"),
+            Self::LinkSources(family) => write!(f, "link_sources_{family}"),
             Self::LimitTo(family) => write!(f, "limit_to_{family}"),
             Self::LimitFrom(family) => write!(f, "limit_from_{family}"),
             Self::LimitBoth(family) => write!(f, "limit_both_{family}"),

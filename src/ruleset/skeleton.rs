@@ -7,6 +7,7 @@
 mod backends;
 mod entries;
 mod services;
+mod sources;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -21,7 +22,7 @@ use super::timeouts::Timeouts;
 use crate::model::FlowMark;
 
 /// Written into the table's comment. Raise it with every change of the rules or of a set's shape.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The table's comment: what the rules are, so that a reader of the kernel knows before it compares them.
 pub fn comment(mark: FlowMark, room: Room) -> String {
@@ -136,7 +137,8 @@ pub fn fixed(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
         chains.extend(backends::unknown(family));
         chains.push(backends::challenge(family));
         chains.extend([backends::drop_direct(family), backends::direct(family)]);
-        chains.push(backends::preserve(family));
+        chains.extend(sources::by_link(family));
+        chains.push(sources::preserve(family, asked));
         chains.push(services::find(family));
     }
     chains.extend(entries::entries(mark, asked));
@@ -153,6 +155,7 @@ fn may_match(stmt: &Stmt, asked: &Asked) -> bool {
     match stmt {
         Stmt::In(_, set) => !set.is_optional() || asked.contains(set),
         Stmt::Snat(family) => asked.contains(&SetName::Sources(*family)),
+        Stmt::PretendLinkSource(family) | Stmt::SnatToLink(family) => asked.contains(&SetName::LinkSources(*family)),
         _ => true,
     }
 }
@@ -235,6 +238,7 @@ mod tests {
         let looks = |stmt: &Stmt| match stmt {
             Stmt::In(_, set) => *set == wanted,
             Stmt::Snat(family) => wanted == SetName::Sources(*family),
+            Stmt::PretendLinkSource(family) | Stmt::SnatToLink(family) => wanted == SetName::LinkSources(*family),
             _ => false,
         };
         chains
@@ -247,7 +251,7 @@ mod tests {
     fn optional_sets_are_asked_only_where_they_hold_anything() {
         let mark = FlowMark::default();
         let optional: Vec<SetName> = SetName::fixed().into_iter().filter(|set| set.is_optional()).collect();
-        assert_eq!(optional.len(), 23);
+        assert_eq!(optional.len(), 25);
         for set in &optional {
             let with = fixed(mark, &[*set].into());
             for other in &optional {

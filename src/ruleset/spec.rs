@@ -173,6 +173,7 @@ impl SetSpec {
             | SetName::HandshakesFrom(family)
             | SetName::HandshakesBoth(family) => with(vec![DestAddress(family), DestPort], Payload::Limits),
             SetName::Sources(family) => with(vec![DestAddress(family), DestPort, Slot], Payload::Address(family)),
+            SetName::LinkSources(family) => with(vec![OutInterface], Payload::Address(family)),
             SetName::SameLink => plain(vec![InInterface, OutInterface]),
             SetName::Refused(scope)
             | SetName::OverClient(scope)

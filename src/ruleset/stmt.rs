@@ -146,6 +146,14 @@ pub enum Stmt {
     Reset,
     /// Give the flow one of the addresses that its backend is to see, if there are any.
     Snat(Family),
+    /// Give the packet the source address of the link that it leaves by, for now: the flow is not changed.
+    PretendLinkSource(Family),
+    /// Give the packet the source address back that it had when it came.
+    RestoreSource(Family),
+    /// Its source is a local address.
+    LocalSource,
+    /// Give the flow the source address of the link that it leaves by, if the link has one.
+    SnatToLink(Family),
     /// Give the flow the gateway's own address.
     Masquerade,
     /// Go on in that chain, and do not come back.
@@ -285,10 +293,30 @@ impl fmt::Display for Stmt {
                 concat(&sender(*family)),
                 SetName::Sources(*family)
             ),
+            Self::PretendLinkSource(_) | Self::RestoreSource(_) | Self::LocalSource | Self::SnatToLink(_) => {
+                f.write_str(&link_source(self))
+            }
             Self::Masquerade => f.write_str("masquerade"),
             Self::Goto(chain) => write!(f, "goto {chain}"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
         }
+    }
+}
+
+/// How nft writes what makes a backend see the gateway's address on a link.
+fn link_source(stmt: &Stmt) -> String {
+    let link = Field::OutInterface;
+    match stmt {
+        Stmt::PretendLinkSource(family) => {
+            format!(
+                "{} saddr set {link} map @{}",
+                ip(*family),
+                SetName::LinkSources(*family)
+            )
+        }
+        Stmt::RestoreSource(family) => format!("{} saddr set {}", ip(*family), Field::ClientAddress(*family)),
+        Stmt::SnatToLink(family) => format!("snat {} to {link} map @{}", ip(*family), SetName::LinkSources(*family)),
+        _ => "fib saddr type local".into(),
     }
 }
 

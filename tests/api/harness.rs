@@ -213,7 +213,7 @@ fn state() -> State {
 }
 
 fn kernel(told: &Mutex<Told>) -> Result<Fake, KernelError> {
-    let ruleset = Desired::new(&state(), &std::collections::BTreeSet::new()).ruleset;
+    let ruleset = Desired::new(&state(), &tcpgw::ruleset::links::Links::default()).ruleset;
     let mut fake = Fake::holding(&ruleset, FlowMark::default())?;
     let told = told.lock().expect("nobody panicked");
     fake.flows.clone_from(&told.flows);

@@ -24,11 +24,12 @@ use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record::Store;
 use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::links::Links;
 use tcpgw::summary::{Standing, Summary};
 
 use crate::clients::{endpoints, syns};
 use crate::state;
-use crate::states::{FIRST_PORT, PORTS, links};
+use crate::states::{FIRST_PORT, PORTS, links, with_source};
 
 const NAMESPACE: u64 = 7;
 const SEEN_REPLY: u32 = 2;
@@ -130,7 +131,7 @@ struct World {
     down: BTreeSet<SocketAddr>,
     /// Who has answered a probe, or was in the balance when a daemon started.
     met: BTreeSet<SocketAddr>,
-    links: BTreeSet<String>,
+    links: Links,
     surroundings: Surroundings,
     troubled: bool,
     /// What the table held last, if somebody has removed it.
@@ -313,7 +314,11 @@ impl World {
                 self.core.addresses_changed(self.time());
             }
             Event::Links(count) => {
-                self.links = (0..count).map(|n| format!("br{n}")).collect();
+                // The last link has an address of its own, another one each time there are more or fewer.
+                self.links = (1..count).map(|n| format!("br{n}")).collect();
+                if count > 0 {
+                    self.links.insert("int".into(), with_source(count));
+                }
                 let links = self.links.clone();
                 self.engine().set_links(links);
                 self.core.links_changed();

@@ -10,6 +10,7 @@ use tcpgw::model::{self, State};
 use tcpgw::reconcile::Desired;
 use tcpgw::ruleset::Ruleset;
 use tcpgw::ruleset::compile::compile;
+use tcpgw::ruleset::links::{Link, Links};
 
 pub(crate) const PORTS: u16 = 3;
 pub(crate) const FIRST_PORT: u16 = 8000;
@@ -54,8 +55,20 @@ pub(crate) fn desired(state: &State) -> Desired {
     Desired::new(state, &links())
 }
 
-pub(crate) fn links() -> BTreeSet<String> {
-    ["int".to_owned(), "ext".to_owned()].into()
+/// One link with an address of its own, and one without.
+pub(crate) fn links() -> Links {
+    let mut links: Links = ["ext".to_owned()].into();
+    links.insert("int".into(), with_source(1));
+    links
+}
+
+/// A link that has that address.
+pub(crate) fn with_source(host: u8) -> Link {
+    Link {
+        up: true,
+        source_v4: Some([10, 0, 0, host].into()),
+        source_v6: None,
+    }
 }
 
 #[derive(Debug, Clone)]

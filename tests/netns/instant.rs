@@ -3,7 +3,6 @@
 //! A transaction that gives a key another value deletes the element and adds one. Before Linux 6.17 a packet that looks
 //! for the key just then may find neither (`nft_lookup` looks again since, when the generation has changed).
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -16,6 +15,7 @@ use tcpgw::model::FlowMark;
 use tcpgw::plan::plan;
 use tcpgw::ruleset::Ruleset;
 use tcpgw::ruleset::compile::compile;
+use tcpgw::ruleset::links::Links;
 use tcpgw::ruleset::room::Room;
 
 use crate::harness::Net;
@@ -72,7 +72,7 @@ fn flood_during(net: &Net, one: &Value, other: &Value) -> (u64, u64) {
     let (forger, over) = (net.forger("client"), &over);
     let [one, other] = [one, other].map(|state| {
         let state = tcpgw::model::parse(state.to_string().as_bytes()).expect("a state");
-        compile(&state, &BTreeSet::new())
+        compile(&state, &Links::default())
     });
     let mut kernel = net.within("gateway", || Linux::open().expect("sockets"));
     drop(kernel.remove());

@@ -35,6 +35,7 @@ mod instant;
 mod killed;
 mod limits;
 mod local;
+mod lost_before_reset;
 mod name_taken;
 mod ownership;
 mod probes;

@@ -1,6 +1,5 @@
 //! Who may write to the table: an owner that is a process with the library in it, the CLI, other programs.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
 use tcpgw::record::Store;
 
 use crate::harness::client::Conn;
-use crate::harness::plan::{PUBLIC, at};
+use crate::harness::plan::{self, PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
@@ -54,7 +53,7 @@ impl<'a> Process<'a> {
 
     fn apply(&mut self, state: &Value) -> Result<Report, ReconcileError> {
         let state = parse(state.to_string().as_bytes()).expect("a state");
-        let desired = Desired::new(&state, &BTreeSet::new());
+        let desired = Desired::new(&state, &plan::gateway_links());
         let (kernel, store, namespace) = (&mut self.kernel, self.store.clone(), self.namespace);
         self.net.within("gateway", move || {
             let mut reconciler = Reconciler::new(kernel, &store, namespace, FlowMark::default());

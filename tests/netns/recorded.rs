@@ -2,7 +2,7 @@
 //!
 //! `TCPGW_SEEDS=DIRECTORY` writes the answers there, in small pieces: what fuzzing begins with (`scripts/fuzz`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -72,19 +72,16 @@ fn tables() {
         panic!("{live:?}")
     };
     let state = model::parse(SAMPLE.as_bytes()).expect("a state");
-    assert_eq!(ruleset, compile(&state, &links()));
+    assert_eq!(
+        ruleset,
+        compile(
+            &state,
+            &Routes::open().expect("a socket").own_links().expect("an answer")
+        )
+    );
     for (name, piece) in pieces(&answers) {
         keep("table", &name, &piece);
     }
-}
-
-fn links() -> BTreeSet<String> {
-    let links = Routes::open().expect("a socket").links().expect("an answer");
-    links
-        .into_iter()
-        .filter(|link| !link.loopback)
-        .map(|link| link.name)
-        .collect()
 }
 
 fn counters() {
@@ -151,6 +148,10 @@ fn routes() {
         own
     );
     keep("route", "addresses", &answers);
+    let links = kernel.own_links().expect("an answer");
+    let answers = kernel.0.take();
+    assert_eq!(Routes(Recorded::new(&answers)).own_links().expect("the same"), links);
+    keep("route", "own-links", &answers);
     for host in ["b1", "client", "gateway"] {
         for address in addresses(host) {
             let to = kernel.route_to(address).expect("an answer");

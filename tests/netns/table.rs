@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tcpgw::model::FlowMark;
 
 use crate::cases::{self, Case};
 use crate::harness::Net;
@@ -14,6 +15,13 @@ const LIST: [&str; 5] = ["nft", "list", "table", "inet", "tcpgw"];
 #[test]
 fn every_golden_case_is_what_the_kernel_gets() {
     let net = Net::new();
+    // Only the gateway knows its links and their addresses, so `render` cannot say them. With two networks on each there are none.
+    for (number, link) in ["ext", "br0", "far"].iter().enumerate() {
+        let add = format!(
+            "ip address add 10.251.{number}.1/24 dev {link} && ip address add fd00:251:{number}::1/64 dev {link} nodad"
+        );
+        net.sh("gateway", &add).ok();
+    }
     for case in cases::all() {
         let ruleset = case.ruleset();
         net.run_with("peer", &["nft", "-c", "-f", "-"], &ruleset).ok();
@@ -22,7 +30,6 @@ fn every_golden_case_is_what_the_kernel_gets() {
         let (by_nft, by_tcpgw) = (net.run("peer", &LIST).ok(), loadable(&net.run("gateway", &LIST).ok()));
         let (links, rest) = without_links(&by_tcpgw);
         assert!(rest == by_nft, "{}: nft\n{by_nft}tcpgw\n{by_tcpgw}", case.name);
-        // Only the gateway knows its links, so `render` cannot say them.
         let wanted = if case.name == "preserve" || case.name == "draining" {
             net.links()
         } else {
@@ -30,6 +37,31 @@ fn every_golden_case_is_what_the_kernel_gets() {
         };
         assert_eq!(links, wanted, "{}", case.name);
 
+        assert_holds(&net, &case);
+        net.nft("gateway", &format!("flush ruleset\n{by_tcpgw}"));
+        assert_holds(&net, &case);
+        net.tcpgw(&["teardown"]).ok();
+    }
+}
+
+/// The same, where the gateway's links have addresses of their own.
+#[test]
+fn nft_understands_the_rules_about_the_addresses_of_links() {
+    let net = Net::new();
+    for case in cases::all()
+        .into_iter()
+        .filter(|case| ["preserve", "source-addresses"].contains(&&*case.name))
+    {
+        let text = std::fs::read(case.state()).expect("a state");
+        let state = tcpgw::model::parse(&text).expect("a state");
+        let mut rendered = String::new();
+        let ruleset = tcpgw::ruleset::compile::compile(&state, &net.own_links());
+        tcpgw::render::table(&mut rendered, &ruleset, FlowMark::default()).expect("text");
+        net.nft("peer", &rendered);
+        apply_case(&net, &case);
+        let (by_nft, by_tcpgw) = (net.run("peer", &LIST).ok(), loadable(&net.run("gateway", &LIST).ok()));
+        assert!(by_tcpgw.contains("elements = { \"br0\" : 10.2.0.1,"), "{by_tcpgw}");
+        assert_eq!(blocks(&by_tcpgw), blocks(&by_nft), "{}", case.name);
         assert_holds(&net, &case);
         net.nft("gateway", &format!("flush ruleset\n{by_tcpgw}"));
         assert_holds(&net, &case);

@@ -19,7 +19,7 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
     let told = net.tcpgw(&["apply", &file]).ok();
     assert_said(
         &told,
-        "services +1 ~0 -0; backends +1 ~0 -0; 0 flows flushed; 5 elements changed in ",
+        "services +1 ~0 -0; backends +1 ~0 -0; 0 flows flushed; 10 elements changed in ",
     );
     let _flows = connections(&net, 12);
 
@@ -68,7 +68,7 @@ fn what_scripts_read_has_the_documented_keys() {
         ("flows_not_flushed", json!(0)),
         ("denied_flows", json!(0)),
         ("denied_flows_flushed", json!(0)),
-        ("elements", json!(5)),
+        ("elements", json!(10)),
         ("transactions", json!(1)),
         ("rebuilt", json!(null)),
         ("kept", json!([])),

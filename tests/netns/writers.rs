@@ -1,6 +1,5 @@
 //! Who else writes, and what is refused: locks, other tcpgw, other nft users, the kernel itself, missing capabilities.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
@@ -14,6 +13,7 @@ use tcpgw::model::FlowMark;
 use tcpgw::plan::plan;
 use tcpgw::ruleset::Ruleset;
 use tcpgw::ruleset::compile::compile;
+use tcpgw::ruleset::links::Links;
 use tcpgw::ruleset::room::Room;
 
 use crate::harness::client::PATIENCE;
@@ -177,7 +177,7 @@ fn a_plan_holds_while_others_write_elsewhere_and_not_longer() {
         let mut kernel = Linux::open().expect("sockets");
         let [first, second] = [&["10.2.0.11:3000"][..], &["10.2.0.12:3000"]].map(|backends| {
             let state = tcpgw::model::parse(state(backends).to_string().as_bytes()).expect("a state");
-            compile(&state, &BTreeSet::new())
+            compile(&state, &Links::default())
         });
         let mark = FlowMark::default();
         let mut commit = |have: &Ruleset, want: &Ruleset, build, meanwhile: &[&str]| {

@@ -479,7 +479,7 @@ impl Core {
         }
     }
 
-    /// Links were added, removed or renamed, or may have been: a check compares them with those in the table.
+    /// Links or their addresses were added, removed or renamed, or may have been: a check compares them with those in the table.
     pub fn links_changed(&mut self) {
         self.due.drift();
     }

@@ -2,13 +2,20 @@
 
 use nftnl_sys as sys;
 
-use super::{REG_1, Value, Writer, protocol, register};
+use super::{
+    CMP_EQ, FIB_ADDRTYPE, FIB_SADDR, NETWORK_HEADER, REG_1, RTN_LOCAL, Value, Writer, native, protocol, register,
+};
 use crate::ruleset::name::{Family, Reach, SetName};
 use crate::ruleset::spec::{Field, listening_key};
-use crate::ruleset::stmt::{HASH_SEED, HASH_SLOTS, Pick, SOURCE_SLOTS, receiver, sender};
+use crate::ruleset::stmt::{HASH_SEED, HASH_SLOTS, Pick, SOURCE_SLOTS, Stmt, receiver, sender};
 
 const NAT_SNAT: u32 = 0;
 const NAT_DNAT: u32 = 1;
+
+/// `NFT_PAYLOAD_CSUM_INET`: there is a checksum of the header itself.
+const HEADER_CHECKSUM: u32 = 1;
+/// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: the checksum of the layer above covers the field, too.
+const PSEUDO_HEADER: u32 = 1;
 
 impl Writer {
     fn pick(&mut self, family: Family, pick: Pick, slot: u32) {
@@ -75,12 +82,63 @@ impl Writer {
         let slot = self.load(&receiver(family));
         self.hash(&sender(family), SOURCE_SLOTS, slot);
         self.lookup(SetName::Sources(family), Some(REG_1));
+        self.snat_to_loaded(family);
+    }
+
+    fn snat_to_loaded(&mut self, family: Family) {
         self.push(
             c"nat",
             [
                 (sys::NFTNL_EXPR_NAT_TYPE, Value::U32(NAT_SNAT)),
                 (sys::NFTNL_EXPR_NAT_FAMILY, Value::U32(protocol(family))),
                 (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, Value::U32(REG_1)),
+            ],
+        );
+    }
+
+    pub(super) fn source(&mut self, stmt: &Stmt) {
+        match stmt {
+            Stmt::PretendLinkSource(family) => {
+                self.need_family(*family);
+                self.load_link_source(*family);
+                self.write_source(*family);
+            }
+            Stmt::RestoreSource(family) => {
+                self.need_family(*family);
+                self.load_field(Field::ClientAddress(*family), REG_1);
+                self.write_source(*family);
+            }
+            Stmt::SnatToLink(family) => {
+                self.load_link_source(*family);
+                self.snat_to_loaded(*family);
+            }
+            _ => {
+                self.fib(FIB_ADDRTYPE, FIB_SADDR);
+                self.cmp(CMP_EQ, native(RTN_LOCAL));
+            }
+        }
+    }
+
+    fn load_link_source(&mut self, family: Family) {
+        self.load_field(Field::OutInterface, REG_1);
+        self.lookup(SetName::LinkSources(family), Some(REG_1));
+    }
+
+    fn write_source(&mut self, family: Family) {
+        let (at, len, checksum, checksum_at) = match family {
+            Family::V4 => (12, 4, HEADER_CHECKSUM, 10),
+            Family::V6 => (8, 16, 0, 0),
+        };
+        self.push(
+            c"payload",
+            [
+                (sys::NFTNL_EXPR_PAYLOAD_SREG, Value::U32(REG_1)),
+                (sys::NFTNL_EXPR_PAYLOAD_BASE, Value::U32(NETWORK_HEADER)),
+                (sys::NFTNL_EXPR_PAYLOAD_OFFSET, Value::U32(at)),
+                (sys::NFTNL_EXPR_PAYLOAD_LEN, Value::U32(len)),
+                (sys::NFTNL_EXPR_PAYLOAD_CSUM_TYPE, Value::U32(checksum)),
+                (sys::NFTNL_EXPR_PAYLOAD_CSUM_OFFSET, Value::U32(checksum_at)),
+                (sys::NFTNL_EXPR_PAYLOAD_FLAGS, Value::U32(PSEUDO_HEADER)),
             ],
         );
     }

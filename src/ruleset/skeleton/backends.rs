@@ -2,7 +2,7 @@
 
 use super::Chain;
 use crate::ruleset::name::{Family, Reach, Scope, SetName};
-use crate::ruleset::spec::{Field, SetSpec};
+use crate::ruleset::spec::Field;
 use crate::ruleset::stmt::{CtState, Direction, Stmt, answering, attempt, receiver, sender, service_in};
 
 /// Towards a backend by what conntrack says of its flow: in `guard` the packet still has the service's address. Segments of a
@@ -181,18 +181,6 @@ pub(super) fn challenge(family: Family) -> Chain {
                 Stmt::Reset,
             ],
             vec![Stmt::Tcp, Stmt::Count(attempt(family), SetName::Challenged(family))],
-        ],
-    )
-}
-
-pub(super) fn preserve(family: Family) -> Chain {
-    let same_link = Stmt::In(SetSpec::of(SetName::SameLink).key, SetName::SameLink);
-    Chain::new(
-        format!("preserve_{family}"),
-        vec![
-            vec![same_link, Stmt::Masquerade],
-            vec![Stmt::InNowhere, Stmt::Masquerade],
-            vec![Stmt::Count(receiver(family), SetName::Acquainted(family))],
         ],
     )
 }

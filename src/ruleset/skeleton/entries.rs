@@ -1,9 +1,9 @@
 //! The base chains, and what they share.
 
-use super::{Asked, Chain, Hook, goto};
+use super::{Asked, Chain, Hook, goto, sources};
 use crate::model::FlowMark;
 use crate::ruleset::name::{Family, Scope, SetName};
-use crate::ruleset::stmt::{CtState, Direction, Stmt, receiver, service_in};
+use crate::ruleset::stmt::{CtState, Direction, Stmt, service_in};
 use crate::ruleset::timeouts::Timeouts;
 
 const MANGLE: (i32, &str) = (-150, "mangle");
@@ -38,7 +38,7 @@ pub(super) fn entries(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
         Chain::base("balance_output", Hook::Output, true, DSTNAT_OUTPUT, balance_output()),
         Chain::base("settle", Hook::Input, false, FILTER, settle()),
         Chain::base("police", Hook::Postrouting, true, MANGLE, police(mark, &limited)),
-        Chain::base("source", Hook::Postrouting, true, SRCNAT, source(mark)),
+        Chain::base("source", Hook::Postrouting, true, SRCNAT, sources::source(mark, asked)),
     ]);
     chains
 }
@@ -190,18 +190,5 @@ fn police(mark: FlowMark, limited: &[Family]) -> Rules {
     }
     let mut rules = vec![vec![Stmt::Marked(mark, false), Stmt::Return]];
     rules.extend(by_family(limited, "opening_to"));
-    rules
-}
-
-fn source(mark: FlowMark) -> Rules {
-    let mut rules = vec![vec![Stmt::Marked(mark, false), Stmt::Return]];
-    for family in Family::BOTH {
-        rules.push(vec![
-            Stmt::In(receiver(family), SetName::Preserved(family)),
-            Stmt::Goto(format!("preserve_{family}")),
-        ]);
-    }
-    rules.extend(Family::BOTH.map(|family| vec![Stmt::Snat(family)]));
-    rules.push(vec![Stmt::StatusDnat, Stmt::Masquerade]);
     rules
 }

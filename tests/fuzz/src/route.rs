@@ -11,6 +11,7 @@ pub fn check(bytes: &[u8]) {
     let routes = || Routes(Recorded::new(bytes));
     told(routes().links());
     told(routes().local_addresses());
+    told(routes().own_links());
     for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         told(routes().route_to(address));
     }

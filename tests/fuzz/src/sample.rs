@@ -1,11 +1,12 @@
 //! A state with something of everything, to be beside what is read.
 
-use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::sync::OnceLock;
 
 use tcpgw::model::{self, State};
 use tcpgw::ruleset::Ruleset;
 use tcpgw::ruleset::compile::compile;
+use tcpgw::ruleset::links::{Link, Links};
 use tcpgw::summary::Summary;
 
 const TEXT: &str = include_str!("../sample.json");
@@ -36,6 +37,13 @@ pub fn sample() -> &'static Sample {
 }
 
 /// The links of the gateway that it is for.
-pub fn links() -> BTreeSet<String> {
-    ["ext".to_owned(), "br0".to_owned()].into()
+pub fn links() -> Links {
+    let bridge = Link {
+        up: true,
+        source_v4: Some([10, 2, 0, 1].into()),
+        source_v6: Some(Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 1)),
+    };
+    let mut links: Links = ["ext".to_owned()].into();
+    links.insert("br0".into(), bridge);
+    links
 }

@@ -31,10 +31,10 @@ use crate::harness::plan;
 /// Between two short connections of one client.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What the kernel should hold for a state; none of those here is `preserve`, so links do not matter.
+/// What the kernel should hold for a state; none of those here is `preserve`, so only links with addresses matter.
 fn wanted(state: &Value) -> Ruleset {
     let state = tcpgw::model::parse(state.to_string().as_bytes()).expect("a state");
-    compile(&state, &BTreeSet::new())
+    compile(&state, &plan::gateway_links())
 }
 
 /// What the kernel holds, read by this process.

@@ -3,7 +3,9 @@
 use std::fs;
 
 use tcpgw::kernel::linux::Linux;
+use tcpgw::kernel::route::Routes;
 use tcpgw::kernel::{Identity, Kernel};
+use tcpgw::ruleset::links::Links;
 
 use super::Net;
 
@@ -26,6 +28,12 @@ impl Net {
     }
 
     /// The gateway's links but loopback.
+    pub(crate) fn own_links(&self) -> Links {
+        self.within("gateway", || Routes::open()?.own_links())
+            .expect("an answer")
+    }
+
+    /// Names of the gateway's links.
     pub(crate) fn links(&self) -> Vec<String> {
         let shown = self.run("gateway", &["ip", "-o", "link"]).ok();
         let name = |line: &str| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned());

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use tcpgw::ruleset::links::{Link, Links};
+
 /// The four containers that are backends.
 pub(crate) const BACKENDS: [&str; 4] = ["b1", "b2", "b3", "b4"];
 
@@ -27,6 +29,24 @@ pub(crate) fn addresses(host: &str) -> [IpAddr; 2] {
         other => panic!("no host is called {other}"),
     };
     text.map(ip)
+}
+
+/// The gateway's links that have addresses of their own. The outer one has two addresses of IPv6 in one network.
+pub(crate) fn gateway_links() -> Links {
+    let mut links = Links::default();
+    for (name, v4, v6) in [
+        ("br0", INTERNAL[0], Some(INTERNAL[1])),
+        ("ext", PUBLIC[0], None),
+        ("far", "198.51.100.1", Some("2001:db8:3::1")),
+    ] {
+        let link = Link {
+            up: true,
+            source_v4: v4.parse().ok(),
+            source_v6: v6.and_then(|text| text.parse().ok()),
+        };
+        links.insert(name.into(), link);
+    }
+    links
 }
 
 /// The nth of the client's many addresses, as IPv4 and as IPv6.

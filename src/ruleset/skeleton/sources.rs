@@ -1,0 +1,73 @@
+//! Which source address a backend sees.
+
+use super::{Asked, Chain};
+use crate::model::FlowMark;
+use crate::ruleset::name::{Family, SetName};
+use crate::ruleset::spec::SetSpec;
+use crate::ruleset::stmt::{Stmt, receiver};
+
+pub(super) fn source(mark: FlowMark, asked: &Asked) -> Vec<Vec<Stmt>> {
+    let mut rules = vec![vec![Stmt::Marked(mark, false), Stmt::Return]];
+    for family in Family::BOTH {
+        rules.push(vec![
+            Stmt::In(receiver(family), SetName::Preserved(family)),
+            Stmt::Goto(format!("preserve_{family}")),
+        ]);
+    }
+    rules.extend(Family::BOTH.map(|family| vec![Stmt::Snat(family)]));
+    for family in Family::BOTH.into_iter().filter(|family| knows_sources(*family, asked)) {
+        rules.push(vec![Stmt::Family(family), Stmt::StatusDnat, own_address(family, asked)]);
+    }
+    rules.push(vec![Stmt::StatusDnat, Stmt::Masquerade]);
+    rules
+}
+
+pub(super) fn preserve(family: Family, asked: &Asked) -> Chain {
+    let same_link = Stmt::In(SetSpec::of(SetName::SameLink).key, SetName::SameLink);
+    Chain::new(
+        format!("preserve_{family}"),
+        vec![
+            vec![same_link, own_address(family, asked)],
+            vec![Stmt::InNowhere, own_address(family, asked)],
+            vec![Stmt::Count(receiver(family), SetName::Acquainted(family))],
+        ],
+    )
+}
+
+fn knows_sources(family: Family, asked: &Asked) -> bool {
+    asked.contains(&SetName::LinkSources(family))
+}
+
+fn own_address(family: Family, asked: &Asked) -> Stmt {
+    if knows_sources(family, asked) {
+        Stmt::Goto(format!("link_source_{family}"))
+    } else {
+        Stmt::Masquerade
+    }
+}
+
+/// The address that masquerading would choose, by `snat`, if it is a local address still. Only a packet's own addresses can be
+/// asked for in the table of routes, so the packet gets it for as long as that takes. An address of a packet that was changed twice
+/// leaves its checksums as they were.
+pub(super) fn by_link(family: Family) -> [Chain; 2] {
+    let known = format!("known_source_{family}");
+    [
+        Chain::new(
+            known.clone(),
+            vec![
+                vec![Stmt::RestoreSource(family)],
+                vec![Stmt::SnatToLink(family)],
+                vec![Stmt::Masquerade],
+            ],
+        ),
+        Chain::new(
+            format!("link_source_{family}"),
+            vec![
+                vec![Stmt::PretendLinkSource(family)],
+                vec![Stmt::LocalSource, Stmt::Goto(known)],
+                vec![Stmt::RestoreSource(family)],
+                vec![Stmt::Masquerade],
+            ],
+        ),
+    ]
+}
