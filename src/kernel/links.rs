@@ -216,7 +216,8 @@ fn link(payload: &[u8]) -> Result<Link, Malformed> {
     for attr in Attrs::new(attrs) {
         let attr = attr?;
         match attr.kind {
-            IFLA_IFNAME => attr.str()?.clone_into(&mut link.name),
+            // The kernel takes any bytes but a slash, a colon and white space.
+            IFLA_IFNAME => link.name = text(attr.payload),
             IFLA_MTU => link.mtu = attr.ne32()?,
             IFLA_MASTER => link.master = Some(attr.ne32()?),
             IFLA_LINKINFO => bridging(&attr.nested(), &mut link)?,
@@ -287,6 +288,11 @@ fn entry(payload: &[u8]) -> Result<Option<Learned>, Malformed> {
         port: number(header, 4),
         bridge,
     }))
+}
+
+fn text(bytes: &[u8]) -> String {
+    let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn number(header: &[u8], at: usize) -> u32 {

@@ -155,7 +155,7 @@ impl<A: Ask> Routes<A> {
         Ok(())
     }
 
-    /// All links.
+    /// All links whose names are text.
     ///
     /// # Errors
     /// Those of [`Ask::dump`].
@@ -164,7 +164,7 @@ impl<A: Ask> Routes<A> {
             let mut links = Vec::new();
             let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
             self.dump("list links", &request, |message| {
-                links.push(decode_link(message.payload)?);
+                links.extend(decode_link(message.payload)?);
                 Ok(())
             })?;
             Ok(links)
@@ -258,7 +258,7 @@ impl<A: Ask> Routes<A> {
                 "find a link",
                 |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
                 |message| {
-                    name = Some(decode_link(message.payload)?.name);
+                    name = decode_link(message.payload)?.map(|link| link.name);
                     Ok(())
                 },
             )
@@ -398,8 +398,9 @@ const fn no_route(errno: Errno) -> bool {
     )
 }
 
-/// Attribute by attribute: a link of a kind that the codec reads wrongly must not hide the others.
-fn decode_link(payload: &[u8]) -> Result<Link, Malformed> {
+/// Attribute by attribute: a link of a kind that the codec reads wrongly must not hide the others. Neither must one whose name is not
+/// text, which the kernel allows: `None`.
+fn decode_link(payload: &[u8]) -> Result<Option<Link>, Malformed> {
     let odd = Malformed::new("a link of an unknown shape");
     let header = LinkHeader::parse(payload).map_err(|_| odd)?;
     let (mut name, mut kind) = (None, None);
@@ -415,13 +416,13 @@ fn decode_link(payload: &[u8]) -> Result<Link, Malformed> {
             _ => {}
         }
     }
-    Ok(Link {
+    Ok(name.map(|name| Link {
         index: header.index,
-        name: name.ok_or(odd)?,
+        name,
         kind,
         up: header.flags.contains(LinkFlags::Up),
         loopback: header.flags.contains(LinkFlags::Loopback),
-    })
+    }))
 }
 
 #[cfg(test)]

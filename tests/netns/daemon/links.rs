@@ -162,6 +162,24 @@ fn links_may_change_while_nobody_watches() {
     assert_eq!(net.tcpgw(&["diff", &file]).exits(0).stdout, "");
 }
 
+#[test]
+fn a_link_whose_name_is_no_text_hides_no_other() {
+    let net = Net::new();
+    net.sh("gateway", "ip link add \"$(printf 'odd\\377\"')\" type bridge")
+        .ok();
+    net.apply(state([service(
+        "a",
+        2001,
+        &["b1"],
+        3000,
+        json!({"source": "preserve"}),
+    )]));
+    assert!(knows_sources_of(&net, "br0"));
+    assert!(net.sh("gateway", SAME_LINK).ok().contains("\"br0\" . \"br0\""));
+    let seen = net.tcpgw(&["doctor"]);
+    assert!(!seen.stdout.contains("unchecked: "), "{seen}");
+}
+
 /// While the bridge is down, the gateway's default route sends handshakes away from the address of another link. The backend could not
 /// answer that address.
 #[test]
