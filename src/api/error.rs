@@ -107,6 +107,7 @@ impl From<Refused> for ApiError {
                 }
             }
             Refused::Store(message) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store", message),
+            Refused::Busy(message) => Self::busy(&message),
             Refused::Failed(message) => Self::failed(message),
         }
     }

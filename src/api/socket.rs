@@ -53,8 +53,8 @@ pub enum SocketError {
 /// A socket that is listened on. Its file goes with it, if it is still this one's.
 #[derive(Debug)]
 pub struct Socket {
-    /// Accepts connections; does not block.
-    listener: UnixListener,
+    /// Accepts connections and does not block; until somebody takes it.
+    listener: Option<UnixListener>,
     path: PathBuf,
     file: (u64, u64),
     _lock: Flock<File>,
@@ -72,19 +72,20 @@ impl Socket {
         make_way(path)?;
         let (listener, file) = bind_beside(settings)?;
         Ok(Self {
-            listener,
+            listener: Some(listener),
             path: path.clone(),
             file,
             _lock: lock,
         })
     }
 
-    /// One more handle to accept connections with; not blocking.
+    /// Returns what accepts connections and does not block.
     ///
     /// # Errors
-    /// That of `dup`.
-    pub fn listener(&self) -> io::Result<UnixListener> {
-        self.listener.try_clone()
+    /// [`io::ErrorKind::NotFound`] when it has been taken already.
+    pub fn take_listener(&mut self) -> io::Result<UnixListener> {
+        let taken = || io::Error::new(io::ErrorKind::NotFound, "the listener has been taken already");
+        self.listener.take().ok_or_else(taken)
     }
 }
 
@@ -94,7 +95,7 @@ impl Socket {
         fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.file)
     }
 
-    /// Makes the file again, after somebody has removed it; gives a handle to accept connections with.
+    /// Makes the file again, after somebody has removed it; returns what accepts its connections.
     ///
     /// # Errors
     /// [`SocketError`]: also that somebody else has the name now.
@@ -106,13 +107,8 @@ impl Socket {
             ..settings.clone()
         };
         let (listener, file) = bind_beside(&settings)?;
-        let handle = listener.try_clone().map_err(|source| SocketError::File {
-            what: "bind",
-            path: self.path.clone(),
-            source,
-        })?;
-        (self.listener, self.file) = (listener, file);
-        Ok(handle)
+        self.file = file;
+        Ok(listener)
     }
 }
 

@@ -206,6 +206,8 @@ pub enum Refused {
     Conflict(String, Option<Box<StoredService>>),
     /// The store does not take changes, and nothing was changed: exit code 1, HTTP 507.
     Store(String),
+    /// Too much waits already, and nothing was changed: exit code 1, HTTP 503.
+    Busy(String),
     /// The kernel did not do as asked: exit code 1, HTTP 500.
     Failed(String),
 }

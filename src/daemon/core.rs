@@ -48,7 +48,7 @@ use self::due::Due;
 use self::held::Held;
 use self::observation::Observing;
 use self::orders::Desk;
-pub use self::orders::{ApplyOrder, Order};
+pub use self::orders::{ApplyOrder, MOST_ORDERS, Order};
 use self::orphans::Orphans;
 use self::problems::Judgement;
 use self::rejected::Rejected;

@@ -161,7 +161,6 @@ struct Daemon {
     observer: Observer,
     observations: mpsc::Receiver<Observation>,
     file: Option<File>,
-    routes: Routes,
     signals: Signals,
     manager: Manager,
     pulse: LoopPulse,
@@ -253,7 +252,7 @@ impl Daemon {
         let network = route_monitor::follow();
         let (seen, observations) = mpsc::channel(1);
         let observer = Observer::start(seen).map_err(io("start a thread"))?;
-        let socket = bind(&settings)?;
+        let mut socket = bind(&settings)?;
         let presence = Presence {
             pid: std::process::id(),
             socket: std::path::absolute(&settings.socket).unwrap_or_else(|_| settings.socket.clone()),
@@ -266,9 +265,8 @@ impl Daemon {
             .protecting(config.protect_backends)
             .idling(config.idle_timeout);
         let (done, outcomes) = mpsc::channel(1);
-        let mut links = Routes::open()?;
-        let links = move || {
-            let links = links.own_links();
+        let links = || {
+            let links = Routes::open().and_then(|mut routes| routes.own_links());
             links
                 .inspect_err(|error| tracing::warn!(%error, "failed to list links and addresses"))
                 .ok()
@@ -276,7 +274,7 @@ impl Daemon {
         let (watchdog, pulse, turns) = Watchdog::new();
         let worker = Worker::start(engine, links, pulse, done).map_err(io("start a thread"))?;
         let (ask, asks) = mpsc::channel(ASKS);
-        let listener = socket.listener().and_then(UnixListener::from_std);
+        let listener = socket.take_listener().and_then(UnixListener::from_std);
         let listener = listener.map_err(io("listen on the socket"))?;
         let (stop, stopped) = oneshot::channel::<()>();
         let (renewed, renewals) = mpsc::channel(1);
@@ -316,7 +314,6 @@ impl Daemon {
             observer,
             observations,
             file,
-            routes: Routes::open()?,
             signals,
             manager: Manager::default(),
             pulse: turns,
@@ -404,13 +401,10 @@ impl Daemon {
         if let Some(news) = self.core.judges_again() {
             self.file_news(news);
         }
-        let routes = &mut self.routes;
         if self.core.is_judgement_due(now) {
-            let look = &mut |state: &State, known: &IsKnown<'_>| look(routes, state, known);
-            self.core.judge_surroundings(look, now);
+            self.core.judge_surroundings(&mut look, now);
         }
-        let vet = &mut |state: &State, known: &IsKnown<'_>| vet(routes, state, known);
-        if let Some(write) = self.core.next_write(vet, now) {
+        if let Some(write) = self.core.next_write(&mut vet, now) {
             let keeper = self.keeper.as_ref().ok_or(DaemonError::Store)?;
             keeper.write(write).map_err(|_| DaemonError::Store)?;
         }
@@ -479,10 +473,8 @@ impl Daemon {
     }
 
     fn file_news(&mut self, news: News) {
-        let routes = &mut self.routes;
         let now = Now::read();
-        let vet = &mut |state: &State, known: &IsKnown<'_>| vet(routes, state, known);
-        self.core.file_news(news, vet, now);
+        self.core.file_news(news, &mut vet, now);
         self.core.begin(now);
     }
 
@@ -717,17 +709,18 @@ async fn next_news(file: &mut Option<File>) -> Option<News> {
 type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
 
 /// Looks at a state that somebody wants.
-fn vet(routes: &mut Routes, state: &State, known: &IsKnown<'_>) -> Result<Vetted, String> {
-    let warnings = preflight::warnings(routes, state);
+fn vet(state: &State, known: &IsKnown<'_>) -> Result<Vetted, String> {
+    let warnings = Routes::open().and_then(|mut routes| preflight::warnings(&mut routes, state));
     Ok(Vetted {
         warnings: warnings.map_err(|error: NetlinkError| error.to_string())?,
-        ..look(routes, state, known)?
+        ..look(state, known)?
     })
 }
 
 /// Looks only at what keeps services from being served.
-fn look(routes: &mut Routes, state: &State, known: &IsKnown<'_>) -> Result<Vetted, String> {
-    let obstacles = preflight::obstacles(routes, state).map_err(|error: NetlinkError| error.to_string())?;
+fn look(state: &State, known: &IsKnown<'_>) -> Result<Vetted, String> {
+    let obstacles = Routes::open().and_then(|mut routes| preflight::obstacles(&mut routes, state));
+    let obstacles = obstacles.map_err(|error: NetlinkError| error.to_string())?;
     let taken = preflight::taken_ports(state, known).map_err(|error: ListenersError| error.to_string())?;
     Ok(Vetted {
         obstacles: obstacles.into_iter().chain(taken).collect(),

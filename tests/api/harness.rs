@@ -94,7 +94,7 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
         mode: 0o600,
         group: None,
     };
-    let socket = Socket::bind(&settings).expect("a socket");
+    let mut socket = Socket::bind(&settings).expect("a socket");
     let shared = Arc::new(Mutex::new(Told {
         look: look(),
         events: Events::new("test"),
@@ -117,7 +117,7 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
                 times,
                 privileged: Vec::new(),
             };
-            let listener = tokio::net::UnixListener::from_std(socket.listener().expect("a handle"));
+            let listener = tokio::net::UnixListener::from_std(socket.take_listener().expect("a listener"));
             let answering = tokio::spawn(answer(asked, told, how));
             let stop = async { drop(stopped.await) };
             serve(listener.expect("a listener"), mpsc::channel(1).1, asks, settings, stop).await;

@@ -14,7 +14,7 @@ use tcpgw::config::Config;
 use tcpgw::daemon::ask::{
     After, DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, TornDown, UndoOrder, Which,
 };
-use tcpgw::daemon::core::{Core, Now, Order, Vetted};
+use tcpgw::daemon::core::{Core, MOST_ORDERS, Now, Order, Vetted};
 use tcpgw::daemon::events::What;
 use tcpgw::daemon::keeper::{self, Write, Written};
 use tcpgw::daemon::last::Last;
@@ -738,4 +738,24 @@ impl World {
         prop_assert_eq!(&self.engine().kernel().ruleset(), &desired(&want).ruleset);
         Ok(())
     }
+}
+
+/// Nobody fills the daemon with orders: those beyond the bound are refused at once, and all others are carried out.
+#[test]
+fn orders_beyond_the_bound_are_refused() {
+    let mut world = World::new();
+    world.run();
+    world.edits.clear();
+    for _ in 0..=MOST_ORDERS {
+        world.edit(0, ServiceEdit::Delete);
+    }
+    let (_, last) = world.edits.pop().expect("the last order");
+    let mut last = last;
+    let refused = last.try_recv().expect("it is answered at once");
+    assert!(
+        matches!(&refused, Err(Refused::Busy(text)) if text.contains("256 changes wait")),
+        "{refused:?}"
+    );
+    let (_, first) = &mut world.edits[0];
+    assert_eq!(first.try_recv(), Err(TryRecvError::Empty), "it waits");
 }

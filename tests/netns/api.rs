@@ -17,12 +17,12 @@ fn who_is_in_another_namespace_is_refused() {
         mode: 0o600,
         group: None,
     };
-    let socket = Socket::bind(&settings).expect("a socket");
+    let mut socket = Socket::bind(&settings).expect("a socket");
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
-            let listener = tokio::net::UnixListener::from_std(socket.listener().expect("a handle"));
+            let listener = tokio::net::UnixListener::from_std(socket.take_listener().expect("a listener"));
             // Nobody hears what is asked: whoever gets so far is told that the daemon is ending.
             let (asks, _) = mpsc::channel(1);
             let stop = async { drop(stopped.await) };

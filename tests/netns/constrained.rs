@@ -114,7 +114,7 @@ fn few_descriptors() {
     });
     let _more: Vec<_> = (1..8).map(|n| net.serve_all(3000 + n, Behaviour::Greet)).collect();
     net.want(state(services));
-    let daemon = daemon_behind(&net, &["prlimit", "--nofile=64:64"], 64);
+    let daemon = daemon_behind(&net, &["prlimit", "--nofile=48:48"], 64);
     for port in 2001..2009 {
         let mut conn = net.connect("client", at(PUBLIC[0], port)).expect("it is served");
         conn.greeting().expect("a greeting");

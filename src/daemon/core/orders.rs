@@ -24,6 +24,10 @@ use crate::words::{Changes, Counts};
 /// After a failure of the store it is tried again so often.
 const REFRESH: Duration = Duration::from_secs(5);
 
+/// Number of orders that may wait: more than the API has connections, so that only those are refused who order and do not wait for
+/// the answer.
+pub const MOST_ORDERS: usize = 256;
+
 /// What may be ordered.
 pub enum Order {
     /// All services of the API shall be these.
@@ -34,6 +38,17 @@ pub enum Order {
     Deploy(DeployOrder, Reply<Result<u64, Refused>>),
     /// A deploy shall end, or be taken back.
     Undo(UndoOrder, Reply<Result<u64, Refused>>),
+}
+
+impl Order {
+    /// Whoever asked may be gone.
+    fn refuse(self, why: Refused) {
+        match self {
+            Self::Apply(order) => drop(order.reply.send(Err(why))),
+            Self::Edit(_, reply) => drop(reply.send(Err(why))),
+            Self::Deploy(_, reply) | Self::Undo(_, reply) => drop(reply.send(Err(why))),
+        }
+    }
 }
 
 /// An `apply` whose text has been read.
@@ -189,9 +204,12 @@ impl Core {
         }
     }
 
-    /// Takes an order.
+    /// Takes an order, or refuses it if too many wait.
     pub fn order(&mut self, order: Order) {
-        self.desk.orders.push_back(order);
+        if self.desk.orders.len() < MOST_ORDERS {
+            return self.desk.orders.push_back(order);
+        }
+        order.refuse(Refused::Busy(format!("{MOST_ORDERS} changes wait to be made already")));
     }
 
     /// What is to be written to the store now: one order is judged and written after the other, so that each is judged by

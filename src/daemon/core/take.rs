@@ -552,6 +552,7 @@ impl Refused {
             | Self::Missing(text)
             | Self::Conflict(text, _)
             | Self::Store(text)
+            | Self::Busy(text)
             | Self::Failed(text) => text.lines().map(ToOwned::to_owned).collect(),
         }
     }
