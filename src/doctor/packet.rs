@@ -7,6 +7,8 @@ use crate::model::FlowMark;
 use crate::ruleset::name::Family;
 
 const TCP: u8 = 6;
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const RTN_UNICAST: u32 = 1;
 const RTN_LOCAL: u32 = 2;
 const NFPROTO_IPV4: u8 = 2;
@@ -34,6 +36,8 @@ pub(super) struct Packet {
     pub(super) reply: bool,
     /// Whether it is no first packet of its flow, though it goes to the server.
     pub(super) later: bool,
+    /// Whether conntrack has seen it.
+    pub(super) tracked: bool,
     /// Whether our rules have marked and translated its flow already.
     pub(super) ours: Option<FlowMark>,
 }
@@ -50,6 +54,10 @@ pub(super) enum Value {
 impl Packet {
     /// The bits of `ct state`, with that of iptables.
     pub(super) fn state(&self) -> u32 {
+        if !self.tracked {
+            // `nft_ct_get_eval`: what has no entry.
+            return ct_state::INVALID;
+        }
         let translated = if self.ours.is_some() { ct_state::DNAT } else { 0 };
         translated
             | if self.reply || self.later {
@@ -78,6 +86,10 @@ impl Packet {
                 Family::V4 => NFPROTO_IPV4,
                 Family::V6 => NFPROTO_IPV6,
             }]),
+            Field::EtherType => Value::Is(match self.family {
+                Family::V4 => ETHERTYPE_IPV4.to_vec(),
+                Family::V6 => ETHERTYPE_IPV6.to_vec(),
+            }),
             Field::Protocol => Value::Is(vec![TCP]),
             Field::InName => name(self.input.as_ref()),
             Field::OutName => name(self.output.as_ref()),

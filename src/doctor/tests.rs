@@ -1,3 +1,5 @@
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -935,6 +937,7 @@ fn chain(table: Table, hook: Hook, priority: i32, rules: Vec<Rule>, drops: bool)
         table,
         name: "c".into(),
         base: Some(base),
+        devices: Vec::new(),
         rules,
     }
 }

@@ -4,7 +4,8 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
 use super::super::judge::{Done, Holds, walk};
 use super::super::packet::Packet;
-use super::firewall::{DSTNAT, foreign_chains, packet, program, samples, sees, whose};
+use super::firewall::{foreign_chains, program, sees, whose};
+use super::samples::{DSTNAT, packet, samples};
 use crate::kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite};
 use crate::model::FlowMark;
 use crate::ruleset::name::Family;
@@ -79,7 +80,7 @@ fn kinds(base: Base) -> Vec<(bool, bool)> {
     let is_marked = match base.hook {
         Hook::Forward | Hook::Postrouting => true,
         Hook::Prerouting => base.priority > DSTNAT,
-        Hook::Input | Hook::Output | Hook::Other => return Vec::new(),
+        Hook::Input | Hook::Output | Hook::Ingress | Hook::Egress | Hook::Other => return Vec::new(),
     };
     let first = is_marked.then_some((false, false));
     let others = [(false, true), (true, false)];

@@ -4,19 +4,16 @@ use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
-use super::super::judge::{Fate, Holds, Place, walk};
-use super::super::packet::{Interface, Packet};
+use super::super::judge::{Done, Fate, Holds, Place, walk};
+use super::super::packet::Packet;
+use super::samples::{Sample, comes_by, packet, samples, walk_all};
 use super::{count, some};
-use crate::kernel::firewall::{Base, Chain, Effect, Hook, TableFamily};
-use crate::kernel::links::Link;
-use crate::kernel::route::RouteTo;
+use crate::kernel::firewall::{Base, Chain, Effect, Hook, Rule, TableFamily, Test, Verdict};
 use crate::ruleset::name::Family;
 
 /// Backends that are looked at one by one at the least, and at the most.
 const FEWEST_SAMPLES: usize = 8;
 const MOST_SAMPLES: usize = 1000;
-/// Our own translation.
-pub(super) const DSTNAT: i32 = -100;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     for chains in foreign_chains(facts, diagnosis) {
@@ -50,7 +47,7 @@ pub(super) fn foreign_chains<'a>(facts: &'a CheapFacts, diagnosis: &mut Diagnosi
 
 pub(super) fn sees(family: TableFamily, packet: Family) -> bool {
     match family {
-        TableFamily::Inet => true,
+        TableFamily::Inet | TableFamily::Netdev => true,
         TableFamily::Ip => packet == Family::V4,
         TableFamily::Ip6 => packet == Family::V6,
         _ => false,
@@ -80,12 +77,6 @@ pub(super) fn program(chain: &Chain) -> Option<&'static str> {
     })
 }
 
-/// One backend of one service, as packets show it.
-pub(super) struct Sample {
-    backend: SocketAddr,
-    public_port: u16,
-}
-
 /// Whether it is the gateway's own packets that a chain sees: probes of backends and their answers.
 pub(super) fn is_probes(base: Base) -> bool {
     matches!(base.hook, Hook::Input | Hook::Output)
@@ -95,12 +86,10 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
     if base.hook == Hook::Other || (is_probes(base) && base.nat) {
         return;
     }
-    let rules: usize = chains
-        .iter()
-        .filter(|of| of.table == chain.table)
-        .map(|of| of.rules.len())
-        .sum();
-    let most = (facts.effort.most_rules() / rules.max(1)).clamp(FEWEST_SAMPLES, MOST_SAMPLES);
+    let of_table = || chains.iter().filter(|of| of.table == chain.table);
+    let effort: usize = of_table().flat_map(|of| &of.rules).map(effort).sum();
+    let most = (facts.effort.most_rules() / effort.max(1)).clamp(FEWEST_SAMPLES, MOST_SAMPLES);
+    let mut sees_any = false;
     for family in Family::BOTH {
         if !facts.uses(family) || !sees(chain.table.family, family) {
             continue;
@@ -116,18 +105,27 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
             if is_probes(base) && reply != (base.hook == Hook::Input) {
                 continue;
             }
+            let of_all = packet(facts, family, base, reply, None);
+            let of_sample = |sample| (sample, packet(facts, family, base, reply, Some(sample)));
+            let packets: Vec<(&Sample<'_>, Packet)> = samples
+                .iter()
+                .map(of_sample)
+                .filter(|(_, packet)| comes_by(chain, base, packet))
+                .collect();
+            if packets.is_empty() && !comes_by(chain, base, &of_all) {
+                continue;
+            }
+            sees_any = true;
             let mut trouble = Trouble::default();
-            let plain = packet(facts, family, base, reply, None);
-            trouble.add(None, walk(chains, chain, &plain));
+            trouble.add(None, walk(chains, chain, &of_all));
             if trouble.is_none() {
                 continue;
             }
-            if !samples.is_empty() {
+            if !packets.is_empty() {
                 trouble = Trouble::default();
             }
-            for sample in &samples {
-                let packet = packet(facts, family, base, reply, Some(sample));
-                trouble.add(Some(sample.backend), walk(chains, chain, &packet));
+            for (sample, packet) in &packets {
+                trouble.add(Some(sample.backend), walk_all(facts, chains, chain, (sample, packet)));
             }
             nothing_arrives = !trouble.ends.is_empty();
             let context = Context {
@@ -137,65 +135,38 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
                 base,
                 family,
                 reply,
-                looked_at: samples.len(),
+                looked_at: packets.len(),
             };
             trouble.tell(&context, diagnosis);
         }
     }
-}
-
-pub(super) fn samples(facts: &CheapFacts, family: Family, most: usize) -> Vec<Sample> {
-    let of_family = facts.services.services.iter().flat_map(|service| {
-        service
-            .active
-            .keys()
-            .filter(move |backend| Family::of(backend.ip()) == family)
-            .map(move |backend| Sample {
-                backend: *backend,
-                public_port: service.port,
-            })
-    });
-    let all: Vec<Sample> = of_family.collect();
-    // Spread over all services: neighbours are mostly alike.
-    let step = all.len().div_ceil(most).max(1);
-    all.into_iter().step_by(step).collect()
-}
-
-pub(super) fn packet(facts: &CheapFacts, family: Family, base: Base, reply: bool, sample: Option<&Sample>) -> Packet {
-    let far = facts
-        .ways_out
-        .as_ref()
-        .ok()
-        .and_then(|ways| ways.get(&(family, None))?.as_ref());
-    let outside = interface(facts, far);
-    let way = sample.and_then(|sample| facts.ways.as_ref().ok()?.get(&sample.backend.ip())?.as_ref());
-    let inside = interface(facts, way);
-    let translated = reply || base.hook != Hook::Prerouting || base.priority > DSTNAT;
-    let (input, output) = if reply { (inside, outside) } else { (outside, inside) };
-    Packet {
-        family,
-        input: input.filter(|_| base.hook != Hook::Output),
-        output: output.filter(|_| !matches!(base.hook, Hook::Prerouting | Hook::Input)),
-        server: sample.filter(|_| translated).map(|sample| sample.backend.ip()),
-        port: sample.map(|sample| {
-            if translated {
-                sample.backend.port()
-            } else {
-                sample.public_port
-            }
-        }),
-        reply,
-        later: false,
-        ours: (translated && !is_probes(base)).then_some(facts.mark),
+    if !sees_any && base.hook.is_of_interfaces() && (base.drops || of_table().any(may_drop)) {
+        diagnosis.unchecked(
+            format!("chain {} of {}", chain.name, whose(chain)),
+            "it sees packets of other interfaces than those by which clients and backends are reached",
+        );
     }
 }
 
-pub(super) fn interface(facts: &CheapFacts, way: Option<&RouteTo>) -> Option<Interface> {
-    let link: &Link = facts.link(way?.index)?;
-    Some(Interface {
-        index: link.index,
-        name: link.name.clone(),
-    })
+/// What looking at a rule costs: more where it looks into a large set.
+fn effort(rule: &Rule) -> usize {
+    /// Elements that cost as much as a rule.
+    const ELEMENTS: usize = 8;
+    let elements = |test: &Test| match test {
+        Test::In { elements, .. } => elements.as_ref().map_or(0, Vec::len),
+        _ => 0,
+    };
+    1 + rule.tests.iter().map(elements).sum::<usize>() / ELEMENTS
+}
+
+fn may_drop(chain: &Chain) -> bool {
+    let passes = |rule: &Rule| {
+        matches!(
+            rule.verdict,
+            Verdict::Continue | Verdict::Accept | Verdict::Return | Verdict::Jump(_) | Verdict::Goto(_)
+        )
+    };
+    !chain.rules.iter().all(passes)
 }
 
 /// What happens to packets of ours in one base chain.
@@ -228,7 +199,7 @@ impl Trouble {
             && !self.unjudged
     }
 
-    fn add(&mut self, backend: Option<SocketAddr>, (fate, done): (Fate, Vec<super::super::judge::Done>)) {
+    fn add(&mut self, backend: Option<SocketAddr>, (fate, done): (Fate, Vec<Done>)) {
         match fate {
             Fate::Passes => {}
             Fate::Ends(place) => self.ends.push((backend, place)),
@@ -328,7 +299,7 @@ impl Context<'_> {
         let doubt = if severity == Severity::Broken {
             ""
         } else {
-            "; not all of its rules can be judged from here"
+            "; its rules cannot all be judged from here, or concern some of the addresses only"
         };
         let seen = format!(
             "chain {} of {} {does} {what} {who}: {by}{doubt}",

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::super::finding::{Fix, advice, command};
-use super::firewall::{Context, DSTNAT, is_probes, program};
+use super::firewall::{Context, is_probes, program};
+use super::samples::{DSTNAT, shows_backend};
 use super::{range_list, ranges};
 use crate::kernel::firewall::{Hook, Verdict};
 use crate::ruleset::name::Family;
@@ -40,8 +41,10 @@ impl Context<'_> {
         if table.owned {
             return advice("the table is owned by a running program: allow the forwarding in its configuration");
         }
-        let translated = self.base.hook != Hook::Prerouting || self.base.priority > DSTNAT;
-        let (xt, nft) = if is_probes(self.base) || (self.reply && !translated) {
+        let hook = self.base.hook;
+        // Chains of interfaces know nothing of conntrack.
+        let sees_marks = !hook.is_of_interfaces() && (hook != Hook::Prerouting || self.base.priority > DSTNAT);
+        let (xt, nft) = if is_probes(self.base) || (!sees_marks && shows_backend(self.base, self.reply)) {
             match self.by_backends() {
                 Some(matches) => matches,
                 None => {
@@ -51,7 +54,7 @@ impl Context<'_> {
                     ));
                 }
             }
-        } else if translated {
+        } else if sees_marks {
             let mark = self.facts.mark;
             (
                 vec![format!("-m connmark --mark {mark}")],
@@ -113,7 +116,8 @@ impl Context<'_> {
                 )
             })
             .collect();
-        (xt, format!("tcp dport {{ {} }}", range_list(&ranges, ", ")))
+        let end = if self.reply { "sport" } else { "dport" };
+        (xt, format!("tcp {end} {{ {} }}", range_list(&ranges, ", ")))
     }
 
     /// Nothing where there are too many.

@@ -14,6 +14,7 @@ mod offload;
 mod ports;
 mod reuse;
 mod reverse_path;
+mod samples;
 mod table;
 mod ways;
 

@@ -7,7 +7,8 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::super::judge::{Holds, walk};
 use super::super::packet::Packet;
-use super::firewall::{foreign_chains, interface, sees, whose};
+use super::firewall::{foreign_chains, sees, whose};
+use super::samples::interface;
 use super::{count, some};
 use crate::kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
 use crate::ruleset::name::Family;
@@ -146,6 +147,7 @@ fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<P
                 port: Some(service.port),
                 reply: false,
                 later: false,
+                tracked: true,
                 ours: None,
             }
         })

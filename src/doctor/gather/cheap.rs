@@ -133,7 +133,7 @@ impl CheapReader {
             return known.read.clone();
         }
         let known = Known::new(now, || {
-            fact(firewall::read(&mut socket)).map(|(chains, unread)| {
+            fact(firewall::read(&mut socket, Netlink::netfilter)).map(|(chains, unread)| {
                 Arc::new(Firewall {
                     chains,
                     unjudged: unread.other_families,

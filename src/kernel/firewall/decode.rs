@@ -12,23 +12,36 @@ const VERDICT_REGISTER: u32 = 0;
 const CT_MARK: u32 = 3;
 const META_MARK: u32 = 3;
 
-/// What a set holds, where it was read.
+/// A set that rules look into.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SetContent {
-    pub(super) elements: Vec<(Element, Verdict)>,
+    /// How many bytes a key has.
+    pub(super) key_len: usize,
+    /// What it holds, where it was read.
+    pub(super) elements: Option<Vec<(Element, Verdict)>>,
+    /// Whether it has an element that stands for all others.
+    pub(super) catch_all: bool,
 }
 
-/// The sets of the rule's table that were read.
+/// The sets of the rule's table.
 pub(super) type Sets<'a> = &'a dyn Fn(&str) -> Option<&'a SetContent>;
 
+/// A rule, and the names of sets that would tell more of it if they were read.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) rule: Rule,
+    pub(super) unread: Vec<String>,
+}
+
 /// One rule, out of its list of expressions.
-pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> Result<Rule, Malformed> {
+pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> Result<Decoded, Malformed> {
     let mut reader = Reader {
         family,
         sets,
         registers: BTreeMap::new(),
         marks: BTreeMap::new(),
         rule: Rule::default(),
+        unread: Vec::new(),
     };
     for expression in Attrs::new(expressions) {
         let expression = expression?;
@@ -36,7 +49,10 @@ pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> R
             reader.expression(expression.payload)?;
         }
     }
-    Ok(reader.rule)
+    Ok(Decoded {
+        rule: reader.rule,
+        unread: reader.unread,
+    })
 }
 
 /// What a register holds: a field, perhaps masked.
@@ -62,6 +78,7 @@ struct Reader<'a> {
     /// What the value of a slot would write to the ct mark; a missing one is not known.
     marks: BTreeMap<u32, MarkWrite>,
     rule: Rule,
+    unread: Vec<String>,
 }
 
 /// The parts of an expression's data.
@@ -217,7 +234,8 @@ impl Reader<'_> {
             TableFamily::Ip => false,
             _ => self.rule.tests.iter().any(|test| {
                 matches!(test, Test::Compare { load, value, relation: Relation::Equal, .. }
-                    if load.field == Field::Family && value.first() == Some(&10))
+                    if (load.field == Field::Family && value.first() == Some(&10))
+                        || (load.field == Field::EtherType && *value == [0x86, 0xdd]))
             }),
         }
     }
@@ -304,16 +322,26 @@ impl Reader<'_> {
 
     fn lookup(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
         const INVERTED: u32 = 1;
-        let content = (self.sets)(parts.text(1)?);
-        let elements = content.map(|content| content.elements.clone());
-        let width = elements.iter().flatten().map(|(element, _)| element.from.len()).next();
-        let key = self.key(parts.number(2)?, width);
+        let name = parts.text(1)?;
+        let content = (self.sets)(name);
+        let elements = content.and_then(|content| content.elements.clone());
+        let key = self.key(parts.number(2)?, content.map(|content| content.key_len));
+        let tells = |load: &Load| !matches!(load.field, Field::Other | Field::Sender | Field::Mark | Field::CtMark);
+        if content.is_some() && elements.is_none() && key.iter().all(tells) {
+            self.unread.push(name.to_owned());
+        }
+        let catch_all = content.filter(|content| content.catch_all).map(|content| Element {
+            from: vec![0; content.key_len],
+            to: vec![0xff; content.key_len],
+        });
         match parts.get(3)?.map(|attr| attr.be32()).transpose()? {
-            Some(VERDICT_REGISTER) => self.rule.verdict = Verdict::Map(key, elements),
+            // It gives the verdict where no other element does: who cannot tell the others from it does not know.
+            Some(VERDICT_REGISTER) => self.rule.verdict = Verdict::Map(key, elements.filter(|_| catch_all.is_none())),
             destination => {
                 self.rule.tests.push(Test::In {
                     key,
-                    elements: elements.map(|elements| elements.into_iter().map(|(element, _)| element).collect()),
+                    elements: elements
+                        .map(|elements| elements.into_iter().map(|(of, _)| of).chain(catch_all).collect()),
                     negated: parts.number(5)? & INVERTED != 0,
                 });
                 if let Some(register) = destination {
@@ -405,6 +433,7 @@ fn meta_field(key: u32) -> (Field, usize) {
         5 => (Field::OutIndex, 4),
         6 => (Field::InName, 16),
         7 => (Field::OutName, 16),
+        1 => (Field::EtherType, 2),
         15 => (Field::Family, 1),
         16 => (Field::Protocol, 1),
         _ => (Field::Other, 4),
@@ -512,9 +541,55 @@ mod tests {
             });
         });
         let bytes = writer.finish().unwrap();
-        let rule = rule(TableFamily::Ip, &bytes, &|_| None).unwrap();
+        let rule = rule(TableFamily::Ip, &bytes, &|_| None).unwrap().rule;
         assert_eq!(rule.tests, [field(Field::Dest4, 3, &[10, 2, 0])]);
         assert_eq!(rule.verdict, Verdict::Accept);
+    }
+
+    fn looks_up(load: &[(u16, u32)], expression: &str, to_verdict: bool, content: &SetContent) -> Decoded {
+        let mut writer = Writer::new();
+        let mut push = |name: &str, fill: &dyn Fn(&mut Writer)| {
+            writer.nest(LIST_ELEM, |writer| {
+                writer.str(expr::NAME, name);
+                writer.nest(expr::DATA, fill);
+            });
+        };
+        push(expression, &|writer| {
+            for (kind, number) in load {
+                writer.be32(*kind, *number);
+            }
+        });
+        push("lookup", &|writer| {
+            writer.str(1, "s");
+            writer.be32(2, 1);
+            if to_verdict {
+                writer.be32(3, 0);
+            }
+        });
+        rule(TableFamily::Ip, &writer.finish().unwrap(), &|_| Some(content)).unwrap()
+    }
+
+    #[test]
+    fn sets_are_asked_for_where_they_tell_something() {
+        const DEST: [(u16, u32); 4] = [(1, 1), (2, 1), (3, 16), (4, 4)];
+        const MARK: [(u16, u32); 2] = [(1, 1), (2, 3)];
+        let mut content = SetContent {
+            key_len: 4,
+            ..SetContent::default()
+        };
+        assert_eq!(looks_up(&DEST, "payload", false, &content).unread, ["s"]);
+        assert!(looks_up(&MARK, "meta", false, &content).unread.is_empty());
+        content.elements = Some(Vec::new());
+        let decoded = looks_up(&DEST, "payload", false, &content);
+        assert!(decoded.unread.is_empty());
+        assert!(matches!(&decoded.rule.tests[..], [Test::In { elements: Some(all), .. }] if all.is_empty()));
+        // An element that stands for all others.
+        content.catch_all = true;
+        let decoded = looks_up(&DEST, "payload", false, &content);
+        assert!(matches!(&decoded.rule.tests[..], [Test::In { elements: Some(all), .. }]
+            if all[..] == [Element { from: vec![0; 4], to: vec![0xff; 4] }]));
+        let decoded = looks_up(&DEST, "payload", true, &content);
+        assert!(matches!(decoded.rule.verdict, Verdict::Map(_, None)));
     }
 
     proptest! {
@@ -533,7 +608,9 @@ mod tests {
             element in prop::collection::vec(any::<u8>(), 0..20),
         ) {
             let content = SetContent {
-                elements: vec![(Element { from: element.clone(), to: element }, Verdict::Drop)],
+                key_len: element.len(),
+                elements: Some(vec![(Element { from: element.clone(), to: element }, Verdict::Drop)]),
+                catch_all: false,
             };
             let _ = rule(TableFamily::Inet, &listed(&expressions), &|_| Some(&content));
         }

@@ -10,6 +10,7 @@ mod mark;
 mod program;
 mod read;
 mod save;
+mod sets;
 mod xt;
 
 pub use self::mark::MarkWrite;
@@ -25,8 +26,30 @@ pub struct Chain {
     pub name: String,
     /// Where it is hooked, if it is.
     pub base: Option<Base>,
+    /// The interfaces whose packets it sees, where it is hooked to interfaces ([`Hook::is_of_interfaces`]).
+    pub devices: Vec<Device>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
+}
+
+/// An interface that a chain is hooked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its name, or how the names of several begin.
+    pub name: String,
+    /// Whether it stands for all interfaces whose names begin like this.
+    pub is_prefix: bool,
+}
+
+impl Device {
+    /// Whether an interface of that name is meant.
+    pub fn is(&self, name: &str) -> bool {
+        if self.is_prefix {
+            name.starts_with(&self.name)
+        } else {
+            name == self.name
+        }
+    }
 }
 
 /// Whose chain it is.
@@ -87,8 +110,19 @@ pub enum Hook {
     Output,
     /// Before it leaves.
     Postrouting,
-    /// Of a bridge, of an interface.
+    /// At an interface, before all else: conntrack has not seen the packet.
+    Ingress,
+    /// At an interface, after all else.
+    Egress,
+    /// Of a bridge.
     Other,
+}
+
+impl Hook {
+    /// Whether chains there see packets of some interfaces only.
+    pub const fn is_of_interfaces(self) -> bool {
+        matches!(self, Self::Ingress | Self::Egress)
+    }
 }
 
 /// What makes a chain a base chain.
@@ -223,6 +257,8 @@ pub struct Load {
 pub enum Field {
     /// The family, as `NFPROTO_*`.
     Family,
+    /// The family, as the type of an Ethernet frame.
+    EtherType,
     /// TCP, UDP and so on.
     Protocol,
     /// The name of the interface that it came in by.

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::decode::{self, SetContent};
-use super::{Base, Chain, Element, Hook, Table, TableFamily, Verdict};
+use super::decode::{self, Decoded};
+use super::sets::{Name, Sets};
+use super::{Base, Chain, Device, Hook, Rule, Table, TableFamily};
 use crate::kernel::ask::Ask;
-use crate::kernel::nft::{self, LIST_ELEM, chain, elem, msg, rule, set, table};
+use crate::kernel::nft::{self, chain, msg, rule, table};
 use crate::kernel::skeleton::TABLE;
 use crate::kernel::socket::{NetlinkError, restarting};
 use crate::kernel::tlv::{Attrs, Family, Header, Malformed, Message};
 
-/// More sets without a name than these are not looked into: each costs a request.
-const MOST_SETS: usize = 2000;
-const SET_ANONYMOUS: u32 = 1;
-const INTERVAL_END: u32 = 1;
 const TABLE_FLAGS: u16 = 2;
 const TABLE_HANDLE: u16 = 4;
 const TABLE_DORMANT: u32 = 1;
@@ -23,7 +20,10 @@ const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
-const ELEMENT_FLAGS: u16 = 3;
+const HOOK_DEVICE: u16 = 3;
+const HOOK_DEVICES: u16 = 4;
+const DEVICE_NAME: u16 = 1;
+const DEVICE_PREFIX: u16 = 2;
 
 /// What was left out of a reading, and why.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,12 +34,16 @@ pub struct Unread {
     pub own_table: Option<u64>,
 }
 
-/// Reads every chain but those of our own table.
+/// Reads every chain but those of our own table. `open` opens further sockets like `socket`, for sets that may be too large to be
+/// listed to the end.
 ///
 /// # Errors
 /// Those of [`Ask::dump`].
-pub fn read(socket: &mut impl Ask) -> Result<(Vec<Chain>, Unread), NetlinkError> {
-    restarting(|| read_once(socket))
+pub fn read<A: Ask>(
+    socket: &mut impl Ask,
+    open: impl Fn() -> Result<A, NetlinkError>,
+) -> Result<(Vec<Chain>, Unread), NetlinkError> {
+    restarting(|| read_once(socket, &open))
 }
 
 /// The port id of the socket that owns our table, if one does.
@@ -63,18 +67,15 @@ pub fn owner(socket: &mut impl Ask) -> Result<Option<u32>, NetlinkError> {
     })
 }
 
-type Name = (TableFamily, String, String);
-type SetsOfTables = BTreeMap<Name, SetContent>;
-
-fn read_once(socket: &mut impl Ask) -> Result<(Vec<Chain>, Unread), NetlinkError> {
+fn read_once<A: Ask>(
+    socket: &mut impl Ask,
+    open: &impl Fn() -> Result<A, NetlinkError>,
+) -> Result<(Vec<Chain>, Unread), NetlinkError> {
     let mut unread = Unread::default();
     let tables = tables(socket, &mut unread.own_table)?;
     let mut chains = chains(socket, &tables)?;
     chains.retain(|chain| {
-        let judged = matches!(
-            chain.table.family,
-            TableFamily::Inet | TableFamily::Ip | TableFamily::Ip6
-        );
+        let judged = !matches!(chain.table.family, TableFamily::Bridge | TableFamily::Arp);
         if !judged && chain.base.is_some() && !unread.other_families.contains(&chain.table) {
             unread.other_families.push(chain.table.clone());
         }
@@ -83,12 +84,53 @@ fn read_once(socket: &mut impl Ask) -> Result<(Vec<Chain>, Unread), NetlinkError
     if chains.is_empty() {
         return Ok((chains, unread));
     }
-    let sets = anonymous_sets(socket)?;
+    let is_foreign = |family, table: &str| tables.contains_key(&(family, table.to_owned()));
+    let mut sets = Sets::read(socket, is_foreign)?;
+    let unfinished = rules(socket, &mut chains, &sets)?;
+    for unfinished in unfinished {
+        unfinished.finish(&mut chains, &mut sets, open)?;
+    }
+    Ok((chains, unread))
+}
+
+/// A rule that looks into sets with a name.
+struct Unfinished {
+    chain: usize,
+    rule: usize,
+    expressions: Vec<u8>,
+    sets: Vec<Name>,
+}
+
+impl Unfinished {
+    fn finish<A: Ask>(
+        &self,
+        chains: &mut [Chain],
+        sets: &mut Sets,
+        open: &impl Fn() -> Result<A, NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        for name in &self.sets {
+            sets.look_into(name, open);
+        }
+        let Some(chain) = chains.get_mut(self.chain) else {
+            return Ok(());
+        };
+        let rule: Option<&mut Rule> = chain.rules.get_mut(self.rule);
+        if let Some(rule) = rule.filter(|_| sets.afford(self.sets.iter())) {
+            let of_table = |name: &str| sets.get(chain.table.family, &chain.table.name, name);
+            *rule = decode::rule(chain.table.family, &self.expressions, &of_table)?.rule;
+        }
+        Ok(())
+    }
+}
+
+/// Adds their rules to chains, and returns those that must be decoded again once more sets were read.
+fn rules(socket: &mut impl Ask, chains: &mut [Chain], sets: &Sets) -> Result<Vec<Unfinished>, NetlinkError> {
     let places: BTreeMap<Name, usize> = chains
         .iter()
         .enumerate()
         .map(|(at, chain)| ((chain.table.family, chain.table.name.clone(), chain.name.clone()), at))
         .collect();
+    let mut unfinished = Vec::new();
     dump(socket, "list all rules", msg::GET_RULE, |family, message| {
         let [table, chain] = [rule::TABLE, rule::CHAIN].map(|kind| text(message, kind));
         let (table, chain) = (table?, chain?);
@@ -96,14 +138,23 @@ fn read_once(socket: &mut impl Ask) -> Result<(Vec<Chain>, Unread), NetlinkError
             return Ok(());
         };
         let expressions = attrs(message)?.first(rule::EXPRESSIONS)?;
-        let of_table = |name: &str| sets.get(&(family, table.clone(), name.to_owned()));
-        let rule = decode::rule(family, expressions.map_or(&[][..], |list| list.payload), &of_table)?;
+        let expressions = expressions.map_or(&[][..], |list| list.payload);
+        let of_table = |name: &str| sets.get(family, &table, name);
+        let Decoded { rule, unread } = decode::rule(family, expressions, &of_table)?;
         if let Some(chain) = chains.get_mut(at) {
+            if !unread.is_empty() {
+                unfinished.push(Unfinished {
+                    chain: at,
+                    rule: chain.rules.len(),
+                    expressions: expressions.to_vec(),
+                    sets: unread.into_iter().map(|set| (family, table.clone(), set)).collect(),
+                });
+            }
             chain.rules.push(rule);
         }
         Ok(())
     })?;
-    Ok((chains, unread))
+    Ok(unfinished)
 }
 
 /// Tables that are at work: whether each is owned, and its number.
@@ -145,6 +196,7 @@ fn chains(socket: &mut impl Ask, tables: &Tables) -> Result<Vec<Chain>, NetlinkE
             },
             name: text(message, chain::NAME)?,
             base: base(family, message)?,
+            devices: devices(message)?,
             rules: Vec::new(),
         });
         Ok(())
@@ -167,6 +219,9 @@ fn base(family: TableFamily, message: &Message<'_>) -> Result<Option<Base>, Malf
             2 if is_ip => Hook::Forward,
             3 if is_ip => Hook::Output,
             4 if is_ip => Hook::Postrouting,
+            5 if family == TableFamily::Inet => Hook::Ingress,
+            0 if family == TableFamily::Netdev => Hook::Ingress,
+            1 if family == TableFamily::Netdev => Hook::Egress,
             _ => Hook::Other,
         },
         nat: text(message, CHAIN_TYPE)? == "nat",
@@ -175,123 +230,35 @@ fn base(family: TableFamily, message: &Message<'_>) -> Result<Option<Base>, Malf
     }))
 }
 
-fn anonymous_sets(socket: &mut impl Ask) -> Result<SetsOfTables, NetlinkError> {
-    let mut found: Vec<(Name, bool)> = Vec::new();
-    dump(socket, "list all sets", msg::GET_SET, |family, message| {
-        let flags = attrs(message)?.first(set::FLAGS)?.map_or(Ok(0), |attr| attr.be32())?;
-        let concatenated = flags & set::F_CONCAT != 0;
-        if flags & SET_ANONYMOUS != 0 && found.len() < MOST_SETS {
-            let name = (family, text(message, set::TABLE)?, text(message, set::NAME)?);
-            found.push((name, flags & set::F_INTERVAL != 0 && !concatenated));
-        }
-        Ok(())
-    })?;
-    let mut sets = BTreeMap::new();
-    for (name, interval) in found {
-        let content = elements(socket, &name, interval)?;
-        sets.insert(name, content);
-    }
-    Ok(sets)
-}
-
-/// One element as it is listed.
-struct Listed {
-    key: Vec<u8>,
-    key_end: Option<Vec<u8>>,
-    ends: bool,
-    verdict: Verdict,
-}
-
-fn elements(socket: &mut impl Ask, name: &Name, interval: bool) -> Result<SetContent, NetlinkError> {
-    let mut listed = Vec::new();
-    let (family, table, set) = name;
-    socket.dump(
-        "list the elements of a set",
-        |writer, seq| {
-            writer.message(header(msg::GET_ELEM, seq), of(*family), |writer| {
-                writer.str(elem::LIST_TABLE, table);
-                writer.str(elem::LIST_SET, set);
-            });
-        },
-        |message| {
-            if let Some(list) = attrs(message)?.first(elem::LIST_ELEMENTS)? {
-                for attr in list.nested() {
-                    let attr = attr?;
-                    if attr.kind == LIST_ELEM {
-                        listed.push(element(attr.payload)?);
-                    }
-                }
+/// The interfaces of a base chain, if it is hooked to some.
+fn devices(message: &Message<'_>) -> Result<Vec<Device>, Malformed> {
+    let mut devices = Vec::new();
+    let Some(hook) = attrs(message)?.first(CHAIN_HOOK)? else {
+        return Ok(devices);
+    };
+    let mut add = |payload: &[u8], is_prefix| {
+        // The kernel takes any bytes but a slash, a colon and white space for a name.
+        let name = payload.split(|byte| *byte == 0).next().unwrap_or_default();
+        devices.push(Device {
+            name: String::from_utf8_lossy(name).into_owned(),
+            is_prefix,
+        });
+    };
+    // A single one is listed twice.
+    if let Some(list) = hook.nested().first(HOOK_DEVICES)? {
+        for device in list.nested() {
+            let device = device?;
+            if matches!(device.kind, DEVICE_NAME | DEVICE_PREFIX) {
+                add(device.payload, device.kind == DEVICE_PREFIX);
             }
-            Ok(())
-        },
-    )?;
-    Ok(SetContent {
-        elements: if interval { intervals(listed) } else { singles(listed) },
-    })
-}
-
-fn element(payload: &[u8]) -> Result<Listed, Malformed> {
-    let value = |kind| -> Result<Option<Vec<u8>>, Malformed> {
-        let Some(attr) = Attrs::new(payload).first(kind)? else {
-            return Ok(None);
-        };
-        Ok(attr.nested().first(elem::VALUE)?.map(|value| value.payload.to_vec()))
-    };
-    let verdict = match Attrs::new(payload).first(elem::DATA)? {
-        Some(data) => data.nested().first(elem::VERDICT)?,
-        None => None,
-    };
-    let flags = Attrs::new(payload)
-        .first(ELEMENT_FLAGS)?
-        .map_or(Ok(0), |attr| attr.be32())?;
-    Ok(Listed {
-        key: value(elem::KEY)?.unwrap_or_default(),
-        key_end: value(elem::KEY_END)?,
-        ends: flags & INTERVAL_END != 0,
-        verdict: verdict.map_or(Ok(Verdict::Continue), |attr| decode::read_verdict(attr.payload))?,
-    })
-}
-
-fn singles(listed: Vec<Listed>) -> Vec<(Element, Verdict)> {
-    let single = |listed: Listed| {
-        let to = listed.key_end.unwrap_or_else(|| listed.key.clone());
-        let element = Element { from: listed.key, to };
-        (element, listed.verdict)
-    };
-    listed.into_iter().map(single).collect()
-}
-
-/// In a tree an interval is two elements: its first value, and the first one behind it.
-fn intervals(mut listed: Vec<Listed>) -> Vec<(Element, Verdict)> {
-    listed.sort_by(|a, b| a.key.cmp(&b.key).then(b.ends.cmp(&a.ends)));
-    let mut found = Vec::new();
-    let mut rest = listed.into_iter().peekable();
-    while let Some(first) = rest.next() {
-        if first.ends {
-            continue;
         }
-        let to = match rest.peek() {
-            Some(behind) => one_less(&behind.key),
-            None => vec![0xff; first.key.len()],
-        };
-        found.push((Element { from: first.key, to }, first.verdict));
+    } else if let Some(device) = hook.nested().first(HOOK_DEVICE)? {
+        add(device.payload, false);
     }
-    found
+    Ok(devices)
 }
 
-fn one_less(key: &[u8]) -> Vec<u8> {
-    let mut key = key.to_vec();
-    for byte in key.iter_mut().rev() {
-        let (less, borrows) = byte.overflowing_sub(1);
-        *byte = less;
-        if !borrows {
-            break;
-        }
-    }
-    key
-}
-
-fn dump(
+pub(super) fn dump(
     socket: &mut impl Ask,
     what: &'static str,
     kind: u16,
@@ -307,7 +274,7 @@ fn dump(
     )
 }
 
-fn header(kind: u16, seq: u32) -> Header {
+pub(super) fn header(kind: u16, seq: u32) -> Header {
     Header {
         kind: nft::message(kind),
         flags: nft::F_REQUEST | nft::F_DUMP,
@@ -315,11 +282,11 @@ fn header(kind: u16, seq: u32) -> Header {
     }
 }
 
-fn attrs<'a>(message: &Message<'a>) -> Result<Attrs<'a>, Malformed> {
+pub(super) fn attrs<'a>(message: &Message<'a>) -> Result<Attrs<'a>, Malformed> {
     Ok(message.family()?.1)
 }
 
-fn text(message: &Message<'_>, kind: u16) -> Result<String, Malformed> {
+pub(super) fn text(message: &Message<'_>, kind: u16) -> Result<String, Malformed> {
     let attr = attrs(message)?.first(kind)?;
     Ok(attr.map(|attr| attr.str()).transpose()?.unwrap_or_default().to_owned())
 }
@@ -338,7 +305,7 @@ fn family(number: u8) -> Option<TableFamily> {
     found.map(|(_, family)| *family)
 }
 
-fn of(family: TableFamily) -> Family {
+pub(super) fn of(family: TableFamily) -> Family {
     let number = FAMILIES
         .iter()
         .find(|(_, of)| *of == family)
@@ -346,32 +313,5 @@ fn of(family: TableFamily) -> Family {
     Family {
         family: number,
         ..Family::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn listed(key: u8, ends: bool) -> Listed {
-        Listed {
-            key: vec![0, key],
-            key_end: None,
-            ends,
-            verdict: Verdict::Continue,
-        }
-    }
-
-    #[test]
-    fn intervals_end_before_the_next_mark() {
-        let found = intervals(vec![
-            listed(9, true),
-            listed(3, false),
-            listed(0, true),
-            listed(200, false),
-        ]);
-        let spans: Vec<_> = found.into_iter().map(|(e, _)| (e.from, e.to)).collect();
-        assert_eq!(spans, [(vec![0, 3], vec![0, 8]), (vec![0, 200], vec![0xff, 0xff])]);
-        assert_eq!(one_less(&[1, 0]), [0, 255]);
     }
 }

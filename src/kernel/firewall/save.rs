@@ -115,6 +115,7 @@ pub fn parse(family: TableFamily, text: &str) -> Vec<Chain> {
                 },
                 name: name.to_owned(),
                 base: (policy != "-").then(|| base(&table, name, policy)),
+                devices: Vec::new(),
                 rules: Vec::new(),
             });
         } else if line.starts_with("-A ") {

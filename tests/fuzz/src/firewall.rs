@@ -22,7 +22,7 @@ use super::sample::sample;
 pub fn check(bytes: &[u8]) {
     if messages::kind(bytes).is_some() {
         black_box(&firewall::owner(&mut Recorded::new(bytes)));
-        match firewall::read(&mut Recorded::new(bytes)) {
+        match firewall::read(&mut Recorded::new(bytes), || Ok(Recorded::new(bytes))) {
             Ok((chains, unread)) if can_be_walked(&chains) => {
                 judge(|facts| {
                     facts.cheap.firewall = Ok(Arc::new(Firewall {

@@ -114,6 +114,69 @@ fn whatever_keeps_clients_from_being_served_is_told_at_once() {
     }
 }
 
+/// At an interface, before or after all tables that see packets; and by what a set with a name holds.
+#[test]
+fn drops_at_interfaces_and_by_sets_are_told_at_once() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let mends = "nft delete table inet other";
+    let set = |hook: &str, set: &str, rule: &str| {
+        let chain = format!("chain c {{ type filter hook {hook}; {rule}; }}");
+        (
+            format!("nft 'table inet other {{ set s {{ {set}; }}; {chain}; }}'"),
+            mends,
+        )
+    };
+    let at_interface = |hook: &str, device: &str, rule: &str| {
+        let chain = format!("chain c {{ type filter hook {hook} device {device} priority 0; {rule}; }}");
+        (
+            format!("nft 'table netdev other {{ {chain}; }}'"),
+            "nft delete table netdev other",
+        )
+    };
+    let address = "type ipv4_addr; elements = { 198.51.100.77, 10.2.0.11 }";
+    let networks = "type ipv4_addr; flags interval; elements = { 10.2.0.8/29, 192.0.2.0/24 }";
+    let public = format!("type ipv4_addr; elements = {{ {}, {} }}", PUBLIC[0], PUBLIC_2[0]);
+    let ports = "type inet_service; flags interval; elements = { 22, 2000-2010 }";
+    let endpoints = "type ipv4_addr . inet_service; elements = { 10.2.0.11 . 3000 }";
+    for (breaks, mends) in [
+        at_interface("ingress", "ext", "tcp dport 2001 drop"),
+        at_interface("egress", "br0", "ip daddr 10.2.0.11 drop"),
+        (
+            "nft 'table inet other { chain c { type filter hook ingress device ext priority 0; meta nfproto ipv4 drop; }; }'".into(),
+            mends,
+        ),
+        set("forward priority 0", address, "ip daddr @s drop"),
+        set("forward priority 0", networks, "ip daddr @s reject"),
+        set("forward priority 0", endpoints, "ip daddr . tcp dport @s drop"),
+        set("prerouting priority raw", ports, "tcp dport @s drop"),
+        set("prerouting priority raw", &public, "ip daddr @s drop"),
+    ] {
+        breaks_and_mends(&net, &daemon, at(PUBLIC[0], 2001), "packets_dropped", "gateway", [&breaks, mends]);
+    }
+    // Sets that hold nothing of ours trouble nobody.
+    for (other, mends) in [
+        set("forward priority 0", &public, "ip saddr @s drop"),
+        set("forward priority 0", "type ipv4_addr", "ip daddr @s drop"),
+        set(
+            "prerouting priority raw",
+            "type inet_service; elements = { 22, 25 }",
+            "tcp dport @s drop",
+        ),
+        at_interface("ingress", "ext", "udp dport 2001 drop"),
+        at_interface("ingress", "ext", "tcp dport 3000 drop"),
+    ] {
+        net.sh("gateway", &other).ok();
+        assert!(is_served(&net, at(PUBLIC[0], 2001)), "{other}");
+        let said = net.cli(&["doctor", "-o", "json"]);
+        assert!(!said.stdout.contains("packets-dropped"), "{other}: {said}");
+        net.sh("gateway", mends).ok();
+    }
+}
+
 /// The problem of a kind that `status` tells of.
 fn problem(net: &Net, kind: &str) -> Option<Value> {
     let status = net.cli(&["status", "-o", "json", "--interval", "0s"]);

@@ -1,0 +1,241 @@
+//! Drops at interfaces, before conntrack, and by what sets hold.
+
+use super::*;
+use crate::kernel::firewall::{Device, Element, Field, Load, Relation, Test, Verdict, ct_state};
+
+fn load(field: Field, len: usize) -> Load {
+    Load { field, len }
+}
+
+fn is_in(key: Vec<Load>, elements: Option<&[&[u8]]>) -> Test {
+    let single = |key: &&[u8]| Element {
+        from: key.to_vec(),
+        to: key.to_vec(),
+    };
+    Test::In {
+        key,
+        elements: elements.map(|elements| elements.iter().map(single).collect()),
+        negated: false,
+    }
+}
+
+fn drops(tests: Vec<Test>) -> Vec<Rule> {
+    vec![Rule {
+        tests,
+        effects: Vec::new(),
+        verdict: Verdict::Drop,
+    }]
+}
+
+fn at_interface(family: TableFamily, hook: Hook, devices: &[&str], rules: Vec<Rule>, drops: bool) -> Chain {
+    let device = |name: &&str| Device {
+        name: name.trim_end_matches('*').into(),
+        is_prefix: name.ends_with('*'),
+    };
+    Chain {
+        devices: devices.iter().map(device).collect(),
+        ..chain(table(family, "mine", false), hook, 0, rules, drops)
+    }
+}
+
+#[test]
+fn what_a_set_holds_decides() {
+    let address = || vec![load(Field::Dest4, 4)];
+    let port = || vec![load(Field::DestPort, 2)];
+    let endpoint = || vec![load(Field::Dest4, 4), load(Field::DestPort, 2)];
+    let [backend, other] = [&[10, 2, 0, 11][..], &[10, 2, 0, 99]];
+    let (served, unserved) = (3000_u16.to_be_bytes(), 9_u16.to_be_bytes());
+    for (key, elements, severity) in [
+        (address(), Some(&[other, backend][..]), Some(Severity::Broken)),
+        (address(), Some(&[other]), None),
+        (address(), Some(&[]), None),
+        (address(), None, Some(Severity::Warning)),
+        (port(), Some(&[&unserved, &served]), Some(Severity::Broken)),
+        (port(), Some(&[&unserved]), None),
+        (
+            endpoint(),
+            Some(&[&[10, 2, 0, 11, served[0], served[1], 0, 0]]),
+            Some(Severity::Broken),
+        ),
+        (
+            endpoint(),
+            Some(&[&[10, 2, 0, 11, unserved[0], unserved[1], 0, 0]]),
+            None,
+        ),
+    ] {
+        let rules = drops(vec![is_in(key.clone(), elements)]);
+        let found = with(nft(chain(
+            table(TableFamily::Ip, "mine", false),
+            Hook::Forward,
+            0,
+            rules,
+            false,
+        )));
+        let worst = found.iter().map(|finding| finding.severity).min();
+        assert_eq!(worst, severity, "{key:?} {elements:?}: {found:#?}");
+    }
+}
+
+/// Before it is translated a packet has a public address: one that the service names, or one of the interface to the world.
+#[test]
+fn addresses_that_clients_connect_to_are_known() {
+    let drops_at = |address: [u8; 4]| {
+        let test = Test::Compare {
+            load: load(Field::Dest4, 4),
+            mask: None,
+            relation: Relation::Equal,
+            value: address.to_vec(),
+        };
+        chain(
+            table(TableFamily::Ip, "mine", false),
+            Hook::Prerouting,
+            -300,
+            drops(vec![test]),
+            false,
+        )
+    };
+    let found = only(
+        &with(nft(drops_at([203, 0, 113, 1]))),
+        "packets-dropped",
+        Severity::Broken,
+    );
+    assert!(
+        found.seen.contains("2 of the 2 backends") && found.seen.contains("packets to"),
+        "{}",
+        found.seen
+    );
+    assert!(with(nft(drops_at([203, 0, 113, 2]))).is_empty());
+    // With a second address, those who listen on both are reached by it.
+    let second = |facts: &mut Facts| {
+        let address = (ip("203.0.113.2"), 24);
+        facts.cheap.links.as_mut().unwrap()[0].addresses.push(address);
+        facts.cheap.local.as_mut().unwrap().addresses.insert(address.0);
+    };
+    let found = with(|facts| {
+        second(facts);
+        nft(drops_at([203, 0, 113, 2]))(facts);
+    });
+    only(&found, "packets-dropped", Severity::Warning);
+    let found = with(|facts| {
+        second(facts);
+        nft(drops_at([203, 0, 113, 1]))(facts);
+    });
+    let found = only(&found, "packets-dropped", Severity::Broken);
+    assert!(
+        found.seen.contains("1 of the 2 backends") && found.seen.contains("10.2.0.12:3000"),
+        "{}",
+        found.seen
+    );
+}
+
+#[test]
+fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
+    let port = |port: u16, field| {
+        let test = Test::Compare {
+            load: load(field, 2),
+            mask: None,
+            relation: Relation::Equal,
+            value: port.to_be_bytes().to_vec(),
+        };
+        drops(vec![test])
+    };
+    let (netdev, inet) = (TableFamily::Netdev, TableFamily::Inet);
+    for (chain, says, fix) in [
+        (
+            at_interface(
+                netdev,
+                Hook::Ingress,
+                &["lan", "ext"],
+                port(20003, Field::DestPort),
+                false,
+            ),
+            "packets to",
+            "nft insert rule netdev mine c tcp dport { 20003-20004 } accept",
+        ),
+        (
+            at_interface(inet, Hook::Ingress, &["ex*"], Vec::new(), true),
+            "packets to",
+            "nft insert rule inet mine c tcp dport { 20003-20004 } accept",
+        ),
+        (
+            at_interface(netdev, Hook::Egress, &["br0"], port(3000, Field::DestPort), false),
+            "packets to",
+            "nft insert rule netdev mine c ip daddr . tcp dport { 10.2.0.11 . 3000, 10.2.0.12 . 3000 } accept",
+        ),
+        (
+            at_interface(netdev, Hook::Ingress, &["br0"], port(3000, Field::SourcePort), false),
+            "answers from",
+            "nft insert rule netdev mine c ip saddr . tcp sport { 10.2.0.11 . 3000, 10.2.0.12 . 3000 } accept",
+        ),
+        (
+            at_interface(netdev, Hook::Egress, &["ext"], port(20003, Field::SourcePort), false),
+            "answers from",
+            "nft insert rule netdev mine c tcp sport { 20003-20004 } accept",
+        ),
+    ] {
+        let found = with(|facts| {
+            Arc::make_mut(&mut facts.cheap.services)
+                .services
+                .iter_mut()
+                .for_each(|service| {
+                    service.active.retain(|backend, _| backend.is_ipv4());
+                });
+            nft(chain.clone())(facts);
+        });
+        let found = only(&found, "packets-dropped", Severity::Broken);
+        assert!(found.seen.contains(says), "{}", found.seen);
+        assert_eq!(line(&found), fix);
+    }
+    // One of no family of ours, of ports that nobody serves, of interfaces that nobody uses.
+    let ether = |value: [u8; 2]| {
+        drops(vec![Test::Compare {
+            load: load(Field::EtherType, 2),
+            mask: None,
+            relation: Relation::Equal,
+            value: value.to_vec(),
+        }])
+    };
+    for chain in [
+        at_interface(netdev, Hook::Ingress, &["ext"], ether([0x08, 0x06]), false),
+        at_interface(netdev, Hook::Ingress, &["ext"], port(3000, Field::DestPort), false),
+        at_interface(netdev, Hook::Egress, &["br0"], port(20003, Field::DestPort), false),
+        at_interface(netdev, Hook::Egress, &["port"], Vec::new(), false),
+    ] {
+        let mut facts = well();
+        nft(chain)(&mut facts);
+        assert_eq!(examine(&facts), Diagnosis::default());
+    }
+    let mut facts = well();
+    nft(at_interface(netdev, Hook::Ingress, &["port"], Vec::new(), true))(&mut facts);
+    let diagnosis = examine(&facts);
+    assert!(diagnosis.findings.is_empty());
+    assert_eq!(diagnosis.unchecked.len(), 1);
+    assert!(
+        with(nft(at_interface(
+            netdev,
+            Hook::Ingress,
+            &["ext"],
+            ether([0x08, 0x00]),
+            false
+        )))
+        .iter()
+        .all(|finding| finding.severity == Severity::Broken)
+    );
+}
+
+/// What has no entry in conntrack is invalid to a rule.
+#[test]
+fn at_ingress_conntrack_knows_nothing() {
+    let state = |bits: u32| {
+        let test = Test::Compare {
+            load: load(Field::CtState, 4),
+            mask: Some(bits.to_ne_bytes().to_vec()),
+            relation: Relation::Differs,
+            value: vec![0; 4],
+        };
+        at_interface(TableFamily::Inet, Hook::Ingress, &["ext"], drops(vec![test]), false)
+    };
+    let found = with(nft(state(ct_state::INVALID)));
+    assert!(!found.is_empty() && found.iter().all(|finding| finding.severity == Severity::Broken));
+    assert!(with(nft(state(ct_state::NEW))).is_empty());
+}
