@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use self::value::{deserialize_idle_timeout, deserialize_networks, deserialize_ports};
 use crate::daemon::settings::Section;
-use crate::model::source::{self, SourceError};
+use crate::model::source::{self, Input, SourceError};
 use crate::model::{Endpoint, FlowMark, Problem, Service, State};
 
 pub use self::value::PortRange;
@@ -167,7 +167,7 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(path, &source::read_file(path)?)
+        Self::parse(path, &source::read_file(path, Input::Configuration)?)
     }
 
     /// Reads what stands in the file at `path`.

@@ -35,3 +35,4 @@ pub mod store;
 pub mod summary;
 pub mod view;
 pub mod words;
+pub mod writers;

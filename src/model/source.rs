@@ -2,10 +2,13 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::libc::{ENXIO, O_NONBLOCK};
 use thiserror::Error;
+
+use crate::writers::{self, Exposed, Trusted};
 
 /// The largest input that is read.
 pub const MAX_STATE_BYTES: usize = 64 << 20;
@@ -29,50 +32,70 @@ pub enum SourceError {
         /// The system's answer.
         source: io::Error,
     },
-    /// Everybody may write it, and it is root's, or root reads it.
+    /// Others may write it, and root does what it says.
     #[error(
-        "{}: {what} may be written by everybody, and root does what it says: chmod o-w {}",
+        "{}: {exposed}, and root does what the file says: {}",
         crate::escape::path(file),
-        crate::escape::path(writable)
+        exposed.remedy()
     )]
     Writable {
         /// The file.
         file: PathBuf,
-        /// The file or its directory.
-        what: &'static str,
-        /// What to change the mode of.
-        writable: PathBuf,
+        /// Who may, and why.
+        exposed: Exposed,
     },
+    /// It may never end, or never begin.
+    #[error("{}: is a pipe, a socket or a device, not a file", crate::escape::path(.0))]
+    NotAFile(PathBuf),
     /// There is more of it than is read.
     #[error("{}: is larger than {} MiB", crate::escape::path(.0), MAX_STATE_BYTES >> 20)]
     TooLarge(PathBuf),
 }
 
-/// Reads a file, or standard input when the path is `-`.
+/// What a file is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Settings and fences: those of root are root's to write.
+    Configuration,
+    /// Services: these may be another user's to write.
+    State,
+}
+
+/// Reads a state file, or standard input when the path is `-`. A pipe is waited for: whoever named it knows who writes to it.
 pub fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     if path == Path::new("-") {
         read_from(io::stdin().lock(), 0, path)
     } else {
-        read_file(path)
+        read_opened(path, File::open(path), Input::State, true)
     }
 }
 
-/// Reads a file, even one whose name is `-`.
-pub fn read_file(path: &Path) -> Result<Vec<u8>, SourceError> {
+/// Reads a regular file, or `/dev/null`, even one whose name is `-`. Waits for nobody.
+pub fn read_file(path: &Path, input: Input) -> Result<Vec<u8>, SourceError> {
+    let opened = File::options().read(true).custom_flags(O_NONBLOCK).open(path);
+    read_opened(path, opened, input, false)
+}
+
+fn read_opened(path: &Path, opened: io::Result<File>, input: Input, takes_pipes: bool) -> Result<Vec<u8>, SourceError> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => SourceError::Missing(path.to_owned()),
         io::ErrorKind::IsADirectory => SourceError::Directory(path.to_owned()),
+        // `open(2)`: a socket, or a device that is not there.
+        _ if source.raw_os_error() == Some(ENXIO) => SourceError::NotAFile(path.to_owned()),
         _ => SourceError::Unreadable {
             path: path.to_owned(),
             source,
         },
     };
-    let file = File::open(path).map_err(unreadable)?;
+    let file = opened.map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(SourceError::Directory(path.to_owned()));
     }
-    check_writers(path, &metadata)?;
+    if !takes_pipes && !metadata.is_file() && !is_null(&metadata) {
+        return Err(SourceError::NotAFile(path.to_owned()));
+    }
+    check_writers(path, &metadata, input)?;
     let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     if size > MAX_STATE_BYTES {
         return Err(SourceError::TooLarge(path.to_owned()));
@@ -80,29 +103,34 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, SourceError> {
     read_from(file, size, path)
 }
 
-/// Whoever may write the file decides what the gateway does. Root does not take orders from everybody; another user is warned.
-fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), SourceError> {
-    const BY_ALL: u32 = 0o002;
-    const STICKY: u32 = 0o1000;
+/// Whether it is `/dev/null`. Source: `null(4)`.
+fn is_null(metadata: &Metadata) -> bool {
+    metadata.file_type().is_char_device() && metadata.rdev() == nix::sys::stat::makedev(1, 3)
+}
+
+/// Whoever may write the file decides what the gateway does. Root takes no orders from everybody, and no settings from anybody
+/// else; a state file that is given to another user or group is used, with a warning.
+fn check_writers(path: &Path, metadata: &Metadata, input: Input) -> Result<(), SourceError> {
     if !metadata.is_file() {
         return Ok(());
     }
-    let parent = path.parent().filter(|parent| *parent != Path::new(""));
-    let parent = parent.unwrap_or(Path::new("."));
-    let directory = std::fs::metadata(parent).ok();
-    let (what, writable) = if metadata.mode() & BY_ALL != 0 {
-        ("the file", path)
-    } else if directory.is_some_and(|there| there.mode() & (BY_ALL | STICKY) == BY_ALL) {
-        ("its directory", parent)
-    } else {
+    let Some(exposed) = writers::exposed(path, metadata, &Trusted::here()) else {
         return Ok(());
     };
-    let (file, writable) = (path.to_owned(), writable.to_owned());
-    if metadata.uid() == 0 || nix::unistd::geteuid().is_root() {
-        return Err(SourceError::Writable { file, what, writable });
+    let is_root = nix::unistd::geteuid().is_root();
+    let is_refused = match input {
+        _ if exposed.is_read_only() => false,
+        _ if exposed.is_to_everybody() => is_root || metadata.uid() == 0,
+        Input::Configuration => is_root && exposed.is_of_another(),
+        Input::State => false,
+    };
+    if is_refused {
+        let file = path.to_owned();
+        return Err(SourceError::Writable { file, exposed });
     }
     let path = crate::escape::path(path);
-    tracing::warn!("{path}: {what} may be written by everybody: who does decides what the gateway does");
+    let remedy = exposed.remedy();
+    tracing::warn!("{path}: {exposed}: whoever writes it decides what the gateway does ({remedy})");
     Ok(())
 }
 
@@ -182,6 +210,26 @@ mod tests {
             }
         }
         set(dir.path(), 0o700);
+    }
+
+    #[test]
+    fn what_is_followed_is_a_file_and_nothing_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let socket = dir.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        for path in [&*fifo, &*socket, Path::new("/dev/zero")] {
+            let error = read_file(path, Input::Configuration).unwrap_err();
+            assert!(matches!(error, SourceError::NotAFile(_)), "{error}");
+        }
+        assert_eq!(read_file(Path::new("/dev/null"), Input::Configuration).unwrap(), b"");
+        let writer = std::thread::spawn({
+            let fifo = fifo.clone();
+            move || std::fs::write(fifo, "x")
+        });
+        assert_eq!(read(&fifo).unwrap(), b"x", "a state may come through a pipe");
+        writer.join().unwrap().unwrap();
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
-use crate::{GOOD, command_with_config, err, out, run, run_with, through, unprivileged, write};
+use crate::{GOOD, command, command_with_config, err, out, run, run_with, through, unprivileged, write};
 
 /// Input that is wrong in one way, and what must be said about it: a place and what is accepted.
 const BAD: &[(&str, &str, &[&str])] = &[
@@ -339,4 +339,132 @@ fn bounded(args: &[&str]) -> Command {
         &["sh", "-c", &format!("ulimit -v {ADDRESS_SPACE}; exec \"$@\""), "sh"],
         args,
     )
+}
+
+/// Runs it with a bound, as what waits for a pipe would not end.
+fn ends(command: &mut std::process::Command) -> std::process::Output {
+    let mut bounded = std::process::Command::new("timeout");
+    bounded.args(["10"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bounded.env(name, value),
+            None => bounded.env_remove(name),
+        };
+    }
+    bounded
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("the program runs")
+}
+
+#[test]
+fn a_configuration_that_is_no_file_is_refused_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let good = write(dir.path(), "good.json", GOOD.as_bytes());
+    let pipe = dir.path().join("config.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let pipe = pipe.to_str().expect("text");
+    for command in ["check", "render", "diff", "apply"] {
+        let output = ends(&mut command_with_config(pipe, &[command, &good]));
+        assert_eq!(output.status.code(), Some(2), "{command}: {}", err(&output));
+        assert!(err(&output).contains("config.toml: is a pipe"), "{}", err(&output));
+    }
+}
+
+#[test]
+fn root_takes_no_orders_from_files_of_others() {
+    use std::os::unix::fs::chown;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = write(dir.path(), "state.json", GOOD.as_bytes());
+    let config = write(dir.path(), "config.toml", b"");
+    let check = || {
+        command_with_config(&config, &["check", &state])
+            .output()
+            .expect("the program runs")
+    };
+    assert_eq!(check().status.code(), Some(0), "{}", err(&check()));
+    let refused = |words: &str| {
+        let output = check();
+        assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+        assert!(err(&output).contains(words), "{}", err(&output));
+    };
+    // Settings are root's.
+    chown(&config, Some(59_123), None).expect("changed");
+    refused(&format!(
+        "{config}: the file belongs to uid 59123, and root does what the file says: chown root {config}"
+    ));
+    chown(&config, Some(0), Some(59_123)).expect("changed");
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o664)).expect("changed");
+    refused(&format!(
+        "may be written by its group (59123), and root does what the file says: chmod g-w {config}"
+    ));
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).expect("changed");
+    // A state file may be given to another, whom the warning names.
+    chown(&state, Some(59_123), Some(59_123)).expect("changed");
+    assert_eq!(check().status.code(), Some(0), "{}", err(&check()));
+    assert!(
+        err(&check()).contains(&format!("{state}: the file belongs to uid 59123")),
+        "{}",
+        err(&check())
+    );
+    chown(&state, Some(0), None).expect("changed");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o664)).expect("changed");
+    assert!(
+        err(&check()).contains("may be written by its group (59123)"),
+        "{}",
+        err(&check())
+    );
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o646)).expect("changed");
+    refused(&format!(
+        "{state}: the file may be written by everybody, and root does what the file says: chmod o-w {state}"
+    ));
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o644)).expect("changed");
+    // As in /tmp: one's own file is right, another's is not.
+    let shared = dir.path().join("shared");
+    fs::create_dir(&shared).expect("a directory");
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).expect("changed");
+    let own = write(dir.path(), "shared/own.json", GOOD.as_bytes());
+    let check_own = || command(&["check", &own]).output().expect("the program runs");
+    assert_eq!(
+        (check_own().status.code(), err(&check_own()).contains("uid")),
+        (Some(0), false),
+        "{}",
+        err(&check_own())
+    );
+    chown(&own, Some(59_123), None).expect("changed");
+    assert_eq!(check_own().status.code(), Some(2), "{}", err(&check_own()));
+    assert!(
+        err(&check_own()).contains("in a directory that everybody may write"),
+        "{}",
+        err(&check_own())
+    );
+    fs::create_dir(dir.path().join("open")).expect("a directory");
+    fs::set_permissions(dir.path().join("open"), fs::Permissions::from_mode(0o777)).expect("changed");
+    let other = write(dir.path(), "open/other.json", GOOD.as_bytes());
+    let link = dir.path().join("link.json");
+    std::os::unix::fs::symlink(&other, &link).expect("a link");
+    let through = command(&["check", link.to_str().expect("text")])
+        .output()
+        .expect("the program runs");
+    assert_eq!(through.status.code(), Some(2));
+    assert!(
+        err(&through).contains("/open may be written by everybody"),
+        "{}",
+        err(&through)
+    );
+    // What the caller opens is the caller's.
+    let piped = command(&["check", "/dev/stdin"])
+        .stdin(fs::File::open(&other).expect("it is there"))
+        .output()
+        .expect("the program runs");
+    assert_eq!(piped.status.code(), Some(0), "{}", err(&piped));
+    // Whoever called by sudo has given the order.
+    let sudo = command(&["check", &own])
+        .env("SUDO_UID", "59123")
+        .output()
+        .expect("the program runs");
+    assert_eq!(sudo.status.code(), Some(0), "{}", err(&sudo));
 }

@@ -37,6 +37,7 @@ mod limits;
 mod local;
 mod lost_before_reset;
 mod name_taken;
+mod orders_of_others;
 mod ownership;
 mod probes;
 mod protected;

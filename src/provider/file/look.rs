@@ -10,7 +10,7 @@ use nix::sys::inotify::{AddWatchFlags as Flags, Inotify};
 
 use super::{Place, Watched};
 use crate::config::Config;
-use crate::model::source::{self, SourceError};
+use crate::model::source::{self, Input, SourceError};
 use crate::model::{self, Problems, State};
 use crate::provider::chain::Chain;
 use crate::provider::{Bad, News};
@@ -132,7 +132,7 @@ impl Request {
             );
             return unreadable(Print::Unreadable, Bad::Unreadable(text));
         }
-        match source::read_file(&self.path) {
+        match source::read_file(&self.path, Input::State) {
             Ok(text) => {
                 let print = Print::Content(text.len(), hash(&text));
                 let is_same = self.seen.print.as_ref() == Some(&print);

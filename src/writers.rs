@@ -1,0 +1,426 @@
+//! Who else may change what a file says: its owner and its mode, and those of every directory on the way to it, through all
+//! symbolic links.
+//!
+//! Knows nothing of what the file holds, and of what becomes of one that others may write.
+//!
+//! Source: `path_resolution(7)`, `unlink(2)` (the sticky bit), `symlink(7)`.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use nix::sys::statvfs::FsFlags;
+
+use crate::escape;
+
+/// As the kernel (`MAXSYMLINKS`).
+const MOST_LINKS: usize = 40;
+/// Steps of the longest path that the kernel takes, through all links.
+const MOST_STEPS: usize = 4096;
+const BY_GROUP: u32 = 0o020;
+const BY_ALL: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
+/// Users and groups that may change a file: root, this process' own, and whoever called it by `sudo` or `pkexec`.
+#[derive(Debug, Clone)]
+pub struct Trusted {
+    users: Vec<u32>,
+    groups: Vec<u32>,
+}
+
+impl Trusted {
+    /// Returns those of this process.
+    pub fn here() -> Self {
+        let mut trusted = Self {
+            users: vec![0, nix::unistd::geteuid().as_raw()],
+            groups: vec![0, nix::unistd::getegid().as_raw()],
+        };
+        // Where root of the machine is nobody in this user namespace, "/" belongs to nobody.
+        trusted.users.extend(fs::metadata("/").ok().map(|root| root.uid()));
+        // Only root's environment is of use here, and nobody else can set that.
+        let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+        if nix::unistd::geteuid().is_root() {
+            trusted.users.extend(number("SUDO_UID"));
+            trusted.users.extend(number("PKEXEC_UID"));
+            trusted.groups.extend(number("SUDO_GID"));
+        }
+        trusted
+    }
+}
+
+/// Why somebody else may change what a file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposed {
+    what: What,
+    how: How,
+    path: PathBuf,
+    is_planted: bool,
+    is_read_only: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    File,
+    Directory,
+    Link,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Everybody,
+    Group(u32),
+    Owner(u32),
+}
+
+impl Exposed {
+    /// Whether everybody may, or might have put it there: into a directory that everybody may write.
+    pub fn is_to_everybody(&self) -> bool {
+        self.how == How::Everybody || self.is_planted
+    }
+
+    /// Whether it is given to another user or group, or a link of theirs stands on the way. A directory that a group may write
+    /// is none: some systems have such ones by default, `/usr/local` for example.
+    pub fn is_of_another(&self) -> bool {
+        !(self.what == What::Directory && matches!(self.how, How::Group(_)))
+    }
+
+    /// Whether it is mounted read-only here, as the volumes of containers are: their modes say little.
+    pub fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    /// Returns what to type so that nobody else may.
+    pub fn remedy(&self) -> String {
+        let path = escape::path(&self.path);
+        match self.how {
+            How::Everybody => format!("chmod o-w {path}"),
+            How::Group(_) => format!("chmod g-w {path}"),
+            How::Owner(_) if self.what == What::Link => format!("chown -h root {path}"),
+            How::Owner(_) => format!("chown root {path}"),
+        }
+    }
+}
+
+impl Exposed {
+    fn new(what: What, how: How, path: &Path) -> Self {
+        let flags = nix::sys::statvfs::statvfs(path).map(|there| there.flags());
+        Self {
+            what,
+            how,
+            path: path.to_owned(),
+            is_planted: false,
+            is_read_only: flags.is_ok_and(|flags| flags.contains(FsFlags::ST_RDONLY)),
+        }
+    }
+}
+
+/// Returns the one that lets more users write; the first, if both are alike.
+fn worse(one: Option<Exposed>, other: Option<Exposed>) -> Option<Exposed> {
+    let rank = |exposed: &Exposed| {
+        (
+            !exposed.is_read_only,
+            exposed.is_to_everybody(),
+            exposed.is_of_another(),
+        )
+    };
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if rank(&other) > rank(&one) { other } else { one }),
+        (one, other) => one.or(other),
+    }
+}
+
+impl fmt::Display for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.what {
+            What::File => f.write_str("the file")?,
+            What::Directory => write!(f, "the directory {}", escape::path(&self.path))?,
+            What::Link => write!(f, "the link {}", escape::path(&self.path))?,
+        }
+        match self.how {
+            How::Everybody => f.write_str(" may be written by everybody"),
+            How::Group(group) => write!(f, " may be written by its group ({group})"),
+            How::Owner(user) if self.is_planted => {
+                write!(f, " belongs to uid {user}, in a directory that everybody may write")
+            }
+            How::Owner(user) => write!(f, " belongs to uid {user}"),
+        }
+    }
+}
+
+/// Returns the first reason for which others may change what the file says, if there is any. `file` is that of the open file,
+/// which stands at the end of `path`. A descriptor that the caller has opened (`/dev/stdin`) is the caller's own.
+pub fn exposed(path: &Path, file: &Metadata, trusted: &Trusted) -> Option<Exposed> {
+    let way = match walk(path, trusted) {
+        Way::Descriptor => return None,
+        Way::Exposed(exposed) => Some(exposed),
+        Way::Safe => None,
+    };
+    let at_file = writer(file, trusted).map(|how| Exposed::new(What::File, how, path));
+    worse(at_file, way)
+}
+
+fn writer(metadata: &Metadata, trusted: &Trusted) -> Option<How> {
+    let mode = metadata.mode();
+    if mode & BY_ALL != 0 {
+        Some(How::Everybody)
+    } else if !trusted.users.contains(&metadata.uid()) {
+        Some(How::Owner(metadata.uid()))
+    } else if mode & BY_GROUP != 0 && !trusted.groups.contains(&metadata.gid()) {
+        Some(How::Group(metadata.gid()))
+    } else {
+        None
+    }
+}
+
+enum Way {
+    Safe,
+    Exposed(Exposed),
+    Descriptor,
+}
+
+/// Goes from `/` to the file, through every link. What is missing ends the way.
+fn walk(path: &Path, trusted: &Trusted) -> Way {
+    let mut at = PathBuf::from("/");
+    let mut ahead = VecDeque::new();
+    push_front(
+        &mut ahead,
+        &std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+    );
+    let mut found = None;
+    let mut links = 0;
+    for _ in 0..MOST_STEPS {
+        let Some(name) = ahead.pop_front() else { break };
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let Ok(directory) = fs::symlink_metadata(&at) else {
+            break;
+        };
+        let here = at.join(&name);
+        let Ok(entry) = here.symlink_metadata() else { break };
+        found = worse(found, exposed_entry(&at, &directory, &here, &entry, trusted));
+        if entry.is_symlink() {
+            // What is there is an open file, and no place.
+            if at.starts_with("/proc") {
+                return Way::Descriptor;
+            }
+            links += 1;
+            let Ok(target) = here.read_link() else { break };
+            if links > MOST_LINKS {
+                break;
+            }
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            push_front(&mut ahead, &target);
+        } else {
+            at = here;
+        }
+    }
+    found.map_or(Way::Safe, Way::Exposed)
+}
+
+/// Why others may put another entry in the place of this one.
+fn exposed_entry(at: &Path, directory: &Metadata, here: &Path, entry: &Metadata, trusted: &Trusted) -> Option<Exposed> {
+    let is_sticky = directory.mode() & STICKY != 0;
+    let how = writer(directory, trusted)?;
+    // In a sticky directory an entry is replaced by its owner and by the directory's alone.
+    if !is_sticky {
+        return Some(Exposed::new(What::Directory, how, at));
+    }
+    if !trusted.users.contains(&directory.uid()) {
+        return Some(Exposed::new(What::Directory, How::Owner(directory.uid()), at));
+    }
+    let what = if entry.is_symlink() {
+        What::Link
+    } else if entry.is_dir() {
+        What::Directory
+    } else {
+        What::File
+    };
+    let is_other = !trusted.users.contains(&entry.uid());
+    is_other.then(|| Exposed {
+        is_planted: how == How::Everybody,
+        ..Exposed::new(what, How::Owner(entry.uid()), here)
+    })
+}
+
+fn push_front(ahead: &mut VecDeque<OsString>, path: &Path) {
+    for component in path.components().rev() {
+        match component {
+            Component::Normal(name) => ahead.push_front(name.to_owned()),
+            Component::ParentDir => ahead.push_front("..".into()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+    use super::*;
+
+    const OTHER: u32 = 59_123;
+
+    fn told(path: &Path) -> Option<String> {
+        let file = fs::metadata(path).unwrap();
+        exposed(path, &file, &Trusted::here()).map(|exposed| format!("{exposed}: {}", exposed.remedy()))
+    }
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn modes_of_the_file_and_of_each_directory_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let upper = directory.path().join("a");
+        let lower = upper.join("b");
+        fs::create_dir_all(&lower).unwrap();
+        let path = lower.join("f");
+        fs::write(&path, "x").unwrap();
+        for (file, of_lower, of_upper, words) in [
+            (0o600, 0o700, 0o755, None),
+            (0o664, 0o775, 0o1777, None),
+            (
+                0o666,
+                0o700,
+                0o755,
+                Some("the file may be written by everybody: chmod o-w"),
+            ),
+            (0o644, 0o777, 0o755, Some("/a/b may be written by everybody: chmod o-w")),
+            (0o644, 0o755, 0o777, Some("/a may be written by everybody: chmod o-w")),
+        ] {
+            mode(&path, file);
+            mode(&lower, of_lower);
+            mode(&upper, of_upper);
+            let told = told(&path);
+            assert_eq!(told.is_some(), words.is_some(), "{told:?}");
+            assert!(
+                told.unwrap_or_default().contains(words.unwrap_or_default()),
+                "{words:?}"
+            );
+        }
+        mode(&upper, 0o777);
+        let link = directory.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(told(&link).unwrap().contains("/a may be written"), "through a link");
+        let beside = directory.path().join("beside");
+        symlink("a/../f", &beside).unwrap();
+        fs::write(directory.path().join("f"), "x").unwrap();
+        assert_eq!(
+            told(&beside),
+            None,
+            "who may write a directory can replace neither it nor what is above it"
+        );
+        let through = directory.path().join("through");
+        symlink("a/b/f", &through).unwrap();
+        assert!(
+            told(&through).unwrap().contains("/a may be written"),
+            "on the way of a link"
+        );
+    }
+
+    #[test]
+    fn owners_and_groups_count() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("d");
+        fs::create_dir(&place).unwrap();
+        let path = place.join("f");
+        fs::write(&path, "x").unwrap();
+        chown(&path, Some(OTHER), None).unwrap();
+        assert_eq!(
+            told(&path).unwrap(),
+            format!("the file belongs to uid {OTHER}: chown root {}", path.to_string_lossy())
+        );
+        chown(&path, Some(0), Some(OTHER)).unwrap();
+        mode(&path, 0o664);
+        assert!(
+            told(&path).unwrap().contains("by its group (59123): chmod g-w"),
+            "{:?}",
+            told(&path)
+        );
+        mode(&path, 0o644);
+        assert_eq!(told(&path), None);
+        chown(&place, Some(OTHER), None).unwrap();
+        assert!(
+            told(&path).unwrap().contains("/d belongs to uid 59123: chown root"),
+            "{:?}",
+            told(&path)
+        );
+        mode(&place, 0o1777);
+        assert!(
+            told(&path).unwrap().contains("/d belongs to"),
+            "its owner may replace all: {:?}",
+            told(&path)
+        );
+        mode(&place, 0o777);
+        assert!(
+            told(&path).unwrap().contains("/d may be written by everybody"),
+            "the worse: {:?}",
+            told(&path)
+        );
+        mode(&place, 0o1777);
+        chown(&place, Some(0), None).unwrap();
+        assert_eq!(told(&path), None, "one's own file in a sticky directory");
+        let link = place.join("link");
+        symlink(&path, &link).unwrap();
+        assert_eq!(told(&link), None);
+        std::os::unix::fs::lchown(&link, Some(OTHER), None).unwrap();
+        assert!(told(&link).unwrap().contains("chown -h root"), "{:?}", told(&link));
+        mode(&place, 0o755);
+        assert_eq!(told(&link), None, "nobody can change a link, only replace it");
+    }
+
+    #[test]
+    fn in_a_directory_of_everybody_the_owner_counts() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let shared = directory.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        mode(&shared, 0o1777);
+        let path = shared.join("f");
+        fs::write(&path, "x").unwrap();
+        chown(&path, Some(OTHER), None).unwrap();
+        let by = |users: &[u32]| {
+            let trusted = Trusted {
+                users: users.to_vec(),
+                groups: vec![0],
+            };
+            exposed(&path, &fs::metadata(&path).unwrap(), &trusted)
+        };
+        assert_eq!(by(&[0, OTHER]), None, "a user's own");
+        let planted = by(&[0]).unwrap();
+        assert!(planted.is_to_everybody(), "{planted}");
+        assert!(
+            planted
+                .to_string()
+                .contains("uid 59123, in a directory that everybody may write"),
+            "{planted}"
+        );
+        mode(&shared, 0o755);
+        let given = by(&[0]).unwrap();
+        assert!(!given.is_to_everybody() && given.is_of_another(), "{given}");
+        mode(&shared, 0o775);
+        chown(&shared, Some(0), Some(OTHER)).unwrap();
+        chown(&path, Some(0), None).unwrap();
+        assert!(!by(&[0]).unwrap().is_of_another(), "a group's directory");
+    }
+
+    #[test]
+    fn an_open_file_is_the_callers() {
+        let file = fs::File::open("/dev/null").unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+        assert_eq!(told(&path), None);
+    }
+}
