@@ -439,6 +439,13 @@ fn a_state_a_configuration_and_a_pause_that_are_not_as_ordered_are_told() {
     let before = daemon.last();
     net.cli(&["pause", "a", "--for", "60s"]).exits(0);
     daemon.hears(before, &json!({"event": "problem", "kind": "paused", "service": "a"}));
+    assert_eq!(health(&daemon), (200, Vec::new()), "it was asked for");
+    assert!(
+        net.cli(&["status", "--interval", "0s"])
+            .exits(0)
+            .stdout
+            .contains("is paused by")
+    );
     net.cli(&["resume", "a"]).exits(0);
     daemon.hears(
         before,
