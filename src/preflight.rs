@@ -10,7 +10,7 @@ use crate::daemon::adopt;
 use crate::daemon::claimed::Claimed;
 use crate::daemon::last::Last;
 use crate::doctor::{self, Severity};
-use crate::kernel::listeners::{Listener, ListenersError, PATIENCE, listeners, processes_of};
+use crate::kernel::listeners::{Listener, ListenersError, PATIENCE, listeners_on, processes_of};
 use crate::kernel::route::{LocalAddresses, Routes};
 use crate::kernel::socket::NetlinkError;
 use crate::model::{Endpoint, Listen, Problem, Service, SourceMode, State};
@@ -274,7 +274,7 @@ pub fn taken_ports(state: &State, is_known: &dyn Fn(&Service) -> bool) -> Result
     if new.is_empty() {
         return Ok(Vec::new());
     }
-    let mut listening = listeners()?;
+    let mut listening = listeners_on(&new.iter().map(|service| service.port.get()).collect())?;
     listening.sort_unstable_by_key(|listener| listener.addr.port());
     let taken: Vec<(&Service, &Listener)> = new.iter().flat_map(|service| taken(service, &listening)).collect();
     if taken.is_empty() {

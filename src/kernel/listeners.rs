@@ -53,18 +53,30 @@ pub struct ListenersError {
 /// # Errors
 /// When `/proc` cannot be read, and the kernel does not answer either. A kernel without IPv6 is none.
 pub fn listeners() -> Result<Vec<Listener>, ListenersError> {
-    let found = match diagnosed() {
+    find(&|_| true)
+}
+
+/// As [`listeners`], on these ports alone: others, of which there may be tens of thousands, cost little.
+///
+/// # Errors
+/// Those of [`listeners`].
+pub fn listeners_on(ports: &BTreeSet<u16>) -> Result<Vec<Listener>, ListenersError> {
+    find(&|port| ports.contains(&port))
+}
+
+fn find(is_wanted: &dyn Fn(u16) -> bool) -> Result<Vec<Listener>, ListenersError> {
+    let found = match diagnosed(is_wanted) {
         Ok(found) => found,
         Err(error) => {
             tracing::debug!(%error, "reading sockets from /proc instead");
-            listed()?
+            listed(is_wanted)?
         }
     };
     Ok(found.into_iter().collect())
 }
 
 /// As the kernel tells for the asking.
-fn diagnosed() -> Result<BTreeSet<Listener>, NetlinkError> {
+fn diagnosed(is_wanted: &dyn Fn(u16) -> bool) -> Result<BTreeSet<Listener>, NetlinkError> {
     let mut socket = Netlink::sock_diag()?;
     restarting(|| {
         let mut found = BTreeSet::new();
@@ -80,7 +92,9 @@ fn diagnosed() -> Result<BTreeSet<Listener>, NetlinkError> {
                 "list sockets that listen",
                 |writer, seq| encode(writer, seq, &request),
                 |message| {
-                    found.insert(decode(message)?);
+                    if local_port(message).is_none_or(is_wanted) {
+                        found.insert(decode(message)?);
+                    }
                     Ok(())
                 },
             )?;
@@ -101,6 +115,12 @@ fn encode(writer: &mut Writer, seq: u32, request: &SockDiagMessage) {
     writer.end(open);
 }
 
+/// The port of a socket that is not decoded yet: `id.idiag_sport` of `struct inet_diag_msg` (`include/uapi/linux/inet_diag.h`).
+fn local_port(message: &Message<'_>) -> Option<u16> {
+    let port = message.payload.get(4..)?.first_chunk()?;
+    Some(u16::from_be_bytes(*port))
+}
+
 fn decode(message: &Message<'_>) -> Result<Listener, Malformed> {
     let mut header = NetlinkHeader::default();
     header.message_type = message.kind;
@@ -118,7 +138,7 @@ fn decode(message: &Message<'_>) -> Result<Listener, Malformed> {
 }
 
 /// As `/proc` lists them among all others.
-fn listed() -> Result<BTreeSet<Listener>, ListenersError> {
+fn listed(is_wanted: &dyn Fn(u16) -> bool) -> Result<BTreeSet<Listener>, ListenersError> {
     let mut found = BTreeSet::new();
     for path in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
         let fail = |source| ListenersError { path, source };
@@ -127,7 +147,8 @@ fn listed() -> Result<BTreeSet<Listener>, ListenersError> {
             other => other.map_err(fail)?,
         };
         for line in BufReader::new(file).lines() {
-            found.extend(parse(&line.map_err(fail)?));
+            let listener = parse(&line.map_err(fail)?);
+            found.extend(listener.filter(|listener| is_wanted(listener.addr.port())));
         }
     }
     Ok(found)
@@ -143,20 +164,25 @@ pub fn process_of(inode: u64) -> Option<String> {
 /// The processes that have these sockets open, as `name (pid)` by socket: of those that are gone, hidden from us, or not found
 /// within that time, none. Looks once through the open files of all processes.
 pub fn processes_of(inodes: &BTreeSet<u64>, patience: Duration) -> BTreeMap<u64, String> {
-    let mut found = BTreeMap::new();
     let begin = Instant::now();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for process in processes {
-        if found.len() == inodes.len() || begin.elapsed() > patience {
+    processes_while(inodes, || begin.elapsed() <= patience)
+}
+
+/// As [`processes_of`]; asks before each process and each open file, of which one process may have a million, whether to go on.
+fn processes_while(inodes: &BTreeSet<u64>, mut goes_on: impl FnMut() -> bool) -> BTreeMap<u64, String> {
+    let mut found = BTreeMap::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        if found.len() == inodes.len() || !goes_on() {
             break;
         }
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        let files = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        let files = fs::read_dir(process.path().join("fd")).into_iter().flatten();
+        let files = files.take_while(|_| goes_on()).flatten();
         let sockets = files.filter_map(|file| socket(&fs::read_link(file.path()).ok()?));
-        let mut wanted = sockets.filter(|inode| inodes.contains(inode)).peekable();
-        if wanted.peek().is_none() {
+        let wanted: BTreeSet<u64> = sockets.filter(|inode| inodes.contains(inode)).collect();
+        if wanted.is_empty() {
             continue;
         }
         let name = fs::read(process.path().join("comm")).unwrap_or_default();
@@ -227,7 +253,18 @@ mod tests {
             let listener = listeners().unwrap().into_iter().find(|l| l.addr == addr).unwrap();
             let process = process_of(listener.inode).unwrap();
             assert!(process.ends_with(&format!("({})", std::process::id())), "{process}");
-            assert!(listed().unwrap().contains(&listener));
+            assert!(listed(&|_| true).unwrap().contains(&listener));
+            assert_eq!(
+                listeners_on(&BTreeSet::from([addr.port()]))
+                    .unwrap()
+                    .iter()
+                    .find(|l| l.addr == addr),
+                Some(&listener)
+            );
+            let others = listeners_on(&BTreeSet::from([addr.port() ^ 1])).unwrap();
+            assert!(others.iter().all(|l| l.addr.port() == addr.port() ^ 1), "{others:?}");
+            let listed = listed(&|port| port == addr.port()).unwrap();
+            assert!(listed.contains(&listener) && listed.iter().all(|l| l.addr.port() == addr.port()));
         }
         assert_eq!(process_of(0), None);
     }
@@ -239,8 +276,8 @@ mod tests {
         // A connection is no listener.
         let address = sockets[0].local_addr().unwrap();
         let _client = std::net::TcpStream::connect(address).unwrap();
-        let Ok(diagnosed) = diagnosed() else { return };
-        let listed = listed().unwrap();
+        let Ok(diagnosed) = diagnosed(&|_| true) else { return };
+        let listed = listed(&|_| true).unwrap();
         // Other tests open and close theirs.
         for socket in &sockets {
             let of = |all: &BTreeSet<Listener>| -> Vec<Listener> {
@@ -251,7 +288,30 @@ mod tests {
         }
         let inodes: BTreeSet<u64> = diagnosed.iter().map(|listener| listener.inode).collect();
         assert!(processes_of(&inodes, Duration::MAX).len() >= sockets.len());
-        assert!(processes_of(&inodes, Duration::ZERO).len() <= inodes.len());
+    }
+
+    /// However many files one process has open.
+    #[test]
+    fn the_search_for_processes_ends_when_its_time_is_over() {
+        let sockets: Vec<TcpListener> = (0..50).filter_map(|_| TcpListener::bind("127.0.0.1:0").ok()).collect();
+        assert!(!sockets.is_empty());
+        let absent = BTreeSet::from([0]);
+        let mut asked = 0;
+        let all = processes_while(&absent, || {
+            asked += 1;
+            true
+        });
+        assert_eq!(all, BTreeMap::new());
+        assert!(asked > sockets.len(), "each file is asked for: {asked}");
+        for most in [0, 1, asked / 2] {
+            let mut more = 0;
+            processes_while(&absent, || {
+                more += 1;
+                more <= most
+            });
+            // It is asked again by those that end: the files of a process, then the processes.
+            assert!(more <= most + 2, "{more} of {most}");
+        }
     }
 
     #[test]
