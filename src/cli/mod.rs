@@ -10,6 +10,8 @@ mod deploy;
 mod deploys;
 mod diff;
 mod doctor;
+#[cfg(test)]
+mod document_tests;
 mod events;
 mod flows;
 mod gateway;
