@@ -4,7 +4,7 @@
 //!
 //! A record that is missing, torn or outdated costs time, and that knowledge, and nothing else.
 
-mod journal;
+pub mod journal;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

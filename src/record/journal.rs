@@ -185,15 +185,25 @@ impl Replay {
             let old = self.services.remove(&name);
             let is_there = |old: &ServiceSummary| service.summary.as_ref().is_some_and(|new| new.door() == old.door());
             self.left.extend(old.filter(|old| !is_there(old)));
-            let Some(summary) = service.summary else { continue };
+            let Some(mut summary) = service.summary else { continue };
+            // Whatever its parts say: it is one service.
+            summary.name = Some(name.clone());
             if !service.details.is_default() {
                 self.details.insert(name.clone(), service.details);
             }
-            if !service.deadlines.is_empty() {
-                self.deadlines.insert(name.clone(), service.deadlines);
+            let deadlines = service.deadlines.into_iter().map(|deadline| Deadline {
+                service: name.clone(),
+                ..deadline
+            });
+            let deadlines: Vec<Deadline> = deadlines.collect();
+            if !deadlines.is_empty() {
+                self.deadlines.insert(name.clone(), deadlines);
             }
-            self.pauses
-                .extend(service.pause.map(|pause| (pause.service.clone(), pause)));
+            let pause = service.pause.map(|pause| Pause {
+                service: name.clone(),
+                ..pause
+            });
+            self.pauses.extend(pause.map(|pause| (name.clone(), pause)));
             self.services.insert(name, summary);
         }
     }
@@ -224,12 +234,15 @@ impl Replay {
 }
 
 /// Returns the begin of a journal that belongs to the record with that checksum.
-pub(super) fn header(record: u32) -> Vec<u8> {
+pub fn header(record: u32) -> Vec<u8> {
     [MAGIC.as_slice(), &record.to_le_bytes()].concat()
 }
 
 /// Returns an entry as it is appended: its length, its checksum, its text.
-pub(super) fn frame(entry: &Entry) -> std::io::Result<Vec<u8>> {
+///
+/// # Errors
+/// [`std::io::ErrorKind::Other`] when its text has 4 GiB or more.
+pub fn frame(entry: &Entry) -> std::io::Result<Vec<u8>> {
     let text = serde_json::to_vec(entry).map_err(std::io::Error::other)?;
     let length = u32::try_from(text.len()).map_err(std::io::Error::other)?;
     let checksum = crc32fast::hash(&text);
@@ -238,7 +251,7 @@ pub(super) fn frame(entry: &Entry) -> std::io::Result<Vec<u8>> {
 
 /// Reads the journal of the record with that checksum: its entries up to the first that is not whole, and the length of what is.
 /// `None` if it is none, or another record's.
-pub(super) fn read(bytes: &[u8], record: u32) -> Option<(Vec<Entry>, usize)> {
+pub fn read(bytes: &[u8], record: u32) -> Option<(Vec<Entry>, usize)> {
     let mut rest = bytes.strip_prefix(header(record).as_slice())?;
     let mut entries = Vec::new();
     let mut length = HEADER;

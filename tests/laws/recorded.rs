@@ -8,7 +8,7 @@ use tcpgw::kernel::fake::{Crash, Fake};
 use tcpgw::model::{FlowMark, State};
 use tcpgw::owner::{Details, Owner};
 use tcpgw::reconcile::engine::{ChangeMemo, Engine, Memo, Services};
-use tcpgw::record::{Applied, Entry, Head, ServiceEntry, Store};
+use tcpgw::record::{Applied, Entry, Head, ServiceEntry, Store, journal};
 use tcpgw::ruleset::Ruleset;
 use tcpgw::ruleset::timeouts::KernelTimeouts;
 use tcpgw::summary::{ServiceSummary, Summary};
@@ -172,6 +172,45 @@ proptest! {
         next.save(&other, &Ruleset::default()).unwrap();
         std::fs::write(&path, journal).unwrap();
         prop_assert_eq!(Store::new(directory.path(), NAMESPACE).load_head(), Some(other));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Wherever a journal is cut, what is read is the state after the changes that are whole before that place.
+    #[test]
+    fn each_cut_of_a_journal_is_the_state_after_its_whole_entries(states in prop::collection::vec(state(), 1..4)) {
+        const RECORD: u32 = 5;
+        let mut before = State::default();
+        let mut journal = journal::header(RECORD);
+        let (mut entries, mut ends, mut wanted) = (Vec::new(), vec![journal.len()], vec![Vec::new()]);
+        for (at, state) in states.into_iter().enumerate() {
+            let entry = Entry {
+                awaits: Some(u32::try_from(at).unwrap() + 100),
+                applied: Some(applied()),
+                services: change_memo(&before, &state).services,
+            };
+            journal.extend(journal::frame(&entry).unwrap());
+            ends.push(journal.len());
+            entries.push(entry);
+            wanted.push(Summary::from(&state).services);
+            before = state;
+        }
+        for cut in 0..=journal.len() {
+            let read = journal::read(&journal[..cut], RECORD);
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            let expected = whole.checked_sub(1).map(|whole| (entries[..whole].to_vec(), ends[whole]));
+            prop_assert_eq!(read, expected, "cut at {}", cut);
+        }
+        for (whole, wanted) in wanted.iter().enumerate() {
+            let changes = entries[..whole].to_vec();
+            let mut served = Head { changes, ..head() }.at(7).summary.services;
+            let mut wanted = wanted.clone();
+            served.sort_by(|a, b| a.name.cmp(&b.name));
+            wanted.sort_by(|a, b| a.name.cmp(&b.name));
+            prop_assert_eq!(served, wanted);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod attributes;
 pub mod config;
 pub mod conntrack;
 pub mod firewall;
+pub mod journal;
 pub mod messages;
 pub mod parts;
 pub mod record;
@@ -21,11 +22,12 @@ pub mod words;
 pub type Check = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 10] = [
     ("answers", answers::check),
     ("config", config::check),
     ("conntrack", conntrack::check),
     ("firewall", firewall::check),
+    ("journal", journal::check),
     ("record", record::check),
     ("route", route::check),
     ("state", state::check),
