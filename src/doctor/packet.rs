@@ -21,6 +21,8 @@ const STATUS_DNAT: u32 = 32;
 pub(super) struct Interface {
     pub(super) index: u32,
     pub(super) name: String,
+    /// Whether the packet is seen at a link below it, which has another name and number.
+    pub(super) below: bool,
 }
 
 /// What is known of the packet; `None` is not known.
@@ -147,7 +149,7 @@ fn number(bytes: &[u8]) -> u32 {
 
 fn name(interface: Option<&Interface>) -> Value {
     const LENGTH: usize = 16;
-    interface.map_or(Value::Unknown, |interface| {
+    interface.filter(|of| !of.below).map_or(Value::Unknown, |interface| {
         let mut bytes = interface.name.as_bytes().to_vec();
         bytes.resize(LENGTH, 0);
         Value::Is(bytes)
@@ -155,7 +157,7 @@ fn name(interface: Option<&Interface>) -> Value {
 }
 
 fn index(interface: Option<&Interface>) -> Value {
-    interface.map_or(Value::Unknown, |interface| {
+    interface.filter(|of| !of.below).map_or(Value::Unknown, |interface| {
         Value::Is(interface.index.to_ne_bytes().to_vec())
     })
 }

@@ -22,6 +22,7 @@ const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const INFO_KIND: u16 = 1;
@@ -55,6 +56,8 @@ pub struct Link {
     pub mtu: u32,
     /// What it is a port of.
     pub master: Option<u32>,
+    /// Of a VLAN, the link that its frames come by.
+    pub parent: Option<u32>,
     /// Whether it is a bridge, and whether that one alone asks the rules for IPv4 and for IPv6.
     pub bridge: Option<[bool; 2]>,
     /// As a port of a bridge: whether it sends packets back to where they came from.
@@ -213,21 +216,26 @@ fn link(payload: &[u8]) -> Result<Link, Malformed> {
         loopback: flags & IFF_LOOPBACK != 0,
         ..Link::default()
     };
+    let (mut below, mut is_vlan) = (None, false);
     for attr in Attrs::new(attrs) {
         let attr = attr?;
         match attr.kind {
             // The kernel takes any bytes but a slash, a colon and white space.
             IFLA_IFNAME => link.name = text(attr.payload),
             IFLA_MTU => link.mtu = attr.ne32()?,
+            // Of other kinds it may be a link elsewhere, such as the other end of a veth.
+            IFLA_LINK => below = Some(attr.ne32()?),
             IFLA_MASTER => link.master = Some(attr.ne32()?),
-            IFLA_LINKINFO => bridging(&attr.nested(), &mut link)?,
+            IFLA_LINKINFO => is_vlan = read_kind(&attr.nested(), &mut link)?,
             _ => {}
         }
     }
+    link.parent = below.filter(|_| is_vlan);
     Ok(link)
 }
 
-fn bridging(infos: &Attrs<'_>, link: &mut Link) -> Result<(), Malformed> {
+/// Reads what matters of bridges and their ports, and returns whether it is a VLAN.
+fn read_kind(infos: &Attrs<'_>, link: &mut Link) -> Result<bool, Malformed> {
     let text = |kind| infos.clone().first(kind)?.map(|attr| attr.str()).transpose();
     let flag = |data: u16, kind| {
         let data = infos.clone().first(data)?;
@@ -243,7 +251,7 @@ fn bridging(infos: &Attrs<'_>, link: &mut Link) -> Result<(), Malformed> {
     if text(INFO_SLAVE_KIND)? == Some("bridge") {
         link.hairpin = Some(flag(INFO_SLAVE_DATA, BRPORT_MODE)?);
     }
-    Ok(())
+    Ok(text(INFO_KIND)? == Some("vlan"))
 }
 
 /// `struct ifaddrmsg`: family, prefix length, flags, scope, index.

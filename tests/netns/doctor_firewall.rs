@@ -406,6 +406,71 @@ fn flows_that_are_sent_past_the_limits_are_found() {
 }
 
 #[test]
+fn drops_at_interfaces_are_found_and_healed() {
+    let net = Net::new();
+    let _servers = web(&net);
+    // Every port of the bridge.
+    let ports = net
+        .sh(
+            "gateway",
+            "ip -o link show master br0 | sed 's/^[0-9]*: //; s/[@:].*//' | paste -sd,",
+        )
+        .ok();
+    let ports = ports.trim();
+    for (family, chain) in [
+        (0, format!("hook ingress device ext priority 0; tcp dport {PORT} drop")),
+        (
+            1,
+            "hook ingress device ext priority 0; meta protocol ip6 meta l4proto tcp drop".to_owned(),
+        ),
+        (
+            0,
+            "hook egress device br0 priority 0; ip daddr 10.2.0.0/24 drop".to_owned(),
+        ),
+        (
+            0,
+            "hook ingress device br0 priority 0; ip saddr { 10.2.0.11, 10.2.0.12 } drop".to_owned(),
+        ),
+        (0, "hook egress device ext priority 0; ip protocol tcp drop".to_owned()),
+        (
+            0,
+            format!("hook egress devices = {{ {ports} }} priority 0; tcp dport 3000 drop"),
+        ),
+    ] {
+        let line = format!("nft 'table netdev mine {{ chain c {{ type filter {chain}; }}; }}'");
+        breaks_and_heals(&net, family, DROPPED, &line);
+        net.nft("gateway", "delete table netdev mine");
+    }
+}
+
+/// All packets of a VLAN pass the link below.
+#[test]
+fn drops_below_a_vlan_are_found() {
+    let net = Net::new();
+    let _servers = web(&net);
+    net.sh("gateway", "ip link add under type bridge && ip link set under up")
+        .ok();
+    let vlan = "ip link add link under name over type vlan id 5";
+    if net.sh("gateway", vlan).status != 0 {
+        println!("this kernel has no VLANs: nothing to test");
+        return;
+    }
+    net.sh(
+        "gateway",
+        "ip link set over up && ip address add 192.0.2.1/24 dev over && ip route replace default via 192.0.2.2",
+    )
+    .ok();
+    assert!(doctor(&net).findings(DROPPED).is_empty());
+    net.nft(
+        "gateway",
+        "table netdev mine { chain c { type filter hook ingress device under priority 0; ip protocol tcp drop; }; }",
+    );
+    let said = doctor(&net);
+    said.one(DROPPED, "broken");
+    assert!(said.unchecked().is_empty(), "{:#}", said.json);
+}
+
+#[test]
 fn tables_of_frames_are_said_to_be_left_out() {
     let net = Net::new();
     let _servers = web(&net);

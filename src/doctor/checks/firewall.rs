@@ -6,7 +6,7 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
 use super::super::judge::{Done, Fate, Holds, Place, walk};
 use super::super::packet::Packet;
-use super::samples::{Sample, comes_by, packet, samples, walk_all};
+use super::samples::{Sample, as_seen, packet, samples, walk_all};
 use super::{count, some};
 use crate::kernel::firewall::{Base, Chain, Effect, Hook, Rule, TableFamily, Test, Verdict};
 use crate::ruleset::name::Family;
@@ -105,20 +105,20 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
             if is_probes(base) && reply != (base.hook == Hook::Input) {
                 continue;
             }
-            let of_all = packet(facts, family, base, reply, None);
-            let of_sample = |sample| (sample, packet(facts, family, base, reply, Some(sample)));
-            let packets: Vec<(&Sample<'_>, Packet)> = samples
-                .iter()
-                .map(of_sample)
-                .filter(|(_, packet)| comes_by(chain, base, packet))
-                .collect();
-            if packets.is_empty() && !comes_by(chain, base, &of_all) {
+            let of_all = as_seen(facts, chain, base, packet(facts, family, base, reply, None));
+            let of_sample = |sample| {
+                let packet = packet(facts, family, base, reply, Some(sample));
+                Some((sample, as_seen(facts, chain, base, packet)?))
+            };
+            let packets: Vec<(&Sample<'_>, Packet)> = samples.iter().filter_map(of_sample).collect();
+            // One for all, to which most chains do nothing.
+            let Some(any) = of_all.as_ref().or_else(|| Some(&packets.first()?.1)) else {
                 continue;
-            }
+            };
             sees_any = true;
             let mut trouble = Trouble::default();
-            trouble.add(None, walk(chains, chain, &of_all));
-            if trouble.is_none() {
+            trouble.add(None, walk(chains, chain, any));
+            if trouble.is_none() && of_all.is_some() {
                 continue;
             }
             if !packets.is_empty() {

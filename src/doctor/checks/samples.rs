@@ -12,6 +12,8 @@ use crate::kernel::route::RouteTo;
 use crate::ruleset::name::Family;
 use crate::summary::ServiceSummary;
 
+/// Links below each other that are looked at.
+const MOST_LEVELS: usize = 4;
 /// Our own translation.
 pub(super) const DSTNAT: i32 = -100;
 
@@ -21,15 +23,40 @@ pub(super) struct Sample<'a> {
     service: &'a ServiceSummary,
 }
 
-/// Whether a chain of interfaces sees a packet.
-pub(super) fn comes_by(chain: &Chain, base: Base, packet: &Packet) -> bool {
+/// Returns a packet as a chain sees it; `None` where it comes by no interface that the chain is hooked to.
+pub(super) fn as_seen(facts: &CheapFacts, chain: &Chain, base: Base, mut packet: Packet) -> Option<Packet> {
     let interface = match base.hook {
-        Hook::Ingress => &packet.input,
-        Hook::Egress => &packet.output,
-        _ => return true,
+        Hook::Ingress => packet.input.as_mut()?,
+        Hook::Egress => packet.output.as_mut()?,
+        _ => return Some(packet),
     };
-    let is = |interface: &Interface| chain.devices.iter().any(|device| device.is(&interface.name));
-    interface.as_ref().is_some_and(is)
+    if !is_hooked(chain, &interface.name) {
+        if !is_hooked_below(facts, chain, interface.index, MOST_LEVELS) {
+            return None;
+        }
+        interface.below = true;
+    }
+    Some(packet)
+}
+
+fn is_hooked(chain: &Chain, name: &str) -> bool {
+    chain.devices.iter().any(|device| device.is(name))
+}
+
+/// Whether a chain is hooked to what all packets of an interface pass below it: the link of a VLAN, or every port of a bridge or a
+/// bond.
+fn is_hooked_below(facts: &CheapFacts, chain: &Chain, index: u32, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else {
+        return false;
+    };
+    let is_hooked = |link: &Link| is_hooked(chain, &link.name) || is_hooked_below(facts, chain, link.index, levels);
+    let parent = facts.link(index).and_then(|link| facts.link(link.parent?));
+    let links = facts.links.as_deref().unwrap_or_default();
+    let mut ports = links
+        .iter()
+        .filter(|link| link.master == Some(index) && link.up)
+        .peekable();
+    parent.is_some_and(is_hooked) || (ports.peek().is_some() && ports.all(is_hooked))
 }
 
 /// Walks for each address that clients may connect to, where a packet still has it. All clients of a service are meant where the address is
@@ -174,5 +201,6 @@ pub(super) fn interface(facts: &CheapFacts, way: Option<&RouteTo>) -> Option<Int
     Some(Interface {
         index: link.index,
         name: link.name.clone(),
+        below: false,
     })
 }

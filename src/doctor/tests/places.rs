@@ -206,7 +206,7 @@ fn drops_at_interfaces_are_found_where_clients_and_backends_are() {
         assert_eq!(examine(&facts), Diagnosis::default());
     }
     let mut facts = well();
-    nft(at_interface(netdev, Hook::Ingress, &["port"], Vec::new(), true))(&mut facts);
+    nft(at_interface(netdev, Hook::Ingress, &["lan"], Vec::new(), true))(&mut facts);
     let diagnosis = examine(&facts);
     assert!(diagnosis.findings.is_empty());
     assert_eq!(diagnosis.unchecked.len(), 1);
@@ -238,4 +238,66 @@ fn at_ingress_conntrack_knows_nothing() {
     let found = with(nft(state(ct_state::INVALID)));
     assert!(!found.is_empty() && found.iter().all(|finding| finding.severity == Severity::Broken));
     assert!(with(nft(state(ct_state::NEW))).is_empty());
+}
+
+/// The link of a VLAN, and all ports of a bridge or a bond.
+#[test]
+fn drops_below_interfaces_are_found_where_all_packets_pass() {
+    let hooked = |hook, devices: &[&str], rules| {
+        let policy = rules == Vec::new();
+        at_interface(TableFamily::Netdev, hook, devices, rules, policy)
+    };
+    // `ext` is a VLAN of `bond`, which has two ports; the bridge has one port, and then another.
+    let below = |chain: Chain, second_port: bool| {
+        with(|facts| {
+            let links = facts.cheap.links.as_mut().unwrap();
+            links[0].parent = Some(10);
+            let bare = |index, name: &str, master| Link {
+                master,
+                addresses: Vec::new(),
+                ..link(index, name, "10.2.0.1")
+            };
+            links.extend([
+                bare(10, "bond", None),
+                bare(11, "eth0", Some(10)),
+                bare(12, "eth1", Some(10)),
+            ]);
+            links.extend(second_port.then(|| bare(13, "port2", Some(3))));
+            nft(chain)(facts);
+        })
+    };
+    let broken = |found: &[Finding]| {
+        let dropped = found.iter().filter(|finding| finding.id == "packets-dropped");
+        dropped.filter(|finding| finding.severity == Severity::Broken).count()
+    };
+    for (devices, hook, second_port, expected) in [
+        (&["bond"][..], Hook::Ingress, false, true),
+        (&["eth0", "eth1"], Hook::Ingress, false, true),
+        (&["eth0"], Hook::Ingress, false, false),
+        (&["eth*"], Hook::Egress, false, true),
+        (&["port"], Hook::Egress, false, true),
+        (&["port"], Hook::Ingress, true, false),
+        (&["port", "port2"], Hook::Ingress, true, true),
+    ] {
+        let found = below(hooked(hook, devices, Vec::new()), second_port);
+        assert_eq!(broken(&found) > 0, expected, "{devices:?}: {found:#?}");
+        assert_eq!(found.is_empty(), !expected, "{devices:?}: {found:#?}");
+    }
+    // The name of the interface below is not that of the one above.
+    let name = |name: &str| {
+        let mut value = name.as_bytes().to_vec();
+        value.resize(16, 0);
+        let test = Test::Compare {
+            load: load(Field::InName, 16),
+            mask: None,
+            relation: Relation::Equal,
+            value,
+        };
+        hooked(Hook::Ingress, &["bond"], drops(vec![test]))
+    };
+    let found = below(name("bond"), false);
+    assert!(
+        !found.is_empty() && found.iter().all(|finding| finding.severity == Severity::Warning),
+        "{found:#?}"
+    );
 }
