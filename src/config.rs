@@ -5,7 +5,7 @@
 mod value;
 
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use self::value::{deserialize_idle_timeout, deserialize_networks, deserialize_ports};
+use crate::addon;
 use crate::daemon::settings::Section;
 use crate::model::source::{self, Input, SourceError};
 use crate::model::{Endpoint, FlowMark, Problem, Service, State};
@@ -38,6 +39,8 @@ pub struct Config {
     pub idle_timeout: Option<Duration>,
     /// What it says to the daemon.
     pub daemon: Section,
+    /// The add-on; `None`: it is off.
+    pub addon: Option<addon::settings::Settings>,
 }
 
 /// What no state may go beyond; what is `None` was not set.
@@ -54,6 +57,14 @@ pub struct Fences {
     pub max_services: Option<NonZeroUsize>,
     /// How many backends all services together may have.
     pub max_backends: Option<NonZeroUsize>,
+}
+
+impl Fences {
+    /// Returns whether services may have this port.
+    pub fn allow_port(&self, port: NonZeroU16) -> bool {
+        let ranges = self.ports.as_deref().unwrap_or(&[PortRange::DEFAULT]);
+        ranges.iter().any(|range| range.contains(port))
+    }
 }
 
 /// Why the file could not be used.
@@ -75,6 +86,14 @@ pub enum ConfigError {
         path: PathBuf,
         /// What is wrong with it.
         source: Box<toml::de::Error>,
+    },
+    /// The section `[addon]` does not go together.
+    #[error("{}: {source}", crate::escape::path(path))]
+    Addon {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<addon::settings::SettingsError>,
     },
 }
 
@@ -104,6 +123,7 @@ struct Document {
     idle_timeout: Option<Duration>,
     #[serde(default)]
     daemon: Section,
+    addon: Option<addon::settings::Section>,
 }
 
 impl Config {
@@ -180,8 +200,17 @@ impl Config {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
+        let addon = document
+            .addon
+            .map(|section| section.check(&document.fences))
+            .transpose();
+        let addon = addon.map_err(|source| ConfigError::Addon {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
         Ok(Self {
             file: Some(path.to_owned()),
+            addon,
             fences: document.fences,
             flow_mark: document.flow_mark,
             protect_backends: document.protect_backends,

@@ -5,6 +5,7 @@
 //! flushed from conntrack.
 
 pub mod access;
+pub mod addon;
 pub mod api;
 pub mod cli;
 pub mod config;

@@ -24,6 +24,16 @@ impl PortRange {
         last: NonZeroU16::MAX,
     };
 
+    /// Returns the ports from the first to the last; `None` where the last is below the first.
+    pub fn new(first: NonZeroU16, last: NonZeroU16) -> Option<Self> {
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// Returns them, the lowest first.
+    pub fn iter(self) -> impl Iterator<Item = NonZeroU16> {
+        (self.first.get()..=self.last.get()).filter_map(NonZeroU16::new)
+    }
+
     /// Whether the port is one of them.
     pub fn contains(self, port: NonZeroU16) -> bool {
         (self.first..=self.last).contains(&port)

@@ -1,0 +1,134 @@
+//! The user name and password by which platforms authenticate themselves, and the salt of their single sign-on.
+
+use std::fmt;
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use thiserror::Error;
+
+/// Minimum length of the password and of the salt, in bytes.
+pub const MIN_SECRET: usize = 16;
+
+/// A text that no log and no error shows.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Returns the text, for those who have to use it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    fn is(&self, text: &[u8]) -> bool {
+        // Digests are of one length, so that the time of the comparison does not tell the secret's.
+        Sha256::digest(&self.0).ct_eq(&Sha256::digest(text)).into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What a credentials file says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// The user name.
+    pub username: Secret,
+    /// The password.
+    pub password: Secret,
+    /// The salt of single sign-on tokens.
+    pub sso_salt: Secret,
+}
+
+/// Why a credentials file cannot be used. Shows nothing of what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CredentialsError {
+    /// It is no TOML with these three keys.
+    #[error("must be TOML with the keys username, password and sso_salt, each a string, and no other")]
+    Format,
+    /// The user name cannot be sent.
+    #[error("username must be 1 to 255 printable ASCII characters without a colon")]
+    Username,
+    /// A secret is too short to be one.
+    #[error("{0} must be at least {MIN_SECRET} bytes long")]
+    Short(&'static str),
+}
+
+impl Credentials {
+    /// Reads the text of a credentials file.
+    ///
+    /// # Errors
+    /// [`CredentialsError`].
+    pub fn parse(text: &str) -> Result<Self, CredentialsError> {
+        let credentials: Self = toml::from_str(text).map_err(|_| CredentialsError::Format)?;
+        let username = credentials.username.expose();
+        let is_sendable = username.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+        if username.is_empty() || username.len() > 255 || !is_sendable {
+            return Err(CredentialsError::Username);
+        }
+        for (name, secret) in [("password", &credentials.password), ("sso_salt", &credentials.sso_salt)] {
+            if secret.expose().len() < MIN_SECRET {
+                return Err(CredentialsError::Short(name));
+            }
+        }
+        Ok(credentials)
+    }
+
+    /// Returns whether these are the right ones. Takes the same time whichever of them is wrong.
+    pub fn admit(&self, username: &[u8], password: &[u8]) -> bool {
+        let (name, word) = (self.username.is(username), self.password.is(password));
+        name & word
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "username = 'tcpgw'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'";
+
+    #[test]
+    fn the_right_ones_are_admitted() {
+        let credentials = Credentials::parse(GOOD).unwrap();
+        assert!(credentials.admit(b"tcpgw", b"0123456789abcdef"));
+        for (username, password) in [("tcpgw", "0123456789abcdee"), ("tcpg", "0123456789abcdef"), ("", "")] {
+            assert!(!credentials.admit(username.as_bytes(), password.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn nothing_shows_a_secret() {
+        let shown = format!("{:?}", Credentials::parse(GOOD).unwrap());
+        assert!(!shown.contains("0123") && !shown.contains("fedc"), "{shown}");
+        let error = Credentials::parse(&GOOD.replace("sso_salt", "salt"))
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains("fedc"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        let cases = [
+            ("", CredentialsError::Format),
+            ("username = 1", CredentialsError::Format),
+            (&GOOD.replace("'tcpgw'", "'tcp:gw'"), CredentialsError::Username),
+            (&GOOD.replace("'tcpgw'", "''"), CredentialsError::Username),
+            (
+                &GOOD.replace("0123456789abcdef", "0123456789abcde"),
+                CredentialsError::Short("password"),
+            ),
+            (
+                &GOOD.replace("fedcba9876543210", "x"),
+                CredentialsError::Short("sso_salt"),
+            ),
+        ];
+        for (text, error) in cases {
+            assert_eq!(Credentials::parse(text), Err(error), "{text}");
+        }
+    }
+}

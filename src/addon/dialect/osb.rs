@@ -1,0 +1,301 @@
+//! The Open Service Broker API, versions 2.13 to 2.17, synchronous only.
+//!
+//! Source: `spec.md` of openservicebrokerapi/servicebroker.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{Answer, Call, Exchange, Gateway, Method, object, wished_port};
+use crate::addon::id::{IdError, PlanName, PlatformId};
+use crate::addon::plan::{Plan, Plans};
+use crate::addon::registry::{Outcome, Provision, Refusal, Request, Target};
+use crate::addon::resource::{Dialect, Owner, Resource};
+
+/// The minor versions of major version 2 that are understood.
+pub const SUPPORTED_VERSIONS: std::ops::RangeInclusive<u32> = 13..=17;
+/// The id of the service offering. It is the same on every gateway, since what it offers is the same.
+const SERVICE_ID: &str = "0f6c1d8e-5f0c-4c55-9d1b-7c2f6a3be4d1";
+const SERVICE_NAME: &str = "tcp-gateway";
+
+pub(super) fn parse(exchange: &Exchange<'_>, plans: &Plans) -> Result<Call, Answer> {
+    supported(exchange.version)?;
+    match exchange.path {
+        ["catalog"] => only(exchange, Method::Get).map(|()| Call::Catalog),
+        ["service_instances", instance] => self::instance(exchange, instance, plans),
+        ["service_instances", instance, "last_operation"] => {
+            only(exchange, Method::Get)?;
+            Ok(Call::LastOperation(target(instance)?))
+        }
+        ["service_instances", instance, "service_bindings", binding] => {
+            self::binding(exchange, instance, binding, plans)
+        }
+        [
+            "service_instances",
+            instance,
+            "service_bindings",
+            binding,
+            "last_operation",
+        ] => {
+            only(exchange, Method::Get)?;
+            Ok(Call::LastBindingOperation(
+                target(instance)?,
+                id("binding_id", binding)?,
+            ))
+        }
+        _ => Err(error(404, "NotFound", "there is nothing here")),
+    }
+}
+
+fn supported(version: Option<&str>) -> Result<(), Answer> {
+    let (first, last) = (SUPPORTED_VERSIONS.start(), SUPPORTED_VERSIONS.end());
+    let known = format!("versions 2.{first} to 2.{last} are supported");
+    let minor = version.and_then(|version| version.trim().strip_prefix("2.")?.parse().ok());
+    match (version, minor) {
+        (_, Some(minor)) if SUPPORTED_VERSIONS.contains(&minor) => Ok(()),
+        (None, _) => Err(error(
+            412,
+            "UnsupportedVersion",
+            &format!("the header X-Broker-API-Version is missing; {known}"),
+        )),
+        (Some(_), _) => Err(error(
+            412,
+            "UnsupportedVersion",
+            &format!("this X-Broker-API-Version is not supported; {known}"),
+        )),
+    }
+}
+
+fn instance(exchange: &Exchange<'_>, instance: &str, plans: &Plans) -> Result<Call, Answer> {
+    let target = || target(instance);
+    let request = match exchange.method {
+        Method::Get => return Ok(Call::Show(target()?)),
+        Method::Put => {
+            let body = object(Dialect::Osb, exchange.body)?;
+            let owner = Owner {
+                organization: member_id(&body, "organization_guid")?,
+                space: member_id(&body, "space_guid")?,
+            };
+            service(body.get("service_id"))?;
+            let port = wished_port(body.get("parameters")).map_err(|why| invalid(&format!("parameters: {why}")))?;
+            Request::Provision(Provision {
+                dialect: Dialect::Osb,
+                app: id("instance_id", instance)?,
+                uuid: None,
+                owner: Some(owner),
+                plan: plan(body.get("plan_id"), plans)?,
+                port,
+            })
+        }
+        Method::Patch => {
+            let body = object(Dialect::Osb, exchange.body)?;
+            service(body.get("service_id"))?;
+            match body.get("plan_id") {
+                // Parameters and context change nothing here.
+                None => return Ok(Call::Show(target()?)),
+                given => Request::ChangePlan(target()?, plan(given, plans)?),
+            }
+        }
+        Method::Delete => {
+            service_and_plan(exchange)?;
+            Request::Deprovision(target()?)
+        }
+        Method::Post => return Err(not_allowed()),
+    };
+    Ok(Call::Change(request))
+}
+
+fn binding(exchange: &Exchange<'_>, instance: &str, binding: &str, plans: &Plans) -> Result<Call, Answer> {
+    let (target, binding) = (target(instance)?, id("binding_id", binding)?);
+    let request = match exchange.method {
+        Method::Get => return Ok(Call::ShowBinding(target, binding)),
+        Method::Put => {
+            let body = object(Dialect::Osb, exchange.body)?;
+            service(body.get("service_id"))?;
+            plan(body.get("plan_id"), plans)?;
+            let resource = body.get("bind_resource").and_then(|resource| resource.get("app_guid"));
+            let app = match resource.or(body.get("app_guid")) {
+                None | Some(Value::Null) => None,
+                Some(app) => Some(text_id("app_guid", Some(app))?),
+            };
+            Request::Bind(target, binding, app)
+        }
+        Method::Delete => {
+            service_and_plan(exchange)?;
+            Request::Unbind(target, binding)
+        }
+        Method::Post | Method::Patch => return Err(not_allowed()),
+    };
+    Ok(Call::Change(request))
+}
+
+fn only(exchange: &Exchange<'_>, method: Method) -> Result<(), Answer> {
+    (exchange.method == method).then_some(()).ok_or_else(not_allowed)
+}
+
+fn not_allowed() -> Answer {
+    error(405, "MethodNotAllowed", "this method is not allowed here")
+}
+
+fn target(instance: &str) -> Result<Target, Answer> {
+    Ok(Target::App(Dialect::Osb, id("instance_id", instance)?))
+}
+
+fn id(name: &str, text: &str) -> Result<PlatformId, Answer> {
+    text.parse().map_err(|why: IdError| invalid(&format!("{name} {why}")))
+}
+
+fn member_id(body: &Map<String, Value>, name: &str) -> Result<PlatformId, Answer> {
+    text_id(name, body.get(name))
+}
+
+fn text_id(name: &str, value: Option<&Value>) -> Result<PlatformId, Answer> {
+    match value {
+        None | Some(Value::Null) => Err(invalid(&format!("{name} is missing"))),
+        Some(Value::String(text)) => id(name, text),
+        Some(_) => Err(invalid(&format!("{name} must be a string"))),
+    }
+}
+
+fn service(given: Option<&Value>) -> Result<(), Answer> {
+    match given {
+        Some(Value::String(id)) if id == SERVICE_ID => Ok(()),
+        None | Some(Value::Null) => Err(invalid("service_id is missing")),
+        Some(_) => Err(invalid("service_id is not that of a service in the catalog")),
+    }
+}
+
+fn plan(given: Option<&Value>, plans: &Plans) -> Result<PlanName, Answer> {
+    match given {
+        Some(Value::String(id)) => match plans.by_id(id) {
+            Some(plan) => Ok(plan.name.clone()),
+            None => Err(invalid("plan_id is not that of a plan in the catalog")),
+        },
+        None | Some(Value::Null) => Err(invalid("plan_id is missing")),
+        Some(_) => Err(invalid("plan_id must be a string")),
+    }
+}
+
+/// Whoever removes says what: a request that does not is malformed. A plan that has left the catalog does not keep an instance.
+fn service_and_plan(exchange: &Exchange<'_>) -> Result<(), Answer> {
+    for name in ["service_id", "plan_id"] {
+        if exchange.query.get(name).is_none_or(String::is_empty) {
+            return Err(invalid(&format!("the query parameter {name} is missing")));
+        }
+    }
+    Ok(())
+}
+
+fn invalid(description: &str) -> Answer {
+    error(400, "InvalidRequest", description)
+}
+
+fn error(status: u16, error: &str, description: &str) -> Answer {
+    Answer::error(Dialect::Osb, status, error, description)
+}
+
+/// Returns the catalog: one service with all plans.
+pub fn catalog(plans: &Plans) -> Value {
+    json!({"services": [{
+        "id": SERVICE_ID,
+        "name": SERVICE_NAME,
+        "description": "A public TCP port for an app, balanced and rate-limited in the gateway's kernel",
+        "bindable": true,
+        "instances_retrievable": true,
+        "bindings_retrievable": true,
+        "plan_updateable": true,
+        "tags": ["tcp"],
+        "plans": plans.iter().map(described_plan).collect::<Vec<_>>(),
+    }]})
+}
+
+fn described_plan(plan: &Plan) -> Value {
+    let pps = plan.limit.pps;
+    let description = match plan.description.as_str() {
+        "" => format!("{pps} packets per second in each direction for each container"),
+        text => text.to_owned(),
+    };
+    json!({
+        "id": plan.id,
+        "name": plan.name,
+        "description": description,
+        "free": plan.price.is_free(),
+        "metadata": {
+            "bullets": [format!("{pps} packets per second and {} bytes per second for each container", plan.limit.bytes_per_second())],
+            "costs": [{"amount": {"usd": plan.price.amount()}, "unit": "MONTHLY"}],
+        },
+    })
+}
+
+pub(super) fn answer(request: &Request, result: &Result<Outcome, Refusal>, gateway: Gateway<'_>) -> Answer {
+    let outcome = match result {
+        Ok(outcome) => outcome,
+        Err(refusal) => return refused(request, refusal),
+    };
+    match (request, outcome) {
+        (Request::Provision(_), Outcome::Created(resource)) => Answer::new(201, dashboard(resource, gateway)),
+        (Request::Bind(..), Outcome::Created(resource)) => Answer::new(201, credentials(resource, gateway)),
+        (Request::Bind(..), Outcome::Unchanged(resource)) => Answer::new(200, credentials(resource, gateway)),
+        (
+            Request::Provision(_) | Request::ChangePlan(..),
+            Outcome::Changed(resource) | Outcome::Unchanged(resource),
+        ) => Answer::new(200, dashboard(resource, gateway)),
+        _ => Answer::new(200, json!({})),
+    }
+}
+
+pub(super) fn shown(call: &Call, found: &Result<Arc<Resource>, Refusal>, gateway: Gateway<'_>) -> Answer {
+    let is_operation = matches!(call, Call::LastOperation(_) | Call::LastBindingOperation(..));
+    let resource = match found {
+        Ok(resource) => resource,
+        // Whoever asks how a removal went is told that it is gone.
+        Err(_) if is_operation => return error(410, "Gone", &Refusal::Gone.to_string()),
+        Err(refusal) => return error(404, "NotFound", &refusal.to_string()),
+    };
+    let has = |binding: &PlatformId| resource.bindings.contains_key(binding);
+    match call {
+        Call::ShowBinding(_, binding) if has(binding) => Answer::new(200, credentials(resource, gateway)),
+        Call::ShowBinding(..) => error(404, "NotFound", &Refusal::NoBinding.to_string()),
+        Call::LastBindingOperation(_, binding) if !has(binding) => error(410, "Gone", &Refusal::NoBinding.to_string()),
+        Call::LastOperation(_) | Call::LastBindingOperation(..) => Answer::new(200, json!({"state": "succeeded"})),
+        Call::Show(_) | Call::Change(_) | Call::Catalog => {
+            let mut body = dashboard(resource, gateway);
+            body["service_id"] = SERVICE_ID.into();
+            // A plan that was taken out of the catalog has no id any more.
+            if let Some(plan) = gateway.plans.by_name(resource.plan.as_str()) {
+                body["plan_id"] = plan.id.as_str().into();
+            }
+            Answer::new(200, body)
+        }
+    }
+}
+
+/// Returns the body that answers a provision: where the resource's page is.
+fn dashboard(resource: &Resource, gateway: Gateway<'_>) -> Value {
+    match gateway.pages {
+        Some(pages) => json!({"dashboard_url": format!("{pages}{}", resource.id)}),
+        None => json!({}),
+    }
+}
+
+/// Returns the body that answers a binding.
+fn credentials(resource: &Resource, gateway: Gateway<'_>) -> Value {
+    let uri = gateway.tcp_url(resource.port);
+    json!({
+        "credentials": {"uri": uri, "TCP_URL": uri, "host": gateway.host, "port": resource.port},
+        "endpoints": [{"host": gateway.host, "ports": [resource.port.to_string()], "protocol": "tcp"}],
+    })
+}
+
+fn refused(request: &Request, refusal: &Refusal) -> Answer {
+    let removes = matches!(request, Request::Deprovision(_) | Request::Unbind(..));
+    let (status, word) = match refusal {
+        Refusal::NotFound | Refusal::Gone | Refusal::NoBinding if removes => (410, "Gone"),
+        Refusal::NotFound | Refusal::Gone | Refusal::NoBinding => (404, "NotFound"),
+        Refusal::UnknownPlan { .. } | Refusal::Ambiguous(_) => (400, "InvalidRequest"),
+        Refusal::Conflict(_) => (409, "Conflict"),
+        Refusal::Port(_) => (422, "NoPort"),
+        Refusal::TooManyBindings => (422, "TooManyBindings"),
+    };
+    error(status, word, &refusal.to_string())
+}

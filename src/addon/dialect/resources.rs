@@ -1,0 +1,221 @@
+//! The provider APIs that have `resources`: Scalingo's, Heroku's and Clever Cloud's. What differs between them is in [`Rules`].
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{Answer, Call, Exchange, Gateway, Method, object, wished_port};
+use crate::addon::id::{IdError, PlanName, PlatformId};
+use crate::addon::registry::{Outcome, Provision, Refusal, Request, Target};
+use crate::addon::resource::{Dialect, Resource};
+use crate::model::Word as _;
+
+/// How one of them differs from the others. Sources: Scalingo's add-on provider boilerplate and API tester; Heroku's add-on partner
+/// API reference, version 3; Clever Cloud's add-on provider documentation.
+struct Rules {
+    /// The field that names the app.
+    app: &'static str,
+    /// The field that identifies the request, if one is sent.
+    uuid: Option<&'static str>,
+    /// Whether the path names a resource by the platform's id instead of ours.
+    by_app: bool,
+    /// Whether there are `suspend` and `resume`.
+    suspends: bool,
+    /// Status codes.
+    created: u16,
+    removed: u16,
+    /// The same id with other values.
+    conflict: u16,
+}
+
+const SCALINGO: Rules = Rules {
+    app: "app_id",
+    uuid: Some("uuid"),
+    by_app: false,
+    suspends: true,
+    created: 201,
+    removed: 204,
+    conflict: 409,
+};
+
+const HEROKU: Rules = Rules {
+    app: "uuid",
+    uuid: None,
+    by_app: true,
+    suspends: false,
+    created: 200,
+    removed: 204,
+    conflict: 422,
+};
+
+const CLEVER_CLOUD: Rules = Rules {
+    app: "addon_id",
+    uuid: None,
+    by_app: false,
+    suspends: false,
+    created: 200,
+    removed: 200,
+    conflict: 409,
+};
+
+/// What no platform sends; `options` of the command line come as values.
+const UNPROCESSABLE: u16 = 422;
+
+fn rules(dialect: Dialect) -> &'static Rules {
+    match dialect {
+        Dialect::Heroku => &HEROKU,
+        Dialect::CleverCloud => &CLEVER_CLOUD,
+        Dialect::Scalingo | Dialect::Osb | Dialect::Local => &SCALINGO,
+    }
+}
+
+pub(super) fn parse(dialect: Dialect, exchange: &Exchange<'_>) -> Result<Call, Answer> {
+    let rules = rules(dialect);
+    let request = match (exchange.method, exchange.path) {
+        (Method::Post, ["resources"]) => Request::Provision(provision(dialect, rules, exchange.body)?),
+        (Method::Get, ["resources", id]) => return Ok(Call::Show(target(dialect, rules, id)?)),
+        (Method::Put, ["resources", id]) => {
+            let target = target(dialect, rules, id)?;
+            Request::ChangePlan(target, plan(dialect, &object(dialect, exchange.body)?)?)
+        }
+        (Method::Delete, ["resources", id]) => Request::Deprovision(target(dialect, rules, id)?),
+        (Method::Post, ["resources", id, "suspend"]) if rules.suspends => Request::Suspend(target(dialect, rules, id)?),
+        (Method::Post, ["resources", id, "resume"]) if rules.suspends => Request::Resume(target(dialect, rules, id)?),
+        (_, ["resources"] | ["resources", _]) => {
+            return Err(Answer::error(
+                dialect,
+                405,
+                "MethodNotAllowed",
+                "this method is not allowed here",
+            ));
+        }
+        (_, ["resources", _, "suspend" | "resume"]) if rules.suspends => {
+            return Err(Answer::error(
+                dialect,
+                405,
+                "MethodNotAllowed",
+                "only POST is allowed here",
+            ));
+        }
+        _ => return Err(Answer::error(dialect, 404, "NotFound", "there is nothing here")),
+    };
+    Ok(Call::Change(request))
+}
+
+fn provision(dialect: Dialect, rules: &Rules, body: &[u8]) -> Result<Provision, Answer> {
+    let body = object(dialect, body)?;
+    let uuid = rules.uuid.map_or(Ok(None), |field| id_of(dialect, &body, field))?;
+    let app = match (id_of(dialect, &body, rules.app)?, &uuid) {
+        (Some(app), _) => app,
+        // Older clients of Scalingo send `uuid` only.
+        (None, Some(uuid)) => uuid.clone(),
+        (None, None) => return Err(unprocessable(dialect, &format!("{} is missing", rules.app))),
+    };
+    let port = wished_port(body.get("options")).map_err(|why| unprocessable(dialect, &format!("options: {why}")))?;
+    Ok(Provision {
+        dialect,
+        app,
+        uuid,
+        owner: None,
+        plan: plan(dialect, &body)?,
+        port,
+    })
+}
+
+fn id_of(dialect: Dialect, body: &Map<String, Value>, field: &str) -> Result<Option<PlatformId>, Answer> {
+    let text = match body.get(field) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => text,
+        Some(_) => return Err(unprocessable(dialect, &format!("{field} must be a string"))),
+    };
+    let id: Result<PlatformId, IdError> = text.parse();
+    id.map(Some)
+        .map_err(|error| unprocessable(dialect, &format!("{field} {error}")))
+}
+
+fn plan(dialect: Dialect, body: &Map<String, Value>) -> Result<PlanName, Answer> {
+    match body.get("plan") {
+        None | Some(Value::Null) => Err(unprocessable(dialect, "plan is missing")),
+        Some(Value::String(text)) => {
+            let plan: Result<PlanName, IdError> = text.parse();
+            plan.map_err(|error| unprocessable(dialect, &format!("plan {error}")))
+        }
+        Some(_) => Err(unprocessable(dialect, "plan must be a string")),
+    }
+}
+
+/// An id that cannot be one of ours is one that there is not.
+fn target(dialect: Dialect, rules: &Rules, id: &str) -> Result<Target, Answer> {
+    let target = if rules.by_app {
+        id.parse().ok().map(|app| Target::App(dialect, app))
+    } else {
+        id.parse().ok().map(|id| Target::Id(dialect, id))
+    };
+    target.ok_or_else(|| Answer::error(dialect, 404, "NotFound", &Refusal::NotFound.to_string()))
+}
+
+fn unprocessable(dialect: Dialect, text: &str) -> Answer {
+    Answer::error(dialect, UNPROCESSABLE, "InvalidRequest", text)
+}
+
+pub(super) fn answer(
+    dialect: Dialect,
+    request: &Request,
+    result: &Result<Outcome, Refusal>,
+    gateway: Gateway<'_>,
+) -> Answer {
+    let rules = rules(dialect);
+    let resource = match result {
+        Err(refusal) => return refused(dialect, rules, request, refusal),
+        Ok(Outcome::Removed(_)) if rules.removed == 204 => return Answer::empty(204),
+        Ok(Outcome::Removed(_)) => return Answer::new(rules.removed, json!({})),
+        Ok(Outcome::Created(resource) | Outcome::Changed(resource) | Outcome::Unchanged(resource)) => resource,
+    };
+    match request {
+        Request::Provision(_) => {
+            let is_new = matches!(result, Ok(Outcome::Created(_)));
+            let status = if is_new { rules.created } else { 200 };
+            let mut body = described(resource, gateway, "is provisioned");
+            body["id"] = resource.id.as_str().into();
+            Answer::new(status, body)
+        }
+        Request::Suspend(_) | Request::Resume(_) => Answer::empty(204),
+        Request::ChangePlan(..) | Request::Deprovision(_) | Request::Bind(..) | Request::Unbind(..) => {
+            Answer::new(200, described(resource, gateway, "has this plan"))
+        }
+    }
+}
+
+pub(super) fn shown(dialect: Dialect, found: &Result<Arc<Resource>, Refusal>, gateway: Gateway<'_>) -> Answer {
+    match found {
+        Ok(resource) => {
+            let mut body = described(resource, gateway, "is provisioned");
+            body["id"] = resource.id.as_str().into();
+            body["plan"] = resource.plan.as_str().into();
+            body["status"] = resource.status.word().into();
+            Answer::new(200, body)
+        }
+        Err(Refusal::Gone) => Answer::error(dialect, 410, "Gone", &Refusal::Gone.to_string()),
+        Err(refusal) => Answer::error(dialect, 404, "NotFound", &refusal.to_string()),
+    }
+}
+
+fn described(resource: &Resource, gateway: Gateway<'_>, what: &str) -> Value {
+    let url = gateway.tcp_url(resource.port);
+    let plan = &resource.plan;
+    json!({"config": {"TCP_URL": url}, "message": format!("{url} {what} ({plan})")})
+}
+
+fn refused(dialect: Dialect, rules: &Rules, request: &Request, refusal: &Refusal) -> Answer {
+    let is_provision = matches!(request, Request::Provision(_));
+    let (status, error) = match refusal {
+        Refusal::UnknownPlan { .. } => (UNPROCESSABLE, "UnknownPlan"),
+        Refusal::Port(_) => (UNPROCESSABLE, "NoPort"),
+        Refusal::TooManyBindings | Refusal::Ambiguous(_) => (UNPROCESSABLE, "InvalidRequest"),
+        Refusal::Conflict(_) => (rules.conflict, "Conflict"),
+        Refusal::Gone => (410, "Gone"),
+        Refusal::NotFound | Refusal::NoBinding if dialect == Dialect::Heroku && !is_provision => (410, "Gone"),
+        Refusal::NotFound | Refusal::NoBinding => (404, "NotFound"),
+    };
+    Answer::error(dialect, status, error, &refusal.to_string())
+}

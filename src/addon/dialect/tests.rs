@@ -1,0 +1,248 @@
+use super::*;
+use crate::addon::id::ResourceId;
+use crate::addon::plan::{Plan, Price};
+use crate::addon::registry::Provision;
+use crate::addon::resource::{Resource, Status};
+use crate::model::{Limit, LimitDirection};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const PLAN: &str = "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11";
+
+fn plans() -> Plans {
+    Plans::new(vec![Plan {
+        name: "free".parse().unwrap(),
+        id: PLAN.parse().unwrap(),
+        limit: Limit {
+            pps: 512,
+            burst: 5120,
+            direction: LimitDirection::Each,
+            mtu: 1500,
+        },
+        price: Price::try_from(0.0).unwrap(),
+        description: String::new(),
+    }])
+    .unwrap()
+}
+
+fn send(dialect: Dialect, method: Method, path: &str, body: &str) -> Result<Call, Answer> {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let query = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let exchange = Exchange {
+        method,
+        path: &path.split('/').collect::<Vec<_>>(),
+        query: &query,
+        version: Some("2.17"),
+        body: body.as_bytes(),
+    };
+    parse(dialect, &exchange, &plans())
+}
+
+#[track_caller]
+fn provision(call: Result<Call, Answer>) -> Provision {
+    match call {
+        Ok(Call::Change(Request::Provision(provision))) => provision,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_dialect_names_the_app_in_its_own_way() {
+    let body = r#"{"plan": "free", "app_id": "a", "uuid": "u", "addon_id": "c", "unknown": [1], "options": {"port": "20003"}}"#;
+    let cases = [
+        (Dialect::Scalingo, "a", Some("u")),
+        (Dialect::Heroku, "u", None),
+        (Dialect::CleverCloud, "c", None),
+    ];
+    for (dialect, app, uuid) in cases {
+        let wanted = provision(send(dialect, Method::Post, "resources", body));
+        assert_eq!(wanted.app.as_str(), app, "{dialect:?}");
+        assert_eq!(
+            wanted.uuid.as_ref().map(super::super::id::PlatformId::as_str),
+            uuid,
+            "{dialect:?}"
+        );
+        assert_eq!(wanted.port.map(NonZeroU16::get), Some(20_003));
+    }
+    let old = provision(send(
+        Dialect::Scalingo,
+        Method::Post,
+        "resources",
+        r#"{"plan": "free", "uuid": "u"}"#,
+    ));
+    assert_eq!(old.app.as_str(), "u");
+}
+
+#[test]
+fn what_cannot_be_understood_has_its_status() {
+    let cases = [
+        (Method::Post, "resources", "{", 400),
+        (Method::Post, "resources", "[]", 400),
+        (Method::Post, "resources", r#"{"app_id": "a"}"#, 422),
+        (Method::Post, "resources", r#"{"plan": "free"}"#, 422),
+        (Method::Post, "resources", r#"{"plan": 1, "app_id": "a"}"#, 422),
+        (Method::Post, "resources", r#"{"plan": "free", "app_id": "a/b"}"#, 422),
+        (Method::Post, "resources", r#"{"plan": "free", "app_id": "a\nb"}"#, 422),
+        (
+            Method::Post,
+            "resources",
+            r#"{"plan": "free", "app_id": "a", "options": {"port": 70000}}"#,
+            422,
+        ),
+        (Method::Put, "resources/aaaaaaaaaaaa", "{}", 422),
+        (Method::Delete, "resources/x", "", 404),
+        (Method::Delete, "resources", "", 405),
+        (Method::Get, "resources/aaaaaaaaaaaa/suspend", "", 405),
+        (Method::Get, "", "", 404),
+    ];
+    for (method, path, body, status) in cases {
+        let answer = send(Dialect::Scalingo, method, path, body).unwrap_err();
+        assert_eq!(answer.status, status, "{method:?} {path} {body}");
+        let text = answer.body.unwrap()["error"].as_str().unwrap().to_owned();
+        assert!(!text.is_empty() && !text.contains('\n'), "{text}");
+    }
+}
+
+fn osb_body() -> String {
+    let service = catalog(&plans())["services"][0]["id"].clone();
+    json!({"service_id": service, "plan_id": PLAN, "organization_guid": "org", "space_guid": "space"}).to_string()
+}
+
+#[test]
+fn an_instance_of_osb_needs_all_that_the_standard_demands() {
+    let put = |body: &str| send(Dialect::Osb, Method::Put, "service_instances/i", body);
+    let wanted = provision(put(&osb_body()));
+    assert_eq!(
+        (wanted.app.as_str(), wanted.owner.unwrap().space.as_str()),
+        ("i", "space")
+    );
+    let whole: Map<String, Value> = serde_json::from_str(&osb_body()).unwrap();
+    for name in whole.keys() {
+        let mut part = whole.clone();
+        part.remove(name);
+        let answer = put(&Value::from(part).to_string()).unwrap_err();
+        assert_eq!(answer.status, 400, "{name}");
+        assert_eq!(answer.body.unwrap()["description"], format!("{name} is missing"));
+    }
+    let delete = send(Dialect::Osb, Method::Delete, "service_instances/i", "").unwrap_err();
+    assert_eq!(delete.status, 400);
+    assert!(
+        send(
+            Dialect::Osb,
+            Method::Delete,
+            "service_instances/i?service_id=s&plan_id=p",
+            ""
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn versions_of_osb_are_told_apart() {
+    let with = |version| {
+        let exchange = Exchange {
+            method: Method::Get,
+            path: &["catalog"],
+            query: &Fields::new(),
+            version,
+            body: &[],
+        };
+        parse(Dialect::Osb, &exchange, &plans()).map_err(|answer| answer.status)
+    };
+    for good in ["2.13", "2.14", "2.17", " 2.15 "] {
+        assert_eq!(with(Some(good)), Ok(Call::Catalog), "{good}");
+    }
+    for bad in [
+        None,
+        Some(""),
+        Some("2"),
+        Some("2.12"),
+        Some("2.18"),
+        Some("3.0"),
+        Some("2.17.1"),
+        Some("x"),
+    ] {
+        assert_eq!(with(bad), Err(412), "{bad:?}");
+    }
+}
+
+fn resource() -> Arc<Resource> {
+    Arc::new(Resource {
+        id: ResourceId::from_random(0),
+        dialect: Dialect::Scalingo,
+        app: "a".parse().unwrap(),
+        uuid: None,
+        owner: None,
+        plan: "free".parse().unwrap(),
+        port: NonZeroU16::new(20_003).unwrap(),
+        status: Status::Active,
+        bindings: BTreeMap::new(),
+        created: Duration::ZERO,
+    })
+}
+
+/// Status codes of every outcome in every dialect.
+#[test]
+fn every_outcome_has_the_status_that_its_dialect_demands() {
+    let plans = plans();
+    let gateway = Gateway {
+        host: "gw.example.com",
+        pages: None,
+        plans: &plans,
+    };
+    let body = r#"{"plan": "free", "app_id": "a", "uuid": "u", "addon_id": "c"}"#;
+    let provision = Request::Provision(provision(send(Dialect::Scalingo, Method::Post, "resources", body)));
+    let target = Target::Any("a".parse().unwrap());
+    let change = Request::ChangePlan(target.clone(), "free".parse().unwrap());
+    let (suspend, delete) = (Request::Suspend(target.clone()), Request::Deprovision(target));
+    let exhausted = crate::addon::PortRefusal::InUse(NonZeroU16::MIN);
+    let conflict = Refusal::Conflict("x".into());
+    let cases = [
+        (&provision, Ok(Outcome::Created(resource())), [201, 201, 200, 200]),
+        (&provision, Ok(Outcome::Unchanged(resource())), [200, 200, 200, 200]),
+        (&provision, Err(Refusal::Port(exhausted)), [422, 422, 422, 422]),
+        (&provision, Err(conflict), [409, 409, 422, 409]),
+        (&provision, Err(Refusal::Gone), [404, 410, 410, 410]),
+        (&change, Ok(Outcome::Changed(resource())), [200, 200, 200, 200]),
+        (&change, Err(Refusal::Gone), [404, 410, 410, 410]),
+        (&suspend, Ok(Outcome::Changed(resource())), [200, 204, 204, 204]),
+        (&suspend, Ok(Outcome::Unchanged(resource())), [200, 204, 204, 204]),
+        (&delete, Ok(Outcome::Removed(resource())), [200, 204, 204, 200]),
+        (&delete, Err(Refusal::Gone), [410, 410, 410, 410]),
+        (&delete, Err(Refusal::NotFound), [410, 404, 410, 404]),
+    ];
+    let dialects = [Dialect::Osb, Dialect::Scalingo, Dialect::Heroku, Dialect::CleverCloud];
+    for (request, result, expected) in cases {
+        for (dialect, status) in dialects.into_iter().zip(expected) {
+            let answer = answer(dialect, request, &result, gateway);
+            assert_eq!(answer.status, status, "{dialect:?} {request:?} {result:?}");
+            assert_eq!(answer.body.is_none(), status == 204, "{dialect:?} {request:?}");
+        }
+    }
+    let created = answer(
+        Dialect::Scalingo,
+        &provision,
+        &Ok(Outcome::Created(resource())),
+        gateway,
+    );
+    assert_eq!(
+        created.body.unwrap()["config"],
+        json!({"TCP_URL": "tcp://gw.example.com:20003"})
+    );
+}
+
+#[test]
+fn an_ipv6_address_stands_in_brackets() {
+    let plans = plans();
+    let gateway = Gateway {
+        host: "2001:db8::1",
+        pages: None,
+        plans: &plans,
+    };
+    assert_eq!(
+        gateway.tcp_url(NonZeroU16::new(20_003).unwrap()),
+        "tcp://[2001:db8::1]:20003"
+    );
+}

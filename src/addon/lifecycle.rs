@@ -1,0 +1,143 @@
+//! What a request does to a resource, by whether and how it exists. No values here: only which step follows.
+
+use super::resource::Status;
+
+/// How a resource exists, for a request about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Existence {
+    /// It was never there, or was forgotten.
+    Unknown,
+    /// It is there.
+    Known(Status),
+    /// It was deprovisioned.
+    Removed,
+}
+
+/// What is requested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// A new resource.
+    Provision,
+    /// Another plan.
+    ChangePlan,
+    /// New connections shall be reset.
+    Suspend,
+    /// The end of that.
+    Resume,
+    /// Its end.
+    Deprovision,
+    /// A binding.
+    Bind,
+    /// The end of a binding.
+    Unbind,
+}
+
+/// What an id that was deprovisioned means to a dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tombstones {
+    /// It is free for a new resource.
+    Free,
+    /// It is never used again (Heroku).
+    Kept,
+}
+
+/// What follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// A resource is made.
+    Create,
+    /// The request is compared with the resource that is there: the same again, or a conflict.
+    Compare,
+    /// The plan is replaced.
+    SetPlan,
+    /// Its status becomes that.
+    SetStatus(Status),
+    /// It is as requested already.
+    Nothing,
+    /// The resource is removed.
+    Remove,
+    /// A binding is added.
+    Bind,
+    /// A binding is removed.
+    Unbind,
+    /// Refused: there is no such resource.
+    NotFound,
+    /// Refused: it was there, and is gone.
+    Gone,
+}
+
+/// Returns what follows on a request.
+pub fn step(existence: Existence, event: Event, tombstones: Tombstones) -> Step {
+    use Existence::{Known, Removed, Unknown};
+    use Status::{Active, Suspended};
+    match (event, existence) {
+        (Event::Provision, Removed) if tombstones == Tombstones::Kept => Step::Gone,
+        (Event::Provision, Unknown | Removed) => Step::Create,
+        (Event::Provision, Known(_)) => Step::Compare,
+        (_, Unknown) => Step::NotFound,
+        (_, Removed) => Step::Gone,
+        // A plan is bought and sold while a resource is suspended, too: it counts from the next resume.
+        (Event::ChangePlan, Known(Active | Suspended)) => Step::SetPlan,
+        (Event::Suspend, Known(Active)) => Step::SetStatus(Suspended),
+        (Event::Resume, Known(Suspended)) => Step::SetStatus(Active),
+        (Event::Suspend, Known(Suspended)) | (Event::Resume, Known(Active)) => Step::Nothing,
+        (Event::Deprovision, Known(_)) => Step::Remove,
+        (Event::Bind, Known(_)) => Step::Bind,
+        (Event::Unbind, Known(_)) => Step::Unbind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Existence::{Known, Removed, Unknown};
+    use Status::{Active, Suspended};
+
+    const EVENTS: [Event; 7] = [
+        Event::Provision,
+        Event::ChangePlan,
+        Event::Suspend,
+        Event::Resume,
+        Event::Deprovision,
+        Event::Bind,
+        Event::Unbind,
+    ];
+
+    #[test]
+    fn every_request_in_every_state_has_its_step() {
+        use Step::{Bind, Compare, Create, Gone, NotFound, Nothing, Remove, SetPlan, SetStatus, Unbind};
+        let table = [
+            (
+                Unknown,
+                [Create, NotFound, NotFound, NotFound, NotFound, NotFound, NotFound],
+            ),
+            (
+                Known(Active),
+                [Compare, SetPlan, SetStatus(Suspended), Nothing, Remove, Bind, Unbind],
+            ),
+            (
+                Known(Suspended),
+                [Compare, SetPlan, Nothing, SetStatus(Active), Remove, Bind, Unbind],
+            ),
+            (Removed, [Create, Gone, Gone, Gone, Gone, Gone, Gone]),
+        ];
+        for (existence, steps) in table {
+            for (event, expected) in EVENTS.into_iter().zip(steps) {
+                assert_eq!(
+                    step(existence, event, Tombstones::Free),
+                    expected,
+                    "{existence:?} {event:?}"
+                );
+                let kept = match (existence, event) {
+                    (Removed, Event::Provision) => Gone,
+                    _ => expected,
+                };
+                assert_eq!(
+                    step(existence, event, Tombstones::Kept),
+                    kept,
+                    "{existence:?} {event:?}"
+                );
+            }
+        }
+    }
+}

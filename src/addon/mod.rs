@@ -1,0 +1,24 @@
+//! The add-on: what a platform provisions for an app, a public port with a plan.
+//!
+//! Owns the resources, their states, their plans and their ports. Pure: takes requests and the time, and returns decisions, which
+//! the caller makes durable before it calls [`Registry::commit`]. Knows nothing of HTTP, sockets, the store or the kernel.
+
+pub mod credentials;
+pub mod dialect;
+pub mod id;
+mod lifecycle;
+mod plan;
+mod ports;
+mod registry;
+mod resource;
+pub mod settings;
+pub mod sso;
+pub mod throttle;
+
+pub use self::lifecycle::{Event, Existence, Step, Tombstones, step};
+pub use self::plan::{Plan, PlanError, Plans, Price};
+pub use self::ports::{PortPool, PortRefusal, Quarantined};
+pub use self::registry::{
+    Change, Decision, Facts, MAX_REMOVED, Outcome, Provision, Refusal, Registry, Removed, Request, Target,
+};
+pub use self::resource::{Binding, Dialect, Owner, Resource, ServiceState, Status};

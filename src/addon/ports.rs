@@ -1,0 +1,236 @@
+//! The public ports that resources get: from one range, each given once, and not again for a while after it came back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::config::PortRange;
+
+/// A port that was given back, and when it may be given again, as time since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quarantined {
+    /// The port.
+    pub port: NonZeroU16,
+    /// When its quarantine ends.
+    pub until: Duration,
+}
+
+/// Why no port was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum PortRefusal {
+    /// None is left.
+    #[error(
+        "no public port is left in {range}: {used} of {all} are in use, {resting} were given back less than the quarantine ago"
+    )]
+    Exhausted {
+        /// The range.
+        range: PortRange,
+        /// How many it has.
+        all: usize,
+        /// Ports that resources, other services or local programs have.
+        used: usize,
+        /// Ports in quarantine.
+        resting: usize,
+    },
+    /// Local programs have those that were tried.
+    #[error(
+        "local programs listen on all of the {0} public ports that were tried; addon.ports should be another range"
+    )]
+    Listening(usize),
+    /// The port that was asked for is not in the range.
+    #[error("port {port} is not in {range}")]
+    OutOfRange {
+        /// The port.
+        port: NonZeroU16,
+        /// The range.
+        range: PortRange,
+    },
+    /// The port that was asked for is in use.
+    #[error("port {0} is in use")]
+    InUse(NonZeroU16),
+    /// The port that was asked for was given back a short time ago.
+    #[error("port {port} was given back a short time ago; it can be had again in {seconds} s")]
+    Resting {
+        /// The port.
+        port: NonZeroU16,
+        /// How long it still rests.
+        seconds: u64,
+    },
+}
+
+/// Which ports are given, and which rest.
+#[derive(Debug, Clone)]
+pub struct PortPool {
+    range: PortRange,
+    quarantine: Duration,
+    given: BTreeSet<NonZeroU16>,
+    resting: BTreeMap<NonZeroU16, Duration>,
+}
+
+impl PortPool {
+    /// Returns a pool of which nothing is given.
+    pub fn new(range: PortRange, quarantine: Duration) -> Self {
+        Self {
+            range,
+            quarantine,
+            given: BTreeSet::new(),
+            resting: BTreeMap::new(),
+        }
+    }
+
+    /// Changes the range and the quarantine; what was given stays given.
+    pub fn configure(&mut self, range: PortRange, quarantine: Duration) {
+        (self.range, self.quarantine) = (range, quarantine);
+    }
+
+    /// Returns the port to give: the wished one, or the lowest that is free. `busy` are ports that others have.
+    ///
+    /// # Errors
+    /// [`PortRefusal`].
+    pub fn choose(
+        &self,
+        wished: Option<NonZeroU16>,
+        busy: &BTreeSet<NonZeroU16>,
+        now: Duration,
+    ) -> Result<NonZeroU16, PortRefusal> {
+        let range = self.range;
+        let is_used = |port: &NonZeroU16| self.given.contains(port) || busy.contains(port);
+        if let Some(port) = wished {
+            return match self.rests(port, now) {
+                _ if !range.contains(port) => Err(PortRefusal::OutOfRange { port, range }),
+                _ if is_used(&port) => Err(PortRefusal::InUse(port)),
+                Some(left) => Err(PortRefusal::Resting {
+                    port,
+                    seconds: left.as_secs().max(1),
+                }),
+                None => Ok(port),
+            };
+        }
+        let free = range
+            .iter()
+            .find(|port| !is_used(port) && self.rests(*port, now).is_none());
+        free.ok_or_else(|| {
+            let used = range.iter().filter(is_used).count();
+            let all = range.iter().count();
+            PortRefusal::Exhausted {
+                range,
+                all,
+                used,
+                resting: all - used,
+            }
+        })
+    }
+
+    /// Notes that a port is given.
+    pub fn give(&mut self, port: NonZeroU16) {
+        self.given.insert(port);
+        self.resting.remove(&port);
+    }
+
+    /// Returns until when a port rests that is given back now.
+    pub fn rest_until(&self, now: Duration) -> Duration {
+        now.saturating_add(self.quarantine)
+    }
+
+    /// Notes that a port was given back. Forgets ports whose quarantine is over.
+    pub fn take_back(&mut self, port: Quarantined, now: Duration) {
+        self.given.remove(&port.port);
+        self.resting.retain(|_, until| *until > now);
+        self.resting.insert(port.port, port.until);
+    }
+
+    /// Returns how long a port still rests. Never longer than the quarantine, whatever the clock was set to meanwhile.
+    fn rests(&self, port: NonZeroU16, now: Duration) -> Option<Duration> {
+        let left = self.resting.get(&port)?.checked_sub(now)?;
+        Some(left.min(self.quarantine)).filter(|left| !left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000_000);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn port(number: u16) -> NonZeroU16 {
+        NonZeroU16::new(number).unwrap()
+    }
+
+    fn pool() -> PortPool {
+        PortPool::new(PortRange::new(port(20_000), port(20_002)).unwrap(), HOUR)
+    }
+
+    #[test]
+    fn ports_are_given_once_and_rest_after_they_came_back() {
+        let mut pool = pool();
+        let busy = BTreeSet::from([port(20_001)]);
+        assert_eq!(pool.choose(None, &busy, NOW), Ok(port(20_000)));
+        pool.give(port(20_000));
+        assert_eq!(pool.choose(None, &busy, NOW), Ok(port(20_002)));
+        pool.give(port(20_002));
+        let refused = pool.choose(None, &busy, NOW).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "no public port is left in 20000-20002: 3 of 3 are in use, 0 were given back less than the quarantine ago"
+        );
+        let until = pool.rest_until(NOW);
+        pool.take_back(
+            Quarantined {
+                port: port(20_000),
+                until,
+            },
+            NOW,
+        );
+        assert!(pool.choose(None, &busy, NOW + Duration::from_secs(3599)).is_err());
+        assert_eq!(pool.choose(None, &busy, NOW + HOUR), Ok(port(20_000)));
+    }
+
+    #[test]
+    fn a_wished_port_is_given_or_it_is_said_why_not() {
+        let mut pool = pool();
+        let none = BTreeSet::new();
+        let wish = |pool: &PortPool, number| pool.choose(Some(port(number)), &none, NOW);
+        assert_eq!(wish(&pool, 20_002), Ok(port(20_002)));
+        assert!(matches!(wish(&pool, 19_999), Err(PortRefusal::OutOfRange { .. })));
+        pool.give(port(20_002));
+        assert_eq!(wish(&pool, 20_002), Err(PortRefusal::InUse(port(20_002))));
+        let until = pool.rest_until(NOW);
+        pool.take_back(
+            Quarantined {
+                port: port(20_002),
+                until,
+            },
+            NOW,
+        );
+        let resting = PortRefusal::Resting {
+            port: port(20_002),
+            seconds: 3600,
+        };
+        assert_eq!(wish(&pool, 20_002), Err(resting));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_prolongs_no_quarantine_beyond_its_length() {
+        let mut pool = pool();
+        pool.give(port(20_000));
+        let until = pool.rest_until(NOW);
+        pool.take_back(
+            Quarantined {
+                port: port(20_000),
+                until,
+            },
+            NOW,
+        );
+        let before = NOW.saturating_sub(24 * HOUR);
+        let resting = pool.choose(Some(port(20_000)), &BTreeSet::new(), before);
+        assert!(
+            matches!(resting, Err(PortRefusal::Resting { seconds: 3600, .. })),
+            "{resting:?}"
+        );
+    }
+}

@@ -1,0 +1,520 @@
+//! All resources, and what requests do to them.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::id::{PlanName, PlatformId, ResourceId};
+use super::lifecycle::{Event, Existence, Step, Tombstones, step};
+use super::plan::Plans;
+use super::ports::{PortPool, PortRefusal, Quarantined};
+use super::resource::{Binding, Dialect, MAX_BINDINGS, Owner, Resource, Status};
+use crate::config::PortRange;
+use crate::model::Word as _;
+
+/// Maximum number of resources that are remembered after they were deprovisioned; the oldest are forgotten first.
+pub const MAX_REMOVED: usize = 50_000;
+
+/// A resource to provision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provision {
+    /// The provider API that asks.
+    pub dialect: Dialect,
+    /// The app.
+    pub app: PlatformId,
+    /// Scalingo's `uuid`.
+    pub uuid: Option<PlatformId>,
+    /// To whom it belongs (OSB).
+    pub owner: Option<Owner>,
+    /// The plan.
+    pub plan: PlanName,
+    /// The port that is asked for; `None`: any.
+    pub port: Option<NonZeroU16>,
+}
+
+/// Which resource a request is about. A provider API sees its own resources only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// By our id.
+    Id(Dialect, ResourceId),
+    /// By the platform's id.
+    App(Dialect, PlatformId),
+    /// By the app's id or that of a binding, of whatever provider API (the command line).
+    Any(PlatformId),
+}
+
+/// What is requested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// A new resource.
+    Provision(Provision),
+    /// Another plan.
+    ChangePlan(Target, PlanName),
+    /// New connections shall be reset.
+    Suspend(Target),
+    /// The end of that.
+    Resume(Target),
+    /// Its end.
+    Deprovision(Target),
+    /// A binding of this id, for an app or for none.
+    Bind(Target, PlatformId, Option<PlatformId>),
+    /// The end of the binding of this id.
+    Unbind(Target, PlatformId),
+}
+
+/// What a decision depends on besides the resources.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'f> {
+    /// The plans.
+    pub plans: &'f Plans,
+    /// Ports that other services or local programs have.
+    pub busy: &'f BTreeSet<NonZeroU16>,
+    /// Random bits for a new id.
+    pub random: u64,
+    /// Time since 1970.
+    pub now: Duration,
+}
+
+/// What has to be durable before a request is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A resource is new or other than before.
+    Put(Arc<Resource>),
+    /// A resource is removed.
+    Remove(Removed),
+}
+
+/// A resource that was deprovisioned. Its JSON is what the store keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Removed {
+    /// Its id.
+    pub id: ResourceId,
+    /// Where it came from.
+    pub dialect: Dialect,
+    /// The app.
+    pub app: PlatformId,
+    /// Its port, and until when that rests.
+    pub port: Quarantined,
+    /// When it was deprovisioned, since 1970.
+    pub at: Duration,
+}
+
+/// What a request came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The resource or the binding is new.
+    Created(Arc<Resource>),
+    /// It was changed.
+    Changed(Arc<Resource>),
+    /// It was so already.
+    Unchanged(Arc<Resource>),
+    /// It was removed; this is how it was.
+    Removed(Arc<Resource>),
+}
+
+/// What to do, and what to answer then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// To be made durable and committed first.
+    pub change: Option<Change>,
+    /// To be answered then.
+    pub outcome: Outcome,
+}
+
+/// Why a request is refused. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// There is no such plan.
+    #[error("there is no plan {name:?}; the plans are {known}")]
+    UnknownPlan {
+        /// As it was asked for.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// There is no such resource.
+    #[error("there is no such resource")]
+    NotFound,
+    /// It was deprovisioned.
+    #[error("the resource was deprovisioned")]
+    Gone,
+    /// There is no such binding.
+    #[error("there is no such binding")]
+    NoBinding,
+    /// The same id with other values.
+    #[error("{0}")]
+    Conflict(String),
+    /// No port can be given.
+    #[error(transparent)]
+    Port(#[from] PortRefusal),
+    /// The resource has as many bindings as it may.
+    #[error("a resource has at most {MAX_BINDINGS} bindings")]
+    TooManyBindings,
+    /// Several resources have bindings of this app.
+    #[error("several resources are bound to app {0}: name one of them by its own id")]
+    Ambiguous(PlatformId),
+}
+
+/// All resources.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    resources: BTreeMap<ResourceId, Arc<Resource>>,
+    by_app: BTreeMap<PlatformId, ResourceId>,
+    by_uuid: BTreeMap<PlatformId, ResourceId>,
+    /// Apps that have bindings, and the resources that they are bound to.
+    by_bound_app: BTreeMap<PlatformId, BTreeSet<ResourceId>>,
+    removed: RemovedResources,
+    ports: PortPool,
+}
+
+impl Registry {
+    /// Returns the registry that holds these, as they were made durable: `removed` in the order in which they were removed.
+    pub fn new(
+        range: PortRange,
+        quarantine: Duration,
+        resources: impl IntoIterator<Item = Resource>,
+        removed: impl IntoIterator<Item = Removed>,
+        now: Duration,
+    ) -> Self {
+        let mut registry = Self {
+            resources: BTreeMap::new(),
+            by_app: BTreeMap::new(),
+            by_uuid: BTreeMap::new(),
+            by_bound_app: BTreeMap::new(),
+            removed: RemovedResources::default(),
+            ports: PortPool::new(range, quarantine),
+        };
+        for one in removed {
+            registry.commit(&Change::Remove(one), now);
+        }
+        for one in resources {
+            registry.commit(&Change::Put(Arc::new(one)), now);
+        }
+        registry
+    }
+
+    /// Changes the range of ports and the quarantine. Ports that were given stay given.
+    pub fn configure(&mut self, range: PortRange, quarantine: Duration) {
+        self.ports.configure(range, quarantine);
+    }
+
+    /// Returns the resources, sorted by id.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> {
+        self.resources.values()
+    }
+
+    /// Returns a resource by its id.
+    pub fn get(&self, id: ResourceId) -> Option<&Arc<Resource>> {
+        self.resources.get(&id)
+    }
+
+    /// Returns the resource of a target.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], [`Refusal::Gone`], [`Refusal::Ambiguous`].
+    pub fn find(&self, target: &Target) -> Result<&Arc<Resource>, Refusal> {
+        let found = match target {
+            Target::Id(dialect, id) => self.resources.get(id).filter(|one| one.dialect == *dialect),
+            Target::App(dialect, app) => self.of_app(app).filter(|one| one.dialect == *dialect),
+            Target::Any(app) => match self.of_app(app) {
+                Some(resource) => Some(resource),
+                None => self.of_bound_app(app)?,
+            },
+        };
+        found.ok_or_else(|| {
+            if self.removed.has(target) {
+                Refusal::Gone
+            } else {
+                Refusal::NotFound
+            }
+        })
+    }
+
+    /// Returns what a request comes to. Changes nothing: the caller makes the change durable, and then commits it.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn decide(&self, request: &Request, facts: Facts<'_>) -> Result<Decision, Refusal> {
+        let (event, target) = match request {
+            Request::Provision(provision) => return self.provision(provision, facts),
+            Request::ChangePlan(target, plan) => {
+                known_plan(plan, facts.plans)?;
+                (Event::ChangePlan, target)
+            }
+            Request::Suspend(target) => (Event::Suspend, target),
+            Request::Resume(target) => (Event::Resume, target),
+            Request::Deprovision(target) => (Event::Deprovision, target),
+            Request::Bind(target, ..) => (Event::Bind, target),
+            Request::Unbind(target, _) => (Event::Unbind, target),
+        };
+        let resource = self.find(target)?;
+        match (
+            step(Existence::Known(resource.status), event, tombstones(resource.dialect)),
+            request,
+        ) {
+            (Step::SetPlan, Request::ChangePlan(_, plan)) => Ok(edited(resource, |after| after.plan = plan.clone())),
+            (Step::SetStatus(status), _) => Ok(edited(resource, |after| after.status = status)),
+            (Step::Remove, _) => Ok(self.remove(resource, facts.now)),
+            (Step::Bind, Request::Bind(_, id, app)) => bind(resource, id, app.as_ref()),
+            (Step::Unbind, Request::Unbind(_, id)) if !resource.bindings.contains_key(id) => Err(Refusal::NoBinding),
+            (Step::Unbind, Request::Unbind(_, id)) => Ok(edited(resource, |after| drop(after.bindings.remove(id)))),
+            _ => Ok(unchanged(resource)),
+        }
+    }
+
+    /// Takes note of a change that is durable.
+    pub fn commit(&mut self, change: &Change, now: Duration) {
+        match change {
+            Change::Put(resource) => {
+                self.forget(resource.id);
+                self.ports.give(resource.port);
+                self.by_app.insert(resource.app.clone(), resource.id);
+                if let Some(uuid) = &resource.uuid {
+                    self.by_uuid.insert(uuid.clone(), resource.id);
+                }
+                for app in bound_apps(resource) {
+                    self.by_bound_app.entry(app.clone()).or_default().insert(resource.id);
+                }
+                self.resources.insert(resource.id, Arc::clone(resource));
+            }
+            Change::Remove(removed) => {
+                self.forget(removed.id);
+                self.ports.take_back(removed.port, now);
+                self.removed.add(removed.clone());
+            }
+        }
+    }
+
+    fn forget(&mut self, id: ResourceId) {
+        let Some(before) = self.resources.remove(&id) else {
+            return;
+        };
+        self.by_app.remove(&before.app);
+        if let Some(uuid) = &before.uuid {
+            self.by_uuid.remove(uuid);
+        }
+        for app in bound_apps(&before) {
+            if let Some(bound) = self.by_bound_app.get_mut(app) {
+                bound.remove(&id);
+                if bound.is_empty() {
+                    self.by_bound_app.remove(app);
+                }
+            }
+        }
+    }
+
+    fn of_app(&self, app: &PlatformId) -> Option<&Arc<Resource>> {
+        self.resources.get(self.by_app.get(app)?)
+    }
+
+    fn of_bound_app(&self, app: &PlatformId) -> Result<Option<&Arc<Resource>>, Refusal> {
+        let Some(bound) = self.by_bound_app.get(app) else {
+            return Ok(None);
+        };
+        match bound.len() {
+            1 => Ok(bound.first().and_then(|id| self.resources.get(id))),
+            _ => Err(Refusal::Ambiguous(app.clone())),
+        }
+    }
+
+    fn provision(&self, wanted: &Provision, facts: Facts<'_>) -> Result<Decision, Refusal> {
+        known_plan(&wanted.plan, facts.plans)?;
+        let by_uuid = wanted.uuid.as_ref().and_then(|uuid| self.by_uuid.get(uuid));
+        let by_uuid = by_uuid.and_then(|id| self.resources.get(id));
+        let there = by_uuid.or_else(|| self.of_app(&wanted.app));
+        let existence = match there {
+            Some(resource) => Existence::Known(resource.status),
+            None if self.removed.has(&Target::App(wanted.dialect, wanted.app.clone())) => Existence::Removed,
+            None => Existence::Unknown,
+        };
+        match (step(existence, Event::Provision, tombstones(wanted.dialect)), there) {
+            (Step::Compare, Some(resource)) => match difference(resource, wanted) {
+                None => Ok(unchanged(resource)),
+                Some(difference) => Err(Refusal::Conflict(difference)),
+            },
+            (Step::Create, _) => {
+                let port = self.ports.choose(wanted.port, facts.busy, facts.now)?;
+                let resource = Arc::new(Resource {
+                    id: self.fresh_id(facts.random),
+                    dialect: wanted.dialect,
+                    app: wanted.app.clone(),
+                    uuid: wanted.uuid.clone(),
+                    owner: wanted.owner.clone(),
+                    plan: wanted.plan.clone(),
+                    port,
+                    status: Status::Active,
+                    bindings: BTreeMap::new(),
+                    created: facts.now,
+                });
+                Ok(Decision {
+                    change: Some(Change::Put(Arc::clone(&resource))),
+                    outcome: Outcome::Created(resource),
+                })
+            }
+            _ => Err(Refusal::Gone),
+        }
+    }
+
+    /// Returns an id that no resource has or had, as far as is remembered.
+    fn fresh_id(&self, random: u64) -> ResourceId {
+        let ids = (0..=u64::MAX).map(|step| ResourceId::from_random(random.wrapping_add(step)));
+        let mut unused = ids.filter(|id| !self.resources.contains_key(id) && !self.removed.has_id(*id));
+        unused.next().unwrap_or_else(|| ResourceId::from_random(random))
+    }
+
+    fn remove(&self, resource: &Arc<Resource>, now: Duration) -> Decision {
+        let removed = Removed {
+            id: resource.id,
+            dialect: resource.dialect,
+            app: resource.app.clone(),
+            port: Quarantined {
+                port: resource.port,
+                until: self.ports.rest_until(now),
+            },
+            at: now,
+        };
+        Decision {
+            change: Some(Change::Remove(removed)),
+            outcome: Outcome::Removed(Arc::clone(resource)),
+        }
+    }
+}
+
+fn bind(resource: &Arc<Resource>, id: &PlatformId, app: Option<&PlatformId>) -> Result<Decision, Refusal> {
+    let binding = Binding { app: app.cloned() };
+    match resource.bindings.get(id) {
+        Some(there) if *there == binding => return Ok(unchanged(resource)),
+        Some(_) => return Err(Refusal::Conflict(format!("binding {id} exists, for another app"))),
+        None if resource.bindings.len() >= MAX_BINDINGS => return Err(Refusal::TooManyBindings),
+        None => {}
+    }
+    let mut after = Resource::clone(resource);
+    after.bindings.insert(id.clone(), binding);
+    let after = Arc::new(after);
+    Ok(Decision {
+        change: Some(Change::Put(Arc::clone(&after))),
+        outcome: Outcome::Created(after),
+    })
+}
+
+fn edited(before: &Arc<Resource>, edit: impl FnOnce(&mut Resource)) -> Decision {
+    let mut after = Resource::clone(before);
+    edit(&mut after);
+    if after == **before {
+        return unchanged(before);
+    }
+    let after = Arc::new(after);
+    Decision {
+        change: Some(Change::Put(Arc::clone(&after))),
+        outcome: Outcome::Changed(after),
+    }
+}
+
+fn bound_apps(resource: &Resource) -> impl Iterator<Item = &PlatformId> {
+    resource.bindings.values().filter_map(|binding| binding.app.as_ref())
+}
+
+fn unchanged(resource: &Arc<Resource>) -> Decision {
+    Decision {
+        change: None,
+        outcome: Outcome::Unchanged(Arc::clone(resource)),
+    }
+}
+
+fn known_plan(name: &PlanName, plans: &Plans) -> Result<(), Refusal> {
+    plans
+        .by_name(name.as_str())
+        .map(drop)
+        .ok_or_else(|| Refusal::UnknownPlan {
+            name: name.to_string(),
+            known: plans.names(),
+        })
+}
+
+fn tombstones(dialect: Dialect) -> Tombstones {
+    match dialect {
+        Dialect::Heroku => Tombstones::Kept,
+        Dialect::Osb | Dialect::Scalingo | Dialect::CleverCloud | Dialect::Local => Tombstones::Free,
+    }
+}
+
+/// Returns in what a resource differs from one that is asked for again.
+fn difference(there: &Resource, wanted: &Provision) -> Option<String> {
+    let of_other = there.dialect != wanted.dialect;
+    let (app, plan) = (&there.app, &there.plan);
+    if of_other {
+        return Some(format!(
+            "app {app} has a resource already, provisioned through {}",
+            there.dialect.word()
+        ));
+    }
+    if there.app != wanted.app || wanted.uuid.is_some() && there.uuid != wanted.uuid {
+        return Some(format!(
+            "app {app} has a resource already, provisioned by another request"
+        ));
+    }
+    if there.owner != wanted.owner {
+        return Some("an instance of this id exists, in another organization or space".into());
+    }
+    if there.plan != wanted.plan {
+        return Some(format!(
+            "the resource exists, with plan {plan}; change its plan instead"
+        ));
+    }
+    let other_port = wanted.port.is_some_and(|port| port != there.port);
+    other_port.then(|| format!("the resource exists, with port {}", there.port))
+}
+
+/// The last [`MAX_REMOVED`] resources that were deprovisioned.
+#[derive(Debug, Clone, Default)]
+struct RemovedResources {
+    order: VecDeque<Removed>,
+    ids: BTreeMap<ResourceId, Dialect>,
+    /// How many of `order` are of this app.
+    apps: BTreeMap<(Dialect, PlatformId), usize>,
+}
+
+impl RemovedResources {
+    fn has_id(&self, id: ResourceId) -> bool {
+        self.ids.contains_key(&id)
+    }
+
+    fn has(&self, target: &Target) -> bool {
+        let has_app = |dialect: Dialect, app: &PlatformId| self.apps.contains_key(&(dialect, app.clone()));
+        match target {
+            Target::Id(dialect, id) => self.ids.get(id) == Some(dialect),
+            Target::App(dialect, app) => has_app(*dialect, app),
+            Target::Any(app) => Dialect::WORDS.iter().any(|(_, dialect)| has_app(*dialect, app)),
+        }
+    }
+
+    fn add(&mut self, removed: Removed) {
+        self.ids.insert(removed.id, removed.dialect);
+        *self.apps.entry((removed.dialect, removed.app.clone())).or_default() += 1;
+        self.order.push_back(removed);
+        while self.order.len() > MAX_REMOVED {
+            if let Some(oldest) = self.order.pop_front() {
+                self.forget(oldest);
+            }
+        }
+    }
+
+    fn forget(&mut self, removed: Removed) {
+        self.ids.remove(&removed.id);
+        if let Entry::Occupied(mut count) = self.apps.entry((removed.dialect, removed.app)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+use super::*;
+use crate::addon::plan::{Plan, Price};
+use crate::model::{Limit, LimitDirection};
+
+const NOW: Duration = Duration::from_secs(1_800_000_000);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn port(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).unwrap()
+}
+
+fn id(text: &str) -> PlatformId {
+    text.parse().unwrap()
+}
+
+fn plan(name: &str) -> PlanName {
+    name.parse().unwrap()
+}
+
+fn plans() -> Plans {
+    let plan = |(at, name): (usize, &str)| Plan {
+        name: plan(name),
+        id: format!("00000000-0000-0000-0000-00000000000{at}").parse().unwrap(),
+        limit: Limit {
+            pps: 512,
+            burst: 5120,
+            direction: LimitDirection::Each,
+            mtu: 1500,
+        },
+        price: Price::try_from(0.0).unwrap(),
+        description: String::new(),
+    };
+    Plans::new(["free", "large"].into_iter().enumerate().map(plan).collect()).unwrap()
+}
+
+/// A registry with what its requests depend on.
+struct World {
+    registry: Registry,
+    plans: Plans,
+    busy: BTreeSet<NonZeroU16>,
+    now: Duration,
+}
+
+impl World {
+    fn new(last: u16) -> Self {
+        let range = PortRange::new(port(20_000), port(last)).unwrap();
+        Self {
+            registry: Registry::new(range, HOUR, [], [], NOW),
+            plans: plans(),
+            busy: BTreeSet::new(),
+            now: NOW,
+        }
+    }
+
+    fn request(&mut self, request: &Request) -> Result<Outcome, Refusal> {
+        let facts = Facts {
+            plans: &self.plans,
+            busy: &self.busy,
+            random: 7,
+            now: self.now,
+        };
+        let decision = self.registry.decide(request, facts)?;
+        if let Some(change) = &decision.change {
+            self.registry.commit(change, self.now);
+        }
+        Ok(decision.outcome)
+    }
+
+    fn provision(&mut self, dialect: Dialect, app: &str) -> Result<Outcome, Refusal> {
+        self.request(&Request::Provision(wanted(dialect, app)))
+    }
+}
+
+fn wanted(dialect: Dialect, app: &str) -> Provision {
+    Provision {
+        dialect,
+        app: id(app),
+        uuid: None,
+        owner: None,
+        plan: plan("free"),
+        port: None,
+    }
+}
+
+#[track_caller]
+fn created(outcome: Result<Outcome, Refusal>) -> Arc<Resource> {
+    match outcome {
+        Ok(Outcome::Created(resource)) => resource,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_same_request_again_gets_the_same_answer() {
+    let mut world = World::new(20_009);
+    let first = created(world.provision(Dialect::Heroku, "app"));
+    assert_eq!(
+        world.provision(Dialect::Heroku, "app"),
+        Ok(Outcome::Unchanged(Arc::clone(&first)))
+    );
+    let other = created(world.provision(Dialect::Heroku, "other"));
+    assert_ne!(
+        (first.id, first.port),
+        (other.id, other.port),
+        "though the random bits are the same"
+    );
+}
+
+#[test]
+fn the_same_id_with_other_values_is_a_conflict_and_changes_nothing() {
+    let mut world = World::new(20_009);
+    let owner = |organization| {
+        Some(Owner {
+            organization: id(organization),
+            space: id("space"),
+        })
+    };
+    let first = Provision {
+        owner: owner("org"),
+        ..wanted(Dialect::Osb, "app")
+    };
+    let there = created(world.request(&Request::Provision(first.clone())));
+    let others = [
+        Provision {
+            owner: owner("else"),
+            ..first.clone()
+        },
+        Provision {
+            plan: plan("large"),
+            ..first.clone()
+        },
+        Provision {
+            port: Some(port(20_005)),
+            ..first.clone()
+        },
+        Provision {
+            dialect: Dialect::Scalingo,
+            owner: None,
+            ..first.clone()
+        },
+    ];
+    for other in others {
+        let refused = world.request(&Request::Provision(other.clone()));
+        assert!(matches!(refused, Err(Refusal::Conflict(_))), "{other:?}: {refused:?}");
+    }
+    let again = Provision {
+        port: Some(there.port),
+        ..first
+    };
+    assert_eq!(world.request(&Request::Provision(again)), Ok(Outcome::Unchanged(there)));
+}
+
+#[test]
+fn scalingo_tells_requests_apart_by_uuid_and_has_one_resource_for_an_app() {
+    let mut world = World::new(20_009);
+    let with = |uuid, app| {
+        Request::Provision(Provision {
+            uuid: Some(id(uuid)),
+            ..wanted(Dialect::Scalingo, app)
+        })
+    };
+    let first = created(world.request(&with("u1", "app")));
+    assert_eq!(
+        world.request(&with("u1", "app")),
+        Ok(Outcome::Unchanged(Arc::clone(&first)))
+    );
+    assert!(matches!(world.request(&with("u2", "app")), Err(Refusal::Conflict(_))));
+    assert!(matches!(world.request(&with("u1", "other")), Err(Refusal::Conflict(_))));
+    assert_eq!(world.provision(Dialect::Scalingo, "app"), Ok(Outcome::Unchanged(first)));
+}
+
+#[test]
+fn a_port_stays_through_all_that_a_resource_goes_through_and_rests_afterwards() {
+    let mut world = World::new(20_000);
+    let resource = created(world.provision(Dialect::Scalingo, "app"));
+    let target = Target::Id(Dialect::Scalingo, resource.id);
+    let requests = [
+        Request::Suspend(target.clone()),
+        Request::ChangePlan(target.clone(), plan("large")),
+        Request::Resume(target.clone()),
+    ];
+    for request in requests {
+        let Ok(Outcome::Changed(after)) = world.request(&request) else {
+            panic!("{request:?}");
+        };
+        assert_eq!(after.port, resource.port);
+        assert!(
+            matches!(world.request(&request), Ok(Outcome::Unchanged(_))),
+            "{request:?} again"
+        );
+    }
+    assert!(matches!(
+        world.provision(Dialect::Heroku, "next"),
+        Err(Refusal::Port(PortRefusal::Exhausted { .. }))
+    ));
+    assert!(matches!(
+        world.request(&Request::Deprovision(target.clone())),
+        Ok(Outcome::Removed(_))
+    ));
+    assert_eq!(world.request(&Request::Deprovision(target.clone())), Err(Refusal::Gone));
+    assert_eq!(world.request(&Request::Resume(target)), Err(Refusal::Gone));
+    let refused = world.provision(Dialect::Heroku, "next");
+    assert!(
+        matches!(
+            refused,
+            Err(Refusal::Port(PortRefusal::Exhausted {
+                used: 0,
+                resting: 1,
+                ..
+            }))
+        ),
+        "{refused:?}"
+    );
+    world.now += HOUR;
+    assert_eq!(created(world.provision(Dialect::Heroku, "next")).port, resource.port);
+}
+
+#[test]
+fn an_id_that_was_removed_is_free_again_but_for_heroku() {
+    for dialect in [Dialect::Osb, Dialect::Scalingo, Dialect::CleverCloud, Dialect::Heroku] {
+        let mut world = World::new(20_009);
+        let first = created(world.provision(dialect, "app"));
+        let target = Target::App(dialect, id("app"));
+        world.request(&Request::Deprovision(target.clone())).unwrap();
+        assert_eq!(world.request(&Request::Suspend(target)), Err(Refusal::Gone));
+        let again = world.provision(dialect, "app");
+        if dialect == Dialect::Heroku {
+            assert_eq!(again, Err(Refusal::Gone));
+        } else {
+            assert_ne!(created(again).id, first.id, "{dialect:?}");
+        }
+    }
+}
+
+#[test]
+fn a_dialect_sees_its_own_resources_only() {
+    let mut world = World::new(20_009);
+    let resource = created(world.provision(Dialect::Heroku, "app"));
+    let others = [
+        Target::App(Dialect::Osb, id("app")),
+        Target::Id(Dialect::Scalingo, resource.id),
+    ];
+    for target in others {
+        assert_eq!(world.request(&Request::Deprovision(target)), Err(Refusal::NotFound));
+    }
+    assert_eq!(world.registry.find(&Target::Any(id("app"))), Ok(&resource));
+}
+
+#[test]
+fn a_binding_names_its_app_until_it_ends() {
+    let mut world = World::new(20_009);
+    let bind = |world: &mut World, instance: &str, binding: &str, app: &str| {
+        let target = Target::App(Dialect::Osb, id(instance));
+        world.request(&Request::Bind(target, id(binding), Some(id(app))))
+    };
+    created(world.provision(Dialect::Osb, "one"));
+    created(world.provision(Dialect::Osb, "two"));
+    created(bind(&mut world, "one", "b1", "app"));
+    assert!(matches!(
+        bind(&mut world, "one", "b1", "app"),
+        Ok(Outcome::Unchanged(_))
+    ));
+    assert!(matches!(
+        bind(&mut world, "one", "b1", "other"),
+        Err(Refusal::Conflict(_))
+    ));
+    let any = Target::Any(id("app"));
+    assert_eq!(world.registry.find(&any).unwrap().app, id("one"));
+    created(bind(&mut world, "two", "b2", "app"));
+    assert_eq!(world.registry.find(&any), Err(Refusal::Ambiguous(id("app"))));
+    let unbind = Request::Unbind(Target::App(Dialect::Osb, id("two")), id("b2"));
+    assert!(matches!(world.request(&unbind), Ok(Outcome::Changed(_))));
+    assert_eq!(world.request(&unbind), Err(Refusal::NoBinding));
+    assert_eq!(world.registry.find(&any).unwrap().app, id("one"));
+}
+
+#[test]
+fn what_is_removed_is_forgotten_in_the_end() {
+    let mut world = World::new(20_009);
+    let removed = |at: usize| Removed {
+        id: ResourceId::from_random(at as u64),
+        dialect: Dialect::Heroku,
+        app: id(&format!("app-{at}")),
+        port: Quarantined {
+            port: port(20_000),
+            until: NOW,
+        },
+        at: NOW,
+    };
+    for at in 0..=MAX_REMOVED {
+        world.registry.commit(&Change::Remove(removed(at)), NOW);
+    }
+    created(world.provision(Dialect::Heroku, "app-0"));
+    assert_eq!(world.provision(Dialect::Heroku, "app-1"), Err(Refusal::Gone));
+}

@@ -1,0 +1,147 @@
+//! One resource: what a platform has provisioned for one app.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::{Serialize, Serializer};
+
+use super::id::{PlanName, PlatformId, ResourceId};
+use crate::model::Word;
+
+/// The provider API through which a resource was provisioned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dialect {
+    /// The Open Service Broker API.
+    Osb,
+    /// Scalingo's.
+    Scalingo,
+    /// Heroku's, version 3.
+    Heroku,
+    /// Clever Cloud's.
+    CleverCloud,
+    /// No platform: the command line of the gateway.
+    Local,
+}
+
+impl Word for Dialect {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("osb", Self::Osb),
+        ("scalingo", Self::Scalingo),
+        ("heroku", Self::Heroku),
+        ("clever-cloud", Self::CleverCloud),
+        ("local", Self::Local),
+    ];
+}
+
+/// Whether a resource is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// Its service is served.
+    Active,
+    /// New connections are reset until the platform resumes it.
+    Suspended,
+}
+
+impl Word for Status {
+    const WORDS: &'static [(&'static str, Self)] = &[("active", Self::Active), ("suspended", Self::Suspended)];
+}
+
+/// How the service of a resource is, as `status` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServiceState {
+    /// It has backends.
+    Active,
+    /// No backend has been registered: nobody has deployed yet, or the app is scaled to nothing.
+    Waiting,
+    /// Its resource is suspended.
+    Suspended,
+}
+
+impl Word for ServiceState {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("active", Self::Active),
+        ("waiting", Self::Waiting),
+        ("suspended", Self::Suspended),
+    ];
+}
+
+impl ServiceState {
+    /// Returns whether it serves nobody on purpose, so that this is no fault of the gateway's.
+    pub fn is_idle(self) -> bool {
+        self != Self::Active
+    }
+}
+
+/// Declares that a choice is written as its word.
+macro_rules! written_as_word {
+    ($name:ident) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.word())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let word = String::deserialize(deserializer)?;
+                let found = Self::WORDS.iter().find(|(known, _)| *known == word);
+                found
+                    .map(|(_, choice)| *choice)
+                    .ok_or_else(|| D::Error::custom("is no known word"))
+            }
+        }
+    };
+}
+
+written_as_word!(Dialect);
+written_as_word!(Status);
+written_as_word!(ServiceState);
+
+/// To whom an OSB instance belongs. The same id with another owner is another instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    /// `organization_guid`.
+    pub organization: PlatformId,
+    /// `space_guid`.
+    pub space: PlatformId,
+}
+
+/// An OSB binding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// `app_guid`, which names the resource as its app id does.
+    pub app: Option<PlatformId>,
+}
+
+/// A resource. Its JSON is what the store keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resource {
+    /// Its id.
+    pub id: ResourceId,
+    /// Where it came from.
+    pub dialect: Dialect,
+    /// The app: unique among the resources that exist.
+    pub app: PlatformId,
+    /// Scalingo's `uuid`, if one was sent: it tells requests apart instead of the app.
+    pub uuid: Option<PlatformId>,
+    /// To whom it belongs (OSB only).
+    pub owner: Option<Owner>,
+    /// The plan.
+    pub plan: PlanName,
+    /// The public port.
+    pub port: NonZeroU16,
+    /// Whether it is in use.
+    pub status: Status,
+    /// Its bindings, by id (OSB only).
+    pub bindings: BTreeMap<PlatformId, Binding>,
+    /// When it was provisioned, since 1970.
+    pub created: Duration,
+}
+
+/// Maximum number of bindings of a resource.
+pub(super) const MAX_BINDINGS: usize = 100;

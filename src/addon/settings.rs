@@ -1,0 +1,321 @@
+//! `[addon]` in the configuration.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use thiserror::Error;
+
+use super::id::{Guid, PlanName};
+use super::plan::{Plan, PlanError, Plans, Price};
+use crate::config::{Fences, PortRange};
+use crate::model::duration;
+use crate::model::limit::MAX_PPS;
+use crate::model::{Limit, LimitDirection};
+
+/// How long a port rests that was given back, if nothing else is configured.
+const QUARANTINE: Duration = Duration::from_secs(3600);
+/// Longest quarantine.
+const MAX_QUARANTINE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Bytes that a packet stands for in a limit.
+const MTU: u32 = 1500;
+/// Burst, in seconds of the rate, if nothing else is configured.
+const BURST_SECONDS: u32 = 10;
+
+/// The section, as it is written.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Section {
+    listen: SocketAddr,
+    host: String,
+    #[serde(deserialize_with = "one_range")]
+    ports: PortRange,
+    quarantine: Option<String>,
+    credentials: PathBuf,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    #[serde(default)]
+    behind_proxy: bool,
+    plans: Vec<PlanSection>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanSection {
+    name: PlanName,
+    id: Guid,
+    pps: u32,
+    burst: Option<u32>,
+    #[serde(default)]
+    price: f64,
+    #[serde(default)]
+    description: String,
+}
+
+fn one_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D::Error> {
+    PortRange::deserialize(deserializer).map_err(D::Error::custom)
+}
+
+/// How the provider API is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transport {
+    /// By TLS, with the certificate chain and the key of these files (PEM).
+    Tls {
+        /// The certificates.
+        certificate: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// By a proxy in front of it, or not at all on loopback.
+    Plain {
+        /// Whether a proxy tells the client's address.
+        behind_proxy: bool,
+    },
+}
+
+/// The section, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the provider API listens.
+    pub listen: SocketAddr,
+    /// How it is encrypted.
+    pub transport: Transport,
+    /// The public name or address of the gateway; an IPv6 address without brackets.
+    pub host: String,
+    /// Where public ports are taken from.
+    pub ports: PortRange,
+    /// How long a port rests that was given back.
+    pub quarantine: Duration,
+    /// The credentials file.
+    pub credentials: PathBuf,
+    /// The plans.
+    pub plans: Plans,
+}
+
+/// Why a section cannot be used. The key is named.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SettingsError {
+    /// The provider API would be open to the network without encryption.
+    #[error(
+        "addon.listen is {0}, which is not a loopback address: set addon.tls_cert and addon.tls_key, or \
+         addon.behind_proxy = true where a proxy encrypts"
+    )]
+    Open(SocketAddr),
+    /// One of the two files is missing.
+    #[error("addon.tls_cert and addon.tls_key go together: set both or none")]
+    HalfTls,
+    /// Both ways of encryption at once.
+    #[error("addon.behind_proxy and addon.tls_cert exclude each other")]
+    BothTransports,
+    /// No host name, and no address.
+    #[error("addon.host must be a host name or an IP address, such as tcp-gateway-1.example.com")]
+    Host,
+    /// The fences allow less than the range.
+    #[error("addon.ports is {range}, and fences.ports does not allow {port}")]
+    Fenced {
+        /// The range.
+        range: PortRange,
+        /// The first port that is not allowed.
+        port: u16,
+    },
+    /// The quarantine is no duration, or too long.
+    #[error("addon.quarantine must be a duration from 0s to 720h, such as 1h")]
+    Quarantine,
+    /// A plan's limit is out of range.
+    #[error("addon.plans: plan {plan}: {key} is out of range: pps is 1 to {MAX_PPS}, burst at least 1")]
+    Limit {
+        /// The plan.
+        plan: PlanName,
+        /// The key.
+        key: &'static str,
+    },
+    /// The plans do not go together.
+    #[error("addon.plans: {0}")]
+    Plans(#[from] PlanError),
+}
+
+impl Section {
+    /// Returns the checked settings.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn check(&self, fences: &Fences) -> Result<Settings, SettingsError> {
+        if let Some(port) = self.ports.iter().find(|port| !fences.allow_port(*port)) {
+            return Err(SettingsError::Fenced {
+                range: self.ports,
+                port: port.get(),
+            });
+        }
+        Ok(Settings {
+            listen: self.listen,
+            transport: self.transport()?,
+            host: host(&self.host).ok_or(SettingsError::Host)?,
+            ports: self.ports,
+            quarantine: self.quarantine()?,
+            credentials: self.credentials.clone(),
+            plans: Plans::new(self.plans.iter().map(PlanSection::check).collect::<Result<_, _>>()?)?,
+        })
+    }
+
+    fn transport(&self) -> Result<Transport, SettingsError> {
+        match (&self.tls_cert, &self.tls_key, self.behind_proxy) {
+            (Some(_), Some(_), true) => Err(SettingsError::BothTransports),
+            (Some(certificate), Some(key), false) => Ok(Transport::Tls {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            }),
+            (None, None, false) if !self.listen.ip().is_loopback() => Err(SettingsError::Open(self.listen)),
+            (None, None, behind_proxy) => Ok(Transport::Plain { behind_proxy }),
+            (Some(_), None, _) | (None, Some(_), _) => Err(SettingsError::HalfTls),
+        }
+    }
+
+    fn quarantine(&self) -> Result<Duration, SettingsError> {
+        let Some(text) = &self.quarantine else {
+            return Ok(QUARANTINE);
+        };
+        let time = duration::parse(text).ok().filter(|time| *time <= MAX_QUARANTINE);
+        time.ok_or(SettingsError::Quarantine)
+    }
+}
+
+impl PlanSection {
+    fn check(&self) -> Result<Plan, SettingsError> {
+        let wrong = |key| SettingsError::Limit {
+            plan: self.name.clone(),
+            key,
+        };
+        if !(1..=MAX_PPS).contains(&self.pps) {
+            return Err(wrong("pps"));
+        }
+        let limit = Limit {
+            pps: self.pps,
+            burst: self.burst.unwrap_or(self.pps.saturating_mul(BURST_SECONDS)),
+            direction: LimitDirection::Each,
+            mtu: MTU,
+        };
+        if limit.burst == 0 || !limit.fits_kernel() {
+            return Err(wrong("burst"));
+        }
+        Ok(Plan {
+            name: self.name.clone(),
+            id: self.id.clone(),
+            limit,
+            price: Price::try_from(self.price)?,
+            description: self.description.clone(),
+        })
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tls { .. } => "TLS",
+            Self::Plain { behind_proxy: true } => "behind a proxy",
+            Self::Plain { behind_proxy: false } => "plain, on loopback",
+        })
+    }
+}
+
+/// Returns a host name in its usual form (RFC 1123, 2.1), or an address.
+fn host(text: &str) -> Option<String> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Some(address.to_string());
+    }
+    let is_label = |label: &str| {
+        let is_plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        (1..=63).contains(&label.len()) && is_plain && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_name = text.len() <= 253 && text.split('.').all(is_label);
+    // A name whose last label is a number is read as an address by resolvers.
+    let is_number = text
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    (is_name && !is_number).then(|| text.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        listen = "127.0.0.1:8080"
+        host = "tcp-gateway-1.example.com"
+        ports = "20000-29999"
+        credentials = "/etc/tcpgw/addon.toml"
+        plans = [{name = "free", id = "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11", pps = 512}]
+    "#;
+
+    fn check(text: &str) -> Result<Settings, String> {
+        let section: Section = toml::from_str(text).map_err(|error| error.to_string())?;
+        section.check(&Fences::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_section_is_read_with_its_defaults() {
+        let settings = check(GOOD).unwrap();
+        assert_eq!(settings.quarantine, QUARANTINE);
+        assert_eq!(settings.transport, Transport::Plain { behind_proxy: false });
+        let plan = settings.plans.by_name("free").unwrap();
+        assert_eq!((plan.limit.burst, plan.price.is_free()), (5120, true));
+    }
+
+    #[test]
+    fn nothing_is_open_to_the_network_in_plain() {
+        let open = GOOD.replace("127.0.0.1", "203.0.113.1");
+        assert!(check(&open).unwrap_err().contains("not a loopback address"));
+        assert!(check(&format!("{open}\nbehind_proxy = true")).is_ok());
+        assert!(check(&format!("{open}\ntls_cert = 'c'\ntls_key = 'k'")).is_ok());
+        assert!(
+            check(&format!("{open}\ntls_cert = 'c'"))
+                .unwrap_err()
+                .contains("go together")
+        );
+        let both = format!("{open}\ntls_cert = 'c'\ntls_key = 'k'\nbehind_proxy = true");
+        assert!(check(&both).unwrap_err().contains("exclude each other"));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named() {
+        let cases = [
+            ("pps = 512", "pps = 0", "plan free: pps is out of range"),
+            ("pps = 512", "pps = 1000001", "plan free: pps is out of range"),
+            ("pps = 512", "pps = 512, burst = 0", "plan free: burst is out of range"),
+            ("pps = 512", "pps = 512, price = -1.0", "price must be"),
+            ("20000-29999", "80-29999", "does not allow 80"),
+            ("tcp-gateway-1.example.com", "a b", "addon.host"),
+            ("tcp-gateway-1.example.com", "gw.1", "addon.host"),
+            ("tcp-gateway-1.example.com", "<b>", "addon.host"),
+            ("credentials", "quarantine = '800h'\ncredentials", "addon.quarantine"),
+            ("credentials", "unknown = 1\ncredentials", "unknown field"),
+        ];
+        for (old, new, expected) in cases {
+            let error = check(&GOOD.replace(old, new)).unwrap_err();
+            assert!(error.contains(expected), "{new}: {error}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_names_or_addresses() {
+        for (text, expected) in [
+            ("GW.example.com", "gw.example.com"),
+            ("203.0.113.1", "203.0.113.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("localhost", "localhost"),
+        ] {
+            assert_eq!(host(text).as_deref(), Some(expected));
+        }
+        for bad in ["", ".", "a..b", "-a", "a-", "a_b", "203.0.113", "a/b", "a:1"] {
+            assert_eq!(host(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Single sign-on: a platform sends its user to a resource's page with a token, which shows that the platform did.
+//!
+//! Each platform computes a token as a digest of the id, a salt that both know, and the time.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use sha1::Sha1;
+use sha2::{Digest, Sha256, Sha512};
+use subtle::ConstantTimeEq as _;
+use thiserror::Error;
+
+use super::resource::Dialect;
+
+/// How far a platform's clock may be ahead of this machine's.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+/// Why nobody is signed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SsoRefusal {
+    /// The provider API has none.
+    #[error("this provider API has no single sign-on")]
+    Unsupported,
+    /// A field is missing.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// The time is no number.
+    #[error("timestamp must be a whole number")]
+    Timestamp,
+    /// The token is too old.
+    #[error("the token has expired")]
+    Expired,
+    /// The token is of the future.
+    #[error("the token is of the future; compare the clocks of the platform and of the gateway")]
+    Future,
+    /// The token is not the right one.
+    #[error("the token is wrong")]
+    Wrong,
+}
+
+/// The fields of a request.
+pub type Fields = BTreeMap<String, String>;
+
+/// How a platform's request is made.
+struct Rules {
+    /// The field with the resource's id.
+    id: &'static str,
+    /// The tokens; the first that is sent decides.
+    tokens: &'static [Token],
+    /// Units of `timestamp` in a second.
+    per_second: u64,
+    /// Maximum age.
+    max_age: Duration,
+}
+
+struct Token {
+    field: &'static str,
+    digest: fn(&str) -> String,
+    /// Whose values are joined by colons.
+    parts: &'static [Part],
+}
+
+enum Part {
+    Field(&'static str),
+    Salt,
+}
+
+const SCALINGO: Rules = Rules {
+    id: "id",
+    tokens: &[Token {
+        field: "token",
+        digest: hex::<Sha1>,
+        parts: &[Part::Field("id"), Part::Salt, Part::Field("timestamp")],
+    }],
+    per_second: 1,
+    max_age: Duration::from_secs(5 * 60),
+};
+
+const HEROKU: Rules = Rules {
+    id: "resource_id",
+    tokens: &[
+        Token {
+            field: "user_scoped_resource_token",
+            digest: hex::<Sha256>,
+            parts: &[
+                Part::Field("resource_id"),
+                Part::Salt,
+                Part::Field("timestamp"),
+                Part::Field("user_id"),
+                Part::Field("user_email"),
+            ],
+        },
+        Token {
+            field: "resource_token",
+            digest: hex::<Sha1>,
+            parts: &[Part::Field("resource_id"), Part::Salt, Part::Field("timestamp")],
+        },
+    ],
+    per_second: 1,
+    max_age: Duration::from_secs(5 * 60),
+};
+
+const CLEVER_CLOUD: Rules = Rules {
+    id: "id",
+    tokens: &[
+        Token {
+            field: "signature",
+            digest: hex::<Sha512>,
+            parts: &[
+                Part::Field("id"),
+                Part::Field("user_id"),
+                Part::Field("email"),
+                Part::Field("nav-data"),
+                Part::Salt,
+                Part::Field("timestamp"),
+            ],
+        },
+        Token {
+            field: "token",
+            digest: hex::<Sha1>,
+            parts: &[Part::Field("id"), Part::Salt, Part::Field("timestamp")],
+        },
+    ],
+    per_second: 1000,
+    max_age: Duration::from_secs(15 * 60),
+};
+
+/// Returns the id of the resource that a valid request is about, as the platform calls it. `now` is the time since 1970.
+///
+/// # Errors
+/// [`SsoRefusal`].
+pub fn verify<'f>(dialect: Dialect, fields: &'f Fields, salt: &str, now: Duration) -> Result<&'f str, SsoRefusal> {
+    let rules = match dialect {
+        Dialect::Scalingo => &SCALINGO,
+        Dialect::Heroku => &HEROKU,
+        Dialect::CleverCloud => &CLEVER_CLOUD,
+        Dialect::Osb | Dialect::Local => return Err(SsoRefusal::Unsupported),
+    };
+    let id = field(fields, rules.id)?;
+    let timestamp: u64 = field(fields, "timestamp")?.parse().map_err(|_| SsoRefusal::Timestamp)?;
+    let sent = rules
+        .tokens
+        .iter()
+        .find_map(|token| Some((token, fields.get(token.field)?)));
+    let (token, given) = sent.ok_or(SsoRefusal::Missing(
+        rules.tokens.last().map_or("token", |token| token.field),
+    ))?;
+    let expected = token.expected(fields, salt)?;
+    if !bool::from(expected.as_bytes().ct_eq(given.to_ascii_lowercase().as_bytes())) {
+        return Err(SsoRefusal::Wrong);
+    }
+    let at = Duration::from_secs(timestamp) / u32::try_from(rules.per_second).unwrap_or(1);
+    if at > now.saturating_add(CLOCK_SKEW) {
+        return Err(SsoRefusal::Future);
+    }
+    if now.saturating_sub(at) > rules.max_age {
+        return Err(SsoRefusal::Expired);
+    }
+    Ok(id)
+}
+
+/// Returns the token that a platform would send in `fields`: what a test of a provider needs.
+///
+/// # Errors
+/// [`SsoRefusal::Unsupported`], [`SsoRefusal::Missing`].
+pub fn token(dialect: Dialect, fields: &Fields, salt: &str) -> Result<(&'static str, String), SsoRefusal> {
+    let rules = match dialect {
+        Dialect::Scalingo => &SCALINGO,
+        Dialect::Heroku => &HEROKU,
+        Dialect::CleverCloud => &CLEVER_CLOUD,
+        Dialect::Osb | Dialect::Local => return Err(SsoRefusal::Unsupported),
+    };
+    let token = rules.tokens.last().ok_or(SsoRefusal::Unsupported)?;
+    Ok((token.field, token.expected(fields, salt)?))
+}
+
+impl Token {
+    fn expected(&self, fields: &Fields, salt: &str) -> Result<String, SsoRefusal> {
+        let mut text = String::new();
+        for (at, part) in self.parts.iter().enumerate() {
+            let joint = if at == 0 { "" } else { ":" };
+            let value = match part {
+                Part::Salt => salt,
+                Part::Field(name) => field(fields, name)?,
+            };
+            let _ = write!(text, "{joint}{value}");
+        }
+        Ok((self.digest)(&text))
+    }
+}
+
+fn field<'f>(fields: &'f Fields, name: &'static str) -> Result<&'f str, SsoRefusal> {
+    fields.get(name).map(String::as_str).ok_or(SsoRefusal::Missing(name))
+}
+
+fn hex<D: Digest>(text: &str) -> String {
+    let mut hex = String::new();
+    for byte in D::digest(text.as_bytes()) {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SALT: &str = "2f97bfa52ca102f8874716e2eb1d3b4920ad0be4";
+    const NOW: Duration = Duration::from_secs(1_267_597_772);
+
+    fn fields(pairs: &[(&str, &str)]) -> Fields {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect()
+    }
+
+    /// Heroku's documentation has this example of a token.
+    #[test]
+    fn herokus_own_example_is_accepted() {
+        let fields = fields(&[
+            ("resource_id", "123"),
+            ("timestamp", "1267597772"),
+            ("resource_token", "bb466eb1d6bc345d11072c3cd25c311f21be130d"),
+        ]);
+        assert_eq!(verify(Dialect::Heroku, &fields, SALT, NOW), Ok("123"));
+        assert_eq!(verify(Dialect::Heroku, &fields, "other", NOW), Err(SsoRefusal::Wrong));
+    }
+
+    fn signed(dialect: Dialect, at: u64) -> Fields {
+        let id = if dialect == Dialect::Heroku {
+            "resource_id"
+        } else {
+            "id"
+        };
+        let mut fields = fields(&[(id, "abc"), ("timestamp", &at.to_string())]);
+        let (name, value) = token(dialect, &fields, SALT).unwrap();
+        fields.insert(name.into(), value);
+        fields
+    }
+
+    #[test]
+    fn a_token_counts_for_its_time_only() {
+        for (dialect, per_second, minutes) in [
+            (Dialect::Scalingo, 1, 5),
+            (Dialect::Heroku, 1, 5),
+            (Dialect::CleverCloud, 1000, 15),
+        ] {
+            let at = |seconds: u64| signed(dialect, seconds * per_second);
+            let now = NOW.as_secs();
+            assert_eq!(verify(dialect, &at(now), SALT, NOW), Ok("abc"));
+            assert_eq!(verify(dialect, &at(now - minutes * 60), SALT, NOW), Ok("abc"));
+            let (old, future) = (at(now - minutes * 60 - 1), at(now + 6));
+            assert_eq!(
+                verify(dialect, &old, SALT, NOW),
+                Err(SsoRefusal::Expired),
+                "{dialect:?}"
+            );
+            assert_eq!(
+                verify(dialect, &future, SALT, NOW),
+                Err(SsoRefusal::Future),
+                "{dialect:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_of_another_app_is_wrong() {
+        let mut fields = signed(Dialect::Scalingo, NOW.as_secs());
+        fields.insert("id".into(), "other".into());
+        assert_eq!(verify(Dialect::Scalingo, &fields, SALT, NOW), Err(SsoRefusal::Wrong));
+    }
+
+    #[test]
+    fn the_signature_decides_where_it_is_sent() {
+        let mut fields = signed(Dialect::CleverCloud, NOW.as_secs() * 1000);
+        for (name, value) in [
+            ("user_id", "user_1"),
+            ("email", "a@b.c"),
+            ("nav-data", "x"),
+            ("signature", "00"),
+        ] {
+            fields.insert(name.into(), value.into());
+        }
+        assert_eq!(verify(Dialect::CleverCloud, &fields, SALT, NOW), Err(SsoRefusal::Wrong));
+        let right = hex::<Sha512>(&format!("abc:user_1:a@b.c:x:{SALT}:{}", NOW.as_secs() * 1000));
+        fields.insert("signature".into(), right);
+        fields.insert("token".into(), "00".into());
+        assert_eq!(verify(Dialect::CleverCloud, &fields, SALT, NOW), Ok("abc"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let at = ("timestamp", "1267597772");
+        let cases = [
+            (fields(&[at]), SsoRefusal::Missing("id")),
+            (fields(&[("id", "abc")]), SsoRefusal::Missing("timestamp")),
+            (fields(&[("id", "abc"), ("timestamp", "-1")]), SsoRefusal::Timestamp),
+            (fields(&[("id", "abc"), at]), SsoRefusal::Missing("token")),
+        ];
+        for (fields, refusal) in cases {
+            assert_eq!(verify(Dialect::Scalingo, &fields, SALT, NOW), Err(refusal));
+        }
+    }
+}
