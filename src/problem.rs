@@ -154,6 +154,8 @@ kinds! {
     TableChanged = "table-changed", Warning;
     /// The table and the configuration say different flow marks.
     OtherMark = "other-mark", Warning;
+    /// The add-on's provider API is not served.
+    ProviderApi = "provider-api", Warning;
     /// The configuration could not be read again: the old one stays.
     RejectedConfiguration = "rejected-configuration", Warning;
     /// Services that no provider defines any more are served on.

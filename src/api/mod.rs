@@ -4,6 +4,7 @@
 //! the socket's mode and group say who that is. Everything that a client can make grow is bounded, see [`limits`].
 
 pub mod answers;
+mod asking;
 mod body;
 pub mod client;
 mod error;
@@ -12,6 +13,7 @@ mod lanes;
 pub mod limits;
 mod looks;
 mod params;
+pub mod provider;
 mod routes;
 mod server;
 pub mod socket;

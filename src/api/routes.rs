@@ -18,13 +18,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::error::ApiError;
 use super::limits::{LARGE_BODIES, Times, URI, WAITERS};
 use super::looks::Looks;
-use super::{Settings, body, events};
+use super::{Settings, asking, body, events};
 use crate::daemon::ask::{Ask, Look, Reply};
 
 /// The document that says all of this to programs.
@@ -121,26 +120,7 @@ async fn check_uri(request: Request, next: Next) -> Response {
 impl Shared {
     /// Asks the loop, and waits for what it says.
     pub(super) async fn ask<T>(&self, patience: Duration, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, ApiError> {
-        let place = match timeout(self.times.turn, self.asks.reserve()).await {
-            Ok(Ok(place)) => place,
-            Ok(Err(_)) => return Err(ApiError::ending()),
-            Err(_) => return Err(ApiError::busy("the daemon has too many questions to answer")),
-        };
-        let (reply, answer) = oneshot::channel();
-        place.send(ask(reply));
-        match timeout(patience, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "ending",
-                "the daemon ended before it answered; whether an order was carried out is not known",
-            )),
-            Err(_) => Err(ApiError::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "no_answer",
-                "the daemon has not answered in time; it may still carry out an order: see /v1/events",
-            )),
-        }
+        asking::ask(&self.asks, &self.times, patience, ask).await
     }
 
     async fn look(&self) -> Result<Look, ApiError> {

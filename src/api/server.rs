@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -155,7 +156,7 @@ async fn serve_in(lane: Lane, stream: UnixStream, admitted: Admitted, times: Tim
     connection(stream, service, times, ends).await;
 }
 
-fn closing(mut response: Response<Body>) -> Response<Body> {
+pub(super) fn closing(mut response: Response<Body>) -> Response<Body> {
     let close = axum::http::HeaderValue::from_static("close");
     response.headers_mut().insert(axum::http::header::CONNECTION, close);
     response
@@ -190,8 +191,10 @@ async fn refuse(stream: UnixStream, times: Times, ends: watch::Receiver<bool>, r
     connection(stream, service, times, ends).await;
 }
 
-async fn connection<S>(stream: UnixStream, service: S, times: Times, mut ends: watch::Receiver<bool>)
+/// Serves one connection until it ends, or `ends` says so and it has its answer.
+pub(super) async fn connection<I, S>(stream: I, service: S, times: Times, mut ends: watch::Receiver<bool>)
 where
+    I: AsyncRead + AsyncWrite + Unpin,
     S: Service<Request<Incoming>, Response = Response<Body>, Error = std::convert::Infallible>,
 {
     let io = TokioIo::new(Stalling::new(stream, times.write));

@@ -212,7 +212,13 @@ fn table(list: &Value) -> Result<(), Failure> {
 /// The provider, and what keeps clients out.
 fn provider(listed: &Value) -> String {
     let is_held_back = listed["held_back"].as_array().is_some_and(|why| !why.is_empty());
-    let words = [(is_held_back, "held back"), (listed["paused"].is_object(), "paused")];
+    let state = &listed["addon"]["state"];
+    let words = [
+        (is_held_back, "held back"),
+        (listed["paused"].is_object(), "paused"),
+        (state == "suspended", "suspended"),
+        (state == "waiting", "waiting for a backend"),
+    ];
     let words: Vec<&str> = words
         .iter()
         .filter(|(is_so, _)| *is_so)
@@ -266,6 +272,10 @@ fn shown(view: &Value) -> String {
     }
     for (field, shown) in [("healthy", &view["healthy"]), ("drained", &view["drained"])] {
         add(field, if *shown == true { "yes" } else { "no" }.into());
+    }
+    if let Some(addon) = view["addon"].as_object() {
+        let [app, plan, state] = ["app", "plan", "state"].map(|name| text_of(&addon[name]));
+        add("add-on", format!("of app {app}, plan {plan}, {state}"));
     }
     for why in view["held_back"].as_array().into_iter().flatten() {
         add("held back", text_of(why));

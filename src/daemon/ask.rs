@@ -5,6 +5,7 @@ mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,8 @@ use tokio::sync::oneshot;
 
 pub use super::events::{After, Followed};
 use super::keeper::Query;
+use crate::addon::id::ResourceId;
+use crate::addon::{Outcome, Refusal, Request, Resource, ServiceState, Target};
 use crate::model::Problems;
 use crate::problem::Problem;
 use crate::store::StoredService;
@@ -19,7 +22,7 @@ use crate::view::Services;
 
 pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
 pub use self::services::{
-    BackendView, EditOrder, Edited, List, Listed, PauseOrder, PauseView, ServiceEdit, ServiceView,
+    AddonView, BackendView, EditOrder, Edited, List, Listed, PauseOrder, PauseView, ServiceEdit, ServiceView,
 };
 
 /// Where an answer goes.
@@ -53,6 +56,14 @@ pub enum Ask {
     Undo(UndoOrder, Reply<Result<u64, Refused>>),
     /// The deploys that are not over.
     Deploys(Reply<Vec<DeployView>>),
+    /// Provision, change or remove a resource of the add-on; what it came to when that is on the disk.
+    Addon(AddonOrder, Reply<Result<Outcome, AddonRefused>>),
+    /// One resource of the add-on.
+    Resource(Target, Reply<Result<Arc<Resource>, AddonRefused>>),
+    /// What the page of one resource shows; `None`: there is none.
+    AppPage(ResourceId, Reply<Option<AppView>>),
+    /// All resources of the add-on, by id.
+    Resources(Reply<Vec<Arc<Resource>>>),
     /// Read the store.
     Query(Query),
 }
@@ -74,6 +85,8 @@ pub struct Look {
     pub unanswered: BTreeMap<Box<str>, u64>,
     /// Which provider a service belongs to, by its name.
     pub providers: BTreeMap<Box<str>, &'static str>,
+    /// How the services of the add-on's resources are, by their names.
+    pub addon: BTreeMap<Box<str>, ServiceState>,
 }
 
 /// What probes found of one backend.
@@ -138,6 +151,52 @@ pub struct Peer {
     pub gid: u32,
     /// Its process number, where it is one in the daemon's own namespace of them.
     pub pid: Option<i32>,
+}
+
+/// A request about a resource of the add-on.
+#[derive(Debug, Clone)]
+pub struct AddonOrder {
+    /// What is requested.
+    pub request: Request,
+    /// Random bits for the id of a new resource.
+    pub random: u64,
+    /// By whom.
+    pub by: Peer,
+}
+
+impl AddonOrder {
+    /// Returns the request in a word, for the history.
+    pub fn what(&self) -> &'static str {
+        match &self.request {
+            Request::Provision(_) => "provision",
+            Request::ChangePlan(..) => "plan",
+            Request::Suspend(_) => "suspend",
+            Request::Resume(_) => "resume",
+            Request::Deprovision(_) => "deprovision",
+            Request::Bind(..) => "bind",
+            Request::Unbind(..) => "unbind",
+        }
+    }
+}
+
+/// What the owner of an app is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppView {
+    /// The resource.
+    pub resource: Arc<Resource>,
+    /// Its service.
+    pub service: Option<ServiceView>,
+}
+
+/// Why a request about a resource was not carried out. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddonRefused {
+    /// By the add-on's own rules.
+    Resource(Refusal),
+    /// By the daemon.
+    Daemon(Refused),
+    /// The configuration has no `[addon]`.
+    Off,
 }
 
 /// `apply`, through the daemon.

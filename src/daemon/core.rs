@@ -3,6 +3,7 @@
 //! Pure: takes messages and the time, and gives jobs, answers and events. No socket, no clock, no task. One job is out at a
 //! time; what comes meanwhile is put together, so that a burst of changes becomes one transaction.
 
+mod addon;
 mod answer;
 mod deploys;
 mod done;
@@ -25,12 +26,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ask::{Applied as ApplyDone, Edited, Peer, Refused, Reply, TornDown};
+use super::ask::{AddonRefused, Applied as ApplyDone, Edited, Peer, Refused, Reply, TornDown};
 use super::events::{Event, Events, What};
 use super::last::Last;
 use super::roster::{Change, Name, Note, Probing, Roster, Verdict};
 use super::settings::Settings;
 use super::worker::Job;
+use crate::addon::Outcome;
 use crate::config::Config;
 use crate::health::{Health, Probe};
 use crate::kernel::conntrack::Pair;
@@ -43,6 +45,7 @@ use crate::summary::Summary;
 use crate::view::Table;
 use crate::words::{Counts, count};
 
+use self::addon::Addon;
 use self::deploys::{Deploys, Reached};
 use self::due::Due;
 use self::held::Held;
@@ -117,6 +120,8 @@ enum Wants {
     },
     Pause(Reply<Result<(), Refused>>),
     Resume(Reply<Result<bool, Refused>>),
+    /// It is durable, and is answered so whatever the kernel says: that is told again.
+    Addon(Reply<Result<Outcome, AddonRefused>>, Box<Outcome>),
 }
 
 /// How far it is.
@@ -145,6 +150,7 @@ pub struct Core {
     /// Where `file` was read from.
     file_origin: Option<PathBuf>,
     api: Held,
+    addon: Addon,
     orphans: Orphans,
     /// What an earlier daemon wanted, until that has been looked at.
     last: Last,
@@ -229,6 +235,7 @@ impl Core {
             file: None,
             file_origin: None,
             api: Held::default(),
+            addon: Addon::new(config.addon.clone()),
             orphans: Orphans::default(),
             last: Last::default(),
             boot: String::new(),
@@ -660,6 +667,7 @@ impl Core {
             }
             Wants::Pause(reply) => drop(reply.send(outcome.map(|_| ()))),
             Wants::Resume(reply) => drop(reply.send(outcome.map(|_| true))),
+            Wants::Addon(reply, done) => drop(reply.send(Ok(*done))),
         }
     }
 }

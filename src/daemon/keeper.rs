@@ -16,7 +16,8 @@ use super::ask::Reply;
 use super::last::Last;
 use crate::model::{Endpoint, Service, parse_service};
 use crate::store::{
-    By, Change, Committed, Deploy, HistoryEntry, HistoryFilter, Loaded, NewDeploy, Phase, Store, StoreError,
+    By, Change, Committed, Deploy, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy, Phase, Store,
+    StoreError,
 };
 
 /// Number of questions that may wait. Each holds a connection of the API.
@@ -91,6 +92,7 @@ fn read(store: &mut Store) -> Result<Opened, StoreError> {
     Ok(Opened {
         loaded: store.load()?,
         removed: store.removed()?,
+        resources: store.resources()?,
         unfinished: unfinished(store)?,
         trouble: store.trouble().cloned(),
     })
@@ -193,6 +195,8 @@ pub struct Opened {
     pub loaded: Loaded,
     /// Services that somebody removed and nobody made again, by name, as they were before.
     pub removed: BTreeMap<Box<str>, Option<Service>>,
+    /// The resources of the add-on.
+    pub resources: LoadedResources,
     /// Deploys that a daemon before this one has not finished.
     pub unfinished: Vec<Unfinished>,
     /// Why nothing can be written, if so.

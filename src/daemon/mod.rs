@@ -15,6 +15,7 @@ pub mod leavers;
 pub mod notify;
 pub mod observer;
 pub mod presence;
+mod provider_task;
 pub mod roster;
 mod run;
 pub mod settings;

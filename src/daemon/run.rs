@@ -23,6 +23,7 @@ use super::last::Last;
 use super::notify::{LoopPulse, Manager, Watchdog, Watching};
 use super::observer::{Observation, Observer};
 use super::presence::Presence;
+use super::provider_task::ProviderTask;
 use super::settings::{Given, LogLevel, Settings};
 use super::worker::{Outcome, Worker};
 use crate::api::{self, Socket, SocketError, SocketSettings};
@@ -169,6 +170,7 @@ struct Daemon {
     status_at: Instant,
     stop: Option<oneshot::Sender<()>>,
     api: Api,
+    provider_api: ProviderTask,
     socket: Socket,
     /// Where a new socket goes, when its file was removed.
     renewed: mpsc::Sender<UnixListener>,
@@ -274,6 +276,7 @@ impl Daemon {
         let (watchdog, pulse, turns) = Watchdog::new();
         let worker = Worker::start(engine, links, pulse, done).map_err(io("start a thread"))?;
         let (ask, asks) = mpsc::channel(ASKS);
+        let provider_api = ProviderTask::new(ask.clone());
         let listener = socket.take_listener().and_then(UnixListener::from_std);
         let listener = listener.map_err(io("listen on the socket"))?;
         let (stop, stopped) = oneshot::channel::<()>();
@@ -294,7 +297,12 @@ impl Daemon {
         let last = last_services(&settings);
         let (writes, written) = mpsc::channel(1);
         let (keeper, opened) = Keeper::start(&settings.store, writes).map_err(io("start a thread"))?;
-        let mut core = Core::new(within_limits(settings), config, namespace, Now::read());
+        let mut core = Core::new(
+            within_limits(settings, config.addon.is_some()),
+            config,
+            namespace,
+            Now::read(),
+        );
         core.opened(opened, Now::read());
         core.served_last(last, boot_id());
         Ok(Self {
@@ -321,6 +329,7 @@ impl Daemon {
             status_at: Instant::now(),
             stop: Some(stop),
             api,
+            provider_api,
             socket,
             renewed,
             socket_at: Instant::now(),
@@ -430,11 +439,21 @@ impl Daemon {
             self.socket_at = now.instant + SOCKET;
             self.look_for_socket();
         }
+        if self.provider_api.is_due(now.instant) {
+            self.serve_provider_api();
+        }
         if self.status_at <= now.instant {
             self.status_at = now.instant + STATUS;
             self.manager.status(&self.core.status_line());
         }
         Ok(())
+    }
+
+    /// What keeps the provider API from being served keeps nothing else.
+    fn serve_provider_api(&mut self) {
+        let settings = self.core.config().addon.clone();
+        let served = self.provider_api.configure(settings.as_ref());
+        self.core.provider_api(served.err());
     }
 
     /// Somebody may have removed the file of the socket: nobody could reach the daemon any more.
@@ -461,6 +480,7 @@ impl Daemon {
             self.core.wakes_at(),
             self.core.health().next_at(),
             Some(self.socket_at),
+            Some(self.provider_api.wakes_at()),
         ];
         self.pulse.wakes_at(Instant::now(), times.into_iter().flatten().min())
     }
@@ -492,6 +512,10 @@ impl Daemon {
             Ask::Pause(order, reply) => self.core.pause(&order, reply, now),
             Ask::Deploy(order, reply) => self.core.order(Order::Deploy(order, reply)),
             Ask::Undo(order, reply) => self.core.order(Order::Undo(order, reply)),
+            Ask::Addon(order, reply) => self.core.order(Order::Addon(order, reply)),
+            Ask::Resource(target, reply) => drop(reply.send(self.core.resource(&target))),
+            Ask::AppPage(id, reply) => drop(reply.send(self.core.app(id, now))),
+            Ask::Resources(reply) => drop(reply.send(self.core.resources())),
             Ask::Deploys(reply) => drop(reply.send(self.core.deploys(now))),
             Ask::Query(query) => {
                 if let Some(keeper) = &self.keeper {
@@ -564,6 +588,7 @@ impl Daemon {
                 (self.set_level)(settings.log_level);
                 self.rewatch(&settings, &config);
                 self.core.reload(settings, config, Now::read());
+                self.serve_provider_api();
                 tracing::info!("configuration read again");
             }
             Err(error) => {
@@ -591,12 +616,18 @@ impl Daemon {
         const ANSWERS: Duration = Duration::from_secs(1);
         self.manager.stopping();
         drop(self.stop.take());
+        let provider_api = self.provider_api.end();
         // Those who wait for an answer get none from here on.
         self.asks.close();
         if let Some(mut api) = self.api.0.take()
             && tokio::time::timeout(ANSWERS, &mut api).await.is_err()
         {
             api.abort();
+        }
+        if let Some(mut task) = provider_api
+            && tokio::time::timeout(ANSWERS, &mut task).await.is_err()
+        {
+            task.abort();
         }
         drop(self.socket);
         Presence::withdraw(&self.run_dir, self.namespace);
@@ -638,16 +669,19 @@ fn allow_many_sockets() {
 
 /// As many probes as there may be open files beside those that everything else needs: the API's connections and looks, the
 /// store, netlink.
-fn probes_within(wanted: NonZeroUsize, files: u64) -> NonZeroUsize {
+fn probes_within(wanted: NonZeroUsize, files: u64, has_addon: bool) -> NonZeroUsize {
     const OTHERS: u64 = 320;
-    let room = usize::try_from(files.saturating_sub(OTHERS)).unwrap_or(usize::MAX);
+    /// The connections of the provider API.
+    const ADDON: u64 = 330;
+    let others = OTHERS + if has_addon { ADDON } else { 0 };
+    let room = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
     wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
 }
 
 /// Settings that the limit of open files allows.
-fn within_limits(settings: Settings) -> Settings {
+fn within_limits(settings: Settings, has_addon: bool) -> Settings {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
-    let max_probes = probes_within(settings.max_probes, files);
+    let max_probes = probes_within(settings.max_probes, files, has_addon);
     if max_probes < settings.max_probes {
         tracing::warn!(
             wanted = settings.max_probes,
@@ -734,11 +768,13 @@ mod tests {
 
     #[test]
     fn probes_leave_files_for_everything_else() {
-        let probes = |wanted, files| probes_within(NonZeroUsize::new(wanted).unwrap(), files).get();
+        let probes = |wanted, files| probes_within(NonZeroUsize::new(wanted).unwrap(), files, false).get();
         assert_eq!(probes(4096, 524_288), 4096);
         assert_eq!(probes(4096, 1024), 704);
         assert_eq!(probes(100, 1024), 100);
         assert_eq!((probes(4096, 40), probes(4096, 0)), (1, 1));
         assert_eq!(probes(16_384, u64::MAX), 16_384);
+        let wanted = NonZeroUsize::new(4096).unwrap();
+        assert_eq!(probes_within(wanted, 1024, true).get(), 374);
     }
 }

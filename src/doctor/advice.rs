@@ -89,6 +89,10 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             "commands do not find the daemon, and work on the kernel beside it or are refused",
             advice("see that its directory exists and the daemon may write there, then restart the daemon"),
         ),
+        Kind::ProviderApi => (
+            "platforms cannot provision, change or remove resources; what is provisioned is served",
+            advice("mend what the problem names; the daemon tries again every 10 s, and at a reload (SIGHUP)"),
+        ),
         Kind::RejectedConfiguration => (
             "the daemon goes on with its old configuration; it would not start with the new one",
             advice("mend the file (the message names the place), then `systemctl reload tcpgw`"),

@@ -9,6 +9,7 @@ mod deploys;
 mod error;
 mod history;
 mod holder;
+mod resources;
 mod schema;
 mod seal;
 mod services;
@@ -30,6 +31,7 @@ use self::error::{Fault, read_only, system};
 pub use self::deploys::{Deploy, DeployStep, NewDeploy, Phase};
 pub use self::error::StoreError;
 pub use self::history::{HistoryEntry, HistoryFilter};
+pub use self::resources::LoadedResources;
 pub use self::services::{Change, Committed, Edit, Expect, Loaded, StoredService};
 
 /// How long the process that has the store may take to let go of it.
@@ -133,6 +135,14 @@ impl Store {
         let loaded = self.read(|connection, _| services::load(connection))?;
         self.revision = number(loaded.revision);
         Ok(loaded)
+    }
+
+    /// All resources of the add-on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn resources(&mut self) -> Result<LoadedResources, StoreError> {
+        self.read(|connection, _| resources::load(connection))
     }
 
     /// Makes a change, all of it or nothing; when this returns, it is on the disk. A change that changes nothing writes

@@ -4,13 +4,14 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::error::{Fault, StoreError};
 use super::seal::Seal;
-use super::services;
+use super::{resources, services};
 
 /// "tgw1" in ASCII: what `file` and SQLite's shell show as the application's id.
 const APPLICATION: i64 = 0x7467_7731;
 
 /// One for each version of the schema; a store is brought from one to the next. Never changed once released.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE head (
     id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, services INTEGER NOT NULL,
     sum INTEGER NOT NULL, history_bytes INTEGER NOT NULL, crc INTEGER NOT NULL, opened INTEGER NOT NULL
@@ -30,7 +31,17 @@ CREATE TABLE deploys (
     began INTEGER NOT NULL, updated INTEGER NOT NULL, revision INTEGER, crc INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX deploys_service ON deploys (service);
-"];
+",
+    "
+CREATE TABLE resources (id TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) STRICT;
+CREATE TABLE removed_resources (
+    at INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL
+) STRICT;
+CREATE TABLE resource_head (
+    id INTEGER PRIMARY KEY CHECK (id = 1), resources INTEGER NOT NULL, sum INTEGER NOT NULL, crc INTEGER NOT NULL
+) STRICT;
+",
+];
 
 /// Makes the tables of an empty file.
 pub(super) fn create(connection: &mut Connection) -> Result<(), Fault> {
@@ -111,6 +122,7 @@ pub(super) fn verify(connection: &Connection) -> Result<Head, Fault> {
             head.services
         )));
     }
+    resources::verify(connection)?;
     Ok(head)
 }
 
@@ -175,7 +187,7 @@ mod tests {
     fn versions_follow_each_other_and_keep_what_is_there() {
         let mut connection = Connection::open_in_memory().unwrap();
         create(&mut connection).unwrap();
-        assert_eq!(check(&connection).unwrap(), 1);
+        assert_eq!(check(&connection).unwrap(), 2);
         let mut migrations = MIGRATIONS.to_vec();
         migrations.push("ALTER TABLE services ADD COLUMN note TEXT;");
         migrations.push("UPDATE services SET note = name; CREATE TABLE more (id INTEGER) STRICT;");
@@ -183,13 +195,28 @@ mod tests {
             .execute("INSERT INTO services VALUES ('a', 1, '{}', 0)", ())
             .unwrap();
         let transaction = connection.transaction().unwrap();
-        upgrade(&transaction, 1, &migrations).unwrap();
+        upgrade(&transaction, 2, &migrations).unwrap();
         transaction.commit().unwrap();
-        assert_eq!(version(&connection), 3);
+        assert_eq!(version(&connection), 4);
         let note: String = connection
             .query_row("SELECT note FROM services", (), |row| row.get(0))
             .unwrap();
         assert_eq!(note, "a");
+    }
+
+    #[test]
+    fn a_store_of_the_first_version_becomes_one_of_the_newest() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let transaction = connection.transaction().unwrap();
+        upgrade(&transaction, 0, &MIGRATIONS[..1]).unwrap();
+        transaction
+            .execute("INSERT INTO head VALUES (1, 0, 0, 0, 0, 0, 0)", ())
+            .unwrap();
+        Head::default().write(&transaction).unwrap();
+        transaction.commit().unwrap();
+        migrate(&mut connection, 1, std::path::Path::new("store.db")).unwrap();
+        assert_eq!(version(&connection), 2);
+        verify(&connection).unwrap();
     }
 
     #[test]
@@ -199,9 +226,9 @@ mod tests {
         let mut migrations = MIGRATIONS.to_vec();
         migrations.extend(["CREATE TABLE more (id INTEGER) STRICT;", "no SQL"]);
         let transaction = connection.transaction().unwrap();
-        assert!(upgrade(&transaction, 1, &migrations).is_err());
+        assert!(upgrade(&transaction, 2, &migrations).is_err());
         drop(transaction);
-        assert_eq!(version(&connection), 1);
+        assert_eq!(version(&connection), 2);
         assert!(connection.prepare("SELECT * FROM more").is_err());
         verify(&connection).unwrap();
     }
@@ -216,7 +243,7 @@ mod tests {
                 .at(path)
                 .to_string()
         };
-        assert!(told(2).starts_with("store.db is of a newer tcpgw (schema 2; known is 1)"));
+        assert!(told(3).starts_with("store.db is of a newer tcpgw (schema 3; known is 2)"));
         assert!(told(0).starts_with("store.db is damaged: it has schema 0;"));
         assert!(told(-1).starts_with("store.db is damaged: it has schema -1;"));
     }

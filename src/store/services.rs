@@ -9,7 +9,7 @@ use super::error::{Fault, StoreError};
 use super::history::{Entry, History};
 use super::schema::Head;
 use super::seal::Seal;
-use super::{By, DeployStep, Keep, counter, deploys, number};
+use super::{By, DeployStep, Keep, counter, deploys, number, resources};
 use crate::model::{self, Service, write};
 
 /// A service and the revision of its last change.
@@ -39,6 +39,8 @@ pub struct Change {
     pub expect: Option<u64>,
     /// The step of a deploy that this change is.
     pub deploy: Option<DeployStep>,
+    /// The change of a resource that goes with it.
+    pub resource: Option<crate::addon::Change>,
 }
 
 /// What is to be changed of one service.
@@ -187,6 +189,9 @@ pub(super) fn commit(
     }
     if let Some(step) = &change.deploy {
         deploys::step(transaction, step, has_changed.then_some(revision), at)?;
+    }
+    if let Some(resource) = &change.resource {
+        resources::commit(transaction, resource)?;
     }
     changed.sort_unstable();
     changed.dedup();

@@ -26,8 +26,7 @@ pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) 
         table(services, &mut problems);
     }
     for service in &status.services {
-        // One that was removed on purpose serves nobody on purpose.
-        if !service.leaving {
+        if !service.is_idle() {
             problems.extend(service_problem(&ServiceFacts::of(service)));
         }
         for backend in &service.backends {

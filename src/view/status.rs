@@ -12,6 +12,8 @@ use super::problems::{self, Problem};
 use super::rates::{Rate, Rates, Second};
 use super::tally::{FlowCounts, Places, Stranger, Tally};
 use super::{Hint, Noted, Services, Table};
+use crate::addon::ServiceState;
+use crate::addon::id::ResourceId;
 use crate::daemon::ask::{DaemonView, DrainView, Look};
 use crate::owner::Owner;
 use crate::record::Applied;
@@ -90,6 +92,9 @@ pub struct ServiceStatus<'a> {
     pub healthy: bool,
     /// Whether it was removed, and is only here until its backends have drained.
     pub leaving: bool,
+    /// How it is if it belongs to a resource of the add-on: `active`, `waiting` (no backend has been registered) or `suspended`;
+    /// `None` for all others.
+    pub addon: Option<ServiceState>,
     /// How new connections are spread.
     pub balance: Cow<'static, str>,
     /// What each backend may receive and send.
@@ -298,6 +303,7 @@ impl Facts<'_> {
                 .map(Cow::Borrowed),
             healthy: reachable().any(|backend| self.is_well(*backend)),
             leaving: service.name.as_deref().is_some_and(|name| self.is_leaving(name)),
+            addon: service.name.as_deref().and_then(|name| self.addon(name, service)),
             balance: balance_name(service.settings.balance).into(),
             limit,
             flows: backends
@@ -312,6 +318,20 @@ impl Facts<'_> {
             resets_when_empty: service.settings.empty_reset,
             reachable: reachable().next().is_some(),
         }
+    }
+
+    /// Without a daemon a name and no backends have to do: whether it is suspended is not known.
+    fn addon(&self, name: &str, service: &ServiceSummary) -> Option<ServiceState> {
+        if let Some(daemon) = self.daemon {
+            return daemon.addon.get(name).copied();
+        }
+        ResourceId::of_service(name).filter(|_| self.services.owner(name) == Some(Owner::Api))?;
+        let is_empty = service.active.is_empty() && service.draining.is_empty();
+        Some(if is_empty {
+            ServiceState::Waiting
+        } else {
+            ServiceState::Active
+        })
     }
 
     fn provider(&self, name: &str) -> Option<&'static str> {
@@ -395,6 +415,11 @@ impl Facts<'_> {
 }
 
 impl ServiceStatus<'_> {
+    /// Whether it serves nobody on purpose.
+    pub fn is_idle(&self) -> bool {
+        self.leaving || self.addon.is_some_and(ServiceState::is_idle)
+    }
+
     /// Whether it has no active backend at all.
     pub fn is_empty(&self) -> bool {
         self.backends.iter().all(|backend| backend.weight.is_none())

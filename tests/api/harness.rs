@@ -294,6 +294,7 @@ fn look() -> Look {
         leaving: std::collections::BTreeSet::new(),
         unanswered: BTreeMap::from([("web".into(), 7)]),
         providers: BTreeMap::from([("web".into(), "api"), ("sick".into(), "file")]),
+        addon: BTreeMap::new(),
     }
 }
 

@@ -74,6 +74,7 @@ fn view(service: Arc<Service>, provider: &'static str, revision: Option<u64>) ->
             revision,
             held_back: Vec::new(),
             paused: None,
+            addon: None,
         },
         paused_for: None,
         in_kernel: true,

@@ -1,6 +1,7 @@
 //! What holds for every state and every change, on a kernel in memory.
 
 mod absence;
+mod addon;
 mod clients;
 mod daemon;
 #[path = "../fuzz/src/lib.rs"]

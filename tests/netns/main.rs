@@ -12,6 +12,7 @@ mod states;
 #[path = "../injector/mod.rs"]
 mod injector;
 
+mod addon;
 mod api;
 mod balance;
 mod caps;

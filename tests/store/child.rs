@@ -120,6 +120,7 @@ fn work(store: &mut Store, until: u64, mut say: impl FnMut(char, u64)) -> Result
             edits: edits(revision),
             expect: Some(revision - 1),
             deploy: None,
+            resource: None,
         };
         if is_deploy(revision) {
             let new = NewDeploy {

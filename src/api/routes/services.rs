@@ -227,6 +227,7 @@ pub(super) fn value(view: &ServiceView) -> Value {
         "held_back": view.listed.held_back,
         "paused": view.listed.paused,
         "paused_for": view.paused_for,
+        "addon": view.listed.addon,
         "backends": view.backends,
         "in_kernel": view.in_kernel,
         "healthy": view.is_healthy(),

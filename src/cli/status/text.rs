@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use crate::addon::ServiceState;
 use crate::cli::columns::{Align, Columns, short, span};
 use crate::summary::Standing;
 use crate::view::drops::Dropped;
@@ -52,7 +53,9 @@ fn sum(status: &Status<'_>) -> String {
         draining => format!(" ({draining} draining)"),
     };
     let unhealthy = status.services.iter();
-    let unhealthy = unhealthy.filter(|service| !service.healthy && !service.leaving).count();
+    let unhealthy = unhealthy
+        .filter(|service| !service.healthy && !service.is_idle())
+        .count();
     let backend = if status.drains.is_some() {
         "a healthy"
     } else {
@@ -130,6 +133,8 @@ fn service_cells(service: &ServiceStatus<'_>) -> Vec<String> {
         title(service),
         match (service.healthy, service.is_empty()) {
             _ if service.leaving => "leaving",
+            _ if service.addon == Some(ServiceState::Suspended) => "SUSPENDED",
+            _ if service.addon == Some(ServiceState::Waiting) => "WAITING",
             (true, _) => "up",
             (false, true) => "EMPTY",
             (false, false) => "DOWN",

@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Peer;
+use crate::addon::ServiceState;
+use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::model::{Endpoint, Service};
 use crate::store::Expect;
 
@@ -71,6 +73,21 @@ pub struct Listed {
     pub held_back: Vec<String>,
     /// Its new connections are held back by this.
     pub paused: Option<PauseView>,
+    /// The resource of the add-on that it belongs to.
+    pub addon: Option<AddonView>,
+}
+
+/// The resource that a service belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AddonView {
+    /// Its id.
+    pub id: ResourceId,
+    /// The app.
+    pub app: PlatformId,
+    /// Its plan.
+    pub plan: PlanName,
+    /// How the service is.
+    pub state: ServiceState,
 }
 
 /// A pause of a service's new connections.
@@ -169,6 +186,7 @@ impl Serialize for Listed {
             revision: Option<u64>,
             held_back: &'a [String],
             paused: Option<PauseView>,
+            addon: Option<&'a AddonView>,
         }
         let service = crate::model::write::service_value(&self.service);
         Wire {
@@ -177,6 +195,7 @@ impl Serialize for Listed {
             revision: self.revision,
             held_back: &self.held_back,
             paused: self.paused,
+            addon: self.addon.as_ref(),
         }
         .serialize(serializer)
     }

@@ -41,6 +41,7 @@ impl Core {
             leaving: self.leaving(),
             unanswered: self.unanswered().clone(),
             providers: providers.collect(),
+            addon: self.addon_states(),
         }
     }
 
@@ -72,9 +73,11 @@ impl Core {
         let name = &listed.service.name;
         let held_back = self.held_back.reasons(name);
         let paused = self.roster.pause_of(name).map(|pause| pause.view());
+        let addon = self.addon_view(name);
         Listed {
             held_back,
             paused,
+            addon,
             ..listed
         }
     }
@@ -231,6 +234,7 @@ fn listed_file(service: &Arc<Service>) -> Listed {
         revision: None,
         held_back: Vec::new(),
         paused: None,
+        addon: None,
     }
 }
 
@@ -241,6 +245,7 @@ fn listed_orphan(orphan: &Orphan) -> Listed {
         revision: None,
         held_back: Vec::new(),
         paused: None,
+        addon: None,
     }
 }
 
@@ -251,6 +256,7 @@ fn listed_api(stored: &StoredService) -> Listed {
         revision: Some(stored.revision),
         held_back: Vec::new(),
         paused: None,
+        addon: None,
     }
 }
 

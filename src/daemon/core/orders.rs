@@ -5,13 +5,16 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::addon::Provisioned;
 use super::deploys::Step;
 use super::held::Held;
 use super::surroundings::{Obstacles, TAKE_OVER};
 use super::take::{Judged, Standing, Vet};
 use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
+use crate::addon::Outcome;
 use crate::daemon::ask::{
-    Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply, ServiceEdit, UndoOrder,
+    AddonOrder, AddonRefused, Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply,
+    ServiceEdit, UndoOrder,
 };
 use crate::daemon::keeper::{Opened, Write, Written};
 use crate::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Problems, Service, State};
@@ -38,6 +41,8 @@ pub enum Order {
     Deploy(DeployOrder, Reply<Result<u64, Refused>>),
     /// A deploy shall end, or be taken back.
     Undo(UndoOrder, Reply<Result<u64, Refused>>),
+    /// A request about a resource of the add-on.
+    Addon(AddonOrder, Reply<Result<Outcome, AddonRefused>>),
 }
 
 impl Order {
@@ -47,6 +52,7 @@ impl Order {
             Self::Apply(order) => drop(order.reply.send(Err(why))),
             Self::Edit(_, reply) => drop(reply.send(Err(why))),
             Self::Deploy(_, reply) | Self::Undo(_, reply) => drop(reply.send(Err(why))),
+            Self::Addon(_, reply) => drop(reply.send(Err(AddonRefused::Daemon(why)))),
         }
     }
 }
@@ -72,11 +78,30 @@ pub(super) struct Desk {
     refreshing: bool,
     /// Nobody knows what it held.
     pub(super) lost: bool,
+    /// Whether what is known of resources is what the store holds.
+    resources: Knowledge,
     /// The id of a deploy that was just begun.
     pub(super) began: Option<u64>,
 }
 
+/// Whether something is known. A write that failed may have been made all the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Knowledge {
+    #[default]
+    Certain,
+    /// The store is to be read before anything is decided.
+    Doubtful,
+    /// The store was to be read, and could not be.
+    Unreadable,
+}
+
 impl Desk {
+    /// Whether a resource is to be changed next, and the store has to be read before.
+    fn reads_first(&self) -> bool {
+        let is_next = matches!(self.orders.front(), Some(Order::Addon(..)));
+        is_next && self.resources == Knowledge::Doubtful && !self.lost
+    }
+
     /// Whether nothing is being written.
     pub(super) fn is_idle(&self) -> bool {
         self.accepted.is_none() && !self.refreshing
@@ -101,6 +126,7 @@ pub(super) enum Then {
     Apply(Reply<Result<Applied, Refused>>),
     Edit(Box<str>, Reply<Result<Edited, Refused>>),
     Deploy(Step),
+    Addon(Provisioned),
 }
 
 impl Accepted {
@@ -122,6 +148,7 @@ impl Accepted {
             Then::Apply(reply) => drop(reply.send(Err(refused()))),
             Then::Edit(_, reply) => drop(reply.send(Err(refused()))),
             Then::Deploy(step) => return Some(step),
+            Then::Addon(provisioned) => provisioned.refuse(error),
         }
         None
     }
@@ -147,6 +174,8 @@ impl Core {
                     self.reject("api", problems, now);
                 }
                 self.api = held;
+                drop(self.addon.load(opened.resources, now));
+                self.addon.learn(self.api.services());
                 self.removed = opened.removed;
                 self.take_up(opened.unfinished, now);
                 self.store_trouble(opened.trouble.as_ref(), now);
@@ -185,8 +214,14 @@ impl Core {
     fn refreshed(&mut self, refreshed: Result<Opened, StoreError>, now: Now) {
         let opened = match refreshed {
             Ok(opened) => opened,
-            Err(error) => return self.store_trouble(Some(&error), now),
+            Err(error) => {
+                if self.desk.resources == Knowledge::Doubtful {
+                    self.desk.resources = Knowledge::Unreadable;
+                }
+                return self.store_trouble(Some(&error), now);
+            }
         };
+        self.desk.resources = Knowledge::Certain;
         self.store_trouble(opened.trouble.as_ref(), now);
         let (held, problems) = compatible(opened.loaded);
         if problems.is_empty() {
@@ -196,8 +231,10 @@ impl Core {
         }
         let services = held.services().cloned();
         // A change that failed may have been made all the same.
-        let edits = self.api.edits_to(&State::from_valid(services.collect()));
+        let mut edits = self.api.edits_to(&State::from_valid(services.collect()));
         self.api = held;
+        let before = self.addon.load(opened.resources, now);
+        self.put_resumed(&mut edits, &before);
         self.compare_deploys(opened.unfinished, now);
         if !edits.is_empty() {
             self.wanted_instead("the store", &edits, now);
@@ -227,17 +264,32 @@ impl Core {
             if let Some(write) = self.next_step(now) {
                 return Some(write);
             }
+            if self.desk.reads_first() {
+                self.desk.refreshing = true;
+                return Some(Write::Refresh);
+            }
             let write = match self.desk.orders.pop_front()? {
                 Order::Apply(order) => self.take_apply(order, vet, now),
                 Order::Edit(order, reply) => self.take_edit(order, reply, vet, now),
                 Order::Deploy(order, reply) => self.take_deploy(order, reply, vet, now),
                 Order::Undo(order, reply) => self.take_undo(&order, reply, now),
+                Order::Addon(order, reply) => self.take_addon(&order, reply, vet, now),
             };
             if write.is_some() {
                 return write;
             }
         }
         None
+    }
+
+    /// Whether it is known which resources there are. Without the store an unknown one is not one that there is not.
+    pub(super) fn knows_resources(&self) -> Result<(), Refused> {
+        if self.desk.lost || self.desk.resources == Knowledge::Unreadable {
+            let why = self.problems.get(Kind::Store).map(|problem| problem.message.as_str());
+            let why = why.unwrap_or("the store cannot be read");
+            return Err(Refused::Store(format!("{why}; nothing was changed")));
+        }
+        Ok(())
     }
 
     /// Whether orders can be judged.
@@ -270,6 +322,7 @@ impl Core {
         let ApplyOrder { apply, state, reply } = order;
         let options = apply.options;
         let mut edits = self.api.edits_to(&state);
+        self.keep_resources(&mut edits);
         if options.prune {
             self.prune(&mut edits);
         }
@@ -279,7 +332,7 @@ impl Core {
             before: self.api.len(),
             after: state.services.len(),
         };
-        let judged = self.judges_stored(&options);
+        let judged = self.judges_stored(&options).and_then(|()| self.judge_resources(&edits));
         let judged = judged.and_then(|()| self.judge(&edits, standing, options, vet));
         let Judged { warnings, obstacles } = match judged {
             Ok(judged) => judged,
@@ -328,8 +381,12 @@ impl Core {
     }
 
     /// Has it written, if there is anything to be written.
-    fn write(&mut self, accepted: Accepted, by: By, now: Now) -> Option<Write> {
-        if accepted.edits.is_empty() {
+    pub(super) fn write(&mut self, accepted: Accepted, by: By, now: Now) -> Option<Write> {
+        let resource = match &accepted.then {
+            Then::Addon(provisioned) => provisioned.change.clone(),
+            Then::Apply(_) | Then::Edit(..) | Then::Deploy(_) => None,
+        };
+        if accepted.edits.is_empty() && resource.is_none() {
             let nothing = Committed {
                 revision: self.api.revision(),
                 changed: Vec::new(),
@@ -337,7 +394,10 @@ impl Core {
             self.carry_out(accepted, &nothing, now);
             return None;
         }
-        let change = self.api.change(&accepted.edits);
+        let change = crate::store::Change {
+            resource,
+            ..self.api.change(&accepted.edits)
+        };
         self.desk.accepted = Some(accepted);
         Some(Write::Change(change, by, now.unix))
     }
@@ -415,6 +475,7 @@ impl Core {
             Some(service) => edits.put.push(Arc::new(service)),
             None => edits.gone.push(name.clone()),
         }
+        self.judge_resources(&edits)?;
         let options = ApplyOptions {
             take_over: order.take_over,
             // Whoever deletes the last one by its name means it.
@@ -458,6 +519,7 @@ impl Core {
                 self.carry_out(accepted, &committed, now);
             }
             Err(error) => {
+                self.desk.resources = Knowledge::Doubtful;
                 if error.is_trouble() || matches!(error, StoreError::Moved { .. }) {
                     self.store_trouble(Some(&error), now);
                 }
@@ -519,6 +581,7 @@ impl Core {
                 Some(Wants::Edit(reply, Box::new(edited)))
             }
             Then::Deploy(step) => self.stepped(step, now),
+            Then::Addon(provisioned) => Some(self.provisioned(provisioned, now)),
         };
         self.api.learn(&edits, committed);
         if is_judged {
@@ -547,7 +610,9 @@ impl Core {
     /// What waits for the kernel is stored, and waits no longer: nothing is served.
     pub(super) fn answer_torn_down(&mut self, now: Now) {
         for mut waiter in std::mem::take(&mut self.waiting) {
-            if let Wants::Edit(_, edited) = &mut waiter.wants {
+            if matches!(waiter.wants, Wants::Addon(..)) {
+                self.answer(waiter, Ok(&Report::default()), now);
+            } else if let Wants::Edit(_, edited) = &mut waiter.wants {
                 edited
                     .warnings
                     .push(format!("stored, and not served: {}", super::TORN_DOWN));

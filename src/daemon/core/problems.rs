@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Core, Now, Phase};
+use crate::addon::ServiceState;
 use crate::daemon::ask::PauseView;
 use crate::daemon::events::What;
 use crate::date::utc;
@@ -133,6 +134,9 @@ impl Core {
     }
 
     fn service_problem(&self, service: &Service) -> Option<Problem> {
+        if self.addon_state(&service.name).is_some_and(ServiceState::is_idle) {
+            return None;
+        }
         let of_state = |state| service.backends.iter().filter(move |backend| backend.state == state);
         let listens_in = |family| match &service.listen {
             Listen::Everywhere => true,

@@ -252,6 +252,11 @@ impl Core {
 
     /// Returns what edits come to, as far as nothing is held back. What is served as it was gives way to what others claim.
     pub(super) fn possible(&mut self, edits: &Edits) -> Edits {
+        let served = edits.put.iter().map(|service| Arc::clone(self.addon.served(service)));
+        let edits = &Edits {
+            put: served.collect(),
+            gone: edits.gone.clone(),
+        };
         for name in &edits.gone {
             self.held_back.services.remove(name);
         }
@@ -353,7 +358,9 @@ impl Core {
     /// What is to be served: what all providers say, without what is held back, and with what is kept instead.
     pub(super) fn desired(&self) -> impl Iterator<Item = &Arc<Service>> {
         let possible = self.said().filter(|service| !self.held_back.contains(&service.name));
-        possible.chain(self.held_back.kept())
+        possible
+            .map(|service| self.addon.served(service))
+            .chain(self.held_back.kept())
     }
 
     /// Decides of services that a provider puts which of them are held back.

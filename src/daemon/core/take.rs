@@ -161,6 +161,8 @@ impl Core {
 
     /// A provider wants some services otherwise than before; its own book says so already.
     pub(super) fn wanted_instead(&mut self, cause: &str, edits: &Edits, now: Now) {
+        self.addon.forget(&edits.gone);
+        self.addon.learn(&edits.put);
         self.tell_displacements(edits, cause, now);
         let edits = &self.with_orphans(edits);
         self.learn_orphans(edits, now);
@@ -508,6 +510,7 @@ impl Core {
         self.config.flow_mark = mark;
         self.config.protect_backends = protect;
         self.config.idle_timeout = idle;
+        self.addon.configure(self.config.addon.clone());
         self.settings = settings;
         self.origin = super::origin(&self.settings);
         self.roster.set_all_failed(self.settings.all_failed);

@@ -46,6 +46,7 @@ impl Core {
     fn judge_deploy(&self, order: DeployOrder, vet: &mut Vet<'_>) -> Result<New, Refused> {
         let name = order.service;
         self.judge_owner(&name, Provider::Api)?;
+        self.judge_suspended(&name)?;
         if self.phase == Phase::TornDown {
             return Err(Refused::Refused(crate::daemon::core::TORN_DOWN.into()));
         }

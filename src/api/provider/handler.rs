@@ -1,0 +1,362 @@
+//! One request: who asks, what for, and the answer in the words of the platform's provider API.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::messages::{basic, fields, identified, plain, rendered};
+use super::{Provider, page, session};
+use crate::addon::dialect::{self, Answer, Call, Exchange, Gateway, Method};
+use crate::addon::id::ResourceId;
+use crate::addon::sso;
+use crate::addon::throttle::Throttle;
+use crate::addon::{Dialect, Refusal, Request as Wish, Resource, Target};
+use crate::api::asking;
+use crate::api::limits::{Times, URI};
+use crate::api::server::closing;
+use crate::daemon::ask::{AddonOrder, AddonRefused, Ask, Peer, Refused};
+use crate::escape;
+
+/// The largest body. Options that are larger are no options.
+const BODY: usize = 64 << 10;
+
+const OFF: &str = "the add-on is off";
+
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) times: Times,
+    pub(super) throttle: Mutex<Throttle>,
+}
+
+/// Answers a request.
+pub(super) async fn answer(
+    provider: &Provider,
+    shared: &Shared,
+    from: IpAddr,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let from = client(provider, from, &parts.headers);
+    if parts.uri.path().len() + parts.uri.query().map_or(0, str::len) > URI {
+        return plain(StatusCode::URI_TOO_LONG, "path and query are too long");
+    }
+    let segments: Vec<String> = parts.uri.path().split('/').skip(1).map(decoded).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let visit = Visit { provider, shared, from };
+    match segments.as_slice() {
+        ["v2", path @ ..] => visit.platform(Dialect::Osb, path, &parts, body).await,
+        ["scalingo", "sso"] => visit.sign_on(Dialect::Scalingo, &parts, body).await,
+        ["heroku", "sso"] => visit.sign_on(Dialect::Heroku, &parts, body).await,
+        ["clever-cloud", "sso"] => visit.sign_on(Dialect::CleverCloud, &parts, body).await,
+        ["scalingo", path @ ..] => visit.platform(Dialect::Scalingo, path, &parts, body).await,
+        ["heroku", path @ ..] => visit.platform(Dialect::Heroku, path, &parts, body).await,
+        ["clever-cloud", path @ ..] => visit.platform(Dialect::CleverCloud, path, &parts, body).await,
+        ["apps", id] => visit.page(id, &parts).await,
+        ["assets", name] => page::asset(name).unwrap_or_else(nothing),
+        _ => nothing(),
+    }
+}
+
+fn decoded(segment: &str) -> String {
+    percent_decode_str(segment).decode_utf8_lossy().into_owned()
+}
+
+fn nothing() -> Response<Body> {
+    plain(StatusCode::NOT_FOUND, "there is nothing here")
+}
+
+/// Returns the client's address: a proxy says it last in `x-forwarded-for`.
+fn client(provider: &Provider, from: IpAddr, headers: &HeaderMap) -> IpAddr {
+    if !provider.is_behind_proxy() {
+        return from;
+    }
+    let told = headers.get_all("x-forwarded-for").iter().next_back();
+    let told = told.and_then(|told| told.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    told.unwrap_or(from)
+}
+
+struct Visit<'v> {
+    provider: &'v Provider,
+    shared: &'v Shared,
+    from: IpAddr,
+}
+
+impl Visit<'_> {
+    fn gateway(&self) -> Gateway<'_> {
+        Gateway {
+            host: &self.provider.settings.host,
+            pages: None,
+            plans: &self.provider.settings.plans,
+        }
+    }
+
+    async fn platform(&self, dialect: Dialect, path: &[&str], parts: &Parts, body: Incoming) -> Response<Body> {
+        let response = match self.admit(dialect, &parts.headers) {
+            Err(refused) => *refused,
+            Ok(()) => match self.call(dialect, path, parts, body).await {
+                Ok(answer) => rendered(dialect, answer),
+                Err(refused) => *refused,
+            },
+        };
+        identified(dialect, response, &parts.headers)
+    }
+
+    /// Whether the request has the credentials.
+    fn admit(&self, dialect: Dialect, headers: &HeaderMap) -> Result<(), Box<Response<Body>>> {
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| basic(value.as_bytes()));
+        let (username, password) = given.as_ref().map_or((&[][..], &[][..]), |(name, word)| (name, word));
+        if self.provider.credentials.admit(username, password) && given.is_some() {
+            return Ok(());
+        }
+        let mut throttle = self.shared.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = throttle.fail(self.from, Instant::now());
+        drop(throttle);
+        // Whoever tries without end does not fill the log.
+        if wait.is_none() {
+            tracing::warn!(from = %self.from, "the provider API was asked with wrong credentials");
+        }
+        let (status, text) = match wait {
+            None => (401, "the credentials are missing or wrong"),
+            Some(_) => (
+                429,
+                "wrong credentials were sent from there too often: wait, or send the right ones",
+            ),
+        };
+        let mut response = rendered(dialect, Answer::error(dialect, status, "Unauthorized", text));
+        let headers = response.headers_mut();
+        headers.insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"tcpgw\""),
+        );
+        if let Some(wait) = wait {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        }
+        Err(Box::new(closing(response)))
+    }
+
+    async fn call(
+        &self,
+        dialect: Dialect,
+        path: &[&str],
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Answer, Box<Response<Body>>> {
+        let Some(method) = method(&parts.method) else {
+            let text = "this method is not allowed here";
+            return Ok(Answer::error(dialect, 405, "MethodNotAllowed", text));
+        };
+        let body = match self.read(parts, body).await {
+            Ok(body) => body,
+            Err((status, text)) => {
+                let answer = Answer::error(dialect, status.as_u16(), "MalformedRequest", text);
+                return Err(Box::new(closing(rendered(dialect, answer))));
+            }
+        };
+        let query = fields(parts.uri.query().unwrap_or_default().as_bytes());
+        let exchange = Exchange {
+            method,
+            path,
+            query: &query,
+            version: parts
+                .headers
+                .get("x-broker-api-version")
+                .map(|version| version.to_str().unwrap_or_default()),
+            body: &body,
+        };
+        let gateway = self.gateway();
+        let call = match dialect::parse(dialect, &exchange, gateway.plans) {
+            Ok(call) => call,
+            Err(answer) => return Ok(answer),
+        };
+        Ok(match &call {
+            Call::Catalog => Answer {
+                status: 200,
+                body: Some(dialect::catalog(gateway.plans)),
+            },
+            Call::Change(wish) => self.change(dialect, wish).await,
+            Call::Show(target)
+            | Call::ShowBinding(target, _)
+            | Call::LastOperation(target)
+            | Call::LastBindingOperation(target, _) => match self.resource(target).await {
+                Ok(found) => dialect::shown(dialect, &call, &found, gateway),
+                Err(text) => Answer::error(dialect, 503, "Unavailable", &escape::text(&text)),
+            },
+        })
+    }
+
+    async fn change(&self, dialect: Dialect, wish: &Wish) -> Answer {
+        let Ok(random) = getrandom::u64() else {
+            return Answer::error(
+                dialect,
+                503,
+                "Unavailable",
+                "the system gave no random numbers; nothing was changed",
+            );
+        };
+        let order = AddonOrder {
+            request: wish.clone(),
+            random,
+            by: Peer {
+                uid: nix::unistd::geteuid().as_raw(),
+                gid: nix::unistd::getegid().as_raw(),
+                pid: None,
+            },
+        };
+        let times = &self.shared.times;
+        let asked = asking::ask(&self.shared.asks, times, times.order, |reply| Ask::Addon(order, reply));
+        let refused = match asked.await {
+            Ok(Ok(outcome)) => return dialect::answer(dialect, wish, &Ok(outcome), self.gateway()),
+            Ok(Err(AddonRefused::Resource(refusal))) => {
+                return dialect::answer(dialect, wish, &Err(refusal), self.gateway());
+            }
+            Ok(Err(AddonRefused::Off)) => (503, OFF.to_owned()),
+            Ok(Err(AddonRefused::Daemon(refused))) => told(&refused),
+            Err(error) => (503, error.to_string()),
+        };
+        Answer::error(dialect, refused.0, "Unavailable", &escape::text(&refused.1))
+    }
+
+    async fn resource(&self, target: &Target) -> Result<Result<Arc<Resource>, Refusal>, String> {
+        let times = &self.shared.times;
+        let asked = asking::ask(&self.shared.asks, times, times.answer, |reply| {
+            Ask::Resource(target.clone(), reply)
+        });
+        match asked.await.map_err(|error| error.to_string())? {
+            Ok(resource) => Ok(Ok(resource)),
+            Err(AddonRefused::Resource(refusal)) => Ok(Err(refusal)),
+            Err(AddonRefused::Off) => Err(OFF.into()),
+            Err(AddonRefused::Daemon(refused)) => Err(told(&refused).1),
+        }
+    }
+
+    async fn read(&self, parts: &Parts, body: Incoming) -> Result<Vec<u8>, (StatusCode, &'static str)> {
+        let too_large = (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body has more than 64 KiB; nothing was changed",
+        );
+        if parts.headers.contains_key(header::CONTENT_ENCODING) {
+            return Err((
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body must not be compressed or encoded",
+            ));
+        }
+        let length = parts.headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length > BODY) {
+            return Err(too_large);
+        }
+        match timeout(self.shared.times.body_piece, Limited::new(body, BODY).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large),
+            Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "failed to read the body; nothing was changed")),
+            Err(_) => Err((
+                StatusCode::REQUEST_TIMEOUT,
+                "the body did not come in time; nothing was changed",
+            )),
+        }
+    }
+
+    /// Begins a session of the resource that the platform signs its user on to, and leads to its page.
+    async fn sign_on(&self, dialect: Dialect, parts: &Parts, body: Incoming) -> Response<Body> {
+        let text = match parts.method {
+            HttpMethod::GET => parts.uri.query().unwrap_or_default().as_bytes().to_vec(),
+            HttpMethod::POST => match self.read(parts, body).await {
+                Ok(body) => body,
+                Err((status, text)) => return closing(plain(status, text)),
+            },
+            _ => return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST are allowed here"),
+        };
+        let fields = fields(&text);
+        let (salt, now) = (&self.provider.credentials.sso_salt, since_1970());
+        let named = match sso::verify(dialect, &fields, salt.expose(), now) {
+            Ok(id) => id,
+            Err(refusal) => return plain(StatusCode::FORBIDDEN, &refusal.to_string()),
+        };
+        let target = match dialect {
+            Dialect::Heroku => named.parse().ok().map(|app| Target::App(dialect, app)),
+            _ => named.parse().ok().map(|id| Target::Id(dialect, id)),
+        };
+        let found = match target {
+            Some(target) => self.resource(&target).await,
+            None => Ok(Err(Refusal::NotFound)),
+        };
+        match found {
+            Ok(Ok(resource)) => {
+                let cookie = session::begin(salt, resource.id, self.provider.is_secure(), now);
+                page::redirect(&format!("/apps/{}", resource.id), &cookie)
+            }
+            // Who may sign on to nothing is told nothing of what there is.
+            Ok(Err(_)) => plain(StatusCode::FORBIDDEN, "there is no such resource"),
+            Err(_) => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the gateway does not answer; try again",
+            ),
+        }
+    }
+
+    async fn page(&self, id: &str, parts: &Parts) -> Response<Body> {
+        if parts.method != HttpMethod::GET {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed here");
+        }
+        let cookies = parts.headers.get_all(header::COOKIE).iter();
+        let cookies: Vec<&str> = cookies.filter_map(|cookie| cookie.to_str().ok()).collect();
+        let salt = &self.provider.credentials.sso_salt;
+        let id = id.parse::<ResourceId>().ok();
+        let id = id.filter(|id| session::is_open(salt, *id, &cookies.join(";"), since_1970()));
+        let Some(id) = id else {
+            return plain(StatusCode::FORBIDDEN, "open this page from your platform's dashboard");
+        };
+        let times = &self.shared.times;
+        let asked = asking::ask(&self.shared.asks, times, times.answer, |reply| Ask::AppPage(id, reply));
+        match asked.await {
+            Ok(Some(app)) => page::page(&app, self.gateway()),
+            Ok(None) => plain(StatusCode::GONE, "the resource was deprovisioned"),
+            Err(_) => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the gateway does not answer; try again",
+            ),
+        }
+    }
+}
+
+/// Returns how a platform is told that the daemon refuses: a 5xx makes it try again later, a 4xx does not.
+fn told(refused: &Refused) -> (u16, String) {
+    match refused {
+        Refused::Invalid(problems) => (422, problems.to_string()),
+        Refused::Refused(text) => (422, text.clone()),
+        Refused::Missing(text) => (404, text.clone()),
+        // Something else was changed meanwhile: the same again may do.
+        Refused::Conflict(text, _) | Refused::Store(text) | Refused::Failed(text) | Refused::Busy(text) => {
+            (503, text.clone())
+        }
+    }
+}
+
+fn method(method: &HttpMethod) -> Option<Method> {
+    match *method {
+        HttpMethod::GET => Some(Method::Get),
+        HttpMethod::POST => Some(Method::Post),
+        HttpMethod::PUT => Some(Method::Put),
+        HttpMethod::PATCH => Some(Method::Patch),
+        HttpMethod::DELETE => Some(Method::Delete),
+        _ => None,
+    }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}

@@ -1,0 +1,402 @@
+//! The add-on's resources: what a request changes of one is one change of the store, together with its service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::orders::{Accepted, Then, by, refused};
+use super::take::{Judged, Standing, Vet};
+use super::{Core, Now, Provider, Wants};
+use crate::addon::id::{PlanName, ResourceId};
+use crate::addon::settings::Settings;
+use crate::addon::{
+    Change, Decision, Facts, Outcome, PortRefusal, Refusal, Registry, Request, Resource, ServiceState, Status, Target,
+};
+use crate::config::PortRange;
+use crate::daemon::ask::{AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, Refused, Reply};
+use crate::daemon::keeper::Write;
+use crate::daemon::roster::Name;
+use crate::model::{self, Edits, Problem, Problems, Refusal as OnEmpty, Service};
+use crate::preflight::ObstacleKind;
+use crate::problem::Kind;
+use crate::store::{LoadedResources, StoreError};
+
+/// Ports on which local programs turn out to listen that one request skips.
+const MOST_SKIPPED: usize = 64;
+
+/// The resources, and what is configured for them.
+#[derive(Debug)]
+pub(super) struct Addon {
+    /// `None`: the add-on is off. Resources that there are keep their ports and services.
+    settings: Option<Settings>,
+    registry: Registry,
+    /// Services of suspended resources, as they are served meanwhile.
+    suspended: BTreeMap<Name, Arc<Service>>,
+}
+
+/// What an accepted request makes, and who waits for it.
+pub(super) struct Provisioned {
+    pub(super) change: Option<Change>,
+    outcome: Outcome,
+    reply: Reply<Result<Outcome, AddonRefused>>,
+}
+
+impl Addon {
+    pub(super) fn new(settings: Option<Settings>) -> Self {
+        let (range, quarantine) = Self::ports(settings.as_ref());
+        Self {
+            registry: Registry::new(range, quarantine, [], [], std::time::Duration::ZERO),
+            suspended: BTreeMap::new(),
+            settings,
+        }
+    }
+
+    fn ports(settings: Option<&Settings>) -> (PortRange, std::time::Duration) {
+        settings.map_or((PortRange::DEFAULT, std::time::Duration::ZERO), |settings| {
+            (settings.ports, settings.quarantine)
+        })
+    }
+
+    pub(super) fn configure(&mut self, settings: Option<Settings>) {
+        let (range, quarantine) = Self::ports(settings.as_ref());
+        self.registry.configure(range, quarantine);
+        self.settings = settings;
+    }
+
+    /// What the store holds. Returns what was known before.
+    pub(super) fn load(&mut self, loaded: LoadedResources, now: Now) -> Registry {
+        let (range, quarantine) = Self::ports(self.settings.as_ref());
+        let registry = Registry::new(range, quarantine, loaded.resources, loaded.removed, now.unix);
+        std::mem::replace(&mut self.registry, registry)
+    }
+
+    fn resource(&self, service: &str) -> Option<&Arc<Resource>> {
+        self.registry.get(ResourceId::of_service(service)?)
+    }
+
+    /// The service as it is served: new connections of a suspended one are reset.
+    pub(super) fn served<'s>(&'s self, service: &'s Arc<Service>) -> &'s Arc<Service> {
+        self.suspended.get(&service.name).unwrap_or(service)
+    }
+
+    /// Learns how services are now, before they are served.
+    pub(super) fn learn<'s>(&mut self, put: impl IntoIterator<Item = &'s Arc<Service>>) {
+        for service in put {
+            let is_suspended = self
+                .resource(&service.name)
+                .is_some_and(|resource| resource.status == Status::Suspended);
+            if is_suspended {
+                self.suspended
+                    .insert(service.name.clone(), Arc::new(suspended(service)));
+            } else {
+                self.suspended.remove(&service.name);
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, gone: &[Name]) {
+        for name in gone {
+            self.suspended.remove(name);
+        }
+    }
+}
+
+/// New connections get a reset whatever `on_empty` says; established ones drain.
+fn suspended(service: &Service) -> Service {
+    Service {
+        backends: Vec::new(),
+        on_empty: OnEmpty::Reset,
+        ..service.clone()
+    }
+}
+
+impl Core {
+    /// Returns a resource.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there is none, or nobody knows.
+    pub fn resource(&self, target: &Target) -> Result<Arc<Resource>, AddonRefused> {
+        self.knows_resources().map_err(AddonRefused::Daemon)?;
+        Ok(self.addon.registry.find(target).cloned()?)
+    }
+
+    /// Returns what the page of a resource shows.
+    pub fn app(&self, id: ResourceId, now: Now) -> Option<AppView> {
+        let resource = Arc::clone(self.addon.registry.get(id)?);
+        let service = self.service(&id.service(), now);
+        Some(AppView { resource, service })
+    }
+
+    /// Returns all resources.
+    pub fn resources(&self) -> Vec<Arc<Resource>> {
+        self.addon.registry.iter().cloned().collect()
+    }
+
+    /// Returns how a service is that belongs to a resource.
+    pub(super) fn addon_state(&self, service: &str) -> Option<ServiceState> {
+        let resource = self.addon.resource(service)?;
+        let stored = self.api.get(service);
+        let has_backends = stored.is_some_and(|stored| !stored.service.backends.is_empty());
+        Some(match resource.status {
+            Status::Suspended => ServiceState::Suspended,
+            Status::Active if has_backends => ServiceState::Active,
+            Status::Active => ServiceState::Waiting,
+        })
+    }
+
+    pub(super) fn addon_states(&self) -> BTreeMap<Name, ServiceState> {
+        let names = self.addon.registry.iter().map(|resource| resource.id.service());
+        names
+            .filter_map(|name| Some((name.as_str().into(), self.addon_state(&name)?)))
+            .collect()
+    }
+
+    /// Returns the resource that a service belongs to.
+    pub(super) fn addon_view(&self, service: &str) -> Option<AddonView> {
+        let resource = self.addon.resource(service)?;
+        Some(AddonView {
+            id: resource.id,
+            app: resource.app.clone(),
+            plan: resource.plan.clone(),
+            state: self.addon_state(service)?,
+        })
+    }
+
+    /// Whether the provider API is served as it should be; else why not.
+    pub fn provider_api(&mut self, trouble: Option<String>) {
+        match trouble {
+            Some(why) => self.report(
+                Kind::ProviderApi,
+                format!("the add-on's provider API is not served as configured: {why}"),
+            ),
+            None => self.problems.resolve(Kind::ProviderApi),
+        }
+    }
+
+    pub(super) fn take_addon(
+        &mut self,
+        order: &AddonOrder,
+        reply: Reply<Result<Outcome, AddonRefused>>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Option<Write> {
+        let known = self.judges_singly().and_then(|()| self.knows_resources());
+        let decided = known.map_err(AddonRefused::Daemon);
+        let decided = decided.and_then(|()| self.decide_addon(order, vet, now));
+        let (decision, edits, judged) = match decided {
+            Ok(decided) => decided,
+            Err(refused) => {
+                drop(reply.send(Err(refused)));
+                return None;
+            }
+        };
+        let Decision { change, outcome } = decision;
+        let accepted = Accepted {
+            edits,
+            cause: format!("addon {} (uid {})", order.what(), order.by.uid),
+            drain: None,
+            warnings: judged.warnings,
+            obstacles: judged.obstacles,
+            then: Then::Addon(Provisioned { change, outcome, reply }),
+        };
+        self.write(accepted, by(order.by, &format!("addon {}", order.what())), now)
+    }
+
+    fn decide_addon(
+        &self,
+        order: &AddonOrder,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Result<(Decision, Edits, Judged), AddonRefused> {
+        let settings = self.addon.settings.as_ref().ok_or(AddonRefused::Off)?;
+        let mut busy = self.ports_of_others();
+        for _ in 0..=MOST_SKIPPED {
+            let facts = Facts {
+                plans: &settings.plans,
+                busy: &busy,
+                random: order.random,
+                now: now.unix,
+            };
+            let decision = self.addon.registry.decide(&order.request, facts)?;
+            let edits = self.edits_of(decision.change.as_ref(), settings)?;
+            let judged = self.judge_resource(&edits, vet)?;
+            let (Some(Change::Put(resource)), Request::Provision(_)) = (&decision.change, &order.request) else {
+                return Ok((decision, edits, judged));
+            };
+            let mut obstacles = judged.obstacles.values().flatten();
+            match obstacles.next() {
+                None => return Ok((decision, edits, judged)),
+                Some(obstacle) if obstacle.kind == ObstacleKind::PortTaken => busy.insert(resource.port),
+                // What is not served is not provisioned.
+                Some(obstacle) => return Err(AddonRefused::Daemon(Refused::Refused(obstacle.reason()))),
+            };
+        }
+        Err(PortRefusal::Listening(MOST_SKIPPED).into())
+    }
+
+    /// Ports that services have which are no resources', and those that are about to be free.
+    fn ports_of_others(&self) -> BTreeSet<NonZeroU16> {
+        let said = self.said();
+        let serving = self.roster.serving().values();
+        said.chain(serving).map(|service| service.port).collect()
+    }
+
+    fn judge_resource(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<Judged, AddonRefused> {
+        if edits.is_empty() {
+            return Ok(Judged::default());
+        }
+        let standing = Standing {
+            provider: Provider::Api,
+            before: self.api.len(),
+            after: 1,
+        };
+        let options = ApplyOptions {
+            allow_empty: true,
+            hold_back: true,
+            ..ApplyOptions::default()
+        };
+        self.judge(edits, standing, options, vet).map_err(AddonRefused::Daemon)
+    }
+
+    /// What a change of a resource is for its service.
+    fn edits_of(&self, change: Option<&Change>, settings: &Settings) -> Result<Edits, AddonRefused> {
+        let mut edits = Edits::default();
+        match change {
+            None => {}
+            Some(Change::Remove(removed)) => {
+                let name: Name = removed.id.service().into();
+                if self.api.get(&name).is_some() {
+                    edits.gone.push(name);
+                }
+            }
+            Some(Change::Put(resource)) => {
+                let name = resource.id.service();
+                let before = self.addon.registry.get(resource.id);
+                let there = self.api.get(&name).map(|stored| &*stored.service);
+                let is_same =
+                    before.is_some_and(|before| before.plan == resource.plan && before.status == resource.status);
+                if is_same && there.is_some() {
+                    return Ok(edits);
+                }
+                let plan = |plan: &PlanName| settings.plans.by_name(plan.as_str());
+                // A plan that was taken out of the configuration stays what it was for those who have it.
+                let limit = plan(&resource.plan).map(|plan| plan.limit);
+                let service = if let Some(there) = there {
+                    Service {
+                        limit: limit.or(there.limit),
+                        ..there.clone()
+                    }
+                } else {
+                    let text = json!({"name": name, "port": resource.port, "backends": []}).to_string();
+                    let service = model::parse_service(text.as_bytes());
+                    let service = service.map_err(|problems| AddonRefused::Daemon(Refused::Invalid(problems)))?;
+                    Service { limit, ..service }
+                };
+                edits.put.push(Arc::new(service));
+            }
+        }
+        Ok(edits)
+    }
+
+    /// The change of a resource is on the disk.
+    pub(super) fn provisioned(&mut self, provisioned: Provisioned, now: Now) -> Wants {
+        let Provisioned { change, outcome, reply } = provisioned;
+        if let Some(change) = &change {
+            self.addon.registry.commit(change, now.unix);
+        }
+        Wants::Addon(reply, Box::new(outcome))
+    }
+
+    /// Whether somebody may edit services in that way: the port, the limit and the end of a resource's are its plan's.
+    pub(super) fn judge_resources(&self, edits: &Edits) -> Result<(), Refused> {
+        let mut problems = Vec::new();
+        let mut refuse = |name: &str, message: String| {
+            problems.push(Problem {
+                place: format!("service \"{name}\""),
+                message,
+            });
+        };
+        for name in &edits.gone {
+            if let Some(resource) = self.addon.resource(name) {
+                let app = &resource.app;
+                refuse(
+                    name,
+                    format!("belongs to the add-on of app {app}: `tcpgw addon deprovision {app}` removes both"),
+                );
+            }
+        }
+        for service in &edits.put {
+            let Some(resource) = self.addon.resource(&service.name) else {
+                continue;
+            };
+            let there = self.api.get(&service.name).map(|stored| &stored.service);
+            let keeps = there.is_none_or(|there| {
+                there.limit == service.limit && there.port == service.port && there.listen == service.listen
+            });
+            if !keeps {
+                let app = &resource.app;
+                refuse(
+                    &service.name,
+                    format!(
+                        "belongs to the add-on of app {app}: its port, addresses and limit follow the plan; `tcpgw addon plan {app} PLAN` changes that"
+                    ),
+                );
+            }
+        }
+        problems
+            .into_iter()
+            .collect::<Problems>()
+            .into_result()
+            .map_err(Refused::Invalid)
+    }
+
+    /// Adds to edits the services of resources that are suspended, or resumed, since `before`.
+    pub(super) fn put_resumed(&self, edits: &mut Edits, before: &Registry) {
+        let status = |registry: &Registry, id| registry.get(id).map(|resource| resource.status);
+        let resources = self.addon.registry.iter();
+        let other = resources.filter(|resource| status(before, resource.id) != Some(resource.status));
+        for resource in other {
+            let name = resource.id.service();
+            let is_there = edits.put.iter().any(|service| *service.name == *name);
+            if let Some(stored) = self.api.get(&name).filter(|_| !is_there) {
+                edits.put.push(Arc::clone(&stored.service));
+            }
+        }
+    }
+
+    /// Leaves out of edits what resources' services would lose by a state that does not name them.
+    pub(super) fn keep_resources(&self, edits: &mut Edits) {
+        edits.gone.retain(|name| self.addon.resource(name).is_none());
+    }
+
+    /// Whether a service's resource is suspended.
+    pub(super) fn judge_suspended(&self, name: &str) -> Result<(), Refused> {
+        match self.addon.resource(name) {
+            Some(resource) if resource.status == Status::Suspended => Err(Refused::Refused(format!(
+                "the add-on of app {} is suspended: nothing was changed; resume it first",
+                resource.app
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Provisioned {
+    pub(super) fn refuse(self, error: &StoreError) {
+        drop(self.reply.send(Err(AddonRefused::Daemon(refused(error)))));
+    }
+}
+
+impl From<Refusal> for AddonRefused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Resource(refusal)
+    }
+}
+
+impl From<PortRefusal> for AddonRefused {
+    fn from(refusal: PortRefusal) -> Self {
+        Self::Resource(refusal.into())
+    }
+}

@@ -1,0 +1,168 @@
+//! The add-on's resources, and those that were removed.
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::Fault;
+use super::number;
+use super::seal::Seal;
+use crate::addon::{Change, MAX_REMOVED, Removed, Resource};
+
+/// What a store holds of the add-on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadedResources {
+    /// The resources, by id.
+    pub resources: Vec<Resource>,
+    /// Those that were removed, in the order in which they were.
+    pub removed: Vec<Removed>,
+}
+
+/// How many resources there are, and the sum of their checksums, so that none gets lost unseen.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct ResourceHead {
+    resources: i64,
+    sum: i64,
+}
+
+impl ResourceHead {
+    /// A store that never had a resource has none.
+    fn read(connection: &Connection) -> Result<Self, Fault> {
+        let query = "SELECT resources, sum, crc FROM resource_head";
+        let row = connection.query_row(query, (), |row| {
+            let head = Self {
+                resources: row.get(0)?,
+                sum: row.get(1)?,
+            };
+            Ok((head, row.get::<_, i64>(2)?))
+        });
+        match row.optional()? {
+            None => Ok(Self::default()),
+            Some((head, crc)) if crc == head.crc() => Ok(head),
+            Some(_) => Err(Fault::damage("the checksum of the resources is wrong")),
+        }
+    }
+
+    fn write(self, transaction: &Transaction<'_>) -> Result<(), Fault> {
+        let query = "INSERT OR REPLACE INTO resource_head (id, resources, sum, crc) VALUES (1, ?, ?, ?)";
+        transaction.execute(query, (self.resources, self.sum, self.crc()))?;
+        Ok(())
+    }
+
+    fn crc(self) -> i64 {
+        Seal::new("resource head").int(self.resources).int(self.sum).end()
+    }
+
+    fn without(self, crc: Option<i64>) -> Self {
+        match crc {
+            None => self,
+            Some(crc) => Self {
+                resources: self.resources - 1,
+                sum: self.sum.wrapping_sub(crc),
+            },
+        }
+    }
+
+    fn with(self, crc: i64) -> Self {
+        Self {
+            resources: self.resources + 1,
+            sum: self.sum.wrapping_add(crc),
+        }
+    }
+}
+
+/// Compares all resources with their checksums.
+pub(super) fn verify(connection: &Connection) -> Result<(), Fault> {
+    let head = ResourceHead::read(connection)?;
+    let mut found = ResourceHead::default();
+    let mut statement = connection.prepare("SELECT id, body, crc FROM resources")?;
+    let mut rows = statement.query(())?;
+    while let Some(row) = rows.next()? {
+        let (id, body): (String, String) = (row.get(0)?, row.get(1)?);
+        found = found.with(checked("resource", &id, &body, row.get(2)?)?);
+    }
+    if found != head {
+        return Err(Fault::damage(format!(
+            "it has {} resources, of those that were written it should have {}",
+            found.resources, head.resources
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn load(connection: &Connection) -> Result<LoadedResources, Fault> {
+    Ok(LoadedResources {
+        resources: read_all(
+            connection,
+            "resource",
+            "SELECT id, body, crc FROM resources ORDER BY id",
+        )?,
+        removed: read_all(
+            connection,
+            "removed resource",
+            "SELECT id, body, crc FROM removed_resources ORDER BY at",
+        )?,
+    })
+}
+
+fn read_all<T: DeserializeOwned>(connection: &Connection, kind: &str, query: &str) -> Result<Vec<T>, Fault> {
+    let mut statement = connection.prepare(query)?;
+    let mut rows = statement.query(())?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (id, body): (String, String) = (row.get(0)?, row.get(1)?);
+        checked(kind, &id, &body, row.get(2)?)?;
+        let one = serde_json::from_str(&body).map_err(|error| Fault::damage(format!("{kind} {id:?}: {error}")))?;
+        all.push(one);
+    }
+    Ok(all)
+}
+
+/// Returns the checksum, if it is the right one.
+fn checked(kind: &str, id: &str, body: &str, crc: i64) -> Result<i64, Fault> {
+    if crc == self::crc(kind, id, body) {
+        Ok(crc)
+    } else {
+        Err(Fault::damage(format!("the checksum of {kind} {id:?} is wrong")))
+    }
+}
+
+fn crc(kind: &str, id: &str, body: &str) -> i64 {
+    Seal::new(kind).text(id).text(body).end()
+}
+
+pub(super) fn commit(transaction: &Transaction<'_>, change: &Change) -> Result<(), Fault> {
+    let id = match change {
+        Change::Put(resource) => resource.id,
+        Change::Remove(removed) => removed.id,
+    };
+    let id = id.as_str();
+    let old: Option<i64> = transaction
+        .query_row("SELECT crc FROM resources WHERE id = ?", [id], |row| row.get(0))
+        .optional()?;
+    let mut head = ResourceHead::read(transaction)?.without(old);
+    match change {
+        Change::Put(resource) => {
+            let body = text(&**resource)?;
+            let crc = crc("resource", id, &body);
+            let query = "INSERT OR REPLACE INTO resources (id, body, crc) VALUES (?, ?, ?)";
+            transaction.execute(query, (id, &body, crc))?;
+            head = head.with(crc);
+        }
+        Change::Remove(removed) => {
+            transaction.execute("DELETE FROM resources WHERE id = ?", [id])?;
+            let body = text(removed)?;
+            let crc = crc("removed resource", id, &body);
+            let query = "INSERT INTO removed_resources (id, body, crc) VALUES (?, ?, ?)";
+            transaction.execute(query, (id, &body, crc))?;
+            let query = "DELETE FROM removed_resources WHERE at <= ?";
+            let last = transaction.last_insert_rowid();
+            transaction.execute(query, [last.saturating_sub(number(MAX_REMOVED as u64))])?;
+        }
+    }
+    head.write(transaction)
+}
+
+fn text(value: &impl Serialize) -> Result<String, Fault> {
+    serde_json::to_string(value).map_err(|error| Fault::damage(error.to_string()))
+}

@@ -1,0 +1,637 @@
+//! The add-on in the daemon's core, with a store on disk and a kernel in memory: whatever is requested through whatever provider
+//! API, and whenever the daemon dies or the store fails, what was acknowledged is neither lost nor doubled, ports are distinct, and
+//! the kernel serves each resource as its status and its plan say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use serde_json::json;
+use tcpgw::addon::id::{PlatformId, ResourceId};
+use tcpgw::addon::{Dialect, Outcome, Owner, Provision, Refusal, Request, Resource, Status, Target};
+use tcpgw::config::Config;
+use tcpgw::daemon::ask::{AddonOrder, AddonRefused, EditOrder, Edited, Peer, Refused, ServiceEdit};
+use tcpgw::daemon::core::{Core, Now, Order, Vetted};
+use tcpgw::daemon::keeper::{self, Write, Written};
+use tcpgw::daemon::last::Last;
+use tcpgw::daemon::settings::Settings;
+use tcpgw::daemon::worker::{self, perform};
+use tcpgw::health;
+use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
+use tcpgw::model::{FlowMark, Refusal as OnEmpty, Service, State};
+use tcpgw::reconcile::engine::Engine;
+use tcpgw::record;
+use tcpgw::ruleset::Ruleset;
+use tcpgw::ruleset::spec::SetSpec;
+use tcpgw::store::{Expect, Store, StoreError};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use crate::states::{desired, links};
+
+const NAMESPACE: u64 = 9;
+const FIRST: u16 = 9001;
+const LAST: u16 = 9005;
+const APPS: usize = 4;
+const QUARANTINE: Duration = Duration::from_secs(300);
+/// Longer than any drain, timeout or retry.
+const LONG: Duration = Duration::from_secs(180);
+const PLANS: [(&str, u32); 3] = [("small", 100), ("medium", 1000), ("large", 10_000)];
+const DIALECTS: [Dialect; 5] = [
+    Dialect::Osb,
+    Dialect::Scalingo,
+    Dialect::Heroku,
+    Dialect::CleverCloud,
+    Dialect::Local,
+];
+const PEER: Peer = Peer {
+    uid: 0,
+    gid: 0,
+    pid: None,
+};
+
+#[derive(Debug, Clone)]
+enum Event {
+    /// An app asks for a resource, of this plan, and perhaps with a port of its choice.
+    Provision(Dialect, usize, usize, Option<u16>),
+    /// The last request for a resource of that app is sent again.
+    Again(usize),
+    Plan(usize, usize),
+    Suspend(usize),
+    Resume(usize),
+    Deprovision(usize),
+    Bind(usize, u8),
+    Unbind(usize, u8),
+    /// The platform registers containers of the app, so many.
+    Register(usize, u8),
+    Wait(u64),
+    /// The kernel refuses the next transaction, or its answer is lost.
+    Fail(Fail),
+    /// The next write fails; whether it was made all the same.
+    Store(bool),
+    /// The daemon is killed before or after the next write, and another one starts.
+    Kill(bool),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let app = || 0..APPS;
+    let plan = || 0..PLANS.len();
+    let port = prop::option::weighted(0.2, FIRST - 1..=LAST);
+    let fail = prop::sample::select(vec![Fail::Outdated, Fail::UnknownBefore, Fail::UnknownAfter]);
+    prop_oneof![
+        8 => (prop::sample::select(DIALECTS.to_vec()), app(), plan(), port)
+            .prop_map(|(dialect, app, plan, port)| Event::Provision(dialect, app, plan, port)),
+        3 => app().prop_map(Event::Again),
+        4 => (app(), plan()).prop_map(|(app, plan)| Event::Plan(app, plan)),
+        3 => app().prop_map(Event::Suspend),
+        3 => app().prop_map(Event::Resume),
+        3 => app().prop_map(Event::Deprovision),
+        2 => (app(), 0..3_u8).prop_map(|(app, id)| Event::Bind(app, id)),
+        1 => (app(), 0..3_u8).prop_map(|(app, id)| Event::Unbind(app, id)),
+        4 => (app(), 0..3_u8).prop_map(|(app, count)| Event::Register(app, count)),
+        3 => (0..400_u64).prop_map(Event::Wait),
+        1 => fail.prop_map(Event::Fail),
+        2 => any::<bool>().prop_map(Event::Store),
+        3 => any::<bool>().prop_map(Event::Kill),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_was_acknowledged_is_neither_lost_nor_doubled(
+        events in prop::collection::vec((event(), prop::bool::weighted(0.25)), 1..40),
+    ) {
+        let mut world = World::new();
+        for (event, held) in events {
+            world.held = held;
+            world.happen(&event);
+            if !held {
+                world.run();
+                world.check()?;
+            }
+        }
+        world.end()?;
+    }
+}
+
+/// An answer that is still to come, and what it is about.
+struct Asked {
+    app: usize,
+    request: Request,
+    answer: oneshot::Receiver<Result<Outcome, AddonRefused>>,
+}
+
+struct World {
+    core: Core,
+    engine: Option<Engine<Fake>>,
+    store: Result<Store, StoreError>,
+    directory: tempfile::TempDir,
+    now: Instant,
+    unix: Duration,
+    begin: Instant,
+    asked: Vec<Asked>,
+    edits: Vec<oneshot::Receiver<Result<Edited, Refused>>>,
+    /// What was acknowledged last of each app; `None`: that there is none.
+    known: BTreeMap<usize, Option<Arc<Resource>>>,
+    /// Apps of which a request was not answered, or with an error of the store.
+    uncertain: BTreeSet<usize>,
+    /// The last request for a resource that was acknowledged.
+    provisions: BTreeMap<usize, Provision>,
+    /// Ports that came back, and when.
+    back: BTreeMap<NonZeroU16, Duration>,
+    random: u64,
+    troubled: bool,
+    fail_write: Option<bool>,
+    kill: Option<bool>,
+    held: bool,
+}
+
+fn config() -> Config {
+    let plans: Vec<String> = PLANS
+        .iter()
+        .enumerate()
+        .map(|(at, (name, pps))| {
+            format!("{{name = \"{name}\", id = \"5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c1{at}\", pps = {pps}}}")
+        })
+        .collect();
+    let text = format!(
+        "[addon]\nlisten = \"127.0.0.1:9443\"\nhost = \"gateway.example.com\"\nports = \"{FIRST}-{LAST}\"\nquarantine = \"{}s\"\n\
+         credentials = \"/nowhere\"\nplans = [{}]",
+        QUARANTINE.as_secs(),
+        plans.join(", ")
+    );
+    Config::parse(Path::new("config.toml"), text.as_bytes()).unwrap()
+}
+
+fn app(at: usize) -> PlatformId {
+    format!("app-{at}").parse().unwrap()
+}
+
+fn target(at: usize) -> Target {
+    Target::Any(app(at))
+}
+
+fn owner() -> Owner {
+    Owner {
+        organization: "org".parse().unwrap(),
+        space: "space".parse().unwrap(),
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
+        let (now, unix) = (Instant::now(), Duration::from_secs(1_000_000));
+        let time = Now {
+            instant: now,
+            unix,
+            boot: Duration::ZERO,
+        };
+        let mut world = Self {
+            core: Core::new(Settings::default(), config(), NAMESPACE, time),
+            engine: None,
+            store: Err(StoreError::NoDeploy(0)),
+            directory,
+            now,
+            unix,
+            begin: now,
+            asked: Vec::new(),
+            edits: Vec::new(),
+            known: BTreeMap::new(),
+            uncertain: BTreeSet::new(),
+            provisions: BTreeMap::new(),
+            back: BTreeMap::new(),
+            random: 1,
+            troubled: false,
+            fail_write: None,
+            kill: None,
+            held: false,
+        };
+        world.start(Fake::default());
+        world.run();
+        // A service that is no resource's has a port of the range.
+        let text = json!({"name": "own", "port": FIRST, "limit": {"pps": 5}, "backends": ["10.9.9.9:80"]}).to_string();
+        world.edit("own", ServiceEdit::Put(text.into_bytes()));
+        world.run();
+        world
+    }
+
+    fn start(&mut self, fake: Fake) {
+        let path = self.directory.path().join("store.db");
+        let record = record::Store::new(self.directory.path(), NAMESPACE);
+        let mut engine = Engine::new(fake, record, NAMESPACE, FlowMark::default());
+        engine.set_links(links());
+        self.engine = Some(engine);
+        let settings = Settings {
+            store: path.clone(),
+            ..Settings::default()
+        };
+        self.core = Core::new(settings, config(), NAMESPACE, self.time());
+        let (store, opened) = keeper::open(&path).unwrap();
+        self.store = Ok(store);
+        self.core.opened(Ok(opened), self.time());
+        let last = Last::load(&Last::path(&path)).unwrap();
+        self.core.served_last(last.unwrap_or_default(), record::boot_id());
+        self.core.begin(self.time());
+    }
+
+    fn restart(&mut self) {
+        // Whoever gets no answer does not know whether it happened.
+        self.uncertain.extend(self.asked.drain(..).map(|asked| asked.app));
+        self.edits.clear();
+        (self.kill, self.fail_write) = (None, None);
+        self.store = Err(StoreError::NoDeploy(0));
+        let mut fake = self.engine.take().unwrap().into_kernel();
+        fake.restart();
+        self.start(fake);
+    }
+
+    fn time(&self) -> Now {
+        Now {
+            instant: self.now,
+            unix: self.unix,
+            boot: self.now - self.begin,
+        }
+    }
+
+    fn kernel(&mut self) -> &mut Fake {
+        self.engine.as_mut().unwrap().kernel()
+    }
+
+    fn edit(&mut self, name: &str, edit: ServiceEdit) {
+        let (reply, answer) = oneshot::channel();
+        let order = EditOrder {
+            name: name.into(),
+            edit,
+            expect: Expect::Anything,
+            take_over: false,
+            drain: None,
+            by: PEER,
+        };
+        self.core.order(Order::Edit(order, reply));
+        self.edits.push(answer);
+    }
+
+    fn request(&mut self, app: usize, request: Request) {
+        let (reply, answer) = oneshot::channel();
+        // Ids that collide are made distinct.
+        self.random += u64::from(!self.random.is_multiple_of(3));
+        let order = AddonOrder {
+            request: request.clone(),
+            random: self.random,
+            by: PEER,
+        };
+        self.core.order(Order::Addon(order, reply));
+        self.asked.push(Asked { app, request, answer });
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match *event {
+            Event::Provision(dialect, at, plan, port) => {
+                let provision = Provision {
+                    dialect,
+                    app: app(at),
+                    uuid: None,
+                    owner: (dialect == Dialect::Osb).then(owner),
+                    plan: PLANS[plan].0.parse().unwrap(),
+                    port: port.and_then(NonZeroU16::new),
+                };
+                self.request(at, Request::Provision(provision));
+            }
+            Event::Again(at) => {
+                if let Some(provision) = self.provisions.get(&at) {
+                    self.request(at, Request::Provision(provision.clone()));
+                }
+            }
+            Event::Plan(at, plan) => {
+                self.request(at, Request::ChangePlan(target(at), PLANS[plan].0.parse().unwrap()));
+            }
+            Event::Suspend(at) => self.request(at, Request::Suspend(target(at))),
+            Event::Resume(at) => self.request(at, Request::Resume(target(at))),
+            Event::Deprovision(at) => self.request(at, Request::Deprovision(target(at))),
+            Event::Bind(at, id) => {
+                let id = format!("binding-{id}").parse().unwrap();
+                self.request(at, Request::Bind(target(at), id, Some("bound".parse().unwrap())));
+            }
+            Event::Unbind(at, id) => {
+                self.request(
+                    at,
+                    Request::Unbind(target(at), format!("binding-{id}").parse().unwrap()),
+                );
+            }
+            Event::Register(at, count) => {
+                if let Some(Some(resource)) = self.known.get(&at) {
+                    let backends: Vec<String> = (0..count).map(|n| format!("10.9.{at}.{}:80", n + 1)).collect();
+                    let name = resource.id.service();
+                    let patch = json!({"backends": backends}).to_string();
+                    self.edit(&name, ServiceEdit::Patch(patch.into_bytes()));
+                }
+            }
+            Event::Wait(seconds) => self.wait(Duration::from_secs(seconds)),
+            Event::Fail(fail) => {
+                self.kernel().fail_next(Call::Commit, fail);
+                self.troubled = true;
+            }
+            Event::Store(made) => self.fail_write = Some(made),
+            Event::Kill(made) => self.kill = Some(made),
+        }
+    }
+
+    /// Does all that can be done now.
+    fn run(&mut self) {
+        for _ in 0..10_000 {
+            let now = self.time();
+            let mut idle = true;
+            if self.core.is_judgement_due(now) {
+                self.core.judge_surroundings(&mut |_, _| Ok(Vetted::default()), now);
+            }
+            if let Some(write) = self.core.next_write(&mut |_, _| Ok(Vetted::default()), now) {
+                idle = false;
+                if !self.keep(write, now) {
+                    continue;
+                }
+            }
+            if let Some(job) = self.core.next_job(now) {
+                idle = false;
+                let done = perform(self.engine.as_mut().unwrap(), job);
+                let outcome = worker::Outcome {
+                    done,
+                    at: self.now,
+                    took: Duration::ZERO,
+                    table: None,
+                };
+                self.core.done(outcome, now);
+            }
+            self.hear();
+            let probes = self.core.health().due(self.now);
+            if probes.is_empty() && idle {
+                return;
+            }
+            for probe in probes {
+                self.core.probed(probe.id, health::Outcome::Accepted, now);
+            }
+        }
+        panic!("it never rests");
+    }
+
+    /// What the thread of the store does; whether the daemon lives to hear of it.
+    fn keep(&mut self, write: Write, now: Now) -> bool {
+        let is_change = matches!(write, Write::Change(..));
+        if let Some(made) = self.kill.take_if(|_| is_change) {
+            if made {
+                keeper::perform(&mut self.store, write);
+            }
+            self.restart();
+            return false;
+        }
+        let written = match self.fail_write.take_if(|_| is_change) {
+            None => keeper::perform(&mut self.store, write),
+            Some(made) => {
+                if made {
+                    keeper::perform(&mut self.store, write);
+                }
+                Written::Changed(Err(StoreError::Full("store.db".into())))
+            }
+        };
+        self.core.written(written, now);
+        true
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.run();
+            let wakes = [self.core.wakes_at(), self.core.health().next_at()];
+            let next = wakes.into_iter().flatten().min().unwrap_or(end).min(end).max(self.now);
+            if next == end {
+                break;
+            }
+            let next = next.max(self.now + Duration::from_millis(1)).min(end);
+            self.unix += next - self.now;
+            self.now = next;
+        }
+        self.unix += end - self.now;
+        self.now = end;
+        self.run();
+    }
+
+    /// Answers that came, in the order in which they were asked for.
+    fn hear(&mut self) {
+        let mut asked = std::mem::take(&mut self.asked);
+        asked.retain_mut(|asked| match asked.answer.try_recv() {
+            Ok(answer) => {
+                self.heard(asked.app, &asked.request, answer);
+                false
+            }
+            Err(TryRecvError::Empty) => true,
+            Err(TryRecvError::Closed) => panic!("a request is not answered"),
+        });
+        self.asked = asked;
+        self.edits
+            .retain_mut(|answer| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
+    }
+
+    fn heard(&mut self, app: usize, request: &Request, answer: Result<Outcome, AddonRefused>) {
+        let before = self.known.get(&app).cloned().flatten();
+        let is_certain = !self.uncertain.contains(&app);
+        match answer {
+            Ok(Outcome::Removed(resource)) => {
+                self.back.insert(resource.port, self.unix);
+                self.known.insert(app, None);
+                self.provisions.remove(&app);
+                self.uncertain.remove(&app);
+            }
+            Ok(Outcome::Created(resource) | Outcome::Changed(resource) | Outcome::Unchanged(resource)) => {
+                match (&before, request) {
+                    // The same id, app, port and birth for as long as it lives.
+                    (Some(before), _) if is_certain => {
+                        assert_eq!(
+                            (before.id, before.port, before.created),
+                            (resource.id, resource.port, resource.created)
+                        );
+                    }
+                    (None, Request::Provision(_)) if is_certain => {
+                        let back = self.back.get(&resource.port);
+                        assert!(
+                            back.is_none_or(|back| *back + QUARANTINE <= self.unix),
+                            "port {} rests",
+                            resource.port
+                        );
+                    }
+                    (None, _) if is_certain => panic!("{request:?} of nothing came to {resource:?}"),
+                    _ => {}
+                }
+                if let Request::Provision(provision) = request {
+                    assert_eq!(provision.plan, resource.plan);
+                    assert!(provision.port.is_none_or(|port| port == resource.port));
+                    self.provisions.insert(app, provision.clone());
+                } else if let Request::ChangePlan(..) = request {
+                    // The old request asks for another plan now.
+                    self.provisions.remove(&app);
+                }
+                self.known.insert(app, Some(resource));
+                self.uncertain.remove(&app);
+            }
+            Err(AddonRefused::Resource(refusal)) => {
+                let is_repeated = self
+                    .provisions
+                    .get(&app)
+                    .is_some_and(|provision| matches!(request, Request::Provision(wanted) if wanted == provision));
+                assert!(
+                    !(is_repeated && is_certain && before.is_some()),
+                    "the same request again is refused: {refusal}"
+                );
+                if refusal == Refusal::NotFound && is_certain {
+                    assert_eq!(before, None);
+                }
+            }
+            Err(AddonRefused::Daemon(Refused::Store(_))) => drop(self.uncertain.insert(app)),
+            Err(other) => panic!("{request:?}: {other:?}"),
+        }
+    }
+
+    /// What holds whenever all has been answered.
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        if !self.asked.is_empty() {
+            // Only a kernel that failed may make anybody wait, until it is told again.
+            prop_assert!(self.troubled, "a request is not answered");
+            return Ok(());
+        }
+        let store = self.store.as_mut().unwrap();
+        let (resources, services) = (store.resources().unwrap().resources, store.load().unwrap().services);
+        let mut ports = BTreeSet::from([FIRST]);
+        for resource in &resources {
+            prop_assert!(
+                ports.insert(resource.port.get()),
+                "port {} is given twice",
+                resource.port
+            );
+            prop_assert!((FIRST..=LAST).contains(&resource.port.get()));
+            let name = resource.id.service();
+            let service = services.iter().find(|stored| *stored.service.name == *name);
+            let Some(service) = service else {
+                return Err(TestCaseError::fail(format!("{name} has no service")));
+            };
+            let pps = PLANS.iter().find(|(plan, _)| *plan == resource.plan.as_str());
+            prop_assert_eq!(service.service.port, resource.port);
+            prop_assert_eq!(service.service.limit.map(|limit| limit.pps), pps.map(|(_, pps)| *pps));
+        }
+        let of_resources = services
+            .iter()
+            .filter(|stored| ResourceId::of_service(&stored.service.name).is_some());
+        prop_assert_eq!(of_resources.count(), resources.len(), "a service has no resource");
+        for at in 0..APPS {
+            let there: Vec<&Resource> = resources.iter().filter(|one| one.app == app(at)).collect();
+            prop_assert!(there.len() <= 1, "{} has two resources", app(at));
+            if self.uncertain.contains(&at) {
+                continue;
+            }
+            let known = self.known.get(&at).and_then(Option::as_deref);
+            prop_assert_eq!(there.first().copied(), known, "{} is not as acknowledged", app(at));
+        }
+        Ok(())
+    }
+
+    /// When all is well again, the core, the store and the kernel say the same.
+    fn end(mut self) -> Result<(), TestCaseError> {
+        self.kernel().restart();
+        (self.troubled, self.kill, self.fail_write) = (false, None, None);
+        self.held = false;
+        self.wait(LONG);
+        prop_assert!(self.asked.is_empty(), "a request is not answered");
+        self.check()?;
+        prop_assert!(self.core.in_sync());
+        let store = self.store.as_mut().unwrap();
+        let resources = store.resources().unwrap().resources;
+        let cores: Vec<Resource> = self.core.resources().iter().map(|one| Resource::clone(one)).collect();
+        prop_assert_eq!(&cores, &resources);
+        let suspended: BTreeSet<String> = resources
+            .iter()
+            .filter(|resource| resource.status == Status::Suspended)
+            .map(|resource| resource.id.service())
+            .collect();
+        let services = store.load().unwrap().services.into_iter().map(|stored| {
+            let service = Service::clone(&stored.service);
+            if suspended.contains(&*service.name) {
+                Service {
+                    backends: Vec::new(),
+                    on_empty: OnEmpty::Reset,
+                    ..service
+                }
+            } else {
+                service
+            }
+        });
+        let want = State::new(services).unwrap();
+        prop_assert_eq!(&self.kernel().ruleset(), &desired(&want).ruleset);
+        for resource in &resources {
+            let name = resource.id.service();
+            let fate = self.connect(resource.port);
+            let service = want.services.iter().find(|service| *service.name == *name);
+            let is_empty = service.is_none_or(|service| service.backends.is_empty());
+            match fate {
+                Fate::Backend(_) => prop_assert!(!is_empty),
+                other => prop_assert!(is_empty && other == (Fate::Empty { reset: true }), "{:?}", other),
+            }
+        }
+        self.plans_change_in_place()
+    }
+
+    fn connect(&mut self, port: NonZeroU16) -> Fate {
+        let syn = Syn {
+            client: SocketAddr::new([198, 51, 100, 7].into(), 40_000),
+            public: SocketAddr::new([192, 0, 2, 1].into(), port.get()),
+        };
+        self.kernel().connect(&syn, 0)
+    }
+
+    /// A change of a plan touches no element that is not other than before: buckets, counters and flows of others stay.
+    fn plans_change_in_place(mut self) -> Result<(), TestCaseError> {
+        for at in 0..APPS {
+            for plan in 0..PLANS.len() {
+                let before = self.kernel().ruleset();
+                let born = born(self.kernel(), &before);
+                self.happen(&Event::Plan(at, plan));
+                self.wait(Duration::from_secs(1));
+                let after = self.kernel().ruleset();
+                let now = self::born(self.kernel(), &after);
+                for (key, generation) in &born {
+                    let is_same = row(&before, key) == row(&after, key);
+                    prop_assert!(!is_same || now.get(key) == Some(generation), "{:?} was touched", key);
+                }
+            }
+        }
+        self.check()
+    }
+}
+
+type Key = (tcpgw::ruleset::name::SetName, Vec<u8>);
+
+fn born(kernel: &Fake, ruleset: &Ruleset) -> BTreeMap<Key, u32> {
+    let mut all = BTreeMap::new();
+    for (name, rows) in ruleset.sets() {
+        let length = SetSpec::of(*name).identity_len();
+        for row in rows {
+            let identity = &row[..length];
+            if let Some(generation) = kernel.born(*name, identity) {
+                all.insert((*name, identity.to_vec()), generation);
+            }
+        }
+    }
+    all
+}
+
+fn row(ruleset: &Ruleset, (name, identity): &Key) -> Option<Vec<u8>> {
+    ruleset
+        .rows(*name)
+        .and_then(|rows| rows.find(identity))
+        .map(<[u8]>::to_vec)
+}

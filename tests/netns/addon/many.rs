@@ -1,0 +1,139 @@
+//! Many at once, and daemons that are killed meanwhile. `TCPGW_KILLS` (default 3, times `TCPGW_SOAK`) is how often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use tcpgw::addon::Dialect;
+
+use super::platform::{
+    DIALECTS, Line, SERVICE, SMALL, configure, daemon, in_parallel, listens, port_of, provision, request, services,
+    standard_headers,
+};
+use crate::faults::rounds;
+use crate::harness::Net;
+
+fn text(dialect: Dialect, app: &str) -> Vec<u8> {
+    let (method, path, body) = provision(dialect, app, "small");
+    request(method, &path, &standard_headers(), &body.to_string()).into_bytes()
+}
+
+fn binding(app: &str) -> Vec<u8> {
+    let path = format!("/v2/service_instances/{app}/service_bindings/b");
+    let body = format!("{{\"service_id\":\"{SERVICE}\",\"plan_id\":\"{SMALL}\"}}");
+    request("PUT", &path, &standard_headers(), &body).into_bytes()
+}
+
+/// Provisions, and returns the port and the body that answered.
+fn provisioned(line: &mut Line, dialect: Dialect, app: &str) -> std::io::Result<(u16, Value)> {
+    let reply = line.exchange(&text(dialect, app))?;
+    assert!([200, 201].contains(&reply.status), "{reply:?}");
+    let body = reply.json();
+    if dialect == Dialect::Osb {
+        let bound = line.exchange(&binding(app))?;
+        assert!([200, 201].contains(&bound.status), "{bound:?}");
+        return Ok((port_of(&bound.json()["credentials"]["uri"]), body));
+    }
+    Ok((port_of(&body["config"]["TCP_URL"]), body))
+}
+
+#[test]
+fn a_thousand_at_once_get_a_thousand_ports() {
+    const COUNT: u32 = 1000;
+    let net = Net::new();
+    let mut daemon = daemon(&net, &configure(&net, "20000-20999", ""));
+    let given = Mutex::new(BTreeMap::new());
+    let provision_all = |expected: Option<&BTreeMap<u32, u16>>| {
+        in_parallel(&net, COUNT, 100, |number| {
+            let dialect = DIALECTS[number as usize % 4];
+            let mut line = Line::new().expect("a connection");
+            let (port, _) = provisioned(&mut line, dialect, &format!("app-{number}")).expect("an answer");
+            match expected {
+                None => drop(given.lock().expect("no panic").insert(number, port)),
+                Some(given) => assert_eq!(given[&number], port, "the same again"),
+            }
+        });
+    };
+    provision_all(None);
+    let given = given.lock().expect("no panic").clone();
+    let ports: BTreeSet<u16> = given.values().copied().collect();
+    assert_eq!((given.len(), ports.len()), (1000, 1000));
+    assert_eq!(services(&daemon).len(), 1000);
+    // One more finds none left, in its dialect's words, and nothing is half made.
+    for dialect in DIALECTS {
+        let reply = net.within("gateway", || {
+            Line::new()
+                .expect("a connection")
+                .exchange(&text(dialect, "one-more"))
+                .expect("an answer")
+        });
+        assert_eq!(reply.status, 422, "{reply:?}");
+        assert!(reply.body.contains("no public port is left"), "{reply:?}");
+    }
+    assert_eq!(services(&daemon).len(), 1000);
+    daemon.kill();
+    daemon.start();
+    listens(&net);
+    provision_all(Some(&given));
+    assert_eq!(services(&daemon).len(), 1000);
+}
+
+/// What was acknowledged is there after a kill, once; what was not is made by the same request again, once.
+#[test]
+fn kills_lose_and_double_nothing() {
+    let net = Net::new();
+    let config = configure(&net, "20000-29999", "");
+    let mut daemon = daemon(&net, &config);
+    let (counter, given) = (AtomicU32::new(0), Mutex::new(BTreeMap::new()));
+    for _ in 0..rounds("TCPGW_KILLS", 3) {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                let place = net.place("gateway");
+                let (counter, given, is_over) = (&counter, &given, &is_over);
+                scope.spawn(move || {
+                    place.enter();
+                    let mut line = Line::new().expect("a connection");
+                    while !is_over.load(Ordering::Relaxed) {
+                        let number = counter.fetch_add(1, Ordering::Relaxed);
+                        let dialect = DIALECTS[number as usize % 4];
+                        match provisioned(&mut line, dialect, &format!("app-{number}")) {
+                            Ok(told) => drop(given.lock().expect("no panic").insert(number, told)),
+                            Err(_) => return,
+                        }
+                    }
+                });
+            }
+            let nanos = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |now| now.subsec_nanos());
+            thread::sleep(Duration::from_millis(50 + u64::from(nanos % 400)));
+            daemon.kill();
+            is_over.store(true, Ordering::Relaxed);
+        });
+        daemon.start();
+        listens(&net);
+    }
+    let known = given.lock().expect("no panic").clone();
+    assert!(!known.is_empty());
+    let asked = counter.load(Ordering::Relaxed);
+    let again = Mutex::new(BTreeSet::new());
+    in_parallel(&net, asked, 8, |number| {
+        let mut line = Line::new().expect("a connection");
+        let told = provisioned(&mut line, DIALECTS[number as usize % 4], &format!("app-{number}"));
+        let told = told.expect("an answer");
+        assert!(
+            again.lock().expect("no panic").insert(told.0),
+            "port {} is given twice",
+            told.0
+        );
+        if let Some(known) = known.get(&number) {
+            assert_eq!(*known, told, "an acknowledged one is not as it was");
+        }
+    });
+    assert_eq!(services(&daemon).len(), asked as usize, "each app has one");
+    eprintln!("{} of {asked} were acknowledged before the kills", known.len());
+}

@@ -1,0 +1,9 @@
+//! The add-on: what platforms get of its provider APIs, what their users get, and what those get who mean harm.
+
+mod bad_input;
+mod dialects;
+mod many;
+mod platform;
+mod served;
+mod settings;
+mod sign_on;

@@ -1,0 +1,143 @@
+//! What the clients of an app get: before a backend is registered, while it serves, and while its resource is suspended.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tcpgw::addon::Dialect;
+
+use super::platform::{ask, configure, daemon, deprovision, provisioned, services};
+use crate::harness::brief::endpoints;
+use crate::harness::client::{PATIENCE, connect};
+use crate::harness::daemon::Daemon;
+use crate::harness::plan::{PUBLIC, at};
+use crate::harness::server::Behaviour;
+use crate::harness::{Net, wait_until};
+
+/// Whether a client is reset at once, as it is where nobody is behind a port.
+fn is_reset(net: &Net, to: SocketAddr) -> bool {
+    let refused = net.within("client", || connect(to, PATIENCE).map(drop));
+    refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+fn is_served(net: &Net, to: SocketAddr) -> bool {
+    net.within("client", || {
+        connect(to, Duration::from_secs(1))
+            .and_then(|mut client| client.greeting())
+            .is_ok()
+    })
+}
+
+/// What `status` says of the one service, and that nothing is an error.
+#[track_caller]
+fn addon_state(net: &Net, daemon: &Daemon<'_>) -> Value {
+    assert_eq!(daemon.ask("GET", "/v1/healthz", "").expect("an answer").status, 200);
+    let status = net.cli(&["status", "-o", "json", "--interval", "0s"]).ok();
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    let problems = status["problems"].as_array().expect("a list");
+    assert!(
+        problems.iter().all(|problem| problem["severity"] != "error"),
+        "{status:#}"
+    );
+    status["services"][0]["addon"].clone()
+}
+
+#[test]
+fn an_app_is_served_but_while_it_is_suspended() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
+    let (resource, port) = provisioned(&net, Dialect::Scalingo, "my-app");
+    let name = services(&daemon)[0]["service"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let to = PUBLIC.map(|address| at(address, port));
+    assert!(to.iter().all(|to| is_reset(&net, *to)));
+    assert_eq!(addon_state(&net, &daemon), "waiting");
+    let shown = net.cli(&["status", "--interval", "0s"]).ok();
+    assert!(shown.starts_with("ok: ") && shown.contains("WAITING"), "{shown}");
+    let shown = net.cli(&["service", "show", &name]).ok();
+    assert!(shown.contains("of app my-app, plan small, waiting"), "{shown}");
+
+    let backends: Vec<String> = ["b1", "b2"].iter().flat_map(|host| endpoints(host, 3000)).collect();
+    let patch = json!({"backends": backends, "drain_timeout": "1s", "on_empty": "drop"}).to_string();
+    daemon
+        .ask("PATCH", &format!("/v1/services/{name}"), &patch)
+        .expect("an answer")
+        .ok();
+    daemon.settles(4);
+    assert!(to.iter().all(|to| is_served(&net, *to)));
+    assert_eq!(addon_state(&net, &daemon), "active");
+
+    // Another plan: the limit changes under the open connection.
+    let mut held = net.connect("client", to[0]).expect("a connection");
+    held.greeting().expect("a greeting");
+    ask(&net, "PUT", &resource, json!({"plan": "large"})).is(200);
+    held.echo(b"through another plan").expect("it lives");
+
+    assert_eq!(ask(&net, "POST", &format!("{resource}/suspend"), "").status, 204);
+    assert!(
+        wait_until(PATIENCE, || to.iter().all(|to| is_reset(&net, *to))),
+        "new connections are reset"
+    );
+    assert_eq!(addon_state(&net, &daemon), "suspended");
+    let shown = net.cli(&["status", "--interval", "0s"]).ok();
+    assert!(shown.starts_with("ok: ") && shown.contains("SUSPENDED"), "{shown}");
+    let backends_of = |host: &str| endpoints(host, 3000).map(|endpoint| endpoint.parse().expect("an endpoint"));
+    let all: Vec<SocketAddr> = ["b1", "b2"].into_iter().flat_map(backends_of).collect();
+    let are_flushed = || all.iter().all(|backend| net.flows_to(*backend).is_empty());
+    assert!(wait_until(PATIENCE, are_flushed), "what was established drains");
+    held.patience(Duration::from_millis(300));
+    assert!(held.echo(b"x").is_err());
+    let refused = net.cli(&["deploy", &name, "--target", &backends[0]]).exits(1);
+    assert!(refused.stderr.contains("suspended"), "{}", refused.stderr);
+
+    assert_eq!(ask(&net, "POST", &format!("{resource}/resume"), "").status, 204);
+    assert!(
+        wait_until(PATIENCE * 2, || to.iter().all(|to| is_served(&net, *to))),
+        "as before"
+    );
+    assert_eq!(addon_state(&net, &daemon), "active");
+    let view = daemon.get(&format!("/v1/services/{name}"));
+    assert_eq!(
+        (&view["service"]["on_empty"], &view["service"]["port"]),
+        (&json!("drop"), &json!(port))
+    );
+
+    assert_eq!(deprovision(&net, &resource).status, 204);
+    let is_gone = || to.iter().all(|to| is_reset(&net, *to)) && are_flushed();
+    assert!(wait_until(PATIENCE, is_gone));
+}
+
+/// Its port, its limit and its end are the plan's: nobody else changes them by mistake.
+#[test]
+fn a_service_of_a_resource_is_the_platforms() {
+    let net = Net::new();
+    let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
+    provisioned(&net, Dialect::CleverCloud, "my-app");
+    let before = services(&daemon);
+    let name = before[0]["service"]["name"].as_str().expect("a name").to_owned();
+    let path = format!("/v1/services/{name}");
+    for (method, body) in [
+        ("DELETE", ""),
+        ("PATCH", r#"{"port": 20005}"#),
+        ("PATCH", r#"{"limit": {"pps": 1000000}}"#),
+        ("PATCH", r#"{"limit": null}"#),
+        ("PATCH", r#"{"addresses": ["203.0.113.1"]}"#),
+    ] {
+        let refused = daemon.ask(method, &path, body).expect("an answer");
+        assert!(
+            refused.status == 422 && refused.body.contains("add-on of app my-app"),
+            "{refused:?}"
+        );
+    }
+    // A state that does not name it leaves it there.
+    let own = crate::harness::brief::state([crate::harness::brief::service("own", 2001, &["b1"], 3000, json!({}))]);
+    daemon.post("/v1/apply", own).ok();
+    daemon
+        .post("/v1/apply?allow_empty=true", json!({"version": 1, "services": []}))
+        .ok();
+    assert_eq!(services(&daemon), before);
+}

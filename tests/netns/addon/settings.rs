@@ -1,0 +1,225 @@
+//! What the operator configures: ports, files, encryption; and what is wrong with it.
+
+use std::fs;
+use std::io::BufReader;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tcpgw::addon::Dialect;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring};
+
+use super::platform::{
+    DIALECTS, PASSWORD, ask, ask_with, authorization, configure, daemon, deprovision, provision, provisioned, read,
+    request, services, standard_headers, write_credentials,
+};
+use crate::harness::client::PATIENCE;
+use crate::harness::daemon::Daemon;
+use crate::harness::plan::at;
+use crate::harness::server::Behaviour;
+use crate::harness::{Net, wait_until};
+
+/// The problem of the provider API, if there is one.
+fn trouble(daemon: &Daemon<'_>) -> Option<String> {
+    let problems = daemon.get("/v1/daemon")["problems"].clone();
+    let mut problems = problems.as_array().into_iter().flatten();
+    let problem = problems.find(|problem| problem["kind"] == "provider_api")?;
+    assert_eq!(problem["severity"], "warning");
+    problem["message"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn a_range_of_one_port_has_room_for_one() {
+    let net = Net::new();
+    let daemon = daemon(&net, &configure(&net, "20000", "quarantine = \"1h\""));
+    let (path, port) = provisioned(&net, Dialect::Scalingo, "first");
+    assert_eq!(port, 20000);
+    let refuse_all = || {
+        for dialect in DIALECTS {
+            let (method, path, body) = provision(dialect, "second", "small");
+            let refused = ask(&net, method, &path, body);
+            let body = refused.is(422);
+            assert!(refused.body.contains("no public port is left in 20000"), "{body}");
+        }
+    };
+    refuse_all();
+    assert_eq!(services(&daemon).len(), 1);
+    // It rests after it came back.
+    assert_eq!(deprovision(&net, &path).status, 204);
+    refuse_all();
+    assert!(services(&daemon).is_empty());
+}
+
+#[test]
+fn ports_of_others_are_skipped() {
+    let net = Net::new();
+    let daemon = daemon(&net, &configure(&net, "20000-20003", "quarantine = \"0s\""));
+    let _own = net.serve("gateway", 20000, Behaviour::Greet);
+    let service = crate::harness::brief::service("own", 20001, &["b1"], 3000, json!({}));
+    daemon.post("/v1/apply", crate::harness::brief::state([service])).ok();
+    let (path, port) = provisioned(&net, Dialect::Heroku, "one");
+    assert_eq!(port, 20002);
+    let (method, scalingo, mut body) = provision(Dialect::Scalingo, "two", "small");
+    for (port, why) in [
+        (20000, "in use"),
+        (20001, "in use"),
+        (20002, "in use"),
+        (20004, "not in"),
+    ] {
+        body["options"] = json!({"port": port});
+        let refused = ask(&net, method, &scalingo, &body);
+        refused.is(422);
+        assert!(refused.body.contains(why), "{port}: {refused:?}");
+    }
+    body["options"] = json!({"port": "20003"});
+    let made = ask(&net, method, &scalingo, &body).is(201);
+    assert_eq!(made["config"]["TCP_URL"], "tcp://gateway.example.com:20003");
+    // Without a quarantine it is given again at once.
+    assert_eq!(deprovision(&net, &path).status, 204);
+    assert!(wait_until(PATIENCE, || {
+        let (method, path, body) = provision(Dialect::CleverCloud, "three", "small");
+        let reply = ask(&net, method, &path, body);
+        reply.status == 200 && reply.body.contains(":20002")
+    }));
+}
+
+/// What is wrong with the provider API's files is told, and nothing else minds.
+#[test]
+fn files_that_cannot_be_used_stop_the_provider_api_only() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let config = configure(&net, "20000-20009", "");
+    let credentials = net.file("credentials.toml");
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o644)).expect("failed to set a mode");
+    let daemon = net.daemon_without_state(&["--config", &config]);
+    let own = crate::harness::brief::service("own", 2001, &["b1"], 3000, json!({}));
+    daemon.post("/v1/apply", crate::harness::brief::state([own])).ok();
+    daemon.settles(2);
+    let is_told = |word: &str| wait_until(PATIENCE * 2, || trouble(&daemon).is_some_and(|why| why.contains(word)));
+    assert!(is_told("0644"), "{:?}", trouble(&daemon));
+    assert_eq!(net.spread("client", at("203.0.113.1", 2001), 5)["b1"], 5);
+    assert_eq!(daemon.ask("GET", "/v1/healthz", "").expect("an answer").status, 200);
+    assert!(!daemon.logged().contains(PASSWORD));
+
+    // Once it is mended the daemon finds out by itself.
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o600)).expect("failed to set a mode");
+    assert!(
+        wait_until(PATIENCE * 3, || trouble(&daemon).is_none()),
+        "{:?}",
+        trouble(&daemon)
+    );
+    provisioned(&net, Dialect::Scalingo, "my-app");
+
+    // At a reload too: what was read before stays until it is mended.
+    fs::write(&credentials, "username = 7").expect("failed to write credentials");
+    daemon.signal(Signal::SIGHUP);
+    assert!(is_told("username, password and sso_salt"), "{:?}", trouble(&daemon));
+    ask(&net, "GET", "/v2/catalog", "").is(200);
+}
+
+#[test]
+fn plans_and_credentials_are_read_again() {
+    let net = Net::new();
+    let config = configure(&net, "20000-20009", "");
+    let daemon = daemon(&net, &config);
+    let (path, _) = provisioned(&net, Dialect::Scalingo, "my-app");
+    write_credentials(&net, "another-password-of-tests");
+    let text = fs::read_to_string(&config).expect("a configuration");
+    let plan = "[[addon.plans]]\nname = \"huge\"\nid = \"5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c13\"\npps = 50000\n";
+    fs::write(&config, format!("{}{plan}", text.replace("pps = 500\n", "pps = 501\n"))).expect("failed to write");
+    daemon.signal(Signal::SIGHUP);
+    let headers = format!(
+        "{}x-broker-api-version: 2.17\r\n",
+        authorization("another-password-of-tests")
+    );
+    let is_new = || ask_with(&net, "GET", "/v2/catalog", &headers, "").status == 200;
+    assert!(wait_until(PATIENCE, is_new));
+    assert_eq!(ask(&net, "GET", "/v2/catalog", "").status, 401, "the old password");
+    assert_eq!(
+        services(&daemon)[0]["service"]["limit"]["pps"],
+        500,
+        "until its plan is changed"
+    );
+    ask_with(&net, "PUT", &path, &headers, "{\"plan\":\"huge\"}").is(200);
+    assert_eq!(services(&daemon)[0]["service"]["limit"]["pps"], 50_000);
+}
+
+#[test]
+fn platforms_come_by_tls() {
+    let net = Net::new();
+    let made = rcgen::generate_simple_self_signed(["gateway.example.com".to_owned()]).expect("a certificate");
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| net.file(name));
+    fs::write(&certificate, made.cert.pem()).expect("failed to write a certificate");
+    fs::write(&key, made.signing_key.serialize_pem()).expect("failed to write a key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("failed to set a mode");
+    let more = format!(
+        "tls_cert = \"{}\"\ntls_key = \"{}\"",
+        certificate.to_string_lossy(),
+        key.to_string_lossy()
+    );
+    let config = configure(&net, "20000-20009", &more);
+    let text = fs::read_to_string(&config).expect("a configuration");
+    // On an address that others reach.
+    fs::write(&config, text.replace("127.0.0.1:9443", "203.0.113.1:9443")).expect("failed to write");
+    let daemon = net.daemon_without_state(&["--config", &config]);
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("a root");
+    let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = Arc::new(client);
+    let exchange = |text: &str| {
+        net.within("client", || {
+            let stream = TcpStream::connect(at("203.0.113.1", 9443))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let name = "gateway.example.com".try_into().expect("a name");
+            let session = ClientConnection::new(Arc::clone(&client), name).map_err(std::io::Error::other)?;
+            let mut stream = BufReader::new(StreamOwned::new(session, stream));
+            std::io::Write::write_all(stream.get_mut(), text.as_bytes())?;
+            read(&mut stream)
+        })
+    };
+    let (method, path, body) = provision(Dialect::Scalingo, "my-app", "small");
+    let text = request(method, &path, &standard_headers(), &body.to_string());
+    let mut reply = exchange(&text);
+    assert!(
+        wait_until(PATIENCE, || {
+            if reply.is_err() {
+                reply = exchange(&text);
+            }
+            reply.is_ok()
+        }),
+        "{reply:?}: {:?}",
+        trouble(&daemon)
+    );
+    let made = reply.expect("an answer");
+    assert!([200, 201].contains(&made.status), "{made:?}");
+    // Who speaks no TLS gets no answer, and disturbs nobody.
+    let plain = net.within("client", || {
+        let mut stream = TcpStream::connect(at("203.0.113.1", 9443)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        drop(std::io::Write::write_all(&mut stream, text.as_bytes()));
+        let mut answer = Vec::new();
+        drop(std::io::Read::read_to_end(&mut stream, &mut answer));
+        answer
+    });
+    assert!(!plain.starts_with(b"HTTP/"), "{plain:?}");
+    assert_eq!(exchange(&text).expect("an answer").status, 200);
+
+    // A key that does not fit is a problem, and the old one is used on.
+    let other = rcgen::generate_simple_self_signed(["x".to_owned()]).expect("a certificate");
+    fs::write(&key, other.signing_key.serialize_pem()).expect("failed to write a key");
+    daemon.signal(Signal::SIGHUP);
+    assert!(wait_until(PATIENCE, || trouble(&daemon).is_some()));
+    assert_eq!(exchange(&text).expect("an answer").status, 200);
+    listens_not_in_plain(&net);
+}
+
+fn listens_not_in_plain(net: &Net) {
+    let refused = net.within("gateway", || TcpStream::connect(super::platform::address()).is_err());
+    assert!(refused, "nothing listens on loopback");
+}
