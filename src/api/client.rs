@@ -638,6 +638,14 @@ impl Target {
         target
     }
 
+    /// Of an app's resource of the add-on, and what is below it.
+    pub fn of_resource(app: &str, below: &str) -> Self {
+        let mut target = Self("/v1/addon/resources/".to_owned());
+        target.encode(app);
+        target.0.push_str(below);
+        target
+    }
+
     fn encode(&mut self, text: &str) {
         for byte in text.bytes() {
             if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

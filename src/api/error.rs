@@ -5,7 +5,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::daemon::ask::Refused;
+use crate::addon::Refusal;
+use crate::daemon::ask::{AddonRefused, Refused};
 use crate::daemon::keeper::QueryError;
 use crate::look::LookError;
 use crate::model::{Problems, write};
@@ -109,6 +110,31 @@ impl From<Refused> for ApiError {
             Refused::Store(message) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store", message),
             Refused::Busy(message) => Self::busy(&message),
             Refused::Failed(message) => Self::failed(message),
+        }
+    }
+}
+
+impl From<AddonRefused> for ApiError {
+    fn from(refused: AddonRefused) -> Self {
+        let refusal = match refused {
+            AddonRefused::Daemon(refused) => return refused.into(),
+            AddonRefused::Off => {
+                let message = "the add-on is off: the configuration has no [addon]; nothing was changed";
+                return Self::new(StatusCode::CONFLICT, "refused", message);
+            }
+            AddonRefused::Resource(refusal) => refusal,
+        };
+        match refusal {
+            Refusal::UnknownPlan { .. } => Self::invalid("plan", refusal),
+            Refusal::NotFound | Refusal::Gone | Refusal::NoBinding => {
+                let message = format!("{refusal}; GET /v1/addon/resources lists them");
+                Self::new(StatusCode::NOT_FOUND, "missing", message)
+            }
+            Refusal::Conflict(_) | Refusal::Port(_) | Refusal::TooManyBindings | Refusal::Ambiguous(_) => Self::new(
+                StatusCode::CONFLICT,
+                "refused",
+                format!("{refusal}; nothing was changed"),
+            ),
         }
     }
 }

@@ -11,18 +11,32 @@ use axum::http::request::Parts;
 
 use super::error::ApiError;
 use super::limits::{MAX_PAGE, PAGE};
+use super::routes::Shared;
+use crate::addon::Target;
+use crate::addon::id::PlatformId;
+use crate::daemon::ask::Ask;
 use crate::model::duration;
+
+/// What a service is named by that belongs to an app's resource.
+const APP: &str = "app:";
 
 /// The query, decoded.
 #[derive(Debug)]
 pub(super) struct Params(Vec<(String, String)>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Params {
+impl FromRequestParts<Shared> for Params {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let query = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
-        let Query(pairs) = query.map_err(|error: QueryRejection| ApiError::bad(error.body_text()))?;
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
+        let query = Query::<Vec<(String, String)>>::from_request_parts(parts, shared).await;
+        let Query(mut pairs) = query.map_err(|error: QueryRejection| ApiError::bad(error.body_text()))?;
+        for (name, value) in &mut pairs {
+            if name == "service"
+                && let Some(service) = service_of_app(shared, value).await?
+            {
+                *value = service.into();
+            }
+        }
         Ok(Self(pairs))
     }
 }
@@ -112,17 +126,48 @@ impl Known {
     }
 }
 
-/// The name of a service, as the path says it.
+/// The name of a service, as the path says it, or that of the service of an app (`app:APP_ID`).
 #[derive(Debug)]
 pub(super) struct Name(pub(super) Box<str>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Name {
+impl FromRequestParts<Shared> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, shared).await;
+        let Path(text) = path.map_err(|error: PathRejection| ApiError::bad(error.body_text()))?;
+        if let Some(service) = service_of_app(shared, &text).await? {
+            return Ok(Self(service));
+        }
+        name(&text).map(Self).map_err(ApiError::bad)
+    }
+}
+
+/// Returns the name of an app's service, if the text names an app.
+async fn service_of_app(shared: &Shared, text: &str) -> Result<Option<Box<str>>, ApiError> {
+    let Some(app) = text.strip_prefix(APP) else {
+        return Ok(None);
+    };
+    let app: PlatformId = app
+        .parse()
+        .map_err(|error| ApiError::bad(format!("{APP}APP_ID: APP_ID {error}")))?;
+    let asked = shared.ask(shared.times.answer, |reply| Ask::Resource(Target::Any(app), reply));
+    Ok(Some(asked.await??.id.service().into()))
+}
+
+/// An app, as the path names it.
+#[derive(Debug)]
+pub(super) struct App(pub(super) PlatformId);
+
+impl<S: Send + Sync> FromRequestParts<S> for App {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         let Path(text) = path.map_err(|error: PathRejection| ApiError::bad(error.body_text()))?;
-        name(&text).map(Self).map_err(ApiError::bad)
+        let app = text.parse();
+        app.map(Self)
+            .map_err(|error| ApiError::bad(format!("the app's id {error}")))
     }
 }
 

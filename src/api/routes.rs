@@ -1,5 +1,6 @@
 //! What can be asked for, and how it is answered.
 
+mod addon;
 mod daemon;
 mod deploys;
 mod kernel;
@@ -58,6 +59,13 @@ fn table() -> Vec<(&'static str, &'static str, MethodRouter<Shared>)> {
         ("GET", "/v1/services/{name}/wait", get(wait::service)),
         ("POST", "/v1/services/{name}/deploys", post(deploys::begin)),
         ("POST", "/v1/services/{name}/rollback", post(deploys::rollback)),
+        ("GET", "/v1/addon/resources", get(addon::list)),
+        ("GET", "/v1/addon/resources/{app}", get(addon::one)),
+        ("PUT", "/v1/addon/resources/{app}", put(addon::provision)),
+        ("DELETE", "/v1/addon/resources/{app}", delete(addon::remove)),
+        ("POST", "/v1/addon/resources/{app}/plan", post(addon::plan)),
+        ("POST", "/v1/addon/resources/{app}/suspend", post(addon::suspend)),
+        ("POST", "/v1/addon/resources/{app}/resume", post(addon::resume)),
         ("GET", "/v1/deploys", get(deploys::list)),
         ("GET", "/v1/deploys/{id}", get(deploys::one)),
         ("POST", "/v1/deploys/{id}/undo", post(deploys::undo)),

@@ -1,6 +1,7 @@
 //! The command line: one file per command, and what they share.
 
 mod absent;
+mod addon;
 mod apply;
 mod check;
 mod columns;
@@ -153,6 +154,10 @@ enum Command {
     Wait(hold::Wait),
     /// Make, change, remove and show the services that belong to the daemon's API
     Service(Box<service::Arguments>),
+    /// Provision, change, remove and show the resources of the add-on: public ports of a platform's apps
+    Addon(addon::Arguments),
+    /// Print the environment of an app that has a resource of the add-on: `TCP_URL`
+    Env(addon::App),
     /// Show what changed of services, when and by whom
     History(history::Arguments),
     /// Print the services of the daemon's API as a state file
@@ -385,6 +390,8 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Resume(arguments) => hold::resume(global, arguments),
         Command::Wait(arguments) => hold::wait(global, arguments),
         Command::Service(arguments) => service::run(global, arguments),
+        Command::Addon(arguments) => addon::run(global, arguments),
+        Command::Env(app) => addon::env(global, app),
         Command::History(arguments) => history::run(global, arguments),
         Command::Export(arguments) => history::export(global, arguments),
         Command::Teardown(locking) => teardown::run(global, locking),

@@ -5,6 +5,7 @@ mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use tokio::sync::oneshot;
 
 pub use super::events::{After, Followed};
 use super::keeper::Query;
-use crate::addon::id::ResourceId;
-use crate::addon::{Outcome, Refusal, Request, Resource, ServiceState, Target};
+use crate::addon::id::{PlanName, PlatformId, ResourceId};
+use crate::addon::{Dialect, Outcome, Refusal, Request, Resource, ServiceState, Target};
 use crate::model::Problems;
 use crate::problem::Problem;
 use crate::store::StoredService;
@@ -62,8 +63,10 @@ pub enum Ask {
     Resource(Target, Reply<Result<Arc<Resource>, AddonRefused>>),
     /// What the page of one resource shows; `None`: there is none.
     AppPage(ResourceId, Reply<Option<AppView>>),
-    /// All resources of the add-on, by id.
-    Resources(Reply<Vec<Arc<Resource>>>),
+    /// One resource of the add-on, as the operator sees it.
+    ResourceView(Target, Reply<Result<ResourceView, AddonRefused>>),
+    /// All resources of the add-on, by id, as the operator sees them.
+    Resources(Reply<Result<Vec<ResourceView>, AddonRefused>>),
     /// Read the store.
     Query(Query),
 }
@@ -177,6 +180,40 @@ impl AddonOrder {
             Request::Unbind(..) => "unbind",
         }
     }
+}
+
+/// A resource, as the operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ResourceView {
+    /// Its id.
+    pub id: ResourceId,
+    /// The app.
+    pub app: PlatformId,
+    /// The provider API through which it was provisioned; `local` for the command line.
+    pub dialect: Dialect,
+    /// Its plan.
+    pub plan: PlanName,
+    /// Its public port.
+    pub port: NonZeroU16,
+    /// `TCP_URL`; `None` while the add-on is off.
+    pub url: Option<String>,
+    /// The name of its service.
+    pub service: String,
+    /// How that is.
+    pub state: ServiceState,
+    /// Seconds since 1970 when it was provisioned.
+    pub created: u64,
+    /// Its bindings.
+    pub bindings: Vec<BindingView>,
+}
+
+/// A binding of Open Service Broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BindingView {
+    /// Its id.
+    pub id: PlatformId,
+    /// The app that it was made for.
+    pub app: Option<PlatformId>,
 }
 
 /// What the owner of an app is shown.

@@ -515,7 +515,8 @@ impl Daemon {
             Ask::Addon(order, reply) => self.core.order(Order::Addon(order, reply)),
             Ask::Resource(target, reply) => drop(reply.send(self.core.resource(&target))),
             Ask::AppPage(id, reply) => drop(reply.send(self.core.app(id, now))),
-            Ask::Resources(reply) => drop(reply.send(self.core.resources())),
+            Ask::ResourceView(target, reply) => drop(reply.send(self.core.resource_view(&target))),
+            Ask::Resources(reply) => drop(reply.send(self.core.resource_views())),
             Ask::Deploys(reply) => drop(reply.send(self.core.deploys(now))),
             Ask::Query(query) => {
                 if let Some(keeper) = &self.keeper {

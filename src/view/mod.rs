@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use self::unmarked::UnmarkedFlows;
+use crate::addon::id::PlatformId;
 use crate::kernel::About;
 use crate::model::FlowMark;
 use crate::owner::Owner;
@@ -103,7 +104,7 @@ impl Services {
 /// How a service is named on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceName {
-    /// By its name.
+    /// By its name, or as the service of an app's resource: `app:APP_ID`, which the daemon replaces by its name.
     Name(Box<str>),
     /// By its port, and an address where it listens on chosen ones: `:20003`, `203.0.113.1:20003`.
     Door(Option<IpAddr>, u16),
@@ -113,7 +114,11 @@ impl std::str::FromStr for ServiceName {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "must be a service's name, :PORT or ADDRESS:PORT";
+        const EXPECTED: &str = "must be a service's name, app:APP_ID, :PORT or ADDRESS:PORT";
+        if let Some(app) = text.strip_prefix("app:") {
+            let app: PlatformId = app.parse().map_err(|_| EXPECTED)?;
+            return Ok(Self::Name(format!("app:{app}").into()));
+        }
         if let Some(port) = text.strip_prefix(':') {
             let port = port.parse::<std::num::NonZeroU16>().map_err(|_| EXPECTED)?;
             return Ok(Self::Door(None, port.get()));

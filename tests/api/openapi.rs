@@ -87,7 +87,9 @@ fn parameters_are_those_that_are_known() {
 
 /// A path with its parts.
 fn filled(path: &str) -> String {
-    path.replace("{name}", "web").replace("{id}", "41")
+    path.replace("{name}", "web")
+        .replace("{id}", "41")
+        .replace("{app}", "my-app")
 }
 
 #[test]
@@ -141,6 +143,42 @@ fn answers_about_single_services_are_as_described() {
     server.shared.lock().expect("whole").single.unreadable = true;
     send("get", "/v1/history", "", "", b"", 500);
     send("get", "/v1/deploys", "", "", b"", 500);
+}
+
+#[test]
+fn answers_about_resources_are_as_described() {
+    let server = serves();
+    let send = |method: &str, path: &str, body: &[u8], status| {
+        let answer = server.send(&method.to_uppercase(), &filled(path), "", body);
+        check(path, method, status, &answer);
+    };
+    let one = "/v1/addon/resources/{app}";
+    let plan = br#"{"plan":"small"}"#;
+    send("get", "/v1/addon/resources", b"", 200);
+    send("get", one, b"", 200);
+    send("put", one, br#"{"plan":"small","port":20000}"#, 201);
+    send("put", one, br#"{"plan":"small","port":0}"#, 422);
+    send("put", one, br#"{"plan":"Small Plan"}"#, 422);
+    send("put", one, b"{}", 422);
+    send("post", &format!("{one}/plan"), plan, 200);
+    send("post", &format!("{one}/plan"), br#"{"plan":"small","port":1}"#, 422);
+    send("post", &format!("{one}/suspend"), b"", 200);
+    send("post", &format!("{one}/resume"), b"", 200);
+    send("delete", one, b"", 200);
+    for gone in ["gone", "a%2fb", "%0a"] {
+        let answer = server.get(&format!("/v1/addon/resources/{gone}"));
+        check(one, "get", if gone == "gone" { 404 } else { 400 }, &answer);
+    }
+    // A service may be named by its app; this one has a service that there is not.
+    for (app, status) in [("my-app", 404), ("gone", 404), ("a%2fb", 400), ("", 400)] {
+        let answer = server.get(&format!("/v1/services/app:{app}"));
+        check("/v1/services/{name}", "get", status, &answer);
+        let answer = server.get(&format!("/v1/status?service=app:{app}"));
+        check("/v1/status", "get", status, &answer);
+    }
+    let named = server.get("/v1/services/app:my-app");
+    let body = named.json().to_string();
+    assert!(body.contains("addon-baaaaaaaaaaa"), "{body}");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tcpgw::addon::{Outcome, Refusal, Request, Resource, ServiceState, Target};
 use tcpgw::daemon::ask::{
-    Ask, BackendView, DeployOrder, DeployView, EditOrder, Edited, List, Listed, PauseOrder, PauseView, Refused,
-    ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
+    AddonRefused, Ask, BackendView, BindingView, DeployOrder, DeployView, EditOrder, Edited, List, Listed, PauseOrder,
+    PauseView, Refused, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
 };
 use tcpgw::daemon::keeper::{Query, QueryError, Recorded};
 use tcpgw::model::{Endpoint, Service, parse_service, patch_service};
@@ -55,6 +56,47 @@ impl Default for Single {
             unreadable: false,
             old: vec!["10.2.0.1:80".parse().expect("an endpoint")],
         }
+    }
+}
+
+/// The resource of the one app that has one.
+fn resource() -> Arc<Resource> {
+    let text = r#"{"id":"baaaaaaaaaaa","dialect":"osb","app":"my-app","uuid":null,"owner":null,"plan":"small","port":20000,
+        "status":"active","bindings":{},"created":{"secs":5,"nanos":0}}"#;
+    Arc::new(serde_json::from_str(text).expect("a resource"))
+}
+
+fn resource_view() -> ResourceView {
+    let resource = resource();
+    ResourceView {
+        id: resource.id,
+        app: resource.app.clone(),
+        dialect: resource.dialect,
+        plan: resource.plan.clone(),
+        port: resource.port,
+        url: Some("tcp://gateway.example.com:20000".into()),
+        service: resource.id.service(),
+        state: ServiceState::Waiting,
+        created: 5,
+        bindings: vec![BindingView {
+            id: "binding".parse().expect("an id"),
+            app: None,
+        }],
+    }
+}
+
+fn known(target: &Target) -> Result<(), AddonRefused> {
+    match target {
+        Target::Any(app) if app.as_str() == "my-app" => Ok(()),
+        _ => Err(AddonRefused::Resource(Refusal::NotFound)),
+    }
+}
+
+fn resource_changed(request: &Request) -> Outcome {
+    match request {
+        Request::Provision(_) => Outcome::Created(resource()),
+        Request::Deprovision(_) => Outcome::Removed(resource()),
+        _ => Outcome::Changed(resource()),
     }
 }
 
@@ -144,6 +186,10 @@ impl Single {
                 drop(reply.send(self.views.clone()));
             }
             Ask::Query(query) => self.query(query),
+            Ask::Addon(order, reply) => drop(reply.send(Ok(resource_changed(&order.request)))),
+            Ask::Resource(target, reply) => drop(reply.send(known(&target).map(|()| resource()))),
+            Ask::ResourceView(target, reply) => drop(reply.send(known(&target).map(|()| resource_view()))),
+            Ask::Resources(reply) => drop(reply.send(Ok(vec![resource_view()]))),
             other => panic!("{other:?} is the harness' own"),
         }
     }

@@ -86,13 +86,18 @@ pub struct Gateway<'g> {
 }
 
 impl Gateway<'_> {
-    /// Returns the value of `TCP_URL`. An IPv6 address stands in brackets (RFC 3986, 3.2.2).
+    /// Returns the value of `TCP_URL`.
     pub fn tcp_url(&self, port: NonZeroU16) -> String {
-        if self.host.contains(':') {
-            format!("tcp://[{}]:{port}", self.host)
-        } else {
-            format!("tcp://{}:{port}", self.host)
-        }
+        tcp_url(self.host, port)
+    }
+}
+
+/// Returns the value of `TCP_URL`. An IPv6 address stands in brackets (RFC 3986, 3.2.2).
+pub fn tcp_url(host: &str, port: NonZeroU16) -> String {
+    if host.contains(':') {
+        format!("tcp://[{host}]:{port}")
+    } else {
+        format!("tcp://{host}:{port}")
     }
 }
 

@@ -9,13 +9,16 @@ use serde_json::json;
 use super::orders::{Accepted, Then, by, refused};
 use super::take::{Judged, Standing, Vet};
 use super::{Core, Now, Provider, Wants};
+use crate::addon::dialect::tcp_url;
 use crate::addon::id::{PlanName, ResourceId};
 use crate::addon::settings::Settings;
 use crate::addon::{
     Change, Decision, Facts, Outcome, PortRefusal, Refusal, Registry, Request, Resource, ServiceState, Status, Target,
 };
 use crate::config::PortRange;
-use crate::daemon::ask::{AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, Refused, Reply};
+use crate::daemon::ask::{
+    AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, BindingView, Refused, Reply, ResourceView,
+};
 use crate::daemon::keeper::Write;
 use crate::daemon::roster::Name;
 use crate::model::{self, Edits, Problem, Problems, Refusal as OnEmpty, Service};
@@ -132,6 +135,47 @@ impl Core {
     /// Returns all resources.
     pub fn resources(&self) -> Vec<Arc<Resource>> {
         self.addon.registry.iter().cloned().collect()
+    }
+
+    /// Returns a resource, as the operator sees it.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there is none, or nobody knows.
+    pub fn resource_view(&self, target: &Target) -> Result<ResourceView, AddonRefused> {
+        self.resource(target).map(|resource| self.view_of(&resource))
+    }
+
+    /// Returns all resources by id, as the operator sees them.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: nobody knows.
+    pub fn resource_views(&self) -> Result<Vec<ResourceView>, AddonRefused> {
+        self.knows_resources().map_err(AddonRefused::Daemon)?;
+        let resources = self.addon.registry.iter();
+        Ok(resources.map(|resource| self.view_of(resource)).collect())
+    }
+
+    fn view_of(&self, resource: &Resource) -> ResourceView {
+        let settings = self.addon.settings.as_ref();
+        let service = resource.id.service();
+        let bindings = resource.bindings.iter();
+        ResourceView {
+            id: resource.id,
+            app: resource.app.clone(),
+            dialect: resource.dialect,
+            plan: resource.plan.clone(),
+            port: resource.port,
+            url: settings.map(|settings| tcp_url(&settings.host, resource.port)),
+            state: self.addon_state(&service).unwrap_or(ServiceState::Waiting),
+            service,
+            created: resource.created.as_secs(),
+            bindings: bindings
+                .map(|(id, binding)| BindingView {
+                    id: id.clone(),
+                    app: binding.app.clone(),
+                })
+                .collect(),
+        }
     }
 
     /// Returns how a service is that belongs to a resource.

@@ -1,6 +1,7 @@
 //! The add-on: what platforms get of its provider APIs, what their users get, and what those get who mean harm.
 
 mod bad_input;
+mod commands;
 mod dialects;
 mod many;
 mod platform;

@@ -1,0 +1,146 @@
+//! Resources of the add-on, for the gateway's operator.
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::services::object;
+use super::{Shared, json};
+use crate::addon::id::{PlanName, PlatformId};
+use crate::addon::{Dialect, Outcome, Provision, Request, Target};
+use crate::api::body::Kind;
+use crate::api::error::ApiError;
+use crate::api::params::{App, Params};
+use crate::daemon::ask::{AddonOrder, Ask, Peer};
+
+pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let resources = shared.ask(shared.times.answer, Ask::Resources).await??;
+    Ok(json(&json!({"resources": resources})))
+}
+
+pub(in crate::api) async fn one(
+    State(shared): State<Shared>,
+    App(app): App,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let asked = shared.ask(shared.times.answer, |reply| Ask::ResourceView(Target::Any(app), reply));
+    Ok(json(&asked.await??))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    plan: String,
+    #[serde(default)]
+    port: Option<std::num::NonZeroU16>,
+}
+
+pub(in crate::api) async fn provision(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    App(app): App,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let Wanted { plan, port } = object(&text)?;
+    let provision = Provision {
+        dialect: Dialect::Local,
+        app: app.clone(),
+        uuid: None,
+        owner: None,
+        plan: plan_named(&plan)?,
+        port,
+    };
+    shared.order(app, Request::Provision(provision), by).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Other {
+    plan: String,
+}
+
+pub(in crate::api) async fn plan(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    App(app): App,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let Other { plan } = object(&text)?;
+    let request = Request::ChangePlan(Target::Any(app.clone()), plan_named(&plan)?);
+    shared.order(app, request, by).await
+}
+
+pub(in crate::api) async fn suspend(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    App(app): App,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    shared.order(app.clone(), Request::Suspend(Target::Any(app)), by).await
+}
+
+pub(in crate::api) async fn resume(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    App(app): App,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    shared.order(app.clone(), Request::Resume(Target::Any(app)), by).await
+}
+
+pub(in crate::api) async fn remove(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    App(app): App,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.known(&[])?;
+    shared
+        .order(app.clone(), Request::Deprovision(Target::Any(app)), by)
+        .await
+}
+
+fn plan_named(text: &str) -> Result<PlanName, ApiError> {
+    text.parse().map_err(|error| ApiError::invalid("plan", error))
+}
+
+impl Shared {
+    /// Has a resource changed, and tells how it is then.
+    async fn order(&self, app: PlatformId, request: Request, by: Peer) -> Result<Response, ApiError> {
+        let random = getrandom::u64();
+        let random = random.map_err(|_| ApiError::failed("the system gave no random numbers; nothing was changed"))?;
+        let order = AddonOrder { request, random, by };
+        let outcome = self.ask(self.times.order, |reply| Ask::Addon(order, reply)).await??;
+        let (created, changed) = match &outcome {
+            Outcome::Created(_) => (true, true),
+            Outcome::Changed(_) => (false, true),
+            Outcome::Unchanged(_) => (false, false),
+            Outcome::Removed(_) => {
+                return Ok(json(&json!({"resource": null, "created": false, "changed": true})));
+            }
+        };
+        let asked = self.ask(self.times.answer, |reply| Ask::ResourceView(Target::Any(app), reply));
+        let view = asked.await??;
+        let mut response = json(&json!({"resource": view, "created": created, "changed": changed}));
+        if created {
+            *response.status_mut() = StatusCode::CREATED;
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,175 @@
+//! `tcpgw addon`, `tcpgw env`
+
+use std::fmt::Write as _;
+use std::num::NonZeroU16;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::columns::{Align, Columns};
+use super::{Code, Failure, Global, Outcome, Output, of_service, print, print_json, screen, text_of, unless_closed};
+use crate::api::client::{Answer, Target};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Provision a public port for an app; the same again changes nothing
+    Provision(Provision),
+    /// Change the plan of an app: its limit changes in place
+    Plan(Plan),
+    /// Reset new connections of an app until it is resumed; established ones drain
+    Suspend(App),
+    /// Serve a suspended app again, on the same port
+    Resume(App),
+    /// Remove the resource of an app and its service; flows drain, and the port rests for a while
+    Deprovision(App),
+    /// List the resources
+    Ls,
+    /// Show the resource of an app
+    Show(App),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct App {
+    /// The app, as its platform names it
+    #[arg(value_name = "APP")]
+    app: String,
+}
+
+#[derive(Debug, Args)]
+struct Provision {
+    #[command(flatten)]
+    app: App,
+    /// The plan
+    #[arg(long, value_name = "PLAN")]
+    plan: String,
+    /// The public port, if any of the range will not do
+    #[arg(long, value_name = "PORT")]
+    port: Option<NonZeroU16>,
+}
+
+#[derive(Debug, Args)]
+struct Plan {
+    #[command(flatten)]
+    app: App,
+    /// The new plan
+    #[arg(value_name = "PLAN")]
+    plan: String,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    match &arguments.command {
+        Command::Provision(Provision { app, plan, port }) => {
+            order(global, app, "PUT", "", &json!({"plan": plan, "port": port}).to_string())
+        }
+        Command::Plan(Plan { app, plan }) => order(global, app, "POST", "/plan", &json!({"plan": plan}).to_string()),
+        Command::Suspend(app) => order(global, app, "POST", "/suspend", ""),
+        Command::Resume(app) => order(global, app, "POST", "/resume", ""),
+        Command::Deprovision(app) => order(global, app, "DELETE", "", ""),
+        Command::Ls => list(global),
+        Command::Show(app) => {
+            let resource = resource(global, app)?;
+            match global.output {
+                Output::Json => print_json(&resource)?,
+                Output::Table => unless_closed(print(&shown(&resource)))?,
+            }
+            Ok(Code::Success)
+        }
+    }
+}
+
+/// `tcpgw env`
+pub(super) fn env(global: &Global, app: &App) -> Outcome {
+    let resource = resource(global, app)?;
+    let Some(url) = resource["url"].as_str() else {
+        return Err(Failure::Refused(
+            "the add-on is off, so that the host of TCP_URL is not known: the configuration has no [addon]".into(),
+        ));
+    };
+    match global.output {
+        Output::Json => print_json(&json!({"TCP_URL": url}))?,
+        Output::Table => print(&format!("TCP_URL={}\n", url.escape_debug()))?,
+    }
+    Ok(Code::Success)
+}
+
+fn resource(global: &Global, app: &App) -> Result<Value, Failure> {
+    let daemon = global.must_daemon("knows resources of the add-on")?;
+    Ok(daemon.get(Target::of_resource(&app.app, "").as_str())?.json()?)
+}
+
+fn order(global: &Global, app: &App, method: &str, below: &str, body: &str) -> Outcome {
+    let daemon = global.must_daemon("changes resources of the add-on")?;
+    let app = &app.app;
+    let answer = daemon.send(method, Target::of_resource(app, below).as_str(), &[], body.into());
+    let done: Value = answer.and_then(Answer::json).map_err(of_service(app))?;
+    match global.output {
+        Output::Json => print_json(&done)?,
+        Output::Table if global.quiet => {}
+        Output::Table => {
+            let resource = &done["resource"];
+            let what = match (&done["created"], &done["changed"]) {
+                _ if resource.is_null() => "deprovisioned".into(),
+                (Value::Bool(true), _) => format!("provisioned: {}", told(resource)),
+                (_, Value::Bool(false)) => format!("is so already: {}", told(resource)),
+                _ => format!("changed: {}", told(resource)),
+            };
+            print(&format!("{}: {what}\n", crate::escape::text(app)))?;
+        }
+    }
+    Ok(Code::Success)
+}
+
+/// `tcp://gateway.example.com:20003, plan free, waiting`
+fn told(resource: &Value) -> String {
+    let where_ = match &resource["url"] {
+        Value::Null => format!("port {}", resource["port"]),
+        url => text_of(url),
+    };
+    format!(
+        "{where_}, plan {}, {}",
+        text_of(&resource["plan"]),
+        text_of(&resource["state"])
+    )
+}
+
+fn list(global: &Global) -> Outcome {
+    const ALIGNED: &[Align] = &[
+        Align::Left,
+        Align::Left,
+        Align::Right,
+        Align::Left,
+        Align::Left,
+        Align::Left,
+    ];
+    let daemon = global.must_daemon("knows resources of the add-on")?;
+    let list: Value = daemon.get("/v1/addon/resources")?.json()?;
+    if global.output == Output::Json {
+        print_json(&list)?;
+        return Ok(Code::Success);
+    }
+    let columns = Columns::new(screen::stdout(), ALIGNED);
+    let head = ["APP", "PLAN", "PORT", "STATE", "DIALECT", "SERVICE"];
+    let rows = list["resources"].as_array().into_iter().flatten();
+    let rows = rows
+        .map(|resource| ["app", "plan", "port", "state", "dialect", "service"].map(|field| text_of(&resource[field])));
+    unless_closed(columns.print(head, rows))?;
+    Ok(Code::Success)
+}
+
+fn shown(resource: &Value) -> String {
+    let mut text = format!("{}: {}\n", text_of(&resource["app"]), told(resource));
+    for field in ["service", "dialect", "id"] {
+        let _ = writeln!(text, "  {field:<14} {}", text_of(&resource[field]));
+    }
+    for binding in resource["bindings"].as_array().into_iter().flatten() {
+        let [id, app] = ["id", "app"].map(|field| text_of(&binding[field]));
+        let _ = writeln!(text, "  {:<14} {id} of app {app}", "binding");
+    }
+    text
+}

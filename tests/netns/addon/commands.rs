@@ -1,0 +1,139 @@
+//! The operator's commands.
+
+use serde_json::{Value, json};
+use tcpgw::addon::Dialect;
+
+use super::platform::{SERVICE, SMALL, ask, configure, daemon, provisioned, services};
+use crate::harness::Net;
+use crate::harness::brief::endpoints;
+use crate::harness::plan::{PUBLIC, at};
+use crate::harness::server::Behaviour;
+
+#[test]
+fn an_operator_provisions_changes_and_removes() {
+    let net = Net::new();
+    let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
+    let made = net.cli(&["addon", "provision", "my-app", "--plan", "small"]).ok();
+    let told = "tcp://gateway.example.com:20000, plan small, waiting\n";
+    assert_eq!(made, format!("my-app: provisioned: {told}"));
+    let again = net.cli(&["addon", "provision", "my-app", "--plan", "small"]).ok();
+    assert_eq!(again, format!("my-app: is so already: {told}"));
+    assert_eq!(
+        net.cli(&["env", "my-app"]).ok(),
+        "TCP_URL=tcp://gateway.example.com:20000\n"
+    );
+    assert_eq!(
+        net.told(&["env", "my-app"]),
+        json!({"TCP_URL": "tcp://gateway.example.com:20000"})
+    );
+    let other = net.told(&["addon", "provision", "other", "--plan", "large", "--port", "20005"]);
+    assert_eq!(
+        (&other["created"], &other["resource"]["port"]),
+        (&json!(true), &json!(20005))
+    );
+
+    net.cli(&["addon", "plan", "my-app", "large"]).ok();
+    net.cli(&["addon", "suspend", "my-app"]).ok();
+    let shown = net.told(&["addon", "show", "my-app"]);
+    assert_eq!(
+        (&shown["plan"], &shown["state"]),
+        (&json!("large"), &json!("suspended"))
+    );
+    let suspended = net.cli(&["addon", "suspend", "my-app"]).ok();
+    assert!(suspended.contains("is so already"), "{suspended}");
+    net.cli(&["addon", "resume", "my-app"]).ok();
+    let list = net.cli(&["addon", "ls"]).ok();
+    let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["APP", "PLAN", "PORT", "STATE", "DIALECT", "SERVICE"]);
+    assert!(
+        lines[1..]
+            .iter()
+            .any(|line| line[..5] == ["my-app", "large", "20000", "waiting", "local"]),
+        "{list}"
+    );
+
+    // What is wrong is said, with the exit code of wrong input or of a refusal, and changes nothing.
+    let before = services(&daemon);
+    for (words, status, why) in [
+        (
+            &["addon", "provision", "x", "--plan", "none"][..],
+            2,
+            "there is no plan",
+        ),
+        (&["addon", "provision", "x", "--plan", "NONE"], 2, "plan"),
+        (&["addon", "provision", "a/b", "--plan", "small"], 2, "the app's id"),
+        (
+            &["addon", "provision", "x", "--plan", "small", "--port", "22"],
+            1,
+            "is not in 20000-20009",
+        ),
+        (
+            &["addon", "provision", "x", "--plan", "small", "--port", "20005"],
+            1,
+            "is in use",
+        ),
+        (
+            &["addon", "provision", "other", "--plan", "small"],
+            1,
+            "change its plan instead",
+        ),
+        (&["addon", "plan", "none", "small"], 1, "there is no such resource"),
+        (&["env", "none"], 1, "there is no such resource"),
+        (&["service", "show", "app:none"], 1, "there is no such resource"),
+        (&["service", "show", "app:a/b"], 2, "app:APP_ID"),
+        (&["service", "rm", "app:other"], 2, "tcpgw addon deprovision other"),
+    ] {
+        let refused = net.cli(words).exits(status);
+        assert!(refused.stderr.contains(why), "{words:?}: {}", refused.stderr);
+    }
+    assert_eq!(services(&daemon), before);
+    let gone = net.cli(&["addon", "deprovision", "other"]).ok();
+    assert_eq!(gone, "other: deprovisioned\n");
+    let refused = net.cli(&["addon", "deprovision", "other"]).exits(1);
+    assert!(refused.stderr.contains("was deprovisioned"), "{}", refused.stderr);
+}
+
+/// What an app is called names its service, wherever a service is named.
+#[test]
+fn an_app_names_its_service() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
+    let (path, port) = provisioned(&net, Dialect::Osb, "instance-1");
+    let bind = json!({"service_id": SERVICE, "plan_id": SMALL, "bind_resource": {"app_guid": "app-1"}});
+    ask(&net, "PUT", &format!("{path}/service_bindings/b"), bind).is(201);
+    let targets: Vec<String> = ["b1", "b2"].iter().flat_map(|host| endpoints(host, 3000)).collect();
+    let mut words = vec!["deploy", "app:instance-1", "--until", "drained"];
+    for target in &targets {
+        words.extend(["--target", target]);
+    }
+    net.cli(&words).ok();
+    assert_eq!(net.spread("client", at(PUBLIC[0], port), 4).values().sum::<usize>(), 4);
+    for name in ["app:instance-1", "app:app-1"] {
+        net.cli(&["wait", name, "--for", "healthy"]).ok();
+        let view = net.told(&["service", "show", name]);
+        assert_eq!(view["addon"]["app"], "instance-1");
+        let status = net.told(&["status", "--service", name, "--interval", "0s"]);
+        assert_eq!(status["services"].as_array().map(Vec::len), Some(1));
+        net.told(&["flows", "--service", name]);
+        net.cli(&["pause", name, "--for", "5s"]).ok();
+        net.cli(&["resume", name]).ok();
+        net.cli(&["drain", name, &targets[0]]).ok();
+        net.cli(&["undrain", name, &targets[0]]).ok();
+        let changes = net.told(&["history", name]);
+        let changes = serde_json::to_string(&changes).expect("JSON");
+        assert!(changes.contains("addon-"), "{changes}");
+        let deploys = net.told(&["deploys", "--service", name]);
+        assert!(
+            deploys["deploys"].as_array().is_some_and(|list| !list.is_empty()),
+            "{deploys}"
+        );
+        net.cli(&["service", "set", name, "--drain-timeout", "3s"]).ok();
+    }
+    assert_eq!(daemon.get("/v1/services/app:app-1")["service"]["drain_timeout"], "3s");
+    let refused: Value = daemon
+        .ask("PATCH", "/v1/services/app:app-1", r#"{"port": 20001}"#)
+        .expect("an answer")
+        .json();
+    assert!(refused.to_string().contains("add-on of app instance-1"), "{refused}");
+}
