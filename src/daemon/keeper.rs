@@ -100,8 +100,13 @@ fn read(store: &mut Store) -> Result<Opened, StoreError> {
 
 fn refresh(store: &mut Store) -> Result<Opened, StoreError> {
     read(store)?;
-    store.probe()?;
-    read(store)
+    let probed = store.probe();
+    let opened = read(store)?;
+    // What cannot be written can be read.
+    Ok(Opened {
+        trouble: probed.err().or(opened.trouble),
+        ..opened
+    })
 }
 
 fn unfinished(store: &mut Store) -> Result<Vec<Unfinished>, StoreError> {

@@ -29,13 +29,13 @@ pub(crate) fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn tmpfs(at: &Path, size: &str) {
+pub(crate) fn tmpfs(at: &Path, size: &str) {
     let options = format!("size={size},mode=0700");
     mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(&*options)).expect("a tmpfs");
 }
 
 /// Processes that other tests are just starting may have its files open until they run.
-fn unmount(at: &Path) {
+pub(crate) fn unmount(at: &Path) {
     umount2(at, MntFlags::MNT_DETACH).expect("it is mounted");
 }
 

@@ -287,7 +287,7 @@ impl Core {
         if self.desk.lost || self.desk.resources == Knowledge::Unreadable {
             let why = self.problems.get(Kind::Store).map(|problem| problem.message.as_str());
             let why = why.unwrap_or("the store cannot be read");
-            return Err(Refused::Store(format!("{why}; nothing was changed")));
+            return Err(Refused::Store(why.to_owned()));
         }
         Ok(())
     }

@@ -12,14 +12,15 @@ use tcpgw::addon::Dialect;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring};
 
 use super::platform::{
-    DIALECTS, PASSWORD, ask, ask_with, authorization, configure, daemon, deprovision, provision, provisioned, read,
-    request, services, standard_headers, write_credentials,
+    DIALECTS, PASSWORD, ask, ask_with, authorization, configure, daemon, deprovision, listens, provision, provisioned,
+    read, request, services, standard_headers, write_credentials,
 };
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::at;
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
+use crate::store::{tmpfs, unmount, with_own_mounts};
 
 /// The problem of the provider API, if there is one.
 fn trouble(daemon: &Daemon<'_>) -> Option<String> {
@@ -222,4 +223,47 @@ fn platforms_come_by_tls() {
 fn listens_not_in_plain(net: &Net) {
     let refused = net.within("gateway", || TcpStream::connect(super::platform::address()).is_err());
     assert!(refused, "nothing listens on loopback");
+}
+
+/// While nothing can be written, nothing is half made, and what is there is served; the same request again succeeds later.
+#[test]
+fn a_full_disk_makes_nothing_and_loses_nothing() {
+    with_own_mounts(|| {
+        let net = Net::new();
+        let disk = net.file("disk");
+        fs::create_dir(&disk).expect("failed to make a directory");
+        tmpfs(&disk, "1m");
+        net.want(crate::harness::brief::state([]));
+        let config = configure(&net, "20000-20009", "");
+        let daemon = net.daemon_storing(disk.join("store.db"), &["--config", &config]);
+        listens(&net);
+        let (there, _) = provisioned(&net, Dialect::Scalingo, "there");
+        let ballast = disk.join("ballast");
+        drop(fs::write(&ballast, vec![1; 1 << 20]));
+        let before = services(&daemon);
+        for dialect in DIALECTS {
+            let (method, path, body) = provision(dialect, "new", "small");
+            let refused = ask(&net, method, &path, body);
+            assert_eq!(refused.status, 503, "{refused:?}");
+            assert!(refused.header("retry-after").is_some());
+        }
+        assert_eq!(ask(&net, "PUT", &there, json!({"plan": "large"})).status, 503);
+        assert_eq!(ask(&net, "POST", &format!("{there}/suspend"), "").status, 503);
+        assert_eq!(deprovision(&net, &there).status, 503);
+        assert_eq!(services(&daemon), before);
+        ask(&net, "GET", &there, "").is(200);
+
+        fs::remove_file(&ballast).expect("it is there");
+        let (method, path, body) = provision(Dialect::Heroku, "new", "small");
+        let mut made = ask(&net, method, &path, &body);
+        let is_made = || {
+            made = ask(&net, method, &path, &body);
+            made.status == 200
+        };
+        assert!(wait_until(PATIENCE * 2, is_made));
+        assert_eq!(ask(&net, method, &path, &body), made);
+        assert_eq!(services(&daemon).len(), 2);
+        drop(daemon);
+        unmount(&disk);
+    });
 }
