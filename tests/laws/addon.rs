@@ -120,6 +120,26 @@ proptest! {
     }
 }
 
+/// A suspension or a resumption that was made though its write failed is carried out when the store is read.
+#[test]
+fn what_was_made_by_a_write_that_failed_is_carried_out() {
+    for resumes in [false, true] {
+        let mut world = World::new();
+        let mut events = vec![Event::Provision(Dialect::Scalingo, 0, 0, None), Event::Register(0, 2)];
+        if resumes {
+            events.extend([Event::Suspend(0), Event::Store(true), Event::Resume(0)]);
+        } else {
+            events.extend([Event::Store(true), Event::Suspend(0)]);
+        }
+        for event in events {
+            world.happen(&event);
+            world.run();
+        }
+        assert!(world.uncertain.contains(&0), "it was answered by an error");
+        world.end().unwrap();
+    }
+}
+
 /// An answer that is still to come, and what it is about.
 struct Asked {
     app: usize,
