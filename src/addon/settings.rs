@@ -95,6 +95,22 @@ pub struct Settings {
     pub plans: Plans,
 }
 
+impl Settings {
+    /// Returns where the provider API is reached, as far as the settings tell: a proxy may be elsewhere. No slash at its end.
+    pub fn base_url(&self) -> String {
+        let scheme = match self.transport {
+            Transport::Plain { behind_proxy: false } => "http",
+            Transport::Plain { behind_proxy: true } | Transport::Tls { .. } => "https",
+        };
+        let port = self.listen.port();
+        if self.host.contains(':') {
+            format!("{scheme}://[{}]:{port}", self.host)
+        } else {
+            format!("{scheme}://{}:{port}", self.host)
+        }
+    }
+}
+
 /// Why a section cannot be used. The key is named.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SettingsError {

@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::num::NonZeroU16;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::columns::{Align, Columns};
 use super::{Code, Failure, Global, Outcome, Output, of_service, print, print_json, screen, text_of, unless_closed};
+use crate::addon::{Dialect, dialect};
 use crate::api::client::{Answer, Target};
+use crate::api::provider::read_credentials;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -32,6 +34,31 @@ enum Command {
     Ls,
     /// Show the resource of an app
     Show(App),
+    /// Print what a platform wants to know of the provider API, as JSON with the credentials; needs no daemon
+    Manifest(Manifest),
+}
+
+#[derive(Debug, Args)]
+struct Manifest {
+    /// Whose provider API
+    #[arg(long, value_enum)]
+    dialect: Platform,
+    /// Where the platform reaches the provider API [default: by addon.host and addon.listen]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+}
+
+/// The dialects of platforms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Platform {
+    /// Open Service Broker: its catalog
+    Osb,
+    /// Scalingo
+    Scalingo,
+    /// Heroku, version 3
+    Heroku,
+    /// Clever Cloud
+    CleverCloud,
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +99,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Command::Resume(app) => order(global, app, "POST", "/resume", ""),
         Command::Deprovision(app) => order(global, app, "DELETE", "", ""),
         Command::Ls => list(global),
+        Command::Manifest(arguments) => manifest(global, arguments),
         Command::Show(app) => {
             let resource = resource(global, app)?;
             match global.output {
@@ -81,6 +109,30 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             Ok(Code::Success)
         }
     }
+}
+
+fn manifest(global: &Global, arguments: &Manifest) -> Outcome {
+    let config = global.config()?;
+    let Some(settings) = &config.addon else {
+        return Err(Failure::Usage(
+            "the add-on is off: the configuration has no [addon]".into(),
+        ));
+    };
+    let credentials = read_credentials(settings).map_err(|error| Failure::Usage(error.to_string()))?;
+    let base = arguments.url.clone().unwrap_or_else(|| settings.base_url());
+    let is_url = ["https://", "http://"].iter().any(|scheme| base.starts_with(scheme));
+    if !is_url || base.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(Failure::Usage("--url must begin with https:// or http://".into()));
+    }
+    let dialect = match arguments.dialect {
+        Platform::Osb => Dialect::Osb,
+        Platform::Scalingo => Dialect::Scalingo,
+        Platform::Heroku => Dialect::Heroku,
+        Platform::CleverCloud => Dialect::CleverCloud,
+    };
+    let base = base.trim_end_matches('/');
+    print_json(&dialect::manifest(dialect, &settings.plans, &credentials, base))?;
+    Ok(Code::Success)
 }
 
 /// `tcpgw env`

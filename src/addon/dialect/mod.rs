@@ -3,6 +3,7 @@
 //! Owns paths, fields, status codes and bodies. No sockets: an [`Exchange`] has what matters of an HTTP request, and an [`Answer`]
 //! what matters of its response. Credentials were checked before.
 
+mod manifest;
 mod osb;
 mod resources;
 
@@ -16,6 +17,7 @@ use super::registry::{Outcome, Refusal, Request, Target};
 use super::resource::{Dialect, Resource};
 use super::sso::Fields;
 
+pub use self::manifest::manifest;
 pub use self::osb::{SUPPORTED_VERSIONS, catalog};
 
 /// A method of HTTP that provider APIs use.

@@ -100,14 +100,7 @@ impl Provider {
     /// # Errors
     /// [`ProviderError`].
     pub fn load(settings: &Settings) -> Result<Self, ProviderError> {
-        let path = &settings.credentials;
-        let text = read_secret("addon.credentials", path)?;
-        let text = String::from_utf8(text).map_err(|_| CredentialsError::Format);
-        let credentials = text.and_then(|text| Credentials::parse(&text));
-        let credentials = credentials.map_err(|source| ProviderError::Credentials {
-            path: path.clone(),
-            source,
-        })?;
+        let credentials = read_credentials(settings)?;
         let tls = match &settings.transport {
             Transport::Plain { .. } => None,
             Transport::Tls { certificate, key } => Some(acceptor(certificate, key)?),
@@ -128,6 +121,21 @@ impl Provider {
     fn is_secure(&self) -> bool {
         self.settings.transport != Transport::Plain { behind_proxy: false }
     }
+}
+
+/// Reads the credentials file that the settings name.
+///
+/// # Errors
+/// [`ProviderError`].
+pub fn read_credentials(settings: &Settings) -> Result<Credentials, ProviderError> {
+    let path = &settings.credentials;
+    let text = read_secret("addon.credentials", path)?;
+    let text = String::from_utf8(text).map_err(|_| CredentialsError::Format);
+    let credentials = text.and_then(|text| Credentials::parse(&text));
+    credentials.map_err(|source| ProviderError::Credentials {
+        path: path.clone(),
+        source,
+    })
 }
 
 fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ProviderError> {

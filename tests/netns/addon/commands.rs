@@ -12,7 +12,8 @@ use crate::harness::server::Behaviour;
 #[test]
 fn an_operator_provisions_changes_and_removes() {
     let net = Net::new();
-    let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
+    let config = configure(&net, "20000-20009", "");
+    let daemon = daemon(&net, &config);
     let made = net.cli(&["addon", "provision", "my-app", "--plan", "small"]).ok();
     let told = "tcp://gateway.example.com:20000, plan small, waiting\n";
     assert_eq!(made, format!("my-app: provisioned: {told}"));
@@ -51,6 +52,28 @@ fn an_operator_provisions_changes_and_removes() {
             .any(|line| line[..5] == ["my-app", "large", "20000", "waiting", "local"]),
         "{list}"
     );
+
+    let told = net
+        .cli(&["--config", &config, "addon", "manifest", "--dialect", "scalingo"])
+        .ok();
+    let manifest: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(
+        manifest["production"]["base_url"],
+        "http://gateway.example.com:9443/scalingo/resources"
+    );
+    let elsewhere = ["--url", "https://gw.example.com/"];
+    let words = [
+        &["--config", &config, "addon", "manifest", "--dialect", "heroku"][..],
+        &elsewhere,
+    ]
+    .concat();
+    let manifest: Value = serde_json::from_str(&net.cli(&words).ok()).expect("JSON");
+    assert_eq!(
+        manifest["api"]["production"]["sso_url"],
+        "https://gw.example.com/heroku/sso"
+    );
+    let refused = net.cli(&["addon", "manifest", "--dialect", "osb"]).exits(2);
+    assert!(refused.stderr.contains("no [addon]"), "{}", refused.stderr);
 
     // What is wrong is said, with the exit code of wrong input or of a refusal, and changes nothing.
     let before = services(&daemon);

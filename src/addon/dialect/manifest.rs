@@ -1,0 +1,123 @@
+//! Manifests: what a provider tells a platform of itself before it is asked for anything.
+//!
+//! Sources: Scalingo's add-on provider boilerplate; Heroku's add-on manifest; Clever Cloud's, which has its form.
+
+use serde_json::{Value, json};
+
+use super::catalog;
+use crate::addon::credentials::{Credentials, Secret};
+use crate::addon::plan::Plans;
+use crate::addon::resource::Dialect;
+
+const NAME: &str = "TCP gateway";
+const DESCRIPTION: &str = "A public TCP port for an app, balanced and rate-limited in the gateway's kernel";
+/// The variable that an app gets.
+const VARIABLE: &str = "TCP_URL";
+
+/// Returns the manifest for a platform; Open Service Broker has its catalog instead. `base` is where the platform reaches the provider
+/// API, without a slash at its end. It shows the credentials.
+pub fn manifest(dialect: Dialect, plans: &Plans, credentials: &Credentials, base: &str) -> Value {
+    let [username, password, sso_salt] =
+        [&credentials.username, &credentials.password, &credentials.sso_salt].map(Secret::expose);
+    let production = |prefix: &str| json!({"base_url": format!("{base}/{prefix}/resources"), "sso_url": format!("{base}/{prefix}/sso")});
+    match dialect {
+        Dialect::Osb => catalog(plans),
+        Dialect::Scalingo | Dialect::Local => json!({
+            "name": username,
+            "username": username,
+            "password": password,
+            "sso_salt": sso_salt,
+            "logo_url": "",
+            "short_description": NAME,
+            "description": DESCRIPTION,
+            "config_vars": [VARIABLE],
+            "production": production("scalingo"),
+            "plans": plans.iter().map(|plan| json!({
+                "name": plan.name,
+                "display_name": plan.name,
+                "price": plan.price.amount(),
+                "description": plan.description,
+            })).collect::<Vec<_>>(),
+        }),
+        Dialect::Heroku => json!({
+            "id": username,
+            "name": NAME,
+            "api": {
+                "version": "3",
+                "config_vars_prefix": "TCP",
+                "config_vars": [VARIABLE],
+                "password": password,
+                "sso_salt": sso_salt,
+                "regions": ["*"],
+                "requires": [],
+                "production": production("heroku"),
+            },
+        }),
+        Dialect::CleverCloud => json!({
+            "id": username,
+            "name": NAME,
+            "api": {
+                "config_vars": [VARIABLE],
+                "password": password,
+                "sso_salt": sso_salt,
+                "regions": ["eu"],
+                "production": production("clever-cloud"),
+            },
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addon::plan::{Plan, Price};
+    use crate::model::{Limit, LimitDirection};
+
+    #[test]
+    fn each_platform_is_told_where_and_with_what_to_ask() {
+        let limit = Limit {
+            pps: 512,
+            burst: 5120,
+            direction: LimitDirection::Each,
+            mtu: 1500,
+        };
+        let plan = Plan {
+            name: "free".parse().unwrap(),
+            id: "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11".parse().unwrap(),
+            limit,
+            price: Price::try_from(2.5).unwrap(),
+            description: "For trying it out".into(),
+        };
+        let plans = Plans::new(vec![plan]).unwrap();
+        let credentials = "username = 'gw'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'";
+        let credentials = Credentials::parse(credentials).unwrap();
+        let of = |dialect| manifest(dialect, &plans, &credentials, "https://gw.example.com:9443");
+        assert_eq!(of(Dialect::Osb), catalog(&plans));
+        let scalingo = of(Dialect::Scalingo);
+        assert_eq!(
+            scalingo["production"],
+            json!({
+                "base_url": "https://gw.example.com:9443/scalingo/resources",
+                "sso_url": "https://gw.example.com:9443/scalingo/sso",
+            })
+        );
+        assert_eq!(
+            scalingo["plans"],
+            json!([{"name": "free", "display_name": "free", "price": 2.5, "description": "For trying it out"}])
+        );
+        assert_eq!(scalingo["config_vars"], json!(["TCP_URL"]));
+        for (dialect, prefix) in [(Dialect::Heroku, "heroku"), (Dialect::CleverCloud, "clever-cloud")] {
+            let told = of(dialect);
+            let api = &told["api"];
+            assert_eq!(
+                (&told["id"], &api["password"]),
+                (&json!("gw"), &json!("0123456789abcdef"))
+            );
+            assert_eq!(api["sso_salt"], "fedcba9876543210");
+            let base = format!("https://gw.example.com:9443/{prefix}/resources");
+            assert_eq!(api["production"]["base_url"], base);
+            let starts = |variable: &Value| variable.as_str().is_some_and(|name| name.starts_with("TCP_"));
+            assert!(api["config_vars"].as_array().unwrap().iter().all(starts));
+        }
+    }
+}
