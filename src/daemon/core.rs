@@ -56,7 +56,7 @@ use self::orphans::Orphans;
 use self::problems::Judgement;
 use self::rejected::Rejected;
 use self::surroundings::HeldBack;
-pub use self::take::{Vet, Vetted};
+pub use self::take::{Unvetted, Vet, Vetted};
 
 /// The time, by the clocks that matter.
 #[derive(Debug, Clone, Copy)]
@@ -357,6 +357,7 @@ impl Core {
             _ if self.out.is_some() => None,
             Phase::Waiting => self.due.retry,
             Phase::Looking | Phase::TornDown => None,
+            Phase::Running if self.held_back.awaits_first_judgement() => None,
             Phase::Running => {
                 let times = [self.roster.next_deadline(), self.due.next()];
                 times.into_iter().flatten().min()
@@ -392,7 +393,7 @@ impl Core {
         if let Some((by, _)) = self.teardown.first() {
             return Some(Job::Teardown(self.teardown_by(*by, now)));
         }
-        if self.phase == Phase::TornDown {
+        if self.phase == Phase::TornDown || self.held_back.awaits_first_judgement() {
             return None;
         }
         for service in self.roster.tick(now.instant) {

@@ -12,6 +12,7 @@ pub mod handshakes;
 pub mod keeper;
 pub mod last;
 pub mod leavers;
+mod looker;
 pub mod notify;
 pub mod observer;
 pub mod presence;

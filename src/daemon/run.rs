@@ -17,9 +17,10 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
 use super::ask::{Applied, Apply, Ask, Refused, Reply};
-use super::core::{ApplyOrder, Core, Now, Order, Vetted};
+use super::core::{ApplyOrder, Core, Now, Order};
 use super::keeper::{Keeper, Written};
 use super::last::Last;
+use super::looker::{Answer, Asker, Looker};
 use super::notify::{LoopPulse, Manager, Watchdog, Watching};
 use super::observer::{Observation, Observer};
 use super::presence::Presence;
@@ -30,7 +31,6 @@ use crate::api::{self, Socket, SocketError, SocketSettings};
 use crate::config::{Config, ConfigError};
 use crate::kernel::drift::{Drift, Fate, Heard};
 use crate::kernel::linux::Linux;
-use crate::kernel::listeners::ListenersError;
 use crate::kernel::ownership::Ownership;
 use crate::kernel::route::Routes;
 use crate::kernel::route_monitor::{self, Notification};
@@ -38,7 +38,6 @@ use crate::kernel::socket::NetlinkError;
 use crate::kernel::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
 use crate::model::{Problems, Service, State};
-use crate::preflight;
 use crate::probe::{ProbeError, Prober, Report as Probed};
 use crate::provider::News;
 use crate::provider::file::FileProvider;
@@ -161,6 +160,10 @@ struct Daemon {
     network: mpsc::Receiver<Notification>,
     observer: Observer,
     observations: mpsc::Receiver<Observation>,
+    looker: Looker,
+    looks: mpsc::Receiver<Answer>,
+    /// When a look that goes on is given up.
+    gives_up_at: Option<Instant>,
     file: Option<File>,
     signals: Signals,
     manager: Manager,
@@ -179,6 +182,8 @@ struct Daemon {
     namespace: u64,
     _lock: Lock,
 }
+
+type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
 
 /// The task that serves the API; `None` once it has ended.
 struct Api(Option<JoinHandle<()>>);
@@ -254,6 +259,8 @@ impl Daemon {
         let network = route_monitor::follow();
         let (seen, observations) = mpsc::channel(1);
         let observer = Observer::start(seen).map_err(io("start a thread"))?;
+        let (found, looks) = mpsc::channel(1);
+        let looker = Looker::start(found).map_err(io("start a thread"))?;
         let mut socket = bind(&settings)?;
         let presence = Presence {
             pid: std::process::id(),
@@ -321,6 +328,9 @@ impl Daemon {
             network,
             observer,
             observations,
+            looker,
+            looks,
+            gives_up_at: None,
             file,
             signals,
             manager: Manager::default(),
@@ -372,6 +382,11 @@ impl Daemon {
                     self.heard(heard);
                 }
                 Some(seen) = self.observations.recv() => self.core.observed(seen, Now::read()),
+                Some(answer) = self.looks.recv() => {
+                    let now = Now::read();
+                    self.looker.answered(answer, now.instant);
+                    self.core.look_ended(now);
+                }
                 Some(changed) = self.network.recv() => self.network_changed(changed),
                 () = sleep_until(wake.into()) => {}
                 _ = self.signals.end.recv() => return Ok(()),
@@ -410,10 +425,17 @@ impl Daemon {
         if let Some(news) = self.core.judges_again() {
             self.file_news(news);
         }
-        if self.core.is_judgement_due(now) {
-            self.core.judge_surroundings(&mut look, now);
+        if self.gives_up_at.take_if(|at| *at <= now.instant).is_some() {
+            self.core.look_ended(now);
         }
-        if let Some(write) = self.core.next_write(&mut vet, now) {
+        let looker = &mut self.looker;
+        if self.core.is_judgement_due(now) {
+            let vet =
+                &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::Surroundings, state, known, now.instant);
+            self.core.judge_surroundings(vet, now);
+        }
+        let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::Order, state, known, now.instant);
+        if let Some(write) = self.core.next_write(vet, now) {
             let keeper = self.keeper.as_ref().ok_or(DaemonError::Store)?;
             keeper.write(write).map_err(|_| DaemonError::Store)?;
         }
@@ -475,7 +497,9 @@ impl Daemon {
     }
 
     fn wakes_at(&mut self) -> Instant {
+        self.gives_up_at = self.gives_up_at.or_else(|| self.looker.gives_up_at(Instant::now()));
         let times = [
+            self.gives_up_at,
             self.core.observes_at(),
             self.core.wakes_at(),
             self.core.health().next_at(),
@@ -494,8 +518,11 @@ impl Daemon {
 
     fn file_news(&mut self, news: News) {
         let now = Now::read();
-        self.core.file_news(news, &mut vet, now);
-        self.core.begin(now);
+        let looker = &mut self.looker;
+        let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::File, state, known, now.instant);
+        if self.core.file_news(news, vet, now) {
+            self.core.begin(now);
+        }
     }
 
     fn answer(&mut self, ask: Ask) {
@@ -739,28 +766,6 @@ async fn next_news(file: &mut Option<File>) -> Option<News> {
         Some(file) => file.news.recv().await,
         None => std::future::pending().await,
     }
-}
-
-type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
-
-/// Looks at a state that somebody wants.
-fn vet(state: &State, known: &IsKnown<'_>) -> Result<Vetted, String> {
-    let warnings = Routes::open().and_then(|mut routes| preflight::warnings(&mut routes, state));
-    Ok(Vetted {
-        warnings: warnings.map_err(|error: NetlinkError| error.to_string())?,
-        ..look(state, known)?
-    })
-}
-
-/// Looks only at what keeps services from being served.
-fn look(state: &State, known: &IsKnown<'_>) -> Result<Vetted, String> {
-    let obstacles = Routes::open().and_then(|mut routes| preflight::obstacles(&mut routes, state));
-    let obstacles = obstacles.map_err(|error: NetlinkError| error.to_string())?;
-    let taken = preflight::taken_ports(state, known).map_err(|error: ListenersError| error.to_string())?;
-    Ok(Vetted {
-        obstacles: obstacles.into_iter().chain(taken).collect(),
-        warnings: Vec::new(),
-    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Outcome, perform};
 use tcpgw::health;
 use tcpgw::kernel::fake::{Fake, Outcome as Fate, Syn};
-use tcpgw::model::{FlowMark, Problem, Service, State};
+use tcpgw::model::{FlowMark, Problem, State};
 use tcpgw::preflight::{Obstacle, ObstacleKind};
 use tcpgw::problem::Kind;
 use tcpgw::provider::{Bad, News};
@@ -29,6 +29,7 @@ use tcpgw::record;
 use tcpgw::store::{Expect, Store, StoreError};
 use tokio::sync::oneshot;
 
+use crate::looking::{IsKnown, Looking};
 use crate::states::links;
 
 const NAMESPACE: u64 = 9;
@@ -662,6 +663,7 @@ struct World {
     has_key: bool,
     /// Where local programs listen.
     listening: BTreeSet<u16>,
+    looking: Looking,
     /// The ports that have to be served.
     expected: BTreeSet<u16>,
 }
@@ -690,6 +692,7 @@ impl World {
             path: "/state.json".into(),
             has_key: true,
             listening: BTreeSet::new(),
+            looking: Looking::default(),
             expected: [9001, 9002].into(),
         };
         world.start(Fake::default());
@@ -736,10 +739,12 @@ impl World {
         self.core.opened(opened, self.time());
         let last = Last::load(&Last::path(&self.store_path())).unwrap();
         self.core.served_last(last.unwrap_or_default(), self.boot.to_string());
+        self.looking.restart();
         if self.has_key {
             self.tell_file();
+        } else {
+            self.core.begin(self.time());
         }
-        self.core.begin(self.time());
         self.wait(WRITTEN);
     }
 
@@ -752,8 +757,13 @@ impl World {
             None => News::Bad(Bad::Unreadable("there is no file".into())),
         };
         let now = self.time();
-        let mut vet = vet(self.listening.clone());
-        self.core.file_news(news, &mut vet, now);
+        let (listening, looking) = (&self.listening, &mut self.looking);
+        let vet = &mut |state: &State, is_known: &IsKnown<'_>| {
+            looking.vet(now.instant, || vetted(listening, state, is_known))
+        };
+        if self.core.file_news(news, vet, now) {
+            self.core.begin(now);
+        }
     }
 
     fn restart(&mut self, losses: &BTreeSet<Loss>) {
@@ -811,6 +821,7 @@ impl World {
                 self.file = Some(which);
                 if self.has_key {
                     self.tell_file();
+                    self.run();
                     self.expect_files();
                 }
             }
@@ -879,6 +890,7 @@ impl World {
         self.core.reload(settings, self.config.clone(), now);
         if key {
             self.tell_file();
+            self.run();
         }
     }
 
@@ -933,16 +945,26 @@ impl World {
         for _ in 0..10_000 {
             let now = self.time();
             let mut idle = true;
-            let mut vet = vet(self.listening.clone());
+            let (listening, looking) = (&self.listening, &mut self.looking);
+            let vet = &mut |state: &State, is_known: &IsKnown<'_>| {
+                looking.vet(now.instant, || vetted(listening, state, is_known))
+            };
             if let Some(news) = self.core.judges_again() {
                 idle = false;
-                self.core.file_news(news, &mut vet, now);
+                if self.core.file_news(news, vet, now) {
+                    self.core.begin(now);
+                }
             }
             if self.core.is_judgement_due(now) {
                 idle = false;
-                self.core.judge_surroundings(&mut vet, now);
+                self.core.judge_surroundings(vet, now);
             }
-            if let Some(write) = self.core.next_write(&mut vet, now) {
+            let write = self.core.next_write(vet, now);
+            if self.looking.take_ended(now.instant) {
+                idle = false;
+                self.core.look_ended(now);
+            }
+            if let Some(write) = write {
                 idle = false;
                 let written = keeper::perform(&mut self.store, write);
                 self.core.written(written, now);
@@ -1029,22 +1051,19 @@ impl World {
 }
 
 /// Local programs listen on these ports.
-#[expect(clippy::type_complexity, reason = "it is what the core asks for")]
-fn vet(listening: BTreeSet<u16>) -> impl FnMut(&State, &dyn Fn(&Service) -> bool) -> Result<Vetted, String> {
-    move |state, is_known| {
-        let new = state.services.iter().filter(|service| !is_known(service));
-        let taken = new.filter(|service| listening.contains(&service.port.get()));
-        let obstacles = taken.map(|service| Obstacle {
-            service: service.name.clone(),
-            kind: ObstacleKind::PortTaken,
-            problem: Problem {
-                place: format!("service \"{}\"", service.name),
-                message: "port is in use".into(),
-            },
-        });
-        Ok(Vetted {
-            obstacles: obstacles.collect(),
-            warnings: Vec::new(),
-        })
+fn vetted(listening: &BTreeSet<u16>, state: &State, is_known: &IsKnown<'_>) -> Vetted {
+    let new = state.services.iter().filter(|service| !is_known(service));
+    let taken = new.filter(|service| listening.contains(&service.port.get()));
+    let obstacles = taken.map(|service| Obstacle {
+        service: service.name.clone(),
+        kind: ObstacleKind::PortTaken,
+        problem: Problem {
+            place: format!("service \"{}\"", service.name),
+            message: "port is in use".into(),
+        },
+    });
+    Vetted {
+        obstacles: obstacles.collect(),
+        warnings: Vec::new(),
     }
 }

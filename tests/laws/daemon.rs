@@ -28,6 +28,7 @@ use tcpgw::ruleset::links::Links;
 use tcpgw::summary::{Standing, Summary};
 
 use crate::clients::{endpoints, syns};
+use crate::looking::{IsKnown, Looking};
 use crate::state;
 use crate::states::{FIRST_PORT, PORTS, links, with_source};
 
@@ -133,6 +134,7 @@ struct World {
     met: BTreeSet<SocketAddr>,
     links: Links,
     surroundings: Surroundings,
+    looking: Looking,
     troubled: bool,
     /// What the table held last, if somebody has removed it.
     held: Ruleset,
@@ -205,6 +207,7 @@ impl World {
             met: BTreeSet::new(),
             links: links(),
             surroundings: Surroundings::default(),
+            looking: Looking::default(),
             troubled: false,
             held: Ruleset::default(),
             full_runs: 0,
@@ -225,8 +228,8 @@ impl World {
         engine.set_links(self.links.clone());
         self.engine = Some(engine);
         self.core = Core::new(settings, Config::default(), NAMESPACE, self.time());
+        self.looking.restart();
         self.tell();
-        self.core.begin(self.time());
     }
 
     fn time(&self) -> Now {
@@ -240,9 +243,12 @@ impl World {
     fn tell(&mut self) {
         let news = News::State(Arc::new(self.file.clone()), Vec::new());
         let now = self.time();
-        let surroundings = self.surroundings.clone();
-        let vet = &mut |state: &State, is_known: &dyn Fn(&Service) -> bool| Ok(surroundings.vet(state, is_known));
-        self.core.file_news(news, vet, now);
+        let (surroundings, looking) = (&self.surroundings, &mut self.looking);
+        let vet =
+            &mut |state: &State, is_known: &IsKnown<'_>| looking.vet(now.instant, || surroundings.vet(state, is_known));
+        if self.core.file_news(news, vet, now) {
+            self.core.begin(now);
+        }
     }
 
     fn engine(&mut self) -> &mut Engine<Fake> {
@@ -345,11 +351,21 @@ impl World {
     fn run(&mut self) {
         for _ in 0..10_000 {
             let now = self.time();
+            let (surroundings, looking) = (&self.surroundings, &mut self.looking);
+            let vet = &mut |state: &State, is_known: &IsKnown<'_>| {
+                looking.vet(now.instant, || surroundings.vet(state, is_known))
+            };
+            if let Some(news) = self.core.judges_again()
+                && self.core.file_news(news, vet, now)
+            {
+                self.core.begin(now);
+            }
             if self.core.is_judgement_due(now) {
-                let surroundings = self.surroundings.clone();
-                let vet =
-                    &mut |state: &State, is_known: &dyn Fn(&Service) -> bool| Ok(surroundings.vet(state, is_known));
                 self.core.judge_surroundings(vet, now);
+            }
+            if self.looking.take_ended(now.instant) {
+                self.core.look_ended(now);
+                continue;
             }
             if let Some(job) = self.core.next_job(now) {
                 if std::env::var_os("SHOW").is_some() {

@@ -6,6 +6,7 @@ mod clients;
 mod daemon;
 #[path = "../fuzz/src/lib.rs"]
 pub mod fuzz;
+mod looking;
 mod orders;
 mod plan;
 mod reconcile;

@@ -34,6 +34,7 @@ use tcpgw::summary::{Standing, Summary};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
+use crate::looking::{self, IsKnown, Looking};
 use crate::states::{desired, links};
 
 const NAMESPACE: u64 = 8;
@@ -80,6 +81,8 @@ enum Event {
     Fail(Fail),
     /// The store takes nothing for a while.
     Full(u64),
+    /// The kernel does not tell of addresses, routes and listeners for so many seconds.
+    Stuck(u64),
     /// Everything is torn down.
     Teardown,
     /// The daemon is killed before or after so many of the next writes, and another one starts.
@@ -115,6 +118,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<Index>().prop_map(Event::End),
         1 => fail.prop_map(Event::Fail),
         1 => (1..6_u64).prop_map(Event::Full),
+        1 => (1..20_u64).prop_map(Event::Stuck),
         1 => Just(Event::Teardown),
         3 => (0..4_usize, any::<bool>()).prop_map(|(after, done)| Event::Kill(after, done)),
     ]
@@ -264,6 +268,7 @@ struct World {
     /// Events come one after the other at the same moment, and are done together.
     held: bool,
     waited_since: Option<Instant>,
+    looking: Looking,
 }
 
 impl World {
@@ -303,6 +308,7 @@ impl World {
             begun: BTreeSet::new(),
             held: false,
             waited_since: None,
+            looking: Looking::default(),
         };
         world.start(Fake::default());
         world.run();
@@ -329,10 +335,16 @@ impl World {
         self.core.served_last(last.unwrap_or_default(), record::boot_id());
         if self.has_file {
             let news = News::State(Arc::default(), Vec::new());
-            self.core
-                .file_news(news, &mut |_, _| Ok(Vetted::default()), self.time());
+            let now = self.time();
+            self.looking.restart();
+            let looking = &mut self.looking;
+            let vet = &mut |_: &State, _: &IsKnown<'_>| looking.vet(now.instant, Vetted::default);
+            if self.core.file_news(news, vet, now) {
+                self.core.begin(now);
+            }
+        } else {
+            self.core.begin(self.time());
         }
-        self.core.begin(self.time());
     }
 
     fn restart(&mut self) {
@@ -459,6 +471,7 @@ impl World {
                 self.troubled = true;
             }
             Event::Full(seconds) => self.full_until = Some(self.now + Duration::from_secs(seconds)),
+            Event::Stuck(seconds) => self.looking.stick(self.now, Duration::from_secs(seconds)),
             Event::Kill(0, _) => self.restart(),
             Event::Kill(after, done) => self.kill = Some((after, done)),
         }
@@ -488,10 +501,23 @@ impl World {
         for _ in 0..10_000 {
             let now = self.time();
             let mut idle = true;
-            if self.core.is_judgement_due(now) {
-                self.core.judge_surroundings(&mut |_, _| Ok(Vetted::default()), now);
+            let looking = &mut self.looking;
+            let vet = &mut |_: &State, _: &IsKnown<'_>| looking.vet(now.instant, Vetted::default);
+            if let Some(news) = self.core.judges_again() {
+                idle = false;
+                if self.core.file_news(news, vet, now) {
+                    self.core.begin(now);
+                }
             }
-            if let Some(write) = self.core.next_write(&mut |_, _| Ok(Vetted::default()), now) {
+            if self.core.is_judgement_due(now) {
+                self.core.judge_surroundings(vet, now);
+            }
+            let write = self.core.next_write(vet, now);
+            if self.looking.take_ended(now.instant) {
+                idle = false;
+                self.core.look_ended(now);
+            }
+            if let Some(write) = write {
                 idle = false;
                 if !self.keep(write, now) {
                     continue;
@@ -602,7 +628,11 @@ impl World {
         let end = self.now + time;
         loop {
             self.run();
-            let wakes = [self.core.wakes_at(), self.core.health().next_at()];
+            let wakes = [
+                self.core.wakes_at(),
+                self.core.health().next_at(),
+                self.looking.ends_at(),
+            ];
             let next = wakes.into_iter().flatten().min().unwrap_or(end).min(end).max(self.now);
             if next == end {
                 break;
@@ -623,8 +653,13 @@ impl World {
         // again.
         let waited = self.waited_since.map_or(Duration::ZERO, |since| self.now - since);
         prop_assert!(waited <= LONGEST_RETRY, "somebody waits for an answer");
+        let looks = self.looking.is_stuck(self.now);
         prop_assert!(
-            self.troubled || self.held || waited.is_zero(),
+            !looks || self.troubled || self.held || waited <= looking::PATIENCE,
+            "somebody waits for a look that does not end"
+        );
+        prop_assert!(
+            looks || self.troubled || self.held || waited.is_zero(),
             "somebody waits for nothing"
         );
         if self.troubled || self.held {

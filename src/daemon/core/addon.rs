@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::orders::{Accepted, Then, by, refused};
-use super::take::{Judged, Standing, Vet};
+use super::orders::{Accepted, Order, Then, Undecided, by, refused};
+use super::take::{Judged, Standing, Unjudged, Vet};
 use super::{Core, Now, Provider, Wants};
 use crate::addon::dialect::tcp_url;
 use crate::addon::id::{PlanName, ResourceId};
@@ -37,6 +37,8 @@ pub(super) struct Addon {
     registry: Registry,
     /// Services of suspended resources, as they are served meanwhile.
     suspended: BTreeMap<Name, Arc<Service>>,
+    /// Ports on which local programs listen, as the request found that is decided next.
+    skipped: BTreeSet<NonZeroU16>,
 }
 
 /// What an accepted request makes, and who waits for it.
@@ -52,6 +54,7 @@ impl Addon {
         Self {
             registry: Registry::new(range, quarantine, [], [], std::time::Duration::ZERO),
             suspended: BTreeMap::new(),
+            skipped: BTreeSet::new(),
             settings,
         }
     }
@@ -221,19 +224,24 @@ impl Core {
 
     pub(super) fn take_addon(
         &mut self,
-        order: &AddonOrder,
+        order: AddonOrder,
         reply: Reply<Result<Outcome, AddonRefused>>,
         vet: &mut Vet<'_>,
         now: Now,
-    ) -> Option<Write> {
+    ) -> Result<Option<Write>, Undecided> {
+        let mut skipped = std::mem::take(&mut self.addon.skipped);
         let known = self.judges_singly().and_then(|()| self.knows_resources());
-        let decided = known.map_err(AddonRefused::Daemon);
-        let decided = decided.and_then(|()| self.decide_addon(order, vet, now));
+        let decided = known.map_err(|refused| Undone::Refused(AddonRefused::Daemon(refused)));
+        let decided = decided.and_then(|()| self.decide_addon(&order, &mut skipped, vet, now));
         let (decision, edits, judged) = match decided {
             Ok(decided) => decided,
-            Err(refused) => {
+            Err(Undone::Pending) => {
+                self.addon.skipped = skipped;
+                return Err(Undecided(Order::Addon(order, reply)));
+            }
+            Err(Undone::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
-                return None;
+                return Ok(None);
             }
         };
         let Decision { change, outcome } = decision;
@@ -245,18 +253,20 @@ impl Core {
             obstacles: judged.obstacles,
             then: Then::Addon(Provisioned { change, outcome, reply }),
         };
-        self.write(accepted, by(order.by, &format!("addon {}", order.what())), now)
+        Ok(self.write(accepted, by(order.by, &format!("addon {}", order.what())), now))
     }
 
     fn decide_addon(
         &self,
         order: &AddonOrder,
+        skipped: &mut BTreeSet<NonZeroU16>,
         vet: &mut Vet<'_>,
         now: Now,
-    ) -> Result<(Decision, Edits, Judged), AddonRefused> {
+    ) -> Result<(Decision, Edits, Judged), Undone> {
         let settings = self.addon.settings.as_ref().ok_or(AddonRefused::Off)?;
-        let mut busy = self.ports_of_others();
-        for _ in 0..=MOST_SKIPPED {
+        let others = self.ports_of_others();
+        while skipped.len() <= MOST_SKIPPED {
+            let busy = others.union(skipped).copied().collect();
             let facts = Facts {
                 plans: &settings.plans,
                 busy: &busy,
@@ -272,12 +282,12 @@ impl Core {
             let mut obstacles = judged.obstacles.values().flatten();
             match obstacles.next() {
                 None => return Ok((decision, edits, judged)),
-                Some(obstacle) if obstacle.kind == ObstacleKind::PortTaken => busy.insert(resource.port),
+                Some(obstacle) if obstacle.kind == ObstacleKind::PortTaken => skipped.insert(resource.port),
                 // What is not served is not provisioned.
-                Some(obstacle) => return Err(AddonRefused::Daemon(Refused::Refused(obstacle.reason()))),
+                Some(obstacle) => return Err(AddonRefused::Daemon(Refused::Refused(obstacle.reason())).into()),
             };
         }
-        Err(PortRefusal::Listening(MOST_SKIPPED).into())
+        Err(AddonRefused::from(PortRefusal::Listening(MOST_SKIPPED)).into())
     }
 
     /// Ports that services have which are no resources', and those that are about to be free.
@@ -287,7 +297,7 @@ impl Core {
         said.chain(serving).map(|service| service.port).collect()
     }
 
-    fn judge_resource(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<Judged, AddonRefused> {
+    fn judge_resource(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<Judged, Undone> {
         if edits.is_empty() {
             return Ok(Judged::default());
         }
@@ -301,7 +311,11 @@ impl Core {
             hold_back: true,
             ..ApplyOptions::default()
         };
-        self.judge(edits, standing, options, vet).map_err(AddonRefused::Daemon)
+        self.judge(edits, standing, options, vet)
+            .map_err(|unjudged| match unjudged {
+                Unjudged::Pending => Undone::Pending,
+                Unjudged::Refused(refused) => AddonRefused::Daemon(refused).into(),
+            })
     }
 
     /// What a change of a resource is for its service.
@@ -424,6 +438,20 @@ impl Core {
             ))),
             _ => Ok(()),
         }
+    }
+}
+
+/// Why a request is not carried out.
+enum Undone {
+    /// The gateway is being looked at: it is decided later.
+    Pending,
+    /// It is refused.
+    Refused(AddonRefused),
+}
+
+impl<R: Into<AddonRefused>> From<R> for Undone {
+    fn from(refused: R) -> Self {
+        Self::Refused(refused.into())
     }
 }
 

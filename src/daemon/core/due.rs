@@ -78,6 +78,11 @@ impl Due {
         self.judge = Some(at);
     }
 
+    /// They are to be judged, at a time that nobody knows yet.
+    pub(super) fn judge_later(&mut self) {
+        self.judge = None;
+    }
+
     pub(super) fn is_judgement_due(&self, now: Instant) -> bool {
         self.judge.is_some_and(|at| at <= now)
     }

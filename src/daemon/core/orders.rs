@@ -9,7 +9,7 @@ use super::addon::Provisioned;
 use super::deploys::Step;
 use super::held::Held;
 use super::surroundings::{Obstacles, TAKE_OVER};
-use super::take::{Judged, Standing, Vet};
+use super::take::{Judged, Standing, Unjudged, Vet};
 use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
 use crate::addon::Outcome;
 use crate::daemon::ask::{
@@ -66,6 +66,9 @@ pub struct ApplyOrder {
     /// Who waits for it.
     pub reply: Reply<Result<Applied, Refused>>,
 }
+
+/// An order of which nothing is decided, since the gateway is being looked at. It stays the first.
+pub(super) struct Undecided(pub(super) Order);
 
 /// What goes on between orders and the store.
 #[derive(Default)]
@@ -268,15 +271,20 @@ impl Core {
                 self.desk.refreshing = true;
                 return Some(Write::Refresh);
             }
-            let write = match self.desk.orders.pop_front()? {
+            let taken = match self.desk.orders.pop_front()? {
                 Order::Apply(order) => self.take_apply(order, vet, now),
                 Order::Edit(order, reply) => self.take_edit(order, reply, vet, now),
                 Order::Deploy(order, reply) => self.take_deploy(order, reply, vet, now),
-                Order::Undo(order, reply) => self.take_undo(&order, reply, now),
-                Order::Addon(order, reply) => self.take_addon(&order, reply, vet, now),
+                Order::Undo(order, reply) => Ok(self.take_undo(&order, reply, now)),
+                Order::Addon(order, reply) => self.take_addon(order, reply, vet, now),
             };
-            if write.is_some() {
-                return write;
+            match taken {
+                Ok(None) => {}
+                Ok(write) => return write,
+                Err(Undecided(order)) => {
+                    self.desk.orders.push_front(order);
+                    return None;
+                }
             }
         }
         None
@@ -318,7 +326,7 @@ impl Core {
         }
     }
 
-    fn take_apply(&mut self, order: ApplyOrder, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
+    fn take_apply(&mut self, order: ApplyOrder, vet: &mut Vet<'_>, now: Now) -> Result<Option<Write>, Undecided> {
         let ApplyOrder { apply, state, reply } = order;
         let options = apply.options;
         let mut edits = self.api.edits_to(&state);
@@ -333,13 +341,15 @@ impl Core {
             after: state.services.len(),
         };
         let judged = self.judges_stored(&options).and_then(|()| self.judge_resources(&edits));
+        let judged = judged.map_err(Unjudged::from);
         let judged = judged.and_then(|()| self.judge(&edits, standing, options, vet));
         let Judged { warnings, obstacles } = match judged {
             Ok(judged) => judged,
+            Err(Unjudged::Pending) => return Err(Undecided(Order::Apply(ApplyOrder { apply, state, reply }))),
             // Whoever asked may be gone.
-            Err(refused) => {
+            Err(Unjudged::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
-                return None;
+                return Ok(None);
             }
         };
         let held = obstacles.values().flatten();
@@ -349,7 +359,7 @@ impl Core {
         if options.dry_run {
             let changes = self.differing(&state, &edits);
             drop(reply.send(Ok(diff(&changes, warnings))));
-            return None;
+            return Ok(None);
         }
         let by = by(apply.by, "apply");
         let accepted = Accepted {
@@ -360,7 +370,7 @@ impl Core {
             obstacles,
             then: Then::Apply(reply),
         };
-        self.write(accepted, by, now)
+        Ok(self.write(accepted, by, now))
     }
 
     /// Says which services a state without any takes away.
@@ -408,13 +418,14 @@ impl Core {
         reply: Reply<Result<Edited, Refused>>,
         vet: &mut Vet<'_>,
         now: Now,
-    ) -> Option<Write> {
-        let judged = self.judges_singly().and_then(|()| self.judge_edit(&order, vet));
-        let (edits, Judged { warnings, obstacles }) = match judged {
+    ) -> Result<Option<Write>, Undecided> {
+        let judged = self.judges_singly().map_err(Unjudged::from);
+        let (edits, Judged { warnings, obstacles }) = match judged.and_then(|()| self.judge_edit(&order, vet)) {
             Ok(judged) => judged,
-            Err(refused) => {
+            Err(Unjudged::Pending) => return Err(Undecided(Order::Edit(order, reply))),
+            Err(Unjudged::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
-                return None;
+                return Ok(None);
             }
         };
         let what = order.edit.name();
@@ -426,10 +437,10 @@ impl Core {
             obstacles,
             then: Then::Edit(order.name, reply),
         };
-        self.write(accepted, by(order.by, what), now)
+        Ok(self.write(accepted, by(order.by, what), now))
     }
 
-    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, Judged), Refused> {
+    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, Judged), Unjudged> {
         let name = &order.name;
         self.judge_owner(name, Provider::Api)?;
         let current = self.api.get(name);
@@ -437,13 +448,14 @@ impl Core {
         // What is not there cannot be changed, whatever was expected of it (RFC 9110, 13.2.1).
         let is_there = current.is_some() || orphan.is_some();
         if !is_there && !matches!(order.edit, ServiceEdit::Put(_)) {
-            return Err(missing(name));
+            return Err(missing(name).into());
         }
         if !expected(order.expect, current) || order.expect == Expect::Present && !is_there {
             return Err(Refused::Conflict(
                 not_as_expected(name, order.expect, current),
                 current.cloned().map(Box::new),
-            ));
+            )
+            .into());
         }
         // Whoever changes an orphan defines it anew.
         let there = || {
@@ -467,7 +479,7 @@ impl Core {
                     place: "name".into(),
                     message: format!("is \"{}\"; the service is \"{name}\", and keeps its name", service.name),
                 };
-                return Err(Refused::Invalid([problem].into_iter().collect()));
+                return Err(Refused::Invalid([problem].into_iter().collect()).into());
             }
             // One that is held back is judged anew.
             Some(service)

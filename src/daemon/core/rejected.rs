@@ -13,6 +13,8 @@ use crate::provider::News;
 /// The state file that was refused last, if it may be accepted as it is at another time.
 #[derive(Debug, Default)]
 pub(super) struct Rejected {
+    /// News that nothing is decided of yet: the gateway is being looked at.
+    pending: Option<News>,
     file: Option<(Arc<State>, Vec<String>)>,
     /// Something has changed since.
     is_due: bool,
@@ -24,6 +26,11 @@ impl Rejected {
         *self = Self::default();
     }
 
+    /// These news are judged again when the gateway has been looked at.
+    pub(super) fn wait_with(&mut self, news: News) {
+        self.pending = Some(news);
+    }
+
     /// What it was judged by has changed, or may have.
     pub(super) fn again(&mut self) {
         self.is_due = self.file.is_some();
@@ -31,8 +38,12 @@ impl Rejected {
 }
 
 impl Core {
-    /// Returns the state of the file that was refused, when it is to be judged again: [`Self::file_news`] does.
+    /// Returns the state of the file that is to be judged again, since nothing was decided of it, or it was refused and the
+    /// reasons may be gone: [`Self::file_news`] does.
     pub fn judges_again(&mut self) -> Option<News> {
+        if let Some(news) = self.rejected.pending.take() {
+            return Some(news);
+        }
         let is_due = std::mem::take(&mut self.rejected.is_due);
         let (state, _) = self.rejected.file.as_ref().filter(|_| is_due)?;
         Some(News::State(Arc::clone(state), Vec::new()))

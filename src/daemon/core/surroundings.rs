@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::take::Vet;
+use super::take::{Unvetted, Vet};
 use super::{Core, Now, Phase};
 use crate::daemon::ask::Refused;
 use crate::daemon::claimed::Claimed;
@@ -32,6 +32,8 @@ pub(super) struct HeldBack {
     services: BTreeMap<Name, HeldService>,
     /// The services that were found at the start have been judged.
     pub(super) has_judged: bool,
+    /// They are judged when the look that goes on has ended.
+    awaits_look: bool,
     /// Services that were served in this boot when the last process ended, and whose table somebody removed before this one began.
     pub(super) former: Vec<Arc<Service>>,
 }
@@ -47,6 +49,11 @@ impl HeldBack {
     /// Whether nothing is held back.
     pub(super) fn is_empty(&self) -> bool {
         self.services.is_empty()
+    }
+
+    /// Whether nobody knows yet what is possible here, and a look goes on: nothing is told to the kernel before it has ended.
+    pub(super) fn awaits_first_judgement(&self) -> bool {
+        !self.has_judged && self.awaits_look
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
@@ -126,6 +133,13 @@ impl Core {
         self.due.judge(now.instant);
     }
 
+    /// A look at the gateway has ended: whoever waits for it asks again.
+    pub fn look_ended(&mut self, now: Now) {
+        if self.held_back.awaits_look {
+            self.addresses_changed(now);
+        }
+    }
+
     /// Whether [`Self::judge_surroundings`] has something to do.
     pub fn is_judgement_due(&self, now: Now) -> bool {
         self.phase == Phase::Running && self.due.is_judgement_due(now.instant)
@@ -145,9 +159,12 @@ impl Core {
         };
         let takes_over = self.settings.take_over;
         let is_known = |service: &Service| takes_over || !candidates.contains(&service.name) || self.is_known(service);
-        let mut found = match vet(&all, &is_known) {
+        let vetted = vet(&all, &is_known);
+        self.held_back.awaits_look = vetted == Err(Unvetted::Pending);
+        let mut found = match vetted {
             Ok(vetted) => by_service(vetted.obstacles),
-            Err(error) => {
+            Err(Unvetted::Pending) => return self.due.judge_later(),
+            Err(Unvetted::Failed(error)) => {
                 tracing::warn!(error, "failed to look at addresses and listeners");
                 return self.due.judge(now.instant + LISTENERS);
             }

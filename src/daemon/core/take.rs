@@ -19,7 +19,7 @@ use crate::view::problems::some_of;
 use crate::words::count;
 
 /// What the gateway itself says to a state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Vetted {
     /// What keeps services of it from being served here now.
     pub obstacles: Vec<Obstacle>,
@@ -47,8 +47,32 @@ pub(super) struct Standing {
     pub(super) after: usize,
 }
 
+/// Why there is no [`Vetted`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unvetted {
+    /// The look goes on. Whoever asked asks again when it has ended, which [`Core::look_ended`] is told.
+    Pending,
+    /// It failed, in words.
+    Failed(String),
+}
+
 /// Looks at a state as the gateway does: the edge's part of judging it. The function tells which services are there already.
-pub type Vet<'a> = dyn FnMut(&State, &dyn Fn(&Service) -> bool) -> Result<Vetted, String> + 'a;
+pub type Vet<'a> = dyn FnMut(&State, &dyn Fn(&Service) -> bool) -> Result<Vetted, Unvetted> + 'a;
+
+/// Why something was not accepted.
+#[derive(Debug)]
+pub(super) enum Unjudged {
+    /// The gateway is being looked at: nothing is decided, and it is judged again.
+    Pending,
+    /// It is refused.
+    Refused(Refused),
+}
+
+impl From<Refused> for Unjudged {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
 
 impl Core {
     /// Every provider has said its first word, or cannot.
@@ -59,20 +83,16 @@ impl Core {
         }
     }
 
-    /// The file says something else.
-    pub fn file_news(&mut self, news: News, vet: &mut Vet<'_>, now: Now) {
+    /// The file says something else. Returns whether that is decided: if not, [`Self::judges_again`] gives it again.
+    pub fn file_news(&mut self, news: News, vet: &mut Vet<'_>, now: Now) -> bool {
         let origin = self.origin.clone();
-        let state = match news {
+        let (state, warnings) = match news {
             News::Bad(bad) => {
                 self.rejected.forget();
-                return self.reject("file", bad.lines(), now);
+                self.reject("file", bad.lines(), now);
+                return true;
             }
-            News::State(state, warnings) => {
-                for warning in warnings {
-                    tracing::warn!("{origin}: {warning}");
-                }
-                state
-            }
+            News::State(state, warnings) => (state, warnings),
         };
         let options = ApplyOptions {
             take_over: self.settings.take_over,
@@ -95,15 +115,28 @@ impl Core {
             Vec::new()
         };
         // What was good by other settings is judged again.
-        let all = std::mem::take(&mut self.judge_all).then(|| state.edits_from(&nothing));
-        let obstacles = match self.judge(all.as_ref().unwrap_or(&edits), standing, options, vet) {
+        let all = self.judge_all.then(|| state.edits_from(&nothing));
+        let judged = self.judge(all.as_ref().unwrap_or(&edits), standing, options, vet);
+        if let Err(Unjudged::Pending) = judged {
+            self.rejected.wait_with(News::State(state, warnings));
+            return false;
+        }
+        self.judge_all = false;
+        for warning in warnings {
+            tracing::warn!("{origin}: {warning}");
+        }
+        let obstacles = match judged {
             Ok(judged) => {
                 for warning in judged.warnings {
                     tracing::warn!("{origin}: {warning}");
                 }
                 judged.obstacles
             }
-            Err(refused) => return self.refuse_file(state, refused.lines(), now),
+            Err(Unjudged::Refused(refused)) => {
+                self.refuse_file(state, refused.lines(), now);
+                return true;
+            }
+            Err(Unjudged::Pending) => return false,
         };
         self.rejected.forget();
         self.problems.resolve(Kind::RejectedState);
@@ -122,6 +155,7 @@ impl Core {
             self.addresses_changed(now);
         }
         self.wanted_instead(&origin, &edits, now);
+        true
     }
 
     /// There will be no file until the settings say so: its services stay.
@@ -212,21 +246,24 @@ impl Core {
         standing: Standing,
         options: ApplyOptions,
         vet: &mut Vet<'_>,
-    ) -> Result<Judged, Refused> {
+    ) -> Result<Judged, Unjudged> {
         self.judge_books(edits, standing.provider)?;
         let Standing { before, after, .. } = standing;
         if after == 0 && before > 0 && !options.allow_empty {
-            return Err(Refused::Refused(match standing.provider {
+            return Err(Unjudged::Refused(Refused::Refused(match standing.provider {
                 Provider::File => self.empty_file(before),
                 Provider::Api => self.empty_apply(),
-            }));
+            })));
         }
         let edited = State {
             services: edits.put.clone(),
         };
         // At the start the first judgement decides, when it is known what is served.
         let is_known = |service: &Service| options.take_over || !self.held_back.has_judged || self.is_known(service);
-        let vetted = vet(&edited, &is_known).map_err(Refused::Failed)?;
+        let vetted = vet(&edited, &is_known).map_err(|unvetted| match unvetted {
+            Unvetted::Pending => Unjudged::Pending,
+            Unvetted::Failed(why) => Unjudged::Refused(Refused::Failed(why)),
+        })?;
         let found = by_service(vetted.obstacles);
         let services = edited.services.iter();
         let obstacles = services.flat_map(|service| self.new_obstacles(service, found.get(&service.name)));

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{Deploy, MOST, New, Stage, Step, Undo};
 use crate::daemon::ask::{ApplyOptions, DeployOrder, Peer, Refused, Reply, UndoOrder, Which};
-use crate::daemon::core::orders::{Accepted, Then, by, missing};
-use crate::daemon::core::take::{Standing, Vet};
+use crate::daemon::core::orders::{Accepted, Order, Then, Undecided, by, missing};
+use crate::daemon::core::take::{Standing, Unjudged, Vet};
 use crate::daemon::core::{Core, Now, Phase, Provider};
 use crate::daemon::keeper::Write;
 use crate::model::{self, BackendState, Edits, Problem, Problems, Service};
@@ -20,13 +20,15 @@ impl Core {
         reply: Reply<Result<u64, Refused>>,
         vet: &mut Vet<'_>,
         now: Now,
-    ) -> Option<Write> {
-        let new = match self.judges_singly().and_then(|()| self.judge_deploy(order, vet)) {
+    ) -> Result<Option<Write>, Undecided> {
+        let judged = self.judges_singly().map_err(Unjudged::from);
+        let new = match judged.and_then(|()| self.judge_deploy(&order, vet)) {
             Ok(new) => new,
+            Err(Unjudged::Pending) => return Err(Undecided(Order::Deploy(order, reply))),
             // Whoever asked may be gone.
-            Err(refused) => {
+            Err(Unjudged::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
-                return None;
+                return Ok(None);
             }
         };
         let stored = NewDeploy {
@@ -40,24 +42,50 @@ impl Core {
         };
         let by = new.by.clone();
         self.desk.accepted = Some(Accepted::step(Step::Begin(Box::new(new), reply)));
-        Some(Write::Begin(stored, by, now.unix))
+        Ok(Some(Write::Begin(stored, by, now.unix)))
     }
 
-    fn judge_deploy(&self, order: DeployOrder, vet: &mut Vet<'_>) -> Result<New, Refused> {
-        let name = order.service;
-        self.judge_owner(&name, Provider::Api)?;
-        self.judge_suspended(&name)?;
+    fn judge_deploy(&self, order: &DeployOrder, vet: &mut Vet<'_>) -> Result<New, Unjudged> {
+        let (service, min) = self.judge_targets(order)?;
+        let targets = service.backends.clone();
+        let edits = Edits {
+            put: vec![Arc::new(service)],
+            gone: Vec::new(),
+        };
+        let standing = Standing {
+            provider: Provider::Api,
+            before: 1,
+            after: 1,
+        };
+        for warning in self.judge(&edits, standing, ApplyOptions::default(), vet)?.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(New {
+            service: order.service.clone(),
+            targets,
+            min,
+            timeout: order.timeout,
+            drain: order.drain,
+            by: by(order.by, "deploy"),
+        })
+    }
+
+    /// Returns the service with its targets alone, and how many of these have to answer.
+    fn judge_targets(&self, order: &DeployOrder) -> Result<(Service, usize), Refused> {
+        let name = &order.service;
+        self.judge_owner(name, Provider::Api)?;
+        self.judge_suspended(name)?;
         if self.phase == Phase::TornDown {
             return Err(Refused::Refused(crate::daemon::core::TORN_DOWN.into()));
         }
-        if self.orphans.get(&name).is_some() {
+        if self.orphans.get(name).is_some() {
             return Err(Refused::Refused(format!(
                 "service \"{name}\" is an orphan, which no provider defines: define it anew first, with `tcpgw service set {name}` or \
                  `tcpgw apply`"
             )));
         }
-        let current = self.api.get(&name).ok_or_else(|| missing(&name))?;
-        let mut under_way = self.deploys.live.iter().filter(|(_, deploy)| deploy.service == name);
+        let current = self.api.get(name).ok_or_else(|| missing(name))?;
+        let mut under_way = self.deploys.live.iter().filter(|(_, deploy)| deploy.service == *name);
         let probes = |deploy: &Deploy| matches!(deploy.stage, Stage::Probing(_) | Stage::Ending(..));
         if let Some((id, _)) = under_way.find(|(_, deploy)| probes(deploy)) {
             return Err(Refused::Refused(format!(
@@ -79,27 +107,7 @@ impl Core {
             let place = "min".into();
             return Err(Refused::Invalid([Problem { place, message }].into_iter().collect()));
         }
-        let targets = service.backends.clone();
-        let edits = Edits {
-            put: vec![Arc::new(service)],
-            gone: Vec::new(),
-        };
-        let standing = Standing {
-            provider: Provider::Api,
-            before: 1,
-            after: 1,
-        };
-        for warning in self.judge(&edits, standing, ApplyOptions::default(), vet)?.warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(New {
-            service: name,
-            targets,
-            min,
-            timeout: order.timeout,
-            drain: order.drain,
-            by: by(order.by, "deploy"),
-        })
+        Ok((service, min))
     }
 
     pub(in crate::daemon::core) fn take_undo(

@@ -1,0 +1,329 @@
+//! The thread that looks at the gateway for those who judge what is desired: local addresses, routes, listeners. Such a look takes
+//! a millisecond usually, and as long as the kernel likes; the loop that serves the API does not wait for it.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc as questions;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc as answers;
+
+use super::core::{Unvetted, Vetted};
+use crate::kernel::listeners::ListenersError;
+use crate::kernel::route::Routes;
+use crate::kernel::socket::NetlinkError;
+use crate::model::{Service, State};
+use crate::preflight;
+
+/// A look that has not ended by then is given up: what waits for it is refused.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who wants to know. Each has at most one question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// The state file.
+    File,
+    /// What is held back, and what has lost what it needs.
+    Surroundings,
+    /// An order of the API.
+    Order,
+}
+
+const ASKERS: usize = 3;
+/// What was found may be otherwise after this: it is looked at again.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What is to be looked at.
+#[derive(Debug, Clone, PartialEq)]
+struct Question {
+    services: Vec<Arc<Service>>,
+    /// Which of them are there already, in the same order.
+    known: Vec<bool>,
+    /// Whether to look for what is odd, too.
+    warns: bool,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Answer {
+    asker: Asker,
+    question: Arc<Question>,
+    found: Result<Vetted, String>,
+}
+
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Empty,
+    /// Since then.
+    Asked(Arc<Question>, Instant),
+    Answered(Arc<Question>, Result<Vetted, String>, Instant),
+}
+
+/// The thread, seen from the loop.
+#[derive(Debug)]
+pub(super) struct Looker {
+    questions: questions::Sender<(Asker, Arc<Question>)>,
+    slots: [Slot; ASKERS],
+}
+
+impl Looker {
+    /// Starts it, in the network namespace of this thread. It ends when the looker is dropped and its last look is over.
+    ///
+    /// # Errors
+    /// That no thread can be had.
+    pub(super) fn start(answers: answers::Sender<Answer>) -> std::io::Result<Self> {
+        let (questions, asked) = mpsc::channel();
+        thread::Builder::new().name("looker".into()).spawn(move || {
+            look_for_all(&asked, &answers, look);
+        })?;
+        Ok(Self {
+            questions,
+            slots: Default::default(),
+        })
+    }
+
+    /// Returns what was found, if that was looked at; else it is looked at.
+    pub(super) fn vet(
+        &mut self,
+        asker: Asker,
+        state: &State,
+        is_known: &dyn Fn(&Service) -> bool,
+        now: Instant,
+    ) -> Result<Vetted, Unvetted> {
+        let known = state.services.iter().map(|service| is_known(service));
+        let question = Question {
+            known: known.collect(),
+            services: state.services.clone(),
+            warns: asker != Asker::Surroundings,
+        };
+        let slot = &mut self.slots[asker as usize];
+        match std::mem::take(slot) {
+            Slot::Answered(asked, found, at) if *asked == question && now.saturating_duration_since(at) < FRESH => {
+                return found.map_err(Unvetted::Failed);
+            }
+            Slot::Asked(asked, since) => {
+                let is_late = now.saturating_duration_since(since) >= PATIENCE;
+                *slot = Slot::Asked(asked, since);
+                return Err(if is_late { late() } else { Unvetted::Pending });
+            }
+            // What is asked now is another question.
+            Slot::Answered(..) | Slot::Empty => {}
+        }
+        let question = Arc::new(question);
+        if self.questions.send((asker, Arc::clone(&question))).is_err() {
+            return Err(Unvetted::Failed(
+                "the thread that looks at the gateway has ended".into(),
+            ));
+        }
+        *slot = Slot::Asked(question, now);
+        Err(Unvetted::Pending)
+    }
+
+    /// Takes note of what was found.
+    pub(super) fn answered(&mut self, answer: Answer, now: Instant) {
+        self.slots[answer.asker as usize] = Slot::Answered(answer.question, answer.found, now);
+    }
+
+    /// When a look that has not ended is to be given up; `None`: none goes on, or it was given up.
+    pub(super) fn gives_up_at(&self, now: Instant) -> Option<Instant> {
+        let times = self.slots.iter().filter_map(|slot| match slot {
+            Slot::Asked(_, since) => Some(*since + PATIENCE).filter(|at| *at > now),
+            Slot::Empty | Slot::Answered(..) => None,
+        });
+        times.min()
+    }
+}
+
+fn late() -> Unvetted {
+    let seconds = PATIENCE.as_secs();
+    Unvetted::Failed(format!(
+        "the gateway's addresses, routes and listeners could not be looked at within {seconds} s: the kernel does not answer"
+    ))
+}
+
+fn look_for_all(
+    asked: &questions::Receiver<(Asker, Arc<Question>)>,
+    answers: &answers::Sender<Answer>,
+    mut look: impl FnMut(&Question) -> Result<Vetted, String>,
+) {
+    while let Ok((asker, question)) = asked.recv() {
+        let found = look(&question);
+        let answer = Answer { asker, question, found };
+        if answers.blocking_send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+fn look(question: &Question) -> Result<Vetted, String> {
+    let state = State {
+        services: question.services.clone(),
+    };
+    let warnings = if question.warns {
+        let warnings = Routes::open().and_then(|mut routes| preflight::warnings(&mut routes, &state));
+        warnings.map_err(|error: NetlinkError| error.to_string())?
+    } else {
+        Vec::new()
+    };
+    let obstacles = Routes::open().and_then(|mut routes| preflight::obstacles(&mut routes, &state));
+    let obstacles = obstacles.map_err(|error: NetlinkError| error.to_string())?;
+    let known = question.services.iter().zip(&question.known);
+    let known: BTreeSet<&str> = known
+        .filter(|(_, known)| **known)
+        .map(|(service, _)| &*service.name)
+        .collect();
+    let is_known = |service: &Service| known.contains(&*service.name);
+    let taken = preflight::taken_ports(&state, &is_known).map_err(|error: ListenersError| error.to_string())?;
+    Ok(Vetted {
+        obstacles: obstacles.into_iter().chain(taken).collect(),
+        warnings,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc::error::TryRecvError;
+
+    fn state(name: &str) -> State {
+        let text = format!(r#"{{"version": 1, "services": [{{"name": "{name}", "port": 2001, "backends": []}}]}}"#);
+        crate::model::parse(text.as_bytes()).unwrap()
+    }
+
+    fn warned(text: &str) -> Vetted {
+        Vetted {
+            warnings: vec![crate::model::Problem {
+                place: "here".into(),
+                message: text.into(),
+            }],
+            ..Vetted::default()
+        }
+    }
+
+    /// A looker whose thread is played by the test.
+    fn looker() -> (Looker, questions::Receiver<(Asker, Arc<Question>)>) {
+        let (questions, asked) = mpsc::channel();
+        let slots = Default::default();
+        (Looker { questions, slots }, asked)
+    }
+
+    fn told(vetted: Result<Vetted, Unvetted>) -> Result<String, Unvetted> {
+        vetted.map(|vetted| vetted.warnings[0].message.clone())
+    }
+
+    #[test]
+    fn a_question_is_asked_once_and_its_answer_is_taken_once() {
+        let (mut looker, asked) = looker();
+        let (state, now) = (state("a"), Instant::now());
+        let ask = |looker: &mut Looker, now| told(looker.vet(Asker::Order, &state, &|_| false, now));
+        assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
+        assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
+        let (asker, question) = asked.try_recv().unwrap();
+        assert!(asked.try_recv().is_err(), "it is asked once");
+        let answer = |question: &Arc<Question>| Answer {
+            asker,
+            question: Arc::clone(question),
+            found: Ok(warned("x")),
+        };
+        looker.answered(answer(&question), now);
+        assert_eq!(ask(&mut looker, now), Ok("x".into()));
+        // The next one is looked at anew, and so is one that nobody has taken in time.
+        assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
+        let (_, question) = asked.try_recv().unwrap();
+        looker.answered(answer(&question), now);
+        assert_eq!(ask(&mut looker, now + FRESH), Err(Unvetted::Pending));
+        assert!(asked.try_recv().is_ok());
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_none() {
+        let (mut looker, asked) = looker();
+        let now = Instant::now();
+        let none = |_: &Service| false;
+        assert_eq!(
+            told(looker.vet(Asker::File, &state("a"), &none, now)),
+            Err(Unvetted::Pending)
+        );
+        let (asker, question) = asked.try_recv().unwrap();
+        // Meanwhile something else is wanted, and another asker has a place of its own.
+        assert_eq!(
+            told(looker.vet(Asker::File, &state("b"), &none, now)),
+            Err(Unvetted::Pending)
+        );
+        assert!(asked.try_recv().is_err(), "one at a time");
+        assert_eq!(
+            told(looker.vet(Asker::Order, &state("b"), &none, now)),
+            Err(Unvetted::Pending)
+        );
+        assert_eq!(asked.try_recv().unwrap().0, Asker::Order);
+        let found = Ok(warned("a"));
+        looker.answered(Answer { asker, question, found }, now);
+        assert_eq!(
+            told(looker.vet(Asker::File, &state("b"), &none, now)),
+            Err(Unvetted::Pending)
+        );
+        let (_, question) = asked.try_recv().unwrap();
+        assert_eq!(&*question.services[0].name, "b");
+        // What is known matters, too.
+        let found = Ok(warned("b"));
+        looker.answered(Answer { asker, question, found }, now);
+        assert_eq!(
+            told(looker.vet(Asker::File, &state("b"), &|_| true, now)),
+            Err(Unvetted::Pending)
+        );
+    }
+
+    #[test]
+    fn a_look_that_does_not_end_is_given_up() {
+        let (mut looker, asked) = looker();
+        let (state, now) = (state("a"), Instant::now());
+        let ask = |looker: &mut Looker, now| told(looker.vet(Asker::Order, &state, &|_| false, now));
+        assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
+        assert_eq!(looker.gives_up_at(now), Some(now + PATIENCE));
+        let later = now + PATIENCE;
+        assert_eq!(looker.gives_up_at(later), None);
+        assert!(matches!(ask(&mut looker, later), Err(Unvetted::Failed(why)) if why.contains("within 10 s")));
+        // It has ended all the same.
+        let (asker, question) = asked.try_recv().unwrap();
+        let found = Ok(warned("a"));
+        looker.answered(Answer { asker, question, found }, later);
+        assert_eq!(ask(&mut looker, later), Ok("a".into()));
+        drop(asked);
+        assert!(matches!(ask(&mut looker, later), Err(Unvetted::Failed(why)) if why.contains("has ended")));
+    }
+
+    #[test]
+    fn the_thread_looks_for_everybody_and_ends_with_the_looker() {
+        let (sender, mut answers) = answers::channel(4);
+        let (questions, asked) = mpsc::channel();
+        let thread =
+            thread::spawn(move || look_for_all(&asked, &sender, |question| Ok(warned(&question.services[0].name))));
+        let mut looker = Looker {
+            questions,
+            slots: Default::default(),
+        };
+        let now = Instant::now();
+        for (asker, name) in [(Asker::File, "a"), (Asker::Order, "b")] {
+            assert_eq!(
+                told(looker.vet(asker, &state(name), &|_| false, now)),
+                Err(Unvetted::Pending)
+            );
+        }
+        for _ in 0..2 {
+            looker.answered(answers.blocking_recv().unwrap(), now);
+        }
+        assert_eq!(
+            told(looker.vet(Asker::Order, &state("b"), &|_| false, now)),
+            Ok("b".into())
+        );
+        assert_eq!(
+            told(looker.vet(Asker::File, &state("a"), &|_| false, now)),
+            Ok("a".into())
+        );
+        drop(looker);
+        thread.join().unwrap();
+        assert!(matches!(answers.try_recv(), Err(TryRecvError::Disconnected)));
+    }
+}

@@ -1,0 +1,69 @@
+//! Looks at the gateway as a daemon's thread makes them: whoever wants to know asks again when they have ended.
+
+use std::time::{Duration, Instant};
+
+use tcpgw::daemon::core::{Unvetted, Vetted};
+use tcpgw::model::Service;
+
+/// Which services are there already.
+pub(crate) type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
+
+/// After this a look that does not end is given up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The look that goes on, if one does.
+#[derive(Debug, Default)]
+pub(crate) struct Looking {
+    since: Option<Instant>,
+    has_ended: bool,
+    stuck_until: Option<Instant>,
+}
+
+impl Looking {
+    /// What is asked for is found at the second time.
+    pub(crate) fn vet(&mut self, now: Instant, found: impl FnOnce() -> Vetted) -> Result<Vetted, Unvetted> {
+        match self.since {
+            Some(since) if self.is_stuck(now) && now - since >= PATIENCE => Err(Unvetted::Failed("late".into())),
+            Some(_) if self.is_stuck(now) => Err(Unvetted::Pending),
+            Some(_) => {
+                self.since = None;
+                Ok(found())
+            }
+            None => {
+                self.since = Some(now);
+                self.has_ended = true;
+                Err(Unvetted::Pending)
+            }
+        }
+    }
+
+    /// Another daemon begins.
+    pub(crate) fn restart(&mut self) {
+        self.since = None;
+        self.has_ended = false;
+    }
+
+    /// The kernel does not answer for so long.
+    pub(crate) fn stick(&mut self, now: Instant, time: Duration) {
+        self.stuck_until = Some(now + time);
+    }
+
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
+        self.stuck_until.is_some_and(|until| until > now)
+    }
+
+    /// Whether a look has ended, or was given up; it is told once.
+    pub(crate) fn take_ended(&mut self, now: Instant) -> bool {
+        let is_over = self
+            .since
+            .is_none_or(|since| !self.is_stuck(now) || now - since >= PATIENCE);
+        is_over && std::mem::take(&mut self.has_ended)
+    }
+
+    /// When [`Self::take_ended`] may have something to tell.
+    pub(crate) fn ends_at(&self) -> Option<Instant> {
+        let gives_up = self.since? + PATIENCE;
+        let until = self.stuck_until.map_or(gives_up, |until| until.min(gives_up));
+        Some(until).filter(|_| self.has_ended)
+    }
+}
