@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 
-NAMES = ("control", "data", "churn", "daemon", "flush", "limits")
+NAMES = ("control", "data", "churn", "daemon", "flush", "limits", "scale")
 
 
 def all_sections():
