@@ -73,15 +73,16 @@ impl Looker {
     ///
     /// # Errors
     /// That no thread can be had.
-    pub(super) fn start(answers: answers::Sender<Answer>) -> std::io::Result<Self> {
-        let (questions, asked) = mpsc::channel();
+    pub(super) fn start() -> std::io::Result<(Self, answers::Receiver<Answer>)> {
+        let ((questions, asked), (answers, found)) = (mpsc::channel(), answers::channel(1));
         thread::Builder::new().name("looker".into()).spawn(move || {
             look_for_all(&asked, &answers, look);
         })?;
-        Ok(Self {
+        let looker = Self {
             questions,
             slots: Default::default(),
-        })
+        };
+        Ok((looker, found))
     }
 
     /// Returns what was found, if that was looked at; else it is looked at.
@@ -100,12 +101,12 @@ impl Looker {
         };
         let slot = &mut self.slots[asker as usize];
         match std::mem::take(slot) {
-            Slot::Answered(asked, found, at) if *asked == question && now.saturating_duration_since(at) < FRESH => {
+            Slot::Answered(before, found, at) if *before == question && now.saturating_duration_since(at) < FRESH => {
                 return found.map_err(Unvetted::Failed);
             }
-            Slot::Asked(asked, since) => {
+            Slot::Asked(before, since) => {
                 let is_late = now.saturating_duration_since(since) >= PATIENCE;
-                *slot = Slot::Asked(asked, since);
+                *slot = Slot::Asked(before, since);
                 return Err(if is_late { late() } else { Unvetted::Pending });
             }
             // What is asked now is another question.
@@ -215,13 +216,13 @@ mod tests {
 
     #[test]
     fn a_question_is_asked_once_and_its_answer_is_taken_once() {
-        let (mut looker, asked) = looker();
+        let (mut looker, thread) = looker();
         let (state, now) = (state("a"), Instant::now());
         let ask = |looker: &mut Looker, now| told(looker.vet(Asker::Order, &state, &|_| false, now));
         assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
         assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
-        let (asker, question) = asked.try_recv().unwrap();
-        assert!(asked.try_recv().is_err(), "it is asked once");
+        let (asker, question) = thread.try_recv().unwrap();
+        assert!(thread.try_recv().is_err(), "it is asked once");
         let answer = |question: &Arc<Question>| Answer {
             asker,
             question: Arc::clone(question),
@@ -231,40 +232,40 @@ mod tests {
         assert_eq!(ask(&mut looker, now), Ok("x".into()));
         // The next one is looked at anew, and so is one that nobody has taken in time.
         assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
-        let (_, question) = asked.try_recv().unwrap();
+        let (_, question) = thread.try_recv().unwrap();
         looker.answered(answer(&question), now);
         assert_eq!(ask(&mut looker, now + FRESH), Err(Unvetted::Pending));
-        assert!(asked.try_recv().is_ok());
+        assert!(thread.try_recv().is_ok());
     }
 
     #[test]
     fn an_answer_to_another_question_is_none() {
-        let (mut looker, asked) = looker();
+        let (mut looker, thread) = looker();
         let now = Instant::now();
         let none = |_: &Service| false;
         assert_eq!(
             told(looker.vet(Asker::File, &state("a"), &none, now)),
             Err(Unvetted::Pending)
         );
-        let (asker, question) = asked.try_recv().unwrap();
+        let (asker, question) = thread.try_recv().unwrap();
         // Meanwhile something else is wanted, and another asker has a place of its own.
         assert_eq!(
             told(looker.vet(Asker::File, &state("b"), &none, now)),
             Err(Unvetted::Pending)
         );
-        assert!(asked.try_recv().is_err(), "one at a time");
+        assert!(thread.try_recv().is_err(), "one at a time");
         assert_eq!(
             told(looker.vet(Asker::Order, &state("b"), &none, now)),
             Err(Unvetted::Pending)
         );
-        assert_eq!(asked.try_recv().unwrap().0, Asker::Order);
+        assert_eq!(thread.try_recv().unwrap().0, Asker::Order);
         let found = Ok(warned("a"));
         looker.answered(Answer { asker, question, found }, now);
         assert_eq!(
             told(looker.vet(Asker::File, &state("b"), &none, now)),
             Err(Unvetted::Pending)
         );
-        let (_, question) = asked.try_recv().unwrap();
+        let (_, question) = thread.try_recv().unwrap();
         assert_eq!(&*question.services[0].name, "b");
         // What is known matters, too.
         let found = Ok(warned("b"));
@@ -277,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_look_that_does_not_end_is_given_up() {
-        let (mut looker, asked) = looker();
+        let (mut looker, thread) = looker();
         let (state, now) = (state("a"), Instant::now());
         let ask = |looker: &mut Looker, now| told(looker.vet(Asker::Order, &state, &|_| false, now));
         assert_eq!(ask(&mut looker, now), Err(Unvetted::Pending));
@@ -286,11 +287,11 @@ mod tests {
         assert_eq!(looker.gives_up_at(later), None);
         assert!(matches!(ask(&mut looker, later), Err(Unvetted::Failed(why)) if why.contains("within 10 s")));
         // It has ended all the same.
-        let (asker, question) = asked.try_recv().unwrap();
+        let (asker, question) = thread.try_recv().unwrap();
         let found = Ok(warned("a"));
         looker.answered(Answer { asker, question, found }, later);
         assert_eq!(ask(&mut looker, later), Ok("a".into()));
-        drop(asked);
+        drop(thread);
         assert!(matches!(ask(&mut looker, later), Err(Unvetted::Failed(why)) if why.contains("has ended")));
     }
 

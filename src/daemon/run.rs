@@ -259,16 +259,9 @@ impl Daemon {
         let network = route_monitor::follow();
         let (seen, observations) = mpsc::channel(1);
         let observer = Observer::start(seen).map_err(io("start a thread"))?;
-        let (found, looks) = mpsc::channel(1);
-        let looker = Looker::start(found).map_err(io("start a thread"))?;
+        let (looker, looks) = Looker::start().map_err(io("start a thread"))?;
         let mut socket = bind(&settings)?;
-        let presence = Presence {
-            pid: std::process::id(),
-            socket: std::path::absolute(&settings.socket).unwrap_or_else(|_| settings.socket.clone()),
-        };
-        if let Err(error) = presence.leave(run_dir, namespace) {
-            tracing::warn!(%error, "failed to note in the run directory that a daemon runs");
-        }
+        leave_presence(&settings, run_dir, namespace);
         let store = Store::new(run_dir, namespace);
         let engine = Engine::new(kernel, store, namespace, config.flow_mark)
             .protecting(config.protect_backends)
@@ -718,6 +711,17 @@ fn within_limits(settings: Settings, has_addon: bool) -> Settings {
         );
     }
     Settings { max_probes, ..settings }
+}
+
+/// Whoever looks at the run directory knows that a daemon runs, and where it listens.
+fn leave_presence(settings: &Settings, run_dir: &Path, namespace: u64) {
+    let presence = Presence {
+        pid: std::process::id(),
+        socket: std::path::absolute(&settings.socket).unwrap_or_else(|_| settings.socket.clone()),
+    };
+    if let Err(error) = presence.leave(run_dir, namespace) {
+        tracing::warn!(%error, "failed to note in the run directory that a daemon runs");
+    }
 }
 
 /// What was desired before. Without it a lost file or store may cost services when the machine boots, and nothing before.

@@ -237,7 +237,7 @@ impl Core {
             Ok(decided) => decided,
             Err(Undone::Pending) => {
                 self.addon.skipped = skipped;
-                return Err(Undecided(Order::Addon(order, reply)));
+                return Err(Undecided(Box::new(Order::Addon(order, reply))));
             }
             Err(Undone::Refused(refused)) => {
                 drop(reply.send(Err(refused)));

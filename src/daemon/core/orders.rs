@@ -68,7 +68,7 @@ pub struct ApplyOrder {
 }
 
 /// An order of which nothing is decided, since the gateway is being looked at. It stays the first.
-pub(super) struct Undecided(pub(super) Order);
+pub(super) struct Undecided(pub(super) Box<Order>);
 
 /// What goes on between orders and the store.
 #[derive(Default)]
@@ -282,7 +282,7 @@ impl Core {
                 Ok(None) => {}
                 Ok(write) => return write,
                 Err(Undecided(order)) => {
-                    self.desk.orders.push_front(order);
+                    self.desk.orders.push_front(*order);
                     return None;
                 }
             }
@@ -345,7 +345,9 @@ impl Core {
         let judged = judged.and_then(|()| self.judge(&edits, standing, options, vet));
         let Judged { warnings, obstacles } = match judged {
             Ok(judged) => judged,
-            Err(Unjudged::Pending) => return Err(Undecided(Order::Apply(ApplyOrder { apply, state, reply }))),
+            Err(Unjudged::Pending) => {
+                return Err(Undecided(Box::new(Order::Apply(ApplyOrder { apply, state, reply }))));
+            }
             // Whoever asked may be gone.
             Err(Unjudged::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
@@ -422,7 +424,7 @@ impl Core {
         let judged = self.judges_singly().map_err(Unjudged::from);
         let (edits, Judged { warnings, obstacles }) = match judged.and_then(|()| self.judge_edit(&order, vet)) {
             Ok(judged) => judged,
-            Err(Unjudged::Pending) => return Err(Undecided(Order::Edit(order, reply))),
+            Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Edit(order, reply)))),
             Err(Unjudged::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
                 return Ok(None);

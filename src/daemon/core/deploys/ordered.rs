@@ -24,7 +24,7 @@ impl Core {
         let judged = self.judges_singly().map_err(Unjudged::from);
         let new = match judged.and_then(|()| self.judge_deploy(&order, vet)) {
             Ok(new) => new,
-            Err(Unjudged::Pending) => return Err(Undecided(Order::Deploy(order, reply))),
+            Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Deploy(order, reply)))),
             // Whoever asked may be gone.
             Err(Unjudged::Refused(refused)) => {
                 drop(reply.send(Err(refused)));
