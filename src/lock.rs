@@ -108,6 +108,39 @@ pub fn held_by(directory: &Path, namespace: u64) -> Option<String> {
 }
 
 impl Lock {
+    /// Takes it again where somebody has removed its file, so that others find it held; returns whether that was so.
+    ///
+    /// # Errors
+    /// [`LockError`]: also that another process has it now.
+    pub fn renew(&mut self) -> Result<bool, LockError> {
+        if self.file.as_ref().is_some_and(|file| is_at(file, &self.path)) {
+            return Ok(false);
+        }
+        let fail = |source| LockError::File {
+            path: self.path.clone(),
+            source,
+        };
+        if let Some(directory) = self.path.parent() {
+            fs::create_dir_all(directory).map_err(fail)?;
+        }
+        let file = run_file::open_lock(&self.path).map_err(fail)?;
+        let mut locked =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, errno)| match errno {
+                nix::errno::Errno::EWOULDBLOCK => LockError::Held {
+                    holder: holder(&mut file),
+                    waited: Duration::ZERO,
+                },
+                errno => fail(errno.into()),
+            })?;
+        if let Err(error) = sign(&mut locked) {
+            tracing::debug!(%error, path = %escape::path(&self.path), "failed to write who holds the lock");
+        }
+        if let Some(Err((file, _))) = self.file.replace(locked).map(Flock::unlock) {
+            std::mem::forget(file);
+        }
+        Ok(true)
+    }
+
     /// Removes the file with the lock: nothing of tcpgw is left in the namespace.
     pub fn discard(self) {
         if let Err(error) = fs::remove_file(&self.path) {
@@ -201,6 +234,22 @@ mod tests {
         let path = directory.path().join("netns-1.lock");
         last.discard();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn one_whose_file_is_removed_is_taken_again_unless_another_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path().join("run");
+        let mut lock = Lock::take(&run, 1, Duration::ZERO).unwrap();
+        assert!(!lock.renew().unwrap());
+        fs::remove_dir_all(&run).unwrap();
+        assert!(lock.renew().unwrap());
+        Lock::take(&run, 1, Duration::ZERO).expect_err("it is held");
+        fs::remove_dir_all(&run).unwrap();
+        let other = Lock::take(&run, 1, Duration::ZERO).unwrap();
+        assert!(matches!(lock.renew(), Err(LockError::Held { .. })));
+        drop(other);
+        assert!(lock.renew().unwrap());
     }
 
     #[test]

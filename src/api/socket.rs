@@ -57,7 +57,7 @@ pub struct Socket {
     listener: Option<UnixListener>,
     path: PathBuf,
     file: (u64, u64),
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Socket {
@@ -75,7 +75,7 @@ impl Socket {
             listener: Some(listener),
             path: path.clone(),
             file,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -93,6 +93,19 @@ impl Socket {
     /// Whether its file is still there.
     pub fn is_there(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.file)
+    }
+
+    /// Takes the lock again where somebody has removed its file; returns whether that was so.
+    ///
+    /// # Errors
+    /// [`SocketError`]: also that another daemon has it now.
+    pub fn renew_lock(&mut self) -> Result<bool, SocketError> {
+        if beside(&self.path, ".lock").symlink_metadata().is_ok() {
+            return Ok(false);
+        }
+        make_directory(&self.path)?;
+        self.lock = lock(&self.path)?;
+        Ok(true)
     }
 
     /// Makes the file again, after somebody has removed it; returns what accepts its connections.

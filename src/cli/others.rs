@@ -13,7 +13,7 @@ use super::{Failure, File, Global};
 use crate::config::Config;
 use crate::daemon::adopt::{Adopted, adopt};
 use crate::daemon::claimed::{Claimed, Left, displacement};
-use crate::daemon::last::Last;
+use crate::daemon::last::{Last, LastError};
 use crate::daemon::settings::DEFAULT_STORE;
 use crate::model::{Problem, Problems, Service, State};
 use crate::owner::{AllDetails, Details, Owner};
@@ -49,7 +49,9 @@ pub(super) fn look(
 ) -> Result<(Known, Others), Failure> {
     let store = store_path(config);
     let last = last_here(&store, gateway.namespace);
-    let was_daemon = last.is_some() || store.symlink_metadata().is_ok();
+    // One that cannot be read tells that there was a daemon, and no more.
+    let was_daemon = !matches!(last, Ok(None)) || store.symlink_metadata().is_ok();
+    let last = last.inspect_err(|error| tracing::warn!("{error}")).unwrap_or_default();
     let mut guide = Summary::from(&*state);
     let of_last = last.iter().flat_map(|last| &last.services);
     guide.complete_from(&of_last.map(|(_, service)| &**service).collect());
@@ -83,10 +85,9 @@ fn store_path(config: &Config) -> PathBuf {
 }
 
 /// What a daemon of this network namespace wanted last. In another boot namespaces had other numbers.
-fn last_here(store: &Path, namespace: u64) -> Option<Last> {
-    let last = Last::load(&Last::path(store));
-    let last = last.inspect_err(|error| tracing::warn!("{error}")).ok().flatten()?;
-    (last.namespace == namespace || last.boot != boot_id()).then_some(last)
+fn last_here(store: &Path, namespace: u64) -> Result<Option<Last>, LastError> {
+    let last = Last::load(&Last::path(store))?;
+    Ok(last.filter(|last| last.namespace == namespace || last.boot != boot_id()))
 }
 
 impl Others {

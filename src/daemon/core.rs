@@ -52,7 +52,7 @@ use self::held::Held;
 use self::observation::Observing;
 use self::orders::Desk;
 pub use self::orders::{ApplyOrder, MOST_ORDERS, Order};
-use self::orphans::Orphans;
+use self::orphans::{LastTrouble, Orphans};
 use self::problems::Judgement;
 use self::rejected::Rejected;
 use self::surroundings::HeldBack;
@@ -154,6 +154,7 @@ pub struct Core {
     orphans: Orphans,
     /// What an earlier daemon wanted, until that has been looked at.
     last: Last,
+    last_trouble: LastTrouble,
     /// The kernel's name for this boot.
     boot: String,
     /// The last change of the kernel.
@@ -238,6 +239,7 @@ impl Core {
             addon: Addon::new(config.addon.clone()),
             orphans: Orphans::default(),
             last: Last::default(),
+            last_trouble: LastTrouble::default(),
             boot: String::new(),
             applied: None,
             torn: None,

@@ -15,12 +15,16 @@ use thiserror::Error;
 
 use crate::model::{Service, parse_service, write};
 use crate::owner::Owner;
+use crate::problem::{Kind, Problem, Severity};
 use crate::run_file;
 
 /// The first line: the format, and the checksum of what follows.
 const MAGIC: &str = "tcpgw last services 1 ";
 /// No file of so many services is larger.
 const MOST_BYTES: u64 = 256 << 20;
+
+/// Endings of files that were set aside, after the name of the file of last services.
+const ASIDE: [&str; 4] = [".damaged", ".damaged.1", ".damaged.2", ".damaged.3"];
 
 /// What was desired last.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -112,6 +116,38 @@ impl Last {
             .ok_or_else(|| LastError::Damaged(path.to_owned()))
     }
 
+    /// Gives a file that could not be read another name, so that nothing is written over it. More than four are not kept.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+        let mut names = aside(path);
+        let free = names.clone().find(|name| name.symlink_metadata().is_err());
+        let name = free.or_else(|| names.next_back()).unwrap_or_else(|| path.to_owned());
+        fs::rename(path, &name)?;
+        Ok(name)
+    }
+
+    /// Returns the problem that there are files beside the store that were set aside. Where nothing is served it may be because
+    /// of that.
+    pub fn problem(store: &Path, is_serving: bool) -> Option<Problem> {
+        let path = Self::path(store);
+        let names = aside(&path).filter(|name| name.symlink_metadata().is_ok());
+        let names: Vec<String> = names.map(|name| crate::escape::path(&name)).collect();
+        let (file, verb) = match names.len() {
+            0 => return None,
+            1 => ("it", "was"),
+            _ => ("them", "were"),
+        };
+        let message = format!(
+            "{}: the services that were served last could not be read from {file}, and {file} {verb} set aside: look whether any are \
+             missing, order these anew, and remove {file}",
+            names.join(", ")
+        );
+        let severity = if is_serving { Severity::Warning } else { Severity::Error };
+        Some(Problem::new(Kind::LastServices, message).with_severity(severity))
+    }
+
     fn decode(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (checksum, json) = text.strip_prefix(MAGIC)?.split_once('\n')?;
@@ -199,6 +235,15 @@ impl Last {
     }
 }
 
+fn aside(path: &Path) -> impl DoubleEndedIterator<Item = PathBuf> + Clone + use<> {
+    let path = path.as_os_str().to_owned();
+    ASIDE.iter().map(move |ending| {
+        let mut name = path.clone();
+        name.push(ending);
+        PathBuf::from(name)
+    })
+}
+
 fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = run_file::create(path)?;
     file.write_all(bytes)?;
@@ -249,6 +294,62 @@ mod tests {
         assert_eq!((&read.services, read.refused.len()), (&last().services, 1));
         // A version that accepts it finds it.
         assert!(read.encode().unwrap().contains(r#"{"name":"b","port":0}"#));
+    }
+
+    #[test]
+    fn no_part_of_what_is_torn_changed_or_too_large_is_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db.last");
+        last().save(&path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert_eq!(
+                Last::load(&path),
+                Err(LastError::Damaged(path.clone())),
+                "{length} bytes"
+            );
+        }
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            fs::write(&path, changed).unwrap();
+            assert_eq!(Last::load(&path), Err(LastError::Damaged(path.clone())), "byte {at}");
+        }
+        fs::write(&path, [&whole[..], b"{}"].concat()).unwrap();
+        assert_eq!(Last::load(&path), Err(LastError::Damaged(path.clone())));
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(MOST_BYTES + 1)
+            .unwrap();
+        Last::load(&path).unwrap_err();
+        fs::write(&path, whole).unwrap();
+        assert_eq!(Last::load(&path), Ok(Some(last())));
+    }
+
+    #[test]
+    fn what_is_damaged_is_kept_beside_and_is_a_problem_until_somebody_removes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("db");
+        let path = Last::path(&store);
+        assert_eq!(Last::problem(&store, false), None);
+        for round in 0..6 {
+            fs::write(&path, format!("damaged {round}")).unwrap();
+            Last::set_aside(&path).unwrap();
+            assert!(!path.exists());
+        }
+        let kept: Vec<_> = aside(&path).map(|name| fs::read_to_string(name).unwrap()).collect();
+        assert_eq!(kept, ["damaged 0", "damaged 1", "damaged 2", "damaged 5"]);
+        let problem = Last::problem(&store, false).unwrap();
+        assert!(problem.message.contains("db.last.damaged,"), "{}", problem.message);
+        assert_eq!(problem.severity, Severity::Error);
+        assert_eq!(Last::problem(&store, true).unwrap().severity, Severity::Warning);
+        for name in aside(&path) {
+            fs::remove_file(name).unwrap();
+        }
+        assert_eq!(Last::problem(&store, true), None);
     }
 
     #[test]

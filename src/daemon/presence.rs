@@ -47,6 +47,11 @@ impl Presence {
         file.write_all(&serde_json::to_vec(self)?)
     }
 
+    /// Whether the last daemon has left one.
+    pub fn is_there(directory: &Path, namespace: u64) -> bool {
+        file(directory, namespace).symlink_metadata().is_ok()
+    }
+
     /// Takes it away: the daemon ends in good order.
     pub fn withdraw(directory: &Path, namespace: u64) {
         let _ = fs::remove_file(file(directory, namespace));

@@ -180,7 +180,8 @@ struct Daemon {
     socket_at: Instant,
     run_dir: PathBuf,
     namespace: u64,
-    _lock: Lock,
+    lock: Lock,
+    presence: Presence,
 }
 
 type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;
@@ -261,7 +262,7 @@ impl Daemon {
         let observer = Observer::start(seen).map_err(io("start a thread"))?;
         let (looker, looks) = Looker::start().map_err(io("start a thread"))?;
         let mut socket = bind(&settings)?;
-        leave_presence(&settings, run_dir, namespace);
+        let presence = leave_presence(&settings, run_dir, namespace);
         let store = Store::new(run_dir, namespace);
         let engine = Engine::new(kernel, store, namespace, config.flow_mark)
             .protecting(config.protect_backends)
@@ -338,7 +339,8 @@ impl Daemon {
             socket_at: Instant::now(),
             run_dir: run_dir.to_owned(),
             namespace,
-            _lock: lock,
+            lock,
+            presence,
         })
     }
 
@@ -452,7 +454,10 @@ impl Daemon {
         }
         if self.socket_at <= now.instant {
             self.socket_at = now.instant + SOCKET;
-            self.look_for_socket();
+            self.look_for_files(now);
+            let is_serving = self.core.is_serving();
+            self.core
+                .last_damaged(Last::problem(&self.core.settings().store, is_serving));
         }
         if self.provider_api.is_due(now.instant) {
             self.serve_provider_api();
@@ -471,7 +476,29 @@ impl Daemon {
         self.core.provider_api(served.err());
     }
 
-    /// Somebody may have removed the file of the socket: nobody could reach the daemon any more.
+    /// Somebody may have removed the run directory: nobody could reach the daemon any more, another writer would find no lock, and
+    /// who finds the daemon killed would not know that it ran.
+    fn look_for_files(&mut self, now: Now) {
+        let locked = self.lock.renew().map_err(DaemonError::from);
+        let locked = locked.and_then(|is_new| Ok(self.socket.renew_lock()? || is_new));
+        match locked {
+            Err(error) => return self.core.socket_gone(Some(error.to_string())),
+            Ok(is_new) if is_new || !Presence::is_there(&self.run_dir, self.namespace) => {
+                tracing::warn!("somebody has removed files of the run directory: they were made again");
+                note_presence(&self.presence, &self.run_dir, self.namespace);
+                if let Some(by) = self.core.torn_down_by()
+                    && let Err(error) = Store::new(&self.run_dir, self.namespace).save_torn_down(by)
+                {
+                    tracing::warn!(%error, "failed to note in the run directory that the gateway is torn down");
+                }
+                self.core.record_lost(now);
+            }
+            Ok(_) => {}
+        }
+        self.look_for_socket();
+    }
+
+    /// Somebody may have removed the file of the socket.
     fn look_for_socket(&mut self) {
         if self.socket.is_there() {
             return self.core.socket_gone(None);
@@ -714,21 +741,35 @@ fn within_limits(settings: Settings, has_addon: bool) -> Settings {
 }
 
 /// Whoever looks at the run directory knows that a daemon runs, and where it listens.
-fn leave_presence(settings: &Settings, run_dir: &Path, namespace: u64) {
+fn leave_presence(settings: &Settings, run_dir: &Path, namespace: u64) -> Presence {
     let presence = Presence {
         pid: std::process::id(),
         socket: std::path::absolute(&settings.socket).unwrap_or_else(|_| settings.socket.clone()),
     };
+    note_presence(&presence, run_dir, namespace);
+    presence
+}
+
+fn note_presence(presence: &Presence, run_dir: &Path, namespace: u64) {
     if let Err(error) = presence.leave(run_dir, namespace) {
         tracing::warn!(%error, "failed to note in the run directory that a daemon runs");
     }
 }
 
-/// What was desired before. Without it a lost file or store may cost services when the machine boots, and nothing before.
+/// What was desired before. Without it a lost file or store may cost services when the machine boots, and nothing before. What
+/// cannot be read is set aside, before a new one is written.
 fn last_services(settings: &Settings) -> Last {
-    let last = Last::load(&Last::path(&settings.store));
-    let last = last.inspect_err(|error| tracing::error!("{error}"));
-    last.ok().flatten().unwrap_or_default()
+    let path = Last::path(&settings.store);
+    match Last::load(&path) {
+        Ok(last) => last.unwrap_or_default(),
+        Err(error) => {
+            match Last::set_aside(&path) {
+                Ok(name) => tracing::error!("{error}; it is kept as {}", crate::escape::path(&name)),
+                Err(why) => tracing::error!("{error}; failed to keep it beside: {why}"),
+            }
+            Last::default()
+        }
+    }
 }
 
 fn bind(settings: &Settings) -> Result<Socket, DaemonError> {

@@ -104,8 +104,10 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             ),
         ),
         Kind::LastServices => (
-            "a machine that boots without its state file, or with a lost store, would serve what was wanted before",
-            advice("make room, or the directory of the store writable for the daemon"),
+            "the second copy of what is wanted, which a machine that boots without its state file or store serves from, is damaged or cannot be written",
+            advice(
+                "a damaged one: look whether services are missing, order these anew, and remove the file; else make room, or the directory of the store writable for the daemon",
+            ),
         ),
         Kind::Paused => (
             "new connections wait: `tcpgw pause` was ordered, and ends by itself",

@@ -193,15 +193,13 @@ impl Core {
 
     fn remembered(&mut self, result: Result<(), String>, took: Duration, now: Now) {
         self.due.remembered(took);
-        match result {
-            Ok(()) => self.problems.resolve(Kind::LastServices),
-            Err(error) => {
-                let text =
-                    format!("{error}: a machine that boots with a lost file or store would not know these services");
-                self.report(Kind::LastServices, text);
-                self.due.remember(now.instant + REFRESH);
-            }
+        self.last_trouble.unwritten = result.err().map(|error| {
+            format!("{error}: a machine that boots with a lost file or store would not know these services")
+        });
+        if self.last_trouble.unwritten.is_some() {
+            self.due.remember(now.instant + REFRESH);
         }
+        self.judge_last();
     }
 
     fn store_trouble(&mut self, trouble: Option<&StoreError>, now: Now) {

@@ -14,7 +14,7 @@ use crate::daemon::last::Last;
 use crate::daemon::roster::Name;
 use crate::model::{Edits, Service, State};
 use crate::owner::Owner;
-use crate::problem::Kind;
+use crate::problem::{Kind, Problem};
 use crate::view::problems::{orphaned, some_of};
 use crate::words::{Changes, count};
 
@@ -80,6 +80,15 @@ impl Orphans {
     }
 }
 
+/// What is wrong with the file of last services.
+#[derive(Debug, Default)]
+pub(super) struct LastTrouble {
+    /// Earlier ones could not be read.
+    pub(super) damaged: Option<Problem>,
+    /// It could not be written: why.
+    pub(super) unwritten: Option<String>,
+}
+
 impl Core {
     /// What the file of last services says; before anything is wanted. `boot` is the kernel's name for this boot.
     pub fn served_last(&mut self, last: Last, boot: String) {
@@ -90,6 +99,33 @@ impl Core {
             );
         }
         (self.last, self.boot) = (last, boot);
+    }
+
+    /// Whether any service is wanted.
+    pub fn is_serving(&self) -> bool {
+        self.desired().next().is_some()
+    }
+
+    /// Files of last services that were set aside, if there are any.
+    pub fn last_damaged(&mut self, problem: Option<Problem>) {
+        self.last_trouble.damaged = problem;
+        self.judge_last();
+    }
+
+    /// Whether the file of last services is as it should be.
+    pub(super) fn judge_last(&mut self) {
+        let LastTrouble { damaged, unwritten } = &self.last_trouble;
+        let unwritten = unwritten
+            .as_ref()
+            .map(|why| Problem::new(Kind::LastServices, why.as_str()));
+        let found = match (damaged.clone(), unwritten) {
+            (Some(damaged), Some(unwritten)) => {
+                let message = format!("{}; {}", damaged.message, unwritten.message);
+                Some(Problem { message, ..damaged })
+            }
+            (damaged, unwritten) => damaged.or(unwritten),
+        };
+        self.problems.replace(&[Kind::LastServices], found);
     }
 
     /// A provider's edits, and what they take from orphans.

@@ -568,6 +568,18 @@ impl Core {
         }
     }
 
+    /// Has the record written anew, which somebody has removed. After a teardown there is none.
+    pub fn record_lost(&mut self, now: Now) {
+        if self.phase != Phase::TornDown {
+            self.due.record_at_once(now.instant);
+        }
+    }
+
+    /// Who tore the gateway down, while it is.
+    pub fn torn_down_by(&self) -> Option<&TornDownBy> {
+        self.torn.as_ref().filter(|_| self.phase == Phase::TornDown)
+    }
+
     /// What is set.
     pub fn settings(&self) -> &Settings {
         &self.settings

@@ -132,6 +132,46 @@ fn a_key_or_a_configuration_that_goes_makes_orphans() {
     serves(&net, &[2001]);
 }
 
+/// A machine that boots with a lost store and a damaged second copy of what was desired.
+#[test]
+fn a_damaged_copy_of_what_was_desired_is_a_problem_and_is_kept() {
+    let net = Net::new();
+    net.want(state([]));
+    let mut daemon = net.daemon(&[]);
+    let add = ["service", "add", "api", "--port", "2002", "--backend", "10.2.0.11:3000"];
+    net.cli(&add).ok();
+    let copy = net.file("store.db.last");
+    assert!(wait_until(PATIENCE, || fs::read_to_string(&copy)
+        .is_ok_and(|text| text.contains("2002"))));
+    daemon.stop();
+    for file in ["store.db", "store.db-wal", "store.db-shm"] {
+        let _ = fs::remove_file(net.file(file));
+    }
+    fs::remove_dir_all(net.file("run")).expect("it is there");
+    net.run("gateway", &["nft", "delete", "table", "inet", "tcpgw"]).ok();
+    let text = fs::read(&copy).expect("it is there");
+    let damaged = &text[..text.len() - 3];
+    fs::write(&copy, damaged).expect("written");
+    daemon.start();
+    let healthz = |daemon: &Daemon<'_>| daemon.ask("GET", "/v1/healthz", "").map_or(0, |told| told.status);
+    assert!(wait_until(PATIENCE, || healthz(&daemon) == 503), "{}", daemon.logged());
+    let status = net.cli(&["status", "--interval", "0s"]).exits(1);
+    assert!(status.stdout.contains("store.db.last.damaged"), "{status}");
+    let doctor = net.cli(&["doctor"]);
+    assert!(doctor.stdout.contains("store.db.last.damaged"), "{doctor}");
+    // A new one is written, and the old one is kept, over a restart, too.
+    assert!(wait_until(PATIENCE, || copy.exists()));
+    daemon.kill();
+    daemon.start();
+    assert_eq!(
+        fs::read(net.file("store.db.last.damaged")).expect("it is there"),
+        damaged
+    );
+    assert!(wait_until(PATIENCE, || healthz(&daemon) == 503), "{}", daemon.logged());
+    fs::remove_file(net.file("store.db.last.damaged")).expect("it is there");
+    assert!(wait_until(PATIENCE, || healthz(&daemon) == 200), "{}", daemon.logged());
+}
+
 /// The printed cure: move the store away, start, export, apply.
 #[test]
 fn a_store_that_is_lost_takes_no_service_with_it() {
