@@ -32,6 +32,7 @@ pub mod render;
 pub mod report;
 pub mod ruleset;
 pub mod run_file;
+mod steps;
 pub mod store;
 pub mod summary;
 pub mod view;

@@ -6,20 +6,16 @@
 //! Source: `path_resolution(7)`, `unlink(2)` (the sticky bit), `symlink(7)`.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::FsFlags;
 
 use crate::escape;
+use crate::steps::{MOST_LINKS, MOST_STEPS, push_front};
 
-/// As the kernel (`MAXSYMLINKS`).
-const MOST_LINKS: usize = 40;
-/// Steps of the longest path that the kernel takes, through all links.
-const MOST_STEPS: usize = 4096;
 const BY_GROUP: u32 = 0o020;
 const BY_ALL: u32 = 0o002;
 const STICKY: u32 = 0o1000;
@@ -247,16 +243,6 @@ fn exposed_entry(at: &Path, directory: &Metadata, here: &Path, entry: &Metadata,
         is_planted: how == How::Everybody,
         ..Exposed::new(what, How::Owner(entry.uid()), here)
     })
-}
-
-fn push_front(ahead: &mut VecDeque<OsString>, path: &Path) {
-    for component in path.components().rev() {
-        match component {
-            Component::Normal(name) => ahead.push_front(name.to_owned()),
-            Component::ParentDir => ahead.push_front("..".into()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
 }
 
 #[cfg(test)]

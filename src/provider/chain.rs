@@ -4,12 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-/// As the kernel (`MAXSYMLINKS`).
-const MOST_LINKS: usize = 40;
-/// Steps of the longest path that the kernel takes, through all links.
-const MOST_STEPS: usize = 4096;
+use crate::steps::{MOST_LINKS, MOST_STEPS, push_front};
 
 /// The way, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,16 +107,6 @@ impl Chain {
             }
         }
         chain
-    }
-}
-
-fn push_front(ahead: &mut VecDeque<OsString>, path: &Path) {
-    for component in path.components().rev() {
-        match component {
-            Component::Normal(name) => ahead.push_front(name.to_owned()),
-            Component::ParentDir => ahead.push_front("..".into()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
     }
 }
 
