@@ -111,7 +111,7 @@ impl Here {
                 mark: services.mark,
                 protect_backends: self.config.protect_backends,
             };
-            found.extend(observer::surroundings(&mut self.reader, &subject));
+            found.extend(observer::surroundings(&mut self.reader, &subject, false));
         }
         found
     }

@@ -73,7 +73,7 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
     let mut reader = CheapReader::new(Effort::Quick);
     let mut tracker = HandshakeTracker::default();
     while let Ok(request) = requests.recv() {
-        let surroundings = surroundings(&mut reader, &request.subject);
+        let surroundings = surroundings(&mut reader, &request.subject, true);
         let begun = cpu_time();
         let handshakes = request.handshakes.then(|| handshakes(&mut tracker, &request));
         let handshakes = handshakes.and_then(|seen| match seen {
@@ -100,10 +100,12 @@ fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
-/// Looks once at what would keep clients from being served, in the network namespace of this thread.
-pub fn surroundings(reader: &mut CheapReader, subject: &Subject) -> Vec<Problem> {
+/// Looks once at what would keep clients from being served, in the network namespace of this thread. `is_probed`: a daemon takes
+/// backends out of the balance that do not answer.
+pub fn surroundings(reader: &mut CheapReader, subject: &Subject, is_probed: bool) -> Vec<Problem> {
     let facts = reader.read(subject, Instant::now());
     let mut problems = doctor::problems(&doctor::examine_cheap(&facts));
+    doctor::judge_routes(&mut problems, &facts, is_probed);
     let addresses = Routes::open().and_then(|mut routes| {
         let mut is_local = |address| Ok(routes.way_to(address, None)?.is_some_and(|way| way.local));
         doctor::absent_addresses(&subject.services, &mut is_local)

@@ -24,7 +24,7 @@ pub use self::facts::{
 };
 pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
 pub use self::gather::{CheapReader, gather};
-pub use self::problems::{KINDS, absent_addresses, finding, problems};
+pub use self::problems::{KINDS, absent_addresses, finding, judge_routes, problems};
 
 /// Every finding there can be, with the worst that it is: names are for ever.
 pub const FINDINGS: &[(&str, Severity)] = &[

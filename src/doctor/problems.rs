@@ -1,10 +1,13 @@
 //! What the doctor finds, as problems of the gateway.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::advice;
+use super::facts::CheapFacts;
 use super::finding::{Diagnosis, Finding, Fix, Severity};
 use crate::problem::{self, Kind, Problem};
+use crate::ruleset::name::Family;
 use crate::summary::{ServiceSummary, Summary};
 
 /// Addresses of services that are looked at.
@@ -49,6 +52,29 @@ pub fn problems(diagnosis: &Diagnosis) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Makes missing routes an error where clients fail by them: nothing takes a backend out of the balance, or all that a service
+/// has of one family have none. `is_probed`: a daemon takes backends out that do not answer.
+pub fn judge_routes(problems: &mut [Problem], facts: &CheapFacts, is_probed: bool) {
+    let of_routes = problems
+        .iter_mut()
+        .find(|problem| problem.kind == Kind::BackendWithoutRoute);
+    if let Some(problem) = of_routes
+        && (!is_probed || facts.services.services.iter().any(|service| is_cut_off(service, facts)))
+    {
+        problem.severity = problem::Severity::Error;
+    }
+}
+
+/// Whether all active backends of one family are without a route.
+fn is_cut_off(service: &ServiceSummary, facts: &CheapFacts) -> bool {
+    let is_lost = |address: IpAddr| matches!(&facts.ways, Ok(ways) if ways.get(&address).is_some_and(Option::is_none));
+    let mut families: BTreeMap<Family, bool> = BTreeMap::new();
+    for backend in service.active.keys() {
+        *families.entry(Family::of(backend.ip())).or_insert(true) &= is_lost(backend.ip());
+    }
+    families.into_values().any(|lost| lost)
 }
 
 /// Returns what the doctor says of a problem that the daemon, or its absence, tells of; `None` where a check of its own finds it.

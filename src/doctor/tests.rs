@@ -702,6 +702,35 @@ fn no_address_for_clients() {
 }
 
 #[test]
+fn routes_that_are_missing_are_an_error_where_clients_fail() {
+    let severity = |lost: &[&str], is_probed| {
+        let mut facts = well();
+        let other: std::net::SocketAddr = "10.2.0.13:3000".parse().unwrap();
+        Arc::make_mut(&mut facts.cheap.services)
+            .services
+            .iter_mut()
+            .for_each(|service| {
+                if service.port == 20003 {
+                    service.active.insert(other, 1);
+                }
+            });
+        facts.cheap.ways.as_mut().unwrap().insert(other.ip(), way(3));
+        for address in lost {
+            facts.cheap.ways.as_mut().unwrap().insert(ip(address), None);
+        }
+        let mut problems = problems(&examine_cheap(&facts.cheap));
+        judge_routes(&mut problems, &facts.cheap, is_probed);
+        problems[0].severity
+    };
+    assert_eq!(severity(&["10.2.0.11"], true), crate::problem::Severity::Warning);
+    assert_eq!(severity(&["10.2.0.11"], false), crate::problem::Severity::Error);
+    assert_eq!(
+        severity(&["10.2.0.11", "10.2.0.13"], true),
+        crate::problem::Severity::Error
+    );
+}
+
+#[test]
 fn ways_to_backends() {
     let to = |address: &'static str, way: Option<RouteTo>| {
         move |facts: &mut Facts| drop(facts.cheap.ways.as_mut().unwrap().insert(ip(address), way))

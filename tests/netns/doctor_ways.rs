@@ -26,6 +26,8 @@ fn a_backend_without_a_way_to_it_is_found() {
         let said = doctor(&net);
         said.one("backend-without-route", "broken");
         assert_eq!(said.status, 1);
+        let status = net.cli(&["status", "-o", "json", "--interval", "0s"]);
+        assert_eq!(status.status, 1, "no client is served: {status}");
         net.sh("gateway", &format!("ip route del {route}")).ok();
         assert!(doctor(&net).bad().is_empty());
         passes(&net, family);
