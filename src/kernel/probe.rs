@@ -12,7 +12,7 @@ use super::nft::{self, msg, object, rule, set, table};
 use super::ownership::Ownership;
 use super::sets;
 use super::skeleton::{self, TABLE};
-use super::socket::{Netlink, NetlinkError};
+use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::{Attrs, Family, Header, Messages, Nack, Reply, Writer};
 use crate::model::FlowMark;
 use crate::ruleset::cap::Cap;
@@ -56,7 +56,7 @@ pub struct Lack {
 pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<Lack>, NetlinkError> {
     let mut lacks = Vec::new();
     for (feature, needs) in features(mark) {
-        if let Some(nack) = ask(socket, &needs)? {
+        if let Some(nack) = restarting(|| ask(socket, &needs))? {
             if matches!(nack.error(), Errno::EPERM | Errno::EACCES) {
                 let what = "ask the kernel for its features";
                 return Err(NetlinkError::Refused { what, nack });
@@ -76,13 +76,11 @@ pub fn lacks(socket: &mut Netlink, mark: FlowMark) -> Result<Vec<Lack>, NetlinkE
 /// Those of [`Netlink::send`] and [`Netlink::try_recv`]; [`NetlinkError::Refused`] without `CAP_NET_ADMIN` or memory.
 pub fn persists(socket: &mut Netlink) -> Result<bool, NetlinkError> {
     let flags = Ownership::Persist.flags();
-    match ask(
-        socket,
-        &Needs {
-            flags,
-            ..Needs::default()
-        },
-    )? {
+    let needs = Needs {
+        flags,
+        ..Needs::default()
+    };
+    match restarting(|| ask(socket, &needs))? {
         None => Ok(true),
         Some(nack) if !matches!(nack.error(), Errno::EPERM | Errno::EACCES | Errno::ENOMEM) => Ok(false),
         Some(nack) => Err(NetlinkError::Refused {

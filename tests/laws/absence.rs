@@ -306,6 +306,22 @@ fn a_file_that_shrinks_is_a_wish() {
     assert_eq!(world.providers()[2], owned(("f1", "orphan")));
 }
 
+/// A look at what one file said goes on while the daemon is told to follow another one.
+#[test]
+fn what_another_file_said_is_not_judged_as_this_ones() {
+    let mut world = World::new();
+    world.file = Some([0].into());
+    world.tell_file();
+    world.path = "/other.json".into();
+    let (settings, now) = (world.settings(), world.time());
+    world.core.reload(settings, world.config.clone(), now);
+    assert!(world.core.judges_again().is_none());
+    world.file = Some([].into());
+    world.tell_file();
+    world.wait(Duration::from_secs(40));
+    world.check().unwrap();
+}
+
 /// What was removed stays removed, whoever dies when.
 #[test]
 fn a_removed_service_does_not_come_back() {

@@ -300,7 +300,8 @@ impl Core {
                 }
             });
             if left.as_ref() != Some(&kept) || put.contains_key(name) {
-                put.insert(name.clone(), left.clone());
+                let served = left.as_ref().map(|left| Arc::clone(self.addon.served(left)));
+                put.insert(name.clone(), served);
             }
             held.kept = left;
         }
@@ -377,7 +378,7 @@ impl Core {
         let possible = self.said().filter(|service| !self.held_back.contains(&service.name));
         possible
             .map(|service| self.addon.served(service))
-            .chain(self.held_back.kept())
+            .chain(self.held_back.kept().map(|kept| self.addon.served(kept)))
     }
 
     /// Decides of services that a provider puts which of them are held back.

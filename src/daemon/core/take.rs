@@ -532,6 +532,8 @@ impl Core {
     /// The configuration was read again.
     pub fn reload(&mut self, settings: Settings, config: Config, now: Now) {
         self.problems.resolve(Kind::RejectedConfiguration);
+        // The file is read anew: what another one said is not judged as this one's.
+        self.rejected.forget();
         if config.flow_mark != self.config.flow_mark {
             tracing::warn!("flow_mark has changed: it waits for `tcpgw teardown` and a restart");
         }
