@@ -13,7 +13,7 @@ pub enum Existence {
     Removed,
 }
 
-/// What is requested.
+/// The kind of a request about a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Event {
     /// A new resource.

@@ -13,7 +13,7 @@ use crate::config::PortRange;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quarantined {
-    /// The port.
+    /// The port that was given back.
     pub port: NonZeroU16,
     /// When its quarantine ends.
     pub until: Duration,
@@ -27,7 +27,7 @@ pub enum PortRefusal {
         "no public port is left in {range}: {used} of {all} are in use, {resting} were given back less than the quarantine ago"
     )]
     Exhausted {
-        /// The range.
+        /// The range that ports are taken from.
         range: PortRange,
         /// How many it has.
         all: usize,
@@ -44,9 +44,9 @@ pub enum PortRefusal {
     /// The port that was asked for is not in the range.
     #[error("port {port} is not in {range}")]
     OutOfRange {
-        /// The port.
+        /// The port that was asked for.
         port: NonZeroU16,
-        /// The range.
+        /// The range that ports are taken from.
         range: PortRange,
     },
     /// The port that was asked for is in use.
@@ -55,7 +55,7 @@ pub enum PortRefusal {
     /// The port that was asked for was given back a short time ago.
     #[error("port {port} was given back a short time ago; it can be had again in {seconds} s")]
     Resting {
-        /// The port.
+        /// The port that was asked for.
         port: NonZeroU16,
         /// How long it still rests.
         seconds: u64,

@@ -25,7 +25,7 @@ pub const MAX_REMOVED: usize = 50_000;
 pub struct Provision {
     /// The provider API that asks.
     pub dialect: Dialect,
-    /// The app.
+    /// The app that the resource is for, as the platform calls it.
     pub app: PlatformId,
     /// Scalingo's `uuid`.
     pub uuid: Option<PlatformId>,
@@ -48,7 +48,7 @@ pub enum Target {
     Any(PlatformId),
 }
 
-/// What is requested.
+/// A request about a resource, with its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// A new resource.
@@ -93,11 +93,11 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Removed {
-    /// Its id.
+    /// The id that the resource had.
     pub id: ResourceId,
     /// Where it came from.
     pub dialect: Dialect,
-    /// The app.
+    /// The app that the resource was for, as the platform calls it.
     pub app: PlatformId,
     /// Its port, and until when that rests.
     pub port: Quarantined,

@@ -121,7 +121,7 @@ pub struct Binding {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resource {
-    /// Its id.
+    /// Our own id of the resource.
     pub id: ResourceId,
     /// Where it came from.
     pub dialect: Dialect,

@@ -132,7 +132,7 @@ pub enum SettingsError {
     /// The fences allow less than the range.
     #[error("addon.ports is {range}, and fences.ports does not allow {port}")]
     Fenced {
-        /// The range.
+        /// The range that `addon.ports` names.
         range: PortRange,
         /// The first port that is not allowed.
         port: u16,

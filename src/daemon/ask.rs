@@ -159,7 +159,7 @@ pub struct Peer {
 /// A request about a resource of the add-on.
 #[derive(Debug, Clone)]
 pub struct AddonOrder {
-    /// What is requested.
+    /// The request, with its values.
     pub request: Request,
     /// Random bits for the id of a new resource.
     pub random: u64,
@@ -185,9 +185,9 @@ impl AddonOrder {
 /// A resource, as the operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ResourceView {
-    /// Its id.
+    /// Our own id of the resource.
     pub id: ResourceId,
-    /// The app.
+    /// The app that it is for, as the platform calls it.
     pub app: PlatformId,
     /// The provider API through which it was provisioned; `local` for the command line.
     pub dialect: Dialect,
@@ -210,7 +210,7 @@ pub struct ResourceView {
 /// A binding of Open Service Broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BindingView {
-    /// Its id.
+    /// The binding's id, as the platform calls it.
     pub id: PlatformId,
     /// The app that it was made for.
     pub app: Option<PlatformId>,

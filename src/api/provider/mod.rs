@@ -43,7 +43,7 @@ pub enum ProviderError {
     File {
         /// The key that names it.
         key: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
@@ -56,7 +56,7 @@ pub enum ProviderError {
     Readable {
         /// The key that names it.
         key: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Its mode.
         mode: u32,
@@ -69,7 +69,7 @@ pub enum ProviderError {
     Foreign {
         /// The key that names it.
         key: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Its owner.
         uid: u32,
@@ -77,7 +77,7 @@ pub enum ProviderError {
     /// The credentials cannot be used.
     #[error("addon.credentials {}: {source}", crate::escape::path(path))]
     Credentials {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Why.
         source: CredentialsError,
@@ -87,7 +87,7 @@ pub enum ProviderError {
     Tls {
         /// The key that names the file.
         key: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Why.
         why: String,

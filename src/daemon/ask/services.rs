@@ -80,9 +80,9 @@ pub struct Listed {
 /// The resource that a service belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AddonView {
-    /// Its id.
+    /// Our own id of the resource.
     pub id: ResourceId,
-    /// The app.
+    /// The app that it is for, as the platform calls it.
     pub app: PlatformId,
     /// Its plan.
     pub plan: PlanName,
