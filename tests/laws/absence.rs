@@ -29,6 +29,7 @@ use tcpgw::record;
 use tcpgw::store::{Expect, Store, StoreError};
 use tokio::sync::oneshot;
 
+use crate::clock::next_step;
 use crate::looking::{IsKnown, Looking};
 use crate::states::links;
 
@@ -1012,11 +1013,10 @@ impl World {
         loop {
             self.run();
             let wakes = [self.core.wakes_at(), self.core.health().next_at()];
-            let next = wakes.into_iter().flatten().min().unwrap_or(end).min(end).max(self.now);
-            if next == end {
+            let Some(next) = next_step(wakes, self.now, end) else {
                 break;
-            }
-            self.now = next.max(self.now + Duration::from_millis(1)).min(end);
+            };
+            self.now = next;
         }
         self.now = end;
         self.run();

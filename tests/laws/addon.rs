@@ -31,6 +31,8 @@ use tcpgw::store::{Expect, Store, StoreError};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
+use crate::clock::next_step;
+use crate::looking::{IsKnown, Looking};
 use crate::states::{desired, links};
 
 const NAMESPACE: u64 = 9;
@@ -154,6 +156,7 @@ struct World {
     directory: tempfile::TempDir,
     now: Instant,
     unix: Duration,
+    looking: Looking,
     begin: Instant,
     asked: Vec<Asked>,
     edits: Vec<oneshot::Receiver<Result<Edited, Refused>>>,
@@ -222,6 +225,7 @@ impl World {
             directory,
             now,
             unix,
+            looking: Looking::default(),
             begin: now,
             asked: Vec::new(),
             edits: Vec::new(),
@@ -260,6 +264,7 @@ impl World {
         self.core.opened(Ok(opened), self.time());
         let last = Last::load(&Last::path(&path)).unwrap();
         self.core.served_last(last.unwrap_or_default(), record::boot_id());
+        self.looking.restart();
         self.core.begin(self.time());
     }
 
@@ -370,10 +375,17 @@ impl World {
         for _ in 0..10_000 {
             let now = self.time();
             let mut idle = true;
+            let looking = &mut self.looking;
+            let vet = &mut |_: &State, _: &IsKnown<'_>| looking.vet(now.instant, Vetted::default);
             if self.core.is_judgement_due(now) {
-                self.core.judge_surroundings(&mut |_, _| Ok(Vetted::default()), now);
+                self.core.judge_surroundings(vet, now);
             }
-            if let Some(write) = self.core.next_write(&mut |_, _| Ok(Vetted::default()), now) {
+            let write = self.core.next_write(vet, now);
+            if self.looking.take_ended(now.instant) {
+                idle = false;
+                self.core.look_ended(now);
+            }
+            if let Some(write) = write {
                 idle = false;
                 if !self.keep(write, now) {
                     continue;
@@ -430,11 +442,9 @@ impl World {
         loop {
             self.run();
             let wakes = [self.core.wakes_at(), self.core.health().next_at()];
-            let next = wakes.into_iter().flatten().min().unwrap_or(end).min(end).max(self.now);
-            if next == end {
+            let Some(next) = next_step(wakes, self.now, end) else {
                 break;
-            }
-            let next = next.max(self.now + Duration::from_millis(1)).min(end);
+            };
             self.unix += next - self.now;
             self.now = next;
         }

@@ -28,6 +28,7 @@ use tcpgw::ruleset::links::Links;
 use tcpgw::summary::{Standing, Summary};
 
 use crate::clients::{endpoints, syns};
+use crate::clock::next_step;
 use crate::looking::{IsKnown, Looking};
 use crate::state;
 use crate::states::{FIRST_PORT, PORTS, links, with_source};
@@ -408,12 +409,9 @@ impl World {
         loop {
             self.run();
             let wakes = [self.core.wakes_at(), self.core.health().next_at()];
-            let next = wakes.into_iter().flatten().min().unwrap_or(end).min(end).max(self.now);
-            if next == end {
+            let Some(next) = next_step(wakes, self.now, end) else {
                 break;
-            }
-            // A time that is not yet over must not be waited for again.
-            let next = next.max(self.now + Duration::from_millis(1)).min(end);
+            };
             self.unix += next - self.now;
             self.now = next;
         }

@@ -3,6 +3,7 @@
 mod absence;
 mod addon;
 mod clients;
+mod clock;
 mod daemon;
 #[path = "../fuzz/src/lib.rs"]
 pub mod fuzz;

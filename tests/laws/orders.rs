@@ -34,6 +34,7 @@ use tcpgw::summary::{Standing, Summary};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
+use crate::clock::next_step;
 use crate::looking::{self, IsKnown, Looking};
 use crate::states::{desired, links};
 
@@ -633,11 +634,9 @@ impl World {
                 self.core.health().next_at(),
                 self.looking.ends_at(),
             ];
-            let next = wakes.into_iter().flatten().min().unwrap_or(end).min(end).max(self.now);
-            if next == end {
+            let Some(next) = next_step(wakes, self.now, end) else {
                 break;
-            }
-            let next = next.max(self.now + Duration::from_millis(1)).min(end);
+            };
             self.unix += next - self.now;
             self.now = next;
         }
