@@ -156,7 +156,7 @@ kinds! {
     OtherMark = "other-mark", Warning;
     /// The add-on's provider API is not served.
     ProviderApi = "provider-api", Warning;
-    /// The configuration could not be read again: the old one stays.
+    /// The configuration is not accepted: a daemon that runs goes on with its old one, and none starts.
     RejectedConfiguration = "rejected-configuration", Warning;
     /// Services that no provider defines any more are served on.
     Orphaned = "orphaned", Warning;

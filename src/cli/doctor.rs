@@ -3,15 +3,17 @@
 use std::fmt::Write;
 
 use super::absent::elsewhere;
+use super::configuration::Configuration;
 use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::api::client::{Answer, ClientError};
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableState, Unchecked};
 use crate::escape;
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::words::count;
 
 pub(super) fn run(global: &Global) -> Outcome {
-    let config = global.config_for_looking();
+    let configuration = global.judged_config();
+    let config = &configuration.config;
     let mut facts = doctor::gather(&global.run_dir, config.flow_mark, config.protect_backends);
     facts.idle_timeout = config.idle_timeout;
     let daemon = Daemon::ask(global);
@@ -28,6 +30,12 @@ pub(super) fn run(global: &Global) -> Outcome {
     }
     let mut diagnosis = doctor::examine(&facts);
     diagnosis.add(daemon.findings());
+    diagnosis.add(daemon.judge_configuration(&configuration));
+    let unreadable = configuration.unchecked.map(|reason| Unchecked {
+        check: "the configuration".into(),
+        reason,
+    });
+    diagnosis.unchecked.extend(unreadable);
     if !matches!(daemon, Daemon::Answers { .. }) {
         diagnosis.add(facts.orphaned.as_ref().and_then(doctor::finding));
     }
@@ -106,6 +114,19 @@ impl Daemon {
 }
 
 impl Daemon {
+    /// What is to be said of a configuration that no daemon starts with. One that runs may have said it.
+    fn judge_configuration(&self, configuration: &Configuration) -> Option<Finding> {
+        let problem = match self {
+            Self::Absent(why) => configuration.problem_beside(why.as_ref())?,
+            _ => configuration.problem.clone()?.with_severity(problem::Severity::Warning),
+        };
+        let is_known = |known: &Problem| known.kind == problem.kind;
+        match self {
+            Self::Answers { problems, .. } if problems.iter().any(is_known) => None,
+            _ => doctor::finding(&problem),
+        }
+    }
+
     /// What only the daemon knows, where it could not be asked.
     fn unchecked(&self) -> Option<Unchecked> {
         let Self::Forbidden(reason) = self else {

@@ -5,6 +5,7 @@ mod addon;
 mod apply;
 mod check;
 mod columns;
+mod configuration;
 mod daemon;
 mod denied;
 mod deploy;

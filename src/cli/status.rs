@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::configuration::Configuration;
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, screen, unless_closed};
 use crate::api::client::{Client, ClientError, Target};
-use crate::config::Config;
 use crate::daemon::observer;
 use crate::doctor::{CheapReader, Effort, Subject};
 use crate::look::{self, LookError, StatusQuery};
@@ -49,11 +49,16 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Ok(daemon) => Source::Daemon(daemon),
         Err(why) => Source::Kernel(Box::new(Here {
             gateway: Gateway::open(global)?,
-            config: global.config_for_looking(),
+            configuration: global.judged_config(),
             reader: CheapReader::new(Effort::Quick),
             elsewhere: why.filter(|why| why.kind == Kind::OtherNamespace),
         })),
     };
+    if let Source::Kernel(here) = &source
+        && let Some(why) = &here.configuration.unchecked
+    {
+        global.warn(why);
+    }
     if arguments.wait && !wait(global, &mut source, arguments)? && !global.quiet {
         let _ = writeln!(
             screen::stderr(),
@@ -88,7 +93,7 @@ fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<b
 /// The kernel, and what is known besides.
 struct Here {
     gateway: Gateway,
-    config: Config,
+    configuration: Configuration,
     reader: CheapReader,
     /// That a daemon of another network namespace has answered.
     elsewhere: Option<Problem>,
@@ -104,12 +109,13 @@ impl Here {
     /// Why no daemon was asked, and what it would have found.
     fn found(&mut self, global: &Global, services: &Services) -> Vec<Problem> {
         let why = self.elsewhere.clone().or_else(|| global.absent());
-        let mut found: Vec<Problem> = why.into_iter().collect();
+        let configuration = self.configuration.problem_beside(why.as_ref());
+        let mut found: Vec<Problem> = why.into_iter().chain(configuration).collect();
         if !services.summary.services.is_empty() {
             let subject = Subject {
                 services: Arc::new(services.summary.clone()),
                 mark: services.mark,
-                protect_backends: self.config.protect_backends,
+                protect_backends: self.configuration.config.protect_backends,
             };
             found.extend(observer::surroundings(&mut self.reader, &subject, false));
         }
@@ -136,7 +142,7 @@ fn look<T>(
             return tell(&daemon.understand::<Status<'_>>(&text)?, Some(&text));
         }
     };
-    let services = here.gateway.services(&here.config)?;
+    let services = here.gateway.services(&here.configuration.config)?;
     let found = here.found(global, &services);
     let query = StatusQuery {
         service: arguments.service.clone(),

@@ -165,6 +165,8 @@ pub struct Core {
     removed: BTreeMap<Name, Option<Service>>,
     held_back: HeldBack,
     rejected: Rejected,
+    /// Why the last reload left the old configuration in place, if it did.
+    reload_failed: Option<String>,
     /// What the file says next is judged as a whole.
     judge_all: bool,
     desk: Desk,
@@ -246,6 +248,7 @@ impl Core {
             removed: BTreeMap::new(),
             held_back: HeldBack::default(),
             rejected: Rejected::default(),
+            reload_failed: None,
             judge_all: false,
             desk: Desk::default(),
             deploys: Deploys::default(),

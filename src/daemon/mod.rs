@@ -20,6 +20,7 @@ mod provider_task;
 pub mod roster;
 mod run;
 pub mod settings;
+pub mod start;
 pub mod worker;
 
 pub use self::run::{DaemonError, SetLevel, run};

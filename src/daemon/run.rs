@@ -26,6 +26,7 @@ use super::observer::{Observation, Observer};
 use super::presence::Presence;
 use super::provider_task::ProviderTask;
 use super::settings::{Given, LogLevel, Settings};
+use super::start::{StartError, StartFiles};
 use super::worker::{Outcome, Worker};
 use crate::api::{self, Socket, SocketError, SocketSettings};
 use crate::config::{Config, ConfigError};
@@ -39,6 +40,7 @@ use crate::kernel::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
 use crate::model::{Problems, Service, State};
 use crate::probe::{ProbeError, Prober, Report as Probed};
+use crate::problem::Kind;
 use crate::provider::News;
 use crate::provider::file::FileProvider;
 use crate::reconcile::engine::Engine;
@@ -178,6 +180,7 @@ struct Daemon {
     /// Where a new socket goes, when its file was removed.
     renewed: mpsc::Sender<UnixListener>,
     socket_at: Instant,
+    start_files: StartFiles,
     run_dir: PathBuf,
     namespace: u64,
     lock: Lock,
@@ -297,6 +300,7 @@ impl Daemon {
         let file = settings.state.as_ref().map(|path| File::watch(path, &config));
         let last = last_services(&settings);
         let (writes, written) = mpsc::channel(1);
+        let start_files = StartFiles::new(&given, &config);
         let (keeper, opened) = Keeper::start(&settings.store, writes).map_err(io("start a thread"))?;
         let mut core = Core::new(
             within_limits(settings, config.addon.is_some()),
@@ -337,6 +341,7 @@ impl Daemon {
             socket,
             renewed,
             socket_at: Instant::now(),
+            start_files,
             run_dir: run_dir.to_owned(),
             namespace,
             lock,
@@ -455,6 +460,7 @@ impl Daemon {
         if self.socket_at <= now.instant {
             self.socket_at = now.instant + SOCKET;
             self.look_for_files(now);
+            self.look_for_configuration();
             let is_serving = self.core.is_serving();
             self.core
                 .last_damaged(Last::problem(&self.core.settings().store, is_serving));
@@ -496,6 +502,19 @@ impl Daemon {
             Ok(_) => {}
         }
         self.look_for_socket();
+    }
+
+    /// What somebody wrote into the configuration may stop the next start, long after it was written.
+    fn look_for_configuration(&mut self) {
+        let (settings, config) = (self.core.settings(), self.core.config());
+        let Some(judged) = self.start_files.judge_changed(&self.given, settings, config) else {
+            return;
+        };
+        let is_told = self.core.problems().get(Kind::ProviderApi).is_some();
+        let trouble = judged
+            .err()
+            .filter(|error| !(is_told && matches!(error, StartError::Provider(_))));
+        self.core.next_start(trouble.map(|error| error.to_string()).as_deref());
     }
 
     /// Somebody may have removed the file of the socket.
@@ -635,6 +654,7 @@ impl Daemon {
                 }
                 (self.set_level)(settings.log_level);
                 self.rewatch(&settings, &config);
+                self.start_files = StartFiles::new(&self.given, &config);
                 self.core.reload(settings, config, Now::read());
                 self.serve_provider_api();
                 tracing::info!("configuration read again");
@@ -777,17 +797,25 @@ fn bind(settings: &Settings) -> Result<Socket, DaemonError> {
 }
 
 fn socket_settings(settings: &Settings) -> Result<SocketSettings, DaemonError> {
+    Ok(SocketSettings {
+        path: settings.socket.clone(),
+        mode: settings.socket_mode,
+        group: group_of(settings)?,
+    })
+}
+
+/// Returns the number of the group that may use the socket.
+///
+/// # Errors
+/// [`DaemonError::Group`].
+pub(super) fn group_of(settings: &Settings) -> Result<Option<u32>, DaemonError> {
     let group = settings.socket_group.as_deref().map(|name| {
         let found = nix::unistd::Group::from_name(name).ok().flatten();
         found
             .map(|group| group.gid.as_raw())
             .ok_or_else(|| DaemonError::Group(name.to_owned()))
     });
-    Ok(SocketSettings {
-        path: settings.socket.clone(),
-        mode: settings.socket_mode,
-        group: group.transpose()?,
-    })
+    group.transpose()
 }
 
 impl File {

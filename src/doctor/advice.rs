@@ -94,8 +94,10 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             advice("mend what the problem names; the daemon tries again every 10 s, and at a reload (SIGHUP)"),
         ),
         Kind::RejectedConfiguration => (
-            "the daemon goes on with its old configuration; it would not start with the new one",
-            advice("mend the file (the message names the place), then `systemctl reload tcpgw`"),
+            "no daemon starts with the configuration as it is, after a crash or a boot neither; one that runs goes on with its old one",
+            advice(
+                "mend the file (the message names the place), then `systemctl reload tcpgw`, or `systemctl start tcpgw` where none runs",
+            ),
         ),
         Kind::Orphaned => (
             "no provider defines these services any more; they are served until somebody says otherwise",

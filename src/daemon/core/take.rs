@@ -526,12 +526,34 @@ impl Core {
     /// The configuration was to be read again, and is wrong.
     pub fn reload_failed(&mut self, error: &str) {
         let message = format!("the configuration was rejected, and the old one stays: {error}");
-        self.report(Kind::RejectedConfiguration, message);
+        self.reload_failed = Some(message);
+        self.judge_configuration(None);
+    }
+
+    /// The files that a start reads were judged as they are now: `trouble` says why a daemon would not start with them as this
+    /// one runs.
+    pub fn next_start(&mut self, trouble: Option<&str>) {
+        let message = trouble.map(|trouble| {
+            format!(
+                "the configuration was changed, and the next start of the daemon fails, or leaves out what it names: {trouble}; this \
+                 daemon goes on with what it has read before"
+            )
+        });
+        self.judge_configuration(message);
+    }
+
+    /// What a reload refused stays refused until one succeeds.
+    fn judge_configuration(&mut self, next_start: Option<String>) {
+        match self.reload_failed.clone().or(next_start) {
+            Some(message) => self.report(Kind::RejectedConfiguration, message),
+            None => self.problems.resolve(Kind::RejectedConfiguration),
+        }
     }
 
     /// The configuration was read again.
     pub fn reload(&mut self, settings: Settings, config: Config, now: Now) {
-        self.problems.resolve(Kind::RejectedConfiguration);
+        self.reload_failed = None;
+        self.judge_configuration(None);
         // The file is read anew: what another one said is not judged as this one's.
         self.rejected.forget();
         if config.flow_mark != self.config.flow_mark {

@@ -1,0 +1,83 @@
+//! The configuration, for commands that only look: what is wrong with it is in what they show.
+
+use super::Global;
+use crate::config::Config;
+use crate::daemon::settings::Given;
+use crate::daemon::start::{self, StartError};
+use crate::problem::{Kind, Problem, Severity};
+
+/// The configuration as far as it can be used, and what a daemon that starts would make of it.
+#[derive(Debug, Default)]
+pub(super) struct Configuration {
+    /// What the file says; the defaults where it is not accepted.
+    pub(super) config: Config,
+    /// Why no daemon starts with it, or why a part of it is not in effect.
+    pub(super) problem: Option<Problem>,
+    /// Why this user cannot tell.
+    pub(super) unchecked: Option<String>,
+}
+
+impl Global {
+    /// The configuration, judged as a daemon that starts judges it.
+    pub(super) fn judged_config(&self) -> Configuration {
+        let given = Given {
+            config: self.config.clone(),
+            ..Given::default()
+        };
+        let (config, judged) = match given.load() {
+            Ok((settings, config)) => {
+                let judged = start::judge(&settings, &config);
+                (Some(config), judged)
+            }
+            Err(error) => (None, Err(error.into())),
+        };
+        let is_used = config.is_some();
+        let mut configuration = Configuration {
+            config: config.unwrap_or_default(),
+            ..Configuration::default()
+        };
+        match judged {
+            Ok(()) => {}
+            Err(error) if error.is_by_user() => configuration.unchecked = by_user(&error, is_used),
+            Err(error) => configuration.problem = Some(problem(&error, is_used)),
+        }
+        configuration
+    }
+}
+
+impl Configuration {
+    /// What is wrong with it, beside what is known of the daemon, which was not asked: one that runs goes on with what it has read.
+    pub(super) fn problem_beside(&self, daemon: Option<&Problem>) -> Option<Problem> {
+        let problem = self.problem.clone()?;
+        let is_running = daemon.is_some_and(|why| why.kind == Kind::DaemonUnreachable);
+        Some(if is_running {
+            problem.with_severity(Severity::Warning)
+        } else {
+            problem
+        })
+    }
+}
+
+/// What this user may not read need not be wrong; only root sees that a file belongs to another user and leaves it at that.
+fn by_user(error: &StartError, is_used: bool) -> Option<String> {
+    let is_root = nix::unistd::geteuid().is_root();
+    (!is_root || !is_used).then(|| format!("{error}{}", defaults(is_used)))
+}
+
+fn problem(error: &StartError, is_used: bool) -> Problem {
+    let mut problem = error.problem();
+    problem.message.push_str(match problem.severity {
+        Severity::Error => "; `tcpgw apply` and `tcpgw check` refuse it, too",
+        Severity::Warning => "",
+    });
+    problem.message.push_str(defaults(is_used));
+    problem
+}
+
+fn defaults(is_used: bool) -> &'static str {
+    if is_used {
+        ""
+    } else {
+        "; what is shown here is by the defaults"
+    }
+}

@@ -1,0 +1,265 @@
+//! What a daemon that starts would make of the configuration: for commands beside a daemon that does not run, and for a daemon
+//! that runs with what it has read before.
+//!
+//! Reads files, and changes nothing.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::run::{DaemonError, group_of};
+use super::settings::{Given, Settings};
+use crate::addon::settings::Transport;
+use crate::api::provider::{Provider, ProviderError};
+use crate::config::{Config, ConfigError};
+use crate::model::source::SourceError;
+use crate::problem::{Kind, Problem};
+
+/// Why a daemon would not start, or would start without serving the provider API.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration is not accepted.
+    #[error("{}", .0.line())]
+    Config(#[from] ConfigError),
+    /// What it names is not there.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// The provider API cannot be served.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+}
+
+impl StartError {
+    /// Whether it is a matter of who asks: the daemon may be another user, who may read the file.
+    pub fn is_by_user(&self) -> bool {
+        let is_denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
+        match self {
+            Self::Config(ConfigError::Source(SourceError::Unreadable { source, .. }))
+            | Self::Provider(ProviderError::File { source, .. }) => is_denied(source),
+            Self::Provider(ProviderError::Foreign { .. }) => true,
+            _ => false,
+        }
+    }
+
+    /// Returns it as a problem of a gateway where no daemon runs.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Provider(_) => Problem::new(
+                Kind::ProviderApi,
+                format!("a daemon that starts would not serve the add-on's provider API: {self}"),
+            ),
+            Self::Config(_) | Self::Daemon(_) => Problem::new(
+                Kind::RejectedConfiguration,
+                format!("no daemon starts with the configuration as it is: {self}"),
+            )
+            .with_severity(crate::problem::Severity::Error),
+        }
+    }
+}
+
+/// Looks for what a configuration names and a daemon needs that starts: the group of its socket, and the files of the provider
+/// API.
+///
+/// # Errors
+/// [`StartError`].
+pub fn judge(settings: &Settings, config: &Config) -> Result<(), StartError> {
+    group_of(settings)?;
+    if let Some(addon) = &config.addon {
+        Provider::load(addon)?;
+    }
+    Ok(())
+}
+
+/// The files that a start depends on, watched by a daemon that runs.
+#[derive(Debug)]
+pub(super) struct StartFiles {
+    /// Files besides the configuration.
+    named: Vec<PathBuf>,
+    known: Vec<Option<Identity>>,
+}
+
+/// What tells that a file is another one, or was changed: device, inode, size, change and modification time.
+type Identity = (u64, u64, u64, (i64, i64), (i64, i64));
+
+impl StartFiles {
+    /// Returns those of a configuration that has just been read.
+    pub(super) fn new(given: &Given, config: &Config) -> Self {
+        let mut files = Self {
+            named: named(config),
+            known: Vec::new(),
+        };
+        files.known = files.look(given);
+        files
+    }
+
+    /// Judges the files if one of them was changed since the last time; `None` if none was.
+    pub(super) fn judge_changed(
+        &mut self,
+        given: &Given,
+        settings: &Settings,
+        config: &Config,
+    ) -> Option<Result<(), StartError>> {
+        let now = self.look(given);
+        if now == self.known {
+            return None;
+        }
+        let judged = given.reload(settings, config).map_err(StartError::from);
+        let judged = judged.and_then(|(settings, config)| {
+            self.named = named(&config);
+            judge(&settings, &config)
+        });
+        self.known = self.look(given);
+        Some(judged)
+    }
+
+    fn look(&self, given: &Given) -> Vec<Option<Identity>> {
+        let others = self.named.iter().map(PathBuf::as_path);
+        [given.file()].into_iter().chain(others).map(identity).collect()
+    }
+}
+
+/// Files that the configuration names, and that a start reads.
+fn named(config: &Config) -> Vec<PathBuf> {
+    let Some(addon) = &config.addon else {
+        return Vec::new();
+    };
+    let mut files = vec![addon.credentials.clone()];
+    if let Transport::Tls { certificate, key } = &addon.transport {
+        files.extend([certificate.clone(), key.clone()]);
+    }
+    files
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    let of = fs::metadata(path).ok()?;
+    Some((
+        of.dev(),
+        of.ino(),
+        of.len(),
+        (of.ctime(), of.ctime_nsec()),
+        (of.mtime(), of.mtime_nsec()),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::problem::Severity;
+
+    const ADDON: &str = r#"
+        [addon]
+        listen = "127.0.0.1:9443"
+        host = "gateway.example.com"
+        ports = "20000-20009"
+        credentials = "CREDENTIALS"
+        plans = [{name = "small", id = "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11", pps = 512}]
+    "#;
+
+    /// A configuration with the add-on, in a directory of its own.
+    struct Place {
+        directory: tempfile::TempDir,
+        given: Given,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let given = Given {
+                config: Some(directory.path().join("config.toml")),
+                ..Given::default()
+            };
+            let place = Self { directory, given };
+            place.put(
+                "username = 'tcpgw'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'",
+                0o600,
+            );
+            place.configure(&place.good());
+            place
+        }
+
+        fn credentials(&self) -> PathBuf {
+            self.directory.path().join("credentials.toml")
+        }
+
+        fn good(&self) -> String {
+            ADDON.replace("CREDENTIALS", self.credentials().to_str().unwrap())
+        }
+
+        fn configure(&self, text: &str) {
+            fs::write(self.given.file(), text).unwrap();
+        }
+
+        fn put(&self, credentials: &str, mode: u32) {
+            fs::write(self.credentials(), credentials).unwrap();
+            fs::set_permissions(self.credentials(), fs::Permissions::from_mode(mode)).unwrap();
+        }
+
+        fn problem(&self) -> Problem {
+            let judged = self.given.load().map_err(StartError::from);
+            let judged = judged.and_then(|(settings, config)| judge(&settings, &config));
+            judged.unwrap_err().problem()
+        }
+    }
+
+    #[test]
+    fn whatever_stops_a_start_is_an_error_with_its_place() {
+        let place = Place::new();
+        let (settings, config) = place.given.load().unwrap();
+        judge(&settings, &config).unwrap();
+        let rejected = (Kind::RejectedConfiguration, Severity::Error);
+        for (text, words) in [
+            (
+                "flow_marc = 1".to_owned(),
+                "config.toml: TOML parse error at line 1, column 1",
+            ),
+            (place.good().replace("20000-20009", "80-90"), "does not allow 80"),
+            ("[daemon]\nsocket_group = \"nobody-here\"".into(), "socket_group"),
+        ] {
+            place.configure(&text);
+            let problem = place.problem();
+            assert_eq!((problem.kind, problem.severity), rejected, "{text}");
+            let line = &problem.message;
+            assert!(line.contains(words) && !line.contains('\n'), "{text}: {line}");
+        }
+        fs::remove_file(place.given.file()).unwrap();
+        assert!(place.problem().message.contains("no such file"));
+    }
+
+    #[test]
+    fn what_the_provider_api_lacks_is_a_problem_of_it() {
+        let place = Place::new();
+        place.put("username = 'tcpgw'", 0o644);
+        let problem = place.problem();
+        assert_eq!((problem.kind, problem.severity), (Kind::ProviderApi, Severity::Warning));
+        assert!(problem.message.contains("mode 0644"), "{}", problem.message);
+        fs::remove_file(place.credentials()).unwrap();
+        assert!(place.problem().message.contains("addon.credentials"));
+    }
+
+    #[test]
+    fn files_are_judged_when_one_of_them_was_changed() {
+        let place = Place::new();
+        let (settings, config) = place.given.load().unwrap();
+        let mut files = StartFiles::new(&place.given, &config);
+        let mut judged = || {
+            let judged = files.judge_changed(&place.given, &settings, &config);
+            judged.map(|judged| judged.map_err(|error| error.to_string()))
+        };
+        assert_eq!(judged(), None);
+        place.configure("[fences");
+        assert!(judged().unwrap().unwrap_err().contains("line 1"));
+        assert_eq!(judged(), None);
+        place.configure(&place.good());
+        assert_eq!(judged(), Some(Ok(())));
+        place.put("password = 1", 0o644);
+        assert!(judged().unwrap().unwrap_err().contains("0644"));
+        fs::remove_file(place.given.file()).unwrap();
+        assert!(judged().unwrap().is_err());
+        assert_eq!(judged(), None);
+    }
+}
