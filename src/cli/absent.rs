@@ -21,6 +21,14 @@ impl Global {
         })
     }
 
+    /// The process of the daemon that runs in this network namespace, as far as its note in the run directory tells.
+    pub(super) fn running_daemon(&self) -> Option<u32> {
+        match Presence::find(&self.run_dir, client::namespace().ok()?) {
+            Some(presence::Found::Running(there)) => Some(there.pid),
+            _ => None,
+        }
+    }
+
     /// What is to be said of the daemon of this network namespace, which was not asked: it was killed, or it is at work. One that
     /// leaves no trace of itself (its file is gone, or it is of an older version) is known by the lock.
     pub(super) fn absent(&self) -> Option<Problem> {

@@ -6,7 +6,7 @@ use super::absent::elsewhere;
 use super::configuration::Configuration;
 use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::api::client::{Answer, ClientError};
-use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableState, Unchecked};
+use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableFacts, TableState, Unchecked};
 use crate::escape;
 use crate::problem::{self, Problem};
 use crate::words::count;
@@ -17,6 +17,9 @@ pub(super) fn run(global: &Global) -> Outcome {
     let mut facts = doctor::gather(&global.run_dir, config.flow_mark, config.protect_backends);
     facts.idle_timeout = config.idle_timeout;
     let daemon = Daemon::ask(global);
+    if let Ok(table) = &mut facts.table {
+        judge_owned(table, global.running_daemon());
+    }
     if let Daemon::Answers { view, .. } = &daemon
         && let Ok(table) = &mut facts.table
     {
@@ -29,7 +32,11 @@ pub(super) fn run(global: &Global) -> Outcome {
         }
     }
     let mut diagnosis = doctor::examine(&facts);
-    diagnosis.add(daemon.findings());
+    match &daemon {
+        Daemon::Answers { .. } => diagnosis.add(daemon.findings()),
+        // What it does not do any more may be why the rest is as it is.
+        _ => diagnosis.add_first(daemon.findings()),
+    }
     diagnosis.add(daemon.judge_configuration(&configuration));
     let unreadable = configuration.unchecked.map(|reason| Unchecked {
         check: "the configuration".into(),
@@ -56,6 +63,14 @@ pub(super) fn run(global: &Global) -> Outcome {
     } else {
         Code::Success
     })
+}
+
+/// Nobody but the daemon changes a table that the daemon owns, whether it is asked and answers or not.
+fn judge_owned(table: &mut TableFacts, daemon: Option<u32>) {
+    table.daemon = daemon.filter(|pid| table.owner.as_ref().is_some_and(|(port, _)| port == pid));
+    if table.daemon.is_some() && matches!(table.state, TableState::Changed | TableState::Unrecorded) {
+        table.state = TableState::AsWritten;
+    }
 }
 
 /// Problems of the daemon that are told one by one.
@@ -106,7 +121,7 @@ impl Daemon {
                 cause: "nothing can be ordered of it, and nobody may be probing or repairing; what the kernel holds goes on"
                     .into(),
                 fix: Some(Fix::Advice(
-                    "restart it (`systemctl restart tcpgw`); `--socket none` works on the kernel without it".into(),
+                    "restart it (`systemctl restart tcpgw`): drains that ran keep their deadlines".into(),
                 )),
             }],
         }

@@ -91,6 +91,13 @@ impl Diagnosis {
         self.findings.sort_by_key(|finding| finding.severity);
     }
 
+    /// Adds findings before all others that are as bad.
+    pub fn add_first(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        let others = std::mem::take(&mut self.findings);
+        self.add(findings);
+        self.add(others);
+    }
+
     pub(super) fn found(
         &mut self,
         id: &'static str,

@@ -1,6 +1,7 @@
 //! Reads what the doctor looks at. Changes nothing, and asks for no lock.
 
 mod cheap;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -11,24 +12,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::cheap::CheapReader;
-use super::facts::{Effort, Fact, Facts, Subject, TableFacts, TableState};
+use self::table::table_and_services;
+use super::facts::{Effort, Fact, Facts, Subject};
 use crate::kernel::conntrack::stats::{Stats, can_filter};
-use crate::kernel::firewall;
 use crate::kernel::linux::Linux;
 use crate::kernel::listeners::{listeners, process_of};
 use crate::kernel::socket::Netlink;
-use crate::kernel::{Kernel, Seen, links, probe};
+use crate::kernel::{Kernel, links, probe};
 use crate::model::FlowMark;
-use crate::owner;
-use crate::plan::plan;
-use crate::problem::Problem;
-use crate::record::{Record, Store, boot_id};
 use crate::ruleset::name::{Family, SetName};
 use crate::ruleset::rows::read_endpoint;
 use crate::ruleset::skeleton;
 use crate::summary::Summary;
-use crate::view::Services;
-use crate::view::problems::orphaned_services;
 
 /// Looks at the network namespace that this thread is in.
 pub fn gather(run_dir: &Path, mark: FlowMark, protect_backends: bool) -> Facts {
@@ -62,91 +57,6 @@ pub fn gather(run_dir: &Path, mark: FlowMark, protect_backends: bool) -> Facts {
 
 fn fact<T, E: Display>(read: Result<T, E>) -> Fact<T> {
     read.map_err(|error| error.to_string())
-}
-
-fn table_and_services(run_dir: &Path, mark: FlowMark) -> (Fact<TableFacts>, Summary, Option<Problem>) {
-    let mut kernel = match Linux::open() {
-        Ok(kernel) => kernel,
-        Err(error) => return (Err(error.to_string()), Summary::default(), None),
-    };
-    let namespace = kernel.netns_cookie().unwrap_or_default();
-    let generation = kernel.identity().map(|identity| identity.generation);
-    let record = Store::new(run_dir, namespace).load().map(|record| Record {
-        head: record.head.at(generation.unwrap_or_default()),
-        ..record
-    });
-    let record = record.filter(|record| record.head.boot == boot_id() && record.head.namespace == namespace);
-    let (table, services) = match compare(&mut kernel, record.as_ref(), mark) {
-        Ok((table, services)) => (Ok(table), services),
-        Err(error) => {
-            let recorded = record.as_ref().map(|record| record.head.summary.clone());
-            (Err(error.to_string()), recorded.unwrap_or_default())
-        }
-    };
-    let owners = record.and_then(|record| Some(owner::owners(record.head.details.as_ref()?)));
-    let named = Services {
-        summary: services,
-        owners,
-        ..Services::default()
-    };
-    let orphaned = orphaned_services(&named);
-    (table, named.summary, orphaned)
-}
-
-fn compare(
-    kernel: &mut Linux,
-    record: Option<&Record>,
-    mark: FlowMark,
-) -> Result<(TableFacts, Summary), crate::kernel::KernelError> {
-    let identity = kernel.identity()?;
-    let comment = kernel.comment()?;
-    let mark_in_kernel = comment.as_deref().and_then(skeleton::mark_of);
-    let facts = |state, owner: Option<u32>| TableFacts {
-        state,
-        mark: mark_in_kernel,
-        owner: owner.map(|port| (port, process_name(port))),
-        daemon: None,
-    };
-    let owner = Netlink::netfilter().and_then(|mut socket| firewall::owner(&mut socket))?;
-    if let Some(record) = record.filter(|record| {
-        record.head.holds(identity)
-            && record.head.program == env!("CARGO_PKG_VERSION")
-            && record.head.mark == mark.to_string()
-    }) {
-        return Ok((facts(TableState::AsWritten, owner), record.head.summary.clone()));
-    }
-    let guide = record.map(|record| record.head.summary.clone()).unwrap_or_default();
-    let read = kernel.observe(mark_in_kernel.unwrap_or(mark))?;
-    Ok(match read.table {
-        Seen::Absent => {
-            let state = if record.is_some() {
-                TableState::Gone
-            } else {
-                TableState::Absent
-            };
-            // What should be there is what all other checks are about.
-            (facts(state, None), guide)
-        }
-        Seen::Ours { ruleset, .. } => {
-            let state = match record {
-                Some(record) if plan(&ruleset, &record.ruleset).is_empty() => TableState::AsWritten,
-                Some(_) => TableState::Changed,
-                None => TableState::Unrecorded,
-            };
-            (facts(state, owner), Summary::of_kernel(&ruleset, &guide))
-        }
-        Seen::Other { comment, ruleset, .. } => (
-            facts(TableState::Other(comment), owner),
-            Summary::of_kernel(&ruleset, &guide),
-        ),
-    })
-}
-
-/// A socket's port id is the process id of the program that made it, unless it has several.
-fn process_name(port: u32) -> Option<String> {
-    let name = fs::read(format!("/proc/{port}/comm")).ok()?;
-    let name = crate::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
-    Some(format!("{name} ({port})"))
 }
 
 fn ports_in_use(mark: FlowMark) -> Fact<BTreeMap<(SocketAddr, IpAddr), u32>> {

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::brief::state;
+use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::{request_with, timed};
+use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
 /// Nothing is due in the loop for a minute: no services, or none any more, and no checks.
@@ -120,6 +121,66 @@ fn a_daemon_that_hangs_is_named_soon() {
     assert!(hung.stderr.contains(&format!("process {}", daemon.id())), "{hung}");
     assert!(hung.stderr.contains("--socket none"), "{hung}");
     assert!(net.cli(&["events"]).status == 0);
+}
+
+/// What a daemon that stands still has changed last is in its journal, and not in its record: nobody else is accused of that.
+#[test]
+fn a_daemon_that_hangs_after_a_change_is_what_the_doctor_says_first() {
+    for options in [&["--no-owner"][..], &[]] {
+        let net = Net::new();
+        let _servers = net.serve_all(3000, Behaviour::Greet);
+        net.want(state([service("web", 2001, &["b1"], 3000, json!({}))]));
+        let daemon = net.daemon(options);
+        daemon.settles(2);
+        let ask = |words: &[&str]| -> Value {
+            let ran = net.tcpgw(&[words, &["-o", "json"]].concat());
+            serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"))
+        };
+        let socket = net.socket().to_string_lossy().into_owned();
+        let doctor = |socket: &str| ask(&["--socket", socket, "doctor"])["findings"].clone();
+        let ids = |findings: &Value| -> Vec<String> {
+            let findings = findings.as_array().expect("a list").iter();
+            findings.map(|finding| finding["id"].to_string()).collect()
+        };
+        let of_table = |findings: &Value| ids(findings).iter().any(|id| id.contains("table-"));
+        // Within a second, after which the record is written.
+        let add = ["service", "add", "api", "--port", "2002", "--backend", "10.2.0.12:3000"];
+        net.cli(&add).ok();
+        daemon.signal(Signal::SIGSTOP);
+        let journal = fs::read_dir(net.file("run")).expect("it is there").flatten();
+        let journal = journal
+            .map(|file| file.path())
+            .find(|path| path.extension().is_some_and(|ending| ending == "journal"));
+        assert!(journal.is_some(), "the record has been written already");
+        let found = doctor(&socket);
+        assert_eq!(found[0]["id"], "daemon-not-answering", "{found:#}");
+        let accuses = |findings: &Value| ids(findings).iter().any(|id| id.contains("table-changed"));
+        assert!(!accuses(&found), "{found:#}");
+        assert!(!accuses(&doctor("none")));
+        let status = ask(&["--socket", "none", "status", "--interval", "0s"]);
+        assert!(!status["problems"].to_string().contains("table_changed"), "{status:#}");
+        assert_eq!(status["services"][1]["name"], "api", "{status:#}");
+        if options.is_empty() {
+            // A note, where the kernel can do that.
+            assert!(!found.to_string().contains("a running program owns"), "{found:#}");
+        } else {
+            assert!(!of_table(&found), "{found:#}");
+            // What the journal does not explain is somebody else's.
+            net.nft("gateway", "flush map inet tcpgw slots_v4");
+            let found = doctor(&socket);
+            assert_eq!(found[0]["id"], "daemon-not-answering", "{found:#}");
+            assert!(accuses(&found), "{found:#}");
+        }
+        daemon.signal(Signal::SIGCONT);
+        assert!(wait_until(PATIENCE * 2, || !accuses(&doctor(&socket))));
+        net.cli(&["service", "rm", "api"]).ok();
+        assert!(wait_until(PATIENCE, || daemon
+            .get("/v1/services")
+            .to_string()
+            .matches("\"provider\"")
+            .count()
+            == 1));
+    }
 }
 
 /// What is wrong with the configuration is a problem before the daemon is started anew: in the daemon's own list while it runs, and

@@ -1,0 +1,181 @@
+//! The table in the kernel, compared with what was written last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::super::facts::{Fact, TableFacts, TableState};
+use crate::kernel::linux::Linux;
+use crate::kernel::socket::Netlink;
+use crate::kernel::{Kernel, KernelError, Seen, firewall};
+use crate::model::FlowMark;
+use crate::owner;
+use crate::plan::plan;
+use crate::problem::Problem;
+use crate::record::{Entry, Record, Store, boot_id};
+use crate::ruleset::{Ruleset, skeleton};
+use crate::summary::{ServiceSummary, Summary};
+use crate::view::Services;
+use crate::view::problems::orphaned_services;
+
+/// What was written last, and what was about to be written after it.
+struct Written {
+    /// With the changes of the journal that were begun.
+    record: Record,
+    /// The services as they were before these.
+    before: Summary,
+    /// Those changes.
+    changes: Vec<Entry>,
+    /// The record was written before its table, whose number nobody knew.
+    is_announced: bool,
+}
+
+impl Written {
+    /// In a kernel of that generation.
+    fn new(record: Record, generation: u32) -> Self {
+        let Record { head, ruleset } = record;
+        let before = head.summary.clone();
+        let changes = head.changes.iter().filter(|entry| entry.awaits != Some(generation));
+        Self {
+            changes: changes.cloned().collect(),
+            is_announced: head.table == u64::MAX,
+            record: Record {
+                head: head.at(generation),
+                ruleset,
+            },
+            before,
+        }
+    }
+
+    /// What may be in the kernel.
+    fn guide(&self) -> Summary {
+        let mut guide = self.record.head.summary.clone();
+        guide.complete_by_doors(&self.record.head.left);
+        guide
+    }
+
+    /// Whether all that the kernel holds was written by tcpgw, as far as services tell: those that the journal does not name are as
+    /// the record says, and those that it names have no backends but the old and the new ones. The process that makes a change
+    /// writes the journal before it, and the record after it.
+    fn explains(&self, kernel: &Ruleset) -> bool {
+        if self.changes.is_empty() && !self.is_announced {
+            return false;
+        }
+        let old = Summary::of_kernel(&self.record.ruleset, &self.before);
+        let new = Summary::of_kernel(kernel, &self.guide());
+        let (old, new) = (by_place(&old), by_place(&new));
+        let places: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        places.into_iter().all(|place| {
+            let (old, new) = (old.get(place), new.get(place));
+            let name = new.or(old).and_then(|service| service.name.as_deref());
+            match name.and_then(|name| self.backends_of(name)) {
+                None => old == new,
+                Some(known) => new.is_none_or(|new| {
+                    let is_old = |backend| old.is_some_and(|old| old.backends().any(|known| known == backend));
+                    new.backends()
+                        .all(|backend| known.contains(&backend) || is_old(backend))
+                }),
+            }
+        })
+    }
+
+    /// The backends that a service was about to get; `None` if no change is about it.
+    fn backends_of(&self, name: &str) -> Option<BTreeSet<SocketAddr>> {
+        let services = self.changes.iter().flat_map(|entry| &entry.services);
+        let about: Vec<_> = services.filter(|service| &*service.name == name).collect();
+        let announced = self.record.head.summary.services.iter();
+        let mut announced = announced.filter(|service| self.is_announced && service.name.as_deref() == Some(name));
+        let announced = announced.next();
+        if about.is_empty() && announced.is_none() {
+            return None;
+        }
+        let summaries = about.into_iter().filter_map(|service| service.summary.as_ref());
+        Some(summaries.chain(announced).flat_map(ServiceSummary::backends).collect())
+    }
+}
+
+fn by_place(services: &Summary) -> BTreeMap<(u16, &BTreeSet<std::net::IpAddr>), &ServiceSummary> {
+    services
+        .services
+        .iter()
+        .map(|service| (service.door(), service))
+        .collect()
+}
+
+/// Reads the table of this network namespace, its services, and whether some are orphans.
+pub(super) fn table_and_services(run_dir: &Path, mark: FlowMark) -> (Fact<TableFacts>, Summary, Option<Problem>) {
+    let mut kernel = match Linux::open() {
+        Ok(kernel) => kernel,
+        Err(error) => return (Err(error.to_string()), Summary::default(), None),
+    };
+    let namespace = kernel.netns_cookie().unwrap_or_default();
+    let generation = kernel.identity().map(|identity| identity.generation);
+    let record = Store::new(run_dir, namespace).load();
+    let record = record.filter(|record| record.head.boot == boot_id() && record.head.namespace == namespace);
+    let written = record.map(|record| Written::new(record, generation.unwrap_or_default()));
+    let (table, services) = match compare(&mut kernel, written.as_ref(), mark) {
+        Ok((table, services)) => (Ok(table), services),
+        Err(error) => {
+            let recorded = written.as_ref().map(|written| written.record.head.summary.clone());
+            (Err(error.to_string()), recorded.unwrap_or_default())
+        }
+    };
+    let owners = written.and_then(|written| Some(owner::owners(written.record.head.details.as_ref()?)));
+    let named = Services {
+        summary: services,
+        owners,
+        ..Services::default()
+    };
+    let orphaned = orphaned_services(&named);
+    (table, named.summary, orphaned)
+}
+
+fn compare(
+    kernel: &mut Linux,
+    written: Option<&Written>,
+    mark: FlowMark,
+) -> Result<(TableFacts, Summary), KernelError> {
+    let comment = kernel.comment()?;
+    let mark_in_kernel = comment.as_deref().and_then(skeleton::mark_of);
+    let facts = |state, owner: Option<u32>| TableFacts {
+        state,
+        mark: mark_in_kernel,
+        owner: owner.map(|port| (port, process_name(port))),
+        daemon: None,
+    };
+    let owner = Netlink::netfilter().and_then(|mut socket| firewall::owner(&mut socket))?;
+    let guide = written.map(Written::guide).unwrap_or_default();
+    let read = kernel.observe(mark_in_kernel.unwrap_or(mark))?;
+    Ok(match read.table {
+        Seen::Absent => {
+            let state = if written.is_some_and(|written| !written.is_announced) {
+                TableState::Gone
+            } else {
+                TableState::Absent
+            };
+            // What should be there is what all other checks are about.
+            (facts(state, None), guide)
+        }
+        Seen::Ours { ruleset, .. } => {
+            let state = match written {
+                Some(written) if plan(&ruleset, &written.record.ruleset).is_empty() => TableState::AsWritten,
+                Some(written) if written.explains(&ruleset) => TableState::AsWritten,
+                Some(_) => TableState::Changed,
+                None => TableState::Unrecorded,
+            };
+            (facts(state, owner), Summary::of_kernel(&ruleset, &guide))
+        }
+        Seen::Other { comment, ruleset, .. } => (
+            facts(TableState::Other(comment), owner),
+            Summary::of_kernel(&ruleset, &guide),
+        ),
+    })
+}
+
+/// A socket's port id is the process id of the program that made it, unless it has several.
+fn process_name(port: u32) -> Option<String> {
+    let name = fs::read(format!("/proc/{port}/comm")).ok()?;
+    let name = crate::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
+    Some(format!("{name} ({port})"))
+}
