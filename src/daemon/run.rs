@@ -632,9 +632,9 @@ impl Daemon {
         }
     }
 
-    /// What depends on links, addresses, routes or routing rules begins here.
+    /// What depends on links, addresses, routes, routing rules or forwarding begins here.
     fn network_changed(&mut self, changed: Notification) {
-        tracing::debug!(?changed, "links, addresses or routes have changed");
+        tracing::debug!(?changed, "links, addresses, routes or their settings have changed");
         if changed.links || changed.addresses {
             self.core.links_changed();
         }

@@ -1,31 +1,60 @@
-//! Follows links, addresses, routes and rules with rtnetlink's multicast groups, and tells of them in short, debounced
-//! [`Notification`]s. What changed exactly is not told: whoever is notified reads what it needs.
+//! Follows links, addresses, routes, rules and settings of interfaces with rtnetlink's multicast groups, and tells of them in short,
+//! debounced [`Notification`]s. What changed exactly is not told: whoever is notified reads what it needs.
 //!
-//! A message whose attributes the codec cannot read is not heard, so readers look at intervals, too.
+//! Of a message only its type is read, and of a route its kind, so that no attribute can be one that is not understood.
 //!
-//! Sources: `rtnl_notify` in `net/core/rtnetlink.c`, `netlink_overrun` in `net/netlink/af_netlink.c`.
+//! Sources: `rtnl_notify` in `net/core/rtnetlink.c`, `netlink_overrun` in `net/netlink/af_netlink.c`; for settings
+//! `inet_netconf_notify_devconf` in `net/ipv4/devinet.c` and `inet6_netconf_notify_devconf` in `net/ipv6/addrconf.c`.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::NetlinkPayload;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::{RouteMessage, RouteType};
-use rtnetlink::MulticastGroup;
+use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkPayload, NetlinkSerializable};
+use netlink_proto::sys::{AsyncSocket as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
 use tokio_stream::{Stream, StreamExt as _};
 
-const GROUPS: [MulticastGroup; 7] = [
-    MulticastGroup::Link,
-    MulticastGroup::Ipv4Ifaddr,
-    MulticastGroup::Ipv6Ifaddr,
-    MulticastGroup::Ipv4Route,
-    MulticastGroup::Ipv6Route,
-    MulticastGroup::Ipv4Rule,
-    MulticastGroup::Ipv6Rule,
+/// `RTNLGRP_*` in `include/uapi/linux/rtnetlink.h`.
+mod group {
+    pub(super) const LINK: u32 = 1;
+    pub(super) const IPV4_IFADDR: u32 = 5;
+    pub(super) const IPV4_ROUTE: u32 = 7;
+    pub(super) const IPV4_RULE: u32 = 8;
+    pub(super) const IPV6_IFADDR: u32 = 9;
+    pub(super) const IPV6_ROUTE: u32 = 11;
+    pub(super) const IPV6_RULE: u32 = 19;
+    pub(super) const IPV4_NETCONF: u32 = 24;
+    pub(super) const IPV6_NETCONF: u32 = 25;
+}
+
+/// `RTM_*` in `include/uapi/linux/rtnetlink.h`.
+mod kind {
+    pub(super) const NEW_LINK: u16 = 16;
+    pub(super) const DEL_LINK: u16 = 17;
+    pub(super) const NEW_ADDRESS: u16 = 20;
+    pub(super) const DEL_ADDRESS: u16 = 21;
+    pub(super) const NEW_ROUTE: u16 = 24;
+    pub(super) const DEL_ROUTE: u16 = 25;
+    pub(super) const NEW_RULE: u16 = 32;
+    pub(super) const DEL_RULE: u16 = 33;
+    pub(super) const NEW_NETCONF: u16 = 80;
+    pub(super) const DEL_NETCONF: u16 = 81;
+}
+
+const GROUPS: [u32; 9] = [
+    group::LINK,
+    group::IPV4_IFADDR,
+    group::IPV6_IFADDR,
+    group::IPV4_ROUTE,
+    group::IPV6_ROUTE,
+    group::IPV4_RULE,
+    group::IPV6_RULE,
+    group::IPV4_NETCONF,
+    group::IPV6_NETCONF,
 ];
 /// A burst has ended when nothing was heard for so long.
 const QUIET: Duration = Duration::from_millis(50);
@@ -50,6 +79,8 @@ pub struct Notification {
     pub routes: bool,
     /// Routing rules (`ip rule`).
     pub rules: bool,
+    /// Settings of interfaces, or of all: `forwarding` and `ip_forward`, `force_forwarding`, `rp_filter`.
+    pub settings: bool,
     /// Messages were lost: anything may have changed, and all other fields are set, too.
     pub lost: bool,
 }
@@ -61,20 +92,29 @@ impl Notification {
         addresses: true,
         routes: true,
         rules: true,
+        settings: true,
         lost: true,
     };
 
     /// Returns what one message tells; nothing for messages of other kinds.
-    fn of(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Self {
-        use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, DelRule, NewAddress, NewLink, NewRoute, NewRule};
-        let mut told = Self::default();
+    fn of(payload: &NetlinkPayload<Change>) -> Self {
         match payload {
-            NetlinkPayload::InnerMessage(NewLink(_) | DelLink(_)) => told.links = true,
-            NetlinkPayload::InnerMessage(NewAddress(_) | DelAddress(_)) => told.addresses = true,
-            NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) if is_local(route) => told.addresses = true,
-            NetlinkPayload::InnerMessage(NewRoute(_) | DelRoute(_)) => told.routes = true,
-            NetlinkPayload::InnerMessage(NewRule(_) | DelRule(_)) => told.rules = true,
-            NetlinkPayload::Overrun(_) => return Self::LOST,
+            NetlinkPayload::InnerMessage(Change(told)) => *told,
+            NetlinkPayload::Overrun(_) => Self::LOST,
+            _ => Self::default(),
+        }
+    }
+
+    /// Returns what a message of rtnetlink of that type tells.
+    fn of_message(message: u16, payload: &[u8]) -> Self {
+        let mut told = Self::default();
+        match message {
+            kind::NEW_LINK | kind::DEL_LINK => told.links = true,
+            kind::NEW_ADDRESS | kind::DEL_ADDRESS => told.addresses = true,
+            kind::NEW_ROUTE | kind::DEL_ROUTE if is_local(payload) => told.addresses = true,
+            kind::NEW_ROUTE | kind::DEL_ROUTE => told.routes = true,
+            kind::NEW_RULE | kind::DEL_RULE => told.rules = true,
+            kind::NEW_NETCONF | kind::DEL_NETCONF => told.settings = true,
             _ => {}
         }
         told
@@ -86,12 +126,41 @@ impl Notification {
         self.addresses |= other.addresses;
         self.routes |= other.routes;
         self.rules |= other.rules;
+        self.settings |= other.settings;
         self.lost |= other.lost;
     }
 }
 
-fn is_local(route: &RouteMessage) -> bool {
-    route.header.kind == RouteType::Local
+/// Whether a route leads to this machine itself: `rtm_type` of `struct rtmsg` is `RTN_LOCAL`.
+fn is_local(route: &[u8]) -> bool {
+    const RTM_TYPE: usize = 7;
+    const RTN_LOCAL: u8 = 2;
+    route.get(RTM_TYPE) == Some(&RTN_LOCAL)
+}
+
+/// A message, as far as it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Change(Notification);
+
+impl NetlinkDeserializable for Change {
+    type Error = Infallible;
+
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Self::Error> {
+        Ok(Self(Notification::of_message(header.message_type, payload)))
+    }
+}
+
+/// A connection wants to be able to send what it receives; nothing is ever sent.
+impl NetlinkSerializable for Change {
+    fn message_type(&self) -> u16 {
+        0
+    }
+
+    fn buffer_len(&self) -> usize {
+        0
+    }
+
+    fn serialize(&self, _: &mut [u8]) {}
 }
 
 /// Makes one notification of a burst of messages. Takes the time as an argument.
@@ -140,7 +209,11 @@ type Driver = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The messages come as long as the driver is polled.
 fn connect() -> io::Result<(Driver, Messages)> {
-    let (connection, _, messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
+    let (mut connection, _, messages) =
+        netlink_proto::new_connection_with_socket::<Change, TokioSocket>(NETLINK_ROUTE)?;
+    let groups = GROUPS.iter().fold(0, |groups, group| groups | 1 << (group - 1));
+    let socket = connection.socket_mut().socket_mut();
+    socket.bind(&SocketAddr::new(0, groups))?;
     // Port 0 is the kernel.
     let of_kernel =
         messages.filter_map(|(message, from)| (from.port_number() == 0).then(|| Notification::of(&message.payload)));
@@ -161,9 +234,11 @@ async fn keep_following(first: io::Result<(Driver, Messages)>, sender: mpsc::Sen
                 if begin.elapsed() > RETRY_MOST {
                     pause = RETRY;
                 }
-                tracing::warn!("the connection that follows links, addresses and routes has died: opening it again");
+                tracing::warn!(
+                    "the connection that follows links, addresses, routes and settings has died: opening it again"
+                );
             }
-            Err(error) => tracing::warn!(%error, "failed to follow links, addresses and routes"),
+            Err(error) => tracing::warn!(%error, "failed to follow links, addresses, routes and settings"),
         }
         if sender.is_closed() {
             return;
@@ -216,24 +291,17 @@ async fn at(due: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::{ErrorMessage, NetlinkPayload};
-    use netlink_packet_route::address::AddressMessage;
-    use netlink_packet_route::link::LinkMessage;
-    use netlink_packet_route::neighbour::NeighbourMessage;
-    use netlink_packet_route::rule::RuleMessage;
+    use netlink_packet_core::ErrorMessage;
     use tokio::time::timeout;
 
     use super::*;
-
-    fn of(message: RouteNetlinkMessage) -> Notification {
-        Notification::of(&NetlinkPayload::InnerMessage(message))
-    }
 
     const LINKS: Notification = Notification {
         links: true,
         addresses: false,
         routes: false,
         rules: false,
+        settings: false,
         lost: false,
     };
     const NOTHING: Notification = Notification { links: false, ..LINKS };
@@ -244,32 +312,39 @@ mod tests {
 
     #[test]
     fn messages_are_told_apart() {
-        use RouteNetlinkMessage as Message;
-        let route = |kind| {
-            let mut route = RouteMessage::default();
-            route.header.kind = kind;
-            route
-        };
         let routes = Notification {
             routes: true,
             ..NOTHING
         };
         let rules = Notification { rules: true, ..NOTHING };
-        for (message, told) in [
-            (Message::NewLink(LinkMessage::default()), LINKS),
-            (Message::DelLink(LinkMessage::default()), LINKS),
-            (Message::NewAddress(AddressMessage::default()), ADDRESSES),
-            (Message::DelAddress(AddressMessage::default()), ADDRESSES),
-            (Message::NewRoute(route(RouteType::Unicast)), routes),
-            (Message::DelRoute(route(RouteType::BlackHole)), routes),
-            (Message::NewRoute(route(RouteType::Local)), ADDRESSES),
-            (Message::DelRoute(route(RouteType::Local)), ADDRESSES),
-            (Message::NewRule(RuleMessage::default()), rules),
-            (Message::DelRule(RuleMessage::default()), rules),
-            (Message::NewNeighbour(NeighbourMessage::default()), NOTHING),
-            (Message::GetLink(LinkMessage::default()), NOTHING),
+        let settings = Notification {
+            settings: true,
+            ..NOTHING
+        };
+        let (unicast, local) = (
+            [2, 24, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0],
+            [2, 32, 0, 0, 255, 2, 254, 2, 0, 0, 0, 0],
+        );
+        for (message, payload, told) in [
+            (16, &unicast[..], LINKS),
+            (17, &[], LINKS),
+            (20, &[], ADDRESSES),
+            (21, &[], ADDRESSES),
+            (24, &unicast, routes),
+            (25, &[], routes),
+            (24, &local, ADDRESSES),
+            (25, &local, ADDRESSES),
+            (32, &[], rules),
+            (33, &[], rules),
+            (80, &[], settings),
+            (81, &[], settings),
+            (28, &local, NOTHING),
+            (18, &local, NOTHING),
         ] {
-            assert_eq!(of(message.clone()), told, "{message:?}");
+            let mut header = NetlinkHeader::default();
+            header.message_type = message;
+            let Ok(read) = Change::deserialize(&header, payload);
+            assert_eq!(Notification::of(&NetlinkPayload::InnerMessage(read)), told, "{message}");
         }
         assert_eq!(
             Notification::of(&NetlinkPayload::Overrun(Vec::new())),

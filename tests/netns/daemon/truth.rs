@@ -134,6 +134,33 @@ fn whatever_keeps_clients_from_being_served_is_told_at_once() {
     }
 }
 
+/// The daemon looks at nothing at intervals here: the kernel tells it of each change of these settings.
+#[test]
+fn a_setting_that_stops_forwarding_is_heard_and_so_is_its_mending() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(&["--check-interval", "0s"]);
+    daemon.settles(2);
+    let errors = |kind: &str| health(&daemon).1.iter().any(|problem| problem["kind"] == kind);
+    assert!(wait_until(PATIENCE, || health(&daemon) == (200, Vec::new())));
+    for (kind, setting, breaks, mends) in [
+        ("ip_forward_off", "net.ipv4.ip_forward", 0, 1),
+        ("ip_forward_off", "net.ipv4.conf.br0.forwarding", 0, 1),
+        ("ipv6_forwarding_off", "net.ipv6.conf.all.forwarding", 0, 1),
+    ] {
+        net.sysctl(setting, breaks);
+        assert!(
+            wait_until(PATIENCE, || errors(kind)),
+            "{setting}: {:?}",
+            health(&daemon)
+        );
+        net.sysctl(setting, mends);
+        let is_well = || health(&daemon) == (200, Vec::new());
+        assert!(wait_until(PATIENCE, is_well), "{setting}: {:?}", health(&daemon));
+    }
+}
+
 /// At an interface, before or after all tables that see packets; and by what a set with a name holds.
 #[test]
 fn drops_at_interfaces_and_by_sets_are_told_at_once() {
