@@ -48,6 +48,8 @@ pub enum ObstacleKind {
     FencedBackend(Endpoint),
     /// The configuration allows no more services, or no more backends.
     FencedSize,
+    /// Nobody could look whether it has others.
+    NotLookedAt,
 }
 
 impl ObstacleKind {
@@ -62,7 +64,7 @@ impl Obstacle {
     pub fn reason(&self) -> String {
         let message = &self.problem.message;
         match self.kind {
-            ObstacleKind::PortTaken | ObstacleKind::FencedSize => message.clone(),
+            ObstacleKind::PortTaken | ObstacleKind::FencedSize | ObstacleKind::NotLookedAt => message.clone(),
             ObstacleKind::FencedPort(_) => format!("port {message}"),
             ObstacleKind::FencedBackend(_) => format!("backend {message}"),
             ObstacleKind::ForeignSource(address) => format!("source address {address} {message}"),
@@ -86,7 +88,8 @@ impl Obstacle {
     /// Whether a service that is served has it, too, so that it is no reason not to serve it.
     pub fn is_in(&self, served: &Service) -> bool {
         match self.kind {
-            ObstacleKind::PortTaken => false,
+            // Of what is served as it is nobody says it: see `not_looked_at`.
+            ObstacleKind::PortTaken | ObstacleKind::NotLookedAt => false,
             ObstacleKind::FencedPort(port) => served.port == port,
             ObstacleKind::FencedSize => true,
             ObstacleKind::ForeignSource(address) => served.source_addresses.contains(&address),
@@ -261,6 +264,31 @@ fn crowded() -> Option<Problem> {
              net.netfilter.nf_conntrack_max={}`, outside of containers",
             most.saturating_mul(2)
         ),
+    })
+}
+
+/// Returns what stands for the obstacles that a service may have beside what is served of it, where nobody could look; `None`
+/// if it needs nothing that `served` has not.
+pub fn not_looked_at<'a>(
+    service: &Service,
+    served: impl IntoIterator<Item = &'a Arc<Service>>,
+    why: &str,
+) -> Option<Obstacle> {
+    let needs_nothing = |served: &&Arc<Service>| {
+        let has = |endpoint: Endpoint| served.backends.iter().any(|backend| backend.endpoint == endpoint);
+        let mut sources = service.source_addresses.iter();
+        (served.port == service.port && served.listen == service.listen)
+            && service.backends.iter().all(|backend| has(backend.endpoint))
+            && sources.all(|source| served.source_addresses.contains(source))
+    };
+    let is_new = served.into_iter().find(needs_nothing).is_none();
+    is_new.then(|| Obstacle {
+        service: service.name.clone(),
+        kind: ObstacleKind::NotLookedAt,
+        problem: Problem {
+            place: format!("service \"{}\"", service.name),
+            message: format!("the gateway could not be looked at, which is tried again every few seconds: {why}"),
+        },
     })
 }
 

@@ -30,7 +30,7 @@ use tcpgw::store::{Expect, Store, StoreError};
 use tokio::sync::oneshot;
 
 use crate::clock::next_step;
-use crate::looking::{IsKnown, Looking};
+use crate::looking::{IsKnown, Looking, PATIENCE};
 use crate::states::links;
 
 const NAMESPACE: u64 = 9;
@@ -78,6 +78,8 @@ enum Event {
     Label(usize),
     /// A local program begins or ends to listen on the port of a service.
     Listen(&'static str, bool),
+    /// For so many seconds the kernel does not say what the gateway is like.
+    Blind(u64),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -101,6 +103,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Prune),
         3 => (0..2_usize).prop_map(Event::Label),
         3 => (prop::sample::select(all), any::<bool>()).prop_map(|(name, begins)| Event::Listen(name, begins)),
+        2 => (1..30_u64).prop_map(Event::Blind),
     ]
 }
 
@@ -204,6 +207,40 @@ fn what_is_held_back_is_remembered() {
         world.happen(event);
         world.check().unwrap();
     }
+    assert_eq!(world.served(), [9002, 9003, 9004].into());
+}
+
+/// Where nobody can look at the gateway when a daemon starts, it serves what is served, and takes no port.
+#[test]
+fn nothing_is_begun_blindly() {
+    for loss in [None, Some(Loss::RecordGone), Some(Loss::Reboot)] {
+        for seconds in [5, 15, 25] {
+            serves_after(vec![
+                Event::Listen("f1", true),
+                Event::Listen("a2", true),
+                Event::Blind(seconds),
+                Event::Restart(loss.into_iter().collect()),
+            ]);
+        }
+    }
+    let mut world = World::new();
+    world.happen(Event::Listen("f1", true));
+    world.happen(Event::Blind(40));
+    world.happen(restart([Loss::Reboot]));
+    world.wait(PATIENCE);
+    assert_eq!(world.served(), [].into());
+    let problems = world
+        .core
+        .problems()
+        .iter()
+        .filter(|problem| problem.kind == Kind::HeldBack);
+    let held: Vec<&str> = problems.map(|problem| &*problem.message).collect();
+    assert_eq!(held.len(), 4, "{held:?}");
+    assert!(
+        held.iter().all(|message| message.contains("could not be looked at")),
+        "{held:?}"
+    );
+    world.wait(Duration::from_secs(40));
     assert_eq!(world.served(), [9002, 9003, 9004].into());
 }
 
@@ -683,6 +720,12 @@ struct World {
     looking: Looking,
     /// The ports that have to be served.
     expected: BTreeSet<u16>,
+    /// The ports that local programs had first.
+    theirs: BTreeSet<u16>,
+    /// What is served is looked at before that.
+    sees_at: Instant,
+    /// The machine booted while nobody could look at it: until then services may be held back.
+    waits_until: Instant,
 }
 
 impl World {
@@ -711,6 +754,9 @@ impl World {
             listening: BTreeSet::new(),
             looking: Looking::default(),
             expected: [9001, 9002].into(),
+            theirs: BTreeSet::new(),
+            sees_at: now,
+            waits_until: now,
         };
         world.start(Fake::default());
         for at in 0..OF_API.len() {
@@ -795,6 +841,10 @@ impl World {
                 Loss::RecordDamaged => drop(fs::write(self.record_path(), "damaged")),
                 Loss::OtherVersion => self.other_version(),
                 Loss::Reboot => {
+                    self.theirs.clone_from(&self.listening);
+                    if self.looking.is_stuck(self.now) {
+                        self.waits_until = self.sees_at;
+                    }
                     let _ = fs::remove_file(self.record_path());
                     fake = Fake::default();
                     self.boot += 1;
@@ -839,6 +889,7 @@ impl World {
                 if self.has_key {
                     self.tell_file();
                     self.run();
+                    self.see();
                     self.expect_files();
                 }
             }
@@ -849,6 +900,7 @@ impl World {
                         .retain(|port| *port > 9002 || which.contains(&usize::from(*port - 9001)));
                 }
                 self.set_key(true, by_restart);
+                self.see();
                 self.expect_files();
             }
             Event::Put(at) => {
@@ -866,10 +918,23 @@ impl World {
                 let label = json!({"labels": {"x": format!("{:?}", self.now - self.begin)}});
                 self.order(OF_API[at], ServiceEdit::Patch(label.to_string().into_bytes()));
             }
-            Event::Listen(name, true) => drop(self.listening.insert(port(name))),
+            Event::Listen(name, true) => {
+                if self.listening.insert(port(name)) && !self.served().contains(&port(name)) {
+                    self.theirs.insert(port(name));
+                }
+            }
             Event::Listen(name, false) => {
                 self.listening.remove(&port(name));
+                self.theirs.remove(&port(name));
                 self.wait(LISTENERS);
+            }
+            Event::Blind(seconds) => {
+                let time = Duration::from_secs(seconds);
+                self.looking.stick(self.now, time);
+                self.sees_at = self.now + time + LISTENERS;
+                if self.now < self.waits_until {
+                    self.waits_until = self.sees_at;
+                }
             }
             Event::Prune => {
                 let orphans: Vec<String> = self
@@ -924,6 +989,7 @@ impl World {
         };
         self.core.order(Order::Edit(order, reply));
         self.run();
+        self.see();
         answer.try_recv().unwrap().is_ok()
     }
 
@@ -942,6 +1008,7 @@ impl World {
         let state = state.clone();
         self.core.order(Order::Apply(ApplyOrder { apply, state, reply }));
         self.run();
+        self.see();
         answer.try_recv().unwrap().is_ok()
     }
 
@@ -966,11 +1033,11 @@ impl World {
             let vet = &mut |state: &State, is_known: &IsKnown<'_>| {
                 looking.vet(now.instant, || vetted(listening, state, is_known))
             };
-            if let Some(news) = self.core.judges_again() {
+            if let Some(news) = self.core.judges_again()
+                && self.core.file_news(news, vet, now)
+            {
                 idle = false;
-                if self.core.file_news(news, vet, now) {
-                    self.core.begin(now);
-                }
+                self.core.begin(now);
             }
             if self.core.is_judgement_due(now) {
                 idle = false;
@@ -1012,7 +1079,11 @@ impl World {
         let end = self.now + time;
         loop {
             self.run();
-            let wakes = [self.core.wakes_at(), self.core.health().next_at()];
+            let wakes = [
+                self.core.wakes_at(),
+                self.core.health().next_at(),
+                self.looking.ends_at(),
+            ];
             let Some(next) = next_step(wakes, self.now, end) else {
                 break;
             };
@@ -1022,8 +1093,17 @@ impl World {
         self.run();
     }
 
+    /// Waits until the gateway has been looked at, if nobody can look now.
+    fn see(&mut self) {
+        if self.looking.is_stuck(self.now) {
+            self.wait(self.sees_at - self.now + LISTENERS);
+        }
+    }
+
     fn nobody_listens(&mut self) {
         self.listening.clear();
+        self.theirs.clear();
+        self.see();
         self.wait(LISTENERS);
     }
 
@@ -1058,10 +1138,12 @@ impl World {
                 let wanted: BTreeSet<SocketAddr> = backends(name).into_iter().collect();
                 prop_assert_eq!(reached, &wanted, "backends of {}; {:?}", name, providers);
             } else {
-                let may_be_held_back = self.listening.contains(&port(name));
+                let may_be_held_back = self.listening.contains(&port(name)) || self.now < self.waits_until;
                 prop_assert!(may_be_held_back, "{} is served no more; {:?}", name, providers);
             }
         }
+        let taken: Vec<&u16> = self.theirs.iter().filter(|port| reached.contains_key(port)).collect();
+        prop_assert!(taken.is_empty(), "local programs lose {:?}", taken);
         Ok(())
     }
 }

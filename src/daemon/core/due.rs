@@ -78,6 +78,11 @@ impl Due {
         self.judge = Some(at);
     }
 
+    /// They are to be judged again at that time, if not before.
+    pub(super) fn judge_by(&mut self, at: Instant) {
+        self.judge = Some(self.judge.map_or(at, |before| before.min(at)));
+    }
+
     /// They are to be judged, at a time that nobody knows yet.
     pub(super) fn judge_later(&mut self) {
         self.judge = None;

@@ -12,7 +12,7 @@ use crate::daemon::ask::Refused;
 use crate::daemon::claimed::Claimed;
 use crate::daemon::roster::Name;
 use crate::model::{Edits, Problems, Service, State};
-use crate::preflight::{Obstacle, ObstacleKind};
+use crate::preflight::{self, Obstacle, ObstacleKind};
 use crate::problem::{Kind, Problem};
 
 /// Pause between judgements while a port is in use: the kernel does not tell when a program stops to listen.
@@ -148,6 +148,7 @@ impl Core {
     /// Judges what is held back by what the gateway is like now, and at the start all that is not served already; finds which
     /// services that are served have lost what they need. `vet` need not look for warnings.
     pub fn judge_surroundings(&mut self, vet: &mut Vet<'_>, now: Now) {
+        self.due.judge_later();
         self.judge_refused();
         let candidates: BTreeSet<Name> = if self.held_back.has_judged {
             self.held_back.services.keys().cloned().collect()
@@ -161,12 +162,15 @@ impl Core {
         let is_known = |service: &Service| takes_over || !candidates.contains(&service.name) || self.is_known(service);
         let vetted = vet(&all, &is_known);
         self.held_back.awaits_look = vetted == Err(Unvetted::Pending);
-        let mut found = match vetted {
-            Ok(vetted) => by_service(vetted.obstacles),
-            Err(Unvetted::Pending) => return self.due.judge_later(),
+        let (mut found, is_blind) = match vetted {
+            Ok(vetted) => (by_service(vetted.obstacles), false),
+            Err(Unvetted::Pending) => return,
             Err(Unvetted::Failed(error)) => {
                 tracing::warn!(error, "failed to look at addresses and listeners");
-                return self.due.judge(now.instant + LISTENERS);
+                if self.held_back.has_judged {
+                    return self.look_again(now);
+                }
+                (self.not_looked_at(&all, &error), true)
             }
         };
         self.add_fences(&all, &mut found);
@@ -188,8 +192,25 @@ impl Core {
         if !edits.is_empty() {
             self.wanted_instead("the gateway's addresses and listeners", &edits, now);
         }
+        if is_blind {
+            return self.look_again(now);
+        }
         self.judge_later(now);
         self.rejected.again();
+    }
+
+    /// A look has failed: what waits for it is judged again soon.
+    pub(super) fn look_again(&mut self, now: Now) {
+        self.due.judge_by(now.instant + LISTENERS);
+    }
+
+    /// The first look has failed: what is served already goes on as it is, and nothing else is begun.
+    fn not_looked_at(&self, all: &State, why: &str) -> Obstacles {
+        let obstacles = all
+            .services
+            .iter()
+            .filter_map(|service| preflight::not_looked_at(service, self.known_of(service), why));
+        by_service(obstacles)
     }
 
     /// The next judgement; a change is told by itself, but for listeners.
@@ -214,15 +235,19 @@ impl Core {
 
     /// Returns those obstacles that a service has not in what is served of it already.
     pub(super) fn new_obstacles(&self, service: &Service, found: Option<&Vec<Obstacle>>) -> Vec<Obstacle> {
+        let known: Vec<&Arc<Service>> = self.known_of(service).collect();
+        let found = found.into_iter().flatten();
+        let new = found.filter(|obstacle| !known.iter().any(|known| obstacle.is_in(known)));
+        new.cloned().collect()
+    }
+
+    /// Returns what is served of a service, or is about to be, or was until somebody removed the table.
+    fn known_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Service>> {
         let there = self.roster.serving_at(service);
         let serving = self.roster.serving().get(&service.name).into_iter().chain(there);
         let wanted = self.roster.wanted().get(&service.name);
         let wanted = wanted.filter(|_| self.held_back.has_judged);
-        let former = self.held_back.former(service);
-        let known: Vec<&Arc<Service>> = serving.chain(wanted).chain(former).collect();
-        let found = found.into_iter().flatten();
-        let new = found.filter(|obstacle| !known.iter().any(|known| obstacle.is_in(known)));
-        new.cloned().collect()
+        serving.chain(wanted).chain(self.held_back.former(service))
     }
 
     /// Holds a service back, or releases it if there is no reason. Returns whether what is desired of it changes by that.
@@ -346,7 +371,7 @@ impl Core {
                     )
                 };
                 match obstacle.kind {
-                    ObstacleKind::PortTaken => None,
+                    ObstacleKind::PortTaken | ObstacleKind::NotLookedAt => None,
                     ObstacleKind::FencedPort(_) | ObstacleKind::FencedBackend(_) | ObstacleKind::FencedSize => {
                         Some(of(self.outside_fences(service, obstacle)))
                     }

@@ -133,6 +133,9 @@ impl Core {
                 judged.obstacles
             }
             Err(Unjudged::Refused(refused)) => {
+                if matches!(refused, Refused::Failed(_)) {
+                    self.look_again(now);
+                }
                 self.refuse_file(state, refused.lines(), now);
                 return true;
             }
