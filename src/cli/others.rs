@@ -69,12 +69,30 @@ pub(super) fn look(
         None if is_orphan => Some((Owner::Orphan, found)),
         Some(Owner::File | Owner::Removed) | None => None,
     });
-    let mut others = Others::settle(of_others, state, prune).map_err(|problems| Failure::Invalid {
-        file: file.file.clone(),
-        problems,
-    })?;
+    let of_others: Vec<(Owner, Adopted)> = of_others.collect();
+    let said = last.iter().flat_map(|last| said_through_api(last, &of_others));
+    // One that is suspended or held back is not whole in the kernel.
+    let said = said.map(|service| (service.name.clone(), Service::clone(service)));
+    let said: BTreeMap<Box<str>, Service> = said.collect();
+    let mut others =
+        Others::settle(of_others.into_iter(), &said, state, prune).map_err(|problems| Failure::Invalid {
+            file: file.file.clone(),
+            problems,
+        })?;
     others.last = last.map(|last| (Last::path(&store), last));
     Ok((known, others))
+}
+
+/// Services of the API as they were put there, of those that this boot serves, whole or not, or holds back.
+fn said_through_api<'a>(last: &'a Last, found: &'a [(Owner, Adopted)]) -> impl Iterator<Item = &'a Service> {
+    let is_of_boot = last.boot == boot_id();
+    let is_there = |name: &str| {
+        let mut found = found.iter();
+        found.any(|(owner, found)| *owner == Owner::Api && *found.wanted.name == *name) || last.unserved.contains(name)
+    };
+    let services = last.services.iter().filter(move |_| is_of_boot);
+    let of_api = services.filter(move |(owner, service)| *owner == Owner::Api && is_there(&service.name));
+    of_api.map(|(_, service)| &**service)
 }
 
 /// Where a daemon keeps its store, as far as its environment and the configuration tell.
@@ -91,11 +109,17 @@ fn last_here(store: &Path, namespace: u64) -> Result<Option<Last>, LastError> {
 }
 
 impl Others {
-    /// Decides what becomes of services that others define, beside those of a state.
+    /// Decides what becomes of services that others define, beside those of a state. `said` are those of the API, by name, as
+    /// far as they are known as they were put there: of one that is suspended or held back the kernel has not all.
     ///
     /// # Errors
     /// One problem for each service of the API that the state would change.
-    fn settle(found: impl Iterator<Item = (Owner, Adopted)>, state: &mut State, prune: bool) -> Result<Self, Problems> {
+    fn settle(
+        found: impl Iterator<Item = (Owner, Adopted)>,
+        said: &BTreeMap<Box<str>, Service>,
+        state: &mut State,
+        prune: bool,
+    ) -> Result<Self, Problems> {
         let mut others = Self {
             prunes: prune,
             ..Self::default()
@@ -104,11 +128,18 @@ impl Others {
         let found: Vec<(Owner, Adopted)> = found.collect();
         if !prune {
             let of_api = found.iter().filter(|(owner, _)| *owner == Owner::Api);
-            let of_api: BTreeMap<&str, &Service> = of_api.map(|(_, of)| (&*of.wanted.name, &of.wanted)).collect();
+            let mut of_api: BTreeMap<&str, &Service> = of_api.map(|(_, of)| (&*of.wanted.name, &of.wanted)).collect();
+            of_api.extend(said.iter().map(|(name, said)| (&**name, said)));
             let is_same = |service: &Service| of_api.get(&*service.name).is_some_and(|known| **known == *service);
             state.services.retain(|service| !is_same(service));
         }
         let claimed = Claimed::by(&state.services);
+        if !prune {
+            problems.extend(
+                said.values()
+                    .filter_map(|said| refusal(said, &claimed.leave(said, true))),
+            );
+        }
         for (owner, found) in found {
             let name = &found.serving.name;
             if prune {
@@ -124,7 +155,8 @@ impl Others {
             };
             let left = claimed.leave(&comparable, found.is_whole);
             if owner == Owner::Api {
-                problems.extend(refusal(&comparable, &left));
+                let is_said = said.contains_key(&**name);
+                problems.extend(refusal(&comparable, &left).filter(|_| !is_said));
                 stays.push((owner, found.serving.clone(), found));
                 continue;
             }
@@ -293,7 +325,8 @@ mod tests {
             (owner, adopted)
         });
         let mut state = state(beside);
-        let others = Others::settle(found, &mut state, prune).map_err(|problems| problems.to_string());
+        let others =
+            Others::settle(found, &BTreeMap::new(), &mut state, prune).map_err(|problems| problems.to_string());
         (others, state)
     }
 
@@ -303,6 +336,44 @@ mod tests {
         let others = settled(Owner::Api, OWN, web, false).0.unwrap();
         assert_eq!(others.services, [Service::clone(&state(OWN).services[0])]);
         assert_eq!(others.displaced, Vec::<String>::new());
+    }
+
+    /// Nothing in the kernel tells that a service of the API which is suspended has these backends.
+    #[test]
+    fn what_a_suspended_service_has_is_not_replaced() {
+        let suspended = r#"{"name": "own", "port": 20005, "backends": []}"#;
+        let said = state(OWN);
+        let said = [("own".into(), Service::clone(&said.services[0]))].into();
+        let adopted = || {
+            let serving = Service::clone(&state(suspended).services[0]);
+            (
+                Owner::Api,
+                Adopted {
+                    wanted: serving.clone(),
+                    serving,
+                    owner: Some(Owner::Api),
+                    is_whole: true,
+                },
+            )
+        };
+        let settle = |found: Vec<(Owner, Adopted)>, beside: &str| {
+            let mut state = state(beside);
+            Others::settle(found.into_iter(), &said, &mut state, false).map_err(|problems| problems.to_string())
+        };
+        let other = r#"{"name": "web", "port": 20003, "limit": {"pps": 9}, "backends": ["10.2.0.12:3000"]}"#;
+        let same = r#"{"name": "web", "port": 20003, "backends": ["10.2.0.12:3000"]}"#;
+        // Also when it is held back, and not in the kernel at all.
+        for found in [vec![adopted()], Vec::new()] {
+            let refused = settle(found.clone(), other).unwrap_err();
+            assert_eq!(
+                refused.matches("10.2.0.12:3000 is also a backend").count(),
+                1,
+                "{refused}"
+            );
+            settle(found.clone(), same).unwrap();
+            // What is said of it already changes nothing.
+            settle(found, OWN).unwrap();
+        }
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Addon {
         self.registry.get(ResourceId::of_service(service)?)
     }
 
+    /// Services of suspended resources, by name.
+    pub(super) fn suspended(&self) -> impl Iterator<Item = &Name> {
+        self.suspended.keys()
+    }
+
     /// The service as it is served: new connections of a suspended one are reset.
     pub(super) fn served<'s>(&'s self, service: &'s Arc<Service>) -> &'s Arc<Service> {
         self.suspended.get(&service.name).unwrap_or(service)
@@ -363,6 +368,9 @@ impl Core {
         let Provisioned { change, outcome, reply } = provisioned;
         if let Some(change) = &change {
             self.addon.registry.commit(change, now.unix);
+            if let Change::Put(resource) = change {
+                self.deploys.look_at(&resource.id.service());
+            }
         }
         Wants::Addon(reply, Box::new(outcome))
     }
@@ -433,7 +441,7 @@ impl Core {
     pub(super) fn judge_suspended(&self, name: &str) -> Result<(), Refused> {
         match self.addon.resource(name) {
             Some(resource) if resource.status == Status::Suspended => Err(Refused::Refused(format!(
-                "the add-on of app {} is suspended: nothing was changed; resume it first",
+                "the add-on of app {} is suspended; resume it first",
                 resource.app
             ))),
             _ => Ok(()),

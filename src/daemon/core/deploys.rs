@@ -155,6 +155,12 @@ impl Deploys {
         self.look.extend(self.asked.get(&endpoint).into_iter().flatten());
     }
 
+    /// A service is not as it was when they began.
+    pub(super) fn look_at(&mut self, service: &str) {
+        let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
+        self.look.extend(of.map(|(id, _)| *id));
+    }
+
     /// When something is due that nobody tells.
     pub(super) fn next_time(&self) -> Option<Instant> {
         self.times.first().map(|(at, _)| *at)

@@ -41,7 +41,7 @@ pub(super) struct HeldBack {
 #[derive(Debug)]
 struct HeldService {
     why: Vec<Obstacle>,
-    /// As it is served meanwhile, if it was served before.
+    /// As it is served meanwhile, if it was served before it was held back.
     kept: Option<Arc<Service>>,
 }
 
@@ -292,7 +292,8 @@ impl Core {
         serving.get(&service.name).cloned().or_else(renamed)
     }
 
-    /// Returns what edits come to, as far as nothing is held back. What is served as it was gives way to what others claim.
+    /// Returns what edits come to, as far as nothing is held back. What is served and held back follows as far as it can, and
+    /// gives way to what others claim.
     pub(super) fn possible(&mut self, edits: &Edits) -> Edits {
         let served = edits.put.iter().map(|service| Arc::clone(self.addon.served(service)));
         let edits = &Edits {
@@ -313,6 +314,11 @@ impl Core {
         let mut put: BTreeMap<Name, Option<Arc<Service>>> =
             held.iter().map(|service| (service.name.clone(), None)).collect();
         put.extend(edits.gone.iter().map(|name| (name.clone(), None)));
+        for service in &held {
+            if let Some(held) = self.held_back.services.get_mut(&service.name) {
+                held.follow(service);
+            }
+        }
         for (name, held) in &mut self.held_back.services {
             let Some(kept) = held.kept.take() else { continue };
             let others = new.iter().filter(|service| service.name != *name);
@@ -431,11 +437,31 @@ impl HeldService {
         self.why.iter().any(|obstacle| obstacle.kind == ObstacleKind::PortTaken)
     }
 
+    /// What is served follows what is said of it, but for where it listens and whom it reaches, which it may be held back for:
+    /// a limit, a network that is denied, a time is changed at once.
+    fn follow(&mut self, said: &Service) {
+        let Some(kept) = self.kept.take() else { return };
+        let has = |endpoint| said.backends.iter().any(|backend| backend.endpoint == endpoint);
+        // What is said of others' endpoints need not go together with this.
+        let has_all = kept.backends.iter().all(|backend| has(backend.endpoint));
+        let terms = if has_all { said } else { &*kept };
+        self.kept = Some(Arc::new(Service {
+            port: kept.port,
+            listen: kept.listen.clone(),
+            backends: kept.backends.clone(),
+            source: kept.source,
+            source_addresses: kept.source_addresses.clone(),
+            limit: terms.limit,
+            health: terms.health,
+            ..said.clone()
+        }));
+    }
+
     fn problem(&self, service: &Service, cures: &[String]) -> Problem {
         let why: Vec<String> = self.why.iter().map(Obstacle::reason).collect();
         let meanwhile = match &self.kept {
             Some(kept) if kept.backends.is_empty() => "is served without backends",
-            Some(_) => "is served as it was before",
+            Some(_) => "is served without this",
             None => "is not served",
         };
         let why: Vec<&str> = why.iter().chain(cures).map(String::as_str).collect();

@@ -325,7 +325,16 @@ impl Core {
         let has_turns = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
         // The roster is all that is desired, while it is in use; the number of chains is known to those who count them.
         if self.phase == Phase::Running && !has_turns && self.held_back.is_empty() {
-            return self.roster.clashes(all).into_result().map_err(Refused::Invalid);
+            self.roster.clashes(all).into_result().map_err(Refused::Invalid)?;
+            // A suspended service is desired without its backends, and is to have them again.
+            let suspended = self.addon.suspended().filter(|name| !all.touches(name));
+            let suspended = suspended.filter_map(|name| Some(&self.api.get(name)?.service));
+            let mut suspended = suspended.peekable();
+            if suspended.peek().is_none() {
+                return Ok(());
+            }
+            let all = suspended.chain(&edits.put).cloned();
+            return State::new(all).map(|_| ()).map_err(Refused::Invalid);
         }
         let untouched = self.said().filter(|service| !all.touches(&service.name));
         let all = untouched.chain(&all.put).cloned();

@@ -42,6 +42,10 @@ impl Core {
     /// One whose new backends are asked: whether enough have answered.
     fn probing(&mut self, id: u64, deadline: Instant, now: Now) -> Option<Write> {
         let deploy = self.deploys.live.get(&id)?;
+        if let Err(refused) = self.judge_suspended(&deploy.service) {
+            let reason = format!("{}; nothing was switched", refused.lines().join("; "));
+            return Some(self.end(id, Stored::Failed, reason, None, now));
+        }
         let views = deploy
             .targets
             .iter()
