@@ -503,10 +503,10 @@ impl World {
                     assert_eq!(provision.plan, resource.plan);
                     assert!(provision.port.is_none_or(|port| port == resource.port));
                     self.provisions.insert(app, provision.clone());
-                } else if let Request::ChangePlan(..) = request {
-                    // The old request asks for another plan now.
-                    self.provisions.remove(&app);
                 }
+                // After a change of plan, also one that was made though its write failed, the old request asks for another plan.
+                self.provisions
+                    .retain(|of, provision| *of != app || provision.plan == resource.plan);
                 self.known.insert(app, Some(resource));
                 self.uncertain.remove(&app);
             }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tcpgw::addon::Dialect;
 
-use super::platform::{ask, configure, daemon, deprovision, provisioned, services};
-use crate::harness::brief::endpoints;
+use super::platform::{ask, configure, daemon, deprovision, listens, provisioned, services};
+use crate::harness::brief::{endpoints, service, state};
 use crate::harness::client::{PATIENCE, connect};
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::{PUBLIC, at};
@@ -134,10 +134,75 @@ fn a_service_of_a_resource_is_the_platforms() {
         );
     }
     // A state that does not name it leaves it there.
-    let own = crate::harness::brief::state([crate::harness::brief::service("own", 2001, &["b1"], 3000, json!({}))]);
+    let own = state([service("own", 2001, &["b1"], 3000, json!({}))]);
     daemon.post("/v1/apply", own).ok();
     daemon
         .post("/v1/apply?allow_empty=true", json!({"version": 1, "services": []}))
         .ok();
     assert_eq!(services(&daemon), before);
+}
+
+/// A deploy that has begun before a suspension must not say that anybody is served by it.
+#[test]
+fn a_deploy_ends_with_a_suspension() {
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Greet);
+    let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
+    let (resource, _) = provisioned(&net, Dialect::Scalingo, "my-app");
+    let silent = endpoints("b2", 3999);
+    let deploy = ["deploy", "app:my-app", "--target", &silent[0], "--timeout", "60s"];
+    let deploy = net.begin(&deploy);
+    daemon.hears(0, &json!({"event": "deploy", "phase": "probing"}));
+    assert_eq!(ask(&net, "POST", &format!("{resource}/suspend"), "").status, 204);
+    let ended = daemon.hears(0, &json!({"event": "deploy", "phase": "failed"}));
+    let told = deploy.wait();
+    assert_eq!(told.status, 1, "{told}");
+    for text in [ended["reason"].to_string(), told.stderr] {
+        assert!(
+            text.contains("app my-app is suspended") && text.contains("nothing was switched"),
+            "{text}"
+        );
+    }
+    assert_eq!(services(&daemon)[0]["service"]["backends"], json!([]));
+}
+
+/// It gets back what it had: meanwhile nobody takes that on other terms, through the API, by a file, or beside a dead daemon.
+#[test]
+fn a_suspended_service_keeps_its_claims() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = daemon(&net, &configure(&net, "20000-20009", ""));
+    let (resource, port) = provisioned(&net, Dialect::Scalingo, "my-app");
+    let name = services(&daemon)[0]["service"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let backends = json!({"backends": endpoints("b1", 3000), "drain_timeout": "1s"}).to_string();
+    daemon
+        .ask("PATCH", &format!("/v1/services/{name}"), &backends)
+        .expect("an answer")
+        .ok();
+    daemon.settles(2);
+    assert_eq!(ask(&net, "POST", &format!("{resource}/suspend"), "").status, 204);
+    let to = at(PUBLIC[0], port);
+    assert!(wait_until(PATIENCE, || is_reset(&net, to)));
+
+    let other = service("other", 2001, &["b1"], 3000, json!({}));
+    let refused = daemon
+        .ask("PUT", "/v1/services/other", &other.to_string())
+        .expect("an answer");
+    assert!(refused.status == 422 && refused.body.contains(&name), "{refused:?}");
+    // The file of last services says what it has.
+    assert!(wait_until(PATIENCE, || net.told(&["status"])["services"][0]["addon"]
+        == "suspended"));
+    daemon.stop();
+    let refused = net.apply_alone(&state([other])).exits(2);
+    assert!(
+        refused.stderr.contains(&name) && refused.stderr.contains("is also a backend"),
+        "{refused}"
+    );
+    daemon.start();
+    listens(&net);
+    assert_eq!(ask(&net, "POST", &format!("{resource}/resume"), "").status, 204);
+    assert!(wait_until(PATIENCE * 2, || is_served(&net, to)), "as before");
 }

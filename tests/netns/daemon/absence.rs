@@ -12,7 +12,6 @@ use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
-use crate::harness::shell::{Ran, TCPGW};
 use crate::harness::{Net, wait_until};
 
 const RECORDED: Duration = Duration::from_millis(2500);
@@ -202,19 +201,6 @@ fn a_store_that_is_lost_takes_no_service_with_it() {
     serves(&net, &[2001, 2002]);
 }
 
-/// Without a daemon, whose store is where the daemon was told.
-#[track_caller]
-fn apply_alone(net: &Net, state: &Value) -> Ran {
-    try_apply_alone(net, state).exits(0)
-}
-
-fn try_apply_alone(net: &Net, state: &Value) -> Ran {
-    let file = net.state_file("alone.json", state);
-    let store = net.file("store.db").to_string_lossy().into_owned();
-    let line = format!("TCPGW_STORE='{store}' exec {TCPGW} apply --socket none '{file}'");
-    net.sh("gateway", &line)
-}
-
 /// `apply` while no daemon runs replaces what a state file has made, and nothing of the API's.
 #[test]
 fn apply_beside_a_dead_daemon_leaves_the_services_of_its_api() {
@@ -223,14 +209,14 @@ fn apply_beside_a_dead_daemon_leaves_the_services_of_its_api() {
     let mut daemon = begin(&net);
     daemon.kill();
     let other = state([service("other", 2003, &["b3"], 3000, json!({}))]);
-    let ran = apply_alone(&net, &other);
+    let ran = net.apply_alone(&other).exits(0);
     assert!(ran.stderr.contains("api") && ran.stderr.contains("--prune"), "{ran}");
     serves(&net, &[2002, 2003]);
     assert!(
         net.connect("client", at(PUBLIC[0], 2001)).is_err(),
         "the file's was replaced"
     );
-    let again = apply_alone(&net, &other);
+    let again = net.apply_alone(&other).exits(0);
     assert!(again.stdout.contains("0 elements"), "{again}");
     // The next daemon finds all of it consistent: another file's service is nobody's.
     daemon.start();
@@ -268,12 +254,13 @@ fn apply_beside_a_dead_daemon_takes_nothing_from_its_api() {
             "is also a backend of service \"api\"",
         ),
     ] {
-        let ran = try_apply_alone(&net, &state([other])).exits(2);
+        let ran = net.apply_alone(&state([other])).exits(2);
         assert!(ran.stderr.contains(why) && ran.stderr.contains("--prune"), "{ran}");
         serves(&net, &[2001, 2002]);
     }
     assert_eq!(net.sh("gateway", "nft list table inet tcpgw").stdout, before);
-    apply_alone(&net, &state([service("other", 2003, &["b2", "b3"], 3000, json!({}))]));
+    net.apply_alone(&state([service("other", 2003, &["b2", "b3"], 3000, json!({}))]))
+        .exits(0);
     serves(&net, &[2002, 2003]);
     daemon.start();
     serves_soon(&net, &[2001, 2002, 2003]);

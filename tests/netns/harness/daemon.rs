@@ -107,6 +107,14 @@ impl Net {
         daemon
     }
 
+    /// Applies a state without a daemon, whose store is where the daemon was told.
+    pub(crate) fn apply_alone(&self, state: &Value) -> Ran {
+        let file = self.state_file("alone.json", state);
+        let store = self.file("store.db").to_string_lossy().into_owned();
+        let line = format!("TCPGW_STORE='{store}' exec {TCPGW} apply --socket none '{file}'");
+        self.sh("gateway", &line)
+    }
+
     /// The daemon's state file.
     pub(crate) fn wanted(&self) -> PathBuf {
         self.file("wanted.json")
