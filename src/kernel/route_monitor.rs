@@ -1,7 +1,8 @@
 //! Follows links, addresses, routes, rules and settings of interfaces with rtnetlink's multicast groups, and tells of them in short,
 //! debounced [`Notification`]s. What changed exactly is not told: whoever is notified reads what it needs.
 //!
-//! Of a message only its type is read, and of a route its kind, so that no attribute can be one that is not understood.
+//! A message whose attributes the codec cannot read is not heard, so readers look at intervals, too. The codec does not know
+//! settings (`RTM_NEWNETCONF`) at all, so that these have a connection of their own, and of their messages only the type is read.
 //!
 //! Sources: `rtnl_notify` in `net/core/rtnetlink.c`, `netlink_overrun` in `net/netlink/af_netlink.c`; for settings
 //! `inet_netconf_notify_devconf` in `net/ipv4/devinet.c` and `inet6_netconf_notify_devconf` in `net/ipv6/addrconf.c`.
@@ -13,49 +14,24 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkPayload, NetlinkSerializable};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{RouteMessage, RouteType};
 use netlink_proto::sys::{AsyncSocket as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
 use tokio_stream::{Stream, StreamExt as _};
 
-/// `RTNLGRP_*` in `include/uapi/linux/rtnetlink.h`.
-mod group {
-    pub(super) const LINK: u32 = 1;
-    pub(super) const IPV4_IFADDR: u32 = 5;
-    pub(super) const IPV4_ROUTE: u32 = 7;
-    pub(super) const IPV4_RULE: u32 = 8;
-    pub(super) const IPV6_IFADDR: u32 = 9;
-    pub(super) const IPV6_ROUTE: u32 = 11;
-    pub(super) const IPV6_RULE: u32 = 19;
-    pub(super) const IPV4_NETCONF: u32 = 24;
-    pub(super) const IPV6_NETCONF: u32 = 25;
-}
-
-/// `RTM_*` in `include/uapi/linux/rtnetlink.h`.
-mod kind {
-    pub(super) const NEW_LINK: u16 = 16;
-    pub(super) const DEL_LINK: u16 = 17;
-    pub(super) const NEW_ADDRESS: u16 = 20;
-    pub(super) const DEL_ADDRESS: u16 = 21;
-    pub(super) const NEW_ROUTE: u16 = 24;
-    pub(super) const DEL_ROUTE: u16 = 25;
-    pub(super) const NEW_RULE: u16 = 32;
-    pub(super) const DEL_RULE: u16 = 33;
-    pub(super) const NEW_NETCONF: u16 = 80;
-    pub(super) const DEL_NETCONF: u16 = 81;
-}
-
-const GROUPS: [u32; 9] = [
-    group::LINK,
-    group::IPV4_IFADDR,
-    group::IPV6_IFADDR,
-    group::IPV4_ROUTE,
-    group::IPV6_ROUTE,
-    group::IPV4_RULE,
-    group::IPV6_RULE,
-    group::IPV4_NETCONF,
-    group::IPV6_NETCONF,
+const GROUPS: [MulticastGroup; 7] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
 ];
+const GROUPS_OF_SETTINGS: [MulticastGroup; 2] = [MulticastGroup::Ipv4Netconf, MulticastGroup::Ipv6Netconf];
 /// A burst has ended when nothing was heard for so long.
 const QUIET: Duration = Duration::from_millis(50);
 /// A burst that does not end is told of after this.
@@ -97,27 +73,31 @@ impl Notification {
     };
 
     /// Returns what one message tells; nothing for messages of other kinds.
-    fn of(payload: &NetlinkPayload<Change>) -> Self {
-        match payload {
-            NetlinkPayload::InnerMessage(Change(told)) => *told,
-            NetlinkPayload::Overrun(_) => Self::LOST,
-            _ => Self::default(),
-        }
-    }
-
-    /// Returns what a message of rtnetlink of that type tells.
-    fn of_message(message: u16, payload: &[u8]) -> Self {
+    fn of(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Self {
+        use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, DelRule, NewAddress, NewLink, NewRoute, NewRule};
         let mut told = Self::default();
-        match message {
-            kind::NEW_LINK | kind::DEL_LINK => told.links = true,
-            kind::NEW_ADDRESS | kind::DEL_ADDRESS => told.addresses = true,
-            kind::NEW_ROUTE | kind::DEL_ROUTE if is_local(payload) => told.addresses = true,
-            kind::NEW_ROUTE | kind::DEL_ROUTE => told.routes = true,
-            kind::NEW_RULE | kind::DEL_RULE => told.rules = true,
-            kind::NEW_NETCONF | kind::DEL_NETCONF => told.settings = true,
+        match payload {
+            NetlinkPayload::InnerMessage(NewLink(_) | DelLink(_)) => told.links = true,
+            NetlinkPayload::InnerMessage(NewAddress(_) | DelAddress(_)) => told.addresses = true,
+            NetlinkPayload::InnerMessage(NewRoute(route) | DelRoute(route)) if is_local(route) => told.addresses = true,
+            NetlinkPayload::InnerMessage(NewRoute(_) | DelRoute(_)) => told.routes = true,
+            NetlinkPayload::InnerMessage(NewRule(_) | DelRule(_)) => told.rules = true,
+            NetlinkPayload::Overrun(_) => return Self::LOST,
             _ => {}
         }
         told
+    }
+
+    /// Returns what a message about settings tells.
+    fn of_settings(payload: &NetlinkPayload<AnyMessage>) -> Self {
+        match payload {
+            NetlinkPayload::InnerMessage(AnyMessage) => Self {
+                settings: true,
+                ..Self::default()
+            },
+            NetlinkPayload::Overrun(_) => Self::LOST,
+            _ => Self::default(),
+        }
     }
 
     /// Adds what another one tells.
@@ -131,27 +111,24 @@ impl Notification {
     }
 }
 
-/// Whether a route leads to this machine itself: `rtm_type` of `struct rtmsg` is `RTN_LOCAL`.
-fn is_local(route: &[u8]) -> bool {
-    const RTM_TYPE: usize = 7;
-    const RTN_LOCAL: u8 = 2;
-    route.get(RTM_TYPE) == Some(&RTN_LOCAL)
+fn is_local(route: &RouteMessage) -> bool {
+    route.header.kind == RouteType::Local
 }
 
-/// A message, as far as it is read.
+/// A message of groups that tell of one thing alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Change(Notification);
+struct AnyMessage;
 
-impl NetlinkDeserializable for Change {
+impl NetlinkDeserializable for AnyMessage {
     type Error = Infallible;
 
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Self::Error> {
-        Ok(Self(Notification::of_message(header.message_type, payload)))
+    fn deserialize(_: &NetlinkHeader, _: &[u8]) -> Result<Self, Self::Error> {
+        Ok(Self)
     }
 }
 
 /// A connection wants to be able to send what it receives; nothing is ever sent.
-impl NetlinkSerializable for Change {
+impl NetlinkSerializable for AnyMessage {
     fn message_type(&self) -> u16 {
         0
     }
@@ -207,17 +184,27 @@ pub fn follow() -> mpsc::Receiver<Notification> {
 type Messages = std::pin::Pin<Box<dyn Stream<Item = Notification> + Send>>;
 type Driver = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The messages come as long as the driver is polled.
+/// The messages come as long as the driver is polled, which ends when one of the connections has died.
 fn connect() -> io::Result<(Driver, Messages)> {
-    let (mut connection, _, messages) =
-        netlink_proto::new_connection_with_socket::<Change, TokioSocket>(NETLINK_ROUTE)?;
-    let groups = GROUPS.iter().fold(0, |groups, group| groups | 1 << (group - 1));
-    let socket = connection.socket_mut().socket_mut();
-    socket.bind(&SocketAddr::new(0, groups))?;
+    let (connection, _, messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
+    let (mut settings, _, of_settings) =
+        netlink_proto::new_connection_with_socket::<AnyMessage, TokioSocket>(NETLINK_ROUTE)?;
+    let groups = GROUPS_OF_SETTINGS
+        .into_iter()
+        .fold(0, |groups, group| groups | 1 << (group as u32 - 1));
+    settings.socket_mut().socket_mut().bind(&SocketAddr::new(0, groups))?;
     // Port 0 is the kernel.
-    let of_kernel =
+    let messages =
         messages.filter_map(|(message, from)| (from.port_number() == 0).then(|| Notification::of(&message.payload)));
-    Ok((Box::pin(connection), Box::pin(of_kernel)))
+    let of_settings = of_settings
+        .filter_map(|(message, from)| (from.port_number() == 0).then(|| Notification::of_settings(&message.payload)));
+    let driver = async {
+        tokio::select! {
+            () = connection => {}
+            () = settings => {}
+        }
+    };
+    Ok((Box::pin(driver), Box::pin(messages.merge(of_settings))))
 }
 
 async fn keep_following(first: io::Result<(Driver, Messages)>, sender: mpsc::Sender<Notification>) {
@@ -291,10 +278,18 @@ async fn at(due: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::ErrorMessage;
+    use netlink_packet_core::{ErrorMessage, NetlinkPayload};
+    use netlink_packet_route::address::AddressMessage;
+    use netlink_packet_route::link::LinkMessage;
+    use netlink_packet_route::neighbour::NeighbourMessage;
+    use netlink_packet_route::rule::RuleMessage;
     use tokio::time::timeout;
 
     use super::*;
+
+    fn of(message: RouteNetlinkMessage) -> Notification {
+        Notification::of(&NetlinkPayload::InnerMessage(message))
+    }
 
     const LINKS: Notification = Notification {
         links: true,
@@ -312,40 +307,45 @@ mod tests {
 
     #[test]
     fn messages_are_told_apart() {
+        use RouteNetlinkMessage as Message;
+        let route = |kind| {
+            let mut route = RouteMessage::default();
+            route.header.kind = kind;
+            route
+        };
         let routes = Notification {
             routes: true,
             ..NOTHING
         };
         let rules = Notification { rules: true, ..NOTHING };
+        for (message, told) in [
+            (Message::NewLink(LinkMessage::default()), LINKS),
+            (Message::DelLink(LinkMessage::default()), LINKS),
+            (Message::NewAddress(AddressMessage::default()), ADDRESSES),
+            (Message::DelAddress(AddressMessage::default()), ADDRESSES),
+            (Message::NewRoute(route(RouteType::Unicast)), routes),
+            (Message::DelRoute(route(RouteType::BlackHole)), routes),
+            (Message::NewRoute(route(RouteType::Local)), ADDRESSES),
+            (Message::DelRoute(route(RouteType::Local)), ADDRESSES),
+            (Message::NewRule(RuleMessage::default()), rules),
+            (Message::DelRule(RuleMessage::default()), rules),
+            (Message::NewNeighbour(NeighbourMessage::default()), NOTHING),
+            (Message::GetLink(LinkMessage::default()), NOTHING),
+        ] {
+            assert_eq!(of(message.clone()), told, "{message:?}");
+        }
         let settings = Notification {
             settings: true,
             ..NOTHING
         };
-        let (unicast, local) = (
-            [2, 24, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0],
-            [2, 32, 0, 0, 255, 2, 254, 2, 0, 0, 0, 0],
+        assert_eq!(
+            Notification::of_settings(&NetlinkPayload::InnerMessage(AnyMessage)),
+            settings
         );
-        for (message, payload, told) in [
-            (16, &unicast[..], LINKS),
-            (17, &[], LINKS),
-            (20, &[], ADDRESSES),
-            (21, &[], ADDRESSES),
-            (24, &unicast, routes),
-            (25, &[], routes),
-            (24, &local, ADDRESSES),
-            (25, &local, ADDRESSES),
-            (32, &[], rules),
-            (33, &[], rules),
-            (80, &[], settings),
-            (81, &[], settings),
-            (28, &local, NOTHING),
-            (18, &local, NOTHING),
-        ] {
-            let mut header = NetlinkHeader::default();
-            header.message_type = message;
-            let Ok(read) = Change::deserialize(&header, payload);
-            assert_eq!(Notification::of(&NetlinkPayload::InnerMessage(read)), told, "{message}");
-        }
+        assert_eq!(
+            Notification::of_settings(&NetlinkPayload::Overrun(Vec::new())),
+            Notification::LOST
+        );
         assert_eq!(
             Notification::of(&NetlinkPayload::Overrun(Vec::new())),
             Notification::LOST
