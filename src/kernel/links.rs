@@ -3,7 +3,7 @@
 //! Everything comes from rtnetlink and ioctls: files under `/sys/class/net` belong to the network namespace in which
 //! `/sys` was mounted, which need not be this one.
 //!
-//! Source: `include/uapi/linux/if_link.h`, `if_bridge.h`, `neighbour.h`, `if_addr.h`, `ethtool.h`.
+//! Source: `include/uapi/linux/if_link.h`, `if_bridge.h`, `neighbour.h`, `if_addr.h`, `ethtool.h`, `rtnetlink.h`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,6 +15,7 @@ use super::tlv::{Attrs, Header, Malformed, Message};
 const GET_LINK: u16 = 18;
 const GET_ADDR: u16 = 22;
 const GET_NEIGH: u16 = 30;
+const GET_QDISC: u16 = 38;
 const REQUEST_DUMP: u16 = 0x301;
 const AF_BRIDGE: u8 = 7;
 
@@ -25,6 +26,8 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_ATTACHED: u16 = 2;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const INFO_SLAVE_KIND: u16 = 4;
@@ -32,6 +35,8 @@ const INFO_SLAVE_DATA: u16 = 5;
 const BR_NF_CALL_IPTABLES: u16 = 36;
 const BR_NF_CALL_IP6TABLES: u16 = 37;
 const BRPORT_MODE: u16 = 4;
+
+const TCA_KIND: u16 = 1;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -43,6 +48,10 @@ const NUD_FAILED: u16 = 0x20;
 
 /// A network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact, and all combinations occur"
+)]
 pub struct Link {
     /// Its number in this network namespace.
     pub index: u32,
@@ -62,6 +71,11 @@ pub struct Link {
     pub bridge: Option<[bool; 2]>,
     /// As a port of a bridge: whether it sends packets back to where they came from.
     pub hairpin: Option<bool>,
+    /// Whether a program for XDP sees its packets first.
+    pub xdp: bool,
+    /// Whether traffic control sees packets that come in (`ingress`, `clsact`): its filters may drop some. Those that are attached
+    /// by the system call `bpf` (tcx) are not known.
+    pub classifies: bool,
     /// Its addresses, with the lengths of their networks' prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
     /// What it does to many packets at once; `None` where it cannot tell, or was not asked: see [`read_offloads`].
@@ -125,7 +139,27 @@ pub fn links() -> Result<Vec<Link>, NetlinkError> {
         })?;
         Ok(addresses)
     })?;
+    let classifying = restarting(|| {
+        let mut found = Vec::new();
+        dump(
+            &mut socket,
+            "list queueing disciplines",
+            GET_QDISC,
+            &[0; 20],
+            |message| {
+                found.extend(classifying(message.payload)?);
+                Ok(())
+            },
+        )?;
+        Ok(found)
+    });
+    let classifying = match classifying {
+        // Without traffic control (`CONFIG_NET_SCHED`) there is none.
+        Err(error) if error.errno() == Some(nix::errno::Errno::EOPNOTSUPP) => Vec::new(),
+        other => other?,
+    };
     for link in &mut links {
+        link.classifies = classifying.contains(&link.index);
         link.addresses = addresses
             .iter()
             .filter(|(index, ..)| *index == link.index)
@@ -226,6 +260,10 @@ fn link(payload: &[u8]) -> Result<Link, Malformed> {
             // Of other kinds it may be a link elsewhere, such as the other end of a veth.
             IFLA_LINK => below = Some(attr.ne32()?),
             IFLA_MASTER => link.master = Some(attr.ne32()?),
+            IFLA_XDP => {
+                let attached = attr.nested().first(IFLA_XDP_ATTACHED)?;
+                link.xdp = attached.map(|attr| attr.u8()).transpose()?.is_some_and(|how| how != 0);
+            }
             IFLA_LINKINFO => is_vlan = read_kind(&attr.nested(), &mut link)?,
             _ => {}
         }
@@ -252,6 +290,14 @@ fn read_kind(infos: &Attrs<'_>, link: &mut Link) -> Result<bool, Malformed> {
         link.hairpin = Some(flag(INFO_SLAVE_DATA, BRPORT_MODE)?);
     }
     Ok(text(INFO_KIND)? == Some("vlan"))
+}
+
+/// The link of a discipline that classifies what comes in. `struct tcmsg`: family, padding, index (at 4), handle, parent, info.
+fn classifying(payload: &[u8]) -> Result<Option<u32>, Malformed> {
+    let (header, attrs) = payload.split_first_chunk::<20>().ok_or(SHORT)?;
+    let kind = Attrs::new(attrs).first(TCA_KIND)?.map(|attr| text(attr.payload));
+    let is_one = kind.is_some_and(|kind| kind == "clsact" || kind == "ingress");
+    Ok(is_one.then(|| number(header, 4)))
 }
 
 /// `struct ifaddrmsg`: family, prefix length, flags, scope, index.
@@ -344,10 +390,31 @@ mod tests {
         learned().unwrap();
     }
 
+    #[test]
+    fn what_sees_packets_before_all_rules_is_known() {
+        let attached = |how: u8| {
+            let mut payload = vec![0; 16];
+            // IFLA_XDP, nested, with IFLA_XDP_ATTACHED.
+            payload.extend([12, 0, 43, 0x80, 5, 0, 2, 0, how, 0, 0, 0]);
+            link(&payload).unwrap().xdp
+        };
+        assert_eq!([0, 1, 2].map(attached), [false, true, true]);
+        let discipline = |kind: &[u8; 8]| {
+            let mut payload = vec![0; 20];
+            payload[4] = 7;
+            payload.extend([12, 0, 1, 0]);
+            payload.extend(kind);
+            classifying(&payload).unwrap()
+        };
+        assert_eq!(discipline(b"clsact\0\0"), Some(7));
+        assert_eq!(discipline(b"ingress\0"), Some(7));
+        assert_eq!(discipline(b"noqueue\0"), None);
+    }
+
     proptest! {
         #[test]
         fn decoding_is_total(payload: Vec<u8>) {
-            let _ = (link(&payload), own_address(&payload), neighbour(&payload), entry(&payload));
+            let _ = (link(&payload), own_address(&payload), neighbour(&payload), entry(&payload), classifying(&payload));
         }
     }
 }

@@ -7,7 +7,7 @@ use super::super::finding::{Diagnosis, Severity};
 use super::super::judge::{Done, Fate, Holds, Place, walk};
 use super::super::packet::Packet;
 use super::samples::{Sample, as_seen, packet, samples, walk_all};
-use super::{count, some};
+use super::{count, quoted, some};
 use crate::kernel::firewall::{Base, Chain, Effect, Hook, Rule, TableFamily, Test, Verdict};
 use crate::ruleset::name::Family;
 
@@ -24,6 +24,25 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             format!("table {} {}", table.family, table.name),
             "it sees frames and not packets; what it drops is not known here",
         );
+    }
+    let links = facts.links.iter().flatten().filter(|link| link.up && !link.loopback);
+    for link in links {
+        let name = &link.name;
+        if link.xdp {
+            diagnosis.unchecked(
+                format!("the XDP program of {name}"),
+                "it sees packets before all rules; what it drops is not known here",
+            );
+        }
+        if link.classifies {
+            diagnosis.unchecked(
+                format!("filters of traffic control at {name}"),
+                format!(
+                    "they see packets before most rules; `tc filter show dev {} ingress` prints them",
+                    quoted(name)
+                ),
+            );
+        }
     }
 }
 
