@@ -36,5 +36,6 @@ mod steps;
 pub mod store;
 pub mod summary;
 pub mod view;
+pub mod web;
 pub mod words;
 pub mod writers;

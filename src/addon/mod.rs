@@ -8,6 +8,7 @@ pub mod dialect;
 pub mod id;
 mod lifecycle;
 mod plan;
+pub mod platform_url;
 mod ports;
 mod registry;
 mod resource;

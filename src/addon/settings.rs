@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::id::{Guid, PlanName};
 use super::plan::{Plan, PlanError, Plans, Price};
+use super::platform_url::{PlatformUrl, PlatformUrlError};
 use crate::config::{Fences, PortRange};
 use crate::model::duration;
 use crate::model::limit::MAX_PPS;
@@ -39,6 +40,7 @@ pub struct Section {
     tls_key: Option<PathBuf>,
     #[serde(default)]
     behind_proxy: bool,
+    platform_url: Option<String>,
     plans: Vec<PlanSection>,
 }
 
@@ -91,6 +93,8 @@ pub struct Settings {
     pub quarantine: Duration,
     /// The credentials file.
     pub credentials: PathBuf,
+    /// Where an app's page leads back to.
+    pub platform: Option<PlatformUrl>,
     /// The plans.
     pub plans: Plans,
 }
@@ -140,6 +144,9 @@ pub enum SettingsError {
     /// The quarantine is no duration, or too long.
     #[error("addon.quarantine must be a duration from 0s to 720h, such as 1h")]
     Quarantine,
+    /// The platform's URL is none that a page can lead to.
+    #[error(transparent)]
+    PlatformUrl(#[from] PlatformUrlError),
     /// A plan's limit is out of range.
     #[error("addon.plans: plan {plan}: {key} is out of range: pps is 1 to {MAX_PPS}, burst at least 1")]
     Limit {
@@ -172,6 +179,7 @@ impl Section {
             ports: self.ports,
             quarantine: self.quarantine()?,
             credentials: self.credentials.clone(),
+            platform: self.platform_url.as_deref().map(str::parse).transpose()?,
             plans: Plans::new(self.plans.iter().map(PlanSection::check).collect::<Result<_, _>>()?)?,
         })
     }
@@ -311,6 +319,11 @@ mod tests {
             ("tcp-gateway-1.example.com", "gw.1", "addon.host"),
             ("tcp-gateway-1.example.com", "<b>", "addon.host"),
             ("credentials", "quarantine = '800h'\ncredentials", "addon.quarantine"),
+            (
+                "credentials",
+                "platform_url = 'javascript:alert(1)'\ncredentials",
+                "addon.platform_url",
+            ),
             ("credentials", "unknown = 1\ncredentials", "unknown field"),
         ];
         for (old, new, expected) in cases {

@@ -16,8 +16,8 @@ pub use super::events::{After, Followed};
 use super::keeper::Query;
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::addon::{Dialect, Outcome, Refusal, Request, Resource, ServiceState, Target};
-use crate::model::Problems;
-use crate::problem::Problem;
+use crate::model::{FlowMark, Problems, Service};
+use crate::problem::{Kind, Problem};
 use crate::store::StoredService;
 use crate::view::Services;
 
@@ -61,8 +61,8 @@ pub enum Ask {
     Addon(AddonOrder, Reply<Result<Outcome, AddonRefused>>),
     /// One resource of the add-on.
     Resource(Target, Reply<Result<Arc<Resource>, AddonRefused>>),
-    /// What the page of one resource shows; `None`: there is none.
-    AppPage(ResourceId, Reply<Option<AppView>>),
+    /// What the page of one resource shows.
+    AppPage(ResourceId, Reply<Result<AppView, AddonRefused>>),
     /// One resource of the add-on, as the operator sees it.
     ResourceView(Target, Reply<Result<ResourceView, AddonRefused>>),
     /// All resources of the add-on, by id, as the operator sees them.
@@ -223,6 +223,14 @@ pub struct AppView {
     pub resource: Arc<Resource>,
     /// Its service.
     pub service: Option<ServiceView>,
+    /// The service as new connections meet it now; `None`: it is not served.
+    pub served: Option<Arc<Service>>,
+    /// Whether the gateway was torn down, so that nothing is served.
+    pub is_torn_down: bool,
+    /// The kinds of errors of the whole gateway and of this service.
+    pub errors: BTreeSet<Kind>,
+    /// The mark of the gateway's flows.
+    pub mark: FlowMark,
 }
 
 /// Why a request about a resource was not carried out. Nothing was changed.

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::ask::Ask;
 use crate::addon::settings::Settings;
-use crate::api::Times;
+use crate::api;
 use crate::api::provider::{Provider, serve};
 
 /// Between two tries to serve it.
@@ -73,9 +73,15 @@ impl ProviderTask {
         self.end();
         let (settings, current) = watch::channel(provider);
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(serve(listener, current, self.asks.clone(), Times::default(), async {
-            let _ = stopped.await;
-        }));
+        let task = tokio::spawn(serve(
+            listener,
+            current,
+            self.asks.clone(),
+            api::Settings::default(),
+            async {
+                let _ = stopped.await;
+            },
+        ));
         tracing::info!(%listen, "serves the provider API");
         self.running = Some(Running {
             listen,

@@ -46,7 +46,7 @@ pub enum Call {
     Commit,
     /// [`Kernel::remove`]
     Remove,
-    /// [`Kernel::counted`]
+    /// [`Kernel::counted`] and [`Kernel::counters`]
     Counted,
     /// [`Kernel::flows`], [`Kernel::select`] and [`Kernel::who`]
     Flows,
@@ -471,6 +471,22 @@ impl Kernel for Fake {
     fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError> {
         let fail = self.enter(Call::Counted)?;
         let counted = self.table.as_ref().map(|table| table.counted(set)).unwrap_or_default();
+        self.leave(fail, counted)
+    }
+
+    fn counters(&mut self, keys: &[(SetName, Box<[u8]>)]) -> Result<Vec<Counted>, KernelError> {
+        let fail = self.enter(Call::Counted)?;
+        let counted = keys.iter().map(|(set, key)| {
+            let table = self.table.as_ref();
+            let all = table.map(|table| table.counted(*set)).unwrap_or_default();
+            let found = all.into_iter().find(|counted| counted.key == *key);
+            found.unwrap_or_else(|| Counted {
+                key: key.clone(),
+                packets: 0,
+                bytes: 0,
+            })
+        });
+        let counted = counted.collect();
         self.leave(fail, counted)
     }
 

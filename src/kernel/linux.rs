@@ -345,6 +345,19 @@ impl Kernel for Linux {
         Ok(restarting(|| table::counted(&mut self.nft, set))?)
     }
 
+    fn counters(&mut self, keys: &[(SetName, Box<[u8]>)]) -> Result<Vec<Counted>, KernelError> {
+        let mut counted = Vec::with_capacity(keys.len());
+        for (set, key) in keys {
+            let (packets, bytes) = table::counter(&mut self.nft, *set, key)?.unwrap_or_default();
+            counted.push(Counted {
+                key: key.clone(),
+                packets,
+                bytes,
+            });
+        }
+        Ok(counted)
+    }
+
     fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError> {
         Ok(self.conntrack.for_each(mark, each)?)
     }

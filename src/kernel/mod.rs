@@ -177,6 +177,9 @@ pub trait Kernel {
     fn timeouts(&mut self) -> KernelTimeouts;
     /// What packets have counted in a set.
     fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError>;
+    /// Returns what packets have counted under each of these keys, in their order, none where nothing was: one look-up for each,
+    /// however large the sets are.
+    fn counters(&mut self, keys: &[(SetName, Box<[u8]>)]) -> Result<Vec<Counted>, KernelError>;
     /// Looks at every marked flow.
     fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError>;
     /// Looks at some marked flows until `each` breaks off.

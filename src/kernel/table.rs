@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nix::errno::Errno;
+
 use super::ask::Ask;
 use super::nft::{self, chain, elem, expr, msg, object, rule, set, table};
 use super::skeleton::{self, TABLE};
@@ -406,6 +408,45 @@ pub fn counted(socket: &mut impl Ask, name: SetName) -> Result<Vec<Counted>, Net
         }
     })?;
     Ok(counted)
+}
+
+/// Returns what packets have counted under one key, packets and bytes: one look-up, however large the set is. `None`: nothing, or
+/// there is no such set.
+///
+/// # Errors
+/// Those of [`Ask::request`](super::ask::Ask::request).
+pub fn counter(socket: &mut impl Ask, name: SetName, key: &[u8]) -> Result<Option<(u64, u64)>, NetlinkError> {
+    let mut counter = None;
+    let asked = socket.request(
+        "look up an element of a set",
+        |writer, seq| {
+            request(writer, msg::GET_ELEM, nft::F_ACK, seq, |writer| {
+                writer.str(elem::LIST_TABLE, TABLE);
+                writer.str(elem::LIST_SET, &name.to_string());
+                writer.nest(elem::LIST_ELEMENTS, |writer| {
+                    writer.nest(nft::LIST_ELEM, |writer| {
+                        writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
+                    });
+                });
+            });
+        },
+        |message| {
+            let Some(list) = Attrs::new(body(message)).first(elem::LIST_ELEMENTS)? else {
+                return Ok(());
+            };
+            for attr in Attrs::new(list.payload) {
+                let element = Element::read(attr?.payload)?;
+                if element.key == Some(key) {
+                    counter = element.counter;
+                }
+            }
+            Ok(())
+        },
+    );
+    match asked {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
+        asked => asked.map(|()| counter),
+    }
 }
 
 #[derive(Default)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::rates::per_second;
 use super::tally::Places;
 use crate::kernel::Counted;
+use crate::model::Endpoint;
+use crate::ruleset::compile::TCP;
 use crate::ruleset::name::{Family, Scope, SetName};
-use crate::ruleset::rows::{read_address, read_endpoint, read_port};
+use crate::ruleset::rows::{endpoint_bytes, port_bytes, read_address, read_endpoint, read_port};
 use crate::summary::Summary;
 
 /// Packets that got no further for one reason, since the service or backend is in the table.
@@ -22,6 +25,19 @@ pub struct Dropped {
     pub bytes: u64,
     /// Between two looks; `None` where there was one.
     pub packets_per_second: Option<f64>,
+}
+
+impl Dropped {
+    /// Returns these and others. Without the rate of either the sum has none.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let rates = self.packets_per_second.zip(other.packets_per_second);
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            packets_per_second: rates.map(|(one, other)| one + other),
+        }
+    }
 }
 
 /// Of a service.
@@ -59,6 +75,22 @@ pub struct BackendDrops {
 }
 
 impl ServiceDrops {
+    fn by_reason(drops: impl Fn(usize) -> Dropped) -> Self {
+        Self {
+            refused: drops(0),
+            no_backend: drops(1),
+            stale: drops(2),
+            invalid: drops(3),
+            over_client: drops(4),
+            over_flows: drops(5),
+        }
+    }
+
+    /// Returns what [`service_counters`] hold. `earlier` is another look, so long before.
+    pub fn counted(counted: &[Counted], earlier: Option<(&[Counted], Duration)>) -> Self {
+        Self::by_reason(|reason| dropped_under_key(counted, earlier, reason))
+    }
+
     /// Each reason in words.
     pub fn reasons(&self) -> [(&'static str, Dropped); 6] {
         [
@@ -73,6 +105,35 @@ impl ServiceDrops {
 }
 
 impl BackendDrops {
+    fn by_reason(drops: impl Fn(usize) -> Dropped) -> Self {
+        Self {
+            over_limit_to: drops(0),
+            over_limit_from: drops(1),
+            invalid_from: drops(2),
+            stale_from: drops(3),
+            port_reused: drops(4),
+            direct: drops(5),
+        }
+    }
+
+    /// Returns these and others.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            over_limit_to: self.over_limit_to.and(other.over_limit_to),
+            over_limit_from: self.over_limit_from.and(other.over_limit_from),
+            invalid_from: self.invalid_from.and(other.invalid_from),
+            stale_from: self.stale_from.and(other.stale_from),
+            port_reused: self.port_reused.and(other.port_reused),
+            direct: self.direct.and(other.direct),
+        }
+    }
+
+    /// Returns what [`backend_counters`] hold. `earlier` is another look, so long before.
+    pub fn counted(counted: &[Counted], earlier: Option<(&[Counted], Duration)>) -> Self {
+        Self::by_reason(|reason| dropped_under_key(counted, earlier, reason))
+    }
+
     /// Each reason in words.
     pub fn reasons(&self) -> [(&'static str, Dropped); 6] {
         [
@@ -88,28 +149,56 @@ impl BackendDrops {
 
 /// The sets that have to be read for a [`Counts`].
 pub fn sets() -> Vec<SetName> {
-    let of_scope = |scope| {
-        [
-            SetName::Refused(scope),
-            SetName::NoBackend(scope),
-            SetName::Stale(scope),
-            SetName::Invalid(scope),
-            SetName::OverClient(scope),
-            SetName::OverFlows(scope),
-        ]
-    };
-    let of_family = |family| {
-        [
-            SetName::OverTo(family),
-            SetName::OverFrom(family),
-            SetName::InvalidFrom(family),
-            SetName::StaleFrom(family),
-            SetName::Reused(family),
-            SetName::Direct(family),
-        ]
-    };
-    let services = Scope::ALL.into_iter().flat_map(of_scope);
-    services.chain(Family::BOTH.into_iter().flat_map(of_family)).collect()
+    let services = Scope::ALL.into_iter().flat_map(sets_of_services);
+    services
+        .chain(Family::BOTH.into_iter().flat_map(sets_of_backends))
+        .collect()
+}
+
+/// In the order of [`ByReason`].
+fn sets_of_services(scope: Scope) -> [SetName; 6] {
+    [
+        SetName::Refused(scope),
+        SetName::NoBackend(scope),
+        SetName::Stale(scope),
+        SetName::Invalid(scope),
+        SetName::OverClient(scope),
+        SetName::OverFlows(scope),
+    ]
+}
+
+/// In the order of [`ByReason`].
+fn sets_of_backends(family: Family) -> [SetName; 6] {
+    [
+        SetName::OverTo(family),
+        SetName::OverFrom(family),
+        SetName::InvalidFrom(family),
+        SetName::StaleFrom(family),
+        SetName::Reused(family),
+        SetName::Direct(family),
+    ]
+}
+
+/// Returns the counters of a service that listens on every address: see [`ServiceDrops::counted`].
+pub fn service_counters(port: NonZeroU16) -> [(SetName, Box<[u8]>); 6] {
+    let key = [TCP, port_bytes(port)].concat();
+    sets_of_services(Scope::Any).map(|set| (set, key.as_slice().into()))
+}
+
+/// Returns the counters of a backend: see [`BackendDrops::counted`].
+pub fn backend_counters(backend: Endpoint) -> [(SetName, Box<[u8]>); 6] {
+    let (key, len) = endpoint_bytes(backend);
+    sets_of_backends(Family::of(backend.address)).map(|set| (set, key[..len].into()))
+}
+
+fn dropped_under_key(now: &[Counted], then: Option<(&[Counted], Duration)>, reason: usize) -> Dropped {
+    let count = |of: &[Counted]| of.get(reason).map_or((0, 0), |of| (of.packets, of.bytes));
+    let (packets, bytes) = count(now);
+    Dropped {
+        packets,
+        bytes,
+        packets_per_second: then.map(|(then, time)| per_second(packets.saturating_sub(count(then).0), time)),
+    }
 }
 
 /// Packets and bytes for each reason, of which a service and a backend have six.
@@ -160,42 +249,26 @@ impl Counts {
 
     /// Of a service, by its position. `earlier` is another look, so long before.
     pub fn of_service(&self, at: usize, earlier: Option<(&Self, Duration)>) -> ServiceDrops {
-        let drops = |reason| {
+        ServiceDrops::by_reason(|reason| {
             dropped(
                 &self.services,
                 earlier.map(|(then, time)| (&then.services, time)),
                 at,
                 reason,
             )
-        };
-        ServiceDrops {
-            refused: drops(0),
-            no_backend: drops(1),
-            stale: drops(2),
-            invalid: drops(3),
-            over_client: drops(4),
-            over_flows: drops(5),
-        }
+        })
     }
 
     /// Of a backend, by its place.
     pub fn of_backend(&self, at: usize, earlier: Option<(&Self, Duration)>) -> BackendDrops {
-        let drops = |reason| {
+        BackendDrops::by_reason(|reason| {
             dropped(
                 &self.backends,
                 earlier.map(|(then, time)| (&then.backends, time)),
                 at,
                 reason,
             )
-        };
-        BackendDrops {
-            over_limit_to: drops(0),
-            over_limit_from: drops(1),
-            invalid_from: drops(2),
-            stale_from: drops(3),
-            port_reused: drops(4),
-            direct: drops(5),
-        }
+        })
     }
 }
 
@@ -222,21 +295,12 @@ enum Owner {
 }
 
 fn owner(set: SetName) -> Option<(usize, Owner)> {
-    match set {
-        SetName::Refused(scope) => Some((0, Owner::Service(scope))),
-        SetName::NoBackend(scope) => Some((1, Owner::Service(scope))),
-        SetName::Stale(scope) => Some((2, Owner::Service(scope))),
-        SetName::Invalid(scope) => Some((3, Owner::Service(scope))),
-        SetName::OverClient(scope) => Some((4, Owner::Service(scope))),
-        SetName::OverFlows(scope) => Some((5, Owner::Service(scope))),
-        SetName::OverTo(family) => Some((0, Owner::Backend(family))),
-        SetName::OverFrom(family) => Some((1, Owner::Backend(family))),
-        SetName::InvalidFrom(family) => Some((2, Owner::Backend(family))),
-        SetName::StaleFrom(family) => Some((3, Owner::Backend(family))),
-        SetName::Reused(family) => Some((4, Owner::Backend(family))),
-        SetName::Direct(family) => Some((5, Owner::Backend(family))),
-        _ => None,
-    }
+    let position = |sets: [SetName; 6]| sets.iter().position(|of| *of == set);
+    let services = Scope::ALL.into_iter();
+    let service = services.filter_map(|scope| Some((position(sets_of_services(scope))?, Owner::Service(scope))));
+    let backends = Family::BOTH.into_iter();
+    let backend = backends.filter_map(|family| Some((position(sets_of_backends(family))?, Owner::Backend(family))));
+    service.chain(backend).next()
 }
 
 fn service(scope: Scope, key: &[u8], summary: &Summary) -> Option<usize> {

@@ -3,6 +3,7 @@
 //! Pure: takes what the kernel and the record said, and the time; gives values that serialize to the documented JSON.
 //! Knows neither how it is asked nor how it is printed.
 
+pub mod app;
 pub mod drops;
 pub mod flows;
 pub mod problems;

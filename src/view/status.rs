@@ -15,6 +15,7 @@ use super::{Hint, Noted, Services, Table};
 use crate::addon::ServiceState;
 use crate::addon::id::ResourceId;
 use crate::daemon::ask::{DaemonView, DrainView, Look};
+use crate::model::{Limit, LimitDirection};
 use crate::owner::Owner;
 use crate::record::Applied;
 use crate::ruleset::name::Family;
@@ -426,8 +427,20 @@ impl ServiceStatus<'_> {
     }
 }
 
+impl From<Limit> for LimitView {
+    fn from(limit: Limit) -> Self {
+        Self {
+            packets_per_second: limit.pps,
+            bytes_per_second: limit.bytes_per_second(),
+            burst: limit.burst,
+            shared: limit.direction == LimitDirection::Shared,
+        }
+    }
+}
+
 impl OfLimit {
-    fn new(rates: Rates, limit: LimitView) -> Self {
+    /// Returns how much of a limit that traffic is: of its packets or its bytes, whichever is more.
+    pub fn new(rates: Rates, limit: LimitView) -> Self {
         let part = |rate: Rate| {
             #[expect(clippy::cast_precision_loss, reason = "a part is rounded anyway")]
             let bytes = rate.bytes_per_second / limit.bytes_per_second.max(1) as f64;

@@ -88,7 +88,8 @@ pub struct FlowCounts {
 }
 
 impl FlowCounts {
-    fn count(&mut self, state: Option<TcpState>) {
+    /// Counts one more flow.
+    pub fn count(&mut self, state: Option<TcpState>) {
         use TcpState::{Established, None as Fresh, SynRecv, SynSent, SynSent2};
         *match state {
             Some(Fresh | SynSent | SynRecv | SynSent2) => &mut self.handshake,

@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::messages::{basic, fields, identified, plain, rendered};
-use super::{Provider, page, session};
+use super::page::{self, AppPage};
+use super::traffic::{Seen, TrafficObserver};
+use super::{Provider, session};
 use crate::addon::dialect::{self, Answer, Call, Exchange, Gateway, Method};
 use crate::addon::id::ResourceId;
 use crate::addon::sso;
@@ -23,19 +25,33 @@ use crate::addon::{Dialect, Refusal, Request as Wish, Resource, Target};
 use crate::api::asking;
 use crate::api::limits::{Times, URI};
 use crate::api::server::closing;
-use crate::daemon::ask::{AddonOrder, AddonRefused, Ask, Peer, Refused};
+use crate::daemon::ask::{AddonOrder, AddonRefused, AppView, Ask, Peer, Refused};
+use crate::daemon::keeper::Query;
 use crate::escape;
+use crate::store::Deploy;
+use crate::view::app::AppSubject;
+use crate::web;
 
 /// The largest body. Options that are larger are no options.
 const BODY: usize = 64 << 10;
 
 const OFF: &str = "the add-on is off";
+const BUSY: &str =
+    "The gateway is busy and did not answer in time. Your clients are served all the same. Try again in a minute.";
+/// How long a page waits for its place among what the daemon does, and for each answer.
+const PAGE_TURN: Duration = Duration::from_secs(2);
+const PAGE_ANSWER: Duration = Duration::from_secs(3);
+/// How long a page waits for the first reading of its app's traffic.
+const FIRST_LOOK: Duration = Duration::from_millis(40);
+/// Deploys that a page shows.
+const DEPLOYS: usize = 5;
 
 /// What all connections share.
 pub(super) struct Shared {
     pub(super) asks: mpsc::Sender<Ask>,
     pub(super) times: Times,
     pub(super) throttle: Mutex<Throttle>,
+    pub(super) traffic: TrafficObserver,
 }
 
 /// Answers a request.
@@ -62,7 +78,7 @@ pub(super) async fn answer(
         ["heroku", path @ ..] => visit.platform(Dialect::Heroku, path, &parts, body).await,
         ["clever-cloud", path @ ..] => visit.platform(Dialect::CleverCloud, path, &parts, body).await,
         ["apps", id] => visit.page(id, &parts).await,
-        ["assets", name] => page::asset(name).unwrap_or_else(nothing),
+        ["assets", name] => web::asset(name).unwrap_or_else(nothing),
         _ => nothing(),
     }
 }
@@ -274,15 +290,19 @@ impl Visit<'_> {
             HttpMethod::GET => parts.uri.query().unwrap_or_default().as_bytes().to_vec(),
             HttpMethod::POST => match self.read(parts, body).await {
                 Ok(body) => body,
-                Err((status, text)) => return closing(plain(status, text)),
+                Err((status, text)) => return closing(page::message(status, text)),
             },
-            _ => return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST are allowed here"),
+            _ => return page::message(StatusCode::METHOD_NOT_ALLOWED, "Only GET and POST sign on."),
         };
         let fields = fields(&text);
         let (salt, now) = (&self.provider.credentials.sso_salt, since_1970());
         let named = match sso::verify(dialect, &fields, salt.expose(), now) {
             Ok(id) => id,
-            Err(refusal) => return plain(StatusCode::FORBIDDEN, &refusal.to_string()),
+            Err(refusal) => {
+                let text =
+                    format!("You cannot be signed on: {refusal}. Open the page from your platform's dashboard again.");
+                return page::message(StatusCode::FORBIDDEN, &text);
+            }
         };
         let target = match dialect {
             Dialect::Heroku => named.parse().ok().map(|app| Target::App(dialect, app)),
@@ -298,17 +318,14 @@ impl Visit<'_> {
                 page::redirect(&format!("/apps/{}", resource.id), &cookie)
             }
             // Who may sign on to nothing is told nothing of what there is.
-            Ok(Err(_)) => plain(StatusCode::FORBIDDEN, "there is no such resource"),
-            Err(_) => plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the gateway does not answer; try again",
-            ),
+            Ok(Err(_)) => page::message(StatusCode::FORBIDDEN, "There is no such add-on."),
+            Err(_) => page::message(StatusCode::SERVICE_UNAVAILABLE, BUSY),
         }
     }
 
     async fn page(&self, id: &str, parts: &Parts) -> Response<Body> {
         if parts.method != HttpMethod::GET {
-            return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed here");
+            return page::message(StatusCode::METHOD_NOT_ALLOWED, "This page can only be read.");
         }
         let cookies = parts.headers.get_all(header::COOKIE).iter();
         let cookies: Vec<&str> = cookies.filter_map(|cookie| cookie.to_str().ok()).collect();
@@ -316,18 +333,61 @@ impl Visit<'_> {
         let id = id.parse::<ResourceId>().ok();
         let id = id.filter(|id| session::is_open(salt, *id, &cookies.join(";"), since_1970()));
         let Some(id) = id else {
-            return plain(StatusCode::FORBIDDEN, "open this page from your platform's dashboard");
+            let text = "You are not signed on to this page, or were so more than an hour ago: open it from your platform's dashboard.";
+            return page::message(StatusCode::FORBIDDEN, text);
         };
-        let times = &self.shared.times;
-        let asked = asking::ask(&self.shared.asks, times, times.answer, |reply| Ask::AppPage(id, reply));
-        match asked.await {
-            Ok(Some(app)) => page::page(&app, self.gateway()),
-            Ok(None) => plain(StatusCode::GONE, "the resource was deprovisioned"),
-            Err(_) => plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the gateway does not answer; try again",
-            ),
+        let times = self.page_times();
+        let asked = asking::ask(&self.shared.asks, &times, times.answer, |reply| Ask::AppPage(id, reply));
+        let app = match asked.await {
+            Ok(Ok(app)) => app,
+            Ok(Err(AddonRefused::Resource(_))) => {
+                let text = "This add-on was removed from its app: its address leads nowhere any more.";
+                return page::message(StatusCode::GONE, text);
+            }
+            Ok(Err(AddonRefused::Off | AddonRefused::Daemon(_))) => {
+                let text = "The gateway cannot look up this add-on at the moment. Your clients are served all the same. Try again in a minute.";
+                return page::message(StatusCode::SERVICE_UNAVAILABLE, text);
+            }
+            Err(_) => return page::message(StatusCode::SERVICE_UNAVAILABLE, BUSY),
+        };
+        let (seen, deploys) = tokio::join!(self.traffic(&app), self.last_deploys(&app, &times));
+        let platform = self.provider.settings.platform.as_ref();
+        let platform = platform.filter(|_| app.resource.dialect != Dialect::Local);
+        let shown = AppPage {
+            app: &app,
+            gateway: self.gateway(),
+            platform: platform.map(|platform| platform.of(&app.resource.app)),
+            seen: seen.as_deref(),
+            age: seen.as_ref().map_or(Duration::ZERO, |seen| seen.at.elapsed()),
+            deploys: deploys.as_deref(),
+            now: since_1970().as_secs(),
+        };
+        shown.response()
+    }
+
+    /// A person does not wait as long as a platform.
+    fn page_times(&self) -> Times {
+        Times {
+            turn: self.shared.times.turn.min(PAGE_TURN),
+            answer: self.shared.times.answer.min(PAGE_ANSWER),
+            ..self.shared.times
         }
+    }
+
+    async fn traffic(&self, app: &AppView) -> Option<Arc<Seen>> {
+        let resource = &app.resource;
+        let backends = app.service.iter().flat_map(|view| &view.backends);
+        let subject = AppSubject::new(resource.port, backends.map(|backend| backend.backend));
+        let observer = &self.shared.traffic;
+        observer.look(resource.id, subject, app.mark, FIRST_LOOK).await
+    }
+
+    /// `None`: the store does not answer in time.
+    async fn last_deploys(&self, app: &AppView, times: &Times) -> Option<Vec<Deploy>> {
+        let service = app.resource.id.service();
+        let query = |reply| Ask::Query(Query::Deploys(Some(service), DEPLOYS, reply));
+        let asked = asking::ask(&self.shared.asks, times, times.answer, query);
+        asked.await.ok()?.ok()
     }
 }
 

@@ -9,6 +9,7 @@ mod page;
 mod places;
 mod server;
 mod session;
+mod traffic;
 
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -16,8 +16,9 @@ use tokio::time::{sleep, timeout};
 use super::Provider;
 use super::handler::{Shared, answer};
 use super::places::{Places, Visitor};
+use super::traffic::TrafficObserver;
 use crate::addon::throttle::Throttle;
-use crate::api::limits::Times;
+use crate::api;
 use crate::api::server::connection;
 use crate::daemon::ask::Ask;
 
@@ -29,15 +30,17 @@ pub async fn serve(
     listener: TcpListener,
     provider: watch::Receiver<Arc<Provider>>,
     asks: mpsc::Sender<Ask>,
-    times: Times,
+    settings: api::Settings,
     stop: impl Future<Output = ()> + Send,
 ) {
+    let times = settings.times;
     let (ending, ends) = watch::channel(false);
     let places = Arc::new(Places::default());
     let shared = Arc::new(Shared {
         asks,
         times,
         throttle: Mutex::new(Throttle::default()),
+        traffic: TrafficObserver::new(settings.open),
     });
     let mut connections = JoinSet::new();
     tokio::pin!(stop);

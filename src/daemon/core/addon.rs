@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::orders::{Accepted, Order, Then, Undecided, by, refused};
 use super::take::{Judged, Standing, Unjudged, Vet};
-use super::{Core, Now, Provider, Wants};
+use super::{Core, Now, Phase, Provider, Wants};
 use crate::addon::dialect::tcp_url;
 use crate::addon::id::{PlanName, ResourceId};
 use crate::addon::settings::Settings;
@@ -23,7 +23,7 @@ use crate::daemon::keeper::Write;
 use crate::daemon::roster::Name;
 use crate::model::{self, Edits, Problem, Problems, Refusal as OnEmpty, Service};
 use crate::preflight::ObstacleKind;
-use crate::problem::Kind;
+use crate::problem::{Kind, Severity};
 use crate::store::{LoadedResources, StoreError};
 
 /// Ports on which local programs turn out to listen that one request skips.
@@ -134,10 +134,27 @@ impl Core {
     }
 
     /// Returns what the page of a resource shows.
-    pub fn app(&self, id: ResourceId, now: Now) -> Option<AppView> {
-        let resource = Arc::clone(self.addon.registry.get(id)?);
-        let service = self.service(&id.service(), now);
-        Some(AppView { resource, service })
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there is none, or nobody knows.
+    pub fn app(&self, id: ResourceId, now: Now) -> Result<AppView, AddonRefused> {
+        self.knows_resources().map_err(AddonRefused::Daemon)?;
+        let resource = self.addon.registry.get(id).cloned().ok_or(Refusal::NotFound)?;
+        let name = id.service();
+        let concerns =
+            |problem: &&crate::problem::Problem| problem.service.as_ref().is_none_or(|service| *service == name);
+        let errors = self
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error);
+        Ok(AppView {
+            resource,
+            service: self.service(&name, now),
+            served: self.roster.serving().get(name.as_str()).cloned(),
+            is_torn_down: self.phase == Phase::TornDown,
+            errors: errors.filter(concerns).map(|problem| problem.kind).collect(),
+            mark: self.mark(),
+        })
     }
 
     /// Returns all resources.

@@ -1,9 +1,11 @@
 //! The add-on: what platforms get of its provider APIs, what their users get, and what those get who mean harm.
 
 mod bad_input;
+mod browser;
 mod commands;
 mod dialects;
 mod many;
+mod page;
 mod platform;
 mod served;
 mod settings;

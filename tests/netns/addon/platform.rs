@@ -162,9 +162,9 @@ pub(super) fn read(stream: &mut impl BufRead) -> io::Result<Reply> {
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let length = head
         .lines()
-        .filter_map(|line| line.split_once(": "))
+        .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let mut body = vec![0; length.and_then(|(_, length)| length.parse().ok()).unwrap_or(0)];
+    let mut body = vec![0; length.and_then(|(_, length)| length.trim().parse().ok()).unwrap_or(0)];
     stream.read_exact(&mut body)?;
     Ok(Reply {
         status: status.ok_or(io::ErrorKind::InvalidData)?,

@@ -1,0 +1,57 @@
+//! The last deploys of the app.
+
+use maud::{Markup, html};
+
+use crate::daemon::ask::AppView;
+use crate::date::utc;
+use crate::escape;
+use crate::model::Word as _;
+use crate::store::{Deploy, Phase};
+use crate::web::table::table;
+use crate::words::count;
+
+/// Returns the table of deploys.
+pub(super) fn deploys(app: &AppView, deploys: Option<&[Deploy]>) -> Markup {
+    let Some(deploys) = deploys else {
+        return html! { p { "Not known at the moment." } };
+    };
+    let current = app.service.as_ref().and_then(|view| view.deploy.as_ref());
+    if deploys.is_empty() && current.is_none() {
+        return html! { p { "None yet." } };
+    }
+    let rows = deploys.iter().map(|deploy| {
+        let progress = current.filter(|current| current.id == deploy.id);
+        let phase = progress.map_or(deploy.phase.word(), |progress| &progress.phase);
+        let reason = progress.and_then(|progress| progress.reason.as_deref());
+        // That of one that went well says nothing to its owner.
+        let reason = reason
+            .or(deploy.reason.as_deref())
+            .filter(|_| phase != Phase::Drained.word());
+        vec![
+            html! { (utc(i64::try_from(deploy.began.as_secs()).unwrap_or(i64::MAX))) },
+            html! { (count(deploy.targets.len(), "container")) },
+            html! {
+                (outcome(phase))
+                @if let Some(reason) = reason { small { (escape::text(reason)) } }
+                @if let Some(seconds) = progress.and_then(|progress| progress.seconds_left) {
+                    small { "at most " (seconds) " s more" }
+                }
+            },
+        ]
+    });
+    let rows: Vec<Vec<Markup>> = rows.collect();
+    table(&["Begun (UTC)", "New", "Outcome"], &rows)
+}
+
+fn outcome(phase: &str) -> Markup {
+    let (class, text) = match phase {
+        "probing" => ("", "waits for the new containers to answer"),
+        "switching" => ("", "new connections are about to go to the new containers"),
+        "switched" => ("", "new connections go to the new containers, the old ones drain"),
+        "drained" => ("good", "done"),
+        "failed" => ("bad", "failed: the app is served as before"),
+        "undone" => ("bad", "taken back: the app is served as before"),
+        other => ("", other),
+    };
+    html! { span class=(class) { (text) } }
+}

@@ -1,0 +1,101 @@
+//! What was dropped, why, and what the owner can do about it.
+
+use maud::{Markup, html};
+
+use crate::view::app::AppReading;
+use crate::view::drops::Dropped;
+use crate::web::table::table;
+use crate::web::units;
+
+/// Returns the table of drops.
+pub(super) fn drops(reading: Option<&AppReading>) -> Markup {
+    let Some(reading) = reading else {
+        return html! { p { "Not known at the moment." } };
+    };
+    let reasons = reasons(reading);
+    let rows = reasons.iter().filter(|(dropped, ..)| dropped.packets > 0);
+    let rows: Vec<Vec<Markup>> = rows
+        .map(|(dropped, reason, advice)| {
+            let now = dropped.packets_per_second;
+            vec![
+                html! { (reason) },
+                html! { (units::count(dropped.packets)) },
+                html! { @if let Some(rate) = now { (units::packet_rate(rate)) } @else { "–" } },
+                html! { (advice) },
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return html! { p { "Nothing." } };
+    }
+    html! {
+        (table(&["Why", "Packets", "Now", "What helps"], &rows))
+        p.quiet { "Counted since the app's service is on this gateway; for a container, since it was registered." }
+    }
+}
+
+fn reasons(reading: &AppReading) -> [(Dropped, &'static str, &'static str); 12] {
+    let (service, backends) = (reading.drops, reading.backend_drops());
+    [
+        (
+            backends.over_limit_to,
+            "Over the limit, to containers",
+            "A larger plan or more containers. Senders of many small packets: larger ones.",
+        ),
+        (
+            backends.over_limit_from,
+            "Over the limit, from containers",
+            "A larger plan or more containers. Write in larger pieces.",
+        ),
+        (
+            service.no_backend,
+            "New connections without a container to take them",
+            "Containers that answer: see above.",
+        ),
+        (
+            service.refused,
+            "New connections of clients that an access list keeps out",
+            "Intended. Ask your platform's support if it is not.",
+        ),
+        (
+            service.over_client,
+            "New connections of clients with too many",
+            "Clients that keep their connections, and wait longer before they try again.",
+        ),
+        (
+            service.over_flows,
+            "New connections while the app had as many as it may",
+            "Close connections that are not used.",
+        ),
+        (
+            service.stale,
+            "Packets of connections that are over",
+            "Usual after a deploy: close connections at SIGTERM, so that clients notice at once.",
+        ),
+        (
+            service.invalid,
+            "Packets that fit no connection",
+            "Few are usual: they come late, damaged or forged.",
+        ),
+        (
+            backends.invalid_from,
+            "Packets from containers that fit no connection",
+            "Few are usual after restarts.",
+        ),
+        (
+            backends.stale_from,
+            "Packets from containers of connections that are over",
+            "Usual after a deploy.",
+        ),
+        (
+            backends.port_reused,
+            "New connections from a port that the container still held",
+            "Nothing: the client repeats them.",
+        ),
+        (
+            backends.direct,
+            "Packets past the gateway's public port",
+            "Connect to the address above only.",
+        ),
+    ]
+}

@@ -1,0 +1,84 @@
+//! What an owner has to know first: why the app is not served, or not as ordered.
+
+use maud::{Markup, html};
+
+use crate::addon::Status;
+use crate::daemon::ask::{AppView, BackendView};
+use crate::problem::Kind;
+
+/// Returns what is out of the ordinary, the worst first. It names nothing of other apps or of the gateway's inside.
+pub(super) fn notices(app: &AppView) -> Markup {
+    let notices = find(app);
+    html! {
+        @for notice in notices {
+            p.notice role="status" { (notice) }
+        }
+    }
+}
+
+fn find(app: &AppView) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut say = |text: &str| found.push(text.to_owned());
+    if app.is_torn_down {
+        say("The gateway is out of service: its operator has switched it off. Clients cannot connect.");
+    } else if app.errors.iter().any(|kind| is_fault(*kind)) {
+        say("The gateway has a fault that its operator is told of. Some clients may not be served.");
+    }
+    if app.resource.status == Status::Suspended {
+        say(
+            "The add-on is suspended: new connections are refused with a reset. When your platform resumes it, all is as before, the \
+             address too.",
+        );
+        return found;
+    }
+    let Some(view) = &app.service else {
+        say("The gateway does not know the service of this add-on. Ask your platform's support.");
+        return found;
+    };
+    if !view.listed.held_back.is_empty() {
+        say(if app.served.is_some() {
+            "The last change cannot be put into effect on the gateway now; what was there before is served on. The gateway tries \
+             again by itself, and its operator is told."
+        } else {
+            "The gateway cannot serve this address now, and refuses new connections. It tries again by itself, and its operator is told."
+        });
+    } else if !view.in_kernel && !app.is_torn_down {
+        say("The last change is being put into effect; until then the app is served as before.");
+    }
+    if let Some(seconds) = view.paused_for {
+        found.push(format!(
+            "The operator holds new connections back for {seconds} s more: clients wait. Open connections go on."
+        ));
+    }
+    let backends = &view.backends;
+    if !backends.is_empty() && !backends.iter().any(gets_connections) {
+        found.push(
+            "No container gets new connections: none of them answers. Check that the process listens on 0.0.0.0, on the port in $PORT."
+                .to_owned(),
+        );
+    }
+    if app.errors.contains(&Kind::Unanswered) {
+        found.push(
+            "Containers leave connections of clients unanswered, although they answer the gateway's probes.".to_owned(),
+        );
+    }
+    if app.errors.contains(&Kind::Store) {
+        found.push("Deploys and other changes are not possible at the moment. What is there is served on.".to_owned());
+    }
+    found
+}
+
+fn gets_connections(backend: &BackendView) -> bool {
+    backend.balanced
+}
+
+/// Whether an error keeps clients of a service with answering containers from being served.
+fn is_fault(kind: Kind) -> bool {
+    !matches!(
+        kind,
+        // Said in words of their own.
+        Kind::TornDown | Kind::HeldBack | Kind::NoActiveBackend | Kind::NoHealthyBackend | Kind::Unanswered | Kind::Store
+        // Of what is to be, not of what is served.
+        | Kind::RejectedState | Kind::RejectedStore | Kind::Starting
+    )
+}

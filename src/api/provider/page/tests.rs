@@ -1,0 +1,292 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::*;
+use crate::addon::id::ResourceId;
+use crate::addon::{Dialect, Plan, Plans, Price, Resource};
+use crate::daemon::ask::{BackendView, Listed, ServiceView};
+use crate::model::FlowMark;
+use crate::problem::Kind;
+use crate::store::Phase;
+use crate::view::app::BackendReading;
+use crate::view::rates::{Rate, Rates};
+
+const HOSTILE: &str = "</p><script>alert(1)</script>\u{202e}";
+
+fn limit(pps: u32) -> Limit {
+    Limit {
+        pps,
+        burst: pps * 10,
+        direction: LimitDirection::Each,
+        mtu: 1500,
+    }
+}
+
+fn plans() -> Plans {
+    let plan = Plan {
+        name: "small".parse().unwrap(),
+        id: "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11".parse().unwrap(),
+        limit: limit(500),
+        price: Price::try_from(0.0).unwrap(),
+        description: HOSTILE.into(),
+    };
+    Plans::new(vec![plan]).unwrap()
+}
+
+fn backend() -> BackendView {
+    BackendView {
+        backend: "10.2.0.11:3000".parse().unwrap(),
+        desired: "active",
+        balanced: true,
+        health: Some("healthy"),
+        reason: None,
+        leaving: false,
+        flows: None,
+        seconds_left: None,
+    }
+}
+
+fn app(backends: Vec<BackendView>) -> AppView {
+    let id = ResourceId::from_random(1);
+    let text = format!(r#"{{"name": "{}", "port": 20003, "backends": []}}"#, id.service());
+    let service = crate::model::parse_service(text.as_bytes()).unwrap();
+    let service = Arc::new(Service {
+        limit: Some(limit(500)),
+        ..service
+    });
+    let listed = Listed {
+        service: Arc::clone(&service),
+        provider: "api",
+        revision: Some(1),
+        held_back: Vec::new(),
+        paused: None,
+        addon: None,
+    };
+    AppView {
+        resource: Arc::new(Resource {
+            id,
+            dialect: Dialect::Scalingo,
+            app: "my-app".parse().unwrap(),
+            uuid: None,
+            owner: None,
+            plan: "small".parse().unwrap(),
+            port: service.port,
+            status: Status::Active,
+            bindings: std::collections::BTreeMap::new(),
+            created: Duration::ZERO,
+        }),
+        service: Some(ServiceView {
+            listed,
+            paused_for: None,
+            backends,
+            in_kernel: true,
+            deploy: None,
+        }),
+        served: Some(service),
+        is_torn_down: false,
+        errors: BTreeSet::new(),
+        mark: FlowMark::default(),
+    }
+}
+
+fn content(app: &AppView, seen: Option<&Seen>, deploys: Option<&[Deploy]>) -> String {
+    let plans = plans();
+    let page = AppPage {
+        app,
+        gateway: Gateway {
+            host: "gateway.example.com",
+            pages: None,
+            plans: &plans,
+        },
+        platform: None,
+        seen,
+        age: Duration::ZERO,
+        deploys,
+        now: 0,
+    };
+    page.content().into_string()
+}
+
+fn seen(reading: Result<AppReading, String>) -> Seen {
+    Seen {
+        at: std::time::Instant::now(),
+        counts_traffic: Some(true),
+        reading,
+    }
+}
+
+#[test]
+fn what_others_wrote_is_text() {
+    let failed = Deploy {
+        id: 1,
+        service: "addon-x".into(),
+        targets: Vec::new(),
+        details: serde_json::Value::Null,
+        uid: 0,
+        pid: 0,
+        what: HOSTILE.into(),
+        phase: Phase::Failed,
+        reason: Some(HOSTILE.into()),
+        began: Duration::from_secs(u64::MAX),
+        updated: Duration::ZERO,
+        revision: None,
+    };
+    let page = content(&app(vec![backend()]), None, Some(&[failed]));
+    assert!(!page.contains("<script") && !page.contains('\u{202e}'), "{page}");
+    assert_eq!(page.matches("&lt;script&gt;").count(), 2, "plan and reason: {page}");
+    assert!(page.contains("failed: the app is served as before"), "{page}");
+}
+
+#[test]
+fn traffic_stands_beside_the_limit() {
+    let rate = |packets_per_second, bytes_per_second| Rate {
+        packets_per_second,
+        bytes_per_second,
+    };
+    let read = BackendReading {
+        rates: Some(Rates {
+            to: rate(600.0, 100_000.0),
+            from: rate(10.0, 375_000.0),
+        }),
+        ..BackendReading::default()
+    };
+    let reading = AppReading {
+        interval: Some(Duration::from_secs(1)),
+        backends: [(backend().backend, read)].into(),
+        ..AppReading::default()
+    };
+    let page = content(&app(vec![backend()]), Some(&seen(Ok(reading))), Some(&[]));
+    for expected in [
+        "600 packets/s",
+        "120 %, over the limit",
+        "375 kB/s",
+        ">50 %<",
+        "Nothing.",
+        "None yet.",
+    ] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    assert!(!page.contains("data-measuring"), "{page}");
+}
+
+#[test]
+fn what_is_not_known_is_said() {
+    let app = app(vec![backend()]);
+    let page = content(&app, None, None);
+    assert!(
+        page.contains("data-measuring") && page.contains("are being read"),
+        "{page}"
+    );
+    assert!(page.contains("Last deploys</h2><p>Not known at the moment."), "{page}");
+    let page = content(&app, Some(&seen(Err("secret".into()))), None);
+    assert!(
+        page.contains("cannot be read at the moment") && !page.contains("secret"),
+        "{page}"
+    );
+    let first = AppReading {
+        backends: [(backend().backend, BackendReading::default())].into(),
+        ..AppReading::default()
+    };
+    let page = content(&app, Some(&seen(Ok(first.clone()))), None);
+    assert!(
+        page.contains("data-measuring") && page.contains("Rates need a second reading"),
+        "{page}"
+    );
+    let uncounted = Seen {
+        counts_traffic: Some(false),
+        ..seen(Ok(first))
+    };
+    assert!(content(&app, Some(&uncounted), None).contains("does not count the traffic"));
+}
+
+#[test]
+fn each_state_has_its_words() {
+    type Change = fn(&mut AppView);
+    let cases: [(Change, &str); 10] = [
+        (|app| app.is_torn_down = true, "its operator has switched it off"),
+        (
+            |app| app.errors = [Kind::IpForwardOff].into(),
+            "The gateway has a fault",
+        ),
+        (
+            |app| app.errors = [Kind::Store].into(),
+            "Deploys and other changes are not possible",
+        ),
+        (
+            |app| app.errors = [Kind::Unanswered].into(),
+            "leave connections of clients unanswered",
+        ),
+        (
+            |app| Arc::make_mut(&mut app.resource).status = Status::Suspended,
+            "The add-on is suspended",
+        ),
+        (|app| app.service = None, "does not know the service"),
+        (
+            |app| {
+                app.service
+                    .as_mut()
+                    .unwrap()
+                    .listed
+                    .held_back
+                    .push("port of other-app".into());
+            },
+            "what was there before is served on",
+        ),
+        (
+            |app| {
+                app.served = None;
+                app.service
+                    .as_mut()
+                    .unwrap()
+                    .listed
+                    .held_back
+                    .push("port of other-app".into());
+            },
+            "cannot serve this address now",
+        ),
+        (
+            |app| app.service.as_mut().unwrap().in_kernel = false,
+            "until then the app is served as before",
+        ),
+        (|app| app.service.as_mut().unwrap().paused_for = Some(7), "for 7 s more"),
+    ];
+    for (change, expected) in cases {
+        let mut app = app(vec![backend()]);
+        assert!(!content(&app, None, None).contains(expected));
+        change(&mut app);
+        let page = content(&app, None, None);
+        assert!(page.contains(expected), "{expected}: {page}");
+        assert!(!page.contains("other-app"), "{page}");
+    }
+    let silent = BackendView {
+        balanced: false,
+        health: Some("unhealthy"),
+        reason: Some("refused".into()),
+        ..backend()
+    };
+    let page = content(&app(vec![silent]), None, None);
+    assert!(
+        page.contains("No container gets new connections") && page.contains("refused"),
+        "{page}"
+    );
+    let page = content(&app(Vec::new()), None, None);
+    assert!(
+        page.contains("None is registered") && !page.contains("class=\"notice\""),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_limit_that_follows_later_is_explained() {
+    let mut app = app(vec![backend()]);
+    let served = Arc::make_mut(app.served.as_mut().unwrap());
+    served.limit = Some(limit(100));
+    let page = content(&app, None, None);
+    assert!(
+        page.contains("100 packets and 150 kB per second"),
+        "what is served: {page}"
+    );
+    assert!(page.contains("The plan's limit was changed since"), "{page}");
+    Arc::make_mut(&mut app.resource).plan = "old".parse().unwrap();
+    assert!(content(&app, None, None).contains("This plan is not offered any more"));
+}

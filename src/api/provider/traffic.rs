@@ -1,0 +1,398 @@
+//! The thread that reads connections, traffic and drops of those apps whose pages are open.
+//!
+//! However many pages are open, there is one pass at a time, and a pause after each: at most a small part of one processor is
+//! used. A page shows the last reading, and waits for the first one a moment only. Without open pages there is no thread.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::addon::id::ResourceId;
+use crate::api::Open;
+use crate::kernel::Kernel;
+use crate::kernel::conntrack::{Flow, Selection};
+use crate::look::{self, LookError};
+use crate::model::FlowMark;
+use crate::view::app::{AppLook, AppReading, AppSubject, EarlierLook};
+
+/// Time from one pass to the next.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The thread rests this many times as long as its last pass took: at most 5 % of one processor.
+const REST: u32 = 20;
+/// How long an app is read after its page was shown last.
+const WATCHED: Duration = Duration::from_secs(20);
+/// Apps that are read at once; beyond, the one whose page was shown longest ago gives way.
+const MOST: usize = 256;
+/// Flows whose counters are kept from one pass for the next, of all apps: 32 bytes each.
+const SAMPLES: usize = 200_000;
+
+/// What was seen of an app, or why nothing was.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// When.
+    pub(super) at: Instant,
+    /// Whether conntrack counts packets and bytes; `None`: that is not known.
+    pub(super) counts_traffic: Option<bool>,
+    /// What.
+    pub(super) reading: Result<AppReading, String>,
+}
+
+/// The thread, seen from those who answer requests.
+pub(super) struct TrafficObserver(Arc<Shared>);
+
+struct Shared {
+    open: Open,
+    state: Mutex<State>,
+    /// An app has come, or all is over.
+    called: Condvar,
+    /// A pass is over.
+    seen: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    apps: BTreeMap<ResourceId, Watched>,
+    is_running: bool,
+    is_over: bool,
+}
+
+struct Watched {
+    subject: Arc<AppSubject>,
+    mark: FlowMark,
+    shown: Instant,
+    /// It was not read yet as it is now.
+    is_awaited: bool,
+    seen: Option<Arc<Seen>>,
+    earlier: Option<EarlierLook>,
+}
+
+/// What a pass reads of one app.
+struct Task {
+    id: ResourceId,
+    subject: Arc<AppSubject>,
+    mark: FlowMark,
+    earlier: Option<EarlierLook>,
+}
+
+impl TrafficObserver {
+    pub(super) fn new(open: Open) -> Self {
+        Self(Arc::new(Shared {
+            open,
+            state: Mutex::default(),
+            called: Condvar::new(),
+            seen: Notify::new(),
+        }))
+    }
+
+    /// Returns the last reading of an app, which is read from now on; waits so long for the first. `None`: there is none yet.
+    pub(super) async fn look(
+        &self,
+        id: ResourceId,
+        subject: AppSubject,
+        mark: FlowMark,
+        patience: Duration,
+    ) -> Option<Arc<Seen>> {
+        if let Err(error) = self.watch(id, subject, mark, Instant::now()) {
+            tracing::warn!(%error, "failed to start the thread that reads apps' traffic");
+            return None;
+        }
+        let fresh = async {
+            loop {
+                let over = self.0.seen.notified();
+                tokio::pin!(over);
+                // From here on no pass is missed.
+                over.as_mut().enable();
+                let app = self
+                    .0
+                    .lock()
+                    .apps
+                    .get(&id)
+                    .map(|app| (app.is_awaited, app.seen.clone()));
+                match app {
+                    Some((false, Some(seen))) => return Some(seen),
+                    // It had to give way to others.
+                    None => return None,
+                    Some(_) => over.await,
+                }
+            }
+        };
+        match timeout(patience, fresh).await {
+            Ok(seen) => seen,
+            Err(_) => self.0.lock().apps.get(&id)?.seen.clone(),
+        }
+    }
+
+    fn watch(&self, id: ResourceId, subject: AppSubject, mark: FlowMark, now: Instant) -> std::io::Result<()> {
+        let mut state = self.0.lock();
+        state.watch(id, subject, mark, now);
+        if !state.is_running {
+            let shared = Arc::clone(&self.0);
+            thread::Builder::new()
+                .name("traffic".into())
+                .spawn(move || read_all(&shared))?;
+            state.is_running = true;
+        }
+        drop(state);
+        self.0.called.notify_one();
+        Ok(())
+    }
+}
+
+impl Drop for TrafficObserver {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.called.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched {
+    /// Returns what was left for the look that begins now.
+    fn take(&mut self) -> Option<EarlierLook> {
+        self.is_awaited = false;
+        self.earlier.take()
+    }
+}
+
+impl State {
+    fn watch(&mut self, id: ResourceId, subject: AppSubject, mark: FlowMark, now: Instant) {
+        if let Some(app) = self.apps.get_mut(&id) {
+            app.shown = now;
+            app.mark = mark;
+            if *app.subject != subject {
+                app.subject = Arc::new(subject);
+                app.is_awaited = true;
+            }
+            return;
+        }
+        if self.apps.len() >= MOST {
+            let oldest = self.apps.iter().min_by_key(|(_, app)| app.shown).map(|(id, _)| *id);
+            self.apps.retain(|id, _| Some(*id) != oldest);
+        }
+        let app = Watched {
+            subject: Arc::new(subject),
+            mark,
+            shown: now,
+            is_awaited: true,
+            seen: None,
+            earlier: None,
+        };
+        self.apps.insert(id, app);
+    }
+
+    /// Whether an app waits for a reading: it is new, or has other containers.
+    fn is_awaited(&self) -> bool {
+        self.apps.values().any(|app| app.is_awaited)
+    }
+
+    /// Takes what is to be read, and forgets apps whose pages were closed.
+    fn tasks(&mut self, now: Instant) -> Vec<Task> {
+        self.apps
+            .retain(|_, app| now.saturating_duration_since(app.shown) < WATCHED);
+        let apps = self.apps.iter_mut();
+        apps.map(|(id, app)| Task {
+            id: *id,
+            subject: Arc::clone(&app.subject),
+            mark: app.mark,
+            earlier: app.take(),
+        })
+        .collect()
+    }
+
+    fn took(&mut self, id: ResourceId, seen: Seen, earlier: Option<EarlierLook>) {
+        if let Some(app) = self.apps.get_mut(&id) {
+            app.seen = Some(Arc::new(seen));
+            app.earlier = earlier;
+        }
+    }
+}
+
+/// The thread. It ends when no page is open any more, or all is over.
+fn read_all(shared: &Shared) {
+    let mut rested = Instant::now();
+    let mut next = rested;
+    loop {
+        let mut state = shared.lock();
+        loop {
+            if state.is_over {
+                state.is_running = false;
+                return;
+            }
+            let due = if state.is_awaited() { rested } else { next };
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = shared.called.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let begun = Instant::now();
+        let tasks = state.tasks(begun);
+        if tasks.is_empty() {
+            state.is_running = false;
+            return;
+        }
+        drop(state);
+        let before = cpu_time();
+        let counts_traffic = look::noted().traffic;
+        let read = pass(&shared.open, tasks, counts_traffic == Some(true), SAMPLES);
+        let took = cpu_time().saturating_sub(before);
+        let mut state = shared.lock();
+        for (id, read) in read {
+            let (reading, earlier) = match read {
+                Ok((reading, earlier)) => (Ok(reading), Some(earlier)),
+                Err(error) => (Err(error), None),
+            };
+            let seen = Seen {
+                at: begun,
+                counts_traffic,
+                reading,
+            };
+            state.took(id, seen, earlier);
+        }
+        drop(state);
+        shared.seen.notify_waiters();
+        rested = Instant::now() + took.saturating_mul(REST);
+        next = rested.max(begun + INTERVAL);
+    }
+}
+
+/// The time that this thread has worked, in the kernel or not.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+type Read = Result<(AppReading, EarlierLook), String>;
+
+/// Reads these apps, all flows in one go.
+fn pass(open: &Open, mut tasks: Vec<Task>, counts_traffic: bool, mut room: usize) -> Vec<(ResourceId, Read)> {
+    let earlier: Vec<_> = tasks.iter_mut().map(|task| task.earlier.take()).collect();
+    let mut kernel = match open() {
+        Ok(kernel) => kernel,
+        Err(error) => return all_failed(&tasks, &error),
+    };
+    let now = kernel.now();
+    let mut looks: BTreeMap<u16, AppLook<'_>> = BTreeMap::new();
+    for (task, earlier) in tasks.iter().zip(earlier) {
+        let look = AppLook::begin(&task.subject, earlier, counts_traffic, now);
+        looks.insert(task.subject.port().get(), look);
+    }
+    let listed = list_flows(&mut *kernel, &tasks, |flow| {
+        if let Some(look) = looks.get_mut(&flow.public.port()) {
+            look.note(flow, &mut room);
+        }
+    });
+    if let Err(error) = listed {
+        return all_failed(&tasks, &error);
+    }
+    let read = tasks.iter().map(|task| {
+        let counters = kernel.counters(&task.subject.counters());
+        let look = looks.remove(&task.subject.port().get());
+        let read = match (look, counters) {
+            (Some(look), Ok(counters)) => Ok(look.end(counters)),
+            (_, Err(error)) => Err(error.to_string()),
+            // One port, one app: the other is about to go.
+            (None, Ok(_)) => Err("its port is another app's".to_owned()),
+        };
+        (task.id, read)
+    });
+    read.collect()
+}
+
+fn all_failed(tasks: &[Task], error: &LookError) -> Vec<(ResourceId, Read)> {
+    let failed = |task: &Task| (task.id, Err(error.to_string()));
+    tasks.iter().map(failed).collect()
+}
+
+/// Shows the flows of these apps, and others where that costs less than to have the kernel pick them.
+fn list_flows(kernel: &mut dyn Kernel, tasks: &[Task], mut each: impl FnMut(&Flow)) -> Result<(), LookError> {
+    let Some(first) = tasks.first() else {
+        return Ok(());
+    };
+    let port = (tasks.len() == 1).then(|| first.subject.port().get());
+    let selection = Selection {
+        public_port: port,
+        ..Selection::default()
+    };
+    kernel.select(first.mark, &selection, &mut |flow| {
+        each(flow);
+        ControlFlow::Continue(())
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::kernel::fake::Fake;
+
+    fn subject(port: u16) -> AppSubject {
+        AppSubject::new(NonZeroU16::new(port).unwrap(), [])
+    }
+
+    fn id(number: u64) -> ResourceId {
+        ResourceId::from_random(number)
+    }
+
+    #[tokio::test]
+    async fn an_open_page_is_read_again_and_again() {
+        let passes = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&passes);
+        let observer = TrafficObserver::new(Arc::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(Box::new(Fake::default()))
+        }));
+        let mark = FlowMark::default();
+        let patience = Duration::from_secs(30);
+        let seen = observer.look(id(1), subject(2001), mark, patience).await.unwrap();
+        assert!(seen.reading.is_ok());
+        // The next page shows what was seen, at once.
+        let again = observer.look(id(1), subject(2001), mark, Duration::ZERO).await.unwrap();
+        assert!(again.at >= seen.at);
+        // Another app does not wait for the next turn.
+        let other = observer.look(id(2), subject(2002), mark, patience).await.unwrap();
+        assert!(other.reading.is_ok());
+        assert!(passes.load(Ordering::Relaxed) >= 2);
+    }
+
+    #[tokio::test]
+    async fn who_cannot_read_says_why() {
+        let refuse: Open = Arc::new(|| Err(LookError::Write(std::io::Error::other("no socket"))));
+        let observer = TrafficObserver::new(refuse);
+        let seen = observer
+            .look(id(1), subject(2001), FlowMark::default(), Duration::from_secs(30))
+            .await
+            .unwrap();
+        assert!(matches!(&seen.reading, Err(why) if why.contains("no socket")));
+    }
+
+    #[test]
+    fn a_closed_page_is_forgotten_and_there_are_so_many_at_most() {
+        let (mut state, now) = (State::default(), Instant::now());
+        for number in 0..300_u16 {
+            let at = now + Duration::from_millis(number.into());
+            state.watch(id(number.into()), subject(2000 + number), FlowMark::default(), at);
+        }
+        assert_eq!(state.apps.len(), MOST);
+        assert!(!state.apps.contains_key(&id(0)) && state.apps.contains_key(&id(299)));
+        assert!(state.is_awaited());
+        assert_eq!(state.tasks(now + WATCHED).len(), MOST);
+        state.watch(id(299), subject(2299), FlowMark::default(), now + WATCHED);
+        let tasks = state.tasks(now + WATCHED + Duration::from_secs(1));
+        assert_eq!(tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [id(299)]);
+    }
+}
