@@ -45,12 +45,41 @@ pub struct Credentials {
     pub sso_salt: Secret,
 }
 
+/// The credentials by which this program asks another provider: those of a platform. How long they have to be is not for it to say.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderCredentials {
+    /// The user name.
+    pub username: Secret,
+    /// The password.
+    pub password: Secret,
+    /// The salt of single sign-on tokens, if the provider has single sign-on.
+    pub sso_salt: Option<Secret>,
+}
+
+impl ProviderCredentials {
+    /// Reads the text of a credentials file.
+    ///
+    /// # Errors
+    /// [`CredentialsError`].
+    pub fn parse(text: &str) -> Result<Self, CredentialsError> {
+        let credentials: Self = toml::from_str(text).map_err(|_| CredentialsError::ProviderFormat)?;
+        check_username(&credentials.username)?;
+        Ok(credentials)
+    }
+}
+
 /// Why a credentials file cannot be used. Shows nothing of what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CredentialsError {
     /// It is no TOML with these three keys.
     #[error("must be TOML with the keys username, password and sso_salt, each a string, and no other")]
     Format,
+    /// The same of the credentials for another provider.
+    #[error(
+        "must be TOML with the keys username and password, and sso_salt for single sign-on, each a string, and no other"
+    )]
+    ProviderFormat,
     /// The user name cannot be sent.
     #[error("username must be 1 to 255 printable ASCII characters without a colon")]
     Username,
@@ -66,11 +95,7 @@ impl Credentials {
     /// [`CredentialsError`].
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
         let credentials: Self = toml::from_str(text).map_err(|_| CredentialsError::Format)?;
-        let username = credentials.username.expose();
-        let is_sendable = username.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
-        if username.is_empty() || username.len() > 255 || !is_sendable {
-            return Err(CredentialsError::Username);
-        }
+        check_username(&credentials.username)?;
         for (name, secret) in [("password", &credentials.password), ("sso_salt", &credentials.sso_salt)] {
             if secret.expose().len() < MIN_SECRET {
                 return Err(CredentialsError::Short(name));
@@ -84,6 +109,15 @@ impl Credentials {
         let (name, word) = (self.username.is(username), self.password.is(password));
         name & word
     }
+}
+
+fn check_username(username: &Secret) -> Result<(), CredentialsError> {
+    let username = username.expose();
+    let is_sendable = username.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+    if username.is_empty() || username.len() > 255 || !is_sendable {
+        return Err(CredentialsError::Username);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -109,6 +143,23 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(!error.contains("fedc"), "{error}");
+    }
+
+    #[test]
+    fn credentials_for_another_provider_may_be_short_and_without_a_salt() {
+        let read = ProviderCredentials::parse("username = 'a'\npassword = 'b'").unwrap();
+        assert_eq!((read.password.expose(), read.sso_salt), ("b", None));
+        assert!(ProviderCredentials::parse(GOOD).unwrap().sso_salt.is_some());
+        for (text, error) in [
+            ("username = 'a'", CredentialsError::ProviderFormat),
+            (
+                "username = 'a'\npassword = 'b'\nother = 'c'",
+                CredentialsError::ProviderFormat,
+            ),
+            ("username = 'a:b'\npassword = 'b'", CredentialsError::Username),
+        ] {
+            assert_eq!(ProviderCredentials::parse(text), Err(error), "{text}");
+        }
     }
 
     #[test]

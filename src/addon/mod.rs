@@ -3,6 +3,7 @@
 //! Owns the resources, their states, their plans and their ports. Pure: takes requests and the time, and returns decisions, which
 //! the caller makes durable before it calls [`Registry::commit`]. Knows nothing of HTTP, sockets, the store or the kernel.
 
+pub mod check;
 pub mod credentials;
 pub mod dialect;
 pub mod id;

@@ -175,6 +175,20 @@ pub fn token(dialect: Dialect, fields: &Fields, salt: &str) -> Result<(&'static 
     Ok((token.field, token.expected(fields, salt)?))
 }
 
+/// Returns all tokens that a platform can compute of these fields, with the names of their own.
+pub fn tokens(dialect: Dialect, fields: &Fields, salt: &str) -> Vec<(&'static str, String)> {
+    let rules = match dialect {
+        Dialect::Scalingo => &SCALINGO,
+        Dialect::Heroku => &HEROKU,
+        Dialect::CleverCloud => &CLEVER_CLOUD,
+        Dialect::Osb | Dialect::Local => return Vec::new(),
+    };
+    let tokens = rules.tokens.iter();
+    tokens
+        .filter_map(|token| Some((token.field, token.expected(fields, salt).ok()?)))
+        .collect()
+}
+
 impl Token {
     fn expected(&self, fields: &Fields, salt: &str) -> Result<String, SsoRefusal> {
         let mut text = String::new();

@@ -12,6 +12,7 @@ mod events;
 mod lanes;
 pub mod limits;
 mod looks;
+pub mod outbound;
 mod params;
 pub mod provider;
 mod routes;

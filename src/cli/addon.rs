@@ -1,5 +1,7 @@
 //! `tcpgw addon`, `tcpgw env`
 
+mod check;
+
 use std::fmt::Write as _;
 use std::num::NonZeroU16;
 
@@ -11,6 +13,7 @@ use super::{Code, Failure, Global, Outcome, Output, of_service, print, print_jso
 use crate::addon::{Dialect, dialect};
 use crate::api::client::{Answer, Target};
 use crate::api::provider::read_credentials;
+use crate::model::Word as _;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -36,6 +39,7 @@ enum Command {
     Show(App),
     /// Print what a platform wants to know of the provider API, as JSON with the credentials; needs no daemon
     Manifest(Manifest),
+    Check(Box<check::Arguments>),
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +63,21 @@ enum Platform {
     Heroku,
     /// Clever Cloud
     CleverCloud,
+}
+
+impl Platform {
+    fn dialect(self) -> Dialect {
+        match self {
+            Self::Osb => Dialect::Osb,
+            Self::Scalingo => Dialect::Scalingo,
+            Self::Heroku => Dialect::Heroku,
+            Self::CleverCloud => Dialect::CleverCloud,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        self.dialect().word()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +119,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Command::Deprovision(app) => order(global, app, "DELETE", "", ""),
         Command::Ls => list(global),
         Command::Manifest(arguments) => manifest(global, arguments),
+        Command::Check(arguments) => check::run(global, arguments),
         Command::Show(app) => {
             let resource = resource(global, app)?;
             match global.output {
@@ -124,12 +144,7 @@ fn manifest(global: &Global, arguments: &Manifest) -> Outcome {
     if !is_url || base.contains(|c: char| c.is_control() || c.is_whitespace()) {
         return Err(Failure::Usage("--url must begin with https:// or http://".into()));
     }
-    let dialect = match arguments.dialect {
-        Platform::Osb => Dialect::Osb,
-        Platform::Scalingo => Dialect::Scalingo,
-        Platform::Heroku => Dialect::Heroku,
-        Platform::CleverCloud => Dialect::CleverCloud,
-    };
+    let dialect = arguments.dialect.dialect();
     let base = base.trim_end_matches('/');
     print_json(&dialect::manifest(dialect, &settings.plans, &credentials, base))?;
     Ok(Code::Success)

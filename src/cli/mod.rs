@@ -500,6 +500,16 @@ impl Global {
         }
     }
 
+    /// Says what is wrong besides that for which a command fails.
+    fn error(&self, text: &str) {
+        let label = if self.colors(&io::stderr()) {
+            "\u{1b}[1;31merror:\u{1b}[0m"
+        } else {
+            "error:"
+        };
+        let _ = writeln!(screen::stderr(), "{label} {}", crate::escape::text(text));
+    }
+
     fn warn(&self, warning: &impl std::fmt::Display) {
         if !self.quiet {
             let label = if self.colors(&io::stderr()) {

@@ -1,5 +1,6 @@
 //! The program as a user without privilege sees it.
 
+mod addon_check;
 mod bad_input;
 mod output;
 

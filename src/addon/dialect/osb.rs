@@ -249,14 +249,16 @@ pub(super) fn shown(call: &Call, found: &Result<Arc<Resource>, Refusal>, gateway
     let resource = match found {
         Ok(resource) => resource,
         // Whoever asks how a removal went is told that it is gone.
-        Err(_) if is_operation => return error(410, "Gone", &Refusal::Gone.to_string()),
+        Err(Refusal::Gone) if is_operation => return error(410, "Gone", &Refusal::Gone.to_string()),
         Err(refusal) => return error(404, "NotFound", &refusal.to_string()),
     };
     let has = |binding: &PlatformId| resource.bindings.contains_key(binding);
     match call {
         Call::ShowBinding(_, binding) if has(binding) => Answer::new(200, credentials(resource, gateway)),
         Call::ShowBinding(..) => error(404, "NotFound", &Refusal::NoBinding.to_string()),
-        Call::LastBindingOperation(_, binding) if !has(binding) => error(410, "Gone", &Refusal::NoBinding.to_string()),
+        Call::LastBindingOperation(_, binding) if !has(binding) => {
+            error(404, "NotFound", &Refusal::NoBinding.to_string())
+        }
         Call::LastOperation(_) | Call::LastBindingOperation(..) => Answer::new(200, json!({"state": "succeeded"})),
         Call::Show(_) | Call::Change(_) | Call::Catalog => {
             let mut body = dashboard(resource, gateway);

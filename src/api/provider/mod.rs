@@ -23,7 +23,7 @@ use thiserror::Error;
 use tokio_rustls::{TlsAcceptor, rustls};
 
 pub use self::server::serve;
-use crate::addon::credentials::{Credentials, CredentialsError};
+use crate::addon::credentials::{Credentials, CredentialsError, ProviderCredentials};
 use crate::addon::settings::{Settings, Transport};
 
 /// The largest credentials file, certificate chain or key.
@@ -64,7 +64,7 @@ pub enum ProviderError {
     },
     /// It belongs to another user.
     #[error(
-        "{key} {}: belongs to user {uid}, who is neither root nor the daemon's",
+        "{key} {}: belongs to user {uid}, who is neither root nor the user that reads it",
         crate::escape::path(path)
     )]
     Foreign {
@@ -76,8 +76,10 @@ pub enum ProviderError {
         uid: u32,
     },
     /// The credentials cannot be used.
-    #[error("addon.credentials {}: {source}", crate::escape::path(path))]
+    #[error("{key} {}: {source}", crate::escape::path(path))]
     Credentials {
+        /// The key that names the file.
+        key: &'static str,
         /// Path of the file.
         path: PathBuf,
         /// Why.
@@ -134,7 +136,24 @@ pub fn read_credentials(settings: &Settings) -> Result<Credentials, ProviderErro
     let text = String::from_utf8(text).map_err(|_| CredentialsError::Format);
     let credentials = text.and_then(|text| Credentials::parse(&text));
     credentials.map_err(|source| ProviderError::Credentials {
+        key: "addon.credentials",
         path: path.clone(),
+        source,
+    })
+}
+
+/// Reads a file of the credentials for another provider. `key` is how errors call the file. It must be this user's or root's, and
+/// nobody else may read it.
+///
+/// # Errors
+/// [`ProviderError`].
+pub fn read_provider_credentials(key: &'static str, path: &Path) -> Result<ProviderCredentials, ProviderError> {
+    let text = read_secret(key, path)?;
+    let text = String::from_utf8(text).map_err(|_| CredentialsError::ProviderFormat);
+    let credentials = text.and_then(|text| ProviderCredentials::parse(&text));
+    credentials.map_err(|source| ProviderError::Credentials {
+        key,
+        path: path.to_owned(),
         source,
     })
 }

@@ -1,0 +1,349 @@
+//! What a run knows: what it was told, what the provider offers, and what has been made there.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use super::Need;
+use super::catalog::{self, Ability, Offer};
+use super::message::{Content, Effect, Exchange};
+use crate::addon::Dialect;
+use crate::addon::credentials::ProviderCredentials;
+
+/// What a run is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The provider API.
+    pub dialect: Dialect,
+    /// The credentials of a platform.
+    pub credentials: ProviderCredentials,
+    /// The offering, by name or id (OSB); otherwise the first of the catalog that has the plan.
+    pub offering: Option<String>,
+    /// The plan, by name (OSB: or id); otherwise the first one of the catalog or of the manifest.
+    pub plan: Option<String>,
+    /// The plan that is changed to; otherwise the next one.
+    pub other_plan: Option<String>,
+    /// The platform's organization (OSB).
+    pub organization: String,
+    /// The platform's space (OSB).
+    pub space: String,
+    /// What instances are provisioned with: `parameters` (OSB) or `options`.
+    pub parameters: Map<String, Value>,
+    /// The manifest of the provider.
+    pub manifest: Option<Value>,
+    /// Whether the URL of single sign-on is known.
+    pub has_sign_on: bool,
+    /// Longest time for which an asynchronous operation is waited for.
+    pub poll_limit: Duration,
+}
+
+/// Why nothing can be checked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SettingsError {
+    /// The plan is not known.
+    #[error("no plan is known to provision by: name one (--plan), or give a manifest that has plans (--manifest)")]
+    NoPlan,
+    /// Both plans are the same.
+    #[error("--plan and --other-plan name the same plan: leave --other-plan out, or name another one")]
+    SamePlan,
+}
+
+/// What was made at the provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Thing {
+    /// An instance (OSB), by its id.
+    Instance(String),
+    /// A binding of an instance (OSB), by both ids.
+    Binding(String, String),
+    /// A resource, by the id that the platform gave the app.
+    Resource(String),
+}
+
+/// Whether a thing is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It was asked for, and no answer says what became of that.
+    Perhaps,
+    There,
+    Gone,
+}
+
+/// A thing that was asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    pub(super) thing: Thing,
+    pub(super) presence: Presence,
+    /// The provider's own id, where that is needed to remove it.
+    pub(super) id: Option<String>,
+}
+
+pub(super) struct Context {
+    pub(super) settings: Settings,
+    /// Makes the ids of this run.
+    seed: [u8; 16],
+    /// Time since 1970.
+    pub(super) now: Duration,
+    /// The catalog (OSB).
+    pub(super) catalog: Option<Value>,
+    /// What of it is used.
+    pub(super) offer: Option<Offer>,
+    /// The plan to provision by and the one to change to: ids (OSB) or names.
+    pub(super) plan: String,
+    pub(super) other_plan: Option<String>,
+    /// The plan that the instance or resource has.
+    pub(super) current_plan: String,
+    /// Whether an operation must be asked for with `accepts_incomplete` (OSB).
+    pub(super) is_asynchronous: bool,
+    pub(super) made: Vec<Made>,
+    /// Whether nothing is checked any more, and only what was made is removed.
+    pub(super) is_cleaning: bool,
+}
+
+impl Context {
+    pub(super) fn new(settings: Settings, seed: [u8; 16]) -> Result<Self, SettingsError> {
+        let plans = manifest_plans(settings.manifest.as_ref());
+        let is_osb = settings.dialect == Dialect::Osb;
+        let plan = settings.plan.clone().or_else(|| plans.first().cloned());
+        let plan = match plan {
+            Some(plan) => plan,
+            // The catalog tells.
+            None if is_osb => String::new(),
+            None => return Err(SettingsError::NoPlan),
+        };
+        let other_plan = settings.other_plan.clone();
+        let other_plan = other_plan.or_else(|| plans.into_iter().find(|name| *name != plan));
+        if other_plan.as_ref() == Some(&plan) {
+            return Err(SettingsError::SamePlan);
+        }
+        Ok(Self {
+            current_plan: plan.clone(),
+            settings,
+            seed,
+            now: Duration::ZERO,
+            catalog: None,
+            offer: None,
+            plan,
+            other_plan,
+            is_asynchronous: false,
+            made: Vec::new(),
+            is_cleaning: false,
+        })
+    }
+
+    /// Returns an id of this run for a purpose: a random UUID (version 4, RFC 9562) that is the same each time.
+    pub(super) fn id(&self, purpose: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.seed);
+        hash.update(purpose);
+        let digest = hash.finalize();
+        let mut hex = String::new();
+        for byte in digest.iter().take(16) {
+            let _ = write!(hex, "{byte:02x}");
+        }
+        let variant = match hex.as_bytes().get(16).copied().unwrap_or(b'0') {
+            b'0' | b'4' | b'8' | b'c' => '8',
+            b'1' | b'5' | b'9' | b'd' => '9',
+            b'2' | b'6' | b'a' | b'e' => 'a',
+            _ => 'b',
+        };
+        format!(
+            "{}-{}-4{}-{variant}{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[13..16],
+            &hex[17..20],
+            &hex[20..32]
+        )
+    }
+
+    /// Returns the id of the instance, or that which the platform gives the app.
+    pub(super) fn main_id(&self) -> String {
+        match self.settings.dialect {
+            Dialect::CleverCloud => format!("addon_{}", self.id("main")),
+            Dialect::Scalingo | Dialect::Local => format!("tcpgw-check-{}", &self.id("main")[..13]),
+            Dialect::Osb | Dialect::Heroku => self.id("main"),
+        }
+    }
+
+    /// Returns the instance or resource that most checks are about.
+    pub(super) fn main_thing(&self) -> Thing {
+        match self.settings.dialect {
+            Dialect::Osb => Thing::Instance(self.main_id()),
+            _ => Thing::Resource(self.main_id()),
+        }
+    }
+
+    pub(super) fn main_binding(&self) -> Thing {
+        Thing::Binding(self.main_id(), self.id("binding"))
+    }
+
+    pub(super) fn presence(&self, thing: &Thing) -> Option<Presence> {
+        self.find(thing).map(|made| made.presence)
+    }
+
+    pub(super) fn find(&self, thing: &Thing) -> Option<&Made> {
+        self.made.iter().find(|made| made.thing == *thing)
+    }
+
+    /// Whether the id is known by which the main resource is named in paths.
+    fn is_addressable(&self) -> bool {
+        match self.settings.dialect {
+            Dialect::Osb | Dialect::Heroku => true,
+            _ => self.find(&self.main_thing()).is_some_and(|made| made.id.is_some()),
+        }
+    }
+
+    /// Returns why a check that needs this cannot be done.
+    pub(super) fn lacks(&self, need: Need) -> Option<&'static str> {
+        let offer = self.offer.as_ref();
+        let offers = |ability| offer.is_some_and(|offer| offer.abilities.contains(&ability));
+        let is = |thing: &Thing, wanted| self.presence(thing) == Some(wanted);
+        let (is_met, reason) = match need {
+            Need::Offer => (offer.is_some(), "the catalog offers no such plan, or cannot be read"),
+            Need::Catalog => (self.catalog.is_some(), "there is no catalog"),
+            Need::Schemas => (
+                self.catalog.as_ref().is_some_and(catalog::has_schemas),
+                "no plan of the catalog has schemas",
+            ),
+            Need::OtherPlan => (
+                self.other_plan.is_some(),
+                "no other plan is known (--other-plan, or a manifest or catalog with several)",
+            ),
+            Need::InstancesRetrievable => (
+                offers(Ability::Retrievable),
+                "the catalog does not say instances_retrievable",
+            ),
+            Need::BindingsRetrievable => (
+                offers(Ability::BindingsRetrievable),
+                "the catalog does not say bindings_retrievable",
+            ),
+            Need::Bindable => (offers(Ability::Bindable), "the plan is not bindable"),
+            Need::Updateable => (offers(Ability::Updateable), "the catalog does not say plan_updateable"),
+            Need::Maintenance => (
+                offer.is_some_and(|offer| offer.maintenance.is_some()),
+                "the plan has no maintenance_info",
+            ),
+            Need::Resource => (
+                is(&self.main_thing(), Presence::There) && self.is_addressable(),
+                "nothing was provisioned, or its id is not known",
+            ),
+            Need::Binding => (is(&self.main_binding(), Presence::There), "nothing was bound"),
+            Need::ResourceRemoved => (
+                is(&self.main_thing(), Presence::Gone) && self.is_addressable(),
+                "nothing was provisioned and removed again",
+            ),
+            Need::BindingRemoved => (
+                is(&self.main_binding(), Presence::Gone),
+                "nothing was bound and unbound again",
+            ),
+            Need::Manifest => (self.settings.manifest.is_some(), "no manifest was given (--manifest)"),
+            Need::SignOn => (
+                self.settings.has_sign_on && self.settings.credentials.sso_salt.is_some(),
+                "the URL of single sign-on (--sso-url or --manifest) or sso_salt in the credentials is not given",
+            ),
+        };
+        (!is_met).then_some(reason)
+    }
+
+    /// Takes note of a request before its answer is known.
+    pub(super) fn begins(&mut self, effect: &Effect) {
+        if let Effect::Creates(thing) = effect
+            && self.find(thing).is_none_or(|made| made.presence == Presence::Gone)
+        {
+            self.made.retain(|made| made.thing != *thing);
+            self.made.push(Made {
+                thing: thing.clone(),
+                presence: Presence::Perhaps,
+                id: None,
+            });
+        }
+    }
+
+    /// Takes note of what an exchange has come to.
+    pub(super) fn settles(&mut self, exchange: &Exchange) {
+        let (status, is_success) = (exchange.status(), exchange.is_success());
+        match &exchange.request.effect {
+            Effect::Nothing => {}
+            Effect::Lists => {
+                if is_success && let Some(catalog) = exchange.json().filter(|body| body["services"].is_array()) {
+                    self.learns(catalog);
+                }
+            }
+            Effect::Creates(thing) => {
+                let id = provider_id(exchange);
+                let has_own_ids = self.settings.dialect != Dialect::Heroku;
+                let Some(made) = self.made.iter_mut().find(|made| made.thing == *thing) else {
+                    return;
+                };
+                if is_success {
+                    made.presence = Presence::There;
+                    // The same app once more, with an id of its own, is something else to remove.
+                    let is_second = has_own_ids && id.is_some() && made.id.is_some() && made.id != id;
+                    if is_second && let Thing::Resource(app) = thing {
+                        let thing = Thing::Resource(format!("{app} once more, {}", id.as_deref().unwrap_or_default()));
+                        self.made.push(Made {
+                            thing,
+                            presence: Presence::There,
+                            id,
+                        });
+                    } else {
+                        made.id = made.id.take().or(id);
+                    }
+                } else if (400..500).contains(&status) && made.presence == Presence::Perhaps {
+                    // What is refused has changed nothing. There is nothing to remove, and nothing that was removed.
+                    self.made.retain(|made| made.thing != *thing);
+                }
+            }
+            Effect::Removes(thing) => {
+                let is_gone = is_success || (self.is_cleaning && [404, 410].contains(&status));
+                if let Some(made) = self.made.iter_mut().find(|made| made.thing == *thing)
+                    && is_gone
+                {
+                    made.presence = Presence::Gone;
+                }
+            }
+            Effect::Changes(thing, plan) => {
+                if is_success && *thing == self.main_thing() {
+                    self.current_plan.clone_from(plan);
+                }
+            }
+        }
+    }
+}
+
+impl Context {
+    /// Takes note of the catalog, and chooses from it.
+    fn learns(&mut self, catalog: &Value) {
+        self.catalog = Some(catalog.clone());
+        self.offer = Offer::choose(catalog, &self.settings);
+        if let Some(offer) = &self.offer {
+            self.plan.clone_from(&offer.plan_id);
+            self.current_plan.clone_from(&offer.plan_id);
+            self.other_plan.clone_from(&offer.other_plan_id);
+        }
+    }
+}
+
+/// Returns the id that a provider gave to what it made.
+fn provider_id(exchange: &Exchange) -> Option<String> {
+    let Content::Json(body) = &exchange.answer.content else {
+        return None;
+    };
+    match body.get("id")? {
+        Value::String(id) if !id.is_empty() => Some(id.clone()),
+        Value::Number(id) => Some(id.to_string()),
+        _ => None,
+    }
+}
+
+/// Returns the names of a manifest's plans, those that cost nothing first.
+fn manifest_plans(manifest: Option<&Value>) -> Vec<String> {
+    let plans = manifest.and_then(|manifest| manifest.get("plans")?.as_array());
+    let mut plans: Vec<&Value> = plans.into_iter().flatten().collect();
+    plans.sort_by_key(|plan| plan.get("price").and_then(Value::as_f64) != Some(0.0));
+    let names = plans.into_iter().filter_map(|plan| plan.get("name")?.as_str());
+    names.map(str::to_owned).collect()
+}

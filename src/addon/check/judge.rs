@@ -1,0 +1,128 @@
+//! What checks of all dialects ask of an answer.
+
+use serde_json::Value;
+
+use super::message::{Content, End, Exchange};
+use super::{Judgement, failure, warning};
+
+/// The status must be one of these, and what was begun must have succeeded.
+pub(super) fn status(got: &Exchange, wanted: &[u16]) -> Judgement {
+    ended(got)?;
+    if wanted.contains(&got.status()) {
+        return Ok(());
+    }
+    Err(failure(format!(
+        "the status is {}, not {}",
+        got.status(),
+        listed(wanted)
+    )))
+}
+
+/// The status should be one of these. Another one that refuses is a warning, one that does not is a failure.
+pub(super) fn refusal(got: &Exchange, wanted: &[u16]) -> Judgement {
+    match got.status() {
+        status if wanted.contains(&status) => Ok(()),
+        status @ 400..500 => Err(warning(format!("the status is {status}; {} is usual", listed(wanted)))),
+        status => Err(failure(format!("the status is {status}, not {}", listed(wanted)))),
+    }
+}
+
+/// The request must be refused because of its credentials.
+pub(super) fn unauthorized(got: &Exchange) -> Judgement {
+    if got.status() == 429 {
+        return Err(warning(
+            "the status is 429: too many wrong logins came from here; run the checks again later",
+        ));
+    }
+    status(got, &[401])
+}
+
+/// An operation that went on after its answer must have succeeded.
+pub(super) fn ended(got: &Exchange) -> Judgement {
+    match &got.end {
+        None | Some(End::Succeeded) => Ok(()),
+        Some(End::Failed(why)) => Err(failure(format!("the operation has failed: {why}"))),
+        Some(End::GivenUp(why)) => Err(failure(format!("the operation has not ended: {why}"))),
+    }
+}
+
+/// `200`, `200 or 201`
+fn listed(statuses: &[u16]) -> String {
+    let texts: Vec<String> = statuses.iter().map(u16::to_string).collect();
+    texts.join(" or ")
+}
+
+/// The body must be a JSON object.
+pub(super) fn object(got: &Exchange) -> Judgement {
+    match &got.answer.content {
+        Content::Json(Value::Object(_)) => Ok(()),
+        Content::Json(_) => Err(failure("the body is JSON, but no object")),
+        Content::Empty => Err(failure("there is no body")),
+        Content::Other(_) => Err(failure("the body is not JSON")),
+    }
+}
+
+/// A type of JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A string that is not empty.
+    Text,
+    /// Any string.
+    AnyText,
+    Boolean,
+    Object,
+    Array,
+    /// An array of strings.
+    Texts,
+    Integer,
+}
+
+impl Kind {
+    pub(super) fn fits(self, value: &Value) -> bool {
+        match self {
+            Self::Text => value.as_str().is_some_and(|text| !text.is_empty()),
+            Self::AnyText => value.is_string(),
+            Self::Boolean => value.is_boolean(),
+            Self::Object => value.is_object(),
+            Self::Array => value.is_array(),
+            Self::Texts => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
+            Self::Integer => value.is_u64(),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Text => "a string that is not empty",
+            Self::AnyText => "a string",
+            Self::Boolean => "true or false",
+            Self::Object => "an object",
+            Self::Array => "an array",
+            Self::Texts => "an array of strings",
+            Self::Integer => "a whole number",
+        }
+    }
+}
+
+/// Members of an object that must be there, and of this type.
+pub(super) fn required(object: &Value, at: &str, members: &[(&str, Kind)]) -> Judgement {
+    for (name, kind) in members {
+        match object.get(name) {
+            None | Some(Value::Null) => return Err(failure(format!("{at}{name} is missing"))),
+            Some(value) if kind.fits(value) => {}
+            Some(_) => return Err(failure(format!("{at}{name} is not {}", kind.word()))),
+        }
+    }
+    Ok(())
+}
+
+/// Members of an object that must be of this type if they are there.
+pub(super) fn optional(object: &Value, at: &str, members: &[(&str, Kind)]) -> Judgement {
+    for (name, kind) in members {
+        match object.get(name) {
+            None | Some(Value::Null) => {}
+            Some(value) if kind.fits(value) => {}
+            Some(_) => return Err(failure(format!("{at}{name} is not {}", kind.word()))),
+        }
+    }
+    Ok(())
+}

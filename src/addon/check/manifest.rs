@@ -1,0 +1,128 @@
+//! The manifest that a provider gives its platform.
+
+use serde_json::Value;
+
+use super::context::Context;
+use super::judge::{Kind, optional, required};
+use super::{Judgement, failure};
+use crate::addon::Dialect;
+
+/// Returns the part of a manifest that is about the API.
+fn api(dialect: Dialect, manifest: &Value) -> &Value {
+    match dialect {
+        Dialect::Scalingo | Dialect::Local | Dialect::Osb => manifest,
+        Dialect::Heroku | Dialect::CleverCloud => &manifest["api"],
+    }
+}
+
+/// Returns the names of the variables that a manifest declares. `None`: it declares none.
+pub(super) fn variables(dialect: Dialect, manifest: &Value) -> Option<Vec<&str>> {
+    let declared = api(dialect, manifest).get("config_vars")?.as_array()?;
+    Some(declared.iter().filter_map(Value::as_str).collect())
+}
+
+/// Returns the URL of single sign-on that a manifest names.
+pub fn sign_on(dialect: Dialect, manifest: &Value) -> Option<&str> {
+    api(dialect, manifest)["production"]["sso_url"].as_str()
+}
+
+pub(super) fn fields(context: &Context, manifest: &Value) -> Judgement {
+    let dialect = context.settings.dialect;
+    let api = api(dialect, manifest);
+    if dialect == Dialect::Scalingo {
+        let must = [
+            ("name", Kind::Text),
+            ("username", Kind::Text),
+            ("password", Kind::Text),
+            ("config_vars", Kind::Texts),
+            ("plans", Kind::Array),
+        ];
+        required(manifest, "", &must)?;
+        optional(
+            manifest,
+            "",
+            &[("sso_salt", Kind::Text), ("description", Kind::AnyText)],
+        )?;
+        for (at, plan) in manifest["plans"].as_array().into_iter().flatten().enumerate() {
+            required(
+                plan,
+                &format!("plans[{at}]."),
+                &[("name", Kind::Text), ("display_name", Kind::Text)],
+            )?;
+            if plan.get("price").is_some_and(|price| !price.is_number()) {
+                return Err(failure(format!("plans[{at}].price is no number")));
+            }
+        }
+    } else {
+        required(manifest, "", &[("id", Kind::Text), ("api", Kind::Object)])?;
+        required(
+            api,
+            "api.",
+            &[
+                ("password", Kind::Text),
+                ("regions", Kind::Texts),
+                ("production", Kind::Object),
+            ],
+        )?;
+        optional(api, "api.", &[("config_vars", Kind::Texts), ("sso_salt", Kind::Text)])?;
+        let regions: Vec<&str> = api["regions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let (is_there, wanted) = match dialect {
+            Dialect::Heroku => (regions.contains(&"us") || regions.contains(&"*"), "\"us\" or \"*\""),
+            _ => (regions.contains(&"eu"), "\"eu\""),
+        };
+        if !is_there {
+            return Err(failure(format!("api.regions lacks {wanted}")));
+        }
+    }
+    let must = [("base_url", Kind::Text), ("sso_url", Kind::Text)];
+    required(&api["production"], "production.", &must)
+}
+
+pub(super) fn variable_names(context: &Context, manifest: &Value) -> Judgement {
+    let dialect = context.settings.dialect;
+    let id = manifest["id"].as_str().unwrap_or_default();
+    let of_id = id.to_ascii_uppercase().replace('-', "_");
+    let prefix = match dialect {
+        Dialect::Heroku => manifest["api"]["config_vars_prefix"]
+            .as_str()
+            .map_or(of_id, str::to_owned),
+        Dialect::CleverCloud => of_id,
+        Dialect::Scalingo | Dialect::Local | Dialect::Osb => String::new(),
+    };
+    for name in variables(dialect, manifest).unwrap_or_default() {
+        let is_name = name
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+            && name.starts_with(|first: char| first.is_ascii_uppercase());
+        if !is_name {
+            return Err(failure(format!(
+                "{name:?} is no name of upper-case letters, digits and _"
+            )));
+        }
+        let rest = name.strip_prefix(prefix.as_str());
+        if !prefix.is_empty() && !rest.is_some_and(|rest| rest.starts_with('_')) {
+            return Err(failure(format!("{name} does not begin with {prefix}_")));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn encrypted(_: &Context, manifest: &Value) -> Judgement {
+    let api = if manifest["api"].is_object() {
+        &manifest["api"]
+    } else {
+        manifest
+    };
+    for name in ["base_url", "sso_url"] {
+        let url = api["production"][name].as_str().unwrap_or_default();
+        if !url.is_empty() && !url.starts_with("https://") {
+            return Err(super::warning(format!("production.{name} is not https")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! Requests and answers, as far as the checks are about them.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::context::Thing;
+use crate::addon::Dialect;
+use crate::addon::credentials::ProviderCredentials;
+use crate::addon::dialect::Method;
+use crate::addon::sso::Fields;
+
+/// The version of the Open Service Broker API that the checks are about.
+const OSB_VERSION: &str = "2.17";
+/// What Heroku accepts.
+const HEROKU_MEDIA: &str = "application/vnd.heroku-addons+json; version=3";
+/// Longest text of a body that is no JSON, in characters.
+const MAX_TEXT: usize = 200;
+
+/// Where a path begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// At the provider API's URL.
+    Base,
+    /// It is the URL of single sign-on.
+    SignOn,
+}
+
+/// The credentials of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// The right ones.
+    Right,
+    /// The right user name with a wrong password.
+    Wrong,
+    /// None at all.
+    Missing,
+}
+
+/// The version that a request names (OSB).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The one that the checks are about.
+    Usual,
+    /// None at all.
+    Missing,
+    /// Another one.
+    Other(&'static str),
+}
+
+/// The body of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// None at all.
+    Nothing,
+    /// A JSON document.
+    Json(Value),
+    /// The fields of a form; with `GET` they are the query.
+    Form(Fields),
+    /// Text that is said to be JSON, and is not.
+    Text(&'static str),
+}
+
+/// What a request changes if it succeeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing.
+    Nothing,
+    /// The catalog is known then.
+    Lists,
+    /// The thing is there then.
+    Creates(Thing),
+    /// The thing is gone then.
+    Removes(Thing),
+    /// The thing has this plan then.
+    Changes(Thing, String),
+}
+
+impl Effect {
+    pub(super) fn thing(&self) -> Option<&Thing> {
+        match self {
+            Self::Nothing | Self::Lists => None,
+            Self::Creates(thing) | Self::Removes(thing) | Self::Changes(thing, _) => Some(thing),
+        }
+    }
+}
+
+/// A request to the provider.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// Where the path begins.
+    pub place: Place,
+    /// The path behind the place, with a query.
+    pub path: String,
+    /// The credentials.
+    pub login: Login,
+    /// The version.
+    pub version: Version,
+    /// The body.
+    pub body: Body,
+    /// The user on whose behalf a platform asks (OSB).
+    pub(super) originator: Option<&'static str>,
+    pub(super) effect: Effect,
+}
+
+impl Request {
+    pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            place: Place::Base,
+            path: path.into(),
+            login: Login::Right,
+            version: Version::Usual,
+            body: Body::Nothing,
+            originator: None,
+            effect: Effect::Nothing,
+        }
+    }
+
+    pub(super) fn json(mut self, body: Value) -> Self {
+        self.body = Body::Json(body);
+        self
+    }
+
+    pub(super) fn body(mut self, body: Body) -> Self {
+        self.body = body;
+        self
+    }
+
+    pub(super) fn effect(mut self, effect: Effect) -> Self {
+        self.effect = effect;
+        self
+    }
+
+    pub(super) fn login(mut self, login: Login) -> Self {
+        self.login = login;
+        self
+    }
+
+    /// Returns the path with the fields of a form that are its query.
+    pub fn target(&self) -> String {
+        match (&self.body, self.method) {
+            (Body::Form(fields), Method::Get) => format!("{}?{}", self.path, encoded(fields)),
+            _ => self.path.clone(),
+        }
+    }
+
+    /// Returns the bytes of the body.
+    pub fn bytes(&self) -> Vec<u8> {
+        match &self.body {
+            Body::Nothing => Vec::new(),
+            Body::Json(value) => value.to_string().into_bytes(),
+            Body::Form(_) if self.method == Method::Get => Vec::new(),
+            Body::Form(fields) => encoded(fields).into_bytes(),
+            Body::Text(text) => text.as_bytes().to_vec(),
+        }
+    }
+
+    /// Returns the headers but those of HTTP itself. They hold the credentials. `identity` names the request (OSB).
+    pub fn headers(
+        &self,
+        dialect: Dialect,
+        credentials: &ProviderCredentials,
+        identity: &str,
+    ) -> Vec<(&'static str, String)> {
+        let mut headers = Vec::new();
+        match &self.body {
+            Body::Nothing => {}
+            Body::Json(_) | Body::Text(_) => headers.push(("content-type", "application/json".into())),
+            Body::Form(_) if self.method == Method::Get => {}
+            Body::Form(_) => headers.push(("content-type", "application/x-www-form-urlencoded".into())),
+        }
+        if self.place == Place::SignOn {
+            return headers;
+        }
+        let media = if dialect == Dialect::Heroku {
+            HEROKU_MEDIA
+        } else {
+            "application/json"
+        };
+        headers.push(("accept", media.into()));
+        let username = credentials.username.expose();
+        let password = match self.login {
+            Login::Right => Some(credentials.password.expose()),
+            Login::Wrong => Some("wrong-password-of-a-conformance-test"),
+            Login::Missing => None,
+        };
+        if let Some(password) = password {
+            let encoded = STANDARD.encode(format!("{username}:{password}"));
+            headers.push(("authorization", format!("Basic {encoded}")));
+        }
+        if dialect == Dialect::Osb {
+            match self.version {
+                Version::Usual => headers.push(("x-broker-api-version", OSB_VERSION.into())),
+                Version::Other(version) => headers.push(("x-broker-api-version", version.into())),
+                Version::Missing => {}
+            }
+            headers.push(("x-broker-api-request-identity", identity.into()));
+            if let Some(originator) = self.originator {
+                let encoded = STANDARD.encode(originator);
+                headers.push(("x-broker-api-originating-identity", format!("cloudfoundry {encoded}")));
+            }
+        }
+        headers
+    }
+}
+
+fn encoded(fields: &Fields) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish()
+}
+
+/// The body of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// None at all.
+    Empty,
+    /// A JSON document.
+    Json(Value),
+    /// The beginning of something else.
+    Other(String),
+}
+
+impl Content {
+    /// Reads a body.
+    pub fn parse(bytes: &[u8]) -> Self {
+        if bytes.trim_ascii().is_empty() {
+            return Self::Empty;
+        }
+        serde_json::from_slice(bytes).map_or_else(
+            |_| Self::Other(String::from_utf8_lossy(bytes).chars().take(MAX_TEXT).collect()),
+            Self::Json,
+        )
+    }
+}
+
+/// An answer of the provider.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// `Content-Type`.
+    pub media: Option<String>,
+    /// `X-Broker-API-Request-Identity` (OSB).
+    pub identity: Option<String>,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<Duration>,
+    /// The body.
+    pub content: Content,
+    /// Time from the request to the end of the answer.
+    pub took: Duration,
+}
+
+/// How an asynchronous operation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    Succeeded,
+    /// The provider says so.
+    Failed(String),
+    /// It was given up.
+    GivenUp(String),
+}
+
+/// A request with its answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Exchange {
+    pub(super) request: Request,
+    pub(super) identity: String,
+    pub(super) answer: Answer,
+    /// How it ended, if the answer was that it is in progress.
+    pub(super) end: Option<End>,
+}
+
+impl Exchange {
+    pub(super) fn status(&self) -> u16 {
+        self.answer.status
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.answer.status) && matches!(self.end, None | Some(End::Succeeded))
+    }
+
+    /// Returns the answer's body, if it is JSON.
+    pub(super) fn json(&self) -> Option<&Value> {
+        match &self.answer.content {
+            Content::Json(value) => Some(value),
+            Content::Empty | Content::Other(_) => None,
+        }
+    }
+
+    /// Returns a member of the answer's body that is neither missing nor null.
+    pub(super) fn member(&self, name: &str) -> Option<&Value> {
+        self.json()?.get(name).filter(|value| !value.is_null())
+    }
+}

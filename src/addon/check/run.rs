@@ -1,0 +1,616 @@
+//! One run of the checks: what to send next, what came of it, and the removal of all that was made.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::context::{Context, Presence, Settings, SettingsError, Thing};
+use super::message::{Answer, Effect, End, Exchange, Place, Request};
+use super::{Act, Check, Flaw, Judgement, checks, osb, resources, shown};
+use crate::addon::Dialect;
+
+/// Answers that may be missing, one after the other, before the provider is taken for gone.
+const MAX_LOST: u32 = 3;
+/// Times that a removal is tried.
+const REMOVALS: u32 = 2;
+/// Time between two questions after an operation, unless the provider says another.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest time between them.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What came of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The rule is kept.
+    Pass,
+    /// What is recommended, or usual, is not done.
+    Warn,
+    /// The rule is broken.
+    Fail,
+    /// It could not be checked.
+    Skip,
+}
+
+/// A check with what came of it. Texts are the provider's: they are not safe to show on a terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Name of the check.
+    pub name: &'static str,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// What is wrong, or why nothing was checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// What was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent: Option<String>,
+    /// What came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub came: Option<String>,
+    /// What the rule says.
+    pub rule: &'static str,
+    /// Document and section of the rule.
+    pub source: &'static str,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// All checks.
+    pub findings: Vec<Finding>,
+    /// What may have been left at the provider, each with what removes it.
+    pub left: Vec<String>,
+}
+
+/// What a run wants.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// To have this sent, and to be told what came of it. The text names the request (OSB).
+    Send(Box<Request>, String),
+    /// Nothing more.
+    End,
+}
+
+/// What is under way.
+enum Stage {
+    /// The next check.
+    Ready,
+    /// The answer to a check's own request is awaited.
+    Asked(Box<Request>),
+    /// The end of an operation is asked for.
+    Polling(Box<Poll>),
+    /// What was made is removed: the things that are left, and how often the first was tried.
+    Cleaning {
+        left: Vec<usize>,
+        tries: u32,
+    },
+    /// The answer to a removal is awaited.
+    Removing {
+        request: Box<Request>,
+        left: Vec<usize>,
+        tries: u32,
+    },
+    Over,
+}
+
+struct Poll {
+    /// What began the operation.
+    exchange: Exchange,
+    request: Request,
+    spent: Duration,
+    /// Where to go on.
+    cleaning: Option<(Vec<usize>, u32)>,
+}
+
+/// A run.
+pub struct Run {
+    context: Context,
+    checks: Vec<Check>,
+    at: usize,
+    stage: Stage,
+    transcript: Vec<Exchange>,
+    /// Checks that were answered, with the place of the answer in the transcript.
+    answered: Vec<(&'static str, usize)>,
+    findings: Vec<Finding>,
+    lost: u32,
+    /// Why the checks that follow are skipped.
+    ended: Option<String>,
+    identities: u32,
+}
+
+impl Run {
+    /// Returns a run whose ids come from 16 random bytes.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn new(settings: Settings, seed: [u8; 16]) -> Result<Self, SettingsError> {
+        let checks = checks(settings.dialect);
+        Ok(Self {
+            context: Context::new(settings, seed)?,
+            checks,
+            at: 0,
+            stage: Stage::Ready,
+            transcript: Vec::new(),
+            answered: Vec::new(),
+            findings: Vec::new(),
+            lost: 0,
+            ended: None,
+            identities: 0,
+        })
+    }
+
+    /// Returns what to do next. `now` is the time since 1970.
+    pub fn next(&mut self, now: Duration) -> Next {
+        self.context.now = now;
+        loop {
+            match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Ready => match self.checks.get(self.at).copied() {
+                    None => self.begin_cleaning(),
+                    Some(check) => {
+                        if let Some(request) = self.begin(check) {
+                            return self.ask(request);
+                        }
+                    }
+                },
+                Stage::Polling(poll) => {
+                    let request = poll.request.clone();
+                    self.stage = Stage::Polling(poll);
+                    return self.send(request);
+                }
+                Stage::Cleaning { left, tries } => {
+                    if let Some(request) = self.remove_first(left, tries) {
+                        return self.send(request);
+                    }
+                }
+                // Nobody told what came of it.
+                Stage::Asked(request) => return self.ask(*request),
+                Stage::Removing { request, left, tries } => {
+                    self.stage = Stage::Removing {
+                        request: request.clone(),
+                        left,
+                        tries,
+                    };
+                    return self.send(*request);
+                }
+                Stage::Over => return Next::End,
+            }
+        }
+    }
+
+    /// Takes the answer to the request that was sent last, or why there is none. Returns how long to wait before the next one.
+    pub fn answered(&mut self, came: Result<Answer, String>) -> Option<Duration> {
+        match &came {
+            Ok(_) => self.lost = 0,
+            Err(_) => self.lost += 1,
+        }
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Asked(request) => {
+                self.stage = Stage::Ready;
+                match came {
+                    Ok(answer) => return self.took(*request, answer),
+                    Err(why) => self.lost_answer(&request, why),
+                }
+                None
+            }
+            Stage::Polling(poll) => self.polled(poll, came),
+            Stage::Removing { request, left, tries } => self.removed(*request, left, tries, came),
+            other => {
+                self.stage = other;
+                None
+            }
+        }
+    }
+
+    /// Returns the name of the check that is at work; none when the checks are over.
+    pub fn name(&self) -> &'static str {
+        self.checks.get(self.at).map_or("", |check| check.name)
+    }
+
+    /// Ends the checks: those that are left are skipped, and what was made is removed. A request that is under way is
+    /// forgotten. Returns false where only the removal is left, which goes on.
+    pub fn interrupt(&mut self, why: &str) -> bool {
+        if matches!(
+            self.stage,
+            Stage::Cleaning { .. } | Stage::Removing { .. } | Stage::Over
+        ) {
+            return false;
+        }
+        if let Stage::Polling(poll) = &self.stage
+            && poll.cleaning.is_some()
+        {
+            return false;
+        }
+        self.ended = Some(why.to_owned());
+        self.stage = Stage::Ready;
+        true
+    }
+
+    /// Returns what has been found so far.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Returns what the run came to.
+    pub fn report(self) -> Report {
+        let left = self.left();
+        Report {
+            findings: self.findings,
+            left,
+        }
+    }
+
+    /// Returns what may still be at the provider.
+    pub fn left(&self) -> Vec<String> {
+        let there = self.context.made.iter().filter(|made| made.presence != Presence::Gone);
+        there
+            .map(|made| {
+                let what = match &made.thing {
+                    Thing::Instance(id) => format!("instance {id}"),
+                    Thing::Binding(instance, id) => format!("binding {id} of instance {instance}"),
+                    Thing::Resource(app) => match &made.id {
+                        Some(id) => format!("resource {id} of app {app}"),
+                        None => format!("resource of app {app}, whose id the provider has not told"),
+                    },
+                };
+                match self.removal(&made.thing) {
+                    Some(request) => format!("{what}: {}", self.shown_request(&request)),
+                    None => what,
+                }
+            })
+            .collect()
+    }
+
+    fn is_osb(&self) -> bool {
+        self.context.settings.dialect == Dialect::Osb
+    }
+
+    /// Returns the request of a check, or takes note of what came of it without one.
+    fn begin(&mut self, check: Check) -> Option<Request> {
+        if let Some(reason) = self.reason_to_skip(check) {
+            self.finish(check, Verdict::Skip, Some(reason), None);
+            return None;
+        }
+        match check.act {
+            Act::Ask(request, _) => {
+                let mut request = request(&self.context);
+                if self.context.is_asynchronous && request.effect.thing().is_some() {
+                    request.path = incomplete(&request.path);
+                }
+                return Some(request);
+            }
+            Act::Look(name, judge) => {
+                let place = self.answered.iter().find(|(answered, _)| *answered == name);
+                if let Some(exchange) = place.and_then(|(_, at)| self.transcript.get(*at)) {
+                    let judgement = judge(&self.context, exchange);
+                    let place = place.map(|(_, at)| *at);
+                    self.judged(check, judgement, place);
+                }
+            }
+            Act::Manifest(judge) => {
+                let manifest = self.context.settings.manifest.clone().unwrap_or(Value::Null);
+                let judgement = judge(&self.context, &manifest);
+                self.judged(check, judgement, None);
+            }
+            Act::Each(judge) => {
+                let mut worst: Option<(usize, Flaw)> = None;
+                for (at, exchange) in self.transcript.iter().enumerate() {
+                    let Err(flaw) = judge(&self.context, exchange) else {
+                        continue;
+                    };
+                    if worst
+                        .as_ref()
+                        .is_none_or(|(_, known)| flaw.is_failure && !known.is_failure)
+                    {
+                        worst = Some((at, flaw));
+                    }
+                }
+                match worst {
+                    None => self.judged(check, Ok(()), None),
+                    Some((at, flaw)) => self.judged(check, Err(flaw), Some(at)),
+                }
+            }
+        }
+        None
+    }
+
+    fn reason_to_skip(&self, check: Check) -> Option<String> {
+        // What was answered can be judged, whatever ended the run.
+        let needs_provider = matches!(check.act, Act::Ask(..));
+        if let Some(why) = self.ended.as_ref().filter(|_| needs_provider) {
+            return Some(why.clone());
+        }
+        if let Some(reason) = check.needs.iter().find_map(|need| self.context.lacks(*need)) {
+            return Some(reason.to_owned());
+        }
+        match check.act {
+            Act::Look(name, _) => {
+                let passed = |finding: &&Finding| {
+                    finding.name == name && matches!(finding.verdict, Verdict::Pass | Verdict::Warn)
+                };
+                let is_known = self.findings.iter().find(passed).is_some();
+                (!is_known).then(|| format!("the check {name} has not passed"))
+            }
+            Act::Each(_) if self.transcript.is_empty() => Some("there was no answer".into()),
+            _ => None,
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> Next {
+        self.context.begins(&request.effect);
+        self.stage = Stage::Asked(Box::new(request.clone()));
+        self.send(request)
+    }
+
+    fn send(&mut self, request: Request) -> Next {
+        self.identities += 1;
+        Next::Send(Box::new(request), self.identity())
+    }
+
+    /// The name of the request that was sent last.
+    fn identity(&self) -> String {
+        self.context.id(&format!("request {}", self.identities))
+    }
+
+    fn took(&mut self, request: Request, answer: Answer) -> Option<Duration> {
+        let exchange = Exchange {
+            request,
+            identity: self.identity(),
+            answer,
+            end: None,
+        };
+        let thing = exchange.request.effect.thing().cloned();
+        if self.is_osb()
+            && let Some(thing) = thing
+        {
+            if osb::wants_asynchronous(&exchange) && !self.context.is_asynchronous {
+                // The broker may say so; the same is asked for again in the way that it wants.
+                self.context.is_asynchronous = true;
+                let mut again = exchange.request.clone();
+                again.path = incomplete(&again.path);
+                self.transcript.push(exchange);
+                self.context.begins(&again.effect);
+                self.stage = Stage::Ready;
+                return None;
+            }
+            if exchange.status() == 202 {
+                return self.poll(exchange, &thing, None);
+            }
+        }
+        self.settle(exchange);
+        None
+    }
+
+    /// Begins to ask after an operation that is in progress.
+    fn poll(&mut self, exchange: Exchange, thing: &Thing, cleaning: Option<(Vec<usize>, u32)>) -> Option<Duration> {
+        self.context.is_asynchronous = true;
+        let operation = exchange.member("operation").and_then(Value::as_str);
+        let Some(request) = osb::polling(&self.context, thing, operation) else {
+            self.settle(exchange);
+            return None;
+        };
+        let wait = interval(&exchange.answer);
+        self.stage = Stage::Polling(Box::new(Poll {
+            exchange,
+            request,
+            spent: wait,
+            cleaning,
+        }));
+        Some(wait)
+    }
+
+    fn polled(&mut self, mut poll: Box<Poll>, came: Result<Answer, String>) -> Option<Duration> {
+        let limit = self.context.settings.poll_limit;
+        let is_removal = matches!(poll.exchange.request.effect, Effect::Removes(_));
+        let (wait, end) = match came {
+            Err(why) if self.lost >= MAX_LOST => (POLL_INTERVAL, Some(End::GivenUp(why))),
+            Err(_) => (POLL_INTERVAL, None),
+            Ok(answer) => {
+                let wait = interval(&answer);
+                poll.spent = poll.spent.saturating_add(answer.took);
+                let exchange = Exchange {
+                    request: poll.request.clone(),
+                    identity: self.identity(),
+                    answer,
+                    end: None,
+                };
+                let end = match (exchange.status(), osb::state(&exchange)) {
+                    (410, _) if is_removal => Some(End::Succeeded),
+                    (200, Ok("succeeded")) => Some(End::Succeeded),
+                    (200, Ok("failed")) => {
+                        let why = exchange.member("description").and_then(Value::as_str);
+                        Some(End::Failed(why.unwrap_or("no description").to_owned()))
+                    }
+                    (200, Err(flaw)) => Some(End::GivenUp(format!("last_operation: {}", flaw.why))),
+                    _ => None,
+                };
+                self.transcript.push(exchange);
+                (wait, end)
+            }
+        };
+        poll.spent = poll.spent.saturating_add(wait);
+        let end = end.or_else(|| {
+            let is_late = poll.spent > limit;
+            is_late.then(|| End::GivenUp(format!("in progress after {} s (--poll-timeout)", limit.as_secs())))
+        });
+        match end {
+            None => {
+                self.stage = Stage::Polling(poll);
+                Some(wait)
+            }
+            Some(end) => {
+                let mut exchange = poll.exchange;
+                exchange.end = Some(end);
+                match poll.cleaning {
+                    None => self.settle(exchange),
+                    Some((left, tries)) => self.settle_removal(&exchange, left, tries),
+                }
+                None
+            }
+        }
+    }
+
+    /// Judges the answer to the check that is at work.
+    fn settle(&mut self, exchange: Exchange) {
+        self.stage = Stage::Ready;
+        let Some(check) = self.checks.get(self.at).copied() else {
+            return;
+        };
+        self.context.settles(&exchange);
+        let judgement = match check.act {
+            Act::Ask(_, judge) => judge(&self.context, &exchange),
+            _ => Ok(()),
+        };
+        self.transcript.push(exchange);
+        let at = self.transcript.len() - 1;
+        self.answered.push((check.name, at));
+        self.judged(check, judgement, Some(at));
+    }
+
+    fn lost_answer(&mut self, request: &Request, why: String) {
+        if self.lost >= MAX_LOST {
+            self.ended = Some(format!("the provider did not answer {MAX_LOST} times in a row"));
+        }
+        let Some(check) = self.checks.get(self.at).copied() else {
+            return;
+        };
+        let sent = self.shown_request(request);
+        self.finish(check, Verdict::Fail, Some(why), Some((sent, None)));
+    }
+
+    fn judged(&mut self, check: Check, judgement: Judgement, at: Option<usize>) {
+        let shown = at
+            .and_then(|at| self.transcript.get(at))
+            .map(|exchange| (self.shown_request(&exchange.request), Some(shown::answer(exchange))));
+        match judgement {
+            Ok(()) => self.finish(check, Verdict::Pass, None, shown),
+            Err(Flaw { is_failure, why }) => {
+                let verdict = if is_failure { Verdict::Fail } else { Verdict::Warn };
+                self.finish(check, verdict, Some(why), shown);
+            }
+        }
+    }
+
+    fn finish(&mut self, check: Check, verdict: Verdict, why: Option<String>, shown: Option<(String, Option<String>)>) {
+        let (sent, came) = shown.map_or((None, None), |(sent, came)| (Some(sent), came));
+        self.findings.push(Finding {
+            name: check.name,
+            verdict,
+            why,
+            sent,
+            came,
+            rule: check.rule,
+            source: check.source,
+        });
+        self.at += 1;
+        self.stage = Stage::Ready;
+    }
+
+    fn shown_request(&self, request: &Request) -> String {
+        let place = match (request.place, self.context.settings.dialect) {
+            (Place::SignOn, _) => "SSO",
+            (Place::Base, Dialect::Osb) => "",
+            (Place::Base, _) => "BASE",
+        };
+        shown::request(request, place)
+    }
+
+    fn begin_cleaning(&mut self) {
+        self.context.is_cleaning = true;
+        self.lost = 0;
+        // The last thing first: bindings before their instance.
+        let made = self.context.made.iter().enumerate();
+        let left = made
+            .filter(|(_, made)| made.presence != Presence::Gone)
+            .map(|(at, _)| at);
+        self.stage = Stage::Cleaning {
+            left: left.collect(),
+            tries: 0,
+        };
+    }
+
+    fn removal(&self, thing: &Thing) -> Option<Request> {
+        if self.is_osb() {
+            osb::removing(&self.context, thing)
+        } else {
+            resources::removing(&self.context, thing)
+        }
+    }
+
+    /// Returns the request that removes the last of the things that are left.
+    fn remove_first(&mut self, mut left: Vec<usize>, tries: u32) -> Option<Request> {
+        let Some(made) = left.last().and_then(|at| self.context.made.get(*at)) else {
+            self.stage = Stage::Over;
+            return None;
+        };
+        let request = self.removal(&made.thing).filter(|_| tries < REMOVALS);
+        self.stage = if let Some(request) = &request {
+            Stage::Removing {
+                request: Box::new(request.clone()),
+                left,
+                tries,
+            }
+        } else {
+            left.pop();
+            Stage::Cleaning { left, tries: 0 }
+        };
+        request
+    }
+
+    fn removed(
+        &mut self,
+        request: Request,
+        left: Vec<usize>,
+        tries: u32,
+        came: Result<Answer, String>,
+    ) -> Option<Duration> {
+        let Ok(answer) = came else {
+            // A provider that answers nothing any more is not asked for all of it.
+            if self.lost < MAX_LOST {
+                self.stage = Stage::Cleaning { left, tries: tries + 1 };
+            }
+            return None;
+        };
+        let exchange = Exchange {
+            request,
+            identity: self.identity(),
+            answer,
+            end: None,
+        };
+        let thing = exchange.request.effect.thing().cloned();
+        if let Some(thing) = thing.filter(|_| self.is_osb() && exchange.status() == 202) {
+            return self.poll(exchange, &thing, Some((left, tries)));
+        }
+        self.settle_removal(&exchange, left, tries);
+        None
+    }
+
+    fn settle_removal(&mut self, exchange: &Exchange, mut left: Vec<usize>, tries: u32) {
+        self.context.settles(exchange);
+        let last = left.last().and_then(|at| self.context.made.get(*at));
+        let is_gone = last.is_none_or(|made| made.presence == Presence::Gone);
+        if is_gone {
+            left.pop();
+        }
+        self.stage = Stage::Cleaning {
+            left,
+            tries: if is_gone { 0 } else { tries + 1 },
+        };
+    }
+}
+
+/// Returns the time until an operation is asked after again.
+fn interval(answer: &Answer) -> Duration {
+    let wanted = answer.retry_after.unwrap_or(POLL_INTERVAL);
+    wanted.clamp(Duration::from_millis(100), MAX_POLL_INTERVAL)
+}
+
+/// Returns a path that says that the platform can wait.
+fn incomplete(path: &str) -> String {
+    if path.contains("accepts_incomplete=") {
+        return path.to_owned();
+    }
+    let joint = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{joint}accepts_incomplete=true")
+}

@@ -1,0 +1,128 @@
+//! How requests and answers are shown: short, and without what is secret in them.
+//!
+//! What a provider gives an app (`credentials`, `config`) are passwords of others. Tokens of single sign-on let in whoever has them.
+
+use serde_json::{Map, Value};
+
+use super::message::{Body, Content, End, Exchange, Request};
+use crate::addon::dialect::Method;
+
+/// Longest text, in characters.
+const MAX_SHOWN: usize = 400;
+/// What stands for a secret.
+const HIDDEN: &str = "(hidden)";
+/// Deepest nesting that is looked through for secrets; what is deeper is hidden.
+const MAX_DEPTH: usize = 16;
+
+/// `PUT /v2/service_instances/ID {"plan_id":"..."}`
+pub(super) fn request(request: &Request, place: &str) -> String {
+    let method = match request.method {
+        Method::Get => "GET",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Patch => "PATCH",
+        Method::Delete => "DELETE",
+    };
+    let body = match &request.body {
+        Body::Nothing => String::new(),
+        Body::Json(value) => format!(" {}", hidden(value, false, 0)),
+        Body::Text(text) => format!(" {text}"),
+        Body::Form(fields) => {
+            let pairs = fields.iter().map(|(name, value)| {
+                let is_secret = name.contains("token") || name == "signature";
+                format!("{name}={}", if is_secret { HIDDEN } else { value })
+            });
+            format!(" {}", pairs.collect::<Vec<_>>().join("&"))
+        }
+    };
+    cut(&format!("{method} {place}{}{body}", request.path))
+}
+
+/// `201 {"id":"..."}`
+pub(super) fn answer(got: &Exchange) -> String {
+    let body = match &got.answer.content {
+        Content::Empty => String::new(),
+        Content::Json(value) => format!(" {}", hidden(value, false, 0)),
+        Content::Other(text) => format!(" {text}"),
+    };
+    let end = match &got.end {
+        None => String::new(),
+        Some(End::Succeeded) => ", then: succeeded".into(),
+        Some(End::Failed(why)) => format!(", then: failed: {why}"),
+        Some(End::GivenUp(why)) => format!(", then: {why}"),
+    };
+    format!("{}{}", cut(&format!("{}{body}", got.status())), cut(&end))
+}
+
+fn cut(text: &str) -> String {
+    let mut shown: String = text.chars().take(MAX_SHOWN).collect();
+    if shown.len() < text.len() {
+        shown.push_str(" ...");
+    }
+    shown
+}
+
+fn hidden(value: &Value, is_secret: bool, depth: usize) -> Value {
+    match value {
+        _ if depth > MAX_DEPTH => HIDDEN.into(),
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, value)| {
+                let holds_secrets = [
+                    "credentials",
+                    "config",
+                    "parameters",
+                    "options",
+                    "oauth_grant",
+                    "dashboard_client",
+                ]
+                .contains(&name.as_str());
+                (name.clone(), hidden(value, is_secret || holds_secrets, depth + 1))
+            });
+            Value::Object(members.collect::<Map<_, _>>())
+        }
+        Value::Array(items) => items.iter().map(|item| hidden(item, is_secret, depth + 1)).collect(),
+        Value::Number(_) | Value::String(_) if is_secret => HIDDEN.into(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_secret_is_hidden() {
+        let body = json!({
+            "id": "a", "config": {"DATABASE_URL": "postgres://u:secret@h/", "n": [1, {"k": "secret"}]}, "message": "m",
+            "credentials": {"uri": "secret", "port": 5432},
+        });
+        let shown = hidden(&body, false, 0).to_string();
+        assert!(!shown.contains("secret") && !shown.contains("5432"), "{shown}");
+        assert!(
+            shown.contains("DATABASE_URL") && shown.contains("\"message\":\"m\""),
+            "{shown}"
+        );
+        let mut signing = Request::new(Method::Get, "");
+        let fields = [
+            ("id", "a"),
+            ("token", "secret"),
+            ("resource_token", "secret"),
+            ("signature", "secret"),
+        ];
+        signing.body = Body::Form(
+            fields
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect(),
+        );
+        let shown = request(&signing, "SSO");
+        assert!(!shown.contains("secret") && shown.contains("id=a"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_long_is_cut() {
+        assert_eq!(cut(&"é".repeat(MAX_SHOWN)), "é".repeat(MAX_SHOWN));
+        assert_eq!(cut(&"é".repeat(MAX_SHOWN + 1)).chars().count(), MAX_SHOWN + 4);
+    }
+}

@@ -1,0 +1,103 @@
+//! What holds for every answer of a run.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::context::{Context, Thing};
+use super::judge::{Kind, optional};
+use super::message::{Content, Effect, Exchange, Place};
+use super::{Judgement, failure, warning};
+use crate::addon::Dialect;
+use crate::addon::dialect::Method;
+
+/// Within which Heroku should have an answer, and after which it gives up.
+const HEROKU_TIMES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(25));
+
+fn is_refusal(got: &Exchange) -> bool {
+    got.status() >= 400
+}
+
+pub(super) fn osb_error(_: &Context, got: &Exchange) -> Judgement {
+    if !is_refusal(got) {
+        return Ok(());
+    }
+    let body = match &got.answer.content {
+        Content::Empty => return Ok(()),
+        Content::Json(body @ Value::Object(_)) => body,
+        Content::Json(_) => return Err(failure("the body of an error is JSON, but no object")),
+        Content::Other(_) => return Err(warning("the body of an error is not JSON")),
+    };
+    optional(body, "", &[("error", Kind::Text), ("description", Kind::Text)])?;
+    let changes_instance = got.request.method == Method::Patch
+        || matches!(&got.request.effect, Effect::Removes(Thing::Instance(_)))
+        || (got.request.method == Method::Delete && !got.request.path.contains("/service_bindings/"));
+    for (name, may_be_there) in [
+        ("instance_usable", changes_instance),
+        ("update_repeatable", got.request.method == Method::Patch),
+    ] {
+        match body.get(name) {
+            None => {}
+            Some(Value::Bool(_)) if may_be_there => {}
+            Some(Value::Bool(_)) => return Err(failure(format!("{name} is in the error of another operation"))),
+            Some(_) => return Err(failure(format!("{name} is not true or false"))),
+        }
+    }
+    Ok(())
+}
+
+/// The errors of the other dialects: what a platform shows its user.
+pub(super) fn resources_error(_: &Context, got: &Exchange) -> Judgement {
+    if !is_refusal(got) || got.request.place == Place::SignOn || got.status() == 401 {
+        return Ok(());
+    }
+    let is_text = |name: &str| got.member(name).is_some_and(|text| Kind::Text.fits(text));
+    if is_text("message") || is_text("error") {
+        return Ok(());
+    }
+    Err(warning("the error has neither message nor error for the user"))
+}
+
+pub(super) fn json_bodies(context: &Context, got: &Exchange) -> Judgement {
+    if got.request.place == Place::SignOn {
+        return Ok(());
+    }
+    match &got.answer.content {
+        Content::Empty | Content::Json(_) => Ok(()),
+        Content::Other(_) if context.settings.dialect == Dialect::Heroku => Err(failure("the body is not JSON")),
+        Content::Other(_) => Err(warning("the body is not JSON")),
+    }
+}
+
+pub(super) fn content_type(_: &Context, got: &Exchange) -> Judgement {
+    if got.request.place == Place::SignOn || !matches!(got.answer.content, Content::Json(_)) {
+        return Ok(());
+    }
+    let media = got.answer.media.as_deref().unwrap_or_default();
+    let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "" => Err(warning("JSON is sent without Content-Type")),
+        "application/json" => Ok(()),
+        vendor if vendor.starts_with("application/") && vendor.ends_with("+json") => Ok(()),
+        other => Err(warning(format!("JSON is sent as {other}"))),
+    }
+}
+
+pub(super) fn request_identity(_: &Context, got: &Exchange) -> Judgement {
+    match &got.answer.identity {
+        Some(identity) if *identity == got.identity => Ok(()),
+        Some(_) => Err(warning(
+            "the response has another X-Broker-API-Request-Identity than the request",
+        )),
+        None => Err(warning("the response has no X-Broker-API-Request-Identity")),
+    }
+}
+
+pub(super) fn heroku_time(_: &Context, got: &Exchange) -> Judgement {
+    let (usual, longest) = HEROKU_TIMES;
+    match got.answer.took {
+        took if took > longest => Err(failure(format!("the answer took {:.1} s", took.as_secs_f64()))),
+        took if took > usual => Err(warning(format!("the answer took {:.1} s", took.as_secs_f64()))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,372 @@
+//! Requests to other servers over HTTP and HTTPS: one request on a connection of its own, bounded in time and size.
+//!
+//! Follows no redirections, uses no proxy, keeps no cookies.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::uri::Scheme;
+use axum::http::{HeaderMap, Request, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// Largest body of an answer, in bytes.
+const BODY: usize = 4 << 20;
+/// Largest head of an answer, in bytes.
+const HEAD: usize = 64 << 10;
+/// Most headers of an answer.
+const HEADERS: usize = 128;
+/// Largest file of certificates, in bytes.
+const BUNDLE: u64 = 4 << 20;
+/// Where systems keep the certificates that they trust: Debian, Fedora, SUSE, Alpine.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// A URL that requests begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    is_encrypted: bool,
+    /// Name or address, without brackets.
+    host: String,
+    port: u16,
+    /// Host and port as the header `Host` has them.
+    authority: String,
+    /// Without a slash at its end.
+    path: String,
+}
+
+/// Why a text is no such URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum UrlError {
+    /// Not an absolute URL of HTTP.
+    #[error("must be a URL that begins with https:// or http:// and has a host")]
+    Form,
+    /// It has a user.
+    #[error("must not have a user name or password: other users of this machine could read them")]
+    User,
+    /// It has a query or a fragment.
+    #[error("must not have a query (?) or a fragment (#)")]
+    Query,
+}
+
+impl BaseUrl {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// [`UrlError`].
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        if text.contains('#') {
+            return Err(UrlError::Query);
+        }
+        let uri: Uri = text.parse().map_err(|_| UrlError::Form)?;
+        let is_encrypted = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            _ => return Err(UrlError::Form),
+        };
+        let authority = uri.authority().ok_or(UrlError::Form)?;
+        if authority.as_str().contains('@') {
+            return Err(UrlError::User);
+        }
+        if uri.query().is_some() {
+            return Err(UrlError::Query);
+        }
+        let host = authority.host();
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        if host.is_empty() {
+            return Err(UrlError::Form);
+        }
+        Ok(Self {
+            is_encrypted,
+            host: host.to_owned(),
+            port: authority.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 }),
+            authority: authority.as_str().to_owned(),
+            path: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// Whether what is sent can be read on the way: without encryption, to another machine.
+    pub fn is_readable_by_others(&self) -> bool {
+        let is_loopback = match self.host.parse::<std::net::IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => self.host.eq_ignore_ascii_case("localhost"),
+        };
+        !self.is_encrypted && !is_loopback
+    }
+}
+
+/// Why no client can be made.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The certificates cannot be read.
+    #[error("failed to read the certificates of {}: {why}", crate::escape::path(path))]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// No file of certificates is there.
+    #[error("no certificates of authorities are found in {}: name a file (--cacert)", BUNDLES.join(", "))]
+    NoBundle,
+    /// TLS does not work.
+    #[error("failed to prepare TLS: {0}")]
+    Tls(#[from] tokio_rustls::rustls::Error),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum Failed {
+    /// It took too long.
+    #[error("no whole answer within {} s (--timeout)", .0.as_secs_f32())]
+    Late(Duration),
+    /// Nobody can be reached.
+    #[error("failed to connect: {0}")]
+    Connect(io::Error),
+    /// The server is not the one that it should be, or does not speak TLS.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(io::Error),
+    /// The name cannot be in a certificate.
+    #[error("the host's name cannot be verified")]
+    Name,
+    /// The request or its answer broke off, or is no HTTP.
+    #[error("the exchange failed: {0}")]
+    Http(String),
+    /// The body is too large.
+    #[error("the answer has more than {} MiB", BODY >> 20)]
+    Large,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// Time from the beginning to the end.
+    pub took: Duration,
+}
+
+/// A client.
+#[derive(Clone)]
+pub struct OutboundClient {
+    timeout: Duration,
+    /// None where nothing is encrypted.
+    tls: Option<TlsConnector>,
+}
+
+impl OutboundClient {
+    /// Returns a client whose requests take at most `timeout` each. `authorities` is a file of certificates (PEM) to trust instead of
+    /// the system's; neither is read unless one of the URLs is encrypted.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn new<'u>(
+        urls: impl IntoIterator<Item = &'u BaseUrl>,
+        authorities: Option<&Path>,
+        timeout: Duration,
+    ) -> Result<Self, ClientError> {
+        let is_needed = urls.into_iter().any(|url| url.is_encrypted) || authorities.is_some();
+        let tls = if is_needed { Some(connector(authorities)?) } else { None };
+        Ok(Self { timeout, tls })
+    }
+
+    /// Sends a request. `target` is the path and query behind the URL's own path.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn send(
+        &self,
+        url: &BaseUrl,
+        method: &str,
+        target: &str,
+        headers: &[(&str, String)],
+        body: Vec<u8>,
+    ) -> Result<Reply, Failed> {
+        let began = Instant::now();
+        let path = format!("{}{target}", url.path);
+        let path = if path.starts_with('/') {
+            path
+        } else {
+            format!("/{path}")
+        };
+        let mut request = Request::builder().method(method).uri(path);
+        request = request
+            .header(header::HOST, &url.authority)
+            .header(header::CONNECTION, "close");
+        request = request.header(header::USER_AGENT, concat!("tcpgw/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Full::new(Bytes::from(body)));
+        let request = request.map_err(|error| Failed::Http(error.to_string()))?;
+        let exchange = timeout(self.timeout, self.exchange(url, request));
+        let (status, headers, body) = exchange.await.map_err(|_| Failed::Late(self.timeout))??;
+        Ok(Reply {
+            status,
+            headers,
+            body,
+            took: began.elapsed(),
+        })
+    }
+
+    async fn exchange(&self, url: &BaseUrl, request: Request<Full<Bytes>>) -> Result<(u16, HeaderMap, Bytes), Failed> {
+        let stream = TcpStream::connect((url.host.as_str(), url.port))
+            .await
+            .map_err(Failed::Connect)?;
+        let _ = stream.set_nodelay(true);
+        match self.tls.as_ref().filter(|_| url.is_encrypted) {
+            None => speak(stream, request).await,
+            Some(tls) => {
+                let name = ServerName::try_from(url.host.clone()).map_err(|_| Failed::Name)?;
+                let stream = tls.connect(name, stream).await.map_err(Failed::Tls)?;
+                speak(stream, request).await
+            }
+        }
+    }
+}
+
+async fn speak<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(u16, HeaderMap, Bytes), Failed>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |error: hyper::Error| {
+        // hyper's own text names the stage, and its source the cause.
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+        Failed::Http(format!("{error}{}", cause.unwrap_or_default()))
+    };
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD).max_headers(HEADERS);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let answer = async {
+        let (head, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+        let body = Limited::new(body, BODY).collect().await.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                Failed::Large
+            } else {
+                Failed::Http(format!("failed to read the body: {error}"))
+            }
+        })?;
+        Ok((head.status.as_u16(), head.headers, body.to_bytes()))
+    };
+    tokio::pin!(answer, connection);
+    // The connection has nothing to say: what fails there, the request is told.
+    tokio::select! {
+        biased;
+        answer = &mut answer => return answer,
+        _ = &mut connection => {}
+    }
+    answer.await
+}
+
+fn connector(authorities: Option<&Path>) -> Result<TlsConnector, ClientError> {
+    let named = authorities.map(Path::to_owned);
+    let found = || BUNDLES.iter().map(PathBuf::from).find(|path| path.exists());
+    let path = named.or_else(found).ok_or(ClientError::NoBundle)?;
+    let wrong = |why: String| ClientError::Certificates {
+        path: path.clone(),
+        why,
+    };
+    let text = read(&path).map_err(|error| wrong(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    // A system's bundle may have some that cannot be used.
+    let (used, _) = roots.add_parsable_certificates(certificates.map_err(|error| wrong(error.to_string()))?);
+    if used == 0 {
+        return Err(wrong("there is none that can be used (PEM)".into()));
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let file = std::fs::File::options()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(BUNDLE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > BUNDLE {
+        return Err(io::Error::other("is larger than 4 MiB"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let url = BaseUrl::parse("https://gw.example.com/scalingo/resources/").unwrap();
+        assert_eq!(
+            (url.host.as_str(), url.port, url.path.as_str()),
+            ("gw.example.com", 443, "/scalingo/resources")
+        );
+        let url = BaseUrl::parse("http://[2001:db8::1]:8080").unwrap();
+        assert_eq!(
+            (url.host.as_str(), url.port, url.path.as_str()),
+            ("2001:db8::1", 8080, "")
+        );
+        assert_eq!(url.authority, "[2001:db8::1]:8080");
+        assert!(url.is_readable_by_others());
+        for loopback in [
+            "http://127.0.0.1:1",
+            "http://[::1]",
+            "http://localhost/x",
+            "https://example.com",
+        ] {
+            assert!(!BaseUrl::parse(loopback).unwrap().is_readable_by_others(), "{loopback}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_base_url_is_refused() {
+        for (text, error) in [
+            ("", UrlError::Form),
+            ("example.com", UrlError::Form),
+            ("/path", UrlError::Form),
+            ("ftp://example.com", UrlError::Form),
+            ("https://", UrlError::Form),
+            ("https://a b/", UrlError::Form),
+            ("https://user:secret@example.com/", UrlError::User),
+            ("https://example.com/?a=b", UrlError::Query),
+            ("https://example.com/#a", UrlError::Query),
+        ] {
+            assert_eq!(BaseUrl::parse(text), Err(error), "{text}");
+        }
+    }
+}

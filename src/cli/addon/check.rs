@@ -1,0 +1,438 @@
+//! `tcpgw addon check`
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use axum::http::HeaderMap;
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
+
+use super::Platform;
+use crate::addon::check::{Answer, Content, Finding, Next, Place, Report, Request, Run, Settings, Verdict, sign_on};
+use crate::addon::dialect::Method;
+use crate::api::outbound::{BaseUrl, OutboundClient, Reply};
+use crate::api::provider::read_provider_credentials;
+use crate::cli::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen};
+use crate::words::count;
+
+/// Largest file of a manifest or of parameters, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+/// How often `-v` must be given to see what was sent and came of checks that passed.
+const DETAILS: u8 = 1;
+const INTERRUPTED: &str = "interrupted";
+
+/// Check a provider of add-ons against the rules of its dialect; exit 1 if one is broken
+///
+/// Works with any provider, and needs no daemon. It makes real resources there (one, and a binding with Open Service Broker), changes their plan and removes
+/// them again, also when a check fails or it is interrupted (Ctrl-C; twice ends at once). What it could not remove it says.
+/// Each check is reported with a verdict: PASS, WARN (the document recommends or says nothing), FAIL, or SKIP with the reason.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where the provider API is: with osb what stands before /v2/catalog, otherwise the `base_url` of the manifest
+    #[arg(value_name = "URL")]
+    url: String,
+    /// Whose provider API
+    #[arg(long, value_enum)]
+    dialect: Platform,
+    /// The credentials, as a TOML file with mode 0600: username and password, and `sso_salt` for single sign-on
+    #[arg(long, value_name = "FILE")]
+    credentials: PathBuf,
+    /// The plan to provision by, by name (osb: or id) [default: the first of the catalog or manifest]
+    #[arg(long, value_name = "PLAN")]
+    plan: Option<String>,
+    /// The plan to change to [default: another one of the catalog or manifest]
+    #[arg(long, value_name = "PLAN")]
+    other_plan: Option<String>,
+    /// The manifest that the provider gives its platform, as a JSON file: it is checked, and answers are compared with it
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// Where single sign-on is [default: the `sso_url` of the manifest]; without both it is not checked
+    #[arg(long, value_name = "URL")]
+    sso_url: Option<String>,
+    /// The service offering, by name or id (osb only) [default: the first one]
+    #[arg(long, value_name = "NAME")]
+    offering: Option<String>,
+    /// The organization that provisions (osb only)
+    #[arg(long, value_name = "GUID", default_value = "4f1d2c0e-6a8b-4c1d-9e57-0b6f3a7d2e10")]
+    organization: String,
+    /// The space that provisions (osb only)
+    #[arg(long, value_name = "GUID", default_value = "b7c9a5d4-20f3-4f6e-8a31-5d2e9c8b7f04")]
+    space: String,
+    /// What to provision with, as a JSON file with an object: `parameters` of osb, otherwise `options`
+    #[arg(long, value_name = "FILE")]
+    parameters: Option<PathBuf>,
+    /// How long one answer may take
+    #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// How long an asynchronous operation may take (osb only)
+    #[arg(long, value_name = "T", default_value = "10m", value_parser = parse_duration)]
+    poll_timeout: Duration,
+    /// Certificates to trust instead of the system's, as a PEM file
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+    /// Exit 1 on warnings, too
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Where and how requests are sent.
+struct Edge {
+    client: OutboundClient,
+    base: BaseUrl,
+    sign_on: Option<BaseUrl>,
+    settings: Settings,
+}
+
+#[derive(Serialize)]
+struct Told<'t> {
+    url: &'t str,
+    dialect: &'t str,
+    passed: usize,
+    warnings: usize,
+    failed: usize,
+    skipped: usize,
+    checks: &'t [Finding],
+    left: &'t [String],
+}
+
+/// What ends the checks before their end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// The number of the first that came.
+    came: Option<u8>,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    let edge = edge(global, arguments)?;
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed)
+        .map_err(|error| Failure::Refused(format!("the system gave no random numbers: {error}")))?;
+    let mut run = Run::new(edge.settings.clone(), seed).map_err(|error| Failure::Usage(error.to_string()))?;
+    let failed = |what| move |source| Failure::Io { what, source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(failed("start the checks"))?;
+    let mut printer = Printer::new(global);
+    let signal = runtime.block_on(async {
+        let mut signals = Signals::listen().map_err(failed("listen to signals"))?;
+        edge.drive(global, &mut run, &mut signals, &mut printer).await;
+        Ok::<_, Failure>(signals.came)
+    })?;
+    // A look-up of a name that hangs is nobody's to wait for.
+    runtime.shutdown_background();
+    conclude(global, arguments, &run.report(), printer, signal)
+}
+
+fn edge(global: &Global, arguments: &Arguments) -> Result<Edge, Failure> {
+    let url =
+        |option: &str, text: &str| BaseUrl::parse(text).map_err(|error| Failure::Usage(format!("{option}: {error}")));
+    let dialect = arguments.dialect.dialect();
+    let credentials = read_provider_credentials("--credentials", &arguments.credentials);
+    let credentials = credentials.map_err(|error| Failure::Usage(error.to_string()))?;
+    let manifest = arguments
+        .manifest
+        .as_deref()
+        .map(|path| json_file("--manifest", path))
+        .transpose()?;
+    let base = url("URL", &arguments.url)?;
+    let told = manifest.as_ref().and_then(|manifest| sign_on(dialect, manifest));
+    let sign_on = match (&arguments.sso_url, told) {
+        (Some(text), _) => Some(url("--sso-url", text)?),
+        (None, Some(text)) => Some(url("--manifest: sso_url", text)?),
+        (None, None) => None,
+    };
+    for url in std::iter::once(&base).chain(&sign_on) {
+        if url.is_readable_by_others() {
+            global.warn(&"the URL is not https: the credentials can be read on the way");
+        }
+    }
+    let parameters = match &arguments.parameters {
+        None => Map::new(),
+        Some(path) => match json_file("--parameters", path)? {
+            Value::Object(parameters) => parameters,
+            _ => return Err(Failure::Usage("--parameters: the file must hold a JSON object".into())),
+        },
+    };
+    let client = OutboundClient::new(
+        std::iter::once(&base).chain(&sign_on),
+        arguments.cacert.as_deref(),
+        arguments.timeout,
+    );
+    Ok(Edge {
+        client: client.map_err(|error| Failure::Usage(error.to_string()))?,
+        settings: Settings {
+            dialect,
+            credentials,
+            offering: arguments.offering.clone(),
+            plan: arguments.plan.clone(),
+            other_plan: arguments.other_plan.clone(),
+            organization: arguments.organization.clone(),
+            space: arguments.space.clone(),
+            parameters,
+            manifest,
+            has_sign_on: sign_on.is_some(),
+            poll_limit: arguments.poll_timeout,
+        },
+        base,
+        sign_on,
+    })
+}
+
+fn json_file(option: &str, path: &Path) -> Result<Value, Failure> {
+    let wrong = |why: String| Failure::Usage(format!("{option} {}: {why}", crate::escape::path(path)));
+    let mut text = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text));
+    read.map_err(|error| wrong(error.to_string()))?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(wrong("is larger than 1 MiB".into()));
+    }
+    serde_json::from_slice(&text).map_err(|error| wrong(format!("is not JSON: {error}")))
+}
+
+impl Edge {
+    /// Does what the run wants until its end, or until a second signal.
+    async fn drive(&self, global: &Global, run: &mut Run, signals: &mut Signals, printer: &mut Printer) {
+        loop {
+            let next = run.next(since_1970());
+            printer.follow(run.findings());
+            let Next::Send(request, identity) = next else { return };
+            let sent = self.send(&request, &identity);
+            tokio::pin!(sent);
+            let came = loop {
+                tokio::select! {
+                    came = &mut sent => break Some(came),
+                    again = signals.next() => match signals.takes(global, run, again) {
+                        Taken::Ended => return,
+                        Taken::Interrupted => break None,
+                        Taken::Ignored => {}
+                    },
+                }
+            };
+            let Some(came) = came else { continue };
+            let Some(wait) = run.answered(came) else { continue };
+            printer.follow(run.findings());
+            let slept = sleep(wait);
+            tokio::pin!(slept);
+            loop {
+                tokio::select! {
+                    () = &mut slept => break,
+                    again = signals.next() => match signals.takes(global, run, again) {
+                        Taken::Ended => return,
+                        Taken::Interrupted => break,
+                        Taken::Ignored => {}
+                    },
+                }
+            }
+        }
+    }
+
+    async fn send(&self, request: &Request, identity: &str) -> Result<Answer, String> {
+        let url = match request.place {
+            Place::Base => &self.base,
+            Place::SignOn => self.sign_on.as_ref().ok_or("the URL of single sign-on is not known")?,
+        };
+        let headers = request.headers(self.settings.dialect, &self.settings.credentials, identity);
+        let method = match request.method {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Patch => "PATCH",
+            Method::Delete => "DELETE",
+        };
+        let target = request.target();
+        let sent = self.client.send(url, method, &target, &headers, request.bytes());
+        sent.await
+            .map(|reply| answer(&reply))
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn answer(reply: &Reply) -> Answer {
+    let text = |headers: &HeaderMap, name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
+    let retry_after = text(&reply.headers, "retry-after").and_then(|seconds| seconds.trim().parse().ok());
+    Answer {
+        status: reply.status,
+        media: text(&reply.headers, "content-type"),
+        identity: text(&reply.headers, "x-broker-api-request-identity"),
+        retry_after: retry_after.map(Duration::from_secs),
+        content: Content::parse(&reply.body),
+        took: reply.took,
+    }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// What a signal came to.
+enum Taken {
+    /// The request that is under way is left, and what was made is removed.
+    Interrupted,
+    /// Nothing but removal was under way, and goes on.
+    Ignored,
+    /// All is left.
+    Ended,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            came: None,
+        })
+    }
+
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            Some(()) = self.interrupt.recv() => 2,
+            Some(()) = self.terminate.recv() => 15,
+            else => std::future::pending().await,
+        }
+    }
+
+    fn takes(&mut self, global: &Global, run: &mut Run, number: u8) -> Taken {
+        if self.came.is_some() {
+            return Taken::Ended;
+        }
+        self.came = Some(number);
+        global.say("interrupted: what was made is being removed; once more to leave it there");
+        if run.interrupt(INTERRUPTED) {
+            Taken::Interrupted
+        } else {
+            Taken::Ignored
+        }
+    }
+}
+
+/// Prints findings as they come.
+struct Printer {
+    is_silent: bool,
+    is_verbose: bool,
+    printed: usize,
+    /// Whoever reads no further does not keep what was made from being removed.
+    failed: Option<io::Error>,
+}
+
+impl Printer {
+    fn new(global: &Global) -> Self {
+        Self {
+            is_silent: global.is_silent() || global.output == Output::Json,
+            is_verbose: global.verbose >= DETAILS,
+            printed: 0,
+            failed: None,
+        }
+    }
+
+    fn follow(&mut self, findings: &[Finding]) {
+        for finding in findings.get(self.printed..).unwrap_or_default() {
+            self.printed += 1;
+            if !self.is_silent {
+                self.line(&lines(finding, self.is_verbose));
+            }
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        if self.failed.is_none() {
+            let mut stdout = screen::stdout();
+            let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+            self.failed = printed.err();
+        }
+    }
+}
+
+/// One line for what is well, and what was sent, what came and what the rule says for what is not.
+fn lines(finding: &Finding, is_verbose: bool) -> String {
+    let word = match finding.verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Warn => "WARN",
+        Verdict::Fail => "FAIL",
+        Verdict::Skip => "SKIP",
+    };
+    let text = finding.why.as_deref().unwrap_or(finding.rule);
+    let mut lines = format!("{word}  {:<30}  {}\n", finding.name, crate::escape::text(text));
+    let has_details = matches!(finding.verdict, Verdict::Warn | Verdict::Fail) || is_verbose;
+    if has_details && finding.verdict != Verdict::Skip {
+        let rule = format!("{} ({})", finding.rule, finding.source);
+        let details = [
+            ("sent", finding.sent.as_deref()),
+            ("came", finding.came.as_deref()),
+            ("rule", Some(rule.as_str())),
+        ];
+        for (name, text) in details {
+            if let Some(text) = text {
+                let _ = writeln!(lines, "        {name}  {}", crate::escape::text(text));
+            }
+        }
+    }
+    lines
+}
+
+fn conclude(
+    global: &Global,
+    arguments: &Arguments,
+    report: &Report,
+    mut printer: Printer,
+    signal: Option<u8>,
+) -> Outcome {
+    let counted = |verdict| {
+        report
+            .findings
+            .iter()
+            .filter(|finding| finding.verdict == verdict)
+            .count()
+    };
+    let [passed, warnings, failed, skipped] = [Verdict::Pass, Verdict::Warn, Verdict::Fail, Verdict::Skip].map(counted);
+    if global.output == Output::Json {
+        print_json(&Told {
+            url: &arguments.url,
+            dialect: arguments.dialect.word(),
+            passed,
+            warnings,
+            failed,
+            skipped,
+            checks: &report.findings,
+            left: &report.left,
+        })?;
+    } else if !printer.is_silent {
+        printer.line(&format!(
+            "{}: {passed} passed, {}, {failed} failed, {skipped} skipped\n",
+            count(report.findings.len(), "check"),
+            count(warnings, "warning")
+        ));
+    }
+    for left in &report.left {
+        global.error(&format!("may be left at the provider: {left}"));
+    }
+    if let Some(source) = printer.failed {
+        return Err(Failure::Io {
+            what: "write to standard output",
+            source,
+        });
+    }
+    if let Some(signal) = signal {
+        return Ok(Code::Signal(signal));
+    }
+    let provisioned = report.findings.iter().find(|finding| finding.name == "provision");
+    if let Some(Finding {
+        verdict: Verdict::Skip,
+        why,
+        ..
+    }) = provisioned
+    {
+        let why = why.as_deref().unwrap_or("no reason is known");
+        global.error(&format!("nothing was provisioned, so that most is not checked: {why}"));
+        return Ok(Code::Failure);
+    }
+    let is_well = failed == 0 && report.left.is_empty() && !(arguments.strict && warnings > 0);
+    Ok(if is_well { Code::Success } else { Code::Failure })
+}

@@ -1,0 +1,258 @@
+//! `tcpgw addon check`: this program's own provider API in all dialects, and a broker that somebody else has written.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use tcpgw::addon::Dialect;
+
+use super::platform::{DIALECTS, SALT, address, configure, daemon, services};
+use crate::harness::shell::{Running, TCPGW};
+use crate::harness::{Net, wait_until};
+
+/// Clever Cloud wants variables to begin with the user name, so that for `TCP_URL` it has to be this.
+const USERNAME: &str = "tcp";
+const PASSWORD: &str = "password-of-the-tests";
+
+fn word(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Osb => "osb",
+        Dialect::Scalingo | Dialect::Local => "scalingo",
+        Dialect::Heroku => "heroku",
+        Dialect::CleverCloud => "clever-cloud",
+    }
+}
+
+/// Writes the credentials file of both sides.
+fn write_login(net: &Net) -> String {
+    let path = net.file("credentials.toml");
+    let text = format!("username = \"{USERNAME}\"\npassword = \"{PASSWORD}\"\nsso_salt = \"{SALT}\"\n");
+    fs::write(&path, text).expect("failed to write credentials");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("failed to set a mode");
+    path.to_string_lossy().into_owned()
+}
+
+/// The names of the checks that came to a verdict.
+fn of(report: &Value, verdict: &str) -> Vec<String> {
+    let checks = report["checks"].as_array().expect("checks");
+    let of = checks.iter().filter(|check| check["verdict"] == verdict);
+    of.filter_map(|check| check["name"].as_str())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Each daemon is asked with wrong credentials less often than it throttles.
+#[test]
+fn this_programs_own_provider_api_passes_in_two_dialects() {
+    passes(&DIALECTS[..2]);
+}
+
+#[test]
+fn this_programs_own_provider_api_passes_in_the_others() {
+    passes(&DIALECTS[2..]);
+}
+
+fn passes(dialects: &[Dialect]) {
+    let net = Net::new();
+    let config = configure(&net, "20000-20009", "");
+    let login = write_login(&net);
+    let daemon = daemon(&net, &config);
+    for &dialect in dialects {
+        let name = word(dialect);
+        let told = [
+            "--config",
+            &config,
+            "addon",
+            "manifest",
+            "--dialect",
+            name,
+            "--url",
+            "https://gw.example.com",
+        ];
+        let manifest = net.file("manifest.json");
+        fs::write(&manifest, net.cli(&told).ok()).expect("failed to write a manifest");
+        let manifest = manifest.to_string_lossy().into_owned();
+        let base = format!("http://{}", address());
+        let (resources, sso) = (format!("{base}/{name}/resources"), format!("{base}/{name}/sso"));
+        let url = if dialect == Dialect::Osb { &base } else { &resources };
+        let mut words = vec!["addon", "check", url, "--dialect", name, "--credentials", &login];
+        if dialect != Dialect::Osb {
+            words.extend([
+                "--manifest",
+                &manifest,
+                "--sso-url",
+                &sso,
+                "--plan",
+                "small",
+                "--other-plan",
+                "large",
+            ]);
+        }
+        let ran = net.tcpgw(&[&["-o", "json"], words.as_slice()].concat());
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+        assert_eq!((of(&report, "fail"), ran.status), (Vec::new(), 0), "{ran}");
+        // A machine that is slow is not at fault.
+        let warnings: Vec<String> = of(&report, "warn")
+            .into_iter()
+            .filter(|name| name != "answer-time")
+            .collect();
+        assert_eq!(warnings, Vec::<String>::new(), "{ran}");
+        let skipped: &[&str] = match dialect {
+            Dialect::Osb => &["catalog-schemas", "provision-maintenance-conflict"],
+            _ => &[],
+        };
+        assert_eq!(of(&report, "skip"), skipped, "{ran}");
+        assert_eq!(report["left"], serde_json::json!([]));
+        assert!(of(&report, "pass").len() > 25, "{ran}");
+        assert!(services(&daemon).is_empty(), "nothing is left");
+        assert!(!ran.stdout.contains(PASSWORD) && !ran.stdout.contains(SALT), "{ran}");
+    }
+}
+
+#[test]
+fn a_provider_is_asked_by_tls() {
+    let net = Net::new();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| net.file(name));
+    fs::write(&certificate, made.cert.pem()).expect("failed to write a certificate");
+    fs::write(&key, made.signing_key.serialize_pem()).expect("failed to write a key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("failed to set a mode");
+    let certificate = certificate.to_string_lossy().into_owned();
+    let more = format!("tls_cert = \"{certificate}\"\ntls_key = \"{}\"", key.to_string_lossy());
+    let config = configure(&net, "20000-20009", &more);
+    let login = write_login(&net);
+    let daemon = daemon(&net, &config);
+    let url = format!("https://{}", address());
+    let words = ["addon", "check", &url, "--dialect", "osb", "--credentials", &login];
+    let trusted = net.tcpgw(&[&words[..], &["--cacert", &certificate]].concat()).ok();
+    assert!(trusted.contains(" 0 failed, "), "{trusted}");
+    let refused = net.tcpgw(&words).exits(1);
+    assert!(refused.stdout.contains("the TLS handshake failed"), "{refused}");
+    assert!(services(&daemon).is_empty());
+}
+
+/// Where the libraries of the other broker are: `scripts/broker-tools` installs them.
+fn broker_tools() -> PathBuf {
+    let target = Path::new(TCPGW)
+        .parent()
+        .and_then(Path::parent)
+        .expect("a target directory");
+    let tools = target.join("broker-tools");
+    assert!(
+        tools.join("openbrokerapi").is_dir(),
+        "{} is not there: run scripts/broker-tools, which needs the network; without one, `vagrant/test --skip another_broker`",
+        tools.to_string_lossy()
+    );
+    tools
+}
+
+/// Starts openbrokerapi in the gateway's namespace, with what it needs in the environment.
+fn broker(net: &Net, later: &str) -> Running {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/netns/addon/broker.py");
+    let path = format!("PYTHONPATH={}", broker_tools().to_string_lossy());
+    let words = [
+        "env",
+        &path,
+        "PYTHONDONTWRITEBYTECODE=1",
+        later,
+        "python3",
+        script,
+        "9500",
+    ];
+    let mut running = net.spawn("gateway", &words);
+    let mut listens = false;
+    let is_over = || {
+        listens = net.wait_for_listener("gateway", 9500, Duration::ZERO);
+        listens || running.ended()
+    };
+    wait_until(Duration::from_secs(30), is_over);
+    if listens {
+        return running;
+    }
+    assert!(running.ended(), "the broker does not listen");
+    panic!("the broker has ended: {}", running.wait());
+}
+
+/// Where openbrokerapi 4.7.3 departs from the standard, and why. It must fail there, and nowhere else.
+const FAILURES: [&str; 4] = [
+    // Its `check_version` lets the exception of a number that is none pass, and answers 500.
+    "version-malformed",
+    // Its `_check_plan_id` looks for the plan only, so that an instance of a service that is not in the catalog is made: 201.
+    "provision-unknown-service",
+    // It answers `ErrInstanceDoesNotExist` with 410, which the standard has for asynchronous deletions only; 404 is for the rest.
+    "last-operation-missing",
+    // That answer has a description which is empty.
+    "error-bodies",
+];
+/// What it SHOULD do, and does not.
+const WARNINGS: [&str; 1] = [
+    // It does not know the header.
+    "request-identity",
+];
+
+#[test]
+fn another_broker_fails_where_it_departs_from_the_standard() {
+    let net = Net::new();
+    let login = write_login(&net);
+    for later in ["LATER=", "LATER=1"] {
+        let _broker = broker(&net, later);
+        let url = "http://127.0.0.1:9500";
+        let words = [
+            "-o",
+            "json",
+            "addon",
+            "check",
+            url,
+            "--dialect",
+            "osb",
+            "--credentials",
+            &login,
+        ];
+        let ran = net.tcpgw(&words).exits(1);
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+        assert_eq!(of(&report, "fail"), FAILURES, "{later}: {ran}");
+        assert_eq!(of(&report, "warn"), WARNINGS, "{later}: {ran}");
+        // What it should not have made is removed, too.
+        assert_eq!(report["left"], serde_json::json!([]), "{later}: {ran}");
+        let checks = report["checks"].as_array().expect("checks");
+        let came = checks.iter().filter_map(|check| check["came"].as_str());
+        let has_waited = came.filter(|came| came.ends_with("then: succeeded")).count();
+        // Provisioned, changed, bound, unbound, deprovisioned.
+        assert!(
+            if later == "LATER=1" {
+                has_waited >= 5
+            } else {
+                has_waited == 0
+            },
+            "{later}: {ran}"
+        );
+    }
+}
+
+#[test]
+fn people_get_a_line_for_each_check_and_one_for_all() {
+    let net = Net::new();
+    let config = configure(&net, "20000-20009", "");
+    let login = write_login(&net);
+    let _daemon = daemon(&net, &config);
+    let base = format!("http://{}", address());
+    let ran = net.tcpgw(&[
+        "addon",
+        "check",
+        &base,
+        "--dialect",
+        "osb",
+        "--credentials",
+        &login,
+        "--plan",
+        "large",
+    ]);
+    let shown = ran.ok();
+    assert!(
+        shown.lines().any(|line| line.starts_with("PASS  deprovision ")),
+        "{shown}"
+    );
+    assert!(shown.trim_end().ends_with("0 warnings, 0 failed, 2 skipped"), "{shown}");
+}
