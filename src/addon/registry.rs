@@ -214,6 +214,12 @@ impl Registry {
         self.resources.get(&id)
     }
 
+    /// Returns the last resources that were deprovisioned, at most `most`, in the order in which they were.
+    pub fn removed(&self, most: usize) -> impl Iterator<Item = &Removed> {
+        let order = &self.removed.order;
+        order.range(order.len().saturating_sub(most)..)
+    }
+
     /// Returns the resource of a target.
     ///
     /// # Errors

@@ -127,7 +127,7 @@ impl From<AddonRefused> for ApiError {
         match refusal {
             Refusal::UnknownPlan { .. } => Self::invalid("plan", refusal),
             Refusal::NotFound | Refusal::Gone | Refusal::NoBinding => {
-                let message = format!("{refusal}; GET /v1/addon/resources lists them");
+                let message = format!("{refusal}; `tcpgw addon ls` lists them (GET /v1/addon/resources)");
                 Self::new(StatusCode::NOT_FOUND, "missing", message)
             }
             Refusal::Conflict(_) | Refusal::Port(_) | Refusal::TooManyBindings | Refusal::Ambiguous(_) => Self::new(

@@ -167,7 +167,16 @@ pub(super) fn env(global: &Global, app: &App) -> Outcome {
 
 fn resource(global: &Global, app: &App) -> Result<Value, Failure> {
     let daemon = global.must_daemon("knows resources of the add-on")?;
-    Ok(daemon.get(Target::of_resource(&app.app, "").as_str())?.json()?)
+    let resource: Value = daemon.get(Target::of_resource(&app.app, "").as_str())?.json()?;
+    warn_of(global, &resource);
+    Ok(resource)
+}
+
+/// Says that what is told of a resource may be out of date.
+fn warn_of(global: &Global, resource: &Value) {
+    if let Some(warning) = resource["warning"].as_str() {
+        global.warn(&warning);
+    }
 }
 
 fn order(global: &Global, app: &App, method: &str, below: &str, body: &str) -> Outcome {
@@ -216,6 +225,7 @@ fn list(global: &Global) -> Outcome {
     ];
     let daemon = global.must_daemon("knows resources of the add-on")?;
     let list: Value = daemon.get("/v1/addon/resources")?.json()?;
+    warn_of(global, &list["resources"][0]);
     if global.output == Output::Json {
         print_json(&list)?;
         return Ok(Code::Success);

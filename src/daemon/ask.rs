@@ -205,6 +205,8 @@ pub struct ResourceView {
     pub created: u64,
     /// Its bindings.
     pub bindings: Vec<BindingView>,
+    /// Why this may be out of date, in words; `None`: it is what the store holds.
+    pub warning: Option<String>,
 }
 
 /// A binding of Open Service Broker.

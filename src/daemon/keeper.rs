@@ -3,8 +3,9 @@
 //! Writes and questions have a queue each. A write goes before all questions that wait; a question that finds its queue
 //! full is refused, and no number of them keeps a write out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,12 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::ask::Reply;
 use super::last::Last;
+use crate::addon;
 use crate::model::{Endpoint, Service, parse_service};
+use crate::owner::Owner;
 use crate::store::{
-    By, Change, Committed, Deploy, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy, Phase, Store,
-    StoreError,
+    By, Change, Committed, Deploy, Edit, Expect, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy,
+    Phase, Store, StoreError,
 };
 
 /// Number of questions that may wait. Each holds a connection of the API.
@@ -78,14 +81,48 @@ pub enum Query {
     Deploys(Option<String>, usize, Reply<Result<Vec<Deploy>, QueryError>>),
 }
 
-/// Opens a store and reads what it holds.
+/// Opens a store and reads what it holds. The resources of the add-on, which a platform knows and nobody can order anew, are put
+/// into a store that has just been made from `last`, the second copy of what an earlier one held. `now` is the time since 1970.
 ///
 /// # Errors
-/// [`StoreError`]; a store that can be read and not written is no error.
-pub fn open(path: &Path) -> Result<(Store, Opened), StoreError> {
+/// [`StoreError`]; a store that can be read and not written is no error, unless resources are to be put into it.
+pub fn open(path: &Path, last: &Last, now: Duration) -> Result<(Store, Opened), StoreError> {
     let mut store = Store::open(path)?;
-    let opened = read(&mut store)?;
+    let mut opened = read(&mut store)?;
+    let is_new = opened.loaded.revision == 0 && opened.resources == LoadedResources::default();
+    if let Some(change) = last.resources.as_ref().filter(|_| is_new).and_then(|_| restored(last)) {
+        let by = By {
+            uid: nix::unistd::geteuid().as_raw(),
+            pid: std::process::id(),
+            what: "restore".into(),
+        };
+        store.commit(&change, &by, now)?;
+        let resources = change.resources.len();
+        tracing::warn!("the store is new: {resources} resources of the add-on were restored from {RESTORED_FROM}");
+        opened = read(&mut store)?;
+    }
     Ok((store, opened))
+}
+
+/// What resources are restored from.
+const RESTORED_FROM: &str = "the file of last services beside it";
+
+/// Returns what puts the resources of an earlier store, and their services, into a new one; `None` if there were none.
+fn restored(last: &Last) -> Option<Change> {
+    let known = last.resources.as_ref()?;
+    let names: BTreeSet<String> = known.resources.iter().map(|resource| resource.id.service()).collect();
+    let of_resources = last.services.iter();
+    let of_resources = of_resources.filter(|(owner, service)| *owner != Owner::File && names.contains(&*service.name));
+    let removed = known.removed.iter().cloned().map(addon::Change::Remove);
+    let there = known.resources.iter().cloned().map(addon::Change::Put);
+    let resources: Vec<addon::Change> = removed.chain(there).collect();
+    (!resources.is_empty()).then(|| Change {
+        edits: of_resources
+            .map(|(_, service)| Edit::Put(Arc::clone(service), Expect::Absent))
+            .collect(),
+        resources,
+        ..Change::default()
+    })
 }
 
 fn read(store: &mut Store) -> Result<Opened, StoreError> {
@@ -222,8 +259,13 @@ impl Keeper {
     ///
     /// # Errors
     /// That no thread can be had.
-    pub fn start(path: &Path, results: mpsc::Sender<Written>) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
-        let (store, opened) = match open(path) {
+    pub fn start(
+        path: &Path,
+        last: &Last,
+        now: Duration,
+        results: mpsc::Sender<Written>,
+    ) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
+        let (store, opened) = match open(path, last, now) {
             Ok((store, opened)) => (Ok(store), Ok(opened)),
             Err(error) => (Err(error.clone()), Err(error)),
         };

@@ -1,5 +1,5 @@
-//! The services that were desired last, kept in a file beside the store: what a machine that boots without its state file, or
-//! with a lost store, goes on to serve.
+//! The services that were desired last, and the add-on's resources, kept in a file beside the store: what a machine that boots
+//! without its state file, or with a lost store, goes on to serve.
 //!
 //! It is a second copy. While the state file and the store are there, they say what is desired.
 
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use crate::addon::{Removed, Resource};
 use crate::model::{Service, parse_service, write};
 use crate::owner::Owner;
 use crate::problem::{Kind, Problem, Severity};
@@ -41,7 +42,21 @@ pub struct Last {
     pub unserved: BTreeSet<Box<str>>,
     /// Services that this version does not accept; they are kept for one that does.
     pub refused: Vec<Refused>,
+    /// The add-on's resources; `None`: whoever wrote the file did not know them, or this version does not accept them.
+    pub resources: Option<LastResources>,
 }
+
+/// The add-on's resources.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LastResources {
+    /// Those that there are.
+    pub resources: Vec<Arc<Resource>>,
+    /// The last [`MOST_REMOVED`] that were deprovisioned, in the order in which they were.
+    pub removed: Vec<Removed>,
+}
+
+/// Deprovisioned resources that are kept.
+pub const MOST_REMOVED: usize = 1000;
 
 /// A service that this version does not accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +89,35 @@ struct Document<T> {
     namespace: u64,
     origin: Option<PathBuf>,
     services: Vec<Entry<T>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resources: Option<Box<RawValue>>,
+}
+
+/// The resources as they are written.
+#[derive(Serialize, Deserialize)]
+struct ResourcesDocument<R, D> {
+    resources: Vec<R>,
+    removed: Vec<D>,
+}
+
+impl LastResources {
+    /// `None` for what this version does not accept.
+    fn decode(text: &str) -> Option<Self> {
+        let read: serde_json::Result<ResourcesDocument<Resource, Removed>> = serde_json::from_str(text);
+        let read = read.inspect_err(|error| tracing::error!("resources of the add-on are not accepted: {error}"));
+        let ResourcesDocument { resources, removed } = read.ok()?;
+        Some(Self {
+            resources: resources.into_iter().map(Arc::new).collect(),
+            removed,
+        })
+    }
+
+    fn encode(&self) -> serde_json::Result<Box<RawValue>> {
+        serde_json::value::to_raw_value(&ResourcesDocument {
+            resources: self.resources.iter().map(AsRef::as_ref).collect(),
+            removed: self.removed.iter().collect(),
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -159,6 +203,7 @@ impl Last {
             boot: document.boot,
             namespace: document.namespace,
             origin: document.origin,
+            resources: document.resources.and_then(|text| LastResources::decode(text.get())),
             ..Self::default()
         };
         for entry in document.services {
@@ -206,6 +251,7 @@ impl Last {
             namespace: self.namespace,
             origin: self.origin.clone(),
             services: services.collect::<serde_json::Result<Vec<_>>>()?,
+            resources: self.resources.as_ref().map(LastResources::encode).transpose()?,
         };
         let json = serde_json::to_string(&document)?;
         let checksum = crc32fast::hash(json.as_bytes());
@@ -254,6 +300,11 @@ fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const RESOURCE: &str = r#"{"id": "baaaaaaaaaaa", "dialect": "scalingo", "app": "my-app", "uuid": null, "owner": null, "plan": "small",
+        "port": 20000, "status": "suspended", "bindings": {}, "created": {"secs": 1, "nanos": 0}}"#;
+    const REMOVED: &str = r#"{"id": "caaaaaaaaaaa", "dialect": "heroku", "app": "other", "port": {"port": 20001,
+        "until": {"secs": 2, "nanos": 0}}, "at": {"secs": 1, "nanos": 0}}"#;
+
     fn last() -> Last {
         let service = br#"{"name": "a", "port": 2001, "backends": ["10.2.0.11:80"], "labels": {"k": "v"}}"#;
         Last {
@@ -263,6 +314,10 @@ mod tests {
             services: vec![(Owner::Api, Arc::new(parse_service(service).unwrap()))],
             unserved: ["a".into()].into(),
             refused: Vec::new(),
+            resources: Some(LastResources {
+                resources: vec![Arc::new(serde_json::from_str(RESOURCE).unwrap())],
+                removed: vec![serde_json::from_str(REMOVED).unwrap()],
+            }),
         }
     }
 

@@ -301,7 +301,8 @@ impl Daemon {
         let last = last_services(&settings);
         let (writes, written) = mpsc::channel(1);
         let start_files = StartFiles::new(&given, &config);
-        let (keeper, opened) = Keeper::start(&settings.store, writes).map_err(io("start a thread"))?;
+        let (keeper, opened) =
+            Keeper::start(&settings.store, &last, Now::read().unix, writes).map_err(io("start a thread"))?;
         let mut core = Core::new(
             within_limits(settings, config.addon.is_some()),
             config,

@@ -39,8 +39,8 @@ pub struct Change {
     pub expect: Option<u64>,
     /// The step of a deploy that this change is.
     pub deploy: Option<DeployStep>,
-    /// The change of a resource that goes with it.
-    pub resource: Option<crate::addon::Change>,
+    /// Changes of resources that go with it.
+    pub resources: Vec<crate::addon::Change>,
 }
 
 /// What is to be changed of one service.
@@ -190,7 +190,7 @@ pub(super) fn commit(
     if let Some(step) = &change.deploy {
         deploys::step(transaction, step, has_changed.then_some(revision), at)?;
     }
-    if let Some(resource) = &change.resource {
+    for resource in &change.resources {
         resources::commit(transaction, resource)?;
     }
     changed.sort_unstable();

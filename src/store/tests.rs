@@ -73,7 +73,7 @@ fn replace(have: &Loaded, want: &State) -> Change {
         edits: gone.chain(put).collect(),
         expect: Some(have.revision),
         deploy: None,
-        resource: None,
+        resources: Vec::new(),
     }
 }
 
@@ -169,7 +169,7 @@ fn a_change_is_made_of_what_it_expects_or_not_at_all() {
         ],
         expect: Some(2),
         deploy: None,
-        resource: None,
+        resources: Vec::new(),
     };
     let committed = store.commit(&met, &by("x"), at(1)).unwrap();
     assert_eq!(committed.changed, ["a".into(), "b".into(), "c".into()]);

@@ -82,6 +82,7 @@ fn resource_view() -> ResourceView {
             id: "binding".parse().expect("an id"),
             app: None,
         }],
+        warning: None,
     }
 }
 

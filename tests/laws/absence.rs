@@ -789,7 +789,8 @@ impl World {
         engine.set_links(links());
         self.engine = Some(engine);
         self.core = Core::new(self.settings(), self.config.clone(), NAMESPACE, self.time());
-        let opened = match keeper::open(&self.store_path()) {
+        let last = Last::load(&Last::path(&self.store_path())).unwrap().unwrap_or_default();
+        let opened = match keeper::open(&self.store_path(), &last, self.time().unix) {
             Ok((store, opened)) => {
                 self.store = Ok(store);
                 Ok(opened)
@@ -800,8 +801,7 @@ impl World {
             }
         };
         self.core.opened(opened, self.time());
-        let last = Last::load(&Last::path(&self.store_path())).unwrap();
-        self.core.served_last(last.unwrap_or_default(), self.boot.to_string());
+        self.core.served_last(last, self.boot.to_string());
         self.looking.restart();
         if self.has_key {
             self.tell_file();

@@ -259,11 +259,11 @@ impl World {
             ..Settings::default()
         };
         self.core = Core::new(settings, config(), NAMESPACE, self.time());
-        let (store, opened) = keeper::open(&path).unwrap();
+        let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();
+        let (store, opened) = keeper::open(&path, &last, self.unix).unwrap();
         self.store = Ok(store);
         self.core.opened(Ok(opened), self.time());
-        let last = Last::load(&Last::path(&path)).unwrap();
-        self.core.served_last(last.unwrap_or_default(), record::boot_id());
+        self.core.served_last(last, record::boot_id());
         self.looking.restart();
         self.core.begin(self.time());
     }

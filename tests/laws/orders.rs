@@ -329,11 +329,12 @@ impl World {
             ..Settings::default()
         };
         self.core = Core::new(settings, Config::default(), NAMESPACE, self.time());
-        let (store, opened) = keeper::open(&self.directory.path().join("store.db")).unwrap();
+        let path = self.directory.path().join("store.db");
+        let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();
+        let (store, opened) = keeper::open(&path, &last, self.time().unix).unwrap();
         self.store = Ok(store);
         self.core.opened(Ok(opened), self.time());
-        let last = Last::load(&Last::path(&self.directory.path().join("store.db"))).unwrap();
-        self.core.served_last(last.unwrap_or_default(), record::boot_id());
+        self.core.served_last(last, record::boot_id());
         if self.has_file {
             let news = News::State(Arc::default(), Vec::new());
             let now = self.time();

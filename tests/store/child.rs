@@ -120,7 +120,7 @@ fn work(store: &mut Store, until: u64, mut say: impl FnMut(char, u64)) -> Result
             edits: edits(revision),
             expect: Some(revision - 1),
             deploy: None,
-            resource: None,
+            resources: Vec::new(),
         };
         if is_deploy(revision) {
             let new = NewDeploy {

@@ -109,7 +109,7 @@ impl Model {
             edits: edits.collect(),
             expect: behind.map(|behind| self.revision.saturating_sub(behind)),
             deploy: None,
-            resource: None,
+            resources: Vec::new(),
         }
     }
 

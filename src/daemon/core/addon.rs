@@ -20,6 +20,7 @@ use crate::daemon::ask::{
     AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, BindingView, Refused, Reply, ResourceView,
 };
 use crate::daemon::keeper::Write;
+use crate::daemon::last::{LastResources, MOST_REMOVED};
 use crate::daemon::roster::Name;
 use crate::model::{self, Edits, Problem, Problems, Refusal as OnEmpty, Service};
 use crate::preflight::ObstacleKind;
@@ -28,6 +29,10 @@ use crate::store::{LoadedResources, StoreError};
 
 /// Ports on which local programs turn out to listen that one request skips.
 const MOST_SKIPPED: usize = 64;
+
+/// What is said of a resource while the store cannot be read.
+const DOUBT: &str = "the store cannot be read: the resources are as they were known last, so that one that was changed in the last \
+                     second before may be other, and no change is taken; `tcpgw status` says what the store needs";
 
 /// The resources, and what is configured for them.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub(super) struct Addon {
     suspended: BTreeMap<Name, Arc<Service>>,
     /// Ports on which local programs listen, as the request found that is decided next.
     skipped: BTreeSet<NonZeroU16>,
+    /// The resources are those of the file of last services, because the store cannot be read.
+    is_copy: bool,
 }
 
 /// What an accepted request makes, and who waits for it.
@@ -55,6 +62,7 @@ impl Addon {
             registry: Registry::new(range, quarantine, [], [], std::time::Duration::ZERO),
             suspended: BTreeMap::new(),
             skipped: BTreeSet::new(),
+            is_copy: false,
             settings,
         }
     }
@@ -107,6 +115,16 @@ impl Addon {
         }
     }
 
+    /// Services of suspended resources.
+    pub(super) fn suspended_names(&self) -> impl Iterator<Item = &Name> {
+        self.suspended.keys()
+    }
+
+    /// Whether a service is not served because its resource is suspended.
+    pub(super) fn is_suspended(&self, name: &str) -> bool {
+        self.suspended.contains_key(name)
+    }
+
     pub(super) fn forget(&mut self, gone: &[Name]) {
         for name in gone {
             self.suspended.remove(name);
@@ -129,8 +147,50 @@ impl Core {
     /// # Errors
     /// [`AddonRefused`]: there is none, or nobody knows.
     pub fn resource(&self, target: &Target) -> Result<Arc<Resource>, AddonRefused> {
-        self.knows_resources().map_err(AddonRefused::Daemon)?;
-        Ok(self.addon.registry.find(target).cloned()?)
+        let doubt = self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
+        match self.addon.registry.find(target) {
+            Ok(resource) => Ok(Arc::clone(resource)),
+            Err(refusal) if doubt.is_none() => Err(refusal.into()),
+            // One that is not known may be there.
+            Err(refusal) => self
+                .knows_resources()
+                .map_or_else(|why| Err(AddonRefused::Daemon(why)), |()| Err(refusal.into())),
+        }
+    }
+
+    /// Why what is known of resources may be out of date; `None` where it is what the store holds.
+    ///
+    /// # Errors
+    /// Nothing is known of them.
+    fn doubt_about_resources(&self) -> Result<Option<String>, Refused> {
+        match self.knows_resources() {
+            Ok(()) => Ok(None),
+            Err(refused) if self.is_store_lost() && !self.addon.is_copy => Err(refused),
+            Err(_) => Ok(Some(DOUBT.to_owned())),
+        }
+    }
+
+    /// The store cannot be read: its resources are known from the file of last services.
+    pub(super) fn copy_resources(&mut self, copy: &LastResources, now: Now) {
+        let loaded = LoadedResources {
+            resources: copy
+                .resources
+                .iter()
+                .map(|resource| Resource::clone(resource))
+                .collect(),
+            removed: copy.removed.clone(),
+        };
+        drop(self.addon.load(loaded, now));
+        self.addon.is_copy = true;
+    }
+
+    /// What is to be kept beside the store; `None` where it is not known.
+    pub(super) fn resources_to_remember(&self) -> Option<LastResources> {
+        let is_known = !self.is_store_lost() || self.addon.is_copy;
+        is_known.then(|| LastResources {
+            resources: self.resources(),
+            removed: self.addon.registry.removed(MOST_REMOVED).cloned().collect(),
+        })
     }
 
     /// Returns what the page of a resource shows.
@@ -175,7 +235,7 @@ impl Core {
     /// # Errors
     /// [`AddonRefused`]: nobody knows.
     pub fn resource_views(&self) -> Result<Vec<ResourceView>, AddonRefused> {
-        self.knows_resources().map_err(AddonRefused::Daemon)?;
+        self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
         let resources = self.addon.registry.iter();
         Ok(resources.map(|resource| self.view_of(resource)).collect())
     }
@@ -194,6 +254,7 @@ impl Core {
             state: self.addon_state(&service).unwrap_or(ServiceState::Waiting),
             service,
             created: resource.created.as_secs(),
+            warning: self.doubt_about_resources().ok().flatten(),
             bindings: bindings
                 .map(|(id, binding)| BindingView {
                     id: id.clone(),
@@ -388,6 +449,7 @@ impl Core {
             if let Change::Put(resource) = change {
                 self.deploys.look_at(&resource.id.service());
             }
+            self.due.remember(now.instant);
         }
         Wants::Addon(reply, Box::new(outcome))
     }

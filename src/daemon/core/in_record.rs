@@ -1,10 +1,12 @@
 //! What is left in the record for the next process: all of it, or what a change touches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Core, Now};
 use crate::daemon::leavers::Leaving;
 use crate::daemon::roster::{self, Change, Name};
+use crate::model::Service;
 use crate::owner::{Details, Owner};
 use crate::reconcile::engine::{ChangeMemo, Memo};
 use crate::record::{Deadline, Pause, ServiceEntry};
@@ -19,7 +21,7 @@ impl Core {
             applied: self.applied.clone().unwrap_or_else(|| self.change_now(now)),
             drains: left.filter_map(|leaving| deadline(leaving, now)).collect(),
             pauses: pauses.map(|(name, of)| pause(name, of, now)).collect(),
-            wanted: self.roster.wanted().clone(),
+            wanted: self.wanted_by_providers(),
             owners: self.owners(),
         }
     }
@@ -40,7 +42,8 @@ impl Core {
         let Some(serving) = self.roster.serving().get(name) else {
             return ServiceEntry::gone(name);
         };
-        let details = match self.roster.wanted().get(name) {
+        let wanted = self.roster.wanted().get(name);
+        let details = match wanted.map(|wanted| self.addon_wish(name).unwrap_or(wanted)) {
             Some(wanted) => Details::new(self.owner(name), wanted, serving),
             None => Details::new(Owner::Removed, serving, serving),
         };
@@ -54,6 +57,23 @@ impl Core {
             deadlines: leaving.filter_map(|leaving| deadline(leaving, now)).collect(),
             pause: self.roster.pause_of(name).map(|of| pause(name, &of, now)),
         }
+    }
+
+    /// The services that are wanted, as their providers want them.
+    fn wanted_by_providers(&self) -> BTreeMap<Name, Arc<Service>> {
+        let mut wanted = self.roster.wanted().clone();
+        for name in self.addon.suspended_names() {
+            if let (Some(known), Some(wish)) = (wanted.get_mut(name), self.addon_wish(name)) {
+                *known = Arc::clone(wish);
+            }
+        }
+        wanted
+    }
+
+    /// What is wanted of a service whose resource is suspended: it is served otherwise until that is resumed.
+    fn addon_wish(&self, name: &str) -> Option<&Arc<Service>> {
+        self.addon.is_suspended(name).then_some(())?;
+        self.api.get(name).map(|stored| &stored.service)
     }
 
     fn owner(&self, name: &str) -> Owner {

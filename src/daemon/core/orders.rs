@@ -288,6 +288,11 @@ impl Core {
         None
     }
 
+    /// Whether the store cannot be read.
+    pub(super) fn is_store_lost(&self) -> bool {
+        self.desk.lost
+    }
+
     /// Whether it is known which resources there are. Without the store an unknown one is not one that there is not.
     pub(super) fn knows_resources(&self) -> Result<(), Refused> {
         if self.desk.lost || self.desk.resources == Knowledge::Unreadable {
@@ -392,11 +397,11 @@ impl Core {
 
     /// Has it written, if there is anything to be written.
     pub(super) fn write(&mut self, accepted: Accepted, by: By, now: Now) -> Option<Write> {
-        let resource = match &accepted.then {
-            Then::Addon(provisioned) => provisioned.change.clone(),
-            Then::Apply(_) | Then::Edit(..) | Then::Deploy(_) => None,
+        let resources: Vec<_> = match &accepted.then {
+            Then::Addon(provisioned) => provisioned.change.clone().into_iter().collect(),
+            Then::Apply(_) | Then::Edit(..) | Then::Deploy(_) => Vec::new(),
         };
-        if accepted.edits.is_empty() && resource.is_none() {
+        if accepted.edits.is_empty() && resources.is_empty() {
             let nothing = Committed {
                 revision: self.api.revision(),
                 changed: Vec::new(),
@@ -405,7 +410,7 @@ impl Core {
             return None;
         }
         let change = crate::store::Change {
-            resource,
+            resources,
             ..self.api.change(&accepted.edits)
         };
         self.desk.accepted = Some(accepted);

@@ -318,6 +318,7 @@ impl Core {
             services: of_file.chain(of_api).chain(orphans).collect(),
             unserved: unserved.cloned().collect(),
             refused: self.last.refused.clone(),
+            resources: self.resources_to_remember(),
         }
     }
 

@@ -152,6 +152,9 @@ impl Core {
     /// What the kernel holds is known: what is desired is worked out beside it.
     pub(super) fn started(&mut self, found: Found, now: Now) {
         let last = std::mem::take(&mut self.last);
+        if let Some(copy) = last.resources.as_ref().filter(|_| self.is_store_lost()) {
+            self.copy_resources(copy, now);
+        }
         let recorded = found.recorded.as_ref();
         let adopted = adopt::adopt(&found.summary, recorded, &last);
         let former = Former::find(&found, &last, &adopted, &self.boot);
@@ -234,6 +237,7 @@ impl Core {
         if self.desk.lost {
             let file = self.file.clone().unwrap_or_default();
             self.api.presume(claimed::beside(of_api, &file.services).into_iter());
+            self.addon.learn(self.api.services());
         }
         orphans
     }

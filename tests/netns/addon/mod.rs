@@ -4,6 +4,7 @@ mod bad_input;
 mod browser;
 mod check;
 mod commands;
+mod damaged;
 mod dialects;
 mod many;
 mod page;
