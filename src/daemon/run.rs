@@ -271,14 +271,8 @@ impl Daemon {
             .protecting(config.protect_backends)
             .idling(config.idle_timeout);
         let (done, outcomes) = mpsc::channel(1);
-        let links = || {
-            let links = Routes::open().and_then(|mut routes| routes.own_links());
-            links
-                .inspect_err(|error| tracing::warn!(%error, "failed to list links and addresses"))
-                .ok()
-        };
         let (watchdog, pulse, turns) = Watchdog::new();
-        let worker = Worker::start(engine, links, pulse, done).map_err(io("start a thread"))?;
+        let worker = Worker::start(engine, own_links, pulse, done).map_err(io("start a thread"))?;
         let (ask, asks) = mpsc::channel(ASKS);
         let provider_api = ProviderTask::new(ask.clone());
         let listener = socket.take_listener().and_then(UnixListener::from_std);
@@ -725,6 +719,14 @@ impl Daemon {
         }
         tracing::info!("ended; the kernel goes on as it is");
     }
+}
+
+/// The gateway's links and addresses; `None` where they cannot be listed.
+fn own_links() -> Option<crate::ruleset::links::Links> {
+    let links = Routes::open().and_then(|mut routes| routes.own_links());
+    links
+        .inspect_err(|error| tracing::warn!(%error, "failed to list links and addresses"))
+        .ok()
 }
 
 /// Probes in flight have a socket each; what a service manager gives at first (1,024) is for programs that use `select`.
