@@ -35,6 +35,7 @@ pub mod run_file;
 mod steps;
 pub mod store;
 pub mod summary;
+pub mod up;
 pub mod view;
 pub mod web;
 pub mod words;

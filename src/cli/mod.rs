@@ -30,6 +30,7 @@ mod service;
 mod shell;
 mod status;
 mod teardown;
+mod up;
 mod who;
 
 use std::ffi::OsString;
@@ -163,6 +164,7 @@ enum Command {
     History(history::Arguments),
     /// Print the services of the daemon's API as a state file
     Export(history::Export),
+    Up(Box<up::Arguments>),
     /// Remove everything that tcpgw put into the kernel, and nothing else
     Teardown(Locking),
     /// Print the completions for a shell
@@ -242,6 +244,8 @@ enum Failure {
     Listeners(#[from] ListenersError),
     #[error(transparent)]
     Serving(#[from] DaemonError),
+    #[error(transparent)]
+    Up(#[from] crate::up::run::UpError),
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: io::Error },
 }
@@ -310,10 +314,15 @@ enum Code {
     Failure,
     /// Ended by that signal.
     Signal(u8),
+    /// That of a command that was run.
+    Other(u8),
 }
 
 /// Runs the command line and gives the exit code.
 pub fn run() -> ExitCode {
+    if let Some(code) = crate::up::container::run_if_asked() {
+        return code;
+    }
     crate::kernel::ffi::keep_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -329,7 +338,8 @@ pub fn run() -> ExitCode {
     match dispatch(&cli) {
         Ok(Code::Success) => ExitCode::SUCCESS,
         Ok(Code::Failure) => ExitCode::from(1),
-        Ok(Code::Signal(signal)) => ExitCode::from(128 + signal),
+        Ok(Code::Signal(signal)) => ExitCode::from(128_u8.saturating_add(signal)),
+        Ok(Code::Other(code)) => ExitCode::from(code),
         Err(Failure::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(1),
         Err(failure) => {
             report(&cli.global, &failure);
@@ -344,6 +354,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Invalid { .. } | Self::Config(_) | Self::Source(_) | Self::Usage(_) => 2,
+            Self::Up(error) if error.is_usage() => 2,
             _ => 1,
         }
     }
@@ -395,6 +406,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Env(app) => addon::env(global, app),
         Command::History(arguments) => history::run(global, arguments),
         Command::Export(arguments) => history::export(global, arguments),
+        Command::Up(arguments) => up::run(global, arguments),
         Command::Teardown(locking) => teardown::run(global, locking),
         Command::Completions(arguments) => shell::completions(arguments),
         Command::Man => shell::man(),

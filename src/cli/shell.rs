@@ -59,7 +59,7 @@ failure; for \\fBdiff\\fR: there are changes; for \\fBstatus\\fR: something is u
 \\fBdeploy\\fR: it has failed or was undone, or what \\fB\\-\\-on\\-switched\\fR ran has failed; for \\fBwait\\fR: time was over
 .TP
 \\fB130\\fR, \\fB143\\fR
-\\fBdeploy\\fR was ended by SIGINT or SIGTERM
+\\fBdeploy\\fR was ended by SIGINT or SIGTERM; \\fBup\\fR by a second one
 .TP
 \\fB2\\fR
 wrong usage, missing or invalid input; for \\fBdiff\\fR: trouble

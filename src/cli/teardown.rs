@@ -1,5 +1,7 @@
 //! `tcpgw teardown`
 
+use std::time::Duration;
+
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Locking, Outcome, Output, print, print_json};
 use crate::daemon::ask::TornDown;
@@ -9,22 +11,24 @@ pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
     if let Some(daemon) = global.daemon()? {
         return tell(global, daemon.post("/v1/teardown", Vec::new())?.json()?);
     }
+    tell(global, without_daemon(global, locking.lock_timeout)?)
+}
+
+/// Removes everything, where no daemon is at work.
+pub(super) fn without_daemon(global: &Global, lock_timeout: Duration) -> Result<TornDown, Failure> {
     // What is removed bears the mark that the table names, whatever the configuration says.
     let config = global.config_for_looking();
     let mut gateway = Gateway::open(global)?;
-    let lock = gateway.lock(global, locking.lock_timeout)?;
+    let lock = gateway.lock(global, lock_timeout)?;
     let torn = gateway.reconciler(&config).teardown(None)?;
     if torn.failed == 0 {
         lock.discard();
     }
-    tell(
-        global,
-        TornDown {
-            table_removed: torn.table,
-            flows_flushed: torn.flushed,
-            flows_not_flushed: torn.failed,
-        },
-    )
+    Ok(TornDown {
+        table_removed: torn.table,
+        flows_flushed: torn.flushed,
+        flows_not_flushed: torn.failed,
+    })
 }
 
 fn tell(global: &Global, torn: TornDown) -> Outcome {

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
     ptr::NonNull,
     sync::Arc,
 };
@@ -118,6 +118,29 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Takes a descriptor over that this process was started with; each number once, before any other file is opened.
+///
+/// # Errors
+/// `EBADF` where there is none of that number.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: an integer and no pointers.
+    if number <= libc::STDERR_FILENO || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, and nothing else in this process owns what it was started with beside the three standard streams.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Returns the hour, minute and second of the day in the machine's time zone.
+pub(crate) fn local_time(seconds_since_1970: i64) -> (i32, i32, i32) {
+    // SAFETY: integers and a pointer, for which all zeroes is valid.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    let time: libc::time_t = seconds_since_1970;
+    // SAFETY: both pointers are to live locals.
+    unsafe { libc::localtime_r(&raw const time, &raw mut parts) };
+    (parts.tm_hour, parts.tm_min, parts.tm_sec)
 }
 
 /// The cookie of the network namespace that a socket belongs to: unique until the machine restarts.

@@ -56,6 +56,7 @@ mod survive;
 mod table;
 mod timeouts;
 mod unit;
+mod up;
 mod who;
 mod words;
 mod writers;

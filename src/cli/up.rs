@@ -1,0 +1,337 @@
+//! `tcpgw up`
+
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, io};
+
+use clap::{Args, Subcommand};
+
+use super::columns::{Align, Columns};
+use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, teardown, unless_closed};
+use crate::api::client::{self, Client, ClientError, Found};
+use crate::daemon::settings;
+use crate::problem::Kind;
+use crate::up::container::{Report, Spec, code_of};
+use crate::up::control::{Answer, Caller, ControlError, Place, Request, Shown};
+use crate::up::leftovers;
+use crate::up::network::Network;
+use crate::up::process::{self, Streams};
+use crate::up::record::{Places, socket_in};
+use crate::up::run::{self, Settings, UpError, directory_of};
+
+/// How long another tcpgw may hold the lock when the table is removed.
+const LOCK: Duration = Duration::from_secs(10);
+
+/// Run an app's processes as a platform does, each in a network of its own, with a public port for `tcp`
+///
+/// Runs each process of a Procfile in a network namespace of its own, with `PORT`, `TCP_URL` and `PS`; provisions the app by the
+/// add-on, and sends connections of its public port to its `tcp` processes. Uses the daemon of this network namespace, or starts one
+/// that ends with it. SIGINT and SIGTERM end all in good order, a second one at once. Needs root.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The Procfile; its directory is the app
+    #[arg(short = 'f', long, global = true, value_name = "FILE", default_value = "Procfile")]
+    procfile: PathBuf,
+    /// A file of variables; may be repeated, the later wins [default: .env beside the Procfile, if it is there]
+    #[arg(short = 'e', long, value_name = "FILE", value_delimiter = ',')]
+    env: Option<Vec<PathBuf>>,
+    /// How many instances run of each process type, such as tcp=2,web=1; `all` stands for those that are not named [default: all=1]
+    #[arg(short = 'm', long, value_name = "TYPE=N,...")]
+    formation: Vec<String>,
+    /// The plan [default: `up`, 100,000 packets per second, where the daemon is this command's own]
+    #[arg(long, value_name = "PLAN")]
+    plan: Option<String>,
+    /// The public port, if any that is free will not do
+    #[arg(long, value_name = "PORT")]
+    port: Option<NonZeroU16>,
+    /// How long a process may take to end after SIGTERM, 1s to 10m; then it gets SIGKILL
+    #[arg(long, value_name = "T", default_value = "10s", value_parser = parse_grace)]
+    grace: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the processes of the app
+    Ps,
+    /// Replace processes by new ones: connections go to those when they answer, and the old ones are told to end
+    Restart(Restart),
+    /// Run so many instances of these process types
+    Scale(Scale),
+    /// End all processes of the app; clean up after a `tcpgw up` that was killed
+    Stop,
+    /// Run a command in the app's environment, in a network of its own
+    Run(Run),
+}
+
+#[derive(Debug, Args)]
+struct Restart {
+    /// The process types [default: all]
+    #[arg(value_name = "TYPE")]
+    types: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Scale {
+    /// How many, such as tcp=2
+    #[arg(value_name = "TYPE=N", required = true)]
+    formation: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The command; one word is a line for `sh -c`
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    command: Vec<String>,
+}
+
+fn parse_grace(text: &str) -> Result<Duration, String> {
+    let grace = parse_duration(text).map_err(|error| error.to_string())?;
+    let is_meant = (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&grace);
+    is_meant.then_some(grace).ok_or_else(|| "must be 1s to 10m".into())
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
+    match &arguments.command {
+        None => start(global, arguments),
+        Some(Command::Ps) => list(global, &arguments.procfile),
+        Some(Command::Restart(restart)) => order(global, arguments, &Request::Restart(restart.types.clone())),
+        Some(Command::Scale(scale)) => order(global, arguments, &Request::Scale(scale.formation.clone())),
+        Some(Command::Stop) => stop(global, &arguments.procfile),
+        Some(Command::Run(run)) => one_off(global, &arguments.procfile, run),
+    }
+}
+
+fn start(global: &Global, arguments: &Arguments) -> Outcome {
+    let config = global.config()?;
+    let socket = socket(global)?;
+    let find = || find(global).map_err(|error| error.to_string());
+    let teardown = || tear_down(global);
+    let store = env::var_os("TCPGW_STORE")
+        .filter(|store| !store.is_empty())
+        .map(PathBuf::from);
+    let settings = Settings {
+        procfile: arguments.procfile.clone(),
+        env_files: arguments.env.clone(),
+        formation: arguments.formation.clone(),
+        plan: arguments.plan.clone(),
+        port: arguments.port,
+        grace: arguments.grace,
+        colors: global.colors(&io::stdout()),
+        run_dir: global.run_dir.clone(),
+        namespace: namespace()?,
+        socket,
+        store: store.unwrap_or_else(|| settings::Settings::from(config.daemon.clone()).store),
+        has_addon: config.addon.is_some(),
+        config: config.file,
+        find: &find,
+        teardown: &teardown,
+    };
+    Ok(run::run(&settings)?.map_or(Code::Success, Code::Signal))
+}
+
+/// The socket of the daemon, whether it is there or not.
+fn socket(global: &Global) -> Result<PathBuf, Failure> {
+    let named = global
+        .socket
+        .as_deref()
+        .filter(|socket| !socket.is_empty())
+        .map(PathBuf::from);
+    if named.as_deref() == Some(Path::new(client::NOBODY)) {
+        return Err(Failure::Usage(
+            "`tcpgw up` needs a daemon: --socket must not be none".into(),
+        ));
+    }
+    let configured = || settings::Settings::from(global.config_for_looking().daemon).socket;
+    Ok(named.unwrap_or_else(configured))
+}
+
+/// The daemon of this network namespace; `None`: one may be started.
+fn find(global: &Global) -> Result<Option<Client>, Failure> {
+    let socket = socket(global)?;
+    match client::search(Some(&socket)) {
+        Ok(Found::Daemon(daemon)) => Ok(Some(daemon)),
+        Ok(Found::Nobody) | Err(ClientError::NoDaemon { .. }) => match global.absent() {
+            Some(problem) if problem.kind != Kind::DaemonGone => Err(Failure::Refused(problem.message)),
+            _ => Ok(None),
+        },
+        Ok(Found::Elsewhere(_)) | Err(ClientError::OtherNamespace(_)) => Err(Failure::Refused(format!(
+            "the daemon behind {} serves another network namespace: name another socket by --socket, where `tcpgw up` starts a \
+             daemon of its own",
+            crate::escape::path(&socket)
+        ))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn tear_down(global: &Global) -> Result<(), String> {
+    let torn = teardown::without_daemon(global, LOCK).map_err(|error| error.to_string())?;
+    match torn.flows_not_flushed {
+        0 => Ok(()),
+        flows => Err(format!("{flows} flows could not be flushed")),
+    }
+}
+
+fn namespace() -> Result<u64, Failure> {
+    client::namespace().map_err(|source| Failure::Io {
+        what: "identify the network namespace (needs Linux 5.14)",
+        source,
+    })
+}
+
+/// The notes of this network namespace, and the directory of the app.
+fn place(global: &Global, procfile: &Path) -> Result<(Places, PathBuf), Failure> {
+    let directory = directory_of(procfile)?;
+    let places = Places::new(&global.run_dir, namespace()?).map_err(UpError::from)?;
+    let of_app = places.of(&places.id_of(&directory));
+    Ok((places, of_app))
+}
+
+fn caller(global: &Global, procfile: &Path) -> Result<Caller, Failure> {
+    let (_, directory) = place(global, procfile)?;
+    Caller::connect(&socket_in(&directory)).map_err(|error| refused(&error))
+}
+
+fn refused(error: &ControlError) -> Failure {
+    Failure::Refused(error.to_string())
+}
+
+fn order(global: &Global, arguments: &Arguments, request: &Request) -> Outcome {
+    let caller = caller(global, &arguments.procfile)?;
+    let say = |answer| {
+        if let Answer::Say(text) = answer {
+            global.say(&crate::escape::text(&text));
+        }
+    };
+    caller.ask(request, say).map_err(|error| refused(&error))?;
+    Ok(Code::Success)
+}
+
+fn stop(global: &Global, procfile: &Path) -> Outcome {
+    let (places, directory) = place(global, procfile)?;
+    match Caller::connect(&socket_in(&directory)) {
+        Ok(caller) => match caller.ask(&Request::Stop, |_| {}) {
+            // It has ended before it could say so.
+            Ok(()) | Err(ControlError::Connection(_)) => {}
+            Err(error) => return Err(refused(&error)),
+        },
+        Err(ControlError::Nobody) => {}
+        Err(error) => return Err(refused(&error)),
+    }
+    let lock = places.lock().map_err(UpError::from)?;
+    let network = Network::open().map_err(UpError::from)?;
+    let cleaned = leftovers::clean(&places, &network, &socket(global)?, &|| tear_down(global));
+    let (cleaned, living) = cleaned.map_err(UpError::Left)?;
+    if living == 0 {
+        lock.discard();
+    }
+    match cleaned {
+        0 => {}
+        1 => global.say("cleaned up after a `tcpgw up` that was killed"),
+        number => global.say(&format!("cleaned up after {number} times `tcpgw up` that were killed")),
+    }
+    Ok(Code::Success)
+}
+
+fn list(global: &Global, procfile: &Path) -> Outcome {
+    const ALIGNED: &[Align] = &[
+        Align::Left,
+        Align::Right,
+        Align::Left,
+        Align::Left,
+        Align::Right,
+        Align::Right,
+    ];
+    let mut processes = Vec::new();
+    let keep = |answer| {
+        if let Answer::Processes(shown) = answer {
+            processes = shown;
+        }
+    };
+    caller(global, procfile)?
+        .ask(&Request::Ps, keep)
+        .map_err(|error| refused(&error))?;
+    if global.output == Output::Json {
+        print_json(&serde_json::json!({"processes": processes}))?;
+        return Ok(Code::Success);
+    }
+    let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+    let row = |shown: &Shown| {
+        [
+            crate::escape::text(&shown.name),
+            text(shown.pid.map(|pid| pid.to_string())),
+            crate::escape::text(&shown.state),
+            crate::escape::text(&shown.address),
+            text(shown.seconds.map(|seconds| format!("{seconds}s"))),
+            shown.ends.to_string(),
+        ]
+    };
+    let columns = Columns::new(screen::stdout(), ALIGNED);
+    let head = ["NAME", "PID", "STATE", "ADDRESS", "FOR", "ENDS"];
+    unless_closed(columns.print(head, processes.iter().map(row)))?;
+    Ok(Code::Success)
+}
+
+fn one_off(global: &Global, procfile: &Path, run: &Run) -> Outcome {
+    let caller = caller(global, procfile)?;
+    let Answer::Place(place) = caller.ask_once(&Request::Attach).map_err(|error| refused(&error))? else {
+        return Err(Failure::Refused(
+            "the `tcpgw up` of this directory is of another version".into(),
+        ));
+    };
+    let failed = |source| Failure::Io {
+        what: "start the command",
+        source,
+    };
+    let here = env::current_dir().map_err(failed)?;
+    let started = process::start(spec(&place, &run.command), &place.variables, &here, &Streams::Inherited);
+    let mut started = started.map_err(failed)?;
+    // The terminal's signals are for the command.
+    nix::sys::signal::SigSet::from_iter([nix::sys::signal::SIGINT, nix::sys::signal::SIGQUIT])
+        .thread_block()
+        .map_err(|errno| failed(errno.into()))?;
+    if started.reports.next_report() != Some(Report::Ready) {
+        return Err(Failure::Refused("failed to make the namespaces of the command".into()));
+    }
+    caller
+        .ask_once(&Request::Connect(started.process.id()))
+        .map_err(|error| refused(&error))?;
+    started.process.go().map_err(failed)?;
+    let mut last = None;
+    while let Some(report) = started.reports.next_report() {
+        last = Some(report);
+    }
+    let status = started.process.wait().map_err(failed)?;
+    match last {
+        Some(Report::Exited(0)) => Ok(Code::Success),
+        Some(Report::Exited(code)) => Ok(Code::Other(u8::try_from(code).unwrap_or(1))),
+        Some(Report::Signaled(signal)) => Ok(Code::Signal(u8::try_from(signal).unwrap_or(0))),
+        Some(Report::Failed(why)) => Err(Failure::Refused(why)),
+        _ => Ok(Code::Other(code_of(status))),
+    }
+}
+
+fn spec(place: &Place, command: &[String]) -> Spec {
+    let command = match command {
+        [line] => vec!["/bin/sh".into(), "-c".into(), line.clone()],
+        words => words.to_vec(),
+    };
+    Spec {
+        parent: std::process::id().cast_signed(),
+        join: None,
+        address: place.address,
+        gateway: place.gateway,
+        resolver: place.resolver.clone(),
+        control: -1,
+        report: -1,
+        command,
+        interactive: true,
+    }
+}

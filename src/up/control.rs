@@ -1,0 +1,288 @@
+//! The socket by which `tcpgw up ps`, `restart`, `scale`, `stop` and `run` reach a `tcpgw up`: a request is a line of JSON, and so
+//! is each answer. Only root and the user of `tcpgw up` are heard.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::Ipv4Addr;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Longest request and answer, in bytes.
+const LONGEST_LINE: u64 = 1 << 20;
+/// Connections at once.
+const MOST: usize = 16;
+/// How long a client may take to ask.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Answers that may wait for a client.
+const WAITING: usize = 64;
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Which processes there are.
+    Ps,
+    /// Restart these types; all, if there are none.
+    Restart(Vec<String>),
+    /// Run so many: `tcp=2`.
+    Scale(Vec<String>),
+    /// End all.
+    Stop,
+    /// Make room for a process of the client's: answered by [`Answer::Place`].
+    Attach,
+    /// After that: the network namespace of this process is to be connected.
+    Connect(u32),
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It is done; nothing follows.
+    Done,
+    /// It is not; nothing follows.
+    Failed(String),
+    /// How far it is.
+    Say(String),
+    /// The processes.
+    Processes(Vec<Shown>),
+    /// Where a process of the client's is to be.
+    Place(Place),
+}
+
+/// A process as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Its name, `tcp.1`.
+    pub name: String,
+    /// Its number, while it runs.
+    pub pid: Option<i32>,
+    /// `running`, `waiting`, `leaving`, `ending` or `ended`.
+    pub state: String,
+    /// Its address and port.
+    pub address: String,
+    /// How long it has been running, in seconds.
+    pub seconds: Option<u64>,
+    /// How often it has ended by itself.
+    pub ends: u32,
+}
+
+/// The network and the environment of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The gateway's.
+    pub gateway: Ipv4Addr,
+    /// What takes the place of `/etc/resolv.conf`.
+    pub resolver: Option<PathBuf>,
+    /// Its variables.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// Why a request was not answered.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// Nobody is there.
+    #[error("no `tcpgw up` runs in this directory")]
+    Nobody,
+    /// The connection failed.
+    #[error("failed to ask the `tcpgw up` of this directory: {0}")]
+    Connection(#[from] io::Error),
+    /// Another user has the socket.
+    #[error("the socket of `tcpgw up` is served by uid {0}, and not by root or this user")]
+    Stranger(u32),
+    /// It was refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A request that came in, and by which its answers go.
+#[derive(Debug)]
+pub struct Asked {
+    /// Tells one connection from another.
+    pub connection: usize,
+    /// What is asked; `None`: the client has gone.
+    pub request: Option<Request>,
+    /// For the answers.
+    pub answers: SyncSender<Answer>,
+}
+
+/// Serves the socket at that path by a thread of its own, until the process ends.
+///
+/// # Errors
+/// Those of the system.
+pub fn serve(path: &Path, ask: impl Fn(Asked) -> bool + Send + Sync + 'static) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // The directory is this user's alone.
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let (ask, open, number) = (Arc::new(ask), Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let accept = move || {
+        for stream in listener.incoming().flatten() {
+            if open.fetch_add(1, Ordering::SeqCst) >= MOST || !is_trusted(&stream) {
+                open.fetch_sub(1, Ordering::SeqCst);
+                continue;
+            }
+            let (ask, open) = (Arc::clone(&ask), Arc::clone(&open));
+            let connection = number.fetch_add(1, Ordering::SeqCst);
+            let counted = Arc::clone(&open);
+            let talk = move || {
+                let _ = converse(&stream, connection, &*ask);
+                open.fetch_sub(1, Ordering::SeqCst);
+            };
+            if std::thread::Builder::new().name("control".into()).spawn(talk).is_err() {
+                counted.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+    };
+    std::thread::Builder::new().name("control".into()).spawn(accept)?;
+    Ok(())
+}
+
+fn is_trusted(stream: &UnixStream) -> bool {
+    uid_of(stream).is_ok_and(|uid| uid == 0 || uid == nix::unistd::geteuid().as_raw())
+}
+
+fn uid_of(stream: &UnixStream) -> io::Result<u32> {
+    Ok(getsockopt(stream, PeerCredentials)?.uid())
+}
+
+fn converse(stream: &UnixStream, connection: usize, ask: &dyn Fn(Asked) -> bool) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut reader = BufReader::new(stream);
+    let first: Request = next(&mut reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let is_place = first == Request::Attach;
+    let (answers, given) = sync_channel(WAITING);
+    let asked = |request, answers: &SyncSender<Answer>| Asked {
+        connection,
+        request,
+        answers: answers.clone(),
+    };
+    if !ask(asked(Some(first), &answers)) {
+        return Ok(());
+    }
+    if !is_place {
+        return answer(stream, answers, &given);
+    }
+    let told = given.recv().map_err(io::Error::other)?;
+    send(stream, &told)?;
+    if matches!(told, Answer::Place(_)) {
+        let outcome = keep(stream, &mut reader, &given, |request| {
+            ask(asked(Some(request), &answers))
+        });
+        ask(asked(None, &answers));
+        return outcome;
+    }
+    Ok(())
+}
+
+/// Passes answers on until the last.
+fn answer(stream: &UnixStream, answers: SyncSender<Answer>, given: &Receiver<Answer>) -> io::Result<()> {
+    // It ends with the sender that was given away.
+    drop(answers);
+    while let Ok(answer) = given.recv() {
+        send(stream, &answer)?;
+        if matches!(answer, Answer::Done | Answer::Failed(_)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Connects the client's process, and waits for the client's end.
+fn keep(
+    stream: &UnixStream,
+    reader: &mut BufReader<&UnixStream>,
+    given: &Receiver<Answer>,
+    ask: impl Fn(Request) -> bool,
+) -> io::Result<()> {
+    let Some(request @ Request::Connect(_)) = next(reader)? else {
+        return Ok(());
+    };
+    if !ask(request) {
+        return Ok(());
+    }
+    send(stream, &given.recv().map_err(io::Error::other)?)?;
+    stream.set_read_timeout(None)?;
+    let _ = reader.read(&mut [0; 1])?;
+    Ok(())
+}
+
+fn send(mut stream: &UnixStream, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+fn next<T: serde::de::DeserializeOwned>(reader: &mut BufReader<&UnixStream>) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    if reader.take(LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&line)?))
+}
+
+/// A connection to a `tcpgw up`.
+#[derive(Debug)]
+pub struct Caller(UnixStream);
+
+impl Caller {
+    /// Connects to the one behind that socket.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn connect(path: &Path) -> Result<Self, ControlError> {
+        let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::Nobody,
+            _ => error.into(),
+        })?;
+        match uid_of(&stream)? {
+            uid if uid == 0 || uid == nix::unistd::geteuid().as_raw() => Ok(Self(stream)),
+            uid => Err(ControlError::Stranger(uid)),
+        }
+    }
+
+    /// Asks, and hands out each answer until the last, which is not handed out.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn ask(&self, request: &Request, mut each: impl FnMut(Answer)) -> Result<(), ControlError> {
+        send(&self.0, request)?;
+        let mut reader = BufReader::new(&self.0);
+        loop {
+            match next(&mut reader)? {
+                Some(Answer::Done) => return Ok(()),
+                Some(Answer::Failed(why)) => return Err(ControlError::Refused(crate::escape::text(&why))),
+                Some(answer) => each(answer),
+                None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            }
+        }
+    }
+
+    /// Asks, and returns the one answer.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn ask_once(&self, request: &Request) -> Result<Answer, ControlError> {
+        send(&self.0, request)?;
+        match next(&mut BufReader::new(&self.0))? {
+            Some(Answer::Failed(why)) => Err(ControlError::Refused(crate::escape::text(&why))),
+            Some(answer) => Ok(answer),
+            None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What ends are put to: the things of one app, and what the last app of a network namespace leaves.
+//!
+//! Every step can be repeated, and needs nothing that an earlier one has removed: whoever is killed while it cleans up leaves the
+//! rest to the next.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::egress;
+use super::gateway;
+use super::id::AppId;
+use super::network::Network;
+use super::own_daemon::{self, OwnDaemon, Wanted};
+use super::record::{AppPlace, Places, Shared};
+use crate::api::client::Client;
+
+/// Whether this machine forwards IPv4 packets, in the network namespace of the thread that asks.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// Removes links and rules of an app; what was there is gone even where one of them fails.
+///
+/// # Errors
+/// What could not be removed, and why.
+pub fn remove_network(network: &Network, id: &AppId) -> Result<(), String> {
+    let rules = egress::remove(id).map_err(|error| format!("the table {}: {error}", egress::table_name(id)));
+    let links = network
+        .remove_all(id)
+        .map_err(|error| format!("the links of app {id}: {error}"));
+    rules.and(links.map(drop))
+}
+
+/// Switches forwarding on, and returns whether it was off.
+///
+/// # Errors
+/// Those of the system.
+pub fn forward() -> io::Result<bool> {
+    let was_on = fs::read_to_string(FORWARDING)?.trim() != "0";
+    if !was_on {
+        fs::write(FORWARDING, "1")?;
+    }
+    Ok(!was_on)
+}
+
+/// Whoever has ended here without cleaning up: their links and rules go at once; their directories are returned, for what needs the
+/// daemon.
+///
+/// # Errors
+/// What could not be removed.
+pub fn sweep(places: &Places, network: &Network) -> Result<(Vec<AppPlace>, usize), String> {
+    let (dead, living) = places.leftovers().map_err(|error| error.to_string())?;
+    for place in &dead {
+        let Some(record) = place.record() else { continue };
+        remove_network(network, &places.id_of(&record.directory))?;
+    }
+    Ok((dead, living))
+}
+
+/// Removes the resources of apps that have ended, and what was noted of them.
+///
+/// # Errors
+/// What the daemon said.
+pub fn remove_resources(daemon: &Client, dead: Vec<AppPlace>) -> Result<(), String> {
+    for place in dead {
+        if let Some(app) = place.record().and_then(|record| record.app) {
+            gateway::deprovision(daemon, &app).map_err(|error| format!("the resource of app {app}: {error}"))?;
+        }
+        place.remove();
+    }
+    Ok(())
+}
+
+/// What the last app of a network namespace takes with it.
+#[derive(Debug)]
+pub struct Last<'a> {
+    /// Where the notes are.
+    pub places: &'a Places,
+    /// What apps shared.
+    pub shared: Shared,
+    /// Whether the daemon has services of others, which go on being served.
+    pub serves_others: bool,
+}
+
+impl Last<'_> {
+    /// Removes it, once no daemon runs that a `tcpgw up` has started; `teardown` removes the gateway's table.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn remove(self, teardown: &dyn Fn() -> Result<(), String>) -> Result<(), String> {
+        if self.shared.daemon.is_some() && !self.serves_others {
+            teardown()?;
+        }
+        if let Some(store) = self.shared.store.filter(|_| !self.serves_others) {
+            own_daemon::remove_store(&store);
+        }
+        if self.shared.forwarding {
+            fs::write(FORWARDING, "0").map_err(|error| format!("failed to switch forwarding off again: {error}"))?;
+        }
+        self.places
+            .set_shared(&Shared::default())
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Cleans up after whoever was killed; returns after how many, and how many live.
+///
+/// A resource goes by way of the daemon: the one that answers, or one that is started for it, if a `tcpgw up` had started it.
+///
+/// # Errors
+/// What could not be removed.
+pub fn clean(
+    places: &Places,
+    network: &Network,
+    socket: &Path,
+    teardown: &dyn Fn() -> Result<(), String>,
+) -> Result<(usize, usize), String> {
+    let (dead, living) = sweep(places, network)?;
+    let number = dead.len();
+    let shared = places.shared();
+    if number == 0 && (living > 0 || shared == Shared::default()) {
+        return Ok((0, living));
+    }
+    let has_resources = dead
+        .iter()
+        .any(|place| place.record().is_some_and(|record| record.app.is_some()));
+    let mut own = None;
+    let found = Client::connect(socket).ok();
+    let daemon = match found {
+        Some(daemon) => Some(daemon),
+        None if has_resources && shared.daemon.is_some() => {
+            let wanted = wanted(places, &shared, socket);
+            let (started, _) = OwnDaemon::start(&wanted).map_err(|error| error.to_string())?;
+            own = Some(started);
+            Client::connect(socket).ok()
+        }
+        None => None,
+    };
+    let mut serves_others = false;
+    match &daemon {
+        Some(daemon) => {
+            gateway::wait_until_started(daemon).map_err(|error| error.to_string())?;
+            remove_resources(daemon, dead)?;
+            serves_others = gateway::services_of(daemon).map_err(|error| error.to_string())? > 0;
+        }
+        None if has_resources => {
+            return Err(
+                "no daemon answers, and only a daemon removes the resources of the apps: start it, and repeat".into(),
+            );
+        }
+        None => dead.into_iter().for_each(AppPlace::remove),
+    }
+    let is_foreign = daemon.is_some() && own.is_none();
+    if let Some(own) = own {
+        own.stop();
+    }
+    if living == 0 {
+        let serves_others = serves_others || is_foreign;
+        let last = Last {
+            places,
+            shared,
+            serves_others,
+        };
+        last.remove(teardown)?;
+    }
+    Ok((number, living))
+}
+
+/// Returns where the daemon of these apps keeps its things.
+pub fn wanted(places: &Places, shared: &Shared, socket: &Path) -> Wanted {
+    Wanted {
+        config: shared.config.clone().filter(|config| config.exists()),
+        socket: socket.to_owned(),
+        run_dir: places.run_dir().to_owned(),
+    }
+}
+
+/// Returns the file that takes the place of `/etc/resolv.conf` in a process's mounts, where the machine's names a resolver on
+/// loopback, which a process does not reach.
+pub fn resolver() -> Result<Option<PathBuf>, String> {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    if !only_loopback(&text) {
+        return Ok(None);
+    }
+    // systemd-resolved: the servers that it asks itself.
+    let upstream = PathBuf::from("/run/systemd/resolve/resolv.conf");
+    match fs::read_to_string(&upstream) {
+        Ok(text) if !only_loopback(&text) => Ok(Some(upstream)),
+        _ => Err(
+            "/etc/resolv.conf names a resolver on this machine's loopback only, which the processes do not reach: they resolve no \
+             names"
+                .into(),
+        ),
+    }
+}
+
+/// Whether there are resolvers, and all are on loopback.
+fn only_loopback(text: &str) -> bool {
+    let servers = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "nameserver").then(|| words.next())?
+    });
+    let is_loopback = |server: &str| {
+        let address = server.split('%').next().unwrap_or_default().parse::<std::net::IpAddr>();
+        address.is_ok_and(|address| address.is_loopback())
+    };
+    let mut servers = servers.peekable();
+    servers.peek().is_some() && servers.all(is_loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers_on_loopback_are_known() {
+        for (text, expected) in [
+            ("nameserver 127.0.0.53\noptions edns0", true),
+            ("nameserver ::1\n", true),
+            ("# none", false),
+            ("nameserver 127.0.0.1\nnameserver 192.0.2.1", false),
+            ("search example.com\nnameserver 2001:db8::1", false),
+            ("nameserver fe80::1%eth0", false),
+        ] {
+            assert_eq!(only_loopback(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! `tcpgw up`: runs an app's processes on this machine as a platform does, each in a network namespace of its own, and makes the
+//! app known to the gateway.
+//!
+//! [`supervisor`] decides what is started and ended, and when; [`procfile`], [`env_file`], [`formation`] and [`printer`] are what
+//! foreman has. All of these are pure. [`container`] is the helper around a process, [`network`] and [`egress`] are the kernel's
+//! part, [`gateway`] is the daemon's, [`control`] the socket for the other commands, [`leftovers`] what another `tcpgw up` left
+//! behind, and [`run`] has them all together.
+
+pub mod container;
+pub mod control;
+pub mod egress;
+pub mod env_file;
+pub mod formation;
+pub mod gateway;
+pub mod id;
+pub mod leftovers;
+pub mod network;
+pub mod own_daemon;
+pub mod printer;
+pub mod process;
+pub mod procfile;
+pub mod record;
+pub mod run;
+pub mod supervisor;

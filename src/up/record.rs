@@ -1,0 +1,392 @@
+//! What `tcpgw up` notes in the run directory, so that whoever comes later can clean up after one that was killed.
+//!
+//! `up-NAMESPACE-ID/` belongs to an app: its lock is held as long as its `tcpgw up` lives. `up-NAMESPACE.json` is what all apps of a
+//! network namespace share, and `up-NAMESPACE.lock` is held while anything of that is changed.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::id::AppId;
+use crate::{escape, run_file};
+
+/// Maximum size of a note, in bytes.
+const MAX_SIZE: u64 = 64 << 10;
+/// How long another `tcpgw up` may take to begin or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Why the notes cannot be kept.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// The file system said no.
+    #[error("failed to {what} {}: {source}", escape::path(path))]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The app runs already.
+    #[error("`tcpgw up` runs in this directory already (process {0}); `tcpgw up stop` ends it")]
+    Running(String),
+    /// Another one begins or ends, and does not come to an end.
+    #[error("another `tcpgw up` of this network namespace has been beginning or ending for {PATIENCE:?}")]
+    Busy,
+}
+
+/// What is noted of an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The directory of its Procfile.
+    pub directory: PathBuf,
+    /// Its network.
+    pub network: String,
+    /// What the add-on knows it by; `None`: it has no resource.
+    pub app: Option<String>,
+}
+
+/// What is noted of a network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// The daemon that a `tcpgw up` has started, by its process number.
+    pub daemon: Option<u32>,
+    /// The daemon's configuration, if `tcpgw up` has written that.
+    pub config: Option<PathBuf>,
+    /// The daemon's store, if there was none before.
+    pub store: Option<PathBuf>,
+    /// Whether forwarding was switched on.
+    pub forwarding: bool,
+}
+
+/// Where the notes of a network namespace are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    run_dir: PathBuf,
+    namespace: u64,
+}
+
+/// The right to change what apps share.
+#[derive(Debug)]
+pub struct SharedLock {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// The directory of an app, which no other process has.
+#[derive(Debug)]
+pub struct AppPlace {
+    /// The directory.
+    pub path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Places {
+    /// Returns those of the network namespace with this cookie; makes the run directory.
+    ///
+    /// # Errors
+    /// [`RecordError::File`].
+    pub fn new(run_dir: &Path, namespace: u64) -> Result<Self, RecordError> {
+        fs::create_dir_all(run_dir).map_err(|source| RecordError::File {
+            what: "make",
+            path: run_dir.to_owned(),
+            source,
+        })?;
+        // The socket and the daemon are told of it, from another directory.
+        let run_dir = std::path::absolute(run_dir).unwrap_or_else(|_| run_dir.to_owned());
+        Ok(Self { run_dir, namespace })
+    }
+
+    /// Returns the run directory.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    fn named(&self, end: &str) -> PathBuf {
+        self.run_dir.join(format!("up-{}{end}", self.namespace))
+    }
+
+    /// Returns the directory of an app.
+    pub fn of(&self, id: &AppId) -> PathBuf {
+        self.named(&format!("-{id}"))
+    }
+
+    /// Returns the app of a directory.
+    pub fn id_of(&self, directory: &Path) -> AppId {
+        AppId::of(directory, self.namespace)
+    }
+
+    /// Waits for the right to change what apps share.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn lock(&self) -> Result<SharedLock, RecordError> {
+        let path = self.named(".lock");
+        let begin = Instant::now();
+        loop {
+            match try_lock(&path)? {
+                // Whoever held it may have removed the file: the next one would lock another.
+                Ok(lock) if !is_at(&lock, &path) => {}
+                Ok(lock) => return Ok(SharedLock { path, _lock: lock }),
+                Err(_) if begin.elapsed() >= PATIENCE => return Err(RecordError::Busy),
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    /// Takes the directory of an app, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn take(&self, id: &AppId) -> Result<AppPlace, RecordError> {
+        let path = self.of(id);
+        private_directory(&path)?;
+        let fail = |what, source| RecordError::File {
+            what,
+            path: path.clone(),
+            source,
+        };
+        match try_lock(&path.join("lock"))? {
+            Ok(mut lock) => {
+                let signed = lock.set_len(0).and_then(|()| lock.rewind());
+                signed
+                    .and_then(|()| write!(lock, "{}", std::process::id()))
+                    .map_err(|source| fail("write to the lock of", source))?;
+                Ok(AppPlace { path, _lock: lock })
+            }
+            Err(mut file) => {
+                let mut holder = String::new();
+                let _ = file
+                    .rewind()
+                    .and_then(|()| (&mut file).take(16).read_to_string(&mut holder));
+                Err(RecordError::Running(escape::text(holder.trim())))
+            }
+        }
+    }
+
+    /// Returns the directories of apps whose `tcpgw up` has ended without removing them, each taken, and how many live.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn leftovers(&self) -> Result<(Vec<AppPlace>, usize), RecordError> {
+        let fail = |source| RecordError::File {
+            what: "list",
+            path: self.run_dir.clone(),
+            source,
+        };
+        let start = format!("up-{}-", self.namespace);
+        let (mut dead, mut living) = (Vec::new(), 0);
+        for entry in fs::read_dir(&self.run_dir).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name();
+            let Some(id) = name.to_str().and_then(|name| name.strip_prefix(&start)) else {
+                continue;
+            };
+            if id.len() != 8 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                continue;
+            }
+            let path = entry.path();
+            match try_lock(&path.join("lock"))? {
+                Ok(lock) => dead.push(AppPlace { path, _lock: lock }),
+                Err(_) => living += 1,
+            }
+        }
+        Ok((dead, living))
+    }
+
+    /// Returns the directory for the configuration of a daemon that apps share, and makes it.
+    ///
+    /// # Errors
+    /// [`RecordError::File`].
+    pub fn shared_directory(&self) -> Result<PathBuf, RecordError> {
+        let path = self.named("-daemon");
+        private_directory(&path)?;
+        Ok(path)
+    }
+
+    /// Returns what is noted of the network namespace.
+    pub fn shared(&self) -> Shared {
+        read(&self.named(".json")).unwrap_or_default()
+    }
+
+    /// Notes it.
+    ///
+    /// # Errors
+    /// [`RecordError::File`].
+    pub fn set_shared(&self, shared: &Shared) -> Result<(), RecordError> {
+        let path = self.named(".json");
+        if *shared == Shared::default() {
+            let _ = fs::remove_file(path);
+            let _ = fs::remove_dir_all(self.named("-daemon"));
+            return Ok(());
+        }
+        write(&path, shared)
+    }
+}
+
+impl SharedLock {
+    /// Removes its file with it.
+    pub fn discard(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let locked = file.metadata().map(identity).ok();
+    locked.is_some() && locked == fs::symlink_metadata(path).map(identity).ok()
+}
+
+impl AppPlace {
+    /// Returns what is noted of the app, if anything is.
+    pub fn record(&self) -> Option<Record> {
+        read(&self.path.join("record.json"))
+    }
+
+    /// Notes it.
+    ///
+    /// # Errors
+    /// [`RecordError::File`].
+    pub fn set_record(&self, record: &Record) -> Result<(), RecordError> {
+        write(&self.path.join("record.json"), record)
+    }
+
+    /// Returns the path of the control socket.
+    pub fn socket(&self) -> PathBuf {
+        socket_in(&self.path)
+    }
+
+    /// Removes the directory.
+    pub fn remove(self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Returns the path of the control socket of an app with this directory.
+pub fn socket_in(directory: &Path) -> PathBuf {
+    directory.join("control")
+}
+
+/// Makes a directory that only this user may enter.
+fn private_directory(path: &Path) -> Result<(), RecordError> {
+    let fail = |what, source| RecordError::File {
+        what,
+        path: path.to_owned(),
+        source,
+    };
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made.map_err(|source| fail("make", source))?,
+    }
+    let there = fs::symlink_metadata(path).map_err(|source| fail("look at", source))?;
+    let own = nix::unistd::geteuid().as_raw();
+    if !there.is_dir() || there.uid() != own || there.mode() & 0o077 != 0 {
+        let why = "is no directory of this user alone: remove it";
+        return Err(fail("use", io::Error::new(io::ErrorKind::PermissionDenied, why)));
+    }
+    Ok(())
+}
+
+fn try_lock(path: &Path) -> Result<Result<Flock<File>, File>, RecordError> {
+    let fail = |source| RecordError::File {
+        what: "lock",
+        path: path.to_owned(),
+        source,
+    };
+    let file = run_file::open_lock(path).map_err(fail)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Ok(lock)),
+        Err((file, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) => Ok(Err(file)),
+        Err((_, errno)) => Err(fail(errno.into())),
+    }
+}
+
+/// What another user may have written is not believed.
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let content = run_file::read(path, MAX_SIZE).ok()?;
+    content.trusted.then(|| serde_json::from_slice(&content.bytes).ok())?
+}
+
+/// Writes it beside, and puts it in place.
+pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), RecordError> {
+    let fail = |source| RecordError::File {
+        what: "write",
+        path: path.to_owned(),
+        source,
+    };
+    let text = serde_json::to_vec_pretty(value).map_err(|error| fail(error.into()))?;
+    let new = path.with_extension("new");
+    let mut file = run_file::create(&new).map_err(fail)?;
+    file.write_all(&text).map_err(fail)?;
+    drop(file);
+    fs::rename(&new, path).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_is_taken_once_and_found_when_it_is_left() {
+        let run = tempfile::tempdir().unwrap();
+        let places = Places::new(run.path(), 7).unwrap();
+        let id = places.id_of(Path::new("/app"));
+        let place = places.take(&id).unwrap();
+        let error = places.take(&id).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        let record = Record {
+            directory: "/app".into(),
+            network: "10.213.1.0/24".into(),
+            app: Some(id.app()),
+        };
+        place.set_record(&record).unwrap();
+        assert_eq!(places.leftovers().unwrap().1, 1, "it lives");
+        drop(place);
+        let other = Places::new(run.path(), 8).unwrap();
+        assert_eq!(other.leftovers().unwrap().0.len(), 0);
+        let (mut dead, living) = places.leftovers().unwrap();
+        assert_eq!((dead.len(), living), (1, 0));
+        let dead = dead.remove(0);
+        assert_eq!(dead.record(), Some(record));
+        dead.remove();
+        assert_eq!(places.leftovers().unwrap().0.len(), 0);
+    }
+
+    #[test]
+    fn what_apps_share_goes_when_it_is_nothing() {
+        let run = tempfile::tempdir().unwrap();
+        let places = Places::new(run.path(), 7).unwrap();
+        let shared = Shared {
+            forwarding: true,
+            ..Shared::default()
+        };
+        places.set_shared(&shared).unwrap();
+        assert_eq!(places.shared(), shared);
+        places.set_shared(&Shared::default()).unwrap();
+        assert_eq!(places.shared(), Shared::default());
+        assert!(!run.path().join("up-7.json").exists());
+        std::fs::write(run.path().join("up-7.json"), "{").unwrap();
+        assert_eq!(places.shared(), Shared::default(), "what is damaged says nothing");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_enter_is_not_used() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let run = tempfile::tempdir().unwrap();
+        let places = Places::new(run.path(), 7).unwrap();
+        let id = places.id_of(Path::new("/app"));
+        fs::create_dir(places.of(&id)).unwrap();
+        fs::set_permissions(places.of(&id), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = places.take(&id).unwrap_err().to_string();
+        assert!(error.contains("remove it"), "{error}");
+    }
+}

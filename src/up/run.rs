@@ -1,0 +1,466 @@
+//! `tcpgw up` itself: sets all up, does what the [supervisor](super::supervisor) says, and takes all down again.
+
+mod begin;
+mod ending;
+mod output;
+mod processes;
+mod requests;
+
+pub(crate) use self::begin::directory_of;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::time::{Duration, Instant};
+
+use ipnet::Ipv4Net;
+use thiserror::Error;
+
+use self::output::Output;
+use self::requests::Guest;
+use super::container::Report;
+use super::control::{Answer, Asked};
+use super::env_file::EnvFileError;
+use super::formation::{Formation, FormationError};
+use super::gateway::{Gateway, News, Order};
+use super::id::AppId;
+use super::network::{Addresses, Network, NetworkError};
+use super::own_daemon::{OwnDaemon, OwnDaemonError};
+use super::process::Process;
+use super::procfile::{ProcessType, ProcfileError};
+use super::record::{AppPlace, Places, RecordError};
+use super::supervisor::{Action, Input, InstanceId, Phase, Supervisor, TCP};
+use crate::api::client::{Client, ClientError};
+use crate::escape;
+use crate::kernel::socket::NetlinkError;
+
+/// How often the daemon is looked after.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// What `tcpgw up` is told.
+pub struct Settings<'a> {
+    /// The Procfile.
+    pub procfile: PathBuf,
+    /// The files of variables, the later before the earlier; `None`: `.env` beside the Procfile, if it is there.
+    pub env_files: Option<Vec<PathBuf>>,
+    /// What is said about the number of instances; nothing: one of each type.
+    pub formation: Vec<String>,
+    /// The plan, if one is asked for.
+    pub plan: Option<String>,
+    /// The public port, if one is asked for.
+    pub port: Option<NonZeroU16>,
+    /// From SIGTERM to SIGKILL.
+    pub grace: Duration,
+    /// Whether lines are coloured.
+    pub colors: bool,
+    /// The run directory.
+    pub run_dir: PathBuf,
+    /// The cookie of this network namespace.
+    pub namespace: u64,
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// The store of a daemon that is started.
+    pub store: PathBuf,
+    /// The operator's configuration, if there is one.
+    pub config: Option<PathBuf>,
+    /// Whether that has a section `[addon]`.
+    pub has_addon: bool,
+    /// Looks for the daemon.
+    pub find: &'a dyn Fn() -> Result<Option<Client>, String>,
+    /// Removes the gateway's table, where no daemon runs.
+    pub teardown: &'a dyn Fn() -> Result<(), String>,
+}
+
+/// Why `tcpgw up` does not run.
+#[derive(Debug, Error)]
+pub enum UpError {
+    /// The Procfile is wrong.
+    #[error("{}: {error}", escape::path(file))]
+    Procfile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        error: ProcfileError,
+    },
+    /// A file of variables is wrong.
+    #[error("{}: {error}", escape::path(file))]
+    EnvFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        error: EnvFileError,
+    },
+    /// The formation is wrong.
+    #[error("--formation: {0}")]
+    Formation(#[from] FormationError),
+    /// What was asked for cannot be meant.
+    #[error("{0}")]
+    Usage(String),
+    /// Something is in the way.
+    #[error("{0}")]
+    Refused(String),
+    /// The app runs already, or its notes cannot be kept.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Links or addresses could not be made.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Rules could not be made.
+    #[error(transparent)]
+    Rules(#[from] NetlinkError),
+    /// There is no daemon.
+    #[error(transparent)]
+    Daemon(#[from] OwnDaemonError),
+    /// The daemon refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The system refused.
+    #[error("failed to {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Not all could be removed.
+    #[error("not everything was removed: {0}; `tcpgw up stop` tries again")]
+    Left(String),
+}
+
+impl UpError {
+    /// Whether the input is at fault, not the machine.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Procfile { .. } | Self::EnvFile { .. } | Self::Formation(_) | Self::Usage(_)
+        )
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> UpError {
+    move |source| UpError::System { what, source }
+}
+
+/// What the loop hears.
+enum Event {
+    Report(InstanceId, Report),
+    Ended(InstanceId),
+    News(News),
+    Control(Asked),
+    Signal(u8),
+    /// Nobody reads what is printed any more.
+    Closed,
+}
+
+/// An instance as it is outside of the supervisor.
+struct Place {
+    address: Ipv4Addr,
+    /// Keeps the network namespace.
+    namespace: Option<File>,
+    process: Option<Process>,
+    pid: Option<i32>,
+}
+
+/// Whoever waits for a restart.
+struct Waiter {
+    answers: SyncSender<Answer>,
+}
+
+/// All of it.
+struct Up<'a> {
+    settings: &'a Settings<'a>,
+    directory: PathBuf,
+    types: Vec<ProcessType>,
+    variables: BTreeMap<String, String>,
+    /// Where processes listen.
+    port: u16,
+    id: AppId,
+    places: Places,
+    place: AppPlace,
+    network: Network,
+    subnet: Ipv4Net,
+    addresses: Addresses,
+    resolver: Option<PathBuf>,
+    supervisor: Supervisor,
+    running: BTreeMap<InstanceId, Place>,
+    guests: BTreeMap<usize, Guest>,
+    next_link: u32,
+    /// How many processes of `tcpgw up run` there have been.
+    runs: u32,
+    orders: Option<Sender<Order>>,
+    /// The daemon, where it is a child of this process.
+    daemon: Option<OwnDaemon>,
+    /// Whether a daemon that is gone is this program's to start again.
+    keeps_daemon: bool,
+    next_watch: Instant,
+    waiter: Option<Waiter>,
+    stop_waiters: Vec<SyncSender<Answer>>,
+    formation: Formation,
+    signals: u32,
+    end: Option<Result<(), String>>,
+    output: Output,
+    events: Sender<Event>,
+}
+
+/// Runs the app until it is told to end; returns the signal that was insisted on, if one was.
+///
+/// # Errors
+/// [`UpError`].
+pub fn run(settings: &Settings<'_>) -> Result<Option<u8>, UpError> {
+    let (events, heard) = channel();
+    let (mut up, printer) = Up::begin(settings, &events)?;
+    let insisted = up.serve(&heard);
+    let left = up.finish(&heard);
+    output::finish_printing(&printer);
+    left?;
+    Ok(insisted)
+}
+
+impl Up<'_> {
+    /// Runs until everything has ended.
+    fn serve(&mut self, heard: &Receiver<Event>) -> Option<u8> {
+        let first = self.formation.clone();
+        let actions = self.supervisor.take(Input::Scale(first), Instant::now());
+        self.does(actions);
+        let mut insisted = None;
+        while !self.supervisor.is_over() {
+            let now = Instant::now();
+            let next = self
+                .supervisor
+                .next_time()
+                .unwrap_or(self.next_watch)
+                .min(self.next_watch);
+            match heard.recv_timeout(next.saturating_duration_since(now)) {
+                Ok(event) => insisted = self.take(event).or(insisted),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now = Instant::now();
+            let actions = self.supervisor.tick(now);
+            self.does(actions);
+            if now >= self.next_watch {
+                self.next_watch = now + WATCH;
+                self.watch_daemon();
+            }
+        }
+        insisted
+    }
+
+    /// Takes what happened; returns a signal that was sent again.
+    fn take(&mut self, event: Event) -> Option<u8> {
+        match event {
+            Event::Report(id, report) => self.reported(id, &report),
+            Event::Ended(id) => self.ended(id),
+            Event::News(news) => self.hear(news),
+            Event::Control(asked) => self.asked(asked),
+            Event::Closed if self.signals == 0 => {
+                self.signals = 1;
+                self.stop();
+            }
+            Event::Closed => {}
+            Event::Signal(signal) => {
+                self.signals += 1;
+                let name = if signal == 2 { "SIGINT" } else { "SIGTERM" };
+                if self.signals == 1 {
+                    self.output
+                        .say("system", &format!("{name} received, starting shutdown"));
+                    self.stop();
+                } else {
+                    self.output.say(
+                        "system",
+                        &format!("{name} received again, sending SIGKILL to all processes"),
+                    );
+                    let actions = self.supervisor.take(Input::Kill, Instant::now());
+                    self.does(actions);
+                    return Some(signal);
+                }
+            }
+        }
+        None
+    }
+
+    /// All processes are to end, and the resource goes.
+    fn stop(&mut self) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(Order::End);
+        }
+        self.output.say("system", "sending SIGTERM to all processes");
+        let actions = self.supervisor.take(Input::Stop, Instant::now());
+        self.does(actions);
+    }
+
+    fn name(&self, id: InstanceId) -> String {
+        self.supervisor
+            .get(id)
+            .map(super::supervisor::Instance::name)
+            .unwrap_or_default()
+    }
+
+    fn does(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Start(id) | Action::StartAgain(id) => self.start(id),
+                Action::Terminate(id) => self.with_process(id, Process::terminate),
+                Action::Kill(id) => self.with_process(id, Process::kill),
+                Action::Remove(id) => self.remove(id),
+                Action::Balance {
+                    number,
+                    targets,
+                    at_once,
+                } => {
+                    let targets = self.endpoints(&targets);
+                    self.order(Order::Balance {
+                        number,
+                        targets,
+                        at_once,
+                    });
+                }
+                Action::Replace(targets) => {
+                    let targets = self.endpoints(&targets);
+                    self.order(Order::Replace(targets));
+                }
+                Action::Abandon => {
+                    self.order(Order::Abandon);
+                    self.answer_waiter(Answer::Failed("a new process has ended; the old ones go on".into()));
+                }
+                Action::Say(name, text) => self.output.say(&name, &text),
+            }
+        }
+    }
+
+    fn with_process(&mut self, id: InstanceId, act: fn(&mut Process)) {
+        if let Some(process) = self.running.get_mut(&id).and_then(|place| place.process.as_mut()) {
+            act(process);
+        }
+    }
+
+    fn endpoints(&self, ids: &[InstanceId]) -> Vec<SocketAddr> {
+        let places = ids.iter().filter_map(|id| self.running.get(id));
+        places
+            .map(|place| SocketAddr::new(place.address.into(), self.port))
+            .collect()
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(order);
+        }
+    }
+
+    fn reported(&mut self, id: InstanceId, report: &Report) {
+        let Report::Started(pid) = report else { return };
+        let name = self.name(id);
+        let Some(place) = self.running.get_mut(&id) else { return };
+        place.pid = Some(*pid).filter(|pid| *pid > 0);
+        let text = match place.pid {
+            Some(pid) => format!("started with pid {pid}"),
+            None => "started".into(),
+        };
+        self.output.say(&name, &text);
+    }
+
+    fn ended(&mut self, id: InstanceId) {
+        if let Some(place) = self.running.get_mut(&id) {
+            place.process = None;
+            place.pid = None;
+        }
+        let actions = self.supervisor.take(Input::Ended(id), Instant::now());
+        self.does(actions);
+    }
+
+    fn remove(&mut self, id: InstanceId) {
+        let Some(place) = self.running.remove(&id) else { return };
+        // The link first: a namespace takes its time to go, and its link with it.
+        if let Err(error) = self.network.remove_process(&self.id, id) {
+            self.output.say("system", &error.to_string());
+        }
+        self.addresses.give_back(place.address);
+    }
+
+    fn hear(&mut self, news: News) {
+        let now = Instant::now();
+        let actions = match news {
+            News::Balanced(number) => self.supervisor.take(Input::Balanced(number), now),
+            News::Switched => {
+                let actions = self.supervisor.take(Input::Switched, now);
+                self.output
+                    .say("system", "restarted: new connections go to the new tcp processes");
+                self.answer_waiter(Answer::Done);
+                actions
+            }
+            News::NotSwitched(why) => {
+                let text = format!("restart failed: {why}; the old processes go on");
+                self.output.say("system", &text);
+                self.answer_waiter(Answer::Failed(text));
+                self.supervisor.take(Input::NotSwitched, now)
+            }
+            News::Say(text) => {
+                self.output.say("system", &text);
+                return;
+            }
+            News::Ended(outcome) => {
+                self.end = Some(outcome);
+                return;
+            }
+        };
+        self.does(actions);
+    }
+
+    fn answer_waiter(&mut self, answer: Answer) {
+        if let Some(waiter) = self.waiter.take() {
+            let _ = waiter.answers.try_send(answer);
+        }
+    }
+
+    /// Starts the daemon again where it has ended, if that is for `tcpgw up` to do.
+    fn watch_daemon(&mut self) {
+        if self.signals > 0 || !self.keeps_daemon {
+            return;
+        }
+        let is_there = match &mut self.daemon {
+            Some(daemon) => !daemon.has_ended(),
+            // Of another `tcpgw up`, with which it ends.
+            None => UnixStream::connect(&self.settings.socket).is_ok(),
+        };
+        if is_there {
+            return;
+        }
+        self.daemon = None;
+        self.output.say("system", "the daemon has ended: starting another");
+        if let Err(error) = self.start_daemon() {
+            self.output.say("system", &error.to_string());
+        }
+    }
+}
+
+/// What the instances of a type are doing, for `tcpgw up ps`.
+fn state_of(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Running(_) => "running",
+        Phase::Waiting(_) => "waiting",
+        Phase::Leaving(..) => "leaving",
+        Phase::Ending(_) | Phase::Killed => "ending",
+        Phase::Ended(_) => "ended",
+    }
+}
+
+/// Has the daemon told, by a thread of its own, where connections go.
+fn tell_daemon(socket: PathBuf, app: String, grace: Duration, events: Sender<Event>) -> io::Result<Sender<Order>> {
+    let (orders, taken) = channel();
+    let tell = move |news| drop(events.send(Event::News(news)));
+    let gateway = Gateway::new(socket, app, grace, taken, tell);
+    std::thread::Builder::new()
+        .name("gateway".into())
+        .spawn(move || gateway.run())?;
+    Ok(orders)
+}
+
+/// Whether the app has a process that gets connections.
+fn has_tcp(types: &[ProcessType]) -> bool {
+    types.iter().any(|one| one.name.as_str() == TCP)
+}

@@ -1,0 +1,393 @@
+//! How `tcpgw up` begins: reads the files, cleans up after others, makes the network, finds a daemon or starts one, and provisions
+//! the app.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use ipnet::Ipv4Net;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::output::{pass_on, print};
+use super::{Event, Settings, Up, UpError, has_tcp, system, tell_daemon};
+use crate::api::client::{Client, ClientError};
+use crate::model::source::{self, Input as Kind};
+use crate::up::formation::{self, Formation};
+use crate::up::gateway::{self, Resource};
+use crate::up::id::AppId;
+use crate::up::network::{Addresses, Network, gateway_of};
+use crate::up::own_daemon::{self, OwnDaemon};
+use crate::up::printer::Printer;
+use crate::up::procfile::{Procfile, TypeName};
+use crate::up::record::{AppPlace, Places, Record};
+use crate::up::supervisor::Supervisor;
+use crate::up::{control, egress, env_file, leftovers};
+
+/// Where processes listen, if nothing else is said.
+const PORT: &str = "5000";
+
+/// What the files say.
+struct Files {
+    directory: PathBuf,
+    procfile: Procfile,
+    formation: Formation,
+    variables: BTreeMap<String, String>,
+    port: u16,
+}
+
+impl<'a> Up<'a> {
+    /// Sets all up, and starts no process yet.
+    pub(super) fn begin(settings: &'a Settings<'a>, events: &Sender<Event>) -> Result<(Self, JoinHandle<()>), UpError> {
+        let files = Files::read(settings)?;
+        if !nix::unistd::geteuid().is_root() {
+            return Err(UpError::Refused("needs root, to make namespaces and networks".into()));
+        }
+        listen_to_signals(events.clone()).map_err(system("listen to signals"))?;
+        let places = Places::new(&settings.run_dir, settings.namespace)?;
+        let id = places.id_of(&files.directory);
+        let lock = places.lock()?;
+        let place = places.take(&id)?;
+        let network = Network::open()?;
+        let left = UpError::Left;
+        leftovers::remove_network(&network, &id).map_err(left)?;
+        let (dead, _) = leftovers::sweep(&places, &network).map_err(left)?;
+
+        let types = files.procfile.types.iter();
+        let numbers = types.map(|one| {
+            (
+                one.name.as_str(),
+                files.formation.get(&one.name).copied().unwrap_or_default(),
+            )
+        });
+        let (output, printer) =
+            print(Printer::new(numbers, settings.colors), events.clone()).map_err(system("start a thread"))?;
+        for line in &files.procfile.ignored {
+            output.say(
+                "system",
+                &format!("Procfile, line {line}: passed over, since it is not NAME: COMMAND"),
+            );
+        }
+
+        let app = has_tcp(&files.procfile.types).then(|| id.app());
+        let made = make_network(&network, &id, &place, &files.directory);
+        let subnet = match made {
+            Ok(subnet) => subnet,
+            Err(error) => {
+                if leftovers::remove_network(&network, &id).is_ok() {
+                    place.remove();
+                }
+                return Err(error);
+            }
+        };
+        let resolver = leftovers::resolver().unwrap_or_else(|why| {
+            output.say("system", &why);
+            None
+        });
+        let mut up = Self {
+            settings,
+            directory: files.directory,
+            types: files.procfile.types,
+            variables: files.variables,
+            port: files.port,
+            id,
+            places,
+            place,
+            network,
+            subnet,
+            addresses: Addresses::new(subnet),
+            resolver,
+            supervisor: Supervisor::new(settings.grace),
+            running: BTreeMap::new(),
+            guests: BTreeMap::new(),
+            next_link: 9_999,
+            runs: 0,
+            orders: None,
+            daemon: None,
+            keeps_daemon: false,
+            next_watch: Instant::now(),
+            waiter: None,
+            stop_waiters: Vec::new(),
+            formation: files.formation,
+            signals: 0,
+            end: None,
+            output,
+            events: events.clone(),
+        };
+        let outcome = up.join_gateway(app, dead).and_then(|()| up.serve_requests());
+        match outcome {
+            Ok(()) => Ok((up, printer)),
+            Err(error) => {
+                // The lock is held: what was made here goes without it.
+                drop(lock);
+                Err(up.give_up(error))
+            }
+        }
+    }
+
+    /// Takes everything down that was set up before something failed.
+    fn give_up(mut self, error: UpError) -> UpError {
+        let app = self.id.app();
+        let deprovisioned = match Client::connect(&self.settings.socket) {
+            Ok(daemon) if self.orders.is_some() => gateway::deprovision(&daemon, &app).is_ok(),
+            _ => self.orders.is_none(),
+        };
+        self.orders = None;
+        if let Err(why) = self.leave(deprovisioned) {
+            tracing::warn!("not everything was removed: {why}; `tcpgw up stop` tries again");
+        }
+        error
+    }
+
+    /// Finds the daemon or starts one, removes what others have left there, and provisions the app.
+    fn join_gateway(&mut self, app: Option<String>, dead: Vec<AppPlace>) -> Result<(), UpError> {
+        let mut shared = self.places.shared();
+        let forwarding = leftovers::forward().map_err(|error| {
+            UpError::Refused(format!(
+                "failed to switch forwarding on: {error}: set net.ipv4.ip_forward=1 by hand"
+            ))
+        })?;
+        if forwarding {
+            shared.forwarding = true;
+            self.places.set_shared(&shared)?;
+            self.output.say(
+                "system",
+                "switched net.ipv4.ip_forward on until the last `tcpgw up` ends",
+            );
+        }
+        let Some(app) = app else {
+            self.output.say(
+                "system",
+                "the Procfile has no process type tcp: there is no public port, and no TCP_URL",
+            );
+            dead.into_iter()
+                .filter(|place| place.record().is_none_or(|record| record.app.is_none()))
+                .for_each(drop);
+            return Ok(());
+        };
+        let daemon = if let Some(daemon) = (self.settings.find)().map_err(UpError::Refused)? {
+            daemon
+        } else {
+            self.start_daemon()?;
+            shared = self.places.shared();
+            Client::connect(&self.settings.socket)?
+        };
+        gateway::wait_until_started(&daemon)?;
+        // One that a `tcpgw up` has started reaches its own apps by their gateways' addresses.
+        let is_ups = shared.daemon.is_some() && gateway::process_of(&daemon)? == shared.daemon;
+        self.keeps_daemon = is_ups;
+        leftovers::remove_resources(&daemon, dead).map_err(UpError::Left)?;
+        // Noted before it is made.
+        self.place.set_record(&Record {
+            directory: self.directory.clone(),
+            network: self.subnet.to_string(),
+            app: Some(app.clone()),
+        })?;
+        let resource = self.provision(&daemon, &app, is_ups)?;
+        let url = match (is_ups, &resource.url) {
+            (false, Some(url)) => url.clone(),
+            _ => format!("tcp://{}:{}", gateway_of(self.subnet), resource.port),
+        };
+        self.output
+            .say("system", &format!("TCP_URL={url}, plan {}", resource.plan));
+        self.variables.insert("TCP_URL".into(), url);
+        let socket = self.settings.socket.clone();
+        let orders = tell_daemon(socket, app, self.settings.grace, self.events.clone());
+        self.orders = Some(orders.map_err(system("start a thread"))?);
+        Ok(())
+    }
+
+    fn provision(&self, daemon: &Client, app: &str, is_ups: bool) -> Result<Resource, UpError> {
+        let plan = self.settings.plan.as_deref().unwrap_or(own_daemon::PLAN);
+        let port = self.settings.port;
+        let mut outcome = gateway::provision(daemon, app, plan, port);
+        // It may be there from a run that was killed, with another plan or port.
+        if let Err(ClientError::Refused { status: 409 | 422, .. }) = outcome
+            && gateway::deprovision(daemon, app).is_ok()
+        {
+            outcome = gateway::provision(daemon, app, plan, port);
+        }
+        outcome.map_err(|error| {
+            let hint = match (&self.settings.plan, is_ups) {
+                (None, false) => "; name one of the daemon's plans by --plan",
+                _ => "",
+            };
+            let addon = match &error {
+                ClientError::Refused { message, .. } if message.contains("add-on is off") => {
+                    ": add a section [addon] to the daemon's configuration and reload it (docs/addon.md), or stop that daemon: \
+                     `tcpgw up` starts one of its own where there is none"
+                }
+                _ => hint,
+            };
+            UpError::Refused(format!("failed to provision the app: {error}{addon}"))
+        })
+    }
+
+    /// Starts a daemon, and notes that.
+    pub(super) fn start_daemon(&mut self) -> Result<(), UpError> {
+        let settings = self.settings;
+        let mut shared = self.places.shared();
+        let config = if settings.has_addon {
+            settings.config.clone()
+        } else {
+            let before = match &settings.config {
+                Some(path) => source::read_file(path, Kind::Configuration),
+                None => Ok(Vec::new()),
+            };
+            let before = before.map_err(|error| UpError::Usage(error.to_string()))?;
+            let before = String::from_utf8_lossy(&before).into_owned();
+            let host = gateway_of(self.subnet);
+            let directory = self.places.shared_directory()?;
+            Some(own_daemon::write_configuration(
+                &directory,
+                &before,
+                host,
+                settings.port,
+            )?)
+        };
+        if shared.store.is_none() && !settings.store.exists() {
+            shared.store = Some(settings.store.clone());
+        }
+        shared.config.clone_from(&config);
+        // Noted before it starts: whoever cleans up must know that there may be a table.
+        shared.daemon = Some(0);
+        self.places.set_shared(&shared)?;
+        let wanted = own_daemon::Wanted {
+            config,
+            socket: settings.socket.clone(),
+            run_dir: self.places.run_dir().to_owned(),
+        };
+        let (daemon, log) = OwnDaemon::start(&wanted)?;
+        shared.daemon = Some(daemon.id());
+        self.daemon = Some(daemon);
+        self.keeps_daemon = true;
+        self.places.set_shared(&shared)?;
+        pass_on(log, self.output.clone()).map_err(system("start a thread"))
+    }
+
+    fn serve_requests(&self) -> Result<(), UpError> {
+        let events = self.events.clone();
+        let ask = move |asked| events.send(Event::Control(asked)).is_ok();
+        control::serve(&self.place.socket(), ask).map_err(system("listen on the control socket"))
+    }
+}
+
+/// Makes the links and rules of the app, which are noted first.
+fn make_network(network: &Network, id: &AppId, place: &AppPlace, directory: &Path) -> Result<Ipv4Net, UpError> {
+    let subnet = network.choose(id)?;
+    let app = place.record().and_then(|record| record.app);
+    place.set_record(&Record {
+        directory: directory.to_owned(),
+        network: subnet.to_string(),
+        app,
+    })?;
+    network.add_gateway(id, subnet)?;
+    egress::install(id, subnet)?;
+    Ok(subnet)
+}
+
+impl Files {
+    fn read(settings: &Settings<'_>) -> Result<Self, UpError> {
+        let file = &settings.procfile;
+        let directory = directory_of(file)?;
+        let text = read_text(file)?;
+        let procfile = Procfile::parse(&text).map_err(|error| UpError::Procfile {
+            file: file.clone(),
+            error,
+        })?;
+        let names: Vec<TypeName> = procfile.types.iter().map(|one| one.name.clone()).collect();
+        let one_of_each = ["all=1".to_owned()];
+        let words = if settings.formation.is_empty() {
+            &one_of_each[..]
+        } else {
+            &settings.formation
+        };
+        let formation = formation::parse(words.iter().map(String::as_str), &names, &Formation::new())?;
+        let mut variables = BTreeMap::new();
+        let beside = directory.join(".env");
+        let env_files = match &settings.env_files {
+            Some(files) => files.clone(),
+            None if beside.exists() => vec![beside],
+            None => Vec::new(),
+        };
+        for file in env_files {
+            let found = env_file::parse(&read_text(&file)?).map_err(|error| UpError::EnvFile {
+                file: file.clone(),
+                error,
+            })?;
+            variables.extend(found);
+        }
+        let port = variables.get("PORT").cloned().or_else(|| std::env::var("PORT").ok());
+        let port = port.unwrap_or_else(|| PORT.into());
+        let number = port.parse().ok().filter(|port: &u16| *port > 0);
+        let number = number.ok_or_else(|| UpError::Usage(format!("PORT is {port:?}, and must be 1 to 65535")))?;
+        variables.insert("PORT".into(), port);
+        Ok(Self {
+            directory,
+            procfile,
+            formation,
+            variables,
+            port: number,
+        })
+    }
+}
+
+/// Returns the directory of a Procfile, absolute and without links.
+pub(crate) fn directory_of(procfile: &Path) -> Result<PathBuf, UpError> {
+    let parent = match procfile.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let shown = crate::escape::path(parent);
+    let directory = std::fs::canonicalize(parent)
+        .map_err(|error| UpError::Usage(format!("failed to find the directory {shown}: {error}")))?;
+    match directory.to_str() {
+        Some(_) => Ok(directory),
+        None => Err(UpError::Usage(format!(
+            "the name of the directory {shown} must be UTF-8"
+        ))),
+    }
+}
+
+fn read_text(file: &Path) -> Result<String, UpError> {
+    let shown = crate::escape::path(file);
+    let wrong = |why: &dyn std::fmt::Display| UpError::Usage(format!("failed to read {shown}: {why}"));
+    let size = std::fs::metadata(file).map_err(|error| wrong(&error))?;
+    if !size.is_file() {
+        return Err(wrong(&"it is no regular file"));
+    }
+    if size.len() > env_file::MAX_SIZE {
+        return Err(wrong(&format!("it has more than {} bytes", env_file::MAX_SIZE)));
+    }
+    let bytes = std::fs::read(file).map_err(|error| wrong(&error))?;
+    String::from_utf8(bytes).map_err(|_| wrong(&"it must be UTF-8"))
+}
+
+fn listen_to_signals(events: Sender<Event>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate, mut hangup) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        )
+    };
+    let listen = async move {
+        loop {
+            let number = tokio::select! {
+                Some(()) = interrupt.recv() => 2,
+                Some(()) = terminate.recv() => 15,
+                Some(()) = hangup.recv() => 15,
+                else => return,
+            };
+            if events.send(Event::Signal(number)).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".into());
+    thread.spawn(move || runtime.block_on(listen)).map(drop)
+}

@@ -1,0 +1,94 @@
+//! How `tcpgw up` ends: what it has made is removed, and what apps share goes with the last one.
+
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use super::{Event, Up, UpError};
+use crate::api::client::Client;
+use crate::up::control::Answer;
+use crate::up::gateway::{self, News};
+use crate::up::leftovers::{self, Last};
+
+/// How long the daemon may take to remove the resource when all processes have ended.
+const END: Duration = Duration::from_secs(6);
+
+impl Up<'_> {
+    /// Removes all that there is.
+    pub(super) fn finish(mut self, heard: &Receiver<Event>) -> Result<(), UpError> {
+        let begin = Instant::now();
+        while self.orders.is_some() && self.end.is_none() && begin.elapsed() < END {
+            match heard.recv_timeout(END.saturating_sub(begin.elapsed())) {
+                Ok(Event::News(News::Ended(outcome))) => self.end = Some(outcome),
+                Ok(Event::Signal(_)) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        let mut left = Vec::new();
+        let is_deprovisioned = self.orders.is_none() || matches!(self.end, Some(Ok(())));
+        if let Some(Err(why)) = &self.end {
+            left.push(format!("the resource of the app: {why}"));
+        } else if !is_deprovisioned {
+            left.push("the resource of the app: the daemon has not answered".into());
+        }
+        self.guests.clear();
+        let waiters = std::mem::take(&mut self.stop_waiters);
+        if let Err(why) = self.leave(is_deprovisioned) {
+            left.push(why);
+        }
+        for waiter in waiters {
+            let _ = waiter.try_send(Answer::Done);
+        }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(UpError::Left(left.join("; ")))
+        }
+    }
+
+    /// What apps share goes with the last one.
+    pub(super) fn leave(self, is_deprovisioned: bool) -> Result<(), String> {
+        let Self {
+            places,
+            place,
+            daemon,
+            settings,
+            network,
+            id,
+            ..
+        } = self;
+        let lock = places.lock().map_err(|error| error.to_string())?;
+        let shared = places.shared();
+        let serves_others = match (&daemon, Client::connect(&settings.socket)) {
+            (_, Ok(daemon)) => gateway::services_of(&daemon).map_or(true, |number| number > 0),
+            (Some(_), Err(_)) => true,
+            (None, Err(_)) => false,
+        };
+        let is_own = daemon.is_some();
+        // Before its links go, which it would have to say something of.
+        if let Some(daemon) = daemon {
+            daemon.stop();
+        }
+        let removed = leftovers::remove_network(&network, &id);
+        // One that could not be removed is left for `tcpgw up stop`.
+        if is_deprovisioned && removed.is_ok() {
+            place.remove();
+        } else {
+            drop(place);
+        }
+        removed?;
+        let (dead, living) = places.leftovers().map_err(|error| error.to_string())?;
+        if living > 0 || !dead.is_empty() {
+            return Ok(());
+        }
+        let serves_others = serves_others || (!is_own && UnixStream::connect(&settings.socket).is_ok());
+        let last = Last {
+            places: &places,
+            shared,
+            serves_others,
+        };
+        last.remove(settings.teardown)?;
+        lock.discard();
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! What is printed: by a thread of its own, so that nothing but the processes themselves waits for a terminal that stands still.
+
+use std::io::{self, Write as _};
+use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::Event;
+use crate::escape;
+use crate::kernel::ffi;
+use crate::up::own_daemon::Log;
+use crate::up::printer::Printer;
+
+/// Lines that may wait to be printed.
+const WAITING_LINES: usize = 256;
+/// How long what processes have written may take to be printed at the end.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// What prints.
+#[derive(Clone)]
+pub(super) struct Output(pub(super) SyncSender<(String, Vec<u8>)>);
+
+impl Output {
+    /// A line of `tcpgw up`'s own. Where nobody reads, nobody misses it, and nothing waits for it.
+    pub(super) fn say(&self, name: &str, line: &str) {
+        let _ = self.0.try_send((name.to_owned(), escape::text(line).into_bytes()));
+    }
+}
+
+/// The time of the day, as the user's clock shows it.
+fn clock() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (hour, minute, second) = ffi::local_time(i64::try_from(now.as_secs()).unwrap_or_default());
+    format!("{hour:02}:{minute:02}:{second:02}")
+}
+
+/// Prints lines by a thread of its own, until all that could say something have gone.
+pub(super) fn print(printer: Printer, events: Sender<Event>) -> io::Result<(Output, JoinHandle<()>)> {
+    let (lines, waiting) = sync_channel::<(String, Vec<u8>)>(WAITING_LINES);
+    let work = move || {
+        while let Ok((name, line)) = waiting.recv() {
+            let line = printer.line(&clock(), &name, &line);
+            let mut stdout = io::stdout().lock();
+            if stdout.write_all(&line).and_then(|()| stdout.flush()).is_err() {
+                let _ = events.send(Event::Closed);
+                // Processes go on until they are told to end, and must not wait for it.
+                while waiting.recv().is_ok() {}
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("printer".into()).spawn(work)?;
+    Ok((Output(lines), thread))
+}
+
+/// Passes on what a daemon logs.
+pub(super) fn pass_on(mut log: Log, output: Output) -> io::Result<()> {
+    let work = move || {
+        while let Some(line) = log.next_line() {
+            output.say("system", &line);
+        }
+    };
+    std::thread::Builder::new().name("log".into()).spawn(work).map(drop)
+}
+
+/// The printer ends when nobody has anything to say any more; a terminal that stands still is not waited for.
+pub(super) fn finish_printing(printer: &JoinHandle<()>) {
+    let begin = Instant::now();
+    while !printer.is_finished() && begin.elapsed() < FLUSH {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

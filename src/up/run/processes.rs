@@ -1,0 +1,146 @@
+//! How a process of the app is started, and listened to.
+
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Event, Place, Up};
+use crate::escape;
+use crate::up::container::{Report, Spec};
+use crate::up::network;
+use crate::up::printer::Lines;
+use crate::up::process::{self, Process, Started, Streams};
+use crate::up::supervisor::InstanceId;
+
+/// How long a helper may take to make its namespaces.
+const HELPER: Duration = Duration::from_secs(10);
+
+impl Up<'_> {
+    pub(super) fn start(&mut self, id: InstanceId) {
+        let name = self.name(id);
+        if let Err(why) = self.try_start(id, &name) {
+            self.output.say(&name, &format!("could not be started: {why}"));
+            if let Some(place) = self.running.get_mut(&id) {
+                place.process = None;
+            }
+            // As one that has ended at once.
+            let _ = self.events.send(Event::Ended(id));
+        }
+    }
+
+    fn try_start(&mut self, id: InstanceId, name: &str) -> Result<(), String> {
+        let kind = self
+            .supervisor
+            .get(id)
+            .map(|one| one.kind.clone())
+            .ok_or("it is not known")?;
+        let command = self
+            .types
+            .iter()
+            .find(|one| one.name == kind)
+            .map(|one| one.command.clone());
+        let command = command.ok_or("it is not in the Procfile")?;
+        let place = match self.running.remove(&id) {
+            Some(place) => place,
+            None => Place {
+                address: self.addresses.take().ok_or("no address is free")?,
+                namespace: None,
+                process: None,
+                pid: None,
+            },
+        };
+        let spec = Spec {
+            parent: std::process::id().cast_signed(),
+            join: place.namespace.as_ref().map(process::path_of),
+            address: place.address,
+            gateway: network::gateway_of(self.subnet),
+            resolver: self.resolver.clone(),
+            control: -1,
+            report: -1,
+            command: vec!["/bin/sh".into(), "-c".into(), command],
+            interactive: false,
+        };
+        let (is_new, address) = (place.namespace.is_none(), place.address);
+        self.running.insert(id, place);
+        let mut variables = self.variables.clone();
+        variables.insert("PS".into(), name.to_owned());
+        let started = process::start(spec, &variables, &self.directory, &Streams::Terminal);
+        let mut started = started.map_err(|error| error.to_string())?;
+        ready(&mut started)?;
+        if is_new {
+            self.network
+                .add_process(&self.id, id, started.process.id(), self.subnet, address)
+                .map_err(|error| error.to_string())?;
+            let namespace = started.process.namespace().map_err(|error| error.to_string())?;
+            if let Some(place) = self.running.get_mut(&id) {
+                place.namespace = Some(namespace);
+            }
+        }
+        started.process.go().map_err(|error| error.to_string())?;
+        let process = self.listen_to(id, name, started)?;
+        if let Some(place) = self.running.get_mut(&id) {
+            place.process = Some(process);
+        }
+        Ok(())
+    }
+
+    /// Starts the threads that read what a process writes and what its helpers tell.
+    fn listen_to(&self, id: InstanceId, name: &str, started: Started) -> Result<Process, String> {
+        let Started {
+            process,
+            mut reports,
+            output,
+        } = started;
+        let (name, printed) = (name.to_owned(), self.output.clone());
+        let reader = output.map(|output| {
+            let (name, printed) = (name.clone(), printed.clone());
+            std::thread::Builder::new().name("output".into()).spawn(move || {
+                let mut lines = Lines::default();
+                let print = |line: &[u8]| drop(printed.0.send((name.clone(), line.to_vec())));
+                output.read(|bytes| lines.push(bytes, print));
+                lines.end(print);
+            })
+        });
+        let reader = reader.transpose().map_err(|error| error.to_string())?;
+        let events = self.events.clone();
+        let tell = move || {
+            let mut last = None;
+            while let Some(report) = reports.next_report() {
+                let _ = events.send(Event::Report(id, report.clone()));
+                last = Some(report);
+            }
+            let _ = events.send(Event::Ended(id));
+            if let Some(reader) = reader {
+                let _ = reader.join();
+            }
+            let words = process::words_of(last.as_ref());
+            let _ = printed.0.send((name, escape::text(&words).into_bytes()));
+        };
+        let told = std::thread::Builder::new().name("reports".into()).spawn(tell);
+        told.map_err(|error| error.to_string())?;
+        Ok(process)
+    }
+}
+
+/// Waits for the helper to have made its namespaces.
+fn ready(started: &mut Started) -> Result<(), String> {
+    let timeout = PollTimeout::try_from(HELPER).unwrap_or(PollTimeout::MAX);
+    let mut waited = [PollFd::new(started.reports.as_fd(), PollFlags::POLLIN)];
+    let begin = Instant::now();
+    while begin.elapsed() < HELPER {
+        match poll(&mut waited, timeout) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.to_string()),
+            Ok(0) => break,
+            Ok(_) => {
+                return match started.reports.next_report() {
+                    Some(Report::Ready) => Ok(()),
+                    Some(Report::Failed(why)) => Err(why),
+                    _ => Err("its helper has ended".into()),
+                };
+            }
+        }
+    }
+    Err(format!("its helper has not answered within {HELPER:?}"))
+}

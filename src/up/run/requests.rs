@@ -1,0 +1,185 @@
+//! What the other commands ask of a running `tcpgw up`.
+
+use std::net::Ipv4Addr;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use super::{Up, Waiter, state_of};
+use crate::up::control::{Answer, Asked, Place, Request, Shown};
+use crate::up::formation;
+use crate::up::network::gateway_of;
+use crate::up::procfile::TypeName;
+use crate::up::supervisor::{Input, Phase, TCP};
+
+/// Processes of `tcpgw up run` at once.
+const MOST_GUESTS: usize = 16;
+
+/// A process of `tcpgw up run`, which is a child of that command.
+pub(super) struct Guest {
+    address: Ipv4Addr,
+    /// The number of its link, once it has one.
+    link: Option<u32>,
+}
+
+impl Up<'_> {
+    pub(super) fn asked(&mut self, asked: Asked) {
+        let Asked {
+            connection,
+            request,
+            answers,
+        } = asked;
+        let is_ending = self.signals > 0;
+        match request {
+            None => self.leave_guest(connection),
+            Some(Request::Ps) => {
+                give(&answers, Answer::Processes(self.shown()));
+                give(&answers, Answer::Done);
+            }
+            Some(_) if is_ending => give(&answers, Answer::Failed("it is ending".into())),
+            Some(Request::Restart(names)) => self.restart(&names, answers),
+            Some(Request::Scale(words)) => {
+                let outcome = self.scale(&words);
+                give(&answers, outcome.map_or_else(Answer::Failed, |()| Answer::Done));
+            }
+            Some(Request::Stop) => {
+                self.signals = 1;
+                self.output.say("system", "`tcpgw up stop` received, starting shutdown");
+                self.stop_waiters.push(answers);
+                self.stop();
+            }
+            Some(Request::Attach) => {
+                let outcome = self.attach(connection);
+                give(&answers, outcome.map_or_else(Answer::Failed, Answer::Place));
+            }
+            Some(Request::Connect(pid)) => {
+                let outcome = self.connect(connection, pid);
+                give(&answers, outcome.map_or_else(Answer::Failed, |()| Answer::Done));
+            }
+        }
+    }
+
+    fn shown(&self) -> Vec<Shown> {
+        let now = Instant::now();
+        let shown = self.supervisor.instances().map(|(id, one)| {
+            let place = self.running.get(&id);
+            let since = match one.phase {
+                Phase::Running(since) => Some(now.saturating_duration_since(since)),
+                _ => None,
+            };
+            Shown {
+                name: one.name(),
+                pid: place.and_then(|place| place.pid),
+                state: state_of(one.phase).into(),
+                address: place
+                    .map(|place| format!("{}:{}", place.address, self.port))
+                    .unwrap_or_default(),
+                seconds: since.as_ref().map(Duration::as_secs),
+                ends: one.ends,
+            }
+        });
+        shown.collect()
+    }
+
+    fn names(&self) -> Vec<TypeName> {
+        self.types.iter().map(|one| one.name.clone()).collect()
+    }
+
+    fn restart(&mut self, names: &[String], answers: SyncSender<Answer>) {
+        let known = self.names();
+        let mut kinds = Vec::new();
+        for name in names {
+            let Some(kind) = known.iter().find(|known| known.as_str() == name) else {
+                let known: Vec<&str> = known.iter().map(TypeName::as_str).collect();
+                let known = known.join(", ");
+                let why = format!("there is no process type {name:?}; there are {known}");
+                return give(&answers, Answer::Failed(why));
+            };
+            kinds.push(kind.clone());
+        }
+        if kinds.is_empty() {
+            kinds = known;
+        }
+        if self.supervisor.is_restarting() {
+            return give(
+                &answers,
+                Answer::Failed("a restart is under way already; repeat it when that is over".into()),
+            );
+        }
+        let actions = self.supervisor.take(Input::Restart(kinds), Instant::now());
+        if actions.is_empty() {
+            return give(&answers, Answer::Failed("no process of that type runs".into()));
+        }
+        self.waiter = Some(Waiter { answers });
+        self.does(actions);
+        // Nothing is to be waited for where no connections are switched.
+        if !self.supervisor.is_restarting() {
+            self.answer_waiter(Answer::Done);
+        }
+    }
+
+    fn scale(&mut self, words: &[String]) -> Result<(), String> {
+        if self.supervisor.is_restarting() {
+            return Err("a restart is under way; repeat it when that is over".into());
+        }
+        let names = self.names();
+        let words = words.iter().map(String::as_str);
+        let formation = formation::parse(words, &names, &self.formation).map_err(|error| error.to_string())?;
+        let is_served = self.orders.is_some()
+            || formation
+                .iter()
+                .all(|(name, number)| name.as_str() != TCP || *number == 0);
+        if !is_served {
+            return Err("there is no public port for tcp processes".into());
+        }
+        self.formation.clone_from(&formation);
+        let actions = self.supervisor.take(Input::Scale(formation), Instant::now());
+        self.does(actions);
+        Ok(())
+    }
+
+    fn attach(&mut self, connection: usize) -> Result<Place, String> {
+        if self.guests.len() >= MOST_GUESTS {
+            return Err(format!("{MOST_GUESTS} processes of `tcpgw up run` are there already"));
+        }
+        let address = self.addresses.take().ok_or("no address is free")?;
+        self.guests.insert(connection, Guest { address, link: None });
+        let mut variables = self.variables.clone();
+        self.runs += 1;
+        variables.insert("PS".into(), format!("run.{}", self.runs));
+        Ok(Place {
+            address,
+            gateway: gateway_of(self.subnet),
+            resolver: self.resolver.clone(),
+            variables,
+        })
+    }
+
+    fn connect(&mut self, connection: usize, pid: u32) -> Result<(), String> {
+        let Some(guest) = self.guests.get_mut(&connection).filter(|guest| guest.link.is_none()) else {
+            return Err("no place was asked for".into());
+        };
+        let link = self.next_link;
+        self.next_link -= 1;
+        guest.link = Some(link);
+        let address = guest.address;
+        let added = self.network.add_process(&self.id, link, pid, self.subnet, address);
+        added.map_err(|error| error.to_string())
+    }
+
+    fn leave_guest(&mut self, connection: usize) {
+        let Some(guest) = self.guests.remove(&connection) else {
+            return;
+        };
+        if let Some(link) = guest.link
+            && let Err(error) = self.network.remove_process(&self.id, link)
+        {
+            self.output.say("system", &error.to_string());
+        }
+        self.addresses.give_back(guest.address);
+    }
+}
+
+/// A client that does not read is not waited for.
+fn give(answers: &SyncSender<Answer>, answer: Answer) {
+    let _ = answers.try_send(answer);
+}

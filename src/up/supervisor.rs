@@ -1,0 +1,464 @@
+//! The processes of an app as a state machine: what is started, ended, restarted and sent connections to, and when.
+//!
+//! Pure: takes what happened and the time, and gives what is to be done. Knows neither processes nor the gateway.
+//!
+//! An instance of `tcp` gets connections from when its port answers, which the gateway finds out, until it is told to end or has
+//! ended. A restart starts new instances beside the old ones, and ends the old ones when the gateway has switched to the new.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::formation::Formation;
+use super::procfile::TypeName;
+
+/// The process type whose instances get the connections of the public port.
+pub const TCP: &str = "tcp";
+/// First pause before a process that has ended is started again; each further one is twice as long.
+pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest such pause.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A process that has run for so long is well: its next end counts as the first.
+pub const WELL: Duration = Duration::from_secs(10);
+/// How long the network of a process stays after its end, so that the ends of its connections reach the clients.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long the gateway may take to send no new connections to a process before it is told to end all the same.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// Tells one instance from all others, of the past too.
+pub type InstanceId = u32;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A process has ended, or could not be started.
+    Ended(InstanceId),
+    /// The instances of these types are to be replaced by new ones.
+    Restart(Vec<TypeName>),
+    /// So many instances are to run.
+    Scale(Formation),
+    /// The gateway sends connections to what [`Action::Balance`] of this number, or an earlier one, named, or cannot be told.
+    Balanced(u64),
+    /// The gateway has switched to the new instances, which all have answered.
+    Switched,
+    /// It has not, and sends connections where it did before.
+    NotSwitched,
+    /// All processes are to end.
+    Stop,
+    /// All are to end at once.
+    Kill,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start a process in a network of its own.
+    Start(InstanceId),
+    /// Start it again, in the network that it had.
+    StartAgain(InstanceId),
+    /// Tell its process group to end: SIGTERM.
+    Terminate(InstanceId),
+    /// Kill it with all that it has started.
+    Kill(InstanceId),
+    /// Take its network away.
+    Remove(InstanceId),
+    /// Send connections to these; `at_once`: others have ended, so that their connections need not be waited for.
+    Balance {
+        /// Its number, for [`Input::Balanced`].
+        number: u64,
+        /// The instances of [`TCP`].
+        targets: Vec<InstanceId>,
+        /// Whether flows of those that leave are flushed at once.
+        at_once: bool,
+    },
+    /// Switch to these as soon as all have answered a handshake.
+    Replace(Vec<InstanceId>),
+    /// Do not switch any more.
+    Abandon,
+    /// Tell the user.
+    Say(String, String),
+}
+
+/// Where an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It runs since then.
+    Running(Instant),
+    /// It has ended by itself and is started again then.
+    Waiting(Instant),
+    /// It gets no new connections once the gateway knows, and is told to end then, or at that time.
+    Leaving(u64, Instant),
+    /// It was told to end, and is killed then.
+    Ending(Instant),
+    /// It was killed.
+    Killed,
+    /// It has ended; its network goes then.
+    Ended(Instant),
+}
+
+/// An instance of a process type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its type.
+    pub kind: TypeName,
+    /// Its number within the type, from 1.
+    pub index: u32,
+    /// Where it is.
+    pub phase: Phase,
+    /// How often it has ended by itself.
+    pub ends: u32,
+    /// How often in a row without having run well.
+    failures: u32,
+}
+
+impl Instance {
+    /// Returns its name as foreman has it, `tcp.1`.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.kind, self.index)
+    }
+
+    fn is_wanted(&self) -> bool {
+        matches!(self.phase, Phase::Running(_) | Phase::Waiting(_))
+    }
+}
+
+/// A restart of instances of [`TCP`] that are not switched to yet.
+#[derive(Debug)]
+struct Rollout {
+    old: Vec<InstanceId>,
+    new: Vec<InstanceId>,
+}
+
+/// All instances.
+#[derive(Debug)]
+pub struct Supervisor {
+    grace: Duration,
+    instances: BTreeMap<InstanceId, Instance>,
+    next: InstanceId,
+    rollout: Option<Rollout>,
+    /// What the gateway was told last.
+    balanced: Vec<InstanceId>,
+    number: u64,
+    is_stopping: bool,
+}
+
+impl Supervisor {
+    /// Returns one without instances. A process that was told to end has `grace` to do so.
+    pub fn new(grace: Duration) -> Self {
+        Self {
+            grace,
+            instances: BTreeMap::new(),
+            next: 1,
+            rollout: None,
+            balanced: Vec::new(),
+            number: 0,
+            is_stopping: false,
+        }
+    }
+
+    /// Each instance that is not forgotten.
+    pub fn instances(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        self.instances.iter().map(|(id, instance)| (*id, instance))
+    }
+
+    /// Returns that one.
+    pub fn get(&self, id: InstanceId) -> Option<&Instance> {
+        self.instances.get(&id)
+    }
+
+    /// Whether a restart of [`TCP`] waits for its new instances to answer.
+    pub fn is_restarting(&self) -> bool {
+        self.rollout.is_some()
+    }
+
+    /// Whether all was to end, and has.
+    pub fn is_over(&self) -> bool {
+        self.is_stopping && self.instances.is_empty()
+    }
+
+    /// Returns when [`Self::tick`] has something to do.
+    pub fn next_time(&self) -> Option<Instant> {
+        let times = self.instances.values().filter_map(|instance| match instance.phase {
+            Phase::Waiting(at) | Phase::Leaving(_, at) | Phase::Ending(at) | Phase::Ended(at) => Some(at),
+            Phase::Running(_) | Phase::Killed => None,
+        });
+        times.min()
+    }
+
+    /// Takes what happened.
+    pub fn take(&mut self, input: Input, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match input {
+            Input::Ended(id) => self.ended(id, now, &mut actions),
+            Input::Restart(kinds) => self.restart(&kinds, now, &mut actions),
+            Input::Scale(formation) => self.scale(&formation, now, &mut actions),
+            Input::Balanced(number) => self.left(number, now, &mut actions),
+            Input::Switched => self.switched(now, &mut actions),
+            Input::NotSwitched => self.not_switched(now, &mut actions),
+            Input::Stop => self.stop(now, &mut actions),
+            Input::Kill => self.kill(&mut actions),
+        }
+        actions
+    }
+
+    /// Does what it is time for.
+    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let late = |instance: &Instance| match instance.phase {
+            Phase::Waiting(at) | Phase::Leaving(_, at) | Phase::Ending(at) | Phase::Ended(at) => at <= now,
+            Phase::Running(_) | Phase::Killed => false,
+        };
+        let ids: Vec<InstanceId> = self
+            .instances()
+            .filter(|(_, one)| late(one))
+            .map(|(id, _)| id)
+            .collect();
+        for id in ids {
+            match self.instances.get(&id).map(|one| one.phase) {
+                Some(Phase::Waiting(_)) => {
+                    self.set(id, Phase::Running(now));
+                    actions.push(Action::StartAgain(id));
+                }
+                Some(Phase::Leaving(..)) => self.terminate(id, now, &mut actions),
+                Some(Phase::Ending(_)) => {
+                    let name = self.name(id);
+                    let grace = crate::model::duration::show(self.grace);
+                    actions.push(Action::Say(
+                        "system".into(),
+                        format!("{name} has not ended within {grace}: sending SIGKILL"),
+                    ));
+                    self.set(id, Phase::Killed);
+                    actions.push(Action::Kill(id));
+                }
+                Some(Phase::Ended(_)) => self.forget(id, &mut actions),
+                _ => {}
+            }
+        }
+        self.balance(false, &mut actions);
+        actions
+    }
+
+    fn set(&mut self, id: InstanceId, phase: Phase) {
+        if let Some(instance) = self.instances.get_mut(&id) {
+            instance.phase = phase;
+        }
+    }
+
+    fn name(&self, id: InstanceId) -> String {
+        self.instances.get(&id).map(Instance::name).unwrap_or_default()
+    }
+
+    fn start(&mut self, kind: &TypeName, index: u32, now: Instant, actions: &mut Vec<Action>) -> InstanceId {
+        let id = self.next;
+        self.next += 1;
+        let instance = Instance {
+            kind: kind.clone(),
+            index,
+            phase: Phase::Running(now),
+            ends: 0,
+            failures: 0,
+        };
+        self.instances.insert(id, instance);
+        actions.push(Action::Start(id));
+        id
+    }
+
+    fn terminate(&mut self, id: InstanceId, now: Instant, actions: &mut Vec<Action>) {
+        match self.instances.get(&id).map(|one| one.phase) {
+            // There is no process.
+            Some(Phase::Waiting(_)) => self.forget(id, actions),
+            Some(Phase::Running(_) | Phase::Leaving(..)) => {
+                self.set(id, Phase::Ending(now + self.grace));
+                actions.push(Action::Terminate(id));
+            }
+            _ => {}
+        }
+    }
+
+    fn forget(&mut self, id: InstanceId, actions: &mut Vec<Action>) {
+        self.instances.remove(&id);
+        actions.push(Action::Remove(id));
+    }
+
+    fn ended(&mut self, id: InstanceId, now: Instant, actions: &mut Vec<Action>) {
+        let Some(instance) = self.instances.get_mut(&id) else {
+            return;
+        };
+        match instance.phase {
+            Phase::Running(since) if !self.is_stopping => {
+                instance.ends += 1;
+                instance.failures = if now.saturating_duration_since(since) >= WELL {
+                    1
+                } else {
+                    instance.failures + 1
+                };
+                let doubled = FIRST_PAUSE.saturating_mul(1 << (instance.failures - 1).min(16));
+                let pause = doubled.min(LONGEST_PAUSE);
+                instance.phase = Phase::Waiting(now + pause);
+                let name = instance.name();
+                if self.rollout.as_ref().is_some_and(|rollout| rollout.new.contains(&id)) {
+                    actions.push(Action::Say(
+                        "system".into(),
+                        format!("restart failed: the new {name} has ended; the old processes go on"),
+                    ));
+                    actions.push(Action::Abandon);
+                    self.not_switched(now, actions);
+                    return;
+                }
+                actions.push(Action::Say(
+                    "system".into(),
+                    format!("{name} is started again in {}", crate::model::duration::show(pause)),
+                ));
+                self.balance(true, actions);
+            }
+            Phase::Waiting(_) | Phase::Ended(_) => {}
+            _ if self.is_stopping => self.forget(id, actions),
+            _ => {
+                instance.phase = Phase::Ended(now + LINGER);
+                self.balance(true, actions);
+            }
+        }
+    }
+
+    fn restart(&mut self, kinds: &[TypeName], now: Instant, actions: &mut Vec<Action>) {
+        if self.is_stopping || self.rollout.is_some() {
+            return;
+        }
+        let is_old = |one: &Instance| one.is_wanted() && kinds.contains(&one.kind);
+        let old: Vec<(InstanceId, TypeName, u32)> = self
+            .instances()
+            .filter(|(_, one)| is_old(one))
+            .map(|(id, one)| (id, one.kind.clone(), one.index))
+            .collect();
+        let mut rollout = Rollout {
+            old: Vec::new(),
+            new: Vec::new(),
+        };
+        for (id, kind, index) in old {
+            let new = self.start(&kind, index, now, actions);
+            if kind.as_str() == TCP {
+                rollout.old.push(id);
+                rollout.new.push(new);
+            } else {
+                self.terminate(id, now, actions);
+            }
+        }
+        if !rollout.new.is_empty() {
+            actions.push(Action::Replace(rollout.new.clone()));
+            self.rollout = Some(rollout);
+        }
+    }
+
+    fn switched(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let Some(rollout) = self.rollout.take() else { return };
+        self.balanced = rollout.new;
+        for id in rollout.old {
+            self.terminate(id, now, actions);
+        }
+        self.balance(false, actions);
+    }
+
+    fn not_switched(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let Some(rollout) = self.rollout.take() else { return };
+        for id in rollout.new {
+            self.terminate(id, now, actions);
+        }
+        // The gateway has dropped what it was told meanwhile.
+        self.balanced.clear();
+        self.balance(false, actions);
+    }
+
+    fn scale(&mut self, formation: &Formation, now: Instant, actions: &mut Vec<Action>) {
+        if self.is_stopping || self.rollout.is_some() {
+            return;
+        }
+        let mut leaving = Vec::new();
+        for (kind, wanted) in formation {
+            let of_kind = self.instances().filter(|(_, one)| one.is_wanted() && one.kind == *kind);
+            let there: BTreeMap<u32, InstanceId> = of_kind.map(|(id, one)| (one.index, id)).collect();
+            leaving.extend(there.range(wanted + 1..).map(|(_, id)| *id));
+            for index in (1..=*wanted).filter(|index| !there.contains_key(index)) {
+                self.start(kind, index, now, actions);
+            }
+        }
+        for id in leaving {
+            let is_balanced = self.balanced.contains(&id);
+            if is_balanced && matches!(self.instances.get(&id).map(|one| one.phase), Some(Phase::Running(_))) {
+                self.set(id, Phase::Leaving(self.number + 1, now + LEAVE));
+            } else {
+                self.terminate(id, now, actions);
+            }
+        }
+        self.balance(false, actions);
+    }
+
+    fn left(&mut self, number: u64, now: Instant, actions: &mut Vec<Action>) {
+        let has_left = |one: &Instance| matches!(one.phase, Phase::Leaving(of, _) if of <= number);
+        let ids: Vec<InstanceId> = self
+            .instances()
+            .filter(|(_, one)| has_left(one))
+            .map(|(id, _)| id)
+            .collect();
+        for id in ids {
+            self.terminate(id, now, actions);
+        }
+    }
+
+    fn stop(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.is_stopping = true;
+        self.rollout = None;
+        for id in self.instances.keys().copied().collect::<Vec<_>>() {
+            if matches!(self.instances.get(&id).map(|one| one.phase), Some(Phase::Ended(_))) {
+                self.forget(id, actions);
+            } else {
+                self.terminate(id, now, actions);
+            }
+        }
+    }
+
+    fn kill(&mut self, actions: &mut Vec<Action>) {
+        self.is_stopping = true;
+        self.rollout = None;
+        for id in self.instances.keys().copied().collect::<Vec<_>>() {
+            match self.instances.get(&id).map(|one| one.phase) {
+                Some(Phase::Waiting(_) | Phase::Ended(_)) => self.forget(id, actions),
+                Some(Phase::Killed) | None => {}
+                Some(_) => {
+                    self.set(id, Phase::Killed);
+                    actions.push(Action::Kill(id));
+                }
+            }
+        }
+    }
+
+    /// Tells the gateway where connections go, if that is another set than before.
+    fn balance(&mut self, at_once: bool, actions: &mut Vec<Action>) {
+        // Until a restart is decided, the old ones serve.
+        let new: BTreeSet<InstanceId> = self
+            .rollout
+            .iter()
+            .flat_map(|rollout| rollout.new.iter().copied())
+            .collect();
+        let serves = |id: &InstanceId, one: &Instance| {
+            one.kind.as_str() == TCP && matches!(one.phase, Phase::Running(_)) && !new.contains(id)
+        };
+        let targets: Vec<InstanceId> = self
+            .instances()
+            .filter(|(id, one)| serves(id, one))
+            .map(|(id, _)| id)
+            .collect();
+        if self.is_stopping || targets == self.balanced {
+            return;
+        }
+        self.number += 1;
+        self.balanced.clone_from(&targets);
+        actions.push(Action::Balance {
+            number: self.number,
+            targets,
+            at_once,
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "supervisor_tests.rs"]
+mod tests;

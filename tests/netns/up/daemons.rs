@@ -1,0 +1,110 @@
+//! Which daemon an app uses, and how several apps share it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{PATIENCE, TCP};
+use crate::harness::{Net, wait_until};
+
+#[test]
+fn a_daemon_that_is_there_is_used_and_goes_on() {
+    let net = Net::new();
+    let config = net.file("config.toml");
+    fs::write(&config, "").expect("a file");
+    let config_text = config.to_str().expect("UTF-8").to_owned();
+    let mut daemon = net.daemon_without_state(&["--config", &config_text]);
+    let mut app = net.app("app", &format!("tcp: {TCP}\n"));
+    let refused = app.cli(&[]).exits(1);
+    assert!(refused.stderr.contains("add a section [addon]"), "{refused}");
+
+    let credentials = net.file("addon.toml");
+    let secrets = "username = \"u\"\npassword = \"0123456789abcdef\"\nsso_salt = \"0123456789abcdef\"\n";
+    fs::write(&credentials, secrets).expect("a file");
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o600)).expect("a mode");
+    let plans = "[[addon.plans]]\nname = \"free\"\nid = \"5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11\"\npps = 512\n";
+    let addon = format!(
+        "[addon]\nlisten = \"127.0.0.1:9443\"\nhost = \"203.0.113.1\"\nports = \"20000-20009\"\ncredentials = {credentials:?}\n{plans}"
+    );
+    fs::write(&config, addon).expect("a file");
+    daemon.stop();
+    daemon.start();
+    let refused = app.cli(&[]).exits(1);
+    assert!(
+        refused.stderr.contains("name one of the daemon's plans by --plan"),
+        "{refused}"
+    );
+    app.start(&["--plan", "free"], 1);
+    app.prints("TCP_URL=tcp://203.0.113.1:20000, plan free");
+    let hairpin = "bash -c 'read -r name <>/dev/tcp/203.0.113.1/20000; echo heard $name'";
+    assert_eq!(app.cli(&["run", hairpin]).ok(), "heard tcp.1\n");
+    app.stop(Signal::SIGTERM);
+    let resources: Value = net.told(&["addon", "ls"]);
+    assert_eq!(resources["resources"], Value::Array(Vec::new()), "{resources}");
+    let left: Vec<String> = net.left_by_up();
+    assert_eq!(left, ["table inet tcpgw", "the store"], "they are the daemon's");
+}
+
+#[test]
+fn apps_share_a_daemon_and_the_last_one_takes_all_with_it() {
+    let net = Net::new();
+    let mut first = net.app("first", &format!("tcp: {TCP}\n"));
+    let mut second = net.app("second", &format!("tcp: {TCP}\n"));
+    first.start(&[], 1);
+    second.start(&[], 1);
+    assert_ne!(first.port(), second.port());
+    let [one, other] = [first.address("tcp.1"), second.address("tcp.1")];
+    let bypass = format!(
+        "timeout 1 bash -c 'exec 3<>/dev/tcp/{}/{}' || echo no way",
+        other.ip(),
+        other.port()
+    );
+    assert_eq!(
+        first.cli(&["run", &bypass]).ok(),
+        "no way\n",
+        "{one} must not reach {other}"
+    );
+
+    // The daemon is the first one's, and goes with it; the kernel serves on meanwhile.
+    let mut ending = {
+        first.signal(Signal::SIGINT);
+        0
+    };
+    let connects = second.ask_until(|| {
+        ending += 1;
+        ending > 300
+    });
+    assert_eq!(first.ended(), Some(0), "{}", first.printed());
+    assert_eq!(connects.failed, Vec::<String>::new());
+    second.prints("the daemon has ended: starting another");
+    assert!(wait_until(PATIENCE, || second.serving() == 1), "{}", second.printed());
+    second.cli(&["restart"]).ok();
+    assert_eq!(second.ask().expect("an answer"), "tcp.1");
+    second.stop(Signal::SIGINT);
+    assert_eq!(net.left_by_up(), Vec::<String>::new(), "{}", second.printed());
+}
+
+#[test]
+fn a_daemon_of_its_own_that_is_killed_is_started_again() {
+    let net = Net::new();
+    let mut app = net.app("app", &format!("tcp: {TCP}\n"));
+    app.start(&[], 1);
+    let daemon = |net: &Net| -> Option<i32> {
+        let namespace = fs::read_dir(net.file("run")).ok()?.flatten().find_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_suffix(".json")
+                .filter(|name| name.starts_with("up-"))
+                .map(|_| entry.path())
+        })?;
+        let shared: Value = serde_json::from_slice(&fs::read(namespace).ok()?).ok()?;
+        i32::try_from(shared["daemon"].as_i64()?).ok()
+    };
+    let pid = daemon(&net).expect("it is noted");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+    app.prints("the daemon has ended: starting another");
+    assert!(wait_until(PATIENCE, || app.serving() == 1), "{}", app.printed());
+    app.stop(Signal::SIGINT);
+    assert_eq!(net.left_by_up(), Vec::<String>::new(), "{}", app.printed());
+}

@@ -1,0 +1,75 @@
+//! What becomes of an app whose `tcpgw up` is killed.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{PATIENCE, TCP};
+use crate::harness::{Net, wait_until};
+
+#[test]
+fn its_processes_die_with_it_and_the_next_one_takes_its_place() {
+    let net = Net::new();
+    let stray = "setsid sh -c 'trap \"\" TERM HUP; sleep 1000' & exec sleep 1000";
+    let mut app = net.app("app", &format!("web: {stray}\ntcp: {TCP}\n"));
+    app.start(&["-m", "tcp=2,web=1"], 2);
+    let port = app.port();
+    app.signal(Signal::SIGKILL);
+    assert_eq!(app.ended(), None);
+    assert!(
+        wait_until(PATIENCE, || app.processes().is_empty()),
+        "{:?}",
+        app.processes()
+    );
+    assert_ne!(net.left_by_up(), Vec::<String>::new(), "the check can fail");
+
+    std::fs::remove_file(app.log()).expect("there is a log");
+    app.start(&["-m", "tcp=2,web=1"], 2);
+    assert_eq!(app.port(), port, "the resource is the same");
+    assert!(app.ask().expect("an answer").starts_with("tcp."));
+    app.stop(Signal::SIGINT);
+    assert_eq!(net.left_by_up(), Vec::<String>::new(), "{}", app.printed());
+}
+
+#[test]
+fn stop_cleans_up_after_it() {
+    let net = Net::new();
+    let mut app = net.app("app", &format!("tcp: {TCP}\n"));
+    app.start(&[], 1);
+    app.signal(Signal::SIGKILL);
+    assert_eq!(app.ended(), None);
+    let cleaned = app.cli(&["stop"]).exits(0);
+    assert!(
+        cleaned.stderr.contains("cleaned up after a `tcpgw up` that was killed"),
+        "{cleaned}"
+    );
+    assert_eq!(net.left_by_up(), Vec::<String>::new());
+    assert_eq!(app.processes(), Vec::<i32>::new());
+}
+
+#[test]
+fn a_helper_that_is_killed_takes_its_process_with_it() {
+    let net = Net::new();
+    let mut app = net.app("app", &format!("tcp: {TCP}\n"));
+    app.start(&[], 1);
+    // The shell's parent is the first process of its namespace, whose parent is the helper.
+    let shell = app.ps()[0]["pid"].as_i64().expect("a number");
+    let parent = |pid: i64| -> i64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        let after = stat
+            .rsplit(')')
+            .next()
+            .expect("a name")
+            .split_whitespace()
+            .nth(1)
+            .expect("a parent");
+        after.parse().expect("a number")
+    };
+    let helper = parent(parent(shell));
+    let before = app.processes();
+    kill(Pid::from_raw(i32::try_from(helper).expect("a number")), Signal::SIGKILL).expect("it runs");
+    app.prints("is started again in 1s");
+    let are_gone = || app.processes().iter().all(|pid| !before.contains(pid));
+    assert!(wait_until(PATIENCE, are_gone), "{before:?} {:?}", app.processes());
+    assert!(wait_until(PATIENCE, || app.serving() == 1), "{}", app.printed());
+    app.stop(Signal::SIGINT);
+}
