@@ -9,9 +9,10 @@ use clap::{Command, CommandFactory as _, Parser as _};
 use super::Cli;
 
 /// Where documents, scripts and units are.
-const PLACES: [&str; 8] = [
+const PLACES: [&str; 9] = [
     "README.md",
     "docs",
+    "examples/mqtt/README.md",
     "rules/README.md",
     "tests/fuzz/README.md",
     "recipes",

@@ -133,7 +133,7 @@ fn a_provider_is_asked_by_tls() {
     assert!(services(&daemon).is_empty());
 }
 
-/// Where the libraries of the other broker are: `scripts/broker-tools` installs them.
+/// Where the libraries of the other broker are: `scripts/test-libraries` installs them.
 fn broker_tools() -> PathBuf {
     let target = Path::new(TCPGW)
         .parent()
@@ -142,7 +142,7 @@ fn broker_tools() -> PathBuf {
     let tools = target.join("broker-tools");
     assert!(
         tools.join("openbrokerapi").is_dir(),
-        "{} is not there: run scripts/broker-tools, which needs the network; without one, `vagrant/test --skip another_broker`",
+        "{} is not there: run scripts/test-libraries, which needs the network; without one, `vagrant/test --skip another_broker`",
         tools.to_string_lossy()
     );
     tools

@@ -7,6 +7,7 @@ mod commands;
 mod damaged;
 mod dialects;
 mod many;
+mod mqtt;
 mod page;
 mod platform;
 mod served;

@@ -1,0 +1,293 @@
+//! The sample of `examples/mqtt`, as a platform runs it: a broker behind the gateway, and clients that lose nothing over a deploy.
+//!
+//! What is "lost" is said by what the broker acknowledged (PUBACK): all of that has to arrive at the subscriber. Brokers share nothing, so the
+//! sample's publisher sends again what the subscriber has not confirmed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::platform::{configure, daemon};
+use crate::harness::daemon::Daemon;
+use crate::harness::shell::{Running, TCPGW};
+use crate::harness::{Net, wait_until};
+
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/mqtt");
+/// Nothing here takes so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The clients' keepalive, in seconds: after 1.5 times that they notice that nobody answers.
+const KEEPALIVE: u64 = 2;
+/// Readings of a publisher, and how many of them in a second.
+const READINGS: usize = 300;
+const PER_SECOND: &str = "50";
+
+/// Where the sample's libraries are: `scripts/test-libraries` installs them.
+fn libraries() -> PathBuf {
+    let target = Path::new(TCPGW)
+        .parent()
+        .and_then(Path::parent)
+        .expect("a target directory");
+    let libraries = target.join("mqtt-sample/node_modules");
+    assert!(
+        libraries.join("aedes").is_dir(),
+        "{} is not there: run scripts/test-libraries, which needs the network; without one, `vagrant/test --skip mqtt`",
+        libraries.to_string_lossy()
+    );
+    libraries
+}
+
+/// A program of the sample that runs, with all that it has printed.
+struct Program {
+    running: Running,
+    log: PathBuf,
+}
+
+impl Program {
+    fn start(net: &Net, host: &str, name: &str, variables: &str, command: &str) -> Self {
+        let log = net.file(&format!("{name}.log"));
+        let line = format!(
+            "cd {SAMPLE} && exec env NODE_PATH='{}' {variables} {command} >'{}' 2>&1",
+            libraries().to_string_lossy(),
+            log.to_string_lossy()
+        );
+        let running = net.spawn(host, &["sh", "-c", &line]);
+        Self { running, log }
+    }
+
+    fn printed(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// How many whole lines begin with a word.
+    fn count(&self, word: &str) -> usize {
+        self.printed()
+            .lines()
+            .filter(|line| line.split(' ').next() == Some(word))
+            .count()
+    }
+
+    #[track_caller]
+    fn prints(&self, word: &str, times: usize) {
+        let is_there = || self.count(word) >= times;
+        assert!(
+            wait_until(PATIENCE, is_there),
+            "no {times} times {word:?}: {}",
+            self.printed()
+        );
+    }
+
+    /// The publishers and numbers of such lines.
+    fn readings(&self, word: &str) -> BTreeSet<String> {
+        let printed = self.printed();
+        let lines = printed.lines().filter_map(|line| line.strip_prefix(word));
+        lines.map(str::to_owned).collect()
+    }
+}
+
+/// Which broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broker {
+    Aedes,
+    /// It ignores SIGTERM.
+    Deaf,
+    Mosquitto,
+}
+
+impl Broker {
+    #[track_caller]
+    fn start(self, net: &Net, host: &str) -> Program {
+        let (variables, command) = match self {
+            Self::Aedes => ("PORT=1883", "node broker.js"),
+            Self::Deaf => ("PORT=1883 ON_SIGTERM=ignore", "node broker.js"),
+            Self::Mosquitto => ("PORT=1883", "sh mosquitto.sh"),
+        };
+        let broker = Program::start(net, host, &format!("broker-{host}"), variables, command);
+        assert!(net.wait_for_listener(host, 1883, PATIENCE), "{}", broker.printed());
+        broker
+    }
+}
+
+/// The gateway with the app's resource, and a broker in `b1`.
+struct App<'n> {
+    net: &'n Net,
+    _daemon: Daemon<'n>,
+    url: String,
+}
+
+impl<'n> App<'n> {
+    fn new(net: &'n Net, plan: &str) -> Self {
+        let config = configure(net, "20000-20009", "");
+        if !plan.is_empty() {
+            let text = fs::read_to_string(&config).expect("a configuration");
+            fs::write(&config, text.replace("pps = 500\n", plan)).expect("failed to write");
+        }
+        let daemon = daemon(net, &config);
+        net.cli(&["addon", "provision", "mqtt", "--plan", "small"]).ok();
+        let app = Self {
+            net,
+            _daemon: daemon,
+            // The name of the gateway leads nowhere here; the port is the first.
+            url: "TCP_URL=tcp://203.0.113.1:20000".into(),
+        };
+        let told = net.cli(&["env", "mqtt"]).ok();
+        assert!(told.trim_end().ends_with(":20000"), "{told}");
+        app
+    }
+
+    /// Sends new connections to the broker in a host.
+    #[track_caller]
+    fn deploy(&self, host: &str, until: &str) {
+        let target = match host {
+            "b1" => "10.2.0.11:1883",
+            _ => "10.2.0.12:1883",
+        };
+        self.net
+            .cli(&["deploy", "app:mqtt", "--target", target, "--until", until])
+            .ok();
+    }
+
+    fn subscriber(&self) -> Program {
+        let variables = format!("{} KEEPALIVE={KEEPALIVE}", self.url);
+        let subscriber = Program::start(self.net, "client", "subscriber", &variables, "node subscriber.js");
+        subscriber.prints("subscribed", 1);
+        subscriber
+    }
+
+    fn publisher(&self, more: &str, arguments: &str) -> Program {
+        let variables = format!("{} KEEPALIVE={KEEPALIVE} {more}", self.url);
+        let command = format!("node publisher.js {arguments}");
+        Program::start(self.net, "client", "publisher", &variables, &command)
+    }
+}
+
+/// Deploys another broker while messages flow, and waits until all have arrived. `flushed` is when the old connections were cut.
+struct Redeploy {
+    switched: Instant,
+    flushed: Option<Instant>,
+    back: Instant,
+}
+
+#[track_caller]
+fn redeploy(broker: Broker, on_retire: &str) -> Redeploy {
+    let net = Net::new();
+    let app = App::new(&net, "");
+    net.cli(&[
+        "service",
+        "set",
+        "app:mqtt",
+        "--drain-timeout",
+        "1s",
+        "--on-retire",
+        on_retire,
+    ])
+    .ok();
+    let old = broker.start(&net, "b1");
+    app.deploy("b1", "switched");
+    let subscriber = app.subscriber();
+    let mut publisher = app.publisher("", &format!("{READINGS} {PER_SECOND}"));
+    subscriber.prints("received", 50);
+
+    let _new = broker.start(&net, "b2");
+    app.deploy("b2", "switched");
+    let switched = Instant::now();
+    old.running.signal(Signal::SIGTERM);
+    let mut flushed = None;
+    if broker == Broker::Deaf {
+        // Nobody ends these connections but the gateway, when their time is over.
+        net.cli(&["wait", "app:mqtt", "--for", "drained"]).ok();
+        flushed = Some(Instant::now());
+    }
+    subscriber.prints("subscribed", 2);
+    let back = Instant::now();
+
+    // All readings arrive, and the publisher knows it.
+    assert!(
+        wait_until(PATIENCE, || publisher.running.ended()),
+        "{}",
+        publisher.printed()
+    );
+    assert!(publisher.printed().contains("\ndone: "), "{}", publisher.printed());
+    let [acknowledged, received] = [publisher.readings("acknowledged "), subscriber.readings("received ")];
+    let lost: Vec<&String> = acknowledged.difference(&received).collect();
+    assert_eq!(lost, Vec::<&String>::new(), "acknowledged, and lost");
+    assert_eq!(received.len(), READINGS);
+    assert!(acknowledged.len() > READINGS / 2, "{}", publisher.printed());
+    Redeploy {
+        switched,
+        flushed,
+        back,
+    }
+}
+
+#[test]
+fn clients_of_a_broker_that_closes_are_back_at_once() {
+    let redeployed = redeploy(Broker::Aedes, "drop");
+    let took = redeployed.back - redeployed.switched;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn clients_of_mosquitto_are_back_at_once() {
+    let redeployed = redeploy(Broker::Mosquitto, "drop");
+    let took = redeployed.back - redeployed.switched;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+/// Nobody tells them: they notice by their keepalive.
+#[test]
+fn clients_of_a_deaf_broker_are_back_after_their_keepalive() {
+    let redeployed = redeploy(Broker::Deaf, "drop");
+    let took = redeployed.back - redeployed.flushed.expect("it was flushed");
+    let notices = Duration::from_millis(KEEPALIVE * 1500);
+    // The first attempt comes within a second of that.
+    assert!(took < notices + Duration::from_secs(4), "{took:?}");
+}
+
+/// The next packet is answered with a reset: that of a keepalive at the latest.
+#[test]
+fn clients_of_a_deaf_broker_are_back_after_their_next_packet_where_it_is_reset() {
+    let redeployed = redeploy(Broker::Deaf, "reset");
+    let took = redeployed.back - redeployed.flushed.expect("it was flushed");
+    assert!(took < Duration::from_secs(KEEPALIVE + 2), "{took:?}");
+}
+
+/// 200 packets and 300,000 bytes per second, to each container and from it, also while one takes the place of another.
+#[test]
+fn the_plan_holds_on_the_way() {
+    const PPS: u64 = 200;
+    let net = Net::new();
+    let app = App::new(&net, &format!("pps = {PPS}\nburst = {PPS}\n"));
+    net.cli(&["service", "set", "app:mqtt", "--drain-timeout", "1s"]).ok();
+    let old = Broker::Aedes.start(&net, "b1");
+    app.deploy("b1", "switched");
+    let subscriber = app.subscriber();
+    let hosts = ["b1", "b2"];
+    let counters = || hosts.map(|host| net.counters(host, "eth0"));
+    let (began, before) = (Instant::now(), counters());
+    // Ten times what may pass.
+    let publisher = app.publisher("BYTES=3000", "1000000 1000");
+    std::thread::sleep(Duration::from_secs(4));
+    let _new = Broker::Aedes.start(&net, "b2");
+    app.deploy("b2", "switched");
+    old.running.signal(Signal::SIGTERM);
+    std::thread::sleep(Duration::from_secs(4));
+    let after = counters();
+    let seconds = began.elapsed().as_secs_f64();
+    let mut all = 0;
+    for (host, (after, before)) in hosts.iter().zip(after.into_iter().zip(before)) {
+        let moved = after - before;
+        // A burst of one second, and the frames' own bytes.
+        let most = (seconds + 1.0) * f64::from(u32::try_from(PPS * 1500).expect("it fits")) * 1.1;
+        for bytes in [moved.received.bytes, moved.sent.bytes] {
+            let bytes = f64::from(u32::try_from(bytes).expect("it fits"));
+            assert!(bytes < most, "{host}: {bytes} bytes in {seconds} s, of {most}");
+        }
+        all += moved.received.bytes;
+    }
+    // It was full: at least half of what may pass to one container passed to both.
+    assert!(all > 600_000, "{all} bytes: {}", publisher.printed());
+    assert!(subscriber.count("received") > 50, "{}", subscriber.printed());
+}
