@@ -132,10 +132,12 @@ impl Addon {
     }
 }
 
-/// New connections get a reset whatever `on_empty` says; established ones drain.
+/// New connections get a reset whatever `on_empty` says; established ones drain. Nobody is shown an address of the gateway, so
+/// that one that it does not have is no part of what is served.
 fn suspended(service: &Service) -> Service {
     Service {
         backends: Vec::new(),
+        source_addresses: BTreeSet::new(),
         on_empty: OnEmpty::Reset,
         ..service.clone()
     }

@@ -14,7 +14,8 @@ use super::platform::{
     standard_headers,
 };
 use crate::faults::rounds;
-use crate::harness::Net;
+use crate::harness::client::PATIENCE;
+use crate::harness::{Net, wait_until};
 
 fn text(dialect: Dialect, app: &str) -> Vec<u8> {
     let (method, path, body) = provision(dialect, app, "small");
@@ -107,6 +108,9 @@ fn kills_lose_and_double_nothing() {
                     }
                 });
             }
+            // On a busy machine the first answer may take its time.
+            let before = given.lock().expect("no panic").len();
+            wait_until(PATIENCE, || given.lock().expect("no panic").len() > before);
             let nanos = SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0, |now| now.subsec_nanos());

@@ -6,6 +6,7 @@ mod check;
 mod commands;
 mod damaged;
 mod dialects;
+mod held_back;
 mod many;
 mod mqtt;
 mod page;
