@@ -114,7 +114,12 @@ fn change(old: &Value, new: &Value) -> String {
     fields.sort_unstable();
     fields.dedup();
     fields.retain(|field| old.get(*field) != new.get(*field));
-    fields.join(" ")
+    // What happened to its resource changes nothing of a service.
+    if fields.is_empty() {
+        "-".into()
+    } else {
+        fields.join(" ")
+    }
 }
 
 /// A user by name, if this machine knows it.

@@ -16,7 +16,7 @@ pub use super::events::{After, Followed};
 use super::keeper::Query;
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::addon::{Dialect, Outcome, Refusal, Request, Resource, ServiceState, Target};
-use crate::model::{FlowMark, Problems, Service};
+use crate::model::{FlowMark, Problems, Service, Word as _};
 use crate::problem::{Kind, Problem};
 use crate::store::StoredService;
 use crate::view::Services;
@@ -161,6 +161,8 @@ pub struct Peer {
 pub struct AddonOrder {
     /// The request, with its values.
     pub request: Request,
+    /// The provider API that it came through.
+    pub through: Dialect,
     /// Random bits for the id of a new resource.
     pub random: u64,
     /// By whom.
@@ -168,9 +170,23 @@ pub struct AddonOrder {
 }
 
 impl AddonOrder {
-    /// Returns the request in a word, for the history.
-    pub fn what(&self) -> &'static str {
-        match &self.request {
+    /// Returns an order with random bits of the system.
+    ///
+    /// # Errors
+    /// The system gives none.
+    pub fn new(request: Request, through: Dialect, by: Peer) -> Result<Self, getrandom::Error> {
+        let random = getrandom::u64()?;
+        Ok(Self {
+            request,
+            through,
+            random,
+            by,
+        })
+    }
+
+    /// Returns what is ordered in a few words, for the history: `addon provision through heroku`.
+    pub fn what(&self) -> String {
+        let word = match &self.request {
             Request::Provision(_) => "provision",
             Request::ChangePlan(..) => "plan",
             Request::Suspend(_) => "suspend",
@@ -178,6 +194,10 @@ impl AddonOrder {
             Request::Deprovision(_) => "deprovision",
             Request::Bind(..) => "bind",
             Request::Unbind(..) => "unbind",
+        };
+        match self.through {
+            Dialect::Local => format!("addon {word}"),
+            through => format!("addon {word} through {}", through.word()),
         }
     }
 }

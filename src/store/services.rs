@@ -10,6 +10,7 @@ use super::history::{Entry, History};
 use super::schema::Head;
 use super::seal::Seal;
 use super::{By, DeployStep, Keep, counter, deploys, number, resources};
+use crate::addon;
 use crate::model::{self, Service, write};
 
 /// A service and the revision of its last change.
@@ -178,12 +179,20 @@ pub(super) fn commit(
     for edit in &change.edits {
         changes.edit(edit, &mut head)?;
     }
+    let has_changed = !changes.changed.is_empty();
+    if has_changed {
+        head.revision = revision;
+    }
+    let mut is_noted = false;
+    for resource in &change.resources {
+        if let addon::Change::Put(resource) = resource {
+            is_noted |= changes.note_resource(&resource.id.service(), &mut head)?;
+        }
+    }
     let Changes {
         history, mut changed, ..
     } = changes;
-    let has_changed = !changed.is_empty();
-    if has_changed {
-        head.revision = revision;
+    if has_changed || is_noted {
         history.forget(&mut head, keep)?;
         head.write(transaction)?;
     }
@@ -239,6 +248,26 @@ impl Changes<'_> {
             new: new.as_ref().map(|row| &*row.body),
         };
         self.history.note(&entry, head)
+    }
+
+    /// Notes a change of a service's resource that changes nothing of the service itself, such as a suspension. Returns whether it did.
+    fn note_resource(&mut self, name: &str, head: &mut Head) -> Result<bool, Fault> {
+        if self.changed.iter().any(|changed| **changed == *name) {
+            return Ok(false);
+        }
+        let body = "SELECT body FROM services WHERE name = ?";
+        let body = self.transaction.query_row(body, [name], |row| row.get::<_, String>(0));
+        let Some(body) = body.optional()? else {
+            return Ok(false);
+        };
+        let entry = Entry {
+            revision: head.revision,
+            service: name,
+            old: Some(&body),
+            new: Some(&body),
+        };
+        self.history.note(&entry, head)?;
+        Ok(true)
     }
 
     fn replace(&self, name: &str, old: Option<&Row>, new: Option<&Row>, head: &mut Head) -> Result<(), Fault> {

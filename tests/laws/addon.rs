@@ -311,6 +311,7 @@ impl World {
         self.random += u64::from(!self.random.is_multiple_of(3));
         let order = AddonOrder {
             request: request.clone(),
+            through: Dialect::Local,
             random: self.random,
             by: PEER,
         };

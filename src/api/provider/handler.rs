@@ -213,22 +213,14 @@ impl Visit<'_> {
     }
 
     async fn change(&self, dialect: Dialect, wish: &Wish) -> Answer {
-        let Ok(random) = getrandom::u64() else {
-            return Answer::error(
-                dialect,
-                503,
-                "Unavailable",
-                "the system gave no random numbers; nothing was changed",
-            );
+        let by = Peer {
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            pid: None,
         };
-        let order = AddonOrder {
-            request: wish.clone(),
-            random,
-            by: Peer {
-                uid: nix::unistd::geteuid().as_raw(),
-                gid: nix::unistd::getegid().as_raw(),
-                pid: None,
-            },
+        let Ok(order) = AddonOrder::new(wish.clone(), dialect, by) else {
+            let why = "the system gave no random numbers; nothing was changed";
+            return Answer::error(dialect, 503, "Unavailable", why);
         };
         let times = &self.shared.times;
         let asked = asking::ask(&self.shared.asks, times, times.order, |reply| Ask::Addon(order, reply));

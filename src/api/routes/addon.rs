@@ -123,9 +123,8 @@ fn plan_named(text: &str) -> Result<PlanName, ApiError> {
 impl Shared {
     /// Has a resource changed, and tells how it is then.
     async fn order(&self, app: PlatformId, request: Request, by: Peer) -> Result<Response, ApiError> {
-        let random = getrandom::u64();
-        let random = random.map_err(|_| ApiError::failed("the system gave no random numbers; nothing was changed"))?;
-        let order = AddonOrder { request, random, by };
+        let order = AddonOrder::new(request, Dialect::Local, by);
+        let order = order.map_err(|_| ApiError::failed("the system gave no random numbers; nothing was changed"))?;
         let outcome = self.ask(self.times.order, |reply| Ask::Addon(order, reply)).await??;
         let (created, changed) = match &outcome {
             Outcome::Created(_) => (true, true),

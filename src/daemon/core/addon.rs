@@ -332,13 +332,13 @@ impl Core {
         let Decision { change, outcome } = decision;
         let accepted = Accepted {
             edits,
-            cause: format!("addon {} (uid {})", order.what(), order.by.uid),
+            cause: format!("{} (uid {})", order.what(), order.by.uid),
             drain: None,
             warnings: judged.warnings,
             obstacles: judged.obstacles,
             then: Then::Addon(Provisioned { change, outcome, reply }),
         };
-        Ok(self.write(accepted, by(order.by, &format!("addon {}", order.what())), now))
+        Ok(self.write(accepted, by(order.by, &order.what()), now))
     }
 
     fn decide_addon(

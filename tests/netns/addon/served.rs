@@ -93,6 +93,8 @@ fn an_app_is_served_but_while_it_is_suspended() {
     assert!(held.echo(b"x").is_err());
     let refused = net.cli(&["deploy", &name, "--target", &backends[0]]).exits(1);
     assert!(refused.stderr.contains("suspended"), "{}", refused.stderr);
+    let history = net.cli(&["history", "app:my-app"]).ok();
+    assert!(history.contains("addon suspend through scalingo"), "{history}");
 
     assert_eq!(ask(&net, "POST", &format!("{resource}/resume"), "").status, 204);
     assert!(
