@@ -142,6 +142,24 @@ fn what_was_made_by_a_write_that_failed_is_carried_out() {
     }
 }
 
+/// Also where a later write of something else goes well at once.
+#[test]
+fn a_write_that_goes_well_does_not_hide_one_that_failed() {
+    let mut world = World::new();
+    for event in [
+        Event::Provision(Dialect::Osb, 0, 0, None),
+        Event::Provision(Dialect::Osb, 1, 0, None),
+        Event::Store(true),
+        Event::Plan(0, 1),
+        Event::Register(1, 1),
+    ] {
+        world.happen(&event);
+        world.run();
+    }
+    assert!(world.uncertain.contains(&0), "it was answered by an error");
+    world.end().unwrap();
+}
+
 /// An answer that is still to come, and what it is about.
 struct Asked {
     app: usize,

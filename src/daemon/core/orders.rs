@@ -533,6 +533,10 @@ impl Core {
         match result {
             Ok(committed) => {
                 self.store_trouble(None, now);
+                if self.desk.resources != Knowledge::Certain {
+                    // What failed before may have been made all the same.
+                    self.due.store = Some(now.instant);
+                }
                 self.carry_out(accepted, &committed, now);
             }
             Err(error) => {
