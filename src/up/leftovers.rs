@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::egress;
 use super::gateway;
@@ -171,57 +171,5 @@ pub fn wanted(places: &Places, shared: &Shared, socket: &Path) -> Wanted {
         config: shared.config.clone().filter(|config| config.exists()),
         socket: socket.to_owned(),
         run_dir: places.run_dir().to_owned(),
-    }
-}
-
-/// Returns the file that takes the place of `/etc/resolv.conf` in a process's mounts, where the machine's names a resolver on
-/// loopback, which a process does not reach.
-pub fn resolver() -> Result<Option<PathBuf>, String> {
-    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    if !only_loopback(&text) {
-        return Ok(None);
-    }
-    // systemd-resolved: the servers that it asks itself.
-    let upstream = PathBuf::from("/run/systemd/resolve/resolv.conf");
-    match fs::read_to_string(&upstream) {
-        Ok(text) if !only_loopback(&text) => Ok(Some(upstream)),
-        _ => Err(
-            "/etc/resolv.conf names a resolver on this machine's loopback only, which the processes do not reach: they resolve no \
-             names"
-                .into(),
-        ),
-    }
-}
-
-/// Whether there are resolvers, and all are on loopback.
-fn only_loopback(text: &str) -> bool {
-    let servers = text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next()? == "nameserver").then(|| words.next())?
-    });
-    let is_loopback = |server: &str| {
-        let address = server.split('%').next().unwrap_or_default().parse::<std::net::IpAddr>();
-        address.is_ok_and(|address| address.is_loopback())
-    };
-    let mut servers = servers.peekable();
-    servers.peek().is_some() && servers.all(is_loopback)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resolvers_on_loopback_are_known() {
-        for (text, expected) in [
-            ("nameserver 127.0.0.53\noptions edns0", true),
-            ("nameserver ::1\n", true),
-            ("# none", false),
-            ("nameserver 127.0.0.1\nnameserver 192.0.2.1", false),
-            ("search example.com\nnameserver 2001:db8::1", false),
-            ("nameserver fe80::1%eth0", false),
-        ] {
-            assert_eq!(only_loopback(text), expected, "{text}");
-        }
     }
 }

@@ -4,7 +4,7 @@
 //! [`supervisor`] decides what is started and ended, and when; [`procfile`], [`env_file`], [`formation`] and [`printer`] are what
 //! foreman has. All of these are pure. [`container`] is the helper around a process, [`network`] and [`egress`] are the kernel's
 //! part, [`gateway`] is the daemon's, [`control`] the socket for the other commands, [`leftovers`] what another `tcpgw up` left
-//! behind, and [`run`] has them all together.
+//! behind, [`resolver`] names, and [`run`] has them all together.
 
 pub mod container;
 pub mod control;
@@ -20,5 +20,6 @@ pub mod printer;
 pub mod process;
 pub mod procfile;
 pub mod record;
+pub mod resolver;
 pub mod run;
 pub mod supervisor;

@@ -336,6 +336,11 @@ fn name_of(link: &LinkMessage) -> Option<&str> {
     })
 }
 
+/// The number of the last address of a network that a host can have.
+fn hosts_of(network: Ipv4Net) -> u32 {
+    u32::from(network.broadcast()) - u32::from(network.network()) - 1
+}
+
 /// Gives out the addresses of an app's network, each again as late as possible: neighbours and flows remember who had it.
 #[derive(Debug)]
 pub struct Addresses {
@@ -345,18 +350,20 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Returns those of a network but the gateway's.
-    pub fn new(network: Ipv4Net) -> Self {
+    /// Returns those of a network but the gateway's. Where it begins depends on `seed`, so that the next run of an app, after one
+    /// that was killed, takes others than those that the gateway may have.
+    pub fn new(network: Ipv4Net, seed: u32) -> Self {
+        let hosts = hosts_of(network);
         Self {
             network,
-            last: 1,
+            last: 1 + seed % hosts.max(1),
             used: std::collections::BTreeSet::new(),
         }
     }
 
     /// Returns one that is free.
     pub fn take(&mut self) -> Option<Ipv4Addr> {
-        let hosts = (1_u32 << (32 - self.network.prefix_len())) - 2;
+        let hosts = hosts_of(self.network);
         for _ in 0..hosts {
             self.last = if self.last >= hosts { 2 } else { self.last + 1 };
             let address = Ipv4Addr::from(u32::from(self.network.network()) + self.last);
@@ -379,7 +386,7 @@ mod tests {
 
     #[test]
     fn addresses_are_given_again_as_late_as_possible() {
-        let mut addresses = Addresses::new("10.213.7.0/24".parse().unwrap());
+        let mut addresses = Addresses::new("10.213.7.0/24".parse().unwrap(), 0);
         let first = addresses.take().unwrap();
         assert_eq!(first, Ipv4Addr::new(10, 213, 7, 2));
         addresses.give_back(first);
@@ -388,6 +395,12 @@ mod tests {
         assert_eq!(rest.last(), Some(&Ipv4Addr::new(10, 213, 7, 254)));
         assert_eq!(addresses.take(), Some(first));
         assert_eq!(addresses.take(), None);
+        for seed in [1, 252, 253, 254, u32::MAX] {
+            let mut addresses = Addresses::new("10.213.7.0/24".parse().unwrap(), seed);
+            let all: std::collections::BTreeSet<Ipv4Addr> = std::iter::from_fn(|| addresses.take()).collect();
+            assert_eq!(all.len(), 253, "{seed}");
+            assert!(!all.contains(&Ipv4Addr::new(10, 213, 7, 1)));
+        }
     }
 
     #[test]

@@ -215,7 +215,7 @@ pub fn run(settings: &Settings<'_>) -> Result<Option<u8>, UpError> {
     let (events, heard) = channel();
     let (mut up, printer) = Up::begin(settings, &events)?;
     let insisted = up.serve(&heard);
-    let left = up.finish(&heard);
+    let left = up.finish(&heard, insisted.is_some());
     output::finish_printing(&printer);
     left?;
     Ok(insisted)
@@ -286,6 +286,7 @@ impl Up<'_> {
 
     /// All processes are to end, and the resource goes.
     fn stop(&mut self) {
+        self.answer_waiter(Answer::Failed("it is ending".into()));
         if let Some(orders) = &self.orders {
             let _ = orders.send(Order::End);
         }
@@ -431,8 +432,7 @@ impl Up<'_> {
             return;
         }
         self.daemon = None;
-        self.output.say("system", "the daemon has ended: starting another");
-        if let Err(error) = self.start_daemon() {
+        if let Err(error) = self.replace_daemon() {
             self.output.say("system", &error.to_string());
         }
     }

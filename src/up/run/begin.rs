@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
@@ -24,7 +25,7 @@ use crate::up::printer::Printer;
 use crate::up::procfile::{Procfile, TypeName};
 use crate::up::record::{AppPlace, Places, Record};
 use crate::up::supervisor::Supervisor;
-use crate::up::{control, egress, env_file, leftovers};
+use crate::up::{control, egress, env_file, leftovers, resolver};
 
 /// Where processes listen, if nothing else is said.
 const PORT: &str = "5000";
@@ -82,8 +83,11 @@ impl<'a> Up<'a> {
                 return Err(error);
             }
         };
-        let resolver = leftovers::resolver().unwrap_or_else(|why| {
-            output.say("system", &why);
+        let resolver = resolver::set_up(subnet, &place.path).unwrap_or_else(|error| {
+            let text = format!(
+                "the processes resolve no names: failed to pass questions on to the resolver on loopback: {error}"
+            );
+            output.say("system", &text);
             None
         });
         let mut up = Self {
@@ -97,7 +101,7 @@ impl<'a> Up<'a> {
             place,
             network,
             subnet,
-            addresses: Addresses::new(subnet),
+            addresses: Addresses::new(subnet, std::process::id()),
             resolver,
             supervisor: Supervisor::new(settings.grace),
             running: BTreeMap::new(),
@@ -265,6 +269,16 @@ impl<'a> Up<'a> {
         self.keeps_daemon = true;
         self.places.set_shared(&shared)?;
         pass_on(log, self.output.clone()).map_err(system("start a thread"))
+    }
+
+    /// Starts a daemon in the place of one that is gone, unless another app has done so.
+    pub(super) fn replace_daemon(&mut self) -> Result<(), UpError> {
+        let _lock = self.places.lock()?;
+        if UnixStream::connect(&self.settings.socket).is_ok() {
+            return Ok(());
+        }
+        self.output.say("system", "the daemon has ended: starting another");
+        self.start_daemon()
     }
 
     fn serve_requests(&self) -> Result<(), UpError> {

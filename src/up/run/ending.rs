@@ -12,13 +12,15 @@ use crate::up::leftovers::{self, Last};
 
 /// How long the daemon may take to remove the resource when all processes have ended.
 const END: Duration = Duration::from_secs(6);
+/// The same after a second signal.
+const END_AT_ONCE: Duration = Duration::from_secs(1);
 
 impl Up<'_> {
     /// Removes all that there is.
-    pub(super) fn finish(mut self, heard: &Receiver<Event>) -> Result<(), UpError> {
-        let begin = Instant::now();
-        while self.orders.is_some() && self.end.is_none() && begin.elapsed() < END {
-            match heard.recv_timeout(END.saturating_sub(begin.elapsed())) {
+    pub(super) fn finish(mut self, heard: &Receiver<Event>, at_once: bool) -> Result<(), UpError> {
+        let (begin, most) = (Instant::now(), if at_once { END_AT_ONCE } else { END });
+        while self.orders.is_some() && self.end.is_none() && begin.elapsed() < most {
+            match heard.recv_timeout(most.saturating_sub(begin.elapsed())) {
                 Ok(Event::News(News::Ended(outcome))) => self.end = Some(outcome),
                 Ok(Event::Signal(_)) | Err(_) => break,
                 Ok(_) => {}

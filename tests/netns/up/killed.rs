@@ -25,7 +25,10 @@ fn its_processes_die_with_it_and_the_next_one_takes_its_place() {
     std::fs::remove_file(app.log()).expect("there is a log");
     app.start(&["-m", "tcp=2,web=1"], 2);
     assert_eq!(app.port(), port, "the resource is the same");
-    assert!(app.ask().expect("an answer").starts_with("tcp."));
+    assert!(
+        app.ask().expect("an answer").starts_with("tcp."),
+        "they answered before they got connections"
+    );
     app.stop(Signal::SIGINT);
     assert_eq!(net.left_by_up(), Vec::<String>::new(), "{}", app.printed());
 }

@@ -5,6 +5,7 @@ mod daemons;
 mod endings;
 mod foreman;
 mod killed;
+mod names;
 mod serve;
 
 use std::fs::{self, File};
@@ -113,10 +114,14 @@ impl App<'_> {
 
     /// Starts it, and does not wait for anything.
     fn launch(&mut self, args: &[&str]) {
+        let command = self.command(args);
+        self.launch_as(command);
+    }
+
+    fn launch_as(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "it runs");
         let log = File::options().create(true).append(true).open(self.log());
         let log = log.expect("failed to make a log");
-        let mut command = self.command(args);
         command.stdin(Stdio::null());
         command
             .stdout(log.try_clone().expect("a second descriptor"))
@@ -131,7 +136,7 @@ impl App<'_> {
         assert!(wait_until(PATIENCE, || self.serving() == serving), "{}", self.printed());
     }
 
-    /// How many of its `tcp` processes are healthy backends.
+    /// How many of its `tcp` processes get connections, as far as the daemon knows.
     fn serving(&self) -> usize {
         let Some(port) = self.port() else { return 0 };
         let status = self.net.cli(&["status", "-o", "json"]);
@@ -139,7 +144,12 @@ impl App<'_> {
         let services = status["services"].as_array().cloned().unwrap_or_default();
         let service = services.into_iter().find(|service| service["port"] == port);
         let backends = service.map(|service| service["backends"].as_array().cloned().unwrap_or_default());
-        let is_serving = |backend: &&Value| backend["health"] == "healthy" && backend["state"] == "active";
+        let is_serving = |backend: &&Value| {
+            ["healthy", "presumed"]
+                .iter()
+                .any(|health| backend["health"] == *health)
+                && backend["state"] == "active"
+        };
         backends.unwrap_or_default().iter().filter(is_serving).count()
     }
 
