@@ -23,7 +23,8 @@ fn its_processes_die_with_it_and_the_next_one_takes_its_place() {
     assert_ne!(net.left_by_up(), Vec::<String>::new(), "the check can fail");
 
     std::fs::remove_file(app.log()).expect("there is a log");
-    app.start(&["-m", "tcp=2,web=1"], 2);
+    // The stray one hears of no signal to the group: it is killed after the grace.
+    app.start(&["-m", "tcp=2,web=1", "--grace", "1s"], 2);
     assert_eq!(app.port(), port, "the resource is the same");
     assert!(
         app.ask().expect("an answer").starts_with("tcp."),

@@ -57,6 +57,18 @@ fn web_reaches_tcp_by_its_url_and_no_process_reaches_another_otherwise() {
 }
 
 #[test]
+fn a_process_reaches_itself_by_the_public_port() {
+    let net = Net::new();
+    let itself =
+        "/usr/bin/python3 server.py & while ! /usr/bin/python3 ask.py $TCP_URL | grep heard; do sleep 0.05; done; wait";
+    let mut app = net.app("app", &format!("tcp: {itself}\n"));
+    app.write("ask.py", ASK);
+    app.launch(&[]);
+    app.prints("tcp.1  | heard tcp.1");
+    app.stop(Signal::SIGINT);
+}
+
+#[test]
 fn processes_have_their_environment_and_reach_the_outside_as_the_gateway() {
     let net = Net::new();
     let mut app = net.app("app", &format!("tcp: {TCP}\n"));
