@@ -3,89 +3,21 @@
 //! What is "lost" is said by what the broker acknowledged (PUBACK): all of that has to arrive at the subscriber. Brokers share nothing, so the
 //! sample's publisher sends again what the subscriber has not confirmed.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::platform::{configure, daemon};
 use crate::harness::daemon::Daemon;
-use crate::harness::shell::{Running, TCPGW};
+use crate::harness::sample::{PATIENCE, Program};
 use crate::harness::{Net, wait_until};
 
-const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/mqtt");
-/// Nothing here takes so long.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The clients' keepalive, in seconds: after 1.5 times that they notice that nobody answers.
 const KEEPALIVE: u64 = 2;
 /// Readings of a publisher, and how many of them in a second.
 const READINGS: usize = 300;
 const PER_SECOND: &str = "50";
-
-/// Where the sample's libraries are: `scripts/test-libraries` installs them.
-fn libraries() -> PathBuf {
-    let target = Path::new(TCPGW)
-        .parent()
-        .and_then(Path::parent)
-        .expect("a target directory");
-    let libraries = target.join("mqtt-sample/node_modules");
-    assert!(
-        libraries.join("aedes").is_dir(),
-        "{} is not there: run scripts/test-libraries, which needs the network; without one, `vagrant/test --skip mqtt`",
-        libraries.to_string_lossy()
-    );
-    libraries
-}
-
-/// A program of the sample that runs, with all that it has printed.
-struct Program {
-    running: Running,
-    log: PathBuf,
-}
-
-impl Program {
-    fn start(net: &Net, host: &str, name: &str, variables: &str, command: &str) -> Self {
-        let log = net.file(&format!("{name}.log"));
-        let line = format!(
-            "cd {SAMPLE} && exec env NODE_PATH='{}' {variables} {command} >'{}' 2>&1",
-            libraries().to_string_lossy(),
-            log.to_string_lossy()
-        );
-        let running = net.spawn(host, &["sh", "-c", &line]);
-        Self { running, log }
-    }
-
-    fn printed(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// How many whole lines begin with a word.
-    fn count(&self, word: &str) -> usize {
-        self.printed()
-            .lines()
-            .filter(|line| line.split(' ').next() == Some(word))
-            .count()
-    }
-
-    #[track_caller]
-    fn prints(&self, word: &str, times: usize) {
-        let is_there = || self.count(word) >= times;
-        assert!(
-            wait_until(PATIENCE, is_there),
-            "no {times} times {word:?}: {}",
-            self.printed()
-        );
-    }
-
-    /// The publishers and numbers of such lines.
-    fn readings(&self, word: &str) -> BTreeSet<String> {
-        let printed = self.printed();
-        let lines = printed.lines().filter_map(|line| line.strip_prefix(word));
-        lines.map(str::to_owned).collect()
-    }
-}
 
 /// Which broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ pub(crate) mod iperf;
 pub(crate) mod look;
 pub(crate) mod pace;
 pub(crate) mod plan;
+pub(crate) mod sample;
 pub(crate) mod server;
 pub(crate) mod shell;
 pub(crate) mod state;

@@ -5,6 +5,7 @@ mod daemons;
 mod endings;
 mod foreman;
 mod killed;
+mod mqtt;
 mod names;
 mod serve;
 

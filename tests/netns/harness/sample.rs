@@ -1,0 +1,77 @@
+//! The programs of `examples/mqtt`, in a host.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::shell::{Running, TCPGW};
+use super::{Net, wait_until};
+
+/// Where the sample is.
+pub(crate) const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/mqtt");
+/// Nothing that it does takes so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the sample's libraries are: `scripts/test-libraries` installs them.
+pub(crate) fn libraries() -> PathBuf {
+    let target = Path::new(TCPGW)
+        .parent()
+        .and_then(Path::parent)
+        .expect("a target directory");
+    let libraries = target.join("mqtt-sample/node_modules");
+    assert!(
+        libraries.join("aedes").is_dir(),
+        "{} is not there: run scripts/test-libraries, which needs the network; without one, `vagrant/test --skip mqtt`",
+        libraries.to_string_lossy()
+    );
+    libraries
+}
+
+/// A program of the sample that runs, with all that it has printed.
+pub(crate) struct Program {
+    pub(crate) running: Running,
+    log: PathBuf,
+}
+
+impl Program {
+    pub(crate) fn start(net: &Net, host: &str, name: &str, variables: &str, command: &str) -> Self {
+        let log = net.file(&format!("{name}.log"));
+        let line = format!(
+            "cd {SAMPLE} && exec env NODE_PATH='{}' {variables} {command} >'{}' 2>&1",
+            libraries().to_string_lossy(),
+            log.to_string_lossy()
+        );
+        let running = net.spawn(host, &["sh", "-c", &line]);
+        Self { running, log }
+    }
+
+    pub(crate) fn printed(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// How many whole lines begin with a word.
+    pub(crate) fn count(&self, word: &str) -> usize {
+        self.printed()
+            .lines()
+            .filter(|line| line.split(' ').next() == Some(word))
+            .count()
+    }
+
+    #[track_caller]
+    pub(crate) fn prints(&self, word: &str, times: usize) {
+        let is_there = || self.count(word) >= times;
+        assert!(
+            wait_until(PATIENCE, is_there),
+            "no {times} times {word:?}: {}",
+            self.printed()
+        );
+    }
+
+    /// The publishers and numbers of such lines.
+    pub(crate) fn readings(&self, word: &str) -> BTreeSet<String> {
+        let printed = self.printed();
+        let lines = printed.lines().filter_map(|line| line.strip_prefix(word));
+        lines.map(str::to_owned).collect()
+    }
+}

@@ -1,0 +1,97 @@
+//! The sample of `examples/mqtt` as its README runs it: its broker is restarted while messages flow.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use super::App;
+use crate::harness::sample::{PATIENCE, Program, SAMPLE, libraries};
+use crate::harness::{Net, wait_until};
+
+/// The clients' keepalive, in seconds: after 1.5 times that they notice that nobody answers.
+const KEEPALIVE: u64 = 2;
+/// Readings of the publisher; 50 come in a second.
+const READINGS: usize = 300;
+
+/// The sample as an app: its files, with its libraries beside them.
+fn sample<'n>(net: &'n Net, variables: &str) -> App<'n> {
+    let read = |file: &str| fs::read_to_string(format!("{SAMPLE}/{file}")).expect("a file of the sample");
+    let app = net.app("mqtt", &read("Procfile"));
+    app.write("broker.js", &read("broker.js"));
+    app.write(".env", &format!("{}=1\n{variables}", app.marker()));
+    symlink(libraries(), app.directory().join("node_modules")).expect("failed to link the libraries");
+    app
+}
+
+/// Restarts the broker while messages flow, and waits until all have arrived. Returns the time from the end of the subscriber's connection,
+/// or from the end of the old broker's time, until it is back.
+#[track_caller]
+fn restarted(variables: &str, on_retire: &str, grace: Option<Duration>) -> Duration {
+    let net = Net::new();
+    let mut app = sample(&net, variables);
+    app.start(&["-m", "tcp=1", "--grace", "1s"], 1);
+    let port = app.port().expect("it was told");
+    let services = net.cli(&["service", "ls", "-o", "json"]).ok();
+    let services: serde_json::Value = serde_json::from_str(&services).expect("JSON");
+    let name = services["services"][0]["service"]["name"]
+        .as_str()
+        .expect("a service")
+        .to_owned();
+    net.cli(&["service", "set", &name, "--on-retire", on_retire]).ok();
+    let clients = format!("TCP_URL=tcp://203.0.113.1:{port} KEEPALIVE={KEEPALIVE}");
+    let subscriber = Program::start(&net, "client", "subscriber", &clients, "node subscriber.js");
+    subscriber.prints("subscribed", 1);
+    let command = format!("node publisher.js {READINGS} 50");
+    let mut publisher = Program::start(&net, "client", "publisher", &clients, &command);
+    subscriber.prints("received", 50);
+
+    let (mut restart, begin) = (app.command(&["restart"]), Instant::now());
+    let mut restart = restart.spawn().expect("failed to run tcpgw up");
+    let left = match grace {
+        None => {
+            subscriber.prints("not", 1);
+            Instant::now()
+        }
+        // It begins with the restart at the earliest.
+        Some(grace) => begin + grace,
+    };
+    subscriber.prints("subscribed", 2);
+    let took = left.elapsed();
+    assert!(restart.wait().expect("failed to wait").success(), "{}", app.printed());
+    assert!(
+        wait_until(PATIENCE, || publisher.running.ended()),
+        "{}",
+        publisher.printed()
+    );
+    assert!(publisher.printed().contains("\ndone: "), "{}", publisher.printed());
+    let [acknowledged, received] = [publisher.readings("acknowledged "), subscriber.readings("received ")];
+    let lost: Vec<&String> = acknowledged.difference(&received).collect();
+    assert_eq!(lost, Vec::<&String>::new(), "acknowledged, and lost");
+    assert_eq!(received.len(), READINGS);
+    app.stop(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(net.left_by_up(), Vec::<String>::new());
+    took
+}
+
+#[test]
+fn clients_of_a_broker_that_closes_are_back_at_once() {
+    let took = restarted("", "drop", None);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+/// After its time it is killed. Whether its end still reaches the clients, or their connections were flushed before, is a matter of
+/// milliseconds: then they notice by their keepalive.
+#[test]
+fn clients_of_a_deaf_broker_are_back_after_its_time() {
+    let took = restarted("ON_SIGTERM=ignore\n", "drop", Some(Duration::from_secs(1)));
+    let notice = Duration::from_millis(KEEPALIVE * 1500);
+    // A new broker has to start first, and the first attempt comes within a second.
+    assert!(took < notice + Duration::from_secs(5), "{took:?}");
+}
+
+/// The same, but that the next packet is answered with a reset: that of a keepalive at the latest.
+#[test]
+fn clients_of_a_deaf_broker_are_back_after_its_time_where_they_are_reset() {
+    let took = restarted("ON_SIGTERM=ignore\n", "reset", Some(Duration::from_secs(1)));
+    assert!(took < Duration::from_secs(KEEPALIVE + 5), "{took:?}");
+}
