@@ -5,7 +5,12 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::egress;
 use super::gateway;
@@ -15,6 +20,8 @@ use super::own_daemon::{self, OwnDaemon, Wanted};
 use super::record::{AppPlace, Places, Shared};
 use crate::api::client::Client;
 
+/// How long a daemon may take to end.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Whether this machine forwards IPv4 packets, in the network namespace of the thread that asks.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -54,6 +61,24 @@ pub fn sweep(places: &Places, network: &Network) -> Result<(Vec<AppPlace>, usize
         remove_network(network, &places.id_of(&record.directory))?;
     }
     Ok((dead, living))
+}
+
+/// Ends a daemon that a `tcpgw up` had started which is gone, and waits for that: it has been told to end, or soon will be.
+pub fn end_orphan(socket: &Path, shared: &Shared) {
+    let Some(expected) = shared.daemon else { return };
+    let Ok(daemon) = Client::connect(socket) else { return };
+    let Ok(Some(process)) = gateway::process_of(&daemon) else {
+        return;
+    };
+    if process != expected {
+        return;
+    }
+    // It has said itself that this is its number.
+    let _ = kill(Pid::from_raw(process.cast_signed()), Signal::SIGTERM);
+    let begin = Instant::now();
+    while UnixStream::connect(socket).is_ok() && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Removes the resources of apps that have ended, and what was noted of them.
@@ -123,6 +148,9 @@ pub fn clean(
     let has_resources = dead
         .iter()
         .any(|place| place.record().is_some_and(|record| record.app.is_some()));
+    if living == 0 {
+        end_orphan(socket, &shared);
+    }
     let mut own = None;
     let found = Client::connect(socket).ok();
     let daemon = match found {

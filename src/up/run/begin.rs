@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -46,7 +48,8 @@ impl<'a> Up<'a> {
         if !nix::unistd::geteuid().is_root() {
             return Err(UpError::Refused("needs root, to make namespaces and networks".into()));
         }
-        listen_to_signals(events.clone()).map_err(system("listen to signals"))?;
+        let serves = Arc::new(AtomicBool::new(false));
+        listen_to_signals(events.clone(), Arc::clone(&serves)).map_err(system("listen to signals"))?;
         let places = Places::new(&settings.run_dir, settings.namespace)?;
         let id = places.id_of(&files.directory);
         let lock = places.lock()?;
@@ -54,7 +57,11 @@ impl<'a> Up<'a> {
         let network = Network::open()?;
         let left = UpError::Left;
         leftovers::remove_network(&network, &id).map_err(left)?;
-        let (dead, _) = leftovers::sweep(&places, &network).map_err(left)?;
+        let (dead, living) = leftovers::sweep(&places, &network).map_err(left)?;
+        // This app is among them.
+        if living <= 1 {
+            leftovers::end_orphan(&settings.socket, &places.shared());
+        }
 
         let types = files.procfile.types.iter();
         let numbers = types.map(|one| {
@@ -122,7 +129,10 @@ impl<'a> Up<'a> {
         };
         let outcome = up.join_gateway(app, dead).and_then(|()| up.serve_requests());
         match outcome {
-            Ok(()) => Ok((up, printer)),
+            Ok(()) => {
+                serves.store(true, Ordering::SeqCst);
+                Ok((up, printer))
+            }
             Err(error) => {
                 // The lock is held: what was made here goes without it.
                 drop(lock);
@@ -379,7 +389,9 @@ fn read_text(file: &Path) -> Result<String, UpError> {
     String::from_utf8(bytes).map_err(|_| wrong(&"it must be UTF-8"))
 }
 
-fn listen_to_signals(events: Sender<Event>) -> io::Result<()> {
+/// Passes signals on. Whoever sends more than are of use, two at the beginning and three later, does not wait for anything any more:
+/// processes die with this one, and what is left is removed by the next.
+fn listen_to_signals(events: Sender<Event>, serves: Arc<AtomicBool>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
@@ -390,6 +402,7 @@ fn listen_to_signals(events: Sender<Event>) -> io::Result<()> {
         )
     };
     let listen = async move {
+        let mut count = 0;
         loop {
             let number = tokio::select! {
                 Some(()) = interrupt.recv() => 2,
@@ -397,6 +410,10 @@ fn listen_to_signals(events: Sender<Event>) -> io::Result<()> {
                 Some(()) = hangup.recv() => 15,
                 else => return,
             };
+            count += 1;
+            if count > if serves.load(Ordering::SeqCst) { 2 } else { 1 } {
+                std::process::exit(128 + i32::from(number));
+            }
             if events.send(Event::Signal(number)).is_err() {
                 return;
             }

@@ -1,5 +1,7 @@
 //! What becomes of an app whose `tcpgw up` is killed.
 
+use std::time::Duration;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -48,6 +50,39 @@ fn stop_cleans_up_after_it() {
     );
     assert_eq!(net.left_by_up(), Vec::<String>::new());
     assert_eq!(app.processes(), Vec::<i32>::new());
+}
+
+#[test]
+fn whenever_it_is_killed_stop_leaves_nothing() {
+    let net = Net::new();
+    let mut app = net.app("app", &format!("web: exec sleep 1000\ntcp: {TCP}\n"));
+    // While it begins, and while it ends.
+    for (run, end) in [
+        (20, None),
+        (120, None),
+        (300, None),
+        (700, None),
+        (2000, Some(20)),
+        (2000, Some(100)),
+        (2000, Some(250)),
+    ] {
+        app.launch(&["-m", "web=1,tcp=2"]);
+        std::thread::sleep(Duration::from_millis(run));
+        if let Some(end) = end {
+            app.signal(Signal::SIGINT);
+            std::thread::sleep(Duration::from_millis(end));
+        }
+        app.signal(Signal::SIGKILL);
+        app.ended();
+        assert!(
+            wait_until(PATIENCE, || app.processes().is_empty()),
+            "{run} {end:?}: {:?}",
+            app.processes()
+        );
+        let cleaned = app.cli(&["stop"]);
+        assert_eq!(cleaned.status, 0, "{run} {end:?}: {cleaned}");
+        assert_eq!(net.left_by_up(), Vec::<String>::new(), "{run} {end:?}: {cleaned}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What an app has, and what becomes of its connections.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,6 +11,34 @@ use crate::harness::{Net, wait_until};
 
 /// The contract's bound for a connect during a restart.
 const LONGEST: Duration = Duration::from_millis(900);
+
+#[test]
+fn where_the_only_one_crashes_clients_are_refused_until_it_is_back() {
+    let net = Net::new();
+    let mut app = net.app("app", "tcp: [ -e go ] && exec /usr/bin/python3 server.py; exit 3\n");
+    app.write("go", "");
+    app.start(&[], 1);
+    std::fs::remove_file(app.directory().join("go")).expect("it is there");
+    let pid = app.ps()[0]["pid"]
+        .as_i64()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .expect("a number");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+    app.prints("tcp.1  | exited with code 3");
+    app.prints("tcp.1 is started again in 2s");
+    let begin = Instant::now();
+    let refused = app.ask().expect_err("nobody is there");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert!(begin.elapsed() < LONGEST, "at once");
+    app.write("go", "");
+    assert!(wait_until(PATIENCE, || app.ask().is_ok()), "{}", app.printed());
+    app.cli(&["scale", "tcp=0"]).ok();
+    assert!(wait_until(PATIENCE, || app.ps().is_empty()), "{:?}", app.ps());
+    assert!(app.ask().is_err());
+    app.cli(&["scale", "tcp=1"]).ok();
+    assert!(wait_until(PATIENCE, || app.ask().is_ok()), "{}", app.printed());
+    app.stop(Signal::SIGINT);
+}
 
 /// Asks the address of its argument for what it says.
 const ASK: &str = r#"import socket, sys
