@@ -140,6 +140,13 @@ fn manifest(global: &Global, arguments: &Manifest) -> Outcome {
     };
     let credentials = read_credentials(settings).map_err(|error| Failure::Usage(error.to_string()))?;
     let base = arguments.url.clone().unwrap_or_else(|| settings.base_url());
+    if arguments.url.is_none() && settings.listen.ip().is_loopback() {
+        let listen = settings.listen;
+        global.warn(&format!(
+            "addon.listen is {listen}, where only this machine gets to: no platform elsewhere reaches {base}; name the address of the \
+             proxy in front with --url, or let the provider API listen on another address"
+        ));
+    }
     let is_url = ["https://", "http://"].iter().any(|scheme| base.starts_with(scheme));
     if !is_url || base.contains(|c: char| c.is_control() || c.is_whitespace()) {
         return Err(Failure::Usage("--url must begin with https:// or http://".into()));

@@ -162,7 +162,9 @@ fn tell(global: &Global, report: &Report, others: &Others, denied: &Denied, time
     if global.output == Output::Json {
         let mut json = report::json(report, time);
         json["kept"] = others.names().collect();
-        denied.add_to(&mut json);
+        // Those that leave have left when this is said.
+        json["draining"] = 0.into();
+        Denied::add_to(Some(denied), &mut json, false);
         return print_json(&json);
     }
     if global.quiet {

@@ -50,15 +50,17 @@ impl Denied {
         Ok(Self::GoingOn(daemon.post("/v1/denied", state).and_then(Answer::json)?))
     }
 
-    /// Adds it to what scripts read.
-    pub(super) fn add_to(&self, report: &mut Value) {
-        let (going_on, flushed) = match self {
-            Self::GoingOn(denied) => (denied.flows, 0),
-            Self::Flushed(flushed) => (flushed.failed, flushed.flushed),
+    /// Adds to what scripts read of an apply how many go on and how many were ended, or of a dry run how many would go on. `None`:
+    /// they could not be counted.
+    pub(super) fn add_to(denied: Option<&Self>, report: &mut Value, is_dry: bool) {
+        let (going_on, flushed) = match denied {
+            None => (None, 0),
+            Some(Self::GoingOn(denied)) => (Some(denied.flows), 0),
+            Some(Self::Flushed(flushed)) => (Some(flushed.failed), flushed.flushed),
         };
-        if let Some(report) = report.as_object_mut() {
-            report.insert("denied_flows".into(), json!(going_on));
-            report.insert("denied_flows_flushed".into(), json!(flushed));
+        report["denied_flows"] = json!(going_on);
+        if !is_dry {
+            report["denied_flows_flushed"] = json!(flushed);
         }
     }
 

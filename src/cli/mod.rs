@@ -25,6 +25,8 @@ mod others;
 mod preflight;
 mod remote;
 mod render;
+#[cfg(test)]
+mod sample_tests;
 mod screen;
 mod service;
 mod shell;
@@ -123,6 +125,9 @@ enum Command {
     /// Validate a state file; needs no privilege and no kernel
     Check(File),
     /// Print the ruleset of a state file as text for `nft -f`; needs no privilege
+    ///
+    /// The first line makes the table, so that the second can delete it. Where `tcpgw apply` has made it already the kernel refuses
+    /// the first, since the table has a flag that nft would take away: leave it out with `tcpgw render FILE | sed 1d | nft -c -f -`.
     Render(File),
     /// Say what `apply` would change in the kernel; exit 1 if it would change anything
     Diff(diff::Arguments),

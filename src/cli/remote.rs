@@ -50,8 +50,10 @@ pub(super) fn apply(
         }
         other => Some(other?),
     };
-    if let Some(denied) = &denied {
-        denied.add_to(&mut applied.report);
+    Denied::add_to(denied.as_ref(), &mut applied.report, options.dry_run);
+    if !options.dry_run {
+        // Services of others are not in a daemon's way.
+        applied.report["kept"] = serde_json::json!([]);
     }
     match global.output {
         Output::Json => print_json(&applied.report)?,

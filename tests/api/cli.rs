@@ -124,7 +124,7 @@ fn status_through_the_daemon_is_the_same_document_and_table() {
     assert_eq!(table.status.code(), Some(1));
     let text = out(&table);
     for word in [
-        "unhealthy: 3 services (2 without a healthy backend)",
+        "unhealthy: 3 services (1 without an active backend, 1 without a healthy backend)",
         "error: void :20005 has no active backend",
         "error: sick :20004 has no healthy backend",
         "warning: sick :20004: 10.2.0.3:80 does not answer probes (refused)",

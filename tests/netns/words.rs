@@ -55,6 +55,46 @@ fn diff_and_apply_speak_of_services_backends_and_flows() {
     );
 }
 
+/// The table that `apply` makes has a flag, on Linux 6.9 and newer, so that the first line that is rendered is refused.
+#[test]
+fn what_is_rendered_loads_over_a_table_that_was_applied() {
+    let net = Net::new();
+    let file = net.state_file("state.json", my_app(&["10.2.0.11:3000"]));
+    let check = |how: &str| {
+        net.sh(
+            "gateway",
+            &format!("{} render {file} | {how} nft -c -f -", crate::harness::shell::TCPGW),
+        )
+    };
+    check("").ok();
+    net.tcpgw(&["apply", &file]).ok();
+    check("sed 1d |").ok();
+    net.tcpgw(&["diff", &file]).ok();
+}
+
+/// A script need not know whether a daemon answers.
+#[test]
+fn what_scripts_read_has_the_same_keys_with_a_daemon_and_without() {
+    let net = Net::new();
+    let file = net.state_file("state.json", my_app(&["10.2.0.11:3000"]));
+    let keys = |ran: &Ran| -> Vec<String> {
+        let told = data(ran);
+        told.as_object().expect("an object").keys().cloned().collect()
+    };
+    let commands: [&[&str]; 3] = [
+        &["diff", "-o", "json", &file],
+        &["apply", "--dry-run", "-o", "json", &file],
+        &["apply", "-o", "json", &file],
+    ];
+    let alone = commands.map(|command| keys(&net.tcpgw(command)));
+    assert_eq!(alone[0], ["changed", "denied_flows", "flows", "rebuild", "services"]);
+    assert_eq!(alone[0], alone[1]);
+    net.tcpgw(&["teardown"]).ok();
+    let daemon = net.daemon_without_state(&[]);
+    assert_eq!(commands.map(|command| keys(&net.cli(command))), alone);
+    drop(daemon);
+}
+
 #[test]
 fn what_scripts_read_has_the_documented_keys() {
     let net = Net::new();
@@ -72,13 +112,14 @@ fn what_scripts_read_has_the_documented_keys() {
         ("transactions", json!(1)),
         ("rebuilt", json!(null)),
         ("kept", json!([])),
+        ("draining", json!(0)),
     ] {
         assert_eq!(told[key], value, "{key} of {told}");
     }
     for key in ["milliseconds", "kernel_milliseconds", "flush_milliseconds"] {
         assert!(told[key].as_f64().is_some_and(|time| time > 0.0), "{key} of {told}");
     }
-    assert_eq!(told.as_object().map(serde_json::Map::len), Some(14), "{told}");
+    assert_eq!(told.as_object().map(serde_json::Map::len), Some(15), "{told}");
     let torn = data(&net.tcpgw(&["teardown", "-o", "json"]).exits(0));
     assert_eq!(
         torn,

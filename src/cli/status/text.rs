@@ -53,17 +53,18 @@ fn sum(status: &Status<'_>) -> String {
         draining => format!(" ({draining} draining)"),
     };
     let unhealthy = status.services.iter();
-    let unhealthy = unhealthy
-        .filter(|service| !service.healthy && !service.is_idle())
-        .count();
-    let backend = if status.drains.is_some() {
-        "a healthy"
+    let unhealthy = unhealthy.filter(|service| !service.healthy && !service.is_idle());
+    let (some, none): (Vec<_>, Vec<_>) =
+        unhealthy.partition(|service| service.backends.iter().any(|backend| backend.weight.is_some()));
+    let unhealthy: Vec<String> = [(none.len(), "an active"), (some.len(), "a healthy")]
+        .into_iter()
+        .filter(|(services, _)| *services > 0)
+        .map(|(services, backend)| format!("{services} without {backend} backend"))
+        .collect();
+    let unhealthy = if unhealthy.is_empty() {
+        String::new()
     } else {
-        "an active"
-    };
-    let unhealthy = match unhealthy {
-        0 => String::new(),
-        unhealthy => format!(" ({unhealthy} without {backend} backend)"),
+        format!(" ({})", unhealthy.join(", "))
     };
     let stale = match status.stale.flows {
         0 => String::new(),

@@ -53,28 +53,7 @@ fn an_operator_provisions_changes_and_removes() {
         "{list}"
     );
 
-    let told = net
-        .cli(&["--config", &config, "addon", "manifest", "--dialect", "scalingo"])
-        .ok();
-    let manifest: Value = serde_json::from_str(&told).expect("JSON");
-    assert_eq!(
-        manifest["production"]["base_url"],
-        "http://gateway.example.com:9443/scalingo/resources"
-    );
-    let elsewhere = ["--url", "https://gw.example.com/"];
-    let words = [
-        &["--config", &config, "addon", "manifest", "--dialect", "heroku"][..],
-        &elsewhere,
-    ]
-    .concat();
-    let manifest: Value = serde_json::from_str(&net.cli(&words).ok()).expect("JSON");
-    assert_eq!(
-        manifest["api"]["production"]["sso_url"],
-        "https://gw.example.com/heroku/sso"
-    );
-    let refused = net.cli(&["addon", "manifest", "--dialect", "osb"]).exits(2);
-    assert!(refused.stderr.contains("no [addon]"), "{}", refused.stderr);
-
+    manifests(&net, &config);
     // What is wrong is said, with the exit code of wrong input or of a refusal, and changes nothing.
     let before = services(&daemon);
     for (words, status, why) in [
@@ -115,6 +94,34 @@ fn an_operator_provisions_changes_and_removes() {
     assert_eq!(gone, "other: deprovisioned\n");
     let refused = net.cli(&["addon", "deprovision", "other"]).exits(1);
     assert!(refused.stderr.contains("was deprovisioned"), "{}", refused.stderr);
+}
+
+fn manifests(net: &Net, config: &str) {
+    let told = net
+        .cli(&["--config", config, "addon", "manifest", "--dialect", "scalingo"])
+        .exits(0);
+    // It listens on loopback.
+    assert!(told.stderr.contains("--url"), "{told}");
+    let manifest: Value = serde_json::from_str(&told.stdout).expect("JSON");
+    assert_eq!(
+        manifest["production"]["base_url"],
+        "http://gateway.example.com:9443/scalingo/resources"
+    );
+    let elsewhere = ["--url", "https://gw.example.com/"];
+    let words = [
+        &["--config", config, "addon", "manifest", "--dialect", "heroku"][..],
+        &elsewhere,
+    ]
+    .concat();
+    let told = net.cli(&words).exits(0);
+    assert_eq!(told.stderr, "");
+    let manifest: Value = serde_json::from_str(&told.stdout).expect("JSON");
+    assert_eq!(
+        manifest["api"]["production"]["sso_url"],
+        "https://gw.example.com/heroku/sso"
+    );
+    let refused = net.cli(&["addon", "manifest", "--dialect", "osb"]).exits(2);
+    assert!(refused.stderr.contains("no [addon]"), "{}", refused.stderr);
 }
 
 /// What an app is called names its service, wherever a service is named.

@@ -1,0 +1,53 @@
+//! What the README shows of outputs is what this version prints, as far as it does not depend on the machine.
+
+use std::collections::BTreeMap;
+
+use crate::model::FlowMark;
+use crate::plan::plan;
+use crate::ruleset::Ruleset;
+use crate::ruleset::compile::compile;
+use crate::ruleset::links::Links;
+use crate::ruleset::room::Room;
+use crate::ruleset::skeleton;
+use crate::summary::Summary;
+use crate::words::Changes;
+
+const README: &str = include_str!("../../README.md");
+
+/// What stands between two marks of a text, for the first time.
+fn between<'t>(text: &'t str, begin: &str, end: &str) -> &'t str {
+    let (_, rest) = text.split_once(begin).expect(begin);
+    rest.split_once(end).expect(end).0
+}
+
+#[test]
+fn the_version_of_the_rules_is_the_one_that_status_shows() {
+    let comment = skeleton::comment(FlowMark::default(), Room::default());
+    let shown: Vec<&str> = README
+        .lines()
+        .filter(|line| line.starts_with("table: tcpgw skeleton"))
+        .collect();
+    assert!(!shown.is_empty());
+    for line in shown {
+        let begin = format!("table: {comment} (");
+        assert!(line.starts_with(&begin), "{line}\n{begin}");
+    }
+}
+
+/// The smallest useful state: its `diff`, and how many elements the kernel gets.
+#[test]
+fn the_first_apply_changes_as_many_elements_as_it_says() {
+    let section = between(README, "\n## Start\n", "\n### Words\n");
+    let state = crate::model::parse(between(section, "```json\n", "```").as_bytes()).expect("a good state");
+    let ruleset = compile(&state, &Links::default());
+    let elements = plan(&Ruleset::default(), &ruleset).elements();
+    let applied = format!("services +1 ~0 -0; backends +2 ~0 -0; 0 flows flushed; {elements} elements changed in ");
+    assert!(section.contains(&applied), "{applied}");
+    let changes = Changes::between(&Summary::default(), &Summary::from(&state), &BTreeMap::new());
+    for change in &changes.services {
+        assert!(
+            section.contains(&format!("$ tcpgw diff state.json\n{change}\n")),
+            "{change}"
+        );
+    }
+}
