@@ -58,7 +58,8 @@ impl Offer {
                 None => plans.first()?,
             };
             let other = match &settings.other_plan {
-                Some(wanted) => named(wanted),
+                // A plan that was asked for and is not there is no plan to leave out without a word.
+                Some(wanted) => Some(named(wanted).filter(|other| other["id"] != plan["id"])?),
                 None => plans.iter().find(|other| other["id"] != plan["id"]),
             };
             let says = |object: &Value, key: &str| object[key].as_bool();

@@ -202,7 +202,10 @@ impl Context {
         let offers = |ability| offer.is_some_and(|offer| offer.abilities.contains(&ability));
         let is = |thing: &Thing, wanted| self.presence(thing) == Some(wanted);
         let (is_met, reason) = match need {
-            Need::Offer => (offer.is_some(), "the catalog offers no such plan, or cannot be read"),
+            Need::Offer => (
+                offer.is_some(),
+                "the catalog cannot be read, or has no such offering or plans (--offering, --plan, --other-plan)",
+            ),
             Need::Catalog => (self.catalog.is_some(), "there is no catalog"),
             Need::Schemas => (
                 self.catalog.as_ref().is_some_and(catalog::has_schemas),

@@ -1,68 +1,23 @@
 //! One run of the checks: what to send next, what came of it, and the removal of all that was made.
 
+mod cleaning;
+mod polling;
+mod report;
+
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::Value;
 
+pub use self::report::{Finding, Report, Verdict};
+
+use self::polling::Poll;
 use super::context::{Context, Presence, Settings, SettingsError, Thing};
-use super::message::{Answer, Effect, End, Exchange, Place, Request};
-use super::{Act, Check, Flaw, Judgement, checks, osb, resources, shown};
+use super::message::{Answer, Exchange, Place, Request};
+use super::{Act, Check, Flaw, Judgement, checks, osb, shown};
 use crate::addon::Dialect;
 
 /// Answers that may be missing, one after the other, before the provider is taken for gone.
 const MAX_LOST: u32 = 3;
-/// Times that a removal is tried.
-const REMOVALS: u32 = 2;
-/// Time between two questions after an operation, unless the provider says another.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest time between them.
-const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
-
-/// What came of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// The rule is kept.
-    Pass,
-    /// What is recommended, or usual, is not done.
-    Warn,
-    /// The rule is broken.
-    Fail,
-    /// It could not be checked.
-    Skip,
-}
-
-/// A check with what came of it. Texts are the provider's: they are not safe to show on a terminal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// Name of the check.
-    pub name: &'static str,
-    /// What came of it.
-    pub verdict: Verdict,
-    /// What is wrong, or why nothing was checked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-    /// What was sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sent: Option<String>,
-    /// What came.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub came: Option<String>,
-    /// What the rule says.
-    pub rule: &'static str,
-    /// Document and section of the rule.
-    pub source: &'static str,
-}
-
-/// What a run came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// All checks.
-    pub findings: Vec<Finding>,
-    /// What may have been left at the provider, each with what removes it.
-    pub left: Vec<String>,
-}
 
 /// What a run wants.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,15 +48,6 @@ enum Stage {
         tries: u32,
     },
     Over,
-}
-
-struct Poll {
-    /// What began the operation.
-    exchange: Exchange,
-    request: Request,
-    spent: Duration,
-    /// Where to go on.
-    cleaning: Option<(Vec<usize>, u32)>,
 }
 
 /// A run.
@@ -382,75 +328,6 @@ impl Run {
         None
     }
 
-    /// Begins to ask after an operation that is in progress.
-    fn poll(&mut self, exchange: Exchange, thing: &Thing, cleaning: Option<(Vec<usize>, u32)>) -> Option<Duration> {
-        self.context.is_asynchronous = true;
-        let operation = exchange.member("operation").and_then(Value::as_str);
-        let Some(request) = osb::polling(&self.context, thing, operation) else {
-            self.settle(exchange);
-            return None;
-        };
-        let wait = interval(&exchange.answer);
-        self.stage = Stage::Polling(Box::new(Poll {
-            exchange,
-            request,
-            spent: wait,
-            cleaning,
-        }));
-        Some(wait)
-    }
-
-    fn polled(&mut self, mut poll: Box<Poll>, came: Result<Answer, String>) -> Option<Duration> {
-        let limit = self.context.settings.poll_limit;
-        let is_removal = matches!(poll.exchange.request.effect, Effect::Removes(_));
-        let (wait, end) = match came {
-            Err(why) if self.lost >= MAX_LOST => (POLL_INTERVAL, Some(End::GivenUp(why))),
-            Err(_) => (POLL_INTERVAL, None),
-            Ok(answer) => {
-                let wait = interval(&answer);
-                poll.spent = poll.spent.saturating_add(answer.took);
-                let exchange = Exchange {
-                    request: poll.request.clone(),
-                    identity: self.identity(),
-                    answer,
-                    end: None,
-                };
-                let end = match (exchange.status(), osb::state(&exchange)) {
-                    (410, _) if is_removal => Some(End::Succeeded),
-                    (200, Ok("succeeded")) => Some(End::Succeeded),
-                    (200, Ok("failed")) => {
-                        let why = exchange.member("description").and_then(Value::as_str);
-                        Some(End::Failed(why.unwrap_or("no description").to_owned()))
-                    }
-                    (200, Err(flaw)) => Some(End::GivenUp(format!("last_operation: {}", flaw.why))),
-                    _ => None,
-                };
-                self.transcript.push(exchange);
-                (wait, end)
-            }
-        };
-        poll.spent = poll.spent.saturating_add(wait);
-        let end = end.or_else(|| {
-            let is_late = poll.spent > limit;
-            is_late.then(|| End::GivenUp(format!("in progress after {} s (--poll-timeout)", limit.as_secs())))
-        });
-        match end {
-            None => {
-                self.stage = Stage::Polling(poll);
-                Some(wait)
-            }
-            Some(end) => {
-                let mut exchange = poll.exchange;
-                exchange.end = Some(end);
-                match poll.cleaning {
-                    None => self.settle(exchange),
-                    Some((left, tries)) => self.settle_removal(&exchange, left, tries),
-                }
-                None
-            }
-        }
-    }
-
     /// Judges the answer to the check that is at work.
     fn settle(&mut self, exchange: Exchange) {
         self.stage = Stage::Ready;
@@ -515,95 +392,6 @@ impl Run {
         };
         shown::request(request, place)
     }
-
-    fn begin_cleaning(&mut self) {
-        self.context.is_cleaning = true;
-        self.lost = 0;
-        // The last thing first: bindings before their instance.
-        let made = self.context.made.iter().enumerate();
-        let left = made
-            .filter(|(_, made)| made.presence != Presence::Gone)
-            .map(|(at, _)| at);
-        self.stage = Stage::Cleaning {
-            left: left.collect(),
-            tries: 0,
-        };
-    }
-
-    fn removal(&self, thing: &Thing) -> Option<Request> {
-        if self.is_osb() {
-            osb::removing(&self.context, thing)
-        } else {
-            resources::removing(&self.context, thing)
-        }
-    }
-
-    /// Returns the request that removes the last of the things that are left.
-    fn remove_first(&mut self, mut left: Vec<usize>, tries: u32) -> Option<Request> {
-        let Some(made) = left.last().and_then(|at| self.context.made.get(*at)) else {
-            self.stage = Stage::Over;
-            return None;
-        };
-        let request = self.removal(&made.thing).filter(|_| tries < REMOVALS);
-        self.stage = if let Some(request) = &request {
-            Stage::Removing {
-                request: Box::new(request.clone()),
-                left,
-                tries,
-            }
-        } else {
-            left.pop();
-            Stage::Cleaning { left, tries: 0 }
-        };
-        request
-    }
-
-    fn removed(
-        &mut self,
-        request: Request,
-        left: Vec<usize>,
-        tries: u32,
-        came: Result<Answer, String>,
-    ) -> Option<Duration> {
-        let Ok(answer) = came else {
-            // A provider that answers nothing any more is not asked for all of it.
-            if self.lost < MAX_LOST {
-                self.stage = Stage::Cleaning { left, tries: tries + 1 };
-            }
-            return None;
-        };
-        let exchange = Exchange {
-            request,
-            identity: self.identity(),
-            answer,
-            end: None,
-        };
-        let thing = exchange.request.effect.thing().cloned();
-        if let Some(thing) = thing.filter(|_| self.is_osb() && exchange.status() == 202) {
-            return self.poll(exchange, &thing, Some((left, tries)));
-        }
-        self.settle_removal(&exchange, left, tries);
-        None
-    }
-
-    fn settle_removal(&mut self, exchange: &Exchange, mut left: Vec<usize>, tries: u32) {
-        self.context.settles(exchange);
-        let last = left.last().and_then(|at| self.context.made.get(*at));
-        let is_gone = last.is_none_or(|made| made.presence == Presence::Gone);
-        if is_gone {
-            left.pop();
-        }
-        self.stage = Stage::Cleaning {
-            left,
-            tries: if is_gone { 0 } else { tries + 1 },
-        };
-    }
-}
-
-/// Returns the time until an operation is asked after again.
-fn interval(answer: &Answer) -> Duration {
-    let wanted = answer.retry_after.unwrap_or(POLL_INTERVAL);
-    wanted.clamp(Duration::from_millis(100), MAX_POLL_INTERVAL)
 }
 
 /// Returns a path that says that the platform can wait.

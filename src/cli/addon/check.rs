@@ -1,30 +1,28 @@
 //! `tcpgw addon check`
 
-use std::fmt::Write as _;
+mod report;
+
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderMap;
 use clap::Args;
-use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
+use self::report::{Printer, conclude};
 use super::Platform;
-use crate::addon::check::{Answer, Content, Finding, Next, Place, Report, Request, Run, Settings, Verdict, sign_on};
+use crate::addon::check::{Answer, Content, Next, Place, Request, Run, Settings, sign_on};
 use crate::addon::dialect::Method;
 use crate::api::outbound::{BaseUrl, OutboundClient, Reply};
 use crate::api::provider::read_provider_credentials;
-use crate::cli::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen};
-use crate::words::count;
+use crate::cli::{Failure, Global, Outcome, parse_duration};
 
 /// Largest file of a manifest or of parameters, in bytes.
 const MAX_FILE: u64 = 1 << 20;
-/// How often `-v` must be given to see what was sent and came of checks that passed.
-const DETAILS: u8 = 1;
 const INTERRUPTED: &str = "interrupted";
 
 /// Check a provider of add-ons against the rules of its dialect; exit 1 if one is broken
@@ -87,18 +85,6 @@ struct Edge {
     base: BaseUrl,
     sign_on: Option<BaseUrl>,
     settings: Settings,
-}
-
-#[derive(Serialize)]
-struct Told<'t> {
-    url: &'t str,
-    dialect: &'t str,
-    passed: usize,
-    warnings: usize,
-    failed: usize,
-    skipped: usize,
-    checks: &'t [Finding],
-    left: &'t [String],
 }
 
 /// What ends the checks before their end.
@@ -311,128 +297,4 @@ impl Signals {
             Taken::Ignored
         }
     }
-}
-
-/// Prints findings as they come.
-struct Printer {
-    is_silent: bool,
-    is_verbose: bool,
-    printed: usize,
-    /// Whoever reads no further does not keep what was made from being removed.
-    failed: Option<io::Error>,
-}
-
-impl Printer {
-    fn new(global: &Global) -> Self {
-        Self {
-            is_silent: global.is_silent() || global.output == Output::Json,
-            is_verbose: global.verbose >= DETAILS,
-            printed: 0,
-            failed: None,
-        }
-    }
-
-    fn follow(&mut self, findings: &[Finding]) {
-        for finding in findings.get(self.printed..).unwrap_or_default() {
-            self.printed += 1;
-            if !self.is_silent {
-                self.line(&lines(finding, self.is_verbose));
-            }
-        }
-    }
-
-    fn line(&mut self, text: &str) {
-        if self.failed.is_none() {
-            let mut stdout = screen::stdout();
-            let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-            self.failed = printed.err();
-        }
-    }
-}
-
-/// One line for what is well, and what was sent, what came and what the rule says for what is not.
-fn lines(finding: &Finding, is_verbose: bool) -> String {
-    let word = match finding.verdict {
-        Verdict::Pass => "PASS",
-        Verdict::Warn => "WARN",
-        Verdict::Fail => "FAIL",
-        Verdict::Skip => "SKIP",
-    };
-    let text = finding.why.as_deref().unwrap_or(finding.rule);
-    let mut lines = format!("{word}  {:<30}  {}\n", finding.name, crate::escape::text(text));
-    let has_details = matches!(finding.verdict, Verdict::Warn | Verdict::Fail) || is_verbose;
-    if has_details && finding.verdict != Verdict::Skip {
-        let rule = format!("{} ({})", finding.rule, finding.source);
-        let details = [
-            ("sent", finding.sent.as_deref()),
-            ("came", finding.came.as_deref()),
-            ("rule", Some(rule.as_str())),
-        ];
-        for (name, text) in details {
-            if let Some(text) = text {
-                let _ = writeln!(lines, "        {name}  {}", crate::escape::text(text));
-            }
-        }
-    }
-    lines
-}
-
-fn conclude(
-    global: &Global,
-    arguments: &Arguments,
-    report: &Report,
-    mut printer: Printer,
-    signal: Option<u8>,
-) -> Outcome {
-    let counted = |verdict| {
-        report
-            .findings
-            .iter()
-            .filter(|finding| finding.verdict == verdict)
-            .count()
-    };
-    let [passed, warnings, failed, skipped] = [Verdict::Pass, Verdict::Warn, Verdict::Fail, Verdict::Skip].map(counted);
-    if global.output == Output::Json {
-        print_json(&Told {
-            url: &arguments.url,
-            dialect: arguments.dialect.word(),
-            passed,
-            warnings,
-            failed,
-            skipped,
-            checks: &report.findings,
-            left: &report.left,
-        })?;
-    } else if !printer.is_silent {
-        printer.line(&format!(
-            "{}: {passed} passed, {}, {failed} failed, {skipped} skipped\n",
-            count(report.findings.len(), "check"),
-            count(warnings, "warning")
-        ));
-    }
-    for left in &report.left {
-        global.error(&format!("may be left at the provider: {left}"));
-    }
-    if let Some(source) = printer.failed {
-        return Err(Failure::Io {
-            what: "write to standard output",
-            source,
-        });
-    }
-    if let Some(signal) = signal {
-        return Ok(Code::Signal(signal));
-    }
-    let provisioned = report.findings.iter().find(|finding| finding.name == "provision");
-    if let Some(Finding {
-        verdict: Verdict::Skip,
-        why,
-        ..
-    }) = provisioned
-    {
-        let why = why.as_deref().unwrap_or("no reason is known");
-        global.error(&format!("nothing was provisioned, so that most is not checked: {why}"));
-        return Ok(Code::Failure);
-    }
-    let is_well = failed == 0 && report.left.is_empty() && !(arguments.strict && warnings > 0);
-    Ok(if is_well { Code::Success } else { Code::Failure })
 }

@@ -301,11 +301,14 @@ fn a_run_knows_what_it_needs() {
     let mut provider = Provider::new(Dialect::Scalingo);
     let report = run_with(told, |_, request, identity| Ok(provider.answer(request, identity))).0;
     assert_eq!(of(&report, &[Fail, Warn, Skip]), []);
-    // A plan that the catalog does not have.
-    let mut missing = settings(Dialect::Osb);
-    missing.plan = Some("huge".into());
-    let mut provider = Provider::new(Dialect::Osb);
-    let report = run_with(missing, |_, request, identity| Ok(provider.answer(request, identity))).0;
-    assert_eq!(of(&report, &[Fail]), []);
-    assert!(of(&report, &[Skip]).iter().any(|(name, ..)| *name == "provision"));
+    // Plans that the catalog does not have, and one that it has under two names.
+    let id = "00000000-0000-4000-8000-000000000010";
+    for (plan, other) in [("huge", None), ("small", Some("huge")), ("small", Some(id))] {
+        let mut missing = settings(Dialect::Osb);
+        (missing.plan, missing.other_plan) = (Some(plan.into()), other.map(str::to_owned));
+        let mut provider = Provider::new(Dialect::Osb);
+        let report = run_with(missing, |_, request, identity| Ok(provider.answer(request, identity))).0;
+        assert_eq!(of(&report, &[Fail]), []);
+        assert!(of(&report, &[Skip]).iter().any(|(name, ..)| *name == "provision"));
+    }
 }

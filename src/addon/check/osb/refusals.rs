@@ -1,0 +1,113 @@
+//! What a broker has to refuse before anything is there.
+
+use serde_json::json;
+
+use super::super::context::{Context, Thing};
+use super::super::message::{Body, Effect, Login, Request};
+use super::super::{Check, Need, judge};
+use super::answers::error_code;
+use super::requests::{creating, instance_path, provision_body, replaced, with_ids, without};
+use super::{AUTHENTICATION, DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN};
+use crate::addon::dialect::Method;
+
+pub(super) const REFUSALS: &[Check] = &[
+    refused_provision("provision-without-service-id", |context| without(context, "service_id")),
+    refused_provision("provision-without-plan-id", |context| without(context, "plan_id")),
+    refused_provision("provision-without-organization", |context| {
+        without(context, "organization_guid")
+    }),
+    refused_provision("provision-without-space", |context| without(context, "space_guid")),
+    Check::ask(
+        "provision-malformed",
+        |context| creating(context, "provision-malformed").body(Body::Text("{\"service_id\":")),
+        |_, got| judge::status(got, &[400]),
+        "400 if the request is malformed",
+        PROVISIONING,
+    )
+    .needing(&[Need::Offer]),
+    Check::ask(
+        "provision-unknown-service",
+        |context| replaced(context, "provision-unknown-service", "service_id", NOWHERE),
+        |_, got| judge::refusal(got, &[400]),
+        UNKNOWN,
+        PROVISIONING,
+    )
+    .needing(&[Need::Offer]),
+    Check::ask(
+        "provision-unknown-plan",
+        |context| replaced(context, "provision-unknown-plan", "plan_id", NOWHERE),
+        |_, got| judge::refusal(got, &[400]),
+        UNKNOWN,
+        PROVISIONING,
+    )
+    .needing(&[Need::Offer]),
+    Check::ask(
+        "provision-unauthorized",
+        |context| {
+            creating(context, "provision-unauthorized")
+                .json(provision_body(context))
+                .login(Login::Wrong)
+        },
+        |_, got| judge::unauthorized(got),
+        "401 with a wrong password, and nothing is made",
+        AUTHENTICATION,
+    )
+    .needing(&[Need::Offer]),
+    Check::ask(
+        "provision-maintenance-conflict",
+        |context| {
+            let mut body = provision_body(context);
+            body["maintenance_info"] = json!({"version": "0.0.0-tcpgw-check"});
+            creating(context, "provision-maintenance-conflict").json(body)
+        },
+        |_, got| {
+            judge::status(got, &[422])?;
+            error_code(got, "MaintenanceInfoConflict")
+        },
+        "422 MaintenanceInfoConflict for another version than the catalog's",
+        PROVISIONING,
+    )
+    .needing(&[Need::Offer, Need::Maintenance]),
+    Check::ask(
+        "fetch-refused",
+        |context| Request::new(Method::Get, instance_path(&context.id("provision-unauthorized"))),
+        |_, got| judge::status(got, &[404]),
+        "404 for an instance that does not exist: what was refused has made nothing",
+        FETCHING,
+    )
+    .needing(&[Need::Offer, Need::InstancesRetrievable]),
+    Check::ask(
+        "deprovision-missing",
+        |context| {
+            let id = context.id("missing");
+            let path = with_ids(context, &instance_path(&id), &["service_id", "plan_id"]);
+            Request::new(Method::Delete, path).effect(Effect::Removes(Thing::Instance(id)))
+        },
+        |_, got| judge::status(got, &[410]),
+        "410 for an instance that does not exist",
+        DEPROVISIONING,
+    )
+    .needing(&[Need::Offer]),
+    Check::ask(
+        "last-operation-missing",
+        |context| {
+            let path = format!("{}/last_operation", instance_path(&context.id("missing")));
+            Request::new(Method::Get, with_ids(context, &path, &["service_id", "plan_id"]))
+        },
+        |_, got| judge::status(got, &[404]),
+        "404 for an instance that does not exist",
+        POLLING,
+    )
+    .needing(&[Need::Offer]),
+];
+
+const fn refused_provision(name: &'static str, request: fn(&Context) -> Request) -> Check {
+    Check::ask(
+        name,
+        request,
+        |_, got| judge::status(got, &[400]),
+        MANDATORY,
+        PROVISIONING,
+    )
+    .needing(&[Need::Offer])
+}

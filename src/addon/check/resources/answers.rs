@@ -1,0 +1,141 @@
+//! What answers of a provider have to be.
+
+use serde_json::Value;
+
+use super::super::context::Context;
+use super::super::judge::{self, Kind, optional, required};
+use super::super::message::Exchange;
+use super::super::{Judgement, failure, manifest, warning};
+use super::{Says, rules_of};
+use crate::addon::Dialect;
+
+/// Longest id (Scalingo).
+const MAX_ID: usize = 255;
+
+pub(super) fn resource_id(context: &Context, got: &Exchange) -> Judgement {
+    let body = got.json().unwrap_or(&Value::Null);
+    // Before version 3 of Heroku's API ids were numbers.
+    if context.settings.dialect == Dialect::Heroku && body["id"].is_number() {
+        return Err(warning("id is a number; a string is usual"));
+    }
+    required(body, "", &[("id", Kind::Text)])?;
+    let length = body["id"].as_str().map_or(0, |id| id.chars().count());
+    if length > MAX_ID {
+        return Err(failure(format!("id has {length} characters")));
+    }
+    Ok(())
+}
+
+/// The body that describes a resource.
+pub(super) fn described(got: &Exchange) -> Judgement {
+    judge::object(got)?;
+    let members = [
+        ("message", Kind::AnyText),
+        ("config", Kind::Object),
+        ("log_drain_url", Kind::AnyText),
+    ];
+    optional(got.json().unwrap_or(&Value::Null), "", &members)?;
+    match config(got).find(|(_, value)| !value.is_string()) {
+        Some((name, _)) => Err(failure(format!("config.{name} is not a string"))),
+        None => Ok(()),
+    }
+}
+
+fn config(got: &Exchange) -> impl Iterator<Item = (&String, &Value)> {
+    got.member("config").and_then(Value::as_object).into_iter().flatten()
+}
+
+pub(super) fn declared(context: &Context, got: &Exchange) -> Judgement {
+    let manifest = context.settings.manifest.as_ref();
+    let declared = manifest.and_then(|manifest| manifest::variables(context.settings.dialect, manifest));
+    let declared = declared.unwrap_or_default();
+    match config(got).find(|(name, _)| !declared.contains(&name.as_str())) {
+        Some((name, _)) => Err(failure(format!("config has {name}, which is not in config_vars"))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn urls(_: &Context, got: &Exchange) -> Judgement {
+    for (name, value) in config(got).filter(|(name, _)| name.ends_with("_URL")) {
+        let Some(url) = value.as_str() else { continue };
+        let parts = url.split_once("://");
+        let is_scheme = |text: &str| {
+            text.starts_with(|first: char| first.is_ascii_alphabetic())
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte))
+        };
+        let host = parts.map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+        let host = host.map(|host| host.rsplit('@').next().unwrap_or_default());
+        let is_host = |host: &str| !host.is_empty() && !host.starts_with(':') && !host.contains(char::is_whitespace);
+        if !parts.is_some_and(|(scheme, _)| is_scheme(scheme)) || !host.is_some_and(is_host) {
+            return Err(failure(format!("{name} is no URL with a scheme and a host")));
+        }
+    }
+    Ok(())
+}
+
+/// The same resource again. A dialect that says nothing of it may do otherwise.
+pub(super) fn is_same(context: &Context, got: &Exchange) -> Judgement {
+    let rules = rules_of(context);
+    let flaw = |why: String| {
+        if rules.say(Says::Idempotent) {
+            failure(why)
+        } else {
+            warning(why)
+        }
+    };
+    if !got.is_success() {
+        return Err(match got.status() {
+            status @ 500.. => failure(format!("the status is {status}")),
+            status => flaw(format!("the status is {status}")),
+        });
+    }
+    let known = context.find(&context.main_thing()).and_then(|made| made.id.as_deref());
+    let id = match got.member("id") {
+        Some(Value::String(id)) => Some(id.clone()),
+        Some(Value::Number(id)) => Some(id.to_string()),
+        _ => None,
+    };
+    if id.as_deref() != known {
+        return Err(flaw("id is another than before".into()));
+    }
+    Ok(())
+}
+
+/// What a dialect's documents do not have is a warning.
+pub(super) fn undocumented(context: &Context, judgement: Judgement) -> Judgement {
+    match judgement {
+        Err(flaw) if !rules_of(context).say(Says::PlanChange) => Err(warning(flaw.why)),
+        judgement => judgement,
+    }
+}
+
+pub(super) fn is_changed(context: &Context, got: &Exchange) -> Judgement {
+    let judgement = judge::status(got, &[200]).and_then(|()| described(got));
+    undocumented(context, judgement.and_then(|()| if_declared(context, got)))
+}
+
+fn if_declared(context: &Context, got: &Exchange) -> Judgement {
+    match context.settings.manifest {
+        Some(_) => declared(context, got),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn without_plan(context: &Context, got: &Exchange) -> Judgement {
+    if context.settings.dialect != Dialect::Scalingo {
+        return undocumented(context, judge::refusal(got, &[400, 422]));
+    }
+    judge::status(got, &[422])?;
+    judge::object(got)?;
+    required(got.json().unwrap_or(&Value::Null), "", &[("error", Kind::Text)])
+}
+
+pub(super) fn is_removed(context: &Context, got: &Exchange) -> Judgement {
+    judge::status(got, rules_of(context).removed)?;
+    if got.status() == 204 && got.json().is_some() {
+        return Err(failure("the status is 204, and there is a body"));
+    }
+    Ok(())
+}

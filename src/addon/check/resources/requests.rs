@@ -1,0 +1,161 @@
+//! What a platform sends.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::super::context::{Context, Thing};
+use super::super::message::{Body, Effect, Login, Place, Request};
+use super::rules_of;
+use crate::addon::Dialect;
+use crate::addon::dialect::Method;
+use crate::addon::sso;
+
+/// What stands in a path as it is (RFC 3986, 2.3).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Returns the thing that a request for a purpose makes.
+fn thing(context: &Context, purpose: &str) -> Thing {
+    match purpose {
+        "main" => context.main_thing(),
+        _ => Thing::Resource(context.id(purpose)),
+    }
+}
+
+pub(super) fn creating(context: &Context, purpose: &str) -> Request {
+    Request::new(Method::Post, "").effect(Effect::Creates(thing(context, purpose)))
+}
+
+/// Returns what a platform sends to provision.
+pub(super) fn body(context: &Context, purpose: &str) -> Value {
+    let Thing::Resource(app) = thing(context, purpose) else {
+        return Value::Null;
+    };
+    let callback = format!("https://platform.invalid/addons/{app}");
+    let mut body = match context.settings.dialect {
+        Dialect::Heroku => json!({
+            "callback_url": callback,
+            "name": "tcpgw-check",
+            "oauth_grant": {"code": context.id("grant"), "expires_at": "2030-01-01T00:00:00Z", "type": "authorization_code"},
+            "region": "amazon-web-services::eu-west-1",
+        }),
+        Dialect::CleverCloud => json!({
+            "owner_id": format!("orga_{}", context.id("owner")),
+            "owner_name": "tcpgw-check",
+            "user_id": format!("user_{}", context.id("user")),
+            "region": "EU",
+            "callback_url": callback,
+        }),
+        _ => json!({"uuid": context.id(&format!("uuid-of-{purpose}"))}),
+    };
+    body[rules_of(context).app] = json!(app);
+    body["plan"] = json!(context.plan);
+    body["options"] = Value::Object(context.settings.parameters.clone());
+    body
+}
+
+/// Returns the path of what was provisioned: by the provider's id, or with Heroku by the platform's.
+pub(super) fn resource_path(context: &Context) -> String {
+    path_of(context, &context.main_thing()).unwrap_or_default()
+}
+
+fn path_of(context: &Context, thing: &Thing) -> Option<String> {
+    let Thing::Resource(app) = thing else { return None };
+    let id = match context.settings.dialect {
+        Dialect::Heroku => Some(app.clone()),
+        _ => context.find(thing)?.id.clone(),
+    };
+    // These two would be parts of the path's syntax.
+    let id = id.filter(|id| id != "." && id != "..")?;
+    Some(format!("/{}", utf8_percent_encode(&id, SEGMENT)))
+}
+
+/// Returns the request that removes a thing, if the provider has told its id.
+pub(in super::super) fn removing(context: &Context, thing: &Thing) -> Option<Request> {
+    let path = path_of(context, thing)?;
+    Some(Request::new(Method::Delete, path).effect(Effect::Removes(thing.clone())))
+}
+
+pub(super) fn removal(context: &Context) -> Request {
+    Request::new(Method::Delete, resource_path(context)).effect(Effect::Removes(context.main_thing()))
+}
+
+pub(super) fn act(context: &Context, verb: &str) -> Request {
+    Request::new(Method::Post, format!("{}/{verb}", resource_path(context)))
+}
+
+pub(super) fn change_plan(context: &Context) -> Request {
+    let plan = context.other_plan.clone().unwrap_or_default();
+    Request::new(Method::Put, resource_path(context))
+        .json(json!({"plan": plan, "options": {}}))
+        .effect(Effect::Changes(context.main_thing(), plan))
+}
+
+pub(super) fn id_field(dialect: Dialect) -> &'static str {
+    if dialect == Dialect::Heroku {
+        "resource_id"
+    } else {
+        "id"
+    }
+}
+
+pub(super) fn is_token(name: &str) -> bool {
+    ["token", "resource_token", "user_scoped_resource_token", "signature"].contains(&name)
+}
+
+/// Returns the fields by which a platform signs its user on, at a time that is so many seconds from now.
+pub(super) fn signed(context: &Context, seconds: i64) -> sso::Fields {
+    let dialect = context.settings.dialect;
+    let thing = context.main_thing();
+    let own = context.find(&thing).and_then(|made| made.id.clone());
+    let id = match (&thing, dialect) {
+        (Thing::Resource(app), Dialect::Heroku) => app.clone(),
+        _ => own.unwrap_or_default(),
+    };
+    let now = i64::try_from(context.now.as_secs()).unwrap_or(i64::MAX);
+    let at = now.saturating_add(seconds).max(0);
+    let at = if dialect == Dialect::CleverCloud {
+        at.saturating_mul(1000)
+    } else {
+        at
+    };
+    let mut fields: sso::Fields = BTreeMap::new();
+    let mut set = |name: &str, value: &str| {
+        fields.insert(name.to_owned(), value.to_owned());
+    };
+    set(id_field(dialect), &id);
+    set("timestamp", &at.to_string());
+    let user = context.id("user");
+    match dialect {
+        Dialect::Heroku => {
+            set("user_id", &user);
+            set("user_email", "tcpgw-check@example.com");
+            set("email", "tcpgw-check@example.com");
+            set("app", "tcpgw-check");
+        }
+        Dialect::CleverCloud => {
+            set("user_id", &format!("user_{user}"));
+            set("email", "tcpgw-check@example.com");
+            set("nav-data", "");
+        }
+        _ => {}
+    }
+    if let Some(salt) = &context.settings.credentials.sso_salt {
+        for (name, token) in sso::tokens(dialect, &fields, salt.expose()) {
+            fields.insert(name.into(), token);
+        }
+    }
+    fields
+}
+
+pub(super) fn signing_on(context: &Context, fields: &sso::Fields) -> Request {
+    let method = match context.settings.dialect {
+        Dialect::Heroku | Dialect::CleverCloud => Method::Post,
+        _ => Method::Get,
+    };
+    let mut request = Request::new(method, "").body(Body::Form(fields.clone()));
+    request.place = Place::SignOn;
+    request.login = Login::Missing;
+    request
+}

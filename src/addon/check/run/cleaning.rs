@@ -1,0 +1,96 @@
+//! The removal of what was made.
+
+use std::time::Duration;
+
+use super::super::context::{Presence, Thing};
+use super::super::message::{Answer, Exchange, Request};
+use super::super::{osb, resources};
+use super::{MAX_LOST, Run, Stage};
+
+/// Times that a removal is tried.
+const REMOVALS: u32 = 2;
+
+impl Run {
+    pub(super) fn begin_cleaning(&mut self) {
+        self.context.is_cleaning = true;
+        self.lost = 0;
+        // The last thing first: bindings before their instance.
+        let made = self.context.made.iter().enumerate();
+        let left = made
+            .filter(|(_, made)| made.presence != Presence::Gone)
+            .map(|(at, _)| at);
+        self.stage = Stage::Cleaning {
+            left: left.collect(),
+            tries: 0,
+        };
+    }
+
+    pub(super) fn removal(&self, thing: &Thing) -> Option<Request> {
+        if self.is_osb() {
+            osb::removing(&self.context, thing)
+        } else {
+            resources::removing(&self.context, thing)
+        }
+    }
+
+    /// Returns the request that removes the last of the things that are left.
+    pub(super) fn remove_first(&mut self, mut left: Vec<usize>, tries: u32) -> Option<Request> {
+        let Some(made) = left.last().and_then(|at| self.context.made.get(*at)) else {
+            self.stage = Stage::Over;
+            return None;
+        };
+        let request = self.removal(&made.thing).filter(|_| tries < REMOVALS);
+        self.stage = if let Some(request) = &request {
+            Stage::Removing {
+                request: Box::new(request.clone()),
+                left,
+                tries,
+            }
+        } else {
+            left.pop();
+            Stage::Cleaning { left, tries: 0 }
+        };
+        request
+    }
+
+    pub(super) fn removed(
+        &mut self,
+        request: Request,
+        left: Vec<usize>,
+        tries: u32,
+        came: Result<Answer, String>,
+    ) -> Option<Duration> {
+        let Ok(answer) = came else {
+            // A provider that answers nothing any more is not asked for all of it.
+            if self.lost < MAX_LOST {
+                self.stage = Stage::Cleaning { left, tries: tries + 1 };
+            }
+            return None;
+        };
+        let exchange = Exchange {
+            request,
+            identity: self.identity(),
+            answer,
+            end: None,
+        };
+        let thing = exchange.request.effect.thing().cloned();
+        if let Some(thing) = thing.filter(|_| self.is_osb() && exchange.status() == 202) {
+            return self.poll(exchange, &thing, Some((left, tries)));
+        }
+        self.settle_removal(&exchange, left, tries);
+        None
+    }
+
+    pub(super) fn settle_removal(&mut self, exchange: &Exchange, mut left: Vec<usize>, tries: u32) {
+        self.context.settles(exchange);
+        let last = left.last().and_then(|at| self.context.made.get(*at));
+        let is_gone = last.is_none_or(|made| made.presence == Presence::Gone);
+        if is_gone {
+            left.pop();
+        }
+        self.stage = Stage::Cleaning {
+            left,
+            tries: if is_gone { 0 } else { tries + 1 },
+        };
+    }
+}

@@ -1,0 +1,151 @@
+//! What `tcpgw addon check` prints, and the exit code.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use super::Arguments;
+use crate::addon::check::{Finding, Report, Verdict};
+use crate::cli::{Code, Failure, Global, Outcome, Output, print_json, screen};
+use crate::words::count;
+
+/// How often `-v` must be given to see what was sent and came of checks that passed.
+const DETAILS: u8 = 1;
+
+#[derive(Serialize)]
+struct Told<'t> {
+    url: &'t str,
+    dialect: &'t str,
+    passed: usize,
+    warnings: usize,
+    failed: usize,
+    skipped: usize,
+    checks: &'t [Finding],
+    left: &'t [String],
+}
+
+/// Prints findings as they come.
+pub(super) struct Printer {
+    is_silent: bool,
+    is_verbose: bool,
+    printed: usize,
+    /// Whoever reads no further does not keep what was made from being removed.
+    failed: Option<io::Error>,
+}
+
+impl Printer {
+    pub(super) fn new(global: &Global) -> Self {
+        Self {
+            is_silent: global.is_silent() || global.output == Output::Json,
+            is_verbose: global.verbose >= DETAILS,
+            printed: 0,
+            failed: None,
+        }
+    }
+
+    pub(super) fn follow(&mut self, findings: &[Finding]) {
+        for finding in findings.get(self.printed..).unwrap_or_default() {
+            self.printed += 1;
+            if !self.is_silent {
+                self.line(&lines(finding, self.is_verbose));
+            }
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        if self.failed.is_none() {
+            let mut stdout = screen::stdout();
+            let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+            self.failed = printed.err();
+        }
+    }
+}
+
+/// One line for what is well, and what was sent, what came and what the rule says for what is not.
+fn lines(finding: &Finding, is_verbose: bool) -> String {
+    let word = match finding.verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Warn => "WARN",
+        Verdict::Fail => "FAIL",
+        Verdict::Skip => "SKIP",
+    };
+    let text = finding.why.as_deref().unwrap_or(finding.rule);
+    let mut lines = format!("{word}  {:<30}  {}\n", finding.name, crate::escape::text(text));
+    let has_details = matches!(finding.verdict, Verdict::Warn | Verdict::Fail) || is_verbose;
+    if has_details && finding.verdict != Verdict::Skip {
+        let rule = format!("{} ({})", finding.rule, finding.source);
+        let details = [
+            ("sent", finding.sent.as_deref()),
+            ("came", finding.came.as_deref()),
+            ("rule", Some(rule.as_str())),
+        ];
+        for (name, text) in details {
+            if let Some(text) = text {
+                let _ = writeln!(lines, "        {name}  {}", crate::escape::text(text));
+            }
+        }
+    }
+    lines
+}
+
+/// Prints the sum, and returns the exit code.
+pub(super) fn conclude(
+    global: &Global,
+    arguments: &Arguments,
+    report: &Report,
+    mut printer: Printer,
+    signal: Option<u8>,
+) -> Outcome {
+    let counted = |verdict| {
+        report
+            .findings
+            .iter()
+            .filter(|finding| finding.verdict == verdict)
+            .count()
+    };
+    let [passed, warnings, failed, skipped] = [Verdict::Pass, Verdict::Warn, Verdict::Fail, Verdict::Skip].map(counted);
+    if global.output == Output::Json {
+        print_json(&Told {
+            url: &arguments.url,
+            dialect: arguments.dialect.word(),
+            passed,
+            warnings,
+            failed,
+            skipped,
+            checks: &report.findings,
+            left: &report.left,
+        })?;
+    } else if !printer.is_silent {
+        printer.line(&format!(
+            "{}: {passed} passed, {}, {failed} failed, {skipped} skipped\n",
+            count(report.findings.len(), "check"),
+            count(warnings, "warning")
+        ));
+    }
+    for left in &report.left {
+        global.error(&format!("may be left at the provider: {left}"));
+    }
+    if let Some(source) = printer.failed {
+        return Err(Failure::Io {
+            what: "write to standard output",
+            source,
+        });
+    }
+    if let Some(signal) = signal {
+        return Ok(Code::Signal(signal));
+    }
+    let provisioned = report.findings.iter().find(|finding| finding.name == "provision");
+    if let Some(Finding {
+        verdict: Verdict::Skip,
+        why,
+        ..
+    }) = provisioned
+    {
+        let why = why.as_deref().unwrap_or("no reason is known");
+        global.error(&format!("nothing was provisioned, so that most is not checked: {why}"));
+        return Ok(Code::Failure);
+    }
+    let is_well = failed == 0 && report.left.is_empty() && !(arguments.strict && warnings > 0);
+    Ok(if is_well { Code::Success } else { Code::Failure })
+}
