@@ -3,6 +3,7 @@
 //! Every step can be repeated, and needs nothing that an earlier one has removed: whoever is killed while it cleans up leaves the
 //! rest to the next.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -15,10 +16,11 @@ use nix::unistd::Pid;
 use super::egress;
 use super::gateway;
 use super::id::AppId;
-use super::network::Network;
+use super::network::{self, Network};
 use super::own_daemon::{self, OwnDaemon, Wanted};
 use super::record::{AppPlace, Places, Shared};
 use crate::api::client::Client;
+use crate::kernel::route::Routes;
 
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,16 +39,41 @@ pub fn remove_network(network: &Network, id: &AppId) -> Result<(), String> {
     rules.and(links.map(drop))
 }
 
-/// Switches forwarding on, and returns whether it was off.
+/// Switches forwarding on where it was off, and returns the names of the virtual links that there were then.
 ///
 /// # Errors
 /// Those of the system.
-pub fn forward() -> io::Result<bool> {
-    let was_on = fs::read_to_string(FORWARDING)?.trim() != "0";
-    if !was_on {
-        fs::write(FORWARDING, "1")?;
+pub fn forward() -> io::Result<Option<BTreeSet<String>>> {
+    if fs::read_to_string(FORWARDING)?.trim() != "0" {
+        return Ok(None);
     }
-    Ok(!was_on)
+    let links = virtual_links()?;
+    fs::write(FORWARDING, "1")?;
+    Ok(Some(links))
+}
+
+/// Switches it off again, unless links of other programs have come meanwhile: they may need it, and would not switch it on again.
+fn forward_no_more(before: &BTreeSet<String>) -> io::Result<()> {
+    let now = virtual_links()?;
+    let new: Vec<&str> = now.difference(before).map(String::as_str).collect();
+    if !new.is_empty() {
+        let new = crate::escape::text(&new.join(", "));
+        tracing::warn!("net.ipv4.ip_forward stays on, since links have come that may need it: {new}");
+        return Ok(());
+    }
+    fs::write(FORWARDING, "0")
+}
+
+/// Bridges, tunnels and the like: links of other programs that forward.
+fn virtual_links() -> io::Result<BTreeSet<String>> {
+    let links = Routes::open()
+        .and_then(|mut routes| routes.links())
+        .map_err(io::Error::other)?;
+    let links = links.into_iter().filter(|link| link.kind.is_some());
+    Ok(links
+        .map(|link| link.name)
+        .filter(|name| !network::is_name_of_ours(name))
+        .collect())
 }
 
 /// Whoever has ended here without cleaning up: their links and rules go at once; their directories are returned, for what needs the
@@ -118,8 +145,8 @@ impl Last<'_> {
         if let Some(store) = self.shared.store.filter(|_| !self.serves_others) {
             own_daemon::remove_store(&store);
         }
-        if self.shared.forwarding {
-            fs::write(FORWARDING, "0").map_err(|error| format!("failed to switch forwarding off again: {error}"))?;
+        if let Some(before) = &self.shared.forwarding {
+            forward_no_more(before).map_err(|error| format!("failed to switch forwarding off again: {error}"))?;
         }
         self.places
             .set_shared(&Shared::default())

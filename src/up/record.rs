@@ -3,6 +3,7 @@
 //! `up-NAMESPACE-ID/` belongs to an app: its lock is held as long as its `tcpgw up` lives. `up-NAMESPACE.json` is what all apps of a
 //! network namespace share, and `up-NAMESPACE.lock` is held while anything of that is changed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -64,8 +65,8 @@ pub struct Shared {
     pub config: Option<PathBuf>,
     /// The daemon's store, if there was none before.
     pub store: Option<PathBuf>,
-    /// Whether forwarding was switched on.
-    pub forwarding: bool,
+    /// Where forwarding was switched on: the virtual links that there were.
+    pub forwarding: Option<BTreeSet<String>>,
 }
 
 /// Where the notes of a network namespace are.
@@ -366,7 +367,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let places = Places::new(run.path(), 7).unwrap();
         let shared = Shared {
-            forwarding: true,
+            forwarding: Some(BTreeSet::from(["br0".to_owned()])),
             ..Shared::default()
         };
         places.set_shared(&shared).unwrap();

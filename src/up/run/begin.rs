@@ -163,8 +163,8 @@ impl<'a> Up<'a> {
                 "failed to switch forwarding on: {error}: set net.ipv4.ip_forward=1 by hand"
             ))
         })?;
-        if forwarding {
-            shared.forwarding = true;
+        if forwarding.is_some() {
+            shared.forwarding = forwarding;
             self.places.set_shared(&shared)?;
             self.output.say(
                 "system",

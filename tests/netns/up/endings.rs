@@ -100,4 +100,12 @@ fn forwarding_that_was_off_is_off_again() {
     app.stop(Signal::SIGINT);
     assert_eq!(forwarding().trim(), "0");
     assert!(app.printed().contains("no process type tcp"), "{}", app.printed());
+
+    // Another program begins to need it meanwhile.
+    app.launch(&[]);
+    assert!(wait_until(PATIENCE, || forwarding().trim() == "1"), "{}", app.printed());
+    net.sh("gateway", "ip link add docker0 type bridge").ok();
+    app.stop(Signal::SIGINT);
+    assert_eq!(forwarding().trim(), "1");
+    app.prints("stays on, since links have come that may need it: docker0");
 }
