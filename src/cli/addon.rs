@@ -55,7 +55,7 @@ struct Manifest {
 /// The dialects of platforms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Platform {
-    /// Open Service Broker: its catalog
+    /// Open Service Broker, whose manifest is the catalog
     Osb,
     /// Scalingo
     Scalingo,

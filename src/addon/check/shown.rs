@@ -8,7 +8,7 @@ use super::message::{Body, Content, End, Exchange, Request};
 use crate::addon::dialect::Method;
 
 /// Longest text, in characters.
-const MAX_SHOWN: usize = 400;
+const MAX_SHOWN: usize = 600;
 /// What stands for a secret.
 const HIDDEN: &str = "(hidden)";
 /// Deepest nesting that is looked through for secrets; what is deeper is hidden.
