@@ -14,10 +14,12 @@ const KEEPALIVE: u64 = 2;
 const READINGS: usize = 300;
 
 /// The sample as an app: its files, with its libraries beside them.
-fn sample<'n>(net: &'n Net, variables: &str) -> App<'n> {
+fn sample<'n>(net: &'n Net, procfile: &str, variables: &str) -> App<'n> {
     let read = |file: &str| fs::read_to_string(format!("{SAMPLE}/{file}")).expect("a file of the sample");
-    let app = net.app("mqtt", &read("Procfile"));
-    app.write("broker.js", &read("broker.js"));
+    let app = net.app("mqtt", &read(procfile));
+    for file in ["broker.js", "mosquitto.sh"] {
+        app.write(file, &read(file));
+    }
     app.write(".env", &format!("{}=1\n{variables}", app.marker()));
     symlink(libraries(), app.directory().join("node_modules")).expect("failed to link the libraries");
     app
@@ -26,9 +28,9 @@ fn sample<'n>(net: &'n Net, variables: &str) -> App<'n> {
 /// Restarts the broker while messages flow, and waits until all have arrived. Returns the time from the end of the subscriber's connection,
 /// or from the end of the old broker's time, until it is back.
 #[track_caller]
-fn restarted(variables: &str, on_retire: &str, grace: Option<Duration>) -> Duration {
+fn restarted(procfile: &str, variables: &str, on_retire: &str, grace: Option<Duration>) -> Duration {
     let net = Net::new();
-    let mut app = sample(&net, variables);
+    let mut app = sample(&net, procfile, variables);
     app.start(&["-m", "tcp=1", "--grace", "1s"], 1);
     let port = app.port().expect("it was told");
     let services = net.cli(&["service", "ls", "-o", "json"]).ok();
@@ -75,7 +77,15 @@ fn restarted(variables: &str, on_retire: &str, grace: Option<Duration>) -> Durat
 
 #[test]
 fn clients_of_a_broker_that_closes_are_back_at_once() {
-    let took = restarted("", "drop", None);
+    let took = restarted("Procfile", "", "drop", None);
+    println!("the subscriber was back after {took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn clients_of_mosquitto_are_back_at_once() {
+    let took = restarted("Procfile.mosquitto", "", "drop", None);
+    println!("the subscriber was back after {took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
@@ -83,15 +93,17 @@ fn clients_of_a_broker_that_closes_are_back_at_once() {
 /// milliseconds: then they notice by their keepalive.
 #[test]
 fn clients_of_a_deaf_broker_are_back_after_its_time() {
-    let took = restarted("ON_SIGTERM=ignore\n", "drop", Some(Duration::from_secs(1)));
+    let took = restarted("Procfile", "ON_SIGTERM=ignore\n", "drop", Some(Duration::from_secs(1)));
     let notice = Duration::from_millis(KEEPALIVE * 1500);
     // A new broker has to start first, and the first attempt comes within a second.
+    println!("the subscriber was back after {took:?}");
     assert!(took < notice + Duration::from_secs(5), "{took:?}");
 }
 
 /// The same, but that the next packet is answered with a reset: that of a keepalive at the latest.
 #[test]
 fn clients_of_a_deaf_broker_are_back_after_its_time_where_they_are_reset() {
-    let took = restarted("ON_SIGTERM=ignore\n", "reset", Some(Duration::from_secs(1)));
+    let took = restarted("Procfile", "ON_SIGTERM=ignore\n", "reset", Some(Duration::from_secs(1)));
+    println!("the subscriber was back after {took:?}");
     assert!(took < Duration::from_secs(KEEPALIVE + 5), "{took:?}");
 }
