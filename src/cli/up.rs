@@ -13,7 +13,7 @@ use crate::api::client::{self, Client, ClientError, Found};
 use crate::daemon::settings;
 use crate::problem::Kind;
 use crate::up::container::{Report, Spec, code_of};
-use crate::up::control::{Answer, Caller, ControlError, Place, Request, Shown};
+use crate::up::control::{Answer, ControlClient, ControlError, Place, Request, Shown};
 use crate::up::leftovers;
 use crate::up::network::Network;
 use crate::up::process::{self, Streams};
@@ -194,9 +194,9 @@ fn place(global: &Global, procfile: &Path) -> Result<(Places, PathBuf), Failure>
     Ok((places, of_app))
 }
 
-fn caller(global: &Global, procfile: &Path) -> Result<Caller, Failure> {
+fn connect(global: &Global, procfile: &Path) -> Result<ControlClient, Failure> {
     let (_, directory) = place(global, procfile)?;
-    Caller::connect(&socket_in(&directory)).map_err(|error| refused(&error))
+    ControlClient::connect(&socket_in(&directory)).map_err(|error| refused(&error))
 }
 
 fn refused(error: &ControlError) -> Failure {
@@ -204,20 +204,20 @@ fn refused(error: &ControlError) -> Failure {
 }
 
 fn order(global: &Global, arguments: &Arguments, request: &Request) -> Outcome {
-    let caller = caller(global, &arguments.procfile)?;
+    let client_of_up = connect(global, &arguments.procfile)?;
     let say = |answer| {
         if let Answer::Say(text) = answer {
             global.say(&crate::escape::text(&text));
         }
     };
-    caller.ask(request, say).map_err(|error| refused(&error))?;
+    client_of_up.ask(request, say).map_err(|error| refused(&error))?;
     Ok(Code::Success)
 }
 
 fn stop(global: &Global, procfile: &Path) -> Outcome {
     let (places, directory) = place(global, procfile)?;
-    match Caller::connect(&socket_in(&directory)) {
-        Ok(caller) => match caller.ask(&Request::Stop, |_| {}) {
+    match ControlClient::connect(&socket_in(&directory)) {
+        Ok(client_of_up) => match client_of_up.ask(&Request::Stop, |_| {}) {
             // It has ended before it could say so.
             Ok(()) | Err(ControlError::Connection(_)) => {}
             Err(error) => return Err(refused(&error)),
@@ -255,7 +255,7 @@ fn list(global: &Global, procfile: &Path) -> Outcome {
             processes = shown;
         }
     };
-    caller(global, procfile)?
+    connect(global, procfile)?
         .ask(&Request::Ps, keep)
         .map_err(|error| refused(&error))?;
     if global.output == Output::Json {
@@ -280,8 +280,11 @@ fn list(global: &Global, procfile: &Path) -> Outcome {
 }
 
 fn one_off(global: &Global, procfile: &Path, run: &Run) -> Outcome {
-    let caller = caller(global, procfile)?;
-    let Answer::Place(place) = caller.ask_once(&Request::Attach).map_err(|error| refused(&error))? else {
+    let client_of_up = connect(global, procfile)?;
+    let Answer::Place(place) = client_of_up
+        .ask_once(&Request::Attach)
+        .map_err(|error| refused(&error))?
+    else {
         return Err(Failure::Refused(
             "the `tcpgw up` of this directory is of another version".into(),
         ));
@@ -300,7 +303,7 @@ fn one_off(global: &Global, procfile: &Path, run: &Run) -> Outcome {
     if started.reports.next_report() != Some(Report::Ready) {
         return Err(Failure::Refused("failed to make the namespaces of the command".into()));
     }
-    caller
+    client_of_up
         .ask_once(&Request::Connect(started.process.id()))
         .map_err(|error| refused(&error))?;
     started.process.go().map_err(failed)?;

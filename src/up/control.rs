@@ -25,37 +25,37 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers that may wait for a client.
 const WAITING: usize = 64;
 
-/// What is asked.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Which processes there are.
+    /// List the processes.
     Ps,
-    /// Restart these types; all, if there are none.
+    /// Restart the processes of these types; of all types, if the list is empty.
     Restart(Vec<String>),
-    /// Run so many: `tcp=2`.
+    /// Change the number of instances: `tcp=2`.
     Scale(Vec<String>),
-    /// End all.
+    /// End the app.
     Stop,
-    /// Make room for a process of the client's: answered by [`Answer::Place`].
+    /// Reserve an address for a process of the client, which is answered by [`Answer::Place`].
     Attach,
-    /// After that: the network namespace of this process is to be connected.
+    /// After [`Request::Attach`]: connect the network namespace of the process with this number.
     Connect(u32),
 }
 
-/// What is answered.
+/// An answer to a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// It is done; nothing follows.
+    /// The request was carried out. The last answer.
     Done,
-    /// It is not; nothing follows.
+    /// The request failed, and why. The last answer.
     Failed(String),
-    /// How far it is.
+    /// A line about the progress, for the user.
     Say(String),
-    /// The processes.
+    /// The list of processes.
     Processes(Vec<Shown>),
-    /// Where a process of the client's is to be.
+    /// The network and environment of a process of the client.
     Place(Place),
 }
 
@@ -106,14 +106,14 @@ pub enum ControlError {
     Refused(String),
 }
 
-/// A request that came in, and by which its answers go.
+/// A request that came in, with the channel for its answers.
 #[derive(Debug)]
-pub struct Asked {
-    /// Tells one connection from another.
+pub struct ReceivedRequest {
+    /// Number of the connection.
     pub connection: usize,
-    /// What is asked; `None`: the client has gone.
+    /// The request; `None` when the client has closed the connection.
     pub request: Option<Request>,
-    /// For the answers.
+    /// Takes the answers.
     pub answers: SyncSender<Answer>,
 }
 
@@ -121,7 +121,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// Those of the system.
-pub fn serve(path: &Path, ask: impl Fn(Asked) -> bool + Send + Sync + 'static) -> io::Result<()> {
+pub fn serve(path: &Path, ask: impl Fn(ReceivedRequest) -> bool + Send + Sync + 'static) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -160,14 +160,14 @@ fn uid_of(stream: &UnixStream) -> io::Result<u32> {
     Ok(getsockopt(stream, PeerCredentials)?.uid())
 }
 
-fn converse(stream: &UnixStream, connection: usize, ask: &dyn Fn(Asked) -> bool) -> io::Result<()> {
+fn converse(stream: &UnixStream, connection: usize, ask: &dyn Fn(ReceivedRequest) -> bool) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream);
     let first: Request = next(&mut reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let is_place = first == Request::Attach;
     let (answers, given) = sync_channel(WAITING);
-    let asked = |request, answers: &SyncSender<Answer>| Asked {
+    let asked = |request, answers: &SyncSender<Answer>| ReceivedRequest {
         connection,
         request,
         answers: answers.clone(),
@@ -238,9 +238,9 @@ fn next<T: serde::de::DeserializeOwned>(reader: &mut BufReader<&UnixStream>) -> 
 
 /// A connection to a `tcpgw up`.
 #[derive(Debug)]
-pub struct Caller(UnixStream);
+pub struct ControlClient(UnixStream);
 
-impl Caller {
+impl ControlClient {
     /// Connects to the one behind that socket.
     ///
     /// # Errors

@@ -28,38 +28,38 @@ const START: Duration = Duration::from_secs(15);
 /// How long the end of the resource is tried for.
 const END: Duration = Duration::from_secs(5);
 
-/// What is to be done.
+/// A request to the gateway's thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
-    /// Connections go to these, and to no others.
+pub enum GatewayRequest {
+    /// Make these the backends of the app's service.
     Balance {
-        /// For the answer.
+        /// Number of the request, for the answer.
         number: u64,
-        /// Addresses and ports.
+        /// Addresses and ports of the backends.
         targets: Vec<SocketAddr>,
-        /// Flows of those that leave are flushed at once.
+        /// Whether flows of backends that leave are flushed at once.
         at_once: bool,
     },
-    /// Connections go to these as soon as all have answered.
+    /// Replace the backends by these as soon as all have answered a handshake.
     Replace(Vec<SocketAddr>),
-    /// Not any more.
+    /// Give up the replacement that is under way.
     Abandon,
-    /// The resource goes, and with it this thread.
+    /// Remove the resource of the app, and end the thread.
     End,
 }
 
-/// What came of it.
+/// What the gateway's thread tells of its requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// The gateway does as an order of this number says.
+pub enum GatewayEvent {
+    /// The backends are those of the request with this number.
     Balanced(u64),
-    /// The new ones serve.
+    /// The replacement is done: new connections go to the new backends.
     Switched,
-    /// They do not.
+    /// The replacement failed, and why; connections go where they went before.
     NotSwitched(String),
-    /// Something to tell the user.
+    /// A line for the user.
     Say(String),
-    /// The resource is gone, or why not.
+    /// The resource was removed, or why it could not be.
     Ended(Result<(), String>),
 }
 
@@ -123,28 +123,28 @@ pub fn wait_until_started(daemon: &Client) -> Result<(), ClientError> {
 }
 
 /// The thread's state.
-pub struct Gateway<T: Fn(News)> {
+pub struct Gateway<T: Fn(GatewayEvent)> {
     socket: PathBuf,
     app: String,
     grace: Duration,
-    orders: Receiver<Order>,
-    waiting: VecDeque<Order>,
+    orders: Receiver<GatewayRequest>,
+    waiting: VecDeque<GatewayRequest>,
     current: Vec<SocketAddr>,
     tell: T,
     has_failed: bool,
 }
 
-/// How a deploy ended.
-enum End {
+/// Result of a deploy.
+enum DeployOutcome {
     Switched,
     Failed(String),
-    /// It was taken back, because there is something else to do.
+    /// It was undone, because another request came.
     Interrupted,
 }
 
-impl<T: Fn(News)> Gateway<T> {
+impl<T: Fn(GatewayEvent)> Gateway<T> {
     /// Returns what does the orders of an app by the daemon behind that socket. Flows of processes that leave live for `grace`.
-    pub fn new(socket: PathBuf, app: String, grace: Duration, orders: Receiver<Order>, tell: T) -> Self {
+    pub fn new(socket: PathBuf, app: String, grace: Duration, orders: Receiver<GatewayRequest>, tell: T) -> Self {
         Self {
             socket,
             app,
@@ -157,49 +157,50 @@ impl<T: Fn(News)> Gateway<T> {
         }
     }
 
-    /// Does orders until the last.
+    /// Carries out requests until [`GatewayRequest::End`].
     pub fn run(mut self) {
         while let Some(order) = self.next() {
             match order {
-                Order::Balance {
+                GatewayRequest::Balance {
                     number,
                     targets,
                     at_once,
                 } => {
                     if self.balance(&targets, at_once) {
-                        (self.tell)(News::Balanced(number));
+                        (self.tell)(GatewayEvent::Balanced(number));
                     }
                 }
-                Order::Replace(targets) => match self.replace(&targets) {
-                    Ok(End::Switched) => {
+                GatewayRequest::Replace(targets) => match self.replace(&targets) {
+                    Ok(DeployOutcome::Switched) => {
                         // What was said of the old ones meanwhile is out of date.
-                        self.waiting.retain(|order| !matches!(order, Order::Balance { .. }));
-                        (self.tell)(News::Switched);
+                        self.waiting
+                            .retain(|order| !matches!(order, GatewayRequest::Balance { .. }));
+                        (self.tell)(GatewayEvent::Switched);
                     }
-                    Ok(End::Failed(why)) => (self.tell)(News::NotSwitched(why)),
-                    Ok(End::Interrupted) => {}
-                    Err(error) => (self.tell)(News::NotSwitched(error.to_string())),
+                    Ok(DeployOutcome::Failed(why)) => (self.tell)(GatewayEvent::NotSwitched(why)),
+                    Ok(DeployOutcome::Interrupted) => {}
+                    Err(error) => (self.tell)(GatewayEvent::NotSwitched(error.to_string())),
                 },
-                Order::Abandon => {}
-                Order::End => {
-                    (self.tell)(News::Ended(self.end()));
+                GatewayRequest::Abandon => {}
+                GatewayRequest::End => {
+                    (self.tell)(GatewayEvent::Ended(self.end()));
                     return;
                 }
             }
         }
     }
 
-    fn next(&mut self) -> Option<Order> {
+    fn next(&mut self) -> Option<GatewayRequest> {
         let order = self.waiting.pop_front();
         order.or_else(|| self.orders.recv().ok())
     }
 
-    /// Takes what has been ordered meanwhile.
+    /// Collects requests that come within this time.
     fn look(&mut self, time: Duration) {
         match self.orders.recv_timeout(time) {
             Ok(order) => self.waiting.push_back(order),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => self.waiting.push_back(Order::End),
+            Err(RecvTimeoutError::Disconnected) => self.waiting.push_back(GatewayRequest::End),
         }
         loop {
             match self.orders.try_recv() {
@@ -209,7 +210,7 @@ impl<T: Fn(News)> Gateway<T> {
         }
     }
 
-    /// Whether it is so; not if something else is to be done before.
+    /// Returns whether the backends are these; `false` when another request came before.
     fn balance(&mut self, targets: &[SocketAddr], at_once: bool) -> bool {
         loop {
             match self.try_balance(targets, at_once) {
@@ -220,7 +221,7 @@ impl<T: Fn(News)> Gateway<T> {
                 Err(error) => {
                     if !std::mem::replace(&mut self.has_failed, true) {
                         let why = format!("the gateway was not told where connections go, and is told again: {error}");
-                        (self.tell)(News::Say(why));
+                        (self.tell)(GatewayEvent::Say(why));
                     }
                     self.look(PAUSE);
                     if !self.waiting.is_empty() {
@@ -236,9 +237,9 @@ impl<T: Fn(News)> Gateway<T> {
         let is_added = targets.iter().any(|target| !self.current.contains(target));
         if is_added {
             match self.deploy(&daemon, targets, ADD)? {
-                End::Switched => return Ok(true),
-                End::Interrupted => return Ok(false),
-                End::Failed(why) => (self.tell)(News::Say(format!(
+                DeployOutcome::Switched => return Ok(true),
+                DeployOutcome::Interrupted => return Ok(false),
+                DeployOutcome::Failed(why) => (self.tell)(GatewayEvent::Say(format!(
                     "not every {tcp} process answers yet ({why}); each gets connections when it does: it has to listen on \
                      0.0.0.0:$PORT",
                     tcp = super::supervisor::TCP
@@ -255,12 +256,12 @@ impl<T: Fn(News)> Gateway<T> {
         Ok(true)
     }
 
-    fn replace(&mut self, targets: &[SocketAddr]) -> Result<End, ClientError> {
+    fn replace(&mut self, targets: &[SocketAddr]) -> Result<DeployOutcome, ClientError> {
         let daemon = Client::connect(&self.socket)?;
         self.deploy(&daemon, targets, REPLACE)
     }
 
-    fn deploy(&mut self, daemon: &Client, targets: &[SocketAddr], timeout: &str) -> Result<End, ClientError> {
+    fn deploy(&mut self, daemon: &Client, targets: &[SocketAddr], timeout: &str) -> Result<DeployOutcome, ClientError> {
         let words: Vec<String> = targets.iter().map(ToString::to_string).collect();
         let body = json!({
             "targets": words,
@@ -275,23 +276,23 @@ impl<T: Fn(News)> Gateway<T> {
             match deploy["phase"].as_str().unwrap_or_default() {
                 "switched" | "drained" => {
                     self.current = targets.to_vec();
-                    return Ok(End::Switched);
+                    return Ok(DeployOutcome::Switched);
                 }
                 "failed" | "undone" => {
                     let why = deploy["reason"].as_str().unwrap_or("no reason is known");
-                    return Ok(End::Failed(crate::escape::text(why)));
+                    return Ok(DeployOutcome::Failed(crate::escape::text(why)));
                 }
                 _ => {}
             }
             self.look(LOOK);
-            let ends = |order: &Order| match order {
-                Order::Balance { .. } => !is_replacing,
-                Order::Replace(_) | Order::Abandon | Order::End => true,
+            let ends = |order: &GatewayRequest| match order {
+                GatewayRequest::Balance { .. } => !is_replacing,
+                GatewayRequest::Replace(_) | GatewayRequest::Abandon | GatewayRequest::End => true,
             };
             if self.waiting.iter().any(ends) {
                 // Too late is no harm: what is to be done now says where connections go.
                 let _ = daemon.post(&format!("/v1/deploys/{id}/undo"), Vec::new());
-                return Ok(End::Interrupted);
+                return Ok(DeployOutcome::Interrupted);
             }
             deploy = daemon.get(&format!("/v1/deploys/{id}"))?.json()?;
         }

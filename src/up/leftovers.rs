@@ -1,4 +1,4 @@
-//! What ends are put to: the things of one app, and what the last app of a network namespace leaves.
+//! Cleaning up: the links, rules and resource of an app, and what apps share, which the last app of a network namespace removes.
 //!
 //! Every step can be repeated, and needs nothing that an earlier one has removed: whoever is killed while it cleans up leaves the
 //! rest to the next.
@@ -124,7 +124,7 @@ pub fn remove_resources(daemon: &Client, dead: Vec<AppPlace>) -> Result<(), Stri
 
 /// What the last app of a network namespace takes with it.
 #[derive(Debug)]
-pub struct Last<'a> {
+pub struct SharedCleanup<'a> {
     /// Where the notes are.
     pub places: &'a Places,
     /// What apps shared.
@@ -133,7 +133,7 @@ pub struct Last<'a> {
     pub serves_others: bool,
 }
 
-impl Last<'_> {
+impl SharedCleanup<'_> {
     /// Removes it, once no daemon runs that a `tcpgw up` has started; `teardown` removes the gateway's table.
     ///
     /// # Errors
@@ -210,7 +210,7 @@ pub fn clean(
     }
     if living == 0 {
         let serves_others = serves_others || is_foreign;
-        let last = Last {
+        let last = SharedCleanup {
             places,
             shared,
             serves_others,

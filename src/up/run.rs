@@ -22,12 +22,12 @@ use ipnet::Ipv4Net;
 use thiserror::Error;
 
 use self::output::Output;
-use self::requests::Guest;
+use self::requests::OneOff;
 use super::container::Report;
-use super::control::{Answer, Asked};
+use super::control::{Answer, ReceivedRequest};
 use super::env_file::EnvFileError;
 use super::formation::{Formation, FormationError};
-use super::gateway::{Gateway, News, Order};
+use super::gateway::{Gateway, GatewayEvent, GatewayRequest};
 use super::id::AppId;
 use super::network::{Addresses, Network, NetworkError};
 use super::own_daemon::{OwnDaemon, OwnDaemonError};
@@ -150,8 +150,8 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> UpError {
 enum Event {
     Report(InstanceId, Report),
     Ended(InstanceId),
-    News(News),
-    Control(Asked),
+    Gateway(GatewayEvent),
+    Control(ReceivedRequest),
     Signal(u8),
     /// Nobody reads what is printed any more.
     Closed,
@@ -188,11 +188,11 @@ struct Up<'a> {
     resolver: Option<PathBuf>,
     supervisor: Supervisor,
     running: BTreeMap<InstanceId, Place>,
-    guests: BTreeMap<usize, Guest>,
+    one_offs: BTreeMap<usize, OneOff>,
     next_link: u32,
     /// How many processes of `tcpgw up run` there have been.
     runs: u32,
-    orders: Option<Sender<Order>>,
+    orders: Option<Sender<GatewayRequest>>,
     /// The daemon, where it is a child of this process.
     daemon: Option<OwnDaemon>,
     /// Whether a daemon that is gone is this program's to start again.
@@ -256,7 +256,7 @@ impl Up<'_> {
         match event {
             Event::Report(id, report) => self.reported(id, &report),
             Event::Ended(id) => self.ended(id),
-            Event::News(news) => self.hear(news),
+            Event::Gateway(news) => self.hear(news),
             Event::Control(asked) => self.asked(asked),
             Event::Closed if self.signals == 0 => {
                 self.signals = 1;
@@ -288,7 +288,7 @@ impl Up<'_> {
     fn stop(&mut self) {
         self.answer_waiter(Answer::Failed("it is ending".into()));
         if let Some(orders) = &self.orders {
-            let _ = orders.send(Order::End);
+            let _ = orders.send(GatewayRequest::End);
         }
         self.output.say("system", "sending SIGTERM to all processes");
         let actions = self.supervisor.take(Input::Stop, Instant::now());
@@ -315,7 +315,7 @@ impl Up<'_> {
                     at_once,
                 } => {
                     let targets = self.endpoints(&targets);
-                    self.order(Order::Balance {
+                    self.order(GatewayRequest::Balance {
                         number,
                         targets,
                         at_once,
@@ -323,10 +323,10 @@ impl Up<'_> {
                 }
                 Action::Replace(targets) => {
                     let targets = self.endpoints(&targets);
-                    self.order(Order::Replace(targets));
+                    self.order(GatewayRequest::Replace(targets));
                 }
                 Action::Abandon => {
-                    self.order(Order::Abandon);
+                    self.order(GatewayRequest::Abandon);
                     self.answer_waiter(Answer::Failed("a new process has ended; the old ones go on".into()));
                 }
                 Action::Say(name, text) => self.output.say(&name, &text),
@@ -347,7 +347,7 @@ impl Up<'_> {
             .collect()
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: GatewayRequest) {
         if let Some(orders) = &self.orders {
             let _ = orders.send(order);
         }
@@ -383,28 +383,28 @@ impl Up<'_> {
         self.addresses.give_back(place.address);
     }
 
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: GatewayEvent) {
         let now = Instant::now();
         let actions = match news {
-            News::Balanced(number) => self.supervisor.take(Input::Balanced(number), now),
-            News::Switched => {
+            GatewayEvent::Balanced(number) => self.supervisor.take(Input::Balanced(number), now),
+            GatewayEvent::Switched => {
                 let actions = self.supervisor.take(Input::Switched, now);
                 self.output
                     .say("system", "restarted: new connections go to the new tcp processes");
                 self.answer_waiter(Answer::Done);
                 actions
             }
-            News::NotSwitched(why) => {
+            GatewayEvent::NotSwitched(why) => {
                 let text = format!("restart failed: {why}; the old processes go on");
                 self.output.say("system", &text);
                 self.answer_waiter(Answer::Failed(text));
                 self.supervisor.take(Input::NotSwitched, now)
             }
-            News::Say(text) => {
+            GatewayEvent::Say(text) => {
                 self.output.say("system", &text);
                 return;
             }
-            News::Ended(outcome) => {
+            GatewayEvent::Ended(outcome) => {
                 self.end = Some(outcome);
                 return;
             }
@@ -450,9 +450,14 @@ fn state_of(phase: Phase) -> &'static str {
 }
 
 /// Has the daemon told, by a thread of its own, where connections go.
-fn tell_daemon(socket: PathBuf, app: String, grace: Duration, events: Sender<Event>) -> io::Result<Sender<Order>> {
+fn tell_daemon(
+    socket: PathBuf,
+    app: String,
+    grace: Duration,
+    events: Sender<Event>,
+) -> io::Result<Sender<GatewayRequest>> {
     let (orders, taken) = channel();
-    let tell = move |news| drop(events.send(Event::News(news)));
+    let tell = move |news| drop(events.send(Event::Gateway(news)));
     let gateway = Gateway::new(socket, app, grace, taken, tell);
     std::thread::Builder::new()
         .name("gateway".into())

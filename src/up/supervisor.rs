@@ -27,7 +27,7 @@ const LEAVE: Duration = Duration::from_secs(5);
 /// Tells one instance from all others, of the past too.
 pub type InstanceId = u32;
 
-/// What happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A process has ended, or could not be started.
@@ -48,7 +48,7 @@ pub enum Input {
     Kill,
 }
 
-/// What is to be done.
+/// An action for the caller to carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Start a process in a network of its own.
@@ -78,7 +78,7 @@ pub enum Action {
     Say(String, String),
 }
 
-/// Where an instance is.
+/// State of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// It runs since then.
@@ -102,7 +102,7 @@ pub struct Instance {
     pub kind: TypeName,
     /// Its number within the type, from 1.
     pub index: u32,
-    /// Where it is.
+    /// Its state.
     pub phase: Phase,
     /// How often it has ended by itself.
     pub ends: u32,
@@ -155,12 +155,12 @@ impl Supervisor {
         }
     }
 
-    /// Each instance that is not forgotten.
+    /// Returns all instances, with those that have ended and whose network is still there.
     pub fn instances(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
         self.instances.iter().map(|(id, instance)| (*id, instance))
     }
 
-    /// Returns that one.
+    /// Returns the instance with this id.
     pub fn get(&self, id: InstanceId) -> Option<&Instance> {
         self.instances.get(&id)
     }
@@ -184,7 +184,7 @@ impl Supervisor {
         times.min()
     }
 
-    /// Takes what happened.
+    /// Handles an event, and returns the actions that follow from it.
     pub fn take(&mut self, input: Input, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         match input {
@@ -200,7 +200,7 @@ impl Supervisor {
         actions
     }
 
-    /// Does what it is time for.
+    /// Returns the actions that are due.
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         let late = |instance: &Instance| match instance.phase {

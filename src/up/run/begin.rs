@@ -112,7 +112,7 @@ impl<'a> Up<'a> {
             resolver,
             supervisor: Supervisor::new(settings.grace),
             running: BTreeMap::new(),
-            guests: BTreeMap::new(),
+            one_offs: BTreeMap::new(),
             next_link: 9_999,
             runs: 0,
             orders: None,

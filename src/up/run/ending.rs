@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::{Event, Up, UpError};
 use crate::api::client::Client;
 use crate::up::control::Answer;
-use crate::up::gateway::{self, News};
-use crate::up::leftovers::{self, Last};
+use crate::up::gateway::{self, GatewayEvent};
+use crate::up::leftovers::{self, SharedCleanup};
 
 /// How long the daemon may take to remove the resource when all processes have ended.
 const END: Duration = Duration::from_secs(6);
@@ -21,7 +21,7 @@ impl Up<'_> {
         let (begin, most) = (Instant::now(), if at_once { END_AT_ONCE } else { END });
         while self.orders.is_some() && self.end.is_none() && begin.elapsed() < most {
             match heard.recv_timeout(most.saturating_sub(begin.elapsed())) {
-                Ok(Event::News(News::Ended(outcome))) => self.end = Some(outcome),
+                Ok(Event::Gateway(GatewayEvent::Ended(outcome))) => self.end = Some(outcome),
                 Ok(Event::Signal(_)) | Err(_) => break,
                 Ok(_) => {}
             }
@@ -33,7 +33,7 @@ impl Up<'_> {
         } else if !is_deprovisioned {
             left.push("the resource of the app: the daemon has not answered".into());
         }
-        self.guests.clear();
+        self.one_offs.clear();
         let waiters = std::mem::take(&mut self.stop_waiters);
         if let Err(why) = self.leave(is_deprovisioned) {
             left.push(why);
@@ -84,7 +84,7 @@ impl Up<'_> {
             return Ok(());
         }
         let serves_others = serves_others || (!is_own && UnixStream::connect(&settings.socket).is_ok());
-        let last = Last {
+        let last = SharedCleanup {
             places: &places,
             shared,
             serves_others,

@@ -14,7 +14,7 @@ use crate::up::process::{self, Process, Started, Streams};
 use crate::up::supervisor::InstanceId;
 
 /// How long a helper may take to make its namespaces.
-const HELPER: Duration = Duration::from_secs(10);
+const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Up<'_> {
     pub(super) fn start(&mut self, id: InstanceId) {
@@ -125,10 +125,10 @@ impl Up<'_> {
 
 /// Waits for the helper to have made its namespaces.
 fn ready(started: &mut Started) -> Result<(), String> {
-    let timeout = PollTimeout::try_from(HELPER).unwrap_or(PollTimeout::MAX);
+    let timeout = PollTimeout::try_from(HELPER_TIMEOUT).unwrap_or(PollTimeout::MAX);
     let mut waited = [PollFd::new(started.reports.as_fd(), PollFlags::POLLIN)];
     let begin = Instant::now();
-    while begin.elapsed() < HELPER {
+    while begin.elapsed() < HELPER_TIMEOUT {
         match poll(&mut waited, timeout) {
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.to_string()),
@@ -142,5 +142,5 @@ fn ready(started: &mut Started) -> Result<(), String> {
             }
         }
     }
-    Err(format!("its helper has not answered within {HELPER:?}"))
+    Err(format!("its helper has not answered within {HELPER_TIMEOUT:?}"))
 }

@@ -5,32 +5,32 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use super::{Up, Waiter, state_of};
-use crate::up::control::{Answer, Asked, Place, Request, Shown};
+use crate::up::control::{Answer, Place, ReceivedRequest, Request, Shown};
 use crate::up::formation;
 use crate::up::network::gateway_of;
 use crate::up::procfile::TypeName;
 use crate::up::supervisor::{Input, Phase, TCP};
 
 /// Processes of `tcpgw up run` at once.
-const MOST_GUESTS: usize = 16;
+const MOST_ONE_OFFS: usize = 16;
 
 /// A process of `tcpgw up run`, which is a child of that command.
-pub(super) struct Guest {
+pub(super) struct OneOff {
     address: Ipv4Addr,
     /// The number of its link, once it has one.
     link: Option<u32>,
 }
 
 impl Up<'_> {
-    pub(super) fn asked(&mut self, asked: Asked) {
-        let Asked {
+    pub(super) fn asked(&mut self, asked: ReceivedRequest) {
+        let ReceivedRequest {
             connection,
             request,
             answers,
         } = asked;
         let is_ending = self.signals > 0;
         match request {
-            None => self.leave_guest(connection),
+            None => self.remove_one_off(connection),
             Some(Request::Ps) => {
                 give(&answers, Answer::Processes(self.shown()));
                 give(&answers, Answer::Done);
@@ -138,11 +138,11 @@ impl Up<'_> {
     }
 
     fn attach(&mut self, connection: usize) -> Result<Place, String> {
-        if self.guests.len() >= MOST_GUESTS {
-            return Err(format!("{MOST_GUESTS} processes of `tcpgw up run` are there already"));
+        if self.one_offs.len() >= MOST_ONE_OFFS {
+            return Err(format!("{MOST_ONE_OFFS} processes of `tcpgw up run` are there already"));
         }
         let address = self.addresses.take().ok_or("no address is free")?;
-        self.guests.insert(connection, Guest { address, link: None });
+        self.one_offs.insert(connection, OneOff { address, link: None });
         let mut variables = self.variables.clone();
         self.runs += 1;
         variables.insert("PS".into(), format!("run.{}", self.runs));
@@ -155,27 +155,31 @@ impl Up<'_> {
     }
 
     fn connect(&mut self, connection: usize, pid: u32) -> Result<(), String> {
-        let Some(guest) = self.guests.get_mut(&connection).filter(|guest| guest.link.is_none()) else {
+        let Some(one_off) = self
+            .one_offs
+            .get_mut(&connection)
+            .filter(|one_off| one_off.link.is_none())
+        else {
             return Err("no place was asked for".into());
         };
         let link = self.next_link;
         self.next_link -= 1;
-        guest.link = Some(link);
-        let address = guest.address;
+        one_off.link = Some(link);
+        let address = one_off.address;
         let added = self.network.add_process(&self.id, link, pid, self.subnet, address);
         added.map_err(|error| error.to_string())
     }
 
-    fn leave_guest(&mut self, connection: usize) {
-        let Some(guest) = self.guests.remove(&connection) else {
+    fn remove_one_off(&mut self, connection: usize) {
+        let Some(one_off) = self.one_offs.remove(&connection) else {
             return;
         };
-        if let Some(link) = guest.link
+        if let Some(link) = one_off.link
             && let Err(error) = self.network.remove_process(&self.id, link)
         {
             self.output.say("system", &error.to_string());
         }
-        self.addresses.give_back(guest.address);
+        self.addresses.give_back(one_off.address);
     }
 }
 

@@ -140,7 +140,7 @@ impl App<'_> {
     /// How many of its `tcp` processes get connections, as far as the daemon knows.
     fn serving(&self) -> usize {
         let Some(port) = self.port() else { return 0 };
-        let status = self.net.cli(&["status", "-o", "json"]);
+        let status = self.net.cli(&["status", "-o", "json", "--interval", "0s"]);
         let status: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
         let services = status["services"].as_array().cloned().unwrap_or_default();
         let service = services.into_iter().find(|service| service["port"] == port);
