@@ -108,16 +108,17 @@ class StateFile:
 
 
 class Daemon:
-    """One that was started and is ready."""
+    """One that was started and is ready. Its store is in memory, as all of a lab, unless `store` says where."""
 
-    def __init__(self, lab, gateway, tcpgw, *flags):
+    def __init__(self, lab, gateway, tcpgw, *flags, store=None):
         self.socket = lab.directory / "api.sock"
         told = lab.directory / "notify.sock"
         told.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(str(told))
             notify.settimeout(60)
-            argv = gateway.argv(tcpgw, "daemon", "--socket", self.socket, "--store", lab.directory / "store.db", *flags)
+            argv = gateway.argv(tcpgw, "daemon", "--socket", self.socket, "--store", store or lab.directory / "store.db",
+                                *flags)
             environment = {**gateway.environment, "NOTIFY_SOCKET": str(told)}
             self.log = (lab.directory / "daemon.log").open("w+")
             self.begin = time.perf_counter()

@@ -42,7 +42,7 @@ const BUSY: &str =
 const PAGE_TURN: Duration = Duration::from_secs(2);
 const PAGE_ANSWER: Duration = Duration::from_secs(3);
 /// How long a page waits for the first reading of its app's traffic.
-const FIRST_LOOK: Duration = Duration::from_millis(40);
+const FIRST_LOOK: Duration = Duration::from_millis(25);
 /// Deploys that a page shows.
 const DEPLOYS: usize = 5;
 

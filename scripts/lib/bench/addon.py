@@ -1,0 +1,197 @@
+"""The add-on: what provisioning takes, what many resources cost, and how soon an app's page is there."""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from bench import flush, inject
+from bench.addon_lab import (AT, FIRST_PORT, Flush, Owner, PlainPlatform, Platform, configure, listens, plain_server,
+                             provision_many, timed)
+from bench.daemon_lab import Daemon, inside, network
+from bench.facts import ROOT
+from bench.lab import Failed, Lab, say
+from bench.report import Target, table
+from bench.sampling import interleaved, median, percentile
+
+NAME = "addon"
+TITLE = "The add-on"
+
+RESOURCES = 10_000
+# Seconds after which the daemon reads an app's traffic no more.
+UNWATCHED = 22
+CONNECTIONS = 16
+LINES = {"memory": "provision, store in memory", "disk": "provision, store on disk", "flush": "one flush of 4 KiB on that disk",
+         "nginx": "nginx, which answers the same request and keeps nothing"}
+
+
+def measure(options):
+    return {"provision": provision(options), **many(options)}
+
+
+def provision(options):
+    """Seconds of each request, one after the other on one connection, with the store in memory and on a disk; beside it a flush
+    of that disk, and a plain answer."""
+    rounds = 10 if options.quick else 300
+    found = {name: [] for name in LINES}
+    # On the disk that the build is on: a temporary directory is in memory on many machines.
+    target = ROOT / "target"
+    target.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-store-", dir=target) as disk, Lab() as lab:
+        found_at = filesystem(Path(disk))
+        gateway, _ = network(lab)
+        plain_server(lab, gateway)
+        flags = ("--config", configure(lab))
+        line = Flush(Path(disk))
+        with inside(gateway):
+            plain = PlainPlatform()
+            for place, store in (("memory", None), ("disk", Path(disk) / "store.db")):
+                say(f"provisioning, store in {place}")
+                daemon = Daemon(lab, gateway, options.tcpgw, *flags, store=store)
+                listens()
+                platform = Platform()
+                platform.provision("the-first")
+                work = {place: platform.provision, "flush": lambda _: line.once(), "nginx": plain.provision_nothing}
+                for number, name in interleaved(list(work), rounds):
+                    found[name].append(timed(work[name], f"app-{number}"))
+                platform.close()
+                gateway.run(options.tcpgw, "teardown", "--socket", daemon.socket)
+                daemon.end()
+            plain.close()
+            line.close()
+    return {"seconds": found, "filesystem": found_at}
+
+
+def filesystem(path):
+    """The type of the file system that a directory is on."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    within = [(place, kind) for place, kind in mounts if path.is_relative_to(place)]
+    return max(within, key=lambda mount: len(mount[0]))[1]
+
+
+def many(options):
+    """Memory and pages with many resources."""
+    count = 200 if options.quick else RESOURCES
+    flows = 10_000 if options.quick else 2 * inject.PER_BACKEND
+    with flush.room_for(flows), Lab() as lab:
+        gateway, _ = network(lab)
+        gateway.address("in", f"{inject.PUBLIC}/24")
+        gateway.sysctl({"net.netfilter.nf_conntrack_acct": 1})
+        flags = ("--config", configure(lab))
+        with inside(gateway):
+            say(f"{count:,} resources")
+            daemon = Daemon(lab, gateway, options.tcpgw, *flags)
+            listens()
+            time.sleep(2)
+            memory = {"none": daemon.megabytes()}
+            platform = Platform()
+            resource = platform.provision("app-of-the-page", inject.PUBLIC_PORT)
+            seconds = provision_many((f"app-{number}" for number in range(count - 1)), CONNECTIONS)
+            daemon.await_sync()
+            time.sleep(5)
+            memory["provisioned"] = daemon.megabytes()
+            daemon.end()
+            daemon = Daemon(lab, gateway, options.tcpgw, *flags)
+            listens()
+            daemon.await_sync()
+            time.sleep(5)
+            memory["started again"] = daemon.megabytes()
+            with_backends(daemon, resource)
+            found = {"without": pages(daemon, resource, options)}
+            say(f"putting {flows:,} flows into conntrack")
+            flush.put(gateway, 0, flows)
+            found["with"] = pages(daemon, resource, options)
+            platform.close()
+            daemon.end()
+    return {"resources": count, "flows": flows, "megabytes": memory, "seconds": seconds, "pages": found}
+
+
+def with_backends(daemon, resource):
+    backends = [f"{inject.backend(number)}:{inject.BACKEND_PORT}" for number in range(2)]
+    daemon.ask("PATCH", f"/v1/services/addon-{resource}", json.dumps({"backends": backends}).encode())
+    daemon.await_healthy(len(backends))
+
+
+def pages(daemon, resource, options):
+    """Seconds until a page is there: the first one of an app that nobody has looked at for a while, and those that follow; what the
+    daemon's thread that reads traffic takes meanwhile of one CPU."""
+    say("pages")
+    owner = Owner(resource)
+    first, again = [], []
+    for _ in range(2 if options.quick else 5):
+        # Until it is not read any more; the daemon closes connections on which nothing comes.
+        owner.close()
+        time.sleep(UNWATCHED)
+        first.append(timed(owner.page))
+    before, begin = daemon.usage(), time.monotonic()
+    for _ in range(20 if options.quick else 200):
+        again.append(timed(owner.page))
+        time.sleep(0.05)
+    used = [now - then for now, then in zip(daemon.usage(), before)]
+    text = owner.page()
+    if "Open connections" not in text:
+        raise Failed(f"http://{AT[0]}:{AT[1]}{owner.path} has no readings")
+    owner.close()
+    return {"first": first, "again": again, "bytes": owner.size, "share": sum(used) / (time.monotonic() - begin)}
+
+
+def targets(raw):
+    if raw["resources"] != RESOURCES:
+        return []
+    seconds, memory = raw["provision"]["seconds"], raw["megabytes"]
+    most = max(memory["provisioned"], memory["started again"])
+    slow = [time * 1000 for part in raw["pages"].values() for time in (*part["first"], percentile(part["again"], 99))]
+    return [
+        Target("provision, without the disk's flush, median in ms", median(seconds["memory"]) * 1000, at_most=5),
+        Target(f"{RESOURCES:,} resources, MB of the daemon's memory", most - memory["none"], at_most=30),
+        Target(f"an app's page at {RESOURCES:,} resources, the slowest of first views and the 99th percentile of others, in ms",
+               max(slow), at_most=50),
+    ]
+
+
+def behind(raw):
+    seconds = raw["provision"]["seconds"]
+    ratio = median(seconds["memory"]) / median(seconds["nginx"])
+    return [f"Provisioning, the flush aside, takes {ratio:.1f} times as long as an answer of nginx that keeps nothing."] if ratio > 1 else []
+
+
+def report(raw):
+    return "\n\n".join((report_provision(raw["provision"]), report_many(raw), report_pages(raw)))
+
+
+def report_provision(raw):
+    rows = [[what, *(f"{value * 1000:.2f} ms" for value in
+                     (median(raw["seconds"][name]), percentile(raw["seconds"][name], 90), percentile(raw["seconds"][name], 99)))]
+            for name, what in LINES.items()]
+    return "\n".join(["### Provisioning", "",
+                      "Scalingo's request, one after the other on one connection, in the daemon's first hundreds of resources. What was "
+                      "answered is in the store; where that is on a disk, the disk was told to keep it. The lines are interleaved. The disk's file "
+                      f"system: {raw['filesystem']}.", "",
+                      *table(("", "median", "90 %", "99 %"), rows)])
+
+
+def report_many(raw):
+    memory = raw["megabytes"]
+    rows = [[name, f"{value:.1f} MB", f"{value - memory['none']:.1f} MB"] for name, value in memory.items()]
+    return "\n".join([f"### {raw['resources']:,} resources", "",
+                      f"Provisioned by {CONNECTIONS} connections in {raw['seconds']:.1f} s, the store in memory. Resident memory of the daemon "
+                      "with none, after that, and when it was started again with them:", "",
+                      *table(("", "memory", "more than with none"), rows)])
+
+
+def report_pages(raw):
+    rows = []
+    for name, flows in (("without", 0), ("with", raw["flows"])):
+        part = raw["pages"][name]
+        rows.append([f"{flows:,}", *(f"{value * 1000:.1f} ms" for value in
+                                     (max(part["first"]), median(part["again"]), percentile(part["again"], 99))),
+                     f"{part['share'] * 100:.1f} %"])
+    return "\n".join([f"### An app's page at {raw['resources']:,} resources", "",
+                      "Of an app with two containers, 20 times in a second, by one browser. A first view is that of a page which nobody has had open "
+                      f"for a while, on a new connection: it waits for a reading of conntrack, 25 ms at most. The page has {raw['pages']['with']['bytes']:,} bytes.", "",
+                      *table(("connections of the app", "first view, slowest", "later, median", "later, 99 %", "the daemon's share of one CPU"),
+                             rows)])
+
+
+def plots(_):
+    return {}
