@@ -1,7 +1,11 @@
 //! What `examples/` shows is what the program accepts.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::thread;
+use std::time::Duration;
 
 fn tcpgw(command: &str, state: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tcpgw"))
@@ -39,4 +43,87 @@ fn every_state_is_accepted_and_rendered() {
 fn the_smallest_one_is_that_of_the_readme() {
     let readme = include_str!("../README.md");
     assert!(readme.contains(include_str!("../examples/minimal.json").trim_end()));
+}
+
+/// The blocks of code in that language of the guide for developers of apps.
+fn code(language: &str) -> Vec<String> {
+    let guide = include_str!("../docs/app-developer.md");
+    let blocks = guide.split("```").skip(1).step_by(2);
+    let of_language = blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
+    of_language.map(String::from).collect()
+}
+
+/// A program that is gone when dropped.
+struct Program(Child);
+
+impl Program {
+    fn python(text: &str, variables: &[(&str, String)]) -> Self {
+        let mut command = Command::new("python3");
+        command.args(["-c", text]).envs(variables.iter().cloned());
+        Self(command.spawn().expect("failed to run python3"))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn the_server_of_the_guide_serves_and_ends_at_sigterm() {
+    let [server, _] = code("python").try_into().expect("a server and a client");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("one")
+        .port();
+    let mut program = Program::python(&server, &[("PORT", port.to_string())]);
+    let mut client = None;
+    for _ in 0..500 {
+        client = TcpStream::connect(("127.0.0.1", port)).ok();
+        if client.is_some() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut client = client.expect("it listens");
+    client
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("a timeout");
+    client.write_all(b"ping\n").expect("it reads");
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).expect("it answers");
+    assert_eq!(&answer, b"ping\n");
+    let pid = nix::unistd::Pid::from_raw(program.0.id().try_into().expect("a process id"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
+    for _ in 0..500 {
+        if program.0.try_wait().expect("a status").is_some() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("it does not end");
+}
+
+/// Connections that end, and are not taken at all: it comes back, later each time.
+#[test]
+fn the_client_of_the_guide_connects_again() {
+    let [_, client] = code("python").try_into().expect("a server and a client");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let text = format!(
+        "{client}\nFIRST = 0.1\nstay_connected('tcp://127.0.0.1:{port}', lambda connection: connection.sendall(b'hello'))\n"
+    );
+    let _program = Program::python(&text, &[]);
+    for _ in 0..4 {
+        let (mut stream, _) = listener.accept().expect("it comes");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout");
+        let mut said = String::new();
+        stream.read_to_string(&mut said).expect("it ends");
+        assert_eq!(said, "hello");
+    }
 }

@@ -1,6 +1,7 @@
 //! The public ports that resources get: from one range, each given once, and not again for a while after it came back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -17,6 +18,60 @@ pub struct Quarantined {
     pub port: NonZeroU16,
     /// When its quarantine ends.
     pub until: Duration,
+}
+
+/// Ports, a bit for each: 8 KiB however many there are, made and asked without looking for a place.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PortSet(Box<[u64]>);
+
+impl Default for PortSet {
+    fn default() -> Self {
+        Self(vec![0; 1 << 10].into())
+    }
+}
+
+impl PortSet {
+    /// Adds a port.
+    pub fn insert(&mut self, port: NonZeroU16) {
+        self.0[usize::from(port.get() >> 6)] |= bit(port);
+    }
+
+    /// Removes a port.
+    pub fn remove(&mut self, port: NonZeroU16) {
+        self.0[usize::from(port.get() >> 6)] &= !bit(port);
+    }
+
+    /// Returns whether a port is in it.
+    pub fn contains(&self, port: NonZeroU16) -> bool {
+        self.0[usize::from(port.get() >> 6)] & bit(port) != 0
+    }
+}
+
+fn bit(port: NonZeroU16) -> u64 {
+    1 << (port.get() & 63)
+}
+
+impl Extend<NonZeroU16> for PortSet {
+    fn extend<T: IntoIterator<Item = NonZeroU16>>(&mut self, ports: T) {
+        for port in ports {
+            self.insert(port);
+        }
+    }
+}
+
+impl FromIterator<NonZeroU16> for PortSet {
+    fn from_iter<T: IntoIterator<Item = NonZeroU16>>(ports: T) -> Self {
+        let mut set = Self::default();
+        set.extend(ports);
+        set
+    }
+}
+
+impl fmt::Debug for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = (1..=u16::MAX).filter_map(NonZeroU16::new);
+        f.debug_set().entries(all.filter(|port| self.contains(*port))).finish()
+    }
 }
 
 /// Why no port was given.
@@ -67,7 +122,7 @@ pub enum PortRefusal {
 pub struct PortPool {
     range: PortRange,
     quarantine: Duration,
-    given: BTreeSet<NonZeroU16>,
+    given: PortSet,
     resting: BTreeMap<NonZeroU16, Duration>,
 }
 
@@ -77,7 +132,7 @@ impl PortPool {
         Self {
             range,
             quarantine,
-            given: BTreeSet::new(),
+            given: PortSet::default(),
             resting: BTreeMap::new(),
         }
     }
@@ -91,14 +146,9 @@ impl PortPool {
     ///
     /// # Errors
     /// [`PortRefusal`].
-    pub fn choose(
-        &self,
-        wished: Option<NonZeroU16>,
-        busy: &BTreeSet<NonZeroU16>,
-        now: Duration,
-    ) -> Result<NonZeroU16, PortRefusal> {
+    pub fn choose(&self, wished: Option<NonZeroU16>, busy: &PortSet, now: Duration) -> Result<NonZeroU16, PortRefusal> {
         let range = self.range;
-        let is_used = |port: &NonZeroU16| self.given.contains(port) || busy.contains(port);
+        let is_used = |port: &NonZeroU16| self.given.contains(*port) || busy.contains(*port);
         if let Some(port) = wished {
             return match self.rests(port, now) {
                 _ if !range.contains(port) => Err(PortRefusal::OutOfRange { port, range }),
@@ -138,7 +188,7 @@ impl PortPool {
 
     /// Notes that a port was given back. Forgets ports whose quarantine is over.
     pub fn take_back(&mut self, port: Quarantined, now: Duration) {
-        self.given.remove(&port.port);
+        self.given.remove(port.port);
         self.resting.retain(|_, until| *until > now);
         self.resting.insert(port.port, port.until);
     }
@@ -161,6 +211,15 @@ mod tests {
         NonZeroU16::new(number).unwrap()
     }
 
+    #[test]
+    fn a_set_holds_the_first_port_and_the_last() {
+        let mut set = PortSet::from_iter([1, 63, 64, 65_535].map(port));
+        assert!([1, 63, 64, 65_535].map(port).iter().all(|port| set.contains(*port)));
+        assert!(![2, 62, 65, 65_534].map(port).iter().any(|port| set.contains(*port)));
+        set.remove(port(64));
+        assert_eq!(format!("{set:?}"), "{1, 63, 65535}");
+    }
+
     fn pool() -> PortPool {
         PortPool::new(PortRange::new(port(20_000), port(20_002)).unwrap(), HOUR)
     }
@@ -168,7 +227,7 @@ mod tests {
     #[test]
     fn ports_are_given_once_and_rest_after_they_came_back() {
         let mut pool = pool();
-        let busy = BTreeSet::from([port(20_001)]);
+        let busy = PortSet::from_iter([port(20_001)]);
         assert_eq!(pool.choose(None, &busy, NOW), Ok(port(20_000)));
         pool.give(port(20_000));
         assert_eq!(pool.choose(None, &busy, NOW), Ok(port(20_002)));
@@ -193,7 +252,7 @@ mod tests {
     #[test]
     fn a_wished_port_is_given_or_it_is_said_why_not() {
         let mut pool = pool();
-        let none = BTreeSet::new();
+        let none = PortSet::default();
         let wish = |pool: &PortPool, number| pool.choose(Some(port(number)), &none, NOW);
         assert_eq!(wish(&pool, 20_002), Ok(port(20_002)));
         assert!(matches!(wish(&pool, 19_999), Err(PortRefusal::OutOfRange { .. })));
@@ -227,7 +286,7 @@ mod tests {
             NOW,
         );
         let before = NOW.saturating_sub(24 * HOUR);
-        let resting = pool.choose(Some(port(20_000)), &BTreeSet::new(), before);
+        let resting = pool.choose(Some(port(20_000)), &PortSet::default(), before);
         assert!(
             matches!(resting, Err(PortRefusal::Resting { seconds: 3600, .. })),
             "{resting:?}"

@@ -31,6 +31,7 @@ use super::worker::{Outcome, Worker};
 use crate::api::{self, Socket, SocketError, SocketSettings};
 use crate::config::{Config, ConfigError};
 use crate::kernel::drift::{Drift, Fate, Heard};
+use crate::kernel::ffi::release_memory;
 use crate::kernel::linux::Linux;
 use crate::kernel::ownership::Ownership;
 use crate::kernel::route::Routes;
@@ -48,6 +49,8 @@ use crate::record::{Store, boot_id};
 
 /// Questions that may wait to be answered.
 const ASKS: usize = 64;
+/// Until what was read at the start has been worked on, and memory that it took is given back.
+const FIRST_TRIM: Duration = Duration::from_secs(3);
 /// How long another tcpgw that is at work may take.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -173,6 +176,8 @@ struct Daemon {
     _watching: Option<Watching>,
     /// When the service manager may be told how it is.
     status_at: Instant,
+    /// When memory that was freed is given back to the system next.
+    trim_at: Instant,
     stop: Option<oneshot::Sender<()>>,
     api: Api,
     provider_api: ProviderTask,
@@ -266,8 +271,7 @@ impl Daemon {
         let (looker, looks) = Looker::start().map_err(io("start a thread"))?;
         let mut socket = bind(&settings)?;
         let presence = leave_presence(&settings, run_dir, namespace);
-        let store = Store::new(run_dir, namespace);
-        let engine = Engine::new(kernel, store, namespace, config.flow_mark)
+        let engine = Engine::new(kernel, Store::new(run_dir, namespace), namespace, config.flow_mark)
             .protecting(config.protect_backends)
             .idling(config.idle_timeout);
         let (done, outcomes) = mpsc::channel(1);
@@ -330,6 +334,7 @@ impl Daemon {
             pulse: turns,
             _watching: watchdog.start().map_err(io("start a thread"))?,
             status_at: Instant::now(),
+            trim_at: Instant::now() + FIRST_TRIM,
             stop: Some(stop),
             api,
             provider_api,
@@ -415,6 +420,7 @@ impl Daemon {
         const SOCKET: Duration = Duration::from_secs(2);
         /// Between two looks whether the service manager knows how it is.
         const STATUS: Duration = Duration::from_secs(1);
+        const TRIM: Duration = Duration::from_secs(60);
         let now = Now::read();
         self.pulse.beat(now.instant);
         if let Some(news) = self.core.judges_again() {
@@ -465,6 +471,10 @@ impl Daemon {
         }
         if self.status_at <= now.instant {
             self.status_at = now.instant + STATUS;
+            if self.trim_at <= now.instant {
+                self.trim_at = now.instant + TRIM;
+                tokio::task::spawn_blocking(release_memory);
+            }
             self.manager.status(&self.core.status_line());
         }
         Ok(())

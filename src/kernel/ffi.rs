@@ -19,6 +19,16 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::drift::Drift;
 use super::expr::{Expr, Value};
 
+/// Gives memory that was freed back to the system. The allocator keeps what a large change took for a moment, in each thread's own
+/// heap, as long as something above it is in use.
+pub(crate) fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `malloc_trim` takes a number, and locks what it touches (glibc's malloc/malloc.c).
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// libmnl's socket, which may move between threads and lend its descriptor.
 pub(crate) struct MnlSocket(mnl::Socket);
 

@@ -37,7 +37,7 @@ fn plans() -> Plans {
 struct World {
     registry: Registry,
     plans: Plans,
-    busy: BTreeSet<NonZeroU16>,
+    busy: PortSet,
     now: Duration,
 }
 
@@ -47,7 +47,7 @@ impl World {
         Self {
             registry: Registry::new(range, HOUR, [], [], NOW),
             plans: plans(),
-            busy: BTreeSet::new(),
+            busy: PortSet::default(),
             now: NOW,
         }
     }

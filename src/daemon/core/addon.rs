@@ -13,7 +13,8 @@ use crate::addon::dialect::tcp_url;
 use crate::addon::id::{PlanName, ResourceId};
 use crate::addon::settings::Settings;
 use crate::addon::{
-    Change, Decision, Facts, Outcome, PortRefusal, Refusal, Registry, Request, Resource, ServiceState, Status, Target,
+    Change, Decision, Facts, Outcome, PortRefusal, PortSet, Refusal, Registry, Request, Resource, ServiceState, Status,
+    Target,
 };
 use crate::config::PortRange;
 use crate::daemon::ask::{
@@ -349,9 +350,14 @@ impl Core {
         now: Now,
     ) -> Result<(Decision, Edits, Judged), Undone> {
         let settings = self.addon.settings.as_ref().ok_or(AddonRefused::Off)?;
-        let others = self.ports_of_others();
+        let takes_port = matches!(order.request, Request::Provision(_));
+        let mut busy = if takes_port {
+            self.ports_of_others()
+        } else {
+            PortSet::default()
+        };
         while skipped.len() <= MOST_SKIPPED {
-            let busy = others.union(skipped).copied().collect();
+            busy.extend(skipped.iter().copied());
             let facts = Facts {
                 plans: &settings.plans,
                 busy: &busy,
@@ -376,7 +382,7 @@ impl Core {
     }
 
     /// Ports that services have which are no resources', and those that are about to be free.
-    fn ports_of_others(&self) -> BTreeSet<NonZeroU16> {
+    fn ports_of_others(&self) -> PortSet {
         let said = self.said();
         let serving = self.roster.serving().values();
         said.chain(serving).map(|service| service.port).collect()

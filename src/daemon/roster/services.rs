@@ -10,17 +10,14 @@ use crate::model::{Backend, Endpoint, Listen, Service};
 #[derive(Debug, Default)]
 pub(super) struct Services {
     pub(super) all: BTreeMap<Name, Arc<Service>>,
-    by_port: BTreeMap<NonZeroU16, BTreeSet<Name>>,
+    by_port: BTreeSet<(NonZeroU16, Name)>,
     by_endpoint: BTreeSet<(Endpoint, Name)>,
 }
 
 impl Services {
     pub(super) fn put(&mut self, service: Arc<Service>) {
         self.remove(&service.name);
-        self.by_port
-            .entry(service.port)
-            .or_default()
-            .insert(service.name.clone());
+        self.by_port.insert((service.port, service.name.clone()));
         let rows = service
             .backends
             .iter()
@@ -34,12 +31,7 @@ impl Services {
         for backend in &service.backends {
             self.by_endpoint.remove(&(backend.endpoint, name.clone()));
         }
-        if let Some(names) = self.by_port.get_mut(&service.port) {
-            names.remove(name);
-            if names.is_empty() {
-                self.by_port.remove(&service.port);
-            }
-        }
+        self.by_port.remove(&(service.port, name.clone()));
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Service>> {
@@ -47,8 +39,9 @@ impl Services {
     }
 
     pub(super) fn on_port(&self, port: NonZeroU16) -> impl Iterator<Item = &Arc<Service>> {
-        let names = self.by_port.get(&port).into_iter().flatten();
-        names.filter_map(|name| self.all.get(name))
+        let from = self.by_port.range((port, Name::default())..);
+        let there = from.take_while(move |(of, _)| *of == port);
+        there.filter_map(|(_, name)| self.all.get(name))
     }
 
     /// Those that listen where this one does, on one address at least.

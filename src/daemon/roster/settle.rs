@@ -384,7 +384,9 @@ impl Roster {
         }
         change.old.extend(old);
         if let Some(new) = new {
-            let new = Arc::new(new);
+            // Of most services all is served as it is wanted: one copy is enough.
+            let wanted = self.wanted.get(name).filter(|wanted| ***wanted == new);
+            let new = wanted.cloned().unwrap_or_else(|| Arc::new(new));
             change.new.push(Arc::clone(&new));
             self.serving.put(new);
         } else {
