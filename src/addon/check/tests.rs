@@ -11,6 +11,7 @@ use super::*;
 use crate::addon::credentials::{Credentials, ProviderCredentials};
 use crate::addon::dialect::{self, Call, Exchange as Received, Gateway, Method};
 use crate::addon::plan::{Plan, Plans, Price};
+use crate::addon::ports::PortSet;
 use crate::addon::registry::{Facts, Registry};
 use crate::addon::sso::{self, Fields};
 use crate::config::PortRange;
@@ -120,7 +121,7 @@ impl Provider {
                 self.random += 1;
                 let facts = Facts {
                     plans: &plans,
-                    busy: &BTreeSet::new(),
+                    busy: &PortSet::default(),
                     random: self.random,
                     now: NOW,
                 };
