@@ -80,7 +80,7 @@ pub enum ConfigError {
     #[error("{}: must be TOML in UTF-8", crate::escape::path(.0))]
     Encoding(PathBuf),
     /// It is not TOML, or says something that is not accepted. Carries the line and column.
-    #[error("{}: {}", crate::escape::path(path), source.to_string().trim_end())]
+    #[error("{}: {}", crate::escape::path(path), explained(source))]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -97,6 +97,17 @@ pub enum ConfigError {
     },
 }
 
+/// The place with the line of the file, and the message on one line: a key in it may have line breaks.
+fn explained(error: &toml::de::Error) -> String {
+    let text = error.to_string();
+    let text = text.trim_end();
+    let message = error.message().trim_end();
+    match text.strip_suffix(message) {
+        Some(place) => format!("{place}{}", crate::escape::text(message)),
+        None => text.to_owned(),
+    }
+}
+
 impl ConfigError {
     /// Returns it on one line, for lists of problems and logs: without the lines of the file that it quotes.
     pub fn line(&self) -> String {
@@ -105,8 +116,8 @@ impl ConfigError {
         };
         let text = source.to_string();
         let place = text.lines().next().unwrap_or_default();
-        let message: Vec<&str> = source.message().lines().map(str::trim).collect();
-        format!("{}: {place}: {}", crate::escape::path(path), message.join(" "))
+        let message = crate::escape::text(source.message().trim_end());
+        format!("{}: {place}: {message}", crate::escape::path(path))
     }
 }
 

@@ -31,16 +31,33 @@ const LABELS: [&str; 3] = ["error:", "warning:", "note:"];
 
 /// Returns the lines of a text, each as [`text`] does. One that would pass for an error, a warning or a note is indented.
 pub fn lines(given: &str) -> String {
+    each_line(given, text)
+}
+
+/// Returns the lines of a text, which may have colours. One that would pass for an error, a warning or a note is indented.
+pub fn indented(given: &str) -> String {
+    each_line(given, str::to_owned)
+}
+
+fn each_line(given: &str, show: impl Fn(&str) -> String) -> String {
     let mut safe = String::with_capacity(given.len());
     for line in given.split_inclusive('\n') {
         let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
-        if LABELS.iter().any(|label| line.starts_with(label)) {
+        if LABELS.iter().any(|label| uncolored(line).starts_with(label)) {
             safe.push_str("    ");
         }
-        safe.push_str(&text(line));
+        safe.push_str(&show(line));
         safe.push_str(end);
     }
     safe
+}
+
+/// The line without the colours that it begins with.
+fn uncolored(mut line: &str) -> &str {
+    while let Color::Whole(length) = color(line.as_bytes()) {
+        line = &line[length..];
+    }
+    line
 }
 
 /// Returns a path as [`text`] does, for messages.
@@ -219,6 +236,10 @@ mod tests {
             "services +1\n    error: x\n\\u{1b}[2J\\rwarning: y\n"
         );
         assert_eq!(lines("a"), "a");
+        assert_eq!(
+            indented("\u{1b}[1merror:\u{1b}[0m x\nnote: y"),
+            "    \u{1b}[1merror:\u{1b}[0m x\n    note: y"
+        );
     }
 
     fn through(pieces: &[&[u8]], make: fn(Vec<u8>) -> Screen<Vec<u8>>) -> String {

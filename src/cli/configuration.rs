@@ -33,7 +33,10 @@ impl Global {
         };
         let is_used = config.is_some();
         let mut configuration = Configuration {
-            config: config.unwrap_or_default(),
+            config: config.unwrap_or_else(|| Config {
+                file: self.config.clone(),
+                ..Config::default()
+            }),
             ..Configuration::default()
         };
         match judged {

@@ -13,9 +13,7 @@ use crate::words::count;
 
 pub(super) fn run(global: &Global) -> Outcome {
     let configuration = global.judged_config();
-    let config = &configuration.config;
-    let mut facts = doctor::gather(&global.run_dir, config.flow_mark, config.protect_backends);
-    facts.idle_timeout = config.idle_timeout;
+    let mut facts = doctor::gather(&global.run_dir, &configuration.config);
     let daemon = Daemon::ask(global);
     if let Ok(table) = &mut facts.table {
         judge_owned(table, global.running_daemon());

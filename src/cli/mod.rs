@@ -33,6 +33,7 @@ mod shell;
 mod status;
 mod teardown;
 mod up;
+mod usage;
 mod who;
 
 use std::ffi::OsString;
@@ -332,8 +333,9 @@ pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = usage::print(error);
+            return ExitCode::from(code);
         }
     };
     if !matches!(cli.command, Command::Daemon(_)) {

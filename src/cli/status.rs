@@ -116,6 +116,7 @@ impl Here {
                 services: Arc::new(services.summary.clone()),
                 mark: services.mark,
                 protect_backends: self.configuration.config.protect_backends,
+                configuration: self.configuration.config.path().into(),
             };
             found.extend(observer::surroundings(&mut self.reader, &subject, false));
         }

@@ -39,7 +39,7 @@ pub enum Effort {
 }
 
 /// What is looked at.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Subject {
     /// Services whose surroundings are looked at.
     pub services: Arc<Summary>,
@@ -47,6 +47,19 @@ pub struct Subject {
     pub mark: FlowMark,
     /// Whether the configuration says that new connections from outside reach backends through services only.
     pub protect_backends: bool,
+    /// The file of the configuration, for people: [`crate::config::Config::path`].
+    pub configuration: Arc<str>,
+}
+
+impl Default for Subject {
+    fn default() -> Self {
+        Self {
+            services: Arc::default(),
+            mark: FlowMark::default(),
+            protect_backends: false,
+            configuration: crate::config::DEFAULT_PATH.into(),
+        }
+    }
 }
 
 /// Facts that cost little to read.
@@ -63,6 +76,8 @@ pub struct CheapFacts {
     pub mark: FlowMark,
     /// Whether the configuration says that new connections from outside reach backends through services only.
     pub protect_backends: bool,
+    /// The file of the configuration, for people: [`crate::config::Config::path`].
+    pub configuration: Arc<str>,
     /// The services, as the kernel or the last `apply` tells them.
     pub services: Arc<Summary>,
     /// Settings by their names, `net.ipv4.ip_forward`; what this kernel does not have is missing.

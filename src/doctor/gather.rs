@@ -14,6 +14,7 @@ use std::time::Instant;
 pub use self::cheap::CheapReader;
 use self::table::table_and_services;
 use super::facts::{Effort, Fact, Facts, Subject};
+use crate::config::Config;
 use crate::kernel::conntrack::stats::{Stats, can_filter};
 use crate::kernel::linux::Linux;
 use crate::kernel::listeners::{listeners, process_of};
@@ -26,12 +27,14 @@ use crate::ruleset::skeleton;
 use crate::summary::Summary;
 
 /// Looks at the network namespace that this thread is in.
-pub fn gather(run_dir: &Path, mark: FlowMark, protect_backends: bool) -> Facts {
+pub fn gather(run_dir: &Path, config: &Config) -> Facts {
+    let mark = config.flow_mark;
     let (table, services, orphaned) = table_and_services(run_dir, mark);
     let subject = Subject {
         services: Arc::new(services),
         mark,
-        protect_backends,
+        protect_backends: config.protect_backends,
+        configuration: config.path().into(),
     };
     let mut cheap = CheapReader::new(Effort::Thorough).read(&subject, Instant::now());
     if let Ok(links) = &mut cheap.links {
@@ -41,7 +44,7 @@ pub fn gather(run_dir: &Path, mark: FlowMark, protect_backends: bool) -> Facts {
         release: fs::read_to_string("/proc/sys/kernel/osrelease")
             .map_or_else(|_| String::new(), |text| text.trim().into()),
         table,
-        idle_timeout: None,
+        idle_timeout: config.idle_timeout,
         orphaned,
         neighbours: fact(links::neighbours()),
         learned: fact(links::learned()),

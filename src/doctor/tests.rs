@@ -74,6 +74,7 @@ fn well() -> Facts {
         effort: Effort::Thorough,
         mark: FlowMark::default(),
         protect_backends: true,
+        configuration: "/etc/gateway.toml".into(),
         services: Arc::new(Summary::from(&crate::model::parse(STATE.as_bytes()).unwrap())),
         sysctls: sysctls.map(|(name, value)| (name.into(), value.into())).into(),
         links: Ok(vec![
@@ -130,7 +131,11 @@ fn services_that_can_be_passed_by_are_named() {
         found.seen,
         "1 service with `allow`, `deny` or `limit` can be passed by: web :20003"
     );
-    assert!(found.fix.unwrap().to_string().contains("protect_backends = true"));
+    let fix = found.fix.unwrap().to_string();
+    assert!(
+        fix.contains("`protect_backends = true` at the top of /etc/gateway.toml,"),
+        "{fix}"
+    );
     let one_armed = |facts: &mut Facts| {
         open(facts);
         facts.cheap.ways_out = Ok(WaysOut::from([

@@ -1,11 +1,13 @@
 //! Where a state comes from: a file or standard input, never more of it than [`MAX_STATE_BYTES`].
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::{ENXIO, O_NONBLOCK};
+use nix::sys::statfs::{FsType, fstatfs};
 use thiserror::Error;
 
 use crate::writers::{self, Exposed, Trusted};
@@ -47,6 +49,12 @@ pub enum SourceError {
     /// It may never end, or never begin.
     #[error("{}: is a pipe, a socket or a device, not a file", crate::escape::path(.0))]
     NotAFile(PathBuf),
+    /// It is a FIFO, which somebody may write to some time, or nobody ever.
+    #[error(
+        "{}: is a FIFO, not a file, and nobody may ever write to it: give its content on standard input (`-`)",
+        crate::escape::path(.0)
+    )]
+    Fifo(PathBuf),
     /// There is more of it than is read.
     #[error("{}: is larger than {} MiB", crate::escape::path(.0), MAX_STATE_BYTES >> 20)]
     TooLarge(PathBuf),
@@ -61,22 +69,30 @@ pub enum Input {
     State,
 }
 
-/// Reads a state file, or standard input when the path is `-`. A pipe is waited for: whoever named it knows who writes to it.
+/// Reads a state file, or standard input when the path is `-`. What the caller has open already (a pipe of `<(...)`, a terminal) is
+/// waited for as standard input is.
+///
+/// # Errors
+/// [`SourceError`]; a FIFO, a socket and a device are refused at once.
 pub fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     if path == Path::new("-") {
         read_from(io::stdin().lock(), 0, path)
     } else {
-        read_opened(path, File::open(path), Input::State, true)
+        read_opened(path, open(path), Input::State, true)
     }
 }
 
 /// Reads a regular file, or `/dev/null`, even one whose name is `-`. Waits for nobody.
 pub fn read_file(path: &Path, input: Input) -> Result<Vec<u8>, SourceError> {
-    let opened = File::options().read(true).custom_flags(O_NONBLOCK).open(path);
-    read_opened(path, opened, input, false)
+    read_opened(path, open(path), input, false)
 }
 
-fn read_opened(path: &Path, opened: io::Result<File>, input: Input, takes_pipes: bool) -> Result<Vec<u8>, SourceError> {
+/// Waits for nobody who may open the other end of a FIFO.
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(O_NONBLOCK).open(path)
+}
+
+fn read_opened(path: &Path, opened: io::Result<File>, input: Input, takes_stdin: bool) -> Result<Vec<u8>, SourceError> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => SourceError::Missing(path.to_owned()),
         io::ErrorKind::IsADirectory => SourceError::Directory(path.to_owned()),
@@ -92,8 +108,19 @@ fn read_opened(path: &Path, opened: io::Result<File>, input: Input, takes_pipes:
     if metadata.is_dir() {
         return Err(SourceError::Directory(path.to_owned()));
     }
-    if !takes_pipes && !metadata.is_file() && !is_null(&metadata) {
-        return Err(SourceError::NotAFile(path.to_owned()));
+    if !metadata.is_file() && !is_null(&metadata) {
+        if !(takes_stdin && is_of_caller(&file)) {
+            let is_fifo = takes_stdin && metadata.file_type().is_fifo();
+            let refused = if is_fifo {
+                SourceError::Fifo
+            } else {
+                SourceError::NotAFile
+            };
+            return Err(refused(path.to_owned()));
+        }
+        // It is read like standard input: until its end.
+        let unset = fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()));
+        unset.map_err(|error| unreadable(error.into()))?;
     }
     check_writers(path, &metadata, input)?;
     let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
@@ -101,6 +128,13 @@ fn read_opened(path: &Path, opened: io::Result<File>, input: Input, takes_pipes:
         return Err(SourceError::TooLarge(path.to_owned()));
     }
     read_from(file, size, path)
+}
+
+/// Whether it is a terminal, or a pipe without a name, of which the caller has made the other end. Source: `magic.h` of Linux,
+/// `PIPEFS_MAGIC`.
+fn is_of_caller(file: &File) -> bool {
+    const PIPEFS: FsType = FsType(0x5049_5045);
+    file.is_terminal() || fstatfs(file).is_ok_and(|system| system.filesystem_type() == PIPEFS)
 }
 
 /// Whether it is `/dev/null`. Source: `null(4)`.
@@ -224,12 +258,28 @@ mod tests {
             assert!(matches!(error, SourceError::NotAFile(_)), "{error}");
         }
         assert_eq!(read_file(Path::new("/dev/null"), Input::Configuration).unwrap(), b"");
-        let writer = std::thread::spawn({
-            let fifo = fifo.clone();
-            move || std::fs::write(fifo, "x")
+    }
+
+    #[test]
+    fn a_state_comes_through_a_pipe_of_the_caller_and_through_no_fifo() {
+        use std::io::Write as _;
+        use std::os::fd::AsRawFd as _;
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = read(&fifo).unwrap_err();
+        assert!(error.to_string().contains("is a FIFO, not a file"), "{error}");
+        let error = read(Path::new("/dev/zero")).unwrap_err();
+        assert!(matches!(error, SourceError::NotAFile(_)), "{error}");
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+        let writing = std::thread::spawn(move || {
+            // Whoever reads has to wait.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            writer.write_all(b"x")
         });
-        assert_eq!(read(&fifo).unwrap(), b"x", "a state may come through a pipe");
-        writer.join().unwrap().unwrap();
+        assert_eq!(read(&path).unwrap(), b"x");
+        writing.join().unwrap().unwrap();
     }
 
     #[test]

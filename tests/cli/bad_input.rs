@@ -247,13 +247,10 @@ fn garbage_of_any_size_takes_bounded_memory() {
             assert!(told.len() < 30_000, "{what}: {} bytes of errors", told.len());
         }
     }
-    let endless = bounded(&["check", "/dev/zero"]).output().expect("the program runs");
+    let zero = File::open("/dev/zero").expect("a device");
+    let endless = bounded(&["check", "-"]).stdin(zero).output().expect("the program runs");
     assert_eq!(endless.status.code(), Some(2));
-    assert!(
-        err(&endless).contains("/dev/zero: is larger than 64 MiB"),
-        "{}",
-        err(&endless)
-    );
+    assert!(err(&endless).contains("-: is larger than 64 MiB"), "{}", err(&endless));
 }
 
 #[test]
@@ -467,4 +464,67 @@ fn root_takes_no_orders_from_files_of_others() {
         .output()
         .expect("the program runs");
     assert_eq!(sudo.status.code(), Some(0), "{}", err(&sudo));
+}
+
+/// A name with a line break and what looks like an error of ours.
+const FORGED: &str = "x\u{1b}[2J\nerror: forged";
+
+#[test]
+fn what_was_given_forges_no_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = write(dir.path(), "config.toml", b"\"a\\nerror: forged\" = 1\n[fences]\n");
+    let good = write(dir.path(), "good.json", GOOD.as_bytes());
+    let with = |name: &str, args: &[&str]| {
+        let mut command = command(args);
+        command.env(name, FORGED);
+        command
+    };
+    let cases = [
+        command(&[FORGED]),
+        command(&["who", FORGED]),
+        command(&["deploy", "web", "--target", FORGED]),
+        command(&["status", "--interval", FORGED]),
+        command(&["status", &format!("--{FORGED}")]),
+        command(&["status", &format!("--interval={FORGED}")]),
+        command(&["check", &good, FORGED]),
+        command(&["apply", &format!("--drain={FORGED}")]),
+        with("TCPGW_MAX_PROBES", &["daemon"]),
+        command_with_config(&config, &["check", &good]),
+    ];
+    for mut command in cases {
+        let output = command.output().expect("the program runs");
+        let told = err(&output);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {told}");
+        let errors = told.lines().filter(|line| line.contains("error: forged")).count();
+        assert_eq!(errors, told.matches(r"\nerror: forged").count(), "{command:?}: {told}");
+        assert!(errors > 0 && told.starts_with("error: "), "{command:?}: {told}");
+        assert!(!told.lines().any(|line| line.starts_with("error: forged")), "{told}");
+        assert!(!told.contains("error: error:") && !told.contains('\u{1b}'), "{told:?}");
+    }
+    let help = with("TCPGW_STATE", &["daemon", "--help"])
+        .output()
+        .expect("the program runs");
+    assert_eq!(help.status.code(), Some(0));
+    assert!(
+        !out(&help).lines().any(|line| line.starts_with("error:")),
+        "{}",
+        out(&help)
+    );
+    assert!(!out(&help).contains('\u{1b}'), "{:?}", out(&help));
+}
+
+#[test]
+fn a_fifo_is_no_state_and_a_pipe_of_the_shell_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let fifo = dir.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO can be made");
+    let path = fifo.to_str().expect("temporary paths are text");
+    for verb in ["check", "render", "diff", "apply"] {
+        let output = ends(&mut command(&[verb, path]));
+        assert_refused(&output, path, &["is a FIFO", "standard input"], verb);
+    }
+    let good = write(dir.path(), "good.json", GOOD.as_bytes());
+    let script = format!("cat {good} | \"$0\" check /dev/stdin");
+    let output = ends(&mut through(&["sh", "-c", &script], &[]));
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
 }

@@ -99,6 +99,7 @@ impl Core {
                 services: Arc::new(services),
                 mark: self.mark(),
                 protect_backends: self.config.protect_backends,
+                configuration: self.config.path().into(),
             },
             answering: Arc::new(if handshakes { self.answering() } else { BTreeSet::new() }),
             handshakes,

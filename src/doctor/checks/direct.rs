@@ -41,10 +41,10 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         "the gateway forwards packets from outside straight to the address of a container, if the sender has a route to it; lists and \
          limits are a service's, and no such packet comes through one"
             .into(),
-        Some(advice(
-            "put `protect_backends = true` at the top of /etc/tcpgw/config.toml, then restart the daemon, or run `tcpgw apply` where \
-             there is none",
-        )),
+        Some(advice(format!(
+            "put `protect_backends = true` at the top of {}, then restart the daemon, or run `tcpgw apply` where there is none",
+            facts.configuration
+        ))),
     );
 }
 

@@ -90,6 +90,7 @@ fn gateway() -> Facts {
         effort: Effort::Thorough,
         mark: FlowMark::default(),
         protect_backends: true,
+        configuration: "/etc/tcpgw/config.toml".into(),
         services: Arc::new(sample().summary.clone()),
         sysctls: BTreeMap::new(),
         links: Ok(vec![link(2, "ext"), link(3, "br0")]),
