@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kernel::conntrack::stats::Stats;
-use crate::kernel::firewall::{Chain, Table};
+use crate::kernel::firewall::{Chain, OwnTable, Table};
 use crate::kernel::links::{Learned, Link, Neighbour};
 use crate::kernel::listeners::Listener;
 use crate::kernel::probe::Lack;
@@ -149,8 +149,8 @@ pub struct Firewall {
     pub chains: Vec<Chain>,
     /// Tables whose chains see frames, which nobody judged.
     pub unjudged: Vec<Table>,
-    /// The number of our own table.
-    pub own_table: Option<u64>,
+    /// Our own table.
+    pub own_table: Option<OwnTable>,
 }
 
 /// Our table.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::kernel::conntrack::stats::Stats;
-use crate::kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite, Rule, Table, TableFamily, parse_save};
+use crate::kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite, OwnTable, Rule, Table, TableFamily, parse_save};
 use crate::kernel::links::{Link, Neighbour, Offloads};
 use crate::kernel::listeners::Listener;
+use crate::kernel::nat_order::OlderChains;
 use crate::kernel::probe::{Feature, Lack};
 use crate::kernel::route::{LocalAddresses, RouteTo};
 use crate::model::FlowMark;
@@ -968,6 +969,7 @@ fn chain(table: Table, hook: Hook, priority: i32, rules: Vec<Rule>, drops: bool)
         drops,
     };
     Chain {
+        handle: None,
         table,
         name: "c".into(),
         base: Some(base),
@@ -1066,7 +1068,7 @@ fn drops_of_probes_and_their_answers_are_found() {
 }
 
 #[test]
-fn the_table_that_was_made_last_gets_the_connections() {
+fn the_chain_that_was_made_last_gets_the_connections() {
     let dnat = || Rule {
         effects: vec![Effect::Dnat],
         ..Rule::default()
@@ -1080,20 +1082,46 @@ fn the_table_that_was_made_last_gets_the_connections() {
             false,
         );
         chain.base = chain.base.map(|base| Base { nat: true, ..base });
+        chain.handle = Some(3);
         chain
     };
+    let older = |chain, complete| OlderChains {
+        chains: [(TableFamily::Ip, 20, chain)].into(),
+        complete,
+        ..OlderChains::default()
+    };
+    let own = |handle, older| Some(OwnTable { handle, older });
     let id = "port-translated-elsewhere";
     for (own, severity, says) in [
-        (Some(19), Severity::Broken, "made after"),
-        (Some(21), Severity::Warning, "made before"),
-        (None, Severity::Warning, "loaded last"),
+        (own(21, Some(older(3, true))), Severity::Warning, "made before"),
+        (own(21, Some(older(3, false))), Severity::Warning, "made before"),
+        // The table is older, and the chain is not.
+        (own(21, Some(older(2, true))), Severity::Broken, "made after"),
+        (own(21, Some(older(2, false))), Severity::Warning, "nothing here tells"),
+        (own(21, None), Severity::Warning, "nothing here tells"),
+        (own(19, None), Severity::Broken, "made after"),
+        (None, Severity::Warning, "nothing here tells"),
     ] {
         let found = with(|facts| {
-            firewall_of(facts).own_table = own;
+            firewall_of(facts).own_table = own.clone();
             firewall_of(facts).chains.push(other());
         });
         let found = only(&found, id, severity);
-        assert!(found.cause.contains(says), "{}", found.cause);
+        assert!(found.cause.contains(says), "{own:?}: {}", found.cause);
+    }
+    // iptables-legacy has one chain, whose table was there or was not.
+    let docker =
+        "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp --dport 20003 -j DNAT --to-destination 172.17.0.2:80\n";
+    for (legacy4, severity) in [(true, Severity::Warning), (false, Severity::Broken)] {
+        let found = with(|facts| {
+            let older = OlderChains {
+                legacy4,
+                ..older(1, true)
+            };
+            firewall_of(facts).own_table = own(21, Some(older));
+            facts.cheap.legacy = Ok(Arc::new(parse_save(TableFamily::Ip, docker)));
+        });
+        only(&found, id, severity);
     }
 }
 

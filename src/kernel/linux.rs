@@ -8,6 +8,8 @@ use nix::errno::Errno;
 
 use super::ask::Ask;
 use super::conntrack::{Conntrack, Deletion, Flow, Pair, Selection};
+use super::firewall::{self, TableFamily};
+use super::nat_order::OlderChains;
 use super::ownership::{Adoption, DORMANT, Ownership};
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::Reply;
@@ -163,7 +165,14 @@ impl Linux {
 
     /// Sends a transaction that was made for that generation; if others wrote elsewhere meanwhile, again. The generation after
     /// it.
-    fn send_at(&mut self, mut generation: u32, mut sealed: Sealed) -> Result<u32, KernelError> {
+    ///
+    /// A transaction that makes the table is encoded again before it is sent again: it names chains of others.
+    fn send_at(
+        &mut self,
+        mut generation: u32,
+        mut sealed: Sealed,
+        commit: Option<&Commit<'_>>,
+    ) -> Result<u32, KernelError> {
         for _ in 0..SENDS {
             tracing::debug!(bytes = sealed.len(), generation, "sending a transaction");
             match self.send(&sealed) {
@@ -176,10 +185,23 @@ impl Linux {
             }
             let Some(later) = self.later(generation)? else { break };
             generation = later;
-            sealed.set_generation(generation);
+            match commit.filter(|commit| commit.build.is_some()) {
+                Some(commit) => sealed = self.encode(&Commit { generation, ..*commit })?,
+                None => sealed.set_generation(generation),
+            }
         }
         self.watch()?;
         Err(KernelError::Outdated)
+    }
+
+    /// The NAT chains of others that there are. The transaction that names them is for a generation that was read before: it is
+    /// refused if one was made or removed since. Without them the order of chains is not known, and nothing else is lost.
+    fn older_chains(&mut self) -> Option<OlderChains> {
+        let chains = firewall::without_rules(&mut self.nft)
+            .inspect_err(|error| tracing::debug!(%error, "failed to list the chains of others"))
+            .ok()?;
+        let [legacy4, legacy6] = [TableFamily::Ip, TableFamily::Ip6].map(firewall::has_legacy_nat);
+        Some(OlderChains::among(&chains, legacy4.ok()?, legacy6.ok()?))
     }
 
     fn encode(&mut self, commit: &Commit<'_>) -> Result<Sealed, KernelError> {
@@ -187,12 +209,13 @@ impl Linux {
             Some(_) => self.attainable()?,
             None => Ownership::Plain,
         };
+        let older = commit.build.and_then(|_| self.older_chains());
         let mut transaction = Transaction::begin(Some(commit.generation), self.nft.next_seq());
         match commit.build {
-            Some(Build::New(room)) => transaction.new_table(commit.mark, room, ownership),
+            Some(Build::New(room)) => transaction.new_table(commit.mark, room, ownership, older.as_ref()),
             Some(Build::Replace(room)) => {
                 transaction.delete_table();
-                transaction.new_table(commit.mark, room, ownership);
+                transaction.new_table(commit.mark, room, ownership, older.as_ref());
             }
             None => {}
         }
@@ -309,7 +332,7 @@ impl Kernel for Linux {
         let mut transaction = Transaction::begin(Some(generation), self.nft.next_seq());
         transaction.adopt_table();
         let sealed = transaction.seal().map_err(NetlinkError::from)?;
-        self.send_at(generation, sealed).map(Adoption::Adopted)
+        self.send_at(generation, sealed, None).map(Adoption::Adopted)
     }
 
     fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
@@ -317,7 +340,7 @@ impl Kernel for Linux {
         if sealed.is_empty() {
             return Ok(commit.generation);
         }
-        self.send_at(commit.generation, sealed)
+        self.send_at(commit.generation, sealed, Some(commit))
     }
 
     fn remove(&mut self) -> Result<bool, KernelError> {

@@ -13,6 +13,7 @@ pub mod firewall;
 pub mod links;
 pub mod linux;
 pub mod listeners;
+pub mod nat_order;
 mod nft;
 pub mod ownership;
 pub mod probe;

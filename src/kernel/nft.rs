@@ -51,7 +51,9 @@ pub(crate) mod table {
 
 pub(crate) mod chain {
     pub(crate) const TABLE: u16 = 1;
+    pub(crate) const HANDLE: u16 = 2;
     pub(crate) const NAME: u16 = 3;
+    pub(crate) const USERDATA: u16 = 12;
 }
 
 pub(crate) mod rule {

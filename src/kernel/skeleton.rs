@@ -6,6 +6,9 @@ use nftnl::{Chain as NftChain, Hook as NftHook, MsgType, ProtoFamily, Rule, Tabl
 
 use super::expr;
 use super::ffi;
+use super::nat_order::OlderChains;
+use super::nft;
+use super::tlv::Writer;
 use crate::ruleset::skeleton::{Chain, Hook};
 use crate::ruleset::stmt::Stmt;
 
@@ -18,6 +21,23 @@ const ACK: u16 = 4;
 pub fn new_chain(chain: &Chain, seq: u32) -> Vec<u8> {
     let table = table();
     without_ack(ffi::message(&nft_chain(chain, &table), seq, MsgType::Add))
+}
+
+/// A chain, without its rules, that keeps the names of chains which are older than it.
+pub fn new_chain_after(chain: &Chain, older: &OlderChains, seq: u32) -> Vec<u8> {
+    with_attr(new_chain(chain, seq), nft::chain::USERDATA, &older.encode())
+}
+
+/// Appends an attribute to a message.
+fn with_attr(mut message: Vec<u8>, kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.attr(kind, payload);
+    // What has no room is too long for the kernel, too: user data ends at 256 bytes.
+    message.extend(writer.finish().unwrap_or_default());
+    if let (Ok(length), Some(field)) = (u32::try_from(message.len()), message.first_chunk_mut()) {
+        *field = length.to_ne_bytes();
+    }
+    message
 }
 
 /// A rule at the end of a chain.

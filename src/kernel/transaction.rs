@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::IoSlice;
 
+use super::nat_order::OlderChains;
 use super::nft::{self, elem, expr, msg, object, rule, set, table};
 use super::ownership::Ownership;
 use super::sets;
@@ -13,7 +14,7 @@ use crate::plan::{Batch, Retimed, Step};
 use crate::ruleset::idle_timeouts;
 use crate::ruleset::name::{self, Reach, SetName, SpreadRule, TurnChain};
 use crate::ruleset::room::Room;
-use crate::ruleset::skeleton::{self as rules, Asked, Chain};
+use crate::ruleset::skeleton::{self as rules, Asked, Chain, Hook};
 use crate::ruleset::spec::SetSpec;
 use crate::ruleset::stmt::Stmt;
 use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
@@ -128,8 +129,9 @@ impl Transaction {
         });
     }
 
-    /// Makes the table, its sets, chains and rules, without elements.
-    pub fn new_table(&mut self, mark: FlowMark, room: Room, ownership: Ownership) {
+    /// Makes the table, its sets, chains and rules, without elements. `older` are the NAT chains that there are already, if that is
+    /// known.
+    pub fn new_table(&mut self, mark: FlowMark, room: Room, ownership: Ownership, older: Option<&OlderChains>) {
         self.message(msg::NEW_TABLE, nft::F_CREATE | nft::F_EXCL, Subject::Table, |writer| {
             let comment = rules::comment(mark, room);
             let length = u8::try_from(comment.len() + 1).unwrap_or(0);
@@ -148,8 +150,17 @@ impl Transaction {
         }
         let spreads = Reach::ALL.map(|reach| rules::spread(reach, &BTreeSet::new(), mark));
         let chains: Vec<Chain> = spreads.into_iter().chain(rules::fixed(mark, &Asked::new())).collect();
+        let translates = |chain: &&Chain| {
+            let base = chain.base.as_ref();
+            base.is_some_and(|base| base.nat && base.hook == Hook::Prerouting)
+        };
         for chain in &chains {
-            self.new_chain(chain);
+            match older.filter(|_| translates(&chain)) {
+                Some(older) => self.raw(Subject::Chain(chain.name.clone()), |seq| {
+                    skeleton::new_chain_after(chain, older, seq)
+                }),
+                None => self.new_chain(chain),
+            }
         }
         for chain in &chains {
             self.new_rules(chain);
@@ -560,7 +571,7 @@ mod tests {
 
     fn sealed(ruleset: &Ruleset) -> Sealed {
         let mut transaction = Transaction::begin(Some(7), 100);
-        transaction.new_table(FlowMark::default(), Room::default(), Ownership::Owned);
+        transaction.new_table(FlowMark::default(), Room::default(), Ownership::Owned, None);
         for step in &plan(&Ruleset::default(), ruleset).steps {
             transaction.step(step, FlowMark::default());
         }

@@ -332,6 +332,63 @@ fn a_port_that_another_table_translates_too_is_found() {
     assert!(other.accepted() > 0);
 }
 
+/// Chains of the same priority run in the order in which they were made, the last one first, however old their tables are.
+#[test]
+fn a_chain_that_is_newer_than_its_table_gets_the_connections() {
+    let net = Net::new();
+    let masquerades = "iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE";
+    net.sh("gateway", masquerades).ok();
+    let [address, _] = addresses("b3");
+    // A chain that is older than ours, too, of a table that is.
+    let older = format!(
+        "nft 'table inet older {{ chain pre {{ type nat hook prerouting priority dstnat; tcp dport {PORT} dnat ip to \
+         {address}:80; }}; }}'"
+    );
+    net.sh("gateway", &older).ok();
+    let _servers = web(&net);
+    let _other = net.serve("b3", 80, Behaviour::Greet);
+    let greeted = || {
+        let to = at(PUBLIC[0], PORT);
+        let greeting = net.within("client", || {
+            connect(to, crate::harness::client::PATIENCE).and_then(|mut conn| conn.greeting())
+        });
+        greeting.expect("a greeting").backend
+    };
+    let cause = |severity: &str| {
+        let said = doctor(&net);
+        let found = said.one("port-translated-elsewhere", severity);
+        found["cause"].as_str().expect("a cause").to_owned()
+    };
+    assert_ne!(greeted(), "b3");
+    assert!(cause("warning").contains("it was made before tcpgw's"));
+    net.sh("gateway", "nft delete table inet older").ok();
+    assert!(doctor(&net).findings("port-translated-elsewhere").is_empty());
+    net.tcpgw(&["status", "--interval", "0s"]).exits(0);
+    let publishes =
+        format!("iptables-nft -t nat -A PREROUTING -p tcp --dport {PORT} -j DNAT --to-destination {address}:80");
+    net.sh("gateway", &publishes).ok();
+    assert_eq!(greeted(), "b3");
+    assert!(cause("broken").contains("it was made after tcpgw's"));
+    let status = net.tcpgw(&["status", "--interval", "0s"]).exits(1);
+    assert!(
+        status.stdout.contains("translates 1 port of services, too"),
+        "{}",
+        status.stdout
+    );
+    // What is known is in the kernel, with the table: the record may be gone.
+    std::fs::remove_dir_all(net.file("run")).expect("a directory");
+    assert!(cause("broken").contains("it was made after tcpgw's"));
+    // A table that somebody loads from a listing knows nothing of others, and nothing is claimed.
+    let saved = net.file("saved");
+    let saved = saved.to_str().expect("text");
+    // nft 1.0.6 prints a flag that it does not know as an empty word, which it does not load.
+    let list = format!("nft list table inet tcpgw | sed '/^\tflags/d' > {saved}");
+    let again = format!("{list} && nft delete table inet tcpgw && nft -f {saved}");
+    net.sh("gateway", &again).ok();
+    assert_ne!(greeted(), "b3");
+    assert!(cause("warning").contains("nothing here tells which one"));
+}
+
 /// Whether a connection that a client outside opens is one of ours to `tcpgw flows`.
 fn is_marked(net: &Net) -> bool {
     let to = at(PUBLIC[0], PORT);

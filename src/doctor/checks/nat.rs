@@ -11,10 +11,10 @@ use super::firewall::{foreign_chains, sees, whose};
 use super::samples::interface;
 use super::{count, some};
 use crate::kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
+use crate::kernel::nat_order::DSTNAT;
 use crate::ruleset::name::Family;
 use crate::summary::ServiceSummary;
 
-const DSTNAT: i32 = -100;
 /// Ports that are looked at one by one.
 const MOST_PORTS: usize = 500;
 
@@ -69,25 +69,26 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
             Severity::Warning,
             "its chain comes before tcpgw's: connections for which its rule holds go where that table says",
         ),
-        DSTNAT => match later(facts, chain) {
+        DSTNAT => match is_later(facts, chain) {
             Some(true) if surely => (
                 Severity::Broken,
-                "both chains have the same priority, and its table was made after tcpgw's: the one that was made last gets \
-                 the connections",
+                "both chains have the same priority, and it was made after tcpgw's: the one that was made last gets the \
+                 connections",
             ),
             Some(true) => (
                 Severity::Warning,
-                "both chains have the same priority, and its table was made after tcpgw's: connections for which its rule \
-                 holds go where that table says",
+                "both chains have the same priority, and it was made after tcpgw's: connections for which its rule holds go \
+                 where that table says",
             ),
             Some(false) => (
                 Severity::Warning,
-                "both chains have the same priority, and its table was made before tcpgw's, which gets the connections as \
-                 long as that chain is not made again",
+                "both chains have the same priority, and it was made before tcpgw's, which gets the connections as long as \
+                 that chain is not made again",
             ),
             None => (
                 Severity::Warning,
-                "both chains have the same priority: whichever was loaded last gets the connections",
+                "both chains have the same priority: the one that was made last gets the connections, and nothing here tells \
+                 which one that is",
             ),
         },
         _ => (
@@ -112,12 +113,13 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
     );
 }
 
-/// Whether the table was made after ours: the kernel puts a new chain before others of the same priority
-/// (`nf_hook_entries_grow`), and tcpgw makes its chains with its table. The kernel's own list of hooks (`nfnetlink_hook`) has no
-/// chains of type `nat`.
-fn later(facts: &CheapFacts, chain: &Chain) -> Option<bool> {
-    let own = facts.firewall.as_ref().ok()?.own_table?;
-    Some(chain.table.handle? > own)
+/// Returns whether the chain was made after ours, if that is known: our table says which ones there were when it was made, and a
+/// chain of a table that was made later is later, too.
+fn is_later(facts: &CheapFacts, chain: &Chain) -> Option<bool> {
+    let own = facts.firewall.as_ref().ok()?.own_table.as_ref()?;
+    let is_older = own.older.as_ref().and_then(|older| older.has(chain));
+    let of_later_table = || (chain.table.handle? > own.handle).then_some(true);
+    is_older.map(|is_older| !is_older).or_else(of_later_table)
 }
 
 fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<Packet> {

@@ -14,8 +14,8 @@ mod sets;
 mod xt;
 
 pub use self::mark::MarkWrite;
-pub use self::read::{Unread, owner, read};
-pub use self::save::{LegacyError, legacy, parse as parse_save};
+pub use self::read::{OwnTable, Unread, owner, read, without_rules};
+pub use self::save::{LegacyError, has_legacy_nat, legacy, parse as parse_save};
 
 /// One chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Chain {
     pub table: Table,
     /// Its name.
     pub name: String,
+    /// The kernel's number for it, in its table. None of iptables-legacy.
+    pub handle: Option<u64>,
     /// Where it is hooked, if it is.
     pub base: Option<Base>,
     /// The interfaces whose packets it sees, where it is hooked to interfaces ([`Hook::is_of_interfaces`]).

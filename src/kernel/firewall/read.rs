@@ -6,6 +6,7 @@ use super::decode::{self, Decoded};
 use super::sets::{Name, Sets};
 use super::{Base, Chain, Device, Hook, Rule, Table, TableFamily};
 use crate::kernel::ask::Ask;
+use crate::kernel::nat_order::OlderChains;
 use crate::kernel::nft::{self, chain, msg, rule, table};
 use crate::kernel::skeleton::TABLE;
 use crate::kernel::socket::{NetlinkError, restarting};
@@ -30,8 +31,17 @@ const DEVICE_PREFIX: u16 = 2;
 pub struct Unread {
     /// Tables that see frames instead of packets, and have chains that may drop.
     pub other_families: Vec<Table>,
-    /// The number of our own table, which is left out.
-    pub own_table: Option<u64>,
+    /// Our own table, which is left out.
+    pub own_table: Option<OwnTable>,
+}
+
+/// What is read of our own table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnTable {
+    /// The kernel's number for it.
+    pub handle: u64,
+    /// The NAT chains that were there before it; `None` where it does not say, because an earlier build or `nft` loaded it.
+    pub older: Option<OlderChains>,
 }
 
 /// Reads every chain but those of our own table. `open` opens further sockets like `socket`, for sets that may be too large to be
@@ -44,6 +54,17 @@ pub fn read<A: Ask>(
     open: impl Fn() -> Result<A, NetlinkError>,
 ) -> Result<(Vec<Chain>, Unread), NetlinkError> {
     restarting(|| read_once(socket, &open))
+}
+
+/// Reads every chain but those of our own table, without rules.
+///
+/// # Errors
+/// Those of [`Ask::dump`].
+pub fn without_rules(socket: &mut impl Ask) -> Result<Vec<Chain>, NetlinkError> {
+    restarting(|| {
+        let tables = tables(socket, &mut None)?;
+        chains(socket, &tables, None)
+    })
 }
 
 /// The port id of the socket that owns our table, if one does.
@@ -73,7 +94,7 @@ fn read_once<A: Ask>(
 ) -> Result<(Vec<Chain>, Unread), NetlinkError> {
     let mut unread = Unread::default();
     let tables = tables(socket, &mut unread.own_table)?;
-    let mut chains = chains(socket, &tables)?;
+    let mut chains = chains(socket, &tables, unread.own_table.as_mut())?;
     chains.retain(|chain| {
         let judged = !matches!(chain.table.family, TableFamily::Bridge | TableFamily::Arp);
         if !judged && chain.base.is_some() && !unread.other_families.contains(&chain.table) {
@@ -160,7 +181,7 @@ fn rules(socket: &mut impl Ask, chains: &mut [Chain], sets: &Sets) -> Result<Vec
 /// Tables that are at work: whether each is owned, and its number.
 type Tables = BTreeMap<(TableFamily, String), (bool, Option<u64>)>;
 
-fn tables(socket: &mut impl Ask, own: &mut Option<u64>) -> Result<Tables, NetlinkError> {
+fn tables(socket: &mut impl Ask, own: &mut Option<OwnTable>) -> Result<Tables, NetlinkError> {
     let mut tables = BTreeMap::new();
     dump(socket, "list all tables", msg::GET_TABLE, |family, message| {
         let name = text(message, table::NAME)?;
@@ -170,7 +191,7 @@ fn tables(socket: &mut impl Ask, own: &mut Option<u64>) -> Result<Tables, Netlin
             .map(|attr| attr.be64())
             .transpose()?;
         if (family, name.as_str()) == (TableFamily::Inet, TABLE) {
-            *own = handle;
+            *own = handle.map(|handle| OwnTable { handle, older: None });
         } else if flags & TABLE_DORMANT == 0 {
             tables.insert((family, name), (flags & TABLE_OWNED != 0, handle));
         }
@@ -179,10 +200,18 @@ fn tables(socket: &mut impl Ask, own: &mut Option<u64>) -> Result<Tables, Netlin
     Ok(tables)
 }
 
-fn chains(socket: &mut impl Ask, tables: &Tables) -> Result<Vec<Chain>, NetlinkError> {
+fn chains(socket: &mut impl Ask, tables: &Tables, mut own: Option<&mut OwnTable>) -> Result<Vec<Chain>, NetlinkError> {
     let mut chains = Vec::new();
     dump(socket, "list all chains", msg::GET_CHAIN, |family, message| {
         let table = text(message, chain::TABLE)?;
+        if (family, table.as_str()) == (TableFamily::Inet, TABLE) {
+            let userdata = attrs(message)?.first(chain::USERDATA)?;
+            let older = userdata.and_then(|userdata| OlderChains::decode(userdata.payload));
+            if let Some(own) = own.as_mut().filter(|_| older.is_some()) {
+                own.older = older;
+            }
+            return Ok(());
+        }
         let Some((owned, handle)) = tables.get(&(family, table.clone())) else {
             return Ok(());
         };
@@ -195,6 +224,10 @@ fn chains(socket: &mut impl Ask, tables: &Tables) -> Result<Vec<Chain>, NetlinkE
                 handle: *handle,
             },
             name: text(message, chain::NAME)?,
+            handle: attrs(message)?
+                .first(chain::HANDLE)?
+                .map(|attr| attr.be64())
+                .transpose()?,
             base: base(family, message)?,
             devices: devices(message)?,
             rules: Vec::new(),

@@ -57,6 +57,24 @@ pub enum LegacyError {
     Netlink(#[from] NetlinkError),
 }
 
+fn names_file(family: TableFamily) -> &'static str {
+    match family {
+        TableFamily::Ip6 => "/proc/thread-self/net/ip6_tables_names",
+        _ => "/proc/thread-self/net/ip_tables_names",
+    }
+}
+
+/// Returns whether iptables-legacy has its table `nat` in this network namespace.
+///
+/// # Errors
+/// Those of reading the kernel's list of tables; only root may look.
+pub fn has_legacy_nat(family: TableFamily) -> io::Result<bool> {
+    match fs::read_to_string(names_file(family)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other.map(|names| names.lines().any(|name| name == "nat")),
+    }
+}
+
 /// The chains of iptables-legacy; none where the kernel has no such tables in this network namespace. Where it has, a program is
 /// run, for 5 s at most.
 ///
@@ -64,9 +82,10 @@ pub enum LegacyError {
 /// [`LegacyError`].
 pub fn legacy(family: TableFamily) -> Result<Vec<Chain>, LegacyError> {
     // They are listed only once they were used, and only root may look.
-    let (path, program) = match family {
-        TableFamily::Ip6 => ("/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy-save"),
-        _ => ("/proc/thread-self/net/ip_tables_names", "iptables-legacy-save"),
+    let path = names_file(family);
+    let program = match family {
+        TableFamily::Ip6 => "ip6tables-legacy-save",
+        _ => "iptables-legacy-save",
     };
     let names = match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -114,6 +133,7 @@ pub fn parse(family: TableFamily, text: &str) -> Vec<Chain> {
                     handle: None,
                 },
                 name: name.to_owned(),
+                handle: None,
                 base: (policy != "-").then(|| base(&table, name, policy)),
                 devices: Vec::new(),
                 rules: Vec::new(),

@@ -72,7 +72,7 @@ fn sealed() -> &'static Sealed {
     SEALED.get_or_init(|| {
         let (nothing, want) = (Ruleset::default(), &sample().ruleset);
         let mut transaction = Transaction::begin(Some(3), 0);
-        transaction.new_table(FlowMark::default(), Room::of(want), Ownership::Persist);
+        transaction.new_table(FlowMark::default(), Room::of(want), Ownership::Persist, None);
         for step in plan(&nothing, want).steps.iter().chain(&plan(want, &nothing).steps) {
             transaction.step(step, FlowMark::default());
         }

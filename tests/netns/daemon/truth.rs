@@ -102,6 +102,7 @@ fn whatever_keeps_clients_from_being_served_is_told_at_once() {
     let net = Net::new();
     let _servers = net.serve_all(3000, Behaviour::Greet);
     net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    net.sh("gateway", "nft add table ip older").ok();
     let daemon = net.daemon(OPTIONS);
     daemon.settles(2);
     let docker = net.file("docker.rules");
@@ -110,6 +111,8 @@ fn whatever_keeps_clients_from_being_served_is_told_at_once() {
     let foreign = "nft 'table inet other { chain forward { type filter hook forward priority 0; policy drop; }; }'";
     let dnat = "nft 'table ip other { chain pre { type nat hook prerouting priority dstnat - 1; tcp dport 2001 dnat to \
                 10.2.0.99:80; }; }'";
+    let newer = "nft 'table ip older { chain pre { type nat hook prerouting priority dstnat; tcp dport 2001 dnat to \
+                 10.2.0.99:80; }; }'";
     for (kind, breaks, mends) in [
         (
             "ip_forward_off",
@@ -123,6 +126,8 @@ fn whatever_keeps_clients_from_being_served_is_told_at_once() {
             "iptables-nft -F FORWARD; iptables-nft -P FORWARD ACCEPT",
         ),
         ("port_translated_elsewhere", dnat, "nft delete table ip other"),
+        // The chain is newer than ours, and its table is not.
+        ("port_translated_elsewhere", newer, "nft delete table ip older"),
         // Of the older kind, which tells nobody that it was changed.
         (
             "packets_dropped",
