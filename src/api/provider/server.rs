@@ -113,3 +113,69 @@ async fn serve_one(
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::SystemTime;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::addon::id::ResourceId;
+    use crate::addon::settings::Section;
+    use crate::api::provider::{Provider, read_credentials, session};
+    use crate::config::Fences;
+
+    /// A daemon that answers nothing: a browser is told so, in words, within the time that a page waits.
+    #[tokio::test]
+    async fn a_page_does_not_wait_for_a_daemon_that_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("credentials.toml");
+        let text = "username = 'u'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'";
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let section = format!(
+            "listen = '127.0.0.1:1024'\nhost = 'gw.example.com'\nports = '20000-20009'\ncredentials = '{}'\n\
+             plans = [{{name = 'small', id = '5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11', pps = 512}}]",
+            crate::escape::path(&file)
+        );
+        let section: Section = toml::from_str(&section).unwrap();
+        let settings = section.check(&Fences::default()).unwrap();
+        let (id, now) = (
+            ResourceId::from_random(1),
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap(),
+        );
+        let salt = read_credentials(&settings).unwrap().sso_salt;
+        let cookie = session::begin(&salt, id, false, now);
+        let cookie = cookie.split(';').next().unwrap();
+        let provider = Arc::new(Provider::load(&settings).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        // Questions are taken, and never answered.
+        let (asks, _asked) = mpsc::channel(4);
+        let times = api::Times {
+            turn: Duration::from_millis(100),
+            answer: Duration::from_millis(100),
+            ..api::Times::default()
+        };
+        let settings = api::Settings {
+            times,
+            ..api::Settings::default()
+        };
+        let (_providers, current) = watch::channel(provider);
+        tokio::spawn(serve(listener, current, asks, settings, std::future::pending()));
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let request = format!("GET /apps/{id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncookie: {cookie}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = timeout(Duration::from_secs(60), stream.read_to_string(&mut answer));
+        read.await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(
+            answer.contains("retry-after: 5") && answer.contains("text/html"),
+            "{answer}"
+        );
+        assert!(answer.contains("The gateway is busy"), "{answer}");
+    }
+}
