@@ -7,15 +7,23 @@ use std::sync::Arc;
 
 use super::roster::overlap;
 use crate::model::shared::Terms;
-use crate::model::{Endpoint, Service};
+use crate::model::{BackendState, Endpoint, Service};
 
 /// What some services claim. They are valid together.
 #[derive(Debug, Default)]
 pub(crate) struct Claimed<'s> {
     names: BTreeMap<&'s str, &'s Service>,
     ports: BTreeMap<NonZeroU16, Vec<&'s Service>>,
-    endpoints: BTreeMap<Endpoint, Vec<usize>>,
+    endpoints: BTreeMap<Endpoint, Sharing>,
     terms: Vec<(&'s Service, Terms)>,
+}
+
+/// Of the services that have an endpoint, those that are asked about it. They agree, so that one speaks for all.
+#[derive(Debug)]
+struct Sharing {
+    first: usize,
+    /// The first that says something about it: in which it does not drain.
+    binding: Option<usize>,
 }
 
 /// What is left of a service beside others.
@@ -40,7 +48,13 @@ impl<'s> Claimed<'s> {
             claimed.ports.entry(service.port).or_default().push(service);
             let at = claimed.terms.len();
             for backend in &service.backends {
-                claimed.endpoints.entry(backend.endpoint).or_default().push(at);
+                let sharing = claimed.endpoints.entry(backend.endpoint).or_insert(Sharing {
+                    first: at,
+                    binding: None,
+                });
+                if backend.state == BackendState::Active {
+                    sharing.binding.get_or_insert(at);
+                }
             }
             claimed.terms.push((service, Terms::of(service)));
         }
@@ -77,25 +91,17 @@ impl<'s> Claimed<'s> {
             .copied()
     }
 
-    fn of_endpoint(&self, endpoint: Endpoint) -> impl Iterator<Item = &(&'s Service, Terms)> {
-        let at = self.endpoints.get(&endpoint).into_iter().flatten();
-        at.filter_map(|at| self.terms.get(*at))
-    }
-
     /// A service that has the endpoint on other terms than these.
     fn differing(&self, terms: &Terms, endpoint: Endpoint) -> Option<&'s Service> {
-        let mut others = self.of_endpoint(endpoint);
-        let other = others.find(|(_, other)| terms.differences(other, endpoint).is_some());
-        other.map(|(service, _)| *service)
+        let (service, others) = self.terms.get(self.endpoints.get(&endpoint)?.binding?)?;
+        terms.differences(others, endpoint).map(|_| *service)
     }
 
     /// The service with the probes of one that has an endpoint of it.
     fn completed(&self, service: &Service) -> Option<Service> {
-        let mut others = service
-            .backends
-            .iter()
-            .flat_map(|backend| self.of_endpoint(backend.endpoint));
-        let (other, _) = others.next()?;
+        let mut backends = service.backends.iter();
+        let sharing = backends.find_map(|backend| self.endpoints.get(&backend.endpoint))?;
+        let (other, _) = self.terms.get(sharing.first)?;
         (other.health != service.health).then(|| Service {
             health: other.health,
             ..service.clone()

@@ -41,8 +41,7 @@ pub struct Leavers {
 impl Leavers {
     /// That of a service.
     pub fn get(&self, service: &Name, endpoint: Endpoint) -> Option<&Leaving> {
-        // Almost no endpoint leaves two services at a time.
-        self.of_endpoint(endpoint).find(|leaving| leaving.service == *service)
+        self.all.get(&(endpoint, service.clone()))
     }
 
     /// Those of an endpoint: it may leave several services.

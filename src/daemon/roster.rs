@@ -221,16 +221,19 @@ impl Roster {
         for service in &edits.put {
             self.want(&service.name, Some(Arc::clone(service)));
         }
+        for endpoint in endpoints_of(&edits.put) {
+            let leaving = self.leavers.of_endpoint(endpoint);
+            self.dirty.extend(leaving.map(|leaving| leaving.service.clone()));
+        }
+        let mut keepers = BTreeMap::new();
         for service in &edits.put {
-            self.welcome(service, &before, now);
+            self.welcome(service, &before, &mut keepers, now);
         }
     }
 
     /// The services that have had an endpoint of these.
     fn members_before(&self, services: &[Arc<Service>]) -> BTreeSet<Member> {
-        let endpoints = services.iter().flat_map(|service| &service.backends);
-        let endpoints = endpoints.map(|backend| backend.endpoint);
-        let members = endpoints.flat_map(|endpoint| {
+        let members = endpoints_of(services).into_iter().flat_map(|endpoint| {
             let names = self.wanted.of_endpoint(endpoint);
             names.map(move |name| (endpoint, name.clone()))
         });
@@ -264,8 +267,6 @@ impl Roster {
             self.retired.remove(&member);
             self.moved.remove(&member);
             self.probing.wanted.insert(endpoint);
-            let leaving = self.leavers.of_endpoint(endpoint);
-            self.dirty.extend(leaving.map(|leaving| leaving.service.clone()));
         }
         // Who is gone, and listened there, leaves to this one what still drains.
         let before = self.serving.on_port(service.port);
@@ -277,35 +278,60 @@ impl Roster {
     /// In a service that only gets another name, nothing changes.
     ///
     /// One that no service keeps that had it has moved: nothing that is known of it holds, and flows of before are stale.
-    fn welcome(&mut self, service: &Service, before: &BTreeSet<Member>, now: Instant) {
+    ///
+    /// `keepers`: for each endpoint, whether a service keeps it that had it, which is found out once, however many it comes to.
+    fn welcome(
+        &mut self,
+        service: &Service,
+        before: &BTreeSet<Member>,
+        keepers: &mut BTreeMap<Endpoint, bool>,
+        now: Instant,
+    ) {
         for backend in &service.backends {
             let endpoint = backend.endpoint;
             let member = (endpoint, service.name.clone());
+            // It is a keeper itself.
             if before.contains(&member) || self.serves_there(service, endpoint) {
                 continue;
             }
-            let others = self.wanted.of_endpoint(endpoint).filter(|name| **name != service.name);
-            let had = |name: &Name| {
-                let other = self.wanted.get(name);
-                before.contains(&(endpoint, name.clone()))
-                    || other.is_some_and(|other| self.serves_there(other, endpoint))
+            let is_kept = if let Some(is_kept) = keepers.get(&endpoint) {
+                *is_kept
+            } else {
+                let is_kept = self.is_kept(endpoint, before);
+                if !is_kept {
+                    self.moves(endpoint, before);
+                }
+                keepers.insert(endpoint, is_kept);
+                is_kept
             };
-            if others.clone().any(had) {
+            if is_kept {
                 self.unproven.insert(member, now);
                 self.probing.again.insert(endpoint);
-                continue;
             }
-            let served = self.serving.of_endpoint(endpoint);
-            let leaving = self.leavers.of_endpoint(endpoint).map(|leaving| &leaving.service);
-            let left = served.chain(leaving).filter(|name| !self.wanted.has(name, endpoint));
-            let left: Vec<Member> = left.map(|name| (endpoint, name.clone())).collect();
-            let was_wanted = before.range((endpoint, Name::default())..).next();
-            if !left.is_empty() || was_wanted.is_some_and(|(of, _)| *of == endpoint) {
-                self.probing.anew.insert(endpoint);
-            }
-            self.dirty.extend(left.iter().map(|(_, name)| name.clone()));
-            self.moved.extend(left);
         }
+    }
+
+    /// Whether a service that is wanted with an endpoint had it before.
+    fn is_kept(&self, endpoint: Endpoint, before: &BTreeSet<Member>) -> bool {
+        self.wanted.of_endpoint(endpoint).any(|name| {
+            let service = self.wanted.get(name);
+            before.contains(&(endpoint, name.clone()))
+                || service.is_some_and(|service| self.serves_there(service, endpoint))
+        })
+    }
+
+    /// Notes the services that an endpoint has left for others.
+    fn moves(&mut self, endpoint: Endpoint, before: &BTreeSet<Member>) {
+        let served = self.serving.of_endpoint(endpoint);
+        let leaving = self.leavers.of_endpoint(endpoint).map(|leaving| &leaving.service);
+        let left = served.chain(leaving).filter(|name| !self.wanted.has(name, endpoint));
+        let left: Vec<Member> = left.map(|name| (endpoint, name.clone())).collect();
+        let was_wanted = before.range((endpoint, Name::default())..).next();
+        if !left.is_empty() || was_wanted.is_some_and(|(of, _)| *of == endpoint) {
+            self.probing.anew.insert(endpoint);
+        }
+        self.dirty.extend(left.iter().map(|(_, name)| name.clone()));
+        self.moved.extend(left);
     }
 
     /// Whether the kernel has that endpoint as one of this service, under this name or another one.
@@ -319,6 +345,11 @@ impl Roster {
     /// valid among themselves.
     pub fn clashes(&self, edits: &Edits) -> Problems {
         let mut problems = Vec::new();
+        // Those who share an endpoint agree, so that one of them speaks for all.
+        let speakers: BTreeMap<Endpoint, (&Name, Terms)> = endpoints_of(&edits.put)
+            .into_iter()
+            .filter_map(|endpoint| Some((endpoint, self.speaker(endpoint, edits)?)))
+            .collect();
         for service in &edits.put {
             let others = self.wanted.where_listens(service);
             let others = others.filter(|other| !edits.touches(&other.name));
@@ -329,18 +360,26 @@ impl Roster {
             let terms = Terms::of(service);
             for backend in &service.backends {
                 let endpoint = backend.endpoint;
-                let others = self.wanted.of_endpoint(endpoint).filter(|name| !edits.touches(name));
-                let differing = others.filter_map(|name| {
-                    let others = Terms::of(self.wanted.get(name)?);
-                    Some((name, terms.differences(&others, endpoint)?))
-                });
-                problems.extend(differing.take(1).map(|(name, differing)| Problem {
+                let differing = speakers
+                    .get(&endpoint)
+                    .and_then(|(name, others)| Some((name, terms.differences(others, endpoint)?)));
+                problems.extend(differing.map(|(name, differing)| Problem {
                     place: format!("service \"{}\", backends", service.name),
                     message: disagreement(endpoint, &format!("a backend of service \"{name}\""), &differing),
                 }));
             }
         }
         problems.into_iter().collect()
+    }
+
+    /// A service that these edits leave as it is and that says something about an endpoint, with what it says.
+    fn speaker(&self, endpoint: Endpoint, edits: &Edits) -> Option<(&Name, Terms)> {
+        let mut others = self.wanted.of_endpoint(endpoint).filter(|name| !edits.touches(name));
+        others.find_map(|name| {
+            let service = self.wanted.get(name)?;
+            let is_active = backend_of(service, endpoint)?.state == BackendState::Active;
+            is_active.then(|| (name, Terms::of(service)))
+        })
     }
 
     /// Whether a service is wanted where this one is.
@@ -516,6 +555,12 @@ impl Roster {
         let leaving = self.leavers.of_endpoint(endpoint).map(|leaving| &leaving.service);
         self.wanted.of_endpoint(endpoint).chain(leaving).collect()
     }
+}
+
+/// The endpoints of some services, each once.
+fn endpoints_of(services: &[Arc<Service>]) -> BTreeSet<Endpoint> {
+    let backends = services.iter().flat_map(|service| &service.backends);
+    backends.map(|backend| backend.endpoint).collect()
 }
 
 /// The pairs by which flows of an endpoint that came through a service are known.

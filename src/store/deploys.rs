@@ -70,6 +70,8 @@ pub struct NewDeploy {
     pub targets: Vec<Endpoint>,
     /// What else whoever goes on with it has to know; kept as it is.
     pub details: Value,
+    /// Ends of earlier deploys that could not be written so far; written together with this one.
+    pub ends: Vec<DeployStep>,
 }
 
 /// How a deploy goes on.
@@ -224,6 +226,12 @@ pub(super) fn begin(
     at: Duration,
     keep: &Keep,
 ) -> Result<u64, Fault> {
+    for end in &new.ends {
+        // A write that failed may have been made all the same.
+        if one(transaction, end.id)?.is_some_and(|deploy| deploy.phase.may_become(end.phase)) {
+            step(transaction, end, None, at)?;
+        }
+    }
     let query = "SELECT id FROM deploys WHERE service = ? AND phase = 'probing'";
     let other = transaction
         .query_row(query, [&*new.service], |row| row.get(0))

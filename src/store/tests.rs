@@ -329,6 +329,7 @@ fn new_deploy(service: &str) -> NewDeploy {
         service: service.into(),
         targets: vec!["10.2.0.1:80".parse().unwrap(), "[fd00:2::1]:80".parse().unwrap()],
         details: json!({"until": "drained", "was": ["10.2.0.9:80"]}),
+        ends: Vec::new(),
     }
 }
 
@@ -338,6 +339,31 @@ fn step(id: u64, phase: Phase, reason: Option<&str>) -> DeployStep {
         phase,
         reason: reason.map(str::to_owned),
     }
+}
+
+#[test]
+fn a_deploy_begins_together_with_the_end_of_another() {
+    let place = place();
+    let mut store = Store::open(&place.path).unwrap();
+    set(&mut store, "a", 2000);
+    let first = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(10)).unwrap();
+    let next = NewDeploy {
+        ends: vec![
+            step(first, Phase::Failed, Some("no room")),
+            step(99, Phase::Failed, None),
+        ],
+        ..new_deploy("a")
+    };
+    let second = store.deploy_begin(&next, &by("deploy"), at(11)).unwrap();
+    let ended = store.deploy(first).unwrap().unwrap();
+    assert_eq!((ended.phase, ended.reason.as_deref()), (Phase::Failed, Some("no room")));
+    assert_eq!(store.deploy(second).unwrap().unwrap().phase, Phase::Probing);
+    // Told again, it is over already.
+    let third = NewDeploy {
+        ends: vec![step(first, Phase::Failed, None), step(second, Phase::Undone, None)],
+        ..new_deploy("a")
+    };
+    assert_eq!(store.deploy_begin(&third, &by("deploy"), at(12)).unwrap(), second + 1);
 }
 
 #[test]

@@ -201,6 +201,52 @@ fn a_deploy_whose_switch_cannot_be_stored_is_over() {
     world.end().unwrap();
 }
 
+/// One that is over, as everybody was told, is in nobody's way: there is no room for the next one either, and once there is it
+/// begins at once.
+#[test]
+fn a_deploy_that_was_told_as_over_does_not_hold_up_the_next_one() {
+    let mut world = World::new();
+    world.down.insert(endpoint(3));
+    world.deploy(0, &[3], None);
+    world.run();
+    world.happen(Event::Full(5));
+    world.down.clear();
+    world.wait(Duration::from_secs(1));
+    let phases = |world: &World| -> Vec<std::borrow::Cow<'static, str>> {
+        let deploys = world.core.deploys(world.time()).into_iter();
+        deploys.map(|deploy| deploy.phase).collect()
+    };
+    assert_eq!(phases(&world), ["failed"]);
+    world.deploy(0, &[4], None);
+    let mut answer = world.deploys.pop().unwrap();
+    world.run();
+    let refused = answer.try_recv().unwrap().unwrap_err();
+    assert!(
+        refused.lines().concat().contains("no space is left"),
+        "not for the one that is over: {refused:?}"
+    );
+    // Before the end of the first one is written for itself.
+    world.full_until = None;
+    world.down.insert(endpoint(4));
+    world.deploy(0, &[4], None);
+    let mut answer = world.deploys.pop().unwrap();
+    world.run();
+    let second = answer.try_recv().unwrap().unwrap();
+    assert_eq!(phases(&world), ["probing"]);
+    let stored = |world: &mut World| -> Vec<(u64, Phase)> {
+        let deploys = world.store.as_mut().unwrap().deploys(None, 2).unwrap();
+        deploys.iter().map(|deploy| (deploy.id, deploy.phase)).collect()
+    };
+    assert_eq!(
+        stored(&mut world),
+        [(second, Phase::Probing), (second - 1, Phase::Failed)]
+    );
+    world.down.clear();
+    world.wait(Duration::from_secs(60));
+    assert_eq!(stored(&mut world)[0], (second, Phase::Drained));
+    world.end().unwrap();
+}
+
 /// Killed before the record knows a service that the store knows: it stays the API's, and is there once.
 #[test]
 fn a_record_that_is_older_than_the_store_gives_nothing_away() {

@@ -17,7 +17,7 @@ use crate::daemon::keeper::Unfinished;
 use crate::daemon::roster::{Name, Roster};
 use crate::drain::Drain;
 use crate::model::{self, Backend, Edits, Endpoint, Word as _};
-use crate::store::{By, Phase as Stored};
+use crate::store::{By, DeployStep, Phase as Stored};
 
 /// Deploys that may be under way.
 const MOST: usize = 1024;
@@ -46,9 +46,11 @@ pub(super) struct New {
     timeout: Duration,
     drain: Option<Duration>,
     by: By,
+    /// Earlier ones of the service that are over, which is written together with this one.
+    ends: Vec<u64>,
 }
 
-/// One that is not over.
+/// One that is not over, or whose end the store does not know of.
 #[derive(Debug)]
 struct Deploy {
     service: Name,
@@ -222,6 +224,25 @@ impl Deploys {
         }
     }
 
+    /// Those of a service that are over as far as anybody was told, and not in the store.
+    fn told_of(&self, service: &str) -> Vec<u64> {
+        let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
+        let told = of.filter(|(_, deploy)| deploy.is_told && matches!(deploy.stage, Stage::Ending(..)));
+        told.map(|(id, _)| *id).collect()
+    }
+
+    /// What the store is to be told of the end of one.
+    fn end_of(&self, id: u64) -> Option<DeployStep> {
+        match &self.live.get(&id)?.stage {
+            Stage::Ending(phase, reason, _) => Some(DeployStep {
+                id,
+                phase: *phase,
+                reason: Some(reason.clone()),
+            }),
+            _ => None,
+        }
+    }
+
     fn tick(&mut self, now: Instant) {
         while let Some((at, id)) = self.times.first().copied().filter(|(at, _)| *at <= now) {
             self.times.remove(&(at, id));
@@ -229,8 +250,10 @@ impl Deploys {
         }
     }
 
+    /// The last one of a service whose end was not told.
     fn last_of(&self, service: &str) -> Option<u64> {
-        let mut of = self.live.iter().rev().filter(|(_, deploy)| *deploy.service == *service);
+        let is_live = |deploy: &Deploy| *deploy.service == *service && !deploy.is_told;
+        let mut of = self.live.iter().rev().filter(|(_, deploy)| is_live(deploy));
         of.next().map(|(id, _)| *id)
     }
 }

@@ -53,11 +53,15 @@ impl Services {
     /// Those that have that endpoint.
     pub(super) fn of_endpoint(&self, endpoint: Endpoint) -> impl Iterator<Item = &Name> + Clone {
         let from = self.by_endpoint.range((endpoint, Name::default())..);
-        from.take_while(move |(of, _)| *of == endpoint).map(|(_, name)| name)
+        from.take_while(move |(of, _)| *of == endpoint).map(|(_, name)| {
+            #[cfg(test)]
+            visits::count();
+            name
+        })
     }
 
-    pub(super) fn has(&self, name: &str, endpoint: Endpoint) -> bool {
-        self.of_endpoint(endpoint).any(|of| **of == *name)
+    pub(super) fn has(&self, name: &Name, endpoint: Endpoint) -> bool {
+        self.by_endpoint.contains(&(endpoint, name.clone()))
     }
 }
 
@@ -71,5 +75,25 @@ pub(in crate::daemon) fn overlap(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
         (Listen::At(a), Listen::At(b)) => !a.is_disjoint(b),
         _ => true,
+    }
+}
+
+/// Counts the services that are visited because they have some endpoint: how the work grows with the number of those that share
+/// one.
+#[cfg(test)]
+pub(super) mod visits {
+    use std::cell::Cell;
+
+    thread_local! {
+        static VISITS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count() {
+        VISITS.with(|visits| visits.set(visits.get() + 1));
+    }
+
+    /// Returns the number since the last call, in this thread.
+    pub(in crate::daemon::roster) fn take() -> usize {
+        VISITS.with(Cell::take)
     }
 }

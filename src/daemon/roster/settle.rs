@@ -47,8 +47,11 @@ impl Roster {
     fn beside(&self, change: &Change) -> Vec<Arc<Service>> {
         let changed = || change.old.iter().chain(&change.new);
         let names: BTreeSet<&Name> = changed().map(|service| &service.name).collect();
-        let endpoints = changed().flat_map(|service| &service.backends);
-        let sharing = endpoints.flat_map(|backend| self.serving.of_endpoint(backend.endpoint));
+        let backends = changed().flat_map(|service| &service.backends);
+        let endpoints: BTreeSet<Endpoint> = backends.map(|backend| backend.endpoint).collect();
+        let sharing = endpoints
+            .into_iter()
+            .flat_map(|endpoint| self.serving.of_endpoint(endpoint));
         let sharing: BTreeSet<&Name> = sharing.filter(|name| !names.contains(name)).collect();
         let services = sharing.into_iter().filter_map(|name| self.serving.get(name));
         services.cloned().collect()

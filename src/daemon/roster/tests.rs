@@ -735,3 +735,55 @@ fn an_order_for_this_change_only() {
     play.wait(Duration::from_secs(1));
     assert_eq!(play.seen("web"), "2- 3");
 }
+
+/// So many services with the same 8 endpoints.
+fn all_sharing(services: std::ops::Range<u16>, pps: u32) -> Edits {
+    let backends: Vec<String> = (1..=8).map(|last| format!("\"10.2.0.{last}:80\"")).collect();
+    let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+    let limit = format!(r#","limit":{{"pps":{pps}}}"#);
+    let put = services.map(|at| service_with(&format!("s{at:04}"), 8000 + at, &backends, &limit));
+    Edits {
+        put: put.collect(),
+        gone: Vec::new(),
+    }
+}
+
+/// What it takes to add as many services as there are, to change all of them, and to take them away, while probes say
+/// something new of each endpoint.
+fn visits_of(services: u16) -> usize {
+    let mut play = Play::new();
+    play.good = (1..=8).collect();
+    let half = all_sharing(0..services / 2, 7);
+    play.edit(&half);
+    play.settle();
+    services::visits::take();
+    let rest = all_sharing(services / 2..services, 7);
+    assert!(play.roster.clashes(&rest).is_empty());
+    let others = all_sharing(services / 2..services, 8);
+    assert!(!play.roster.clashes(&others).is_empty());
+    play.edit(&rest);
+    play.settle();
+    for last in 1..=8 {
+        play.judge(last, true);
+    }
+    assert_eq!(play.roster.serving().len(), usize::from(services));
+    let all = all_sharing(0..services, 9);
+    assert!(play.roster.clashes(&all).is_empty());
+    play.edit(&all);
+    play.settle();
+    let gone = Edits {
+        put: Vec::new(),
+        gone: play.roster.wanted().keys().cloned().collect(),
+    };
+    play.edit(&gone);
+    play.settle();
+    play.edit(&all_sharing(services..services * 2, 7));
+    play.settle();
+    services::visits::take()
+}
+
+#[test]
+fn work_grows_with_the_services_that_share_an_endpoint_and_not_with_their_square() {
+    let (few, many) = (visits_of(40), visits_of(160));
+    assert!(few > 0 && many < 6 * few, "{few}, then {many}");
+}

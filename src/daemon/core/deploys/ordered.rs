@@ -31,6 +31,7 @@ impl Core {
                 return Ok(None);
             }
         };
+        let ends = new.ends.iter().filter_map(|id| self.deploys.end_of(*id)).collect();
         let stored = NewDeploy {
             service: new.service.clone(),
             targets: new.targets.iter().map(|target| target.endpoint).collect(),
@@ -39,6 +40,7 @@ impl Core {
                 "timeout": model::duration::show(new.timeout),
                 "drain_timeout": new.drain.map(model::duration::show),
             }),
+            ends,
         };
         let by = new.by.clone();
         self.desk.accepted = Some(Accepted::step(Step::Begin(Box::new(new), reply)));
@@ -67,6 +69,7 @@ impl Core {
             timeout: order.timeout,
             drain: order.drain,
             by: by(order.by, "deploy"),
+            ends: self.deploys.told_of(&order.service),
         })
     }
 
@@ -86,7 +89,12 @@ impl Core {
         }
         let current = self.api.get(name).ok_or_else(|| missing(name))?;
         let mut under_way = self.deploys.live.iter().filter(|(_, deploy)| deploy.service == *name);
-        let probes = |deploy: &Deploy| matches!(deploy.stage, Stage::Probing(_) | Stage::Ending(..));
+        let probes = |deploy: &Deploy| match deploy.stage {
+            Stage::Probing(_) => true,
+            // Only the store does not know of its end.
+            Stage::Ending(..) => !deploy.is_told,
+            Stage::Switching | Stage::Switched | Stage::Left => false,
+        };
         if let Some((id, _)) = under_way.find(|(_, deploy)| probes(deploy)) {
             return Err(Refused::Refused(format!(
                 "deploy {id} of service \"{name}\" is under way; wait for it, or take it back with `tcpgw rollback {name}`"

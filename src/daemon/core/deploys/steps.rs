@@ -149,6 +149,9 @@ impl Core {
         match step {
             Step::Begin(new, reply) => {
                 let id = self.desk.began.take().unwrap_or_default();
+                for over in &new.ends {
+                    self.forget(*over);
+                }
                 self.begun(id, *new, now);
                 drop(reply.send(Ok(id)));
             }
