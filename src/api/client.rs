@@ -70,8 +70,8 @@ pub enum ClientError {
     OtherNamespace(PathBuf),
     /// It takes connections, or has taken too many, and says nothing.
     #[error(
-        "the daemon behind {}{} has not answered for {waited:?}: it hangs, or has too much to do; `--socket none` looks at the \
-         kernel without it", crate::escape::path(path), process(*pid)
+        "the daemon behind {}{} has not answered for {waited:?}: it hangs, or has too much to do. `tcpgw --socket none status` \
+         looks at the kernel without it; nothing is changed beside it: `systemctl restart tcpgw`", crate::escape::path(path), process(*pid)
     )]
     Hung {
         /// The socket.

@@ -283,6 +283,10 @@ impl From<LookError> for Failure {
 /// The option by which a command waits longer for the lock.
 fn option_of(error: &LockError) -> &'static str {
     match error {
+        LockError::Held { holder, .. } if holder.contains(" daemon") => {
+            " (--lock-timeout). It is a daemon, which is at work as long as it runs: order it through its socket (without `--socket none`), or \
+             end it first (`systemctl stop tcpgw`)"
+        }
         LockError::Held { .. } => " (--lock-timeout)",
         LockError::File { .. } => "",
     }

@@ -2,6 +2,7 @@
 
 mod addon_check;
 mod bad_input;
+mod installed;
 mod output;
 
 use std::fs;

@@ -119,7 +119,14 @@ fn a_daemon_that_hangs_is_named_soon() {
     assert_eq!(hung.status, 1, "{hung}");
     assert!(took < Duration::from_secs(4), "{took:?}");
     assert!(hung.stderr.contains(&format!("process {}", daemon.id())), "{hung}");
-    assert!(hung.stderr.contains("--socket none"), "{hung}");
+    assert!(hung.stderr.contains("tcpgw --socket none status"), "{hung}");
+    // Who has said that already is not told it again: the daemon has the lock.
+    daemon.signal(Signal::SIGSTOP);
+    let held = net
+        .tcpgw(&["--socket", "none", "teardown", "--lock-timeout", "0s"])
+        .exits(1);
+    daemon.signal(Signal::SIGCONT);
+    assert!(held.stderr.contains("systemctl stop tcpgw"), "{held}");
     assert!(net.cli(&["events"]).status == 0);
 }
 
