@@ -56,8 +56,8 @@ impl Written {
     }
 
     /// Whether all that the kernel holds was written by tcpgw, as far as services tell: those that the journal does not name are as
-    /// the record says, and those that it names have no backends but the old and the new ones. The process that makes a change
-    /// writes the journal before it, and the record after it.
+    /// the record says, and those that it names have no backends but the old and the new ones, and all that were active before and
+    /// after each change. The process that makes a change writes the journal before it, and the record after it.
     fn explains(&self, kernel: &Ruleset) -> bool {
         if self.changes.is_empty() && !self.is_announced {
             return false;
@@ -71,27 +71,40 @@ impl Written {
             let name = new.or(old).and_then(|service| service.name.as_deref());
             match name.and_then(|name| self.backends_of(name)) {
                 None => old == new,
-                Some(known) => new.is_none_or(|new| {
+                Some((known, always)) => {
                     let is_old = |backend| old.is_some_and(|old| old.backends().any(|known| known == backend));
-                    new.backends()
-                        .all(|backend| known.contains(&backend) || is_old(backend))
-                }),
+                    let mut there = new.into_iter().flat_map(|new| new.backends());
+                    let was_active = |backend| old.is_some_and(|old| old.active.contains_key(backend));
+                    let is_active = |backend| new.is_some_and(|new| new.active.contains_key(backend));
+                    there.all(|backend| known.contains(&backend) || is_old(backend))
+                        && always.iter().filter(|backend| was_active(backend)).all(is_active)
+                }
             }
         })
     }
 
-    /// The backends that a service was about to get; `None` if no change is about it.
-    fn backends_of(&self, name: &str) -> Option<BTreeSet<SocketAddr>> {
+    /// The backends that a service was about to get, by one change or another, and those that are active after each of them;
+    /// `None` if no change is about it.
+    fn backends_of(&self, name: &str) -> Option<(BTreeSet<SocketAddr>, BTreeSet<SocketAddr>)> {
         let services = self.changes.iter().flat_map(|entry| &entry.services);
-        let about: Vec<_> = services.filter(|service| &*service.name == name).collect();
+        let about = services.filter(|service| &*service.name == name);
         let announced = self.record.head.summary.services.iter();
-        let mut announced = announced.filter(|service| self.is_announced && service.name.as_deref() == Some(name));
-        let announced = announced.next();
-        if about.is_empty() && announced.is_none() {
-            return None;
-        }
-        let summaries = about.into_iter().filter_map(|service| service.summary.as_ref());
-        Some(summaries.chain(announced).flat_map(ServiceSummary::backends).collect())
+        let announced = announced.filter(|service| self.is_announced && service.name.as_deref() == Some(name));
+        let states = about.map(|service| service.summary.as_ref()).chain(announced.map(Some));
+        let states: Vec<Option<&ServiceSummary>> = states.collect();
+        let active = |state: Option<&ServiceSummary>| -> BTreeSet<SocketAddr> {
+            state
+                .iter()
+                .flat_map(|service| service.active.keys().copied())
+                .collect()
+        };
+        let always = states
+            .iter()
+            .copied()
+            .map(active)
+            .reduce(|always, state| &always & &state)?;
+        let all = states.iter().flatten().flat_map(|service| service.backends());
+        Some((all.collect(), always))
     }
 }
 

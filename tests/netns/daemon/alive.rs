@@ -150,15 +150,17 @@ fn a_daemon_that_hangs_after_a_change_is_what_the_doctor_says_first() {
             findings.map(|finding| finding["id"].to_string()).collect()
         };
         let of_table = |findings: &Value| ids(findings).iter().any(|id| id.contains("table-"));
+        let journal = || {
+            let files = fs::read_dir(net.file("run")).into_iter().flatten().flatten();
+            let mut paths = files.map(|file| file.path());
+            paths.any(|path| path.extension().is_some_and(|ending| ending == "journal"))
+        };
+        assert!(wait_until(PATIENCE, || !journal()), "no record is written");
         // Within a second, after which the record is written.
         let add = ["service", "add", "api", "--port", "2002", "--backend", "10.2.0.12:3000"];
         net.cli(&add).ok();
         daemon.signal(Signal::SIGSTOP);
-        let journal = fs::read_dir(net.file("run")).expect("it is there").flatten();
-        let journal = journal
-            .map(|file| file.path())
-            .find(|path| path.extension().is_some_and(|ending| ending == "journal"));
-        assert!(journal.is_some(), "the record has been written already");
+        assert!(journal(), "the record has been written already");
         let found = doctor(&socket);
         assert_eq!(found[0]["id"], "daemon-not-answering", "{found:#}");
         let accuses = |findings: &Value| ids(findings).iter().any(|id| id.contains("table-changed"));
