@@ -35,19 +35,35 @@ pub enum Owner {
     Api,
     /// Nobody any more; it is served until somebody says otherwise.
     Orphan,
+    /// Nobody that is known: an orphan of which the kernel alone tells, so that what no rule tells of it is not known.
+    Found,
     /// Nobody; it was removed and its backends drain.
     Removed,
 }
 
 impl Owner {
-    /// As records and people call it.
+    /// As people call it.
     pub fn name(self) -> &'static str {
+        match self {
+            Self::Found => Self::Orphan.word(),
+            other => other.word(),
+        }
+    }
+
+    /// As records call it.
+    fn word(self) -> &'static str {
         match self {
             Self::File => "file",
             Self::Api => "api",
             Self::Orphan => "orphan",
+            Self::Found => "found",
             Self::Removed => "removed",
         }
+    }
+
+    /// Whether no provider defines it, and it is served.
+    pub fn is_orphan(self) -> bool {
+        matches!(self, Self::Orphan | Self::Found)
     }
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -58,15 +74,15 @@ impl Owner {
 
 impl From<Owner> for &'static str {
     fn from(owner: Owner) -> Self {
-        owner.name()
+        owner.word()
     }
 }
 
 impl From<String> for Owner {
     /// An owner that only a newer version knows has no provider here.
     fn from(name: String) -> Self {
-        let all = [Self::File, Self::Api, Self::Removed];
-        let known = all.into_iter().find(|owner| owner.name() == name);
+        let all = [Self::File, Self::Api, Self::Found, Self::Removed];
+        let known = all.into_iter().find(|owner| owner.word() == name);
         known.unwrap_or(Self::Orphan)
     }
 }
@@ -137,8 +153,8 @@ mod tests {
 
     #[test]
     fn an_owner_that_is_not_known_is_none() {
-        for owner in [Owner::File, Owner::Api, Owner::Orphan, Owner::Removed] {
-            assert_eq!(Owner::from(owner.name().to_owned()), owner);
+        for owner in [Owner::File, Owner::Api, Owner::Orphan, Owner::Found, Owner::Removed] {
+            assert_eq!(Owner::from(owner.word().to_owned()), owner);
         }
         assert_eq!(Owner::from("docker".to_owned()), Owner::Orphan);
     }

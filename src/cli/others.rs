@@ -65,9 +65,9 @@ pub(super) fn look(
     // A record that does not know a service is older than it.
     let is_orphan = was_daemon && known.recorded.is_none();
     let of_others = adopted.into_iter().filter_map(|found| match found.owner {
-        Some(owner @ (Owner::Api | Owner::Orphan)) => Some((owner, found)),
-        None if is_orphan => Some((Owner::Orphan, found)),
-        Some(Owner::File | Owner::Removed) | None => None,
+        Some(owner) if owner == Owner::Api || owner.is_orphan() => Some((owner, found)),
+        None if is_orphan => Some((Owner::Found, found)),
+        Some(_) | None => None,
     });
     let of_others: Vec<(Owner, Adopted)> = of_others.collect();
     let said = last.iter().flat_map(|last| said_through_api(last, &of_others));
@@ -128,17 +128,17 @@ impl Others {
         let found: Vec<(Owner, Adopted)> = found.collect();
         if !prune {
             let of_api = found.iter().filter(|(owner, _)| *owner == Owner::Api);
-            let mut of_api: BTreeMap<&str, &Service> = of_api.map(|(_, of)| (&*of.wanted.name, &of.wanted)).collect();
-            of_api.extend(said.iter().map(|(name, said)| (&**name, said)));
+            let of_api = of_api.map(|(_, of)| (&*of.wanted.name, said.get(&of.wanted.name).unwrap_or(&of.wanted)));
+            let of_api: BTreeMap<&str, &Service> = of_api.collect();
             let is_same = |service: &Service| of_api.get(&*service.name).is_some_and(|known| **known == *service);
             state.services.retain(|service| !is_same(service));
         }
         let claimed = Claimed::by(&state.services);
         if !prune {
-            problems.extend(
-                said.values()
-                    .filter_map(|said| refusal(said, &claimed.leave(said, true))),
-            );
+            // What the kernel does not hold is made by whoever says the same of it.
+            let is_said = |of_api: &Service| state.get(&of_api.name).is_some_and(|service| **service == *of_api);
+            let others = said.values().filter(|of_api| !is_said(of_api));
+            problems.extend(others.filter_map(|of_api| refusal(of_api, &claimed.leave(of_api, true))));
         }
         for (owner, found) in found {
             let name = &found.serving.name;
@@ -185,7 +185,11 @@ impl Others {
             (Owner::Api, "of the daemon's API"),
             (Owner::Orphan, "that no provider defines any more"),
         ] {
-            let of_owner = |name: &str| self.details.get(name).is_some_and(|details| details.owner == owner);
+            let of_owner = |name: &str| {
+                self.details
+                    .get(name)
+                    .is_some_and(|details| details.owner.name() == owner.name())
+            };
             let names = self
                 .services
                 .iter()
@@ -238,7 +242,7 @@ impl Others {
         let Some((path, last)) = &self.last else { return };
         let is_pruned = |name: &str| {
             let mut pruned = self.pruned.iter();
-            pruned.any(|(owner, of)| *owner == Owner::Orphan && **of == *name)
+            pruned.any(|(owner, of)| owner.is_orphan() && **of == *name)
         };
         let mut left = last.clone();
         left.services.retain(|(owner, service)| {
@@ -358,7 +362,10 @@ mod tests {
         };
         let settle = |found: Vec<(Owner, Adopted)>, beside: &str| {
             let mut state = state(beside);
-            Others::settle(found.into_iter(), &said, &mut state, false).map_err(|problems| problems.to_string())
+            let settled = Others::settle(found.into_iter(), &said, &mut state, false);
+            settled
+                .map(|_| state.services.len())
+                .map_err(|problems| problems.to_string())
         };
         let other = r#"{"name": "web", "port": 20003, "limit": {"pps": 9}, "backends": ["10.2.0.12:3000"]}"#;
         let same = r#"{"name": "web", "port": 20003, "backends": ["10.2.0.12:3000"]}"#;
@@ -371,8 +378,9 @@ mod tests {
                 "{refused}"
             );
             settle(found.clone(), same).unwrap();
-            // What is said of it already changes nothing.
-            settle(found, OWN).unwrap();
+            // What says the same leaves it to the API, or serves what nobody serves.
+            let is_held = !found.is_empty();
+            assert_eq!(settle(found, OWN).unwrap(), usize::from(!is_held));
         }
     }
 

@@ -61,7 +61,7 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
             (None, None) => (None, None),
         };
         Adopted {
-            is_whole: wanted.is_some(),
+            is_whole: wanted.is_some() && owner != Some(Owner::Found),
             wanted: wanted.unwrap_or_else(|| serving.clone()),
             serving,
             owner,

@@ -63,7 +63,7 @@ pub fn orphaned_services(services: &Services) -> Option<Problem> {
         .iter()
         .filter_map(|service| service.name.as_deref());
     let names: Vec<&str> = names
-        .filter(|name| services.owner(name) == Some(Owner::Orphan))
+        .filter(|name| services.owner(name).is_some_and(Owner::is_orphan))
         .collect();
     (!names.is_empty()).then(|| orphaned(&names, true))
 }

@@ -54,6 +54,8 @@ enum Loss {
     StoreDamaged,
     RecordGone,
     RecordDamaged,
+    /// The file of last services.
+    LastGone,
     /// The record and the table are of another version.
     OtherVersion,
     Reboot,
@@ -88,6 +90,7 @@ fn event() -> impl Strategy<Value = Event> {
         Loss::StoreDamaged,
         Loss::RecordGone,
         Loss::RecordDamaged,
+        Loss::LastGone,
         Loss::OtherVersion,
         Loss::Reboot,
     ]);
@@ -166,6 +169,26 @@ fn a_routine_change_takes_nothing_from_orphans() {
     ]);
 }
 
+/// Where only the kernel is left, nobody is taken for the provider of what it holds.
+#[test]
+fn what_nobody_knows_is_not_the_files() {
+    let all = [Loss::StoreGone, Loss::RecordGone, Loss::LastGone];
+    serves_after(vec![
+        Event::FileGone,
+        restart(all),
+        Event::File([0, 1].into()),
+        restart([]),
+        restart([]),
+    ]);
+    serves_after(vec![
+        Event::FileGone,
+        restart([Loss::StoreDamaged, Loss::RecordGone, Loss::LastGone]),
+        restart([Loss::StoreGone]),
+        Event::File([0, 1].into()),
+        restart([]),
+    ]);
+}
+
 /// Over several restarts of one boot, the services that are held back are remembered like those that are served.
 #[test]
 fn what_is_held_back_is_remembered() {
@@ -223,6 +246,12 @@ fn nothing_is_begun_blindly() {
             ]);
         }
     }
+    serves_after(vec![
+        Event::Blind(10),
+        restart([Loss::Reboot]),
+        Event::KeyGone(false),
+        Event::Put(0),
+    ]);
     let mut world = World::new();
     world.happen(Event::Listen("f1", true));
     world.happen(Event::Blind(40));
@@ -833,11 +862,15 @@ impl World {
         self.store = Err(StoreError::NoDeploy(0));
         let mut fake = self.engine.take().unwrap().into_kernel();
         fake.restart();
+        // Where nobody has looked at the kernel, or it does not hold a service, nobody else would know anything.
+        let is_blind = self.looking.is_stuck(self.now);
         for loss in losses {
             match loss {
                 Loss::StoreGone => drop(fs::remove_file(self.store_path())),
                 Loss::StoreDamaged => fs::write(self.store_path(), "damaged").unwrap(),
                 Loss::RecordGone => drop(fs::remove_file(self.record_path())),
+                Loss::LastGone if losses.contains(&Loss::Reboot) || !self.theirs.is_empty() || is_blind => {}
+                Loss::LastGone => drop(fs::remove_file(Last::path(&self.store_path()))),
                 Loss::RecordDamaged => drop(fs::write(self.record_path(), "damaged")),
                 Loss::OtherVersion => self.other_version(),
                 Loss::Reboot => {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::orphans::Orphan;
 use super::{Core, Now};
 use crate::daemon::leavers::Leaving;
 use crate::daemon::roster::{self, Change, Name};
@@ -79,10 +80,8 @@ impl Core {
     fn owner(&self, name: &str) -> Owner {
         if self.api.get(name).is_some() {
             Owner::Api
-        } else if self.orphans.get(name).is_some() {
-            Owner::Orphan
         } else {
-            Owner::File
+            self.orphans.get(name).map_or(Owner::File, Orphan::owner)
         }
     }
 

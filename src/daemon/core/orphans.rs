@@ -37,6 +37,10 @@ impl Orphan {
             is_whole: true,
         }
     }
+
+    pub(super) fn owner(&self) -> Owner {
+        if self.is_whole { Owner::Orphan } else { Owner::Found }
+    }
 }
 
 /// All of them, by name. None has a name or a port that a provider defines; an endpoint that a service of a provider has, too,
@@ -296,8 +300,8 @@ impl Core {
         let api = self.api.services().map(|service| (service.name.clone(), Owner::Api));
         let orphans = self
             .orphans
-            .services()
-            .map(|service| (service.name.clone(), Owner::Orphan));
+            .iter()
+            .map(|orphan| (orphan.service.name.clone(), orphan.owner()));
         api.chain(orphans).collect()
     }
 
@@ -306,8 +310,8 @@ impl Core {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let of_file = of_file.map(|service| (Owner::File, Arc::clone(service)));
         let of_api = self.api.services().map(|service| (Owner::Api, Arc::clone(service)));
-        let orphans = self.orphans.services();
-        let orphans = orphans.map(|service| (Owner::Orphan, Arc::clone(service)));
+        let orphans = self.orphans.iter();
+        let orphans = orphans.map(|orphan| (orphan.owner(), Arc::clone(&orphan.service)));
         let serving = self.roster.serving();
         let names = self.said().map(|service| &service.name);
         let unserved = names.filter(|name| self.held_back.contains(name) || !serving.contains_key(*name));

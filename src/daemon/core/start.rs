@@ -53,9 +53,9 @@ impl Facts {
             Some(Owner::Removed) => Fate::Removed,
             Some(Owner::Api) if self.is_store_lost => Fate::OfApi,
             Some(Owner::Api) if is_removed => Fate::Removed,
-            Some(Owner::Api | Owner::Orphan) => Fate::Orphan,
+            Some(Owner::Api | Owner::Orphan | Owner::Found) => Fate::Orphan,
             Some(Owner::File) => self.of_file(),
-            None => self.of_nobody(served, is_removed),
+            None => Self::of_nobody(served, is_removed),
         }
     }
 
@@ -69,22 +69,16 @@ impl Facts {
         }
     }
 
-    /// Neither the record nor the file of last services knows it.
-    fn of_nobody(self, served: &Adopted, is_removed: bool) -> Fate {
+    /// Neither the record nor the file of last services knows it. Nobody is taken for its provider: what a provider is thought to have
+    /// ends when that provider says nothing of it.
+    fn of_nobody(served: &Adopted, is_removed: bool) -> Fate {
         let mut backends = served.serving.backends.iter();
         let is_reached = backends.any(|backend| backend.state == BackendState::Active);
-        match self {
-            // What nobody knows and no client reaches is what a removed service leaves.
-            _ if is_removed || !is_reached => Fate::Removed,
-            Self {
-                follows_file: true,
-                has_file: false,
-                ..
-            } => Fate::OfFile,
-            Self {
-                is_store_lost: true, ..
-            } => Fate::OfApi,
-            _ => Fate::Orphan,
+        // What nobody knows and no client reaches is what a removed service leaves.
+        if is_removed || !is_reached {
+            Fate::Removed
+        } else {
+            Fate::Orphan
         }
     }
 }
@@ -114,7 +108,7 @@ impl Former {
             serving: Service::clone(service),
             wanted: Service::clone(service),
             owner: Some(*owner),
-            is_whole: true,
+            is_whole: *owner != Owner::Found,
         });
         let mut wanted: Vec<Adopted> = Vec::new();
         for candidates in [recorded, of_last.collect()] {

@@ -163,6 +163,8 @@ impl Core {
 
     /// There will be no file until the settings say so: its services stay.
     pub fn no_file(&mut self, now: Now) {
+        // What it said first may not have been decided yet.
+        self.begin(now);
         self.rejected.forget();
         self.problems.resolve(Kind::RejectedState);
         if let Some(old) = self.file.take() {
