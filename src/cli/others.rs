@@ -1,7 +1,7 @@
 //! Services in the kernel that a direct `apply` does not define and leaves alone: those of a daemon's API and orphans.
 //!
 //! A state file, whether the daemon follows it or `apply` reads it, is one provider: what an earlier one has put into the
-//! kernel is replaced. What belongs to nobody that is known stays where a daemon has been at work.
+//! kernel is replaced. What belongs to nobody that is known stays.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ pub(super) struct Others {
     prunes: bool,
     /// What the state takes from orphans, in words.
     displaced: Vec<String>,
+    /// Those of the API and orphans that the kernel does not hold, and that the state does not define.
+    waiting: Vec<(Owner, Box<str>)>,
     last: Option<(PathBuf, Last)>,
 }
 
@@ -49,8 +51,6 @@ pub(super) fn look(
 ) -> Result<(Known, Others), Failure> {
     let store = store_path(config);
     let last = last_here(&store, gateway.namespace);
-    // One that cannot be read tells that there was a daemon, and no more.
-    let was_daemon = !matches!(last, Ok(None)) || store.symlink_metadata().is_ok();
     let last = last.inspect_err(|error| tracing::warn!("{error}")).unwrap_or_default();
     let mut guide = Summary::from(&*state);
     let of_last = last.iter().flat_map(|last| &last.services);
@@ -62,8 +62,17 @@ pub(super) fn look(
         known.recorded.as_ref(),
         last.as_ref().unwrap_or(&nothing),
     );
-    // A record that does not know a service is older than it.
-    let is_orphan = was_daemon && known.recorded.is_none();
+    // Without a record nobody knows whose a service is.
+    let is_orphan = known.recorded.is_none();
+    let is_there = |name: &str| adopted.iter().any(|found| *found.wanted.name == *name);
+    let waiting = last
+        .iter()
+        .filter(|last| last.boot == boot_id())
+        .flat_map(|last| &last.services);
+    let waiting = waiting.filter(|(owner, service)| {
+        *owner != Owner::File && state.get(&service.name).is_none() && !is_there(&service.name)
+    });
+    let waiting = waiting.map(|(owner, service)| (*owner, service.name.clone())).collect();
     let of_others = adopted.into_iter().filter_map(|found| match found.owner {
         Some(owner) if owner == Owner::Api || owner.is_orphan() => Some((owner, found)),
         None if is_orphan => Some((Owner::Found, found)),
@@ -79,6 +88,7 @@ pub(super) fn look(
             file: file.file.clone(),
             problems,
         })?;
+    others.waiting = waiting;
     others.last = last.map(|last| (Last::path(&store), last));
     Ok((known, others))
 }
@@ -207,6 +217,16 @@ impl Others {
                 global.warn(&format!("{services} {whose} {stay}: {names}; --prune removes {it}"));
             }
         }
+        let waiting = self.waiting.iter();
+        let waiting = waiting.filter(|(owner, _)| !(self.prunes && owner.is_orphan()));
+        let waiting: Vec<&str> = waiting.map(|(_, name)| &**name).collect();
+        if !waiting.is_empty() {
+            let (services, names) = (count(waiting.len(), "service"), shown(&waiting));
+            global.warn(&format!(
+                "{services} of the daemon's API, or that no provider defines, that the kernel does not hold: {names}; a daemon that starts serves \
+                 what is wanted of them"
+            ));
+        }
         for text in self.displaced.iter().take(MOST_NAMES) {
             global.warn(text);
         }
@@ -253,7 +273,13 @@ impl Others {
                 _ => !(is_unserved && self.prunes || is_pruned(&service.name)),
             }
         });
-        if left.services.len() == last.services.len() {
+        // What the kernel has lost is served again by a daemon that starts.
+        let waiting = self
+            .waiting
+            .iter()
+            .filter(|(owner, _)| owner.is_orphan() && !self.prunes);
+        left.unserved.extend(waiting.map(|(_, name)| name.clone()));
+        if left == *last {
             return;
         }
         if let Err(error) = left.save(path) {

@@ -573,6 +573,17 @@ impl Core {
         self.due.record(now.instant);
     }
 
+    /// The record says which file its services are of, also where the kernel need not change for that.
+    fn judge_origin(&mut self, now: Now) {
+        let Some(applied) = &self.applied else { return };
+        let origin = self.change_now(now).origin;
+        if applied.origin != origin {
+            let at = applied.at;
+            self.applied = Some(Applied { at, origin });
+            self.due.record_at_once(now.instant);
+        }
+    }
+
     fn change_now(&self, now: Now) -> Applied {
         let origin = self.file_origin.as_ref().filter(|_| self.file.is_some());
         Applied {

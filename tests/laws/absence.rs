@@ -373,6 +373,26 @@ fn a_file_that_shrinks_is_a_wish() {
     assert_eq!(world.providers()[2], owned(("f1", "orphan")));
 }
 
+/// Whose services are is known also where the kernel need not change for that.
+#[test]
+fn another_file_that_comes_back_says_nothing_of_the_first_ones() {
+    let mut world = World::new();
+    for (path, file) in [
+        ("/b.json", Some([1].into())),
+        ("/state.json", Some([0, 1].into())),
+        ("/b.json", None),
+    ] {
+        (world.path, world.file) = (path.into(), file);
+        world.happen(restart([]));
+        world.check().unwrap();
+    }
+    world.file = Some([1].into());
+    world.tell_file();
+    world.wait(Duration::from_secs(40));
+    world.check().unwrap();
+    assert_eq!(world.providers()[2], owned(("f1", "orphan")));
+}
+
 /// A look at what one file said goes on while the daemon is told to follow another one.
 #[test]
 fn what_another_file_said_is_not_judged_as_this_ones() {

@@ -91,11 +91,6 @@ impl Addon {
         self.registry.get(ResourceId::of_service(service)?)
     }
 
-    /// Services of suspended resources, by name.
-    pub(super) fn suspended(&self) -> impl Iterator<Item = &Name> {
-        self.suspended.keys()
-    }
-
     /// The service as it is served: new connections of a suspended one are reset.
     pub(super) fn served<'s>(&'s self, service: &'s Arc<Service>) -> &'s Arc<Service> {
         self.suspended.get(&service.name).unwrap_or(service)

@@ -570,7 +570,8 @@ impl Core {
         } = accepted;
         let since = now.instant;
         let is_apply = matches!(then, Then::Apply(_));
-        let is_judged = !matches!(then, Then::Deploy(_));
+        // One that is taken back is judged when it is served.
+        let is_judged = !matches!(then, Then::Deploy(Step::Begin(..) | Step::Restore(..) | Step::End(..)));
         let wants = match then {
             Then::Apply(reply) => {
                 let (services, backends) = self.counts(&edits);

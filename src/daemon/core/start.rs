@@ -15,6 +15,7 @@ use crate::model::{BackendState, Endpoint, Service, State};
 use crate::owner::Owner;
 use crate::problem::Kind;
 use crate::reconcile::engine::Found;
+use crate::record::Applied;
 use crate::words::count;
 
 /// What is known of the providers when the kernel has been looked at.
@@ -129,6 +130,17 @@ impl Former {
     }
 }
 
+/// The state file that services are of which are a file's: as the record and the file of last services of this boot say. Where
+/// they differ, one of them was written too early to know, and nobody knows.
+fn origin_of_file(applied: Option<&Applied>, last: &Last, boot: &str) -> Option<PathBuf> {
+    let Some(applied) = applied else {
+        return last.origin.clone();
+    };
+    let origin = PathBuf::from(&applied.origin);
+    let is_doubtful = last.boot == boot && last.origin.as_ref().is_some_and(|last| *last != origin);
+    (!is_doubtful).then_some(origin)
+}
+
 /// What was found in the kernel, for people.
 fn words(adopted: &[Adopted]) -> String {
     let backends: usize = adopted.iter().map(|served| served.serving.backends.len()).sum();
@@ -154,10 +166,10 @@ impl Core {
         let former = Former::find(&found, &last, &adopted, &self.boot);
         self.held_back.former = former.served;
         let former = former.wanted;
-        self.last.refused = last.refused;
         let origin = recorded.and_then(|recorded| recorded.applied.as_ref());
         self.applied = origin.cloned();
-        let origin = origin.map(|applied| PathBuf::from(&applied.origin)).or(last.origin);
+        let origin = origin_of_file(origin, &last, &self.boot);
+        self.last.refused = last.refused;
         let words = words(&adopted);
         self.doubt_empty_file(&adopted, &former, now);
         let orphans = self.settle_owners(&adopted, &former, origin);

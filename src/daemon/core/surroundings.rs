@@ -11,7 +11,7 @@ use super::{Core, Now, Phase};
 use crate::daemon::ask::Refused;
 use crate::daemon::claimed::Claimed;
 use crate::daemon::roster::Name;
-use crate::model::{Edits, Problems, Service, State};
+use crate::model::{Edits, Endpoint, Problems, Service, State};
 use crate::preflight::{self, Obstacle, ObstacleKind};
 use crate::problem::{Kind, Problem};
 
@@ -247,7 +247,13 @@ impl Core {
         let serving = self.roster.serving().get(&service.name).into_iter().chain(there);
         let wanted = self.roster.wanted().get(&service.name);
         let wanted = wanted.filter(|_| self.held_back.has_judged);
-        serving.chain(wanted).chain(self.held_back.former(service))
+        // One that is suspended gets back what it had.
+        let suspended = self.api.get(&service.name).map(|stored| &stored.service);
+        let suspended = suspended.filter(|_| self.addon.is_suspended(&service.name));
+        serving
+            .chain(wanted)
+            .chain(suspended)
+            .chain(self.held_back.former(service))
     }
 
     /// Holds a service back, or releases it if there is no reason. Returns whether what is desired of it changes by that.
@@ -262,7 +268,8 @@ impl Core {
         }
         // At the start everything was wanted before it was judged.
         let kept = if self.held_back.has_judged {
-            self.roster.wanted().get(name).cloned()
+            let wanted = self.roster.wanted().get(name).cloned();
+            wanted.or_else(|| self.renamed(service))
         } else {
             let former = || {
                 self.held_back
@@ -278,18 +285,20 @@ impl Core {
 
     /// Returns what was found of a service at the start. A record that is older than what is said may know it by another name.
     fn found(&self, service: &Service) -> Option<Arc<Service>> {
-        let serving = self.roster.serving();
-        let renamed = || {
-            let there = self.roster.serving_at(service)?;
-            let is_another = self.said().any(|said| said.name == there.name);
-            (!is_another).then(|| {
-                Arc::new(Service {
-                    name: service.name.clone(),
-                    ..Service::clone(there)
-                })
+        let found = self.roster.serving().get(&service.name).cloned();
+        found.or_else(|| self.renamed(service))
+    }
+
+    /// Returns what is served where a service listens, if nobody says anything of its name any more.
+    fn renamed(&self, service: &Service) -> Option<Arc<Service>> {
+        let there = self.roster.serving_at(service)?;
+        let is_another = self.said().any(|said| said.name == there.name);
+        (!is_another).then(|| {
+            Arc::new(Service {
+                name: service.name.clone(),
+                ..Service::clone(there)
             })
-        };
-        serving.get(&service.name).cloned().or_else(renamed)
+        })
     }
 
     /// Returns what edits come to, as far as nothing is held back. What is served and held back follows as far as it can, and
@@ -316,13 +325,19 @@ impl Core {
         put.extend(edits.gone.iter().map(|name| (name.clone(), None)));
         for service in &held {
             if let Some(held) = self.held_back.services.get_mut(&service.name) {
-                held.follow(service);
+                let roster = &self.roster;
+                held.follow(service, |endpoint| {
+                    roster.services_of(endpoint).iter().any(|of| **of != service.name)
+                });
             }
         }
+        // At the start all of these are new.
+        let others = self.said().filter(|service| !self.held_back.contains(&service.name));
+        let others: Vec<Arc<Service>> = others.map(|service| Arc::clone(self.addon.served(service))).collect();
+        let claimed = Claimed::by(&others);
         for (name, held) in &mut self.held_back.services {
             let Some(kept) = held.kept.take() else { continue };
-            let others = new.iter().filter(|service| service.name != *name);
-            let left = Claimed::by(others).leave(&kept, true).rest(&kept);
+            let left = claimed.leave(&kept, true).rest(&kept);
             let left = left.map(|left| {
                 if left == *kept {
                     Arc::clone(&kept)
@@ -438,13 +453,14 @@ impl HeldService {
     }
 
     /// What is served follows what is said of it, but for where it listens and whom it reaches, which it may be held back for:
-    /// a limit, a network that is denied, a time is changed at once.
-    fn follow(&mut self, said: &Service) {
+    /// a limit, a network that is denied, a time is changed at once. `is_shared` tells of which endpoints another service has a say.
+    fn follow(&mut self, said: &Service, is_shared: impl Fn(Endpoint) -> bool) {
         let Some(kept) = self.kept.take() else { return };
         let has = |endpoint| said.backends.iter().any(|backend| backend.endpoint == endpoint);
-        // What is said of others' endpoints need not go together with this.
-        let has_all = kept.backends.iter().all(|backend| has(backend.endpoint));
-        let terms = if has_all { said } else { &*kept };
+        // On what belongs to an endpoint all must agree whose it is, as it is served.
+        let mut endpoints = kept.backends.iter().map(|backend| backend.endpoint);
+        let is_own = endpoints.all(|endpoint| has(endpoint) && !is_shared(endpoint));
+        let terms = if is_own { said } else { &*kept };
         self.kept = Some(Arc::new(Service {
             port: kept.port,
             listen: kept.listen.clone(),

@@ -145,6 +145,7 @@ impl Core {
         self.problems.resolve(Kind::RejectedState);
         let old = self.file.replace(state);
         self.file_origin.clone_from(&self.settings.state);
+        self.judge_origin(now);
         let dropped = dropped.iter().filter_map(|name| old.as_ref()?.get(name)).cloned();
         let dropped: Vec<Orphan> = dropped.map(Orphan::whole).collect();
         self.orphan(
@@ -329,7 +330,7 @@ impl Core {
         if self.phase == Phase::Running && !has_turns && self.held_back.is_empty() {
             self.roster.clashes(all).into_result().map_err(Refused::Invalid)?;
             // A suspended service is desired without its backends, and is to have them again.
-            let suspended = self.addon.suspended().filter(|name| !all.touches(name));
+            let suspended = self.addon.suspended_names().filter(|name| !all.touches(name));
             let suspended = suspended.filter_map(|name| Some(&self.api.get(name)?.service));
             let mut suspended = suspended.peekable();
             if suspended.peek().is_none() {

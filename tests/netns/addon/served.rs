@@ -208,3 +208,33 @@ fn a_suspended_service_keeps_its_claims() {
     assert_eq!(ask(&net, "POST", &format!("{resource}/resume"), "").status, 204);
     assert!(wait_until(PATIENCE * 2, || is_served(&net, to)), "as before");
 }
+
+/// What stands in the way of a change does not stand in the way of a resumption: it was served with that before.
+#[test]
+fn a_resumption_restores_what_was_served() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
+    let (resource, port) = provisioned(&net, Dialect::Scalingo, "my-app");
+    let name = services(&daemon)[0]["service"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let backends = ["b1", "b2"].map(|host| endpoints(host, 3000)[0].clone());
+    let backends = json!({"backends": backends, "drain_timeout": "1s"}).to_string();
+    daemon
+        .ask("PATCH", &format!("/v1/services/{name}"), &backends)
+        .expect("an answer")
+        .ok();
+    daemon.settles(2);
+    let to = at(PUBLIC[0], port);
+    net.sh("gateway", "ip address add 10.2.0.12/32 dev lo").ok();
+    daemon.hears(0, &json!({"event": "problem", "kind": "own_backend"}));
+    for (request, is_so) in [
+        ("suspend", is_reset as fn(&Net, SocketAddr) -> bool),
+        ("resume", is_served),
+    ] {
+        assert_eq!(ask(&net, "POST", &format!("{resource}/{request}"), "").status, 204);
+        assert!(wait_until(PATIENCE * 2, || is_so(&net, to)), "{request}");
+    }
+}

@@ -315,3 +315,43 @@ fn a_teardown_ends_by_a_word_alone() {
     daemon.settles(5);
     serves(&net, &[2001, 2002]);
 }
+
+/// Where the kernel alone tells of services, nobody knows that they are a state file's.
+#[test]
+fn apply_with_no_record_at_all_removes_nothing() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    daemon.kill();
+    fs::remove_dir_all(net.file("run")).expect("a run directory");
+    for entry in fs::read_dir(net.file("")).expect("a directory").flatten() {
+        if entry.file_name().to_string_lossy().starts_with("store.db") {
+            fs::remove_file(entry.path()).expect("it is removed");
+        }
+    }
+    let ran = net
+        .apply_alone(&state([service("other", 2003, &["b3"], 3000, json!({}))]))
+        .exits(0);
+    assert!(ran.stderr.contains("stay") && ran.stderr.contains("--prune"), "{ran}");
+    serves(&net, &[2001, 2002, 2003]);
+}
+
+/// An orphan that the kernel has lost is not forgotten by an `apply` that comes before the next daemon.
+#[test]
+fn an_orphan_outlives_a_lost_table_and_an_apply() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.apply(of_file());
+    let mut daemon = net.daemon_without_state(&[]);
+    provider_of(&net, "file", "orphan");
+    thread::sleep(RECORDED);
+    daemon.stop();
+    net.sh("gateway", "nft delete table inet tcpgw").ok();
+    let other = state([service("other", 2003, &["b3"], 3000, json!({}))]);
+    let ran = net.apply_alone(&other).exits(0);
+    assert!(ran.stderr.contains("does not hold: file"), "{ran}");
+    serves(&net, &[2003]);
+    daemon.start();
+    serves_soon(&net, &[2001, 2003]);
+    provider_of(&net, "file", "orphan");
+}

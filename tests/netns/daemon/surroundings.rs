@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::brief::{service, state};
+use crate::harness::brief::{endpoints, service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::{PUBLIC, at};
@@ -258,4 +258,117 @@ fn apply_without_a_daemon_leaves_out_what_is_not_possible_yet() {
     let file = of("b2", json!([FLOATING, "10.2.0.202"]));
     net.tcpgw(&["apply", "--hold-back", &file]).exits(0);
     assert!(is_served(&net, 2001, "b2") && services(&net).contains("2002"));
+}
+
+/// A backend of the gateway's own makes a service impossible.
+fn with_own(name: &str, port: u16, host: &str) -> Value {
+    json!({"name": name, "port": port, "backends": [endpoints(host, 3000)[0], "10.2.0.1:3000"]})
+}
+
+fn is_served_by_v4(net: &Net, port: u16, by: &str) -> bool {
+    let greeting = net
+        .connect("client", at(PUBLIC[0], port))
+        .and_then(|mut client| client.greeting());
+    greeting.is_ok_and(|greeting| greeting.backend == by)
+}
+
+/// What is held back at a start gives way to all that others claim.
+#[test]
+fn what_is_held_back_at_a_start_stands_in_nobodys_way() {
+    for table_is_lost in [false, true] {
+        let net = Net::new();
+        let _servers = net.serve_all(3000, Behaviour::Greet);
+        net.want(state([
+            service("a", 2001, &["b1"], 3000, json!({})),
+            service("z", 2009, &["b3"], 3000, json!({})),
+        ]));
+        let mut daemon = net.daemon(&[]);
+        served(&net, 2001, "b1");
+        served(&net, 2009, "b3");
+        daemon.stop();
+        if table_is_lost {
+            net.sh("gateway", "nft delete table inet tcpgw").ok();
+        }
+        net.want(state([
+            with_own("a", 2011, "b1"),
+            service("n", 2001, &["b2"], 3000, json!({})),
+            service("y", 2008, &["b4"], 3000, json!({})),
+            service("z", 2009, &["b3"], 3000, json!({})),
+        ]));
+        daemon.start();
+        has_problem(&daemon, "held_back", "a");
+        for (port, by) in [(2001, "b2"), (2008, "b4"), (2009, "b3")] {
+            served(&net, port, by);
+        }
+        assert!(problems(&daemon, "kernel_refuses").is_empty());
+        daemon.stop();
+    }
+}
+
+/// A rename that comes with what is not possible leaves the service as it was.
+#[test]
+fn a_rename_that_is_held_back_ends_nothing() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("x", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(&[]);
+    served(&net, 2001, "b1");
+    net.want(state([with_own("a", 2001, "b1")]));
+    has_problem(&daemon, "held_back", "a");
+    served(&net, 2001, "b1");
+}
+
+/// Two that share an endpoint and are held back go on to say the same of it.
+#[test]
+fn what_is_held_back_keeps_what_it_shares() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let limit = |pps: u32| json!({"limit": {"pps": pps}});
+    net.want(state([
+        service("a", 2001, &["b1", "b2"], 3000, limit(1000)),
+        service("b", 2002, &["b1"], 3000, limit(1000)),
+    ]));
+    let daemon = net.daemon(&[]);
+    served(&net, 2002, "b1");
+    let limited = |mut service: Value, pps: u32| {
+        service["limit"] = json!({"pps": pps});
+        service
+    };
+    net.want(state([
+        limited(with_own("a", 2001, "b2"), 1000),
+        limited(
+            json!({"name": "b", "port": 2002, "backends": [endpoints("b1", 3000)[0], "10.2.0.1:3001"]}),
+            2000,
+        ),
+    ]));
+    has_problem(&daemon, "held_back", "a");
+    has_problem(&daemon, "held_back", "b");
+    let status = net.cli(&["status", "--interval", "0s"]).exits(1).stdout;
+    assert!(status.contains("1000") && !status.contains("2000"), "{status}");
+}
+
+/// A deploy to what is possible ends that its service is held back.
+#[test]
+fn a_deploy_releases_what_is_held_back() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(json!({"version": 1, "services": []}));
+    let daemon = net.daemon(&["--allow-empty", "--check-interval", "60s"]);
+    let added = [
+        "service",
+        "add",
+        "web",
+        "--port",
+        "2005",
+        "--backend",
+        &endpoints("b1", 3000)[0],
+    ];
+    net.cli(&added).ok();
+    let held = net.state_file("held.json", state([with_own("web", 2005, "b1")]));
+    net.cli(&["apply", "--hold-back", &held]).ok();
+    has_problem(&daemon, "held_back", "web");
+    assert!(wait_until(PATIENCE, || is_served_by_v4(&net, 2005, "b1")));
+    net.cli(&["deploy", "web", "--target", &endpoints("b2", 3000)[0]]).ok();
+    assert!(is_served_by_v4(&net, 2005, "b2"), "it was said to be switched");
+    has_no_problem(&daemon, "held_back");
 }
