@@ -11,7 +11,10 @@ use crate::words::count;
 
 /// A handshake that takes longer has failed, or is about to: a client sends its SYN again after 1 s and 3 s.
 pub const PATIENCE: Duration = Duration::from_secs(3);
-/// As long as no handshake was completed beside those that are overdue, they are all there is.
+/// One that takes longer may become overdue: the flows that are completed beside it are noted from then on, so that new ones can
+/// be told later.
+const SUSPICIOUS: Duration = Duration::from_millis(900);
+/// A handshake that was completed longer ago does not count as completed meanwhile.
 const STALLED: Duration = Duration::from_secs(10);
 /// A service that had no overdue handshake for so long is begun with anew.
 const FORGOTTEN: Duration = Duration::from_secs(60);
@@ -29,7 +32,7 @@ pub struct Overdue {
     pub unanswered: u64,
     /// That a backend answered, and the client did not confirm.
     pub unconfirmed: u64,
-    /// Whether other handshakes of the service are completed meanwhile.
+    /// Whether other handshakes of the service were completed since the first of these began.
     pub others_complete: bool,
 }
 
@@ -38,10 +41,8 @@ pub struct Overdue {
 pub struct HandshakeReport {
     /// Services that have overdue handshakes, by name.
     pub services: BTreeMap<Box<str>, Overdue>,
-    /// Whether handshakes of any service are completed meanwhile.
+    /// Whether handshakes of any service were completed since the first that is overdue began.
     pub any_completes: bool,
-    /// Whether some may be overdue soon.
-    pub is_pending: bool,
 }
 
 /// Remembers from look to look.
@@ -53,6 +54,12 @@ pub struct HandshakeTracker {
     /// Of all services together.
     all_completed: Completed,
     report: HandshakeReport,
+    /// When the first overdue handshake of each service began.
+    begins: BTreeMap<Box<str>, Instant>,
+    /// Services with handshakes that are not overdue and take long.
+    suspicious: BTreeSet<Box<str>>,
+    /// Services with others that are not overdue.
+    begun: BTreeSet<Box<str>>,
 }
 
 /// Completed flows of one service.
@@ -60,7 +67,9 @@ pub struct HandshakeTracker {
 struct Completed {
     known: BTreeSet<u32>,
     now: BTreeSet<u32>,
-    /// When one was seen that had not been there; at first, when it was first looked.
+    /// When it was first looked.
+    first_look: Option<Instant>,
+    /// When one was seen that had not been there at the look before.
     last_new: Option<Instant>,
     last_wanted: Option<Instant>,
 }
@@ -76,9 +85,21 @@ impl HandshakeTracker {
         if self.still_there.insert(id, since).is_some() {
             return;
         }
-        if now.saturating_duration_since(since) < PATIENCE {
-            self.report.is_pending = true;
+        let age = now.saturating_duration_since(since);
+        if age < PATIENCE {
+            let services = if age < SUSPICIOUS {
+                &mut self.begun
+            } else {
+                &mut self.suspicious
+            };
+            if !services.contains(service) && services.len() < MOST_SERVICES {
+                services.insert(service.into());
+            }
             return;
+        }
+        match self.begins.get_mut(service) {
+            Some(begin) => *begin = since.min(*begin),
+            None => drop(self.begins.insert(service.into(), since)),
         }
         let overdue = match self.report.services.get_mut(service) {
             Some(overdue) => overdue,
@@ -91,9 +112,9 @@ impl HandshakeTracker {
         }
     }
 
-    /// Returns whether [`Self::completed`] is to be told of completed flows now.
-    pub fn wants_completed(&mut self, now: Instant) -> bool {
-        let services = &self.report.services;
+    /// Returns whether [`Self::completed`] is to be told of completed flows now. `are_few`: telling of all of them costs little, so
+    /// that it is done from the moment that a handshake begins.
+    pub fn wants_completed(&mut self, are_few: bool, now: Instant) -> bool {
         let is_late = |of: &Completed| {
             let last = of.last_wanted;
             last.is_some_and(|last| now.saturating_duration_since(last) > FORGOTTEN)
@@ -102,11 +123,14 @@ impl HandshakeTracker {
         if is_late(&self.all_completed) {
             self.all_completed = Completed::default();
         }
-        if services.is_empty() {
+        let begun = self.begun.iter().filter(|_| are_few);
+        let services = self.report.services.keys().chain(&self.suspicious).chain(begun);
+        let mut services = services.peekable();
+        if services.peek().is_none() {
             return false;
         }
         self.all_completed.last_wanted = Some(now);
-        for name in services.keys() {
+        for name in services {
             if let Some(of) = self.completed.get_mut(name) {
                 of.last_wanted = Some(now);
             } else if self.completed.len() < MOST_SERVICES {
@@ -133,21 +157,24 @@ impl HandshakeTracker {
     pub fn end(&mut self, now: Instant) -> HandshakeReport {
         self.first_seen = std::mem::take(&mut self.still_there);
         let mut report = std::mem::take(&mut self.report);
-        if report.services.is_empty() {
-            return report;
+        let begins = std::mem::take(&mut self.begins);
+        self.suspicious.clear();
+        self.begun.clear();
+        let first = begins.values().min().copied().unwrap_or(now);
+        let wanted = |of: &Completed| of.last_wanted == Some(now);
+        if wanted(&self.all_completed) {
+            report.any_completes = self.all_completed.end(first, now);
         }
-        report.any_completes = self.all_completed.end(now);
         for overdue in report.services.values_mut() {
             // Of one that is not followed nobody says that it is dead.
             overdue.others_complete = true;
         }
-        for (name, of) in &mut self.completed {
-            let completes = of.end(now);
+        for (name, of) in self.completed.iter_mut().filter(|(_, of)| wanted(of)) {
+            let completes = of.end(begins.get(name).copied().unwrap_or(now), now);
             if let Some(overdue) = report.services.get_mut(name) {
                 overdue.others_complete = completes;
             }
         }
-        report.is_pending = true;
         report
     }
 }
@@ -163,21 +190,26 @@ impl Completed {
         }
     }
 
-    /// Whether handshakes are completed, as far as is known.
-    fn end(&mut self, now: Instant) -> bool {
+    /// Whether handshakes were completed since `begin`, as far as is known.
+    fn end(&mut self, begin: Instant, now: Instant) -> bool {
         let is_full = self.is_full();
         let seen = std::mem::take(&mut self.now);
-        let is_new = is_full || !seen.is_subset(&self.known);
+        let is_new = !seen.is_subset(&self.known);
         self.known = seen;
-        let last_new = *self.last_new.get_or_insert(now);
-        if self.known.is_empty() {
-            return false;
-        }
+        let Some(first_look) = self.first_look else {
+            self.first_look = Some(now);
+            // Whether they are new cannot be told yet.
+            return is_full;
+        };
         if is_new {
             self.last_new = Some(now);
-            return true;
         }
-        now.saturating_duration_since(last_new) < STALLED
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < STALLED;
+        if is_full {
+            // Those that were not told of may be new.
+            return is_recent(self.last_new.unwrap_or(first_look));
+        }
+        self.last_new.is_some_and(|at| at >= begin && is_recent(at))
     }
 }
 
@@ -239,7 +271,7 @@ mod tests {
         for (id, is_answered) in begun {
             tracker.handshake(*id, A, *is_answered, now);
         }
-        if tracker.wants_completed(now) {
+        if tracker.wants_completed(true, now) {
             for id in completed {
                 tracker.completed(*id, A);
             }
@@ -256,9 +288,9 @@ mod tests {
         let mut tracker = HandshakeTracker::default();
         let start = Instant::now();
         let first = look(&mut tracker, &[(1, false), (2, false)], &[], start);
-        assert_eq!((first.services.len(), first.is_pending), (0, true));
+        assert_eq!(first.services.len(), 0);
         let early = look(&mut tracker, &[(1, false)], &[], start + Duration::from_secs(2));
-        assert_eq!((early.services.len(), early.is_pending), (0, true));
+        assert_eq!(early.services.len(), 0);
         // Number 2 came back as another flow of that id: it was gone at the look before.
         let second = look(&mut tracker, &[(1, false), (2, false)], &[], start + PATIENCE);
         let expected = Overdue {
@@ -271,44 +303,104 @@ mod tests {
         assert_eq!(over, HandshakeReport::default());
     }
 
+    /// Flows that were there when the first of them began prove nothing.
     #[test]
     fn flows_from_before_do_not_hide_that_nobody_gets_in_any_more() {
         let mut tracker = HandshakeTracker::default();
         let start = Instant::now();
-        look(&mut tracker, &[(1, false)], &[7], start);
         let at = |seconds| start + Duration::from_secs(seconds);
-        let old_only = look(&mut tracker, &[(1, false)], &[7], at(4));
-        assert_eq!(severity(&old_only), Some(Severity::Warning), "it is not known yet");
+        look(&mut tracker, &[(1, false)], &[7], start);
+        look(&mut tracker, &[(1, false)], &[7], at(1));
+        let all_fail = look(&mut tracker, &[(1, false)], &[7], at(3));
+        assert_eq!(severity(&all_fail), Some(Severity::Error));
+        assert!(
+            all_fail.problems(|_| 80)[0]
+                .message
+                .contains("none is completed meanwhile")
+        );
+        let served = look(&mut tracker, &[(1, false)], &[7, 8], at(4));
+        assert_eq!(severity(&served), Some(Severity::Warning), "somebody gets in");
+        assert!(
+            served.problems(|_| 80)[0]
+                .message
+                .contains("others are completed meanwhile")
+        );
         assert_eq!(
-            severity(&look(&mut tracker, &[(1, false)], &[7], at(9))),
+            severity(&look(&mut tracker, &[(1, false)], &[7, 8], at(9))),
             Some(Severity::Warning)
         );
-        let stalled = look(&mut tracker, &[(1, false)], &[7], at(14));
+        let stalled = look(&mut tracker, &[(1, false)], &[7, 8], at(14));
         assert_eq!(severity(&stalled), Some(Severity::Error), "no new one in 10 s");
         assert_eq!(severity(&look(&mut tracker, &[], &[], at(18))), None);
-        look(&mut tracker, &[(2, false)], &[], at(22));
-        let again = look(&mut tracker, &[(2, false)], &[7], at(26));
-        assert_eq!(
-            severity(&again),
-            Some(Severity::Error),
-            "a pause is no proof that it is mended"
-        );
-        let served = look(&mut tracker, &[(2, false)], &[7, 8], at(29));
-        assert_eq!(severity(&served), Some(Severity::Warning), "somebody gets in");
+    }
+
+    /// One client behind a way that is cut: whoever is served while it waits shows that the service works.
+    #[test]
+    fn one_that_fails_while_others_are_completed_is_no_error() {
+        for are_few in [true, false] {
+            let mut tracker = HandshakeTracker::default();
+            let start = Instant::now();
+            let mut completed = vec![7];
+            for second in 0..30 {
+                let now = start + Duration::from_secs(second);
+                tracker.handshake(1, A, false, now);
+                if tracker.wants_completed(are_few, now) {
+                    for id in &completed {
+                        tracker.completed(*id, A);
+                    }
+                }
+                let told = severity(&tracker.end(now));
+                let expected = (second >= 3).then_some(Severity::Warning);
+                assert_eq!(told, expected, "after {second} s, {are_few}");
+                if second % 2 == 0 {
+                    completed.push(100 + u32::try_from(second).unwrap());
+                }
+            }
+        }
+    }
+
+    /// Where flows are many they are not noted for each handshake, but for those that take long.
+    #[test]
+    fn completed_flows_are_asked_for_once_a_handshake_takes_long() {
+        let mut tracker = HandshakeTracker::default();
+        let start = Instant::now();
+        tracker.handshake(1, A, false, start);
+        assert!(!tracker.wants_completed(false, start));
+        tracker.end(start);
+        let later = start + SUSPICIOUS;
+        tracker.handshake(1, A, false, later);
+        tracker.handshake(2, "b", false, later);
+        assert!(tracker.wants_completed(false, later));
+        tracker.completed(7, A);
+        assert!(tracker.completed.contains_key(A) && !tracker.completed.contains_key("b"));
+        assert!(tracker.end(later).services.is_empty());
+        let overdue = start + PATIENCE;
+        tracker.handshake(1, A, false, overdue);
+        assert!(tracker.wants_completed(false, overdue));
+        tracker.completed(7, A);
+        assert_eq!(severity(&tracker.end(overdue)), Some(Severity::Error));
     }
 
     #[test]
     fn forged_syns_are_no_error_while_anybody_is_served() {
         let mut tracker = HandshakeTracker::default();
         let start = Instant::now();
-        look(&mut tracker, &[(1, true)], &[], start);
-        tracker.handshake(1, A, true, start + PATIENCE);
-        assert!(tracker.wants_completed(start + PATIENCE));
-        tracker.completed(5, "b");
-        let report = tracker.end(start + PATIENCE);
-        assert_eq!(severity(&report), Some(Severity::Warning));
-        let alone = look(&mut tracker, &[(1, true)], &[], start + PATIENCE * 2);
-        assert_eq!(severity(&alone), Some(Severity::Error), "nobody is served anywhere");
+        let mut after = |seconds, others: &[u32]| {
+            let now = start + Duration::from_secs(seconds);
+            tracker.handshake(1, A, true, now);
+            assert!(tracker.wants_completed(true, now));
+            for id in others {
+                tracker.completed(*id, "b");
+            }
+            severity(&tracker.end(now))
+        };
+        assert_eq!(after(0, &[5]), None);
+        assert_eq!(
+            after(3, &[5, 6]),
+            Some(Severity::Warning),
+            "somebody is served elsewhere"
+        );
+        assert_eq!(after(14, &[5, 6]), Some(Severity::Error), "nobody is served anywhere");
     }
 
     #[test]
@@ -319,7 +411,7 @@ mod tests {
             for id in 0..most + 1000 {
                 tracker.handshake(id, A, false, now);
             }
-            assert!(tracker.wants_completed(now) == (now > start));
+            assert!(tracker.wants_completed(false, now) == (now > start));
             for id in 0..10_000 {
                 tracker.completed(id, A);
             }

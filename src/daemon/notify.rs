@@ -90,6 +90,8 @@ struct Heart {
     start: Instant,
     /// Milliseconds from `start` to the last sign of life in a job; [`IDLE`] between jobs.
     beat: AtomicU64,
+    /// Milliseconds from `start` to the begin of the loop's turn; [`IDLE`] where there are no turns.
+    turn: AtomicU64,
 }
 
 const IDLE: u64 = u64::MAX;
@@ -99,20 +101,29 @@ impl Heart {
         Arc::new(Self {
             start: Instant::now(),
             beat: AtomicU64::new(IDLE),
+            turn: AtomicU64::new(IDLE),
         })
     }
 
-    fn beat(&self, now: Instant) {
+    fn note(&self, mark: &AtomicU64, now: Instant) {
         let since = now.saturating_duration_since(self.start).as_millis();
-        let beat = u64::try_from(since).unwrap_or(IDLE - 1).min(IDLE - 1);
-        self.beat.store(beat, Ordering::Relaxed);
+        let since = u64::try_from(since).unwrap_or(IDLE - 1).min(IDLE - 1);
+        mark.store(since, Ordering::Relaxed);
     }
 
-    /// Whether the last sign of life is no older than that, or none is expected.
+    fn beat(&self, now: Instant) {
+        self.note(&self.beat, now);
+    }
+
+    /// Whether the last sign of life is no older than that, or none is expected, and the turn is no longer than
+    /// [`LONGEST_JOB`] or that, whichever is longer.
     fn is_alive(&self, now: Instant, limit: Duration) -> bool {
-        let beat = self.beat.load(Ordering::Relaxed);
         let since = now.saturating_duration_since(self.start);
-        beat == IDLE || since.saturating_sub(Duration::from_millis(beat)) <= limit
+        let is_within = |mark: &AtomicU64, limit: Duration| {
+            let mark = mark.load(Ordering::Relaxed);
+            mark == IDLE || since.saturating_sub(Duration::from_millis(mark)) <= limit
+        };
+        is_within(&self.beat, limit) && is_within(&self.turn, limit.max(LONGEST_JOB))
     }
 }
 
@@ -141,8 +152,8 @@ impl Watchdog {
         self.limit.map(|limit| limit / 4)
     }
 
-    /// Whether the loop has begun a turn within the limit, and the worker is idle or no longer at one thing than
-    /// [`LONGEST_JOB`].
+    /// Whether the loop has begun a turn or got on in it within the limit, is in it no longer than [`LONGEST_JOB`], and the worker is
+    /// idle or no longer at one thing than that.
     pub fn is_alive(&self, now: Instant) -> bool {
         let lives = |heart: &Weak<Heart>, limit| heart.upgrade().is_some_and(|heart| heart.is_alive(now, limit));
         lives(&self.turns, self.limit.unwrap_or(LONGEST_JOB)) && lives(&self.worker, LONGEST_JOB)
@@ -180,6 +191,13 @@ impl Watchdog {
 impl LoopPulse {
     /// A turn begins.
     pub fn beat(&self, now: Instant) {
+        self.heart.note(&self.heart.turn, now);
+        self.heart.beat(now);
+    }
+
+    /// A step of the turn is done: with much to do a turn may take longer than the limit. A step by itself may not, nor may a turn
+    /// go on for ever by ever more steps.
+    pub fn step_done(&self, now: Instant) {
         self.heart.beat(now);
     }
 
@@ -291,6 +309,30 @@ mod tests {
         assert!(!watchdog.is_alive(start + Duration::from_secs(31)));
         drop(pulse);
         assert!(!watchdog.is_alive(start));
+    }
+
+    /// With many services one turn has much to do: that is told from a hang by the steps of it that are done.
+    #[test]
+    fn a_turn_that_gets_on_is_no_hang_and_one_that_never_ends_is() {
+        let limit = Duration::from_secs(4);
+        let (watchdog, _worker, pulse) = Watchdog::with_limit(Some(limit));
+        let start = pulse.heart.start;
+        pulse.beat(start);
+        let mut now = start;
+        while now + limit <= start + LONGEST_JOB {
+            now += limit;
+            assert!(watchdog.is_alive(now), "after {:?}", now - start);
+            pulse.step_done(now);
+        }
+        let over = start + LONGEST_JOB + Duration::from_secs(1);
+        pulse.step_done(over);
+        assert!(!watchdog.is_alive(over), "steps without end are a hang, too");
+        pulse.beat(over);
+        assert!(watchdog.is_alive(over + limit));
+        assert!(
+            !watchdog.is_alive(over + limit + Duration::from_secs(1)),
+            "no step is done"
+        );
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::kernel::route::Routes;
 use crate::kernel::socket::NetlinkError;
 use crate::problem::Problem;
 
+/// So many flows are decoded in some milliseconds.
+const FEW_FLOWS: u32 = 4096;
 /// Handshakes are looked for again after this many times what the last look took: 2 % of the time at most.
 const PAUSE: u32 = 50;
 
@@ -29,6 +31,8 @@ pub struct ObservationRequest {
     pub subject: Subject,
     /// Backends that answer probes.
     pub answering: Arc<BTreeSet<SocketAddr>>,
+    /// Whether to look at the surroundings.
+    pub surroundings: bool,
     /// Whether to look at handshakes.
     pub handshakes: bool,
 }
@@ -36,8 +40,8 @@ pub struct ObservationRequest {
 /// What was seen.
 #[derive(Debug, Clone, Default)]
 pub struct Observation {
-    /// What is wrong with the surroundings.
-    pub surroundings: Vec<Problem>,
+    /// What is wrong with the surroundings, where these were asked for.
+    pub surroundings: Option<Vec<Problem>>,
     /// Handshakes, where these were asked for and could be read.
     pub handshakes: Option<HandshakeReport>,
     /// Handshakes need not be looked for sooner.
@@ -73,7 +77,9 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
     let mut reader = CheapReader::new(Effort::Quick);
     let mut tracker = HandshakeTracker::default();
     while let Ok(request) = requests.recv() {
-        let surroundings = surroundings(&mut reader, &request.subject, true);
+        let surroundings = request
+            .surroundings
+            .then(|| surroundings(&mut reader, &request.subject, true));
         let begun = cpu_time();
         let handshakes = request.handshakes.then(|| handshakes(&mut tracker, &request));
         let handshakes = handshakes.and_then(|seen| match seen {
@@ -134,7 +140,8 @@ fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> R
         }
         ControlFlow::Continue(())
     })?;
-    if tracker.wants_completed(now) {
+    let are_few = conntrack.entries()?.is_some_and(|entries| entries <= FEW_FLOWS);
+    if tracker.wants_completed(are_few, now) {
         conntrack.completed(subject.mark, |flow| match service_of(flow) {
             Some(service) if !tracker.completed(flow.id, service) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),

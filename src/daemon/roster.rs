@@ -96,6 +96,8 @@ type Member = (Endpoint, Name);
 pub struct Roster {
     all_failed: AllFailed,
     wanted: Services,
+    /// Number of the last change of `wanted`.
+    revision: u64,
     serving: Services,
     leavers: Leavers,
     /// Left for good; the kernel has not been told.
@@ -214,6 +216,7 @@ impl Roster {
 
     /// Some services are desired otherwise from now on.
     pub fn edit(&mut self, edits: &Edits, now: Instant) {
+        self.revision += 1;
         let before = self.members_before(&edits.put);
         for name in &edits.gone {
             self.want(name, None);
@@ -501,6 +504,11 @@ impl Roster {
     /// What the kernel was told last.
     pub fn serving(&self) -> &BTreeMap<Name, Arc<Service>> {
         &self.serving.all
+    }
+
+    /// Returns a number that becomes another one whenever what is desired does.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// What is desired.

@@ -401,6 +401,7 @@ impl Daemon {
     fn take_what_is_there(&mut self) {
         const MOST: usize = 4096;
         for _ in 0..MOST {
+            self.pulse.step_done(Instant::now());
             if let Ok(probed) = self.probed.try_recv() {
                 self.probed(probed);
             } else if let Some(news) = self.file.as_mut().and_then(|file| file.news.try_recv().ok()) {
@@ -429,28 +430,33 @@ impl Daemon {
         if self.gives_up_at.take_if(|at| *at <= now.instant).is_some() {
             self.core.look_ended(now);
         }
+        self.pulse.step_done(Instant::now());
         let looker = &mut self.looker;
         if self.core.is_judgement_due(now) {
             let vet =
                 &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::Surroundings, state, known, now.instant);
             self.core.judge_surroundings(vet, now);
         }
+        self.pulse.step_done(Instant::now());
         let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::Order, state, known, now.instant);
         if let Some(write) = self.core.next_write(vet, now) {
             let keeper = self.keeper.as_ref().ok_or(DaemonError::Store)?;
             keeper.write(write).map_err(|_| DaemonError::Store)?;
         }
+        self.pulse.step_done(Instant::now());
         if let Some(request) = self.core.next_observation(now)
             && !self.observer.ask(request)
         {
             tracing::error!("the thread that looks at the surroundings has died");
         }
+        self.pulse.step_done(Instant::now());
         if let Some(job) = self.core.next_job(now) {
             let given = self.worker.as_ref().is_some_and(|worker| worker.give(job));
             if !given {
                 return Err(DaemonError::Worker);
             }
         }
+        self.pulse.step_done(Instant::now());
         let (due, cancelled) = (self.core.due_probes(now), self.core.health().take_cancelled());
         if !cancelled.is_empty() {
             self.prober.cancel(cancelled)?;
@@ -458,6 +464,7 @@ impl Daemon {
         if !due.is_empty() {
             self.prober.probe(due)?;
         }
+        self.pulse.step_done(Instant::now());
         if self.socket_at <= now.instant {
             self.socket_at = now.instant + SOCKET;
             self.look_for_files(now);

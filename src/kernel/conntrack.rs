@@ -228,13 +228,12 @@ impl Conntrack {
         Ok(outcome)
     }
 
-    /// Whether this network namespace has no flow, anyone's: the kernel would walk those of all namespaces to find that.
-    /// Entries count from their first packet on, before they are confirmed (`__nf_conntrack_alloc`).
+    /// Returns how many entries conntrack has in this network namespace, those of others included; `None` where it does not say.
     ///
     /// # Errors
-    /// Those of [`Netlink::request`].
-    pub fn has_none(&mut self) -> Result<bool, NetlinkError> {
-        let entries = restarting(|| {
+    /// Those of [`Ask::request`].
+    pub fn entries(&mut self) -> Result<Option<u32>, NetlinkError> {
+        restarting(|| {
             let mut entries = None;
             self.lists.request("count the flows", wire::stats, |message| {
                 if let Some(attr) = message.family()?.1.first(wire::CTA_STATS_ENTRIES)? {
@@ -243,8 +242,16 @@ impl Conntrack {
                 Ok(())
             })?;
             Ok(entries)
-        })?;
-        Ok(entries == Some(0))
+        })
+    }
+
+    /// Whether this network namespace has no flow, anyone's: the kernel would walk those of all namespaces to find that.
+    /// Entries count from their first packet on, before they are confirmed (`__nf_conntrack_alloc`).
+    ///
+    /// # Errors
+    /// Those of [`Netlink::request`].
+    pub fn has_none(&mut self) -> Result<bool, NetlinkError> {
+        Ok(self.entries()? == Some(0))
     }
 
     /// Our flow that `backend` sees as coming from `seen_as`, in conntrack's default zone.

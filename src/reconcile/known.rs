@@ -247,10 +247,12 @@ impl<K: Kernel> Reconciler<'_, K> {
             .filter(|head| Some(head.table) == identity.table)
             .and_then(|head| head.applied.clone());
         let owners = head.as_ref().and_then(|head| head.details.as_ref()).map(owner::owners);
+        let pauses = head.as_ref().map(|head| head.pauses.clone()).unwrap_or_default();
         let mut services = Services {
             table,
             applied,
             owners,
+            pauses,
             mark: self.mark,
             configured,
             ..Services::default()

@@ -25,7 +25,7 @@ use crate::addon::id::PlatformId;
 use crate::kernel::About;
 use crate::model::FlowMark;
 use crate::owner::Owner;
-use crate::record::Applied;
+use crate::record::{Applied, Pause};
 use crate::ruleset::skeleton;
 use crate::summary::{ServiceSummary, Standing, Summary};
 
@@ -45,6 +45,8 @@ pub struct Services {
     /// Whose the services are that have a name, as the record says; those of a state file are left out. `None` if it does not, or
     /// a daemon knows better.
     pub owners: Option<BTreeMap<Box<str>, Owner>>,
+    /// Services whose new connections are held back, as the record says; none where a daemon knows better.
+    pub pauses: Vec<Pause>,
     /// The mark that the table gives its flows.
     pub mark: FlowMark,
     /// The mark in the configuration.

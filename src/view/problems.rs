@@ -1,11 +1,13 @@
 //! What is wrong with the services, in words and as data.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Services;
 use super::status::{BackendStatus, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
 use crate::daemon::ask::DaemonView;
+use crate::date::utc;
 use crate::owner::Owner;
 use crate::problem;
 use crate::words::count;
@@ -18,7 +20,14 @@ const MOST_NAMES: usize = 20;
 const MOST_PAIRS: usize = 10;
 
 pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = found.iter().filter(|problem| status.shows(problem)).cloned().collect();
+    let names: BTreeSet<&str> = status.services.iter().filter_map(|of| of.name.as_deref()).collect();
+    // Whether it is of the gateway as a whole, or of a service that is shown. What is held back is not in the kernel, so that no
+    // service is shown for it.
+    let is_shown = |problem: &&Problem| {
+        let name = problem.service.as_deref().filter(|_| problem.kind != Kind::HeldBack);
+        name.is_none_or(|name| names.contains(name))
+    };
+    let mut problems: Vec<Problem> = found.iter().filter(is_shown).cloned().collect();
     // What is here is not what was meant.
     let is_elsewhere = found.iter().any(|problem| problem.kind == Kind::OtherNamespace);
     let is_explained = is_elsewhere && services.table.is_none();
@@ -27,7 +36,8 @@ pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) 
     }
     for service in &status.services {
         if !service.is_idle() {
-            problems.extend(service_problem(&ServiceFacts::of(service)));
+            let held = held(service, services);
+            problems.extend(held.or_else(|| service_problem(&ServiceFacts::of(service))));
         }
         for backend in &service.backends {
             problems.extend(unhealthy(service, backend));
@@ -49,7 +59,7 @@ pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) 
         problems.extend(orphaned_services(services));
     }
     if let Some(daemon) = &status.daemon {
-        problems.extend(daemon.problems.iter().filter(|problem| status.shows(problem)).cloned());
+        problems.extend(daemon.problems.iter().filter(is_shown).cloned());
     }
     problem::sort(&mut problems);
     problems
@@ -98,6 +108,25 @@ pub fn some_of(names: &[&str]) -> String {
     }
 }
 
+/// Returns the problem that a service is paused and no daemon is there that could end it, if so: the record tells of the pause.
+fn held(service: &ServiceStatus<'_>, services: &Services) -> Option<Problem> {
+    let name = service.name.as_deref().filter(|_| !service.reachable)?;
+    // A handful: whoever pauses a service watches it.
+    let pause = services.pauses.iter().find(|pause| *pause.service == *name)?;
+    let date = |seconds: u64| utc(i64::try_from(seconds).unwrap_or(i64::MAX >> 8));
+    let message = format!(
+        "{} is paused by uid {} since {} UTC, until {} UTC, and only a daemon ends that, which does not run: clients that connect \
+         wait until one runs again and the pause is over; start it (`systemctl start tcpgw`, or `tcpgw daemon`), then `tcpgw resume \
+         {name}` lets them in at once",
+        title(service),
+        pause.uid,
+        date(pause.since),
+        date(pause.since.saturating_add(pause.time.as_secs())),
+    );
+    let problem = Problem::new(Kind::Paused, message).with_severity(Severity::Error);
+    Some(of(service, None, problem))
+}
+
 /// Whether the daemon says why there may be no table.
 fn is_without_table(daemon: &DaemonView) -> bool {
     let kinds = [Kind::Starting, Kind::TornDown];
@@ -110,19 +139,6 @@ fn of(service: &ServiceStatus<'_>, backend: Option<SocketAddr>, problem: Problem
         port: Some(service.port),
         backend,
         ..problem
-    }
-}
-
-impl Status<'_> {
-    /// Whether it is of the gateway as a whole, or of a service that is shown.
-    fn shows(&self, problem: &Problem) -> bool {
-        // What is held back is not in the kernel, so that no service is shown for it.
-        let Some(name) = problem.service.as_ref().filter(|_| problem.kind != Kind::HeldBack) else {
-            return true;
-        };
-        self.services
-            .iter()
-            .any(|service| service.name.as_deref() == Some(name))
     }
 }
 

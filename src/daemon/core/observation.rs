@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Core, Now, Phase};
-use crate::daemon::handshakes::PATIENCE;
 use crate::daemon::observer::{Observation, ObservationRequest};
 use crate::doctor::{self, Subject};
 use crate::problem::Kind;
@@ -20,8 +19,9 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// A look that takes longer hangs.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Handshakes that are not overdue yet may be, this long after.
-const SECOND_LOOK: Duration = PATIENCE.saturating_add(Duration::from_millis(100));
+/// From one look at handshakes to the next, where the last one took little: so one that is not answered is told of at most this
+/// long after it is overdue.
+const HANDSHAKES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When the surroundings are looked at.
 #[derive(Debug)]
@@ -32,7 +32,11 @@ pub(super) struct Observing {
     /// Something has changed since the look that is out began.
     is_outdated: bool,
     not_before: Instant,
+    /// When handshakes are looked for next.
+    handshakes_next: Option<Instant>,
     handshakes_not_before: Instant,
+    /// What is looked at, of this revision of what is desired.
+    services: Option<(u64, Arc<Summary>)>,
     /// Handshakes that no backend answered in time, by service.
     unanswered: BTreeMap<Box<str>, u64>,
 }
@@ -44,7 +48,9 @@ impl Observing {
             out_since: None,
             is_outdated: false,
             not_before: now,
+            handshakes_next: None,
             handshakes_not_before: now,
+            services: None,
             unanswered: BTreeMap::new(),
         }
     }
@@ -67,7 +73,10 @@ impl Core {
         match self.observing.out_since {
             Some(_) if self.problems.get(Kind::ChecksStalled).is_some() => None,
             Some(since) => Some(since + LONGEST),
-            None => self.observing.next,
+            None => {
+                let of = &self.observing;
+                of.next.into_iter().chain(of.handshakes_next).min()
+            }
         }
     }
 
@@ -90,20 +99,38 @@ impl Core {
             return None;
         }
         let handshakes = self.observing.handshakes_not_before <= now.instant;
+        let surroundings = self.observing.next.is_some_and(|at| at <= now.instant);
         self.observing.out_since = Some(now.instant);
-        self.observing.is_outdated = false;
-        self.observing.next = None;
-        let services: Summary = self.roster.wanted().values().map(AsRef::as_ref).collect();
+        if surroundings {
+            self.observing.is_outdated = false;
+            self.observing.next = None;
+        }
+        self.observing.handshakes_next = None;
         Some(ObservationRequest {
             subject: Subject {
-                services: Arc::new(services),
+                services: self.observed_services(),
                 mark: self.mark(),
                 protect_backends: self.config.protect_backends,
                 configuration: self.config.path().into(),
             },
             answering: Arc::new(if handshakes { self.answering() } else { BTreeSet::new() }),
+            surroundings,
             handshakes,
         })
+    }
+
+    /// The services that are desired, summed up once for each time that they change.
+    fn observed_services(&mut self) -> Arc<Summary> {
+        let revision = self.roster.revision();
+        if let Some((of, services)) = &self.observing.services
+            && *of == revision
+        {
+            return Arc::clone(services);
+        }
+        let services: Summary = self.roster.wanted().values().map(AsRef::as_ref).collect();
+        let services = Arc::new(services);
+        self.observing.services = Some((revision, Arc::clone(&services)));
+        services
     }
 
     /// Backends whose last probe was answered.
@@ -121,23 +148,29 @@ impl Core {
     pub fn observed(&mut self, observation: Observation, now: Now) {
         let of = &mut self.observing;
         of.out_since = None;
-        of.not_before = now.instant + LEAST_PAUSE;
-        let interval = self.settings.check_interval.map(|interval| interval.min(INTERVAL));
-        of.next = interval.map(|interval| now.instant + interval);
-        let mut earlier = |at: Instant| of.next = Some(of.next.map_or(at, |next| next.min(at)));
-        if of.is_outdated {
-            earlier(of.not_before);
+        let interval = self.settings.check_interval;
+        if observation.surroundings.is_some() {
+            of.not_before = now.instant + LEAST_PAUSE;
+            let next = interval.map(|interval| now.instant + interval.min(INTERVAL));
+            of.next = match next {
+                Some(next) if of.is_outdated => Some(next.min(of.not_before)),
+                None if of.is_outdated => Some(of.not_before),
+                next => next,
+            };
         }
-        if observation.handshakes.as_ref().is_some_and(|seen| seen.is_pending) {
-            earlier(now.instant + SECOND_LOOK.max(observation.pause));
+        if observation.handshakes.is_some() {
+            of.handshakes_not_before = now.instant + observation.pause;
         }
+        let soon = |interval: Duration| now.instant + interval.min(HANDSHAKES_INTERVAL);
+        of.handshakes_next = interval.map(|interval| soon(interval).max(of.handshakes_not_before));
         self.problems.resolve(Kind::ChecksStalled);
         if !self.is_observing() {
             return;
         }
-        self.problems.replace(doctor::KINDS, observation.surroundings);
+        if let Some(surroundings) = observation.surroundings {
+            self.problems.replace(doctor::KINDS, surroundings);
+        }
         if let Some(seen) = observation.handshakes {
-            self.observing.handshakes_not_before = now.instant + observation.pause;
             let port = |name: &str| self.roster.wanted().get(name).map_or(0, |service| service.port.get());
             self.problems.replace(&[Kind::Unanswered], seen.problems(port));
             let unanswered = seen.services.into_iter();

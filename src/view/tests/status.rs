@@ -171,6 +171,35 @@ fn many_strangers_are_counted_and_not_all_told() {
     assert_eq!(last, "4990 more flows should have been flushed");
 }
 
+/// Nobody lets its clients in again by itself.
+#[test]
+fn a_pause_without_a_daemon_is_called_so() {
+    let mut services = services();
+    services.pauses = vec![crate::record::Pause {
+        service: "void".into(),
+        since: 1_700_000_000,
+        uid: 7,
+        until: Duration::from_secs(99),
+        time: Duration::from_secs(60),
+    }];
+    let places = Places::new(&services.summary);
+    let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
+    let of_void = |problem: &&crate::problem::Problem| problem.service.as_deref() == Some("void");
+    let told: Vec<_> = status.problems.iter().filter(of_void).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].kind, told[0].severity), (Kind::Paused, Severity::Error));
+    for part in [
+        "void :2002 is paused by uid 7 since 2023-11-14 22:13:20 UTC, until 2023-11-14 22:14:20 UTC",
+        "until one runs again",
+    ] {
+        assert!(told[0].message.contains(part), "{}", told[0].message);
+    }
+    // One that gets connections is not held, whatever an old record says.
+    services.pauses[0].service = "web".into();
+    let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
+    assert!(status.problems.iter().all(|problem| problem.kind != Kind::Paused));
+}
+
 #[test]
 fn no_table_is_a_problem_and_so_is_another_mark() {
     let nothing = Services {
