@@ -247,9 +247,10 @@ impl Core {
         let serving = self.roster.serving().get(&service.name).into_iter().chain(there);
         let wanted = self.roster.wanted().get(&service.name);
         let wanted = wanted.filter(|_| self.held_back.has_judged);
-        // One that is suspended gets back what it had.
+        // One that is suspended gets back what it had, if it had it.
         let suspended = self.api.get(&service.name).map(|stored| &stored.service);
-        let suspended = suspended.filter(|_| self.addon.is_suspended(&service.name));
+        let is_kept = self.held_back.contains(&service.name);
+        let suspended = suspended.filter(|_| !is_kept && self.addon.is_suspended(&service.name));
         serving
             .chain(wanted)
             .chain(suspended)
