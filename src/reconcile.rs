@@ -218,6 +218,18 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         self
     }
 
+    /// Leaves in the record the pauses and the ends of drains that `known` has of services that stay as they are.
+    #[must_use]
+    pub fn keeping(mut self, known: &Known, stays: impl Fn(&str) -> bool) -> Self {
+        if let Some(recorded) = &known.recorded {
+            let drains = recorded.deadlines.iter().filter(|drain| stays(&drain.service));
+            self.drains = drains.cloned().collect();
+            let pauses = recorded.pauses.iter().filter(|pause| stays(&pause.service));
+            self.pauses = pauses.cloned().collect();
+        }
+        self
+    }
+
     /// What would change, and how many flows would be flushed.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ pub const NOBODY: &str = "none";
 /// Longest time from a request to the end of its answer, and until the next line of an answer that has no end. The server has
 /// given an answer to everything by then: orders take up to 125 s, a look at the kernel up to 65 s and its interval.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+/// From a request until whoever waits is told that the daemon does not answer.
+pub const SLOW: Duration = Duration::from_secs(3);
 /// Largest answer of a daemon about itself, to an order without a state, or that refuses something.
 const SMALL: usize = 4 << 20;
 /// Largest answer about all services. 10,000 services with 20 backends each take about 50 MB in `GET /v1/status`.
@@ -163,13 +165,21 @@ struct Told {
     more: usize,
 }
 
-/// Looks for a daemon. `Ok(None)`: there is none for this network namespace, so the kernel is worked on directly. With a
-/// path, it must be there; with [`NOBODY`] for one, nobody is asked.
+/// Where a daemon is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At<'p> {
+    /// At a socket that somebody named for this command: a daemon must be there. With [`NOBODY`] for one, nobody is asked.
+    Named(&'p Path),
+    /// At the socket where daemons of this gateway listen: there may be none.
+    Usual(&'p Path),
+}
+
+/// Looks for a daemon. `Ok(None)`: there is none for this network namespace, so the kernel is worked on directly.
 ///
 /// # Errors
 /// [`ClientError`].
-pub fn find(path: Option<&Path>) -> Result<Option<Client>, ClientError> {
-    Ok(match search(path)? {
+pub fn find(at: At<'_>) -> Result<Option<Client>, ClientError> {
+    Ok(match search(at)? {
         Found::Daemon(client) => Some(client),
         Found::Nobody | Found::Elsewhere(_) => None,
     })
@@ -190,15 +200,16 @@ pub enum Found {
 ///
 /// # Errors
 /// [`ClientError`].
-pub fn search(path: Option<&Path>) -> Result<Found, ClientError> {
-    let at = path.unwrap_or(Path::new(DEFAULT_SOCKET));
-    if at == Path::new(NOBODY) {
-        return Ok(Found::Nobody);
-    }
-    match Client::connect(at) {
+pub fn search(at: At<'_>) -> Result<Found, ClientError> {
+    let (path, is_usual) = match at {
+        At::Named(path) if path == Path::new(NOBODY) => return Ok(Found::Nobody),
+        At::Named(path) => (path, false),
+        At::Usual(path) => (path, true),
+    };
+    match Client::connect(path) {
         Ok(client) => Ok(Found::Daemon(client)),
-        Err(ClientError::OtherNamespace(at)) if path.is_none() => Ok(Found::Elsewhere(at)),
-        Err(error @ ClientError::NoDaemon { .. }) if path.is_none() => {
+        Err(ClientError::OtherNamespace(at)) if is_usual => Ok(Found::Elsewhere(at)),
+        Err(error @ ClientError::NoDaemon { .. }) if is_usual => {
             tracing::debug!("working on the kernel directly: {error}");
             Ok(Found::Nobody)
         }
@@ -279,6 +290,48 @@ impl Client {
         self.ask("GET", target, &[], Bytes::new())
     }
 
+    /// Asks for something that is answered within `patience`, as what is waited for has a time of its own. `slow` is called once
+    /// if the answer has not begun within [`SLOW`].
+    ///
+    /// # Errors
+    /// [`ClientError::Hung`], if the answer has not begun in time; [`ClientError`]
+    pub fn get_within(&self, target: &str, patience: Duration, slow: impl FnOnce()) -> Result<Answer<'_>, ClientError> {
+        let since = Instant::now();
+        let asked = self.begin("GET", target, &[], Bytes::new());
+        let begun = self.runtime.block_on(async {
+            let mut asked = std::pin::pin!(asked);
+            if let Ok(begun) = timeout(patience.min(SLOW), &mut asked).await {
+                return Some(begun);
+            }
+            if patience <= SLOW {
+                return None;
+            }
+            slow();
+            timeout(patience.saturating_sub(SLOW), asked).await.ok()
+        });
+        let begun = begun.unwrap_or_else(|| Err(self.hung(since.elapsed())));
+        // What has begun may be large.
+        self.answer(begun?, since + patience.max(SLOW), largest(target))
+    }
+
+    /// It has said nothing for so long.
+    fn hung(&self, waited: Duration) -> ClientError {
+        ClientError::Hung {
+            path: self.path.clone(),
+            pid: self.pid.get(),
+            waited: Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// Says that it has not answered for [`SLOW`], and is waited for.
+    pub fn is_slow(&self) -> String {
+        format!(
+            "the daemon behind {}{} has not answered for {SLOW:?}: it hangs, or has too much to do; waiting for it",
+            crate::escape::path(&self.path),
+            process(self.pid.get())
+        )
+    }
+
     /// Asks for it by any method, with headers of its own.
     ///
     /// # Errors
@@ -301,18 +354,23 @@ impl Client {
         self.ask("POST", target, &[], body.into())
     }
 
-    /// Orders something, unless `stop` comes before the answer: then the order may have been taken or not.
+    /// Orders something that is answered within `patience`, unless `stop` comes before the answer: then the order may have been taken
+    /// or not.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// [`ClientError::Hung`], if the answer has not begun in time: the order may have been taken or not; [`ClientError`]
     pub fn post_unless<T>(
         &self,
         target: &str,
         body: Vec<u8>,
+        patience: Duration,
         stop: impl Future<Output = T>,
     ) -> Result<Result<Answer<'_>, T>, ClientError> {
-        let deadline = Instant::now() + PATIENCE;
-        let ask = self.begun("POST", target, &[], body.into());
+        let deadline = Instant::now() + patience.max(SLOW);
+        let ask = async {
+            let asked = timeout(patience, self.begin("POST", target, &[], body.into())).await;
+            asked.unwrap_or_else(|_| Err(self.hung(patience)))
+        };
         let answer = self.runtime.block_on(async {
             tokio::select! {
                 biased;

@@ -13,8 +13,7 @@ use crate::problem::{Kind, Problem};
 impl Global {
     /// The daemon, or what is to be said of there being none.
     pub(super) fn daemon_or_why(&self) -> Result<Result<Client, Option<Problem>>, ClientError> {
-        let named = self.socket.as_deref().filter(|socket| !socket.is_empty());
-        Ok(match client::search(named.map(Path::new))? {
+        Ok(match client::search(self.socket_at())? {
             Found::Daemon(client) => Ok(client),
             Found::Elsewhere(socket) => Err(Some(elsewhere(&socket))),
             Found::Nobody => Err(self.absent()),

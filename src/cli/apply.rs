@@ -83,7 +83,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let mut reconciler = gateway
         .reconciler(&config)
         .signed(signature(&arguments.file))
-        .detailed(details);
+        .detailed(details)
+        .keeping(&known, |name| others.stays(name));
     let replaced = known.summary.services.len().saturating_sub(others.services.len());
     if is_empty && replaced > 0 && !arguments.allow_empty {
         return Err(Failure::Refused(format!(

@@ -14,7 +14,7 @@ use self::progress::Progress;
 use self::signals::{Choice, Signals};
 use super::{Code, Failure, Global, Outcome, Output, deploys, of_service, parse_duration, print, print_json};
 use crate::api::answers::DeployAnswer;
-use crate::api::client::{Answer, Client, ClientError, Target};
+use crate::api::client::{self, Answer, Client, ClientError, Target};
 use crate::model::duration;
 
 /// One look takes so long, if nothing happens: then progress is shown, and signals are seen.
@@ -83,7 +83,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         "whether the deploy has begun is told by `tcpgw deploys --service {}`",
         arguments.service
     );
-    let begun = daemon.post_unless(target.as_str(), body.to_string().into(), signals.insisted());
+    let begun = daemon.post_unless(
+        target.as_str(),
+        body.to_string().into(),
+        arguments.timeout.max(AWAY),
+        signals.insisted(),
+    );
     let answer = match begun {
         Ok(Ok(answer)) => answer.json(),
         // The order may have come through.
@@ -94,7 +99,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Err(error) => Err(error),
     };
     let deploy: Value = answer.map_err(|error| match error {
-        error @ (ClientError::Connection { .. } | ClientError::Late { .. }) => {
+        error @ (ClientError::Connection { .. } | ClientError::Hung { .. } | ClientError::Late { .. }) => {
             Failure::Refused(format!("{error}; {open}"))
         }
         other => of_service(&arguments.service)(other),
@@ -105,6 +110,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         arguments,
         id: answer_of(&daemon, &deploy)?.id,
         progress: Progress::new(global),
+        begun: Instant::now(),
         hook_failed: false,
         is_switched: false,
     }
@@ -122,6 +128,7 @@ struct Follower<'a> {
     arguments: &'a Arguments,
     id: u64,
     progress: Progress,
+    begun: Instant,
     hook_failed: bool,
     is_switched: bool,
 }
@@ -146,7 +153,17 @@ impl Follower<'_> {
                     Choice::Undo => return self.undo(signal),
                 }
             }
-            deploy = self.look()?;
+            deploy = match self.look(signals)? {
+                Ok(deploy) => deploy,
+                Err(signal) => {
+                    self.progress.clear();
+                    self.global.say(&format!(
+                        "the daemon does not answer; what becomes of deploy {} is told by `tcpgw deploys {}`",
+                        self.id, self.id
+                    ));
+                    return Ok(Code::Signal(signal));
+                }
+            };
         }
     }
 
@@ -216,33 +233,68 @@ impl Follower<'_> {
     }
 
     /// How far it is now. A daemon that is being restarted is waited for.
-    fn look(&self) -> Result<Value, Failure> {
+    /// A signal that comes while it hangs ends the command.
+    fn look(&mut self, signals: &Signals) -> Result<Result<Value, u8>, Failure> {
         let until = if self.is_switched { "drained" } else { "switched" };
         let target = Target::new(&format!("/v1/deploys/{}", self.id))
             .with("until", Some(&until))
             .with("wait", Some(&duration::show(PIECE)));
         let begin = Instant::now();
+        let mut is_told = false;
         loop {
-            let why = match self.daemon.get(target.as_str()).and_then(Answer::json) {
-                Ok(deploy) => return Ok(deploy),
+            let left = self.patience(begin).saturating_sub(begin.elapsed());
+            let answer = self
+                .daemon
+                .get_within(target.as_str(), left.clamp(PAUSE, client::SLOW), || ());
+            let why = match answer.and_then(Answer::json) {
+                Ok(deploy) => return Ok(Ok(deploy)),
                 Err(
                     error @ (ClientError::NoDaemon { .. }
+                    | ClientError::Hung { .. }
                     | ClientError::Connection { .. }
                     | ClientError::Late { .. }
                     | ClientError::Refused { status: 503 | 504, .. }),
                 ) => error,
                 Err(error) => return Err(error.into()),
             };
-            if begin.elapsed() >= AWAY {
-                return Err(Failure::Refused(format!(
-                    "the daemon has not answered for {}: {why}. What has become of the deploy is told by `tcpgw deploys {}` \
-                     when it is back",
-                    duration::show(AWAY),
-                    self.id
-                )));
+            let is_hung = matches!(why, ClientError::Hung { .. } | ClientError::Late { .. });
+            if is_hung && let Some(signal) = signals.caught() {
+                return Ok(Err(signal));
+            }
+            let patience = if is_hung { self.patience(begin) } else { AWAY };
+            let waited = begin.elapsed();
+            if waited >= patience {
+                return Err(self.lost(waited, &why));
+            }
+            if is_hung && !std::mem::replace(&mut is_told, true) {
+                self.progress.clear();
+                self.global.warn(&format!("{why}; waiting for it"));
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Why nobody knows how far the deploy is.
+    fn lost(&self, waited: Duration, why: &ClientError) -> Failure {
+        let seen = if self.is_switched {
+            "new connections go to the new backends"
+        } else {
+            "it had not switched when the daemon answered last"
+        };
+        Failure::Refused(format!(
+            "the daemon has not answered for {} s: {why}. Deploy {}: {seen}; what has become of it is told by `tcpgw deploys {}` when the \
+             daemon answers again",
+            waited.as_secs(),
+            self.id,
+            self.id
+        ))
+    }
+
+    /// How long a daemon that hangs is waited for, from that time on: until the time of the deploy's probes is over.
+    fn patience(&self, from: Instant) -> Duration {
+        let left = (self.begun + self.arguments.timeout).saturating_duration_since(from);
+        let least = if self.is_switched { AWAY } else { client::SLOW + PAUSE };
+        left.max(least)
     }
 
     fn undo(&self, signal: u8) -> Outcome {

@@ -7,13 +7,15 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json};
-use crate::api::client::{Answer, Client, ClientError, Target};
+use crate::api::client::{self, Answer, Client, ClientError, Target};
 use crate::model::duration;
 use crate::view::endpoint;
 use crate::words::count;
 
-/// The longest that one request waits.
-const PIECE: Duration = Duration::from_secs(60);
+/// The longest that one request waits: a daemon that hangs is noticed soon after.
+const PIECE: Duration = Duration::from_secs(1);
+/// How long the daemon may take at least to say what is still amiss.
+const LAST: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
 pub(super) struct Chosen {
@@ -192,7 +194,10 @@ fn wait_for(global: &Global, daemon: &Client, service: &str, what: What, time: D
         let target = Target::of_service(service, "/wait")
             .with("for", Some(&what.word()))
             .with("timeout", Some(&piece));
-        match daemon.get(target.as_str()).and_then(Answer::json::<Value>) {
+        let answer = daemon.get_within(target.as_str(), left.max(client::SLOW), || {
+            global.warn(&daemon.is_slow());
+        });
+        match answer.and_then(Answer::json::<Value>) {
             Ok(view) => return show(global, &view, &format!("{service}: {}\n", what.word())),
             Err(ClientError::Refused { code, .. }) if code == "not_yet" => {}
             Err(error) => return Err(error.into()),
@@ -201,7 +206,9 @@ fn wait_for(global: &Global, daemon: &Client, service: &str, what: What, time: D
             break;
         }
     }
-    let view: Value = daemon.get(Target::of_service(service, "").as_str())?.json()?;
+    let view: Value = daemon
+        .get_within(Target::of_service(service, "").as_str(), LAST, || ())?
+        .json()?;
     if global.output == Output::Json {
         print_json(&view)?;
     }

@@ -36,6 +36,7 @@ mod up;
 mod usage;
 mod who;
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -45,9 +46,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
-use crate::api::client::{self, Client, ClientError};
+use crate::api::client::{self, At, Client, ClientError};
 use crate::config::{Config, ConfigError};
 use crate::daemon::DaemonError;
+use crate::daemon::settings::{Section, Settings};
 use crate::kernel::KernelError;
 use crate::kernel::listeners::ListenersError;
 use crate::kernel::socket::NetlinkError;
@@ -78,8 +80,8 @@ pub struct Global {
     /// The configuration with the fences and the flow mark [default: /etc/tcpgw/config.toml, if it is there]
     #[arg(long, global = true, env = "TCPGW_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The socket of the daemon; `none` works on the kernel without it [default: /run/tcpgw/tcpgw.sock, if a daemon of this
-    /// network namespace answers there]
+    /// The socket of the daemon; `none` works on the kernel without it [default: `daemon.socket` of the configuration, else
+    /// /run/tcpgw/tcpgw.sock, if a daemon of this network namespace answers there]
     #[arg(
         long,
         global = true,
@@ -110,6 +112,9 @@ pub struct Global {
         hide = true
     )]
     run_dir: PathBuf,
+    /// The socket of the configuration, once that was read.
+    #[arg(skip)]
+    configured: OnceCell<PathBuf>,
 }
 
 /// How to print.
@@ -447,8 +452,31 @@ impl Global {
 
     /// The daemon that keeps this network namespace, if there is one.
     fn daemon(&self) -> Result<Option<Client>, Failure> {
+        Ok(client::find(self.socket_at())?)
+    }
+
+    /// Where the daemon is looked for: at the socket that was named, else at that of the configuration.
+    fn socket_at(&self) -> At<'_> {
         let named = self.socket.as_deref().filter(|socket| !socket.is_empty());
-        Ok(client::find(named.map(Path::new))?)
+        named.map_or_else(|| At::Usual(self.usual_socket()), |named| At::Named(Path::new(named)))
+    }
+
+    /// The socket of the configuration. One that cannot be read is warned of, and the default takes its place.
+    fn usual_socket(&self) -> &Path {
+        self.configured.get_or_init(|| {
+            // Who may write to it is said by commands that use the rest of it.
+            let quiet = tracing::subscriber::NoSubscriber::new();
+            let config = tracing::subscriber::with_default(quiet, || Config::load(self.config.as_deref()));
+            let section = match config {
+                Ok(config) => config.daemon,
+                Err(error) => {
+                    let socket = client::DEFAULT_SOCKET;
+                    self.warn(&format!("the daemon is looked for at {socket}: {}", error.line()));
+                    Section::default()
+                }
+            };
+            Settings::from(section).socket
+        })
     }
 
     /// The daemon, for what needs one; `what` is what only a daemon does.

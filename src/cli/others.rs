@@ -184,6 +184,11 @@ impl Others {
         Ok(others)
     }
 
+    /// Whether a service of that name is among those that stay.
+    pub(super) fn stays(&self, name: &str) -> bool {
+        self.services.iter().any(|service| *service.name == *name)
+    }
+
     /// Their names.
     pub(super) fn names(&self) -> impl Iterator<Item = Value> + '_ {
         self.services.iter().map(|service| Value::from(&*service.name))

@@ -11,7 +11,7 @@ use clap::Args;
 use super::configuration::Configuration;
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, screen, unless_closed};
-use crate::api::client::{Client, ClientError, Target};
+use crate::api::client::{self, Client, ClientError, Target};
 use crate::daemon::observer;
 use crate::doctor::{CheapReader, Effort, Subject};
 use crate::look::{self, LookError, StatusQuery};
@@ -22,6 +22,8 @@ use crate::view::{ServiceName, Services};
 
 /// Between two looks while waiting; a look at a full conntrack table takes longer itself.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long the last look after waiting may take, besides its interval.
+const LAST: Duration = Duration::from_secs(10);
 
 /// Show how services and backends are: flows, traffic against the limit, drops
 ///
@@ -66,17 +68,32 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             arguments.timeout
         );
     }
-    look(global, &mut source, arguments, arguments.interval, |status, json| {
-        unless_closed(show(global, status, json))?;
-        Ok(if status.ok { Code::Success } else { Code::Failure })
-    })
+    let patience = arguments.wait.then_some(arguments.interval + LAST);
+    look(
+        global,
+        &mut source,
+        arguments,
+        (arguments.interval, patience),
+        |status, json| {
+            unless_closed(show(global, status, json))?;
+            Ok(if status.ok { Code::Success } else { Code::Failure })
+        },
+    )
 }
 
 /// Whether nothing is unhealthy in time.
 fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<bool, Failure> {
     let begin = Instant::now();
     loop {
-        let ok = match look(global, source, arguments, Duration::ZERO, |status, _| Ok(status.ok)) {
+        // A daemon that answered a moment ago may hang now.
+        let patience = arguments.timeout.saturating_sub(begin.elapsed()).max(client::SLOW);
+        let ok = match look(
+            global,
+            source,
+            arguments,
+            (Duration::ZERO, Some(patience)),
+            |status, _| Ok(status.ok),
+        ) {
             // It may come.
             Err(Failure::Look(LookError::NoService(_))) => false,
             Err(Failure::Daemon(ClientError::Refused { code, .. })) if code == "no_service" => false,
@@ -124,12 +141,13 @@ impl Here {
     }
 }
 
-/// Looks, twice if there is an interval, and hands out what was seen, with the JSON if it came as such.
+/// Looks, twice if there is an interval, and hands out what was seen, with the JSON if it came as such. The daemon has as long as
+/// `patience` says to answer.
 fn look<T>(
     global: &Global,
     source: &mut Source,
     arguments: &Arguments,
-    interval: Duration,
+    (interval, patience): (Duration, Option<Duration>),
     tell: impl FnOnce(&Status<'_>, Option<&[u8]>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let here = match source {
@@ -139,7 +157,11 @@ fn look<T>(
             let target = Target::new("/v1/status")
                 .with("service", arguments.service.as_ref().map(|service| service as _))
                 .with("interval", Some(&interval));
-            let text = daemon.get(target.as_str())?.text()?;
+            let answer = match patience {
+                Some(patience) => daemon.get_within(target.as_str(), patience, || global.warn(&daemon.is_slow())),
+                None => daemon.get(target.as_str()),
+            };
+            let text = answer?.text()?;
             return tell(&daemon.understand::<Status<'_>>(&text)?, Some(&text));
         }
     };

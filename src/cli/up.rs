@@ -156,7 +156,7 @@ fn socket(global: &Global) -> Result<PathBuf, Failure> {
 /// The daemon of this network namespace; `None`: one may be started.
 fn find(global: &Global) -> Result<Option<Client>, Failure> {
     let socket = socket(global)?;
-    match client::search(Some(&socket)) {
+    match client::search(client::At::Named(&socket)) {
         Ok(Found::Daemon(daemon)) => Ok(Some(daemon)),
         Ok(Found::Nobody) | Err(ClientError::NoDaemon { .. }) => match global.absent() {
             Some(problem) if problem.kind != Kind::DaemonGone => Err(Failure::Refused(problem.message)),

@@ -36,8 +36,7 @@ use crate::web;
 const BODY: usize = 64 << 10;
 
 const OFF: &str = "the add-on is off";
-const BUSY: &str =
-    "The gateway is busy and did not answer in time. Your clients are served all the same. Try again in a minute.";
+const BUSY: &str = "The gateway is busy and did not answer in time. That alone keeps no client from being served. Try again in a minute.";
 /// How long a page waits for its place among what the daemon does, and for each answer.
 const PAGE_TURN: Duration = Duration::from_secs(2);
 const PAGE_ANSWER: Duration = Duration::from_secs(3);
@@ -337,7 +336,7 @@ impl Visit<'_> {
                 return page::message(StatusCode::GONE, text);
             }
             Ok(Err(AddonRefused::Off | AddonRefused::Daemon(_))) => {
-                let text = "The gateway cannot look up this add-on at the moment. Your clients are served all the same. Try again in a minute.";
+                let text = "The gateway cannot look up this add-on at the moment. That alone keeps no client from being served. Try again in a minute.";
                 return page::message(StatusCode::SERVICE_UNAVAILABLE, text);
             }
             Err(_) => return page::message(StatusCode::SERVICE_UNAVAILABLE, BUSY),

@@ -5,6 +5,7 @@ mod adopt;
 mod alive;
 mod api;
 mod basics;
+mod beside;
 mod changes;
 mod containers;
 mod deploy;

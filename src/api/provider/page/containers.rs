@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::notices::lets_connections_in;
 use crate::addon::Status;
 use crate::daemon::ask::{AppView, BackendView};
 use crate::model::Limit;
@@ -22,11 +23,11 @@ pub(super) fn containers(app: &AppView, reading: Option<&AppReading>) -> Markup 
             p { "None is registered, and new connections are refused. Declare a " code { "tcp" } " process in the Procfile, and deploy." }
         };
     }
-    let is_suspended = app.resource.status == Status::Suspended;
+    let standing = Standing::of(app);
     let limit = app.served.as_ref().and_then(|service| service.limit);
     let rows: Vec<Vec<Markup>> = backends
         .iter()
-        .map(|backend| row(backend, reading, limit, is_suspended))
+        .map(|backend| row(backend, reading, limit, standing))
         .collect();
     let columns = ["Container", "State", "Health", "Connections", "To it", "From it"];
     html! {
@@ -44,7 +45,7 @@ pub(super) fn sum(reading: &AppReading, direction: impl Fn(Rates) -> Rate) -> Op
     })
 }
 
-fn row(backend: &BackendView, reading: Option<&AppReading>, limit: Option<Limit>, is_suspended: bool) -> Vec<Markup> {
+fn row(backend: &BackendView, reading: Option<&AppReading>, limit: Option<Limit>, standing: Standing) -> Vec<Markup> {
     let read = reading.and_then(|reading| reading.backends.get(&backend.backend));
     let of_limit = read
         .and_then(|read| read.rates)
@@ -54,7 +55,7 @@ fn row(backend: &BackendView, reading: Option<&AppReading>, limit: Option<Limit>
     let from = of_limit.and_then(|of| of.from.or(of.shared));
     vec![
         html! { (backend.backend) },
-        state(backend, is_suspended),
+        state(backend, standing),
         health(backend),
         connections(backend, read),
         traffic(read.and_then(|read| read.rates).map(|rates| rates.to), to),
@@ -62,15 +63,39 @@ fn row(backend: &BackendView, reading: Option<&AppReading>, limit: Option<Limit>
     ]
 }
 
-fn state(backend: &BackendView, is_suspended: bool) -> Markup {
+/// How the app as a whole stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Suspended,
+    /// Paused, held back or torn down: no container gets new connections, whether it answers or not.
+    Closed,
+    Open,
+}
+
+impl Standing {
+    fn of(app: &AppView) -> Self {
+        if app.resource.status == Status::Suspended {
+            Self::Suspended
+        } else if lets_connections_in(app) {
+            Self::Open
+        } else {
+            Self::Closed
+        }
+    }
+}
+
+fn state(backend: &BackendView, standing: Standing) -> Markup {
     html! {
-        @if backend.leaving && backend.balanced {
+        @if standing == Standing::Closed && backend.desired == "active" {
+            "waits"
+            small { "the app gets no new connections now" }
+        } @else if backend.leaving && backend.balanced {
             "kept"
             small { "gets new connections until another container answers" }
         } @else if backend.leaving {
             "drains"
             @if let Some(seconds) = backend.seconds_left { small { "its connections end in " (seconds) " s at the latest" } }
-        } @else if is_suspended {
+        } @else if standing == Standing::Suspended {
             "suspended"
         } @else if backend.balanced {
             "in use"
@@ -80,7 +105,13 @@ fn state(backend: &BackendView, is_suspended: bool) -> Markup {
             small { "gets no new connections, by order" }
         } @else {
             "waits"
-            small { "gets no new connections until it answers" }
+            small {
+                @if matches!(backend.health, Some("healthy" | "failing")) {
+                    "gets new connections when the change is in effect"
+                } @else {
+                    "gets no new connections until it answers"
+                }
+            }
         }
     }
 }

@@ -155,7 +155,7 @@ impl AppPage<'_> {
             return html! { p { "Connections and traffic are being read: look again in a few seconds." } };
         };
         let Ok(reading) = &seen.reading else {
-            return html! { p { "Connections and traffic cannot be read at the moment. Your clients are served all the same." } };
+            return html! { p { "Connections and traffic cannot be read at the moment. That alone keeps no client from being served." } };
         };
         let flows = reading.flows;
         let to = containers::sum(reading, |rates| rates.to);

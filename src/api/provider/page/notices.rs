@@ -37,25 +37,22 @@ fn find(app: &AppView) -> Vec<String> {
     };
     if !view.listed.held_back.is_empty() {
         say(if app.served.is_some() {
-            "The last change cannot be put into effect on the gateway now; what was there before is served on. The gateway tries \
+            "The last change cannot be put into effect on the gateway now; what was there before stays. The gateway tries \
              again by itself, and its operator is told."
         } else {
-            "The gateway cannot serve this address now, and refuses new connections. It tries again by itself, and its operator is told."
+            "The gateway cannot serve this address now: no new connection reaches your containers by it. It tries again by itself, and its \
+             operator is told."
         });
     } else if !view.in_kernel && !app.is_torn_down {
-        say("The last change is being put into effect; until then the app is served as before.");
+        say("The last change is being put into effect; until then all is as before.");
     }
     if let Some(seconds) = view.paused_for {
         found.push(format!(
             "The operator holds new connections back for {seconds} s more: clients wait. Open connections go on."
         ));
     }
-    let backends = &view.backends;
-    if !backends.is_empty() && !backends.iter().any(gets_connections) {
-        found.push(
-            "No container gets new connections: none of them answers. Check that the process listens on 0.0.0.0, on the port in $PORT."
-                .to_owned(),
-        );
+    if lets_connections_in(app) {
+        found.extend(unreached(&view.backends).map(str::to_owned));
     }
     if app.errors.contains(&Kind::Unanswered) {
         found.push(
@@ -68,8 +65,27 @@ fn find(app: &AppView) -> Vec<String> {
     found
 }
 
-fn gets_connections(backend: &BackendView) -> bool {
-    backend.balanced
+/// Whether new connections get to the containers that answer: the gateway is not torn down, and the app is served and not paused.
+pub(super) fn lets_connections_in(app: &AppView) -> bool {
+    let is_paused = app.service.as_ref().is_some_and(|view| view.paused_for.is_some());
+    !app.is_torn_down && app.served.is_some() && !is_paused
+}
+
+/// Why no container gets new connections, if none does.
+fn unreached(backends: &[BackendView]) -> Option<&'static str> {
+    if backends.is_empty() || backends.iter().any(|backend| backend.balanced) {
+        return None;
+    }
+    let mut active = backends.iter().filter(|backend| backend.desired == "active").peekable();
+    if active.peek().is_none() {
+        return Some("No container gets new connections: all of them are set aside or drain.");
+    }
+    let is_silent = |backend: &BackendView| backend.health == Some("unhealthy");
+    Some(if active.all(is_silent) {
+        "No container gets new connections: none of them answers. Check that the process listens on 0.0.0.0, on the port in $PORT."
+    } else {
+        "No container gets new connections yet: the gateway lets them in when it has an answer of the container."
+    })
 }
 
 /// Whether an error keeps clients of a service with answering containers from being served.

@@ -230,7 +230,7 @@ fn each_state_has_its_words() {
                     .held_back
                     .push("port of other-app".into());
             },
-            "what was there before is served on",
+            "what was there before stays",
         ),
         (
             |app| {
@@ -246,7 +246,7 @@ fn each_state_has_its_words() {
         ),
         (
             |app| app.service.as_mut().unwrap().in_kernel = false,
-            "until then the app is served as before",
+            "until then all is as before",
         ),
         (|app| app.service.as_mut().unwrap().paused_for = Some(7), "for 7 s more"),
     ];
@@ -274,6 +274,38 @@ fn each_state_has_its_words() {
         page.contains("None is registered") && !page.contains("class=\"notice\""),
         "{page}"
     );
+}
+
+/// What is not known is not said: while nobody is let in, containers that answer get no connections either.
+#[test]
+fn a_container_is_not_blamed_while_nobody_is_let_in() {
+    type Change = fn(&mut AppView);
+    let closed: [Change; 3] = [
+        |app| app.is_torn_down = true,
+        |app| app.served = None,
+        |app| app.service.as_mut().unwrap().paused_for = Some(7),
+    ];
+    let waiting = BackendView {
+        balanced: false,
+        ..backend()
+    };
+    for change in closed {
+        let mut app = app(vec![waiting.clone()]);
+        change(&mut app);
+        let page = content(&app, None, None);
+        assert!(!page.contains("none of them answers"), "{page}");
+        assert!(!page.contains("until it answers"), "{page}");
+        assert!(page.contains("the app gets no new connections now"), "{page}");
+        assert!(!page.contains("refuses new connections"), "{page}");
+    }
+    let page = content(&app(vec![waiting.clone()]), None, None);
+    assert!(!page.contains("none of them answers"), "it answers: {page}");
+    let drained = BackendView {
+        desired: "draining",
+        ..waiting
+    };
+    let page = content(&app(vec![drained]), None, None);
+    assert!(page.contains("all of them are set aside or drain"), "{page}");
 }
 
 #[test]
