@@ -40,7 +40,7 @@ pub enum ObstacleKind {
     PortTaken,
     /// A source address is not one of the gateway's own.
     ForeignSource(IpAddr),
-    /// A backend is one of the gateway's own addresses.
+    /// A backend is one of the gateway's own addresses, or the broadcast address of a network that the gateway is in.
     OwnBackend(Endpoint),
     /// The port is outside of the configuration's fence.
     FencedPort(NonZeroU16),
@@ -100,14 +100,16 @@ impl Obstacle {
     }
 }
 
-/// Returns backends that are the gateway itself, and source addresses that are not its own.
+/// Returns backends that are the gateway itself or no single host, and source addresses that are not its own.
 ///
 /// # Errors
 /// Those of asking the kernel.
 pub fn obstacles(routes: &mut Routes, state: &State) -> Result<Vec<Obstacle>, NetlinkError> {
     let local = local(routes, state)?;
-    let own = own_backends(state, &local);
-    Ok(own.chain(foreign_sources(state, &local)).collect())
+    let mut obstacles: Vec<Obstacle> = own_backends(state, &local).collect();
+    obstacles.extend(shared_backends(routes, state)?);
+    obstacles.extend(foreign_sources(state, &local));
+    Ok(obstacles)
 }
 
 /// Returns a state without the services that are held back by obstacles that are not in what is served of them already,
@@ -182,6 +184,26 @@ fn own_backends<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterato
             },
         })
     })
+}
+
+/// The state file alone does not tell which addresses are those of broadcasts: it does not know the masks.
+fn shared_backends(routes: &mut Routes, state: &State) -> Result<Vec<Obstacle>, NetlinkError> {
+    let backends = state.services.iter();
+    let backends = backends.flat_map(|service| service.backends.iter().map(move |backend| (service, backend)));
+    let mut obstacles = Vec::new();
+    for (service, backend) in backends.take(MOST_ROUTES) {
+        if routes.is_shared(backend.endpoint.address)? {
+            obstacles.push(Obstacle {
+                service: service.name.clone(),
+                kind: ObstacleKind::OwnBackend(backend.endpoint),
+                problem: Problem {
+                    place: format!("service \"{}\", backend {}", service.name, backend.endpoint),
+                    message: "is the broadcast or anycast address of a network that this gateway is in; a backend must be one host".into(),
+                },
+            });
+        }
+    }
+    Ok(obstacles)
 }
 
 fn foreign_sources<'a>(state: &'a State, local: &'a LocalAddresses) -> impl Iterator<Item = Obstacle> + 'a {

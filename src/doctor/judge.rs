@@ -268,6 +268,17 @@ fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation,
         Relation::Differs if is_another_mark(packet, load, mask, value) => return Holds::Yes,
         _ => {}
     }
+    // Where others mark packets, those that they do not mean have no mark: a rule that is about these may be meant.
+    if load.field == Field::Mark && packet.mark.is_none() {
+        let unmarked = Packet {
+            mark: Some(0),
+            ..packet.clone()
+        };
+        return match compare(&unmarked, load, mask, relation, value) {
+            Holds::Yes | Holds::Unknown => Holds::Unknown,
+            Holds::No | Holds::SomeClients => Holds::SomeClients,
+        };
+    }
     let mut bytes = match packet.value(load, mask) {
         Value::Is(bytes) => bytes,
         Value::Differs => return Holds::SomeClients,

@@ -36,12 +36,14 @@ pub(super) struct Packet {
     pub(super) port: Option<u16>,
     /// Whether it goes from the server to the client.
     pub(super) reply: bool,
-    /// Whether it is no first packet of its flow, though it goes to the server.
+    /// Whether it is none of the first two packets of its connection, which are the SYN and the answer to it.
     pub(super) later: bool,
     /// Whether conntrack has seen it.
     pub(super) tracked: bool,
     /// Whether our rules have marked and translated its flow already.
     pub(super) ours: Option<FlowMark>,
+    /// The packet's own mark (`meta mark`): 0 where nobody marks packets, `None` where somebody may have marked it.
+    pub(super) mark: Option<u32>,
 }
 
 /// The value of a field.
@@ -54,6 +56,17 @@ pub(super) enum Value {
 }
 
 impl Packet {
+    /// The flags of a handshake: a SYN, its answer, and what completes it.
+    const fn tcp_flags(&self) -> u8 {
+        const SYN: u8 = 2;
+        const ACK: u8 = 16;
+        match (self.later, self.reply) {
+            (false, false) => SYN,
+            (false, true) => SYN | ACK,
+            (true, _) => ACK,
+        }
+    }
+
     /// The bits of `ct state`, with that of iptables.
     pub(super) fn state(&self) -> u32 {
         if !self.tracked {
@@ -120,7 +133,9 @@ impl Packet {
                 (false, Some(_), Some(_)) => native(RTN_UNICAST),
                 _ => Value::Unknown,
             },
-            Field::Mark | Field::Sender => Value::Differs,
+            Field::TcpFlags => Value::Is(vec![self.tcp_flags()]),
+            Field::Mark => self.mark.map_or(Value::Differs, native),
+            Field::Sender => Value::Differs,
             Field::Other => Value::Unknown,
         }
     }

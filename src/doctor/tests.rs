@@ -1,3 +1,4 @@
+mod packets;
 mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -884,7 +885,7 @@ fn our_table() {
 }
 
 /// The chains of a `filter` table whose `FORWARD` has these rules, and of other chains.
-fn saved(policy: &str, rules: &str) -> impl FnOnce(&mut Facts) {
+fn saved(policy: &str, rules: &str) -> impl FnOnce(&mut Facts) + use<> {
     let text = format!("*filter\n:FORWARD {policy} [0:0]\n:OTHER - [0:0]\n{rules}\nCOMMIT\n");
     move |facts| facts.cheap.legacy = Ok(Arc::new(parse_save(TableFamily::Ip, &text)))
 }

@@ -195,6 +195,24 @@ impl<A: Ask> Routes<A> {
         }
     }
 
+    /// Returns whether an address stands for several hosts, or for any: the broadcast address of an attached network, an anycast
+    /// address of a router's.
+    ///
+    /// # Errors
+    /// Those of [`Netlink::request`].
+    pub fn is_shared(&mut self, address: IpAddr) -> Result<bool, NetlinkError> {
+        let mut kind = None;
+        match self.ask_for_route(address, None, None, |route| kind = Some(route.header.kind)) {
+            Err(error) if error.errno().is_some_and(no_route) => Ok(false),
+            other => other.map(|()| {
+                matches!(
+                    kind,
+                    Some(RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast)
+                )
+            }),
+        }
+    }
+
     /// Returns where packets go that come in by the interface `input`, from somebody else's address: `ip rule iif` is heeded,
     /// and so are forwarding and the reverse path filter of that interface (`ip_route_input_slow`, IPv4 only).
     ///
@@ -220,6 +238,18 @@ impl<A: Ask> Routes<A> {
         from: Option<IpAddr>,
         input: Option<u32>,
     ) -> Result<Option<RouteTo>, NetlinkError> {
+        let mut found = None;
+        self.ask_for_route(address, from, input, |route| found = route_found(route))?;
+        Ok(found)
+    }
+
+    fn ask_for_route(
+        &mut self,
+        address: IpAddr,
+        from: Option<IpAddr>,
+        input: Option<u32>,
+        mut read: impl FnMut(&RouteMessage),
+    ) -> Result<(), NetlinkError> {
         let mut request = RouteMessage::default();
         (request.header.address_family, request.header.destination_prefix_length) = match address {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
@@ -232,20 +262,18 @@ impl<A: Ask> Routes<A> {
         }
         request.attributes.extend(input.map(RouteAttribute::Iif));
         let request = RouteNetlinkMessage::GetRoute(request);
-        let mut found = None;
         restarting(|| {
             self.0.request(
                 "find a route",
                 |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
                 |message| {
                     if let RouteNetlinkMessage::NewRoute(route) = decode(message)? {
-                        found = route_found(&route);
+                        read(&route);
                     }
                     Ok(())
                 },
             )
-        })?;
-        Ok(found)
+        })
     }
 
     fn link_name(&mut self, index: u32) -> Result<Option<String>, NetlinkError> {

@@ -22,6 +22,7 @@ mod daemon;
 mod denied;
 mod doctor;
 mod doctor_firewall;
+mod doctor_packets;
 mod doctor_ways;
 mod fast_open;
 mod faults;

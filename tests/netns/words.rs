@@ -192,7 +192,12 @@ fn what_would_wipe_or_break_a_gateway_is_refused() {
     );
     let own = net.state_file(
         "own.json",
-        my_app(&["10.2.0.1:3000", "[2001:db8:1::2]:3000", "10.2.0.11:3000"]),
+        my_app(&[
+            "10.2.0.1:3000",
+            "[2001:db8:1::2]:3000",
+            "10.2.0.11:3000",
+            "10.2.0.255:3000",
+        ]),
     );
     for command in [
         &["apply", own.as_str()][..],
@@ -205,7 +210,13 @@ fn what_would_wipe_or_break_a_gateway_is_refused() {
                 format!("own.json: service \"my-app\", backend {backend}: is one of the gateway's own addresses");
             assert!(refused.stderr.contains(&said), "{refused}");
         }
-        assert_eq!(refused.stderr.lines().count(), 2, "{refused}");
+        assert!(
+            refused
+                .stderr
+                .contains("backend 10.2.0.255:3000: is the broadcast or anycast address"),
+            "{refused}"
+        );
+        assert_eq!(refused.stderr.lines().count(), 3, "{refused}");
     }
     net.tcpgw(&["check", &own]).exits(0);
 

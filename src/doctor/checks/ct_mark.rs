@@ -5,7 +5,7 @@ use super::super::finding::{Diagnosis, Fix, Severity, advice, command};
 use super::super::judge::{Done, Holds, walk};
 use super::super::packet::Packet;
 use super::firewall::{foreign_chains, program, sees, whose};
-use super::samples::{DSTNAT, packet, samples};
+use super::samples::{DSTNAT, Kind, outside, packet, packet_mark, samples};
 use crate::kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite};
 use crate::model::FlowMark;
 use crate::ruleset::name::Family;
@@ -62,11 +62,17 @@ fn worst(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base) -> Opt
             continue;
         }
         let backends = samples(facts, family, SAMPLES);
+        let outside = outside(facts, family);
         for (reply, later) in kinds(base) {
+            let kind = Kind {
+                family,
+                reply,
+                later,
+                mark: packet_mark(facts),
+            };
             let samples = backends.iter().map(Some).chain(backends.is_empty().then_some(None));
             for sample in samples {
-                let mut packet = packet(facts, family, base, reply, sample);
-                packet.later = later;
+                let mut packet = packet(facts, base, kind, outside.first(), sample);
                 packet.ours = Some(facts.mark);
                 look(&packet);
             }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::forwarding::forwards;
-use super::{count, some};
+use super::{count, samples, some};
 use crate::ruleset::name::Family;
 use crate::summary::ServiceSummary;
 
@@ -48,12 +48,13 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     );
 }
 
-/// The interfaces that clients far away come in by, where these forward.
+/// The interfaces that clients come in by, where these forward.
 fn outside(facts: &CheapFacts, family: Family) -> BTreeSet<u32> {
     let ways = facts.ways_out.iter().flatten();
     let links = ways
         .filter(|((of, _), _)| *of == family)
         .filter_map(|(_, way)| Some(way.as_ref()?.index));
+    let links = links.chain(samples::outside(facts, family).into_iter().map(|link| link.index));
     links
         .filter(|index| facts.link(*index).is_none_or(|link| forwards(facts, family, link)))
         .collect()

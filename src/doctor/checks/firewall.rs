@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
-use super::super::judge::{Done, Fate, Holds, Place, walk};
-use super::super::packet::Packet;
-use super::samples::{Sample, as_seen, packet, samples, walk_all};
+use super::super::judge::{Done, Fate, Holds, Place};
+use super::samples::{Kind, Packets, Sample, packet_mark, samples, walk_all};
 use super::{count, quoted, some};
 use crate::kernel::firewall::{Base, Chain, Effect, Hook, Rule, TableFamily, Test, Verdict};
 use crate::ruleset::name::Family;
 
+/// Which packets are judged: whether it is an answer, and whether the handshake is over.
+const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 /// Backends that are looked at one by one at the least, and at the most.
 const FEWEST_SAMPLES: usize = 8;
 const MOST_SAMPLES: usize = 1000;
@@ -109,44 +110,57 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
     let effort: usize = of_table().flat_map(|of| &of.rules).map(effort).sum();
     let most = (facts.effort.most_rules() / effort.max(1)).clamp(FEWEST_SAMPLES, MOST_SAMPLES);
     let mut sees_any = false;
+    let mark = packet_mark(facts);
     for family in Family::BOTH {
         if !facts.uses(family) || !sees(chain.table.family, family) {
             continue;
         }
         let samples = samples(facts, family, most);
-        let mut nothing_arrives = false;
-        for reply in [false, true] {
-            // Where no packet gets to a backend, no answer comes.
-            if reply && (base.nat || nothing_arrives) {
+        let (mut nothing_arrives, mut is_told) = (false, false);
+        for (reply, later) in KINDS {
+            // Where no packet gets to a backend, no answer comes; and translation is a matter of first packets.
+            if (reply || later) && (base.nat || nothing_arrives) {
                 continue;
             }
             // Probes leave by output, and their answers come in by input.
-            if is_probes(base) && reply != (base.hook == Hook::Input) {
+            if is_probes(base) && (later || reply != (base.hook == Hook::Input)) {
                 continue;
             }
-            let of_all = as_seen(facts, chain, base, packet(facts, family, base, reply, None));
-            let of_sample = |sample| {
-                let packet = packet(facts, family, base, reply, Some(sample));
-                Some((sample, as_seen(facts, chain, base, packet)?))
-            };
-            let packets: Vec<(&Sample<'_>, Packet)> = samples.iter().filter_map(of_sample).collect();
-            // One for all, to which most chains do nothing.
-            let Some(any) = of_all.as_ref().or_else(|| Some(&packets.first()?.1)) else {
+            // What happens to first packets happens to most of the others, too.
+            if later && is_told {
                 continue;
+            }
+            let kind = Kind {
+                family,
+                reply,
+                later,
+                mark,
             };
+            let of_all = Packets::of(facts, chain, base, kind, None);
+            let of_sample = |sample| (sample, Packets::of(facts, chain, base, kind, Some(sample)));
+            let packets = samples.iter().map(of_sample);
+            let packets: Vec<(&Sample<'_>, Packets)> =
+                packets.filter(|(_, packets)| !packets.seen.is_empty()).collect();
+            // One for all, to which most chains do nothing.
+            let is_known = !of_all.seen.is_empty();
+            if !is_known && packets.is_empty() {
+                continue;
+            }
             sees_any = true;
             let mut trouble = Trouble::default();
-            trouble.add(None, walk(chains, chain, any));
-            if trouble.is_none() && of_all.is_some() {
+            trouble.add(None, walk_all(facts, chains, chain, (None, &of_all)));
+            if trouble.is_none() && is_known {
                 continue;
             }
             if !packets.is_empty() {
                 trouble = Trouble::default();
             }
-            for (sample, packet) in &packets {
-                trouble.add(Some(sample.backend), walk_all(facts, chains, chain, (sample, packet)));
+            for (sample, packets) in &packets {
+                let walked = walk_all(facts, chains, chain, (Some(sample), packets));
+                trouble.add(Some(sample.backend), walked);
             }
-            nothing_arrives = !trouble.ends.is_empty();
+            nothing_arrives |= !trouble.ends.is_empty();
+            is_told |= !trouble.is_none();
             let context = Context {
                 facts,
                 chains,
@@ -154,6 +168,7 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
                 base,
                 family,
                 reply,
+                later,
                 looked_at: packets.len(),
             };
             trouble.tell(&context, diagnosis);
@@ -206,6 +221,8 @@ pub(super) struct Context<'a> {
     pub(super) family: Family,
     /// Whether the packets are answers.
     pub(super) reply: bool,
+    /// Whether they are none of the first two packets of a connection.
+    later: bool,
     looked_at: usize,
 }
 
@@ -300,6 +317,8 @@ impl Context<'_> {
             ),
         };
         let what = match (self.reply, is_probes(self.base)) {
+            (false, false) if self.later => "later packets of connections to",
+            (true, false) if self.later => "later answers from",
             (false, false) => "packets to",
             (true, false) => "answers from",
             (false, true) => "the gateway's own connections, such as probes, to",
@@ -318,7 +337,7 @@ impl Context<'_> {
         let doubt = if severity == Severity::Broken {
             ""
         } else {
-            "; its rules cannot all be judged from here, or concern some of the addresses only"
+            "; its rules cannot all be judged from here, or concern some of the addresses or interfaces only"
         };
         let seen = format!(
             "chain {} of {} {does} {what} {who}: {by}{doubt}",

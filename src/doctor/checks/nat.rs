@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::super::judge::{Holds, walk};
-use super::super::packet::Packet;
+use super::super::packet::{Interface, Packet};
 use super::firewall::{foreign_chains, sees, whose};
-use super::samples::interface;
+use super::samples::{outside, packet_mark};
 use super::{count, some};
 use crate::kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
 use crate::kernel::nat_order::DSTNAT;
@@ -132,18 +132,19 @@ fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<P
             .map(|address| (Family::of(*address), Some(*address)))
             .collect()
     };
+    let mark = packet_mark(facts);
     targets
         .into_iter()
         .filter(|(family, _)| sees(chain.table.family, *family) && facts.uses(*family))
-        .map(|(family, server)| {
-            let far = facts
-                .ways_out
-                .as_ref()
-                .ok()
-                .and_then(|ways| ways.get(&(family, None))?.as_ref());
-            Packet {
+        .flat_map(|(family, server)| {
+            let outside = outside(facts, family).into_iter().map(Some);
+            let mut outside: Vec<Option<Interface>> = outside.collect();
+            if outside.is_empty() {
+                outside.push(None);
+            }
+            outside.into_iter().map(move |input| Packet {
                 family,
-                input: interface(facts, far),
+                input,
                 output: None,
                 server,
                 port: Some(service.port),
@@ -151,7 +152,8 @@ fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<P
                 later: false,
                 tracked: true,
                 ours: None,
-            }
+                mark,
+            })
         })
         .collect()
 }

@@ -6,7 +6,8 @@ use super::super::facts::CheapFacts;
 use super::super::judge::{Done, Fate, walk};
 use super::super::packet::{Interface, Packet};
 use super::firewall::is_probes;
-use crate::kernel::firewall::{Base, Chain, Hook};
+use super::forwarding::is_link_local;
+use crate::kernel::firewall::{Base, Chain, Effect, Hook};
 use crate::kernel::links::Link;
 use crate::kernel::route::RouteTo;
 use crate::ruleset::name::Family;
@@ -16,6 +17,8 @@ use crate::summary::ServiceSummary;
 const MOST_LEVELS: usize = 4;
 /// Our own translation.
 pub(super) const DSTNAT: i32 = -100;
+/// Where answers of backends get the public address.
+const SRCNAT: i32 = 100;
 
 /// One backend of one service, as packets show it.
 pub(super) struct Sample<'a> {
@@ -24,7 +27,7 @@ pub(super) struct Sample<'a> {
 }
 
 /// Returns a packet as a chain sees it; `None` where it comes by no interface that the chain is hooked to.
-pub(super) fn as_seen(facts: &CheapFacts, chain: &Chain, base: Base, mut packet: Packet) -> Option<Packet> {
+fn as_seen(facts: &CheapFacts, chain: &Chain, base: Base, mut packet: Packet) -> Option<Packet> {
     let interface = match base.hook {
         Hook::Ingress => packet.input.as_mut()?,
         Hook::Egress => packet.output.as_mut()?,
@@ -59,9 +62,81 @@ fn is_hooked_below(facts: &CheapFacts, chain: &Chain, index: u32, levels: usize)
     parent.is_some_and(is_hooked) || (ports.peek().is_some() && ports.all(is_hooked))
 }
 
+/// Packets of one kind, by each interface that clients come in by.
+pub(super) struct Packets {
+    /// Those that the chain sees.
+    pub(super) seen: Vec<Packet>,
+    /// Whether those of some interface pass the chain by.
+    passes: bool,
+}
+
+impl Packets {
+    /// Those of a kind and a backend, as a chain sees them.
+    pub(super) fn of(facts: &CheapFacts, chain: &Chain, base: Base, kind: Kind, sample: Option<&Sample<'_>>) -> Self {
+        let outside = outside(facts, kind.family);
+        let outside = outside.iter().map(Some).chain(outside.is_empty().then_some(None));
+        let all: Vec<Option<Packet>> = outside
+            .map(|outside| as_seen(facts, chain, base, packet(facts, base, kind, outside, sample)))
+            .collect();
+        Self {
+            passes: all.iter().any(Option::is_none),
+            seen: all.into_iter().flatten().collect(),
+        }
+    }
+}
+
+/// A kind of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub(super) family: Family,
+    /// Whether it goes from the server to the client.
+    pub(super) reply: bool,
+    /// Whether it is none of the first two packets of its connection.
+    pub(super) later: bool,
+    /// The mark of packets, if that is known.
+    pub(super) mark: Option<u32>,
+}
+
+/// Walks with each of the packets. What becomes of those of some interfaces only is doubtful.
+pub(super) fn walk_all(
+    facts: &CheapFacts,
+    chains: &[Chain],
+    chain: &Chain,
+    (sample, packets): (Option<&Sample<'_>>, &Packets),
+) -> (Fate, Vec<Done>) {
+    let mut walks = packets.seen.iter().map(|packet| match sample {
+        Some(sample) => walk_addresses(facts, chains, chain, (sample, packet)),
+        None => walk(chains, chain, packet),
+    });
+    let Some((mut fate, mut done)) = walks.next() else {
+        return (Fate::Passes, Vec::new());
+    };
+    for (other, others) in walks {
+        done.extend(others);
+        fate = merged(fate, other, false);
+    }
+    if packets.passes {
+        fate = merged(fate, Fate::Passes, false);
+    }
+    (fate, done)
+}
+
+/// What becomes of packets of two kinds together: they end for sure where both do, or where one of them is enough.
+fn merged(fate: Fate, other: Fate, one_is_enough: bool) -> Fate {
+    match (fate, other) {
+        (Fate::Unjudged, _) | (_, Fate::Unjudged) => Fate::Unjudged,
+        (Fate::Ends(place), _) | (_, Fate::Ends(place)) if one_is_enough => Fate::Ends(place),
+        (Fate::Ends(place), Fate::Ends(_)) => Fate::Ends(place),
+        (Fate::Ends(place) | Fate::MayEnd(place), _) | (_, Fate::Ends(place) | Fate::MayEnd(place)) => {
+            Fate::MayEnd(place)
+        }
+        (Fate::Passes, Fate::Passes) => Fate::Passes,
+    }
+}
+
 /// Walks for each address that clients may connect to, where a packet still has it. All clients of a service are meant where the address is
 /// one that the service names, or where none is left.
-pub(super) fn walk_all(
+fn walk_addresses(
     facts: &CheapFacts,
     chains: &[Chain],
     chain: &Chain,
@@ -88,15 +163,7 @@ pub(super) fn walk_all(
     let is_chosen = !sample.service.addresses.is_empty();
     for (other, others) in walks {
         done.extend(others);
-        fate = match (fate, other) {
-            (Fate::Unjudged, _) | (_, Fate::Unjudged) => Fate::Unjudged,
-            (Fate::Ends(place), _) | (_, Fate::Ends(place)) if is_chosen => Fate::Ends(place),
-            (Fate::Ends(place), Fate::Ends(_)) => Fate::Ends(place),
-            (Fate::Ends(place) | Fate::MayEnd(place), _) | (_, Fate::Ends(place) | Fate::MayEnd(place)) => {
-                Fate::MayEnd(place)
-            }
-            (Fate::Passes, Fate::Passes) => Fate::Passes,
-        };
+        fate = merged(fate, other, is_chosen);
     }
     (fate, done)
 }
@@ -114,7 +181,7 @@ fn public_addresses(facts: &CheapFacts, base: Base, packet: &Packet, service: &S
             .take(MOST)
             .collect();
     }
-    let outside = if base.hook == Hook::Egress {
+    let outside = if matches!(base.hook, Hook::Egress | Hook::Postrouting) {
         &packet.output
     } else {
         &packet.input
@@ -153,30 +220,73 @@ pub(super) const fn shows_backend(base: Base, reply: bool) -> bool {
         Hook::Prerouting => reply || base.priority > DSTNAT,
         Hook::Ingress => reply,
         Hook::Egress => !reply,
+        Hook::Postrouting => !reply || base.priority <= SRCNAT,
         _ => true,
     }
 }
 
+/// Returns the interfaces that clients come in by: the one that the way to clients far away leads to. Where there is no such way,
+/// clients are near, and those are meant that have addresses and lead to no backend.
+pub(super) fn outside(facts: &CheapFacts, family: Family) -> Vec<Interface> {
+    let far = facts.ways_out.as_ref().ok();
+    let far = far.and_then(|ways| ways.get(&(family, None))?.as_ref());
+    if let Some(far) = interface(facts, far) {
+        return vec![far];
+    }
+    let (Ok(links), Ok(ways)) = (&facts.links, &facts.ways) else {
+        return Vec::new();
+    };
+    let is_inside = |link: &Link| ways.values().flatten().any(|way| way.index == link.index);
+    let has_address = |link: &Link| {
+        let mut addresses = link.addresses.iter();
+        addresses.any(|(address, _)| Family::of(*address) == family && !is_link_local(*address))
+    };
+    let links = links.iter().filter(|link| link.up && !link.loopback);
+    links
+        .filter(|link| has_address(link) && !is_inside(link))
+        .map(of_link)
+        .collect()
+}
+
+/// Returns the mark of packets of ours, if it is known: 0 where no rule and nothing else writes marks.
+pub(super) fn packet_mark(facts: &CheapFacts) -> Option<u32> {
+    let of_nft = facts.firewall.as_ref().ok()?.chains.iter();
+    let of_legacy = facts
+        .legacy
+        .as_ref()
+        .ok()?
+        .iter()
+        .chain(facts.legacy6.as_ref().ok()?.iter());
+    let writes = |chain: &Chain| {
+        let mut effects = chain.rules.iter().flat_map(|rule| &rule.effects);
+        effects.any(|effect| matches!(effect, Effect::PacketMark | Effect::RestoreMark))
+    };
+    let classifies = facts.links.as_ref().ok()?.iter().any(|link| link.classifies);
+    (!classifies && !of_nft.chain(of_legacy).any(writes)).then_some(0)
+}
+
+/// Returns a packet of a kind, from or to a client behind `outside`.
 pub(super) fn packet(
     facts: &CheapFacts,
-    family: Family,
     base: Base,
-    reply: bool,
+    kind: Kind,
+    outside: Option<&Interface>,
     sample: Option<&Sample<'_>>,
 ) -> Packet {
-    let far = facts
-        .ways_out
-        .as_ref()
-        .ok()
-        .and_then(|ways| ways.get(&(family, None))?.as_ref());
-    let outside = interface(facts, far);
+    let Kind {
+        family,
+        reply,
+        later,
+        mark,
+    } = kind;
+    let outside = outside.cloned();
     let way = sample.and_then(|sample| facts.ways.as_ref().ok()?.get(&sample.backend.ip())?.as_ref());
     let inside = interface(facts, way);
     let translated = shows_backend(base, reply);
     let (input, output) = if reply { (inside, outside) } else { (outside, inside) };
     let leaves = !matches!(base.hook, Hook::Prerouting | Hook::Input | Hook::Ingress);
     let tracked = base.hook != Hook::Ingress;
-    let is_ours = tracked && !is_probes(base) && (translated || base.hook == Hook::Egress);
+    let is_ours = tracked && !is_probes(base) && (translated || matches!(base.hook, Hook::Egress | Hook::Postrouting));
     Packet {
         family,
         input: input.filter(|_| base.hook != Hook::Output),
@@ -190,17 +300,21 @@ pub(super) fn packet(
             }
         }),
         reply,
-        later: false,
+        later,
         tracked,
         ours: is_ours.then_some(facts.mark),
+        mark,
     }
 }
 
-pub(super) fn interface(facts: &CheapFacts, way: Option<&RouteTo>) -> Option<Interface> {
-    let link: &Link = facts.link(way?.index)?;
-    Some(Interface {
+fn interface(facts: &CheapFacts, way: Option<&RouteTo>) -> Option<Interface> {
+    facts.link(way?.index).map(of_link)
+}
+
+fn of_link(link: &Link) -> Interface {
+    Interface {
         index: link.index,
         name: link.name.clone(),
         below: false,
-    })
+    }
 }

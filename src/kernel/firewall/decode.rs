@@ -145,7 +145,11 @@ impl Reader<'_> {
                     .marks
                     .get(&slot(parts.number(3)?))
                     .is_some_and(|write| write.keep != 0);
-                self.rule.effects.extend(from_ct.then_some(Effect::RestoreMark));
+                self.rule.effects.push(if from_ct {
+                    Effect::RestoreMark
+                } else {
+                    Effect::PacketMark
+                });
             }
             "payload" if parts.has(1)? => self.payload(&parts)?,
             // They count, or set a timeout, a header field.
@@ -326,7 +330,7 @@ impl Reader<'_> {
         let content = (self.sets)(name);
         let elements = content.and_then(|content| content.elements.clone());
         let key = self.key(parts.number(2)?, content.map(|content| content.key_len));
-        let tells = |load: &Load| !matches!(load.field, Field::Other | Field::Sender | Field::Mark | Field::CtMark);
+        let tells = |load: &Load| !matches!(load.field, Field::Other | Field::Sender | Field::CtMark);
         if content.is_some() && elements.is_none() && key.iter().all(tells) {
             self.unread.push(name.to_owned());
         }
@@ -405,7 +409,8 @@ impl Reader<'_> {
             "DNAT" | "REDIRECT" => self.rule.effects.push(Effect::Dnat),
             "CT" | "NOTRACK" => self.rule.effects.push(Effect::Notrack),
             "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" | "TARPIT" => self.rule.verdict = Verdict::Unknown(name.into()),
-            // Packets' marks, logs and the like.
+            "MARK" => self.rule.effects.push(Effect::PacketMark),
+            // Logs and the like.
             _ => {}
         }
     }
@@ -462,6 +467,7 @@ fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> Field {
         (NETWORK, 24) if ipv6 && len <= 16 => Field::Dest6,
         (TRANSPORT, 0) if len == 2 => Field::SourcePort,
         (TRANSPORT, 2) if len == 2 => Field::DestPort,
+        (TRANSPORT, 13) if len == 1 => Field::TcpFlags,
         _ => Field::Other,
     }
 }
@@ -578,7 +584,7 @@ mod tests {
             ..SetContent::default()
         };
         assert_eq!(looks_up(&DEST, "payload", false, &content).unread, ["s"]);
-        assert!(looks_up(&MARK, "meta", false, &content).unread.is_empty());
+        assert!(looks_up(&MARK, "ct", false, &content).unread.is_empty());
         content.elements = Some(Vec::new());
         let decoded = looks_up(&DEST, "payload", false, &content);
         assert!(decoded.unread.is_empty());

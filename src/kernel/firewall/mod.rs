@@ -188,6 +188,8 @@ pub enum Effect {
     CtMark(MarkWrite),
     /// The packet's mark becomes the ct mark, or a part of it.
     RestoreMark,
+    /// The packet's mark is written.
+    PacketMark,
 }
 
 /// What a rule asks of a packet.
@@ -283,6 +285,8 @@ pub enum Field {
     SourcePort,
     /// The TCP destination port.
     DestPort,
+    /// The TCP flags, one byte: 1 FIN, 2 SYN, 4 RST, 8 PSH, 16 ACK, 32 URG.
+    TcpFlags,
     /// `ct state`, with `STATE_DNAT` of iptables as well.
     CtState,
     /// `ct status`.

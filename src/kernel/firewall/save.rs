@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::mark::MarkWrite;
 use super::program::{self, Bounds};
-use super::xt::{compare, dest_types, masked_mark, port_list, state};
+use super::xt::{compare, dest_types, masked_mark, port_list, state, tcp_flags};
 use super::{Base, Chain, Effect, Field, Hook, Load, Relation, Rule, Table, TableFamily, Test, Verdict};
 use crate::kernel::socket::NetlinkError;
 
@@ -247,6 +247,17 @@ impl Options<'_> {
                 values.push(value);
             }
             let value = values.first().copied().unwrap_or_default();
+            if option == "--tcp-flags" {
+                let test = match *values.as_slice() {
+                    [mask, flags] => flag_bits(mask).zip(flag_bits(flags)),
+                    _ => None,
+                };
+                let unknown = || Test::Unknown(format!("{option} {}", values.join(" ")));
+                let known = test.map(|(mask, flags)| tcp_flags(mask, flags, negated));
+                rule.tests.push(known.unwrap_or_else(unknown));
+                negated = false;
+                continue;
+            }
             self.option(&mut rule, option, value, negated);
             negated = false;
         }
@@ -396,6 +407,10 @@ fn target(rule: &mut Rule, name: &str) {
             rule.effects.push(Effect::Notrack);
             Verdict::Continue
         }
+        "MARK" => {
+            rule.effects.push(Effect::PacketMark);
+            Verdict::Continue
+        }
         "CONNMARK" => {
             rule.effects.push(Effect::CtMark(MarkWrite::UNKNOWN));
             Verdict::Continue
@@ -440,6 +455,25 @@ fn port_test(field: Field, value: &str, negated: bool) -> Option<Test> {
     };
     let ranges: Option<Vec<(u16, u16)>> = value.split(',').map(range).collect();
     ranges.map(|ranges| port_list(field, &ranges, negated))
+}
+
+/// `SYN,ACK`
+fn flag_bits(names: &str) -> Option<u8> {
+    names.split(',').try_fold(0, |bits, name| {
+        Some(
+            bits | match name {
+                "FIN" => 1,
+                "SYN" => 2,
+                "RST" => 4,
+                "PSH" => 8,
+                "ACK" => 16,
+                "URG" => 32,
+                "ALL" => 63,
+                "NONE" => 0,
+                _ => return None,
+            },
+        )
+    })
 }
 
 /// The bits as `xt_conntrack` has them.

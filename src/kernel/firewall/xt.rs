@@ -74,10 +74,26 @@ fn ports(protocol: &str, info: &[u8]) -> Option<Vec<Test>> {
     .into_iter()
     .flatten()
     .collect();
-    if option != 0 || mask != 0 || flags != 0 {
-        tests.push(Test::Unknown("TCP flags".into()));
+    if mask != 0 || flags != 0 {
+        tests.push(tcp_flags(mask, flags, inverted & 4 != 0));
+    }
+    if option != 0 {
+        tests.push(Test::Unknown("a TCP option".into()));
     }
     Some(tests)
+}
+
+/// `--tcp-flags`: of the flags of the mask just these are set.
+pub(super) fn tcp_flags(mask: u8, flags: u8, negated: bool) -> Test {
+    Test::Compare {
+        load: Load {
+            field: Field::TcpFlags,
+            len: 1,
+        },
+        mask: Some(vec![mask]),
+        relation: if negated { Relation::Differs } else { Relation::Equal },
+        value: vec![flags],
+    }
 }
 
 /// `struct xt_multiport_v1`: flags, count, ports[15], whether a port begins a range [15], invert.

@@ -1,0 +1,111 @@
+//! What is known of packets: flags, marks, interfaces, and where answers show what.
+
+use super::*;
+use crate::kernel::firewall::{Field, Load, Relation, Test, Verdict};
+
+#[test]
+fn the_flags_of_a_handshake_are_known() {
+    const SYN: &str = "--tcp-flags FIN,SYN,RST,ACK SYN";
+    let drops = |flags: &str| saved("ACCEPT", &format!("-A FORWARD -p tcp -m tcp {flags} -j DROP"));
+    for (flags, whose) in [
+        (SYN.to_owned(), "drops packets to"),
+        (format!("--dport 3000 {SYN}"), "drops packets to"),
+        ("--tcp-flags SYN,ACK SYN,ACK".into(), "drops answers from"),
+        (
+            "--dport 3000 --tcp-flags SYN,ACK ACK".into(),
+            "drops later packets of connections to",
+        ),
+        ("--sport 3000 ! --tcp-flags SYN SYN".into(), "drops later answers from"),
+    ] {
+        let found = only(&with(drops(&flags)), "packets-dropped", Severity::Broken);
+        assert!(found.seen.contains(whose), "{flags}: {}", found.seen);
+    }
+    for flags in [
+        format!("! {SYN} -m conntrack --ctstate NEW"),
+        "--tcp-flags ALL NONE".into(),
+        "--tcp-flags SYN,FIN SYN,FIN".into(),
+        "--tcp-flags RST RST".into(),
+    ] {
+        let found = with(drops(&flags));
+        assert!(found.is_empty(), "{flags}: {found:#?}");
+    }
+}
+
+#[test]
+fn packets_that_nobody_marks_have_no_mark() {
+    const MARKS: &str = "-A OTHER -s 192.0.2.1 -j MARK --set-xmark 0x77/0xffffffff\n";
+    const ANSWERS: &str = "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT\n";
+    const RESTORES: &str = "-A OTHER -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff\n";
+    let drops = |test: &str, more: &str| saved("ACCEPT", &format!("{ANSWERS}{more}-A FORWARD -m mark {test} -j DROP"));
+    for test in ["--mark 0x0", "! --mark 0x77", "--mark 0x0/0xff"] {
+        only(&with(drops(test, "")), "packets-dropped", Severity::Broken);
+        only(&with(drops(test, MARKS)), "packets-dropped", Severity::Warning);
+        only(&with(drops(test, RESTORES)), "packets-dropped", Severity::Warning);
+    }
+    for test in ["--mark 0x77", "! --mark 0x0"] {
+        assert!(with(drops(test, "")).is_empty(), "{test}");
+        assert!(with(drops(test, MARKS)).is_empty(), "{test}");
+    }
+    let classified = |facts: &mut Facts| {
+        drops("--mark 0x0", "")(facts);
+        facts.cheap.links.as_mut().unwrap()[0].classifies = true;
+    };
+    only(&with(classified), "packets-dropped", Severity::Warning);
+}
+
+#[test]
+fn without_a_default_route_clients_are_near() {
+    let near = |facts: &mut Facts| {
+        for way in facts.cheap.ways_out.as_mut().unwrap().values_mut() {
+            *way = None;
+        }
+    };
+    let docker = "-A FORWARD -i docker0 -j ACCEPT\n-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT";
+    let found = with(|facts| {
+        near(facts);
+        saved("DROP", docker)(facts);
+    });
+    only(&found, "packets-dropped", Severity::Broken);
+    let found = with(|facts| {
+        near(facts);
+        facts.cheap.protect_backends = false;
+    });
+    only(&found, "backends-exposed", Severity::Warning);
+    // Two networks of clients, of which one gets through.
+    let found = with(|facts| {
+        near(facts);
+        let links = facts.cheap.links.as_mut().unwrap();
+        links.push(link(7, "lan", "198.51.100.1"));
+        saved("DROP", &format!("{docker}\n-A FORWARD -i lan -j ACCEPT"))(facts);
+    });
+    only(&found, "packets-dropped", Severity::Warning);
+}
+
+/// Behind the translation of sources, answers have the public address and port.
+#[test]
+fn answers_on_their_last_way_are_judged() {
+    let drops = |port: u16, priority: i32| {
+        let rule = Rule {
+            tests: vec![Test::Compare {
+                load: Load {
+                    field: Field::SourcePort,
+                    len: 2,
+                },
+                mask: None,
+                relation: Relation::Equal,
+                value: port.to_be_bytes().to_vec(),
+            }],
+            verdict: Verdict::Drop,
+            ..Rule::default()
+        };
+        let table = table(TableFamily::Ip, "mine", false);
+        nft(chain(table, Hook::Postrouting, priority, vec![rule], false))
+    };
+    for (port, priority) in [(20003, 200), (3000, 0), (3000, 100)] {
+        let found = only(&with(drops(port, priority)), "packets-dropped", Severity::Broken);
+        assert!(found.seen.contains("drops answers from"), "{}", found.seen);
+    }
+    for (port, priority) in [(3000, 200), (20003, 0)] {
+        assert!(with(drops(port, priority)).is_empty(), "{port} {priority}");
+    }
+}
