@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
@@ -270,8 +270,12 @@ impl Keeper {
             Err(error) => (Err(error.clone()), Err(error)),
         };
         let mut store = store;
+        let again = store.is_err().then(|| (path.to_owned(), last.clone()));
         let keeper = Self::working(results, move |order| match order {
-            Order::Write(write) => Some(perform(&mut store, *write)),
+            Order::Write(write) => Some(match &again {
+                Some((path, last)) if matches!(*write, Write::Refresh) => open_or_refresh(&mut store, path, last),
+                _ => perform(&mut store, *write),
+            }),
             Order::Query(query) => {
                 if !query.is_abandoned() {
                     answer(&mut store, query);
@@ -357,6 +361,26 @@ fn with<T>(
         Ok(store) => work(store),
         Err(error) => Err(error.clone()),
     }
+}
+
+/// Does [`Write::Refresh`]. A store that could not be opened because of what may pass is tried again, as at a start.
+pub fn open_or_refresh(store: &mut Result<Store, StoreError>, path: &Path, last: &Last) -> Written {
+    if store.as_ref().is_err_and(StoreError::may_pass) {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        return Written::Refreshed(match open(path, last, now) {
+            Ok((opened_store, opened)) => {
+                *store = Ok(opened_store);
+                Ok(opened)
+            }
+            Err(error) => {
+                *store = Err(error.clone());
+                Err(error)
+            }
+        });
+    }
+    perform(store, Write::Refresh)
 }
 
 /// Does one thing, or says why not; without a store nothing is done.

@@ -130,6 +130,14 @@ fn conflict(current: Option<&StoredService>) -> String {
 }
 
 impl StoreError {
+    /// Whether a store that could not be opened because of it may be opened later though nobody touches the file.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::ReadOnly { .. } | Self::Full(_) | Self::Locked { .. } | Self::Io { .. }
+        )
+    }
+
     /// Whether the store itself is in trouble, not what was asked of it.
     pub fn is_trouble(&self) -> bool {
         matches!(

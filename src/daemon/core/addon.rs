@@ -46,7 +46,7 @@ pub(super) struct Addon {
     /// Ports on which local programs listen, as the request found that is decided next.
     skipped: BTreeSet<NonZeroU16>,
     /// The resources are those of the file of last services, because the store cannot be read.
-    is_copy: bool,
+    pub(super) is_copy: bool,
 }
 
 /// What an accepted request makes, and who waits for it.

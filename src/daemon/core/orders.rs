@@ -223,6 +223,9 @@ impl Core {
             }
         };
         self.desk.resources = Knowledge::Certain;
+        if self.desk.lost {
+            return self.found_again(opened, now);
+        }
         self.store_trouble(opened.trouble.as_ref(), now);
         let (held, problems) = compatible(opened.loaded);
         if problems.is_empty() {
@@ -242,6 +245,69 @@ impl Core {
         }
     }
 
+    /// A store that could not be opened at the start can be read now. What was taken for services of the API meanwhile is judged as
+    /// at a start: what the store does not know goes on as an orphan, unless the store knows that somebody removed it.
+    fn found_again(&mut self, opened: Opened, now: Now) {
+        tracing::info!("the store can be read: services of the API can be changed");
+        self.desk.lost = false;
+        self.addon.is_copy = false;
+        if matches!(self.phase, Phase::Waiting | Phase::Looking) {
+            return self.opened(Ok(opened), now);
+        }
+        self.store_trouble(opened.trouble.as_ref(), now);
+        let (held, problems) = compatible(opened.loaded);
+        if !problems.is_empty() {
+            self.reject("api", problems, now);
+        }
+        let presumed = std::mem::replace(&mut self.api, held);
+        let services = self.api.services().cloned();
+        let mut edits = presumed.edits_to(&State::from_valid(services.collect()));
+        let before = self.addon.load(opened.resources, now);
+        self.put_resumed(&mut edits, &before);
+        self.removed = opened.removed;
+        self.leave_out_claimed(&mut edits);
+        let gone = std::mem::take(&mut edits.gone);
+        let (removed, unknown): (Vec<_>, Vec<_>) = gone.into_iter().partition(|name| self.removed.contains_key(name));
+        edits.gone = removed;
+        let unknown = unknown.iter().filter_map(|name| presumed.get(name));
+        let unknown: Vec<Arc<Service>> = unknown.map(|stored| Arc::clone(&stored.service)).collect();
+        let orphans = unknown.iter().map(|service| (Service::clone(service), true));
+        self.orphan_found(orphans.collect(), now);
+        for service in unknown {
+            match self.orphans.get(&service.name).map(|orphan| &orphan.service) {
+                None => edits.gone.push(service.name.clone()),
+                Some(left) if *left != service => edits.put.push(Arc::clone(left)),
+                Some(_) => {}
+            }
+        }
+        self.compare_deploys(opened.unfinished, now);
+        self.wanted_instead("the store can be read again", &edits, now);
+        self.addresses_changed(now);
+        self.due.remember(now.instant);
+    }
+
+    /// Leaves out of the store's services what others have taken while it could not be read, with the reason.
+    fn leave_out_claimed(&mut self, edits: &mut Edits) {
+        let put = std::mem::take(&mut edits.put);
+        for service in put {
+            let alone = Edits {
+                put: vec![Arc::clone(&service)],
+                ..Edits::default()
+            };
+            match self.judge_books(&alone, Provider::Api) {
+                Ok(()) => edits.put.push(service),
+                Err(refused) => {
+                    let reason = left_out(&service.name, &refused.lines().join("; "));
+                    self.api.judged(&service.name, Some(reason));
+                }
+            }
+        }
+        let reasons = self.api.reasons();
+        if !reasons.is_empty() {
+            self.report_rejected(Provider::Api.name(), &reasons);
+        }
+    }
+
     /// Takes an order, or refuses it if too many wait.
     pub fn order(&mut self, order: Order) {
         if self.desk.orders.len() < MOST_ORDERS {
@@ -254,7 +320,7 @@ impl Core {
     /// what those before it have made.
     pub fn next_write(&mut self, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
         while self.desk.is_idle() {
-            if self.due.take_store(now.instant) && !self.desk.lost {
+            if self.due.take_store(now.instant) {
                 self.desk.refreshing = true;
                 return Some(Write::Refresh);
             }
