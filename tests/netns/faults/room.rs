@@ -70,6 +70,7 @@ fn buffers_that_stay_small_are_no_harm_until_a_transaction_does_not_fit() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let web = |host: &str| service("web", 8000, &[host], 3000, json!({"on_retire": "reset"}));
     net.apply(state([web("b1")]));
+    // Without a record nobody knows whose services are, and they stay unless they are pruned.
     let tiny = |file: &str| -> Ran {
         net.forget();
         let before = [
@@ -81,7 +82,11 @@ fn buffers_that_stay_small_are_no_harm_until_a_transaction_does_not_fit() {
             "-e",
             "trace=setsockopt",
         ];
-        let argv = [&before[..], &["-e", "inject=setsockopt:retval=0", TCPGW, "apply", file]].concat();
+        let argv = [
+            &before[..],
+            &["-e", "inject=setsockopt:retval=0", TCPGW, "apply", "--prune", file],
+        ]
+        .concat();
         net.run("gateway", &argv)
     };
     let mut old: Vec<_> = (0..200).map(|_| open(&net, at(PUBLIC[0], 8000), "b1")).collect();
