@@ -299,13 +299,17 @@ impl Run {
         self.context.id(&format!("request {}", self.identities))
     }
 
-    fn took(&mut self, request: Request, answer: Answer) -> Option<Duration> {
-        let exchange = Exchange {
+    fn exchange(&self, request: Request, answer: Answer) -> Exchange {
+        Exchange {
             request,
             identity: self.identity(),
             answer,
             end: None,
-        };
+        }
+    }
+
+    fn took(&mut self, request: Request, answer: Answer) -> Option<Duration> {
+        let exchange = self.exchange(request, answer);
         let thing = exchange.request.effect.thing().cloned();
         if self.is_osb()
             && let Some(thing) = thing

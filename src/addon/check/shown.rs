@@ -5,7 +5,6 @@
 use serde_json::{Map, Value};
 
 use super::message::{Body, Content, End, Exchange, Request};
-use crate::addon::dialect::Method;
 
 /// Longest text, in characters.
 const MAX_SHOWN: usize = 600;
@@ -16,13 +15,7 @@ const MAX_DEPTH: usize = 16;
 
 /// `PUT /v2/service_instances/ID {"plan_id":"..."}`
 pub(super) fn request(request: &Request, place: &str) -> String {
-    let method = match request.method {
-        Method::Get => "GET",
-        Method::Post => "POST",
-        Method::Put => "PUT",
-        Method::Patch => "PATCH",
-        Method::Delete => "DELETE",
-    };
+    let method = request.method.name();
     let body = match &request.body {
         Body::Nothing => String::new(),
         Body::Json(value) => format!(" {}", hidden(value, false, 0)),
@@ -89,6 +82,7 @@ fn hidden(value: &Value, is_secret: bool, depth: usize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addon::dialect::Method;
     use serde_json::json;
 
     #[test]

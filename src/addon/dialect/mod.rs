@@ -35,6 +35,19 @@ pub enum Method {
     Delete,
 }
 
+impl Method {
+    /// As a request names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
 /// A request that was authenticated.
 #[derive(Debug, Clone, Copy)]
 pub struct Exchange<'r> {

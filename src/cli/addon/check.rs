@@ -16,7 +16,6 @@ use tokio::time::sleep;
 use self::report::{Printer, conclude};
 use super::Platform;
 use crate::addon::check::{Answer, Content, Next, Place, Request, Run, Settings, sign_on};
-use crate::addon::dialect::Method;
 use crate::api::outbound::{BaseUrl, OutboundClient, Reply};
 use crate::api::provider::read_provider_credentials;
 use crate::cli::{Failure, Global, Outcome, parse_duration};
@@ -224,13 +223,7 @@ impl Edge {
             Place::SignOn => self.sign_on.as_ref().ok_or("the URL of single sign-on is not known")?,
         };
         let headers = request.headers(self.settings.dialect, &self.settings.credentials, identity);
-        let method = match request.method {
-            Method::Get => "GET",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Patch => "PATCH",
-            Method::Delete => "DELETE",
-        };
+        let method = request.method.name();
         let target = request.target();
         let sent = self.client.send(url, method, &target, &headers, request.bytes());
         sent.await

@@ -67,12 +67,7 @@ impl Run {
             }
             return None;
         };
-        let exchange = Exchange {
-            request,
-            identity: self.identity(),
-            answer,
-            end: None,
-        };
+        let exchange = self.exchange(request, answer);
         let thing = exchange.request.effect.thing().cloned();
         if let Some(thing) = thing.filter(|_| self.is_osb() && exchange.status() == 202) {
             return self.poll(exchange, &thing, Some((left, tries)));
