@@ -74,6 +74,9 @@ fn nanoseconds() -> u64 {
 /// Longest time for which a look waits without asking whether it is still wanted.
 const SLICE: Duration = Duration::from_millis(50);
 
+/// A flow that is nobody's is looked at again after this: from the end of a drain until its flows are flushed it is less.
+const FLUSHED: Duration = Duration::from_millis(500);
+
 /// Whoever asked for a look, who may go away before it ends.
 #[derive(Clone, Default)]
 pub struct Asker(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
@@ -168,6 +171,13 @@ pub fn status<T>(
             traffic.note(place, flow);
         }
     })?;
+    if tally.stale.total > 0 {
+        // Those whose time is just over are being flushed.
+        query.asker.pause(kernel, FLUSHED)?;
+        let mut again = Tally::new(services, &places);
+        each(kernel, services.mark, &wanted, |flow| drop(again.count(flow)))?;
+        tally.stale = again.stale;
+    }
     Ok(tell(&Status::new(&Facts {
         services,
         places: &places,
