@@ -175,7 +175,9 @@ pub fn status<T>(
         // Those whose time is just over are being flushed.
         query.asker.pause(kernel, FLUSHED)?;
         let mut again = Tally::new(services, &places);
-        each(kernel, services.mark, &wanted, |flow| drop(again.count(flow)))?;
+        each(kernel, services.mark, &wanted, |flow| {
+            again.count(flow);
+        })?;
         tally.stale = again.stale;
     }
     Ok(tell(&Status::new(&Facts {
