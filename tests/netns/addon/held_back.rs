@@ -73,7 +73,8 @@ fn what_is_served_of_a_service_that_is_held_back_is_suspended() {
     later["source_addresses"] = json!([LATER]);
     later["backends"] = json!(["10.2.0.11:3000"]);
     daemon.post("/v1/apply?hold_back=true", state([later.clone()])).ok();
-    assert_eq!(held_back(&daemon), [later["name"].clone()]);
+    let is_told = || held_back(&daemon) == [later["name"].clone()];
+    assert!(wait_until(PATIENCE, is_told), "{:?}", held_back(&daemon));
     is_answered(&net, to, Some("b1"));
 
     assert_eq!(ask(&net, "POST", &format!("{resource}/suspend"), "").status, 204);
