@@ -244,7 +244,7 @@ impl ControlClient {
     /// Connects to the one behind that socket.
     ///
     /// # Errors
-    /// [`ControlError`].
+    /// No `tcpgw up` listens there, the connection fails, or another user serves the socket.
     pub fn connect(path: &Path) -> Result<Self, ControlError> {
         let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::Nobody,
@@ -259,7 +259,7 @@ impl ControlClient {
     /// Asks, and hands out each answer until the last, which is not handed out.
     ///
     /// # Errors
-    /// [`ControlError`].
+    /// The connection fails or ends before the last answer, or the request is refused.
     pub fn ask(&self, request: &Request, mut each: impl FnMut(Answer)) -> Result<(), ControlError> {
         send(&self.0, request)?;
         let mut reader = BufReader::new(&self.0);
@@ -276,7 +276,7 @@ impl ControlClient {
     /// Asks, and returns the one answer.
     ///
     /// # Errors
-    /// [`ControlError`].
+    /// The connection fails or ends without an answer, or the request is refused.
     pub fn ask_once(&self, request: &Request) -> Result<Answer, ControlError> {
         send(&self.0, request)?;
         match next(&mut BufReader::new(&self.0))? {

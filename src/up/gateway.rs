@@ -77,7 +77,7 @@ pub struct Resource {
 /// Provisions the app, or finds that it is. With another plan than before the plan is changed.
 ///
 /// # Errors
-/// [`ClientError`].
+/// The daemon does not answer, or refuses: it has no add-on, no such plan, or no free port.
 pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16>) -> Result<Resource, ClientError> {
     let body = json!({"plan": plan, "port": port}).to_string();
     let target = Target::of_resource(app, "");
@@ -94,7 +94,7 @@ pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16
 /// Removes the app's resource; one that is not there is no error.
 ///
 /// # Errors
-/// [`ClientError`].
+/// The daemon does not answer, or refuses for another reason than that there is no resource.
 pub fn deprovision(daemon: &Client, app: &str) -> Result<(), ClientError> {
     let target = Target::of_resource(app, "");
     match daemon.send("DELETE", target.as_str(), &[], Vec::new()) {
@@ -107,7 +107,7 @@ pub fn deprovision(daemon: &Client, app: &str) -> Result<(), ClientError> {
 /// Waits until the daemon takes orders, which it does not while it starts.
 ///
 /// # Errors
-/// [`ClientError`].
+/// The daemon does not answer, or refuses.
 pub fn wait_until_started(daemon: &Client) -> Result<(), ClientError> {
     let begin = Instant::now();
     loop {
@@ -318,7 +318,7 @@ impl<T: Fn(GatewayEvent)> Gateway<T> {
 /// Returns the process number of the daemon.
 ///
 /// # Errors
-/// [`ClientError`].
+/// The daemon does not answer, or refuses.
 pub fn process_of(daemon: &Client) -> Result<Option<u32>, ClientError> {
     let told: Value = daemon.get("/v1/daemon").and_then(Answer::json)?;
     Ok(told["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()))
@@ -327,7 +327,7 @@ pub fn process_of(daemon: &Client) -> Result<Option<u32>, ClientError> {
 /// Returns how many services the daemon has.
 ///
 /// # Errors
-/// [`ClientError`].
+/// The daemon does not answer, or refuses.
 pub fn services_of(daemon: &Client) -> Result<usize, ClientError> {
     let told: Value = daemon.get("/v1/services").and_then(Answer::json)?;
     Ok(told["services"].as_array().map_or(0, Vec::len))

@@ -99,7 +99,7 @@ impl Network {
     /// Returns a free network of the pool, that of the app's number if it can be.
     ///
     /// # Errors
-    /// [`NetworkError`].
+    /// Every network of the pool is in use, or the kernel does not list links, addresses or routes.
     pub fn choose(&self, id: &AppId) -> Result<Ipv4Net, NetworkError> {
         let used = self.used()?;
         let networks: Vec<Ipv4Net> = POOL.subnets(PREFIX).into_iter().flatten().collect();
@@ -156,7 +156,7 @@ impl Network {
     /// Gives the gateway the first address of the network, on a link of its own.
     ///
     /// # Errors
-    /// [`NetworkError`].
+    /// The kernel refuses the links or the address, or does not answer.
     pub fn add_gateway(&self, id: &AppId, network: Ipv4Net) -> Result<(), NetworkError> {
         // A pair of which both ends are here: unlike links of other kinds it is needed for the processes anyway.
         let name = gateway_name(id);
@@ -193,7 +193,7 @@ impl Network {
     /// Makes the links of a process, one of them in the network namespace of `pid`, and the route to its address.
     ///
     /// # Errors
-    /// [`NetworkError`].
+    /// The kernel refuses a link, an address or the route, such as where the process has ended, or does not answer.
     pub fn add_process(
         &self,
         id: &AppId,
@@ -235,7 +235,7 @@ impl Network {
     /// Removes the links of a process, if they are there.
     ///
     /// # Errors
-    /// [`NetworkError`].
+    /// The kernel does not remove the link, or does not answer.
     pub fn remove_process(&self, id: &AppId, number: u32) -> Result<(), NetworkError> {
         match self.index_of(&link_name(id, number))? {
             Some(index) => self.remove(index),
@@ -246,7 +246,7 @@ impl Network {
     /// Removes all links of an app, and with them their addresses and routes; returns how many there were.
     ///
     /// # Errors
-    /// [`NetworkError`].
+    /// The kernel does not list the links, or does not remove one of them.
     pub fn remove_all(&self, id: &AppId) -> Result<usize, NetworkError> {
         let (gateway, processes) = (gateway_name(id), link_prefix(id));
         let is_its = |name: &str| name == gateway || name.starts_with(&processes);
@@ -274,7 +274,7 @@ impl Network {
 /// Gives the calling thread's network namespace loopback, the process's address, and the way out.
 ///
 /// # Errors
-/// [`NetworkError`].
+/// No netlink socket can be opened, the link to the machine is missing, or the kernel refuses an address or a route.
 pub fn set_up_inside(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), NetworkError> {
     let network = Network::open()?;
     for name in ["lo", INNER] {

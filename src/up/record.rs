@@ -95,7 +95,7 @@ impl Places {
     /// Returns those of the network namespace with this cookie; makes the run directory.
     ///
     /// # Errors
-    /// [`RecordError::File`].
+    /// The run directory cannot be made.
     pub fn new(run_dir: &Path, namespace: u64) -> Result<Self, RecordError> {
         fs::create_dir_all(run_dir).map_err(|source| RecordError::File {
             what: "make",
@@ -129,7 +129,7 @@ impl Places {
     /// Waits for the right to change what apps share.
     ///
     /// # Errors
-    /// [`RecordError`].
+    /// The lock's file cannot be opened, or another `tcpgw up` holds the lock for too long.
     pub fn lock(&self) -> Result<SharedLock, RecordError> {
         let path = self.named(".lock");
         let begin = Instant::now();
@@ -147,7 +147,7 @@ impl Places {
     /// Takes the directory of an app, and makes it if it is not there.
     ///
     /// # Errors
-    /// [`RecordError`].
+    /// The app runs already, or its directory cannot be made or locked.
     pub fn take(&self, id: &AppId) -> Result<AppPlace, RecordError> {
         let path = self.of(id);
         private_directory(&path)?;
@@ -177,7 +177,7 @@ impl Places {
     /// Returns the directories of apps whose `tcpgw up` has ended without removing them, each taken, and how many live.
     ///
     /// # Errors
-    /// [`RecordError`].
+    /// The run directory cannot be listed, or a directory of an app cannot be locked.
     pub fn leftovers(&self) -> Result<(Vec<AppPlace>, usize), RecordError> {
         let fail = |source| RecordError::File {
             what: "list",
@@ -207,7 +207,7 @@ impl Places {
     /// Returns the directory for the configuration of a daemon that apps share, and makes it.
     ///
     /// # Errors
-    /// [`RecordError::File`].
+    /// The directory cannot be made, or is not this user's.
     pub fn shared_directory(&self) -> Result<PathBuf, RecordError> {
         let path = self.named("-daemon");
         private_directory(&path)?;
@@ -222,7 +222,7 @@ impl Places {
     /// Notes it.
     ///
     /// # Errors
-    /// [`RecordError::File`].
+    /// The file cannot be written.
     pub fn set_shared(&self, shared: &Shared) -> Result<(), RecordError> {
         let path = self.named(".json");
         if *shared == Shared::default() {
@@ -256,7 +256,7 @@ impl AppPlace {
     /// Notes it.
     ///
     /// # Errors
-    /// [`RecordError::File`].
+    /// The file cannot be written.
     pub fn set_record(&self, record: &Record) -> Result<(), RecordError> {
         write(&self.path.join("record.json"), record)
     }

@@ -35,7 +35,7 @@ pub enum Login {
     Right,
     /// The right user name with a wrong password.
     Wrong,
-    /// None at all.
+    /// No credentials are sent.
     Missing,
 }
 
@@ -44,7 +44,7 @@ pub enum Login {
 pub enum Version {
     /// The one that the checks are about.
     Usual,
-    /// None at all.
+    /// No version is named.
     Missing,
     /// Another one.
     Other(&'static str),
@@ -53,7 +53,7 @@ pub enum Version {
 /// The body of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
-    /// None at all.
+    /// No body is sent.
     Nothing,
     /// A JSON document.
     Json(Value),
@@ -218,7 +218,7 @@ fn encoded(fields: &Fields) -> String {
 /// The body of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
-    /// None at all.
+    /// The answer has no body.
     Empty,
     /// A JSON document.
     Json(Value),
