@@ -136,6 +136,28 @@ impl Plans {
 }
 
 #[cfg(test)]
+impl Plan {
+    /// Returns a free plan of 512 packets per second.
+    ///
+    /// # Panics
+    /// The name or the id is none.
+    pub(crate) fn example(name: &str, id: &str) -> Self {
+        Self {
+            name: name.parse().unwrap(),
+            id: id.parse().unwrap(),
+            limit: Limit {
+                pps: 512,
+                burst: 5120,
+                direction: crate::model::LimitDirection::Each,
+                mtu: 1500,
+            },
+            price: Price::try_from(0.0).unwrap(),
+            description: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::LimitDirection;

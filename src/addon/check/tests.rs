@@ -10,30 +10,18 @@ use super::run::Verdict::{self, Fail, Skip, Warn};
 use super::*;
 use crate::addon::credentials::{Credentials, ProviderCredentials};
 use crate::addon::dialect::{self, Call, Exchange as Received, Gateway, Method};
-use crate::addon::plan::{Plan, Plans, Price};
+use crate::addon::plan::{Plan, Plans};
 use crate::addon::ports::PortSet;
 use crate::addon::registry::{Facts, Registry};
 use crate::addon::sso::{self, Fields};
 use crate::config::PortRange;
-use crate::model::{Limit, LimitDirection};
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 const USER: &str = "username = 'tcp'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'";
 const DIALECTS: [Dialect; 4] = [Dialect::Osb, Dialect::Scalingo, Dialect::Heroku, Dialect::CleverCloud];
 
 fn plans() -> Plans {
-    let plan = |(at, name): (usize, &str)| Plan {
-        name: name.parse().unwrap(),
-        id: format!("00000000-0000-4000-8000-00000000001{at}").parse().unwrap(),
-        limit: Limit {
-            pps: 512,
-            burst: 5120,
-            direction: LimitDirection::Each,
-            mtu: 1500,
-        },
-        price: Price::try_from(0.0).unwrap(),
-        description: String::new(),
-    };
+    let plan = |(at, name)| Plan::example(name, &format!("00000000-0000-4000-8000-00000000001{at}"));
     Plans::new(["small", "large"].into_iter().enumerate().map(plan).collect()).unwrap()
 }
 

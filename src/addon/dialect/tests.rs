@@ -1,9 +1,8 @@
 use super::*;
 use crate::addon::id::ResourceId;
-use crate::addon::plan::{Plan, Price};
+use crate::addon::plan::Plan;
 use crate::addon::registry::Provision;
 use crate::addon::resource::{Resource, Status};
-use crate::model::{Limit, LimitDirection};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,19 +10,7 @@ use std::time::Duration;
 const PLAN: &str = "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11";
 
 fn plans() -> Plans {
-    Plans::new(vec![Plan {
-        name: "free".parse().unwrap(),
-        id: PLAN.parse().unwrap(),
-        limit: Limit {
-            pps: 512,
-            burst: 5120,
-            direction: LimitDirection::Each,
-            mtu: 1500,
-        },
-        price: Price::try_from(0.0).unwrap(),
-        description: String::new(),
-    }])
-    .unwrap()
+    Plans::new(vec![Plan::example("free", PLAN)]).unwrap()
 }
 
 fn send(dialect: Dialect, method: Method, path: &str, body: &str) -> Result<Call, Answer> {

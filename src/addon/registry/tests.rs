@@ -1,6 +1,5 @@
 use super::*;
-use crate::addon::plan::{Plan, Price};
-use crate::model::{Limit, LimitDirection};
+use crate::addon::plan::Plan;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -18,18 +17,7 @@ fn plan(name: &str) -> PlanName {
 }
 
 fn plans() -> Plans {
-    let plan = |(at, name): (usize, &str)| Plan {
-        name: plan(name),
-        id: format!("00000000-0000-0000-0000-00000000000{at}").parse().unwrap(),
-        limit: Limit {
-            pps: 512,
-            burst: 5120,
-            direction: LimitDirection::Each,
-            mtu: 1500,
-        },
-        price: Price::try_from(0.0).unwrap(),
-        description: String::new(),
-    };
+    let plan = |(at, name)| Plan::example(name, &format!("00000000-0000-0000-0000-00000000000{at}"));
     Plans::new(["free", "large"].into_iter().enumerate().map(plan).collect()).unwrap()
 }
 

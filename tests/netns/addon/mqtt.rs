@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::platform::{configure, daemon};
+use crate::harness::Net;
 use crate::harness::daemon::Daemon;
-use crate::harness::sample::{PATIENCE, Program};
-use crate::harness::{Net, wait_until};
+use crate::harness::sample::{PATIENCE, Program, all_arrive};
 
 /// The clients' keepalive, in seconds: after 1.5 times that they notice that nobody answers.
 const KEEPALIVE: u64 = 2;
@@ -136,16 +136,7 @@ fn redeploy(broker: Broker, on_retire: &str) -> Redeploy {
     let back = Instant::now();
 
     // All readings arrive, and the publisher knows it.
-    assert!(
-        wait_until(PATIENCE, || publisher.running.ended()),
-        "{}",
-        publisher.printed()
-    );
-    assert!(publisher.printed().contains("\ndone: "), "{}", publisher.printed());
-    let [acknowledged, received] = [publisher.readings("acknowledged "), subscriber.readings("received ")];
-    let lost: Vec<&String> = acknowledged.difference(&received).collect();
-    assert_eq!(lost, Vec::<&String>::new(), "acknowledged, and lost");
-    assert_eq!(received.len(), READINGS);
+    let acknowledged = all_arrive(&mut publisher, &subscriber, READINGS);
     assert!(acknowledged.len() > READINGS / 2, "{}", publisher.printed());
     Redeploy {
         switched,

@@ -21,6 +21,12 @@ fn is_reset(net: &Net, to: SocketAddr) -> bool {
     refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
+/// The name of the one service.
+fn name_of(daemon: &Daemon<'_>) -> String {
+    let name = services(daemon)[0]["service"]["name"].clone();
+    name.as_str().expect("a name").to_owned()
+}
+
 fn is_served(net: &Net, to: SocketAddr) -> bool {
     net.within("client", || {
         connect(to, Duration::from_secs(1))
@@ -49,10 +55,7 @@ fn an_app_is_served_but_while_it_is_suspended() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
     let (resource, port) = provisioned(&net, Dialect::Scalingo, "my-app");
-    let name = services(&daemon)[0]["service"]["name"]
-        .as_str()
-        .expect("a name")
-        .to_owned();
+    let name = name_of(&daemon);
     let to = PUBLIC.map(|address| at(address, port));
     assert!(to.iter().all(|to| is_reset(&net, *to)));
     assert_eq!(addon_state(&net, &daemon), "waiting");
@@ -120,7 +123,7 @@ fn a_service_of_a_resource_is_the_platforms() {
     let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
     provisioned(&net, Dialect::CleverCloud, "my-app");
     let before = services(&daemon);
-    let name = before[0]["service"]["name"].as_str().expect("a name").to_owned();
+    let name = name_of(&daemon);
     let path = format!("/v1/services/{name}");
     for (method, body) in [
         ("DELETE", ""),
@@ -175,10 +178,7 @@ fn a_suspended_service_keeps_its_claims() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let mut daemon = daemon(&net, &configure(&net, "20000-20009", ""));
     let (resource, port) = provisioned(&net, Dialect::Scalingo, "my-app");
-    let name = services(&daemon)[0]["service"]["name"]
-        .as_str()
-        .expect("a name")
-        .to_owned();
+    let name = name_of(&daemon);
     let backends = json!({"backends": endpoints("b1", 3000), "drain_timeout": "1s"}).to_string();
     daemon
         .ask("PATCH", &format!("/v1/services/{name}"), &backends)
@@ -216,10 +216,7 @@ fn a_resumption_restores_what_was_served() {
     let _servers = net.serve_all(3000, Behaviour::Greet);
     let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
     let (resource, port) = provisioned(&net, Dialect::Scalingo, "my-app");
-    let name = services(&daemon)[0]["service"]["name"]
-        .as_str()
-        .expect("a name")
-        .to_owned();
+    let name = name_of(&daemon);
     let backends = ["b1", "b2"].map(|host| endpoints(host, 3000)[0].clone());
     let backends = json!({"backends": backends, "drain_timeout": "1s"}).to_string();
     daemon

@@ -75,3 +75,20 @@ impl Program {
         lines.map(str::to_owned).collect()
     }
 }
+
+/// Waits until the publisher has ended, and checks that all of its readings arrived, each that was acknowledged among them. Returns
+/// those.
+#[track_caller]
+pub(crate) fn all_arrive(publisher: &mut Program, subscriber: &Program, readings: usize) -> BTreeSet<String> {
+    assert!(
+        wait_until(PATIENCE, || publisher.running.ended()),
+        "{}",
+        publisher.printed()
+    );
+    assert!(publisher.printed().contains("\ndone: "), "{}", publisher.printed());
+    let [acknowledged, received] = [publisher.readings("acknowledged "), subscriber.readings("received ")];
+    let lost: Vec<&String> = acknowledged.difference(&received).collect();
+    assert_eq!(lost, Vec::<&String>::new(), "acknowledged, and lost");
+    assert_eq!(received.len(), readings);
+    acknowledged
+}

@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use super::App;
-use crate::harness::sample::{PATIENCE, Program, SAMPLE, libraries};
-use crate::harness::{Net, wait_until};
+use crate::harness::Net;
+use crate::harness::sample::{Program, SAMPLE, all_arrive, libraries};
 
 /// The clients' keepalive, in seconds: after 1.5 times that they notice that nobody answers.
 const KEEPALIVE: u64 = 2;
@@ -60,16 +60,7 @@ fn restarted(procfile: &str, variables: &str, on_retire: &str, grace: Option<Dur
     subscriber.prints("subscribed", 2);
     let took = left.elapsed();
     assert!(restart.wait().expect("failed to wait").success(), "{}", app.printed());
-    assert!(
-        wait_until(PATIENCE, || publisher.running.ended()),
-        "{}",
-        publisher.printed()
-    );
-    assert!(publisher.printed().contains("\ndone: "), "{}", publisher.printed());
-    let [acknowledged, received] = [publisher.readings("acknowledged "), subscriber.readings("received ")];
-    let lost: Vec<&String> = acknowledged.difference(&received).collect();
-    assert_eq!(lost, Vec::<&String>::new(), "acknowledged, and lost");
-    assert_eq!(received.len(), READINGS);
+    all_arrive(&mut publisher, &subscriber, READINGS);
     app.stop(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(net.left_by_up(), Vec::<String>::new());
     took
