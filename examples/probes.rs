@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use tcpgw::health::{Counts, Health, MAX_IN_FLIGHT, Target};
-use tcpgw::model;
+use tcpgw_core::health::{Counts, Health, MAX_IN_FLIGHT, Target};
+use tcpgw_core::model;
 use tcpgw::probe::{Prober, Report};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant as Later, sleep_until};

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::kernel::conntrack::{Flow, TcpState};
-use crate::model::network;
-use crate::summary::{ServiceSummary, Summary};
+use tcpgw_core::model::network;
+use tcpgw_core::summary::{ServiceSummary, Summary};
 
 /// The `allow` and `deny` lists of all services that have any.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ mod tests {
             r#"{{"version":1,"services":[{{"name":"a","port":20003,"backends":["10.2.0.1:80","[fd00::1]:80"]{fields}}},
                 {{"name":"b","port":20004,"backends":["10.2.0.2:80"]}}]}}"#
         );
-        Summary::from(&crate::model::parse(text.as_bytes()).unwrap())
+        Summary::from(&tcpgw_core::model::parse(text.as_bytes()).unwrap())
     }
 
     fn flow(client: &str, port: u16) -> Flow {

@@ -1,6 +1,6 @@
 //! The operator's own file: what no state may go beyond, the flow mark, and the daemon's settings.
 //!
-//! Owns the file's format and the fences. The rules about states themselves are [`crate::model`]'s.
+//! Owns the file's format and the fences. The rules about states themselves are [`tcpgw_core::model`]'s.
 
 mod value;
 
@@ -16,8 +16,8 @@ use thiserror::Error;
 use self::value::{deserialize_idle_timeout, deserialize_networks, deserialize_ports};
 use crate::addon;
 use crate::daemon::settings::Section;
-use crate::model::source::{self, Input, SourceError};
-use crate::model::{Endpoint, FlowMark, Problem, Service, State};
+use crate::state_file::{self, Input, SourceError};
+use tcpgw_core::model::{Endpoint, FlowMark, Problem, Service, State};
 
 pub use self::value::PortRange;
 
@@ -74,13 +74,13 @@ pub enum ConfigError {
     #[error("failed to read the configuration: {0}")]
     Source(#[from] SourceError),
     /// It was there when the daemon started, and is not any more.
-    #[error("{}: it was there and is gone", crate::escape::path(.0))]
+    #[error("{}: it was there and is gone", tcpgw_core::escape::path(.0))]
     Gone(PathBuf),
     /// It is not UTF-8.
-    #[error("{}: must be TOML in UTF-8", crate::escape::path(.0))]
+    #[error("{}: must be TOML in UTF-8", tcpgw_core::escape::path(.0))]
     Encoding(PathBuf),
     /// It is not TOML, or says something that is not accepted. Carries the line and column.
-    #[error("{}: {}", crate::escape::path(path), explained(source))]
+    #[error("{}: {}", tcpgw_core::escape::path(path), explained(source))]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// The section `[addon]` does not go together.
-    #[error("{}: {source}", crate::escape::path(path))]
+    #[error("{}: {source}", tcpgw_core::escape::path(path))]
     Addon {
         /// The file.
         path: PathBuf,
@@ -103,7 +103,7 @@ fn explained(error: &toml::de::Error) -> String {
     let text = text.trim_end();
     let message = error.message().trim_end();
     match text.strip_suffix(message) {
-        Some(place) => format!("{place}{}", crate::escape::text(message)),
+        Some(place) => format!("{place}{}", tcpgw_core::escape::text(message)),
         None => text.to_owned(),
     }
 }
@@ -116,8 +116,8 @@ impl ConfigError {
         };
         let text = source.to_string();
         let place = text.lines().next().unwrap_or_default();
-        let message = crate::escape::text(source.message().trim_end());
-        format!("{}: {place}: {message}", crate::escape::path(path))
+        let message = tcpgw_core::escape::text(source.message().trim_end());
+        format!("{}: {place}: {message}", tcpgw_core::escape::path(path))
     }
 }
 
@@ -198,7 +198,7 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(path, &source::read_file(path, Input::Configuration)?)
+        Self::parse(path, &state_file::read_file(path, Input::Configuration)?)
     }
 
     /// Reads what stands in the file at `path`.
@@ -270,7 +270,7 @@ impl Config {
 
     /// Returns where it was read from, or would be, for people.
     pub fn path(&self) -> String {
-        crate::escape::path(self.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH)))
+        tcpgw_core::escape::path(self.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH)))
     }
 
     fn fence(&self, name: &str, is_set: bool) -> String {

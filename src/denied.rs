@@ -9,9 +9,9 @@ use crate::access::AccessLists;
 use crate::kernel::conntrack::Deletion;
 use crate::kernel::socket::NetlinkError;
 use crate::kernel::{InFlight, Kernel, KernelError, reading};
-use crate::model::FlowMark;
-use crate::summary::Summary;
-use crate::words::count;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::summary::Summary;
+use tcpgw_core::words::count;
 
 /// How often the flows are looked at until none is found.
 const PASSES: u32 = 50;

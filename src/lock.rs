@@ -11,7 +11,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use thiserror::Error;
 
-use crate::{escape, run_file};
+use crate::run_file;
+use tcpgw_core::escape;
 
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -43,7 +44,7 @@ pub enum LockError {
         waited: Duration,
     },
     /// The lock file could not be opened.
-    #[error("failed to lock {}: {source}", crate::escape::path(path))]
+    #[error("failed to lock {}: {source}", tcpgw_core::escape::path(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -73,7 +74,7 @@ impl Lock {
                 Ok(mut locked) => {
                     // It is held whether its file says by whom or not: the disk may be full.
                     if let Err(error) = sign(&mut locked) {
-                        tracing::debug!(%error, path = %crate::escape::path(&path), "failed to write who holds the lock");
+                        tracing::debug!(%error, path = %tcpgw_core::escape::path(&path), "failed to write who holds the lock");
                     }
                     return Ok(Self {
                         file: Some(locked),

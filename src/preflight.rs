@@ -13,8 +13,8 @@ use crate::doctor::{self, Severity};
 use crate::kernel::listeners::{Listener, ListenersError, PATIENCE, listeners_on, processes_of};
 use crate::kernel::route::{LocalAddresses, Routes};
 use crate::kernel::socket::NetlinkError;
-use crate::model::{Endpoint, Listen, Problem, Service, SourceMode, State};
-use crate::summary::Summary;
+use tcpgw_core::model::{Endpoint, Listen, Problem, Service, SourceMode, State};
+use tcpgw_core::summary::Summary;
 
 /// Routes that are looked up; each takes the kernel some microseconds.
 const MOST_ROUTES: usize = 1000;

@@ -1,4 +1,4 @@
-//! The sockets of [`crate::health`]: a thread that does TCP handshakes, hundreds at a time, and says how they ended.
+//! The sockets of [`tcpgw_core::health`]: a thread that does TCP handshakes, hundreds at a time, and says how they ended.
 //!
 //! A probe is three system calls where it is answered: `setsockopt`, `connect`, and a `connect` to `AF_UNSPEC` that
 //! takes the socket back, to be used again. On the wire it is three packets: SYN, SYN-ACK, RST. The ACK is held back,
@@ -11,7 +11,7 @@
 //!
 //! A reset leaves no `TIME_WAIT` on either side, so no source port is used up. The gateway's conntrack forgets a probe with
 //! its reset, and one that was not answered 2 s after its last SYN: sockets have a priority of their own
-//! ([`crate::ruleset::stmt::PROBE_PRIORITY`]), by which the rules give their flows timeouts of their own. So that it does
+//! ([`tcpgw_core::ruleset::stmt::PROBE_PRIORITY`]), by which the rules give their flows timeouts of their own. So that it does
 //! not count them until it collects them by itself, their entries are looked up when their time is over.
 //!
 //! Probes go from the gateway's own sockets to a backend's real address. They are not translated, carry no flow mark,
@@ -38,8 +38,8 @@ use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::pool::Pool;
-use crate::health::{Outcome, Probe};
 use crate::kernel::conntrack::Collector;
+use tcpgw_core::health::{Outcome, Probe};
 
 /// While that many are on their way, answers are gathered for a moment: waking up for each costs more than the rest.
 const CROWD: usize = 8;

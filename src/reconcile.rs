@@ -22,15 +22,15 @@ pub use self::known::{Known, Recorded};
 use self::retired::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
 use crate::kernel::{Kernel, KernelError, reading};
-use crate::model::{FlowMark, Service, State};
-use crate::owner::AllDetails;
 use crate::record::{Applied, Deadline, Pause, Store, TornDown};
-use crate::ruleset::Ruleset;
-use crate::ruleset::compile::compile_services;
-use crate::ruleset::links::Links;
-use crate::ruleset::timeouts::KernelTimeouts;
-use crate::summary::{Standing, Summary};
-use crate::words::{Changes, Counts};
+use tcpgw_core::model::{FlowMark, Service, State};
+use tcpgw_core::owner::AllDetails;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::compile::compile_services;
+use tcpgw_core::ruleset::links::Links;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_core::words::{Changes, Counts};
 
 /// What the kernel should hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

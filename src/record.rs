@@ -18,14 +18,14 @@ use serde::{Deserialize, Serialize};
 
 pub use self::journal::{Entry, Kept, ServiceEntry};
 use crate::kernel::Identity;
-use crate::owner::AllDetails;
-use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName, TurnChain};
-use crate::ruleset::rows::Rows;
-use crate::ruleset::spec::SetSpec;
-use crate::ruleset::timeouts::KernelTimeouts;
 use crate::run_file;
-use crate::summary::Summary;
+use tcpgw_core::owner::AllDetails;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::name::{Reach, SetName, TurnChain};
+use tcpgw_core::ruleset::rows::Rows;
+use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::summary::Summary;
 
 const MAGIC: &[u8; 8] = b"tcpgw-r1";
 
@@ -229,7 +229,7 @@ impl Store {
         if let Some(record) = &mut record {
             self.complete(&mut record.head, &content);
         } else {
-            tracing::debug!(path = %crate::escape::path(&self.path), "the record cannot be read, the kernel will be");
+            tracing::debug!(path = %tcpgw_core::escape::path(&self.path), "the record cannot be read, the kernel will be");
         }
         record
     }
@@ -404,7 +404,7 @@ fn read(path: &Path, most: u64) -> Option<run_file::Content> {
         Err(error) => {
             tracing::warn!(
                 "{}: {error}; the kernel will be read instead",
-                crate::escape::path(path)
+                tcpgw_core::escape::path(path)
             );
             None
         }
@@ -498,7 +498,7 @@ fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::compile::compile;
+    use tcpgw_core::ruleset::compile::compile;
 
     fn head() -> Head {
         Head {
@@ -528,7 +528,7 @@ mod tests {
                 until: Duration::from_secs(8),
                 time: Duration::from_secs(9),
             }],
-            details: Some([("a".into(), crate::owner::Details::default())].into()),
+            details: Some([("a".into(), tcpgw_core::owner::Details::default())].into()),
             summary: Summary::default(),
             is_hint: false,
             changes: Vec::new(),
@@ -541,7 +541,7 @@ mod tests {
         let text = br#"{"version":1,"services":[
             {"name":"a","port":2000,"balance":"round-robin","backends":["10.0.0.1:1","[fd00::1]:1"],"limit":{"pps":5}},
             {"name":"b","port":2001,"backends":["10.0.0.2:1"],"deny":["192.0.2.0/24"]}]}"#;
-        let state = crate::model::parse(text).unwrap();
+        let state = tcpgw_core::model::parse(text).unwrap();
         let record = Record {
             head: Head {
                 summary: Summary::from(&state),

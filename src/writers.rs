@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::FsFlags;
 
-use crate::escape;
 use crate::steps::{MOST_LINKS, MOST_STEPS, push_front};
+use tcpgw_core::escape;
 
 const BY_GROUP: u32 = 0o020;
 const BY_ALL: u32 = 0o002;

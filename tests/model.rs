@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
-use tcpgw::model::{self, State};
+use tcpgw_core::model::{self, State};
 
 const SERVICES: usize = 50_000;
 const BACKENDS: usize = 4;

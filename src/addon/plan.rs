@@ -6,7 +6,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::id::{Guid, PlanName};
-use crate::model::Limit;
+use tcpgw_core::model::Limit;
 
 /// Maximum length of a plan's description, in bytes.
 const MAX_DESCRIPTION: usize = 1024;
@@ -148,7 +148,7 @@ impl Plan {
             limit: Limit {
                 pps: 512,
                 burst: 5120,
-                direction: crate::model::LimitDirection::Each,
+                direction: tcpgw_core::model::LimitDirection::Each,
                 mtu: 1500,
             },
             price: Price::try_from(0.0).unwrap(),
@@ -160,7 +160,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::LimitDirection;
+    use tcpgw_core::model::LimitDirection;
 
     fn plan(name: &str, id: u8) -> Plan {
         Plan {

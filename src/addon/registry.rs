@@ -15,7 +15,7 @@ use super::plan::Plans;
 use super::ports::{PortPool, PortRefusal, PortSet, Quarantined};
 use super::resource::{Binding, Dialect, MAX_BINDINGS, Owner, Resource, Status};
 use crate::config::PortRange;
-use crate::model::Word as _;
+use tcpgw_core::model::Word as _;
 
 /// Maximum number of resources that are remembered after they were deprovisioned; the oldest are forgotten first.
 pub const MAX_REMOVED: usize = 50_000;

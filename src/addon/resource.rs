@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::{Serialize, Serializer};
 
 use super::id::{PlanName, PlatformId, ResourceId};
-use crate::model::Word;
+use tcpgw_core::model::Word;
 
 /// The provider API through which a resource was provisioned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,9 +13,9 @@ use super::id::{Guid, PlanName};
 use super::plan::{Plan, PlanError, Plans, Price};
 use super::platform_url::{PlatformUrl, PlatformUrlError};
 use crate::config::{Fences, PortRange};
-use crate::model::duration;
-use crate::model::limit::MAX_PPS;
-use crate::model::{Limit, LimitDirection};
+use tcpgw_core::model::duration;
+use tcpgw_core::model::limit::MAX_PPS;
+use tcpgw_core::model::{Limit, LimitDirection};
 
 /// How long a port rests that was given back, if nothing else is configured.
 const QUARANTINE: Duration = Duration::from_secs(3600);

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use crate::kernel::ffi;
-use crate::model::Problems;
+use tcpgw_core::model::Problems;
 
 /// Where the daemon listens if nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/tcpgw/tcpgw.sock";
@@ -49,7 +49,7 @@ const GREETING: Duration = Duration::from_millis(2500);
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens there.
-    #[error("no daemon answers on {}: {source}", crate::escape::path(path))]
+    #[error("no daemon answers on {}: {source}", tcpgw_core::escape::path(path))]
     NoDaemon {
         /// The socket.
         path: PathBuf,
@@ -60,20 +60,20 @@ pub enum ClientError {
     #[error(
         "a daemon may be at work behind {}, and this user may not ask it: become root, or a member of the socket's group; \
          `--socket none` works on the kernel without it",
-        crate::escape::path(.0)
+        tcpgw_core::escape::path(.0)
     )]
     Forbidden(PathBuf),
     /// The daemon works elsewhere.
     #[error(
         "the daemon behind {} serves another network namespace than this one: run the command there (nsenter -n), or \
          `--socket none` to work on this one's kernel without a daemon",
-        crate::escape::path(.0)
+        tcpgw_core::escape::path(.0)
     )]
     OtherNamespace(PathBuf),
     /// It takes connections, or has taken too many, and says nothing.
     #[error(
         "the daemon behind {}{} has not answered for {waited:?}: it hangs, or has too much to do. `tcpgw --socket none status` \
-         looks at the kernel without it; nothing is changed beside it: `systemctl restart tcpgw`", crate::escape::path(path), process(*pid)
+         looks at the kernel without it; nothing is changed beside it: `systemctl restart tcpgw`", tcpgw_core::escape::path(path), process(*pid)
     )]
     Hung {
         /// The socket.
@@ -87,7 +87,7 @@ pub enum ClientError {
     #[error(
         "{} is not served by a daemon that can be trusted: uid {uid} listens there, and not root, this user, or the owner of the \
          socket's directory (uid {owner}); nothing was asked. End that process; `--socket none` works on the kernel without a daemon",
-        crate::escape::path(path)
+        tcpgw_core::escape::path(path)
     )]
     Stranger {
         /// The socket.
@@ -101,14 +101,14 @@ pub enum ClientError {
     #[error(
         "the daemon behind {} has begun an answer and not ended it in time: it hangs, or is no tcpgw daemon; `--socket none` works \
          on the kernel without it",
-        crate::escape::path(path)
+        tcpgw_core::escape::path(path)
     )]
     Late {
         /// The socket.
         path: PathBuf,
     },
     /// The connection failed.
-    #[error("failed to ask the daemon behind {}: {why}", crate::escape::path(path))]
+    #[error("failed to ask the daemon behind {}: {why}", tcpgw_core::escape::path(path))]
     Connection {
         /// The socket.
         path: PathBuf,
@@ -277,7 +277,7 @@ impl Client {
             return Err(ClientError::OtherNamespace(path.to_owned()));
         }
         tracing::debug!(
-            path = %crate::escape::path(path), pid = greeting.pid, version = greeting.version, "going through the daemon"
+            path = %tcpgw_core::escape::path(path), pid = greeting.pid, version = greeting.version, "going through the daemon"
         );
         Ok(client)
     }
@@ -327,7 +327,7 @@ impl Client {
     pub fn is_slow(&self) -> String {
         format!(
             "the daemon behind {}{} has not answered for {SLOW:?}: it hangs, or has too much to do; waiting for it",
-            crate::escape::path(&self.path),
+            tcpgw_core::escape::path(&self.path),
             process(self.pid.get())
         )
     }
@@ -388,7 +388,7 @@ impl Client {
         ClientError::Connection {
             path: self.path.clone(),
             // It may quote what came from the other end.
-            why: crate::escape::text(&why.to_string()),
+            why: tcpgw_core::escape::text(&why.to_string()),
         }
     }
 
@@ -510,7 +510,7 @@ impl Client {
             {
                 for (_, value) in text {
                     if let serde_json::Value::String(text) = value {
-                        *text = crate::escape::text(text);
+                        *text = tcpgw_core::escape::text(text);
                     }
                 }
             }
@@ -522,7 +522,7 @@ impl Client {
         ClientError::Refused {
             status: status.as_u16(),
             code: told.code,
-            message: crate::escape::text(&told.message),
+            message: tcpgw_core::escape::text(&told.message),
         }
     }
 }

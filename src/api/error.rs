@@ -9,7 +9,7 @@ use crate::addon::Refusal;
 use crate::daemon::ask::{AddonRefused, Refused};
 use crate::daemon::keeper::QueryError;
 use crate::look::LookError;
-use crate::model::{Problems, write};
+use tcpgw_core::model::{Problems, write};
 
 /// What went wrong: a status code and one JSON document.
 #[derive(Debug, Error)]

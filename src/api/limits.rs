@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::source::MAX_STATE_BYTES;
+use tcpgw_core::model::MAX_STATE_BYTES;
 
 /// Connections that are served at once, of everybody but root and the daemon's user. Idle ones count.
 pub const CONNECTIONS: usize = 128;

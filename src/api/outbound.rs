@@ -119,7 +119,7 @@ impl BaseUrl {
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The certificates cannot be read.
-    #[error("failed to read the certificates of {}: {why}", crate::escape::path(path))]
+    #[error("failed to read the certificates of {}: {why}", tcpgw_core::escape::path(path))]
     Certificates {
         /// The file.
         path: PathBuf,

@@ -15,7 +15,7 @@ use super::routes::Shared;
 use crate::addon::Target;
 use crate::addon::id::PlatformId;
 use crate::daemon::ask::Ask;
-use crate::model::duration;
+use tcpgw_core::model::duration;
 
 /// What a service is named by that belongs to an app's resource.
 const APP: &str = "app:";

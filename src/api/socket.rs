@@ -30,16 +30,16 @@ pub struct SocketSettings {
 #[derive(Debug, Error)]
 pub enum SocketError {
     /// Another daemon has it.
-    #[error("another daemon answers on {}; it serves there until it ends", crate::escape::path(.0))]
+    #[error("another daemon answers on {}; it serves there until it ends", tcpgw_core::escape::path(.0))]
     InUse(PathBuf),
     /// Something else has its name.
-    #[error("{} is there and is no socket: remove it, or choose another path", crate::escape::path(.0))]
+    #[error("{} is there and is no socket: remove it, or choose another path", tcpgw_core::escape::path(.0))]
     NotASocket(PathBuf),
     /// The path does not fit into a socket address.
-    #[error("{} is too long for a socket: {LONGEST_PATH} bytes at most, with some to spare", crate::escape::path(.0))]
+    #[error("{} is too long for a socket: {LONGEST_PATH} bytes at most, with some to spare", tcpgw_core::escape::path(.0))]
     TooLong(PathBuf),
     /// The file system said no.
-    #[error("failed to {what} {}: {source}", crate::escape::path(path))]
+    #[error("failed to {what} {}: {source}", tcpgw_core::escape::path(path))]
     File {
         /// What was tried.
         what: &'static str,

@@ -6,9 +6,9 @@ use std::path::Path;
 use super::Global;
 use crate::api::client::{self, Client, ClientError, Found};
 use crate::daemon::presence::{self, Presence};
-use crate::escape;
 use crate::lock;
-use crate::problem::{Kind, Problem};
+use tcpgw_core::escape;
+use tcpgw_core::problem::{Kind, Problem};
 
 impl Global {
     /// The daemon, or what is to be said of there being none.

@@ -13,7 +13,7 @@ use super::{Code, Failure, Global, Outcome, Output, of_service, print, print_jso
 use crate::addon::{Dialect, dialect};
 use crate::api::client::{Answer, Target};
 use crate::api::provider::read_credentials;
-use crate::model::Word as _;
+use tcpgw_core::model::Word as _;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -202,7 +202,7 @@ fn order(global: &Global, app: &App, method: &str, below: &str, body: &str) -> O
                 (_, Value::Bool(false)) => format!("is so already: {}", told(resource)),
                 _ => format!("changed: {}", told(resource)),
             };
-            print(&format!("{}: {what}\n", crate::escape::text(app)))?;
+            print(&format!("{}: {what}\n", tcpgw_core::escape::text(app)))?;
         }
     }
     Ok(Code::Success)

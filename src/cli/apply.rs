@@ -16,7 +16,7 @@ use crate::look::now;
 use crate::reconcile::{Options, Report};
 use crate::record::Applied;
 use crate::report;
-use crate::words::count;
+use tcpgw_core::words::count;
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option")]

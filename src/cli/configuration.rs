@@ -4,7 +4,7 @@ use super::Global;
 use crate::config::Config;
 use crate::daemon::settings::Given;
 use crate::daemon::start::{self, StartError};
-use crate::problem::{Kind, Problem, Severity};
+use tcpgw_core::problem::{Kind, Problem, Severity};
 
 /// The configuration as far as it can be used, and what a daemon that starts would make of it.
 #[derive(Debug, Default)]

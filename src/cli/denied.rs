@@ -7,8 +7,8 @@ use crate::api::client::{Answer, Client, Target};
 use crate::denied::{DeniedFlows, DeniedFlushed};
 use crate::kernel::Kernel;
 use crate::reconcile::Reconciler;
-use crate::summary::Summary;
-use crate::words::count;
+use tcpgw_core::summary::Summary;
+use tcpgw_core::words::count;
 
 /// What became of the connections of denied clients.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use self::signals::{Choice, Signals};
 use super::{Code, Failure, Global, Outcome, Output, deploys, of_service, parse_duration, print, print_json};
 use crate::api::answers::DeployAnswer;
 use crate::api::client::{self, Answer, Client, ClientError, Target};
-use crate::model::duration;
+use tcpgw_core::model::duration;
 
 /// One look takes so long, if nothing happens: then progress is shown, and signals are seen.
 const PIECE: Duration = Duration::from_millis(500);

@@ -10,11 +10,11 @@ use super::columns::{Align, Columns, short, span};
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
 use crate::api::client::{Client, Target};
-use crate::escape::Screen;
 use crate::look::{self, FlowsQuery, JsonFlows, List};
-use crate::model::network;
 use crate::view::flows::{FlowView, TrafficView};
 use crate::view::{Hint, ServiceName, endpoint};
+use tcpgw_core::escape::Screen;
+use tcpgw_core::model::network;
 
 /// List the live flows: client, service, backend, state, traffic
 ///
@@ -187,7 +187,7 @@ fn cells(flow: &FlowView<'_>) -> Vec<String> {
 }
 
 fn standing(flow: &FlowView<'_>) -> &'static str {
-    use crate::summary::Standing;
+    use tcpgw_core::summary::Standing;
     match flow.standing {
         Standing::Active => "active",
         Standing::Draining => "draining",

@@ -8,10 +8,10 @@ use crate::kernel::Kernel;
 use crate::kernel::linux::Linux;
 use crate::kernel::route::Routes;
 use crate::lock::Lock;
-use crate::model::{Service, State};
 use crate::reconcile::{Desired, Reconciler};
 use crate::record::Store;
 use crate::view::Services;
+use tcpgw_core::model::{Service, State};
 
 /// The gateway that this runs on.
 pub(super) struct Gateway {

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::{Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json};
 use crate::api::client::{self, Answer, Client, ClientError, Target};
-use crate::model::duration;
 use crate::view::endpoint;
-use crate::words::count;
+use tcpgw_core::model::duration;
+use tcpgw_core::words::count;
 
 /// The longest that one request waits: a daemon that hangs is noticed soon after.
 const PIECE: Duration = Duration::from_secs(1);
@@ -238,8 +238,8 @@ fn why(backend: &Value, what: What) -> Option<String> {
             None => format!("{name} leaves"),
         }),
         What::Healthy if backend["desired"] == "active" && backend["health"] != "healthy" => {
-            let state = crate::escape::text(backend["health"].as_str().unwrap_or("not probed"));
-            let reason = backend["reason"].as_str().map(crate::escape::text);
+            let state = tcpgw_core::escape::text(backend["health"].as_str().unwrap_or("not probed"));
+            let reason = backend["reason"].as_str().map(tcpgw_core::escape::text);
             let reason = reason.map(|reason| format!(" ({reason})"));
             Some(format!("{name} is {state}{}", reason.unwrap_or_default()))
         }

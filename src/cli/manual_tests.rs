@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Cli;
 use crate::api::OPENAPI;
-use crate::problem::Kind;
+use tcpgw_core::problem::Kind;
 
 const MANUAL: &str = include_str!("../../README.md");
 const OPERATING: &str = include_str!("../../docs/operating.md");

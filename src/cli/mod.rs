@@ -55,10 +55,10 @@ use crate::kernel::listeners::ListenersError;
 use crate::kernel::socket::NetlinkError;
 use crate::lock::LockError;
 use crate::look::LookError;
-use crate::model::source::{self, SourceError};
-use crate::model::{Problems, State, duration};
 use crate::reconcile::ReconcileError;
+use crate::state_file::{self, SourceError};
 use crate::view::Hint;
+use tcpgw_core::model::{Problems, State, duration};
 
 /// A TCP gateway in front of containers, done by the kernel.
 ///
@@ -304,10 +304,10 @@ impl std::fmt::Display for Invalid<'_> {
         let file = if self.0.as_os_str() == "-" {
             "<stdin>".to_owned()
         } else {
-            crate::escape::path(self.0)
+            tcpgw_core::escape::path(self.0)
         };
         for (at, problem) in self.1.iter().enumerate() {
-            let problem = crate::escape::text(&problem.to_string());
+            let problem = tcpgw_core::escape::text(&problem.to_string());
             write!(f, "{}{file}: {problem}", if at > 0 { "\n" } else { "" })?;
         }
         match self.1.total() - self.1.iter().count() {
@@ -526,11 +526,11 @@ impl Global {
             problems,
         };
         self.say_if_terminal(file);
-        let text = source::read(&file.file)?;
-        let state = crate::model::parse(&text).map_err(invalid)?;
+        let text = state_file::read(&file.file)?;
+        let state = tcpgw_core::model::parse(&text).map_err(invalid)?;
         let problems: Problems = config.check(&state).into_iter().collect();
         problems.clone().into_result().map_err(invalid)?;
-        for warning in crate::model::warnings(&state) {
+        for warning in tcpgw_core::model::warnings(&state) {
             self.warn(&warning);
         }
         Ok(state)
@@ -558,7 +558,7 @@ impl Global {
         } else {
             "error:"
         };
-        let _ = writeln!(screen::stderr(), "{label} {}", crate::escape::text(text));
+        let _ = writeln!(screen::stderr(), "{label} {}", tcpgw_core::escape::text(text));
     }
 
     fn warn(&self, warning: &impl std::fmt::Display) {
@@ -571,7 +571,7 @@ impl Global {
             let _ = writeln!(
                 screen::stderr(),
                 "{label} {}",
-                crate::escape::text(&warning.to_string())
+                tcpgw_core::escape::text(&warning.to_string())
             );
         }
     }

@@ -15,12 +15,12 @@ use crate::daemon::adopt::{Adopted, adopt};
 use crate::daemon::claimed::{Claimed, Left, displacement};
 use crate::daemon::last::{Last, LastError};
 use crate::daemon::settings::DEFAULT_STORE;
-use crate::model::{Problem, Problems, Service, State};
-use crate::owner::{AllDetails, Details, Owner};
 use crate::reconcile::Known;
 use crate::record::boot_id;
-use crate::summary::Summary;
-use crate::words::count;
+use tcpgw_core::model::{Problem, Problems, Service, State};
+use tcpgw_core::owner::{AllDetails, Details, Owner};
+use tcpgw_core::summary::Summary;
+use tcpgw_core::words::count;
 
 /// Names in one line.
 const MOST_NAMES: usize = 20;
@@ -288,7 +288,7 @@ impl Others {
             return;
         }
         if let Err(error) = left.save(path) {
-            let path = crate::escape::path(path);
+            let path = tcpgw_core::escape::path(path);
             global.warn(&format!(
                 "failed to write {path}: {error}; a daemon may serve the services that were removed when this machine has booted"
             ));
@@ -343,7 +343,7 @@ mod tests {
 
     fn state(text: &str) -> State {
         let text = format!(r#"{{"version": 1, "services": [{text}]}}"#);
-        crate::model::parse(text.as_bytes()).unwrap()
+        tcpgw_core::model::parse(text.as_bytes()).unwrap()
     }
 
     const OWN: &str = r#"{"name": "own", "port": 20005, "backends": ["10.2.0.11:3000", "10.2.0.12:3000"]}"#;

@@ -2,9 +2,9 @@
 
 use super::gateway::Gateway;
 use super::{Failure, File, Global};
-use crate::model::State;
 use crate::preflight::{self, Obstacle};
-use crate::summary::Summary;
+use tcpgw_core::model::State;
+use tcpgw_core::summary::Summary;
 
 /// Returns what keeps services from being served here, but for listeners; warns of what only does not work yet.
 pub(super) fn look(global: &Global, gateway: &mut Gateway, state: &State) -> Result<Vec<Obstacle>, Failure> {
@@ -18,7 +18,7 @@ pub(super) fn look(global: &Global, gateway: &mut Gateway, state: &State) -> Res
 /// Fails when there are such obstacles.
 pub(super) fn refuse(file: &File, obstacles: &[Obstacle]) -> Result<(), Failure> {
     let problems = obstacles.iter().map(|obstacle| obstacle.problem.clone()).collect();
-    crate::model::Problems::into_result(problems).map_err(|problems| Failure::Invalid {
+    tcpgw_core::model::Problems::into_result(problems).map_err(|problems| Failure::Invalid {
         file: file.file.clone(),
         problems,
     })

@@ -6,7 +6,9 @@ use super::denied::Denied;
 use super::{Failure, File, Global, Output, print, print_json};
 use crate::api::client::{Answer, Client, ClientError, Target};
 use crate::daemon::ask::{Applied, ApplyOptions};
-use crate::model::{duration, source};
+use tcpgw_core::model::duration;
+
+use crate::state_file;
 
 /// Sends the state, and prints what the daemon made of it; that, and what became of connections of denied clients.
 pub(super) fn apply(
@@ -17,7 +19,7 @@ pub(super) fn apply(
     flush_denied: bool,
 ) -> Result<(serde_json::Value, Option<Denied>), Failure> {
     global.say_if_terminal(file);
-    let state = source::read(&file.file)?;
+    let state = state_file::read(&file.file)?;
     let dry = options.dry_run.then(|| state.clone());
     let drain = options.drain.map(duration::show);
     let target = Target::new("/v1/apply")
@@ -58,7 +60,7 @@ pub(super) fn apply(
     match global.output {
         Output::Json => print_json(&applied.report)?,
         Output::Table if global.quiet && !options.dry_run => {}
-        Output::Table => print(&crate::escape::lines(&applied.text))?,
+        Output::Table => print(&tcpgw_core::escape::lines(&applied.text))?,
     }
     Ok((applied.report, denied))
 }
@@ -71,5 +73,5 @@ pub(super) fn origin(file: &File) -> String {
     } else {
         std::path::absolute(&file.file).unwrap_or_else(|_| file.file.clone())
     };
-    crate::escape::path(&origin)
+    tcpgw_core::escape::path(&origin)
 }

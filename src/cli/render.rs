@@ -1,9 +1,9 @@
 //! `tcpgw render`
 
 use super::{Code, File, Global, Outcome, print};
-use crate::ruleset::compile::compile;
-use crate::ruleset::links::Links;
-use crate::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::ruleset::compile::compile;
+use tcpgw_core::ruleset::links::Links;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 
 pub(super) fn run(global: &Global, file: &File) -> Outcome {
     let config = global.config()?;
@@ -14,7 +14,7 @@ pub(super) fn run(global: &Global, file: &File) -> Outcome {
         .protecting(config.protect_backends)
         .with_timeouts(timeouts);
     let mut text = String::new();
-    crate::render::table(&mut text, &ruleset, config.flow_mark).map_err(|error| super::Failure::Io {
+    tcpgw_core::render::table(&mut text, &ruleset, config.flow_mark).map_err(|error| super::Failure::Io {
         what: "render",
         source: std::io::Error::other(error),
     })?;

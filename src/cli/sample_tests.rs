@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::FlowMark;
-use crate::plan::plan;
-use crate::ruleset::Ruleset;
-use crate::ruleset::compile::compile;
-use crate::ruleset::links::Links;
-use crate::ruleset::room::Room;
-use crate::ruleset::skeleton;
-use crate::summary::Summary;
-use crate::words::Changes;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::plan;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::compile::compile;
+use tcpgw_core::ruleset::links::Links;
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::skeleton;
+use tcpgw_core::summary::Summary;
+use tcpgw_core::words::Changes;
 
 const README: &str = include_str!("../../README.md");
 
@@ -38,7 +38,7 @@ fn the_version_of_the_rules_is_the_one_that_status_shows() {
 #[test]
 fn the_first_apply_changes_as_many_elements_as_it_says() {
     let section = between(README, "\n## Start\n", "\n### Words\n");
-    let state = crate::model::parse(between(section, "```json\n", "```").as_bytes()).expect("a good state");
+    let state = tcpgw_core::model::parse(between(section, "```json\n", "```").as_bytes()).expect("a good state");
     let ruleset = compile(&state, &Links::default());
     let elements = plan(&Ruleset::default(), &ruleset).elements();
     let applied = format!("services +1 ~0 -0; backends +2 ~0 -0; 0 flows flushed; {elements} elements changed in ");

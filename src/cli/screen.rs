@@ -2,7 +2,7 @@
 
 use std::io::{self, StderrLock, StdoutLock};
 
-use crate::escape::Screen;
+use tcpgw_core::escape::Screen;
 
 /// Standard output, for text.
 pub(super) fn stdout() -> Screen<StdoutLock<'static>> {

@@ -15,10 +15,10 @@ use crate::api::client::{self, Client, ClientError, Target};
 use crate::daemon::observer;
 use crate::doctor::{CheapReader, Effort, Subject};
 use crate::look::{self, LookError, StatusQuery};
-use crate::model::duration;
-use crate::problem::{Kind, Problem};
 use crate::view::status::Status;
 use crate::view::{ServiceName, Services};
+use tcpgw_core::model::duration;
+use tcpgw_core::problem::{Kind, Problem};
 
 /// Between two looks while waiting; a look at a full conntrack table takes longer itself.
 const PAUSE: Duration = Duration::from_millis(200);

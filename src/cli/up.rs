@@ -11,7 +11,6 @@ use super::columns::{Align, Columns};
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, teardown, unless_closed};
 use crate::api::client::{self, Client, ClientError, Found};
 use crate::daemon::settings;
-use crate::problem::Kind;
 use crate::up::container::{Report, Spec, code_of};
 use crate::up::control::{Answer, ControlClient, ControlError, Place, Request, Shown};
 use crate::up::leftovers;
@@ -19,6 +18,7 @@ use crate::up::network::Network;
 use crate::up::process::{self, Streams};
 use crate::up::record::{Places, socket_in};
 use crate::up::run::{self, Settings, UpError, directory_of};
+use tcpgw_core::problem::Kind;
 
 /// How long another tcpgw may hold the lock when the table is removed.
 const LOCK: Duration = Duration::from_secs(10);
@@ -165,7 +165,7 @@ fn find(global: &Global) -> Result<Option<Client>, Failure> {
         Ok(Found::Elsewhere(_)) | Err(ClientError::OtherNamespace(_)) => Err(Failure::Refused(format!(
             "the daemon behind {} serves another network namespace: name another socket by --socket, where `tcpgw up` starts a \
              daemon of its own",
-            crate::escape::path(&socket)
+            tcpgw_core::escape::path(&socket)
         ))),
         Err(error) => Err(error.into()),
     }
@@ -207,7 +207,7 @@ fn order(global: &Global, arguments: &Arguments, request: &Request) -> Outcome {
     let client_of_up = connect(global, &arguments.procfile)?;
     let say = |answer| {
         if let Answer::Say(text) = answer {
-            global.say(&crate::escape::text(&text));
+            global.say(&tcpgw_core::escape::text(&text));
         }
     };
     client_of_up.ask(request, say).map_err(|error| refused(&error))?;
@@ -265,10 +265,10 @@ fn list(global: &Global, procfile: &Path) -> Outcome {
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     let row = |shown: &Shown| {
         [
-            crate::escape::text(&shown.name),
+            tcpgw_core::escape::text(&shown.name),
             text(shown.pid.map(|pid| pid.to_string())),
-            crate::escape::text(&shown.state),
-            crate::escape::text(&shown.address),
+            tcpgw_core::escape::text(&shown.state),
+            tcpgw_core::escape::text(&shown.address),
             text(shown.seconds.map(|seconds| format!("{seconds}s"))),
             shown.ends.to_string(),
         ]

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write};
 use clap::error::{ContextKind, ContextValue};
 
 use super::screen;
-use crate::escape;
+use tcpgw_core::escape;
 
 /// Prints it where it belongs, with colours on a terminal.
 pub(super) fn print(error: clap::Error) -> io::Result<()> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model;
+use tcpgw_core::model;
 
 fn read(text: &str) -> Result<Config, ConfigError> {
     let dir = tempfile::tempdir().unwrap();

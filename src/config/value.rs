@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use crate::model::{FlowMark, IDLE_TIMEOUTS, duration, network};
+use tcpgw_core::model::{IDLE_TIMEOUTS, duration, network};
 
 /// Ports from the first to the last, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,32 +112,6 @@ pub(super) fn deserialize_networks<'de, D: Deserializer<'de>>(deserializer: D) -
     Ok(Some(network::aggregate(
         &networks.into_iter().map(|network| network.0).collect(),
     )))
-}
-
-impl<'de> Deserialize<'de> for FlowMark {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MarkVisitor;
-
-        impl Visitor<'_> for MarkVisitor {
-            type Value = FlowMark;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number like 0x00800000, or a string \"value/mask\"")
-            }
-
-            fn visit_i64<E: Error>(self, value: i64) -> Result<FlowMark, E> {
-                let value = u32::try_from(value)
-                    .map_err(|_| E::custom(format_args!("must be a number of 32 bits, not {value}")))?;
-                FlowMark::new(value, value).map_err(E::custom)
-            }
-
-            fn visit_str<E: Error>(self, value: &str) -> Result<FlowMark, E> {
-                value.parse().map_err(E::custom)
-            }
-        }
-
-        deserializer.deserialize_any(MarkVisitor)
-    }
 }
 
 struct Network(IpNet);

@@ -9,13 +9,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::last::Last;
-use crate::model::{
+use crate::reconcile::Recorded;
+use tcpgw_core::model::{
     Access, Backend, BackendState, Balance, ClientCaps, Endpoint, Health, Limit, LimitDirection, Listen, Refusal,
     Service, SourceMode,
 };
-use crate::owner::{Details, Owner};
-use crate::reconcile::Recorded;
-use crate::summary::{ServiceSummary, Settings, Summary, balance_code};
+use tcpgw_core::owner::{Details, Owner};
+use tcpgw_core::summary::{ServiceSummary, Settings, Summary, balance_code};
 
 /// A service that was served before this daemon.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +114,7 @@ fn service(summary: &ServiceSummary, taken: &mut BTreeSet<Box<str>>) -> Option<S
             allow: settings.allow.as_deref().map(networks),
             deny: networks(&settings.deny),
         },
-        drain_timeout: crate::model::DRAIN_TIMEOUT,
+        drain_timeout: tcpgw_core::model::DRAIN_TIMEOUT,
         health: Health::default(),
         labels: BTreeMap::new(),
     })
@@ -184,7 +184,7 @@ fn networks(texts: &[Box<str>]) -> Vec<IpNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::compile::compile;
+    use tcpgw_core::ruleset::compile::compile;
 
     fn found(summary: &Summary) -> Vec<Service> {
         let adopted = adopt(summary, None, &Last::default()).into_iter();
@@ -195,9 +195,9 @@ mod tests {
     #[test]
     fn what_is_adopted_is_what_was_there() {
         let text = include_bytes!("../../examples/all-fields.json");
-        let state = crate::model::parse(text).unwrap();
+        let state = tcpgw_core::model::parse(text).unwrap();
         let summary = Summary::from(&state);
-        let adopted = crate::model::State::new(found(&summary)).unwrap();
+        let adopted = tcpgw_core::model::State::new(found(&summary)).unwrap();
         assert_eq!(Summary::from(&adopted), summary);
         let links = ["eth0".to_owned()].into();
         assert_eq!(compile(&adopted, &links), compile(&state, &links));
@@ -206,7 +206,7 @@ mod tests {
     /// Every field of a state, those that no rule tells too.
     #[test]
     fn the_record_gives_back_all_that_was_wanted() {
-        let state = crate::model::parse(include_bytes!("../../examples/all-fields.json")).unwrap();
+        let state = tcpgw_core::model::parse(include_bytes!("../../examples/all-fields.json")).unwrap();
         let summary = Summary::from(&state);
         let details = state.services.iter().map(|service| {
             let details = Details::new(Owner::Api, service, service);
@@ -223,13 +223,13 @@ mod tests {
         let adopted = adopt(&summary, Some(&recorded), &Last::default());
         assert!(adopted.iter().all(|a| a.is_whole && a.owner == Some(Owner::Api)));
         let wanted = adopted.into_iter().map(|adopted| adopted.wanted);
-        assert_eq!(crate::model::State::new(wanted).unwrap(), state);
+        assert_eq!(tcpgw_core::model::State::new(wanted).unwrap(), state);
     }
 
     #[test]
     fn the_file_of_last_services_tells_where_no_record_does() {
         let text = include_bytes!("../../examples/all-fields.json");
-        let state = crate::model::parse(text).unwrap();
+        let state = tcpgw_core::model::parse(text).unwrap();
         let last = Last {
             services: state.services.iter().map(|s| (Owner::File, Arc::clone(s))).collect(),
             ..Last::default()
@@ -237,7 +237,7 @@ mod tests {
         let adopted = adopt(&Summary::from(&state), None, &last);
         assert!(adopted.iter().all(|a| a.is_whole && a.owner == Some(Owner::File)));
         let wanted = adopted.into_iter().map(|adopted| adopted.wanted);
-        assert_eq!(crate::model::State::new(wanted).unwrap(), state);
+        assert_eq!(tcpgw_core::model::State::new(wanted).unwrap(), state);
     }
 
     /// A name that no state file accepts could not be exported, nor named in an order.
@@ -247,7 +247,7 @@ mod tests {
             {"name": "unnamed-2001", "port": 2009, "backends": []},
             {"name": "a", "port": 2001, "backends": ["10.2.0.11:80"]},
             {"name": "b", "port": 2002, "addresses": ["2001:db8:1234:5678:9abc:def0:1234:5678"], "backends": []}]}"#;
-        let state = crate::model::parse(text.as_bytes()).unwrap();
+        let state = tcpgw_core::model::parse(text.as_bytes()).unwrap();
         let mut summary = Summary::from(&state);
         for service in &mut summary.services {
             service.name.take_if(|name| name.len() == 1);
@@ -255,7 +255,7 @@ mod tests {
         let names: Vec<Box<str>> = found(&summary).into_iter().map(|service| service.name).collect();
         let ipv6 = "unnamed-2002-2001-db8-1234-5678-9abc-def0-1234-5678";
         assert_eq!(names, ["unnamed-2001x".into(), ipv6.into(), Box::from("unnamed-2001")]);
-        let state = crate::model::State::new(found(&summary)).unwrap();
-        crate::model::parse(crate::model::write::state_text(&state).as_bytes()).unwrap();
+        let state = tcpgw_core::model::State::new(found(&summary)).unwrap();
+        tcpgw_core::model::parse(tcpgw_core::model::write::state_text(&state).as_bytes()).unwrap();
     }
 }

@@ -16,10 +16,10 @@ pub use super::events::{After, Followed};
 use super::keeper::Query;
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::addon::{Dialect, Outcome, Refusal, Request, Resource, ServiceState, Target};
-use crate::model::{FlowMark, Problems, Service, Word as _};
-use crate::problem::{Kind, Problem};
 use crate::store::StoredService;
 use crate::view::Services;
+use tcpgw_core::model::{FlowMark, Problems, Service, Word as _};
+use tcpgw_core::problem::{Kind, Problem};
 
 pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
 pub use self::services::{

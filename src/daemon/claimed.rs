@@ -6,8 +6,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::roster::overlap;
-use crate::model::shared::Terms;
-use crate::model::{BackendState, Endpoint, Service};
+use tcpgw_core::model::shared::Terms;
+use tcpgw_core::model::{BackendState, Endpoint, Service};
 
 /// What some services claim. They are valid together.
 #[derive(Debug, Default)]
@@ -183,7 +183,7 @@ mod tests {
 
     fn services(text: &str) -> Vec<Arc<Service>> {
         let text = format!(r#"{{"version": 1, "services": [{text}]}}"#);
-        crate::model::parse(text.as_bytes()).unwrap().services
+        tcpgw_core::model::parse(text.as_bytes()).unwrap().services
     }
 
     fn left(found: &[Arc<Service>], others: &[Arc<Service>], is_whole: bool) -> Vec<Service> {

@@ -34,16 +34,16 @@ use super::settings::Settings;
 use super::worker::Job;
 use crate::addon::Outcome;
 use crate::config::Config;
-use crate::health::{Health, Probe};
 use crate::kernel::conntrack::Pair;
-use crate::model::{Endpoint, FlowMark, Service, State};
-use crate::problem::ProblemList;
 use crate::reconcile::Report;
 use crate::reconcile::engine::Services;
 use crate::record::{Applied, TornDown as TornDownBy};
-use crate::summary::Summary;
 use crate::view::Table;
-use crate::words::{Counts, count};
+use tcpgw_core::health::{Health, Probe};
+use tcpgw_core::model::{Endpoint, FlowMark, Service, State};
+use tcpgw_core::problem::ProblemList;
+use tcpgw_core::summary::Summary;
+use tcpgw_core::words::{Counts, count};
 
 use self::addon::Addon;
 use self::deploys::{Deploys, Reached};
@@ -479,7 +479,7 @@ impl Core {
             view.map_or(nothing, |view| Verdict {
                 good: view.in_balance,
                 dead: view.dead,
-                open: matches!(view.state, crate::health::State::Unknown { .. }),
+                open: matches!(view.state, tcpgw_core::health::State::Unknown { .. }),
                 failed: view.failed,
                 answered: view.answered,
             })
@@ -504,7 +504,7 @@ impl Core {
             }
             if let Probing::With(params) | Probing::Again(params) | Probing::Anew(params) = probing {
                 let presumed = !forgets && self.roster.is_balanced(endpoint);
-                let target = crate::health::Target { params, presumed };
+                let target = tcpgw_core::health::Target { params, presumed };
                 self.health.upsert(endpoint.into(), target, now);
             }
             if matches!(probing, Probing::Again(_)) {

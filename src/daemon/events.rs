@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use tokio::sync::broadcast;
 
-use crate::escape;
-use crate::problem::{EndedProblem, Problem};
+use tcpgw_core::escape;
+use tcpgw_core::problem::{EndedProblem, Problem};
 
 /// Events that are kept for those who come later.
 const KEPT: usize = 1024;

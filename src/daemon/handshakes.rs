@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::problem::{Kind, Problem, Severity};
-use crate::words::count;
+use tcpgw_core::problem::{Kind, Problem, Severity};
+use tcpgw_core::words::count;
 
 /// A handshake that takes longer has failed, or is about to: a client sends its SYN again after 1 s and 3 s.
 pub const PATIENCE: Duration = Duration::from_secs(3);

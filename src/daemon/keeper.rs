@@ -16,12 +16,12 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use super::ask::Reply;
 use super::last::Last;
 use crate::addon;
-use crate::model::{Endpoint, Service, parse_service};
-use crate::owner::Owner;
 use crate::store::{
     By, Change, Committed, Deploy, Edit, Expect, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy,
     Phase, Store, StoreError,
 };
+use tcpgw_core::model::{Endpoint, Service, parse_service};
+use tcpgw_core::owner::Owner;
 
 /// Number of questions that may wait. Each holds a connection of the API.
 const WAITING: usize = 64;
@@ -390,7 +390,7 @@ pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
         Write::Remember(path, last) => {
             let begin = Instant::now();
             let saved = last.save(&path);
-            let saved = saved.map_err(|error| format!("failed to write {}: {error}", crate::escape::path(&path)));
+            let saved = saved.map_err(|error| format!("failed to write {}: {error}", tcpgw_core::escape::path(&path)));
             Written::Remembered(saved, begin.elapsed())
         }
         Write::Change(change, by, at) => Written::Changed(with(store, |store| store.commit(&change, &by, at))),

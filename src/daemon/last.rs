@@ -14,10 +14,10 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::addon::{Removed, Resource};
-use crate::model::{Service, parse_service, write};
-use crate::owner::Owner;
-use crate::problem::{Kind, Problem, Severity};
 use crate::run_file;
+use tcpgw_core::model::{Service, parse_service, write};
+use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::{Kind, Problem, Severity};
 
 /// The first line: the format, and the checksum of what follows.
 const MAGIC: &str = "tcpgw last services 1 ";
@@ -71,7 +71,7 @@ pub struct Refused {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LastError {
     /// It is there and could not be read.
-    #[error("failed to read {}: {message}", crate::escape::path(path))]
+    #[error("failed to read {}: {message}", tcpgw_core::escape::path(path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum LastError {
         message: String,
     },
     /// It is not as it was written.
-    #[error("{} is damaged: the services that were served last are not known from it", crate::escape::path(.0))]
+    #[error("{} is damaged: the services that were served last are not known from it", tcpgw_core::escape::path(.0))]
     Damaged(PathBuf),
 }
 
@@ -177,7 +177,7 @@ impl Last {
     pub fn problem(store: &Path, is_serving: bool) -> Option<Problem> {
         let path = Self::path(store);
         let names = aside(&path).filter(|name| name.symlink_metadata().is_ok());
-        let names: Vec<String> = names.map(|name| crate::escape::path(&name)).collect();
+        let names: Vec<String> = names.map(|name| tcpgw_core::escape::path(&name)).collect();
         let (file, verb) = match names.len() {
             0 => return None,
             1 => ("it", "was"),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::roster::Name;
-use crate::drain::Drain;
-use crate::model::{Backend, Endpoint};
+use tcpgw_core::drain::Drain;
+use tcpgw_core::model::{Backend, Endpoint};
 
 /// A backend on its way out of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]

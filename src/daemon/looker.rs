@@ -13,8 +13,8 @@ use super::core::{Unvetted, Vetted};
 use crate::kernel::listeners::ListenersError;
 use crate::kernel::route::Routes;
 use crate::kernel::socket::NetlinkError;
-use crate::model::{Service, State};
 use crate::preflight;
+use tcpgw_core::model::{Service, State};
 
 /// A look that has not ended by then is given up: what waits for it is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -190,12 +190,12 @@ mod tests {
 
     fn state(name: &str) -> State {
         let text = format!(r#"{{"version": 1, "services": [{{"name": "{name}", "port": 2001, "backends": []}}]}}"#);
-        crate::model::parse(text.as_bytes()).unwrap()
+        tcpgw_core::model::parse(text.as_bytes()).unwrap()
     }
 
     fn warned(text: &str) -> Vetted {
         Vetted {
-            warnings: vec![crate::model::Problem {
+            warnings: vec![tcpgw_core::model::Problem {
                 place: "here".into(),
                 message: text.into(),
             }],

@@ -17,7 +17,7 @@ use crate::doctor::{self, CheapReader, Effort, Subject};
 use crate::kernel::conntrack::{Conntrack, Flow, TcpState};
 use crate::kernel::route::Routes;
 use crate::kernel::socket::NetlinkError;
-use crate::problem::Problem;
+use tcpgw_core::problem::Problem;
 
 /// So many flows are decoded in some milliseconds.
 const FEW_FLOWS: u32 = 4096;

@@ -39,13 +39,13 @@ use crate::kernel::route_monitor::{self, Notification};
 use crate::kernel::socket::NetlinkError;
 use crate::kernel::{Kernel, KernelError};
 use crate::lock::{Lock, LockError};
-use crate::model::{Problems, Service, State};
 use crate::probe::{ProbeError, Prober, Report as Probed};
-use crate::problem::Kind;
 use crate::provider::News;
 use crate::provider::file::FileProvider;
 use crate::reconcile::engine::Engine;
 use crate::record::{Store, boot_id};
+use tcpgw_core::model::{Problems, Service, State};
+use tcpgw_core::problem::Kind;
 
 /// Questions that may wait to be answered.
 const ASKS: usize = 64;
@@ -605,7 +605,7 @@ impl Daemon {
                 let parsed = self.parsed.0.clone();
                 // A large state would hold everything up.
                 tokio::task::spawn_blocking(move || {
-                    let state = crate::model::parse(&apply.state);
+                    let state = tcpgw_core::model::parse(&apply.state);
                     let _ = parsed.blocking_send(Parsed { apply, state, reply });
                 });
             }
@@ -732,14 +732,14 @@ impl Daemon {
         if let Some((path, last)) = self.core.last_services()
             && let Err(error) = last.save(&path)
         {
-            tracing::warn!("failed to write {}: {error}", crate::escape::path(&path));
+            tracing::warn!("failed to write {}: {error}", tcpgw_core::escape::path(&path));
         }
         tracing::info!("ended; the kernel goes on as it is");
     }
 }
 
 /// The gateway's links and addresses; `None` where they cannot be listed.
-fn own_links() -> Option<crate::ruleset::links::Links> {
+fn own_links() -> Option<tcpgw_core::ruleset::links::Links> {
     let links = Routes::open().and_then(|mut routes| routes.own_links());
     links
         .inspect_err(|error| tracing::warn!(%error, "failed to list links and addresses"))
@@ -804,7 +804,7 @@ fn last_services(settings: &Settings) -> Last {
         Ok(last) => last.unwrap_or_default(),
         Err(error) => {
             match Last::set_aside(&path) {
-                Ok(name) => tracing::error!("{error}; it is kept as {}", crate::escape::path(&name)),
+                Ok(name) => tracing::error!("{error}; it is kept as {}", tcpgw_core::escape::path(&name)),
                 Err(why) => tracing::error!("{error}; failed to keep it beside: {why}"),
             }
             Last::default()

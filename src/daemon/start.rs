@@ -15,8 +15,8 @@ use super::settings::{Given, Settings};
 use crate::addon::settings::Transport;
 use crate::api::provider::{Provider, ProviderError};
 use crate::config::{Config, ConfigError};
-use crate::model::source::SourceError;
-use crate::problem::{Kind, Problem};
+use crate::state_file::SourceError;
+use tcpgw_core::problem::{Kind, Problem};
 
 /// Why a daemon would not start, or would start without serving the provider API.
 #[derive(Debug, Error)]
@@ -55,7 +55,7 @@ impl StartError {
                 Kind::RejectedConfiguration,
                 format!("no daemon starts with the configuration as it is: {self}"),
             )
-            .with_severity(crate::problem::Severity::Error),
+            .with_severity(tcpgw_core::problem::Severity::Error),
         }
     }
 }
@@ -149,7 +149,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::problem::Severity;
+    use tcpgw_core::problem::Severity;
 
     const ADDON: &str = r#"
         [addon]

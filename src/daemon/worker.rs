@@ -15,9 +15,9 @@ use crate::kernel::{Kernel, KernelError};
 use crate::reconcile::engine::{ChangeMemo, Checked, Engine, Found, Memo, Services};
 use crate::reconcile::{ReconcileError, Report, Torn};
 use crate::record::TornDown;
-use crate::ruleset::links::Links;
-use crate::summary::Summary;
 use crate::view::Table;
+use tcpgw_core::ruleset::links::Links;
+use tcpgw_core::summary::Summary;
 
 /// One thing to do.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Why problems that the daemon tells of matter, and what to do about each.
 
 use super::finding::{Fix, advice, command};
-use crate::problem::Kind;
+use tcpgw_core::problem::Kind;
 
 /// Returns the cause and the fix of a problem; `None` where a check of the doctor has its own.
 #[expect(clippy::too_many_lines, reason = "one entry for each kind")]

@@ -11,11 +11,11 @@ use crate::kernel::links::{Learned, Link, Neighbour};
 use crate::kernel::listeners::Listener;
 use crate::kernel::probe::Lack;
 use crate::kernel::route::{LocalAddresses, RouteTo};
-use crate::model::FlowMark;
-use crate::problem::Problem;
-use crate::ruleset::name::Family;
-use crate::summary::{ServiceSummary, Summary};
 use crate::view::UnmarkedFlows;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::problem::Problem;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::{ServiceSummary, Summary};
 
 /// Something that was read, or why it could not be.
 pub type Fact<T> = Result<T, String>;

@@ -20,11 +20,11 @@ use crate::kernel::linux::Linux;
 use crate::kernel::listeners::{listeners, process_of};
 use crate::kernel::socket::Netlink;
 use crate::kernel::{Kernel, links, probe};
-use crate::model::FlowMark;
-use crate::ruleset::name::{Family, SetName};
-use crate::ruleset::rows::read_endpoint;
-use crate::ruleset::skeleton;
-use crate::summary::Summary;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::name::{Family, SetName};
+use tcpgw_core::ruleset::rows::read_endpoint;
+use tcpgw_core::ruleset::skeleton;
+use tcpgw_core::summary::Summary;
 
 /// Looks at the network namespace that this thread is in.
 pub fn gather(run_dir: &Path, config: &Config) -> Facts {

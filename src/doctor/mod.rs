@@ -17,7 +17,7 @@ mod problems;
 
 use std::sync::Arc;
 
-use crate::summary::Summary;
+use tcpgw_core::summary::Summary;
 
 pub use self::facts::{
     CheapFacts, Effort, Fact, Facts, Firewall, Subject, TableFacts, TableState, Ways, WaysOfAnswers, WaysOut,

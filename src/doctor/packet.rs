@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::kernel::firewall::{Field, Load, ct_state};
-use crate::model::FlowMark;
-use crate::ruleset::name::Family;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::name::Family;
 
 const TCP: u8 = 6;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use super::advice;
 use super::facts::CheapFacts;
 use super::finding::{Diagnosis, Finding, Fix, Severity};
-use crate::problem::{self, Kind, Problem};
-use crate::ruleset::name::Family;
-use crate::summary::{ServiceSummary, Summary};
+use tcpgw_core::problem::{self, Kind, Problem};
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::{ServiceSummary, Summary};
 
 /// Addresses of services that are looked at.
 const MOST_ADDRESSES: usize = 1000;

@@ -14,9 +14,9 @@ use crate::kernel::listeners::Listener;
 use crate::kernel::nat_order::OlderChains;
 use crate::kernel::probe::{Feature, Lack};
 use crate::kernel::route::{LocalAddresses, RouteTo};
-use crate::model::FlowMark;
-use crate::ruleset::name::Family;
-use crate::summary::Summary;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::Summary;
 
 const STATE: &str = r#"{"version":1,"services":[
     {"name":"web","port":20003,"limit":{"pps":1000},"backends":["10.2.0.11:3000","[fd00:2::11]:3000"]},
@@ -77,7 +77,7 @@ fn well() -> Facts {
         mark: FlowMark::default(),
         protect_backends: true,
         configuration: "/etc/gateway.toml".into(),
-        services: Arc::new(Summary::from(&crate::model::parse(STATE.as_bytes()).unwrap())),
+        services: Arc::new(Summary::from(&tcpgw_core::model::parse(STATE.as_bytes()).unwrap())),
         sysctls: sysctls.map(|(name, value)| (name.into(), value.into())).into(),
         links: Ok(vec![
             link(2, "ext", "203.0.113.1"),
@@ -600,7 +600,7 @@ fn source_addresses_that_are_gone() {
             "source_addresses":[{addresses}]}}]}}"#
         );
         move |facts: &mut Facts| {
-            facts.cheap.services = Arc::new(Summary::from(&crate::model::parse(state.as_bytes()).unwrap()));
+            facts.cheap.services = Arc::new(Summary::from(&tcpgw_core::model::parse(state.as_bytes()).unwrap()));
         }
     };
     assert_eq!(with(with_sources(r#""10.2.0.1","203.0.113.1""#)), []);
@@ -729,11 +729,11 @@ fn routes_that_are_missing_are_an_error_where_clients_fail() {
         judge_routes(&mut problems, &facts.cheap, is_probed);
         problems[0].severity
     };
-    assert_eq!(severity(&["10.2.0.11"], true), crate::problem::Severity::Warning);
-    assert_eq!(severity(&["10.2.0.11"], false), crate::problem::Severity::Error);
+    assert_eq!(severity(&["10.2.0.11"], true), tcpgw_core::problem::Severity::Warning);
+    assert_eq!(severity(&["10.2.0.11"], false), tcpgw_core::problem::Severity::Error);
     assert_eq!(
         severity(&["10.2.0.11", "10.2.0.13"], true),
-        crate::problem::Severity::Error
+        tcpgw_core::problem::Severity::Error
     );
 }
 
@@ -853,7 +853,7 @@ fn kernels() {
 #[test]
 fn our_table() {
     let state = |state| move |facts: &mut Facts| facts.table.as_mut().unwrap().state = state;
-    let ours = crate::ruleset::skeleton::comment(FlowMark::default(), crate::ruleset::room::Room::default());
+    let ours = tcpgw_core::ruleset::skeleton::comment(FlowMark::default(), tcpgw_core::ruleset::room::Room::default());
     for (case, id, severity) in [
         (TableState::Absent, "table-missing", Severity::Note),
         (TableState::Gone, "table-missing", Severity::Broken),
@@ -1250,7 +1250,7 @@ fn many_services_and_rules_end_soon() {
         );
     }
     let found = with(|facts| {
-        facts.cheap.services = Arc::new(Summary::from(&crate::model::parse(state.as_bytes()).unwrap()));
+        facts.cheap.services = Arc::new(Summary::from(&tcpgw_core::model::parse(state.as_bytes()).unwrap()));
         saved("DROP", &rules)(facts);
     });
     let found = only(&found, "packets-dropped", Severity::Broken);

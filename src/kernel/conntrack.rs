@@ -28,7 +28,7 @@ use std::{
 
 use nix::errno::Errno;
 
-use crate::model::FlowMark;
+use tcpgw_core::model::FlowMark;
 
 pub use self::collect::Collector;
 use self::delete::Deletes;

@@ -10,10 +10,10 @@ use nftnl_sys as sys;
 
 use super::nft::elem;
 
-use crate::ruleset::name::{Family, SetName};
-use crate::ruleset::spec::{Field, service_key};
-use crate::ruleset::stmt::{CtState, Direction, PROBE_PRIORITY, Stmt};
-use crate::ruleset::timeouts::{SYN_RECV_SECONDS, SYN_SENT_SECONDS};
+use tcpgw_core::ruleset::name::{Family, SetName};
+use tcpgw_core::ruleset::spec::{Field, service_key};
+use tcpgw_core::ruleset::stmt::{CtState, Direction, PROBE_PRIORITY, Stmt};
+use tcpgw_core::ruleset::timeouts::{SYN_RECV_SECONDS, SYN_SENT_SECONDS};
 
 /// One expression of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,12 +22,12 @@ use super::socket::NetlinkError;
 use super::tlv::Nack;
 use super::transaction::{Refused, Subject};
 use super::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen};
-use crate::model::FlowMark;
-use crate::plan::plan;
-use crate::ruleset::Ruleset;
-use crate::ruleset::name::SetName;
-use crate::ruleset::room::Room;
-use crate::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::plan;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::name::SetName;
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 
 /// What can be asked of a kernel, for those who want it to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl Fake {
         let mut fake = Self::default();
         let nothing = Ruleset::default();
         let plan = plan(&nothing, ruleset);
-        let empty = crate::plan::Step::default();
+        let empty = tcpgw_core::plan::Step::default();
         fake.commit(&Commit {
             generation: fake.generation,
             mark,

@@ -5,7 +5,7 @@ use std::fmt;
 use nix::errno::Errno;
 
 use super::transaction::Subject;
-use crate::ruleset::spec::{Payload, SetSpec};
+use tcpgw_core::ruleset::spec::{Payload, SetSpec};
 
 /// A part of the kernel that can be left out when it is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ fn of_expression(kind: &str) -> Option<Feature> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::name::{Family, SetName};
+    use tcpgw_core::ruleset::name::{Family, SetName};
 
     #[test]
     fn what_a_kernel_lacks_is_named_with_its_option() {

@@ -16,10 +16,10 @@ use super::tlv::Reply;
 use super::transaction::{Sealed, Subject, Transaction};
 use super::watch::Watch;
 use super::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen, probe, table};
-use crate::model::FlowMark;
-use crate::ruleset::name::SetName;
-use crate::ruleset::skeleton;
-use crate::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::name::SetName;
+use tcpgw_core::ruleset::skeleton;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 
 /// How often the table is read again because somebody wrote meanwhile.
 const READS: u32 = 30;

@@ -186,7 +186,7 @@ fn processes_while(inodes: &BTreeSet<u64>, mut goes_on: impl FnMut() -> bool) ->
             continue;
         }
         let name = fs::read(process.path().join("comm")).unwrap_or_default();
-        let name = crate::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
+        let name = tcpgw_core::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
         for inode in wanted {
             found.entry(inode).or_insert_with(|| format!("{name} ({pid})"));
         }

@@ -40,12 +40,12 @@ use self::conntrack::{Deletion, Flow, Pair, Selection};
 use self::ownership::{Adoption, Ownership};
 use self::socket::NetlinkError;
 use self::transaction::{Refused, Subject};
-use crate::model::FlowMark;
-use crate::plan::Step;
-use crate::ruleset::Ruleset;
-use crate::ruleset::name::SetName;
-use crate::ruleset::room::Room;
-use crate::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::Step;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::name::SetName;
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 
 /// How often [`reading`] tries.
 const READINGS: u32 = 4;
@@ -276,7 +276,11 @@ impl fmt::Display for Refused {
             (Subject::Chain(name), _) => write!(f, "chain {name}: {}", self.nack),
             (Subject::Elements(name), _) => {
                 write!(f, "an element of set {name}")?;
-                if let Some(about) = self.element.as_deref().and_then(|key| crate::render::key(*name, key)) {
+                if let Some(about) = self
+                    .element
+                    .as_deref()
+                    .and_then(|key| tcpgw_core::render::key(*name, key))
+                {
                     write!(f, " ({about})")?;
                 }
                 write!(f, ": {}", self.nack)

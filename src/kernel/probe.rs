@@ -14,14 +14,14 @@ use super::sets;
 use super::skeleton::{self, TABLE};
 use super::socket::{Netlink, NetlinkError, restarting};
 use super::tlv::{Attrs, Family, Header, Messages, Nack, Reply, Writer};
-use crate::model::FlowMark;
-use crate::ruleset::cap::Cap;
-use crate::ruleset::name::{Family as Ip, Reach, Scope, SetName};
-use crate::ruleset::room::Room;
-use crate::ruleset::skeleton::{Base, Chain, Hook};
-use crate::ruleset::spec::SetSpec;
-use crate::ruleset::stmt::{CtState, Pick, Stmt, service_in};
-use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::cap::Cap;
+use tcpgw_core::ruleset::name::{Family as Ip, Reach, Scope, SetName};
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::skeleton::{Base, Chain, Hook};
+use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::stmt::{CtState, Pick, Stmt, service_in};
+use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
 /// The table that never comes to be.
 const PROBE: &str = "tcpgw-doctor";
@@ -444,8 +444,8 @@ mod tests {
 
     use super::*;
     use crate::kernel::expr;
-    use crate::ruleset::name::SpreadRule;
-    use crate::ruleset::skeleton;
+    use tcpgw_core::ruleset::name::SpreadRule;
+    use tcpgw_core::ruleset::skeleton;
 
     fn kinds<'a>(rules: impl Iterator<Item = &'a [Stmt]>) -> BTreeSet<&'static std::ffi::CStr> {
         rules.flat_map(expr::rule).map(|expr| expr.kind).collect()

@@ -3,16 +3,16 @@
 use super::nft::{self, elem, expr, object, set};
 use super::skeleton::TABLE;
 use super::tlv::Writer;
-use crate::ruleset::cap::{CLIENT_MILLISECONDS, CLIENT_SET_SIZE};
-use crate::ruleset::name::{Family, SetName};
-use crate::ruleset::room::Room;
-use crate::ruleset::rows::Limits;
-use crate::ruleset::spec::{
+use tcpgw_core::ruleset::cap::{CLIENT_MILLISECONDS, CLIENT_SET_SIZE};
+use tcpgw_core::ruleset::name::{Family, SetName};
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::rows::Limits;
+use tcpgw_core::ruleset::spec::{
     COUNTER_SET_SIZE, Field, MOMENT_MILLISECONDS, MOMENT_SET_SIZE, Payload, RESERVE_BURST, RESERVE_MILLISECONDS,
     RESERVE_RATE, SetSpec,
 };
-use crate::ruleset::stmt::SLOT_MODULUS;
-use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
+use tcpgw_core::ruleset::stmt::SLOT_MODULUS;
+use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
 /// What an element that came without limits of its own would get. tcpgw adds none of those, so this is for whoever does.
 const LEAST: Limits = Limits {

@@ -9,8 +9,8 @@ use super::ffi;
 use super::nat_order::OlderChains;
 use super::nft;
 use super::tlv::Writer;
-use crate::ruleset::skeleton::{Chain, Hook};
-use crate::ruleset::stmt::Stmt;
+use tcpgw_core::ruleset::skeleton::{Chain, Hook};
+use tcpgw_core::ruleset::stmt::Stmt;
 
 /// The table's name.
 pub const TABLE: &str = "tcpgw";

@@ -10,14 +10,14 @@ use super::skeleton::{self, TABLE};
 use super::socket::{NetlinkError, restarting};
 use super::tlv::{Attr, Attrs, Family, Header, Malformed, Message, Messages, Writer};
 use super::{Counted, sets};
-use crate::model::FlowMark;
-use crate::ruleset::name::{self, Reach, SetName, SpreadRule, TurnChain};
-use crate::ruleset::room::Room;
-use crate::ruleset::rows::{Limits, Rows};
-use crate::ruleset::skeleton::{self as rules, Asked, Chain};
-use crate::ruleset::spec::{Payload, SetSpec};
-use crate::ruleset::timeouts::{KernelTimeouts, TcpState, Timeouts};
-use crate::ruleset::{Ruleset, idle_timeouts};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::name::{self, Reach, SetName, SpreadRule, TurnChain};
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::rows::{Limits, Rows};
+use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain};
+use tcpgw_core::ruleset::spec::{Payload, SetSpec};
+use tcpgw_core::ruleset::timeouts::{KernelTimeouts, TcpState, Timeouts};
+use tcpgw_core::ruleset::{Ruleset, idle_timeouts};
 
 /// The table as it stands in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ fn absent_is_none(answer: Result<(), NetlinkError>) -> Result<bool, NetlinkError
 fn read_comment(userdata: &[u8]) -> Option<String> {
     let (&[kind, length], rest) = userdata.split_first_chunk::<2>()?;
     let text = rest.get(..usize::from(length).checked_sub(1)?)?;
-    (kind == table::COMMENT).then(|| crate::escape::text(&String::from_utf8_lossy(text)))
+    (kind == table::COMMENT).then(|| tcpgw_core::escape::text(&String::from_utf8_lossy(text)))
 }
 
 /// Whether the objects, sets, chains and rules are those that this program makes, for these round-robin services and
@@ -655,7 +655,7 @@ fn all_attrs(bytes: &[u8]) -> Option<Vec<Attr<'_>>> {
 mod tests {
     use super::*;
     use crate::kernel::recorded::Recorded;
-    use crate::ruleset::name::Family as Ip;
+    use tcpgw_core::ruleset::name::Family as Ip;
 
     fn bytes(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut writer = Writer::new();

@@ -9,15 +9,15 @@ use super::ownership::Ownership;
 use super::sets;
 use super::skeleton::{self, TABLE};
 use super::tlv::{Attrs, FAMILY_LEN, Family, HEADER_LEN, Header, Messages, Nack, TooLong, Writer};
-use crate::model::FlowMark;
-use crate::plan::{Batch, Retimed, Step};
-use crate::ruleset::idle_timeouts;
-use crate::ruleset::name::{self, Reach, SetName, SpreadRule, TurnChain};
-use crate::ruleset::room::Room;
-use crate::ruleset::skeleton::{self as rules, Asked, Chain, Hook};
-use crate::ruleset::spec::SetSpec;
-use crate::ruleset::stmt::Stmt;
-use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::{Batch, Retimed, Step};
+use tcpgw_core::ruleset::idle_timeouts;
+use tcpgw_core::ruleset::name::{self, Reach, SetName, SpreadRule, TurnChain};
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain, Hook};
+use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::stmt::Stmt;
+use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
 /// Where a new piece of the buffer begins: pieces go out together, and growing one big one would copy it.
 const PIECE: usize = 1 << 20;
@@ -549,9 +549,9 @@ fn expression_at(body: &[u8], offset: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::plan;
-    use crate::ruleset::Ruleset;
-    use crate::ruleset::compile::compile;
+    use tcpgw_core::plan::plan;
+    use tcpgw_core::ruleset::Ruleset;
+    use tcpgw_core::ruleset::compile::compile;
 
     fn ruleset(services: u16) -> Ruleset {
         let service = |at: u16| {
@@ -564,8 +564,8 @@ mod tests {
         let services: Vec<String> = (0..services).map(service).collect();
         let text = format!(r#"{{"version":1,"services":[{}]}}"#, services.join(","));
         compile(
-            &crate::model::parse(text.as_bytes()).unwrap(),
-            &crate::ruleset::links::Links::default(),
+            &tcpgw_core::model::parse(text.as_bytes()).unwrap(),
+            &tcpgw_core::ruleset::links::Links::default(),
         )
     }
 

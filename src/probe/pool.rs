@@ -12,10 +12,11 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt,
 };
 
+use super::errno::local;
 use super::{Report, errno};
-use crate::health::{Outcome, Probe};
 use crate::kernel::ffi;
-use crate::ruleset::stmt::PROBE_PRIORITY;
+use tcpgw_core::health::{Outcome, Probe};
+use tcpgw_core::ruleset::stmt::PROBE_PRIORITY;
 
 /// Sockets of one kind that are kept while there is nothing for them to do.
 const KEPT: usize = 256;
@@ -130,13 +131,13 @@ impl Pool {
                     family,
                     is_bound: false,
                 })
-                .map_err(Outcome::Local)?,
+                .map_err(local)?,
         };
         let Some(place) = self.places.get_mut(token) else {
-            return Err(Outcome::Local(Errno::EBADF));
+            return Err(local(Errno::EBADF));
         };
         let Some(socket) = &place.socket else {
-            return Err(Outcome::Local(Errno::EBADF));
+            return Err(local(Errno::EBADF));
         };
         let sent = socket.connect(probe.endpoint);
         let deadline = now + probe.timeout;
@@ -292,7 +293,7 @@ impl Socket {
     fn connect(&self, endpoint: SocketAddr) -> Result<(), Outcome> {
         let quick = (nix::libc::IPPROTO_TCP, nix::libc::TCP_QUICKACK);
         // Held back for longer than it takes to send the reset. The kernel forgets it when the socket is taken back.
-        set_int(&self.fd, quick.0, quick.1, 0).map_err(Outcome::Local)?;
+        set_int(&self.fd, quick.0, quick.1, 0).map_err(local)?;
         match connect(self.fd.as_raw_fd(), &SockaddrStorage::from(endpoint)) {
             Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
             Err(errno) => Err(errno::of_connect(errno)),
@@ -302,7 +303,7 @@ impl Socket {
     fn outcome(&self, events: EpollFlags) -> Option<Outcome> {
         if events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) {
             let errno = match getsockopt(&self.fd, sockopt::SocketError) {
-                Ok(0) => return Some(Outcome::Local(Errno::ECONNABORTED)),
+                Ok(0) => return Some(local(Errno::ECONNABORTED)),
                 Ok(errno) => Errno::from_raw(errno),
                 Err(errno) => errno,
             };

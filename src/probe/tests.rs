@@ -167,12 +167,12 @@ fn sockets_of_a_crowd_are_not_kept_for_ever() {
 fn an_address_that_cannot_be_asked_is_our_own_trouble() {
     // Link-local, and nobody said on which link.
     let nowhere = "[fe80::1]:1".parse().expect("an address");
-    assert_eq!(ask(&mut pool(), 1, nowhere, LONG), Outcome::Local(Errno::EINVAL));
+    assert_eq!(ask(&mut pool(), 1, nowhere, LONG), errno::local(Errno::EINVAL));
 }
 
 #[test]
 fn what_errors_mean() {
-    use Outcome::{Accepted, Local, Refused, TimedOut, Unreachable};
+    use Outcome::{Accepted, Refused, TimedOut, Unreachable};
     for errno in [
         Errno::EMFILE,
         Errno::ENFILE,
@@ -182,19 +182,19 @@ fn what_errors_mean() {
         Errno::EPERM,
         Errno::EACCES,
     ] {
-        assert_eq!(errno::of_connect(errno), Local(errno));
+        assert_eq!(errno::of_connect(errno), errno::local(errno));
     }
     for errno in [Errno::EHOSTUNREACH, Errno::ENETUNREACH] {
-        assert_eq!(errno::of_connect(errno), Unreachable(errno));
-        assert_eq!(errno::of_answer(errno), Unreachable(errno));
+        assert_eq!(errno::of_connect(errno), Unreachable(errno::described(errno)));
+        assert_eq!(errno::of_answer(errno), Unreachable(errno::described(errno)));
     }
     // An ICMPv6 "administratively prohibited".
-    assert_eq!(errno::of_answer(Errno::EACCES), Unreachable(Errno::EACCES));
+    assert_eq!(errno::of_answer(Errno::EACCES), Unreachable(errno::described(Errno::EACCES)));
     let answers = [
         (Errno::ECONNREFUSED, Refused),
         (Errno::ETIMEDOUT, TimedOut),
         (Errno::ECONNRESET, Accepted),
-        (Errno::ENOMEM, Local(Errno::ENOMEM)),
+        (Errno::ENOMEM, errno::local(Errno::ENOMEM)),
     ];
     for (errno, expected) in answers {
         assert_eq!(errno::of_answer(errno), expected);

@@ -183,7 +183,7 @@ impl FileProvider {
         self.seen.forget();
         News::Bad(Bad::Unreadable(format!(
             "{}: failed to read: {error}",
-            crate::escape::path(&self.path)
+            tcpgw_core::escape::path(&self.path)
         )))
     }
 
@@ -253,7 +253,7 @@ impl FileProvider {
     fn complain(&mut self, trouble: String) {
         if self.trouble.as_ref() != Some(&trouble) {
             tracing::warn!(
-                file = %crate::escape::path(&self.path),
+                file = %tcpgw_core::escape::path(&self.path),
                 "{trouble}; changes of the state file are seen after some seconds"
             );
             self.trouble = Some(trouble);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::model::source::SourceError;
-use crate::model::{Problem, Problems, State};
+use crate::state_file::SourceError;
+use tcpgw_core::model::{Problem, Problems, State};
 
 mod chain;
 pub mod file;
@@ -29,7 +29,7 @@ pub enum Bad {
     #[error("{0}")]
     Unreadable(String),
     /// It is not valid, or goes beyond a fence.
-    #[error("{}: {problems}", crate::escape::path(file))]
+    #[error("{}: {problems}", tcpgw_core::escape::path(file))]
     Invalid {
         /// The file.
         file: PathBuf,
@@ -51,10 +51,10 @@ impl Bad {
             Self::Unreadable(text) => vec![text.clone()],
             Self::Invalid { file, problems } => {
                 let more = problems.total() - problems.iter().count();
-                let more = (more > 0).then(|| format!("{}: and {more} more", crate::escape::path(file)));
+                let more = (more > 0).then(|| format!("{}: and {more} more", tcpgw_core::escape::path(file)));
                 problems
                     .iter()
-                    .map(|problem| format!("{}: {problem}", crate::escape::path(file)))
+                    .map(|problem| format!("{}: {problem}", tcpgw_core::escape::path(file)))
                     .chain(more)
                     .collect()
             }

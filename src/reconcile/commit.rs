@@ -6,12 +6,12 @@ use super::known::{Known, Table};
 use super::owner::owner;
 use super::{Desired, ReconcileError, Reconciler, Report};
 use crate::kernel::{Build, Commit, Kernel, KernelError};
-use crate::plan::{Batch, Step, plan};
-use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Family, SetName};
-use crate::ruleset::room::Room;
-use crate::ruleset::rows::Rows;
-use crate::ruleset::spec::SetSpec;
+use tcpgw_core::plan::{Batch, Step, plan};
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::name::{Family, SetName};
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::rows::Rows;
+use tcpgw_core::ruleset::spec::SetSpec;
 
 /// Tries in all when others write at the same time.
 pub(super) const ATTEMPTS: u32 = 20;

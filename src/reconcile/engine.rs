@@ -15,18 +15,18 @@ use super::sweep::is_over;
 use super::{Counts, Desired, Known, Options, ReconcileError, Reconciler, Recorded, Report};
 use crate::kernel::conntrack::{Deletion, Pair, Selection};
 use crate::kernel::{About, Commit, Identity, Kernel, KernelError, reading};
-use crate::model::{FlowMark, Service, SourceMode};
-use crate::owner::{AllDetails, Details, Owner};
-use crate::plan::plan;
 use crate::record::{Applied, Deadline, Entry, Pause, ServiceEntry, Store, TornDown};
-use crate::ruleset::Ruleset;
-use crate::ruleset::links::Links;
-use crate::ruleset::name::{Reach, SetName, SpreadRule};
-use crate::ruleset::room::Room;
-use crate::ruleset::rows::Rows;
-use crate::ruleset::skeleton::Asked;
-use crate::ruleset::timeouts::KernelTimeouts;
-use crate::summary::{Standing, Summary};
+use tcpgw_core::model::{FlowMark, Service, SourceMode};
+use tcpgw_core::owner::{AllDetails, Details, Owner};
+use tcpgw_core::plan::plan;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::links::Links;
+use tcpgw_core::ruleset::name::{Reach, SetName, SpreadRule};
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::rows::Rows;
+use tcpgw_core::ruleset::skeleton::Asked;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::summary::{Standing, Summary};
 
 /// Above this many endpoints, one pass over all our flows is cheaper than a look for each.
 const FEW: usize = 3;
@@ -358,7 +358,9 @@ impl<K: Kernel> Engine<K> {
         let identity = self.kernel.identity()?;
         let about = self.kernel.about()?;
         let comment = about.as_ref().and_then(|about| about.comment.as_deref());
-        let room = comment.and_then(crate::ruleset::skeleton::room_of).unwrap_or_default();
+        let room = comment
+            .and_then(tcpgw_core::ruleset::skeleton::room_of)
+            .unwrap_or_default();
         let mut believed = Believed {
             identity,
             room,
@@ -569,7 +571,7 @@ impl<K: Kernel> Engine<K> {
                 generation: believed.identity.generation,
                 mark: self.mark,
                 build: None,
-                step: &crate::plan::Step::default(),
+                step: &tcpgw_core::plan::Step::default(),
                 forget: &orphans,
             };
             believed.identity.generation = self.kernel.commit(&commit)?;

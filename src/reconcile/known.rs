@@ -7,16 +7,16 @@ use super::commit::ATTEMPTS;
 use super::{Desired, ReconcileError, Reconciler};
 use crate::kernel::ownership::Adoption;
 use crate::kernel::{Identity, Kernel, KernelError, Seen, reading};
-use crate::model::FlowMark;
-use crate::owner::{self, AllDetails};
 use crate::record::{Applied, Deadline, Entry, Head, Kept, Pause, Record, TornDown, boot_id};
-use crate::ruleset::name::{Family, SetName};
-use crate::ruleset::room::Room;
-use crate::ruleset::rows::{Rows, read_endpoint};
-use crate::ruleset::timeouts::KernelTimeouts;
-use crate::ruleset::{Ruleset, skeleton};
-use crate::summary::{ServiceSummary, Summary};
 use crate::view::{Services, Table as TableView};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::owner::{self, AllDetails};
+use tcpgw_core::ruleset::name::{Family, SetName};
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::rows::{Rows, read_endpoint};
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::ruleset::{Ruleset, skeleton};
+use tcpgw_core::summary::{ServiceSummary, Summary};
 
 /// What is in the kernel, as far as it is known.
 #[derive(Debug, Clone)]

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use crate::kernel::KernelError;
 use crate::kernel::transaction::{Refused, Subject};
-use crate::ruleset::name::{Family, Scope, SetName};
-use crate::ruleset::rows::{read_address, read_endpoint, read_port};
-use crate::summary::{ServiceSummary, Summary};
+use tcpgw_core::ruleset::name::{Family, Scope, SetName};
+use tcpgw_core::ruleset::rows::{read_address, read_endpoint, read_port};
+use tcpgw_core::summary::{ServiceSummary, Summary};
 
 /// The service that a refusal is about.
 pub(super) fn owner(error: &KernelError, summary: &Summary) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::kernel::conntrack::Pair;
-use crate::summary::{ServiceSummary, Summary};
+use tcpgw_core::summary::{ServiceSummary, Summary};
 
 /// Above this many retired backends, one pass over all our flows is cheaper than a look for each.
 const FEW_PAIRS: usize = 4;

@@ -6,7 +6,7 @@ use super::{Reconciler, Report};
 use crate::kernel::conntrack::{Deletion, Flow, Pair, TcpState};
 use crate::kernel::socket::NetlinkError;
 use crate::kernel::{InFlight, Kernel, KernelError};
-use crate::summary::{Standing, Summary};
+use tcpgw_core::summary::{Standing, Summary};
 
 const SWEEPS: u32 = 50;
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);

@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Applied, Deadline, Head, Pause};
-use crate::owner::{AllDetails, Details};
-use crate::summary::{ServiceSummary, Summary};
+use tcpgw_core::owner::{AllDetails, Details};
+use tcpgw_core::summary::{ServiceSummary, Summary};
 
 const MAGIC: &[u8; 8] = b"tcpgw-j1";
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::error::{Fault, StoreError};
 use super::seal::Seal;
 use super::{By, Keep, counter, micros, number, seconds, time};
-use crate::model::Endpoint;
-use crate::model::word::Word;
+use tcpgw_core::model::Endpoint;
+use tcpgw_core::model::word::Word;
 
 const COLUMNS: &str = "id, service, targets, details, uid, pid, what, phase, reason, began, updated, revision, crc";
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::StoredService;
 use super::deploys::Phase;
-use crate::model::word::Word as _;
+use tcpgw_core::model::word::Word as _;
 
 /// Why a store did not do as asked. Unless it says otherwise, nothing was changed.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -16,7 +16,7 @@ pub enum StoreError {
     /// It can be read, not written.
     #[error(
         "{} cannot be written: {why}; nothing was changed; make it writable, then try again",
-        crate::escape::path(path)
+        tcpgw_core::escape::path(path)
     )]
     ReadOnly {
         /// The store.
@@ -25,12 +25,12 @@ pub enum StoreError {
         why: String,
     },
     /// Its file system has no room.
-    #[error("no space is left for {}; nothing was changed; make room on its file system, then try again", crate::escape::path(.0))]
+    #[error("no space is left for {}; nothing was changed; make room on its file system, then try again", tcpgw_core::escape::path(.0))]
     Full(PathBuf),
     /// It is not what was written.
     #[error(
         "{path} is damaged: {what}; write down what is served (`tcpgw export > FILE`), move {path} and {path}-journal away, \
-         restart the daemon, and bring the services back (`tcpgw apply FILE`)", path = crate::escape::path(path)
+         restart the daemon, and bring the services back (`tcpgw apply FILE`)", path = tcpgw_core::escape::path(path)
     )]
     Corrupt {
         /// The store.
@@ -41,7 +41,7 @@ pub enum StoreError {
     /// A newer program has written it.
     #[error(
         "{} is of a newer tcpgw (schema {version}; known is {known}); run that version, or move the file away",
-        crate::escape::path(path)
+        tcpgw_core::escape::path(path)
     )]
     Newer {
         /// The store.
@@ -54,7 +54,7 @@ pub enum StoreError {
     /// Another process has it.
     #[error(
         "{} is in use by {holder}; one process at a time may have it",
-        crate::escape::path(path)
+        tcpgw_core::escape::path(path)
     )]
     Locked {
         /// The store.
@@ -63,7 +63,7 @@ pub enum StoreError {
         holder: String,
     },
     /// The system failed to read or write. Whether a change was made is open: load again.
-    #[error("failed to use {}: {what}", crate::escape::path(path))]
+    #[error("failed to use {}: {what}", tcpgw_core::escape::path(path))]
     Io {
         /// The store.
         path: PathBuf,
@@ -73,7 +73,7 @@ pub enum StoreError {
     /// It was opened anew, and is not at the revision that was known: load again.
     #[error(
         "{} is at revision {found} instead of {known}; nothing was changed; it has to be read again",
-        crate::escape::path(path)
+        tcpgw_core::escape::path(path)
     )]
     Moved {
         /// The store.

@@ -13,7 +13,7 @@ use super::error::Fault;
 use super::schema::Head;
 use super::seal::Seal;
 use super::{By, Keep, counter, micros, number, seconds, time};
-use crate::model::{Service, parse_service};
+use tcpgw_core::model::{Service, parse_service};
 
 const COLUMNS: &str = "id, revision, at, uid, pid, what, deploy, service, old, new, crc";
 

@@ -16,7 +16,10 @@ pub(super) fn of(path: &Path) -> String {
     match fs::read(format!("/proc/{pid}/comm")) {
         Ok(name) => {
             let name = String::from_utf8_lossy(&name);
-            format!("process {pid} ({})", crate::escape::text(name.trim_end_matches('\n')))
+            format!(
+                "process {pid} ({})",
+                tcpgw_core::escape::text(name.trim_end_matches('\n'))
+            )
         }
         Err(_) => format!("process {pid}"),
     }

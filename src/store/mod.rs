@@ -24,7 +24,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::model::Service;
+use tcpgw_core::model::Service;
 
 use self::error::{Fault, read_only, system};
 
@@ -419,7 +419,7 @@ fn remove(path: &Path) -> io::Result<()> {
 fn restrict(path: &Path) {
     let is_open = fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o077 != 0);
     if is_open && let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o600)) {
-        tracing::debug!(%error, path = %crate::escape::path(path), "failed to make the store private");
+        tracing::debug!(%error, path = %tcpgw_core::escape::path(path), "failed to make the store private");
     }
 }
 

@@ -11,7 +11,7 @@ use super::schema::Head;
 use super::seal::Seal;
 use super::{By, DeployStep, Keep, counter, deploys, number, resources};
 use crate::addon;
-use crate::model::{self, Service, write};
+use tcpgw_core::model::{self, Service, write};
 
 /// A service and the revision of its last change.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{self, Service, State};
+use tcpgw_core::model::{self, Service, State};
 
 struct Place {
     _directory: TempDir,

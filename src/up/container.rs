@@ -223,7 +223,7 @@ fn init(spec: &Spec, pipes: &mut Pipes) -> Result<(), String> {
     }
     let child = command
         .spawn()
-        .map_err(|error| format!("failed to run {}: {error}", crate::escape::text(program)))?;
+        .map_err(|error| format!("failed to run {}: {error}", tcpgw_core::escape::text(program)))?;
     drop(command);
     let pid = Pid::from_raw(child.id().cast_signed());
     let number = seen_outside(outside.as_ref(), own.as_deref()).unwrap_or_default();

@@ -266,7 +266,7 @@ impl ControlClient {
         loop {
             match next(&mut reader)? {
                 Some(Answer::Done) => return Ok(()),
-                Some(Answer::Failed(why)) => return Err(ControlError::Refused(crate::escape::text(&why))),
+                Some(Answer::Failed(why)) => return Err(ControlError::Refused(tcpgw_core::escape::text(&why))),
                 Some(answer) => each(answer),
                 None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             }
@@ -280,7 +280,7 @@ impl ControlClient {
     pub fn ask_once(&self, request: &Request) -> Result<Answer, ControlError> {
         send(&self.0, request)?;
         match next(&mut BufReader::new(&self.0))? {
-            Some(Answer::Failed(why)) => Err(ControlError::Refused(crate::escape::text(&why))),
+            Some(Answer::Failed(why)) => Err(ControlError::Refused(tcpgw_core::escape::text(&why))),
             Some(answer) => Ok(answer),
             None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         }

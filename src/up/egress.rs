@@ -16,7 +16,7 @@ use super::network::link_prefix;
 use crate::kernel::ask::Ask as _;
 use crate::kernel::socket::{Netlink, NetlinkError};
 use crate::kernel::{expr, ffi};
-use crate::ruleset::stmt::{Direction, Stmt};
+use tcpgw_core::ruleset::stmt::{Direction, Stmt};
 
 /// `NF_IP_PRI_FILTER`.
 const FILTER: i32 = 0;

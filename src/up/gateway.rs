@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::api::client::{Answer, Client, ClientError, Target};
-use crate::model::duration;
-use crate::problem::Kind;
+use tcpgw_core::model::duration;
+use tcpgw_core::problem::Kind;
 
 /// How long new processes may take to answer when others are to be replaced by them.
 const REPLACE: &str = "30s";
@@ -85,9 +85,9 @@ pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16
     let resource = &answer["resource"];
     let port = resource["port"].as_u64().and_then(|port| u16::try_from(port).ok());
     Ok(Resource {
-        url: resource["url"].as_str().map(crate::escape::text),
+        url: resource["url"].as_str().map(tcpgw_core::escape::text),
         port: port.unwrap_or_default(),
-        plan: crate::escape::text(resource["plan"].as_str().unwrap_or_default()),
+        plan: tcpgw_core::escape::text(resource["plan"].as_str().unwrap_or_default()),
     })
 }
 
@@ -280,7 +280,7 @@ impl<T: Fn(GatewayEvent)> Gateway<T> {
                 }
                 "failed" | "undone" => {
                     let why = deploy["reason"].as_str().unwrap_or("no reason is known");
-                    return Ok(DeployOutcome::Failed(crate::escape::text(why)));
+                    return Ok(DeployOutcome::Failed(tcpgw_core::escape::text(why)));
                 }
                 _ => {}
             }

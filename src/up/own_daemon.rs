@@ -228,7 +228,7 @@ impl Log {
         let mut line = Vec::new();
         match reader.take(LONGEST_LINE).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => None,
-            Ok(_) => Some(crate::escape::text(String::from_utf8_lossy(&line).trim_end())),
+            Ok(_) => Some(tcpgw_core::escape::text(String::from_utf8_lossy(&line).trim_end())),
         }
     }
 }

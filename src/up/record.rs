@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::id::AppId;
-use crate::{escape, run_file};
+use crate::run_file;
+use tcpgw_core::escape;
 
 /// Maximum size of a note, in bytes.
 const MAX_SIZE: u64 = 64 << 10;

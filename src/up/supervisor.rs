@@ -221,7 +221,7 @@ impl Supervisor {
                 Some(Phase::Leaving(..)) => self.terminate(id, now, &mut actions),
                 Some(Phase::Ending(_)) => {
                     let name = self.name(id);
-                    let grace = crate::model::duration::show(self.grace);
+                    let grace = tcpgw_core::model::duration::show(self.grace);
                     actions.push(Action::Say(
                         "system".into(),
                         format!("{name} has not ended within {grace}: sending SIGKILL"),
@@ -306,7 +306,10 @@ impl Supervisor {
                 }
                 actions.push(Action::Say(
                     "system".into(),
-                    format!("{name} is started again in {}", crate::model::duration::show(pause)),
+                    format!(
+                        "{name} is started again in {}",
+                        tcpgw_core::model::duration::show(pause)
+                    ),
                 ));
                 self.balance(true, actions);
             }

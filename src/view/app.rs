@@ -12,8 +12,8 @@ use super::rates::{First, Rates, Second};
 use super::tally::FlowCounts;
 use crate::kernel::Counted;
 use crate::kernel::conntrack::Flow;
-use crate::model::Endpoint;
-use crate::ruleset::name::SetName;
+use tcpgw_core::model::Endpoint;
+use tcpgw_core::ruleset::name::SetName;
 
 /// Counters of a service, and of each backend.
 const COUNTERS: usize = 6;

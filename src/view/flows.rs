@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{NoService, ServiceName, Services};
 use crate::kernel::conntrack::{Flow, Selection, TcpState, Traffic};
-use crate::summary::Standing;
+use tcpgw_core::summary::Standing;
 
 /// A flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

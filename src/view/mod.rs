@@ -23,11 +23,11 @@ use thiserror::Error;
 pub use self::unmarked::UnmarkedFlows;
 use crate::addon::id::PlatformId;
 use crate::kernel::About;
-use crate::model::FlowMark;
-use crate::owner::Owner;
 use crate::record::{Applied, Pause};
-use crate::ruleset::skeleton;
-use crate::summary::{ServiceSummary, Standing, Summary};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::owner::Owner;
+use tcpgw_core::ruleset::skeleton;
+use tcpgw_core::summary::{ServiceSummary, Standing, Summary};
 
 /// What the gateway is meant to do, as far as kernel and record tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub struct Table {
 impl Table {
     /// As the kernel told it.
     pub fn new(about: About, generation: u32) -> Self {
-        use crate::ruleset::name::{Family, SetName};
+        use tcpgw_core::ruleset::name::{Family, SetName};
         let names = [(1, "dormant"), (2, "owner"), (4, "persist")];
         let flags = names.into_iter().filter(|(bit, _)| about.flags & bit != 0);
         let room = about.comment.as_deref().and_then(skeleton::room_of);

@@ -8,11 +8,11 @@ use super::status::{BackendStatus, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
 use crate::daemon::ask::DaemonView;
 use crate::date::utc;
-use crate::owner::Owner;
-use crate::problem;
-use crate::words::count;
+use tcpgw_core::owner::Owner;
+use tcpgw_core::problem;
+use tcpgw_core::words::count;
 
-pub use crate::problem::{Kind, Problem, Severity};
+pub use tcpgw_core::problem::{Kind, Problem, Severity};
 
 /// Names in one problem.
 const MOST_NAMES: usize = 20;

@@ -15,11 +15,11 @@ use super::{Hint, Noted, Services, Table};
 use crate::addon::ServiceState;
 use crate::addon::id::ResourceId;
 use crate::daemon::ask::{DaemonView, DrainView, Look};
-use crate::model::{Limit, LimitDirection};
-use crate::owner::Owner;
 use crate::record::Applied;
-use crate::ruleset::name::Family;
-use crate::summary::{ServiceSummary, Standing, balance_name};
+use tcpgw_core::model::{Limit, LimitDirection};
+use tcpgw_core::owner::Owner;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::{ServiceSummary, Standing, balance_name};
 
 /// Source ports for each backend and gateway address: 1024 to 65535 (`nf_nat_core.c`, for clients' ports from 1024 on).
 pub const SOURCE_PORTS: u64 = 64_512;
@@ -267,7 +267,7 @@ impl<'a> Status<'a> {
             daemon: facts.daemon.map(|daemon| &daemon.daemon),
         };
         status.problems = problems::find(&status, facts.services, facts.found);
-        status.ok = crate::problem::is_ok(&status.problems);
+        status.ok = tcpgw_core::problem::is_ok(&status.problems);
         status
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Services;
 use crate::kernel::conntrack::{Flow, TcpState};
-use crate::summary::{Standing, Summary};
+use tcpgw_core::summary::{Standing, Summary};
 
 /// Pairs of port and backend that no service has, and that are told apart. More are only counted: there could be as many
 /// as there are flows.

@@ -14,10 +14,10 @@ use super::tally::Places;
 use super::{NoService, Noted, ServiceName, Services, Table};
 use crate::kernel::conntrack::{Counters, Flow, Status as Bits, TcpState, Traffic};
 use crate::kernel::{About, Counted};
-use crate::model::FlowMark;
 use crate::record::Applied;
-use crate::ruleset::name::{Family, Scope, SetName};
-use crate::summary::{Standing, Summary};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::name::{Family, Scope, SetName};
+use tcpgw_core::summary::{Standing, Summary};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -262,7 +262,7 @@ const WEB: &str = r#"{"name":"web","port":2000,"limit":{"pps":100},
 
 fn summary(services: &str) -> Summary {
     let text = format!(r#"{{"version":1,"services":[{services}]}}"#);
-    Summary::from(&crate::model::parse(text.as_bytes()).unwrap())
+    Summary::from(&tcpgw_core::model::parse(text.as_bytes()).unwrap())
 }
 
 fn services() -> Services {
@@ -272,7 +272,7 @@ fn services() -> Services {
         {"name":"other-family","port":2004,"addresses":["203.0.113.1"],"backends":["[fd00::6]:80"]}"#;
     let about = About {
         handle: 1,
-        comment: Some(crate::ruleset::skeleton::comment(
+        comment: Some(tcpgw_core::ruleset::skeleton::comment(
             FlowMark::default(),
             "0".parse().unwrap(),
         )),

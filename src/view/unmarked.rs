@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::kernel::conntrack::Flow;
-use crate::summary::Summary;
+use tcpgw_core::summary::Summary;
 
 /// Flows from a service to one of its backends that do not bear our mark: somebody overwrote it, so that they are held to no
 /// limit, and are not flushed when their backend leaves.

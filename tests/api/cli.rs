@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tcpgw::daemon::ask::Refused;
 use tcpgw::daemon::events::What;
 use tcpgw::kernel::fake::{Call, Fail};
-use tcpgw::model::Problems;
-use tcpgw::problem::{Kind, Problem, Severity};
+use tcpgw_core::model::Problems;
+use tcpgw_core::problem::{Kind, Problem, Severity};
 
 use crate::harness::{Server, flow, serves};
 
@@ -263,7 +263,7 @@ fn a_bad_state_reads_as_it_does_without_a_daemon() {
     let missing = run(&server, &["apply", "/nowhere/state.json"]);
     assert_eq!(missing.status.code(), Some(2));
     let many: Problems = (0..150)
-        .map(|n| tcpgw::model::Problem {
+        .map(|n| tcpgw_core::model::Problem {
             place: n.to_string(),
             message: "is odd".into(),
         })

@@ -15,11 +15,11 @@ use tcpgw::kernel::conntrack::{Flow, Status, TcpState};
 use tcpgw::kernel::fake::{Call, Fail, Fake};
 use tcpgw::kernel::{About, Kernel, KernelError};
 use tcpgw::look::LookError;
-use tcpgw::model::{FlowMark, State};
-use tcpgw::problem::{Kind, Problem};
 use tcpgw::reconcile::Desired;
-use tcpgw::summary::Summary;
 use tcpgw::view::{Services, Table};
+use tcpgw_core::model::{FlowMark, State};
+use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::summary::Summary;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::single::Single;
@@ -187,7 +187,7 @@ async fn answer(mut asked: mpsc::Receiver<Ask>, told: Arc<Mutex<Told>>, how: Loo
 }
 
 fn applied(apply: &Apply) -> Result<Applied, Refused> {
-    let state = tcpgw::model::parse(&apply.state).map_err(Refused::Invalid)?;
+    let state = tcpgw_core::model::parse(&apply.state).map_err(Refused::Invalid)?;
     if state.services.is_empty() && !apply.options.allow_empty {
         return Err(Refused::Refused("the state has no services".into()));
     }
@@ -209,11 +209,11 @@ fn applied(apply: &Apply) -> Result<Applied, Refused> {
 }
 
 fn state() -> State {
-    tcpgw::model::parse(STATE.as_bytes()).expect("a good state")
+    tcpgw_core::model::parse(STATE.as_bytes()).expect("a good state")
 }
 
 fn kernel(told: &Mutex<Told>) -> Result<Fake, KernelError> {
-    let ruleset = Desired::new(&state(), &tcpgw::ruleset::links::Links::default()).ruleset;
+    let ruleset = Desired::new(&state(), &tcpgw_core::ruleset::links::Links::default()).ruleset;
     let mut fake = Fake::holding(&ruleset, FlowMark::default())?;
     let told = told.lock().expect("nobody panicked");
     fake.flows.clone_from(&told.flows);

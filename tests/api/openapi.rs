@@ -8,8 +8,8 @@ use tcpgw::api::{OPENAPI, routes};
 use tcpgw::daemon::ask::Refused;
 use tcpgw::daemon::events::What;
 use tcpgw::kernel::conntrack::{Counters, Traffic};
-use tcpgw::problem::{Kind, Problem};
 use tcpgw::store::Phase;
+use tcpgw_core::problem::{Kind, Problem};
 
 use crate::harness::{Answer, Loop, flow, serves, serves_with, times};
 

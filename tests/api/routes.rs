@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tcpgw::daemon::ask::{ApplyOptions, Refused};
 use tcpgw::daemon::events::What;
 use tcpgw::kernel::fake::{Call, Fail};
-use tcpgw::problem::{Kind, Problem};
+use tcpgw_core::problem::{Kind, Problem};
 
 use crate::harness::{Answer, Loop, Server, flow, serves, serves_with, times};
 

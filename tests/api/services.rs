@@ -319,7 +319,7 @@ fn history_and_export() {
         assert_eq!(server.get(&format!("/v1/history?{wrong}")).code().0, 400, "{wrong}");
     }
     let export = server.get("/v1/export");
-    let state = tcpgw::model::parse(&export.body).expect("a state file");
+    let state = tcpgw_core::model::parse(&export.body).expect("a state file");
     assert_eq!((state.services.len(), &*state.services[0].name), (1, "web"));
     assert_eq!(server.get("/v1/export?all=true").json()["services"][0]["name"], "sick");
 }

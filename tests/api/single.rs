@@ -12,8 +12,8 @@ use tcpgw::daemon::ask::{
     PauseView, Refused, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
 };
 use tcpgw::daemon::keeper::{Query, QueryError, Recorded};
-use tcpgw::model::{Endpoint, Service, parse_service, patch_service};
 use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
+use tcpgw_core::model::{Endpoint, Service, parse_service, patch_service};
 
 /// What single services are, and what was ordered of them.
 pub(crate) struct Single {

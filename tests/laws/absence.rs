@@ -18,15 +18,15 @@ use tcpgw::daemon::keeper;
 use tcpgw::daemon::last::Last;
 use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Outcome, perform};
-use tcpgw::health;
 use tcpgw::kernel::fake::{Fake, Outcome as Fate, Syn};
-use tcpgw::model::{FlowMark, Problem, State};
 use tcpgw::preflight::{Obstacle, ObstacleKind};
-use tcpgw::problem::Kind;
 use tcpgw::provider::{Bad, News};
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
 use tcpgw::store::{Expect, Store, StoreError};
+use tcpgw_core::health;
+use tcpgw_core::model::{FlowMark, Problem, State};
+use tcpgw_core::problem::Kind;
 use tokio::sync::oneshot;
 
 use crate::clock::next_step;
@@ -435,7 +435,7 @@ fn stored_services_that_do_not_go_together_take_no_other_with_them() {
     world.store = Err(StoreError::NoDeploy(0));
     let mut store = Store::open(&world.store_path()).unwrap();
     let clash = json!({"name": "clash", "port": 9003, "backends": ["10.9.0.77:80"]});
-    let clash = Arc::new(tcpgw::model::parse_service(clash.to_string().as_bytes()).unwrap());
+    let clash = Arc::new(tcpgw_core::model::parse_service(clash.to_string().as_bytes()).unwrap());
     let change = tcpgw::store::Change {
         edits: vec![tcpgw::store::Edit::Put(clash, Expect::Anything)],
         ..tcpgw::store::Change::default()
@@ -476,7 +476,7 @@ fn a_stored_service_that_was_left_out_is_judged_again() {
     let mut store = Store::open(&world.store_path()).unwrap();
     let clash = |name: &str, port: u16| {
         let clash = json!({"name": name, "port": port, "backends": ["10.9.0.77:80"]});
-        let clash = Arc::new(tcpgw::model::parse_service(clash.to_string().as_bytes()).unwrap());
+        let clash = Arc::new(tcpgw_core::model::parse_service(clash.to_string().as_bytes()).unwrap());
         tcpgw::store::Edit::Put(clash, Expect::Anything)
     };
     let change = tcpgw::store::Change {
@@ -748,7 +748,7 @@ fn service(name: &str) -> Value {
 fn state(names: impl IntoIterator<Item = &'static str>) -> State {
     let services: Vec<Value> = names.into_iter().map(service).collect();
     let text = json!({"version": 1, "services": services}).to_string();
-    tcpgw::model::parse(text.as_bytes()).unwrap()
+    tcpgw_core::model::parse(text.as_bytes()).unwrap()
 }
 
 struct World {

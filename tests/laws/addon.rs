@@ -20,14 +20,14 @@ use tcpgw::daemon::keeper::{self, Write, Written};
 use tcpgw::daemon::last::Last;
 use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{self, perform};
-use tcpgw::health;
 use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
-use tcpgw::model::{FlowMark, Refusal as OnEmpty, Service, State};
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::spec::SetSpec;
 use tcpgw::store::{Expect, Store, StoreError};
+use tcpgw_core::health;
+use tcpgw_core::model::{FlowMark, Refusal as OnEmpty, Service, State};
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::spec::SetSpec;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -662,7 +662,7 @@ impl World {
     }
 }
 
-type Key = (tcpgw::ruleset::name::SetName, Vec<u8>);
+type Key = (tcpgw_core::ruleset::name::SetName, Vec<u8>);
 
 fn born(kernel: &Fake, ruleset: &Ruleset) -> BTreeMap<Key, u32> {
     let mut all = BTreeMap::new();

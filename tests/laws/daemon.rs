@@ -13,19 +13,19 @@ use tcpgw::daemon::ask::{PauseOrder, Peer};
 use tcpgw::daemon::core::{Core, Now, Vetted};
 use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Job, Outcome, perform};
-use tcpgw::health;
 use tcpgw::kernel::Kernel;
 use tcpgw::kernel::conntrack::Status;
 use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
-use tcpgw::model::{BackendState, FlowMark, Problem, Service, State};
 use tcpgw::preflight::{Obstacle, ObstacleKind};
 use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record::Store;
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::links::Links;
-use tcpgw::summary::{Standing, Summary};
+use tcpgw_core::health;
+use tcpgw_core::model::{BackendState, FlowMark, Problem, Service, State};
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::links::Links;
+use tcpgw_core::summary::{Standing, Summary};
 
 use crate::clients::{endpoints, syns};
 use crate::clock::next_step;
@@ -498,7 +498,7 @@ impl World {
 fn interfaces_that_come_and_go_are_written_alone() {
     let service = serde_json::json!({"name": "a", "port": 20001, "backends": ["10.2.0.11:3000"], "source": "preserve"});
     let state = serde_json::json!({"version": 1, "services": [service]});
-    let mut world = World::new(tcpgw::model::parse(state.to_string().as_bytes()).unwrap());
+    let mut world = World::new(tcpgw_core::model::parse(state.to_string().as_bytes()).unwrap());
     world.run();
     world.engine().kernel().fail_next(Call::Observe, Fail::Netlink);
     for count in [3, 1, 2] {
@@ -519,7 +519,7 @@ fn flows_that_cannot_be_deleted_are_tried_ever_more_rarely() {
     let file = |backends: &[&str]| {
         let service = serde_json::json!({"name": "a", "port": 20001, "backends": backends, "drain_timeout": "1s"});
         let state = serde_json::json!({"version": 1, "services": [service]});
-        tcpgw::model::parse(state.to_string().as_bytes()).unwrap()
+        tcpgw_core::model::parse(state.to_string().as_bytes()).unwrap()
     };
     let mut world = World::new(file(&["10.2.0.11:3000"]));
     world.run();
@@ -564,7 +564,7 @@ fn those_who_drain_have_their_time_though_it_was_not_recorded() {
             "name": "a", "port": 20001, "backends": backends, "drain_timeout": "100s",
         });
         let state = serde_json::json!({"version": 1, "services": [service]});
-        tcpgw::model::parse(state.to_string().as_bytes()).unwrap()
+        tcpgw_core::model::parse(state.to_string().as_bytes()).unwrap()
     };
     let [leaves, stays]: [SocketAddr; 2] = ["10.2.0.11:3000", "10.2.0.12:3000"].map(|at| at.parse().unwrap());
     let mut world = World::new(file(&[leaves, stays]));
@@ -615,7 +615,7 @@ fn file(services: &[(&str, u16, &[u8])]) -> State {
         serde_json::json!({"name": name, "port": port, "backends": backends})
     });
     let state = serde_json::json!({"version": 1, "services": services.collect::<Vec<_>>()});
-    tcpgw::model::parse(state.to_string().as_bytes()).unwrap()
+    tcpgw_core::model::parse(state.to_string().as_bytes()).unwrap()
 }
 
 impl World {

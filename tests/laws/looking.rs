@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tcpgw::daemon::core::{Unvetted, Vetted};
-use tcpgw::model::Service;
+use tcpgw_core::model::Service;
 
 /// Which services are there already.
 pub(crate) type IsKnown<'a> = dyn Fn(&Service) -> bool + 'a;

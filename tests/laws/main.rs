@@ -17,7 +17,7 @@ mod states;
 mod written;
 
 use proptest::prelude::*;
-use tcpgw::model::State;
+use tcpgw_core::model::State;
 
 /// Any valid state.
 fn state() -> impl Strategy<Value = State> {

@@ -20,17 +20,17 @@ use tcpgw::daemon::keeper::{self, Write, Written};
 use tcpgw::daemon::last::Last;
 use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Outcome, perform};
-use tcpgw::health;
 use tcpgw::kernel::conntrack::Status;
 use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
-use tcpgw::model::{BackendState, Endpoint, FlowMark, Service, State};
 use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
-use tcpgw::ruleset::links::Links;
 use tcpgw::store::{Expect, HistoryFilter, Phase, Store, StoreError};
-use tcpgw::summary::{Standing, Summary};
+use tcpgw_core::health;
+use tcpgw_core::model::{BackendState, Endpoint, FlowMark, Service, State};
+use tcpgw_core::ruleset::links::Links;
+use tcpgw_core::summary::{Standing, Summary};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -756,7 +756,7 @@ impl World {
             .map(|stored| {
                 (
                     stored.service.name.to_string(),
-                    tcpgw::model::write::service_text(&stored.service),
+                    tcpgw_core::model::write::service_text(&stored.service),
                 )
             })
             .collect();

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use tcpgw::kernel::fake::{Fake, Outcome, Syn, View, Walk};
 use tcpgw::kernel::{Commit, Kernel, Seen};
-use tcpgw::model::{FlowMark, State};
-use tcpgw::plan::{Step, plan};
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::name::SetName;
-use tcpgw::ruleset::spec::SetSpec;
-use tcpgw::summary::Summary;
+use tcpgw_core::model::{FlowMark, State};
+use tcpgw_core::plan::{Step, plan};
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::name::SetName;
+use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::summary::Summary;
 
 use crate::clients::syns;
 use crate::ruleset::{active, may_enter};
@@ -202,5 +202,5 @@ fn alone(balance: &str, backends: std::ops::Range<u8>) -> State {
     let text = format!(
         r#"{{"version":1,"services":[{{"name":"a","port":8000,"balance":"{balance}","backends":{backends:?}}}]}}"#
     );
-    tcpgw::model::parse(text.as_bytes()).unwrap()
+    tcpgw_core::model::parse(text.as_bytes()).unwrap()
 }

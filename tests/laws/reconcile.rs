@@ -11,11 +11,11 @@ use tcpgw::kernel::KernelError;
 use tcpgw::kernel::conntrack::{Flow, Status};
 use tcpgw::kernel::fake::{Call, Crash, Fail, Fake, Syn};
 use tcpgw::kernel::ownership::Ownership;
-use tcpgw::model::{FlowMark, Service, State};
 use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
 use tcpgw::record::Store;
-use tcpgw::ruleset::name::SetName;
-use tcpgw::summary::Standing;
+use tcpgw_core::model::{FlowMark, Service, State};
+use tcpgw_core::ruleset::name::SetName;
+use tcpgw_core::summary::Standing;
 
 use crate::clients::{endpoints, syns};
 use crate::state;
@@ -132,9 +132,9 @@ proptest! {
     fn counters_of_what_is_gone_are_forgotten_and_others_kept(have in state(), want in state()) {
         let mut gateway = Gateway::with(&have, &[]);
         let counters = || SetName::fixed().into_iter().filter(|set| set.is_counter());
-        let owned = |ruleset: &tcpgw::ruleset::Ruleset, set: SetName| -> BTreeSet<Box<[u8]>> {
+        let owned = |ruleset: &tcpgw_core::ruleset::Ruleset, set: SetName| -> BTreeSet<Box<[u8]>> {
             let rows = set.owners().into_iter().filter_map(|owner| ruleset.rows(owner));
-            rows.flat_map(tcpgw::ruleset::rows::Rows::iter).map(Into::into).collect()
+            rows.flat_map(tcpgw_core::ruleset::rows::Rows::iter).map(Into::into).collect()
         };
         let had = gateway.fake.ruleset();
         for set in counters() {
@@ -569,8 +569,8 @@ fn edited(state: &State, edits: &[Edit]) -> State {
         }
         let at = backend.index(backends.len());
         match what {
-            1 => backends[at].state = tcpgw::model::BackendState::Draining,
-            2 => backends[at].state = tcpgw::model::BackendState::Active,
+            1 => backends[at].state = tcpgw_core::model::BackendState::Draining,
+            2 => backends[at].state = tcpgw_core::model::BackendState::Active,
             3 => {
                 let moved = backends.remove(at);
                 let to = backend.index(services.len());
@@ -594,7 +594,7 @@ fn shared_on_the_same_terms(mut services: Vec<Arc<Service>>) -> State {
             backends,
             ..Service::clone(service)
         };
-        let fits = |backend: &tcpgw::model::Backend| {
+        let fits = |backend: &tcpgw_core::model::Backend| {
             let mut one = alone(vec![*backend]);
             one.name = "one".into();
             one.port = std::num::NonZeroU16::MAX;
@@ -614,7 +614,7 @@ fn shared_on_the_same_terms(mut services: Vec<Arc<Service>>) -> State {
 
 fn small(backend: &str) -> State {
     let text = format!(r#"{{"version":1,"services":[{{"name":"my-app","port":20003,"backends":["{backend}"]}}]}}"#);
-    tcpgw::model::parse(text.as_bytes()).unwrap()
+    tcpgw_core::model::parse(text.as_bytes()).unwrap()
 }
 
 fn flow(backend: &str, mark: u32, seen_reply: bool) -> Flow {

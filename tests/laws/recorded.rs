@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tcpgw::kernel::fake::{Crash, Fake};
-use tcpgw::model::{FlowMark, State};
-use tcpgw::owner::{Details, Owner};
 use tcpgw::reconcile::engine::{ChangeMemo, Engine, Memo, Services};
 use tcpgw::record::{Applied, Entry, Head, ServiceEntry, Store, journal};
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::timeouts::KernelTimeouts;
-use tcpgw::summary::{ServiceSummary, Summary};
+use tcpgw_core::model::{FlowMark, State};
+use tcpgw_core::owner::{Details, Owner};
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::summary::{ServiceSummary, Summary};
 
 use crate::state;
 use crate::states::{links, ruleset};
@@ -239,7 +239,7 @@ fn head() -> Head {
 /// Without the change that was not made, and with what was only noted.
 #[test]
 fn a_change_counts_once_it_was_made() {
-    let parse = |text: &str| tcpgw::model::parse_service(text.as_bytes()).unwrap();
+    let parse = |text: &str| tcpgw_core::model::parse_service(text.as_bytes()).unwrap();
     let entry = |awaits, service: &str, owner| {
         let service = parse(service);
         Entry {

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use tcpgw::kernel::fake::{Fake, Outcome, Walk};
-use tcpgw::model::{FlowMark, State};
 use tcpgw::record::{Head, Store};
-use tcpgw::render;
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::name::{Family, Reach, SetName, SpreadRule, TurnChain};
-use tcpgw::ruleset::spec::SetSpec;
-use tcpgw::ruleset::timeouts::KernelTimeouts;
-use tcpgw::summary::{ServiceSummary, Standing, Summary};
+use tcpgw_core::model::{FlowMark, State};
+use tcpgw_core::render;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::name::{Family, Reach, SetName, SpreadRule, TurnChain};
+use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
+use tcpgw_core::summary::{ServiceSummary, Standing, Summary};
 
 use crate::clients::syns;
 use crate::state;
@@ -202,10 +202,10 @@ fn links_are_listed_for_those_who_preserve() {
     let text =
         |source| format!(r#"{{"version":1,"services":[{{"name":"a","port":1,"backends":[],"source":"{source}"}}]}}"#);
     let rows = |source| {
-        let state = tcpgw::model::parse(text(source).as_bytes()).unwrap();
+        let state = tcpgw_core::model::parse(text(source).as_bytes()).unwrap();
         ruleset(&state)
             .rows(SetName::SameLink)
-            .map_or(0, tcpgw::ruleset::rows::Rows::len)
+            .map_or(0, tcpgw_core::ruleset::rows::Rows::len)
     };
     assert_eq!((rows("masquerade"), rows("preserve")), (0, links().names().count()));
 }

@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use tcpgw::model::{self, State};
 use tcpgw::reconcile::Desired;
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::compile::compile;
-use tcpgw::ruleset::links::{Link, Links};
+use tcpgw_core::model::{self, State};
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::compile::compile;
+use tcpgw_core::ruleset::links::{Link, Links};
 
 pub(crate) const PORTS: u16 = 3;
 pub(crate) const FIRST_PORT: u16 = 8000;

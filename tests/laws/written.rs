@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::Value;
 
-use tcpgw::model::{self, Service, State, write};
+use tcpgw_core::model::{self, Service, State, write};
 
 use crate::fuzz;
 use crate::states::{parse, text};

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tcpgw::kernel::linux::Linux;
 use tcpgw::kernel::{Build, Commit, Kernel};
-use tcpgw::model::FlowMark;
-use tcpgw::plan::plan;
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::compile::compile;
-use tcpgw::ruleset::links::Links;
-use tcpgw::ruleset::room::Room;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::plan;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::compile::compile;
+use tcpgw_core::ruleset::links::Links;
+use tcpgw_core::ruleset::room::Room;
 
 use crate::harness::Net;
 use crate::harness::brief::{endpoints, service, state};
@@ -71,7 +71,7 @@ fn flood_during(net: &Net, one: &Value, other: &Value) -> (u64, u64) {
     let over = AtomicBool::new(false);
     let (forger, over) = (net.forger("client"), &over);
     let [one, other] = [one, other].map(|state| {
-        let state = tcpgw::model::parse(state.to_string().as_bytes()).expect("a state");
+        let state = tcpgw_core::model::parse(state.to_string().as_bytes()).expect("a state");
         compile(&state, &Links::default())
     });
     let mut kernel = net.within("gateway", || Linux::open().expect("sockets"));

@@ -7,9 +7,9 @@ use tcpgw::kernel::drift::{Drift, Fate, Heard};
 use tcpgw::kernel::linux::Linux;
 use tcpgw::kernel::ownership::{Adoption, Ownership};
 use tcpgw::kernel::{About, Kernel};
-use tcpgw::model::{FlowMark, parse};
 use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
 use tcpgw::record::Store;
+use tcpgw_core::model::{FlowMark, parse};
 
 use crate::harness::client::Conn;
 use crate::harness::plan::{self, PUBLIC, at};

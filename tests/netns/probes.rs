@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tcpgw::health::{Outcome, Probe};
 use tcpgw::probe::Prober;
+use tcpgw_core::health::{Outcome, Probe};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::harness::brief::{service, state};

@@ -15,9 +15,9 @@ use tcpgw::kernel::socket::{Netlink, NetlinkError};
 use tcpgw::kernel::table;
 use tcpgw::kernel::tlv::{Attrs, Family, Header, Messages, Writer};
 use tcpgw::kernel::{Seen, linux};
-use tcpgw::model::{self, FlowMark};
-use tcpgw::ruleset::compile::compile;
-use tcpgw::ruleset::name::SetName;
+use tcpgw_core::model::{self, FlowMark};
+use tcpgw_core::ruleset::compile::compile;
+use tcpgw_core::ruleset::name::SetName;
 
 use crate::harness::Net;
 use crate::harness::client::PATIENCE;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
-use tcpgw::model;
 use tcpgw::store::{By, Change, Edit, Expect, HistoryFilter, Store, StoreError};
+use tcpgw_core::model;
 
 #[path = "../store/child.rs"]
 mod child;

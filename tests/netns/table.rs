@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tcpgw::model::FlowMark;
+use tcpgw_core::model::FlowMark;
 
 use crate::cases::{self, Case};
 use crate::harness::Net;
@@ -53,10 +53,10 @@ fn nft_understands_the_rules_about_the_addresses_of_links() {
         .filter(|case| ["preserve", "source-addresses"].contains(&&*case.name))
     {
         let text = std::fs::read(case.state()).expect("a state");
-        let state = tcpgw::model::parse(&text).expect("a state");
+        let state = tcpgw_core::model::parse(&text).expect("a state");
         let mut rendered = String::new();
-        let ruleset = tcpgw::ruleset::compile::compile(&state, &net.own_links());
-        tcpgw::render::table(&mut rendered, &ruleset, FlowMark::default()).expect("text");
+        let ruleset = tcpgw_core::ruleset::compile::compile(&state, &net.own_links());
+        tcpgw_core::render::table(&mut rendered, &ruleset, FlowMark::default()).expect("text");
         net.nft("peer", &rendered);
         apply_case(&net, &case);
         let (by_nft, by_tcpgw) = (net.run("peer", &LIST).ok(), loadable(&net.run("gateway", &LIST).ok()));
@@ -143,7 +143,7 @@ fn another_skeleton_is_replaced_in_one_transaction_while_clients_connect() {
     net.apply(&state);
     let file = net.state_file("state.json", &state);
     let mine = net.run("gateway", &LIST).ok();
-    let name = tcpgw::ruleset::skeleton::name();
+    let name = tcpgw_core::ruleset::skeleton::name();
     let of_version_0 = loadable(&mine).replace(&format!("comment \"{name},"), "comment \"tcpgw skeleton 0,");
     assert_ne!(of_version_0, mine);
     let mut conn = net.connect("client", at(PUBLIC[0], 20003)).expect("a connection");

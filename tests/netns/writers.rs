@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use tcpgw::kernel::linux::Linux;
 use tcpgw::kernel::{Build, Commit, Kernel, KernelError};
 use tcpgw::lock::Lock;
-use tcpgw::model::FlowMark;
-use tcpgw::plan::plan;
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::compile::compile;
-use tcpgw::ruleset::links::Links;
-use tcpgw::ruleset::room::Room;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::plan;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::compile::compile;
+use tcpgw_core::ruleset::links::Links;
+use tcpgw_core::ruleset::room::Room;
 
 use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, at};
@@ -176,7 +176,7 @@ fn a_plan_holds_while_others_write_elsewhere_and_not_longer() {
     net.within("gateway", || {
         let mut kernel = Linux::open().expect("sockets");
         let [first, second] = [&["10.2.0.11:3000"][..], &["10.2.0.12:3000"]].map(|backends| {
-            let state = tcpgw::model::parse(state(backends).to_string().as_bytes()).expect("a state");
+            let state = tcpgw_core::model::parse(state(backends).to_string().as_bytes()).expect("a state");
             compile(&state, &Links::default())
         });
         let mark = FlowMark::default();

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tcpgw::model::{self, Service};
 use tcpgw::store::{By, Change, DeployStep, Edit, Expect, HistoryFilter, Keep, NewDeploy, Phase, Store, StoreError};
+use tcpgw_core::model::{self, Service};
 
 const STORE: &str = "TCPGW_TEST_STORE";
 const UNTIL: &str = "TCPGW_TEST_UNTIL";

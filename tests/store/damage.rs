@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::json;
-use tcpgw::model;
 use tcpgw::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, NewDeploy, Store, StoreError};
+use tcpgw_core::model;
 
 #[derive(Debug, PartialEq)]
 struct Content {

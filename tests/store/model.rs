@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tcpgw::model::{self, Service, write};
 use tcpgw::store::{By, Change, Edit, Expect, HistoryFilter, Store, StoreError};
+use tcpgw_core::model::{self, Service, write};
 
 #[derive(Debug, Clone)]
 enum Step {

@@ -71,7 +71,7 @@ pub fn manifest(dialect: Dialect, plans: &Plans, credentials: &Credentials, base
 mod tests {
     use super::*;
     use crate::addon::plan::{Plan, Price};
-    use crate::model::{Limit, LimitDirection};
+    use tcpgw_core::model::{Limit, LimitDirection};
 
     #[test]
     fn each_platform_is_told_where_and_with_what_to_ask() {

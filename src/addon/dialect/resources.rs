@@ -8,7 +8,7 @@ use super::{Answer, Call, Exchange, Gateway, Method, object, wished_port};
 use crate::addon::id::{IdError, PlanName, PlatformId};
 use crate::addon::registry::{Outcome, Provision, Refusal, Request, Target};
 use crate::addon::resource::{Dialect, Resource};
-use crate::model::Word as _;
+use tcpgw_core::model::Word as _;
 
 /// How one of them differs from the others. Sources: Scalingo's add-on provider boilerplate and API tester; Heroku's add-on partner
 /// API reference, version 3; Clever Cloud's add-on provider documentation.

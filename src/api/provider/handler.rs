@@ -27,10 +27,10 @@ use crate::api::limits::{Times, URI};
 use crate::api::server::closing;
 use crate::daemon::ask::{AddonOrder, AddonRefused, AppView, Ask, Peer, Refused};
 use crate::daemon::keeper::Query;
-use crate::escape;
 use crate::store::Deploy;
 use crate::view::app::AppSubject;
 use crate::web;
+use tcpgw_core::escape;
 
 /// The largest body. Options that are larger are no options.
 const BODY: usize = 64 << 10;

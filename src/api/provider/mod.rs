@@ -40,7 +40,7 @@ pub struct Provider {
 #[derive(Debug, Error)]
 pub enum ProviderError {
     /// A file cannot be read.
-    #[error("{key} {}: {source}", crate::escape::path(path))]
+    #[error("{key} {}: {source}", tcpgw_core::escape::path(path))]
     File {
         /// The key that names it.
         key: &'static str,
@@ -52,7 +52,7 @@ pub enum ProviderError {
     /// Others than its owner may read or write it.
     #[error(
         "{key} {}: others than its owner may read or write it (mode {mode:04o}): chmod 600 it",
-        crate::escape::path(path)
+        tcpgw_core::escape::path(path)
     )]
     Readable {
         /// The key that names it.
@@ -65,7 +65,7 @@ pub enum ProviderError {
     /// It belongs to another user.
     #[error(
         "{key} {}: belongs to user {uid}, who is neither root nor the user that reads it",
-        crate::escape::path(path)
+        tcpgw_core::escape::path(path)
     )]
     Foreign {
         /// The key that names it.
@@ -76,7 +76,7 @@ pub enum ProviderError {
         uid: u32,
     },
     /// The credentials cannot be used.
-    #[error("{key} {}: {source}", crate::escape::path(path))]
+    #[error("{key} {}: {source}", tcpgw_core::escape::path(path))]
     Credentials {
         /// The key that names the file.
         key: &'static str,
@@ -86,7 +86,7 @@ pub enum ProviderError {
         source: CredentialsError,
     },
     /// Certificate or key cannot be used.
-    #[error("{key} {}: {why}", crate::escape::path(path))]
+    #[error("{key} {}: {why}", tcpgw_core::escape::path(path))]
     Tls {
         /// The key that names the file.
         key: &'static str,

@@ -138,7 +138,7 @@ mod tests {
         let section = format!(
             "listen = '127.0.0.1:1024'\nhost = 'gw.example.com'\nports = '20000-20009'\ncredentials = '{}'\n\
              plans = [{{name = 'small', id = '5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11', pps = 512}}]",
-            crate::escape::path(&file)
+            tcpgw_core::escape::path(&file)
         );
         let section: Section = toml::from_str(&section).unwrap();
         let settings = section.check(&Fences::default()).unwrap();

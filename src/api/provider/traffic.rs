@@ -18,8 +18,8 @@ use crate::api::Open;
 use crate::kernel::Kernel;
 use crate::kernel::conntrack::{Flow, Selection};
 use crate::look::{self, LookError};
-use crate::model::FlowMark;
 use crate::view::app::{AppLook, AppReading, AppSubject, EarlierLook};
+use tcpgw_core::model::FlowMark;
 
 /// Time from one pass to the next.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -20,8 +20,8 @@ use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
 use crate::api::params::{Id, Name, Params};
 use crate::daemon::ask::{Ask, DeployOrder, DeployView, Peer, UndoOrder, Which};
 use crate::daemon::keeper::{Query, Recorded};
-use crate::model::Word as _;
 use crate::store::Deploy;
+use tcpgw_core::model::Word as _;
 
 /// How long targets may take, if nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -17,10 +17,10 @@ use crate::daemon::ask::{Look, Refused};
 use crate::denied::{count_denied, flush_denied};
 use crate::kernel::Kernel;
 use crate::look::{self, Asker, FlowsQuery, JsonFlows, LookError, StatusQuery};
-use crate::model::{self, network};
-use crate::summary::Summary;
 use crate::view::status::Status;
 use crate::view::{ServiceName, Services, endpoint};
+use tcpgw_core::model::{self, network};
+use tcpgw_core::summary::Summary;
 
 pub(in crate::api) async fn status(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["service", "interval"])?;

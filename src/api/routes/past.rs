@@ -13,8 +13,8 @@ use crate::api::error::ApiError;
 use crate::api::params::Params;
 use crate::daemon::ask::Ask;
 use crate::daemon::keeper::Query;
-use crate::model::{self, Service, write};
 use crate::store::{HistoryEntry, HistoryFilter};
+use tcpgw_core::model::{self, Service, write};
 
 #[derive(Serialize)]
 struct Entries {

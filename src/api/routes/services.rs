@@ -17,8 +17,8 @@ use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
 use crate::api::params::{Name, Params};
 use crate::daemon::ask::{Ask, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
-use crate::model::{Endpoint, duration, write};
 use crate::store::Expect;
+use tcpgw_core::model::{Endpoint, duration, write};
 
 /// How long new connections are held back, if nobody says otherwise.
 const PAUSE: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use crate::api::limits::{LOOK_AGAIN, MAX_WAIT, WAITERS};
 use crate::api::params::{Name, Params};
 use crate::daemon::ask::{After, Ask};
 use crate::daemon::events::Event;
-use crate::model::duration;
+use tcpgw_core::model::duration;
 
 /// How long is waited for a service, if nobody says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);

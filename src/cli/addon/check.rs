@@ -170,7 +170,7 @@ fn edge(global: &Global, arguments: &Arguments) -> Result<Edge, Failure> {
 }
 
 fn json_file(option: &str, path: &Path) -> Result<Value, Failure> {
-    let wrong = |why: String| Failure::Usage(format!("{option} {}: {why}", crate::escape::path(path)));
+    let wrong = |why: String| Failure::Usage(format!("{option} {}: {why}", tcpgw_core::escape::path(path)));
     let mut text = Vec::new();
     let read = fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text));
     read.map_err(|error| wrong(error.to_string()))?;

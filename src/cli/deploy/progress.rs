@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cli::screen;
 use crate::cli::{Global, deploys, text_of};
-use crate::words::count;
+use tcpgw_core::words::count;
 
 /// Longer lines would wrap, and could not be taken back.
 const LONGEST: usize = 78;
@@ -43,7 +43,7 @@ impl Progress {
             }
         }
         if let Some(line) = now(deploy).filter(|_| self.is_terminal) {
-            let line: String = crate::escape::text(&line).chars().take(LONGEST).collect();
+            let line: String = tcpgw_core::escape::text(&line).chars().take(LONGEST).collect();
             let mut stderr = io::stderr().lock();
             let _ = write!(stderr, "\r\u{1b}[K{line}").and_then(|()| stderr.flush());
             self.is_open = true;

@@ -9,8 +9,10 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Failure, parse_duration};
-use crate::model::{duration, network, source};
 use crate::view::endpoint;
+use tcpgw_core::model::{duration, network};
+
+use crate::state_file;
 
 /// Names and meanings are those of the state file.
 #[derive(Debug, Args)]
@@ -135,8 +137,8 @@ impl Options {
         let Some(file) = &self.file else {
             return Ok(Map::new());
         };
-        let text = source::read(file)?;
-        let wrong = |message: String| Failure::Usage(format!("{}: {message}", crate::escape::path(file)));
+        let text = state_file::read(file)?;
+        let wrong = |message: String| Failure::Usage(format!("{}: {message}", tcpgw_core::escape::path(file)));
         match serde_json::from_slice(&text) {
             Ok(Value::Object(fields)) => Ok(fields),
             Ok(_) => Err(wrong("must be an object with the fields of a service".into())),

@@ -4,13 +4,13 @@ use std::io::{self, Write};
 
 use crate::addon::ServiceState;
 use crate::cli::columns::{Align, Columns, short, span};
-use crate::summary::Standing;
 use crate::view::drops::Dropped;
 use crate::view::problems::{Severity, title};
 use crate::view::rates::Rates;
 use crate::view::status::{BackendStatus, Drain, LimitView, ServiceStatus, SourcePorts, Status};
 use crate::view::tally::FlowCounts;
-use crate::words::count;
+use tcpgw_core::summary::Standing;
+use tcpgw_core::words::count;
 
 /// More problems than these are counted only.
 const MOST_PROBLEMS: usize = 30;
@@ -30,7 +30,7 @@ pub(super) fn write(out: &mut impl Write, status: &Status<'_>, now: u64, colors:
             Severity::Error => paint("error:", "31"),
             Severity::Warning => paint("warning:", "33"),
         };
-        writeln!(out, "{label} {}", crate::escape::text(&problem.message))?;
+        writeln!(out, "{label} {}", tcpgw_core::escape::text(&problem.message))?;
     }
     match status.problems.len().saturating_sub(MOST_PROBLEMS) {
         0 => {}

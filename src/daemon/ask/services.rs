@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::Peer;
 use crate::addon::ServiceState;
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
-use crate::model::{Endpoint, Service};
 use crate::store::Expect;
+use tcpgw_core::model::{Endpoint, Service};
 
 /// One service shall be otherwise.
 #[derive(Debug, Clone, PartialEq)]
@@ -188,7 +188,7 @@ impl Serialize for Listed {
             paused: Option<PauseView>,
             addon: Option<&'a AddonView>,
         }
-        let service = crate::model::write::service_value(&self.service);
+        let service = tcpgw_core::model::write::service_value(&self.service);
         Wire {
             service,
             provider: self.provider,

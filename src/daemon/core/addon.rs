@@ -23,10 +23,10 @@ use crate::daemon::ask::{
 use crate::daemon::keeper::Write;
 use crate::daemon::last::{LastResources, MOST_REMOVED};
 use crate::daemon::roster::Name;
-use crate::model::{self, Edits, Problem, Problems, Refusal as OnEmpty, Service};
 use crate::preflight::ObstacleKind;
-use crate::problem::{Kind, Severity};
 use crate::store::{LoadedResources, StoreError};
+use tcpgw_core::model::{self, Edits, Problem, Problems, Refusal as OnEmpty, Service};
+use tcpgw_core::problem::{Kind, Severity};
 
 /// Ports on which local programs turn out to listen that one request skips.
 const MOST_SKIPPED: usize = 64;
@@ -200,7 +200,7 @@ impl Core {
         let resource = self.addon.registry.get(id).cloned().ok_or(Refusal::NotFound)?;
         let name = id.service();
         let concerns =
-            |problem: &&crate::problem::Problem| problem.service.as_ref().is_none_or(|service| *service == name);
+            |problem: &&tcpgw_core::problem::Problem| problem.service.as_ref().is_none_or(|service| *service == name);
         let errors = self
             .problems
             .iter()

@@ -8,14 +8,14 @@ use super::{Core, Now, Phase, Provider};
 use crate::daemon::ask::{
     After, BackendView, DaemonView, DrainView, Followed, HealthView, List, Listed, Look, ServiceView,
 };
-use crate::drain::Drain;
-use crate::health::Outcome;
-use crate::model::{Backend, BackendState, Endpoint, Service, Word as _};
-use crate::owner::Owner;
-use crate::problem::Kind;
 use crate::store::StoredService;
-use crate::summary::Summary;
 use crate::view::Services;
+use tcpgw_core::drain::Drain;
+use tcpgw_core::health::Outcome;
+use tcpgw_core::model::{Backend, BackendState, Endpoint, Service, Word as _};
+use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::Kind;
+use tcpgw_core::summary::Summary;
 
 impl Core {
     /// What it knows, without asking the kernel.

@@ -15,9 +15,9 @@ use crate::daemon::ask::{Refused, Reply};
 use crate::daemon::events::What;
 use crate::daemon::keeper::Unfinished;
 use crate::daemon::roster::{Name, Roster};
-use crate::drain::Drain;
-use crate::model::{self, Backend, Edits, Endpoint, Word as _};
 use crate::store::{By, DeployStep, Phase as Stored};
+use tcpgw_core::drain::Drain;
+use tcpgw_core::model::{self, Backend, Edits, Endpoint, Word as _};
 
 /// Deploys that may be under way.
 const MOST: usize = 1024;

@@ -6,10 +6,10 @@ use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, Unheld};
 use crate::daemon::ask::Refused;
 use crate::daemon::events::What;
 use crate::daemon::worker::{Done, Outcome};
-use crate::model::Endpoint;
-use crate::problem::Kind;
 use crate::reconcile::{ReconcileError, Report};
-use crate::words::count;
+use tcpgw_core::model::Endpoint;
+use tcpgw_core::problem::Kind;
+use tcpgw_core::words::count;
 
 impl Core {
     /// A job was done.

@@ -3,9 +3,9 @@
 
 use super::Core;
 use super::surroundings::Obstacles;
-use crate::model::{Problem as Wrong, Service, State};
 use crate::preflight::{Obstacle, ObstacleKind};
-use crate::problem::{Kind, Problem};
+use tcpgw_core::model::{Problem as Wrong, Service, State};
+use tcpgw_core::problem::{Kind, Problem};
 
 impl Core {
     /// Adds to what was found of services where they are outside of the fences. A default keeps nothing back: a configuration that

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::daemon::roster::Name;
-use crate::model::{Edits, Service, State};
 use crate::store::{Change, Committed, Edit, Expect, Loaded, StoredService};
+use tcpgw_core::model::{Edits, Service, State};
 
 /// Services by name, with the revision of each and that of all.
 #[derive(Debug, Default)]

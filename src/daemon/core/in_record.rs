@@ -7,11 +7,11 @@ use super::orphans::Orphan;
 use super::{Core, Now};
 use crate::daemon::leavers::Leaving;
 use crate::daemon::roster::{self, Change, Name};
-use crate::model::Service;
-use crate::owner::{Details, Owner};
 use crate::reconcile::engine::{ChangeMemo, Memo};
 use crate::record::{Deadline, Pause, ServiceEntry};
-use crate::summary::ServiceSummary;
+use tcpgw_core::model::Service;
+use tcpgw_core::owner::{Details, Owner};
+use tcpgw_core::summary::ServiceSummary;
 
 impl Core {
     /// Returns what the record keeps besides what is served.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::{Core, Now, Phase};
 use crate::daemon::observer::{Observation, ObservationRequest};
 use crate::doctor::{self, Subject};
-use crate::problem::Kind;
-use crate::summary::Summary;
+use tcpgw_core::problem::Kind;
+use tcpgw_core::summary::Summary;
 
 /// From one look to the next, where `check_interval` is not shorter.
 const INTERVAL: Duration = Duration::from_secs(10);

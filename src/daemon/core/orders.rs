@@ -17,12 +17,12 @@ use crate::daemon::ask::{
     ServiceEdit, UndoOrder,
 };
 use crate::daemon::keeper::{Opened, Write, Written};
-use crate::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Problems, Service, State};
-use crate::problem::Kind;
 use crate::reconcile::Report;
 use crate::store::{By, Committed, Expect, Loaded, StoreError, StoredService};
 use crate::view::problems::some_of;
-use crate::words::{Changes, Counts};
+use tcpgw_core::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Problems, Service, State};
+use tcpgw_core::problem::Kind;
+use tcpgw_core::words::{Changes, Counts};
 
 /// After a failure of the store it is tried again so often.
 const REFRESH: Duration = Duration::from_secs(5);

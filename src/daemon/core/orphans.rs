@@ -12,11 +12,11 @@ use crate::daemon::events::What;
 use crate::daemon::keeper::Write;
 use crate::daemon::last::Last;
 use crate::daemon::roster::Name;
-use crate::model::{Edits, Service, State};
-use crate::owner::Owner;
-use crate::problem::{Kind, Problem};
 use crate::view::problems::{orphaned, some_of};
-use crate::words::{Changes, count};
+use tcpgw_core::model::{Edits, Service, State};
+use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::words::{Changes, count};
 
 /// Names in one event.
 const MOST_NAMES: usize = 20;

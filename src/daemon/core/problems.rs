@@ -8,12 +8,12 @@ use crate::addon::ServiceState;
 use crate::daemon::ask::PauseView;
 use crate::daemon::events::What;
 use crate::date::utc;
-use crate::model::{BackendState, Endpoint, Listen, Refusal, Service};
-use crate::problem::{Kind, Problem, ProblemList, ProblemNews};
-use crate::ruleset::name::Family;
-use crate::summary::ServiceSummary;
 use crate::view::problems::{ServiceFacts, service_problem};
 use crate::view::status::IN_BALANCE;
+use tcpgw_core::model::{BackendState, Endpoint, Listen, Refusal, Service};
+use tcpgw_core::problem::{Kind, Problem, ProblemList, ProblemNews};
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::ServiceSummary;
 
 /// From one time that all services are judged to the next, for each service: a small part of the loop's time.
 const PAUSE_PER_SERVICE: Duration = Duration::from_micros(100);

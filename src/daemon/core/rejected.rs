@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::orders::left_out;
 use super::{Core, Now, Provider};
 use crate::daemon::roster::Name;
-use crate::model::{Edits, State};
-use crate::problem::Kind;
 use crate::provider::News;
+use tcpgw_core::model::{Edits, State};
+use tcpgw_core::problem::Kind;
 
 /// The state file that was refused last, if it may be accepted as it is at another time.
 #[derive(Debug, Default)]

@@ -11,12 +11,12 @@ use crate::daemon::claimed;
 use crate::daemon::events::What;
 use crate::daemon::last::Last;
 use crate::daemon::leavers::TimeLeft;
-use crate::model::{BackendState, Endpoint, Service, State};
-use crate::owner::Owner;
-use crate::problem::Kind;
 use crate::reconcile::engine::Found;
 use crate::record::Applied;
-use crate::words::count;
+use tcpgw_core::model::{BackendState, Endpoint, Service, State};
+use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::Kind;
+use tcpgw_core::words::count;
 
 /// What is known of the providers when the kernel has been looked at.
 #[derive(Debug, Clone, Copy)]

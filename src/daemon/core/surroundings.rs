@@ -11,9 +11,9 @@ use super::{Core, Now, Phase};
 use crate::daemon::ask::Refused;
 use crate::daemon::claimed::Claimed;
 use crate::daemon::roster::Name;
-use crate::model::{Edits, Endpoint, Problems, Service, State};
 use crate::preflight::{self, Obstacle, ObstacleKind};
-use crate::problem::{Kind, Problem};
+use tcpgw_core::model::{Edits, Endpoint, Problems, Service, State};
+use tcpgw_core::problem::{Kind, Problem};
 
 /// Pause between judgements while a port is in use: the kernel does not tell when a program stops to listen.
 const LISTENERS: Duration = Duration::from_secs(5);

@@ -8,15 +8,15 @@ use crate::daemon::ask::{ApplyOptions, PauseOrder, Peer, Refused, Reply, TornDow
 use crate::daemon::events::What;
 use crate::daemon::roster::Pause;
 use crate::daemon::settings::Settings;
-use crate::health::Outcome;
-use crate::model::{Balance, Edits, Endpoint, Problem, Problems, Service, State};
 use crate::preflight::Obstacle;
-use crate::problem::Kind;
 use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
 use crate::record::TornDown as TornDownBy;
 use crate::view::problems::some_of;
-use crate::words::count;
+use tcpgw_core::health::Outcome;
+use tcpgw_core::model::{Balance, Edits, Endpoint, Problem, Problems, Service, State};
+use tcpgw_core::problem::Kind;
+use tcpgw_core::words::count;
 
 /// What the gateway itself says to a state.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -193,7 +193,7 @@ impl Core {
         };
         let more = match problems.len().saturating_sub(MOST) {
             0 => String::new(),
-            more => format!("; and {}", crate::words::count(more, "more problem")),
+            more => format!("; and {}", tcpgw_core::words::count(more, "more problem")),
         };
         let told = problems[..problems.len().min(MOST)].join("; ");
         self.report(kind, format!("{what}: {told}{more}"));
@@ -274,7 +274,7 @@ impl Core {
         let services = edited.services.iter();
         let obstacles = services.flat_map(|service| self.new_obstacles(service, found.get(&service.name)));
         let obstacles: Vec<Obstacle> = obstacles.collect();
-        let warnings = crate::model::warnings(&edited).into_iter().chain(vetted.warnings);
+        let warnings = tcpgw_core::model::warnings(&edited).into_iter().chain(vetted.warnings);
         if !options.hold_back {
             refuse(&obstacles)?;
         }

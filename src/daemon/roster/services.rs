@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::Name;
-use crate::model::{Backend, Endpoint, Listen, Service};
+use tcpgw_core::model::{Backend, Endpoint, Listen, Service};
 
 #[derive(Debug, Default)]
 pub(super) struct Services {

@@ -9,10 +9,10 @@ use super::wave::last_wave;
 use super::{Change, Member, Name, Note, Roster, Verdict, pairs};
 use crate::daemon::leavers::Leaving;
 use crate::daemon::settings::AllFailed;
-use crate::drain::{Drain, Happens};
-use crate::health::longest_fall;
-use crate::model::{Backend, BackendState, Endpoint, Refusal, Service};
-use crate::ruleset::name::Family;
+use tcpgw_core::drain::{Drain, Happens};
+use tcpgw_core::health::longest_fall;
+use tcpgw_core::model::{Backend, BackendState, Endpoint, Refusal, Service};
+use tcpgw_core::ruleset::name::Family;
 
 /// What probes say of an endpoint, whatever the service.
 type Judge<'j> = dyn Fn(Endpoint) -> Verdict + 'j;

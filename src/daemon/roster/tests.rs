@@ -1,6 +1,6 @@
 use super::*;
-use crate::health::longest_fall;
-use crate::model::Refusal;
+use tcpgw_core::health::longest_fall;
+use tcpgw_core::model::Refusal;
 
 const TIME: Duration = Duration::from_secs(30);
 
@@ -13,7 +13,7 @@ fn service_with(name: &str, port: u16, backends: &[&str], rest: &str) -> Arc<Ser
         r#"{{"version":1,"services":[{{"name":"{name}","port":{port},"backends":[{}]{rest}}}]}}"#,
         backends.join(",")
     );
-    let mut state = crate::model::parse(text.as_bytes()).unwrap();
+    let mut state = tcpgw_core::model::parse(text.as_bytes()).unwrap();
     state.services.remove(0)
 }
 
@@ -418,7 +418,7 @@ fn draining_by_wish_has_a_deadline_and_stays_drained() {
         let text = format!(
             r#"{{"version":1,"services":[{{"name":"web","port":8000{limit},"backends":[{draining},"10.2.0.2:80"]}}]}}"#
         );
-        crate::model::parse(text.as_bytes()).unwrap().services.remove(0)
+        tcpgw_core::model::parse(text.as_bytes()).unwrap().services.remove(0)
     };
     play.want("web", Some(wish("")));
     play.settle();

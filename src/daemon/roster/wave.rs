@@ -2,12 +2,12 @@
 //!
 //! Where no backend of a service is good, all of one *wave* go on getting connections. A wave is those that left the
 //! balance no earlier than a window of time before the last of them did. The window is what probes need to find out about
-//! one cause ([`crate::health::longest_fall`]): whoever left earlier had another cause.
+//! one cause ([`tcpgw_core::health::longest_fall`]): whoever left earlier had another cause.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::model::Endpoint;
+use tcpgw_core::model::Endpoint;
 
 /// The last wave: of these endpoints, with the time at which each left the balance because its probes failed, if it ever
 /// did.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 use thiserror::Error;
 
-use crate::model::duration::{self, DurationError};
+use tcpgw_core::model::duration::{self, DurationError};
 
 /// `sizeof(sun_path)` with its end (`unix(7)`).
 const MAX_SOCKET_PATH: usize = 107;

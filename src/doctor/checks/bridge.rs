@@ -7,7 +7,7 @@ use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, command};
 use super::{quoted, some};
 use crate::kernel::links::Link;
-use crate::ruleset::name::Family;
+use tcpgw_core::ruleset::name::Family;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     let what = "bridge ports without hairpin mode";

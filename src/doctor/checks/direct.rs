@@ -7,8 +7,8 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::forwarding::forwards;
 use super::{count, samples, some};
-use crate::ruleset::name::Family;
-use crate::summary::ServiceSummary;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::ServiceSummary;
 
 pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     if facts.protect_backends {

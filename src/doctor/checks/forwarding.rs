@@ -13,7 +13,7 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, command};
 use super::{some, sysctl};
 use crate::kernel::links::Link;
-use crate::ruleset::name::Family;
+use tcpgw_core::ruleset::name::Family;
 
 const IDS: [(Family, &str); 2] = [(Family::V4, "ip-forward-off"), (Family::V6, "ipv6-forwarding-off")];
 

@@ -7,7 +7,7 @@ use super::firewall::{Context, is_probes, program};
 use super::samples::{DSTNAT, shows_backend};
 use super::{range_list, ranges};
 use crate::kernel::firewall::{Hook, Verdict};
-use crate::ruleset::name::Family;
+use tcpgw_core::ruleset::name::Family;
 
 impl Context<'_> {
     /// Who made the chain, and where a change of it must be written down to last.

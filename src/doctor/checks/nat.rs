@@ -12,8 +12,8 @@ use super::samples::{outside, packet_mark};
 use super::{count, some};
 use crate::kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
 use crate::kernel::nat_order::DSTNAT;
-use crate::ruleset::name::Family;
-use crate::summary::ServiceSummary;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::ServiceSummary;
 
 /// Ports that are looked at one by one.
 const MOST_PORTS: usize = 500;

@@ -7,8 +7,8 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, advice};
 use super::forwarding::is_link_local;
 use super::{count, some};
-use crate::ruleset::name::Family;
-use crate::summary::ServiceSummary;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::ServiceSummary;
 
 /// Services that listen on all addresses, of a gateway that has none but those towards its backends, while it has an interface
 /// that could have one.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, Severity, advice, command};
 use super::{count, range_list, ranges, some};
-use crate::summary::ServiceSummary;
+use tcpgw_core::summary::ServiceSummary;
 
 /// 1024 to 65535: what masquerading picks from for a client port above 1023 (`nf_nat_l4proto_unique_tuple`).
 const SNAT_PORTS: u32 = 64_512;

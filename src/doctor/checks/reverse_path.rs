@@ -10,7 +10,7 @@ use super::super::finding::{Diagnosis, Severity, command};
 use super::{count, some, sysctl};
 use crate::kernel::links::Link;
 use crate::kernel::route::RouteTo;
-use crate::ruleset::name::Family;
+use tcpgw_core::ruleset::name::Family;
 
 const ID: &str = "reverse-path-filter";
 

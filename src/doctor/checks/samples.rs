@@ -10,8 +10,8 @@ use super::forwarding::is_link_local;
 use crate::kernel::firewall::{Base, Chain, Effect, Hook};
 use crate::kernel::links::Link;
 use crate::kernel::route::RouteTo;
-use crate::ruleset::name::Family;
-use crate::summary::ServiceSummary;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::ServiceSummary;
 
 /// Links below each other that are looked at.
 const MOST_LEVELS: usize = 4;

@@ -2,7 +2,7 @@
 
 use super::super::facts::{Facts, TableState};
 use super::super::finding::{Diagnosis, advice};
-use crate::ruleset::skeleton;
+use tcpgw_core::ruleset::skeleton;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     let Some(table) = diagnosis.known("the table inet tcpgw", &facts.table) else {

@@ -6,7 +6,7 @@ use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, advice};
 use super::{count, some};
 use crate::kernel::route::RouteTo;
-use crate::ruleset::name::Family;
+use tcpgw_core::ruleset::name::Family;
 
 pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(ways) = diagnosis.known("routes to backends", &facts.ways) else {

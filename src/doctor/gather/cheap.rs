@@ -14,9 +14,9 @@ use crate::kernel::links::{self, Link};
 use crate::kernel::route::{LocalAddresses, RouteTo, Routes, WayIn};
 use crate::kernel::socket::{Netlink, NetlinkError};
 use crate::kernel::table::generation;
-use crate::ruleset::name::Family;
-use crate::summary::{ServiceSummary, Summary};
 use crate::view::UnmarkedFlows;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::{ServiceSummary, Summary};
 
 /// Addresses of documentation, which nobody has: the way to them is the way to clients far away.
 const FAR: [(Family, IpAddr); 2] = [

@@ -9,15 +9,15 @@ use super::super::facts::{Fact, TableFacts, TableState};
 use crate::kernel::linux::Linux;
 use crate::kernel::socket::Netlink;
 use crate::kernel::{Kernel, KernelError, Seen, firewall};
-use crate::model::FlowMark;
-use crate::owner;
-use crate::plan::plan;
-use crate::problem::Problem;
 use crate::record::{Entry, Record, Store, boot_id};
-use crate::ruleset::{Ruleset, skeleton};
-use crate::summary::{ServiceSummary, Summary};
 use crate::view::Services;
 use crate::view::problems::orphaned_services;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::owner;
+use tcpgw_core::plan::plan;
+use tcpgw_core::problem::Problem;
+use tcpgw_core::ruleset::{Ruleset, skeleton};
+use tcpgw_core::summary::{ServiceSummary, Summary};
 
 /// What was written last, and what was about to be written after it.
 struct Written {
@@ -189,6 +189,6 @@ fn compare(
 /// A socket's port id is the process id of the program that made it, unless it has several.
 fn process_name(port: u32) -> Option<String> {
     let name = fs::read(format!("/proc/{port}/comm")).ok()?;
-    let name = crate::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
+    let name = tcpgw_core::escape::text(String::from_utf8_lossy(&name).trim_end_matches('\n'));
     Some(format!("{name} ({port})"))
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::select::dump;
 use super::{Conntrack, Flow, TcpState, owns, wire};
 use crate::kernel::socket::NetlinkError;
-use crate::model::FlowMark;
+use tcpgw_core::model::FlowMark;
 
 /// `IPS_ASSURED`, `IPS_DST_NAT` of `nf_conntrack_common.h`.
 const ASSURED: u32 = 4;

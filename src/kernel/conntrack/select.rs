@@ -11,7 +11,7 @@ use super::{Conntrack, Flow, PairFilter, owns, wire};
 use crate::kernel::ask::Ask as _;
 use crate::kernel::socket::{Netlink, NetlinkError};
 use crate::kernel::tlv::{Message, Writer};
-use crate::model::FlowMark;
+use tcpgw_core::model::FlowMark;
 
 /// Which of our flows; what is `None` does not matter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{FlowKey, Pair};
 use crate::kernel::tlv::{Family, Header, Writer};
-use crate::model::FlowMark;
+use tcpgw_core::model::FlowMark;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, with `IPCTNL_MSG_CT_*`.
 const GET: u16 = 0x101;

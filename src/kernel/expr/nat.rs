@@ -5,9 +5,9 @@ use nftnl_sys as sys;
 use super::{
     CMP_EQ, FIB_ADDRTYPE, FIB_SADDR, NETWORK_HEADER, REG_1, RTN_LOCAL, Value, Writer, native, protocol, register,
 };
-use crate::ruleset::name::{Family, Reach, SetName};
-use crate::ruleset::spec::{Field, listening_key};
-use crate::ruleset::stmt::{HASH_SEED, HASH_SLOTS, Pick, SOURCE_SLOTS, Stmt, receiver, sender};
+use tcpgw_core::ruleset::name::{Family, Reach, SetName};
+use tcpgw_core::ruleset::spec::{Field, listening_key};
+use tcpgw_core::ruleset::stmt::{HASH_SEED, HASH_SLOTS, Pick, SOURCE_SLOTS, Stmt, receiver, sender};
 
 const NAT_SNAT: u32 = 0;
 const NAT_DNAT: u32 = 1;

@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use super::View;
 use super::table::Table;
 use crate::kernel::conntrack::{Flow, Status};
-use crate::model::FlowMark;
-use crate::ruleset::compile::TCP;
-use crate::ruleset::name::{Family, Reach, Scope, SetName, SpreadRule};
-use crate::ruleset::rows::read_endpoint;
-use crate::ruleset::stmt::HASH_SLOTS;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::compile::TCP;
+use tcpgw_core::ruleset::name::{Family, Reach, Scope, SetName, SpreadRule};
+use tcpgw_core::ruleset::rows::read_endpoint;
+use tcpgw_core::ruleset::stmt::HASH_SLOTS;
 
 /// The first segment of a handshake, to a local address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

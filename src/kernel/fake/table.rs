@@ -7,15 +7,15 @@ use nix::errno::Errno;
 use super::{Counted, Refused, Seen, Subject, refused};
 use crate::kernel::Commit;
 use crate::kernel::ownership::Ownership;
-use crate::model::FlowMark;
-use crate::plan::{Door, Step};
-use crate::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
-use crate::ruleset::room::Room;
-use crate::ruleset::rows::Rows;
-use crate::ruleset::skeleton::{self, Asked, spread_name};
-use crate::ruleset::spec::SetSpec;
-use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
-use crate::ruleset::{Ruleset, idle_timeouts};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::{Door, Step};
+use tcpgw_core::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::rows::Rows;
+use tcpgw_core::ruleset::skeleton::{self, Asked, spread_name};
+use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
+use tcpgw_core::ruleset::{Ruleset, idle_timeouts};
 
 type Elements = BTreeMap<Box<[u8]>, Element>;
 

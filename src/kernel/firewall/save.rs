@@ -108,7 +108,7 @@ pub fn legacy(family: TableFamily) -> Result<Vec<Chain>, LegacyError> {
     if !said.status.success() {
         return Err(LegacyError::Failed {
             program,
-            reason: crate::escape::text(String::from_utf8_lossy(&said.error).trim()),
+            reason: tcpgw_core::escape::text(String::from_utf8_lossy(&said.error).trim()),
         });
     }
     Ok(parse(family, &String::from_utf8_lossy(&said.output)))

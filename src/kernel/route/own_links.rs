@@ -8,7 +8,7 @@ use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage, AddressS
 use super::{Routes, decode, own_address};
 use crate::kernel::ask::Ask;
 use crate::kernel::socket::{NetlinkError, restarting};
-use crate::ruleset::links::{Link, LinkAddress, Links};
+use tcpgw_core::ruleset::links::{Link, LinkAddress, Links};
 
 impl<A: Ask> Routes<A> {
     /// Returns what the rules depend on of all links but loopback.

@@ -10,10 +10,10 @@ use nix::sys::inotify::{AddWatchFlags as Flags, Inotify};
 
 use super::{Place, Watched};
 use crate::config::Config;
-use crate::model::source::{self, Input, SourceError};
-use crate::model::{self, Problems, State};
 use crate::provider::chain::Chain;
 use crate::provider::{Bad, News};
+use crate::state_file::{self, Input, SourceError};
+use tcpgw_core::model::{self, Problems, State};
 
 /// How often the way may change while it is being watched, before the next look has to do.
 const MOST_WALKS: usize = 8;
@@ -128,11 +128,11 @@ impl Request {
         if chain.end.as_ref().is_some_and(|end| !end.is_readable) {
             let text = format!(
                 "{}: is a pipe, a socket or a device, not a file",
-                crate::escape::path(&self.path)
+                tcpgw_core::escape::path(&self.path)
             );
             return unreadable(Print::Unreadable, Bad::Unreadable(text));
         }
-        match source::read_file(&self.path, Input::State) {
+        match state_file::read_file(&self.path, Input::State) {
             Ok(text) => {
                 let print = Print::Content(text.len(), hash(&text));
                 let is_same = self.seen.print.as_ref() == Some(&print);
@@ -140,7 +140,7 @@ impl Request {
                 (print, news)
             }
             Err(error @ SourceError::Missing(_)) => {
-                let file = crate::escape::path(&self.path);
+                let file = tcpgw_core::escape::path(&self.path);
                 let text = format!("{error}; `tcpgw export --provider file > {file}` writes down what is served of it");
                 unreadable(Print::Missing, Bad::Unreadable(text))
             }
@@ -205,7 +205,7 @@ fn watch(inotify: &Inotify, chain: &Chain, trouble: &mut Option<String>) -> Watc
         Ok(watch) => Some(watch),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => None,
         Err(errno) => {
-            trouble.get_or_insert_with(|| format!("failed to watch {}: {errno}", crate::escape::path(path)));
+            trouble.get_or_insert_with(|| format!("failed to watch {}: {errno}", tcpgw_core::escape::path(path)));
             None
         }
     };

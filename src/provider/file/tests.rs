@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use crate::model::State;
+use tcpgw_core::model::State;
 
 /// Longer than any of it takes, on a machine that is busy.
 const LONG: Duration = Duration::from_secs(30);

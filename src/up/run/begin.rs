@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::{pass_on, print};
 use super::{Event, Settings, Up, UpError, has_tcp, system, tell_daemon};
 use crate::api::client::{Client, ClientError};
-use crate::model::source::{self, Input as Kind};
+use crate::state_file::{self, Input as Kind};
 use crate::up::formation::{self, Formation};
 use crate::up::gateway::{self, Resource};
 use crate::up::id::AppId;
@@ -247,7 +247,7 @@ impl<'a> Up<'a> {
             settings.config.clone()
         } else {
             let before = match &settings.config {
-                Some(path) => source::read_file(path, Kind::Configuration),
+                Some(path) => state_file::read_file(path, Kind::Configuration),
                 None => Ok(Vec::new()),
             };
             let before = before.map_err(|error| UpError::Usage(error.to_string()))?;
@@ -364,7 +364,7 @@ pub(crate) fn directory_of(procfile: &Path) -> Result<PathBuf, UpError> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let shown = crate::escape::path(parent);
+    let shown = tcpgw_core::escape::path(parent);
     let directory = std::fs::canonicalize(parent)
         .map_err(|error| UpError::Usage(format!("failed to find the directory {shown}: {error}")))?;
     match directory.to_str() {
@@ -376,7 +376,7 @@ pub(crate) fn directory_of(procfile: &Path) -> Result<PathBuf, UpError> {
 }
 
 fn read_text(file: &Path) -> Result<String, UpError> {
-    let shown = crate::escape::path(file);
+    let shown = tcpgw_core::escape::path(file);
     let wrong = |why: &dyn std::fmt::Display| UpError::Usage(format!("failed to read {shown}: {why}"));
     let size = std::fs::metadata(file).map_err(|error| wrong(&error))?;
     if !size.is_file() {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Event, Place, Up};
-use crate::escape;
 use crate::up::container::{Report, Spec};
 use crate::up::network;
 use crate::up::printer::Lines;
 use crate::up::process::{self, Process, Started, Streams};
 use crate::up::supervisor::InstanceId;
+use tcpgw_core::escape;
 
 /// How long a helper may take to make its namespaces.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use super::{SECOND, WEB, as_json, at, counted, flow, services, summary};
 use crate::kernel::conntrack::{Flow, TcpState};
-use crate::model::FlowMark;
 use crate::view::drops::Counts;
 use crate::view::problems::{Kind, Severity};
 use crate::view::rates::First;
 use crate::view::status::{Facts, Status};
 use crate::view::tally::{Places, Tally};
 use crate::view::{Noted, Services};
+use tcpgw_core::model::FlowMark;
 
 #[test]
 fn all_is_well() {
@@ -184,7 +184,7 @@ fn a_pause_without_a_daemon_is_called_so() {
     }];
     let places = Places::new(&services.summary);
     let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
-    let of_void = |problem: &&crate::problem::Problem| problem.service.as_deref() == Some("void");
+    let of_void = |problem: &&tcpgw_core::problem::Problem| problem.service.as_deref() == Some("void");
     let told: Vec<_> = status.problems.iter().filter(of_void).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((told[0].kind, told[0].severity), (Kind::Paused, Severity::Error));

@@ -12,10 +12,10 @@ use tcpgw::kernel::socket::NetlinkError;
 use tcpgw::kernel::tlv::{Attrs, Messages};
 use tcpgw::kernel::transaction::{Sealed, Transaction};
 use tcpgw::kernel::watch;
-use tcpgw::model::FlowMark;
-use tcpgw::plan::plan;
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::room::Room;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::plan;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::room::Room;
 
 use super::sample::sample;
 

@@ -6,7 +6,7 @@ use tcpgw::kernel::fake::Fake;
 use tcpgw::kernel::recorded::Recorded;
 use tcpgw::kernel::tlv::Messages;
 use tcpgw::kernel::{Kernel as _, conntrack::Flow};
-use tcpgw::model::FlowMark;
+use tcpgw_core::model::FlowMark;
 
 use super::sample::sample;
 

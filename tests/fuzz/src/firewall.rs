@@ -11,9 +11,9 @@ use tcpgw::kernel::firewall::{self, Chain, TableFamily, Verdict};
 use tcpgw::kernel::links::Link;
 use tcpgw::kernel::recorded::Recorded;
 use tcpgw::kernel::route::RouteTo;
-use tcpgw::model::FlowMark;
-use tcpgw::ruleset::name::Family;
-use tcpgw::summary::ServiceSummary;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::ServiceSummary;
 
 use super::messages;
 use super::sample::sample;

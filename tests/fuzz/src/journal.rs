@@ -5,9 +5,9 @@ use std::hint::black_box;
 
 use tcpgw::record::journal::{Entry, frame, header, read};
 use tcpgw::record::{Head, Record};
-use tcpgw::ruleset::Ruleset;
-use tcpgw::summary::Summary;
-use tcpgw::words::Counts;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::summary::Summary;
+use tcpgw_core::words::Counts;
 
 use super::sample::sample;
 
@@ -145,7 +145,7 @@ fn head() -> Head {
         deadlines: Vec::new(),
         pauses: Vec::new(),
         details: Some([].into()),
-        timeouts: tcpgw::ruleset::timeouts::KernelTimeouts::default(),
+        timeouts: tcpgw_core::ruleset::timeouts::KernelTimeouts::default(),
         summary: sample().summary.clone(),
         is_hint: false,
         changes: Vec::new(),

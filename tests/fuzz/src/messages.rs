@@ -1,7 +1,7 @@
 //! Netlink messages, as far as the targets tell them apart.
 
 use tcpgw::kernel::tlv::{Attrs, Header, Messages, Writer};
-use tcpgw::ruleset::name::SetName;
+use tcpgw_core::ruleset::name::SetName;
 
 /// Ends a dump.
 pub const DONE: u16 = 3;

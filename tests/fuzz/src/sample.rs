@@ -3,11 +3,11 @@
 use std::net::Ipv6Addr;
 use std::sync::OnceLock;
 
-use tcpgw::model::{self, State};
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::compile::compile;
-use tcpgw::ruleset::links::{Link, Links};
-use tcpgw::summary::Summary;
+use tcpgw_core::model::{self, State};
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::compile::compile;
+use tcpgw_core::ruleset::links::{Link, Links};
+use tcpgw_core::summary::Summary;
 
 const TEXT: &str = include_str!("../sample.json");
 

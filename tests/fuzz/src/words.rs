@@ -3,9 +3,9 @@
 use std::fmt::Display;
 
 use ipnet::IpNet;
-use tcpgw::model::{Endpoint, FlowMark, address, duration, network};
-use tcpgw::ruleset::name::{SetName, TurnChain};
-use tcpgw::ruleset::room::Room;
+use tcpgw_core::model::{Endpoint, FlowMark, address, duration, network};
+use tcpgw_core::ruleset::name::{SetName, TurnChain};
+use tcpgw_core::ruleset::room::Room;
 
 /// Any text is a value that reads as it is shown, or has its own refusal.
 pub fn check(bytes: &[u8]) {

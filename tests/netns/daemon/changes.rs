@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
-use tcpgw::model::write::service_value;
 use tcpgw::store::Store;
+use tcpgw_core::model::write::service_value;
 
 use crate::faults::random::Random;
 use crate::faults::rounds;

@@ -20,9 +20,9 @@ use serde_json::Value;
 use tcpgw::kernel::conntrack::{Conntrack, Flow};
 use tcpgw::kernel::linux::Linux;
 use tcpgw::kernel::{Kernel, Seen};
-use tcpgw::model::FlowMark;
-use tcpgw::ruleset::Ruleset;
-use tcpgw::ruleset::compile::compile;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::compile::compile;
 
 use crate::harness::Net;
 use crate::harness::client::Spread;
@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the kernel should hold for a state; none of those here is `preserve`, so only links with addresses matter.
 fn wanted(state: &Value) -> Ruleset {
-    let state = tcpgw::model::parse(state.to_string().as_bytes()).expect("a state");
+    let state = tcpgw_core::model::parse(state.to_string().as_bytes()).expect("a state");
     compile(&state, &plan::gateway_links())
 }
 

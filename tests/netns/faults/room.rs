@@ -248,7 +248,7 @@ fn a_record_of_something_else_is_not_believed() {
         ("of other rules", |head| {
             head.program = head
                 .program
-                .replace(&tcpgw::ruleset::skeleton::name(), "tcpgw skeleton 0");
+                .replace(&tcpgw_core::ruleset::skeleton::name(), "tcpgw skeleton 0");
         }),
     ];
     for (what, change) in changed {

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tcpgw::kernel::socket::Netlink;
 use tcpgw::kernel::tlv::{Family, Header, Writer};
 use tcpgw::kernel::transaction::Transaction;
-use tcpgw::model::FlowMark;
-use tcpgw::plan::plan;
-use tcpgw::ruleset::Ruleset;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::plan;
+use tcpgw_core::ruleset::Ruleset;
 
 use super::{SetOnDrop, assert_holds, filler, leftovers, wanted};
 use crate::harness::Net;

@@ -5,7 +5,7 @@ use std::fs;
 use tcpgw::kernel::linux::Linux;
 use tcpgw::kernel::route::Routes;
 use tcpgw::kernel::{Identity, Kernel};
-use tcpgw::ruleset::links::Links;
+use tcpgw_core::ruleset::links::Links;
 
 use super::Net;
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tcpgw::ruleset::links::{Link, Links};
+use tcpgw_core::ruleset::links::{Link, Links};
 
 /// The four containers that are backends.
 pub(crate) const BACKENDS: [&str; 4] = ["b1", "b2", "b3", "b4"];

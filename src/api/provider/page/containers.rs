@@ -5,14 +5,14 @@ use maud::{Markup, html};
 use super::notices::lets_connections_in;
 use crate::addon::Status;
 use crate::daemon::ask::{AppView, BackendView};
-use crate::model::Limit;
 use crate::view::app::{AppReading, BackendReading};
 use crate::view::rates::{Rate, Rates};
 use crate::view::status::OfLimit;
 use crate::web::meter::meter;
 use crate::web::table::table;
 use crate::web::units;
-use crate::words::count;
+use tcpgw_core::model::Limit;
+use tcpgw_core::words::count;
 
 /// Returns the table of containers.
 pub(super) fn containers(app: &AppView, reading: Option<&AppReading>) -> Markup {

@@ -4,11 +4,11 @@ use maud::{Markup, html};
 
 use crate::daemon::ask::AppView;
 use crate::date::utc;
-use crate::escape;
-use crate::model::Word as _;
 use crate::store::{Deploy, Phase};
 use crate::web::table::table;
-use crate::words::count;
+use tcpgw_core::escape;
+use tcpgw_core::model::Word as _;
+use tcpgw_core::words::count;
 
 /// Returns the table of deploys.
 pub(super) fn deploys(app: &AppView, deploys: Option<&[Deploy]>) -> Markup {

@@ -16,11 +16,11 @@ use crate::addon::Status;
 use crate::addon::dialect::Gateway;
 use crate::daemon::ask::AppView;
 use crate::date::utc;
-use crate::escape;
-use crate::model::{Limit, LimitDirection, Service, duration};
 use crate::store::Deploy;
 use crate::view::app::AppReading;
 use crate::web::{self, Layout, units};
+use tcpgw_core::escape;
+use tcpgw_core::model::{Limit, LimitDirection, Service, duration};
 
 /// From this age on the page says how old a reading is.
 const LATE: Duration = Duration::from_secs(5);

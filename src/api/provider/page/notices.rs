@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::addon::Status;
 use crate::daemon::ask::{AppView, BackendView};
-use crate::problem::Kind;
+use tcpgw_core::problem::Kind;
 
 /// Returns what is out of the ordinary, the worst first. It names nothing of other apps or of the gateway's inside.
 pub(super) fn notices(app: &AppView) -> Markup {

@@ -5,11 +5,11 @@ use super::*;
 use crate::addon::id::ResourceId;
 use crate::addon::{Dialect, Plan, Plans, Price, Resource};
 use crate::daemon::ask::{BackendView, Listed, ServiceView};
-use crate::model::FlowMark;
-use crate::problem::Kind;
 use crate::store::Phase;
 use crate::view::app::BackendReading;
 use crate::view::rates::{Rate, Rates};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::problem::Kind;
 
 const HOSTILE: &str = "</p><script>alert(1)</script>\u{202e}";
 
@@ -49,7 +49,7 @@ fn backend() -> BackendView {
 fn app(backends: Vec<BackendView>) -> AppView {
     let id = ResourceId::from_random(1);
     let text = format!(r#"{{"name": "{}", "port": 20003, "backends": []}}"#, id.service());
-    let service = crate::model::parse_service(text.as_bytes()).unwrap();
+    let service = tcpgw_core::model::parse_service(text.as_bytes()).unwrap();
     let service = Arc::new(Service {
         limit: Some(limit(500)),
         ..service

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Arguments;
 use crate::addon::check::{Finding, Report, Verdict};
 use crate::cli::{Code, Failure, Global, Outcome, Output, print_json, screen};
-use crate::words::count;
+use tcpgw_core::words::count;
 
 /// How often `-v` must be given to see what was sent and came of checks that passed.
 const DETAILS: u8 = 1;
@@ -71,7 +71,7 @@ fn lines(finding: &Finding, is_verbose: bool) -> String {
         Verdict::Skip => "SKIP",
     };
     let text = finding.why.as_deref().unwrap_or(finding.rule);
-    let mut lines = format!("{word}  {:<30}  {}\n", finding.name, crate::escape::text(text));
+    let mut lines = format!("{word}  {:<30}  {}\n", finding.name, tcpgw_core::escape::text(text));
     let has_details = matches!(finding.verdict, Verdict::Warn | Verdict::Fail) || is_verbose;
     if has_details && finding.verdict != Verdict::Skip {
         let rule = format!("{} ({})", finding.rule, finding.source);
@@ -82,7 +82,7 @@ fn lines(finding: &Finding, is_verbose: bool) -> String {
         ];
         for (name, text) in details {
             if let Some(text) = text {
-                let _ = writeln!(lines, "        {name}  {}", crate::escape::text(text));
+                let _ = writeln!(lines, "        {name}  {}", tcpgw_core::escape::text(text));
             }
         }
     }

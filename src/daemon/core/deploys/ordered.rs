@@ -10,8 +10,8 @@ use crate::daemon::core::orders::{Accepted, Order, Then, Undecided, by, missing}
 use crate::daemon::core::take::{Standing, Unjudged, Vet};
 use crate::daemon::core::{Core, Now, Phase, Provider};
 use crate::daemon::keeper::Write;
-use crate::model::{self, BackendState, Edits, Problem, Problems, Service};
 use crate::store::{DeployStep, NewDeploy, Phase as Stored};
+use tcpgw_core::model::{self, BackendState, Edits, Problem, Problems, Service};
 
 impl Core {
     pub(in crate::daemon::core) fn take_deploy(

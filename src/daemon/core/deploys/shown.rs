@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::Stage;
 use crate::daemon::ask::{DeployView, TargetView};
 use crate::daemon::core::{Core, Now, answer};
-use crate::drain::Drain;
-use crate::model::{Endpoint, Word as _};
+use tcpgw_core::drain::Drain;
+use tcpgw_core::model::{Endpoint, Word as _};
 
 impl Core {
     /// The deploys that are not over.

@@ -9,9 +9,9 @@ use crate::daemon::ask::{Refused, Reply};
 use crate::daemon::core::orders::{Accepted, Then, missing, refused};
 use crate::daemon::core::{Core, Now, Phase, Provider, Wants};
 use crate::daemon::keeper::Write;
-use crate::health::{self, State, Target};
-use crate::model::{self, Backend, Edits, Service, Word};
 use crate::store::{By, DeployStep, Phase as Stored, StoreError};
+use tcpgw_core::health::{self, State, Target};
+use tcpgw_core::model::{self, Backend, Edits, Service, Word};
 
 impl Core {
     /// What is to be written of deploys now.

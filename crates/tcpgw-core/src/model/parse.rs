@@ -17,7 +17,6 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use super::claims::Claims;
 use super::json::Json;
 use super::problem::{Place, Problems};
-use super::source::MAX_STATE_BYTES;
 use super::{Service, State};
 
 pub use self::access::MAX_SOURCE_ADDRESSES;
@@ -27,6 +26,9 @@ pub use self::service::{DRAIN_TIMEOUT, IDLE_TIMEOUTS};
 
 /// The version of the format that is understood.
 pub const VERSION: u64 = 1;
+
+/// Size of the largest text that is parsed, in bytes.
+pub const MAX_STATE_BYTES: usize = 64 << 20;
 
 const SMALLEST: &str = r#"the smallest state is {"version": 1, "services": []}"#;
 

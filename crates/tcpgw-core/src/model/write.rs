@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn every_field_that_is_said_is_written() {
-        let text = include_str!("../../examples/all-fields.json");
+        let text = include_str!("../../../../examples/all-fields.json");
         let state = model::parse(text.as_bytes()).unwrap();
         let written = state_text(&state);
         assert_eq!(model::parse(written.as_bytes()), Ok(state.clone()));

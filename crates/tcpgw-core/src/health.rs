@@ -16,9 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-
-pub use self::machine::{Outcome, State};
+pub use self::machine::{Outcome, State, SystemError};
 use self::machine::{Silence, Streaks};
 use self::schedule::{Class, Schedule};
 use crate::model;
@@ -111,7 +109,7 @@ pub struct Counts {
     /// Not sent, or given up, for want of something on the gateway.
     pub local: u64,
     /// What was wanting the last time.
-    pub last_local: Option<Errno>,
+    pub last_local: Option<SystemError>,
 }
 
 /// All endpoints that are probed.
@@ -450,9 +448,9 @@ impl Counts {
         match outcome {
             Outcome::Accepted => self.accepted += 1,
             Outcome::Refused | Outcome::TimedOut | Outcome::Unreachable(_) => self.failed += 1,
-            Outcome::Local(errno) => {
+            Outcome::Local(error) => {
                 self.local += 1;
-                self.last_local = Some(errno);
+                self.last_local = Some(error);
             }
         }
     }

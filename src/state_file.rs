@@ -10,10 +10,9 @@ use nix::libc::{ENXIO, O_NONBLOCK};
 use nix::sys::statfs::{FsType, fstatfs};
 use thiserror::Error;
 
-use crate::writers::{self, Exposed, Trusted};
+use tcpgw_core::model::MAX_STATE_BYTES;
 
-/// The largest input that is read.
-pub const MAX_STATE_BYTES: usize = 64 << 20;
+use crate::writers::{self, Exposed, Trusted};
 
 const FIRST_CHUNK: usize = 64 << 10;
 
@@ -21,13 +20,13 @@ const FIRST_CHUNK: usize = 64 << 10;
 #[derive(Debug, Error)]
 pub enum SourceError {
     /// There is no such file.
-    #[error("{}: no such file", crate::escape::path(.0))]
+    #[error("{}: no such file", tcpgw_core::escape::path(.0))]
     Missing(PathBuf),
     /// It is a directory.
-    #[error("{}: is a directory, not a file", crate::escape::path(.0))]
+    #[error("{}: is a directory, not a file", tcpgw_core::escape::path(.0))]
     Directory(PathBuf),
     /// Opening or reading failed.
-    #[error("{}: failed to read: {source}", crate::escape::path(path))]
+    #[error("{}: failed to read: {source}", tcpgw_core::escape::path(path))]
     Unreadable {
         /// The file, or `-`.
         path: PathBuf,
@@ -37,7 +36,7 @@ pub enum SourceError {
     /// Others may write it, and root does what it says.
     #[error(
         "{}: {exposed}, and root does what the file says: {}",
-        crate::escape::path(file),
+        tcpgw_core::escape::path(file),
         exposed.remedy()
     )]
     Writable {
@@ -47,16 +46,16 @@ pub enum SourceError {
         exposed: Exposed,
     },
     /// It may never end, or never begin.
-    #[error("{}: is a pipe, a socket or a device, not a file", crate::escape::path(.0))]
+    #[error("{}: is a pipe, a socket or a device, not a file", tcpgw_core::escape::path(.0))]
     NotAFile(PathBuf),
     /// It is a FIFO, which somebody may write to some time, or nobody ever.
     #[error(
         "{}: is a FIFO, not a file, and nobody may ever write to it: give its content on standard input (`-`)",
-        crate::escape::path(.0)
+        tcpgw_core::escape::path(.0)
     )]
     Fifo(PathBuf),
     /// There is more of it than is read.
-    #[error("{}: is larger than {} MiB", crate::escape::path(.0), MAX_STATE_BYTES >> 20)]
+    #[error("{}: is larger than {} MiB", tcpgw_core::escape::path(.0), MAX_STATE_BYTES >> 20)]
     TooLarge(PathBuf),
 }
 
@@ -162,7 +161,7 @@ fn check_writers(path: &Path, metadata: &Metadata, input: Input) -> Result<(), S
         let file = path.to_owned();
         return Err(SourceError::Writable { file, exposed });
     }
-    let path = crate::escape::path(path);
+    let path = tcpgw_core::escape::path(path);
     let remedy = exposed.remedy();
     tracing::warn!("{path}: {exposed}: whoever writes it decides what the gateway does ({remedy})");
     Ok(())

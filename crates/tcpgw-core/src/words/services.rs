@@ -147,7 +147,7 @@ mod tests {
     use crate::model;
 
     fn all_fields() -> Value {
-        let text = include_str!("../../examples/all-fields.json");
+        let text = include_str!("../../../../examples/all-fields.json");
         let state: Value = serde_json::from_str(text).unwrap();
         state["services"][0].clone()
     }

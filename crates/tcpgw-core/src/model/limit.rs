@@ -46,7 +46,7 @@ impl Limit {
     }
 
     /// Whether the kernel can count these bytes.
-    pub(crate) fn fits_kernel(&self) -> bool {
+    pub fn fits_kernel(&self) -> bool {
         self.bytes_per_second() + u64::from(self.byte_burst()) <= MAX_RATE_AND_BURST
     }
 

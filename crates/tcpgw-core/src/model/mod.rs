@@ -20,8 +20,7 @@ pub mod mark;
 pub mod network;
 mod parse;
 mod problem;
-pub(crate) mod shared;
-pub mod source;
+pub mod shared;
 pub mod word;
 pub mod write;
 
@@ -29,7 +28,7 @@ pub use self::claims::{MAX_FLOW_CAPS, MAX_IDLE_TIMEOUTS, MAX_ROUND_ROBIN};
 pub use self::limit::warnings;
 pub use self::mark::FlowMark;
 pub use self::parse::{
-    DRAIN_TIMEOUT, IDLE_TIMEOUTS, MAX_SOURCE_ADDRESSES, VERSION, parse, parse_service, patch_service,
+    DRAIN_TIMEOUT, IDLE_TIMEOUTS, MAX_SOURCE_ADDRESSES, MAX_STATE_BYTES, VERSION, parse, parse_service, patch_service,
 };
 pub use self::problem::{MAX_PROBLEMS, Problem, Problems};
 pub use self::word::Word;
@@ -52,7 +51,7 @@ impl State {
     }
 
     /// Services that have been found valid together, or as a part of what was.
-    pub(crate) fn from_valid(mut services: Vec<Arc<Service>>) -> Self {
+    pub fn from_valid(mut services: Vec<Arc<Service>>) -> Self {
         services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         services.shrink_to_fit();
         Self { services }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{Deserialize, Deserializer, Visitor};
 use thiserror::Error;
 
 /// The bits of the ct mark that say "ours": `mark & mask == value`.
@@ -87,6 +88,32 @@ fn parse_number(text: &str) -> Option<u32> {
         .all(|b| b.is_ascii_hexdigit())
         .then(|| u32::from_str_radix(digits, radix).ok())
         .flatten()
+}
+
+impl<'de> Deserialize<'de> for FlowMark {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MarkVisitor;
+
+        impl Visitor<'_> for MarkVisitor {
+            type Value = FlowMark;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number like 0x00800000, or a string \"value/mask\"")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<FlowMark, E> {
+                let value = u32::try_from(value)
+                    .map_err(|_| E::custom(format_args!("must be a number of 32 bits, not {value}")))?;
+                FlowMark::new(value, value).map_err(E::custom)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<FlowMark, E> {
+                value.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(MarkVisitor)
+    }
 }
 
 #[cfg(test)]

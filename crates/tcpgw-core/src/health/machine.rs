@@ -3,7 +3,14 @@
 use std::fmt;
 use std::num::NonZeroU16;
 
-use nix::errno::Errno;
+/// An error of a system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SystemError {
+    /// Number of the error, as in `errno(3)`.
+    pub number: i32,
+    /// What `strerror(3)` says of it.
+    pub text: &'static str,
+}
 
 /// How a probe ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,9 +22,9 @@ pub enum Outcome {
     /// No answer in time.
     TimedOut,
     /// The network says that it leads nowhere.
-    Unreachable(Errno),
+    Unreachable(SystemError),
     /// The gateway itself could not ask: no descriptor, port or memory was left. Says nothing about the backend.
-    Local(Errno),
+    Local(SystemError),
 }
 
 impl fmt::Display for Outcome {
@@ -26,8 +33,8 @@ impl fmt::Display for Outcome {
             Self::Accepted => f.write_str("accepted"),
             Self::Refused => f.write_str("refused"),
             Self::TimedOut => f.write_str("timed out"),
-            Self::Unreachable(errno) => write!(f, "unreachable ({})", lower(errno.desc())),
-            Self::Local(errno) => write!(f, "not probed ({})", lower(errno.desc())),
+            Self::Unreachable(error) => write!(f, "unreachable ({})", lower(error.text)),
+            Self::Local(error) => write!(f, "not probed ({})", lower(error.text)),
         }
     }
 }

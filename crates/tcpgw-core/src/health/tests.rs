@@ -5,7 +5,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-const DEAD: Outcome = Outcome::Unreachable(Errno::EHOSTUNREACH);
+const UNREACHABLE_HOST: SystemError = SystemError {
+    number: 113,
+    text: "No route to host",
+};
+const NO_DESCRIPTOR: SystemError = SystemError {
+    number: 24,
+    text: "Too many open files",
+};
+const DEAD: Outcome = Outcome::Unreachable(UNREACHABLE_HOST);
 
 fn endpoint(n: u16) -> SocketAddr {
     SocketAddr::from(([10, 2, 0, 1], n))
@@ -201,7 +209,7 @@ fn our_own_troubles_say_nothing_about_a_backend() {
     let (mut health, now) = (Health::default(), Instant::now());
     health.set([(endpoint(1), target()), (endpoint(2), presumed())], now);
     let mut now = now + seconds(10.1);
-    let lack = Outcome::Local(Errno::EMFILE);
+    let lack = Outcome::Local(NO_DESCRIPTOR);
     for _ in 0..5 {
         let probes = health.due(now);
         assert_eq!(probes.len(), 2);
@@ -216,7 +224,7 @@ fn our_own_troubles_say_nothing_about_a_backend() {
     let counts = health.counts();
     assert_eq!(
         (counts.local, counts.failed, counts.last_local),
-        (10, 0, Some(Errno::EMFILE))
+        (10, 0, Some(NO_DESCRIPTOR))
     );
 }
 
@@ -447,7 +455,7 @@ proptest! {
     /// Whatever is done in whatever order: at most one probe for each, never more than may be, nobody is forgotten.
     #[test]
     fn nobody_is_forgotten(steps in prop::collection::vec(step(), 0..120), max in 1..6_usize) {
-        let outcomes = [Outcome::Accepted, Outcome::Refused, Outcome::TimedOut, DEAD, Outcome::Local(Errno::EMFILE)];
+        let outcomes = [Outcome::Accepted, Outcome::Refused, Outcome::TimedOut, DEAD, Outcome::Local(NO_DESCRIPTOR)];
         let (mut health, mut now) = (at_most(max), Instant::now());
         let mut known: BTreeSet<u16> = BTreeSet::new();
         let mut flying: BTreeMap<u16, u64> = BTreeMap::new();

@@ -6,8 +6,16 @@ const fn count(n: u16) -> NonZeroU16 {
     NonZeroU16::new(n).expect("a count")
 }
 
-const UNREACHABLE: Outcome = Outcome::Unreachable(Errno::EHOSTUNREACH);
-const LOCAL: Outcome = Outcome::Local(Errno::EMFILE);
+const UNREACHABLE_HOST: SystemError = SystemError {
+    number: 113,
+    text: "No route to host",
+};
+const NO_DESCRIPTOR: SystemError = SystemError {
+    number: 24,
+    text: "Too many open files",
+};
+const UNREACHABLE: Outcome = Outcome::Unreachable(UNREACHABLE_HOST);
+const LOCAL: Outcome = Outcome::Local(NO_DESCRIPTOR);
 const OUTCOMES: [Outcome; 5] = [
     Outcome::Accepted,
     Outcome::Refused,

@@ -11,7 +11,7 @@ use super::{BackendState, Endpoint, Health, Limit, Service, SourceMode};
 
 /// What a service says about its backends that belongs to their endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub struct Terms {
     limit: Option<Limit>,
     source: SourceMode,
     source_addresses: BTreeSet<IpAddr>,
@@ -22,7 +22,7 @@ pub(crate) struct Terms {
 
 impl Terms {
     /// Those of a service.
-    pub(crate) fn of(service: &Service) -> Self {
+    pub fn of(service: &Service) -> Self {
         let draining = service.backends.iter();
         let draining = draining.filter(|backend| backend.state == BackendState::Draining);
         Self {
@@ -35,12 +35,12 @@ impl Terms {
     }
 
     /// Whether they are about that endpoint, which is one of the service's.
-    pub(crate) fn bind(&self, endpoint: Endpoint) -> bool {
+    pub fn bind(&self, endpoint: Endpoint) -> bool {
         !self.draining.contains(&endpoint)
     }
 
     /// The fields in which these differ from others for an endpoint that both have, if any.
-    pub(crate) fn differences(&self, other: &Self, endpoint: Endpoint) -> Option<String> {
+    pub fn differences(&self, other: &Self, endpoint: Endpoint) -> Option<String> {
         if !self.bind(endpoint) || !other.bind(endpoint) {
             return None;
         }
@@ -65,7 +65,7 @@ impl Terms {
 }
 
 /// Why two services cannot share an endpoint: `site` is where the other one has it.
-pub(crate) fn disagreement(endpoint: Endpoint, site: &str, differing: &str) -> String {
+pub fn disagreement(endpoint: Endpoint, site: &str, differing: &str) -> String {
     format!(
         "{endpoint} is also {site}, with another {differing}: limit, source, source_addresses and health belong to the \
          backend, so all services that it is active in must say the same; change them together"
