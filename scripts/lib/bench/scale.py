@@ -108,21 +108,24 @@ def flood(options, offered, pps, answers):
 
 def connections(options):
     flows = 100_000 if options.quick else 1_000_000
-    with flush.room_for(flows), Lab() as lab:
+    with flush.room_for(flows):
+        return {"flows": flows, "without": connections_of(0, flows, options), "with": connections_of(flows, flows, options)}
+
+
+def connections_of(number, room, options):
+    """A gateway of its own each: ports of a daemon's probes would be in the way of flows that are put there later."""
+    with Lab() as lab:
         gateway = lab.namespace("gateway", forward=True)
         # So that the public address is one of the gateway's, and the backends are routed somewhere.
         lab.link(gateway, "in", lab.namespace("backends"), "eth0")
         gateway.address("in", f"{inject.PUBLIC}/24", "10.2.255.1/16")
-        path = lab.file("state.json", flush.state(0, flows // inject.PER_BACKEND))
+        path = lab.file("state.json", flush.state(0, room // inject.PER_BACKEND))
         gateway.run(options.tcpgw, "apply", path)
-        found = {"flows": flows}
         with inside(gateway):
-            for name, number in (("without", 0), ("with", flows)):
-                if number:
-                    say(f"putting {number:,} flows into conntrack")
-                    flush.put(gateway, 0, number)
-                found[name] = looked_at(lab, gateway, path, options)
-        return found
+            if number:
+                say(f"putting {number:,} flows into conntrack")
+                flush.put(gateway, 0, number)
+            return looked_at(lab, gateway, path, options)
 
 
 def looked_at(lab, gateway, path, options):
