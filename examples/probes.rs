@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use tcpgw::probe::{Prober, Report};
 use tcpgw_core::health::{Counts, Health, MAX_IN_FLIGHT, Target};
 use tcpgw_core::model;
-use tcpgw::probe::{Prober, Report};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant as Later, sleep_until};
 

@@ -189,7 +189,10 @@ fn what_errors_mean() {
         assert_eq!(errno::of_answer(errno), Unreachable(errno::described(errno)));
     }
     // An ICMPv6 "administratively prohibited".
-    assert_eq!(errno::of_answer(Errno::EACCES), Unreachable(errno::described(Errno::EACCES)));
+    assert_eq!(
+        errno::of_answer(Errno::EACCES),
+        Unreachable(errno::described(Errno::EACCES))
+    );
     let answers = [
         (Errno::ECONNREFUSED, Refused),
         (Errno::ETIMEDOUT, TimedOut),
