@@ -7,9 +7,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::kernel::conntrack::{Flow, TcpState};
 use tcpgw_core::model::network;
 use tcpgw_core::summary::{ServiceSummary, Summary};
+use tcpgw_kernel::conntrack::{Flow, TcpState};
 
 /// The `allow` and `deny` lists of all services that have any.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel::conntrack::Status;
+    use tcpgw_kernel::conntrack::Status;
 
     fn summary(fields: &str) -> Summary {
         let text = format!(

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::access::AccessLists;
-use crate::kernel::conntrack::Deletion;
-use crate::kernel::socket::NetlinkError;
-use crate::kernel::{InFlight, Kernel, KernelError, reading};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::summary::Summary;
 use tcpgw_core::words::count;
+use tcpgw_kernel::conntrack::Deletion;
+use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::{InFlight, Kernel, KernelError, reading};
 
 /// How often the flows are looked at until none is found.
 const PASSES: u32 = 50;

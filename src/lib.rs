@@ -13,7 +13,6 @@ pub mod daemon;
 pub mod date;
 pub mod denied;
 pub mod doctor;
-pub mod kernel;
 pub mod lock;
 pub mod look;
 pub mod preflight;

@@ -16,8 +16,6 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::daemon::ask::Look;
-use crate::kernel::conntrack::{Flow, Selection};
-use crate::kernel::{Kernel, KernelError};
 use crate::view::drops::{self, Counts};
 use crate::view::flows::{FlowView, Wanted};
 use crate::view::rates::First;
@@ -27,6 +25,8 @@ use crate::view::who::Who;
 use crate::view::{Hint, NoService, Noted, ServiceName, Services};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::Problem;
+use tcpgw_kernel::conntrack::{Flow, Selection};
+use tcpgw_kernel::{Kernel, KernelError};
 
 /// Why there was nothing to see.
 #[derive(Debug, Error)]

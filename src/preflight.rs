@@ -10,11 +10,11 @@ use crate::daemon::adopt;
 use crate::daemon::claimed::Claimed;
 use crate::daemon::last::Last;
 use crate::doctor::{self, Severity};
-use crate::kernel::listeners::{Listener, ListenersError, PATIENCE, listeners_on, processes_of};
-use crate::kernel::route::{LocalAddresses, Routes};
-use crate::kernel::socket::NetlinkError;
 use tcpgw_core::model::{Endpoint, Listen, Problem, Service, SourceMode, State};
 use tcpgw_core::summary::Summary;
+use tcpgw_kernel::listeners::{Listener, ListenersError, PATIENCE, listeners_on, processes_of};
+use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::route::{LocalAddresses, Routes};
 
 /// Routes that are looked up; each takes the kernel some microseconds.
 const MOST_ROUTES: usize = 1000;

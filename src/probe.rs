@@ -38,8 +38,8 @@ use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::pool::Pool;
-use crate::kernel::conntrack::Collector;
 use tcpgw_core::health::{Outcome, Probe};
+use tcpgw_kernel::conntrack::Collector;
 
 /// While that many are on their way, answers are gathered for a moment: waking up for each costs more than the rest.
 const CROWD: usize = 8;

@@ -21,7 +21,6 @@ use self::known::Table;
 pub use self::known::{Known, Recorded};
 use self::retired::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
-use crate::kernel::{Kernel, KernelError, reading};
 use crate::record::{Applied, Deadline, Pause, Store, TornDown};
 use tcpgw_core::model::{FlowMark, Service, State};
 use tcpgw_core::owner::AllDetails;
@@ -31,6 +30,7 @@ use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{Standing, Summary};
 use tcpgw_core::words::{Changes, Counts};
+use tcpgw_kernel::{Kernel, KernelError, reading};
 
 /// What the kernel should hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::journal::{Entry, Kept, ServiceEntry};
-use crate::kernel::Identity;
 use crate::run_file;
 use tcpgw_core::owner::AllDetails;
 use tcpgw_core::ruleset::Ruleset;
@@ -26,6 +25,7 @@ use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::Summary;
+use tcpgw_kernel::Identity;
 
 const MAGIC: &[u8; 8] = b"tcpgw-r1";
 

@@ -5,8 +5,8 @@ mod injector;
 use std::{collections::BTreeSet, net::SocketAddr, ops::ControlFlow};
 
 use injector::{Injected, in_namespace, inject};
-use tcpgw::kernel::conntrack::{Conntrack, Deletion, Flow, Pair, PairFilter, Selection};
 use tcpgw_core::model::mark::FlowMark;
+use tcpgw_kernel::conntrack::{Conntrack, Deletion, Flow, Pair, PairFilter, Selection};
 
 const OURS: u32 = 0x80_0000;
 const FOREIGN: u32 = 0x40_0000;

@@ -9,11 +9,9 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
-use tcpgw::kernel::{
-    listeners::listeners,
-    route::{Link, RouteTo, Routes, WayIn},
-    route_monitor::{self, Notification},
-};
+use tcpgw_kernel::listeners::listeners;
+use tcpgw_kernel::route::monitor::{self as route_monitor, Notification};
+use tcpgw_kernel::route::{Link, RouteTo, Routes, WayIn};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 

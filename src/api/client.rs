@@ -18,8 +18,8 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use crate::kernel::ffi;
 use tcpgw_core::model::Problems;
+use tcpgw_kernel::ffi;
 
 /// Where the daemon listens if nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/tcpgw/tcpgw.sock";

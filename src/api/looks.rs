@@ -16,8 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
 use super::limits::{LOOKS, PIECE, PIECES, Times};
-use crate::kernel::Kernel;
 use crate::look::{Asker, LookError};
+use tcpgw_kernel::Kernel;
 
 /// Opens a kernel for one look, on the thread that looks.
 pub type Open = Arc<dyn Fn() -> Result<Box<dyn Kernel>, LookError> + Send + Sync>;
@@ -96,7 +96,7 @@ impl Write for Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::fake::Fake;
+    use tcpgw_kernel::fake::Fake;
 
     #[test]
     fn a_place_is_free_again_when_whoever_looked_has_gone() {

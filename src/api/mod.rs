@@ -29,8 +29,8 @@ pub use self::looks::Open;
 pub use self::routes::{OPENAPI, routes};
 pub use self::server::serve;
 pub use self::socket::{Socket, SocketError, SocketSettings};
-use crate::kernel::linux::Linux;
-use crate::kernel::{Kernel, KernelError};
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::{Kernel, KernelError};
 
 const JSON: &str = "application/json";
 

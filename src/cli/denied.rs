@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use super::{Failure, Global};
 use crate::api::client::{Answer, Client, Target};
 use crate::denied::{DeniedFlows, DeniedFlushed};
-use crate::kernel::Kernel;
 use crate::reconcile::Reconciler;
 use tcpgw_core::summary::Summary;
 use tcpgw_core::words::count;
+use tcpgw_kernel::Kernel;
 
 /// What became of the connections of denied clients.
 #[derive(Debug)]

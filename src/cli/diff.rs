@@ -10,11 +10,11 @@ use super::denied::Denied;
 use super::gateway::Gateway;
 use super::{Code, Failure, File, Global, Outcome, Output, others, preflight, print, print_json, remote};
 use crate::daemon::ask::ApplyOptions;
-use crate::kernel::linux::Linux;
 use crate::reconcile::{Desired, Known, Reconciler};
 use tcpgw_core::model::duration;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::words::{Changes, count};
+use tcpgw_kernel::linux::Linux;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::{Failure, Global};
 use crate::config::Config;
-use crate::kernel::Kernel;
-use crate::kernel::linux::Linux;
-use crate::kernel::route::Routes;
 use crate::lock::Lock;
 use crate::reconcile::{Desired, Reconciler};
 use crate::record::Store;
 use crate::view::Services;
 use tcpgw_core::model::{Service, State};
+use tcpgw_kernel::Kernel;
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::route::Routes;
 
 /// The gateway that this runs on.
 pub(super) struct Gateway {

@@ -50,15 +50,15 @@ use crate::api::client::{self, At, Client, ClientError};
 use crate::config::{Config, ConfigError};
 use crate::daemon::DaemonError;
 use crate::daemon::settings::{Section, Settings};
-use crate::kernel::KernelError;
-use crate::kernel::listeners::ListenersError;
-use crate::kernel::socket::NetlinkError;
 use crate::lock::LockError;
 use crate::look::LookError;
 use crate::reconcile::ReconcileError;
 use crate::state_file::{self, SourceError};
 use crate::view::Hint;
 use tcpgw_core::model::{Problems, State, duration};
+use tcpgw_kernel::KernelError;
+use tcpgw_kernel::listeners::ListenersError;
+use tcpgw_kernel::netlink::socket::NetlinkError;
 
 /// A TCP gateway in front of containers, done by the kernel.
 ///
@@ -338,7 +338,7 @@ pub fn run() -> ExitCode {
     if let Some(code) = crate::up::container::run_if_asked() {
         return code;
     }
-    crate::kernel::ffi::keep_memory();
+    tcpgw_kernel::ffi::keep_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

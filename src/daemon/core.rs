@@ -34,7 +34,6 @@ use super::settings::Settings;
 use super::worker::Job;
 use crate::addon::Outcome;
 use crate::config::Config;
-use crate::kernel::conntrack::Pair;
 use crate::reconcile::Report;
 use crate::reconcile::engine::Services;
 use crate::record::{Applied, TornDown as TornDownBy};
@@ -44,6 +43,7 @@ use tcpgw_core::model::{Endpoint, FlowMark, Service, State};
 use tcpgw_core::problem::ProblemList;
 use tcpgw_core::summary::Summary;
 use tcpgw_core::words::{Counts, count};
+use tcpgw_kernel::conntrack::Pair;
 
 use self::addon::Addon;
 use self::deploys::{Deploys, Reached};

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc as answers;
 
 use super::core::{Unvetted, Vetted};
-use crate::kernel::listeners::ListenersError;
-use crate::kernel::route::Routes;
-use crate::kernel::socket::NetlinkError;
 use crate::preflight;
 use tcpgw_core::model::{Service, State};
+use tcpgw_kernel::listeners::ListenersError;
+use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::route::Routes;
 
 /// A look that has not ended by then is given up: what waits for it is refused.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -14,10 +14,10 @@ use tokio::sync::mpsc as results;
 
 use super::handshakes::{HandshakeReport, HandshakeTracker};
 use crate::doctor::{self, CheapReader, Effort, Subject};
-use crate::kernel::conntrack::{Conntrack, Flow, TcpState};
-use crate::kernel::route::Routes;
-use crate::kernel::socket::NetlinkError;
 use tcpgw_core::problem::Problem;
+use tcpgw_kernel::conntrack::{Conntrack, Flow, TcpState};
+use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::route::Routes;
 
 /// So many flows are decoded in some milliseconds.
 const FEW_FLOWS: u32 = 4096;

@@ -17,10 +17,10 @@ use self::services::{Services, backend_of};
 use super::ask::PauseView;
 use super::leavers::{Leavers, Leaving, TimeLeft};
 use super::settings::AllFailed;
-use crate::kernel::conntrack::Pair;
 use tcpgw_core::drain::{Drain, Happens, Over};
 use tcpgw_core::model::shared::{Terms, disagreement};
 use tcpgw_core::model::{BackendState, Edits, Endpoint, Health, Listen, Problem, Problems, Service};
+use tcpgw_kernel::conntrack::Pair;
 
 /// A service's name.
 pub type Name = Box<str>;

@@ -10,14 +10,14 @@ use tokio::sync::mpsc as results;
 
 use super::notify::Pulse;
 use super::roster::{Change, Name};
-use crate::kernel::conntrack::{Deletion, Pair};
-use crate::kernel::{Kernel, KernelError};
 use crate::reconcile::engine::{ChangeMemo, Checked, Engine, Found, Memo, Services};
 use crate::reconcile::{ReconcileError, Report, Torn};
 use crate::record::TornDown;
 use crate::view::Table;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::summary::Summary;
+use tcpgw_kernel::conntrack::{Deletion, Pair};
+use tcpgw_kernel::{Kernel, KernelError};
 
 /// One thing to do.
 #[derive(Debug)]

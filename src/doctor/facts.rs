@@ -5,17 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::kernel::conntrack::stats::Stats;
-use crate::kernel::firewall::{Chain, OwnTable, Table};
-use crate::kernel::links::{Learned, Link, Neighbour};
-use crate::kernel::listeners::Listener;
-use crate::kernel::probe::Lack;
-use crate::kernel::route::{LocalAddresses, RouteTo};
 use crate::view::UnmarkedFlows;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::Problem;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
+use tcpgw_kernel::conntrack::stats::Stats;
+use tcpgw_kernel::firewall::{Chain, OwnTable, Table};
+use tcpgw_kernel::listeners::Listener;
+use tcpgw_kernel::requirements::Lack;
+use tcpgw_kernel::route::links::{Learned, Link, Neighbour};
+use tcpgw_kernel::route::{LocalAddresses, RouteTo};
 
 /// Something that was read, or why it could not be.
 pub type Fact<T> = Result<T, String>;

@@ -15,16 +15,18 @@ pub use self::cheap::CheapReader;
 use self::table::table_and_services;
 use super::facts::{Effort, Fact, Facts, Subject};
 use crate::config::Config;
-use crate::kernel::conntrack::stats::{Stats, can_filter};
-use crate::kernel::linux::Linux;
-use crate::kernel::listeners::{listeners, process_of};
-use crate::kernel::socket::Netlink;
-use crate::kernel::{Kernel, links, probe};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_core::ruleset::rows::read_endpoint;
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::Summary;
+use tcpgw_kernel::Kernel;
+use tcpgw_kernel::conntrack::stats::{Stats, can_filter};
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::listeners::{listeners, process_of};
+use tcpgw_kernel::netlink::socket::Netlink;
+use tcpgw_kernel::requirements;
+use tcpgw_kernel::route::links;
 
 /// Looks at the network namespace that this thread is in.
 pub fn gather(run_dir: &Path, config: &Config) -> Facts {
@@ -51,7 +53,7 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         stats: fact(Netlink::netfilter().and_then(|mut socket| Stats::read(&mut socket))),
         ports_in_use: ports_in_use(mark),
         reused: reused(),
-        lacks: fact(Netlink::netfilter().and_then(|mut socket| probe::lacks(&mut socket, mark))),
+        lacks: fact(Netlink::netfilter().and_then(|mut socket| requirements::lacks(&mut socket, mark))),
         conntrack_filter: fact(Netlink::netfilter().and_then(|mut socket| can_filter(&mut socket))),
         listeners: listening(&cheap.services),
         cheap,
@@ -98,7 +100,7 @@ fn reused() -> Fact<BTreeMap<SocketAddr, u64>> {
 }
 
 /// Who listens on a service's port; processes are looked up for those only.
-fn listening(services: &Summary) -> Fact<Vec<(crate::kernel::listeners::Listener, Option<String>)>> {
+fn listening(services: &Summary) -> Fact<Vec<(tcpgw_kernel::listeners::Listener, Option<String>)>> {
     let ports: BTreeSet<u16> = services.services.iter().map(|service| service.port).collect();
     if ports.is_empty() {
         return Ok(Vec::new());

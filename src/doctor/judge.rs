@@ -4,7 +4,7 @@
 //! somebody's wish; one that drops for reasons that are not known may be trouble.
 
 use super::packet::{Packet, Value};
-use crate::kernel::firewall::{Chain, Effect, Element, Field, Load, Relation, Rule, Test, Verdict};
+use tcpgw_kernel::firewall::{Chain, Effect, Element, Field, Load, Relation, Rule, Test, Verdict};
 
 /// Rules that are looked at for one packet.
 const MOST_RULES: usize = 200_000;

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::kernel::firewall::{Field, Load, ct_state};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{Field, Load, ct_state};
 
 const TCP: u8 = 6;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::kernel::conntrack::stats::Stats;
-use crate::kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite, OwnTable, Rule, Table, TableFamily, parse_save};
-use crate::kernel::links::{Link, Neighbour, Offloads};
-use crate::kernel::listeners::Listener;
-use crate::kernel::nat_order::OlderChains;
-use crate::kernel::probe::{Feature, Lack};
-use crate::kernel::route::{LocalAddresses, RouteTo};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::Summary;
+use tcpgw_kernel::conntrack::stats::Stats;
+use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite, OwnTable, Rule, Table, TableFamily, parse_save};
+use tcpgw_kernel::listeners::Listener;
+use tcpgw_kernel::nftables::nat_order::OlderChains;
+use tcpgw_kernel::requirements::{Feature, Lack};
+use tcpgw_kernel::route::links::{Link, Neighbour, Offloads};
+use tcpgw_kernel::route::{LocalAddresses, RouteTo};
 
 const STATE: &str = r#"{"version":1,"services":[
     {"name":"web","port":20003,"limit":{"pps":1000},"backends":["10.2.0.11:3000","[fd00:2::11]:3000"]},

@@ -14,9 +14,9 @@ use nix::sys::socket::{
 
 use super::errno::local;
 use super::{Report, errno};
-use crate::kernel::ffi;
 use tcpgw_core::health::{Outcome, Probe};
 use tcpgw_core::ruleset::stmt::PROBE_PRIORITY;
+use tcpgw_kernel::ffi;
 
 /// Sockets of one kind that are kept while there is nothing for them to do.
 const KEPT: usize = 256;

@@ -18,7 +18,7 @@ use super::chain::Names;
 use super::pace::{Heard, Pace, Reason};
 use super::{Bad, News};
 use crate::config::Config;
-use crate::kernel::ffi::Ears;
+use tcpgw_kernel::ffi::Ears;
 
 /// Contents in a row that are passed over because somebody wrote while they were read, before one counts all the same.
 const PATIENCE: u32 = 50;

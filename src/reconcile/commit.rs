@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::known::{Known, Table};
 use super::owner::owner;
 use super::{Desired, ReconcileError, Reconciler, Report};
-use crate::kernel::{Build, Commit, Kernel, KernelError};
 use tcpgw_core::plan::{Batch, Step, plan};
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_kernel::{Build, Commit, Kernel, KernelError};
 
 /// Tries in all when others write at the same time.
 pub(super) const ATTEMPTS: u32 = 20;

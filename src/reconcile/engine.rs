@@ -13,8 +13,6 @@ use super::known::unannounced;
 use super::retired::{Leaves, few_retired};
 use super::sweep::is_over;
 use super::{Counts, Desired, Known, Options, ReconcileError, Reconciler, Recorded, Report};
-use crate::kernel::conntrack::{Deletion, Pair, Selection};
-use crate::kernel::{About, Commit, Identity, Kernel, KernelError, reading};
 use crate::record::{Applied, Deadline, Entry, Pause, ServiceEntry, Store, TornDown};
 use tcpgw_core::model::{FlowMark, Service, SourceMode};
 use tcpgw_core::owner::{AllDetails, Details, Owner};
@@ -27,6 +25,8 @@ use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::skeleton::Asked;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_kernel::conntrack::{Deletion, Pair, Selection};
+use tcpgw_kernel::{About, Commit, Identity, Kernel, KernelError, reading};
 
 /// Above this many endpoints, one pass over all our flows is cheaper than a look for each.
 const FEW: usize = 3;
@@ -529,7 +529,7 @@ impl<K: Kernel> Engine<K> {
         reading(|| {
             let members = pairs.iter().map(|(pair, service)| (service.clone(), pair.backend));
             let mut counts: FlowsOfMembers = members.map(|member| (member, 0)).collect();
-            let mut count = |flow: &crate::kernel::conntrack::Flow| {
+            let mut count = |flow: &tcpgw_kernel::conntrack::Flow| {
                 if flow.status.seen_reply()
                     && !is_over(flow)
                     && let Some(service) = Pair::of_flow(pairs, flow)

@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 
 use super::commit::ATTEMPTS;
 use super::{Desired, ReconcileError, Reconciler};
-use crate::kernel::ownership::Adoption;
-use crate::kernel::{Identity, Kernel, KernelError, Seen, reading};
 use crate::record::{Applied, Deadline, Entry, Head, Kept, Pause, Record, TornDown, boot_id};
 use crate::view::{Services, Table as TableView};
 use tcpgw_core::model::FlowMark;
@@ -17,6 +15,8 @@ use tcpgw_core::ruleset::rows::{Rows, read_endpoint};
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::ruleset::{Ruleset, skeleton};
 use tcpgw_core::summary::{ServiceSummary, Summary};
+use tcpgw_kernel::nftables::ownership::Adoption;
+use tcpgw_kernel::{Identity, Kernel, KernelError, Seen, reading};
 
 /// What is in the kernel, as far as it is known.
 #[derive(Debug, Clone)]

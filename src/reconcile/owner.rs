@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use crate::kernel::KernelError;
-use crate::kernel::transaction::{Refused, Subject};
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
 use tcpgw_core::ruleset::rows::{read_address, read_endpoint, read_port};
 use tcpgw_core::summary::{ServiceSummary, Summary};
+use tcpgw_kernel::KernelError;
+use tcpgw_kernel::nftables::transaction::{Refused, Subject};
 
 /// The service that a refusal is about.
 pub(super) fn owner(error: &KernelError, summary: &Summary) -> Option<String> {

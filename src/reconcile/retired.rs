@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::kernel::conntrack::Pair;
 use tcpgw_core::summary::{ServiceSummary, Summary};
+use tcpgw_kernel::conntrack::Pair;
 
 /// Above this many retired backends, one pass over all our flows is cheaper than a look for each.
 const FEW_PAIRS: usize = 4;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{Reconciler, Report};
-use crate::kernel::conntrack::{Deletion, Flow, Pair, TcpState};
-use crate::kernel::socket::NetlinkError;
-use crate::kernel::{InFlight, Kernel, KernelError};
 use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_kernel::conntrack::{Deletion, Flow, Pair, TcpState};
+use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::{InFlight, Kernel, KernelError};
 
 const SWEEPS: u32 = 50;
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);

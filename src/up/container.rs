@@ -29,7 +29,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getppid, setsid};
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::ffi;
+use tcpgw_kernel::ffi;
 
 /// What the holder is called, by which the program knows what it is to do.
 pub const HOLDER: &str = "tcpgw-up-holder";

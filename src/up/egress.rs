@@ -13,10 +13,11 @@ use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, T
 
 use super::id::AppId;
 use super::network::link_prefix;
-use crate::kernel::ask::Ask as _;
-use crate::kernel::socket::{Netlink, NetlinkError};
-use crate::kernel::{expr, ffi};
 use tcpgw_core::ruleset::stmt::{Direction, Stmt};
+use tcpgw_kernel::ffi;
+use tcpgw_kernel::netlink::exchange::Ask as _;
+use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
+use tcpgw_kernel::nftables::expr;
 
 /// `NF_IP_PRI_FILTER`.
 const FILTER: i32 = 0;

@@ -20,7 +20,7 @@ use super::network::{self, Network};
 use super::own_daemon::{self, OwnDaemon, Wanted};
 use super::record::{AppPlace, Places, Shared};
 use crate::api::client::Client;
-use crate::kernel::route::Routes;
+use tcpgw_kernel::route::Routes;
 
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -36,8 +36,8 @@ use super::procfile::{ProcessType, ProcfileError};
 use super::record::{AppPlace, Places, RecordError};
 use super::supervisor::{Action, Input, InstanceId, Phase, Supervisor, TCP};
 use crate::api::client::{Client, ClientError};
-use crate::kernel::socket::NetlinkError;
 use tcpgw_core::escape;
+use tcpgw_kernel::netlink::socket::NetlinkError;
 
 /// How often the daemon is looked after.
 const WATCH: Duration = Duration::from_secs(1);

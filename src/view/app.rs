@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use super::drops::{BackendDrops, ServiceDrops, backend_counters, service_counters};
 use super::rates::{First, Rates, Second};
 use super::tally::FlowCounts;
-use crate::kernel::Counted;
-use crate::kernel::conntrack::Flow;
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::ruleset::name::SetName;
+use tcpgw_kernel::Counted;
+use tcpgw_kernel::conntrack::Flow;
 
 /// Counters of a service, and of each backend.
 const COUNTERS: usize = 6;
@@ -210,8 +210,8 @@ impl AppReading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::conntrack::{Counters, Status, TcpState, Traffic};
     use crate::view::rates::Rate;
+    use tcpgw_kernel::conntrack::{Counters, Status, TcpState, Traffic};
 
     const BACKENDS: [&str; 2] = ["10.2.0.11:3000", "10.2.0.12:3000"];
 

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::rates::per_second;
 use super::tally::Places;
-use crate::kernel::Counted;
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::ruleset::compile::TCP;
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
 use tcpgw_core::ruleset::rows::{endpoint_bytes, port_bytes, read_address, read_endpoint, read_port};
 use tcpgw_core::summary::Summary;
+use tcpgw_kernel::Counted;
 
 /// Packets that got no further for one reason, since the service or backend is in the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

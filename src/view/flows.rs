@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::{NoService, ServiceName, Services};
-use crate::kernel::conntrack::{Flow, Selection, TcpState, Traffic};
 use tcpgw_core::summary::Standing;
+use tcpgw_kernel::conntrack::{Flow, Selection, TcpState, Traffic};
 
 /// A flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,20 +69,6 @@ impl<'a> FlowView<'a> {
             to_backend: flow.counters.map(|counters| counters.to.into()),
             from_backend: flow.counters.map(|counters| counters.from.into()),
         }
-    }
-}
-
-impl Serialize for TcpState {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TcpState {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = Cow::<str>::deserialize(deserializer)?;
-        let known = (0..=u8::MAX).map(Self::from).find(|state| state.to_string() == name);
-        known.ok_or_else(|| serde::de::Error::custom("no state of a connection"))
     }
 }
 

@@ -22,12 +22,12 @@ use thiserror::Error;
 
 pub use self::unmarked::UnmarkedFlows;
 use crate::addon::id::PlatformId;
-use crate::kernel::About;
 use crate::record::{Applied, Pause};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::{ServiceSummary, Standing, Summary};
+use tcpgw_kernel::About;
 
 /// What the gateway is meant to do, as far as kernel and record tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

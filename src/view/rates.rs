@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::conntrack::{Counters, Flow, Traffic};
+use tcpgw_kernel::conntrack::{Counters, Flow, Traffic};
 
 /// The first look.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::Services;
-use crate::kernel::conntrack::{Flow, TcpState};
 use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_kernel::conntrack::{Flow, TcpState};
 
 /// Pairs of port and backend that no service has, and that are told apart. More are only counted: there could be as many
 /// as there are flows.

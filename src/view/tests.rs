@@ -12,12 +12,12 @@ use super::flows::{FlowView, Wanted};
 use super::rates::{First, Second};
 use super::tally::Places;
 use super::{NoService, Noted, ServiceName, Services, Table};
-use crate::kernel::conntrack::{Counters, Flow, Status as Bits, TcpState, Traffic};
-use crate::kernel::{About, Counted};
 use crate::record::Applied;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
 use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_kernel::conntrack::{Counters, Flow, Status as Bits, TcpState, Traffic};
+use tcpgw_kernel::{About, Counted};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::kernel::conntrack::Flow;
 use tcpgw_core::summary::Summary;
+use tcpgw_kernel::conntrack::Flow;
 
 /// Flows from a service to one of its backends that do not bear our mark: somebody overwrote it, so that they are held to no
 /// limit, and are not flushed when their backend leaves.

@@ -8,9 +8,9 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tcpgw::daemon::ask::Refused;
 use tcpgw::daemon::events::What;
-use tcpgw::kernel::fake::{Call, Fail};
 use tcpgw_core::model::Problems;
 use tcpgw_core::problem::{Kind, Problem, Severity};
+use tcpgw_kernel::fake::{Call, Fail};
 
 use crate::harness::{Server, flow, serves};
 

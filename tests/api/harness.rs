@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use tcpgw::api::{Settings, Socket, SocketSettings, Times, serve};
 use tcpgw::daemon::ask::{Applied, Apply, Ask, DaemonView, DrainView, HealthView, Look, Peer, Refused, TornDown};
 use tcpgw::daemon::events::{Events, What};
-use tcpgw::kernel::conntrack::{Flow, Status, TcpState};
-use tcpgw::kernel::fake::{Call, Fail, Fake};
-use tcpgw::kernel::{About, Kernel, KernelError};
 use tcpgw::look::LookError;
 use tcpgw::reconcile::Desired;
 use tcpgw::view::{Services, Table};
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::problem::{Kind, Problem};
 use tcpgw_core::summary::Summary;
+use tcpgw_kernel::conntrack::{Flow, Status, TcpState};
+use tcpgw_kernel::fake::{Call, Fail, Fake};
+use tcpgw_kernel::{About, Kernel, KernelError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::single::Single;
@@ -301,7 +301,7 @@ fn look() -> Look {
 /// That of this process.
 fn namespace() -> u64 {
     let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    tcpgw::kernel::ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket)).expect("Linux 5.14")
+    tcpgw_kernel::ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket)).expect("Linux 5.14")
 }
 
 impl Server {

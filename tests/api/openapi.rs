@@ -7,9 +7,9 @@ use serde_json::Value;
 use tcpgw::api::{OPENAPI, routes};
 use tcpgw::daemon::ask::Refused;
 use tcpgw::daemon::events::What;
-use tcpgw::kernel::conntrack::{Counters, Traffic};
 use tcpgw::store::Phase;
 use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_kernel::conntrack::{Counters, Traffic};
 
 use crate::harness::{Answer, Loop, flow, serves, serves_with, times};
 

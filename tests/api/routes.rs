@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use serde_json::{Value, json};
 use tcpgw::daemon::ask::{ApplyOptions, Refused};
 use tcpgw::daemon::events::What;
-use tcpgw::kernel::fake::{Call, Fail};
 use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_kernel::fake::{Call, Fail};
 
 use crate::harness::{Answer, Loop, Server, flow, serves, serves_with, times};
 

@@ -7,11 +7,9 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
-use tcpgw::kernel::{
-    ask::Ask as _,
-    socket::Netlink,
-    tlv::{Family, Header, Nack, Writer},
-};
+use tcpgw_kernel::netlink::exchange::Ask as _;
+use tcpgw_kernel::netlink::socket::Netlink;
+use tcpgw_kernel::netlink::tlv::{Family, Header, Nack, Writer};
 
 /// A flow to be put into conntrack.
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,6 @@ use tcpgw::daemon::keeper;
 use tcpgw::daemon::last::Last;
 use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Outcome, perform};
-use tcpgw::kernel::fake::{Fake, Outcome as Fate, Syn};
 use tcpgw::preflight::{Obstacle, ObstacleKind};
 use tcpgw::provider::{Bad, News};
 use tcpgw::reconcile::engine::Engine;
@@ -27,6 +26,7 @@ use tcpgw::store::{Expect, Store, StoreError};
 use tcpgw_core::health;
 use tcpgw_core::model::{FlowMark, Problem, State};
 use tcpgw_core::problem::Kind;
+use tcpgw_kernel::fake::{Fake, Outcome as Fate, Syn};
 use tokio::sync::oneshot;
 
 use crate::clock::next_step;

@@ -20,7 +20,6 @@ use tcpgw::daemon::keeper::{self, Write, Written};
 use tcpgw::daemon::last::Last;
 use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{self, perform};
-use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
 use tcpgw::store::{Expect, Store, StoreError};
@@ -28,6 +27,7 @@ use tcpgw_core::health;
 use tcpgw_core::model::{FlowMark, Refusal as OnEmpty, Service, State};
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tcpgw::kernel::fake::Syn;
+use tcpgw_kernel::fake::Syn;
 
 use crate::states::{ENDPOINTS, FIRST_PORT, PORTS, endpoint_text};
 

@@ -20,8 +20,6 @@ use tcpgw::daemon::keeper::{self, Write, Written};
 use tcpgw::daemon::last::Last;
 use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Outcome, perform};
-use tcpgw::kernel::conntrack::Status;
-use tcpgw::kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
 use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
@@ -31,6 +29,8 @@ use tcpgw_core::health;
 use tcpgw_core::model::{BackendState, Endpoint, FlowMark, Service, State};
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_kernel::conntrack::Status;
+use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 

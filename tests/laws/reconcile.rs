@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use proptest::prelude::*;
-use tcpgw::kernel::KernelError;
-use tcpgw::kernel::conntrack::{Flow, Status};
-use tcpgw::kernel::fake::{Call, Crash, Fail, Fake, Syn};
-use tcpgw::kernel::ownership::Ownership;
 use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
 use tcpgw::record::Store;
 use tcpgw_core::model::{FlowMark, Service, State};
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::summary::Standing;
+use tcpgw_kernel::KernelError;
+use tcpgw_kernel::conntrack::{Flow, Status};
+use tcpgw_kernel::fake::{Call, Crash, Fail, Fake, Syn};
+use tcpgw_kernel::nftables::ownership::Ownership;
 
 use crate::clients::{endpoints, syns};
 use crate::state;
@@ -257,16 +257,16 @@ fn a_drain_lets_flows_end_and_forgets_handshakes() {
     let options = Options {
         drain: Duration::from_secs(30),
     };
-    let begin = tcpgw::kernel::Kernel::now(&gateway.fake);
+    let begin = tcpgw_kernel::Kernel::now(&gateway.fake);
     let report = gateway.apply_with(&want, &options).unwrap();
     assert_eq!((report.flushed, report.forgotten), (1, 1));
-    assert!(tcpgw::kernel::Kernel::now(&gateway.fake) - begin >= options.drain);
+    assert!(tcpgw_kernel::Kernel::now(&gateway.fake) - begin >= options.drain);
 
     let mut gateway = Gateway::with(&have, &[]);
-    let begin = tcpgw::kernel::Kernel::now(&gateway.fake);
+    let begin = tcpgw_kernel::Kernel::now(&gateway.fake);
     gateway.apply_with(&want, &options).unwrap();
     assert!(
-        tcpgw::kernel::Kernel::now(&gateway.fake) - begin < options.drain,
+        tcpgw_kernel::Kernel::now(&gateway.fake) - begin < options.drain,
         "nothing to wait for"
     );
 }
@@ -455,11 +455,11 @@ impl Gateway {
     }
 
     fn fake_table(&mut self) -> Option<u64> {
-        tcpgw::kernel::Kernel::identity(&mut self.fake).unwrap().table
+        tcpgw_kernel::Kernel::identity(&mut self.fake).unwrap().table
     }
 
     fn counted(&mut self, set: SetName) -> BTreeSet<Box<[u8]>> {
-        let counted = tcpgw::kernel::Kernel::counted(&mut self.fake, set).unwrap();
+        let counted = tcpgw_kernel::Kernel::counted(&mut self.fake, set).unwrap();
         counted.into_iter().map(|counted| counted.key).collect()
     }
 

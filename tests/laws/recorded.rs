@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tcpgw::kernel::fake::{Crash, Fake};
 use tcpgw::reconcile::engine::{ChangeMemo, Engine, Memo, Services};
 use tcpgw::record::{Applied, Entry, Head, ServiceEntry, Store, journal};
 use tcpgw_core::model::{FlowMark, State};
@@ -12,6 +11,7 @@ use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{ServiceSummary, Summary};
+use tcpgw_kernel::fake::{Crash, Fake};
 
 use crate::state;
 use crate::states::{links, ruleset};

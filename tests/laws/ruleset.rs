@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use tcpgw::kernel::fake::{Fake, Outcome, Walk};
 use tcpgw::record::{Head, Store};
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::render;
@@ -12,6 +11,7 @@ use tcpgw_core::ruleset::name::{Family, Reach, SetName, SpreadRule, TurnChain};
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{ServiceSummary, Standing, Summary};
+use tcpgw_kernel::fake::{Fake, Outcome, Walk};
 
 use crate::clients::syns;
 use crate::state;
@@ -210,7 +210,7 @@ fn links_are_listed_for_those_who_preserve() {
     assert_eq!((rows("masquerade"), rows("preserve")), (0, links().names().count()));
 }
 
-fn view(ruleset: &Ruleset) -> tcpgw::kernel::fake::View {
+fn view(ruleset: &Ruleset) -> tcpgw_kernel::fake::View {
     Fake::holding(ruleset, FlowMark::default()).unwrap().view()
 }
 

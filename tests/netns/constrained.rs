@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tcpgw::kernel::linux::Linux;
+use tcpgw_kernel::linux::Linux;
 
 use super::faults::rounds;
 use super::harness::brief::{service, state};

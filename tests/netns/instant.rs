@@ -9,14 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tcpgw::kernel::linux::Linux;
-use tcpgw::kernel::{Build, Commit, Kernel};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::room::Room;
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::{Build, Commit, Kernel};
 
 use crate::harness::Net;
 use crate::harness::brief::{endpoints, service, state};

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tcpgw::kernel::drift::{Drift, Fate, Heard};
-use tcpgw::kernel::linux::Linux;
-use tcpgw::kernel::ownership::{Adoption, Ownership};
-use tcpgw::kernel::{About, Kernel};
 use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
 use tcpgw::record::Store;
 use tcpgw_core::model::{FlowMark, parse};
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::nftables::monitor::{Drift, Fate, Heard};
+use tcpgw_kernel::nftables::ownership::{Adoption, Ownership};
+use tcpgw_kernel::{About, Kernel};
 
 use crate::harness::client::Conn;
 use crate::harness::plan::{self, PUBLIC, at};

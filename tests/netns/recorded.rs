@@ -6,18 +6,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use tcpgw::kernel::ask::Ask;
-use tcpgw::kernel::conntrack::{self, Flow};
-use tcpgw::kernel::firewall;
-use tcpgw::kernel::recorded::{Recorded, Recorder};
-use tcpgw::kernel::route::Routes;
-use tcpgw::kernel::socket::{Netlink, NetlinkError};
-use tcpgw::kernel::table;
-use tcpgw::kernel::tlv::{Attrs, Family, Header, Messages, Writer};
-use tcpgw::kernel::{Seen, linux};
 use tcpgw_core::model::{self, FlowMark};
 use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::name::SetName;
+use tcpgw_kernel::Seen;
+use tcpgw_kernel::conntrack::{self, Flow};
+use tcpgw_kernel::firewall;
+use tcpgw_kernel::linux;
+use tcpgw_kernel::netlink::exchange::Ask;
+use tcpgw_kernel::netlink::recorded::{Recorded, Recorder};
+use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
+use tcpgw_kernel::netlink::tlv::{Attrs, Family, Header, Messages, Writer};
+use tcpgw_kernel::nftables::table;
+use tcpgw_kernel::route::Routes;
 
 use crate::harness::Net;
 use crate::harness::client::PATIENCE;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use serde_json::json;
-use tcpgw::kernel::Kernel;
-use tcpgw::kernel::linux::Linux;
 use tcpgw::record::Store;
+use tcpgw_kernel::Kernel;
+use tcpgw_kernel::linux::Linux;
 
 use super::harness::Net;
 use super::harness::state::state;

@@ -6,8 +6,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tcpgw::kernel::linux::Linux;
-use tcpgw::kernel::{Build, Commit, Kernel, KernelError};
 use tcpgw::lock::Lock;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
@@ -15,6 +13,8 @@ use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::room::Room;
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::{Build, Commit, Kernel, KernelError};
 
 use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, at};

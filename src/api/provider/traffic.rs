@@ -15,11 +15,11 @@ use tokio::time::timeout;
 
 use crate::addon::id::ResourceId;
 use crate::api::Open;
-use crate::kernel::Kernel;
-use crate::kernel::conntrack::{Flow, Selection};
 use crate::look::{self, LookError};
 use crate::view::app::{AppLook, AppReading, AppSubject, EarlierLook};
 use tcpgw_core::model::FlowMark;
+use tcpgw_kernel::Kernel;
+use tcpgw_kernel::conntrack::{Flow, Selection};
 
 /// Time from one pass to the next.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -338,7 +338,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::kernel::fake::Fake;
+    use tcpgw_kernel::fake::Fake;
 
     fn subject(port: u16) -> AppSubject {
         AppSubject::new(NonZeroU16::new(port).unwrap(), [])

@@ -15,12 +15,12 @@ use crate::api::limits::INTERVAL;
 use crate::api::params::Params;
 use crate::daemon::ask::{Look, Refused};
 use crate::denied::{count_denied, flush_denied};
-use crate::kernel::Kernel;
 use crate::look::{self, Asker, FlowsQuery, JsonFlows, LookError, StatusQuery};
 use crate::view::status::Status;
 use crate::view::{ServiceName, Services, endpoint};
 use tcpgw_core::model::{self, network};
 use tcpgw_core::summary::Summary;
+use tcpgw_kernel::Kernel;
 
 pub(in crate::api) async fn status(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["service", "interval"])?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{RETRY, RETRY_MOST};
-use crate::kernel::conntrack::Pair;
+use tcpgw_kernel::conntrack::Pair;
 
 /// From the first drain until its flows are counted: handshakes have been answered, or forgotten, by then.
 const FIRST_COUNT: Duration = Duration::from_millis(200);

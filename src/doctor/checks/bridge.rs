@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::super::facts::Facts;
 use super::super::finding::{Diagnosis, command};
 use super::{quoted, some};
-use crate::kernel::links::Link;
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::route::links::Link;
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
     let what = "bridge ports without hairpin mode";

@@ -6,9 +6,9 @@ use super::super::judge::{Done, Holds, walk};
 use super::super::packet::Packet;
 use super::firewall::{foreign_chains, program, sees, whose};
 use super::samples::{DSTNAT, Kind, outside, packet, packet_mark, samples};
-use crate::kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite};
 
 /// Backends that are looked at one by one: rules that write marks are seldom about one of them.
 const SAMPLES: usize = 8;

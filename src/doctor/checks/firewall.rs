@@ -7,8 +7,8 @@ use super::super::finding::{Diagnosis, Severity};
 use super::super::judge::{Done, Fate, Holds, Place};
 use super::samples::{Kind, Packets, Sample, packet_mark, samples, walk_all};
 use super::{count, quoted, some};
-use crate::kernel::firewall::{Base, Chain, Effect, Hook, Rule, TableFamily, Test, Verdict};
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook, Rule, TableFamily, Test, Verdict};
 
 /// Which packets are judged: whether it is an answer, and whether the handshake is over.
 const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];

@@ -12,8 +12,8 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, command};
 use super::{some, sysctl};
-use crate::kernel::links::Link;
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::route::links::Link;
 
 const IDS: [(Family, &str); 2] = [(Family::V4, "ip-forward-off"), (Family::V6, "ipv6-forwarding-off")];
 

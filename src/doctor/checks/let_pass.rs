@@ -6,8 +6,8 @@ use super::super::finding::{Fix, advice, command};
 use super::firewall::{Context, is_probes, program};
 use super::samples::{DSTNAT, shows_backend};
 use super::{range_list, ranges};
-use crate::kernel::firewall::{Hook, Verdict};
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{Hook, Verdict};
 
 impl Context<'_> {
     /// Who made the chain, and where a change of it must be written down to last.

@@ -10,10 +10,10 @@ use super::super::packet::{Interface, Packet};
 use super::firewall::{foreign_chains, sees, whose};
 use super::samples::{outside, packet_mark};
 use super::{count, some};
-use crate::kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
-use crate::kernel::nat_order::DSTNAT;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
+use tcpgw_kernel::nftables::nat_order::DSTNAT;
 
 /// Ports that are looked at one by one.
 const MOST_PORTS: usize = 500;

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, command};
 use super::{count, some, sysctl};
-use crate::kernel::links::Link;
-use crate::kernel::route::RouteTo;
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::route::RouteTo;
+use tcpgw_kernel::route::links::Link;
 
 const ID: &str = "reverse-path-filter";
 

@@ -7,11 +7,11 @@ use super::super::judge::{Done, Fate, walk};
 use super::super::packet::{Interface, Packet};
 use super::firewall::is_probes;
 use super::forwarding::is_link_local;
-use crate::kernel::firewall::{Base, Chain, Effect, Hook};
-use crate::kernel::links::Link;
-use crate::kernel::route::RouteTo;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook};
+use tcpgw_kernel::route::RouteTo;
+use tcpgw_kernel::route::links::Link;
 
 /// Links below each other that are looked at.
 const MOST_LEVELS: usize = 4;

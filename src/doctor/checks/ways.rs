@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::super::facts::{CheapFacts, Facts};
 use super::super::finding::{Diagnosis, advice};
 use super::{count, some};
-use crate::kernel::route::RouteTo;
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::route::RouteTo;
 
 pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(ways) = diagnosis.known("routes to backends", &facts.ways) else {

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Subject, Ways, WaysOfAnswers, WaysOut};
 use super::fact;
-use crate::kernel::conntrack::Conntrack;
-use crate::kernel::firewall::{self, Chain, TableFamily};
-use crate::kernel::links::{self, Link};
-use crate::kernel::route::{LocalAddresses, RouteTo, Routes, WayIn};
-use crate::kernel::socket::{Netlink, NetlinkError};
-use crate::kernel::table::generation;
 use crate::view::UnmarkedFlows;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
+use tcpgw_kernel::conntrack::Conntrack;
+use tcpgw_kernel::firewall::{self, Chain, TableFamily};
+use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
+use tcpgw_kernel::nftables::table::generation;
+use tcpgw_kernel::route::links::{self, Link};
+use tcpgw_kernel::route::{LocalAddresses, RouteTo, Routes, WayIn};
 
 /// Addresses of documentation, which nobody has: the way to them is the way to clients far away.
 const FAR: [(Family, IpAddr); 2] = [

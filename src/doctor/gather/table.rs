@@ -6,9 +6,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::super::facts::{Fact, TableFacts, TableState};
-use crate::kernel::linux::Linux;
-use crate::kernel::socket::Netlink;
-use crate::kernel::{Kernel, KernelError, Seen, firewall};
 use crate::record::{Entry, Record, Store, boot_id};
 use crate::view::Services;
 use crate::view::problems::orphaned_services;
@@ -18,6 +15,10 @@ use tcpgw_core::plan::plan;
 use tcpgw_core::problem::Problem;
 use tcpgw_core::ruleset::{Ruleset, skeleton};
 use tcpgw_core::summary::{ServiceSummary, Summary};
+use tcpgw_kernel::firewall;
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::netlink::socket::Netlink;
+use tcpgw_kernel::{Kernel, KernelError, Seen};
 
 /// What was written last, and what was about to be written after it.
 struct Written {

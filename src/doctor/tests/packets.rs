@@ -1,7 +1,7 @@
 //! What is known of packets: flags, marks, interfaces, and where answers show what.
 
 use super::*;
-use crate::kernel::firewall::{Field, Load, Relation, Test, Verdict};
+use tcpgw_kernel::firewall::{Field, Load, Relation, Test, Verdict};
 
 #[test]
 fn the_flags_of_a_handshake_are_known() {

@@ -1,7 +1,7 @@
 //! Drops at interfaces, before conntrack, and by what sets hold.
 
 use super::*;
-use crate::kernel::firewall::{Device, Element, Field, Load, Relation, Test, Verdict, ct_state};
+use tcpgw_kernel::firewall::{Device, Element, Field, Load, Relation, Test, Verdict, ct_state};
 
 fn load(field: Field, len: usize) -> Load {
     Load { field, len }

@@ -6,10 +6,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Event;
-use crate::kernel::ffi;
 use crate::up::own_daemon::Log;
 use crate::up::printer::Printer;
 use tcpgw_core::escape;
+use tcpgw_kernel::ffi;
 
 /// Lines that may wait to be printed.
 const WAITING_LINES: usize = 256;

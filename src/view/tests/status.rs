@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{SECOND, WEB, as_json, at, counted, flow, services, summary};
-use crate::kernel::conntrack::{Flow, TcpState};
 use crate::view::drops::Counts;
 use crate::view::problems::{Kind, Severity};
 use crate::view::rates::First;
@@ -13,6 +12,7 @@ use crate::view::status::{Facts, Status};
 use crate::view::tally::{Places, Tally};
 use crate::view::{Noted, Services};
 use tcpgw_core::model::FlowMark;
+use tcpgw_kernel::conntrack::{Flow, TcpState};
 
 #[test]
 fn all_is_well() {

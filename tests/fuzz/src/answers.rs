@@ -3,19 +3,19 @@
 use std::hint::black_box;
 use std::sync::OnceLock;
 
-use tcpgw::kernel::KernelError;
-use tcpgw::kernel::ask::Ask as _;
-use tcpgw::kernel::drift::{Ear, Fate};
-use tcpgw::kernel::ownership::Ownership;
-use tcpgw::kernel::recorded::Recorded;
-use tcpgw::kernel::socket::NetlinkError;
-use tcpgw::kernel::tlv::{Attrs, Messages};
-use tcpgw::kernel::transaction::{Sealed, Transaction};
-use tcpgw::kernel::watch;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::room::Room;
+use tcpgw_kernel::KernelError;
+use tcpgw_kernel::netlink::exchange::Ask as _;
+use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::netlink::tlv::{Attrs, Messages};
+use tcpgw_kernel::nftables::monitor::{Ear, Fate};
+use tcpgw_kernel::nftables::ownership::Ownership;
+use tcpgw_kernel::nftables::transaction::{Sealed, Transaction};
+use tcpgw_kernel::nftables::watch;
 
 use super::sample::sample;
 
@@ -54,7 +54,7 @@ pub fn check(bytes: &[u8]) {
         assert!(told.starts_with("the kernel refused the transaction, nothing was changed: "));
     }
     let mut seen = 0;
-    let counts = |_: &tcpgw::kernel::tlv::Message<'_>| {
+    let counts = |_: &tcpgw_kernel::netlink::tlv::Message<'_>| {
         seen += 1;
         if seen == 3 {
             Err(NetlinkError::Interrupted)

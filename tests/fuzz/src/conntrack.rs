@@ -1,12 +1,13 @@
 //! What conntrack says of flows.
 
 use std::hint::black_box;
-use tcpgw::kernel::conntrack::{self, Pair};
-use tcpgw::kernel::fake::Fake;
-use tcpgw::kernel::recorded::Recorded;
-use tcpgw::kernel::tlv::Messages;
-use tcpgw::kernel::{Kernel as _, conntrack::Flow};
 use tcpgw_core::model::FlowMark;
+use tcpgw_kernel::Kernel as _;
+use tcpgw_kernel::conntrack::Flow;
+use tcpgw_kernel::conntrack::{self, Pair};
+use tcpgw_kernel::fake::Fake;
+use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::netlink::tlv::Messages;
 
 use super::sample::sample;
 

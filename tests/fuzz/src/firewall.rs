@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tcpgw::doctor::{CheapFacts, Effort, Facts, Firewall, TableFacts, TableState, examine};
-use tcpgw::kernel::conntrack::stats::Stats;
-use tcpgw::kernel::firewall::{self, Chain, TableFamily, Verdict};
-use tcpgw::kernel::links::Link;
-use tcpgw::kernel::recorded::Recorded;
-use tcpgw::kernel::route::RouteTo;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_kernel::conntrack::stats::Stats;
+use tcpgw_kernel::firewall::{self, Chain, TableFamily, Verdict};
+use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::route::RouteTo;
+use tcpgw_kernel::route::links::Link;
 
 use super::messages;
 use super::sample::sample;

@@ -1,7 +1,7 @@
 //! Netlink messages, as far as the targets tell them apart.
 
-use tcpgw::kernel::tlv::{Attrs, Header, Messages, Writer};
 use tcpgw_core::ruleset::name::SetName;
+use tcpgw_kernel::netlink::tlv::{Attrs, Header, Messages, Writer};
 
 /// Ends a dump.
 pub const DONE: u16 = 3;

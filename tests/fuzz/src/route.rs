@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use tcpgw::kernel::recorded::Recorded;
-use tcpgw::kernel::route::Routes;
-use tcpgw::kernel::socket::NetlinkError;
+use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::route::Routes;
 
 /// Any answers give what was asked for or an error.
 pub fn check(bytes: &[u8]) {

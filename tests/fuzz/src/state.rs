@@ -3,12 +3,6 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
-use tcpgw::kernel::fake::Fake;
-use tcpgw::kernel::recorded::Recorded;
-use tcpgw::kernel::table::{self, Found};
-use tcpgw::kernel::tlv::{Messages, Nack, Writer};
-use tcpgw::kernel::transaction::{Sealed, Transaction};
-use tcpgw::kernel::{Kernel, Seen};
 use tcpgw_core::model::{self, FlowMark, Problems, State};
 use tcpgw_core::plan::{Step, plan};
 use tcpgw_core::render;
@@ -17,6 +11,12 @@ use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::summary::Summary;
 use tcpgw_core::words::{Changes, Counts};
+use tcpgw_kernel::fake::Fake;
+use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::netlink::tlv::{Messages, Nack, Writer};
+use tcpgw_kernel::nftables::table::{self, Found};
+use tcpgw_kernel::nftables::transaction::{Sealed, Transaction};
+use tcpgw_kernel::{Kernel, Seen};
 
 use super::messages;
 use super::sample::{links, sample};

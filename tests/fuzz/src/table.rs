@@ -4,10 +4,6 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::OnceLock;
 
-use tcpgw::kernel::linux;
-use tcpgw::kernel::recorded::Recorded;
-use tcpgw::kernel::table::{self, Found};
-use tcpgw::kernel::{Kernel as _, Seen, fake::Fake};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::render;
@@ -18,6 +14,11 @@ use tcpgw_core::ruleset::skeleton::Chain;
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::summary::Summary;
 use tcpgw_core::words::Counts;
+use tcpgw_kernel::fake::Fake;
+use tcpgw_kernel::linux;
+use tcpgw_kernel::netlink::recorded::Recorded;
+use tcpgw_kernel::nftables::table::{self, Found};
+use tcpgw_kernel::{Kernel as _, Seen};
 
 use super::messages;
 use super::sample::sample;
@@ -44,7 +45,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-fn told<T>(outcome: Result<T, tcpgw::kernel::socket::NetlinkError>) {
+fn told<T>(outcome: Result<T, tcpgw_kernel::netlink::socket::NetlinkError>) {
     if let Err(error) = outcome {
         assert!(!error.to_string().is_empty());
     }
@@ -100,7 +101,7 @@ fn leads_to(have: &Ruleset, want: &Ruleset) {
         return;
     };
     for step in &plan(have, want).steps {
-        let commit = tcpgw::kernel::Commit {
+        let commit = tcpgw_kernel::Commit {
             generation: fake.generation(),
             mark: FlowMark::default(),
             build: None,

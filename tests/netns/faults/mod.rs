@@ -17,12 +17,12 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use tcpgw::kernel::conntrack::{Conntrack, Flow};
-use tcpgw::kernel::linux::Linux;
-use tcpgw::kernel::{Kernel, Seen};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::compile::compile;
+use tcpgw_kernel::conntrack::{Conntrack, Flow};
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::{Kernel, Seen};
 
 use crate::harness::Net;
 use crate::harness::client::Spread;

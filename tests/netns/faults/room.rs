@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use serde_json::json;
-use tcpgw::kernel::linux::Linux;
 use tcpgw::record::{Head, Store};
+use tcpgw_kernel::linux::Linux;
 
 use super::{assert_holds, filler, held, is, leftovers};
 use crate::harness::Net;

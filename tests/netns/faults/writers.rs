@@ -6,12 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tcpgw::kernel::socket::Netlink;
-use tcpgw::kernel::tlv::{Family, Header, Writer};
-use tcpgw::kernel::transaction::Transaction;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
+use tcpgw_kernel::netlink::socket::Netlink;
+use tcpgw_kernel::netlink::tlv::{Family, Header, Writer};
+use tcpgw_kernel::nftables::transaction::Transaction;
 
 use super::{SetOnDrop, assert_holds, filler, leftovers, wanted};
 use crate::harness::Net;

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use tcpgw::kernel::linux::Linux;
-use tcpgw::kernel::route::Routes;
-use tcpgw::kernel::{Identity, Kernel};
 use tcpgw_core::ruleset::links::Links;
+use tcpgw_kernel::linux::Linux;
+use tcpgw_kernel::route::Routes;
+use tcpgw_kernel::{Identity, Kernel};
 
 use super::Net;
 

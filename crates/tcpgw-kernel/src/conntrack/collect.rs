@@ -1,0 +1,59 @@
+//! Entries whose time is over. conntrack counts them until its own collector comes by, which takes up to a minute where most entries
+//! live long (`gc_worker` in `net/netfilter/nf_conntrack_core.c`), or until a look-up meets them.
+
+use std::io::IoSlice;
+use std::net::SocketAddr;
+
+use super::wire;
+use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::tlv::Writer;
+
+/// So many answers fit into the socket.
+const AT_ONCE: usize = 64;
+
+/// Looks entries up, so that conntrack drops those whose time is over. It changes no others.
+#[derive(Debug)]
+pub struct Collector {
+    netlink: Netlink,
+}
+
+impl Collector {
+    /// Opens a socket, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
+    pub fn open() -> Result<Self, NetlinkError> {
+        Ok(Self {
+            netlink: Netlink::netfilter()?,
+        })
+    }
+
+    /// Looks up the flows of these TCP connections: who began it, and towards whom.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Send`], [`NetlinkError::Encode`], [`NetlinkError::Receive`].
+    pub fn collect(&mut self, flows: &[(SocketAddr, SocketAddr)]) -> Result<(), NetlinkError> {
+        for flows in flows.chunks(AT_ONCE) {
+            let mut writer = Writer::new();
+            for (from, to) in flows {
+                let seq = self.netlink.next_seq();
+                wire::get(&mut writer, seq, *from, *to);
+            }
+            let requests = writer.finish()?;
+            self.netlink
+                .send("look up flows that are over", &[IoSlice::new(&requests)])?;
+            self.discard_answers()?;
+        }
+        Ok(())
+    }
+
+    fn discard_answers(&mut self) -> Result<(), NetlinkError> {
+        loop {
+            match self.netlink.try_recv() {
+                Ok(None) => return Ok(()),
+                Ok(Some(_)) | Err(NetlinkError::Overrun | NetlinkError::Truncated(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Some of our flows, which the kernel picks where it can.
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+
+use super::{Conntrack, Flow, PairFilter, owns, wire};
+use crate::netlink::exchange::Ask as _;
+use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::tlv::{Message, Writer};
+use tcpgw_core::model::FlowMark;
+
+/// Which of our flows; what is `None` does not matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Whose clients are in this network.
+    pub client: Option<IpNet>,
+    /// That were sent to this address of the gateway.
+    pub public: Option<IpAddr>,
+    /// That were sent to this port of the gateway.
+    pub public_port: Option<u16>,
+    /// That this backend got.
+    pub backend: Option<SocketAddr>,
+    /// That their backend sees as coming from there.
+    pub seen_as: Option<SocketAddr>,
+}
+
+impl Selection {
+    /// Whether a flow is one of them.
+    pub fn matches(&self, flow: &Flow) -> bool {
+        self.client.is_none_or(|net| net.contains(&flow.client.ip()))
+            && self.public.is_none_or(|ip| ip == flow.public.ip())
+            && self.public_port.is_none_or(|port| port == flow.public.port())
+            && self.backend.is_none_or(|backend| backend == flow.backend)
+            && self.seen_as.is_none_or(|seen_as| seen_as == flow.seen_as)
+    }
+
+    /// The one client, if the network is no larger.
+    fn lone_client(&self) -> Option<IpAddr> {
+        self.client
+            .filter(|net| net.prefix_len() == net.max_prefix_len())
+            .map(|net| net.addr())
+    }
+
+    /// Whether all its addresses are of one family, and of which: no flow has two.
+    fn family(&self) -> Result<Option<wire::Ip>, Contradiction> {
+        let addresses = [
+            self.client.map(|net| net.addr()),
+            self.public,
+            self.backend.map(|backend| backend.ip()),
+            self.seen_as.map(|seen_as| seen_as.ip()),
+        ];
+        let mut family = None;
+        for of in addresses.into_iter().flatten().map(wire::Ip::of) {
+            if *family.get_or_insert(of) != of {
+                return Err(Contradiction);
+            }
+        }
+        Ok(family)
+    }
+
+    fn filter(&self, family: wire::Ip) -> wire::Filter {
+        let end = |ip: Option<IpAddr>, port| wire::End { ip, port };
+        wire::Filter {
+            family,
+            original: wire::Ends {
+                source: end(self.lone_client(), None),
+                destination: end(self.public, self.public_port),
+            },
+            reply: wire::Ends {
+                source: end(self.backend.map(|at| at.ip()), self.backend.map(|at| at.port())),
+                destination: end(self.seen_as.map(|at| at.ip()), self.seen_as.map(|at| at.port())),
+            },
+        }
+    }
+}
+
+/// Addresses of both families are asked for.
+struct Contradiction;
+
+impl Conntrack {
+    /// Shows those of our flows, one by one, until `each` breaks off. One that changes its place meanwhile may be shown
+    /// twice.
+    ///
+    /// # Errors
+    /// Those of [`Ask::dump`](crate::netlink::exchange::Ask::dump).
+    pub fn select(
+        &mut self,
+        mark: FlowMark,
+        selection: &Selection,
+        mut each: impl FnMut(&Flow) -> ControlFlow<()>,
+    ) -> Result<(), NetlinkError> {
+        let Ok(family) = selection.family() else {
+            return Ok(());
+        };
+        if self.has_none()? {
+            return Ok(());
+        }
+        let over = Cell::new(false);
+        let mut show = |message: &Message<'_>| match Flow::decode(message)? {
+            Some(flow) if owns(mark, &flow) && selection.matches(&flow) => {
+                let next = each(&flow);
+                over.set(next.is_break());
+                Ok(next)
+            }
+            _ => Ok(ControlFlow::Continue(())),
+        };
+        let families = family.map_or(wire::Ip::BOTH.to_vec(), |family| vec![family]);
+        let filters: Vec<_> = families.into_iter().map(|family| selection.filter(family)).collect();
+        if self.filter == PairFilter::UserSpace || filters.iter().any(wire::Filter::is_empty) {
+            return dump(&mut show, |w, seq| wire::dump(w, seq, mark));
+        }
+        for filter in &filters {
+            match dump(&mut show, |w, seq| wire::dump_filtered(w, seq, mark, filter)) {
+                // It is refused before the first answer.
+                Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) => {
+                    self.filter = PairFilter::UserSpace;
+                    return dump(&mut show, |w, seq| wire::dump(w, seq, mark));
+                }
+                Ok(()) if !over.get() => {}
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// By a socket of its own: closing it is the one way to end a dump of a million flows early.
+pub(super) fn dump(
+    show: &mut impl FnMut(&Message<'_>) -> Result<ControlFlow<()>, NetlinkError>,
+    build: impl FnOnce(&mut Writer, u32),
+) -> Result<(), NetlinkError> {
+    Netlink::netfilter()?.dump_until("list flows", build, show)
+}

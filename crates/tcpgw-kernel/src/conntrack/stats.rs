@@ -1,0 +1,62 @@
+//! What conntrack counts about itself, and whether it can filter.
+
+use nix::errno::Errno;
+
+use super::wire;
+use crate::netlink::exchange::Ask;
+use crate::netlink::socket::NetlinkError;
+
+/// Counters of all CPUs together, since the network namespace began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Packets that it cannot place.
+    pub invalid: u64,
+    /// Entries that could not be put into the table: another one had the same addresses by then.
+    pub insert_failed: u64,
+    /// Packets that were dropped because there was no room, or no memory.
+    pub drop: u64,
+    /// Entries that were thrown out to make room.
+    pub early_drop: u64,
+    /// Look-ups that had to begin again because the table changed.
+    pub search_restart: u64,
+    /// Entries that were refused because their bucket was too long.
+    pub chain_too_long: u64,
+}
+
+impl Stats {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Those of [`Ask::dump`].
+    pub fn read(socket: &mut impl Ask) -> Result<Self, NetlinkError> {
+        let mut total = Self::default();
+        socket.dump("read the counters of conntrack", wire::cpu_stats, |message| {
+            for attr in message.family()?.1 {
+                let attr = attr?;
+                let field = match attr.kind {
+                    wire::CTA_STATS_INVALID => &mut total.invalid,
+                    wire::CTA_STATS_INSERT_FAILED => &mut total.insert_failed,
+                    wire::CTA_STATS_DROP => &mut total.drop,
+                    wire::CTA_STATS_EARLY_DROP => &mut total.early_drop,
+                    wire::CTA_STATS_SEARCH_RESTART => &mut total.search_restart,
+                    wire::CTA_STATS_CHAIN_TOOLONG => &mut total.chain_too_long,
+                    _ => continue,
+                };
+                *field += u64::from(attr.be32()?);
+            }
+            Ok(())
+        })?;
+        Ok(total)
+    }
+}
+
+/// Whether the kernel can filter flows by address: it refuses a filter that makes no sense only if it reads it.
+///
+/// # Errors
+/// Those of [`Ask::dump`].
+pub fn can_filter(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
+    match socket.dump("ask conntrack for its filter", wire::senseless_filter, |_| Ok(())) {
+        Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ERANGE)) => Ok(true),
+        other => other.map(|()| false),
+    }
+}

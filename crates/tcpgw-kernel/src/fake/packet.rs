@@ -1,0 +1,243 @@
+//! The way of a SYN through the rules, from set to set, so that a transaction may fall between any two of its steps.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
+
+use super::View;
+use super::table::Table;
+use crate::conntrack::{Flow, Status};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::compile::TCP;
+use tcpgw_core::ruleset::name::{Family, Reach, Scope, SetName, SpreadRule};
+use tcpgw_core::ruleset::rows::read_endpoint;
+use tcpgw_core::ruleset::stmt::HASH_SLOTS;
+
+/// The first segment of a handshake, to a local address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Syn {
+    /// From.
+    pub client: SocketAddr,
+    /// To.
+    pub public: SocketAddr,
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes to a backend.
+    Backend(SocketAddr),
+    /// It is dropped: the access lists say so.
+    Refused,
+    /// The service has no backend: it is answered with a reset, or dropped.
+    Empty {
+        /// With a reset.
+        reset: bool,
+    },
+    /// It left the rules without a backend, and is dropped on its way to the gateway's own stack.
+    Missed,
+    /// It is no service's: the gateway's own stack answers.
+    Foreign,
+}
+
+impl Syn {
+    /// What conntrack makes of it, masqueraded, before the backend answers.
+    pub fn flow(&self, backend: SocketAddr, mark: FlowMark, id: u32) -> Flow {
+        Flow {
+            client: self.client,
+            public: self.public,
+            backend,
+            seen_as: SocketAddr::new(backend.ip(), self.client.port()),
+            id,
+            mark: mark.value(),
+            status: Status(16 | 32),
+            tcp_state: None,
+            zone: 0,
+            timeout: None,
+            counters: None,
+            started: None,
+        }
+    }
+
+    fn family(&self) -> Family {
+        Family::of(self.public.ip())
+    }
+
+    /// As the keys that are hashed alone have it.
+    fn service(&self, scope: Scope) -> Vec<u8> {
+        match scope {
+            Scope::Any => [&TCP, self.listening(scope).as_slice()].concat(),
+            Scope::At(_) => self.listening(scope),
+        }
+    }
+
+    /// As the keys that go on have it.
+    fn listening(&self, scope: Scope) -> Vec<u8> {
+        let mut key = match scope {
+            Scope::Any => Vec::new(),
+            Scope::At(_) => octets(self.public.ip()),
+        };
+        key.extend(self.public.port().to_be_bytes());
+        key.extend([0, 0]);
+        key
+    }
+
+    fn visitor(&self, scope: Scope) -> Vec<u8> {
+        [self.listening(scope), octets(self.client.ip())].concat()
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// One packet. It reads the rules as they are when it enters a hook, and each set as it is when it gets there
+/// (`nft_do_chain`, `net/netfilter/nf_tables_core.c`); what it reads from one of its steps on is of the new generation.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    old: &'a View,
+    new: &'a View,
+    change: usize,
+    steps: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// No transaction falls into it.
+    pub fn steady(view: &'a View) -> Self {
+        Self::across(view, view, 0)
+    }
+
+    /// One falls into it, before the step of that number.
+    pub fn across(old: &'a View, new: &'a View, change: usize) -> Self {
+        Self {
+            old,
+            new,
+            change,
+            steps: 0,
+        }
+    }
+
+    /// Where the packet ends, with `pick` for what the rules draw, and how many steps it took.
+    pub fn syn(mut self, syn: &Syn, pick: u32) -> (Outcome, usize) {
+        let outcome = self.way(syn, pick);
+        (outcome, self.steps)
+    }
+
+    fn look(&mut self) -> Option<&'a Table> {
+        let view = if self.steps < self.change { self.old } else { self.new };
+        self.steps += 1;
+        view.0.as_ref()
+    }
+
+    fn contains(&mut self, set: SetName, key: &[u8]) -> bool {
+        self.look().is_some_and(|table| table.contains(set, key))
+    }
+
+    fn covers(&mut self, set: SetName, key: &[u8]) -> bool {
+        self.look().is_some_and(|table| table.covers(set, key))
+    }
+
+    fn is_service(&mut self, syn: &Syn, reach: Reach) -> bool {
+        let scope = reach.scope();
+        self.contains(SetName::Services(scope), &syn.service(scope))
+    }
+
+    fn way(&mut self, syn: &Syn, pick: u32) -> Outcome {
+        let family = syn.family();
+        let reaches = [Reach::Any(family), Reach::At(family)];
+        if let Some(rules) = self.look()
+            && let Some(outcome) = self.find(rules, syn, reaches, pick)
+        {
+            return outcome;
+        }
+        if reaches.iter().any(|reach| self.is_service(syn, *reach)) {
+            Outcome::Missed
+        } else {
+            Outcome::Foreign
+        }
+    }
+
+    /// `None` where the rules end and the packet goes on.
+    fn find(&mut self, rules: &Table, syn: &Syn, reaches: [Reach; 2], pick: u32) -> Option<Outcome> {
+        for reach in reaches {
+            if rules.asks(SetName::Restricted(reach.scope())) && !self.may_enter(syn, reach) {
+                return Some(Outcome::Refused);
+            }
+        }
+        for reach in reaches {
+            if let ControlFlow::Break(outcome) = self.spread(rules, syn, reach, pick) {
+                return outcome;
+            }
+            if self.is_service(syn, reach) {
+                return self.choose(rules, syn, reach, pick);
+            }
+        }
+        None
+    }
+
+    fn may_enter(&mut self, syn: &Syn, reach: Reach) -> bool {
+        let (service, visitor) = (syn.service(reach.scope()), syn.visitor(reach.scope()));
+        if !self.contains(SetName::Restricted(reach.scope()), &service) {
+            return true;
+        }
+        if self.covers(SetName::Denied(reach), &visitor) {
+            return false;
+        }
+        self.covers(SetName::Allowed(reach), &visitor) || !self.contains(SetName::AllowOnly(reach.scope()), &service)
+    }
+
+    /// Breaks with where the packet ends, if it does, and goes on where it comes back.
+    fn spread(&mut self, rules: &Table, syn: &Syn, reach: Reach, pick: u32) -> ControlFlow<Option<Outcome>> {
+        let service = syn.service(reach.scope());
+        for rule in rules.spread(reach) {
+            let slots = match rule {
+                // Nobody here is over a cap.
+                SpreadRule::Cap(_) => continue,
+                SpreadRule::Slots(width) => Some(width.slots),
+                SpreadRule::Idle(_) => None,
+            };
+            if !self.contains(SetName::Spread(reach, rule), &service) {
+                continue;
+            }
+            let Some(slots) = slots else {
+                return ControlFlow::Break(self.choose(rules, syn, reach, pick));
+            };
+            if let Some(outcome) = self.slot(syn, reach, pick % u32::from(slots)) {
+                return ControlFlow::Break(Some(outcome));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// `None` where the rules end and the packet goes on.
+    fn choose(&mut self, rules: &Table, syn: &Syn, reach: Reach, pick: u32) -> Option<Outcome> {
+        let service = syn.service(reach.scope());
+        if self.contains(SetName::Hashed(reach), &service)
+            && let Some(outcome) = self.slot(syn, reach, pick % u32::from(HASH_SLOTS))
+        {
+            return Some(outcome);
+        }
+        let turn = self
+            .look()
+            .and_then(|table| table.turn(&(reach, service.clone().into())));
+        if let Some(chain) = turn {
+            // A chain that is newer than the packet's rules has none for it.
+            return rules
+                .has_chain(chain)
+                .then(|| self.slot(syn, reach, pick % u32::from(chain.width)))
+                .flatten();
+        }
+        let reset = self.contains(SetName::EmptyReset(reach), &service);
+        Some(Outcome::Empty { reset })
+    }
+
+    /// A slot that is not there lets the packet go on to the next rule.
+    fn slot(&mut self, syn: &Syn, reach: Reach, number: u32) -> Option<Outcome> {
+        let key = [syn.listening(reach.scope()).as_slice(), &number.to_ne_bytes()].concat();
+        let data = self.look()?.data(SetName::Slots(reach), &key)?;
+        let backend = read_endpoint(reach.family(), data)?;
+        Some(Outcome::Backend(SocketAddr::new(backend.address, backend.port.get())))
+    }
+}

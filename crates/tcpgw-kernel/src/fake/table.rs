@@ -1,0 +1,412 @@
+//! A table in memory, and what a transaction may do to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix::errno::Errno;
+
+use super::{Counted, Refused, Seen, Subject, refused};
+use crate::Commit;
+use crate::nftables::ownership::Ownership;
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::{Door, Step};
+use tcpgw_core::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::rows::Rows;
+use tcpgw_core::ruleset::skeleton::{self, Asked, spread_name};
+use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
+use tcpgw_core::ruleset::{Ruleset, idle_timeouts};
+
+type Elements = BTreeMap<Box<[u8]>, Element>;
+
+#[derive(Debug, Clone)]
+struct Element {
+    rest: Box<[u8]>,
+    born: u32,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    handle: u64,
+    ownership: Ownership,
+    /// The port of the socket that owns it.
+    owner: Option<u32>,
+    mark: FlowMark,
+    room: Room,
+    comment: Option<String>,
+    rules_are_ours: bool,
+    sets: BTreeMap<SetName, Elements>,
+    counters: BTreeMap<SetName, BTreeMap<Box<[u8]>, u64>>,
+    spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
+    asked: Asked,
+    timeouts: KernelTimeouts,
+    idle_timeouts: BTreeSet<Timeouts>,
+    chains: BTreeSet<TurnChain>,
+    turns: BTreeMap<Door, (TurnChain, u32)>,
+}
+
+impl Table {
+    pub(super) fn new(handle: u64, mark: FlowMark, room: Room, ownership: Ownership, port: u32) -> Self {
+        let (counters, sets): (Vec<_>, Vec<_>) = SetName::fixed().into_iter().partition(|name| name.is_counter());
+        Self {
+            handle,
+            ownership,
+            owner: (ownership == Ownership::Owned).then_some(port),
+            mark,
+            room,
+            comment: Some(skeleton::comment(mark, room)),
+            rules_are_ours: true,
+            sets: sets.into_iter().map(|name| (name, Elements::new())).collect(),
+            counters: counters.into_iter().map(|name| (name, BTreeMap::new())).collect(),
+            spreads: Reach::ALL.into_iter().map(|reach| (reach, BTreeSet::new())).collect(),
+            asked: Asked::new(),
+            timeouts: KernelTimeouts::default(),
+            idle_timeouts: BTreeSet::new(),
+            chains: BTreeSet::new(),
+            turns: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn handle(&self) -> u64 {
+        self.handle
+    }
+
+    pub(super) fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    pub(super) fn owner(&self) -> Option<u32> {
+        self.owner
+    }
+
+    pub(super) fn set_owner(&mut self, port: u32) {
+        (self.ownership, self.owner) = (Ownership::Owned, Some(port));
+    }
+
+    /// That socket was closed.
+    pub(super) fn orphan(&mut self, port: u32) {
+        if self.owner == Some(port) {
+            (self.ownership, self.owner) = (Ownership::Persist, None);
+        }
+    }
+
+    pub(super) fn mark(&self) -> FlowMark {
+        self.mark
+    }
+
+    pub(super) fn comment(&self) -> Option<String> {
+        self.comment.clone()
+    }
+
+    pub(super) fn tamper(&mut self, comment: Option<&str>) {
+        self.rules_are_ours = false;
+        self.comment = comment.map(str::to_owned);
+    }
+
+    pub(super) fn seen(&self, mark: FlowMark) -> Seen {
+        let (handle, ruleset) = (self.handle, self.ruleset());
+        let whole = self.spreads_follow_sets() && self.idle_timeouts == ruleset.idle_timeouts();
+        if self.rules_are_ours && mark == self.mark && whole {
+            let room = self.room;
+            return Seen::Ours { handle, ruleset, room };
+        }
+        Seen::Other {
+            handle,
+            comment: self.comment(),
+            ruleset,
+        }
+    }
+
+    fn spreads_follow_sets(&self) -> bool {
+        self.spreads
+            .iter()
+            .all(|(reach, widths)| *widths == self.widths().filter(|(of, _)| of == reach).map(|(_, w)| w).collect())
+    }
+
+    fn widths(&self) -> impl Iterator<Item = (Reach, SpreadRule)> + '_ {
+        self.sets.keys().filter_map(|name| match name {
+            SetName::Spread(reach, width) => Some((*reach, *width)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn ruleset(&self) -> Ruleset {
+        let mut sets = BTreeMap::new();
+        for (name, elements) in &self.sets {
+            let mut rows = Rows::new(&SetSpec::of(*name));
+            for (identity, element) in elements {
+                rows.push(&[identity, &element.rest]);
+            }
+            sets.insert(*name, rows);
+        }
+        let turns = self
+            .turns
+            .iter()
+            .map(|(door, (chain, _))| (door.clone(), chain.clone()));
+        Ruleset::new(sets, turns.collect())
+            .among(&self.widths().collect(), &self.chains, &self.asked)
+            .with_timeouts(self.timeouts)
+    }
+
+    pub(super) fn born(&self, set: SetName, identity: &[u8]) -> Option<u32> {
+        match set {
+            SetName::Turn(reach) => self.turns.get(&(reach, identity.into())).map(|(_, born)| *born),
+            _ => self.sets.get(&set)?.get(identity).map(|element| element.born),
+        }
+    }
+
+    pub(super) fn count(&mut self, set: SetName, key: &[u8]) {
+        if let Some(counters) = self.counters.get_mut(&set) {
+            *counters.entry(key.into()).or_default() += 1;
+        }
+    }
+
+    pub(super) fn counted(&self, set: SetName) -> Vec<Counted> {
+        let counters = self.counters.get(&set).into_iter().flatten();
+        counters
+            .map(|(key, packets)| Counted {
+                key: key.clone(),
+                packets: *packets,
+                bytes: packets * 40,
+            })
+            .collect()
+    }
+
+    pub(super) fn contains(&self, set: SetName, key: &[u8]) -> bool {
+        self.sets.get(&set).is_some_and(|elements| elements.contains_key(key))
+    }
+
+    pub(super) fn data(&self, set: SetName, key: &[u8]) -> Option<&[u8]> {
+        Some(&self.sets.get(&set)?.get(key)?.rest)
+    }
+
+    /// Whether a range of an interval set holds the key.
+    pub(super) fn covers(&self, set: SetName, key: &[u8]) -> bool {
+        let holds = |identity: &[u8]| {
+            let (first, last) = identity.split_at(identity.len() / 2);
+            first <= key && key <= last
+        };
+        self.sets
+            .get(&set)
+            .is_some_and(|elements| elements.keys().any(|identity| holds(identity)))
+    }
+
+    pub(super) fn turn(&self, door: &Door) -> Option<&TurnChain> {
+        self.turns.get(door).map(|(chain, _)| chain)
+    }
+
+    pub(super) fn spread(&self, reach: Reach) -> impl Iterator<Item = SpreadRule> + '_ {
+        self.spreads.get(&reach).into_iter().flatten().copied()
+    }
+
+    /// Whether the rules look into that set.
+    pub(super) fn asks(&self, set: SetName) -> bool {
+        !set.is_optional() || self.asked.contains(&set)
+    }
+
+    pub(super) fn has_chain(&self, chain: &TurnChain) -> bool {
+        self.chains.contains(chain)
+    }
+}
+
+/// Does what a transaction says, in its order; everything that the kernel would refuse of it, if there is anything.
+pub(super) fn apply(table: &mut Option<Table>, commit: &Commit<'_>, generation: u32) -> Result<(), Vec<Refused>> {
+    let Some(table) = table else {
+        return Err(vec![refused(Subject::Table, None, Errno::ENOENT)]);
+    };
+    let mut work = Work {
+        table,
+        generation,
+        refused: Vec::new(),
+    };
+    work.make(commit.step);
+    work.delete(commit.step);
+    work.add(commit.step);
+    work.discard(commit.step);
+    for (set, keys) in commit.forget {
+        for key in keys {
+            work.forget(*set, key);
+        }
+    }
+    if work.refused.is_empty() {
+        Ok(())
+    } else {
+        Err(work.refused)
+    }
+}
+
+struct Work<'a> {
+    table: &'a mut Table,
+    generation: u32,
+    refused: Vec<Refused>,
+}
+
+impl Work<'_> {
+    fn refuse(&mut self, subject: Subject, element: Option<&[u8]>, errno: Errno) {
+        self.refused.push(refused(subject, element, errno));
+    }
+
+    fn make(&mut self, step: &Step<'_>) {
+        if let Some(retimed) = &step.retimed {
+            // Rules would be lost, or hold on to the objects.
+            if retimed.spreads != self.table.spreads || retimed.asked != self.table.asked {
+                self.refuse(Subject::Timeouts, None, Errno::EBUSY);
+            }
+            self.table.timeouts = retimed.timeouts;
+        }
+        for (timeouts, kernel) in &step.new_timeouts {
+            // An object that says something else than the others is taken for somebody else's.
+            if *kernel != self.table.timeouts || !self.table.idle_timeouts.insert(*timeouts) {
+                self.refuse(Subject::Timeouts, None, Errno::EEXIST);
+            }
+        }
+        for (reach, width) in &step.new_widths {
+            let name = SetName::Spread(*reach, *width);
+            if self.table.sets.contains_key(&name) {
+                self.refuse(Subject::Set(name), None, Errno::EEXIST);
+            }
+            self.table.sets.entry(name).or_default();
+        }
+        for chain in &step.new_turns {
+            // The kernel would take the chain as it is and add its rule once more.
+            if !self.table.chains.insert(chain.clone()) {
+                self.refuse(Subject::Chain(chain.to_string()), None, Errno::EEXIST);
+            }
+        }
+        for (reach, widths) in &step.spreads {
+            for width in widths {
+                if !self.table.sets.contains_key(&SetName::Spread(*reach, *width)) {
+                    self.refuse(Subject::Rule(spread_name(*reach)), None, Errno::ENOENT);
+                }
+            }
+            if !idle_timeouts(*reach, widths).is_subset(&self.table.idle_timeouts) {
+                self.refuse(Subject::Rule(spread_name(*reach)), None, Errno::ENOENT);
+            }
+            self.table.spreads.insert(*reach, widths.clone());
+        }
+        if let Some((had, wanted)) = &step.asked {
+            // The chains that differ are told from what they were said to be.
+            if self.table.asked != *had {
+                self.refuse(Subject::Rule("guard".into()), None, Errno::EINVAL);
+            }
+            self.table.asked.clone_from(wanted);
+        }
+    }
+
+    fn delete(&mut self, step: &Step<'_>) {
+        for door in &step.delete_turns {
+            if self.table.turns.remove(door).is_none() {
+                self.refuse(Subject::Elements(SetName::Turn(door.0)), Some(&door.1), Errno::ENOENT);
+            }
+        }
+        for (name, batch) in &step.delete {
+            for row in batch.rows() {
+                self.delete_row(*name, row);
+            }
+        }
+    }
+
+    fn delete_row(&mut self, name: SetName, row: &[u8]) {
+        let spec = SetSpec::of(name);
+        let Some(identity) = row.get(..spec.identity_len()) else {
+            return self.refuse(Subject::Elements(name), None, Errno::EINVAL);
+        };
+        let gone = self.table.sets.get_mut(&name).and_then(|set| set.remove(identity));
+        if gone.is_none() {
+            self.refuse(Subject::Elements(name), Some(&row[..spec.key_len()]), Errno::ENOENT);
+        }
+    }
+
+    fn add(&mut self, step: &Step<'_>) {
+        for (name, batch) in &step.add {
+            for row in batch.rows() {
+                self.add_row(*name, row);
+            }
+        }
+        for (door, chain) in &step.add_turns {
+            let subject = Subject::Elements(SetName::Turn(door.0));
+            if !self.table.chains.contains(chain) {
+                self.refuse(subject.clone(), Some(&door.1), Errno::ENOENT);
+            }
+            let turn = (chain.clone(), self.generation);
+            if self.table.turns.insert(door.clone(), turn).is_some() {
+                self.refuse(subject, Some(&door.1), Errno::EEXIST);
+            }
+        }
+    }
+
+    fn add_row(&mut self, name: SetName, row: &[u8]) {
+        let spec = SetSpec::of(name);
+        let subject = Subject::Elements(name);
+        if row.len() != spec.row_len() {
+            return self.refuse(subject, None, Errno::EINVAL);
+        }
+        let Some(set) = self.table.sets.get(&name) else {
+            return self.refuse(subject, None, Errno::ENOENT);
+        };
+        let (identity, rest) = row.split_at(spec.identity_len());
+        let key = &row[..spec.key_len()];
+        let (first, last) = identity.split_at(identity.len() / 2);
+        if spec.interval && first > last {
+            return self.refuse(subject, Some(key), Errno::EINVAL);
+        }
+        // Ranges differ in their last field only, so they are ranges of whole keys.
+        let overlaps = |other: &[u8]| {
+            let (low, high) = other.split_at(other.len() / 2);
+            first <= high && low <= last
+        };
+        if set.contains_key(identity) || spec.interval && set.keys().any(|other| overlaps(other)) {
+            return self.refuse(subject, Some(key), Errno::EEXIST);
+        }
+        let element = Element {
+            rest: rest.into(),
+            born: self.generation,
+        };
+        self.table
+            .sets
+            .entry(name)
+            .or_default()
+            .insert(identity.into(), element);
+    }
+
+    fn discard(&mut self, step: &Step<'_>) {
+        for (reach, width) in &step.old_widths {
+            let name = SetName::Spread(*reach, *width);
+            if self.table.spread(*reach).any(|used| used == *width) {
+                self.refuse(Subject::Set(name), None, Errno::EBUSY);
+            }
+            if self.table.sets.remove(&name).is_none() {
+                self.refuse(Subject::Set(name), None, Errno::ENOENT);
+            }
+        }
+        for chain in &step.old_turns {
+            let subject = Subject::Chain(chain.to_string());
+            if self.table.turns.values().any(|(used, _)| used == chain) {
+                self.refuse(subject.clone(), None, Errno::EBUSY);
+            }
+            if !self.table.chains.remove(chain) {
+                self.refuse(subject, None, Errno::ENOENT);
+            }
+        }
+        for timeouts in &step.old_timeouts {
+            let mut spreads = self.table.spreads.iter();
+            if spreads.any(|(reach, rules)| idle_timeouts(*reach, rules).contains(timeouts)) {
+                self.refuse(Subject::Timeouts, None, Errno::EBUSY);
+            }
+            if !self.table.idle_timeouts.remove(timeouts) {
+                self.refuse(Subject::Timeouts, None, Errno::ENOENT);
+            }
+        }
+    }
+
+    fn forget(&mut self, set: SetName, key: &[u8]) {
+        let gone = self
+            .table
+            .counters
+            .get_mut(&set)
+            .and_then(|counters| counters.remove(key));
+        if gone.is_none() {
+            self.refuse(Subject::Elements(set), Some(key), Errno::ENOENT);
+        }
+    }
+}

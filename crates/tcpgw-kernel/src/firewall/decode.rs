@@ -1,0 +1,629 @@
+//! Expressions of `nf_tables` as tests, effects and verdicts.
+
+use std::collections::BTreeMap;
+
+use super::mark::{self, MarkWrite, Target};
+use super::{Effect, Element, Field, Load, Relation, Rule, TableFamily, Test, Verdict, xt};
+use crate::netlink::tlv::{Attr, Attrs, Malformed};
+use crate::nftables::nft::{LIST_ELEM, elem, expr};
+
+const VERDICT_REGISTER: u32 = 0;
+/// `NFT_CT_MARK`, `NFT_META_MARK`.
+const CT_MARK: u32 = 3;
+const META_MARK: u32 = 3;
+
+/// A set that rules look into.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SetContent {
+    /// How many bytes a key has.
+    pub(super) key_len: usize,
+    /// What it holds, where it was read.
+    pub(super) elements: Option<Vec<(Element, Verdict)>>,
+    /// Whether it has an element that stands for all others.
+    pub(super) catch_all: bool,
+}
+
+/// The sets of the rule's table.
+pub(super) type Sets<'a> = &'a dyn Fn(&str) -> Option<&'a SetContent>;
+
+/// A rule, and the names of sets that would tell more of it if they were read.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) rule: Rule,
+    pub(super) unread: Vec<String>,
+}
+
+/// One rule, out of its list of expressions.
+pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> Result<Decoded, Malformed> {
+    let mut reader = Reader {
+        family,
+        sets,
+        registers: BTreeMap::new(),
+        marks: BTreeMap::new(),
+        rule: Rule::default(),
+        unread: Vec::new(),
+    };
+    for expression in Attrs::new(expressions) {
+        let expression = expression?;
+        if expression.kind == LIST_ELEM {
+            reader.expression(expression.payload)?;
+        }
+    }
+    Ok(Decoded {
+        rule: reader.rule,
+        unread: reader.unread,
+    })
+}
+
+/// What a register holds: a field, perhaps masked.
+#[derive(Debug, Clone)]
+struct Held {
+    load: Load,
+    mask: Option<Vec<u8>>,
+}
+
+const NOTHING: Held = Held {
+    load: Load {
+        field: Field::Other,
+        len: 0,
+    },
+    mask: None,
+};
+
+struct Reader<'a> {
+    family: TableFamily,
+    sets: Sets<'a>,
+    /// By 4-byte slot.
+    registers: BTreeMap<u32, Held>,
+    /// What the value of a slot would write to the ct mark; a missing one is not known.
+    marks: BTreeMap<u32, MarkWrite>,
+    rule: Rule,
+    unread: Vec<String>,
+}
+
+/// The parts of an expression's data.
+struct Parts<'a>(&'a [u8]);
+
+impl<'a> Parts<'a> {
+    fn get(&self, kind: u16) -> Result<Option<Attr<'a>>, Malformed> {
+        Attrs::new(self.0).first(kind)
+    }
+
+    fn number(&self, kind: u16) -> Result<u32, Malformed> {
+        self.get(kind)?.map_or(Ok(0), |attr| attr.be32())
+    }
+
+    fn has(&self, kind: u16) -> Result<bool, Malformed> {
+        Ok(self.get(kind)?.is_some())
+    }
+
+    fn text(&self, kind: u16) -> Result<&'a str, Malformed> {
+        self.get(kind)?.map_or(Ok(""), |attr| attr.str())
+    }
+
+    fn value(&self, kind: u16) -> Result<Vec<u8>, Malformed> {
+        let Some(data) = self.get(kind)? else {
+            return Ok(Vec::new());
+        };
+        Ok(data
+            .nested()
+            .first(elem::VALUE)?
+            .map_or_else(Vec::new, |value| value.payload.to_vec()))
+    }
+}
+
+fn slot(register: u32) -> u32 {
+    match register {
+        1..=4 => (register - 1) * 4,
+        other => other.saturating_sub(8),
+    }
+}
+
+impl Reader<'_> {
+    fn expression(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+        let Some(name) = Attrs::new(payload).first(expr::NAME)? else {
+            return Ok(());
+        };
+        let data = Attrs::new(payload).first(expr::DATA)?;
+        let parts = Parts(data.map_or(&[][..], |data| data.payload));
+        match name.str()? {
+            "meta" if parts.has(1)? => self.hold(parts.number(1)?, meta_field(parts.number(2)?)),
+            "ct" if parts.has(1)? => {
+                self.hold(parts.number(1)?, ct_field(parts.number(2)?));
+                if parts.number(2)? == CT_MARK {
+                    self.marks.insert(slot(parts.number(1)?), MarkWrite::SAME);
+                }
+            }
+            "ct" if parts.number(2)? == CT_MARK && parts.has(4)? => {
+                let write = self.marks.get(&slot(parts.number(4)?)).copied();
+                self.rule
+                    .effects
+                    .push(Effect::CtMark(write.unwrap_or(MarkWrite::UNKNOWN)));
+            }
+            "meta" if parts.number(2)? == META_MARK && parts.has(3)? => {
+                let from_ct = self
+                    .marks
+                    .get(&slot(parts.number(3)?))
+                    .is_some_and(|write| write.keep != 0);
+                self.rule.effects.push(if from_ct {
+                    Effect::RestoreMark
+                } else {
+                    Effect::PacketMark
+                });
+            }
+            "payload" if parts.has(1)? => self.payload(&parts)?,
+            // They count, or set a timeout, a header field.
+            "counter" | "log" | "last" | "masq" | "dup" | "objref" | "meta" | "ct" | "payload" => {}
+            "fib" => {
+                const SADDR: u32 = 1;
+                const DADDR: u32 = 2;
+                const ADDRTYPE: u32 = 3;
+                let flags = parts.number(3)?;
+                let field = match parts.number(2)? {
+                    _ if flags & SADDR != 0 => Field::Sender,
+                    ADDRTYPE if flags == DADDR => Field::DestType,
+                    _ => Field::Other,
+                };
+                self.hold(parts.number(1)?, (field, 4));
+            }
+            "bitwise" => self.bitwise(&parts)?,
+            "cmp" => self.compare(&parts)?,
+            "range" => self.range(&parts)?,
+            "lookup" => self.lookup(&parts)?,
+            "immediate" => self.immediate(&parts)?,
+            "reject" => self.rule.verdict = Verdict::Reject,
+            "notrack" => self.rule.effects.push(Effect::Notrack),
+            "flow_offload" => self.rule.effects.push(Effect::Offload),
+            "redir" => self.rule.effects.push(Effect::Dnat),
+            "nat" => {
+                const DNAT: u32 = 1;
+                if parts.number(1)? == DNAT {
+                    self.rule.effects.push(Effect::Dnat);
+                }
+            }
+            "limit" | "quota" | "connlimit" | "dynset" => self.rule.tests.push(Test::Sometimes),
+            "match" => {
+                let info = parts.get(3)?.map_or(&[][..], |attr| attr.payload);
+                self.rule
+                    .tests
+                    .extend(xt::matches(parts.text(1)?, parts.number(2)?, info));
+            }
+            "target" => {
+                let info = parts.get(3)?.map_or(&[][..], |attr| attr.payload);
+                self.target(parts.text(1)?, parts.number(2)?, info);
+            }
+            "queue" | "synproxy" | "tproxy" | "fwd" => self.rule.verdict = Verdict::Unknown(name.str()?.into()),
+            // All others load something.
+            _ if parts.has(1)? => self.forget(&parts)?,
+            other => self.rule.tests.push(Test::Unknown(other.into())),
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, register: u32, (field, len): (Field, usize)) {
+        let held = Held {
+            load: Load { field, len },
+            mask: None,
+        };
+        self.registers.insert(slot(register), held);
+        self.marks.remove(&slot(register));
+    }
+
+    /// The destination register of most expressions is their first attribute, of some the second: both are then unknown.
+    fn forget(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        for kind in [1, 2] {
+            if let Some(register) = parts.get(kind)?.and_then(|attr| attr.be32().ok()) {
+                self.registers.remove(&slot(register));
+                self.marks.remove(&slot(register));
+            }
+        }
+        Ok(())
+    }
+
+    fn held(&self, register: u32) -> &Held {
+        self.registers.get(&slot(register)).unwrap_or(&NOTHING)
+    }
+
+    fn payload(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        let len = usize::try_from(parts.number(4)?).unwrap_or(0);
+        let field = payload_field(self.is_ipv6(), parts.number(2)?, parts.number(3)?, len);
+        self.hold(parts.number(1)?, (field, len));
+        Ok(())
+    }
+
+    /// Where headers of both families may come, a rule says first which one it means.
+    fn is_ipv6(&self) -> bool {
+        match self.family {
+            TableFamily::Ip6 => true,
+            TableFamily::Ip => false,
+            _ => self.rule.tests.iter().any(|test| {
+                matches!(test, Test::Compare { load, value, relation: Relation::Equal, .. }
+                    if (load.field == Field::Family && value.first() == Some(&10))
+                        || (load.field == Field::EtherType && *value == [0x86, 0xdd]))
+            }),
+        }
+    }
+
+    fn bitwise(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        const MASK_AND_XOR: u32 = 0;
+        let (from, to) = (parts.number(1)?, parts.number(2)?);
+        self.bitwise_mark(from, to, parts)?;
+        let mut held = self.held(from).clone();
+        let plain = parts.number(6)? == MASK_AND_XOR && parts.value(5)?.iter().all(|byte| *byte == 0);
+        if plain && held.mask.is_none() {
+            held.mask = Some(parts.value(4)?);
+        } else {
+            held = NOTHING;
+        }
+        self.registers.insert(slot(to), held);
+        Ok(())
+    }
+
+    /// With `or`, the bits that are set stay set: so does a mark whose bits are all set.
+    fn bitwise_mark(&mut self, from: u32, to: u32, parts: &Parts<'_>) -> Result<(), Malformed> {
+        const MASK_AND_XOR: u32 = 0;
+        const OR: u32 = 4;
+        const SECOND: u16 = 8;
+        let of = |register: u32| self.marks.get(&slot(register)).copied();
+        let number = |bytes: Vec<u8>| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        let write = match (parts.number(6)?, of(from)) {
+            (MASK_AND_XOR, Some(write)) => match (number(parts.value(4)?), number(parts.value(5)?)) {
+                (Some(mask), Some(xor)) => Some(write.masked(mask, xor)),
+                _ => None,
+            },
+            (OR, first) => [first, of(parts.number(SECOND)?)]
+                .into_iter()
+                .flatten()
+                .find(|write| *write == MarkWrite::SAME),
+            _ => None,
+        };
+        match write {
+            Some(write) => self.marks.insert(slot(to), write),
+            None => self.marks.remove(&slot(to)),
+        };
+        Ok(())
+    }
+
+    fn compare(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        let relation = match parts.number(2)? {
+            0 => Relation::Equal,
+            1 => Relation::Differs,
+            2 => Relation::Less,
+            3 => Relation::AtMost,
+            4 => Relation::More,
+            _ => Relation::AtLeast,
+        };
+        let value = parts.value(3)?;
+        self.push_compare(parts.number(1)?, relation, value);
+        Ok(())
+    }
+
+    fn push_compare(&mut self, register: u32, relation: Relation, value: Vec<u8>) {
+        let Held { load, mask } = self.held(register).clone();
+        self.rule.tests.push(Test::Compare {
+            load,
+            mask,
+            relation,
+            value,
+        });
+    }
+
+    fn range(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        const DIFFERS: u32 = 1;
+        let held = self.held(parts.number(1)?);
+        let elements = vec![Element {
+            from: parts.value(3)?,
+            to: parts.value(4)?,
+        }];
+        let test = Test::In {
+            key: vec![held.load],
+            elements: held.mask.is_none().then_some(elements),
+            negated: parts.number(2)? == DIFFERS,
+        };
+        self.rule.tests.push(test);
+        Ok(())
+    }
+
+    fn lookup(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        const INVERTED: u32 = 1;
+        let name = parts.text(1)?;
+        let content = (self.sets)(name);
+        let elements = content.and_then(|content| content.elements.clone());
+        let key = self.key(parts.number(2)?, content.map(|content| content.key_len));
+        let tells = |load: &Load| !matches!(load.field, Field::Other | Field::Sender | Field::CtMark);
+        if content.is_some() && elements.is_none() && key.iter().all(tells) {
+            self.unread.push(name.to_owned());
+        }
+        let catch_all = content.filter(|content| content.catch_all).map(|content| Element {
+            from: vec![0; content.key_len],
+            to: vec![0xff; content.key_len],
+        });
+        match parts.get(3)?.map(|attr| attr.be32()).transpose()? {
+            // It gives the verdict where no other element does: who cannot tell the others from it does not know.
+            Some(VERDICT_REGISTER) => self.rule.verdict = Verdict::Map(key, elements.filter(|_| catch_all.is_none())),
+            destination => {
+                self.rule.tests.push(Test::In {
+                    key,
+                    elements: elements
+                        .map(|elements| elements.into_iter().map(|(of, _)| of).chain(catch_all).collect()),
+                    negated: parts.number(5)? & INVERTED != 0,
+                });
+                if let Some(register) = destination {
+                    self.registers.remove(&slot(register));
+                    self.marks.remove(&slot(register));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The fields that lie one behind the other from a register on, each padded to 4 bytes.
+    fn key(&self, register: u32, width: Option<usize>) -> Vec<Load> {
+        let mut at = slot(register);
+        let mut key = Vec::new();
+        let mut length = 0;
+        loop {
+            let held = self.registers.get(&at).unwrap_or(&NOTHING);
+            let masked = held.mask.is_some();
+            let load = if masked { NOTHING.load } else { held.load };
+            key.push(load);
+            let padded = load.len.next_multiple_of(4).max(4);
+            length += padded;
+            at += u32::try_from(padded / 4).unwrap_or(1);
+            if masked || length >= width.unwrap_or(0) {
+                return key;
+            }
+        }
+    }
+
+    fn immediate(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        if parts.number(1)? != VERDICT_REGISTER {
+            let register = slot(parts.number(1)?);
+            self.registers.remove(&register);
+            match parts.value(2)?.as_slice().try_into() {
+                Ok(bytes) => self
+                    .marks
+                    .insert(register, MarkWrite::constant(u32::from_ne_bytes(bytes))),
+                Err(_) => self.marks.remove(&register),
+            };
+            return Ok(());
+        }
+        let verdict = parts
+            .get(2)?
+            .map(|data| data.nested().first(elem::VERDICT))
+            .transpose()?;
+        if let Some(attr) = verdict.flatten() {
+            self.rule.verdict = read_verdict(attr.payload)?;
+        }
+        Ok(())
+    }
+
+    fn target(&mut self, name: &str, revision: u32, info: &[u8]) {
+        match name {
+            "CONNMARK" => match mark::connmark(revision, info) {
+                Some(Target::Writes(write)) => self.rule.effects.push(Effect::CtMark(write)),
+                Some(Target::Restores) => self.rule.effects.push(Effect::RestoreMark),
+                None => {}
+            },
+            "REJECT" => self.rule.verdict = Verdict::Reject,
+            "DNAT" | "REDIRECT" => self.rule.effects.push(Effect::Dnat),
+            "CT" | "NOTRACK" => self.rule.effects.push(Effect::Notrack),
+            "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" | "TARPIT" => self.rule.verdict = Verdict::Unknown(name.into()),
+            "MARK" => self.rule.effects.push(Effect::PacketMark),
+            // Logs and the like.
+            _ => {}
+        }
+    }
+}
+
+/// A verdict, out of its attributes.
+pub(super) fn read_verdict(payload: &[u8]) -> Result<Verdict, Malformed> {
+    let parts = Parts(payload);
+    let chain = || parts.text(elem::VERDICT_CHAIN).map(str::to_owned);
+    Ok(match parts.number(elem::VERDICT_CODE)?.cast_signed() {
+        0 => Verdict::Drop,
+        1 => Verdict::Accept,
+        -1 => Verdict::Continue,
+        -3 => Verdict::Jump(chain()?),
+        -4 => Verdict::Goto(chain()?),
+        -5 => Verdict::Return,
+        _ => Verdict::Unknown("a verdict".into()),
+    })
+}
+
+fn meta_field(key: u32) -> (Field, usize) {
+    match key {
+        3 => (Field::Mark, 4),
+        4 => (Field::InIndex, 4),
+        5 => (Field::OutIndex, 4),
+        6 => (Field::InName, 16),
+        7 => (Field::OutName, 16),
+        1 => (Field::EtherType, 2),
+        15 => (Field::Family, 1),
+        16 => (Field::Protocol, 1),
+        _ => (Field::Other, 4),
+    }
+}
+
+fn ct_field(key: u32) -> (Field, usize) {
+    match key {
+        0 => (Field::CtState, 4),
+        1 => (Field::CtDirection, 1),
+        2 => (Field::CtStatus, 4),
+        3 => (Field::CtMark, 4),
+        _ => (Field::Other, 4),
+    }
+}
+
+fn payload_field(ipv6: bool, base: u32, offset: u32, len: usize) -> Field {
+    const NETWORK: u32 = 1;
+    const TRANSPORT: u32 = 2;
+    match (base, offset) {
+        (NETWORK, 9) if !ipv6 && len == 1 => Field::Protocol,
+        (NETWORK, 12) if !ipv6 && len <= 4 => Field::Source4,
+        (NETWORK, 16) if !ipv6 && len <= 4 => Field::Dest4,
+        (NETWORK, 6) if ipv6 && len == 1 => Field::Protocol,
+        (NETWORK, 8) if ipv6 && len <= 16 => Field::Source6,
+        (NETWORK, 24) if ipv6 && len <= 16 => Field::Dest6,
+        (TRANSPORT, 0) if len == 2 => Field::SourcePort,
+        (TRANSPORT, 2) if len == 2 => Field::DestPort,
+        (TRANSPORT, 13) if len == 1 => Field::TcpFlags,
+        _ => Field::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::netlink::tlv::Writer;
+
+    /// An attribute: its kind, what it holds, and bytes for that.
+    type Odd = (u16, u8, Vec<u8>);
+
+    /// Expressions that the kernel could list, with numbers, texts and values where they may be.
+    fn listed(expressions: &[(usize, Vec<Odd>)]) -> Vec<u8> {
+        const NAMES: [&str; 12] = [
+            "meta",
+            "ct",
+            "payload",
+            "fib",
+            "bitwise",
+            "cmp",
+            "range",
+            "lookup",
+            "immediate",
+            "match",
+            "target",
+            "hash",
+        ];
+        let mut writer = Writer::new();
+        for (name, attrs) in expressions {
+            writer.nest(LIST_ELEM, |writer| {
+                writer.str(expr::NAME, NAMES[name % NAMES.len()]);
+                writer.nest(expr::DATA, |writer| {
+                    for (kind, number, bytes) in attrs {
+                        match number % 4 {
+                            0 => writer.be32(*kind, u32::from(*number / 4)),
+                            1 => writer.nest(*kind, |writer| writer.attr(elem::VALUE, bytes)),
+                            2 => writer.str(*kind, "conntrack"),
+                            _ => writer.attr(*kind, bytes),
+                        }
+                    }
+                });
+            });
+        }
+        writer.finish().unwrap_or_default()
+    }
+
+    fn field(from: Field, len: usize, value: &[u8]) -> Test {
+        xt::compare(from, len, Relation::Equal, value.to_vec())
+    }
+
+    #[test]
+    fn a_prefix_is_a_shorter_load() {
+        let mut writer = Writer::new();
+        let mut push = |name: &str, fill: &dyn Fn(&mut Writer)| {
+            writer.nest(LIST_ELEM, |writer| {
+                writer.str(expr::NAME, name);
+                writer.nest(expr::DATA, fill);
+            });
+        };
+        push("payload", &|writer| {
+            for (kind, number) in [(1, 1), (2, 1), (3, 16), (4, 3)] {
+                writer.be32(kind, number);
+            }
+        });
+        push("cmp", &|writer| {
+            writer.be32(1, 1);
+            writer.be32(2, 0);
+            writer.nest(3, |writer| writer.attr(elem::VALUE, &[10, 2, 0]));
+        });
+        push("immediate", &|writer| {
+            writer.be32(1, 0);
+            writer.nest(2, |writer| {
+                writer.nest(elem::VERDICT, |writer| writer.be32(elem::VERDICT_CODE, 1));
+            });
+        });
+        let bytes = writer.finish().unwrap();
+        let rule = rule(TableFamily::Ip, &bytes, &|_| None).unwrap().rule;
+        assert_eq!(rule.tests, [field(Field::Dest4, 3, &[10, 2, 0])]);
+        assert_eq!(rule.verdict, Verdict::Accept);
+    }
+
+    fn looks_up(load: &[(u16, u32)], expression: &str, to_verdict: bool, content: &SetContent) -> Decoded {
+        let mut writer = Writer::new();
+        let mut push = |name: &str, fill: &dyn Fn(&mut Writer)| {
+            writer.nest(LIST_ELEM, |writer| {
+                writer.str(expr::NAME, name);
+                writer.nest(expr::DATA, fill);
+            });
+        };
+        push(expression, &|writer| {
+            for (kind, number) in load {
+                writer.be32(*kind, *number);
+            }
+        });
+        push("lookup", &|writer| {
+            writer.str(1, "s");
+            writer.be32(2, 1);
+            if to_verdict {
+                writer.be32(3, 0);
+            }
+        });
+        rule(TableFamily::Ip, &writer.finish().unwrap(), &|_| Some(content)).unwrap()
+    }
+
+    #[test]
+    fn sets_are_asked_for_where_they_tell_something() {
+        const DEST: [(u16, u32); 4] = [(1, 1), (2, 1), (3, 16), (4, 4)];
+        const MARK: [(u16, u32); 2] = [(1, 1), (2, 3)];
+        let mut content = SetContent {
+            key_len: 4,
+            ..SetContent::default()
+        };
+        assert_eq!(looks_up(&DEST, "payload", false, &content).unread, ["s"]);
+        assert!(looks_up(&MARK, "ct", false, &content).unread.is_empty());
+        content.elements = Some(Vec::new());
+        let decoded = looks_up(&DEST, "payload", false, &content);
+        assert!(decoded.unread.is_empty());
+        assert!(matches!(&decoded.rule.tests[..], [Test::In { elements: Some(all), .. }] if all.is_empty()));
+        // An element that stands for all others.
+        content.catch_all = true;
+        let decoded = looks_up(&DEST, "payload", false, &content);
+        assert!(matches!(&decoded.rule.tests[..], [Test::In { elements: Some(all), .. }]
+            if all[..] == [Element { from: vec![0; 4], to: vec![0xff; 4] }]));
+        let decoded = looks_up(&DEST, "payload", true, &content);
+        assert!(matches!(decoded.rule.verdict, Verdict::Map(_, None)));
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_is_total(bytes: Vec<u8>) {
+            let _ = rule(TableFamily::Inet, &bytes, &|_| None);
+            let _ = read_verdict(&bytes);
+        }
+
+        #[test]
+        fn decoding_odd_expressions_is_total(
+            expressions in prop::collection::vec(
+                (0..12_usize, prop::collection::vec((0..8_u16, any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..6)),
+                0..8,
+            ),
+            element in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let content = SetContent {
+                key_len: element.len(),
+                elements: Some(vec![(Element { from: element.clone(), to: element }, Verdict::Drop)]),
+                catch_all: false,
+            };
+            let _ = rule(TableFamily::Inet, &listed(&expressions), &|_| Some(&content));
+        }
+
+        #[test]
+        fn matches_are_total(name in "tcp|udp|multiport|conntrack|state|connmark|mark", revision in 0..4_u32, info: Vec<u8>) {
+            let _ = xt::matches(&name, revision, &info);
+        }
+    }
+}

@@ -1,0 +1,558 @@
+//! The older kind of iptables, whose rules only its own program can read: what `iptables-legacy-save` prints.
+//!
+//! Source: iptables-save(8), iptables-extensions(8).
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::mark::MarkWrite;
+use super::program::{self, Bounds};
+use super::xt::{compare, dest_types, masked_mark, port_list, state, tcp_flags};
+use super::{Base, Chain, Effect, Field, Hook, Load, Relation, Rule, Table, TableFamily, Test, Verdict};
+use crate::netlink::socket::NetlinkError;
+
+/// A hundred thousand rules are some 10 MB, and take a second.
+const BOUNDS: Bounds = Bounds {
+    time: Duration::from_secs(5),
+    bytes: 64 << 20,
+};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const RTN_LOCAL: u32 = 2;
+
+/// Why the older rules could not be looked into.
+#[derive(Debug, Error)]
+pub enum LegacyError {
+    /// The list of tables could not be read.
+    #[error("failed to read {path}: {source}")]
+    Names {
+        /// The file.
+        path: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There are tables, and no program to read them with.
+    #[error("there are iptables-legacy tables ({tables}), and {program} is not installed to read them with")]
+    Missing {
+        /// The tables.
+        tables: String,
+        /// The program.
+        program: &'static str,
+    },
+    /// The program failed.
+    #[error("{program} failed: {reason}")]
+    Failed {
+        /// The program.
+        program: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// Something in netlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+fn names_file(family: TableFamily) -> &'static str {
+    match family {
+        TableFamily::Ip6 => "/proc/thread-self/net/ip6_tables_names",
+        _ => "/proc/thread-self/net/ip_tables_names",
+    }
+}
+
+/// Returns whether iptables-legacy has its table `nat` in this network namespace.
+///
+/// # Errors
+/// Those of reading the kernel's list of tables; only root may look.
+pub fn has_legacy_nat(family: TableFamily) -> io::Result<bool> {
+    match fs::read_to_string(names_file(family)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other.map(|names| names.lines().any(|name| name == "nat")),
+    }
+}
+
+/// The chains of iptables-legacy; none where the kernel has no such tables in this network namespace. Where it has, a program is
+/// run, for 5 s at most.
+///
+/// # Errors
+/// [`LegacyError`].
+pub fn legacy(family: TableFamily) -> Result<Vec<Chain>, LegacyError> {
+    // They are listed only once they were used, and only root may look.
+    let path = names_file(family);
+    let program = match family {
+        TableFamily::Ip6 => "ip6tables-legacy-save",
+        _ => "iptables-legacy-save",
+    };
+    let names = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|source| LegacyError::Names { path, source })?,
+    };
+    if names.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let said = program::run(program, &[], BOUNDS);
+    let said = said.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => LegacyError::Missing {
+            tables: names.split_whitespace().collect::<Vec<_>>().join(", "),
+            program,
+        },
+        _ => LegacyError::Failed {
+            program,
+            reason: source.to_string(),
+        },
+    })?;
+    if !said.status.success() {
+        return Err(LegacyError::Failed {
+            program,
+            reason: tcpgw_core::escape::text(String::from_utf8_lossy(&said.error).trim()),
+        });
+    }
+    Ok(parse(family, &String::from_utf8_lossy(&said.output)))
+}
+
+/// The chains in what `iptables-save` prints.
+pub fn parse(family: TableFamily, text: &str) -> Vec<Chain> {
+    let mut chains: Vec<Chain> = Vec::new();
+    let mut table = String::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            name.trim().clone_into(&mut table);
+        } else if let Some(declared) = line.strip_prefix(':') {
+            let mut words = declared.split_whitespace();
+            let (name, policy) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            chains.push(Chain {
+                table: Table {
+                    family,
+                    name: table.clone(),
+                    legacy: true,
+                    owned: false,
+                    handle: None,
+                },
+                name: name.to_owned(),
+                handle: None,
+                base: (policy != "-").then(|| base(&table, name, policy)),
+                devices: Vec::new(),
+                rules: Vec::new(),
+            });
+        } else if line.starts_with("-A ") {
+            let words = words(line);
+            let mut words = words.iter().map(String::as_str).skip(1);
+            let name = words.next().unwrap_or_default();
+            let chain = chains
+                .iter_mut()
+                .rev()
+                .find(|chain| chain.name == name && chain.table.name == table);
+            if let Some(chain) = chain {
+                chain.rules.push(
+                    Options {
+                        family,
+                        rest: words.collect(),
+                    }
+                    .rule(),
+                );
+            }
+        }
+    }
+    // A target that is no chain of the table is an extension.
+    let names: Vec<(String, String)> = chains.iter().map(|c| (c.table.name.clone(), c.name.clone())).collect();
+    for chain in &mut chains {
+        for rule in &mut chain.rules {
+            let (Verdict::Jump(to) | Verdict::Goto(to)) = &rule.verdict else {
+                continue;
+            };
+            if !names
+                .iter()
+                .any(|(table, name)| *table == chain.table.name && name == to)
+            {
+                rule.verdict = Verdict::Continue;
+            }
+        }
+    }
+    chains
+}
+
+fn base(table: &str, chain: &str, policy: &str) -> Base {
+    let hook = match chain {
+        "PREROUTING" => Hook::Prerouting,
+        "INPUT" => Hook::Input,
+        "FORWARD" => Hook::Forward,
+        "OUTPUT" => Hook::Output,
+        "POSTROUTING" => Hook::Postrouting,
+        _ => Hook::Other,
+    };
+    Base {
+        hook,
+        nat: table == "nat",
+        // include/uapi/linux/netfilter_ipv4.h
+        priority: match (table, hook) {
+            ("raw", _) => -300,
+            ("mangle", _) => -150,
+            ("nat", Hook::Prerouting | Hook::Output) => -100,
+            ("nat", _) => 100,
+            ("security", _) => 50,
+            _ => 0,
+        },
+        drops: policy == "DROP",
+    }
+}
+
+/// The words of a line, in which a comment may be quoted.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let (mut word, mut quoted, mut begun) = (String::new(), false, false);
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' if quoted => word.extend(letters.next()),
+            '"' => (quoted, begun) = (!quoted, true),
+            ' ' if !quoted => {
+                if begun {
+                    words.push(std::mem::take(&mut word));
+                }
+                begun = false;
+            }
+            letter => {
+                word.push(letter);
+                begun = true;
+            }
+        }
+    }
+    if begun {
+        words.push(word);
+    }
+    words
+}
+
+struct Options<'a> {
+    family: TableFamily,
+    rest: Vec<&'a str>,
+}
+
+impl Options<'_> {
+    fn rule(self) -> Rule {
+        let mut rule = Rule::default();
+        let mut rest = self.rest.iter().copied().peekable();
+        let mut negated = false;
+        while let Some(option) = rest.next() {
+            if option == "!" {
+                negated = true;
+                continue;
+            }
+            let mut values = Vec::new();
+            while let Some(value) = rest.next_if(|word| *word != "!" && !(word.starts_with('-') && word.len() > 1)) {
+                values.push(value);
+            }
+            let value = values.first().copied().unwrap_or_default();
+            if option == "--tcp-flags" {
+                let test = match *values.as_slice() {
+                    [mask, flags] => flag_bits(mask).zip(flag_bits(flags)),
+                    _ => None,
+                };
+                let unknown = || Test::Unknown(format!("{option} {}", values.join(" ")));
+                let known = test.map(|(mask, flags)| tcp_flags(mask, flags, negated));
+                rule.tests.push(known.unwrap_or_else(unknown));
+                negated = false;
+                continue;
+            }
+            self.option(&mut rule, option, value, negated);
+            negated = false;
+        }
+        rule
+    }
+
+    fn option(&self, rule: &mut Rule, option: &str, value: &str, negated: bool) {
+        let test = match option {
+            "-j" => return target(rule, value),
+            "-g" => {
+                rule.verdict = Verdict::Goto(value.into());
+                return;
+            }
+            // What a target says more, and what only names an extension.
+            "--comment" | "--notrack" => return,
+            "-m" => return extension(rule, value),
+            "--set-xmark" | "--set-mark" | "--save-mark" | "--restore-mark" | "--nfmask" | "--ctmask" | "--mask"
+                if matches!(rule.effects.last(), Some(Effect::CtMark(_))) =>
+            {
+                return connmark(rule, option, value);
+            }
+            _ if rule.verdict != Verdict::Continue || !rule.effects.is_empty() => return,
+            "-p" => protocol(value).map(|number| one_of(Field::Protocol, 1, vec![number], negated)),
+            "-i" => Some(interface(Field::InName, value, negated)),
+            "-o" => Some(interface(Field::OutName, value, negated)),
+            "-s" => self.network([Field::Source4, Field::Source6], value, negated),
+            "-d" => self.network([Field::Dest4, Field::Dest6], value, negated),
+            "--dport" | "--dports" | "--destination-ports" => port_test(Field::DestPort, value, negated),
+            "--sport" | "--sports" | "--source-ports" => port_test(Field::SourcePort, value, negated),
+            "--ctstate" | "--state" => Some(state(state_bits(value), negated)),
+            "--dst-type" if value == "LOCAL" => Some(dest_types(std::iter::once(RTN_LOCAL), negated)),
+            "--mark" => mark_test(rule, value, negated),
+            // The word before named what it is: the list was taken for granted there.
+            _ if rule.tests.last() == Some(&Test::Sometimes) => return,
+            _ => None,
+        };
+        match test {
+            Some(test) => {
+                if let Some(at) = rule.tests.iter().position(is_connmark_hint) {
+                    rule.tests.remove(at);
+                }
+                rule.tests.push(test);
+            }
+            None => rule.tests.push(Test::Unknown(format!("{option} {value}"))),
+        }
+    }
+
+    fn network(&self, fields: [Field; 2], value: &str, negated: bool) -> Option<Test> {
+        let (address, mask) = value.split_once('/').unwrap_or((value, ""));
+        let address: IpAddr = address.parse().ok()?;
+        let (field, bytes) = match address {
+            IpAddr::V4(address) => (fields[0], address.octets().to_vec()),
+            IpAddr::V6(address) => (fields[1], address.octets().to_vec()),
+        };
+        if (field == fields[1]) != (self.family == TableFamily::Ip6) {
+            return None;
+        }
+        let bits = if mask.is_empty() {
+            bytes.len() * 8
+        } else if let Ok(IpAddr::V4(mask)) = mask.parse() {
+            usize::try_from(mask.to_bits().leading_ones()).ok()?
+        } else {
+            mask.parse().ok()?
+        };
+        let mask: Vec<u8> = (0..bytes.len())
+            .map(|at| match bits.saturating_sub(at * 8) {
+                8.. => 0xff,
+                0 => 0,
+                bits => 0xff << (8 - bits),
+            })
+            .collect();
+        Some(Test::Compare {
+            load: Load {
+                field,
+                len: bytes.len(),
+            },
+            value: bytes.iter().zip(&mask).map(|(byte, mask)| byte & mask).collect(),
+            mask: Some(mask),
+            relation: equal(negated),
+        })
+    }
+}
+
+fn extension(rule: &mut Rule, name: &str) {
+    match name {
+        "limit" | "hashlimit" | "set" | "recent" | "connlimit" | "statistic" | "quota" | "time" | "geoip" => {
+            rule.tests.push(Test::Sometimes);
+        }
+        "connmark" => rule.tests.push(Test::Unknown(CONNMARK.into())),
+        _ => {}
+    }
+}
+
+/// Stands in until the value comes.
+const CONNMARK: &str = "-m connmark";
+
+fn is_connmark_hint(test: &Test) -> bool {
+    matches!(test, Test::Unknown(what) if what == CONNMARK)
+}
+
+/// One more option of `-j CONNMARK`: what it writes is known once all were seen.
+fn connmark(rule: &mut Rule, option: &str, value: &str) {
+    let Some(Effect::CtMark(write)) = rule.effects.last_mut() else {
+        return;
+    };
+    let (value, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
+    match (option, number(value), number(mask)) {
+        ("--set-xmark" | "--set-mark", Some(value), Some(mask)) => *write = MarkWrite::set(value, mask),
+        ("--save-mark", ..) => *write = MarkWrite::save(u32::MAX, u32::MAX),
+        ("--nfmask", Some(mask), _) => write.unknown = mask,
+        ("--ctmask", Some(mask), _) => write.keep = !mask,
+        ("--mask", Some(mask), _) => *write = MarkWrite::save(mask, mask),
+        ("--restore-mark", ..) => drop(rule.effects.pop().map(|_| rule.effects.push(Effect::RestoreMark))),
+        _ => {}
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn mark_test(rule: &Rule, value: &str, negated: bool) -> Option<Test> {
+    let field = if rule.tests.iter().any(is_connmark_hint) {
+        Field::CtMark
+    } else {
+        Field::Mark
+    };
+    let (value, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
+    Some(masked_mark(field, number(value)?, number(mask)?, negated))
+}
+
+fn target(rule: &mut Rule, name: &str) {
+    rule.verdict = match name {
+        "ACCEPT" => Verdict::Accept,
+        "DROP" => Verdict::Drop,
+        "REJECT" => Verdict::Reject,
+        "RETURN" => Verdict::Return,
+        "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" => Verdict::Unknown(name.into()),
+        "DNAT" | "REDIRECT" => {
+            rule.effects.push(Effect::Dnat);
+            Verdict::Continue
+        }
+        "CT" | "NOTRACK" => {
+            rule.effects.push(Effect::Notrack);
+            Verdict::Continue
+        }
+        "MARK" => {
+            rule.effects.push(Effect::PacketMark);
+            Verdict::Continue
+        }
+        "CONNMARK" => {
+            rule.effects.push(Effect::CtMark(MarkWrite::UNKNOWN));
+            Verdict::Continue
+        }
+        chain => Verdict::Jump(chain.into()),
+    };
+}
+
+fn protocol(name: &str) -> Option<u8> {
+    match name {
+        "tcp" => Some(TCP),
+        "udp" => Some(UDP),
+        "icmp" => Some(1),
+        "ipv6-icmp" | "icmpv6" => Some(58),
+        "sctp" => Some(132),
+        number => number.parse().ok(),
+    }
+}
+
+const fn equal(negated: bool) -> Relation {
+    if negated { Relation::Differs } else { Relation::Equal }
+}
+
+fn one_of(field: Field, len: usize, value: Vec<u8>, negated: bool) -> Test {
+    compare(field, len, equal(negated), value)
+}
+
+/// A name, or what names begin with when it ends in `+`.
+fn interface(field: Field, name: &str, negated: bool) -> Test {
+    let mut bytes = name.trim_end_matches('+').as_bytes().to_vec();
+    if !name.ends_with('+') {
+        bytes.resize(16, 0);
+    }
+    compare(field, 16, equal(negated), bytes)
+}
+
+fn port_test(field: Field, value: &str, negated: bool) -> Option<Test> {
+    let range = |part: &str| -> Option<(u16, u16)> {
+        let (from, to) = part.split_once(':').unwrap_or((part, part));
+        let number = |text: &str, open| if text.is_empty() { Some(open) } else { text.parse().ok() };
+        Some((number(from, 0)?, number(to, u16::MAX)?))
+    };
+    let ranges: Option<Vec<(u16, u16)>> = value.split(',').map(range).collect();
+    ranges.map(|ranges| port_list(field, &ranges, negated))
+}
+
+/// `SYN,ACK`
+fn flag_bits(names: &str) -> Option<u8> {
+    names.split(',').try_fold(0, |bits, name| {
+        Some(
+            bits | match name {
+                "FIN" => 1,
+                "SYN" => 2,
+                "RST" => 4,
+                "PSH" => 8,
+                "ACK" => 16,
+                "URG" => 32,
+                "ALL" => 63,
+                "NONE" => 0,
+                _ => return None,
+            },
+        )
+    })
+}
+
+/// The bits as `xt_conntrack` has them.
+fn state_bits(value: &str) -> u32 {
+    value
+        .split(',')
+        .map(|word| match word {
+            "INVALID" => 1,
+            "ESTABLISHED" => 2,
+            "RELATED" => 4,
+            "NEW" => 8,
+            "DNAT" => 1 << 7,
+            "UNTRACKED" => 1 << 8,
+            _ => 0,
+        })
+        .fold(0, |bits, bit| bits | bit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAVED: &str = r#"# Generated by iptables-save
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [1:2]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD ! -s 10.2.0.0/20 -p tcp -m tcp --dport 80:90 -m comment --comment "a \"b\" -j c" -j REJECT --reject-with icmp-port-unreachable
+-A DOCKER-USER -m connmark --mark 0x800000/0x800000 -j ACCEPT
+-A DOCKER-USER -m set --match-set bad src -j DROP
+-A DOCKER-USER -p tcp -m socket --transparent -j RETURN
+-A DOCKER-USER -j TCPMSS --clamp-mss-to-pmtu
+-A DOCKER-USER -j CONNMARK --set-xmark 0x1/0xff
+-A DOCKER-USER -m connmark --mark 0x0 -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
+-A DOCKER-USER -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff
+COMMIT
+"#;
+
+    #[test]
+    fn saved_rules_are_read() {
+        let chains = parse(TableFamily::Ip, SAVED);
+        assert_eq!(chains.len(), 3);
+        let forward = &chains[1];
+        assert!(
+            forward
+                .base
+                .is_some_and(|base| base.drops && base.hook == Hook::Forward)
+        );
+        assert_eq!(forward.rules[0].verdict, Verdict::Jump("DOCKER-USER".into()));
+        assert_eq!(forward.rules[1].tests.len(), 2);
+        assert_eq!(forward.rules[2].verdict, Verdict::Reject);
+        assert_eq!(forward.rules[2].tests.len(), 3, "{:?}", forward.rules[2]);
+        let user = &chains[2].rules;
+        assert_eq!(user[0].tests, [masked_mark(Field::CtMark, 0x80_0000, 0x80_0000, false)]);
+        assert_eq!(
+            (user[1].tests.as_slice(), &user[1].verdict),
+            (&[Test::Sometimes][..], &Verdict::Drop)
+        );
+        assert!(matches!(&user[2].tests[1], Test::Unknown(what) if what.contains("transparent")));
+        assert_eq!(user[3].verdict, Verdict::Continue);
+        for (rule, effect) in [
+            (4, Effect::CtMark(MarkWrite::set(1, 0xff))),
+            (5, Effect::CtMark(MarkWrite::save(u32::MAX, u32::MAX))),
+            (6, Effect::RestoreMark),
+        ] {
+            assert_eq!(
+                (user[rule].effects.as_slice(), &user[rule].verdict),
+                (&[effect][..], &Verdict::Continue)
+            );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn parsing_is_total(text: String) {
+            let _ = parse(TableFamily::Ip6, &text);
+            let _ = parse(TableFamily::Ip, &format!("*nat\n:A - [0:0]\n-A A {text}"));
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The sets that rules look into.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use super::decode::{self, SetContent};
+use super::read::{attrs, dump, header, of, text};
+use super::{Element, TableFamily, Verdict};
+use crate::netlink::exchange::Ask;
+use crate::netlink::socket::NetlinkError;
+use crate::netlink::tlv::{Attrs, Malformed, Message};
+use crate::nftables::nft::{LIST_ELEM, elem, msg, set};
+
+/// More sets without a name than these are not looked into: each costs a request. Nor are more of those that have one.
+const MOST_SETS: usize = 2000;
+/// The most elements of a named set that are read: the kernel walks a set from its beginning for every 32 KiB that it lists.
+const MOST_ELEMENTS: usize = 20_000;
+/// The most elements of named sets that rules are told of, all rules taken together.
+const MOST_TOLD: usize = 50_000;
+/// `NFT_DATA_VALUE_MAXLEN`.
+const LONGEST_KEY: u32 = 64;
+const SET_ANONYMOUS: u32 = 1;
+const INTERVAL_END: u32 = 1;
+const CATCH_ALL: u32 = 2;
+const ELEMENT_FLAGS: u16 = 3;
+
+/// The table's family and name, and the set's name.
+pub(super) type Name = (TableFamily, String, String);
+
+/// Everyone's sets: those without a name with what they hold, the others as far as they were asked for.
+pub(super) struct Sets {
+    found: BTreeMap<Name, Set>,
+    left: usize,
+}
+
+struct Set {
+    interval: bool,
+    /// It is not read: its elements may be other ones at any time without a change that anybody is told of, they are too many, or
+    /// they could not be read.
+    is_closed: bool,
+    content: SetContent,
+}
+
+impl Sets {
+    pub(super) fn read(
+        socket: &mut impl Ask,
+        is_foreign: impl Fn(TableFamily, &str) -> bool,
+    ) -> Result<Self, NetlinkError> {
+        let mut found: BTreeMap<Name, Set> = BTreeMap::new();
+        let mut anonymous = Vec::new();
+        let mut named = 0;
+        dump(socket, "list all sets", msg::GET_SET, |family, message| {
+            let number = |kind| attrs(message)?.first(kind)?.map_or(Ok(0), |attr| attr.be32());
+            let flags: u32 = number(set::FLAGS)?;
+            let name = (family, text(message, set::TABLE)?, text(message, set::NAME)?);
+            let is_anonymous = flags & SET_ANONYMOUS != 0;
+            let has_room = if is_anonymous {
+                anonymous.len() < MOST_SETS
+            } else {
+                named < MOST_SETS
+            };
+            if !has_room || !is_foreign(family, &name.1) {
+                return Ok(());
+            }
+            if is_anonymous {
+                anonymous.push(name.clone());
+            } else {
+                named += 1;
+            }
+            let key_len = number(set::KEY_LEN)?.min(LONGEST_KEY);
+            let content = SetContent {
+                key_len: usize::try_from(key_len).unwrap_or(0),
+                ..SetContent::default()
+            };
+            let set = Set {
+                interval: flags & set::F_INTERVAL != 0 && flags & set::F_CONCAT == 0,
+                is_closed: flags & (set::F_TIMEOUT | set::F_EVAL) != 0,
+                content,
+            };
+            found.insert(name, set);
+            Ok(())
+        })?;
+        for name in anonymous {
+            if let Some(set) = found.get_mut(&name) {
+                let mut listed = Vec::new();
+                socket.dump("list the elements of a set", listing(&name), |message| {
+                    set.content.catch_all |= add(message, &mut listed)?;
+                    Ok(())
+                })?;
+                set.content.elements = Some(spans(listed, set.interval));
+            }
+        }
+        Ok(Self { found, left: MOST_TOLD })
+    }
+
+    pub(super) fn get(&self, family: TableFamily, table: &str, name: &str) -> Option<&SetContent> {
+        let set = self.found.get(&(family, table.to_owned(), name.to_owned()))?;
+        Some(&set.content)
+    }
+
+    /// Reads a set that has a name, unless it cannot be read, holds too much, or may hold something else soon. `open` opens a
+    /// socket for it.
+    pub(super) fn look_into<A: Ask>(&mut self, name: &Name, open: impl Fn() -> Result<A, NetlinkError>) {
+        let left = self.left;
+        let Some(set) = self.found.get_mut(name) else {
+            return;
+        };
+        if set.is_closed || set.content.elements.is_some() || left == 0 {
+            return;
+        }
+        let mut listed = Vec::new();
+        let mut catch_all = false;
+        let most = MOST_ELEMENTS.min(left);
+        let read = open().and_then(|socket| {
+            socket.dump_until("list the elements of a set", listing(name), |message| {
+                catch_all |= add(message, &mut listed)?;
+                Ok(if listed.len() > most {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                })
+            })
+        });
+        match read {
+            Ok(()) if listed.len() <= most => {
+                set.content.catch_all = catch_all;
+                set.content.elements = Some(spans(listed, set.interval));
+            }
+            // Whoever looks next need not try again.
+            Ok(()) => set.is_closed = true,
+            Err(error) => {
+                set.is_closed = true;
+                tracing::debug!(%error, "failed to list the elements of a foreign set");
+            }
+        }
+    }
+
+    /// Whether a rule can be told what sets hold: every rule has them for itself.
+    pub(super) fn afford<'a>(&mut self, names: impl Iterator<Item = &'a Name>) -> bool {
+        let of = |name: &Name| {
+            let elements = self.found.get(name)?.content.elements.as_ref()?;
+            // What is empty costs something, too.
+            Some(elements.len() + 1)
+        };
+        let costs: usize = names.filter_map(of).sum();
+        let affordable = costs <= self.left;
+        if affordable {
+            self.left -= costs;
+        }
+        affordable
+    }
+}
+
+fn listing(name: &Name) -> impl FnOnce(&mut crate::netlink::tlv::Writer, u32) {
+    let (family, table, set) = name;
+    move |writer, seq| {
+        writer.message(header(msg::GET_ELEM, seq), of(*family), |writer| {
+            writer.str(elem::LIST_TABLE, table);
+            writer.str(elem::LIST_SET, set);
+        });
+    }
+}
+
+/// Adds the elements of a message, and returns whether one that stands for all others is among them.
+fn add(message: &Message<'_>, listed: &mut Vec<Listed>) -> Result<bool, Malformed> {
+    let mut catch_all = false;
+    if let Some(list) = attrs(message)?.first(elem::LIST_ELEMENTS)? {
+        for attr in list.nested() {
+            let attr = attr?;
+            if attr.kind == LIST_ELEM {
+                match element(attr.payload)? {
+                    Some(element) => listed.push(element),
+                    None => catch_all = true,
+                }
+            }
+        }
+    }
+    Ok(catch_all)
+}
+
+fn spans(listed: Vec<Listed>, interval: bool) -> Vec<(Element, Verdict)> {
+    if interval { intervals(listed) } else { singles(listed) }
+}
+
+/// One element as it is listed.
+struct Listed {
+    key: Vec<u8>,
+    key_end: Option<Vec<u8>>,
+    ends: bool,
+    verdict: Verdict,
+}
+
+/// `None` is the element that stands for all others.
+fn element(payload: &[u8]) -> Result<Option<Listed>, Malformed> {
+    let value = |kind| -> Result<Option<Vec<u8>>, Malformed> {
+        let Some(attr) = Attrs::new(payload).first(kind)? else {
+            return Ok(None);
+        };
+        Ok(attr.nested().first(elem::VALUE)?.map(|value| value.payload.to_vec()))
+    };
+    let verdict = match Attrs::new(payload).first(elem::DATA)? {
+        Some(data) => data.nested().first(elem::VERDICT)?,
+        None => None,
+    };
+    let flags = Attrs::new(payload)
+        .first(ELEMENT_FLAGS)?
+        .map_or(Ok(0), |attr| attr.be32())?;
+    if flags & CATCH_ALL != 0 {
+        return Ok(None);
+    }
+    Ok(Some(Listed {
+        key: value(elem::KEY)?.unwrap_or_default(),
+        key_end: value(elem::KEY_END)?,
+        ends: flags & INTERVAL_END != 0,
+        verdict: verdict.map_or(Ok(Verdict::Continue), |attr| decode::read_verdict(attr.payload))?,
+    }))
+}
+
+fn singles(listed: Vec<Listed>) -> Vec<(Element, Verdict)> {
+    let single = |listed: Listed| {
+        let to = listed.key_end.unwrap_or_else(|| listed.key.clone());
+        let element = Element { from: listed.key, to };
+        (element, listed.verdict)
+    };
+    listed.into_iter().map(single).collect()
+}
+
+/// In a tree an interval is two elements: its first value, and the first one behind it.
+fn intervals(mut listed: Vec<Listed>) -> Vec<(Element, Verdict)> {
+    listed.sort_by(|a, b| a.key.cmp(&b.key).then(b.ends.cmp(&a.ends)));
+    let mut found = Vec::new();
+    let mut rest = listed.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        if first.ends {
+            continue;
+        }
+        let to = match rest.peek() {
+            Some(behind) => one_less(&behind.key),
+            None => vec![0xff; first.key.len()],
+        };
+        found.push((Element { from: first.key, to }, first.verdict));
+    }
+    found
+}
+
+fn one_less(key: &[u8]) -> Vec<u8> {
+    let mut key = key.to_vec();
+    for byte in key.iter_mut().rev() {
+        let (less, borrows) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrows {
+            break;
+        }
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(key: u8, ends: bool) -> Listed {
+        Listed {
+            key: vec![0, key],
+            key_end: None,
+            ends,
+            verdict: Verdict::Continue,
+        }
+    }
+
+    #[test]
+    fn intervals_end_before_the_next_mark() {
+        let found = intervals(vec![
+            listed(9, true),
+            listed(3, false),
+            listed(0, true),
+            listed(200, false),
+        ]);
+        let spans: Vec<_> = found.into_iter().map(|(e, _)| (e.from, e.to)).collect();
+        assert_eq!(spans, [(vec![0, 3], vec![0, 8]), (vec![0, 200], vec![0xff, 0xff])]);
+        assert_eq!(one_less(&[1, 0]), [0, 255]);
+    }
+}

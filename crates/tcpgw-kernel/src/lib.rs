@@ -1,0 +1,280 @@
+//! What is asked of the kernel, and how: the seam that everything else goes through, and the netlink behind it.
+//!
+//! Owns the wire. It must not know services, files or policies: it takes and returns plain values.
+
+pub mod conntrack;
+#[cfg(feature = "fake")]
+pub mod fake;
+pub mod ffi;
+pub mod firewall;
+pub mod linux;
+pub mod listeners;
+pub mod netlink;
+pub mod nftables;
+pub mod requirements;
+pub mod route;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+use self::conntrack::{Deletion, Flow, Pair, Selection};
+use self::netlink::socket::NetlinkError;
+use self::nftables::ownership::{Adoption, Ownership};
+use self::nftables::transaction::{Refused, Subject};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::plan::Step;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::name::SetName;
+use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
+
+/// How often [`reading`] tries.
+const READINGS: u32 = 4;
+
+/// What the kernel has, at one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The generation at which it was read.
+    pub generation: u32,
+    /// The table.
+    pub table: Seen,
+}
+
+/// The table as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// There is none.
+    Absent,
+    /// Its rules are those of this program.
+    Ours {
+        /// The kernel's number for the table.
+        handle: u64,
+        /// What its sets hold.
+        ruleset: Ruleset,
+        /// What they could hold.
+        room: Room,
+    },
+    /// Its rules are of another version, or somebody changed them.
+    Other {
+        /// The kernel's number for the table.
+        handle: u64,
+        /// Its comment, which may tell the version.
+        comment: Option<String>,
+        /// What its sets hold, as far as it can be read.
+        ruleset: Ruleset,
+    },
+}
+
+/// What tells one state of the kernel's rules from another without reading them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Grows with each transaction of anyone in the network namespace.
+    pub generation: u32,
+    /// The number of our table, if it is there.
+    pub table: Option<u64>,
+}
+
+/// Making the table, with as much of [`Kernel::ownership`] as the kernel can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// It is not there yet.
+    New(Room),
+    /// Another one is removed in the same transaction.
+    Replace(Room),
+}
+
+/// One transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct Commit<'a> {
+    /// The generation that it was made for; any other is refused.
+    pub generation: u32,
+    /// The mark of our flows, which the rules set and ask for.
+    pub mark: FlowMark,
+    /// Whether the table is made, too.
+    pub build: Option<Build>,
+    /// What else is done.
+    pub step: &'a Step<'a>,
+    /// Counters to delete, which packets have added.
+    pub forget: &'a [(SetName, Vec<Box<[u8]>>)],
+}
+
+/// What packets have counted under one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// The service or the backend.
+    pub key: Box<[u8]>,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, with IP headers.
+    pub bytes: u64,
+}
+
+/// Packets that met the rules as they were before the last transaction, and whose flows no sweep can see yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFlight {
+    /// There is no flow at all, not even one whose first packet is on its way.
+    NoFlows,
+    /// There are none any more.
+    Through,
+    /// There is no telling: sweep again, later.
+    Unknown,
+}
+
+/// The table, without what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// The kernel's number for it.
+    pub handle: u64,
+    /// Its comment, which tells its skeleton, flow mark and room.
+    pub comment: Option<String>,
+    /// `NFT_TABLE_F_*` of `include/uapi/linux/netfilter/nf_tables.h`: 1 is dormant, 2 owner, 4 persist.
+    pub flags: u32,
+    /// The netlink port of the socket that owns it; mostly its process' number.
+    pub owner: Option<u32>,
+}
+
+/// Everything that is asked of the kernel. [`linux::Linux`] asks it, [`fake::Fake`] plays it.
+pub trait Kernel {
+    /// What tells this state of the rules from another.
+    fn identity(&mut self) -> Result<Identity, KernelError>;
+    /// Reads the table. Slow for a large one: the kernel walks a set from its beginning for every 32 KiB that it lists.
+    fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError>;
+    /// The table's comment, which tells its skeleton and flow mark, if there is a table.
+    fn comment(&mut self) -> Result<Option<String>, KernelError>;
+    /// What the table is like, if there is one.
+    fn about(&mut self) -> Result<Option<About>, KernelError>;
+    /// What new tables are to be; [`Ownership::Owned`] also takes over what is there, with [`Kernel::adopt`].
+    fn ownership(&self) -> Ownership;
+    /// Takes over the table as it was at that generation, if it is to be owned: nothing in it changes, and no packet is
+    /// lost.
+    ///
+    /// # Errors
+    /// [`KernelError::Outdated`] if somebody wrote to it since; those of [`Kernel::commit`].
+    fn adopt(&mut self, generation: u32) -> Result<Adoption, KernelError>;
+    /// Carries out a transaction, whole or not at all, and gives the generation after it.
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError>;
+    /// Removes the table; whether it was there.
+    fn remove(&mut self) -> Result<bool, KernelError>;
+    /// What conntrack's sysctls say now.
+    fn timeouts(&mut self) -> KernelTimeouts;
+    /// What packets have counted in a set.
+    fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError>;
+    /// Returns what packets have counted under each of these keys, in their order, none where nothing was: one look-up for each,
+    /// however large the sets are.
+    fn counters(&mut self, keys: &[(SetName, Box<[u8]>)]) -> Result<Vec<Counted>, KernelError>;
+    /// Looks at every marked flow.
+    fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError>;
+    /// Looks at some marked flows until `each` breaks off.
+    fn select(
+        &mut self,
+        mark: FlowMark,
+        selection: &Selection,
+        each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
+    ) -> Result<(), KernelError>;
+    /// The marked flow that a backend sees as coming from there: one look, however many flows there are.
+    fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError>;
+    /// Deletes the marked flows that `judge` condemns, in one pass.
+    fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError>;
+    /// Deletes the marked flows of a few pairs of service and backend.
+    fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError>;
+    /// Waits for the packets that are on their way through the old rules, and says whether they are through.
+    fn settle(&mut self) -> Result<InFlight, KernelError>;
+    /// The time of its clock.
+    fn now(&self) -> Instant;
+    /// Lets time pass.
+    fn pause(&mut self, time: Duration);
+}
+
+/// Why the kernel did not do as asked.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// Reading or sending failed; nothing was changed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The transaction was refused; nothing was changed.
+    #[error("the kernel refused the transaction, nothing was changed: {}", Refusals(.0))]
+    Refused(Vec<Refused>),
+    /// Somebody else committed in between; nothing was changed.
+    #[error("the ruleset was changed by somebody else at the same time")]
+    Outdated,
+    /// The transaction was sent and the answer was lost.
+    #[error("the answer to the transaction was lost, it may have been carried out: {0}")]
+    Unknown(#[source] NetlinkError),
+}
+
+/// Repeats what only reads a few times when answers were lost.
+///
+/// # Errors
+/// That of the last attempt.
+pub fn reading<T>(mut attempt: impl FnMut() -> Result<T, KernelError>) -> Result<T, KernelError> {
+    for _ in 1..READINGS {
+        match attempt() {
+            Err(KernelError::Netlink(error)) if error.is_passing() => {}
+            other => return other,
+        }
+    }
+    attempt()
+}
+
+/// More refusals than these say nothing new: most follow from the first.
+const SHOWN_REFUSALS: usize = 5;
+
+struct Refusals<'a>(&'a [Refused]);
+
+impl fmt::Display for Refusals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, refused) in self.0.iter().take(SHOWN_REFUSALS).enumerate() {
+            if at > 0 {
+                f.write_str("; ")?;
+            }
+            write!(f, "{refused}")?;
+        }
+        match self.0.len().saturating_sub(SHOWN_REFUSALS) {
+            0 => {}
+            more => write!(f, "; and {more} more")?,
+        }
+        // Without CAP_NET_ADMIN the rules could not have been read before.
+        if self.0.iter().any(|refused| refused.nack.error() == Errno::EPERM) {
+            f.write_str("; is the table owned by another process (`flags owner` in `nft list table inet tcpgw`)?")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.subject, &self.expression) {
+            (Subject::Rule(chain), Some(kind)) => write!(
+                f,
+                "a rule of chain {chain} with the expression \"{kind}\": {}",
+                self.nack
+            ),
+            (Subject::Rule(chain), None) => write!(f, "a rule of chain {chain}: {}", self.nack),
+            (Subject::Batch, _) => write!(f, "the batch: {}", self.nack),
+            (Subject::Table, _) => write!(f, "the table: {}", self.nack),
+            (Subject::Timeouts, _) => write!(f, "the object with conntrack's timeouts: {}", self.nack),
+            (Subject::Set(name), _) => write!(f, "set {name}: {}", self.nack),
+            (Subject::Chain(name), _) => write!(f, "chain {name}: {}", self.nack),
+            (Subject::Elements(name), _) => {
+                write!(f, "an element of set {name}")?;
+                if let Some(about) = self
+                    .element
+                    .as_deref()
+                    .and_then(|key| tcpgw_core::render::key(*name, key))
+                {
+                    write!(f, " ({about})")?;
+                }
+                write!(f, ": {}", self.nack)
+            }
+        }?;
+        match nftables::feature::missing(&self.subject, self.expression.as_deref(), self.nack.error()) {
+            Some(feature) => write!(f, "; {feature}"),
+            None => Ok(()),
+        }
+    }
+}

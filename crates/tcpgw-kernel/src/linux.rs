@@ -1,0 +1,432 @@
+//! The kernel itself.
+
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::conntrack::{Conntrack, Deletion, Flow, Pair, Selection};
+use crate::firewall::{self, TableFamily};
+use crate::netlink::exchange::Ask;
+use crate::netlink::socket::{Netlink, NetlinkError, restarting};
+use crate::netlink::tlv::Reply;
+use crate::nftables::nat_order::OlderChains;
+use crate::nftables::ownership::{Adoption, DORMANT, Ownership};
+use crate::nftables::table;
+use crate::nftables::transaction::{Sealed, Subject, Transaction};
+use crate::nftables::watch::Watch;
+use crate::requirements;
+use crate::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::name::SetName;
+use tcpgw_core::ruleset::skeleton;
+use tcpgw_core::ruleset::timeouts::KernelTimeouts;
+
+/// How often the table is read again because somebody wrote meanwhile.
+const READS: u32 = 30;
+/// How often a transaction is sent again because somebody wrote to another table meanwhile.
+const SENDS: u32 = 100;
+
+/// A packet is well through the stack after this.
+const IN_FLIGHT: Duration = Duration::from_millis(10);
+
+/// The kernel of this machine, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Linux {
+    /// The one socket that writes: the kernel knows an owner by its socket.
+    nft: Netlink,
+    ownership: Ownership,
+    /// Whether the kernel has tables that persist, once it was asked.
+    persists: Option<bool>,
+    conntrack: Conntrack,
+    /// Once others got in between.
+    watch: Option<Watch>,
+    /// The generation at which the table was as it is, as far as the watch tells.
+    watched: Option<u32>,
+}
+
+impl Linux {
+    /// Opens the sockets; new tables persist, where the kernel can do that, so that they can be owned later.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
+    pub fn open() -> Result<Self, NetlinkError> {
+        Self::open_for(Ownership::Persist)
+    }
+
+    /// Opens the sockets; new tables are such, as far as the kernel can do that. A table that this owns is an orphan as soon
+    /// as this is dropped.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
+    pub fn open_for(ownership: Ownership) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            ownership,
+            persists: None,
+            nft: Netlink::netfilter()?,
+            conntrack: Conntrack::open()?,
+            watch: None,
+            watched: None,
+        })
+    }
+
+    fn generation(&mut self) -> Result<u32, NetlinkError> {
+        restarting(|| table::generation(&mut self.nft))
+    }
+
+    /// The cookie of the network namespace: unique until the machine restarts.
+    ///
+    /// # Errors
+    /// That of `getsockopt`.
+    pub fn netns_cookie(&self) -> std::io::Result<u64> {
+        crate::ffi::netns_cookie(std::os::fd::AsFd::as_fd(&self.nft))
+    }
+
+    /// The netlink port of the socket that writes, by which notifications tell this process' transactions from others', and
+    /// the kernel the table's owner.
+    pub const fn port(&self) -> u32 {
+        self.nft.port()
+    }
+
+    /// Whether the kernel has tables that persist. Asked for before, not learnt by a refusal: of a large transaction there
+    /// would be more refusals than fit into the socket.
+    fn persists(&mut self) -> Result<bool, NetlinkError> {
+        if let Some(persists) = self.persists {
+            return Ok(persists);
+        }
+        let persists = requirements::persists(&mut self.nft)?;
+        if !persists {
+            tracing::debug!("this kernel has no tables that persist: the table is a plain one");
+        }
+        self.persists = Some(persists);
+        Ok(persists)
+    }
+
+    /// What a table that is made now is.
+    fn attainable(&mut self) -> Result<Ownership, NetlinkError> {
+        let wanted = self.ownership;
+        if wanted == Ownership::Plain || self.persists()? {
+            return Ok(wanted);
+        }
+        Ok(Ownership::Plain)
+    }
+
+    fn send(&mut self, sealed: &Sealed) -> Result<(), KernelError> {
+        // Answers to the batch are in the socket when `sendmsg` returns: the kernel works in its context.
+        self.nft.send("send the transaction", &sealed.parts())?;
+        self.nft.skip_seq(sealed.last_seq());
+        let mut refused = Vec::new();
+        let mut acknowledged = false;
+        loop {
+            match self.nft.try_recv() {
+                Ok(Some(messages)) => {
+                    for message in messages {
+                        let message = message.map_err(|error| KernelError::Unknown(error.into()))?;
+                        match message.reply().map_err(|error| KernelError::Unknown(error.into()))? {
+                            Reply::Ack => acknowledged |= message.seq == sealed.last_seq(),
+                            Reply::Nack(nack) => refused.extend(sealed.trace(nack)),
+                            _ => {}
+                        }
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return Err(KernelError::Unknown(error)),
+            }
+        }
+        if refused
+            .iter()
+            .any(|refused| refused.subject == Subject::Batch && refused.nack.error() == Errno::ERESTART)
+        {
+            return Err(KernelError::Outdated);
+        }
+        match (refused.is_empty(), acknowledged) {
+            (false, _) => Err(KernelError::Refused(refused)),
+            (true, true) => Ok(()),
+            (true, false) => Err(KernelError::Unknown(NetlinkError::Timeout)),
+        }
+    }
+
+    /// Notes that others write, so that from now on it is heard to what.
+    fn watch(&mut self) -> Result<&mut Watch, NetlinkError> {
+        match &mut self.watch {
+            Some(watch) => Ok(watch),
+            none => Ok(none.insert(Watch::open()?)),
+        }
+    }
+
+    /// The generation now, if nobody has written to our table since that one.
+    fn later(&mut self, generation: u32) -> Result<Option<u32>, NetlinkError> {
+        let now = self.generation()?;
+        let Some(watch) = self.watch.as_mut().filter(|_| self.watched == Some(generation)) else {
+            return Ok(None);
+        };
+        self.watched = (!watch.touched()?).then_some(now);
+        Ok(self.watched)
+    }
+
+    /// Sends a transaction that was made for that generation; if others wrote elsewhere meanwhile, again. The generation after
+    /// it.
+    ///
+    /// A transaction that makes the table is encoded again before it is sent again: it names chains of others.
+    fn send_at(
+        &mut self,
+        mut generation: u32,
+        mut sealed: Sealed,
+        commit: Option<&Commit<'_>>,
+    ) -> Result<u32, KernelError> {
+        for _ in 0..SENDS {
+            tracing::debug!(bytes = sealed.len(), generation, "sending a transaction");
+            match self.send(&sealed) {
+                Err(KernelError::Outdated) => {}
+                done => {
+                    // What was heard of it would look like another's.
+                    self.watched = None;
+                    return done.map(|()| next_generation(generation));
+                }
+            }
+            let Some(later) = self.later(generation)? else { break };
+            generation = later;
+            match commit.filter(|commit| commit.build.is_some()) {
+                Some(commit) => sealed = self.encode(&Commit { generation, ..*commit })?,
+                None => sealed.set_generation(generation),
+            }
+        }
+        self.watch()?;
+        Err(KernelError::Outdated)
+    }
+
+    /// The NAT chains of others that there are. The transaction that names them is for a generation that was read before: it is
+    /// refused if one was made or removed since. Without them the order of chains is not known, and nothing else is lost.
+    fn older_chains(&mut self) -> Option<OlderChains> {
+        let chains = firewall::without_rules(&mut self.nft)
+            .inspect_err(|error| tracing::debug!(%error, "failed to list the chains of others"))
+            .ok()?;
+        let [legacy4, legacy6] = [TableFamily::Ip, TableFamily::Ip6].map(firewall::has_legacy_nat);
+        Some(OlderChains::among(&chains, legacy4.ok()?, legacy6.ok()?))
+    }
+
+    fn encode(&mut self, commit: &Commit<'_>) -> Result<Sealed, KernelError> {
+        let ownership = match commit.build {
+            Some(_) => self.attainable()?,
+            None => Ownership::Plain,
+        };
+        let older = commit.build.and_then(|_| self.older_chains());
+        let mut transaction = Transaction::begin(Some(commit.generation), self.nft.next_seq());
+        match commit.build {
+            Some(Build::New(room)) => transaction.new_table(commit.mark, room, ownership, older.as_ref()),
+            Some(Build::Replace(room)) => {
+                transaction.delete_table();
+                transaction.new_table(commit.mark, room, ownership, older.as_ref());
+            }
+            None => {}
+        }
+        transaction.step(commit.step, commit.mark);
+        for (set, keys) in commit.forget {
+            transaction.forget(*set, keys);
+        }
+        Ok(transaction.seal().map_err(NetlinkError::from)?)
+    }
+}
+
+/// One attempt to read the table; it may have changed meanwhile.
+///
+/// # Errors
+/// Those of [`Ask::request`] and [`Ask::dump`].
+pub fn read(from: &mut impl Ask, mark: FlowMark) -> Result<Seen, NetlinkError> {
+    let Some(found) = restarting(|| table::table(from))? else {
+        return Ok(Seen::Absent);
+    };
+    let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
+    // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
+    let mut survey = restarting(|| table::survey(from, room))?;
+    let ours = table::skeleton_is_ours(from, mark, &mut survey)?
+        && found.flags & DORMANT == 0
+        && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
+    let (ruleset, readable) = restarting(|| table::elements(from, &survey))?;
+    let handle = found.handle;
+    Ok(if ours && readable {
+        Seen::Ours { handle, ruleset, room }
+    } else {
+        Seen::Other {
+            handle,
+            comment: found.comment,
+            ruleset,
+        }
+    })
+}
+
+fn cpus_online() -> libc::c_long {
+    let answer = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN);
+    answer.ok().flatten().unwrap_or(1)
+}
+
+/// After generation `generation`: 0 is left out when it wraps (`nft_base_seq_inc` in `net/netfilter/nf_tables_api.c`).
+pub(crate) fn next_generation(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
+}
+
+impl Kernel for Linux {
+    fn identity(&mut self) -> Result<Identity, KernelError> {
+        // The generation first: what is committed after it makes the pair one that never was.
+        let generation = self.generation()?;
+        let table = restarting(|| table::table(&mut self.nft))?.map(|table| table.handle);
+        Ok(Identity { generation, table })
+    }
+
+    fn observe(&mut self, mark: FlowMark) -> Result<Observed, KernelError> {
+        for attempt in 0..READS {
+            if attempt > 0 || self.watch.is_some() {
+                self.watch()?.touched()?;
+            }
+            let generation = self.generation()?;
+            self.watched = Some(generation);
+            let read = read(&mut self.nft, mark);
+            // Dumps of elements say nothing of changes in between; the generation does.
+            let settled = match self.generation()? {
+                now if now == generation => Some(now),
+                _ => self.later(generation)?,
+            };
+            match (settled, read) {
+                (None, _) | (_, Err(NetlinkError::Unsettled(_))) => {}
+                (Some(generation), read) => {
+                    return Ok(Observed {
+                        generation,
+                        table: read?,
+                    });
+                }
+            }
+        }
+        Err(NetlinkError::Unsettled(READS).into())
+    }
+
+    fn comment(&mut self) -> Result<Option<String>, KernelError> {
+        Ok(restarting(|| table::table(&mut self.nft))?.and_then(|table| table.comment))
+    }
+
+    fn about(&mut self) -> Result<Option<About>, KernelError> {
+        let table = restarting(|| table::table(&mut self.nft))?;
+        Ok(table.map(|table| About {
+            handle: table.handle,
+            comment: table.comment,
+            flags: table.flags,
+            owner: table.owner,
+        }))
+    }
+
+    fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    fn adopt(&mut self, generation: u32) -> Result<Adoption, KernelError> {
+        if self.attainable()? != Ownership::Owned {
+            return Ok(Adoption::Unwanted);
+        }
+        let Some(table) = restarting(|| table::table(&mut self.nft))? else {
+            return Ok(Adoption::Absent);
+        };
+        match Ownership::of(table.flags) {
+            Ownership::Plain => return Ok(Adoption::Plain),
+            Ownership::Owned if table.owner == Some(self.port()) => return Ok(Adoption::Owned),
+            Ownership::Owned => return Ok(Adoption::Foreign(table.owner.unwrap_or(0))),
+            Ownership::Persist => {}
+        }
+        let mut transaction = Transaction::begin(Some(generation), self.nft.next_seq());
+        transaction.adopt_table();
+        let sealed = transaction.seal().map_err(NetlinkError::from)?;
+        self.send_at(generation, sealed, None).map(Adoption::Adopted)
+    }
+
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<u32, KernelError> {
+        let sealed = self.encode(commit)?;
+        if sealed.is_empty() {
+            return Ok(commit.generation);
+        }
+        self.send_at(commit.generation, sealed, Some(commit))
+    }
+
+    fn remove(&mut self) -> Result<bool, KernelError> {
+        let mut transaction = Transaction::begin(None, self.nft.next_seq());
+        transaction.delete_table();
+        match self.send(&transaction.seal().map_err(NetlinkError::from)?) {
+            Err(KernelError::Refused(refused))
+                if refused.iter().all(|refused| refused.nack.error() == Errno::ENOENT) =>
+            {
+                Ok(false)
+            }
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Of the network namespace of the calling thread, as all of `/proc/sys/net` is.
+    fn timeouts(&mut self) -> KernelTimeouts {
+        KernelTimeouts::told_by(|name| {
+            let path = format!("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{name}");
+            std::fs::read_to_string(path).ok()?.trim().parse().ok()
+        })
+    }
+
+    fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError> {
+        Ok(restarting(|| table::counted(&mut self.nft, set))?)
+    }
+
+    fn counters(&mut self, keys: &[(SetName, Box<[u8]>)]) -> Result<Vec<Counted>, KernelError> {
+        let mut counted = Vec::with_capacity(keys.len());
+        for (set, key) in keys {
+            let (packets, bytes) = table::counter(&mut self.nft, *set, key)?.unwrap_or_default();
+            counted.push(Counted {
+                key: key.clone(),
+                packets,
+                bytes,
+            });
+        }
+        Ok(counted)
+    }
+
+    fn flows(&mut self, mark: FlowMark, each: &mut dyn FnMut(&Flow)) -> Result<(), KernelError> {
+        Ok(self.conntrack.for_each(mark, each)?)
+    }
+
+    fn select(
+        &mut self,
+        mark: FlowMark,
+        selection: &Selection,
+        each: &mut dyn FnMut(&Flow) -> ControlFlow<()>,
+    ) -> Result<(), KernelError> {
+        Ok(self.conntrack.select(mark, selection, each)?)
+    }
+
+    fn who(&mut self, mark: FlowMark, backend: SocketAddr, seen_as: SocketAddr) -> Result<Option<Flow>, KernelError> {
+        Ok(self.conntrack.who(mark, backend, seen_as)?)
+    }
+
+    fn sweep(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Result<Deletion, KernelError> {
+        Ok(self.conntrack.sweep(mark, judge)?)
+    }
+
+    fn flush_pairs(&mut self, mark: FlowMark, pairs: &[Pair]) -> Result<Deletion, KernelError> {
+        Ok(self.conntrack.flush_pairs(mark, pairs)?)
+    }
+
+    fn settle(&mut self) -> Result<InFlight, KernelError> {
+        if self.conntrack.has_none()? {
+            return Ok(InFlight::NoFlows);
+        }
+        match crate::ffi::await_rcu_readers() {
+            // With one CPU the kernel does not wait at all.
+            Ok(()) if cpus_online() > 1 => return Ok(InFlight::Through),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "this kernel cannot say when packets are through: sweeping twice"),
+        }
+        std::thread::sleep(IN_FLIGHT);
+        Ok(InFlight::Unknown)
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn pause(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}

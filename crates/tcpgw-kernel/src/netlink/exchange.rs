@@ -1,0 +1,161 @@
+//! One request and its answers: what a dump, an ACK or a refusal means, wherever the answers come from.
+//!
+//! Knows neither sockets nor what is asked.
+
+use std::cell::Cell;
+use std::ops::ControlFlow;
+
+use crate::netlink::socket::NetlinkError;
+use crate::netlink::tlv::{Message, Messages, Nack, Reply, Writer};
+
+/// `NLM_F_DUMP_INTR`.
+const DUMP_INTERRUPTED: u16 = 0x10;
+
+/// Who answers: a socket, or a recording of one.
+pub trait Ask {
+    /// Sends the one request that `build` writes with the sequence number that it is given; that number.
+    ///
+    /// # Errors
+    /// Those of sending, and [`NetlinkError::Encode`]; nothing was done then.
+    fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError>;
+
+    /// Waits for answers.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Timeout`], [`NetlinkError::Overrun`], [`NetlinkError::Truncated`], [`NetlinkError::Receive`].
+    fn recv(&mut self) -> Result<Messages<'_>, NetlinkError>;
+
+    /// Sends the dump request that `build` writes (with the given sequence number) and hands each answer to `each`.
+    ///
+    /// After an error of `each` the rest of the dump is read and dropped, so that the socket stays usable.
+    ///
+    /// # Errors
+    /// The first error of `each`; [`NetlinkError::Interrupted`] when the kernel says that its answer is inconsistent
+    /// (see [`restarting`](crate::netlink::socket::restarting)); [`NetlinkError::Refused`]; those of [`Ask::ask`] and
+    /// [`Ask::recv`].
+    fn dump(
+        &mut self,
+        what: &'static str,
+        build: impl FnOnce(&mut Writer, u32),
+        mut each: impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError>
+    where
+        Self: Sized,
+    {
+        let seq = self.ask(what, build)?;
+        let mut failure = None;
+        loop {
+            match answers(self, what, seq, &mut failure, &mut each) {
+                Ok(false) => {}
+                Ok(true) => return failure.map_or(Ok(()), Err),
+                Err(error @ (NetlinkError::Overrun | NetlinkError::Truncated(_) | NetlinkError::Malformed(_))) => {
+                    failure.get_or_insert(error);
+                }
+                // What made it miss the end says more.
+                Err(NetlinkError::Timeout) => return Err(failure.unwrap_or(NetlinkError::Timeout)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// As [`Ask::dump`], until `each` breaks off. Nothing of the dump is read after that, or after an error, so a socket is
+    /// of no more use: closing it ends the dump.
+    ///
+    /// # Errors
+    /// As [`Ask::dump`].
+    fn dump_until(
+        mut self,
+        what: &'static str,
+        build: impl FnOnce(&mut Writer, u32),
+        mut each: impl FnMut(&Message<'_>) -> Result<ControlFlow<()>, NetlinkError>,
+    ) -> Result<(), NetlinkError>
+    where
+        Self: Sized,
+    {
+        let seq = self.ask(what, build)?;
+        let (mut failure, over) = (None, Cell::new(false));
+        let mut until = |message: &Message<'_>| {
+            over.set(over.get() || each(message)?.is_break());
+            Ok(())
+        };
+        while !answers(&mut self, what, seq, &mut failure, &mut until)? && failure.is_none() && !over.get() {}
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Sends the one request that `build` writes, which must ask for an ACK, and hands its answers to `each`.
+    ///
+    /// # Errors
+    /// As [`Ask::dump`].
+    fn request(
+        &mut self,
+        what: &'static str,
+        build: impl FnOnce(&mut Writer, u32),
+        mut each: impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError>
+    where
+        Self: Sized,
+    {
+        let seq = self.ask(what, build)?;
+        let mut failure = None;
+        while !answers(self, what, seq, &mut failure, &mut each)? {}
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Reads refusals until the message `last`, which must ask for an ACK, is answered.
+    ///
+    /// `refused` gets every NACK, that of `last` and those of forgotten requests included. Without `CAP_NET_ADMIN`
+    /// netfilter refuses all that was sent together by one NACK, of the first message: there an error of `refused` ends
+    /// the waiting.
+    ///
+    /// # Errors
+    /// Those of [`Ask::recv`]: what was sent may have been carried out; the first one of `refused`.
+    fn acks(
+        &mut self,
+        last: u32,
+        mut refused: impl FnMut(Nack) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        loop {
+            for message in self.recv()? {
+                let message = message?;
+                match message.reply()? {
+                    Reply::Ack if message.seq == last => return Ok(()),
+                    Reply::Nack(nack) => {
+                        refused(nack)?;
+                        if message.seq == last {
+                            return Ok(());
+                        }
+                    }
+                    Reply::Overrun => return Err(NetlinkError::Overrun),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// One receive of the answers to `seq`; whether it was the last. What fails in between is kept in `failure`.
+fn answers(
+    from: &mut impl Ask,
+    what: &'static str,
+    seq: u32,
+    failure: &mut Option<NetlinkError>,
+    each: &mut impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
+) -> Result<bool, NetlinkError> {
+    for message in from.recv()? {
+        let message = message?;
+        if message.seq != seq {
+            continue;
+        }
+        if message.flags & DUMP_INTERRUPTED != 0 {
+            failure.get_or_insert(NetlinkError::Interrupted);
+        }
+        match message.reply()? {
+            Reply::Data(data) if failure.is_none() => *failure = each(&data).err(),
+            Reply::Ack | Reply::Done(None) => return Ok(true),
+            Reply::Nack(nack) | Reply::Done(Some(nack)) => return Err(NetlinkError::Refused { what, nack }),
+            Reply::Overrun => return Err(NetlinkError::Overrun),
+            Reply::Data(_) | Reply::Noop => {}
+        }
+    }
+    Ok(false)
+}

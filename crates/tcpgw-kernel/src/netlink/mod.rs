@@ -1,0 +1,8 @@
+//! Netlink itself: sockets, messages and attributes, requests and their answers.
+//!
+//! Owns what every netlink family has in common. Knows no table, flow or route.
+
+pub mod exchange;
+pub mod recorded;
+pub mod socket;
+pub mod tlv;

@@ -1,0 +1,453 @@
+//! A netlink socket, with every way it fails as a typed error.
+//!
+//! Owns sending, receiving and sequence numbers. What answers mean is [`Ask`]'s.
+//!
+//! Source: `net/netlink/af_netlink.c`.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::{
+        socket::{MsgFlags, NetlinkAddr, getsockname, recvmsg, sendmsg, setsockopt, sockopt},
+        time::{TimeVal, TimeValLike as _},
+    },
+};
+
+use crate::ffi;
+use crate::netlink::exchange::Ask;
+use crate::netlink::tlv::{Malformed, Messages, Nack, TooLong, Writer};
+
+/// Seconds after which a silent kernel is an error.
+pub const TIMEOUT_SECONDS: i64 = 10;
+const TIMEOUT: Duration = Duration::from_secs(TIMEOUT_SECONDS.cast_unsigned());
+/// Bytes of one receive; dumps come in parts of at most 32 KiB, other answers are smaller.
+const PART: usize = 128 * 1024;
+/// Bytes of answers that may wait in the kernel.
+const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
+/// Most parts of one `sendmsg` (`UIO_MAXIOV`).
+const MAX_PARTS: usize = 1024;
+/// What `netlink_sendmsg` wants free beside the message.
+const SEND_OVERHEAD: usize = 32;
+/// How often [`restarting`] tries.
+const ATTEMPTS: u32 = 8;
+
+/// Why netlink did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// No socket.
+    #[error("failed to open a netlink socket: {0}{hint}", hint = hint(.0))]
+    Open(#[source] io::Error),
+    /// A socket option was refused.
+    #[error("failed to set {option} on a netlink socket: {source}{hint}", hint = hint(.source))]
+    Configure {
+        /// Its name.
+        option: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// An attribute did not fit.
+    #[error(transparent)]
+    Encode(#[from] TooLong),
+    /// No thread to read or write beside this one.
+    #[error("failed to start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The request did not leave.
+    #[error("failed to send a request of {bytes} bytes to {what}: {source}{hint}", hint = send_hint(.source, *.bytes))]
+    Send {
+        /// What was to be done.
+        what: &'static str,
+        /// The size of the request.
+        bytes: usize,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The answer could not be read.
+    #[error("failed to receive a netlink answer: {0}")]
+    Receive(#[source] io::Error),
+    /// No answer for [`TIMEOUT_SECONDS`].
+    #[error("failed to receive a netlink answer: none came within {TIMEOUT_SECONDS} s")]
+    Timeout,
+    /// Answers were lost (`ENOBUFS`): the outcome is unknown, read the kernel again.
+    #[error("failed to receive all netlink answers: they overran the socket's buffer; the outcome is unknown")]
+    Overrun,
+    /// An answer was longer than the receive buffer, and was lost; the buffer has grown meanwhile.
+    #[error("failed to receive a netlink answer: it has {0} bytes, more than the buffer")]
+    Truncated(usize),
+    /// An answer makes no sense.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// What was read changed meanwhile (`NLM_F_DUMP_INTR`): read it again.
+    #[error("failed to read a consistent state: it changed meanwhile")]
+    Interrupted,
+    /// It changed every time.
+    #[error(
+        "failed to read a consistent state: others changed it during each of {0} attempts; who writes all the time?"
+    )]
+    Unsettled(u32),
+    /// The kernel refused.
+    #[error("failed to {what}: {nack}{hint}", hint = hint(&io::Error::from_raw_os_error(.nack.errno)))]
+    Refused {
+        /// What was to be done.
+        what: &'static str,
+        /// The kernel's answer.
+        nack: Nack,
+    },
+}
+
+impl NetlinkError {
+    /// The kernel's errno, where it gave one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { nack, .. } => Some(nack.error()),
+            Self::Open(source) | Self::Receive(source) | Self::Configure { source, .. } | Self::Send { source, .. } => {
+                source.raw_os_error().map(Errno::from_raw)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether an answer was lost or is inconsistent, so that asking again may go well.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Overrun | Self::Truncated(_) | Self::Interrupted)
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EPERM | Errno::EACCES) => " (needs CAP_NET_ADMIN)",
+        Some(Errno::EPROTONOSUPPORT) => " (this kernel lacks the subsystem)",
+        Some(Errno::ENOBUFS | Errno::ENOMEM) => " (the kernel is short of memory)",
+        Some(Errno::EOPNOTSUPP) => " (this kernel cannot do it, or a module is missing)",
+        _ => "",
+    }
+}
+
+/// A transaction must go out in one piece, and root of a user namespace may not go beyond the system's limit, half of
+/// what the buffer then has (`sk_setsockopt` in `net/core/sock.c`).
+fn send_hint(error: &io::Error, bytes: usize) -> String {
+    if error.raw_os_error() == Some(libc::EMSGSIZE) {
+        let least = bytes.saturating_add(SEND_OVERHEAD).div_ceil(2);
+        format!(
+            " (larger than the send buffer may be: raise net.core.wmem_max to {least} or more, outside of containers, or run \
+             with CAP_NET_ADMIN in the initial user namespace)"
+        )
+    } else {
+        hint(error).to_owned()
+    }
+}
+
+/// Repeats what only reads a few times while it [is passing](NetlinkError::is_passing) why it fails.
+///
+/// # Errors
+/// [`NetlinkError::Unsettled`] when the last attempt was interrupted; any other error of the last attempt.
+pub fn restarting<T>(mut attempt: impl FnMut() -> Result<T, NetlinkError>) -> Result<T, NetlinkError> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(error) if error.is_passing() => {}
+            other => return other,
+        }
+    }
+    attempt().map_err(|error| match error {
+        NetlinkError::Interrupted => NetlinkError::Unsettled(ATTEMPTS),
+        other => other,
+    })
+}
+
+/// One netlink socket. It belongs to the network namespace of the thread that opened it, for ever.
+pub struct Netlink {
+    socket: ffi::MnlSocket,
+    port: u32,
+    seq: u32,
+    buffer: Vec<u8>,
+    send_buffer: usize,
+    receive_buffer: usize,
+}
+
+impl Netlink {
+    /// Opens one to netfilter.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    pub fn netfilter() -> Result<Self, NetlinkError> {
+        Self::open(mnl::Bus::Netfilter)
+    }
+
+    /// Opens one to addresses, links and routes, with strict checks of dump requests.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    pub fn route() -> Result<Self, NetlinkError> {
+        let netlink = Self::open(mnl::Bus::Route)?;
+        netlink.enable("NETLINK_GET_STRICT_CHK", libc::NETLINK_GET_STRICT_CHK)?;
+        Ok(netlink)
+    }
+
+    /// Opens one to the sockets of the network namespace.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    pub fn sock_diag() -> Result<Self, NetlinkError> {
+        Self::open(mnl::Bus::SockDiag)
+    }
+
+    /// Hears what the kernel tells this multicast group of the socket's subsystem.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Configure`].
+    pub fn join(&self, group: libc::c_int) -> Result<(), NetlinkError> {
+        ffi::set_int_option(self.as_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group).map_err(|source| {
+            NetlinkError::Configure {
+                option: "NETLINK_ADD_MEMBERSHIP",
+                source,
+            }
+        })
+    }
+
+    /// Its number in the network namespace, which the kernel knows the socket by: the first one of a process mostly has that
+    /// process' number.
+    pub const fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// A sequence number that was not used on this socket for long; never 0, which notifications have.
+    pub fn next_seq(&mut self) -> u32 {
+        self.seq = self.seq.checked_add(1).unwrap_or(1);
+        self.seq
+    }
+
+    /// Numbers up to `seq` were used: an answer to one of them that comes late is not taken for another one's.
+    pub fn skip_seq(&mut self, seq: u32) {
+        self.seq = self.seq.max(seq);
+    }
+
+    /// Bytes of answers that may wait in the kernel, as it accounts them (about 2 KiB for a small one).
+    pub const fn receive_buffer(&self) -> usize {
+        self.receive_buffer
+    }
+
+    /// Sends messages in one `sendmsg`, however long they are: a netfilter batch must not be split.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Send`]; nothing was done then.
+    pub fn send(&mut self, what: &'static str, parts: &[IoSlice<'_>]) -> Result<(), NetlinkError> {
+        if parts.len() > MAX_PARTS {
+            let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+            return self.send(what, &[IoSlice::new(&whole)]);
+        }
+        let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+        self.grow_send_buffer(bytes);
+        let fail = |source| NetlinkError::Send { what, bytes, source };
+        loop {
+            match sendmsg::<()>(self.socket.as_fd().as_raw_fd(), parts, &[], MsgFlags::empty(), None) {
+                Ok(sent) if sent == bytes => return Ok(()),
+                Ok(_) => return Err(fail(io::ErrorKind::WriteZero.into())),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(fail(errno.into())),
+            }
+        }
+    }
+
+    /// The answers that are there already, if any.
+    ///
+    /// # Errors
+    /// As [`Ask::recv`], without the timeout.
+    pub fn try_recv(&mut self) -> Result<Option<Messages<'_>>, NetlinkError> {
+        Ok(self
+            .receive(MsgFlags::MSG_DONTWAIT)?
+            .map(|length| self.received(length)))
+    }
+
+    fn open(bus: mnl::Bus) -> Result<Self, NetlinkError> {
+        let socket = ffi::MnlSocket::open(bus).map_err(NetlinkError::Open)?;
+        let mut netlink = Self {
+            socket,
+            port: 0,
+            seq: 0,
+            buffer: vec![0; PART],
+            send_buffer: 0,
+            receive_buffer: 0,
+        };
+        let fail = |option| {
+            move |errno: Errno| NetlinkError::Configure {
+                option,
+                source: errno.into(),
+            }
+        };
+        let address = getsockname::<NetlinkAddr>(netlink.socket.as_fd().as_raw_fd());
+        netlink.port = address.map_err(|errno| NetlinkError::Open(errno.into()))?.pid();
+        fcntl(&netlink.socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(fail("FD_CLOEXEC"))?;
+        netlink.enable("NETLINK_EXT_ACK", libc::NETLINK_EXT_ACK)?;
+        netlink.enable("NETLINK_CAP_ACK", libc::NETLINK_CAP_ACK)?;
+        setsockopt(
+            &netlink.socket,
+            sockopt::ReceiveTimeout,
+            &TimeVal::seconds(TIMEOUT_SECONDS),
+        )
+        .map_err(fail("SO_RCVTIMEO"))?;
+        // Root of a user namespace may not force it; then the system's limit is what there is.
+        if setsockopt(&netlink.socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            setsockopt(&netlink.socket, sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(fail("SO_RCVBUF"))?;
+        }
+        let get = nix::sys::socket::getsockopt(&netlink.socket, sockopt::RcvBuf);
+        netlink.receive_buffer = get.map_err(fail("SO_RCVBUF"))?;
+        let get = nix::sys::socket::getsockopt(&netlink.socket, sockopt::SndBuf);
+        netlink.send_buffer = get.map_err(fail("SO_SNDBUF"))?;
+        Ok(netlink)
+    }
+
+    fn enable(&self, name: &'static str, option: libc::c_int) -> Result<(), NetlinkError> {
+        ffi::set_int_option(self.as_fd(), libc::SOL_NETLINK, option, 1)
+            .map_err(|source| NetlinkError::Configure { option: name, source })
+    }
+
+    /// Failing here is no error yet: `sendmsg` says EMSGSIZE if it mattered.
+    fn grow_send_buffer(&mut self, bytes: usize) {
+        let needed = bytes.saturating_add(SEND_OVERHEAD);
+        if needed <= self.send_buffer {
+            return;
+        }
+        if setsockopt(&self.socket, sockopt::SndBufForce, &needed).is_err() {
+            let _ = setsockopt(&self.socket, sockopt::SndBuf, &needed);
+        }
+        self.send_buffer = nix::sys::socket::getsockopt(&self.socket, sockopt::SndBuf).unwrap_or(self.send_buffer);
+    }
+
+    /// Length of what was received, `None` when there was nothing in time.
+    fn receive(&mut self, flags: MsgFlags) -> Result<Option<usize>, NetlinkError> {
+        let fd = self.socket.as_fd().as_raw_fd();
+        loop {
+            let mut parts = [IoSliceMut::new(&mut self.buffer)];
+            // MSG_TRUNC asks for the real length, also of what does not fit.
+            let answer = recvmsg::<NetlinkAddr>(fd, &mut parts, None, flags | MsgFlags::MSG_TRUNC)
+                .map(|answer| (answer.bytes, answer.address.is_none_or(|sender| sender.pid() == 0)));
+            match answer {
+                Ok((length, _)) if length > self.buffer.len() => {
+                    self.buffer.resize(length.next_multiple_of(PART), 0);
+                    return Err(NetlinkError::Truncated(length));
+                }
+                Ok((length, true)) => return Ok(Some(length)),
+                // Another process' message: only the kernel is to be believed.
+                Ok((_, false)) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::ENOBUFS) => return Err(NetlinkError::Overrun),
+                Err(errno) => return Err(NetlinkError::Receive(errno.into())),
+            }
+        }
+    }
+
+    fn received(&self, length: usize) -> Messages<'_> {
+        Messages::new(self.buffer.get(..length).unwrap_or_default())
+    }
+}
+
+impl Ask for Netlink {
+    fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
+        let seq = self.next_seq();
+        let mut writer = Writer::new();
+        build(&mut writer, seq);
+        self.send(what, &[IoSlice::new(writer.bytes()?)])?;
+        Ok(seq)
+    }
+
+    fn recv(&mut self) -> Result<Messages<'_>, NetlinkError> {
+        let begin = Instant::now();
+        loop {
+            match self.receive(MsgFlags::empty())? {
+                Some(length) => return Ok(self.received(length)),
+                None if begin.elapsed() >= TIMEOUT => return Err(NetlinkError::Timeout),
+                None => {}
+            }
+        }
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Netlink")
+            .field("fd", &self.as_fd().as_raw_fd())
+            .field("seq", &self.seq)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_are_bounded() {
+        let mut tries = 0;
+        let settled = restarting(|| {
+            tries += 1;
+            if tries < 3 {
+                Err(NetlinkError::Interrupted)
+            } else {
+                Ok(tries)
+            }
+        });
+        assert_eq!(settled.unwrap(), 3);
+        let never: Result<(), _> = restarting(|| Err(NetlinkError::Interrupted));
+        assert!(matches!(never, Err(NetlinkError::Unsettled(ATTEMPTS))));
+        let mut lost = [true, false].into_iter();
+        let found = restarting(|| lost.next().filter(|lost| !lost).ok_or(NetlinkError::Overrun));
+        assert!(found.is_ok());
+        let never: Result<(), _> = restarting(|| Err(NetlinkError::Overrun));
+        assert!(matches!(never, Err(NetlinkError::Overrun)));
+        let other: Result<(), _> = restarting(|| Err(NetlinkError::Timeout));
+        assert!(matches!(other, Err(NetlinkError::Timeout)));
+    }
+
+    #[test]
+    fn refusals_say_what_helps() {
+        let nack = Nack {
+            errno: libc::EPERM,
+            seq: 1,
+            message: None,
+            offset: None,
+        };
+        let error = NetlinkError::Refused {
+            what: "list flows",
+            nack,
+        };
+        assert_eq!(
+            error.to_string(),
+            "failed to list flows: Operation not permitted (EPERM) (needs CAP_NET_ADMIN)"
+        );
+        assert_eq!(error.errno(), Some(Errno::EPERM));
+    }
+
+    #[test]
+    fn a_request_that_does_not_fit_says_what_would_make_it_fit() {
+        let error = NetlinkError::Send {
+            what: "send the transaction",
+            bytes: 1_000_001,
+            source: Errno::EMSGSIZE.into(),
+        };
+        // The kernel doubles what is asked for.
+        assert!(
+            error.to_string().contains("raise net.core.wmem_max to 500017 or more"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn sequence_numbers_skip_zero() {
+        let mut netlink = Netlink::route().unwrap();
+        assert_eq!(netlink.next_seq(), 1);
+        netlink.seq = u32::MAX;
+        assert_eq!(netlink.next_seq(), 1);
+        assert!(ffi::netns_cookie(netlink.as_fd()).unwrap() > 0);
+    }
+}

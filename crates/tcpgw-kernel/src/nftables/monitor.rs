@@ -1,0 +1,370 @@
+//! Who else writes to our table, as the kernel tells it: notifications of `nf_tables`, up to the one of the generation that
+//! ends a transaction and names the process.
+//!
+//! The kernel spends time on telling it to whoever listens. A table that is owned can only be written to by its owner, so
+//! there is nothing to hear about it then but the end of the ownership, which is not told.
+//!
+//! Sources: `nf_tables_commit`, `nft_commit_notify` and `nf_tables_gen_notify` in `net/netfilter/nf_tables_api.c`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::tlv::{Malformed, Message, Messages, Reply};
+use crate::nftables::nft::{self, msg};
+use crate::nftables::watch::{GROUP, is_about_us};
+
+/// Most datagrams of one [`Drift::drain`]: others may write without end.
+const AT_ONCE: usize = 1024;
+/// Most writers that are told apart in one [`Heard`].
+const WRITERS: usize = 8;
+/// Characters of a process' name (`TASK_COMM_LEN`, without its NUL).
+const NAME: usize = 15;
+
+/// Hears every commit in the network namespace of the thread that opened it. Does not block.
+#[derive(Debug)]
+pub struct Drift {
+    socket: Netlink,
+    ear: Ear,
+}
+
+/// What others did to our table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing.
+    #[default]
+    Untouched,
+    /// They wrote to it, or may have.
+    Touched,
+    /// They removed it, and did not make it again.
+    Gone,
+}
+
+/// What was heard of others since the last time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The generation after the last transaction, anyone's, if there was one.
+    pub generation: Option<u32>,
+    /// Whether anyone else ended a transaction, on whichever table, or may have.
+    pub by_others: bool,
+    /// What they did to our table.
+    pub table: Fate,
+    /// Who wrote to our table, as far as the kernel tells; the first few of them.
+    pub who: BTreeSet<Writer>,
+    /// Whether notifications were lost: anything may have happened.
+    pub lost: bool,
+    /// Whether there may be more to hear at once.
+    pub more: bool,
+}
+
+impl Heard {
+    /// Whether the table has to be looked at.
+    pub fn is_drift(&self) -> bool {
+        self.table != Fate::Untouched || self.lost
+    }
+
+    /// Who wrote to our table, in words: `nft (1234)`.
+    pub fn by(&self) -> Option<String> {
+        let names: Vec<_> = self.who.iter().map(ToString::to_string).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+}
+
+/// A thread that committed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Writer {
+    /// Its number, which is its process' if that has no more threads, in the first PID namespace of the machine.
+    pub pid: u32,
+    /// Its name, without control characters: up to 15 characters that it chose itself.
+    pub name: String,
+}
+
+impl fmt::Display for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.pid)
+    }
+}
+
+impl Drift {
+    /// From now on. `own` is the netlink port of the socket that writes for this process, see
+    /// [`Linux::port`](crate::linux::Linux::port): what it does is no drift.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`], [`NetlinkError::Configure`].
+    pub fn open(own: u32) -> Result<Self, NetlinkError> {
+        let socket = Netlink::netfilter()?;
+        socket.join(GROUP)?;
+        Ok(Self {
+            socket,
+            ear: Ear::new(own),
+        })
+    }
+
+    /// What is there to hear. A transaction whose messages are not all there yet is told the next time.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Receive`].
+    pub fn drain(&mut self) -> Result<Heard, NetlinkError> {
+        for _ in 0..AT_ONCE {
+            match self.socket.try_recv() {
+                Ok(None) => return Ok(self.ear.take()),
+                Ok(Some(messages)) => self.ear.hear(messages),
+                Err(NetlinkError::Overrun | NetlinkError::Truncated(_)) => self.ear.lose(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Heard {
+            more: true,
+            ..self.ear.take()
+        })
+    }
+}
+
+impl AsFd for Drift {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Drift {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+/// Makes sense of notifications, wherever they come from. Keeps as much as it tells, however much it hears.
+#[derive(Debug)]
+pub struct Ear {
+    own: u32,
+    heard: Heard,
+    /// By the transaction that has not ended.
+    fate: Fate,
+}
+
+impl Ear {
+    /// For all but the socket with this port.
+    pub fn new(own: u32) -> Self {
+        Self {
+            own,
+            heard: Heard::default(),
+            fate: Fate::Untouched,
+        }
+    }
+
+    /// Hears these.
+    pub fn hear(&mut self, messages: Messages<'_>) {
+        for message in messages {
+            match message {
+                Ok(message) if message.kind == nft::message(msg::NEW_GEN) => self.end(&message),
+                Ok(message) if message.kind >> 8 == nft::SUBSYSTEM => self.note(&message),
+                Ok(message) if !matches!(message.reply(), Ok(Reply::Overrun)) => {}
+                _ => self.lose(),
+            }
+        }
+    }
+
+    /// Some were lost.
+    pub fn lose(&mut self) {
+        self.heard.lost = true;
+        self.heard.by_others = true;
+    }
+
+    /// What was heard since the last time, up to the last transaction that ended.
+    pub fn take(&mut self) -> Heard {
+        std::mem::take(&mut self.heard)
+    }
+
+    fn note(&mut self, message: &Message<'_>) {
+        let removed = message.kind == nft::message(msg::DEL_TABLE);
+        let made = message.kind == nft::message(msg::NEW_TABLE);
+        // Of a large transaction one message is enough.
+        let enough = self.fate != Fate::Untouched && !removed && !made;
+        if message.pid == self.own || enough || !is_about_us(message) {
+            return;
+        }
+        self.fate = if removed { Fate::Gone } else { Fate::Touched };
+    }
+
+    fn end(&mut self, message: &Message<'_>) {
+        let fate = std::mem::take(&mut self.fate);
+        let Ok((generation, writer)) = read_generation(message) else {
+            return self.lose();
+        };
+        self.heard.generation = Some(generation);
+        self.heard.by_others |= message.pid != self.own;
+        if fate != Fate::Untouched {
+            self.heard.table = fate;
+        }
+        if message.pid == self.own {
+            // What was noted is of a transaction whose end was lost, and what we write to is there.
+            if self.heard.table == Fate::Gone {
+                self.heard.table = Fate::Touched;
+            }
+        } else if fate != Fate::Untouched && self.heard.who.len() < WRITERS {
+            self.heard.who.extend(writer);
+        }
+    }
+}
+
+fn read_generation(message: &Message<'_>) -> Result<(u32, Option<Writer>), Malformed> {
+    let (_, attrs) = message.family()?;
+    let (mut id, mut pid, mut name) = (None, None, None);
+    for attr in attrs {
+        let attr = attr?;
+        match attr.kind {
+            nft::GEN_ID => id = Some(attr.be32()?),
+            nft::GEN_PID => pid = Some(attr.be32()?),
+            nft::GEN_NAME => name = Some(read_name(attr.payload)),
+            _ => {}
+        }
+    }
+    let id = id.ok_or(Malformed::new("no generation id in the notification"))?;
+    Ok((id, pid.zip(name).map(|(pid, name)| Writer { pid, name })))
+}
+
+fn read_name(bytes: &[u8]) -> String {
+    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    let clean = |c: char| if c.is_control() { '?' } else { c };
+    String::from_utf8_lossy(name).chars().take(NAME).map(clean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::netlink::tlv::{Family, Header, Writer as Wire};
+    use crate::nftables::skeleton::TABLE;
+
+    const OWN: u32 = 77;
+
+    /// Notifications as the kernel sends them.
+    #[derive(Default)]
+    struct Told(Vec<u8>);
+
+    impl Told {
+        fn say(mut self, port: u32, kind: u16, family: u8, fill: impl FnOnce(&mut Wire)) -> Self {
+            let mut wire = Wire::new();
+            let header = Header {
+                kind: nft::message(kind),
+                flags: 0,
+                seq: 1,
+            };
+            let family = Family {
+                family,
+                ..Family::default()
+            };
+            wire.message(header, family, fill);
+            let mut bytes = wire.finish().unwrap();
+            bytes[12..16].copy_from_slice(&port.to_ne_bytes());
+            self.0.extend(bytes);
+            self
+        }
+
+        fn about(self, port: u32, kind: u16, table: &str) -> Self {
+            self.say(port, kind, nft::INET, |wire| wire.str(1, table))
+        }
+
+        fn end(self, port: u32, generation: u32, pid: u32, name: &str) -> Self {
+            self.say(port, msg::NEW_GEN, 0, |wire| {
+                wire.be32(nft::GEN_ID, generation);
+                wire.be32(nft::GEN_PID, pid);
+                wire.str(nft::GEN_NAME, name);
+            })
+        }
+
+        fn heard(&self) -> Heard {
+            let mut ear = Ear::new(OWN);
+            ear.hear(Messages::new(&self.0));
+            ear.take()
+        }
+    }
+
+    #[test]
+    fn a_change_of_our_table_has_a_name() {
+        let heard = Told::default()
+            .about(5, msg::NEW_ELEM, TABLE)
+            .about(5, msg::NEW_ELEM, TABLE)
+            .end(5, 9, 1234, "nft")
+            .about(6, msg::NEW_ELEM, "other")
+            .end(6, 10, 1235, "docker")
+            .heard();
+        assert!(heard.table == Fate::Touched && !heard.lost && heard.is_drift());
+        assert_eq!(heard.generation, Some(10));
+        assert_eq!(heard.by().as_deref(), Some("nft (1234)"));
+    }
+
+    #[test]
+    fn our_own_and_others_tables_are_no_drift() {
+        let heard = Told::default()
+            .about(OWN, msg::DEL_TABLE, TABLE)
+            .about(OWN, msg::NEW_TABLE, TABLE)
+            .end(OWN, 9, 1, "tcpgw")
+            .say(5, msg::DEL_TABLE, 2, |wire| wire.str(1, TABLE))
+            .end(5, 10, 2, "nft")
+            .heard();
+        assert!(!heard.is_drift() && heard.who.is_empty(), "{heard:?}");
+        assert_eq!(heard.generation, Some(10));
+    }
+
+    #[test]
+    fn it_is_gone_until_somebody_makes_it() {
+        let fate = |told: &Told| told.heard().table;
+        let gone = Told::default().about(5, msg::DEL_TABLE, TABLE).end(5, 9, 1, "nft");
+        assert_eq!(fate(&gone), Fate::Gone);
+        let again = gone.about(6, msg::NEW_TABLE, TABLE).end(6, 10, 2, "tcpgw");
+        assert_eq!(fate(&again), Fate::Touched);
+        assert_eq!(again.heard().who.len(), 2);
+        let replaced = Told::default()
+            .about(5, msg::DEL_TABLE, TABLE)
+            .about(5, msg::NEW_TABLE, TABLE)
+            .end(5, 9, 1, "nft");
+        assert_eq!(fate(&replaced), Fate::Touched);
+        let ours = again.about(6, msg::DEL_TABLE, TABLE).end(6, 11, 2, "tcpgw");
+        assert_eq!(fate(&ours), Fate::Gone);
+        assert_eq!(fate(&ours.end(OWN, 12, 3, "tcpgw")), Fate::Touched);
+    }
+
+    #[test]
+    fn what_has_not_ended_is_told_later() {
+        let begun = Told::default().about(5, msg::DEL_TABLE, TABLE);
+        let end = Told::default().end(5, 9, 1, "nft");
+        let mut ear = Ear::new(OWN);
+        ear.hear(Messages::new(&begun.0));
+        assert_eq!(ear.take(), Heard::default());
+        ear.hear(Messages::new(&end.0));
+        assert_eq!(ear.take().table, Fate::Gone);
+        assert_eq!(ear.take(), Heard::default());
+    }
+
+    #[test]
+    fn names_are_short_and_clean() {
+        let heard = Told::default()
+            .about(5, msg::NEW_RULE, TABLE)
+            .end(5, 9, 1, "a\x1b[2J\nb0123456789abcdef")
+            .heard();
+        assert_eq!(heard.by().as_deref(), Some("a?[2J?b01234567 (1)"));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let told = (1..100).fold(Told::default(), |told, pid| {
+            told.about(pid + 100, msg::NEW_RULE, TABLE)
+                .end(pid + 100, pid, pid, "nft")
+        });
+        assert_eq!(told.heard().who.len(), WRITERS);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_heard(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u16..40, port in 0u32..3) {
+            let mut ear = Ear::new(1);
+            ear.hear(Messages::new(&bytes));
+            let told = Told::default().say(port, kind, nft::INET, |wire| wire.raw(&bytes)).end(port, 9, 1, "nft");
+            ear.hear(Messages::new(&told.0));
+            let heard = ear.take();
+            prop_assert!(heard.generation == Some(9) || heard.lost);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Whether anybody writes to our table, where others write to theirs all the time: the generation is everyone's, so it
+//! alone cannot tell.
+
+use crate::netlink::socket::{Netlink, NetlinkError};
+use crate::netlink::tlv::{Attrs, Message, Reply};
+use crate::nftables::nft::{self, msg};
+use crate::nftables::skeleton::TABLE;
+use crate::nftables::transaction::Transaction;
+
+/// `NFNLGRP_NFTABLES` (`include/uapi/linux/netfilter/nfnetlink.h`).
+pub(crate) const GROUP: libc::c_int = 7;
+/// In every message but that of a new generation the first attribute names the table
+/// (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE` and so on).
+const NAMES_TABLE: u16 = 1;
+
+/// Hears every commit. While there is one, the kernel spends time on telling it: have it in times of trouble only.
+#[derive(Debug)]
+pub(crate) struct Watch(Netlink);
+
+impl Watch {
+    /// From now on.
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
+        let socket = Netlink::netfilter()?;
+        socket.join(GROUP)?;
+        Ok(Self(socket))
+    }
+
+    /// Whether anybody wrote to our table since the last call, or may have.
+    pub(crate) fn touched(&mut self) -> Result<bool, NetlinkError> {
+        self.wait_for_writers()?;
+        let mut touched = false;
+        loop {
+            match self.0.try_recv() {
+                Ok(None) => return Ok(touched),
+                Ok(Some(messages)) => {
+                    for message in messages {
+                        touched |= message.map_or(true, |message| is_about_us(&message));
+                    }
+                }
+                Err(NetlinkError::Overrun | NetlinkError::Truncated(_)) => touched = true,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A commit is visible before its messages are out, but it holds a lock until they are. An empty transaction takes
+    /// that lock, too (`nf_tables_valid_genid`).
+    fn wait_for_writers(&mut self) -> Result<(), NetlinkError> {
+        let nothing = Transaction::begin(None, self.0.next_seq()).seal()?;
+        self.0.send("wait for others to commit", &nothing.parts())
+    }
+}
+
+/// Whether a notification may be of a change of our table: what cannot be read may be.
+pub fn is_about_us(message: &Message<'_>) -> bool {
+    match message.reply() {
+        Ok(Reply::Ack | Reply::Noop) => false,
+        Ok(Reply::Data(data)) if data.kind == nft::message(msg::NEW_GEN) => false,
+        Ok(Reply::Data(data)) => {
+            let family = data.family();
+            family.map_or(true, |(family, attrs)| family.family == nft::INET && names_us(attrs))
+        }
+        _ => true,
+    }
+}
+
+fn names_us(attrs: Attrs<'_>) -> bool {
+    let mut attrs = attrs.map_while(Result::ok);
+    let name = attrs.find(|attr| attr.kind == NAMES_TABLE);
+    name.is_none_or(|attr| attr.str().map_or(true, |name| name == TABLE))
+}

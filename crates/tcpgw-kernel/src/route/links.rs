@@ -1,0 +1,420 @@
+//! Links as the doctor needs them: bridge ports, MTUs, addresses, neighbours, offloads.
+//!
+//! Everything comes from rtnetlink and ioctls: files under `/sys/class/net` belong to the network namespace in which
+//! `/sys` was mounted, which need not be this one.
+//!
+//! Source: `include/uapi/linux/if_link.h`, `if_bridge.h`, `neighbour.h`, `if_addr.h`, `ethtool.h`, `rtnetlink.h`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::ffi;
+use crate::netlink::exchange::Ask;
+use crate::netlink::socket::{Netlink, NetlinkError, restarting};
+use crate::netlink::tlv::{Attrs, Header, Malformed, Message};
+
+const GET_LINK: u16 = 18;
+const GET_ADDR: u16 = 22;
+const GET_NEIGH: u16 = 30;
+const GET_QDISC: u16 = 38;
+const REQUEST_DUMP: u16 = 0x301;
+const AF_BRIDGE: u8 = 7;
+
+const IFF_UP: u32 = 1;
+const IFF_LOOPBACK: u32 = 8;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_ATTACHED: u16 = 2;
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const INFO_SLAVE_KIND: u16 = 4;
+const INFO_SLAVE_DATA: u16 = 5;
+const BR_NF_CALL_IPTABLES: u16 = 36;
+const BR_NF_CALL_IP6TABLES: u16 = 37;
+const BRPORT_MODE: u16 = 4;
+
+const TCA_KIND: u16 = 1;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NDA_MASTER: u16 = 9;
+const NUD_FAILED: u16 = 0x20;
+
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact, and all combinations occur"
+)]
+pub struct Link {
+    /// Its number in this network namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether it is loopback.
+    pub loopback: bool,
+    /// Bytes in the longest packet that it takes.
+    pub mtu: u32,
+    /// What it is a port of.
+    pub master: Option<u32>,
+    /// Of a VLAN, the link that its frames come by.
+    pub parent: Option<u32>,
+    /// Whether it is a bridge, and whether that one alone asks the rules for IPv4 and for IPv6.
+    pub bridge: Option<[bool; 2]>,
+    /// As a port of a bridge: whether it sends packets back to where they came from.
+    pub hairpin: Option<bool>,
+    /// Whether a program for XDP sees its packets first.
+    pub xdp: bool,
+    /// Whether traffic control sees packets that come in (`ingress`, `clsact`): its filters may drop some. Those that are attached
+    /// by the system call `bpf` (tcx) are not known.
+    pub classifies: bool,
+    /// Its addresses, with the lengths of their networks' prefixes.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// What it does to many packets at once; `None` where it cannot tell, or was not asked: see [`read_offloads`].
+    pub offloads: Option<Offloads>,
+}
+
+/// What an interface does to many packets at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// Received packets are merged so that they cannot be told apart again.
+    pub lro: bool,
+    /// Received packets are merged.
+    pub gro: bool,
+    /// Packets to be sent are cut late.
+    pub gso: bool,
+}
+
+/// Who was seen on a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The link.
+    pub link: u32,
+    /// Its IP address.
+    pub address: IpAddr,
+    /// Its hardware address, if it ever answered.
+    pub hardware: Option<Vec<u8>>,
+    /// Whether it did not answer when it was last asked.
+    pub failed: bool,
+}
+
+/// Behind which port of a bridge a hardware address was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Learned {
+    /// The hardware address.
+    pub hardware: Vec<u8>,
+    /// The port.
+    pub port: u32,
+    /// The bridge.
+    pub bridge: u32,
+}
+
+/// All links, without their offloads.
+///
+/// # Errors
+/// Those of [`Ask::dump`].
+pub fn links() -> Result<Vec<Link>, NetlinkError> {
+    let mut socket = Netlink::route()?;
+    let mut links = restarting(|| {
+        let mut links = Vec::new();
+        dump(&mut socket, "list links", GET_LINK, &[0; 16], |message| {
+            links.push(link(message.payload)?);
+            Ok(())
+        })?;
+        Ok(links)
+    })?;
+    let addresses = restarting(|| {
+        let mut addresses = Vec::new();
+        dump(&mut socket, "list addresses", GET_ADDR, &[0; 8], |message| {
+            addresses.extend(own_address(message.payload)?);
+            Ok(())
+        })?;
+        Ok(addresses)
+    })?;
+    let classifying = restarting(|| {
+        let mut found = Vec::new();
+        dump(
+            &mut socket,
+            "list queueing disciplines",
+            GET_QDISC,
+            &[0; 20],
+            |message| {
+                found.extend(classifying(message.payload)?);
+                Ok(())
+            },
+        )?;
+        Ok(found)
+    });
+    let classifying = match classifying {
+        // Without traffic control (`CONFIG_NET_SCHED`) there is none.
+        Err(error) if error.errno() == Some(nix::errno::Errno::EOPNOTSUPP) => Vec::new(),
+        other => other?,
+    };
+    for link in &mut links {
+        link.classifies = classifying.contains(&link.index);
+        link.addresses = addresses
+            .iter()
+            .filter(|(index, ..)| *index == link.index)
+            .map(|(_, address, length)| (*address, *length))
+            .collect();
+    }
+    Ok(links)
+}
+
+/// Asks each link what it does to many packets at once, by three ioctls each.
+pub fn read_offloads(links: &mut [Link]) {
+    for link in links {
+        link.offloads = offloads(&link.name);
+    }
+}
+
+/// Who was seen on which link, by IP address.
+///
+/// # Errors
+/// Those of [`Ask::dump`].
+pub fn neighbours() -> Result<Vec<Neighbour>, NetlinkError> {
+    let mut socket = Netlink::route()?;
+    restarting(|| {
+        let mut found = Vec::new();
+        dump(&mut socket, "list neighbours", GET_NEIGH, &[0; 12], |message| {
+            found.extend(neighbour(message.payload)?);
+            Ok(())
+        })?;
+        Ok(found)
+    })
+}
+
+/// What bridges learned.
+///
+/// # Errors
+/// Those of [`Ask::dump`].
+pub fn learned() -> Result<Vec<Learned>, NetlinkError> {
+    let mut socket = Netlink::route()?;
+    let mut request = [0; 12];
+    request[0] = AF_BRIDGE;
+    restarting(|| {
+        let mut found = Vec::new();
+        dump(
+            &mut socket,
+            "list what bridges learned",
+            GET_NEIGH,
+            &request,
+            |message| {
+                found.extend(entry(message.payload)?);
+                Ok(())
+            },
+        )?;
+        Ok(found)
+    })
+}
+
+fn dump(
+    socket: &mut impl Ask,
+    what: &'static str,
+    kind: u16,
+    header: &[u8],
+    each: impl FnMut(&Message<'_>) -> Result<(), NetlinkError>,
+) -> Result<(), NetlinkError> {
+    socket.dump(
+        what,
+        |writer, seq| {
+            let open = writer.begin_plain(Header {
+                kind,
+                flags: REQUEST_DUMP,
+                seq,
+            });
+            writer.raw(header);
+            writer.end(open);
+        },
+        each,
+    )
+}
+
+const SHORT: Malformed = Malformed::new("an answer that is shorter than its header");
+
+/// `struct ifinfomsg`: family, type (at 2), index (at 4), flags (at 8), change.
+fn link(payload: &[u8]) -> Result<Link, Malformed> {
+    let (header, attrs) = payload.split_first_chunk::<16>().ok_or(SHORT)?;
+    let flags = number(header, 8);
+    let mut link = Link {
+        index: number(header, 4),
+        up: flags & IFF_UP != 0,
+        loopback: flags & IFF_LOOPBACK != 0,
+        ..Link::default()
+    };
+    let (mut below, mut is_vlan) = (None, false);
+    for attr in Attrs::new(attrs) {
+        let attr = attr?;
+        match attr.kind {
+            // The kernel takes any bytes but a slash, a colon and white space.
+            IFLA_IFNAME => link.name = text(attr.payload),
+            IFLA_MTU => link.mtu = attr.ne32()?,
+            // Of other kinds it may be a link elsewhere, such as the other end of a veth.
+            IFLA_LINK => below = Some(attr.ne32()?),
+            IFLA_MASTER => link.master = Some(attr.ne32()?),
+            IFLA_XDP => {
+                let attached = attr.nested().first(IFLA_XDP_ATTACHED)?;
+                link.xdp = attached.map(|attr| attr.u8()).transpose()?.is_some_and(|how| how != 0);
+            }
+            IFLA_LINKINFO => is_vlan = read_kind(&attr.nested(), &mut link)?,
+            _ => {}
+        }
+    }
+    link.parent = below.filter(|_| is_vlan);
+    Ok(link)
+}
+
+/// Reads what matters of bridges and their ports, and returns whether it is a VLAN.
+fn read_kind(infos: &Attrs<'_>, link: &mut Link) -> Result<bool, Malformed> {
+    let text = |kind| infos.clone().first(kind)?.map(|attr| attr.str()).transpose();
+    let flag = |data: u16, kind| {
+        let data = infos.clone().first(data)?;
+        let attr = data.map(|data| data.nested().first(kind)).transpose()?.flatten();
+        Ok(attr.map(|attr| attr.u8()).transpose()?.is_some_and(|flag| flag != 0))
+    };
+    if text(INFO_KIND)? == Some("bridge") {
+        link.bridge = Some([
+            flag(INFO_DATA, BR_NF_CALL_IPTABLES)?,
+            flag(INFO_DATA, BR_NF_CALL_IP6TABLES)?,
+        ]);
+    }
+    if text(INFO_SLAVE_KIND)? == Some("bridge") {
+        link.hairpin = Some(flag(INFO_SLAVE_DATA, BRPORT_MODE)?);
+    }
+    Ok(text(INFO_KIND)? == Some("vlan"))
+}
+
+/// The link of a discipline that classifies what comes in. `struct tcmsg`: family, padding, index (at 4), handle, parent, info.
+fn classifying(payload: &[u8]) -> Result<Option<u32>, Malformed> {
+    let (header, attrs) = payload.split_first_chunk::<20>().ok_or(SHORT)?;
+    let kind = Attrs::new(attrs).first(TCA_KIND)?.map(|attr| text(attr.payload));
+    let is_one = kind.is_some_and(|kind| kind == "clsact" || kind == "ingress");
+    Ok(is_one.then(|| number(header, 4)))
+}
+
+/// `struct ifaddrmsg`: family, prefix length, flags, scope, index.
+fn own_address(payload: &[u8]) -> Result<Option<(u32, IpAddr, u8)>, Malformed> {
+    let (header, attrs) = payload.split_first_chunk::<8>().ok_or(SHORT)?;
+    let (mut local, mut address) = (None, None);
+    for attr in Attrs::new(attrs) {
+        let attr = attr?;
+        match attr.kind {
+            IFA_LOCAL => local = ip(attr.payload),
+            IFA_ADDRESS => address = ip(attr.payload),
+            _ => {}
+        }
+    }
+    let found = local.or(address);
+    Ok(found.map(|address| (number(header, 4), address, header[1])))
+}
+
+/// `struct ndmsg`: family, padding, index (at 4), state (at 8), flags, type.
+fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>, Malformed> {
+    let (header, attrs) = payload.split_first_chunk::<12>().ok_or(SHORT)?;
+    let address = Attrs::new(attrs).first(NDA_DST)?.and_then(|attr| ip(attr.payload));
+    let hardware = Attrs::new(attrs).first(NDA_LLADDR)?.map(|attr| attr.payload.to_vec());
+    let state = u16::from_ne_bytes([header[8], header[9]]);
+    Ok(address.map(|address| Neighbour {
+        link: number(header, 4),
+        address,
+        hardware,
+        failed: state & NUD_FAILED != 0,
+    }))
+}
+
+fn entry(payload: &[u8]) -> Result<Option<Learned>, Malformed> {
+    let (header, attrs) = payload.split_first_chunk::<12>().ok_or(SHORT)?;
+    let hardware = Attrs::new(attrs).first(NDA_LLADDR)?.map(|attr| attr.payload.to_vec());
+    let bridge = Attrs::new(attrs)
+        .first(NDA_MASTER)?
+        .map(|attr| attr.ne32())
+        .transpose()?;
+    Ok(hardware.zip(bridge).map(|(hardware, bridge)| Learned {
+        hardware,
+        port: number(header, 4),
+        bridge,
+    }))
+}
+
+fn text(bytes: &[u8]) -> String {
+    let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn number(header: &[u8], at: usize) -> u32 {
+    let bytes = header.get(at..).and_then(|rest| rest.first_chunk());
+    bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets).into()),
+        16 => bytes.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets).into()),
+        _ => None,
+    }
+}
+
+fn offloads(name: &str) -> Option<Offloads> {
+    const GET_GSO: u32 = 0x23;
+    const GET_FLAGS: u32 = 0x25;
+    const GET_GRO: u32 = 0x2b;
+    const FLAG_LRO: u32 = 1 << 15;
+    Some(Offloads {
+        lro: ffi::ethtool_value(name, GET_FLAGS).ok()? & FLAG_LRO != 0,
+        gro: ffi::ethtool_value(name, GET_GRO).ok()? != 0,
+        gso: ffi::ethtool_value(name, GET_GSO).ok()? != 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn this_machine_has_loopback() {
+        let links = links().unwrap();
+        let lo = links.iter().find(|link| link.loopback).unwrap();
+        assert_eq!((lo.name.as_str(), lo.bridge, lo.hairpin), ("lo", None, None));
+        assert!(lo.mtu >= 1500);
+        neighbours().unwrap();
+        learned().unwrap();
+    }
+
+    #[test]
+    fn what_sees_packets_before_all_rules_is_known() {
+        let attached = |how: u8| {
+            let mut payload = vec![0; 16];
+            // IFLA_XDP, nested, with IFLA_XDP_ATTACHED.
+            payload.extend([12, 0, 43, 0x80, 5, 0, 2, 0, how, 0, 0, 0]);
+            link(&payload).unwrap().xdp
+        };
+        assert_eq!([0, 1, 2].map(attached), [false, true, true]);
+        let discipline = |kind: &[u8; 8]| {
+            let mut payload = vec![0; 20];
+            payload[4] = 7;
+            payload.extend([12, 0, 1, 0]);
+            payload.extend(kind);
+            classifying(&payload).unwrap()
+        };
+        assert_eq!(discipline(b"clsact\0\0"), Some(7));
+        assert_eq!(discipline(b"ingress\0"), Some(7));
+        assert_eq!(discipline(b"noqueue\0"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_is_total(payload: Vec<u8>) {
+            let _ = (link(&payload), own_address(&payload), neighbour(&payload), entry(&payload), classifying(&payload));
+        }
+    }
+}
