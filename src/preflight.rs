@@ -113,8 +113,13 @@ pub fn obstacles(routes: &mut Routes, state: &State) -> Result<Vec<Obstacle>, Ne
 }
 
 /// Returns a state without the services that are held back by obstacles that are not in what is served of them already,
-/// and with what is served of these; and the obstacles that held them back.
-pub fn possible(state: &State, obstacles: impl Iterator<Item = Obstacle>, served: &Summary) -> (State, Vec<Obstacle>) {
+/// and with what is served of these, or `before`, which are possible, where nothing is; and the obstacles that held them back.
+pub fn possible(
+    state: &State,
+    obstacles: impl Iterator<Item = Obstacle>,
+    served: &Summary,
+    before: &[Arc<Service>],
+) -> (State, Vec<Obstacle>) {
     let adopted = adopt::adopt(served, None, &Last::default()).into_iter();
     let served: Vec<Service> = adopted.map(|adopted| adopted.serving).collect();
     let has_it = |obstacle: &Obstacle| {
@@ -130,9 +135,14 @@ pub fn possible(state: &State, obstacles: impl Iterator<Item = Obstacle>, served
         .cloned()
         .collect();
     let claimed = Claimed::by(&possible);
-    let before = served.iter().filter(|known| names.contains(&*known.name));
-    let kept = before.filter_map(|known| claimed.leave(known, false).rest(known).map(Arc::new));
+    let known = served.iter().filter(|known| names.contains(&*known.name));
+    let kept = known.filter_map(|known| claimed.leave(known, false).rest(known).map(Arc::new));
     let mut services: Vec<Arc<Service>> = possible.iter().cloned().chain(kept).collect();
+    let claimed = Claimed::by(&services);
+    let before = before.iter().filter(|before| names.contains(&*before.name));
+    let kept = before.filter_map(|before| claimed.leave(before, true).rest(before).map(Arc::new));
+    let kept: Vec<Arc<Service>> = kept.collect();
+    services.extend(kept);
     services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     (State { services }, held_back)
 }

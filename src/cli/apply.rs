@@ -1,5 +1,6 @@
 //! `tcpgw apply`
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -73,10 +74,16 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let taken = preflight::listeners(&state, &known.summary, arguments.take_over)?;
     if !arguments.hold_back {
         preflight::refuse_taken(&taken)?;
-    } else if let Some(possible) =
-        preflight::possible(global, &state, obstacles.into_iter().chain(taken), &known.summary)
-    {
-        state = possible;
+    }
+    let mut held = BTreeSet::new();
+    if arguments.hold_back {
+        let before = others.before(&state);
+        let before = preflight::unhindered(&mut gateway, &config, before, &known.summary, arguments.take_over)?;
+        let obstacles = obstacles.into_iter().chain(taken);
+        if let Some(possible) = preflight::possible(global, &state, obstacles, &known.summary, &before) {
+            state = possible.state;
+            held = possible.held;
+        }
     }
     let desired = gateway.desired(&state, &others.services, &config)?;
     let details = others.details_with(&state);
@@ -108,7 +115,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let denied = Denied::local(&mut reconciler, &desired.summary, arguments.flush_denied)?;
     // The process ends here: taking a million elements apart would only take time.
     std::mem::forget(desired);
-    others.forget_replaced(global);
+    others.forget_replaced(global, &held);
     tell(global, &report, &others, &denied, took).map_err(untold)?;
     if report.failed > 0 {
         return Err(not_flushed(report.failed));

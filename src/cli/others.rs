@@ -3,8 +3,9 @@
 //! A state file, whether the daemon follows it or `apply` reads it, is one provider: what an earlier one has put into the
 //! kernel is replaced. What belongs to nobody that is known stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -38,6 +39,8 @@ pub(super) struct Others {
     /// Those of the API and orphans that the kernel does not hold, and that the state does not define.
     waiting: Vec<(Owner, Box<str>)>,
     last: Option<(PathBuf, Last)>,
+    /// Nothing is left of what was served: the machine has booted.
+    is_all_lost: bool,
 }
 
 /// Looks at the kernel, and finds the services in it that are not for a state file to replace. With `prune` none are. What the
@@ -89,6 +92,8 @@ pub(super) fn look(
             problems,
         })?;
     others.waiting = waiting;
+    let is_nothing_known = known.recorded.is_none() && known.summary.services.is_empty();
+    others.is_all_lost = is_nothing_known || last.as_ref().is_some_and(|last| last.boot != boot_id());
     others.last = last.map(|last| (Last::path(&store), last));
     Ok((known, others))
 }
@@ -261,9 +266,20 @@ impl Others {
         of_state.chain(self.details.clone()).collect()
     }
 
+    /// Services of a state as they were served before the machine booted while a change of them was held back, and as nothing
+    /// serves them now.
+    pub(super) fn before(&self, state: &State) -> Vec<Arc<Service>> {
+        let Some((_, last)) = &self.last else {
+            return Vec::new();
+        };
+        let kept = last.kept.iter().filter(|kept| kept.is_unserved || self.is_all_lost);
+        let kept = kept.filter(|kept| state.get(&kept.service.name).is_some());
+        kept.map(|kept| Arc::clone(&kept.service)).collect()
+    }
+
     /// Orphans that were removed are not to come back when a daemon starts, nor what was held back of a state file that this
-    /// one replaces.
-    pub(super) fn forget_replaced(&self, global: &Global) {
+    /// one replaces. `held`: services of this one that are held back.
+    pub(super) fn forget_replaced(&self, global: &Global, held: &BTreeSet<Box<str>>) {
         let Some((path, last)) = &self.last else { return };
         let is_pruned = |name: &str| {
             let mut pruned = self.pruned.iter();
@@ -278,6 +294,9 @@ impl Others {
                 _ => !(is_unserved && self.prunes || is_pruned(&service.name)),
             }
         });
+        let names: BTreeSet<&str> = left.services.iter().map(|(_, service)| &*service.name).collect();
+        let is_left = |name: &str| held.contains(name) || names.contains(name);
+        left.kept = last.kept.iter().filter(|kept| is_left(&kept.service.name)).cloned().collect();
         // What the kernel has lost is served again by a daemon that starts.
         let waiting = self
             .waiting

@@ -1,9 +1,13 @@
 //! What is checked against the gateway itself before anything is changed.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::gateway::Gateway;
 use super::{Failure, File, Global};
+use crate::config::Config;
 use crate::preflight::{self, Obstacle};
-use tcpgw_core::model::State;
+use tcpgw_core::model::{Service, State};
 use tcpgw_core::summary::Summary;
 
 /// Returns what keeps services from being served here, but for listeners; warns of what only does not work yet.
@@ -40,17 +44,51 @@ pub(super) fn refuse_taken(taken: &[Obstacle]) -> Result<(), Failure> {
     }
 }
 
-/// Returns the state without the services that these obstacles hold back, and with what is served of them already; `None` if
-/// all of it is possible. Warns of each.
+/// What is made of a state of which some services are held back.
+pub(super) struct Possible {
+    /// The state without them, and with what is served of them already, or was before the machine booted.
+    pub(super) state: State,
+    /// Their names.
+    pub(super) held: BTreeSet<Box<str>>,
+}
+
+/// Returns what is possible of a state; `None` if all of it is. Warns of each service that is held back. `before`: services as
+/// [`Others::before`](super::others::Others::before) returns them.
 pub(super) fn possible(
     global: &Global,
     state: &State,
     obstacles: impl Iterator<Item = Obstacle>,
     known: &Summary,
-) -> Option<State> {
-    let (possible, held_back) = preflight::possible(state, obstacles, known);
+    before: &[Arc<Service>],
+) -> Option<Possible> {
+    let (possible, held_back) = preflight::possible(state, obstacles, known, before);
     for obstacle in &held_back {
-        global.warn(&format_args!("held back: {}", obstacle.told_with("--take-over")));
+        let name = &obstacle.service;
+        let is_kept = possible.get(name).is_some();
+        let meanwhile = if is_kept { " (and served as before)" } else { "" };
+        global.warn(&format_args!(
+            "held back{meanwhile}: {}",
+            obstacle.told_with("--take-over")
+        ));
     }
-    (!held_back.is_empty()).then_some(possible)
+    let held: BTreeSet<Box<str>> = held_back.into_iter().map(|obstacle| obstacle.service).collect();
+    (!held.is_empty()).then_some(Possible { state: possible, held })
+}
+
+/// Returns those services that nothing keeps from being served here.
+pub(super) fn unhindered(
+    gateway: &mut Gateway,
+    config: &Config,
+    mut services: Vec<Arc<Service>>,
+    known: &Summary,
+    take_over: bool,
+) -> Result<Vec<Arc<Service>>, Failure> {
+    services.retain(|service| config.check_service(service).next().is_none());
+    let state = State { services };
+    let obstacles = preflight::obstacles(&mut gateway.routes, &state)?;
+    let taken = listeners(&state, known, take_over)?;
+    let hindered: BTreeSet<Box<str>> = obstacles.into_iter().chain(taken).map(|of| of.service).collect();
+    let State { mut services } = state;
+    services.retain(|service| !hindered.contains(&service.name));
+    Ok(services)
 }

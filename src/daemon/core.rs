@@ -10,6 +10,7 @@ mod done;
 mod due;
 mod fences;
 mod held;
+mod held_back;
 mod in_record;
 mod observation;
 mod orders;
@@ -49,13 +50,13 @@ use self::addon::Addon;
 use self::deploys::{Deploys, Reached};
 use self::due::Due;
 use self::held::Held;
+use self::held_back::HeldBack;
 use self::observation::Observing;
 use self::orders::Desk;
 pub use self::orders::{ApplyOrder, MOST_ORDERS, Order};
 use self::orphans::{LastTrouble, Orphans};
 use self::problems::Judgement;
 use self::rejected::Rejected;
-use self::surroundings::HeldBack;
 pub use self::take::{Unvetted, Vet, Vetted};
 
 /// The time, by the clocks that matter.

@@ -40,10 +40,21 @@ pub struct Last {
     pub services: Vec<(Owner, Arc<Service>)>,
     /// Names of those that the kernel did not hold when this was written: held back, say.
     pub unserved: BTreeSet<Box<str>>,
+    /// How some of them are served while what is desired of them is held back.
+    pub kept: Vec<Kept>,
     /// Services that this version does not accept; they are kept for one that does.
     pub refused: Vec<Refused>,
     /// The add-on's resources; `None`: whoever wrote the file did not know them, or this version does not accept them.
     pub resources: Option<LastResources>,
+}
+
+/// A service as it is served while a change of it is held back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    /// It, by the name of what is desired.
+    pub service: Arc<Service>,
+    /// The kernel did not hold it when this was written: it was not possible either since the machine booted.
+    pub is_unserved: bool,
 }
 
 /// The add-on's resources.
@@ -89,6 +100,8 @@ struct Document<T> {
     namespace: u64,
     origin: Option<PathBuf>,
     services: Vec<Entry<T>>,
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    kept: Vec<KeptEntry<T>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resources: Option<Box<RawValue>>,
 }
@@ -123,6 +136,13 @@ impl LastResources {
 #[derive(Serialize, Deserialize)]
 struct Entry<T> {
     owner: Owner,
+    service: T,
+    #[serde(default, skip_serializing_if = "is_false")]
+    unserved: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptEntry<T> {
     service: T,
     #[serde(default, skip_serializing_if = "is_false")]
     unserved: bool,
@@ -226,6 +246,16 @@ impl Last {
                 }),
             }
         }
+        for entry in document.kept {
+            let service = parse_service(entry.service.get().as_bytes());
+            match service {
+                Ok(service) => last.kept.push(Kept {
+                    service: Arc::new(service),
+                    is_unserved: entry.unserved,
+                }),
+                Err(problems) => tracing::error!("a service as it was served last is not accepted: {problems}"),
+            }
+        }
         Some(last)
     }
 
@@ -246,11 +276,19 @@ impl Last {
                 unserved,
             })
         });
+        let kept = self.kept.iter().map(|kept| {
+            let service = RawValue::from_string(write::service_text(&kept.service))?;
+            Ok(KeptEntry {
+                service,
+                unserved: kept.is_unserved,
+            })
+        });
         let document = Document {
             boot: self.boot.clone(),
             namespace: self.namespace,
             origin: self.origin.clone(),
             services: services.collect::<serde_json::Result<Vec<_>>>()?,
+            kept: kept.collect::<serde_json::Result<Vec<_>>>()?,
             resources: self.resources.as_ref().map(LastResources::encode).transpose()?,
         };
         let json = serde_json::to_string(&document)?;
@@ -307,12 +345,17 @@ mod tests {
 
     fn last() -> Last {
         let service = br#"{"name": "a", "port": 2001, "backends": ["10.2.0.11:80"], "labels": {"k": "v"}}"#;
+        let kept = br#"{"name": "a", "port": 2002, "backends": ["10.2.0.12:80"]}"#;
         Last {
             boot: "b".into(),
             namespace: 7,
             origin: Some("/s.json".into()),
             services: vec![(Owner::Api, Arc::new(parse_service(service).unwrap()))],
             unserved: ["a".into()].into(),
+            kept: vec![Kept {
+                service: Arc::new(parse_service(kept).unwrap()),
+                is_unserved: true,
+            }],
             refused: Vec::new(),
             resources: Some(LastResources {
                 resources: vec![Arc::new(serde_json::from_str(RESOURCE).unwrap())],

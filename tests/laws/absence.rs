@@ -44,6 +44,9 @@ const PEER: Peer = Peer {
 /// Longer than it takes to write the record and the file of last services.
 const WRITTEN: Duration = Duration::from_secs(3);
 
+/// What lies between the port of a service and the one that a local program has.
+const ELSEWHERE: u16 = 100;
+
 /// Longer than the pause between two looks at listeners.
 const LISTENERS: Duration = Duration::from_secs(6);
 
@@ -80,6 +83,8 @@ enum Event {
     Label(usize),
     /// A local program begins or ends to listen on the port of a service.
     Listen(&'static str, bool),
+    /// The provider of a service wants it on another port, which a local program has; or again on its own.
+    Move(&'static str, bool),
     /// For so many seconds the kernel does not say what the gateway is like.
     Blind(u64),
 }
@@ -105,7 +110,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => prop::sample::select(all.clone()).prop_map(Event::Remove),
         1 => Just(Event::Prune),
         3 => (0..2_usize).prop_map(Event::Label),
-        3 => (prop::sample::select(all), any::<bool>()).prop_map(|(name, begins)| Event::Listen(name, begins)),
+        3 => (prop::sample::select(all.clone()), any::<bool>()).prop_map(|(name, begins)| Event::Listen(name, begins)),
+        3 => (prop::sample::select(all), any::<bool>()).prop_map(|(name, leaves)| Event::Move(name, leaves)),
         2 => (1..30_u64).prop_map(Event::Blind),
     ]
 }
@@ -231,6 +237,54 @@ fn what_is_held_back_is_remembered() {
         world.check().unwrap();
     }
     assert_eq!(world.served(), [9002, 9003, 9004].into());
+}
+
+/// A change that is held back ends nothing, over a boot either: what was served is served until the change is possible.
+#[test]
+fn what_is_kept_while_a_change_is_held_back_is_served_after_a_boot() {
+    for name in ["f1", "a1"] {
+        let moves = || Event::Move(name, true);
+        for loss in [Loss::Reboot, Loss::RecordGone, Loss::StoreGone, Loss::StoreDamaged] {
+            serves_after(vec![moves(), restart([Loss::Reboot, loss]), restart([]), restart([Loss::Reboot])]);
+            serves_after(vec![moves(), Event::FileGone, restart([Loss::Reboot, loss])]);
+        }
+        serves_after(vec![moves(), Event::KeyGone(true), restart([Loss::Reboot])]);
+        serves_after(vec![moves(), Event::Blind(15), restart([Loss::Reboot])]);
+        // Its own port is in use when the machine has booted, and is free again later, or after another restart.
+        let listens = |begins| Event::Listen(name, begins);
+        for between in [vec![], vec![restart([])], vec![restart([Loss::Reboot])]] {
+            let first = [moves(), listens(true), restart([Loss::Reboot])];
+            let all = first.into_iter().chain(between).chain([listens(false)]);
+            serves_after(all.collect());
+        }
+        // Somebody says otherwise.
+        for says in [Event::Remove(name), Event::Move(name, false)] {
+            // What the file defines is not removed by an order.
+            let (is_removed, is_held) = match says {
+                Event::Remove(_) => (name == "a1", name == "f1"),
+                _ => (false, false),
+            };
+            let mut world = World::new();
+            for event in [moves(), restart([Loss::Reboot]), says, restart([Loss::Reboot])] {
+                world.happen(event);
+                world.check().unwrap();
+            }
+            assert_eq!(world.served().contains(&port(name)), !is_removed);
+            assert_eq!(problem_of(&world, Kind::HeldBack).len(), usize::from(is_held));
+        }
+    }
+    // The change is possible in the end, and what was kept is not served any more.
+    let mut world = World::new();
+    for event in [Event::Move("a1", true), restart([Loss::Reboot])] {
+        world.happen(event);
+    }
+    world.is_elsewhere_free = true;
+    world.wait(LISTENERS);
+    assert_eq!(world.served(), [9001, 9002, 9004].into());
+    world.happen(restart([Loss::Reboot]));
+    world.is_elsewhere_free = false;
+    world.happen(restart([Loss::Reboot]));
+    assert_eq!(world.served(), [9001, 9002, 9004].into());
 }
 
 /// Where nobody can look at the gateway when a daemon starts, it serves what is served, and takes no port.
@@ -559,7 +613,7 @@ fn a_state_file_is_judged_again_when_what_it_was_refused_for_is_gone() {
                 } else if name == "x" {
                     put(&mut world, name, 9011, "10.9.0.11:80", &health);
                 } else {
-                    assert!(world.apply(&state(OF_API), false));
+                    assert!(world.apply(&state(OF_API.map(service)), false));
                 }
                 world.wait(WRITTEN);
                 assert_eq!(rejected(&world), None, "{name} {port} {backend} {at_start}");
@@ -745,8 +799,8 @@ fn service(name: &str) -> Value {
     })
 }
 
-fn state(names: impl IntoIterator<Item = &'static str>) -> State {
-    let services: Vec<Value> = names.into_iter().map(service).collect();
+fn state(services: impl IntoIterator<Item = Value>) -> State {
+    let services: Vec<Value> = services.into_iter().collect();
     let text = json!({"version": 1, "services": services}).to_string();
     tcpgw_core::model::parse(text.as_bytes()).unwrap()
 }
@@ -766,6 +820,10 @@ struct World {
     has_key: bool,
     /// Where local programs listen.
     listening: BTreeSet<u16>,
+    /// Services that their providers want on another port, where a local program listens.
+    moved: BTreeSet<&'static str>,
+    /// It listens there no more.
+    is_elsewhere_free: bool,
     looking: Looking,
     /// The ports that have to be served.
     expected: BTreeSet<u16>,
@@ -801,6 +859,8 @@ impl World {
             path: "/state.json".into(),
             has_key: true,
             listening: BTreeSet::new(),
+            moved: BTreeSet::new(),
+            is_elsewhere_free: false,
             looking: Looking::default(),
             expected: [9001, 9002].into(),
             theirs: BTreeSet::new(),
@@ -860,16 +920,32 @@ impl World {
         self.wait(WRITTEN);
     }
 
+    /// As its provider wants it.
+    fn service(&self, name: &str) -> Value {
+        let mut service = service(name);
+        if self.moved.contains(name) {
+            service["port"] = (port(name) + ELSEWHERE).into();
+        }
+        service
+    }
+
+    /// The ports where local programs listen.
+    fn listening(&self) -> BTreeSet<u16> {
+        let elsewhere = (9001..=9004).map(|port| port + ELSEWHERE);
+        let elsewhere = elsewhere.filter(|_| !self.is_elsewhere_free);
+        self.listening.iter().copied().chain(elsewhere).collect()
+    }
+
     fn tell_file(&mut self) {
         let news = match &self.file {
             Some(which) => {
-                let state = state(which.iter().map(|at| OF_FILE[*at]));
+                let state = state(which.iter().map(|at| self.service(OF_FILE[*at])));
                 News::State(Arc::new(state), Vec::new())
             }
             None => News::Bad(Bad::Unreadable("there is no file".into())),
         };
         let now = self.time();
-        let (listening, looking) = (&self.listening, &mut self.looking);
+        let (listening, looking) = (&self.listening(), &mut self.looking);
         let vet = &mut |state: &State, is_known: &IsKnown<'_>| {
             looking.vet(now.instant, || vetted(listening, state, is_known))
         };
@@ -958,7 +1034,7 @@ impl World {
             }
             Event::Put(at) => {
                 let name = OF_API[at];
-                if self.order(name, ServiceEdit::Put(service(name).to_string().into_bytes())) {
+                if self.order(name, ServiceEdit::Put(self.service(name).to_string().into_bytes())) {
                     self.expected.insert(port(name));
                 }
             }
@@ -981,6 +1057,7 @@ impl World {
                 self.theirs.remove(&port(name));
                 self.wait(LISTENERS);
             }
+            Event::Move(name, leaves) => self.moves(name, leaves),
             Event::Blind(seconds) => {
                 let time = Duration::from_secs(seconds);
                 self.looking.stick(self.now, time);
@@ -1006,9 +1083,41 @@ impl World {
         self.wait(WRITTEN);
     }
 
+    fn moves(&mut self, name: &'static str, leaves: bool) {
+        self.see();
+        if leaves {
+            self.moved.insert(name);
+            // It was not served since the machine booted.
+            if !self.served().contains(&port(name)) {
+                self.expected.remove(&port(name));
+            }
+        } else {
+            self.moved.remove(name);
+        }
+        if OF_API.contains(&name) {
+            let of_api: Vec<String> = self.providers().into_iter().filter(|of| of.1 == "api").map(|of| of.0).collect();
+            let wanted = state(of_api.iter().map(|name| self.service(name)));
+            let options = ApplyOptions {
+                hold_back: true,
+                ..ApplyOptions::default()
+            };
+            let is_applied = self.apply_with(&wanted, options);
+            if is_applied && !leaves && of_api.iter().any(|of| of == name) {
+                self.expected.insert(port(name));
+            }
+        } else if self.has_key && self.file.is_some() {
+            self.tell_file();
+            self.run();
+            self.see();
+            self.expect_files();
+        }
+    }
+
     /// A file that was not rejected is served from now on.
     fn expect_files(&mut self) {
         let of_file = self.providers().into_iter().filter(|(_, provider)| provider == "file");
+        let of_file: Vec<_> = of_file.filter(|(name, _)| !self.moved.contains(&**name)).collect();
+        let of_file = of_file.into_iter();
         self.expected.extend(of_file.map(|(name, _)| port(&name)));
     }
 
@@ -1047,15 +1156,20 @@ impl World {
     }
 
     fn apply(&mut self, state: &State, prune: bool) -> bool {
+        let options = ApplyOptions {
+            prune,
+            allow_empty: true,
+            ..ApplyOptions::default()
+        };
+        self.apply_with(state, options)
+    }
+
+    fn apply_with(&mut self, state: &State, options: ApplyOptions) -> bool {
         let (reply, mut answer) = oneshot::channel();
         let apply = Apply {
             state: Vec::new(),
             origin: "test".into(),
-            options: ApplyOptions {
-                prune,
-                allow_empty: true,
-                ..ApplyOptions::default()
-            },
+            options,
             by: PEER,
         };
         let state = state.clone();
@@ -1082,7 +1196,7 @@ impl World {
         for _ in 0..10_000 {
             let now = self.time();
             let mut idle = true;
-            let (listening, looking) = (&self.listening, &mut self.looking);
+            let (listening, looking) = (&self.listening(), &mut self.looking);
             let vet = &mut |state: &State, is_known: &IsKnown<'_>| {
                 looking.vet(now.instant, || vetted(listening, state, is_known))
             };

@@ -1,6 +1,8 @@
 //! Services that are outside of the configuration's fences: of the store, of an earlier state file, or orphans. What is served stays
 //! served, with a problem; what is not served is not put into the kernel.
 
+use std::sync::Arc;
+
 use super::Core;
 use super::surroundings::Obstacles;
 use crate::preflight::{Obstacle, ObstacleKind};
@@ -8,9 +10,9 @@ use tcpgw_core::model::{Problem as Wrong, Service, State};
 use tcpgw_core::problem::{Kind, Problem};
 
 impl Core {
-    /// Adds to what was found of services where they are outside of the fences. A default keeps nothing back: a configuration that
-    /// is gone must not end what was served.
-    pub(super) fn add_fences(&self, all: &State, found: &mut Obstacles) {
+    /// Adds to what was found of services where they are outside of the fences; `before`: as they were served before. A default
+    /// keeps nothing back: a configuration that is gone must not end what was served.
+    pub(super) fn add_fences(&self, all: &State, before: &[Arc<Service>], found: &mut Obstacles) {
         let mut add = |service: &Service, kind, problem| {
             let service = service.name.clone();
             let obstacle = Obstacle {
@@ -20,7 +22,7 @@ impl Core {
             };
             found.entry(service).or_default().push(obstacle);
         };
-        for service in &all.services {
+        for service in all.services.iter().chain(before) {
             if let Some(problem) = self.config.check_port(service).filter(|_| self.config.fences_ports()) {
                 add(service, ObstacleKind::FencedPort(service.port), problem);
             }

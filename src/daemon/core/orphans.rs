@@ -321,6 +321,7 @@ impl Core {
             origin: self.file_origin.clone(),
             services: of_file.chain(of_api).chain(orphans).collect(),
             unserved: unserved.cloned().collect(),
+            kept: self.held_back.to_remember().collect(),
             refused: self.last.refused.clone(),
             resources: self.resources_to_remember(),
         }

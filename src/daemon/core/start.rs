@@ -91,6 +91,8 @@ struct Former {
     wanted: Vec<Adopted>,
     /// As they were served in this boot until somebody removed the table.
     served: Vec<Arc<Service>>,
+    /// As they were served until the machine booted, of those of which a change was held back.
+    kept: BTreeMap<Box<str>, Arc<Service>>,
 }
 
 impl Former {
@@ -126,7 +128,13 @@ impl Former {
                 Some(Adopted { wanted, ..known })
             }));
         }
-        Self { wanted, served }
+        let kept = last.kept.iter().filter(|kept| is_all_lost || kept.is_unserved);
+        let kept = kept.map(|kept| (kept.service.name.clone(), Arc::clone(&kept.service)));
+        Self {
+            wanted,
+            served,
+            kept: kept.collect(),
+        }
     }
 }
 
@@ -165,6 +173,7 @@ impl Core {
         let adopted = adopt::adopt(&found.summary, recorded, &last);
         let former = Former::find(&found, &last, &adopted, &self.boot);
         self.held_back.former = former.served;
+        self.held_back.before = former.kept;
         let former = former.wanted;
         let origin = recorded.and_then(|recorded| recorded.applied.as_ref());
         self.applied = origin.cloned();

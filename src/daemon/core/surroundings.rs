@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::held_back::{HeldService, is_possible_before, left, name_before};
 use super::take::{Unvetted, Vet};
 use super::{Core, Now, Phase};
 use crate::daemon::ask::Refused;
 use crate::daemon::claimed::Claimed;
 use crate::daemon::roster::Name;
 use crate::preflight::{self, Obstacle, ObstacleKind};
-use tcpgw_core::model::{Edits, Endpoint, Problems, Service, State};
+use tcpgw_core::model::{Edits, Problems, Service, State};
 use tcpgw_core::problem::{Kind, Problem};
 
 /// Pause between judgements while a port is in use: the kernel does not tell when a program stops to listen.
@@ -25,80 +26,6 @@ pub(super) const TAKE_OVER: &str = "--take-over (of `tcpgw apply`, `service add`
 
 /// What keeps services from being served here now, by their names.
 pub(super) type Obstacles = BTreeMap<Name, Vec<Obstacle>>;
-
-/// The services that are held back.
-#[derive(Debug, Default)]
-pub(super) struct HeldBack {
-    services: BTreeMap<Name, HeldService>,
-    /// The services that were found at the start have been judged.
-    pub(super) has_judged: bool,
-    /// They are judged when the look that goes on has ended.
-    awaits_look: bool,
-    /// Services that were served in this boot when the last process ended, and whose table somebody removed before this one began.
-    pub(super) former: Vec<Arc<Service>>,
-}
-
-#[derive(Debug)]
-struct HeldService {
-    why: Vec<Obstacle>,
-    /// As it is served meanwhile, if it was served before it was held back.
-    kept: Option<Arc<Service>>,
-}
-
-impl HeldBack {
-    /// Whether nothing is held back.
-    pub(super) fn is_empty(&self) -> bool {
-        self.services.is_empty()
-    }
-
-    /// Whether nobody knows yet what is possible here, and a look goes on: nothing is told to the kernel before it has ended.
-    pub(super) fn awaits_first_judgement(&self) -> bool {
-        !self.has_judged && self.awaits_look
-    }
-
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.services.contains_key(name)
-    }
-
-    /// Why a service is held back, in words.
-    pub(super) fn reasons(&self, name: &str) -> Vec<String> {
-        let why = self.services.get(name).map(|held| &held.why);
-        why.into_iter().flatten().map(Obstacle::reason).collect()
-    }
-
-    /// The services that are served as they were before.
-    pub(super) fn kept(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.services.values().filter_map(|held| held.kept.as_ref())
-    }
-
-    /// Nothing is served any more.
-    pub(super) fn keep_nothing(&mut self) {
-        for held in self.services.values_mut() {
-            held.kept = None;
-        }
-    }
-
-    /// Returns the former services of that name, or that listened there.
-    fn former(&self, service: &Service) -> impl Iterator<Item = &Arc<Service>> {
-        let is_it = move |former: &&Arc<Service>| {
-            former.name == service.name || former.port == service.port && former.listen == service.listen
-        };
-        self.former.iter().filter(is_it)
-    }
-
-    /// The next judgement decides of a service that is not served yet.
-    pub(super) fn add(&mut self, name: &Name) {
-        let held = HeldService {
-            why: Vec::new(),
-            kept: None,
-        };
-        self.services.insert(name.clone(), held);
-    }
-
-    fn waits_for_port(&self) -> bool {
-        self.services.values().any(HeldService::waits_for_port)
-    }
-}
 
 /// Puts obstacles together by service.
 pub(super) fn by_service(obstacles: impl IntoIterator<Item = Obstacle>) -> Obstacles {
@@ -151,16 +78,23 @@ impl Core {
         self.due.judge_later();
         self.judge_refused();
         let candidates: BTreeSet<Name> = if self.held_back.has_judged {
-            self.held_back.services.keys().cloned().collect()
+            self.held_back.names().cloned().collect()
         } else {
             self.said().map(|service| service.name.clone()).collect()
         };
         let all = State {
             services: self.said().cloned().collect(),
         };
+        let before = self.served_before();
+        let is_new = |name: &Name| candidates.contains(name) || before.iter().any(|before| before.name == *name);
         let takes_over = self.settings.take_over;
-        let is_known = |service: &Service| takes_over || !candidates.contains(&service.name) || self.is_known(service);
-        let vetted = vet(&all, &is_known);
+        let is_known = |service: &Service| takes_over || !is_new(&service.name) || self.is_known(service);
+        let vetted = vet(
+            &State {
+                services: all.services.iter().chain(&before).cloned().collect(),
+            },
+            &is_known,
+        );
         self.held_back.awaits_look = vetted == Err(Unvetted::Pending);
         let (mut found, is_blind) = match vetted {
             Ok(vetted) => (by_service(vetted.obstacles), false),
@@ -173,7 +107,7 @@ impl Core {
                 (self.not_looked_at(&all, &error), true)
             }
         };
-        self.add_fences(&all, &mut found);
+        self.add_fences(&all, &before, &mut found);
         let mut edits = Edits::default();
         for service in &all.services {
             let name = &service.name;
@@ -185,9 +119,13 @@ impl Core {
                 edits.put.push(Arc::clone(service));
             }
         }
+        if !is_blind {
+            self.serve_as_before(&all, &found, &mut edits);
+        }
         edits.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         self.held_back.has_judged = true;
         self.held_back.former.clear();
+        self.held_back.before.clear();
         self.lost_surroundings(&all, &found);
         if !edits.is_empty() {
             self.wanted_instead("the gateway's addresses and listeners", &edits, now);
@@ -197,6 +135,36 @@ impl Core {
         }
         self.judge_later(now);
         self.rejected.again();
+    }
+
+    /// Services as they were served before the machine booted or a teardown, by names of their own.
+    fn served_before(&self) -> Vec<Arc<Service>> {
+        let named = self.held_back.before().map(|before| {
+            Arc::new(Service {
+                name: name_before(&before.name),
+                ..Service::clone(before)
+            })
+        });
+        named.collect()
+    }
+
+    /// What is held back is served as it was before the machine booted, where that is possible now.
+    fn serve_as_before(&mut self, all: &State, found: &Obstacles, edits: &mut Edits) {
+        let held = all.services.iter().filter(|service| {
+            let held = self.held_back.get(&service.name);
+            held.is_some_and(|held| held.before.is_some()) && is_possible_before(&service.name, found)
+        });
+        let held: Vec<&Arc<Service>> = held.collect();
+        for service in held {
+            let before = self.held_back.get_mut(&service.name).and_then(|held| held.before.take());
+            let kept = before.and_then(|before| left(&Claimed::by(self.desired()), before));
+            if let Some(held) = self.held_back.get_mut(&service.name) {
+                held.kept = kept;
+            }
+            if !edits.put.iter().any(|put| put.name == service.name) {
+                edits.put.push(Arc::clone(service));
+            }
+        }
     }
 
     /// A look has failed: what waits for it is judged again soon.
@@ -261,10 +229,12 @@ impl Core {
     fn hold_back(&mut self, service: &Service, why: Vec<Obstacle>) -> bool {
         let name = &service.name;
         if why.is_empty() {
-            return self.held_back.services.remove(name).is_some();
+            return self.held_back.remove(name);
         }
-        if let Some(held) = self.held_back.services.get_mut(name) {
+        let before = self.held_back.before.remove(name);
+        if let Some(held) = self.held_back.get_mut(name) {
             held.why = why;
+            held.before = held.before.take().or(before).filter(|_| held.kept.is_none());
             return false;
         }
         // At the start everything was wanted before it was judged.
@@ -280,7 +250,8 @@ impl Core {
             };
             self.found(service).or_else(former)
         };
-        self.held_back.services.insert(name.clone(), HeldService { why, kept });
+        let before = before.filter(|_| kept.is_none());
+        self.held_back.insert(name, HeldService { why, kept, before });
         true
     }
 
@@ -311,7 +282,7 @@ impl Core {
             gone: edits.gone.clone(),
         };
         for name in &edits.gone {
-            self.held_back.services.remove(name);
+            self.held_back.remove(name);
         }
         if self.held_back.is_empty() {
             return edits.clone();
@@ -321,11 +292,8 @@ impl Core {
             .iter()
             .cloned()
             .partition(|service| self.held_back.contains(&service.name));
-        let mut put: BTreeMap<Name, Option<Arc<Service>>> =
-            held.iter().map(|service| (service.name.clone(), None)).collect();
-        put.extend(edits.gone.iter().map(|name| (name.clone(), None)));
         for service in &held {
-            if let Some(held) = self.held_back.services.get_mut(&service.name) {
+            if let Some(held) = self.held_back.get_mut(&service.name) {
                 let roster = &self.roster;
                 held.follow(service, |endpoint| {
                     roster.services_of(endpoint).iter().any(|of| **of != service.name)
@@ -335,22 +303,15 @@ impl Core {
         // At the start all of these are new.
         let others = self.said().filter(|service| !self.held_back.contains(&service.name));
         let others: Vec<Arc<Service>> = others.map(|service| Arc::clone(self.addon.served(service))).collect();
-        let claimed = Claimed::by(&others);
-        for (name, held) in &mut self.held_back.services {
-            let Some(kept) = held.kept.take() else { continue };
-            let left = claimed.leave(&kept, true).rest(&kept);
-            let left = left.map(|left| {
-                if left == *kept {
-                    Arc::clone(&kept)
-                } else {
-                    Arc::new(left)
-                }
-            });
-            if left.as_ref() != Some(&kept) || put.contains_key(name) {
-                let served = left.as_ref().map(|left| Arc::clone(self.addon.served(left)));
-                put.insert(name.clone(), served);
-            }
-            held.kept = left;
+        let changed = self.held_back.give_way(&Claimed::by(&others));
+        let of_held = held.iter().map(|service| {
+            let kept = self.held_back.get(&service.name).and_then(|held| held.kept.clone());
+            (service.name.clone(), kept)
+        });
+        let gone = edits.gone.iter().map(|name| (name.clone(), None));
+        let mut put: BTreeMap<Name, Option<Arc<Service>>> = gone.chain(of_held).chain(changed).collect();
+        for service in put.values_mut().flatten() {
+            *service = Arc::clone(self.addon.served(service));
         }
         put.extend(new.into_iter().map(|service| (service.name.clone(), Some(service))));
         let mut possible = Edits::default();
@@ -368,7 +329,7 @@ impl Core {
         let mut problems = Vec::new();
         for service in &all.services {
             let of = |problem: Problem| problem.of_service(&*service.name, service.port.get());
-            if let Some(held) = self.held_back.services.get(&service.name) {
+            if let Some(held) = self.held_back.get(&service.name) {
                 let is_of_file = self.file.as_ref().is_some_and(|file| file.get(&service.name).is_some());
                 let take_over = held.waits_for_port().then(|| {
                     let how = if is_of_file {
@@ -445,49 +406,5 @@ impl Core {
         let held: Vec<_> = held.filter(|service| !edits.touches(&service.name)).cloned().collect();
         edits.put.extend(held);
         edits.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    }
-}
-
-impl HeldService {
-    fn waits_for_port(&self) -> bool {
-        self.why.iter().any(|obstacle| obstacle.kind == ObstacleKind::PortTaken)
-    }
-
-    /// What is served follows what is said of it, but for where it listens and whom it reaches, which it may be held back for:
-    /// a limit, a network that is denied, a time is changed at once. `is_shared` tells of which endpoints another service has a say.
-    fn follow(&mut self, said: &Service, is_shared: impl Fn(Endpoint) -> bool) {
-        let Some(kept) = self.kept.take() else { return };
-        let has = |endpoint| said.backends.iter().any(|backend| backend.endpoint == endpoint);
-        // On what belongs to an endpoint all must agree whose it is, as it is served.
-        let mut endpoints = kept.backends.iter().map(|backend| backend.endpoint);
-        let is_own = endpoints.all(|endpoint| has(endpoint) && !is_shared(endpoint));
-        let terms = if is_own { said } else { &*kept };
-        self.kept = Some(Arc::new(Service {
-            port: kept.port,
-            listen: kept.listen.clone(),
-            backends: kept.backends.clone(),
-            source: kept.source,
-            source_addresses: kept.source_addresses.clone(),
-            limit: terms.limit,
-            health: terms.health,
-            ..said.clone()
-        }));
-    }
-
-    fn problem(&self, service: &Service, cures: &[String]) -> Problem {
-        let why: Vec<String> = self.why.iter().map(Obstacle::reason).collect();
-        let meanwhile = match &self.kept {
-            Some(kept) if kept.backends.is_empty() => "is served without backends",
-            Some(_) => "is served without this",
-            None => "is not served",
-        };
-        let why: Vec<&str> = why.iter().chain(cures).map(String::as_str).collect();
-        let message = format!(
-            "service \"{}\" :{} is held back and {meanwhile}: {}",
-            service.name,
-            service.port,
-            why.join("; ")
-        );
-        Problem::new(Kind::HeldBack, message)
     }
 }

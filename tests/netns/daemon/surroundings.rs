@@ -229,6 +229,52 @@ fn the_api_refuses_or_holds_back_as_it_is_asked() {
     has_no_problem(&daemon, "held_back");
 }
 
+/// A change that is held back ends nothing, over a boot either, whether `tcpgw-boot` runs before the daemon or not.
+#[test]
+fn what_is_kept_is_served_after_a_boot() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([
+        service("a", 2001, &["b1"], 3000, json!({})),
+        service("b", 2002, &["b2"], 3000, json!({})),
+    ]));
+    let mut daemon = net.daemon(&[]);
+    served(&net, 2001, "b1");
+    served(&net, 2002, "b2");
+    let program = net.serve("gateway", 2012, Behaviour::Silent);
+    let changed = state([
+        service("a", 2012, &["b1"], 3000, json!({})),
+        service("b", 2002, &["b3"], 3000, json!({"source_addresses": [FLOATING]})),
+    ]);
+    net.want(&changed);
+    let is_as_before = |daemon: &Daemon<'_>| {
+        has_problem(daemon, "held_back", "a");
+        has_problem(daemon, "held_back", "b");
+        served(&net, 2001, "b1");
+        served(&net, 2002, "b2");
+    };
+    is_as_before(&daemon);
+    for by_apply in [false, true] {
+        daemon.stop();
+        net.sh("gateway", "nft delete table inet tcpgw; conntrack -F").ok();
+        fs::remove_dir_all(net.file("run")).expect("a run directory");
+        if by_apply {
+            let ran = net.apply_alone_with(&changed, "--hold-back").exits(0);
+            assert!(ran.stderr.contains("held back (and served as before)"), "{ran}");
+            assert!(is_served(&net, 2001, "b1") && is_served(&net, 2002, "b2"));
+        }
+        daemon.start();
+        is_as_before(&daemon);
+    }
+    // The change is possible in the end.
+    drop(program);
+    served(&net, 2012, "b1");
+    assert!(net.connect("client", at(PUBLIC[0], 2001)).is_err());
+    net.sh("gateway", &format!("ip address add {FLOATING}/24 dev br0")).ok();
+    served(&net, 2002, "b3");
+    has_no_problem(&daemon, "held_back");
+}
+
 /// As `tcpgw-boot` does, on a standby.
 #[test]
 fn apply_without_a_daemon_leaves_out_what_is_not_possible_yet() {

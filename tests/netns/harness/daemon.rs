@@ -109,9 +109,14 @@ impl Net {
 
     /// Applies a state without a daemon, whose store is where the daemon was told.
     pub(crate) fn apply_alone(&self, state: &Value) -> Ran {
+        self.apply_alone_with(state, "")
+    }
+
+    /// The same, with further options.
+    pub(crate) fn apply_alone_with(&self, state: &Value, options: &str) -> Ran {
         let file = self.state_file("alone.json", state);
         let store = self.file("store.db").to_string_lossy().into_owned();
-        let line = format!("TCPGW_STORE='{store}' exec {TCPGW} apply --socket none '{file}'");
+        let line = format!("TCPGW_STORE='{store}' exec {TCPGW} apply --socket none {options} '{file}'");
         self.sh("gateway", &line)
     }
 
