@@ -4,6 +4,7 @@
 //! anew, and timestamps are off by default), so a handshake is overdue that was there at two looks, so far apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tcpgw_core::problem::{Kind, Problem, Severity};
@@ -24,6 +25,11 @@ const MOST_HANDSHAKES: usize = 100_000;
 const MOST_COMPLETED: usize = 4096;
 /// Services whose completed flows are followed.
 const MOST_SERVICES: usize = 256;
+/// Handshakes that are answered and not confirmed are taken for clients that are not served where so many of them fail, by address:
+/// anybody can forge a SYN from an address that does not answer.
+const ENOUGH_CLIENTS: usize = 3;
+/// A client that failed longer ago is not counted.
+const CLIENT_COUNTS: Duration = Duration::from_secs(60);
 
 /// Overdue handshakes of one service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub struct Overdue {
     pub unanswered: u64,
     /// That a backend answered, and the client did not confirm.
     pub unconfirmed: u64,
+    /// Addresses of clients that did not confirm one in the last minute; no more than [`ENOUGH_CLIENTS`] are counted.
+    pub unconfirmed_clients: usize,
     /// Whether other handshakes of the service were completed since the first of these began.
     pub others_complete: bool,
 }
@@ -60,6 +68,26 @@ pub struct HandshakeTracker {
     suspicious: BTreeSet<Box<str>>,
     /// Services with others that are not overdue.
     begun: BTreeSet<Box<str>>,
+    /// Clients that did not confirm a handshake, by service.
+    unconfirmed: BTreeMap<Box<str>, Clients>,
+}
+
+/// Addresses of clients that were seen last, no more than [`ENOUGH_CLIENTS`], with when each was.
+#[derive(Debug, Default)]
+struct Clients(BTreeMap<IpAddr, Instant>);
+
+impl Clients {
+    fn note(&mut self, client: IpAddr, now: Instant) {
+        if self.0.len() >= ENOUGH_CLIENTS && !self.0.contains_key(&client) {
+            let oldest = self.0.iter().min_by_key(|(_, at)| **at).map(|(client, _)| *client);
+            oldest.and_then(|oldest| self.0.remove(&oldest));
+        }
+        self.0.insert(client, now);
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        self.0.retain(|_, at| now.saturating_duration_since(*at) < CLIENT_COUNTS);
+    }
 }
 
 /// Completed flows of one service.
@@ -75,8 +103,8 @@ struct Completed {
 }
 
 impl HandshakeTracker {
-    /// Notes a handshake that is not complete, by the id of its flow; `is_answered`: the backend's SYN-ACK was seen.
-    pub fn handshake(&mut self, id: u32, service: &str, is_answered: bool, now: Instant) {
+    /// Notes a handshake of a client that is not complete, by the id of its flow; `is_answered`: the backend's SYN-ACK was seen.
+    pub fn handshake(&mut self, id: u32, service: &str, client: IpAddr, is_answered: bool, now: Instant) {
         if self.still_there.len() >= MOST_HANDSHAKES && !self.still_there.contains_key(&id) {
             return;
         }
@@ -105,10 +133,15 @@ impl HandshakeTracker {
             Some(overdue) => overdue,
             None => self.report.services.entry(service.into()).or_default(),
         };
-        if is_answered {
-            overdue.unconfirmed += 1;
-        } else {
+        if !is_answered {
             overdue.unanswered += 1;
+            return;
+        }
+        overdue.unconfirmed += 1;
+        if let Some(clients) = self.unconfirmed.get_mut(service) {
+            clients.note(client, now);
+        } else if self.unconfirmed.len() < MOST_SERVICES {
+            self.unconfirmed.entry(service.into()).or_default().note(client, now);
         }
     }
 
@@ -165,7 +198,12 @@ impl HandshakeTracker {
         if wanted(&self.all_completed) {
             report.any_completes = self.all_completed.end(first, now);
         }
-        for overdue in report.services.values_mut() {
+        self.unconfirmed.retain(|_, clients| {
+            clients.forget_old(now);
+            !clients.0.is_empty()
+        });
+        for (name, overdue) in &mut report.services {
+            overdue.unconfirmed_clients = self.unconfirmed.get(name).map_or(0, |clients| clients.0.len());
             // Of one that is not followed nobody says that it is dead.
             overdue.others_complete = true;
         }
@@ -214,15 +252,16 @@ impl Completed {
 }
 
 impl HandshakeReport {
-    /// The problems that follow. `port` tells a service's port.
-    pub fn problems(&self, port: impl Fn(&str) -> u16) -> Vec<Problem> {
+    /// The problems that follow. `port` tells a service's port; `has_cause`: another check has found what may keep answers from
+    /// clients.
+    pub fn problems(&self, port: impl Fn(&str) -> u16, has_cause: bool) -> Vec<Problem> {
         let services = self.services.iter();
         services
-            .map(|(name, overdue)| self.problem(name, *overdue, port(name)))
+            .map(|(name, overdue)| self.problem(name, *overdue, port(name), has_cause))
             .collect()
     }
 
-    fn problem(&self, name: &str, overdue: Overdue, port: u16) -> Problem {
+    fn problem(&self, name: &str, overdue: Overdue, port: u16, has_cause: bool) -> Problem {
         let mut parts = Vec::new();
         if overdue.unanswered > 0 {
             let told = count(overdue.unanswered, "handshake");
@@ -240,11 +279,12 @@ impl HandshakeReport {
                 PATIENCE.as_secs()
             ));
         }
-        // Anybody can forge SYNs: one of these is no proof that clients are not served.
+        // Anybody can forge SYNs, which backends answer: some of one client are no proof that clients are not served.
+        let are_believed = has_cause || overdue.unconfirmed_clients >= ENOUGH_CLIENTS;
         let is_dead = if overdue.unanswered > 0 {
             !overdue.others_complete
         } else {
-            !self.any_completes
+            !self.any_completes && are_believed
         };
         let others = if overdue.others_complete {
             "; others are completed meanwhile"
@@ -263,13 +303,20 @@ impl HandshakeReport {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const A: &str = "a";
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
+    fn client(last: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
 
     fn look(tracker: &mut HandshakeTracker, begun: &[(u32, bool)], completed: &[u32], now: Instant) -> HandshakeReport {
         for (id, is_answered) in begun {
-            tracker.handshake(*id, A, *is_answered, now);
+            tracker.handshake(*id, A, CLIENT, *is_answered, now);
         }
         if tracker.wants_completed(true, now) {
             for id in completed {
@@ -280,7 +327,7 @@ mod tests {
     }
 
     fn severity(report: &HandshakeReport) -> Option<Severity> {
-        report.problems(|_| 80).first().map(|problem| problem.severity)
+        report.problems(|_| 80, false).first().map(|problem| problem.severity)
     }
 
     #[test]
@@ -314,14 +361,14 @@ mod tests {
         let all_fail = look(&mut tracker, &[(1, false)], &[7], at(3));
         assert_eq!(severity(&all_fail), Some(Severity::Error));
         assert!(
-            all_fail.problems(|_| 80)[0]
+            all_fail.problems(|_| 80, false)[0]
                 .message
                 .contains("none is completed meanwhile")
         );
         let served = look(&mut tracker, &[(1, false)], &[7, 8], at(4));
         assert_eq!(severity(&served), Some(Severity::Warning), "somebody gets in");
         assert!(
-            served.problems(|_| 80)[0]
+            served.problems(|_| 80, false)[0]
                 .message
                 .contains("others are completed meanwhile")
         );
@@ -343,7 +390,7 @@ mod tests {
             let mut completed = vec![7];
             for second in 0..30 {
                 let now = start + Duration::from_secs(second);
-                tracker.handshake(1, A, false, now);
+                tracker.handshake(1, A, CLIENT, false, now);
                 if tracker.wants_completed(are_few, now) {
                     for id in &completed {
                         tracker.completed(*id, A);
@@ -364,21 +411,39 @@ mod tests {
     fn completed_flows_are_asked_for_once_a_handshake_takes_long() {
         let mut tracker = HandshakeTracker::default();
         let start = Instant::now();
-        tracker.handshake(1, A, false, start);
+        tracker.handshake(1, A, CLIENT, false, start);
         assert!(!tracker.wants_completed(false, start));
         tracker.end(start);
         let later = start + SUSPICIOUS;
-        tracker.handshake(1, A, false, later);
-        tracker.handshake(2, "b", false, later);
+        tracker.handshake(1, A, CLIENT, false, later);
+        tracker.handshake(2, "b", CLIENT, false, later);
         assert!(tracker.wants_completed(false, later));
         tracker.completed(7, A);
         assert!(tracker.completed.contains_key(A) && !tracker.completed.contains_key("b"));
         assert!(tracker.end(later).services.is_empty());
         let overdue = start + PATIENCE;
-        tracker.handshake(1, A, false, overdue);
+        tracker.handshake(1, A, CLIENT, false, overdue);
         assert!(tracker.wants_completed(false, overdue));
         tracker.completed(7, A);
         assert_eq!(severity(&tracker.end(overdue)), Some(Severity::Error));
+    }
+
+    /// One look at handshakes that backends have answered, each of the client with that last byte, while flows of another service
+    /// are completed.
+    fn look_at_answered(
+        tracker: &mut HandshakeTracker,
+        clients: &[u8],
+        completed: &[u32],
+        now: Instant,
+    ) -> HandshakeReport {
+        for last in clients {
+            tracker.handshake((*last).into(), A, client(*last), true, now);
+        }
+        tracker.wants_completed(true, now);
+        for id in completed {
+            tracker.completed(*id, "b");
+        }
+        tracker.end(now)
     }
 
     #[test]
@@ -387,12 +452,7 @@ mod tests {
         let start = Instant::now();
         let mut after = |seconds, others: &[u32]| {
             let now = start + Duration::from_secs(seconds);
-            tracker.handshake(1, A, true, now);
-            assert!(tracker.wants_completed(true, now));
-            for id in others {
-                tracker.completed(*id, "b");
-            }
-            severity(&tracker.end(now))
+            severity(&look_at_answered(&mut tracker, &[1, 2, 3], others, now))
         };
         assert_eq!(after(0, &[5]), None);
         assert_eq!(
@@ -404,12 +464,54 @@ mod tests {
     }
 
     #[test]
+    fn what_one_client_does_not_confirm_is_no_error() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut tracker = HandshakeTracker::default();
+        for seconds in 0..300 {
+            let report = look_at_answered(&mut tracker, &[1, 2], &[], at(seconds));
+            let expected = (seconds >= 3).then_some(Severity::Warning);
+            assert_eq!(severity(&report), expected, "two clients after {seconds} s");
+            let with_cause = report.problems(|_| 80, true).first().map(|problem| problem.severity);
+            assert_eq!(with_cause, expected.map(|_| Severity::Error), "a cause is known");
+        }
+        // A backend does not answer: nobody can forge that.
+        tracker.handshake(9, A, client(9), false, at(300));
+        look_at_answered(&mut tracker, &[1], &[], at(300));
+        tracker.handshake(9, A, client(9), false, at(303));
+        let report = look_at_answered(&mut tracker, &[1], &[], at(303));
+        assert_eq!(severity(&report), Some(Severity::Error));
+    }
+
+    #[test]
+    fn clients_that_fail_within_a_minute_are_counted_together() {
+        let start = Instant::now();
+        let mut tracker = HandshakeTracker::default();
+        let mut overdue = |last: u8, seconds: u64| {
+            for wait in [0, 3] {
+                let now = start + Duration::from_secs(seconds + wait);
+                let report = look_at_answered(&mut tracker, &[last], &[], now);
+                if wait > 0 {
+                    return (severity(&report).unwrap(), report.services[A].unconfirmed_clients);
+                }
+            }
+            unreachable!("there are two looks")
+        };
+        assert_eq!(overdue(1, 0), (Severity::Warning, 1));
+        assert_eq!(overdue(2, 10), (Severity::Warning, 2));
+        assert_eq!(overdue(1, 20), (Severity::Warning, 2), "the same one again");
+        assert_eq!(overdue(3, 30), (Severity::Error, 3));
+        assert_eq!(overdue(4, 40), (Severity::Error, 3));
+        assert_eq!(overdue(5, 200), (Severity::Warning, 1), "the others are forgotten");
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let mut tracker = HandshakeTracker::default();
         let (start, most) = (Instant::now(), u32::try_from(MOST_HANDSHAKES).unwrap());
         for now in [start, start + PATIENCE] {
             for id in 0..most + 1000 {
-                tracker.handshake(id, A, false, now);
+                tracker.handshake(id, A, CLIENT, false, now);
             }
             assert!(tracker.wants_completed(false, now) == (now > start));
             for id in 0..10_000 {

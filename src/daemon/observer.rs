@@ -136,7 +136,7 @@ fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> R
             && let Some(service) = service_of(flow)
         {
             let is_answered = flow.tcp_state == Some(TcpState::SynRecv);
-            tracker.handshake(flow.id, service, is_answered, now);
+            tracker.handshake(flow.id, service, flow.client.ip(), is_answered, now);
         }
         ControlFlow::Continue(())
     })?;

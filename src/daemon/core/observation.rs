@@ -23,6 +23,18 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// long after it is overdue.
 const HANDSHAKES_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What keeps answers of backends from clients, or the clients' packets after those from backends.
+const LOSE_ANSWERS: [Kind; 8] = [
+    Kind::IpForwardOff,
+    Kind::Ipv6ForwardingOff,
+    Kind::PacketsDropped,
+    Kind::PacketsUntracked,
+    Kind::FlowMarkOverwritten,
+    Kind::FlowsUnmarked,
+    Kind::ReversePathFilter,
+    Kind::AnswersWithoutRoute,
+];
+
 /// When the surroundings are looked at.
 #[derive(Debug)]
 pub(super) struct Observing {
@@ -172,7 +184,8 @@ impl Core {
         }
         if let Some(seen) = observation.handshakes {
             let port = |name: &str| self.roster.wanted().get(name).map_or(0, |service| service.port.get());
-            self.problems.replace(&[Kind::Unanswered], seen.problems(port));
+            let has_cause = self.problems.iter().any(|problem| LOSE_ANSWERS.contains(&problem.kind));
+            self.problems.replace(&[Kind::Unanswered], seen.problems(port, has_cause));
             let unanswered = seen.services.into_iter();
             self.observing.unanswered = unanswered.map(|(name, overdue)| (name, overdue.unanswered)).collect();
         }

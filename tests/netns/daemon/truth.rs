@@ -1,6 +1,6 @@
 //! While clients are not served, whatever the cause, `status`, healthz and events say so; when it is mended, they say that.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -9,8 +9,10 @@ use socket2::{Domain, Socket, Type};
 use crate::harness::brief::{service, state};
 use crate::harness::client::{PATIENCE, connect};
 use crate::harness::daemon::Daemon;
-use crate::harness::plan::{PUBLIC, PUBLIC_2, at};
+use crate::harness::forge::Segment;
+use crate::harness::plan::{PUBLIC, PUBLIC_2, addresses, at, crowd};
 use crate::harness::server::Behaviour;
+use crate::harness::wire::SYN;
 use crate::harness::{Net, wait_until};
 
 /// How long a connection that is not to come about is waited for.
@@ -26,11 +28,18 @@ fn is_served(net: &Net, to: SocketAddr) -> bool {
     })
 }
 
-/// Sends a SYN, and again as long as the socket is held.
-fn begin_to_connect(net: &Net, to: SocketAddr) -> Socket {
+/// Sends a SYN of each of some clients, and again as long as the sockets are held.
+fn begin_to_connect(net: &Net, to: SocketAddr) -> Vec<Socket> {
+    let others = [20, 21].map(|n| crowd(n)[usize::from(to.is_ipv6())]);
+    let from = [addresses("client")[usize::from(to.is_ipv6())]].into_iter().chain(others);
+    from.map(|from| begin_from(net, from, to)).collect()
+}
+
+fn begin_from(net: &Net, from: IpAddr, to: SocketAddr) -> Socket {
     net.within("client", || {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
         socket.set_nonblocking(true).expect("a socket that does not block");
+        socket.bind(&SocketAddr::new(from, 0).into()).expect("an address of the client");
         // It goes on, or is refused at once.
         let _ = socket.connect(&to.into());
         socket
@@ -59,7 +68,7 @@ fn breaks_and_mends(
     assert!(wait_until(PATIENCE, || is_served(net, to)), "{breaks}: before");
     let before = daemon.last();
     net.sh(host, breaks).ok();
-    let mut waiting: Vec<(Instant, Socket)> = Vec::new();
+    let mut waiting: Vec<(Instant, Vec<Socket>)> = Vec::new();
     let is_known = || {
         assert!(!is_served(net, to), "{breaks}: it breaks nothing");
         // The flow of a client that gives up at once is gone after some seconds, and a daemon that is slow may look at it only once.
@@ -416,12 +425,48 @@ fn handshakes_that_are_not_completed_are_told() {
         "nft delete table ip fw",
     ];
     breaks_and_mends(&net, &daemon, to, "unanswered", "b1", only_probes);
-    // Answers go elsewhere. Anybody could forge such handshakes, so they are an error only where no other is completed.
+    // Answers go elsewhere. Anybody could forge such handshakes, so they are an error only where those of several clients fail, and
+    // no other is completed.
     let back = [
-        "ip route add 203.0.113.10 via 198.51.100.20 table 78 && ip rule add iif br0 to 203.0.113.10 lookup 78",
-        "ip rule del iif br0 to 203.0.113.10 lookup 78",
+        "ip route add 203.0.113.10 via 198.51.100.20 table 78 && ip route add 198.18.0.0/15 via 198.51.100.20 table 78 && \
+         ip rule add iif br0 lookup 78",
+        "ip rule del iif br0 lookup 78",
     ];
     breaks_and_mends(&net, &daemon, to, "unanswered", "gateway", back);
+}
+
+/// Whoever sends one packet must not have a gateway taken out of service.
+#[test]
+fn a_forged_syn_makes_no_gateway_unhealthy() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let forge = |last: u8| {
+        let nobody = at(&format!("192.0.2.{last}"), 40_000);
+        net.forge("client", &Segment::new(nobody, at(PUBLIC[0], 2001), SYN));
+    };
+    let told = || {
+        let problems = daemon.get("/v1/daemon")["problems"].clone();
+        let mut problems = problems.as_array().cloned().unwrap_or_default();
+        problems.retain(|problem| problem["kind"] == "unanswered");
+        problems.pop()
+    };
+    forge(7);
+    assert!(wait_until(PATIENCE, || told().is_some()), "{:#}", daemon.get("/v1/daemon"));
+    // It is a warning as long as it is told, which is until conntrack forgets the flow.
+    while let Some(problem) = told() {
+        assert_eq!(problem["severity"], "warning", "{problem}");
+        assert_eq!(health(&daemon), (200, Vec::new()));
+        net.cli(&["status", "--interval", "0s"]).exits(0);
+    }
+    // Several clients that fail are believed, where none is served.
+    for last in 8..10 {
+        forge(last);
+    }
+    let is_error = || health(&daemon).1.iter().any(|problem| problem["kind"] == "unanswered");
+    assert!(wait_until(PATIENCE, is_error), "{:?}", health(&daemon));
 }
 
 #[test]
