@@ -71,6 +71,7 @@ fn addresses_links_and_routes_are_those_of_the_namespace() {
             name: Some("gw0".into()),
             gateway: gateway.map(ip),
             local: false,
+            shared: false,
         };
         assert_eq!(routes.route_to(ip("192.0.2.7")).unwrap(), Some(gw0(None)));
         assert_eq!(

@@ -9,6 +9,7 @@ use super::finding::{Diagnosis, Finding, Fix, Severity};
 use tcpgw_core::problem::{self, Kind, Problem};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
+use tcpgw_kernel::route::RouteTo;
 
 /// Addresses of services that are looked at.
 const MOST_ADDRESSES: usize = 1000;
@@ -69,7 +70,8 @@ pub fn judge_routes(problems: &mut [Problem], facts: &CheapFacts, is_probed: boo
 
 /// Whether all active backends of one family are without a route.
 fn is_cut_off(service: &ServiceSummary, facts: &CheapFacts) -> bool {
-    let is_lost = |address: IpAddr| matches!(&facts.ways, Ok(ways) if ways.get(&address).is_some_and(Option::is_none));
+    let leads_nowhere = |way: &Option<RouteTo>| way.as_ref().is_none_or(|way| way.shared);
+    let is_lost = |address: IpAddr| matches!(&facts.ways, Ok(ways) if ways.get(&address).is_some_and(leads_nowhere));
     let mut families: BTreeMap<Family, bool> = BTreeMap::new();
     for backend in service.active.keys() {
         *families.entry(Family::of(backend.ip())).or_insert(true) &= is_lost(backend.ip());

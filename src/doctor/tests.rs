@@ -33,6 +33,7 @@ fn way(index: u32) -> Option<RouteTo> {
         name: None,
         gateway: None,
         local: false,
+        shared: false,
     })
 }
 
@@ -746,6 +747,13 @@ fn ways_to_backends() {
     let refused = |facts: &mut Facts| drop(facts.cheap.answers.as_mut().unwrap().insert((Family::V4, 3), None));
     let found = only(&with(refused), "answers-without-route", Severity::Warning);
     assert!(found.seen.contains("br0"), "{}", found.seen);
+    let broadcast = way(3).map(|way| RouteTo { shared: true, ..way });
+    let found = only(&with(to("10.2.0.11", broadcast)), "backend-without-route", Severity::Broken);
+    assert!(
+        found.seen.contains("1 address of backends is that of a broadcast or anycast: 10.2.0.11"),
+        "{}",
+        found.seen
+    );
     let own = way(1).map(|way| RouteTo { local: true, ..way });
     only(&with(to("10.2.0.11", own)), "backend-is-gateway", Severity::Broken);
     let default = |address: &'static str| {

@@ -32,6 +32,14 @@ fn a_backend_without_a_way_to_it_is_found() {
         assert!(doctor(&net).bad().is_empty());
         passes(&net, family);
     }
+    // A network that begins or ends with a backend.
+    net.sh("gateway", "ip address add 10.2.0.10/32 brd 10.2.0.11 dev br0").ok();
+    breaks(&net, 0);
+    let said = doctor(&net);
+    let found = said.one("backend-without-route", "broken");
+    assert!(found["seen"].to_string().contains("broadcast"), "{found:#}");
+    net.sh("gateway", "ip address del 10.2.0.10/32 dev br0").ok();
+    passes(&net, 0);
     net.sh("gateway", "ip address add 10.2.0.11/32 dev lo").ok();
     breaks(&net, 0);
     doctor(&net).one("backend-is-gateway", "broken");

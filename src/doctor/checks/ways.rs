@@ -31,6 +31,24 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             )),
         );
     }
+    let shared: Vec<&IpAddr> = ways
+        .iter()
+        .filter(|(_, way)| way.as_ref().is_some_and(|way| way.shared))
+        .map(|(address, _)| address)
+        .collect();
+    if !shared.is_empty() {
+        let is = if shared.len() == 1 { "is that" } else { "are those" };
+        diagnosis.broken(
+            "backend-without-route",
+            format!(
+                "{} of backends {is} of a broadcast or anycast: {}",
+                count(shared.len(), "address"),
+                some(&shared)
+            ),
+            "the kernel sends no connection there: a backend must be one host",
+            advice("take the backends out of the state, or correct the masks of the gateway's addresses (`ip address`)"),
+        );
+    }
     let own: Vec<&IpAddr> = ways
         .iter()
         .filter(|(_, way)| way.as_ref().is_some_and(|way| way.local))

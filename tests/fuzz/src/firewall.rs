@@ -75,6 +75,7 @@ fn gateway() -> Facts {
             name: None,
             gateway: None,
             local: false,
+            shared: false,
         })
     };
     let link = |index, name: &str| Link {

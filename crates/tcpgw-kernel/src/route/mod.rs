@@ -61,6 +61,8 @@ pub struct RouteTo {
     pub gateway: Option<IpAddr>,
     /// Whether the address is one of this machine's own.
     pub local: bool,
+    /// Whether it stands for several hosts, or for any: a broadcast, anycast or multicast address.
+    pub shared: bool,
 }
 
 /// The addresses that a machine takes for its own.
@@ -201,16 +203,7 @@ impl<A: Ask> Routes<A> {
     /// # Errors
     /// Those of [`Netlink::request`].
     pub fn is_shared(&mut self, address: IpAddr) -> Result<bool, NetlinkError> {
-        let mut kind = None;
-        match self.ask_for_route(address, None, None, |route| kind = Some(route.header.kind)) {
-            Err(error) if error.errno().is_some_and(no_route) => Ok(false),
-            other => other.map(|()| {
-                matches!(
-                    kind,
-                    Some(RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast)
-                )
-            }),
-        }
+        Ok(self.way_to(address, None)?.is_some_and(|way| way.shared))
     }
 
     /// Returns where packets go that come in by the interface `input`, from somebody else's address: `ip rule iif` is heeded,
@@ -392,9 +385,10 @@ fn own_route(message: &RouteMessage, found: &mut LocalAddresses) {
 }
 
 fn route_found(message: &RouteMessage) -> Option<RouteTo> {
-    let local = match message.header.kind {
-        RouteType::Local => true,
-        RouteType::Unicast => false,
+    let (local, shared) = match message.header.kind {
+        RouteType::Local => (true, false),
+        RouteType::Unicast => (false, false),
+        RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast => (false, true),
         _ => return None,
     };
     let (mut index, mut gateway) = (None, None);
@@ -416,6 +410,7 @@ fn route_found(message: &RouteMessage) -> Option<RouteTo> {
         name: None,
         gateway,
         local,
+        shared,
     })
 }
 
@@ -474,7 +469,8 @@ mod tests {
                     index: lo.index,
                     name: Some(lo.name),
                     gateway: None,
-                    local: true
+                    local: true,
+                    shared: false,
                 }
             );
         }
