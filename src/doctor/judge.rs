@@ -27,6 +27,8 @@ pub(super) struct Place {
     /// Counted from 1; `None` is the policy.
     pub(super) rule: Option<usize>,
     pub(super) rejects: bool,
+    /// Whether the rule is meant for what exceeds a rate.
+    pub(super) exceeds: bool,
 }
 
 /// What becomes of a packet in one base chain.
@@ -70,6 +72,7 @@ pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (Fate, Ve
             chain: base.name.clone(),
             rule: None,
             rejects: false,
+            exceeds: false,
         })
     };
     let ended = match end {
@@ -127,6 +130,7 @@ impl<'a> Walk<'a> {
                     chain: chain.name.clone(),
                     rule: Some(at + 1),
                     rejects: *verdict == Verdict::Reject,
+                    exceeds: rule.tests.contains(&Test::Exceeds),
                 };
                 match self.verdict(verdict, place, holds, holds.min(certain), depth) {
                     Step::Next => {}
@@ -221,7 +225,7 @@ pub(super) fn all_hold(packet: &Packet, rule: &Rule) -> Holds {
 fn holds_for(packet: &Packet, test: &Test) -> Holds {
     match test {
         Test::Sometimes => Holds::SomeClients,
-        Test::Unknown(_) => Holds::Unknown,
+        Test::Exceeds | Test::Unknown(_) => Holds::Unknown,
         Test::Compare {
             load,
             mask,

@@ -16,7 +16,7 @@ use crate::harness::state::FLOW_MARK;
 
 pub(crate) const PORT: u16 = 20003;
 /// How long a connection that is not to come about is waited for.
-const SHORT: Duration = Duration::from_millis(400);
+pub(crate) const SHORT: Duration = Duration::from_millis(400);
 
 /// What one run of the doctor said.
 pub(crate) struct Said {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::doctor::{PORT, breaks, breaks_and_heals, doctor, passes, web};
+use crate::doctor::{PORT, SHORT, breaks, breaks_and_heals, doctor, line, passes, web};
 use crate::harness::Net;
 use crate::harness::brief::{service, state};
 use crate::harness::client::connect;
@@ -542,4 +542,78 @@ fn tables_of_frames_are_said_to_be_left_out() {
         doctor(&net).unchecked(),
         ["table bridge mine", "filters of traffic control at ext"]
     );
+}
+
+/// No default route leads there: clients that are near come by it all the same.
+#[test]
+fn what_drops_clients_of_a_second_uplink_only_is_a_warning() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let is_served = || {
+        let near = || connect(at("198.51.100.1", PORT), SHORT).and_then(|mut client| client.greeting());
+        net.within("routed", near).is_ok()
+    };
+    assert!(is_served());
+    let rule = "iifname far tcp dport 3000 drop";
+    net.sh(
+        "gateway",
+        &format!("nft 'table inet mine {{ chain c {{ type filter hook forward priority 0; {rule}; }}; }}'"),
+    )
+    .ok();
+    passes(&net, 0);
+    assert!(!is_served());
+    let said = doctor(&net);
+    assert_eq!(said.status, 0, "{:#}", said.json);
+    let found = said.one(DROPPED, "warning");
+    let seen = found["seen"].as_str().unwrap_or_default();
+    assert!(seen.contains("packets of clients that come by far to"), "{seen}");
+    net.sh("gateway", &line(found)).ok();
+    assert!(doctor(&net).findings(DROPPED).is_empty());
+    assert!(is_served());
+}
+
+/// Clients outside do not meet such a chain: programs on the gateway do, and the daemon's probes.
+#[test]
+fn what_translates_the_gateways_own_connections_is_a_warning() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for (rule, id) in [
+        ("ip daddr 10.2.0.11 tcp dport 3000 redirect to :9", "probes-dropped"),
+        ("tcp dport 20003 redirect to :9", "port-translated-elsewhere"),
+    ] {
+        let table = format!("table ip other {{ chain o {{ type nat hook output priority -100; {rule}; }}; }}");
+        net.sh("gateway", &format!("nft '{table}'")).ok();
+        passes(&net, 0);
+        let said = doctor(&net);
+        assert_eq!((said.status, said.bad().len()), (0, 1), "{:#}", said.json);
+        let seen = said.one(id, "warning")["seen"].to_string();
+        assert!(seen.contains("translates the gateway's own connections"), "{seen}");
+        net.sh("gateway", "nft delete table ip other").ok();
+    }
+}
+
+#[test]
+fn a_rate_that_is_exceeded_is_a_warning_and_a_dormant_table_is_none() {
+    let net = Net::new();
+    let _servers = web(&net);
+    let table = |flags: &str, policy: &str, rule: &str| {
+        let chain = format!("chain c {{ type filter hook forward priority 0; policy {policy}; {rule} }}");
+        let table = format!("table inet other {{ {flags} limit slow {{ rate over 1/minute; }}; {chain}; }}");
+        net.sh("gateway", &format!("nft '{table}'")).ok();
+        passes(&net, 0);
+        let said = doctor(&net);
+        net.sh("gateway", "nft delete table inet other").ok();
+        said
+    };
+    let over = table("", "accept", "limit rate over 1000/second drop;");
+    let seen = over.one(DROPPED, "warning")["seen"].to_string();
+    assert!(
+        seen.contains("may drop packets to") && seen.contains("it drops what exceeds its rate"),
+        "{seen}"
+    );
+    assert_eq!(over.status, 0, "{:#}", over.json);
+    // What a limit with a name is meant for, its rule does not say.
+    table("", "accept", "tcp flags syn limit name slow drop;").one(DROPPED, "warning");
+    let dormant = table("flags dormant;", "drop", "");
+    assert!(dormant.bad().is_empty(), "{:#}", dormant.json);
 }

@@ -6,12 +6,12 @@ use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
 use super::super::judge::{Done, Fate, Holds, Place};
 use super::samples::{Kind, Packets, Sample, packet_mark, samples, walk_all};
-use super::{count, quoted, some};
+use super::{count, other_links, quoted, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook, Rule, TableFamily, Test, Verdict};
 
 /// Which packets are judged: whether it is an answer, and whether the handshake is over.
-const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+pub(super) const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 /// Backends that are looked at one by one at the least, and at the most.
 const FEWEST_SAMPLES: usize = 8;
 const MOST_SAMPLES: usize = 1000;
@@ -170,8 +170,20 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
                 reply,
                 later,
                 looked_at: packets.len(),
+                by: None,
             };
             trouble.tell(&context, diagnosis);
+        }
+        if !is_told {
+            let seen = other_links::Seen {
+                facts,
+                chains,
+                chain,
+                base,
+                family,
+                mark,
+            };
+            other_links::judge(seen, &samples, diagnosis);
         }
     }
     if !sees_any && base.hook.is_of_interfaces() && (base.drops || of_table().any(may_drop)) {
@@ -222,8 +234,10 @@ pub(super) struct Context<'a> {
     /// Whether the packets are answers.
     pub(super) reply: bool,
     /// Whether they are none of the first two packets of a connection.
-    later: bool,
-    looked_at: usize,
+    pub(super) later: bool,
+    pub(super) looked_at: usize,
+    /// The interfaces that the clients come by, if some clients are meant only.
+    pub(super) by: Option<String>,
 }
 
 impl Trouble {
@@ -299,7 +313,18 @@ impl Trouble {
 }
 
 impl Context<'_> {
-    fn dropped(
+    /// Packets of clients that come by some interfaces.
+    fn what_of_clients(&self, interfaces: &str) -> String {
+        let later = if self.later { "later " } else { "" };
+        let (what, end) = if self.reply {
+            ("answers to", "from")
+        } else {
+            ("packets of", "to")
+        };
+        format!("{later}{what} clients that come by {interfaces} {end}")
+    }
+
+    pub(super) fn dropped(
         &self,
         places: &[(Option<SocketAddr>, Place)],
         does: &str,
@@ -324,6 +349,7 @@ impl Context<'_> {
             (false, true) => "the gateway's own connections, such as probes, to",
             (true, true) => "answers to the gateway's own connections, such as probes, from",
         };
+        let what = self.by.as_ref().map_or_else(|| what.to_owned(), |by| self.what_of_clients(by));
         let does = if place.rejects {
             does.replace("drop", "reject")
         } else {
@@ -336,6 +362,10 @@ impl Context<'_> {
         };
         let doubt = if severity == Severity::Broken {
             ""
+        } else if place.exceeds {
+            "; it drops what exceeds its rate"
+        } else if self.by.is_some() {
+            "; clients that come by other interfaces are not concerned"
         } else {
             "; its rules cannot all be judged from here, or concern some of the addresses or interfaces only"
         };

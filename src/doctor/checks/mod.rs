@@ -11,6 +11,7 @@ mod let_pass;
 mod nat;
 mod no_address;
 mod offload;
+mod other_links;
 mod ports;
 mod reuse;
 mod reverse_path;

@@ -1,20 +1,22 @@
 //! Ports of services that another table translates, too.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity, advice};
 use super::super::judge::{Holds, walk};
 use super::super::packet::{Interface, Packet};
 use super::firewall::{foreign_chains, sees, whose};
-use super::samples::{outside, packet_mark};
+use super::samples::{Kind, outside, packet, packet_mark, samples};
 use super::{count, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::firewall::{Base, Chain, Effect, Field, Hook, Relation, Rule, Test};
 use tcpgw_kernel::nftables::nat_order::DSTNAT;
 
+/// The priority of our chain for the gateway's own connections.
+const DSTNAT_OUTPUT: i32 = -100;
 /// Ports that are looked at one by one.
 const MOST_PORTS: usize = 500;
 
@@ -29,6 +31,71 @@ fn all(facts: &CheapFacts, chains: &[Chain], diagnosis: &mut Diagnosis) {
         if let Some(base) = chain.base.filter(|base| base.nat && base.hook == Hook::Prerouting) {
             judge(facts, chains, chain, base, diagnosis);
         }
+        if let Some(base) = chain.base.filter(|base| base.nat && base.hook == Hook::Output) {
+            judge_own_connections(facts, chains, chain, base, diagnosis);
+        }
+    }
+}
+
+/// What the gateway itself sends: connections of programs that run on it to services, and the daemon's probes to backends.
+fn judge_own_connections(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagnosis: &mut Diagnosis) {
+    let is_translated = |packet: &Packet| {
+        let (_, done) = walk(chains, chain, packet);
+        let mut done = done.iter().filter(|done| done.effect == Effect::Dnat);
+        done.any(|done| done.holds >= Holds::Unknown)
+    };
+    let services = &facts.services.services;
+    let named = named_ports(chains, chain, &services.iter().map(|service| service.port).collect());
+    let named: BTreeSet<u16> = named.into_iter().take(MOST_PORTS).collect();
+    let meant = services.iter().filter(|service| named.contains(&service.port));
+    let taken = meant.filter(|service| {
+        let packets = packets(facts, chain, service).into_iter();
+        packets.map(|packet| Packet { input: None, ..packet }).any(|packet| is_translated(&packet))
+    });
+    let taken: BTreeSet<u16> = taken.map(|service| service.port).collect();
+    if !taken.is_empty() && base.priority <= DSTNAT_OUTPUT {
+        diagnosis.warning(
+            "port-translated-elsewhere",
+            format!(
+                "chain {} of {} translates the gateway's own connections to {} of services, too: {}",
+                chain.name,
+                whose(chain),
+                count(taken.len(), "port"),
+                some(&taken)
+            ),
+            "programs on the gateway that connect to the service may get to where that table says; clients from outside are not \
+             concerned",
+            advice("give the service or that other program (a container's published port?) another port"),
+        );
+    }
+    let kind = |family| Kind {
+        family,
+        reply: false,
+        later: false,
+        mark: packet_mark(facts),
+    };
+    let families = Family::BOTH.into_iter().filter(|family| sees(chain.table.family, *family));
+    let probed = families.flat_map(|family| {
+        let samples = samples(facts, family, MOST_PORTS).into_iter();
+        samples.map(move |sample| (sample.backend, packet(facts, base, kind(family), None, Some(&sample))))
+    });
+    let probed: Vec<SocketAddr> = probed
+        .filter(|(_, packet)| is_translated(packet))
+        .map(|(backend, _)| backend)
+        .collect();
+    if !probed.is_empty() {
+        diagnosis.warning(
+            "probes-dropped",
+            format!(
+                "chain {} of {} translates the gateway's own connections, such as probes, to {}: {}",
+                chain.name,
+                whose(chain),
+                count(probed.len(), "backend"),
+                some(&probed)
+            ),
+            "a daemon judges the backend by the answer of another program",
+            advice("let TCP of the gateway itself to the backends pass in that chain, in front of its other rules"),
+        );
     }
 }
 

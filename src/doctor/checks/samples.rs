@@ -85,6 +85,34 @@ impl Packets {
     }
 }
 
+impl Packets {
+    /// The same of clients that come by one interface.
+    pub(super) fn by(
+        facts: &CheapFacts,
+        chain: &Chain,
+        base: Base,
+        kind: Kind,
+        outside: &Interface,
+        sample: Option<&Sample<'_>>,
+    ) -> Self {
+        let seen = as_seen(facts, chain, base, packet(facts, base, kind, Some(outside), sample));
+        Self {
+            passes: seen.is_none(),
+            seen: seen.into_iter().collect(),
+        }
+    }
+}
+
+impl Sample<'_> {
+    /// Whether the service is one for clients that come by an interface: it listens on an address of it, or on all.
+    pub(super) fn is_met_by(&self, facts: &CheapFacts, outside: &Interface) -> bool {
+        let addresses = &self.service.addresses;
+        let link = facts.link(outside.index);
+        let mut own = link.into_iter().flat_map(|link| &link.addresses);
+        addresses.is_empty() || own.any(|(address, _)| addresses.contains(address))
+    }
+}
+
 /// A kind of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Kind {
@@ -230,9 +258,22 @@ pub(super) const fn shows_backend(base: Base, reply: bool) -> bool {
 pub(super) fn outside(facts: &CheapFacts, family: Family) -> Vec<Interface> {
     let far = facts.ways_out.as_ref().ok();
     let far = far.and_then(|ways| ways.get(&(family, None))?.as_ref());
-    if let Some(far) = interface(facts, far) {
-        return vec![far];
+    match interface(facts, far) {
+        Some(far) => vec![far],
+        None => near(facts, family),
     }
+}
+
+/// Returns further interfaces that clients may come in by, besides those of [`outside`].
+pub(super) fn other_outside(facts: &CheapFacts, family: Family) -> Vec<Interface> {
+    let first = outside(facts, family);
+    let mut others = near(facts, family);
+    others.retain(|link| !first.iter().any(|first| first.index == link.index));
+    others
+}
+
+/// Returns the interfaces that have addresses and lead to no backend.
+fn near(facts: &CheapFacts, family: Family) -> Vec<Interface> {
     let (Ok(links), Ok(ways)) = (&facts.links, &facts.ways) else {
         return Vec::new();
     };

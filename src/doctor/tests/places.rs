@@ -301,3 +301,77 @@ fn drops_below_interfaces_are_found_where_all_packets_pass() {
         "{found:#?}"
     );
 }
+
+/// A second uplink, without a default route: clients come by it, too.
+#[test]
+fn what_drops_clients_of_one_interface_only_is_told() {
+    let by_name = |name: &str| Test::Compare {
+        load: load(Field::InName, 16),
+        mask: None,
+        relation: Relation::Equal,
+        value: {
+            let mut value = name.as_bytes().to_vec();
+            value.resize(16, 0);
+            value
+        },
+    };
+    let second = |facts: &mut Facts, tests: Vec<Test>| {
+        let links = facts.cheap.links.as_mut().unwrap();
+        links.push(link(6, "lan", "198.51.100.1"));
+        links.push(Link {
+            up: false,
+            ..link(7, "off", "198.18.0.1")
+        });
+        let table = table(TableFamily::Ip, "mine", false);
+        let forward = chain(table, Hook::Forward, 0, drops(tests), false);
+        nft(forward)(facts);
+    };
+    let found = only(
+        &with(|facts| second(facts, vec![by_name("lan")])),
+        "packets-dropped",
+        Severity::Warning,
+    );
+    assert!(
+        found.seen.contains("drops packets of clients that come by lan to any backend"),
+        "{}",
+        found.seen
+    );
+    assert!(with(|facts| second(facts, vec![by_name("off")])).is_empty());
+    // Where the clients far away are dropped it is an error, and the others are no news.
+    for tests in [vec![by_name("ext")], Vec::new()] {
+        let found = with(|facts| second(facts, tests));
+        only(&found, "packets-dropped", Severity::Broken);
+    }
+    // Whoever lets the first in only means it, unless the other one is an uplink of its own.
+    let only_ext = |facts: &mut Facts| {
+        second(facts, vec![by_name("off")]);
+        let chain = firewall_of(facts).chains.last_mut().unwrap();
+        chain.base.as_mut().unwrap().drops = true;
+        chain.rules = drops(vec![by_name("ext")]);
+        chain.rules[0].verdict = Verdict::Accept;
+        chain.rules.push(Rule {
+            tests: vec![by_name("br0")],
+            verdict: Verdict::Accept,
+            ..Rule::default()
+        });
+    };
+    only(&with(only_ext), "packets-dropped", Severity::Note);
+    let uplink = |facts: &mut Facts| {
+        only_ext(facts);
+        let by_router = way(6).map(|way| RouteTo {
+            gateway: Some(ip("198.51.100.254")),
+            ..way
+        });
+        let out = facts.cheap.ways_out.as_mut().unwrap();
+        out.insert((Family::V4, Some(ip("198.51.100.1"))), by_router);
+    };
+    only(&with(uplink), "packets-dropped", Severity::Warning);
+    // A service that listens on an address of another interface is none for these clients.
+    let chosen = Test::Compare {
+        load: load(Field::Dest4, 4),
+        mask: None,
+        relation: Relation::Equal,
+        value: vec![10, 2, 0, 12],
+    };
+    assert!(with(|facts| second(facts, vec![by_name("lan"), chosen])).is_empty());
+}

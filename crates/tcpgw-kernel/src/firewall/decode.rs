@@ -8,6 +8,12 @@ use crate::netlink::tlv::{Attr, Attrs, Malformed};
 use crate::nftables::nft::{LIST_ELEM, elem, expr};
 
 const VERDICT_REGISTER: u32 = 0;
+/// `NFTA_LIMIT_FLAGS`, and `NFT_LIMIT_F_INV` of it.
+const LIMIT_FLAGS: u16 = 5;
+const LIMIT_OVER: u32 = 1;
+/// `NFT_OBJECT_QUOTA` and `NFT_OBJECT_LIMIT`.
+const OBJECT_QUOTA: u32 = 2;
+const OBJECT_LIMIT: u32 = 4;
 /// `NFT_CT_MARK`, `NFT_META_MARK`.
 const CT_MARK: u32 = 3;
 const META_MARK: u32 = 3;
@@ -152,6 +158,10 @@ impl Reader<'_> {
                 });
             }
             "payload" if parts.has(1)? => self.payload(&parts)?,
+            // Objects with names: whether a limit is meant for what exceeds it, the rule does not say.
+            "objref" if matches!(parts.number(1)?, OBJECT_QUOTA | OBJECT_LIMIT) => {
+                self.rule.tests.push(Test::Unknown("a limit or quota by its name".into()));
+            }
             // They count, or set a timeout, a header field.
             "counter" | "log" | "last" | "masq" | "dup" | "objref" | "meta" | "ct" | "payload" => {}
             "fib" => {
@@ -181,6 +191,7 @@ impl Reader<'_> {
                     self.rule.effects.push(Effect::Dnat);
                 }
             }
+            "limit" if parts.number(LIMIT_FLAGS)? & LIMIT_OVER != 0 => self.rule.tests.push(Test::Exceeds),
             "limit" | "quota" | "connlimit" | "dynset" => self.rule.tests.push(Test::Sometimes),
             "match" => {
                 let info = parts.get(3)?.map_or(&[][..], |attr| attr.payload);

@@ -217,6 +217,8 @@ pub enum Test {
     },
     /// Holds for some clients or at some times: a limit, a list of addresses.
     Sometimes,
+    /// Holds for what exceeds a rate that all packets share.
+    Exceeds,
     /// Something that is not understood.
     Unknown(String),
 }
