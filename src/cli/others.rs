@@ -296,7 +296,12 @@ impl Others {
         });
         let names: BTreeSet<&str> = left.services.iter().map(|(_, service)| &*service.name).collect();
         let is_left = |name: &str| held.contains(name) || names.contains(name);
-        left.kept = last.kept.iter().filter(|kept| is_left(&kept.service.name)).cloned().collect();
+        left.kept = last
+            .kept
+            .iter()
+            .filter(|kept| is_left(&kept.service.name))
+            .cloned()
+            .collect();
         // What the kernel has lost is served again by a daemon that starts.
         let waiting = self
             .waiting

@@ -86,7 +86,8 @@ impl Clients {
     }
 
     fn forget_old(&mut self, now: Instant) {
-        self.0.retain(|_, at| now.saturating_duration_since(*at) < CLIENT_COUNTS);
+        self.0
+            .retain(|_, at| now.saturating_duration_since(*at) < CLIENT_COUNTS);
     }
 }
 

@@ -748,9 +748,15 @@ fn ways_to_backends() {
     let found = only(&with(refused), "answers-without-route", Severity::Warning);
     assert!(found.seen.contains("br0"), "{}", found.seen);
     let broadcast = way(3).map(|way| RouteTo { shared: true, ..way });
-    let found = only(&with(to("10.2.0.11", broadcast)), "backend-without-route", Severity::Broken);
+    let found = only(
+        &with(to("10.2.0.11", broadcast)),
+        "backend-without-route",
+        Severity::Broken,
+    );
     assert!(
-        found.seen.contains("1 address of backends is that of a broadcast or anycast: 10.2.0.11"),
+        found
+            .seen
+            .contains("1 address of backends is that of a broadcast or anycast: 10.2.0.11"),
         "{}",
         found.seen
     );

@@ -245,7 +245,12 @@ fn what_is_kept_while_a_change_is_held_back_is_served_after_a_boot() {
     for name in ["f1", "a1"] {
         let moves = || Event::Move(name, true);
         for loss in [Loss::Reboot, Loss::RecordGone, Loss::StoreGone, Loss::StoreDamaged] {
-            serves_after(vec![moves(), restart([Loss::Reboot, loss]), restart([]), restart([Loss::Reboot])]);
+            serves_after(vec![
+                moves(),
+                restart([Loss::Reboot, loss]),
+                restart([]),
+                restart([Loss::Reboot]),
+            ]);
             serves_after(vec![moves(), Event::FileGone, restart([Loss::Reboot, loss])]);
         }
         serves_after(vec![moves(), Event::KeyGone(true), restart([Loss::Reboot])]);
@@ -1095,7 +1100,12 @@ impl World {
             self.moved.remove(name);
         }
         if OF_API.contains(&name) {
-            let of_api: Vec<String> = self.providers().into_iter().filter(|of| of.1 == "api").map(|of| of.0).collect();
+            let of_api: Vec<String> = self
+                .providers()
+                .into_iter()
+                .filter(|of| of.1 == "api")
+                .map(|of| of.0)
+                .collect();
             let wanted = state(of_api.iter().map(|name| self.service(name)));
             let options = ApplyOptions {
                 hold_back: true,

@@ -33,7 +33,8 @@ fn a_backend_without_a_way_to_it_is_found() {
         passes(&net, family);
     }
     // A network that begins or ends with a backend.
-    net.sh("gateway", "ip address add 10.2.0.10/32 brd 10.2.0.11 dev br0").ok();
+    net.sh("gateway", "ip address add 10.2.0.10/32 brd 10.2.0.11 dev br0")
+        .ok();
     breaks(&net, 0);
     let said = doctor(&net);
     let found = said.one("backend-without-route", "broken");

@@ -7,8 +7,8 @@ use super::surroundings::Obstacles;
 use crate::daemon::claimed::Claimed;
 use crate::daemon::last::Kept;
 use crate::daemon::roster::Name;
-use tcpgw_core::model::{Endpoint, Service};
 use crate::preflight::{Obstacle, ObstacleKind};
+use tcpgw_core::model::{Endpoint, Service};
 use tcpgw_core::problem::{Kind, Problem};
 
 /// The services that are held back.

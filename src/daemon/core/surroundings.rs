@@ -156,7 +156,10 @@ impl Core {
         });
         let held: Vec<&Arc<Service>> = held.collect();
         for service in held {
-            let before = self.held_back.get_mut(&service.name).and_then(|held| held.before.take());
+            let before = self
+                .held_back
+                .get_mut(&service.name)
+                .and_then(|held| held.before.take());
             let kept = before.and_then(|before| left(&Claimed::by(self.desired()), before));
             if let Some(held) = self.held_back.get_mut(&service.name) {
                 held.kept = kept;

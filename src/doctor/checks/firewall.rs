@@ -349,7 +349,10 @@ impl Context<'_> {
             (false, true) => "the gateway's own connections, such as probes, to",
             (true, true) => "answers to the gateway's own connections, such as probes, from",
         };
-        let what = self.by.as_ref().map_or_else(|| what.to_owned(), |by| self.what_of_clients(by));
+        let what = self
+            .by
+            .as_ref()
+            .map_or_else(|| what.to_owned(), |by| self.what_of_clients(by));
         let does = if place.rejects {
             does.replace("drop", "reject")
         } else {

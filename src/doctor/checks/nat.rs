@@ -50,7 +50,9 @@ fn judge_own_connections(facts: &CheapFacts, chains: &[Chain], chain: &Chain, ba
     let meant = services.iter().filter(|service| named.contains(&service.port));
     let taken = meant.filter(|service| {
         let packets = packets(facts, chain, service).into_iter();
-        packets.map(|packet| Packet { input: None, ..packet }).any(|packet| is_translated(&packet))
+        packets
+            .map(|packet| Packet { input: None, ..packet })
+            .any(|packet| is_translated(&packet))
     });
     let taken: BTreeSet<u16> = taken.map(|service| service.port).collect();
     if !taken.is_empty() && base.priority <= DSTNAT_OUTPUT {
@@ -74,7 +76,9 @@ fn judge_own_connections(facts: &CheapFacts, chains: &[Chain], chain: &Chain, ba
         later: false,
         mark: packet_mark(facts),
     };
-    let families = Family::BOTH.into_iter().filter(|family| sees(chain.table.family, *family));
+    let families = Family::BOTH
+        .into_iter()
+        .filter(|family| sees(chain.table.family, *family));
     let probed = families.flat_map(|family| {
         let samples = samples(facts, family, MOST_PORTS).into_iter();
         samples.map(move |sample| (sample.backend, packet(facts, base, kind(family), None, Some(&sample))))

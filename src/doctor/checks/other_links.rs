@@ -9,8 +9,8 @@ use super::super::packet::Interface;
 use super::firewall::{Context, KINDS, is_probes};
 use super::samples::{Kind, Packets, Sample, other_outside, walk_all};
 use super::some;
-use tcpgw_kernel::firewall::{Base, Chain};
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{Base, Chain};
 
 /// Interfaces that are looked at.
 const MOST_LINKS: usize = 32;
@@ -36,7 +36,10 @@ pub(super) fn judge(seen: Seen<'_>, samples: &[Sample<'_>], diagnosis: &mut Diag
     }
     let mut dropped: BTreeMap<(Severity, bool, bool), (Place, Vec<String>)> = BTreeMap::new();
     for link in other_outside(seen.facts, seen.family).into_iter().take(MOST_LINKS) {
-        for (reply, later) in KINDS.into_iter().filter(|kind| !seen.base.nat || *kind == (false, false)) {
+        for (reply, later) in KINDS
+            .into_iter()
+            .filter(|kind| !seen.base.nat || *kind == (false, false))
+        {
             if let Some(place) = seen.ends(&link, reply, later, samples) {
                 // Whoever lets only some interfaces in means it, unless the others lead to the world, too.
                 let is_wish = place.rule.is_none() && !leads_far(seen.facts, link.index);

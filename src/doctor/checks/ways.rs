@@ -46,7 +46,9 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
                 some(&shared)
             ),
             "the kernel sends no connection there: a backend must be one host",
-            advice("take the backends out of the state, or correct the masks of the gateway's addresses (`ip address`)"),
+            advice(
+                "take the backends out of the state, or correct the masks of the gateway's addresses (`ip address`)",
+            ),
         );
     }
     let own: Vec<&IpAddr> = ways

@@ -332,7 +332,9 @@ fn what_drops_clients_of_one_interface_only_is_told() {
         Severity::Warning,
     );
     assert!(
-        found.seen.contains("drops packets of clients that come by lan to any backend"),
+        found
+            .seen
+            .contains("drops packets of clients that come by lan to any backend"),
         "{}",
         found.seen
     );

@@ -31,7 +31,9 @@ fn is_served(net: &Net, to: SocketAddr) -> bool {
 /// Sends a SYN of each of some clients, and again as long as the sockets are held.
 fn begin_to_connect(net: &Net, to: SocketAddr) -> Vec<Socket> {
     let others = [20, 21].map(|n| crowd(n)[usize::from(to.is_ipv6())]);
-    let from = [addresses("client")[usize::from(to.is_ipv6())]].into_iter().chain(others);
+    let from = [addresses("client")[usize::from(to.is_ipv6())]]
+        .into_iter()
+        .chain(others);
     from.map(|from| begin_from(net, from, to)).collect()
 }
 
@@ -39,7 +41,9 @@ fn begin_from(net: &Net, from: IpAddr, to: SocketAddr) -> Socket {
     net.within("client", || {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
         socket.set_nonblocking(true).expect("a socket that does not block");
-        socket.bind(&SocketAddr::new(from, 0).into()).expect("an address of the client");
+        socket
+            .bind(&SocketAddr::new(from, 0).into())
+            .expect("an address of the client");
         // It goes on, or is refused at once.
         let _ = socket.connect(&to.into());
         socket
@@ -454,7 +458,11 @@ fn a_forged_syn_makes_no_gateway_unhealthy() {
         problems.pop()
     };
     forge(7);
-    assert!(wait_until(PATIENCE, || told().is_some()), "{:#}", daemon.get("/v1/daemon"));
+    assert!(
+        wait_until(PATIENCE, || told().is_some()),
+        "{:#}",
+        daemon.get("/v1/daemon")
+    );
     // It is a warning as long as it is told, which is until conntrack forgets the flow.
     while let Some(problem) = told() {
         assert_eq!(problem["severity"], "warning", "{problem}");

@@ -160,7 +160,9 @@ impl Reader<'_> {
             "payload" if parts.has(1)? => self.payload(&parts)?,
             // Objects with names: whether a limit is meant for what exceeds it, the rule does not say.
             "objref" if matches!(parts.number(1)?, OBJECT_QUOTA | OBJECT_LIMIT) => {
-                self.rule.tests.push(Test::Unknown("a limit or quota by its name".into()));
+                self.rule
+                    .tests
+                    .push(Test::Unknown("a limit or quota by its name".into()));
             }
             // They count, or set a timeout, a header field.
             "counter" | "log" | "last" | "masq" | "dup" | "objref" | "meta" | "ct" | "payload" => {}
