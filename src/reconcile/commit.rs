@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use super::known::{Known, Table};
 use super::owner::owner;
 use super::{Desired, ReconcileError, Reconciler, Report};
-use tcpgw_core::plan::{Batch, Step, plan};
+use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::step::{Batch, Step};
 use tcpgw_kernel::{Build, Commit, Kernel, KernelError};
 
 /// Tries in all when others write at the same time.

@@ -571,7 +571,7 @@ impl<K: Kernel> Engine<K> {
                 generation: believed.identity.generation,
                 mark: self.mark,
                 build: None,
-                step: &tcpgw_core::plan::Step::default(),
+                step: &tcpgw_core::ruleset::step::Step::default(),
                 forget: &orphans,
             };
             believed.identity.generation = self.kernel.commit(&commit)?;

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use tcpgw_core::model::{FlowMark, State};
-use tcpgw_core::plan::{Step, plan};
+use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::step::Step;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::fake::{Fake, Outcome, Syn, View, Walk};
 use tcpgw_kernel::{Commit, Kernel, Seen};

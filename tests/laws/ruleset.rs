@@ -9,6 +9,7 @@ use tcpgw_core::render;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::{Family, Reach, SetName, SpreadRule, TurnChain};
 use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::text;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{ServiceSummary, Standing, Summary};
 use tcpgw_kernel::fake::{Fake, Outcome, Walk};
@@ -181,8 +182,8 @@ proptest! {
         let widths = Reach::ALL.map(|reach| SetName::Spread(reach, SpreadRule::random(width)));
         for name in SetName::fixed().into_iter().chain(widths) {
             let spec = SetSpec::of(name);
-            prop_assert_eq!(render::key(name, &bytes).is_some(), bytes.len() >= spec.key_len());
-            prop_assert!(render::network(name, &bytes).is_some() <= (bytes.len() >= spec.identity_len()));
+            prop_assert_eq!(text::key(name, &bytes).is_some(), bytes.len() >= spec.key_len());
+            prop_assert!(text::network(name, &bytes).is_some() <= (bytes.len() >= spec.identity_len()));
         }
     }
 

@@ -16,12 +16,14 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 use tcpgw::reconcile::{Desired, Options, Reconciler, Report};
 use tcpgw::record::Store;
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::plan::{Batch, Step, plan};
+use tcpgw_core::plan::plan;
 use tcpgw_core::render;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::step::{Batch, Step};
+use tcpgw_core::ruleset::text;
 use tcpgw_kernel::fake::Fake;
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::netlink::socket::Netlink;
@@ -169,7 +171,7 @@ impl<'a> Both<'a> {
         if let Some(have) = have.filter(|_| report.rebuilt.is_none()) {
             for (set, key) in touched(&mut heard) {
                 let stays = row(&have, set, &key).is_some_and(|row_was| row(&want.ruleset, set, &key) == Some(row_was));
-                prop_assert!(!stays, "an element of {set} was touched: {:?}", render::key(set, &key));
+                prop_assert!(!stays, "an element of {set} was touched: {:?}", text::key(set, &key));
             }
         }
         let before = linux().identity();
@@ -292,7 +294,7 @@ impl<'a> Both<'a> {
                 .flat_map(Rows::iter)
             {
                 let (packets, bytes) = COUNTED;
-                let name = render::key(set, key).expect("it is a key");
+                let name = text::key(set, key).expect("it is a key");
                 let _ = writeln!(
                     script,
                     "add element inet tcpgw {set} {{ {name} counter packets {packets} bytes {bytes} }}"
@@ -370,7 +372,7 @@ fn differences(has: Option<&Ruleset>, want: &Desired) -> String {
     for step in &plan(has, &want.ruleset).steps {
         for (what, batches) in [("delete", &step.delete), ("add", &step.add)] {
             for (set, batch) in batches {
-                let keys: Vec<_> = batch.rows().filter_map(|row| render::key(*set, row)).collect();
+                let keys: Vec<_> = batch.rows().filter_map(|row| text::key(*set, row)).collect();
                 let _ = writeln!(text, "{what} in {set}: {}", keys.join(", "));
             }
         }

@@ -6,125 +6,13 @@
 //! the first one after a transaction, as long as no second transaction overtakes it on its way.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
-use crate::ruleset::rows::{Difference, Rows};
-use crate::ruleset::skeleton::Asked;
+use crate::ruleset::name::{Reach, SetName, SpreadRule};
+use crate::ruleset::rows::Difference;
 use crate::ruleset::spec::SetSpec;
-use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
-
-/// Rows of one set that a transaction adds or deletes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Batch<'a> {
-    /// Every row of a set.
-    All(&'a Rows),
-    /// These.
-    Some(Vec<Cow<'a, [u8]>>),
-}
-
-impl Batch<'_> {
-    /// How many.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::All(rows) => rows.len(),
-            Self::Some(rows) => rows.len(),
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The rows.
-    pub fn rows(&self) -> Box<dyn Iterator<Item = &[u8]> + '_> {
-        match self {
-            Self::All(rows) => Box::new(rows.iter()),
-            Self::Some(rows) => Box::new(rows.iter().map(AsRef::as_ref)),
-        }
-    }
-}
-
-/// A service's key in a reach.
-pub type Door = (Reach, Box<[u8]>);
-
-/// Timeouts of flows that conntrack's sysctls do not say any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retimed {
-    /// What they say.
-    pub timeouts: KernelTimeouts,
-    /// The rules of the `spread` chains as they are: rules hold on to the objects, and tell which of them there are.
-    pub spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
-    /// The optional sets that the rules ask as they are.
-    pub asked: Asked,
-}
-
-/// One transaction, in the order in which it is sent: timeouts, sets, chains and rules, deletions, additions, and at last the sets,
-/// chains and timeouts that nothing refers to any more.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Step<'a> {
-    /// Timeouts to write anew, before all else.
-    pub retimed: Option<Retimed>,
-    /// Objects with timeouts to make, and what conntrack's sysctls say.
-    pub new_timeouts: BTreeMap<Timeouts, KernelTimeouts>,
-    /// Width sets to make.
-    pub new_widths: BTreeSet<(Reach, SpreadRule)>,
-    /// Chains that count turns, to make.
-    pub new_turns: BTreeSet<TurnChain>,
-    /// `spread` chains to write anew, with a rule for each of these widths.
-    pub spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
-    /// The optional sets that the rules ask before it and after it, where these differ.
-    pub asked: Option<(Asked, Asked)>,
-    /// Turns to delete.
-    pub delete_turns: BTreeSet<Door>,
-    /// Rows to delete; their data does not matter.
-    pub delete: BTreeMap<SetName, Batch<'a>>,
-    /// Rows to add.
-    pub add: BTreeMap<SetName, Batch<'a>>,
-    /// Turns to add.
-    pub add_turns: BTreeMap<Door, TurnChain>,
-    /// Width sets to remove.
-    pub old_widths: BTreeSet<(Reach, SpreadRule)>,
-    /// Chains to remove.
-    pub old_turns: BTreeSet<TurnChain>,
-    /// Objects with timeouts to remove. Flows that are up go by conntrack's sysctls from then on.
-    pub old_timeouts: BTreeSet<Timeouts>,
-}
-
-impl<'a> Step<'a> {
-    /// Whether it does nothing.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Elements that it adds or deletes.
-    pub fn elements(&self) -> usize {
-        let rows = self
-            .delete
-            .values()
-            .chain(self.add.values())
-            .map(Batch::len)
-            .sum::<usize>();
-        rows + self.delete_turns.len() + self.add_turns.len()
-    }
-
-    fn delete(&mut self, set: SetName, row: &'a [u8]) {
-        push(&mut self.delete, set, Cow::Borrowed(row));
-    }
-
-    fn add(&mut self, set: SetName, row: Cow<'a, [u8]>) {
-        push(&mut self.add, set, row);
-    }
-}
-
-fn push<'a>(to: &mut BTreeMap<SetName, Batch<'a>>, set: SetName, row: Cow<'a, [u8]>) {
-    match to.entry(set).or_insert_with(|| Batch::Some(Vec::new())) {
-        Batch::Some(rows) => rows.push(row),
-        Batch::All(_) => {}
-    }
-}
+use crate::ruleset::step::{Batch, Door, Retimed, Step};
 
 /// The transactions that make one ruleset out of another: none, one, or up to three.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -314,7 +202,9 @@ pub(crate) fn has_slots(ruleset: &Ruleset, reach: Reach, service_key: &[u8]) -> 
 mod tests {
     use super::*;
     use crate::ruleset::compile::compile;
-    use crate::ruleset::name::Family;
+    use crate::ruleset::name::{Family, TurnChain};
+    use crate::ruleset::skeleton::Asked;
+    use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
     const ANY: Reach = Reach::Any(Family::V4);
 

@@ -582,7 +582,7 @@ fn read_caps(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
 fn read_access(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
     for (set, allowed) in [(SetName::Allowed(reach), true), (SetName::Denied(reach), false)] {
         for row in ruleset.rows(set).into_iter().flat_map(|rows| rows.iter()) {
-            let text = crate::render::network(set, row);
+            let text = crate::ruleset::text::network(set, row);
             let service = listening_door(reach, row).and_then(|door| services.get_mut(&door));
             if let (Some(service), Some(text)) = (service, text) {
                 match (allowed, &mut service.settings.allow) {

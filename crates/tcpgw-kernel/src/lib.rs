@@ -27,10 +27,10 @@ use self::netlink::socket::NetlinkError;
 use self::nftables::ownership::{Adoption, Ownership};
 use self::nftables::transaction::{Refused, Subject};
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::plan::Step;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::room::Room;
+use tcpgw_core::ruleset::step::Step;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 
 /// How often [`reading`] tries.
@@ -265,7 +265,7 @@ impl fmt::Display for Refused {
                 if let Some(about) = self
                     .element
                     .as_deref()
-                    .and_then(|key| tcpgw_core::render::key(*name, key))
+                    .and_then(|key| tcpgw_core::ruleset::text::key(*name, key))
                 {
                     write!(f, " ({about})")?;
                 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use tcpgw_core::model::{self, FlowMark, Problems, State};
-use tcpgw_core::plan::{Step, plan};
+use tcpgw_core::plan::plan;
 use tcpgw_core::render;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::name::SetName;
+use tcpgw_core::ruleset::step::Step;
 use tcpgw_core::summary::Summary;
 use tcpgw_core::words::{Changes, Counts};
 use tcpgw_kernel::fake::Fake;

@@ -12,6 +12,7 @@ use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::skeleton::Chain;
 use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::text;
 use tcpgw_core::summary::Summary;
 use tcpgw_core::words::Counts;
 use tcpgw_kernel::fake::Fake;
@@ -81,7 +82,7 @@ pub fn check_ruleset(have: &Ruleset) {
         let packed = Rows::from_packed(&SetSpec::of(*name), rows.packed().to_vec());
         assert_eq!(packed.as_ref(), Some(rows), "{name} has an element twice");
         for row in rows {
-            black_box(&(render::key(*name, row), render::network(*name, row)));
+            black_box(&(text::key(*name, row), text::network(*name, row)));
         }
     }
     assert!(plan(have, have).is_empty());

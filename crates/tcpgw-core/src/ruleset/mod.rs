@@ -12,7 +12,9 @@ pub mod rows;
 pub mod skeleton;
 pub mod slots;
 pub mod spec;
+pub mod step;
 pub mod stmt;
+pub mod text;
 pub mod timeouts;
 
 use std::collections::{BTreeMap, BTreeSet};

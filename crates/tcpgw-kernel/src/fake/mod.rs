@@ -147,7 +147,7 @@ impl Fake {
         let mut fake = Self::default();
         let nothing = Ruleset::default();
         let plan = plan(&nothing, ruleset);
-        let empty = tcpgw_core::plan::Step::default();
+        let empty = tcpgw_core::ruleset::step::Step::default();
         fake.commit(&Commit {
             generation: fake.generation,
             mark,

@@ -8,12 +8,12 @@ use super::{Counted, Refused, Seen, Subject, refused};
 use crate::Commit;
 use crate::nftables::ownership::Ownership;
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::plan::{Door, Step};
 use tcpgw_core::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::skeleton::{self, Asked, spread_name};
 use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::step::{Door, Step};
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 use tcpgw_core::ruleset::{Ruleset, idle_timeouts};
 

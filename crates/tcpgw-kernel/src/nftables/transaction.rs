@@ -10,12 +10,12 @@ use crate::nftables::ownership::Ownership;
 use crate::nftables::sets;
 use crate::nftables::skeleton::{self, TABLE};
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::plan::{Batch, Retimed, Step};
 use tcpgw_core::ruleset::idle_timeouts;
 use tcpgw_core::ruleset::name::{self, Reach, SetName, SpreadRule, TurnChain};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain, Hook};
 use tcpgw_core::ruleset::spec::SetSpec;
+use tcpgw_core::ruleset::step::{Batch, Retimed, Step};
 use tcpgw_core::ruleset::stmt::Stmt;
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
