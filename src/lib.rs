@@ -22,6 +22,7 @@ pub mod reconcile;
 pub mod record;
 pub mod report;
 pub mod run_file;
+pub mod secrets;
 pub mod state_file;
 mod steps;
 pub mod store;

@@ -13,6 +13,7 @@ use super::{Code, Failure, Global, Outcome, Output, of_service, print, print_jso
 use crate::addon::{Dialect, dialect};
 use crate::api::client::{Answer, Target};
 use crate::api::provider::read_credentials;
+use crate::secrets::Owners;
 use tcpgw_core::model::Word as _;
 
 #[derive(Debug, Args)]
@@ -138,7 +139,8 @@ fn manifest(global: &Global, arguments: &Manifest) -> Outcome {
             "the add-on is off: the configuration has no [addon]".into(),
         ));
     };
-    let credentials = read_credentials(settings).map_err(|error| Failure::Usage(error.to_string()))?;
+    let credentials = read_credentials(settings, &Owners::beside_daemon(&global.run_dir))
+        .map_err(|error| Failure::Usage(error.to_string()))?;
     let base = arguments.url.clone().unwrap_or_else(|| settings.base_url());
     if arguments.url.is_none() && settings.listen.ip().is_loopback() {
         let listen = settings.listen;

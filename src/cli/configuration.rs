@@ -4,6 +4,7 @@ use super::Global;
 use crate::config::Config;
 use crate::daemon::settings::Given;
 use crate::daemon::start::{self, StartError};
+use crate::secrets::Owners;
 use tcpgw_core::problem::{Kind, Problem, Severity};
 
 /// The configuration as far as it can be used, and what a daemon that starts would make of it.
@@ -26,7 +27,7 @@ impl Global {
         };
         let (config, judged) = match given.load() {
             Ok((settings, config)) => {
-                let judged = start::judge(&settings, &config);
+                let judged = start::judge(&settings, &config, &Owners::judging(&self.run_dir));
                 (Some(config), judged)
             }
             Err(error) => (None, Err(error.into())),

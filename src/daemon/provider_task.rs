@@ -12,6 +12,7 @@ use super::ask::Ask;
 use crate::addon::settings::Settings;
 use crate::api;
 use crate::api::provider::{Provider, serve};
+use crate::secrets::Owners;
 
 /// Between two tries to serve it.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -59,7 +60,7 @@ impl ProviderTask {
             self.end();
             return Ok(());
         };
-        let provider = Arc::new(Provider::load(settings).map_err(|error| error.to_string())?);
+        let provider = Arc::new(Provider::load(settings, &Owners::of_daemon()).map_err(|error| error.to_string())?);
         let is_same = |running: &&Running| running.listen == settings.listen && !running.task.is_finished();
         if let Some(running) = self.running.as_ref().filter(is_same) {
             running.settings.send_replace(provider);

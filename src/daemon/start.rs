@@ -15,6 +15,7 @@ use super::settings::{Given, Settings};
 use crate::addon::settings::Transport;
 use crate::api::provider::{Provider, ProviderError};
 use crate::config::{Config, ConfigError};
+use crate::secrets::{Owners, SecretError};
 use crate::state_file::SourceError;
 use tcpgw_core::problem::{Kind, Problem};
 
@@ -39,7 +40,9 @@ impl StartError {
         match self {
             Self::Config(ConfigError::Source(SourceError::Unreadable { source, .. }))
             | Self::Provider(ProviderError::File { source, .. }) => is_denied(source),
-            Self::Provider(ProviderError::Foreign { .. }) => true,
+            Self::Provider(ProviderError::Secret { source, .. }) => {
+                matches!(&**source, SecretError::Unreadable(source) if is_denied(source))
+            }
             _ => false,
         }
     }
@@ -61,14 +64,14 @@ impl StartError {
 }
 
 /// Looks for what a configuration names and a daemon needs that starts: the group of its socket, and the files of the provider
-/// API.
+/// API, which must belong to these owners.
 ///
 /// # Errors
 /// [`StartError`].
-pub fn judge(settings: &Settings, config: &Config) -> Result<(), StartError> {
+pub fn judge(settings: &Settings, config: &Config, owners: &Owners) -> Result<(), StartError> {
     group_of(settings)?;
     if let Some(addon) = &config.addon {
-        Provider::load(addon)?;
+        Provider::load(addon, owners)?;
     }
     Ok(())
 }
@@ -109,7 +112,7 @@ impl StartFiles {
         let judged = given.reload(settings, config).map_err(StartError::from);
         let judged = judged.and_then(|(settings, config)| {
             self.named = named(&config);
-            judge(&settings, &config)
+            judge(&settings, &config, &Owners::of_daemon())
         });
         self.known = self.look(given);
         Some(judged)
@@ -201,7 +204,7 @@ mod tests {
 
         fn problem(&self) -> Problem {
             let judged = self.given.load().map_err(StartError::from);
-            let judged = judged.and_then(|(settings, config)| judge(&settings, &config));
+            let judged = judged.and_then(|(settings, config)| judge(&settings, &config, &Owners::of_daemon()));
             judged.unwrap_err().problem()
         }
     }
@@ -210,7 +213,7 @@ mod tests {
     fn whatever_stops_a_start_is_an_error_with_its_place() {
         let place = Place::new();
         let (settings, config) = place.given.load().unwrap();
-        judge(&settings, &config).unwrap();
+        judge(&settings, &config, &Owners::of_daemon()).unwrap();
         let rejected = (Kind::RejectedConfiguration, Severity::Error);
         for (text, words) in [
             (

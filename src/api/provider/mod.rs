@@ -11,9 +11,7 @@ mod server;
 mod session;
 mod traffic;
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,9 +23,7 @@ use tokio_rustls::{TlsAcceptor, rustls};
 pub use self::server::serve;
 use crate::addon::credentials::{Credentials, CredentialsError, ProviderCredentials};
 use crate::addon::settings::{Settings, Transport};
-
-/// The largest credentials file, certificate chain or key.
-const MAX_FILE: u64 = 256 << 10;
+use crate::secrets::{self, Owners, SecretError};
 
 /// What is served, and to whom.
 pub struct Provider {
@@ -49,31 +45,15 @@ pub enum ProviderError {
         /// The system's answer.
         source: io::Error,
     },
-    /// Others than its owner may read or write it.
-    #[error(
-        "{key} {}: others than its owner may read or write it (mode {mode:04o}): chmod 600 it",
-        tcpgw_core::escape::path(path)
-    )]
-    Readable {
+    /// A file of secrets is not used.
+    #[error("{key} {}: {source}", tcpgw_core::escape::path(path))]
+    Secret {
         /// The key that names it.
         key: &'static str,
         /// Path of the file.
         path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
-    /// It belongs to another user.
-    #[error(
-        "{key} {}: belongs to user {uid}, who is neither root nor the user that reads it",
-        tcpgw_core::escape::path(path)
-    )]
-    Foreign {
-        /// The key that names it.
-        key: &'static str,
-        /// Path of the file.
-        path: PathBuf,
-        /// Its owner.
-        uid: u32,
+        /// Why.
+        source: Box<SecretError>,
     },
     /// The credentials cannot be used.
     #[error("{key} {}: {source}", tcpgw_core::escape::path(path))]
@@ -98,15 +78,15 @@ pub enum ProviderError {
 }
 
 impl Provider {
-    /// Reads the files that the settings name.
+    /// Reads the files that the settings name, if their owners are among these.
     ///
     /// # Errors
     /// [`ProviderError`].
-    pub fn load(settings: &Settings) -> Result<Self, ProviderError> {
-        let credentials = read_credentials(settings)?;
+    pub fn load(settings: &Settings, owners: &Owners) -> Result<Self, ProviderError> {
+        let credentials = read_credentials(settings, owners)?;
         let tls = match &settings.transport {
             Transport::Plain { .. } => None,
-            Transport::Tls { certificate, key } => Some(acceptor(certificate, key)?),
+            Transport::Tls { certificate, key } => Some(acceptor(certificate, key, owners)?),
         };
         Ok(Self {
             settings: settings.clone(),
@@ -126,13 +106,13 @@ impl Provider {
     }
 }
 
-/// Reads the credentials file that the settings name.
+/// Reads the credentials file that the settings name, if its owner is among these.
 ///
 /// # Errors
 /// [`ProviderError`].
-pub fn read_credentials(settings: &Settings) -> Result<Credentials, ProviderError> {
+pub fn read_credentials(settings: &Settings, owners: &Owners) -> Result<Credentials, ProviderError> {
     let path = &settings.credentials;
-    let text = read_secret("addon.credentials", path)?;
+    let text = read_secret("addon.credentials", path, owners)?;
     let text = String::from_utf8(text).map_err(|_| CredentialsError::Format);
     let credentials = text.and_then(|text| Credentials::parse(&text));
     credentials.map_err(|source| ProviderError::Credentials {
@@ -142,13 +122,17 @@ pub fn read_credentials(settings: &Settings) -> Result<Credentials, ProviderErro
     })
 }
 
-/// Reads a file of the credentials for another provider. `key` is how errors call the file. It must be this user's or root's, and
-/// nobody else may read it.
+/// Reads a file of the credentials for another provider. `key` is how errors call the file. Its owner must be among these,
+/// and nobody else may read it.
 ///
 /// # Errors
 /// [`ProviderError`].
-pub fn read_provider_credentials(key: &'static str, path: &Path) -> Result<ProviderCredentials, ProviderError> {
-    let text = read_secret(key, path)?;
+pub fn read_provider_credentials(
+    key: &'static str,
+    path: &Path,
+    owners: &Owners,
+) -> Result<ProviderCredentials, ProviderError> {
+    let text = read_secret(key, path, owners)?;
     let text = String::from_utf8(text).map_err(|_| CredentialsError::ProviderFormat);
     let credentials = text.and_then(|text| ProviderCredentials::parse(&text));
     credentials.map_err(|source| ProviderError::Credentials {
@@ -158,16 +142,20 @@ pub fn read_provider_credentials(key: &'static str, path: &Path) -> Result<Provi
     })
 }
 
-fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ProviderError> {
+fn acceptor(certificate: &Path, key: &Path, owners: &Owners) -> Result<TlsAcceptor, ProviderError> {
     let wrong = |key: &'static str, path: &Path, why: &dyn std::fmt::Display| ProviderError::Tls {
         key,
         path: path.to_owned(),
         why: why.to_string(),
     };
-    let chain = read("addon.tls_cert", certificate)?;
+    let chain = secrets::read_public(certificate, owners).map_err(|source| ProviderError::File {
+        key: "addon.tls_cert",
+        path: certificate.to_owned(),
+        source,
+    })?;
     let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&chain).collect();
     let chain = chain.map_err(|why| wrong("addon.tls_cert", certificate, &why))?;
-    let secret = read_secret("addon.tls_key", key)?;
+    let secret = read_secret("addon.tls_key", key, owners)?;
     let secret = PrivateKeyDer::from_pem_slice(&secret).map_err(|why| wrong("addon.tls_key", key, &why))?;
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -177,60 +165,10 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ProviderError
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, ProviderError> {
-    let unreadable = |source| ProviderError::File {
+fn read_secret(key: &'static str, path: &Path, owners: &Owners) -> Result<Vec<u8>, ProviderError> {
+    secrets::read(path, owners).map_err(|source| ProviderError::Secret {
         key,
         path: path.to_owned(),
-        source,
-    };
-    let file = open(path).map_err(unreadable)?;
-    contents(file).map_err(unreadable)
-}
-
-/// Reads a file that nobody but its owner may.
-fn read_secret(key: &'static str, path: &Path) -> Result<Vec<u8>, ProviderError> {
-    let unreadable = |source| ProviderError::File {
-        key,
-        path: path.to_owned(),
-        source,
-    };
-    let file = open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(ProviderError::Readable {
-            key,
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    let uid = metadata.uid();
-    if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
-        return Err(ProviderError::Foreign {
-            key,
-            path: path.to_owned(),
-            uid,
-        });
-    }
-    contents(file).map_err(unreadable)
-}
-
-/// Opens a regular file; a pipe in its place does not make anybody wait.
-fn open(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
-    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("is not a regular file"));
-    }
-    Ok(file)
-}
-
-fn contents(file: File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(io::Error::other("is larger than 256 KiB"));
-    }
-    Ok(bytes)
+        source: Box::new(source),
+    })
 }

@@ -126,6 +126,7 @@ mod tests {
     use crate::addon::settings::Section;
     use crate::api::provider::{Provider, read_credentials, session};
     use crate::config::Fences;
+    use crate::secrets::Owners;
 
     /// A daemon that answers nothing: a browser is told so, in words, within the time that a page waits.
     #[tokio::test]
@@ -146,10 +147,10 @@ mod tests {
             ResourceId::from_random(1),
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap(),
         );
-        let salt = read_credentials(&settings).unwrap().sso_salt;
+        let salt = read_credentials(&settings, &Owners::of_daemon()).unwrap().sso_salt;
         let cookie = session::begin(&salt, id, false, now);
         let cookie = cookie.split(';').next().unwrap();
-        let provider = Arc::new(Provider::load(&settings).unwrap());
+        let provider = Arc::new(Provider::load(&settings, &Owners::of_daemon()).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         // Questions are taken, and never answered.

@@ -19,6 +19,7 @@ use crate::addon::check::{Answer, Content, Next, Place, Request, Run, Settings, 
 use crate::api::outbound::{BaseUrl, OutboundClient, Reply};
 use crate::api::provider::read_provider_credentials;
 use crate::cli::{Failure, Global, Outcome, parse_duration};
+use crate::secrets::Owners;
 
 /// Largest file of a manifest or of parameters, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -118,7 +119,11 @@ fn edge(global: &Global, arguments: &Arguments) -> Result<Edge, Failure> {
     let url =
         |option: &str, text: &str| BaseUrl::parse(text).map_err(|error| Failure::Usage(format!("{option}: {error}")));
     let dialect = arguments.dialect.dialect();
-    let credentials = read_provider_credentials("--credentials", &arguments.credentials);
+    let credentials = read_provider_credentials(
+        "--credentials",
+        &arguments.credentials,
+        &Owners::beside_daemon(&global.run_dir),
+    );
     let credentials = credentials.map_err(|error| Failure::Usage(error.to_string()))?;
     let manifest = arguments
         .manifest

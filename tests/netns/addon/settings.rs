@@ -19,6 +19,7 @@ use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::at;
 use crate::harness::server::Behaviour;
+use crate::harness::shell::TCPGW;
 use crate::harness::{Net, wait_until};
 use crate::store::{tmpfs, unmount, with_own_mounts};
 
@@ -266,4 +267,111 @@ fn a_full_disk_makes_nothing_and_loses_nothing() {
         drop(daemon);
         unmount(&disk);
     });
+}
+
+/// The user that the daemon runs as, who has no name on this machine.
+const DAEMON_USER: &str = "59125";
+
+/// The credentials file, made by the line of the document, is read by the daemon's user and by root's commands.
+#[test]
+fn the_file_that_the_document_makes_is_for_the_daemon_and_for_roots_commands() {
+    let net = Net::new();
+    let config = configure(&net, "20000-20009", "quarantine = \"0s\"");
+    let credentials = net.file("credentials.toml");
+    let text = fs::read(&credentials).expect("credentials");
+    fs::remove_file(&credentials).expect("failed to remove the file");
+    let path = credentials.to_string_lossy().into_owned();
+    fs::set_permissions(net.file(""), fs::Permissions::from_mode(0o755)).expect("failed to set a mode");
+    for name in ["run", "store", "socket"] {
+        let line = format!(
+            "install -d -o {DAEMON_USER} -g {DAEMON_USER} {}",
+            net.file(name).to_string_lossy()
+        );
+        net.sh("gateway", &line).ok();
+    }
+    let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/addon.md")).expect("the document");
+    let begin = document
+        .find("install -m 600 -o tcpgw -g tcpgw /dev/null")
+        .expect("the line that makes the file");
+    let line = document[begin..].split(['`', '\n']).next().expect("a line");
+    let line = line.replace("/etc/tcpgw/addon.toml", &path);
+    net.sh(
+        "gateway",
+        &line.replace("tcpgw -g tcpgw", &format!("{DAEMON_USER} -g {DAEMON_USER}")),
+    )
+    .ok();
+    fs::write(&credentials, text).expect("failed to write credentials");
+
+    let place = |name: &str| net.file(name).to_string_lossy().into_owned();
+    let (socket, store) = (place("socket/s"), place("store/store.db"));
+    let capability = "-all,+net_admin";
+    let _daemon = net.spawn(
+        "gateway",
+        &[
+            "setpriv",
+            "--reuid",
+            DAEMON_USER,
+            "--regid",
+            DAEMON_USER,
+            "--clear-groups",
+            "--inh-caps",
+            capability,
+            "--ambient-caps",
+            capability,
+            "--bounding-set",
+            capability,
+            TCPGW,
+            "daemon",
+            "--state",
+            &place("none.json"),
+            "--socket",
+            &socket,
+            "--store",
+            &store,
+            "--config",
+            &config,
+        ],
+    );
+    listens(&net);
+    let cli = |words: &[&str]| net.tcpgw(&[&["--socket", &socket, "--config", &config], words].concat());
+    let manifest = cli(&["addon", "manifest", "--dialect", "scalingo"]).ok();
+    assert!(manifest.contains(PASSWORD), "{manifest}");
+    for (dialect, url) in [
+        ("osb", "http://127.0.0.1:9443"),
+        ("scalingo", "http://127.0.0.1:9443/scalingo/resources"),
+    ] {
+        let ran = cli(&[
+            "addon",
+            "check",
+            url,
+            "--dialect",
+            dialect,
+            "--credentials",
+            &path,
+            "--plan",
+            "small",
+        ]);
+        assert_eq!(ran.status, 0, "{dialect}: {ran}");
+    }
+    assert!(!cli(&["status"]).stdout.contains("provider API"));
+
+    // A command beside a daemon that does not run judges it as the daemon would.
+    let judged = |owner: &str| {
+        net.sh("gateway", &format!("chown {owner} {path}")).ok();
+        let ran = net.tcpgw(&["--socket", "none", "--config", &config, "status"]);
+        format!("{ran}")
+    };
+    assert!(!judged(DAEMON_USER).contains("provider API"));
+    let told = judged("0");
+    assert!(
+        told.contains("belongs to root") && told.contains(&format!("chown {DAEMON_USER} {path}")),
+        "{told}"
+    );
+    let told = judged("59126");
+    assert!(
+        told.contains("belongs to uid 59126") && told.contains(&format!("chown {DAEMON_USER} {path}")),
+        "{told}"
+    );
+    let refused = cli(&["addon", "manifest", "--dialect", "scalingo"]).exits(2);
+    assert!(refused.stderr.contains("belongs to uid 59126"), "{refused}");
 }
