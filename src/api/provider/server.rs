@@ -122,15 +122,23 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::addon::credentials::Secret;
     use crate::addon::id::ResourceId;
     use crate::addon::settings::Section;
     use crate::api::provider::{Provider, read_credentials, session};
     use crate::config::Fences;
     use crate::secrets::Owners;
 
-    /// A daemon that answers nothing: a browser is told so, in words, within the time that a page waits.
-    #[tokio::test]
-    async fn a_page_does_not_wait_for_a_daemon_that_hangs() {
+    /// A provider that serves, whose daemon is played by the test.
+    struct Served {
+        at: SocketAddr,
+        salt: Secret,
+        asked: mpsc::Receiver<Ask>,
+        _providers: watch::Sender<Arc<Provider>>,
+        _directory: tempfile::TempDir,
+    }
+
+    async fn served(times: api::Times) -> Served {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("credentials.toml");
         let text = "username = 'u'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'";
@@ -143,40 +151,101 @@ mod tests {
         );
         let section: Section = toml::from_str(&section).unwrap();
         let settings = section.check(&Fences::default()).unwrap();
-        let (id, now) = (
-            ResourceId::from_random(1),
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap(),
-        );
         let salt = read_credentials(&settings, &Owners::of_daemon()).unwrap().sso_salt;
-        let cookie = session::begin(&salt, id, false, now);
-        let cookie = cookie.split(';').next().unwrap();
-        let provider = Arc::new(Provider::load(&settings, &Owners::of_daemon()).unwrap());
+        let provider = Provider::load(&settings, &Owners::of_daemon()).unwrap();
+        let (providers, current) = watch::channel(Arc::new(provider));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        // Questions are taken, and never answered.
-        let (asks, _asked) = mpsc::channel(4);
+        // Questions are taken, and answered by nobody.
+        let (asks, asked) = mpsc::channel(4);
+        let settings = api::Settings {
+            times,
+            ..api::Settings::default()
+        };
+        tokio::spawn(serve(listener, current, asks, settings, std::future::pending()));
+        Served {
+            at,
+            salt,
+            asked,
+            _providers: providers,
+            _directory: directory,
+        }
+    }
+
+    /// All that comes until the connection is closed.
+    async fn rest(stream: &mut TcpStream) -> String {
+        let mut answer = String::new();
+        let read = timeout(Duration::from_secs(60), stream.read_to_string(&mut answer));
+        read.await.unwrap().unwrap();
+        answer
+    }
+
+    /// A daemon that answers nothing: a browser is told so, in words, within the time that a page waits.
+    #[tokio::test]
+    async fn a_page_does_not_wait_for_a_daemon_that_hangs() {
         let times = api::Times {
             turn: Duration::from_millis(100),
             answer: Duration::from_millis(100),
             ..api::Times::default()
         };
-        let settings = api::Settings {
-            times,
-            ..api::Settings::default()
-        };
-        let (_providers, current) = watch::channel(provider);
-        tokio::spawn(serve(listener, current, asks, settings, std::future::pending()));
-        let mut stream = TcpStream::connect(at).await.unwrap();
+        let provider = served(times).await;
+        let (id, now) = (
+            ResourceId::from_random(1),
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap(),
+        );
+        let cookie = session::begin(&provider.salt, id, false, now);
+        let cookie = cookie.split(';').next().unwrap();
+        let mut stream = TcpStream::connect(provider.at).await.unwrap();
         let request = format!("GET /apps/{id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncookie: {cookie}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        let read = timeout(Duration::from_secs(60), stream.read_to_string(&mut answer));
-        read.await.unwrap().unwrap();
+        let answer = rest(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         assert!(
             answer.contains("retry-after: 5") && answer.contains("text/html"),
             "{answer}"
         );
         assert!(answer.contains("The gateway is busy"), "{answer}");
+    }
+
+    /// A body that has begun and does not end in time is answered in the dialect's words, also where bytes trickle in all the
+    /// while; the connection ends, and nothing is ordered.
+    #[tokio::test]
+    async fn a_slow_body_is_given_up() {
+        let times = api::Times {
+            body_piece: Duration::from_millis(200),
+            ..api::Times::default()
+        };
+        let mut provider = served(times).await;
+        for (path, key) in [
+            ("/scalingo/resources", "\"message\""),
+            ("/v2/service_instances/a", "\"description\""),
+        ] {
+            let method = if path.starts_with("/v2") { "PUT" } else { "POST" };
+            let (mut reader, mut writer) = TcpStream::connect(provider.at).await.unwrap().into_split();
+            // `u:0123456789abcdef`
+            let head = format!(
+                "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Basic dTowMTIzNDU2Nzg5YWJjZGVm\r\n\
+                 x-broker-api-version: 2.17\r\ncontent-type: application/json\r\ncontent-length: 60000\r\n\r\n{{"
+            );
+            writer.write_all(head.as_bytes()).await.unwrap();
+            let trickle = tokio::spawn(async move {
+                while writer.write_all(b" ").await.is_ok() {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            });
+            let mut answer = Vec::new();
+            // A reset may follow the answer, since more came.
+            let read = timeout(Duration::from_secs(60), reader.read_to_end(&mut answer));
+            let _ = read.await.expect("the connection ends");
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+            assert!(answer.contains("connection: close"), "{answer}");
+            assert!(
+                answer.contains(key) && answer.contains("did not come in time; nothing was changed"),
+                "{answer}"
+            );
+            timeout(Duration::from_secs(60), trickle).await.unwrap().unwrap();
+        }
+        assert!(provider.asked.try_recv().is_err(), "nothing is ordered");
     }
 }

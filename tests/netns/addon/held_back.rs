@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tcpgw::addon::Dialect;
 
 use super::platform::{ask, configure, daemon, listens, provisioned, services};
+use super::sign_on::page_of;
 use crate::harness::brief::{endpoints, state};
 use crate::harness::client::{PATIENCE, connect};
 use crate::harness::daemon::Daemon;
@@ -120,9 +121,18 @@ fn a_suspended_service_whose_port_was_taken_comes_back_suspended() {
         "{:?}",
         held_back(&daemon)
     );
+    let id = resource.rsplit('/').next().expect("an id");
+    let page = page_of(&net, Dialect::Scalingo, id);
+    assert!(page.contains("The gateway cannot serve this address now"), "{page}");
+    assert!(!page.contains("what was there before stays"), "{page}");
 
     assert_eq!(ask(&net, "POST", &format!("{resource}/suspend"), "").status, 204);
     assert_eq!(net.told(&["addon", "show", "my-app"])["state"], "suspended");
+    let page = page_of(&net, Dialect::Scalingo, id);
+    assert!(
+        page.contains("The add-on is suspended") && !page.contains("cannot serve"),
+        "{page}"
+    );
     drop(program);
     assert!(
         wait_until(PATIENCE * 3, || held_back(&daemon).is_empty()),

@@ -10,8 +10,9 @@ use tcpgw::addon::Dialect;
 use super::browser::Browser;
 use super::platform::{PASSWORD, SMALL, address, ask, daemon, now, provision, write_credentials};
 use super::sign_on::{fields, form};
-use crate::harness::brief::endpoints;
+use crate::harness::brief::{endpoints, state};
 use crate::harness::client::PATIENCE;
+use crate::harness::daemon::Daemon;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
@@ -260,20 +261,46 @@ fn copies(browser: &Browser<'_>) {
     }
 }
 
-/// Suspended, paused, without an answering container, removed while the page is open: each in the owner's words.
-fn states(net: &Net, browser: &Browser<'_>, id: &str, daemon: &crate::harness::daemon::Daemon<'_>) {
+/// New connections wait while the operator has them wait, and the page says no longer so when that is over.
+fn paused(net: &Net, says: &dyn Fn(&str, bool)) {
+    const WAITING: &str = "The operator holds new connections back for";
+    let app = format!("app:{APP}");
+    net.cli(&["pause", &app, "--for", "600s"]).ok();
+    says(WAITING, true);
+    says("s more: clients wait. Open connections go on.", true);
+    net.cli(&["resume", &app]).ok();
+    says(WAITING, false);
+}
+
+/// A change that is not possible on the gateway is held back, and the page says that all is as before.
+fn held_back(daemon: &Daemon<'_>, service: &str, says: &dyn Fn(&str, bool)) {
+    const KEPT: &str = "The last change cannot be put into effect on the gateway now; what was there before stays.";
+    let before = daemon.get(service)["service"].clone();
+    let mut after = before.clone();
+    after["source_addresses"] = json!(["10.2.0.251"]);
+    daemon.post("/v1/apply?hold_back=true", state([after])).ok();
+    says(KEPT, true);
+    daemon.post("/v1/apply", state([before])).ok();
+    says(KEPT, false);
+}
+
+/// Suspended, paused, held back, without an answering container, removed while the page is open: each in the owner's words.
+fn states(net: &Net, browser: &Browser<'_>, id: &str, daemon: &Daemon<'_>) {
     let page = format!("http://{}/apps/{id}", address());
     let resource = format!("/scalingo/resources/{id}");
     let service = format!("/v1/services/addon-{id}");
-    let says = |expected: &str| {
-        let is_shown = wait_until(PATIENCE, || {
+    let says_or_not = |expected: &str, is_said: bool| {
+        let is_so = wait_until(PATIENCE, || {
             browser.open(&page);
-            text(browser).contains(expected)
+            text(browser).contains(expected) == is_said
         });
-        assert!(is_shown, "no {expected:?}: {}", text(browser));
+        assert!(is_so, "{expected:?} is to be said: {is_said}: {}", text(browser));
     };
+    let says = |expected| says_or_not(expected, true);
+    paused(net, &says_or_not);
     daemon.ask("PATCH", &service, NOBODY).expect("an answer").ok();
     says("until another container answers");
+    held_back(daemon, &service, &says_or_not);
     assert_eq!(ask(net, "POST", &format!("{resource}/suspend"), "").status, 204);
     says("The add-on is suspended");
     readable(browser, "suspended");

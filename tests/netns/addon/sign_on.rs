@@ -41,6 +41,21 @@ fn sign_on(net: &Net, dialect: Dialect, fields: &[(&str, String)]) -> Reply {
     }
 }
 
+/// The page of a resource, as its signed on owner gets it.
+#[track_caller]
+pub(super) fn page_of(net: &Net, dialect: Dialect, id: &str) -> String {
+    let reply = sign_on(net, dialect, &fields(dialect, id, now()));
+    assert_eq!(reply.status, 303, "{reply:?}");
+    let cookie = reply.header("set-cookie").and_then(|cookie| cookie.split(';').next());
+    let opened = open(
+        net,
+        reply.header("location").expect("a page"),
+        cookie.expect("a cookie"),
+    );
+    assert_eq!(opened.status, 200, "{opened:?}");
+    opened.body
+}
+
 fn open(net: &Net, page: &str, cookie: &str) -> Reply {
     ask_with(net, "GET", page, &format!("cookie: other=1; {cookie}\r\n"), "")
 }

@@ -13,6 +13,7 @@ use crate::harness::daemon::timed;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
+use crate::retire::until;
 
 /// A pause that was acknowledged ends when it was to end, whatever `apply` changes of other services meanwhile.
 #[test]
@@ -46,6 +47,58 @@ fn an_apply_beside_a_dead_daemon_keeps_pauses_and_drains() {
     assert!(wait_until(PATIENCE, || net
         .connect("client", at(PUBLIC[0], 2002))
         .is_ok()));
+}
+
+/// What was ordered of a drain holds: its flows are flushed when their time is over, not with the first `apply` beside the dead
+/// daemon, and not as late as the service alone would have it.
+#[test]
+fn an_apply_beside_a_dead_daemon_keeps_deadlines_of_drains() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([]));
+    let mut daemon = net.daemon(&[]);
+    let [leaves, stays] = ["b1", "b2"].map(|host| endpoints(host, 3000)[0].clone());
+    let add = [
+        "service",
+        "add",
+        "web",
+        "--port",
+        "2002",
+        "--backend",
+        &leaves,
+        "--backend",
+        &stays,
+        "--drain-timeout",
+        "300s",
+    ];
+    net.cli(&add).ok();
+    daemon.settles(2);
+    let mut held = until(&net, at(PUBLIC[0], 2002), "b1");
+    net.cli(&["drain", "web", &leaves, "--drain-timeout", "12s"]).ok();
+    daemon.kill();
+    // The second one goes by what the first has written.
+    for port in [2001, 2003] {
+        let applied = net.apply_alone(&state([service("a", port, &["b2"], 3000, json!({}))]));
+        assert!(applied.stderr.contains("web"), "{applied}");
+        applied.ok();
+        held.echo(b"beside").expect("its time is not over");
+    }
+    net.want(state([service("a", 2003, &["b2"], 3000, json!({}))]));
+    daemon.start();
+    let drain = || daemon.get("/v1/drains")["drains"][0].clone();
+    assert!(wait_until(PATIENCE, || !drain().is_null()));
+    let (drain, left) = (drain(), drain()["seconds_left"].as_u64());
+    assert!(left.is_some_and(|left| left <= 12), "{drain}");
+    assert_eq!(drain["backend"], json!(leaves));
+    let is_over = || {
+        let retired = daemon.events_of("retired");
+        retired
+            .iter()
+            .any(|event| event["reason"] == "deadline" && event["service"] == "web")
+    };
+    assert!(wait_until(PATIENCE * 2, is_over), "{:?}", daemon.events());
+    held.patience(Duration::from_millis(300));
+    assert!(wait_until(PATIENCE, || held.echo(b"x").is_err()), "its time is over");
 }
 
 /// A daemon that dies right after a change explains that change, and not what others take away from the table.
