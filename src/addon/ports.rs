@@ -45,6 +45,29 @@ impl PortSet {
     pub fn contains(&self, port: NonZeroU16) -> bool {
         self.0[usize::from(port.get() >> 6)] & bit(port) != 0
     }
+
+    /// Returns the ports of a range that are not in it, the lowest first. Ports that are in it cost little: 64 of them are passed
+    /// over at once.
+    pub fn missing(&self, range: PortRange) -> impl Iterator<Item = NonZeroU16> + '_ {
+        let (first, last) = range.bounds();
+        let blocks = (first.get() >> 6)..=(last.get() >> 6);
+        let blocks = blocks.filter(|block| self.0[usize::from(*block)] != u64::MAX);
+        let ports = blocks.flat_map(|block| (block << 6)..=(block << 6 | 63));
+        let ports = ports.filter_map(NonZeroU16::new);
+        ports.filter(move |port| range.contains(*port) && !self.contains(*port))
+    }
+}
+
+/// Ports that others than resources have.
+pub trait BusyPorts: fmt::Debug {
+    /// Returns whether somebody has a port.
+    fn has(&self, port: NonZeroU16) -> bool;
+}
+
+impl BusyPorts for PortSet {
+    fn has(&self, port: NonZeroU16) -> bool {
+        self.contains(port)
+    }
 }
 
 fn bit(port: NonZeroU16) -> u64 {
@@ -146,9 +169,14 @@ impl PortPool {
     ///
     /// # Errors
     /// [`PortRefusal`].
-    pub fn choose(&self, wished: Option<NonZeroU16>, busy: &PortSet, now: Duration) -> Result<NonZeroU16, PortRefusal> {
+    pub fn choose(
+        &self,
+        wished: Option<NonZeroU16>,
+        busy: &dyn BusyPorts,
+        now: Duration,
+    ) -> Result<NonZeroU16, PortRefusal> {
         let range = self.range;
-        let is_used = |port: &NonZeroU16| self.given.contains(*port) || busy.contains(*port);
+        let is_used = |port: &NonZeroU16| self.given.contains(*port) || busy.has(*port);
         if let Some(port) = wished {
             return match self.rests(port, now) {
                 _ if !range.contains(port) => Err(PortRefusal::OutOfRange { port, range }),
@@ -160,9 +188,10 @@ impl PortPool {
                 None => Ok(port),
             };
         }
-        let free = range
-            .iter()
-            .find(|port| !is_used(port) && self.rests(*port, now).is_none());
+        let free = self
+            .given
+            .missing(range)
+            .find(|port| !busy.has(*port) && self.rests(*port, now).is_none());
         free.ok_or_else(|| {
             let used = range.iter().filter(is_used).count();
             let all = range.iter().count();
@@ -218,6 +247,20 @@ mod tests {
         assert!(![2, 62, 65, 65_534].map(port).iter().any(|port| set.contains(*port)));
         set.remove(port(64));
         assert_eq!(format!("{set:?}"), "{1, 63, 65535}");
+    }
+
+    #[test]
+    fn the_ports_that_a_set_lacks_are_those_of_the_range_only() {
+        let range = |first, last| PortRange::new(port(first), port(last)).unwrap();
+        let set: PortSet = (1..=200).chain([202, 65_535]).map(port).collect();
+        let missing = |range| set.missing(range).map(NonZeroU16::get).collect::<Vec<_>>();
+        assert_eq!(missing(range(1, 204)), [201, 203, 204]);
+        assert_eq!(missing(range(65_533, 65_535)), [65_533, 65_534]);
+        assert_eq!(missing(range(64, 127)), [0; 0]);
+        let all = range(1, u16::MAX);
+        let lacks = all.iter().filter(|port| !set.contains(*port)).count();
+        assert_eq!(set.missing(all).count(), lacks);
+        assert_eq!(PortSet::default().missing(all).count(), 65_535);
     }
 
     fn pool() -> PortPool {

@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::id::{PlanName, PlatformId, ResourceId};
 use super::lifecycle::{Event, Existence, Step, Tombstones, step};
 use super::plan::Plans;
-use super::ports::{PortPool, PortRefusal, PortSet, Quarantined};
+use super::ports::{BusyPorts, PortPool, PortRefusal, Quarantined};
 use super::resource::{Binding, Dialect, MAX_BINDINGS, Owner, Resource, Status};
 use crate::config::PortRange;
 use tcpgw_core::model::Word as _;
@@ -73,7 +73,7 @@ pub struct Facts<'f> {
     /// The plans.
     pub plans: &'f Plans,
     /// Ports that other services or local programs have.
-    pub busy: &'f PortSet,
+    pub busy: &'f dyn BusyPorts,
     /// Random bits for a new id.
     pub random: u64,
     /// Time since 1970.

@@ -34,6 +34,11 @@ impl PortRange {
         (self.first.get()..=self.last.get()).filter_map(NonZeroU16::new)
     }
 
+    /// Returns the first and the last of them.
+    pub fn bounds(self) -> (NonZeroU16, NonZeroU16) {
+        (self.first, self.last)
+    }
+
     /// Whether the port is one of them.
     pub fn contains(self, port: NonZeroU16) -> bool {
         (self.first..=self.last).contains(&port)

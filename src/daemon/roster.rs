@@ -9,6 +9,7 @@ mod wave;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -383,6 +384,15 @@ impl Roster {
             let is_active = backend_of(service, endpoint)?.state == BackendState::Active;
             is_active.then(|| (name, Terms::of(service)))
         })
+    }
+
+    /// Whether a service has that port which is desired, or which the kernel was told of last.
+    pub fn has_port(&self, port: NonZeroU16) -> bool {
+        self.wanted
+            .on_port(port)
+            .chain(self.serving.on_port(port))
+            .next()
+            .is_some()
     }
 
     /// Whether a service is wanted where this one is.

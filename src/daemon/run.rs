@@ -38,7 +38,7 @@ use crate::reconcile::engine::Engine;
 use crate::record::{Store, boot_id};
 use tcpgw_core::model::{Problems, Service, State};
 use tcpgw_core::problem::Kind;
-use tcpgw_kernel::ffi::release_memory;
+use tcpgw_kernel::ffi::{release_memory, share_heap};
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::nftables::monitor::{Drift, Fate, Heard};
@@ -131,6 +131,7 @@ pub fn run(
     run_dir: &Path,
     set_level: SetLevel,
 ) -> Result<(), DaemonError> {
+    share_heap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

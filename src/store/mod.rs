@@ -317,11 +317,16 @@ impl Store {
     }
 }
 
+/// What is kept of the file in memory, in KiB, negative as SQLite has it (`cache_size`): a change touches some pages, and the system
+/// keeps the others.
+const CACHE: i64 = -512;
+
 fn settle(connection: &Connection, is_read_only: bool) -> Result<(), Fault> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "cache_size", CACHE)?;
     if is_read_only {
         return Ok(());
     }

@@ -19,8 +19,19 @@ use tokio::io::{Interest, unix::AsyncFd};
 use crate::nftables::expr::{Expr, Value};
 use crate::nftables::monitor::Drift;
 
-/// Gives memory that was freed back to the system. The allocator keeps what a large change took for a moment, in each thread's own
-/// heap, as long as something above it is in use.
+/// Has all threads take memory from one heap; to be called before there is a second thread. With a heap for each, as it is without
+/// this, what a large change took for a moment stays with the thread that took it: [`release_memory`] gives back the end of the
+/// first heap, and of no other (glibc's malloc/malloc.c, `mtrim`).
+pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `mallopt` takes two numbers, and locks what it changes (glibc's malloc/malloc.c).
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives memory that was freed back to the system. The allocator keeps what a large change took for a moment, as long as something
+/// above it is in use.
 pub fn release_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: `malloc_trim` takes a number, and locks what it touches (glibc's malloc/malloc.c).

@@ -1,5 +1,6 @@
 use super::*;
 use crate::addon::plan::Plan;
+use crate::addon::ports::PortSet;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 const HOUR: Duration = Duration::from_secs(3600);

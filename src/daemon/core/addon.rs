@@ -13,8 +13,8 @@ use crate::addon::dialect::tcp_url;
 use crate::addon::id::{PlanName, ResourceId};
 use crate::addon::settings::Settings;
 use crate::addon::{
-    Change, Decision, Facts, Outcome, PortRefusal, PortSet, Refusal, Registry, Request, Resource, ServiceState, Status,
-    Target,
+    BusyPorts, Change, Decision, Facts, Outcome, PortRefusal, PortSet, Refusal, Registry, Request, Resource,
+    ServiceState, Status, Target,
 };
 use crate::config::PortRange;
 use crate::daemon::ask::{
@@ -22,7 +22,7 @@ use crate::daemon::ask::{
 };
 use crate::daemon::keeper::Write;
 use crate::daemon::last::{LastResources, MOST_REMOVED};
-use crate::daemon::roster::Name;
+use crate::daemon::roster::{Name, Roster};
 use crate::preflight::ObstacleKind;
 use crate::store::{LoadedResources, StoreError};
 use tcpgw_core::model::{self, Edits, Problem, Problems, Refusal as OnEmpty, Service};
@@ -346,16 +346,15 @@ impl Core {
     ) -> Result<(Decision, Edits, Judged), Undone> {
         let settings = self.addon.settings.as_ref().ok_or(AddonRefused::Off)?;
         let takes_port = matches!(order.request, Request::Provision(_));
-        let mut busy = if takes_port {
-            self.ports_of_others()
-        } else {
-            PortSet::default()
-        };
+        let mut busy = takes_port.then(|| self.ports_of_others());
+        let nothing = PortSet::default();
         while skipped.len() <= MOST_SKIPPED {
-            busy.extend(skipped.iter().copied());
+            if let Some(busy) = &mut busy {
+                busy.others.extend(skipped.iter().copied());
+            }
             let facts = Facts {
                 plans: &settings.plans,
-                busy: &busy,
+                busy: busy.as_ref().map_or(&nothing as &dyn BusyPorts, |busy| busy),
                 random: order.random,
                 now: now.unix,
             };
@@ -377,10 +376,17 @@ impl Core {
     }
 
     /// Ports that services have which are no resources', and those that are about to be free.
-    fn ports_of_others(&self) -> PortSet {
-        let said = self.said();
-        let serving = self.roster.serving().values();
-        said.chain(serving).map(|service| service.port).collect()
+    fn ports_of_others(&self) -> PortsOfOthers<'_> {
+        // While it is in use the roster has all that is said, but for what is held back.
+        let is_in_use = self.phase == Phase::Running;
+        let others = (!is_in_use || !self.held_back.is_empty()).then(|| {
+            let others = self.said();
+            others.filter(|service| !is_in_use || self.held_back.contains(&service.name))
+        });
+        PortsOfOthers {
+            roster: &self.roster,
+            others: others.into_iter().flatten().map(|service| service.port).collect(),
+        }
     }
 
     fn judge_resource(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<Judged, Undone> {
@@ -528,6 +534,20 @@ impl Core {
             ))),
             _ => Ok(()),
         }
+    }
+}
+
+/// Ports that services have which are no resources', asked one by one: there may be ten thousand services.
+#[derive(Debug)]
+struct PortsOfOthers<'c> {
+    roster: &'c Roster,
+    /// Ports that the roster does not know.
+    others: PortSet,
+}
+
+impl BusyPorts for PortsOfOthers<'_> {
+    fn has(&self, port: NonZeroU16) -> bool {
+        self.others.contains(port) || self.roster.has_port(port)
     }
 }
 

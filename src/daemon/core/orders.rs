@@ -673,8 +673,8 @@ impl Core {
         };
         self.api.learn(&edits, committed);
         if is_judged {
+            self.edited(&obstacles, now);
             self.decide(&edits, obstacles);
-            self.addresses_changed(now);
         }
         self.waiting.extend(wants.map(|wants| Waiter { wants, since }));
         if let Some(time) = drain {

@@ -24,6 +24,14 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// How whoever orders something through the API takes a port over.
 pub(super) const TAKE_OVER: &str = "--take-over (of `tcpgw apply`, `service add` and `service set`)";
 
+/// Problems that a judgement of the surroundings finds.
+const KINDS: [Kind; 4] = [
+    Kind::HeldBack,
+    Kind::SourceAddressGone,
+    Kind::OwnBackend,
+    Kind::OutsideFences,
+];
+
 /// What keeps services from being served here now, by their names.
 pub(super) type Obstacles = BTreeMap<Name, Vec<Obstacle>>;
 
@@ -63,6 +71,18 @@ impl Core {
     /// A look at the gateway has ended: whoever waits for it asks again.
     pub fn look_ended(&mut self, now: Now) {
         if self.held_back.awaits_look {
+            self.addresses_changed(now);
+        }
+    }
+
+    /// Services are edited, which were looked at before: `obstacles` were found. As long as nothing is held back and nothing lost
+    /// there is no more to find, and the others, of which there may be ten thousand, are not judged again.
+    pub(super) fn edited(&mut self, obstacles: &Obstacles, now: Now) {
+        let is_well = obstacles.is_empty()
+            && self.held_back.has_judged
+            && self.held_back.is_empty()
+            && KINDS.iter().all(|kind| self.problems.get(*kind).is_none());
+        if !is_well {
             self.addresses_changed(now);
         }
     }
@@ -368,13 +388,7 @@ impl Core {
                 }
             }));
         }
-        let kinds = [
-            Kind::HeldBack,
-            Kind::SourceAddressGone,
-            Kind::OwnBackend,
-            Kind::OutsideFences,
-        ];
-        self.problems.replace(&kinds, problems);
+        self.problems.replace(&KINDS, problems);
     }
 
     /// What all providers say, possible here or not.

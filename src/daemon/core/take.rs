@@ -333,7 +333,9 @@ impl Core {
             let suspended = self.addon.suspended_names().filter(|name| !all.touches(name));
             let suspended = suspended.filter_map(|name| Some(&self.api.get(name)?.service));
             let mut suspended = suspended.peekable();
-            if suspended.peek().is_none() {
+            // The roster knows their ports: only edits with backends can clash with what it lacks.
+            let has_backends = all.put.iter().any(|service| !service.backends.is_empty());
+            if !has_backends || suspended.peek().is_none() {
                 return Ok(());
             }
             let all = suspended.chain(&edits.put).cloned();
