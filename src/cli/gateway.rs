@@ -9,6 +9,7 @@ use crate::reconcile::{Desired, Reconciler};
 use crate::record::Store;
 use crate::view::Services;
 use tcpgw_core::model::{Service, State};
+use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_kernel::Kernel;
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::route::Routes;
@@ -54,6 +55,15 @@ impl Gateway {
     /// What it is meant to do.
     pub(super) fn services(&mut self, config: &Config) -> Result<Services, Failure> {
         Ok(self.reconciler(config).services()?)
+    }
+
+    /// Whether the table lets new connections from outside reach backends through services only. What cannot be read does not.
+    pub(super) fn protects(&mut self, services: &Services) -> bool {
+        let mut holds_some = |family| {
+            let held = self.kernel.counted(SetName::Protected(family));
+            held.is_ok_and(|backends| !backends.is_empty())
+        };
+        services.table.is_some() && Family::BOTH.into_iter().any(&mut holds_some)
     }
 
     /// What the state means here, beside services of others.

@@ -132,7 +132,8 @@ impl Here {
             let subject = Subject {
                 services: Arc::new(services.summary.clone()),
                 mark: services.mark,
-                protect_backends: self.configuration.config.protect_backends,
+                protect_backends: self.gateway.protects(services),
+                configured_to_protect: self.configuration.config.protect_backends,
                 configuration: self.configuration.config.path().into(),
             };
             found.extend(observer::surroundings(&mut self.reader, &subject, false));

@@ -142,6 +142,8 @@ enum Phase {
 pub struct Core {
     settings: Settings,
     config: Config,
+    /// What the configuration, as it was read last, says of `protect_backends`; `config` has what is in effect.
+    configured_to_protect: bool,
     phase: Phase,
     /// Every provider has said its first word.
     ready: bool,
@@ -274,6 +276,7 @@ impl Core {
             started: now.unix,
             namespace,
             settings,
+            configured_to_protect: config.protect_backends,
             config,
         }
     }

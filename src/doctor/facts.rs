@@ -45,8 +45,10 @@ pub struct Subject {
     pub services: Arc<Summary>,
     /// The mark of our flows.
     pub mark: FlowMark,
-    /// Whether the configuration says that new connections from outside reach backends through services only.
+    /// Whether the table in the kernel lets new connections from outside reach backends through services only.
     pub protect_backends: bool,
+    /// Whether the configuration says that it shall, for people.
+    pub configured_to_protect: bool,
     /// The file of the configuration, for people: [`crate::config::Config::path`].
     pub configuration: Arc<str>,
 }
@@ -57,6 +59,7 @@ impl Default for Subject {
             services: Arc::default(),
             mark: FlowMark::default(),
             protect_backends: false,
+            configured_to_protect: false,
             configuration: crate::config::DEFAULT_PATH.into(),
         }
     }
@@ -74,8 +77,10 @@ pub struct CheapFacts {
     pub effort: Effort,
     /// The mark of our flows.
     pub mark: FlowMark,
-    /// Whether the configuration says that new connections from outside reach backends through services only.
+    /// Whether the table in the kernel lets new connections from outside reach backends through services only.
     pub protect_backends: bool,
+    /// Whether the configuration says that it shall, for people.
+    pub configured_to_protect: bool,
     /// The file of the configuration, for people: [`crate::config::Config::path`].
     pub configuration: Arc<str>,
     /// The services, as the kernel or the last `apply` tells them.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::cheap::CheapReader;
-use self::table::table_and_services;
+use self::table::{TableReading, read_table};
 use super::facts::{Effort, Fact, Facts, Subject};
 use crate::config::Config;
 use tcpgw_core::model::FlowMark;
@@ -31,11 +31,17 @@ use tcpgw_kernel::route::links;
 /// Looks at the network namespace that this thread is in.
 pub fn gather(run_dir: &Path, config: &Config) -> Facts {
     let mark = config.flow_mark;
-    let (table, services, orphaned) = table_and_services(run_dir, mark);
+    let TableReading {
+        table,
+        services,
+        protects,
+        orphaned,
+    } = read_table(run_dir, mark);
     let subject = Subject {
         services: Arc::new(services),
         mark,
-        protect_backends: config.protect_backends,
+        protect_backends: protects,
+        configured_to_protect: config.protect_backends,
         configuration: config.path().into(),
     };
     let mut cheap = CheapReader::new(Effort::Thorough).read(&subject, Instant::now());

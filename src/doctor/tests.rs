@@ -77,6 +77,7 @@ fn well() -> Facts {
         effort: Effort::Thorough,
         mark: FlowMark::default(),
         protect_backends: true,
+        configured_to_protect: true,
         configuration: "/etc/gateway.toml".into(),
         services: Arc::new(Summary::from(&tcpgw_core::model::parse(STATE.as_bytes()).unwrap())),
         sysctls: sysctls.map(|(name, value)| (name.into(), value.into())).into(),
@@ -128,7 +129,7 @@ fn well() -> Facts {
 
 #[test]
 fn services_that_can_be_passed_by_are_named() {
-    let open = |facts: &mut Facts| facts.cheap.protect_backends = false;
+    let open = |facts: &mut Facts| (facts.cheap.protect_backends, facts.cheap.configured_to_protect) = (false, false);
     let found = only(&with(open), "backends-exposed", Severity::Warning);
     assert_eq!(
         found.seen,
@@ -139,6 +140,24 @@ fn services_that_can_be_passed_by_are_named() {
         fix.contains("`protect_backends = true` at the top of /etc/gateway.toml,"),
         "{fix}"
     );
+    let fix = |file: &str, configured| {
+        let found = with(|facts| {
+            open(facts);
+            facts.cheap.configured_to_protect = configured;
+            facts.cheap.configuration = file.into();
+        });
+        only(&found, "backends-exposed", Severity::Warning)
+            .fix
+            .unwrap()
+            .to_string()
+    };
+    let told = fix("/etc/gateway.toml", true);
+    assert!(
+        told.contains("of /etc/gateway.toml is not in effect yet: restart"),
+        "{told}"
+    );
+    let told = fix("/dev/null", false);
+    assert!(told.contains("name that with `--config`"), "{told}");
     let one_armed = |facts: &mut Facts| {
         open(facts);
         facts.cheap.ways_out = Ok(WaysOut::from([

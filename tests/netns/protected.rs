@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::Net;
 use crate::harness::brief::{service, state};
@@ -130,4 +130,57 @@ fn a_daemon_protects_every_backend_that_comes() {
         wait_until(PATIENCE * 8, reached),
         "a container that has left is nobody's backend"
     );
+}
+
+/// Whether `doctor`, and `status` of whoever answers, say that backends can be passed by, with a configuration of that text.
+fn told_of(net: &Net, text: &str) -> (Option<String>, bool) {
+    let doctor = with_config(net, text, &["-o", "json", "doctor"]);
+    let doctor: Value = serde_json::from_str(&doctor.stdout).unwrap_or_else(|error| panic!("{error}: {doctor}"));
+    let findings = doctor["findings"].as_array().expect("findings");
+    let found = findings.iter().find(|finding| finding["id"] == "backends-exposed");
+    let status = with_config(
+        net,
+        text,
+        &["--socket", "none", "status", "-o", "json", "--interval", "0s"],
+    );
+    let status: Value = serde_json::from_str(&status.stdout).unwrap_or_else(|error| panic!("{error}: {status}"));
+    let problems = status["problems"].as_array().expect("problems");
+    (
+        found.map(|finding| finding["fix"].to_string()),
+        problems.iter().any(|problem| problem["kind"] == "backends_exposed"),
+    )
+}
+
+#[test]
+fn what_the_table_holds_is_told_and_not_what_the_file_says() {
+    const PROTECTS: &str = "protect_backends = true\n";
+    let wanted = || state([service("web", 2001, &["b1"], 3000, json!({"limit": {"pps": 1000}}))]);
+    let direct = SocketAddr::new(addresses("b1")[0], 3000);
+    for (of_daemon, other) in [("", PROTECTS), (PROTECTS, "")] {
+        let net = Net::new();
+        let _backends = net.serve_all(3000, Behaviour::Greet);
+        let is_open = of_daemon.is_empty();
+        let config = net.file("of-daemon.toml");
+        fs::write(&config, of_daemon).expect("failed to write a configuration");
+        net.want(wanted());
+        let mut daemon = net.daemon_within(&[("TCPGW_CONFIG", config.to_string_lossy().into_owned())]);
+        daemon.settles(2);
+        let reached = greeted(&net, "client", direct, if is_open { PATIENCE } else { BRIEF });
+        assert_eq!(reached, is_open);
+        let is_told = |by: &str, text: &str| {
+            let (found, is_problem) = told_of(&net, text);
+            assert_eq!((found.is_some(), is_problem), (is_open, is_open), "{by}, {text:?}");
+            if is_open && !text.is_empty() {
+                let fix = found.unwrap_or_default();
+                assert!(fix.contains("is not in effect yet"), "{fix}");
+            }
+        };
+        for text in [of_daemon, other] {
+            is_told("beside the daemon", text);
+        }
+        daemon.kill();
+        for text in [of_daemon, other] {
+            is_told("without a daemon", text);
+        }
+    }
 }

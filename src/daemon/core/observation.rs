@@ -123,6 +123,7 @@ impl Core {
                 services: self.observed_services(),
                 mark: self.mark(),
                 protect_backends: self.config.protect_backends,
+                configured_to_protect: self.configured_to_protect,
                 configuration: self.config.path().into(),
             },
             answering: Arc::new(if handshakes { self.answering() } else { BTreeSet::new() }),

@@ -583,6 +583,7 @@ impl Core {
             tracing::warn!("idle_timeout has changed: it waits for a restart of the daemon");
         }
         let (mark, protect) = (self.config.flow_mark, self.config.protect_backends);
+        self.configured_to_protect = config.protect_backends;
         let idle = self.config.idle_timeout;
         self.config = config;
         self.config.flow_mark = mark;

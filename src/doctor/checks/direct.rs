@@ -41,11 +41,28 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         "the gateway forwards packets from outside straight to the address of a container, if the sender has a route to it; lists and \
          limits are a service's, and no such packet comes through one"
             .into(),
-        Some(advice(format!(
-            "put `protect_backends = true` at the top of {}, then restart the daemon, or run `tcpgw apply` where there is none",
-            facts.configuration
-        ))),
+        Some(advice(remedy(facts))),
     );
+}
+
+/// What to do: the table takes the setting over when a daemon starts, and at an `apply`.
+fn remedy(facts: &CheapFacts) -> String {
+    let file = &facts.configuration;
+    let put_into_effect = "restart the daemon, or run `tcpgw apply` where there is none";
+    if facts.configured_to_protect {
+        format!("`protect_backends = true` of {file} is not in effect yet: {put_into_effect}")
+    } else if is_no_configuration(file) {
+        format!(
+            "put `protect_backends = true` at the top of a configuration and name that with `--config` or `TCPGW_CONFIG`, which say {file} now; then {put_into_effect}"
+        )
+    } else {
+        format!("put `protect_backends = true` at the top of {file}, then {put_into_effect}")
+    }
+}
+
+/// Whether it is the file that stands for none.
+fn is_no_configuration(file: &str) -> bool {
+    file == "/dev/null"
 }
 
 /// The interfaces that clients come in by, where these forward.

@@ -108,6 +108,7 @@ impl CheapReader {
             effort: self.effort,
             mark: subject.mark,
             protect_backends: subject.protect_backends,
+            configured_to_protect: subject.configured_to_protect,
             configuration: Arc::clone(&subject.configuration),
             services: Arc::clone(services),
             sysctls: sysctls(some_links, ways.as_ref().ok()),

@@ -49,6 +49,11 @@ impl Written {
         }
     }
 
+    /// Whether its backends were protected.
+    fn protects(&self) -> bool {
+        self.record.ruleset.protects()
+    }
+
     /// What may be in the kernel.
     fn guide(&self) -> Summary {
         let mut guide = self.record.head.summary.clone();
@@ -117,22 +122,42 @@ fn by_place(services: &Summary) -> BTreeMap<(u16, &BTreeSet<std::net::IpAddr>), 
         .collect()
 }
 
+/// What is known of the table.
+pub(super) struct TableReading {
+    /// The table itself.
+    pub(super) table: Fact<TableFacts>,
+    /// Its services; where it is gone or cannot be read, those that were written last.
+    pub(super) services: Summary,
+    /// Whether it lets new connections from outside reach their backends through services only.
+    pub(super) protects: bool,
+    /// That some of the services are orphans.
+    pub(super) orphaned: Option<Problem>,
+}
+
 /// Reads the table of this network namespace, its services, and whether some are orphans.
-pub(super) fn table_and_services(run_dir: &Path, mark: FlowMark) -> (Fact<TableFacts>, Summary, Option<Problem>) {
+pub(super) fn read_table(run_dir: &Path, mark: FlowMark) -> TableReading {
     let mut kernel = match Linux::open() {
         Ok(kernel) => kernel,
-        Err(error) => return (Err(error.to_string()), Summary::default(), None),
+        Err(error) => {
+            return TableReading {
+                table: Err(error.to_string()),
+                services: Summary::default(),
+                protects: false,
+                orphaned: None,
+            };
+        }
     };
     let namespace = kernel.netns_cookie().unwrap_or_default();
     let generation = kernel.identity().map(|identity| identity.generation);
     let record = Store::new(run_dir, namespace).load();
     let record = record.filter(|record| record.head.boot == boot_id() && record.head.namespace == namespace);
     let written = record.map(|record| Written::new(record, generation.unwrap_or_default()));
-    let (table, services) = match compare(&mut kernel, written.as_ref(), mark) {
-        Ok((table, services)) => (Ok(table), services),
+    let (table, services, protects) = match compare(&mut kernel, written.as_ref(), mark) {
+        Ok((table, services, protects)) => (Ok(table), services, protects),
         Err(error) => {
             let recorded = written.as_ref().map(|written| written.record.head.summary.clone());
-            (Err(error.to_string()), recorded.unwrap_or_default())
+            let protects = written.as_ref().is_some_and(Written::protects);
+            (Err(error.to_string()), recorded.unwrap_or_default(), protects)
         }
     };
     let owners = written.and_then(|written| Some(owner::owners(written.record.head.details.as_ref()?)));
@@ -142,14 +167,19 @@ pub(super) fn table_and_services(run_dir: &Path, mark: FlowMark) -> (Fact<TableF
         ..Services::default()
     };
     let orphaned = orphaned_services(&named);
-    (table, named.summary, orphaned)
+    TableReading {
+        table,
+        services: named.summary,
+        protects,
+        orphaned,
+    }
 }
 
 fn compare(
     kernel: &mut Linux,
     written: Option<&Written>,
     mark: FlowMark,
-) -> Result<(TableFacts, Summary), KernelError> {
+) -> Result<(TableFacts, Summary, bool), KernelError> {
     let comment = kernel.comment()?;
     let mark_in_kernel = comment.as_deref().and_then(skeleton::mark_of);
     let facts = |state, owner: Option<u32>| TableFacts {
@@ -169,7 +199,7 @@ fn compare(
                 TableState::Absent
             };
             // What should be there is what all other checks are about.
-            (facts(state, None), guide)
+            (facts(state, None), guide, written.is_some_and(Written::protects))
         }
         Seen::Ours { ruleset, .. } => {
             let state = match written {
@@ -178,11 +208,13 @@ fn compare(
                 Some(_) => TableState::Changed,
                 None => TableState::Unrecorded,
             };
-            (facts(state, owner), Summary::of_kernel(&ruleset, &guide))
+            let services = Summary::of_kernel(&ruleset, &guide);
+            (facts(state, owner), services, ruleset.protects())
         }
         Seen::Other { comment, ruleset, .. } => (
             facts(TableState::Other(comment), owner),
             Summary::of_kernel(&ruleset, &guide),
+            ruleset.protects(),
         ),
     })
 }

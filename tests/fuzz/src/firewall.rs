@@ -91,6 +91,7 @@ fn gateway() -> Facts {
         effort: Effort::Thorough,
         mark: FlowMark::default(),
         protect_backends: true,
+        configured_to_protect: true,
         configuration: "/etc/tcpgw/config.toml".into(),
         services: Arc::new(sample().summary.clone()),
         sysctls: BTreeMap::new(),
