@@ -136,7 +136,16 @@ pub struct Engine<K: Kernel> {
     links: Links,
     timeouts: KernelTimeouts,
     believed: Option<Believed>,
+    /// What the table was left with when a change of links or timeouts could not be written into it; `believed` is `None` then.
+    left: Option<Surroundings>,
     found: Option<Known>,
+}
+
+/// What the table says of the gateway besides services.
+#[derive(Debug, Clone)]
+struct Surroundings {
+    links: Links,
+    timeouts: KernelTimeouts,
 }
 
 impl<K: Kernel> Engine<K> {
@@ -152,6 +161,7 @@ impl<K: Kernel> Engine<K> {
             links: Links::default(),
             timeouts: KernelTimeouts::default(),
             believed: None,
+            left: None,
             found: None,
         }
     }
@@ -191,7 +201,13 @@ impl<K: Kernel> Engine<K> {
         };
         match self.commit_links(&before, &mut believed) {
             Ok(generation) => believed.identity.generation = generation,
-            Err(error) => return tracing::debug!(%error, "failed to change what depends on links"),
+            Err(error) => {
+                self.left = Some(Surroundings {
+                    links: before,
+                    timeouts: self.timeouts,
+                });
+                return tracing::debug!(%error, "failed to change what depends on links");
+            }
         }
         self.believed = Some(believed);
         if self.links.leads_elsewhere(&before) {
@@ -224,7 +240,13 @@ impl<K: Kernel> Engine<K> {
         };
         match self.commit_all(&of(before), &of(timeouts), &believed) {
             Ok(generation) => believed.identity.generation = generation,
-            Err(error) => return tracing::debug!(%error, "failed to change the timeouts of flows"),
+            Err(error) => {
+                self.left = Some(Surroundings {
+                    links: self.links.clone(),
+                    timeouts: before,
+                });
+                return tracing::debug!(%error, "failed to change the timeouts of flows");
+            }
         }
         tracing::info!(?timeouts, "conntrack's timeouts were changed: flows go by them");
         self.believed = Some(believed);
@@ -323,9 +345,15 @@ impl<K: Kernel> Engine<K> {
             return Ok(Checked::default());
         }
         let knew = self.believed.take().is_some();
+        let left = self.left.take();
         let desired = self.desired(services);
         let known = self.reconciler().read(&desired.summary)?;
         let differs = Reconciler::<K>::differs(&known, &desired);
+        let drifted = match left {
+            // Others have written if it is neither as it was left nor as it is to be.
+            Some(left) => differs && Reconciler::<K>::differs(&known, &self.desired_within(services, &left)),
+            None => differs,
+        };
         let report = if differs || !knew {
             let known = Known {
                 recorded: self.reconciler().recorded(known.generation),
@@ -342,19 +370,27 @@ impl<K: Kernel> Engine<K> {
             Report::default()
         };
         self.believe(services, &desired)?;
-        Ok(Checked {
-            drifted: differs && knew,
-            report,
-        })
+        Ok(Checked { drifted, report })
     }
 
     fn desired(&self, services: &Services) -> Desired {
-        Desired::of(services.values().map(AsRef::as_ref).collect(), &self.links)
+        self.desired_within(
+            services,
+            &Surroundings {
+                links: self.links.clone(),
+                timeouts: self.timeouts,
+            },
+        )
+    }
+
+    fn desired_within(&self, services: &Services, surroundings: &Surroundings) -> Desired {
+        Desired::of(services.values().map(AsRef::as_ref).collect(), &surroundings.links)
             .protecting(self.protect)
-            .with_timeouts(self.timeouts)
+            .with_timeouts(surroundings.timeouts)
     }
 
     fn believe(&mut self, services: &Services, desired: &Desired) -> Result<(), KernelError> {
+        self.left = None;
         let identity = self.kernel.identity()?;
         let about = self.kernel.about()?;
         let comment = about.as_ref().and_then(|about| about.comment.as_deref());

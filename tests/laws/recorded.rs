@@ -14,7 +14,7 @@ use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::fake::{Crash, Fake};
 
 use crate::state;
-use crate::states::{links, ruleset};
+use crate::states::{links, ruleset, with_source};
 
 const NAMESPACE: u64 = 6;
 
@@ -72,6 +72,41 @@ fn engine(fake: Fake, directory: &tempfile::TempDir) -> Engine<Fake> {
     );
     engine.set_links(links());
     engine
+}
+
+/// A link that comes while others write to tables of theirs is no repair, and a table that others have changed meanwhile is one.
+#[test]
+fn what_depends_on_links_is_put_right_and_is_no_drift() {
+    let text = r#"{"version":1,"services":[{"name":"a","port":1,"backends":["10.2.0.1:80"],"source":"preserve"}]}"#;
+    let state = tcpgw_core::model::parse(text.as_bytes()).unwrap();
+    let mut with_another = links();
+    with_another.insert("new".into(), with_source(2));
+    for is_tampered in [false, true] {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut engine = engine(Fake::default(), &directory);
+        engine.apply_all(&services(&state), memo(&state)).unwrap();
+        let before = engine.kernel().ruleset();
+        engine.kernel().disturb();
+        if is_tampered {
+            engine.kernel().tamper(Some("tcpgw 1"));
+        }
+        engine.set_links(with_another.clone());
+        let checked = engine.check(&services(&state), memo(&state)).unwrap();
+        assert!(checked.report.transactions > 0, "the table follows");
+        assert_eq!(checked.drifted, is_tampered);
+        assert_ne!(engine.kernel().ruleset(), before);
+        assert_eq!(
+            engine
+                .check(&services(&state), memo(&state))
+                .unwrap()
+                .report
+                .transactions,
+            0
+        );
+        // Whoever writes to the table after that is found as ever.
+        engine.kernel().tamper(Some("tcpgw 1"));
+        assert!(engine.check(&services(&state), memo(&state)).unwrap().drifted);
+    }
 }
 
 proptest! {

@@ -34,7 +34,7 @@ impl Core {
                 self.full = Some(out.cause);
             }
             Done::All(Err(error)) | Done::Changed(Err(error)) => self.failed(out, &error, now),
-            Done::Checked(checked) => self.checked(checked, out, now),
+            Done::Checked(checked) => self.checked(checked, out, outcome.at, now),
             Done::Counted(Ok(counts)) => {
                 let counts = counts
                     .into_iter()
@@ -149,12 +149,18 @@ impl Core {
         self.due.retry = Some(now.instant + pause);
     }
 
-    fn checked(&mut self, checked: Result<crate::reconcile::engine::Checked, ReconcileError>, out: Out, now: Now) {
+    fn checked(
+        &mut self,
+        checked: Result<crate::reconcile::engine::Checked, ReconcileError>,
+        out: Out,
+        at: Instant,
+        now: Now,
+    ) {
         match checked {
             Ok(checked) => {
                 self.problems.resolve(Kind::KernelRefuses);
                 self.unflushed(checked.report.failed, now);
-                if checked.drifted || checked.report.transactions > 0 {
+                if checked.drifted {
                     let what = format!(
                         "{} in {}{}",
                         count(checked.report.elements, "element"),
@@ -163,6 +169,13 @@ impl Core {
                     );
                     self.note(What::Repaired { what }, now);
                     self.due.record(now.instant);
+                } else if checked.report.transactions > 0 {
+                    // Nobody else has written: what depends on links could not be changed when these did.
+                    let out = Out {
+                        cause: "the gateway's links, addresses or timeouts have changed".into(),
+                        ..out
+                    };
+                    self.committed(out, &checked.report, at, now);
                 }
             }
             Err(error) => {
