@@ -51,9 +51,9 @@ impl Word for Status {
 /// How the service of a resource is, as `status` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceState {
-    /// It has backends.
+    /// It has backends that are to serve.
     Active,
-    /// No backend has been registered: nobody has deployed yet, or the app is scaled to nothing.
+    /// No backend is to serve: nobody has deployed yet, or the app is scaled to nothing, by removing or draining all of them.
     Waiting,
     /// Its resource is suspended.
     Suspended,

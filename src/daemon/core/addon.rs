@@ -25,7 +25,7 @@ use crate::daemon::last::{LastResources, MOST_REMOVED};
 use crate::daemon::roster::{Name, Roster};
 use crate::preflight::ObstacleKind;
 use crate::store::{LoadedResources, StoreError};
-use tcpgw_core::model::{self, Edits, Problem, Problems, Refusal as OnEmpty, Service};
+use tcpgw_core::model::{self, Backend, BackendState, Edits, Problem, Problems, Refusal as OnEmpty, Service};
 use tcpgw_core::problem::{Kind, Severity};
 
 /// Ports on which local programs turn out to listen that one request skips.
@@ -266,7 +266,9 @@ impl Core {
     pub(super) fn addon_state(&self, service: &str) -> Option<ServiceState> {
         let resource = self.addon.resource(service)?;
         let stored = self.api.get(service);
-        let has_backends = stored.is_some_and(|stored| !stored.service.backends.is_empty());
+        // What is stored is what was ordered: a backend that fails its probes is active there.
+        let is_to_serve = |backend: &Backend| backend.state == BackendState::Active;
+        let has_backends = stored.is_some_and(|stored| stored.service.backends.iter().any(is_to_serve));
         Some(match resource.status {
             Status::Suspended => ServiceState::Suspended,
             Status::Active if has_backends => ServiceState::Active,

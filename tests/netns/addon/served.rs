@@ -116,6 +116,45 @@ fn an_app_is_served_but_while_it_is_suspended() {
     assert!(wait_until(PATIENCE, is_gone));
 }
 
+/// All containers are drained on purpose: that is no fault of the gateway's. A container that fails is.
+#[test]
+fn an_app_that_is_scaled_to_nothing_waits_and_one_that_fails_is_unhealthy() {
+    let net = Net::new();
+    let server = net.serve("b1", 3000, Behaviour::Greet);
+    let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
+    let (_, port) = provisioned(&net, Dialect::Scalingo, "my-app");
+    let to = at(PUBLIC[0], port);
+    let target = &endpoints("b1", 3000)[0];
+    let deploy = || {
+        net.cli(&["deploy", "app:my-app", "--target", target, "--until", "switched"])
+            .ok()
+    };
+    deploy();
+    assert!(wait_until(PATIENCE, || is_served(&net, to)));
+    assert_eq!(addon_state(&net, &daemon), "active");
+
+    net.cli(&["drain", "app:my-app", "--wait"]).ok();
+    assert!(wait_until(PATIENCE, || is_reset(&net, to)));
+    assert_eq!(addon_state(&net, &daemon), "waiting");
+    let shown = net.cli(&["status", "--interval", "0s"]).ok();
+    assert!(shown.starts_with("ok: ") && shown.contains("WAITING"), "{shown}");
+    let list = net.cli(&["addon", "ls"]).ok();
+    assert!(list.contains("waiting"), "{list}");
+
+    deploy();
+    assert!(wait_until(PATIENCE, || is_served(&net, to)));
+    assert_eq!(addon_state(&net, &daemon), "active");
+    drop(server);
+    let is_unhealthy = || {
+        daemon
+            .ask("GET", "/v1/healthz", "")
+            .is_ok_and(|answer| answer.status == 503)
+    };
+    assert!(wait_until(PATIENCE * 2, is_unhealthy), "nobody ordered that");
+    let shown = net.cli(&["status", "--interval", "0s"]).exits(1);
+    assert!(!shown.stdout.contains("WAITING"), "{shown}");
+}
+
 /// Its port, its limit and its end are the plan's: nobody else changes them by mistake.
 #[test]
 fn a_service_of_a_resource_is_the_platforms() {
