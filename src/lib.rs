@@ -7,6 +7,7 @@
 pub mod access;
 pub mod addon;
 pub mod api;
+pub mod app_link;
 pub mod cli;
 pub mod config;
 pub mod daemon;

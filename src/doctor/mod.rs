@@ -16,6 +16,7 @@ mod packet;
 mod problems;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tcpgw_core::summary::Summary;
 
@@ -105,6 +106,14 @@ pub fn examine_forwarding(services: Summary) -> Vec<Finding> {
     };
     let facts = CheapReader::new(Effort::Quick).read_ways(&subject);
     checks::forwarding::check(&facts, &mut diagnosis);
+    diagnosis.findings
+}
+
+/// Returns which rules of other programs keep the processes of the app with that id, which `tcpgw up` runs, from the outside.
+pub fn examine_app(id: &str) -> Vec<Finding> {
+    let facts = CheapReader::new(Effort::Quick).read(&Subject::default(), Instant::now());
+    let mut diagnosis = Diagnosis::default();
+    checks::apps::check_one(&facts, id, &mut diagnosis);
     diagnosis.findings
 }
 

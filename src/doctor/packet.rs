@@ -44,6 +44,17 @@ pub(super) struct Packet {
     pub(super) ours: Option<FlowMark>,
     /// The packet's own mark (`meta mark`): 0 where nobody marks packets, `None` where somebody may have marked it.
     pub(super) mark: Option<u32>,
+    /// Set where the client is known, as the server is not.
+    pub(super) from_app: Option<FromApp>,
+}
+
+/// The client of a connection that a process of `tcpgw up` has made to the outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FromApp {
+    /// An address of the app's network.
+    pub(super) client: IpAddr,
+    /// The bits that mark flows of services, which this one has not.
+    pub(super) mark: FlowMark,
 }
 
 /// The value of a field.
@@ -124,10 +135,14 @@ impl Packet {
             },
             Field::CtMark => match (self.ours, mask.map(number)) {
                 (Some(ours), Some(bits)) if bits & !ours.mask() == 0 => native(ours.value()),
+                (None, Some(bits)) if self.from_app.as_ref().is_some_and(|app| bits & !app.mark.mask() == 0) => {
+                    native(0)
+                }
                 _ => Value::Differs,
             },
             Field::CtDirection => Value::Is(vec![u8::from(self.reply)]),
             // Before our rules it is to the gateway, then to a backend.
+            Field::DestType if self.from_app.is_some() => native(RTN_UNICAST),
             Field::DestType => match (self.reply, self.ours, self.server) {
                 (false, None, _) if self.input.is_some() || self.output.is_none() => native(RTN_LOCAL),
                 (false, Some(_), Some(_)) => native(RTN_UNICAST),
@@ -141,11 +156,12 @@ impl Packet {
     }
 
     fn address(&self, of_server: bool) -> Value {
-        match self.server {
-            _ if !of_server => Value::Differs,
+        let client = self.from_app.as_ref().map(|app| app.client);
+        match if of_server { self.server } else { client } {
             Some(IpAddr::V4(address)) => Value::Is(address.octets().to_vec()),
             Some(IpAddr::V6(address)) => Value::Is(address.octets().to_vec()),
-            None => Value::Unknown,
+            None if of_server && client.is_none() => Value::Unknown,
+            None => Value::Differs,
         }
     }
 
@@ -153,6 +169,7 @@ impl Packet {
         match self.port {
             _ if !of_server => Value::Differs,
             Some(port) => Value::Is(port.to_be_bytes().to_vec()),
+            None if self.from_app.is_some() => Value::Differs,
             None => Value::Unknown,
         }
     }

@@ -16,10 +16,11 @@ use nix::unistd::Pid;
 use super::egress;
 use super::gateway;
 use super::id::AppId;
-use super::network::{self, Network};
+use super::network::Network;
 use super::own_daemon::{self, OwnDaemon, Wanted};
 use super::record::{AppPlace, Places, Shared};
 use crate::api::client::Client;
+use crate::app_link;
 use tcpgw_kernel::route::Routes;
 
 /// How long a daemon may take to end.
@@ -72,7 +73,7 @@ fn virtual_links() -> io::Result<BTreeSet<String>> {
     let links = links.into_iter().filter(|link| link.kind.is_some());
     Ok(links
         .map(|link| link.name)
-        .filter(|name| !network::is_name_of_ours(name))
+        .filter(|name| !app_link::is_of_app(name))
         .collect())
 }
 

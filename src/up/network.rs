@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio_stream::StreamExt as _;
 
 use super::id::AppId;
+use crate::app_link;
 
 /// The length of the prefix of an app's network.
 pub const PREFIX: u8 = 24;
@@ -305,19 +306,12 @@ pub fn gateway_of(network: Ipv4Net) -> Ipv4Addr {
 
 /// Returns the name of the link that has an app's gateway address.
 pub fn gateway_name(id: &AppId) -> String {
-    format!("tcpup{id}")
-}
-
-/// Whether a link is one of an app's.
-pub fn is_name_of_ours(name: &str) -> bool {
-    let is_id =
-        |id: Option<&str>| id.is_some_and(|id| id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    is_id(name.strip_prefix("tcpup")) || is_id(name.strip_prefix("tu").and_then(|name| name.split('-').next()))
+    app_link::gateway_name(&id.to_string())
 }
 
 /// Returns how the names of the links to an app's processes begin.
 pub fn link_prefix(id: &AppId) -> String {
-    format!("tu{id}-")
+    app_link::process_prefix(&id.to_string())
 }
 
 fn link_name(id: &AppId, number: u32) -> String {
@@ -415,10 +409,7 @@ mod tests {
         let id = AppId::of(std::path::Path::new("/home/me/app"), 1);
         for name in [gateway_name(&id), link_name(&id, u32::MAX)] {
             assert!(name.len() <= 15, "{name}");
-            assert!(is_name_of_ours(&name), "{name}");
-        }
-        for name in ["tun0", "tu", "tcpup", "docker0", "tcpup0"] {
-            assert!(!is_name_of_ours(name), "{name}");
+            assert!(app_link::is_of_app(&name), "{name}");
         }
         assert_ne!(link_name(&id, 1), link_name(&id, 2));
     }

@@ -313,6 +313,20 @@ impl Trouble {
 }
 
 impl Context<'_> {
+    /// `chain FORWARD of table filter of iptables-nft`
+    pub(super) fn name(&self) -> String {
+        format!("chain {} of {}", self.chain.name, whose(self.chain))
+    }
+
+    /// What ends a packet at that place.
+    pub(super) fn place_of_end(&self, place: &Place) -> String {
+        match place.rule {
+            None => "its policy is drop, and no rule lets them pass".to_owned(),
+            Some(rule) if place.chain == self.chain.name => format!("by its rule {rule}"),
+            Some(rule) => format!("by rule {rule} of chain {}", place.chain),
+        }
+    }
+
     /// Packets of clients that come by some interfaces.
     fn what_of_clients(&self, interfaces: &str) -> String {
         let later = if self.later { "later " } else { "" };
@@ -358,11 +372,7 @@ impl Context<'_> {
         } else {
             does.to_owned()
         };
-        let by = match place.rule {
-            None => "its policy is drop, and no rule lets them pass".to_owned(),
-            Some(rule) if place.chain == self.chain.name => format!("by its rule {rule}"),
-            Some(rule) => format!("by rule {rule} of chain {}", place.chain),
-        };
+        let by = self.place_of_end(place);
         let doubt = if severity == Severity::Broken {
             ""
         } else if place.exceeds {
@@ -372,11 +382,7 @@ impl Context<'_> {
         } else {
             "; its rules cannot all be judged from here, or concern some of the addresses or interfaces only"
         };
-        let seen = format!(
-            "chain {} of {} {does} {what} {who}: {by}{doubt}",
-            self.chain.name,
-            whose(self.chain)
-        );
+        let seen = format!("{} {does} {what} {who}: {by}{doubt}", self.name());
         if is_probes(self.base) {
             let cause = format!(
                 "a daemon takes such backends for unhealthy, and sends them no new connections. {}",

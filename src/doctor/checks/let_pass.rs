@@ -72,6 +72,29 @@ impl Context<'_> {
         }
     }
 
+    /// A line that lets all packets from and to links pass whose names begin so, in front of all other rules.
+    pub(super) fn let_links_pass(&self, prefixes: &[&str]) -> Fix {
+        let table = &self.chain.table;
+        if table.owned {
+            let prefixes = prefixes.join("*, ");
+            return advice(format!(
+                "the table is owned by a running program: allow forwarding from and to {prefixes}* in its configuration"
+            ));
+        }
+        if let Some(program) = program(self.chain) {
+            let matches = prefixes
+                .iter()
+                .flat_map(|prefix| [format!("-i {prefix}+"), format!("-o {prefix}+")]);
+            return command(self.xt_lines(program, &matches.collect::<Vec<_>>()));
+        }
+        let matches = prefixes
+            .iter()
+            .flat_map(|prefix| ["iifname", "oifname"].map(|key| format!("{key} \"{prefix}*\"")));
+        let place = format!("{} {} {}", table.family, table.name, self.chain.name);
+        let lines = matches.map(|links| format!("nft insert rule {place} '{links} accept'"));
+        command(lines.collect::<Vec<_>>().join(" && "))
+    }
+
     fn xt_lines(&self, program: &str, matches: &[String]) -> String {
         let table = match self.chain.table.name.as_str() {
             "filter" => String::new(),

@@ -1,5 +1,6 @@
 //! The checks, by what they look at.
 
+pub(super) mod apps;
 mod bridge;
 mod conntrack;
 mod ct_mark;
@@ -31,6 +32,7 @@ use tcpgw_core::words::count;
 pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     forwarding::check,
     firewall::check,
+    apps::check,
     nat::check,
     ct_mark::check,
     conntrack::unmarked,

@@ -224,6 +224,7 @@ fn packets(facts: &CheapFacts, chain: &Chain, service: &ServiceSummary) -> Vec<P
                 tracked: true,
                 ours: None,
                 mark,
+                from_app: None,
             })
         })
         .collect()

@@ -9,6 +9,7 @@ use super::super::packet::Interface;
 use super::firewall::{Context, KINDS, is_probes};
 use super::samples::{Kind, Packets, Sample, other_outside, walk_all};
 use super::some;
+use crate::app_link;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_kernel::firewall::{Base, Chain};
 
@@ -35,7 +36,10 @@ pub(super) fn judge(seen: Seen<'_>, samples: &[Sample<'_>], diagnosis: &mut Diag
         return;
     }
     let mut dropped: BTreeMap<(Severity, bool, bool), (Place, Vec<String>)> = BTreeMap::new();
-    for link in other_outside(seen.facts, seen.family).into_iter().take(MOST_LINKS) {
+    let links = other_outside(seen.facts, seen.family).into_iter();
+    // By the link that has an app's gateway address nobody comes.
+    let links = links.filter(|link| !app_link::is_of_app(&link.name));
+    for link in links.take(MOST_LINKS) {
         for (reply, later) in KINDS
             .into_iter()
             .filter(|kind| !seen.base.nat || *kind == (false, false))

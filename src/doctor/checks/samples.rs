@@ -150,7 +150,7 @@ pub(super) fn walk_all(
 }
 
 /// What becomes of packets of two kinds together: they end for sure where both do, or where one of them is enough.
-fn merged(fate: Fate, other: Fate, one_is_enough: bool) -> Fate {
+pub(super) fn merged(fate: Fate, other: Fate, one_is_enough: bool) -> Fate {
     match (fate, other) {
         (Fate::Unjudged, _) | (_, Fate::Unjudged) => Fate::Unjudged,
         (Fate::Ends(place), _) | (_, Fate::Ends(place)) if one_is_enough => Fate::Ends(place),
@@ -345,6 +345,7 @@ pub(super) fn packet(
         tracked,
         ours: is_ours.then_some(facts.mark),
         mark,
+        from_app: None,
     }
 }
 
@@ -352,7 +353,7 @@ fn interface(facts: &CheapFacts, way: Option<&RouteTo>) -> Option<Interface> {
     facts.link(way?.index).map(of_link)
 }
 
-fn of_link(link: &Link) -> Interface {
+pub(super) fn of_link(link: &Link) -> Interface {
     Interface {
         index: link.index,
         name: link.name.clone(),

@@ -109,3 +109,57 @@ fn answers_on_their_last_way_are_judged() {
         assert!(with(drops(port, priority)).is_empty(), "{port} {priority}");
     }
 }
+
+/// An app of `tcpgw up` beside other programs' rules: what it and the outside send each other is judged apart from services.
+#[test]
+fn packets_of_apps_are_judged() {
+    let with_app = |policy: &'static str, rules: &'static str| {
+        with(|facts| {
+            let links = facts.cheap.links.as_mut().unwrap();
+            links.push(link(8, "tcpup0123abcd", "10.213.7.1"));
+            links.push(Link {
+                addresses: Vec::new(),
+                ..link(9, "tu0123abcd-0", "10.213.7.1")
+            });
+            const SERVICES: &str = "-A FORWARD -m connmark --mark 0x00800000/0x00800000 -j ACCEPT\n";
+            saved(policy, &format!("{SERVICES}{rules}"))(facts);
+        })
+    };
+    for passing in [
+        "-A FORWARD -i tu0123abcd-+ -j ACCEPT\n-A FORWARD -o tu0123abcd-+ -j ACCEPT",
+        "-A FORWARD -s 10.213.0.0/16 -j ACCEPT\n-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+    ] {
+        assert!(with_app("DROP", passing).is_empty(), "{passing}");
+    }
+    assert!(with_app("ACCEPT", "-A FORWARD -p tcp --dport 25 -j DROP").is_empty());
+    // For all that is known, it is the source of some answers.
+    let found = with_app("DROP", "-A FORWARD -s 10.213.0.0/16 -j ACCEPT");
+    assert!(
+        only(&found, "packets-dropped", Severity::Warning)
+            .seen
+            .contains("may drop what")
+    );
+    for dropping in [
+        "",
+        "-A FORWARD -i tu0123abcd-+ -j ACCEPT",
+        "-A FORWARD -o tu0123abcd-+ -j ACCEPT",
+        "-A FORWARD -i tu9999abcd-+ -j ACCEPT\n-A FORWARD -o tu9999abcd-+ -j ACCEPT",
+    ] {
+        let found = with_app("DROP", dropping);
+        let found = only(&found, "packets-dropped", Severity::Warning);
+        assert_eq!(
+            line(&found),
+            "iptables-legacy -I FORWARD -i tu0123abcd-+ -j ACCEPT && iptables-legacy -I FORWARD -o tu0123abcd-+ -j ACCEPT"
+        );
+        assert!(found.seen.contains("drops what processes"), "{}", found.seen);
+    }
+    // Services are not reached, which is an error of its own.
+    let found = with(|facts| {
+        let links = facts.cheap.links.as_mut().unwrap();
+        links.push(link(8, "tcpup0123abcd", "10.213.7.1"));
+        links.push(link(9, "tu0123abcd-0", "10.213.7.1"));
+        saved("DROP", "")(facts);
+    });
+    let severities: Vec<Severity> = found.iter().map(|finding| finding.severity).collect();
+    assert_eq!(severities, [Severity::Broken, Severity::Warning]);
+}

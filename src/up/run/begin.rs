@@ -14,9 +14,10 @@ use std::time::Instant;
 use ipnet::Ipv4Net;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::output::{pass_on, print};
+use super::output::{Output, pass_on, print};
 use super::{Event, Settings, Up, UpError, has_tcp, system, tell_daemon};
 use crate::api::client::{Client, ClientError};
+use crate::doctor::{self, Fix};
 use crate::state_file::{self, Input as Kind};
 use crate::up::formation::{self, Formation};
 use crate::up::gateway::{self, Resource};
@@ -90,6 +91,7 @@ impl<'a> Up<'a> {
                 return Err(error);
             }
         };
+        say_what_stops(&id, &output);
         let resolver = resolver::set_up(subnet, &place.path).unwrap_or_else(|error| {
             let text = format!(
                 "the processes resolve no names: failed to pass questions on to the resolver on loopback: {error}"
@@ -295,6 +297,18 @@ impl<'a> Up<'a> {
         let events = self.events.clone();
         let ask = move |asked| events.send(Event::Control(asked)).is_ok();
         control::serve(&self.place.socket(), ask).map_err(system("listen on the control socket"))
+    }
+}
+
+/// Says which rules of other programs, such as Docker's, keep the processes from the outside, and the line that lets them pass.
+fn say_what_stops(id: &AppId, output: &Output) {
+    for finding in doctor::examine_app(&id.to_string()) {
+        let fix = match &finding.fix {
+            Some(Fix::Command(line)) => format!("; to let them pass, as root: {line}"),
+            Some(Fix::Advice(words)) => format!("; {words}"),
+            None => String::new(),
+        };
+        output.say("system", &format!("warning: {}{fix}", finding.seen));
     }
 }
 

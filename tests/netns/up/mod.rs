@@ -3,6 +3,7 @@
 mod begin;
 mod daemons;
 mod endings;
+mod filtered;
 mod foreman;
 mod killed;
 mod mqtt;

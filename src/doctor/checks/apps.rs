@@ -1,0 +1,138 @@
+//! What processes of `tcpgw up` and the outside send each other, as other programs' chains see it.
+
+use super::super::facts::CheapFacts;
+use super::super::finding::{Diagnosis, Severity};
+use super::super::judge::{Fate, Place, walk};
+use super::super::packet::{FromApp, Interface, Packet};
+use super::firewall::{Context, foreign_chains, sees};
+use super::samples::{merged, of_link, outside, packet_mark};
+use super::some;
+use crate::app_link;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{Base, Chain, Hook};
+
+/// The links of an app.
+struct App {
+    prefix: String,
+    link: Interface,
+    client: FromApp,
+}
+
+pub(in super::super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    judge_all(facts, &apps(facts), diagnosis);
+}
+
+/// Looks at the packets of one app only.
+pub(in super::super) fn check_one(facts: &CheapFacts, id: &str, diagnosis: &mut Diagnosis) {
+    let mut apps = apps(facts);
+    apps.retain(|app| app.prefix == app_link::process_prefix(id));
+    judge_all(facts, &apps, diagnosis);
+}
+
+fn judge_all(facts: &CheapFacts, apps: &[App], diagnosis: &mut Diagnosis) {
+    if apps.is_empty() {
+        return;
+    }
+    for chains in foreign_chains(facts, diagnosis) {
+        for chain in chains {
+            let base = chain.base.filter(|base| base.hook == Hook::Forward && !base.nat);
+            if let Some(base) = base.filter(|_| sees(chain.table.family, Family::V4)) {
+                judge(facts, apps, (chains, chain, base), diagnosis);
+            }
+        }
+    }
+}
+
+fn apps(facts: &CheapFacts) -> Vec<App> {
+    let links = facts.links.as_deref().unwrap_or_default();
+    let app = |gateway: &tcpgw_kernel::route::links::Link| {
+        let prefix = app_link::process_prefix(app_link::app_of_gateway(&gateway.name)?);
+        let link = links.iter().find(|link| link.name.starts_with(&prefix))?;
+        let mut addresses = gateway.addresses.iter().map(|(address, _)| *address);
+        Some(App {
+            link: of_link(link),
+            client: FromApp {
+                client: addresses.find(|address| Family::of(*address) == Family::V4)?,
+                mark: facts.mark,
+            },
+            prefix,
+        })
+    };
+    links.iter().filter_map(app).collect()
+}
+
+fn judge(facts: &CheapFacts, apps: &[App], (chains, chain, base): (&[Chain], &Chain, Base), diagnosis: &mut Diagnosis) {
+    let fates = apps.iter().map(|app| (app, fate(facts, app, chains, chain)));
+    let stopped: Vec<(&App, Place, bool)> = fates
+        .filter_map(|(app, fate)| match fate {
+            Fate::Ends(place) => Some((app, place, true)),
+            Fate::MayEnd(place) => Some((app, place, false)),
+            Fate::Passes | Fate::Unjudged => None,
+        })
+        .collect();
+    let Some((_, place, _)) = stopped.first() else { return };
+    let context = Context {
+        facts,
+        chains,
+        chain,
+        base,
+        family: Family::V4,
+        reply: false,
+        later: false,
+        looked_at: stopped.len(),
+        by: None,
+    };
+    let verb = if place.rejects { "reject" } else { "drop" };
+    let does = if stopped.iter().any(|(.., sure)| *sure) {
+        format!("{verb}s")
+    } else {
+        format!("may {verb}")
+    };
+    let prefixes: Vec<&str> = stopped.iter().map(|(app, ..)| app.prefix.as_str()).collect();
+    diagnosis.found(
+        "packets-dropped",
+        Severity::Warning,
+        format!(
+            "{} {does} what processes of `tcpgw up` and the outside send each other ({}): {}",
+            context.name(),
+            some(prefixes.iter().map(|prefix| format!("links {prefix}*"))),
+            context.place_of_end(place)
+        ),
+        format!(
+            "the processes reach no name server, registry or database outside of this machine, and clients elsewhere may not reach \
+             the public port. {}",
+            context.lasting()
+        ),
+        Some(context.let_links_pass(&prefixes)),
+    );
+}
+
+/// What becomes of the first packet of a connection to the outside, or of its answer.
+fn fate(facts: &CheapFacts, app: &App, chains: &[Chain], chain: &Chain) -> Fate {
+    let mut all = Fate::Passes;
+    let outside = outside(facts, Family::V4);
+    for outside in outside.into_iter().filter(|link| !app_link::is_of_app(&link.name)) {
+        for reply in [false, true] {
+            let (input, output) = if reply {
+                (outside.clone(), app.link.clone())
+            } else {
+                (app.link.clone(), outside.clone())
+            };
+            let packet = Packet {
+                family: Family::V4,
+                input: Some(input),
+                output: Some(output),
+                server: None,
+                port: None,
+                reply,
+                later: false,
+                tracked: true,
+                ours: None,
+                mark: packet_mark(facts),
+                from_app: Some(app.client.clone()),
+            };
+            all = merged(all, walk(chains, chain, &packet).0, true);
+        }
+    }
+    all
+}
