@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::platform::{configure, daemon};
-use crate::harness::Net;
 use crate::harness::daemon::Daemon;
-use crate::harness::sample::{PATIENCE, Program, all_arrive};
+use crate::harness::sample::{PATIENCE, Program, SAMPLE, all_arrive};
+use crate::harness::{Net, wait_until};
 
 /// The clients' keepalive, in seconds: after 1.5 times that they notice that nobody answers.
 const KEEPALIVE: u64 = 2;
@@ -179,6 +179,47 @@ fn clients_of_a_deaf_broker_are_back_after_their_next_packet_where_it_is_reset()
     let took = redeployed.back - redeployed.flushed.expect("it was flushed");
     println!("the subscriber was back after {took:?}");
     assert!(took < Duration::from_secs(KEEPALIVE + 2), "{took:?}");
+}
+
+/// npm and shells stand between the broker and whoever signals: each documented way of starting it passes SIGTERM on.
+#[test]
+fn sigterm_reaches_the_broker_whichever_way_it_was_started() {
+    let readme = fs::read_to_string(format!("{SAMPLE}/README.md")).expect("the sample has a README");
+    let of_procfile = |name: &str| {
+        let text = fs::read_to_string(format!("{SAMPLE}/{name}")).expect("the sample has a Procfile");
+        let command = text
+            .trim()
+            .strip_prefix("tcp: ")
+            .expect("it has a process tcp")
+            .to_owned();
+        format!("sh -c '{command}'")
+    };
+    let told = [
+        "npm run start-tcp",
+        r#"sh -c "exec npm run start-tcp""#,
+        "node broker.js",
+        "sh mosquitto.sh",
+    ];
+    for command in told {
+        assert!(readme.contains(command), "{command}");
+    }
+    let net = Net::new();
+    let commands = told.map(str::to_owned).into_iter();
+    let commands = commands.chain(["Procfile", "Procfile.mosquitto"].map(of_procfile));
+    for (number, command) in commands.enumerate() {
+        let variables = "PORT=1883 npm_config_update_notifier=false";
+        let mut broker = Program::start(&net, "b1", &format!("broker-{number}"), variables, &command);
+        assert!(
+            net.wait_for_listener("b1", 1883, PATIENCE),
+            "{command}: {}",
+            broker.printed()
+        );
+        broker.running.signal(Signal::SIGTERM);
+        assert!(wait_until(PATIENCE, || broker.running.ended()), "{command}");
+        // A broker without its parent would listen on.
+        let listens = || !net.sh("b1", "ss -Hltn 'sport = :1883'").ok().is_empty();
+        assert!(wait_until(PATIENCE, || !listens()), "{command}: {}", broker.printed());
+    }
 }
 
 /// 200 packets and 300,000 bytes per second, to each container and from it, also while one takes the place of another.
