@@ -113,6 +113,7 @@ fn answers_on_their_last_way_are_judged() {
 /// An app of `tcpgw up` beside other programs' rules: what it and the outside send each other is judged apart from services.
 #[test]
 fn packets_of_apps_are_judged() {
+    const SERVICES: &str = "-A FORWARD -m connmark --mark 0x00800000/0x00800000 -j ACCEPT\n";
     let with_app = |policy: &'static str, rules: &'static str| {
         with(|facts| {
             let links = facts.cheap.links.as_mut().unwrap();
@@ -121,7 +122,6 @@ fn packets_of_apps_are_judged() {
                 addresses: Vec::new(),
                 ..link(9, "tu0123abcd-0", "10.213.7.1")
             });
-            const SERVICES: &str = "-A FORWARD -m connmark --mark 0x00800000/0x00800000 -j ACCEPT\n";
             saved(policy, &format!("{SERVICES}{rules}"))(facts);
         })
     };
