@@ -2,24 +2,23 @@
 //!
 //! Owns the file's format and the fences. The rules about states themselves are [`tcpgw_core::model`]'s.
 
+pub mod daemon;
+pub mod given;
 mod value;
 
 use std::fmt;
-use std::num::{NonZeroU16, NonZeroUsize};
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde::Deserialize;
 use thiserror::Error;
 
-use self::value::{deserialize_idle_timeout, deserialize_networks, deserialize_ports};
+use self::daemon::Section;
+use self::value::deserialize_idle_timeout;
 use crate::addon;
-use crate::daemon::settings::Section;
 use crate::state_file::{self, Input, SourceError};
-use tcpgw_core::model::{Endpoint, FlowMark, Problem, Service, State};
-
-pub use self::value::PortRange;
+use tcpgw_core::model::{Endpoint, Fences, FlowMark, PortRange, Problem, Service, State};
 
 /// Where the file is looked for when nobody names one.
 pub const DEFAULT_PATH: &str = "/etc/tcpgw/config.toml";
@@ -41,30 +40,6 @@ pub struct Config {
     pub daemon: Section,
     /// The add-on; `None`: it is off.
     pub addon: Option<addon::settings::Settings>,
-}
-
-/// What no state may go beyond; what is `None` was not set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fences {
-    /// The public ports that services may have; never empty. Not set: 1024 to 65535.
-    #[serde(default, deserialize_with = "deserialize_ports")]
-    pub ports: Option<Vec<PortRange>>,
-    /// The networks that backends may be in; never empty, aggregated. Not set: all.
-    #[serde(default, deserialize_with = "deserialize_networks")]
-    pub backends: Option<Vec<IpNet>>,
-    /// How many services there may be.
-    pub max_services: Option<NonZeroUsize>,
-    /// How many backends all services together may have.
-    pub max_backends: Option<NonZeroUsize>,
-}
-
-impl Fences {
-    /// Returns whether services may have this port.
-    pub fn allow_port(&self, port: NonZeroU16) -> bool {
-        let ranges = self.ports.as_deref().unwrap_or(&[PortRange::DEFAULT]);
-        ranges.iter().any(|range| range.contains(port))
-    }
 }
 
 /// Why the file could not be used.

@@ -14,7 +14,7 @@ use super::lifecycle::{Event, Existence, Step, Tombstones, step};
 use super::plan::Plans;
 use super::ports::{BusyPorts, PortPool, PortRefusal, Quarantined};
 use super::resource::{Binding, Dialect, MAX_BINDINGS, Owner, Resource, Status};
-use crate::config::PortRange;
+use tcpgw_core::model::PortRange;
 use tcpgw_core::model::Word as _;
 
 /// Maximum number of resources that are remembered after they were deprovisioned; the oldest are forgotten first.

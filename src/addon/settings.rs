@@ -12,9 +12,9 @@ use thiserror::Error;
 use super::id::{Guid, PlanName};
 use super::plan::{Plan, PlanError, Plans, Price};
 use super::platform_url::{PlatformUrl, PlatformUrlError};
-use crate::config::{Fences, PortRange};
 use tcpgw_core::model::duration;
 use tcpgw_core::model::limit::MAX_PPS;
+use tcpgw_core::model::{Fences, PortRange};
 use tcpgw_core::model::{Limit, LimitDirection};
 
 /// How long a port rests that was given back, if nothing else is configured.

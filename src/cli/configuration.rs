@@ -2,7 +2,7 @@
 
 use super::Global;
 use crate::config::Config;
-use crate::daemon::settings::Given;
+use crate::config::given::Given;
 use crate::daemon::start::{self, StartError};
 use crate::secrets::Owners;
 use tcpgw_core::problem::{Kind, Problem, Severity};

@@ -11,11 +11,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, reload};
 
 use super::{Code, Failure, Global, Outcome, screen};
-use crate::daemon::SetLevel;
-use crate::daemon::settings::{
-    AllFailed, CheckInterval, Given, GroupName, LogFormat, LogLevel, MaxProbes, Section, Settings, SocketMode,
-    SocketPath,
+use crate::config::daemon::{
+    AllFailed, CheckInterval, GroupName, LogFormat, LogLevel, MaxProbes, Section, Settings, SocketMode, SocketPath,
 };
+use crate::config::given::Given;
+use crate::daemon::SetLevel;
 
 /// Keep the kernel equal to what is desired: follow the state file, probe backends, drain, repair
 ///

@@ -47,9 +47,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use crate::api::client::{self, At, Client, ClientError};
+use crate::config::daemon::{Section, Settings};
 use crate::config::{Config, ConfigError};
 use crate::daemon::DaemonError;
-use crate::daemon::settings::{Section, Settings};
 use crate::lock::LockError;
 use crate::look::LookError;
 use crate::reconcile::ReconcileError;

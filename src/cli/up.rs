@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use super::columns::{Align, Columns};
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, teardown, unless_closed};
 use crate::api::client::{self, Client, ClientError, Found};
-use crate::daemon::settings;
+use crate::config::daemon as settings;
 use crate::up::container::{Report, Spec, code_of};
 use crate::up::control::{Answer, ControlClient, ControlError, Place, Request, Shown};
 use crate::up::leftovers;

@@ -31,10 +31,10 @@ use super::ask::{AddonRefused, Applied as ApplyDone, Edited, Peer, Refused, Repl
 use super::events::{Event, Events, What};
 use super::last::Last;
 use super::roster::{Change, Name, Note, Probing, Roster, Verdict};
-use super::settings::Settings;
 use super::worker::Job;
 use crate::addon::Outcome;
 use crate::config::Config;
+use crate::config::daemon::Settings;
 use crate::reconcile::Report;
 use crate::reconcile::engine::Services;
 use crate::record::{Applied, TornDown as TornDownBy};

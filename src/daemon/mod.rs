@@ -19,7 +19,6 @@ pub mod presence;
 mod provider_task;
 pub mod roster;
 mod run;
-pub mod settings;
 pub mod start;
 pub mod worker;
 

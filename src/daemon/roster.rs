@@ -17,7 +17,7 @@ pub(super) use self::services::overlap;
 use self::services::{Services, backend_of};
 use super::ask::PauseView;
 use super::leavers::{Leavers, Leaving, TimeLeft};
-use super::settings::AllFailed;
+use crate::config::daemon::AllFailed;
 use tcpgw_core::drain::{Drain, Happens, Over};
 use tcpgw_core::model::shared::{Terms, disagreement};
 use tcpgw_core::model::{BackendState, Edits, Endpoint, Health, Listen, Problem, Problems, Service};

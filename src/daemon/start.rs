@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::run::{DaemonError, group_of};
-use super::settings::{Given, Settings};
 use crate::addon::settings::Transport;
 use crate::api::provider::{Provider, ProviderError};
+use crate::config::daemon::Settings;
+use crate::config::given::Given;
 use crate::config::{Config, ConfigError};
 use crate::secrets::{Owners, SecretError};
 use crate::state_file::SourceError;

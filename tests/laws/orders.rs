@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 use tcpgw::config::Config;
+use tcpgw::config::daemon::Settings;
 use tcpgw::daemon::ask::{
     After, DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, TornDown, UndoOrder, Which,
 };
@@ -18,7 +19,6 @@ use tcpgw::daemon::core::{Core, MOST_ORDERS, Now, Order, Vetted};
 use tcpgw::daemon::events::What;
 use tcpgw::daemon::keeper::{self, Write, Written};
 use tcpgw::daemon::last::Last;
-use tcpgw::daemon::settings::Settings;
 use tcpgw::daemon::worker::{Outcome, perform};
 use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;

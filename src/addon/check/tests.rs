@@ -14,7 +14,7 @@ use crate::addon::plan::{Plan, Plans};
 use crate::addon::ports::PortSet;
 use crate::addon::registry::{Facts, Registry};
 use crate::addon::sso::{self, Fields};
-use crate::config::PortRange;
+use tcpgw_core::model::PortRange;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 const USER: &str = "username = 'tcp'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'";

@@ -126,8 +126,8 @@ mod tests {
     use crate::addon::id::ResourceId;
     use crate::addon::settings::Section;
     use crate::api::provider::{Provider, read_credentials, session};
-    use crate::config::Fences;
     use crate::secrets::Owners;
+    use tcpgw_core::model::Fences;
 
     /// A provider that serves, whose daemon is played by the test.
     struct Served {

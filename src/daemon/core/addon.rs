@@ -16,7 +16,6 @@ use crate::addon::{
     BusyPorts, Change, Decision, Facts, Outcome, PortRefusal, PortSet, Refusal, Registry, Request, Resource,
     ServiceState, Status, Target,
 };
-use crate::config::PortRange;
 use crate::daemon::ask::{
     AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, BindingView, Refused, Reply, ResourceView,
 };
@@ -26,6 +25,7 @@ use crate::daemon::roster::{Name, Roster};
 use crate::preflight::ObstacleKind;
 use crate::store::{LoadedResources, StoreError};
 use tcpgw_core::model::{self, Backend, BackendState, Edits, Problem, Problems, Refusal as OnEmpty, Service};
+use tcpgw_core::model::PortRange;
 use tcpgw_core::problem::{Kind, Severity};
 
 /// Ports on which local programs turn out to listen that one request skips.

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 pub mod address;
 mod claims;
 pub mod duration;
+mod fences;
 mod json;
 pub mod limit;
 pub mod mark;
@@ -25,6 +26,7 @@ pub mod word;
 pub mod write;
 
 pub use self::claims::{MAX_FLOW_CAPS, MAX_IDLE_TIMEOUTS, MAX_ROUND_ROBIN};
+pub use self::fences::{Fences, PortRange};
 pub use self::limit::warnings;
 pub use self::mark::FlowMark;
 pub use self::parse::{

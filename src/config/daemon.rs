@@ -5,12 +5,10 @@
 mod value;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-
-use crate::config::{Config, ConfigError};
 
 pub use self::value::{
     AllFailed, CheckInterval, GroupName, LogFormat, LogLevel, MaxProbes, SettingError, SocketMode, SocketPath,
@@ -174,63 +172,6 @@ impl Settings {
         };
         (now, waiting.collect())
     }
-}
-
-/// Where settings come from: enough to read them again.
-#[derive(Debug, Clone, Default)]
-pub struct Given {
-    /// The configuration that was named.
-    pub config: Option<PathBuf>,
-    /// What the command line and the environment say, which goes before the file.
-    pub section: Section,
-}
-
-impl Given {
-    /// Reads the configuration and puts what was given before it.
-    ///
-    /// # Errors
-    /// [`ConfigError`]: nothing of a file that is wrong is used.
-    pub fn load(&self) -> Result<(Settings, Config), ConfigError> {
-        let config = Config::load(self.config.as_deref())?;
-        let mut settings = self.merge(&config);
-        settings.state = settings
-            .state
-            .map(|path| std::path::absolute(&path).unwrap_or(path))
-            .or_else(|| default_state(Path::new(DEFAULT_STATE)));
-        Ok((settings, config))
-    }
-
-    /// Reads the configuration again, for a daemon that runs with these. A file that is gone says nothing: a default state file
-    /// that was followed is followed still, and a configuration that was there has to be there.
-    ///
-    /// # Errors
-    /// [`ConfigError`]; [`ConfigError::Gone`].
-    pub fn reload(&self, settings: &Settings, config: &Config) -> Result<(Settings, Config), ConfigError> {
-        let (mut new, read) = self.load()?;
-        if let (Some(path), None) = (&config.file, &read.file) {
-            return Err(ConfigError::Gone(path.clone()));
-        }
-        let default = settings.state.as_ref().filter(|path| **path == *DEFAULT_STATE);
-        new.state = new.state.or_else(|| default.cloned());
-        Ok((new, read))
-    }
-
-    /// What was given, then what the file says, then the defaults.
-    #[must_use]
-    pub fn merge(&self, config: &Config) -> Settings {
-        self.section.clone().or(config.daemon.clone()).into()
-    }
-
-    /// The file that [`Given::load`] reads.
-    #[must_use]
-    pub fn file(&self) -> &Path {
-        self.config.as_deref().unwrap_or(Path::new(crate::config::DEFAULT_PATH))
-    }
-}
-
-/// The state file at the place where it is looked for, whether it can be read or not.
-fn default_state(path: &Path) -> Option<PathBuf> {
-    path.symlink_metadata().is_ok().then(|| path.to_owned())
 }
 
 #[cfg(test)]
