@@ -10,6 +10,7 @@ pub mod api;
 pub mod app_link;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod date;
 pub mod denied;

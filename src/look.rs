@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::daemon::ask::Look;
+use crate::control::request::Look;
 use crate::view::drops::{self, Counts};
 use crate::view::flows::{FlowView, Wanted};
 use crate::view::rates::First;

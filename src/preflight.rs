@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use crate::daemon::adopt;
-use crate::daemon::claimed::Claimed;
-use crate::daemon::last::Last;
+use crate::control::adopt;
+use crate::control::claimed::Claimed;
 use crate::doctor::{self, Severity};
+use crate::store::last::Last;
 use tcpgw_core::model::{Endpoint, Listen, Problem, Service, SourceMode, State};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::listeners::{Listener, ListenersError, PATIENCE, listeners_on, processes_of};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-use crate::daemon::ask::DeployView;
+use crate::control::request::DeployView;
 
 /// A deploy that was asked for alone.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

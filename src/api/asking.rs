@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::limits::Times;
-use crate::daemon::ask::{Ask, Reply};
+use crate::control::request::{Ask, Reply};
 
 /// Asks the loop, and waits for what it says.
 pub(super) async fn ask<T>(

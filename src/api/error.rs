@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::addon::Refusal;
-use crate::daemon::ask::{AddonRefused, Refused};
-use crate::daemon::keeper::QueryError;
+use crate::control::request::{AddonRefused, Refused};
+use crate::daemon::store_thread::QueryError;
 use crate::look::LookError;
 use tcpgw_core::model::{Problems, write};
 

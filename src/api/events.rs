@@ -17,8 +17,8 @@ use super::error::ApiError;
 use super::limits::FOLLOWERS;
 use super::params::Params;
 use super::routes::{Shared, json};
-use crate::daemon::ask::{After, Ask, Followed};
-use crate::daemon::events::Event;
+use crate::control::events::Event;
+use crate::control::request::{After, Ask, Followed};
 
 pub(super) async fn events(
     State(shared): State<Shared>,

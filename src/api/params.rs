@@ -14,7 +14,7 @@ use super::limits::{MAX_PAGE, PAGE};
 use super::routes::Shared;
 use crate::addon::Target;
 use crate::addon::id::PlatformId;
-use crate::daemon::ask::Ask;
+use crate::control::request::Ask;
 use tcpgw_core::model::duration;
 
 /// What a service is named by that belongs to an app's resource.

@@ -25,7 +25,7 @@ use super::error::ApiError;
 use super::limits::{LARGE_BODIES, Times, URI, WAITERS};
 use super::looks::Looks;
 use super::{Settings, asking, body, events};
-use crate::daemon::ask::{Ask, Look, Reply};
+use crate::control::request::{Ask, Look, Reply};
 
 /// The document that says all of this to programs.
 pub const OPENAPI: &str = include_str!("openapi.json");

@@ -24,7 +24,7 @@ use super::lanes::{Lane, Lanes};
 use super::limits::{HEAD, HEADERS, Times};
 use super::stall::Stalling;
 use super::{Settings, routes};
-use crate::daemon::ask::{Ask, Peer};
+use crate::control::request::{Ask, Peer};
 
 /// After an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);

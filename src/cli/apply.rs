@@ -12,7 +12,7 @@ use super::{
     Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json, remote,
 };
 use crate::api::client::Client;
-use crate::daemon::ask::ApplyOptions;
+use crate::control::request::ApplyOptions;
 use crate::look::now;
 use crate::reconcile::{Options, Report};
 use crate::record::Applied;

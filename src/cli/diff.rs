@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::denied::Denied;
 use super::gateway::Gateway;
 use super::{Code, Failure, File, Global, Outcome, Output, others, preflight, print, print_json, remote};
-use crate::daemon::ask::ApplyOptions;
+use crate::control::request::ApplyOptions;
 use crate::reconcile::{Desired, Known, Reconciler};
 use tcpgw_core::model::duration;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;

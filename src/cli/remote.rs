@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::denied::Denied;
 use super::{Failure, File, Global, Output, print, print_json};
 use crate::api::client::{Answer, Client, ClientError, Target};
-use crate::daemon::ask::{Applied, ApplyOptions};
+use crate::control::request::{Applied, ApplyOptions};
 use tcpgw_core::model::duration;
 
 use crate::state_file;

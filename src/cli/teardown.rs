@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Locking, Outcome, Output, print, print_json};
-use crate::daemon::ask::TornDown;
+use crate::control::request::TornDown;
 use tcpgw_core::words::count;
 
 pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc as answers;
 
-use super::core::{Unvetted, Vetted};
+use crate::control::core::{Unvetted, Vetted};
 use crate::preflight;
 use tcpgw_core::model::{Service, State};
 use tcpgw_kernel::listeners::ListenersError;

@@ -1,25 +1,16 @@
-//! `tcpgw daemon`: desired state in, kernel kept equal, health known, drift repaired.
+//! `tcpgw daemon`, the process: its event loop, and the threads that talk to the kernel, the store and the service manager.
 //!
-//! Data flows one way: providers and probes tell the loop; the loop works out what the kernel should hold; a thread of its
-//! own talks to the kernel. Nothing is shared but messages.
+//! Owns what waits, reads clocks and listens. Decides nothing: the loop hands what came to [`control`](crate::control), and does what
+//! that says. Nothing is shared but messages.
 
-pub(crate) mod adopt;
-pub mod ask;
-pub(crate) mod claimed;
-pub mod core;
-pub mod events;
-pub mod handshakes;
-pub mod keeper;
-pub mod last;
-pub mod leavers;
+pub mod kernel_thread;
 mod looker;
-pub mod notify;
 pub mod observer;
 pub mod presence;
 mod provider_task;
-pub mod roster;
 mod run;
+pub mod service_manager;
 pub mod start;
-pub mod worker;
+pub mod store_thread;
 
 pub use self::run::{DaemonError, SetLevel, run};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc as results;
 
-use super::handshakes::{HandshakeReport, HandshakeTracker};
+use crate::control::handshakes::{HandshakeReport, HandshakeTracker};
 use crate::doctor::{self, CheapReader, Effort, Subject};
 use tcpgw_core::problem::Problem;
 use tcpgw_kernel::conntrack::{Conntrack, Flow, TcpState};

@@ -8,10 +8,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::ask::Ask;
 use crate::addon::settings::Settings;
 use crate::api;
 use crate::api::provider::{Provider, serve};
+use crate::control::request::Ask;
 use crate::secrets::Owners;
 
 /// Between two tries to serve it.

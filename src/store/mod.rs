@@ -9,6 +9,7 @@ mod deploys;
 mod error;
 mod history;
 mod holder;
+pub mod last;
 mod resources;
 mod schema;
 mod seal;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::Services;
 use super::status::{BackendStatus, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
-use crate::daemon::ask::DaemonView;
+use crate::control::request::DaemonView;
 use crate::date::utc;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem;

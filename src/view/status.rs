@@ -14,7 +14,7 @@ use super::tally::{FlowCounts, Places, Stranger, Tally};
 use super::{Hint, Noted, Services, Table};
 use crate::addon::ServiceState;
 use crate::addon::id::ResourceId;
-use crate::daemon::ask::{DaemonView, DrainView, Look};
+use crate::control::request::{DaemonView, DrainView, Look};
 use crate::record::Applied;
 use tcpgw_core::model::{Limit, LimitDirection};
 use tcpgw_core::owner::Owner;
@@ -138,7 +138,7 @@ pub struct BackendStatus {
     pub state: Standing,
     /// Its share of new connections; `None` while it drains.
     pub weight: Option<u16>,
-    /// What the daemon's probes found, see [`HealthView::state`](crate::daemon::ask::HealthView::state); `None` where nobody
+    /// What the daemon's probes found, see [`HealthView::state`](crate::control::request::HealthView::state); `None` where nobody
     /// probes.
     pub health: Option<Cow<'static, str>>,
     /// Why the last probe failed, if it did.

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use tcpgw::daemon::ask::Refused;
-use tcpgw::daemon::events::What;
+use tcpgw::control::events::What;
+use tcpgw::control::request::Refused;
 use tcpgw_core::model::Problems;
 use tcpgw_core::problem::{Kind, Problem, Severity};
 use tcpgw_kernel::fake::{Call, Fail};

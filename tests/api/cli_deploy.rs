@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tcpgw::api::Times;
-use tcpgw::daemon::ask::{Refused, ServiceEdit};
+use tcpgw::control::request::{Refused, ServiceEdit};
 use tcpgw::store::{Expect, Phase};
 
 use crate::cli::{command, err, json as told, out, run, state};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tcpgw::daemon::ask::{Refused, Which};
-use tcpgw::daemon::events::What;
+use tcpgw::control::events::What;
+use tcpgw::control::request::{Refused, Which};
 use tcpgw::store::Phase;
 
 use crate::harness::{Server, serves};

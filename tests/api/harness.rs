@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tcpgw::api::{Settings, Socket, SocketSettings, Times, serve};
-use tcpgw::daemon::ask::{Applied, Apply, Ask, DaemonView, DrainView, HealthView, Look, Peer, Refused, TornDown};
-use tcpgw::daemon::events::{Events, What};
+use tcpgw::control::events::{Events, What};
+use tcpgw::control::request::{Applied, Apply, Ask, DaemonView, DrainView, HealthView, Look, Peer, Refused, TornDown};
 use tcpgw::look::LookError;
 use tcpgw::reconcile::Desired;
 use tcpgw::view::{Services, Table};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tcpgw::api::Times;
 use tcpgw::api::limits::{BODY, FOLLOWERS, NARROW_SHARE, SHARE, SMALL_BODY, URI};
-use tcpgw::daemon::events::What;
+use tcpgw::control::events::What;
 
 use crate::harness::{Answer, Loop, Server, flow, serves, serves_with, times};
 use crate::routes::read_until;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 use tcpgw::api::{OPENAPI, routes};
-use tcpgw::daemon::ask::Refused;
-use tcpgw::daemon::events::What;
+use tcpgw::control::events::What;
+use tcpgw::control::request::Refused;
 use tcpgw::store::Phase;
 use tcpgw_core::problem::{Kind, Problem};
 use tcpgw_kernel::conntrack::{Counters, Traffic};
@@ -294,7 +294,7 @@ fn answers_are_as_described() {
 #[test]
 fn a_gateway_without_anything_is_described_too() {
     let server = serves();
-    server.shared.lock().expect("whole").look = tcpgw::daemon::ask::Look::default();
+    server.shared.lock().expect("whole").look = tcpgw::control::request::Look::default();
     for path in ["/v1/status", "/v1/flows", "/v1/daemon", "/v1/drains"] {
         check(path, "get", 200, &server.get(path));
     }

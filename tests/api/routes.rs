@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 
 use serde_json::{Value, json};
-use tcpgw::daemon::ask::{ApplyOptions, Refused};
-use tcpgw::daemon::events::What;
+use tcpgw::control::events::What;
+use tcpgw::control::request::{ApplyOptions, Refused};
 use tcpgw_core::problem::{Kind, Problem};
 use tcpgw_kernel::fake::{Call, Fail};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tcpgw::daemon::ask::{Refused, ServiceEdit};
+use tcpgw::control::request::{Refused, ServiceEdit};
 use tcpgw::store::Expect;
 
 use crate::harness::{Loop, Server, serves, serves_with, times};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tcpgw::addon::{Outcome, Refusal, Request, Resource, ServiceState, Target};
-use tcpgw::daemon::ask::{
+use tcpgw::control::request::{
     AddonRefused, Ask, BackendView, BindingView, DeployOrder, DeployView, EditOrder, Edited, List, Listed, PauseOrder,
     PauseView, Refused, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
 };
-use tcpgw::daemon::keeper::{Query, QueryError, Recorded};
+use tcpgw::daemon::store_thread::{Query, QueryError, Recorded};
 use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
 use tcpgw_core::model::{Endpoint, Service, parse_service, patch_service};
 

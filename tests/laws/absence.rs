@@ -12,16 +12,16 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
-use tcpgw::daemon::ask::{After, Apply, ApplyOptions, EditOrder, Peer, ServiceEdit};
-use tcpgw::daemon::core::{ApplyOrder, Core, Now, Order, Vetted};
-use tcpgw::daemon::events::What;
-use tcpgw::daemon::keeper;
-use tcpgw::daemon::last::Last;
-use tcpgw::daemon::worker::{Outcome, perform};
+use tcpgw::control::core::{ApplyOrder, Core, Now, Order, Vetted};
+use tcpgw::control::events::What;
+use tcpgw::control::request::{After, Apply, ApplyOptions, EditOrder, Peer, ServiceEdit};
+use tcpgw::daemon::kernel_thread::{Outcome, perform};
+use tcpgw::daemon::store_thread;
 use tcpgw::preflight::{Obstacle, ObstacleKind};
 use tcpgw::provider::{Bad, News};
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
+use tcpgw::store::last::Last;
 use tcpgw::store::{Expect, Store, StoreError};
 use tcpgw_core::health;
 use tcpgw_core::model::{FlowMark, Problem, State};
@@ -904,7 +904,7 @@ impl World {
         self.engine = Some(engine);
         self.core = Core::new(self.settings(), self.config.clone(), NAMESPACE, self.time());
         let last = Last::load(&Last::path(&self.store_path())).unwrap().unwrap_or_default();
-        let opened = match keeper::open(&self.store_path(), &last, self.time().unix) {
+        let opened = match store_thread::open(&self.store_path(), &last, self.time().unix) {
             Ok((store, opened)) => {
                 self.store = Ok(store);
                 Ok(opened)
@@ -1227,7 +1227,7 @@ impl World {
             }
             if let Some(write) = write {
                 idle = false;
-                let written = keeper::perform(&mut self.store, write);
+                let written = store_thread::perform(&mut self.store, write);
                 self.core.written(written, now);
             }
             if let Some(job) = self.core.next_job(now) {

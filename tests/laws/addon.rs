@@ -15,13 +15,13 @@ use tcpgw::addon::id::{PlatformId, ResourceId};
 use tcpgw::addon::{Dialect, Outcome, Owner, Provision, Refusal, Request, Resource, Status, Target};
 use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
-use tcpgw::daemon::ask::{AddonOrder, AddonRefused, EditOrder, Edited, Peer, Refused, ServiceEdit};
-use tcpgw::daemon::core::{Core, Now, Order, Vetted};
-use tcpgw::daemon::keeper::{self, Write, Written};
-use tcpgw::daemon::last::Last;
-use tcpgw::daemon::worker::{self, perform};
+use tcpgw::control::core::{Core, Now, Order, Vetted};
+use tcpgw::control::request::{AddonOrder, AddonRefused, EditOrder, Edited, Peer, Refused, ServiceEdit};
+use tcpgw::daemon::kernel_thread::{self, perform};
+use tcpgw::daemon::store_thread::{self, Write, Written};
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
+use tcpgw::store::last::Last;
 use tcpgw::store::{Expect, Store, StoreError};
 use tcpgw_core::health;
 use tcpgw_core::model::{FlowMark, Refusal as OnEmpty, Service, State};
@@ -278,7 +278,7 @@ impl World {
         };
         self.core = Core::new(settings, config(), NAMESPACE, self.time());
         let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();
-        let (store, opened) = keeper::open(&path, &last, self.unix).unwrap();
+        let (store, opened) = store_thread::open(&path, &last, self.unix).unwrap();
         self.store = Ok(store);
         self.core.opened(Ok(opened), self.time());
         self.core.served_last(last, record::boot_id());
@@ -413,7 +413,7 @@ impl World {
             if let Some(job) = self.core.next_job(now) {
                 idle = false;
                 let done = perform(self.engine.as_mut().unwrap(), job);
-                let outcome = worker::Outcome {
+                let outcome = kernel_thread::Outcome {
                     done,
                     at: self.now,
                     took: Duration::ZERO,
@@ -438,16 +438,16 @@ impl World {
         let is_change = matches!(write, Write::Change(..));
         if let Some(made) = self.kill.take_if(|_| is_change) {
             if made {
-                keeper::perform(&mut self.store, write);
+                store_thread::perform(&mut self.store, write);
             }
             self.restart();
             return false;
         }
         let written = match self.fail_write.take_if(|_| is_change) {
-            None => keeper::perform(&mut self.store, write),
+            None => store_thread::perform(&mut self.store, write),
             Some(made) => {
                 if made {
-                    keeper::perform(&mut self.store, write);
+                    store_thread::perform(&mut self.store, write);
                 }
                 Written::Changed(Err(StoreError::Full("store.db".into())))
             }

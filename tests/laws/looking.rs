@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tcpgw::daemon::core::{Unvetted, Vetted};
+use tcpgw::control::core::{Unvetted, Vetted};
 use tcpgw_core::model::Service;
 
 /// Which services are there already.

@@ -12,18 +12,18 @@ use proptest::sample::Index;
 use serde_json::{Value, json};
 use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
-use tcpgw::daemon::ask::{
+use tcpgw::control::core::{Core, MOST_ORDERS, Now, Order, Vetted};
+use tcpgw::control::events::What;
+use tcpgw::control::request::{
     After, DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, TornDown, UndoOrder, Which,
 };
-use tcpgw::daemon::core::{Core, MOST_ORDERS, Now, Order, Vetted};
-use tcpgw::daemon::events::What;
-use tcpgw::daemon::keeper::{self, Write, Written};
-use tcpgw::daemon::last::Last;
-use tcpgw::daemon::worker::{Outcome, perform};
+use tcpgw::daemon::kernel_thread::{Outcome, perform};
+use tcpgw::daemon::store_thread::{self, Write, Written};
 use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
+use tcpgw::store::last::Last;
 use tcpgw::store::{Expect, HistoryFilter, Phase, Store, StoreError};
 use tcpgw_core::health;
 use tcpgw_core::model::{BackendState, Endpoint, FlowMark, Service, State};
@@ -377,7 +377,7 @@ impl World {
         self.core = Core::new(settings, Config::default(), NAMESPACE, self.time());
         let path = self.directory.path().join("store.db");
         let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();
-        let (store, opened) = keeper::open(&path, &last, self.time().unix).unwrap();
+        let (store, opened) = store_thread::open(&path, &last, self.time().unix).unwrap();
         self.store = Ok(store);
         self.core.opened(Ok(opened), self.time());
         self.core.served_last(last, record::boot_id());
@@ -606,7 +606,7 @@ impl World {
         if let Some((left, done)) = self.kill.take() {
             if left <= 1 {
                 if done {
-                    keeper::perform(&mut self.store, write);
+                    store_thread::perform(&mut self.store, write);
                 }
                 self.restart();
                 return false;
@@ -623,7 +623,7 @@ impl World {
                 Write::Remember(..) => Written::Remembered(Err("full".into()), Duration::ZERO),
             }
         } else {
-            keeper::perform(&mut self.store, write)
+            store_thread::perform(&mut self.store, write)
         };
         self.core.written(written, now);
         true

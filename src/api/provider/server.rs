@@ -20,7 +20,7 @@ use super::traffic::TrafficObserver;
 use crate::addon::throttle::Throttle;
 use crate::api;
 use crate::api::server::connection;
-use crate::daemon::ask::Ask;
+use crate::control::request::Ask;
 
 /// After an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -15,7 +15,7 @@ use crate::addon::{Dialect, Outcome, Provision, Request, Target};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::params::{App, Params};
-use crate::daemon::ask::{AddonOrder, Ask, Peer};
+use crate::control::request::{AddonOrder, Ask, Peer};
 
 pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;

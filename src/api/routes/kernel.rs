@@ -13,7 +13,7 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::INTERVAL;
 use crate::api::params::Params;
-use crate::daemon::ask::{Look, Refused};
+use crate::control::request::{Look, Refused};
 use crate::denied::{count_denied, flush_denied};
 use crate::look::{self, Asker, FlowsQuery, JsonFlows, LookError, StatusQuery};
 use crate::view::status::Status;

@@ -11,8 +11,8 @@ use super::{Shared, json};
 use crate::api::JSON;
 use crate::api::error::ApiError;
 use crate::api::params::Params;
-use crate::daemon::ask::Ask;
-use crate::daemon::keeper::Query;
+use crate::control::request::Ask;
+use crate::daemon::store_thread::Query;
 use crate::store::{HistoryEntry, HistoryFilter};
 use tcpgw_core::model::{self, Service, write};
 

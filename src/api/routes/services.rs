@@ -16,7 +16,7 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
 use crate::api::params::{Name, Params};
-use crate::daemon::ask::{Ask, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
+use crate::control::request::{Ask, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
 use crate::store::Expect;
 use tcpgw_core::model::{Endpoint, duration, write};
 

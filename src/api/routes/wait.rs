@@ -14,8 +14,8 @@ use super::services::{shown, value};
 use crate::api::error::ApiError;
 use crate::api::limits::{LOOK_AGAIN, MAX_WAIT, WAITERS};
 use crate::api::params::{Name, Params};
-use crate::daemon::ask::{After, Ask};
-use crate::daemon::events::Event;
+use crate::control::events::Event;
+use crate::control::request::{After, Ask};
 use tcpgw_core::model::duration;
 
 /// How long is waited for a service, if nobody says otherwise.

@@ -1,4 +1,8 @@
+use std::path::Path;
+
 use super::*;
+use crate::config::Config;
+use crate::config::given::Given;
 
 fn read(text: &str) -> Result<Settings, String> {
     let config = Config::parse(Path::new("config.toml"), text.as_bytes()).map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::notices::lets_connections_in;
 use crate::addon::Status;
-use crate::daemon::ask::{AppView, BackendView};
+use crate::control::request::{AppView, BackendView};
 use crate::view::app::{AppReading, BackendReading};
 use crate::view::rates::{Rate, Rates};
 use crate::view::status::OfLimit;

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::daemon::ask::AppView;
+use crate::control::request::AppView;
 use crate::date::utc;
 use crate::store::{Deploy, Phase};
 use crate::web::table::table;

@@ -14,7 +14,7 @@ use maud::{Markup, html};
 use super::traffic::Seen;
 use crate::addon::Status;
 use crate::addon::dialect::Gateway;
-use crate::daemon::ask::AppView;
+use crate::control::request::AppView;
 use crate::date::utc;
 use crate::store::Deploy;
 use crate::view::app::AppReading;

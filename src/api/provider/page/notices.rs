@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use crate::addon::Status;
-use crate::daemon::ask::{AppView, BackendView};
+use crate::control::request::{AppView, BackendView};
 use tcpgw_core::problem::Kind;
 
 /// Returns what is out of the ordinary, the worst first. It names nothing of other apps or of the gateway's inside.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::addon::id::ResourceId;
 use crate::addon::{Dialect, Plan, Plans, Price, Resource};
-use crate::daemon::ask::{BackendView, Listed, ServiceView};
+use crate::control::request::{BackendView, Listed, ServiceView};
 use crate::store::Phase;
 use crate::view::app::BackendReading;
 use crate::view::rates::{Rate, Rates};

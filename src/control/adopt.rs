@@ -1,0 +1,261 @@
+//! Services out of what the kernel holds, for a daemon that takes over what an earlier run or the CLI has left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::reconcile::Recorded;
+use crate::store::last::Last;
+use tcpgw_core::model::{
+    Access, Backend, BackendState, Balance, ClientCaps, Endpoint, Health, Limit, LimitDirection, Listen, Refusal,
+    Service, SourceMode,
+};
+use tcpgw_core::owner::{Details, Owner};
+use tcpgw_core::summary::{ServiceSummary, Settings, Summary, balance_code};
+
+/// A service that was served before this daemon.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Adopted {
+    /// As the kernel holds it.
+    pub(crate) serving: Service,
+    /// As it was desired, as far as is known.
+    pub(crate) wanted: Service,
+    /// Whose it was; `None`: nothing tells.
+    pub(crate) owner: Option<Owner>,
+    /// Whether `wanted` is what its provider said: else what no rule tells has its default.
+    pub(crate) is_whole: bool,
+}
+
+/// What the kernel holds, or held, as services. Record and file of last services say what the rules do not tell.
+pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last) -> Vec<Adopted> {
+    let left = recorded.map(|recorded| &recorded.left);
+    let recorded = recorded.and_then(|recorded| Some((&recorded.summary, recorded.details.as_ref()?)));
+    let names: BTreeSet<&str> = recorded
+        .iter()
+        .flat_map(|(summary, _)| &summary.services)
+        .filter_map(|service| service.name.as_deref())
+        .collect();
+    let last: BTreeMap<&str, &(Owner, Arc<Service>)> =
+        last.services.iter().map(|known| (&*known.1.name, known)).collect();
+    let mut taken: BTreeSet<Box<str>> = summary.services.iter().filter_map(|of| of.name.clone()).collect();
+    let services = summary.services.iter().filter_map(|of| service(of, &mut taken));
+    let adopt = |serving: Service| {
+        let name = &*serving.name;
+        let details = recorded.and_then(|(_, details)| details.get(name).cloned());
+        let details = details.or_else(|| names.contains(name).then(Details::default));
+        // A change took it away, and was not made, or by half.
+        let was_removed = || left.is_some_and(|left| left.has_door(&serving));
+        let removed = Details {
+            owner: Owner::Removed,
+            ..Details::default()
+        };
+        let details = details.or_else(|| was_removed().then_some(removed));
+        let known = last.get(name).filter(|(_, known)| known.port == serving.port);
+        let (owner, wanted) = match (details, known) {
+            (Some(details), _) => (Some(details.owner), details.complete(&serving)),
+            (None, Some((owner, known))) => (Some(*owner), Some(Service::clone(known))),
+            (None, None) => (None, None),
+        };
+        Adopted {
+            is_whole: wanted.is_some() && owner != Some(Owner::Found),
+            wanted: wanted.unwrap_or_else(|| serving.clone()),
+            serving,
+            owner,
+        }
+    };
+    services.map(adopt).collect()
+}
+
+fn service(summary: &ServiceSummary, taken: &mut BTreeSet<Box<str>>) -> Option<Service> {
+    let port = NonZeroU16::new(summary.port)?;
+    let settings = &summary.settings;
+    let active = summary
+        .active
+        .iter()
+        .filter_map(|(at, weight)| backend(*at, *weight, BackendState::Active));
+    let draining = summary
+        .draining
+        .iter()
+        .filter_map(|at| backend(*at, 1, BackendState::Draining));
+    let mut backends: Vec<Backend> = active.chain(draining).collect();
+    backends.sort_unstable_by_key(|backend| backend.endpoint);
+    Some(Service {
+        name: name(summary, taken),
+        port,
+        listen: if summary.addresses.is_empty() {
+            Listen::Everywhere
+        } else {
+            Listen::At(summary.addresses.clone())
+        },
+        backends,
+        balance: balance(settings),
+        limit: settings.limit.map(limit),
+        max_flows: settings.max_flows,
+        client: ClientCaps {
+            flows: settings.client.0,
+            handshakes_per_second: settings.client.1,
+        },
+        idle_timeout: settings
+            .idle_timeout
+            .map(|seconds| Duration::from_secs(seconds.get().into())),
+        on_retire: refusal(settings.retire_reset),
+        on_empty: refusal(settings.empty_reset != Some(false)),
+        source: if settings.preserve {
+            SourceMode::Preserve
+        } else {
+            SourceMode::Masquerade
+        },
+        source_addresses: settings.source_addresses.clone(),
+        access: Access {
+            allow: settings.allow.as_deref().map(networks),
+            deny: networks(&settings.deny),
+        },
+        drain_timeout: tcpgw_core::model::DRAIN_TIMEOUT,
+        health: Health::default(),
+        labels: BTreeMap::new(),
+    })
+}
+
+/// One that only the kernel knows is called by where it listens, so that it can be named, exported and removed.
+fn name(summary: &ServiceSummary, taken: &mut BTreeSet<Box<str>>) -> Box<str> {
+    if let Some(name) = &summary.name {
+        return name.clone();
+    }
+    let address = summary.addresses.first().map(|address| {
+        let digits = address.to_string().replace(':', "-");
+        format!("-{digits}")
+    });
+    let mut name = format!("unnamed-{}{}", summary.port, address.unwrap_or_default());
+    while !taken.insert(name.as_str().into()) {
+        name.push('x');
+    }
+    name.into()
+}
+
+fn backend(at: SocketAddr, weight: u16, state: BackendState) -> Option<Backend> {
+    Some(Backend {
+        endpoint: Endpoint {
+            address: at.ip(),
+            port: NonZeroU16::new(at.port())?,
+        },
+        weight: NonZeroU16::new(weight).unwrap_or(NonZeroU16::MIN),
+        state,
+    })
+}
+
+fn balance(settings: &Settings) -> Balance {
+    let all = [
+        Balance::ClientHash,
+        Balance::Random,
+        Balance::SourceHash,
+        Balance::RoundRobin,
+    ];
+    let known = all
+        .into_iter()
+        .find(|balance| settings.balance == Some(balance_code(*balance)));
+    known.unwrap_or(Balance::ClientHash)
+}
+
+fn limit((pps, burst, mtu, shared): (u32, u32, u32, bool)) -> Limit {
+    Limit {
+        pps,
+        burst,
+        mtu,
+        direction: if shared {
+            LimitDirection::Shared
+        } else {
+            LimitDirection::Each
+        },
+    }
+}
+
+fn refusal(reset: bool) -> Refusal {
+    if reset { Refusal::Reset } else { Refusal::Drop }
+}
+
+fn networks(texts: &[Box<str>]) -> Vec<IpNet> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tcpgw_core::ruleset::compile::compile;
+
+    fn found(summary: &Summary) -> Vec<Service> {
+        let adopted = adopt(summary, None, &Last::default()).into_iter();
+        adopted.map(|adopted| adopted.serving).collect()
+    }
+
+    /// What was written and read back as services makes the same rules.
+    #[test]
+    fn what_is_adopted_is_what_was_there() {
+        let text = include_bytes!("../../examples/all-fields.json");
+        let state = tcpgw_core::model::parse(text).unwrap();
+        let summary = Summary::from(&state);
+        let adopted = tcpgw_core::model::State::new(found(&summary)).unwrap();
+        assert_eq!(Summary::from(&adopted), summary);
+        let links = ["eth0".to_owned()].into();
+        assert_eq!(compile(&adopted, &links), compile(&state, &links));
+    }
+
+    /// Every field of a state, those that no rule tells too.
+    #[test]
+    fn the_record_gives_back_all_that_was_wanted() {
+        let state = tcpgw_core::model::parse(include_bytes!("../../examples/all-fields.json")).unwrap();
+        let summary = Summary::from(&state);
+        let details = state.services.iter().map(|service| {
+            let details = Details::new(Owner::Api, service, service);
+            (service.name.clone(), details)
+        });
+        let recorded = Recorded {
+            summary: summary.clone(),
+            details: Some(details.collect()),
+            left: Summary::default(),
+            deadlines: Vec::new(),
+            pauses: Vec::new(),
+            applied: None,
+        };
+        let adopted = adopt(&summary, Some(&recorded), &Last::default());
+        assert!(adopted.iter().all(|a| a.is_whole && a.owner == Some(Owner::Api)));
+        let wanted = adopted.into_iter().map(|adopted| adopted.wanted);
+        assert_eq!(tcpgw_core::model::State::new(wanted).unwrap(), state);
+    }
+
+    #[test]
+    fn the_file_of_last_services_tells_where_no_record_does() {
+        let text = include_bytes!("../../examples/all-fields.json");
+        let state = tcpgw_core::model::parse(text).unwrap();
+        let last = Last {
+            services: state.services.iter().map(|s| (Owner::File, Arc::clone(s))).collect(),
+            ..Last::default()
+        };
+        let adopted = adopt(&Summary::from(&state), None, &last);
+        assert!(adopted.iter().all(|a| a.is_whole && a.owner == Some(Owner::File)));
+        let wanted = adopted.into_iter().map(|adopted| adopted.wanted);
+        assert_eq!(tcpgw_core::model::State::new(wanted).unwrap(), state);
+    }
+
+    /// A name that no state file accepts could not be exported, nor named in an order.
+    #[test]
+    fn what_has_no_name_gets_one_that_is_accepted() {
+        let text = r#"{"version": 1, "services": [
+            {"name": "unnamed-2001", "port": 2009, "backends": []},
+            {"name": "a", "port": 2001, "backends": ["10.2.0.11:80"]},
+            {"name": "b", "port": 2002, "addresses": ["2001:db8:1234:5678:9abc:def0:1234:5678"], "backends": []}]}"#;
+        let state = tcpgw_core::model::parse(text.as_bytes()).unwrap();
+        let mut summary = Summary::from(&state);
+        for service in &mut summary.services {
+            service.name.take_if(|name| name.len() == 1);
+        }
+        let names: Vec<Box<str>> = found(&summary).into_iter().map(|service| service.name).collect();
+        let ipv6 = "unnamed-2002-2001-db8-1234-5678-9abc-def0-1234-5678";
+        assert_eq!(names, ["unnamed-2001x".into(), ipv6.into(), Box::from("unnamed-2001")]);
+        let state = tcpgw_core::model::State::new(found(&summary)).unwrap();
+        tcpgw_core::model::parse(tcpgw_core::model::write::state_text(&state).as_bytes()).unwrap();
+    }
+}

@@ -1,0 +1,735 @@
+//! The daemon without its edges: what it knows, and what it does about what it hears.
+//!
+//! Pure: takes messages and the time, and gives jobs, answers and events. No socket, no clock, no task. One job is out at a
+//! time; what comes meanwhile is put together, so that a burst of changes becomes one transaction.
+
+mod addon;
+mod api_services;
+mod deploys;
+mod fences;
+mod held_back;
+mod in_record;
+mod input;
+mod observation;
+mod orders;
+mod orphans;
+mod problems;
+mod rejected;
+mod replies;
+mod results;
+mod start;
+mod surroundings;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::events::{Event, Events, What};
+use crate::addon::Outcome;
+use crate::config::Config;
+use crate::config::daemon::Settings;
+use crate::control::membership::{Change, Name, Note, Probing, Roster, Verdict};
+use crate::control::request::{AddonRefused, Applied as ApplyDone, Edited, Peer, Refused, Reply, TornDown};
+use crate::daemon::kernel_thread::Job;
+use crate::reconcile::Report;
+use crate::reconcile::engine::Services;
+use crate::record::{Applied, TornDown as TornDownBy};
+use crate::store::last::Last;
+use crate::view::Table;
+use tcpgw_core::health::{Health, Probe};
+use tcpgw_core::model::{Endpoint, FlowMark, Service, State};
+use tcpgw_core::problem::ProblemList;
+use tcpgw_core::summary::Summary;
+use tcpgw_core::words::{Counts, count};
+use tcpgw_kernel::conntrack::Pair;
+
+use self::addon::Addon;
+use self::api_services::Held;
+use self::deploys::{Deploys, Reached};
+use self::held_back::HeldBack;
+pub use self::input::{Unvetted, Vet, Vetted};
+use self::observation::Observing;
+use self::orders::Desk;
+pub use self::orders::{ApplyOrder, MOST_ORDERS, Order};
+use self::orphans::{LastTrouble, Orphans};
+use self::problems::Judgement;
+use self::rejected::Rejected;
+use self::timers::Due;
+
+/// The time, by the clocks that matter.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// That only goes forward.
+    pub instant: Instant,
+    /// Since 1970; somebody may set this clock.
+    pub unix: Duration,
+    /// Since the machine has started (`CLOCK_BOOTTIME`): the same clock for each process until it starts anew.
+    pub boot: Duration,
+}
+
+/// What an order is told while nothing is served.
+const TORN_DOWN: &str = "the gateway is torn down and serves nothing: `tcpgw resume` ends that";
+/// Handshakes in flight to a backend that leaves get so long to be answered.
+const GRACE: Duration = Duration::from_millis(50);
+/// After a failure the kernel is tried again after this, and then after twice as long each time, up to a minute.
+const RETRY: Duration = Duration::from_millis(200);
+const RETRY_MOST: Duration = Duration::from_secs(60);
+
+/// Who says what a service should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Provider {
+    /// The state file.
+    File,
+    /// The API.
+    Api,
+}
+
+impl Provider {
+    /// As people and the API call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// Who waits for the kernel to have something.
+struct Waiter {
+    wants: Wants,
+    since: Instant,
+}
+
+/// What was accepted and written, and will be answered.
+enum Wants {
+    Apply {
+        reply: Reply<Result<ApplyDone, Refused>>,
+        services: Counts,
+        backends: Counts,
+        warnings: Vec<String>,
+    },
+    Edit(Reply<Result<Edited, Refused>>, Box<Edited>),
+    /// A deploy was taken back.
+    Restored {
+        id: u64,
+        service: Name,
+        reason: String,
+        reply: Reply<Result<u64, Refused>>,
+    },
+    Pause(Reply<Result<(), Refused>>),
+    Resume(Reply<Result<bool, Refused>>),
+    /// It is durable, and is answered so whatever the kernel says: that is told again.
+    Addon(Reply<Result<Outcome, AddonRefused>>, Box<Outcome>),
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It waits for the providers' first word.
+    Waiting,
+    /// It looks what the kernel has.
+    Looking,
+    /// It keeps the kernel as it should be.
+    Running,
+    /// It was torn down, and serves nothing until somebody says so.
+    TornDown,
+}
+
+/// What it knows and does.
+pub struct Core {
+    settings: Settings,
+    config: Config,
+    /// What the configuration, as it was read last, says of `protect_backends`; `config` has what is in effect.
+    configured_to_protect: bool,
+    phase: Phase,
+    /// Every provider has said its first word.
+    ready: bool,
+    roster: Roster,
+    health: Health,
+    file: Option<Arc<State>>,
+    /// Where `file` was read from.
+    file_origin: Option<PathBuf>,
+    api: Held,
+    addon: Addon,
+    orphans: Orphans,
+    /// What an earlier daemon wanted, until that has been looked at.
+    last: Last,
+    last_trouble: LastTrouble,
+    /// The kernel's name for this boot.
+    boot: String,
+    /// The last change of the kernel.
+    applied: Option<Applied>,
+    /// Who tore the gateway down, if it is.
+    torn: Option<TornDownBy>,
+    /// Services of the API that were removed by an order, as they were before.
+    removed: BTreeMap<Name, Option<Service>>,
+    held_back: HeldBack,
+    rejected: Rejected,
+    /// Why the last reload left the old configuration in place, if it did.
+    reload_failed: Option<String>,
+    /// What the file says next is judged as a whole.
+    judge_all: bool,
+    desk: Desk,
+    deploys: Deploys,
+    origin: String,
+    events: Events,
+    due: Due,
+    /// The job that is out, by what it is for.
+    out: Option<Out>,
+    waiting: Vec<Waiter>,
+    /// Services of which something has changed that the record does not know: the next change of the kernel writes it down.
+    unrecorded: BTreeSet<Name>,
+    teardown: Vec<(Peer, Reply<Result<TornDown, Refused>>)>,
+    /// A full run is due, and why.
+    full: Option<String>,
+    /// Why the next change happens.
+    cause: String,
+    /// When it was known.
+    known: Option<Instant>,
+    failures: u32,
+    problems: ProblemList,
+    judgement: Judgement,
+    observing: Observing,
+    /// When backends were found to be as they are.
+    since: BTreeMap<SocketAddr, u64>,
+    table: Option<Table>,
+    view: View,
+    started: Duration,
+    namespace: u64,
+}
+
+/// A job that is out.
+struct Out {
+    waiters: Vec<Waiter>,
+    /// How far deploys are when it is done.
+    reached: Vec<(u64, Reached)>,
+    cause: String,
+    known: Instant,
+}
+
+impl Out {
+    /// A job that nobody waits for.
+    fn errand(now: Now) -> Self {
+        Self {
+            waiters: Vec::new(),
+            reached: Vec::new(),
+            cause: String::new(),
+            known: now.instant,
+        }
+    }
+}
+
+/// What only the process knows of itself.
+#[derive(Debug, Clone, Default)]
+struct View {
+    owns_table: bool,
+}
+
+impl Core {
+    /// Knows nothing yet.
+    pub fn new(settings: Settings, config: Config, namespace: u64, now: Now) -> Self {
+        let roster = Roster::new(settings.all_failed);
+        let health = Health::new(settings.max_probes);
+        Self {
+            phase: Phase::Waiting,
+            ready: false,
+            roster,
+            health,
+            file: None,
+            file_origin: None,
+            api: Held::default(),
+            addon: Addon::new(config.addon.clone()),
+            orphans: Orphans::default(),
+            last: Last::default(),
+            last_trouble: LastTrouble::default(),
+            boot: String::new(),
+            applied: None,
+            torn: None,
+            removed: BTreeMap::new(),
+            held_back: HeldBack::default(),
+            rejected: Rejected::default(),
+            reload_failed: None,
+            judge_all: false,
+            desk: Desk::default(),
+            deploys: Deploys::default(),
+            origin: origin(&settings),
+            // No other daemon has both.
+            events: Events::new(&format!("{:x}.{}", now.unix.as_nanos(), std::process::id())),
+            due: Due::new(settings.check_interval),
+            out: None,
+            waiting: Vec::new(),
+            unrecorded: BTreeSet::new(),
+            teardown: Vec::new(),
+            full: None,
+            cause: String::new(),
+            known: None,
+            failures: 0,
+            problems: ProblemList::default(),
+            judgement: Judgement::default(),
+            observing: Observing::new(now.instant),
+            since: BTreeMap::new(),
+            table: None,
+            view: View::default(),
+            started: now.unix,
+            namespace,
+            settings,
+            configured_to_protect: config.protect_backends,
+            config,
+        }
+    }
+
+    /// The probes that are to be made.
+    pub fn health(&mut self) -> &mut Health {
+        &mut self.health
+    }
+
+    /// Probes to send now. They come from where clients' connections come from: a service's `source_addresses`, in turn.
+    pub fn due_probes(&mut self, now: Now) -> Vec<Probe> {
+        let mut probes = self.health.due(now.instant);
+        for probe in &mut probes {
+            probe.source = self.probe_source(probe);
+        }
+        probes
+    }
+
+    fn probe_source(&self, probe: &Probe) -> Option<IpAddr> {
+        let endpoint = Endpoint::try_from(probe.endpoint).ok()?;
+        let of_deploy = || self.roster.wanted().get(self.deploys.service_of(endpoint)?);
+        let service = self.roster.probed_for(endpoint).or_else(of_deploy)?;
+        let is_of_family = |address: &&IpAddr| address.is_ipv4() == endpoint.address.is_ipv4();
+        let addresses = || service.source_addresses.iter().filter(is_of_family);
+        // Numbers of probes go by all endpoints: with two of them one would always get the even ones.
+        let round = usize::try_from(probe.round).unwrap_or_default();
+        addresses().nth(round % addresses().count().max(1)).copied()
+    }
+
+    /// Who serves, and who shall.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// The mark of our flows.
+    pub fn mark(&self) -> FlowMark {
+        self.config.flow_mark
+    }
+
+    /// Whether the kernel holds what is desired, all of it, as far as is known.
+    pub fn in_sync(&self) -> bool {
+        self.holds() && !self.problems.iter().any(|problem| problem.kind.is_out_of_sync())
+    }
+
+    /// Whether the kernel holds what is desired, as far as is known.
+    fn holds(&self) -> bool {
+        self.phase == Phase::Running
+            && self.full.is_none()
+            && !self.roster.is_dirty()
+            && self.out.as_ref().is_none_or(|out| out.cause.is_empty())
+    }
+
+    /// Whether a job is out.
+    pub fn is_busy(&self) -> bool {
+        self.out.is_some()
+    }
+
+    /// How it is, in a line.
+    pub fn status_line(&self) -> String {
+        let leaving = match self.roster.leavers().len() {
+            0 => String::new(),
+            some => format!(", {} draining", count(some, "backend")),
+        };
+        let problem = self.problems.line();
+        let problem = problem.map(|problem| format!("; {problem}")).unwrap_or_default();
+        let services = count(self.roster.wanted().len(), "service");
+        format!("{services}{leaving}{problem}")
+    }
+
+    /// Whether it has made the kernel equal to what is desired once.
+    pub fn is_up(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::TornDown) && self.full.is_none() && self.table.is_some()
+            || self.phase == Phase::TornDown
+    }
+
+    /// Whether it is known what the kernel holds: what was desired before has been compared with it.
+    fn has_looked(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::TornDown)
+    }
+
+    /// When [`Self::next_job`] may have something to do though nothing is heard.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        let to_remember = self.due.next_remember().filter(|_| self.has_looked());
+        let of_store = [self.deploys.next_time(), self.due.store, to_remember];
+        let of_store = of_store.into_iter().flatten().filter(|_| self.desk.is_idle());
+        let of_kernel = match self.phase {
+            _ if self.out.is_some() => None,
+            Phase::Waiting => self.due.retry,
+            Phase::Looking | Phase::TornDown => None,
+            Phase::Running if self.held_back.awaits_first_judgement() => None,
+            Phase::Running => {
+                let times = [self.roster.next_deadline(), self.due.next()];
+                times.into_iter().flatten().min()
+            }
+        };
+        let of_problems = self.judgement.next_time();
+        of_store.chain(of_kernel).chain(of_problems).min()
+    }
+
+    /// What the kernel should be asked or told now; `None` while a job is out, or there is nothing to do.
+    pub fn next_job(&mut self, now: Now) -> Option<Job> {
+        self.tell_problems(now);
+        if self.out.is_some() {
+            return None;
+        }
+        let job = self.choose(now)?;
+        // Changes have said already whom they are for.
+        self.out.get_or_insert_with(|| Out::errand(now));
+        Some(job)
+    }
+
+    fn choose(&mut self, now: Now) -> Option<Job> {
+        let is_early = self.due.retry.is_some_and(|at| at > now.instant);
+        match self.phase {
+            Phase::Waiting if self.ready && !is_early => {
+                self.due.retry = None;
+                self.phase = Phase::Looking;
+                return Some(Job::Look(self.wanted_summary()));
+            }
+            Phase::Waiting | Phase::Looking => return None,
+            Phase::TornDown | Phase::Running => {}
+        }
+        if let Some((by, _)) = self.teardown.first() {
+            return Some(Job::Teardown(self.teardown_by(*by, now)));
+        }
+        if self.phase == Phase::TornDown || self.held_back.awaits_first_judgement() {
+            return None;
+        }
+        for service in self.roster.tick(now.instant) {
+            self.unrecorded.insert(service.clone());
+            let service = service.into();
+            self.note(
+                What::Resumed {
+                    service,
+                    reason: "time",
+                    uid: None,
+                },
+                now,
+            );
+        }
+        if self.full.is_some() {
+            return if is_early { None } else { Some(self.run_in_full(now)) };
+        }
+        if self.due.take_late_record(now.instant) {
+            return Some(Job::Record(self.roster.serving().clone(), self.memo(now)));
+        }
+        self.change(now).or_else(|| self.due_job(now))
+    }
+
+    fn run_in_full(&mut self, now: Now) -> Job {
+        self.due.retry = None;
+        let change = self.settle(now);
+        self.after(&change, now);
+        self.cause = self.full.clone().unwrap_or_default();
+        self.take_along(now);
+        self.unrecorded.clear();
+        Job::All(self.roster.serving().clone(), self.memo(now))
+    }
+
+    fn change(&mut self, now: Now) -> Option<Job> {
+        let is_fresh = self.deploys.take_fresh();
+        if !self.roster.is_dirty() && self.waiting.is_empty() && self.unrecorded.is_empty() && !is_fresh {
+            self.known = None;
+            return None;
+        }
+        let change = self.settle(now);
+        self.after(&change, now);
+        let memo = self.change_memo(&change, now);
+        if change.is_empty() && memo.services.is_empty() {
+            for waiter in std::mem::take(&mut self.waiting) {
+                self.answer(waiter, Ok(&Report::default()), now);
+            }
+            self.reach(self.deploys.reached(&self.roster), now);
+            self.known = None;
+            self.cause.clear();
+            return None;
+        }
+        if self.cause.is_empty() {
+            "probes and drains".clone_into(&mut self.cause);
+        }
+        self.take_along(now);
+        Some(Job::Change(change, memo))
+    }
+
+    /// The next job is for all who wait.
+    fn take_along(&mut self, now: Now) {
+        self.deploys.take_fresh();
+        self.out = Some(Out {
+            waiters: std::mem::take(&mut self.waiting),
+            reached: self.deploys.reached(&self.roster),
+            cause: std::mem::take(&mut self.cause),
+            known: self.known.take().unwrap_or(now.instant),
+        });
+    }
+
+    fn settle(&mut self, now: Now) -> Change {
+        let health = &self.health;
+        let verdict = |endpoint: Endpoint| {
+            let view = health.get(endpoint.into());
+            let nothing = Verdict {
+                open: true,
+                ..Verdict::default()
+            };
+            view.map_or(nothing, |view| Verdict {
+                good: view.in_balance,
+                dead: view.dead,
+                open: matches!(view.state, tcpgw_core::health::State::Unknown { .. }),
+                failed: view.failed,
+                answered: view.answered,
+            })
+        };
+        let change = self.roster.settle(&verdict, now.instant);
+        self.probe(now.instant);
+        self.judgement.outdate();
+        change
+    }
+
+    /// Tells those who probe whom to probe.
+    fn probe(&mut self, now: Instant) {
+        for (endpoint, probing) in self.roster.take_probes() {
+            let forgets = match probing {
+                Probing::With(_) | Probing::Again(_) => false,
+                Probing::Anew(_) => true,
+                Probing::Stop => !self.deploys.asks(endpoint),
+            };
+            if forgets {
+                self.since.remove(&endpoint.into());
+                self.health.remove(endpoint.into());
+            }
+            if let Probing::With(params) | Probing::Again(params) | Probing::Anew(params) = probing {
+                let presumed = !forgets && self.roster.is_balanced(endpoint);
+                let target = tcpgw_core::health::Target { params, presumed };
+                self.health.upsert(endpoint.into(), target, now);
+            }
+            if matches!(probing, Probing::Again(_)) {
+                self.health.probe_now(endpoint.into(), now);
+            }
+        }
+    }
+
+    /// What follows from a change besides the job.
+    fn after(&mut self, change: &Change, now: Now) {
+        for note in &change.notes {
+            self.tell(note, now);
+        }
+        if !change.unbalanced.is_empty() {
+            self.due.forget(change.unbalanced.iter().copied(), now.instant + GRACE);
+        }
+        if !change.is_empty() {
+            self.due.record(now.instant);
+            self.due.tidy(now.instant);
+        }
+        self.due.drains(!self.roster.leavers().is_empty(), now.instant);
+    }
+
+    fn tell(&mut self, note: &Note, now: Now) {
+        let what = match note.clone() {
+            Note::Draining(service, at, time) => What::Draining {
+                service: service.into(),
+                backend: at.into(),
+                seconds: time.as_secs(),
+            },
+            Note::Back(service, at) => What::Back {
+                service: service.into(),
+                backend: at.into(),
+            },
+            Note::Retired(service, at, over, flows) => What::Retired {
+                service: service.into(),
+                backend: at.into(),
+                reason: over.name(),
+                flows,
+            },
+            Note::NoneGood(service, kept) => What::NoneHealthy {
+                service: service.into(),
+                kept,
+            },
+        };
+        self.note(what, now);
+    }
+
+    /// Notes an event, and logs it.
+    pub fn note(&mut self, what: What, now: Now) -> Arc<Event> {
+        what.log();
+        self.events.note(what, now.unix)
+    }
+
+    fn teardown_by(&self, by: Peer, now: Now) -> TornDownBy {
+        TornDownBy {
+            at: now.unix.as_secs(),
+            uid: by.uid,
+            boot: self.boot.clone(),
+        }
+    }
+
+    /// The kernel was changed.
+    fn changed(&mut self, now: Now) {
+        self.applied = Some(self.change_now(now));
+        self.due.record(now.instant);
+    }
+
+    /// The record says which file its services are of, also where the kernel need not change for that.
+    fn judge_origin(&mut self, now: Now) {
+        let Some(applied) = &self.applied else { return };
+        let origin = self.change_now(now).origin;
+        if applied.origin != origin {
+            let at = applied.at;
+            self.applied = Some(Applied { at, origin });
+            self.due.record_at_once(now.instant);
+        }
+    }
+
+    fn change_now(&self, now: Now) -> Applied {
+        let origin = self.file_origin.as_ref().filter(|_| self.file.is_some());
+        Applied {
+            at: now.unix.as_secs(),
+            origin: origin.map_or_else(|| self.origin.clone(), |path| path.to_string_lossy().into_owned()),
+        }
+    }
+
+    fn due_job(&mut self, now: Now) -> Option<Job> {
+        let at = now.instant;
+        if self.due.take_drift() {
+            return Some(Job::Check(self.roster.serving().clone(), self.memo(now)));
+        }
+        if let Some(left) = self.due.take_forget(at) {
+            let left = left.into_iter().filter(|pair| !self.roster.is_balanced_there(pair));
+            let left: BTreeSet<Pair> = left.collect();
+            if !left.is_empty() {
+                return Some(Job::Forget(left));
+            }
+        }
+        if self.due.take_count(at) {
+            let draining = self.roster.draining_pairs();
+            if !draining.is_empty() {
+                return Some(Job::Count(draining));
+            }
+        }
+        if self.due.take_check(at) {
+            return Some(Job::Check(self.roster.serving().clone(), self.memo(now)));
+        }
+        if self.due.take_flush(at) {
+            return Some(Job::Flush(self.roster.serving().clone()));
+        }
+        if self.due.take_tidy(at) {
+            return Some(Job::Tidy(self.roster.serving().clone()));
+        }
+        if self.due.take_record(at) {
+            return Some(Job::Record(self.roster.serving().clone(), self.memo(now)));
+        }
+        None
+    }
+
+    /// The last job before the end, if the record is not up to date.
+    pub fn last_job(&mut self, now: Now) -> Option<Job> {
+        let has = self.phase == Phase::Running && self.full.is_none();
+        has.then(|| Job::Record(self.roster.serving().clone(), self.memo(now)))
+    }
+
+    /// Puts that into the roster.
+    fn want(&mut self, now: Instant) {
+        let of_name = |service: &Arc<Service>| (service.name.clone(), Arc::clone(service));
+        let wanted: Services = self.desired().map(of_name).collect();
+        self.roster.want_all(&wanted, now);
+    }
+
+    /// What services may be called that only the kernel tells of.
+    fn wanted_summary(&self) -> Summary {
+        let mut summary: Summary = self.desired().map(AsRef::as_ref).collect();
+        let last = self.last.services.iter().map(|(_, service)| &**service);
+        summary.complete_from(&last.collect());
+        // One that was removed a moment ago may be there still, and no record knows it.
+        summary.complete_from(&self.removed.values().flatten().collect());
+        summary
+    }
+
+    /// The kernel has what somebody waits for, or did not take it.
+    fn answer(&mut self, waiter: Waiter, outcome: Result<&Report, Unheld<'_>>, now: Now) {
+        let Waiter { wants, since } = waiter;
+        let outcome = outcome.map_err(Refused::from);
+        // Whoever asked may be gone.
+        match wants {
+            Wants::Apply {
+                reply,
+                services,
+                backends,
+                warnings,
+            } => {
+                let time = now.instant.saturating_duration_since(since);
+                let draining = self.roster.leavers().len();
+                let done = outcome.map(|report| {
+                    let report = Report {
+                        services,
+                        backends,
+                        ..report.clone()
+                    };
+                    applied(&report, draining, warnings, time)
+                });
+                drop(reply.send(done));
+            }
+            Wants::Edit(reply, edited) => drop(reply.send(outcome.map(|_| *edited))),
+            Wants::Restored {
+                id,
+                service,
+                reason,
+                reply,
+            } => {
+                self.tell_deploy(id, &service, "undone", Some(reason), now);
+                drop(reply.send(outcome.map(|_| id)));
+            }
+            Wants::Pause(reply) => drop(reply.send(outcome.map(|_| ()))),
+            Wants::Resume(reply) => drop(reply.send(outcome.map(|_| true))),
+            Wants::Addon(reply, done) => drop(reply.send(Ok(*done))),
+        }
+    }
+}
+
+/// Why the kernel does not hold what was taken.
+#[derive(Debug, Clone, Copy)]
+enum Unheld<'a> {
+    /// It failed, and is told again.
+    Failed(&'a str),
+    /// A teardown came first.
+    TornDown(&'a str),
+}
+
+impl From<Unheld<'_>> for Refused {
+    fn from(unheld: Unheld<'_>) -> Self {
+        Self::Failed(match unheld {
+            Unheld::Failed(error) => {
+                format!("taken, but the kernel does not hold it yet, and will be told again: {error}")
+            }
+            Unheld::TornDown(why) => format!("taken, but the kernel does not hold it: {why}"),
+        })
+    }
+}
+
+/// Where changes that nobody ordered come from.
+fn origin(settings: &Settings) -> String {
+    let path = settings.state.as_ref();
+    path.map_or_else(|| "api".into(), |path| path.to_string_lossy().into_owned())
+}
+
+/// What an apply is answered.
+fn applied(report: &Report, draining: usize, warnings: Vec<String>, time: Duration) -> ApplyDone {
+    let mut json = crate::report::json(report, time);
+    json["draining"] = draining.into();
+    let mut text = crate::report::text(report, time);
+    if draining > 0 {
+        text = format!("{}; {} draining\n", text.trim_end(), count(draining, "backend"));
+    }
+    ApplyDone {
+        report: json,
+        text,
+        warnings,
+    }
+}

@@ -1,0 +1,586 @@
+//! The add-on's resources: what a request changes of one is one change of the store, together with its service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::input::{Judged, Standing, Unjudged, Vet};
+use super::orders::{Accepted, Order, Then, Undecided, by, refused};
+use super::{Core, Now, Phase, Provider, Wants};
+use crate::addon::dialect::tcp_url;
+use crate::addon::id::{PlanName, ResourceId};
+use crate::addon::settings::Settings;
+use crate::addon::{
+    BusyPorts, Change, Decision, Facts, Outcome, PortRefusal, PortSet, Refusal, Registry, Request, Resource,
+    ServiceState, Status, Target,
+};
+use crate::control::membership::{Name, Roster};
+use crate::control::request::{
+    AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, BindingView, Refused, Reply, ResourceView,
+};
+use crate::daemon::store_thread::Write;
+use crate::preflight::ObstacleKind;
+use crate::store::last::{LastResources, MOST_REMOVED};
+use crate::store::{LoadedResources, StoreError};
+use tcpgw_core::model::{self, Backend, BackendState, Edits, Problem, Problems, Refusal as OnEmpty, Service};
+use tcpgw_core::model::PortRange;
+use tcpgw_core::problem::{Kind, Severity};
+
+/// Ports on which local programs turn out to listen that one request skips.
+const MOST_SKIPPED: usize = 64;
+
+/// What is said of a resource while the store cannot be read.
+const DOUBT: &str = "the store cannot be read: the resources are as they were known last, so that one that was changed in the last \
+                     second before may be other, and no change is taken; `tcpgw status` says what the store needs";
+
+/// The resources, and what is configured for them.
+#[derive(Debug)]
+pub(super) struct Addon {
+    /// `None`: the add-on is off. Resources that there are keep their ports and services.
+    settings: Option<Settings>,
+    registry: Registry,
+    /// Services of suspended resources, as they are served meanwhile.
+    suspended: BTreeMap<Name, Arc<Service>>,
+    /// Ports on which local programs listen, as the request found that is decided next.
+    skipped: BTreeSet<NonZeroU16>,
+    /// The resources are those of the file of last services, because the store cannot be read.
+    pub(super) is_copy: bool,
+}
+
+/// What an accepted request makes, and who waits for it.
+pub(super) struct Provisioned {
+    pub(super) change: Option<Change>,
+    outcome: Outcome,
+    reply: Reply<Result<Outcome, AddonRefused>>,
+}
+
+impl Addon {
+    pub(super) fn new(settings: Option<Settings>) -> Self {
+        let (range, quarantine) = Self::ports(settings.as_ref());
+        Self {
+            registry: Registry::new(range, quarantine, [], [], std::time::Duration::ZERO),
+            suspended: BTreeMap::new(),
+            skipped: BTreeSet::new(),
+            is_copy: false,
+            settings,
+        }
+    }
+
+    fn ports(settings: Option<&Settings>) -> (PortRange, std::time::Duration) {
+        settings.map_or((PortRange::DEFAULT, std::time::Duration::ZERO), |settings| {
+            (settings.ports, settings.quarantine)
+        })
+    }
+
+    pub(super) fn configure(&mut self, settings: Option<Settings>) {
+        let (range, quarantine) = Self::ports(settings.as_ref());
+        self.registry.configure(range, quarantine);
+        self.settings = settings;
+    }
+
+    /// What the store holds. Returns what was known before.
+    pub(super) fn load(&mut self, loaded: LoadedResources, now: Now) -> Registry {
+        let (range, quarantine) = Self::ports(self.settings.as_ref());
+        let registry = Registry::new(range, quarantine, loaded.resources, loaded.removed, now.unix);
+        std::mem::replace(&mut self.registry, registry)
+    }
+
+    fn resource(&self, service: &str) -> Option<&Arc<Resource>> {
+        self.registry.get(ResourceId::of_service(service)?)
+    }
+
+    /// The service as it is served: new connections of a suspended one are reset.
+    pub(super) fn served<'s>(&'s self, service: &'s Arc<Service>) -> &'s Arc<Service> {
+        self.suspended.get(&service.name).unwrap_or(service)
+    }
+
+    /// Learns how services are now, before they are served.
+    pub(super) fn learn<'s>(&mut self, put: impl IntoIterator<Item = &'s Arc<Service>>) {
+        for service in put {
+            let is_suspended = self
+                .resource(&service.name)
+                .is_some_and(|resource| resource.status == Status::Suspended);
+            if is_suspended {
+                self.suspended
+                    .insert(service.name.clone(), Arc::new(suspended(service)));
+            } else {
+                self.suspended.remove(&service.name);
+            }
+        }
+    }
+
+    /// Services of suspended resources.
+    pub(super) fn suspended_names(&self) -> impl Iterator<Item = &Name> {
+        self.suspended.keys()
+    }
+
+    /// Whether a service is not served because its resource is suspended.
+    pub(super) fn is_suspended(&self, name: &str) -> bool {
+        self.suspended.contains_key(name)
+    }
+
+    pub(super) fn forget(&mut self, gone: &[Name]) {
+        for name in gone {
+            self.suspended.remove(name);
+        }
+    }
+}
+
+/// New connections get a reset whatever `on_empty` says; established ones drain. Nobody is shown an address of the gateway, so
+/// that one that it does not have is no part of what is served.
+fn suspended(service: &Service) -> Service {
+    Service {
+        backends: Vec::new(),
+        source_addresses: BTreeSet::new(),
+        on_empty: OnEmpty::Reset,
+        ..service.clone()
+    }
+}
+
+impl Core {
+    /// Returns a resource.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there is none, or nobody knows.
+    pub fn resource(&self, target: &Target) -> Result<Arc<Resource>, AddonRefused> {
+        let doubt = self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
+        match self.addon.registry.find(target) {
+            Ok(resource) => Ok(Arc::clone(resource)),
+            Err(refusal) if doubt.is_none() => Err(refusal.into()),
+            // One that is not known may be there.
+            Err(refusal) => self
+                .knows_resources()
+                .map_or_else(|why| Err(AddonRefused::Daemon(why)), |()| Err(refusal.into())),
+        }
+    }
+
+    /// Why what is known of resources may be out of date; `None` where it is what the store holds.
+    ///
+    /// # Errors
+    /// Nothing is known of them.
+    fn doubt_about_resources(&self) -> Result<Option<String>, Refused> {
+        match self.knows_resources() {
+            Ok(()) => Ok(None),
+            Err(refused) if self.is_store_lost() && !self.addon.is_copy => Err(refused),
+            Err(_) => Ok(Some(DOUBT.to_owned())),
+        }
+    }
+
+    /// The store cannot be read: its resources are known from the file of last services.
+    pub(super) fn copy_resources(&mut self, copy: &LastResources, now: Now) {
+        let loaded = LoadedResources {
+            resources: copy
+                .resources
+                .iter()
+                .map(|resource| Resource::clone(resource))
+                .collect(),
+            removed: copy.removed.clone(),
+        };
+        drop(self.addon.load(loaded, now));
+        self.addon.is_copy = true;
+    }
+
+    /// What is to be kept beside the store; `None` where it is not known.
+    pub(super) fn resources_to_remember(&self) -> Option<LastResources> {
+        let is_known = !self.is_store_lost() || self.addon.is_copy;
+        is_known.then(|| LastResources {
+            resources: self.resources(),
+            removed: self.addon.registry.removed(MOST_REMOVED).cloned().collect(),
+        })
+    }
+
+    /// Returns what the page of a resource shows.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there is none, or nobody knows.
+    pub fn app(&self, id: ResourceId, now: Now) -> Result<AppView, AddonRefused> {
+        self.knows_resources().map_err(AddonRefused::Daemon)?;
+        let resource = self.addon.registry.get(id).cloned().ok_or(Refusal::NotFound)?;
+        let name = id.service();
+        let concerns =
+            |problem: &&tcpgw_core::problem::Problem| problem.service.as_ref().is_none_or(|service| *service == name);
+        let errors = self
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error);
+        Ok(AppView {
+            resource,
+            service: self.service(&name, now),
+            served: self.roster.serving().get(name.as_str()).cloned(),
+            is_torn_down: self.phase == Phase::TornDown,
+            errors: errors.filter(concerns).map(|problem| problem.kind).collect(),
+            mark: self.mark(),
+        })
+    }
+
+    /// Returns all resources.
+    pub fn resources(&self) -> Vec<Arc<Resource>> {
+        self.addon.registry.iter().cloned().collect()
+    }
+
+    /// Returns a resource, as the operator sees it.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there is none, or nobody knows.
+    pub fn resource_view(&self, target: &Target) -> Result<ResourceView, AddonRefused> {
+        self.resource(target).map(|resource| self.view_of(&resource))
+    }
+
+    /// Returns all resources by id, as the operator sees them.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: nobody knows.
+    pub fn resource_views(&self) -> Result<Vec<ResourceView>, AddonRefused> {
+        self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
+        let resources = self.addon.registry.iter();
+        Ok(resources.map(|resource| self.view_of(resource)).collect())
+    }
+
+    fn view_of(&self, resource: &Resource) -> ResourceView {
+        let settings = self.addon.settings.as_ref();
+        let service = resource.id.service();
+        let bindings = resource.bindings.iter();
+        ResourceView {
+            id: resource.id,
+            app: resource.app.clone(),
+            dialect: resource.dialect,
+            plan: resource.plan.clone(),
+            port: resource.port,
+            url: settings.map(|settings| tcp_url(&settings.host, resource.port)),
+            state: self.addon_state(&service).unwrap_or(ServiceState::Waiting),
+            service,
+            created: resource.created.as_secs(),
+            warning: self.doubt_about_resources().ok().flatten(),
+            bindings: bindings
+                .map(|(id, binding)| BindingView {
+                    id: id.clone(),
+                    app: binding.app.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Returns how a service is that belongs to a resource.
+    pub(super) fn addon_state(&self, service: &str) -> Option<ServiceState> {
+        let resource = self.addon.resource(service)?;
+        let stored = self.api.get(service);
+        // What is stored is what was ordered: a backend that fails its probes is active there.
+        let is_to_serve = |backend: &Backend| backend.state == BackendState::Active;
+        let has_backends = stored.is_some_and(|stored| stored.service.backends.iter().any(is_to_serve));
+        Some(match resource.status {
+            Status::Suspended => ServiceState::Suspended,
+            Status::Active if has_backends => ServiceState::Active,
+            Status::Active => ServiceState::Waiting,
+        })
+    }
+
+    pub(super) fn addon_states(&self) -> BTreeMap<Name, ServiceState> {
+        let names = self.addon.registry.iter().map(|resource| resource.id.service());
+        names
+            .filter_map(|name| Some((name.as_str().into(), self.addon_state(&name)?)))
+            .collect()
+    }
+
+    /// Returns the resource that a service belongs to.
+    pub(super) fn addon_view(&self, service: &str) -> Option<AddonView> {
+        let resource = self.addon.resource(service)?;
+        Some(AddonView {
+            id: resource.id,
+            app: resource.app.clone(),
+            plan: resource.plan.clone(),
+            state: self.addon_state(service)?,
+        })
+    }
+
+    /// Whether the provider API is served as it should be; else why not.
+    pub fn provider_api(&mut self, trouble: Option<String>) {
+        match trouble {
+            Some(why) => self.report(
+                Kind::ProviderApi,
+                format!("the add-on's provider API is not served as configured: {why}"),
+            ),
+            None => self.problems.resolve(Kind::ProviderApi),
+        }
+    }
+
+    pub(super) fn take_addon(
+        &mut self,
+        order: AddonOrder,
+        reply: Reply<Result<Outcome, AddonRefused>>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Result<Option<Write>, Undecided> {
+        let mut skipped = std::mem::take(&mut self.addon.skipped);
+        let known = self.judges_singly().and_then(|()| self.knows_resources());
+        let decided = known.map_err(|refused| Undone::Refused(AddonRefused::Daemon(refused)));
+        let decided = decided.and_then(|()| self.decide_addon(&order, &mut skipped, vet, now));
+        let (decision, edits, judged) = match decided {
+            Ok(decided) => decided,
+            Err(Undone::Pending) => {
+                self.addon.skipped = skipped;
+                return Err(Undecided(Box::new(Order::Addon(order, reply))));
+            }
+            Err(Undone::Refused(refused)) => {
+                drop(reply.send(Err(refused)));
+                return Ok(None);
+            }
+        };
+        let Decision { change, outcome } = decision;
+        let accepted = Accepted {
+            edits,
+            cause: format!("{} (uid {})", order.what(), order.by.uid),
+            drain: None,
+            warnings: judged.warnings,
+            obstacles: judged.obstacles,
+            then: Then::Addon(Provisioned { change, outcome, reply }),
+        };
+        Ok(self.write(accepted, by(order.by, &order.what()), now))
+    }
+
+    fn decide_addon(
+        &self,
+        order: &AddonOrder,
+        skipped: &mut BTreeSet<NonZeroU16>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Result<(Decision, Edits, Judged), Undone> {
+        let settings = self.addon.settings.as_ref().ok_or(AddonRefused::Off)?;
+        let takes_port = matches!(order.request, Request::Provision(_));
+        let mut busy = takes_port.then(|| self.ports_of_others());
+        let nothing = PortSet::default();
+        while skipped.len() <= MOST_SKIPPED {
+            if let Some(busy) = &mut busy {
+                busy.others.extend(skipped.iter().copied());
+            }
+            let facts = Facts {
+                plans: &settings.plans,
+                busy: busy.as_ref().map_or(&nothing as &dyn BusyPorts, |busy| busy),
+                random: order.random,
+                now: now.unix,
+            };
+            let decision = self.addon.registry.decide(&order.request, facts)?;
+            let edits = self.edits_of(decision.change.as_ref(), settings)?;
+            let judged = self.judge_resource(&edits, vet)?;
+            let (Some(Change::Put(resource)), Request::Provision(_)) = (&decision.change, &order.request) else {
+                return Ok((decision, edits, judged));
+            };
+            let mut obstacles = judged.obstacles.values().flatten();
+            match obstacles.next() {
+                None => return Ok((decision, edits, judged)),
+                Some(obstacle) if obstacle.kind == ObstacleKind::PortTaken => skipped.insert(resource.port),
+                // What is not served is not provisioned.
+                Some(obstacle) => return Err(AddonRefused::Daemon(Refused::Refused(obstacle.reason())).into()),
+            };
+        }
+        Err(AddonRefused::from(PortRefusal::Listening(MOST_SKIPPED)).into())
+    }
+
+    /// Ports that services have which are no resources', and those that are about to be free.
+    fn ports_of_others(&self) -> PortsOfOthers<'_> {
+        // While it is in use the roster has all that is said, but for what is held back.
+        let is_in_use = self.phase == Phase::Running;
+        let others = (!is_in_use || !self.held_back.is_empty()).then(|| {
+            let others = self.said();
+            others.filter(|service| !is_in_use || self.held_back.contains(&service.name))
+        });
+        PortsOfOthers {
+            roster: &self.roster,
+            others: others.into_iter().flatten().map(|service| service.port).collect(),
+        }
+    }
+
+    fn judge_resource(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<Judged, Undone> {
+        if edits.is_empty() {
+            return Ok(Judged::default());
+        }
+        let standing = Standing {
+            provider: Provider::Api,
+            before: self.api.len(),
+            after: 1,
+        };
+        let options = ApplyOptions {
+            allow_empty: true,
+            hold_back: true,
+            ..ApplyOptions::default()
+        };
+        self.judge(edits, standing, options, vet)
+            .map_err(|unjudged| match unjudged {
+                Unjudged::Pending => Undone::Pending,
+                Unjudged::Refused(refused) => AddonRefused::Daemon(refused).into(),
+            })
+    }
+
+    /// What a change of a resource is for its service.
+    fn edits_of(&self, change: Option<&Change>, settings: &Settings) -> Result<Edits, AddonRefused> {
+        let mut edits = Edits::default();
+        match change {
+            None => {}
+            Some(Change::Remove(removed)) => {
+                let name: Name = removed.id.service().into();
+                if self.api.get(&name).is_some() {
+                    edits.gone.push(name);
+                }
+            }
+            Some(Change::Put(resource)) => {
+                let name = resource.id.service();
+                let before = self.addon.registry.get(resource.id);
+                let there = self.api.get(&name).map(|stored| &*stored.service);
+                let is_same =
+                    before.is_some_and(|before| before.plan == resource.plan && before.status == resource.status);
+                if is_same && there.is_some() {
+                    return Ok(edits);
+                }
+                let plan = |plan: &PlanName| settings.plans.by_name(plan.as_str());
+                // A plan that was taken out of the configuration stays what it was for those who have it.
+                let limit = plan(&resource.plan).map(|plan| plan.limit);
+                let service = if let Some(there) = there {
+                    Service {
+                        limit: limit.or(there.limit),
+                        ..there.clone()
+                    }
+                } else {
+                    let text = json!({"name": name, "port": resource.port, "backends": []}).to_string();
+                    let service = model::parse_service(text.as_bytes());
+                    let service = service.map_err(|problems| AddonRefused::Daemon(Refused::Invalid(problems)))?;
+                    Service { limit, ..service }
+                };
+                edits.put.push(Arc::new(service));
+            }
+        }
+        Ok(edits)
+    }
+
+    /// The change of a resource is on the disk.
+    pub(super) fn provisioned(&mut self, provisioned: Provisioned, now: Now) -> Wants {
+        let Provisioned { change, outcome, reply } = provisioned;
+        if let Some(change) = &change {
+            self.addon.registry.commit(change, now.unix);
+            if let Change::Put(resource) = change {
+                self.deploys.look_at(&resource.id.service());
+            }
+            self.due.remember(now.instant);
+        }
+        Wants::Addon(reply, Box::new(outcome))
+    }
+
+    /// Whether somebody may edit services in that way: the port, the limit and the end of a resource's are its plan's.
+    pub(super) fn judge_resources(&self, edits: &Edits) -> Result<(), Refused> {
+        let mut problems = Vec::new();
+        let mut refuse = |name: &str, message: String| {
+            problems.push(Problem {
+                place: format!("service \"{name}\""),
+                message,
+            });
+        };
+        for name in &edits.gone {
+            if let Some(resource) = self.addon.resource(name) {
+                let app = &resource.app;
+                refuse(
+                    name,
+                    format!("belongs to the add-on of app {app}: `tcpgw addon deprovision {app}` removes both"),
+                );
+            }
+        }
+        for service in &edits.put {
+            let Some(resource) = self.addon.resource(&service.name) else {
+                continue;
+            };
+            let there = self.api.get(&service.name).map(|stored| &stored.service);
+            let keeps = there.is_none_or(|there| {
+                there.limit == service.limit && there.port == service.port && there.listen == service.listen
+            });
+            if !keeps {
+                let app = &resource.app;
+                refuse(
+                    &service.name,
+                    format!(
+                        "belongs to the add-on of app {app}: its port, addresses and limit follow the plan; `tcpgw addon plan {app} PLAN` changes that"
+                    ),
+                );
+            }
+        }
+        problems
+            .into_iter()
+            .collect::<Problems>()
+            .into_result()
+            .map_err(Refused::Invalid)
+    }
+
+    /// Adds to edits the services of resources that are suspended, or resumed, since `before`.
+    pub(super) fn put_resumed(&self, edits: &mut Edits, before: &Registry) {
+        let status = |registry: &Registry, id| registry.get(id).map(|resource| resource.status);
+        let resources = self.addon.registry.iter();
+        let other = resources.filter(|resource| status(before, resource.id) != Some(resource.status));
+        for resource in other {
+            let name = resource.id.service();
+            let is_there = edits.put.iter().any(|service| *service.name == *name);
+            if let Some(stored) = self.api.get(&name).filter(|_| !is_there) {
+                edits.put.push(Arc::clone(&stored.service));
+            }
+        }
+    }
+
+    /// Leaves out of edits what resources' services would lose by a state that does not name them.
+    pub(super) fn keep_resources(&self, edits: &mut Edits) {
+        edits.gone.retain(|name| self.addon.resource(name).is_none());
+    }
+
+    /// Whether a service's resource is suspended.
+    pub(super) fn judge_suspended(&self, name: &str) -> Result<(), Refused> {
+        match self.addon.resource(name) {
+            Some(resource) if resource.status == Status::Suspended => Err(Refused::Refused(format!(
+                "the add-on of app {} is suspended; resume it first",
+                resource.app
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Ports that services have which are no resources', asked one by one: there may be ten thousand services.
+#[derive(Debug)]
+struct PortsOfOthers<'c> {
+    roster: &'c Roster,
+    /// Ports that the roster does not know.
+    others: PortSet,
+}
+
+impl BusyPorts for PortsOfOthers<'_> {
+    fn has(&self, port: NonZeroU16) -> bool {
+        self.others.contains(port) || self.roster.has_port(port)
+    }
+}
+
+/// Why a request is not carried out.
+enum Undone {
+    /// The gateway is being looked at: it is decided later.
+    Pending,
+    /// It is refused.
+    Refused(AddonRefused),
+}
+
+impl<R: Into<AddonRefused>> From<R> for Undone {
+    fn from(refused: R) -> Self {
+        Self::Refused(refused.into())
+    }
+}
+
+impl Provisioned {
+    pub(super) fn refuse(self, error: &StoreError) {
+        drop(self.reply.send(Err(AddonRefused::Daemon(refused(error)))));
+    }
+}
+
+impl From<Refusal> for AddonRefused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Resource(refusal)
+    }
+}
+
+impl From<PortRefusal> for AddonRefused {
+    fn from(refusal: PortRefusal) -> Self {
+        Self::Resource(refusal.into())
+    }
+}

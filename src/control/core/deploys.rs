@@ -1,0 +1,395 @@
+//! Deploys: new backends are probed, the service is switched to them in one transaction, the old ones drain.
+//!
+//! Every step is written to the store before it is done, the switch together with the change of the service: a daemon that
+//! dies leaves a deploy that either never happened or is finished by the next one.
+
+mod commands;
+mod steps;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::{Core, Now};
+use crate::control::events::What;
+use crate::control::membership::{Name, Roster};
+use crate::control::request::{Refused, Reply};
+use crate::daemon::store_thread::Unfinished;
+use crate::store::{By, DeployStep, Phase as Stored};
+use tcpgw_core::drain::Drain;
+use tcpgw_core::model::{self, Backend, Edits, Endpoint, Word as _};
+
+/// Deploys that may be under way.
+const MOST: usize = 1024;
+/// New backends are probed so often until they answer, unless their service asks for more.
+const HASTE: Duration = Duration::from_millis(500);
+/// A step that the store did not take is tried again after this.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// A step that is being written.
+pub(super) enum Step {
+    /// It begins.
+    Begin(Box<New>, Reply<Result<u64, Refused>>),
+    /// The service has these backends no more.
+    Switch(u64, Vec<Backend>),
+    /// The service is as it was before.
+    Restore(u64, String, Reply<Result<u64, Refused>>),
+    /// It is over, and the service stays as it is.
+    End(u64, Stored, String, Option<Reply<Result<u64, Refused>>>),
+}
+
+/// One that begins.
+pub(super) struct New {
+    service: Name,
+    targets: Vec<Backend>,
+    min: usize,
+    timeout: Duration,
+    drain: Option<Duration>,
+    by: By,
+    /// Earlier ones of the service that are over, which is written together with this one.
+    ends: Vec<u64>,
+}
+
+/// One that is not over, or whose end the store does not know of.
+#[derive(Debug)]
+struct Deploy {
+    service: Name,
+    targets: Vec<Backend>,
+    min: usize,
+    drain: Option<Duration>,
+    by: By,
+    /// The service's backends before the switch.
+    before: Vec<Backend>,
+    stage: Stage,
+    /// When its new backends were asked: only answers to later probes count.
+    began: Instant,
+    /// Whether its end was told, though the store does not know of it.
+    is_told: bool,
+}
+
+impl Deploy {
+    /// Whether its switch is written, as far as is known.
+    fn is_switched(&self) -> bool {
+        match &self.stage {
+            Stage::Switching | Stage::Switched | Stage::Left => true,
+            Stage::Ending(phase, ..) => *phase == Stored::Drained,
+            Stage::Probing(_) => false,
+        }
+    }
+
+    /// What has become of the old backends when all have left.
+    fn words_at_end(&self) -> &'static str {
+        if self.old().next().is_some() {
+            "the old backends have left"
+        } else if !self.before.is_empty() && self.before.len() == self.targets.len() {
+            "nothing changed: these backends serve already"
+        } else {
+            "there were no other backends, so none had to leave"
+        }
+    }
+
+    /// Who leaves by it.
+    fn old(&self) -> impl Iterator<Item = Endpoint> + '_ {
+        let old = self.before.iter().map(|backend| backend.endpoint);
+        old.filter(|old| !self.targets.iter().any(|target| target.endpoint == *old))
+    }
+}
+
+/// What taking one back comes to.
+enum Undo {
+    /// It probes still.
+    End(u64),
+    /// The service gets its old backends again.
+    Restore(u64, Edits),
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    /// The new backends are asked, at most until then.
+    Probing(Instant),
+    /// Decided and written; the kernel does not hold it yet.
+    Switching,
+    /// The kernel has it.
+    Switched,
+    /// The old ones have left.
+    Left,
+    /// It is over, and the store is to be told, not before then. Those who ask are told already.
+    Ending(Stored, String, Instant),
+}
+
+/// What the kernel will hold of a deploy once a job is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// The old ones get no new connections.
+    Switched,
+    /// They have left.
+    Left,
+}
+
+/// Those that are not over.
+#[derive(Debug, Default)]
+pub(super) struct Deploys {
+    live: BTreeMap<u64, Deploy>,
+    /// Who is asked for whom.
+    asked: BTreeMap<Endpoint, BTreeSet<u64>>,
+    /// Something has happened to these.
+    look: BTreeSet<u64>,
+    times: BTreeSet<(Instant, u64)>,
+    /// One has been switched, and the roster may hold that already.
+    fresh: bool,
+}
+
+impl Deploys {
+    /// Whether somebody waits for an answer of that endpoint.
+    pub(super) fn asks(&self, endpoint: Endpoint) -> bool {
+        self.asked.contains_key(&endpoint)
+    }
+
+    /// The service that an endpoint shall belong to.
+    pub(super) fn service_of(&self, endpoint: Endpoint) -> Option<&Name> {
+        let id = self.asked.get(&endpoint)?.first()?;
+        self.live.get(id).map(|deploy| &deploy.service)
+    }
+
+    /// Probes say something else of an endpoint.
+    pub(super) fn probed(&mut self, endpoint: Endpoint) {
+        self.look.extend(self.asked.get(&endpoint).into_iter().flatten());
+    }
+
+    /// A service is not as it was when they began.
+    pub(super) fn look_at(&mut self, service: &str) {
+        let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
+        self.look.extend(of.map(|(id, _)| *id));
+    }
+
+    /// When something is due that nobody tells.
+    pub(super) fn next_time(&self) -> Option<Instant> {
+        self.times.first().map(|(at, _)| *at)
+    }
+
+    /// Whether what the roster says has to be looked at though it says nothing new.
+    pub(super) fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// What the kernel holds of each, once it holds what the roster says.
+    pub(super) fn reached(&self, roster: &Roster) -> Vec<(u64, Reached)> {
+        let reached = self.live.iter().filter_map(|(id, deploy)| {
+            let leaving = |endpoint| roster.leavers().get(&deploy.service, endpoint);
+            let leavers = || deploy.old().filter_map(leaving);
+            match deploy.stage {
+                Stage::Switching if leavers().any(|leaving| leaving.drain == Drain::Serving) => None,
+                Stage::Switching | Stage::Switched if leavers().next().is_none() => Some((*id, Reached::Left)),
+                Stage::Switching => Some((*id, Reached::Switched)),
+                Stage::Probing(_) | Stage::Switched | Stage::Left | Stage::Ending(..) => None,
+            }
+        });
+        reached.collect()
+    }
+
+    fn insert(&mut self, id: u64, deploy: Deploy) {
+        if let Stage::Probing(at) | Stage::Ending(_, _, at) = deploy.stage {
+            self.times.insert((at, id));
+            self.look.insert(id);
+        }
+        if let Stage::Probing(_) = deploy.stage {
+            for target in &deploy.targets {
+                self.asked.entry(target.endpoint).or_default().insert(id);
+            }
+        }
+        self.live.insert(id, deploy);
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Deploy> {
+        let deploy = self.live.remove(&id)?;
+        if let Stage::Probing(at) | Stage::Ending(_, _, at) = deploy.stage {
+            self.times.remove(&(at, id));
+        }
+        for target in &deploy.targets {
+            if let Some(ids) = self.asked.get_mut(&target.endpoint) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.asked.remove(&target.endpoint);
+                }
+            }
+        }
+        Some(deploy)
+    }
+
+    /// Puts it into another stage.
+    fn set(&mut self, id: u64, stage: Stage) {
+        if let Some(deploy) = self.remove(id) {
+            self.insert(id, Deploy { stage, ..deploy });
+        }
+    }
+
+    /// Those of a service that are over as far as anybody was told, and not in the store.
+    fn told_of(&self, service: &str) -> Vec<u64> {
+        let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
+        let told = of.filter(|(_, deploy)| deploy.is_told && matches!(deploy.stage, Stage::Ending(..)));
+        told.map(|(id, _)| *id).collect()
+    }
+
+    /// What the store is to be told of the end of one.
+    fn end_of(&self, id: u64) -> Option<DeployStep> {
+        match &self.live.get(&id)?.stage {
+            Stage::Ending(phase, reason, _) => Some(DeployStep {
+                id,
+                phase: *phase,
+                reason: Some(reason.clone()),
+            }),
+            _ => None,
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        while let Some((at, id)) = self.times.first().copied().filter(|(at, _)| *at <= now) {
+            self.times.remove(&(at, id));
+            self.look.insert(id);
+        }
+    }
+
+    /// The last one of a service whose end was not told.
+    fn last_of(&self, service: &str) -> Option<u64> {
+        let is_live = |deploy: &Deploy| *deploy.service == *service && !deploy.is_told;
+        let mut of = self.live.iter().rev().filter(|(_, deploy)| is_live(deploy));
+        of.next().map(|(id, _)| *id)
+    }
+}
+
+impl Core {
+    /// Deploys that a daemon before this one has not finished.
+    pub(super) fn take_up(&mut self, unfinished: Vec<Unfinished>, now: Now) {
+        for Unfinished { deploy, before } in unfinished {
+            let stage = if deploy.phase == Stored::Switched {
+                Stage::Switching
+            } else {
+                let reason = "the daemon ended while it probed the new backends; nothing was switched";
+                Stage::Ending(Stored::Undone, reason.into(), now.instant)
+            };
+            let drain = deploy.details["drain_timeout"].as_str();
+            let drain = drain.and_then(|text| model::duration::parse(text).ok());
+            if let Some(time) = drain.filter(|_| stage == Stage::Switching) {
+                self.roster.drain_within(&deploy.service, time);
+            }
+            let resumed = Deploy {
+                service: deploy.service.into(),
+                targets: deploy.targets.iter().copied().map(Backend::active).collect(),
+                min: deploy.targets.len(),
+                drain,
+                by: By {
+                    uid: deploy.uid,
+                    pid: deploy.pid,
+                    what: deploy.what,
+                },
+                before: before.map(|service| service.backends).unwrap_or_default(),
+                stage,
+                began: now.instant,
+                is_told: false,
+            };
+            self.deploys.remove(deploy.id);
+            self.deploys.fresh = true;
+            self.deploys.insert(deploy.id, resumed);
+        }
+    }
+
+    /// What the store says of deploys after it has failed: a step that failed may have been made all the same.
+    pub(super) fn compare_deploys(&mut self, unfinished: Vec<Unfinished>, now: Now) {
+        let known: BTreeSet<u64> = unfinished.iter().map(|unfinished| unfinished.deploy.id).collect();
+        let over: Vec<u64> = self
+            .deploys
+            .live
+            .keys()
+            .filter(|id| !known.contains(id))
+            .copied()
+            .collect();
+        for id in over {
+            self.forget(id);
+        }
+        let differs = |unfinished: &Unfinished| {
+            let Unfinished { deploy, .. } = unfinished;
+            let live = self.deploys.live.get(&deploy.id);
+            live.is_none_or(|live| deploy.phase == Stored::Switched && !live.is_switched())
+        };
+        let others = unfinished.into_iter().filter(differs).collect();
+        self.take_up(others, now);
+    }
+
+    /// It is over: who was asked for it alone is asked no more.
+    fn forget(&mut self, id: u64) -> Option<Deploy> {
+        let deploy = self.deploys.remove(id)?;
+        for target in &deploy.targets {
+            let endpoint = target.endpoint;
+            if self.roster.services_of(endpoint).is_empty() && !self.deploys.asks(endpoint) {
+                self.since.remove(&endpoint.into());
+                self.health.remove(endpoint.into());
+            }
+        }
+        Some(deploy)
+    }
+
+    /// The store cannot be told how it ended, and will be. It is decided all the same: whoever waits is answered, and a
+    /// daemon that dies before it is written leaves a deploy that the next one ends in the same way.
+    fn decided(&mut self, id: u64, phase: Stored, reason: &str, now: Now) {
+        let Some(deploy) = self.deploys.live.get_mut(&id) else {
+            return;
+        };
+        if std::mem::replace(&mut deploy.is_told, true) {
+            return;
+        }
+        let service = deploy.service.clone();
+        self.tell_deploy(id, &service, phase.word(), Some(reason.to_owned()), now);
+    }
+
+    /// The kernel holds what the roster said when this was asked of it.
+    pub(super) fn reach(&mut self, reached: Vec<(u64, Reached)>, now: Now) {
+        for (id, reached) in reached {
+            let Some(deploy) = self.deploys.live.get_mut(&id) else {
+                continue;
+            };
+            let service = deploy.service.clone();
+            if deploy.stage == Stage::Switching {
+                deploy.stage = Stage::Switched;
+                self.tell_deploy(id, &service, Stored::Switched.word(), None, now);
+            }
+            if reached == Reached::Left {
+                self.deploys.set(id, Stage::Left);
+                self.deploys.look.insert(id);
+            }
+        }
+    }
+
+    /// Everything was torn down: nothing is probed, and nothing drains.
+    pub(super) fn end_deploys(&mut self, now: Now) {
+        let ids: Vec<u64> = self.deploys.live.keys().copied().collect();
+        for id in ids {
+            let stage = self.deploys.live.get(&id).map(|deploy| deploy.stage.clone());
+            let phase = match stage {
+                Some(Stage::Probing(_)) => Stored::Undone,
+                Some(Stage::Switching | Stage::Switched) => Stored::Drained,
+                _ => continue,
+            };
+            self.deploys
+                .set(id, Stage::Ending(phase, "everything was torn down".into(), now.instant));
+        }
+    }
+
+    pub(super) fn tell_deploy(
+        &mut self,
+        id: u64,
+        service: &str,
+        phase: &'static str,
+        reason: Option<String>,
+        now: Now,
+    ) {
+        let service = service.to_owned();
+        let what = What::Deploy {
+            id,
+            service,
+            phase,
+            reason,
+        };
+        self.note(what, now);
+    }
+}

@@ -1,0 +1,238 @@
+//! Orders: a deploy begins, or shall be taken back.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Deploy, MOST, New, Stage, Step, Undo};
+use crate::control::core::input::{Standing, Unjudged, Vet};
+use crate::control::core::orders::{Accepted, Order, Then, Undecided, by, missing};
+use crate::control::core::{Core, Now, Phase, Provider};
+use crate::control::request::{ApplyOptions, DeployOrder, Peer, Refused, Reply, UndoOrder, Which};
+use crate::daemon::store_thread::Write;
+use crate::store::{DeployStep, NewDeploy, Phase as Stored};
+use tcpgw_core::model::{self, BackendState, Edits, Problem, Problems, Service};
+
+impl Core {
+    pub(in crate::control::core) fn take_deploy(
+        &mut self,
+        order: DeployOrder,
+        reply: Reply<Result<u64, Refused>>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Result<Option<Write>, Undecided> {
+        let judged = self.judges_singly().map_err(Unjudged::from);
+        let new = match judged.and_then(|()| self.judge_deploy(&order, vet)) {
+            Ok(new) => new,
+            Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Deploy(order, reply)))),
+            // Whoever asked may be gone.
+            Err(Unjudged::Refused(refused)) => {
+                drop(reply.send(Err(refused)));
+                return Ok(None);
+            }
+        };
+        let ends = new.ends.iter().filter_map(|id| self.deploys.end_of(*id)).collect();
+        let stored = NewDeploy {
+            service: new.service.clone(),
+            targets: new.targets.iter().map(|target| target.endpoint).collect(),
+            details: json!({
+                "min": new.min,
+                "timeout": model::duration::show(new.timeout),
+                "drain_timeout": new.drain.map(model::duration::show),
+            }),
+            ends,
+        };
+        let by = new.by.clone();
+        self.desk.accepted = Some(Accepted::step(Step::Begin(Box::new(new), reply)));
+        Ok(Some(Write::Begin(stored, by, now.unix)))
+    }
+
+    fn judge_deploy(&self, order: &DeployOrder, vet: &mut Vet<'_>) -> Result<New, Unjudged> {
+        let (service, min) = self.judge_targets(order)?;
+        let targets = service.backends.clone();
+        let edits = Edits {
+            put: vec![Arc::new(service)],
+            gone: Vec::new(),
+        };
+        let standing = Standing {
+            provider: Provider::Api,
+            before: 1,
+            after: 1,
+        };
+        for warning in self.judge(&edits, standing, ApplyOptions::default(), vet)?.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(New {
+            service: order.service.clone(),
+            targets,
+            min,
+            timeout: order.timeout,
+            drain: order.drain,
+            by: by(order.by, "deploy"),
+            ends: self.deploys.told_of(&order.service),
+        })
+    }
+
+    /// Returns the service with its targets alone, and how many of these have to answer.
+    fn judge_targets(&self, order: &DeployOrder) -> Result<(Service, usize), Refused> {
+        let name = &order.service;
+        self.judge_owner(name, Provider::Api)?;
+        self.judge_suspended(name)?;
+        if self.phase == Phase::TornDown {
+            return Err(Refused::Refused(crate::control::core::TORN_DOWN.into()));
+        }
+        if self.orphans.get(name).is_some() {
+            return Err(Refused::Refused(format!(
+                "service \"{name}\" is an orphan, which no provider defines: define it anew first, with `tcpgw service set {name}` or \
+                 `tcpgw apply`"
+            )));
+        }
+        let current = self.api.get(name).ok_or_else(|| missing(name))?;
+        let mut under_way = self.deploys.live.iter().filter(|(_, deploy)| deploy.service == *name);
+        let probes = |deploy: &Deploy| match deploy.stage {
+            Stage::Probing(_) => true,
+            // Only the store does not know of its end.
+            Stage::Ending(..) => !deploy.is_told,
+            Stage::Switching | Stage::Switched | Stage::Left => false,
+        };
+        if let Some((id, _)) = under_way.find(|(_, deploy)| probes(deploy)) {
+            return Err(Refused::Refused(format!(
+                "deploy {id} of service \"{name}\" is under way; wait for it, or take it back with `tcpgw rollback {name}`"
+            )));
+        }
+        if self.deploys.live.len() >= MOST {
+            return Err(Refused::Refused(format!(
+                "{MOST} deploys are under way; wait for one of them"
+            )));
+        }
+        let service = with_targets(&current.service, &order.targets).map_err(Refused::Invalid)?;
+        let min = order.min.unwrap_or(service.backends.len());
+        if min == 0 || min > service.backends.len() {
+            let message = format!(
+                "is {min}; 1 to {} (the number of targets) are accepted",
+                service.backends.len()
+            );
+            let place = "min".into();
+            return Err(Refused::Invalid([Problem { place, message }].into_iter().collect()));
+        }
+        Ok((service, min))
+    }
+
+    pub(in crate::control::core) fn take_undo(
+        &mut self,
+        order: &UndoOrder,
+        reply: Reply<Result<u64, Refused>>,
+        now: Now,
+    ) -> Option<Write> {
+        match self.judges_singly().and_then(|()| self.judge_undo(order)) {
+            Ok(Undo::End(id)) => Some(self.end(id, Stored::Undone, asked_by(order.by), Some(reply), now)),
+            Ok(Undo::Restore(id, edits)) => {
+                let reason = asked_by(order.by);
+                let mut change = self.api.change(&edits);
+                change.deploy = Some(DeployStep {
+                    id,
+                    phase: Stored::Undone,
+                    reason: Some(reason.clone()),
+                });
+                self.desk.accepted = Some(Accepted {
+                    edits,
+                    cause: format!("deploy {id} is taken back"),
+                    drain: None,
+                    warnings: Vec::new(),
+                    obstacles: std::collections::BTreeMap::new(),
+                    then: Then::Deploy(Step::Restore(id, reason, reply)),
+                });
+                Some(Write::Change(change, by(order.by, "rollback"), now.unix))
+            }
+            Err(refused) => {
+                drop(reply.send(Err(refused)));
+                None
+            }
+        }
+    }
+
+    fn judge_undo(&self, order: &UndoOrder) -> Result<Undo, Refused> {
+        let id = match &order.which {
+            Which::Id(id) => *id,
+            Which::Last(service) => {
+                self.judge_owner(service, Provider::Api)?;
+                self.api.get(service).ok_or_else(|| missing(service))?;
+                self.deploys.last_of(service).ok_or_else(|| {
+                    Refused::Refused(format!(
+                        "no deploy of service \"{service}\" is under way, so there is none to take back: `tcpgw history {service}` \
+                         shows what changed; deploy the backends that it had anew"
+                    ))
+                })?
+            }
+        };
+        let over = || {
+            Refused::Refused(format!(
+                "deploy {id} is over, or there is none: see `tcpgw deploys {id}`"
+            ))
+        };
+        let deploy = self.deploys.live.get(&id).ok_or_else(over)?;
+        match deploy.stage {
+            Stage::Probing(_) => return Ok(Undo::End(id)),
+            Stage::Left | Stage::Ending(..) => return Err(over()),
+            Stage::Switching | Stage::Switched => {}
+        }
+        let service = &deploy.service;
+        if let Some(later) = self.deploys.last_of(service).filter(|last| *last != id) {
+            return Err(Refused::Refused(format!(
+                "deploy {later} of service \"{service}\" came after deploy {id}; take that one back first"
+            )));
+        }
+        let current = &self.api.get(service).ok_or_else(|| missing(service))?.service;
+        if deploy.before.is_empty() {
+            return Err(Refused::Refused(format!(
+                "service \"{service}\" had no other backends before deploy {id}: there is nothing to go back to"
+            )));
+        }
+        let service = Arc::new(Service {
+            backends: deploy.before.clone(),
+            ..Service::clone(current)
+        });
+        let edits = Edits {
+            put: vec![service],
+            gone: Vec::new(),
+        };
+        self.judge_books(&edits, Provider::Api)?;
+        Ok(Undo::Restore(id, edits))
+    }
+}
+
+fn asked_by(peer: Peer) -> String {
+    format!("asked for by uid {}", peer.uid)
+}
+
+/// The service with these backends.
+fn with_targets(service: &Service, targets: &[Value]) -> Result<Service, Problems> {
+    let problem = |message: &str| Problem {
+        place: "targets".into(),
+        message: message.into(),
+    };
+    if targets.is_empty() {
+        return Err([problem("are missing: at least one new backend is needed")]
+            .into_iter()
+            .collect());
+    }
+    let patch = json!({"backends": targets}).to_string();
+    let renamed = |problems: Problems| -> Problems {
+        let problems = problems.iter().map(|problem| Problem {
+            place: problem.place.replacen("backends", "targets", 1),
+            message: problem.message.replace("backends[", "targets["),
+        });
+        problems.collect()
+    };
+    let service = model::patch_service(service, patch.as_bytes()).map_err(renamed)?;
+    if service
+        .backends
+        .iter()
+        .any(|backend| backend.state != BackendState::Active)
+    {
+        return Err([problem("must all be active: who drains is no new backend")]
+            .into_iter()
+            .collect());
+    }
+    Ok(service)
+}

@@ -1,0 +1,261 @@
+//! Steps: what is written of a deploy, and what follows when it is.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{AGAIN, Deploy, HASTE, New, Stage, Step};
+use crate::control::core::orders::{Accepted, Then, missing, refused};
+use crate::control::core::{Core, Now, Phase, Provider, Wants};
+use crate::control::request::{Refused, Reply};
+use crate::daemon::store_thread::Write;
+use crate::store::{By, DeployStep, Phase as Stored, StoreError};
+use tcpgw_core::health::{self, State, Target};
+use tcpgw_core::model::{self, Backend, Edits, Service, Word};
+
+impl Core {
+    /// What is to be written of deploys now.
+    pub(in crate::control::core) fn next_step(&mut self, now: Now) -> Option<Write> {
+        if matches!(self.phase, Phase::Waiting | Phase::Looking) {
+            return None;
+        }
+        self.deploys.tick(now.instant);
+        while let Some(id) = self.deploys.look.pop_first() {
+            let write = match self.deploys.live.get(&id).map(|deploy| deploy.stage.clone()) {
+                Some(Stage::Probing(deadline)) => self.probing(id, deadline, now),
+                Some(Stage::Left) => {
+                    let reason = self.deploys.live.get(&id).map_or("", Deploy::words_at_end).into();
+                    Some(self.end(id, Stored::Drained, reason, None, now))
+                }
+                Some(Stage::Ending(phase, reason, at)) if at <= now.instant => {
+                    Some(self.end(id, phase, reason, None, now))
+                }
+                _ => None,
+            };
+            if write.is_some() {
+                return write;
+            }
+        }
+        None
+    }
+
+    /// One whose new backends are asked: whether enough have answered.
+    fn probing(&mut self, id: u64, deadline: Instant, now: Now) -> Option<Write> {
+        let deploy = self.deploys.live.get(&id)?;
+        if let Err(refused) = self.judge_suspended(&deploy.service) {
+            let reason = format!("{}; nothing was switched", refused.lines().join("; "));
+            return Some(self.end(id, Stored::Failed, reason, None, now));
+        }
+        let views = deploy
+            .targets
+            .iter()
+            .map(|target| (target, self.health.get(target.endpoint.into())));
+        let has_answered = |view: &Option<health::View>| {
+            let has_answered = |view: &health::View| view.answered.is_some_and(|at| at >= deploy.began);
+            view.is_some_and(|view| matches!(view.state, State::Healthy | State::Failing { .. }) && has_answered(&view))
+        };
+        let (good, bad): (Vec<_>, Vec<_>) = views.partition(|(_, view)| has_answered(view));
+        if good.len() >= deploy.min {
+            return Some(self.switch(id, now));
+        }
+        if deadline > now.instant {
+            return None;
+        }
+        let bad = bad.into_iter().map(|(target, view)| {
+            let is_asked = view.is_some_and(|view| view.sent > 0);
+            let silent = if is_asked { "no answer yet" } else { "not asked yet" };
+            let last = view.and_then(|view| view.last);
+            let why = last.map_or(silent.into(), |last| last.to_string());
+            format!("{} ({why})", target.endpoint)
+        });
+        let bad: Vec<String> = bad.collect();
+        let wanted = if deploy.min == deploy.targets.len() {
+            String::new()
+        } else {
+            format!("; {} of {} were wanted", deploy.min, deploy.targets.len())
+        };
+        let reason = format!("not answered in time: {}{wanted}; nothing was switched", bad.join(", "));
+        Some(self.end(id, Stored::Failed, reason, None, now))
+    }
+
+    /// Enough have answered: the service gets its new backends, if it still may.
+    fn switch(&mut self, id: u64, now: Now) -> Write {
+        let (edits, before) = match self.switched(id) {
+            Ok(switched) => switched,
+            Err(refused) => {
+                let reason = format!("{}; nothing was switched", refused.lines().join("; "));
+                return self.end(id, Stored::Failed, reason, None, now);
+            }
+        };
+        let mut change = self.api.change(&edits);
+        change.deploy = Some(DeployStep {
+            id,
+            phase: Stored::Switched,
+            reason: None,
+        });
+        let (service, drain, by) = match self.deploys.live.get(&id) {
+            Some(deploy) => (&*deploy.service, deploy.drain, deploy.by.clone()),
+            None => ("", None, self.own()),
+        };
+        self.desk.accepted = Some(Accepted {
+            edits,
+            cause: format!("deploy {id} of {service}"),
+            drain,
+            warnings: Vec::new(),
+            obstacles: std::collections::BTreeMap::new(),
+            then: Then::Deploy(Step::Switch(id, before)),
+        });
+        Write::Change(change, by, now.unix)
+    }
+
+    fn switched(&self, id: u64) -> Result<(Edits, Vec<Backend>), Refused> {
+        let deploy = self.deploys.live.get(&id);
+        let deploy = deploy.ok_or_else(|| Refused::Failed(format!("deploy {id} is gone")))?;
+        let current = self.api.get(&deploy.service).ok_or_else(|| missing(&deploy.service))?;
+        let before = current.service.backends.clone();
+        let mut edits = Edits::default();
+        if before != deploy.targets {
+            edits.put.push(Arc::new(Service {
+                backends: deploy.targets.clone(),
+                ..Service::clone(&current.service)
+            }));
+        }
+        self.judge_books(&edits, Provider::Api)?;
+        Ok((edits, before))
+    }
+
+    /// It is over, once that is written.
+    pub(super) fn end(
+        &mut self,
+        id: u64,
+        phase: Stored,
+        reason: String,
+        reply: Option<Reply<Result<u64, Refused>>>,
+        now: Now,
+    ) -> Write {
+        self.deploys
+            .set(id, Stage::Ending(phase, reason.clone(), now.instant + AGAIN));
+        let step = DeployStep {
+            id,
+            phase,
+            reason: Some(reason.clone()),
+        };
+        self.desk.accepted = Some(Accepted::step(Step::End(id, phase, reason, reply)));
+        Write::Step(step, now.unix)
+    }
+
+    /// A step is on the disk.
+    pub(in crate::control::core) fn stepped(&mut self, step: Step, now: Now) -> Option<Wants> {
+        match step {
+            Step::Begin(new, reply) => {
+                let id = self.desk.began.take().unwrap_or_default();
+                for over in &new.ends {
+                    self.forget(*over);
+                }
+                self.begun(id, *new, now);
+                drop(reply.send(Ok(id)));
+            }
+            Step::Switch(id, before) => {
+                self.deploys.fresh = true;
+                let deploy = self.deploys.remove(id)?;
+                let stage = Stage::Switching;
+                self.deploys.insert(
+                    id,
+                    Deploy {
+                        before,
+                        stage,
+                        ..deploy
+                    },
+                );
+            }
+            Step::Restore(id, reason, reply) => {
+                let deploy = self.deploys.remove(id);
+                let service = deploy.map(|deploy| deploy.service).unwrap_or_default();
+                return Some(Wants::Restored {
+                    id,
+                    service,
+                    reason,
+                    reply,
+                });
+            }
+            Step::End(id, phase, reason, reply) => {
+                self.decided(id, phase, &reason, now);
+                self.forget(id);
+                drop(reply.map(|reply| reply.send(Ok(id))));
+            }
+        }
+        None
+    }
+
+    /// The store did not take a step.
+    pub(in crate::control::core) fn step_failed(&mut self, step: Step, error: &StoreError, now: Now) {
+        let again = now.instant + AGAIN;
+        match step {
+            Step::Begin(_, reply) | Step::Restore(_, _, reply) => drop(reply.send(Err(refused(error)))),
+            Step::Switch(id, _) => {
+                let reason = format!("{error}; nothing was switched");
+                tracing::error!(id, "deploy: {reason}");
+                let stage = Stage::Ending(Stored::Failed, reason.clone(), again);
+                self.deploys.set(id, stage);
+                self.decided(id, Stored::Failed, &reason, now);
+            }
+            Step::End(id, _, _, reply) if matches!(error, StoreError::Phase { .. } | StoreError::NoDeploy(_)) => {
+                self.forget(id);
+                drop(reply.map(|reply| reply.send(Err(refused(error)))));
+            }
+            // Another error is gone at some time, and until then it is tried again.
+            Step::End(id, phase, reason, reply) => {
+                self.decided(id, phase, &reason, now);
+                drop(reply.map(|reply| reply.send(Ok(id))));
+            }
+        }
+    }
+
+    fn begun(&mut self, id: u64, new: New, now: Now) {
+        let params = self.api.get(&new.service).map(|stored| stored.service.health);
+        let deploy = Deploy {
+            service: new.service.clone(),
+            targets: new.targets,
+            min: new.min,
+            drain: new.drain,
+            by: new.by,
+            before: Vec::new(),
+            stage: Stage::Probing(now.instant + new.timeout),
+            began: now.instant,
+            is_told: false,
+        };
+        for target in &deploy.targets {
+            let at = SocketAddr::from(target.endpoint);
+            // Who is probed already is asked once more, at once.
+            if self.health.probe_now(at, now.instant) {
+                continue;
+            }
+            if let Some(params) = params {
+                let target = Target {
+                    params: hasty(params),
+                    presumed: false,
+                };
+                self.health.upsert(at, target, now.instant);
+            }
+        }
+        self.deploys.insert(id, deploy);
+        self.tell_deploy(id, &new.service, Stored::Probing.word(), None, now);
+    }
+
+    /// This program, where nobody else is known.
+    fn own(&self) -> By {
+        By {
+            uid: 0,
+            pid: self.daemon().pid,
+            what: "deploy".into(),
+        }
+    }
+}
+
+/// Whoever deploys waits for it.
+fn hasty(params: model::Health) -> model::Health {
+    model::Health {
+        interval: Some(params.interval.map_or(HASTE, |interval| interval.min(HASTE))),
+        ..params
+    }
+}

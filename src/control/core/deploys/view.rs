@@ -1,0 +1,67 @@
+//! What is told of deploys that are not over.
+
+use std::net::SocketAddr;
+
+use super::Stage;
+use crate::control::core::replies;
+use crate::control::core::{Core, Now};
+use crate::control::request::{DeployView, TargetView};
+use tcpgw_core::drain::Drain;
+use tcpgw_core::model::{Endpoint, Word as _};
+
+impl Core {
+    /// The deploys that are not over.
+    pub fn deploys(&self, now: Now) -> Vec<DeployView> {
+        self.deploys
+            .live
+            .keys()
+            .filter_map(|id| self.deploy(*id, now))
+            .collect()
+    }
+
+    /// The last deploy of a service, if it is not over.
+    pub(in crate::control::core) fn deploy_of(&self, service: &str, now: Now) -> Option<DeployView> {
+        self.deploy(self.deploys.last_of(service)?, now)
+    }
+
+    fn deploy(&self, id: u64, now: Now) -> Option<DeployView> {
+        let deploy = self.deploys.live.get(&id)?;
+        let targets = deploy.targets.iter().map(|target| {
+            let view = self.health.get(target.endpoint.into());
+            TargetView {
+                backend: target.endpoint.into(),
+                health: view.map_or("unknown", |view| view.state.name()).into(),
+                reason: view.and_then(|view| replies::reason(view.last)),
+            }
+        });
+        let old: Vec<Endpoint> = deploy.old().collect();
+        let leavers = self.roster.leavers();
+        let leaving = old
+            .iter()
+            .filter_map(|endpoint| leavers.get(&deploy.service, *endpoint));
+        let leaving: Vec<Drain> = leaving.map(|leaving| leaving.drain).collect();
+        let deadline = match deploy.stage {
+            Stage::Probing(at) => Some(at),
+            _ => leaving.iter().filter_map(|drain| drain.deadline()).max(),
+        };
+        let flows = leaving.iter().map(|drain| drain.flows()).sum::<Option<u64>>();
+        let (phase, reason) = match &deploy.stage {
+            Stage::Probing(_) => ("probing", None),
+            Stage::Switching => ("switching", None),
+            Stage::Switched | Stage::Left => ("switched", None),
+            Stage::Ending(phase, reason, _) => (phase.word(), Some(reason.clone())),
+        };
+        let is_past = matches!(deploy.stage, Stage::Switched | Stage::Left);
+        Some(DeployView {
+            id,
+            service: deploy.service.to_string(),
+            phase: phase.into(),
+            reason,
+            targets: targets.collect(),
+            left: if is_past { old.len() - leaving.len() } else { 0 },
+            old: old.into_iter().map(SocketAddr::from).collect(),
+            flows: flows.filter(|_| is_past),
+            seconds_left: deadline.map(|at| at.saturating_duration_since(now.instant).as_secs()),
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! What is left in the record for the next process: all of it, or what a change touches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::orphans::Orphan;
+use super::{Core, Now};
+use crate::control::draining::Leaving;
+use crate::control::membership::{self, Change, Name};
+use crate::reconcile::engine::{ChangeMemo, Memo};
+use crate::record::{Deadline, Pause, ServiceEntry};
+use tcpgw_core::model::Service;
+use tcpgw_core::owner::{Details, Owner};
+use tcpgw_core::summary::ServiceSummary;
+
+impl Core {
+    /// Returns what the record keeps besides what is served.
+    pub(super) fn memo(&self, now: Now) -> Memo {
+        let left = self.roster.leavers().iter();
+        let pauses = self.roster.paused();
+        Memo {
+            applied: self.applied.clone().unwrap_or_else(|| self.change_now(now)),
+            drains: left.filter_map(|leaving| deadline(leaving, now)).collect(),
+            pauses: pauses.map(|(name, of)| pause(name, of, now)).collect(),
+            wanted: self.wanted_by_providers(),
+            owners: self.owners(),
+        }
+    }
+
+    /// Returns what the record is to know before a change is made: of the services that it touches, and of those that nothing was
+    /// written of since they were touched.
+    pub(super) fn change_memo(&mut self, change: &Change, now: Now) -> ChangeMemo {
+        let mut names = std::mem::take(&mut self.unrecorded);
+        let changed = change.old.iter().chain(&change.new);
+        names.extend(changed.map(|service| service.name.clone()));
+        ChangeMemo {
+            applied: self.change_now(now),
+            services: names.iter().map(|name| self.service_entry(name, now)).collect(),
+        }
+    }
+
+    fn service_entry(&self, name: &Name, now: Now) -> ServiceEntry {
+        let Some(serving) = self.roster.serving().get(name) else {
+            return ServiceEntry::gone(name);
+        };
+        let wanted = self.roster.wanted().get(name);
+        let details = match wanted.map(|wanted| self.addon_wish(name).unwrap_or(wanted)) {
+            Some(wanted) => Details::new(self.owner(name), wanted, serving),
+            None => Details::new(Owner::Removed, serving, serving),
+        };
+        let leavers = self.roster.leavers();
+        let leaving = leavers.of(name).into_iter();
+        let leaving = leaving.filter_map(|endpoint| leavers.get(name, endpoint));
+        ServiceEntry {
+            name: name.clone(),
+            summary: Some(ServiceSummary::from(&**serving)),
+            details,
+            deadlines: leaving.filter_map(|leaving| deadline(leaving, now)).collect(),
+            pause: self.roster.pause_of(name).map(|of| pause(name, &of, now)),
+        }
+    }
+
+    /// The services that are wanted, as their providers want them.
+    fn wanted_by_providers(&self) -> BTreeMap<Name, Arc<Service>> {
+        let mut wanted = self.roster.wanted().clone();
+        for name in self.addon.suspended_names() {
+            if let (Some(known), Some(wish)) = (wanted.get_mut(name), self.addon_wish(name)) {
+                *known = Arc::clone(wish);
+            }
+        }
+        wanted
+    }
+
+    /// What is wanted of a service whose resource is suspended: it is served otherwise until that is resumed.
+    fn addon_wish(&self, name: &str) -> Option<&Arc<Service>> {
+        self.addon.is_suspended(name).then_some(())?;
+        self.api.get(name).map(|stored| &stored.service)
+    }
+
+    fn owner(&self, name: &str) -> Owner {
+        if self.api.get(name).is_some() {
+            Owner::Api
+        } else {
+            self.orphans.get(name).map_or(Owner::File, Orphan::owner)
+        }
+    }
+
+    /// The record is to know of these with the next change.
+    pub(super) fn unrecorded<'n>(&mut self, names: impl IntoIterator<Item = &'n Name>) {
+        self.unrecorded.extend(names.into_iter().cloned());
+    }
+
+    /// Services stay paused that an earlier process has paused.
+    pub(super) fn pause_again(&mut self, pauses: &[Pause], now: Now) {
+        let wanted: BTreeSet<Name> = self.roster.wanted().keys().cloned().collect();
+        for pause in pauses.iter().filter(|pause| wanted.contains(&pause.service)) {
+            let again = membership::Pause {
+                until: now.instant + pause.left(now.boot),
+                time: pause.time,
+                since: pause.since,
+                uid: pause.uid,
+            };
+            self.roster.pause(&pause.service, Some(again));
+        }
+    }
+}
+
+fn deadline(leaving: &Leaving, now: Now) -> Option<Deadline> {
+    let left = leaving.drain.deadline()?.saturating_duration_since(now.instant);
+    Some(Deadline {
+        service: leaving.service.clone(),
+        backend: leaving.backend.endpoint.into(),
+        until: now.boot + left,
+        time: leaving.time,
+    })
+}
+
+fn pause(service: &Name, pause: &membership::Pause, now: Now) -> Pause {
+    Pause {
+        service: service.clone(),
+        since: pause.since,
+        uid: pause.uid,
+        until: now.boot + pause.until.saturating_duration_since(now.instant),
+        time: pause.time,
+    }
+}

@@ -1,0 +1,852 @@
+//! What is ordered through the API: judged, written to the store, and done, one after the other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::addon::Provisioned;
+use super::api_services::Held;
+use super::deploys::Step;
+use super::input::{Judged, Standing, Unjudged, Vet};
+use super::surroundings::{Obstacles, TAKE_OVER};
+use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
+use crate::addon::Outcome;
+use crate::control::request::{
+    AddonOrder, AddonRefused, Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply,
+    ServiceEdit, UndoOrder,
+};
+use crate::daemon::store_thread::{Opened, Write, Written};
+use crate::reconcile::Report;
+use crate::store::{By, Committed, Expect, Loaded, StoreError, StoredService};
+use crate::view::problems::some_of;
+use tcpgw_core::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Problems, Service, State};
+use tcpgw_core::problem::Kind;
+use tcpgw_core::words::{Changes, Counts};
+
+/// After a failure of the store it is tried again so often.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// Number of orders that may wait: more than the API has connections, so that only those are refused who order and do not wait for
+/// the answer.
+pub const MOST_ORDERS: usize = 256;
+
+/// What may be ordered.
+pub enum Order {
+    /// All services of the API shall be these.
+    Apply(ApplyOrder),
+    /// One service shall be otherwise.
+    Edit(EditOrder, Reply<Result<Edited, Refused>>),
+    /// A deploy.
+    Deploy(DeployOrder, Reply<Result<u64, Refused>>),
+    /// A deploy shall end, or be taken back.
+    Undo(UndoOrder, Reply<Result<u64, Refused>>),
+    /// A request about a resource of the add-on.
+    Addon(AddonOrder, Reply<Result<Outcome, AddonRefused>>),
+}
+
+impl Order {
+    /// Whoever asked may be gone.
+    fn refuse(self, why: Refused) {
+        match self {
+            Self::Apply(order) => drop(order.reply.send(Err(why))),
+            Self::Edit(_, reply) => drop(reply.send(Err(why))),
+            Self::Deploy(_, reply) | Self::Undo(_, reply) => drop(reply.send(Err(why))),
+            Self::Addon(_, reply) => drop(reply.send(Err(AddonRefused::Daemon(why)))),
+        }
+    }
+}
+
+/// An `apply` whose text has been read.
+pub struct ApplyOrder {
+    /// As it was asked for.
+    pub apply: Apply,
+    /// What its text says.
+    pub state: State,
+    /// Who waits for it.
+    pub reply: Reply<Result<Applied, Refused>>,
+}
+
+/// An order of which nothing is decided, since the gateway is being looked at. It stays the first.
+pub(super) struct Undecided(pub(super) Box<Order>);
+
+/// What goes on between orders and the store.
+#[derive(Default)]
+pub(super) struct Desk {
+    /// Not looked at yet.
+    orders: VecDeque<Order>,
+    /// The one that is being written.
+    pub(super) accepted: Option<Accepted>,
+    /// The store is looked at anew.
+    refreshing: bool,
+    /// Nobody knows what it held.
+    pub(super) lost: bool,
+    /// Whether what is known of resources is what the store holds.
+    resources: Knowledge,
+    /// The id of a deploy that was just begun.
+    pub(super) began: Option<u64>,
+}
+
+/// Whether something is known. A write that failed may have been made all the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Knowledge {
+    #[default]
+    Certain,
+    /// The store is to be read before anything is decided.
+    Doubtful,
+    /// The store was to be read, and could not be.
+    Unreadable,
+}
+
+impl Desk {
+    /// Whether a resource is to be changed next, and the store has to be read before.
+    fn reads_first(&self) -> bool {
+        let is_next = matches!(self.orders.front(), Some(Order::Addon(..)));
+        is_next && self.resources == Knowledge::Doubtful && !self.lost
+    }
+
+    /// Whether nothing is being written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.accepted.is_none() && !self.refreshing
+    }
+}
+
+/// What was accepted, and is being written.
+pub(super) struct Accepted {
+    pub(super) edits: Edits,
+    /// Why the kernel changes, for people.
+    pub(super) cause: String,
+    /// For those who begin to drain by it.
+    pub(super) drain: Option<Duration>,
+    pub(super) warnings: Vec<String>,
+    /// What keeps services of it from being served here now.
+    pub(super) obstacles: Obstacles,
+    pub(super) then: Then,
+}
+
+/// What follows when it is written.
+pub(super) enum Then {
+    Apply(Reply<Result<Applied, Refused>>),
+    Edit(Box<str>, Reply<Result<Edited, Refused>>),
+    Deploy(Step),
+    Addon(Provisioned),
+}
+
+impl Accepted {
+    /// A step of a deploy that changes no service.
+    pub(super) fn step(step: Step) -> Self {
+        Self {
+            edits: Edits::default(),
+            cause: String::new(),
+            drain: None,
+            warnings: Vec::new(),
+            obstacles: Obstacles::new(),
+            then: Then::Deploy(step),
+        }
+    }
+
+    fn refuse(self, error: &StoreError) -> Option<Step> {
+        let refused = || refused(error);
+        match self.then {
+            Then::Apply(reply) => drop(reply.send(Err(refused()))),
+            Then::Edit(_, reply) => drop(reply.send(Err(refused()))),
+            Then::Deploy(step) => return Some(step),
+            Then::Addon(provisioned) => provisioned.refuse(error),
+        }
+        None
+    }
+}
+
+/// What the store said, for whoever asked.
+pub(super) fn refused(error: &StoreError) -> Refused {
+    match error {
+        StoreError::Conflict { current, .. } => Refused::Conflict(error.to_string(), current.clone()),
+        StoreError::Deploying { .. } => Refused::Refused(error.to_string()),
+        _ => Refused::Store(error.to_string()),
+    }
+}
+
+impl Core {
+    /// What the store holds, before anything is wanted. Without it, what the API's services were is taken for them still: a store
+    /// that is lost must not end what is served.
+    pub fn opened(&mut self, opened: Result<Opened, StoreError>, now: Now) {
+        match opened {
+            Ok(opened) => {
+                let (held, problems) = compatible(opened.loaded);
+                if !problems.is_empty() {
+                    self.reject("api", problems, now);
+                }
+                self.api = held;
+                drop(self.addon.load(opened.resources, now));
+                self.addon.learn(self.api.services());
+                self.removed = opened.removed;
+                self.take_up(opened.unfinished, now);
+                self.store_trouble(opened.trouble.as_ref(), now);
+            }
+            Err(error) => {
+                tracing::error!("{error}; services of the API cannot be changed");
+                self.desk.lost = true;
+                self.store_trouble(Some(&error), now);
+            }
+        }
+    }
+
+    fn remembered(&mut self, result: Result<(), String>, took: Duration, now: Now) {
+        self.due.remembered(took);
+        self.last_trouble.unwritten = result.err().map(|error| {
+            format!("{error}: a machine that boots with a lost file or store would not know these services")
+        });
+        if self.last_trouble.unwritten.is_some() {
+            self.due.remember(now.instant + REFRESH);
+        }
+        self.judge_last();
+    }
+
+    fn store_trouble(&mut self, trouble: Option<&StoreError>, now: Now) {
+        self.due.store = trouble.map(|_| now.instant + REFRESH);
+        if let Some(error) = trouble {
+            self.report(Kind::Store, format!("the store refuses changes: {error}"));
+        } else {
+            self.problems.resolve(Kind::Store);
+        }
+    }
+
+    /// After a failure of the store: what it holds, and whether it can be written again.
+    fn refreshed(&mut self, refreshed: Result<Opened, StoreError>, now: Now) {
+        let opened = match refreshed {
+            Ok(opened) => opened,
+            Err(error) => {
+                if self.desk.resources == Knowledge::Doubtful {
+                    self.desk.resources = Knowledge::Unreadable;
+                }
+                return self.store_trouble(Some(&error), now);
+            }
+        };
+        self.desk.resources = Knowledge::Certain;
+        if self.desk.lost {
+            return self.found_again(opened, now);
+        }
+        self.store_trouble(opened.trouble.as_ref(), now);
+        let (held, problems) = compatible(opened.loaded);
+        if problems.is_empty() {
+            self.problems.resolve(Kind::RejectedStore);
+        } else if problems != self.api.reasons() {
+            self.reject("api", problems, now);
+        }
+        let services = held.services().cloned();
+        // A change that failed may have been made all the same.
+        let mut edits = self.api.edits_to(&State::from_valid(services.collect()));
+        self.api = held;
+        let before = self.addon.load(opened.resources, now);
+        self.put_resumed(&mut edits, &before);
+        self.compare_deploys(opened.unfinished, now);
+        if !edits.is_empty() {
+            self.wanted_instead("the store", &edits, now);
+        }
+    }
+
+    /// A store that could not be opened at the start can be read now. What was taken for services of the API meanwhile is judged as
+    /// at a start: what the store does not know goes on as an orphan, unless the store knows that somebody removed it.
+    fn found_again(&mut self, opened: Opened, now: Now) {
+        tracing::info!("the store can be read: services of the API can be changed");
+        self.desk.lost = false;
+        self.addon.is_copy = false;
+        if matches!(self.phase, Phase::Waiting | Phase::Looking) {
+            return self.opened(Ok(opened), now);
+        }
+        self.store_trouble(opened.trouble.as_ref(), now);
+        let (held, problems) = compatible(opened.loaded);
+        if !problems.is_empty() {
+            self.reject("api", problems, now);
+        }
+        let presumed = std::mem::replace(&mut self.api, held);
+        let services = self.api.services().cloned();
+        let mut edits = presumed.edits_to(&State::from_valid(services.collect()));
+        let before = self.addon.load(opened.resources, now);
+        self.put_resumed(&mut edits, &before);
+        self.removed = opened.removed;
+        self.leave_out_claimed(&mut edits);
+        let gone = std::mem::take(&mut edits.gone);
+        let (removed, unknown): (Vec<_>, Vec<_>) = gone.into_iter().partition(|name| self.removed.contains_key(name));
+        edits.gone = removed;
+        let unknown = unknown.iter().filter_map(|name| presumed.get(name));
+        let unknown: Vec<Arc<Service>> = unknown.map(|stored| Arc::clone(&stored.service)).collect();
+        let orphans = unknown.iter().map(|service| (Service::clone(service), true));
+        self.orphan_found(orphans.collect(), now);
+        for service in unknown {
+            match self.orphans.get(&service.name).map(|orphan| &orphan.service) {
+                None => edits.gone.push(service.name.clone()),
+                Some(left) if *left != service => edits.put.push(Arc::clone(left)),
+                Some(_) => {}
+            }
+        }
+        self.compare_deploys(opened.unfinished, now);
+        self.wanted_instead("the store can be read again", &edits, now);
+        self.addresses_changed(now);
+        self.due.remember(now.instant);
+    }
+
+    /// Leaves out of the store's services what others have taken while it could not be read, with the reason.
+    fn leave_out_claimed(&mut self, edits: &mut Edits) {
+        let put = std::mem::take(&mut edits.put);
+        for service in put {
+            let alone = Edits {
+                put: vec![Arc::clone(&service)],
+                ..Edits::default()
+            };
+            match self.judge_books(&alone, Provider::Api) {
+                Ok(()) => edits.put.push(service),
+                Err(refused) => {
+                    let reason = left_out(&service.name, &refused.lines().join("; "));
+                    self.api.judged(&service.name, Some(reason));
+                }
+            }
+        }
+        let reasons = self.api.reasons();
+        if !reasons.is_empty() {
+            self.report_rejected(Provider::Api.name(), &reasons);
+        }
+    }
+
+    /// Takes an order, or refuses it if too many wait.
+    pub fn order(&mut self, order: Order) {
+        if self.desk.orders.len() < MOST_ORDERS {
+            return self.desk.orders.push_back(order);
+        }
+        order.refuse(Refused::Busy(format!("{MOST_ORDERS} changes wait to be made already")));
+    }
+
+    /// What is to be written to the store now: one order is judged and written after the other, so that each is judged by
+    /// what those before it have made.
+    pub fn next_write(&mut self, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
+        while self.desk.is_idle() {
+            if self.due.take_store(now.instant) {
+                self.desk.refreshing = true;
+                return Some(Write::Refresh);
+            }
+            if self.has_looked() && self.due.take_remember(now.instant) {
+                self.desk.refreshing = true;
+                return Some(self.remember_now());
+            }
+            if let Some(write) = self.next_step(now) {
+                return Some(write);
+            }
+            if self.desk.reads_first() {
+                self.desk.refreshing = true;
+                return Some(Write::Refresh);
+            }
+            let taken = match self.desk.orders.pop_front()? {
+                Order::Apply(order) => self.take_apply(order, vet, now),
+                Order::Edit(order, reply) => self.take_edit(order, reply, vet, now),
+                Order::Deploy(order, reply) => self.take_deploy(order, reply, vet, now),
+                Order::Undo(order, reply) => Ok(self.take_undo(&order, reply, now)),
+                Order::Addon(order, reply) => self.take_addon(order, reply, vet, now),
+            };
+            match taken {
+                Ok(None) => {}
+                Ok(write) => return write,
+                Err(Undecided(order)) => {
+                    self.desk.orders.push_front(*order);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the store cannot be read.
+    pub(super) fn is_store_lost(&self) -> bool {
+        self.desk.lost
+    }
+
+    /// Whether it is known which resources there are. Without the store an unknown one is not one that there is not.
+    pub(super) fn knows_resources(&self) -> Result<(), Refused> {
+        if self.desk.lost || self.desk.resources == Knowledge::Unreadable {
+            let why = self.problems.get(Kind::Store).map(|problem| problem.message.as_str());
+            let why = why.unwrap_or("the store cannot be read");
+            return Err(Refused::Store(why.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether orders can be judged.
+    pub(super) fn judges(&self) -> Result<(), Refused> {
+        match self.phase {
+            Phase::Waiting | Phase::Looking => Err(Refused::Failed("the daemon is starting: try again".into())),
+            Phase::Running | Phase::TornDown => Ok(()),
+        }
+    }
+
+    /// Whether a whole state can be taken: what is not known of the store cannot be said to be in it already.
+    fn judges_stored(&self, options: &ApplyOptions) -> Result<(), Refused> {
+        if options.dry_run {
+            self.judges()
+        } else {
+            self.judges_singly()
+        }
+    }
+
+    /// Whether single services can be changed: what is not known of the store cannot be said to be anybody's.
+    pub(super) fn judges_singly(&self) -> Result<(), Refused> {
+        self.judges()?;
+        match self.problems.get(Kind::Store).filter(|_| self.desk.lost) {
+            Some(problem) => Err(Refused::Store(problem.message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn take_apply(&mut self, order: ApplyOrder, vet: &mut Vet<'_>, now: Now) -> Result<Option<Write>, Undecided> {
+        let ApplyOrder { apply, state, reply } = order;
+        let options = apply.options;
+        let mut edits = self.api.edits_to(&state);
+        self.keep_resources(&mut edits);
+        if options.prune {
+            self.prune(&mut edits);
+        }
+        self.add_held_back(&mut edits, &state);
+        let standing = Standing {
+            provider: Provider::Api,
+            before: self.api.len(),
+            after: state.services.len(),
+        };
+        let judged = self.judges_stored(&options).and_then(|()| self.judge_resources(&edits));
+        let judged = judged.map_err(Unjudged::from);
+        let judged = judged.and_then(|()| self.judge(&edits, standing, options, vet));
+        let Judged { warnings, obstacles } = match judged {
+            Ok(judged) => judged,
+            Err(Unjudged::Pending) => {
+                return Err(Undecided(Box::new(Order::Apply(ApplyOrder { apply, state, reply }))));
+            }
+            // Whoever asked may be gone.
+            Err(Unjudged::Refused(refused)) => {
+                drop(reply.send(Err(refused)));
+                return Ok(None);
+            }
+        };
+        let held = obstacles.values().flatten();
+        let held = held.map(|obstacle| format!("held back: {}", obstacle.told_with(TAKE_OVER)));
+        let emptied = self.emptied(&state, options.dry_run);
+        let warnings: Vec<String> = warnings.into_iter().chain(held).chain(emptied).collect();
+        if options.dry_run {
+            let changes = self.differing(&state, &edits);
+            drop(reply.send(Ok(diff(&changes, warnings))));
+            return Ok(None);
+        }
+        let by = by(apply.by, "apply");
+        let accepted = Accepted {
+            edits,
+            cause: apply.origin,
+            drain: options.drain,
+            warnings,
+            obstacles,
+            then: Then::Apply(reply),
+        };
+        Ok(self.write(accepted, by, now))
+    }
+
+    /// Says which services a state without any takes away.
+    fn emptied(&self, state: &State, is_dry_run: bool) -> Option<String> {
+        let names: Vec<&str> = self.api.stored().map(|stored| &*stored.service.name).collect();
+        let (removes, stay) = if is_dry_run {
+            ("would remove", "would stay")
+        } else {
+            ("removes", "stay")
+        };
+        (state.services.is_empty() && !names.is_empty()).then(|| {
+            format!(
+                "a state without services {removes} what came in through the API, which is all of {}; the services of the state \
+                 file {stay}",
+                some_of(&names)
+            )
+        })
+    }
+
+    /// Has it written, if there is anything to be written.
+    pub(super) fn write(&mut self, accepted: Accepted, by: By, now: Now) -> Option<Write> {
+        let resources: Vec<_> = match &accepted.then {
+            Then::Addon(provisioned) => provisioned.change.clone().into_iter().collect(),
+            Then::Apply(_) | Then::Edit(..) | Then::Deploy(_) => Vec::new(),
+        };
+        if accepted.edits.is_empty() && resources.is_empty() {
+            let nothing = Committed {
+                revision: self.api.revision(),
+                changed: Vec::new(),
+            };
+            self.carry_out(accepted, &nothing, now);
+            return None;
+        }
+        let change = crate::store::Change {
+            resources,
+            ..self.api.change(&accepted.edits)
+        };
+        self.desk.accepted = Some(accepted);
+        Some(Write::Change(change, by, now.unix))
+    }
+
+    fn take_edit(
+        &mut self,
+        order: EditOrder,
+        reply: Reply<Result<Edited, Refused>>,
+        vet: &mut Vet<'_>,
+        now: Now,
+    ) -> Result<Option<Write>, Undecided> {
+        let judged = self.judges_singly().map_err(Unjudged::from);
+        let (edits, Judged { warnings, obstacles }) = match judged.and_then(|()| self.judge_edit(&order, vet)) {
+            Ok(judged) => judged,
+            Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Edit(order, reply)))),
+            Err(Unjudged::Refused(refused)) => {
+                drop(reply.send(Err(refused)));
+                return Ok(None);
+            }
+        };
+        let what = order.edit.name();
+        let accepted = Accepted {
+            edits,
+            cause: format!("{what} {} (uid {})", order.name, order.by.uid),
+            drain: order.drain,
+            warnings,
+            obstacles,
+            then: Then::Edit(order.name, reply),
+        };
+        Ok(self.write(accepted, by(order.by, what), now))
+    }
+
+    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, Judged), Unjudged> {
+        let name = &order.name;
+        self.judge_owner(name, Provider::Api)?;
+        let current = self.api.get(name);
+        let orphan = self.orphans.get(name).map(|orphan| &orphan.service);
+        // What is not there cannot be changed, whatever was expected of it (RFC 9110, 13.2.1).
+        let is_there = current.is_some() || orphan.is_some();
+        if !is_there && !matches!(order.edit, ServiceEdit::Put(_)) {
+            return Err(missing(name).into());
+        }
+        if !expected(order.expect, current) || order.expect == Expect::Present && !is_there {
+            return Err(Refused::Conflict(
+                not_as_expected(name, order.expect, current),
+                current.cloned().map(Box::new),
+            )
+            .into());
+        }
+        // Whoever changes an orphan defines it anew.
+        let there = || {
+            let current = current.map(|current| &current.service).or(orphan);
+            current.ok_or_else(|| missing(name))
+        };
+        let put = match &order.edit {
+            ServiceEdit::Put(text) => Some(model::parse_service(text).map_err(Refused::Invalid)?),
+            ServiceEdit::Patch(text) => Some(model::patch_service(there()?, text).map_err(Refused::Invalid)?),
+            ServiceEdit::Delete => {
+                there()?;
+                None
+            }
+            ServiceEdit::Drain(which) => Some(with_state(there()?, which, BackendState::Draining)?),
+            ServiceEdit::Undrain(which) => Some(with_state(there()?, which, BackendState::Active)?),
+        };
+        let mut edits = Edits::default();
+        match put {
+            Some(service) if service.name != *name => {
+                let problem = Problem {
+                    place: "name".into(),
+                    message: format!("is \"{}\"; the service is \"{name}\", and keeps its name", service.name),
+                };
+                return Err(Refused::Invalid([problem].into_iter().collect()).into());
+            }
+            // One that is held back is judged anew.
+            Some(service)
+                if current.is_some_and(|current| *current.service == service) && !self.held_back.contains(name) => {}
+            Some(service) => edits.put.push(Arc::new(service)),
+            None => edits.gone.push(name.clone()),
+        }
+        self.judge_resources(&edits)?;
+        let options = ApplyOptions {
+            take_over: order.take_over,
+            // Whoever deletes the last one by its name means it.
+            allow_empty: true,
+            ..ApplyOptions::default()
+        };
+        let standing = Standing {
+            provider: Provider::Api,
+            before: self.api.len(),
+            after: 1,
+        };
+        let judged = self.judge(&edits, standing, options, vet)?;
+        Ok((edits, judged))
+    }
+
+    /// The store has done what it was told.
+    pub fn written(&mut self, written: Written, now: Now) {
+        let written = match written {
+            Written::Refreshed(refreshed) => {
+                self.desk.refreshing = false;
+                return self.refreshed(refreshed, now);
+            }
+            Written::Remembered(result, took) => {
+                self.desk.refreshing = false;
+                return self.remembered(result, took, now);
+            }
+            other => other,
+        };
+        let Some(accepted) = self.desk.accepted.take() else {
+            return;
+        };
+        let result = match written {
+            Written::Refreshed(_) | Written::Remembered(..) => return,
+            Written::Changed(result) => result,
+            Written::Began(result) => result.map(|id| self.nothing_changed(Some(id))),
+            Written::Stepped(result) => result.map(|()| self.nothing_changed(None)),
+        };
+        match result {
+            Ok(committed) => {
+                self.store_trouble(None, now);
+                if self.desk.resources != Knowledge::Certain {
+                    // What failed before may have been made all the same.
+                    self.due.store = Some(now.instant);
+                }
+                self.carry_out(accepted, &committed, now);
+            }
+            Err(error) => {
+                self.desk.resources = Knowledge::Doubtful;
+                if error.is_trouble() || matches!(error, StoreError::Moved { .. }) {
+                    self.store_trouble(Some(&error), now);
+                }
+                if let Some(step) = accepted.refuse(&error) {
+                    self.step_failed(step, &error, now);
+                }
+            }
+        }
+    }
+
+    fn nothing_changed(&mut self, began: Option<u64>) -> Committed {
+        self.desk.began = began;
+        Committed {
+            revision: self.api.revision(),
+            changed: Vec::new(),
+        }
+    }
+
+    fn carry_out(&mut self, accepted: Accepted, committed: &Committed, now: Now) {
+        let Accepted {
+            edits,
+            cause,
+            drain,
+            warnings,
+            obstacles,
+            then,
+        } = accepted;
+        let since = now.instant;
+        let is_apply = matches!(then, Then::Apply(_));
+        // One that is taken back is judged when it is served.
+        let is_judged = !matches!(then, Then::Deploy(Step::Begin(..) | Step::Restore(..) | Step::End(..)));
+        let wants = match then {
+            Then::Apply(reply) => {
+                let (services, backends) = self.counts(&edits);
+                Some(Wants::Apply {
+                    reply,
+                    services,
+                    backends,
+                    warnings,
+                })
+            }
+            Then::Edit(name, reply) => {
+                let before = self.api.get(&name);
+                let created = before.is_none() && !edits.put.is_empty();
+                let after = edits.put.first().or(before.map(|before| &before.service));
+                // The store knows no orphans.
+                let is_orphan = self.orphans.get(&name).is_some() && !edits.is_empty();
+                let changed = committed.changed.contains(&name) || is_orphan;
+                let edited = Edited {
+                    service: after.filter(|_| edits.gone.is_empty()).cloned(),
+                    revision: if changed || before.is_none() {
+                        committed.revision
+                    } else {
+                        before.map_or(0, |before| before.revision)
+                    },
+                    created,
+                    changed,
+                    warnings,
+                };
+                Some(Wants::Edit(reply, Box::new(edited)))
+            }
+            Then::Deploy(step) => self.stepped(step, now),
+            Then::Addon(provisioned) => Some(self.provisioned(provisioned, now)),
+        };
+        self.api.learn(&edits, committed);
+        if is_judged {
+            self.edited(&obstacles, now);
+            self.decide(&edits, obstacles);
+        }
+        self.waiting.extend(wants.map(|wants| Waiter { wants, since }));
+        if let Some(time) = drain {
+            let put = edits.put.iter().map(|service| &service.name);
+            for name in put.chain(&edits.gone) {
+                self.roster.drain_within(name, time);
+            }
+        }
+        if !edits.is_empty() {
+            self.wanted_instead(&cause, &edits, now);
+        }
+        if self.phase == Phase::TornDown {
+            if is_apply {
+                self.serve_again(&cause, now);
+            } else {
+                self.answer_torn_down(now);
+            }
+        }
+    }
+
+    /// What waits for the kernel is stored, and waits no longer: nothing is served.
+    pub(super) fn answer_torn_down(&mut self, now: Now) {
+        for mut waiter in std::mem::take(&mut self.waiting) {
+            if matches!(waiter.wants, Wants::Addon(..)) {
+                self.answer(waiter, Ok(&Report::default()), now);
+            } else if let Wants::Edit(_, edited) = &mut waiter.wants {
+                edited
+                    .warnings
+                    .push(format!("stored, and not served: {}", super::TORN_DOWN));
+                self.answer(waiter, Ok(&Report::default()), now);
+            } else {
+                self.answer(waiter, Err(Unheld::TornDown(super::TORN_DOWN)), now);
+            }
+        }
+    }
+
+    /// What edits of the API's services come to. What is not edited counts for nothing, and there may be ten thousand of it.
+    fn counts(&self, edits: &Edits) -> (Counts, Counts) {
+        let names = edits.put.iter().map(|service| &service.name).chain(&edits.gone);
+        let old = names.filter_map(|name| {
+            let orphan = || self.orphans.get(name).map(|orphan| &orphan.service);
+            self.api.get(name).map(|stored| &stored.service).or_else(orphan)
+        });
+        let old: Vec<&Service> = old.map(AsRef::as_ref).collect();
+        let new: Vec<&Service> = edits.put.iter().map(AsRef::as_ref).collect();
+        Changes::of_services(&old, &new).counts()
+    }
+}
+
+impl ServiceEdit {
+    /// The command, as the history names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Put(_) => "service put",
+            Self::Patch(_) => "service set",
+            Self::Delete => "service rm",
+            Self::Drain(_) => "drain",
+            Self::Undrain(_) => "undrain",
+        }
+    }
+}
+
+/// The services that go together by the rules of this version, and what speaks against the others. Those that were there
+/// first stay.
+fn compatible(loaded: Loaded) -> (Held, Vec<String>) {
+    let mut order: Vec<&StoredService> = loaded.services.iter().collect();
+    order.sort_by(|a, b| (a.revision, &a.service.name).cmp(&(b.revision, &b.service.name)));
+    let (mut kept, mut refused) = (Vec::new(), Vec::new());
+    admit(&mut kept, &order, &mut refused);
+    let refused: BTreeMap<Box<str>, String> = refused
+        .into_iter()
+        .map(|(name, why)| {
+            let why = left_out(&name, &why);
+            (name, why)
+        })
+        .collect();
+    let problems = refused.values().cloned().collect();
+    (Held::new(loaded, refused), problems)
+}
+
+/// Why a stored service is not served.
+pub(super) fn left_out(name: &str, why: &impl std::fmt::Display) -> String {
+    format!(
+        "service \"{name}\" of the store is left out: {why}; change it, or remove it with `tcpgw service rm {name}`"
+    )
+}
+
+/// Adds to `kept` what goes together with it, and to `refused` what does not: few tries where little does not.
+fn admit(kept: &mut Vec<Arc<Service>>, batch: &[&StoredService], refused: &mut Vec<(Box<str>, Problems)>) {
+    let with = batch.iter().map(|stored| Arc::clone(&stored.service));
+    let Err(problems) = State::new(kept.iter().cloned().chain(with.clone())) else {
+        return kept.extend(with);
+    };
+    if let [one] = batch {
+        return refused.push((one.service.name.clone(), problems));
+    }
+    let (first, second) = batch.split_at(batch.len() / 2);
+    admit(kept, first, refused);
+    admit(kept, second, refused);
+}
+
+/// Who wants something, for the history.
+pub(super) fn by(peer: crate::control::request::Peer, what: &str) -> By {
+    By {
+        uid: peer.uid,
+        pid: peer.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
+        what: what.into(),
+    }
+}
+
+/// There is nothing of that name.
+pub(super) fn missing(name: &str) -> Refused {
+    Refused::Missing(format!("there is no service \"{name}\"; `tcpgw service ls` lists them"))
+}
+
+fn expected(expect: Expect, current: Option<&StoredService>) -> bool {
+    match expect {
+        // Whether there is one at all is known to those who know of orphans, too.
+        Expect::Anything | Expect::Present => true,
+        Expect::Absent => current.is_none(),
+        Expect::Revision(revision) => current.is_some_and(|current| current.revision == revision),
+    }
+}
+
+fn not_as_expected(name: &str, expect: Expect, current: Option<&StoredService>) -> String {
+    match current {
+        Some(current) if expect == Expect::Absent => format!(
+            "service \"{name}\" is there already, at revision {}; nothing was changed",
+            current.revision
+        ),
+        Some(current) => format!(
+            "service \"{name}\" is at revision {}, not as expected; nothing was changed",
+            current.revision
+        ),
+        None => format!("service \"{name}\" is not there; nothing was changed"),
+    }
+}
+
+/// The service with some of its backends, or all, in that state.
+fn with_state(service: &Service, which: &[Endpoint], state: BackendState) -> Result<Service, Refused> {
+    let known = |endpoint: &Endpoint| service.backends.iter().any(|backend| backend.endpoint == *endpoint);
+    if let Some(stranger) = which.iter().find(|endpoint| !known(endpoint)) {
+        return Err(Refused::Missing(format!(
+            "{stranger} is no backend of service \"{}\"; nothing was changed",
+            service.name
+        )));
+    }
+    let is_meant = |backend: &Backend| which.is_empty() || which.contains(&backend.endpoint);
+    let backends = service.backends.iter().map(|backend| Backend {
+        state: if is_meant(backend) { state } else { backend.state },
+        ..*backend
+    });
+    Ok(Service {
+        backends: backends.collect(),
+        ..service.clone()
+    })
+}
+
+/// What `tcpgw diff` would say.
+fn diff(changes: &Changes, warnings: Vec<String>) -> Applied {
+    let mut text = String::new();
+    for change in &changes.services {
+        let _ = writeln!(text, "{change}");
+    }
+    Applied {
+        report: serde_json::json!({
+            "changed": !changes.is_empty(),
+            "rebuild": null,
+            "services": changes.services,
+            "flows": 0,
+        }),
+        text,
+        warnings,
+    }
+}

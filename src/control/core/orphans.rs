@@ -1,0 +1,340 @@
+//! Services that no provider defines any more: served until somebody removes them, or a provider defines their name, port or
+//! endpoint anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Core, Now, Phase};
+use crate::control::claimed::{Claimed, Left, displacement};
+use crate::control::events::What;
+use crate::control::membership::Name;
+use crate::daemon::store_thread::Write;
+use crate::store::last::Last;
+use crate::view::problems::{orphaned, some_of};
+use tcpgw_core::model::{Edits, Service, State};
+use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::words::{Changes, count};
+
+/// Names in one event.
+const MOST_NAMES: usize = 20;
+
+/// A service that no provider defines.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Orphan {
+    pub(super) service: Arc<Service>,
+    /// Whether it is as its provider wanted it; else only what the kernel tells is known of it.
+    pub(super) is_whole: bool,
+}
+
+impl Orphan {
+    /// One whose provider has said all of it.
+    pub(super) fn whole(service: Arc<Service>) -> Self {
+        Self {
+            service,
+            is_whole: true,
+        }
+    }
+
+    pub(super) fn owner(&self) -> Owner {
+        if self.is_whole { Owner::Orphan } else { Owner::Found }
+    }
+}
+
+/// All of them, by name. None has a name or a port that a provider defines; an endpoint that a service of a provider has, too,
+/// is shared.
+#[derive(Debug, Default)]
+pub(super) struct Orphans {
+    all: BTreeMap<Name, Orphan>,
+}
+
+impl Orphans {
+    /// One.
+    pub(super) fn get(&self, name: &str) -> Option<&Orphan> {
+        self.all.get(name)
+    }
+
+    /// Each, by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Orphan> {
+        self.all.values()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.all.values().map(|orphan| &orphan.service)
+    }
+
+    /// Those that change by what a provider puts, and what is left of each. Those that it defines by name are not among
+    /// them.
+    fn displaced_by<'s>(&'s self, put: &'s [Arc<Service>]) -> impl Iterator<Item = (&'s Arc<Service>, Left<'s>)> {
+        let claimed = Claimed::by(put);
+        let left = self
+            .iter()
+            .map(move |orphan| (&orphan.service, claimed.leave(&orphan.service, orphan.is_whole)));
+        left.filter(|(orphan, left)| match left {
+            Left::Whole => false,
+            Left::Nothing(by) => by.name != orphan.name,
+            Left::Completed(_) | Left::Part(..) => true,
+        })
+    }
+}
+
+/// What is wrong with the file of last services.
+#[derive(Debug, Default)]
+pub(super) struct LastTrouble {
+    /// Earlier ones could not be read.
+    pub(super) damaged: Option<Problem>,
+    /// It could not be written: why.
+    pub(super) unwritten: Option<String>,
+}
+
+impl Core {
+    /// What the file of last services says; before anything is wanted. `boot` is the kernel's name for this boot.
+    pub fn served_last(&mut self, last: Last, boot: String) {
+        for refused in &last.refused {
+            tracing::error!(
+                "a service that was served last is not accepted by this version: {}",
+                refused.problems
+            );
+        }
+        (self.last, self.boot) = (last, boot);
+    }
+
+    /// Whether any service is wanted.
+    pub fn is_serving(&self) -> bool {
+        self.desired().next().is_some()
+    }
+
+    /// Files of last services that were set aside, if there are any.
+    pub fn last_damaged(&mut self, problem: Option<Problem>) {
+        self.last_trouble.damaged = problem;
+        self.judge_last();
+    }
+
+    /// Whether the file of last services is as it should be.
+    pub(super) fn judge_last(&mut self) {
+        let LastTrouble { damaged, unwritten } = &self.last_trouble;
+        let unwritten = unwritten
+            .as_ref()
+            .map(|why| Problem::new(Kind::LastServices, why.as_str()));
+        let found = match (damaged.clone(), unwritten) {
+            (Some(damaged), Some(unwritten)) => {
+                let message = format!("{}; {}", damaged.message, unwritten.message);
+                Some(Problem { message, ..damaged })
+            }
+            (damaged, unwritten) => damaged.or(unwritten),
+        };
+        self.problems.replace(&[Kind::LastServices], found);
+    }
+
+    /// A provider's edits, and what they take from orphans.
+    pub(super) fn with_orphans(&self, edits: &Edits) -> Edits {
+        let mut all = edits.clone();
+        if self.orphans.is_empty() {
+            return all;
+        }
+        for (orphan, left) in self.orphans.displaced_by(&edits.put) {
+            if edits.touches(&orphan.name) {
+                continue;
+            }
+            match left.reached(orphan) {
+                Some(rest) => all.put.push(Arc::new(rest)),
+                None => all.gone.push(orphan.name.clone()),
+            }
+        }
+        all.gone.sort_unstable();
+        all.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// What a provider's edits take from orphans that they do not name, by the orphan's name, in words.
+    fn displacements<'s>(&'s self, edits: &'s Edits) -> impl Iterator<Item = (&'s Name, String)> {
+        let displaced = self.orphans.displaced_by(&edits.put);
+        let displaced = displaced.filter(|(orphan, _)| !edits.touches(&orphan.name));
+        displaced.filter_map(|(orphan, left)| Some((&orphan.name, displacement(orphan, &left)?)))
+    }
+
+    /// The same as warnings for whoever makes the edits.
+    pub(super) fn warn_of_displacements(&self, edits: &Edits) -> Vec<String> {
+        let mut displaced = self.displacements(edits).map(|(_, text)| text);
+        let mut warnings: Vec<String> = displaced.by_ref().take(MOST_NAMES).collect();
+        let more = displaced.count();
+        if more > 0 {
+            let services = count(more, "more service");
+            warnings.push(format!(
+                "{services} that no provider defines any more lose backends, or end"
+            ));
+        }
+        warnings
+    }
+
+    /// Tells of what a provider's edits take from orphans.
+    pub(super) fn tell_displacements(&mut self, edits: &Edits, cause: &str, now: Now) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let names: Vec<String> = self.displacements(edits).map(|(name, _)| name.to_string()).collect();
+        self.displaced(names, cause, now);
+    }
+
+    fn displaced(&mut self, mut names: Vec<String>, reason: &str, now: Now) {
+        let count = names.len();
+        if count > 0 {
+            names.truncate(MOST_NAMES);
+            let reason = reason.to_owned();
+            self.note(What::Displaced { count, names, reason }, now);
+        }
+    }
+
+    /// Removes all of them that the edits do not define.
+    pub(super) fn prune(&self, edits: &mut Edits) {
+        let names = self.orphans.all.keys();
+        let names: Vec<Name> = names.filter(|name| !edits.touches(name)).cloned().collect();
+        edits.gone.extend(names);
+        edits.gone.sort_unstable();
+    }
+
+    /// What leads from what the API has to what it would have, with the orphans that the edits take away or change.
+    pub(super) fn differing(&self, state: &State, edits: &Edits) -> Changes {
+        let all = self.with_orphans(edits);
+        let touched = self.orphans.services().filter(|service| all.touches(&service.name));
+        let old: Vec<&Service> = self.api.services().chain(touched).map(AsRef::as_ref).collect();
+        let left = all.put.iter().filter(|service| !edits.touches(&service.name));
+        let new: Vec<&Service> = state.services.iter().chain(left).map(AsRef::as_ref).collect();
+        Changes::of_services(&old, &new)
+    }
+
+    /// Edits, as [`Self::with_orphans`] gives them, are made.
+    pub(super) fn learn_orphans(&mut self, edits: &Edits, now: Now) {
+        for name in &edits.gone {
+            if self.orphans.all.remove(name).is_some() {
+                self.due.record_at_once(now.instant);
+            }
+        }
+        for service in &edits.put {
+            let is_left = !self.is_defined(&service.name);
+            match self.orphans.all.get_mut(&service.name) {
+                Some(orphan) if is_left => orphan.service = Arc::clone(service),
+                Some(_) => drop(self.orphans.all.remove(&service.name)),
+                None => {}
+            }
+        }
+    }
+
+    pub(super) fn is_defined(&self, name: &str) -> bool {
+        self.file.as_ref().is_some_and(|file| file.get(name).is_some()) || self.api.get(name).is_some()
+    }
+
+    /// These have no provider any more.
+    pub(super) fn orphan(&mut self, services: impl IntoIterator<Item = Orphan>, reason: &str, now: Now) {
+        let before = self.orphans.all.len();
+        let mut names = Vec::new();
+        for orphan in services {
+            let name = orphan.service.name.clone();
+            self.unrecorded([&name]);
+            if names.len() < MOST_NAMES {
+                names.push(name.to_string());
+            }
+            self.orphans.all.insert(name, orphan);
+        }
+        let count = self.orphans.all.len() - before;
+        if count > 0 {
+            let reason = reason.to_owned();
+            self.note(What::Orphaned { count, names, reason }, now);
+        }
+        self.due.record(now.instant);
+        self.due.remember(now.instant);
+    }
+
+    /// Makes orphans of those of `found`, each with whether it is as its provider wanted it, that are left beside what providers define.
+    pub(super) fn orphan_found(&mut self, found: Vec<(Service, bool)>, now: Now) {
+        let (mut orphans, mut displaced) = (Vec::new(), Vec::new());
+        let claimed = Claimed::by(self.desired());
+        for (service, is_whole) in found {
+            let left = claimed.leave(&service, is_whole);
+            // Where a record is lost or old, the same service may have another name.
+            if is_whole && displacement(&service, &left).is_some() {
+                displaced.push(service.name.to_string());
+            }
+            if let Some(left) = left.reached(&service) {
+                orphans.push(Orphan {
+                    service: Arc::new(left),
+                    is_whole,
+                });
+            }
+        }
+        self.displaced(displaced, "others claim what no provider defines any more", now);
+        self.orphan(orphans, "no provider defines what was served", now);
+    }
+
+    /// Says that there are orphans, and how they end.
+    pub(super) fn judge_orphans(&mut self) {
+        if self.orphans.is_empty() {
+            return self.problems.resolve(Kind::Orphaned);
+        }
+        let names: Vec<&str> = self.orphans.iter().map(|orphan| &*orphan.service.name).collect();
+        let guessed: Vec<&str> = self
+            .orphans
+            .iter()
+            .filter(|orphan| !orphan.is_whole)
+            .map(|orphan| &*orphan.service.name)
+            .collect();
+        let mut problem = orphaned(&names, self.phase != Phase::TornDown);
+        if !guessed.is_empty() {
+            let _ = write!(
+                problem.message,
+                "; what the kernel does not tell (drain_timeout, health, labels) is not known of {} and has its default",
+                some_of(&guessed)
+            );
+        }
+        self.problems.report(problem);
+    }
+
+    /// The owners of what is desired, but for those of the file.
+    pub(super) fn owners(&self) -> BTreeMap<Name, Owner> {
+        let api = self.api.services().map(|service| (service.name.clone(), Owner::Api));
+        let orphans = self
+            .orphans
+            .iter()
+            .map(|orphan| (orphan.service.name.clone(), orphan.owner()));
+        api.chain(orphans).collect()
+    }
+
+    /// What is to be kept for a machine that boots.
+    pub(super) fn to_remember(&self) -> Last {
+        let of_file = self.file.iter().flat_map(|file| &file.services);
+        let of_file = of_file.map(|service| (Owner::File, Arc::clone(service)));
+        let of_api = self.api.services().map(|service| (Owner::Api, Arc::clone(service)));
+        let orphans = self.orphans.iter();
+        let orphans = orphans.map(|orphan| (orphan.owner(), Arc::clone(&orphan.service)));
+        let serving = self.roster.serving();
+        let names = self.said().map(|service| &service.name);
+        let unserved = names.filter(|name| self.held_back.contains(name) || !serving.contains_key(*name));
+        Last {
+            boot: self.boot.clone(),
+            namespace: self.namespace,
+            origin: self.file_origin.clone(),
+            services: of_file.chain(of_api).chain(orphans).collect(),
+            unserved: unserved.cloned().collect(),
+            kept: self.held_back.to_remember().collect(),
+            refused: self.last.refused.clone(),
+            resources: self.resources_to_remember(),
+        }
+    }
+
+    /// What is to be written before the end, and where, if what is desired has changed since it was written.
+    pub fn last_services(&self) -> Option<(PathBuf, Last)> {
+        let is_known = matches!(self.phase, Phase::Running | Phase::TornDown);
+        let is_due = is_known && self.due.has_to_remember();
+        is_due.then(|| (Last::path(&self.settings.store), self.to_remember()))
+    }
+
+    pub(super) fn remember_now(&self) -> Write {
+        Write::Remember(Last::path(&self.settings.store), Box::new(self.to_remember()))
+    }
+}

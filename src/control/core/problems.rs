@@ -1,0 +1,182 @@
+//! What is wrong, as far as the daemon knows: one list for everybody who asks, and an event for each that comes or goes.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::{Core, Now, Phase};
+use crate::addon::ServiceState;
+use crate::control::events::What;
+use crate::control::request::PauseView;
+use crate::date::utc;
+use crate::view::problems::{ServiceFacts, service_problem};
+use crate::view::status::IN_BALANCE;
+use tcpgw_core::model::{BackendState, Endpoint, Listen, Refusal, Service};
+use tcpgw_core::problem::{Kind, Problem, ProblemList, ProblemNews};
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::ServiceSummary;
+
+/// From one time that all services are judged to the next, for each service: a small part of the loop's time.
+const PAUSE_PER_SERVICE: Duration = Duration::from_micros(100);
+
+/// When the services are judged anew.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    /// The kernel has been made equal to what is desired once.
+    has_begun: bool,
+    is_up_to_date: bool,
+    not_before: Option<Instant>,
+}
+
+impl Judgement {
+    /// Something has changed that problems of services follow from.
+    pub(super) fn outdate(&mut self) {
+        self.is_up_to_date = false;
+    }
+
+    /// When [`Core::tell_problems`] has something to do.
+    pub(super) fn next_time(&self) -> Option<Instant> {
+        self.not_before.filter(|_| !self.is_up_to_date)
+    }
+
+    /// Whether the kernel has been made equal to what is desired once.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    fn take_due(&mut self, services: usize, now: Instant) -> bool {
+        if self.is_up_to_date || self.not_before.is_some_and(|at| at > now) {
+            return false;
+        }
+        self.is_up_to_date = true;
+        let services = u32::try_from(services).unwrap_or(u32::MAX);
+        self.not_before = Some(now + PAUSE_PER_SERVICE.saturating_mul(services));
+        true
+    }
+}
+
+impl Core {
+    /// The problems, as they were when they were last told.
+    pub fn problems(&self) -> &ProblemList {
+        &self.problems
+    }
+
+    pub(super) fn report(&mut self, kind: Kind, message: impl Into<String>) {
+        self.problems.report(Problem::new(kind, message));
+    }
+
+    /// Finds what follows from how things are, and notes an event for each problem that came or went since the last time.
+    pub(super) fn tell_problems(&mut self, now: Now) {
+        self.judge_phase();
+        if self.judgement.take_due(self.roster.wanted().len(), now.instant) {
+            self.judge_services();
+        }
+        // Who starts knows too little to call anything new.
+        if !self.judgement.has_begun {
+            return;
+        }
+        for news in self.problems.news() {
+            let what = match news {
+                ProblemNews::Began(problem) => What::Problem(problem),
+                ProblemNews::Ended(problem) => What::ProblemEnded(problem.into()),
+            };
+            self.note(what, now);
+        }
+    }
+
+    fn judge_phase(&mut self) {
+        self.judgement.has_begun |= self.phase == Phase::TornDown || self.holds();
+        if self.judgement.has_begun {
+            self.problems.resolve(Kind::Starting);
+        } else {
+            let message = match self.phase {
+                _ if self.problems.get(Kind::KernelRefuses).is_some() => {
+                    "the daemon cannot begin: see the other problems"
+                }
+                Phase::Waiting => "the daemon is starting: it waits for the state file",
+                _ => "the daemon is starting: it compares the kernel with what is desired",
+            };
+            self.report(Kind::Starting, message);
+        }
+        self.judge_orphans();
+        if self.phase == Phase::TornDown {
+            let by = self.torn.as_ref();
+            let by = by.map(|torn| format!(" by uid {} at {} UTC", torn.uid, date(torn.at)));
+            let message = format!(
+                "tcpgw was torn down{}: no service is served until `tcpgw resume`, or `tcpgw apply FILE` where the API defines the \
+                 services",
+                by.unwrap_or_default()
+            );
+            self.report(Kind::TornDown, message);
+        } else {
+            self.problems.resolve(Kind::TornDown);
+        }
+    }
+
+    fn judge_services(&mut self) {
+        let paused = self.roster.paused();
+        let paused = paused.filter_map(|(name, pause)| Some((self.roster.wanted().get(name)?, pause.view())));
+        let paused: Vec<Problem> = paused.map(|(service, pause)| paused_problem(service, pause)).collect();
+        self.problems.replace(&[Kind::Paused], paused);
+        let is_serving = self.phase == Phase::Running;
+        let wanted = self.roster.wanted().values().filter(|_| is_serving);
+        let found: Vec<Problem> = wanted.filter_map(|service| self.service_problem(service)).collect();
+        self.problems
+            .replace(&[Kind::NoActiveBackend, Kind::NoHealthyBackend], found);
+    }
+
+    /// How many backends drain: those that shall, and those that leave, each once.
+    fn draining_of(&self, service: &Service) -> usize {
+        let shall = service.backends.iter();
+        let shall = shall.filter(|backend| backend.state == BackendState::Draining);
+        let shall = shall.map(|backend| backend.endpoint);
+        let leave = self.roster.leavers().of(&service.name);
+        shall.chain(leave).collect::<BTreeSet<Endpoint>>().len()
+    }
+
+    fn service_problem(&self, service: &Service) -> Option<Problem> {
+        if self.addon_state(&service.name).is_some_and(ServiceState::is_idle) {
+            return None;
+        }
+        let of_state = |state| service.backends.iter().filter(move |backend| backend.state == state);
+        let listens_in = |family| match &service.listen {
+            Listen::Everywhere => true,
+            Listen::At(addresses) => addresses.iter().any(|address| Family::of(*address) == family),
+        };
+        let is_reachable = |endpoint: Endpoint| listens_in(Family::of(endpoint.address));
+        let reachable = || of_state(BackendState::Active).filter(|backend| is_reachable(backend.endpoint));
+        let is_well = |endpoint: Endpoint| {
+            let health = self.health.get(endpoint.into());
+            health.is_none_or(|health| IN_BALANCE.contains(&health.state.name()))
+        };
+        if reachable().any(|backend| is_well(backend.endpoint)) {
+            return None;
+        }
+        service_problem(&ServiceFacts {
+            title: ServiceSummary::from(service).to_string(),
+            name: Some(&service.name),
+            port: service.port.get(),
+            active: of_state(BackendState::Active).count(),
+            draining: self.draining_of(service),
+            reachable: reachable().next().is_some(),
+            healthy: false,
+            resets_when_empty: Some(service.on_empty == Refusal::Reset),
+        })
+    }
+}
+
+/// In UTC, of seconds since 1970.
+fn date(seconds: u64) -> String {
+    utc(i64::try_from(seconds).unwrap_or(i64::MAX >> 8))
+}
+
+fn paused_problem(service: &Service, pause: PauseView) -> Problem {
+    let message = format!(
+        "{} is paused by uid {} since {} UTC, until {} UTC: clients that connect wait; `tcpgw resume {}` lets them in",
+        ServiceSummary::from(service),
+        pause.uid,
+        date(pause.since),
+        date(pause.until),
+        service.name
+    );
+    Problem::new(Kind::Paused, message).of_service(&*service.name, service.port.get())
+}

@@ -1,0 +1,266 @@
+//! What it tells of itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::orphans::Orphan;
+use super::{Core, Now, Phase, Provider};
+use crate::control::request::{
+    After, BackendView, DaemonView, DrainView, Followed, HealthView, List, Listed, Look, ServiceView,
+};
+use crate::store::StoredService;
+use crate::view::Services;
+use tcpgw_core::drain::Drain;
+use tcpgw_core::health::Outcome;
+use tcpgw_core::model::{Backend, BackendState, Endpoint, Service, Word as _};
+use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::Kind;
+use tcpgw_core::summary::Summary;
+
+impl Core {
+    /// What it knows, without asking the kernel.
+    pub fn look(&mut self, now: Now) -> Look {
+        self.tell_problems(now);
+        let shown: Vec<Service> = self.shown().collect();
+        let summary: Summary = shown.iter().collect();
+        let providers = self
+            .listed()
+            .map(|listed| (listed.service.name.clone(), listed.provider));
+        Look {
+            services: Services {
+                summary,
+                table: self.table.clone(),
+                applied: self.applied.clone(),
+                mark: self.mark(),
+                configured: self.mark(),
+                ..Services::default()
+            },
+            health: self.health_views(),
+            drains: self.drains(now),
+            daemon: self.daemon(),
+            leaving: self.leaving(),
+            unanswered: self.unanswered().clone(),
+            providers: providers.collect(),
+            addon: self.addon_states(),
+        }
+    }
+
+    fn leaving(&self) -> std::collections::BTreeSet<Box<str>> {
+        let serving = self.roster.serving().keys();
+        let leaving = serving.filter(|name| !self.roster.wanted().contains_key(*name));
+        leaving.cloned().collect()
+    }
+
+    /// All services by name, whoever they came from.
+    pub fn services(&self) -> List {
+        let mut services: Vec<Listed> = self.listed().collect();
+        services.sort_unstable_by(|a, b| a.service.name.cmp(&b.service.name));
+        List {
+            revision: self.api.revision(),
+            services,
+        }
+    }
+
+    fn listed(&self) -> impl Iterator<Item = Listed> + '_ {
+        let of_file = self.file.iter().flat_map(|file| &file.services);
+        let of_file = of_file.map(listed_file);
+        let orphans = self.orphans.iter().map(listed_orphan);
+        let listed = of_file.chain(self.api.stored().map(listed_api)).chain(orphans);
+        listed.map(|listed| self.with_reasons(listed))
+    }
+
+    fn with_reasons(&self, listed: Listed) -> Listed {
+        let name = &listed.service.name;
+        let held_back = self.held_back.reasons(name);
+        let paused = self.roster.pause_of(name).map(|pause| pause.view());
+        let addon = self.addon_view(name);
+        Listed {
+            held_back,
+            paused,
+            addon,
+            ..listed
+        }
+    }
+
+    /// One of them, and how it is.
+    pub fn service(&self, name: &str, now: Now) -> Option<ServiceView> {
+        let of_file = self.file.as_ref().and_then(|file| file.get(name)).map(listed_file);
+        let of_api = || self.api.get(name).map(listed_api);
+        let listed = of_file
+            .or_else(of_api)
+            .or_else(|| self.orphans.get(name).map(listed_orphan))?;
+        let listed = self.with_reasons(listed);
+        let paused = self.roster.pause_of(name);
+        Some(ServiceView {
+            backends: self.backends(&listed.service, now),
+            listed,
+            paused_for: paused.map(|pause| seconds_up(pause.until.saturating_duration_since(now.instant))),
+            in_kernel: self.holds() && !self.held_back.contains(name),
+            deploy: self.deploy_of(name, now),
+        })
+    }
+
+    fn backends(&self, service: &Service, now: Now) -> Vec<BackendView> {
+        let mut desired: BTreeMap<Endpoint, &'static str> = BTreeMap::new();
+        for backend in &service.backends {
+            desired.insert(backend.endpoint, backend.state.word());
+        }
+        for endpoint in self.roster.leavers().of(&service.name) {
+            desired.entry(endpoint).or_insert("gone");
+        }
+        let told = self.roster.serving().get(&service.name);
+        let views = desired.into_iter().map(|(endpoint, desired)| {
+            let mut told = told.iter().flat_map(|told| &told.backends);
+            let told = told.find(|backend| backend.endpoint == endpoint);
+            let leaving = self
+                .roster
+                .leavers()
+                .get(&service.name, endpoint)
+                .map(|leaving| leaving.drain);
+            let deadline = leaving.and_then(Drain::deadline);
+            let health = self.health.get(endpoint.into());
+            BackendView {
+                backend: endpoint.into(),
+                desired,
+                balanced: told.is_some_and(|backend| backend.state == BackendState::Active),
+                health: health.map(|view| view.state.name()),
+                reason: health.and_then(|view| reason(view.last)),
+                leaving: leaving.is_some(),
+                flows: leaving.and_then(Drain::flows),
+                seconds_left: deadline.map(|at| at.saturating_duration_since(now.instant).as_secs()),
+            }
+        });
+        views.collect()
+    }
+
+    /// The events after that one, and those that come.
+    pub fn follow(&self, after: &After) -> Followed {
+        self.events.follow(after)
+    }
+
+    /// The daemon itself.
+    pub fn daemon(&self) -> DaemonView {
+        DaemonView {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION"),
+            namespace: self.namespace,
+            started: self.started.as_secs(),
+            in_sync: self.in_sync(),
+            problems: self.problems.iter().cloned().collect(),
+            store: self.problems.get(Kind::Store).map(|problem| problem.message.clone()),
+            owns_table: self.view.owns_table,
+            torn_down: self.phase == Phase::TornDown,
+        }
+    }
+
+    /// The services as people want to see them: who is wanted and out of the balance is shown as wanted, with its health.
+    fn shown(&self) -> impl Iterator<Item = Service> + '_ {
+        let wanted = self.roster.wanted();
+        let ghosts = self
+            .roster
+            .serving()
+            .values()
+            .filter(|service| !wanted.contains_key(&service.name));
+        let ghosts = ghosts.map(|service| Service::clone(service));
+        let there = wanted.values().map(|service| {
+            let told = self.roster.serving().get(&service.name);
+            let active = |backend: &&Backend| backend.state == BackendState::Active;
+            let mut backends: Vec<Backend> = service.backends.iter().filter(active).copied().collect();
+            for backend in told.iter().flat_map(|told| &told.backends) {
+                if !backends.iter().any(|known| known.endpoint == backend.endpoint) {
+                    backends.push(*backend);
+                }
+            }
+            backends.sort_unstable_by_key(|backend| backend.endpoint);
+            Service {
+                backends,
+                ..Service::clone(service)
+            }
+        });
+        ghosts.chain(there)
+    }
+
+    fn health_views(&self) -> BTreeMap<std::net::SocketAddr, HealthView> {
+        let wanted = self.roster.wanted().values().flat_map(|service| &service.backends);
+        // What leaves is probed until it has left.
+        let leaving = self.roster.leavers().iter().map(|leaving| &leaving.backend);
+        let views = wanted.chain(leaving).filter_map(|backend| {
+            let at = backend.endpoint.into();
+            let view = self.health.get(at)?;
+            Some((
+                at,
+                HealthView {
+                    state: view.state.name(),
+                    reason: reason(view.last),
+                    since: self.since.get(&at).copied().unwrap_or(self.started.as_secs()),
+                },
+            ))
+        });
+        views.collect()
+    }
+
+    fn drains(&self, now: Now) -> Vec<DrainView> {
+        let leaving = self.roster.leavers().iter();
+        let view = leaving.map(|leaving| {
+            let service = self.roster.serving().get(&leaving.service);
+            DrainView {
+                service: Some(leaving.service.to_string()),
+                port: service.map_or(0, |service| service.port.get()),
+                backend: leaving.backend.endpoint.into(),
+                flows: leaving.drain.flows(),
+                seconds_left: leaving
+                    .drain
+                    .deadline()
+                    .map(|deadline| deadline.saturating_duration_since(now.instant).as_secs()),
+                waits_for: match leaving.drain {
+                    Drain::Serving => "replacement",
+                    Drain::Draining { .. } => "flows",
+                },
+            }
+        });
+        view.collect()
+    }
+}
+
+/// Seconds, rounded up: what has not ended has a second left.
+fn seconds_up(left: std::time::Duration) -> u64 {
+    left.as_secs() + u64::from(left.subsec_nanos() > 0)
+}
+
+fn listed_file(service: &Arc<Service>) -> Listed {
+    Listed {
+        service: Arc::clone(service),
+        provider: Provider::File.name(),
+        revision: None,
+        held_back: Vec::new(),
+        paused: None,
+        addon: None,
+    }
+}
+
+fn listed_orphan(orphan: &Orphan) -> Listed {
+    Listed {
+        service: Arc::clone(&orphan.service),
+        provider: Owner::Orphan.name(),
+        revision: None,
+        held_back: Vec::new(),
+        paused: None,
+        addon: None,
+    }
+}
+
+fn listed_api(stored: &StoredService) -> Listed {
+    Listed {
+        service: Arc::clone(&stored.service),
+        provider: Provider::Api.name(),
+        revision: Some(stored.revision),
+        held_back: Vec::new(),
+        paused: None,
+        addon: None,
+    }
+}
+
+pub(super) fn reason(last: Option<Outcome>) -> Option<String> {
+    last.filter(|last| *last != Outcome::Accepted)
+        .map(|last| last.to_string())
+}

@@ -1,0 +1,209 @@
+//! What follows from a job that was done, or that failed.
+
+use std::time::Instant;
+
+use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, Unheld};
+use crate::control::events::What;
+use crate::control::request::Refused;
+use crate::daemon::kernel_thread::{Done, Outcome};
+use crate::reconcile::{ReconcileError, Report};
+use tcpgw_core::model::Endpoint;
+use tcpgw_core::problem::Kind;
+use tcpgw_core::words::count;
+
+impl Core {
+    /// A job was done.
+    pub fn done(&mut self, outcome: Outcome, now: Now) {
+        let Some(out) = self.out.take() else { return };
+        if let Some(table) = outcome.table {
+            self.view.owns_table = table.as_ref().is_some_and(|table| table.owner.is_some());
+            self.table = table;
+        }
+        match outcome.done {
+            Done::Looked(found) => self.looked(found, now),
+            Done::All(Ok(report)) => {
+                self.due.all_flushed();
+                self.problems.resolve(Kind::StaleFlows);
+                self.told(out, &report, outcome.at, now);
+            }
+            Done::Changed(Ok(Some(report))) => self.told(out, &report, outcome.at, now),
+            Done::Flushed(flushed) => self.flushed(flushed, now),
+            Done::Changed(Ok(None)) => {
+                self.waiting.extend(out.waiters);
+                self.known = Some(out.known);
+                self.full = Some(out.cause);
+            }
+            Done::All(Err(error)) | Done::Changed(Err(error)) => self.failed(out, &error, now),
+            Done::Checked(checked) => self.checked(checked, out, outcome.at, now),
+            Done::Counted(Ok(counts)) => {
+                let counts = counts
+                    .into_iter()
+                    .filter_map(|((service, at), flows)| Some(((service, Endpoint::try_from(at).ok()?), flows)))
+                    .collect();
+                for note in self.roster.counted(&counts, now.instant) {
+                    self.tell(&note, now);
+                }
+                self.due
+                    .counted(!self.roster.leavers().is_empty(), outcome.took, now.instant);
+            }
+            Done::Counted(Err(error)) => {
+                tracing::warn!(%error, "failed to count the flows of backends that leave");
+                self.due
+                    .counted(!self.roster.leavers().is_empty(), outcome.took, now.instant);
+            }
+            Done::Forgot(Err(error)) => {
+                tracing::warn!(%error, "failed to forget handshakes that nobody answers");
+            }
+            Done::Tidied(Err(error)) => {
+                tracing::warn!(%error, "failed to remove the counters of what is gone");
+                self.due.drift();
+            }
+            Done::Recorded => self.due.recorded(outcome.took),
+            Done::Forgot(Ok(_)) | Done::Tidied(Ok(())) => {}
+            Done::TornDown(torn, by) => self.torn_down(torn, by, now),
+        }
+    }
+
+    /// The kernel has taken a change.
+    fn told(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
+        self.full = None;
+        self.failures = 0;
+        self.problems.resolve(Kind::KernelRefuses);
+        self.committed(out, report, at, now);
+    }
+
+    /// So many stale flows could not be deleted: only they are tried again, ever more rarely.
+    fn unflushed(&mut self, failed: u64, now: Now) {
+        if failed == 0 {
+            return;
+        }
+        let (flows, have) = if failed == 1 {
+            ("flow", "has")
+        } else {
+            ("flows", "have")
+        };
+        let text = format!(
+            "{failed} {flows} of backends that are gone could not be deleted, and {have} not ended: tried again every minute \
+             at least"
+        );
+        self.report(Kind::StaleFlows, text);
+        self.due.flush_again(now.instant);
+    }
+
+    fn flushed(&mut self, flushed: Result<Report, ReconcileError>, now: Now) {
+        match flushed {
+            Ok(report) if report.failed == 0 => {
+                self.due.all_flushed();
+                self.problems.resolve(Kind::StaleFlows);
+            }
+            Ok(report) => self.unflushed(report.failed, now),
+            Err(error) => {
+                tracing::warn!(%error, "failed to delete flows of backends that are gone");
+                self.due.flush_again(now.instant);
+            }
+        }
+    }
+
+    fn committed(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
+        for waiter in out.waiters {
+            self.answer(waiter, Ok(report), now);
+        }
+        self.reach(out.reached, now);
+        self.unflushed(report.failed, now);
+        if let Some(why) = &report.rebuilt {
+            tracing::warn!("the table was replaced: {why}");
+        }
+        let what = What::Committed {
+            cause: out.cause,
+            elements: report.elements,
+            transactions: report.transactions,
+            flushed: report.flushed,
+            forgotten: report.forgotten,
+            micros: u64::try_from(at.saturating_duration_since(out.known).as_micros()).unwrap_or(u64::MAX),
+        };
+        if report.transactions > 0 {
+            self.changed(now);
+        }
+        if report.transactions > 0 || report.flushed > 0 {
+            self.note(what, now);
+        }
+    }
+
+    fn failed(&mut self, out: Out, error: &ReconcileError, now: Now) {
+        let text = error.to_string();
+        let known = self.problems.get(Kind::KernelRefuses);
+        if known.is_none_or(|known| known.message != text) {
+            self.note(What::Failed { error: text.clone() }, now);
+        }
+        self.report(Kind::KernelRefuses, text.clone());
+        for waiter in out.waiters {
+            self.answer(waiter, Err(Unheld::Failed(&text)), now);
+        }
+        self.full = Some(out.cause);
+        self.retry(now);
+    }
+
+    fn retry(&mut self, now: Now) {
+        let pause = RETRY.saturating_mul(1 << self.failures.min(16)).min(RETRY_MOST);
+        self.failures = self.failures.saturating_add(1);
+        self.due.retry = Some(now.instant + pause);
+    }
+
+    fn checked(
+        &mut self,
+        checked: Result<crate::reconcile::engine::Checked, ReconcileError>,
+        out: Out,
+        at: Instant,
+        now: Now,
+    ) {
+        match checked {
+            Ok(checked) => {
+                self.problems.resolve(Kind::KernelRefuses);
+                self.unflushed(checked.report.failed, now);
+                if checked.drifted {
+                    let what = format!(
+                        "{} in {}{}",
+                        count(checked.report.elements, "element"),
+                        count(checked.report.transactions, "transaction"),
+                        checked.report.rebuilt.map(|why| format!("; {why}")).unwrap_or_default()
+                    );
+                    self.note(What::Repaired { what }, now);
+                    self.due.record(now.instant);
+                } else if checked.report.transactions > 0 {
+                    // Nobody else has written: what depends on links could not be changed when these did.
+                    let out = Out {
+                        cause: "the gateway's links, addresses or timeouts have changed".into(),
+                        ..out
+                    };
+                    self.committed(out, &checked.report, at, now);
+                }
+            }
+            Err(error) => {
+                let out = Out {
+                    cause: "a check that failed".into(),
+                    ..out
+                };
+                self.failed(out, &error, now);
+            }
+        }
+    }
+
+    fn looked(&mut self, found: Result<crate::reconcile::engine::Found, ReconcileError>, now: Now) {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let text = error.to_string();
+                self.note(What::Failed { error: text.clone() }, now);
+                for (_, reply) in std::mem::take(&mut self.teardown) {
+                    // Whoever asked may be gone.
+                    let _ = reply.send(Err(Refused::Failed(text.clone())));
+                }
+                self.report(Kind::KernelRefuses, text);
+                self.phase = Phase::Waiting;
+                self.retry(now);
+                return;
+            }
+        };
+        self.started(found, now);
+    }
+}

@@ -1,0 +1,285 @@
+//! What becomes of the services that were served before this daemon: a provider defines them, somebody removed them, or they
+//! are nobody's and served on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Core, Now, Phase};
+use crate::control::adopt::{self, Adopted};
+use crate::control::claimed;
+use crate::control::draining::TimeLeft;
+use crate::control::events::What;
+use crate::reconcile::engine::Found;
+use crate::record::Applied;
+use crate::store::last::Last;
+use tcpgw_core::model::{BackendState, Endpoint, Service, State};
+use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::Kind;
+use tcpgw_core::words::count;
+
+/// What is known of the providers when the kernel has been looked at.
+#[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact, and all combinations occur"
+)]
+struct Facts {
+    /// The state file has been read and is good.
+    has_file: bool,
+    /// A state file is to be followed.
+    follows_file: bool,
+    /// What was served by a file came from that one.
+    is_same_file: bool,
+    /// The store could not be read.
+    is_store_lost: bool,
+}
+
+/// What becomes of a service that was served and that no provider defines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Somebody removed it: its backends drain.
+    Removed,
+    /// It is the file's, which could not be read.
+    OfFile,
+    /// It is the API's, whose store could not be read.
+    OfApi,
+    /// It is nobody's, and served.
+    Orphan,
+}
+
+impl Facts {
+    fn fate(self, served: &Adopted, is_removed: bool) -> Fate {
+        match served.owner {
+            Some(Owner::Removed) => Fate::Removed,
+            Some(Owner::Api) if self.is_store_lost => Fate::OfApi,
+            Some(Owner::Api) if is_removed => Fate::Removed,
+            Some(Owner::Api | Owner::Orphan | Owner::Found) => Fate::Orphan,
+            Some(Owner::File) => self.of_file(),
+            None => Self::of_nobody(served, is_removed),
+        }
+    }
+
+    fn of_file(self) -> Fate {
+        match (self.follows_file, self.has_file) {
+            (true, false) => Fate::OfFile,
+            // A file that shrinks is a wish.
+            (true, true) if self.is_same_file => Fate::Removed,
+            // Another file says nothing about this service, and none says nothing at all.
+            _ => Fate::Orphan,
+        }
+    }
+
+    /// Neither the record nor the file of last services knows it. Nobody is taken for its provider: what a provider is thought to have
+    /// ends when that provider says nothing of it.
+    fn of_nobody(served: &Adopted, is_removed: bool) -> Fate {
+        let mut backends = served.serving.backends.iter();
+        let is_reached = backends.any(|backend| backend.state == BackendState::Active);
+        // What nobody knows and no client reaches is what a removed service leaves.
+        if is_removed || !is_reached {
+            Fate::Removed
+        } else {
+            Fate::Orphan
+        }
+    }
+}
+
+/// Services that the kernel does not hold.
+struct Former {
+    /// Those that were wanted before and that nothing in the kernel stands for: after a boot, when somebody removed the table, or
+    /// where they were held back all the time.
+    wanted: Vec<Adopted>,
+    /// As they were served in this boot until somebody removed the table.
+    served: Vec<Arc<Service>>,
+    /// As they were served until the machine booted, of those of which a change was held back.
+    kept: BTreeMap<Box<str>, Arc<Service>>,
+}
+
+impl Former {
+    fn find(found: &Found, last: &Last, adopted: &[Adopted], boot: &str) -> Self {
+        let recorded = found.recorded.as_ref().filter(|_| !found.has_table);
+        let recorded = recorded.map(|recorded| adopt::adopt(&recorded.summary, Some(recorded), last));
+        let recorded = recorded.unwrap_or_default();
+        let served = recorded.iter().map(|known| Arc::new(known.serving.clone())).collect();
+        // What the record does not know of what this boot has served was not served.
+        let is_all_lost = last.boot != boot || !found.has_table && found.recorded.is_none();
+        let of_last = last
+            .services
+            .iter()
+            .filter(|(_, service)| is_all_lost || last.unserved.contains(&service.name));
+        let of_last = of_last.map(|(owner, service)| Adopted {
+            serving: Service::clone(service),
+            wanted: Service::clone(service),
+            owner: Some(*owner),
+            is_whole: *owner != Owner::Found,
+        });
+        let mut wanted: Vec<Adopted> = Vec::new();
+        for candidates in [recorded, of_last.collect()] {
+            // Who was removed, and drains, has given up its name and its port.
+            let there = adopted
+                .iter()
+                .chain(&wanted)
+                .filter(|known| known.owner != Some(Owner::Removed));
+            let there: Vec<Arc<Service>> = there.map(|known| Arc::new(known.wanted.clone())).collect();
+            let left = claimed::beside(candidates.iter().map(|of| (&of.wanted, of.is_whole)), &there).into_iter();
+            let mut left: BTreeMap<Box<str>, Service> = left.map(|service| (service.name.clone(), service)).collect();
+            wanted.extend(candidates.into_iter().filter_map(|known| {
+                let wanted = left.remove(&known.wanted.name)?;
+                Some(Adopted { wanted, ..known })
+            }));
+        }
+        let kept = last.kept.iter().filter(|kept| is_all_lost || kept.is_unserved);
+        let kept = kept.map(|kept| (kept.service.name.clone(), Arc::clone(&kept.service)));
+        Self {
+            wanted,
+            served,
+            kept: kept.collect(),
+        }
+    }
+}
+
+/// The state file that services are of which are a file's: as the record and the file of last services of this boot say. Where
+/// they differ, one of them was written too early to know, and nobody knows.
+fn origin_of_file(applied: Option<&Applied>, last: &Last, boot: &str) -> Option<PathBuf> {
+    let Some(applied) = applied else {
+        return last.origin.clone();
+    };
+    let origin = PathBuf::from(&applied.origin);
+    let is_doubtful = last.boot == boot && last.origin.as_ref().is_some_and(|last| *last != origin);
+    (!is_doubtful).then_some(origin)
+}
+
+/// What was found in the kernel, for people.
+fn words(adopted: &[Adopted]) -> String {
+    let backends: usize = adopted.iter().map(|served| served.serving.backends.len()).sum();
+    if adopted.is_empty() {
+        return "nothing".into();
+    }
+    format!(
+        "{} with {}",
+        count(adopted.len(), "service"),
+        count(backends, "backend")
+    )
+}
+
+impl Core {
+    /// What the kernel holds is known: what is desired is worked out beside it.
+    pub(super) fn started(&mut self, found: Found, now: Now) {
+        let last = std::mem::take(&mut self.last);
+        if let Some(copy) = last.resources.as_ref().filter(|_| self.is_store_lost()) {
+            self.copy_resources(copy, now);
+        }
+        let recorded = found.recorded.as_ref();
+        let adopted = adopt::adopt(&found.summary, recorded, &last);
+        let former = Former::find(&found, &last, &adopted, &self.boot);
+        self.held_back.former = former.served;
+        self.held_back.before = former.kept;
+        let former = former.wanted;
+        let origin = recorded.and_then(|recorded| recorded.applied.as_ref());
+        self.applied = origin.cloned();
+        let origin = origin_of_file(origin, &last, &self.boot);
+        self.last.refused = last.refused;
+        let words = words(&adopted);
+        self.doubt_empty_file(&adopted, &former, now);
+        let orphans = self.settle_owners(&adopted, &former, origin);
+        self.orphan_found(orphans, now);
+        let services: Vec<Service> = adopted.into_iter().map(|adopted| self.completed(adopted)).collect();
+        let (drains, pauses) = match found.recorded {
+            Some(recorded) => (recorded.deadlines, recorded.pauses),
+            None => (Vec::new(), Vec::new()),
+        };
+        let left = drains.into_iter().filter_map(|deadline| {
+            let endpoint = Endpoint::try_from(deadline.backend).ok()?;
+            let time = TimeLeft {
+                left: deadline.left(now.boot),
+                whole: deadline.time,
+            };
+            Some(((endpoint, deadline.service.clone()), time))
+        });
+        self.problems.resolve(Kind::KernelRefuses);
+        self.due.remember(now.instant);
+        let version = env!("CARGO_PKG_VERSION");
+        let adopted = words;
+        if let Some(torn) = found.torn_down {
+            self.phase = Phase::TornDown;
+            self.torn = Some(torn);
+            self.note(What::Started { version, adopted }, now);
+            return;
+        }
+        self.roster.adopt(services, &left.collect(), now.instant);
+        self.phase = Phase::Running;
+        self.full = Some("start".into());
+        self.want(now.instant);
+        self.pause_again(&pauses, now);
+        self.addresses_changed(now);
+        self.probe(now.instant);
+        self.note(What::Started { version, adopted }, now);
+    }
+
+    /// Decides what becomes of services that were served and that no provider defines: who wants them still, and which are
+    /// nobody's.
+    fn settle_owners(
+        &mut self,
+        adopted: &[Adopted],
+        former: &[Adopted],
+        origin: Option<PathBuf>,
+    ) -> Vec<(Service, bool)> {
+        let facts = Facts {
+            has_file: self.file.is_some(),
+            follows_file: self.settings.state.is_some(),
+            is_same_file: self.settings.state.is_some() && origin == self.settings.state,
+            is_store_lost: self.desk.lost,
+        };
+        let (mut of_file, mut of_api, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
+        for served in adopted.iter().chain(former) {
+            let name = &served.wanted.name;
+            if self.is_defined(name) {
+                continue;
+            }
+            match facts.fate(served, self.removed.contains_key(name)) {
+                Fate::Removed => {}
+                Fate::OfFile => of_file.push((&served.wanted, served.is_whole)),
+                Fate::OfApi => of_api.push((&served.wanted, served.is_whole)),
+                Fate::Orphan => orphans.push((served.wanted.clone(), served.is_whole)),
+            }
+        }
+        // A file that was never good says nothing: what there is stays.
+        if !facts.has_file && facts.follows_file {
+            let kept = claimed::beside(of_file, self.api.services());
+            self.file = Some(Arc::new(State::from_valid(kept.into_iter().map(Arc::new).collect())));
+            self.file_origin = origin;
+        }
+        if self.desk.lost {
+            let file = self.file.clone().unwrap_or_default();
+            self.api.presume(claimed::beside(of_api, &file.services).into_iter());
+            self.addon.learn(self.api.services());
+        }
+        orphans
+    }
+
+    /// What the kernel does not know of a service is as those say who want it: a drain that the record does not know yet
+    /// has the time that its service gives.
+    fn completed(&self, adopted: Adopted) -> Service {
+        let mut service = adopted.serving;
+        let file = self.file.as_ref().and_then(|file| file.get(&service.name));
+        let api = self.api.get(&service.name).map(|stored| &stored.service);
+        let wanted = file.or(api).map_or(&adopted.wanted, AsRef::as_ref);
+        service.drain_timeout = wanted.drain_timeout;
+        service.health = wanted.health;
+        service.labels.clone_from(&wanted.labels);
+        service
+    }
+
+    /// Nothing was known of what is served when the file said its first word: a broken template must not wipe a gateway.
+    fn doubt_empty_file(&mut self, adopted: &[Adopted], former: &[Adopted], now: Now) {
+        let of_file = adopted.iter().chain(former);
+        let of_file = of_file.filter(|served| matches!(served.owner, Some(Owner::File) | None));
+        let of_file = of_file.map(|served| (&served.wanted, served.is_whole));
+        let lost = claimed::beside(of_file, self.api.services()).len();
+        let is_empty = self.file.as_ref().is_some_and(|file| file.services.is_empty());
+        if is_empty && lost > 0 && !self.settings.allow_empty {
+            let empty = self.file.take().unwrap_or_default();
+            self.refuse_file(empty, vec![self.empty_file(lost)], now);
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! Services that are right in themselves and not possible here now, because of ports that local programs use, addresses
+//! that are not there, or backends that are the gateway itself. They are held back one by one, and judged again when the
+//! surroundings may have changed. What is served already stays, with a problem.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::held_back::{HeldService, is_possible_before, left, name_before};
+use super::input::{Unvetted, Vet};
+use super::{Core, Now, Phase};
+use crate::control::claimed::Claimed;
+use crate::control::membership::Name;
+use crate::control::request::Refused;
+use crate::preflight::{self, Obstacle, ObstacleKind};
+use tcpgw_core::model::{Edits, Problems, Service, State};
+use tcpgw_core::problem::{Kind, Problem};
+
+/// Pause between judgements while a port is in use: the kernel does not tell when a program stops to listen.
+const LISTENERS: Duration = Duration::from_secs(5);
+/// Pause between judgements where no check interval is set, or it is longer.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How whoever orders something through the API takes a port over.
+pub(super) const TAKE_OVER: &str = "--take-over (of `tcpgw apply`, `service add` and `service set`)";
+
+/// Problems that a judgement of the surroundings finds.
+const KINDS: [Kind; 4] = [
+    Kind::HeldBack,
+    Kind::SourceAddressGone,
+    Kind::OwnBackend,
+    Kind::OutsideFences,
+];
+
+/// What keeps services from being served here now, by their names.
+pub(super) type Obstacles = BTreeMap<Name, Vec<Obstacle>>;
+
+/// Puts obstacles together by service.
+pub(super) fn by_service(obstacles: impl IntoIterator<Item = Obstacle>) -> Obstacles {
+    let mut of = Obstacles::new();
+    for obstacle in obstacles {
+        of.entry(obstacle.service.clone()).or_default().push(obstacle);
+    }
+    of
+}
+
+/// Refuses what is not possible here now, for those who wait for an answer.
+pub(super) fn refuse(obstacles: &[Obstacle]) -> Result<(), Refused> {
+    let is_taken = |obstacle: &&Obstacle| obstacle.kind == ObstacleKind::PortTaken;
+    let others = obstacles.iter().filter(|obstacle| !is_taken(obstacle));
+    let problems: Problems = others.map(|obstacle| obstacle.problem.clone()).collect();
+    problems.into_result().map_err(Refused::Invalid)?;
+    let taken: Vec<String> = obstacles
+        .iter()
+        .filter(is_taken)
+        .map(|taken| taken.told_with(TAKE_OVER))
+        .collect();
+    if taken.is_empty() {
+        Ok(())
+    } else {
+        Err(Refused::Refused(taken.join("\n")))
+    }
+}
+
+impl Core {
+    /// Links, addresses or listeners have changed, or may have.
+    pub fn addresses_changed(&mut self, now: Now) {
+        self.due.judge(now.instant);
+    }
+
+    /// A look at the gateway has ended: whoever waits for it asks again.
+    pub fn look_ended(&mut self, now: Now) {
+        if self.held_back.awaits_look {
+            self.addresses_changed(now);
+        }
+    }
+
+    /// Services are edited, which were looked at before: `obstacles` were found. As long as nothing is held back and nothing lost
+    /// there is no more to find, and the others, of which there may be ten thousand, are not judged again.
+    pub(super) fn edited(&mut self, obstacles: &Obstacles, now: Now) {
+        let is_well = obstacles.is_empty()
+            && self.held_back.has_judged
+            && self.held_back.is_empty()
+            && KINDS.iter().all(|kind| self.problems.get(*kind).is_none());
+        if !is_well {
+            self.addresses_changed(now);
+        }
+    }
+
+    /// Whether [`Self::judge_surroundings`] has something to do.
+    pub fn is_judgement_due(&self, now: Now) -> bool {
+        self.phase == Phase::Running && self.due.is_judgement_due(now.instant)
+    }
+
+    /// Judges what is held back by what the gateway is like now, and at the start all that is not served already; finds which
+    /// services that are served have lost what they need. `vet` need not look for warnings.
+    pub fn judge_surroundings(&mut self, vet: &mut Vet<'_>, now: Now) {
+        self.due.judge_later();
+        self.judge_refused();
+        let candidates: BTreeSet<Name> = if self.held_back.has_judged {
+            self.held_back.names().cloned().collect()
+        } else {
+            self.said().map(|service| service.name.clone()).collect()
+        };
+        let all = State {
+            services: self.said().cloned().collect(),
+        };
+        let before = self.served_before();
+        let is_new = |name: &Name| candidates.contains(name) || before.iter().any(|before| before.name == *name);
+        let takes_over = self.settings.take_over;
+        let is_known = |service: &Service| takes_over || !is_new(&service.name) || self.is_known(service);
+        let vetted = vet(
+            &State {
+                services: all.services.iter().chain(&before).cloned().collect(),
+            },
+            &is_known,
+        );
+        self.held_back.awaits_look = vetted == Err(Unvetted::Pending);
+        let (mut found, is_blind) = match vetted {
+            Ok(vetted) => (by_service(vetted.obstacles), false),
+            Err(Unvetted::Pending) => return,
+            Err(Unvetted::Failed(error)) => {
+                tracing::warn!(error, "failed to look at addresses and listeners");
+                if self.held_back.has_judged {
+                    return self.look_again(now);
+                }
+                (self.not_looked_at(&all, &error), true)
+            }
+        };
+        self.add_fences(&all, &before, &mut found);
+        let mut edits = Edits::default();
+        for service in &all.services {
+            let name = &service.name;
+            if !candidates.contains(name) {
+                continue;
+            }
+            let why = self.new_obstacles(service, found.get(name));
+            if self.hold_back(service, why) {
+                edits.put.push(Arc::clone(service));
+            }
+        }
+        if !is_blind {
+            self.serve_as_before(&all, &found, &mut edits);
+        }
+        edits.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.held_back.has_judged = true;
+        self.held_back.former.clear();
+        self.held_back.before.clear();
+        self.lost_surroundings(&all, &found);
+        if !edits.is_empty() {
+            self.wanted_instead("the gateway's addresses and listeners", &edits, now);
+        }
+        if is_blind {
+            return self.look_again(now);
+        }
+        self.judge_later(now);
+        self.rejected.again();
+    }
+
+    /// Services as they were served before the machine booted or a teardown, by names of their own.
+    fn served_before(&self) -> Vec<Arc<Service>> {
+        let named = self.held_back.before().map(|before| {
+            Arc::new(Service {
+                name: name_before(&before.name),
+                ..Service::clone(before)
+            })
+        });
+        named.collect()
+    }
+
+    /// What is held back is served as it was before the machine booted, where that is possible now.
+    fn serve_as_before(&mut self, all: &State, found: &Obstacles, edits: &mut Edits) {
+        let held = all.services.iter().filter(|service| {
+            let held = self.held_back.get(&service.name);
+            held.is_some_and(|held| held.before.is_some()) && is_possible_before(&service.name, found)
+        });
+        let held: Vec<&Arc<Service>> = held.collect();
+        for service in held {
+            let before = self
+                .held_back
+                .get_mut(&service.name)
+                .and_then(|held| held.before.take());
+            let kept = before.and_then(|before| left(&Claimed::by(self.desired()), before));
+            if let Some(held) = self.held_back.get_mut(&service.name) {
+                held.kept = kept;
+            }
+            if !edits.put.iter().any(|put| put.name == service.name) {
+                edits.put.push(Arc::clone(service));
+            }
+        }
+    }
+
+    /// A look has failed: what waits for it is judged again soon.
+    pub(super) fn look_again(&mut self, now: Now) {
+        self.due.judge_by(now.instant + LISTENERS);
+    }
+
+    /// The first look has failed: what is served already goes on as it is, and nothing else is begun.
+    fn not_looked_at(&self, all: &State, why: &str) -> Obstacles {
+        let obstacles = all
+            .services
+            .iter()
+            .filter_map(|service| preflight::not_looked_at(service, self.known_of(service), why));
+        by_service(obstacles)
+    }
+
+    /// The next judgement; a change is told by itself, but for listeners.
+    fn judge_later(&mut self, now: Now) {
+        let interval = self.settings.check_interval.unwrap_or(LONGEST).min(LONGEST);
+        let pause = if self.held_back.waits_for_port() {
+            LISTENERS
+        } else {
+            interval
+        };
+        self.due.judge(now.instant + pause);
+    }
+
+    /// Whether a service is served, or is about to be, where this one listens.
+    pub(super) fn is_known(&self, service: &Service) -> bool {
+        // Its record may be a second older than its addresses.
+        let is_former = |former: &Arc<Service>| former.port == service.port;
+        self.roster.serving_at(service).is_some()
+            || self.held_back.former(service).any(is_former)
+            || self.held_back.has_judged && self.roster.is_known(service)
+    }
+
+    /// Returns those obstacles that a service has not in what is served of it already.
+    pub(super) fn new_obstacles(&self, service: &Service, found: Option<&Vec<Obstacle>>) -> Vec<Obstacle> {
+        let known: Vec<&Arc<Service>> = self.known_of(service).collect();
+        let found = found.into_iter().flatten();
+        let new = found.filter(|obstacle| !known.iter().any(|known| obstacle.is_in(known)));
+        new.cloned().collect()
+    }
+
+    /// Returns what is served of a service, or is about to be, or was until somebody removed the table.
+    fn known_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Service>> {
+        let there = self.roster.serving_at(service);
+        let serving = self.roster.serving().get(&service.name).into_iter().chain(there);
+        let wanted = self.roster.wanted().get(&service.name);
+        let wanted = wanted.filter(|_| self.held_back.has_judged);
+        // One that is suspended gets back what it had, if it had it.
+        let suspended = self.api.get(&service.name).map(|stored| &stored.service);
+        let is_kept = self.held_back.contains(&service.name);
+        let suspended = suspended.filter(|_| !is_kept && self.addon.is_suspended(&service.name));
+        serving
+            .chain(wanted)
+            .chain(suspended)
+            .chain(self.held_back.former(service))
+    }
+
+    /// Holds a service back, or releases it if there is no reason. Returns whether what is desired of it changes by that.
+    fn hold_back(&mut self, service: &Service, why: Vec<Obstacle>) -> bool {
+        let name = &service.name;
+        if why.is_empty() {
+            return self.held_back.remove(name);
+        }
+        let before = self.held_back.before.remove(name);
+        if let Some(held) = self.held_back.get_mut(name) {
+            held.why = why;
+            held.before = held.before.take().or(before).filter(|_| held.kept.is_none());
+            return false;
+        }
+        // At the start everything was wanted before it was judged.
+        let kept = if self.held_back.has_judged {
+            let wanted = self.roster.wanted().get(name).cloned();
+            wanted.or_else(|| self.renamed(service))
+        } else {
+            let former = || {
+                self.held_back
+                    .former(service)
+                    .find(|former| former.name == *name)
+                    .cloned()
+            };
+            self.found(service).or_else(former)
+        };
+        let before = before.filter(|_| kept.is_none());
+        self.held_back.insert(name, HeldService { why, kept, before });
+        true
+    }
+
+    /// Returns what was found of a service at the start. A record that is older than what is said may know it by another name.
+    fn found(&self, service: &Service) -> Option<Arc<Service>> {
+        let found = self.roster.serving().get(&service.name).cloned();
+        found.or_else(|| self.renamed(service))
+    }
+
+    /// Returns what is served where a service listens, if nobody says anything of its name any more.
+    fn renamed(&self, service: &Service) -> Option<Arc<Service>> {
+        let there = self.roster.serving_at(service)?;
+        let is_another = self.said().any(|said| said.name == there.name);
+        (!is_another).then(|| {
+            Arc::new(Service {
+                name: service.name.clone(),
+                ..Service::clone(there)
+            })
+        })
+    }
+
+    /// Returns what edits come to, as far as nothing is held back. What is served and held back follows as far as it can, and
+    /// gives way to what others claim.
+    pub(super) fn possible(&mut self, edits: &Edits) -> Edits {
+        let served = edits.put.iter().map(|service| Arc::clone(self.addon.served(service)));
+        let edits = &Edits {
+            put: served.collect(),
+            gone: edits.gone.clone(),
+        };
+        for name in &edits.gone {
+            self.held_back.remove(name);
+        }
+        if self.held_back.is_empty() {
+            return edits.clone();
+        }
+        let (held, new): (Vec<_>, Vec<_>) = edits
+            .put
+            .iter()
+            .cloned()
+            .partition(|service| self.held_back.contains(&service.name));
+        for service in &held {
+            if let Some(held) = self.held_back.get_mut(&service.name) {
+                let roster = &self.roster;
+                held.follow(service, |endpoint| {
+                    roster.services_of(endpoint).iter().any(|of| **of != service.name)
+                });
+            }
+        }
+        // At the start all of these are new.
+        let others = self.said().filter(|service| !self.held_back.contains(&service.name));
+        let others: Vec<Arc<Service>> = others.map(|service| Arc::clone(self.addon.served(service))).collect();
+        let changed = self.held_back.give_way(&Claimed::by(&others));
+        let of_held = held.iter().map(|service| {
+            let kept = self.held_back.get(&service.name).and_then(|held| held.kept.clone());
+            (service.name.clone(), kept)
+        });
+        let gone = edits.gone.iter().map(|name| (name.clone(), None));
+        let mut put: BTreeMap<Name, Option<Arc<Service>>> = gone.chain(of_held).chain(changed).collect();
+        for service in put.values_mut().flatten() {
+            *service = Arc::clone(self.addon.served(service));
+        }
+        put.extend(new.into_iter().map(|service| (service.name.clone(), Some(service))));
+        let mut possible = Edits::default();
+        for (name, service) in put {
+            match service {
+                Some(service) => possible.put.push(service),
+                None => possible.gone.push(name),
+            }
+        }
+        possible
+    }
+
+    /// Puts the problems that follow into the list.
+    fn lost_surroundings(&mut self, all: &State, found: &Obstacles) {
+        let mut problems = Vec::new();
+        for service in &all.services {
+            let of = |problem: Problem| problem.of_service(&*service.name, service.port.get());
+            if let Some(held) = self.held_back.get(&service.name) {
+                let is_of_file = self.file.as_ref().is_some_and(|file| file.get(&service.name).is_some());
+                let take_over = held.waits_for_port().then(|| {
+                    let how = if is_of_file {
+                        format!("`take_over = true` under [daemon] in {}", self.config.path())
+                    } else {
+                        format!("`tcpgw service set {} --take-over`", service.name)
+                    };
+                    format!("{how} sends the port's new connections to the service")
+                });
+                let is_fenced = held.why.iter().any(|obstacle| obstacle.kind.is_fence());
+                let fences = is_fenced.then(|| self.cure_of_fences(service));
+                let cures: Vec<String> = take_over.into_iter().chain(fences).collect();
+                problems.push(of(held.problem(service, &cures)));
+                continue;
+            }
+            let lost = found.get(&service.name).into_iter().flatten();
+            problems.extend(lost.filter_map(|obstacle| {
+                let message = || {
+                    format!(
+                        "{}, which is served: {}",
+                        obstacle.problem.place, obstacle.problem.message
+                    )
+                };
+                match obstacle.kind {
+                    ObstacleKind::PortTaken | ObstacleKind::NotLookedAt => None,
+                    ObstacleKind::FencedPort(_) | ObstacleKind::FencedBackend(_) | ObstacleKind::FencedSize => {
+                        Some(of(self.outside_fences(service, obstacle)))
+                    }
+                    ObstacleKind::ForeignSource(_) => Some(of(Problem::new(Kind::SourceAddressGone, message()))),
+                    ObstacleKind::OwnBackend(at) => {
+                        Some(of(Problem::new(Kind::OwnBackend, message())).of_backend(at.into()))
+                    }
+                }
+            }));
+        }
+        self.problems.replace(&KINDS, problems);
+    }
+
+    /// What all providers say, possible here or not.
+    pub(super) fn said(&self) -> impl Iterator<Item = &Arc<Service>> {
+        let of_file = self.file.iter().flat_map(|file| &file.services);
+        let orphans = self.orphans.iter().map(|orphan| &orphan.service);
+        of_file.chain(self.api.services()).chain(orphans)
+    }
+
+    /// What is to be served: what all providers say, without what is held back, and with what is kept instead.
+    pub(super) fn desired(&self) -> impl Iterator<Item = &Arc<Service>> {
+        let possible = self.said().filter(|service| !self.held_back.contains(&service.name));
+        possible
+            .map(|service| self.addon.served(service))
+            .chain(self.held_back.kept().map(|kept| self.addon.served(kept)))
+    }
+
+    /// Decides of services that a provider puts which of them are held back.
+    pub(super) fn decide(&mut self, edits: &Edits, mut obstacles: Obstacles) {
+        for service in &edits.put {
+            let why = obstacles.remove(&service.name).unwrap_or_default();
+            self.hold_back(service, why);
+        }
+    }
+
+    /// Adds the services that are held back and stay: an order decides of them anew.
+    pub(super) fn add_held_back(&self, edits: &mut Edits, state: &State) {
+        let held = state
+            .services
+            .iter()
+            .filter(|service| self.held_back.contains(&service.name));
+        let held: Vec<_> = held.filter(|service| !edits.touches(&service.name)).cloned().collect();
+        edits.put.extend(held);
+        edits.put.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    }
+}

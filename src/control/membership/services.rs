@@ -1,0 +1,99 @@
+//! Services by name, found by port and by endpoint, too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use super::Name;
+use tcpgw_core::model::{Backend, Endpoint, Listen, Service};
+
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    pub(super) all: BTreeMap<Name, Arc<Service>>,
+    by_port: BTreeSet<(NonZeroU16, Name)>,
+    by_endpoint: BTreeSet<(Endpoint, Name)>,
+}
+
+impl Services {
+    pub(super) fn put(&mut self, service: Arc<Service>) {
+        self.remove(&service.name);
+        self.by_port.insert((service.port, service.name.clone()));
+        let rows = service
+            .backends
+            .iter()
+            .map(|backend| (backend.endpoint, service.name.clone()));
+        self.by_endpoint.extend(rows);
+        self.all.insert(service.name.clone(), service);
+    }
+
+    pub(super) fn remove(&mut self, name: &Name) {
+        let Some(service) = self.all.remove(name) else { return };
+        for backend in &service.backends {
+            self.by_endpoint.remove(&(backend.endpoint, name.clone()));
+        }
+        self.by_port.remove(&(service.port, name.clone()));
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<Service>> {
+        self.all.get(name)
+    }
+
+    pub(super) fn on_port(&self, port: NonZeroU16) -> impl Iterator<Item = &Arc<Service>> {
+        let from = self.by_port.range((port, Name::default())..);
+        let there = from.take_while(move |(of, _)| *of == port);
+        there.filter_map(|(_, name)| self.all.get(name))
+    }
+
+    /// Those that listen where this one does, on one address at least.
+    pub(super) fn where_listens<'s>(&'s self, service: &'s Service) -> impl Iterator<Item = &'s Arc<Service>> {
+        let there = self.on_port(service.port);
+        there.filter(|other| overlap(&other.listen, &service.listen))
+    }
+
+    /// Those that have that endpoint.
+    pub(super) fn of_endpoint(&self, endpoint: Endpoint) -> impl Iterator<Item = &Name> + Clone {
+        let from = self.by_endpoint.range((endpoint, Name::default())..);
+        from.take_while(move |(of, _)| *of == endpoint).map(|(_, name)| {
+            #[cfg(test)]
+            visits::count();
+            name
+        })
+    }
+
+    pub(super) fn has(&self, name: &Name, endpoint: Endpoint) -> bool {
+        self.by_endpoint.contains(&(endpoint, name.clone()))
+    }
+}
+
+/// That endpoint in a service.
+pub(super) fn backend_of(service: &Service, endpoint: Endpoint) -> Option<&Backend> {
+    service.backends.iter().find(|backend| backend.endpoint == endpoint)
+}
+
+/// Whether there is an address that both listen on.
+pub(in crate::control) fn overlap(a: &Listen, b: &Listen) -> bool {
+    match (a, b) {
+        (Listen::At(a), Listen::At(b)) => !a.is_disjoint(b),
+        _ => true,
+    }
+}
+
+/// Counts the services that are visited because they have some endpoint: how the work grows with the number of those that share
+/// one.
+#[cfg(test)]
+pub(super) mod visits {
+    use std::cell::Cell;
+
+    thread_local! {
+        static VISITS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count() {
+        VISITS.with(|visits| visits.set(visits.get() + 1));
+    }
+
+    /// Returns the number since the last call, in this thread.
+    pub(in crate::control::membership) fn take() -> usize {
+        VISITS.with(Cell::take)
+    }
+}

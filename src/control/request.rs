@@ -1,0 +1,339 @@
+//! What is asked of a running daemon, and what it answers. The API asks; the daemon's loop answers, one after the other.
+
+mod deploys;
+mod services;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+pub use super::events::{After, Followed};
+use crate::addon::id::{PlanName, PlatformId, ResourceId};
+use crate::addon::{Dialect, Outcome, Refusal, Request, Resource, ServiceState, Target};
+use crate::daemon::store_thread::Query;
+use crate::store::StoredService;
+use crate::view::Services;
+use tcpgw_core::model::{FlowMark, Problems, Service, Word as _};
+use tcpgw_core::problem::{Kind, Problem};
+
+pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
+pub use self::services::{
+    AddonView, BackendView, EditOrder, Edited, List, Listed, PauseOrder, PauseView, ServiceEdit, ServiceView,
+};
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// One question or order.
+#[derive(Debug)]
+pub enum Ask {
+    /// What the gateway is meant to do, and how it is, as far as the loop knows without asking the kernel.
+    Look(Reply<Look>),
+    /// Replace the services that came in through the API.
+    Apply(Apply, Reply<Result<Applied, Refused>>),
+    /// The events after that one that are still kept, and those that come.
+    Follow(After, Reply<Followed>),
+    /// Remove the table and our flows, and do nothing until something new is desired.
+    Teardown(Peer, Reply<Result<TornDown, Refused>>),
+    /// Serve again after a teardown; whether there had been one.
+    Resume(Peer, Reply<Result<bool, Refused>>),
+    /// All services, whoever they came from.
+    Services(Reply<List>),
+    /// One of them.
+    Service(Box<str>, Reply<Option<ServiceView>>),
+    /// Change one that came in through the API.
+    Edit(EditOrder, Reply<Result<Edited, Refused>>),
+    /// Hold new connections of a service back for a time, or no longer.
+    Pause(PauseOrder, Reply<Result<(), Refused>>),
+    /// Begin a deploy; its id when that is on the disk.
+    Deploy(DeployOrder, Reply<Result<u64, Refused>>),
+    /// End a deploy that probes, or put back what was before it while the old backends drain; its id when that is on the
+    /// disk and in the kernel.
+    Undo(UndoOrder, Reply<Result<u64, Refused>>),
+    /// The deploys that are not over.
+    Deploys(Reply<Vec<DeployView>>),
+    /// Provision, change or remove a resource of the add-on; what it came to when that is on the disk.
+    Addon(AddonOrder, Reply<Result<Outcome, AddonRefused>>),
+    /// One resource of the add-on.
+    Resource(Target, Reply<Result<Arc<Resource>, AddonRefused>>),
+    /// What the page of one resource shows.
+    AppPage(ResourceId, Reply<Result<AppView, AddonRefused>>),
+    /// One resource of the add-on, as the operator sees it.
+    ResourceView(Target, Reply<Result<ResourceView, AddonRefused>>),
+    /// All resources of the add-on, by id, as the operator sees them.
+    Resources(Reply<Result<Vec<ResourceView>, AddonRefused>>),
+    /// Read the store.
+    Query(Query),
+}
+
+/// What the loop knows.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// The services, as they are in the kernel.
+    pub services: Services,
+    /// What probes found.
+    pub health: BTreeMap<SocketAddr, HealthView>,
+    /// What leaves.
+    pub drains: Vec<DrainView>,
+    /// The daemon itself.
+    pub daemon: DaemonView,
+    /// Services that nobody wants any more, and that are still in the kernel while their backends drain.
+    pub leaving: BTreeSet<Box<str>>,
+    /// Handshakes of clients that no backend answered in time, by service; services without any are left out.
+    pub unanswered: BTreeMap<Box<str>, u64>,
+    /// Which provider a service belongs to, by its name.
+    pub providers: BTreeMap<Box<str>, &'static str>,
+    /// How the services of the add-on's resources are, by their names.
+    pub addon: BTreeMap<Box<str>, ServiceState>,
+}
+
+/// What probes found of one backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HealthView {
+    /// `unknown` (no answer yet), `healthy`, `failing` (still in, but the last probe failed), `unhealthy`, `rising` (answers
+    /// again, but not yet `rise` times), or `presumed` (found in the kernel at the start, not probed yet).
+    pub state: &'static str,
+    /// Why the last probe failed, if it did: `refused`, `timed out`, `unreachable`.
+    pub reason: Option<String>,
+    /// Seconds since 1970 of the last change of `state`.
+    pub since: u64,
+}
+
+/// A backend that leaves a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DrainView {
+    /// The service's name.
+    pub service: Option<String>,
+    /// Its public port.
+    pub port: u16,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Flows that are left, of the last count; `None` before the first.
+    pub flows: Option<u64>,
+    /// Seconds until they are flushed; `None` where there is no deadline yet.
+    pub seconds_left: Option<u64>,
+    /// Why it is still there: `replacement` (no other backend is healthy yet, it still gets new connections), `flows` (until
+    /// they end or the deadline passes).
+    pub waits_for: &'static str,
+}
+
+/// The daemon itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DaemonView {
+    /// Its process number.
+    pub pid: u32,
+    /// Its version.
+    pub version: &'static str,
+    /// The cookie of its network namespace.
+    pub namespace: u64,
+    /// Seconds since 1970 when it started.
+    pub started: u64,
+    /// Whether the kernel holds what is desired.
+    pub in_sync: bool,
+    /// What is wrong, as far as it is known without looking at flows; the worst first.
+    pub problems: Vec<Problem>,
+    /// That of these which says why no change through the API is taken; `None`: changes are taken.
+    pub store: Option<String>,
+    /// Whether the table is owned by this process, so that nobody else can change it.
+    pub owns_table: bool,
+    /// Whether it was torn down: nothing is served until `tcpgw resume` or `tcpgw apply`.
+    pub torn_down: bool,
+}
+
+/// Who asks: the process at the other end of the socket, as the kernel knew it when it connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its process number, where it is one in the daemon's own namespace of them.
+    pub pid: Option<i32>,
+}
+
+/// A request about a resource of the add-on.
+#[derive(Debug, Clone)]
+pub struct AddonOrder {
+    /// The request, with its values.
+    pub request: Request,
+    /// The provider API that it came through.
+    pub through: Dialect,
+    /// Random bits for the id of a new resource.
+    pub random: u64,
+    /// By whom.
+    pub by: Peer,
+}
+
+impl AddonOrder {
+    /// Returns an order with random bits of the system.
+    ///
+    /// # Errors
+    /// The system gives none.
+    pub fn new(request: Request, through: Dialect, by: Peer) -> Result<Self, getrandom::Error> {
+        let random = getrandom::u64()?;
+        Ok(Self {
+            request,
+            through,
+            random,
+            by,
+        })
+    }
+
+    /// Returns what is ordered in a few words, for the history: `addon provision through heroku`.
+    pub fn what(&self) -> String {
+        let word = match &self.request {
+            Request::Provision(_) => "provision",
+            Request::ChangePlan(..) => "plan",
+            Request::Suspend(_) => "suspend",
+            Request::Resume(_) => "resume",
+            Request::Deprovision(_) => "deprovision",
+            Request::Bind(..) => "bind",
+            Request::Unbind(..) => "unbind",
+        };
+        match self.through {
+            Dialect::Local => format!("addon {word}"),
+            through => format!("addon {word} through {}", through.word()),
+        }
+    }
+}
+
+/// A resource, as the operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ResourceView {
+    /// Our own id of the resource.
+    pub id: ResourceId,
+    /// The app that it is for, as the platform calls it.
+    pub app: PlatformId,
+    /// The provider API through which it was provisioned; `local` for the command line.
+    pub dialect: Dialect,
+    /// Its plan.
+    pub plan: PlanName,
+    /// Its public port.
+    pub port: NonZeroU16,
+    /// `TCP_URL`; `None` while the add-on is off.
+    pub url: Option<String>,
+    /// The name of its service.
+    pub service: String,
+    /// How that is.
+    pub state: ServiceState,
+    /// Seconds since 1970 when it was provisioned.
+    pub created: u64,
+    /// Its bindings.
+    pub bindings: Vec<BindingView>,
+    /// Why this may be out of date, in words; `None`: it is what the store holds.
+    pub warning: Option<String>,
+}
+
+/// A binding of Open Service Broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BindingView {
+    /// The binding's id, as the platform calls it.
+    pub id: PlatformId,
+    /// The app that it was made for.
+    pub app: Option<PlatformId>,
+}
+
+/// What the owner of an app is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppView {
+    /// The resource.
+    pub resource: Arc<Resource>,
+    /// Its service.
+    pub service: Option<ServiceView>,
+    /// The service as new connections meet it now; `None`: it is not served.
+    pub served: Option<Arc<Service>>,
+    /// Whether the gateway was torn down, so that nothing is served.
+    pub is_torn_down: bool,
+    /// The kinds of errors of the whole gateway and of this service.
+    pub errors: BTreeSet<Kind>,
+    /// The mark of the gateway's flows.
+    pub mark: FlowMark,
+}
+
+/// Why a request about a resource was not carried out. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddonRefused {
+    /// By the add-on's own rules.
+    Resource(Refusal),
+    /// By the daemon.
+    Daemon(Refused),
+    /// The configuration has no `[addon]`.
+    Off,
+}
+
+/// `apply`, through the daemon.
+#[derive(Debug, Clone)]
+pub struct Apply {
+    /// The state file's text.
+    pub state: Vec<u8>,
+    /// Where it came from, as the record says it.
+    pub origin: String,
+    /// How it is applied.
+    pub options: ApplyOptions,
+    /// By whom.
+    pub by: Peer,
+}
+
+/// How a state is applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct ApplyOptions {
+    /// Say what would change, and change nothing.
+    pub dry_run: bool,
+    /// Accept ports on which a local program listens.
+    pub take_over: bool,
+    /// Accept a state without services.
+    pub allow_empty: bool,
+    /// Remove services that no provider defines any more, unless the state defines them.
+    pub prune: bool,
+    /// Hold services back that are not possible here now, instead of refusing all.
+    pub hold_back: bool,
+    /// Instead of each service's `drain_timeout`.
+    pub drain: Option<Duration>,
+}
+
+/// What an apply came to: the keys of `tcpgw apply -o json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The JSON that `tcpgw apply -o json` (or `diff -o json`, for a dry run) prints.
+    pub report: serde_json::Value,
+    /// The line that `tcpgw apply` (or the lines that `diff`) prints.
+    pub text: String,
+    /// Warnings about the state.
+    pub warnings: Vec<String>,
+}
+
+/// What a teardown removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TornDown {
+    /// Whether there was a table.
+    pub table_removed: bool,
+    /// Flows that were deleted.
+    pub flows_flushed: u64,
+    /// Flows that could not be deleted.
+    pub flows_not_flushed: u64,
+}
+
+/// Why the daemon did not do it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// The input is wrong: exit code 2, HTTP 422.
+    Invalid(Problems),
+    /// For the operator's own good, or because of another provider: exit code 1, HTTP 409.
+    Refused(String),
+    /// There is nothing of that name: exit code 1, HTTP 404.
+    Missing(String),
+    /// The service is not as expected: exit code 1, HTTP 409 with the service as it is, if it is there.
+    Conflict(String, Option<Box<StoredService>>),
+    /// The store does not take changes, and nothing was changed: exit code 1, HTTP 507.
+    Store(String),
+    /// Too much waits already, and nothing was changed: exit code 1, HTTP 503.
+    Busy(String),
+    /// The kernel did not do as asked: exit code 1, HTTP 500.
+    Failed(String),
+}

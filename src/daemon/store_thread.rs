@@ -1,0 +1,515 @@
+//! The thread that writes the store: what is acknowledged is on the disk, and the loop never waits for one.
+//!
+//! Writes and questions have a queue each. A write goes before all questions that wait; a question that finds its queue
+//! full is refused, and no number of them keeps a write out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use crate::addon;
+use crate::control::request::Reply;
+use crate::store::last::Last;
+use crate::store::{
+    By, Change, Committed, Deploy, Edit, Expect, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy,
+    Phase, Store, StoreError,
+};
+use tcpgw_core::model::{Endpoint, Service, parse_service};
+use tcpgw_core::owner::Owner;
+
+/// Number of questions that may wait. Each holds a connection of the API.
+const WAITING: usize = 64;
+
+/// One thing to do.
+#[derive(Debug)]
+pub enum Write {
+    /// Change services.
+    Change(Change, By, Duration),
+    /// Note that a deploy begins.
+    Begin(NewDeploy, By, Duration),
+    /// Note how a deploy goes on.
+    Step(crate::store::DeployStep, Duration),
+    /// Keep what is desired in the file of last services.
+    Remember(PathBuf, Box<Last>),
+    /// After a failure: see whether it can be written again, and what it holds.
+    Refresh,
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub enum Written {
+    /// Of [`Write::Change`].
+    Changed(Result<Committed, StoreError>),
+    /// Of [`Write::Begin`]: its id.
+    Began(Result<u64, StoreError>),
+    /// Of [`Write::Step`].
+    Stepped(Result<(), StoreError>),
+    /// Of [`Write::Remember`], and how long it took.
+    Remembered(Result<(), String>, Duration),
+    /// Of [`Write::Refresh`].
+    Refreshed(Result<Opened, StoreError>),
+}
+
+/// Why a question was not answered.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum QueryError {
+    /// Too many others wait.
+    #[error("{WAITING} questions wait for the store already")]
+    Busy,
+    /// The thread has ended.
+    #[error("the thread that reads the store has ended")]
+    Gone,
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What is only read.
+#[derive(Debug)]
+pub enum Query {
+    /// What changed.
+    History(HistoryFilter, Reply<Result<Vec<HistoryEntry>, QueryError>>),
+    /// One deploy.
+    Deploy(u64, Reply<Result<Option<Recorded>, QueryError>>),
+    /// Deploys of a service, or all; so many at most.
+    Deploys(Option<String>, usize, Reply<Result<Vec<Deploy>, QueryError>>),
+}
+
+/// Opens a store and reads what it holds. The resources of the add-on, which a platform knows and nobody can order anew, are put
+/// into a store that has just been made from `last`, the second copy of what an earlier one held. `now` is the time since 1970.
+///
+/// # Errors
+/// [`StoreError`]; a store that can be read and not written is no error, unless resources are to be put into it.
+pub fn open(path: &Path, last: &Last, now: Duration) -> Result<(Store, Opened), StoreError> {
+    let mut store = Store::open(path)?;
+    let mut opened = read(&mut store)?;
+    let is_new = opened.loaded.revision == 0 && opened.resources == LoadedResources::default();
+    if let Some(change) = last.resources.as_ref().filter(|_| is_new).and_then(|_| restored(last)) {
+        let by = By {
+            uid: nix::unistd::geteuid().as_raw(),
+            pid: std::process::id(),
+            what: "restore".into(),
+        };
+        store.commit(&change, &by, now)?;
+        let resources = change.resources.len();
+        tracing::warn!("the store is new: {resources} resources of the add-on were restored from {RESTORED_FROM}");
+        opened = read(&mut store)?;
+    }
+    Ok((store, opened))
+}
+
+/// What resources are restored from.
+const RESTORED_FROM: &str = "the file of last services beside it";
+
+/// Returns what puts the resources of an earlier store, and their services, into a new one; `None` if there were none.
+fn restored(last: &Last) -> Option<Change> {
+    let known = last.resources.as_ref()?;
+    let names: BTreeSet<String> = known.resources.iter().map(|resource| resource.id.service()).collect();
+    let of_resources = last.services.iter();
+    let of_resources = of_resources.filter(|(owner, service)| *owner != Owner::File && names.contains(&*service.name));
+    let removed = known.removed.iter().cloned().map(addon::Change::Remove);
+    let there = known.resources.iter().cloned().map(addon::Change::Put);
+    let resources: Vec<addon::Change> = removed.chain(there).collect();
+    (!resources.is_empty()).then(|| Change {
+        edits: of_resources
+            .map(|(_, service)| Edit::Put(Arc::clone(service), Expect::Absent))
+            .collect(),
+        resources,
+        ..Change::default()
+    })
+}
+
+fn read(store: &mut Store) -> Result<Opened, StoreError> {
+    Ok(Opened {
+        loaded: store.load()?,
+        removed: store.removed()?,
+        resources: store.resources()?,
+        unfinished: unfinished(store)?,
+        trouble: store.trouble().cloned(),
+    })
+}
+
+fn refresh(store: &mut Store) -> Result<Opened, StoreError> {
+    read(store)?;
+    let probed = store.probe();
+    let opened = read(store)?;
+    // What cannot be written can be read.
+    Ok(Opened {
+        trouble: probed.err().or(opened.trouble),
+        ..opened
+    })
+}
+
+fn unfinished(store: &mut Store) -> Result<Vec<Unfinished>, StoreError> {
+    let deploys = store.unfinished_deploys()?.into_iter();
+    let with_before = deploys.map(|deploy| {
+        let before = before(store, &deploy)?;
+        Ok(Unfinished { deploy, before })
+    });
+    with_before.collect()
+}
+
+/// A deploy's service before its last change by it, from the history: that is written with the change.
+fn before(store: &mut Store, deploy: &Deploy) -> Result<Option<Service>, StoreError> {
+    let filter = HistoryFilter {
+        service: Some(deploy.service.clone()),
+        deploy: Some(deploy.id),
+        limit: 1,
+        ..HistoryFilter::default()
+    };
+    let entry = store.history(&filter)?.pop();
+    let before = entry.and_then(|entry| entry.old);
+    Ok(before.and_then(|old| parse_service(old.get().as_bytes()).ok()))
+}
+
+fn recorded(store: &mut Store, id: u64) -> Result<Option<Recorded>, StoreError> {
+    let Some(deploy) = store.deploy(id)? else {
+        return Ok(None);
+    };
+    let before = match deploy.phase {
+        Phase::Switched | Phase::Drained => before(store, &deploy)?,
+        Phase::Probing | Phase::Failed | Phase::Undone => None,
+    };
+    let old = before.into_iter().flat_map(|service| service.backends);
+    let old = old.map(|backend| backend.endpoint);
+    let old = old.filter(|endpoint| !deploy.targets.contains(endpoint)).collect();
+    Ok(Some(Recorded { deploy, old }))
+}
+
+impl Query {
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::History(_, reply) => reply.is_closed(),
+            Self::Deploy(_, reply) => reply.is_closed(),
+            Self::Deploys(_, _, reply) => reply.is_closed(),
+        }
+    }
+
+    /// Whoever asked may be gone.
+    fn refuse(self, error: QueryError) {
+        match self {
+            Self::History(_, reply) => drop(reply.send(Err(error))),
+            Self::Deploy(_, reply) => drop(reply.send(Err(error))),
+            Self::Deploys(_, _, reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// A deploy as the store knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// The deploy.
+    pub deploy: Deploy,
+    /// Backends that its switch took away; none before that, or where the history does not go back so far.
+    pub old: Vec<Endpoint>,
+}
+
+/// What the thread is told to do.
+#[derive(Debug)]
+enum Order {
+    Write(Box<Write>),
+    Query(Query),
+}
+
+/// The thread has ended: it is told nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the thread that writes the store has ended")]
+pub struct Gone;
+
+/// The thread, seen from the loop.
+pub struct Keeper {
+    writes: mpsc::Sender<Write>,
+    queries: mpsc::Sender<Query>,
+    thread: thread::JoinHandle<()>,
+}
+
+/// What a store holds that could be opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The services.
+    pub loaded: Loaded,
+    /// Services that somebody removed and nobody made again, by name, as they were before.
+    pub removed: BTreeMap<Box<str>, Option<Service>>,
+    /// The resources of the add-on.
+    pub resources: LoadedResources,
+    /// Deploys that a daemon before this one has not finished.
+    pub unfinished: Vec<Unfinished>,
+    /// Why nothing can be written, if so.
+    pub trouble: Option<StoreError>,
+}
+
+/// A deploy that is not over.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// The deploy.
+    pub deploy: Deploy,
+    /// Its service before it was switched, if it was.
+    pub before: Option<Service>,
+}
+
+impl Keeper {
+    /// Opens the store and starts the thread. Without a store there is a thread, too, which refuses everything.
+    ///
+    /// # Errors
+    /// That no thread can be had.
+    pub fn start(
+        path: &Path,
+        last: &Last,
+        now: Duration,
+        results: mpsc::Sender<Written>,
+    ) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
+        let (store, opened) = match open(path, last, now) {
+            Ok((store, opened)) => (Ok(store), Ok(opened)),
+            Err(error) => (Err(error.clone()), Err(error)),
+        };
+        let mut store = store;
+        let again = store.is_err().then(|| (path.to_owned(), last.clone()));
+        let keeper = Self::working(results, move |order| match order {
+            Order::Write(write) => Some(match &again {
+                Some((path, last)) if matches!(*write, Write::Refresh) => open_or_refresh(&mut store, path, last),
+                _ => perform(&mut store, *write),
+            }),
+            Order::Query(query) => {
+                if !query.is_abandoned() {
+                    answer(&mut store, query);
+                }
+                None
+            }
+        })?;
+        Ok((keeper, opened))
+    }
+
+    /// A thread that does what `work` does, until both queues are closed or the results are not wanted any more. If it
+    /// panics, both queues and `results` close.
+    fn working(
+        results: mpsc::Sender<Written>,
+        mut work: impl FnMut(Order) -> Option<Written> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (writes, mut to_write) = mpsc::channel(1);
+        let (queries, mut to_read) = mpsc::channel(WAITING);
+        // It only waits for two queues at once: no timer, no I/O.
+        let runtime = Builder::new_current_thread().build()?;
+        let thread = thread::Builder::new().name("store".into()).spawn(move || {
+            while let Some(order) = next(&runtime, &mut to_write, &mut to_read) {
+                if let Some(written) = work(order)
+                    && results.blocking_send(written).is_err()
+                {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self {
+            writes,
+            queries,
+            thread,
+        })
+    }
+
+    /// Writes. There is one write at a time: the next one is given after the result of the one before has come.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn write(&self, write: Write) -> Result<(), Gone> {
+        self.writes.try_send(write).map_err(|error| {
+            debug_assert!(matches!(error, TrySendError::Closed(_)), "one write at a time");
+            Gone
+        })
+    }
+
+    /// Reads. If too many questions wait, this one is refused.
+    pub fn query(&self, query: Query) {
+        match self.queries.try_send(query) {
+            Ok(()) => {}
+            Err(TrySendError::Full(query)) => query.refuse(QueryError::Busy),
+            Err(TrySendError::Closed(query)) => query.refuse(QueryError::Gone),
+        }
+    }
+
+    /// Ends it after what it has been told.
+    pub fn end(self) {
+        drop((self.writes, self.queries));
+        if self.thread.join().is_err() {
+            tracing::error!("the thread that writes the store has panicked");
+        }
+    }
+}
+
+/// The next order, a write before any question; `None` when there will be none.
+fn next(runtime: &Runtime, writes: &mut mpsc::Receiver<Write>, queries: &mut mpsc::Receiver<Query>) -> Option<Order> {
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            Some(write) = writes.recv() => Some(Order::Write(Box::new(write))),
+            Some(query) = queries.recv() => Some(Order::Query(query)),
+            else => None,
+        }
+    })
+}
+
+fn with<T>(
+    store: &mut Result<Store, StoreError>,
+    work: impl FnOnce(&mut Store) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    match store {
+        Ok(store) => work(store),
+        Err(error) => Err(error.clone()),
+    }
+}
+
+/// Does [`Write::Refresh`]. A store that could not be opened because of what may pass is tried again, as at a start.
+pub fn open_or_refresh(store: &mut Result<Store, StoreError>, path: &Path, last: &Last) -> Written {
+    if store.as_ref().is_err_and(StoreError::may_pass) {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        return Written::Refreshed(match open(path, last, now) {
+            Ok((opened_store, opened)) => {
+                *store = Ok(opened_store);
+                Ok(opened)
+            }
+            Err(error) => {
+                *store = Err(error.clone());
+                Err(error)
+            }
+        });
+    }
+    perform(store, Write::Refresh)
+}
+
+/// Does one thing, or says why not; without a store nothing is done.
+pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
+    match write {
+        Write::Refresh => Written::Refreshed(with(store, refresh)),
+        Write::Remember(path, last) => {
+            let begin = Instant::now();
+            let saved = last.save(&path);
+            let saved = saved.map_err(|error| format!("failed to write {}: {error}", tcpgw_core::escape::path(&path)));
+            Written::Remembered(saved, begin.elapsed())
+        }
+        Write::Change(change, by, at) => Written::Changed(with(store, |store| store.commit(&change, &by, at))),
+        Write::Begin(deploy, by, at) => Written::Began(with(store, |store| store.deploy_begin(&deploy, &by, at))),
+        Write::Step(step, at) => Written::Stepped(with(store, |store| store.deploy_update(&step, at))),
+    }
+}
+
+/// Whoever asked may be gone.
+fn answer(store: &mut Result<Store, StoreError>, query: Query) {
+    match query {
+        Query::History(filter, reply) => {
+            drop(reply.send(with(store, |store| store.history(&filter)).map_err(QueryError::from)));
+        }
+        Query::Deploy(id, reply) => {
+            drop(reply.send(with(store, |store| recorded(store, id)).map_err(QueryError::from)));
+        }
+        Query::Deploys(service, most, reply) => {
+            let deploys = with(store, |store| store.deploys(service.as_deref(), most));
+            drop(reply.send(deploys.map_err(QueryError::from)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc as std_mpsc;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// A question, and its answer.
+    fn question() -> (Query, oneshot::Receiver<Result<Option<Recorded>, QueryError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Query::Deploy(1, reply), answer)
+    }
+
+    fn answered(order: Order) -> Option<Written> {
+        match order {
+            Order::Write(_) => Some(Written::Stepped(Ok(()))),
+            Order::Query(query) => {
+                if let Query::Deploy(_, reply) = query {
+                    let _ = reply.send(Ok(None));
+                }
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn many_questions_are_refused_and_keep_no_write_out() {
+        let (results, mut written) = mpsc::channel(1);
+        let (busy, is_busy) = std_mpsc::channel();
+        let (release, released) = std_mpsc::channel::<()>();
+        let (seen, order) = std_mpsc::channel();
+        let keeper = Keeper::working(results, move |order| {
+            busy.send(()).unwrap();
+            let _ = released.recv();
+            seen.send(matches!(order, Order::Write(_))).unwrap();
+            answered(order)
+        })
+        .unwrap();
+        let mut answers = Vec::new();
+        let mut ask = || {
+            let (query, answer) = question();
+            keeper.query(query);
+            answers.push(answer);
+        };
+        ask();
+        is_busy.recv().unwrap();
+        for _ in 0..WAITING + 2 {
+            ask();
+        }
+        let refused = answers.iter_mut().filter_map(|answer| answer.try_recv().ok());
+        assert_eq!(
+            refused.collect::<Vec<_>>(),
+            [Err(QueryError::Busy), Err(QueryError::Busy)]
+        );
+        assert_eq!(keeper.write(Write::Refresh), Ok(()));
+        drop(release);
+        assert!(written.blocking_recv().is_some());
+        keeper.end();
+        let order: Vec<bool> = order.iter().collect();
+        assert_eq!(order.len(), WAITING + 2);
+        assert_eq!(
+            order[..3],
+            [false, true, false],
+            "the write goes before the questions that wait"
+        );
+        let answered = answers.into_iter().filter_map(|mut answer| answer.try_recv().ok());
+        assert_eq!(answered.flatten().count(), WAITING + 1);
+    }
+
+    #[test]
+    fn a_thread_that_panics_in_the_midst_of_work_is_noticed_by_everybody() {
+        let (results, mut written) = mpsc::channel(1);
+        let (busy, is_busy) = std_mpsc::channel();
+        let (release, released) = std_mpsc::channel::<()>();
+        let keeper = Keeper::working(results, move |_| {
+            busy.send(()).unwrap();
+            let _ = released.recv();
+            std::panic::resume_unwind(Box::new(()));
+        })
+        .unwrap();
+        assert_eq!(keeper.write(Write::Refresh), Ok(()));
+        is_busy.recv().unwrap();
+        let (query, waits) = question();
+        keeper.query(query);
+        drop(release);
+        assert!(written.blocking_recv().is_none(), "the loop hears of it");
+        waits.blocking_recv().expect_err("nobody waits for ever");
+        while !keeper.thread.is_finished() {
+            thread::yield_now();
+        }
+        assert_eq!(keeper.write(Write::Refresh), Err(Gone));
+        let (query, answer) = question();
+        keeper.query(query);
+        assert_eq!(answer.blocking_recv(), Ok(Err(QueryError::Gone)));
+        keeper.end();
+    }
+}
