@@ -24,8 +24,8 @@ use crate::daemon::store_thread::Write;
 use crate::preflight::ObstacleKind;
 use crate::store::last::{LastResources, MOST_REMOVED};
 use crate::store::{LoadedResources, StoreError};
-use tcpgw_core::model::{self, Backend, BackendState, Edits, Problem, Problems, Refusal as OnEmpty, Service};
 use tcpgw_core::model::PortRange;
+use tcpgw_core::model::{self, Backend, BackendState, Edits, Problem, Problems, Refusal as OnEmpty, Service};
 use tcpgw_core::problem::{Kind, Severity};
 
 /// Ports on which local programs turn out to listen that one request skips.
