@@ -40,9 +40,10 @@ fn every_state_is_accepted_and_rendered() {
 }
 
 #[test]
-fn the_smallest_one_is_that_of_the_readme() {
-    let readme = include_str!("../README.md");
-    assert!(readme.contains(include_str!("../examples/minimal.json").trim_end()));
+fn the_smallest_one_is_that_of_the_readme_and_of_the_tutorial() {
+    for text in [include_str!("../README.md"), include_str!("../docs/tutorial.md")] {
+        assert!(text.contains(include_str!("../examples/minimal.json").trim_end()));
+    }
 }
 
 /// The blocks of code in that language of the guide for developers of apps.

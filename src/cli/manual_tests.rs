@@ -1,4 +1,4 @@
-//! The README has every option, every parameter of the API and every key of the status, docs/operating.md every kind of problem.
+//! The reference in docs/ has every option, every parameter of the API and every key of the status, docs/operating.md every kind of problem.
 
 use clap::{Command, CommandFactory};
 use serde_json::Value;
@@ -7,7 +7,13 @@ use super::Cli;
 use crate::api::OPENAPI;
 use tcpgw_core::problem::Kind;
 
-const MANUAL: &str = include_str!("../../README.md");
+const MANUAL: &str = concat!(
+    include_str!("../../docs/commands.md"),
+    include_str!("../../docs/configuration.md"),
+    include_str!("../../docs/status.md"),
+    include_str!("../../docs/daemon.md"),
+    include_str!("../../docs/api.md"),
+);
 const OPERATING: &str = include_str!("../../docs/operating.md");
 /// Where the options of these commands are, by the beginnings of the lines.
 const OPTIONS_OF: &[(&str, &[&str])] = &[
@@ -131,8 +137,8 @@ fn it_has_every_parameter_of_the_api() {
 #[test]
 fn it_has_every_key_of_the_status() {
     let document: Value = serde_json::from_str(OPENAPI).expect("JSON");
-    let begin = MANUAL.find("### `tcpgw status`").expect("a section");
-    let end = MANUAL.find("### `tcpgw flows`").expect("a section");
+    let begin = MANUAL.find("\n## `tcpgw status`").expect("a section");
+    let end = MANUAL.find("\n## `tcpgw flows`").expect("a section");
     let section = &MANUAL[begin..end];
     let mut keys = Vec::new();
     gather(

@@ -1,4 +1,4 @@
-//! What the README shows of outputs is what this version prints, as far as it does not depend on the machine.
+//! What documents show of outputs is what this version prints, as far as it does not depend on the machine.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::Summary;
 use tcpgw_core::words::Changes;
 
-const README: &str = include_str!("../../README.md");
+const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
+const STATUS: &str = include_str!("../../docs/status.md");
 
 /// What stands between two marks of a text, for the first time.
 fn between<'t>(text: &'t str, begin: &str, end: &str) -> &'t str {
@@ -23,7 +24,7 @@ fn between<'t>(text: &'t str, begin: &str, end: &str) -> &'t str {
 #[test]
 fn the_version_of_the_rules_is_the_one_that_status_shows() {
     let comment = skeleton::comment(FlowMark::default(), Room::default());
-    let shown: Vec<&str> = README
+    let shown: Vec<&str> = STATUS
         .lines()
         .filter(|line| line.starts_with("table: tcpgw skeleton"))
         .collect();
@@ -37,7 +38,7 @@ fn the_version_of_the_rules_is_the_one_that_status_shows() {
 /// The smallest useful state: its `diff`, and how many elements the kernel gets.
 #[test]
 fn the_first_apply_changes_as_many_elements_as_it_says() {
-    let section = between(README, "\n## Start\n", "\n### Words\n");
+    let section = between(TUTORIAL, "# Start\n", "\n## Words\n");
     let state = tcpgw_core::model::parse(between(section, "```json\n", "```").as_bytes()).expect("a good state");
     let ruleset = compile(&state, &Links::default());
     let elements = plan(&Ruleset::default(), &ruleset).elements();

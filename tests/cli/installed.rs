@@ -4,10 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// The targets of the links of a document in Markdown.
-fn links(text: &str) -> impl Iterator<Item = &str> {
-    text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
-}
+use crate::links::{has_section, links};
 
 #[test]
 fn documents_that_are_installed_link_to_what_is_installed() {
@@ -32,13 +29,7 @@ fn documents_that_are_installed_link_to_what_is_installed() {
                 broken.push(format!("{}: {link}", entry.file_name().display()));
                 continue;
             };
-            let titles = there.lines().filter(|line| line.starts_with('#'));
-            let is_title = |line: &str| -> bool {
-                let plain = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
-                let title: String = line.trim_start_matches('#').trim().chars().filter(plain).collect();
-                title.to_lowercase().replace(' ', "-") == anchor
-            };
-            if !anchor.is_empty() && !titles.into_iter().any(is_title) {
+            if !anchor.is_empty() && !has_section(&there, anchor) {
                 broken.push(format!("{}: {link}: no such section", entry.file_name().display()));
             }
         }

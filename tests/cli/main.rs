@@ -3,6 +3,7 @@
 mod addon_check;
 mod bad_input;
 mod installed;
+mod links;
 mod output;
 
 use std::fs;
