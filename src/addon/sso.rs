@@ -46,7 +46,7 @@ pub type Fields = BTreeMap<String, String>;
 struct Rules {
     /// The field with the resource's id.
     id: &'static str,
-    /// The tokens; the first that is sent decides.
+    /// The tokens; the first that is sent together with all of its fields decides.
     tokens: &'static [Token],
     /// Units of `timestamp` in a second.
     per_second: u64,
@@ -88,7 +88,7 @@ const HEROKU: Rules = Rules {
                 Part::Salt,
                 Part::Field("timestamp"),
                 Part::Field("user_id"),
-                Part::Field("user_email"),
+                Part::Field("email"),
             ],
         },
         Token {
@@ -139,14 +139,19 @@ pub fn verify<'f>(dialect: Dialect, fields: &'f Fields, salt: &str, now: Duratio
     };
     let id = field(fields, rules.id)?;
     let timestamp: u64 = field(fields, "timestamp")?.parse().map_err(|_| SsoRefusal::Timestamp)?;
-    let sent = rules
-        .tokens
-        .iter()
-        .find_map(|token| Some((token, fields.get(token.field)?)));
-    let (token, given) = sent.ok_or(SsoRefusal::Missing(
-        rules.tokens.last().map_or("token", |token| token.field),
-    ))?;
-    let expected = token.expected(fields, salt)?;
+    let mut refusal = SsoRefusal::Missing(rules.tokens.last().map_or("token", |token| token.field));
+    let mut sent = None;
+    for token in rules.tokens {
+        let Some(given) = fields.get(token.field) else { continue };
+        match token.expected(fields, salt) {
+            Ok(expected) => {
+                sent = Some((expected, given));
+                break;
+            }
+            Err(missing) => refusal = missing,
+        }
+    }
+    let (expected, given) = sent.ok_or(refusal)?;
     if !bool::from(expected.as_bytes().ct_eq(given.to_ascii_lowercase().as_bytes())) {
         return Err(SsoRefusal::Wrong);
     }
@@ -240,6 +245,50 @@ mod tests {
         ]);
         assert_eq!(verify(Dialect::Heroku, &fields, SALT, NOW), Ok("123"));
         assert_eq!(verify(Dialect::Heroku, &fields, "other", NOW), Err(SsoRefusal::Wrong));
+    }
+
+    /// The form of Heroku's single sign-on, with the names that Heroku's own SDK declares for it.
+    fn sent_by_heroku() -> Fields {
+        let sha256 = hex::<Sha256>(&format!("abc:{SALT}:1267597772:user_1:a@b.c"));
+        let sha1 = hex::<Sha1>(&format!("abc:{SALT}:1267597772"));
+        fields(&[
+            ("app", "my-app"),
+            ("context_app", "my-app"),
+            ("email", "a@b.c"),
+            ("id", "1234"),
+            ("nav-data", "e30="),
+            ("resource_id", "abc"),
+            ("resource_token", &sha1),
+            ("timestamp", "1267597772"),
+            ("token", &hex::<Sha1>(&format!("1234:{SALT}:1267597772"))),
+            ("user_id", "user_1"),
+            ("user_scoped_resource_token", &sha256),
+        ])
+    }
+
+    #[test]
+    fn the_form_that_heroku_sends_is_accepted() {
+        let mut form = sent_by_heroku();
+        assert_eq!(verify(Dialect::Heroku, &form, SALT, NOW), Ok("abc"));
+        // The newer token decides, also when the older one is right.
+        form.insert("email".into(), "other@b.c".into());
+        assert_eq!(verify(Dialect::Heroku, &form, SALT, NOW), Err(SsoRefusal::Wrong));
+        form.insert("user_scoped_resource_token".into(), "0".repeat(64));
+        assert_eq!(verify(Dialect::Heroku, &form, SALT, NOW), Err(SsoRefusal::Wrong));
+    }
+
+    #[test]
+    fn a_token_whose_fields_are_not_all_sent_does_not_decide() {
+        let mut form = sent_by_heroku();
+        form.remove("user_id");
+        assert_eq!(verify(Dialect::Heroku, &form, SALT, NOW), Ok("abc"));
+        form.insert("resource_token".into(), "0".repeat(40));
+        assert_eq!(verify(Dialect::Heroku, &form, SALT, NOW), Err(SsoRefusal::Wrong));
+        form.remove("resource_token");
+        assert_eq!(
+            verify(Dialect::Heroku, &form, SALT, NOW),
+            Err(SsoRefusal::Missing("user_id"))
+        );
     }
 
     fn signed(dialect: Dialect, at: u64) -> Fields {

@@ -109,9 +109,10 @@ pub(super) fn signed(context: &Context, seconds: i64) -> sso::Fields {
     let dialect = context.settings.dialect;
     let thing = context.main_thing();
     let own = context.find(&thing).and_then(|made| made.id.clone());
+    let own = own.unwrap_or_default();
     let id = match (&thing, dialect) {
         (Thing::Resource(app), Dialect::Heroku) => app.clone(),
-        _ => own.unwrap_or_default(),
+        _ => own.clone(),
     };
     let now = i64::try_from(context.now.as_secs()).unwrap_or(i64::MAX);
     let at = now.saturating_add(seconds).max(0);
@@ -129,10 +130,13 @@ pub(super) fn signed(context: &Context, seconds: i64) -> sso::Fields {
     let user = context.id("user");
     match dialect {
         Dialect::Heroku => {
+            // `id` is the provider's own, of which the older `token` is made.
+            set("id", &own);
             set("user_id", &user);
-            set("user_email", "tcpgw-check@example.com");
             set("email", "tcpgw-check@example.com");
             set("app", "tcpgw-check");
+            set("context_app", "tcpgw-check");
+            set("nav-data", "e30=");
         }
         Dialect::CleverCloud => {
             set("user_id", &format!("user_{user}"));
@@ -144,6 +148,12 @@ pub(super) fn signed(context: &Context, seconds: i64) -> sso::Fields {
     if let Some(salt) = &context.settings.credentials.sso_salt {
         for (name, token) in sso::tokens(dialect, &fields, salt.expose()) {
             fields.insert(name.into(), token);
+        }
+        if dialect == Dialect::Heroku {
+            let older = BTreeMap::from([("id".to_owned(), own), ("timestamp".to_owned(), at.to_string())]);
+            if let Ok((name, token)) = sso::token(Dialect::Scalingo, &older, salt.expose()) {
+                fields.insert(name.into(), token);
+            }
         }
     }
     fields

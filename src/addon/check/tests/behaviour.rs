@@ -312,3 +312,30 @@ fn a_run_knows_what_it_needs() {
         assert!(of(&report, &[Skip]).iter().any(|(name, ..)| *name == "provision"));
     }
 }
+
+/// The form has the fields that Heroku's own SDK declares, and no other.
+#[test]
+fn herokus_form_has_herokus_fields() {
+    let mut provider = Provider::new(Dialect::Heroku);
+    let mut sent = Vec::new();
+    run_with(settings(Dialect::Heroku), |name, request, identity| {
+        if let ("sign-on", Body::Form(fields)) = (name, &request.body) {
+            sent = fields.keys().cloned().collect();
+        }
+        Ok(provider.answer(request, identity))
+    });
+    let expected = [
+        "app",
+        "context_app",
+        "email",
+        "id",
+        "nav-data",
+        "resource_id",
+        "resource_token",
+        "timestamp",
+        "token",
+        "user_id",
+        "user_scoped_resource_token",
+    ];
+    assert_eq!(sent, expected);
+}
