@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::Backlog;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::addon::settings::Settings;
 use crate::api;
-use crate::api::provider::{Provider, serve};
+use crate::api::provider::{BACKLOG, Provider, serve};
 use crate::control::request::Ask;
 use crate::secrets::Owners;
 
@@ -69,6 +70,9 @@ impl ProviderTask {
         let listen = settings.listen;
         let unusable = |error: std::io::Error| format!("failed to listen on {listen} (addon.listen): {error}");
         let listener = std::net::TcpListener::bind(listen).map_err(unusable)?;
+        // Once more, for a longer backlog than the standard library asks for.
+        let backlog = Backlog::new(BACKLOG).map_err(|error| unusable(error.into()))?;
+        nix::sys::socket::listen(&listener, backlog).map_err(|error| unusable(error.into()))?;
         listener.set_nonblocking(true).map_err(unusable)?;
         let listener = TcpListener::from_std(listener).map_err(unusable)?;
         self.end();

@@ -24,6 +24,7 @@ use super::provider_task::ProviderTask;
 use super::service_manager::{LoopPulse, Manager, Watchdog, Watching};
 use super::start::{StartError, StartFiles};
 use super::store_thread::{Keeper, Written};
+use crate::api::provider::seats_within;
 use crate::api::{self, Socket, SocketError, SocketSettings};
 use crate::config::daemon::{LogLevel, Settings};
 use crate::config::given::Given;
@@ -761,9 +762,10 @@ fn allow_many_sockets() {
 /// store, netlink.
 fn probes_within(wanted: NonZeroUsize, files: u64, has_addon: bool) -> NonZeroUsize {
     const OTHERS: u64 = 320;
-    /// The connections of the provider API.
-    const ADDON: u64 = 330;
-    let others = OTHERS + if has_addon { ADDON } else { 0 };
+    /// What the provider API needs besides its connections.
+    const ADDON: u64 = 10;
+    let connections = u64::try_from(seats_within(files)).unwrap_or(u64::MAX);
+    let others = OTHERS + if has_addon { connections + ADDON } else { 0 };
     let room = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
     wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
 }
@@ -876,6 +878,6 @@ mod tests {
         assert_eq!((probes(4096, 40), probes(4096, 0)), (1, 1));
         assert_eq!(probes(16_384, u64::MAX), 16_384);
         let wanted = NonZeroUsize::new(4096).unwrap();
-        assert_eq!(probes_within(wanted, 1024, true).get(), 374);
+        assert_eq!(probes_within(wanted, 1024, true).get(), 438);
     }
 }

@@ -53,6 +53,10 @@ pub(super) struct Shared {
     pub(super) traffic: TrafficObserver,
 }
 
+/// Marks the answer to a request that had the right credentials.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Authenticated;
+
 /// Answers a request.
 pub(super) async fn answer(
     provider: &Provider,
@@ -116,12 +120,15 @@ impl Visit<'_> {
     }
 
     async fn platform(&self, dialect: Dialect, path: &[&str], parts: &Parts, body: Incoming) -> Response<Body> {
-        let response = match self.admit(dialect, &parts.headers) {
-            Err(refused) => *refused,
-            Ok(()) => match self.call(dialect, path, parts, body).await {
+        let response = if let Err(refused) = self.admit(dialect, &parts.headers) {
+            *refused
+        } else {
+            let mut response = match self.call(dialect, path, parts, body).await {
                 Ok(answer) => rendered(dialect, answer),
                 Err(refused) => *refused,
-            },
+            };
+            response.extensions_mut().insert(Authenticated);
+            response
         };
         identified(dialect, response, &parts.headers)
     }

@@ -20,7 +20,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use tokio_rustls::{TlsAcceptor, rustls};
 
-pub use self::server::serve;
+pub(crate) use self::places::seats_within;
+pub use self::server::{BACKLOG, serve};
 use crate::addon::credentials::{Credentials, CredentialsError, ProviderCredentials};
 use crate::addon::settings::{Settings, Transport};
 use crate::secrets::{self, Owners, SecretError};

@@ -1,4 +1,7 @@
-//! Places for connections: so many in all, a share for each client, and a queue for those who come while there is none.
+//! Seats for connections, and places to serve them: so many in all, and a share for each client.
+//!
+//! A connection that was accepted has a seat. That costs a descriptor and little memory, so that there are many. Whoever has sent
+//! something is served when a place is free. Those for whom there is no seat stay in the kernel's backlog.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,45 +9,82 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::addon::throttle::Client;
 
 /// Connections that are served at once.
-const CONNECTIONS: usize = 256;
+const PLACES: usize = 256;
 /// Those of them that one client may have.
-const SHARE: usize = 128;
-/// Connections that wait for a place.
-const QUEUE: usize = 64;
+const PLACE_SHARE: usize = 128;
+/// Connections that are accepted at once, as far as the limit of open files allows.
+pub(crate) const SEATS: usize = 2048;
+/// The part of all descriptors that connections may have: one in so many.
+const DESCRIPTORS_PER_SEAT: u64 = 4;
+/// A client that has its share of seats is waited for as long as it got an answer within this time. After that its further
+/// connections are closed, so that they do not keep others in the backlog.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// The same where the limit of open files leaves so few seats that whoever means well needs all of its share.
+const PROGRESS_OF_FEW: Duration = Duration::from_secs(10);
 
-/// The places that are taken.
+/// All seats and places.
 #[derive(Debug)]
 pub(super) struct Places {
-    taken: Mutex<BTreeMap<Client, usize>>,
+    seats: usize,
+    seat_share: usize,
+    patience: Duration,
+    taken: Mutex<Taken>,
     left: Notify,
-    queue: Arc<Semaphore>,
+    /// Those to be served at once.
+    served: Arc<Semaphore>,
 }
 
-/// Who wants a place.
+#[derive(Debug, Default)]
+struct Taken {
+    seats: usize,
+    clients: BTreeMap<Client, Share>,
+}
+
+/// What one client has.
+#[derive(Debug)]
+struct Share {
+    seats: usize,
+    places: Arc<Semaphore>,
+    /// When it came, or was answered last.
+    progress: Instant,
+}
+
+/// Who wants a seat.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Visitor {
     client: Client,
-    share: usize,
+    is_proxy: bool,
+}
+
+/// A seat for one connection, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    all: Arc<Places>,
+    client: Client,
+    places: Arc<Semaphore>,
 }
 
 /// A place for one connection, free again when it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    places: Arc<Places>,
-    client: Client,
+    _own: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
 }
 
-/// A place in the queue.
-#[derive(Debug)]
-pub(super) struct Queued {
-    places: Arc<Places>,
-    visitor: Visitor,
-    _permit: OwnedSemaphorePermit,
+/// What somebody who wants a seat gets.
+enum Admission {
+    Seat(Seat),
+    /// All are taken.
+    Full,
+    /// The client has its share, and is being answered: until then something may change.
+    ShareUntil(Instant),
+    /// The client has its share, and nothing happens there.
+    Stalled,
 }
 
 impl Visitor {
@@ -52,7 +92,7 @@ impl Visitor {
     pub(super) fn at(address: IpAddr) -> Self {
         Self {
             client: address.into(),
-            share: SHARE,
+            is_proxy: false,
         }
     }
 
@@ -60,79 +100,119 @@ impl Visitor {
     pub(super) fn proxy() -> Self {
         Self {
             client: IpAddr::from([0; 4]).into(),
-            share: CONNECTIONS,
+            is_proxy: true,
         }
     }
 }
 
-impl Default for Places {
-    fn default() -> Self {
-        Self {
-            taken: Mutex::default(),
-            left: Notify::new(),
-            queue: Arc::new(Semaphore::new(QUEUE)),
-        }
-    }
+/// Returns how many connections may be open at once where so many files may.
+pub(crate) fn seats_within(files: u64) -> usize {
+    let part = usize::try_from(files / DESCRIPTORS_PER_SEAT).unwrap_or(usize::MAX);
+    part.clamp(1, SEATS)
 }
 
 impl Places {
-    /// Returns a place; `None`: there is none now.
-    pub(super) fn enter(self: &Arc<Self>, visitor: Visitor) -> Option<Place> {
-        let Visitor { client, share } = visitor;
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = taken.values().sum();
-        let own = taken.get(&client).copied().unwrap_or(0);
-        if all >= CONNECTIONS || own >= share {
-            return None;
+    /// Returns as many as the limit of open files allows.
+    pub(super) fn within(files: u64) -> Self {
+        let seats = seats_within(files);
+        Self {
+            seats,
+            // One client leaves a quarter to others.
+            seat_share: (seats - seats / 4).max(1),
+            patience: if seats < SEATS { PROGRESS_OF_FEW } else { PROGRESS },
+            taken: Mutex::default(),
+            left: Notify::new(),
+            served: Arc::new(Semaphore::new(PLACES)),
         }
-        taken.insert(client, own + 1);
-        Some(Place {
-            places: Arc::clone(self),
-            client,
-        })
     }
 
-    /// Returns a place in the queue; `None`: that is full, too.
-    pub(super) fn queue(self: &Arc<Self>, visitor: Visitor) -> Option<Queued> {
-        let permit = Arc::clone(&self.queue).try_acquire_owned().ok()?;
-        Some(Queued {
-            places: Arc::clone(self),
-            visitor,
-            _permit: permit,
-        })
-    }
-}
-
-impl Queued {
-    /// Waits so long for a place.
-    pub(super) async fn place(self, patience: Duration) -> Option<Place> {
-        let place = async {
-            loop {
-                let left = self.places.left.notified();
-                tokio::pin!(left);
-                // From here on nobody who leaves is missed.
-                left.as_mut().enable();
-                if let Some(place) = self.places.enter(self.visitor) {
-                    return place;
-                }
-                left.await;
+    /// Waits for a seat. `None`: the client has its share, and nothing happens there.
+    pub(super) async fn seat(self: &Arc<Self>, visitor: Visitor) -> Option<Seat> {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            // From here on nobody who leaves is missed.
+            left.as_mut().enable();
+            match self.admit(visitor, Instant::now()) {
+                Admission::Seat(seat) => return Some(seat),
+                Admission::Stalled => return None,
+                Admission::Full => left.await,
+                Admission::ShareUntil(until) => drop(timeout_at(until, left).await),
             }
-        };
-        timeout(patience, place).await.ok()
+        }
+    }
+
+    fn admit(self: &Arc<Self>, visitor: Visitor, now: Instant) -> Admission {
+        let share = if visitor.is_proxy { self.seats } else { self.seat_share };
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.seats >= self.seats {
+            return Admission::Full;
+        }
+        let own = taken.clients.entry(visitor.client).or_insert_with(|| Share {
+            seats: 0,
+            places: Arc::new(Semaphore::new(if visitor.is_proxy { PLACES } else { PLACE_SHARE })),
+            progress: now,
+        });
+        if own.seats >= share {
+            let until = own.progress + self.patience;
+            return if until > now {
+                Admission::ShareUntil(until)
+            } else {
+                Admission::Stalled
+            };
+        }
+        own.seats += 1;
+        let places = Arc::clone(&own.places);
+        taken.seats += 1;
+        Admission::Seat(Seat {
+            all: Arc::clone(self),
+            client: visitor.client,
+            places,
+        })
     }
 }
 
-impl Drop for Place {
+impl Seat {
+    /// Waits so long for a place.
+    pub(super) async fn place(&self, patience: Duration) -> Option<Place> {
+        let place = async {
+            // The client's own first: what waits for that keeps nobody else waiting.
+            let own = Arc::clone(&self.places).acquire_owned().await.ok()?;
+            let of_all = Arc::clone(&self.all.served).acquire_owned().await.ok()?;
+            Some(Place {
+                _own: own,
+                _of_all: of_all,
+            })
+        };
+        timeout(patience, place).await.ok().flatten()
+    }
+
+    /// Whether others wait for a place, or soon will.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.places.available_permits() == 0 || self.all.served.available_permits() == 0
+    }
+
+    /// Notes that the client, with the right credentials, got an answer.
+    pub(super) fn answered(&self) {
+        let mut taken = self.all.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = taken.clients.get_mut(&self.client) {
+            share.progress = Instant::now();
+        }
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.client);
+        let mut taken = self.all.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.seats = taken.seats.saturating_sub(1);
+        if let Some(share) = taken.clients.get_mut(&self.client) {
+            share.seats = share.seats.saturating_sub(1);
+            if share.seats == 0 {
+                taken.clients.remove(&self.client);
             }
         }
         drop(taken);
-        self.places.left.notify_waiters();
+        self.all.left.notify_waiters();
     }
 }
 
@@ -140,34 +220,93 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    const SHORT: Duration = Duration::from_millis(10);
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn visitor(last: u8) -> Visitor {
+        Visitor::at([192, 0, 2, last].into())
+    }
+
     #[test]
-    fn one_client_leaves_places_for_others() {
-        let places = Arc::new(Places::default());
-        let one: Vec<Place> = (0..300)
-            .map_while(|_| places.enter(Visitor::at([192, 0, 2, 1].into())))
-            .collect();
-        assert_eq!(one.len(), SHARE);
-        assert!(places.enter(Visitor::at([192, 0, 2, 2].into())).is_some());
-        drop(one);
+    fn seats_are_within_the_limit_of_open_files() {
+        assert_eq!(seats_within(0), 1);
+        assert_eq!(seats_within(40), 10);
+        assert_eq!(seats_within(1024), 256);
+        assert_eq!(seats_within(u64::MAX), SEATS);
+    }
+
+    fn places(files: u64, patience: Duration) -> Arc<Places> {
+        let places = Places::within(files);
+        Arc::new(Places { patience, ..places })
+    }
+
+    async fn taken(places: &Arc<Places>, visitor: Visitor, count: usize) -> Vec<Seat> {
+        let mut seats = Vec::new();
+        for _ in 0..count {
+            seats.push(places.seat(visitor).await.unwrap());
+        }
+        seats
+    }
+
+    /// A client that has its share and is not answered is closed, and others come in.
+    #[tokio::test]
+    async fn one_client_leaves_seats_for_others() {
+        let places = places(400, SHORT);
+        let one = taken(&places, visitor(1), 75).await;
+        assert!(places.seat(visitor(1)).await.is_none());
         assert!(
-            places.taken.lock().unwrap().is_empty(),
+            matches!(places.admit(visitor(1), Instant::now()), Admission::Stalled),
+            "it is waited for once"
+        );
+        assert!(places.seat(visitor(2)).await.is_some());
+        one[0].answered();
+        assert!(matches!(
+            places.admit(visitor(1), Instant::now()),
+            Admission::ShareUntil(_)
+        ));
+        drop(one);
+        let taken = places.taken.lock().unwrap();
+        assert!(
+            taken.clients.is_empty() && taken.seats == 0,
             "nothing is kept of who has left"
         );
     }
 
+    /// A client that has its share and is being answered is waited for, as are all when there is no seat at all.
     #[tokio::test]
-    async fn who_finds_no_place_waits_for_one() {
-        let (places, visitor) = (Arc::new(Places::default()), Visitor::at([192, 0, 2, 1].into()));
-        let mut all: Vec<Place> = (0..SHARE).map_while(|_| places.enter(visitor)).collect();
-        let queued: Vec<Queued> = (0..200).map_while(|_| places.queue(visitor)).collect();
-        assert_eq!(queued.len(), QUEUE);
-        let mut queued = queued.into_iter();
-        let [first, second] = [queued.next(), queued.next()].map(Option::unwrap);
-        assert!(first.place(Duration::from_millis(1)).await.is_none());
-        let waiting = tokio::spawn(second.place(Duration::from_secs(10)));
+    async fn who_is_answered_is_waited_for() {
+        let places = places(16, LONG);
+        let mut seats = taken(&places, visitor(1), 3).await;
+        let (last, all) = (seats.pop(), Arc::clone(&places));
+        let waiting = tokio::spawn(async move { all.seat(visitor(1)).await });
         tokio::task::yield_now().await;
-        drop(all.pop());
+        assert!(!waiting.is_finished());
+        drop(last);
+        seats.extend(waiting.await.unwrap());
+        seats.extend(places.seat(visitor(2)).await);
+        assert_eq!(seats.len(), 4);
+        let (last, all) = (seats.pop(), Arc::clone(&places));
+        let waiting = tokio::spawn(async move { all.seat(visitor(3)).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(last);
         assert!(waiting.await.unwrap().is_some());
-        assert!(places.queue(visitor).is_some(), "those who waited left the queue");
+    }
+
+    #[tokio::test]
+    async fn one_client_leaves_places_for_others() {
+        let places = places(u64::MAX, SHORT);
+        let seats = taken(&places, visitor(1), PLACE_SHARE + 1).await;
+        let mut taken = Vec::new();
+        for seat in &seats[..PLACE_SHARE] {
+            assert!(!seat.is_crowded());
+            taken.push(seat.place(LONG).await.unwrap());
+        }
+        assert!(seats[0].is_crowded());
+        assert!(seats[PLACE_SHARE].place(SHORT).await.is_none());
+        let other = places.seat(visitor(2)).await.unwrap();
+        assert!(other.place(LONG).await.is_some());
+        drop(taken.pop());
+        assert!(seats[PLACE_SHARE].place(LONG).await.is_some());
     }
 }

@@ -8,24 +8,28 @@ use axum::body::Body;
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Provider;
-use super::handler::{Shared, answer};
-use super::places::{Places, Visitor};
+use super::handler::{Authenticated, Shared, answer};
+use super::places::{Places, Seat, Visitor};
 use super::traffic::TrafficObserver;
 use crate::addon::throttle::Throttle;
 use crate::api;
-use crate::api::server::connection;
+use crate::api::server::{closing, connection};
 use crate::control::request::Ask;
 
 /// After an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` allows.
+pub const BACKLOG: i32 = 4096;
 
-/// Serves until `stop`, and then lets those that are being served have their answers.
+/// Serves until `stop`, and then lets those that are being served have their answers. While there is no seat for a connection, it
+/// and those behind it stay in the backlog.
 pub async fn serve(
     listener: TcpListener,
     provider: watch::Receiver<Arc<Provider>>,
@@ -35,7 +39,8 @@ pub async fn serve(
 ) {
     let times = settings.times;
     let (ending, ends) = watch::channel(false);
-    let places = Arc::new(Places::default());
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
+    let places = Arc::new(Places::within(files));
     let shared = Arc::new(Shared {
         asks,
         times,
@@ -64,20 +69,26 @@ pub async fn serve(
         } else {
             Visitor::at(from.ip())
         };
+        let seat = tokio::select! {
+            () = &mut stop => break,
+            seat = places.seat(visitor) => seat,
+        };
+        let Some(seat) = seat else {
+            tracing::debug!(%from, "an address has too many connections to the provider API that ask nothing: one more was closed");
+            continue;
+        };
         let (shared, ends) = (Arc::clone(&shared), ends.clone());
-        if let Some(place) = places.enter(visitor) {
-            connections.spawn(async move {
-                serve_one(stream, from, provider, shared, ends).await;
+        connections.spawn(async move {
+            let times = shared.times;
+            if is_asked(&stream, times.head, &ends).await
+                && let Some(place) = seat.place(times.body).await
+            {
+                // In a box, so that one that waits costs little.
+                Box::pin(serve_one(stream, from, provider, shared, &seat, ends)).await;
                 drop(place);
-            });
-        } else if let Some(queued) = places.queue(visitor) {
-            connections.spawn(async move {
-                if let Some(place) = queued.place(shared.times.turn).await {
-                    serve_one(stream, from, provider, shared, ends).await;
-                    drop(place);
-                }
-            });
-        }
+            }
+            drop(seat);
+        });
     }
     drop(listener);
     let _ = ending.send(true);
@@ -87,11 +98,21 @@ pub async fn serve(
     }
 }
 
+/// Waits until something was sent. Whoever sends nothing needs no place.
+async fn is_asked(stream: &TcpStream, patience: Duration, ends: &watch::Receiver<bool>) -> bool {
+    let mut ends = ends.clone();
+    tokio::select! {
+        asked = timeout(patience, stream.readable()) => matches!(asked, Ok(Ok(()))),
+        _ = ends.wait_for(|ends| *ends) => false,
+    }
+}
+
 async fn serve_one(
     stream: TcpStream,
     from: SocketAddr,
     provider: Arc<Provider>,
     shared: Arc<Shared>,
+    seat: &Seat,
     ends: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
@@ -101,6 +122,11 @@ async fn serve_one(
         let (provider, shared) = (Arc::clone(&provider), Arc::clone(&shared));
         async move {
             let response: Response<Body> = answer(&provider, &shared, from.ip(), request).await;
+            if response.extensions().get::<Authenticated>().is_some() {
+                seat.answered();
+            }
+            // A connection that is kept idle would keep its place from those that wait.
+            let response = if seat.is_crowded() { closing(response) } else { response };
             Ok::<_, std::convert::Infallible>(response)
         }
     });

@@ -261,23 +261,21 @@ fn slow_clients_and_many_are_borne() {
             drop(stream.shutdown(std::net::Shutdown::Write));
             drop(stream.read_to_end(&mut Vec::new()));
         }
-        // More than one address may have: the rest is closed, and whoever has gone leaves room.
-        let mut idle: Vec<TcpStream> = (0..200).map(|_| connect()).collect();
-        let is_closed = |stream: &mut TcpStream| {
-            stream
-                .set_read_timeout(Some(Duration::from_millis(20)))
-                .expect("a timeout");
-            matches!(stream.read(&mut [0]), Ok(0))
-        };
+        // More than one address may have places: they wait, and keep nobody else waiting.
         let begin = Instant::now();
-        let mut closed = 0;
-        while closed < 60 && begin.elapsed() < Duration::from_secs(10) {
-            closed = idle[120..]
-                .iter_mut()
-                .filter_map(|stream| is_closed(stream).then_some(()))
-                .count();
+        let mut idle: Vec<TcpStream> = (0..150).map(|_| connect()).collect();
+        let (method, path, body) = provision(Dialect::Heroku, "an-app", "small");
+        let text = request(method, &path, &standard_headers(), &body.to_string());
+        assert_eq!(send(text.as_bytes()).expect("an answer").status, 200);
+        for stream in &mut idle {
+            stream.set_nonblocking(true).expect("a stream");
+            let closed = matches!(stream.read(&mut [0]), Ok(0));
+            // Whoever sends nothing for 10 s is closed, on a machine that is that slow here, too.
+            assert!(
+                !closed || begin.elapsed() > Duration::from_secs(9),
+                "one is closed before its time"
+            );
         }
-        assert!((60..=80).contains(&closed), "{closed} of 200 are closed");
         idle.clear();
     });
     let (method, path, body) = provision(Dialect::Scalingo, "my-app", "small");

@@ -10,11 +10,12 @@ use serde_json::Value;
 use tcpgw::addon::Dialect;
 
 use super::platform::{
-    DIALECTS, Line, SERVICE, SMALL, configure, daemon, in_parallel, listens, port_of, provision, request, services,
-    standard_headers,
+    DIALECTS, Line, Reply, SERVICE, SMALL, configure, daemon, in_parallel, listens, port_of, provision, request,
+    services, standard_headers,
 };
 use crate::faults::rounds;
 use crate::harness::client::PATIENCE;
+use crate::harness::shell::TCPGW;
 use crate::harness::{Net, wait_until};
 
 fn text(dialect: Dialect, app: &str) -> Vec<u8> {
@@ -41,25 +42,67 @@ fn provisioned(line: &mut Line, dialect: Dialect, app: &str) -> std::io::Result<
     Ok((port_of(&body["config"]["TCP_URL"]), body))
 }
 
+/// Opens a connection for each request before the first is sent, sends all, and reads all answers.
+#[track_caller]
+fn at_once(requests: &[Vec<u8>]) -> Vec<Reply> {
+    let mut lines: Vec<Line> = requests.iter().map(|_| Line::new().expect("a connection")).collect();
+    for (line, request) in lines.iter_mut().zip(requests) {
+        line.set_patience(Duration::from_secs(120));
+        line.send(request).expect("it is taken");
+    }
+    lines.iter_mut().map(|line| line.reply().expect("an answer")).collect()
+}
+
+/// Provisions so many apps at once, and returns their ports.
+fn provisioned_at_once(prefix: &str, count: u32) -> BTreeMap<u32, u16> {
+    let dialect = |number: u32| DIALECTS[number as usize % 4];
+    let app = |number: u32| format!("{prefix}-{number}");
+    let provisions: Vec<Vec<u8>> = (0..count).map(|number| text(dialect(number), &app(number))).collect();
+    let replies = at_once(&provisions);
+    let bindings = (0..count).filter(|number| dialect(*number) == Dialect::Osb);
+    let bindings: Vec<Vec<u8>> = bindings.map(|number| binding(&app(number))).collect();
+    let mut bound = at_once(&bindings).into_iter();
+    let mut ports = BTreeMap::new();
+    for (number, reply) in (0..).zip(replies) {
+        assert!([200, 201].contains(&reply.status), "{number}: {reply:?}");
+        let url = if dialect(number) == Dialect::Osb {
+            bound.next().expect("an answer").json()["credentials"]["uri"].clone()
+        } else {
+            reply.json()["config"]["TCP_URL"].clone()
+        };
+        ports.insert(number, port_of(&url));
+    }
+    ports
+}
+
+/// What has no seat waits in the backlog, and is answered.
+#[test]
+fn few_descriptors_are_enough_for_many_connections() {
+    let net = Net::new();
+    let config = configure(&net, "20000-21999", "");
+    let file = |name: &str| net.file(name).to_string_lossy().into_owned();
+    let (socket, store) = (file("tcpgw.sock"), file("store/store.db"));
+    std::fs::create_dir_all(net.file("store")).expect("a directory");
+    for (limit, count) in [("--nofile=48:48", 40), ("--nofile=1024:1024", 400)] {
+        let daemon = [
+            "prlimit", limit, TCPGW, "daemon", "--config", &config, "--socket", &socket, "--store", &store,
+        ];
+        let daemon = net.spawn("gateway", &daemon);
+        listens(&net);
+        let given = net.within("gateway", || provisioned_at_once(&format!("of-{count}"), count));
+        let ports: BTreeSet<u16> = given.values().copied().collect();
+        assert_eq!(ports.len(), count as usize, "{limit}");
+        daemon.signal(nix::sys::signal::Signal::SIGTERM);
+        daemon.wait().exits(0);
+    }
+}
+
 #[test]
 fn a_thousand_at_once_get_a_thousand_ports() {
     const COUNT: u32 = 1000;
     let net = Net::new();
     let mut daemon = daemon(&net, &configure(&net, "20000-20999", ""));
-    let given = Mutex::new(BTreeMap::new());
-    let provision_all = |expected: Option<&BTreeMap<u32, u16>>| {
-        in_parallel(&net, COUNT, 100, |number| {
-            let dialect = DIALECTS[number as usize % 4];
-            let mut line = Line::new().expect("a connection");
-            let (port, _) = provisioned(&mut line, dialect, &format!("app-{number}")).expect("an answer");
-            match expected {
-                None => drop(given.lock().expect("no panic").insert(number, port)),
-                Some(given) => assert_eq!(given[&number], port, "the same again"),
-            }
-        });
-    };
-    provision_all(None);
-    let given = given.lock().expect("no panic").clone();
+    let given = net.within("gateway", || provisioned_at_once("app", COUNT));
     let ports: BTreeSet<u16> = given.values().copied().collect();
     assert_eq!((given.len(), ports.len()), (1000, 1000));
     assert_eq!(services(&daemon).len(), 1000);
@@ -78,7 +121,8 @@ fn a_thousand_at_once_get_a_thousand_ports() {
     daemon.kill();
     daemon.start();
     listens(&net);
-    provision_all(Some(&given));
+    let again = net.within("gateway", || provisioned_at_once("app", COUNT));
+    assert_eq!(again, given, "the same again");
     assert_eq!(services(&daemon).len(), 1000);
 }
 

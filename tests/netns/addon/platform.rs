@@ -143,6 +143,21 @@ impl Line {
         Ok(Self(BufReader::new(stream)))
     }
 
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.0
+            .get_mut()
+            .set_read_timeout(Some(patience))
+            .expect("failed to set a timeout");
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.get_mut().write_all(bytes)
+    }
+
+    pub(super) fn reply(&mut self) -> io::Result<Reply> {
+        read(&mut self.0)
+    }
+
     pub(super) fn exchange(&mut self, bytes: &[u8]) -> io::Result<Reply> {
         // Whoever is answered before it has sent all may be cut off.
         let sent = self.0.get_mut().write_all(bytes);
