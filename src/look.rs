@@ -346,6 +346,23 @@ pub fn who<'a>(
     })
 }
 
+/// Backends that are shown with an indent for each level, which makes the text of many three times as long.
+const MOST_INDENTED: usize = 1000;
+
+/// Writes a status as JSON: indented, unless it has many backends.
+///
+/// # Errors
+/// Those of writing.
+pub fn write_status(mut out: impl Write, status: &Status<'_>) -> io::Result<()> {
+    let backends: usize = status.services.iter().map(|service| service.backends.len()).sum();
+    if backends <= MOST_INDENTED {
+        return write_json(out, status);
+    }
+    serde_json::to_writer(&mut out, status)?;
+    writeln!(out)?;
+    out.flush()
+}
+
 /// JSON for people and scripts: indented, with a line feed at its end.
 ///
 /// # Errors

@@ -196,7 +196,7 @@ fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(),
     let mut out = io::BufWriter::with_capacity(1 << 16, screen);
     let printed = match (global.output, json) {
         (Output::Json, Some(json)) => out.write_all(json),
-        (Output::Json, None) => look::write_json(&mut out, status),
+        (Output::Json, None) => look::write_status(&mut out, status),
         (Output::Table, _) => {
             global.hint(&status.hints);
             text::write(&mut out, status, look::now().as_secs(), colors)

@@ -136,6 +136,7 @@ pub struct DaemonView {
     /// Whether the kernel holds what is desired.
     pub in_sync: bool,
     /// What is wrong, as far as it is known without looking at flows; the worst first.
+    #[serde(serialize_with = "tcpgw_core::problem::serialize_few")]
     pub problems: Vec<Problem>,
     /// That of these which says why no change through the API is taken; `None`: changes are taken.
     pub store: Option<String>,

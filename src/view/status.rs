@@ -18,6 +18,7 @@ use crate::control::request::{DaemonView, DrainView, Look};
 use crate::record::Applied;
 use tcpgw_core::model::{Limit, LimitDirection};
 use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::{MOST_OF_KIND, few};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Standing, balance_name};
 
@@ -268,6 +269,10 @@ impl<'a> Status<'a> {
         };
         status.problems = problems::find(&status, facts.services, facts.found);
         status.ok = tcpgw_core::problem::is_ok(&status.problems);
+        if status.problems.len() > MOST_OF_KIND {
+            let told = few(&status.problems).into_iter();
+            status.problems = told.map(Cow::into_owned).collect();
+        }
         status
     }
 }

@@ -3,10 +3,11 @@
 //!
 //! Owns the kinds of problems and how bad each is. Knows nothing of who finds them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,6 +302,39 @@ pub fn is_ok<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> bool {
     problems.into_iter().all(|problem| problem.severity != Severity::Error)
 }
 
+/// Problems of one kind and severity that are told one by one to whoever asks for all: 10,000 services with 8 backends each may have
+/// 90,000.
+pub const MOST_OF_KIND: usize = 1000;
+
+/// Returns sorted problems as they are told: of those of one kind and severity beyond [`MOST_OF_KIND`] only how many there are.
+pub fn few<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Vec<Cow<'a, Problem>> {
+    let mut told = Vec::new();
+    let mut counted: BTreeMap<(Severity, Kind), usize> = BTreeMap::new();
+    for problem in problems {
+        let number = counted.entry((problem.severity, problem.kind)).or_default();
+        *number += 1;
+        if *number <= MOST_OF_KIND {
+            told.push(Cow::Borrowed(problem));
+        }
+    }
+    for ((severity, kind), number) in counted {
+        if let Some(more) = number.checked_sub(MOST_OF_KIND).filter(|more| *more > 0) {
+            let message = format!("and {} of this kind", crate::words::count(more, "more problem"));
+            told.push(Cow::Owned(Problem::new(kind, message).with_severity(severity)));
+        }
+    }
+    told.sort_by_key(|problem| (problem.severity, problem.kind));
+    told
+}
+
+/// Serializes sorted problems as [`few`] returns them.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_few<S: Serializer>(problems: &[Problem], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(few(problems))
+}
+
 /// Sorts problems, the worst first, and removes those that were found before: of two that differ in words alone the first
 /// stays.
 pub fn sort(problems: &mut Vec<Problem>) {
@@ -489,6 +523,32 @@ mod tests {
         assert_eq!(list.line().unwrap(), "the disk is full (and 1 more problem)");
         list.report(Problem::new(Kind::OtherMark, "mark"));
         assert_eq!(list.line().unwrap(), "the disk is full (and 2 more problems)");
+    }
+
+    #[test]
+    fn of_many_problems_of_a_kind_the_rest_is_counted() {
+        let of = |kind, number: usize| {
+            let problem = move |number: usize| Problem::new(kind, "x").of_service(format!("s{number}"), 1);
+            (0..number).map(problem).collect::<Vec<_>>()
+        };
+        let all = [
+            of(Kind::OverLimit, MOST_OF_KIND),
+            of(Kind::NoHealthyBackend, MOST_OF_KIND + 2),
+        ]
+        .concat();
+        let told = few(&all);
+        assert_eq!(told.len(), 2 * MOST_OF_KIND + 1);
+        let more = &told[MOST_OF_KIND];
+        assert_eq!(
+            (more.kind, more.severity, &*more.message),
+            (
+                Kind::NoHealthyBackend,
+                Severity::Error,
+                "and 2 more problems of this kind"
+            )
+        );
+        assert_eq!(is_ok(told.iter().map(AsRef::as_ref)), is_ok(&all));
+        assert_eq!(few(&of(Kind::Paused, 3)).len(), 3);
     }
 
     #[test]

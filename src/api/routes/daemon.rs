@@ -54,7 +54,8 @@ pub(in crate::api) async fn healthz(State(shared): State<Shared>, params: Params
         ..
     } = shared.look().await?.daemon;
     let ok = problem::is_ok(&problems);
-    let mut response = json(&json!({"ok": ok, "in_sync": in_sync, "torn_down": torn_down, "problems": problems}));
+    let told = problem::few(&problems);
+    let mut response = json(&json!({"ok": ok, "in_sync": in_sync, "torn_down": torn_down, "problems": told}));
     if !ok {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

@@ -34,7 +34,7 @@ pub(in crate::api) async fn status(State(shared): State<Shared>, params: Params)
             asker: asker.clone(),
         };
         let noted = look::noted();
-        let write = |status: &Status<'_>| look::write_json(out, status);
+        let write = |status: &Status<'_>| look::write_status(out, status);
         Ok(look::status(
             kernel,
             &known.services,

@@ -1,5 +1,6 @@
 //! The status for people: whether all is well, what is not, then everything.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use crate::addon::ServiceState;
@@ -9,6 +10,7 @@ use crate::view::problems::{Severity, title};
 use crate::view::rates::Rates;
 use crate::view::status::{BackendStatus, Drain, LimitView, ServiceStatus, SourcePorts, Status};
 use crate::view::tally::FlowCounts;
+use tcpgw_core::problem::{Kind, MOST_OF_KIND};
 use tcpgw_core::summary::Standing;
 use tcpgw_core::words::count;
 
@@ -34,7 +36,7 @@ pub(super) fn write(out: &mut impl Write, status: &Status<'_>, now: u64, colors:
     }
     match status.problems.len().saturating_sub(MOST_PROBLEMS) {
         0 => {}
-        more => writeln!(out, "and {more} more; -o json has them all")?,
+        more => writeln!(out, "and {more} more; -o json has up to {MOST_OF_KIND} of each kind")?,
     }
     if !status.services.is_empty() {
         writeln!(out)?;
@@ -54,12 +56,19 @@ fn sum(status: &Status<'_>) -> String {
     };
     let unhealthy = status.services.iter();
     let unhealthy = unhealthy.filter(|service| !service.healthy && !service.is_idle());
-    let (some, none): (Vec<_>, Vec<_>) =
-        unhealthy.partition(|service| service.backends.iter().any(|backend| backend.weight.is_some()));
+    // Without a daemon the kernel has no backends of one that is paused.
+    let paused = status.problems.iter().filter(|problem| problem.kind == Kind::Paused);
+    let paused: BTreeSet<&str> = paused.filter_map(|problem| problem.service.as_deref()).collect();
+    let is_paused = |service: &&ServiceStatus<'_>| service.name.as_deref().is_some_and(|name| paused.contains(name));
+    let (held, unhealthy): (Vec<_>, Vec<_>) = unhealthy.partition(is_paused);
+    let (some, none): (Vec<_>, Vec<_>) = unhealthy
+        .into_iter()
+        .partition(|service| service.backends.iter().any(|backend| backend.weight.is_some()));
     let unhealthy: Vec<String> = [(none.len(), "an active"), (some.len(), "a healthy")]
         .into_iter()
         .filter(|(services, _)| *services > 0)
         .map(|(services, backend)| format!("{services} without {backend} backend"))
+        .chain((!held.is_empty()).then(|| format!("{} paused", held.len())))
         .collect();
     let unhealthy = if unhealthy.is_empty() {
         String::new()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{SECOND, WEB, as_json, at, counted, flow, services, summary};
+use crate::daemon::ask::{DaemonView, HealthView, Look};
 use crate::view::drops::Counts;
 use crate::view::problems::{Kind, Severity};
 use crate::view::rates::First;
@@ -198,6 +199,77 @@ fn a_pause_without_a_daemon_is_called_so() {
     services.pauses[0].service = "web".into();
     let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
     assert!(status.problems.iter().all(|problem| problem.kind != Kind::Paused));
+}
+
+/// A tenth of the largest gateway, all of whose backends are dead: whoever asks takes 128 MiB for all.
+#[test]
+fn a_status_of_many_dead_backends_is_of_moderate_size() {
+    const SERVICES: usize = 1000;
+    let text: Vec<String> = (0..SERVICES)
+        .map(|n| {
+            let backends = (1..9).map(|host| format!("\"10.{}.{}.{host}:3000\"", n / 250, n % 250));
+            let backends = backends.collect::<Vec<_>>().join(",");
+            format!(r#"{{"name": "service-of-somebody-{n}", "port": {}, "limit": {{"pps": 1000}}, "backends": [{backends}]}}"#, 2000 + n)
+        })
+        .collect();
+    let services = Services {
+        summary: summary(&text.join(",")),
+        ..services()
+    };
+    let places = Places::new(&services.summary);
+    let dead = |backend: std::net::SocketAddr| {
+        let view = HealthView {
+            state: "unhealthy",
+            reason: Some("unreachable (network is unreachable)".into()),
+            since: 1_700_000_000,
+        };
+        (backend, view)
+    };
+    let of_daemon = (0..1000_u16).map(|n| {
+        let message =
+            format!("service-of-somebody-{n} has no healthy backend: none of 8 answers probes, see health_reason");
+        tcpgw_core::problem::Problem::new(Kind::NoHealthyBackend, message)
+            .of_service(format!("service-of-somebody-{n}"), 2000 + n)
+    });
+    let known = Look {
+        health: services
+            .summary
+            .services
+            .iter()
+            .flat_map(|of| of.active.keys().copied().map(dead))
+            .collect(),
+        daemon: DaemonView {
+            problems: of_daemon.collect(),
+            ..DaemonView::default()
+        },
+        ..Look::default()
+    };
+    let status = Status::new(&Facts {
+        traffic: Some(First::default().end(places.len())),
+        earlier: Some(Counts::default()),
+        time: SECOND,
+        daemon: Some(&known),
+        ..facts(&services, &places, Tally::new(&services, &places))
+    });
+    assert!(!status.ok);
+    let count = |kind| status.problems.iter().filter(|problem| problem.kind == kind).count();
+    assert_eq!(
+        (count(Kind::NoHealthyBackend), count(Kind::BackendUnhealthy)),
+        (1000, 1001)
+    );
+    let mut json = Vec::new();
+    crate::look::write_status(&mut json, &status).unwrap();
+    // Problems do not grow any further.
+    let problems = serde_json::to_vec(&(&status.problems, &known.daemon)).unwrap().len();
+    println!("{} bytes, {problems} of them problems", json.len());
+    let largest = (json.len() - problems) * 10 + problems;
+    assert!(
+        largest < 80 << 20,
+        "{} and {problems} of problems come to {largest}",
+        json.len()
+    );
+    let read: Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(read["services"][999]["backends"][7]["health"], "unhealthy");
 }
 
 #[test]

@@ -645,7 +645,14 @@ fn the_doctor_tells_of_each_trouble_of_the_daemon() {
     );
 
     let pid = daemon.id();
+    net.cli(&["pause", "a", "--for", "60s"]).exits(0);
     daemon.kill();
+    let status = net
+        .tcpgw(&["--socket", "none", "status", "--interval", "0s"])
+        .exits(1)
+        .stdout;
+    let first = status.lines().next().unwrap_or_default();
+    assert!(first.contains("1 service (1 paused)"), "{status}");
     let gone = net.tcpgw(&["doctor"]).exits(1);
     assert!(gone.stdout.contains("broken [daemon-gone]"), "{gone}");
     assert!(gone.stdout.contains(&format!("(process {pid}) was killed")), "{gone}");
