@@ -60,7 +60,7 @@ pub(super) fn address() -> SocketAddr {
 }
 
 /// Writes a configuration with these ports and more keys of `[addon]`, and the credentials. Returns its file.
-pub(super) fn configure(net: &Net, ports: &str, more: &str) -> String {
+pub(crate) fn configure(net: &Net, ports: &str, more: &str) -> String {
     let credentials = net.file("credentials.toml");
     write_credentials(net, PASSWORD);
     let text = format!(
