@@ -17,6 +17,8 @@ pub(super) struct HeldBack {
     services: BTreeMap<Name, HeldService>,
     /// The services that were found at the start have been judged.
     pub(super) has_judged: bool,
+    /// What is kept has given way to all that others claim once.
+    pub(super) gave_way: bool,
     /// They are judged when the look that goes on has ended.
     pub(super) awaits_look: bool,
     /// Services that were served in this boot when the last process ended, and whose table somebody removed before this one began.

@@ -1,12 +1,15 @@
 //! What it is told: states of the providers, orders of the API, findings of probes and of those who watch the kernel.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::orphans::Orphan;
 use super::surroundings::{Obstacles, by_service, refuse};
 use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
 use crate::config::Config;
 use crate::config::daemon::Settings;
 use crate::control::events::What;
-use crate::control::membership::Pause;
+use crate::control::membership::{Name, Pause};
 use crate::control::request::{ApplyOptions, PauseOrder, Peer, Refused, Reply, TornDown};
 use crate::preflight::Obstacle;
 use crate::provider::News;
@@ -327,23 +330,51 @@ impl Core {
         problems.into_result().map_err(Refused::Invalid)?;
         let has_turns = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
         // The roster is all that is desired, while it is in use; the number of chains is known to those who count them.
-        if self.phase == Phase::Running && !has_turns && self.held_back.is_empty() {
-            self.roster.clashes(all).into_result().map_err(Refused::Invalid)?;
+        if self.phase == Phase::Running && !has_turns {
+            // What is kept of those that are held back gives way.
+            let held = self.held_back.names().filter(|name| !all.touches(name));
+            let held: Vec<&Name> = held.collect();
+            let beside_kept;
+            let beside = if held.is_empty() {
+                all
+            } else {
+                let mut gone = all.gone.clone();
+                gone.extend(held.iter().map(|name| Name::clone(name)));
+                gone.sort_unstable();
+                beside_kept = Edits {
+                    put: all.put.clone(),
+                    gone,
+                };
+                &beside_kept
+            };
+            self.roster.clashes(beside).into_result().map_err(Refused::Invalid)?;
             // A suspended service is desired without its backends, and is to have them again.
             let suspended = self.addon.suspended_names().filter(|name| !all.touches(name));
-            let suspended = suspended.filter_map(|name| Some(&self.api.get(name)?.service));
-            let mut suspended = suspended.peekable();
             // The roster knows their ports: only edits with backends can clash with what it lacks.
             let has_backends = all.put.iter().any(|service| !service.backends.is_empty());
-            if !has_backends || suspended.peek().is_none() {
+            let other: BTreeMap<&str, &Arc<Service>> = suspended
+                .filter(|_| has_backends)
+                .map(|name| &**name)
+                .chain(held.iter().map(|name| &***name))
+                .filter_map(|name| Some((name, self.said_of(name)?)))
+                .collect();
+            if other.is_empty() {
                 return Ok(());
             }
-            let all = suspended.chain(&edits.put).cloned();
+            let all = other.into_values().chain(&edits.put).cloned();
             return State::new(all).map(|_| ()).map_err(Refused::Invalid);
         }
         let untouched = self.said().filter(|service| !all.touches(&service.name));
         let all = untouched.chain(&all.put).cloned();
         State::new(all).map(|_| ()).map_err(Refused::Invalid)
+    }
+
+    /// What its provider says of a service.
+    fn said_of(&self, name: &str) -> Option<&Arc<Service>> {
+        let of_file = self.file.as_ref().and_then(|file| file.get(name));
+        let of_api = || self.api.get(name).map(|stored| &stored.service);
+        let orphan = || self.orphans.get(name).map(|orphan| &orphan.service);
+        of_file.or_else(of_api).or_else(orphan)
     }
 
     fn sizes_with(&self, edits: &Edits) -> (usize, usize) {
