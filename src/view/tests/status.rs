@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{SECOND, WEB, as_json, at, counted, flow, services, summary};
-use crate::daemon::ask::{DaemonView, HealthView, Look};
+use crate::control::request::{DaemonView, HealthView, Look};
 use crate::view::drops::Counts;
 use crate::view::problems::{Kind, Severity};
 use crate::view::rates::First;
