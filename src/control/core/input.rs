@@ -339,7 +339,7 @@ impl Core {
                 all
             } else {
                 let mut gone = all.gone.clone();
-                gone.extend(held.iter().map(|name| Name::clone(name)));
+                gone.extend(held.iter().copied().cloned());
                 gone.sort_unstable();
                 beside_kept = Edits {
                     put: all.put.clone(),

@@ -323,13 +323,13 @@ impl Core {
                 });
             }
         }
-        let changed = if !std::mem::replace(&mut self.held_back.gave_way, true) {
+        let changed = if std::mem::replace(&mut self.held_back.gave_way, true) {
+            // What is kept goes together with all that was there before.
+            self.held_back.give_way(&Claimed::by(&new))
+        } else {
             let others = self.said().filter(|service| !self.held_back.contains(&service.name));
             let others: Vec<Arc<Service>> = others.map(|service| Arc::clone(self.addon.served(service))).collect();
             self.held_back.give_way(&Claimed::by(&others))
-        } else {
-            // What is kept goes together with all that was there before.
-            self.held_back.give_way(&Claimed::by(&new))
         };
         let of_held = held.iter().map(|service| {
             let kept = self.held_back.get(&service.name).and_then(|held| held.kept.clone());
