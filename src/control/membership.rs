@@ -105,7 +105,8 @@ pub struct Roster {
     retired: BTreeSet<Member>,
     /// Wanted as draining, and drained.
     drained: BTreeSet<Member>,
-    /// Another service has the endpoint now, and likely another container: it leaves without a drain.
+    /// Another service has the endpoint now, and likely another container: it serves on until another backend of its service is
+    /// good, and then leaves without a drain.
     moved: BTreeSet<Member>,
     /// Who gets new connections, or would but for a pause.
     balanced: BTreeSet<Member>,
@@ -545,6 +546,17 @@ impl Roster {
             pairs.map(|pair| (pair, leaving.service.clone()))
         });
         pairs.collect()
+    }
+
+    /// Whether an endpoint has come to that service from others and has not answered since: it gets no new connections of it,
+    /// whatever is known of it there.
+    pub fn is_unproven(&self, name: &str, endpoint: Endpoint) -> bool {
+        !self.unproven.is_empty() && self.unproven.contains_key(&(endpoint, name.into()))
+    }
+
+    /// Those of whom that is so.
+    pub fn unproven(&self) -> impl Iterator<Item = (&Name, Endpoint)> {
+        self.unproven.keys().map(|(endpoint, name)| (name, *endpoint))
     }
 
     /// Whether an endpoint gets new connections of some service, or would but for a pause.

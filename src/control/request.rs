@@ -78,6 +78,8 @@ pub struct Look {
     pub services: Services,
     /// What probes found.
     pub health: BTreeMap<SocketAddr, HealthView>,
+    /// Backends that have come to a service from others and have not answered since, whatever `health` says.
+    pub unproven: BTreeSet<(Box<str>, SocketAddr)>,
     /// What leaves.
     pub drains: Vec<DrainView>,
     /// The daemon itself.

@@ -8,8 +8,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, getsockname, getsockopt,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, getsockname, getsockopt,
+    recv, setsockopt, socket, sockopt,
 };
 
 use super::errno::local;
@@ -20,6 +20,8 @@ use tcpgw_kernel::ffi;
 
 /// Sockets of one kind that are kept while there is nothing for them to do.
 const KEPT: usize = 256;
+/// ICMP errors that are taken out of a socket's queue at a time. A SYN that is sent again a few times gets fewer.
+const MOST_ERRORS: usize = 64;
 
 pub(super) struct Pool {
     epoll: Epoll,
@@ -218,7 +220,8 @@ impl Pool {
             self.ended.push(Ended { flow, answered });
         }
         let idle = self.idle.entry(socket.kind).or_default();
-        let is_free = ffi::disconnect(socket.fd.as_fd()).is_ok();
+        // Nothing more comes to a socket that is not connected, so that its queue is emptied after that.
+        let is_free = ffi::disconnect(socket.fd.as_fd()).is_ok() && socket.forget_errors();
         if is_free && idle.len() < KEPT {
             idle.push(token);
         } else {
@@ -300,15 +303,33 @@ impl Socket {
         }
     }
 
+    /// What became of its handshake, if that is over.
     fn outcome(&self, events: EpollFlags) -> Option<Outcome> {
-        if events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) {
-            let errno = match getsockopt(&self.fd, sockopt::SocketError) {
+        let has_ended = events.contains(EpollFlags::EPOLLHUP);
+        if has_ended || events.contains(EpollFlags::EPOLLERR) {
+            match getsockopt(&self.fd, sockopt::SocketError) {
+                // There is something in the error queue, and that has not ended the handshake: an ICMP error that came while
+                // the kernel was busy with the socket, say.
+                Ok(0) if !has_ended => self.forget_errors(),
                 Ok(0) => return Some(local(Errno::ECONNABORTED)),
-                Ok(errno) => Errno::from_raw(errno),
-                Err(errno) => errno,
+                Ok(errno) => return Some(errno::of_answer(Errno::from_raw(errno))),
+                Err(errno) => return Some(errno::of_answer(errno)),
             };
-            return Some(errno::of_answer(errno));
         }
+        // It cannot be written to before it is connected.
         events.contains(EpollFlags::EPOLLOUT).then_some(Outcome::Accepted)
+    }
+
+    /// Empties the error queue. ICMP errors for a SYN are put there though nobody has asked for that (`IP_RECVERR`), stay
+    /// when the socket is disconnected, and each later handshake would have them as its error. Says whether it is empty.
+    fn forget_errors(&self) -> bool {
+        let read = || {
+            recv(
+                self.fd.as_raw_fd(),
+                &mut [],
+                MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
+            )
+        };
+        (0..MOST_ERRORS).any(|_| read() == Err(Errno::EAGAIN))
     }
 }

@@ -16,6 +16,7 @@ use crate::addon::ServiceState;
 use crate::addon::id::ResourceId;
 use crate::control::request::{DaemonView, DrainView, Look};
 use crate::record::Applied;
+use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::model::{Limit, LimitDirection};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{MOST_OF_KIND, few};
@@ -307,7 +308,7 @@ impl Facts<'_> {
                 .as_deref()
                 .and_then(|name| self.provider(name))
                 .map(Cow::Borrowed),
-            healthy: reachable().any(|backend| self.is_well(*backend)),
+            healthy: reachable().any(|backend| self.is_well(service, *backend)),
             leaving: service.name.as_deref().is_some_and(|name| self.is_leaving(name)),
             addon: service.name.as_deref().and_then(|name| self.addon(name, service)),
             balance: balance_name(service.settings.balance).into(),
@@ -359,9 +360,19 @@ impl Facts<'_> {
     }
 
     /// Whether a backend answers probes, or there are none.
-    fn is_well(&self, backend: SocketAddr) -> bool {
-        let health = self.daemon.and_then(|daemon| daemon.health.get(&backend));
-        health.is_none_or(|health| IN_BALANCE.contains(&health.state))
+    fn is_well(&self, service: &ServiceSummary, backend: SocketAddr) -> bool {
+        self.health(service, backend)
+            .is_none_or(|state| IN_BALANCE.contains(&state))
+    }
+
+    /// What probes found of a backend, as one of that service; `None` where nobody probes.
+    fn health(&self, service: &ServiceSummary, backend: SocketAddr) -> Option<&'static str> {
+        let daemon = self.daemon?;
+        let state = daemon.health.get(&backend)?.state;
+        let member = || Some((service.name.clone()?, backend));
+        let is_unproven =
+            !daemon.unproven.is_empty() && member().is_some_and(|member| daemon.unproven.contains(&member));
+        Some(if is_unproven { UNKNOWN } else { state })
     }
 
     fn backend(
@@ -373,7 +384,7 @@ impl Facts<'_> {
     ) -> BackendStatus {
         let flows = self.tally.backends[place].flows;
         let weight = service.active.get(&backend).copied();
-        let health = self.daemon.and_then(|daemon| daemon.health.get(&backend));
+        let found = self.daemon.and_then(|daemon| daemon.health.get(&backend));
         let rates = self.traffic.as_ref().map(|traffic| traffic.rates(place, self.time));
         // Buckets and source ports are the endpoint's, whatever service its flows came through.
         let together = |traffic: &Second| {
@@ -392,8 +403,8 @@ impl Facts<'_> {
                 Standing::Draining
             },
             weight,
-            health: health.map(|health| health.state.into()),
-            health_reason: health.and_then(|health| health.reason.clone()),
+            health: self.health(service, backend).map(Cow::Borrowed),
+            health_reason: found.and_then(|health| health.reason.clone()),
             flows,
             rates,
             of_limit: rates_of_all.zip(limit).map(|(rates, limit)| OfLimit::new(rates, limit)),

@@ -1,6 +1,6 @@
 //! A server, the loop behind it, and a client that sends what it likes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -269,6 +269,7 @@ fn look() -> Look {
             (at("10.2.0.2:80"), health("failing", Some("timed out"))),
             (at("10.2.0.3:80"), health("unhealthy", Some("refused"))),
         ]),
+        unproven: BTreeSet::new(),
         drains: vec![DrainView {
             service: Some("web".into()),
             port: 20003,

@@ -81,6 +81,23 @@ fn what_probes_find() {
     }
 }
 
+/// The ICMP error of an unreachable backend stays in the socket's queue, and the same sockets ask others after that.
+#[test]
+fn who_is_unreachable_spoils_no_later_probe() {
+    let net = Net::new();
+    let mut prober = prober(&net);
+    let _server = net.serve("b1", 3000, Behaviour::Greet);
+    net.sh("b4", "ip addr flush dev eth0").ok();
+    let unreachable = of("b4", 3000);
+    for outcome in ask(&mut prober, &[unreachable, unreachable].concat(), PATIENCE) {
+        assert_eq!(outcome.to_string(), "unreachable (no route to host)");
+    }
+    for _ in 0..3 {
+        let healthy = [of("b1", 3000); 4].concat();
+        assert_eq!(ask(&mut prober, &healthy, PATIENCE), [Outcome::Accepted; 8]);
+    }
+}
+
 #[test]
 fn nothing_is_left_and_nothing_is_counted() {
     const PROBES: usize = 200;

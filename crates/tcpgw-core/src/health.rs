@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-pub use self::machine::{Outcome, State, SystemError};
+pub use self::machine::{Outcome, State, SystemError, UNKNOWN};
 use self::machine::{Silence, Streaks};
 use self::schedule::{Class, Schedule};
 use crate::model;
@@ -416,8 +416,14 @@ impl Endpoint {
             _ => Class::Out,
         };
         if matches!(outcome, Outcome::Local(_)) {
-            let pause = spread::jittered(interval.max(LOCAL_PAUSE), endpoint, self.round);
-            return (after(now, pause), class);
+            // An interval may be an hour: who is new, or waited for, would have no chance for so long.
+            let is_urgent = self.awaited || class == Class::First;
+            let pause = if is_urgent {
+                LOCAL_PAUSE
+            } else {
+                interval.max(LOCAL_PAUSE)
+            };
+            return (after(now, spread::jittered(pause, endpoint, self.round)), class);
         }
         let has_entered = self.state.in_balance() && change.is_some_and(Change::moves);
         let pause = if has_entered {

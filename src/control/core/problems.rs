@@ -146,7 +146,8 @@ impl Core {
         let reachable = || of_state(BackendState::Active).filter(|backend| is_reachable(backend.endpoint));
         let is_well = |endpoint: Endpoint| {
             let health = self.health.get(endpoint.into());
-            health.is_none_or(|health| IN_BALANCE.contains(&health.state.name()))
+            let is_unproven = self.roster.is_unproven(&service.name, endpoint);
+            !is_unproven && health.is_none_or(|health| IN_BALANCE.contains(&health.state.name()))
         };
         if reachable().any(|backend| is_well(backend.endpoint)) {
             return None;

@@ -11,7 +11,7 @@ use crate::control::request::{
 use crate::store::StoredService;
 use crate::view::Services;
 use tcpgw_core::drain::Drain;
-use tcpgw_core::health::Outcome;
+use tcpgw_core::health::{Outcome, UNKNOWN};
 use tcpgw_core::model::{Backend, BackendState, Endpoint, Service, Word as _};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::Kind;
@@ -36,6 +36,11 @@ impl Core {
                 ..Services::default()
             },
             health: self.health_views(),
+            unproven: self
+                .roster
+                .unproven()
+                .map(|(name, at)| (name.clone(), at.into()))
+                .collect(),
             drains: self.drains(now),
             daemon: self.daemon(),
             leaving: self.leaving(),
@@ -123,7 +128,10 @@ impl Core {
                 backend: endpoint.into(),
                 desired,
                 balanced: told.is_some_and(|backend| backend.state == BackendState::Active),
-                health: health.map(|view| view.state.name()),
+                health: health.map(|view| {
+                    let is_unproven = self.roster.is_unproven(&service.name, endpoint);
+                    if is_unproven { UNKNOWN } else { view.state.name() }
+                }),
                 reason: health.and_then(|view| reason(view.last)),
                 leaving: leaving.is_some(),
                 flows: leaving.and_then(Drain::flows),

@@ -124,3 +124,75 @@ fn a_drain_with_a_daemon_is_of_one_service() {
     }));
     go_on(&mut b);
 }
+
+/// With an hour between probes: a service that waits for the answer of a container that others have, too, would wait as long if
+/// an error that belongs to another container were read as its own.
+#[test]
+fn a_dead_container_keeps_no_service_of_a_healthy_one_waiting() {
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Greet);
+    net.sh("b4", "ip addr flush dev eth0").ok();
+    let mut services = vec![
+        service("web", 2001, &["b1"], 3000, json!({"health": {"interval": "1h"}})),
+        service("dead", 2002, &["b4"], 3000, json!({})),
+    ];
+    net.want(state(services.clone()));
+    let daemon = net.daemon(&[]);
+    let finds = |found: &str| daemon.get("/v1/services/dead").to_string().contains(found);
+    assert!(wait_until(PATIENCE * 2, || finds("unreachable")));
+    for port in 2010..2016 {
+        let name = format!("s{port}");
+        services.push(service(
+            &name,
+            port,
+            &["b1"],
+            3000,
+            json!({"health": {"interval": "1h"}}),
+        ));
+        net.want(state(services.clone()));
+        for address in PUBLIC {
+            let is_served = || net.connect("client", at(address, port)).is_ok();
+            assert!(
+                wait_until(PATIENCE, is_served),
+                "{name}: {:#}",
+                daemon.get("/v1/daemon")
+            );
+        }
+    }
+}
+
+/// Blue and green change places, as a change of the file: nobody who connects meanwhile is refused.
+#[test]
+fn services_that_swap_containers_refuse_nobody() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let more = json!({"drain_timeout": "1s", "health": {"interval": "200ms", "timeout": "500ms", "fall": 2}});
+    net.want(two(&["b1"], &["b2"], &more));
+    let daemon = net.daemon(&[]);
+    daemon.settles(4);
+    // Those that serve after each step. b4 never answers.
+    net.sh("b4", "ip addr flush dev eth0").ok();
+    for (a, b, after_a, after_b) in [
+        ("b2", "b1", "b2", "b1"),
+        ("b1", "b2", "b1", "b2"),
+        ("b2", "b3", "b2", "b3"),
+        ("b3", "b4", "b3", "b3"),
+    ] {
+        let is_there = |port, host: &str| {
+            let spread = PUBLIC.map(|address| net.spread_by("client", at(address, port), 4, 1));
+            spread
+                .iter()
+                .all(|spread| spread.failures.is_empty() && spread.backends.keys().eq([host]))
+        };
+        let switch = || {
+            net.want(two(&[a], &[b], &more));
+            wait_until(PATIENCE, || is_there(2001, after_a) && is_there(2002, after_b))
+        };
+        let both = || net.spread_during("client", at(PUBLIC[0], 2002), 1, switch);
+        let (first, (second, arrives)) = net.spread_during("client", at(PUBLIC[0], 2001), 1, both);
+        assert!(arrives, "to {a} and {b}: {:#}", daemon.get("/v1/services"));
+        for spread in [first, second] {
+            assert!(spread.failures.is_empty(), "to {a} and {b}: {spread:?}");
+        }
+    }
+}

@@ -43,6 +43,9 @@ fn lower(text: &str) -> String {
     text.to_lowercase()
 }
 
+/// The name of the state of an endpoint of which nobody knows yet.
+pub const UNKNOWN: &str = "unknown";
+
 /// What is thought of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -81,7 +84,7 @@ impl State {
     /// In one word, for people and JSON.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Unknown { .. } => "unknown",
+            Self::Unknown { .. } => UNKNOWN,
             Self::Presumed { .. } => "presumed",
             Self::Healthy => "healthy",
             Self::Failing { .. } => "failing",

@@ -228,6 +228,33 @@ fn our_own_troubles_say_nothing_about_a_backend() {
     );
 }
 
+/// Not after a whole interval, which may be an hour: nobody would be asked for so long.
+#[test]
+fn who_is_new_or_waited_for_is_asked_again_soon_after_our_own_trouble() {
+    let lack = Outcome::Local(NO_DESCRIPTOR);
+    let mut hourly = target();
+    hourly.params.interval = Some(seconds(3600.0));
+    let (mut health, now) = (Health::default(), Instant::now());
+    health.upsert(endpoint(1), hourly, now);
+    let fails = |health: &mut Health, now: Instant| {
+        let id = health.due(now)[0].id;
+        assert_eq!(health.report(id, lack, now), None);
+        let next = health.next_at().expect("it is asked again") - now;
+        assert!((seconds(0.9)..=seconds(1.1)).contains(&next), "{next:?}");
+        now + next
+    };
+    let now = fails(&mut health, now);
+    let now = fails(&mut health, now);
+    let id = health.due(now)[0].id;
+    assert!(health.report(id, Outcome::Accepted, now).is_some());
+    // Somebody waits for it.
+    assert!(health.probe_now(endpoint(1), now));
+    let now = fails(&mut health, now);
+    let id = health.due(now)[0].id;
+    assert!(health.report(id, Outcome::Accepted, now).is_some());
+    assert!(health.next_at() > Some(now + seconds(1000.0)), "nobody waits any more");
+}
+
 #[test]
 fn a_report_of_one_that_left_is_ignored_even_if_it_came_back() {
     let (mut health, now) = (Health::default(), Instant::now());
