@@ -68,13 +68,18 @@ impl Roster {
             let endpoint = backend.endpoint;
             let member: Member = (endpoint, name.clone());
             let is_wanted = self.wanted.has(to, endpoint);
-            if !is_wanted && self.moved.contains(&member) {
-                // What it has from here is stale where it is somebody else's now.
+            let has_moved = !is_wanted && self.moved.contains(&member);
+            // What it has from here is stale where it is somebody else's now. But who gets new connections still goes on with
+            // that until another one takes over: see `happens`.
+            if has_moved && !self.balanced.contains(&member) {
                 self.leavers.remove(name, endpoint);
                 continue;
             }
             if heir.is_some() {
                 self.inherit(name, to, endpoint);
+            }
+            if has_moved {
+                self.moved.insert((endpoint, to.clone()));
             }
             if is_wanted || self.retired.contains(&member) {
                 continue;
@@ -301,7 +306,9 @@ impl Roster {
             return;
         };
         let drain = leaving.drain;
+        let has_moved = !self.moved.is_empty() && self.moved.contains(&(endpoint, name.clone()));
         let happens = match (happens, self.drain_within.get(name)) {
+            (Happens::Replaced(_), _) if has_moved => Happens::Replaced(Duration::ZERO),
             (Happens::Replaced(_), Some(time)) => Happens::Replaced(*time),
             (happens, _) => happens,
         };
@@ -324,6 +331,7 @@ impl Roster {
                 self.leavers.remove(name, endpoint);
                 self.probing.released.insert(endpoint);
                 let member = (endpoint, name.clone());
+                self.moved.remove(&member);
                 if self.wanted.has(name, endpoint) {
                     self.drained.insert(member);
                 } else {
@@ -378,7 +386,9 @@ impl Roster {
         for backend in old.iter().flat_map(|old| &old.backends) {
             let member = (backend.endpoint, name.clone());
             self.retired.remove(&member);
-            self.moved.remove(&member);
+            if self.leavers.get(name, backend.endpoint).is_none() {
+                self.moved.remove(&member);
+            }
         }
         self.rebalance(name, old.as_deref(), new.as_ref(), change);
         let new = new.map(|new| self.unless_paused(new));

@@ -343,6 +343,99 @@ fn an_endpoint_that_moves_leaves_nothing_behind() {
     assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), "1".into()));
 }
 
+/// "web" and "shop" on ports 8000 and 9000, with one backend each.
+fn each(web_has: u8, shop_has: u8) -> Vec<Arc<Service>> {
+    let shop = service("shop", 9000, &[&format!("\"10.2.0.{shop_has}:80\"")]);
+    vec![web(&[web_has]), shop]
+}
+
+fn serving_each(web_has: u8, shop_has: u8) -> Play {
+    let mut play = Play::new();
+    play.good = [web_has, shop_has].into();
+    play.edit(&Edits {
+        put: each(web_has, shop_has),
+        gone: Vec::new(),
+    });
+    play.settle();
+    play
+}
+
+/// Nobody else is there yet: connections to a container that may be another one are better than none.
+#[test]
+fn services_that_swap_backends_serve_on_until_the_new_ones_have_answered() {
+    let mut play = serving_each(1, 2);
+    let put = each(2, 1);
+    play.edit(&Edits { put, gone: Vec::new() });
+    play.settle();
+    assert_eq!((play.seen("web"), play.seen("shop")), ("1".into(), "2".into()));
+    play.wait(TIME * 10);
+    assert_eq!((play.seen("web"), play.seen("shop")), ("1".into(), "2".into()));
+    play.judge(2, true);
+    assert_eq!(
+        (play.seen("web"), play.seen("shop")),
+        ("2".into(), "2".into()),
+        "without a drain"
+    );
+    play.judge(1, true);
+    assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), "1".into()));
+    assert!(play.roster.leavers().is_empty() && play.roster.moved.is_empty());
+}
+
+#[test]
+fn who_moves_is_not_missed_before_its_successor_answers() {
+    for answers in [true, false] {
+        let mut play = serving_each(1, 2);
+        let put = each(3, 1);
+        play.edit(&Edits { put, gone: Vec::new() });
+        play.settle();
+        play.judge(1, true);
+        assert_eq!(
+            (play.seen("web"), play.seen("shop")),
+            ("1".into(), "1 2-".into()),
+            "in both"
+        );
+        if answers {
+            play.judge(3, true);
+            assert_eq!((play.seen("web"), play.seen("shop")), ("3".into(), "1 2-".into()));
+            assert!(play.roster.moved.is_empty());
+            continue;
+        }
+        play.dead.insert(3);
+        play.judge(3, false);
+        play.wait(TIME);
+        assert_eq!((play.seen("web"), play.seen("shop")), ("1".into(), "1".into()));
+        // It comes back before it has left.
+        let put = each(1, 2);
+        play.edit(&Edits { put, gone: Vec::new() });
+        play.settle();
+        assert!(play.seen("web") == "1" && play.roster.moved.iter().all(|(_, name)| &**name == "shop"));
+    }
+}
+
+/// Under another name and on the same port, too.
+#[test]
+fn who_moves_away_from_a_service_that_is_renamed_serves_on_there() {
+    let mut play = serving_each(1, 2);
+    play.edit(&Edits {
+        put: vec![
+            service("www", 8000, &["\"10.2.0.3:80\""]),
+            service("shop", 9000, &["\"10.2.0.1:80\"", "\"10.2.0.2:80\""]),
+        ],
+        gone: vec!["web".into()],
+    });
+    play.settle();
+    assert_eq!(
+        (play.seen("web"), play.seen("www"), play.seen("shop")),
+        ("-".into(), "1".into(), "2".into())
+    );
+    play.judge(3, true);
+    assert_eq!(
+        (play.seen("web"), play.seen("www"), play.seen("shop")),
+        ("-".into(), "3".into(), "2".into())
+    );
+    assert!(play.roster.leavers().is_empty() && play.roster.moved.is_empty());
+}
+
 /// What is known of 10.2.0.1:80, which was in "web" on port 8000, when it is wanted so in one change.
 #[test]
 fn who_comes_to_another_service_has_to_answer_first() {
