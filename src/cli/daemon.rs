@@ -1,7 +1,10 @@
 //! `tcpgw daemon`: its options. Each is also a `TCPGW_*` variable and a key of `[daemon]` in the configuration.
 
+mod log;
+
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -10,12 +13,17 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, reload};
 
-use super::{Code, Failure, Global, Outcome, screen};
+use self::log::Log;
+use super::{Code, Failure, Global, Outcome};
 use crate::config::daemon::{
     AllFailed, CheckInterval, GroupName, LogFormat, LogLevel, MaxProbes, Section, Settings, SocketMode, SocketPath,
 };
 use crate::config::given::Given;
 use crate::daemon::SetLevel;
+use tcpgw_core::escape::Screen;
+
+/// How long the last lines of the log may take when the daemon ends.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Keep the kernel equal to what is desired: follow the state file, probe backends, drain, repair
 ///
@@ -111,18 +119,36 @@ pub(super) fn given(global: &Global, arguments: &Arguments) -> Result<Given, Fai
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let given = given(global, arguments)?;
     let (settings, config) = given.load()?;
-    let set_level = start_logs(global, &settings);
-    crate::daemon::run(&given, settings, config, &global.run_dir, set_level)?;
-    Ok(Code::Success)
+    let (set_level, log) = start_logs(global, &settings);
+    let ended = crate::daemon::run(&given, settings, config, &global.run_dir, set_level).map_err(Failure::from);
+    if log.is_some_and(|log| !log.flush(LAST_LINES)) {
+        // Nobody reads standard error: a message there would wait for ever, and the daemon with it.
+        std::process::exit(ended.err().map_or(0, |failure| failure.code().into()));
+    }
+    ended.map(|()| Code::Success)
 }
 
-/// Starts the logs, and says how their level is changed.
-fn start_logs(global: &Global, settings: &Settings) -> SetLevel {
+/// Starts the logs, and says how their level is changed. No log: standard error is closed.
+fn start_logs(global: &Global, settings: &Settings) -> (SetLevel, Option<Log>) {
     let (level, handle) = reload::Layer::new(LevelFilter::from(tracing::Level::from(settings.log_level)));
     // These crates call what newer kernels tell an error.
     let ours = filter::filter_fn(|about| !about.target().starts_with("netlink"));
     let registry = tracing_subscriber::registry().with(level).with(ours);
-    let layer = fmt::layer().with_writer(screen::stderr).with_target(false);
+    let tell = |lines| {
+        tracing::warn!(
+            lines,
+            "the log was not read, and these lines before this one were left out"
+        );
+    };
+    let log = Log::start(tell).ok();
+    let writer = log.clone();
+    let writer = move || {
+        let out: Box<dyn io::Write> = writer
+            .clone()
+            .map_or_else(|| Box::new(io::sink()) as _, |log| Box::new(log) as _);
+        Screen::text(out)
+    };
+    let layer = fmt::layer().with_writer(writer).with_target(false);
     match settings.log_format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
         // The journal notes the time itself.
@@ -131,12 +157,13 @@ fn start_logs(global: &Global, settings: &Settings) -> SetLevel {
         }
         LogFormat::Text => registry.with(layer.with_ansi(global.colors(&io::stderr()))).init(),
     }
-    Box::new(move |level| {
+    let set_level: SetLevel = Box::new(move |level| {
         let level = LevelFilter::from(tracing::Level::from(level));
         if let Err(error) = handle.modify(|filter| *filter = level) {
             tracing::warn!(%error, "failed to change how much is logged");
         }
-    })
+    });
+    (set_level, log)
 }
 
 #[cfg(test)]

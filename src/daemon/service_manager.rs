@@ -1,6 +1,10 @@
 //! What the service manager is told (`sd_notify(3)`), and the watchdog. Without a service manager nothing is told.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
@@ -14,6 +18,9 @@ pub const LONGEST_JOB: Duration = Duration::from_secs(60);
 
 /// Longest sleep of the loop while nothing is due and nobody watches.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// How long a service manager that reads nothing is waited for, each time that it is told something.
+const LONGEST_SEND: Duration = Duration::from_millis(200);
 
 /// More of a status than anybody reads.
 const LONGEST_STATUS: usize = 200;
@@ -224,9 +231,26 @@ impl Pulse {
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(false, states) {
+    let message = states
+        .iter()
+        .fold(String::new(), |message, state| message + &state.to_string() + "\n");
+    if let Some(to) = std::env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = send(&to, &message)
+    {
         tracing::debug!(%error, "failed to tell the service manager");
     }
+}
+
+/// Sends a message to a service manager's socket; `@` begins an abstract name. One that reads nothing any more is not waited for
+/// for long.
+fn send(to: &OsStr, message: &str) -> io::Result<()> {
+    let to = match to.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(to)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(LONGEST_SEND))?;
+    socket.send_to_addr(message.as_bytes(), &to).map(drop)
 }
 
 /// A line break would begin another message.
@@ -257,6 +281,33 @@ mod tests {
         pulse.0.beat(hours);
         assert!(is_alive(hours + LONGEST_JOB));
         assert!(is_alive(start), "a clock that is behind kills nobody");
+    }
+
+    #[test]
+    fn a_service_manager_that_reads_nothing_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        send(path.as_os_str(), "READY=1\n").unwrap();
+        let mut told = [0; 32];
+        let length = manager.recv(&mut told).unwrap();
+        assert_eq!(told[..length], *b"READY=1\n");
+        let mut times = 0;
+        let error = loop {
+            times += 1;
+            match send(path.as_os_str(), "STATUS=x\n") {
+                Ok(()) => assert!(times < 100_000, "its queue never gets full"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+
+        let name = format!("tcpgw-{}-{:?}", std::process::id(), std::thread::current().id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        send(OsStr::new(&format!("@{name}")), "STOPPING=1\n").unwrap();
+        let length = manager.recv(&mut told).unwrap();
+        assert_eq!(told[..length], *b"STOPPING=1\n");
     }
 
     #[test]
