@@ -19,7 +19,7 @@ pub mod throttle;
 
 pub use self::lifecycle::{Event, Existence, Step, Tombstones, step};
 pub use self::plan::{Plan, PlanError, Plans, Price};
-pub use self::ports::{BusyPorts, PortPool, PortRefusal, PortSet, Quarantined};
+pub use self::ports::{BusyPorts, PortPool, PortRefusal, PortSet, PortUse, Quarantined, RestingPort};
 pub use self::registry::{
     Change, Decision, Facts, MAX_REMOVED, Outcome, Provision, Refusal, Registry, Removed, Request, Target,
 };

@@ -97,12 +97,80 @@ impl fmt::Debug for PortSet {
     }
 }
 
+/// What helps where ports run out.
+const REMEDY: &str = "let `addon.ports` have more ports, or `addon.quarantine` be shorter, and reload the daemon \
+                      (`systemctl reload tcpgw`); `tcpgw addon ls` says which ports rest";
+
+fn are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
+fn resting_of(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => ", and 1 rests since it was given back".into(),
+        count => format!(", and {count} rest since they were given back"),
+    }
+}
+
+/// How many ports of the range are left, and which rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PortUse {
+    /// The range that ports are taken from.
+    pub range: Box<str>,
+    /// How many it has.
+    pub all: usize,
+    /// Ports that resources or other services have.
+    pub used: usize,
+    /// Ports in quarantine, by number.
+    pub resting: Vec<RestingPort>,
+}
+
+/// A port in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RestingPort {
+    /// The port.
+    pub port: NonZeroU16,
+    /// When it may be given again, in seconds since 1970.
+    pub until: u64,
+}
+
+impl PortUse {
+    /// Returns how many can be given.
+    pub fn free(&self) -> usize {
+        self.all.saturating_sub(self.used + self.resting.len())
+    }
+
+    /// Returns whether fewer than 5 % or than 10 ports can be given; of a range of less than 20 ports, fewer than half of them.
+    pub fn is_scarce(&self) -> bool {
+        let fewest = self.all.div_ceil(20).max((self.all / 2).min(10)).max(1);
+        self.free() < fewest
+    }
+
+    /// Returns what is to be said where they are scarce.
+    pub fn warning(&self) -> String {
+        let Self { range, all, used, .. } = self;
+        let left = match self.free() {
+            0 => "no public port is left".into(),
+            1 => "1 public port is left".into(),
+            free => format!("{free} public ports are left"),
+        };
+        format!(
+            "{left} for resources of the add-on in {range}: {used} of {all} {} in use{}; {REMEDY}",
+            are(*used),
+            resting_of(self.resting.len())
+        )
+    }
+}
+
 /// Why no port was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PortRefusal {
     /// None is left.
     #[error(
-        "no public port is left in {range}: {used} of {all} are in use, {resting} were given back less than the quarantine ago"
+        "no public port is left in {range}: {used} of {all} {} in use{}; {REMEDY}",
+        are(*used),
+        resting_of(*resting)
     )]
     Exhausted {
         /// The range that ports are taken from.
@@ -204,6 +272,26 @@ impl PortPool {
         })
     }
 
+    /// Returns how many ports are left; `busy` are ports that others have.
+    pub fn usage(&self, busy: &dyn BusyPorts, now: Duration) -> PortUse {
+        let is_used = |port: &NonZeroU16| self.given.contains(*port) || busy.has(*port);
+        let resting = self.resting.keys();
+        let resting = resting.filter(|port| self.range.contains(**port) && !is_used(port));
+        let resting = resting.filter_map(|port| {
+            let until = now.saturating_add(self.rests(*port, now)?);
+            Some(RestingPort {
+                port: *port,
+                until: until.as_secs(),
+            })
+        });
+        PortUse {
+            range: self.range.to_string().into(),
+            all: self.range.iter().count(),
+            used: self.range.iter().filter(is_used).count(),
+            resting: resting.collect(),
+        }
+    }
+
     /// Notes that a port is given.
     pub fn give(&mut self, port: NonZeroU16) {
         self.given.insert(port);
@@ -278,7 +366,8 @@ mod tests {
         let refused = pool.choose(None, &busy, NOW).unwrap_err().to_string();
         assert_eq!(
             refused,
-            "no public port is left in 20000-20002: 3 of 3 are in use, 0 were given back less than the quarantine ago"
+            "no public port is left in 20000-20002: 3 of 3 are in use; let `addon.ports` have more ports, or `addon.quarantine` be \
+             shorter, and reload the daemon (`systemctl reload tcpgw`); `tcpgw addon ls` says which ports rest"
         );
         let until = pool.rest_until(NOW);
         pool.take_back(
@@ -288,8 +377,43 @@ mod tests {
             },
             NOW,
         );
-        assert!(pool.choose(None, &busy, NOW + Duration::from_secs(3599)).is_err());
+        let refused = pool.choose(None, &busy, NOW + Duration::from_secs(3599));
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("2 of 3 are in use, and 1 rests since it was given back;"),
+            "{refused}"
+        );
+        let usage = pool.usage(&busy, NOW);
+        assert_eq!((usage.used, usage.free(), usage.resting[0].until), (2, 0, 1_003_600));
+        let warning = usage.warning();
+        assert!(warning.starts_with("no public port is left for"), "{warning}");
+        let later = pool.usage(&busy, NOW + HOUR);
+        assert_eq!((later.resting.len(), later.free()), (0, 1));
         assert_eq!(pool.choose(None, &busy, NOW + HOUR), Ok(port(20_000)));
+    }
+
+    #[test]
+    fn few_ports_are_scarce() {
+        for (all, free, is_scarce) in [
+            (1, 0, true),
+            (1, 1, false),
+            (5, 1, true),
+            (5, 2, false),
+            (10, 4, true),
+            (10, 5, false),
+            (100, 9, true),
+            (100, 10, false),
+            (10_000, 499, true),
+            (10_000, 500, false),
+        ] {
+            let usage = PortUse {
+                range: "20000-29999".into(),
+                all,
+                used: all - free,
+                resting: Vec::new(),
+            };
+            assert_eq!(usage.is_scarce(), is_scarce, "{free} of {all}");
+        }
     }
 
     #[test]

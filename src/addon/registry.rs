@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::id::{PlanName, PlatformId, ResourceId};
 use super::lifecycle::{Event, Existence, Step, Tombstones, step};
 use super::plan::Plans;
-use super::ports::{BusyPorts, PortPool, PortRefusal, Quarantined};
+use super::ports::{BusyPorts, PortPool, PortRefusal, PortUse, Quarantined};
 use super::resource::{Binding, Dialect, MAX_BINDINGS, Owner, Resource, Status};
 use tcpgw_core::model::PortRange;
 use tcpgw_core::model::Word as _;
@@ -202,6 +202,11 @@ impl Registry {
     /// Changes the range of ports and the quarantine. Ports that were given stay given.
     pub fn configure(&mut self, range: PortRange, quarantine: Duration) {
         self.ports.configure(range, quarantine);
+    }
+
+    /// Returns how many ports are left; `busy` are ports that others have.
+    pub fn port_use(&self, busy: &dyn BusyPorts, now: Duration) -> PortUse {
+        self.ports.usage(busy, now)
     }
 
     /// Returns the resources, sorted by id.

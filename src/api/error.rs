@@ -126,7 +126,11 @@ impl From<AddonRefused> for ApiError {
         };
         match refusal {
             Refusal::UnknownPlan { .. } => Self::invalid("plan", refusal),
-            Refusal::NotFound | Refusal::Gone | Refusal::NoBinding => {
+            Refusal::Gone => {
+                let message = format!("{refusal}; `tcpgw addon ls` lists those that there are (GET /v1/addon/resources)");
+                Self::new(StatusCode::NOT_FOUND, "missing", message)
+            }
+            Refusal::NotFound | Refusal::NoBinding => {
                 let message = format!("{refusal}; `tcpgw addon ls` lists them (GET /v1/addon/resources)");
                 Self::new(StatusCode::NOT_FOUND, "missing", message)
             }

@@ -13,6 +13,7 @@ use super::{Code, Failure, Global, Outcome, Output, of_service, print, print_jso
 use crate::addon::{Dialect, dialect};
 use crate::api::client::{Answer, Target};
 use crate::api::provider::read_credentials;
+use crate::date::utc;
 use crate::secrets::Owners;
 use tcpgw_core::model::Word as _;
 
@@ -245,7 +246,36 @@ fn list(global: &Global) -> Outcome {
     let rows = rows
         .map(|resource| ["app", "plan", "port", "state", "dialect", "service"].map(|field| text_of(&resource[field])));
     unless_closed(columns.print(head, rows))?;
+    if !global.quiet {
+        unless_closed(print(&ports(&list["ports"])))?;
+    }
     Ok(Code::Success)
+}
+
+/// Ports that rest which `addon ls` names; `-o json` has all.
+const MOST_RESTING: usize = 20;
+
+/// `ports 20000-20004: 3 of 5 in use, 1 free`, and a line for each that rests.
+fn ports(ports: &Value) -> String {
+    let Some(resting) = ports["resting"].as_array() else {
+        return String::new();
+    };
+    let number = |key: &str| ports[key].as_u64().unwrap_or_default();
+    let (all, used) = (number("all"), number("used"));
+    let free = all.saturating_sub(used + resting.len() as u64);
+    let mut text = format!(
+        "\nports {}: {used} of {all} in use, {free} free\n",
+        text_of(&ports["range"])
+    );
+    for port in resting.iter().take(MOST_RESTING) {
+        let until = utc(port["until"].as_i64().unwrap_or_default());
+        let _ = writeln!(text, "  {} rests until {until} UTC", port["port"]);
+    }
+    if resting.len() > MOST_RESTING {
+        let more = resting.len() - MOST_RESTING;
+        let _ = writeln!(text, "  {more} more rest: `-o json` lists them");
+    }
+    text
 }
 
 fn shown(resource: &Value) -> String {

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 pub use super::events::{After, Followed};
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
-use crate::addon::{Dialect, Outcome, Refusal, Request, Resource, ServiceState, Target};
+use crate::addon::{Dialect, Outcome, PortUse, Refusal, Request, Resource, ServiceState, Target};
 use crate::daemon::store_thread::Query;
 use crate::store::StoredService;
 use crate::view::Services;
@@ -66,7 +66,7 @@ pub enum Ask {
     /// One resource of the add-on, as the operator sees it.
     ResourceView(Target, Reply<Result<ResourceView, AddonRefused>>),
     /// All resources of the add-on, by id, as the operator sees them.
-    Resources(Reply<Result<Vec<ResourceView>, AddonRefused>>),
+    Resources(Reply<Result<ResourceList, AddonRefused>>),
     /// Read the store.
     Query(Query),
 }
@@ -203,6 +203,15 @@ impl AddonOrder {
             through => format!("addon {word} through {}", through.word()),
         }
     }
+}
+
+/// All resources, and the ports that they get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ResourceList {
+    /// By id.
+    pub resources: Vec<ResourceView>,
+    /// The ports; `None` where the add-on is off.
+    pub ports: Option<PortUse>,
 }
 
 /// A resource, as the operator sees it.

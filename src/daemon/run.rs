@@ -597,7 +597,7 @@ impl Daemon {
             Ask::Resource(target, reply) => drop(reply.send(self.core.resource(&target))),
             Ask::AppPage(id, reply) => drop(reply.send(self.core.app(id, now))),
             Ask::ResourceView(target, reply) => drop(reply.send(self.core.resource_view(&target))),
-            Ask::Resources(reply) => drop(reply.send(self.core.resource_views())),
+            Ask::Resources(reply) => drop(reply.send(self.core.resource_list(now))),
             Ask::Deploys(reply) => drop(reply.send(self.core.deploys(now))),
             Ask::Query(query) => {
                 if let Some(keeper) = &self.keeper {

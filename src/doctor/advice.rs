@@ -93,6 +93,12 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             "platforms cannot provision, change or remove resources; what is provisioned is served",
             advice("mend what the problem names; the daemon tries again every 10 s, and at a reload (SIGHUP)"),
         ),
+        Kind::AddonPorts => (
+            "platforms get a refusal (422) when none is left; resources that there are keep their ports",
+            advice(
+                "more ports in `addon.ports`, or a shorter `addon.quarantine`, then `systemctl reload tcpgw`; `tcpgw addon ls` says which ports rest",
+            ),
+        ),
         Kind::RejectedConfiguration => (
             "no daemon starts with the configuration as it is, after a crash or a boot neither; one that runs goes on with its old one",
             advice(

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tcpgw::addon::{Outcome, Refusal, Request, Resource, ServiceState, Target};
+use tcpgw::addon::{Outcome, PortUse, Refusal, Request, Resource, RestingPort, ServiceState, Target};
 use tcpgw::control::request::{
     AddonRefused, Ask, BackendView, BindingView, DeployOrder, DeployView, EditOrder, Edited, List, Listed, PauseOrder,
-    PauseView, Refused, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
+    PauseView, Refused, ResourceList, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
 };
 use tcpgw::daemon::store_thread::{Query, QueryError, Recorded};
 use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
@@ -64,6 +64,23 @@ fn resource() -> Arc<Resource> {
     let text = r#"{"id":"baaaaaaaaaaa","dialect":"osb","app":"my-app","uuid":null,"owner":null,"plan":"small","port":20000,
         "status":"active","bindings":{},"created":{"secs":5,"nanos":0}}"#;
     Arc::new(serde_json::from_str(text).expect("a resource"))
+}
+
+fn resource_list() -> ResourceList {
+    let resource = resource_view();
+    let resting = RestingPort {
+        port: resource.port,
+        until: 5,
+    };
+    ResourceList {
+        resources: vec![resource],
+        ports: Some(PortUse {
+            range: "20000-20001".into(),
+            all: 2,
+            used: 1,
+            resting: vec![resting],
+        }),
+    }
 }
 
 fn resource_view() -> ResourceView {
@@ -190,7 +207,7 @@ impl Single {
             Ask::Addon(order, reply) => drop(reply.send(Ok(resource_changed(&order.request)))),
             Ask::Resource(target, reply) => drop(reply.send(known(&target).map(|()| resource()))),
             Ask::ResourceView(target, reply) => drop(reply.send(known(&target).map(|()| resource_view()))),
-            Ask::Resources(reply) => drop(reply.send(Ok(vec![resource_view()]))),
+            Ask::Resources(reply) => drop(reply.send(Ok(resource_list()))),
             other => panic!("{other:?} is the harness' own"),
         }
     }

@@ -157,6 +157,8 @@ kinds! {
     OtherMark = "other-mark", Warning;
     /// The add-on's provider API is not served.
     ProviderApi = "provider-api", Warning;
+    /// Few public ports are left for resources of the add-on, or none.
+    AddonPorts = "addon-ports", Warning;
     /// The configuration is not accepted: a daemon that runs goes on with its old one, and none starts.
     RejectedConfiguration = "rejected-configuration", Warning;
     /// Services that no provider defines any more are served on.

@@ -19,8 +19,8 @@ use crate::control::request::{AddonOrder, Ask, Peer};
 
 pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let resources = shared.ask(shared.times.answer, Ask::Resources).await??;
-    Ok(json(&json!({"resources": resources})))
+    let list = shared.ask(shared.times.answer, Ask::Resources).await??;
+    Ok(json(&list))
 }
 
 pub(in crate::api) async fn one(

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -13,12 +14,12 @@ use crate::addon::dialect::tcp_url;
 use crate::addon::id::{PlanName, ResourceId};
 use crate::addon::settings::Settings;
 use crate::addon::{
-    BusyPorts, Change, Decision, Facts, Outcome, PortRefusal, PortSet, Refusal, Registry, Request, Resource,
+    BusyPorts, Change, Decision, Facts, Outcome, PortRefusal, PortSet, PortUse, Refusal, Registry, Request, Resource,
     ServiceState, Status, Target,
 };
 use crate::control::membership::{Name, Roster};
 use crate::control::request::{
-    AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, BindingView, Refused, Reply, ResourceView,
+    AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, BindingView, Refused, Reply, ResourceList, ResourceView,
 };
 use crate::daemon::store_thread::Write;
 use crate::preflight::ObstacleKind;
@@ -28,6 +29,8 @@ use tcpgw_core::model::PortRange;
 use tcpgw_core::model::{self, Backend, BackendState, Edits, Problem, Problems, Refusal as OnEmpty, Service};
 use tcpgw_core::problem::{Kind, Severity};
 
+/// Between two looks whether ports run out.
+const BETWEEN_PORTS: Duration = Duration::from_secs(2);
 /// Ports on which local programs turn out to listen that one request skips.
 const MOST_SKIPPED: usize = 64;
 
@@ -45,6 +48,8 @@ pub(super) struct Addon {
     suspended: BTreeMap<Name, Arc<Service>>,
     /// Ports on which local programs listen, as the request found that is decided next.
     skipped: BTreeSet<NonZeroU16>,
+    /// When it was judged whether ports run out.
+    ports_judged: Option<Instant>,
     /// The resources are those of the file of last services, because the store cannot be read.
     pub(super) is_copy: bool,
 }
@@ -63,6 +68,7 @@ impl Addon {
             registry: Registry::new(range, quarantine, [], [], std::time::Duration::ZERO),
             suspended: BTreeMap::new(),
             skipped: BTreeSet::new(),
+            ports_judged: None,
             is_copy: false,
             settings,
         }
@@ -232,10 +238,32 @@ impl Core {
     ///
     /// # Errors
     /// [`AddonRefused`]: nobody knows.
-    pub fn resource_views(&self) -> Result<Vec<ResourceView>, AddonRefused> {
+    pub fn resource_list(&self, now: Now) -> Result<ResourceList, AddonRefused> {
         self.doubt_about_resources().map_err(AddonRefused::Daemon)?;
         let resources = self.addon.registry.iter();
-        Ok(resources.map(|resource| self.view_of(resource)).collect())
+        Ok(ResourceList {
+            resources: resources.map(|resource| self.view_of(resource)).collect(),
+            ports: self.port_use(now),
+        })
+    }
+
+    fn port_use(&self, now: Now) -> Option<PortUse> {
+        self.addon.settings.as_ref()?;
+        Some(self.addon.registry.port_use(&self.ports_of_others(), now.unix))
+    }
+
+    /// Judges from time to time whether ports run out: some come back with time alone.
+    pub(super) fn judge_ports(&mut self, now: Now) {
+        let judged = self.addon.ports_judged;
+        if judged.is_some_and(|at| now.instant.saturating_duration_since(at) < BETWEEN_PORTS) {
+            return;
+        }
+        self.addon.ports_judged = Some(now.instant);
+        let usage = self.port_use(now).filter(|_| self.doubt_about_resources().is_ok());
+        match usage.filter(PortUse::is_scarce) {
+            Some(usage) => self.report(Kind::AddonPorts, usage.warning()),
+            None => self.problems.resolve(Kind::AddonPorts),
+        }
     }
 
     fn view_of(&self, resource: &Resource) -> ResourceView {

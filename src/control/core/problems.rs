@@ -66,7 +66,7 @@ impl Core {
 
     /// Finds what follows from how things are, and notes an event for each problem that came or went since the last time.
     pub(super) fn tell_problems(&mut self, now: Now) {
-        self.judge_phase();
+        self.judge_phase(now);
         if self.judgement.take_due(self.roster.wanted().len(), now.instant) {
             self.judge_services();
         }
@@ -83,7 +83,7 @@ impl Core {
         }
     }
 
-    fn judge_phase(&mut self) {
+    fn judge_phase(&mut self, now: Now) {
         self.judgement.has_begun |= self.phase == Phase::TornDown || self.holds();
         if self.judgement.has_begun {
             self.problems.resolve(Kind::Starting);
@@ -98,6 +98,7 @@ impl Core {
             self.report(Kind::Starting, message);
         }
         self.judge_orphans();
+        self.judge_ports(now);
         if self.phase == Phase::TornDown {
             let by = self.torn.as_ref();
             let by = by.map(|torn| format!(" by uid {} at {} UTC", torn.uid, date(torn.at)));

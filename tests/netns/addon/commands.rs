@@ -93,7 +93,8 @@ fn an_operator_provisions_changes_and_removes() {
     let gone = net.cli(&["addon", "deprovision", "other"]).ok();
     assert_eq!(gone, "other: deprovisioned\n");
     let refused = net.cli(&["addon", "deprovision", "other"]).exits(1);
-    assert!(refused.stderr.contains("was deprovisioned"), "{}", refused.stderr);
+    let told = "was deprovisioned; `tcpgw addon ls` lists those that there are";
+    assert!(refused.stderr.contains(told), "{}", refused.stderr);
 }
 
 fn manifests(net: &Net, config: &str) {

@@ -25,9 +25,13 @@ use crate::store::{tmpfs, unmount, with_own_mounts};
 
 /// The problem of the provider API, if there is one.
 fn trouble(daemon: &Daemon<'_>) -> Option<String> {
+    trouble_of(daemon, "provider_api")
+}
+
+fn trouble_of(daemon: &Daemon<'_>, kind: &str) -> Option<String> {
     let problems = daemon.get("/v1/daemon")["problems"].clone();
     let mut problems = problems.as_array().into_iter().flatten();
-    let problem = problems.find(|problem| problem["kind"] == "provider_api")?;
+    let problem = problems.find(|problem| problem["kind"] == kind)?;
     assert_eq!(problem["severity"], "warning");
     problem["message"].as_str().map(str::to_owned)
 }
@@ -47,11 +51,30 @@ fn a_range_of_one_port_has_room_for_one() {
         }
     };
     refuse_all();
+    let warned = || trouble_of(&daemon, "addon_ports").is_some_and(|why| why.contains("1 of 1 is in use;"));
+    assert!(wait_until(PATIENCE, warned), "{:?}", trouble_of(&daemon, "addon_ports"));
+    let status = net.cli(&["status", "--interval", "0s"]).ok();
+    assert!(status.contains("no public port is left"), "a warning: {status}");
     assert_eq!(services(&daemon).len(), 1);
     // It rests after it came back.
     assert_eq!(deprovision(&net, &path).status, 204);
     refuse_all();
     assert!(services(&daemon).is_empty());
+    let list = net.cli(&["addon", "ls"]).ok();
+    assert!(
+        list.contains("ports 20000: 0 of 1 in use, 0 free\n  20000 rests until "),
+        "{list}"
+    );
+    let rests = || trouble_of(&daemon, "addon_ports").is_some_and(|why| why.contains("1 rests since"));
+    assert!(wait_until(PATIENCE, rests), "{:?}", trouble_of(&daemon, "addon_ports"));
+    // What the message says helps at once.
+    configure(&net, "20000", "quarantine = \"0s\"");
+    daemon.signal(Signal::SIGHUP);
+    assert!(wait_until(PATIENCE, || trouble_of(&daemon, "addon_ports").is_none()));
+    assert!(wait_until(PATIENCE, || {
+        let (method, path, body) = provision(Dialect::Scalingo, "second", "small");
+        ask(&net, method, &path, body).status == 201
+    }));
 }
 
 #[test]
