@@ -471,7 +471,10 @@ impl Global {
                 Ok(config) => config.daemon,
                 Err(error) => {
                     let socket = client::DEFAULT_SOCKET;
-                    self.warn(&format!("the daemon is looked for at {socket}: {}", error.line()));
+                    self.warn(&format!(
+                        "the configuration cannot be read, so that the daemon is asked at the default socket, {socket}: {}",
+                        error.line()
+                    ));
                     Section::default()
                 }
             };

@@ -17,27 +17,65 @@ pub enum EnvFileError {
     Nul(usize),
 }
 
-/// Reads the text of a file: keys and values in its order; the later of two with one key counts.
+/// What a file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnvFile {
+    /// Keys and values in its order; the later of two with one key counts.
+    pub variables: Vec<(String, String)>,
+    /// Lines, by number from 1, that are likely to mean something else than they do, and what they do.
+    pub doubts: Vec<(usize, &'static str)>,
+}
+
+/// Reads the text of a file.
 ///
 /// # Errors
 /// [`EnvFileError`].
-pub fn parse(text: &str) -> Result<Vec<(String, String)>, EnvFileError> {
-    let mut variables = Vec::new();
+pub fn parse(text: &str) -> Result<EnvFile, EnvFileError> {
+    let mut file = EnvFile::default();
     for (at, line) in text.split('\n').enumerate() {
         let line = line.strip_suffix('\r').unwrap_or(line);
-        let Some((key, value)) = line.split_once('=') else {
+        let is_key =
+            |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let Some((key, value)) = line.split_once('=').filter(|(key, _)| is_key(key)) else {
+            file.doubts.extend(passed_over(line).map(|why| (at + 1, why)));
             continue;
         };
-        let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if !is_key {
-            continue;
-        }
         if value.contains('\0') {
             return Err(EnvFileError::Nul(at + 1));
         }
-        variables.push((key.to_owned(), unquoted(value)));
+        file.doubts.extend(doubt(value).map(|what| (at + 1, what)));
+        file.variables.push((key.to_owned(), unquoted(value)));
     }
-    Ok(variables)
+    Ok(file)
+}
+
+/// Why a line is no variable that is neither empty nor a comment.
+fn passed_over(line: &str) -> Option<&'static str> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        None
+    } else if line.starts_with("export ") {
+        Some("passed over: a line is KEY=VALUE, without `export`")
+    } else if line.contains('=') {
+        Some(
+            "passed over: a line is KEY=VALUE, with a key of letters, digits and _ that begins the line, and no space before the =",
+        )
+    } else {
+        Some("passed over, since it is not KEY=VALUE")
+    }
+}
+
+/// What becomes of a value that looks as if it were another one.
+fn doubt(value: &str) -> Option<&'static str> {
+    let first = value.chars().next()?;
+    let is_quoted = value.len() > 1 && value.ends_with(first);
+    if matches!(first, '"' | '\'') && !is_quoted {
+        Some("the value is taken with its quotation mark, since it does not end with one")
+    } else if !matches!(first, '"' | '\'') && value.contains(" #") {
+        Some("the value is taken with its `#` and what follows: a comment is a line of its own")
+    } else {
+        None
+    }
 }
 
 fn unquoted(value: &str) -> String {
@@ -68,7 +106,7 @@ mod tests {
     use super::*;
 
     fn value(line: &str) -> Option<(String, String)> {
-        parse(line).unwrap().pop()
+        parse(line).unwrap().variables.pop()
     }
 
     #[test]
@@ -100,11 +138,29 @@ mod tests {
         assert_eq!(parse("A=1\nB=a\0b"), Err(EnvFileError::Nul(2)));
     }
 
+    #[test]
+    fn what_is_not_as_it_looks_is_told() {
+        let text = "A=1\n\n# comment\nexport B=2\nX = 5\nBAD\nC=\"unclosed\nD=x # c\nE=\"a # b\"\nF='\n";
+        let told: Vec<(usize, &str)> = parse(text).unwrap().doubts;
+        let words = [
+            (4, "`export`"),
+            (5, "no space"),
+            (6, "not KEY=VALUE"),
+            (7, "quotation mark"),
+            (8, "`#`"),
+            (10, "quotation mark"),
+        ];
+        assert_eq!(told.len(), words.len(), "{told:?}");
+        for ((line, why), (expected, word)) in told.into_iter().zip(words) {
+            assert!(line == expected && why.contains(word), "{line}: {why}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read(text in "[A-Z_='\"\\\\n# \r\n]{0,80}|\\PC{0,60}") {
             if let Ok(found) = parse(&text) {
-                for (key, value) in found {
+                for (key, value) in found.variables {
                     prop_assert!(!key.is_empty() && !key.contains('='));
                     prop_assert!(!value.contains('\0'));
                 }

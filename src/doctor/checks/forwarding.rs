@@ -77,8 +77,8 @@ fn one(facts: &CheapFacts, family: Family, id: &'static str, diagnosis: &mut Dia
     diagnosis.found(id, severity, seen, CAUSE.into(), Some(command(fix)));
 }
 
-const CAUSE: &str = "the kernel forwards no packets that come in by such an interface, whatever the rules say; for good, put it into \
-                     /etc/sysctl.d";
+const CAUSE: &str = "the kernel forwards no packets that come in by an interface where forwarding is off, whatever the rules say; for \
+                     good, put the setting into /etc/sysctl.d";
 
 const fn switch(family: Family) -> &'static str {
     match family {

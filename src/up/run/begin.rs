@@ -32,6 +32,8 @@ use crate::up::{control, egress, env_file, leftovers, resolver};
 
 /// Where processes listen, if nothing else is said.
 const PORT: &str = "5000";
+/// Lines of `.env` that are not as they look which are told one by one.
+const MOST_DOUBTS: usize = 20;
 
 /// What the files say.
 struct Files {
@@ -39,6 +41,8 @@ struct Files {
     procfile: Procfile,
     formation: Formation,
     variables: BTreeMap<String, String>,
+    /// Lines of files of variables that are not as they look, in words.
+    doubts: Vec<String>,
     port: u16,
 }
 
@@ -77,6 +81,17 @@ impl<'a> Up<'a> {
             output.say(
                 "system",
                 &format!("Procfile, line {line}: passed over, since it is not NAME: COMMAND"),
+            );
+        }
+
+        for doubt in files.doubts.iter().take(MOST_DOUBTS) {
+            output.say("system", doubt);
+        }
+        if files.doubts.len() > MOST_DOUBTS {
+            let more = files.doubts.len() - MOST_DOUBTS;
+            output.say(
+                "system",
+                &format!("{more} more lines of such files are not as they look"),
             );
         }
 
@@ -343,7 +358,7 @@ impl Files {
             &settings.formation
         };
         let formation = formation::parse(words.iter().map(String::as_str), &names, &Formation::new())?;
-        let mut variables = BTreeMap::new();
+        let (mut variables, mut doubts) = (BTreeMap::new(), Vec::new());
         let beside = directory.join(".env");
         let env_files = match &settings.env_files {
             Some(files) => files.clone(),
@@ -355,7 +370,10 @@ impl Files {
                 file: file.clone(),
                 error,
             })?;
-            variables.extend(found);
+            let name = tcpgw_core::escape::path(&file);
+            let told = found.doubts.iter();
+            doubts.extend(told.map(|(line, what)| format!("{name}, line {line}: {what}")));
+            variables.extend(found.variables);
         }
         let port = variables.get("PORT").cloned().or_else(|| std::env::var("PORT").ok());
         let port = port.unwrap_or_else(|| PORT.into());
@@ -367,6 +385,7 @@ impl Files {
             procfile,
             formation,
             variables,
+            doubts,
             port: number,
         })
     }
