@@ -127,7 +127,8 @@ impl From<AddonRefused> for ApiError {
         match refusal {
             Refusal::UnknownPlan { .. } => Self::invalid("plan", refusal),
             Refusal::Gone => {
-                let message = format!("{refusal}; `tcpgw addon ls` lists those that there are (GET /v1/addon/resources)");
+                let message =
+                    format!("{refusal}; `tcpgw addon ls` lists those that there are (GET /v1/addon/resources)");
                 Self::new(StatusCode::NOT_FOUND, "missing", message)
             }
             Refusal::NotFound | Refusal::NoBinding => {

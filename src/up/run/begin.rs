@@ -77,23 +77,7 @@ impl<'a> Up<'a> {
         });
         let (output, printer) =
             print(Printer::new(numbers, settings.colors), events.clone()).map_err(system("start a thread"))?;
-        for line in &files.procfile.ignored {
-            output.say(
-                "system",
-                &format!("Procfile, line {line}: passed over, since it is not NAME: COMMAND"),
-            );
-        }
-
-        for doubt in files.doubts.iter().take(MOST_DOUBTS) {
-            output.say("system", doubt);
-        }
-        if files.doubts.len() > MOST_DOUBTS {
-            let more = files.doubts.len() - MOST_DOUBTS;
-            output.say(
-                "system",
-                &format!("{more} more lines of such files are not as they look"),
-            );
-        }
+        files.tell_doubts(&output);
 
         let app = has_tcp(&files.procfile.types).then(|| id.app());
         let made = make_network(&network, &id, &place, &files.directory);
@@ -342,6 +326,22 @@ fn make_network(network: &Network, id: &AppId, place: &AppPlace, directory: &Pat
 }
 
 impl Files {
+    /// Says which lines are passed over, or are not as they look.
+    fn tell_doubts(&self, output: &Output) {
+        let ignored = self.procfile.ignored.iter();
+        let ignored = ignored.map(|line| format!("Procfile, line {line}: passed over, since it is not NAME: COMMAND"));
+        for words in ignored.chain(self.doubts.iter().take(MOST_DOUBTS).cloned()) {
+            output.say("system", &words);
+        }
+        if self.doubts.len() > MOST_DOUBTS {
+            let more = self.doubts.len() - MOST_DOUBTS;
+            output.say(
+                "system",
+                &format!("{more} more lines of such files are not as they look"),
+            );
+        }
+    }
+
     fn read(settings: &Settings<'_>) -> Result<Self, UpError> {
         let file = &settings.procfile;
         let directory = directory_of(file)?;
