@@ -160,6 +160,30 @@ fn a_write_that_goes_well_does_not_hide_one_that_failed() {
     world.end().unwrap();
 }
 
+/// However many there are, none of them is judged again because another one is provisioned, changed or removed.
+#[test]
+fn a_request_about_one_resource_has_no_other_judged_again() {
+    let mut world = World::new();
+    world.happen(&Event::Provision(Dialect::Scalingo, 0, 0, None));
+    world.run();
+    assert!(world.judgements > 0, "at the start all are judged");
+    let before = world.judgements;
+    for event in [
+        Event::Provision(Dialect::Osb, 1, 0, None),
+        Event::Plan(1, 1),
+        Event::Suspend(1),
+        Event::Resume(1),
+        Event::Register(1, 2),
+        Event::Deprovision(1),
+    ] {
+        world.happen(&event);
+        world.run();
+    }
+    assert_eq!(world.judgements, before);
+    assert_eq!(world.known.get(&1), Some(&None), "all of it was carried out");
+    world.end().unwrap();
+}
+
 /// An answer that is still to come, and what it is about.
 struct Asked {
     app: usize,
@@ -191,6 +215,8 @@ struct World {
     fail_write: Option<bool>,
     kill: Option<bool>,
     held: bool,
+    /// How often all services were judged by what the gateway is like.
+    judgements: usize,
 }
 
 fn config() -> Config {
@@ -256,6 +282,7 @@ impl World {
             fail_write: None,
             kill: None,
             held: false,
+            judgements: 0,
         };
         world.start(Fake::default());
         world.run();
@@ -397,6 +424,7 @@ impl World {
             let looking = &mut self.looking;
             let vet = &mut |_: &State, _: &IsKnown<'_>| looking.vet(now.instant, Vetted::default);
             if self.core.is_judgement_due(now) {
+                self.judgements += 1;
                 self.core.judge_surroundings(vet, now);
             }
             let write = self.core.next_write(vet, now);
