@@ -254,10 +254,7 @@ impl Registry {
     pub fn decide(&self, request: &Request, facts: Facts<'_>) -> Result<Decision, Refusal> {
         let (event, target) = match request {
             Request::Provision(provision) => return self.provision(provision, facts),
-            Request::ChangePlan(target, plan) => {
-                known_plan(plan, facts.plans)?;
-                (Event::ChangePlan, target)
-            }
+            Request::ChangePlan(target, _) => (Event::ChangePlan, target),
             Request::Suspend(target) => (Event::Suspend, target),
             Request::Resume(target) => (Event::Resume, target),
             Request::Deprovision(target) => (Event::Deprovision, target),
@@ -269,7 +266,12 @@ impl Registry {
             step(Existence::Known(resource.status), event, tombstones(resource.dialect)),
             request,
         ) {
-            (Step::SetPlan, Request::ChangePlan(_, plan)) => Ok(edited(resource, |after| after.plan = plan.clone())),
+            // The plan that it has may have left the configuration: it stays with those who have it.
+            (Step::SetPlan, Request::ChangePlan(_, plan)) if resource.plan == *plan => Ok(unchanged(resource)),
+            (Step::SetPlan, Request::ChangePlan(_, plan)) => {
+                known_plan(plan, facts.plans)?;
+                Ok(edited(resource, |after| after.plan = plan.clone()))
+            }
             (Step::SetStatus(status), _) => Ok(edited(resource, |after| after.status = status)),
             (Step::Remove, _) => Ok(self.remove(resource, facts.now)),
             (Step::Bind, Request::Bind(_, id, app)) => bind(resource, id, app.as_ref()),
@@ -335,7 +337,6 @@ impl Registry {
     }
 
     fn provision(&self, wanted: &Provision, facts: Facts<'_>) -> Result<Decision, Refusal> {
-        known_plan(&wanted.plan, facts.plans)?;
         let by_uuid = wanted.uuid.as_ref().and_then(|uuid| self.by_uuid.get(uuid));
         let by_uuid = by_uuid.and_then(|id| self.resources.get(id));
         let there = by_uuid.or_else(|| self.of_app(&wanted.app));
@@ -350,6 +351,7 @@ impl Registry {
                 Some(difference) => Err(Refusal::Conflict(difference)),
             },
             (Step::Create, _) => {
+                known_plan(&wanted.plan, facts.plans)?;
                 let port = self.ports.choose(wanted.port, facts.busy, facts.now)?;
                 let resource = Arc::new(Resource {
                     id: self.fresh_id(facts.random),

@@ -95,6 +95,31 @@ fn the_same_request_again_gets_the_same_answer() {
     );
 }
 
+/// A request may be delivered again at any time.
+#[test]
+fn a_plan_that_left_the_configuration_stays_with_those_who_have_it() {
+    let mut world = World::new(20_009);
+    let made = created(world.provision(Dialect::Heroku, "app"));
+    let left = Plan::example("large", "00000000-0000-0000-0000-000000000001");
+    world.plans = Plans::new(vec![left]).unwrap();
+    let unchanged = Ok(Outcome::Unchanged(Arc::clone(&made)));
+    assert_eq!(world.provision(Dialect::Heroku, "app"), unchanged);
+    let target = Target::App(Dialect::Heroku, id("app"));
+    assert_eq!(
+        world.request(&Request::ChangePlan(target.clone(), plan("free"))),
+        unchanged
+    );
+    // Nobody gets it any more.
+    let new = world.provision(Dialect::Heroku, "other");
+    assert!(matches!(new, Err(Refusal::UnknownPlan { .. })), "{new:?}");
+    assert!(matches!(
+        world.request(&Request::ChangePlan(target.clone(), plan("large"))),
+        Ok(Outcome::Changed(_))
+    ));
+    let back = world.request(&Request::ChangePlan(target, plan("free")));
+    assert!(matches!(back, Err(Refusal::UnknownPlan { .. })), "{back:?}");
+}
+
 #[test]
 fn the_same_id_with_other_values_is_a_conflict_and_changes_nothing() {
     let mut world = World::new(20_009);
