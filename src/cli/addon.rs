@@ -85,8 +85,12 @@ impl Platform {
 #[derive(Debug, Args)]
 pub(super) struct App {
     /// The app, as its platform names it
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", value_parser = app)]
     app: String,
+}
+
+fn app(text: &str) -> Result<String, &'static str> {
+    (!text.is_empty()).then(|| text.to_owned()).ok_or("must not be empty")
 }
 
 #[derive(Debug, Args)]
