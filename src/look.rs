@@ -317,6 +317,7 @@ pub fn who<'a>(
     noted: Noted,
     seen_as: SocketAddr,
     backend: Option<SocketAddr>,
+    service: Option<&ServiceName>,
 ) -> Result<Who<'a>, LookError> {
     if let Some(backend) = backend.filter(|backend| backend.is_ipv4() != seen_as.is_ipv4()) {
         return Err(LookError::Families(seen_as, backend));
@@ -336,6 +337,14 @@ pub fn who<'a>(
         found.sort_by_key(|flow| (flow.backend, flow.client, flow.id));
         // One may have been shown twice.
         found.dedup_by_key(|flow| (flow.backend, flow.client, flow.id));
+    }
+    if let Some(service) = service {
+        let wanted = service.find(&services.summary)?;
+        found.retain(|flow| {
+            let at = services.summary.position_at(flow.public);
+            at.and_then(|at| services.summary.services.get(at))
+                .is_some_and(|of| std::ptr::eq(of, wanted))
+        });
     }
     let now = nanoseconds();
     Ok(Who {

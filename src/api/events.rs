@@ -25,7 +25,8 @@ pub(super) async fn events(
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let mut params = params.known(&["after", "follow"])?;
+    let mut params = params.known(&["after", "follow", "service"])?;
+    let service = params.service()?;
     let follow = params.read("follow", str::parse::<bool>)?.unwrap_or(true);
     let after = params.text("after").or_else(|| last_seen(&headers));
     let after = match after {
@@ -35,14 +36,20 @@ pub(super) async fn events(
     let ask = |after| shared.ask(shared.times.answer, move |reply| Ask::Follow(after, reply));
     if !follow {
         let Followed { missed, kept, .. } = ask(after).await?;
-        let events: Vec<&Event> = kept.iter().map(|event| &**event).collect();
+        let events = kept.iter().map(|event| &**event);
+        let events: Vec<&Event> = events.filter(|event| concerns(event, service.as_deref())).collect();
         return Ok(json(&json!({"missed": missed, "events": events})));
     }
     let Ok(place) = Arc::clone(&shared.followers).try_acquire_owned() else {
         return Err(ApiError::busy(&format!("{FOLLOWERS} others follow the events already")));
     };
     let followed = ask(after).await?;
-    Ok(stream(&shared, followed, place))
+    Ok(stream(&shared, followed, place, service))
+}
+
+/// Whether an event is about a service; about any, where none is named.
+fn concerns(event: &Event, service: Option<&str>) -> bool {
+    service.is_none_or(|service| serde_json::to_value(event).is_ok_and(|told| told["service"] == service))
 }
 
 /// What an `EventSource` sends when it comes back. What cannot be read is no id of an event of this daemon.
@@ -51,20 +58,24 @@ fn last_seen(headers: &HeaderMap) -> Option<String> {
     Some(header.to_str().unwrap_or("unknown").trim().to_owned())
 }
 
-fn stream(shared: &Shared, followed: Followed, place: OwnedSemaphorePermit) -> Response {
+fn stream(shared: &Shared, followed: Followed, place: OwnedSemaphorePermit, service: Option<Box<str>>) -> Response {
     let Followed { missed, kept, coming } = followed;
     let mut ends = shared.ends.clone();
     let end = async move {
         let _ = ends.wait_for(|ends| *ends).await;
     };
     let first = (missed != Some(0)).then(|| lagged(missed)).into_iter();
+    let kept: Vec<Arc<Event>> = kept
+        .into_iter()
+        .filter(|event| concerns(event, service.as_deref()))
+        .collect();
     let kept = first.chain(kept.into_iter().map(|event| told(&event)));
-    let coming = BroadcastStream::new(coming).map(move |event| {
+    let coming = BroadcastStream::new(coming).filter_map(move |event| {
         // It is free again when nobody follows any more.
         let _ = &place;
         match event {
-            Ok(event) => told(&event),
-            Err(BroadcastStreamRecvError::Lagged(missed)) => lagged(Some(missed)),
+            Ok(event) => concerns(&event, service.as_deref()).then(|| told(&event)),
+            Err(BroadcastStreamRecvError::Lagged(missed)) => Some(lagged(Some(missed))),
         }
     });
     let events = tokio_stream::iter(kept).chain(coming).map(Ok::<_, Infallible>);

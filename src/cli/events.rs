@@ -23,12 +23,17 @@ pub(super) struct Arguments {
     /// does not know it
     #[arg(long, value_name = "ID")]
     after: Option<String>,
+    /// Only those about this service: its name, or `app:APP_ID` for that of an app's add-on. What changed the kernel is of no
+    /// single service
+    #[arg(long, value_name = "SERVICE")]
+    service: Option<String>,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let daemon = global.must_daemon("has events")?;
     let target = Target::new("/v1/events")
         .with("after", arguments.after.as_ref().map(|after| after as _))
+        .with("service", arguments.service.as_ref().map(|service| service as _))
         .with("follow", Some(&arguments.follow));
     let answer = daemon.get(target.as_str())?;
     if !arguments.follow {

@@ -9,8 +9,8 @@ use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, flows, print_json, screen, unless_closed};
 use crate::api::client::Target;
 use crate::look;
-use crate::view::endpoint;
 use crate::view::who::Who;
+use crate::view::{ServiceName, endpoint};
 
 /// Say which client is behind the connection that a backend sees as coming from IP:PORT
 ///
@@ -24,10 +24,14 @@ pub(super) struct Arguments {
     /// The backend that sees it
     #[arg(long, value_name = "IP:PORT", value_parser = endpoint)]
     backend: Option<SocketAddr>,
+    /// Connections to this service only: its name, `app:APP_ID`, :PORT or ADDRESS:PORT
+    #[arg(long, value_name = "SERVICE")]
+    service: Option<ServiceName>,
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
-    let Arguments { seen_as, backend } = *arguments;
+    let Arguments { seen_as, backend, .. } = *arguments;
+    let service = arguments.service.as_ref();
     if let Some(backend) = backend.filter(|backend| backend.is_ipv4() != seen_as.is_ipv4()) {
         return Err(Failure::Usage(format!(
             "{seen_as} and {backend} are of two families; a backend sees addresses of its own"
@@ -36,12 +40,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     if let Some(daemon) = global.daemon()? {
         let target = Target::new("/v1/who")
             .with("seen_as", Some(&seen_as))
-            .with("backend", backend.as_ref().map(|backend| backend as _));
+            .with("backend", backend.as_ref().map(|backend| backend as _))
+            .with("service", service.map(|service| service as _));
         return tell(global, &daemon.get(target.as_str())?.json()?);
     }
     let mut gateway = Gateway::open(global)?;
     let services = gateway.services(&global.config_for_looking())?;
-    let who = look::who(&mut gateway.kernel, &services, look::noted(), seen_as, backend)?;
+    let who = look::who(&mut gateway.kernel, &services, look::noted(), seen_as, backend, service)?;
     tell(global, &who)
 }
 

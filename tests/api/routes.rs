@@ -294,6 +294,7 @@ fn events_are_listed_and_followed() {
     assert_eq!(list("/v1/events?follow=false"), all);
     assert_eq!(list("/v1/events?follow=false&after=test-2"), ["test-3"]);
     assert!(list("/v1/events?follow=false&after=test-3").is_empty());
+    assert!(list("/v1/events?follow=false&service=none").is_empty());
     for other in ["before-2", "before-99", "test-99", "2"] {
         let told = server.get(&format!("/v1/events?follow=false&after={other}")).json();
         assert_eq!(told["missed"], json!(null), "{other}");

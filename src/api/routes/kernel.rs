@@ -64,16 +64,17 @@ pub(in crate::api) async fn flows(State(shared): State<Shared>, params: Params) 
 }
 
 pub(in crate::api) async fn who(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
-    let mut params = params.known(&["seen_as", "backend"])?;
+    let mut params = params.known(&["seen_as", "backend", "service"])?;
     let Some(seen_as) = params.read("seen_as", endpoint)? else {
         return Err(ApiError::bad(
             "parameter seen_as is missing: the IP:PORT that a backend sees",
         ));
     };
     let backend = params.read("backend", endpoint)?;
+    let service: Option<ServiceName> = params.parse("service")?;
     let Look { services, .. } = shared.look().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
-        let who = look::who(kernel, &services, look::noted(), seen_as, backend)?;
+        let who = look::who(kernel, &services, look::noted(), seen_as, backend, service.as_ref())?;
         Ok(look::write_json(out, &who)?)
     };
     shared.looks.stream(Duration::ZERO, work).await

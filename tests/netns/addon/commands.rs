@@ -148,6 +148,14 @@ fn an_app_names_its_service() {
         let status = net.told(&["status", "--service", name, "--interval", "0s"]);
         assert_eq!(status["services"].as_array().map(Vec::len), Some(1));
         net.told(&["flows", "--service", name]);
+        let events = net.cli(&["events", "--service", name, "-o", "json"]).ok();
+        let of = format!("\"service\":\"{}\"", view["service"]["name"].as_str().expect("a name"));
+        assert!(
+            !events.is_empty() && events.lines().all(|event| event.contains(&of)),
+            "{events}"
+        );
+        let who = net.cli(&["who", "10.2.0.1:1", "--service", name, "-o", "json"]);
+        assert_eq!(who.status, 1, "nobody, and the service is known: {who}");
         net.cli(&["pause", name, "--for", "5s"]).ok();
         net.cli(&["resume", name]).ok();
         net.cli(&["drain", name, &targets[0]]).ok();
