@@ -154,6 +154,17 @@ pub fn parse(dialect: Dialect, exchange: &Exchange<'_>, plans: &Plans) -> Result
     }
 }
 
+/// Returns the methods that are allowed at a path, for the header `allow` (RFC 9110, 15.5.6).
+pub fn allowed(dialect: Dialect, path: &[&str]) -> &'static str {
+    match (dialect, path) {
+        (Dialect::Osb, ["service_instances", _]) => "GET, HEAD, PUT, PATCH, DELETE",
+        (Dialect::Osb, ["service_instances", _, "service_bindings", _]) => "GET, HEAD, PUT, DELETE",
+        (Dialect::Osb, _) => "GET, HEAD",
+        (_, ["resources", _]) => "GET, HEAD, PUT, DELETE",
+        _ => "POST",
+    }
+}
+
 /// Returns the answer to a change.
 pub fn answer(dialect: Dialect, request: &Request, result: &Result<Outcome, Refusal>, gateway: Gateway<'_>) -> Answer {
     match dialect {

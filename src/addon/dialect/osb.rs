@@ -77,22 +77,30 @@ fn instance(exchange: &Exchange<'_>, instance: &str, plans: &Plans) -> Result<Ca
                 space: member_id(&body, "space_guid")?,
             };
             service(body.get("service_id"))?;
+            objects(&body, &["context", "parameters", "maintenance_info"])?;
             let port = wished_port(body.get("parameters")).map_err(|why| invalid(&format!("parameters: {why}")))?;
             Request::Provision(Provision {
                 dialect: Dialect::Osb,
                 app: id("instance_id", instance)?,
                 uuid: None,
                 owner: Some(owner),
-                plan: plan(body.get("plan_id"), plans)?,
+                plan: {
+                    let plan = plan(body.get("plan_id"), plans)?;
+                    no_maintenance(&body)?;
+                    plan
+                },
                 port,
             })
         }
         Method::Patch => {
             let body = object(Dialect::Osb, exchange.body)?;
             service(body.get("service_id"))?;
+            objects(&body, &["context", "parameters", "maintenance_info", "previous_values"])?;
+            wished_port(body.get("parameters")).map_err(|why| invalid(&format!("parameters: {why}")))?;
+            no_maintenance(&body)?;
+            fixed_parameters(&body)?;
             match body.get("plan_id") {
-                // Parameters and context change nothing here.
-                None => return Ok(Call::Show(target()?)),
+                None | Some(Value::Null) => return Ok(Call::Show(target()?)),
                 given => Request::ChangePlan(target()?, plan(given, plans)?),
             }
         }
@@ -112,6 +120,7 @@ fn binding(exchange: &Exchange<'_>, instance: &str, binding: &str, plans: &Plans
         Method::Put => {
             let body = object(Dialect::Osb, exchange.body)?;
             service(body.get("service_id"))?;
+            objects(&body, &["context", "parameters", "bind_resource"])?;
             plan(body.get("plan_id"), plans)?;
             let resource = body.get("bind_resource").and_then(|resource| resource.get("app_guid"));
             let app = match resource.or(body.get("app_guid")) {
@@ -174,6 +183,40 @@ fn plan(given: Option<&Value>, plans: &Plans) -> Result<PlanName, Answer> {
         None | Some(Value::Null) => Err(invalid("plan_id is missing")),
         Some(_) => Err(invalid("plan_id must be a string")),
     }
+}
+
+/// Refuses members that are there and are no objects.
+fn objects(body: &Map<String, Value>, names: &[&str]) -> Result<(), Answer> {
+    for name in names {
+        if !matches!(body.get(*name), None | Some(Value::Null | Value::Object(_))) {
+            return Err(invalid(&format!("{name} must be an object")));
+        }
+    }
+    Ok(())
+}
+
+/// No plan of the catalog has a `maintenance_info`, so that no version is the catalog's.
+fn no_maintenance(body: &Map<String, Value>) -> Result<(), Answer> {
+    let version = body.get("maintenance_info").and_then(|info| info.get("version"));
+    match version {
+        None | Some(Value::Null) => Ok(()),
+        Some(_) => Err(error(
+            422,
+            "MaintenanceInfoConflict",
+            "the catalog has no maintenance_info, so that its version cannot be this one: fetch the catalog again",
+        )),
+    }
+}
+
+/// The parameters that an instance has are those of its provision: an update of them is not supported.
+fn fixed_parameters(body: &Map<String, Value>) -> Result<(), Answer> {
+    let given = body.get("parameters").and_then(Value::as_object);
+    let is_asked = given.is_some_and(|parameters| !parameters.is_empty());
+    if is_asked {
+        let why = "parameters cannot be changed: the port is chosen when the instance is made, and stays; nothing was changed";
+        return Err(error(422, "NotSupported", why));
+    }
+    Ok(())
 }
 
 /// Whoever removes says what: a request that does not is malformed. A plan that has left the catalog does not keep an instance.

@@ -26,6 +26,8 @@ struct Rules {
     removed: u16,
     /// The same id with other values.
     conflict: u16,
+    /// A change of what there is not.
+    unknown: u16,
 }
 
 const SCALINGO: Rules = Rules {
@@ -36,6 +38,7 @@ const SCALINGO: Rules = Rules {
     created: 201,
     removed: 204,
     conflict: 409,
+    unknown: 404,
 };
 
 const HEROKU: Rules = Rules {
@@ -46,6 +49,7 @@ const HEROKU: Rules = Rules {
     created: 200,
     removed: 204,
     conflict: 422,
+    unknown: 410,
 };
 
 const CLEVER_CLOUD: Rules = Rules {
@@ -56,6 +60,7 @@ const CLEVER_CLOUD: Rules = Rules {
     created: 200,
     removed: 200,
     conflict: 409,
+    unknown: 404,
 };
 
 /// What no platform sends; `options` of the command line come as values.
@@ -73,14 +78,18 @@ pub(super) fn parse(dialect: Dialect, exchange: &Exchange<'_>) -> Result<Call, A
     let rules = rules(dialect);
     let request = match (exchange.method, exchange.path) {
         (Method::Post, ["resources"]) => Request::Provision(provision(dialect, rules, exchange.body)?),
-        (Method::Get, ["resources", id]) => return Ok(Call::Show(target(dialect, rules, id)?)),
+        (Method::Get, ["resources", id]) => return Ok(Call::Show(target(dialect, rules, id, 404)?)),
         (Method::Put, ["resources", id]) => {
-            let target = target(dialect, rules, id)?;
+            let target = target(dialect, rules, id, rules.unknown)?;
             Request::ChangePlan(target, plan(dialect, &object(dialect, exchange.body)?)?)
         }
-        (Method::Delete, ["resources", id]) => Request::Deprovision(target(dialect, rules, id)?),
-        (Method::Post, ["resources", id, "suspend"]) if rules.suspends => Request::Suspend(target(dialect, rules, id)?),
-        (Method::Post, ["resources", id, "resume"]) if rules.suspends => Request::Resume(target(dialect, rules, id)?),
+        (Method::Delete, ["resources", id]) => Request::Deprovision(target(dialect, rules, id, rules.unknown)?),
+        (Method::Post, ["resources", id, "suspend"]) if rules.suspends => {
+            Request::Suspend(target(dialect, rules, id, 404)?)
+        }
+        (Method::Post, ["resources", id, "resume"]) if rules.suspends => {
+            Request::Resume(target(dialect, rules, id, 404)?)
+        }
         (_, ["resources"] | ["resources", _]) => {
             return Err(Answer::error(
                 dialect,
@@ -145,13 +154,14 @@ fn plan(dialect: Dialect, body: &Map<String, Value>) -> Result<PlanName, Answer>
 }
 
 /// An id that cannot be one of ours is one that there is not.
-fn target(dialect: Dialect, rules: &Rules, id: &str) -> Result<Target, Answer> {
+fn target(dialect: Dialect, rules: &Rules, id: &str, unknown: u16) -> Result<Target, Answer> {
     let target = if rules.by_app {
         id.parse().ok().map(|app| Target::App(dialect, app))
     } else {
         id.parse().ok().map(|id| Target::Id(dialect, id))
     };
-    target.ok_or_else(|| Answer::error(dialect, 404, "NotFound", &Refusal::NotFound.to_string()))
+    let word = if unknown == 410 { "Gone" } else { "NotFound" };
+    target.ok_or_else(|| Answer::error(dialect, unknown, word, &Refusal::NotFound.to_string()))
 }
 
 fn unprocessable(dialect: Dialect, text: &str) -> Answer {
@@ -214,7 +224,7 @@ fn refused(dialect: Dialect, rules: &Rules, request: &Request, refusal: &Refusal
         Refusal::TooManyBindings | Refusal::Ambiguous(_) => (UNPROCESSABLE, "InvalidRequest"),
         Refusal::Conflict(_) => (rules.conflict, "Conflict"),
         Refusal::Gone => (410, "Gone"),
-        Refusal::NotFound | Refusal::NoBinding if dialect == Dialect::Heroku && !is_provision => (410, "Gone"),
+        Refusal::NotFound | Refusal::NoBinding if rules.unknown == 410 && !is_provision => (410, "Gone"),
         Refusal::NotFound | Refusal::NoBinding => (404, "NotFound"),
     };
     Answer::error(dialect, status, error, &refusal.to_string())

@@ -92,9 +92,101 @@ fn what_cannot_be_understood_has_its_status() {
     }
 }
 
+/// Whoever is told 405 is told what else is allowed, and that is.
+#[test]
+fn the_methods_that_are_allowed_are_those_that_are_understood() {
+    let methods = [Method::Get, Method::Post, Method::Put, Method::Patch, Method::Delete];
+    for (dialect, path) in [
+        (Dialect::Osb, "catalog"),
+        (Dialect::Osb, "service_instances/i"),
+        (Dialect::Osb, "service_instances/i/last_operation"),
+        (Dialect::Osb, "service_instances/i/service_bindings/b"),
+        (Dialect::Osb, "service_instances/i/service_bindings/b/last_operation"),
+        (Dialect::Scalingo, "resources"),
+        (Dialect::Scalingo, "resources/aaaaaaaaaaaa"),
+        (Dialect::Scalingo, "resources/aaaaaaaaaaaa/suspend"),
+        (Dialect::Heroku, "resources/a"),
+    ] {
+        let segments: Vec<&str> = path.split('/').collect();
+        let allowed: Vec<&str> = allowed(dialect, &segments).split(", ").collect();
+        for method in methods {
+            let is_refused = matches!(send(dialect, method, path, ""), Err(answer) if answer.status == 405);
+            assert_eq!(allowed.contains(&method.name()), !is_refused, "{path} {method:?}");
+        }
+    }
+}
+
+#[test]
+fn an_id_that_cannot_be_is_answered_as_any_other_that_is_not_known() {
+    for method in [Method::Put, Method::Delete] {
+        let status = |dialect| send(dialect, method, "resources/a b", "").unwrap_err().status;
+        assert_eq!((status(Dialect::Heroku), status(Dialect::Scalingo)), (410, 404));
+    }
+}
+
 fn osb_body() -> String {
     let service = catalog(&plans())["services"][0]["id"].clone();
     json!({"service_id": service, "plan_id": PLAN, "organization_guid": "org", "space_guid": "space"}).to_string()
+}
+
+#[track_caller]
+fn refused(call: Result<Call, Answer>) -> (u16, String) {
+    let answer = call.unwrap_err();
+    let body = answer.body.unwrap();
+    assert!(body["description"].is_string(), "{body}");
+    (answer.status, body["error"].as_str().unwrap().to_owned())
+}
+
+fn osb_with(name: &str, value: Value) -> String {
+    let mut body: Value = serde_json::from_str(&osb_body()).unwrap();
+    body[name] = value;
+    body.to_string()
+}
+
+#[test]
+fn an_update_of_parameters_is_refused_and_not_passed_over() {
+    let patch = |body: &str| send(Dialect::Osb, Method::Patch, "service_instances/i", body);
+    for parameters in [json!({"port": 20111}), json!({"foo": 1})] {
+        let refusal = refused(patch(&osb_with("parameters", parameters)));
+        assert_eq!(refusal, (422, "NotSupported".into()));
+    }
+    for parameters in [json!({"port": "xyz"}), json!(3)] {
+        let refusal = refused(patch(&osb_with("parameters", parameters)));
+        assert_eq!(refusal, (400, "InvalidRequest".into()));
+    }
+    for parameters in [json!({}), Value::Null] {
+        assert!(matches!(
+            patch(&osb_with("parameters", parameters)),
+            Ok(Call::Change(Request::ChangePlan(..)))
+        ));
+    }
+}
+
+/// The catalog has no `maintenance_info`: no version is right.
+#[test]
+fn a_version_of_maintenance_that_is_not_the_catalogs_is_a_conflict() {
+    assert!(catalog(&plans())["services"][0]["plans"][0]["maintenance_info"].is_null());
+    let body = osb_with("maintenance_info", json!({"version": "9.9.9"}));
+    for method in [Method::Put, Method::Patch] {
+        let refusal = refused(send(Dialect::Osb, method, "service_instances/i", &body));
+        assert_eq!(refusal, (422, "MaintenanceInfoConflict".into()), "{method:?}");
+    }
+}
+
+#[test]
+fn members_of_the_wrong_type_are_malformed() {
+    let binding = "service_instances/i/service_bindings/b";
+    for (method, path, name) in [
+        (Method::Put, "service_instances/i", "context"),
+        (Method::Put, "service_instances/i", "parameters"),
+        (Method::Patch, "service_instances/i", "previous_values"),
+        (Method::Put, binding, "bind_resource"),
+        (Method::Put, binding, "parameters"),
+        (Method::Put, binding, "context"),
+    ] {
+        let refusal = refused(send(Dialect::Osb, method, path, &osb_with(name, json!("x"))));
+        assert_eq!(refusal, (400, "InvalidRequest".into()), "{method:?} {path} {name}");
+    }
 }
 
 #[test]

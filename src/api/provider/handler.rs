@@ -36,6 +36,9 @@ use tcpgw_core::escape;
 const BODY: usize = 64 << 10;
 
 const OFF: &str = "the add-on is off";
+const INVALID: &str = "nothing was changed: the gateway's settings do not allow it, or a container of this app stands in another \
+                       service, too, which must have the same limit; the gateway's log says which";
+const FAILED: &str = "the gateway cannot carry it out at the moment; its log says why. Ask the same again later";
 const BUSY: &str = "The gateway is busy and did not answer in time. That alone keeps no client from being served. Try again in a minute.";
 /// How long a page waits for its place among what the daemon does, and for each answer.
 const PAGE_TURN: Duration = Duration::from_secs(2);
@@ -128,6 +131,10 @@ impl Visit<'_> {
                 Err(refused) => *refused,
             };
             response.extensions_mut().insert(Authenticated);
+            if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+                let allowed = HeaderValue::from_static(dialect::allowed(dialect, path));
+                response.headers_mut().insert(header::ALLOW, allowed);
+            }
             response
         };
         identified(dialect, response, &parts.headers)
@@ -290,7 +297,7 @@ impl Visit<'_> {
                 Ok(body) => body,
                 Err((status, text)) => return closing(page::message(status, text)),
             },
-            _ => return page::message(StatusCode::METHOD_NOT_ALLOWED, "Only GET and POST sign on."),
+            _ => return not_allowed("GET, POST", "Only GET and POST sign on."),
         };
         let fields = fields(&text);
         let (salt, now) = (&self.provider.credentials.sso_salt, since_1970());
@@ -322,8 +329,8 @@ impl Visit<'_> {
     }
 
     async fn page(&self, id: &str, parts: &Parts) -> Response<Body> {
-        if parts.method != HttpMethod::GET {
-            return page::message(StatusCode::METHOD_NOT_ALLOWED, "This page can only be read.");
+        if ![HttpMethod::GET, HttpMethod::HEAD].contains(&parts.method) {
+            return not_allowed("GET, HEAD", "This page can only be read.");
         }
         let cookies = parts.headers.get_all(header::COOKIE).iter();
         let cookies: Vec<&str> = cookies.filter_map(|cookie| cookie.to_str().ok()).collect();
@@ -389,22 +396,37 @@ impl Visit<'_> {
     }
 }
 
-/// Returns how a platform is told that the daemon refuses: a 5xx makes it try again later, a 4xx does not.
+fn not_allowed(allowed: &'static str, text: &str) -> Response<Body> {
+    let mut response = page::message(StatusCode::METHOD_NOT_ALLOWED, text);
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// Returns how a platform is told that the daemon refuses: a 5xx makes it try again later, a 4xx does not. Platforms show it to
+/// the app's owner, so that it names neither files of the gateway nor other apps' services: those are logged.
 fn told(refused: &Refused) -> (u16, String) {
     match refused {
-        Refused::Invalid(problems) => (422, problems.to_string()),
+        Refused::Invalid(problems) => {
+            tracing::warn!(%problems, "refused what the provider API was asked for");
+            (422, INVALID.to_owned())
+        }
         Refused::Refused(text) => (422, text.clone()),
         Refused::Missing(text) => (404, text.clone()),
-        // Something else was changed meanwhile: the same again may do.
-        Refused::Conflict(text, _) | Refused::Store(text) | Refused::Failed(text) | Refused::Busy(text) => {
-            (503, text.clone())
+        Refused::Store(text) | Refused::Failed(text) => {
+            tracing::warn!(why = %escape::text(text), "failed to do what the provider API was asked for");
+            (503, FAILED.to_owned())
         }
+        // Something else was changed meanwhile: the same again may do.
+        Refused::Conflict(text, _) | Refused::Busy(text) => (503, text.clone()),
     }
 }
 
 fn method(method: &HttpMethod) -> Option<Method> {
     match *method {
-        HttpMethod::GET => Some(Method::Get),
+        // Of an answer to HEAD the head is sent only.
+        HttpMethod::GET | HttpMethod::HEAD => Some(Method::Get),
         HttpMethod::POST => Some(Method::Post),
         HttpMethod::PUT => Some(Method::Put),
         HttpMethod::PATCH => Some(Method::Patch),
