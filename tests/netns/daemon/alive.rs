@@ -1,17 +1,20 @@
 //! The daemon stays up and answers, whoever asks and however little there is to do.
 
 use std::fs::{self, Permissions};
+use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::brief::{service, state};
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::{request_with, timed};
+use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
 use crate::harness::{Net, wait_until};
 
@@ -413,6 +416,37 @@ fn those_who_have_gone_keep_nobody_from_looking() {
     assert!(status.stdout.contains("a :2001"), "{status}");
     assert!(took < Duration::from_secs(3), "{took:?}");
     daemon.stop();
+}
+
+/// A pipe that holds as much as it can.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    let set = |writer: &PipeWriter, flags| fcntl(writer, FcntlArg::F_SETFL(flags)).expect("flags are set");
+    set(&writer, OFlag::O_NONBLOCK);
+    while writer.write(b"x").is_ok() {}
+    set(&writer, OFlag::empty());
+    (reader, writer)
+}
+
+/// A collector of logs that hangs, a terminal that was stopped.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let mut daemon = net.daemon(&["--log-level", "trace"]);
+    daemon.settles(2);
+    daemon.stop();
+    let (reader, writer) = full_pipe();
+    daemon.launch_logging(writer);
+    assert!(wait_until(PATIENCE, || daemon.ask("GET", "/v1/healthz", "").is_ok()));
+    net.want(state([service("a", 2001, &["b2"], 3000, json!({}))]));
+    assert!(wait_until(PATIENCE, || {
+        net.spread("client", at(PUBLIC[0], 2001), 1).contains_key("b2")
+    }));
+    let ((), took) = timed(|| daemon.stop());
+    assert!(took < PATIENCE, "{took:?}");
+    drop(reader);
 }
 
 #[test]

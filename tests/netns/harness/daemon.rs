@@ -213,8 +213,13 @@ impl Daemon<'_> {
 
     /// The same without a look whether it does.
     pub(crate) fn launch(&mut self) {
-        assert!(self.child.is_none(), "it runs");
         let log = File::options().create(true).append(true).open(self.log());
+        self.launch_logging(log.expect("failed to make a log"));
+    }
+
+    /// The same with its log there.
+    pub(crate) fn launch_logging(&mut self, log: impl Into<Stdio>) {
+        assert!(self.child.is_none(), "it runs");
         let [state, socket] = [self.net.wanted(), self.net.socket()];
         // As systemd has it, which knows the process before it runs.
         let with_pid = ["sh", "-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh", TCPGW, "daemon"];
@@ -231,7 +236,7 @@ impl Daemon<'_> {
         command.arg("--store").arg(&self.store).args(&self.options);
         command.envs(self.variables.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(log.expect("failed to make a log"));
+        command.stderr(log);
         self.child = Some(command.spawn().expect("failed to run a daemon"));
     }
 
