@@ -15,10 +15,10 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::control::request::Look;
 use crate::view::drops::{self, Counts};
 use crate::view::flows::{FlowView, Wanted};
 use crate::view::rates::First;
+use crate::view::snapshot::Snapshot;
 use crate::view::status::{Facts, Status};
 use crate::view::tally::{Places, Tally};
 use crate::view::who::Who;
@@ -133,7 +133,7 @@ pub struct StatusQuery {
 pub fn status<T>(
     kernel: &mut dyn Kernel,
     services: &Services,
-    daemon: Option<&Look>,
+    daemon: Option<&Snapshot>,
     found: &[Problem],
     noted: Noted,
     query: &StatusQuery,

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::addon::Refusal;
 use crate::control::request::{AddonRefused, Refused};
-use crate::daemon::store_thread::QueryError;
+use crate::control::storage::QueryError;
 use crate::look::LookError;
 use tcpgw_core::model::{Problems, write};
 

@@ -25,7 +25,8 @@ use super::error::ApiError;
 use super::limits::{LARGE_BODIES, Times, URI, WAITERS};
 use super::looks::Looks;
 use super::{Settings, asking, body, events};
-use crate::control::request::{Ask, Look, Reply};
+use crate::control::request::{Ask, Reply};
+use crate::view::snapshot::Snapshot;
 
 /// The document that says all of this to programs.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -131,8 +132,8 @@ impl Shared {
         asking::ask(&self.asks, &self.times, patience, ask).await
     }
 
-    async fn look(&self) -> Result<Look, ApiError> {
-        self.ask(self.times.answer, Ask::Look).await
+    async fn look(&self) -> Result<Snapshot, ApiError> {
+        self.ask(self.times.answer, Ask::Snapshot).await
     }
 
     /// A JSON body, and the place of a large one.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::gateway::Gateway;
 use super::{Failure, File, Global};
 use crate::config::Config;
-use crate::preflight::{self, Obstacle};
+use crate::control::obstacle::Obstacle;
+use crate::preflight;
 use tcpgw_core::model::{Service, State};
 use tcpgw_core::summary::Summary;
 

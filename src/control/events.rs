@@ -120,7 +120,7 @@ pub enum What {
         service: String,
         /// The backend.
         backend: SocketAddr,
-        /// See [`HealthView::state`](super::request::HealthView::state).
+        /// See [`HealthView::state`](crate::view::snapshot::HealthView::state).
         state: &'static str,
         /// Why.
         reason: Option<String>,

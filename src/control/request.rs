@@ -3,8 +3,7 @@
 mod deploys;
 mod services;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +14,11 @@ use tokio::sync::oneshot;
 pub use super::events::{After, Followed};
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::addon::{Dialect, Outcome, PortUse, Refusal, Request, Resource, ServiceState, Target};
-use crate::daemon::store_thread::Query;
+use crate::control::storage::Query;
 use crate::store::StoredService;
-use crate::view::Services;
+use crate::view::snapshot::Snapshot;
 use tcpgw_core::model::{FlowMark, Problems, Service, Word as _};
-use tcpgw_core::problem::{Kind, Problem};
+use tcpgw_core::problem::Kind;
 
 pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
 pub use self::services::{
@@ -33,7 +32,7 @@ pub type Reply<T> = oneshot::Sender<T>;
 #[derive(Debug)]
 pub enum Ask {
     /// What the gateway is meant to do, and how it is, as far as the loop knows without asking the kernel.
-    Look(Reply<Look>),
+    Snapshot(Reply<Snapshot>),
     /// Replace the services that came in through the API.
     Apply(Apply, Reply<Result<Applied, Refused>>),
     /// The events after that one that are still kept, and those that come.
@@ -69,83 +68,6 @@ pub enum Ask {
     Resources(Reply<Result<ResourceList, AddonRefused>>),
     /// Read the store.
     Query(Query),
-}
-
-/// What the loop knows.
-#[derive(Debug, Clone, Default)]
-pub struct Look {
-    /// The services, as they are in the kernel.
-    pub services: Services,
-    /// What probes found.
-    pub health: BTreeMap<SocketAddr, HealthView>,
-    /// Backends that have come to a service from others and have not answered since, whatever `health` says.
-    pub unproven: BTreeSet<(Box<str>, SocketAddr)>,
-    /// What leaves.
-    pub drains: Vec<DrainView>,
-    /// The daemon itself.
-    pub daemon: DaemonView,
-    /// Services that nobody wants any more, and that are still in the kernel while their backends drain.
-    pub leaving: BTreeSet<Box<str>>,
-    /// Handshakes of clients that no backend answered in time, by service; services without any are left out.
-    pub unanswered: BTreeMap<Box<str>, u64>,
-    /// Which provider a service belongs to, by its name.
-    pub providers: BTreeMap<Box<str>, &'static str>,
-    /// How the services of the add-on's resources are, by their names.
-    pub addon: BTreeMap<Box<str>, ServiceState>,
-}
-
-/// What probes found of one backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HealthView {
-    /// `unknown` (no answer yet), `healthy`, `failing` (still in, but the last probe failed), `unhealthy`, `rising` (answers
-    /// again, but not yet `rise` times), or `presumed` (found in the kernel at the start, not probed yet).
-    pub state: &'static str,
-    /// Why the last probe failed, if it did: `refused`, `timed out`, `unreachable`.
-    pub reason: Option<String>,
-    /// Seconds since 1970 of the last change of `state`.
-    pub since: u64,
-}
-
-/// A backend that leaves a service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DrainView {
-    /// The service's name.
-    pub service: Option<String>,
-    /// Its public port.
-    pub port: u16,
-    /// The backend.
-    pub backend: SocketAddr,
-    /// Flows that are left, of the last count; `None` before the first.
-    pub flows: Option<u64>,
-    /// Seconds until they are flushed; `None` where there is no deadline yet.
-    pub seconds_left: Option<u64>,
-    /// Why it is still there: `replacement` (no other backend is healthy yet, it still gets new connections), `flows` (until
-    /// they end or the deadline passes).
-    pub waits_for: &'static str,
-}
-
-/// The daemon itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct DaemonView {
-    /// Its process number.
-    pub pid: u32,
-    /// Its version.
-    pub version: &'static str,
-    /// The cookie of its network namespace.
-    pub namespace: u64,
-    /// Seconds since 1970 when it started.
-    pub started: u64,
-    /// Whether the kernel holds what is desired.
-    pub in_sync: bool,
-    /// What is wrong, as far as it is known without looking at flows; the worst first.
-    #[serde(serialize_with = "tcpgw_core::problem::serialize_few")]
-    pub problems: Vec<Problem>,
-    /// That of these which says why no change through the API is taken; `None`: changes are taken.
-    pub store: Option<String>,
-    /// Whether the table is owned by this process, so that nobody else can change it.
-    pub owns_table: bool,
-    /// Whether it was torn down: nothing is served until `tcpgw resume` or `tcpgw apply`.
-    pub torn_down: bool,
 }
 
 /// Who asks: the process at the other end of the socket, as the kernel knew it when it connected.

@@ -1,7 +1,5 @@
 //! The thread that talks to the kernel: one job after the other, so that there is one writer and the loop never waits.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::mpsc as jobs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,78 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc as results;
 
 use super::service_manager::Pulse;
-use crate::control::membership::{Change, Name};
-use crate::reconcile::engine::{ChangeMemo, Checked, Engine, Found, Memo, Services};
-use crate::reconcile::{ReconcileError, Report, Torn};
-use crate::record::TornDown;
+use crate::control::job::{Done, Job, Outcome};
+use crate::reconcile::engine::Engine;
 use crate::view::Table;
 use tcpgw_core::ruleset::links::Links;
-use tcpgw_core::summary::Summary;
-use tcpgw_kernel::conntrack::{Deletion, Pair};
-use tcpgw_kernel::{Kernel, KernelError};
-
-/// One thing to do.
-#[derive(Debug)]
-pub enum Job {
-    /// Look what is in the kernel.
-    Look(Summary),
-    /// Make the kernel equal to these services, whatever it holds.
-    All(Services, Memo),
-    /// Put some services in the place of others, with what is to be written down before.
-    Change(Change, ChangeMemo),
-    /// Delete the handshakes that these backends of services have not answered.
-    Forget(BTreeSet<Pair>),
-    /// Count the flows of these backends, each of the service that it leaves.
-    Count(BTreeMap<Pair, Name>),
-    /// See whether somebody else has written, and put it right.
-    Check(Services, Memo),
-    /// Delete the flows that none of these services explains, and look at nothing else.
-    Flush(Services),
-    /// Remove the counters of what is gone.
-    Tidy(Services),
-    /// Leave the record.
-    Record(Services, Memo),
-    /// Remove everything; by whom.
-    Teardown(TornDown),
-}
-
-/// What it came to.
-#[derive(Debug)]
-pub enum Done {
-    /// Of [`Job::Look`].
-    Looked(Result<Found, ReconcileError>),
-    /// Of [`Job::All`].
-    All(Result<Report, ReconcileError>),
-    /// Of [`Job::Change`]: `None` where a full run is due.
-    Changed(Result<Option<Report>, ReconcileError>),
-    /// Of [`Job::Forget`].
-    Forgot(Result<Deletion, KernelError>),
-    /// Of [`Job::Count`].
-    Counted(Result<BTreeMap<(Name, SocketAddr), u64>, KernelError>),
-    /// Of [`Job::Check`].
-    Checked(Result<Checked, ReconcileError>),
-    /// Of [`Job::Flush`].
-    Flushed(Result<Report, ReconcileError>),
-    /// Of [`Job::Tidy`].
-    Tidied(Result<(), ReconcileError>),
-    /// Of [`Job::Record`].
-    Recorded,
-    /// Of [`Job::Teardown`].
-    TornDown(Result<Torn, ReconcileError>, TornDown),
-}
-
-/// A job that was done.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What it came to.
-    pub done: Done,
-    /// When the kernel had been told; of a change, before its flows were swept.
-    pub at: Instant,
-    /// How long it took.
-    pub took: Duration,
-    /// The table afterwards, where the job may have changed it.
-    pub table: Option<Option<Table>>,
-}
+use tcpgw_kernel::Kernel;
 
 /// The thread, seen from the loop.
 #[derive(Debug)]

@@ -1,10 +1,7 @@
 //! The thread that looks at the gateway's surroundings: what would keep clients from being served, and handshakes that are not
 //! answered. It only reads, with sockets of its own, so that neither the loop nor the writer of the kernel ever waits for it.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::mpsc as requests;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc as results;
 
 use crate::control::handshakes::{HandshakeReport, HandshakeTracker};
+use crate::control::observation::{Observation, ObservationRequest};
 use crate::doctor::{self, CheapReader, Effort, Subject};
 use tcpgw_core::problem::Problem;
 use tcpgw_kernel::conntrack::{Conntrack, Flow, TcpState};
@@ -23,30 +21,6 @@ use tcpgw_kernel::route::Routes;
 const FEW_FLOWS: u32 = 4096;
 /// Handshakes are looked for again after this many times what the last look took: 2 % of the time at most.
 const PAUSE: u32 = 50;
-
-/// What is to be looked at.
-#[derive(Debug, Clone)]
-pub struct ObservationRequest {
-    /// The services, and what the configuration says of them.
-    pub subject: Subject,
-    /// Backends that answer probes.
-    pub answering: Arc<BTreeSet<SocketAddr>>,
-    /// Whether to look at the surroundings.
-    pub surroundings: bool,
-    /// Whether to look at handshakes.
-    pub handshakes: bool,
-}
-
-/// What was seen.
-#[derive(Debug, Clone, Default)]
-pub struct Observation {
-    /// What is wrong with the surroundings, where these were asked for.
-    pub surroundings: Option<Vec<Problem>>,
-    /// Handshakes, where these were asked for and could be read.
-    pub handshakes: Option<HandshakeReport>,
-    /// Handshakes need not be looked for sooner.
-    pub pause: Duration,
-}
 
 /// The thread, seen from the loop.
 #[derive(Debug)]

@@ -16,21 +16,24 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
-use super::kernel_thread::{Outcome, Worker};
+use super::kernel_thread::Worker;
 use super::looker::{Answer, Asker, Looker};
-use super::observer::{Observation, Observer};
+use super::observer::Observer;
 use super::presence::Presence;
 use super::provider_task::ProviderTask;
 use super::service_manager::{LoopPulse, Manager, Watchdog, Watching};
 use super::start::{StartError, StartFiles};
-use super::store_thread::{Keeper, Written};
+use super::store_thread::Keeper;
 use crate::api::provider::seats_within;
 use crate::api::{self, Socket, SocketError, SocketSettings};
 use crate::config::daemon::{LogLevel, Settings};
 use crate::config::given::Given;
 use crate::config::{Config, ConfigError};
 use crate::control::core::{ApplyOrder, Core, Now, Order};
+use crate::control::job::Outcome;
+use crate::control::observation::Observation;
 use crate::control::request::{Applied, Apply, Ask, Refused, Reply};
+use crate::control::storage::Written;
 use crate::lock::{Lock, LockError};
 use crate::probe::{ProbeError, Prober, Report as Probed};
 use crate::provider::News;
@@ -583,7 +586,7 @@ impl Daemon {
         let now = Now::read();
         // Whoever asked may be gone.
         match ask {
-            Ask::Look(reply) => drop(reply.send(self.core.look(now))),
+            Ask::Snapshot(reply) => drop(reply.send(self.core.look(now))),
             Ask::Follow(after, reply) => drop(reply.send(self.core.follow(&after))),
             Ask::Teardown(by, reply) => self.core.teardown(by, reply),
             Ask::Resume(by, reply) => self.core.resume(by, reply, now),

@@ -3,8 +3,8 @@
 //! Writes and questions have a queue each. A write goes before all questions that wait; a question that finds its queue
 //! full is refused, and no number of them keeps a write out.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,72 +14,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::addon;
-use crate::control::request::Reply;
+use crate::control::storage::{Opened, Query, QueryError, Recorded, Unfinished, WAITING, Write, Written};
 use crate::store::last::Last;
-use crate::store::{
-    By, Change, Committed, Deploy, Edit, Expect, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy,
-    Phase, Store, StoreError,
-};
-use tcpgw_core::model::{Endpoint, Service, parse_service};
+use crate::store::{By, Change, Deploy, Edit, Expect, HistoryFilter, LoadedResources, Phase, Store, StoreError};
+use tcpgw_core::model::{Service, parse_service};
 use tcpgw_core::owner::Owner;
-
-/// Number of questions that may wait. Each holds a connection of the API.
-const WAITING: usize = 64;
-
-/// One thing to do.
-#[derive(Debug)]
-pub enum Write {
-    /// Change services.
-    Change(Change, By, Duration),
-    /// Note that a deploy begins.
-    Begin(NewDeploy, By, Duration),
-    /// Note how a deploy goes on.
-    Step(crate::store::DeployStep, Duration),
-    /// Keep what is desired in the file of last services.
-    Remember(PathBuf, Box<Last>),
-    /// After a failure: see whether it can be written again, and what it holds.
-    Refresh,
-}
-
-/// What it came to.
-#[derive(Debug)]
-pub enum Written {
-    /// Of [`Write::Change`].
-    Changed(Result<Committed, StoreError>),
-    /// Of [`Write::Begin`]: its id.
-    Began(Result<u64, StoreError>),
-    /// Of [`Write::Step`].
-    Stepped(Result<(), StoreError>),
-    /// Of [`Write::Remember`], and how long it took.
-    Remembered(Result<(), String>, Duration),
-    /// Of [`Write::Refresh`].
-    Refreshed(Result<Opened, StoreError>),
-}
-
-/// Why a question was not answered.
-#[derive(Debug, Clone, PartialEq, Error)]
-pub enum QueryError {
-    /// Too many others wait.
-    #[error("{WAITING} questions wait for the store already")]
-    Busy,
-    /// The thread has ended.
-    #[error("the thread that reads the store has ended")]
-    Gone,
-    /// The store cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What is only read.
-#[derive(Debug)]
-pub enum Query {
-    /// What changed.
-    History(HistoryFilter, Reply<Result<Vec<HistoryEntry>, QueryError>>),
-    /// One deploy.
-    Deploy(u64, Reply<Result<Option<Recorded>, QueryError>>),
-    /// Deploys of a service, or all; so many at most.
-    Deploys(Option<String>, usize, Reply<Result<Vec<Deploy>, QueryError>>),
-}
 
 /// Opens a store and reads what it holds. The resources of the add-on, which a platform knows and nobody can order anew, are put
 /// into a store that has just been made from `last`, the second copy of what an earlier one held. `now` is the time since 1970.
@@ -182,35 +121,6 @@ fn recorded(store: &mut Store, id: u64) -> Result<Option<Recorded>, StoreError> 
     Ok(Some(Recorded { deploy, old }))
 }
 
-impl Query {
-    /// Whether nobody waits for the answer any more.
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::History(_, reply) => reply.is_closed(),
-            Self::Deploy(_, reply) => reply.is_closed(),
-            Self::Deploys(_, _, reply) => reply.is_closed(),
-        }
-    }
-
-    /// Whoever asked may be gone.
-    fn refuse(self, error: QueryError) {
-        match self {
-            Self::History(_, reply) => drop(reply.send(Err(error))),
-            Self::Deploy(_, reply) => drop(reply.send(Err(error))),
-            Self::Deploys(_, _, reply) => drop(reply.send(Err(error))),
-        }
-    }
-}
-
-/// A deploy as the store knows it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Recorded {
-    /// The deploy.
-    pub deploy: Deploy,
-    /// Backends that its switch took away; none before that, or where the history does not go back so far.
-    pub old: Vec<Endpoint>,
-}
-
 /// What the thread is told to do.
 #[derive(Debug)]
 enum Order {
@@ -228,30 +138,6 @@ pub struct Keeper {
     writes: mpsc::Sender<Write>,
     queries: mpsc::Sender<Query>,
     thread: thread::JoinHandle<()>,
-}
-
-/// What a store holds that could be opened.
-#[derive(Debug)]
-pub struct Opened {
-    /// The services.
-    pub loaded: Loaded,
-    /// Services that somebody removed and nobody made again, by name, as they were before.
-    pub removed: BTreeMap<Box<str>, Option<Service>>,
-    /// The resources of the add-on.
-    pub resources: LoadedResources,
-    /// Deploys that a daemon before this one has not finished.
-    pub unfinished: Vec<Unfinished>,
-    /// Why nothing can be written, if so.
-    pub trouble: Option<StoreError>,
-}
-
-/// A deploy that is not over.
-#[derive(Debug)]
-pub struct Unfinished {
-    /// The deploy.
-    pub deploy: Deploy,
-    /// Its service before it was switched, if it was.
-    pub before: Option<Service>,
 }
 
 impl Keeper {

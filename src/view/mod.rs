@@ -8,6 +8,7 @@ pub mod drops;
 pub mod flows;
 pub mod problems;
 pub mod rates;
+pub mod snapshot;
 pub mod status;
 pub mod tally;
 mod unmarked;

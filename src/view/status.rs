@@ -14,8 +14,8 @@ use super::tally::{FlowCounts, Places, Stranger, Tally};
 use super::{Hint, Noted, Services, Table};
 use crate::addon::ServiceState;
 use crate::addon::id::ResourceId;
-use crate::control::request::{DaemonView, DrainView, Look};
 use crate::record::Applied;
+use crate::view::snapshot::{DaemonView, DrainView, Snapshot};
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::model::{Limit, LimitDirection};
 use tcpgw_core::owner::Owner;
@@ -140,7 +140,7 @@ pub struct BackendStatus {
     pub state: Standing,
     /// Its share of new connections; `None` while it drains.
     pub weight: Option<u16>,
-    /// What the daemon's probes found, see [`HealthView::state`](crate::control::request::HealthView::state); `None` where nobody
+    /// What the daemon's probes found, see [`HealthView::state`](crate::view::snapshot::HealthView::state); `None` where nobody
     /// probes.
     pub health: Option<Cow<'static, str>>,
     /// Why the last probe failed, if it did.
@@ -231,7 +231,7 @@ pub struct Facts<'a> {
     /// The one service that is asked for.
     pub only: Option<usize>,
     /// What a daemon knows.
-    pub daemon: Option<&'a Look>,
+    pub daemon: Option<&'a Snapshot>,
     /// What was found besides, where no daemon was asked.
     pub found: &'a [Problem],
 }

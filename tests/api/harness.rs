@@ -10,9 +10,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tcpgw::api::{Settings, Socket, SocketSettings, Times, serve};
 use tcpgw::control::events::{Events, What};
-use tcpgw::control::request::{Applied, Apply, Ask, DaemonView, DrainView, HealthView, Look, Peer, Refused, TornDown};
+use tcpgw::control::request::{Applied, Apply, Ask, Peer, Refused, TornDown};
 use tcpgw::look::LookError;
 use tcpgw::reconcile::Desired;
+use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
 use tcpgw::view::{Services, Table};
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::problem::{Kind, Problem};
@@ -56,7 +57,7 @@ pub(crate) struct Server {
 
 /// What the loop knows, and what it was told.
 pub(crate) struct Told {
-    pub(crate) look: Look,
+    pub(crate) look: Snapshot,
     pub(crate) events: Events,
     pub(crate) applies: Vec<Apply>,
     pub(crate) teardowns: usize,
@@ -159,7 +160,7 @@ async fn answer(mut asked: mpsc::Receiver<Ask>, told: Arc<Mutex<Told>>, how: Loo
         }
         let mut told = told.lock().expect("nobody panicked");
         match ask {
-            Ask::Look(reply) => drop(reply.send(told.look.clone())),
+            Ask::Snapshot(reply) => drop(reply.send(told.look.clone())),
             Ask::Follow(after, reply) => drop(reply.send(told.events.follow(&after))),
             Ask::Apply(apply, reply) => {
                 let answer = match told.answer.clone() {
@@ -245,7 +246,7 @@ pub(crate) fn flow(client: u16) -> Flow {
     }
 }
 
-fn look() -> Look {
+fn look() -> Snapshot {
     let health = |state, reason: Option<&str>| HealthView {
         state,
         reason: reason.map(str::to_owned),
@@ -258,7 +259,7 @@ fn look() -> Look {
         flags: 6,
         owner: Some(77),
     };
-    Look {
+    Snapshot {
         services: Services {
             summary: Summary::from(&state()),
             table: Some(Table::new(about, 3)),

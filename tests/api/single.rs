@@ -11,7 +11,7 @@ use tcpgw::control::request::{
     AddonRefused, Ask, BackendView, BindingView, DeployOrder, DeployView, EditOrder, Edited, List, Listed, PauseOrder,
     PauseView, Refused, ResourceList, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
 };
-use tcpgw::daemon::store_thread::{Query, QueryError, Recorded};
+use tcpgw::control::storage::{Query, QueryError, Recorded};
 use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
 use tcpgw_core::model::{Endpoint, Service, parse_service, patch_service};
 

@@ -17,8 +17,9 @@ use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
 use tcpgw::control::core::{Core, Now, Order, Vetted};
 use tcpgw::control::request::{AddonOrder, AddonRefused, EditOrder, Edited, Peer, Refused, ServiceEdit};
-use tcpgw::daemon::kernel_thread::{self, perform};
-use tcpgw::daemon::store_thread::{self, Write, Written};
+use tcpgw::control::storage::{Write, Written};
+use tcpgw::daemon::kernel_thread::perform;
+use tcpgw::daemon::store_thread::{self};
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
 use tcpgw::store::last::Last;
@@ -441,7 +442,7 @@ impl World {
             if let Some(job) = self.core.next_job(now) {
                 idle = false;
                 let done = perform(self.engine.as_mut().unwrap(), job);
-                let outcome = kernel_thread::Outcome {
+                let outcome = tcpgw::control::job::Outcome {
                     done,
                     at: self.now,
                     took: Duration::ZERO,

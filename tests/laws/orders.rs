@@ -14,11 +14,13 @@ use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
 use tcpgw::control::core::{Core, MOST_ORDERS, Now, Order, Vetted};
 use tcpgw::control::events::What;
+use tcpgw::control::job::Outcome;
 use tcpgw::control::request::{
     After, DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, TornDown, UndoOrder, Which,
 };
-use tcpgw::daemon::kernel_thread::{Outcome, perform};
-use tcpgw::daemon::store_thread::{self, Write, Written};
+use tcpgw::control::storage::{Write, Written};
+use tcpgw::daemon::kernel_thread::perform;
+use tcpgw::daemon::store_thread::{self};
 use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;

@@ -26,7 +26,7 @@ use crate::api::asking;
 use crate::api::limits::{Times, URI};
 use crate::api::server::closing;
 use crate::control::request::{AddonOrder, AddonRefused, AppView, Ask, Peer, Refused};
-use crate::daemon::store_thread::Query;
+use crate::control::storage::Query;
 use crate::store::Deploy;
 use crate::view::app::AppSubject;
 use crate::web;

@@ -15,7 +15,8 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{LONGEST_ORIGIN, MAX_DRAIN};
 use crate::api::params::Params;
-use crate::control::request::{Apply, ApplyOptions, Ask, DaemonView, DrainView, Peer};
+use crate::control::request::{Apply, ApplyOptions, Ask, Peer};
+use crate::view::snapshot::{DaemonView, DrainView};
 use tcpgw_core::problem;
 
 /// The daemon, and what it does just now.

@@ -19,7 +19,7 @@ use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
 use crate::api::params::{Id, Name, Params};
 use crate::control::request::{Ask, DeployOrder, DeployView, Peer, UndoOrder, Which};
-use crate::daemon::store_thread::{Query, Recorded};
+use crate::control::storage::{Query, Recorded};
 use crate::store::Deploy;
 use tcpgw_core::model::Word as _;
 

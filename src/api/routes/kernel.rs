@@ -13,9 +13,10 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::INTERVAL;
 use crate::api::params::Params;
-use crate::control::request::{Look, Refused};
+use crate::control::request::Refused;
 use crate::denied::{count_denied, flush_denied};
 use crate::look::{self, Asker, FlowsQuery, JsonFlows, LookError, StatusQuery};
+use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
 use crate::view::{ServiceName, Services, endpoint};
 use tcpgw_core::model::{self, network};
@@ -55,7 +56,7 @@ pub(in crate::api) async fn flows(State(shared): State<Shared>, params: Params) 
         backend: params.read("backend", endpoint)?,
         client: params.read("client", network::parse)?,
     };
-    let Look { services, .. } = shared.look().await?;
+    let Snapshot { services, .. } = shared.look().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let mut list = JsonFlows::new(out);
         look::flows(kernel, &services, look::noted(), &query, &mut list)
@@ -72,7 +73,7 @@ pub(in crate::api) async fn who(State(shared): State<Shared>, params: Params) ->
     };
     let backend = params.read("backend", endpoint)?;
     let service: Option<ServiceName> = params.parse("service")?;
-    let Look { services, .. } = shared.look().await?;
+    let Snapshot { services, .. } = shared.look().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let who = look::who(kernel, &services, look::noted(), seen_as, backend, service.as_ref())?;
         Ok(look::write_json(out, &who)?)
@@ -83,7 +84,7 @@ pub(in crate::api) async fn who(State(shared): State<Shared>, params: Params) ->
 /// The flows of clients that are denied now.
 pub(in crate::api) async fn denied(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
-    let Look { services, .. } = shared.look().await?;
+    let Snapshot { services, .. } = shared.look().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let only = position(service.as_ref(), &services)?;
         let denied = count_denied(kernel, services.mark, &services.summary, only)?;
@@ -115,7 +116,7 @@ pub(in crate::api) async fn would_be_denied(
 /// Ends the flows of clients that are denied now.
 pub(in crate::api) async fn flush(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let service = params.known(&["service"])?.parse("service")?;
-    let Look { services, .. } = shared.look().await?;
+    let Snapshot { services, .. } = shared.look().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let only = position(service.as_ref(), &services)?;
         let flushed = flush_denied(kernel, services.mark, &services.summary, only)?;

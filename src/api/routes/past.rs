@@ -12,7 +12,7 @@ use crate::api::JSON;
 use crate::api::error::ApiError;
 use crate::api::params::Params;
 use crate::control::request::Ask;
-use crate::daemon::store_thread::Query;
+use crate::control::storage::Query;
 use crate::store::{HistoryEntry, HistoryFilter};
 use tcpgw_core::model::{self, Service, write};
 

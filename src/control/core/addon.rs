@@ -18,11 +18,11 @@ use crate::addon::{
     ServiceState, Status, Target,
 };
 use crate::control::membership::{Name, Roster};
+use crate::control::obstacle::ObstacleKind;
 use crate::control::request::{
     AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, BindingView, Refused, Reply, ResourceList, ResourceView,
 };
-use crate::daemon::store_thread::Write;
-use crate::preflight::ObstacleKind;
+use crate::control::storage::Write;
 use crate::store::last::{LastResources, MOST_REMOVED};
 use crate::store::{LoadedResources, StoreError};
 use tcpgw_core::model::PortRange;

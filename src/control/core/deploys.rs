@@ -14,7 +14,7 @@ use super::{Core, Now};
 use crate::control::events::What;
 use crate::control::membership::{Name, Roster};
 use crate::control::request::{Refused, Reply};
-use crate::daemon::store_thread::Unfinished;
+use crate::control::storage::Unfinished;
 use crate::store::{By, DeployStep, Phase as Stored};
 use tcpgw_core::drain::Drain;
 use tcpgw_core::model::{self, Backend, Edits, Endpoint, Word as _};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Core;
 use super::surroundings::Obstacles;
-use crate::preflight::{Obstacle, ObstacleKind};
+use crate::control::obstacle::{Obstacle, ObstacleKind};
 use tcpgw_core::model::{Problem as Wrong, Service, State};
 use tcpgw_core::problem::{Kind, Problem};
 

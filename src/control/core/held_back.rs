@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::surroundings::Obstacles;
 use crate::control::claimed::Claimed;
 use crate::control::membership::Name;
-use crate::preflight::{Obstacle, ObstacleKind};
+use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::store::last::Kept;
 use tcpgw_core::model::{Endpoint, Service};
 use tcpgw_core::problem::{Kind, Problem};

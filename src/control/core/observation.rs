@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Core, Now, Phase};
-use crate::daemon::observer::{Observation, ObservationRequest};
+use crate::control::observation::{Observation, ObservationRequest};
 use crate::doctor::{self, Subject};
 use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::Summary;

@@ -16,7 +16,7 @@ use crate::control::request::{
     AddonOrder, AddonRefused, Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply,
     ServiceEdit, UndoOrder,
 };
-use crate::daemon::store_thread::{Opened, Write, Written};
+use crate::control::storage::{Opened, Write, Written};
 use crate::reconcile::Report;
 use crate::store::{By, Committed, Expect, Loaded, StoreError, StoredService};
 use crate::view::problems::some_of;

@@ -10,7 +10,7 @@ use super::{Core, Now, Phase};
 use crate::control::claimed::{Claimed, Left, displacement};
 use crate::control::events::What;
 use crate::control::membership::Name;
-use crate::daemon::store_thread::Write;
+use crate::control::storage::Write;
 use crate::store::last::Last;
 use crate::view::problems::{orphaned, some_of};
 use tcpgw_core::model::{Edits, Service, State};

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::orphans::Orphan;
 use super::{Core, Now, Phase, Provider};
-use crate::control::request::{
-    After, BackendView, DaemonView, DrainView, Followed, HealthView, List, Listed, Look, ServiceView,
-};
+use crate::control::request::{After, BackendView, Followed, List, Listed, ServiceView};
 use crate::store::StoredService;
 use crate::view::Services;
+use crate::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
 use tcpgw_core::drain::Drain;
 use tcpgw_core::health::{Outcome, UNKNOWN};
 use tcpgw_core::model::{Backend, BackendState, Endpoint, Service, Word as _};
@@ -19,14 +18,14 @@ use tcpgw_core::summary::Summary;
 
 impl Core {
     /// What it knows, without asking the kernel.
-    pub fn look(&mut self, now: Now) -> Look {
+    pub fn look(&mut self, now: Now) -> Snapshot {
         self.tell_problems(now);
         let shown: Vec<Service> = self.shown().collect();
         let summary: Summary = shown.iter().collect();
         let providers = self
             .listed()
             .map(|listed| (listed.service.name.clone(), listed.provider));
-        Look {
+        Snapshot {
             services: Services {
                 summary,
                 table: self.table.clone(),

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, Unheld};
 use crate::control::events::What;
+use crate::control::job::{Done, Outcome};
 use crate::control::request::Refused;
-use crate::daemon::kernel_thread::{Done, Outcome};
 use crate::reconcile::{ReconcileError, Report};
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::problem::Kind;

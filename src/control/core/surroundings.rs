@@ -11,8 +11,9 @@ use super::input::{Unvetted, Vet};
 use super::{Core, Now, Phase};
 use crate::control::claimed::Claimed;
 use crate::control::membership::Name;
+use crate::control::obstacle::not_looked_at;
+use crate::control::obstacle::{Obstacle, ObstacleKind};
 use crate::control::request::Refused;
-use crate::preflight::{self, Obstacle, ObstacleKind};
 use tcpgw_core::model::{Edits, Problems, Service, State};
 use tcpgw_core::problem::{Kind, Problem};
 
@@ -200,7 +201,7 @@ impl Core {
         let obstacles = all
             .services
             .iter()
-            .filter_map(|service| preflight::not_looked_at(service, self.known_of(service), why));
+            .filter_map(|service| not_looked_at(service, self.known_of(service), why));
         by_service(obstacles)
     }
 

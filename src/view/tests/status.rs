@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{SECOND, WEB, as_json, at, counted, flow, services, summary};
-use crate::control::request::{DaemonView, HealthView, Look};
 use crate::view::drops::Counts;
 use crate::view::problems::{Kind, Severity};
 use crate::view::rates::First;
+use crate::view::snapshot::{DaemonView, HealthView, Snapshot};
 use crate::view::status::{Facts, Status};
 use crate::view::tally::{Places, Tally};
 use crate::view::{Noted, Services};
@@ -231,7 +231,7 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
         tcpgw_core::problem::Problem::new(Kind::NoHealthyBackend, message)
             .of_service(format!("service-of-somebody-{n}"), 2000 + n)
     });
-    let known = Look {
+    let known = Snapshot {
         health: services
             .summary
             .services
@@ -242,7 +242,7 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
             problems: of_daemon.collect(),
             ..DaemonView::default()
         },
-        ..Look::default()
+        ..Snapshot::default()
     };
     let status = Status::new(&Facts {
         traffic: Some(First::default().end(places.len())),

@@ -9,7 +9,7 @@ use crate::control::core::input::{Standing, Unjudged, Vet};
 use crate::control::core::orders::{Accepted, Order, Then, Undecided, by, missing};
 use crate::control::core::{Core, Now, Phase, Provider};
 use crate::control::request::{ApplyOptions, DeployOrder, Peer, Refused, Reply, UndoOrder, Which};
-use crate::daemon::store_thread::Write;
+use crate::control::storage::Write;
 use crate::store::{DeployStep, NewDeploy, Phase as Stored};
 use tcpgw_core::model::{self, BackendState, Edits, Problem, Problems, Service};
 

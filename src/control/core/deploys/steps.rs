@@ -8,7 +8,7 @@ use super::{AGAIN, Deploy, HASTE, New, Stage, Step};
 use crate::control::core::orders::{Accepted, Then, missing, refused};
 use crate::control::core::{Core, Now, Phase, Provider, Wants};
 use crate::control::request::{Refused, Reply};
-use crate::daemon::store_thread::Write;
+use crate::control::storage::Write;
 use crate::store::{By, DeployStep, Phase as Stored, StoreError};
 use tcpgw_core::health::{self, State, Target};
 use tcpgw_core::model::{self, Backend, Edits, Service, Word};

@@ -1,0 +1,110 @@
+//! What keeps a service from being served on this gateway now.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use tcpgw_core::model::{Endpoint, Problem, Service};
+
+/// What keeps a service from being served on this gateway now. It may be over later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// The service's name.
+    pub service: Box<str>,
+    /// What it is.
+    pub kind: ObstacleKind,
+    /// The same in words.
+    pub problem: Problem,
+}
+
+/// The kinds of obstacles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObstacleKind {
+    /// A local program listens on the port.
+    PortTaken,
+    /// A source address is not one of the gateway's own.
+    ForeignSource(IpAddr),
+    /// A backend is one of the gateway's own addresses, or the broadcast address of a network that the gateway is in.
+    OwnBackend(Endpoint),
+    /// The port is outside of the configuration's fence.
+    FencedPort(NonZeroU16),
+    /// A backend is outside of the configuration's fence.
+    FencedBackend(Endpoint),
+    /// The configuration allows no more services, or no more backends.
+    FencedSize,
+    /// Nobody could look whether it has others.
+    NotLookedAt,
+}
+
+impl ObstacleKind {
+    /// Whether it is the configuration's, not the gateway's.
+    pub fn is_fence(self) -> bool {
+        matches!(self, Self::FencedPort(_) | Self::FencedBackend(_) | Self::FencedSize)
+    }
+}
+
+impl Obstacle {
+    /// Returns what it is in words, without the service's name.
+    pub fn reason(&self) -> String {
+        let message = &self.problem.message;
+        match self.kind {
+            ObstacleKind::PortTaken | ObstacleKind::FencedSize | ObstacleKind::NotLookedAt => message.clone(),
+            ObstacleKind::FencedPort(_) => format!("port {message}"),
+            ObstacleKind::FencedBackend(_) => format!("backend {message}"),
+            ObstacleKind::ForeignSource(address) => format!("source address {address} {message}"),
+            ObstacleKind::OwnBackend(endpoint) => format!("backend {endpoint} {message}"),
+        }
+    }
+
+    /// Returns it in words for whoever ordered it, with the way around it that the order has.
+    pub fn told_with(&self, way_around: &str) -> String {
+        match self.kind {
+            ObstacleKind::PortTaken => {
+                format!(
+                    "{}; {way_around} sends its new connections to the service",
+                    self.problem
+                )
+            }
+            _ => self.problem.to_string(),
+        }
+    }
+
+    /// Whether a service that is served has it, too, so that it is no reason not to serve it.
+    pub fn is_in(&self, served: &Service) -> bool {
+        match self.kind {
+            // Of what is served as it is nobody says it: see `not_looked_at`.
+            ObstacleKind::PortTaken | ObstacleKind::NotLookedAt => false,
+            ObstacleKind::FencedPort(port) => served.port == port,
+            ObstacleKind::FencedSize => true,
+            ObstacleKind::ForeignSource(address) => served.source_addresses.contains(&address),
+            ObstacleKind::OwnBackend(endpoint) | ObstacleKind::FencedBackend(endpoint) => {
+                served.backends.iter().any(|backend| backend.endpoint == endpoint)
+            }
+        }
+    }
+}
+
+/// Returns what stands for the obstacles that a service may have beside what is served of it, where nobody could look; `None`
+/// if it needs nothing that `served` has not.
+pub fn not_looked_at<'a>(
+    service: &Service,
+    served: impl IntoIterator<Item = &'a Arc<Service>>,
+    why: &str,
+) -> Option<Obstacle> {
+    let needs_nothing = |served: &&Arc<Service>| {
+        let has = |endpoint: Endpoint| served.backends.iter().any(|backend| backend.endpoint == endpoint);
+        let mut sources = service.source_addresses.iter();
+        (served.port == service.port && served.listen == service.listen)
+            && service.backends.iter().all(|backend| has(backend.endpoint))
+            && sources.all(|source| served.source_addresses.contains(source))
+    };
+    let is_new = served.into_iter().find(needs_nothing).is_none();
+    is_new.then(|| Obstacle {
+        service: service.name.clone(),
+        kind: ObstacleKind::NotLookedAt,
+        problem: Problem {
+            place: format!("service \"{}\"", service.name),
+            message: format!("the gateway could not be looked at, which is tried again every few seconds: {why}"),
+        },
+    })
+}
