@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Services;
-use super::status::{BackendStatus, ServiceStatus, SourcePorts, Status};
+use super::status::{BackendStatus, IN_BALANCE, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
 use crate::date::utc;
 use crate::view::snapshot::DaemonView;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem;
+use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::words::count;
 
 pub use tcpgw_core::problem::{Kind, Problem, Severity};
@@ -37,7 +38,7 @@ pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) 
     for service in &status.services {
         if !service.is_idle() {
             let held = held(service, services);
-            problems.extend(held.or_else(|| service_problem(&ServiceFacts::of(service))));
+            problems.extend(held.or_else(|| service_problem(&ServiceFacts::of(service, status.daemon.is_some()))));
         }
         for backend in &service.backends {
             problems.extend(unhealthy(service, backend));
@@ -155,40 +156,94 @@ pub struct ServiceFacts<'a> {
     pub active: usize,
     /// How many draining ones.
     pub draining: usize,
-    /// Whether an active one is of a family that it listens on.
-    pub reachable: bool,
-    /// Whether such a one answers probes, or is not probed.
-    pub healthy: bool,
+    /// The families that it listens in.
+    pub families: Vec<FamilyFacts>,
     /// What a client gets that meets no backend: a reset, or nothing.
     pub resets_when_empty: Option<bool>,
 }
 
+/// What a service has for clients of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FamilyFacts {
+    /// The family.
+    pub family: Family,
+    /// Whether clients of the family are expected: the service has a backend of it, or listens on a chosen address of it.
+    pub is_expected: bool,
+    /// How many active backends it has of the family.
+    pub active: usize,
+    /// How many of them answer probes, or are not probed.
+    pub well: usize,
+    /// A backend that is to leave, answers probes and still gets new connections until another one does.
+    pub stand_in: Option<SocketAddr>,
+}
+
 impl<'a> ServiceFacts<'a> {
-    fn of(service: &'a ServiceStatus<'_>) -> Self {
+    /// `is_told_of_drains`: a daemon tells apart who drains because it was ordered to, and who drains because it is gone from the
+    /// service. Where none does, either counts as a backend of the service.
+    fn of(service: &'a ServiceStatus<'_>, is_told_of_drains: bool) -> Self {
         let active = service.backends.iter().filter(|backend| backend.weight.is_some());
         let active = active.count();
+        let is_open = service.addresses.is_empty();
+        let families = Family::BOTH.into_iter().filter_map(|family| {
+            let is_chosen = service.addresses.iter().any(|address| Family::of(*address) == family);
+            let backends = service.backends.iter();
+            let backends = backends.filter(|backend| Family::of(backend.backend.ip()) == family);
+            let active = backends.clone().filter(|backend| backend.weight.is_some());
+            let is_well = |backend: &&BackendStatus| {
+                let health = backend.health.as_deref();
+                health.is_none_or(|health| IN_BALANCE.contains(&health))
+            };
+            let has_any = if is_told_of_drains {
+                active.clone().next().is_some()
+            } else {
+                backends.clone().next().is_some()
+            };
+            (is_open || is_chosen).then(|| FamilyFacts {
+                family,
+                is_expected: is_chosen || has_any,
+                active: active.clone().count(),
+                well: active.filter(is_well).count(),
+                stand_in: None,
+            })
+        });
         Self {
             title: title(service),
             name: service.name.as_deref(),
             port: service.port,
             active,
             draining: service.backends.len() - active,
-            reachable: service.reachable,
-            healthy: service.healthy,
+            families: families.collect(),
             resets_when_empty: service.resets_when_empty,
+        }
+    }
+
+    /// What a client gets that meets no backend.
+    fn refusal(&self) -> &'static str {
+        match self.resets_when_empty {
+            Some(true) => "clients are refused",
+            Some(false) => "clients time out",
+            None => "no client gets in",
         }
     }
 }
 
-/// Returns why a service serves nobody, if it does not.
+/// Returns why a service does not serve all of its clients, if it does not: those of a family that it has backends of, or a chosen
+/// address, count.
 pub fn service_problem(service: &ServiceFacts<'_>) -> Option<Problem> {
-    if service.healthy {
-        return None;
-    }
-    let problem = if service.reachable {
-        none_answers(service)
-    } else {
+    let is_served = |of: &&FamilyFacts| of.well > 0;
+    let is_without = |of: &&FamilyFacts| of.is_expected && of.active == 0;
+    let is_dead = |of: &&FamilyFacts| of.is_expected && of.well == 0;
+    let families = || service.families.iter();
+    let problem = if families().all(|of| of.active == 0 && of.stand_in.is_none()) {
         empty(service)
+    } else if let Some(of) = families().filter(is_without).find(|of| of.stand_in.is_none()) {
+        empty_family(service, of.family)
+    } else {
+        let dead = families().filter(is_dead);
+        // One that nobody stands in for comes first: its clients are not served.
+        let of = dead.min_by_key(|of| of.stand_in.is_some())?;
+        let is_all = families().find(is_served).is_none();
+        none_answers(service, of, is_all)
     };
     Some(Problem {
         service: service.name.map(str::to_owned),
@@ -239,27 +294,56 @@ fn table(services: &Services, problems: &mut Vec<Problem>) {
 }
 
 fn empty(service: &ServiceFacts<'_>) -> Problem {
-    let clients = match service.resets_when_empty {
-        Some(true) => "clients are refused",
-        Some(false) => "clients time out",
-        None => "no client gets in",
-    };
     let but = match (service.active, service.draining) {
         (0, 0) => String::new(),
         (0, draining) => format!(" ({draining} draining)"),
         _ => " of a family that it listens on".into(),
     };
-    let message = format!("{} has no active backend{but}: {clients}", service.title);
+    let message = format!("{} has no active backend{but}: {}", service.title, service.refusal());
     Problem::new(Kind::NoActiveBackend, message)
 }
 
-/// One that has active backends of its families, but none that answers.
-fn none_answers(service: &ServiceFacts<'_>) -> Problem {
+/// One whose active backends are all of the other family.
+fn empty_family(service: &ServiceFacts<'_>, family: Family) -> Problem {
     let message = format!(
-        "{} has no healthy backend: none of {} answers probes, see health_reason or the HEALTH column",
-        service.title, service.active
+        "{} has no active backend for {} clients: {}",
+        service.title,
+        protocol(family),
+        service.refusal().replacen("clients", "these clients", 1)
     );
-    Problem::new(Kind::NoHealthyBackend, message)
+    Problem::new(Kind::NoActiveBackend, message)
+}
+
+/// One that has active backends of a family, but none that answers.
+fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> Problem {
+    let (active, for_whom) = if is_all {
+        (service.active, String::new())
+    } else {
+        (of.active, format!(" for {} clients", protocol(of.family)))
+    };
+    let Some(stand_in) = of.stand_in else {
+        let message = format!(
+            "{} has no healthy backend{for_whom}: none of {active} answers probes, see health_reason or the HEALTH column",
+            service.title
+        );
+        return Problem::new(Kind::NoHealthyBackend, message);
+    };
+    let message = format!(
+        "{}: {} that shall serve{for_whom} {} not answered a probe yet, so clients are served by {stand_in}, which leaves when another \
+         one answers; see health_reason or the HEALTH column",
+        service.title,
+        count(of.active, "backend"),
+        if of.active == 1 { "has" } else { "have" },
+    );
+    Problem::new(Kind::NoHealthyBackend, message).with_severity(Severity::Warning)
+}
+
+/// As people call it.
+fn protocol(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
 }
 
 fn unhealthy(service: &ServiceStatus<'_>, backend: &BackendStatus) -> Option<Problem> {

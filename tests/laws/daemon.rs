@@ -1,5 +1,7 @@
 //! The daemon's core over a kernel in memory: whatever it hears, and whenever it dies, the kernel holds what it should.
 
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -370,22 +372,7 @@ impl World {
                 continue;
             }
             if let Some(job) = self.core.next_job(now) {
-                if std::env::var_os("SHOW").is_some() {
-                    eprintln!("{}", format!("{job:?}").chars().take(1500).collect::<String>());
-                }
-                self.full_runs += usize::from(matches!(job, Job::All(..)));
-                self.flushes += usize::from(matches!(job, Job::Flush(_)));
-                let done = perform(self.engine.as_mut().unwrap(), job);
-                if std::env::var_os("SHOW").is_some() {
-                    eprintln!("  -> {done:?}");
-                }
-                let outcome = Outcome {
-                    done,
-                    at: self.now,
-                    took: Duration::ZERO,
-                    table: None,
-                };
-                self.core.done(outcome, now);
+                self.perform(job);
                 continue;
             }
             let probes = self.core.health().due(self.now);
@@ -403,6 +390,27 @@ impl World {
             }
         }
         panic!("it never rests");
+    }
+
+    /// Does a job, as the thread of the kernel does.
+    fn perform(&mut self, job: Job) {
+        let now = self.time();
+        if std::env::var_os("SHOW").is_some() {
+            eprintln!("{}", format!("{job:?}").chars().take(1500).collect::<String>());
+        }
+        self.full_runs += usize::from(matches!(job, Job::All(..)));
+        self.flushes += usize::from(matches!(job, Job::Flush(_)));
+        let done = perform(self.engine.as_mut().unwrap(), job);
+        if std::env::var_os("SHOW").is_some() {
+            eprintln!("  -> {done:?}");
+        }
+        let outcome = Outcome {
+            done,
+            at: self.now,
+            took: Duration::ZERO,
+            table: None,
+        };
+        self.core.done(outcome, now);
     }
 
     fn wait(&mut self, time: Duration) {

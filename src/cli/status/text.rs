@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::addon::ServiceState;
 use crate::cli::columns::{Align, Columns, short, span};
 use crate::view::drops::Dropped;
-use crate::view::problems::{Severity, title};
+use crate::view::problems::{Problem, Severity, title};
 use crate::view::rates::Rates;
 use crate::view::status::{BackendStatus, Drain, LimitView, ServiceStatus, SourcePorts, Status};
 use crate::view::tally::FlowCounts;
@@ -128,7 +128,7 @@ fn services(out: &mut impl Write, status: &Status<'_>) -> io::Result<()> {
     let mut table = Columns::new(out, ALIGNED).holding_all();
     table.row(TITLES.map(str::to_owned).to_vec())?;
     for service in &status.services {
-        table.row(service_cells(service))?;
+        table.row(service_cells(service, &status.problems))?;
         for backend in &service.backends {
             table.row(backend_cells(backend))?;
         }
@@ -136,20 +136,36 @@ fn services(out: &mut impl Write, status: &Status<'_>) -> io::Result<()> {
     table.end().map(drop)
 }
 
-fn service_cells(service: &ServiceStatus<'_>) -> Vec<String> {
+/// What a service is called that is here: whatever the problems say of it comes before what its backends do.
+fn state_of(service: &ServiceStatus<'_>, problems: &[Problem]) -> &'static str {
+    let of_it = || {
+        let named = problems.iter();
+        named.filter(|problem| {
+            problem.port == Some(service.port) && problem.service.as_deref() == service.name.as_deref()
+        })
+    };
+    let is_partial = of_it().any(|problem| {
+        let kinds = [Kind::NoActiveBackend, Kind::NoHealthyBackend];
+        kinds.contains(&problem.kind) && problem.severity == Severity::Error
+    });
+    match (service.healthy, service.is_empty()) {
+        _ if service.leaving => "leaving",
+        _ if service.addon == Some(ServiceState::Suspended) => "SUSPENDED",
+        _ if service.addon == Some(ServiceState::Waiting) => "WAITING",
+        _ if of_it().any(|problem| problem.kind == Kind::Paused) => "PAUSED",
+        (true, _) if is_partial => "PARTLY",
+        (true, _) => "up",
+        (false, true) => "EMPTY",
+        (false, false) => "DOWN",
+    }
+}
+
+fn service_cells(service: &ServiceStatus<'_>, problems: &[Problem]) -> Vec<String> {
     let rates = service.backends.iter().map(|backend| backend.rates);
     let rates = rates.reduce(|sum, rates| Some(sum?.and(rates?))).flatten();
     let mut cells = vec![
         title(service),
-        match (service.healthy, service.is_empty()) {
-            _ if service.leaving => "leaving",
-            _ if service.addon == Some(ServiceState::Suspended) => "SUSPENDED",
-            _ if service.addon == Some(ServiceState::Waiting) => "WAITING",
-            (true, _) => "up",
-            (false, true) => "EMPTY",
-            (false, false) => "DOWN",
-        }
-        .into(),
+        state_of(service, problems).into(),
         String::new(),
         String::new(),
     ];

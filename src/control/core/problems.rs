@@ -1,6 +1,7 @@
 //! What is wrong, as far as the daemon knows: one list for everybody who asks, and an event for each that comes or goes.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Core, Now, Phase};
@@ -8,8 +9,9 @@ use crate::addon::ServiceState;
 use crate::control::events::What;
 use crate::control::request::PauseView;
 use crate::date::utc;
-use crate::view::problems::{ServiceFacts, service_problem};
+use crate::view::problems::{FamilyFacts, ServiceFacts, service_problem};
 use crate::view::status::IN_BALANCE;
+use tcpgw_core::drain::Drain;
 use tcpgw_core::model::{BackendState, Endpoint, Listen, Refusal, Service};
 use tcpgw_core::problem::{Kind, Problem, ProblemList, ProblemNews};
 use tcpgw_core::ruleset::name::Family;
@@ -23,6 +25,8 @@ const PAUSE_PER_SERVICE: Duration = Duration::from_micros(100);
 pub(super) struct Judgement {
     /// The kernel has been made equal to what is desired once.
     has_begun: bool,
+    /// A teardown was ended, and the kernel does not hold yet what is desired.
+    is_resuming: bool,
     is_up_to_date: bool,
     not_before: Option<Instant>,
 }
@@ -99,6 +103,8 @@ impl Core {
         }
         self.judge_orphans();
         self.judge_ports(now);
+        self.judgement.is_resuming |= self.phase == Phase::TornDown;
+        self.judgement.is_resuming &= !(self.phase == Phase::Running && self.holds());
         if self.phase == Phase::TornDown {
             let by = self.torn.as_ref();
             let by = by.map(|torn| format!(" by uid {} at {} UTC", torn.uid, date(torn.at)));
@@ -107,6 +113,10 @@ impl Core {
                  services",
                 by.unwrap_or_default()
             );
+            self.report(Kind::TornDown, message);
+        } else if self.judgement.is_resuming {
+            let message =
+                "the teardown is over, and the kernel does not have the services yet: no client is served until it has";
             self.report(Kind::TornDown, message);
         } else {
             self.problems.resolve(Kind::TornDown);
@@ -139,18 +149,11 @@ impl Core {
             return None;
         }
         let of_state = |state| service.backends.iter().filter(move |backend| backend.state == state);
-        let listens_in = |family| match &service.listen {
-            Listen::Everywhere => true,
-            Listen::At(addresses) => addresses.iter().any(|address| Family::of(*address) == family),
-        };
-        let is_reachable = |endpoint: Endpoint| listens_in(Family::of(endpoint.address));
-        let reachable = || of_state(BackendState::Active).filter(|backend| is_reachable(backend.endpoint));
-        let is_well = |endpoint: Endpoint| {
-            let health = self.health.get(endpoint.into());
-            let is_unproven = self.roster.is_unproven(&service.name, endpoint);
-            !is_unproven && health.is_none_or(|health| IN_BALANCE.contains(&health.state.name()))
-        };
-        if reachable().any(|backend| is_well(backend.endpoint)) {
+        let families: Vec<FamilyFacts> = Family::BOTH
+            .into_iter()
+            .filter_map(|family| self.family_facts(service, family))
+            .collect();
+        if families.iter().all(|of| of.well > 0 || !of.is_expected) && families.iter().any(|of| of.well > 0) {
             return None;
         }
         service_problem(&ServiceFacts {
@@ -159,9 +162,49 @@ impl Core {
             port: service.port.get(),
             active: of_state(BackendState::Active).count(),
             draining: self.draining_of(service),
-            reachable: reachable().next().is_some(),
-            healthy: false,
+            families,
             resets_when_empty: Some(service.on_empty == Refusal::Reset),
+        })
+    }
+
+    /// What a service has for clients of a family, if it listens in it.
+    fn family_facts(&self, service: &Service, family: Family) -> Option<FamilyFacts> {
+        let is_chosen = match &service.listen {
+            Listen::Everywhere => None,
+            Listen::At(addresses) => Some(addresses.iter().any(|address| Family::of(*address) == family)),
+        };
+        if is_chosen == Some(false) {
+            return None;
+        }
+        let is_well = |endpoint: Endpoint| {
+            let health = self.health.get(endpoint.into());
+            let is_unproven = self.roster.is_unproven(&service.name, endpoint);
+            !is_unproven && health.is_none_or(|health| IN_BALANCE.contains(&health.state.name()))
+        };
+        let backends = service.backends.iter();
+        let backends = backends.filter(|backend| Family::of(backend.endpoint.address) == family);
+        let active = backends.clone().filter(|backend| backend.state == BackendState::Active);
+        let well = active.clone().filter(|backend| is_well(backend.endpoint)).count();
+        let stand_in = || {
+            let leavers = self.roster.leavers();
+            let endpoints = leavers.of(&service.name).into_iter();
+            let serving = endpoints.filter(|endpoint| {
+                let leaving = leavers.get(&service.name, *endpoint);
+                leaving.is_some_and(|leaving| leaving.drain == Drain::Serving)
+            });
+            let mut of_family = serving.filter(|endpoint| Family::of(endpoint.address) == family);
+            of_family.find(|endpoint| is_well(*endpoint))
+        };
+        Some(FamilyFacts {
+            family,
+            is_expected: is_chosen == Some(true) || backends.clone().next().is_some(),
+            active: active.count(),
+            well,
+            stand_in: if well == 0 {
+                stand_in().map(SocketAddr::from)
+            } else {
+                None
+            },
         })
     }
 }

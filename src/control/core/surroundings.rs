@@ -147,10 +147,11 @@ impl Core {
         self.held_back.has_judged = true;
         self.held_back.former.clear();
         self.held_back.before.clear();
-        self.lost_surroundings(&all, &found);
         if !edits.is_empty() {
             self.wanted_instead("the gateway's addresses and listeners", &edits, now);
         }
+        // What is held back may have given way to others by that.
+        self.lost_surroundings(&all, &found);
         if is_blind {
             return self.look_again(now);
         }

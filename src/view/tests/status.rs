@@ -139,6 +139,37 @@ fn what_is_unhealthy_comes_first() {
     );
 }
 
+/// Each family that a service has backends of, or a chosen address, has clients.
+#[test]
+fn a_family_that_nobody_serves_is_an_error() {
+    let dual = |ipv4: &str| {
+        format!(
+            r#"{{"name":"dual","port":2000,"backends":[{{"address":"10.0.0.1","port":80,"state":"{ipv4}"}},"[fd00::1]:80"]}}"#
+        )
+    };
+    let both = r#"{"name":"both","port":2000,"addresses":["203.0.113.1","2001:db8::1"],"backends":["10.0.0.1:80"]}"#;
+    let refused = |family: &str| format!("no active backend for {family} clients: these clients are refused");
+    for (text, words) in [
+        (dual("active"), None),
+        (dual("draining"), Some(refused("IPv4"))),
+        (both.to_owned(), Some(refused("IPv6"))),
+    ] {
+        let services = Services {
+            summary: summary(&text),
+            ..services()
+        };
+        let places = Places::new(&services.summary);
+        let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
+        let told: Vec<_> = status.problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert_eq!(
+            (status.ok, told.len()),
+            (words.is_none(), usize::from(words.is_some())),
+            "{told:?}"
+        );
+        assert!(words.iter().all(|words| told[0].contains(words)), "{told:?}");
+    }
+}
+
 #[test]
 fn flows_of_leaving_backends_are_no_problem() {
     let mut services = services();

@@ -1,0 +1,144 @@
+//! What the problems say is what clients meet.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tcpgw::control::request::Peer;
+use tcpgw_core::model::State;
+use tcpgw_core::problem::{Kind, Severity};
+
+use super::{Event, World};
+
+const V4: &str = "10.2.0.11:3000";
+const OTHER_V4: &str = "10.2.0.12:3000";
+const V6: &str = "[fd00:2::11]:3000";
+/// Longer than it takes to find that a backend is dead.
+const FOUND: Duration = Duration::from_secs(60);
+
+fn file(backends: &Value) -> State {
+    services(&json!([{"name": "web", "port": 20001, "backends": backends, "drain_timeout": "1s"}]))
+}
+
+fn services(services: &Value) -> State {
+    let state = json!({"version": 1, "services": services});
+    tcpgw_core::model::parse(state.to_string().as_bytes()).unwrap()
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+impl World {
+    /// The problems of services that there are, in words.
+    fn told(&self) -> Vec<(Severity, Kind, String)> {
+        let kinds = [Kind::NoActiveBackend, Kind::NoHealthyBackend];
+        let problems = self.core.problems().iter();
+        let problems = problems.filter(|problem| kinds.contains(&problem.kind));
+        problems
+            .map(|problem| (problem.severity, problem.kind, problem.message.clone()))
+            .collect()
+    }
+
+    #[track_caller]
+    fn tells(&self, severity: Severity, kind: Kind, words: &str) {
+        let told = self.told();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!((told[0].0, told[0].1), (severity, kind), "{told:?}");
+        assert!(told[0].2.contains(words), "{told:?}");
+    }
+}
+
+/// A service that serves its IPv6 clients alone does not serve all.
+#[test]
+fn a_family_without_backends_is_an_error() {
+    let mut world = World::new(file(&json!([V4, V6])));
+    world.wait(FOUND);
+    assert_eq!(world.told(), []);
+    for (down, words) in [(V4, "for IPv4 clients: none of 1"), (V6, "for IPv6 clients: none of 1")] {
+        world.down.insert(at(down));
+        world.wait(FOUND);
+        world.tells(Severity::Error, Kind::NoHealthyBackend, words);
+        world.down.clear();
+        world.wait(FOUND);
+        assert_eq!(world.told(), []);
+    }
+    let drained = json!({"address": "10.2.0.11", "port": 3000, "state": "draining"});
+    world.happen(Event::File(Box::new(file(&json!([drained, V6])))));
+    world.wait(FOUND);
+    let words = "no active backend for IPv4 clients: these clients are refused";
+    world.tells(Severity::Error, Kind::NoActiveBackend, words);
+    // A service of one family from now on, because its provider says so.
+    world.happen(Event::File(Box::new(file(&json!([V6])))));
+    assert_eq!(world.told(), []);
+    world.wait(FOUND);
+    assert_eq!(world.told(), []);
+}
+
+/// New backends that never answer are no reason to take a gateway out of service whose old ones serve.
+#[test]
+fn whoever_is_served_by_the_old_backend_is_served() {
+    let mut world = World::new(file(&json!([V4])));
+    world.wait(FOUND);
+    world.down.insert(at(OTHER_V4));
+    world.happen(Event::File(Box::new(file(&json!([OTHER_V4])))));
+    world.wait(FOUND);
+    world.tells(
+        Severity::Warning,
+        Kind::NoHealthyBackend,
+        "clients are served by 10.2.0.11:3000",
+    );
+    assert!(world.core.problems().is_ok());
+    world.down.insert(at(V4));
+    world.wait(FOUND);
+    world.tells(Severity::Error, Kind::NoHealthyBackend, "none of 1 answers probes");
+    world.down.clear();
+    world.wait(FOUND);
+    assert_eq!(world.told(), []);
+}
+
+/// Between the order and the kernel's answer no client is served.
+#[test]
+fn a_teardown_is_over_when_the_kernel_serves() {
+    let by = Peer {
+        uid: 0,
+        gid: 0,
+        pid: None,
+    };
+    let mut world = World::new(file(&json!([V4])));
+    world.wait(FOUND);
+    let (reply, _torn) = tokio::sync::oneshot::channel();
+    world.core.teardown(by, reply);
+    // Nobody writes the file of last services here.
+    world.wait(Duration::from_secs(3));
+    assert!(world.core.problems().get(Kind::TornDown).is_some());
+    let (reply, mut resumed) = tokio::sync::oneshot::channel();
+    let now = world.time();
+    world.core.resume(by, reply, now);
+    // The kernel takes its time.
+    let job = world.core.next_job(now).unwrap();
+    let told = world.core.problems().get(Kind::TornDown).expect("it is told still");
+    assert_eq!(told.severity, Severity::Error);
+    assert!(resumed.try_recv().is_err());
+    world.perform(job);
+    world.run();
+    assert_eq!(resumed.try_recv(), Ok(Ok(true)));
+    assert!(world.core.problems().get(Kind::TornDown).is_none());
+    world.wait(FOUND);
+    assert!(world.core.problems().is_ok(), "{:?}", world.core.problems().line());
+}
+
+/// A service that is held back, and whose port another one has by now, is not served in the way that it was.
+#[test]
+fn what_gave_way_at_the_start_is_not_told_as_served() {
+    let mut world = World::new(file(&json!([V4])));
+    world.wait(FOUND);
+    world.surroundings.own.insert(at("10.2.0.13:3000"));
+    world.file = services(&json!([
+        {"name": "web", "port": 20002, "backends": [V4, "10.2.0.13:3000"]},
+        {"name": "other", "port": 20001, "backends": [OTHER_V4]},
+    ]));
+    world.happen(Event::Restart);
+    let told = world.core.problems().get(Kind::HeldBack).expect("it is told");
+    assert!(told.message.contains("is held back and is not served"), "{told:?}");
+}
