@@ -152,6 +152,7 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
         | Kind::ConntrackFull
         | Kind::AddressNotLocal
         | Kind::NoPublicAddress
+        | Kind::NoCarrier
         | Kind::SourceAddressNotLocal
         | Kind::BackendWithoutRoute
         | Kind::AnswersWithoutRoute

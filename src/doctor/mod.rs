@@ -58,6 +58,7 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("port-with-listener", Severity::Note),
     ("address-not-local", Severity::Warning),
     ("no-public-address", Severity::Broken),
+    ("no-carrier", Severity::Broken),
     ("backends-exposed", Severity::Warning),
     ("backend-without-route", Severity::Broken),
     ("answers-without-route", Severity::Warning),

@@ -29,6 +29,7 @@ pub const KINDS: &[Kind] = &[
     Kind::ConntrackLongChains,
     Kind::AddressNotLocal,
     Kind::NoPublicAddress,
+    Kind::NoCarrier,
     Kind::SourceAddressNotLocal,
     Kind::BackendWithoutRoute,
     Kind::BackendByDefaultRoute,

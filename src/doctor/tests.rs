@@ -729,6 +729,32 @@ fn no_address_for_clients() {
 }
 
 #[test]
+fn a_link_to_the_clients_without_a_carrier() {
+    let found = |change: &dyn Fn(&mut Vec<Link>)| {
+        let found = with(|facts| change(facts.cheap.links.as_mut().unwrap()));
+        found.into_iter().find(|finding| finding.id == "no-carrier")
+    };
+    assert_eq!(found(&|_| ()), None);
+    let cut = |links: &mut Vec<Link>| links[0].no_carrier = true;
+    let finding = found(&cut).unwrap();
+    assert_eq!(
+        (finding.severity, finding.seen.as_str()),
+        (
+            Severity::Broken,
+            "ext has no carrier, and clients of 2 services come in by it: chosen :20004, web :20003"
+        )
+    );
+    // Some may be on another link.
+    let other = |links: &mut Vec<Link>| {
+        cut(links);
+        links.push(link(9, "lan", "192.168.7.1"));
+    };
+    assert_eq!(found(&other).unwrap().severity, Severity::Warning);
+    // That of the backends is the probes' matter.
+    assert_eq!(found(&|links| links[1].no_carrier = true), None);
+}
+
+#[test]
 fn routes_that_are_missing_are_an_error_where_clients_fail() {
     let severity = |lost: &[&str], is_probed| {
         let mut facts = well();

@@ -123,6 +123,8 @@ kinds! {
     AddressNotLocal = "address-not-local", Error;
     /// The gateway has no address that clients from outside could connect to.
     NoPublicAddress = "no-public-address", Error;
+    /// The links that clients come in by have no carrier.
+    NoCarrier = "no-carrier", Error;
     /// A service shows its backends an address that the gateway does not have.
     SourceAddressNotLocal = "source-address-not-local", Error;
     /// There is no route to a backend; the probes tell whether its service has others.

@@ -43,6 +43,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     conntrack::fill,
     ports::addresses,
     no_address::check,
+    no_address::carrier,
     reuse::source_addresses,
     direct::check,
 ];

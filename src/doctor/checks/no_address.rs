@@ -1,4 +1,4 @@
-//! Whether the gateway has an address that clients from outside can connect to.
+//! Whether the gateway has an address that clients from outside can connect to, and a link that they come in by.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, advice};
 use super::forwarding::is_link_local;
-use super::{count, some};
+use super::{count, quoted, some};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::ServiceSummary;
+use tcpgw_kernel::route::links::Link;
 
 /// Services that listen on all addresses, of a gateway that has none but those towards its backends, while it has an interface
 /// that could have one.
@@ -75,6 +76,67 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     );
 }
 
+/// Services whose clients come in by links that have no carrier: the routes and addresses of such a link stay, and nobody comes in.
+/// Where another link has a carrier and an address, clients may be there.
+pub(super) fn carrier(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    let Ok(links) = &facts.links else { return };
+    let inner = inner_links(facts);
+    let mut dark: BTreeSet<&str> = BTreeSet::new();
+    let mut cut_off: BTreeSet<String> = BTreeSet::new();
+    let mut may_come = false;
+    for family in Family::BOTH {
+        let outer = outer_links(facts, family);
+        let outer: Vec<&Link> = links.iter().filter(|link| outer.contains(&link.index)).collect();
+        if outer.is_empty() || outer.iter().any(|link| !link.no_carrier) {
+            continue;
+        }
+        let has_address = |link: &Link| {
+            let mut of_family = link.addresses.iter().map(|(address, _)| *address);
+            of_family.any(|address| Family::of(address) == family && !is_link_local(address))
+        };
+        let is_other = |link: &&Link| !link.loopback && link.up && !link.no_carrier && !inner.contains(&link.index);
+        may_come |= links.iter().filter(is_other).any(has_address);
+        let is_dark = |address: &IpAddr| {
+            let mut own = outer.iter().flat_map(|link| &link.addresses);
+            own.any(|(own, _)| own == address)
+        };
+        let is_cut_off = |service: &&ServiceSummary| {
+            let has_backends = service.backends().any(|backend| Family::of(backend.ip()) == family);
+            let chosen = service.addresses.iter();
+            let mut chosen = chosen.filter(|address| Family::of(**address) == family).peekable();
+            let is_open = service.addresses.is_empty();
+            has_backends && (is_open || chosen.peek().is_some() && chosen.all(is_dark))
+        };
+        let services: Vec<String> = facts.services.services.iter().filter(is_cut_off).map(named).collect();
+        if !services.is_empty() {
+            dark.extend(outer.iter().map(|link| link.name.as_str()));
+            cut_off.extend(services);
+        }
+    }
+    let Some(first) = dark.first() else { return };
+    let (has, it) = if dark.len() == 1 {
+        ("has", "it")
+    } else {
+        ("have", "them")
+    };
+    let seen = format!(
+        "{} {has} no carrier, and clients of {} come in by {it}: {}",
+        some(&dark),
+        count(cut_off.len(), "service"),
+        some(&cut_off)
+    );
+    let cause = "the cable is out, or the other end is switched off: no packet comes in or leaves there";
+    let fix = advice(format!(
+        "see `ip link show {}`: the cable, and the switch's port",
+        quoted(first)
+    ));
+    if may_come {
+        diagnosis.warning("no-carrier", seen, cause, fix);
+    } else {
+        diagnosis.broken("no-carrier", seen, cause, fix);
+    }
+}
+
 fn named(service: &ServiceSummary) -> String {
     let name = service.name.as_deref().unwrap_or("(unnamed)");
     format!("{name} :{}", service.port)
@@ -82,10 +144,20 @@ fn named(service: &ServiceSummary) -> String {
 
 /// Returns the links to backends by which no packet for clients far away leaves.
 fn inner_links(facts: &CheapFacts) -> BTreeSet<u32> {
-    let out = facts.ways_out.iter().flatten().filter_map(|(_, way)| way.as_ref());
-    let of_answers = facts.answers.iter().flatten().filter_map(|(_, way)| way.as_ref());
-    let outer: BTreeSet<u32> = out.chain(of_answers).map(|way| way.index).collect();
+    let outer: BTreeSet<u32> = Family::BOTH
+        .into_iter()
+        .flat_map(|family| outer_links(facts, family))
+        .collect();
     let ways = facts.ways.iter().flatten().filter_map(|(_, way)| way.as_ref());
     let to_backends = ways.filter(|way| !way.local).map(|way| way.index);
     to_backends.filter(|index| !outer.contains(index)).collect()
+}
+
+/// Returns the links by which packets for clients far away leave.
+fn outer_links(facts: &CheapFacts, family: Family) -> BTreeSet<u32> {
+    let out = facts.ways_out.iter().flatten().filter(|((of, _), _)| *of == family);
+    let of_answers = facts.answers.iter().flatten().filter(|((of, _), _)| *of == family);
+    let out = out.filter_map(|(_, way)| way.as_ref());
+    let of_answers = of_answers.filter_map(|(_, way)| way.as_ref());
+    out.chain(of_answers).map(|way| way.index).collect()
 }

@@ -21,6 +21,7 @@ const AF_BRIDGE: u8 = 7;
 
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
+const IFF_LOWER_UP: u32 = 0x1_0000;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
@@ -59,6 +60,8 @@ pub struct Link {
     pub name: String,
     /// Whether it is switched on.
     pub up: bool,
+    /// Whether it is switched on and nothing is at its other end: no cable, a port that is down, a bridge without ports.
+    pub no_carrier: bool,
     /// Whether it is loopback.
     pub loopback: bool,
     /// Bytes in the longest packet that it takes.
@@ -247,6 +250,7 @@ fn link(payload: &[u8]) -> Result<Link, Malformed> {
     let mut link = Link {
         index: number(header, 4),
         up: flags & IFF_UP != 0,
+        no_carrier: flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP,
         loopback: flags & IFF_LOOPBACK != 0,
         ..Link::default()
     };
