@@ -20,9 +20,7 @@ pub(super) async fn read(
     times: &Times,
 ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ApiError> {
     check_type(headers, kind)?;
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced = announced(headers);
     if announced.is_some_and(|length| length > BODY as u64) {
         return Err(too_large());
     }
@@ -31,11 +29,7 @@ pub(super) async fn read(
     loop {
         let next = deadline.min(Instant::now() + times.body_piece);
         let Ok(piece) = timeout_at(next, body.frame()).await else {
-            return Err(ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "timeout",
-                "the body did not come in time; nothing was done",
-            ));
+            return Err(late());
         };
         let piece = match piece {
             None => return Ok((bytes, place)),
@@ -60,6 +54,35 @@ pub(super) async fn read(
         }
         bytes.extend_from_slice(&piece);
     }
+}
+
+/// How long a body is, as its head says.
+pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
+/// Bytes of a body that is read before the request is looked at.
+pub(super) const AT_ONCE: u64 = 64 << 10;
+
+/// Reads a body of [`AT_ONCE`] bytes at most, whatever it is.
+pub(super) async fn small(mut body: Body, times: &Times) -> Result<Vec<u8>, ApiError> {
+    let deadline = Instant::now() + times.body;
+    let mut bytes = Vec::new();
+    loop {
+        let next = deadline.min(Instant::now() + times.body_piece);
+        match timeout_at(next, body.frame()).await {
+            Err(_) => return Err(late()),
+            Ok(None) => return Ok(bytes),
+            Ok(Some(Err(error))) => return Err(ApiError::bad(format!("failed to read the body: {error}"))),
+            Ok(Some(Ok(frame))) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
+        }
+    }
+}
+
+fn late() -> ApiError {
+    let message = "the body did not come in time; nothing was done";
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
 }
 
 fn too_large() -> ApiError {

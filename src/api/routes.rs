@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -113,6 +113,7 @@ pub(super) fn router(asks: mpsc::Sender<Ask>, settings: Settings, ends: watch::R
             let message = "this is not asked for by that method; the header allow says by which";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
         })
+        .layer(middleware::from_fn_with_state(shared.times, read_first))
         .layer(middleware::from_fn(check_uri))
         .with_state(shared)
 }
@@ -124,6 +125,20 @@ async fn check_uri(request: Request, next: Next) -> Response {
         return ApiError::new(StatusCode::URI_TOO_LONG, "uri_too_long", message).into_response();
     }
     next.run(request).await
+}
+
+/// Reads a small body before anything is done: clients send head and body apart, and one whose connection is closed between the
+/// two would not see the answer to what was carried out.
+async fn read_first(State(times): State<Times>, request: Request, next: Next) -> Response {
+    let announced = body::announced(request.headers());
+    if !announced.is_some_and(|length| (1..=body::AT_ONCE).contains(&length)) {
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    match body::small(body, &times).await {
+        Ok(bytes) => next.run(Request::from_parts(head, bytes.into())).await,
+        Err(error) => error.into_response(),
+    }
 }
 
 impl Shared {

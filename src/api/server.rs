@@ -192,7 +192,26 @@ async fn refuse(stream: UnixStream, times: Times, ends: watch::Receiver<bool>, r
 }
 
 /// Serves one connection until it ends, or `ends` says so and it has its answer.
-pub(super) async fn connection<I, S>(stream: I, service: S, times: Times, mut ends: watch::Receiver<bool>)
+///
+/// Whoever sends nothing more is taken for gone: a waiter or a follower that was ended must not keep its place. See [`answering`].
+async fn connection<I, S>(stream: I, service: S, times: Times, ends: watch::Receiver<bool>)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = std::convert::Infallible>,
+{
+    serve_http(stream, service, times, ends, false).await;
+}
+
+/// The same for clients whose requests are all answered soon: one that has shut down its sending side gets its answer, too.
+pub(super) async fn answering<I, S>(stream: I, service: S, times: Times, ends: watch::Receiver<bool>)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = std::convert::Infallible>,
+{
+    serve_http(stream, service, times, ends, true).await;
+}
+
+async fn serve_http<I, S>(stream: I, service: S, times: Times, mut ends: watch::Receiver<bool>, half_close: bool)
 where
     I: AsyncRead + AsyncWrite + Unpin,
     S: Service<Request<Incoming>, Response = Response<Body>, Error = std::convert::Infallible>,
@@ -201,6 +220,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(times.head)
+        .half_close(half_close)
         .max_headers(HEADERS)
         .max_buf_size(HEAD)
         .serve_connection(io, service);

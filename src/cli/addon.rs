@@ -174,7 +174,7 @@ pub(super) fn env(global: &Global, app: &App) -> Outcome {
     };
     match global.output {
         Output::Json => print_json(&json!({"TCP_URL": url}))?,
-        Output::Table => print(&format!("TCP_URL={}\n", url.escape_debug()))?,
+        Output::Table => print(&format!("TCP_URL={}\n", tcpgw_core::escape::text(url)))?,
     }
     Ok(Code::Success)
 }

@@ -214,7 +214,7 @@ fn of_service(name: &str) -> impl Fn(ClientError) -> Failure {
 fn text_of(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::Null => "-".into(),
-        serde_json::Value::String(text) => text.escape_debug().to_string(),
+        serde_json::Value::String(text) => tcpgw_core::escape::text(text),
         other => other.to_string(),
     }
 }

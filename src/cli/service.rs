@@ -306,7 +306,7 @@ fn plain(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
             let fields = fields.iter();
-            let fields = fields.map(|(name, value)| format!("{} {}", name.escape_debug(), plain(value)));
+            let fields = fields.map(|(name, value)| format!("{} {}", tcpgw_core::escape::text(name), plain(value)));
             fields.collect::<Vec<_>>().join(", ")
         }
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),

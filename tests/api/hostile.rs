@@ -48,6 +48,21 @@ fn huge_bodies_are_refused_before_and_while_they_come() {
     is_well(&server);
 }
 
+/// Many clients send head and body apart. One whose connection was closed between the two would not see the answer to what was
+/// carried out.
+#[test]
+fn a_body_that_nobody_needs_is_read_before_the_answer() {
+    let server = serves();
+    for target in ["/v1/teardown", "/v1/services/web/resume"] {
+        let mut stream = server.connect();
+        let head = format!("POST {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("it reads");
+        std::thread::sleep(Duration::from_millis(100));
+        stream.write_all(b"{}").expect("it reads still");
+        assert_eq!(Answer::read(&mut stream).status, 200, "{target}");
+    }
+}
+
 #[test]
 fn two_large_bodies_at_once_and_small_ones_any_time() {
     let server = serves_with(

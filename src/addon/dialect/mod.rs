@@ -6,6 +6,7 @@
 mod manifest;
 mod osb;
 mod resources;
+mod unique;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -190,7 +191,7 @@ fn object(dialect: Dialect, body: &[u8]) -> Result<Map<String, Value>, Answer> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
-    match serde_json::from_slice(body) {
+    match serde_json::from_slice(body).map(|unique::Unique(value)| value) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Answer::error(
             dialect,

@@ -20,7 +20,7 @@ use super::places::{Places, Seat, Visitor};
 use super::traffic::TrafficObserver;
 use crate::addon::throttle::Throttle;
 use crate::api;
-use crate::api::server::{closing, connection};
+use crate::api::server::{answering, closing};
 use crate::control::request::Ask;
 
 /// After an error of `accept` that lasts, such as too many open files.
@@ -131,9 +131,9 @@ async fn serve_one(
         }
     });
     match tls {
-        None => connection(stream, service, times, ends).await,
+        None => answering(stream, service, times, ends).await,
         Some(tls) => match timeout(times.head, tls.accept(stream)).await {
-            Ok(Ok(stream)) => connection(stream, service, times, ends).await,
+            Ok(Ok(stream)) => answering(stream, service, times, ends).await,
             Ok(Err(error)) => tracing::debug!(%error, %from, "a TLS handshake with the provider API failed"),
             Err(_) => tracing::debug!(%from, "a TLS handshake with the provider API took too long"),
         },
@@ -221,16 +221,22 @@ mod tests {
         );
         let cookie = session::begin(&provider.salt, id, false, now);
         let cookie = cookie.split(';').next().unwrap();
-        let mut stream = TcpStream::connect(provider.at).await.unwrap();
         let request = format!("GET /apps/{id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncookie: {cookie}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let answer = rest(&mut stream).await;
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-        assert!(
-            answer.contains("retry-after: 5") && answer.contains("text/html"),
-            "{answer}"
-        );
-        assert!(answer.contains("The gateway is busy"), "{answer}");
+        // Some clients shut down their side when they have asked, and wait for the answer.
+        for shuts_down in [false, true] {
+            let mut stream = TcpStream::connect(provider.at).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            if shuts_down {
+                stream.shutdown().await.unwrap();
+            }
+            let answer = rest(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{shuts_down} {answer}");
+            assert!(
+                answer.contains("retry-after: 5") && answer.contains("text/html"),
+                "{answer}"
+            );
+            assert!(answer.contains("The gateway is busy"), "{answer}");
+        }
     }
 
     /// A body that has begun and does not end in time is answered in the dialect's words, also where bytes trickle in all the

@@ -99,7 +99,7 @@ fn now(deploy: &Value) -> Option<String> {
                 .iter()
                 .filter(|target| !is_up(target))
                 .map(|target| match target["reason"].as_str() {
-                    Some(reason) => format!("{} ({})", text_of(&target["backend"]), reason.escape_debug()),
+                    Some(reason) => format!("{} ({})", text_of(&target["backend"]), tcpgw_core::escape::text(reason)),
                     None => text_of(&target["backend"]),
                 })
                 .collect();

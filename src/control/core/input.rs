@@ -411,13 +411,15 @@ impl Core {
 
     /// Hold new connections of a service back for a time, or no longer.
     pub fn pause(&mut self, order: &PauseOrder, reply: Reply<Result<(), Refused>>, now: Now) {
-        let text = match self.phase {
+        let refused = match self.phase {
             Phase::Running => None,
-            Phase::TornDown => Some(super::TORN_DOWN),
-            Phase::Waiting | Phase::Looking => Some("nothing is served yet: the daemon is starting"),
+            Phase::TornDown => Some(Refused::Failed(super::TORN_DOWN.into())),
+            Phase::Waiting | Phase::Looking => {
+                Some(Refused::Busy("nothing is served yet: the daemon is starting".into()))
+            }
         };
-        if let Some(text) = text {
-            return drop(reply.send(Err(Refused::Failed(text.into()))));
+        if let Some(refused) = refused {
+            return drop(reply.send(Err(refused)));
         }
         let service = order.name.to_string();
         if !self.roster.wanted().contains_key(&order.name) {
@@ -462,8 +464,7 @@ impl Core {
     pub fn resume(&mut self, by: Peer, reply: Reply<Result<bool, Refused>>, now: Now) {
         match self.phase {
             Phase::Waiting | Phase::Looking => {
-                let text = "the daemon is starting: try again";
-                drop(reply.send(Err(Refused::Failed(text.into()))));
+                drop(reply.send(Err(Refused::Busy("the daemon is starting".into()))));
             }
             Phase::Running => drop(reply.send(Ok(false))),
             Phase::TornDown => {
