@@ -67,22 +67,16 @@ pub(super) fn look(
     );
     // Without a record nobody knows whose a service is.
     let is_orphan = known.recorded.is_none();
-    let is_there = |name: &str| adopted.iter().any(|found| *found.wanted.name == *name);
-    let waiting = last
-        .iter()
-        .filter(|last| last.boot == boot_id())
-        .flat_map(|last| &last.services);
-    let waiting = waiting.filter(|(owner, service)| {
-        *owner != Owner::File && state.get(&service.name).is_none() && !is_there(&service.name)
-    });
-    let waiting = waiting.map(|(owner, service)| (*owner, service.name.clone())).collect();
+    let waiting = last.iter().flat_map(|last| waiting(last, &adopted, state)).collect();
     let of_others = adopted.into_iter().filter_map(|found| match found.owner {
         Some(owner) if owner == Owner::Api || owner.is_orphan() => Some((owner, found)),
         None if is_orphan => Some((Owner::Found, found)),
         Some(_) | None => None,
     });
     let of_others: Vec<(Owner, Adopted)> = of_others.collect();
-    let said = last.iter().flat_map(|last| said_through_api(last, &of_others));
+    let said = last
+        .iter()
+        .flat_map(|last| said_through_api(last, &of_others, &boot_id()));
     // One that is suspended or held back is not whole in the kernel.
     let said = said.map(|service| (service.name.clone(), Service::clone(service)));
     let said: BTreeMap<Box<str>, Service> = said.collect();
@@ -98,15 +92,29 @@ pub(super) fn look(
     Ok((known, others))
 }
 
-/// Services of the API as they were put there, of those that this boot serves, whole or not, or holds back.
-fn said_through_api<'a>(last: &'a Last, found: &'a [(Owner, Adopted)]) -> impl Iterator<Item = &'a Service> {
-    let is_of_boot = last.boot == boot_id();
+/// Those of the API and orphans that a daemon served last, that the kernel does not hold and that the state does not define.
+fn waiting(last: &Last, found: &[Adopted], state: &State) -> Vec<(Owner, Box<str>)> {
+    let is_there = |name: &str| found.iter().any(|found| *found.wanted.name == *name);
+    let waiting = last.services.iter().filter(|(owner, service)| {
+        *owner != Owner::File && state.get(&service.name).is_none() && !is_there(&service.name)
+    });
+    waiting.map(|(owner, service)| (*owner, service.name.clone())).collect()
+}
+
+/// Services of the API as they were put there, of those that this boot serves, whole or not, or holds back. Of another boot
+/// nothing but the file tells: a daemon that starts serves all of them again.
+fn said_through_api<'a>(
+    last: &'a Last,
+    found: &'a [(Owner, Adopted)],
+    boot: &str,
+) -> impl Iterator<Item = &'a Service> + use<'a> {
+    let is_of_boot = last.boot == boot;
     let is_there = |name: &str| {
         let mut found = found.iter();
         found.any(|(owner, found)| *owner == Owner::Api && *found.wanted.name == *name) || last.unserved.contains(name)
     };
-    let services = last.services.iter().filter(move |_| is_of_boot);
-    let of_api = services.filter(move |(owner, service)| *owner == Owner::Api && is_there(&service.name));
+    let of_api = last.services.iter().filter(|(owner, _)| *owner == Owner::Api);
+    let of_api = of_api.filter(move |(_, service)| !is_of_boot || is_there(&service.name));
     of_api.map(|(_, service)| &**service)
 }
 
@@ -182,7 +190,7 @@ impl Others {
         }
         problems.into_iter().collect::<Problems>().into_result()?;
         for (owner, rest, found) in stays {
-            let details = Details::new(owner, &found.wanted, &found.serving);
+            let details = Details::new(owner, &found.wanted, &found.serving).suspended(found.is_suspended);
             others.details.insert(rest.name.clone(), details);
             others.services.push(rest);
         }
@@ -282,7 +290,8 @@ impl Others {
     pub(super) fn forget_replaced(&self, global: &Global, held: &BTreeSet<Box<str>>) {
         let Some((path, last)) = &self.last else { return };
         let is_pruned = |name: &str| {
-            let mut pruned = self.pruned.iter();
+            let waiting = self.waiting.iter().filter(|_| self.prunes);
+            let mut pruned = self.pruned.iter().chain(waiting);
             pruned.any(|(owner, of)| owner.is_orphan() && **of == *name)
         };
         let mut left = last.clone();
@@ -380,6 +389,7 @@ mod tests {
                 wanted: Service::clone(service),
                 owner: Some(owner),
                 is_whole: true,
+                is_suspended: false,
             };
             (owner, adopted)
         });
@@ -397,6 +407,30 @@ mod tests {
         assert_eq!(others.displaced, Vec::<String>::new());
     }
 
+    /// Nothing is left in the kernel of what the API had, and a daemon that starts serves it.
+    #[test]
+    fn a_port_of_the_api_is_taken_on_a_machine_that_has_booted_too() {
+        let last = Last {
+            boot: "earlier".into(),
+            services: vec![(Owner::Api, Arc::clone(&state(OWN).services[0]))],
+            ..Last::default()
+        };
+        let port = r#"{"name": "web", "port": 20005, "backends": ["10.2.0.12:3000"]}"#;
+        let mut web = state(port);
+        assert_eq!(waiting(&last, &[], &web), [(Owner::Api, "own".into())]);
+        let said = said_through_api(&last, &[], "now").map(|of| (of.name.clone(), Service::clone(of)));
+        let said: BTreeMap<Box<str>, Service> = said.collect();
+        let refused = Others::settle([].into_iter(), &said, &mut web, false).unwrap_err();
+        let refused = refused.to_string();
+        assert!(
+            refused.contains("port 20005 is already taken by service \"own\""),
+            "{refused}"
+        );
+        Others::settle([].into_iter(), &said, &mut web, true).unwrap();
+        // In the boot that served it, it was removed.
+        assert_eq!(said_through_api(&last, &[], "earlier").count(), 0);
+    }
+
     /// Nothing in the kernel tells that a service of the API which is suspended has these backends.
     #[test]
     fn what_a_suspended_service_has_is_not_replaced() {
@@ -412,6 +446,7 @@ mod tests {
                     serving,
                     owner: Some(Owner::Api),
                     is_whole: true,
+                    is_suspended: true,
                 },
             )
         };

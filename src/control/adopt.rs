@@ -28,6 +28,18 @@ pub(crate) struct Adopted {
     pub(crate) owner: Option<Owner>,
     /// Whether `wanted` is what its provider said: else what no rule tells has its default.
     pub(crate) is_whole: bool,
+    /// Whether it was served without backends because its resource of the add-on was suspended.
+    pub(crate) is_suspended: bool,
+}
+
+impl Adopted {
+    /// It was suspended, and nobody knows its resource any more: no client reaches its backends until somebody says so.
+    pub(crate) fn stay_suspended(&mut self) {
+        for backend in &mut self.wanted.backends {
+            backend.state = BackendState::Draining;
+        }
+        self.wanted.on_empty = Refusal::Reset;
+    }
 }
 
 /// What the kernel holds, or held, as services. Record and file of last services say what the rules do not tell.
@@ -54,6 +66,7 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
             ..Details::default()
         };
         let details = details.or_else(|| was_removed().then_some(removed));
+        let is_suspended = details.as_ref().is_some_and(|details| details.is_suspended);
         let known = last.get(name).filter(|(_, known)| known.port == serving.port);
         let (owner, wanted) = match (details, known) {
             (Some(details), _) => (Some(details.owner), details.complete(&serving)),
@@ -65,6 +78,7 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
             wanted: wanted.unwrap_or_else(|| serving.clone()),
             serving,
             owner,
+            is_suspended,
         }
     };
     services.map(adopt).collect()

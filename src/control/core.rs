@@ -373,7 +373,8 @@ impl Core {
             }
         };
         let of_problems = self.judgement.next_time();
-        of_store.chain(of_kernel).chain(of_problems).min()
+        let of_teardown = self.due.teardown.filter(|_| self.out.is_none());
+        of_store.chain(of_kernel).chain(of_problems).chain(of_teardown).min()
     }
 
     /// What the kernel should be asked or told now; `None` while a job is out, or there is nothing to do.
@@ -400,7 +401,11 @@ impl Core {
             Phase::TornDown | Phase::Running => {}
         }
         if let Some((by, _)) = self.teardown.first() {
-            return Some(Job::Teardown(self.teardown_by(*by, now)));
+            let by = *by;
+            if self.remembers_first(now.instant) {
+                return None;
+            }
+            return Some(Job::Teardown(self.teardown_by(by, now)));
         }
         if self.phase == Phase::TornDown || self.held_back.awaits_first_judgement() {
             return None;

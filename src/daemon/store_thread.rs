@@ -29,6 +29,14 @@ pub fn open(path: &Path, last: &Last, now: Duration) -> Result<(Store, Opened), 
     let mut store = Store::open(path)?;
     let mut opened = read(&mut store)?;
     let is_new = opened.loaded.revision == 0 && opened.resources == LoadedResources::default();
+    let found = opened.loaded.revision;
+    if found < last.revision && !is_new {
+        return Err(StoreError::Older {
+            path: path.to_owned(),
+            known: last.revision,
+            found,
+        });
+    }
     if let Some(change) = last.resources.as_ref().filter(|_| is_new).and_then(|_| restored(last)) {
         let by = By {
             uid: nix::unistd::geteuid().as_raw(),

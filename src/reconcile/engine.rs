@@ -63,6 +63,8 @@ pub struct Memo {
     pub wanted: Services,
     /// Whose they are, where it is no file's.
     pub owners: BTreeMap<Box<str>, Owner>,
+    /// Services whose resource of the add-on is suspended.
+    pub suspended: BTreeSet<Box<str>>,
 }
 
 impl Memo {
@@ -73,7 +75,7 @@ impl Memo {
             let details = match self.wanted.get(name) {
                 Some(wanted) => {
                     let owner = self.owners.get(name).copied().unwrap_or_default();
-                    Details::new(owner, wanted, serving)
+                    Details::new(owner, wanted, serving).suspended(self.suspended.contains(name))
                 }
                 None => Details::new(Owner::Removed, serving, serving),
             };

@@ -51,6 +51,19 @@ pub enum StoreError {
         /// The newest that is known.
         known: i64,
     },
+    /// It was put in the place of one that was changed since.
+    #[error(
+        "{path} is older than what was served last: it is at revision {found}, and {known} was there; what is served goes on; put the \
+         newer one in its place, or, to go by this one, remove {path}.last, and restart the daemon", path = tcpgw_core::escape::path(path)
+    )]
+    Older {
+        /// The store.
+        path: PathBuf,
+        /// The revision that was served.
+        known: u64,
+        /// Its revision.
+        found: u64,
+    },
     /// Another process has it.
     #[error(
         "{} is in use by {holder}; one process at a time may have it",
@@ -146,6 +159,7 @@ impl StoreError {
                 | Self::Full(_)
                 | Self::Corrupt { .. }
                 | Self::Newer { .. }
+                | Self::Older { .. }
                 | Self::Locked { .. }
                 | Self::Io { .. }
         )

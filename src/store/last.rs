@@ -34,6 +34,8 @@ pub struct Last {
     pub boot: String,
     /// The cookie of the network namespace.
     pub namespace: u64,
+    /// The revision of the store when this was written, or the last one that was known.
+    pub revision: u64,
     /// The state file that the services of the provider `file` come from.
     pub origin: Option<PathBuf>,
     /// The services, and whose they are.
@@ -98,6 +100,8 @@ pub enum LastError {
 struct Document<T> {
     boot: String,
     namespace: u64,
+    #[serde(default)]
+    revision: u64,
     origin: Option<PathBuf>,
     services: Vec<Entry<T>>,
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
@@ -222,6 +226,7 @@ impl Last {
         let mut last = Self {
             boot: document.boot,
             namespace: document.namespace,
+            revision: document.revision,
             origin: document.origin,
             resources: document.resources.and_then(|text| LastResources::decode(text.get())),
             ..Self::default()
@@ -286,6 +291,7 @@ impl Last {
         let document = Document {
             boot: self.boot.clone(),
             namespace: self.namespace,
+            revision: self.revision,
             origin: self.origin.clone(),
             services: services.collect::<serde_json::Result<Vec<_>>>()?,
             kept: kept.collect::<serde_json::Result<Vec<_>>>()?,
@@ -349,6 +355,7 @@ mod tests {
         Last {
             boot: "b".into(),
             namespace: 7,
+            revision: 5,
             origin: Some("/s.json".into()),
             services: vec![(Owner::Api, Arc::new(parse_service(service).unwrap()))],
             unserved: ["a".into()].into(),

@@ -196,6 +196,52 @@ fn what_nobody_knows_is_not_the_files() {
     ]);
 }
 
+/// A copy of the store from yesterday says nothing of what was ordered since.
+#[test]
+fn an_older_store_takes_nothing_back() {
+    let mut world = World::new();
+    world.store = Err(StoreError::NoDeploy(0));
+    let older = fs::read(world.store_path()).unwrap();
+    world.restart(&BTreeSet::new());
+    world.happen(Event::Remove("a2"));
+    let all = BTreeSet::from([9001, 9002, 9003]);
+    assert_eq!(world.served(), all);
+    for _ in 0..2 {
+        world.store = Err(StoreError::NoDeploy(0));
+        fs::write(world.store_path(), &older).unwrap();
+        world.restart(&BTreeSet::new());
+        assert_eq!(world.served(), all);
+        let told = world.core.problems().get(Kind::Store).expect("it is told");
+        assert!(told.message.contains("is older than what was served last"), "{told:?}");
+    }
+    // Somebody wants it all the same.
+    fs::remove_file(Last::path(&world.store_path())).unwrap();
+    world.restart(&BTreeSet::new());
+    assert_eq!(world.core.problems().get(Kind::Store), None);
+}
+
+/// A teardown leaves no table and no record: what was served just before it is remembered all the same.
+#[test]
+fn what_a_teardown_takes_away_is_served_after_it_whoever_dies() {
+    let mut world = World::new();
+    world.happen(Event::File([0].into()));
+    world.file = Some([0, 1].into());
+    world.tell_file();
+    world.run();
+    let all = BTreeSet::from([9001, 9002, 9003, 9004]);
+    assert_eq!(world.served(), all);
+    // Killed at once, before anything is written in its own time.
+    let (reply, mut torn) = oneshot::channel();
+    world.core.teardown(PEER, reply);
+    world.wait(Duration::from_millis(1));
+    assert!(torn.try_recv().unwrap().is_ok());
+    assert_eq!(world.served(), BTreeSet::new());
+    world.file = None;
+    // Here it was torn down in another boot than the machine's, so that the next daemon serves again at once.
+    world.restart(&BTreeSet::new());
+    assert_eq!(world.served(), all);
+}
+
 /// Over several restarts of one boot, the services that are held back are remembered like those that are served.
 #[test]
 fn what_is_held_back_is_remembered() {

@@ -26,6 +26,7 @@ use tcpgw::store::last::Last;
 use tcpgw::store::{Expect, Store, StoreError};
 use tcpgw_core::health;
 use tcpgw_core::model::{FlowMark, Refusal as OnEmpty, Service, State};
+use tcpgw_core::problem::Kind;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
@@ -140,6 +141,36 @@ fn what_was_made_by_a_write_that_failed_is_carried_out() {
         }
         assert!(world.uncertain.contains(&0), "it was answered by an error");
         world.end().unwrap();
+    }
+}
+
+/// The platform has suspended it, and nobody has said since that its clients may come in again.
+#[test]
+fn a_suspension_outlives_the_store_and_its_second_copy() {
+    let mut world = World::new();
+    for event in [
+        Event::Provision(Dialect::Scalingo, 0, 0, None),
+        Event::Register(0, 2),
+        Event::Wait(10),
+        Event::Suspend(0),
+        Event::Wait(10),
+    ] {
+        world.happen(&event);
+        world.run();
+    }
+    let port = world.known[&0].as_ref().unwrap().port;
+    assert_eq!(world.connect(port), Fate::Empty { reset: true });
+    let path = world.directory.path().join("store.db");
+    for _ in 0..2 {
+        world.store = Err(StoreError::NoDeploy(0));
+        for lost in [path.clone(), Last::path(&path)] {
+            std::fs::remove_file(lost).unwrap();
+        }
+        world.restart();
+        world.wait(LONG);
+        assert_eq!(world.connect(port), Fate::Empty { reset: true });
+        let told = world.core.problems().get(Kind::NoActiveBackend).expect("it is told");
+        assert_eq!(told.port, Some(port.get()));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whoever dies, and wherever, has told before whose the services in the kernel are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -40,6 +40,7 @@ fn memo(state: &State) -> Memo {
         pauses: Vec::new(),
         wanted: services(state),
         owners: names.map(|name| (name, Owner::Api)).collect(),
+        suspended: BTreeSet::new(),
     }
 }
 

@@ -96,6 +96,14 @@ pub struct Details {
     /// Members of its JSON: those that no summary has, and those that are served otherwise than its provider wants.
     #[serde(rename = "f", default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,
+    /// Whether it is served without backends because the resource of the add-on that it belongs to is suspended.
+    #[serde(rename = "s", default, skip_serializing_if = "is_false")]
+    pub is_suspended: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Details by the service's name; a service that is in the same record and not here has the default ones.
@@ -124,7 +132,17 @@ impl Details {
         if wanted.on_empty != serving.on_empty {
             fields.insert("on_empty".into(), wanted.on_empty.word().into());
         }
-        Self { owner, fields }
+        Self {
+            owner,
+            fields,
+            is_suspended: false,
+        }
+    }
+
+    /// The same of a service that is suspended, or not.
+    #[must_use]
+    pub fn suspended(self, is_suspended: bool) -> Self {
+        Self { is_suspended, ..self }
     }
 
     /// Whether a record need not say it.

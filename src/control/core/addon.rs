@@ -122,6 +122,11 @@ impl Addon {
         self.suspended.keys()
     }
 
+    /// Whether the resource of a service is known.
+    pub(super) fn knows(&self, service: &str) -> bool {
+        self.resource(service).is_some()
+    }
+
     /// Whether a service is not served because its resource is suspended.
     pub(super) fn is_suspended(&self, name: &str) -> bool {
         self.suspended.contains_key(name)

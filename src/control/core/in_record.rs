@@ -24,6 +24,7 @@ impl Core {
             pauses: pauses.map(|(name, of)| pause(name, of, now)).collect(),
             wanted: self.wanted_by_providers(),
             owners: self.owners(),
+            suspended: self.addon.suspended_names().cloned().collect(),
         }
     }
 
@@ -45,7 +46,7 @@ impl Core {
         };
         let wanted = self.roster.wanted().get(name);
         let details = match wanted.map(|wanted| self.addon_wish(name).unwrap_or(wanted)) {
-            Some(wanted) => Details::new(self.owner(name), wanted, serving),
+            Some(wanted) => Details::new(self.owner(name), wanted, serving).suspended(self.addon.is_suspended(name)),
             None => Details::new(Owner::Removed, serving, serving),
         };
         let leavers = self.roster.leavers();

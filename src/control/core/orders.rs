@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::addon::Provisioned;
 use super::api_services::Held;
@@ -77,8 +77,10 @@ pub(super) struct Desk {
     orders: VecDeque<Order>,
     /// The one that is being written.
     pub(super) accepted: Option<Accepted>,
-    /// The store is looked at anew.
+    /// The store is looked at anew, or the file of last services is written.
     refreshing: bool,
+    /// The file of last services is being written.
+    remembering: bool,
     /// Nobody knows what it held.
     pub(super) lost: bool,
     /// Whether what is known of resources is what the store holds.
@@ -200,6 +202,20 @@ impl Core {
             self.due.remember(now.instant + REFRESH);
         }
         self.judge_last();
+    }
+
+    /// Whether a teardown has to wait: it leaves neither table nor record, so that a daemon that dies afterwards has told nobody of what
+    /// was served but by the file of last services.
+    pub(super) fn remembers_first(&mut self, now: Instant) -> bool {
+        let until = self.due.wait_for_last(now);
+        let is_next = self.due.has_to_remember() && self.desk.is_idle() && self.last_trouble.unwritten.is_none();
+        let waits = until > now && (is_next || self.desk.remembering);
+        if !waits {
+            self.due.teardown = None;
+        } else if is_next {
+            self.due.remember_at_once(now);
+        }
+        waits
     }
 
     fn store_trouble(&mut self, trouble: Option<&StoreError>, now: Now) {
@@ -325,7 +341,7 @@ impl Core {
                 return Some(Write::Refresh);
             }
             if self.has_looked() && self.due.take_remember(now.instant) {
-                self.desk.refreshing = true;
+                (self.desk.refreshing, self.desk.remembering) = (true, true);
                 return Some(self.remember_now());
             }
             if let Some(write) = self.next_step(now) {
@@ -372,7 +388,7 @@ impl Core {
     /// Whether orders can be judged.
     pub(super) fn judges(&self) -> Result<(), Refused> {
         match self.phase {
-            Phase::Waiting | Phase::Looking => Err(Refused::Failed("the daemon is starting: try again".into())),
+            Phase::Waiting | Phase::Looking => Err(Refused::Busy("the daemon is starting".into())),
             Phase::Running | Phase::TornDown => Ok(()),
         }
     }
@@ -582,7 +598,7 @@ impl Core {
                 return self.refreshed(refreshed, now);
             }
             Written::Remembered(result, took) => {
-                self.desk.refreshing = false;
+                (self.desk.refreshing, self.desk.remembering) = (false, false);
                 return self.remembered(result, took, now);
             }
             other => other,

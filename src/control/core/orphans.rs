@@ -318,6 +318,11 @@ impl Core {
         Last {
             boot: self.boot.clone(),
             namespace: self.namespace,
+            revision: if self.desk.lost {
+                self.last.revision
+            } else {
+                self.api.revision()
+            },
             origin: self.file_origin.clone(),
             services: of_file.chain(of_api).chain(orphans).collect(),
             unserved: unserved.cloned().collect(),

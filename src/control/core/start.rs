@@ -112,6 +112,7 @@ impl Former {
             wanted: Service::clone(service),
             owner: Some(*owner),
             is_whole: *owner != Owner::Found,
+            is_suspended: false,
         });
         let mut wanted: Vec<Adopted> = Vec::new();
         for candidates in [recorded, of_last.collect()] {
@@ -170,15 +171,19 @@ impl Core {
             self.copy_resources(copy, now);
         }
         let recorded = found.recorded.as_ref();
-        let adopted = adopt::adopt(&found.summary, recorded, &last);
-        let former = Former::find(&found, &last, &adopted, &self.boot);
+        let mut adopted = adopt::adopt(&found.summary, recorded, &last);
+        let mut former = Former::find(&found, &last, &adopted, &self.boot);
+        let all = adopted.iter_mut().chain(&mut former.wanted);
+        for suspended in all.filter(|of| of.is_suspended && !self.addon.knows(&of.wanted.name)) {
+            suspended.stay_suspended();
+        }
         self.held_back.former = former.served;
         self.held_back.before = former.kept;
         let former = former.wanted;
         let origin = recorded.and_then(|recorded| recorded.applied.as_ref());
         self.applied = origin.cloned();
         let origin = origin_of_file(origin, &last, &self.boot);
-        self.last.refused = last.refused;
+        (self.last.refused, self.last.revision) = (last.refused, last.revision);
         let words = words(&adopted);
         self.doubt_empty_file(&adopted, &former, now);
         let orphans = self.settle_owners(&adopted, &former, origin);

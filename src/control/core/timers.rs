@@ -14,6 +14,8 @@ const COUNT: Duration = Duration::from_millis(500);
 const RECORD: Duration = Duration::from_secs(1);
 /// A record that is due for so long goes before further changes, which would keep it out for ever.
 const LATE: Duration = Duration::from_secs(5);
+/// So long a teardown waits for the file of last services.
+const LAST: Duration = Duration::from_secs(2);
 /// From a change until counters of what is gone are removed.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -40,6 +42,8 @@ pub(super) struct Due {
     /// When the file of last services is to be written; not one of [`Self::next`].
     remember: Option<Instant>,
     remember_pause: Duration,
+    /// Until then a teardown waits for that file; not one of [`Self::next`].
+    pub(super) teardown: Option<Instant>,
 }
 
 impl Due {
@@ -198,6 +202,16 @@ impl Due {
     /// The file of last services is not up to date.
     pub(super) fn remember(&mut self, now: Instant) {
         self.remember.get_or_insert(now + self.remember_pause);
+    }
+
+    /// It is to be written without a pause.
+    pub(super) fn remember_at_once(&mut self, now: Instant) {
+        self.remember = Some(now);
+    }
+
+    /// Until when a teardown waits for that file.
+    pub(super) fn wait_for_last(&mut self, now: Instant) -> Instant {
+        *self.teardown.get_or_insert(now + LAST)
     }
 
     pub(super) fn take_remember(&mut self, now: Instant) -> bool {
