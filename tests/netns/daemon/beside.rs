@@ -187,7 +187,7 @@ fn commands_ask_the_socket_of_the_configuration() {
     fs::write(&config, "[daemon]\nsockets = 1\n").expect("a file");
     let bad = net.tcpgw(&["--config", path, "service", "ls"]);
     assert!(
-        bad.status != 0 && bad.stderr.contains("warning: the daemon is looked for at"),
+        bad.status != 0 && bad.stderr.contains("warning: the configuration cannot be read"),
         "{bad}"
     );
     // The command line comes first.
