@@ -30,7 +30,8 @@ fn serves(net: &Net) {
     }
 }
 
-/// All is served meanwhile; then the API's services can be changed again, and what the store does not know is an orphan.
+/// All is served meanwhile, also when it turns out to be older than what was served. Who says that it counts can change services again, and what
+/// it does not know is an orphan.
 #[test]
 fn a_store_that_is_locked_at_the_start_is_taken_when_it_can_be_read() {
     let net = Net::new();
@@ -63,6 +64,13 @@ fn a_store_that_is_locked_at_the_start_is_taken_when_it_can_be_read() {
     assert!(refused.status == 1 && refused.stderr.contains("in use by"), "{refused}");
 
     drop(backup);
+    let is_older = || trouble(&daemon).is_some_and(|told| told.contains("is older than what was served last"));
+    assert!(wait_until(PATIENCE, is_older), "{:?}", trouble(&daemon));
+    serves(&net);
+    // As the message says.
+    daemon.stop();
+    fs::remove_file(net.file("store.db.last")).expect("it is there");
+    daemon.start();
     assert!(
         wait_until(PATIENCE, || trouble(&daemon).is_none()),
         "{:?}",
