@@ -1,6 +1,7 @@
 //! The names of things in the add-on. Each is checked once, where it comes in, and is then safe in paths, logs and pages.
 
-use std::fmt;
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error as _};
@@ -72,6 +73,41 @@ impl ResourceId {
 }
 
 const SERVICE_PREFIX: &str = "addon-";
+
+/// Returns a text in which the first mention of each resource's service is followed by its app: `addon-... (app my-app)`. What
+/// stands between backticks is a command, and stays as it is.
+pub fn with_apps(text: &str, app_of: impl Fn(ResourceId) -> Option<PlatformId>) -> String {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let mut named = String::with_capacity(text.len());
+    let mut told = BTreeSet::new();
+    let mut is_command = false;
+    let mut rest = text;
+    while let Some(at) = rest.find(SERVICE_PREFIX) {
+        let (before, from) = rest.split_at(at);
+        named.push_str(before);
+        is_command ^= before.bytes().filter(|byte| *byte == b'`').count() % 2 == 1;
+        let begins = !named.bytes().last().is_some_and(is_name);
+        let (name, after) = from
+            .split_at_checked(SERVICE_PREFIX.len() + RESOURCE_ID_LENGTH)
+            .unwrap_or((from, ""));
+        let ends = !after.bytes().next().is_some_and(is_name);
+        let id = ResourceId::of_service(name).filter(|_| begins && ends);
+        let Some(id) = id.filter(|_| !is_command) else {
+            named.push_str(SERVICE_PREFIX);
+            rest = &from[SERVICE_PREFIX.len()..];
+            continue;
+        };
+        named.push_str(name);
+        rest = after;
+        if told.insert(id)
+            && !after.starts_with(" (app ")
+            && let Some(app) = app_of(id)
+        {
+            let _ = write!(named, " (app {app})");
+        }
+    }
+    named + rest
+}
 
 impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -195,6 +231,37 @@ fn check_guid(text: &str) -> Result<(), IdError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn services_in_a_text_are_followed_by_their_apps() {
+        let known: ResourceId = "aaaaaaaaaaaa".parse().expect("an id");
+        let app_of = |id| (id == known).then(|| "my-app".parse().expect("an id"));
+        let named = |text: &str| with_apps(text, app_of);
+        for (text, told) in [
+            ("addon-aaaaaaaaaaaa", "addon-aaaaaaaaaaaa (app my-app)"),
+            (
+                "addon-aaaaaaaaaaaa :20003 is paused; `tcpgw resume addon-aaaaaaaaaaaa` ends that",
+                "addon-aaaaaaaaaaaa (app my-app) :20003 is paused; `tcpgw resume addon-aaaaaaaaaaaa` ends that",
+            ),
+            (
+                "`tcpgw resume addon-aaaaaaaaaaaa`: addon-aaaaaaaaaaaa, addon-aaaaaaaaaaaa",
+                "`tcpgw resume addon-aaaaaaaaaaaa`: addon-aaaaaaaaaaaa (app my-app), addon-aaaaaaaaaaaa",
+            ),
+            ("web, addon-bbbbbbbbbbbb", "web, addon-bbbbbbbbbbbb"),
+        ] {
+            assert_eq!(named(text), told);
+            assert_eq!(named(told), told, "twice");
+        }
+        for other in [
+            "",
+            "addon-",
+            "addon-aaaaaaaaaaaab",
+            "my-addon-aaaaaaaaaaaa",
+            "addon-a\u{fc}aaaaaaaaaaaa",
+        ] {
+            assert_eq!(named(other), other);
+        }
+    }
 
     #[test]
     fn platform_ids_are_safe_in_a_path() {

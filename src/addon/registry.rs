@@ -118,6 +118,17 @@ pub enum Outcome {
     Removed(Arc<Resource>),
 }
 
+impl Outcome {
+    /// Returns the resource.
+    pub fn resource(&self) -> &Arc<Resource> {
+        match self {
+            Self::Created(resource) | Self::Changed(resource) | Self::Unchanged(resource) | Self::Removed(resource) => {
+                resource
+            }
+        }
+    }
+}
+
 /// What to do, and what to answer then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
@@ -223,6 +234,26 @@ impl Registry {
     pub fn removed(&self, most: usize) -> impl Iterator<Item = &Removed> {
         let order = &self.removed.order;
         order.range(order.len().saturating_sub(most)..)
+    }
+
+    /// Returns the app that a resource is for, or was for before it was deprovisioned.
+    pub fn app_of(&self, id: ResourceId) -> Option<&PlatformId> {
+        let there = self.resources.get(&id).map(|resource| &resource.app);
+        there.or_else(|| {
+            self.removed.ids.get(&id)?;
+            let mut latest = self.removed.order.iter().rev();
+            latest.find(|removed| removed.id == id).map(|removed| &removed.app)
+        })
+    }
+
+    /// Returns the resources that an app has and had, at most `most`: those that were deprovisioned last come first after the one
+    /// that there is.
+    pub fn all_of_app(&self, app: &PlatformId, most: usize) -> Vec<ResourceId> {
+        let there = self.by_app.get(app).copied();
+        let is_known = self.removed.has(&Target::Any(app.clone()));
+        let removed = self.removed.order.iter().rev().filter(|_| is_known);
+        let removed = removed.filter(|removed| removed.app == *app).map(|removed| removed.id);
+        there.into_iter().chain(removed).take(most).collect()
     }
 
     /// Returns the resource of a target.

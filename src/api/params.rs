@@ -22,7 +22,11 @@ const APP: &str = "app:";
 
 /// The query, decoded.
 #[derive(Debug)]
-pub(super) struct Params(Vec<(String, String)>);
+pub(super) struct Params {
+    pairs: Vec<(String, String)>,
+    /// The services of the app that the query names, the newest first.
+    of_app: Vec<Box<str>>,
+}
 
 impl FromRequestParts<Shared> for Params {
     type Rejection = ApiError;
@@ -30,14 +34,19 @@ impl FromRequestParts<Shared> for Params {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
         let query = Query::<Vec<(String, String)>>::from_request_parts(parts, shared).await;
         let Query(mut pairs) = query.map_err(|error: QueryRejection| ApiError::bad(error.body_text()))?;
+        let mut of_app = Vec::new();
         for (name, value) in &mut pairs {
             if name == "service"
-                && let Some(service) = service_of_app(shared, value).await?
+                && let Some(app) = app(value)?
             {
-                *value = service.into();
+                let asked = shared.ask(shared.times.answer, |reply| Ask::ServicesOfApp(app, reply));
+                of_app = asked.await??;
+                if let Some(newest) = of_app.first() {
+                    *value = newest.to_string();
+                }
             }
         }
-        Ok(Self(pairs))
+        Ok(Self { pairs, of_app })
     }
 }
 
@@ -45,7 +54,7 @@ impl Params {
     /// Each at most once, and no others.
     pub(super) fn known(self, known: &[&'static str]) -> Result<Known, ApiError> {
         let mut values = BTreeMap::new();
-        for (name, value) in self.0 {
+        for (name, value) in self.pairs {
             let Some(name) = known.iter().find(|known| **known == name) else {
                 let there_are = if known.is_empty() {
                     "there are none here".into()
@@ -58,17 +67,23 @@ impl Params {
                 return Err(ApiError::bad(format!("parameter {name} is given twice")));
             }
         }
-        Ok(Known(values))
+        Ok(Known {
+            values,
+            of_app: self.of_app,
+        })
     }
 }
 
 /// The query, with known names.
 #[derive(Debug)]
-pub(super) struct Known(BTreeMap<&'static str, String>);
+pub(super) struct Known {
+    values: BTreeMap<&'static str, String>,
+    of_app: Vec<Box<str>>,
+}
 
 impl Known {
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
-        self.0.remove(name)
+        self.values.remove(name)
     }
 
     pub(super) fn read<T, E: Display>(
@@ -76,7 +91,7 @@ impl Known {
         name: &str,
         read: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<T>, ApiError> {
-        let Some(text) = self.0.remove(name) else {
+        let Some(text) = self.values.remove(name) else {
             return Ok(None);
         };
         match read(&text) {
@@ -104,9 +119,18 @@ impl Known {
         self.read("service", read)
     }
 
+    /// The names of the services: several where an app is named that has had several; none: of all.
+    pub(super) fn services(&mut self) -> Result<Vec<Box<str>>, ApiError> {
+        let named = self.service()?;
+        if self.of_app.is_empty() {
+            return Ok(named.into_iter().collect());
+        }
+        Ok(std::mem::take(&mut self.of_app))
+    }
+
     /// Whether that one is given.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.values.contains_key(name)
     }
 
     pub(super) fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
@@ -143,14 +167,18 @@ impl FromRequestParts<Shared> for Name {
     }
 }
 
+/// Returns the app, if the text names one.
+fn app(text: &str) -> Result<Option<PlatformId>, ApiError> {
+    let app = text.strip_prefix(APP).map(str::parse);
+    app.transpose()
+        .map_err(|error| ApiError::bad(format!("{APP}APP_ID: APP_ID {error}")))
+}
+
 /// Returns the name of an app's service, if the text names an app.
 async fn service_of_app(shared: &Shared, text: &str) -> Result<Option<Box<str>>, ApiError> {
-    let Some(app) = text.strip_prefix(APP) else {
+    let Some(app) = app(text)? else {
         return Ok(None);
     };
-    let app: PlatformId = app
-        .parse()
-        .map_err(|error| ApiError::bad(format!("{APP}APP_ID: APP_ID {error}")))?;
     let asked = shared.ask(shared.times.answer, |reply| Ask::Resource(Target::Any(app), reply));
     Ok(Some(asked.await??.id.service().into()))
 }

@@ -14,7 +14,7 @@ use crate::look::now;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Of this service only
+    /// Of this service only: its name, or `app:APP_ID` for all that the add-on of an app has and had
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
     /// So many at most, the newest first
@@ -96,11 +96,20 @@ fn table(list: &Value) -> Result<(), Failure> {
             user(&entry["uid"]),
             text_of(&entry["what"]),
             text_of(&entry["deploy"]),
-            text_of(&entry["service"]),
+            service(entry),
             change(&entry["old"], &entry["new"]),
         ]
     });
     columns.print(head, rows)
+}
+
+/// The service, and the app that it is, or was, of.
+fn service(entry: &Value) -> String {
+    let service = text_of(&entry["service"]);
+    match entry["app"].as_str() {
+        Some(app) => format!("{service} (app {app})"),
+        None => service,
+    }
 }
 
 /// The fields that are not as they were.
@@ -146,6 +155,13 @@ mod tests {
         assert_eq!(change(&old, &new), "labels limit port");
         assert_eq!(change(&Value::Null, &new), "added");
         assert_eq!(change(&old, &Value::Null), "removed");
+    }
+
+    #[test]
+    fn a_service_of_the_add_on_has_an_app() {
+        let of = |app: Value| service(&json!({"service": "addon-aaaaaaaaaaaa", "app": app}));
+        assert_eq!(of(json!("my-app")), "addon-aaaaaaaaaaaa (app my-app)");
+        assert_eq!(of(Value::Null), "addon-aaaaaaaaaaaa");
     }
 
     #[test]

@@ -564,8 +564,9 @@ impl Core {
 
     /// Notes an event, and logs it.
     pub fn note(&mut self, what: What, now: Now) -> Arc<Event> {
-        what.log();
-        self.events.note(what, now.unix)
+        let app = what.service().and_then(|service| self.app_of_service(service)).cloned();
+        what.log(app.as_ref(), |names| self.naming_apps(names));
+        self.events.note(what, app, now.unix)
     }
 
     fn teardown_by(&self, by: Peer, now: Now) -> TornDownBy {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use tokio::sync::broadcast;
 
+use crate::addon::id::PlatformId;
 use tcpgw_core::escape;
 use tcpgw_core::problem::{EndedProblem, Problem};
 
@@ -70,6 +71,9 @@ pub struct Event {
     /// What.
     #[serde(flatten)]
     pub what: What,
+    /// The app of the service that it is about, where that is, or was, of the add-on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<PlatformId>,
 }
 
 /// What happened.
@@ -235,8 +239,36 @@ pub enum What {
 }
 
 impl What {
-    /// Writes it to the log: what somebody must act on as a warning, all other changes of state as information.
-    pub fn log(&self) {
+    /// Returns the service that it is about, where it is about one.
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::Problem(problem) => problem.service.as_deref(),
+            Self::ProblemEnded(problem) => problem.service.as_deref(),
+            Self::Health { service, .. }
+            | Self::NoneHealthy { service, .. }
+            | Self::Draining { service, .. }
+            | Self::Back { service, .. }
+            | Self::Retired { service, .. }
+            | Self::Deploy { service, .. }
+            | Self::Paused { service, .. }
+            | Self::Resumed { service, .. } => Some(service),
+            Self::Started { .. }
+            | Self::Committed { .. }
+            | Self::Rejected { .. }
+            | Self::Failed { .. }
+            | Self::Orphaned { .. }
+            | Self::Displaced { .. }
+            | Self::Drift { .. }
+            | Self::Repaired { .. }
+            | Self::TornDown { .. }
+            | Self::ServesAgain { .. } => None,
+        }
+    }
+
+    /// Writes it to the log: what somebody must act on as a warning, all other changes of state as information. `app`: that of its
+    /// service; `naming_apps` adds the apps to names of services.
+    pub fn log(&self, app: Option<&PlatformId>, naming_apps: impl Fn(&str) -> String) {
+        let app = app.map(tracing::field::display);
         match self {
             Self::Started { version, adopted } => tracing::info!(version, adopted, "started"),
             Self::Committed {
@@ -256,7 +288,12 @@ impl What {
             }
             Self::Problem(problem) => problem.log(),
             Self::ProblemEnded(ended) => {
-                tracing::info!(kind = ended.kind.word(), service = ended.service, "problem is over");
+                tracing::info!(
+                    kind = ended.kind.word(),
+                    service = ended.service,
+                    app,
+                    "problem is over"
+                );
             }
             Self::Failed { error } => tracing::error!("{error}; will be tried again"),
             Self::Health {
@@ -264,37 +301,37 @@ impl What {
                 backend,
                 state,
                 reason,
-            } => tracing::info!(service, %backend, state, reason = safe(reason.as_deref()), "health"),
-            Self::NoneHealthy { service, kept } => tracing::warn!(service, kept, "no backend is healthy"),
+            } => tracing::info!(service, app, %backend, state, reason = safe(reason.as_deref()), "health"),
+            Self::NoneHealthy { service, kept } => tracing::warn!(service, app, kept, "no backend is healthy"),
             Self::Draining {
                 service,
                 backend,
                 seconds,
-            } => tracing::info!(service, %backend, seconds, "draining"),
-            Self::Back { service, backend } => tracing::info!(service, %backend, "serves again"),
+            } => tracing::info!(service, app, %backend, seconds, "draining"),
+            Self::Back { service, backend } => tracing::info!(service, app, %backend, "serves again"),
             Self::Retired {
                 service,
                 backend,
                 reason,
                 flows,
-            } => tracing::info!(service, %backend, reason, flows, "retired"),
+            } => tracing::info!(service, app, %backend, reason, flows, "retired"),
             Self::Deploy {
                 id,
                 service,
                 phase,
                 reason,
-            } => tracing::info!(id, service, phase, reason = safe(reason.as_deref()), "deploy"),
-            Self::Paused { service, seconds, uid } => tracing::warn!(service, seconds, uid, "paused"),
-            Self::Resumed { service, reason, uid } => tracing::info!(service, reason, uid, "resumed"),
+            } => tracing::info!(id, service, app, phase, reason = safe(reason.as_deref()), "deploy"),
+            Self::Paused { service, seconds, uid } => tracing::warn!(service, app, seconds, uid, "paused"),
+            Self::Resumed { service, reason, uid } => tracing::info!(service, app, reason, uid, "resumed"),
             Self::Orphaned { count, names, reason } => {
-                let names = names.join(", ");
+                let names = naming_apps(&names.join(", "));
                 tracing::warn!(count, names, "served on as orphans: {reason}");
             }
             Self::Drift { who, what } => {
                 tracing::warn!(who = safe(who.as_deref()), "somebody else changed nftables: {what}");
             }
             Self::Displaced { count, names, reason } => {
-                let names = names.join(", ");
+                let names = naming_apps(&names.join(", "));
                 tracing::warn!(count, names, "orphans have ended or lost backends: {reason}");
             }
             Self::Repaired { what } => tracing::warn!("repaired: {what}"),
@@ -332,8 +369,8 @@ impl Events {
 }
 
 impl Events {
-    /// Notes one; `now` is the time since 1970.
-    pub fn note(&mut self, what: What, now: Duration) -> Arc<Event> {
+    /// Notes one, with the app of its service; `now` is the time since 1970.
+    pub fn note(&mut self, what: What, app: Option<PlatformId>, now: Duration) -> Arc<Event> {
         let event = Arc::new(Event {
             id: EventId {
                 epoch: Arc::clone(&self.epoch),
@@ -341,6 +378,7 @@ impl Events {
             },
             at: (now.as_secs_f64() * 1000.0).round() / 1000.0,
             what,
+            app,
         });
         self.next += 1;
         if self.kept.len() == KEPT {
@@ -385,7 +423,7 @@ mod tests {
     fn noting(epoch: &str, count: usize) -> Events {
         let mut events = Events::new(epoch);
         for _ in 0..count {
-            events.note(What::TornDown { flushed: 0, uid: 0 }, Duration::ZERO);
+            events.note(What::TornDown { flushed: 0, uid: 0 }, None, Duration::ZERO);
         }
         events
     }

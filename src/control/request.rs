@@ -3,7 +3,7 @@
 mod deploys;
 mod services;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +60,10 @@ pub enum Ask {
     Addon(AddonOrder, Reply<Result<Outcome, AddonRefused>>),
     /// One resource of the add-on.
     Resource(Target, Reply<Result<Arc<Resource>, AddonRefused>>),
+    /// The services that an app has and had, the newest first.
+    ServicesOfApp(PlatformId, Reply<Result<Vec<Box<str>>, AddonRefused>>),
+    /// The apps of those of these services that are, or were, the add-on's.
+    AppsOfServices(BTreeSet<Box<str>>, Reply<BTreeMap<Box<str>, PlatformId>>),
     /// What the page of one resource shows.
     AppPage(ResourceId, Reply<Result<AppView, AddonRefused>>),
     /// One resource of the add-on, as the operator sees it.

@@ -598,6 +598,8 @@ impl Daemon {
             Ask::Undo(order, reply) => self.core.order(Order::Undo(order, reply)),
             Ask::Addon(order, reply) => self.core.order(Order::Addon(order, reply)),
             Ask::Resource(target, reply) => drop(reply.send(self.core.resource(&target))),
+            Ask::ServicesOfApp(app, reply) => drop(reply.send(self.core.services_of_app(&app))),
+            Ask::AppsOfServices(names, reply) => drop(reply.send(self.core.apps_of_services(&names))),
             Ask::AppPage(id, reply) => drop(reply.send(self.core.app(id, now))),
             Ask::ResourceView(target, reply) => drop(reply.send(self.core.resource_view(&target))),
             Ask::Resources(reply) => drop(reply.send(self.core.resource_list(now))),

@@ -105,7 +105,7 @@ fn unfinished(store: &mut Store) -> Result<Vec<Unfinished>, StoreError> {
 /// A deploy's service before its last change by it, from the history: that is written with the change.
 fn before(store: &mut Store, deploy: &Deploy) -> Result<Option<Service>, StoreError> {
     let filter = HistoryFilter {
-        service: Some(deploy.service.clone()),
+        services: vec![deploy.service.clone()],
         deploy: Some(deploy.id),
         limit: 1,
         ..HistoryFilter::default()

@@ -46,8 +46,8 @@ pub struct HistoryEntry {
 /// Which entries of the history.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HistoryFilter {
-    /// Of this service only.
-    pub service: Option<String>,
+    /// Of these services only; empty: of all.
+    pub services: Vec<String>,
     /// Not before that time since 1970.
     pub since: Option<Duration>,
     /// Of this deploy only.
@@ -160,11 +160,15 @@ pub(super) fn read(connection: &Connection, filter: &HistoryFilter) -> Result<Ve
     let mut query = format!("SELECT {COLUMNS} FROM history");
     let mut values: Vec<Sql> = Vec::new();
     let conditions = [
-        ("service =", filter.service.clone().map(Sql::from)),
         ("at >=", filter.since.map(|since| Sql::from(micros(since)))),
         ("deploy =", filter.deploy.map(|id| Sql::from(number(id)))),
         ("id <", filter.before.map(|id| Sql::from(number(id)))),
     ];
+    if !filter.services.is_empty() {
+        let places = vec!["?"; filter.services.len()].join(", ");
+        let _ = write!(query, " WHERE service IN ({places})");
+        values.extend(filter.services.iter().cloned().map(Sql::from));
+    }
     for (condition, value) in conditions {
         if let Some(value) = value {
             let joint = if values.is_empty() { "WHERE" } else { "AND" };

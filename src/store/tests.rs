@@ -244,7 +244,7 @@ fn the_history_says_what_changed_when_and_by_whom() {
     );
     assert_eq!(
         ids(HistoryFilter {
-            service: Some("a".into()),
+            services: vec!["a".into()],
             before: Some(4),
             ..none()
         }),

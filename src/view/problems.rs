@@ -1,11 +1,12 @@
 //! What is wrong with the services, in words and as data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::Services;
 use super::status::{BackendStatus, IN_BALANCE, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
+use crate::addon::id::{PlatformId, ResourceId, with_apps};
 use crate::date::utc;
 use crate::view::snapshot::DaemonView;
 use tcpgw_core::owner::Owner;
@@ -20,7 +21,13 @@ const MOST_NAMES: usize = 20;
 /// At most so many flows that should not be there are told one by one.
 const MOST_PAIRS: usize = 10;
 
-pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) -> Vec<Problem> {
+/// `apps`: those of the add-on's services, where a daemon tells of them.
+pub(super) fn find(
+    status: &Status<'_>,
+    services: &Services,
+    found: &[Problem],
+    apps: Option<&BTreeMap<Box<str>, PlatformId>>,
+) -> Vec<Problem> {
     let names: BTreeSet<&str> = status.services.iter().filter_map(|of| of.name.as_deref()).collect();
     // Whether it is of the gateway as a whole, or of a service that is shown. What is held back is not in the kernel, so that no
     // service is shown for it.
@@ -63,6 +70,12 @@ pub(super) fn find(status: &Status<'_>, services: &Services, found: &[Problem]) 
         problems.extend(daemon.problems.iter().filter(is_shown).cloned());
     }
     problem::sort(&mut problems);
+    if let Some(apps) = apps.filter(|apps| !apps.is_empty()) {
+        let app_of = |id: ResourceId| apps.get(id.service().as_str()).cloned();
+        for problem in &mut problems {
+            problem.message = with_apps(&problem.message, app_of);
+        }
+    }
     problems
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Services;
 use crate::addon::ServiceState;
+use crate::addon::id::PlatformId;
 use tcpgw_core::problem::Problem;
 
 /// What the loop knows.
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub providers: BTreeMap<Box<str>, &'static str>,
     /// How the services of the add-on's resources are, by their names.
     pub addon: BTreeMap<Box<str>, ServiceState>,
+    /// The apps of those of the services that are, or were, the add-on's.
+    pub apps: BTreeMap<Box<str>, PlatformId>,
 }
 
 /// What probes found of one backend.

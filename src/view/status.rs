@@ -268,7 +268,12 @@ impl<'a> Status<'a> {
                 .map(|daemon| daemon.drains.iter().map(Drain::from).collect()),
             daemon: facts.daemon.map(|daemon| &daemon.daemon),
         };
-        status.problems = problems::find(&status, facts.services, facts.found);
+        status.problems = problems::find(
+            &status,
+            facts.services,
+            facts.found,
+            facts.daemon.map(|daemon| &daemon.apps),
+        );
         status.ok = tcpgw_core::problem::is_ok(&status.problems);
         if status.problems.len() > MOST_OF_KIND {
             let told = few(&status.problems).into_iter();

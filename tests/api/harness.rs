@@ -297,6 +297,7 @@ fn look() -> Snapshot {
         unanswered: BTreeMap::from([("web".into(), 7)]),
         providers: BTreeMap::from([("web".into(), "api"), ("sick".into(), "file")]),
         addon: BTreeMap::new(),
+        apps: BTreeMap::new(),
     }
 }
 
@@ -341,7 +342,7 @@ impl Server {
 
     pub(crate) fn note(&self, what: What) {
         let mut told = self.shared.lock().expect("nobody panicked");
-        told.events.note(what, Duration::from_secs(1000));
+        told.events.note(what, None, Duration::from_secs(1000));
     }
 
     pub(crate) fn me() -> Peer {

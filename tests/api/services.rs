@@ -310,8 +310,8 @@ fn history_and_export() {
     let told = server.shared.lock().expect("whole");
     let filter = &told.single.filters[0];
     assert_eq!(
-        (filter.service.as_deref(), filter.since),
-        (Some("web"), Some(Duration::from_secs(5)))
+        (&filter.services, filter.since),
+        (&vec!["web".to_owned()], Some(Duration::from_secs(5)))
     );
     assert_eq!((filter.deploy, filter.before, filter.limit), (Some(41), Some(9), 2));
     drop(told);

@@ -206,6 +206,15 @@ impl Single {
             Ask::Query(query) => self.query(query),
             Ask::Addon(order, reply) => drop(reply.send(Ok(resource_changed(&order.request)))),
             Ask::Resource(target, reply) => drop(reply.send(known(&target).map(|()| resource()))),
+            Ask::ServicesOfApp(app, reply) => {
+                let services = known(&Target::Any(app)).map(|()| vec![resource().id.service().into()]);
+                drop(reply.send(services));
+            }
+            Ask::AppsOfServices(names, reply) => {
+                let of_add_on = resource();
+                let names = names.into_iter().filter(|name| **name == *of_add_on.id.service());
+                drop(reply.send(names.map(|name| (name, of_add_on.app.clone())).collect()));
+            }
             Ask::ResourceView(target, reply) => drop(reply.send(known(&target).map(|()| resource_view()))),
             Ask::Resources(reply) => drop(reply.send(Ok(resource_list()))),
             other => panic!("{other:?} is the harness' own"),

@@ -1,5 +1,6 @@
 //! What changed, and all services as a state file.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -8,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::{Shared, json};
+use crate::addon::id::PlatformId;
 use crate::api::JSON;
 use crate::api::error::ApiError;
 use crate::api::params::Params;
@@ -18,13 +20,20 @@ use tcpgw_core::model::{self, Service, write};
 
 #[derive(Serialize)]
 struct Entries {
-    entries: Vec<HistoryEntry>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    #[serde(flatten)]
+    entry: HistoryEntry,
+    app: Option<PlatformId>,
 }
 
 pub(in crate::api) async fn history(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["service", "since", "deploy", "before", "limit"])?;
     let filter = HistoryFilter {
-        service: params.service()?.map(String::from),
+        services: params.services()?.into_iter().map(String::from).collect(),
         since: params.parse("since")?.map(Duration::from_secs),
         deploy: params.parse("deploy")?,
         before: params.parse("before")?,
@@ -32,7 +41,16 @@ pub(in crate::api) async fn history(State(shared): State<Shared>, params: Params
     };
     let query = |reply| Ask::Query(Query::History(filter, reply));
     let entries = shared.ask(shared.times.answer, query).await??;
-    Ok(json(&Entries { entries }))
+    let names: BTreeSet<Box<str>> = entries.iter().map(|entry| entry.service.as_str().into()).collect();
+    let apps = shared.ask(shared.times.answer, |reply| Ask::AppsOfServices(names, reply));
+    let apps = apps.await?;
+    let entries = entries.into_iter().map(|entry| Entry {
+        app: apps.get(entry.service.as_str()).cloned(),
+        entry,
+    });
+    Ok(json(&Entries {
+        entries: entries.collect(),
+    }))
 }
 
 pub(in crate::api) async fn export(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {

@@ -11,7 +11,7 @@ use super::input::{Judged, Standing, Unjudged, Vet};
 use super::orders::{Accepted, Order, Then, Undecided, by, refused};
 use super::{Core, Now, Phase, Provider, Wants};
 use crate::addon::dialect::tcp_url;
-use crate::addon::id::{PlanName, ResourceId};
+use crate::addon::id::{PlanName, PlatformId, ResourceId, with_apps};
 use crate::addon::settings::Settings;
 use crate::addon::{
     BusyPorts, Change, Decision, Facts, Outcome, PortRefusal, PortSet, PortUse, Refusal, Registry, Request, Resource,
@@ -31,6 +31,8 @@ use tcpgw_core::problem::{Kind, Severity};
 
 /// Between two looks whether ports run out.
 const BETWEEN_PORTS: Duration = Duration::from_secs(2);
+/// Resources of one app that are looked for in what is past.
+const MOST_OF_APP: usize = 100;
 /// Ports on which local programs turn out to listen that one request skips.
 const MOST_SKIPPED: usize = 64;
 
@@ -46,6 +48,8 @@ pub(super) struct Addon {
     registry: Registry,
     /// Services of suspended resources, as they are served meanwhile.
     suspended: BTreeMap<Name, Arc<Service>>,
+    /// Apps of resources that were known when the daemon before this one ended, which the store may not hold.
+    known_last: BTreeMap<ResourceId, PlatformId>,
     /// Ports on which local programs listen, as the request found that is decided next.
     skipped: BTreeSet<NonZeroU16>,
     /// When it was judged whether ports run out.
@@ -67,6 +71,7 @@ impl Addon {
         Self {
             registry: Registry::new(range, quarantine, [], [], std::time::Duration::ZERO),
             suspended: BTreeMap::new(),
+            known_last: BTreeMap::new(),
             skipped: BTreeSet::new(),
             ports_judged: None,
             is_copy: false,
@@ -91,6 +96,21 @@ impl Addon {
         let (range, quarantine) = Self::ports(self.settings.as_ref());
         let registry = Registry::new(range, quarantine, loaded.resources, loaded.removed, now.unix);
         std::mem::replace(&mut self.registry, registry)
+    }
+
+    /// Keeps the apps of resources that were known last, for services that stay without their resource.
+    pub(super) fn remember_apps(&mut self, last: &LastResources) {
+        let there = last
+            .resources
+            .iter()
+            .map(|resource| (resource.id, resource.app.clone()));
+        let removed = last.removed.iter().map(|removed| (removed.id, removed.app.clone()));
+        self.known_last = removed.chain(there).collect();
+    }
+
+    /// The app that a resource is for, or was for.
+    fn app_of(&self, id: ResourceId) -> Option<&PlatformId> {
+        self.registry.app_of(id).or_else(|| self.known_last.get(&id))
     }
 
     fn resource(&self, service: &str) -> Option<&Arc<Resource>> {
@@ -165,6 +185,45 @@ impl Core {
                 .knows_resources()
                 .map_or_else(|why| Err(AddonRefused::Daemon(why)), |()| Err(refusal.into())),
         }
+    }
+
+    /// Returns the app that a service of the add-on belongs to, or belonged to.
+    pub(super) fn app_of_service(&self, service: &str) -> Option<&PlatformId> {
+        self.addon.app_of(ResourceId::of_service(service)?)
+    }
+
+    /// Returns the apps of those of these services that are, or were, of the add-on.
+    pub fn apps_of_services(&self, services: &BTreeSet<Name>) -> BTreeMap<Name, PlatformId> {
+        let known = services
+            .iter()
+            .filter_map(|service| Some((service.clone(), self.app_of_service(service)?.clone())));
+        known.collect()
+    }
+
+    /// Returns the services of an app: that of its resource, and then those of the resources that it had, the newest first.
+    ///
+    /// # Errors
+    /// [`AddonRefused`]: there are none, or nobody knows.
+    pub fn services_of_app(&self, app: &PlatformId) -> Result<Vec<Name>, AddonRefused> {
+        let there = match self.resource(&Target::Any(app.clone())) {
+            Ok(resource) => Some(resource.id),
+            Err(AddonRefused::Resource(Refusal::Gone)) => None,
+            Err(refused) => return Err(refused),
+        };
+        let had = self.addon.registry.all_of_app(app, MOST_OF_APP);
+        let had = had.into_iter().filter(|id| Some(*id) != there);
+        Ok(there.into_iter().chain(had).map(|id| id.service().into()).collect())
+    }
+
+    /// Returns a problem whose words say of which apps the add-on's services are.
+    pub(super) fn with_apps(&self, problem: tcpgw_core::problem::Problem) -> tcpgw_core::problem::Problem {
+        let message = self.naming_apps(&problem.message);
+        tcpgw_core::problem::Problem { message, ..problem }
+    }
+
+    /// Returns a text that says of which apps the add-on's services in it are.
+    pub(super) fn naming_apps(&self, text: &str) -> String {
+        with_apps(text, |id| self.addon.app_of(id).cloned())
     }
 
     /// Why what is known of resources may be out of date; `None` where it is what the store holds.
@@ -363,7 +422,12 @@ impl Core {
         let Decision { change, outcome } = decision;
         let accepted = Accepted {
             edits,
-            cause: format!("{} (uid {})", order.what(), order.by.uid),
+            cause: format!(
+                "{} of app {} (uid {})",
+                order.what(),
+                outcome.resource().app,
+                order.by.uid
+            ),
             drain: None,
             warnings: judged.warnings,
             obstacles: judged.obstacles,

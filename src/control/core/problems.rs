@@ -80,7 +80,7 @@ impl Core {
         }
         for news in self.problems.news() {
             let what = match news {
-                ProblemNews::Began(problem) => What::Problem(problem),
+                ProblemNews::Began(problem) => What::Problem(self.with_apps(problem)),
                 ProblemNews::Ended(problem) => What::ProblemEnded(problem.into()),
             };
             self.note(what, now);

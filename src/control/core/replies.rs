@@ -25,6 +25,7 @@ impl Core {
         let providers = self
             .listed()
             .map(|listed| (listed.service.name.clone(), listed.provider));
+        let names = shown.iter().map(|service| service.name.clone()).collect();
         Snapshot {
             services: Services {
                 summary,
@@ -46,6 +47,7 @@ impl Core {
             unanswered: self.unanswered().clone(),
             providers: providers.collect(),
             addon: self.addon_states(),
+            apps: self.apps_of_services(&names),
         }
     }
 
@@ -153,7 +155,11 @@ impl Core {
             namespace: self.namespace,
             started: self.started.as_secs(),
             in_sync: self.in_sync(),
-            problems: self.problems.iter().cloned().collect(),
+            problems: self
+                .problems
+                .iter()
+                .map(|problem| self.with_apps(problem.clone()))
+                .collect(),
             store: self.problems.get(Kind::Store).map(|problem| problem.message.clone()),
             owns_table: self.view.owns_table,
             torn_down: self.phase == Phase::TornDown,

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 use tcpgw::addon::Dialect;
 
 use super::platform::{SERVICE, SMALL, ask, configure, daemon, provisioned, services};
-use crate::harness::Net;
 use crate::harness::brief::endpoints;
+use crate::harness::client::PATIENCE;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
+use crate::harness::{Net, wait_until};
 
 #[test]
 fn an_operator_provisions_changes_and_removes() {
@@ -95,6 +96,56 @@ fn an_operator_provisions_changes_and_removes() {
     let refused = net.cli(&["addon", "deprovision", "other"]).exits(1);
     let told = "was deprovisioned; `tcpgw addon ls` lists those that there are";
     assert!(refused.stderr.contains(told), "{}", refused.stderr);
+}
+
+#[test]
+fn what_happened_names_the_app_also_after_its_end() {
+    let net = Net::new();
+    let config = configure(&net, "20000-20009", "");
+    let mut running = daemon(&net, &config);
+    let provision = |app: &str| {
+        net.cli(&["addon", "provision", app, "--plan", "small"]).ok();
+        let shown = net.told(&["addon", "show", app]);
+        shown["service"].as_str().expect("a service").to_owned()
+    };
+    let (first, other) = (provision("my-app"), provision("other"));
+    let named = |service: &str| format!("{service} (app my-app)");
+    // Nobody listens there.
+    let backends = json!({"backends": endpoints("b1", 3000), "drain_timeout": "1s"}).to_string();
+    let patched = running.ask("PATCH", &format!("/v1/services/{first}"), &backends);
+    assert_eq!(patched.expect("an answer").status, 200);
+    let status = || net.cli(&["status"]).stdout;
+    let is_told = || status().contains(&format!("{} :20000 has no healthy backend", named(&first)));
+    assert!(wait_until(PATIENCE, is_told), "{}", status());
+    let logged = format!("{} :20000 has no healthy backend", named(&first));
+    assert!(running.logged().contains(&logged), "{}", running.logged());
+    net.cli(&["addon", "deprovision", "my-app"]).ok();
+    let events = net.cli(&["events", "--service", "app:my-app"]).ok();
+    let is_of_app = |event: &str| event.contains(" app=my-app ") && event.contains(&first);
+    assert!(!events.is_empty() && events.lines().all(is_of_app), "{events}");
+    assert!(events.contains(" problem "), "{events}");
+    let second = provision("my-app");
+
+    let history = net.cli(&["history", "app:my-app"]).ok();
+    for service in [&first, &second] {
+        assert!(history.contains(&named(service)), "{history}");
+    }
+    assert!(!history.contains(&other), "{history}");
+    let log = running.logged();
+    assert!(log.contains("addon deprovision of app my-app (uid 0)"), "{log}");
+    net.cli(&["addon", "deprovision", "my-app"]).ok();
+    // The store knows them, too.
+    running.kill();
+    running.start();
+    let entries = net.told(&["history", "app:my-app"])["entries"].clone();
+    let entries = entries.as_array().expect("entries");
+    assert!(
+        entries.len() >= 5 && entries.iter().all(|entry| entry["app"] == "my-app"),
+        "{entries:?}"
+    );
+    assert!(entries.iter().any(|entry| entry["service"] == *first), "{entries:?}");
+    let unknown = net.cli(&["history", "app:nobody"]).exits(1);
+    assert!(unknown.stderr.contains("there is no such resource"), "{unknown}");
 }
 
 fn manifests(net: &Net, config: &str) {
