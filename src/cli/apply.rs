@@ -69,7 +69,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Some(gateway.lock(global, arguments.locking.lock_timeout)?)
     };
     let is_empty = state.services.is_empty();
-    let (known, others) = others::look(&mut gateway, &config, &arguments.file, &mut state, arguments.prune)?;
+    let (known, mut others) = others::look(&mut gateway, &config, &arguments.file, &mut state, arguments.prune)?;
     others.tell(global);
     let taken = preflight::listeners(&state, &known.summary, arguments.take_over)?;
     if !arguments.hold_back {
@@ -104,6 +104,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     }
     // All that is left to do works on what was made of it.
     drop(state);
+    others.remember_lost(global);
     let report = reconciler.apply(
         known,
         &desired,

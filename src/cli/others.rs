@@ -67,7 +67,15 @@ pub(super) fn look(
     );
     // Without a record nobody knows whose a service is.
     let is_orphan = known.recorded.is_none();
-    let waiting = last.iter().flat_map(|last| waiting(last, &adopted, state)).collect();
+    let of_last = last.iter().flat_map(|last| {
+        if last.boot == boot_id() {
+            let missing = known.lost(last).filter(|(_, name)| state.get(name).is_none());
+            missing.map(|(owner, name)| (owner, name.into())).collect()
+        } else {
+            waiting(last, &adopted, state)
+        }
+    });
+    let waiting = of_last.collect();
     let of_others = adopted.into_iter().filter_map(|found| match found.owner {
         Some(owner) if owner == Owner::Api || owner.is_orphan() => Some((owner, found)),
         None if is_orphan => Some((Owner::Found, found)),
@@ -92,7 +100,8 @@ pub(super) fn look(
     Ok((known, others))
 }
 
-/// Those of the API and orphans that a daemon served last, that the kernel does not hold and that the state does not define.
+/// Those of the API and orphans that a daemon served before the machine booted, that the kernel does not hold and that the state does not
+/// define.
 fn waiting(last: &Last, found: &[Adopted], state: &State) -> Vec<(Owner, Box<str>)> {
     let is_there = |name: &str| found.iter().any(|found| *found.wanted.name == *name);
     let waiting = last.services.iter().filter(|(owner, service)| {
@@ -285,6 +294,25 @@ impl Others {
         kept.map(|kept| Arc::clone(&kept.service)).collect()
     }
 
+    /// Notes for a daemon that starts that the kernel has lost services which nobody has removed, before the record says no more that
+    /// they were served.
+    pub(super) fn remember_lost(&mut self, global: &Global) {
+        let of_boot = self.last.as_mut().filter(|(_, last)| last.boot == boot_id());
+        let Some((path, last)) = of_boot else { return };
+        let missing = self.waiting.iter().map(|(_, name)| name);
+        let missing: Vec<&Box<str>> = missing.filter(|name| !last.unserved.contains(*name)).collect();
+        if missing.is_empty() {
+            return;
+        }
+        last.unserved.extend(missing.into_iter().cloned());
+        if let Err(error) = last.save(path) {
+            let path = tcpgw_core::escape::path(path);
+            global.warn(&format!(
+                "failed to write {path}: {error}; a daemon that starts may not know that services are to be served that the kernel does not hold"
+            ));
+        }
+    }
+
     /// Orphans that were removed are not to come back when a daemon starts, nor what was held back of a state file that this
     /// one replaces. `held`: services of this one that are held back.
     pub(super) fn forget_replaced(&self, global: &Global, held: &BTreeSet<Box<str>>) {
@@ -311,12 +339,6 @@ impl Others {
             .filter(|kept| is_left(&kept.service.name))
             .cloned()
             .collect();
-        // What the kernel has lost is served again by a daemon that starts.
-        let waiting = self
-            .waiting
-            .iter()
-            .filter(|(owner, _)| owner.is_orphan() && !self.prunes);
-        left.unserved.extend(waiting.map(|(_, name)| name.clone()));
         if left == *last {
             return;
         }

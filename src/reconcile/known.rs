@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use super::commit::ATTEMPTS;
 use super::{Desired, ReconcileError, Reconciler};
 use crate::record::{Applied, Deadline, Entry, Head, Kept, Pause, Record, TornDown, boot_id};
+use crate::store::last::Last;
 use crate::view::{Services, Table as TableView};
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::owner::{self, AllDetails};
+use tcpgw_core::owner::{self, AllDetails, Owner};
 use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::{Rows, read_endpoint};
@@ -75,6 +76,14 @@ impl Recorded {
         guide.complete_by_doors(&self.left);
         guide
     }
+
+    /// Whether a service of that name was served, and was not removed.
+    fn serves(&self, name: &str) -> bool {
+        let mut services = self.summary.services.iter();
+        let details = self.details.as_ref().and_then(|details| details.get(name));
+        services.any(|service| service.name.as_deref() == Some(name))
+            && details.is_none_or(|details| details.owner != Owner::Removed)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +111,24 @@ impl Known {
         let of_links = Family::BOTH.map(SetName::LinkSources);
         let differs = |name: SetName| self.ruleset.rows(name) != desired.rows(name);
         differs(SetName::SameLink) || of_links.into_iter().any(differs)
+    }
+
+    /// Returns the services of `last`, which was written in this boot, that belong to no state file and should be in the kernel and are
+    /// not: somebody has removed the table, say. What a record does not have, and was not held back, was removed by its provider.
+    pub fn lost<'a>(&'a self, last: &'a Last) -> impl Iterator<Item = (Owner, &'a str)> {
+        let found: BTreeSet<&str> = self
+            .summary
+            .services
+            .iter()
+            .filter_map(|of| of.name.as_deref())
+            .collect();
+        let of_others = last.services.iter().filter(|(owner, _)| *owner != Owner::File);
+        let names = of_others.map(|(owner, service)| (*owner, &*service.name));
+        names.filter(move |(_, name)| {
+            let recorded = self.recorded.as_ref();
+            let is_wanted = last.unserved.contains(*name) || recorded.is_none_or(|recorded| recorded.serves(name));
+            is_wanted && !found.contains(name)
+        })
     }
 
     /// What was left in the kernel, for the record.

@@ -21,12 +21,15 @@ use tcpgw::daemon::kernel_thread::perform;
 use tcpgw::daemon::store_thread;
 use tcpgw::provider::{Bad, News};
 use tcpgw::reconcile::engine::Engine;
-use tcpgw::record;
+use tcpgw::reconcile::{Desired, Options, Reconciler};
+use tcpgw::record::{self, Applied};
 use tcpgw::store::last::Last;
 use tcpgw::store::{Expect, Store, StoreError};
 use tcpgw_core::health;
 use tcpgw_core::model::{FlowMark, Problem, State};
+use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::problem::Kind;
+use tcpgw_kernel::Kernel as _;
 use tcpgw_kernel::fake::{Fake, Outcome as Fate, Syn};
 use tokio::sync::oneshot;
 
@@ -51,9 +54,13 @@ const ELSEWHERE: u16 = 100;
 /// Longer than the pause between two looks at listeners.
 const LISTENERS: Duration = Duration::from_secs(6);
 
-/// What is lost while no daemon runs.
+/// What is lost while no daemon runs, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Loss {
+    /// Somebody removes the table.
+    TableGone,
+    /// The same, and somebody applies the state file without a daemon, if that can be done.
+    Reapplied,
     StoreGone,
     StoreDamaged,
     RecordGone,
@@ -92,6 +99,8 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let loss = prop::sample::select(vec![
+        Loss::TableGone,
+        Loss::Reapplied,
         Loss::StoreGone,
         Loss::StoreDamaged,
         Loss::RecordGone,
@@ -155,6 +164,28 @@ fn what_two_providers_share_is_taken_from_neither() {
     for loss in [Loss::StoreGone, Loss::StoreDamaged, Loss::RecordGone, Loss::Reboot] {
         serves_after(vec![restart([loss])]);
         serves_after(vec![Event::FileGone, restart([loss]), restart([])]);
+    }
+}
+
+/// Somebody removes the table while no daemon runs, and applies the state file, whatever is lost besides.
+#[test]
+fn what_is_lost_with_the_table_is_served_again() {
+    for table in [Loss::TableGone, Loss::Reapplied] {
+        for loss in [
+            Loss::StoreGone,
+            Loss::StoreDamaged,
+            Loss::RecordGone,
+            Loss::RecordDamaged,
+            Loss::OtherVersion,
+            Loss::Reboot,
+        ] {
+            serves_after(vec![restart([table, loss])]);
+            serves_after(vec![restart([table, Loss::StoreGone, loss]), restart([table])]);
+            serves_after(vec![Event::KeyGone(false), restart([table, loss]), restart([])]);
+        }
+        for name in ["f1", "a1"] {
+            serves_after(vec![Event::Move(name, true), restart([table]), restart([])]);
+        }
     }
 }
 
@@ -1012,12 +1043,18 @@ impl World {
         fake.restart();
         // Where nobody has looked at the kernel, or it does not hold a service, nobody else would know anything.
         let is_blind = self.looking.is_stuck(self.now);
+        let is_table_lost = losses.contains(&Loss::TableGone) || losses.contains(&Loss::Reapplied);
         for loss in losses {
             match loss {
+                // What is served again then, and may be held back, is the law of a boot.
+                Loss::TableGone | Loss::Reapplied if is_blind => {}
+                Loss::TableGone => drop(fake.remove().unwrap()),
+                Loss::Reapplied => self.apply_alone(&mut fake),
                 Loss::StoreGone => drop(fs::remove_file(self.store_path())),
                 Loss::StoreDamaged => fs::write(self.store_path(), "damaged").unwrap(),
                 Loss::RecordGone => drop(fs::remove_file(self.record_path())),
-                Loss::LastGone if losses.contains(&Loss::Reboot) || !self.theirs.is_empty() || is_blind => {}
+                Loss::LastGone if losses.contains(&Loss::Reboot) || is_table_lost => {}
+                Loss::LastGone if !self.theirs.is_empty() || is_blind => {}
                 Loss::LastGone => drop(fs::remove_file(Last::path(&self.store_path()))),
                 Loss::RecordDamaged => drop(fs::write(self.record_path(), "damaged")),
                 Loss::OtherVersion => self.other_version(),
@@ -1033,6 +1070,38 @@ impl World {
             }
         }
         self.start(fake);
+    }
+
+    /// `tcpgw apply` of the state file, as far as the services of others do not stay in its way: none is in the kernel.
+    fn apply_alone(&self, fake: &mut Fake) {
+        fake.remove().unwrap();
+        let is_refused = !self.listening.is_empty() || !self.moved.is_empty() || self.looking.is_stuck(self.now);
+        let Some(file) = self.file.as_ref().filter(|file| !file.is_empty() && !is_refused) else {
+            return;
+        };
+        let wanted = state(file.iter().map(|at| self.service(OF_FILE[*at])));
+        let desired = Desired::new(&wanted, &links());
+        let records = record::Store::new(self.directory.path(), NAMESPACE);
+        let applied = Applied {
+            at: 1,
+            origin: self.path.to_str().unwrap().into(),
+        };
+        let details = wanted.services.iter().map(|service| {
+            let details = Details::new(Owner::File, service, service);
+            (service.name.clone(), details)
+        });
+        let mut reconciler = Reconciler::new(fake, &records, NAMESPACE, FlowMark::default())
+            .signed(applied)
+            .detailed(details.collect());
+        let known = reconciler.look(&desired.summary).unwrap();
+        let path = Last::path(&self.store_path());
+        if let Some(mut last) = Last::load(&path).unwrap() {
+            let missing = known.lost(&last).filter(|(_, name)| wanted.get(name).is_none());
+            let missing: Vec<Box<str>> = missing.map(|(_, name)| name.into()).collect();
+            last.unserved.extend(missing);
+            last.save(&path).unwrap();
+        }
+        reconciler.apply(known, &desired, &Options::default()).unwrap();
     }
 
     fn other_version(&self) {

@@ -100,7 +100,16 @@ impl Former {
         let recorded = found.recorded.as_ref().filter(|_| !found.has_table);
         let recorded = recorded.map(|recorded| adopt::adopt(&recorded.summary, Some(recorded), last));
         let recorded = recorded.unwrap_or_default();
-        let served = recorded.iter().map(|known| Arc::new(known.serving.clone())).collect();
+        // What no rule tells of it is as it was wanted: others with an endpoint of it agree on that.
+        let served = recorded.iter().map(|known| {
+            Arc::new(Service {
+                drain_timeout: known.wanted.drain_timeout,
+                health: known.wanted.health,
+                labels: known.wanted.labels.clone(),
+                ..known.serving.clone()
+            })
+        });
+        let served = served.collect();
         // What the record does not know of what this boot has served was not served.
         let is_all_lost = last.boot != boot || !found.has_table && found.recorded.is_none();
         let of_last = last

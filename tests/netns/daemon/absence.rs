@@ -355,3 +355,22 @@ fn an_orphan_outlives_a_lost_table_and_an_apply() {
     serves_soon(&net, &[2001, 2003]);
     provider_of(&net, "file", "orphan");
 }
+
+/// Nor is a service of the API, whose store is lost as well.
+#[test]
+fn a_service_of_the_api_outlives_a_lost_table_an_apply_and_a_lost_store() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    daemon.kill();
+    net.sh("gateway", "nft delete table inet tcpgw").ok();
+    // Twice: the second one finds no table that lacks it, and no record that has it.
+    for _ in 0..2 {
+        let ran = net.apply_alone(&of_file()).exits(0);
+        assert!(ran.stderr.contains("does not hold: api"), "{ran}");
+    }
+    fs::remove_file(net.file("store.db")).expect("a store");
+    daemon.start();
+    serves_soon(&net, &[2001, 2002]);
+    provider_of(&net, "api", "orphan");
+}
