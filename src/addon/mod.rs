@@ -6,6 +6,7 @@
 pub mod check;
 pub mod credentials;
 pub mod dialect;
+mod fingerprint;
 pub mod id;
 mod lifecycle;
 mod plan;
@@ -17,10 +18,11 @@ pub mod settings;
 pub mod sso;
 pub mod throttle;
 
+pub use self::fingerprint::Fingerprint;
 pub use self::lifecycle::{Event, Existence, Step, Tombstones, step};
 pub use self::plan::{Plan, PlanError, Plans, Price};
 pub use self::ports::{BusyPorts, PortPool, PortRefusal, PortSet, PortUse, Quarantined, RestingPort};
 pub use self::registry::{
-    Change, Decision, Facts, MAX_REMOVED, Outcome, Provision, Refusal, Registry, Removed, Request, Target,
+    Change, Decision, Facts, MAX_REMOVED, Outcome, Provision, Refusal, Registry, Removed, Request, Target, WantedPlan,
 };
 pub use self::resource::{Binding, Dialect, Owner, Resource, ServiceState, Status};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::fingerprint::Fingerprint;
 use super::id::{PlanName, PlatformId, ResourceId};
 use super::lifecycle::{Event, Existence, Step, Tombstones, step};
 use super::plan::Plans;
@@ -32,9 +33,44 @@ pub struct Provision {
     /// To whom it belongs (OSB).
     pub owner: Option<Owner>,
     /// The plan.
-    pub plan: PlanName,
+    pub plan: WantedPlan,
     /// The port that is asked for; `None`: any.
     pub port: Option<NonZeroU16>,
+    /// The parameters (OSB); `None`: not to be compared.
+    pub asked: Option<Fingerprint>,
+}
+
+/// The plan that a request names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WantedPlan {
+    /// By its name.
+    Named(PlanName),
+    /// By an id that is not in the catalog (OSB). It may be that of a plan that has left it, which those who have it keep.
+    Unlisted,
+}
+
+impl From<PlanName> for WantedPlan {
+    fn from(name: PlanName) -> Self {
+        Self::Named(name)
+    }
+}
+
+impl WantedPlan {
+    /// Returns whether this may be the plan that a resource has.
+    fn is_of(&self, resource: &Resource, plans: &Plans) -> bool {
+        match self {
+            Self::Named(name) => *name == resource.plan,
+            Self::Unlisted => plans.by_name(resource.plan.as_str()).is_none(),
+        }
+    }
+
+    /// Returns its name, if it can be given to a resource.
+    fn to_give(&self, plans: &Plans) -> Result<&PlanName, Refusal> {
+        match self {
+            Self::Named(name) => known_plan(name, plans).map(|()| name),
+            Self::Unlisted => Err(Refusal::UnlistedPlan),
+        }
+    }
 }
 
 /// Which resource a request is about. A provider API sees its own resources only.
@@ -54,15 +90,15 @@ pub enum Request {
     /// A new resource.
     Provision(Provision),
     /// Another plan.
-    ChangePlan(Target, PlanName),
+    ChangePlan(Target, WantedPlan),
     /// New connections shall be reset.
     Suspend(Target),
     /// The end of that.
     Resume(Target),
     /// Its end.
     Deprovision(Target),
-    /// A binding of this id, for an app or for none.
-    Bind(Target, PlatformId, Option<PlatformId>),
+    /// A binding of this id, to a resource of this plan.
+    Bind(Target, PlatformId, WantedPlan, Binding),
     /// The end of the binding of this id.
     Unbind(Target, PlatformId),
 }
@@ -149,6 +185,9 @@ pub enum Refusal {
         /// Those that there are.
         known: String,
     },
+    /// There is no plan of this id.
+    #[error("plan_id is not that of a plan in the catalog")]
+    UnlistedPlan,
     /// There is no such resource.
     #[error("there is no such resource")]
     NotFound,
@@ -298,14 +337,21 @@ impl Registry {
             request,
         ) {
             // The plan that it has may have left the configuration: it stays with those who have it.
-            (Step::SetPlan, Request::ChangePlan(_, plan)) if resource.plan == *plan => Ok(unchanged(resource)),
+            (Step::SetPlan, Request::ChangePlan(_, plan)) if plan.is_of(resource, facts.plans) => {
+                Ok(unchanged(resource))
+            }
             (Step::SetPlan, Request::ChangePlan(_, plan)) => {
-                known_plan(plan, facts.plans)?;
+                let plan = plan.to_give(facts.plans)?;
                 Ok(edited(resource, |after| after.plan = plan.clone()))
             }
             (Step::SetStatus(status), _) => Ok(edited(resource, |after| after.status = status)),
             (Step::Remove, _) => Ok(self.remove(resource, facts.now)),
-            (Step::Bind, Request::Bind(_, id, app)) => bind(resource, id, app.as_ref()),
+            (Step::Bind, Request::Bind(_, _, WantedPlan::Unlisted, _))
+                if !WantedPlan::Unlisted.is_of(resource, facts.plans) =>
+            {
+                Err(Refusal::UnlistedPlan)
+            }
+            (Step::Bind, Request::Bind(_, id, _, binding)) => bind(resource, id, binding),
             (Step::Unbind, Request::Unbind(_, id)) if !resource.bindings.contains_key(id) => Err(Refusal::NoBinding),
             (Step::Unbind, Request::Unbind(_, id)) => Ok(edited(resource, |after| drop(after.bindings.remove(id)))),
             _ => Ok(unchanged(resource)),
@@ -377,12 +423,12 @@ impl Registry {
             None => Existence::Unknown,
         };
         match (step(existence, Event::Provision, tombstones(wanted.dialect)), there) {
-            (Step::Compare, Some(resource)) => match difference(resource, wanted) {
+            (Step::Compare, Some(resource)) => match difference(resource, wanted, facts.plans) {
                 None => Ok(unchanged(resource)),
                 Some(difference) => Err(Refusal::Conflict(difference)),
             },
             (Step::Create, _) => {
-                known_plan(&wanted.plan, facts.plans)?;
+                let plan = wanted.plan.to_give(facts.plans)?;
                 let port = self.ports.choose(wanted.port, facts.busy, facts.now)?;
                 let resource = Arc::new(Resource {
                     id: self.fresh_id(facts.random),
@@ -390,11 +436,12 @@ impl Registry {
                     app: wanted.app.clone(),
                     uuid: wanted.uuid.clone(),
                     owner: wanted.owner.clone(),
-                    plan: wanted.plan.clone(),
+                    plan: plan.clone(),
                     port,
                     status: Status::Active,
                     bindings: BTreeMap::new(),
                     created: facts.now,
+                    asked: wanted.asked.clone(),
                 });
                 Ok(Decision {
                     change: Some(Change::Put(Arc::clone(&resource))),
@@ -430,21 +477,32 @@ impl Registry {
     }
 }
 
-fn bind(resource: &Arc<Resource>, id: &PlatformId, app: Option<&PlatformId>) -> Result<Decision, Refusal> {
-    let binding = Binding { app: app.cloned() };
+fn bind(resource: &Arc<Resource>, id: &PlatformId, binding: &Binding) -> Result<Decision, Refusal> {
     match resource.bindings.get(id) {
-        Some(there) if *there == binding => return Ok(unchanged(resource)),
+        Some(there) if there.app == binding.app => {
+            return if is_other(there.asked.as_ref(), binding.asked.as_ref()) {
+                let text = format!("binding {id} exists, with another plan_id or other parameters");
+                Err(Refusal::Conflict(text))
+            } else {
+                Ok(unchanged(resource))
+            };
+        }
         Some(_) => return Err(Refusal::Conflict(format!("binding {id} exists, for another app"))),
         None if resource.bindings.len() >= MAX_BINDINGS => return Err(Refusal::TooManyBindings),
         None => {}
     }
     let mut after = Resource::clone(resource);
-    after.bindings.insert(id.clone(), binding);
+    after.bindings.insert(id.clone(), binding.clone());
     let after = Arc::new(after);
     Ok(Decision {
         change: Some(Change::Put(Arc::clone(&after))),
         outcome: Outcome::Created(after),
     })
+}
+
+/// Returns whether both are known and differ.
+fn is_other(there: Option<&Fingerprint>, wanted: Option<&Fingerprint>) -> bool {
+    there.zip(wanted).is_some_and(|(there, wanted)| there != wanted)
 }
 
 fn edited(before: &Arc<Resource>, edit: impl FnOnce(&mut Resource)) -> Decision {
@@ -489,7 +547,7 @@ fn tombstones(dialect: Dialect) -> Tombstones {
 }
 
 /// Returns in what a resource differs from one that is asked for again.
-fn difference(there: &Resource, wanted: &Provision) -> Option<String> {
+fn difference(there: &Resource, wanted: &Provision, plans: &Plans) -> Option<String> {
     let of_other = there.dialect != wanted.dialect;
     let (app, plan) = (&there.app, &there.plan);
     if of_other {
@@ -506,13 +564,17 @@ fn difference(there: &Resource, wanted: &Provision) -> Option<String> {
     if there.owner != wanted.owner {
         return Some("an instance of this id exists, in another organization or space".into());
     }
-    if there.plan != wanted.plan {
+    if !wanted.plan.is_of(there, plans) {
         return Some(format!(
             "the resource exists, with plan {plan}; change its plan instead"
         ));
     }
     let other_port = wanted.port.is_some_and(|port| port != there.port);
-    other_port.then(|| format!("the resource exists, with port {}", there.port))
+    if other_port {
+        return Some(format!("the resource exists, with port {}", there.port));
+    }
+    is_other(there.asked.as_ref(), wanted.asked.as_ref())
+        .then(|| "the instance exists, provisioned with other parameters".into())
 }
 
 /// The last [`MAX_REMOVED`] resources that were deprovisioned.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::{Serialize, Serializer};
 
+use super::fingerprint::Fingerprint;
 use super::id::{PlanName, PlatformId, ResourceId};
 use tcpgw_core::model::Word;
 
@@ -115,6 +116,9 @@ pub struct Owner {
 pub struct Binding {
     /// `app_guid`, which names the resource as its app id does.
     pub app: Option<PlatformId>,
+    /// The plan and the parameters that the request named; `None`: not known. The store keeps it beside the resource.
+    #[serde(skip)]
+    pub asked: Option<Fingerprint>,
 }
 
 /// A resource. Its JSON is what the store keeps.
@@ -141,6 +145,9 @@ pub struct Resource {
     pub bindings: BTreeMap<PlatformId, Binding>,
     /// When it was provisioned, since 1970.
     pub created: Duration,
+    /// The parameters that it was provisioned with (OSB only); `None`: not known. The store keeps it beside the resource.
+    #[serde(skip)]
+    pub asked: Option<Fingerprint>,
 }
 
 /// Maximum number of bindings of a resource.

@@ -213,7 +213,7 @@ fn field<'f>(fields: &'f Fields, name: &'static str) -> Result<&'f str, SsoRefus
     fields.get(name).map(String::as_str).ok_or(SsoRefusal::Missing(name))
 }
 
-fn hex<D: Digest>(text: &str) -> String {
+pub(super) fn hex<D: Digest>(text: &str) -> String {
     let mut hex = String::new();
     for byte in D::digest(text.as_bytes()) {
         let _ = write!(hex, "{byte:02x}");

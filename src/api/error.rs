@@ -125,7 +125,7 @@ impl From<AddonRefused> for ApiError {
             AddonRefused::Resource(refusal) => refusal,
         };
         match refusal {
-            Refusal::UnknownPlan { .. } => Self::invalid("plan", refusal),
+            Refusal::UnknownPlan { .. } | Refusal::UnlistedPlan => Self::invalid("plan", refusal),
             Refusal::Gone => {
                 let message =
                     format!("{refusal}; `tcpgw addon ls` lists those that there are (GET /v1/addon/resources)");

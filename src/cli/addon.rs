@@ -160,6 +160,9 @@ fn manifest(global: &Global, arguments: &Manifest) -> Outcome {
     }
     let dialect = arguments.dialect.dialect();
     let base = base.trim_end_matches('/');
+    if let Some(objection) = dialect::objection(dialect, &credentials) {
+        global.warn(&objection);
+    }
     print_json(&dialect::manifest(dialect, &settings.plans, &credentials, base))?;
     Ok(Code::Success)
 }

@@ -5,6 +5,7 @@
 //! write-ahead log: the file alone is the store, can be copied, and can be read where nothing can be written. Rows have
 //! checksums, since SQLite has none. Nothing here looks at a clock: times come from the caller, as time since 1970.
 
+mod asked;
 mod deploys;
 mod error;
 mod history;

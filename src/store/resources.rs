@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::Fault;
-use super::number;
 use super::seal::Seal;
+use super::{asked, number};
 use crate::addon::{Change, MAX_REMOVED, Removed, Resource};
 
 /// What a store holds of the add-on.
@@ -91,12 +91,14 @@ pub(super) fn verify(connection: &Connection) -> Result<(), Fault> {
 }
 
 pub(super) fn load(connection: &Connection) -> Result<LoadedResources, Fault> {
+    let mut resources = read_all(
+        connection,
+        "resource",
+        "SELECT id, body, crc FROM resources ORDER BY id",
+    )?;
+    asked::complete(connection, &mut resources)?;
     Ok(LoadedResources {
-        resources: read_all(
-            connection,
-            "resource",
-            "SELECT id, body, crc FROM resources ORDER BY id",
-        )?,
+        resources,
         removed: read_all(
             connection,
             "removed resource",
@@ -147,10 +149,12 @@ pub(super) fn commit(transaction: &Transaction<'_>, change: &Change) -> Result<(
             let crc = crc("resource", id, &body);
             let query = "INSERT OR REPLACE INTO resources (id, body, crc) VALUES (?, ?, ?)";
             transaction.execute(query, (id, &body, crc))?;
+            asked::put(transaction, resource, crc)?;
             head = head.with(crc);
         }
         Change::Remove(removed) => {
             transaction.execute("DELETE FROM resources WHERE id = ?", [id])?;
+            asked::remove(transaction, removed.id)?;
             let body = text(removed)?;
             let crc = crc("removed resource", id, &body);
             let query = "INSERT INTO removed_resources (id, body, crc) VALUES (?, ?, ?)";

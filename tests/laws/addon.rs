@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use serde_json::json;
 use tcpgw::addon::id::{PlatformId, ResourceId};
-use tcpgw::addon::{Dialect, Outcome, Owner, Provision, Refusal, Request, Resource, Status, Target};
+use tcpgw::addon::{
+    Binding, Dialect, Outcome, Owner, Provision, Refusal, Request, Resource, Status, Target, WantedPlan,
+};
 use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
 use tcpgw::control::core::{Core, Now, Order, Vetted};
@@ -44,6 +46,10 @@ const APPS: usize = 4;
 const QUARANTINE: Duration = Duration::from_secs(300);
 /// Longer than any drain, timeout or retry.
 const LONG: Duration = Duration::from_secs(180);
+fn plan_named(at: usize) -> WantedPlan {
+    WantedPlan::Named(PLANS[at].0.parse().unwrap())
+}
+
 const PLANS: [(&str, u32); 3] = [("small", 100), ("medium", 1000), ("large", 10_000)];
 const DIALECTS: [Dialect; 5] = [
     Dialect::Osb,
@@ -404,8 +410,9 @@ impl World {
                     app: app(at),
                     uuid: None,
                     owner: (dialect == Dialect::Osb).then(owner),
-                    plan: PLANS[plan].0.parse().unwrap(),
+                    plan: plan_named(plan),
                     port: port.and_then(NonZeroU16::new),
+                    asked: None,
                 };
                 self.request(at, Request::Provision(provision));
             }
@@ -415,14 +422,18 @@ impl World {
                 }
             }
             Event::Plan(at, plan) => {
-                self.request(at, Request::ChangePlan(target(at), PLANS[plan].0.parse().unwrap()));
+                self.request(at, Request::ChangePlan(target(at), plan_named(plan)));
             }
             Event::Suspend(at) => self.request(at, Request::Suspend(target(at))),
             Event::Resume(at) => self.request(at, Request::Resume(target(at))),
             Event::Deprovision(at) => self.request(at, Request::Deprovision(target(at))),
             Event::Bind(at, id) => {
                 let id = format!("binding-{id}").parse().unwrap();
-                self.request(at, Request::Bind(target(at), id, Some("bound".parse().unwrap())));
+                let binding = Binding {
+                    app: Some("bound".parse().unwrap()),
+                    asked: None,
+                };
+                self.request(at, Request::Bind(target(at), id, WantedPlan::Unlisted, binding));
             }
             Event::Unbind(at, id) => {
                 self.request(
@@ -579,13 +590,13 @@ impl World {
                     _ => {}
                 }
                 if let Request::Provision(provision) = request {
-                    assert_eq!(provision.plan, resource.plan);
+                    assert_eq!(provision.plan, resource.plan.clone().into());
                     assert!(provision.port.is_none_or(|port| port == resource.port));
                     self.provisions.insert(app, provision.clone());
                 }
                 // After a change of plan, also one that was made though its write failed, the old request asks for another plan.
                 self.provisions
-                    .retain(|of, provision| *of != app || provision.plan == resource.plan);
+                    .retain(|of, provision| *of != app || provision.plan == resource.plan.clone().into());
                 self.known.insert(app, Some(resource));
                 self.uncertain.remove(&app);
             }

@@ -225,10 +225,6 @@ impl Context {
             ),
             Need::Bindable => (offers(Ability::Bindable), "the plan is not bindable"),
             Need::Updateable => (offers(Ability::Updateable), "the catalog does not say plan_updateable"),
-            Need::Maintenance => (
-                offer.is_some_and(|offer| offer.maintenance.is_some()),
-                "the plan has no maintenance_info",
-            ),
             Need::Resource => (
                 is(&self.main_thing(), Presence::There) && self.is_addressable(),
                 "nothing was provisioned, or its id is not known",

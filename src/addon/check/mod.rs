@@ -66,8 +66,6 @@ enum Need {
     Bindable,
     /// The plan of an instance can be changed.
     Updateable,
-    /// The plan has a `maintenance_info`.
-    Maintenance,
     /// The instance or the resource is there.
     Resource,
     /// The binding is there.

@@ -200,7 +200,7 @@ fn this_programs_own_provider_api_passes() {
         assert_eq!(of(&report, &[Fail, Warn]), [], "{dialect:?}");
         let skipped: Vec<&str> = of(&report, &[Skip]).into_iter().map(|(name, ..)| name).collect();
         let expected: &[&str] = match dialect {
-            Dialect::Osb => &["catalog-schemas", "provision-maintenance-conflict"],
+            Dialect::Osb => &["catalog-schemas"],
             _ => &[],
         };
         assert_eq!(skipped, expected, "{dialect:?}");

@@ -67,6 +67,15 @@ pub fn manifest(dialect: Dialect, plans: &Plans, credentials: &Credentials, base
     }
 }
 
+/// Returns why a platform refuses the manifest that [`manifest`] makes of these credentials.
+pub fn objection(dialect: Dialect, credentials: &Credentials) -> Option<&'static str> {
+    let is_prefix = credentials.username.expose() == "tcp";
+    (dialect == Dialect::CleverCloud && !is_prefix).then_some(
+        "Clever Cloud refuses this manifest: its variables must begin with the manifest's id in capitals, and that id is username of \
+         addon.credentials; for TCP_URL write username = \"tcp\" there (it holds for the other dialects, too), and reload the daemon",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +100,10 @@ mod tests {
         let plans = Plans::new(vec![plan]).unwrap();
         let credentials = "username = 'gw'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'";
         let credentials = Credentials::parse(credentials).unwrap();
+        for dialect in [Dialect::Osb, Dialect::Scalingo, Dialect::Heroku] {
+            assert_eq!(objection(dialect, &credentials), None);
+        }
+        assert!(objection(Dialect::CleverCloud, &credentials).is_some());
         let of = |dialect| manifest(dialect, &plans, &credentials, "https://gw.example.com:9443");
         assert_eq!(of(Dialect::Osb), catalog(&plans));
         let scalingo = of(Dialect::Scalingo);

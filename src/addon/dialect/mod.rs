@@ -18,7 +18,7 @@ use super::registry::{Outcome, Refusal, Request, Target};
 use super::resource::{Dialect, Resource};
 use super::sso::Fields;
 
-pub use self::manifest::manifest;
+pub use self::manifest::{manifest, objection};
 pub use self::osb::{SUPPORTED_VERSIONS, catalog};
 
 /// A method of HTTP that provider APIs use.

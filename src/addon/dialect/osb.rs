@@ -7,10 +7,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Call, Exchange, Gateway, Method, object, wished_port};
-use crate::addon::id::{IdError, PlanName, PlatformId};
+use crate::addon::fingerprint::{Fingerprint, stand_in};
+use crate::addon::id::{IdError, PlatformId};
 use crate::addon::plan::{Plan, Plans};
-use crate::addon::registry::{Outcome, Provision, Refusal, Request, Target};
-use crate::addon::resource::{Dialect, Owner, Resource};
+use crate::addon::registry::{Outcome, Provision, Refusal, Request, Target, WantedPlan};
+use crate::addon::resource::{Binding, Dialect, Owner, Resource};
 
 /// The minor versions of major version 2 that are understood.
 pub const SUPPORTED_VERSIONS: std::ops::RangeInclusive<u32> = 13..=17;
@@ -73,8 +74,8 @@ fn instance(exchange: &Exchange<'_>, instance: &str, plans: &Plans) -> Result<Ca
         Method::Put => {
             let body = object(Dialect::Osb, exchange.body)?;
             let owner = Owner {
-                organization: member_id(&body, "organization_guid")?,
-                space: member_id(&body, "space_guid")?,
+                organization: owner_id(&body, "organization_guid")?,
+                space: owner_id(&body, "space_guid")?,
             };
             service(body.get("service_id"))?;
             objects(&body, &["context", "parameters", "maintenance_info"])?;
@@ -90,6 +91,7 @@ fn instance(exchange: &Exchange<'_>, instance: &str, plans: &Plans) -> Result<Ca
                     plan
                 },
                 port,
+                asked: Some(Fingerprint::of(&parameters(&body))),
             })
         }
         Method::Patch => {
@@ -121,13 +123,16 @@ fn binding(exchange: &Exchange<'_>, instance: &str, binding: &str, plans: &Plans
             let body = object(Dialect::Osb, exchange.body)?;
             service(body.get("service_id"))?;
             objects(&body, &["context", "parameters", "bind_resource"])?;
-            plan(body.get("plan_id"), plans)?;
+            let plan = plan(body.get("plan_id"), plans)?;
+            let plan_id = body.get("plan_id").and_then(Value::as_str).unwrap_or_default();
+            let asked = json!({"plan_id": plan_id.to_ascii_lowercase(), "parameters": parameters(&body)});
             let resource = body.get("bind_resource").and_then(|resource| resource.get("app_guid"));
             let app = match resource.or(body.get("app_guid")) {
                 None | Some(Value::Null) => None,
                 Some(app) => Some(text_id("app_guid", Some(app))?),
             };
-            Request::Bind(target, binding, app)
+            let asked = Some(Fingerprint::of(&asked));
+            Request::Bind(target, binding, plan, Binding { app, asked })
         }
         Method::Delete => {
             service_and_plan(exchange)?;
@@ -154,8 +159,23 @@ fn id(name: &str, text: &str) -> Result<PlatformId, Answer> {
     text.parse().map_err(|why: IdError| invalid(&format!("{name} {why}")))
 }
 
-fn member_id(body: &Map<String, Value>, name: &str) -> Result<PlatformId, Answer> {
-    text_id(name, body.get(name))
+/// An organization or a space: any text, which stands in no path. It is kept as it is if it could, else as its hash.
+fn owner_id(body: &Map<String, Value>, name: &str) -> Result<PlatformId, Answer> {
+    match body.get(name) {
+        Some(Value::String(text)) if !text.is_empty() => match text.parse() {
+            Ok(id) => Ok(id),
+            Err(_) => stand_in(text).map_err(|why| invalid(&format!("{name} {why}"))),
+        },
+        other => text_id(name, other),
+    }
+}
+
+/// No parameters are the same as empty ones.
+fn parameters(body: &Map<String, Value>) -> Value {
+    match body.get("parameters") {
+        None | Some(Value::Null) => Value::Object(Map::new()),
+        Some(parameters) => parameters.clone(),
+    }
 }
 
 fn text_id(name: &str, value: Option<&Value>) -> Result<PlatformId, Answer> {
@@ -174,12 +194,11 @@ fn service(given: Option<&Value>) -> Result<(), Answer> {
     }
 }
 
-fn plan(given: Option<&Value>, plans: &Plans) -> Result<PlanName, Answer> {
+fn plan(given: Option<&Value>, plans: &Plans) -> Result<WantedPlan, Answer> {
     match given {
-        Some(Value::String(id)) => match plans.by_id(id) {
-            Some(plan) => Ok(plan.name.clone()),
-            None => Err(invalid("plan_id is not that of a plan in the catalog")),
-        },
+        Some(Value::String(id)) => Ok(plans
+            .by_id(id)
+            .map_or(WantedPlan::Unlisted, |plan| plan.name.clone().into())),
         None | Some(Value::Null) => Err(invalid("plan_id is missing")),
         Some(_) => Err(invalid("plan_id must be a string")),
     }
@@ -337,7 +356,7 @@ fn refused(request: &Request, refusal: &Refusal) -> Answer {
     let (status, word) = match refusal {
         Refusal::NotFound | Refusal::Gone | Refusal::NoBinding if removes => (410, "Gone"),
         Refusal::NotFound | Refusal::Gone | Refusal::NoBinding => (404, "NotFound"),
-        Refusal::UnknownPlan { .. } | Refusal::Ambiguous(_) => (400, "InvalidRequest"),
+        Refusal::UnknownPlan { .. } | Refusal::UnlistedPlan | Refusal::Ambiguous(_) => (400, "InvalidRequest"),
         Refusal::Conflict(_) => (409, "Conflict"),
         Refusal::Port(_) => (422, "NoPort"),
         Refusal::TooManyBindings => (422, "TooManyBindings"),

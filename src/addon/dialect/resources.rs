@@ -81,7 +81,7 @@ pub(super) fn parse(dialect: Dialect, exchange: &Exchange<'_>) -> Result<Call, A
         (Method::Get, ["resources", id]) => return Ok(Call::Show(target(dialect, rules, id, 404)?)),
         (Method::Put, ["resources", id]) => {
             let target = target(dialect, rules, id, rules.unknown)?;
-            Request::ChangePlan(target, plan(dialect, &object(dialect, exchange.body)?)?)
+            Request::ChangePlan(target, plan(dialect, &object(dialect, exchange.body)?)?.into())
         }
         (Method::Delete, ["resources", id]) => Request::Deprovision(target(dialect, rules, id, rules.unknown)?),
         (Method::Post, ["resources", id, "suspend"]) if rules.suspends => {
@@ -126,8 +126,9 @@ fn provision(dialect: Dialect, rules: &Rules, body: &[u8]) -> Result<Provision, 
         app,
         uuid,
         owner: None,
-        plan: plan(dialect, &body)?,
+        plan: plan(dialect, &body)?.into(),
         port,
+        asked: None,
     })
 }
 
@@ -219,7 +220,7 @@ fn described(resource: &Resource, gateway: Gateway<'_>, what: &str) -> Value {
 fn refused(dialect: Dialect, rules: &Rules, request: &Request, refusal: &Refusal) -> Answer {
     let is_provision = matches!(request, Request::Provision(_));
     let (status, error) = match refusal {
-        Refusal::UnknownPlan { .. } => (UNPROCESSABLE, "UnknownPlan"),
+        Refusal::UnknownPlan { .. } | Refusal::UnlistedPlan => (UNPROCESSABLE, "UnknownPlan"),
         Refusal::Port(_) => (UNPROCESSABLE, "NoPort"),
         Refusal::TooManyBindings | Refusal::Ambiguous(_) => (UNPROCESSABLE, "InvalidRequest"),
         Refusal::Conflict(_) => (rules.conflict, "Conflict"),

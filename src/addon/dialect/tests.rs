@@ -1,8 +1,9 @@
 use super::*;
+use crate::addon::Fingerprint;
 use crate::addon::id::ResourceId;
 use crate::addon::plan::Plan;
-use crate::addon::registry::Provision;
-use crate::addon::resource::{Resource, Status};
+use crate::addon::registry::{Provision, WantedPlan};
+use crate::addon::resource::{Binding, Resource, Status};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +174,83 @@ fn a_version_of_maintenance_that_is_not_the_catalogs_is_a_conflict() {
     }
 }
 
+#[track_caller]
+fn binding(body: &str) -> (WantedPlan, Binding) {
+    match send(
+        Dialect::Osb,
+        Method::Put,
+        "service_instances/i/service_bindings/b",
+        body,
+    ) {
+        Ok(Call::Change(Request::Bind(_, _, plan, binding))) => (plan, binding),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A request that comes again is told from one of the same id that asks for something else.
+#[test]
+fn parameters_and_the_plan_of_a_binding_are_told_apart() {
+    let instance = |body: &str| provision(send(Dialect::Osb, Method::Put, "service_instances/i", body)).asked;
+    let of_bodies = |asked: &dyn Fn(&str) -> Option<Fingerprint>| {
+        let none = asked(&osb_body());
+        assert!(none.is_some());
+        for same in [json!({}), Value::Null] {
+            assert_eq!(none, asked(&osb_with("parameters", same)));
+        }
+        let (one, two) = (
+            osb_with("parameters", json!({"foo": 1})),
+            osb_with("parameters", json!({"foo": 2})),
+        );
+        assert!(asked(&one) != none && asked(&one) != asked(&two) && asked(&one) == asked(&one));
+        assert_eq!(none, asked(&osb_with("context", json!({"platform": "x"}))));
+    };
+    of_bodies(&instance);
+    of_bodies(&|body| binding(body).1.asked);
+    let (plan, first) = binding(&osb_body());
+    assert_eq!(plan, WantedPlan::Named("free".parse().unwrap()));
+    let (plan, again) = binding(&osb_with("plan_id", PLAN.to_ascii_uppercase().into()));
+    assert_eq!(
+        (plan, again.asked),
+        (WantedPlan::Named("free".parse().unwrap()), first.asked.clone())
+    );
+    let (plan, other) = binding(&osb_with("plan_id", "left".into()));
+    assert_eq!(plan, WantedPlan::Unlisted);
+    assert_ne!(other.asked, first.asked);
+}
+
+/// They are no part of a path, so that the standard leaves their characters to the platform.
+#[test]
+fn organizations_and_spaces_are_any_text_but_none() {
+    let owner = |name: &str, value: Value| {
+        provision(send(
+            Dialect::Osb,
+            Method::Put,
+            "service_instances/i",
+            &osb_with(name, value),
+        ))
+        .owner
+        .unwrap()
+    };
+    for name in ["organization_guid", "space_guid"] {
+        let texts = ["org name", "s/1", "..", "\u{1b}[31m", "é", "org"].map(|text| owner(name, text.into()));
+        for (at, one) in texts.iter().enumerate() {
+            assert!(texts[at + 1..].iter().all(|other| other != one), "{texts:?}");
+        }
+        assert_eq!(texts[0], owner(name, "org name".into()));
+        let long = owner(name, "x".repeat(10_000).into());
+        assert!(long.organization.as_str().len() + long.space.as_str().len() < 200);
+        for bad in [json!(""), json!(1), Value::Null, json!([])] {
+            let refusal = refused(send(
+                Dialect::Osb,
+                Method::Put,
+                "service_instances/i",
+                &osb_with(name, bad),
+            ));
+            assert_eq!(refusal, (400, "InvalidRequest".into()));
+        }
+    }
+}
+
 #[test]
 fn members_of_the_wrong_type_are_malformed() {
     let binding = "service_instances/i/service_bindings/b";
@@ -259,6 +337,7 @@ fn resource() -> Arc<Resource> {
         status: Status::Active,
         bindings: BTreeMap::new(),
         created: Duration::ZERO,
+        asked: None,
     })
 }
 
@@ -274,7 +353,8 @@ fn every_outcome_has_the_status_that_its_dialect_demands() {
     let body = r#"{"plan": "free", "app_id": "a", "uuid": "u", "addon_id": "c"}"#;
     let provision = Request::Provision(provision(send(Dialect::Scalingo, Method::Post, "resources", body)));
     let target = Target::Any("a".parse().unwrap());
-    let change = Request::ChangePlan(target.clone(), "free".parse().unwrap());
+    let free: crate::addon::id::PlanName = "free".parse().unwrap();
+    let change = Request::ChangePlan(target.clone(), free.into());
     let (suspend, delete) = (Request::Suspend(target.clone()), Request::Deprovision(target));
     let exhausted = crate::addon::PortRefusal::InUse(NonZeroU16::MIN);
     let conflict = Refusal::Conflict("x".into());

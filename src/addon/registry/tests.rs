@@ -13,8 +13,8 @@ fn id(text: &str) -> PlatformId {
     text.parse().unwrap()
 }
 
-fn plan(name: &str) -> PlanName {
-    name.parse().unwrap()
+fn plan(name: &str) -> WantedPlan {
+    WantedPlan::Named(name.parse().unwrap())
 }
 
 fn plans() -> Plans {
@@ -68,6 +68,14 @@ fn wanted(dialect: Dialect, app: &str) -> Provision {
         owner: None,
         plan: plan("free"),
         port: None,
+        asked: None,
+    }
+}
+
+fn binding_of(app: &str, parameters: Option<&serde_json::Value>) -> Binding {
+    Binding {
+        app: Some(id(app)),
+        asked: parameters.map(Fingerprint::of),
     }
 }
 
@@ -93,6 +101,72 @@ fn the_same_request_again_gets_the_same_answer() {
         (other.id, other.port),
         "though the random bits are the same"
     );
+}
+
+/// What is not known, of resources of an older store, is not compared.
+#[test]
+fn other_parameters_are_a_conflict_where_they_are_known() {
+    let mut world = World::new(20_009);
+    let asked = |number: Option<u32>| number.map(|number| Fingerprint::of(&serde_json::json!({"foo": number})));
+    let with = |app, number| {
+        Request::Provision(Provision {
+            asked: asked(number),
+            ..wanted(Dialect::Osb, app)
+        })
+    };
+    let bind = |app, number: Option<u32>| {
+        let parameters = number.map(|number| serde_json::json!({"foo": number}));
+        let binding = binding_of("bound", parameters.as_ref());
+        Request::Bind(Target::App(Dialect::Osb, id(app)), id("b"), plan("free"), binding)
+    };
+    for (app, first, other, is_refused) in [
+        ("a", Some(1), Some(2), true),
+        ("b", Some(1), Some(1), false),
+        ("c", None, Some(2), false),
+        ("d", Some(1), None, false),
+    ] {
+        created(world.request(&with(app, first)));
+        created(world.request(&bind(app, first)));
+        for again in [with(app, other), bind(app, other)] {
+            match world.request(&again) {
+                Err(Refusal::Conflict(_)) => assert!(is_refused, "{again:?}"),
+                Ok(Outcome::Unchanged(_)) => assert!(!is_refused, "{again:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// OSB names plans by ids, of which one that has left the catalog has none.
+#[test]
+fn an_instance_whose_plan_left_the_catalog_is_bound_and_asked_for_again() {
+    let mut world = World::new(20_009);
+    let unlisted = Provision {
+        plan: WantedPlan::Unlisted,
+        ..wanted(Dialect::Osb, "app")
+    };
+    assert_eq!(
+        world.request(&Request::Provision(unlisted.clone())),
+        Err(Refusal::UnlistedPlan)
+    );
+    let made = created(world.provision(Dialect::Osb, "app"));
+    let target = Target::App(Dialect::Osb, id("app"));
+    let bind = Request::Bind(target.clone(), id("b"), WantedPlan::Unlisted, binding_of("bound", None));
+    let change = Request::ChangePlan(target, WantedPlan::Unlisted);
+    assert_eq!(world.request(&bind), Err(Refusal::UnlistedPlan));
+    assert_eq!(world.request(&change), Err(Refusal::UnlistedPlan));
+    assert!(matches!(
+        world.request(&Request::Provision(unlisted.clone())),
+        Err(Refusal::Conflict(_))
+    ));
+    let left = Plan::example("large", "00000000-0000-0000-0000-000000000001");
+    world.plans = Plans::new(vec![left]).unwrap();
+    assert_eq!(
+        world.request(&Request::Provision(unlisted)),
+        Ok(Outcome::Unchanged(Arc::clone(&made)))
+    );
+    assert_eq!(world.request(&change), Ok(Outcome::Unchanged(made)));
+    created(world.request(&bind));
 }
 
 /// A request may be delivered again at any time.
@@ -265,7 +339,7 @@ fn a_binding_names_its_app_until_it_ends() {
     let mut world = World::new(20_009);
     let bind = |world: &mut World, instance: &str, binding: &str, app: &str| {
         let target = Target::App(Dialect::Osb, id(instance));
-        world.request(&Request::Bind(target, id(binding), Some(id(app))))
+        world.request(&Request::Bind(target, id(binding), plan("free"), binding_of(app, None)))
     };
     created(world.provision(Dialect::Osb, "one"));
     created(world.provision(Dialect::Osb, "two"));

@@ -57,8 +57,9 @@ pub(in crate::api) async fn provision(
         app: app.clone(),
         uuid: None,
         owner: None,
-        plan: plan_named(&plan)?,
+        plan: plan_named(&plan)?.into(),
         port,
+        asked: None,
     };
     shared.order(app, Request::Provision(provision), by).await
 }
@@ -80,7 +81,7 @@ pub(in crate::api) async fn plan(
     params.known(&[])?;
     let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
     let Other { plan } = object(&text)?;
-    let request = Request::ChangePlan(Target::Any(app.clone()), plan_named(&plan)?);
+    let request = Request::ChangePlan(Target::Any(app.clone()), plan_named(&plan)?.into());
     shared.order(app, request, by).await
 }
 

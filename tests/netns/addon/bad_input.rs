@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tcpgw::addon::Dialect;
 
 use super::platform::{
-    DIALECTS, LARGE, SERVICE, SMALL, address, ask, ask_with, authorization, configure, daemon, deprovision, provision,
-    provisioned, request, send, services, standard_headers,
+    DIALECTS, LARGE, SERVICE, SMALL, address, ask, ask_with, authorization, change_plan, configure, daemon,
+    deprovision, provision, provisioned, request, send, services, standard_headers,
 };
 use crate::harness::Net;
 use crate::harness::daemon::Daemon;
@@ -146,6 +146,10 @@ fn refuses_bodies(net: &Net, dialect: Dialect) {
         "\u{1b}[31m",
         &"x".repeat(256),
     ] {
+        // An organization is any text, which is part of no path.
+        if dialect == Dialect::Osb && !hostile.is_empty() {
+            continue;
+        }
         let mut body = good.clone();
         body[id] = hostile.into();
         explains(dialect, &ask(net, method, &path, &body).is(refusal));
@@ -157,9 +161,8 @@ fn refuses_bodies(net: &Net, dialect: Dialect) {
     let mut body = good.clone();
     body[options] = json!({"x": "x".repeat(10 << 20)});
     let text = request(method, &path, &standard_headers(), &body.to_string());
-    if let Ok(refused) = net.within("gateway", || send(text.as_bytes())) {
-        explains(dialect, &refused.is(413));
-    }
+    let refused = net.within("gateway", || send(text.as_bytes()));
+    explains(dialect, &refused.expect("an answer, and no reset in its place").is(413));
     explains(
         dialect,
         &ask_with(
@@ -234,15 +237,106 @@ fn bindings_and_plans_that_make_no_sense_are_refused() {
 fn a_suspended_resource_takes_another_plan() {
     let net = Net::new();
     let daemon = daemon(&net, &configure(&net, "20000-20009", ""));
-    let (path, _) = provisioned(&net, Dialect::Scalingo, "my-app");
-    ask(&net, "POST", &format!("{path}/suspend"), "").is(204);
-    ask(&net, "PUT", &path, json!({"plan": "large"})).is(200);
-    let there = &services(&daemon)[0];
+    for dialect in DIALECTS {
+        let (path, _) = provisioned(&net, dialect, "my-app");
+        if dialect == Dialect::Scalingo {
+            ask(&net, "POST", &format!("{path}/suspend"), "").is(204);
+        } else {
+            net.cli(&["addon", "suspend", "my-app"]).ok();
+        }
+        change_plan(&net, dialect, &path).is(200);
+        let there = services(&daemon).remove(0);
+        assert_eq!(
+            (&there["addon"]["state"], &there["service"]["limit"]["pps"]),
+            (&json!("suspended"), &json!(5000)),
+            "{dialect:?}"
+        );
+        assert!([200, 204].contains(&deprovision(&net, &path).status));
+        assert!(services(&daemon).is_empty());
+    }
+}
+
+/// Open Service Broker: what comes again with other values is told from what comes again, after a restart, too.
+#[test]
+fn other_parameters_of_the_same_id_are_a_conflict() {
+    let net = Net::new();
+    let config = configure(&net, "20000-20009", "");
+    let (method, path, good) = provision(Dialect::Osb, "my-app", "small");
+    let with = |name: &str, value: Value| {
+        let mut body = good.clone();
+        body[name] = value;
+        body
+    };
+    let binding = format!("{path}/service_bindings/b");
+    let bind =
+        |plan: &str, parameters: Value| json!({"service_id": SERVICE, "plan_id": plan, "parameters": parameters});
+    let mut first = daemon(&net, &config);
+    let made = with("parameters", json!({"foo": 1}));
+    ask(&net, method, &path, &made).is(201);
+    ask(&net, "PUT", &binding, bind(SMALL, json!({"a": [1]}))).is(201);
+    let again = || {
+        ask(&net, method, &path, &made).is(200);
+        ask(&net, "PUT", &binding, bind(SMALL, json!({"a": [1]}))).is(200);
+        for parameters in [
+            json!({"foo": 2}),
+            json!({}),
+            Value::Null,
+            json!({"foo": 1, "port": 20000}),
+        ] {
+            let refused = ask(&net, method, &path, with("parameters", parameters)).is(409);
+            explains(Dialect::Osb, &refused);
+        }
+        for body in [
+            bind(SMALL, json!({"a": [2]})),
+            bind(SMALL, Value::Null),
+            bind(LARGE, json!({"a": [1]})),
+        ] {
+            explains(Dialect::Osb, &ask(&net, "PUT", &binding, body).is(409));
+        }
+    };
+    again();
+    first.stop();
+    drop(first);
+    let _second = daemon(&net, &config);
+    again();
+}
+
+/// Those who have a plan keep it when it leaves the catalog: their platform knows it by an id that is nowhere else.
+#[test]
+fn an_instance_whose_plan_left_the_catalog_is_bound_still() {
+    let net = Net::new();
+    let config = configure(&net, "20000-20009", "");
+    let daemon = daemon(&net, &config);
+    let (method, path, body) = provision(Dialect::Osb, "my-app", "small");
+    ask(&net, method, &path, &body).is(201);
+    let other = "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c13";
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let text = text.replace("name = \"small\"", "name = \"new\"").replace(SMALL, other);
+    std::fs::write(&config, text).expect("failed to write a configuration");
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    let has_left = || !ask(&net, "GET", "/v2/catalog", "").body.contains(SMALL);
+    assert!(crate::harness::wait_until(Duration::from_secs(10), has_left));
+
+    ask(&net, method, &path, &body).is(200);
+    let binding = format!("{path}/service_bindings/b");
+    let bind = json!({"service_id": SERVICE, "plan_id": SMALL, "bind_resource": {"app_guid": "bound"}});
+    let credentials = ask(&net, "PUT", &binding, &bind).is(201);
+    assert_eq!(ask(&net, "PUT", &binding, &bind).is(200), credentials);
+    ask(&net, "PATCH", &path, json!({"service_id": SERVICE, "plan_id": SMALL})).is(200);
     assert_eq!(
-        (&there["addon"]["state"], &there["service"]["limit"]["pps"]),
-        (&json!("suspended"), &json!(5000))
+        services(&daemon)[0]["service"]["limit"]["pps"],
+        500,
+        "it keeps its plan"
     );
-    assert_eq!(deprovision(&net, &path).status, 204);
+    // Nobody gets it anew.
+    let (method, other_path, body) = provision(Dialect::Osb, "other", "small");
+    explains(Dialect::Osb, &ask(&net, method, &other_path, body).is(400));
+    ask(&net, "PATCH", &path, json!({"service_id": SERVICE, "plan_id": LARGE})).is(200);
+    explains(
+        Dialect::Osb,
+        &ask(&net, "PATCH", &path, json!({"service_id": SERVICE, "plan_id": SMALL})).is(400),
+    );
+    assert_eq!(deprovision(&net, &path).status, 200);
 }
 
 /// Slow ones are cut off, many of one address leave room for others, and what is no HTTP harms nobody.

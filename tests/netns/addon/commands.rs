@@ -172,6 +172,11 @@ fn manifests(net: &Net, config: &str) {
         manifest["api"]["production"]["sso_url"],
         "https://gw.example.com/heroku/sso"
     );
+    // The user name of the tests is not what Clever Cloud's rule for variables needs.
+    let clever = ["--config", config, "addon", "manifest", "--dialect", "clever-cloud"];
+    let told = net.cli(&[&clever[..], &elsewhere].concat()).exits(0);
+    assert!(told.stderr.contains("username = \"tcp\""), "{told}");
+    assert!(serde_json::from_str::<Value>(&told.stdout).is_ok(), "{told}");
     let refused = net.cli(&["addon", "manifest", "--dialect", "osb"]).exits(2);
     assert!(refused.stderr.contains("no [addon]"), "{}", refused.stderr);
 }

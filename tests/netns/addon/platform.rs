@@ -265,6 +265,14 @@ pub(super) fn port_of(url: &Value) -> u16 {
         .unwrap_or_else(|| panic!("{url} is no TCP_URL"))
 }
 
+/// Orders the plan `large` as the dialect has it.
+pub(super) fn change_plan(net: &Net, dialect: Dialect, path: &str) -> Reply {
+    match dialect {
+        Dialect::Osb => ask(net, "PATCH", path, json!({"service_id": SERVICE, "plan_id": LARGE})),
+        _ => ask(net, "PUT", path, json!({"plan": "large"})),
+    }
+}
+
 /// Removes a resource.
 pub(super) fn deprovision(net: &Net, path: &str) -> Reply {
     let query = if path.starts_with("/v2") {

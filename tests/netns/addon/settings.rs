@@ -12,8 +12,8 @@ use tcpgw::addon::Dialect;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring};
 
 use super::platform::{
-    DIALECTS, PASSWORD, ask, ask_with, authorization, configure, daemon, deprovision, listens, provision, provisioned,
-    read, request, services, standard_headers, write_credentials,
+    DIALECTS, PASSWORD, ask, ask_with, authorization, change_plan, configure, daemon, deprovision, listens, provision,
+    provisioned, read, request, services, standard_headers, write_credentials,
 };
 use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
@@ -261,7 +261,8 @@ fn a_full_disk_makes_nothing_and_loses_nothing() {
         let config = configure(&net, "20000-20009", "");
         let daemon = net.daemon_storing(disk.join("store.db"), &["--config", &config]);
         listens(&net);
-        let (there, _) = provisioned(&net, Dialect::Scalingo, "there");
+        let there = DIALECTS.map(|dialect| (dialect, format!("there-{}", dialect as u8)));
+        let there = there.map(|(dialect, app)| (dialect, provisioned(&net, dialect, &app).0, app));
         let ballast = disk.join("ballast");
         drop(fs::write(&ballast, vec![1; 1 << 20]));
         let before = services(&daemon);
@@ -271,11 +272,16 @@ fn a_full_disk_makes_nothing_and_loses_nothing() {
             assert_eq!(refused.status, 503, "{refused:?}");
             assert!(refused.header("retry-after").is_some());
         }
-        assert_eq!(ask(&net, "PUT", &there, json!({"plan": "large"})).status, 503);
-        assert_eq!(ask(&net, "POST", &format!("{there}/suspend"), "").status, 503);
-        assert_eq!(deprovision(&net, &there).status, 503);
+        for (dialect, path, app) in &there {
+            assert_eq!(change_plan(&net, *dialect, path).status, 503, "{dialect:?}");
+            if *dialect == Dialect::Scalingo {
+                assert_eq!(ask(&net, "POST", &format!("{path}/suspend"), "").status, 503);
+            }
+            net.cli(&["addon", "suspend", app]).exits(1);
+            assert_eq!(deprovision(&net, path).status, 503, "{dialect:?}");
+            ask(&net, "GET", path, "").is(200);
+        }
         assert_eq!(services(&daemon), before);
-        ask(&net, "GET", &there, "").is(200);
 
         fs::remove_file(&ballast).expect("it is there");
         let (method, path, body) = provision(Dialect::Heroku, "new", "small");
@@ -286,7 +292,11 @@ fn a_full_disk_makes_nothing_and_loses_nothing() {
         };
         assert!(wait_until(PATIENCE * 2, is_made));
         assert_eq!(ask(&net, method, &path, &body), made);
-        assert_eq!(services(&daemon).len(), 2);
+        assert_eq!(services(&daemon).len(), 5);
+        for (dialect, path, _) in &there {
+            change_plan(&net, *dialect, path).is(200);
+            assert!([200, 204].contains(&deprovision(&net, path).status), "{dialect:?}");
+        }
         drop(daemon);
         unmount(&disk);
     });

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::context::{Context, Thing};
 use super::super::message::{Body, Effect, Login, Request};
-use super::super::{Check, Need, judge};
+use super::super::{Check, Need, judge, warning};
 use super::answers::error_code;
 use super::requests::{creating, instance_path, provision_body, replaced, with_ids, without};
 use super::{AUTHENTICATION, DEPROVISIONING, FETCHING, MANDATORY, NOWHERE, POLLING, PROVISIONING, UNKNOWN};
@@ -60,14 +60,21 @@ pub(super) const REFUSALS: &[Check] = &[
             body["maintenance_info"] = json!({"version": "0.0.0-tcpgw-check"});
             creating(context, "provision-maintenance-conflict").json(body)
         },
-        |_, got| {
-            judge::status(got, &[422])?;
-            error_code(got, "MaintenanceInfoConflict")
+        |context, got| {
+            let has_version = context.offer.as_ref().is_some_and(|offer| offer.maintenance.is_some());
+            match got.status() {
+                422 => error_code(got, "MaintenanceInfoConflict"),
+                // The standard speaks of the catalog's version, and leaves open what holds where there is none.
+                status @ 200..500 if !has_version => Err(warning(format!(
+                    "the status is {status}: the version is not compared with the catalog, which has none"
+                ))),
+                _ => judge::status(got, &[422]),
+            }
         },
         "422 MaintenanceInfoConflict for another version than the catalog's",
         PROVISIONING,
     )
-    .needing(&[Need::Offer, Need::Maintenance]),
+    .needing(&[Need::Offer]),
     Check::ask(
         "fetch-refused",
         |context| Request::new(Method::Get, instance_path(&context.id("provision-unauthorized"))),

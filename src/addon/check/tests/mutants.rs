@@ -235,6 +235,8 @@ fn wrong_instances() -> Vec<Case> {
         status("version-malformed", 200, Warn),
         status("provision-unknown-service", 404, Warn),
         status("provision-unknown-plan", 422, Warn),
+        // The catalog has no version.
+        status("provision-maintenance-conflict", 400, Warn),
         empty_body("provision", "provision-body"),
         json_body("provision", json!({"dashboard_url": 1}), "provision-body"),
         json_body("provision", json!({"operation": "x".repeat(10_001)}), "provision-body"),

@@ -74,6 +74,7 @@ fn app(backends: Vec<BackendView>) -> AppView {
             status: Status::Active,
             bindings: std::collections::BTreeMap::new(),
             created: Duration::ZERO,
+            asked: None,
         }),
         service: Some(ServiceView {
             listed,

@@ -1,0 +1,210 @@
+//! What resources and bindings were asked for with, beside the resources: a table of its own, made when it is needed, so that a version
+//! that does not know it reads and writes the store as before.
+//!
+//! A row names the checksum of the resource that it was written with. Where another version has changed the resource since, the row
+//! says nothing.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
+use serde::{Deserialize, Serialize};
+
+use super::error::Fault;
+use super::seal::Seal;
+use crate::addon::id::{PlatformId, ResourceId};
+use crate::addon::{Fingerprint, Resource};
+
+const TABLE: &str = "
+CREATE TABLE IF NOT EXISTS resource_asked (
+    id TEXT PRIMARY KEY, resource INTEGER NOT NULL, body TEXT NOT NULL, crc INTEGER NOT NULL
+) STRICT;
+";
+
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Asked {
+    instance: Option<Fingerprint>,
+    bindings: BTreeMap<PlatformId, Fingerprint>,
+}
+
+impl Asked {
+    fn of(resource: &Resource) -> Self {
+        let of_bindings = resource.bindings.iter();
+        Self {
+            instance: resource.asked.clone(),
+            bindings: of_bindings
+                .filter_map(|(id, binding)| Some((id.clone(), binding.asked.clone()?)))
+                .collect(),
+        }
+    }
+}
+
+/// Writes what this resource, which has this checksum, was asked for with.
+pub(super) fn put(transaction: &Transaction<'_>, resource: &Resource, of: i64) -> Result<(), Fault> {
+    let asked = Asked::of(resource);
+    if asked == Asked::default() {
+        return remove(transaction, resource.id);
+    }
+    let id = resource.id.as_str();
+    let body = serde_json::to_string(&asked).map_err(|error| Fault::damage(error.to_string()))?;
+    transaction.execute_batch(TABLE)?;
+    let query = "INSERT OR REPLACE INTO resource_asked (id, resource, body, crc) VALUES (?, ?, ?, ?)";
+    transaction.execute(query, (id, of, &body, crc(id, of, &body)))?;
+    Ok(())
+}
+
+pub(super) fn remove(transaction: &Transaction<'_>, id: ResourceId) -> Result<(), Fault> {
+    if is_there(transaction)? {
+        transaction.execute("DELETE FROM resource_asked WHERE id = ?", [id.as_str()])?;
+    }
+    Ok(())
+}
+
+/// Adds what is known to resources.
+pub(super) fn complete(connection: &Connection, resources: &mut [Resource]) -> Result<(), Fault> {
+    if !is_there(connection)? {
+        return Ok(());
+    }
+    let query = "SELECT asked.id, asked.resource, asked.body, asked.crc FROM resource_asked AS asked
+        JOIN resources ON resources.id = asked.id AND resources.crc = asked.resource";
+    let mut statement = connection.prepare(query)?;
+    let mut rows = statement.query(())?;
+    while let Some(row) = rows.next()? {
+        let (id, of, body): (String, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if row.get::<_, i64>(3)? != crc(&id, of, &body) {
+            return Err(Fault::damage(format!(
+                "the checksum of the parameters of resource {id:?} is wrong"
+            )));
+        }
+        let asked: Asked = serde_json::from_str(&body)
+            .map_err(|error| Fault::damage(format!("the parameters of resource {id:?}: {error}")))?;
+        let Ok(at) = resources.binary_search_by(|resource| resource.id.as_str().cmp(&id)) else {
+            continue;
+        };
+        if let Some(resource) = resources.get_mut(at) {
+            resource.asked = asked.instance;
+            for (id, fingerprint) in asked.bindings {
+                if let Some(binding) = resource.bindings.get_mut(&id) {
+                    binding.asked = Some(fingerprint);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_there(connection: &Connection) -> Result<bool, Fault> {
+    let query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'resource_asked'";
+    let row = connection.query_row(query, (), |_| Ok(()));
+    Ok(row.optional()?.is_some())
+}
+
+fn crc(id: &str, of: i64, body: &str) -> i64 {
+    Seal::new("asked").text(id).int(of).text(body).end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{resources, schema};
+    use super::*;
+    use crate::addon::{Binding, Change, Dialect, Status};
+    use serde_json::json;
+    use std::num::NonZeroU16;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn asked(number: u32) -> Fingerprint {
+        Fingerprint::of(&json!({"foo": number}))
+    }
+
+    fn resource(id: u64, number: Option<u32>) -> Resource {
+        let binding = |number| Binding {
+            app: None,
+            asked: number,
+        };
+        Resource {
+            id: ResourceId::from_random(id),
+            dialect: Dialect::Osb,
+            app: format!("app-{id}").parse().unwrap(),
+            uuid: None,
+            owner: None,
+            plan: "free".parse().unwrap(),
+            port: NonZeroU16::new(20_000).unwrap(),
+            status: Status::Active,
+            bindings: [
+                ("a".parse().unwrap(), binding(number.map(asked))),
+                ("b".parse().unwrap(), binding(None)),
+            ]
+            .into(),
+            created: Duration::ZERO,
+            asked: number.map(asked),
+        }
+    }
+
+    fn store() -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        schema::create(&mut connection).unwrap();
+        connection
+    }
+
+    fn put(connection: &mut Connection, resource: &Resource) {
+        let transaction = connection.transaction().unwrap();
+        resources::commit(&transaction, &Change::Put(Arc::new(resource.clone()))).unwrap();
+        transaction.commit().unwrap();
+    }
+
+    fn rows(connection: &Connection) -> i64 {
+        let query = "SELECT count(*) FROM resource_asked";
+        connection.query_row(query, (), |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn what_was_asked_for_is_read_as_it_was_written() {
+        let mut connection = store();
+        let none = resource(1, None);
+        put(&mut connection, &none);
+        assert!(!is_there(&connection).unwrap(), "made when it is needed");
+        let some = [resource(2, Some(2)), resource(3, Some(3))];
+        for one in &some {
+            put(&mut connection, one);
+        }
+        let loaded = |connection: &Connection| resources::load(connection).unwrap().resources;
+        assert_eq!(loaded(&connection), [none.clone(), some[0].clone(), some[1].clone()]);
+        put(&mut connection, &resource(3, None));
+        assert_eq!((loaded(&connection)[2].asked.clone(), rows(&connection)), (None, 1));
+        remove(&connection.transaction().unwrap(), some[0].id).unwrap();
+        schema::verify(&connection).unwrap();
+    }
+
+    /// It knows neither the table nor the members: it reads and writes resources alone.
+    #[test]
+    fn another_version_reads_the_store_and_its_changes_hold() {
+        let mut connection = store();
+        let before = resource(1, Some(1));
+        put(&mut connection, &before);
+        let body: String = connection
+            .query_row("SELECT body FROM resources", (), |row| row.get(0))
+            .unwrap();
+        assert!(!body.contains("asked"), "{body}");
+        assert_eq!(schema::check(&connection).unwrap(), 2);
+        // The other version removes a binding; this one then knows nothing of the parameters.
+        let row = "SELECT id, resource, body, crc FROM resource_asked";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        let kept: (String, i64, String, i64) = connection.query_row(row, (), read).unwrap();
+        let mut changed = resource(1, None);
+        changed.bindings.clear();
+        put(&mut connection, &changed);
+        let insert = "INSERT INTO resource_asked (id, resource, body, crc) VALUES (?, ?, ?, ?)";
+        connection.execute(insert, kept).unwrap();
+        assert_eq!(resources::load(&connection).unwrap().resources, [changed]);
+    }
+
+    #[test]
+    fn a_row_that_is_not_what_was_written_is_damage() {
+        let mut connection = store();
+        put(&mut connection, &resource(1, Some(1)));
+        connection.execute("UPDATE resource_asked SET body = '{}'", ()).unwrap();
+        let fault = resources::load(&connection).unwrap_err();
+        let text = fault.at(std::path::Path::new("store.db")).to_string();
+        assert!(text.contains("the checksum of the parameters of resource"), "{text}");
+    }
+}
