@@ -3,6 +3,7 @@
 //! Four answers to whether a rule is meant: yes, no, for some clients, and not known. A rule that drops some clients is
 //! somebody's wish; one that drops for reasons that are not known may be trouble.
 
+use super::clients::{Span, compare_clients, covers, ranges_of, spans_cover};
 use super::packet::{Packet, Value};
 use tcpgw_kernel::firewall::{Chain, Effect, Element, Field, Load, Relation, Rule, Test, Verdict};
 
@@ -10,6 +11,9 @@ use tcpgw_kernel::firewall::{Chain, Effect, Element, Field, Load, Relation, Rule
 const MOST_RULES: usize = 200_000;
 /// `nf_tables` itself goes no deeper (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: usize = 16;
+
+/// Ranges of clients that rules drop which are remembered for one packet: who drops all needs few.
+const MOST_RANGES: usize = 1000;
 
 /// How sure it is that a rule is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +66,7 @@ pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (Fate, Ve
         accepts: false,
         may_end: None,
         done: Vec::new(),
+        dropped: Vec::new(),
     };
     let end = walk.chain(base, Holds::Yes, 0);
     if walk.left == 0 {
@@ -104,6 +109,8 @@ struct Walk<'a> {
     accepts: bool,
     may_end: Option<Place>,
     done: Vec<Done>,
+    /// Ranges of a field in which clients differ that rules drop, each for itself only some clients; and whether that is sure.
+    dropped: Vec<(Field, bool, Span)>,
 }
 
 impl<'a> Walk<'a> {
@@ -125,6 +132,12 @@ impl<'a> Walk<'a> {
                     holds: holds.min(certain),
                 });
             }
+            let drops = matches!(rule.verdict, Verdict::Drop | Verdict::Reject);
+            let holds = if drops && holds == Holds::SomeClients && certain == Holds::Yes {
+                self.with_those_before(rule)
+            } else {
+                holds
+            };
             for (verdict, holds) in verdicts(self.packet, &rule.verdict, holds) {
                 let place = Place {
                     chain: chain.name.clone(),
@@ -144,6 +157,24 @@ impl<'a> Walk<'a> {
             }
         }
         End::Through
+    }
+
+    /// Whether a rule that drops some clients is the last of several that together drop all.
+    fn with_those_before(&mut self, rule: &Rule) -> Holds {
+        let Some(about) = ranges_of(self.packet, rule) else {
+            return Holds::SomeClients;
+        };
+        let room = MOST_RANGES.saturating_sub(self.dropped.len());
+        let new = about.spans.into_iter().take(room);
+        self.dropped.extend(new.map(|span| (about.field, about.sure, span)));
+        let of_field = || self.dropped.iter().filter(|(field, ..)| *field == about.field);
+        let all: Vec<Span> = of_field().map(|(.., span)| *span).collect();
+        let sure: Vec<Span> = of_field()
+            .filter(|(_, sure, _)| *sure)
+            .map(|(.., span)| *span)
+            .collect();
+        let may = spans_cover(about.field, &all).min(Holds::Unknown);
+        spans_cover(about.field, &sure).max(may)
     }
 
     fn verdict(&mut self, verdict: &Verdict, place: Place, own: Holds, certain: Holds, depth: usize) -> Step {
@@ -199,7 +230,12 @@ fn verdicts<'a>(packet: &Packet, verdict: &'a Verdict, holds: Holds) -> Vec<(&'a
     match verdict {
         Verdict::Map(key, Some(elements)) => elements
             .iter()
-            .map(|(element, verdict)| (verdict, holds.min(is_in(packet, key, std::slice::from_ref(element)))))
+            .map(|(element, verdict)| {
+                (
+                    verdict,
+                    holds.min(is_in(packet, key, std::slice::from_ref(element), false)),
+                )
+            })
             .filter(|(_, holds)| *holds != Holds::No)
             .collect(),
         Verdict::Map(key, None) => match key_value(packet, key) {
@@ -222,8 +258,9 @@ pub(super) fn all_hold(packet: &Packet, rule: &Rule) -> Holds {
     holds
 }
 
-fn holds_for(packet: &Packet, test: &Test) -> Holds {
+pub(super) fn holds_for(packet: &Packet, test: &Test) -> Holds {
     match test {
+        Test::Never => Holds::No,
         Test::Sometimes => Holds::SomeClients,
         Test::Exceeds | Test::Unknown(_) => Holds::Unknown,
         Test::Compare {
@@ -236,7 +273,7 @@ fn holds_for(packet: &Packet, test: &Test) -> Holds {
             key,
             elements: Some(elements),
             negated,
-        } => negate(is_in(packet, key, elements), *negated),
+        } => negate(is_in(packet, key, elements, *negated), *negated),
         Test::In {
             key, elements: None, ..
         } => match key_value(packet, key) {
@@ -267,6 +304,15 @@ fn is_another_mark(packet: &Packet, load: Load, mask: Option<&[u8]>, value: &[u8
 }
 
 fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation, value: &[u8]) -> Holds {
+    // Under a mask without bits nothing is asked: nft writes an address with the prefix length 0 so.
+    if mask.is_some_and(|mask| !mask.is_empty() && mask.iter().all(|byte| *byte == 0)) {
+        let is_zero = value.iter().all(|byte| *byte == 0);
+        match relation {
+            Relation::Equal | Relation::Differs if is_zero == (relation == Relation::Equal) => return Holds::Yes,
+            Relation::Equal | Relation::Differs => return Holds::No,
+            _ => {}
+        }
+    }
     match relation {
         Relation::Equal if is_another_mark(packet, load, mask, value) => return Holds::No,
         Relation::Differs if is_another_mark(packet, load, mask, value) => return Holds::Yes,
@@ -285,7 +331,7 @@ fn compare(packet: &Packet, load: Load, mask: Option<&[u8]>, relation: Relation,
     }
     let mut bytes = match packet.value(load, mask) {
         Value::Is(bytes) => bytes,
-        Value::Differs => return Holds::SomeClients,
+        Value::Differs => return compare_clients(load, mask, relation, value),
         Value::Unknown => return Holds::Unknown,
     };
     for (byte, mask) in bytes.iter_mut().zip(mask.unwrap_or_default()) {
@@ -324,25 +370,52 @@ fn key_value(packet: &Packet, key: &[Load]) -> Result<Vec<Vec<u8>>, Holds> {
     unknown.map_or(Ok(parts), Err)
 }
 
-fn is_in(packet: &Packet, key: &[Load], elements: &[Element]) -> Holds {
-    let parts = match key_value(packet, key) {
-        Ok(parts) => parts,
-        Err(why) => return why,
+/// Whether one of the elements is meant. Those that are about some clients only are about all of them where they cover all values
+/// that may be. Where nearly all clients are meant, it is not clear what becomes of them; the few others may be `spared`.
+fn is_in(packet: &Packet, key: &[Load], elements: &[Element], spared: bool) -> Holds {
+    let covers = |field, ranges: &[_]| match covers(field, ranges) {
+        Holds::Unknown if spared => Holds::SomeClients,
+        holds => holds,
     };
-    let within = |element: &Element| {
-        let mut at = 0;
-        parts.iter().all(|part| {
-            let span = at..at + part.len();
-            at = span.end.next_multiple_of(4);
-            match (element.from.get(span.clone()), element.to.get(span)) {
-                (Some(from), Some(to)) => from <= part.as_slice() && part.as_slice() <= to,
-                _ => false,
-            }
-        })
-    };
-    if elements.iter().any(within) {
-        Holds::Yes
-    } else {
-        Holds::No
+    let mut parts = Vec::with_capacity(key.len());
+    let mut at = 0;
+    for load in key {
+        let value = packet.value(*load, None);
+        let length = match &value {
+            Value::Is(bytes) => bytes.len(),
+            _ => load.len,
+        };
+        parts.push((load.field, value, at..at + length));
+        at += load.len.max(length).next_multiple_of(4).max(4);
+    }
+    let mut differ = parts.iter().filter(|(_, value, _)| *value == Value::Differs);
+    let differs = differ.next().filter(|_| differ.next().is_none());
+    let mut best = Holds::No;
+    // What elements cover of the one part in which clients differ, where all else of them holds.
+    let mut covered = Vec::new();
+    for element in elements {
+        let mut holds = Holds::Yes;
+        for (field, value, span) in &parts {
+            let range = element.from.get(span.clone()).zip(element.to.get(span.clone()));
+            holds = holds.min(match (value, range) {
+                (Value::Unknown, _) => Holds::Unknown,
+                (Value::Is(bytes), Some((from, to))) if from <= bytes.as_slice() && bytes.as_slice() <= to => {
+                    Holds::Yes
+                }
+                (Value::Is(_), _) => Holds::No,
+                (Value::Differs, Some(range)) => covers(*field, &[range]),
+                (Value::Differs, None) => Holds::SomeClients,
+            });
+        }
+        if holds == Holds::SomeClients
+            && let Some((_, _, span)) = differs
+        {
+            covered.extend(element.from.get(span.clone()).zip(element.to.get(span.clone())));
+        }
+        best = best.max(holds);
+    }
+    match differs {
+        Some((field, ..)) if best == Holds::SomeClients => covers(*field, &covered),
+        _ => best,
     }
 }

@@ -8,6 +8,7 @@
 
 mod advice;
 mod checks;
+mod clients;
 mod facts;
 mod finding;
 mod gather;

@@ -1,3 +1,4 @@
+mod clients;
 mod packets;
 mod places;
 

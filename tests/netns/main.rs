@@ -21,6 +21,7 @@ mod constrained;
 mod daemon;
 mod denied;
 mod doctor;
+mod doctor_clients;
 mod doctor_firewall;
 mod doctor_packets;
 mod doctor_ways;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::mark::{self, MarkWrite, Target};
+use super::stateful as state;
 use super::{Effect, Element, Field, Load, Relation, Rule, TableFamily, Test, Verdict, xt};
 use crate::netlink::tlv::{Attr, Attrs, Malformed};
 use crate::nftables::nft::{LIST_ELEM, elem, expr};
@@ -88,14 +89,14 @@ struct Reader<'a> {
 }
 
 /// The parts of an expression's data.
-struct Parts<'a>(&'a [u8]);
+pub(super) struct Parts<'a>(pub(super) &'a [u8]);
 
 impl<'a> Parts<'a> {
-    fn get(&self, kind: u16) -> Result<Option<Attr<'a>>, Malformed> {
+    pub(super) fn get(&self, kind: u16) -> Result<Option<Attr<'a>>, Malformed> {
         Attrs::new(self.0).first(kind)
     }
 
-    fn number(&self, kind: u16) -> Result<u32, Malformed> {
+    pub(super) fn number(&self, kind: u16) -> Result<u32, Malformed> {
         self.get(kind)?.map_or(Ok(0), |attr| attr.be32())
     }
 
@@ -103,7 +104,7 @@ impl<'a> Parts<'a> {
         Ok(self.get(kind)?.is_some())
     }
 
-    fn text(&self, kind: u16) -> Result<&'a str, Malformed> {
+    pub(super) fn text(&self, kind: u16) -> Result<&'a str, Malformed> {
         self.get(kind)?.map_or(Ok(""), |attr| attr.str())
     }
 
@@ -194,7 +195,12 @@ impl Reader<'_> {
                 }
             }
             "limit" if parts.number(LIMIT_FLAGS)? & LIMIT_OVER != 0 => self.rule.tests.push(Test::Exceeds),
-            "limit" | "quota" | "connlimit" | "dynset" => self.rule.tests.push(Test::Sometimes),
+            // Below its rate, it holds for all.
+            "limit" => self.rule.tests.push(Test::Unknown("a limit".into())),
+            "quota" | "connlimit" | "dynset" => {
+                let test = state::test(name.str()?, &parts)?;
+                self.rule.tests.extend(test);
+            }
             "match" => {
                 let info = parts.get(3)?.map_or(&[][..], |attr| attr.payload);
                 self.rule

@@ -11,6 +11,7 @@ mod program;
 mod read;
 mod save;
 mod sets;
+mod stateful;
 mod xt;
 
 pub use self::mark::MarkWrite;
@@ -215,8 +216,10 @@ pub enum Test {
         /// Whether it must not be there.
         negated: bool,
     },
-    /// Holds for some clients or at some times: a limit, a list of addresses.
+    /// Holds for some clients: a limit for each of them, a list of addresses.
     Sometimes,
+    /// Holds for no packet.
+    Never,
     /// Holds for what exceeds a rate that all packets share.
     Exceeds,
     /// Something that is not understood.

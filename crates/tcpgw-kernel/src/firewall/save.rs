@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::mark::MarkWrite;
 use super::program::{self, Bounds};
+use super::stateful;
 use super::xt::{compare, dest_types, masked_mark, port_list, state, tcp_flags};
 use super::{Base, Chain, Effect, Field, Hook, Load, Relation, Rule, Table, TableFamily, Test, Verdict};
 use crate::netlink::socket::NetlinkError;
@@ -237,6 +238,7 @@ impl Options<'_> {
         let mut rule = Rule::default();
         let mut rest = self.rest.iter().copied().peekable();
         let mut negated = false;
+        let mut counting: Option<Counting<'_>> = None;
         while let Some(option) = rest.next() {
             if option == "!" {
                 negated = true;
@@ -247,6 +249,19 @@ impl Options<'_> {
                 values.push(value);
             }
             let value = values.first().copied().unwrap_or_default();
+            if let Some(counting) = counting.as_mut().filter(|_| option.starts_with("--")) {
+                counting.options.push((option, value, negated));
+                negated = false;
+                continue;
+            }
+            rule.tests.extend(counting.take().and_then(Counting::test));
+            if option == "-m" && stateful::COUNTING.contains(&value) {
+                counting = Some(Counting {
+                    name: value,
+                    options: Vec::new(),
+                });
+                continue;
+            }
             if option == "--tcp-flags" {
                 let test = match *values.as_slice() {
                     [mask, flags] => flag_bits(mask).zip(flag_bits(flags)),
@@ -261,6 +276,7 @@ impl Options<'_> {
             self.option(&mut rule, option, value, negated);
             negated = false;
         }
+        rule.tests.extend(counting.and_then(Counting::test));
         rule
     }
 
@@ -341,11 +357,64 @@ impl Options<'_> {
     }
 }
 
+/// A match that counts, and what it was told.
+struct Counting<'a> {
+    name: &'a str,
+    /// Options with their first value, and whether they are negated.
+    options: Vec<(&'a str, &'a str, bool)>,
+}
+
+impl Counting<'_> {
+    /// What it asks; nothing where it holds for every packet.
+    fn test(self) -> Option<Test> {
+        let of = |option: &str| self.options.iter().find(|(name, ..)| *name == option);
+        let value = |option: &str| of(option).and_then(|(_, value, _)| value.parse::<u32>().ok());
+        let unknown = || Some(Test::Unknown(format!("-m {}", self.name)));
+        match self.name {
+            "recent" => {
+                let hits = value("--hitcount").unwrap_or(0);
+                let does = u8::from(of("--set").is_some()) * stateful::RECENT_SET;
+                let inverted = self.options.iter().any(|(_, _, negated)| *negated);
+                stateful::recent(does, hits, inverted)
+            }
+            "statistic" => match (of("--probability"), of("--every")) {
+                (Some((_, value, negated)), _) => {
+                    let is = |of: &str| value.trim_end_matches('0') == of;
+                    let probability = match (is("1.") || is("1"), is("0.") || is("")) {
+                        (true, _) => stateful::CERTAIN,
+                        (_, true) => 0,
+                        _ => 1,
+                    };
+                    stateful::statistic(true, probability, *negated)
+                }
+                (None, Some((_, value, negated))) => {
+                    match value.parse::<u32>().ok().and_then(|every| every.checked_sub(1)) {
+                        Some(value) => stateful::statistic(false, value, *negated),
+                        None => unknown(),
+                    }
+                }
+                (None, None) => unknown(),
+            },
+            "connlimit" => {
+                let of_all = value("--connlimit-mask") == Some(0);
+                match (value("--connlimit-above"), value("--connlimit-upto")) {
+                    (Some(limit), _) => stateful::connlimit(of_all, limit, false),
+                    (_, Some(limit)) => stateful::connlimit(of_all, limit, true),
+                    _ => unknown(),
+                }
+            }
+            "hashlimit" => {
+                let of_clients = of("--hashlimit-mode").is_some_and(|(_, value, _)| value.contains("src"));
+                Some(stateful::hashlimit(of_clients, of("--hashlimit-above").is_some()))
+            }
+            _ => unknown(),
+        }
+    }
+}
+
 fn extension(rule: &mut Rule, name: &str) {
     match name {
-        "limit" | "hashlimit" | "set" | "recent" | "connlimit" | "statistic" | "quota" | "time" | "geoip" => {
-            rule.tests.push(Test::Sometimes);
-        }
+        "set" | "geoip" => rule.tests.push(Test::Sometimes),
         "connmark" => rule.tests.push(Test::Unknown(CONNMARK.into())),
         _ => {}
     }

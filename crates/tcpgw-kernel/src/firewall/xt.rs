@@ -2,6 +2,7 @@
 //!
 //! Source: `include/uapi/linux/netfilter/xt_*.h`.
 
+use super::stateful;
 use super::{Element, Field, Load, Relation, Test, ct_state};
 
 /// What a match asks, as tests.
@@ -15,9 +16,8 @@ pub(super) fn matches(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
         ("connmark", 1) => mark(Field::CtMark, info),
         ("addrtype", 1) => address_type(info),
         ("mark", 1) => mark(Field::Mark, info),
-        ("limit" | "hashlimit" | "set" | "recent" | "connlimit" | "statistic" | "quota" | "time" | "geoip", _) => {
-            Some(vec![Test::Sometimes])
-        }
+        ("recent" | "connlimit" | "statistic" | "hashlimit", _) => stateful::matches(name, revision, info),
+        ("set" | "geoip", _) => Some(vec![Test::Sometimes]),
         _ => None,
     };
     read.unwrap_or_else(|| vec![Test::Unknown(format!("-m {name}"))])

@@ -1,0 +1,150 @@
+//! Rules of others that are about all clients, though they name some.
+
+use super::*;
+use tcpgw_kernel::firewall::{Element, Field, Load, Relation, Test, Verdict};
+
+const fn load(field: Field, len: usize) -> Load {
+    Load { field, len }
+}
+
+fn element(from: &[u8], to: &[u8]) -> Element {
+    Element {
+        from: from.to_vec(),
+        to: to.to_vec(),
+    }
+}
+
+fn within(key: &[Load], elements: &[Element], negated: bool) -> Test {
+    Test::In {
+        key: key.to_vec(),
+        elements: Some(elements.to_vec()),
+        negated,
+    }
+}
+
+/// What is said of rules that drop what is asked for, of the packets to backends.
+fn said(tests: Vec<Test>) -> Vec<Finding> {
+    let to_backends = within(&[PORT], &[element(&[0x0b, 0xb8], &[0x0b, 0xb8])], false);
+    let rule = |test| Rule {
+        tests: vec![to_backends.clone(), test],
+        verdict: Verdict::Drop,
+        ..Rule::default()
+    };
+    let rules = tests.into_iter().map(rule).collect();
+    let table = table(TableFamily::Ip, "mine", false);
+    with(nft(chain(table, Hook::Forward, 0, rules, false)))
+}
+
+const SOURCE: Load = load(Field::Source4, 4);
+const PORT: Load = load(Field::DestPort, 2);
+/// The port 3000, as it is padded in a set of several fields.
+const THREE_THOUSAND: [u8; 4] = [0x0b, 0xb8, 0, 0];
+
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+#[test]
+fn sets_that_have_all_clients_drop_all() {
+    let ports =
+        |from: [u8; 4], to: [u8; 4]| element(&joined(&[&from, &THREE_THOUSAND]), &joined(&[&to, &THREE_THOUSAND]));
+    let all = ports([0; 4], [255; 4]);
+    let halves = [ports([0; 4], [127, 255, 255, 255]), ports([128, 0, 0, 0], [255; 4])];
+    let mut name = b"ext".to_vec();
+    name.resize(16, 0);
+    let by_link = element(&joined(&[&name, &[0; 4]]), &joined(&[&name, &[255; 4]]));
+    for test in [
+        within(&[SOURCE, PORT], &[all], false),
+        within(&[SOURCE, PORT], &halves, false),
+        within(&[load(Field::InName, 16), SOURCE], &[by_link], false),
+        within(&[SOURCE], &[element(&[1, 0, 0, 0], &[223, 255, 255, 255])], false),
+        // A list of those that may come, and nobody is on it.
+        within(&[SOURCE], &[], true),
+        Test::Compare {
+            load: SOURCE,
+            mask: Some(vec![0; 4]),
+            relation: Relation::Equal,
+            value: vec![0; 4],
+        },
+        Test::Compare {
+            load: SOURCE,
+            mask: None,
+            relation: Relation::Differs,
+            value: vec![0; 4],
+        },
+    ] {
+        only(&said(vec![test]), "packets-dropped", Severity::Broken);
+    }
+    only(
+        &said(vec![within(
+            &[load(Field::SourcePort, 2)],
+            &[element(&[4, 0], &[255; 2])],
+            false,
+        )]),
+        "packets-dropped",
+        Severity::Warning,
+    );
+    for test in [
+        within(&[SOURCE, PORT], &halves[..1], false),
+        within(&[SOURCE], &[element(&[10, 0, 0, 0], &[10, 255, 255, 255])], true),
+        within(&[SOURCE], &[], false),
+    ] {
+        let found = said(vec![test]);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn rules_that_together_drop_all_clients_are_told() {
+    let network = |first: u8, bits: u8| Test::Compare {
+        load: SOURCE,
+        mask: Some(vec![bits, 0, 0, 0]),
+        relation: Relation::Equal,
+        value: vec![first, 0, 0, 0],
+    };
+    let halves = || vec![network(0, 0x80), network(0x80, 0x80)];
+    let found = only(&said(halves()), "packets-dropped", Severity::Broken);
+    assert!(found.seen.contains("by its rule 2"), "{}", found.seen);
+    assert!(said(halves()[..1].to_vec()).is_empty());
+    assert!(said(vec![network(0, 0x80), network(0xc0, 0xc0)]).is_empty());
+}
+
+#[test]
+fn matches_that_count_are_errors_or_doubts() {
+    for (option, severity) in [
+        ("-m recent --set --name x --rsource", Some(Severity::Broken)),
+        (
+            "-m statistic --mode random --probability 1.00000000000",
+            Some(Severity::Broken),
+        ),
+        (
+            "-m connlimit --connlimit-above 0 --connlimit-mask 32 --connlimit-saddr",
+            Some(Severity::Broken),
+        ),
+        (
+            "-m statistic --mode random --probability 0.50000000000",
+            Some(Severity::Warning),
+        ),
+        (
+            "-m time --timestart 00:00:00 --timestop 23:59:00",
+            Some(Severity::Warning),
+        ),
+        ("-m quota --quota 1000000", Some(Severity::Warning)),
+        ("-m limit --limit 100/sec", Some(Severity::Warning)),
+        (
+            "-m connlimit --connlimit-above 9 --connlimit-mask 32 --connlimit-saddr",
+            None,
+        ),
+        ("-m recent --update --seconds 60 --hitcount 5 --name x --rsource", None),
+        ("-m statistic --mode random --probability 0.00000000000", None),
+    ] {
+        let found = with(saved(
+            "ACCEPT",
+            &format!("-A FORWARD -p tcp -m tcp --dport 3000 {option} -j DROP"),
+        ));
+        match severity {
+            Some(severity) => drop(only(&found, "packets-dropped", severity)),
+            None => assert!(found.is_empty(), "{option}: {found:#?}"),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Rules of others that drop all clients, though they name some of them or count, as the doctor sees them.
+
+use crate::doctor::{SHORT, breaks, doctor, passes, reaches, web};
+use crate::harness::Net;
+
+const DROPPED: &str = "packets-dropped";
+
+/// Loads rules into a chain of the hook forward, and takes them away at the end.
+fn with_rules<T>(net: &Net, rules: &str, look: impl FnOnce() -> T) -> T {
+    let sets = "set many { typeof iifname . ip saddr; flags interval; elements = { ext . 0.0.0.0/0 }; }; \
+                set none { type ipv4_addr; }; set seen { type ipv4_addr; flags dynamic; };";
+    let chain = "type filter hook forward priority 0; policy accept;";
+    net.sh(
+        "gateway",
+        &format!("nft -f - <<'END'\ntable inet mine {{ {sets} chain f {{ {chain} {rules}; }}; }}\nEND"),
+    )
+    .ok();
+    let seen = look();
+    net.sh("gateway", "nft delete table inet mine").ok();
+    seen
+}
+
+#[test]
+fn whatever_drops_all_clients_is_an_error() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for (family, rules) in [
+        (0, "ip saddr . tcp dport { 0.0.0.0/0 . 3000 } drop"),
+        (0, "ip saddr . ip daddr { 0.0.0.0/0 . 10.2.0.0/24 } drop"),
+        (0, "iifname . ip saddr @many drop"),
+        (
+            0,
+            "tcp dport 3000 ip saddr { 0.0.0.0/1, 128.0.0.0/2, 192.0.0.0/2 } drop",
+        ),
+        (
+            0,
+            "tcp dport 3000 ip saddr 0.0.0.0/1 drop; tcp dport 3000 ip saddr 128.0.0.0/1 drop",
+        ),
+        (0, "tcp dport 3000 ip saddr != @none drop"),
+        (0, "tcp dport 3000 ct count over 0 drop"),
+        (0, "tcp dport 3000 quota over 0 bytes drop"),
+        (0, "tcp dport 3000 update @seen { ip saddr } drop"),
+        (1, "tcp dport 3000 ip6 saddr ::/0 drop"),
+        (1, "tcp dport 3000 ip6 saddr { ::/1, 8000::/1 } drop"),
+    ] {
+        with_rules(&net, rules, || {
+            breaks(&net, family);
+            let said = doctor(&net);
+            let found = said.one(DROPPED, "broken");
+            let seen = found["seen"].as_str().unwrap_or_default();
+            assert!(seen.contains("by its rule") && said.status == 1, "{rules}: {seen}");
+        });
+    }
+    for program in ["iptables-nft", "iptables-legacy"] {
+        for option in [
+            "-m statistic --mode random --probability 1.0",
+            "-m connlimit --connlimit-above 0",
+        ] {
+            let rule = format!("FORWARD -p tcp --dport 3000 {option} -j DROP");
+            net.sh("gateway", &format!("{program} -I {rule}")).ok();
+            breaks(&net, 0);
+            doctor(&net).one(DROPPED, "broken");
+            net.sh("gateway", &format!("{program} -D {rule}")).ok();
+        }
+    }
+    passes(&net, 0);
+    passes(&net, 1);
+    assert!(doctor(&net).bad().is_empty());
+}
+
+#[test]
+fn what_may_drop_all_clients_is_a_warning() {
+    let net = Net::new();
+    let _servers = web(&net);
+    for rules in [
+        "tcp sport 1024-65535 tcp dport 3000 drop",
+        "tcp dport 3000 limit rate 1000/second drop",
+        "tcp dport 3000 ct count over 1000 drop",
+        "tcp dport 3000 quota over 100 mbytes drop",
+    ] {
+        with_rules(&net, rules, || doctor(&net).one(DROPPED, "warning").clone());
+    }
+    for option in [
+        "-m time --timestart 00:00 --timestop 23:59:59",
+        "-m statistic --mode random --probability 0.999",
+    ] {
+        let rule = format!("FORWARD -p tcp --dport 3000 {option} -j DROP");
+        net.sh("gateway", &format!("iptables-nft -I {rule}")).ok();
+        assert!(!reaches(&net, 0, SHORT), "{rule}");
+        doctor(&net).one(DROPPED, "warning");
+        net.sh("gateway", &format!("iptables-nft -D {rule}")).ok();
+    }
+    // These are about some clients for sure.
+    for rules in [
+        "tcp dport 3000 ip saddr { 0.0.0.0/1, 240.0.0.0/4 } drop",
+        "ip saddr . tcp dport { 192.0.2.0/24 . 3000 } drop",
+        "tcp dport 3000 add @seen { ip saddr ct count over 1000 } drop",
+        "tcp dport 3000 ip saddr @none drop",
+    ] {
+        let said = with_rules(&net, rules, || doctor(&net));
+        assert!(said.bad().is_empty(), "{rules}: {:#}", said.json);
+    }
+    passes(&net, 0);
+}
