@@ -111,6 +111,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 
 fn start(global: &Global, arguments: &Arguments) -> Outcome {
     let config = global.config()?;
+    if let Some(port) = arguments.port.filter(|port| !config.fences.allow_port(*port)) {
+        return Err(Failure::Usage(format!(
+            "--port {port}: the fences do not allow this port: choose one that `fences.ports` of the configuration allows              (without it 1024 to 65535), or allow it there"
+        )));
+    }
     let socket = socket(global)?;
     let find = || find(global).map_err(|error| error.to_string());
     let teardown = || tear_down(global);

@@ -528,3 +528,27 @@ fn a_fifo_is_no_state_and_a_pipe_of_the_shell_is() {
     let output = ends(&mut through(&["sh", "-c", &script], &[]));
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
 }
+
+#[test]
+fn a_port_that_the_fences_do_not_allow_is_told_by_its_option() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = directory.path().join("config.toml");
+    fs::write(&config, "[fences]\nports = [\"2000-3000\"]\n").expect("a file");
+    let config = config.to_str().expect("UTF-8");
+    let none = directory.path().join("none");
+    let none = none.to_str().expect("UTF-8");
+    for (config, port, is_refused) in [
+        ("/dev/null", "80", true),
+        ("/dev/null", "1883", false),
+        (config, "1883", true),
+        (config, "2500", false),
+    ] {
+        // Nothing is begun: there is no Procfile.
+        let output = command_with_config(config, &["up", "--port", port, "--procfile", none]).output();
+        let output = output.expect("it runs");
+        let told = err(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert_eq!(told.contains(&format!("--port {port}: ")), is_refused, "{told}");
+        assert_eq!(told.contains("fences.ports"), is_refused, "{told}");
+    }
+}
