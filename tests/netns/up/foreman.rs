@@ -1,10 +1,11 @@
-//! The same Procfile and `.env` print the same lines under foreman.
+//! The same Procfile and `.env` print the same lines under foreman, each process's in the same order, to the end.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::PATIENCE;
@@ -12,7 +13,7 @@ use crate::harness::{Net, wait_until};
 
 const PROCFILE: &str = "# a comment
 web: printenv PS PLAIN SINGLE DOUBLE SPACED LATER NOT; printf 'one\\n\\ntwo\\n'; sleep 1000
-worker-2: echo \"red \\033[31mcolour\\033[0m\"; echo $PS | tr a-z A-Z; sleep 1000
+worker-2: echo \"red \\033[31mcolour\\033[0m\"; echo $PS | tr a-z A-Z; trap 'echo bye; exit 3' TERM; sleep 1000 & echo ready; wait
  indented: echo never
 not a line
 ";
@@ -25,9 +26,19 @@ LATER=first
 LATER=second
 ";
 
-/// Lines by process, without the time and without what tells numbers of processes; `system` is each program's own.
-fn lines(printed: &str) -> BTreeMap<String, Vec<String>> {
-    let mut found = BTreeMap::<String, Vec<String>>::new();
+/// What was printed, without the times and without numbers of processes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Printed {
+    /// The lines of each process and about it, as they follow each other.
+    lines: BTreeMap<String, Vec<String>>,
+    /// How often each was started. Whether that is told before or after its first lines is chance.
+    starts: BTreeMap<String, Vec<String>>,
+    /// The program's own lines from the signal on, and `END` for each end of a process. What comes before is each program's own.
+    shutdown: Vec<String>,
+}
+
+fn parse(printed: &str) -> Printed {
+    let mut found = Printed::default();
     for line in printed.lines() {
         let Some((_, line)) = line.split_once(' ') else {
             continue;
@@ -36,19 +47,31 @@ fn lines(printed: &str) -> BTreeMap<String, Vec<String>> {
             continue;
         };
         if name.trim() == "system" {
+            if text.contains(" received, ") || !found.shutdown.is_empty() {
+                found.shutdown.push(text.to_owned());
+            }
             continue;
         }
-        let text = match text.split_once("started with pid ") {
-            Some((before, _)) => format!("{before}started with pid N"),
-            None => text.to_owned(),
-        };
-        found.entry(name.to_owned()).or_default().push(text);
-    }
-    // When a program notes the start is chance.
-    for lines in found.values_mut() {
-        lines.sort();
+        if let Some((before, _)) = text.split_once("started with pid ") {
+            found.starts.entry(name.to_owned()).or_default().push(before.to_owned());
+            continue;
+        }
+        if [" exited with ", " terminated by "]
+            .iter()
+            .any(|word| text.starts_with(word))
+        {
+            found.shutdown.push("END".into());
+        }
+        found.lines.entry(name.to_owned()).or_default().push(text.to_owned());
     }
     found
+}
+
+/// Waits until a child has ended, and leaves it unreaped, so that its number is nobody else's.
+fn has_ended(process: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let is_over = || !matches!(waitid(Id::Pid(process), flags), Ok(WaitStatus::StillAlive));
+    wait_until(PATIENCE, is_over)
 }
 
 #[test]
@@ -72,20 +95,22 @@ fn output_is_that_of_foreman() {
     let theirs = || std::fs::read_to_string(&log).unwrap_or_default();
     let is_all = |printed: &str| {
         let has = |text: &str, times: usize| printed.matches(text).count() == times;
-        has("| two\n", 2) && has("| WORKER-2.1\n", 1) && has("started with pid", 3)
+        has("| two\n", 2) && has("| WORKER-2.1\n", 1) && has("| ready\n", 1) && has("started with pid", 3)
     };
     let came = wait_until(PATIENCE, || is_all(&app.printed()) && is_all(&theirs()));
-    // Its processes are of its group.
-    let group = Pid::from_raw(i32::try_from(foreman.id()).expect("a number"));
-    let _ = killpg(group, Signal::SIGKILL);
+    let foremans = Pid::from_raw(i32::try_from(foreman.id()).expect("a number"));
+    let _ = kill(foremans, Signal::SIGINT);
+    let has_ended = has_ended(foremans);
+    // What it leaves is of its group.
+    let _ = killpg(foremans, Signal::SIGKILL);
     drop(foreman.wait());
-    assert!(came, "{}\n{}", app.printed(), theirs());
-    assert_eq!(
-        lines(&app.printed()),
-        lines(&theirs()),
-        "{}\n{}",
-        app.printed(),
-        theirs()
-    );
     app.stop(Signal::SIGINT);
+    let both = format!("{}\n{}", app.printed(), theirs());
+    assert!(came && has_ended, "{both}");
+    let (ours, theirs) = (parse(&app.printed()), parse(&theirs()));
+    assert_eq!(ours, theirs, "{both}");
+    let last = |name: &str| ours.lines[name].last().map(String::as_str);
+    assert_eq!(last("web.1      "), Some(" terminated by SIGTERM"), "{both}");
+    assert_eq!(last("worker-2.1 "), Some(" exited with code 3"), "{both}");
+    assert_eq!(ours.shutdown[2..], ["END", "END", "END"], "{both}");
 }
