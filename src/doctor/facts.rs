@@ -1,6 +1,6 @@
 //! What the doctor looks at: plain data, gathered elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +107,9 @@ pub struct CheapFacts {
     pub legacy: Fact<Arc<Vec<Chain>>>,
     /// Tables of ip6tables-legacy.
     pub legacy6: Fact<Arc<Vec<Chain>>>,
+    /// Marks that other programs' rules give packets, and with which routing refuses packets to backends that it lets pass without
+    /// one; or answers of backends (`true`).
+    pub refused_marks: Fact<BTreeSet<(Family, bool, u32)>>,
     /// Flows to our backends without our mark.
     pub unmarked: Fact<UnmarkedFlows>,
     /// `IPReversePathFilter`: packets that the reverse path filter has dropped.

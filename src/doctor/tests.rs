@@ -103,6 +103,7 @@ fn well() -> Facts {
         firewall: Ok(Arc::default()),
         legacy: Ok(Arc::default()),
         legacy6: Ok(Arc::default()),
+        refused_marks: Ok(BTreeSet::new()),
         unmarked: Ok(crate::view::UnmarkedFlows::default()),
         reverse_path_drops: Some(0),
     };

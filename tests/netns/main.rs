@@ -23,6 +23,7 @@ mod denied;
 mod doctor;
 mod doctor_clients;
 mod doctor_firewall;
+mod doctor_marks;
 mod doctor_packets;
 mod doctor_ways;
 mod fast_open;

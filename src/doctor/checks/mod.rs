@@ -9,6 +9,7 @@ mod firewall;
 pub(super) mod forwarding;
 mod kernel;
 mod let_pass;
+mod marks;
 mod nat;
 mod no_address;
 mod offload;
@@ -35,6 +36,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     apps::check,
     nat::check,
     ct_mark::check,
+    marks::check,
     conntrack::unmarked,
     ways::routes,
     ways::answers,

@@ -300,7 +300,7 @@ pub(super) fn packet_mark(facts: &CheapFacts) -> Option<u32> {
         .chain(facts.legacy6.as_ref().ok()?.iter());
     let writes = |chain: &Chain| {
         let mut effects = chain.rules.iter().flat_map(|rule| &rule.effects);
-        effects.any(|effect| matches!(effect, Effect::PacketMark | Effect::RestoreMark))
+        effects.any(|effect| matches!(effect, Effect::PacketMark(_) | Effect::RestoreMark))
     };
     let classifies = facts.links.as_ref().ok()?.iter().any(|link| link.classifies);
     (!classifies && !of_nft.chain(of_legacy).any(writes)).then_some(0)

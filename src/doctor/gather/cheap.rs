@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Subject, Ways, WaysOfAnswers, WaysOut};
 use super::fact;
+use super::marks::refused_marks;
 use crate::view::UnmarkedFlows;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
@@ -85,12 +86,16 @@ impl CheapReader {
     /// Looks at the network namespace that this thread is in.
     pub fn read(&mut self, subject: &Subject, now: Instant) -> CheapFacts {
         let legacy = |family| fact(firewall::legacy(family).map(Arc::new));
-        CheapFacts {
+        let facts = CheapFacts {
             firewall: self.firewall(now),
             legacy: Known::refreshed(&mut self.legacy, now, || legacy(TableFamily::Ip)),
             legacy6: Known::refreshed(&mut self.legacy6, now, || legacy(TableFamily::Ip6)),
             unmarked: Known::refreshed(&mut self.unmarked, now, || unmarked_flows(subject)),
             ..self.read_ways(subject)
+        };
+        CheapFacts {
+            refused_marks: fact(refused_marks(&facts)),
+            ..facts
         }
     }
 
@@ -121,6 +126,7 @@ impl CheapReader {
             firewall: Err(not_read()),
             legacy: Err(not_read()),
             legacy6: Err(not_read()),
+            refused_marks: Err(not_read()),
             unmarked: Err(not_read()),
             reverse_path_drops: reverse_path_drops(),
         }
@@ -334,7 +340,7 @@ fn answers(ways: &Ways) -> Result<WaysOfAnswers, NetlinkError> {
     Ok(found)
 }
 
-fn far(family: Family) -> IpAddr {
+pub(super) fn far(family: Family) -> IpAddr {
     match family {
         Family::V4 => FAR[0].1,
         Family::V6 => FAR[1].1,

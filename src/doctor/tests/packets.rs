@@ -163,3 +163,33 @@ fn packets_of_apps_are_judged() {
     let severities: Vec<Severity> = found.iter().map(|finding| finding.severity).collect();
     assert_eq!(severities, [Severity::Broken, Severity::Warning]);
 }
+
+#[test]
+fn marks_with_which_routing_refuses_are_told() {
+    let marks = |rule: &str, reply: bool| {
+        let text = format!("*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {rule}\nCOMMIT\n");
+        with(move |facts| {
+            facts.cheap.legacy = Ok(Arc::new(parse_save(TableFamily::Ip, &text)));
+            facts.cheap.refused_marks = Ok([(Family::V4, reply, 5)].into());
+        })
+    };
+    let found = marks("-i ext -p tcp -j MARK --set-xmark 0x5/0xffffffff", false);
+    let found = only(&found, "packets-dropped", Severity::Broken);
+    assert!(
+        found.seen.contains("packets to services the mark 0x5"),
+        "{}",
+        found.seen
+    );
+    let found = marks("-i br0 -j MARK --set-xmark 0x5/0xff", true);
+    let found = only(&found, "packets-dropped", Severity::Broken);
+    assert!(found.seen.contains("answers of backends"), "{}", found.seen);
+    let found = marks("-s 192.0.2.7/32 -j MARK --set-xmark 0x5/0xffffffff", false);
+    only(&found, "packets-dropped", Severity::Warning);
+    for other in [
+        "-i ext -j MARK --set-xmark 0x6/0xffffffff",
+        "-i br0 -j MARK --set-xmark 0x5/0xffffffff",
+        "-i ext -j MARK --set-xmark 0x5/0xffffffff\n-A PREROUTING -j MARK --set-xmark 0x0/0xffffffff",
+    ] {
+        assert!(marks(other, false).is_empty(), "{other}");
+    }
+}

@@ -105,6 +105,10 @@ fn gateway() -> Facts {
         legacy: Ok(Arc::default()),
         legacy6: Ok(Arc::default()),
         unmarked: Ok(tcpgw::view::UnmarkedFlows::default()),
+        refused_marks: Ok(std::collections::BTreeSet::from([
+            (Family::V4, false, 5),
+            (Family::V6, true, 6),
+        ])),
         reverse_path_drops: Some(0),
     };
     Facts {

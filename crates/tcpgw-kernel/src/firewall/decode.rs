@@ -148,14 +148,12 @@ impl Reader<'_> {
                     .push(Effect::CtMark(write.unwrap_or(MarkWrite::UNKNOWN)));
             }
             "meta" if parts.number(2)? == META_MARK && parts.has(3)? => {
-                let from_ct = self
-                    .marks
-                    .get(&slot(parts.number(3)?))
-                    .is_some_and(|write| write.keep != 0);
+                let write = self.marks.get(&slot(parts.number(3)?)).copied();
+                let from_ct = write.is_some_and(|write| write.keep != 0);
                 self.rule.effects.push(if from_ct {
                     Effect::RestoreMark
                 } else {
-                    Effect::PacketMark
+                    Effect::PacketMark(write.unwrap_or(MarkWrite::UNKNOWN))
                 });
             }
             "payload" if parts.has(1)? => self.payload(&parts)?,
@@ -428,7 +426,15 @@ impl Reader<'_> {
             "DNAT" | "REDIRECT" => self.rule.effects.push(Effect::Dnat),
             "CT" | "NOTRACK" => self.rule.effects.push(Effect::Notrack),
             "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" | "TARPIT" => self.rule.verdict = Verdict::Unknown(name.into()),
-            "MARK" => self.rule.effects.push(Effect::PacketMark),
+            "MARK" => {
+                // `struct xt_mark_tginfo2`: the mark and its mask.
+                let word = |at: usize| info.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+                let write = match (revision, word(0), word(4)) {
+                    (2, Some(value), Some(bits)) => MarkWrite::set(value, bits),
+                    _ => MarkWrite::UNKNOWN,
+                };
+                self.rule.effects.push(Effect::PacketMark(write));
+            }
             // Logs and the like.
             _ => {}
         }

@@ -58,6 +58,11 @@ impl MarkWrite {
         }
     }
 
+    /// What a mark without bits becomes, if that is known.
+    pub const fn of_zero(self) -> Option<u32> {
+        if self.unknown == 0 { Some(self.flip) } else { None }
+    }
+
     /// Whether these bits are surely the same afterwards, if they have that value before.
     pub const fn keeps(self, value: u32, mask: u32) -> bool {
         self.unknown & mask == 0 && ((value & self.keep) ^ self.flip) & mask == value & mask

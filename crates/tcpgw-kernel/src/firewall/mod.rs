@@ -189,8 +189,8 @@ pub enum Effect {
     CtMark(MarkWrite),
     /// The packet's mark becomes the ct mark, or a part of it.
     RestoreMark,
-    /// The packet's mark is written.
-    PacketMark,
+    /// The packet's mark is written: of its bits, not those of the ct mark.
+    PacketMark(MarkWrite),
 }
 
 /// What a rule asks of a packet.

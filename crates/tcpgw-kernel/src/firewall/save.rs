@@ -291,7 +291,7 @@ impl Options<'_> {
             "--comment" | "--notrack" => return,
             "-m" => return extension(rule, value),
             "--set-xmark" | "--set-mark" | "--save-mark" | "--restore-mark" | "--nfmask" | "--ctmask" | "--mask"
-                if matches!(rule.effects.last(), Some(Effect::CtMark(_))) =>
+                if matches!(rule.effects.last(), Some(Effect::CtMark(_) | Effect::PacketMark(_))) =>
             {
                 return connmark(rule, option, value);
             }
@@ -429,10 +429,18 @@ fn is_connmark_hint(test: &Test) -> bool {
 
 /// One more option of `-j CONNMARK`: what it writes is known once all were seen.
 fn connmark(rule: &mut Rule, option: &str, value: &str) {
-    let Some(Effect::CtMark(write)) = rule.effects.last_mut() else {
-        return;
+    let (text, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
+    let write = match rule.effects.last_mut() {
+        Some(Effect::CtMark(write)) => write,
+        Some(Effect::PacketMark(write)) => {
+            if let (Some(value), Some(mask)) = (number(text), number(mask)) {
+                *write = MarkWrite::set(value, mask);
+            }
+            return;
+        }
+        _ => return,
     };
-    let (value, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
+    let value = text;
     match (option, number(value), number(mask)) {
         ("--set-xmark" | "--set-mark", Some(value), Some(mask)) => *write = MarkWrite::set(value, mask),
         ("--save-mark", ..) => *write = MarkWrite::save(u32::MAX, u32::MAX),
@@ -477,7 +485,7 @@ fn target(rule: &mut Rule, name: &str) {
             Verdict::Continue
         }
         "MARK" => {
-            rule.effects.push(Effect::PacketMark);
+            rule.effects.push(Effect::PacketMark(MarkWrite::UNKNOWN));
             Verdict::Continue
         }
         "CONNMARK" => {

@@ -191,7 +191,7 @@ impl<A: Ask> Routes<A> {
     /// # Errors
     /// Those of [`Netlink::request`].
     pub fn way_to(&mut self, address: IpAddr, from: Option<IpAddr>) -> Result<Option<RouteTo>, NetlinkError> {
-        match self.look_up(address, from, None) {
+        match self.look_up(address, from, None, None) {
             Err(error) if error.errno().is_some_and(no_route) => Ok(None),
             other => other,
         }
@@ -212,7 +212,21 @@ impl<A: Ask> Routes<A> {
     /// # Errors
     /// Those of [`Netlink::request`].
     pub fn way_in(&mut self, address: IpAddr, from: IpAddr, input: u32) -> Result<WayIn, NetlinkError> {
-        match self.look_up(address, Some(from), Some(input)) {
+        self.way_in_marked(address, from, input, None)
+    }
+
+    /// As [`Routes::way_in`], of packets that bear a mark (`ip rule fwmark`).
+    ///
+    /// # Errors
+    /// Those of [`Netlink::request`].
+    pub fn way_in_marked(
+        &mut self,
+        address: IpAddr,
+        from: IpAddr,
+        input: u32,
+        mark: Option<u32>,
+    ) -> Result<WayIn, NetlinkError> {
+        match self.look_up(address, Some(from), Some(input), mark) {
             Ok(Some(route)) => Ok(WayIn::Goes(route)),
             Ok(None) => Ok(WayIn::NoRoute),
             Err(error) => match error.errno() {
@@ -230,9 +244,10 @@ impl<A: Ask> Routes<A> {
         address: IpAddr,
         from: Option<IpAddr>,
         input: Option<u32>,
+        mark: Option<u32>,
     ) -> Result<Option<RouteTo>, NetlinkError> {
         let mut found = None;
-        self.ask_for_route(address, from, input, |route| found = route_found(route))?;
+        self.ask_for_route(address, from, (input, mark), |route| found = route_found(route))?;
         Ok(found)
     }
 
@@ -240,7 +255,7 @@ impl<A: Ask> Routes<A> {
         &mut self,
         address: IpAddr,
         from: Option<IpAddr>,
-        input: Option<u32>,
+        (input, mark): (Option<u32>, Option<u32>),
         mut read: impl FnMut(&RouteMessage),
     ) -> Result<(), NetlinkError> {
         let mut request = RouteMessage::default();
@@ -254,6 +269,7 @@ impl<A: Ask> Routes<A> {
             request.attributes.push(RouteAttribute::Source(from.into()));
         }
         request.attributes.extend(input.map(RouteAttribute::Iif));
+        request.attributes.extend(mark.map(RouteAttribute::Mark));
         let request = RouteNetlinkMessage::GetRoute(request);
         restarting(|| {
             self.0.request(

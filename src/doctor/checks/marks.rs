@@ -1,0 +1,86 @@
+//! Marks that other programs' rules give packets of ours, and with which routing refuses them.
+
+use super::super::facts::CheapFacts;
+use super::super::finding::{Diagnosis, Severity, advice};
+use super::super::judge::Holds;
+use super::firewall::{sees, whose};
+use super::samples::{Kind, Packets, packet_mark, samples, walk_all};
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{Chain, Effect, Hook};
+
+/// Backends that are looked at.
+const MOST_SAMPLES: usize = 16;
+
+pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    let Some(refused) = diagnosis.known("routes of marked packets", &facts.refused_marks) else {
+        return;
+    };
+    let nft = facts.firewall.iter().map(|firewall| firewall.chains.as_slice());
+    let legacy = [&facts.legacy, &facts.legacy6].into_iter().flatten();
+    for chains in nft.chain(legacy.map(|chains| chains.as_slice())) {
+        for chain in chains {
+            for (family, reply, mark) in refused {
+                judge(facts, chains, chain, (*family, *reply, *mark), diagnosis);
+            }
+        }
+    }
+}
+
+/// The route of what is forwarded is looked up once, behind prerouting.
+fn judge(
+    facts: &CheapFacts,
+    chains: &[Chain],
+    chain: &Chain,
+    (family, reply, mark): (Family, bool, u32),
+    diagnosis: &mut Diagnosis,
+) {
+    let routed_later = |hook| matches!(hook, Hook::Prerouting | Hook::Ingress);
+    let Some(base) = chain.base.filter(|base| routed_later(base.hook)) else {
+        return;
+    };
+    if !sees(chain.table.family, family) {
+        return;
+    }
+    let kind = Kind {
+        family,
+        reply,
+        later: false,
+        mark: packet_mark(facts),
+    };
+    let mut worst: Option<(Holds, String)> = None;
+    for sample in samples(facts, family, MOST_SAMPLES) {
+        let packets = Packets::of(facts, chain, base, kind, Some(&sample));
+        let (_, done) = walk_all(facts, chains, chain, (Some(&sample), &packets));
+        let writes = done.iter().filter(|done| matches!(done.effect, Effect::PacketMark(_)));
+        // Who writes last and for sure is the one.
+        for done in writes {
+            let is_it = matches!(done.effect, Effect::PacketMark(write) if write.of_zero() == Some(mark));
+            if is_it && worst.as_ref().is_none_or(|(holds, _)| *holds < done.holds) {
+                worst = Some((done.holds, format!("rule {} of chain {}", done.rule, done.chain)));
+            } else if !is_it && done.holds == Holds::Yes {
+                worst = None;
+            }
+        }
+    }
+    let Some((holds, rule)) = worst else { return };
+    let sure = holds == Holds::Yes;
+    let what = if reply {
+        "answers of backends"
+    } else {
+        "packets to services"
+    };
+    let option = if family == Family::V6 { "-6 " } else { "" };
+    diagnosis.found(
+        "packets-dropped",
+        if sure { Severity::Broken } else { Severity::Warning },
+        format!(
+            "{rule} of {} {} {what} the mark {mark:#x}, with which routing refuses them, or has no route",
+            whose(chain),
+            if sure { "gives" } else { "may give" },
+        ),
+        "a rule of policy routing (`ip rule`) leads packets with that mark to a blackhole, or to a table without a way to them".into(),
+        Some(advice(format!(
+            "see `ip {option}rule list` for the rule with `fwmark {mark:#x}` and its table: correct it, or leave packets of services out of the rule that marks them"
+        ))),
+    );
+}

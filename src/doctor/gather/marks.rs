@@ -1,0 +1,75 @@
+//! The ways of packets that other programs' rules have marked.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::super::facts::CheapFacts;
+use super::cheap::far;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{Chain, Effect};
+use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::route::{Routes, WayIn};
+
+/// Marks that are asked for.
+const MOST_MARKS: usize = 32;
+
+/// Asks for the ways of packets with each mark that a rule writes: to one backend behind each interface, and back.
+pub(super) fn refused_marks(facts: &CheapFacts) -> Result<BTreeSet<(Family, bool, u32)>, NetlinkError> {
+    let mut refused = BTreeSet::new();
+    let marks = written(facts);
+    let (Ok(ways), false) = (&facts.ways, marks.is_empty()) else {
+        return Ok(refused);
+    };
+    let mut routes = Routes::open()?;
+    let mut seen = BTreeSet::new();
+    for (address, way) in ways {
+        let family = Family::of(*address);
+        let Some(way) = way
+            .as_ref()
+            .filter(|way| !way.local && seen.insert((family, way.index)))
+        else {
+            continue;
+        };
+        let inputs = inputs(facts, family, &seen);
+        let asked = inputs.into_iter().map(|input| (false, *address, far(family), input));
+        for (reply, to, from, input) in asked.chain([(true, far(family), *address, way.index)]) {
+            if !matches!(routes.way_in(to, from, input)?, WayIn::Goes(_)) {
+                continue;
+            }
+            for mark in &marks {
+                if !matches!(routes.way_in_marked(to, from, input, Some(*mark))?, WayIn::Goes(_)) {
+                    refused.insert((family, reply, *mark));
+                }
+            }
+        }
+    }
+    Ok(refused)
+}
+
+fn written(facts: &CheapFacts) -> BTreeSet<u32> {
+    let nft = facts.firewall.iter().flat_map(|firewall| &firewall.chains);
+    let legacy = [&facts.legacy, &facts.legacy6].into_iter().flatten();
+    let chains = nft.chain(legacy.flat_map(|chains| chains.iter()));
+    let effects = chains
+        .flat_map(|chain: &Chain| &chain.rules)
+        .flat_map(|rule| &rule.effects);
+    let marks = effects.filter_map(|effect| match effect {
+        Effect::PacketMark(write) => write.of_zero().filter(|mark| *mark != 0),
+        _ => None,
+    });
+    marks.take(MOST_MARKS).collect()
+}
+
+/// Where clients come in: by the way to those far away; where there is none, by links with addresses that lead to no backend.
+fn inputs(facts: &CheapFacts, family: Family, inside: &BTreeSet<(Family, u32)>) -> Vec<u32> {
+    let far = facts.ways_out.as_ref().ok();
+    if let Some(far) = far.and_then(|ways| ways.get(&(family, None))?.as_ref()) {
+        return vec![far.index];
+    }
+    let is_of_family = |(address, _): &(IpAddr, u8)| Family::of(*address) == family;
+    let links = facts.links.iter().flatten().filter(|link| link.up && !link.loopback);
+    links
+        .filter(|link| link.addresses.iter().any(is_of_family) && !inside.contains(&(family, link.index)))
+        .map(|link| link.index)
+        .collect()
+}
