@@ -9,7 +9,7 @@ use tcpgw::addon::Dialect;
 
 use super::platform::{
     DIALECTS, LARGE, SERVICE, SMALL, address, ask, ask_with, authorization, change_plan, configure, daemon,
-    deprovision, provision, provisioned, request, send, services, standard_headers,
+    deprovision, listens, provision, provisioned, request, send, services, standard_headers,
 };
 use crate::harness::Net;
 use crate::harness::daemon::Daemon;
@@ -296,8 +296,8 @@ fn other_parameters_of_the_same_id_are_a_conflict() {
     };
     again();
     first.stop();
-    drop(first);
-    let _second = daemon(&net, &config);
+    first.start();
+    listens(&net);
     again();
 }
 
