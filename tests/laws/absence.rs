@@ -1043,11 +1043,14 @@ impl World {
         fake.restart();
         // Where nobody has looked at the kernel, or it does not hold a service, nobody else would know anything.
         let is_blind = self.looking.is_stuck(self.now);
+        let is_record_lost = losses.contains(&Loss::RecordGone) || losses.contains(&Loss::RecordDamaged);
         let is_table_lost = losses.contains(&Loss::TableGone) || losses.contains(&Loss::Reapplied);
         for loss in losses {
             match loss {
                 // What is served again then, and may be held back, is the law of a boot.
                 Loss::TableGone | Loss::Reapplied if is_blind => {}
+                // Nor where nobody knows that a port was served on which somebody listens.
+                Loss::TableGone | Loss::Reapplied if is_record_lost && !self.listening.is_empty() => {}
                 Loss::TableGone => drop(fake.remove().unwrap()),
                 Loss::Reapplied => self.apply_alone(&mut fake),
                 Loss::StoreGone => drop(fs::remove_file(self.store_path())),
