@@ -46,10 +46,10 @@ impl Adopted {
 pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last) -> Vec<Adopted> {
     let left = recorded.map(|recorded| &recorded.left);
     let recorded = recorded.and_then(|recorded| Some((&recorded.summary, recorded.details.as_ref()?)));
-    let names: BTreeSet<&str> = recorded
+    let known: BTreeMap<&str, &ServiceSummary> = recorded
         .iter()
         .flat_map(|(summary, _)| &summary.services)
-        .filter_map(|service| service.name.as_deref())
+        .filter_map(|service| Some((service.name.as_deref()?, service)))
         .collect();
     let last: BTreeMap<&str, &(Owner, Arc<Service>)> =
         last.services.iter().map(|known| (&*known.1.name, known)).collect();
@@ -58,7 +58,7 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
     let adopt = |serving: Service| {
         let name = &*serving.name;
         let details = recorded.and_then(|(_, details)| details.get(name).cloned());
-        let details = details.or_else(|| names.contains(name).then(Details::default));
+        let details = details.or_else(|| known.contains_key(name).then(Details::default));
         // A change took it away, and was not made, or by half.
         let was_removed = || left.is_some_and(|left| left.has_door(&serving));
         let removed = Details {
@@ -67,9 +67,13 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
         };
         let details = details.or_else(|| was_removed().then_some(removed));
         let is_suspended = details.as_ref().is_some_and(|details| details.is_suspended);
+        let whole = known.get(name).and_then(|known| undamaged(known, &serving));
         let known = last.get(name).filter(|(_, known)| known.port == serving.port);
         let (owner, wanted) = match (details, known) {
-            (Some(details), _) => (Some(details.owner), details.complete(&serving)),
+            (Some(details), _) => (
+                Some(details.owner),
+                details.complete(whole.as_ref().unwrap_or(&serving)),
+            ),
             (None, Some((owner, known))) => (Some(*owner), Some(Service::clone(known))),
             (None, None) => (None, None),
         };
@@ -82,6 +86,18 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
         }
     };
     services.map(adopt).collect()
+}
+
+/// A service as the record knows it, which somebody may have damaged in the kernel, with the backends that only the kernel has: a record
+/// that could not be written is older. `None`: it is said to listen elsewhere.
+fn undamaged(recorded: &ServiceSummary, serving: &Service) -> Option<Service> {
+    let mut whole = service(recorded, &mut BTreeSet::new()).filter(|whole| whole.port == serving.port)?;
+    let known: BTreeSet<Endpoint> = whole.backends.iter().map(|backend| backend.endpoint).collect();
+    let others = serving.backends.iter();
+    let others = others.filter(|backend| !known.contains(&backend.endpoint));
+    whole.backends.extend(others.copied());
+    whole.backends.sort_unstable_by_key(|backend| backend.endpoint);
+    Some(whole)
 }
 
 fn service(summary: &ServiceSummary, taken: &mut BTreeSet<Box<str>>) -> Option<Service> {

@@ -28,9 +28,12 @@ use tcpgw::store::{Expect, Store, StoreError};
 use tcpgw_core::health;
 use tcpgw_core::model::{FlowMark, Problem, State};
 use tcpgw_core::owner::{Details, Owner};
+use tcpgw_core::plan::plan;
 use tcpgw_core::problem::Kind;
-use tcpgw_kernel::Kernel as _;
+use tcpgw_core::ruleset::Ruleset;
+use tcpgw_core::ruleset::name::SetName;
 use tcpgw_kernel::fake::{Fake, Outcome as Fate, Syn};
+use tcpgw_kernel::{Commit, Kernel as _};
 use tokio::sync::oneshot;
 
 use crate::clock::next_step;
@@ -61,6 +64,10 @@ enum Loss {
     TableGone,
     /// The same, and somebody applies the state file without a daemon, if that can be done.
     Reapplied,
+    /// Somebody removes all slots: no backend is in the balance any more.
+    SlotsFlushed,
+    /// Somebody removes all services from the table.
+    ServicesFlushed,
     StoreGone,
     StoreDamaged,
     RecordGone,
@@ -101,6 +108,8 @@ fn event() -> impl Strategy<Value = Event> {
     let loss = prop::sample::select(vec![
         Loss::TableGone,
         Loss::Reapplied,
+        Loss::SlotsFlushed,
+        Loss::ServicesFlushed,
         Loss::StoreGone,
         Loss::StoreDamaged,
         Loss::RecordGone,
@@ -185,6 +194,24 @@ fn what_is_lost_with_the_table_is_served_again() {
         }
         for name in ["f1", "a1"] {
             serves_after(vec![Event::Move(name, true), restart([table]), restart([])]);
+        }
+    }
+}
+
+/// What somebody takes out of the table while no daemon runs is put back, also where nobody defines it any more.
+#[test]
+fn what_is_taken_out_of_the_table_is_put_back() {
+    for table in [Loss::SlotsFlushed, Loss::ServicesFlushed] {
+        serves_after(vec![restart([table]), restart([])]);
+        serves_after(vec![
+            Event::KeyGone(false),
+            restart([table]),
+            restart([table, Loss::Reboot]),
+        ]);
+        serves_after(vec![Event::FileGone, restart([table]), restart([Loss::Reboot])]);
+        for store in [Loss::StoreGone, Loss::StoreDamaged] {
+            serves_after(vec![restart([table, store]), restart([]), restart([Loss::Reboot])]);
+            serves_after(vec![restart([store]), Event::KeyGone(true), restart([table])]);
         }
     }
 }
@@ -1043,14 +1070,20 @@ impl World {
         fake.restart();
         // Where nobody has looked at the kernel, or it does not hold a service, nobody else would know anything.
         let is_blind = self.looking.is_stuck(self.now);
+        let is_table_lost = losses.iter().any(|loss| *loss <= Loss::ServicesFlushed);
         let is_record_lost = losses.contains(&Loss::RecordGone) || losses.contains(&Loss::RecordDamaged);
-        let is_table_lost = losses.contains(&Loss::TableGone) || losses.contains(&Loss::Reapplied);
         for loss in losses {
             match loss {
                 // What is served again then, and may be held back, is the law of a boot.
-                Loss::TableGone | Loss::Reapplied if is_blind => {}
+                Loss::TableGone | Loss::Reapplied | Loss::SlotsFlushed | Loss::ServicesFlushed if is_blind => {}
                 // Nor where nobody knows that a port was served on which somebody listens.
                 Loss::TableGone | Loss::Reapplied if is_record_lost && !self.listening.is_empty() => {}
+                // What is held back is kept as the kernel has it.
+                Loss::SlotsFlushed if !self.moved.is_empty() => {}
+                Loss::SlotsFlushed => flush(&mut fake, |name| matches!(name, SetName::Slots(_))),
+                // Without a record nobody knows whether they were removed.
+                Loss::ServicesFlushed if is_record_lost => {}
+                Loss::ServicesFlushed => flush(&mut fake, |name| matches!(name, SetName::Services(_))),
                 Loss::TableGone => drop(fake.remove().unwrap()),
                 Loss::Reapplied => self.apply_alone(&mut fake),
                 Loss::StoreGone => drop(fs::remove_file(self.store_path())),
@@ -1441,6 +1474,24 @@ impl World {
         let taken: Vec<&u16> = self.theirs.iter().filter(|port| reached.contains_key(port)).collect();
         prop_assert!(taken.is_empty(), "local programs lose {:?}", taken);
         Ok(())
+    }
+}
+
+/// Somebody flushes these sets.
+fn flush(fake: &mut Fake, is_flushed: impl Fn(SetName) -> bool) {
+    let ruleset = fake.ruleset();
+    let left = ruleset.sets().iter().filter(|(name, _)| !is_flushed(**name));
+    let left = left.map(|(name, rows)| (*name, rows.clone())).collect();
+    let left = Ruleset::new(left, ruleset.turns().clone()).with_timeouts(*ruleset.timeouts());
+    for step in &plan(&ruleset, &left).steps {
+        let commit = Commit {
+            generation: fake.generation(),
+            mark: FlowMark::default(),
+            build: None,
+            step,
+            forget: &[],
+        };
+        fake.commit(&commit).unwrap();
     }
 }
 

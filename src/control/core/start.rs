@@ -1,7 +1,7 @@
 //! What becomes of the services that were served before this daemon: a provider defines them, somebody removed them, or they
 //! are nobody's and served on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ impl Facts {
 
 /// Services that the kernel does not hold.
 struct Former {
-    /// Those that were wanted before and that nothing in the kernel stands for: after a boot, when somebody removed the table, or
+    /// Those that were wanted before and that nothing in the kernel stands for: after a boot, when somebody removed the table or them, or
     /// where they were held back all the time.
     wanted: Vec<Adopted>,
     /// As they were served in this boot until somebody removed the table.
@@ -97,9 +97,18 @@ struct Former {
 
 impl Former {
     fn find(found: &Found, last: &Last, adopted: &[Adopted], boot: &str) -> Self {
-        let recorded = found.recorded.as_ref().filter(|_| !found.has_table);
+        let recorded = found.recorded.as_ref();
         let recorded = recorded.map(|recorded| adopt::adopt(&recorded.summary, Some(recorded), last));
-        let recorded = recorded.unwrap_or_default();
+        let mut recorded = recorded.unwrap_or_default();
+        if found.has_table {
+            // Somebody has taken them out of the table, unless the record could not be written when they were removed.
+            let names: BTreeSet<&str> = adopted.iter().map(|of| &*of.serving.name).collect();
+            let is_said = |name: &str| last.services.iter().any(|(_, service)| *service.name == *name);
+            recorded.retain(|known| {
+                let name = &*known.serving.name;
+                !names.contains(name) && (last.boot != boot || is_said(name))
+            });
+        }
         // What no rule tells of it is as it was wanted: others with an endpoint of it agree on that.
         let served = recorded.iter().map(|known| {
             Arc::new(Service {
