@@ -374,3 +374,22 @@ fn a_service_of_the_api_outlives_a_lost_table_an_apply_and_a_lost_store() {
     serves_soon(&net, &[2001, 2002]);
     provider_of(&net, "api", "orphan");
 }
+
+/// Somebody empties the map of slots while no daemon runs, and the file that defines a service is away.
+#[test]
+fn what_is_taken_out_of_the_table_without_a_daemon_comes_back() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    daemon.kill();
+    fs::remove_file(net.wanted()).expect("it is there");
+    net.sh("gateway", "nft flush map inet tcpgw slots_v4").ok();
+    assert!(net.connect("client", at(PUBLIC[0], 2001)).is_err());
+    daemon.start();
+    serves_soon(&net, &[2001, 2002]);
+    // It is what is remembered, too.
+    thread::sleep(RECORDED);
+    daemon.kill();
+    daemon.start();
+    serves_soon(&net, &[2001, 2002]);
+}
