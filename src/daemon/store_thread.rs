@@ -28,14 +28,22 @@ use tcpgw_core::owner::Owner;
 pub fn open(path: &Path, last: &Last, now: Duration) -> Result<(Store, Opened), StoreError> {
     let mut store = Store::open(path)?;
     let mut opened = read(&mut store)?;
-    let is_new = opened.loaded.revision == 0 && opened.resources == LoadedResources::default();
     let found = opened.loaded.revision;
-    if found < last.revision && !is_new {
-        return Err(StoreError::Older {
-            path: path.to_owned(),
-            known: last.revision,
-            found,
-        });
+    // What counts on from an earlier one, and got no further, is new, too.
+    let is_new = (found == 0 || found == last.revision)
+        && opened.loaded.services.is_empty()
+        && opened.removed.is_empty()
+        && opened.resources == LoadedResources::default();
+    if found < last.revision {
+        if !is_new {
+            return Err(StoreError::Older {
+                path: path.to_owned(),
+                known: last.revision,
+                found,
+            });
+        }
+        store.count_on_from(last.revision)?;
+        opened = read(&mut store)?;
     }
     if let Some(change) = last.resources.as_ref().filter(|_| is_new).and_then(|_| restored(last)) {
         let by = By {
@@ -333,6 +341,45 @@ mod tests {
                 None
             }
         }
+    }
+
+    #[test]
+    fn a_new_store_is_not_older_than_the_one_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let last = Last {
+            revision: 6,
+            ..Last::default()
+        };
+        let service = parse_service(br#"{"name": "a", "port": 2001, "backends": []}"#).unwrap();
+        let change = Change {
+            edits: vec![Edit::Put(Arc::new(service), Expect::Absent)],
+            ..Change::default()
+        };
+        let by = By {
+            uid: 0,
+            pid: 1,
+            what: "test".into(),
+        };
+        let (mut store, opened) = open(&path, &last, Duration::ZERO).unwrap();
+        assert_eq!((opened.loaded.revision, opened.loaded.services.len()), (6, 0));
+        drop(store);
+        store = open(&path, &last, Duration::ZERO).unwrap().0;
+        assert_eq!(store.commit(&change, &by, Duration::ZERO).unwrap().revision, 7);
+        drop(store);
+        // The file of last services was not written meanwhile.
+        let (store, opened) = open(&path, &last, Duration::ZERO).unwrap();
+        assert_eq!((opened.loaded.revision, opened.loaded.services.len()), (7, 1));
+        drop(store);
+        let newer = Last {
+            revision: 8,
+            ..Last::default()
+        };
+        let refused = open(&path, &newer, Duration::ZERO).map(|_| ());
+        assert!(
+            matches!(refused, Err(StoreError::Older { known: 8, found: 7, .. })),
+            "{refused:?}"
+        );
     }
 
     #[test]

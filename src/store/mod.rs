@@ -158,6 +158,15 @@ impl Store {
         Ok(committed)
     }
 
+    /// Has a store that has just been made count on from the revision of the one before it, so that it never passes for an older one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_on_from(&mut self, revision: u64) -> Result<(), StoreError> {
+        self.revision = self.write(|transaction, _| schema::raise_revision(transaction, number(revision)))?;
+        Ok(())
+    }
+
     /// Writes what tells nothing, to see whether changes can be written: after that [`trouble`](Self::trouble) says it anew.
     ///
     /// # Errors

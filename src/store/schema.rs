@@ -168,6 +168,16 @@ impl Head {
     }
 }
 
+/// Makes the revision this one, unless it is higher already. Returns what it is then.
+pub(super) fn raise_revision(transaction: &Transaction<'_>, revision: i64) -> Result<i64, Fault> {
+    let mut head = Head::read(transaction)?;
+    if head.revision < revision {
+        head.revision = revision;
+        head.write(transaction)?;
+    }
+    Ok(head.revision)
+}
+
 /// Writes to the head what tells nothing.
 pub(super) fn touch(transaction: &Transaction<'_>) -> Result<(), Fault> {
     transaction.execute("UPDATE head SET opened = opened + 1", ())?;
