@@ -216,6 +216,15 @@ pub fn path_of(file: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_fd().as_raw_fd()))
 }
 
+/// That a process has started, for people; its number is above 0 where it is known.
+pub fn started_with(pid: i32) -> String {
+    if pid > 0 {
+        format!("started with pid {pid}")
+    } else {
+        "started".into()
+    }
+}
+
 /// Returns what foreman says of the end of a process.
 pub fn words_of(report: Option<&Report>) -> String {
     match report {

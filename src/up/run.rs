@@ -355,14 +355,9 @@ impl Up<'_> {
 
     fn reported(&mut self, id: InstanceId, report: &Report) {
         let Report::Started(pid) = report else { return };
-        let name = self.name(id);
-        let Some(place) = self.running.get_mut(&id) else { return };
-        place.pid = Some(*pid).filter(|pid| *pid > 0);
-        let text = match place.pid {
-            Some(pid) => format!("started with pid {pid}"),
-            None => "started".into(),
-        };
-        self.output.say(&name, &text);
+        if let Some(place) = self.running.get_mut(&id) {
+            place.pid = Some(*pid).filter(|pid| *pid > 0);
+        }
     }
 
     fn ended(&mut self, id: InstanceId) {

@@ -27,7 +27,7 @@ use crate::netlink::socket::{Netlink, NetlinkError, restarting};
 use crate::netlink::tlv::{Header, Malformed, Message, Writer};
 
 /// Longest time that processes are looked for: there may be many, with many open files.
-pub const PATIENCE: Duration = Duration::from_millis(100);
+pub const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A local socket that takes connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

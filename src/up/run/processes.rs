@@ -1,6 +1,7 @@
 //! How a process of the app is started, and listened to.
 
 use std::os::fd::AsFd as _;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,6 +16,9 @@ use tcpgw_core::escape;
 
 /// How long a helper may take to make its namespaces.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long what a process has written is waited for when it has ended: a process of its own that lives on may hold its output open.
+const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
 impl Up<'_> {
     pub(super) fn start(&mut self, id: InstanceId) {
@@ -93,29 +97,40 @@ impl Up<'_> {
             output,
         } = started;
         let (name, printed) = (name.to_owned(), self.output.clone());
-        let reader = output.map(|output| {
+        // Lines come in this order: that it has started, what it writes, how it ended.
+        let (started, is_started) = mpsc::channel::<()>();
+        let (reading, is_read) = mpsc::channel::<()>();
+        if let Some(output) = output {
             let (name, printed) = (name.clone(), printed.clone());
-            std::thread::Builder::new().name("output".into()).spawn(move || {
+            let read = move || {
+                let _ = is_started.recv();
                 let mut lines = Lines::default();
                 let print = |line: &[u8]| drop(printed.0.send((name.clone(), line.to_vec())));
                 output.read(|bytes| lines.push(bytes, print));
                 lines.end(print);
-            })
-        });
-        let reader = reader.transpose().map_err(|error| error.to_string())?;
+                drop(reading);
+            };
+            let reader = std::thread::Builder::new().name("output".into()).spawn(read);
+            reader.map_err(|error| error.to_string())?;
+        } else {
+            drop(reading);
+        }
         let events = self.events.clone();
         let tell = move || {
             let mut last = None;
+            let mut started = Some(started);
             while let Some(report) = reports.next_report() {
+                if let Report::Started(pid) = report {
+                    printed.say(&name, &process::started_with(pid));
+                    started = None;
+                }
                 let _ = events.send(Event::Report(id, report.clone()));
                 last = Some(report);
             }
+            drop(started);
+            let _ = is_read.recv_timeout(LAST_OUTPUT);
+            printed.say(&name, &escape::text(&process::words_of(last.as_ref())));
             let _ = events.send(Event::Ended(id));
-            if let Some(reader) = reader {
-                let _ = reader.join();
-            }
-            let words = process::words_of(last.as_ref());
-            let _ = printed.0.send((name, escape::text(&words).into_bytes()));
         };
         let told = std::thread::Builder::new().name("reports".into()).spawn(tell);
         told.map_err(|error| error.to_string())?;

@@ -46,10 +46,10 @@ fn the_whole_family_of_a_shell_ends() {
 #[test]
 fn who_ignores_sigterm_is_killed_after_the_grace() {
     let net = Net::new();
-    let deaf = "trap '' TERM; while :; do sleep 0.1; done";
+    let deaf = "trap '' TERM; echo deaf; while :; do sleep 0.1; done";
     let mut app = net.app("app", &format!("web: {deaf}\nquick: exec sleep 1000\n"));
     app.launch(&["--grace", "1s"]);
-    app.prints("web.1   | started");
+    app.prints("web.1   | deaf");
     let begin = Instant::now();
     app.stop(Signal::SIGINT);
     assert!(begin.elapsed() >= Duration::from_secs(1));
