@@ -25,6 +25,14 @@ pub(super) fn spans_cover(field: Field, ranges: &[Span]) -> Holds {
     covers_of_length(field, length_of(field), ranges)
 }
 
+/// Whether the field is an address or a port, whose values are numbers in network byte order.
+const fn is_number(field: Field) -> bool {
+    matches!(
+        field,
+        Field::Source4 | Field::Dest4 | Field::Source6 | Field::Dest6 | Field::SourcePort | Field::DestPort
+    )
+}
+
 const fn length_of(field: Field) -> usize {
     match field {
         Field::Source6 | Field::Dest6 => 16,
@@ -85,11 +93,7 @@ fn number(bytes: &[u8]) -> u128 {
 
 /// Whether a comparison of a field in which clients differ holds for all of them.
 pub(super) fn compare_clients(load: Load, mask: Option<&[u8]>, relation: Relation, value: &[u8]) -> Holds {
-    let is_in_order = matches!(
-        load.field,
-        Field::Source4 | Field::Dest4 | Field::Source6 | Field::Dest6 | Field::SourcePort | Field::DestPort
-    );
-    if !is_in_order || mask.is_some() || value.is_empty() || value.len() > 16 {
+    if !is_number(load.field) || mask.is_some() || value.is_empty() || value.len() > 16 {
         return Holds::SomeClients;
     }
     let bytes = |number: u128| number.to_be_bytes()[16 - value.len()..].to_vec();
@@ -158,14 +162,10 @@ pub(super) fn ranges_of(packet: &Packet, rule: &Rule) -> Option<About> {
 
 /// What begins with some bytes, or has them under the mask of a network.
 fn network(load: Load, mask: Option<&[u8]>, from: &[u8], to: &[u8]) -> Option<Span> {
-    let is_known = matches!(
-        load.field,
-        Field::Source4 | Field::Dest4 | Field::Source6 | Field::Dest6 | Field::SourcePort | Field::DestPort
-    );
     let length = length_of(load.field);
     let free = length
         .checked_sub(from.len())
-        .filter(|_| is_known && from.len() == to.len())?;
+        .filter(|_| is_number(load.field) && from.len() == to.len())?;
     let rest = match mask {
         Some(mask) if mask.len() == from.len() => {
             let bits = u32::try_from(8 * mask.len()).ok()?;

@@ -215,6 +215,13 @@ impl CheapFacts {
         self.sysctls.get(name)?.trim().parse().ok()
     }
 
+    /// Returns the chains of other programs that could be read, those of one tool at a time.
+    pub fn known_chains(&self) -> impl Iterator<Item = &[Chain]> + '_ {
+        let nft = self.firewall.iter().map(|firewall| firewall.chains.as_slice());
+        let legacy = [&self.legacy, &self.legacy6].into_iter().flatten();
+        nft.chain(legacy.map(|chains| chains.as_slice()))
+    }
+
     /// Every backend's endpoint.
     pub fn backends(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.services.services.iter().flat_map(ServiceSummary::backends)

@@ -15,9 +15,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(refused) = diagnosis.known("routes of marked packets", &facts.refused_marks) else {
         return;
     };
-    let nft = facts.firewall.iter().map(|firewall| firewall.chains.as_slice());
-    let legacy = [&facts.legacy, &facts.legacy6].into_iter().flatten();
-    for chains in nft.chain(legacy.map(|chains| chains.as_slice())) {
+    for chains in facts.known_chains() {
         for chain in chains {
             for (family, reply, mark) in refused {
                 judge(facts, chains, chain, (*family, *reply, *mark), diagnosis);

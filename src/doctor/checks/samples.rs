@@ -75,17 +75,10 @@ impl Packets {
     pub(super) fn of(facts: &CheapFacts, chain: &Chain, base: Base, kind: Kind, sample: Option<&Sample<'_>>) -> Self {
         let outside = outside(facts, kind.family);
         let outside = outside.iter().map(Some).chain(outside.is_empty().then_some(None));
-        let all: Vec<Option<Packet>> = outside
-            .map(|outside| as_seen(facts, chain, base, packet(facts, base, kind, outside, sample)))
-            .collect();
-        Self {
-            passes: all.iter().any(Option::is_none),
-            seen: all.into_iter().flatten().collect(),
-        }
+        let packets = outside.map(|outside| packet(facts, base, kind, outside, sample));
+        Self::seen_by(facts, chain, base, packets)
     }
-}
 
-impl Packets {
     /// The same of clients that come by one interface.
     pub(super) fn by(
         facts: &CheapFacts,
@@ -95,10 +88,16 @@ impl Packets {
         outside: &Interface,
         sample: Option<&Sample<'_>>,
     ) -> Self {
-        let seen = as_seen(facts, chain, base, packet(facts, base, kind, Some(outside), sample));
+        let packet = packet(facts, base, kind, Some(outside), sample);
+        Self::seen_by(facts, chain, base, [packet])
+    }
+
+    fn seen_by(facts: &CheapFacts, chain: &Chain, base: Base, packets: impl IntoIterator<Item = Packet>) -> Self {
+        let packets = packets.into_iter().map(|packet| as_seen(facts, chain, base, packet));
+        let all: Vec<Option<Packet>> = packets.collect();
         Self {
-            passes: seen.is_none(),
-            seen: seen.into_iter().collect(),
+            passes: all.iter().any(Option::is_none),
+            seen: all.into_iter().flatten().collect(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::super::facts::CheapFacts;
 use super::cheap::far;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_kernel::firewall::{Chain, Effect};
+use tcpgw_kernel::firewall::Effect;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::{Routes, WayIn};
 
@@ -47,11 +47,10 @@ pub(super) fn refused_marks(facts: &CheapFacts) -> Result<BTreeSet<(Family, bool
 }
 
 fn written(facts: &CheapFacts) -> BTreeSet<u32> {
-    let nft = facts.firewall.iter().flat_map(|firewall| &firewall.chains);
-    let legacy = [&facts.legacy, &facts.legacy6].into_iter().flatten();
-    let chains = nft.chain(legacy.flat_map(|chains| chains.iter()));
-    let effects = chains
-        .flat_map(|chain: &Chain| &chain.rules)
+    let effects = facts
+        .known_chains()
+        .flatten()
+        .flat_map(|chain| &chain.rules)
         .flat_map(|rule| &rule.effects);
     let marks = effects.filter_map(|effect| match effect {
         Effect::PacketMark(write) => write.of_zero().filter(|mark| *mark != 0),
