@@ -1,5 +1,10 @@
 //! Dates for people.
 
+/// Returns a date and time in UTC, of seconds since 1970. Too many stand for a date that is far away.
+pub fn utc_of(seconds: u64) -> String {
+    utc(i64::try_from(seconds).unwrap_or(i64::MAX >> 8))
+}
+
 /// Returns a date and time in UTC, of seconds since 1970. Days by Howard Hinnant's `civil_from_days`.
 pub fn utc(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));

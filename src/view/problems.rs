@@ -7,7 +7,7 @@ use super::Services;
 use super::status::{BackendStatus, IN_BALANCE, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
 use crate::addon::id::{PlatformId, ResourceId, with_apps};
-use crate::date::utc;
+use crate::date::utc_of;
 use crate::view::snapshot::DaemonView;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem;
@@ -127,15 +127,14 @@ fn held(service: &ServiceStatus<'_>, services: &Services) -> Option<Problem> {
     let name = service.name.as_deref().filter(|_| !service.reachable)?;
     // A handful: whoever pauses a service watches it.
     let pause = services.pauses.iter().find(|pause| *pause.service == *name)?;
-    let date = |seconds: u64| utc(i64::try_from(seconds).unwrap_or(i64::MAX >> 8));
     let message = format!(
         "{} is paused by uid {} since {} UTC, until {} UTC, and only a daemon ends that, which does not run: clients that connect \
          wait until one runs again and the pause is over; start it (`systemctl start tcpgw`, or `tcpgw daemon`), then `tcpgw resume \
          {name}` lets them in at once",
         title(service),
         pause.uid,
-        date(pause.since),
-        date(pause.since.saturating_add(pause.time.as_secs())),
+        utc_of(pause.since),
+        utc_of(pause.since.saturating_add(pause.time.as_secs())),
     );
     let problem = Problem::new(Kind::Paused, message).with_severity(Severity::Error);
     Some(of(service, None, problem))

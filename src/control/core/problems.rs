@@ -8,7 +8,7 @@ use super::{Core, Now, Phase};
 use crate::addon::ServiceState;
 use crate::control::events::What;
 use crate::control::request::PauseView;
-use crate::date::utc;
+use crate::date::utc_of;
 use crate::view::problems::{FamilyFacts, ServiceFacts, service_problem};
 use crate::view::status::IN_BALANCE;
 use tcpgw_core::drain::Drain;
@@ -107,7 +107,7 @@ impl Core {
         self.judgement.is_resuming &= !(self.phase == Phase::Running && self.holds());
         if self.phase == Phase::TornDown {
             let by = self.torn.as_ref();
-            let by = by.map(|torn| format!(" by uid {} at {} UTC", torn.uid, date(torn.at)));
+            let by = by.map(|torn| format!(" by uid {} at {} UTC", torn.uid, utc_of(torn.at)));
             let message = format!(
                 "tcpgw was torn down{}: no service is served until `tcpgw resume`, or `tcpgw apply FILE` where the API defines the \
                  services",
@@ -209,18 +209,13 @@ impl Core {
     }
 }
 
-/// In UTC, of seconds since 1970.
-fn date(seconds: u64) -> String {
-    utc(i64::try_from(seconds).unwrap_or(i64::MAX >> 8))
-}
-
 fn paused_problem(service: &Service, pause: PauseView) -> Problem {
     let message = format!(
         "{} is paused by uid {} since {} UTC, until {} UTC: clients that connect wait; `tcpgw resume {}` lets them in",
         ServiceSummary::from(service),
         pause.uid,
-        date(pause.since),
-        date(pause.until),
+        utc_of(pause.since),
+        utc_of(pause.until),
         service.name
     );
     Problem::new(Kind::Paused, message).of_service(&*service.name, service.port.get())
