@@ -177,4 +177,4 @@ impl Silence {
 
 #[cfg(test)]
 #[path = "machine_tests.rs"]
-mod tests;
+pub(super) mod tests;

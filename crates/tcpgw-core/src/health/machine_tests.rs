@@ -6,11 +6,11 @@ const fn count(n: u16) -> NonZeroU16 {
     NonZeroU16::new(n).expect("a count")
 }
 
-const UNREACHABLE_HOST: SystemError = SystemError {
+pub(in crate::health) const UNREACHABLE_HOST: SystemError = SystemError {
     number: 113,
     text: "No route to host",
 };
-const NO_DESCRIPTOR: SystemError = SystemError {
+pub(in crate::health) const NO_DESCRIPTOR: SystemError = SystemError {
     number: 24,
     text: "Too many open files",
 };

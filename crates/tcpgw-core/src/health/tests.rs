@@ -3,16 +3,9 @@ use std::num::NonZeroU16;
 
 use proptest::prelude::*;
 
+use super::machine::tests::{NO_DESCRIPTOR, UNREACHABLE_HOST};
 use super::*;
 
-const UNREACHABLE_HOST: SystemError = SystemError {
-    number: 113,
-    text: "No route to host",
-};
-const NO_DESCRIPTOR: SystemError = SystemError {
-    number: 24,
-    text: "Too many open files",
-};
 const DEAD: Outcome = Outcome::Unreachable(UNREACHABLE_HOST);
 
 fn endpoint(n: u16) -> SocketAddr {
