@@ -94,7 +94,7 @@ impl Query {
 /// A deploy as the store knows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
-    /// The deploy.
+    /// The deploy, as it was last written.
     pub deploy: Deploy,
     /// Backends that its switch took away; none before that, or where the history does not go back so far.
     pub old: Vec<Endpoint>,
@@ -118,7 +118,7 @@ pub struct Opened {
 /// A deploy that is not over.
 #[derive(Debug)]
 pub struct Unfinished {
-    /// The deploy.
+    /// The deploy, as it was last written.
     pub deploy: Deploy,
     /// Its service before it was switched, if it was.
     pub before: Option<Service>,

@@ -77,7 +77,7 @@ pub struct NewDeploy {
 /// How a deploy goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeployStep {
-    /// The deploy.
+    /// Number of the deploy.
     pub id: u64,
     /// Its phase from now on.
     pub phase: Phase,

@@ -120,13 +120,13 @@ pub enum StoreError {
     Deploying {
         /// The service.
         service: Box<str>,
-        /// The deploy.
+        /// Number of the deploy.
         id: u64,
     },
     /// A deploy does not go from this phase to that.
     #[error("deploy {id} is {}, it cannot become {}", from.word(), to.word())]
     Phase {
-        /// The deploy.
+        /// Number of the deploy.
         id: u64,
         /// Where it is.
         from: Phase,

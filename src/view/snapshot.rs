@@ -21,7 +21,7 @@ pub struct Snapshot {
     pub unproven: BTreeSet<(Box<str>, SocketAddr)>,
     /// What leaves.
     pub drains: Vec<DrainView>,
-    /// The daemon itself.
+    /// How the daemon itself is.
     pub daemon: DaemonView,
     /// Services that nobody wants any more, and that are still in the kernel while their backends drain.
     pub leaving: BTreeSet<Box<str>>,
@@ -65,7 +65,7 @@ pub struct DrainView {
     pub waits_for: &'static str,
 }
 
-/// The daemon itself.
+/// What is told of the daemon itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct DaemonView {
     /// Its process number.

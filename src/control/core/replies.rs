@@ -147,7 +147,7 @@ impl Core {
         self.events.follow(after)
     }
 
-    /// The daemon itself.
+    /// Returns what is told of the daemon itself.
     pub fn daemon(&self) -> DaemonView {
         DaemonView {
             pid: std::process::id(),

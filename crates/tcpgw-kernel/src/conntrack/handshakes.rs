@@ -18,7 +18,7 @@ impl Conntrack {
     /// are filtered here), so of a million established flows none is sent.
     ///
     /// # Errors
-    /// Those of [`Ask::dump`](crate::netlink::exchange::Ask::dump).
+    /// The kernel could not be read: those of [`Ask::dump`](crate::netlink::exchange::Ask::dump).
     pub fn handshakes(
         &mut self,
         mark: FlowMark,
@@ -44,7 +44,7 @@ impl Conntrack {
     /// Shows our flows whose handshake was completed, until `each` breaks off.
     ///
     /// # Errors
-    /// Those of [`Ask::dump`](crate::netlink::exchange::Ask::dump).
+    /// The kernel could not be read: those of [`Ask::dump`](crate::netlink::exchange::Ask::dump).
     pub fn completed(
         &mut self,
         mark: FlowMark,

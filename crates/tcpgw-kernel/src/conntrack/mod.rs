@@ -140,7 +140,7 @@ impl Conntrack {
     /// Shows all our flows, one by one. One that changes its place meanwhile may be shown twice.
     ///
     /// # Errors
-    /// Those of [`Ask::dump`]; some may have been shown then.
+    /// The kernel could not be read: those of [`Ask::dump`]; some may have been shown then.
     pub fn for_each(&mut self, mark: FlowMark, mut each: impl FnMut(&Flow)) -> Result<(), NetlinkError> {
         if self.has_none()? {
             return Ok(());
@@ -247,7 +247,7 @@ impl Conntrack {
     /// Entries count from their first packet on, before they are confirmed (`__nf_conntrack_alloc`).
     ///
     /// # Errors
-    /// Those of [`Netlink::request`].
+    /// The kernel could not be asked, or refused: those of [`Netlink::request`].
     pub fn has_none(&mut self) -> Result<bool, NetlinkError> {
         Ok(self.entries()? == Some(0))
     }
@@ -334,7 +334,7 @@ impl Conntrack {
 /// Shows our flows, of one pair or of all; the first error of `each` ends it.
 ///
 /// # Errors
-/// Those of [`Ask::dump`].
+/// The kernel could not be read: those of [`Ask::dump`].
 pub fn list(
     netlink: &mut impl Ask,
     mark: FlowMark,

@@ -86,7 +86,7 @@ impl Conntrack {
     /// twice.
     ///
     /// # Errors
-    /// Those of [`Ask::dump`](crate::netlink::exchange::Ask::dump).
+    /// The kernel could not be read: those of [`Ask::dump`](crate::netlink::exchange::Ask::dump).
     pub fn select(
         &mut self,
         mark: FlowMark,

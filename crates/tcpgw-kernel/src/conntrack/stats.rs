@@ -27,7 +27,7 @@ impl Stats {
     /// Reads them.
     ///
     /// # Errors
-    /// Those of [`Ask::dump`].
+    /// The kernel could not be read: those of [`Ask::dump`].
     pub fn read(socket: &mut impl Ask) -> Result<Self, NetlinkError> {
         let mut total = Self::default();
         socket.dump("read the counters of conntrack", wire::cpu_stats, |message| {
@@ -53,7 +53,7 @@ impl Stats {
 /// Whether the kernel can filter flows by address: it refuses a filter that makes no sense only if it reads it.
 ///
 /// # Errors
-/// Those of [`Ask::dump`].
+/// The kernel could not be read: those of [`Ask::dump`].
 pub fn can_filter(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
     match socket.dump("ask conntrack for its filter", wire::senseless_filter, |_| Ok(())) {
         Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ERANGE)) => Ok(true),

@@ -48,7 +48,7 @@ pub struct OwnTable {
 /// listed to the end.
 ///
 /// # Errors
-/// Those of [`Ask::dump`].
+/// The kernel could not be read: those of [`Ask::dump`].
 pub fn read<A: Ask>(
     socket: &mut impl Ask,
     open: impl Fn() -> Result<A, NetlinkError>,
@@ -59,7 +59,7 @@ pub fn read<A: Ask>(
 /// Reads every chain but those of our own table, without rules.
 ///
 /// # Errors
-/// Those of [`Ask::dump`].
+/// The kernel could not be read: those of [`Ask::dump`].
 pub fn without_rules(socket: &mut impl Ask) -> Result<Vec<Chain>, NetlinkError> {
     restarting(|| {
         let tables = tables(socket, &mut None)?;
@@ -70,7 +70,7 @@ pub fn without_rules(socket: &mut impl Ask) -> Result<Vec<Chain>, NetlinkError> 
 /// The port id of the socket that owns our table, if one does.
 ///
 /// # Errors
-/// Those of [`Ask::dump`].
+/// The kernel could not be read: those of [`Ask::dump`].
 pub fn owner(socket: &mut impl Ask) -> Result<Option<u32>, NetlinkError> {
     const TABLE_OWNER: u16 = 7;
     restarting(|| {

@@ -102,7 +102,7 @@ fn read_comment(userdata: &[u8]) -> Option<String> {
 /// numbers of slots: what the sets hold does not matter. Notes which optional sets the rules ask.
 ///
 /// # Errors
-/// Those of [`Ask::dump`]; likewise for all of these.
+/// The kernel could not be read: those of [`Ask::dump`]; likewise for all of these.
 pub fn skeleton_is_ours(socket: &mut impl Ask, mark: FlowMark, found: &mut Found) -> Result<bool, NetlinkError> {
     let idle = found.idle_timeouts();
     let Some(timeouts) = restarting(|| timeouts(socket, &idle))? else {

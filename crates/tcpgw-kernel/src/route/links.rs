@@ -123,7 +123,7 @@ pub struct Learned {
 /// All links, without their offloads.
 ///
 /// # Errors
-/// Those of [`Ask::dump`].
+/// The kernel could not be read: those of [`Ask::dump`].
 pub fn links() -> Result<Vec<Link>, NetlinkError> {
     let mut socket = Netlink::route()?;
     let mut links = restarting(|| {
@@ -182,7 +182,7 @@ pub fn read_offloads(links: &mut [Link]) {
 /// Who was seen on which link, by IP address.
 ///
 /// # Errors
-/// Those of [`Ask::dump`].
+/// The kernel could not be read: those of [`Ask::dump`].
 pub fn neighbours() -> Result<Vec<Neighbour>, NetlinkError> {
     let mut socket = Netlink::route()?;
     restarting(|| {
@@ -198,7 +198,7 @@ pub fn neighbours() -> Result<Vec<Neighbour>, NetlinkError> {
 /// What bridges learned.
 ///
 /// # Errors
-/// Those of [`Ask::dump`].
+/// The kernel could not be read: those of [`Ask::dump`].
 pub fn learned() -> Result<Vec<Learned>, NetlinkError> {
     let mut socket = Netlink::route()?;
     let mut request = [0; 12];

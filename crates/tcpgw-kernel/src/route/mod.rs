@@ -121,7 +121,7 @@ impl<A: Ask> Routes<A> {
     /// Rules may lead to local routes in other tables: see [`Routes::find_local`].
     ///
     /// # Errors
-    /// Those of [`Ask::dump`].
+    /// The kernel could not be read: those of [`Ask::dump`].
     pub fn local_addresses(&mut self) -> Result<LocalAddresses, NetlinkError> {
         restarting(|| {
             let mut found = LocalAddresses::default();
@@ -160,7 +160,7 @@ impl<A: Ask> Routes<A> {
     /// All links whose names are text.
     ///
     /// # Errors
-    /// Those of [`Ask::dump`].
+    /// The kernel could not be read: those of [`Ask::dump`].
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         restarting(|| {
             let mut links = Vec::new();
@@ -189,7 +189,7 @@ impl<A: Ask> Routes<A> {
     /// interface's name, which is another question to the kernel.
     ///
     /// # Errors
-    /// Those of [`Netlink::request`].
+    /// The kernel could not be asked, or refused: those of [`Netlink::request`].
     pub fn way_to(&mut self, address: IpAddr, from: Option<IpAddr>) -> Result<Option<RouteTo>, NetlinkError> {
         match self.look_up(address, from, None, None) {
             Err(error) if error.errno().is_some_and(no_route) => Ok(None),
@@ -201,7 +201,7 @@ impl<A: Ask> Routes<A> {
     /// address of a router's.
     ///
     /// # Errors
-    /// Those of [`Netlink::request`].
+    /// The kernel could not be asked, or refused: those of [`Netlink::request`].
     pub fn is_shared(&mut self, address: IpAddr) -> Result<bool, NetlinkError> {
         Ok(self.way_to(address, None)?.is_some_and(|way| way.shared))
     }
@@ -210,7 +210,7 @@ impl<A: Ask> Routes<A> {
     /// and so are forwarding and the reverse path filter of that interface (`ip_route_input_slow`, IPv4 only).
     ///
     /// # Errors
-    /// Those of [`Netlink::request`].
+    /// The kernel could not be asked, or refused: those of [`Netlink::request`].
     pub fn way_in(&mut self, address: IpAddr, from: IpAddr, input: u32) -> Result<WayIn, NetlinkError> {
         self.way_in_marked(address, from, input, None)
     }
@@ -218,7 +218,7 @@ impl<A: Ask> Routes<A> {
     /// As [`Routes::way_in`], of packets that bear a mark (`ip rule fwmark`).
     ///
     /// # Errors
-    /// Those of [`Netlink::request`].
+    /// The kernel could not be asked, or refused: those of [`Netlink::request`].
     pub fn way_in_marked(
         &mut self,
         address: IpAddr,

@@ -14,7 +14,7 @@ impl<A: Ask> Routes<A> {
     /// Returns what the rules depend on of all links but loopback.
     ///
     /// # Errors
-    /// Those of [`Ask::dump`].
+    /// The kernel could not be read: those of [`Ask::dump`].
     pub fn own_links(&mut self) -> Result<Links, NetlinkError> {
         let addresses = restarting(|| {
             let mut addresses: BTreeMap<u32, Vec<LinkAddress>> = BTreeMap::new();
