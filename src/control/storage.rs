@@ -1,6 +1,6 @@
 //! What is asked of the store, and what comes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub const WAITING: usize = 64;
 pub enum Write {
     /// Change services.
     Change(Change, By, Duration),
+    /// Change services, and remove orphans with them.
+    RemoveOrphans(Box<OrphanRemoval>),
     /// Note that a deploy begins.
     Begin(NewDeploy, By, Duration),
     /// Note how a deploy goes on.
@@ -31,10 +33,28 @@ pub enum Write {
     Refresh,
 }
 
+/// A change of services that removes orphans, too. The store knows no orphans: that they are removed is durable when the file of
+/// last services does not have them, and nobody is answered before.
+#[derive(Debug)]
+pub struct OrphanRemoval {
+    /// What the store is to change; it may be nothing but the names of orphans.
+    pub change: Change,
+    /// Who wants it.
+    pub by: By,
+    /// When, since 1970.
+    pub at: Duration,
+    /// The file of last services.
+    pub path: PathBuf,
+    /// What that file is to say if the change is not made.
+    pub before: Last,
+    /// The orphans.
+    pub orphans: BTreeSet<Box<str>>,
+}
+
 /// What it came to.
 #[derive(Debug)]
 pub enum Written {
-    /// Of [`Write::Change`].
+    /// Of [`Write::Change`] and [`Write::RemoveOrphans`].
     Changed(Result<Committed, StoreError>),
     /// Of [`Write::Begin`]: its id.
     Began(Result<u64, StoreError>),

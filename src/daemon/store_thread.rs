@@ -14,9 +14,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::addon;
-use crate::control::storage::{Opened, Query, QueryError, Recorded, Unfinished, WAITING, Write, Written};
+use crate::control::storage::{
+    Opened, OrphanRemoval, Query, QueryError, Recorded, Unfinished, WAITING, Write, Written,
+};
 use crate::store::last::Last;
-use crate::store::{By, Change, Deploy, Edit, Expect, HistoryFilter, LoadedResources, Phase, Store, StoreError};
+use crate::store::{
+    By, Change, Committed, Deploy, Edit, Expect, HistoryFilter, LoadedResources, Phase, Store, StoreError,
+};
 use tcpgw_core::model::{Service, parse_service};
 use tcpgw_core::owner::Owner;
 
@@ -296,9 +300,28 @@ pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
             Written::Remembered(saved, begin.elapsed())
         }
         Write::Change(change, by, at) => Written::Changed(with(store, |store| store.commit(&change, &by, at))),
+        Write::RemoveOrphans(removal) => Written::Changed(with(store, |store| remove_orphans(store, &removal))),
         Write::Begin(deploy, by, at) => Written::Began(with(store, |store| store.deploy_begin(&deploy, &by, at))),
         Write::Step(step, at) => Written::Stepped(with(store, |store| store.deploy_update(&step, at))),
     }
+}
+
+/// Writes the file of last services first: a store that then refuses the change leaves the orphans where they were.
+fn remove_orphans(store: &mut Store, removal: &OrphanRemoval) -> Result<Committed, StoreError> {
+    let OrphanRemoval { path, before, .. } = removal;
+    let saved = before.without(&removal.orphans).save(path);
+    let saved = saved.map_err(|error| StoreError::Last {
+        path: path.clone(),
+        what: error.to_string(),
+    });
+    let changed = saved.and_then(|()| store.commit(&removal.change, &removal.by, removal.at));
+    // A write that failed may have been made all the same.
+    if changed.is_err()
+        && let Err(error) = before.save(path)
+    {
+        tracing::warn!("failed to write {}: {error}", tcpgw_core::escape::path(path));
+    }
+    changed
 }
 
 /// Whoever asked may be gone.

@@ -112,6 +112,18 @@ pub enum StoreError {
         /// The store's.
         current: u64,
     },
+    /// The file of last services, the only one that knows orphans, cannot be written.
+    #[error(
+        "failed to write {}, which alone says that a service no provider defines was removed: {what}; nothing was changed; make it \
+         writable, then try again",
+        tcpgw_core::escape::path(path)
+    )]
+    Last {
+        /// The file of last services.
+        path: PathBuf,
+        /// What the system said.
+        what: String,
+    },
     /// There is no such deploy, or it is forgotten.
     #[error("there is no deploy {0}")]
     NoDeploy(u64),

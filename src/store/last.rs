@@ -216,6 +216,16 @@ impl Last {
         Some(Problem::new(Kind::LastServices, message).with_severity(severity))
     }
 
+    /// Returns it without services of these names.
+    #[must_use]
+    pub fn without(&self, names: &BTreeSet<Box<str>>) -> Self {
+        let mut left = self.clone();
+        left.services.retain(|(_, service)| !names.contains(&service.name));
+        left.kept.retain(|kept| !names.contains(&kept.service.name));
+        left.unserved.retain(|name| !names.contains(name));
+        left
+    }
+
     fn decode(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (checksum, json) = text.strip_prefix(MAGIC)?.split_once('\n')?;

@@ -16,7 +16,7 @@ use tcpgw::control::core::{ApplyOrder, Core, Now, Order, Vetted};
 use tcpgw::control::events::What;
 use tcpgw::control::job::Outcome;
 use tcpgw::control::obstacle::{Obstacle, ObstacleKind};
-use tcpgw::control::request::{After, Apply, ApplyOptions, EditOrder, Peer, ServiceEdit};
+use tcpgw::control::request::{After, Apply, ApplyOptions, EditOrder, Edited, Peer, Refused, ServiceEdit};
 use tcpgw::daemon::kernel_thread::perform;
 use tcpgw::daemon::store_thread;
 use tcpgw::provider::{Bad, News};
@@ -590,6 +590,49 @@ fn a_removed_service_does_not_come_back() {
         world.wait(Duration::from_secs(40));
         assert_eq!(world.served(), [9001, 9002, 9004].into(), "{loss:?}");
     }
+}
+
+/// Only the file of last services says that an orphan was removed: whoever is told so may rely on it.
+#[test]
+fn a_removed_orphan_does_not_come_back() {
+    for loss in [None, Some(Loss::RecordGone), Some(Loss::Reboot), Some(Loss::TableGone)] {
+        let mut world = World::new();
+        world.happen(Event::KeyGone(false));
+        world
+            .last_order("f1", ServiceEdit::Delete, &loss.into_iter().collect())
+            .unwrap();
+        world.wait(Duration::from_secs(40));
+        assert_eq!(world.served(), [9002, 9003, 9004].into(), "{loss:?}");
+    }
+}
+
+/// Where that file cannot be written nothing is removed, neither by its name nor with others.
+#[test]
+fn an_orphan_whose_removal_cannot_be_written_stays() {
+    let mut world = World::new();
+    world.happen(Event::KeyGone(false));
+    let mut blocking = Last::path(&world.store_path()).into_os_string();
+    blocking.push(".new");
+    fs::create_dir(&blocking).unwrap();
+    let revision = world.core.services().revision;
+    assert!(!world.apply(&state([service("a1")]), true));
+    let refused = world
+        .last_order("f1", ServiceEdit::Delete, &BTreeSet::new())
+        .unwrap_err();
+    let refused = refused.lines().join("; ");
+    assert!(
+        refused.contains("store.db.last") && refused.contains("nothing was changed"),
+        "{refused}"
+    );
+    world.check().unwrap();
+    assert_eq!(world.core.services().revision, revision);
+    let told = world.core.problems().get(Kind::LastServices).expect("it is told");
+    assert!(told.message.contains("store.db.last"), "{told:?}");
+    fs::remove_dir(&blocking).unwrap();
+    world
+        .last_order("f1", ServiceEdit::Delete, &[Loss::Reboot].into())
+        .unwrap();
+    assert_eq!(world.served(), [9002, 9003, 9004].into());
 }
 
 /// Stored services that do not go together by the rules of this version: one is left out, the others are served.
@@ -1317,6 +1360,28 @@ impl World {
         answer.try_recv().unwrap().is_ok()
     }
 
+    /// The same, but the daemon is killed as soon as it has answered.
+    fn last_order(&mut self, name: &str, edit: ServiceEdit, losses: &BTreeSet<Loss>) -> Result<Edited, Refused> {
+        self.see();
+        let (reply, mut answer) = oneshot::channel();
+        let order = EditOrder {
+            name: name.into(),
+            edit,
+            expect: Expect::Anything,
+            take_over: false,
+            drain: None,
+            by: PEER,
+        };
+        self.core.order(Order::Edit(order, reply));
+        let mut answered = None;
+        self.run_until(|| {
+            answered = answer.try_recv().ok();
+            answered.is_some()
+        });
+        self.restart(losses);
+        answered.expect("it is answered")
+    }
+
     fn apply(&mut self, state: &State, prune: bool) -> bool {
         let options = ApplyOptions {
             prune,
@@ -1355,7 +1420,15 @@ impl World {
     }
 
     fn run(&mut self) {
+        self.run_until(|| false);
+    }
+
+    /// Runs until it rests, or that is so.
+    fn run_until(&mut self, mut is_enough: impl FnMut() -> bool) {
         for _ in 0..10_000 {
+            if is_enough() {
+                return;
+            }
             let now = self.time();
             let mut idle = true;
             let (listening, looking) = (&self.listening(), &mut self.looking);

@@ -619,7 +619,7 @@ impl World {
         let written = if self.full_until.is_some_and(|until| until > self.now) {
             let full = || StoreError::Full("store.db".into());
             match write {
-                Write::Change(..) => Written::Changed(Err(full())),
+                Write::Change(..) | Write::RemoveOrphans(_) => Written::Changed(Err(full())),
                 Write::Begin(..) => Written::Began(Err(full())),
                 Write::Step(..) => Written::Stepped(Err(full())),
                 Write::Refresh => Written::Refreshed(Err(full())),

@@ -16,8 +16,9 @@ use crate::control::request::{
     AddonOrder, AddonRefused, Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply,
     ServiceEdit, UndoOrder,
 };
-use crate::control::storage::{Opened, Write, Written};
+use crate::control::storage::{Opened, OrphanRemoval, Write, Written};
 use crate::reconcile::Report;
+use crate::store::last::Last;
 use crate::store::{By, Committed, Expect, Loaded, StoreError, StoredService};
 use crate::view::problems::some_of;
 use tcpgw_core::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Problems, Service, State};
@@ -495,8 +496,20 @@ impl Core {
             resources,
             ..self.api.change(&accepted.edits)
         };
+        let orphans = self.orphans_removed_by(&accepted.edits);
         self.desk.accepted = Some(accepted);
-        Some(Write::Change(change, by, now.unix))
+        Some(if orphans.is_empty() {
+            Write::Change(change, by, now.unix)
+        } else {
+            Write::RemoveOrphans(Box::new(OrphanRemoval {
+                change,
+                by,
+                at: now.unix,
+                path: Last::path(&self.settings.store),
+                before: self.to_remember(),
+                orphans,
+            }))
+        })
     }
 
     fn take_edit(
@@ -623,6 +636,9 @@ impl Core {
             }
             Err(error) => {
                 self.desk.resources = Knowledge::Doubtful;
+                if !self.orphans_removed_by(&accepted.edits).is_empty() {
+                    self.due.remember_at_once(now.instant);
+                }
                 if error.is_trouble() || matches!(error, StoreError::Moved { .. }) {
                     self.store_trouble(Some(&error), now);
                 }

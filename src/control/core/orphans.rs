@@ -1,7 +1,7 @@
 //! Services that no provider defines any more: served until somebody removes them, or a provider defines their name, port or
 //! endpoint anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -197,6 +197,12 @@ impl Core {
         let names: Vec<Name> = names.filter(|name| !edits.touches(name)).cloned().collect();
         edits.gone.extend(names);
         edits.gone.sort_unstable();
+    }
+
+    /// Returns the names of orphans that edits remove.
+    pub(super) fn orphans_removed_by(&self, edits: &Edits) -> BTreeSet<Name> {
+        let names = edits.gone.iter();
+        names.filter(|name| self.orphans.get(name).is_some()).cloned().collect()
     }
 
     /// What leads from what the API has to what it would have, with the orphans that the edits take away or change.
