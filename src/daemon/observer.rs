@@ -1,6 +1,7 @@
 //! The thread that looks at the gateway's surroundings: what would keep clients from being served, and handshakes that are not
 //! answered. It only reads, with sockets of its own, so that neither the loop nor the writer of the kernel ever waits for it.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::mpsc as requests;
 use std::thread;
@@ -60,7 +61,7 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
             Ok(seen) => Some(seen),
             Err(error) => {
                 tracing::warn!(%error, "failed to look for handshakes that are not answered");
-                tracker = HandshakeTracker::default();
+                tracker.abandon();
                 None
             }
         });
@@ -101,6 +102,11 @@ fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> R
     let mut conntrack = Conntrack::open()?;
     let now = Instant::now();
     let subject = &request.subject;
+    if tracker.remembers() {
+        let services = subject.services.services.iter();
+        let names: BTreeSet<&str> = services.filter_map(|service| service.name.as_deref()).collect();
+        tracker.retain(|name| names.contains(name));
+    }
     let service_of = |flow: &Flow| {
         let service = subject.services.service_at(flow.public)?;
         service.name.as_deref()
@@ -117,7 +123,7 @@ fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> R
     let are_few = conntrack.entries()?.is_some_and(|entries| entries <= FEW_FLOWS);
     if tracker.wants_completed(are_few, now) {
         conntrack.completed(subject.mark, |flow| match service_of(flow) {
-            Some(service) if !tracker.completed(flow.id, service) => ControlFlow::Break(()),
+            Some(service) if !tracker.completed(flow.id, service, flow.client.ip()) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         })?;
     }

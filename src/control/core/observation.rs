@@ -184,12 +184,11 @@ impl Core {
             self.problems.replace(doctor::KINDS, surroundings);
         }
         if let Some(seen) = observation.handshakes {
-            let port = |name: &str| self.roster.wanted().get(name).map_or(0, |service| service.port.get());
+            let port = |name: &str| Some(self.roster.wanted().get(name)?.port.get());
             let has_cause = self.problems.iter().any(|problem| LOSE_ANSWERS.contains(&problem.kind));
             self.problems
                 .replace(&[Kind::Unanswered], seen.problems(port, has_cause));
-            let unanswered = seen.services.into_iter();
-            self.observing.unanswered = unanswered.map(|(name, overdue)| (name, overdue.unanswered)).collect();
+            self.observing.unanswered = seen.unanswered();
         }
     }
 

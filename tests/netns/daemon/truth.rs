@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::harness::brief::{service, state};
 use crate::harness::client::{PATIENCE, connect};
-use crate::harness::daemon::Daemon;
+use crate::harness::daemon::{Daemon, number};
 use crate::harness::forge::Segment;
 use crate::harness::plan::{PUBLIC, PUBLIC_2, addresses, at, crowd};
 use crate::harness::server::Behaviour;
@@ -19,6 +19,8 @@ use crate::harness::{Net, wait_until};
 const SHORT: Duration = Duration::from_millis(400);
 /// Pause between clients that wait for the handshake, each of which sends its SYN four times in so long.
 const WAITS: Duration = Duration::from_secs(7);
+/// From the time that clients come until they come again.
+const ROUND: Duration = Duration::from_secs(9);
 const OPTIONS: &[&str] = &["--check-interval", "1s"];
 
 /// Whether a client is greeted.
@@ -437,6 +439,61 @@ fn handshakes_that_are_not_completed_are_told() {
         "ip rule del iif br0 lookup 78",
     ];
     breaks_and_mends(&net, &daemon, to, "unanswered", "gateway", back);
+}
+
+/// Clients that give up and come again leave times in which conntrack knows no handshake that is old.
+#[test]
+fn an_outage_that_no_check_knows_is_told_without_a_break() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let to = at(PUBLIC[0], 2001);
+    assert!(wait_until(PATIENCE, || is_served(&net, to)), "before");
+    let before = daemon.last();
+    let zone = "nft -f - <<'END'\ntable inet zone { chain z { type filter hook prerouting priority -300; iifname ext ct zone set 5; }; }\nEND";
+    net.sh("gateway", zone).ok();
+    let start = Instant::now();
+    // Each comes for the time in which it sends three SYNs, and then no more for a while.
+    let mut waiting = begin_to_connect(&net, to);
+    let (mut errors, mut round) = (0, 0);
+    while start.elapsed() < Duration::from_secs(26) {
+        if start.elapsed() > ROUND * (round + 1) {
+            round += 1;
+            waiting = begin_to_connect(&net, to);
+        } else if start.elapsed() > ROUND * round + Duration::from_millis(3500) {
+            waiting.clear();
+        }
+        let status = net.cli(&["status", "--interval", "0s"]);
+        if status.status == 0 {
+            assert_eq!(errors, 0, "after {:?}: {}", start.elapsed(), status.stdout);
+            assert!(start.elapsed() < Duration::from_secs(12), "{}", status.stdout);
+        } else {
+            errors += 1;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(errors > 0);
+    drop(waiting);
+    net.sh("gateway", "nft delete table inet zone").ok();
+    let mended = Instant::now();
+    let is_well = || is_served(&net, to) && health(&daemon) == (200, Vec::new());
+    assert!(wait_until(Duration::from_secs(8), is_well), "{:?}", health(&daemon));
+    let is_silent = || net.told(&["status", "--interval", "0s"])["problems"] == json!([]);
+    assert!(
+        wait_until(Duration::from_secs(25), is_silent),
+        "after {:?}",
+        mended.elapsed()
+    );
+    let is_error = |event: &&Value| {
+        number(event) > Some(before)
+            && event["event"] == "problem"
+            && event["kind"] == "unanswered"
+            && event["severity"] == "error"
+    };
+    let events = daemon.events();
+    assert_eq!(events.iter().filter(is_error).count(), 1, "{events:#?}");
 }
 
 /// Whoever sends one packet must not have a gateway taken out of service.
