@@ -98,6 +98,45 @@ fn it_has_every_option_of_all_commands_and_every_variable() {
     assert!(OPERATING.contains("`TCPGW_RUN_DIR`"));
 }
 
+/// What the first column of the tables of a page names: `daemon.state` is `state`.
+fn keys_of(page: &str) -> Vec<&str> {
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    rows.map(|(key, _)| key.rsplit_once('.').map_or(key, |(_, key)| key))
+        .collect()
+}
+
+#[test]
+fn pages_of_section_5_have_every_key() {
+    let pages = [
+        (
+            include_str!("../../dist/man/tcpgw.toml.5"),
+            keys_of(include_str!("../../docs/configuration.md")),
+        ),
+        (
+            include_str!("../../dist/man/tcpgw.json.5"),
+            keys_of(include_str!("../../docs/state-file.md")),
+        ),
+    ];
+    for (page, keys) in pages {
+        assert!(keys.len() > 15, "{keys:?}");
+        for key in keys {
+            let is_there = page.lines().any(|line| {
+                let names = line.strip_prefix(".B").unwrap_or_default();
+                names
+                    .split([' ', '\"', ','])
+                    .any(|name| name.replace("\\-", "-") == key)
+            });
+            // [addon] is a section.
+            assert!(
+                is_there || page.contains(&format!("[{key}]\n")) || page.contains(&format!("[{key}]\"\n")),
+                "{key}"
+            );
+        }
+    }
+}
+
 #[test]
 fn it_has_every_kind_of_problem() {
     let rows = OPERATING.lines().filter(|line| line.starts_with("| `"));

@@ -19,6 +19,7 @@ mod flows;
 mod gateway;
 mod history;
 mod hold;
+mod manual;
 #[cfg(test)]
 mod manual_tests;
 mod others;
@@ -180,8 +181,8 @@ enum Command {
     Teardown(Locking),
     /// Print the completions for a shell
     Completions(shell::Completions),
-    /// Print the manual page
-    Man,
+    /// Print the manual page of tcpgw, or of one of its commands
+    Man(manual::Arguments),
 }
 
 /// A state file.
@@ -425,7 +426,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Up(arguments) => up::run(global, arguments),
         Command::Teardown(locking) => teardown::run(global, locking),
         Command::Completions(arguments) => shell::completions(arguments),
-        Command::Man => shell::man(),
+        Command::Man(arguments) => manual::run(arguments),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is printed, for whom, and the exit code.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::{GOOD, TCPGW, command, err, is_installed, json, out, run, run_with, write};
@@ -137,30 +138,70 @@ fn completions_are_shell_programs() {
 }
 
 #[test]
-fn the_manual_page_is_one() {
-    let output = run(&["man"]);
-    assert_eq!(output.status.code(), Some(0));
-    let page = out(&output);
-    for word in [".TH", "EXIT STATUS", "TCPGW APPLY", "lock", "FILES"] {
-        assert!(page.contains(word), "{word}");
+fn manual_pages_are_formatted_without_a_warning() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let written = run(&["man", "--to", dir.path().to_str().expect("text")]);
+    assert_eq!((written.status.code(), out(&written)), (Some(0), String::new()));
+    let page = |name: &str| fs::read_to_string(dir.path().join(name)).expect("a page");
+    for word in [".TH", "EXIT STATUS", "FILES", "--config", "tcpgw-apply(8)"] {
+        assert!(plain(&page("tcpgw.8")).contains(word), "{word}");
     }
+    let apply = plain(&page("tcpgw-apply.8"));
+    assert!(
+        apply.contains("--allow-empty") && !apply.contains("--no-color"),
+        "{apply}"
+    );
+    assert!(plain(&page("tcpgw-service.8")).contains("tcpgw service add"));
+    assert_eq!(out(&run(&["man"])), page("tcpgw.8"));
+    assert_eq!(out(&run(&["man", "apply"])), page("tcpgw-apply.8"));
+    let by_hand = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/man");
+    let pages = [dir.path(), &by_hand].map(|place| fs::read_dir(place).expect("a directory"));
+    let pages: Vec<_> = pages
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.expect("a page").path())
+        .collect();
+    assert!(pages.len() > 25, "{pages:?}");
     if !is_installed("man") {
-        eprintln!("no man here: the page was not formatted");
+        eprintln!("no man here: the pages were not formatted");
         return;
     }
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = write(dir.path(), "tcpgw.1", page.as_bytes());
-    let formatted = Command::new("man")
-        .args(["--warnings", "-E", "UTF-8", "-l", &file])
-        .env("MANPAGER", "cat")
-        .output()
-        .expect("man runs");
+    for path in pages {
+        let formatted = Command::new("man")
+            .args(["--warnings", "-E", "UTF-8", "-l"])
+            .arg(&path)
+            .env("MANPAGER", "cat")
+            .output()
+            .expect("man runs");
+        assert!(
+            formatted.status.success() && formatted.stderr.is_empty(),
+            "{}: {}",
+            path.to_string_lossy(),
+            err(&formatted)
+        );
+    }
+}
+
+/// A page as words, without what roff makes of fonts and hyphens.
+fn plain(page: &str) -> String {
+    let page = page.replace("\\-", "-");
+    ["\\fB", "\\fI", "\\fR"]
+        .iter()
+        .fold(page, |page, font| page.replace(font, ""))
+}
+
+#[test]
+fn a_manual_page_that_is_not_there_is_named() {
+    let output = run(&["man", "frobnicate\u{1b}"]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = err(&output);
     assert!(
-        formatted.status.success() && formatted.stderr.is_empty(),
-        "{}",
-        err(&formatted)
+        told.contains("has no command frobnicate\\u{1b}; it has check, "),
+        "{told}"
     );
-    assert!(out(&formatted).contains("--allow-empty"), "{}", out(&formatted));
+    let output = run(&["man", "--to", "/nonexistent"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("/nonexistent/tcpgw.8: "), "{}", err(&output));
 }
 
 #[test]
