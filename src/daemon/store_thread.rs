@@ -146,7 +146,13 @@ fn recorded(store: &mut Store, id: u64) -> Result<Option<Recorded>, StoreError> 
 enum Order {
     Write(Box<Write>),
     Query(Query),
+    /// Move the store's log into its file.
+    Checkpoint,
 }
+
+/// How long after a write the store's log is moved into its file, unless writes and questions keep the thread busy: what is copied of the
+/// file alone, or loses its log, lacks no more than that.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 
 /// The thread has ended: it is told nothing any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -188,6 +194,14 @@ impl Keeper {
                 }
                 None
             }
+            Order::Checkpoint => {
+                if let Ok(store) = &mut store
+                    && let Err(error) = store.checkpoint()
+                {
+                    tracing::debug!("failed to move the log of the store into its file: {error}");
+                }
+                None
+            }
         })?;
         Ok((keeper, opened))
     }
@@ -200,10 +214,16 @@ impl Keeper {
     ) -> std::io::Result<Self> {
         let (writes, mut to_write) = mpsc::channel(1);
         let (queries, mut to_read) = mpsc::channel(WAITING);
-        // It only waits for two queues at once: no timer, no I/O.
-        let runtime = Builder::new_current_thread().build()?;
+        // It only waits, for two queues and a time: no I/O.
+        let runtime = Builder::new_current_thread().enable_time().build()?;
         let thread = thread::Builder::new().name("store".into()).spawn(move || {
-            while let Some(order) = next(&runtime, &mut to_write, &mut to_read) {
+            let mut checkpoint = None;
+            while let Some(order) = next(&runtime, &mut to_write, &mut to_read, checkpoint) {
+                match order {
+                    Order::Write(_) => checkpoint = checkpoint.or_else(|| Instant::now().checked_add(CHECKPOINT_AFTER)),
+                    Order::Checkpoint => checkpoint = None,
+                    Order::Query(_) => {}
+                }
                 if let Some(written) = work(order)
                     && results.blocking_send(written).is_err()
                 {
@@ -247,14 +267,27 @@ impl Keeper {
     }
 }
 
-/// The next order, a write before any question; `None` when there will be none.
-fn next(runtime: &Runtime, writes: &mut mpsc::Receiver<Write>, queries: &mut mpsc::Receiver<Query>) -> Option<Order> {
-    runtime.block_on(async {
+/// The next order, a write before any question, and a checkpoint when it is time for one and nothing else is to be done; `None` when there will be none.
+fn next(
+    runtime: &Runtime,
+    writes: &mut mpsc::Receiver<Write>,
+    queries: &mut mpsc::Receiver<Query>,
+    checkpoint: Option<Instant>,
+) -> Option<Order> {
+    let order = async {
         tokio::select! {
             biased;
             Some(write) = writes.recv() => Some(Order::Write(Box::new(write))),
             Some(query) = queries.recv() => Some(Order::Query(query)),
             else => None,
+        }
+    };
+    runtime.block_on(async {
+        match checkpoint {
+            Some(at) => tokio::time::timeout_at(at.into(), order)
+                .await
+                .unwrap_or(Some(Order::Checkpoint)),
+            None => order.await,
         }
     })
 }
@@ -357,6 +390,7 @@ mod tests {
     fn answered(order: Order) -> Option<Written> {
         match order {
             Order::Write(_) => Some(Written::Stepped(Ok(()))),
+            Order::Checkpoint => None,
             Order::Query(query) => {
                 if let Query::Deploy(_, reply) = query {
                     let _ = reply.send(Ok(None));
@@ -447,6 +481,42 @@ mod tests {
         );
         let answered = answers.into_iter().filter_map(|mut answer| answer.try_recv().ok());
         assert_eq!(answered.flatten().count(), WAITING + 1);
+    }
+
+    #[test]
+    fn a_second_after_a_write_the_file_alone_is_the_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let (results, mut written) = mpsc::channel(1);
+        let (keeper, opened) = Keeper::start(&path, &Last::default(), Duration::ZERO, results).unwrap();
+        assert!(opened.is_ok());
+        let service = parse_service(br#"{"name": "a", "port": 2001, "backends": []}"#).unwrap();
+        let change = Change {
+            edits: vec![Edit::Put(Arc::new(service), Expect::Absent)],
+            ..Change::default()
+        };
+        let by = By {
+            uid: 0,
+            pid: 1,
+            what: "test".into(),
+        };
+        keeper.write(Write::Change(change, by, Duration::ZERO)).unwrap();
+        let Some(Written::Changed(Ok(committed))) = written.blocking_recv() else {
+            panic!("it is not written");
+        };
+        assert_eq!(committed.revision, 1);
+        let log = directory.path().join("store.db-wal");
+        let is_empty = || std::fs::metadata(&log).is_ok_and(|log| log.len() == 0);
+        let patience = Instant::now() + Duration::from_secs(60);
+        while !is_empty() && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(is_empty());
+        let copy = directory.path().join("copy.db");
+        std::fs::copy(&path, &copy).unwrap();
+        assert_eq!(Store::open(&copy).unwrap().load().unwrap().revision, 1);
+        keeper.end();
+        assert!(!log.exists(), "nor is there a log after the end");
     }
 
     #[test]

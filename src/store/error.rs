@@ -29,7 +29,7 @@ pub enum StoreError {
     Full(PathBuf),
     /// It is not what was written.
     #[error(
-        "{path} is damaged: {what}; write down what is served (`tcpgw export > FILE`), move {path} and {path}-journal away, \
+        "{path} is damaged: {what}; write down what is served (`tcpgw export > FILE`), move {path} and {path}-wal away, \
          restart the daemon, and bring the services back (`tcpgw apply FILE`)", path = tcpgw_core::escape::path(path)
     )]
     Corrupt {

@@ -1,9 +1,11 @@
 //! What came in through the API, on disk: services, what changed when and by whom, deploys.
 //!
 //! One SQLite file, which one process has at a time, and one thread of it. What is acknowledged is on the disk
-//! (`synchronous=FULL`), and what a kill or a power cut interrupts did not happen. The journal is a rollback journal, not a
-//! write-ahead log: the file alone is the store, can be copied, and can be read where nothing can be written. Rows have
-//! checksums, since SQLite has none. Nothing here looks at a clock: times come from the caller, as time since 1970.
+//! (`synchronous=FULL`), and what a kill or a power cut interrupts did not happen. A change is added to a write-ahead log, the file `-wal`
+//! beside the store, and costs one flush of the disk. [`checkpoint`](Store::checkpoint), opening and closing move it into
+//! the file, so that a store at rest is one file, which can be copied, and read where nothing can be written. The log's index is in memory,
+//! not in a file `-shm`, as nobody else has the store. Rows have checksums: SQLite has none in the file, and a log that belongs to an
+//! older copy of the file is found by them. Nothing here looks at a clock: times come from the caller, as time since 1970.
 
 mod asked;
 mod deploys;
@@ -78,7 +80,7 @@ pub struct Store {
     keep: Keep,
     /// `None` after an error that leaves open what the connection knows: it is opened again.
     connection: Option<Connection>,
-    /// Opened without the right to write.
+    /// Opened to be read only: it cannot be written, or could not be when it was opened.
     read_only: bool,
     /// What the caller has seen.
     revision: i64,
@@ -173,6 +175,18 @@ impl Store {
     /// [`StoreError`].
     pub fn probe(&mut self) -> Result<(), StoreError> {
         self.write(|transaction, _| schema::touch(transaction))
+    }
+
+    /// Moves what is in the log into the file, flushes that, and empties the log. What fails here is in the log still, and nothing
+    /// is lost.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+        if self.read_only || self.connection.is_none() {
+            return Ok(());
+        }
+        self.read(|connection, _| schema::checkpoint(connection))
     }
 
     /// What changed, the newest first.
@@ -302,50 +316,133 @@ impl Store {
     }
 
     fn connect_inner(&mut self) -> Result<i64, Fault> {
-        restrict(&self.path);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(&self.path, flags)?;
-        let is_read_only = connection.is_readonly("main")?;
-        connection.busy_timeout(LOCK_TIMEOUT)?;
-        // Before anything that writes, and before the lock: two that both read and then want to write block each other.
-        schema::identify(&connection)?;
-        settle(&connection, is_read_only)?;
-        if !is_read_only {
-            // The lock stays.
-            in_transaction_of(&mut connection, TransactionBehavior::Exclusive, |_| Ok(()))?;
-            tidy(&self.path);
+        for path in [self.path.clone(), beside(&self.path, "-wal")] {
+            restrict(&path);
         }
+        let (mut connection, unwritable) = match open_locked(&self.path) {
+            Ok(connection) => (connection, None),
+            Err(fault) => {
+                let (connection, error) = open_unwritable(&self.path, fault)?;
+                (connection, Some(error))
+            }
+        };
         let version = schema::check(&connection)?;
         schema::migrate(&mut connection, version, &self.path)?;
         let head = schema::verify(&connection)?;
-        self.trouble = match in_transaction(&mut connection, schema::touch).map_err(|fault| fault.at(&self.path)) {
-            Ok(()) => None,
-            Err(error @ (StoreError::Full(_) | StoreError::ReadOnly { .. })) => Some(error),
-            Err(error) => return Err(error.into()),
+        self.read_only = unwritable.is_some();
+        self.trouble = match unwritable {
+            Some(error) => Some(error),
+            None => match try_to_write(&mut connection).map_err(|fault| fault.at(&self.path)) {
+                Ok(()) => None,
+                Err(error @ (StoreError::Full(_) | StoreError::ReadOnly { .. })) => Some(error),
+                Err(error) => return Err(error.into()),
+            },
         };
-        (self.read_only, self.connection) = (is_read_only, Some(connection));
+        self.connection = Some(connection);
         Ok(head.revision)
     }
+}
+
+/// Writes what tells nothing, and moves it into the file with all that one that was killed has left in the log.
+fn try_to_write(connection: &mut Connection) -> Result<(), Fault> {
+    in_transaction(connection, schema::touch)?;
+    schema::checkpoint(connection)
+}
+
+/// Opens a store to be changed, and takes its lock, which stays.
+fn open_locked(path: &Path) -> Result<Connection, Fault> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    if connection.is_readonly("main")? {
+        return Err(read_only(path).into());
+    }
+    connection.busy_timeout(LOCK_TIMEOUT)?;
+    // Before anything is read, which some settings do: it keeps the log's index in memory.
+    connection.pragma_update_and_check(None, "locking_mode", "exclusive", |_| Ok(()))?;
+    settle(&connection)?;
+    // What is no store is left as it is.
+    in_transaction_of(&mut connection, TransactionBehavior::Exclusive, |transaction| {
+        schema::identify(transaction)
+    })?;
+    tidy(path);
+    // Each change is flushed before it is acknowledged; what SQLite does by default of a log flushes at checkpoints only.
+    connection.pragma_update(None, "synchronous", "full")?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Fault::Store(StoreError::Io {
+            path: path.to_owned(),
+            what: format!("its journal mode stays {mode}"),
+        }));
+    }
+    Ok(connection)
+}
+
+/// Opens a store that cannot be opened to be changed because of `fault`, to be read. Where its log has changes, these cannot be read
+/// without writing: it is not opened.
+fn open_unwritable(path: &Path, fault: Fault) -> Result<(Connection, StoreError), Fault> {
+    let error = fault.at(path);
+    let may_be_read = matches!(
+        error,
+        StoreError::ReadOnly { .. } | StoreError::Full(_) | StoreError::Io { .. }
+    );
+    if !may_be_read {
+        return Err(error.into());
+    }
+    let log = LOGS.iter().map(|end| beside(path, end));
+    let mut log = log.filter(|log| fs::metadata(log).is_ok_and(|log| log.len() > 0));
+    match (log.next(), error) {
+        (None, error) => {
+            let connection = open_as_it_is(path)?;
+            settle(&connection)?;
+            schema::identify(&connection)?;
+            Ok((connection, error))
+        }
+        (Some(log), StoreError::ReadOnly { path, why }) => Err(Fault::Store(StoreError::ReadOnly {
+            path,
+            why: format!(
+                "{why}, and the last changes, in {}, cannot be read before it can be written",
+                tcpgw_core::escape::path(&log)
+            ),
+        })),
+        (Some(_), error) => Err(error.into()),
+    }
+}
+
+/// What SQLite keeps beside the file: the log, and what an earlier version of this program had instead.
+const LOGS: [&str; 2] = ["-wal", "-journal"];
+
+/// Opens the file alone, whatever is beside it, and locks nothing.
+fn open_as_it_is(path: &Path) -> Result<Connection, Fault> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Ok(Connection::open_with_flags(as_uri(path, "immutable=1"), flags)?)
+}
+
+/// The path as a URI of SQLite. Its parameters come after the path.
+fn as_uri(path: &Path, parameters: &str) -> String {
+    use std::fmt::Write as _;
+
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            _ => drop(write!(uri, "%{byte:02X}")),
+        }
+    }
+    uri.push('?');
+    uri.push_str(parameters);
+    uri
 }
 
 /// What is kept of the file in memory, in KiB, negative as SQLite has it (`cache_size`): a change touches some pages, and the system
 /// keeps the others.
 const CACHE: i64 = -512;
 
-fn settle(connection: &Connection, is_read_only: bool) -> Result<(), Fault> {
+fn settle(connection: &Connection) -> Result<(), Fault> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "temp_store", "memory")?;
-    connection.pragma_update(None, "cache_size", CACHE)?;
-    if is_read_only {
-        return Ok(());
-    }
-    let ignore = |_: &rusqlite::Row<'_>| Ok(());
-    connection.pragma_update_and_check(None, "locking_mode", "exclusive", ignore)?;
-    // The journal is truncated and synced: deleting it would be durable only once its directory is synced, too.
-    connection.pragma_update_and_check(None, "journal_mode", "truncate", ignore)?;
-    Ok(connection.pragma_update(None, "synchronous", "full")?)
+    Ok(connection.pragma_update(None, "cache_size", CACHE)?)
 }
 
 fn in_transaction<T>(
@@ -377,8 +474,10 @@ fn create(path: &Path) -> Result<(), StoreError> {
     let new = beside(path, &format!(".new-{}", std::process::id()));
     remove(&new).map_err(fail)?;
     let made = fill(&new, path).and_then(|()| {
-        // The journal of a store that was moved away would be played into the new one.
-        remove(&beside(path, "-journal")).map_err(fail)?;
+        // The log of a store that was moved away would be played into the new one.
+        for log in LOGS {
+            remove(&beside(path, log)).map_err(fail)?;
+        }
         match fs::hard_link(&new, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(fail(error)),
             _ => Ok(()),

@@ -178,6 +178,11 @@ pub(super) fn raise_revision(transaction: &Transaction<'_>, revision: i64) -> Re
     Ok(head.revision)
 }
 
+/// Moves the log into the file, flushes that, and empties the log.
+pub(super) fn checkpoint(connection: &Connection) -> Result<(), Fault> {
+    Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?)
+}
+
 /// Writes to the head what tells nothing.
 pub(super) fn touch(transaction: &Transaction<'_>) -> Result<(), Fault> {
     transaction.execute("UPDATE head SET opened = opened + 1", ())?;

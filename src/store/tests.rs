@@ -110,18 +110,22 @@ fn it_is_private_and_waits_for_the_disk() {
         }
     };
     let settings = ["journal_mode", "synchronous", "locking_mode", "trusted_schema"].map(pragma);
-    assert_eq!(settings, ["truncate", "Integer(2)", "exclusive", "Integer(0)"]);
+    assert_eq!(settings, ["wal", "Integer(2)", "exclusive", "Integer(0)"]);
+    let files = || {
+        let files = fs::read_dir(directory).unwrap().flatten();
+        let mut files: Vec<_> = files
+            .map(|entry| (entry.file_name().into_string().unwrap(), mode(&entry.path())))
+            .collect();
+        files.sort();
+        files
+    };
+    let file = |name: &str| (name.to_owned(), 0o600);
+    assert_eq!(files(), [file("store.db"), file("store.db-wal")]);
     drop(store);
-    let left: Vec<_> = fs::read_dir(directory)
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
-    assert!(
-        left.iter()
-            .all(|name| ["store.db", "store.db-journal"].contains(&&*name.to_string_lossy())),
-        "{left:?}"
-    );
+    assert_eq!(files(), [file("store.db")], "one at rest is one file");
+    let store = Store::open(&place.path).unwrap();
+    assert_eq!(files(), [file("store.db"), file("store.db-wal")], "a later one, too");
+    drop(store);
     fs::set_permissions(&place.path, Permissions::from_mode(0o644)).unwrap();
     Store::open(&place.path).unwrap();
     assert_eq!(mode(&place.path), 0o600);
@@ -609,12 +613,16 @@ fn what_is_no_store_says_what_to_do() {
 }
 
 #[test]
-fn a_journal_that_was_left_behind_is_not_played_into_a_new_store() {
+fn a_log_that_was_left_behind_is_not_played_into_a_new_store() {
     let place = place();
-    fs::create_dir_all(place.path.parent().unwrap()).unwrap();
-    let journal = beside(&place.path, "-journal");
+    let mut store = Store::open(&place.path).unwrap();
+    set(&mut store, "lost", 3000);
+    let log = fs::read(beside(&place.path, "-wal")).unwrap();
+    drop(store);
+    fs::remove_file(&place.path).unwrap();
+    fs::write(beside(&place.path, "-wal"), log).unwrap();
     fs::write(
-        &journal,
+        beside(&place.path, "-journal"),
         [b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7".as_slice(), &[1; 9000]].concat(),
     )
     .unwrap();
@@ -624,6 +632,99 @@ fn a_journal_that_was_left_behind_is_not_played_into_a_new_store() {
     set(&mut store, "a", 2000);
     assert_eq!(names(&mut store), [("a".into(), 1)]);
     assert!(!left.exists());
+}
+
+/// As it was made before there was a log.
+fn with_journal(path: &Path) {
+    let connection = Connection::open(path).unwrap();
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "truncate", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "truncate");
+}
+
+#[test]
+fn one_of_a_version_that_had_no_log_is_taken_and_given_back() {
+    let place = place();
+    let mut store = Store::open(&place.path).unwrap();
+    set(&mut store, "a", 2000);
+    drop(store);
+    with_journal(&place.path);
+    let mut store = Store::open(&place.path).unwrap();
+    assert_eq!(set(&mut store, "b", 2001), 2);
+    drop(store);
+    with_journal(&place.path);
+    let mut store = Store::open(&place.path).unwrap();
+    assert_eq!(names(&mut store), [("a".into(), 1), ("b".into(), 2)]);
+}
+
+/// The file and the log of a process that is killed now.
+fn files(path: &Path) -> [Vec<u8>; 2] {
+    ["", "-wal"].map(|end| fs::read(beside(path, end)).unwrap_or_default())
+}
+
+fn put_back(path: &Path, [file, log]: &[Vec<u8>; 2]) {
+    fs::write(path, file).unwrap();
+    fs::write(beside(path, "-wal"), log).unwrap();
+}
+
+#[test]
+fn what_a_killed_one_left_in_its_log_is_there_and_in_the_file_after_a_checkpoint() {
+    let place = place();
+    let mut store = Store::open(&place.path).unwrap();
+    set(&mut store, "a", 2000);
+    let killed = files(&place.path);
+    assert!(killed[1].len() > 4096, "{}", killed[1].len());
+    store.checkpoint().unwrap();
+    let [file, log] = files(&place.path);
+    assert_eq!(log.len(), 0);
+    drop(store);
+    for (files, expected) in [
+        (&killed, 1),
+        (&[file, Vec::new()], 1),
+        (&[killed[0].clone(), Vec::new()], 0),
+    ] {
+        put_back(&place.path, files);
+        let mut store = Store::open(&place.path).unwrap();
+        assert_eq!(store.load().unwrap().revision, expected);
+        assert_eq!(
+            fs::metadata(beside(&place.path, "-wal")).unwrap().len(),
+            0,
+            "opening is a checkpoint"
+        );
+    }
+}
+
+#[test]
+fn a_log_with_changes_is_not_left_out_where_nothing_can_be_written() {
+    let place = place();
+    let mut store = Store::open(&place.path).unwrap();
+    set(&mut store, "a", 2000);
+    let killed = files(&place.path);
+    drop(store);
+    put_back(&place.path, &killed);
+    let directory = place.path.parent().unwrap();
+    let parent = directory.parent().unwrap();
+    fs::set_permissions(parent, Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(directory, Permissions::from_mode(0o555)).unwrap();
+    let path = place.path.clone();
+    fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+    as_nobody(move || {
+        let error = Store::open(&path).unwrap_err();
+        assert!(
+            matches!(error, StoreError::ReadOnly { .. }) && error.may_pass(),
+            "{error}"
+        );
+        let told = error.to_string();
+        assert!(
+            told.contains("the last changes, in ")
+                && told.contains("store.db-wal, cannot be read before it can be written"),
+            "{told}"
+        );
+    });
+    fs::set_permissions(directory, Permissions::from_mode(0o700)).unwrap();
+    let mut store = Store::open(&place.path).unwrap();
+    assert_eq!(names(&mut store), [("a".into(), 1)]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! The store where the disk is full or read-only, and killed at each system call that writes.
+//! The store where the disk is full or read-only, killed at each system call that writes, and after a power cut.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -170,7 +171,7 @@ fn killed_at_each_call_that_writes_it_is_whole() {
     for call in ["pwrite64", "fdatasync", "fsync", "ftruncate", "unlink", "link"] {
         let mut misses = 0;
         for nth in 1..=400 {
-            let directory = tempfile::tempdir().expect("a directory");
+            let directory = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
             let path = directory.path().join("store.db");
             let inject = format!("inject={call}:signal=KILL:when={nth}");
             let strace = ["strace", "-f", "-o", "/dev/null", "-e", &inject];
@@ -198,4 +199,170 @@ fn killed_at_each_call_that_writes_it_is_whole() {
     }
     eprintln!("killed {killed} times");
     assert!(killed >= 100, "{killed}");
+}
+
+/// One file of a disk that loses, when the power is cut, what was not flushed.
+#[derive(Clone, Default)]
+struct Flushed {
+    /// What is sure to be there.
+    sure: Vec<u8>,
+    /// What was done since, in order.
+    unsure: Vec<Done>,
+    /// Its name is in the directory, and that was flushed.
+    is_named: bool,
+}
+
+#[derive(Clone)]
+enum Done {
+    Wrote(usize, Vec<u8>),
+    Truncated(usize),
+}
+
+impl Done {
+    fn to(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Wrote(at, bytes) => {
+                content.resize(content.len().max(at + bytes.len()), 0);
+                content[*at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            Self::Truncated(length) => content.resize(*length, 0),
+        }
+    }
+}
+
+impl Flushed {
+    fn flush(&mut self) {
+        for done in self.unsure.drain(..) {
+            done.to(&mut self.sure);
+        }
+    }
+
+    /// With what of the rest has reached the disk.
+    fn content(&self, mut has_reached: impl FnMut() -> bool) -> Vec<u8> {
+        let mut content = self.sure.clone();
+        for done in self.unsure.iter().filter(|_| has_reached()) {
+            done.to(&mut content);
+        }
+        content
+    }
+}
+
+/// `\x2f` and so on, as strace writes it with `-xx`.
+fn bytes(text: &str) -> Vec<u8> {
+    let digits = text.split("\\x").skip(1);
+    digits
+        .map(|digits| u8::from_str_radix(&digits[..2], 16).expect("two digits"))
+        .collect()
+}
+
+/// What a line of strace does to the disk; `Some` with what was said to the test.
+fn replay(line: &str, disk: &mut BTreeMap<String, Flushed>) -> Option<String> {
+    let (_, line) = line.split_once(' ').expect("a process");
+    let (call, rest) = line.trim_start().split_once('(')?;
+    let (arguments, result) = rest.rsplit_once(" = ")?;
+    if result.starts_with('-') {
+        return None;
+    }
+    let name = |text: &str| {
+        let path = String::from_utf8(bytes(text)).expect("a path");
+        path.rsplit('/').next().expect("a name").to_owned()
+    };
+    if call == "openat" {
+        let path = arguments.split('"').nth(1).expect("a path");
+        if arguments.contains("O_CREAT") {
+            disk.entry(name(path)).or_default();
+        }
+        return None;
+    }
+    if call == "unlink" {
+        // Nobody has flushed that: the file may be there still.
+        return None;
+    }
+    let (opened, rest) = arguments.split_once('>').expect("a file");
+    let name = name(opened);
+    let number = |text: &str| text.trim_matches([',', ' ', ')']).parse().expect("a number");
+    match call {
+        "write" => return Some(String::from_utf8(bytes(rest)).expect("text")),
+        "pwrite64" => {
+            let mut parts = rest.split('"').skip(1);
+            let (text, place) = (parts.next().expect("what"), parts.next().expect("where"));
+            let at = number(place.rsplit(',').next().expect("an offset"));
+            let wrote = Done::Wrote(at, bytes(text));
+            disk.entry(name).or_default().unsure.push(wrote);
+        }
+        "ftruncate" => disk.entry(name).or_default().unsure.push(Done::Truncated(number(rest))),
+        "fdatasync" | "fsync" => match disk.get_mut(&name) {
+            Some(file) => file.flush(),
+            // The directory.
+            None => disk.values_mut().for_each(|file| file.is_named = true),
+        },
+        other => panic!("{other}"),
+    }
+    None
+}
+
+/// What was acknowledged was flushed before, and whatever part of the rest has reached the disk harms nothing. The order in which a disk
+/// writes is its own.
+#[test]
+fn what_was_acknowledged_outlives_a_power_cut() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("store.db");
+    assert!(command(&[], &path, 4).output().expect("it runs").status.success());
+    let begin = Flushed {
+        sure: fs::read(&path).expect("a store"),
+        is_named: true,
+        ..Flushed::default()
+    };
+    let mut disk = BTreeMap::from([("store.db".to_owned(), begin)]);
+    let trace = directory.path().join("trace");
+    let calls = "trace=openat,pwrite64,write,ftruncate,fdatasync,fsync,unlink";
+    let trace_path = trace.to_str().expect("a path");
+    let strace = [
+        "strace", "-f", "-y", "-xx", "-s", "1000000", "-e", calls, "-o", trace_path,
+    ];
+    assert!(
+        command(&strace, &path, 24)
+            .output()
+            .expect("strace runs")
+            .status
+            .success()
+    );
+
+    let lines = fs::read_to_string(&trace).expect("a trace");
+    // Opening it flushes, which is not what is tested here.
+    let memory = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let cut = memory.path().join("cut");
+    let (mut acknowledged, mut cuts, mut seed) = (Acknowledged::default(), 0, 1_u64);
+    acknowledged.read("\nc 4 .\nb 1 .\nd 1 .\n");
+    for line in lines.lines() {
+        if let Some(said) = replay(line, &mut disk) {
+            acknowledged.read(&said);
+        }
+        let touches_store = ["pwrite64(", "ftruncate(", "fdatasync(", "fsync("]
+            .iter()
+            .any(|call| line.contains(call));
+        if !touches_store {
+            continue;
+        }
+        // Nothing of the rest, or some of it.
+        for chance in [0, 50, 90] {
+            fs::create_dir(&cut).expect("a directory");
+            let mut random = || {
+                seed = seed
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (seed >> 33) % 100 < chance
+            };
+            for (name, file) in &disk {
+                if file.is_named || random() {
+                    fs::write(cut.join(name), file.content(&mut random)).expect("room");
+                }
+            }
+            acknowledged.check(&cut.join("store.db"));
+            fs::remove_dir_all(&cut).expect("it is there");
+            cuts += 1;
+        }
+    }
+    eprintln!("{cuts} power cuts");
+    assert!(acknowledged.committed == 24 && cuts > 300, "{cuts}: {acknowledged:?}");
 }

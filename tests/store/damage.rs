@@ -1,7 +1,7 @@
 //! A damaged file is refused, or the damage is where it harms nothing: what is read is always what was written.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,6 +129,134 @@ proptest! {
         let found = check(&path, &content.0);
         prop_assert!(is_changed || !found);
     }
+}
+
+/// What a store was after each of some changes, and its file and log then, as a process that is killed leaves them.
+struct Moment {
+    content: Content,
+    file: Vec<u8>,
+    log: Vec<u8>,
+}
+
+fn moments(path: &Path) -> Vec<Moment> {
+    made(path);
+    let mut store = Store::open(path).unwrap();
+    let by = By {
+        uid: 1,
+        pid: 2,
+        what: "test".into(),
+    };
+    let mut moments = Vec::new();
+    for nth in 0..6_u16 {
+        // Of many pages, and of one.
+        let names = if nth % 2 == 0 { 3..18 } else { 4..5 };
+        let edits = names.map(|at| {
+            let backends: Vec<String> = (0..40).map(|host| format!("10.3.{nth}.{host}:80")).collect();
+            let json = json!({"name": format!("s{at}"), "port": 3000 + at, "backends": backends});
+            let service = Arc::new(model::parse_service(json.to_string().as_bytes()).unwrap());
+            Edit::Put(service, Expect::Anything)
+        });
+        let change = Change {
+            edits: edits.collect(),
+            ..Change::default()
+        };
+        store.commit(&change, &by, Duration::ZERO).unwrap();
+        let loaded = store.load().unwrap();
+        let (history, deploys) = past(&mut store);
+        moments.push(Moment {
+            content: Content {
+                loaded,
+                history: history.unwrap(),
+                deploys: deploys.unwrap(),
+            },
+            file: fs::read(path).unwrap(),
+            log: fs::read(log_of(path)).unwrap(),
+        });
+        if nth == 2 {
+            store.checkpoint().unwrap();
+        }
+    }
+    moments
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    path.with_extension("db-wal")
+}
+
+/// Whether it is read as it was at a moment; `None` if the damage was found. Nothing else is read.
+fn moment_of(path: &Path, moments: &[Moment]) -> Option<usize> {
+    let opened = Store::open(path).and_then(|mut store| Ok((store.load()?, past(&mut store))));
+    let (loaded, (history, deploys)) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+            return None;
+        }
+    };
+    let found = moments.iter().position(|moment| moment.content.loaded == loaded);
+    let Some(at) = found else {
+        panic!("it never was so: {loaded:?}");
+    };
+    let content = &moments[at].content;
+    assert!(history.is_err() || history.as_ref() == Ok(&content.history));
+    assert!(deploys.is_err() || deploys.as_ref() == Ok(&content.deploys));
+    Some(at)
+}
+
+/// A log whose end is damaged is one of which the end was not written: an earlier moment, which the revision in the file of last services
+/// tells from the last one.
+#[test]
+fn a_damaged_log_is_that_of_an_earlier_moment() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let all = moments(&path);
+    let last = all.last().unwrap();
+    // Before the first of the changes that are in the log, too.
+    let moments = &all[2..];
+    let mut seen = [0; 4];
+    for (nth, at) in (0..last.log.len()).step_by(last.log.len() / 300).enumerate() {
+        let mut bad = last.log.clone();
+        bad[at] ^= 1 << (nth % 8);
+        fs::write(&path, &last.file).unwrap();
+        fs::write(log_of(&path), bad).unwrap();
+        if let Some(moment) = moment_of(&path, moments) {
+            seen[moment] += 1;
+        }
+    }
+    eprintln!("bits of the log flipped: {seen:?}");
+    assert!(seen[0] > 20 && seen[1..3].iter().all(|seen| *seen > 0), "{seen:?}");
+    fs::write(&path, &last.file).unwrap();
+    fs::write(log_of(&path), &last.log).unwrap();
+    assert_eq!(moment_of(&path, moments), Some(3));
+}
+
+/// An older copy of the file that is put beside a newer log, or a newer one beside an older log: found, or as it was once.
+#[test]
+fn a_log_beside_another_copy_of_the_file_is_found_or_harms_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let made = made(&path);
+    let first = Moment {
+        content: made,
+        file: fs::read(&path).unwrap(),
+        log: Vec::new(),
+    };
+    let other = tempfile::tempdir().unwrap();
+    let mut moments = moments(&other.path().join("store.db"));
+    moments.insert(0, first);
+    let (mut found, mut read) = (0, 0);
+    for file in &moments {
+        for log in &moments {
+            fs::write(&path, &file.file).unwrap();
+            fs::write(log_of(&path), &log.log).unwrap();
+            match moment_of(&path, &moments) {
+                None => found += 1,
+                Some(_) => read += 1,
+            }
+        }
+    }
+    eprintln!("{found} found, {read} read");
+    assert!(found > 0 && read >= moments.len(), "{found} found, {read} read");
 }
 
 fn made_once() -> &'static (Content, Vec<u8>) {

@@ -168,19 +168,16 @@ fn what_a_damaged_store_says_is_to_be_done_loses_nothing() {
     };
     let lines = quoted(message);
     assert_eq!(lines, ["tcpgw export > FILE", "tcpgw apply FILE"], "{message}");
-    let away = format!(
-        "move {0} and {0}-journal away, restart the daemon",
-        store.to_string_lossy()
-    );
+    let away = format!("move {0} and {0}-wal away, restart the daemon", store.to_string_lossy());
     assert!(message.contains(&away), "{message}");
     typed(&lines[0]);
     daemon.stop();
-    for name in ["store.db", "store.db-journal"] {
+    for name in ["store.db", "store.db-wal"] {
         let moved = Command::new("mv")
             .arg(net.file(name))
             .arg(net.file(&format!("{name}.away")))
             .status();
-        assert!(moved.is_ok_and(|moved| moved.success()) || name.ends_with("journal"));
+        assert!(moved.is_ok_and(|moved| moved.success()) || name.ends_with("wal"));
     }
     daemon.start();
     listens(&net);
