@@ -51,6 +51,8 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
         .flat_map(|(summary, _)| &summary.services)
         .filter_map(|service| Some((service.name.as_deref()?, service)))
         .collect();
+    let kept = last.kept.iter().filter(|kept| !kept.is_unserved);
+    let kept: BTreeSet<(&str, NonZeroU16)> = kept.map(|kept| (&*kept.service.name, kept.service.port)).collect();
     let last: BTreeMap<&str, &(Owner, Arc<Service>)> =
         last.services.iter().map(|known| (&*known.1.name, known)).collect();
     let mut taken: BTreeSet<Box<str>> = summary.services.iter().filter_map(|of| of.name.clone()).collect();
@@ -68,7 +70,9 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
         let details = details.or_else(|| was_removed().then_some(removed));
         let is_suspended = details.as_ref().is_some_and(|details| details.is_suspended);
         let whole = known.get(name).and_then(|known| undamaged(known, &serving));
-        let known = last.get(name).filter(|(_, known)| known.port == serving.port);
+        let is_kept = || kept.contains(&(name, serving.port));
+        let known = last.get(name);
+        let known = known.filter(|(_, known)| known.port == serving.port || is_kept());
         let (owner, wanted) = match (details, known) {
             (Some(details), _) => (
                 Some(details.owner),

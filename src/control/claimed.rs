@@ -97,8 +97,8 @@ impl<'s> Claimed<'s> {
         terms.differences(others, endpoint).map(|_| *service)
     }
 
-    /// The service with the probes of one that has an endpoint of it.
-    fn completed(&self, service: &Service) -> Option<Service> {
+    /// Returns the service with the probes of one that has an endpoint of it, if they differ.
+    pub(crate) fn completed(&self, service: &Service) -> Option<Service> {
         let mut backends = service.backends.iter();
         let sharing = backends.find_map(|backend| self.endpoints.get(&backend.endpoint))?;
         let (other, _) = self.terms.get(sharing.first)?;

@@ -650,7 +650,10 @@ impl Core {
 
     /// What services may be called that only the kernel tells of.
     fn wanted_summary(&self) -> Summary {
-        let mut summary: Summary = self.desired().map(AsRef::as_ref).collect();
+        // A service that is held back is in the kernel where it was before.
+        let kept = self.last.kept.iter().filter(|kept| !kept.is_unserved);
+        let mut summary: Summary = kept.map(|kept| &*kept.service).collect();
+        summary.complete_from(&self.desired().map(AsRef::as_ref).collect());
         let last = self.last.services.iter().map(|(_, service)| &**service);
         summary.complete_from(&last.collect());
         // One that was removed a moment ago may be there still, and no record knows it.

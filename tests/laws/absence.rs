@@ -192,6 +192,11 @@ fn what_is_lost_with_the_table_is_served_again() {
             serves_after(vec![restart([table, Loss::StoreGone, loss]), restart([table])]);
             serves_after(vec![Event::KeyGone(false), restart([table, loss]), restart([])]);
         }
+        serves_after(vec![
+            Event::KeyGone(false),
+            Event::Remove("f1"),
+            restart([table, Loss::StoreGone, Loss::RecordGone]),
+        ]);
         for name in ["f1", "a1"] {
             serves_after(vec![Event::Move(name, true), restart([table]), restart([])]);
         }
@@ -359,7 +364,32 @@ fn what_is_kept_while_a_change_is_held_back_is_served_after_a_boot() {
             serves_after(vec![moves(), Event::FileGone, restart([Loss::Reboot, loss])]);
         }
         serves_after(vec![moves(), Event::KeyGone(true), restart([Loss::Reboot])]);
+        // Without a record, what is kept of it has its name still.
+        let mut world = World::new();
+        for event in [moves(), restart([Loss::RecordGone])] {
+            world.happen(event);
+            world.check().unwrap();
+        }
+        assert_eq!(world.providers(), World::new().providers());
+        // While neither its own port nor the one that is wanted of it can be had, its file goes and comes back.
+        if name == "f1" {
+            serves_after(vec![
+                moves(),
+                Event::Listen(name, true),
+                Event::FileGone,
+                restart([]),
+                restart([Loss::Reboot]),
+                Event::File([0].into()),
+            ]);
+        }
         serves_after(vec![moves(), Event::Blind(15), restart([Loss::Reboot])]);
+        serves_after(vec![
+            moves(),
+            Event::Blind(15),
+            Event::FileGone,
+            restart([Loss::Reboot]),
+            restart([]),
+        ]);
         // Its own port is in use when the machine has booted, and is free again later, or after another restart.
         let listens = |begins| Event::Listen(name, begins);
         for between in [vec![], vec![restart([])], vec![restart([Loss::Reboot])]] {
@@ -945,6 +975,10 @@ fn backends(name: &str) -> Vec<SocketAddr> {
     hosts.iter().map(|host| ([10, 9, 0, *host], 80).into()).collect()
 }
 
+fn is_named(name: &str) -> bool {
+    OF_FILE.iter().chain(&OF_API).any(|known| *known == name)
+}
+
 fn service(name: &str) -> Value {
     json!({
         "name": name, "port": port(name), "drain_timeout": "7s", "labels": {"of": name}, "health": {"interval": "5s"},
@@ -1216,6 +1250,7 @@ impl World {
                 }
                 self.file = Some(which);
                 if self.has_key {
+                    self.forget_moved_and_unserved();
                     self.tell_file();
                     self.run();
                     self.see();
@@ -1227,6 +1262,7 @@ impl World {
                 if let Some(which) = self.file.clone().filter(|_| !self.has_key) {
                     self.expected
                         .retain(|port| *port > 9002 || which.contains(&usize::from(*port - 9001)));
+                    self.forget_moved_and_unserved();
                 }
                 self.set_key(true, by_restart);
                 self.see();
@@ -1281,6 +1317,24 @@ impl World {
             }
         }
         self.wait(WRITTEN);
+        // A service that went has left its port to whoever listens there.
+        let served = self.served();
+        self.theirs
+            .extend(self.listening.iter().filter(|port| !served.contains(port)));
+    }
+
+    /// What the file wants elsewhere, and has not been served since the machine booted, need not come back where it was.
+    fn forget_moved_and_unserved(&mut self) {
+        self.see();
+        let served = self.served();
+        let moved = self
+            .moved
+            .iter()
+            .filter(|name| OF_FILE.contains(name))
+            .map(|name| port(name));
+        for port in moved.filter(|port| !served.contains(port)) {
+            self.expected.remove(&port);
+        }
     }
 
     fn moves(&mut self, name: &'static str, leaves: bool) {
@@ -1301,6 +1355,10 @@ impl World {
                 .filter(|of| of.1 == "api")
                 .map(|of| of.0)
                 .collect();
+            // One that only the kernel knew by its port may have become the API's by an export: an apply would remove it.
+            if !of_api.iter().all(|name| is_named(name)) {
+                return;
+            }
             let wanted = state(of_api.iter().map(|name| self.service(name)));
             let options = ApplyOptions {
                 hold_back: true,

@@ -76,12 +76,14 @@ impl HeldBack {
 
     /// How services are served, or were before the machine booted, while what is desired of them is held back.
     pub(super) fn to_remember(&self) -> impl Iterator<Item = Kept> {
-        self.services.values().filter_map(|held| {
+        let of_held = self.services.values().filter_map(|held| {
             let service = held.kept.as_ref().or(held.before.as_ref())?;
-            Some(Kept {
-                service: Arc::clone(service),
-                is_unserved: held.kept.is_none(),
-            })
+            Some((service, held.kept.is_none()))
+        });
+        let unjudged = self.before.values().map(|service| (service, true));
+        of_held.chain(unjudged).map(|(service, is_unserved)| Kept {
+            service: Arc::clone(service),
+            is_unserved,
         })
     }
 

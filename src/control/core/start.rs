@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Core, Now, Phase};
 use crate::control::adopt::{self, Adopted};
-use crate::control::claimed;
+use crate::control::claimed::{self, Claimed};
 use crate::control::draining::TimeLeft;
 use crate::control::events::What;
 use crate::reconcile::engine::Found;
@@ -96,7 +96,7 @@ struct Former {
 }
 
 impl Former {
-    fn find(found: &Found, last: &Last, adopted: &[Adopted], boot: &str) -> Self {
+    fn find(found: &Found, last: &Last, adopted: &mut [Adopted], boot: &str) -> Self {
         let recorded = found.recorded.as_ref();
         let recorded = recorded.map(|recorded| adopt::adopt(&recorded.summary, Some(recorded), last));
         let mut recorded = recorded.unwrap_or_default();
@@ -132,8 +132,18 @@ impl Former {
             is_whole: *owner != Owner::Found,
             is_suspended: false,
         });
+        let of_last: Vec<Adopted> = of_last.collect();
+        // Somebody may have made it in the kernel alone since: an endpoint is probed as those say who are known to have it.
+        let whole = recorded.iter().chain(&of_last).filter(|known| known.is_whole);
+        let whole: Vec<Arc<Service>> = whole.map(|known| Arc::new(known.wanted.clone())).collect();
+        let claimed = Claimed::by(&whole);
+        for known in adopted.iter_mut().filter(|known| !known.is_whole) {
+            if let Some(completed) = claimed.completed(&known.wanted) {
+                known.wanted = completed;
+            }
+        }
         let mut wanted: Vec<Adopted> = Vec::new();
-        for candidates in [recorded, of_last.collect()] {
+        for candidates in [recorded, of_last] {
             // Who was removed, and drains, has given up its name and its port.
             let there = adopted
                 .iter()
@@ -193,7 +203,7 @@ impl Core {
         }
         let recorded = found.recorded.as_ref();
         let mut adopted = adopt::adopt(&found.summary, recorded, &last);
-        let mut former = Former::find(&found, &last, &adopted, &self.boot);
+        let mut former = Former::find(&found, &last, &mut adopted, &self.boot);
         let all = adopted.iter_mut().chain(&mut former.wanted);
         for suspended in all.filter(|of| of.is_suspended && !self.addon.knows(&of.wanted.name)) {
             suspended.stay_suspended();
