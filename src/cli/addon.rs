@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::columns::{Align, Columns};
+use super::table::{Cell, Column, TextTable};
 use super::{Code, Failure, Global, Outcome, Output, of_service, print, print_json, screen, text_of, unless_closed};
 use crate::addon::{Dialect, dialect};
 use crate::api::client::{Answer, Target};
@@ -130,7 +130,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             let resource = resource(global, app)?;
             match global.output {
                 Output::Json => print_json(&resource)?,
-                Output::Table => unless_closed(print(&shown(&resource)))?,
+                Output::Table | Output::Wide => unless_closed(print(&shown(&resource)))?,
             }
             Ok(Code::Success)
         }
@@ -177,7 +177,7 @@ pub(super) fn env(global: &Global, app: &App) -> Outcome {
     };
     match global.output {
         Output::Json => print_json(&json!({"TCP_URL": url}))?,
-        Output::Table => print(&format!("TCP_URL={}\n", tcpgw_core::escape::text(url)))?,
+        Output::Table | Output::Wide => print(&format!("TCP_URL={}\n", tcpgw_core::escape::text(url)))?,
     }
     Ok(Code::Success)
 }
@@ -203,8 +203,8 @@ fn order(global: &Global, app: &App, method: &str, below: &str, body: &str) -> O
     let done: Value = answer.and_then(Answer::json).map_err(of_service(app))?;
     match global.output {
         Output::Json => print_json(&done)?,
-        Output::Table if global.quiet => {}
-        Output::Table => {
+        Output::Table | Output::Wide if global.quiet => {}
+        Output::Table | Output::Wide => {
             let resource = &done["resource"];
             let what = match (&done["created"], &done["changed"]) {
                 _ if resource.is_null() => "deprovisioned".into(),
@@ -232,13 +232,13 @@ fn told(resource: &Value) -> String {
 }
 
 fn list(global: &Global) -> Outcome {
-    const ALIGNED: &[Align] = &[
-        Align::Left,
-        Align::Left,
-        Align::Right,
-        Align::Left,
-        Align::Left,
-        Align::Left,
+    const COLUMNS: &[Column] = &[
+        Column::left("APP").names(12),
+        Column::left("PLAN").names(8),
+        Column::right("PORT"),
+        Column::left("STATE"),
+        Column::left("DIALECT").usual(2),
+        Column::left("SERVICE").usual(1),
     ];
     let daemon = global.must_daemon("knows resources of the add-on")?;
     let list: Value = daemon.get("/v1/addon/resources")?.json()?;
@@ -247,12 +247,19 @@ fn list(global: &Global) -> Outcome {
         print_json(&list)?;
         return Ok(Code::Success);
     }
-    let columns = Columns::new(screen::stdout(), ALIGNED);
-    let head = ["APP", "PLAN", "PORT", "STATE", "DIALECT", "SERVICE"];
-    let rows = list["resources"].as_array().into_iter().flatten();
-    let rows = rows
-        .map(|resource| ["app", "plan", "port", "state", "dialect", "service"].map(|field| text_of(&resource[field])));
-    unless_closed(columns.print(head, rows))?;
+    let rows = list["resources"].as_array().into_iter().flatten().map(|resource| {
+        let text = |field: &str| Cell::from(text_of(&resource[field]));
+        let service = Cell::whole(text_of(&resource["service"]));
+        vec![
+            text("app"),
+            text("plan"),
+            text("port"),
+            text("state"),
+            text("dialect"),
+            service,
+        ]
+    });
+    unless_closed(TextTable::new(screen::stdout(), COLUMNS, global.extent()).print(rows))?;
     if !global.quiet {
         unless_closed(print(&ports(&list["ports"])))?;
     }

@@ -15,14 +15,14 @@ pub(super) fn run(global: &Global, file: &File) -> Outcome {
             "warnings": warnings(&state),
             "errors": { "problems": [], "more": 0 },
         }))?,
-        Output::Table if !global.quiet => {
+        Output::Table | Output::Wide if !global.quiet => {
             print(&format!(
                 "ok: {}, {}\n",
                 count(state.services.len(), "service"),
                 count(backends, "backend")
             ))?;
         }
-        Output::Table => {}
+        Output::Table | Output::Wide => {}
     }
     Ok(Code::Success)
 }

@@ -223,11 +223,11 @@ impl Follower<'_> {
         let has_failed = matches!(deploy["phase"].as_str(), Some("failed" | "undone"));
         match self.global.output {
             Output::Json => print_json(deploy)?,
-            Output::Table if has_failed => {
+            Output::Table | Output::Wide if has_failed => {
                 return Err(Failure::Refused(deploys::line(deploy).trim_end().to_owned()));
             }
-            Output::Table if self.global.quiet => {}
-            Output::Table => print(&deploys::line(deploy))?,
+            Output::Table | Output::Wide if self.global.quiet => {}
+            Output::Table | Output::Wide => print(&deploys::line(deploy))?,
         }
         Ok(code)
     }

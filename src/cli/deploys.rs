@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::Value;
 
-use super::columns::{Align, Columns};
+use super::table::{Cell, Column, Extent, TextTable};
 use super::{Code, Failure, Global, Outcome, Output, history, print, print_json, screen, text_of, unless_closed};
 use crate::api::client::Target;
 
@@ -35,8 +35,8 @@ pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Outcome {
     let deploy: Value = daemon.post(target.as_str(), Vec::new())?.json()?;
     match global.output {
         Output::Json => print_json(&deploy)?,
-        Output::Table if global.quiet => {}
-        Output::Table => print(&line(&deploy))?,
+        Output::Table | Output::Wide if global.quiet => {}
+        Output::Table | Output::Wide => print(&line(&deploy))?,
     }
     Ok(Code::Success)
 }
@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         let deploy: Value = daemon.get(&format!("/v1/deploys/{id}"))?.json()?;
         match global.output {
             Output::Json => print_json(&deploy)?,
-            Output::Table => print(&details(&deploy))?,
+            Output::Table | Output::Wide => print(&details(&deploy))?,
         }
         return Ok(Code::Success);
     }
@@ -57,7 +57,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let list: Value = daemon.get(target.as_str())?.json()?;
     match global.output {
         Output::Json => print_json(&list)?,
-        Output::Table => unless_closed(table(&list))?,
+        Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,
     }
     Ok(Code::Success)
 }
@@ -109,32 +109,33 @@ fn details(deploy: &Value) -> String {
     text
 }
 
-fn table(list: &Value) -> Result<(), Failure> {
-    const ALIGNED: &[Align] = &[
-        Align::Right,
-        Align::Left,
-        Align::Left,
-        Align::Left,
-        Align::Left,
-        Align::Left,
-        Align::Left,
+fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
+    const COLUMNS: &[Column] = &[
+        Column::right("ID"),
+        Column::left("SERVICE").names(8),
+        Column::left("PHASE"),
+        Column::left("BEGAN").usual(2),
+        Column::left("BY").names(6).usual(3),
+        Column::left("TARGETS").words(12).usual(1),
+        Column::left("REASON").words(12).usual(4),
     ];
-    let columns = Columns::new(screen::stdout(), ALIGNED).holding_all();
-    let head = ["ID", "SERVICE", "PHASE", "BEGAN", "BY", "TARGETS", "REASON"];
     let rows = list["deploys"].as_array().into_iter().flatten().map(|deploy| {
-        [
-            deploy["id"].to_string(),
-            text_of(&deploy["service"]),
-            text_of(&deploy["phase"]),
-            time(&deploy["began"]),
-            history::user(&deploy["uid"]),
-            words(&deploy["targets"]),
+        vec![
+            Cell::whole(deploy["id"].to_string()),
+            text_of(&deploy["service"]).into(),
+            text_of(&deploy["phase"]).into(),
+            time(&deploy["began"]).into(),
+            history::user(&deploy["uid"]).into(),
+            words(&deploy["targets"]).into(),
             deploy["reason"]
                 .as_str()
-                .map_or(String::new(), |_| text_of(&deploy["reason"])),
+                .map_or(String::new(), |_| text_of(&deploy["reason"]))
+                .into(),
         ]
     });
-    columns.print(head, rows)
+    TextTable::new(screen::stdout(), COLUMNS, extent)
+        .holding_all()
+        .print(rows)
 }
 
 /// Seconds since 1970, in UTC.

@@ -53,8 +53,8 @@ pub(super) fn run(global: &Global) -> Outcome {
             "warnings": diagnosis.count(Severity::Warning),
             "notes": diagnosis.count(Severity::Note),
         }))?,
-        Output::Table if global.is_silent() => {}
-        Output::Table => print(&words(&diagnosis, global.colors(&std::io::stdout())))?,
+        Output::Table | Output::Wide if global.is_silent() => {}
+        Output::Table | Output::Wide => print(&words(&diagnosis, global.colors(&std::io::stdout())))?,
     }
     Ok(if diagnosis.count(Severity::Broken) > 0 {
         Code::Failure

@@ -61,7 +61,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 fn show(global: &Global, event: &Value) -> Result<(), Failure> {
     let (line, mut out) = match global.output {
         Output::Json => (event.to_string(), screen::json()),
-        Output::Table => (words(event), screen::stdout()),
+        Output::Table | Output::Wide => (words(event), screen::stdout()),
     };
     writeln!(out, "{line}")
         .and_then(|()| out.flush())

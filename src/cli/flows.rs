@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use clap::Args;
 use ipnet::IpNet;
 
-use super::columns::{Align, Columns, short, span};
+use super::amount::{short, span};
 use super::gateway::Gateway;
+use super::table::{Cell, Column, Extent, TextTable};
 use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
 use crate::api::client::{Client, Target};
 use crate::look::{self, FlowsQuery, JsonFlows, List};
@@ -51,20 +52,18 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let out = BufWriter::with_capacity(1 << 16, screen_of(global));
     let mut list: Box<dyn List> = match global.output {
         Output::Json => Box::new(JsonFlows::new(out)),
-        Output::Table => {
-            global.hint(&noted.hints());
-            Box::new(Table::new(out))
-        }
+        Output::Table | Output::Wide => Box::new(Table::new(out, global.extent())),
     };
     let printed = look::flows(&mut gateway.kernel, &services, noted, &query, &mut *list);
     unless_closed(printed.map_err(Failure::from))?;
+    global.hint(&noted.hints());
     Ok(Code::Success)
 }
 
 fn screen_of(global: &Global) -> Screen<StdoutLock<'static>> {
     match global.output {
         Output::Json => screen::json(),
-        Output::Table => screen::stdout(),
+        Output::Table | Output::Wide => screen::stdout(),
     }
 }
 
@@ -89,45 +88,53 @@ fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), F
         })?;
         return out.flush().map_err(failed);
     }
-    let mut table = Table::new(out);
-    table.begin(&[]).map_err(failed)?;
+    let mut table = Table::new(out, global.extent());
+    let mut hints: Vec<Hint> = Vec::new();
     answer.lines(false, |line| {
-        if let Some(hints) = line.strip_prefix(b"\"hints\": ") {
-            let hints: Vec<Hint> = daemon.understand(hints.strip_suffix(b",").unwrap_or(hints))?;
-            global.hint(&hints);
+        if let Some(told) = line.strip_prefix(b"\"hints\": ") {
+            hints = daemon.understand(told.strip_suffix(b",").unwrap_or(told))?;
+            table.begin(&hints).map_err(failed)?;
         } else if line.starts_with(b"{\"") {
             let flow: FlowView<'_> = daemon.understand(line.strip_suffix(b",").unwrap_or(line))?;
             table.flow(&flow).map_err(failed)?;
         }
         Ok::<_, Failure>(true)
     })?;
-    table.end().map_err(failed)
+    table.end().map_err(failed)?;
+    global.hint(&hints);
+    Ok(())
 }
 
 /// A table that is written while it is read.
-pub(super) struct Table<W: Write>(Option<Columns<W>>);
+pub(super) struct Table<W: Write>(Option<TextTable<W>>);
 
 impl<W: Write> Table<W> {
-    pub(super) fn new(out: W) -> Self {
-        Self(Some(Columns::new(out, ALIGNED)))
-    }
-
-    fn row(&mut self, cells: Vec<String>) -> io::Result<()> {
-        self.0.as_mut().map_or(Ok(()), |columns| columns.row(cells))
+    pub(super) fn new(out: W, extent: Extent) -> Self {
+        Self(Some(TextTable::new(out, COLUMNS, extent)))
     }
 
     fn finish(&mut self) -> io::Result<Option<W>> {
-        self.0.take().map(Columns::end).transpose()
+        self.0.take().map(TextTable::end).transpose()
     }
 }
 
 impl<W: Write> List for Table<W> {
-    fn begin(&mut self, _: &[Hint]) -> io::Result<()> {
-        self.row(TITLES.map(str::to_owned).to_vec())
+    /// Columns of what conntrack does not note are left out.
+    fn begin(&mut self, hints: &[Hint]) -> io::Result<()> {
+        for missing in hints.iter().flat_map(|hint| &hint.missing) {
+            let columns: &[&str] = match &**missing {
+                "packets" => &["PACKETS", "PACKETS TO", "PACKETS FROM"],
+                "bytes" => &["BYTES", "BYTES TO", "BYTES FROM"],
+                "age" => &["AGE"],
+                _ => &[],
+            };
+            self.0 = self.0.take().map(|table| table.without(columns));
+        }
+        Ok(())
     }
 
     fn flow(&mut self, flow: &FlowView<'_>) -> io::Result<()> {
-        self.row(cells(flow))
+        self.0.as_mut().map_or(Ok(()), |table| table.row(cells(flow)))
     }
 
     fn end(&mut self) -> io::Result<()> {
@@ -135,50 +142,40 @@ impl<W: Write> List for Table<W> {
     }
 }
 
-const TITLES: [&str; 13] = [
-    "CLIENT",
-    "PUBLIC",
-    "SERVICE",
-    "BACKEND",
-    "SEEN AS",
-    "BACKEND IS",
-    "STATE",
-    "AGE",
-    "TIMEOUT",
-    "PACKETS TO",
-    "BYTES TO",
-    "PACKETS FROM",
-    "BYTES FROM",
-];
-const ALIGNED: &[Align] = &[
-    Align::Left,
-    Align::Left,
-    Align::Left,
-    Align::Left,
-    Align::Left,
-    Align::Left,
-    Align::Left,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
+const COLUMNS: &[Column] = &[
+    Column::left("CLIENT"),
+    Column::left("SERVICE").names(8),
+    Column::left("BACKEND"),
+    Column::left("STATE").usual(1),
+    Column::right("AGE").usual(3),
+    Column::right("BYTES").usual(2),
+    Column::left("BACKEND IS").wide(3),
+    Column::left("PUBLIC").wide(2),
+    Column::left("SEEN AS").wide(1),
+    Column::right("TIMEOUT").wide(4),
+    Column::right("PACKETS TO").wide(5),
+    Column::right("BYTES TO").wide(5),
+    Column::right("PACKETS FROM").wide(5),
+    Column::right("BYTES FROM").wide(5),
 ];
 
-fn cells(flow: &FlowView<'_>) -> Vec<String> {
-    let traffic = |traffic: Option<TrafficView>, of: fn(TrafficView) -> u64| number(traffic.map(of));
+fn cells(flow: &FlowView<'_>) -> Vec<Cell> {
+    let traffic = |traffic: Option<TrafficView>, of: fn(TrafficView) -> u64| Cell::from(number(traffic.map(of)));
+    let both = flow.to_backend.zip(flow.from_backend);
+    let bytes = both.map(|(to, from)| to.bytes.saturating_add(from.bytes));
     vec![
-        flow.client.to_string(),
-        flow.public.to_string(),
-        flow.service.as_deref().unwrap_or("-").to_owned(),
-        flow.backend.to_string(),
-        flow.seen_as.to_string(),
-        standing(flow).to_owned(),
-        flow.state.map_or_else(|| "-".into(), |state| state.to_string()),
-        flow.age_seconds.map_or_else(|| "-".into(), span),
+        Cell::whole(flow.client.to_string()),
+        flow.service.as_deref().unwrap_or("-").into(),
+        Cell::whole(flow.backend.to_string()),
+        flow.state.map_or_else(|| "-".into(), |state| state.to_string()).into(),
+        flow.age_seconds.map_or_else(|| "-".into(), span).into(),
+        number(bytes).into(),
+        standing(flow).into(),
+        Cell::whole(flow.public.to_string()),
+        Cell::whole(flow.seen_as.to_string()),
         flow.timeout_seconds
-            .map_or_else(|| "-".into(), |left| span(left.into())),
+            .map_or_else(|| "-".into(), |left| span(left.into()))
+            .into(),
         traffic(flow.to_backend, |to| to.packets),
         traffic(flow.to_backend, |to| to.bytes),
         traffic(flow.from_backend, |from| from.packets),
@@ -201,10 +198,10 @@ fn number(number: Option<u64>) -> String {
     number.map_or_else(|| "-".into(), shown)
 }
 
-/// The same table of a few flows.
-pub(super) fn table(flows: &[FlowView<'_>]) -> io::Result<Vec<u8>> {
-    let mut table = Table::new(Vec::new());
-    table.begin(&[])?;
+/// The same table of a few flows, without columns of what conntrack does not note.
+pub(super) fn table(flows: &[FlowView<'_>], hints: &[Hint], extent: Extent) -> io::Result<Vec<u8>> {
+    let mut table = Table::new(Vec::new(), extent);
+    table.begin(hints)?;
     for flow in flows {
         table.flow(flow)?;
     }

@@ -1,16 +1,20 @@
 //! `tcpgw history`, `tcpgw export`
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::columns::{Align, Columns};
 use super::deploys::time;
-use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, text_of, unless_closed};
+use super::table::{Cell, Column, Extent, TextTable};
+use super::{
+    Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, service, text_of, unless_closed,
+};
 use crate::api::client::Target;
 use crate::look::now;
+use tcpgw_core::escape;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -53,7 +57,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let list: Value = daemon.get(target.as_str())?.json()?;
     match global.output {
         Output::Json => print_json(&list)?,
-        Output::Table => unless_closed(table(&list))?,
+        Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,
     }
     Ok(Code::Success)
 }
@@ -77,34 +81,41 @@ pub(super) fn export(global: &Global, arguments: &Export) -> Outcome {
     Ok(Code::Success)
 }
 
-fn table(list: &Value) -> Result<(), Failure> {
-    const ALIGNED: &[Align] = &[
-        Align::Right,
-        Align::Left,
-        Align::Left,
-        Align::Left,
-        Align::Left,
-        Align::Left,
-        Align::Left,
+fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
+    const COLUMNS: &[Column] = &[
+        Column::right("REVISION"),
+        Column::left("AT").usual(2),
+        Column::left("BY").names(6).usual(3),
+        Column::left("WHAT").usual(1),
+        Column::left("SERVICE").names(8),
+        Column::left("CHANGE").words(24),
     ];
-    let columns = Columns::new(screen::stdout(), ALIGNED).holding_all();
-    let head = ["REVISION", "AT", "BY", "WHAT", "DEPLOY", "SERVICE", "CHANGE"];
     let rows = list["entries"].as_array().into_iter().flatten().map(|entry| {
-        [
-            entry["revision"].to_string(),
-            time(&entry["at"]),
-            user(&entry["uid"]),
-            text_of(&entry["what"]),
-            text_of(&entry["deploy"]),
-            service(entry),
-            change(&entry["old"], &entry["new"]),
+        vec![
+            Cell::whole(entry["revision"].to_string()),
+            time(&entry["at"]).into(),
+            user(&entry["uid"]).into(),
+            Cell::whole(order(entry)),
+            service_and_app(entry).into(),
+            change(&entry["old"], &entry["new"]).into(),
         ]
     });
-    columns.print(head, rows)
+    TextTable::new(screen::stdout(), COLUMNS, extent)
+        .holding_all()
+        .print(rows)
+}
+
+/// What was ordered: `apply`, `deploy 7`.
+fn order(entry: &Value) -> String {
+    let what = text_of(&entry["what"]);
+    match entry["deploy"].as_u64() {
+        Some(deploy) => format!("{what} {deploy}"),
+        None => what,
+    }
 }
 
 /// The service, and the app that it is, or was, of.
-fn service(entry: &Value) -> String {
+fn service_and_app(entry: &Value) -> String {
     let service = text_of(&entry["service"]);
     match entry["app"].as_str() {
         Some(app) => format!("{service} (app {app})"),
@@ -112,23 +123,63 @@ fn service(entry: &Value) -> String {
     }
 }
 
-/// The fields that are not as they were.
+/// What changed from what to what: `backends +10.2.0.3:80 -10.2.0.1:80; limit.pps 1000 -> 500`.
 fn change(old: &Value, new: &Value) -> String {
     let (old, new) = match (old.as_object(), new.as_object()) {
         (None, _) => return "added".into(),
         (_, None) => return "removed".into(),
         (Some(old), Some(new)) => (old, new),
     };
-    let mut fields: Vec<&str> = old.keys().chain(new.keys()).map(String::as_str).collect();
-    fields.sort_unstable();
-    fields.dedup();
-    fields.retain(|field| old.get(*field) != new.get(*field));
+    let mut changes = Vec::new();
+    fields("", old, new, &mut changes);
     // What happened to its resource changes nothing of a service.
-    if fields.is_empty() {
+    if changes.is_empty() {
         "-".into()
     } else {
-        fields.join(" ")
+        changes.join("; ")
     }
+}
+
+/// The fields that differ, those of objects inside by their paths.
+fn fields(path: &str, old: &Map<String, Value>, new: &Map<String, Value>, changes: &mut Vec<String>) {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        let (before, after) = (&old.get(name), &new.get(name));
+        if before == after {
+            continue;
+        }
+        let path = format!("{path}{}", escape::text(name));
+        match (before, after) {
+            (Some(Value::Object(before)), Some(Value::Object(after))) => {
+                fields(&format!("{path}."), before, after, changes);
+            }
+            (Some(Value::Array(before)), Some(Value::Array(after))) => {
+                changes.push(format!("{path} {}", items(before, after)));
+            }
+            _ => changes.push(format!("{path} {} -> {}", shown(*before), shown(*after))),
+        }
+    }
+}
+
+/// `+added -removed`
+fn items(old: &[Value], new: &[Value]) -> String {
+    let missing = |all: &[Value], from: &[Value], sign: char| {
+        let missing = all.iter().filter(|item| !from.contains(item));
+        missing
+            .map(|item| format!("{sign}{}", service::one(item)))
+            .collect::<Vec<_>>()
+    };
+    let mut words = missing(new, old, '+');
+    words.extend(missing(old, new, '-'));
+    if words.is_empty() {
+        "in another order".into()
+    } else {
+        words.join(" ")
+    }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    value.map_or_else(|| "default".into(), service::plain)
 }
 
 /// A user by name, if this machine knows it.
@@ -149,17 +200,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_names_the_fields() {
-        let old = json!({"name": "web", "port": 1, "limit": {"pps": 1}});
-        let new = json!({"name": "web", "port": 2, "labels": {}});
-        assert_eq!(change(&old, &new), "labels limit port");
+    fn a_change_says_from_what_to_what() {
+        let old = json!({
+            "name": "web", "port": 1, "limit": {"pps": 1000, "burst": 5}, "labels": {"a": "b"},
+            "backends": ["10.2.0.1:80", {"address": "10.2.0.2", "port": 80, "weight": 2}], "allow": ["10.0.0.0/8", "192.0.2.0/24"],
+        });
+        let new = json!({
+            "name": "web", "port": 2, "limit": {"pps": 500, "burst": 5}, "on_retire": "reset",
+            "backends": ["10.2.0.1:80", {"address": "fd00::2", "port": 80, "weight": 3}], "allow": ["192.0.2.0/24", "10.0.0.0/8"],
+        });
+        assert_eq!(
+            change(&old, &new),
+            "allow in another order; backends +[fd00::2]:80=3 -10.2.0.2:80=2; labels a b -> default; limit.pps 1000 -> 500; \
+             on_retire default -> reset; port 1 -> 2"
+        );
         assert_eq!(change(&Value::Null, &new), "added");
         assert_eq!(change(&old, &Value::Null), "removed");
+        assert_eq!(change(&old, &old), "-");
+        let hostile = change(&json!({"a": "b"}), &json!({"a": "\u{1b}[2J"}));
+        assert_eq!(hostile, r"a b -> \u{1b}[2J");
     }
 
     #[test]
     fn a_service_of_the_add_on_has_an_app() {
-        let of = |app: Value| service(&json!({"service": "addon-aaaaaaaaaaaa", "app": app}));
+        let of = |app: Value| service_and_app(&json!({"service": "addon-aaaaaaaaaaaa", "app": app}));
         assert_eq!(of(json!("my-app")), "addon-aaaaaaaaaaaa (app my-app)");
         assert_eq!(of(Value::Null), "addon-aaaaaaaaaaaa");
     }

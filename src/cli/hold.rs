@@ -132,8 +132,8 @@ fn told(global: &Global, chosen: &Chosen, edited: &Value, state: &str) -> Outcom
     warnings.for_each(|warning| global.warn(&super::text_of(warning)));
     match global.output {
         Output::Json => print_json(edited)?,
-        Output::Table if global.quiet => {}
-        Output::Table => {
+        Output::Table | Output::Wide if global.quiet => {}
+        Output::Table | Output::Wide => {
             let which = match chosen.backends.len() {
                 0 => "all backends".to_owned(),
                 number => count(number, "backend"),
@@ -250,8 +250,8 @@ fn why(backend: &Value, what: What) -> Option<String> {
 fn show(global: &Global, view: &Value, text: &str) -> Outcome {
     match global.output {
         Output::Json => print_json(view)?,
-        Output::Table if global.quiet => {}
-        Output::Table => print(text)?,
+        Output::Table | Output::Wide if global.quiet => {}
+        Output::Table | Output::Wide => print(text)?,
     }
     Ok(Code::Success)
 }

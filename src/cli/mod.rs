@@ -2,9 +2,10 @@
 
 mod absent;
 mod addon;
+mod amount;
 mod apply;
 mod check;
-mod columns;
+
 mod configuration;
 mod daemon;
 mod denied;
@@ -32,6 +33,7 @@ mod screen;
 mod service;
 mod shell;
 mod status;
+mod table;
 mod teardown;
 mod up;
 mod usage;
@@ -47,6 +49,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+use self::table::Extent;
 use crate::api::client::{self, At, Client, ClientError};
 use crate::config::daemon::{Section, Settings};
 use crate::config::{Config, ConfigError};
@@ -121,8 +124,10 @@ pub struct Global {
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// Words and tables for people
+    /// Words and tables for people; on a terminal with as many columns as fit
     Table,
+    /// As `table`, with all columns, whatever the width
+    Wide,
     /// JSON for scripts
     Json,
 }
@@ -451,6 +456,15 @@ impl Global {
         !self.no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && stream.is_terminal()
     }
 
+    /// How much of a table is shown.
+    fn extent(&self) -> Extent {
+        match self.output {
+            Output::Wide => Extent::All,
+            Output::Table | Output::Json => terminal_size::terminal_size_of(io::stdout())
+                .map_or(Extent::Usual, |(width, _)| Extent::Width(width.0.into())),
+        }
+    }
+
     /// The daemon that keeps this network namespace, if there is one.
     fn daemon(&self) -> Result<Option<Client>, Failure> {
         Ok(client::find(self.socket_at())?)
@@ -498,7 +512,7 @@ impl Global {
 
     /// Whether a report for people is not wanted: only its exit code is.
     fn is_silent(&self) -> bool {
-        self.quiet && self.output == Output::Table
+        self.quiet && self.output != Output::Json
     }
 
     /// Says something to people who watch.
@@ -547,8 +561,9 @@ impl Global {
         }
     }
 
+    /// Says why columns are empty where all are shown. Otherwise such columns are left out.
     fn hint(&self, hints: &[Hint]) {
-        if !self.quiet && self.output == Output::Table {
+        if !self.quiet && self.output == Output::Wide {
             for hint in hints {
                 let _ = writeln!(screen::stderr(), "note: {hint}");
             }

@@ -59,8 +59,8 @@ pub(super) fn apply(
     }
     match global.output {
         Output::Json => print_json(&applied.report)?,
-        Output::Table if global.quiet && !options.dry_run => {}
-        Output::Table => print(&tcpgw_core::escape::lines(&applied.text))?,
+        Output::Table | Output::Wide if global.quiet && !options.dry_run => {}
+        Output::Table | Output::Wide => print(&tcpgw_core::escape::lines(&applied.text))?,
     }
     Ok((applied.report, denied))
 }

@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use self::options::Options;
-use super::columns::{Align, Columns};
 use super::denied::Denied;
+use super::table::{Cell, Column, Extent, TextTable};
 use super::{
     Code, Failure, Global, Outcome, Output, deploys, of_service, parse_duration, print, print_json, screen, text_of,
     unless_closed,
@@ -139,7 +139,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             let view: Value = daemon.get(Target::of_service(name, "").as_str())?.json()?;
             match global.output {
                 Output::Json => print_json(&view)?,
-                Output::Table => unless_closed(print(&shown(&view)))?,
+                Output::Table | Output::Wide => unless_closed(print(&shown(&view)))?,
             }
             Ok(Code::Success)
         }
@@ -160,8 +160,8 @@ fn edit(global: &Global, name: &str, method: &str, target: &Target, expected: (&
     warnings.for_each(|warning| global.warn(&text_of(warning)));
     match global.output {
         Output::Json => print_json(&edited)?,
-        Output::Table if global.quiet => {}
-        Output::Table => {
+        Output::Table | Output::Wide if global.quiet => {}
+        Output::Table | Output::Wide => {
             let what = match (&edited["created"], &edited["changed"], &edited["service"]) {
                 (_, _, Value::Null) => "removed",
                 (Value::Bool(true), ..) => "added",
@@ -179,34 +179,32 @@ fn list(global: &Global) -> Outcome {
     let list: Value = daemon.get("/v1/services")?.json()?;
     match global.output {
         Output::Json => print_json(&list)?,
-        Output::Table => unless_closed(table(&list))?,
+        Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,
     }
     Ok(Code::Success)
 }
 
-fn table(list: &Value) -> Result<(), Failure> {
-    const ALIGNED: &[Align] = &[
-        Align::Left,
-        Align::Right,
-        Align::Left,
-        Align::Right,
-        Align::Right,
-        Align::Left,
+fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
+    const COLUMNS: &[Column] = &[
+        Column::left("NAME").names(12),
+        Column::right("PORT"),
+        Column::left("PROVIDER").usual(2),
+        Column::right("REVISION").usual(4),
+        Column::right("PPS").usual(3),
+        Column::left("BACKENDS").words(20).usual(1),
     ];
-    let columns = Columns::new(screen::stdout(), ALIGNED);
-    let head = ["NAME", "PORT", "PROVIDER", "REVISION", "PPS", "BACKENDS"];
     let rows = list["services"].as_array().into_iter().flatten().map(|listed| {
         let service = &listed["service"];
-        [
-            text_of(&service["name"]),
-            text_of(&service["port"]),
-            provider(listed),
-            text_of(&listed["revision"]),
-            text_of(&service["limit"]["pps"]),
-            backends(&service["backends"]),
+        vec![
+            text_of(&service["name"]).into(),
+            text_of(&service["port"]).into(),
+            provider(listed).into(),
+            Cell::whole(text_of(&listed["revision"])),
+            text_of(&service["limit"]["pps"]).into(),
+            backends(&service["backends"]).into(),
         ]
     });
-    columns.print(head, rows)
+    TextTable::new(screen::stdout(), COLUMNS, extent).print(rows)
 }
 
 /// The provider, and what keeps clients out.
@@ -233,24 +231,24 @@ fn provider(listed: &Value) -> String {
 
 fn backends(list: &Value) -> String {
     let all = list.as_array().into_iter().flatten();
-    let words: Vec<String> = all
-        .map(|backend| match backend.as_object() {
-            None => text_of(backend),
-            Some(fields) => {
-                let state = fields.get("state").filter(|state| *state == "draining");
-                let state = state.map_or("", |_| " (draining)");
-                let weight = fields.get("weight").map(|weight| format!("={weight}"));
-                let address = text_of(&backend["address"]);
-                let address = if address.contains(':') {
-                    format!("[{address}]")
-                } else {
-                    address
-                };
-                format!("{address}:{}{}{state}", backend["port"], weight.unwrap_or_default())
-            }
-        })
-        .collect();
-    words.join(" ")
+    all.map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// A backend of a list, or an item of another one: `10.2.0.1:80=2 (draining)`.
+pub(super) fn one(item: &Value) -> String {
+    let Some(fields) = item.as_object() else {
+        return text_of(item);
+    };
+    let state = fields.get("state").filter(|state| *state == "draining");
+    let state = state.map_or("", |_| " (draining)");
+    let weight = fields.get("weight").map(|weight| format!("={weight}"));
+    let address = text_of(&item["address"]);
+    let address = if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address
+    };
+    format!("{address}:{}{}{state}", item["port"], weight.unwrap_or_default())
 }
 
 fn shown(view: &Value) -> String {
@@ -302,7 +300,7 @@ fn shown(view: &Value) -> String {
 }
 
 /// A value without the signs of JSON: `pps 1000, burst 500`, `10.0.0.0/8 192.0.2.1`.
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
             let fields = fields.iter();

@@ -191,15 +191,20 @@ fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(),
     let colors = global.colors(&io::stdout());
     let screen = match global.output {
         Output::Json => screen::json(),
-        Output::Table => screen::stdout(),
+        Output::Table | Output::Wide => screen::stdout(),
     };
     let mut out = io::BufWriter::with_capacity(1 << 16, screen);
     let printed = match (global.output, json) {
         (Output::Json, Some(json)) => out.write_all(json),
         (Output::Json, None) => look::write_status(&mut out, status),
-        (Output::Table, _) => {
-            global.hint(&status.hints);
-            text::write(&mut out, status, look::now().as_secs(), colors)
+        (Output::Table | Output::Wide, _) => {
+            let look = text::Look {
+                now: look::now().as_secs(),
+                colors,
+                extent: global.extent(),
+                with_hints: !global.quiet,
+            };
+            text::write(&mut out, status, look)
         }
     };
     printed.and_then(|()| out.flush()).map_err(|source| Failure::Io {

@@ -38,7 +38,7 @@ fn tell(global: &Global, torn: TornDown) -> Outcome {
             "flows_flushed": torn.flows_flushed,
             "flows_not_flushed": torn.flows_not_flushed,
         }))?,
-        Output::Table if !global.quiet => {
+        Output::Table | Output::Wide if !global.quiet => {
             let table = if torn.table_removed {
                 "table removed"
             } else {
@@ -46,7 +46,7 @@ fn tell(global: &Global, torn: TornDown) -> Outcome {
             };
             print(&format!("{table}; {} flushed\n", count(torn.flows_flushed, "flow")))?;
         }
-        Output::Table => {}
+        Output::Table | Output::Wide => {}
     }
     if torn.flows_not_flushed > 0 {
         return Err(Failure::Refused(format!(

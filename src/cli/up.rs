@@ -7,7 +7,8 @@ use std::{env, io};
 
 use clap::{Args, Subcommand};
 
-use super::columns::{Align, Columns};
+use super::amount::span;
+use super::table::{Cell, Column, TextTable};
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, teardown, unless_closed};
 use crate::api::client::{self, Client, ClientError, Found};
 use crate::config::daemon as settings;
@@ -246,13 +247,13 @@ fn stop(global: &Global, procfile: &Path) -> Outcome {
 }
 
 fn list(global: &Global, procfile: &Path) -> Outcome {
-    const ALIGNED: &[Align] = &[
-        Align::Left,
-        Align::Right,
-        Align::Left,
-        Align::Left,
-        Align::Right,
-        Align::Right,
+    const COLUMNS: &[Column] = &[
+        Column::left("NAME"),
+        Column::right("PID"),
+        Column::left("STATE"),
+        Column::left("ADDRESS"),
+        Column::right("FOR").usual(1),
+        Column::right("ENDS").usual(2),
     ];
     let mut processes = Vec::new();
     let keep = |answer| {
@@ -269,18 +270,17 @@ fn list(global: &Global, procfile: &Path) -> Outcome {
     }
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     let row = |shown: &Shown| {
-        [
-            tcpgw_core::escape::text(&shown.name),
-            text(shown.pid.map(|pid| pid.to_string())),
-            tcpgw_core::escape::text(&shown.state),
-            tcpgw_core::escape::text(&shown.address),
-            text(shown.seconds.map(|seconds| format!("{seconds}s"))),
-            shown.ends.to_string(),
+        vec![
+            Cell::whole(&shown.name),
+            text(shown.pid.map(|pid| pid.to_string())).into(),
+            Cell::from(&*shown.state),
+            Cell::whole(&shown.address),
+            text(shown.seconds.map(span)).into(),
+            shown.ends.to_string().into(),
         ]
     };
-    let columns = Columns::new(screen::stdout(), ALIGNED);
-    let head = ["NAME", "PID", "STATE", "ADDRESS", "FOR", "ENDS"];
-    unless_closed(columns.print(head, processes.iter().map(row)))?;
+    let table = TextTable::new(screen::stdout(), COLUMNS, global.extent());
+    unless_closed(table.print(processes.iter().map(row)))?;
     Ok(Code::Success)
 }
 

@@ -69,7 +69,6 @@ fn show(global: &Global, who: &Who<'_>) -> Result<(), Failure> {
     if who.flows.is_empty() {
         return Ok(());
     }
-    global.hint(&who.hints);
     if who.flows.len() > 1 && !global.quiet {
         let _ = writeln!(
             screen::stderr(),
@@ -78,10 +77,12 @@ fn show(global: &Global, who: &Who<'_>) -> Result<(), Failure> {
             who.seen_as
         );
     }
-    flows::table(&who.flows)
+    flows::table(&who.flows, &who.hints, global.extent())
         .and_then(|table| screen::stdout().write_all(&table))
         .map_err(|source| Failure::Io {
             what: "write to standard output",
             source,
-        })
+        })?;
+    global.hint(&who.hints);
+    Ok(())
 }

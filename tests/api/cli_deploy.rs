@@ -518,7 +518,7 @@ fn history_and_export() {
     let table = out(&run(&server, &["history", "web", "--since", "1h", "--limit", "7"]));
     let lines: Vec<&str> = table.lines().collect();
     assert!(
-        lines[1].contains("1970-01-01 00:16:40  root  service set  41      web      port"),
+        lines[1].contains("1970-01-01 00:16:40  root  service set 41  web      port "),
         "{table}"
     );
     assert!(lines[2].ends_with("added"), "{table}");

@@ -121,11 +121,15 @@ fn packets_bytes_and_age_are_there_where_conntrack_notes_them() {
     net.sysctl(ACCOUNTING, 0);
     net.sysctl(TIMESTAMPS, 0);
     let before = net.hold("client", at(PUBLIC[0], 8000));
-    let told = net.tcpgw(&["flows"]).exits(0);
+    let told = net.tcpgw(&["flows", "-o", "wide"]).exits(0);
     for sysctl in [ACCOUNTING, TIMESTAMPS] {
         assert!(told.stderr.contains(&format!("`sysctl -w {sysctl}=1`")), "{told}");
     }
-    assert_eq!(net.tcpgw(&["flows", "-q"]).exits(0).stderr, "");
+    assert_eq!(net.tcpgw(&["flows", "-o", "wide", "-q"]).exits(0).stderr, "");
+    let told = net.tcpgw(&["flows"]).exits(0);
+    assert_eq!(told.stderr, "");
+    let titles: Vec<&str> = told.stdout.lines().next().expect("titles").split_whitespace().collect();
+    assert_eq!(titles, ["CLIENT", "SERVICE", "BACKEND", "STATE"], "{told}");
     let listed = net.json(&["flows"], 0);
     assert_eq!(
         listed["hints"],

@@ -302,7 +302,8 @@ fn what_is_dropped_is_told_by_reason() {
         backend(2, "stale_from"),
         backend(2, "invalid_from")
     ) == (1, 1)));
-    let table = net.tcpgw(QUICK).exits(1).stdout;
+    let wide = [QUICK, &["-o", "wide"]].concat();
+    let table = net.tcpgw(&wide).exits(1).stdout;
     for words in [
         "refused by allow or deny",
         "over the limit to it",

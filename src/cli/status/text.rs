@@ -4,22 +4,37 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use crate::addon::ServiceState;
-use crate::cli::columns::{Align, Columns, short, span};
+use crate::cli::amount::{short, span};
+use crate::cli::table::{Cell, Column, Extent, TextTable};
+use crate::view::Table;
 use crate::view::drops::Dropped;
 use crate::view::problems::{Problem, Severity, title};
 use crate::view::rates::Rates;
-use crate::view::status::{BackendStatus, Drain, LimitView, ServiceStatus, SourcePorts, Status};
+use crate::view::status::{BackendStatus, Drain, IN_BALANCE, LimitView, Sampled, ServiceStatus, SourcePorts, Status};
 use crate::view::tally::FlowCounts;
+use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::problem::{Kind, MOST_OF_KIND};
+use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::Standing;
 use tcpgw_core::words::count;
 
 /// More problems than these are counted only.
 const MOST_PROBLEMS: usize = 30;
 
-pub(super) fn write(out: &mut impl Write, status: &Status<'_>, now: u64, colors: bool) -> io::Result<()> {
+/// How a status is shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// Seconds since 1970.
+    pub(super) now: u64,
+    pub(super) colors: bool,
+    pub(super) extent: Extent,
+    /// Whether notes are wanted that hold for every status.
+    pub(super) with_hints: bool,
+}
+
+pub(super) fn write(out: &mut impl Write, status: &Status<'_>, look: Look) -> io::Result<()> {
     let paint = |text: &str, color: &str| {
-        if colors {
+        if look.colors {
             format!("\u{1b}[1;{color}m{text}\u{1b}[0m")
         } else {
             text.to_owned()
@@ -40,10 +55,10 @@ pub(super) fn write(out: &mut impl Write, status: &Status<'_>, now: u64, colors:
     }
     if !status.services.is_empty() {
         writeln!(out)?;
-        services(&mut *out, status)?;
+        services(&mut *out, status, look.extent)?;
     }
     writeln!(out)?;
-    notes(out, status, now)
+    notes(out, status, look)
 }
 
 /// `2 services, 5 backends (1 draining), 123 flows`
@@ -87,46 +102,31 @@ fn sum(status: &Status<'_>) -> String {
     )
 }
 
-const TITLES: [&str; 16] = [
-    "SERVICE / BACKEND",
-    "STATE",
-    "WEIGHT",
-    "HEALTH",
-    "FLOWS",
-    "HANDSHAKE",
-    "UNANSWERED",
-    "ESTABLISHED",
-    "CLOSING",
-    "PKT/S TO",
-    "B/S TO",
-    "PKT/S FROM",
-    "B/S FROM",
-    "LIMIT",
-    "PORTS",
-    "DROPPED",
-];
-const ALIGNED: &[Align] = &[
-    Align::Left,
-    Align::Left,
-    Align::Right,
-    Align::Left,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Left,
+/// The usual columns fit into 80 with names and endpoints of usual length.
+const COLUMNS: &[Column] = &[
+    Column::left("SERVICE").names(12),
+    Column::left("STATE"),
+    Column::right("UP").usual(1),
+    Column::right("FLOWS").usual(2),
+    Column::right("PKT/S").usual(4),
+    Column::right("LIMIT").usual(5),
+    Column::right("DROPPED").usual(3),
+    Column::left("LAST PROBE").wide(1),
+    Column::right("HANDSHAKE").wide(4),
+    Column::right("UNANSWERED").wide(2),
+    Column::right("ESTABLISHED").wide(4),
+    Column::right("CLOSING").wide(4),
+    Column::right("PKT/S TO").wide(3),
+    Column::right("B/S TO").wide(3),
+    Column::right("PKT/S FROM").wide(3),
+    Column::right("B/S FROM").wide(3),
+    Column::right("WEIGHT").wide(5),
+    Column::right("PORTS").wide(5),
+    Column::left("DROPPED BECAUSE").wide(6),
 ];
 
-fn services(out: &mut impl Write, status: &Status<'_>) -> io::Result<()> {
-    let mut table = Columns::new(out, ALIGNED).holding_all();
-    table.row(TITLES.map(str::to_owned).to_vec())?;
+fn services(out: &mut impl Write, status: &Status<'_>, extent: Extent) -> io::Result<()> {
+    let mut table = TextTable::new(out, COLUMNS, extent).holding_all();
     for service in &status.services {
         table.row(service_cells(service, &status.problems))?;
         for backend in &service.backends {
@@ -160,78 +160,113 @@ fn state_of(service: &ServiceStatus<'_>, problems: &[Problem]) -> &'static str {
     }
 }
 
-fn service_cells(service: &ServiceStatus<'_>, problems: &[Problem]) -> Vec<String> {
+fn service_cells(service: &ServiceStatus<'_>, problems: &[Problem]) -> Vec<Cell> {
     let rates = service.backends.iter().map(|backend| backend.rates);
     let rates = rates.reduce(|sum, rates| Some(sum?.and(rates?))).flatten();
+    let name = service.name.as_deref().unwrap_or("(unnamed)");
+    let title = Cell::ending(name, title(service).strip_prefix(name).unwrap_or_default());
+    let active = || service.backends.iter().filter(|backend| backend.weight.is_some());
+    let up = active().filter(|backend| is_up(backend)).count();
+    let limit = service.limit.map_or_else(|| "none".into(), limit);
+    let drops = service.drops.reasons();
     let mut cells = vec![
-        title(service),
+        title,
         state_of(service, problems).into(),
-        String::new(),
-        String::new(),
+        format!("{up}/{}", active().count()).into(),
     ];
+    cells.extend(usual_cells(service.flows, rates, limit, &drops));
+    cells.push(Cell::from(""));
     cells.extend(flow_cells(service.flows, service.unanswered));
     cells.extend(rate_cells(rates));
-    cells.push(service.limit.map_or_else(|| "none".into(), limit));
-    cells.push(String::new());
-    cells.push(dropped(service.drops.reasons()));
+    cells.extend([Cell::from(""), Cell::from(""), because(&drops).into()]);
     cells
 }
 
-fn backend_cells(backend: &BackendStatus) -> Vec<String> {
-    let state = if backend.state == Standing::Draining {
-        "draining"
-    } else {
-        "active"
-    };
+/// Whether new connections are sent to it, as far as its health says so.
+fn is_up(backend: &BackendStatus) -> bool {
+    let health = backend.health.as_deref();
+    backend.weight.is_some() && health.is_none_or(|health| IN_BALANCE.contains(&health))
+}
+
+fn backend_cells(backend: &BackendStatus) -> Vec<Cell> {
+    let limit = backend
+        .of_limit
+        .map_or_else(|| "-".into(), |of| format!("{:.0} %", of.most() * 100.0));
+    let ports = backend.source_ports.iter().max_by_key(|ports| ports.used);
+    let drops = backend.drops.reasons();
     let mut cells = vec![
-        format!("  {}", backend.backend),
-        state.into(),
-        backend.weight.map_or_else(String::new, |weight| weight.to_string()),
-        health(backend),
+        Cell::whole(format!("  {}", backend.backend)),
+        state_of_backend(backend).into(),
+        Cell::from(""),
     ];
+    cells.extend(usual_cells(backend.flows, backend.rates, limit, &drops));
+    cells.push(last_probe(backend));
     cells.extend(flow_cells(backend.flows, None));
     cells.extend(rate_cells(backend.rates));
-    cells.push(
+    cells.extend([
         backend
-            .of_limit
-            .map_or_else(|| "-".into(), |of| format!("{:.0} %", of.most() * 100.0)),
-    );
-    let ports = backend.source_ports.iter().max_by_key(|ports| ports.used);
-    cells.push(ports.map_or_else(|| "-".into(), |SourcePorts { used, .. }| used.to_string()));
-    cells.push(dropped(backend.drops.reasons()));
+            .weight
+            .map_or_else(String::new, |weight| weight.to_string())
+            .into(),
+        ports
+            .map_or_else(|| "-".into(), |SourcePorts { used, .. }| used.to_string())
+            .into(),
+        because(&drops).into(),
+    ]);
     cells
 }
 
-fn flow_cells(flows: FlowCounts, unanswered: Option<u64>) -> [String; 5] {
-    let unanswered = unanswered.map_or_else(|| "-".into(), |unanswered| unanswered.to_string());
-    let [total, handshake, established, closing] =
-        [flows.total(), flows.handshake, flows.established, flows.closing].map(|flows| flows.to_string());
-    [total, handshake, unanswered, established, closing]
+/// Flows, packets per second in both directions, the limit, packets that were dropped.
+fn usual_cells(flows: FlowCounts, rates: Option<Rates>, limit: String, drops: &[(&'static str, Dropped)]) -> [Cell; 4] {
+    let packets = |Rates { to, from }: Rates| short(to.packets_per_second + from.packets_per_second);
+    [
+        flows.total().to_string().into(),
+        rates.map_or_else(|| "-".into(), packets).into(),
+        limit.into(),
+        dropped(drops).into(),
+    ]
 }
 
-fn rate_cells(rates: Option<Rates>) -> [String; 4] {
-    rates.map_or_else(
-        || [(); 4].map(|()| "-".into()),
-        |Rates { to, from }| {
-            [
-                to.packets_per_second,
-                to.bytes_per_second,
-                from.packets_per_second,
-                from.bytes_per_second,
-            ]
-            .map(short)
-        },
-    )
+fn flow_cells(flows: FlowCounts, unanswered: Option<u64>) -> [Cell; 4] {
+    let unanswered = unanswered.map_or_else(|| "-".into(), |unanswered| unanswered.to_string());
+    let [handshake, established, closing] =
+        [flows.handshake, flows.established, flows.closing].map(|flows| flows.to_string());
+    [handshake, unanswered, established, closing].map(Cell::from)
+}
+
+fn rate_cells(rates: Option<Rates>) -> [Cell; 4] {
+    let shown = rates.map(|Rates { to, from }| {
+        [
+            to.packets_per_second,
+            to.bytes_per_second,
+            from.packets_per_second,
+            from.bytes_per_second,
+        ]
+        .map(short)
+    });
+    shown.map_or_else(|| [(); 4].map(|()| "-".into()), |shown| shown.map(Cell::from))
 }
 
 fn limit(limit: LimitView) -> String {
     let shared = if limit.shared { " shared" } else { "" };
-    format!("{} pkt/s{shared}", limit.packets_per_second)
+    format!("{}/s{shared}", limit.packets_per_second)
+}
+
+/// `1310 (1203/s)`
+fn dropped(reasons: &[(&'static str, Dropped)]) -> String {
+    let packets: u64 = reasons.iter().map(|(_, dropped)| dropped.packets).sum();
+    let rates = reasons.iter().filter_map(|(_, dropped)| dropped.packets_per_second);
+    let rate: f64 = rates.sum();
+    match packets {
+        0 => "-".into(),
+        packets if rate > 0.0 => format!("{packets} ({}/s)", short(rate)),
+        packets => packets.to_string(),
+    }
 }
 
 /// `117 over the limit to it (12/s), 3 invalid from it`
-fn dropped<const N: usize>(reasons: [(&'static str, Dropped); N]) -> String {
-    let told = reasons.into_iter().filter(|(_, dropped)| dropped.packets > 0);
+fn because(reasons: &[(&'static str, Dropped)]) -> String {
+    let told = reasons.iter().filter(|(_, dropped)| dropped.packets > 0);
     let words: Vec<String> = told
         .map(|(reason, dropped)| {
             let rate = dropped.packets_per_second.filter(|rate| *rate > 0.0);
@@ -242,32 +277,38 @@ fn dropped<const N: usize>(reasons: [(&'static str, Dropped); N]) -> String {
     if words.is_empty() { "-".into() } else { words.join(", ") }
 }
 
-fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> {
-    if let Some(sample) = &status.sample {
-        write!(out, "rates: over {:.1} s", sample.seconds)?;
-        if status
-            .services
-            .iter()
-            .flat_map(|s| &s.backends)
-            .any(|b| b.rates.is_some())
-        {
-            write!(out, ", before the limit drops; merged packets count once")?;
-        }
-        if sample.flows_not_counted > 0 {
-            write!(
-                out,
-                "; {} began before conntrack counted",
-                count(sample.flows_not_counted, "flow")
-            )?;
-        }
-        writeln!(out)?;
+/// What a backend is for new connections, in one word. One that nobody probes, or has not probed yet, is active.
+fn state_of_backend(backend: &BackendStatus) -> String {
+    match (backend.state, backend.health.as_deref()) {
+        (Standing::Draining, _) => "draining",
+        (_, None | Some("presumed")) => "active",
+        (_, Some(UNKNOWN)) => "probing",
+        (_, Some(health)) => health,
+    }
+    .to_owned()
+}
+
+fn last_probe(backend: &BackendStatus) -> Cell {
+    match (&backend.health_reason, backend.health.as_deref()) {
+        (Some(reason), _) => reason.as_str(),
+        (None, None) => "not probed",
+        (None, Some("presumed" | UNKNOWN)) => "none yet",
+        (None, Some(_)) => "answered",
+    }
+    .into()
+}
+
+fn notes(out: &mut impl Write, status: &Status<'_>, look: Look) -> io::Result<()> {
+    let is_whole = look.extent == Extent::All;
+    if let Some(sample) = status.sample {
+        rates(out, status, sample, is_whole)?;
     }
     for drain in status.drains.iter().flatten() {
         write_drain(out, drain)?;
     }
     if status.leaving.flows > 0 {
         let flows = count(status.leaving.flows, "flow");
-        writeln!(out, "leaving: {flows} to backends of no service")?;
+        writeln!(out, "leaving: {flows} to backends that belong to no service any more")?;
     }
     if status.other_drops > 0 {
         writeln!(
@@ -276,22 +317,8 @@ fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> 
             count(status.other_drops, "packet")
         )?;
     }
-    if let Some(table) = &status.table {
-        write!(
-            out,
-            "table: {}",
-            table.comment.as_deref().unwrap_or("without a comment")
-        )?;
-        if let Some(room) = table.room {
-            write!(out, " ({room} backends, and as many slots)")?;
-        }
-        if !table.flags.is_empty() {
-            write!(out, "; flags {}", table.flags.join(", "))?;
-        }
-        if let Some(owner) = table.owner {
-            write!(out, "; owner {owner}")?;
-        }
-        writeln!(out, "; generation {}", table.generation)?;
+    if let Some(table) = status.table.as_deref().filter(|_| is_whole) {
+        writeln!(out, "table: {}", about(table))?;
     }
     match &status.applied {
         Some(applied) => {
@@ -303,12 +330,57 @@ fn notes(out: &mut impl Write, status: &Status<'_>, now: u64) -> io::Result<()> 
             writeln!(
                 out,
                 "last change: {} ago, from {from}",
-                span(now.saturating_sub(applied.at))
-            )
+                span(look.now.saturating_sub(applied.at))
+            )?;
         }
-        None if status.table.is_some() => writeln!(out, "last change: not on record"),
-        None => Ok(()),
+        None if status.table.is_some() => writeln!(out, "last change: not on record")?,
+        None => {}
     }
+    for hint in status.hints.iter().filter(|_| look.with_hints) {
+        writeln!(out, "note: {hint}")?;
+    }
+    Ok(())
+}
+
+/// `rates: over 1.0 s; 3 flows began before conntrack counted packets`
+fn rates(out: &mut impl Write, status: &Status<'_>, sample: Sampled, is_whole: bool) -> io::Result<()> {
+    write!(out, "rates: over {:.1} s", sample.seconds)?;
+    let mut backends = status.services.iter().flat_map(|service| &service.backends);
+    if is_whole && backends.any(|backend| backend.rates.is_some()) {
+        write!(
+            out,
+            ", with packets that the limit then drops; packets that were merged (GRO, GSO) count once"
+        )?;
+    }
+    if sample.flows_not_counted > 0 {
+        let flows = count(sample.flows_not_counted, "flow");
+        write!(out, "; {flows} began before conntrack counted packets")?;
+    }
+    writeln!(out)
+}
+
+/// `inet tcpgw, version 6 of its rules, flow mark 0x00800000/0x00800000, 65536 backends fit; flags persist; nftables generation 2`
+fn about(table: &Table) -> String {
+    let comment = table.comment.as_deref();
+    let version = comment.and_then(skeleton::version_of);
+    let mut parts = vec![match (version, comment) {
+        (Some(version), _) => format!("inet tcpgw, version {version} of its rules"),
+        (None, Some(comment)) => format!("inet tcpgw, not made by this program: comment {comment:?}"),
+        (None, None) => "inet tcpgw, not made by this program: without a comment".into(),
+    }];
+    parts.extend(
+        comment
+            .and_then(skeleton::mark_of)
+            .map(|mark| format!("flow mark {mark}")),
+    );
+    parts.extend(table.room.map(|room| format!("{room} backends fit")));
+    let mut parts = vec![parts.join(", ")];
+    if !table.flags.is_empty() {
+        parts.push(format!("flags {}", table.flags.join(", ")));
+    }
+    parts.extend(table.owner.map(|owner| format!("owned by the netlink socket {owner}")));
+    parts.push(format!("nftables generation {}", table.generation));
+    parts.join("; ")
 }
 
 /// `draining: web :20003, 10.2.0.9:80: 3 flows, 12 s left`
@@ -328,10 +400,6 @@ fn write_drain(out: &mut impl Write, drain: &Drain) -> io::Result<()> {
     }
 }
 
-fn health(backend: &BackendStatus) -> String {
-    let state = backend.health.as_deref().unwrap_or("not probed");
-    match &backend.health_reason {
-        Some(reason) => format!("{state} ({reason})"),
-        None => state.to_owned(),
-    }
-}
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

@@ -29,6 +29,11 @@ pub fn comment(mark: FlowMark, room: Room) -> String {
     format!("{}, flow mark {mark}, room {room}", name())
 }
 
+/// The version of the rules that a comment tells.
+pub fn version_of(comment: &str) -> Option<u32> {
+    part(comment, "tcpgw skeleton ")
+}
+
 /// The flow mark that a comment tells.
 pub fn mark_of(comment: &str) -> Option<FlowMark> {
     part(comment, "flow mark ")
