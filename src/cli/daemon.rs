@@ -4,7 +4,6 @@ mod log;
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -14,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, reload};
 
 use self::log::Log;
+use super::error_output::LAST_LINES;
 use super::{Code, Failure, Global, Outcome};
 use crate::config::daemon::{
     AllFailed, CheckInterval, GroupName, LogFormat, LogLevel, MaxProbes, Section, Settings, SocketMode, SocketPath,
@@ -21,9 +21,6 @@ use crate::config::daemon::{
 use crate::config::given::Given;
 use crate::daemon::SetLevel;
 use tcpgw_core::escape::Screen;
-
-/// How long the last lines of the log may take when the daemon ends.
-const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Keep the kernel equal to what is desired: follow the state file, probe backends, drain, repair
 ///

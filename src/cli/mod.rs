@@ -15,6 +15,7 @@ mod diff;
 mod doctor;
 #[cfg(test)]
 mod document_tests;
+mod error_output;
 mod events;
 mod flows;
 mod gateway;
@@ -349,11 +350,18 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
-            let _ = usage::print(error);
+            let print = move || drop(usage::print(error));
+            // Options stand before the command, too.
+            if std::env::args_os().any(|argument| argument == "daemon") {
+                error_output::within(error_output::LAST_LINES, print);
+            } else {
+                print();
+            }
             return ExitCode::from(code);
         }
     };
-    if !matches!(cli.command, Command::Daemon(_)) {
+    let is_daemon = matches!(cli.command, Command::Daemon(_));
+    if !is_daemon {
         start_logs(&cli.global);
     }
     let is_diff = matches!(cli.command, Command::Diff(_));
@@ -364,7 +372,7 @@ pub fn run() -> ExitCode {
         Ok(Code::Other(code)) => ExitCode::from(code),
         Err(Failure::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(1),
         Err(failure) => {
-            report(&cli.global, &failure);
+            error_output::report(&cli.global, &failure, is_daemon);
             // For `diff`, 1 says that there are changes.
             ExitCode::from(if is_diff { 2 } else { failure.code() })
         }
@@ -380,26 +388,6 @@ impl Failure {
             _ => 1,
         }
     }
-}
-
-fn report(global: &Global, failure: &Failure) {
-    if global.output == Output::Json
-        && let Failure::Invalid { file, problems } = failure
-    {
-        let json = serde_json::json!({ "file": file, "errors": problems });
-        let _ = writeln!(screen::json(), "{json:#}").and_then(|()| screen::json().flush());
-    }
-    let text = failure.to_string();
-    let mut stderr = screen::stderr();
-    for line in text.lines() {
-        let label = if global.colors(&io::stderr()) {
-            "\u{1b}[1;31merror:\u{1b}[0m"
-        } else {
-            "error:"
-        };
-        let _ = writeln!(stderr, "{label} {line}");
-    }
-    let _ = stderr.flush();
 }
 
 fn dispatch(cli: &Cli) -> Outcome {

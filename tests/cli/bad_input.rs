@@ -1,8 +1,11 @@
 //! Input that is wrong, unreadable or far too large.
 
 use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use crate::{GOOD, command, command_with_config, err, out, run, run_with, through, unprivileged, write};
 
@@ -551,4 +554,44 @@ fn a_port_that_the_fences_do_not_allow_is_told_by_its_option() {
         assert_eq!(told.contains(&format!("--port {port}: ")), is_refused, "{told}");
         assert_eq!(told.contains("fences.ports"), is_refused, "{told}");
     }
+}
+
+/// A collector of logs that hangs.
+#[test]
+fn a_daemon_that_cannot_begin_ends_though_nobody_reads_why() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let bad = write(dir.path(), "config.toml", b"[daemon]\nmax_probe = 1\n");
+    let missing = dir.path().join("none").to_str().expect("text").to_owned();
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    nix::fcntl::fcntl(writer.as_fd(), nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
+    writer.write_all(&[b'x'; 4096]).expect("room for this");
+    for args in [
+        &["--config", &bad, "daemon"][..],
+        &["--config", &missing, "daemon"],
+        &["--config", &bad, "-o", "json", "daemon"],
+        &["daemon", "--max-probes", "many"],
+        &["daemon", "--no-such-option"],
+    ] {
+        let mut command = command_with_config("", args);
+        let to = |writer: &io::PipeWriter| writer.try_clone().expect("one more");
+        let mut child = command
+            .stdout(to(&writer))
+            .stderr(to(&writer))
+            .spawn()
+            .expect("it runs");
+        let begin = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                break status;
+            }
+            if begin.elapsed() > Duration::from_secs(30) {
+                child.kill().expect("it is ours");
+                child.wait().expect("it ends");
+                panic!("{args:?} hangs");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(status.code(), Some(2), "{args:?}");
+    }
+    drop(reader);
 }
