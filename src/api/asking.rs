@@ -8,16 +8,16 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::limits::Times;
-use crate::control::request::{Ask, Reply};
+use crate::control::request::{DaemonRequest, Reply};
 
 /// Asks the loop, and waits for what it says.
 pub(super) async fn ask<T>(
-    asks: &mpsc::Sender<Ask>,
+    requests: &mpsc::Sender<DaemonRequest>,
     times: &Times,
     patience: Duration,
-    ask: impl FnOnce(Reply<T>) -> Ask,
+    ask: impl FnOnce(Reply<T>) -> DaemonRequest,
 ) -> Result<T, ApiError> {
-    let place = match timeout(times.turn, asks.reserve()).await {
+    let place = match timeout(times.turn, requests.reserve()).await {
         Ok(Ok(place)) => place,
         Ok(Err(_)) => return Err(ApiError::ending()),
         Err(_) => return Err(ApiError::busy("the daemon has too many questions to answer")),

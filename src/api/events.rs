@@ -18,7 +18,7 @@ use super::limits::FOLLOWERS;
 use super::params::Params;
 use super::routes::{Shared, json};
 use crate::control::events::Event;
-use crate::control::request::{After, Ask, Followed};
+use crate::control::request::{After, DaemonRequest, Followed};
 
 pub(super) async fn events(
     State(shared): State<Shared>,
@@ -33,7 +33,7 @@ pub(super) async fn events(
         Some(id) if !id.is_empty() => After::Event(id.into()),
         _ => After::Start,
     };
-    let ask = |after| shared.ask(shared.times.answer, move |reply| Ask::Follow(after, reply));
+    let ask = |after| shared.ask(shared.times.answer, move |reply| DaemonRequest::Follow(after, reply));
     if !follow {
         let Followed { missed, kept, .. } = ask(after).await?;
         let events = kept.iter().map(|event| &**event);

@@ -14,7 +14,7 @@ use super::limits::{MAX_PAGE, PAGE};
 use super::routes::Shared;
 use crate::addon::Target;
 use crate::addon::id::PlatformId;
-use crate::control::request::Ask;
+use crate::control::request::DaemonRequest;
 use tcpgw_core::model::duration;
 
 /// What a service is named by that belongs to an app's resource.
@@ -39,7 +39,7 @@ impl FromRequestParts<Shared> for Params {
             if name == "service"
                 && let Some(app) = app(value)?
             {
-                let asked = shared.ask(shared.times.answer, |reply| Ask::ServicesOfApp(app, reply));
+                let asked = shared.ask(shared.times.answer, |reply| DaemonRequest::ServicesOfApp(app, reply));
                 of_app = asked.await??;
                 if let Some(newest) = of_app.first() {
                     *value = newest.to_string();
@@ -179,7 +179,9 @@ async fn service_of_app(shared: &Shared, text: &str) -> Result<Option<Box<str>>,
     let Some(app) = app(text)? else {
         return Ok(None);
     };
-    let asked = shared.ask(shared.times.answer, |reply| Ask::Resource(Target::Any(app), reply));
+    let asked = shared.ask(shared.times.answer, |reply| {
+        DaemonRequest::Resource(Target::Any(app), reply)
+    });
     Ok(Some(asked.await??.id.service().into()))
 }
 

@@ -25,7 +25,7 @@ use super::error::ApiError;
 use super::limits::{LARGE_BODIES, Times, URI, WAITERS};
 use super::looks::Looks;
 use super::{Settings, asking, body, events};
-use crate::control::request::{Ask, Reply};
+use crate::control::request::{DaemonRequest, Reply};
 use crate::view::snapshot::Snapshot;
 
 /// The document that says all of this to programs.
@@ -83,7 +83,7 @@ pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// What handlers share.
 #[derive(Clone)]
 pub(super) struct Shared {
-    asks: mpsc::Sender<Ask>,
+    requests: mpsc::Sender<DaemonRequest>,
     looks: Looks,
     large: Arc<Semaphore>,
     pub(super) followers: Arc<Semaphore>,
@@ -92,9 +92,9 @@ pub(super) struct Shared {
     pub(super) ends: watch::Receiver<bool>,
 }
 
-pub(super) fn router(asks: mpsc::Sender<Ask>, settings: Settings, ends: watch::Receiver<bool>) -> Router {
+pub(super) fn router(requests: mpsc::Sender<DaemonRequest>, settings: Settings, ends: watch::Receiver<bool>) -> Router {
     let shared = Shared {
-        asks,
+        requests,
         looks: Looks::new(settings.open, settings.times),
         large: Arc::new(Semaphore::new(LARGE_BODIES)),
         followers: Arc::new(Semaphore::new(super::limits::FOLLOWERS)),
@@ -143,12 +143,16 @@ async fn read_first(State(times): State<Times>, request: Request, next: Next) ->
 
 impl Shared {
     /// Asks the loop, and waits for what it says.
-    pub(super) async fn ask<T>(&self, patience: Duration, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, ApiError> {
-        asking::ask(&self.asks, &self.times, patience, ask).await
+    pub(super) async fn ask<T>(
+        &self,
+        patience: Duration,
+        ask: impl FnOnce(Reply<T>) -> DaemonRequest,
+    ) -> Result<T, ApiError> {
+        asking::ask(&self.requests, &self.times, patience, ask).await
     }
 
     async fn look(&self) -> Result<Snapshot, ApiError> {
-        self.ask(self.times.answer, Ask::Snapshot).await
+        self.ask(self.times.answer, DaemonRequest::Snapshot).await
     }
 
     /// A JSON body, and the place of a large one.

@@ -24,7 +24,7 @@ use super::lanes::{Lane, Lanes};
 use super::limits::{HEAD, HEADERS, Times};
 use super::stall::Stalling;
 use super::{Settings, routes};
-use crate::control::request::{Ask, Peer};
+use crate::control::request::{DaemonRequest, Peer};
 
 /// After an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -33,11 +33,11 @@ const HEALTH: &str = "/v1/healthz";
 
 /// Serves the API until `stop`, and then lets those that are being served have their answers.
 ///
-/// What comes through `renewed` takes the place of the listener. What is asked goes to `asks`; what the kernel shows is read here. Dropping the future ends all connections at once.
+/// What comes through `renewed` takes the place of the listener. What is asked goes to `requests`; what the kernel shows is read here. Dropping the future ends all connections at once.
 pub async fn serve(
     mut listener: UnixListener,
     mut renewed: mpsc::Receiver<UnixListener>,
-    asks: mpsc::Sender<Ask>,
+    requests: mpsc::Sender<DaemonRequest>,
     settings: Settings,
     stop: impl Future<Output = ()> + Send,
 ) {
@@ -45,8 +45,8 @@ pub async fn serve(
     let (ending, ends) = watch::channel(false);
     let lanes = Lanes::new(settings.privileged.clone());
     // Each lane has its own places for looks, followers, waiters and large bodies.
-    let reserved = routes::router(asks.clone(), settings.clone(), ends.clone());
-    let common = routes::router(asks, settings, ends.clone());
+    let reserved = routes::router(requests.clone(), settings.clone(), ends.clone());
+    let common = routes::router(requests, settings, ends.clone());
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
     loop {

@@ -32,7 +32,7 @@ use crate::addon::Outcome;
 use crate::config::Config;
 use crate::config::daemon::Settings;
 use crate::control::job::Job;
-use crate::control::membership::{Change, Name, Note, Probing, Roster, Verdict};
+use crate::control::membership::{Change, Membership, Name, Note, Probing, Verdict};
 use crate::control::request::{AddonRefused, Applied as ApplyDone, Edited, Peer, Refused, Reply, TornDown};
 use crate::reconcile::Report;
 use crate::reconcile::engine::Services;
@@ -52,7 +52,7 @@ use self::deploys::{Deploys, Reached};
 use self::held_back::HeldBack;
 pub use self::input::{Unvetted, Vet, Vetted};
 use self::observation::Observing;
-use self::orders::Desk;
+use self::orders::OrderQueue;
 pub use self::orders::{ApplyOrder, MOST_ORDERS, Order};
 use self::orphans::{LastTrouble, Orphans};
 use self::problems::Judgement;
@@ -98,13 +98,13 @@ impl Provider {
 }
 
 /// Who waits for the kernel to have something.
-struct Waiter {
-    wants: Wants,
+struct PendingReply {
+    wants: ReplyKind,
     since: Instant,
 }
 
 /// What was accepted and written, and will be answered.
-enum Wants {
+enum ReplyKind {
     Apply {
         reply: Reply<Result<ApplyDone, Refused>>,
         services: Counts,
@@ -147,7 +147,7 @@ pub struct Core {
     phase: Phase,
     /// Every provider has said its first word.
     ready: bool,
-    roster: Roster,
+    membership: Membership,
     health: Health,
     file: Option<Arc<State>>,
     /// Where `file` was read from.
@@ -172,14 +172,14 @@ pub struct Core {
     reload_failed: Option<String>,
     /// What the file says next is judged as a whole.
     judge_all: bool,
-    desk: Desk,
+    order_queue: OrderQueue,
     deploys: Deploys,
     origin: String,
     events: Events,
     due: Due,
     /// The job that is out, by what it is for.
     out: Option<Out>,
-    waiting: Vec<Waiter>,
+    waiting: Vec<PendingReply>,
     /// Services of which something has changed that the record does not know: the next change of the kernel writes it down.
     unrecorded: BTreeSet<Name>,
     teardown: Vec<(Peer, Reply<Result<TornDown, Refused>>)>,
@@ -203,7 +203,7 @@ pub struct Core {
 
 /// A job that is out.
 struct Out {
-    waiters: Vec<Waiter>,
+    pending_replies: Vec<PendingReply>,
     /// How far deploys are when it is done.
     reached: Vec<(u64, Reached)>,
     cause: String,
@@ -214,7 +214,7 @@ impl Out {
     /// A job that nobody waits for.
     fn errand(now: Now) -> Self {
         Self {
-            waiters: Vec::new(),
+            pending_replies: Vec::new(),
             reached: Vec::new(),
             cause: String::new(),
             known: now.instant,
@@ -231,12 +231,12 @@ struct View {
 impl Core {
     /// Knows nothing yet.
     pub fn new(settings: Settings, config: Config, namespace: u64, now: Now) -> Self {
-        let roster = Roster::new(settings.all_failed);
+        let membership = Membership::new(settings.all_failed);
         let health = Health::new(settings.max_probes);
         Self {
             phase: Phase::Waiting,
             ready: false,
-            roster,
+            membership,
             health,
             file: None,
             file_origin: None,
@@ -253,7 +253,7 @@ impl Core {
             rejected: Rejected::default(),
             reload_failed: None,
             judge_all: false,
-            desk: Desk::default(),
+            order_queue: OrderQueue::default(),
             deploys: Deploys::default(),
             origin: origin(&settings),
             // No other daemon has both.
@@ -297,8 +297,8 @@ impl Core {
 
     fn probe_source(&self, probe: &Probe) -> Option<IpAddr> {
         let endpoint = Endpoint::try_from(probe.endpoint).ok()?;
-        let of_deploy = || self.roster.wanted().get(self.deploys.service_of(endpoint)?);
-        let service = self.roster.probed_for(endpoint).or_else(of_deploy)?;
+        let of_deploy = || self.membership.wanted().get(self.deploys.service_of(endpoint)?);
+        let service = self.membership.probed_for(endpoint).or_else(of_deploy)?;
         let is_of_family = |address: &&IpAddr| address.is_ipv4() == endpoint.address.is_ipv4();
         let addresses = || service.source_addresses.iter().filter(is_of_family);
         // Numbers of probes go by all endpoints: with two of them one would always get the even ones.
@@ -307,8 +307,8 @@ impl Core {
     }
 
     /// Who serves, and who shall.
-    pub fn roster(&self) -> &Roster {
-        &self.roster
+    pub fn membership(&self) -> &Membership {
+        &self.membership
     }
 
     /// The mark of our flows.
@@ -325,7 +325,7 @@ impl Core {
     fn holds(&self) -> bool {
         self.phase == Phase::Running
             && self.full.is_none()
-            && !self.roster.is_dirty()
+            && !self.membership.is_dirty()
             && self.out.as_ref().is_none_or(|out| out.cause.is_empty())
     }
 
@@ -336,13 +336,13 @@ impl Core {
 
     /// How it is, in a line.
     pub fn status_line(&self) -> String {
-        let leaving = match self.roster.leavers().len() {
+        let leaving = match self.membership.draining_backends().len() {
             0 => String::new(),
             some => format!(", {} draining", count(some, "backend")),
         };
         let problem = self.problems.line();
         let problem = problem.map(|problem| format!("; {problem}")).unwrap_or_default();
-        let services = count(self.roster.wanted().len(), "service");
+        let services = count(self.membership.wanted().len(), "service");
         format!("{services}{leaving}{problem}")
     }
 
@@ -361,14 +361,14 @@ impl Core {
     pub fn wakes_at(&self) -> Option<Instant> {
         let to_remember = self.due.next_remember().filter(|_| self.has_looked());
         let of_store = [self.deploys.next_time(), self.due.store, to_remember];
-        let of_store = of_store.into_iter().flatten().filter(|_| self.desk.is_idle());
+        let of_store = of_store.into_iter().flatten().filter(|_| self.order_queue.is_idle());
         let of_kernel = match self.phase {
             _ if self.out.is_some() => None,
             Phase::Waiting => self.due.retry,
             Phase::Looking | Phase::TornDown => None,
             Phase::Running if self.held_back.awaits_first_judgement() => None,
             Phase::Running => {
-                let times = [self.roster.next_deadline(), self.due.next()];
+                let times = [self.membership.next_deadline(), self.due.next()];
                 times.into_iter().flatten().min()
             }
         };
@@ -410,7 +410,7 @@ impl Core {
         if self.phase == Phase::TornDown || self.held_back.awaits_first_judgement() {
             return None;
         }
-        for service in self.roster.tick(now.instant) {
+        for service in self.membership.tick(now.instant) {
             self.unrecorded.insert(service.clone());
             let service = service.into();
             self.note(
@@ -426,7 +426,7 @@ impl Core {
             return if is_early { None } else { Some(self.run_in_full(now)) };
         }
         if self.due.take_late_record(now.instant) {
-            return Some(Job::Record(self.roster.serving().clone(), self.memo(now)));
+            return Some(Job::Record(self.membership.serving().clone(), self.memo(now)));
         }
         self.change(now).or_else(|| self.due_job(now))
     }
@@ -438,12 +438,12 @@ impl Core {
         self.cause = self.full.clone().unwrap_or_default();
         self.take_along(now);
         self.unrecorded.clear();
-        Job::All(self.roster.serving().clone(), self.memo(now))
+        Job::All(self.membership.serving().clone(), self.memo(now))
     }
 
     fn change(&mut self, now: Now) -> Option<Job> {
         let is_fresh = self.deploys.take_fresh();
-        if !self.roster.is_dirty() && self.waiting.is_empty() && self.unrecorded.is_empty() && !is_fresh {
+        if !self.membership.is_dirty() && self.waiting.is_empty() && self.unrecorded.is_empty() && !is_fresh {
             self.known = None;
             return None;
         }
@@ -451,10 +451,10 @@ impl Core {
         self.after(&change, now);
         let memo = self.change_memo(&change, now);
         if change.is_empty() && memo.services.is_empty() {
-            for waiter in std::mem::take(&mut self.waiting) {
-                self.answer(waiter, Ok(&Report::default()), now);
+            for pending in std::mem::take(&mut self.waiting) {
+                self.answer(pending, Ok(&Report::default()), now);
             }
-            self.reach(self.deploys.reached(&self.roster), now);
+            self.reach(self.deploys.reached(&self.membership), now);
             self.known = None;
             self.cause.clear();
             return None;
@@ -470,8 +470,8 @@ impl Core {
     fn take_along(&mut self, now: Now) {
         self.deploys.take_fresh();
         self.out = Some(Out {
-            waiters: std::mem::take(&mut self.waiting),
-            reached: self.deploys.reached(&self.roster),
+            pending_replies: std::mem::take(&mut self.waiting),
+            reached: self.deploys.reached(&self.membership),
             cause: std::mem::take(&mut self.cause),
             known: self.known.take().unwrap_or(now.instant),
         });
@@ -493,7 +493,7 @@ impl Core {
                 answered: view.answered,
             })
         };
-        let change = self.roster.settle(&verdict, now.instant);
+        let change = self.membership.settle(&verdict, now.instant);
         self.probe(now.instant);
         self.judgement.outdate();
         change
@@ -501,7 +501,7 @@ impl Core {
 
     /// Tells those who probe whom to probe.
     fn probe(&mut self, now: Instant) {
-        for (endpoint, probing) in self.roster.take_probes() {
+        for (endpoint, probing) in self.membership.take_probes() {
             let forgets = match probing {
                 Probing::With(_) | Probing::Again(_) => false,
                 Probing::Anew(_) => true,
@@ -512,7 +512,7 @@ impl Core {
                 self.health.remove(endpoint.into());
             }
             if let Probing::With(params) | Probing::Again(params) | Probing::Anew(params) = probing {
-                let presumed = !forgets && self.roster.is_balanced(endpoint);
+                let presumed = !forgets && self.membership.is_balanced(endpoint);
                 let target = tcpgw_core::health::Target { params, presumed };
                 self.health.upsert(endpoint.into(), target, now);
             }
@@ -534,7 +534,8 @@ impl Core {
             self.due.record(now.instant);
             self.due.tidy(now.instant);
         }
-        self.due.drains(!self.roster.leavers().is_empty(), now.instant);
+        self.due
+            .drains(!self.membership.draining_backends().is_empty(), now.instant);
     }
 
     fn tell(&mut self, note: &Note, now: Now) {
@@ -605,32 +606,32 @@ impl Core {
     fn due_job(&mut self, now: Now) -> Option<Job> {
         let at = now.instant;
         if self.due.take_drift() {
-            return Some(Job::Check(self.roster.serving().clone(), self.memo(now)));
+            return Some(Job::Check(self.membership.serving().clone(), self.memo(now)));
         }
         if let Some(left) = self.due.take_forget(at) {
-            let left = left.into_iter().filter(|pair| !self.roster.is_balanced_there(pair));
+            let left = left.into_iter().filter(|pair| !self.membership.is_balanced_there(pair));
             let left: BTreeSet<Pair> = left.collect();
             if !left.is_empty() {
                 return Some(Job::Forget(left));
             }
         }
         if self.due.take_count(at) {
-            let draining = self.roster.draining_pairs();
+            let draining = self.membership.draining_pairs();
             if !draining.is_empty() {
                 return Some(Job::Count(draining));
             }
         }
         if self.due.take_check(at) {
-            return Some(Job::Check(self.roster.serving().clone(), self.memo(now)));
+            return Some(Job::Check(self.membership.serving().clone(), self.memo(now)));
         }
         if self.due.take_flush(at) {
-            return Some(Job::Flush(self.roster.serving().clone()));
+            return Some(Job::Flush(self.membership.serving().clone()));
         }
         if self.due.take_tidy(at) {
-            return Some(Job::Tidy(self.roster.serving().clone()));
+            return Some(Job::Tidy(self.membership.serving().clone()));
         }
         if self.due.take_record(at) {
-            return Some(Job::Record(self.roster.serving().clone(), self.memo(now)));
+            return Some(Job::Record(self.membership.serving().clone(), self.memo(now)));
         }
         None
     }
@@ -638,14 +639,14 @@ impl Core {
     /// The last job before the end, if the record is not up to date.
     pub fn last_job(&mut self, now: Now) -> Option<Job> {
         let has = self.phase == Phase::Running && self.full.is_none();
-        has.then(|| Job::Record(self.roster.serving().clone(), self.memo(now)))
+        has.then(|| Job::Record(self.membership.serving().clone(), self.memo(now)))
     }
 
-    /// Puts that into the roster.
+    /// Puts that into the membership.
     fn want(&mut self, now: Instant) {
         let of_name = |service: &Arc<Service>| (service.name.clone(), Arc::clone(service));
         let wanted: Services = self.desired().map(of_name).collect();
-        self.roster.want_all(&wanted, now);
+        self.membership.want_all(&wanted, now);
     }
 
     /// What services may be called that only the kernel tells of.
@@ -662,19 +663,19 @@ impl Core {
     }
 
     /// The kernel has what somebody waits for, or did not take it.
-    fn answer(&mut self, waiter: Waiter, outcome: Result<&Report, Unheld<'_>>, now: Now) {
-        let Waiter { wants, since } = waiter;
+    fn answer(&mut self, pending: PendingReply, outcome: Result<&Report, Unheld<'_>>, now: Now) {
+        let PendingReply { wants, since } = pending;
         let outcome = outcome.map_err(Refused::from);
         // Whoever asked may be gone.
         match wants {
-            Wants::Apply {
+            ReplyKind::Apply {
                 reply,
                 services,
                 backends,
                 warnings,
             } => {
                 let time = now.instant.saturating_duration_since(since);
-                let draining = self.roster.leavers().len();
+                let draining = self.membership.draining_backends().len();
                 let done = outcome.map(|report| {
                     let report = Report {
                         services,
@@ -685,8 +686,8 @@ impl Core {
                 });
                 drop(reply.send(done));
             }
-            Wants::Edit(reply, edited) => drop(reply.send(outcome.map(|_| *edited))),
-            Wants::Restored {
+            ReplyKind::Edit(reply, edited) => drop(reply.send(outcome.map(|_| *edited))),
+            ReplyKind::Restored {
                 id,
                 service,
                 reason,
@@ -695,9 +696,9 @@ impl Core {
                 self.tell_deploy(id, &service, "undone", Some(reason), now);
                 drop(reply.send(outcome.map(|_| id)));
             }
-            Wants::Pause(reply) => drop(reply.send(outcome.map(|_| ()))),
-            Wants::Resume(reply) => drop(reply.send(outcome.map(|_| true))),
-            Wants::Addon(reply, done) => drop(reply.send(Ok(*done))),
+            ReplyKind::Pause(reply) => drop(reply.send(outcome.map(|_| ()))),
+            ReplyKind::Resume(reply) => drop(reply.send(outcome.map(|_| true))),
+            ReplyKind::Addon(reply, done) => drop(reply.send(Ok(*done))),
         }
     }
 }

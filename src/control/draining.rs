@@ -10,7 +10,7 @@ use tcpgw_core::model::{Backend, Endpoint};
 
 /// A backend on its way out of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leaving {
+pub struct DrainingBackend {
     /// The service that its flows came through.
     pub service: Name,
     /// As it was.
@@ -32,27 +32,27 @@ pub struct TimeLeft {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub struct Leavers {
-    all: BTreeMap<(Endpoint, Name), Leaving>,
+pub struct DrainingBackends {
+    all: BTreeMap<(Endpoint, Name), DrainingBackend>,
     of: BTreeMap<Name, BTreeSet<Endpoint>>,
     deadlines: BTreeSet<(Instant, Endpoint, Name)>,
 }
 
-impl Leavers {
+impl DrainingBackends {
     /// That of a service.
-    pub fn get(&self, service: &Name, endpoint: Endpoint) -> Option<&Leaving> {
+    pub fn get(&self, service: &Name, endpoint: Endpoint) -> Option<&DrainingBackend> {
         self.all.get(&(endpoint, service.clone()))
     }
 
     /// Those of an endpoint: it may leave several services.
-    pub fn of_endpoint(&self, endpoint: Endpoint) -> impl Iterator<Item = &Leaving> {
+    pub fn of_endpoint(&self, endpoint: Endpoint) -> impl Iterator<Item = &DrainingBackend> {
         let from = self.all.range((endpoint, Name::default())..);
         from.take_while(move |((of, _), _)| *of == endpoint)
             .map(|(_, leaving)| leaving)
     }
 
     /// Each, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Leaving> {
+    pub fn iter(&self) -> impl Iterator<Item = &DrainingBackend> {
         self.all.values()
     }
 
@@ -82,7 +82,7 @@ impl Leavers {
     }
 
     /// Notes one, in place of what was known of it.
-    pub fn put(&mut self, leaving: Leaving) {
+    pub fn put(&mut self, leaving: DrainingBackend) {
         let endpoint = leaving.backend.endpoint;
         self.remove(&leaving.service, endpoint);
         self.of.entry(leaving.service.clone()).or_default().insert(endpoint);
@@ -93,7 +93,7 @@ impl Leavers {
     }
 
     /// Forgets one.
-    pub fn remove(&mut self, service: &Name, endpoint: Endpoint) -> Option<Leaving> {
+    pub fn remove(&mut self, service: &Name, endpoint: Endpoint) -> Option<DrainingBackend> {
         let leaving = self.all.remove(&(endpoint, service.clone()))?;
         if let Some(of) = self.of.get_mut(service) {
             of.remove(&endpoint);

@@ -17,7 +17,7 @@ pub(super) use self::services::overlap;
 use self::services::{Services, backend_of};
 use super::request::PauseView;
 use crate::config::daemon::AllFailed;
-use crate::control::draining::{Leavers, Leaving, TimeLeft};
+use crate::control::draining::{DrainingBackend, DrainingBackends, TimeLeft};
 use tcpgw_core::drain::{Drain, Happens, Over};
 use tcpgw_core::model::shared::{Terms, disagreement};
 use tcpgw_core::model::{BackendState, Edits, Endpoint, Health, Listen, Problem, Problems, Service};
@@ -94,13 +94,13 @@ type Member = (Endpoint, Name);
 
 /// Who serves, who shall, and who leaves.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct Membership {
     all_failed: AllFailed,
     wanted: Services,
     /// Number of the last change of `wanted`.
     revision: u64,
     serving: Services,
-    leavers: Leavers,
+    draining_backends: DrainingBackends,
     /// Left for good; the kernel has not been told.
     retired: BTreeSet<Member>,
     /// Wanted as draining, and drained.
@@ -159,7 +159,7 @@ impl Pause {
     }
 }
 
-impl Roster {
+impl Membership {
     /// Nobody serves yet.
     pub fn new(all_failed: AllFailed) -> Self {
         Self {
@@ -181,7 +181,7 @@ impl Roster {
                     left: service.drain_timeout,
                     whole: service.drain_timeout,
                 });
-                self.leavers.put(Leaving {
+                self.draining_backends.put(DrainingBackend {
                     service: service.name.clone(),
                     backend: *backend,
                     drain: Drain::draining(time.left, now),
@@ -227,7 +227,7 @@ impl Roster {
             self.want(&service.name, Some(Arc::clone(service)));
         }
         for endpoint in endpoints_of(&edits.put) {
-            let leaving = self.leavers.of_endpoint(endpoint);
+            let leaving = self.draining_backends.of_endpoint(endpoint);
             self.dirty.extend(leaving.map(|leaving| leaving.service.clone()));
         }
         let mut keepers = BTreeMap::new();
@@ -328,7 +328,10 @@ impl Roster {
     /// Notes the services that an endpoint has left for others.
     fn moves(&mut self, endpoint: Endpoint, before: &BTreeSet<Member>) {
         let served = self.serving.of_endpoint(endpoint);
-        let leaving = self.leavers.of_endpoint(endpoint).map(|leaving| &leaving.service);
+        let leaving = self
+            .draining_backends
+            .of_endpoint(endpoint)
+            .map(|leaving| &leaving.service);
         let left = served.chain(leaving).filter(|name| !self.wanted.has(name, endpoint));
         let left: Vec<Member> = left.map(|name| (endpoint, name.clone())).collect();
         let was_wanted = before.range((endpoint, Name::default())..).next();
@@ -449,7 +452,7 @@ impl Roster {
 
     /// Time has passed; whose pause is over.
     pub fn tick(&mut self, now: Instant) -> Vec<Name> {
-        self.dirty.extend(self.leavers.late(now).cloned());
+        self.dirty.extend(self.draining_backends.late(now).cloned());
         // A handful: whoever pauses a service watches it.
         let over = self.paused.iter().filter(|(_, pause)| pause.until <= now);
         let over: Vec<Name> = over.map(|(name, _)| name.clone()).collect();
@@ -462,7 +465,7 @@ impl Roster {
     /// When [`Self::tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let pauses = self.paused.values().map(|pause| pause.until).min();
-        self.leavers.next_deadline().into_iter().chain(pauses).min()
+        self.draining_backends.next_deadline().into_iter().chain(pauses).min()
     }
 
     /// Whether something happened that was not worked out yet.
@@ -502,7 +505,7 @@ impl Roster {
             backend.is_some_and(|backend| backend.state == BackendState::Active)
         };
         let leaves = || {
-            let mut leaving = self.leavers.of_endpoint(endpoint);
+            let mut leaving = self.draining_backends.of_endpoint(endpoint);
             leaving.find_map(|leaving| {
                 let wanted = self.wanted.get(&leaving.service);
                 wanted.or_else(|| self.serving.get(&leaving.service))
@@ -533,13 +536,16 @@ impl Roster {
     }
 
     /// Who leaves.
-    pub fn leavers(&self) -> &Leavers {
-        &self.leavers
+    pub fn draining_backends(&self) -> &DrainingBackends {
+        &self.draining_backends
     }
 
     /// The pairs by which flows of those that drain are known, with the service that they leave.
     pub fn draining_pairs(&self) -> BTreeMap<Pair, Name> {
-        let draining = self.leavers.iter().filter(|leaving| leaving.drain.deadline().is_some());
+        let draining = self
+            .draining_backends
+            .iter()
+            .filter(|leaving| leaving.drain.deadline().is_some());
         let pairs = draining.flat_map(|leaving| {
             let service = self.serving.get(&leaving.service).into_iter();
             let pairs = service.flat_map(|service| pairs(service, leaving.backend.endpoint));
@@ -582,7 +588,10 @@ impl Roster {
 
     /// The services that an endpoint belongs to, or leaves.
     pub fn services_of(&self, endpoint: Endpoint) -> BTreeSet<&Name> {
-        let leaving = self.leavers.of_endpoint(endpoint).map(|leaving| &leaving.service);
+        let leaving = self
+            .draining_backends
+            .of_endpoint(endpoint)
+            .map(|leaving| &leaving.service);
         self.wanted.of_endpoint(endpoint).chain(leaving).collect()
     }
 }

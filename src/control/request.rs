@@ -30,7 +30,7 @@ pub type Reply<T> = oneshot::Sender<T>;
 
 /// One question or order.
 #[derive(Debug)]
-pub enum Ask {
+pub enum DaemonRequest {
     /// What the gateway is meant to do, and how it is, as far as the loop knows without asking the kernel.
     Snapshot(Reply<Snapshot>),
     /// Replace the services that came in through the API.

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::addon::settings::Settings;
 use crate::api;
 use crate::api::provider::{BACKLOG, Provider, serve};
-use crate::control::request::Ask;
+use crate::control::request::DaemonRequest;
 use crate::secrets::Owners;
 
 /// Between two tries to serve it.
@@ -20,7 +20,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// The task, if the add-on is on and can be served.
 pub(super) struct ProviderTask {
-    asks: mpsc::Sender<Ask>,
+    requests: mpsc::Sender<DaemonRequest>,
     running: Option<Running>,
     /// Whether it is as configured.
     is_configured: bool,
@@ -36,10 +36,10 @@ struct Running {
 }
 
 impl ProviderTask {
-    /// Returns one that does not run yet. `asks` leads to the daemon's loop.
-    pub(super) fn new(asks: mpsc::Sender<Ask>) -> Self {
+    /// Returns one that does not run yet. `requests` leads to the daemon's loop.
+    pub(super) fn new(requests: mpsc::Sender<DaemonRequest>) -> Self {
         Self {
-            asks,
+            requests,
             running: None,
             is_configured: false,
             again: Instant::now(),
@@ -81,7 +81,7 @@ impl ProviderTask {
         let task = tokio::spawn(serve(
             listener,
             current,
-            self.asks.clone(),
+            self.requests.clone(),
             api::Settings::default(),
             async {
                 let _ = stopped.await;

@@ -23,7 +23,7 @@ use super::presence::Presence;
 use super::provider_task::ProviderTask;
 use super::service_manager::{LoopPulse, Manager, Watchdog, Watching};
 use super::start::{StartError, StartFiles};
-use super::store_thread::Keeper;
+use super::store_thread::StoreThread;
 use crate::api::provider::seats_within;
 use crate::api::{self, Socket, SocketError, SocketSettings};
 use crate::config::daemon::{LogLevel, Settings};
@@ -32,7 +32,7 @@ use crate::config::{Config, ConfigError};
 use crate::control::core::{ApplyOrder, Core, Now, Order};
 use crate::control::job::Outcome;
 use crate::control::observation::Observation;
-use crate::control::request::{Applied, Apply, Ask, Refused, Reply};
+use crate::control::request::{Applied, Apply, DaemonRequest, Refused, Reply};
 use crate::control::storage::Written;
 use crate::lock::{Lock, LockError};
 use crate::probe::{ProbeError, Prober, Report as Probed};
@@ -161,9 +161,9 @@ struct Daemon {
     core: Core,
     worker: Option<Worker>,
     outcomes: mpsc::Receiver<Outcome>,
-    asks: mpsc::Receiver<Ask>,
+    requests: mpsc::Receiver<DaemonRequest>,
     parsed: (mpsc::Sender<Parsed>, mpsc::Receiver<Parsed>),
-    keeper: Option<Keeper>,
+    store_thread: Option<StoreThread>,
     written: mpsc::Receiver<Written>,
     prober: Prober,
     probed: mpsc::UnboundedReceiver<Vec<Probed>>,
@@ -283,7 +283,7 @@ impl Daemon {
         let (done, outcomes) = mpsc::channel(1);
         let (watchdog, pulse, turns) = Watchdog::new();
         let worker = Worker::start(engine, own_links, pulse, done).map_err(io("start a thread"))?;
-        let (ask, asks) = mpsc::channel(ASKS);
+        let (ask, requests) = mpsc::channel(ASKS);
         let provider_api = ProviderTask::new(ask.clone());
         let listener = socket.take_listener().and_then(UnixListener::from_std);
         let listener = listener.map_err(io("listen on the socket"))?;
@@ -305,8 +305,8 @@ impl Daemon {
         let last = last_services(&settings);
         let (writes, written) = mpsc::channel(1);
         let start_files = StartFiles::new(&given, &config);
-        let (keeper, opened) =
-            Keeper::start(&settings.store, &last, Now::read().unix, writes).map_err(io("start a thread"))?;
+        let (store_thread, opened) =
+            StoreThread::start(&settings.store, &last, Now::read().unix, writes).map_err(io("start a thread"))?;
         let mut core = Core::new(
             within_limits(settings, config.addon.is_some()),
             config,
@@ -321,9 +321,9 @@ impl Daemon {
             core,
             worker: Some(worker),
             outcomes,
-            asks,
+            requests,
             parsed: mpsc::channel(2),
-            keeper: Some(keeper),
+            store_thread: Some(store_thread),
             written,
             prober: thread,
             probed,
@@ -372,7 +372,7 @@ impl Daemon {
                     self.core.done(outcome.ok_or(DaemonError::Worker)?, Now::read());
                 }
                 news = next_news(&mut self.file) => self.file_news(news.ok_or(DaemonError::Task("follows the state file"))?),
-                Some(ask) = self.asks.recv() => self.answer(ask),
+                Some(ask) = self.requests.recv() => self.answer(ask),
                 Some(parsed) = self.parsed.1.recv() => self.apply(parsed),
                 written = self.written.recv() => {
                     self.core.written(written.ok_or(DaemonError::Store)?, Now::read());
@@ -414,7 +414,7 @@ impl Daemon {
                 self.file_news(news);
             } else if let Ok(parsed) = self.parsed.1.try_recv() {
                 self.apply(parsed);
-            } else if let Ok(ask) = self.asks.try_recv() {
+            } else if let Ok(ask) = self.requests.try_recv() {
                 self.answer(ask);
             } else {
                 return;
@@ -446,8 +446,8 @@ impl Daemon {
         self.pulse.step_done(Instant::now());
         let vet = &mut |state: &State, known: &IsKnown<'_>| looker.vet(Asker::Order, state, known, now.instant);
         if let Some(write) = self.core.next_write(vet, now) {
-            let keeper = self.keeper.as_ref().ok_or(DaemonError::Store)?;
-            keeper.write(write).map_err(|_| DaemonError::Store)?;
+            let store_thread = self.store_thread.as_ref().ok_or(DaemonError::Store)?;
+            store_thread.write(write).map_err(|_| DaemonError::Store)?;
         }
         self.pulse.step_done(Instant::now());
         if let Some(request) = self.core.next_observation(now)
@@ -582,34 +582,34 @@ impl Daemon {
         }
     }
 
-    fn answer(&mut self, ask: Ask) {
+    fn answer(&mut self, ask: DaemonRequest) {
         let now = Now::read();
         // Whoever asked may be gone.
         match ask {
-            Ask::Snapshot(reply) => drop(reply.send(self.core.look(now))),
-            Ask::Follow(after, reply) => drop(reply.send(self.core.follow(&after))),
-            Ask::Teardown(by, reply) => self.core.teardown(by, reply),
-            Ask::Resume(by, reply) => self.core.resume(by, reply, now),
-            Ask::Services(reply) => drop(reply.send(self.core.services())),
-            Ask::Service(name, reply) => drop(reply.send(self.core.service(&name, now))),
-            Ask::Edit(order, reply) => self.core.order(Order::Edit(order, reply)),
-            Ask::Pause(order, reply) => self.core.pause(&order, reply, now),
-            Ask::Deploy(order, reply) => self.core.order(Order::Deploy(order, reply)),
-            Ask::Undo(order, reply) => self.core.order(Order::Undo(order, reply)),
-            Ask::Addon(order, reply) => self.core.order(Order::Addon(order, reply)),
-            Ask::Resource(target, reply) => drop(reply.send(self.core.resource(&target))),
-            Ask::ServicesOfApp(app, reply) => drop(reply.send(self.core.services_of_app(&app))),
-            Ask::AppsOfServices(names, reply) => drop(reply.send(self.core.apps_of_services(&names))),
-            Ask::AppPage(id, reply) => drop(reply.send(self.core.app(id, now))),
-            Ask::ResourceView(target, reply) => drop(reply.send(self.core.resource_view(&target))),
-            Ask::Resources(reply) => drop(reply.send(self.core.resource_list(now))),
-            Ask::Deploys(reply) => drop(reply.send(self.core.deploys(now))),
-            Ask::Query(query) => {
-                if let Some(keeper) = &self.keeper {
-                    keeper.query(query);
+            DaemonRequest::Snapshot(reply) => drop(reply.send(self.core.look(now))),
+            DaemonRequest::Follow(after, reply) => drop(reply.send(self.core.follow(&after))),
+            DaemonRequest::Teardown(by, reply) => self.core.teardown(by, reply),
+            DaemonRequest::Resume(by, reply) => self.core.resume(by, reply, now),
+            DaemonRequest::Services(reply) => drop(reply.send(self.core.services())),
+            DaemonRequest::Service(name, reply) => drop(reply.send(self.core.service(&name, now))),
+            DaemonRequest::Edit(order, reply) => self.core.order(Order::Edit(order, reply)),
+            DaemonRequest::Pause(order, reply) => self.core.pause(&order, reply, now),
+            DaemonRequest::Deploy(order, reply) => self.core.order(Order::Deploy(order, reply)),
+            DaemonRequest::Undo(order, reply) => self.core.order(Order::Undo(order, reply)),
+            DaemonRequest::Addon(order, reply) => self.core.order(Order::Addon(order, reply)),
+            DaemonRequest::Resource(target, reply) => drop(reply.send(self.core.resource(&target))),
+            DaemonRequest::ServicesOfApp(app, reply) => drop(reply.send(self.core.services_of_app(&app))),
+            DaemonRequest::AppsOfServices(names, reply) => drop(reply.send(self.core.apps_of_services(&names))),
+            DaemonRequest::AppPage(id, reply) => drop(reply.send(self.core.app(id, now))),
+            DaemonRequest::ResourceView(target, reply) => drop(reply.send(self.core.resource_view(&target))),
+            DaemonRequest::Resources(reply) => drop(reply.send(self.core.resource_list(now))),
+            DaemonRequest::Deploys(reply) => drop(reply.send(self.core.deploys(now))),
+            DaemonRequest::Query(query) => {
+                if let Some(store_thread) = &self.store_thread {
+                    store_thread.query(query);
                 }
             }
-            Ask::Apply(apply, reply) => {
+            DaemonRequest::Apply(apply, reply) => {
                 let parsed = self.parsed.0.clone();
                 // A large state would hold everything up.
                 tokio::task::spawn_blocking(move || {
@@ -706,7 +706,7 @@ impl Daemon {
         drop(self.stop.take());
         let provider_api = self.provider_api.end();
         // Those who wait for an answer get none from here on.
-        self.asks.close();
+        self.requests.close();
         if let Some(mut api) = self.api.0.take()
             && tokio::time::timeout(ANSWERS, &mut api).await.is_err()
         {
@@ -734,8 +734,8 @@ impl Daemon {
             worker.end();
         }
         self.written.close();
-        if let Some(keeper) = self.keeper.take() {
-            keeper.end();
+        if let Some(store_thread) = self.store_thread.take() {
+            store_thread.end();
         }
         if let Some((path, last)) = self.core.last_services()
             && let Err(error) = last.save(&path)

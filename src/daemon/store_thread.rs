@@ -160,13 +160,13 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 pub struct Gone;
 
 /// The thread, seen from the loop.
-pub struct Keeper {
+pub struct StoreThread {
     writes: mpsc::Sender<Write>,
     queries: mpsc::Sender<Query>,
     thread: thread::JoinHandle<()>,
 }
 
-impl Keeper {
+impl StoreThread {
     /// Opens the store and starts the thread. Without a store there is a thread, too, which refuses everything.
     ///
     /// # Errors
@@ -183,7 +183,7 @@ impl Keeper {
         };
         let mut store = store;
         let again = store.is_err().then(|| (path.to_owned(), last.clone()));
-        let keeper = Self::working(results, move |order| match order {
+        let store_thread = Self::working(results, move |order| match order {
             Order::Write(write) => Some(match &again {
                 Some((path, last)) if matches!(*write, Write::Refresh) => open_or_refresh(&mut store, path, last),
                 _ => perform(&mut store, *write),
@@ -203,7 +203,7 @@ impl Keeper {
                 None
             }
         })?;
-        Ok((keeper, opened))
+        Ok((store_thread, opened))
     }
 
     /// A thread that does what `work` does, until both queues are closed or the results are not wanted any more. If it
@@ -445,7 +445,7 @@ mod tests {
         let (busy, is_busy) = std_mpsc::channel();
         let (release, released) = std_mpsc::channel::<()>();
         let (seen, order) = std_mpsc::channel();
-        let keeper = Keeper::working(results, move |order| {
+        let store_thread = StoreThread::working(results, move |order| {
             busy.send(()).unwrap();
             let _ = released.recv();
             seen.send(matches!(order, Order::Write(_))).unwrap();
@@ -455,7 +455,7 @@ mod tests {
         let mut answers = Vec::new();
         let mut ask = || {
             let (query, answer) = question();
-            keeper.query(query);
+            store_thread.query(query);
             answers.push(answer);
         };
         ask();
@@ -468,10 +468,10 @@ mod tests {
             refused.collect::<Vec<_>>(),
             [Err(QueryError::Busy), Err(QueryError::Busy)]
         );
-        assert_eq!(keeper.write(Write::Refresh), Ok(()));
+        assert_eq!(store_thread.write(Write::Refresh), Ok(()));
         drop(release);
         assert!(written.blocking_recv().is_some());
-        keeper.end();
+        store_thread.end();
         let order: Vec<bool> = order.iter().collect();
         assert_eq!(order.len(), WAITING + 2);
         assert_eq!(
@@ -488,7 +488,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         let (results, mut written) = mpsc::channel(1);
-        let (keeper, opened) = Keeper::start(&path, &Last::default(), Duration::ZERO, results).unwrap();
+        let (store_thread, opened) = StoreThread::start(&path, &Last::default(), Duration::ZERO, results).unwrap();
         assert!(opened.is_ok());
         let service = parse_service(br#"{"name": "a", "port": 2001, "backends": []}"#).unwrap();
         let change = Change {
@@ -500,7 +500,7 @@ mod tests {
             pid: 1,
             what: "test".into(),
         };
-        keeper.write(Write::Change(change, by, Duration::ZERO)).unwrap();
+        store_thread.write(Write::Change(change, by, Duration::ZERO)).unwrap();
         let Some(Written::Changed(Ok(committed))) = written.blocking_recv() else {
             panic!("it is not written");
         };
@@ -515,7 +515,7 @@ mod tests {
         let copy = directory.path().join("copy.db");
         std::fs::copy(&path, &copy).unwrap();
         assert_eq!(Store::open(&copy).unwrap().load().unwrap().revision, 1);
-        keeper.end();
+        store_thread.end();
         assert!(!log.exists(), "nor is there a log after the end");
     }
 
@@ -524,26 +524,26 @@ mod tests {
         let (results, mut written) = mpsc::channel(1);
         let (busy, is_busy) = std_mpsc::channel();
         let (release, released) = std_mpsc::channel::<()>();
-        let keeper = Keeper::working(results, move |_| {
+        let store_thread = StoreThread::working(results, move |_| {
             busy.send(()).unwrap();
             let _ = released.recv();
             std::panic::resume_unwind(Box::new(()));
         })
         .unwrap();
-        assert_eq!(keeper.write(Write::Refresh), Ok(()));
+        assert_eq!(store_thread.write(Write::Refresh), Ok(()));
         is_busy.recv().unwrap();
         let (query, waits) = question();
-        keeper.query(query);
+        store_thread.query(query);
         drop(release);
         assert!(written.blocking_recv().is_none(), "the loop hears of it");
         waits.blocking_recv().expect_err("nobody waits for ever");
-        while !keeper.thread.is_finished() {
+        while !store_thread.thread.is_finished() {
             thread::yield_now();
         }
-        assert_eq!(keeper.write(Write::Refresh), Err(Gone));
+        assert_eq!(store_thread.write(Write::Refresh), Err(Gone));
         let (query, answer) = question();
-        keeper.query(query);
+        store_thread.query(query);
         assert_eq!(answer.blocking_recv(), Ok(Err(QueryError::Gone)));
-        keeper.end();
+        store_thread.end();
     }
 }

@@ -1,7 +1,7 @@
 //! The reconciler of a process that stays: it remembers what the kernel holds, so that a change costs what it changes,
 //! and reads the kernel only when somebody else may have written.
 //!
-//! After any error it forgets what it believed, and the next run is a full one.
+//! After any error it forgets what it cached, and the next run is a full one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -39,7 +39,7 @@ pub type Services = BTreeMap<Box<str>, Arc<Service>>;
 
 /// What it knows besides the services themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Believed {
+struct CachedState {
     identity: Identity,
     room: Room,
     /// Services for each width.
@@ -137,8 +137,8 @@ pub struct Engine<K: Kernel> {
     idle: Option<Duration>,
     links: Links,
     timeouts: KernelTimeouts,
-    believed: Option<Believed>,
-    /// What the table was left with when a change of links or timeouts could not be written into it; `believed` is `None` then.
+    cached: Option<CachedState>,
+    /// What the table was left with when a change of links or timeouts could not be written into it; `cached` is `None` then.
     left: Option<Surroundings>,
     found: Option<Known>,
 }
@@ -162,7 +162,7 @@ impl<K: Kernel> Engine<K> {
             idle: None,
             links: Links::default(),
             timeouts: KernelTimeouts::default(),
-            believed: None,
+            cached: None,
             left: None,
             found: None,
         }
@@ -198,11 +198,11 @@ impl<K: Kernel> Engine<K> {
             return;
         }
         let before = std::mem::replace(&mut self.links, links);
-        let Some(mut believed) = self.believed.take() else {
+        let Some(mut cached) = self.cached.take() else {
             return;
         };
-        match self.commit_links(&before, &mut believed) {
-            Ok(generation) => believed.identity.generation = generation,
+        match self.commit_links(&before, &mut cached) {
+            Ok(generation) => cached.identity.generation = generation,
             Err(error) => {
                 self.left = Some(Surroundings {
                     links: before,
@@ -211,7 +211,7 @@ impl<K: Kernel> Engine<K> {
                 return tracing::debug!(%error, "failed to change what depends on links");
             }
         }
-        self.believed = Some(believed);
+        self.cached = Some(cached);
         if self.links.leads_elsewhere(&before) {
             let forgotten = self.kernel.sweep(self.mark, &mut |flow| !flow.status.seen_reply());
             match forgotten {
@@ -232,16 +232,16 @@ impl<K: Kernel> Engine<K> {
             return;
         }
         let before = std::mem::replace(&mut self.timeouts, timeouts);
-        let Some(mut believed) = self.believed.take() else {
+        let Some(mut cached) = self.cached.take() else {
             return;
         };
-        let (others, asked) = (believed.widths.keys().copied().collect(), believed.asked());
+        let (others, asked) = (cached.widths.keys().copied().collect(), cached.asked());
         let of = |timeouts| {
             let nothing = Ruleset::default().among(&others, &BTreeSet::new(), &asked);
             nothing.with_timeouts(timeouts)
         };
-        match self.commit_all(&of(before), &of(timeouts), &believed) {
-            Ok(generation) => believed.identity.generation = generation,
+        match self.commit_all(&of(before), &of(timeouts), &cached) {
+            Ok(generation) => cached.identity.generation = generation,
             Err(error) => {
                 self.left = Some(Surroundings {
                     links: self.links.clone(),
@@ -251,28 +251,28 @@ impl<K: Kernel> Engine<K> {
             }
         }
         tracing::info!(?timeouts, "conntrack's timeouts were changed: flows go by them");
-        self.believed = Some(believed);
+        self.cached = Some(cached);
     }
 
-    fn commit_links(&mut self, before: &Links, believed: &mut Believed) -> Result<u32, KernelError> {
-        let preserves = believed.preserving > 0;
+    fn commit_links(&mut self, before: &Links, cached: &mut CachedState) -> Result<u32, KernelError> {
+        let preserves = cached.preserving > 0;
         let (had, wanted) = (
             Ruleset::of_links(before, preserves),
             Ruleset::of_links(&self.links, preserves),
         );
         if had == wanted {
-            return Ok(believed.identity.generation);
+            return Ok(cached.identity.generation);
         }
-        let others = believed.widths.keys().copied().collect();
-        let had_asked = believed.asked();
-        believed.count(&wanted, &had);
+        let others = cached.widths.keys().copied().collect();
+        let had_asked = cached.asked();
+        cached.count(&wanted, &had);
         let had = had.among(&others, &BTreeSet::new(), &had_asked);
-        let wanted = wanted.among(&others, &BTreeSet::new(), &believed.asked());
-        self.commit_all(&had, &wanted, believed)
+        let wanted = wanted.among(&others, &BTreeSet::new(), &cached.asked());
+        self.commit_all(&had, &wanted, cached)
     }
 
-    fn commit_all(&mut self, had: &Ruleset, wanted: &Ruleset, believed: &Believed) -> Result<u32, KernelError> {
-        let mut generation = believed.identity.generation;
+    fn commit_all(&mut self, had: &Ruleset, wanted: &Ruleset, cached: &CachedState) -> Result<u32, KernelError> {
+        let mut generation = cached.identity.generation;
         for step in &plan(had, wanted).steps {
             let commit = Commit {
                 generation,
@@ -313,7 +313,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`ReconcileError`].
     pub fn apply_all(&mut self, services: &Services, memo: Memo) -> Result<Report, ReconcileError> {
-        self.believed = None;
+        self.cached = None;
         self.follow_timeouts();
         let desired = self.desired(services);
         let known = match self.found.take() {
@@ -339,14 +339,10 @@ impl<K: Kernel> Engine<K> {
     pub fn check(&mut self, services: &Services, memo: Memo) -> Result<Checked, ReconcileError> {
         self.follow_timeouts();
         let identity = self.kernel.identity()?;
-        if self
-            .believed
-            .as_ref()
-            .is_some_and(|believed| believed.identity == identity)
-        {
+        if self.cached.as_ref().is_some_and(|cached| cached.identity == identity) {
             return Ok(Checked::default());
         }
-        let knew = self.believed.take().is_some();
+        let knew = self.cached.take().is_some();
         let left = self.left.take();
         let desired = self.desired(services);
         let known = self.reconciler().read(&desired.summary)?;
@@ -399,16 +395,16 @@ impl<K: Kernel> Engine<K> {
         let room = comment
             .and_then(tcpgw_core::ruleset::skeleton::room_of)
             .unwrap_or_default();
-        let mut believed = Believed {
+        let mut cached = CachedState {
             identity,
             room,
             widths: BTreeMap::new(),
             elements: BTreeMap::new(),
             preserving: 0,
         };
-        believed.count(&desired.ruleset, &Ruleset::default());
-        believed.preserving = services.values().filter(|service| preserves(service)).count();
-        self.believed = Some(believed);
+        cached.count(&desired.ruleset, &Ruleset::default());
+        cached.preserving = services.values().filter(|service| preserves(service)).count();
+        self.cached = Some(cached);
         Ok(())
     }
 
@@ -429,7 +425,7 @@ impl<K: Kernel> Engine<K> {
             self.announce(&memo.entry(None));
             return Ok(Some(Report::default()));
         }
-        let Some(mut believed) = self.believed.take() else {
+        let Some(mut cached) = self.cached.take() else {
             return Ok(None);
         };
         let (old, new) = (|| old.iter().chain(beside), || new.iter().chain(beside));
@@ -446,8 +442,8 @@ impl<K: Kernel> Engine<K> {
             ..Report::default()
         };
         let old_preserving = old().filter(|service| preserves(service)).count();
-        let others_preserve = believed.preserving > old_preserving;
-        let others = believed.widths_without(&have.ruleset);
+        let others_preserve = cached.preserving > old_preserving;
+        let others = cached.widths_without(&have.ruleset);
         let among = |ruleset: &Ruleset, asked: &Asked| {
             let ruleset = if others_preserve {
                 without_links(ruleset)
@@ -456,20 +452,20 @@ impl<K: Kernel> Engine<K> {
             };
             ruleset.among(&others, &BTreeSet::new(), asked)
         };
-        let (asked, elements) = (believed.asked(), believed.elements.clone());
-        believed.count(&want.ruleset, &have.ruleset);
+        let (asked, elements) = (cached.asked(), cached.elements.clone());
+        cached.count(&want.ruleset, &have.ruleset);
         let had = among(&have.ruleset, &asked);
-        let wanted = among(&want.ruleset, &believed.asked());
+        let wanted = among(&want.ruleset, &cached.asked());
         let steps = plan(&had, &wanted).steps;
         if let Some(step) = steps.first()
-            && full(believed.room, |name| elements.get(&name).copied().unwrap_or(0), step).is_some()
+            && full(cached.room, |name| elements.get(&name).copied().unwrap_or(0), step).is_some()
         {
             return Ok(None);
         }
-        self.announce(&memo.entry((!steps.is_empty()).then_some(believed.identity.generation)));
+        self.announce(&memo.entry((!steps.is_empty()).then_some(cached.identity.generation)));
         for (at, step) in steps.iter().enumerate() {
             let commit = Commit {
-                generation: believed.identity.generation,
+                generation: cached.identity.generation,
                 mark: self.mark,
                 build: None,
                 step,
@@ -477,7 +473,7 @@ impl<K: Kernel> Engine<K> {
             };
             let begin = self.kernel.now();
             match self.kernel.commit(&commit) {
-                Ok(generation) => believed.identity.generation = generation,
+                Ok(generation) => cached.identity.generation = generation,
                 // Whoever wrote may have written to our table: the full run finds out.
                 Err(KernelError::Outdated | KernelError::Unknown(_)) => return Ok(None),
                 Err(source) if at > 0 => return Err(ReconcileError::Halfway(source)),
@@ -491,8 +487,8 @@ impl<K: Kernel> Engine<K> {
             report.elements += step.elements();
         }
         report.retired = !steps.is_empty();
-        believed.preserving = believed.preserving - old_preserving + new().filter(|s| preserves(s)).count();
-        self.believed = Some(believed);
+        cached.preserving = cached.preserving - old_preserving + new().filter(|s| preserves(s)).count();
+        self.cached = Some(cached);
         let begin = self.kernel.now();
         let swept = self.flush(&have.summary, &want.summary, &mut report);
         report.flushing = self.kernel.now() - begin;
@@ -599,31 +595,31 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`ReconcileError`].
     pub fn tidy(&mut self, services: &Services) -> Result<(), ReconcileError> {
-        let Some(mut believed) = self.believed.take() else {
+        let Some(mut cached) = self.cached.take() else {
             return Ok(());
         };
         let desired = self.desired(services);
         let orphans = self.reconciler().orphans(&desired.ruleset)?;
         if !orphans.is_empty() {
             let commit = Commit {
-                generation: believed.identity.generation,
+                generation: cached.identity.generation,
                 mark: self.mark,
                 build: None,
                 step: &tcpgw_core::ruleset::step::Step::default(),
                 forget: &orphans,
             };
-            believed.identity.generation = self.kernel.commit(&commit)?;
+            cached.identity.generation = self.kernel.commit(&commit)?;
         }
-        self.believed = Some(believed);
+        self.cached = Some(cached);
         Ok(())
     }
 
     /// Leaves the record for the next process, or for the CLI.
     pub fn record(&mut self, services: &Services, memo: Memo) {
-        let Some(believed) = self.believed.clone() else { return };
-        let Some(table) = believed.identity.table else { return };
+        let Some(cached) = self.cached.clone() else { return };
+        let Some(table) = cached.identity.table else { return };
         let desired = self.desired(services);
-        let known = Known::left(believed.identity.generation, table, believed.room);
+        let known = Known::left(cached.identity.generation, table, cached.room);
         let details = memo.details(services);
         self.reconciler()
             .signed(memo.applied)
@@ -638,7 +634,7 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// [`ReconcileError`].
     pub fn teardown(&mut self, by: &TornDown) -> Result<super::Torn, ReconcileError> {
-        self.believed = None;
+        self.cached = None;
         self.found = None;
         self.reconciler().teardown(Some(by))
     }
@@ -653,7 +649,7 @@ impl<K: Kernel> Engine<K> {
     }
 }
 
-impl Believed {
+impl CachedState {
     /// Widths that services other than those of `ruleset` have.
     fn widths_without(&self, ruleset: &Ruleset) -> BTreeSet<(Reach, SpreadRule)> {
         let own = widths(ruleset);

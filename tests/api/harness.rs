@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tcpgw::api::{Settings, Socket, SocketSettings, Times, serve};
 use tcpgw::control::events::{Events, What};
-use tcpgw::control::request::{Applied, Apply, Ask, Peer, Refused, TornDown};
+use tcpgw::control::request::{Applied, Apply, DaemonRequest, Peer, Refused, TornDown};
 use tcpgw::look::LookError;
 use tcpgw::reconcile::Desired;
 use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
@@ -112,7 +112,7 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
-            let (asks, asked) = mpsc::channel(4);
+            let (requests, asked) = mpsc::channel(4);
             let settings = Settings {
                 open: Arc::new(open),
                 times,
@@ -121,7 +121,14 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
             let listener = tokio::net::UnixListener::from_std(socket.take_listener().expect("a listener"));
             let answering = tokio::spawn(answer(asked, told, how));
             let stop = async { drop(stopped.await) };
-            serve(listener.expect("a listener"), mpsc::channel(1).1, asks, settings, stop).await;
+            serve(
+                listener.expect("a listener"),
+                mpsc::channel(1).1,
+                requests,
+                settings,
+                stop,
+            )
+            .await;
             answering.abort();
         });
     });
@@ -148,21 +155,21 @@ impl Drop for Server {
     }
 }
 
-async fn answer(mut asked: mpsc::Receiver<Ask>, told: Arc<Mutex<Told>>, how: Loop) {
+async fn answer(mut asked: mpsc::Receiver<DaemonRequest>, told: Arc<Mutex<Told>>, how: Loop) {
     let mut unanswered = Vec::new();
     if how == Loop::Stuck {
         std::future::pending::<()>().await;
     }
     while let Some(ask) = asked.recv().await {
-        if how == Loop::Mute || how == Loop::Slow && matches!(ask, Ask::Deploy(..)) {
+        if how == Loop::Mute || how == Loop::Slow && matches!(ask, DaemonRequest::Deploy(..)) {
             unanswered.push(ask);
             continue;
         }
         let mut told = told.lock().expect("nobody panicked");
         match ask {
-            Ask::Snapshot(reply) => drop(reply.send(told.look.clone())),
-            Ask::Follow(after, reply) => drop(reply.send(told.events.follow(&after))),
-            Ask::Apply(apply, reply) => {
+            DaemonRequest::Snapshot(reply) => drop(reply.send(told.look.clone())),
+            DaemonRequest::Follow(after, reply) => drop(reply.send(told.events.follow(&after))),
+            DaemonRequest::Apply(apply, reply) => {
                 let answer = match told.answer.clone() {
                     Some(refused) => Err(refused),
                     None => applied(&apply),
@@ -170,8 +177,8 @@ async fn answer(mut asked: mpsc::Receiver<Ask>, told: Arc<Mutex<Told>>, how: Loo
                 told.applies.push(apply);
                 drop(reply.send(answer));
             }
-            Ask::Resume(_, reply) => drop(reply.send(Ok(true))),
-            Ask::Teardown(_, reply) => {
+            DaemonRequest::Resume(_, reply) => drop(reply.send(Ok(true))),
+            DaemonRequest::Teardown(_, reply) => {
                 told.teardowns += 1;
                 drop(reply.send(Ok(TornDown {
                     table_removed: true,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tcpgw::addon::{Outcome, PortUse, Refusal, Request, Resource, RestingPort, ServiceState, Target};
 use tcpgw::control::request::{
-    AddonRefused, Ask, BackendView, BindingView, DeployOrder, DeployView, EditOrder, Edited, List, Listed, PauseOrder,
-    PauseView, Refused, ResourceList, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
+    AddonRefused, BackendView, BindingView, DaemonRequest, DeployOrder, DeployView, EditOrder, Edited, List, Listed,
+    PauseOrder, PauseView, Refused, ResourceList, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
 };
 use tcpgw::control::storage::{Query, QueryError, Recorded};
 use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
@@ -157,10 +157,10 @@ fn backend(at: &str, desired: &'static str) -> BackendView {
 }
 
 impl Single {
-    pub(crate) fn answer(&mut self, ask: Ask, refused: Option<Refused>) {
+    pub(crate) fn answer(&mut self, ask: DaemonRequest, refused: Option<Refused>) {
         let refused = refused.map_or(Ok(()), Err);
         match ask {
-            Ask::Services(reply) => {
+            DaemonRequest::Services(reply) => {
                 let services = self.services.values().map(|view| view.listed.clone());
                 let list = List {
                     revision: 9,
@@ -168,13 +168,13 @@ impl Single {
                 };
                 drop(reply.send(list));
             }
-            Ask::Service(name, reply) => drop(reply.send(self.services.get(&*name).cloned())),
-            Ask::Edit(order, reply) => {
+            DaemonRequest::Service(name, reply) => drop(reply.send(self.services.get(&*name).cloned())),
+            DaemonRequest::Edit(order, reply) => {
                 let edited = refused.and_then(|()| self.edit(&order));
                 self.edits.push(order);
                 drop(reply.send(edited));
             }
-            Ask::Pause(order, reply) => {
+            DaemonRequest::Pause(order, reply) => {
                 let paused = refused.and_then(|()| {
                     let view = self.services.get_mut(&*order.name);
                     let view = view.ok_or(Refused::Missing("there is no such service".into()))?;
@@ -189,34 +189,34 @@ impl Single {
                 self.pauses.push(order);
                 drop(reply.send(paused));
             }
-            Ask::Deploy(order, reply) => {
+            DaemonRequest::Deploy(order, reply) => {
                 let begun = refused.map(|()| self.begin(&order));
                 self.orders.push(order);
                 drop(reply.send(begun));
             }
-            Ask::Undo(order, reply) => {
+            DaemonRequest::Undo(order, reply) => {
                 let undone = refused.and_then(|()| self.undo(&order));
                 self.undos.push(order);
                 drop(reply.send(undone));
             }
-            Ask::Deploys(reply) => {
+            DaemonRequest::Deploys(reply) => {
                 self.step();
                 drop(reply.send(self.views.clone()));
             }
-            Ask::Query(query) => self.query(query),
-            Ask::Addon(order, reply) => drop(reply.send(Ok(resource_changed(&order.request)))),
-            Ask::Resource(target, reply) => drop(reply.send(known(&target).map(|()| resource()))),
-            Ask::ServicesOfApp(app, reply) => {
+            DaemonRequest::Query(query) => self.query(query),
+            DaemonRequest::Addon(order, reply) => drop(reply.send(Ok(resource_changed(&order.request)))),
+            DaemonRequest::Resource(target, reply) => drop(reply.send(known(&target).map(|()| resource()))),
+            DaemonRequest::ServicesOfApp(app, reply) => {
                 let services = known(&Target::Any(app)).map(|()| vec![resource().id.service().into()]);
                 drop(reply.send(services));
             }
-            Ask::AppsOfServices(names, reply) => {
+            DaemonRequest::AppsOfServices(names, reply) => {
                 let of_add_on = resource();
                 let names = names.into_iter().filter(|name| **name == *of_add_on.id.service());
                 drop(reply.send(names.map(|name| (name, of_add_on.app.clone())).collect()));
             }
-            Ask::ResourceView(target, reply) => drop(reply.send(known(&target).map(|()| resource_view()))),
-            Ask::Resources(reply) => drop(reply.send(Ok(resource_list()))),
+            DaemonRequest::ResourceView(target, reply) => drop(reply.send(known(&target).map(|()| resource_view()))),
+            DaemonRequest::Resources(reply) => drop(reply.send(Ok(resource_list()))),
             other => panic!("{other:?} is the harness' own"),
         }
     }

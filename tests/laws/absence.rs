@@ -741,7 +741,7 @@ fn a_stored_service_that_was_left_out_is_judged_again() {
     world.expected.remove(&9003);
     world.wait(Duration::from_secs(60));
     world.check().unwrap();
-    let serving: Vec<Box<str>> = world.core.roster().serving().keys().cloned().collect();
+    let serving: Vec<Box<str>> = world.core.membership().serving().keys().cloned().collect();
     assert!(serving.iter().any(|name| **name == *"clash-1"), "{serving:?}");
     let left = told(&world).unwrap();
     assert!(

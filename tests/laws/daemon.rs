@@ -434,7 +434,7 @@ impl World {
         if self.troubled {
             return Ok(());
         }
-        let serving = self.core.roster().serving().clone();
+        let serving = self.core.membership().serving().clone();
         let told = Desired::of(serving.values().map(AsRef::as_ref).collect(), &self.links);
         let (met, mark) = (self.met.clone(), FlowMark::default());
         let kernel = self.engine().kernel();
@@ -459,9 +459,9 @@ impl World {
         }
         let held = Summary::of_kernel(&self.held, &Summary::default()).services.into_iter();
         let ports: BTreeSet<u16> = held.map(|held| held.port).collect();
-        let roster = self.core.roster();
-        let mut served = roster.serving().clone();
-        served.retain(|name, service| roster.wanted().contains_key(name) && ports.contains(&service.port.get()));
+        let membership = self.core.membership();
+        let mut served = membership.serving().clone();
+        served.retain(|name, service| membership.wanted().contains_key(name) && ports.contains(&service.port.get()));
         served
     }
 
@@ -472,7 +472,7 @@ impl World {
             let is_said = self.file.services.iter().any(|said| said.name == *name);
             let is_claimed = self.file.services.iter().any(|said| claims(&said));
             if is_said && !is_claimed {
-                prop_assert!(self.core.roster().serving().contains_key(name), "{} is gone", name);
+                prop_assert!(self.core.membership().serving().contains_key(name), "{} is gone", name);
             }
         }
         Ok(())
@@ -487,7 +487,7 @@ impl World {
         self.wait(LONG);
         self.check()?;
         prop_assert!(self.core.in_sync());
-        prop_assert!(self.core.roster().leavers().is_empty());
+        prop_assert!(self.core.membership().draining_backends().is_empty());
         let mut want = self.file.clone();
         for service in &mut want.services {
             Arc::make_mut(service)
@@ -496,7 +496,7 @@ impl World {
         }
         let desired = Desired::new(&want, &self.links);
         prop_assert_eq!(&self.engine().kernel().ruleset(), &desired.ruleset);
-        let counts: BTreeMap<_, _> = self.core.roster().serving().clone();
+        let counts: BTreeMap<_, _> = self.core.membership().serving().clone();
         prop_assert_eq!(counts.len(), want.services.len());
         Ok(())
     }
@@ -630,7 +630,7 @@ fn file(services: &[(&str, u16, &[u8])]) -> State {
 impl World {
     /// Who gets the connections of a service.
     fn balanced(&self, name: &str) -> BTreeSet<SocketAddr> {
-        let service = self.core.roster().serving().get(name);
+        let service = self.core.membership().serving().get(name);
         let backends = service.iter().flat_map(|service| &service.backends);
         let active = backends.filter(|backend| backend.state == BackendState::Active);
         active.map(|backend| backend.endpoint.into()).collect()

@@ -714,7 +714,7 @@ impl World {
         if self.troubled || self.held {
             return Ok(());
         }
-        let serving = self.core.roster().serving().clone();
+        let serving = self.core.membership().serving().clone();
         let (met, mark) = (self.met.clone(), FlowMark::default());
         let kernel = self.engine().kernel();
         // After a teardown there is nothing, not even what depends on links alone.
@@ -794,7 +794,7 @@ impl World {
         self.wait(LONG);
         self.check()?;
         prop_assert!(self.core.in_sync());
-        prop_assert!(self.core.roster().leavers().is_empty());
+        prop_assert!(self.core.membership().draining_backends().is_empty());
         prop_assert!(self.core.deploys(self.time()).is_empty());
         let store = self.store.as_mut().unwrap();
         prop_assert!(store.unfinished_deploys().unwrap().is_empty());

@@ -25,7 +25,7 @@ use crate::addon::{Dialect, Refusal, Request as Wish, Resource, Target};
 use crate::api::asking;
 use crate::api::limits::{Times, URI};
 use crate::api::server::closing;
-use crate::control::request::{AddonOrder, AddonRefused, AppView, Ask, Peer, Refused};
+use crate::control::request::{AddonOrder, AddonRefused, AppView, DaemonRequest, Peer, Refused};
 use crate::control::storage::Query;
 use crate::store::Deploy;
 use crate::view::app::AppSubject;
@@ -38,7 +38,8 @@ const BODY: usize = 64 << 10;
 const OFF: &str = "the add-on is off";
 const INVALID: &str = "nothing was changed: the gateway's settings do not allow it, or a container of this app stands in another \
                        service, too, which must have the same limit; the gateway's log says which";
-const FAILED: &str = "the gateway cannot carry it out at the moment; its log says why. Ask the same again later";
+const FAILED: &str =
+    "the gateway cannot carry it out at the moment; its log says why. Ask the same again later";
 const BUSY: &str = "The gateway is busy and did not answer in time. That alone keeps no client from being served. Try again in a minute.";
 /// How long a page waits for its place among what the daemon does, and for each answer.
 const PAGE_TURN: Duration = Duration::from_secs(2);
@@ -50,7 +51,7 @@ const DEPLOYS: usize = 5;
 
 /// What all connections share.
 pub(super) struct Shared {
-    pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) requests: mpsc::Sender<DaemonRequest>,
     pub(super) times: Times,
     pub(super) throttle: Mutex<Throttle>,
     pub(super) traffic: TrafficObserver,
@@ -236,7 +237,9 @@ impl Visit<'_> {
             return Answer::error(dialect, 503, "Unavailable", why);
         };
         let times = &self.shared.times;
-        let asked = asking::ask(&self.shared.asks, times, times.order, |reply| Ask::Addon(order, reply));
+        let asked = asking::ask(&self.shared.requests, times, times.order, |reply| {
+            DaemonRequest::Addon(order, reply)
+        });
         let refused = match asked.await {
             Ok(Ok(outcome)) => return dialect::answer(dialect, wish, &Ok(outcome), self.gateway()),
             Ok(Err(AddonRefused::Resource(refusal))) => {
@@ -251,8 +254,8 @@ impl Visit<'_> {
 
     async fn resource(&self, target: &Target) -> Result<Result<Arc<Resource>, Refusal>, String> {
         let times = &self.shared.times;
-        let asked = asking::ask(&self.shared.asks, times, times.answer, |reply| {
-            Ask::Resource(target.clone(), reply)
+        let asked = asking::ask(&self.shared.requests, times, times.answer, |reply| {
+            DaemonRequest::Resource(target.clone(), reply)
         });
         match asked.await.map_err(|error| error.to_string())? {
             Ok(resource) => Ok(Ok(resource)),
@@ -342,7 +345,9 @@ impl Visit<'_> {
             return page::message(StatusCode::FORBIDDEN, text);
         };
         let times = self.page_times();
-        let asked = asking::ask(&self.shared.asks, &times, times.answer, |reply| Ask::AppPage(id, reply));
+        let asked = asking::ask(&self.shared.requests, &times, times.answer, |reply| {
+            DaemonRequest::AppPage(id, reply)
+        });
         let app = match asked.await {
             Ok(Ok(app)) => app,
             Ok(Err(AddonRefused::Resource(_))) => {
@@ -390,8 +395,8 @@ impl Visit<'_> {
     /// `None`: the store does not answer in time.
     async fn last_deploys(&self, app: &AppView, times: &Times) -> Option<Vec<Deploy>> {
         let service = app.resource.id.service();
-        let query = |reply| Ask::Query(Query::Deploys(Some(service), DEPLOYS, reply));
-        let asked = asking::ask(&self.shared.asks, times, times.answer, query);
+        let query = |reply| DaemonRequest::Query(Query::Deploys(Some(service), DEPLOYS, reply));
+        let asked = asking::ask(&self.shared.requests, times, times.answer, query);
         asked.await.ok()?.ok()
     }
 }

@@ -21,7 +21,7 @@ use super::traffic::TrafficObserver;
 use crate::addon::throttle::Throttle;
 use crate::api;
 use crate::api::server::{answering, closing};
-use crate::control::request::Ask;
+use crate::control::request::DaemonRequest;
 
 /// After an error of `accept` that lasts, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ pub const BACKLOG: i32 = 4096;
 pub async fn serve(
     listener: TcpListener,
     provider: watch::Receiver<Arc<Provider>>,
-    asks: mpsc::Sender<Ask>,
+    requests: mpsc::Sender<DaemonRequest>,
     settings: api::Settings,
     stop: impl Future<Output = ()> + Send,
 ) {
@@ -42,7 +42,7 @@ pub async fn serve(
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
     let places = Arc::new(Places::within(files));
     let shared = Arc::new(Shared {
-        asks,
+        requests,
         times,
         throttle: Mutex::new(Throttle::default()),
         traffic: TrafficObserver::new(settings.open),
@@ -159,7 +159,7 @@ mod tests {
     struct Served {
         at: SocketAddr,
         salt: Secret,
-        asked: mpsc::Receiver<Ask>,
+        asked: mpsc::Receiver<DaemonRequest>,
         _providers: watch::Sender<Arc<Provider>>,
         _directory: tempfile::TempDir,
     }
@@ -183,12 +183,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         // Questions are taken, and answered by nobody.
-        let (asks, asked) = mpsc::channel(4);
+        let (requests, asked) = mpsc::channel(4);
         let settings = api::Settings {
             times,
             ..api::Settings::default()
         };
-        tokio::spawn(serve(listener, current, asks, settings, std::future::pending()));
+        tokio::spawn(serve(listener, current, requests, settings, std::future::pending()));
         Served {
             at,
             salt,

@@ -15,11 +15,11 @@ use crate::addon::{Dialect, Outcome, Provision, Request, Target};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::params::{App, Params};
-use crate::control::request::{AddonOrder, Ask, Peer};
+use crate::control::request::{AddonOrder, DaemonRequest, Peer};
 
 pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let list = shared.ask(shared.times.answer, Ask::Resources).await??;
+    let list = shared.ask(shared.times.answer, DaemonRequest::Resources).await??;
     Ok(json(&list))
 }
 
@@ -29,7 +29,9 @@ pub(in crate::api) async fn one(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let asked = shared.ask(shared.times.answer, |reply| Ask::ResourceView(Target::Any(app), reply));
+    let asked = shared.ask(shared.times.answer, |reply| {
+        DaemonRequest::ResourceView(Target::Any(app), reply)
+    });
     Ok(json(&asked.await??))
 }
 
@@ -126,7 +128,9 @@ impl Shared {
     async fn order(&self, app: PlatformId, request: Request, by: Peer) -> Result<Response, ApiError> {
         let order = AddonOrder::new(request, Dialect::Local, by);
         let order = order.map_err(|_| ApiError::failed("the system gave no random numbers; nothing was changed"))?;
-        let outcome = self.ask(self.times.order, |reply| Ask::Addon(order, reply)).await??;
+        let outcome = self
+            .ask(self.times.order, |reply| DaemonRequest::Addon(order, reply))
+            .await??;
         let (created, changed) = match &outcome {
             Outcome::Created(_) => (true, true),
             Outcome::Changed(_) => (false, true),
@@ -135,7 +139,9 @@ impl Shared {
                 return Ok(json(&json!({"resource": null, "created": false, "changed": true})));
             }
         };
-        let asked = self.ask(self.times.answer, |reply| Ask::ResourceView(Target::Any(app), reply));
+        let asked = self.ask(self.times.answer, |reply| {
+            DaemonRequest::ResourceView(Target::Any(app), reply)
+        });
         let view = asked.await??;
         let mut response = json(&json!({"resource": view, "created": created, "changed": changed}));
         if created {

@@ -15,7 +15,7 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{LONGEST_ORIGIN, MAX_DRAIN};
 use crate::api::params::Params;
-use crate::control::request::{Apply, ApplyOptions, Ask, Peer};
+use crate::control::request::{Apply, ApplyOptions, DaemonRequest, Peer};
 use crate::view::snapshot::{DaemonView, DrainView};
 use tcpgw_core::problem;
 
@@ -110,7 +110,9 @@ pub(in crate::api) async fn apply(
         options,
         by,
     };
-    let applied = shared.ask(shared.times.order, |reply| Ask::Apply(apply, reply)).await?;
+    let applied = shared
+        .ask(shared.times.order, |reply| DaemonRequest::Apply(apply, reply))
+        .await?;
     Ok(json(&applied?))
 }
 
@@ -120,7 +122,9 @@ pub(in crate::api) async fn teardown(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let torn = shared.ask(shared.times.order, |reply| Ask::Teardown(by, reply)).await?;
+    let torn = shared
+        .ask(shared.times.order, |reply| DaemonRequest::Teardown(by, reply))
+        .await?;
     Ok(json(&torn?))
 }
 
@@ -130,6 +134,8 @@ pub(in crate::api) async fn resume(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let resumed = shared.ask(shared.times.order, |reply| Ask::Resume(by, reply)).await?;
+    let resumed = shared
+        .ask(shared.times.order, |reply| DaemonRequest::Resume(by, reply))
+        .await?;
     Ok(json(&json!({"resumed": resumed?})))
 }

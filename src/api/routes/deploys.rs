@@ -18,7 +18,7 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
 use crate::api::params::{Id, Name, Params};
-use crate::control::request::{Ask, DeployOrder, DeployView, Peer, UndoOrder, Which};
+use crate::control::request::{DaemonRequest, DeployOrder, DeployView, Peer, UndoOrder, Which};
 use crate::control::storage::{Query, Recorded};
 use crate::store::Deploy;
 use tcpgw_core::model::Word as _;
@@ -114,13 +114,13 @@ impl Shown {
 
 impl Shared {
     async fn views(&self) -> Result<Vec<DeployView>, ApiError> {
-        self.ask(self.times.answer, Ask::Deploys).await
+        self.ask(self.times.answer, DaemonRequest::Deploys).await
     }
 
     /// One that is over between the two questions is over in the record.
     async fn deploy(&self, id: u64) -> Result<Shown, ApiError> {
         let views = self.views().await?;
-        let query = |reply| Ask::Query(Query::Deploy(id, reply));
+        let query = |reply| DaemonRequest::Query(Query::Deploy(id, reply));
         let record = self.ask(self.times.answer, query).await??;
         let record = record.ok_or_else(|| {
             let message =
@@ -141,7 +141,9 @@ impl Shared {
     }
 
     async fn undo(&self, order: UndoOrder) -> Result<Response, ApiError> {
-        let id = self.ask(self.times.order, |reply| Ask::Undo(order, reply)).await??;
+        let id = self
+            .ask(self.times.order, |reply| DaemonRequest::Undo(order, reply))
+            .await??;
         Ok(json(&self.deploy(id).await?.value()))
     }
 }
@@ -192,7 +194,7 @@ pub(in crate::api) async fn begin(
         _ => Some(Waiter::new(&shared, MAX_WAIT).await?),
     };
     let id = shared
-        .ask(shared.times.order, |reply| Ask::Deploy(order, reply))
+        .ask(shared.times.order, |reply| DaemonRequest::Deploy(order, reply))
         .await??;
     let shown = match waiter {
         None => shared.deploy(id).await?,
@@ -220,7 +222,7 @@ pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -
     let service = params.service()?.map(String::from);
     let limit = params.limit()?;
     let views = shared.views().await?;
-    let query = |reply| Ask::Query(Query::Deploys(service, limit, reply));
+    let query = |reply| DaemonRequest::Query(Query::Deploys(service, limit, reply));
     let records = shared.ask(shared.times.answer, query).await??;
     let shown = |record| Shown::new(record, views.clone()).value();
     let deploys: Vec<Value> = records.into_iter().map(shown).collect();

@@ -13,7 +13,7 @@ use crate::addon::id::PlatformId;
 use crate::api::JSON;
 use crate::api::error::ApiError;
 use crate::api::params::Params;
-use crate::control::request::Ask;
+use crate::control::request::DaemonRequest;
 use crate::control::storage::Query;
 use crate::store::{HistoryEntry, HistoryFilter};
 use tcpgw_core::model::{self, Service, write};
@@ -39,10 +39,10 @@ pub(in crate::api) async fn history(State(shared): State<Shared>, params: Params
         before: params.parse("before")?,
         limit: params.limit()?,
     };
-    let query = |reply| Ask::Query(Query::History(filter, reply));
+    let query = |reply| DaemonRequest::Query(Query::History(filter, reply));
     let entries = shared.ask(shared.times.answer, query).await??;
     let names: BTreeSet<Box<str>> = entries.iter().map(|entry| entry.service.as_str().into()).collect();
-    let apps = shared.ask(shared.times.answer, |reply| Ask::AppsOfServices(names, reply));
+    let apps = shared.ask(shared.times.answer, |reply| DaemonRequest::AppsOfServices(names, reply));
     let apps = apps.await?;
     let entries = entries.into_iter().map(|entry| Entry {
         app: apps.get(entry.service.as_str()).cloned(),
@@ -65,7 +65,7 @@ pub(in crate::api) async fn export(State(shared): State<Shared>, params: Params)
         return Err(ApiError::bad("all and provider exclude each other"));
     }
     let of_file = of_file.unwrap_or(false);
-    let list = shared.ask(shared.times.answer, Ask::Services).await?;
+    let list = shared.ask(shared.times.answer, DaemonRequest::Services).await?;
     let chosen = list
         .services
         .iter()

@@ -16,7 +16,7 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
 use crate::api::params::{Name, Params};
-use crate::control::request::{Ask, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
+use crate::control::request::{DaemonRequest, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
 use crate::store::Expect;
 use tcpgw_core::model::{Endpoint, duration, write};
 
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     params.known(&[])?;
-    let list = shared.ask(shared.times.answer, Ask::Services).await?;
+    let list = shared.ask(shared.times.answer, DaemonRequest::Services).await?;
     Ok(json(&json!({"revision": list.revision, "services": list.services})))
 }
 
@@ -145,7 +145,7 @@ pub(in crate::api) async fn resume(
 impl Shared {
     /// All that is known of one service.
     pub(super) async fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
-        let asked = self.ask(self.times.answer, |reply| Ask::Service(name.into(), reply));
+        let asked = self.ask(self.times.answer, |reply| DaemonRequest::Service(name.into(), reply));
         asked.await?.ok_or_else(|| {
             let message = format!("there is no service named {name:?}; GET /v1/services lists them");
             ApiError::new(StatusCode::NOT_FOUND, "missing", message)
@@ -169,7 +169,9 @@ impl Shared {
     async fn edit(&self, order: EditOrder) -> Result<Response, ApiError> {
         let is_conditional = matches!(order.expect, Expect::Revision(_) | Expect::Absent)
             || order.expect == Expect::Present && matches!(order.edit, ServiceEdit::Put(_));
-        let edited = self.ask(self.times.order, |reply| Ask::Edit(order, reply)).await?;
+        let edited = self
+            .ask(self.times.order, |reply| DaemonRequest::Edit(order, reply))
+            .await?;
         let edited = edited.map_err(|refused| match refused {
             Refused::Conflict(..) if is_conditional => {
                 ApiError::from(refused).with_status(StatusCode::PRECONDITION_FAILED)
@@ -205,7 +207,8 @@ impl Shared {
             time,
             by,
         };
-        self.ask(self.times.order, |reply| Ask::Pause(order, reply)).await??;
+        self.ask(self.times.order, |reply| DaemonRequest::Pause(order, reply))
+            .await??;
         Ok(shown(&self.service(&name).await?))
     }
 }

@@ -15,7 +15,7 @@ use crate::api::error::ApiError;
 use crate::api::limits::{LOOK_AGAIN, MAX_WAIT, WAITERS};
 use crate::api::params::{Name, Params};
 use crate::control::events::Event;
-use crate::control::request::{After, Ask};
+use crate::control::request::{After, DaemonRequest};
 use tcpgw_core::model::duration;
 
 /// How long is waited for a service, if nobody says otherwise.
@@ -37,7 +37,7 @@ impl Waiter {
         let Ok(place) = Arc::clone(&shared.waiters).try_acquire_owned() else {
             return Err(ApiError::busy(&format!("{WAITERS} others are waiting already")));
         };
-        let follow = |reply| Ask::Follow(After::Now, reply);
+        let follow = |reply| DaemonRequest::Follow(After::Now, reply);
         let events = shared.ask(shared.times.answer, follow).await?.coming;
         Ok(Self {
             events,

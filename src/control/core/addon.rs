@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::input::{Judged, Standing, Unjudged, Vet};
-use super::orders::{Accepted, Order, Then, Undecided, by, refused};
-use super::{Core, Now, Phase, Provider, Wants};
+use super::input::{Judged, ProviderSize, Unjudged, Vet};
+use super::orders::{OnWritten, Order, PendingWrite, Undecided, by, refused};
+use super::{Core, Now, Phase, Provider, ReplyKind};
 use crate::addon::dialect::tcp_url;
 use crate::addon::id::{PlanName, PlatformId, ResourceId, with_apps};
 use crate::addon::settings::Settings;
@@ -17,7 +17,7 @@ use crate::addon::{
     BusyPorts, Change, Decision, Facts, Outcome, PortRefusal, PortSet, PortUse, Refusal, Registry, Request, Resource,
     ServiceState, Status, Target,
 };
-use crate::control::membership::{Name, Roster};
+use crate::control::membership::{Membership, Name};
 use crate::control::obstacle::ObstacleKind;
 use crate::control::request::{
     AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, BindingView, Refused, Reply, ResourceList, ResourceView,
@@ -278,7 +278,7 @@ impl Core {
         Ok(AppView {
             resource,
             service: self.service(&name, now),
-            served: self.roster.serving().get(name.as_str()).cloned(),
+            served: self.membership.serving().get(name.as_str()).cloned(),
             is_torn_down: self.phase == Phase::TornDown,
             errors: errors.filter(concerns).map(|problem| problem.kind).collect(),
             mark: self.mark(),
@@ -420,7 +420,7 @@ impl Core {
             }
         };
         let Decision { change, outcome } = decision;
-        let accepted = Accepted {
+        let accepted = PendingWrite {
             edits,
             cause: format!(
                 "{} of app {} (uid {})",
@@ -431,7 +431,7 @@ impl Core {
             drain: None,
             warnings: judged.warnings,
             obstacles: judged.obstacles,
-            then: Then::Addon(Provisioned { change, outcome, reply }),
+            then: OnWritten::Addon(Provisioned { change, outcome, reply }),
         };
         Ok(self.write(accepted, by(order.by, &order.what()), now))
     }
@@ -476,14 +476,14 @@ impl Core {
 
     /// Ports that services have which are no resources', and those that are about to be free.
     fn ports_of_others(&self) -> PortsOfOthers<'_> {
-        // While it is in use the roster has all that is said, but for what is held back.
+        // While it is in use the membership has all that is said, but for what is held back.
         let is_in_use = self.phase == Phase::Running;
         let others = (!is_in_use || !self.held_back.is_empty()).then(|| {
             let others = self.said();
             others.filter(|service| !is_in_use || self.held_back.contains(&service.name))
         });
         PortsOfOthers {
-            roster: &self.roster,
+            membership: &self.membership,
             others: others.into_iter().flatten().map(|service| service.port).collect(),
         }
     }
@@ -492,7 +492,7 @@ impl Core {
         if edits.is_empty() {
             return Ok(Judged::default());
         }
-        let standing = Standing {
+        let standing = ProviderSize {
             provider: Provider::Api,
             before: self.api.len(),
             after: 1,
@@ -550,7 +550,7 @@ impl Core {
     }
 
     /// The change of a resource is on the disk.
-    pub(super) fn provisioned(&mut self, provisioned: Provisioned, now: Now) -> Wants {
+    pub(super) fn provisioned(&mut self, provisioned: Provisioned, now: Now) -> ReplyKind {
         let Provisioned { change, outcome, reply } = provisioned;
         if let Some(change) = &change {
             self.addon.registry.commit(change, now.unix);
@@ -559,7 +559,7 @@ impl Core {
             }
             self.due.remember(now.instant);
         }
-        Wants::Addon(reply, Box::new(outcome))
+        ReplyKind::Addon(reply, Box::new(outcome))
     }
 
     /// Whether somebody may edit services in that way: the port, the limit and the end of a resource's are its plan's.
@@ -639,14 +639,14 @@ impl Core {
 /// Ports that services have which are no resources', asked one by one: there may be ten thousand services.
 #[derive(Debug)]
 struct PortsOfOthers<'c> {
-    roster: &'c Roster,
-    /// Ports that the roster does not know.
+    membership: &'c Membership,
+    /// Ports that the membership does not know.
     others: PortSet,
 }
 
 impl BusyPorts for PortsOfOthers<'_> {
     fn has(&self, port: NonZeroU16) -> bool {
-        self.others.contains(port) || self.roster.has_port(port)
+        self.others.contains(port) || self.membership.has_port(port)
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Now};
 use crate::control::events::What;
-use crate::control::membership::{Name, Roster};
+use crate::control::membership::{Membership, Name};
 use crate::control::request::{Refused, Reply};
 use crate::control::storage::Unfinished;
 use crate::store::{By, DeployStep, Phase as Stored};
@@ -136,7 +136,7 @@ pub(super) struct Deploys {
     /// Something has happened to these.
     look: BTreeSet<u64>,
     times: BTreeSet<(Instant, u64)>,
-    /// One has been switched, and the roster may hold that already.
+    /// One has been switched, and the membership may hold that already.
     fresh: bool,
 }
 
@@ -168,19 +168,21 @@ impl Deploys {
         self.times.first().map(|(at, _)| *at)
     }
 
-    /// Whether what the roster says has to be looked at though it says nothing new.
+    /// Whether what the membership says has to be looked at though it says nothing new.
     pub(super) fn take_fresh(&mut self) -> bool {
         std::mem::take(&mut self.fresh)
     }
 
-    /// What the kernel holds of each, once it holds what the roster says.
-    pub(super) fn reached(&self, roster: &Roster) -> Vec<(u64, Reached)> {
+    /// What the kernel holds of each, once it holds what the membership says.
+    pub(super) fn reached(&self, membership: &Membership) -> Vec<(u64, Reached)> {
         let reached = self.live.iter().filter_map(|(id, deploy)| {
-            let leaving = |endpoint| roster.leavers().get(&deploy.service, endpoint);
-            let leavers = || deploy.old().filter_map(leaving);
+            let leaving = |endpoint| membership.draining_backends().get(&deploy.service, endpoint);
+            let draining_backends = || deploy.old().filter_map(leaving);
             match deploy.stage {
-                Stage::Switching if leavers().any(|leaving| leaving.drain == Drain::Serving) => None,
-                Stage::Switching | Stage::Switched if leavers().next().is_none() => Some((*id, Reached::Left)),
+                Stage::Switching if draining_backends().any(|leaving| leaving.drain == Drain::Serving) => None,
+                Stage::Switching | Stage::Switched if draining_backends().next().is_none() => {
+                    Some((*id, Reached::Left))
+                }
                 Stage::Switching => Some((*id, Reached::Switched)),
                 Stage::Probing(_) | Stage::Switched | Stage::Left | Stage::Ending(..) => None,
             }
@@ -271,7 +273,7 @@ impl Core {
             let drain = deploy.details["drain_timeout"].as_str();
             let drain = drain.and_then(|text| model::duration::parse(text).ok());
             if let Some(time) = drain.filter(|_| stage == Stage::Switching) {
-                self.roster.drain_within(&deploy.service, time);
+                self.membership.drain_within(&deploy.service, time);
             }
             let resumed = Deploy {
                 service: deploy.service.into(),
@@ -321,7 +323,7 @@ impl Core {
         let deploy = self.deploys.remove(id)?;
         for target in &deploy.targets {
             let endpoint = target.endpoint;
-            if self.roster.services_of(endpoint).is_empty() && !self.deploys.asks(endpoint) {
+            if self.membership.services_of(endpoint).is_empty() && !self.deploys.asks(endpoint) {
                 self.since.remove(&endpoint.into());
                 self.health.remove(endpoint.into());
             }
@@ -342,7 +344,7 @@ impl Core {
         self.tell_deploy(id, &service, phase.word(), Some(reason.to_owned()), now);
     }
 
-    /// The kernel holds what the roster said when this was asked of it.
+    /// The kernel holds what the membership said when this was asked of it.
     pub(super) fn reach(&mut self, reached: Vec<(u64, Reached)>, now: Now) {
         for (id, reached) in reached {
             let Some(deploy) = self.deploys.live.get_mut(&id) else {

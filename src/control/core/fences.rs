@@ -41,7 +41,9 @@ impl Core {
     fn too_many<'s>(&self, all: &'s State) -> Vec<(&'s Service, Wrong)> {
         let is_served = |service: &&Service| {
             let held = self.held_back.contains(&service.name);
-            !held && (self.roster.serving().contains_key(&service.name) || self.roster.serving_at(service).is_some())
+            !held
+                && (self.membership.serving().contains_key(&service.name)
+                    || self.membership.serving_at(service).is_some())
         };
         let services = all.services.iter().map(AsRef::as_ref);
         let (first, others): (Vec<&Service>, Vec<&Service>) = services.partition(is_served);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::orphans::Orphan;
 use super::{Core, Now};
-use crate::control::draining::Leaving;
+use crate::control::draining::DrainingBackend;
 use crate::control::membership::{self, Change, Name};
 use crate::reconcile::engine::{ChangeMemo, Memo};
 use crate::record::{Deadline, Pause, ServiceEntry};
@@ -16,8 +16,8 @@ use tcpgw_core::summary::ServiceSummary;
 impl Core {
     /// Returns what the record keeps besides what is served.
     pub(super) fn memo(&self, now: Now) -> Memo {
-        let left = self.roster.leavers().iter();
-        let pauses = self.roster.paused();
+        let left = self.membership.draining_backends().iter();
+        let pauses = self.membership.paused();
         Memo {
             applied: self.applied.clone().unwrap_or_else(|| self.change_now(now)),
             drains: left.filter_map(|leaving| deadline(leaving, now)).collect(),
@@ -41,29 +41,29 @@ impl Core {
     }
 
     fn service_entry(&self, name: &Name, now: Now) -> ServiceEntry {
-        let Some(serving) = self.roster.serving().get(name) else {
+        let Some(serving) = self.membership.serving().get(name) else {
             return ServiceEntry::gone(name);
         };
-        let wanted = self.roster.wanted().get(name);
+        let wanted = self.membership.wanted().get(name);
         let details = match wanted.map(|wanted| self.addon_wish(name).unwrap_or(wanted)) {
             Some(wanted) => Details::new(self.owner(name), wanted, serving).suspended(self.addon.is_suspended(name)),
             None => Details::new(Owner::Removed, serving, serving),
         };
-        let leavers = self.roster.leavers();
-        let leaving = leavers.of(name).into_iter();
-        let leaving = leaving.filter_map(|endpoint| leavers.get(name, endpoint));
+        let draining_backends = self.membership.draining_backends();
+        let leaving = draining_backends.of(name).into_iter();
+        let leaving = leaving.filter_map(|endpoint| draining_backends.get(name, endpoint));
         ServiceEntry {
             name: name.clone(),
             summary: Some(ServiceSummary::from(&**serving)),
             details,
             deadlines: leaving.filter_map(|leaving| deadline(leaving, now)).collect(),
-            pause: self.roster.pause_of(name).map(|of| pause(name, &of, now)),
+            pause: self.membership.pause_of(name).map(|of| pause(name, &of, now)),
         }
     }
 
     /// The services that are wanted, as their providers want them.
     fn wanted_by_providers(&self) -> BTreeMap<Name, Arc<Service>> {
-        let mut wanted = self.roster.wanted().clone();
+        let mut wanted = self.membership.wanted().clone();
         for name in self.addon.suspended_names() {
             if let (Some(known), Some(wish)) = (wanted.get_mut(name), self.addon_wish(name)) {
                 *known = Arc::clone(wish);
@@ -93,7 +93,7 @@ impl Core {
 
     /// Services stay paused that an earlier process has paused.
     pub(super) fn pause_again(&mut self, pauses: &[Pause], now: Now) {
-        let wanted: BTreeSet<Name> = self.roster.wanted().keys().cloned().collect();
+        let wanted: BTreeSet<Name> = self.membership.wanted().keys().cloned().collect();
         for pause in pauses.iter().filter(|pause| wanted.contains(&pause.service)) {
             let again = membership::Pause {
                 until: now.instant + pause.left(now.boot),
@@ -101,12 +101,12 @@ impl Core {
                 since: pause.since,
                 uid: pause.uid,
             };
-            self.roster.pause(&pause.service, Some(again));
+            self.membership.pause(&pause.service, Some(again));
         }
     }
 }
 
-fn deadline(leaving: &Leaving, now: Now) -> Option<Deadline> {
+fn deadline(leaving: &DrainingBackend, now: Now) -> Option<Deadline> {
     let left = leaving.drain.deadline()?.saturating_duration_since(now.instant);
     Some(Deadline {
         service: leaving.service.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::orphans::Orphan;
 use super::surroundings::{Obstacles, by_service, refuse};
-use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
+use super::{Core, Now, PendingReply, Phase, Provider, ReplyKind, Unheld};
 use crate::config::Config;
 use crate::config::daemon::Settings;
 use crate::control::events::What;
@@ -41,7 +41,7 @@ pub(super) struct Judged {
 
 /// What a provider has, and would have.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
+pub(super) struct ProviderSize {
     /// Which.
     pub(super) provider: Provider,
     /// How many services it has.
@@ -105,7 +105,7 @@ impl Core {
         };
         let nothing = State::default();
         let mut edits = state.edits_from(self.file.as_deref().unwrap_or(&nothing));
-        let standing = Standing {
+        let standing = ProviderSize {
             provider: Provider::File,
             before: self.file.as_ref().map_or(0, |file| file.services.len()),
             after: state.services.len(),
@@ -220,7 +220,7 @@ impl Core {
             Phase::Running => {
                 self.because(cause, now);
                 let possible = self.possible(edits);
-                self.roster.edit(&possible, now.instant);
+                self.membership.edit(&possible, now.instant);
                 self.probe(now.instant);
             }
             Phase::Waiting | Phase::Looking => {}
@@ -252,12 +252,12 @@ impl Core {
     pub(super) fn judge(
         &self,
         edits: &Edits,
-        standing: Standing,
+        standing: ProviderSize,
         options: ApplyOptions,
         vet: &mut Vet<'_>,
     ) -> Result<Judged, Unjudged> {
         self.judge_books(edits, standing.provider)?;
-        let Standing { before, after, .. } = standing;
+        let ProviderSize { before, after, .. } = standing;
         if after == 0 && before > 0 && !options.allow_empty {
             return Err(Unjudged::Refused(Refused::Refused(match standing.provider {
                 Provider::File => self.empty_file(before),
@@ -329,7 +329,7 @@ impl Core {
         let problems: Problems = of_others.collect();
         problems.into_result().map_err(Refused::Invalid)?;
         let has_turns = edits.put.iter().any(|service| service.balance == Balance::RoundRobin);
-        // The roster is all that is desired, while it is in use; the number of chains is known to those who count them.
+        // The membership is all that is desired, while it is in use; the number of chains is known to those who count them.
         if self.phase == Phase::Running && !has_turns {
             // What is kept of those that are held back gives way.
             let held = self.held_back.names().filter(|name| !all.touches(name));
@@ -347,10 +347,13 @@ impl Core {
                 };
                 &beside_kept
             };
-            self.roster.clashes(beside).into_result().map_err(Refused::Invalid)?;
+            self.membership
+                .clashes(beside)
+                .into_result()
+                .map_err(Refused::Invalid)?;
             // A suspended service is desired without its backends, and is to have them again.
             let suspended = self.addon.suspended_names().filter(|name| !all.touches(name));
-            // The roster knows their ports: only edits with backends can clash with what it lacks.
+            // The membership knows their ports: only edits with backends can clash with what it lacks.
             let has_backends = all.put.iter().any(|service| !service.backends.is_empty());
             let other: BTreeMap<&str, &Arc<Service>> = suspended
                 .filter(|_| has_backends)
@@ -422,7 +425,7 @@ impl Core {
             return drop(reply.send(Err(refused)));
         }
         let service = order.name.to_string();
-        if !self.roster.wanted().contains_key(&order.name) {
+        if !self.membership.wanted().contains_key(&order.name) {
             return drop(reply.send(Err(super::orders::missing(&service))));
         }
         let uid = order.by.uid;
@@ -432,7 +435,7 @@ impl Core {
             since: now.unix.as_secs(),
             uid,
         });
-        if self.roster.pause(&order.name, pause) {
+        if self.membership.pause(&order.name, pause) {
             self.unrecorded([&order.name]);
             self.due.record(now.instant);
             let what = match order.time {
@@ -450,9 +453,9 @@ impl Core {
             self.note(what, now);
         }
         self.because("pause", now);
-        let wants = Wants::Pause(reply);
+        let wants = ReplyKind::Pause(reply);
         let since = now.instant;
-        self.waiting.push(Waiter { wants, since });
+        self.waiting.push(PendingReply { wants, since });
     }
 
     /// Remove everything, and serve nothing until somebody says so.
@@ -469,9 +472,9 @@ impl Core {
             Phase::Running => drop(reply.send(Ok(false))),
             Phase::TornDown => {
                 self.serve_again(&format!("resume (uid {})", by.uid), now);
-                let wants = Wants::Resume(reply);
+                let wants = ReplyKind::Resume(reply);
                 let since = now.instant;
-                self.waiting.push(Waiter { wants, since });
+                self.waiting.push(PendingReply { wants, since });
             }
         }
     }
@@ -488,7 +491,7 @@ impl Core {
                 self.problems.resolve(Kind::StaleFlows);
                 self.due.all_flushed();
                 self.forget_observations(now);
-                self.roster = crate::control::membership::Roster::new(self.settings.all_failed);
+                self.membership = crate::control::membership::Membership::new(self.settings.all_failed);
                 self.unrecorded.clear();
                 self.held_back.keep_nothing();
                 // Probes that are on their way belong to nobody from here on.
@@ -517,8 +520,8 @@ impl Core {
     /// Answers those whose change was taken, and torn down before the kernel held it.
     fn overtaken(&mut self, now: Now) {
         let why = "everything was torn down meanwhile, and nothing is served until `tcpgw resume`";
-        for waiter in std::mem::take(&mut self.waiting) {
-            self.answer(waiter, Err(Unheld::TornDown(why)), now);
+        for pending in std::mem::take(&mut self.waiting) {
+            self.answer(pending, Err(Unheld::TornDown(why)), now);
         }
         self.known = None;
         self.cause.clear();
@@ -533,14 +536,14 @@ impl Core {
             return;
         };
         self.known.get_or_insert(now.instant);
-        self.roster.judged(endpoint);
+        self.membership.judged(endpoint);
         self.deploys.probed(endpoint);
         if change.from.name() == change.to.name() {
             return;
         }
         self.judgement.outdate();
         self.since.insert(change.endpoint, now.unix.as_secs());
-        let mut services = self.roster.services_of(endpoint);
+        let mut services = self.membership.services_of(endpoint);
         if services.is_empty() {
             services.extend(self.deploys.service_of(endpoint));
         }
@@ -624,7 +627,7 @@ impl Core {
         self.addon.configure(self.config.addon.clone());
         self.settings = settings;
         self.origin = super::origin(&self.settings);
-        self.roster.set_all_failed(self.settings.all_failed);
+        self.membership.set_all_failed(self.settings.all_failed);
         self.judge_all = true;
         self.due.set_check_interval(self.settings.check_interval, now.instant);
         // Services of the store are judged by the new fences, too.

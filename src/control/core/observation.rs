@@ -134,13 +134,13 @@ impl Core {
 
     /// The services that are desired, summed up once for each time that they change.
     fn observed_services(&mut self) -> Arc<Summary> {
-        let revision = self.roster.revision();
+        let revision = self.membership.revision();
         if let Some((of, services)) = &self.observing.services
             && *of == revision
         {
             return Arc::clone(services);
         }
-        let services: Summary = self.roster.wanted().values().map(AsRef::as_ref).collect();
+        let services: Summary = self.membership.wanted().values().map(AsRef::as_ref).collect();
         let services = Arc::new(services);
         self.observing.services = Some((revision, Arc::clone(&services)));
         services
@@ -148,7 +148,7 @@ impl Core {
 
     /// Backends whose last probe was answered.
     fn answering(&self) -> BTreeSet<SocketAddr> {
-        let backends = self.roster.wanted().values().flat_map(|service| &service.backends);
+        let backends = self.membership.wanted().values().flat_map(|service| &service.backends);
         let backends = backends.map(|backend| SocketAddr::from(backend.endpoint));
         let is_healthy = |at: &SocketAddr| {
             let health = self.health.get(*at);
@@ -184,7 +184,7 @@ impl Core {
             self.problems.replace(doctor::KINDS, surroundings);
         }
         if let Some(seen) = observation.handshakes {
-            let port = |name: &str| Some(self.roster.wanted().get(name)?.port.get());
+            let port = |name: &str| Some(self.membership.wanted().get(name)?.port.get());
             let has_cause = self.problems.iter().any(|problem| LOSE_ANSWERS.contains(&problem.kind));
             self.problems
                 .replace(&[Kind::Unanswered], seen.problems(port, has_cause));

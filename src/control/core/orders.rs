@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::addon::Provisioned;
 use super::api_services::Held;
 use super::deploys::Step;
-use super::input::{Judged, Standing, Unjudged, Vet};
+use super::input::{Judged, ProviderSize, Unjudged, Vet};
 use super::surroundings::{Obstacles, TAKE_OVER};
-use super::{Core, Now, Phase, Provider, Unheld, Waiter, Wants};
+use super::{Core, Now, PendingReply, Phase, Provider, ReplyKind, Unheld};
 use crate::addon::Outcome;
 use crate::control::request::{
     AddonOrder, AddonRefused, Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply,
@@ -73,11 +73,11 @@ pub(super) struct Undecided(pub(super) Box<Order>);
 
 /// What goes on between orders and the store.
 #[derive(Default)]
-pub(super) struct Desk {
+pub(super) struct OrderQueue {
     /// Not looked at yet.
     orders: VecDeque<Order>,
     /// The one that is being written.
-    pub(super) accepted: Option<Accepted>,
+    pub(super) accepted: Option<PendingWrite>,
     /// The store is looked at anew, or the file of last services is written.
     refreshing: bool,
     /// The file of last services is being written.
@@ -101,7 +101,7 @@ enum Knowledge {
     Unreadable,
 }
 
-impl Desk {
+impl OrderQueue {
     /// Whether a resource is to be changed next, and the store has to be read before.
     fn reads_first(&self) -> bool {
         let is_next = matches!(self.orders.front(), Some(Order::Addon(..)));
@@ -115,7 +115,7 @@ impl Desk {
 }
 
 /// What was accepted, and is being written.
-pub(super) struct Accepted {
+pub(super) struct PendingWrite {
     pub(super) edits: Edits,
     /// Why the kernel changes, for people.
     pub(super) cause: String,
@@ -124,18 +124,18 @@ pub(super) struct Accepted {
     pub(super) warnings: Vec<String>,
     /// What keeps services of it from being served here now.
     pub(super) obstacles: Obstacles,
-    pub(super) then: Then,
+    pub(super) then: OnWritten,
 }
 
 /// What follows when it is written.
-pub(super) enum Then {
+pub(super) enum OnWritten {
     Apply(Reply<Result<Applied, Refused>>),
     Edit(Box<str>, Reply<Result<Edited, Refused>>),
     Deploy(Step),
     Addon(Provisioned),
 }
 
-impl Accepted {
+impl PendingWrite {
     /// A step of a deploy that changes no service.
     pub(super) fn step(step: Step) -> Self {
         Self {
@@ -144,17 +144,17 @@ impl Accepted {
             drain: None,
             warnings: Vec::new(),
             obstacles: Obstacles::new(),
-            then: Then::Deploy(step),
+            then: OnWritten::Deploy(step),
         }
     }
 
     fn refuse(self, error: &StoreError) -> Option<Step> {
         let refused = || refused(error);
         match self.then {
-            Then::Apply(reply) => drop(reply.send(Err(refused()))),
-            Then::Edit(_, reply) => drop(reply.send(Err(refused()))),
-            Then::Deploy(step) => return Some(step),
-            Then::Addon(provisioned) => provisioned.refuse(error),
+            OnWritten::Apply(reply) => drop(reply.send(Err(refused()))),
+            OnWritten::Edit(_, reply) => drop(reply.send(Err(refused()))),
+            OnWritten::Deploy(step) => return Some(step),
+            OnWritten::Addon(provisioned) => provisioned.refuse(error),
         }
         None
     }
@@ -188,7 +188,7 @@ impl Core {
             }
             Err(error) => {
                 tracing::error!("{error}; services of the API cannot be changed");
-                self.desk.lost = true;
+                self.order_queue.lost = true;
                 self.store_trouble(Some(&error), now);
             }
         }
@@ -209,8 +209,8 @@ impl Core {
     /// was served but by the file of last services.
     pub(super) fn remembers_first(&mut self, now: Instant) -> bool {
         let until = self.due.wait_for_last(now);
-        let is_next = self.due.has_to_remember() && self.desk.is_idle() && self.last_trouble.unwritten.is_none();
-        let waits = until > now && (is_next || self.desk.remembering);
+        let is_next = self.due.has_to_remember() && self.order_queue.is_idle() && self.last_trouble.unwritten.is_none();
+        let waits = until > now && (is_next || self.order_queue.remembering);
         if !waits {
             self.due.teardown = None;
         } else if is_next {
@@ -233,14 +233,14 @@ impl Core {
         let opened = match refreshed {
             Ok(opened) => opened,
             Err(error) => {
-                if self.desk.resources == Knowledge::Doubtful {
-                    self.desk.resources = Knowledge::Unreadable;
+                if self.order_queue.resources == Knowledge::Doubtful {
+                    self.order_queue.resources = Knowledge::Unreadable;
                 }
                 return self.store_trouble(Some(&error), now);
             }
         };
-        self.desk.resources = Knowledge::Certain;
-        if self.desk.lost {
+        self.order_queue.resources = Knowledge::Certain;
+        if self.order_queue.lost {
             return self.found_again(opened, now);
         }
         self.store_trouble(opened.trouble.as_ref(), now);
@@ -266,7 +266,7 @@ impl Core {
     /// at a start: what the store does not know goes on as an orphan, unless the store knows that somebody removed it.
     fn found_again(&mut self, opened: Opened, now: Now) {
         tracing::info!("the store can be read: services of the API can be changed");
-        self.desk.lost = false;
+        self.order_queue.lost = false;
         self.addon.is_copy = false;
         if matches!(self.phase, Phase::Waiting | Phase::Looking) {
             return self.opened(Ok(opened), now);
@@ -327,8 +327,8 @@ impl Core {
 
     /// Takes an order, or refuses it if too many wait.
     pub fn order(&mut self, order: Order) {
-        if self.desk.orders.len() < MOST_ORDERS {
-            return self.desk.orders.push_back(order);
+        if self.order_queue.orders.len() < MOST_ORDERS {
+            return self.order_queue.orders.push_back(order);
         }
         order.refuse(Refused::Busy(format!("{MOST_ORDERS} changes wait to be made already")));
     }
@@ -336,23 +336,23 @@ impl Core {
     /// What is to be written to the store now: one order is judged and written after the other, so that each is judged by
     /// what those before it have made.
     pub fn next_write(&mut self, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
-        while self.desk.is_idle() {
+        while self.order_queue.is_idle() {
             if self.due.take_store(now.instant) {
-                self.desk.refreshing = true;
+                self.order_queue.refreshing = true;
                 return Some(Write::Refresh);
             }
             if self.has_looked() && self.due.take_remember(now.instant) {
-                (self.desk.refreshing, self.desk.remembering) = (true, true);
+                (self.order_queue.refreshing, self.order_queue.remembering) = (true, true);
                 return Some(self.remember_now());
             }
             if let Some(write) = self.next_step(now) {
                 return Some(write);
             }
-            if self.desk.reads_first() {
-                self.desk.refreshing = true;
+            if self.order_queue.reads_first() {
+                self.order_queue.refreshing = true;
                 return Some(Write::Refresh);
             }
-            let taken = match self.desk.orders.pop_front()? {
+            let taken = match self.order_queue.orders.pop_front()? {
                 Order::Apply(order) => self.take_apply(order, vet, now),
                 Order::Edit(order, reply) => self.take_edit(order, reply, vet, now),
                 Order::Deploy(order, reply) => self.take_deploy(order, reply, vet, now),
@@ -363,7 +363,7 @@ impl Core {
                 Ok(None) => {}
                 Ok(write) => return write,
                 Err(Undecided(order)) => {
-                    self.desk.orders.push_front(*order);
+                    self.order_queue.orders.push_front(*order);
                     return None;
                 }
             }
@@ -373,12 +373,12 @@ impl Core {
 
     /// Whether the store cannot be read.
     pub(super) fn is_store_lost(&self) -> bool {
-        self.desk.lost
+        self.order_queue.lost
     }
 
     /// Whether it is known which resources there are. Without the store an unknown one is not one that there is not.
     pub(super) fn knows_resources(&self) -> Result<(), Refused> {
-        if self.desk.lost || self.desk.resources == Knowledge::Unreadable {
+        if self.order_queue.lost || self.order_queue.resources == Knowledge::Unreadable {
             let why = self.problems.get(Kind::Store).map(|problem| problem.message.as_str());
             let why = why.unwrap_or("the store cannot be read");
             return Err(Refused::Store(why.to_owned()));
@@ -406,7 +406,7 @@ impl Core {
     /// Whether single services can be changed: what is not known of the store cannot be said to be anybody's.
     pub(super) fn judges_singly(&self) -> Result<(), Refused> {
         self.judges()?;
-        match self.problems.get(Kind::Store).filter(|_| self.desk.lost) {
+        match self.problems.get(Kind::Store).filter(|_| self.order_queue.lost) {
             Some(problem) => Err(Refused::Store(problem.message.clone())),
             None => Ok(()),
         }
@@ -421,7 +421,7 @@ impl Core {
             self.prune(&mut edits);
         }
         self.add_held_back(&mut edits, &state);
-        let standing = Standing {
+        let standing = ProviderSize {
             provider: Provider::Api,
             before: self.api.len(),
             after: state.services.len(),
@@ -450,13 +450,13 @@ impl Core {
             return Ok(None);
         }
         let by = by(apply.by, "apply");
-        let accepted = Accepted {
+        let accepted = PendingWrite {
             edits,
             cause: apply.origin,
             drain: options.drain,
             warnings,
             obstacles,
-            then: Then::Apply(reply),
+            then: OnWritten::Apply(reply),
         };
         Ok(self.write(accepted, by, now))
     }
@@ -479,10 +479,10 @@ impl Core {
     }
 
     /// Has it written, if there is anything to be written.
-    pub(super) fn write(&mut self, accepted: Accepted, by: By, now: Now) -> Option<Write> {
+    pub(super) fn write(&mut self, accepted: PendingWrite, by: By, now: Now) -> Option<Write> {
         let resources: Vec<_> = match &accepted.then {
-            Then::Addon(provisioned) => provisioned.change.clone().into_iter().collect(),
-            Then::Apply(_) | Then::Edit(..) | Then::Deploy(_) => Vec::new(),
+            OnWritten::Addon(provisioned) => provisioned.change.clone().into_iter().collect(),
+            OnWritten::Apply(_) | OnWritten::Edit(..) | OnWritten::Deploy(_) => Vec::new(),
         };
         if accepted.edits.is_empty() && resources.is_empty() {
             let nothing = Committed {
@@ -497,7 +497,7 @@ impl Core {
             ..self.api.change(&accepted.edits)
         };
         let orphans = self.orphans_removed_by(&accepted.edits);
-        self.desk.accepted = Some(accepted);
+        self.order_queue.accepted = Some(accepted);
         Some(if orphans.is_empty() {
             Write::Change(change, by, now.unix)
         } else {
@@ -529,13 +529,13 @@ impl Core {
             }
         };
         let what = order.edit.name();
-        let accepted = Accepted {
+        let accepted = PendingWrite {
             edits,
             cause: format!("{what} {} (uid {})", order.name, order.by.uid),
             drain: order.drain,
             warnings,
             obstacles,
-            then: Then::Edit(order.name, reply),
+            then: OnWritten::Edit(order.name, reply),
         };
         Ok(self.write(accepted, by(order.by, what), now))
     }
@@ -594,7 +594,7 @@ impl Core {
             allow_empty: true,
             ..ApplyOptions::default()
         };
-        let standing = Standing {
+        let standing = ProviderSize {
             provider: Provider::Api,
             before: self.api.len(),
             after: 1,
@@ -607,16 +607,16 @@ impl Core {
     pub fn written(&mut self, written: Written, now: Now) {
         let written = match written {
             Written::Refreshed(refreshed) => {
-                self.desk.refreshing = false;
+                self.order_queue.refreshing = false;
                 return self.refreshed(refreshed, now);
             }
             Written::Remembered(result, took) => {
-                (self.desk.refreshing, self.desk.remembering) = (false, false);
+                (self.order_queue.refreshing, self.order_queue.remembering) = (false, false);
                 return self.remembered(result, took, now);
             }
             other => other,
         };
-        let Some(accepted) = self.desk.accepted.take() else {
+        let Some(accepted) = self.order_queue.accepted.take() else {
             return;
         };
         let result = match written {
@@ -628,14 +628,14 @@ impl Core {
         match result {
             Ok(committed) => {
                 self.store_trouble(None, now);
-                if self.desk.resources != Knowledge::Certain {
+                if self.order_queue.resources != Knowledge::Certain {
                     // What failed before may have been made all the same.
                     self.due.store = Some(now.instant);
                 }
                 self.carry_out(accepted, &committed, now);
             }
             Err(error) => {
-                self.desk.resources = Knowledge::Doubtful;
+                self.order_queue.resources = Knowledge::Doubtful;
                 if !self.orphans_removed_by(&accepted.edits).is_empty() {
                     self.due.remember_at_once(now.instant);
                 }
@@ -650,15 +650,15 @@ impl Core {
     }
 
     fn nothing_changed(&mut self, began: Option<u64>) -> Committed {
-        self.desk.began = began;
+        self.order_queue.began = began;
         Committed {
             revision: self.api.revision(),
             changed: Vec::new(),
         }
     }
 
-    fn carry_out(&mut self, accepted: Accepted, committed: &Committed, now: Now) {
-        let Accepted {
+    fn carry_out(&mut self, accepted: PendingWrite, committed: &Committed, now: Now) {
+        let PendingWrite {
             edits,
             cause,
             drain,
@@ -667,20 +667,23 @@ impl Core {
             then,
         } = accepted;
         let since = now.instant;
-        let is_apply = matches!(then, Then::Apply(_));
+        let is_apply = matches!(then, OnWritten::Apply(_));
         // One that is taken back is judged when it is served.
-        let is_judged = !matches!(then, Then::Deploy(Step::Begin(..) | Step::Restore(..) | Step::End(..)));
+        let is_judged = !matches!(
+            then,
+            OnWritten::Deploy(Step::Begin(..) | Step::Restore(..) | Step::End(..))
+        );
         let wants = match then {
-            Then::Apply(reply) => {
+            OnWritten::Apply(reply) => {
                 let (services, backends) = self.counts(&edits);
-                Some(Wants::Apply {
+                Some(ReplyKind::Apply {
                     reply,
                     services,
                     backends,
                     warnings,
                 })
             }
-            Then::Edit(name, reply) => {
+            OnWritten::Edit(name, reply) => {
                 let before = self.api.get(&name);
                 let created = before.is_none() && !edits.put.is_empty();
                 let after = edits.put.first().or(before.map(|before| &before.service));
@@ -698,21 +701,21 @@ impl Core {
                     changed,
                     warnings,
                 };
-                Some(Wants::Edit(reply, Box::new(edited)))
+                Some(ReplyKind::Edit(reply, Box::new(edited)))
             }
-            Then::Deploy(step) => self.stepped(step, now),
-            Then::Addon(provisioned) => Some(self.provisioned(provisioned, now)),
+            OnWritten::Deploy(step) => self.stepped(step, now),
+            OnWritten::Addon(provisioned) => Some(self.provisioned(provisioned, now)),
         };
         self.api.learn(&edits, committed);
         if is_judged {
             self.edited(&obstacles, now);
             self.decide(&edits, obstacles);
         }
-        self.waiting.extend(wants.map(|wants| Waiter { wants, since }));
+        self.waiting.extend(wants.map(|wants| PendingReply { wants, since }));
         if let Some(time) = drain {
             let put = edits.put.iter().map(|service| &service.name);
             for name in put.chain(&edits.gone) {
-                self.roster.drain_within(name, time);
+                self.membership.drain_within(name, time);
             }
         }
         if !edits.is_empty() {
@@ -729,16 +732,16 @@ impl Core {
 
     /// What waits for the kernel is stored, and waits no longer: nothing is served.
     pub(super) fn answer_torn_down(&mut self, now: Now) {
-        for mut waiter in std::mem::take(&mut self.waiting) {
-            if matches!(waiter.wants, Wants::Addon(..)) {
-                self.answer(waiter, Ok(&Report::default()), now);
-            } else if let Wants::Edit(_, edited) = &mut waiter.wants {
+        for mut pending in std::mem::take(&mut self.waiting) {
+            if matches!(pending.wants, ReplyKind::Addon(..)) {
+                self.answer(pending, Ok(&Report::default()), now);
+            } else if let ReplyKind::Edit(_, edited) = &mut pending.wants {
                 edited
                     .warnings
                     .push(format!("stored, and not served: {}", super::TORN_DOWN));
-                self.answer(waiter, Ok(&Report::default()), now);
+                self.answer(pending, Ok(&Report::default()), now);
             } else {
-                self.answer(waiter, Err(Unheld::TornDown(super::TORN_DOWN)), now);
+                self.answer(pending, Err(Unheld::TornDown(super::TORN_DOWN)), now);
             }
         }
     }

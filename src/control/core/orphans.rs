@@ -318,13 +318,13 @@ impl Core {
         let of_api = self.api.services().map(|service| (Owner::Api, Arc::clone(service)));
         let orphans = self.orphans.iter();
         let orphans = orphans.map(|orphan| (orphan.owner(), Arc::clone(&orphan.service)));
-        let serving = self.roster.serving();
+        let serving = self.membership.serving();
         let names = self.said().map(|service| &service.name);
         let unserved = names.filter(|name| self.held_back.contains(name) || !serving.contains_key(*name));
         Last {
             boot: self.boot.clone(),
             namespace: self.namespace,
-            revision: if self.desk.lost {
+            revision: if self.order_queue.lost {
                 self.last.revision
             } else {
                 self.api.revision()

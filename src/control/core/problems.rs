@@ -71,7 +71,7 @@ impl Core {
     /// Finds what follows from how things are, and notes an event for each problem that came or went since the last time.
     pub(super) fn tell_problems(&mut self, now: Now) {
         self.judge_phase(now);
-        if self.judgement.take_due(self.roster.wanted().len(), now.instant) {
+        if self.judgement.take_due(self.membership.wanted().len(), now.instant) {
             self.judge_services();
         }
         // Who starts knows too little to call anything new.
@@ -124,12 +124,12 @@ impl Core {
     }
 
     fn judge_services(&mut self) {
-        let paused = self.roster.paused();
-        let paused = paused.filter_map(|(name, pause)| Some((self.roster.wanted().get(name)?, pause.view())));
+        let paused = self.membership.paused();
+        let paused = paused.filter_map(|(name, pause)| Some((self.membership.wanted().get(name)?, pause.view())));
         let paused: Vec<Problem> = paused.map(|(service, pause)| paused_problem(service, pause)).collect();
         self.problems.replace(&[Kind::Paused], paused);
         let is_serving = self.phase == Phase::Running;
-        let wanted = self.roster.wanted().values().filter(|_| is_serving);
+        let wanted = self.membership.wanted().values().filter(|_| is_serving);
         let found: Vec<Problem> = wanted.filter_map(|service| self.service_problem(service)).collect();
         self.problems
             .replace(&[Kind::NoActiveBackend, Kind::NoHealthyBackend], found);
@@ -140,7 +140,7 @@ impl Core {
         let shall = service.backends.iter();
         let shall = shall.filter(|backend| backend.state == BackendState::Draining);
         let shall = shall.map(|backend| backend.endpoint);
-        let leave = self.roster.leavers().of(&service.name);
+        let leave = self.membership.draining_backends().of(&service.name);
         shall.chain(leave).collect::<BTreeSet<Endpoint>>().len()
     }
 
@@ -178,7 +178,7 @@ impl Core {
         }
         let is_well = |endpoint: Endpoint| {
             let health = self.health.get(endpoint.into());
-            let is_unproven = self.roster.is_unproven(&service.name, endpoint);
+            let is_unproven = self.membership.is_unproven(&service.name, endpoint);
             !is_unproven && health.is_none_or(|health| IN_BALANCE.contains(&health.state.name()))
         };
         let backends = service.backends.iter();
@@ -186,10 +186,10 @@ impl Core {
         let active = backends.clone().filter(|backend| backend.state == BackendState::Active);
         let well = active.clone().filter(|backend| is_well(backend.endpoint)).count();
         let stand_in = || {
-            let leavers = self.roster.leavers();
-            let endpoints = leavers.of(&service.name).into_iter();
+            let draining_backends = self.membership.draining_backends();
+            let endpoints = draining_backends.of(&service.name).into_iter();
             let serving = endpoints.filter(|endpoint| {
-                let leaving = leavers.get(&service.name, *endpoint);
+                let leaving = draining_backends.get(&service.name, *endpoint);
                 leaving.is_some_and(|leaving| leaving.drain == Drain::Serving)
             });
             let mut of_family = serving.filter(|endpoint| Family::of(endpoint.address) == family);

@@ -37,7 +37,7 @@ impl Core {
             },
             health: self.health_views(),
             unproven: self
-                .roster
+                .membership
                 .unproven()
                 .map(|(name, at)| (name.clone(), at.into()))
                 .collect(),
@@ -52,8 +52,8 @@ impl Core {
     }
 
     fn leaving(&self) -> std::collections::BTreeSet<Box<str>> {
-        let serving = self.roster.serving().keys();
-        let leaving = serving.filter(|name| !self.roster.wanted().contains_key(*name));
+        let serving = self.membership.serving().keys();
+        let leaving = serving.filter(|name| !self.membership.wanted().contains_key(*name));
         leaving.cloned().collect()
     }
 
@@ -78,7 +78,7 @@ impl Core {
     fn with_reasons(&self, listed: Listed) -> Listed {
         let name = &listed.service.name;
         let held_back = self.held_back.reasons(name);
-        let paused = self.roster.pause_of(name).map(|pause| pause.view());
+        let paused = self.membership.pause_of(name).map(|pause| pause.view());
         let addon = self.addon_view(name);
         Listed {
             held_back,
@@ -96,7 +96,7 @@ impl Core {
             .or_else(of_api)
             .or_else(|| self.orphans.get(name).map(listed_orphan))?;
         let listed = self.with_reasons(listed);
-        let paused = self.roster.pause_of(name);
+        let paused = self.membership.pause_of(name);
         Some(ServiceView {
             backends: self.backends(&listed.service, now),
             listed,
@@ -111,16 +111,16 @@ impl Core {
         for backend in &service.backends {
             desired.insert(backend.endpoint, backend.state.word());
         }
-        for endpoint in self.roster.leavers().of(&service.name) {
+        for endpoint in self.membership.draining_backends().of(&service.name) {
             desired.entry(endpoint).or_insert("gone");
         }
-        let told = self.roster.serving().get(&service.name);
+        let told = self.membership.serving().get(&service.name);
         let views = desired.into_iter().map(|(endpoint, desired)| {
             let mut told = told.iter().flat_map(|told| &told.backends);
             let told = told.find(|backend| backend.endpoint == endpoint);
             let leaving = self
-                .roster
-                .leavers()
+                .membership
+                .draining_backends()
                 .get(&service.name, endpoint)
                 .map(|leaving| leaving.drain);
             let deadline = leaving.and_then(Drain::deadline);
@@ -130,7 +130,7 @@ impl Core {
                 desired,
                 balanced: told.is_some_and(|backend| backend.state == BackendState::Active),
                 health: health.map(|view| {
-                    let is_unproven = self.roster.is_unproven(&service.name, endpoint);
+                    let is_unproven = self.membership.is_unproven(&service.name, endpoint);
                     if is_unproven { UNKNOWN } else { view.state.name() }
                 }),
                 reason: health.and_then(|view| reason(view.last)),
@@ -168,15 +168,15 @@ impl Core {
 
     /// The services as people want to see them: who is wanted and out of the balance is shown as wanted, with its health.
     fn shown(&self) -> impl Iterator<Item = Service> + '_ {
-        let wanted = self.roster.wanted();
+        let wanted = self.membership.wanted();
         let ghosts = self
-            .roster
+            .membership
             .serving()
             .values()
             .filter(|service| !wanted.contains_key(&service.name));
         let ghosts = ghosts.map(|service| Service::clone(service));
         let there = wanted.values().map(|service| {
-            let told = self.roster.serving().get(&service.name);
+            let told = self.membership.serving().get(&service.name);
             let active = |backend: &&Backend| backend.state == BackendState::Active;
             let mut backends: Vec<Backend> = service.backends.iter().filter(active).copied().collect();
             for backend in told.iter().flat_map(|told| &told.backends) {
@@ -194,9 +194,13 @@ impl Core {
     }
 
     fn health_views(&self) -> BTreeMap<std::net::SocketAddr, HealthView> {
-        let wanted = self.roster.wanted().values().flat_map(|service| &service.backends);
+        let wanted = self.membership.wanted().values().flat_map(|service| &service.backends);
         // What leaves is probed until it has left.
-        let leaving = self.roster.leavers().iter().map(|leaving| &leaving.backend);
+        let leaving = self
+            .membership
+            .draining_backends()
+            .iter()
+            .map(|leaving| &leaving.backend);
         let views = wanted.chain(leaving).filter_map(|backend| {
             let at = backend.endpoint.into();
             let view = self.health.get(at)?;
@@ -213,9 +217,9 @@ impl Core {
     }
 
     fn drains(&self, now: Now) -> Vec<DrainView> {
-        let leaving = self.roster.leavers().iter();
+        let leaving = self.membership.draining_backends().iter();
         let view = leaving.map(|leaving| {
-            let service = self.roster.serving().get(&leaving.service);
+            let service = self.membership.serving().get(&leaving.service);
             DrainView {
                 service: Some(leaving.service.to_string()),
                 port: service.map_or(0, |service| service.port.get()),

@@ -29,7 +29,7 @@ impl Core {
             Done::Changed(Ok(Some(report))) => self.told(out, &report, outcome.at, now),
             Done::Flushed(flushed) => self.flushed(flushed, now),
             Done::Changed(Ok(None)) => {
-                self.waiting.extend(out.waiters);
+                self.waiting.extend(out.pending_replies);
                 self.known = Some(out.known);
                 self.full = Some(out.cause);
             }
@@ -40,16 +40,22 @@ impl Core {
                     .into_iter()
                     .filter_map(|((service, at), flows)| Some(((service, Endpoint::try_from(at).ok()?), flows)))
                     .collect();
-                for note in self.roster.counted(&counts, now.instant) {
+                for note in self.membership.counted(&counts, now.instant) {
                     self.tell(&note, now);
                 }
-                self.due
-                    .counted(!self.roster.leavers().is_empty(), outcome.took, now.instant);
+                self.due.counted(
+                    !self.membership.draining_backends().is_empty(),
+                    outcome.took,
+                    now.instant,
+                );
             }
             Done::Counted(Err(error)) => {
                 tracing::warn!(%error, "failed to count the flows of backends that leave");
-                self.due
-                    .counted(!self.roster.leavers().is_empty(), outcome.took, now.instant);
+                self.due.counted(
+                    !self.membership.draining_backends().is_empty(),
+                    outcome.took,
+                    now.instant,
+                );
             }
             Done::Forgot(Err(error)) => {
                 tracing::warn!(%error, "failed to forget handshakes that nobody answers");
@@ -105,8 +111,8 @@ impl Core {
     }
 
     fn committed(&mut self, out: Out, report: &Report, at: Instant, now: Now) {
-        for waiter in out.waiters {
-            self.answer(waiter, Ok(report), now);
+        for pending in out.pending_replies {
+            self.answer(pending, Ok(report), now);
         }
         self.reach(out.reached, now);
         self.unflushed(report.failed, now);
@@ -136,8 +142,8 @@ impl Core {
             self.note(What::Failed { error: text.clone() }, now);
         }
         self.report(Kind::KernelRefuses, text.clone());
-        for waiter in out.waiters {
-            self.answer(waiter, Err(Unheld::Failed(&text)), now);
+        for pending in out.pending_replies {
+            self.answer(pending, Err(Unheld::Failed(&text)), now);
         }
         self.full = Some(out.cause);
         self.retry(now);

@@ -242,7 +242,7 @@ impl Core {
             self.note(What::Started { version, adopted }, now);
             return;
         }
-        self.roster.adopt(services, &left.collect(), now.instant);
+        self.membership.adopt(services, &left.collect(), now.instant);
         self.phase = Phase::Running;
         self.full = Some("start".into());
         self.want(now.instant);
@@ -264,7 +264,7 @@ impl Core {
             has_file: self.file.is_some(),
             follows_file: self.settings.state.is_some(),
             is_same_file: self.settings.state.is_some() && origin == self.settings.state,
-            is_store_lost: self.desk.lost,
+            is_store_lost: self.order_queue.lost,
         };
         let (mut of_file, mut of_api, mut orphans) = (Vec::new(), Vec::new(), Vec::new());
         for served in adopted.iter().chain(former) {
@@ -285,7 +285,7 @@ impl Core {
             self.file = Some(Arc::new(State::from_valid(kept.into_iter().map(Arc::new).collect())));
             self.file_origin = origin;
         }
-        if self.desk.lost {
+        if self.order_queue.lost {
             let file = self.file.clone().unwrap_or_default();
             self.api.presume(claimed::beside(of_api, &file.services).into_iter());
             self.addon.learn(self.api.services());

@@ -221,9 +221,9 @@ impl Core {
     pub(super) fn is_known(&self, service: &Service) -> bool {
         // Its record may be a second older than its addresses.
         let is_former = |former: &Arc<Service>| former.port == service.port;
-        self.roster.serving_at(service).is_some()
+        self.membership.serving_at(service).is_some()
             || self.held_back.former(service).any(is_former)
-            || self.held_back.has_judged && self.roster.is_known(service)
+            || self.held_back.has_judged && self.membership.is_known(service)
     }
 
     /// Returns those obstacles that a service has not in what is served of it already.
@@ -236,9 +236,9 @@ impl Core {
 
     /// Returns what is served of a service, or is about to be, or was until somebody removed the table.
     fn known_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Service>> {
-        let there = self.roster.serving_at(service);
-        let serving = self.roster.serving().get(&service.name).into_iter().chain(there);
-        let wanted = self.roster.wanted().get(&service.name);
+        let there = self.membership.serving_at(service);
+        let serving = self.membership.serving().get(&service.name).into_iter().chain(there);
+        let wanted = self.membership.wanted().get(&service.name);
         let wanted = wanted.filter(|_| self.held_back.has_judged);
         // One that is suspended gets back what it had, if it had it.
         let suspended = self.api.get(&service.name).map(|stored| &stored.service);
@@ -264,7 +264,7 @@ impl Core {
         }
         // At the start everything was wanted before it was judged.
         let kept = if self.held_back.has_judged {
-            let wanted = self.roster.wanted().get(name).cloned();
+            let wanted = self.membership.wanted().get(name).cloned();
             wanted.or_else(|| self.renamed(service))
         } else {
             let former = || {
@@ -282,13 +282,13 @@ impl Core {
 
     /// Returns what was found of a service at the start. A record that is older than what is said may know it by another name.
     fn found(&self, service: &Service) -> Option<Arc<Service>> {
-        let found = self.roster.serving().get(&service.name).cloned();
+        let found = self.membership.serving().get(&service.name).cloned();
         found.or_else(|| self.renamed(service))
     }
 
     /// Returns what is served where a service listens, if nobody says anything of its name any more.
     fn renamed(&self, service: &Service) -> Option<Arc<Service>> {
-        let there = self.roster.serving_at(service)?;
+        let there = self.membership.serving_at(service)?;
         let is_another = self.said().any(|said| said.name == there.name);
         (!is_another).then(|| {
             Arc::new(Service {
@@ -319,9 +319,9 @@ impl Core {
             .partition(|service| self.held_back.contains(&service.name));
         for service in &held {
             if let Some(held) = self.held_back.get_mut(&service.name) {
-                let roster = &self.roster;
+                let membership = &self.membership;
                 held.follow(service, |endpoint| {
-                    roster.services_of(endpoint).iter().any(|of| **of != service.name)
+                    membership.services_of(endpoint).iter().any(|of| **of != service.name)
                 });
             }
         }

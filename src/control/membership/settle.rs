@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::services::backend_of;
 use super::wave::last_wave;
-use super::{Change, Member, Name, Note, Roster, Verdict, pairs};
+use super::{Change, Member, Membership, Name, Note, Verdict, pairs};
 use crate::config::daemon::AllFailed;
-use crate::control::draining::Leaving;
+use crate::control::draining::DrainingBackend;
 use tcpgw_core::drain::{Drain, Happens};
 use tcpgw_core::health::longest_fall;
 use tcpgw_core::model::{Backend, BackendState, Endpoint, Refusal, Service};
@@ -17,7 +17,7 @@ use tcpgw_core::ruleset::name::Family;
 /// What probes say of an endpoint, whatever the service.
 type Judge<'j> = dyn Fn(Endpoint) -> Verdict + 'j;
 
-impl Roster {
+impl Membership {
     /// Works out what the kernel should be told. It is taken for told from then on.
     pub fn settle(&mut self, verdict: &Judge<'_>, now: Instant) -> Change {
         let mut change = Change::default();
@@ -36,9 +36,9 @@ impl Roster {
             let new = self.present(&service, verdict, &mut change, now);
             self.replace(&name, Some(new), &mut change);
         }
-        let leavers = &self.leavers;
+        let draining_backends = &self.draining_backends;
         // Who still serves until somebody better is there begins to drain later.
-        self.drain_within.retain(|name, _| leavers.any_serving(name));
+        self.drain_within.retain(|name, _| draining_backends.any_serving(name));
         change.beside = self.beside(&change);
         change
     }
@@ -72,7 +72,7 @@ impl Roster {
             // What it has from here is stale where it is somebody else's now. But who gets new connections still goes on with
             // that until another one takes over: see `happens`.
             if has_moved && !self.balanced.contains(&member) {
-                self.leavers.remove(name, endpoint);
+                self.draining_backends.remove(name, endpoint);
                 continue;
             }
             if heir.is_some() {
@@ -84,7 +84,7 @@ impl Roster {
             if is_wanted || self.retired.contains(&member) {
                 continue;
             }
-            let is_new = self.leavers.get(to, endpoint).is_none();
+            let is_new = self.draining_backends.get(to, endpoint).is_none();
             self.probing.released.insert(endpoint);
             self.leave(to, backend);
             if is_new && backend.state == BackendState::Draining {
@@ -97,10 +97,10 @@ impl Roster {
 
     /// What is known of an endpoint in one service holds for it in that which has taken its place.
     fn inherit(&mut self, name: &Name, heir: &Name, endpoint: Endpoint) {
-        if let Some(leaving) = self.leavers.remove(name, endpoint)
-            && self.leavers.get(heir, endpoint).is_none()
+        if let Some(leaving) = self.draining_backends.remove(name, endpoint)
+            && self.draining_backends.get(heir, endpoint).is_none()
         {
-            self.leavers.put(Leaving {
+            self.draining_backends.put(DrainingBackend {
                 service: heir.clone(),
                 ..leaving
             });
@@ -146,7 +146,7 @@ impl Roster {
             let member: Member = (endpoint, name.clone());
             match backend.state {
                 BackendState::Active => {
-                    let left = self.leavers.remove(name, endpoint);
+                    let left = self.draining_backends.remove(name, endpoint);
                     if active.contains(&endpoint) {
                         let back = left.is_some_and(|left| left.drain != Drain::Serving);
                         change.notes.extend(back.then(|| Note::Back(name.clone(), endpoint)));
@@ -219,7 +219,7 @@ impl Roster {
                 continue;
             }
             if self.all_failed == AllFailed::Keep {
-                let leaving = self.leavers.of(name).into_iter();
+                let leaving = self.draining_backends.of(name).into_iter();
                 // Who leaves and drains was replaced on purpose, whatever became of it.
                 let leaving =
                     leaving.filter(|endpoint| backend_of(service, *endpoint).is_none() && of_family(*endpoint));
@@ -256,7 +256,7 @@ impl Roster {
         now: Instant,
     ) -> Vec<Backend> {
         let mut backends = Vec::new();
-        for endpoint in self.leavers.of(name) {
+        for endpoint in self.draining_backends.of(name) {
             let happens = if active.contains(&endpoint) {
                 Happens::Needed
             } else {
@@ -266,7 +266,7 @@ impl Roster {
             if verdict(endpoint).dead {
                 self.happens(name, endpoint, Happens::Died, now, &mut change.notes);
             }
-            if let Some(leaving) = self.leavers.get(name, endpoint) {
+            if let Some(leaving) = self.draining_backends.get(name, endpoint) {
                 let state = match leaving.drain {
                     Drain::Serving => BackendState::Active,
                     Drain::Draining { .. } => BackendState::Draining,
@@ -282,11 +282,11 @@ impl Roster {
 
     /// A backend leaves a service, if it has not begun to.
     fn leave(&mut self, service: &Name, backend: &Backend) {
-        let known = self.leavers.get(service, backend.endpoint);
+        let known = self.draining_backends.get(service, backend.endpoint);
         let (drain, time) = known.map_or((Drain::Serving, Duration::ZERO), |leaving| {
             (leaving.drain, leaving.time)
         });
-        self.leavers.put(Leaving {
+        self.draining_backends.put(DrainingBackend {
             service: service.clone(),
             backend: *backend,
             drain,
@@ -302,7 +302,7 @@ impl Roster {
         now: Instant,
         notes: &mut Vec<Note>,
     ) {
-        let Some(leaving) = self.leavers.get(name, endpoint) else {
+        let Some(leaving) = self.draining_backends.get(name, endpoint) else {
             return;
         };
         let drain = leaving.drain;
@@ -324,11 +324,11 @@ impl Roster {
                     (Drain::Draining { .. }, Drain::Serving, _) => notes.push(Note::Back(name.clone(), endpoint)),
                     _ => {}
                 }
-                self.leavers.put(leaving);
+                self.draining_backends.put(leaving);
             }
             Err(over) => {
                 notes.push(Note::Retired(name.clone(), endpoint, over, drain.flows()));
-                self.leavers.remove(name, endpoint);
+                self.draining_backends.remove(name, endpoint);
                 self.probing.released.insert(endpoint);
                 let member = (endpoint, name.clone());
                 self.moved.remove(&member);
@@ -386,7 +386,7 @@ impl Roster {
         for backend in old.iter().flat_map(|old| &old.backends) {
             let member = (backend.endpoint, name.clone());
             self.retired.remove(&member);
-            if self.leavers.get(name, backend.endpoint).is_none() {
+            if self.draining_backends.get(name, backend.endpoint).is_none() {
                 self.moved.remove(&member);
             }
         }

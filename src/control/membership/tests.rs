@@ -31,9 +31,9 @@ fn web(backends: &[u8]) -> Arc<Service> {
     service("web", 8000, &texts.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// A roster, with the numbers of good and of dead backends.
+/// A membership, with the numbers of good and of dead backends.
 struct Play {
-    roster: Roster,
+    membership: Membership,
     good: BTreeSet<u8>,
     dead: BTreeSet<u8>,
     now: Instant,
@@ -50,7 +50,7 @@ fn last(endpoint: Endpoint) -> u8 {
 impl Play {
     fn new() -> Self {
         Self {
-            roster: Roster::new(AllFailed::Keep),
+            membership: Membership::new(AllFailed::Keep),
             good: BTreeSet::new(),
             dead: BTreeSet::new(),
             now: Instant::now(),
@@ -82,8 +82,8 @@ impl Play {
     }
 
     fn edit(&mut self, edits: &Edits) {
-        self.roster.edit(edits, self.now);
-        for (endpoint, probing) in self.roster.take_probes() {
+        self.membership.edit(edits, self.now);
+        for (endpoint, probing) in self.membership.take_probes() {
             if matches!(probing, Probing::Anew(_)) {
                 self.good.remove(&last(endpoint));
                 self.failed.remove(&last(endpoint));
@@ -93,7 +93,7 @@ impl Play {
     }
 
     fn take_probes(&mut self) -> BTreeMap<Endpoint, Probing> {
-        self.probes.extend(self.roster.take_probes());
+        self.probes.extend(self.membership.take_probes());
         std::mem::take(&mut self.probes)
     }
 
@@ -104,7 +104,7 @@ impl Play {
         } else if self.good.remove(&last) {
             self.failed.insert(last, self.now);
         }
-        self.roster.judged(endpoint(last));
+        self.membership.judged(endpoint(last));
         self.settle();
     }
 
@@ -117,10 +117,10 @@ impl Play {
             failed: failed.get(&last(at)).copied(),
             answered: answered.get(&last(at)).copied(),
         };
-        self.roster.tick(self.now);
-        let change = self.roster.settle(&verdict, self.now);
+        self.membership.tick(self.now);
+        let change = self.membership.settle(&verdict, self.now);
         self.notes.extend(change.notes.clone());
-        assert!(!self.roster.is_dirty());
+        assert!(!self.membership.is_dirty());
         change
     }
 
@@ -131,7 +131,7 @@ impl Play {
 
     fn counted(&mut self, last: u8, flows: u64) {
         let notes = self
-            .roster
+            .membership
             .counted(&[(("web".into(), endpoint(last)), flows)].into(), self.now);
         self.notes.extend(notes);
         self.settle();
@@ -139,7 +139,7 @@ impl Play {
 
     /// `1 2-`: 1 is active and 2 drains; `-` alone: there is no such service.
     fn seen(&self, name: &str) -> String {
-        let Some(service) = self.roster.serving().get(name) else {
+        let Some(service) = self.membership.serving().get(name) else {
             return "-".into();
         };
         let backends = service.backends.iter().map(|backend| {
@@ -175,7 +175,7 @@ fn old_backends_serve_until_a_new_one_answers() {
     play.want("web", Some(web(&[3, 4])));
     play.settle();
     assert_eq!(play.seen("web"), "1 2");
-    assert_eq!(play.roster.leavers().len(), 2);
+    assert_eq!(play.membership.draining_backends().len(), 2);
     play.judge(4, true);
     assert_eq!(play.seen("web"), "1- 2- 4");
     play.counted(1, 0);
@@ -188,7 +188,7 @@ fn old_backends_serve_until_a_new_one_answers() {
     let retired = |last, over, flows| Note::Retired("web".into(), endpoint(last), over, flows);
     assert!(play.notes.contains(&retired(1, Over::Ended, None)));
     assert!(play.notes.contains(&retired(2, Over::Deadline, Some(5))));
-    assert!(play.roster.leavers().is_empty());
+    assert!(play.membership.draining_backends().is_empty());
 }
 
 #[test]
@@ -251,11 +251,11 @@ fn who_fails_leaves_and_comes_back() {
 #[test]
 fn nobody_stays_where_that_is_wanted() {
     let mut play = Play::serving(&[1, 2]);
-    play.roster.set_all_failed(AllFailed::Empty);
+    play.membership.set_all_failed(AllFailed::Empty);
     play.judge(1, false);
     play.judge(2, false);
     assert_eq!(play.seen("web"), "1- 2-");
-    play.roster.set_all_failed(AllFailed::Keep);
+    play.membership.set_all_failed(AllFailed::Keep);
     play.judge(2, true);
     assert_eq!(play.seen("web"), "1- 2");
 }
@@ -269,7 +269,7 @@ fn who_leaves_and_is_dead_goes_at_once() {
     play.settle();
     assert_eq!(play.seen("web"), "2 3-");
     play.dead.insert(3);
-    play.roster.judged(endpoint(3));
+    play.membership.judged(endpoint(3));
     play.settle();
     assert_eq!(play.seen("web"), "2");
     assert!(
@@ -337,8 +337,8 @@ fn an_endpoint_that_moves_leaves_nothing_behind() {
     play.want("shop", Some(service("shop", 9000, &["\"10.2.0.1:80\""])));
     play.settle();
     assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), String::new()));
-    assert!(play.roster.leavers().is_empty());
-    assert!(!play.roster.is_balanced(endpoint(1)), "it has to answer first");
+    assert!(play.membership.draining_backends().is_empty());
+    assert!(!play.membership.is_balanced(endpoint(1)), "it has to answer first");
     play.judge(1, true);
     assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), "1".into()));
 }
@@ -378,7 +378,7 @@ fn services_that_swap_backends_serve_on_until_the_new_ones_have_answered() {
     );
     play.judge(1, true);
     assert_eq!((play.seen("web"), play.seen("shop")), ("2".into(), "1".into()));
-    assert!(play.roster.leavers().is_empty() && play.roster.moved.is_empty());
+    assert!(play.membership.draining_backends().is_empty() && play.membership.moved.is_empty());
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn who_moves_is_not_missed_before_its_successor_answers() {
         if answers {
             play.judge(3, true);
             assert_eq!((play.seen("web"), play.seen("shop")), ("3".into(), "1 2-".into()));
-            assert!(play.roster.moved.is_empty());
+            assert!(play.membership.moved.is_empty());
             continue;
         }
         play.dead.insert(3);
@@ -408,7 +408,7 @@ fn who_moves_is_not_missed_before_its_successor_answers() {
         let put = each(1, 2);
         play.edit(&Edits { put, gone: Vec::new() });
         play.settle();
-        assert!(play.seen("web") == "1" && play.roster.moved.iter().all(|(_, name)| &**name == "shop"));
+        assert!(play.seen("web") == "1" && play.membership.moved.iter().all(|(_, name)| &**name == "shop"));
     }
 }
 
@@ -433,7 +433,7 @@ fn who_moves_away_from_a_service_that_is_renamed_serves_on_there() {
         (play.seen("web"), play.seen("www"), play.seen("shop")),
         ("-".into(), "3".into(), "2".into())
     );
-    assert!(play.roster.leavers().is_empty() && play.roster.moved.is_empty());
+    assert!(play.membership.draining_backends().is_empty() && play.membership.moved.is_empty());
 }
 
 /// What is known of 10.2.0.1:80, which was in "web" on port 8000, when it is wanted so in one change.
@@ -536,7 +536,7 @@ fn what_was_there_at_the_start_goes_on() {
         whole: TIME,
     };
     let left = [((endpoint(3), "web".into()), time)].into();
-    play.roster.adopt(vec![old], &left, play.now);
+    play.membership.adopt(vec![old], &left, play.now);
     play.want("web", Some(web(&[1, 4])));
     play.good.insert(1);
     let probes = play.take_probes();
@@ -563,9 +563,9 @@ fn families_are_kept_apart() {
         failed: None,
         answered: None,
     };
-    let change = play.roster.settle(&verdict, play.now);
+    let change = play.membership.settle(&verdict, play.now);
     assert!(change.notes.contains(&Note::NoneGood("web".into(), 0)));
-    assert_eq!(play.roster.serving()["web"].backends.len(), 1);
+    assert_eq!(play.membership.serving()["web"].backends.len(), 1);
 }
 
 #[test]
@@ -599,29 +599,32 @@ fn pause(until: Instant) -> Pause {
 fn a_paused_service_gets_nothing_and_comes_back_as_it_was() {
     let mut play = Play::serving(&[1, 2]);
     let until = play.now + Duration::from_secs(5);
-    assert!(play.roster.pause("web", Some(pause(until))));
+    assert!(play.membership.pause("web", Some(pause(until))));
     play.settle();
     assert_eq!(play.seen("web"), "1- 2-");
-    assert_eq!(play.roster.serving()["web"].on_empty, Refusal::Drop);
-    assert!(play.roster.leavers().is_empty());
+    assert_eq!(play.membership.serving()["web"].on_empty, Refusal::Drop);
+    assert!(play.membership.draining_backends().is_empty());
     play.judge(1, false);
     play.judge(2, false);
     play.settle();
     assert_eq!(play.seen("web"), "1- 2-");
-    assert!(play.roster.pause("web", Some(pause(until + Duration::from_secs(5)))));
-    assert!(!play.roster.is_dirty());
-    assert_eq!(play.roster.next_deadline(), Some(until + Duration::from_secs(5)));
-    assert!(play.roster.tick(until).is_empty());
-    assert_eq!(play.roster.tick(until + Duration::from_secs(5)), ["web".into()]);
+    assert!(
+        play.membership
+            .pause("web", Some(pause(until + Duration::from_secs(5))))
+    );
+    assert!(!play.membership.is_dirty());
+    assert_eq!(play.membership.next_deadline(), Some(until + Duration::from_secs(5)));
+    assert!(play.membership.tick(until).is_empty());
+    assert_eq!(play.membership.tick(until + Duration::from_secs(5)), ["web".into()]);
     play.settle();
     assert_eq!(play.seen("web"), "1 2", "both failed in one wave, as without a pause");
-    assert_eq!(play.roster.serving()["web"].on_empty, Refusal::Reset);
+    assert_eq!(play.membership.serving()["web"].on_empty, Refusal::Reset);
 }
 
 #[test]
 fn a_replacement_during_a_pause_takes_over_after_it() {
     let mut play = Play::serving(&[1]);
-    play.roster
+    play.membership
         .pause("web", Some(pause(play.now + Duration::from_secs(60))));
     play.want("web", Some(web(&[2])));
     play.settle();
@@ -629,8 +632,8 @@ fn a_replacement_during_a_pause_takes_over_after_it() {
     play.judge(2, true);
     play.settle();
     assert_eq!(play.seen("web"), "1- 2-");
-    assert!(play.roster.is_balanced(endpoint(2)) && !play.roster.is_balanced(endpoint(1)));
-    assert!(play.roster.pause("web", None));
+    assert!(play.membership.is_balanced(endpoint(2)) && !play.membership.is_balanced(endpoint(1)));
+    assert!(play.membership.pause("web", None));
     play.settle();
     assert_eq!(play.seen("web"), "1- 2");
 }
@@ -644,7 +647,7 @@ fn what_others_claim_is_refused() {
             put: put.to_vec(),
             gone: gone.iter().map(|name| Name::from(*name)).collect(),
         };
-        play.roster.clashes(&edits).to_string()
+        play.membership.clashes(&edits).to_string()
     };
     let limited = |service: &Service| {
         let limit = service_with("limited", 1, &["\"10.2.0.1:80\""], r#","limit":{"pps":5}"#).limit;
@@ -705,15 +708,18 @@ fn a_drain_in_one_service_is_none_in_the_other() {
     play.want("web", Some(web(&[2])));
     let change = play.settle();
     assert_eq!((play.seen("web"), play.seen("alt")), ("1- 2".into(), "1 2".into()));
-    assert!(play.roster.is_balanced(endpoint(1)));
+    assert!(play.membership.is_balanced(endpoint(1)));
     let pair = |port| Pair {
         public: None,
         public_port: port,
         backend: endpoint(1).into(),
     };
     assert_eq!(change.unbalanced, [pair(8000)].into());
-    assert!(!play.roster.is_balanced_there(&pair(8000)) && play.roster.is_balanced_there(&pair(8080)));
-    assert_eq!(play.roster.draining_pairs(), [(pair(8000), Name::from("web"))].into());
+    assert!(!play.membership.is_balanced_there(&pair(8000)) && play.membership.is_balanced_there(&pair(8080)));
+    assert_eq!(
+        play.membership.draining_pairs(),
+        [(pair(8000), Name::from("web"))].into()
+    );
     let beside: Vec<&str> = change.beside.iter().map(|service| &*service.name).collect();
     assert_eq!(beside, ["alt"], "the endpoint's elements stay for it");
     play.wait(TIME);
@@ -752,7 +758,7 @@ fn one_that_drains_in_both_has_a_time_in_each() {
     assert_eq!((play.seen("web"), play.seen("alt")), ("2".into(), "1- 2".into()));
     play.wait(TIME / 2);
     assert_eq!(play.seen("alt"), "2");
-    assert!(play.roster.leavers().is_empty());
+    assert!(play.membership.draining_backends().is_empty());
 }
 
 #[test]
@@ -771,7 +777,7 @@ fn one_that_fails_leaves_both_and_a_moved_one_leaves_neither_behind() {
         (play.seen("web"), play.seen("alt"), play.seen("shop")),
         ("2".into(), "2".into(), String::new())
     );
-    assert!(play.roster.leavers().is_empty());
+    assert!(play.membership.draining_backends().is_empty());
 }
 
 /// It stays in one of the services that had it, so it is still the same container.
@@ -804,7 +810,7 @@ fn shared_ones_are_adopted_with_a_time_in_each_service() {
     };
     let left = [((endpoint(1), "web".into()), time)].into();
     play.good = [1, 2].into();
-    play.roster
+    play.membership
         .adopt(vec![old, Service::clone(&alt(&[1, 2]))], &left, play.now);
     play.edit(&Edits {
         put: vec![web(&[2]), alt(&[1, 2])],
@@ -820,7 +826,7 @@ fn shared_ones_are_adopted_with_a_time_in_each_service() {
 #[test]
 fn an_order_for_this_change_only() {
     let mut play = Play::serving(&[1, 2, 3]);
-    play.roster.drain_within("web", Duration::from_secs(1));
+    play.membership.drain_within("web", Duration::from_secs(1));
     play.want("web", Some(web(&[2, 3])));
     play.settle();
     play.want("web", Some(web(&[3])));
@@ -851,22 +857,22 @@ fn visits_of(services: u16) -> usize {
     play.settle();
     services::visits::take();
     let rest = all_sharing(services / 2..services, 7);
-    assert!(play.roster.clashes(&rest).is_empty());
+    assert!(play.membership.clashes(&rest).is_empty());
     let others = all_sharing(services / 2..services, 8);
-    assert!(!play.roster.clashes(&others).is_empty());
+    assert!(!play.membership.clashes(&others).is_empty());
     play.edit(&rest);
     play.settle();
     for last in 1..=8 {
         play.judge(last, true);
     }
-    assert_eq!(play.roster.serving().len(), usize::from(services));
+    assert_eq!(play.membership.serving().len(), usize::from(services));
     let all = all_sharing(0..services, 9);
-    assert!(play.roster.clashes(&all).is_empty());
+    assert!(play.membership.clashes(&all).is_empty());
     play.edit(&all);
     play.settle();
     let gone = Edits {
         put: Vec::new(),
-        gone: play.roster.wanted().keys().cloned().collect(),
+        gone: play.membership.wanted().keys().cloned().collect(),
     };
     play.edit(&gone);
     play.settle();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Deploy, MOST, New, Stage, Step, Undo};
-use crate::control::core::input::{Standing, Unjudged, Vet};
-use crate::control::core::orders::{Accepted, Order, Then, Undecided, by, missing};
+use crate::control::core::input::{ProviderSize, Unjudged, Vet};
+use crate::control::core::orders::{OnWritten, Order, PendingWrite, Undecided, by, missing};
 use crate::control::core::{Core, Now, Phase, Provider};
 use crate::control::request::{ApplyOptions, DeployOrder, Peer, Refused, Reply, UndoOrder, Which};
 use crate::control::storage::Write;
@@ -43,7 +43,7 @@ impl Core {
             ends,
         };
         let by = new.by.clone();
-        self.desk.accepted = Some(Accepted::step(Step::Begin(Box::new(new), reply)));
+        self.order_queue.accepted = Some(PendingWrite::step(Step::Begin(Box::new(new), reply)));
         Ok(Some(Write::Begin(stored, by, now.unix)))
     }
 
@@ -54,7 +54,7 @@ impl Core {
             put: vec![Arc::new(service)],
             gone: Vec::new(),
         };
-        let standing = Standing {
+        let standing = ProviderSize {
             provider: Provider::Api,
             before: 1,
             after: 1,
@@ -134,13 +134,13 @@ impl Core {
                     phase: Stored::Undone,
                     reason: Some(reason.clone()),
                 });
-                self.desk.accepted = Some(Accepted {
+                self.order_queue.accepted = Some(PendingWrite {
                     edits,
                     cause: format!("deploy {id} is taken back"),
                     drain: None,
                     warnings: Vec::new(),
                     obstacles: std::collections::BTreeMap::new(),
-                    then: Then::Deploy(Step::Restore(id, reason, reply)),
+                    then: OnWritten::Deploy(Step::Restore(id, reason, reply)),
                 });
                 Some(Write::Change(change, by(order.by, "rollback"), now.unix))
             }

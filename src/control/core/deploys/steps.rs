@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{AGAIN, Deploy, HASTE, New, Stage, Step};
-use crate::control::core::orders::{Accepted, Then, missing, refused};
-use crate::control::core::{Core, Now, Phase, Provider, Wants};
+use crate::control::core::orders::{OnWritten, PendingWrite, missing, refused};
+use crate::control::core::{Core, Now, Phase, Provider, ReplyKind};
 use crate::control::request::{Refused, Reply};
 use crate::control::storage::Write;
 use crate::store::{By, DeployStep, Phase as Stored, StoreError};
@@ -97,13 +97,13 @@ impl Core {
             Some(deploy) => (&*deploy.service, deploy.drain, deploy.by.clone()),
             None => ("", None, self.own()),
         };
-        self.desk.accepted = Some(Accepted {
+        self.order_queue.accepted = Some(PendingWrite {
             edits,
             cause: format!("deploy {id} of {service}"),
             drain,
             warnings: Vec::new(),
             obstacles: std::collections::BTreeMap::new(),
-            then: Then::Deploy(Step::Switch(id, before)),
+            then: OnWritten::Deploy(Step::Switch(id, before)),
         });
         Write::Change(change, by, now.unix)
     }
@@ -140,15 +140,15 @@ impl Core {
             phase,
             reason: Some(reason.clone()),
         };
-        self.desk.accepted = Some(Accepted::step(Step::End(id, phase, reason, reply)));
+        self.order_queue.accepted = Some(PendingWrite::step(Step::End(id, phase, reason, reply)));
         Write::Step(step, now.unix)
     }
 
     /// A step is on the disk.
-    pub(in crate::control::core) fn stepped(&mut self, step: Step, now: Now) -> Option<Wants> {
+    pub(in crate::control::core) fn stepped(&mut self, step: Step, now: Now) -> Option<ReplyKind> {
         match step {
             Step::Begin(new, reply) => {
-                let id = self.desk.began.take().unwrap_or_default();
+                let id = self.order_queue.began.take().unwrap_or_default();
                 for over in &new.ends {
                     self.forget(*over);
                 }
@@ -171,7 +171,7 @@ impl Core {
             Step::Restore(id, reason, reply) => {
                 let deploy = self.deploys.remove(id);
                 let service = deploy.map(|deploy| deploy.service).unwrap_or_default();
-                return Some(Wants::Restored {
+                return Some(ReplyKind::Restored {
                     id,
                     service,
                     reason,

@@ -35,10 +35,10 @@ impl Core {
             }
         });
         let old: Vec<Endpoint> = deploy.old().collect();
-        let leavers = self.roster.leavers();
+        let draining_backends = self.membership.draining_backends();
         let leaving = old
             .iter()
-            .filter_map(|endpoint| leavers.get(&deploy.service, *endpoint));
+            .filter_map(|endpoint| draining_backends.get(&deploy.service, *endpoint));
         let leaving: Vec<Drain> = leaving.map(|leaving| leaving.drain).collect();
         let deadline = match deploy.stage {
             Stage::Probing(at) => Some(at),
