@@ -42,7 +42,7 @@ pub fn possible(
     served: &Summary,
     before: &[Arc<Service>],
 ) -> (State, Vec<Obstacle>) {
-    let adopted = adopt::adopt(served, None, &Last::default()).into_iter();
+    let adopted = adopt::adopt(served, None, &Last::default(), false).into_iter();
     let served: Vec<Service> = adopted.map(|adopted| adopted.serving).collect();
     let has_it = |obstacle: &Obstacle| {
         let mut same = served.iter().filter(|known| known.name == obstacle.service);

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 pub use self::journal::{Entry, Kept, ServiceEntry};
@@ -106,6 +107,9 @@ pub struct Applied {
     pub at: u64,
     /// Where the state came from: a file, or `-` for standard input.
     pub origin: String,
+    /// When what is written beside this was so, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`).
+    #[serde(default)]
+    pub known: Duration,
 }
 
 /// The end of a drain.
@@ -292,8 +296,17 @@ impl Store {
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when there is no such record, [`io::ErrorKind::FileTooLarge`] when the journal is full, and those
-    /// of the file system. The journal is then as it was.
+    /// of the file system. The journal is then as it was, and takes no entry until a record is written: what knows of a change knows of
+    /// those before it.
     pub fn append(&self, entry: &Entry) -> io::Result<()> {
+        let appended = self.try_append(entry);
+        if appended.is_err() {
+            self.checksum.set(None);
+        }
+        appended
+    }
+
+    fn try_append(&self, entry: &Entry) -> io::Result<()> {
         let frame = journal::frame(entry)?;
         let no_record = || io::Error::new(io::ErrorKind::NotFound, "there is no record to append to");
         let checksum = self.checksum.get().ok_or_else(no_record)?;
@@ -417,6 +430,13 @@ fn write(path: &Path, head: &Head, ruleset: &Ruleset) -> io::Result<u32> {
     Ok(encode(file, head, ruleset)?.1)
 }
 
+/// Returns the time since the machine's start (`CLOCK_BOOTTIME`). Zero if the kernel does not say, which none has done since Linux
+/// 2.6.39: drains have all their time again then.
+pub fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME);
+    time.map_or(Duration::ZERO, Duration::from)
+}
+
 /// The kernel's name for this boot (`/proc/sys/kernel/random/boot_id`).
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
@@ -514,6 +534,7 @@ mod tests {
             applied: Some(Applied {
                 at: 5,
                 origin: "-".into(),
+                known: Duration::from_secs(6),
             }),
             deadlines: vec![Deadline {
                 service: "a".into(),

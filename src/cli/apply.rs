@@ -15,7 +15,7 @@ use crate::api::client::Client;
 use crate::control::request::ApplyOptions;
 use crate::look::now;
 use crate::reconcile::{Options, Report};
-use crate::record::Applied;
+use crate::record::{Applied, since_boot};
 use crate::report;
 use tcpgw_core::words::count;
 
@@ -164,6 +164,7 @@ fn signature(file: &File) -> Applied {
     Applied {
         at: now().as_secs(),
         origin: remote::origin(file),
+        known: since_boot(),
     }
 }
 

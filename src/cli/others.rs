@@ -60,11 +60,11 @@ pub(super) fn look(
     guide.complete_from(&of_last.map(|(_, service)| &**service).collect());
     let known = gateway.reconciler(config).look(&guide)?;
     let nothing = Last::default();
-    let adopted = adopt(
-        &known.summary,
-        known.recorded.as_ref(),
-        last.as_ref().unwrap_or(&nothing),
-    );
+    let of_last = last.as_ref().unwrap_or(&nothing);
+    let recorded = known.recorded.as_ref();
+    let is_last_newer =
+        recorded.is_some_and(|recorded| of_last.is_newer(recorded.known(), &boot_id(), gateway.namespace));
+    let adopted = adopt(&known.summary, recorded, of_last, is_last_newer);
     // Without a record nobody knows whose a service is.
     let is_orphan = known.recorded.is_none();
     let of_last = last.iter().flat_map(|last| {

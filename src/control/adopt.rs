@@ -42,8 +42,9 @@ impl Adopted {
     }
 }
 
-/// What the kernel holds, or held, as services. Record and file of last services say what the rules do not tell.
-pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last) -> Vec<Adopted> {
+/// What the kernel holds, or held, as services. Record and file of last services say what the rules do not tell: the record, unless
+/// `is_last_newer` ([`Last::is_newer`]).
+pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last, is_last_newer: bool) -> Vec<Adopted> {
     let left = recorded.map(|recorded| &recorded.left);
     let recorded = recorded.and_then(|recorded| Some((&recorded.summary, recorded.details.as_ref()?)));
     let known: BTreeMap<&str, &ServiceSummary> = recorded
@@ -67,13 +68,16 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last)
             owner: Owner::Removed,
             ..Details::default()
         };
-        let details = details.or_else(|| was_removed().then_some(removed));
+        let details = details.or_else(|| was_removed().then_some(removed.clone()));
+        let is_removed_since = is_last_newer && !last.contains_key(name);
+        let details = details.map(|details| if is_removed_since { removed } else { details });
         let is_suspended = details.as_ref().is_some_and(|details| details.is_suspended);
         let whole = known.get(name).and_then(|known| undamaged(known, &serving));
         let is_kept = || kept.contains(&(name, serving.port));
         let known = last.get(name);
         let known = known.filter(|(_, known)| known.port == serving.port || is_kept());
         let (owner, wanted) = match (details, known) {
+            (Some(_), Some((owner, known))) if is_last_newer => (Some(*owner), Some(Service::clone(known))),
             (Some(details), _) => (
                 Some(details.owner),
                 details.complete(whole.as_ref().unwrap_or(&serving)),
@@ -221,7 +225,7 @@ mod tests {
     use tcpgw_core::ruleset::compile::compile;
 
     fn found(summary: &Summary) -> Vec<Service> {
-        let adopted = adopt(summary, None, &Last::default()).into_iter();
+        let adopted = adopt(summary, None, &Last::default(), false).into_iter();
         adopted.map(|adopted| adopted.serving).collect()
     }
 
@@ -254,7 +258,7 @@ mod tests {
             pauses: Vec::new(),
             applied: None,
         };
-        let adopted = adopt(&summary, Some(&recorded), &Last::default());
+        let adopted = adopt(&summary, Some(&recorded), &Last::default(), false);
         assert!(adopted.iter().all(|a| a.is_whole && a.owner == Some(Owner::Api)));
         let wanted = adopted.into_iter().map(|adopted| adopted.wanted);
         assert_eq!(tcpgw_core::model::State::new(wanted).unwrap(), state);
@@ -268,7 +272,7 @@ mod tests {
             services: state.services.iter().map(|s| (Owner::File, Arc::clone(s))).collect(),
             ..Last::default()
         };
-        let adopted = adopt(&Summary::from(&state), None, &last);
+        let adopted = adopt(&Summary::from(&state), None, &last, false);
         assert!(adopted.iter().all(|a| a.is_whole && a.owner == Some(Owner::File)));
         let wanted = adopted.into_iter().map(|adopted| adopted.wanted);
         assert_eq!(tcpgw_core::model::State::new(wanted).unwrap(), state);

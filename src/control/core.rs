@@ -359,7 +359,7 @@ impl Core {
 
     /// When [`Self::next_job`] may have something to do though nothing is heard.
     pub fn wakes_at(&self) -> Option<Instant> {
-        let to_remember = self.due.next_remember().filter(|_| self.has_looked());
+        let to_remember = self.due.next_remember().filter(|_| self.knows_what_to_remember());
         let of_store = [self.deploys.next_time(), self.due.store, to_remember];
         let of_store = of_store.into_iter().flatten().filter(|_| self.order_queue.is_idle());
         let of_kernel = match self.phase {
@@ -590,7 +590,11 @@ impl Core {
         let origin = self.change_now(now).origin;
         if applied.origin != origin {
             let at = applied.at;
-            self.applied = Some(Applied { at, origin });
+            self.applied = Some(Applied {
+                at,
+                origin,
+                known: now.boot,
+            });
             self.due.record_at_once(now.instant);
         }
     }
@@ -600,6 +604,7 @@ impl Core {
         Applied {
             at: now.unix.as_secs(),
             origin: origin.map_or_else(|| self.origin.clone(), |path| path.to_string_lossy().into_owned()),
+            known: now.boot,
         }
     }
 

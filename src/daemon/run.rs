@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
@@ -39,7 +38,7 @@ use crate::probe::{ProbeError, Prober, Report as Probed};
 use crate::provider::News;
 use crate::provider::file::FileProvider;
 use crate::reconcile::engine::Engine;
-use crate::record::{Store, boot_id};
+use crate::record::{Store, boot_id, since_boot};
 use crate::store::last::Last;
 use tcpgw_core::model::{Problems, Service, State};
 use tcpgw_core::problem::Kind;
@@ -117,12 +116,6 @@ impl Now {
             boot: since_boot(),
         }
     }
-}
-
-/// Zero if the kernel does not say, which none has done since Linux 2.6.39: drains have all their time again then.
-fn since_boot() -> Duration {
-    let time = clock_gettime(ClockId::CLOCK_BOOTTIME);
-    time.map_or(Duration::ZERO, Duration::from)
 }
 
 /// Runs until it is told to end. Forwarding goes on after that as it is.
@@ -737,7 +730,7 @@ impl Daemon {
         if let Some(store_thread) = self.store_thread.take() {
             store_thread.end();
         }
-        if let Some((path, last)) = self.core.last_services()
+        if let Some((path, last)) = self.core.last_services(Now::read())
             && let Err(error) = last.save(&path)
         {
             tracing::warn!("failed to write {}: {error}", tcpgw_core::escape::path(&path));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::commit::ATTEMPTS;
 use super::{Desired, ReconcileError, Reconciler};
@@ -70,6 +71,11 @@ impl From<Head> for Recorded {
 }
 
 impl Recorded {
+    /// Returns when it was so, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`).
+    pub fn known(&self) -> Duration {
+        self.applied.as_ref().map_or(Duration::ZERO, |applied| applied.known)
+    }
+
     /// What may be in the kernel.
     fn guide(&self) -> Summary {
         let mut guide = self.summary.clone();

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -34,6 +35,9 @@ pub struct Last {
     pub boot: String,
     /// The cookie of the network namespace.
     pub namespace: u64,
+    /// When this was so, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`). Zero where the version that wrote it
+    /// did not say.
+    pub known: Duration,
     /// The revision of the store when this was written, or the last one that was known.
     pub revision: u64,
     /// The state file that the services of the provider `file` come from.
@@ -100,6 +104,8 @@ pub enum LastError {
 struct Document<T> {
     boot: String,
     namespace: u64,
+    #[serde(default)]
+    known: Duration,
     #[serde(default)]
     revision: u64,
     origin: Option<PathBuf>,
@@ -216,6 +222,14 @@ impl Last {
         Some(Problem::new(Kind::LastServices, message).with_severity(severity))
     }
 
+    /// Whether it says more of a network namespace in a boot than what was known there at that time: services that it does not name
+    /// have been removed since.
+    pub fn is_newer(&self, known: Duration, boot: &str, namespace: u64) -> bool {
+        // What this version does not accept may be served all the same.
+        let is_complete = self.refused.is_empty();
+        is_complete && self.boot == boot && self.namespace == namespace && self.known > known
+    }
+
     /// Returns it without services of these names.
     #[must_use]
     pub fn without(&self, names: &BTreeSet<Box<str>>) -> Self {
@@ -236,6 +250,7 @@ impl Last {
         let mut last = Self {
             boot: document.boot,
             namespace: document.namespace,
+            known: document.known,
             revision: document.revision,
             origin: document.origin,
             resources: document.resources.and_then(|text| LastResources::decode(text.get())),
@@ -301,6 +316,7 @@ impl Last {
         let document = Document {
             boot: self.boot.clone(),
             namespace: self.namespace,
+            known: self.known,
             revision: self.revision,
             origin: self.origin.clone(),
             services: services.collect::<serde_json::Result<Vec<_>>>()?,
@@ -365,6 +381,7 @@ mod tests {
         Last {
             boot: "b".into(),
             namespace: 7,
+            known: Duration::from_millis(1001),
             revision: 5,
             origin: Some("/s.json".into()),
             services: vec![(Owner::Api, Arc::new(parse_service(service).unwrap()))],

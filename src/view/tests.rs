@@ -285,6 +285,7 @@ fn services() -> Services {
         applied: Some(Applied {
             at: 77,
             origin: "/etc/state.json".into(),
+            known: Duration::ZERO,
         }),
         ..Services::default()
     }

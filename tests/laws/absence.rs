@@ -390,6 +390,7 @@ fn what_is_kept_while_a_change_is_held_back_is_served_after_a_boot() {
             restart([Loss::Reboot]),
             restart([]),
         ]);
+        serves_after(vec![moves(), Event::Blind(9), restart([]), restart([Loss::Reboot])]);
         // Its own port is in use when the machine has booted, and is free again later, or after another restart.
         let listens = |begins| Event::Listen(name, begins);
         for between in [vec![], vec![restart([])], vec![restart([Loss::Reboot])]] {
@@ -634,6 +635,55 @@ fn a_removed_orphan_does_not_come_back() {
         world.wait(Duration::from_secs(40));
         assert_eq!(world.served(), [9002, 9003, 9004].into(), "{loss:?}");
     }
+}
+
+/// A record that could not be written says less than the file of last services that was.
+#[test]
+fn what_a_record_that_could_not_be_written_says_is_older() {
+    for loss in [
+        None,
+        Some(Loss::TableGone),
+        Some(Loss::SlotsFlushed),
+        Some(Loss::OtherVersion),
+    ] {
+        // Within the drain, in which the kernel has its backends still.
+        let mut world = World::new();
+        world.happen(Event::KeyGone(false));
+        world.forbid_record();
+        world
+            .last_order("f1", ServiceEdit::Delete, &loss.into_iter().collect())
+            .unwrap();
+        world.wait(Duration::from_secs(40));
+        assert_eq!(world.served(), [9002, 9003, 9004].into(), "{loss:?}");
+        // The store says it, too, and is lost.
+        let mut world = World::new();
+        world.forbid_record();
+        assert!(world.order("a1", ServiceEdit::Delete));
+        let patch = json!({"backends": [backends("a2")[1]]}).to_string();
+        assert!(world.order("a2", ServiceEdit::Patch(patch.into_bytes())));
+        world.wait(Duration::from_secs(2));
+        world.happen(Event::Restart(loss.into_iter().chain([Loss::StoreGone]).collect()));
+        world.wait(Duration::from_secs(40));
+        assert_eq!(world.served(), [9001, 9002, 9004].into(), "{loss:?}");
+        assert_eq!(world.reached()[&9004], [backends("a2")[1]].into(), "{loss:?}");
+        assert_eq!(world.providers()[0], owned(("a2", "orphan")));
+    }
+    // A journal that lacks a change takes none after it.
+    let mut world = World::new();
+    world.happen(Event::KeyGone(false));
+    world.forbid_record();
+    assert!(world.order("f1", ServiceEdit::Delete));
+    world.wait(Duration::from_millis(10));
+    world.allow_record();
+    world
+        .last_order(
+            "a1",
+            ServiceEdit::Patch(br#"{"labels": {"x": "y"}}"#.into()),
+            &BTreeSet::new(),
+        )
+        .unwrap();
+    world.wait(Duration::from_secs(40));
+    assert_eq!(world.served(), [9002, 9003, 9004].into());
 }
 
 /// Where that file cannot be written nothing is removed, neither by its name nor with others.
@@ -1145,6 +1195,7 @@ impl World {
         self.store = Err(StoreError::NoDeploy(0));
         let mut fake = self.engine.take().unwrap().into_kernel();
         fake.restart();
+        self.allow_record();
         // Where nobody has looked at the kernel, or it does not hold a service, nobody else would know anything.
         let is_blind = self.looking.is_stuck(self.now);
         let is_table_lost = losses.iter().any(|loss| *loss <= Loss::ServicesFlushed);
@@ -1198,6 +1249,7 @@ impl World {
         let applied = Applied {
             at: 1,
             origin: self.path.to_str().unwrap().into(),
+            known: self.now - self.begin,
         };
         let details = wanted.services.iter().map(|service| {
             let details = Details::new(Owner::File, service, service);
@@ -1215,6 +1267,23 @@ impl World {
             last.save(&path).unwrap();
         }
         reconciler.apply(known, &desired, &Options::default()).unwrap();
+    }
+
+    /// The record and its journal stay as they are, and cannot be written.
+    fn forbid_record(&self) {
+        let journal = self.record_path().with_extension("journal");
+        drop(fs::rename(&journal, journal.with_extension("kept")));
+        for blocked in ["new", "journal", "journal.new"] {
+            fs::create_dir(self.record_path().with_extension(blocked)).unwrap();
+        }
+    }
+
+    fn allow_record(&self) {
+        for blocked in ["new", "journal", "journal.new"] {
+            let _ = fs::remove_dir(self.record_path().with_extension(blocked));
+        }
+        let journal = self.record_path().with_extension("journal");
+        drop(fs::rename(journal.with_extension("kept"), journal));
     }
 
     fn other_version(&self) {
@@ -1437,7 +1506,7 @@ impl World {
             answered.is_some()
         });
         self.restart(losses);
-        answered.expect("it is answered")
+        answered.unwrap_or_else(|| answer.try_recv().unwrap())
     }
 
     fn apply(&mut self, state: &State, prune: bool) -> bool {

@@ -29,6 +29,7 @@ fn applied() -> Applied {
     Applied {
         at: 1,
         origin: "api".into(),
+        known: std::time::Duration::ZERO,
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Core, Now};
 use crate::control::draining::DrainingBackend;
 use crate::control::membership::{self, Change, Name};
 use crate::reconcile::engine::{ChangeMemo, Memo};
-use crate::record::{Deadline, Pause, ServiceEntry};
+use crate::record::{Applied, Deadline, Pause, ServiceEntry};
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::summary::ServiceSummary;
@@ -18,8 +18,12 @@ impl Core {
     pub(super) fn memo(&self, now: Now) -> Memo {
         let left = self.membership.draining_backends().iter();
         let pauses = self.membership.paused();
+        let applied = self.applied.clone().unwrap_or_else(|| self.change_now(now));
         Memo {
-            applied: self.applied.clone().unwrap_or_else(|| self.change_now(now)),
+            applied: Applied {
+                known: now.boot,
+                ..applied
+            },
             drains: left.filter_map(|leaving| deadline(leaving, now)).collect(),
             pauses: pauses.map(|(name, of)| pause(name, of, now)).collect(),
             wanted: self.wanted_by_providers(),

@@ -341,9 +341,9 @@ impl Core {
                 self.order_queue.refreshing = true;
                 return Some(Write::Refresh);
             }
-            if self.has_looked() && self.due.take_remember(now.instant) {
+            if self.knows_what_to_remember() && self.due.take_remember(now.instant) {
                 (self.order_queue.refreshing, self.order_queue.remembering) = (true, true);
-                return Some(self.remember_now());
+                return Some(self.remember_now(now));
             }
             if let Some(write) = self.next_step(now) {
                 return Some(write);
@@ -506,7 +506,7 @@ impl Core {
                 by,
                 at: now.unix,
                 path: Last::path(&self.settings.store),
-                before: self.to_remember(),
+                before: self.to_remember(now),
                 orphans,
             }))
         })

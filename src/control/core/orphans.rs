@@ -311,8 +311,13 @@ impl Core {
         api.chain(orphans).collect()
     }
 
+    /// Whether it is known what is desired, and what of it is held back. Until then the file of last services tells it.
+    pub(super) fn knows_what_to_remember(&self) -> bool {
+        self.has_looked() && !self.held_back.awaits_first_judgement()
+    }
+
     /// What is to be kept for a machine that boots.
-    pub(super) fn to_remember(&self) -> Last {
+    pub(super) fn to_remember(&self, now: Now) -> Last {
         let of_file = self.file.iter().flat_map(|file| &file.services);
         let of_file = of_file.map(|service| (Owner::File, Arc::clone(service)));
         let of_api = self.api.services().map(|service| (Owner::Api, Arc::clone(service)));
@@ -324,6 +329,7 @@ impl Core {
         Last {
             boot: self.boot.clone(),
             namespace: self.namespace,
+            known: now.boot,
             revision: if self.order_queue.lost {
                 self.last.revision
             } else {
@@ -339,13 +345,12 @@ impl Core {
     }
 
     /// What is to be written before the end, and where, if what is desired has changed since it was written.
-    pub fn last_services(&self) -> Option<(PathBuf, Last)> {
-        let is_known = matches!(self.phase, Phase::Running | Phase::TornDown);
-        let is_due = is_known && self.due.has_to_remember();
-        is_due.then(|| (Last::path(&self.settings.store), self.to_remember()))
+    pub fn last_services(&self, now: Now) -> Option<(PathBuf, Last)> {
+        let is_due = self.knows_what_to_remember() && self.due.has_to_remember();
+        is_due.then(|| (Last::path(&self.settings.store), self.to_remember(now)))
     }
 
-    pub(super) fn remember_now(&self) -> Write {
-        Write::Remember(Last::path(&self.settings.store), Box::new(self.to_remember()))
+    pub(super) fn remember_now(&self, now: Now) -> Write {
+        Write::Remember(Last::path(&self.settings.store), Box::new(self.to_remember(now)))
     }
 }

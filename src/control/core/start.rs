@@ -96,18 +96,14 @@ struct Former {
 }
 
 impl Former {
-    fn find(found: &Found, last: &Last, adopted: &mut [Adopted], boot: &str) -> Self {
+    fn find(found: &Found, last: &Last, adopted: &mut [Adopted], boot: &str, is_last_newer: bool) -> Self {
         let recorded = found.recorded.as_ref();
-        let recorded = recorded.map(|recorded| adopt::adopt(&recorded.summary, Some(recorded), last));
+        let recorded = recorded.map(|recorded| adopt::adopt(&recorded.summary, Some(recorded), last, is_last_newer));
         let mut recorded = recorded.unwrap_or_default();
         if found.has_table {
             // Somebody has taken them out of the table, unless the record could not be written when they were removed.
             let names: BTreeSet<&str> = adopted.iter().map(|of| &*of.serving.name).collect();
-            let is_said = |name: &str| last.services.iter().any(|(_, service)| *service.name == *name);
-            recorded.retain(|known| {
-                let name = &*known.serving.name;
-                !names.contains(name) && (last.boot != boot || is_said(name))
-            });
+            recorded.retain(|known| known.owner != Some(Owner::Removed) && !names.contains(&*known.serving.name));
         }
         // What no rule tells of it is as it was wanted: others with an endpoint of it agree on that.
         let served = recorded.iter().map(|known| {
@@ -119,12 +115,12 @@ impl Former {
             })
         });
         let served = served.collect();
-        // What the record does not know of what this boot has served was not served.
+        // What a newer record does not know of what this boot has served was not served.
         let is_all_lost = last.boot != boot || !found.has_table && found.recorded.is_none();
         let of_last = last
             .services
             .iter()
-            .filter(|(_, service)| is_all_lost || last.unserved.contains(&service.name));
+            .filter(|(_, service)| is_all_lost || is_last_newer || last.unserved.contains(&service.name));
         let of_last = of_last.map(|(owner, service)| Adopted {
             serving: Service::clone(service),
             wanted: Service::clone(service),
@@ -202,8 +198,10 @@ impl Core {
             self.copy_resources(copy, now);
         }
         let recorded = found.recorded.as_ref();
-        let mut adopted = adopt::adopt(&found.summary, recorded, &last);
-        let mut former = Former::find(&found, &last, &mut adopted, &self.boot);
+        let is_last_newer =
+            recorded.is_some_and(|recorded| last.is_newer(recorded.known(), &self.boot, self.namespace));
+        let mut adopted = adopt::adopt(&found.summary, recorded, &last, is_last_newer);
+        let mut former = Former::find(&found, &last, &mut adopted, &self.boot, is_last_newer);
         let all = adopted.iter_mut().chain(&mut former.wanted);
         for suspended in all.filter(|of| of.is_suspended && !self.addon.knows(&of.wanted.name)) {
             suspended.stay_suspended();
