@@ -160,6 +160,55 @@ pub(super) fn ranges_of(packet: &Packet, rule: &Rule) -> Option<About> {
     })
 }
 
+/// Whether one list of clients, or network, is all that keeps a rule from being about each client, and nearly nobody is on it.
+pub(super) fn spares_few(packet: &Packet, rule: &Rule) -> bool {
+    /// One of so many, at most.
+    const FEW: u128 = 16;
+    let mut some = rule
+        .tests
+        .iter()
+        .filter(|test| holds_for(packet, test) == Holds::SomeClients);
+    let (Some(test), None) = (some.next(), some.next()) else {
+        return false;
+    };
+    let (load, spans) = match test {
+        Test::In {
+            key,
+            elements: Some(elements),
+            negated: true,
+        } => match key.as_slice() {
+            [load] => {
+                let spans = elements.iter().map(|of| network(*load, None, &of.from, &of.to));
+                (*load, spans.collect::<Option<Vec<Span>>>())
+            }
+            _ => return false,
+        },
+        Test::Compare {
+            load,
+            mask,
+            relation: Relation::Differs,
+            value,
+        } => (
+            *load,
+            network(*load, mask.as_deref(), value, value).map(|span| vec![span]),
+        ),
+        _ => return false,
+    };
+    let all = match load.field {
+        // Those of the Internet are an eighth of all.
+        Field::Source6 | Field::Dest6 => u128::MAX / 8,
+        Field::SourcePort | Field::DestPort => u16::MAX.into(),
+        _ => u32::MAX.into(),
+    };
+    let spared = spans.filter(|_| packet.value(load, None) == Value::Differs);
+    spared.is_some_and(|spans| {
+        let size = spans.iter().fold(0_u128, |size, (from, to)| {
+            size.saturating_add((to - from).saturating_add(1))
+        });
+        size <= all / FEW
+    })
+}
+
 /// What begins with some bytes, or has them under the mask of a network.
 fn network(load: Load, mask: Option<&[u8]>, from: &[u8], to: &[u8]) -> Option<Span> {
     let length = length_of(load.field);

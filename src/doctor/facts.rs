@@ -70,7 +70,8 @@ impl Default for Subject {
 /// A reading is about three system calls for each sysctl (17, and 4 for each interface with an address) and two for each backend
 /// address (at most [`Effort::most_ways`]), and two to six netlink dumps. What grows with other programs' rules or with flows, and
 /// what a program has to be started for, [`super::CheapReader`] reads again only when what the last reading took allows it;
-/// other tables of nftables only after their generation has changed, too.
+/// other tables of nftables only after their generation has changed, too, unless their rules look into sets whose elements end by
+/// themselves.
 #[derive(Debug, Clone)]
 pub struct CheapFacts {
     /// How much was, and is, looked at.
@@ -159,6 +160,8 @@ pub struct Firewall {
     pub unjudged: Vec<Table>,
     /// Our own table.
     pub own_table: Option<OwnTable>,
+    /// Whether their rules look into sets that change without news of it.
+    pub changes_silently: bool,
 }
 
 /// Our table.

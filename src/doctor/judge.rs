@@ -3,9 +3,9 @@
 //! Four answers to whether a rule is meant: yes, no, for some clients, and not known. A rule that drops some clients is
 //! somebody's wish; one that drops for reasons that are not known may be trouble.
 
-use super::clients::{Span, compare_clients, covers, ranges_of, spans_cover};
+use super::clients::{Span, compare_clients, covers, ranges_of, spans_cover, spares_few};
 use super::packet::{Packet, Value};
-use tcpgw_kernel::firewall::{Chain, Effect, Element, Field, Load, Relation, Rule, Test, Verdict};
+use tcpgw_kernel::firewall::{Chain, Effect, Element, Field, Hook, Load, Relation, Rule, Test, Verdict};
 
 /// Rules that are looked at for one packet.
 const MOST_RULES: usize = 200_000;
@@ -33,6 +33,8 @@ pub(super) struct Place {
     pub(super) rejects: bool,
     /// Whether the rule is meant for what exceeds a rate.
     pub(super) exceeds: bool,
+    /// Whether it is meant for all clients but a few.
+    pub(super) spares_few: bool,
 }
 
 /// What becomes of a packet in one base chain.
@@ -61,6 +63,10 @@ pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (Fate, Ve
     let mut walk = Walk {
         chains: chains.iter().filter(|chain| chain.table == base.table).collect(),
         packet,
+        shows_client: !packet.reply
+            && base
+                .base
+                .is_some_and(|base| matches!(base.hook, Hook::Ingress | Hook::Prerouting | Hook::Forward)),
         left: MOST_RULES,
         path: vec![&base.name],
         accepts: false,
@@ -78,6 +84,7 @@ pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (Fate, Ve
             rule: None,
             rejects: false,
             exceeds: false,
+            spares_few: false,
         })
     };
     let ended = match end {
@@ -102,6 +109,8 @@ enum End {
 struct Walk<'a> {
     chains: Vec<&'a Chain>,
     packet: &'a Packet,
+    /// Whether the packet has the address of a client, and not one of the gateway's own in its place.
+    shows_client: bool,
     left: usize,
     /// The chains that it is in.
     path: Vec<&'a str>,
@@ -133,7 +142,11 @@ impl<'a> Walk<'a> {
                 });
             }
             let drops = matches!(rule.verdict, Verdict::Drop | Verdict::Reject);
-            let holds = if drops && holds == Holds::SomeClients && certain == Holds::Yes {
+            let drops_some = drops && holds == Holds::SomeClients;
+            let spares_few = drops_some && self.shows_client && spares_few(self.packet, rule);
+            let holds = if spares_few {
+                Holds::Unknown
+            } else if drops_some && certain == Holds::Yes {
                 self.with_those_before(rule)
             } else {
                 holds
@@ -144,6 +157,7 @@ impl<'a> Walk<'a> {
                     rule: Some(at + 1),
                     rejects: *verdict == Verdict::Reject,
                     exceeds: rule.tests.contains(&Test::Exceeds),
+                    spares_few,
                 };
                 match self.verdict(verdict, place, holds, holds.min(certain), depth) {
                     Step::Next => {}
@@ -228,16 +242,22 @@ fn leaving(own: Holds) -> Step {
 fn verdicts<'a>(packet: &Packet, verdict: &'a Verdict, holds: Holds) -> Vec<(&'a Verdict, Holds)> {
     const UNREAD: Verdict = Verdict::Unknown(String::new());
     match verdict {
-        Verdict::Map(key, Some(elements)) => elements
-            .iter()
-            .map(|(element, verdict)| {
-                (
-                    verdict,
-                    holds.min(is_in(packet, key, std::slice::from_ref(element), false)),
-                )
-            })
-            .filter(|(_, holds)| *holds != Holds::No)
-            .collect(),
+        Verdict::Map(key, Some(elements)) => {
+            let plain = [Verdict::Drop, Verdict::Accept];
+            let each = elements.iter().filter(|(_, verdict)| !plain.contains(verdict));
+            let each =
+                each.map(|(element, verdict)| (verdict, is_in(packet, key, std::slice::from_ref(element), false)));
+            // Elements that are about some clients each may be about all of them together.
+            let of = |verdict: &Verdict| {
+                let elements = elements.iter().filter(|(_, of)| of == verdict);
+                elements.map(|(element, _)| element.clone()).collect::<Vec<_>>()
+            };
+            let together = [const { &Verdict::Drop }, const { &Verdict::Accept }];
+            let together = together.map(|verdict| (verdict, is_in(packet, key, &of(verdict), false)));
+            let all = together.into_iter().chain(each);
+            let all = all.map(|(verdict, of)| (verdict, holds.min(of)));
+            all.filter(|(_, holds)| *holds != Holds::No).collect()
+        }
         Verdict::Map(key, None) => match key_value(packet, key) {
             Err(Holds::SomeClients) => Vec::new(),
             _ => vec![(const { &UNREAD }, holds.min(Holds::Unknown))],

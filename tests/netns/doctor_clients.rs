@@ -1,14 +1,22 @@
 //! Rules of others that drop all clients, though they name some of them or count, as the doctor sees them.
 
-use crate::doctor::{SHORT, breaks, doctor, passes, reaches, web};
-use crate::harness::Net;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::doctor::{PORT, SHORT, breaks, doctor, passes, reaches, web};
+use crate::harness::brief::{service, state};
+use crate::harness::client::PATIENCE;
+use crate::harness::server::Behaviour;
+use crate::harness::{Net, wait_until};
 
 const DROPPED: &str = "packets-dropped";
 
 /// Loads rules into a chain of the hook forward, and takes them away at the end.
 fn with_rules<T>(net: &Net, rules: &str, look: impl FnOnce() -> T) -> T {
     let sets = "set many { typeof iifname . ip saddr; flags interval; elements = { ext . 0.0.0.0/0 }; }; \
-                set none { type ipv4_addr; }; set seen { type ipv4_addr; flags dynamic; };";
+                set none { type ipv4_addr; }; set seen { type ipv4_addr; flags dynamic; }; \
+                set banned { type ipv4_addr; flags timeout; elements = { 192.0.2.4 timeout 1h }; };";
     let chain = "type filter hook forward priority 0; policy accept;";
     net.sh(
         "gateway",
@@ -35,6 +43,10 @@ fn whatever_drops_all_clients_is_an_error() {
         (
             0,
             "tcp dport 3000 ip saddr 0.0.0.0/1 drop; tcp dport 3000 ip saddr 128.0.0.0/1 drop",
+        ),
+        (
+            0,
+            "tcp dport 3000 ip saddr vmap { 0.0.0.0/1 : drop, 128.0.0.0/1 : drop }",
         ),
         (0, "tcp dport 3000 ip saddr != @none drop"),
         (0, "tcp dport 3000 ct count over 0 drop"),
@@ -77,6 +89,9 @@ fn what_may_drop_all_clients_is_a_warning() {
         "tcp dport 3000 limit rate 1000/second drop",
         "tcp dport 3000 ct count over 1000 drop",
         "tcp dport 3000 quota over 100 mbytes drop",
+        // Nearly nobody is let through.
+        "ip saddr != { 192.0.2.1 } tcp dport 3000 drop",
+        "ip saddr != 192.0.2.0/24 tcp dport 3000 drop",
     ] {
         with_rules(&net, rules, || doctor(&net).one(DROPPED, "warning").clone());
     }
@@ -96,9 +111,43 @@ fn what_may_drop_all_clients_is_a_warning() {
         "ip saddr . tcp dport { 192.0.2.0/24 . 3000 } drop",
         "tcp dport 3000 add @seen { ip saddr ct count over 1000 } drop",
         "tcp dport 3000 ip saddr @none drop",
+        "ip saddr @banned drop",
     ] {
         let said = with_rules(&net, rules, || doctor(&net));
         assert!(said.bad().is_empty(), "{rules}: {:#}", said.json);
     }
+    passes(&net, 0);
+}
+
+/// What fail2ban and its like keep: addresses that end by themselves.
+#[test]
+fn bans_are_judged_by_whom_they_have_now() {
+    let net = Net::new();
+    let _servers = ["b1", "b2"].map(|host| net.serve(host, 3000, Behaviour::Greet));
+    net.want(state([service("web", PORT, &["b1", "b2"], 3000, json!({}))]));
+    let daemon = net.daemon(&["--check-interval", "1s"]);
+    daemon.settles(4);
+    let bans = "table inet bans { set b { type ipv4_addr; flags timeout; elements = { 192.0.2.4 timeout 1h }; }; \
+                chain p { type filter hook prerouting priority -300; ip saddr @b drop; }; }";
+    net.sh("gateway", &format!("nft -f - <<'END'\n{bans}\nEND")).ok();
+    let told = || {
+        let status = daemon.get("/v1/status");
+        let problems = status["problems"].as_array().expect("a list").iter();
+        let told = problems.map(|problem| format!("{}: {}", problem["severity"], problem["message"]));
+        told.collect::<Vec<_>>()
+    };
+    let is_error = || told().iter().any(|told| told.starts_with("\"error\""));
+    // Some looks later.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(told(), Vec::<String>::new());
+    // A backend that is banned for some seconds.
+    net.sh(
+        "gateway",
+        "nft add element inet bans b { 10.2.0.11 timeout 5s, 10.2.0.12 timeout 5s }",
+    )
+    .ok();
+    assert!(wait_until(PATIENCE, is_error), "{:?}", told());
+    // Nobody is told that it is over but by looking.
+    assert!(wait_until(PATIENCE * 3, || told().is_empty()), "{:?}", told());
     passes(&net, 0);
 }

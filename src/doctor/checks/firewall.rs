@@ -377,6 +377,8 @@ impl Context<'_> {
             ""
         } else if place.exceeds {
             "; it drops what exceeds its rate"
+        } else if place.spares_few {
+            "; it lets only a few addresses or ports of clients through"
         } else if self.by.is_some() {
             "; clients that come by other interfaces are not concerned"
         } else {

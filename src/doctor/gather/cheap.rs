@@ -136,7 +136,8 @@ impl CheapReader {
         let mut socket = Netlink::netfilter().map_err(|error| error.to_string())?;
         let generation = generation(&mut socket).map_err(|error| error.to_string())?;
         if let Some((of, known)) = &self.firewall
-            && (now < known.not_before || (*of == generation && known.read.is_ok()))
+            && (now < known.not_before
+                || (*of == generation && known.read.as_ref().is_ok_and(|read| !read.changes_silently)))
         {
             return known.read.clone();
         }
@@ -146,6 +147,7 @@ impl CheapReader {
                     chains,
                     unjudged: unread.other_families,
                     own_table: unread.own_table,
+                    changes_silently: unread.changes_silently,
                 })
             })
         });

@@ -86,11 +86,70 @@ fn sets_that_have_all_clients_drop_all() {
     );
     for test in [
         within(&[SOURCE, PORT], &halves[..1], false),
-        within(&[SOURCE], &[element(&[10, 0, 0, 0], &[10, 255, 255, 255])], true),
+        within(&[SOURCE], &[element(&[0; 4], &[127, 255, 255, 255])], true),
         within(&[SOURCE], &[], false),
     ] {
         let found = said(vec![test]);
         assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn rules_that_spare_a_few_clients_are_told() {
+    let one = element(&[203, 0, 113, 1], &[203, 0, 113, 1]);
+    let private = element(&[10, 0, 0, 0], &[10, 255, 255, 255]);
+    let differs = |mask, value: [u8; 4]| Test::Compare {
+        load: SOURCE,
+        mask,
+        relation: Relation::Differs,
+        value: value.to_vec(),
+    };
+    for test in [
+        within(&[SOURCE], std::slice::from_ref(&one), true),
+        within(&[SOURCE], &[one, private], true),
+        differs(None, [203, 0, 113, 1]),
+        differs(Some(vec![255, 255, 255, 0]), [203, 0, 113, 0]),
+    ] {
+        let found = said(vec![test]);
+        let found = only(&found, "packets-dropped", Severity::Warning);
+        assert!(found.seen.contains("lets only a few"), "{}", found.seen);
+    }
+    // Half of all are let through, or a few are dropped.
+    for test in [
+        differs(Some(vec![0x80, 0, 0, 0]), [0; 4]),
+        within(&[SOURCE], &[element(&[203, 0, 113, 1], &[203, 0, 113, 1])], false),
+    ] {
+        let found = said(vec![test]);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+#[test]
+fn a_map_that_drops_all_clients_is_told() {
+    let map = |elements: &[(u8, u8, Verdict)]| {
+        let elements = elements.iter().map(|(from, to, verdict)| {
+            let of = element(&[*from, 0, 0, 0], &[*to, 255, 255, 255]);
+            (of, verdict.clone())
+        });
+        let rule = Rule {
+            // Of answers the address is that of the backend.
+            tests: vec![within(&[PORT], &[element(&[0x0b, 0xb8], &[0x0b, 0xb8])], false)],
+            verdict: Verdict::Map(vec![SOURCE], Some(elements.collect())),
+            ..Rule::default()
+        };
+        let table = table(TableFamily::Ip, "mine", false);
+        with(nft(chain(table, Hook::Forward, 0, vec![rule], false)))
+    };
+    let halves = map(&[(0, 127, Verdict::Drop), (128, 255, Verdict::Drop)]);
+    let found = only(&halves, "packets-dropped", Severity::Broken);
+    assert!(found.seen.contains("packets to"), "{}", found.seen);
+    for elements in [
+        [(0, 127, Verdict::Accept), (128, 255, Verdict::Drop)],
+        [(0, 127, Verdict::Accept), (128, 255, Verdict::Accept)],
+        [(0, 9, Verdict::Drop), (10, 19, Verdict::Drop)],
+    ] {
+        let found = map(&elements);
+        assert!(found.is_empty(), "{elements:?}: {found:#?}");
     }
 }
 

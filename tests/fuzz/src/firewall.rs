@@ -29,6 +29,7 @@ pub fn check(bytes: &[u8]) {
                         chains,
                         unjudged: unread.other_families,
                         own_table: unread.own_table,
+                        changes_silently: unread.changes_silently,
                     }));
                 });
             }

@@ -33,6 +33,9 @@ pub struct Unread {
     pub other_families: Vec<Table>,
     /// Our own table, which is left out.
     pub own_table: Option<OwnTable>,
+    /// Whether rules look into sets whose elements end by themselves, or are added by packets: what was read of these is old after
+    /// some time, and the generation of the rules stays the same.
+    pub changes_silently: bool,
 }
 
 /// What is read of our own table.
@@ -111,6 +114,7 @@ fn read_once<A: Ask>(
     for unfinished in unfinished {
         unfinished.finish(&mut chains, &mut sets, open)?;
     }
+    unread.changes_silently = sets.changes_silently;
     Ok((chains, unread))
 }
 

@@ -31,12 +31,16 @@ pub(super) type Name = (TableFamily, String, String);
 pub(super) struct Sets {
     found: BTreeMap<Name, Set>,
     left: usize,
+    /// Whether a set was read whose elements come or go without a change that anybody is told of.
+    pub(super) changes_silently: bool,
 }
 
 struct Set {
     interval: bool,
-    /// It is not read: its elements may be other ones at any time without a change that anybody is told of, they are too many, or
-    /// they could not be read.
+    /// Its elements may be other ones at any time without a change that anybody is told of: they end by themselves, or packets add
+    /// them.
+    changes_silently: bool,
+    /// It is not read: its elements are too many, or they could not be read.
     is_closed: bool,
     content: SetContent,
 }
@@ -74,7 +78,8 @@ impl Sets {
             };
             let set = Set {
                 interval: flags & set::F_INTERVAL != 0 && flags & set::F_CONCAT == 0,
-                is_closed: flags & (set::F_TIMEOUT | set::F_EVAL) != 0,
+                changes_silently: flags & (set::F_TIMEOUT | set::F_EVAL) != 0,
+                is_closed: false,
                 content,
             };
             found.insert(name, set);
@@ -90,7 +95,11 @@ impl Sets {
                 set.content.elements = Some(spans(listed, set.interval));
             }
         }
-        Ok(Self { found, left: MOST_TOLD })
+        Ok(Self {
+            found,
+            left: MOST_TOLD,
+            changes_silently: false,
+        })
     }
 
     pub(super) fn get(&self, family: TableFamily, table: &str, name: &str) -> Option<&SetContent> {
@@ -98,8 +107,7 @@ impl Sets {
         Some(&set.content)
     }
 
-    /// Reads a set that has a name, unless it cannot be read, holds too much, or may hold something else soon. `open` opens a
-    /// socket for it.
+    /// Reads a set that has a name, unless it cannot be read or holds too much. `open` opens a socket for it.
     pub(super) fn look_into<A: Ask>(&mut self, name: &Name, open: impl Fn() -> Result<A, NetlinkError>) {
         let left = self.left;
         let Some(set) = self.found.get_mut(name) else {
@@ -108,6 +116,7 @@ impl Sets {
         if set.is_closed || set.content.elements.is_some() || left == 0 {
             return;
         }
+        self.changes_silently |= set.changes_silently;
         let mut listed = Vec::new();
         let mut catch_all = false;
         let most = MOST_ELEMENTS.min(left);
