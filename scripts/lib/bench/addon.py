@@ -244,7 +244,7 @@ def report_pages(raw):
                      f"{part['share'] * 100:.1f} %"])
     return "\n".join([f"### An app's page at {raw['resources']:,} resources", "",
                       "Of an app with two containers, up to 20 times in a second, by one browser. A first view is that of a page which nobody has had open "
-                      f"for a while, on a new connection: it waits for a reading of conntrack, 25 ms at most. The page has {raw['pages']['with']['bytes']:,} bytes.", "",
+                      f"for a while, on a new connection: it waits a moment for a reading of conntrack. The page has {raw['pages']['with']['bytes']:,} bytes.", "",
                       *table(("connections of the app", "first view, slowest", "later, median", "later, 99 %", "the daemon's share of one CPU"),
                              rows)])
 

@@ -44,7 +44,7 @@ const BUSY: &str = "The gateway is busy and did not answer in time. That alone k
 const PAGE_TURN: Duration = Duration::from_secs(2);
 const PAGE_ANSWER: Duration = Duration::from_secs(3);
 /// How long a page waits for the first reading of its app's traffic.
-const FIRST_LOOK: Duration = Duration::from_millis(25);
+const FIRST_LOOK: Duration = Duration::from_millis(20);
 /// Deploys that a page shows.
 const DEPLOYS: usize = 5;
 

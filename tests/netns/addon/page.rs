@@ -303,6 +303,11 @@ fn states(net: &Net, browser: &Browser<'_>, id: &str, daemon: &Daemon<'_>) {
     held_back(daemon, &service, &says_or_not);
     assert_eq!(ask(net, "POST", &format!("{resource}/suspend"), "").status, 204);
     says("The add-on is suspended");
+    shows(
+        browser,
+        &["gets new connections again when the add-on is resumed", "not probed"],
+    );
+    assert!(!text(browser).contains("not probed yet"), "{}", text(browser));
     readable(browser, "suspended");
     net.tcpgw(&["--socket", &net.socket().to_string_lossy(), "teardown"])
         .ok();

@@ -81,6 +81,10 @@ impl Selection {
 /// Addresses of both families are asked for.
 struct Contradiction;
 
+/// The kernel walks its whole table, which takes it milliseconds, once for each family that it filters. Up to so many entries are all
+/// asked for in one walk.
+const FEW: u32 = 2_000;
+
 impl Conntrack {
     /// Shows those of our flows, one by one, until `each` breaks off. One that changes its place meanwhile may be shown
     /// twice.
@@ -96,7 +100,8 @@ impl Conntrack {
         let Ok(family) = selection.family() else {
             return Ok(());
         };
-        if self.has_none()? {
+        let entries = self.entries()?;
+        if entries == Some(0) {
             return Ok(());
         }
         let over = Cell::new(false);
@@ -110,7 +115,8 @@ impl Conntrack {
         };
         let families = family.map_or(wire::Ip::BOTH.to_vec(), |family| vec![family]);
         let filters: Vec<_> = families.into_iter().map(|family| selection.filter(family)).collect();
-        if self.filter == PairFilter::UserSpace || filters.iter().any(wire::Filter::is_empty) {
+        let is_cheap = filters.len() > 1 && entries.is_some_and(|entries| entries <= FEW);
+        if is_cheap || self.filter == PairFilter::UserSpace || filters.iter().any(wire::Filter::is_empty) {
             return dump(&mut show, |w, seq| wire::dump(w, seq, mark));
         }
         for filter in &filters {

@@ -18,12 +18,19 @@ use tcpgw_core::words::count;
 pub(super) fn containers(app: &AppView, reading: Option<&AppReading>) -> Markup {
     let view = app.service.as_ref();
     let backends = view.map(|view| &*view.backends).unwrap_or_default();
+    let standing = Standing::of(app);
     if backends.is_empty() {
         return html! {
-            p { "None is registered, and new connections are refused. Declare a " code { "tcp" } " process in the Procfile, and deploy." }
+            p {
+                "None is registered"
+                @if standing == Standing::Suspended {
+                    "."
+                } @else {
+                    ", and new connections are refused. Declare a " code { "tcp" } " process in the Procfile, and deploy."
+                }
+            }
         };
     }
-    let standing = Standing::of(app);
     let limit = app.served.as_ref().and_then(|service| service.limit);
     let rows: Vec<Vec<Markup>> = backends
         .iter()
@@ -56,7 +63,7 @@ fn row(backend: &BackendView, reading: Option<&AppReading>, limit: Option<Limit>
     vec![
         html! { (backend.backend) },
         state(backend, standing),
-        health(backend),
+        health(backend, standing),
         connections(backend, read),
         traffic(read.and_then(|read| read.rates).map(|rates| rates.to), to),
         traffic(read.and_then(|read| read.rates).map(|rates| rates.from), from),
@@ -97,6 +104,7 @@ fn state(backend: &BackendView, standing: Standing) -> Markup {
             @if let Some(seconds) = backend.seconds_left { small { "its connections end in " (seconds) " s at the latest" } }
         } @else if standing == Standing::Suspended {
             "suspended"
+            small { "gets new connections again when the add-on is resumed" }
         } @else if backend.balanced {
             "in use"
             small { "gets new connections" }
@@ -116,7 +124,11 @@ fn state(backend: &BackendView, standing: Standing) -> Markup {
     }
 }
 
-fn health(backend: &BackendView) -> Markup {
+fn health(backend: &BackendView, standing: Standing) -> Markup {
+    // What was known of it is of the time before: it is not probed.
+    if standing == Standing::Suspended {
+        return html! { "not probed" };
+    }
     let (class, text) = match backend.health {
         Some("healthy") => ("good", "answers"),
         Some("failing") => ("bad", "did not answer the last probe"),

@@ -8,11 +8,11 @@ use crate::web::table::table;
 use crate::web::units;
 
 /// Returns the table of drops.
-pub(super) fn drops(reading: Option<&AppReading>) -> Markup {
+pub(super) fn drops(reading: Option<&AppReading>, is_suspended: bool) -> Markup {
     let Some(reading) = reading else {
         return html! { p { "Not known at the moment." } };
     };
-    let reasons = reasons(reading);
+    let reasons = reasons(reading, is_suspended);
     let rows = reasons.iter().filter(|(dropped, ..)| dropped.packets > 0);
     let rows: Vec<Vec<Markup>> = rows
         .map(|(dropped, reason, advice)| {
@@ -34,7 +34,7 @@ pub(super) fn drops(reading: Option<&AppReading>) -> Markup {
     }
 }
 
-fn reasons(reading: &AppReading) -> [(Dropped, &'static str, &'static str); 12] {
+fn reasons(reading: &AppReading, is_suspended: bool) -> [(Dropped, &'static str, &'static str); 12] {
     let (service, backends) = (reading.drops, reading.backend_drops());
     [
         (
@@ -50,7 +50,11 @@ fn reasons(reading: &AppReading) -> [(Dropped, &'static str, &'static str); 12] 
         (
             service.no_backend,
             "New connections without a container to take them",
-            "Containers that answer: see above.",
+            if is_suspended {
+                "They are refused until the add-on is resumed."
+            } else {
+                "Containers that answer: see above."
+            },
         ),
         (
             service.refused,

@@ -18,6 +18,7 @@ use crate::control::request::AppView;
 use crate::date::utc;
 use crate::store::Deploy;
 use crate::view::app::AppReading;
+use crate::view::tally::FlowCounts;
 use crate::web::{self, Layout, units};
 use tcpgw_core::escape;
 use tcpgw_core::model::{Limit, LimitDirection, Service, duration};
@@ -95,7 +96,7 @@ impl AppPage<'_> {
                 }
                 section {
                     h2 { "Dropped" }
-                    @if self.seen.is_some() { (drops::drops(self.reading())) } @else { p { "Being read." } }
+                    @if self.seen.is_some() { (drops::drops(self.reading(), self.is_suspended())) } @else { p { "Being read." } }
                 }
                 section {
                     h2 { "Last deploys" }
@@ -126,9 +127,17 @@ impl AppPage<'_> {
     fn is_measuring(&self) -> bool {
         let Some(seen) = self.seen else { return true };
         let Ok(reading) = &seen.reading else { return false };
+        // Its containers get no traffic, of which there could be a rate, but for what drains.
+        if self.is_suspended() && reading.flows == FlowCounts::default() {
+            return false;
+        }
         let backends = self.app.service.iter().flat_map(|view| &view.backends);
         let mut backends = backends.map(|backend| reading.backends.get(&backend.backend));
         backends.any(|read| read.is_none() || reading.interval.is_none())
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.app.resource.status == Status::Suspended
     }
 
     fn service(&self) -> Option<&Service> {

@@ -309,6 +309,48 @@ fn a_container_is_not_blamed_while_nobody_is_let_in() {
     assert!(page.contains("all of them are set aside or drain"), "{page}");
 }
 
+/// Nothing is to be waited for, and nothing to be mended by the owner.
+#[test]
+fn a_suspended_app_is_told_so_and_nothing_else() {
+    let waiting = BackendView {
+        balanced: false,
+        health: None,
+        ..backend()
+    };
+    let mut suspended = app(vec![waiting]);
+    Arc::make_mut(&mut suspended.resource).status = Status::Suspended;
+    let mut reading = AppReading::default();
+    reading.drops.no_backend.packets = 7;
+    let seen = seen(Ok(reading));
+    let page = content(&suspended, Some(&seen), Some(&[]));
+    for expected in [
+        ">suspended<small>gets new connections again when the add-on is resumed</small></div>",
+        ">not probed</div>",
+        "They are refused until the add-on is resumed.",
+    ] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    for unfit in [
+        "not probed yet",
+        "until it answers",
+        "look again in a few seconds",
+        "data-measuring",
+        "Containers that answer",
+        "deploy.</p>",
+    ] {
+        assert!(!page.contains(unfit), "{unfit}: {page}");
+    }
+    suspended.service.as_mut().unwrap().backends.clear();
+    let page = content(&suspended, Some(&seen), Some(&[]));
+    assert!(page.contains("<p>None is registered.</p>"), "{page}");
+    Arc::make_mut(&mut suspended.resource).status = Status::Active;
+    let page = content(&suspended, Some(&seen), Some(&[]));
+    assert!(
+        page.contains("Containers that answer") && page.contains("Declare a"),
+        "{page}"
+    );
+}
+
 #[test]
 fn a_limit_that_follows_later_is_explained() {
     let mut app = app(vec![backend()]);
