@@ -21,14 +21,14 @@ use self::known::Table;
 pub use self::known::{Known, Recorded};
 use self::retired::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
-use crate::record::{Applied, Deadline, Pause, Store, TornDown};
+use crate::record::{Applied, Deadline, Pause, RecordFile, TornDown};
 use tcpgw_core::model::{FlowMark, Service, State};
 use tcpgw_core::owner::AllDetails;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::compile::compile_services;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
-use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_core::words::{Changes, Counts};
 use tcpgw_kernel::{Kernel, KernelError, reading};
 
@@ -166,7 +166,7 @@ impl From<KernelError> for ReconcileError {
 /// Brings a kernel to what is desired, and keeps a record of it.
 pub struct Reconciler<'a, K: Kernel> {
     kernel: &'a mut K,
-    store: &'a Store,
+    store: &'a RecordFile,
     namespace: u64,
     mark: FlowMark,
     applied: Option<Applied>,
@@ -177,7 +177,7 @@ pub struct Reconciler<'a, K: Kernel> {
 
 impl<'a, K: Kernel> Reconciler<'a, K> {
     /// For that kernel, whose network namespace has that cookie.
-    pub fn new(kernel: &'a mut K, store: &'a Store, namespace: u64, mark: FlowMark) -> Self {
+    pub fn new(kernel: &'a mut K, store: &'a RecordFile, namespace: u64, mark: FlowMark) -> Self {
         Self {
             kernel,
             store,
@@ -240,7 +240,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         reading(|| {
             flows.clear();
             self.kernel.flows(self.mark, &mut |flow| {
-                if standings.standing(flow.public, flow.backend) == Standing::Stale {
+                if standings.standing(flow.public, flow.backend) == FlowVerdict::Stale {
                     *flows.entry((flow.public.port(), flow.backend)).or_default() += 1;
                 }
             })

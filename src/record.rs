@@ -208,7 +208,7 @@ impl Head {
 
 /// Where the record of a network namespace is. One process writes there at a time.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct RecordFile {
     path: PathBuf,
     /// The checksum of the record that is there, as far as this process knows.
     checksum: Cell<Option<u32>>,
@@ -216,7 +216,7 @@ pub struct Store {
     length: Cell<Option<u64>>,
 }
 
-impl Store {
+impl RecordFile {
     /// In that directory, of that network namespace.
     pub fn new(directory: &Path, namespace: u64) -> Self {
         Self {
@@ -571,7 +571,7 @@ mod tests {
             ruleset: compile(&state, &["eth0".to_owned()].into()),
         };
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path(), 7);
+        let store = RecordFile::new(directory.path(), 7);
         assert_eq!(store.load(), None);
         store.save(&record.head, &record.ruleset).unwrap();
         assert_eq!(store.load_head().as_ref(), Some(&record.head));

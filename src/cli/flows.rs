@@ -184,11 +184,11 @@ fn cells(flow: &FlowView<'_>) -> Vec<Cell> {
 }
 
 fn standing(flow: &FlowView<'_>) -> &'static str {
-    use tcpgw_core::summary::Standing;
+    use tcpgw_core::summary::FlowVerdict;
     match flow.standing {
-        Standing::Active => "active",
-        Standing::Draining => "draining",
-        Standing::Stale => "STALE",
+        FlowVerdict::Active => "active",
+        FlowVerdict::Draining => "draining",
+        FlowVerdict::Stale => "STALE",
     }
 }
 

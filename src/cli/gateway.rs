@@ -6,7 +6,7 @@ use super::{Failure, Global};
 use crate::config::Config;
 use crate::lock::Lock;
 use crate::reconcile::{Desired, Reconciler};
-use crate::record::Store;
+use crate::record::RecordFile;
 use crate::view::Services;
 use tcpgw_core::model::{Service, State};
 use tcpgw_core::ruleset::name::{Family, SetName};
@@ -17,7 +17,7 @@ use tcpgw_kernel::route::Routes;
 /// The gateway that this runs on.
 pub(super) struct Gateway {
     pub(super) kernel: Linux,
-    store: Store,
+    store: RecordFile,
     pub(super) namespace: u64,
     pub(super) routes: Routes,
 }
@@ -32,7 +32,7 @@ impl Gateway {
             what: "identify the network namespace (needs Linux 5.14)",
             source,
         })?;
-        let store = Store::new(&global.run_dir, namespace);
+        let store = RecordFile::new(&global.run_dir, namespace);
         Ok(Self {
             kernel,
             store,

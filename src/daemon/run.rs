@@ -38,14 +38,14 @@ use crate::probe::{ProbeError, Prober, Report as Probed};
 use crate::provider::News;
 use crate::provider::file::FileProvider;
 use crate::reconcile::engine::Engine;
-use crate::record::{Store, boot_id, since_boot};
+use crate::record::{RecordFile, boot_id, since_boot};
 use crate::store::last::Last;
 use tcpgw_core::model::{Problems, Service, State};
 use tcpgw_core::problem::Kind;
 use tcpgw_kernel::ffi::{release_memory, share_heap};
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::netlink::socket::NetlinkError;
-use tcpgw_kernel::nftables::monitor::{Drift, Fate, Heard};
+use tcpgw_kernel::nftables::monitor::{NftablesMonitor, TableChange, TableNotification};
 use tcpgw_kernel::nftables::ownership::Ownership;
 use tcpgw_kernel::route::Routes;
 use tcpgw_kernel::route::monitor::{self as route_monitor, Notification};
@@ -160,7 +160,7 @@ struct Daemon {
     written: mpsc::Receiver<Written>,
     prober: Prober,
     probed: mpsc::UnboundedReceiver<Vec<Probed>>,
-    drift: AsyncFd<Drift>,
+    drift: AsyncFd<NftablesMonitor>,
     network: mpsc::Receiver<Notification>,
     observer: Observer,
     observations: mpsc::Receiver<Observation>,
@@ -263,14 +263,16 @@ impl Daemon {
             .map_err(io("identify the network namespace (needs Linux 5.14)"))?;
         let lock = Lock::take(run_dir, namespace, LOCK_TIMEOUT)?;
         // Before anything is read: what is written from here on is heard.
-        let drift = Drift::open(kernel.port())?.listen().map_err(io("watch nftables"))?;
+        let drift = NftablesMonitor::open(kernel.port())?
+            .listen()
+            .map_err(io("watch nftables"))?;
         let network = route_monitor::follow();
         let (seen, observations) = mpsc::channel(1);
         let observer = Observer::start(seen).map_err(io("start a thread"))?;
         let (looker, looks) = Looker::start().map_err(io("start a thread"))?;
         let mut socket = bind(&settings)?;
         let presence = leave_presence(&settings, run_dir, namespace);
-        let engine = Engine::new(kernel, Store::new(run_dir, namespace), namespace, config.flow_mark)
+        let engine = Engine::new(kernel, RecordFile::new(run_dir, namespace), namespace, config.flow_mark)
             .protecting(config.protect_backends)
             .idling(config.idle_timeout);
         let (done, outcomes) = mpsc::channel(1);
@@ -504,7 +506,7 @@ impl Daemon {
                 tracing::warn!("somebody has removed files of the run directory: they were made again");
                 note_presence(&self.presence, &self.run_dir, self.namespace);
                 if let Some(by) = self.core.torn_down_by()
-                    && let Err(error) = Store::new(&self.run_dir, self.namespace).save_torn_down(by)
+                    && let Err(error) = RecordFile::new(&self.run_dir, self.namespace).save_torn_down(by)
                 {
                     tracing::warn!(%error, "failed to note in the run directory that the gateway is torn down");
                 }
@@ -621,7 +623,7 @@ impl Daemon {
         }
     }
 
-    fn heard(&mut self, heard: Result<Heard, NetlinkError>) {
+    fn heard(&mut self, heard: Result<TableNotification, NetlinkError>) {
         let now = Now::read();
         if heard.as_ref().is_ok_and(|heard| heard.by_others) {
             self.core.surroundings_changed(now);
@@ -630,12 +632,12 @@ impl Daemon {
             Ok(heard) if !heard.is_drift() => {}
             Ok(heard) => {
                 let what = match heard.table {
-                    Fate::Untouched => "more than could be heard",
-                    Fate::Touched => "they wrote to table inet tcpgw",
-                    Fate::Gone => "they removed table inet tcpgw",
+                    TableChange::Untouched => "more than could be heard",
+                    TableChange::Touched => "they wrote to table inet tcpgw",
+                    TableChange::Gone => "they removed table inet tcpgw",
                 };
                 self.core
-                    .drift(heard.by(), what.into(), heard.table != Fate::Untouched, now);
+                    .drift(heard.by(), what.into(), heard.table != TableChange::Untouched, now);
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to hear who writes nftables");

@@ -18,7 +18,7 @@ use super::chain::Names;
 use super::pace::{Heard, Pace, Reason};
 use super::{Bad, News};
 use crate::config::Config;
-use tcpgw_kernel::ffi::Ears;
+use tcpgw_kernel::ffi::InotifyHandle;
 
 /// Contents in a row that are passed over because somebody wrote while they were read, before one counts all the same.
 const PATIENCE: u32 = 50;
@@ -31,7 +31,7 @@ const HEARD_AT_ONCE: usize = 64;
 pub struct FileProvider {
     path: PathBuf,
     config: Arc<Config>,
-    ears: Option<AsyncFd<Ears>>,
+    ears: Option<AsyncFd<InotifyHandle>>,
     watched: Watched,
     pace: Pace,
     seen: Seen,
@@ -267,11 +267,11 @@ enum Step {
     Due,
 }
 
-fn listen() -> io::Result<AsyncFd<Ears>> {
-    Ears::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?).listen()
+fn listen() -> io::Result<AsyncFd<InotifyHandle>> {
+    InotifyHandle::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?).listen()
 }
 
-async fn hear(ears: Option<&AsyncFd<Ears>>) -> io::Result<Vec<InotifyEvent>> {
+async fn hear(ears: Option<&AsyncFd<InotifyHandle>>) -> io::Result<Vec<InotifyEvent>> {
     let Some(ears) = ears else {
         return std::future::pending().await;
     };

@@ -13,7 +13,7 @@ use super::known::unannounced;
 use super::retired::{Leaves, few_retired};
 use super::sweep::is_over;
 use super::{Counts, Desired, Known, Options, ReconcileError, Reconciler, Recorded, Report};
-use crate::record::{Applied, Deadline, Entry, Pause, ServiceEntry, Store, TornDown};
+use crate::record::{Applied, Deadline, Entry, Pause, RecordFile, ServiceEntry, TornDown};
 use tcpgw_core::model::{FlowMark, Service, SourceMode};
 use tcpgw_core::owner::{AllDetails, Details, Owner};
 use tcpgw_core::plan::plan;
@@ -24,7 +24,7 @@ use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::skeleton::Asked;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
-use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::{Deletion, Pair, Selection};
 use tcpgw_kernel::{About, Commit, Identity, Kernel, KernelError, reading};
 
@@ -130,7 +130,7 @@ pub struct Checked {
 /// Keeps one kernel as it should be.
 pub struct Engine<K: Kernel> {
     kernel: K,
-    store: Store,
+    store: RecordFile,
     namespace: u64,
     mark: FlowMark,
     protect: bool,
@@ -152,7 +152,7 @@ struct Surroundings {
 
 impl<K: Kernel> Engine<K> {
     /// For that kernel, whose network namespace has that cookie.
-    pub fn new(kernel: K, store: Store, namespace: u64, mark: FlowMark) -> Self {
+    pub fn new(kernel: K, store: RecordFile, namespace: u64, mark: FlowMark) -> Self {
         Self {
             kernel,
             store,
@@ -521,8 +521,8 @@ impl<K: Kernel> Engine<K> {
             let deletion = match &few {
                 Some(pairs) => this.kernel.flush_pairs(mark, pairs)?,
                 None => this.kernel.sweep(mark, &mut |flow| {
-                    old.standing(flow.public, flow.backend) != Standing::Stale
-                        && new.standing(flow.public, flow.backend) == Standing::Stale
+                    old.standing(flow.public, flow.backend) != FlowVerdict::Stale
+                        && new.standing(flow.public, flow.backend) == FlowVerdict::Stale
                 })?,
             };
             report.flushed += deletion.deleted;

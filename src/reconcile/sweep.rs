@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Reconciler, Report};
-use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::{Deletion, Flow, Pair, TcpState};
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::{InFlight, Kernel, KernelError};
@@ -18,7 +18,7 @@ impl<K: Kernel> Reconciler<'_, K> {
         loop {
             let mut left = 0_u64;
             let forgotten = self.kernel.sweep(self.mark, &mut |flow| {
-                let stale = summary.standing(flow.public, flow.backend) == Standing::Stale;
+                let stale = summary.standing(flow.public, flow.backend) == FlowVerdict::Stale;
                 left += u64::from(stale && flow.status.seen_reply() && !is_over(flow));
                 !flow.status.seen_reply() && is_condemned(summary, flow)
             })?;
@@ -127,9 +127,9 @@ fn lost() -> KernelError {
 
 fn is_condemned(summary: &Summary, flow: &Flow) -> bool {
     match summary.standing(flow.public, flow.backend) {
-        Standing::Active => false,
-        Standing::Draining => !flow.status.seen_reply(),
-        Standing::Stale => true,
+        FlowVerdict::Active => false,
+        FlowVerdict::Draining => !flow.status.seen_reply(),
+        FlowVerdict::Stale => true,
     }
 }
 

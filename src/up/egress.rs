@@ -15,7 +15,7 @@ use super::id::AppId;
 use super::network::link_prefix;
 use tcpgw_core::ruleset::stmt::{Direction, Stmt};
 use tcpgw_kernel::ffi;
-use tcpgw_kernel::netlink::exchange::Ask as _;
+use tcpgw_kernel::netlink::exchange::NetlinkExchange as _;
 use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
 use tcpgw_kernel::nftables::expr;
 

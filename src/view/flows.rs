@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{NoService, ServiceName, Services};
-use tcpgw_core::summary::Standing;
+use tcpgw_core::summary::FlowVerdict;
 use tcpgw_kernel::conntrack::{Flow, Selection, TcpState, Traffic};
 
 /// A flow.
@@ -24,7 +24,7 @@ pub struct FlowView<'a> {
     /// What the backend sees as its peer.
     pub seen_as: SocketAddr,
     /// What the state says of it.
-    pub standing: Standing,
+    pub standing: FlowVerdict,
     /// The state of the connection, as conntrack names it.
     pub state: Option<TcpState>,
     /// Seconds since its first packet.

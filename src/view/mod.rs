@@ -27,7 +27,7 @@ use crate::record::{Applied, Pause};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::ruleset::skeleton;
-use tcpgw_core::summary::{ServiceSummary, Standing, Summary};
+use tcpgw_core::summary::{FlowVerdict, ServiceSummary, Summary};
 use tcpgw_kernel::About;
 
 /// What the gateway is meant to do, as far as kernel and record tell.
@@ -97,9 +97,9 @@ impl Services {
     }
 
     /// What a flow from `public` to `backend` is.
-    pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> Standing {
+    pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> FlowVerdict {
         match self.summary.standing(public, backend) {
-            Standing::Stale if self.unplaced.contains(&backend) => Standing::Draining,
+            FlowVerdict::Stale if self.unplaced.contains(&backend) => FlowVerdict::Draining,
             known => known,
         }
     }

@@ -21,7 +21,7 @@ use tcpgw_core::model::{Limit, LimitDirection};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{MOST_OF_KIND, few};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_core::summary::{ServiceSummary, Standing, balance_name};
+use tcpgw_core::summary::{FlowVerdict, ServiceSummary, balance_name};
 
 /// Source ports for each backend and gateway address: 1024 to 65535 (`nf_nat_core.c`, for clients' ports from 1024 on).
 pub const SOURCE_PORTS: u64 = 64_512;
@@ -137,7 +137,7 @@ pub struct BackendStatus {
     /// Its endpoint.
     pub backend: SocketAddr,
     /// Active or draining.
-    pub state: Standing,
+    pub state: FlowVerdict,
     /// Its share of new connections; `None` while it drains.
     pub weight: Option<u16>,
     /// What the daemon's probes found, see [`HealthView::state`](crate::view::snapshot::HealthView::state); `None` where nobody
@@ -403,9 +403,9 @@ impl Facts<'_> {
         BackendStatus {
             backend,
             state: if weight.is_some() {
-                Standing::Active
+                FlowVerdict::Active
             } else {
-                Standing::Draining
+                FlowVerdict::Draining
             },
             weight,
             health: self.health(service, backend).map(Cow::Borrowed),

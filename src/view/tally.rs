@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::Services;
-use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::{Flow, TcpState};
 
 /// Pairs of port and backend that no service has, and that are told apart. More are only counted: there could be as many
@@ -194,8 +194,8 @@ impl<'a> Tally<'a> {
     pub fn count(&mut self, flow: &Flow) -> Option<usize> {
         let Some(at) = self.places.of_flow(&self.services.summary, flow) else {
             match self.services.standing(flow.public, flow.backend) {
-                Standing::Stale => self.stale.count(flow),
-                Standing::Active | Standing::Draining => self.leaving.count(flow),
+                FlowVerdict::Stale => self.stale.count(flow),
+                FlowVerdict::Active | FlowVerdict::Draining => self.leaving.count(flow),
             }
             return None;
         };

@@ -15,7 +15,7 @@ use super::{NoService, Noted, ServiceName, Services, Table};
 use crate::record::Applied;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
-use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::{Counters, Flow, Status as Bits, TcpState, Traffic};
 use tcpgw_kernel::{About, Counted};
 
@@ -51,15 +51,15 @@ fn standing_is_that_of_the_pair_and_leaving_backends_drain() {
     let mut services = services();
     services.unplaced.insert(at("10.0.0.8:80"));
     let cases = [
-        ("203.0.113.1:2000", "10.0.0.1:80", Standing::Active),
-        ("203.0.113.9:2000", "10.0.0.3:80", Standing::Draining),
-        ("203.0.113.1:2000", "10.0.0.9:80", Standing::Stale),
-        ("203.0.113.1:2000", "10.0.0.8:80", Standing::Draining),
+        ("203.0.113.1:2000", "10.0.0.1:80", FlowVerdict::Active),
+        ("203.0.113.9:2000", "10.0.0.3:80", FlowVerdict::Draining),
+        ("203.0.113.1:2000", "10.0.0.9:80", FlowVerdict::Stale),
+        ("203.0.113.1:2000", "10.0.0.8:80", FlowVerdict::Draining),
         // Another service's endpoint.
-        ("203.0.113.1:2000", "10.0.0.4:80", Standing::Stale),
-        ("203.0.113.1:2001", "10.0.0.4:80", Standing::Active),
-        ("203.0.113.2:2001", "10.0.0.4:80", Standing::Stale),
-        ("203.0.113.1:2009", "10.0.0.1:80", Standing::Stale),
+        ("203.0.113.1:2000", "10.0.0.4:80", FlowVerdict::Stale),
+        ("203.0.113.1:2001", "10.0.0.4:80", FlowVerdict::Active),
+        ("203.0.113.2:2001", "10.0.0.4:80", FlowVerdict::Stale),
+        ("203.0.113.1:2009", "10.0.0.1:80", FlowVerdict::Stale),
     ];
     for (public, backend, standing) in cases {
         assert_eq!(

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
-use tcpgw_kernel::netlink::exchange::Ask as _;
+use tcpgw_kernel::netlink::exchange::NetlinkExchange as _;
 use tcpgw_kernel::netlink::socket::Netlink;
 use tcpgw_kernel::netlink::tlv::{Family, Header, Nack, Writer};
 

@@ -1130,7 +1130,7 @@ impl World {
     }
 
     fn start(&mut self, fake: Fake) {
-        let records = record::Store::new(self.directory.path(), NAMESPACE);
+        let records = record::RecordFile::new(self.directory.path(), NAMESPACE);
         let mut engine = Engine::new(fake, records, NAMESPACE, FlowMark::default());
         engine.set_links(links());
         self.engine = Some(engine);
@@ -1245,7 +1245,7 @@ impl World {
         };
         let wanted = state(file.iter().map(|at| self.service(OF_FILE[*at])));
         let desired = Desired::new(&wanted, &links());
-        let records = record::Store::new(self.directory.path(), NAMESPACE);
+        let records = record::RecordFile::new(self.directory.path(), NAMESPACE);
         let applied = Applied {
             at: 1,
             origin: self.path.to_str().unwrap().into(),
@@ -1287,7 +1287,7 @@ impl World {
     }
 
     fn other_version(&self) {
-        let records = record::Store::new(self.directory.path(), NAMESPACE);
+        let records = record::RecordFile::new(self.directory.path(), NAMESPACE);
         if let Some(mut record) = records.load() {
             record.head.program = "0.0.9, skeleton 3".into();
             records.save(&record.head, &record.ruleset).unwrap();

@@ -333,7 +333,7 @@ impl World {
 
     fn start(&mut self, fake: Fake) {
         let path = self.directory.path().join("store.db");
-        let record = record::Store::new(self.directory.path(), NAMESPACE);
+        let record = record::RecordFile::new(self.directory.path(), NAMESPACE);
         let mut engine = Engine::new(fake, record, NAMESPACE, FlowMark::default());
         engine.set_links(links());
         self.engine = Some(engine);

@@ -20,12 +20,12 @@ use tcpgw::daemon::kernel_thread::perform;
 use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
-use tcpgw::record::Store;
+use tcpgw::record::RecordFile;
 use tcpgw_core::health;
 use tcpgw_core::model::{BackendState, FlowMark, Problem, Service, State};
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::links::Links;
-use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::Kernel;
 use tcpgw_kernel::conntrack::Status;
 use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
@@ -446,7 +446,7 @@ impl World {
         }
         for flow in kernel.flows.iter().filter(|flow| mark.matches(flow.mark)) {
             let standing = told.summary.standing(flow.public, flow.backend);
-            prop_assert!(standing != Standing::Stale, "a stale flow to {}", flow.backend);
+            prop_assert!(standing != FlowVerdict::Stale, "a stale flow to {}", flow.backend);
         }
         Ok(())
     }

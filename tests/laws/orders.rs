@@ -30,7 +30,7 @@ use tcpgw::store::{Expect, HistoryFilter, Phase, Store, StoreError};
 use tcpgw_core::health;
 use tcpgw_core::model::{BackendState, Endpoint, FlowMark, Service, State};
 use tcpgw_core::ruleset::links::Links;
-use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::Status;
 use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
 use tokio::sync::oneshot;
@@ -368,7 +368,7 @@ impl World {
     }
 
     fn start(&mut self, fake: Fake) {
-        let record = record::Store::new(self.directory.path(), NAMESPACE);
+        let record = record::RecordFile::new(self.directory.path(), NAMESPACE);
         let mut engine = Engine::new(fake, record, NAMESPACE, FlowMark::default());
         engine.set_links(links());
         self.engine = Some(engine);
@@ -727,7 +727,7 @@ impl World {
         }
         for flow in kernel.flows.iter().filter(|flow| mark.matches(flow.mark)) {
             let standing = told.summary.standing(flow.public, flow.backend);
-            prop_assert!(standing != Standing::Stale, "a stale flow to {}", flow.backend);
+            prop_assert!(standing != FlowVerdict::Stale, "a stale flow to {}", flow.backend);
         }
         Ok(())
     }

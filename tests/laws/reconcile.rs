@@ -8,10 +8,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 use proptest::prelude::*;
 use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
-use tcpgw::record::Store;
+use tcpgw::record::RecordFile;
 use tcpgw_core::model::{FlowMark, Service, State};
 use tcpgw_core::ruleset::name::SetName;
-use tcpgw_core::summary::{Standing, Summary};
+use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::KernelError;
 use tcpgw_kernel::conntrack::{Flow, Status};
 use tcpgw_kernel::fake::{Call, Crash, Fail, Fake, Syn};
@@ -422,7 +422,7 @@ fn the_generation_wraps_past_zero() {
 
 struct Gateway {
     fake: Fake,
-    store: Store,
+    store: RecordFile,
     table: Option<u64>,
     _directory: tempfile::TempDir,
 }
@@ -432,7 +432,7 @@ impl Gateway {
         let directory = tempfile::tempdir().unwrap();
         let mut gateway = Self {
             fake: Fake::default(),
-            store: Store::new(directory.path(), NAMESPACE),
+            store: RecordFile::new(directory.path(), NAMESPACE),
             table: None,
             _directory: directory,
         };
@@ -440,7 +440,7 @@ impl Gateway {
         for (id, sketch) in (1..).zip(flows) {
             let flow = sketch.flow(id);
             // What the rules would not have made is of others, or was missed by a run that died: then no record holds.
-            let fits = desired(have).summary.standing(flow.public, flow.backend) != Standing::Stale;
+            let fits = desired(have).summary.standing(flow.public, flow.backend) != FlowVerdict::Stale;
             if fits || !is_ours(&flow) {
                 gateway.fake.flows.push(flow);
             }
@@ -456,7 +456,7 @@ impl Gateway {
         self.fake.flows.retain(|flow| {
             !is_ours(flow)
                 || flow.status.seen_reply()
-                || summary.standing(flow.public, flow.backend) == Standing::Active
+                || summary.standing(flow.public, flow.backend) == FlowVerdict::Active
         });
     }
 
@@ -499,9 +499,9 @@ impl Gateway {
 fn stays(summary: &Summary, flow: &Flow) -> bool {
     !is_ours(flow)
         || match summary.standing(flow.public, flow.backend) {
-            Standing::Active => true,
-            Standing::Draining => flow.status.seen_reply(),
-            Standing::Stale => false,
+            FlowVerdict::Active => true,
+            FlowVerdict::Draining => flow.status.seen_reply(),
+            FlowVerdict::Stale => false,
         }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tcpgw::reconcile::engine::{ChangeMemo, Engine, Memo, Services};
-use tcpgw::record::{Applied, Entry, Head, ServiceEntry, Store, journal};
+use tcpgw::record::{Applied, Entry, Head, RecordFile, ServiceEntry, journal};
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::owner::{Details, Owner};
 use tcpgw_core::ruleset::Ruleset;
@@ -68,7 +68,7 @@ fn change_memo(have: &State, want: &State) -> ChangeMemo {
 fn engine(fake: Fake, directory: &tempfile::TempDir) -> Engine<Fake> {
     let mut engine = Engine::new(
         fake,
-        Store::new(directory.path(), NAMESPACE),
+        RecordFile::new(directory.path(), NAMESPACE),
         NAMESPACE,
         FlowMark::default(),
     );
@@ -177,7 +177,7 @@ proptest! {
     #[test]
     fn a_torn_journal_is_what_is_whole_of_it(states in prop::collection::vec(state(), 1..5), cut in any::<prop::sample::Index>()) {
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
-        let store = Store::new(directory.path(), NAMESPACE);
+        let store = RecordFile::new(directory.path(), NAMESPACE);
         let head = head();
         store.save(&head, &Ruleset::default()).unwrap();
         let path = directory.path().join(format!("netns-{NAMESPACE}.journal"));
@@ -195,20 +195,20 @@ proptest! {
         let cut = cut.index(bytes.len() + 1);
         std::fs::write(&path, &bytes[..cut]).unwrap();
         let whole = ends.iter().skip(1).filter(|end| **end <= cut as u64).count();
-        let next = Store::new(directory.path(), NAMESPACE);
+        let next = RecordFile::new(directory.path(), NAMESPACE);
         let read = next.load_head().unwrap();
         let expected: Vec<Entry> = states[..whole].iter().enumerate().map(|(at, state)| entry(at, state)).collect();
         prop_assert_eq!(&read.changes, &expected);
         let last = entry(9, &states[0]);
         next.append(&last).unwrap();
-        let read = Store::new(directory.path(), NAMESPACE).load_head().unwrap();
+        let read = RecordFile::new(directory.path(), NAMESPACE).load_head().unwrap();
         prop_assert_eq!(read.changes, expected.into_iter().chain([last]).collect::<Vec<_>>());
         // Another record knows nothing of it.
         let other = Head { generation: 8, ..head };
         let journal = std::fs::read(&path).unwrap();
         next.save(&other, &Ruleset::default()).unwrap();
         std::fs::write(&path, journal).unwrap();
-        prop_assert_eq!(Store::new(directory.path(), NAMESPACE).load_head(), Some(other));
+        prop_assert_eq!(RecordFile::new(directory.path(), NAMESPACE).load_head(), Some(other));
     }
 }
 

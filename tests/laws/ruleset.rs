@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use tcpgw::record::{Head, Store};
+use tcpgw::record::{Head, RecordFile};
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::render;
 use tcpgw_core::ruleset::Ruleset;
@@ -11,7 +11,7 @@ use tcpgw_core::ruleset::name::{Family, Reach, SetName, SpreadRule, TurnChain};
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::text;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
-use tcpgw_core::summary::{ServiceSummary, Standing, Summary};
+use tcpgw_core::summary::{FlowVerdict, ServiceSummary, Summary};
 use tcpgw_kernel::fake::{Fake, Outcome, Walk};
 
 use crate::clients::syns;
@@ -88,7 +88,7 @@ proptest! {
             for pick in 0..256 {
                 match Walk::steady(&view).syn(&syn, pick).0 {
                     Outcome::Backend(backend) => {
-                        prop_assert_eq!(summary.standing(syn.public, backend), Standing::Active);
+                        prop_assert_eq!(summary.standing(syn.public, backend), FlowVerdict::Active);
                         reached.insert(backend);
                     }
                     Outcome::Empty { reset } => {
@@ -134,7 +134,7 @@ proptest! {
     #[test]
     fn a_record_is_read_as_it_was_written(state in state(), generation: u32, namespace: u64, swept: bool) {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(directory.path(), namespace);
+        let store = RecordFile::new(directory.path(), namespace);
         let head = Head {
             program: "1".into(),
             boot: "2".into(),

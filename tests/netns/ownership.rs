@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tcpgw::reconcile::{Desired, Options, ReconcileError, Reconciler, Report};
-use tcpgw::record::Store;
+use tcpgw::record::RecordFile;
 use tcpgw_core::model::{FlowMark, parse};
 use tcpgw_kernel::linux::Linux;
-use tcpgw_kernel::nftables::monitor::{Drift, Fate, Heard};
+use tcpgw_kernel::nftables::monitor::{NftablesMonitor, TableChange, TableNotification};
 use tcpgw_kernel::nftables::ownership::{Adoption, Ownership};
 use tcpgw_kernel::{About, Kernel};
 
@@ -33,7 +33,7 @@ const ATTACKS: [&str; 6] = [
 struct Process<'a> {
     net: &'a Net,
     kernel: Linux,
-    store: Store,
+    store: RecordFile,
     namespace: u64,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Process<'a> {
         let kernel = net.within("gateway", || Linux::open_for(ownership).expect("sockets"));
         let namespace = kernel.netns_cookie().expect("a cookie");
         std::fs::create_dir_all(net.file("run")).expect("a run directory");
-        let store = Store::new(&net.file("run"), namespace);
+        let store = RecordFile::new(&net.file("run"), namespace);
         Self {
             net,
             kernel,
@@ -224,8 +224,8 @@ fn it_is_heard_who_writes_to_a_table_that_nobody_owns() {
     let mut process = Process::new(&net, Ownership::Persist);
     process.apply(&here).expect("there was none");
     let port = process.kernel.port();
-    let mut drift = net.within("gateway", || Drift::open(port).expect("a socket"));
-    assert_eq!(drift.drain().expect("nothing yet"), Heard::default());
+    let mut drift = net.within("gateway", || NftablesMonitor::open(port).expect("a socket"));
+    assert_eq!(drift.drain().expect("nothing yet"), TableNotification::default());
 
     process.apply(&there).expect("it is ours");
     net.nft(
@@ -238,9 +238,9 @@ fn it_is_heard_who_writes_to_a_table_that_nobody_owns() {
         "our own, and others' own: {heard:?}"
     );
     for (line, fate) in [
-        ("add element inet tcpgw services { tcp . 9 }", Fate::Touched),
-        ("flush chain inet tcpgw balance", Fate::Touched),
-        ("add table inet other2; delete table inet tcpgw", Fate::Gone),
+        ("add element inet tcpgw services { tcp . 9 }", TableChange::Touched),
+        ("flush chain inet tcpgw balance", TableChange::Touched),
+        ("add table inet other2; delete table inet tcpgw", TableChange::Gone),
     ] {
         let nft = net.spawn("gateway", &["nft", line]);
         let pid = nft.id();
@@ -252,7 +252,7 @@ fn it_is_heard_who_writes_to_a_table_that_nobody_owns() {
     }
     assert!(!heard_of(&net, &mut drift).is_drift(), "the last repair");
     net.nft("gateway", "flush ruleset");
-    assert_eq!(heard_of(&net, &mut drift).table, Fate::Gone);
+    assert_eq!(heard_of(&net, &mut drift).table, TableChange::Gone);
     process.apply(&there).expect("it is repaired");
     net.tcpgw(&["apply", &net.state_file("here.json", &here)]).ok();
     let by = heard_of(&net, &mut drift).by().expect("a name");
@@ -262,7 +262,7 @@ fn it_is_heard_who_writes_to_a_table_that_nobody_owns() {
 #[test]
 fn more_than_fits_is_lost_and_said_so() {
     let net = Net::new();
-    let mut drift = net.within("gateway", || Drift::open(0).expect("a socket"));
+    let mut drift = net.within("gateway", || NftablesMonitor::open(0).expect("a socket"));
     net.nft("gateway", "add table ip x; add set ip x s { type ipv4_addr; }");
     for round in 0..4 {
         let elements = (0..50_000).map(|n| format!("10.{round}.{}.{}", n / 256, n % 256));
@@ -273,7 +273,7 @@ fn more_than_fits_is_lost_and_said_so() {
     let mut last = first.clone();
     while last.more {
         let later = drift.drain().expect("it goes on");
-        last = Heard {
+        last = TableNotification {
             lost: last.lost || later.lost,
             ..later
         };
@@ -281,7 +281,7 @@ fn more_than_fits_is_lost_and_said_so() {
     println!("lost: {}", last.lost);
     let whole = last.generation == Some(net.identity().generation);
     assert!(last.lost || whole, "{last:?}");
-    assert_eq!(first.table, Fate::Untouched);
+    assert_eq!(first.table, TableChange::Untouched);
     net.nft("gateway", "delete table ip x");
     assert!(!heard_of(&net, &mut drift).lost, "it hears on");
 }
@@ -324,7 +324,7 @@ fn stateful(net: &Net) -> String {
 }
 
 /// Everything up to the gateway's generation.
-fn heard_of(net: &Net, drift: &mut Drift) -> Heard {
+fn heard_of(net: &Net, drift: &mut NftablesMonitor) -> TableNotification {
     let generation = net.identity().generation;
     let heard = drift.drain().expect("it can be read");
     assert!(!heard.more);

@@ -13,7 +13,7 @@ use tcpgw_kernel::Seen;
 use tcpgw_kernel::conntrack::{self, Flow};
 use tcpgw_kernel::firewall;
 use tcpgw_kernel::linux;
-use tcpgw_kernel::netlink::exchange::Ask;
+use tcpgw_kernel::netlink::exchange::NetlinkExchange;
 use tcpgw_kernel::netlink::recorded::{Recorded, Recorder};
 use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
 use tcpgw_kernel::netlink::tlv::{Attrs, Family, Header, Messages, Writer};

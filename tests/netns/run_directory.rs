@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use serde_json::json;
-use tcpgw::record::Store;
+use tcpgw::record::RecordFile;
 use tcpgw_kernel::Kernel;
 use tcpgw_kernel::linux::Linux;
 
@@ -132,7 +132,7 @@ fn another_users_record_is_not_believed() {
     let net = &place.net;
     net.tcpgw(&["apply", &place.file]).exits(0);
     // As the daemon's user could: a record of this state, for the kernel as it is without it.
-    let store = Store::new(&net.file("run"), place.namespace);
+    let store = RecordFile::new(&net.file("run"), place.namespace);
     let mut record = store.load().expect("a record");
     net.run("gateway", &["nft", "delete", "table", "inet", "tcpgw"]).ok();
     net.nft("gateway", "table inet tcpgw { }");

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use tcpgw::reconcile::{Desired, Options, Reconciler, Report};
-use tcpgw::record::Store;
+use tcpgw::record::RecordFile;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::render;
@@ -124,7 +124,7 @@ impl fmt::Debug for Sequence {
 struct Both<'a> {
     net: &'a Net,
     fake: Fake,
-    stores: [Store; 2],
+    stores: [RecordFile; 2],
     _directories: [tempfile::TempDir; 2],
 }
 
@@ -133,7 +133,7 @@ impl<'a> Both<'a> {
     fn new(net: &'a Net) -> Self {
         linux().remove().expect("the table can be removed");
         let directories = [(); 2].map(|()| tempfile::tempdir().expect("failed to make a directory"));
-        let store = |at: usize| Store::new(Path::new(directories[at].path()), NAMESPACE);
+        let store = |at: usize| RecordFile::new(Path::new(directories[at].path()), NAMESPACE);
         Self {
             net,
             fake: Fake::default(),
@@ -338,7 +338,7 @@ fn linux() -> Linux {
     Linux::open().expect("a netlink socket")
 }
 
-fn run<K: Kernel>(kernel: &mut K, store: &Store, want: &Desired) -> Result<Report, TestCaseError> {
+fn run<K: Kernel>(kernel: &mut K, store: &RecordFile, want: &Desired) -> Result<Report, TestCaseError> {
     let fail = |error: &dyn fmt::Display| TestCaseError::fail(error.to_string());
     let mut reconciler = Reconciler::new(kernel, store, NAMESPACE, FlowMark::default());
     let known = reconciler.look(&want.summary).map_err(|error| fail(&error))?;

@@ -91,7 +91,7 @@ pub struct Settings {
 /// What a flow is to a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
+pub enum FlowVerdict {
     /// Its backend is active.
     Active,
     /// Its backend is draining.
@@ -275,11 +275,11 @@ impl fmt::Display for ServiceSummary {
 
 impl Summary {
     /// What a flow from `public` to `backend` is.
-    pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> Standing {
+    pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> FlowVerdict {
         match self.service_at(public) {
-            Some(service) if service.active.contains_key(&backend) => Standing::Active,
-            Some(service) if service.draining.contains(&backend) => Standing::Draining,
-            _ => Standing::Stale,
+            Some(service) if service.active.contains_key(&backend) => FlowVerdict::Active,
+            Some(service) if service.draining.contains(&backend) => FlowVerdict::Draining,
+            _ => FlowVerdict::Stale,
         }
     }
 

@@ -17,7 +17,7 @@ use nix::sys::inotify::{Inotify, InotifyEvent};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::nftables::expr::{Expr, Value};
-use crate::nftables::monitor::Drift;
+use crate::nftables::monitor::NftablesMonitor;
 
 /// Has all threads take memory from one heap; to be called before there is a second thread. With a heap for each, as it is without
 /// this, what a large change took for a moment stays with the thread that took it: [`release_memory`] gives back the end of the
@@ -63,9 +63,9 @@ impl AsFd for MnlSocket {
 
 /// An inotify instance that an event loop waits for.
 #[derive(Debug)]
-pub struct Ears(Arc<Inotify>);
+pub struct InotifyHandle(Arc<Inotify>);
 
-impl Ears {
+impl InotifyHandle {
     /// Takes over the watches.
     pub fn new(inotify: Inotify) -> Self {
         Self(Arc::new(inotify))
@@ -74,7 +74,7 @@ impl Ears {
     /// Has the event loop of this thread wait for it.
     pub fn listen(self) -> io::Result<AsyncFd<Self>> {
         // SAFETY: the descriptor is that of the instance, which is its only owner, cannot be taken out of the `Arc` while
-        // `Ears` holds it, and is closed after `AsyncFd` has let go of it.
+        // `InotifyHandle` holds it, and is closed after `AsyncFd` has let go of it.
         Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
     }
 
@@ -89,16 +89,16 @@ impl Ears {
     }
 }
 
-impl AsRawFd for Ears {
+impl AsRawFd for InotifyHandle {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_fd().as_raw_fd()
     }
 }
 
-impl Drift {
+impl NftablesMonitor {
     /// Has the event loop of this thread wait for it.
     pub fn listen(self) -> io::Result<AsyncFd<Self>> {
-        // SAFETY: the descriptor is that of the netlink socket, which `Drift` owns, keeps to itself, and closes after
+        // SAFETY: the descriptor is that of the netlink socket, which `NftablesMonitor` owns, keeps to itself, and closes after
         // `AsyncFd` has let go of it.
         Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
     }

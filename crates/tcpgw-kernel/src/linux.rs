@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::conntrack::{Conntrack, Deletion, Flow, Pair, Selection};
 use crate::firewall::{self, TableFamily};
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{Netlink, NetlinkError, restarting};
 use crate::netlink::tlv::Reply;
 use crate::nftables::nat_order::OlderChains;
@@ -232,8 +232,8 @@ impl Linux {
 /// One attempt to read the table; it may have changed meanwhile.
 ///
 /// # Errors
-/// Those of [`Ask::request`] and [`Ask::dump`].
-pub fn read(from: &mut impl Ask, mark: FlowMark) -> Result<Seen, NetlinkError> {
+/// Those of [`NetlinkExchange::request`] and [`NetlinkExchange::dump`].
+pub fn read(from: &mut impl NetlinkExchange, mark: FlowMark) -> Result<Seen, NetlinkError> {
     let Some(found) = restarting(|| table::table(from))? else {
         return Ok(Seen::Absent);
     };

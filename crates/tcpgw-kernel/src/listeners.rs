@@ -22,7 +22,7 @@ use netlink_packet_sock_diag::{
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 
-use crate::netlink::exchange::Ask as _;
+use crate::netlink::exchange::NetlinkExchange as _;
 use crate::netlink::socket::{Netlink, NetlinkError, restarting};
 use crate::netlink::tlv::{Header, Malformed, Message, Writer};
 

@@ -15,7 +15,7 @@ use crate::view::tally::FlowCounts;
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::problem::{Kind, MOST_OF_KIND};
 use tcpgw_core::ruleset::skeleton;
-use tcpgw_core::summary::Standing;
+use tcpgw_core::summary::FlowVerdict;
 use tcpgw_core::words::count;
 
 /// More problems than these are counted only.
@@ -64,7 +64,7 @@ pub(super) fn write(out: &mut impl Write, status: &Status<'_>, look: Look) -> io
 /// `2 services, 5 backends (1 draining), 123 flows`
 fn sum(status: &Status<'_>) -> String {
     let all = || status.services.iter().flat_map(|service| &service.backends);
-    let draining = all().filter(|backend| backend.state == Standing::Draining).count();
+    let draining = all().filter(|backend| backend.state == FlowVerdict::Draining).count();
     let draining = match draining {
         0 => String::new(),
         draining => format!(" ({draining} draining)"),
@@ -280,7 +280,7 @@ fn because(reasons: &[(&'static str, Dropped)]) -> String {
 /// What a backend is for new connections, in one word. One that nobody probes, or has not probed yet, is active.
 fn state_of_backend(backend: &BackendStatus) -> String {
     match (backend.state, backend.health.as_deref()) {
-        (Standing::Draining, _) => "draining",
+        (FlowVerdict::Draining, _) => "draining",
         (_, None | Some("presumed")) => "active",
         (_, Some(UNKNOWN)) => "probing",
         (_, Some(health)) => health,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::super::facts::{Fact, TableFacts, TableState};
-use crate::record::{Entry, Record, Store, boot_id};
+use crate::record::{Entry, Record, RecordFile, boot_id};
 use crate::view::Services;
 use crate::view::problems::orphaned_services;
 use tcpgw_core::model::FlowMark;
@@ -149,7 +149,7 @@ pub(super) fn read_table(run_dir: &Path, mark: FlowMark) -> TableReading {
     };
     let namespace = kernel.netns_cookie().unwrap_or_default();
     let generation = kernel.identity().map(|identity| identity.generation);
-    let record = Store::new(run_dir, namespace).load();
+    let record = RecordFile::new(run_dir, namespace).load();
     let record = record.filter(|record| record.head.boot == boot_id() && record.head.namespace == namespace);
     let written = record.map(|record| Written::new(record, generation.unwrap_or_default()));
     let (table, services, protects) = match compare(&mut kernel, written.as_ref(), mark) {

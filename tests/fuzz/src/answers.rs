@@ -8,11 +8,11 @@ use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_kernel::KernelError;
-use tcpgw_kernel::netlink::exchange::Ask as _;
+use tcpgw_kernel::netlink::exchange::NetlinkExchange as _;
 use tcpgw_kernel::netlink::recorded::Recorded;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::netlink::tlv::{Attrs, Messages};
-use tcpgw_kernel::nftables::monitor::{Ear, Fate};
+use tcpgw_kernel::nftables::monitor::{Decoder, TableChange};
 use tcpgw_kernel::nftables::ownership::Ownership;
 use tcpgw_kernel::nftables::transaction::{Sealed, Transaction};
 use tcpgw_kernel::nftables::watch;
@@ -21,10 +21,13 @@ use super::sample::sample;
 
 /// Each is taken for something, and every refusal has its words.
 pub fn check(bytes: &[u8]) {
-    let mut ear = Ear::new(1);
+    let mut ear = Decoder::new(1);
     ear.hear(Messages::new(bytes));
     let heard = ear.take();
-    assert!(heard.who.is_empty() || heard.table != Fate::Untouched, "{heard:?}");
+    assert!(
+        heard.who.is_empty() || heard.table != TableChange::Untouched,
+        "{heard:?}"
+    );
     assert!(heard.by().is_none_or(|by| !by.contains(char::is_control)));
     for message in Messages::new(bytes).map_while(Result::ok) {
         black_box(&(message.reply(), message.family(), watch::is_about_us(&message)));

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use serde_json::json;
-use tcpgw::record::{Head, Store};
+use tcpgw::record::{Head, RecordFile};
 use tcpgw_kernel::linux::Linux;
 
 use super::{assert_holds, filler, held, is, leftovers};
@@ -231,7 +231,7 @@ fn a_record_of_something_else_is_not_believed() {
     let cookie = net.within("gateway", || {
         Linux::open().expect("a socket").netns_cookie().expect("a cookie")
     });
-    let store = Store::new(&net.file("run"), cookie);
+    let store = RecordFile::new(&net.file("run"), cookie);
     let sound = store.load().expect("a record");
     let path = net.file("run").join(format!("netns-{cookie}.state"));
     // It says that the kernel has what it has not.

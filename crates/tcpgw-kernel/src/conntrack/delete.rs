@@ -5,7 +5,7 @@ use std::{io::IoSlice, sync::mpsc::Receiver};
 use nix::errno::Errno;
 
 use super::{FlowKey, wire};
-use crate::netlink::exchange::Ask as _;
+use crate::netlink::exchange::NetlinkExchange as _;
 use crate::netlink::socket::{Netlink, NetlinkError};
 use crate::netlink::tlv::{Nack, Writer};
 

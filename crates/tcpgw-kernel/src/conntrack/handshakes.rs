@@ -18,7 +18,7 @@ impl Conntrack {
     /// are filtered here), so of a million established flows none is sent.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`Ask::dump`](crate::netlink::exchange::Ask::dump).
+    /// The kernel could not be read: those of [`NetlinkExchange::dump`](crate::netlink::exchange::NetlinkExchange::dump).
     pub fn handshakes(
         &mut self,
         mark: FlowMark,
@@ -44,7 +44,7 @@ impl Conntrack {
     /// Shows our flows whose handshake was completed, until `each` breaks off.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`Ask::dump`](crate::netlink::exchange::Ask::dump).
+    /// The kernel could not be read: those of [`NetlinkExchange::dump`](crate::netlink::exchange::NetlinkExchange::dump).
     pub fn completed(
         &mut self,
         mark: FlowMark,

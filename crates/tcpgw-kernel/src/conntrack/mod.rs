@@ -35,7 +35,7 @@ use self::delete::Deletes;
 pub use self::delete::{Deletion, Failure};
 pub use self::flow::{Counters, Flow, FlowKey, Status, TcpState, Traffic};
 pub use self::select::Selection;
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{Netlink, NetlinkError, restarting};
 use crate::netlink::tlv::Writer;
 
@@ -140,7 +140,7 @@ impl Conntrack {
     /// Shows all our flows, one by one. One that changes its place meanwhile may be shown twice.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`Ask::dump`]; some may have been shown then.
+    /// The kernel could not be read: those of [`NetlinkExchange::dump`]; some may have been shown then.
     pub fn for_each(&mut self, mark: FlowMark, mut each: impl FnMut(&Flow)) -> Result<(), NetlinkError> {
         if self.has_none()? {
             return Ok(());
@@ -175,7 +175,7 @@ impl Conntrack {
     /// Deletes flows, and no others that came to have the same addresses meanwhile.
     ///
     /// # Errors
-    /// Those of [`Netlink::send`] and [`Ask::recv`]: some may have been deleted.
+    /// Those of [`Netlink::send`] and [`NetlinkExchange::recv`]: some may have been deleted.
     pub fn delete(&mut self, keys: &[FlowKey]) -> Result<Deletion, NetlinkError> {
         let mut outcome = Deletion::default();
         for chunk in keys.chunks(self.deletes.chunk()) {
@@ -229,7 +229,7 @@ impl Conntrack {
     /// Returns how many entries conntrack has in this network namespace, those of others included; `None` where it does not say.
     ///
     /// # Errors
-    /// Those of [`Ask::request`].
+    /// Those of [`NetlinkExchange::request`].
     pub fn entries(&mut self) -> Result<Option<u32>, NetlinkError> {
         restarting(|| {
             let mut entries = None;
@@ -255,7 +255,7 @@ impl Conntrack {
     /// Our flow that `backend` sees as coming from `seen_as`, in conntrack's default zone.
     ///
     /// # Errors
-    /// Those of [`Ask::request`].
+    /// Those of [`NetlinkExchange::request`].
     pub fn who(
         &mut self,
         mark: FlowMark,
@@ -334,9 +334,9 @@ impl Conntrack {
 /// Shows our flows, of one pair or of all; the first error of `each` ends it.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`Ask::dump`].
+/// The kernel could not be read: those of [`NetlinkExchange::dump`].
 pub fn list(
-    netlink: &mut impl Ask,
+    netlink: &mut impl NetlinkExchange,
     mark: FlowMark,
     pair: Option<&Pair>,
     mut each: impl FnMut(&Flow) -> Result<(), NetlinkError>,
@@ -353,7 +353,7 @@ pub fn list(
 
 /// Hands the keys of the flows that `judge` names to `take`, at most `most` at once.
 fn list_chunks(
-    netlink: &mut impl Ask,
+    netlink: &mut impl NetlinkExchange,
     mark: FlowMark,
     pair: Option<&Pair>,
     most: usize,

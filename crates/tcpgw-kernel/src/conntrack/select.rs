@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{Conntrack, Flow, PairFilter, owns, wire};
-use crate::netlink::exchange::Ask as _;
+use crate::netlink::exchange::NetlinkExchange as _;
 use crate::netlink::socket::{Netlink, NetlinkError};
 use crate::netlink::tlv::{Message, Writer};
 use tcpgw_core::model::FlowMark;
@@ -90,7 +90,7 @@ impl Conntrack {
     /// twice.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`Ask::dump`](crate::netlink::exchange::Ask::dump).
+    /// The kernel could not be read: those of [`NetlinkExchange::dump`](crate::netlink::exchange::NetlinkExchange::dump).
     pub fn select(
         &mut self,
         mark: FlowMark,

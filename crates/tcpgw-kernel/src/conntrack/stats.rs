@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::wire;
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::NetlinkError;
 
 /// Counters of all CPUs together, since the network namespace began.
@@ -27,8 +27,8 @@ impl Stats {
     /// Reads them.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`Ask::dump`].
-    pub fn read(socket: &mut impl Ask) -> Result<Self, NetlinkError> {
+    /// The kernel could not be read: those of [`NetlinkExchange::dump`].
+    pub fn read(socket: &mut impl NetlinkExchange) -> Result<Self, NetlinkError> {
         let mut total = Self::default();
         socket.dump("read the counters of conntrack", wire::cpu_stats, |message| {
             for attr in message.family()?.1 {
@@ -53,8 +53,8 @@ impl Stats {
 /// Whether the kernel can filter flows by address: it refuses a filter that makes no sense only if it reads it.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`Ask::dump`].
-pub fn can_filter(socket: &mut impl Ask) -> Result<bool, NetlinkError> {
+/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+pub fn can_filter(socket: &mut impl NetlinkExchange) -> Result<bool, NetlinkError> {
     match socket.dump("ask conntrack for its filter", wire::senseless_filter, |_| Ok(())) {
         Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ERANGE)) => Ok(true),
         other => other.map(|()| false),

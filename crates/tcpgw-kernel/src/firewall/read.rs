@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::decode::{self, Decoded};
 use super::sets::{Name, Sets};
 use super::{Base, Chain, Device, Hook, Rule, Table, TableFamily};
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{NetlinkError, restarting};
 use crate::netlink::tlv::{Attrs, Family, Header, Malformed, Message};
 use crate::nftables::nat_order::OlderChains;
@@ -51,9 +51,9 @@ pub struct OwnTable {
 /// listed to the end.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`Ask::dump`].
-pub fn read<A: Ask>(
-    socket: &mut impl Ask,
+/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+pub fn read<A: NetlinkExchange>(
+    socket: &mut impl NetlinkExchange,
     open: impl Fn() -> Result<A, NetlinkError>,
 ) -> Result<(Vec<Chain>, Unread), NetlinkError> {
     restarting(|| read_once(socket, &open))
@@ -62,8 +62,8 @@ pub fn read<A: Ask>(
 /// Reads every chain but those of our own table, without rules.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`Ask::dump`].
-pub fn without_rules(socket: &mut impl Ask) -> Result<Vec<Chain>, NetlinkError> {
+/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+pub fn without_rules(socket: &mut impl NetlinkExchange) -> Result<Vec<Chain>, NetlinkError> {
     restarting(|| {
         let tables = tables(socket, &mut None)?;
         chains(socket, &tables, None)
@@ -73,8 +73,8 @@ pub fn without_rules(socket: &mut impl Ask) -> Result<Vec<Chain>, NetlinkError> 
 /// The port id of the socket that owns our table, if one does.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`Ask::dump`].
-pub fn owner(socket: &mut impl Ask) -> Result<Option<u32>, NetlinkError> {
+/// The kernel could not be read: those of [`NetlinkExchange::dump`].
+pub fn owner(socket: &mut impl NetlinkExchange) -> Result<Option<u32>, NetlinkError> {
     const TABLE_OWNER: u16 = 7;
     restarting(|| {
         let mut owner = None;
@@ -91,8 +91,8 @@ pub fn owner(socket: &mut impl Ask) -> Result<Option<u32>, NetlinkError> {
     })
 }
 
-fn read_once<A: Ask>(
-    socket: &mut impl Ask,
+fn read_once<A: NetlinkExchange>(
+    socket: &mut impl NetlinkExchange,
     open: &impl Fn() -> Result<A, NetlinkError>,
 ) -> Result<(Vec<Chain>, Unread), NetlinkError> {
     let mut unread = Unread::default();
@@ -127,7 +127,7 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    fn finish<A: Ask>(
+    fn finish<A: NetlinkExchange>(
         &self,
         chains: &mut [Chain],
         sets: &mut Sets,
@@ -149,7 +149,11 @@ impl Unfinished {
 }
 
 /// Adds their rules to chains, and returns those that must be decoded again once more sets were read.
-fn rules(socket: &mut impl Ask, chains: &mut [Chain], sets: &Sets) -> Result<Vec<Unfinished>, NetlinkError> {
+fn rules(
+    socket: &mut impl NetlinkExchange,
+    chains: &mut [Chain],
+    sets: &Sets,
+) -> Result<Vec<Unfinished>, NetlinkError> {
     let places: BTreeMap<Name, usize> = chains
         .iter()
         .enumerate()
@@ -185,7 +189,7 @@ fn rules(socket: &mut impl Ask, chains: &mut [Chain], sets: &Sets) -> Result<Vec
 /// Tables that are at work: whether each is owned, and its number.
 type Tables = BTreeMap<(TableFamily, String), (bool, Option<u64>)>;
 
-fn tables(socket: &mut impl Ask, own: &mut Option<OwnTable>) -> Result<Tables, NetlinkError> {
+fn tables(socket: &mut impl NetlinkExchange, own: &mut Option<OwnTable>) -> Result<Tables, NetlinkError> {
     let mut tables = BTreeMap::new();
     dump(socket, "list all tables", msg::GET_TABLE, |family, message| {
         let name = text(message, table::NAME)?;
@@ -204,7 +208,11 @@ fn tables(socket: &mut impl Ask, own: &mut Option<OwnTable>) -> Result<Tables, N
     Ok(tables)
 }
 
-fn chains(socket: &mut impl Ask, tables: &Tables, mut own: Option<&mut OwnTable>) -> Result<Vec<Chain>, NetlinkError> {
+fn chains(
+    socket: &mut impl NetlinkExchange,
+    tables: &Tables,
+    mut own: Option<&mut OwnTable>,
+) -> Result<Vec<Chain>, NetlinkError> {
     let mut chains = Vec::new();
     dump(socket, "list all chains", msg::GET_CHAIN, |family, message| {
         let table = text(message, chain::TABLE)?;
@@ -296,7 +304,7 @@ fn devices(message: &Message<'_>) -> Result<Vec<Device>, Malformed> {
 }
 
 pub(super) fn dump(
-    socket: &mut impl Ask,
+    socket: &mut impl NetlinkExchange,
     what: &'static str,
     kind: u16,
     mut each: impl FnMut(TableFamily, &Message<'_>) -> Result<(), NetlinkError>,

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::decode::{self, SetContent};
 use super::read::{attrs, dump, header, of, text};
 use super::{Element, TableFamily, Verdict};
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::NetlinkError;
 use crate::netlink::tlv::{Attrs, Malformed, Message};
 use crate::nftables::nft::{LIST_ELEM, elem, msg, set};
@@ -47,7 +47,7 @@ struct Set {
 
 impl Sets {
     pub(super) fn read(
-        socket: &mut impl Ask,
+        socket: &mut impl NetlinkExchange,
         is_foreign: impl Fn(TableFamily, &str) -> bool,
     ) -> Result<Self, NetlinkError> {
         let mut found: BTreeMap<Name, Set> = BTreeMap::new();
@@ -108,7 +108,7 @@ impl Sets {
     }
 
     /// Reads a set that has a name, unless it cannot be read or holds too much. `open` opens a socket for it.
-    pub(super) fn look_into<A: Ask>(&mut self, name: &Name, open: impl Fn() -> Result<A, NetlinkError>) {
+    pub(super) fn look_into<A: NetlinkExchange>(&mut self, name: &Name, open: impl Fn() -> Result<A, NetlinkError>) {
         let left = self.left;
         let Some(set) = self.found.get_mut(name) else {
             return;

@@ -12,7 +12,7 @@ use crate::netlink::tlv::{Message, Messages, Nack, Reply, Writer};
 const DUMP_INTERRUPTED: u16 = 0x10;
 
 /// Who answers: a socket, or a recording of one.
-pub trait Ask {
+pub trait NetlinkExchange {
     /// Sends the one request that `build` writes with the sequence number that it is given; that number.
     ///
     /// # Errors
@@ -31,8 +31,8 @@ pub trait Ask {
     ///
     /// # Errors
     /// The first error of `each`; [`NetlinkError::Interrupted`] when the kernel says that its answer is inconsistent
-    /// (see [`restarting`](crate::netlink::socket::restarting)); [`NetlinkError::Refused`]; those of [`Ask::ask`] and
-    /// [`Ask::recv`].
+    /// (see [`restarting`](crate::netlink::socket::restarting)); [`NetlinkError::Refused`]; those of [`NetlinkExchange::ask`] and
+    /// [`NetlinkExchange::recv`].
     fn dump(
         &mut self,
         what: &'static str,
@@ -58,11 +58,11 @@ pub trait Ask {
         }
     }
 
-    /// As [`Ask::dump`], until `each` breaks off. Nothing of the dump is read after that, or after an error, so a socket is
+    /// As [`NetlinkExchange::dump`], until `each` breaks off. Nothing of the dump is read after that, or after an error, so a socket is
     /// of no more use: closing it ends the dump.
     ///
     /// # Errors
-    /// As [`Ask::dump`].
+    /// As [`NetlinkExchange::dump`].
     fn dump_until(
         mut self,
         what: &'static str,
@@ -85,7 +85,7 @@ pub trait Ask {
     /// Sends the one request that `build` writes, which must ask for an ACK, and hands its answers to `each`.
     ///
     /// # Errors
-    /// As [`Ask::dump`].
+    /// As [`NetlinkExchange::dump`].
     fn request(
         &mut self,
         what: &'static str,
@@ -108,7 +108,7 @@ pub trait Ask {
     /// the waiting.
     ///
     /// # Errors
-    /// Those of [`Ask::recv`]: what was sent may have been carried out; the first one of `refused`.
+    /// Those of [`NetlinkExchange::recv`]: what was sent may have been carried out; the first one of `refused`.
     fn acks(
         &mut self,
         last: u32,
@@ -135,7 +135,7 @@ pub trait Ask {
 
 /// One receive of the answers to `seq`; whether it was the last. What fails in between is kept in `failure`.
 fn answers(
-    from: &mut impl Ask,
+    from: &mut impl NetlinkExchange,
     what: &'static str,
     seq: u32,
     failure: &mut Option<NetlinkError>,

@@ -1,6 +1,6 @@
 //! Answers of a kernel, kept and read again without one: for tests, and for fuzzing what reads them.
 
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::NetlinkError;
 use crate::netlink::tlv::{HEADER_LEN, Message, Messages, Reply, Writer, align};
 
@@ -21,7 +21,7 @@ impl<'a> Recorded<'a> {
     }
 }
 
-impl Ask for Recorded<'_> {
+impl NetlinkExchange for Recorded<'_> {
     /// The number is that of the next answer, so that a part of a recording is a recording.
     fn ask(&mut self, _: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
         let seq = Messages::new(self.0)
@@ -66,7 +66,7 @@ pub struct Recorder<A> {
     answers: Vec<u8>,
 }
 
-impl<A: Ask> Recorder<A> {
+impl<A: NetlinkExchange> Recorder<A> {
     /// Nothing yet.
     pub const fn new(from: A) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl<A: Ask> Recorder<A> {
     }
 }
 
-impl<A: Ask> Ask for Recorder<A> {
+impl<A: NetlinkExchange> NetlinkExchange for Recorder<A> {
     fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
         self.from.ask(what, build)
     }

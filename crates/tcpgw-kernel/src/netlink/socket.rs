@@ -1,6 +1,6 @@
 //! A netlink socket, with every way it fails as a typed error.
 //!
-//! Owns sending, receiving and sequence numbers. What answers mean is [`Ask`]'s.
+//! Owns sending, receiving and sequence numbers. What answers mean is [`NetlinkExchange`]'s.
 //!
 //! Source: `net/netlink/af_netlink.c`.
 
@@ -20,7 +20,7 @@ use nix::{
 };
 
 use crate::ffi;
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::tlv::{Malformed, Messages, Nack, TooLong, Writer};
 
 /// Seconds after which a silent kernel is an error.
@@ -256,7 +256,7 @@ impl Netlink {
     /// The answers that are there already, if any.
     ///
     /// # Errors
-    /// As [`Ask::recv`], without the timeout.
+    /// As [`NetlinkExchange::recv`], without the timeout.
     pub fn try_recv(&mut self) -> Result<Option<Messages<'_>>, NetlinkError> {
         Ok(self
             .receive(MsgFlags::MSG_DONTWAIT)?
@@ -346,7 +346,7 @@ impl Netlink {
     }
 }
 
-impl Ask for Netlink {
+impl NetlinkExchange for Netlink {
     fn ask(&mut self, what: &'static str, build: impl FnOnce(&mut Writer, u32)) -> Result<u32, NetlinkError> {
         let seq = self.next_seq();
         let mut writer = Writer::new();

@@ -15,23 +15,23 @@ use crate::netlink::tlv::{Malformed, Message, Messages, Reply};
 use crate::nftables::nft::{self, msg};
 use crate::nftables::watch::{GROUP, is_about_us};
 
-/// Most datagrams of one [`Drift::drain`]: others may write without end.
+/// Most datagrams of one [`NftablesMonitor::drain`]: others may write without end.
 const AT_ONCE: usize = 1024;
-/// Most writers that are told apart in one [`Heard`].
+/// Most writers that are told apart in one [`TableNotification`].
 const WRITERS: usize = 8;
 /// Characters of a process' name (`TASK_COMM_LEN`, without its NUL).
 const NAME: usize = 15;
 
 /// Hears every commit in the network namespace of the thread that opened it. Does not block.
 #[derive(Debug)]
-pub struct Drift {
+pub struct NftablesMonitor {
     socket: Netlink,
-    ear: Ear,
+    ear: Decoder,
 }
 
 /// What others did to our table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Fate {
+pub enum TableChange {
     /// Nothing.
     #[default]
     Untouched,
@@ -43,13 +43,13 @@ pub enum Fate {
 
 /// What was heard of others since the last time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct TableNotification {
     /// The generation after the last transaction, anyone's, if there was one.
     pub generation: Option<u32>,
     /// Whether anyone else ended a transaction, on whichever table, or may have.
     pub by_others: bool,
     /// What they did to our table.
-    pub table: Fate,
+    pub table: TableChange,
     /// Who wrote to our table, as far as the kernel tells; the first few of them.
     pub who: BTreeSet<Writer>,
     /// Whether notifications were lost: anything may have happened.
@@ -58,10 +58,10 @@ pub struct Heard {
     pub more: bool,
 }
 
-impl Heard {
+impl TableNotification {
     /// Whether the table has to be looked at.
     pub fn is_drift(&self) -> bool {
-        self.table != Fate::Untouched || self.lost
+        self.table != TableChange::Untouched || self.lost
     }
 
     /// Who wrote to our table, in words: `nft (1234)`.
@@ -86,7 +86,7 @@ impl fmt::Display for Writer {
     }
 }
 
-impl Drift {
+impl NftablesMonitor {
     /// From now on. `own` is the netlink port of the socket that writes for this process, see
     /// [`Linux::port`](crate::linux::Linux::port): what it does is no drift.
     ///
@@ -97,7 +97,7 @@ impl Drift {
         socket.join(GROUP)?;
         Ok(Self {
             socket,
-            ear: Ear::new(own),
+            ear: Decoder::new(own),
         })
     }
 
@@ -105,7 +105,7 @@ impl Drift {
     ///
     /// # Errors
     /// [`NetlinkError::Receive`].
-    pub fn drain(&mut self) -> Result<Heard, NetlinkError> {
+    pub fn drain(&mut self) -> Result<TableNotification, NetlinkError> {
         for _ in 0..AT_ONCE {
             match self.socket.try_recv() {
                 Ok(None) => return Ok(self.ear.take()),
@@ -114,20 +114,20 @@ impl Drift {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Heard {
+        Ok(TableNotification {
             more: true,
             ..self.ear.take()
         })
     }
 }
 
-impl AsFd for Drift {
+impl AsFd for NftablesMonitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl AsRawFd for Drift {
+impl AsRawFd for NftablesMonitor {
     fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()
     }
@@ -135,20 +135,20 @@ impl AsRawFd for Drift {
 
 /// Makes sense of notifications, wherever they come from. Keeps as much as it tells, however much it hears.
 #[derive(Debug)]
-pub struct Ear {
+pub struct Decoder {
     own: u32,
-    heard: Heard,
+    heard: TableNotification,
     /// By the transaction that has not ended.
-    fate: Fate,
+    fate: TableChange,
 }
 
-impl Ear {
+impl Decoder {
     /// For all but the socket with this port.
     pub fn new(own: u32) -> Self {
         Self {
             own,
-            heard: Heard::default(),
-            fate: Fate::Untouched,
+            heard: TableNotification::default(),
+            fate: TableChange::Untouched,
         }
     }
 
@@ -171,7 +171,7 @@ impl Ear {
     }
 
     /// What was heard since the last time, up to the last transaction that ended.
-    pub fn take(&mut self) -> Heard {
+    pub fn take(&mut self) -> TableNotification {
         std::mem::take(&mut self.heard)
     }
 
@@ -179,11 +179,15 @@ impl Ear {
         let removed = message.kind == nft::message(msg::DEL_TABLE);
         let made = message.kind == nft::message(msg::NEW_TABLE);
         // Of a large transaction one message is enough.
-        let enough = self.fate != Fate::Untouched && !removed && !made;
+        let enough = self.fate != TableChange::Untouched && !removed && !made;
         if message.pid == self.own || enough || !is_about_us(message) {
             return;
         }
-        self.fate = if removed { Fate::Gone } else { Fate::Touched };
+        self.fate = if removed {
+            TableChange::Gone
+        } else {
+            TableChange::Touched
+        };
     }
 
     fn end(&mut self, message: &Message<'_>) {
@@ -193,15 +197,15 @@ impl Ear {
         };
         self.heard.generation = Some(generation);
         self.heard.by_others |= message.pid != self.own;
-        if fate != Fate::Untouched {
+        if fate != TableChange::Untouched {
             self.heard.table = fate;
         }
         if message.pid == self.own {
             // What was noted is of a transaction whose end was lost, and what we write to is there.
-            if self.heard.table == Fate::Gone {
-                self.heard.table = Fate::Touched;
+            if self.heard.table == TableChange::Gone {
+                self.heard.table = TableChange::Touched;
             }
-        } else if fate != Fate::Untouched && self.heard.who.len() < WRITERS {
+        } else if fate != TableChange::Untouched && self.heard.who.len() < WRITERS {
             self.heard.who.extend(writer);
         }
     }
@@ -274,8 +278,8 @@ mod tests {
             })
         }
 
-        fn heard(&self) -> Heard {
-            let mut ear = Ear::new(OWN);
+        fn heard(&self) -> TableNotification {
+            let mut ear = Decoder::new(OWN);
             ear.hear(Messages::new(&self.0));
             ear.take()
         }
@@ -290,7 +294,7 @@ mod tests {
             .about(6, msg::NEW_ELEM, "other")
             .end(6, 10, 1235, "docker")
             .heard();
-        assert!(heard.table == Fate::Touched && !heard.lost && heard.is_drift());
+        assert!(heard.table == TableChange::Touched && !heard.lost && heard.is_drift());
         assert_eq!(heard.generation, Some(10));
         assert_eq!(heard.by().as_deref(), Some("nft (1234)"));
     }
@@ -312,30 +316,30 @@ mod tests {
     fn it_is_gone_until_somebody_makes_it() {
         let fate = |told: &Told| told.heard().table;
         let gone = Told::default().about(5, msg::DEL_TABLE, TABLE).end(5, 9, 1, "nft");
-        assert_eq!(fate(&gone), Fate::Gone);
+        assert_eq!(fate(&gone), TableChange::Gone);
         let again = gone.about(6, msg::NEW_TABLE, TABLE).end(6, 10, 2, "tcpgw");
-        assert_eq!(fate(&again), Fate::Touched);
+        assert_eq!(fate(&again), TableChange::Touched);
         assert_eq!(again.heard().who.len(), 2);
         let replaced = Told::default()
             .about(5, msg::DEL_TABLE, TABLE)
             .about(5, msg::NEW_TABLE, TABLE)
             .end(5, 9, 1, "nft");
-        assert_eq!(fate(&replaced), Fate::Touched);
+        assert_eq!(fate(&replaced), TableChange::Touched);
         let ours = again.about(6, msg::DEL_TABLE, TABLE).end(6, 11, 2, "tcpgw");
-        assert_eq!(fate(&ours), Fate::Gone);
-        assert_eq!(fate(&ours.end(OWN, 12, 3, "tcpgw")), Fate::Touched);
+        assert_eq!(fate(&ours), TableChange::Gone);
+        assert_eq!(fate(&ours.end(OWN, 12, 3, "tcpgw")), TableChange::Touched);
     }
 
     #[test]
     fn what_has_not_ended_is_told_later() {
         let begun = Told::default().about(5, msg::DEL_TABLE, TABLE);
         let end = Told::default().end(5, 9, 1, "nft");
-        let mut ear = Ear::new(OWN);
+        let mut ear = Decoder::new(OWN);
         ear.hear(Messages::new(&begun.0));
-        assert_eq!(ear.take(), Heard::default());
+        assert_eq!(ear.take(), TableNotification::default());
         ear.hear(Messages::new(&end.0));
-        assert_eq!(ear.take().table, Fate::Gone);
-        assert_eq!(ear.take(), Heard::default());
+        assert_eq!(ear.take().table, TableChange::Gone);
+        assert_eq!(ear.take(), TableNotification::default());
     }
 
     #[test]
@@ -359,7 +363,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_heard(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0u16..40, port in 0u32..3) {
-            let mut ear = Ear::new(1);
+            let mut ear = Decoder::new(1);
             ear.hear(Messages::new(&bytes));
             let told = Told::default().say(port, kind, nft::INET, |wire| wire.raw(&bytes)).end(port, 9, 1, "nft");
             ear.hear(Messages::new(&told.0));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::errno::Errno;
 
 use crate::Counted;
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{NetlinkError, restarting};
 use crate::netlink::tlv::{Attr, Attrs, Family, Header, Malformed, Message, Messages, Writer};
 use crate::nftables::nft::{self, chain, elem, expr, msg, object, rule, set, table};
@@ -34,7 +34,7 @@ pub struct Table {
 }
 
 /// The generation id: it grows with each transaction of anyone in this network namespace.
-pub fn generation(socket: &mut impl Ask) -> Result<u32, NetlinkError> {
+pub fn generation(socket: &mut impl NetlinkExchange) -> Result<u32, NetlinkError> {
     let mut id = None;
     socket.request(
         "read the generation of the ruleset",
@@ -51,7 +51,7 @@ pub fn generation(socket: &mut impl Ask) -> Result<u32, NetlinkError> {
 }
 
 /// The table, if it is there.
-pub fn table(socket: &mut impl Ask) -> Result<Option<Table>, NetlinkError> {
+pub fn table(socket: &mut impl NetlinkExchange) -> Result<Option<Table>, NetlinkError> {
     let mut found = None;
     let answer = socket.request(
         "read the table",
@@ -102,8 +102,12 @@ fn read_comment(userdata: &[u8]) -> Option<String> {
 /// numbers of slots: what the sets hold does not matter. Notes which optional sets the rules ask.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`Ask::dump`]; likewise for all of these.
-pub fn skeleton_is_ours(socket: &mut impl Ask, mark: FlowMark, found: &mut Found) -> Result<bool, NetlinkError> {
+/// The kernel could not be read: those of [`NetlinkExchange::dump`]; likewise for all of these.
+pub fn skeleton_is_ours(
+    socket: &mut impl NetlinkExchange,
+    mark: FlowMark,
+    found: &mut Found,
+) -> Result<bool, NetlinkError> {
     let idle = found.idle_timeouts();
     let Some(timeouts) = restarting(|| timeouts(socket, &idle))? else {
         return Ok(false);
@@ -161,7 +165,7 @@ impl Found {
 }
 
 /// The sets that there are, and whether they are all ours and made as we make them.
-pub fn survey(socket: &mut impl Ask, room: Room) -> Result<Found, NetlinkError> {
+pub fn survey(socket: &mut impl NetlinkExchange, room: Room) -> Result<Found, NetlinkError> {
     let mut found = Found {
         sets_match: true,
         ..Found::default()
@@ -221,7 +225,10 @@ fn expected_set(name: SetName, room: Room) -> Vec<u8> {
 }
 
 /// What the objects with timeouts follow, if there are just those that are always there, and these.
-pub fn timeouts(socket: &mut impl Ask, idle: &BTreeSet<Timeouts>) -> Result<Option<KernelTimeouts>, NetlinkError> {
+pub fn timeouts(
+    socket: &mut impl NetlinkExchange,
+    idle: &BTreeSet<Timeouts>,
+) -> Result<Option<KernelTimeouts>, NetlinkError> {
     let mut listed: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     socket.dump(
         "list the objects",
@@ -271,7 +278,7 @@ fn read_policy(body: &[u8]) -> Result<Option<KernelTimeouts>, Malformed> {
 }
 
 /// Whether the chains are these.
-pub fn chains_match(socket: &mut impl Ask, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+pub fn chains_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
     let listed = list(socket, "list the chains", |writer, seq| {
         request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| {
             writer.str(chain::TABLE, TABLE);
@@ -293,7 +300,7 @@ pub fn chains_match(socket: &mut impl Ask, chains: &BTreeMap<String, Chain>) -> 
 /// The bodies of what is listed. They are looked at afterwards: whoever commits while a dump goes on, to whatever table,
 /// interrupts it.
 fn list(
-    socket: &mut impl Ask,
+    socket: &mut impl NetlinkExchange,
     what: &'static str,
     build: impl Fn(&mut Writer, u32),
 ) -> Result<Vec<Vec<u8>>, NetlinkError> {
@@ -308,11 +315,11 @@ fn list(
 }
 
 /// Whether the rules of all chains are those of these.
-pub fn rules_match(socket: &mut impl Ask, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+pub fn rules_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
     Ok(rules_are(&list_rules(socket)?, chains)?)
 }
 
-fn list_rules(socket: &mut impl Ask) -> Result<Vec<Vec<u8>>, NetlinkError> {
+fn list_rules(socket: &mut impl NetlinkExchange) -> Result<Vec<Vec<u8>>, NetlinkError> {
     list(socket, "list the rules", |writer, seq| {
         request(writer, msg::GET_RULE, nft::F_DUMP, seq, |writer| {
             writer.str(rule::TABLE, TABLE);
@@ -359,7 +366,7 @@ fn rules_are(listed: &[Vec<u8>], chains: &BTreeMap<String, Chain>) -> Result<boo
 }
 
 /// The elements of all sets that are not counters, and whether all of them have the shape of ours.
-pub fn elements(socket: &mut impl Ask, found: &Found) -> Result<(Ruleset, bool), NetlinkError> {
+pub fn elements(socket: &mut impl NetlinkExchange, found: &Found) -> Result<(Ruleset, bool), NetlinkError> {
     let mut sets = BTreeMap::new();
     let mut turns = BTreeMap::new();
     let mut all_ours = true;
@@ -396,7 +403,7 @@ pub fn elements(socket: &mut impl Ask, found: &Found) -> Result<(Ruleset, bool),
 }
 
 /// What packets have counted in a set.
-pub fn counted(socket: &mut impl Ask, name: SetName) -> Result<Vec<Counted>, NetlinkError> {
+pub fn counted(socket: &mut impl NetlinkExchange, name: SetName) -> Result<Vec<Counted>, NetlinkError> {
     let mut counted = Vec::new();
     dump_elements(socket, name, |element| {
         if let Some(key) = element.key {
@@ -415,8 +422,12 @@ pub fn counted(socket: &mut impl Ask, name: SetName) -> Result<Vec<Counted>, Net
 /// there is no such set.
 ///
 /// # Errors
-/// Those of [`Ask::request`](crate::netlink::exchange::Ask::request).
-pub fn counter(socket: &mut impl Ask, name: SetName, key: &[u8]) -> Result<Option<(u64, u64)>, NetlinkError> {
+/// Those of [`NetlinkExchange::request`](crate::netlink::exchange::NetlinkExchange::request).
+pub fn counter(
+    socket: &mut impl NetlinkExchange,
+    name: SetName,
+    key: &[u8],
+) -> Result<Option<(u64, u64)>, NetlinkError> {
     let mut counter = None;
     let asked = socket.request(
         "look up an element of a set",
@@ -562,7 +573,11 @@ fn read_limits(payload: &[u8]) -> Result<Option<Limits>, Malformed> {
         }))
 }
 
-fn dump_elements(socket: &mut impl Ask, name: SetName, mut each: impl FnMut(&Element<'_>)) -> Result<(), NetlinkError> {
+fn dump_elements(
+    socket: &mut impl NetlinkExchange,
+    name: SetName,
+    mut each: impl FnMut(&Element<'_>),
+) -> Result<(), NetlinkError> {
     socket.dump(
         "list the elements of a set",
         |writer, seq| {

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::ffi;
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{Netlink, NetlinkError, restarting};
 use crate::netlink::tlv::{Attrs, Header, Malformed, Message};
 
@@ -123,7 +123,7 @@ pub struct Learned {
 /// All links, without their offloads.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`Ask::dump`].
+/// The kernel could not be read: those of [`NetlinkExchange::dump`].
 pub fn links() -> Result<Vec<Link>, NetlinkError> {
     let mut socket = Netlink::route()?;
     let mut links = restarting(|| {
@@ -182,7 +182,7 @@ pub fn read_offloads(links: &mut [Link]) {
 /// Who was seen on which link, by IP address.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`Ask::dump`].
+/// The kernel could not be read: those of [`NetlinkExchange::dump`].
 pub fn neighbours() -> Result<Vec<Neighbour>, NetlinkError> {
     let mut socket = Netlink::route()?;
     restarting(|| {
@@ -198,7 +198,7 @@ pub fn neighbours() -> Result<Vec<Neighbour>, NetlinkError> {
 /// What bridges learned.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`Ask::dump`].
+/// The kernel could not be read: those of [`NetlinkExchange::dump`].
 pub fn learned() -> Result<Vec<Learned>, NetlinkError> {
     let mut socket = Netlink::route()?;
     let mut request = [0; 12];
@@ -220,7 +220,7 @@ pub fn learned() -> Result<Vec<Learned>, NetlinkError> {
 }
 
 fn dump(
-    socket: &mut impl Ask,
+    socket: &mut impl NetlinkExchange,
     what: &'static str,
     kind: u16,
     header: &[u8],

@@ -26,7 +26,7 @@ use netlink_packet_route::{
 };
 use nix::errno::Errno;
 
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{Netlink, NetlinkError, restarting};
 use crate::netlink::tlv::{Header, Malformed, Message, Writer};
 
@@ -116,12 +116,12 @@ impl Routes {
     }
 }
 
-impl<A: Ask> Routes<A> {
+impl<A: NetlinkExchange> Routes<A> {
     /// Returns all addresses that this machine takes for its own: those of its links, and what is in the table `local`.
     /// Rules may lead to local routes in other tables: see [`Routes::find_local`].
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`Ask::dump`].
+    /// The kernel could not be read: those of [`NetlinkExchange::dump`].
     pub fn local_addresses(&mut self) -> Result<LocalAddresses, NetlinkError> {
         restarting(|| {
             let mut found = LocalAddresses::default();
@@ -143,7 +143,7 @@ impl<A: Ask> Routes<A> {
     /// does. A look-up each.
     ///
     /// # Errors
-    /// Those of [`Ask::request`].
+    /// Those of [`NetlinkExchange::request`].
     pub fn find_local(
         &mut self,
         known: &mut LocalAddresses,
@@ -160,7 +160,7 @@ impl<A: Ask> Routes<A> {
     /// All links whose names are text.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`Ask::dump`].
+    /// The kernel could not be read: those of [`NetlinkExchange::dump`].
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         restarting(|| {
             let mut links = Vec::new();
@@ -176,7 +176,7 @@ impl<A: Ask> Routes<A> {
     /// Where packets to `address` go; `None` when there is no route, or one that refuses.
     ///
     /// # Errors
-    /// Those of [`Ask::request`].
+    /// Those of [`NetlinkExchange::request`].
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteTo>, NetlinkError> {
         let mut found = self.way_to(address, None)?;
         if let Some(route) = &mut found {

@@ -6,15 +6,15 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage, AddressScope};
 
 use super::{Routes, decode, own_address};
-use crate::netlink::exchange::Ask;
+use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{NetlinkError, restarting};
 use tcpgw_core::ruleset::links::{Link, LinkAddress, Links};
 
-impl<A: Ask> Routes<A> {
+impl<A: NetlinkExchange> Routes<A> {
     /// Returns what the rules depend on of all links but loopback.
     ///
     /// # Errors
-    /// The kernel could not be read: those of [`Ask::dump`].
+    /// The kernel could not be read: those of [`NetlinkExchange::dump`].
     pub fn own_links(&mut self) -> Result<Links, NetlinkError> {
         let addresses = restarting(|| {
             let mut addresses: BTreeMap<u32, Vec<LinkAddress>> = BTreeMap::new();

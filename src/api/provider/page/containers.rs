@@ -18,12 +18,12 @@ use tcpgw_core::words::count;
 pub(super) fn containers(app: &AppView, reading: Option<&AppReading>) -> Markup {
     let view = app.service.as_ref();
     let backends = view.map(|view| &*view.backends).unwrap_or_default();
-    let standing = Standing::of(app);
+    let standing = ContainerState::of(app);
     if backends.is_empty() {
         return html! {
             p {
                 "None is registered"
-                @if standing == Standing::Suspended {
+                @if standing == ContainerState::Suspended {
                     "."
                 } @else {
                     ", and new connections are refused. Declare a " code { "tcp" } " process in the Procfile, and deploy."
@@ -52,7 +52,12 @@ pub(super) fn sum(reading: &AppReading, direction: impl Fn(Rates) -> Rate) -> Op
     })
 }
 
-fn row(backend: &BackendView, reading: Option<&AppReading>, limit: Option<Limit>, standing: Standing) -> Vec<Markup> {
+fn row(
+    backend: &BackendView,
+    reading: Option<&AppReading>,
+    limit: Option<Limit>,
+    standing: ContainerState,
+) -> Vec<Markup> {
     let read = reading.and_then(|reading| reading.backends.get(&backend.backend));
     let of_limit = read
         .and_then(|read| read.rates)
@@ -72,14 +77,14 @@ fn row(backend: &BackendView, reading: Option<&AppReading>, limit: Option<Limit>
 
 /// How the app as a whole stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum ContainerState {
     Suspended,
     /// Paused, held back or torn down: no container gets new connections, whether it answers or not.
     Closed,
     Open,
 }
 
-impl Standing {
+impl ContainerState {
     fn of(app: &AppView) -> Self {
         if app.resource.status == Status::Suspended {
             Self::Suspended
@@ -91,9 +96,9 @@ impl Standing {
     }
 }
 
-fn state(backend: &BackendView, standing: Standing) -> Markup {
+fn state(backend: &BackendView, standing: ContainerState) -> Markup {
     html! {
-        @if standing == Standing::Closed && backend.desired == "active" {
+        @if standing == ContainerState::Closed && backend.desired == "active" {
             "waits"
             small { "the app gets no new connections now" }
         } @else if backend.leaving && backend.balanced {
@@ -102,7 +107,7 @@ fn state(backend: &BackendView, standing: Standing) -> Markup {
         } @else if backend.leaving {
             "drains"
             @if let Some(seconds) = backend.seconds_left { small { "its connections end in " (seconds) " s at the latest" } }
-        } @else if standing == Standing::Suspended {
+        } @else if standing == ContainerState::Suspended {
             "suspended"
             small { "gets new connections again when the add-on is resumed" }
         } @else if backend.balanced {
@@ -124,9 +129,9 @@ fn state(backend: &BackendView, standing: Standing) -> Markup {
     }
 }
 
-fn health(backend: &BackendView, standing: Standing) -> Markup {
+fn health(backend: &BackendView, standing: ContainerState) -> Markup {
     // What was known of it is of the time before: it is not probed.
-    if standing == Standing::Suspended {
+    if standing == ContainerState::Suspended {
         return html! { "not probed" };
     }
     let (class, text) = match backend.health {
