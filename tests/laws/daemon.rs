@@ -227,7 +227,7 @@ impl World {
             allow_empty: true,
             ..Settings::default()
         };
-        let store = Store::new(self.directory.path(), NAMESPACE);
+        let store = RecordFile::new(self.directory.path(), NAMESPACE);
         let mut engine = Engine::new(fake, store, NAMESPACE, FlowMark::default());
         engine.set_links(self.links.clone());
         self.engine = Some(engine);
