@@ -16,7 +16,7 @@ pub mod date;
 pub mod denied;
 pub mod doctor;
 pub mod lock;
-pub mod look;
+pub mod observe;
 pub mod preflight;
 pub mod probe;
 pub mod provider;

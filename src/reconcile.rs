@@ -22,6 +22,7 @@ pub use self::known::{Known, Recorded};
 use self::retired::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
 use crate::record::{Applied, Deadline, Pause, RecordFile, TornDown};
+use tcpgw_core::diff::{Changes, Counts};
 use tcpgw_core::model::{FlowMark, Service, State};
 use tcpgw_core::owner::AllDetails;
 use tcpgw_core::ruleset::Ruleset;
@@ -29,7 +30,6 @@ use tcpgw_core::ruleset::compile::compile_services;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{FlowVerdict, Summary};
-use tcpgw_core::words::{Changes, Counts};
 use tcpgw_kernel::{Kernel, KernelError, reading};
 
 /// What the kernel should hold.

@@ -21,7 +21,7 @@ pub use self::journal::{Entry, Kept, ServiceEntry};
 use crate::run_file;
 use tcpgw_core::owner::AllDetails;
 use tcpgw_core::ruleset::Ruleset;
-use tcpgw_core::ruleset::name::{Reach, SetName, TurnChain};
+use tcpgw_core::ruleset::name::{ListenScope, RoundRobinChain, SetName};
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
@@ -179,17 +179,17 @@ impl Record {
         }
         let mut turns = BTreeMap::new();
         loop {
-            let reach = take(&mut rest)?;
-            if reach.is_empty() {
+            let listen_scope = take(&mut rest)?;
+            if listen_scope.is_empty() {
                 break;
             }
-            let reach = Reach::ALL
+            let listen_scope = ListenScope::ALL
                 .into_iter()
-                .find(|known| known.to_string().as_bytes() == reach)?;
+                .find(|known| known.to_string().as_bytes() == listen_scope)?;
             let key = take(&mut rest)?.into();
             turns.insert(
-                (reach, key),
-                TurnChain::parse(std::str::from_utf8(take(&mut rest)?).ok()?)?,
+                (listen_scope, key),
+                RoundRobinChain::parse(std::str::from_utf8(take(&mut rest)?).ok()?)?,
             );
         }
         rest.is_empty().then(|| Self {
@@ -487,8 +487,8 @@ fn encode_content(out: &mut impl Write, head: &Head, ruleset: &Ruleset) -> io::R
         put(out, rows.packed())?;
     }
     put(out, b"")?;
-    for ((reach, key), chain) in ruleset.turns() {
-        put(out, reach.to_string().as_bytes())?;
+    for ((listen_scope, key), chain) in ruleset.turns() {
+        put(out, listen_scope.to_string().as_bytes())?;
         put(out, key)?;
         put(out, chain.to_string().as_bytes())?;
     }

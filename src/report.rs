@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::reconcile::Report;
-use tcpgw_core::words::{Counts, count};
+use tcpgw_core::diff::{Counts, count};
 
 /// The keys of `tcpgw apply -o json`.
 pub fn json(report: &Report, time: Duration) -> serde_json::Value {

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::addon::Refusal;
 use crate::control::request::{AddonRefused, Refused};
 use crate::control::storage::QueryError;
-use crate::look::LookError;
+use crate::observe::ObserveError;
 use tcpgw_core::model::{Problems, write};
 
 /// What went wrong: a status code and one JSON document.
@@ -155,13 +155,13 @@ impl From<QueryError> for ApiError {
     }
 }
 
-impl From<LookError> for ApiError {
-    fn from(error: LookError) -> Self {
+impl From<ObserveError> for ApiError {
+    fn from(error: ObserveError) -> Self {
         let message = error.to_string();
         match error {
-            LookError::NoService(_) => Self::new(StatusCode::NOT_FOUND, "no_service", message),
-            LookError::Families(..) => Self::bad(message),
-            LookError::Kernel(_) | LookError::Gone | LookError::Write(_) => Self::failed(message),
+            ObserveError::NoService(_) => Self::new(StatusCode::NOT_FOUND, "no_service", message),
+            ObserveError::Families(..) => Self::bad(message),
+            ObserveError::Kernel(_) | ObserveError::Gone | ObserveError::Write(_) => Self::failed(message),
         }
     }
 }

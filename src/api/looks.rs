@@ -16,11 +16,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::ApiError;
 use super::limits::{LOOKS, PIECE, PIECES, Times};
-use crate::look::{Asker, LookError};
+use crate::observe::{Asker, ObserveError};
 use tcpgw_kernel::Kernel;
 
 /// Opens a kernel for one look, on the thread that looks.
-pub type Open = Arc<dyn Fn() -> Result<Box<dyn Kernel>, LookError> + Send + Sync>;
+pub type Open = Arc<dyn Fn() -> Result<Box<dyn Kernel>, ObserveError> + Send + Sync>;
 
 /// Who looks.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl Looks {
     /// What `work` writes, as JSON. An error before the first piece has gone is the answer; a later one cuts it short.
     pub(super) async fn stream<W>(&self, patience: Duration, work: W) -> Result<Response, ApiError>
     where
-        W: FnOnce(&mut dyn Kernel, &mut dyn Write, &Asker) -> Result<(), LookError> + Send + 'static,
+        W: FnOnce(&mut dyn Kernel, &mut dyn Write, &Asker) -> Result<(), ObserveError> + Send + 'static,
     {
         let place = timeout(self.times.turn, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(place)) = place else {

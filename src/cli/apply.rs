@@ -13,11 +13,11 @@ use super::{
 };
 use crate::api::client::Client;
 use crate::control::request::ApplyOptions;
-use crate::look::now;
+use crate::observe::now;
 use crate::reconcile::{Options, Report};
 use crate::record::{Applied, since_boot};
 use crate::report;
-use tcpgw_core::words::count;
+use tcpgw_core::diff::count;
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option")]

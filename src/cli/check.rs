@@ -1,8 +1,8 @@
 //! `tcpgw check`
 
 use super::{Code, File, Global, Outcome, Output, print, print_json};
+use tcpgw_core::diff::count;
 use tcpgw_core::model::{State, warnings};
-use tcpgw_core::words::count;
 
 pub(super) fn run(global: &Global, file: &File) -> Outcome {
     let config = global.config()?;

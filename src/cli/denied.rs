@@ -6,8 +6,8 @@ use super::{Failure, Global};
 use crate::api::client::{Answer, Client, Target};
 use crate::denied::{DeniedFlows, DeniedFlushed};
 use crate::reconcile::Reconciler;
+use tcpgw_core::diff::count;
 use tcpgw_core::summary::Summary;
-use tcpgw_core::words::count;
 use tcpgw_kernel::Kernel;
 
 /// What became of the connections of denied clients.

@@ -11,9 +11,9 @@ use super::gateway::Gateway;
 use super::{Code, Failure, File, Global, Outcome, Output, others, preflight, print, print_json, remote};
 use crate::control::request::ApplyOptions;
 use crate::reconcile::{Desired, Known, Reconciler};
+use tcpgw_core::diff::{Changes, count};
 use tcpgw_core::model::duration;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
-use tcpgw_core::words::{Changes, count};
 use tcpgw_kernel::linux::Linux;
 
 #[derive(Debug, Args)]

@@ -7,9 +7,9 @@ use super::configuration::Configuration;
 use super::{Code, Global, Outcome, Output, print, print_json};
 use crate::api::client::{Answer, ClientError};
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableFacts, TableState, Unchecked};
+use tcpgw_core::diff::count;
 use tcpgw_core::escape;
 use tcpgw_core::problem::{self, Problem};
-use tcpgw_core::words::count;
 
 pub(super) fn run(global: &Global) -> Outcome {
     let configuration = global.judged_config();

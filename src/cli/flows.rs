@@ -11,7 +11,7 @@ use super::gateway::Gateway;
 use super::table::{Cell, Column, Extent, TextTable};
 use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
 use crate::api::client::{Client, Target};
-use crate::look::{self, FlowsQuery, JsonFlows, List};
+use crate::observe::{self, FlowsQuery, JsonFlows, List};
 use crate::view::flows::{FlowView, TrafficView};
 use crate::view::{Hint, ServiceName, endpoint};
 use tcpgw_core::escape::Screen;
@@ -48,13 +48,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     }
     let mut gateway = Gateway::open(global)?;
     let services = gateway.services(&global.config_for_looking())?;
-    let noted = look::noted();
+    let noted = observe::noted();
     let out = BufWriter::with_capacity(1 << 16, screen_of(global));
     let mut list: Box<dyn List> = match global.output {
         Output::Json => Box::new(JsonFlows::new(out)),
         Output::Table | Output::Wide => Box::new(Table::new(out, global.extent())),
     };
-    let printed = look::flows(&mut gateway.kernel, &services, noted, &query, &mut *list);
+    let printed = observe::flows(&mut gateway.kernel, &services, noted, &query, &mut *list);
     unless_closed(printed.map_err(Failure::from))?;
     global.hint(&noted.hints());
     Ok(Code::Success)
@@ -67,7 +67,7 @@ fn screen_of(global: &Global) -> Screen<StdoutLock<'static>> {
     }
 }
 
-/// As [`look::flows`], by way of the daemon.
+/// As [`observe::flows`], by way of the daemon.
 fn through(global: &Global, daemon: &Client, query: &FlowsQuery) -> Result<(), Failure> {
     let target = Target::new("/v1/flows")
         .with("service", query.service.as_ref().map(|service| service as _))

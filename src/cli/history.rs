@@ -13,7 +13,7 @@ use super::{
     Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, service, text_of, unless_closed,
 };
 use crate::api::client::Target;
-use crate::look::now;
+use crate::observe::now;
 use tcpgw_core::escape;
 
 #[derive(Debug, Args)]

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::{Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json};
 use crate::api::client::{self, Answer, Client, ClientError, Target};
 use crate::view::endpoint;
+use tcpgw_core::diff::count;
 use tcpgw_core::model::duration;
-use tcpgw_core::words::count;
 
 /// The longest that one request waits: a daemon that hangs is noticed soon after.
 const PIECE: Duration = Duration::from_secs(1);

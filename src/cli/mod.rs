@@ -56,7 +56,7 @@ use crate::config::daemon::{Section, Settings};
 use crate::config::{Config, ConfigError};
 use crate::daemon::DaemonError;
 use crate::lock::LockError;
-use crate::look::LookError;
+use crate::observe::ObserveError;
 use crate::reconcile::ReconcileError;
 use crate::state_file::{self, SourceError};
 use crate::view::Hint;
@@ -244,7 +244,7 @@ enum Failure {
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
-    Look(LookError),
+    Look(ObserveError),
     #[error(transparent)]
     Daemon(ClientError),
     /// Refused for the operator's own good.
@@ -279,11 +279,11 @@ impl From<ClientError> for Failure {
     }
 }
 
-impl From<LookError> for Failure {
-    fn from(error: LookError) -> Self {
+impl From<ObserveError> for Failure {
+    fn from(error: ObserveError) -> Self {
         match error {
-            LookError::Families(..) => Self::Usage(error.to_string()),
-            LookError::Write(source) => Self::Io {
+            ObserveError::Families(..) => Self::Usage(error.to_string()),
+            ObserveError::Write(source) => Self::Io {
                 what: "write to standard output",
                 source,
             },

@@ -18,10 +18,10 @@ use crate::control::claimed::{Claimed, Left, displacement};
 use crate::reconcile::Known;
 use crate::record::boot_id;
 use crate::store::last::{Last, LastError};
+use tcpgw_core::diff::count;
 use tcpgw_core::model::{Problem, Problems, Service, State};
 use tcpgw_core::owner::{AllDetails, Details, Owner};
 use tcpgw_core::summary::Summary;
-use tcpgw_core::words::count;
 
 /// Names in one line.
 const MOST_NAMES: usize = 20;

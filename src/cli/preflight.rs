@@ -31,7 +31,7 @@ pub(super) fn refuse(file: &File, obstacles: &[Obstacle]) -> Result<(), Failure>
 
 /// Returns new services on ports where a local program listens.
 pub(super) fn listeners(state: &State, known: &Summary, take_over: bool) -> Result<Vec<Obstacle>, Failure> {
-    let is_known = |service: &_| take_over || known.has_door(service);
+    let is_known = |service: &_| take_over || known.has_listen_key(service);
     Ok(preflight::taken_ports(state, &is_known)?)
 }
 

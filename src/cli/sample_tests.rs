@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tcpgw_core::diff::Changes;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
@@ -9,7 +10,6 @@ use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::Summary;
-use tcpgw_core::words::Changes;
 
 const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
 const STATUS: &str = include_str!("../../docs/status.md");

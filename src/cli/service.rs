@@ -15,8 +15,8 @@ use super::{
     unless_closed,
 };
 use crate::api::client::{Answer, Target};
+use tcpgw_core::diff::count;
 use tcpgw_core::model::duration;
-use tcpgw_core::words::count;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

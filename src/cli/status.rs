@@ -14,7 +14,7 @@ use super::{Code, Failure, Global, Outcome, Output, parse_duration, screen, unle
 use crate::api::client::{self, Client, ClientError, Target};
 use crate::daemon::observer;
 use crate::doctor::{CheapReader, Effort, Subject};
-use crate::look::{self, LookError, StatusQuery};
+use crate::observe::{self, ObserveError, StatusQuery};
 use crate::view::status::Status;
 use crate::view::{ServiceName, Services};
 use tcpgw_core::model::duration;
@@ -95,7 +95,7 @@ fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<b
             |status, _| Ok(status.ok),
         ) {
             // It may come.
-            Err(Failure::Look(LookError::NoService(_))) => false,
+            Err(Failure::Look(ObserveError::NoService(_))) => false,
             Err(Failure::Daemon(ClientError::Refused { code, .. })) if code == "no_service" => false,
             other => other?,
         };
@@ -173,12 +173,12 @@ fn look<T>(
         interval,
         ..StatusQuery::default()
     };
-    look::status(
+    observe::status(
         &mut here.gateway.kernel,
         &services,
         None,
         &found,
-        look::noted(),
+        observe::noted(),
         &query,
         |status| tell(status, None),
     )?
@@ -196,10 +196,10 @@ fn show(global: &Global, status: &Status<'_>, json: Option<&[u8]>) -> Result<(),
     let mut out = io::BufWriter::with_capacity(1 << 16, screen);
     let printed = match (global.output, json) {
         (Output::Json, Some(json)) => out.write_all(json),
-        (Output::Json, None) => look::write_status(&mut out, status),
+        (Output::Json, None) => observe::write_status(&mut out, status),
         (Output::Table | Output::Wide, _) => {
             let look = text::Look {
-                now: look::now().as_secs(),
+                now: observe::now().as_secs(),
                 colors,
                 extent: global.extent(),
                 with_hints: !global.quiet,

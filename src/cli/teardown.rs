@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Locking, Outcome, Output, print, print_json};
 use crate::control::request::TornDown;
-use tcpgw_core::words::count;
+use tcpgw_core::diff::count;
 
 pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
     if let Some(daemon) = global.daemon()? {

@@ -8,7 +8,7 @@ use clap::Args;
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, flows, print_json, screen, unless_closed};
 use crate::api::client::Target;
-use crate::look;
+use crate::observe;
 use crate::view::who::Who;
 use crate::view::{ServiceName, endpoint};
 
@@ -46,7 +46,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     }
     let mut gateway = Gateway::open(global)?;
     let services = gateway.services(&global.config_for_looking())?;
-    let who = look::who(&mut gateway.kernel, &services, look::noted(), seen_as, backend, service)?;
+    let who = observe::who(
+        &mut gateway.kernel,
+        &services,
+        observe::noted(),
+        seen_as,
+        backend,
+        service,
+    )?;
     tell(global, &who)
 }
 

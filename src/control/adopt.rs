@@ -63,7 +63,7 @@ pub(crate) fn adopt(summary: &Summary, recorded: Option<&Recorded>, last: &Last,
         let details = recorded.and_then(|(_, details)| details.get(name).cloned());
         let details = details.or_else(|| known.contains_key(name).then(Details::default));
         // A change took it away, and was not made, or by half.
-        let was_removed = || left.is_some_and(|left| left.has_door(&serving));
+        let was_removed = || left.is_some_and(|left| left.has_listen_key(&serving));
         let removed = Details {
             owner: Owner::Removed,
             ..Details::default()

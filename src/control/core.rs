@@ -39,11 +39,11 @@ use crate::reconcile::engine::Services;
 use crate::record::{Applied, TornDown as TornDownBy};
 use crate::store::last::Last;
 use crate::view::Table;
+use tcpgw_core::diff::{Counts, count};
 use tcpgw_core::health::{Health, Probe};
 use tcpgw_core::model::{Endpoint, FlowMark, Service, State};
 use tcpgw_core::problem::ProblemList;
 use tcpgw_core::summary::Summary;
-use tcpgw_core::words::{Counts, count};
 use tcpgw_kernel::conntrack::Pair;
 
 use self::addon::Addon;

@@ -8,9 +8,9 @@ mod tracker;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tcpgw_core::diff::count;
 use tcpgw_core::problem::{Kind, Problem, Severity};
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_core::words::count;
 
 pub use self::tracker::HandshakeTracker;
 

@@ -39,7 +39,7 @@ pub(super) struct Place {
 
 /// What becomes of a packet in one base chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum PacketVerdict {
     Passes,
     /// A rule that cannot be judged decides.
     MayEnd(Place),
@@ -59,7 +59,7 @@ pub(super) struct Done {
 }
 
 /// What becomes of a packet in a base chain, and what is done to it there.
-pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (Fate, Vec<Done>) {
+pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (PacketVerdict, Vec<Done>) {
     let mut walk = Walk {
         chains: chains.iter().filter(|chain| chain.table == base.table).collect(),
         packet,
@@ -76,7 +76,7 @@ pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (Fate, Ve
     };
     let end = walk.chain(base, Holds::Yes, 0);
     if walk.left == 0 {
-        return (Fate::Unjudged, walk.done);
+        return (PacketVerdict::Unjudged, walk.done);
     }
     let policy = || {
         base.base.filter(|of| of.drops).map(|_| Place {
@@ -93,9 +93,9 @@ pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (Fate, Ve
         End::Through => policy(),
     };
     let fate = match (ended, walk.accepts, walk.may_end) {
-        (Some(place), false, _) => Fate::Ends(place),
-        (Some(place), true, None) | (_, _, Some(place)) => Fate::MayEnd(place),
-        (None, _, None) => Fate::Passes,
+        (Some(place), false, _) => PacketVerdict::Ends(place),
+        (Some(place), true, None) | (_, _, Some(place)) => PacketVerdict::MayEnd(place),
+        (None, _, None) => PacketVerdict::Passes,
     };
     (fate, walk.done)
 }

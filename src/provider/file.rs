@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use self::look::{Look, Print, Request, Seen, Wish};
 use super::chain::Names;
-use super::pace::{Heard, Pace, Reason};
+use super::pace::{FileEvent, Pace, Reason};
 use super::{Bad, News};
 use crate::config::Config;
 use tcpgw_kernel::ffi::InotifyHandle;
@@ -61,7 +61,7 @@ impl FileProvider {
     pub fn watch(path: &Path, config: Arc<Config>) -> Self {
         let now = Instant::now();
         let mut pace = Pace::new(now);
-        pace.hear(Heard::Written, now);
+        pace.hear(FileEvent::Written, now);
         let mut provider = Self {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             config,
@@ -91,7 +91,7 @@ impl FileProvider {
     pub fn reload(&mut self, config: Arc<Config>) {
         self.config = config;
         self.seen.forget();
-        self.pace.hear(Heard::Moved, Instant::now());
+        self.pace.hear(FileEvent::Moved, Instant::now());
     }
 
     /// Waits for the next news. May be dropped at any time and called again; nothing is lost. While nobody waits nothing is
@@ -207,7 +207,7 @@ impl FileProvider {
             Ok(events) => {
                 for event in events {
                     if let Some(heard) = self.means(&event) {
-                        if matches!(heard, Heard::Writing | Heard::Written) {
+                        if matches!(heard, FileEvent::Writing | FileEvent::Written) {
                             self.doubted = None;
                         }
                         self.pace.hear(heard, now);
@@ -222,29 +222,29 @@ impl FileProvider {
         }
     }
 
-    fn means(&self, event: &InotifyEvent) -> Option<Heard> {
+    fn means(&self, event: &InotifyEvent) -> Option<FileEvent> {
         let gone = Flags::IN_DELETE_SELF | Flags::IN_MOVE_SELF | Flags::IN_UNMOUNT | Flags::IN_IGNORED;
         let mask = event.mask;
         if mask.contains(Flags::IN_Q_OVERFLOW) {
-            return Some(Heard::Moved);
+            return Some(FileEvent::Moved);
         }
         match self.watched.get(&event.wd) {
             // Its place is not known before the look that began to watch it is over.
             None if self.job.is_none() || mask.contains(Flags::IN_IGNORED) => None,
-            Some(_) if mask.intersects(gone) => Some(Heard::Moved),
-            None | Some(Place::File) if mask.contains(Flags::IN_MODIFY) => Some(Heard::Writing),
-            None | Some(Place::File) if mask.contains(Flags::IN_CLOSE_WRITE) => Some(Heard::Written),
-            None | Some(Place::File) => Some(Heard::Moved),
+            Some(_) if mask.intersects(gone) => Some(FileEvent::Moved),
+            None | Some(Place::File) if mask.contains(Flags::IN_MODIFY) => Some(FileEvent::Writing),
+            None | Some(Place::File) if mask.contains(Flags::IN_CLOSE_WRITE) => Some(FileEvent::Written),
+            None | Some(Place::File) => Some(FileEvent::Moved),
             Some(Place::Directory(directory, names)) => {
                 let name = event.name.as_ref()?;
                 if !*names.get(name)? || mask.contains(Flags::IN_ATTRIB) {
-                    Some(Heard::Moved)
+                    Some(FileEvent::Moved)
                 } else if mask.contains(Flags::IN_CREATE) && look::will_be_written(&directory.join(name)) {
-                    Some(Heard::Writing)
+                    Some(FileEvent::Writing)
                 } else if mask.contains(Flags::IN_CLOSE_WRITE) {
-                    Some(Heard::Written)
+                    Some(FileEvent::Written)
                 } else {
-                    Some(Heard::Replaced)
+                    Some(FileEvent::Replaced)
                 }
             }
         }

@@ -19,7 +19,7 @@ use tcpgw_core::owner::{AllDetails, Details, Owner};
 use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::links::Links;
-use tcpgw_core::ruleset::name::{Reach, SetName, SpreadRule};
+use tcpgw_core::ruleset::name::{ListenScope, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::skeleton::Asked;
@@ -43,7 +43,7 @@ struct CachedState {
     identity: Identity,
     room: Room,
     /// Services for each width.
-    widths: BTreeMap<(Reach, SpreadRule), usize>,
+    widths: BTreeMap<(ListenScope, SpreadRule), usize>,
     /// Elements of each set whose size is fixed, or that the rules ask only where it has some.
     elements: BTreeMap<SetName, usize>,
     /// Services that preserve their clients' addresses.
@@ -651,7 +651,7 @@ impl<K: Kernel> Engine<K> {
 
 impl CachedState {
     /// Widths that services other than those of `ruleset` have.
-    fn widths_without(&self, ruleset: &Ruleset) -> BTreeSet<(Reach, SpreadRule)> {
+    fn widths_without(&self, ruleset: &Ruleset) -> BTreeSet<(ListenScope, SpreadRule)> {
         let own = widths(ruleset);
         let others = self
             .widths
@@ -690,9 +690,9 @@ impl CachedState {
     }
 }
 
-fn widths(ruleset: &Ruleset) -> BTreeMap<(Reach, SpreadRule), usize> {
+fn widths(ruleset: &Ruleset) -> BTreeMap<(ListenScope, SpreadRule), usize> {
     let width = |(name, rows): (&SetName, &Rows)| match name {
-        SetName::Spread(reach, width) => Some(((*reach, *width), rows.len())),
+        SetName::Spread(listen_scope, width) => Some(((*listen_scope, *width), rows.len())),
         _ => None,
     };
     ruleset.sets().iter().filter_map(width).collect()

@@ -79,7 +79,7 @@ impl Recorded {
     /// What may be in the kernel.
     fn guide(&self) -> Summary {
         let mut guide = self.summary.clone();
-        guide.complete_by_doors(&self.left);
+        guide.complete_by_listen_keys(&self.left);
         guide
     }
 

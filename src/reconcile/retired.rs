@@ -27,7 +27,7 @@ pub(super) fn few_retired(old: &Summary, new: &Summary, leaves: Leaves) -> Optio
     for service in &old.services {
         let heir = new
             .services
-            .binary_search_by(|other| other.door().cmp(&service.door()))
+            .binary_search_by(|other| other.listen_key().cmp(&service.listen_key()))
             .ok();
         let heir = heir.map(|at| &new.services[at]);
         if heir.is_some_and(|heir| heir.active == service.active && heir.draining == service.draining) {
@@ -50,7 +50,7 @@ pub(super) fn few_retired(old: &Summary, new: &Summary, leaves: Leaves) -> Optio
             {
                 return None;
             }
-            pairs.extend(doors(service).map(|public| Pair {
+            pairs.extend(listen_keys(service).map(|public| Pair {
                 public,
                 public_port: service.port,
                 backend,
@@ -63,7 +63,7 @@ pub(super) fn few_retired(old: &Summary, new: &Summary, leaves: Leaves) -> Optio
     Some(pairs)
 }
 
-fn doors(service: &ServiceSummary) -> impl Iterator<Item = Option<IpAddr>> + '_ {
+fn listen_keys(service: &ServiceSummary) -> impl Iterator<Item = Option<IpAddr>> + '_ {
     let everywhere = service.addresses.is_empty().then_some(None);
     everywhere
         .into_iter()

@@ -183,7 +183,12 @@ impl Replay {
             self.deadlines.remove(&name);
             self.pauses.remove(&name);
             let old = self.services.remove(&name);
-            let is_there = |old: &ServiceSummary| service.summary.as_ref().is_some_and(|new| new.door() == old.door());
+            let is_there = |old: &ServiceSummary| {
+                service
+                    .summary
+                    .as_ref()
+                    .is_some_and(|new| new.listen_key() == old.listen_key())
+            };
             self.left.extend(old.filter(|old| !is_there(old)));
             let Some(mut summary) = service.summary else { continue };
             // Whatever its parts say: it is one service.
@@ -210,12 +215,12 @@ impl Replay {
 
     fn end(self, head: Head) -> Head {
         let mut services: Vec<ServiceSummary> = self.services.into_values().chain(self.unnamed).collect();
-        services.sort_by(|a, b| a.door().cmp(&b.door()));
-        let doors: BTreeSet<(u16, &BTreeSet<IpAddr>)> = services.iter().map(ServiceSummary::door).collect();
+        services.sort_by(|a, b| a.listen_key().cmp(&b.listen_key()));
+        let listen_keys: BTreeSet<(u16, &BTreeSet<IpAddr>)> = services.iter().map(ServiceSummary::listen_key).collect();
         // Who was there last knows it best.
         let mut left: BTreeMap<(u16, BTreeSet<IpAddr>), ServiceSummary> = BTreeMap::new();
         for service in self.left {
-            if !doors.contains(&service.door()) {
+            if !listen_keys.contains(&service.listen_key()) {
                 left.insert((service.port, service.addresses.clone()), service);
             }
         }

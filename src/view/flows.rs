@@ -102,7 +102,7 @@ impl Wanted {
         };
         match service {
             None => {}
-            Some(ServiceName::Door(address, port)) => {
+            Some(ServiceName::ListensAt(address, port)) => {
                 wanted.selection.public = *address;
                 wanted.selection.public_port = Some(*port);
             }

@@ -111,7 +111,7 @@ pub enum ServiceName {
     /// By its name, or as the service of an app's resource: `app:APP_ID`, which the daemon replaces by its name.
     Name(Box<str>),
     /// By its port, and an address where it listens on chosen ones: `:20003`, `203.0.113.1:20003`.
-    Door(Option<IpAddr>, u16),
+    ListensAt(Option<IpAddr>, u16),
 }
 
 impl std::str::FromStr for ServiceName {
@@ -125,10 +125,10 @@ impl std::str::FromStr for ServiceName {
         }
         if let Some(port) = text.strip_prefix(':') {
             let port = port.parse::<std::num::NonZeroU16>().map_err(|_| EXPECTED)?;
-            return Ok(Self::Door(None, port.get()));
+            return Ok(Self::ListensAt(None, port.get()));
         }
         if let Ok(at) = text.parse::<SocketAddr>() {
-            return Ok(Self::Door(Some(at.ip()), at.port()));
+            return Ok(Self::ListensAt(Some(at.ip()), at.port()));
         }
         let is_name = !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
         if is_name {
@@ -143,8 +143,8 @@ impl std::fmt::Display for ServiceName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name),
-            Self::Door(None, port) => write!(f, ":{port}"),
-            Self::Door(Some(address), port) => SocketAddr::new(*address, *port).fmt(f),
+            Self::ListensAt(None, port) => write!(f, ":{port}"),
+            Self::ListensAt(Some(address), port) => SocketAddr::new(*address, *port).fmt(f),
         }
     }
 }
@@ -178,7 +178,7 @@ pub enum NoService {
     Unnamed(Box<str>, usize),
     /// None listens there.
     #[error("no service listens on port {0} here; `tcpgw status` lists those there are")]
-    Door(u16),
+    ListensAt(u16),
 }
 
 impl ServiceName {
@@ -189,7 +189,7 @@ impl ServiceName {
     pub fn find<'a>(&self, summary: &'a Summary) -> Result<&'a ServiceSummary, NoService> {
         let is_it = |service: &&ServiceSummary| match self {
             Self::Name(name) => service.name.as_ref() == Some(name),
-            Self::Door(address, port) => {
+            Self::ListensAt(address, port) => {
                 let listens = |address| service.addresses.is_empty() || service.addresses.contains(address);
                 service.port == *port && address.as_ref().is_none_or(listens)
             }
@@ -197,7 +197,7 @@ impl ServiceName {
         summary.services.iter().find(is_it).ok_or_else(|| {
             let unnamed = summary.services.iter().filter(|service| service.name.is_none()).count();
             match self {
-                Self::Door(_, port) => NoService::Door(*port),
+                Self::ListensAt(_, port) => NoService::ListensAt(*port),
                 Self::Name(name) if unnamed > 0 => NoService::Unnamed(name.clone(), unnamed),
                 Self::Name(name) => NoService::Name(name.clone()),
             }

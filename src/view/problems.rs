@@ -9,10 +9,10 @@ use super::tally::Stranger;
 use crate::addon::id::{PlatformId, ResourceId, with_apps};
 use crate::date::utc_of;
 use crate::view::snapshot::DaemonView;
+use tcpgw_core::diff::count;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem;
 use tcpgw_core::ruleset::name::Family;
-use tcpgw_core::words::count;
 
 pub use tcpgw_core::problem::{Kind, Problem, Severity};
 
@@ -267,15 +267,15 @@ pub fn service_problem(service: &ServiceFacts<'_>) -> Option<Problem> {
 /// `my-app :20003`
 pub fn title(service: &ServiceStatus<'_>) -> String {
     let name = service.name.as_deref().unwrap_or("(unnamed)");
-    let doors: Vec<String> = service
+    let listen_keys: Vec<String> = service
         .addresses
         .iter()
         .map(|address| SocketAddr::new(*address, service.port).to_string())
         .collect();
-    if doors.is_empty() {
+    if listen_keys.is_empty() {
         format!("{name} :{}", service.port)
     } else {
-        format!("{name} {}", doors.join(","))
+        format!("{name} {}", listen_keys.join(","))
     }
 }
 

@@ -81,7 +81,7 @@ fn services_are_named_by_name_or_by_door() {
     assert_eq!(find(":2001"), Ok(2001));
     assert_eq!(find("203.0.113.1:2001"), Ok(2001));
     assert_eq!(find("[2001:db8::1]:2000"), Ok(2000));
-    assert_eq!(find("203.0.113.2:2001"), Err(NoService::Door(2001)));
+    assert_eq!(find("203.0.113.2:2001"), Err(NoService::ListensAt(2001)));
     assert_eq!(find("nobody"), Err(NoService::Name("nobody".into())));
     for wrong in ["", ":", ":0", ":70000", "a b", "web/1", "[::1]"] {
         assert!(wrong.parse::<ServiceName>().is_err(), "{wrong}");

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tcpgw::api::{Settings, Socket, SocketSettings, Times, serve};
 use tcpgw::control::events::{Events, What};
 use tcpgw::control::request::{Applied, Apply, DaemonRequest, Peer, Refused, TornDown};
-use tcpgw::look::LookError;
+use tcpgw::observe::ObserveError;
 use tcpgw::reconcile::Desired;
 use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
 use tcpgw::view::{Services, Table};
@@ -108,7 +108,7 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
     }));
     let (stop, stopped) = oneshot::channel();
     let (told, kernels) = (Arc::clone(&shared), Arc::clone(&shared));
-    let open = move || -> Result<Box<dyn Kernel>, LookError> { Ok(Box::new(kernel(&kernels)?)) };
+    let open = move || -> Result<Box<dyn Kernel>, ObserveError> { Ok(Box::new(kernel(&kernels)?)) };
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {

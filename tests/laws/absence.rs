@@ -32,7 +32,7 @@ use tcpgw_core::plan::plan;
 use tcpgw_core::problem::Kind;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
-use tcpgw_kernel::fake::{Fake, Outcome as Fate, Syn};
+use tcpgw_kernel::fake::{Fake, Outcome as ConnectOutcome, Syn};
 use tcpgw_kernel::{Commit, Kernel as _};
 use tokio::sync::oneshot;
 
@@ -1650,7 +1650,7 @@ impl World {
                 client: ([198, 51, 100, 7], 40_000 + 20 * (port - 9000) + client).into(),
                 public: ([192, 0, 2, 1], port).into(),
             };
-            if let Fate::Backend(backend) = kernel.connect(&syn, client.into()) {
+            if let ConnectOutcome::Backend(backend) = kernel.connect(&syn, client.into()) {
                 reached.entry(port).or_default().insert(backend);
             }
         }

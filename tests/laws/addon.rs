@@ -31,7 +31,7 @@ use tcpgw_core::model::{FlowMark, Refusal as OnEmpty, Service, State};
 use tcpgw_core::problem::Kind;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
+use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as ConnectOutcome, Syn};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -165,7 +165,7 @@ fn a_suspension_outlives_the_store_and_its_second_copy() {
         world.run();
     }
     let port = world.known[&0].as_ref().unwrap().port;
-    assert_eq!(world.connect(port), Fate::Empty { reset: true });
+    assert_eq!(world.connect(port), ConnectOutcome::Empty { reset: true });
     let path = world.directory.path().join("store.db");
     for _ in 0..2 {
         world.store = Err(StoreError::NoDeploy(0));
@@ -174,7 +174,7 @@ fn a_suspension_outlives_the_store_and_its_second_copy() {
         }
         world.restart();
         world.wait(LONG);
-        assert_eq!(world.connect(port), Fate::Empty { reset: true });
+        assert_eq!(world.connect(port), ConnectOutcome::Empty { reset: true });
         let told = world.core.problems().get(Kind::NoActiveBackend).expect("it is told");
         assert_eq!(told.port, Some(port.get()));
     }
@@ -698,14 +698,18 @@ impl World {
             let service = want.services.iter().find(|service| *service.name == *name);
             let is_empty = service.is_none_or(|service| service.backends.is_empty());
             match fate {
-                Fate::Backend(_) => prop_assert!(!is_empty),
-                other => prop_assert!(is_empty && other == (Fate::Empty { reset: true }), "{:?}", other),
+                ConnectOutcome::Backend(_) => prop_assert!(!is_empty),
+                other => prop_assert!(
+                    is_empty && other == (ConnectOutcome::Empty { reset: true }),
+                    "{:?}",
+                    other
+                ),
             }
         }
         self.plans_change_in_place()
     }
 
-    fn connect(&mut self, port: NonZeroU16) -> Fate {
+    fn connect(&mut self, port: NonZeroU16) -> ConnectOutcome {
         let syn = Syn {
             client: SocketAddr::new([198, 51, 100, 7].into(), 40_000),
             public: SocketAddr::new([192, 0, 2, 1].into(), port.get()),

@@ -28,7 +28,7 @@ use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::Kernel;
 use tcpgw_kernel::conntrack::Status;
-use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
+use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as ConnectOutcome, Syn};
 
 use crate::clients::{endpoints, syns};
 use crate::clock::next_step;
@@ -340,7 +340,7 @@ impl World {
     fn connect(&mut self, at: Index, pick: u32) {
         let syns = syns();
         let syn = at.get(&syns);
-        let Fate::Backend(backend) = self.engine().kernel().connect(syn, pick) else {
+        let ConnectOutcome::Backend(backend) = self.engine().kernel().connect(syn, pick) else {
             return;
         };
         let answered = !self.down.contains(&backend);
@@ -537,7 +537,7 @@ fn flows_that_cannot_be_deleted_are_tried_ever_more_rarely() {
         public: SocketAddr::new([192, 0, 2, 1].into(), 20_001),
     };
     let kernel = world.engine().kernel();
-    assert!(matches!(kernel.connect(&syn, 0), Fate::Backend(_)));
+    assert!(matches!(kernel.connect(&syn, 0), ConnectOutcome::Backend(_)));
     let flow = kernel.flows.last_mut().unwrap();
     flow.status = Status(flow.status.0 | SEEN_REPLY);
     let id = flow.id;
@@ -584,7 +584,7 @@ fn those_who_drain_have_their_time_though_it_was_not_recorded() {
             client: SocketAddr::new([198, 51, 100, 7].into(), 40_000),
             public: SocketAddr::new([192, 0, 2, 1].into(), 20_001),
         };
-        assert!(matches!(kernel.connect(&syn, pick), Fate::Backend(_)));
+        assert!(matches!(kernel.connect(&syn, pick), ConnectOutcome::Backend(_)));
         let flow = kernel.flows.last_mut().unwrap();
         flow.status = Status(flow.status.0 | SEEN_REPLY);
     }

@@ -32,7 +32,7 @@ use tcpgw_core::model::{BackendState, Endpoint, FlowMark, Service, State};
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::Status;
-use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as Fate, Syn};
+use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as ConnectOutcome, Syn};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -536,7 +536,7 @@ impl World {
             client: SocketAddr::new([198, 51, 100, 7].into(), 40_000),
             public: SocketAddr::new([192, 0, 2, 1].into(), 9001 + u16::try_from(which).unwrap()),
         };
-        let Fate::Backend(backend) = self.engine().kernel().connect(&syn, pick) else {
+        let ConnectOutcome::Backend(backend) = self.engine().kernel().connect(&syn, pick) else {
             return;
         };
         let answered = !self.down.contains(&backend);

@@ -58,9 +58,9 @@ proptest! {
                 }
             }
         }
-        for (door, chain) in have.turns() {
-            if want.turns().get(door) == Some(chain) {
-                prop_assert_eq!(fake.born(SetName::Turn(door.0), &door.1), Some(before));
+        for (listen_key, chain) in have.turns() {
+            if want.turns().get(listen_key) == Some(chain) {
+                prop_assert_eq!(fake.born(SetName::RoundRobin(listen_key.0), &listen_key.1), Some(before));
             }
         }
     }

@@ -150,7 +150,7 @@ proptest! {
             .filter_map(|service| Some((service.name.as_deref()?, service)))
             .collect();
         for service in &found.summary.services {
-            let is_left = recorded.left.services.iter().any(|left| left.door() == service.door());
+            let is_left = recorded.left.services.iter().any(|left| left.listen_key() == service.listen_key());
             match service.name.as_deref() {
                 Some(name) if known.contains_key(name) => {
                     prop_assert_eq!(details.get(name).map(|details| details.owner), Some(Owner::Api), "{}", name);

@@ -7,7 +7,7 @@ use tcpgw::record::{Head, RecordFile};
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::render;
 use tcpgw_core::ruleset::Ruleset;
-use tcpgw_core::ruleset::name::{Family, Reach, SetName, SpreadRule, TurnChain};
+use tcpgw_core::ruleset::name::{Family, ListenScope, RoundRobinChain, SetName, SpreadRule};
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::text;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
@@ -34,11 +34,11 @@ proptest! {
     #[test]
     fn slots_are_dense_and_as_many_as_are_drawn(state in state()) {
         let ruleset = ruleset(&state);
-        for reach in Reach::ALL {
-            let numbers = slot_numbers(&ruleset, reach);
+        for listen_scope in ListenScope::ALL {
+            let numbers = slot_numbers(&ruleset, listen_scope);
             let mut drawn = BTreeSet::new();
-            for (service, width) in drawers(&ruleset, reach) {
-                let listening = if matches!(reach, Reach::Any(_)) { service[4..].to_vec() } else { service };
+            for (service, width) in drawers(&ruleset, listen_scope) {
+                let listening = if matches!(listen_scope, ListenScope::Any(_)) { service[4..].to_vec() } else { service };
                 let of_service: Vec<u32> =
                     numbers.iter().filter(|(key, _)| *key == listening).map(|(_, number)| *number).collect();
                 prop_assert_eq!(of_service, (0..width).collect::<Vec<_>>());
@@ -52,11 +52,11 @@ proptest! {
     #[test]
     fn every_backend_is_limited_or_unlimited(state in state()) {
         let ruleset = ruleset(&state);
-        for reach in Reach::ALL {
-            let key_len = SetSpec::of(SetName::Slots(reach)).key_len();
-            for row in ruleset.rows(SetName::Slots(reach)).into_iter().flatten() {
+        for listen_scope in ListenScope::ALL {
+            let key_len = SetSpec::of(SetName::Slots(listen_scope)).key_len();
+            for row in ruleset.rows(SetName::Slots(listen_scope)).into_iter().flatten() {
                 let is_in = |set| ruleset.rows(set).is_some_and(|rows| rows.contains(&row[key_len..]));
-                let family = reach.family();
+                let family = listen_scope.family();
                 prop_assert!(is_in(SetName::Limited(family)) != is_in(SetName::Unlimited(family)));
             }
         }
@@ -119,15 +119,15 @@ proptest! {
         };
         let mut reachable = summary.clone();
         for service in &mut reachable.services {
-            let doors = service.addresses.clone();
-            let leads = |b: &std::net::SocketAddr| doors.is_empty() || doors.iter().any(|a| a.is_ipv4() == b.is_ipv4());
+            let listen_keys = service.addresses.clone();
+            let leads = |b: &std::net::SocketAddr| listen_keys.is_empty() || listen_keys.iter().any(|a| a.is_ipv4() == b.is_ipv4());
             service.active.retain(|backend, _| leads(backend));
         }
         prop_assert_eq!(active(&alone), active(&reachable));
-        for door in &alone.services {
-            let address = door.addresses.first().copied().unwrap_or("203.0.113.200".parse().unwrap());
-            let service = summary.service_at((address, door.port).into());
-            prop_assert!(service.is_some_and(|s| s.settings.retire_reset == door.settings.retire_reset));
+        for listen_key in &alone.services {
+            let address = listen_key.addresses.first().copied().unwrap_or("203.0.113.200".parse().unwrap());
+            let service = summary.service_at((address, listen_key.port).into());
+            prop_assert!(service.is_some_and(|s| s.settings.retire_reset == listen_key.settings.retire_reset));
         }
     }
 
@@ -161,25 +161,25 @@ proptest! {
     }
 
     #[test]
-    fn names_parse_back(state in state(), reach in prop::sample::select(Reach::ALL.to_vec()), width in 1..=256_u16) {
+    fn names_parse_back(state in state(), listen_scope in prop::sample::select(ListenScope::ALL.to_vec()), width in 1..=256_u16) {
         let ruleset = ruleset(&state);
-        for name in ruleset.sets().keys().copied().chain([SetName::Spread(reach, SpreadRule::client_hash(width)), SetName::Spread(reach, SpreadRule::random(width))]) {
+        for name in ruleset.sets().keys().copied().chain([SetName::Spread(listen_scope, SpreadRule::client_hash(width)), SetName::Spread(listen_scope, SpreadRule::random(width))]) {
             prop_assert_eq!(SetName::parse(&name.to_string()), Some(name));
         }
         for chain in ruleset.turn_chains() {
-            prop_assert_eq!(TurnChain::parse(&chain.to_string()), Some(chain.clone()));
+            prop_assert_eq!(RoundRobinChain::parse(&chain.to_string()), Some(chain.clone()));
         }
     }
 
     #[test]
     fn any_name_gives_an_answer(name in "(width|random|turn|turns|slots)?(_[0-9]{1,3})?(_?idle_[0-9]{1,11})?[_a-z0-9.-]{0,20}") {
         prop_assert!(SetName::parse(&name).is_none_or(|set| set.to_string() == name));
-        prop_assert!(TurnChain::parse(&name).is_none_or(|chain| chain.to_string() == name));
+        prop_assert!(RoundRobinChain::parse(&name).is_none_or(|chain| chain.to_string() == name));
     }
 
     #[test]
     fn any_key_gives_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..64), width in 1..=256_u16) {
-        let widths = Reach::ALL.map(|reach| SetName::Spread(reach, SpreadRule::random(width)));
+        let widths = ListenScope::ALL.map(|listen_scope| SetName::Spread(listen_scope, SpreadRule::random(width)));
         for name in SetName::fixed().into_iter().chain(widths) {
             let spec = SetSpec::of(name);
             prop_assert_eq!(text::key(name, &bytes).is_some(), bytes.len() >= spec.key_len());
@@ -229,8 +229,8 @@ pub(crate) fn may_enter(service: &ServiceSummary, client: std::net::IpAddr) -> b
     !holds(&service.settings.deny) && service.settings.allow.as_deref().is_none_or(holds)
 }
 
-fn slot_numbers(ruleset: &Ruleset, reach: Reach) -> Vec<(Vec<u8>, u32)> {
-    let name = SetName::Slots(reach);
+fn slot_numbers(ruleset: &Ruleset, listen_scope: ListenScope) -> Vec<(Vec<u8>, u32)> {
+    let name = SetName::Slots(listen_scope);
     let key_len = SetSpec::of(name).key_len();
     let mut numbers: Vec<_> = ruleset
         .rows(name)
@@ -246,15 +246,15 @@ fn slot_numbers(ruleset: &Ruleset, reach: Reach) -> Vec<(Vec<u8>, u32)> {
 }
 
 /// The services of a reach, and how many slots each draws from.
-fn drawers(ruleset: &Ruleset, reach: Reach) -> Vec<(Vec<u8>, u32)> {
+fn drawers(ruleset: &Ruleset, listen_scope: ListenScope) -> Vec<(Vec<u8>, u32)> {
     let mut drawers = Vec::new();
     let keys = |set| ruleset.rows(set).into_iter().flatten().map(<[u8]>::to_vec);
-    for width in ruleset.widths(reach) {
+    for width in ruleset.widths(listen_scope) {
         let SpreadRule::Slots(slots) = width else { continue };
-        drawers.extend(keys(SetName::Spread(reach, width)).map(|key| (key, u32::from(slots.slots))));
+        drawers.extend(keys(SetName::Spread(listen_scope, width)).map(|key| (key, u32::from(slots.slots))));
     }
-    drawers.extend(keys(SetName::Hashed(reach)).map(|key| (key, 256)));
-    let turns = ruleset.turns().iter().filter(|((of, _), _)| *of == reach);
+    drawers.extend(keys(SetName::Hashed(listen_scope)).map(|key| (key, 256)));
+    let turns = ruleset.turns().iter().filter(|((of, _), _)| *of == listen_scope);
     drawers.extend(turns.map(|((_, key), chain)| (key.to_vec(), u32::from(chain.width))));
     drawers
 }

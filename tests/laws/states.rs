@@ -189,14 +189,14 @@ fn endpoint() -> impl Strategy<Value = Slot> {
 fn document(ports: &[(u8, Settings, Settings)], endpoints: &[Slot]) -> String {
     let mut services = Vec::new();
     for (at, (shape, one, other)) in ports.iter().enumerate() {
-        let doors: &[&[&str]] = match shape {
+        let listen_keys: &[&[&str]] = match shape {
             0 => &[],
             1 => &[&[]],
             2 => &[&["192.0.2.1", "2001:db8::1"]],
             3 => &[&["192.0.2.1"], &["192.0.2.2", "2001:db8::1"]],
             _ => &[&["192.0.2.1", "192.0.2.2"], &["2001:db8::1"]],
         };
-        for (which, (addresses, settings)) in doors.iter().zip([one, other]).enumerate() {
+        for (which, (addresses, settings)) in listen_keys.iter().zip([one, other]).enumerate() {
             let place = at * 2 + which;
             let slots = endpoints.iter().map(|slot| slot.in_place(place, ports));
             let slots: Vec<_> = slots.enumerate().filter_map(|(at, slot)| Some((at, slot?))).collect();

@@ -403,7 +403,7 @@ fn counters() -> impl Iterator<Item = SetName> {
 
 /// The element of that key, whatever it says.
 fn row(ruleset: &Ruleset, set: SetName, key: &[u8]) -> Option<Vec<u8>> {
-    if let SetName::Turn(reach) = set {
+    if let SetName::RoundRobin(reach) = set {
         return ruleset
             .turns()
             .get(&(reach, key.into()))

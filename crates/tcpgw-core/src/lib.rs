@@ -5,6 +5,7 @@
 //!
 //! Owns every decision that can be made from values alone. Knows nothing of sockets, files, clocks, netlink or tokio.
 
+pub mod diff;
 pub mod drain;
 pub mod escape;
 pub mod health;
@@ -15,4 +16,3 @@ pub mod problem;
 pub mod render;
 pub mod ruleset;
 pub mod summary;
-pub mod words;

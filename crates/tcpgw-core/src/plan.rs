@@ -9,10 +9,10 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::ruleset::Ruleset;
-use crate::ruleset::name::{Reach, SetName, SpreadRule};
+use crate::ruleset::name::{ListenScope, SetName, SpreadRule};
 use crate::ruleset::rows::Difference;
 use crate::ruleset::spec::SetSpec;
-use crate::ruleset::step::{Batch, Door, Retimed, Step};
+use crate::ruleset::step::{Batch, ListenKey, Retimed, Step};
 
 /// The transactions that make one ruleset out of another: none, one, or up to three.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,7 +67,9 @@ impl<'a> Planner<'a> {
         if had != wanted {
             self.steps[PREPARE].retimed = Some(Retimed {
                 timeouts: *wanted,
-                spreads: Reach::ALL.map(|reach| (reach, self.have.widths(reach))).into(),
+                spreads: ListenScope::ALL
+                    .map(|listen_scope| (listen_scope, self.have.widths(listen_scope)))
+                    .into(),
                 asked: self.have.asked(),
             });
         }
@@ -96,22 +98,22 @@ impl<'a> Planner<'a> {
 
     fn gone(&mut self, name: SetName, row: &'a [u8]) {
         match name {
-            SetName::Spread(reach, SpreadRule::Slots(_)) | SetName::Hashed(reach)
-                if has_slots(self.want, reach, row) =>
+            SetName::Spread(listen_scope, SpreadRule::Slots(_)) | SetName::Hashed(listen_scope)
+                if has_slots(self.want, listen_scope, row) =>
             {
                 self.steps[SWITCH].delete(name, row);
             }
-            SetName::Slots(reach) => self.slot_gone(reach, row),
+            SetName::Slots(listen_scope) => self.slot_gone(listen_scope, row),
             _ => self.steps[PREPARE].delete(name, row),
         }
     }
 
-    fn slot_gone(&mut self, reach: Reach, row: &'a [u8]) {
-        let name = SetName::Slots(reach);
+    fn slot_gone(&mut self, listen_scope: ListenScope, row: &'a [u8]) {
+        let name = SetName::Slots(listen_scope);
         let spec = SetSpec::of(name);
         let (key, backend) = row.split_at(spec.key_len());
         let (listening, number) = key.split_at(key.len() - 4);
-        let staying = self.slots_of(reach, listening);
+        let staying = self.slots_of(listen_scope, listening);
         if staying.is_empty() {
             self.steps[PREPARE].delete(name, row);
             return;
@@ -126,8 +128,8 @@ impl<'a> Planner<'a> {
     }
 
     /// The slots that a service shall have.
-    fn slots_of(&self, reach: Reach, listening: &[u8]) -> Vec<&'a [u8]> {
-        let Some(rows) = self.want.rows(SetName::Slots(reach)) else {
+    fn slots_of(&self, listen_scope: ListenScope, listening: &[u8]) -> Vec<&'a [u8]> {
+        let Some(rows) = self.want.rows(SetName::Slots(listen_scope)) else {
             return Vec::new();
         };
         let slot = |number: u32| rows.find(&[listening, &number.to_ne_bytes()].concat());
@@ -138,23 +140,23 @@ impl<'a> Planner<'a> {
     /// has clients is sent to a chain one transaction after the chain was made.
     fn turns(&mut self) {
         let (have, want) = (self.have.turns(), self.want.turns());
-        let doors: BTreeSet<&Door> = have.keys().chain(want.keys()).collect();
-        for door in doors {
-            let (had, wanted) = (have.get(door), want.get(door));
+        let listen_keys: BTreeSet<&ListenKey> = have.keys().chain(want.keys()).collect();
+        for listen_key in listen_keys {
+            let (had, wanted) = (have.get(listen_key), want.get(listen_key));
             if had == wanted {
                 continue;
             }
-            let serves = |ruleset| has_slots(ruleset, door.0, &door.1);
+            let serves = |ruleset| has_slots(ruleset, listen_key.0, &listen_key.1);
             let step = if serves(self.have) && serves(self.want) {
                 SWITCH
             } else {
                 PREPARE
             };
             if had.is_some() {
-                self.steps[step].delete_turns.insert(door.clone());
+                self.steps[step].delete_turns.insert(listen_key.clone());
             }
             if let Some(chain) = wanted {
-                self.steps[step].add_turns.insert(door.clone(), chain.clone());
+                self.steps[step].add_turns.insert(listen_key.clone(), chain.clone());
             }
         }
     }
@@ -168,33 +170,33 @@ impl<'a> Planner<'a> {
         let (had, wanted) = (self.have.turn_chains(), self.want.turn_chains());
         self.steps[PREPARE].new_turns = wanted.difference(&had).map(|chain| (*chain).clone()).collect();
         self.steps[TIDY].old_turns = had.difference(&wanted).map(|chain| (*chain).clone()).collect();
-        for reach in Reach::ALL {
-            let (had, wanted) = (self.have.widths(reach), self.want.widths(reach));
+        for listen_scope in ListenScope::ALL {
+            let (had, wanted) = (self.have.widths(listen_scope), self.want.widths(listen_scope));
             let both: BTreeSet<SpreadRule> = had.union(&wanted).copied().collect();
             if both != had {
                 self.steps[PREPARE]
                     .new_widths
-                    .extend(wanted.difference(&had).map(|width| (reach, *width)));
-                self.steps[PREPARE].spreads.insert(reach, both.clone());
+                    .extend(wanted.difference(&had).map(|width| (listen_scope, *width)));
+                self.steps[PREPARE].spreads.insert(listen_scope, both.clone());
             }
             if both != wanted {
                 self.steps[TIDY]
                     .old_widths
-                    .extend(had.difference(&wanted).map(|width| (reach, *width)));
-                self.steps[TIDY].spreads.insert(reach, wanted);
+                    .extend(had.difference(&wanted).map(|width| (listen_scope, *width)));
+                self.steps[TIDY].spreads.insert(listen_scope, wanted);
             }
         }
     }
 }
 
 /// Whether the service of that key has slots in that reach.
-pub(crate) fn has_slots(ruleset: &Ruleset, reach: Reach, service_key: &[u8]) -> bool {
-    let listening = match reach {
-        Reach::Any(_) => service_key.get(4..).unwrap_or_default(),
-        Reach::At(_) => service_key,
+pub(crate) fn has_slots(ruleset: &Ruleset, listen_scope: ListenScope, service_key: &[u8]) -> bool {
+    let listening = match listen_scope {
+        ListenScope::Any(_) => service_key.get(4..).unwrap_or_default(),
+        ListenScope::At(_) => service_key,
     };
     ruleset
-        .rows(SetName::Slots(reach))
+        .rows(SetName::Slots(listen_scope))
         .is_some_and(|rows| rows.contains(&[listening, &0_u32.to_ne_bytes()].concat()))
 }
 
@@ -202,11 +204,11 @@ pub(crate) fn has_slots(ruleset: &Ruleset, reach: Reach, service_key: &[u8]) -> 
 mod tests {
     use super::*;
     use crate::ruleset::compile::compile;
-    use crate::ruleset::name::{Family, TurnChain};
+    use crate::ruleset::name::{Family, RoundRobinChain};
     use crate::ruleset::skeleton::Asked;
     use crate::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
-    const ANY: Reach = Reach::Any(Family::V4);
+    const ANY: ListenScope = ListenScope::Any(Family::V4);
 
     fn ruleset(balance: &str, backends: &[&str]) -> Ruleset {
         let text = format!(
@@ -337,7 +339,7 @@ mod tests {
     fn what_an_interrupted_plan_left_is_used_or_removed() {
         let want = ruleset("round-robin", &TWO);
         let chain = (*want.turn_chains().first().unwrap()).clone();
-        let other = TurnChain {
+        let other = RoundRobinChain {
             width: 9,
             ..chain.clone()
         };

@@ -323,7 +323,7 @@ pub fn few<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Vec<Cow<'a, P
     }
     for ((severity, kind), number) in counted {
         if let Some(more) = number.checked_sub(MOST_OF_KIND).filter(|more| *more > 0) {
-            let message = format!("and {} of this kind", crate::words::count(more, "more problem"));
+            let message = format!("and {} of this kind", crate::diff::count(more, "more problem"));
             told.push(Cow::Owned(Problem::new(kind, message).with_severity(severity)));
         }
     }
@@ -435,7 +435,7 @@ impl ProblemList {
         let first = &self.iter().next()?.message;
         Some(match self.there.len() - 1 {
             0 => first.clone(),
-            more => format!("{first} (and {})", crate::words::count(more, "more problem")),
+            more => format!("{first} (and {})", crate::diff::count(more, "more problem")),
         })
     }
 }

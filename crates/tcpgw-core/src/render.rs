@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use crate::model::FlowMark;
 use crate::ruleset::Ruleset;
 use crate::ruleset::cap::{CLIENT_MILLISECONDS, CLIENT_SET_SIZE};
-use crate::ruleset::name::{Family, Reach, SetName, SpreadRule};
+use crate::ruleset::name::{Family, ListenScope, SetName, SpreadRule};
 use crate::ruleset::room::Room;
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint};
 use crate::ruleset::skeleton::{self, Chain, Hook};
@@ -34,11 +34,12 @@ pub fn table(out: &mut dyn Write, ruleset: &Ruleset, mark: FlowMark) -> fmt::Res
     }
     for name in ruleset.sets().keys().filter(|name| matches!(name, SetName::Spread(..))) {
         set(out, *name, ruleset)?;
-        if let SetName::Spread(reach, SpreadRule::Cap(cap)) = name {
-            set(out, SetName::Capped(*reach, *cap), ruleset)?;
+        if let SetName::Spread(listen_scope, SpreadRule::Cap(cap)) = name {
+            set(out, SetName::Capped(*listen_scope, *cap), ruleset)?;
         }
     }
-    let spreads = Reach::ALL.map(|reach| skeleton::spread(reach, &ruleset.widths(reach), mark));
+    let spreads =
+        ListenScope::ALL.map(|listen_scope| skeleton::spread(listen_scope, &ruleset.widths(listen_scope), mark));
     let turns = ruleset.turn_chains().into_iter().map(skeleton::turn);
     let fixed = skeleton::fixed(mark, &ruleset.asked());
     for chain in spreads.into_iter().chain(fixed).chain(turns) {
@@ -129,17 +130,17 @@ fn set(out: &mut dyn Write, name: SetName, ruleset: &Ruleset) -> fmt::Result {
         _ => {}
     }
     match name {
-        SetName::Turn(reach) => turns(out, ruleset, reach)?,
+        SetName::RoundRobin(listen_scope) => turns(out, ruleset, listen_scope)?,
         _ => elements(out, name, &spec, ruleset.rows(name))?,
     }
     writeln!(out, "\t}}\n")
 }
 
-fn turns(out: &mut dyn Write, ruleset: &Ruleset, reach: Reach) -> fmt::Result {
-    let turns = ruleset.turns().iter().filter(|((of, _), _)| *of == reach);
+fn turns(out: &mut dyn Write, ruleset: &Ruleset, listen_scope: ListenScope) -> fmt::Result {
+    let turns = ruleset.turns().iter().filter(|((of, _), _)| *of == listen_scope);
     let mut lead = "\t\telements = { ";
     for ((_, key_bytes), chain) in turns {
-        let key = key(SetName::Turn(reach), key_bytes).unwrap_or_default();
+        let key = key(SetName::RoundRobin(listen_scope), key_bytes).unwrap_or_default();
         write!(out, "{lead}{key} : goto {chain}")?;
         lead = ",\n\t\t\t     ";
     }

@@ -14,7 +14,7 @@ use crate::model::{
 use crate::plan::has_slots;
 use crate::ruleset::Ruleset;
 use crate::ruleset::cap::Cap;
-use crate::ruleset::name::{Family, Reach, Scope, SetName, SlotChoice, SpreadRule};
+use crate::ruleset::name::{Family, ListenScope, Scope, SetName, SlotChoice, SpreadRule};
 use crate::ruleset::rows::{Limits, Rows, read_address, read_endpoint, read_port};
 use crate::ruleset::spec::SetSpec;
 use crate::ruleset::stmt::SOURCE_SLOTS;
@@ -134,7 +134,7 @@ impl From<&State> for Summary {
 impl<'a> FromIterator<&'a Service> for Summary {
     fn from_iter<I: IntoIterator<Item = &'a Service>>(services: I) -> Self {
         let mut services: Vec<_> = services.into_iter().map(ServiceSummary::from).collect();
-        services.sort_by(|a, b| a.door().cmp(&b.door()));
+        services.sort_by(|a, b| a.listen_key().cmp(&b.listen_key()));
         Self { services }
     }
 }
@@ -182,7 +182,7 @@ fn limit_numbers(limit: &Limit) -> (u32, u32, u32, bool) {
 
 impl ServiceSummary {
     /// Where it listens, as it sorts.
-    pub fn door(&self) -> (u16, &BTreeSet<IpAddr>) {
+    pub fn listen_key(&self) -> (u16, &BTreeSet<IpAddr>) {
         (self.port, &self.addresses)
     }
 
@@ -284,14 +284,16 @@ impl Summary {
     }
 
     /// Whether there is a service where this one listens.
-    pub fn has_door(&self, service: &Service) -> bool {
+    pub fn has_listen_key(&self, service: &Service) -> bool {
         let nowhere = BTreeSet::new();
         let addresses = match &service.listen {
             Listen::Everywhere => &nowhere,
             Listen::At(addresses) => addresses,
         };
-        let door = (service.port.get(), addresses);
-        self.services.binary_search_by(|known| known.door().cmp(&door)).is_ok()
+        let listen_key = (service.port.get(), addresses);
+        self.services
+            .binary_search_by(|known| known.listen_key().cmp(&listen_key))
+            .is_ok()
     }
 
     /// The service that a backend belongs to.
@@ -329,11 +331,11 @@ impl Summary {
         };
         let new: Vec<ServiceSummary> = other.services.iter().filter(is_new).cloned().collect();
         self.services.extend(new);
-        self.services.sort_by(|a, b| a.door().cmp(&b.door()));
+        self.services.sort_by(|a, b| a.listen_key().cmp(&b.listen_key()));
     }
 
     /// Takes along the services of another one that listen where none of this one does, whatever their names are.
-    pub fn complete_by_doors(&mut self, other: &Self) {
+    pub fn complete_by_listen_keys(&mut self, other: &Self) {
         let is_new = |service: &&ServiceSummary| {
             let from = self.services.partition_point(|known| known.port < service.port);
             let there = self.services[from..].iter();
@@ -342,12 +344,12 @@ impl Summary {
         };
         let new: Vec<ServiceSummary> = other.services.iter().filter(is_new).cloned().collect();
         self.services.extend(new);
-        self.services.sort_by(|a, b| a.door().cmp(&b.door()));
+        self.services.sort_by(|a, b| a.listen_key().cmp(&b.listen_key()));
     }
 
     /// Takes their names from services that listen where one of `left` did, if another service has the same name.
     pub fn name_once(&mut self, left: &Self) {
-        let of_left = |service: &ServiceSummary| left.has_door_of(service);
+        let of_left = |service: &ServiceSummary| left.has_listen_key_of(service);
         let names = self.services.iter().filter(|service| !of_left(service));
         let names: BTreeSet<Box<str>> = names.filter_map(|service| service.name.clone()).collect();
         for service in self.services.iter_mut().filter(|service| of_left(service)) {
@@ -355,28 +357,30 @@ impl Summary {
         }
     }
 
-    fn has_door_of(&self, service: &ServiceSummary) -> bool {
-        let door = service.door();
-        self.services.binary_search_by(|known| known.door().cmp(&door)).is_ok()
+    fn has_listen_key_of(&self, service: &ServiceSummary) -> bool {
+        let listen_key = service.listen_key();
+        self.services
+            .binary_search_by(|known| known.listen_key().cmp(&listen_key))
+            .is_ok()
     }
 
     /// What can be known of the services from the kernel: no names, and no draining backends, since nothing there ties
-    /// them to a service. Those, and which doors are one service, are taken from `guide`, the best other knowledge.
+    /// them to a service. Those, and which listen keys are one service, are taken from `guide`, the best other knowledge.
     pub fn of_kernel(ruleset: &Ruleset, guide: &Self) -> Self {
-        let mut doors: Doors = BTreeMap::new();
+        let mut listen_keys: ListenKeys = BTreeMap::new();
         for scope in Scope::ALL {
             for row in ruleset.rows(SetName::Services(scope)).into_iter().flat_map(Rows::iter) {
-                if let Some(door) = read_door(scope, row) {
-                    doors.insert(door, bare_service(ruleset, scope, row, door));
+                if let Some(listen_key) = read_listen_key(scope, row) {
+                    listen_keys.insert(listen_key, bare_service(ruleset, scope, row, listen_key));
                 }
             }
         }
-        for reach in Reach::ALL {
-            read_slots(ruleset, reach, &mut doors);
-            read_access(ruleset, reach, &mut doors);
-            read_caps(ruleset, reach, &mut doors);
+        for listen_scope in ListenScope::ALL {
+            read_slots(ruleset, listen_scope, &mut listen_keys);
+            read_access(ruleset, listen_scope, &mut listen_keys);
+            read_caps(ruleset, listen_scope, &mut listen_keys);
         }
-        for service in doors.values_mut() {
+        for service in listen_keys.values_mut() {
             if let Some(backend) = service.active.keys().next().copied() {
                 read_backend(ruleset, backend, &mut service.settings);
             }
@@ -388,7 +392,7 @@ impl Summary {
         }
         let mut summary = Self { services: Vec::new() };
         let mut at: BTreeMap<(u16, BTreeSet<IpAddr>), usize> = BTreeMap::new();
-        for ((port, address), service) in doors {
+        for ((port, address), service) in listen_keys {
             let known = address.and_then(|address| guide.service_at(SocketAddr::new(address, port)));
             let key = (
                 port,
@@ -402,7 +406,7 @@ impl Summary {
             }
         }
         summary.learn_from(guide, ruleset);
-        summary.services.sort_by(|a, b| a.door().cmp(&b.door()));
+        summary.services.sort_by(|a, b| a.listen_key().cmp(&b.listen_key()));
         summary
     }
 
@@ -411,7 +415,7 @@ impl Summary {
         for service in &mut self.services {
             let Ok(at) = guide
                 .services
-                .binary_search_by(|known| known.door().cmp(&service.door()))
+                .binary_search_by(|known| known.listen_key().cmp(&service.listen_key()))
             else {
                 continue;
             };
@@ -432,7 +436,7 @@ impl Summary {
                 if has_slots && active.contains(&backend) || service.active.contains_key(&backend) {
                     continue;
                 }
-                // One that no door leads to has no slots, active or not.
+                // One that no listen key leads to has no slots, active or not.
                 let weight = known
                     .active
                     .get(&backend)
@@ -470,9 +474,9 @@ fn backend_key(backend: SocketAddr) -> Option<Vec<u8>> {
 }
 
 /// What was read so far, by port and address.
-type Doors = BTreeMap<(u16, Option<IpAddr>), ServiceSummary>;
+type ListenKeys = BTreeMap<(u16, Option<IpAddr>), ServiceSummary>;
 
-fn read_door(scope: Scope, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
+fn read_listen_key(scope: Scope, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
     match scope {
         Scope::Any => Some((read_port(key.get(4..)?)?.get(), None)),
         Scope::At(family) => {
@@ -486,9 +490,9 @@ fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u
     let is_in = |set| ruleset.rows(set).is_some_and(|rows| rows.contains(key));
     let without_slots = || {
         let reaches = scope.reaches().into_iter();
-        reaches.filter(|reach| !has_slots(ruleset, *reach, key))
+        reaches.filter(|listen_scope| !has_slots(ruleset, *listen_scope, key))
     };
-    let resets = without_slots().any(|reach| is_in(SetName::EmptyReset(reach)));
+    let resets = without_slots().any(|listen_scope| is_in(SetName::EmptyReset(listen_scope)));
     let empty_reset = without_slots().next().map(|_| resets);
     ServiceSummary {
         name: None,
@@ -512,28 +516,29 @@ fn bare_service(ruleset: &Ruleset, scope: Scope, key: &[u8], (port, address): (u
     }
 }
 
-fn listening_door(reach: Reach, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
-    match reach {
-        Reach::Any(_) => Some((read_port(key)?.get(), None)),
-        Reach::At(family) => read_door(Scope::At(family), key),
+fn listening_key(listen_scope: ListenScope, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {
+    match listen_scope {
+        ListenScope::Any(_) => Some((read_port(key)?.get(), None)),
+        ListenScope::At(family) => read_listen_key(Scope::At(family), key),
     }
 }
 
-fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
-    let name = SetName::Slots(reach);
+fn read_slots(ruleset: &Ruleset, listen_scope: ListenScope, services: &mut ListenKeys) {
+    let name = SetName::Slots(listen_scope);
     let (Some(rows), key_len) = (ruleset.rows(name), SetSpec::of(name).key_len()) else {
         return;
     };
     for row in rows {
         let (key, data) = row.split_at(key_len);
-        let service = listening_door(reach, key).and_then(|door| services.get_mut(&door));
-        if let (Some(service), Some(endpoint)) = (service, read_endpoint(reach.family(), data)) {
+        let service = listening_key(listen_scope, key).and_then(|listen_key| services.get_mut(&listen_key));
+        if let (Some(service), Some(endpoint)) = (service, read_endpoint(listen_scope.family(), data)) {
             *service.active.entry(socket(endpoint)).or_default() += 1;
         }
     }
     let mut spread = |set: SetName, balance: Option<Balance>, idle: Option<NonZeroU32>| {
         for row in ruleset.rows(set).into_iter().flat_map(|rows| rows.iter()) {
-            let service = read_door(reach.scope(), row).and_then(|door| services.get_mut(&door));
+            let service =
+                read_listen_key(listen_scope.scope(), row).and_then(|listen_key| services.get_mut(&listen_key));
             if let Some(service) = service {
                 let settings = &mut service.settings;
                 settings.balance = balance.map(balance_code).or(settings.balance);
@@ -541,7 +546,7 @@ fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
             }
         }
     };
-    for rule in ruleset.widths(reach) {
+    for rule in ruleset.widths(listen_scope) {
         let balance = match rule {
             SpreadRule::Cap(_) => continue,
             SpreadRule::Idle(_) => None,
@@ -550,12 +555,12 @@ fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
                 SlotChoice::Random => Balance::Random,
             }),
         };
-        spread(SetName::Spread(reach, rule), balance, rule.idle());
+        spread(SetName::Spread(listen_scope, rule), balance, rule.idle());
     }
-    spread(SetName::Hashed(reach), Some(Balance::SourceHash), None);
+    spread(SetName::Hashed(listen_scope), Some(Balance::SourceHash), None);
     for ((of, key), chain) in ruleset.turns() {
-        let service = read_door(reach.scope(), key).and_then(|door| services.get_mut(&door));
-        if let (true, Some(service)) = (*of == reach, service) {
+        let service = read_listen_key(listen_scope.scope(), key).and_then(|listen_key| services.get_mut(&listen_key));
+        if let (true, Some(service)) = (*of == listen_scope, service) {
             service.settings.balance = Some(balance_code(Balance::RoundRobin));
             // Its chain is the one place in the kernel that has a name.
             service.name = Some(chain.service.clone());
@@ -563,11 +568,13 @@ fn read_slots(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
     }
 }
 
-fn read_caps(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
-    for rule in ruleset.widths(reach) {
+fn read_caps(ruleset: &Ruleset, listen_scope: ListenScope, services: &mut ListenKeys) {
+    for rule in ruleset.widths(listen_scope) {
         let SpreadRule::Cap(cap) = rule else { continue };
-        for row in ruleset.rows(SetName::Spread(reach, rule)).into_iter().flatten() {
-            let Some(service) = read_door(reach.scope(), row).and_then(|door| services.get_mut(&door)) else {
+        for row in ruleset.rows(SetName::Spread(listen_scope, rule)).into_iter().flatten() {
+            let Some(service) =
+                read_listen_key(listen_scope.scope(), row).and_then(|listen_key| services.get_mut(&listen_key))
+            else {
                 continue;
             };
             match cap {
@@ -579,11 +586,14 @@ fn read_caps(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
     }
 }
 
-fn read_access(ruleset: &Ruleset, reach: Reach, services: &mut Doors) {
-    for (set, allowed) in [(SetName::Allowed(reach), true), (SetName::Denied(reach), false)] {
+fn read_access(ruleset: &Ruleset, listen_scope: ListenScope, services: &mut ListenKeys) {
+    for (set, allowed) in [
+        (SetName::Allowed(listen_scope), true),
+        (SetName::Denied(listen_scope), false),
+    ] {
         for row in ruleset.rows(set).into_iter().flat_map(|rows| rows.iter()) {
             let text = crate::ruleset::text::network(set, row);
-            let service = listening_door(reach, row).and_then(|door| services.get_mut(&door));
+            let service = listening_key(listen_scope, row).and_then(|listen_key| services.get_mut(&listen_key));
             if let (Some(service), Some(text)) = (service, text) {
                 match (allowed, &mut service.settings.allow) {
                     (true, Some(allow)) => allow.push(text.into()),

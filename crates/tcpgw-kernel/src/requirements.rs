@@ -16,7 +16,7 @@ use crate::nftables::sets;
 use crate::nftables::skeleton::{self, TABLE};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::cap::Cap;
-use tcpgw_core::ruleset::name::{Family as Ip, Reach, Scope, SetName};
+use tcpgw_core::ruleset::name::{Family as Ip, ListenScope, Scope, SetName};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::skeleton::{Base, Chain, Hook};
 use tcpgw_core::ruleset::spec::SetSpec;
@@ -157,7 +157,7 @@ fn features(mark: FlowMark) -> Vec<(Feature, Needs)> {
 }
 
 fn of_sets() -> Vec<(Feature, Needs)> {
-    let v4 = Reach::Any(Ip::V4);
+    let v4 = ListenScope::Any(Ip::V4);
     let intervals = Feature {
         module: None,
         ..feature("sets of concatenated intervals", "CONFIG_NF_TABLES", None)
@@ -208,7 +208,12 @@ fn of_sets() -> Vec<(Feature, Needs)> {
         ),
         (
             feature("maps of verdicts", "CONFIG_NF_TABLES", None),
-            with_rule(false, Hook::Prerouting, vec![SetName::Turn(v4)], vec![Stmt::Turns(v4)]),
+            with_rule(
+                false,
+                Hook::Prerouting,
+                vec![SetName::RoundRobin(v4)],
+                vec![Stmt::Turns(v4)],
+            ),
         ),
         (
             feature(
@@ -238,7 +243,7 @@ fn filled(set: SetName) -> Stmt {
 }
 
 fn of_rules(mark: FlowMark) -> Vec<(Feature, Needs)> {
-    let v4 = Reach::Any(Ip::V4);
+    let v4 = ListenScope::Any(Ip::V4);
     let dnat = |pick| {
         let stmts = vec![
             service_in(Scope::Any, SetName::Services(Scope::Any)),
@@ -263,7 +268,7 @@ fn of_rules(mark: FlowMark) -> Vec<(Feature, Needs)> {
                 "CONFIG_NFT_NUMGEN",
                 Some("nft_numgen"),
             ),
-            dnat(Pick::Turn(2)),
+            dnat(Pick::RoundRobin(2)),
         ),
         (
             feature("picking backends by a hash", "CONFIG_NFT_HASH", Some("nft_hash")),
@@ -455,8 +460,14 @@ mod tests {
     #[test]
     fn everything_that_the_rules_do_is_asked_for() {
         let mark = FlowMark::default();
-        let chains: Vec<_> = Reach::ALL
-            .map(|reach| skeleton::spread(reach, &[SpreadRule::client_hash(2), SpreadRule::random(2)].into(), mark))
+        let chains: Vec<_> = ListenScope::ALL
+            .map(|listen_scope| {
+                skeleton::spread(
+                    listen_scope,
+                    &[SpreadRule::client_hash(2), SpreadRule::random(2)].into(),
+                    mark,
+                )
+            })
             .into_iter()
             .chain(skeleton::fixed(mark, &SetName::fixed().into_iter().collect()))
             .collect();

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::addon::id::ResourceId;
 use crate::api::Open;
-use crate::look::{self, LookError};
+use crate::observe::{self, ObserveError};
 use crate::view::app::{AppLook, AppReading, AppSubject, EarlierLook};
 use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::Kernel;
@@ -245,7 +245,7 @@ fn read_all(shared: &Shared) {
         }
         drop(state);
         let before = cpu_time();
-        let counts_traffic = look::noted().traffic;
+        let counts_traffic = observe::noted().traffic;
         let read = pass(&shared.open, tasks, counts_traffic == Some(true), SAMPLES);
         let took = cpu_time().saturating_sub(before);
         let mut state = shared.lock();
@@ -310,13 +310,13 @@ fn pass(open: &Open, mut tasks: Vec<Task>, counts_traffic: bool, mut room: usize
     read.collect()
 }
 
-fn all_failed(tasks: &[Task], error: &LookError) -> Vec<(ResourceId, Read)> {
+fn all_failed(tasks: &[Task], error: &ObserveError) -> Vec<(ResourceId, Read)> {
     let failed = |task: &Task| (task.id, Err(error.to_string()));
     tasks.iter().map(failed).collect()
 }
 
 /// Shows the flows of these apps, and others where that costs less than to have the kernel pick them.
-fn list_flows(kernel: &mut dyn Kernel, tasks: &[Task], mut each: impl FnMut(&Flow)) -> Result<(), LookError> {
+fn list_flows(kernel: &mut dyn Kernel, tasks: &[Task], mut each: impl FnMut(&Flow)) -> Result<(), ObserveError> {
     let Some(first) = tasks.first() else {
         return Ok(());
     };
@@ -371,7 +371,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_cannot_read_says_why() {
-        let refuse: Open = Arc::new(|| Err(LookError::Write(std::io::Error::other("no socket"))));
+        let refuse: Open = Arc::new(|| Err(ObserveError::Write(std::io::Error::other("no socket"))));
         let observer = TrafficObserver::new(refuse);
         let seen = observer
             .look(id(1), subject(2001), FlowMark::default(), Duration::from_secs(30))

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::services::{object, span};
-use super::wait::Waiter;
+use super::wait::WaitRequest;
 use super::{Shared, json};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
@@ -131,7 +131,7 @@ impl Shared {
     }
 
     /// Waits until it has come that far, or time is over.
-    async fn follow(&self, id: u64, until: Until, mut waiter: Waiter) -> Result<Shown, ApiError> {
+    async fn follow(&self, id: u64, until: Until, mut waiter: WaitRequest) -> Result<Shown, ApiError> {
         loop {
             let shown = self.deploy(id).await?;
             if shown.has_reached(until) || !waiter.pause().await {
@@ -191,7 +191,7 @@ pub(in crate::api) async fn begin(
     // Before it begins: whoever cannot wait has begun nothing.
     let waiter = match until {
         Until::Begun => None,
-        _ => Some(Waiter::new(&shared, MAX_WAIT).await?),
+        _ => Some(WaitRequest::new(&shared, MAX_WAIT).await?),
     };
     let id = shared
         .ask(shared.times.order, |reply| DaemonRequest::Deploy(order, reply))
@@ -244,7 +244,7 @@ pub(in crate::api) async fn one(
     let wait = params.duration("wait", MAX_WAIT)?.unwrap_or(WAIT);
     let shown = match until {
         Until::Begun => shared.deploy(id).await?,
-        _ => shared.follow(id, until, Waiter::new(&shared, wait).await?).await?,
+        _ => shared.follow(id, until, WaitRequest::new(&shared, wait).await?).await?,
     };
     Ok(json(&shown.value()))
 }

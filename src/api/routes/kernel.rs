@@ -15,7 +15,7 @@ use crate::api::limits::INTERVAL;
 use crate::api::params::Params;
 use crate::control::request::Refused;
 use crate::denied::{count_denied, flush_denied};
-use crate::look::{self, Asker, FlowsQuery, JsonFlows, LookError, StatusQuery};
+use crate::observe::{self, Asker, FlowsQuery, JsonFlows, ObserveError, StatusQuery};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
 use crate::view::{ServiceName, Services, endpoint};
@@ -34,9 +34,9 @@ pub(in crate::api) async fn status(State(shared): State<Shared>, params: Params)
             interval,
             asker: asker.clone(),
         };
-        let noted = look::noted();
-        let write = |status: &Status<'_>| look::write_status(out, status);
-        Ok(look::status(
+        let noted = observe::noted();
+        let write = |status: &Status<'_>| observe::write_status(out, status);
+        Ok(observe::status(
             kernel,
             &known.services,
             Some(&known),
@@ -59,7 +59,7 @@ pub(in crate::api) async fn flows(State(shared): State<Shared>, params: Params) 
     let Snapshot { services, .. } = shared.look().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let mut list = JsonFlows::new(out);
-        look::flows(kernel, &services, look::noted(), &query, &mut list)
+        observe::flows(kernel, &services, observe::noted(), &query, &mut list)
     };
     shared.looks.stream(Duration::ZERO, work).await
 }
@@ -75,8 +75,8 @@ pub(in crate::api) async fn who(State(shared): State<Shared>, params: Params) ->
     let service: Option<ServiceName> = params.parse("service")?;
     let Snapshot { services, .. } = shared.look().await?;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
-        let who = look::who(kernel, &services, look::noted(), seen_as, backend, service.as_ref())?;
-        Ok(look::write_json(out, &who)?)
+        let who = observe::who(kernel, &services, observe::noted(), seen_as, backend, service.as_ref())?;
+        Ok(observe::write_json(out, &who)?)
     };
     shared.looks.stream(Duration::ZERO, work).await
 }
@@ -88,7 +88,7 @@ pub(in crate::api) async fn denied(State(shared): State<Shared>, params: Params)
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let only = position(service.as_ref(), &services)?;
         let denied = count_denied(kernel, services.mark, &services.summary, only)?;
-        Ok(look::write_json(out, &denied)?)
+        Ok(observe::write_json(out, &denied)?)
     };
     shared.looks.stream(Duration::ZERO, work).await
 }
@@ -108,7 +108,7 @@ pub(in crate::api) async fn would_be_denied(
     let mark = shared.look().await?.services.mark;
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let denied = count_denied(kernel, mark, &summary, None)?;
-        Ok(look::write_json(out, &denied)?)
+        Ok(observe::write_json(out, &denied)?)
     };
     shared.looks.stream(Duration::ZERO, work).await
 }
@@ -120,12 +120,12 @@ pub(in crate::api) async fn flush(State(shared): State<Shared>, params: Params) 
     let work = move |kernel: &mut dyn Kernel, out: &mut dyn Write, _: &Asker| {
         let only = position(service.as_ref(), &services)?;
         let flushed = flush_denied(kernel, services.mark, &services.summary, only)?;
-        Ok(look::write_json(out, &flushed)?)
+        Ok(observe::write_json(out, &flushed)?)
     };
     shared.looks.stream(Duration::ZERO, work).await
 }
 
-fn position(service: Option<&ServiceName>, services: &Services) -> Result<Option<usize>, LookError> {
+fn position(service: Option<&ServiceName>, services: &Services) -> Result<Option<usize>, ObserveError> {
     let Some(name) = service else { return Ok(None) };
     let found = name.find(&services.summary)?;
     Ok(services.summary.services.iter().position(|of| std::ptr::eq(of, found)))

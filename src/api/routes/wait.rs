@@ -24,14 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BURST: Duration = Duration::from_millis(5);
 
 /// Somebody who waits: looks, pauses until something happens, and looks again.
-pub(super) struct Waiter {
+pub(super) struct WaitRequest {
     events: broadcast::Receiver<Arc<Event>>,
     ends: watch::Receiver<bool>,
     deadline: Instant,
     _place: OwnedSemaphorePermit,
 }
 
-impl Waiter {
+impl WaitRequest {
     /// Begins to listen: what happens after the first look is not missed.
     pub(super) async fn new(shared: &Shared, time: Duration) -> Result<Self, ApiError> {
         let Ok(place) = Arc::clone(&shared.waiters).try_acquire_owned() else {
@@ -81,7 +81,7 @@ pub(in crate::api) async fn service(
         return Err(ApiError::bad("parameter for is missing: healthy or drained"));
     };
     let time = params.duration("timeout", MAX_WAIT)?.unwrap_or(PATIENCE);
-    let mut waiter = Waiter::new(&shared, time).await?;
+    let mut waiter = WaitRequest::new(&shared, time).await?;
     loop {
         let view = shared.service(&name).await?;
         let is_so = if for_health {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cli::screen;
 use crate::cli::{Global, deploys, text_of};
-use tcpgw_core::words::count;
+use tcpgw_core::diff::count;
 
 /// Longer lines would wrap, and could not be taken back.
 const LONGEST: usize = 78;

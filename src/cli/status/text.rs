@@ -12,11 +12,11 @@ use crate::view::problems::{Problem, Severity, title};
 use crate::view::rates::Rates;
 use crate::view::status::{BackendStatus, Drain, IN_BALANCE, LimitView, Sampled, ServiceStatus, SourcePorts, Status};
 use crate::view::tally::FlowCounts;
+use tcpgw_core::diff::count;
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::problem::{Kind, MOST_OF_KIND};
 use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::FlowVerdict;
-use tcpgw_core::words::count;
 
 /// More problems than these are counted only.
 const MOST_PROBLEMS: usize = 30;

@@ -16,10 +16,10 @@ use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
 use crate::record::TornDown as TornDownBy;
 use crate::view::problems::some_of;
+use tcpgw_core::diff::count;
 use tcpgw_core::health::Outcome;
 use tcpgw_core::model::{Balance, Edits, Endpoint, Problem, Problems, Service, State};
 use tcpgw_core::problem::Kind;
-use tcpgw_core::words::count;
 
 /// What the gateway itself says to a state.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -196,7 +196,7 @@ impl Core {
         };
         let more = match problems.len().saturating_sub(MOST) {
             0 => String::new(),
-            more => format!("; and {}", tcpgw_core::words::count(more, "more problem")),
+            more => format!("; and {}", tcpgw_core::diff::count(more, "more problem")),
         };
         let told = problems[..problems.len().min(MOST)].join("; ");
         self.report(kind, format!("{what}: {told}{more}"));

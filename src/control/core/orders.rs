@@ -21,9 +21,9 @@ use crate::reconcile::Report;
 use crate::store::last::Last;
 use crate::store::{By, Committed, Expect, Loaded, StoreError, StoredService};
 use crate::view::problems::some_of;
+use tcpgw_core::diff::{Changes, Counts};
 use tcpgw_core::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Problems, Service, State};
 use tcpgw_core::problem::Kind;
-use tcpgw_core::words::{Changes, Counts};
 
 /// After a failure of the store it is tried again so often.
 const REFRESH: Duration = Duration::from_secs(5);

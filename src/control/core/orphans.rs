@@ -13,10 +13,10 @@ use crate::control::membership::Name;
 use crate::control::storage::Write;
 use crate::store::last::Last;
 use crate::view::problems::{orphaned, some_of};
+use tcpgw_core::diff::{Changes, count};
 use tcpgw_core::model::{Edits, Service, State};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::{Kind, Problem};
-use tcpgw_core::words::{Changes, count};
 
 /// Names in one event.
 const MOST_NAMES: usize = 20;

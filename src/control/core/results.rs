@@ -7,9 +7,9 @@ use crate::control::events::What;
 use crate::control::job::{Done, Outcome};
 use crate::control::request::Refused;
 use crate::reconcile::{ReconcileError, Report};
+use tcpgw_core::diff::count;
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::problem::Kind;
-use tcpgw_core::words::count;
 
 impl Core {
     /// A job was done.

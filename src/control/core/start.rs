@@ -13,10 +13,10 @@ use crate::control::events::What;
 use crate::reconcile::engine::Found;
 use crate::record::Applied;
 use crate::store::last::Last;
+use tcpgw_core::diff::count;
 use tcpgw_core::model::{BackendState, Endpoint, Service, State};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::Kind;
-use tcpgw_core::words::count;
 
 /// What is known of the providers when the kernel has been looked at.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ struct Facts {
 
 /// What becomes of a service that was served and that no provider defines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Disposition {
     /// Somebody removed it: its backends drain.
     Removed,
     /// It is the file's, which could not be read.
@@ -49,37 +49,37 @@ enum Fate {
 }
 
 impl Facts {
-    fn fate(self, served: &Adopted, is_removed: bool) -> Fate {
+    fn disposition(self, served: &Adopted, is_removed: bool) -> Disposition {
         match served.owner {
-            Some(Owner::Removed) => Fate::Removed,
-            Some(Owner::Api) if self.is_store_lost => Fate::OfApi,
-            Some(Owner::Api) if is_removed => Fate::Removed,
-            Some(Owner::Api | Owner::Orphan | Owner::Found) => Fate::Orphan,
+            Some(Owner::Removed) => Disposition::Removed,
+            Some(Owner::Api) if self.is_store_lost => Disposition::OfApi,
+            Some(Owner::Api) if is_removed => Disposition::Removed,
+            Some(Owner::Api | Owner::Orphan | Owner::Found) => Disposition::Orphan,
             Some(Owner::File) => self.of_file(),
             None => Self::of_nobody(served, is_removed),
         }
     }
 
-    fn of_file(self) -> Fate {
+    fn of_file(self) -> Disposition {
         match (self.follows_file, self.has_file) {
-            (true, false) => Fate::OfFile,
+            (true, false) => Disposition::OfFile,
             // A file that shrinks is a wish.
-            (true, true) if self.is_same_file => Fate::Removed,
+            (true, true) if self.is_same_file => Disposition::Removed,
             // Another file says nothing about this service, and none says nothing at all.
-            _ => Fate::Orphan,
+            _ => Disposition::Orphan,
         }
     }
 
     /// Neither the record nor the file of last services knows it. Nobody is taken for its provider: what a provider is thought to have
     /// ends when that provider says nothing of it.
-    fn of_nobody(served: &Adopted, is_removed: bool) -> Fate {
+    fn of_nobody(served: &Adopted, is_removed: bool) -> Disposition {
         let mut backends = served.serving.backends.iter();
         let is_reached = backends.any(|backend| backend.state == BackendState::Active);
         // What nobody knows and no client reaches is what a removed service leaves.
         if is_removed || !is_reached {
-            Fate::Removed
+            Disposition::Removed
         } else {
-            Fate::Orphan
+            Disposition::Orphan
         }
     }
 }
@@ -270,11 +270,11 @@ impl Core {
             if self.is_defined(name) {
                 continue;
             }
-            match facts.fate(served, self.removed.contains_key(name)) {
-                Fate::Removed => {}
-                Fate::OfFile => of_file.push((&served.wanted, served.is_whole)),
-                Fate::OfApi => of_api.push((&served.wanted, served.is_whole)),
-                Fate::Orphan => orphans.push((served.wanted.clone(), served.is_whole)),
+            match facts.disposition(served, self.removed.contains_key(name)) {
+                Disposition::Removed => {}
+                Disposition::OfFile => of_file.push((&served.wanted, served.is_whole)),
+                Disposition::OfApi => of_api.push((&served.wanted, served.is_whole)),
+                Disposition::Orphan => orphans.push((served.wanted.clone(), served.is_whole)),
             }
         }
         // A file that was never good says nothing: what there is stays.

@@ -2,7 +2,7 @@
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
-use super::super::judge::{Fate, Place, walk};
+use super::super::judge::{PacketVerdict, Place, walk};
 use super::super::packet::{FromApp, Interface, Packet};
 use super::firewall::{Context, foreign_chains, sees};
 use super::samples::{merged, of_link, outside, packet_mark};
@@ -65,9 +65,9 @@ fn judge(facts: &CheapFacts, apps: &[App], (chains, chain, base): (&[Chain], &Ch
     let fates = apps.iter().map(|app| (app, fate(facts, app, chains, chain)));
     let stopped: Vec<(&App, Place, bool)> = fates
         .filter_map(|(app, fate)| match fate {
-            Fate::Ends(place) => Some((app, place, true)),
-            Fate::MayEnd(place) => Some((app, place, false)),
-            Fate::Passes | Fate::Unjudged => None,
+            PacketVerdict::Ends(place) => Some((app, place, true)),
+            PacketVerdict::MayEnd(place) => Some((app, place, false)),
+            PacketVerdict::Passes | PacketVerdict::Unjudged => None,
         })
         .collect();
     let Some((_, place, _)) = stopped.first() else { return };
@@ -108,8 +108,8 @@ fn judge(facts: &CheapFacts, apps: &[App], (chains, chain, base): (&[Chain], &Ch
 }
 
 /// What becomes of the first packet of a connection to the outside, or of its answer.
-fn fate(facts: &CheapFacts, app: &App, chains: &[Chain], chain: &Chain) -> Fate {
-    let mut all = Fate::Passes;
+fn fate(facts: &CheapFacts, app: &App, chains: &[Chain], chain: &Chain) -> PacketVerdict {
+    let mut all = PacketVerdict::Passes;
     let outside = outside(facts, Family::V4);
     for outside in outside.into_iter().filter(|link| !app_link::is_of_app(&link.name)) {
         for reply in [false, true] {

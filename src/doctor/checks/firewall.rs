@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
-use super::super::judge::{Done, Fate, Holds, Place};
+use super::super::judge::{Done, Holds, PacketVerdict, Place};
 use super::samples::{Kind, Packets, Sample, packet_mark, samples, walk_all};
 use super::{count, other_links, quoted, some};
 use tcpgw_core::ruleset::name::Family;
@@ -249,12 +249,12 @@ impl Trouble {
             && !self.unjudged
     }
 
-    fn add(&mut self, backend: Option<SocketAddr>, (fate, done): (Fate, Vec<Done>)) {
+    fn add(&mut self, backend: Option<SocketAddr>, (fate, done): (PacketVerdict, Vec<Done>)) {
         match fate {
-            Fate::Passes => {}
-            Fate::Ends(place) => self.ends.push((backend, place)),
-            Fate::MayEnd(place) => self.may_end.push((backend, place)),
-            Fate::Unjudged => self.unjudged = true,
+            PacketVerdict::Passes => {}
+            PacketVerdict::Ends(place) => self.ends.push((backend, place)),
+            PacketVerdict::MayEnd(place) => self.may_end.push((backend, place)),
+            PacketVerdict::Unjudged => self.unjudged = true,
         }
         for done in done {
             match done.effect {

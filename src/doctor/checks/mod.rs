@@ -25,7 +25,7 @@ use std::fmt::Display;
 
 use super::facts::{CheapFacts, Facts};
 use super::finding::Diagnosis;
-use tcpgw_core::words::count;
+use tcpgw_core::diff::count;
 
 /// Those that need no more than [`CheapFacts`], so that a daemon can make them again and again: what keeps clients from being
 /// served. To add a check, add it here or to [`COSTLY`], and its findings to [`super::FINDINGS`] and to the table in the

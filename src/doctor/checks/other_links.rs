@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
-use super::super::judge::{Fate, Place};
+use super::super::judge::{PacketVerdict, Place};
 use super::super::packet::Interface;
 use super::firewall::{Context, KINDS, is_probes};
 use super::samples::{Kind, Packets, Sample, other_outside, walk_all};
@@ -101,7 +101,7 @@ impl Seen<'_> {
             walk_all(self.facts, self.chains, self.chain, (sample, &packets)).0
         };
         let of_all = fate(None);
-        if samples.is_empty() || of_all == Fate::Passes {
+        if samples.is_empty() || of_all == PacketVerdict::Passes {
             return place(of_all);
         }
         let step = samples.len().div_ceil(MOST_SAMPLES).max(1);
@@ -110,9 +110,9 @@ impl Seen<'_> {
     }
 }
 
-fn place(fate: Fate) -> Option<Place> {
+fn place(fate: PacketVerdict) -> Option<Place> {
     match fate {
-        Fate::Ends(place) => Some(place),
-        Fate::Passes | Fate::MayEnd(_) | Fate::Unjudged => None,
+        PacketVerdict::Ends(place) => Some(place),
+        PacketVerdict::Passes | PacketVerdict::MayEnd(_) | PacketVerdict::Unjudged => None,
     }
 }

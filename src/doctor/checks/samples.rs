@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::super::facts::CheapFacts;
-use super::super::judge::{Done, Fate, walk};
+use super::super::judge::{Done, PacketVerdict, walk};
 use super::super::packet::{Interface, Packet};
 use super::firewall::is_probes;
 use super::forwarding::is_link_local;
@@ -130,34 +130,35 @@ pub(super) fn walk_all(
     chains: &[Chain],
     chain: &Chain,
     (sample, packets): (Option<&Sample<'_>>, &Packets),
-) -> (Fate, Vec<Done>) {
+) -> (PacketVerdict, Vec<Done>) {
     let mut walks = packets.seen.iter().map(|packet| match sample {
         Some(sample) => walk_addresses(facts, chains, chain, (sample, packet)),
         None => walk(chains, chain, packet),
     });
     let Some((mut fate, mut done)) = walks.next() else {
-        return (Fate::Passes, Vec::new());
+        return (PacketVerdict::Passes, Vec::new());
     };
     for (other, others) in walks {
         done.extend(others);
         fate = merged(fate, other, false);
     }
     if packets.passes {
-        fate = merged(fate, Fate::Passes, false);
+        fate = merged(fate, PacketVerdict::Passes, false);
     }
     (fate, done)
 }
 
 /// What becomes of packets of two kinds together: they end for sure where both do, or where one of them is enough.
-pub(super) fn merged(fate: Fate, other: Fate, one_is_enough: bool) -> Fate {
+pub(super) fn merged(fate: PacketVerdict, other: PacketVerdict, one_is_enough: bool) -> PacketVerdict {
     match (fate, other) {
-        (Fate::Unjudged, _) | (_, Fate::Unjudged) => Fate::Unjudged,
-        (Fate::Ends(place), _) | (_, Fate::Ends(place)) if one_is_enough => Fate::Ends(place),
-        (Fate::Ends(place), Fate::Ends(_)) => Fate::Ends(place),
-        (Fate::Ends(place) | Fate::MayEnd(place), _) | (_, Fate::Ends(place) | Fate::MayEnd(place)) => {
-            Fate::MayEnd(place)
+        (PacketVerdict::Unjudged, _) | (_, PacketVerdict::Unjudged) => PacketVerdict::Unjudged,
+        (PacketVerdict::Ends(place), _) | (_, PacketVerdict::Ends(place)) if one_is_enough => {
+            PacketVerdict::Ends(place)
         }
-        (Fate::Passes, Fate::Passes) => Fate::Passes,
+        (PacketVerdict::Ends(place), PacketVerdict::Ends(_)) => PacketVerdict::Ends(place),
+        (PacketVerdict::Ends(place) | PacketVerdict::MayEnd(place), _)
+        | (_, PacketVerdict::Ends(place) | PacketVerdict::MayEnd(place)) => PacketVerdict::MayEnd(place),
+        (PacketVerdict::Passes, PacketVerdict::Passes) => PacketVerdict::Passes,
     }
 }
 
@@ -168,7 +169,7 @@ fn walk_addresses(
     chains: &[Chain],
     chain: &Chain,
     (sample, packet): (&Sample<'_>, &Packet),
-) -> (Fate, Vec<Done>) {
+) -> (PacketVerdict, Vec<Done>) {
     let Some(base) = chain.base.filter(|base| !shows_backend(*base, packet.reply)) else {
         return walk(chains, chain, packet);
     };

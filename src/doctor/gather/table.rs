@@ -57,7 +57,7 @@ impl Written {
     /// What may be in the kernel.
     fn guide(&self) -> Summary {
         let mut guide = self.record.head.summary.clone();
-        guide.complete_by_doors(&self.record.head.left);
+        guide.complete_by_listen_keys(&self.record.head.left);
         guide
     }
 
@@ -118,7 +118,7 @@ fn by_place(services: &Summary) -> BTreeMap<(u16, &BTreeSet<std::net::IpAddr>), 
     services
         .services
         .iter()
-        .map(|service| (service.door(), service))
+        .map(|service| (service.listen_key(), service))
         .collect()
 }
 

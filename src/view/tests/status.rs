@@ -289,7 +289,7 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
         (1000, 1001)
     );
     let mut json = Vec::new();
-    crate::look::write_status(&mut json, &status).unwrap();
+    crate::observe::write_status(&mut json, &status).unwrap();
     // Problems do not grow any further.
     let problems = serde_json::to_vec(&(&status.problems, &known.daemon)).unwrap().len();
     println!("{} bytes, {problems} of them problems", json.len());

@@ -5,9 +5,9 @@ use std::hint::black_box;
 
 use tcpgw::record::journal::{Entry, frame, header, read};
 use tcpgw::record::{Head, Record};
+use tcpgw_core::diff::Counts;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::summary::Summary;
-use tcpgw_core::words::Counts;
 
 use super::sample::sample;
 
@@ -107,13 +107,13 @@ fn check_replay(entries: &[Entry]) {
     let of_known = |name: &str| known.contains(name);
     assert!(after.deadlines.iter().all(|deadline| of_known(&deadline.service)));
     assert!(after.pauses.iter().all(|pause| of_known(&pause.service)));
-    assert!(
+    assert!(after.left.services.iter().all(|left| {
         after
-            .left
+            .summary
             .services
             .iter()
-            .all(|left| after.summary.services.iter().all(|of| of.door() != left.door()))
-    );
+            .all(|of| of.listen_key() != left.listen_key())
+    }));
     let record = Record {
         head: after,
         ruleset: Ruleset::default(),

@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 use tcpgw::record::Record;
+use tcpgw_core::diff::Counts;
 use tcpgw_core::summary::Summary;
-use tcpgw_core::words::Counts;
 
 use super::sample::sample;
 use super::table::check_ruleset;

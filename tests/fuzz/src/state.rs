@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
+use tcpgw_core::diff::{Changes, Counts};
 use tcpgw_core::model::{self, FlowMark, Problems, State};
 use tcpgw_core::plan::plan;
 use tcpgw_core::render;
@@ -11,7 +12,6 @@ use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::step::Step;
 use tcpgw_core::summary::Summary;
-use tcpgw_core::words::{Changes, Counts};
 use tcpgw_kernel::fake::Fake;
 use tcpgw_kernel::netlink::recorded::Recorded;
 use tcpgw_kernel::netlink::tlv::{Messages, Nack, Writer};

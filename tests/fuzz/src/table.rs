@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::OnceLock;
 
+use tcpgw_core::diff::Counts;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::render;
@@ -14,7 +15,6 @@ use tcpgw_core::ruleset::skeleton::Chain;
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::text;
 use tcpgw_core::summary::Summary;
-use tcpgw_core::words::Counts;
 use tcpgw_kernel::fake::Fake;
 use tcpgw_kernel::linux;
 use tcpgw_kernel::netlink::recorded::Recorded;

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use ipnet::IpNet;
 use tcpgw_core::model::{Endpoint, FlowMark, address, duration, network};
-use tcpgw_core::ruleset::name::{SetName, TurnChain};
+use tcpgw_core::ruleset::name::{RoundRobinChain, SetName};
 use tcpgw_core::ruleset::room::Room;
 
 /// Any text is a value that reads as it is shown, or has its own refusal.
@@ -34,7 +34,7 @@ fn one(text: &str) {
         assert_eq!(room.to_string().parse::<Room>().ok(), Some(room));
     }
     assert!(SetName::parse(text).is_none_or(|set| set.to_string() == text));
-    assert!(TurnChain::parse(text).is_none_or(|chain| chain.to_string() == text));
+    assert!(RoundRobinChain::parse(text).is_none_or(|chain| chain.to_string() == text));
 }
 
 fn shown_as_read<T, E>(text: &str, parse: impl Fn(&str) -> Result<T, E>)

@@ -152,7 +152,7 @@ struct Client {
     interest: EpollFlags,
 }
 
-enum Fate {
+enum ServerEnd {
     Lives,
     Ended,
 }
@@ -245,8 +245,8 @@ impl Loop {
             return;
         };
         match client.proceed(self.behaviour, &self.counts) {
-            Ok(Fate::Lives) => client.watch(id, self.behaviour, &self.epoll),
-            Ok(Fate::Ended) => self.part(id),
+            Ok(ServerEnd::Lives) => client.watch(id, self.behaviour, &self.epoll),
+            Ok(ServerEnd::Ended) => self.part(id),
             Err(_) => {
                 self.counts.resets.fetch_add(1, Relaxed);
                 self.part(id);
@@ -261,7 +261,7 @@ impl Loop {
 }
 
 impl Client {
-    fn proceed(&mut self, behaviour: Behaviour, counts: &Counts) -> std::io::Result<Fate> {
+    fn proceed(&mut self, behaviour: Behaviour, counts: &Counts) -> std::io::Result<ServerEnd> {
         let mut chunk = vec![0; CHUNK];
         while !self.ends && self.unsent.len() < MOST_UNSENT {
             match self.stream.read(&mut chunk) {
@@ -281,9 +281,9 @@ impl Client {
         }
         self.send(behaviour, counts)?;
         Ok(if self.ends && self.unsent.is_empty() {
-            Fate::Ended
+            ServerEnd::Ended
         } else {
-            Fate::Lives
+            ServerEnd::Lives
         })
     }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::Ruleset;
 use super::cap::{Cap, FlowCap};
 use super::links::Links;
-use super::name::{Family, Reach, Scope, SetName, SlotChoice, SpreadRule, TurnChain, Width};
+use super::name::{Family, ListenScope, RoundRobinChain, Scope, SetName, SlotChoice, SpreadRule, Width};
 use super::rows::{Limits, Rows, endpoint_bytes, port_bytes};
 use super::slots::{self, Share};
 use super::spec::{LIMITS_LEN, SetSpec};
@@ -101,17 +101,17 @@ struct Builder<'s> {
     /// See [`deciding`].
     deciding: BTreeMap<Endpoint, &'s str>,
     sets: BTreeMap<SetName, Rows>,
-    turns: BTreeMap<(Reach, Box<[u8]>), TurnChain>,
+    turns: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>,
 }
 
 /// A public address of a service, as keys have it.
-struct Door {
+struct ListenKeyBytes {
     scope: Scope,
     listening: Vec<u8>,
     service: Vec<u8>,
 }
 
-impl Door {
+impl ListenKeyBytes {
     fn all(service: &Service) -> Vec<Self> {
         let port = port_bytes(service.port);
         let at = |address: &IpAddr| {
@@ -166,8 +166,8 @@ impl Builder<'_> {
     }
 
     fn service(&mut self, service: &Service) {
-        for door in Door::all(service) {
-            self.door(service, &door);
+        for listen_key in ListenKeyBytes::all(service) {
+            self.listen_key(service, &listen_key);
         }
         let buckets = service.limit.as_ref().map(Buckets::of);
         for backend in &service.backends {
@@ -181,8 +181,8 @@ impl Builder<'_> {
         }
     }
 
-    fn door(&mut self, service: &Service, door: &Door) {
-        let scope = door.scope;
+    fn listen_key(&mut self, service: &Service, listen_key: &ListenKeyBytes) {
+        let scope = listen_key.scope;
         let restricted = service.access.allow.is_some() || !service.access.deny.is_empty();
         for (wanted, set) in [
             (true, SetName::Services(scope)),
@@ -191,23 +191,28 @@ impl Builder<'_> {
             (service.on_retire == Refusal::Reset, SetName::RetireReset(scope)),
         ] {
             if wanted {
-                self.push(set, &[&door.service]);
+                self.push(set, &[&listen_key.service]);
             }
         }
-        for reach in scope.reaches() {
+        for listen_scope in scope.reaches() {
             self.access(
-                door,
-                reach,
-                SetName::Allowed(reach),
+                listen_key,
+                listen_scope,
+                SetName::Allowed(listen_scope),
                 service.access.allow.as_deref().unwrap_or_default(),
             );
-            self.access(door, reach, SetName::Denied(reach), &service.access.deny);
-            self.caps(service, door, reach);
-            self.slots(service, door, reach);
+            self.access(
+                listen_key,
+                listen_scope,
+                SetName::Denied(listen_scope),
+                &service.access.deny,
+            );
+            self.caps(service, listen_key, listen_scope);
+            self.slots(service, listen_key, listen_scope);
         }
     }
 
-    fn caps(&mut self, service: &Service, door: &Door, reach: Reach) {
+    fn caps(&mut self, service: &Service, listen_key: &ListenKeyBytes, listen_scope: ListenScope) {
         let address = match &service.listen {
             Listen::Everywhere => None,
             Listen::At(addresses) => addresses.first().copied(),
@@ -223,14 +228,17 @@ impl Builder<'_> {
             flows.map(Cap::Flows),
         ];
         for cap in caps.into_iter().flatten() {
-            self.push(SetName::Spread(reach, SpreadRule::Cap(cap)), &[&door.service]);
+            self.push(
+                SetName::Spread(listen_scope, SpreadRule::Cap(cap)),
+                &[&listen_key.service],
+            );
         }
     }
 
-    fn access(&mut self, door: &Door, reach: Reach, set: SetName, networks: &[IpNet]) {
-        let key = &door.listening;
+    fn access(&mut self, listen_key: &ListenKeyBytes, listen_scope: ListenScope, set: SetName, networks: &[IpNet]) {
+        let key = &listen_key.listening;
         for network in networks {
-            match (reach.family(), network) {
+            match (listen_scope.family(), network) {
                 (Family::V4, IpNet::V4(net)) => {
                     self.push(set, &[key, &net.network().octets(), key, &net.broadcast().octets()]);
                 }
@@ -242,9 +250,9 @@ impl Builder<'_> {
         }
     }
 
-    fn slots(&mut self, service: &Service, door: &Door, reach: Reach) {
+    fn slots(&mut self, service: &Service, listen_key: &ListenKeyBytes, listen_scope: ListenScope) {
         let active = |backend: &&Backend| {
-            backend.state == BackendState::Active && Family::of(backend.endpoint.address) == reach.family()
+            backend.state == BackendState::Active && Family::of(backend.endpoint.address) == listen_scope.family()
         };
         let shares: Vec<Share> = service
             .backends
@@ -254,7 +262,7 @@ impl Builder<'_> {
             .collect();
         if shares.is_empty() {
             if service.on_empty == Refusal::Reset {
-                self.push(SetName::EmptyReset(reach), &[&door.service]);
+                self.push(SetName::EmptyReset(listen_scope), &[&listen_key.service]);
             }
             return;
         }
@@ -265,26 +273,27 @@ impl Builder<'_> {
         };
         let width = u16::try_from(slots.len()).unwrap_or(u16::MAX);
         if let Some(rule) = spread_rule(service, width) {
-            self.push(SetName::Spread(reach, rule), &[&door.service]);
+            self.push(SetName::Spread(listen_scope, rule), &[&listen_key.service]);
         }
         match service.balance {
             Balance::ClientHash | Balance::Random => {}
-            Balance::SourceHash => self.push(SetName::Hashed(reach), &[&door.service]),
+            Balance::SourceHash => self.push(SetName::Hashed(listen_scope), &[&listen_key.service]),
             Balance::RoundRobin => {
-                let chain = TurnChain {
-                    reach,
+                let chain = RoundRobinChain {
+                    listen_scope,
                     width,
                     service: service.name.clone(),
                 };
-                self.turns.insert((reach, door.service.clone().into()), chain);
+                self.turns
+                    .insert((listen_scope, listen_key.service.clone().into()), chain);
             }
         }
         for (number, endpoint) in (0_u32..).zip(&slots) {
             let (bytes, len) = endpoint_bytes(*endpoint);
             // numgen and jhash leave their number in the machine's own byte order.
             self.push(
-                SetName::Slots(reach),
-                &[&door.listening, &number.to_ne_bytes(), &bytes[..len]],
+                SetName::Slots(listen_scope),
+                &[&listen_key.listening, &number.to_ne_bytes(), &bytes[..len]],
             );
         }
     }

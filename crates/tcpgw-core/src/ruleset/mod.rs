@@ -19,23 +19,24 @@ pub mod timeouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use name::{Family, Reach, SetName, SpreadRule, TurnChain};
+use name::{Family, ListenScope, RoundRobinChain, SetName, SpreadRule};
 use rows::Rows;
 use skeleton::Asked;
 use spec::SetSpec;
 use timeouts::{KernelTimeouts, Timeouts};
 
 /// The objects with timeouts to which these rules of a `spread` chain refer, and other chains do not.
-pub fn idle_timeouts(reach: Reach, rules: &BTreeSet<SpreadRule>) -> BTreeSet<Timeouts> {
+pub fn idle_timeouts(listen_scope: ListenScope, rules: &BTreeSet<SpreadRule>) -> BTreeSet<Timeouts> {
     let idle = rules.iter().filter_map(|rule| rule.idle());
-    idle.map(|seconds| Timeouts::Idle(reach.family(), seconds)).collect()
+    idle.map(|seconds| Timeouts::Idle(listen_scope.family(), seconds))
+        .collect()
 }
 
 /// The elements of every set, and nothing that could be derived from them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     sets: BTreeMap<SetName, Rows>,
-    turns: BTreeMap<(Reach, Box<[u8]>), TurnChain>,
+    turns: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>,
     idle: Idle,
     timeouts: KernelTimeouts,
 }
@@ -44,16 +45,16 @@ pub struct Ruleset {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Idle {
     /// Width sets without elements.
-    pub widths: BTreeSet<(Reach, SpreadRule)>,
+    pub widths: BTreeSet<(ListenScope, SpreadRule)>,
     /// Chains that no service takes turns in.
-    pub turns: BTreeSet<TurnChain>,
+    pub turns: BTreeSet<RoundRobinChain>,
     /// The optional sets that the rules ask, where those are others than the ones that have elements.
     pub asked: Option<Asked>,
 }
 
 impl Ruleset {
     /// Out of sorted rows; empty sets may be among them.
-    pub fn new(sets: BTreeMap<SetName, Rows>, turns: BTreeMap<(Reach, Box<[u8]>), TurnChain>) -> Self {
+    pub fn new(sets: BTreeMap<SetName, Rows>, turns: BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain>) -> Self {
         let sets = sets.into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
         Self {
             sets,
@@ -76,10 +77,17 @@ impl Ruleset {
 
     /// The same in a table that has these width sets and chains, in use or not, and whose rules ask these optional sets.
     #[must_use]
-    pub fn among(mut self, widths: &BTreeSet<(Reach, SpreadRule)>, turns: &BTreeSet<TurnChain>, asked: &Asked) -> Self {
-        let is_idle = |(reach, width): &&(Reach, SpreadRule)| !self.sets.contains_key(&SetName::Spread(*reach, *width));
+    pub fn among(
+        mut self,
+        widths: &BTreeSet<(ListenScope, SpreadRule)>,
+        turns: &BTreeSet<RoundRobinChain>,
+        asked: &Asked,
+    ) -> Self {
+        let is_idle = |(listen_scope, width): &&(ListenScope, SpreadRule)| {
+            !self.sets.contains_key(&SetName::Spread(*listen_scope, *width))
+        };
         self.idle.widths = widths.iter().filter(is_idle).copied().collect();
-        let used: BTreeSet<&TurnChain> = self.turns.values().collect();
+        let used: BTreeSet<&RoundRobinChain> = self.turns.values().collect();
         self.idle.turns = turns.iter().filter(|turn| !used.contains(turn)).cloned().collect();
         self.idle.asked = None;
         self.idle.asked = (*asked != self.asked()).then(|| asked.clone());
@@ -124,22 +132,22 @@ impl Ruleset {
     }
 
     /// Which chain counts the turns of a service: by reach and service key.
-    pub fn turns(&self) -> &BTreeMap<(Reach, Box<[u8]>), TurnChain> {
+    pub fn turns(&self) -> &BTreeMap<(ListenScope, Box<[u8]>), RoundRobinChain> {
         &self.turns
     }
 
     /// The chains that count turns.
-    pub fn turn_chains(&self) -> BTreeSet<&TurnChain> {
+    pub fn turn_chains(&self) -> BTreeSet<&RoundRobinChain> {
         self.turns.values().chain(&self.idle.turns).collect()
     }
 
     /// The numbers of slots that there are sets for.
-    pub fn widths(&self, reach: Reach) -> BTreeSet<SpreadRule> {
+    pub fn widths(&self, listen_scope: ListenScope) -> BTreeSet<SpreadRule> {
         let width = |name: &SetName| match name {
-            SetName::Spread(of, width) if *of == reach => Some(*width),
+            SetName::Spread(of, width) if *of == listen_scope => Some(*width),
             _ => None,
         };
-        let idle = self.idle.widths.iter().filter(|(of, _)| *of == reach);
+        let idle = self.idle.widths.iter().filter(|(of, _)| *of == listen_scope);
         self.sets
             .keys()
             .filter_map(width)
@@ -149,8 +157,8 @@ impl Ruleset {
 
     /// The objects with timeouts that only some services need, in use or not.
     pub fn idle_timeouts(&self) -> BTreeSet<Timeouts> {
-        let of = |reach: Reach| idle_timeouts(reach, &self.widths(reach));
-        Reach::ALL.into_iter().flat_map(of).collect()
+        let of = |listen_scope: ListenScope| idle_timeouts(listen_scope, &self.widths(listen_scope));
+        ListenScope::ALL.into_iter().flat_map(of).collect()
     }
 
     /// The optional sets that the rules ask: those that have elements, unless somebody else changed these.

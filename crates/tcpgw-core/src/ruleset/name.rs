@@ -59,10 +59,10 @@ impl Scope {
     pub const ALL: [Self; 3] = [Self::Any, Self::At(Family::V4), Self::At(Family::V6)];
 
     /// What leads to the backends of a service that is named so.
-    pub fn reaches(self) -> Vec<Reach> {
+    pub fn reaches(self) -> Vec<ListenScope> {
         match self {
-            Self::Any => Family::BOTH.map(Reach::Any).to_vec(),
-            Self::At(family) => vec![Reach::At(family)],
+            Self::Any => Family::BOTH.map(ListenScope::Any).to_vec(),
+            Self::At(family) => vec![ListenScope::At(family)],
         }
     }
 }
@@ -78,14 +78,14 @@ impl fmt::Display for Scope {
 
 /// A scope within one family: what leads to backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reach {
+pub enum ListenScope {
     /// Any local address of the family.
     Any(Family),
     /// Chosen addresses of the family.
     At(Family),
 }
 
-impl Reach {
+impl ListenScope {
     /// All four, in the order of the ruleset.
     pub const ALL: [Self; 4] = [
         Self::Any(Family::V4),
@@ -110,7 +110,7 @@ impl Reach {
     }
 }
 
-impl fmt::Display for Reach {
+impl fmt::Display for ListenScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any(family) => write!(f, "_{family}"),
@@ -237,21 +237,21 @@ pub enum SetName {
     /// Those whose late packets get a reset instead of silence.
     RetireReset(Scope),
     /// Those that have no backend and answer a SYN with a reset.
-    EmptyReset(Reach),
+    EmptyReset(ListenScope),
     /// Service and client network: let in by an `allow` list.
-    Allowed(Reach),
+    Allowed(ListenScope),
     /// Service and client network: kept out by a `deny` list.
-    Denied(Reach),
+    Denied(ListenScope),
     /// Services that a rule of the `spread` chain is about: those with this many slots, with this cap, or with this timeout.
-    Spread(Reach, SpreadRule),
+    Spread(ListenScope, SpreadRule),
     /// What is counted for a cap: clients with their rates or numbers of flows, or flows.
-    Capped(Reach, Cap),
+    Capped(ListenScope, Cap),
     /// Services whose slot is picked by a hash of the client's address.
-    Hashed(Reach),
+    Hashed(ListenScope),
     /// Round-robin services, each with the chain that counts its turns.
-    Turn(Reach),
+    RoundRobin(ListenScope),
     /// Service and slot number: the backend.
-    Slots(Reach),
+    Slots(ListenScope),
     /// Backends with a limit.
     Limited(Family),
     /// Backends without one.
@@ -328,14 +328,14 @@ impl SetName {
                 Self::Invalid(scope),
             ]);
         }
-        for reach in Reach::ALL {
+        for listen_scope in ListenScope::ALL {
             names.extend([
-                Self::Allowed(reach),
-                Self::Denied(reach),
-                Self::Hashed(reach),
-                Self::EmptyReset(reach),
-                Self::Turn(reach),
-                Self::Slots(reach),
+                Self::Allowed(listen_scope),
+                Self::Denied(listen_scope),
+                Self::Hashed(listen_scope),
+                Self::EmptyReset(listen_scope),
+                Self::RoundRobin(listen_scope),
+                Self::Slots(listen_scope),
             ]);
         }
         for family in Family::BOTH {
@@ -447,13 +447,13 @@ impl SetName {
             | Self::NoBackend(scope)
             | Self::Stale(scope)
             | Self::Invalid(scope) => Some(scope),
-            Self::Allowed(reach)
-            | Self::Denied(reach)
-            | Self::Spread(reach, _)
-            | Self::Hashed(reach)
-            | Self::EmptyReset(reach)
-            | Self::Turn(reach)
-            | Self::Slots(reach) => Some(reach.scope()),
+            Self::Allowed(listen_scope)
+            | Self::Denied(listen_scope)
+            | Self::Spread(listen_scope, _)
+            | Self::Hashed(listen_scope)
+            | Self::EmptyReset(listen_scope)
+            | Self::RoundRobin(listen_scope)
+            | Self::Slots(listen_scope) => Some(listen_scope.scope()),
             _ => None,
         }
     }
@@ -461,16 +461,16 @@ impl SetName {
     /// The set of that name, if tcpgw has one.
     pub fn parse(name: &str) -> Option<Self> {
         if let Some(rest) = name.strip_prefix("capped_") {
-            let (reach, cap) = parse_cap(rest)?;
-            return Some(Self::Spread(reach, SpreadRule::Cap(cap)));
+            let (listen_scope, cap) = parse_cap(rest)?;
+            return Some(Self::Spread(listen_scope, SpreadRule::Cap(cap)));
         }
         if let Some(rest) = name.strip_prefix("counted_") {
-            let (reach, cap) = parse_cap(rest)?;
-            return Some(Self::Capped(reach, cap));
+            let (listen_scope, cap) = parse_cap(rest)?;
+            return Some(Self::Capped(listen_scope, cap));
         }
         if let Some(rest) = name.strip_prefix("idle_") {
-            let (seconds, reach) = parse_number(rest)?;
-            let parsed = Self::Spread(parse_reach(reach)?, SpreadRule::Idle(seconds));
+            let (seconds, listen_scope) = parse_number(rest)?;
+            let parsed = Self::Spread(parse_reach(listen_scope)?, SpreadRule::Idle(seconds));
             return (parsed.to_string() == name).then_some(parsed);
         }
         for choice in SlotChoice::BOTH {
@@ -498,17 +498,19 @@ fn parse_number(text: &str) -> Option<(NonZeroU32, &str)> {
     Some((digits.parse().ok()?, rest))
 }
 
-fn parse_reach(suffix: &str) -> Option<Reach> {
-    Reach::ALL.into_iter().find(|reach| reach.to_string() == suffix)
+fn parse_reach(suffix: &str) -> Option<ListenScope> {
+    ListenScope::ALL
+        .into_iter()
+        .find(|listen_scope| listen_scope.to_string() == suffix)
 }
 
 /// A cap and a reach, as names of sets end.
-fn parse_cap(text: &str) -> Option<(Reach, Cap)> {
-    let reach = Reach::ALL
+fn parse_cap(text: &str) -> Option<(ListenScope, Cap)> {
+    let listen_scope = ListenScope::ALL
         .into_iter()
-        .filter(|reach| text.ends_with(&reach.to_string()))
-        .max_by_key(|reach| reach.to_string().len())?;
-    Some((reach, Cap::parse(text.strip_suffix(&reach.to_string())?)?))
+        .filter(|listen_scope| text.ends_with(&listen_scope.to_string()))
+        .max_by_key(|listen_scope| listen_scope.to_string().len())?;
+    Some((listen_scope, Cap::parse(text.strip_suffix(&listen_scope.to_string())?)?))
 }
 
 impl fmt::Display for SetName {
@@ -518,14 +520,14 @@ impl fmt::Display for SetName {
             Self::Restricted(scope) => write!(f, "restricted{scope}"),
             Self::AllowOnly(scope) => write!(f, "allow_only{scope}"),
             Self::RetireReset(scope) => write!(f, "retire_reset{scope}"),
-            Self::EmptyReset(reach) => write!(f, "empty_reset{reach}"),
-            Self::Allowed(reach) => write!(f, "allowed{reach}"),
-            Self::Denied(reach) => write!(f, "denied{reach}"),
-            Self::Spread(reach, rule) => write!(f, "{rule}{reach}"),
-            Self::Capped(reach, cap) => write!(f, "counted_{cap}{reach}"),
-            Self::Hashed(reach) => write!(f, "hashed{reach}"),
-            Self::Turn(reach) => write!(f, "turns{reach}"),
-            Self::Slots(reach) => write!(f, "slots{reach}"),
+            Self::EmptyReset(listen_scope) => write!(f, "empty_reset{listen_scope}"),
+            Self::Allowed(listen_scope) => write!(f, "allowed{listen_scope}"),
+            Self::Denied(listen_scope) => write!(f, "denied{listen_scope}"),
+            Self::Spread(listen_scope, rule) => write!(f, "{rule}{listen_scope}"),
+            Self::Capped(listen_scope, cap) => write!(f, "counted_{cap}{listen_scope}"),
+            Self::Hashed(listen_scope) => write!(f, "hashed{listen_scope}"),
+            Self::RoundRobin(listen_scope) => write!(f, "turns{listen_scope}"),
+            Self::Slots(listen_scope) => write!(f, "slots{listen_scope}"),
             Self::Limited(family) => write!(f, "limited_{family}"),
             Self::Unlimited(family) => write!(f, "unlimited_{family}"),
             Self::Preserved(family) => write!(f, "preserved_{family}"),
@@ -560,28 +562,28 @@ impl fmt::Display for SetName {
 
 /// The chain that counts the turns of one round-robin service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TurnChain {
+pub struct RoundRobinChain {
     /// Which slots it picks from.
-    pub reach: Reach,
+    pub listen_scope: ListenScope,
     /// How many slots there are.
     pub width: u16,
     /// The service's name.
     pub service: Box<str>,
 }
 
-impl TurnChain {
+impl RoundRobinChain {
     /// The chain of that name, if it is one of these.
     pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("turn")?;
         // "_at_v4" before "_v4" would not matter: neither is a prefix of the other.
-        let reach = Reach::ALL
+        let listen_scope = ListenScope::ALL
             .into_iter()
-            .find(|reach| rest.starts_with(&reach.to_string()))?;
-        let rest = rest.strip_prefix(&reach.to_string())?.strip_prefix('_')?;
+            .find(|listen_scope| rest.starts_with(&listen_scope.to_string()))?;
+        let rest = rest.strip_prefix(&listen_scope.to_string())?.strip_prefix('_')?;
         let (digits, service) = rest.split_once('_')?;
         let width = digits.parse().ok().filter(|w| (1..=256).contains(w))?;
         let parsed = Self {
-            reach,
+            listen_scope,
             width,
             service: service.into(),
         };
@@ -589,9 +591,9 @@ impl TurnChain {
     }
 }
 
-impl fmt::Display for TurnChain {
+impl fmt::Display for RoundRobinChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "turn{}_{}_{}", self.reach, self.width, self.service)
+        write!(f, "turn{}_{}_{}", self.listen_scope, self.width, self.service)
     }
 }
 
@@ -602,9 +604,9 @@ mod tests {
     #[test]
     fn names_are_unique_and_parse_back() {
         let mut names = SetName::fixed();
-        for reach in Reach::ALL {
-            names.extend((1..=256).map(|slots| SetName::Spread(reach, SpreadRule::client_hash(slots))));
-            names.extend((1..=256).map(|slots| SetName::Spread(reach, SpreadRule::random(slots))));
+        for listen_scope in ListenScope::ALL {
+            names.extend((1..=256).map(|slots| SetName::Spread(listen_scope, SpreadRule::client_hash(slots))));
+            names.extend((1..=256).map(|slots| SetName::Spread(listen_scope, SpreadRule::random(slots))));
             let idle = NonZeroU32::new(7200);
             for choice in SlotChoice::BOTH {
                 let width = Width {
@@ -612,9 +614,9 @@ mod tests {
                     slots: 12,
                     idle,
                 };
-                names.push(SetName::Spread(reach, SpreadRule::Slots(width)));
+                names.push(SetName::Spread(listen_scope, SpreadRule::Slots(width)));
             }
-            names.extend(idle.map(|idle| SetName::Spread(reach, SpreadRule::Idle(idle))));
+            names.extend(idle.map(|idle| SetName::Spread(listen_scope, SpreadRule::Idle(idle))));
             for cap in [
                 "handshakes_20",
                 "client_flows_7",
@@ -623,8 +625,8 @@ mod tests {
             ] {
                 let cap = Cap::parse(cap).unwrap();
                 names.extend([
-                    SetName::Spread(reach, SpreadRule::Cap(cap)),
-                    SetName::Capped(reach, cap),
+                    SetName::Spread(listen_scope, SpreadRule::Cap(cap)),
+                    SetName::Capped(listen_scope, cap),
                 ]);
             }
         }
@@ -661,15 +663,15 @@ mod tests {
 
     #[test]
     fn turn_chains_parse_back() {
-        for reach in Reach::ALL {
-            let chain = TurnChain {
-                reach,
+        for listen_scope in ListenScope::ALL {
+            let chain = RoundRobinChain {
+                listen_scope,
                 width: 12,
                 service: "a_b-c.d_3".into(),
             };
-            assert_eq!(TurnChain::parse(&chain.to_string()), Some(chain));
+            assert_eq!(RoundRobinChain::parse(&chain.to_string()), Some(chain));
         }
-        assert_eq!(TurnChain::parse("turn_v4_03_a"), None);
-        assert_eq!(TurnChain::parse("turns_v4"), None);
+        assert_eq!(RoundRobinChain::parse("turn_v4_03_a"), None);
+        assert_eq!(RoundRobinChain::parse("turns_v4"), None);
     }
 }

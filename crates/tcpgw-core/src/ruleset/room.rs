@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Ruleset;
-use super::name::{Family, Reach, Scope, SetName};
+use super::name::{Family, ListenScope, Scope, SetName};
 
 /// How often the room of the big sets was doubled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,8 +31,8 @@ impl Room {
     /// How many elements a set is made for; `None` if it grows by itself.
     pub fn size(self, name: SetName) -> Option<u32> {
         match name {
-            SetName::Slots(Reach::Any(_)) | SetName::Limited(_) | SetName::Unlimited(_) => Some(FIRST << self.0),
-            SetName::Services(Scope::Any) | SetName::EmptyReset(Reach::Any(_)) => Some(PORTS),
+            SetName::Slots(ListenScope::Any(_)) | SetName::Limited(_) | SetName::Unlimited(_) => Some(FIRST << self.0),
+            SetName::Services(Scope::Any) | SetName::EmptyReset(ListenScope::Any(_)) => Some(PORTS),
             _ => None,
         }
     }
@@ -47,8 +47,8 @@ impl Room {
     pub fn decides() -> [SetName; 6] {
         let [v4, v6] = Family::BOTH;
         [
-            SetName::Slots(Reach::Any(v4)),
-            SetName::Slots(Reach::Any(v6)),
+            SetName::Slots(ListenScope::Any(v4)),
+            SetName::Slots(ListenScope::Any(v6)),
             SetName::Limited(v4),
             SetName::Limited(v6),
             SetName::Unlimited(v4),

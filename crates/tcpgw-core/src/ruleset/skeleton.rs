@@ -14,7 +14,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use super::cap::Cap;
-use super::name::{Family, Reach, Scope, SetName, SlotChoice, SpreadRule, TurnChain, Width};
+use super::name::{Family, ListenScope, RoundRobinChain, Scope, SetName, SlotChoice, SpreadRule, Width};
 use super::room::Room;
 use super::spec::{Field, client_key};
 use super::stmt::{Pick, Stmt, service_in};
@@ -132,9 +132,9 @@ pub fn fixed(mark: FlowMark, asked: &Asked) -> Vec<Chain> {
     for scope in Scope::ALL {
         chains.extend(services::refusals(scope));
     }
-    for reach in Reach::ALL {
-        chains.extend(services::arriving(reach));
-        chains.extend(services::choosing(reach, mark));
+    for listen_scope in ListenScope::ALL {
+        chains.extend(services::arriving(listen_scope));
+        chains.extend(services::choosing(listen_scope, mark));
     }
     for family in Family::BOTH {
         chains.extend(backends::policing(family));
@@ -166,50 +166,56 @@ fn may_match(stmt: &Stmt, asked: &Asked) -> bool {
 }
 
 /// The chain that has a rule for each number of slots in use.
-pub fn spread_name(reach: Reach) -> String {
-    format!("spread{reach}")
+pub fn spread_name(listen_scope: ListenScope) -> String {
+    format!("spread{listen_scope}")
 }
 
 /// That chain's rules.
-pub fn spread(reach: Reach, rules: &BTreeSet<SpreadRule>, mark: FlowMark) -> Chain {
+pub fn spread(listen_scope: ListenScope, rules: &BTreeSet<SpreadRule>, mark: FlowMark) -> Chain {
     let rules = rules.iter().flat_map(|rule| match rule {
-        SpreadRule::Cap(cap) => capped(reach, *cap, mark),
-        SpreadRule::Slots(width) => vec![slots(reach, *width, mark)],
-        SpreadRule::Idle(seconds) => vec![idle(reach, *seconds, mark)],
+        SpreadRule::Cap(cap) => capped(listen_scope, *cap, mark),
+        SpreadRule::Slots(width) => vec![slots(listen_scope, *width, mark)],
+        SpreadRule::Idle(seconds) => vec![idle(listen_scope, *seconds, mark)],
     });
-    Chain::new(spread_name(reach), rules.collect())
+    Chain::new(spread_name(listen_scope), rules.collect())
 }
 
-fn slots(reach: Reach, width: Width, mark: FlowMark) -> Vec<Stmt> {
+fn slots(listen_scope: ListenScope, width: Width, mark: FlowMark) -> Vec<Stmt> {
     let pick = match width.choice {
         SlotChoice::ClientHash => Pick::Client(width.slots),
         SlotChoice::Random => Pick::Random(width.slots),
     };
     vec![
-        service_in(reach.scope(), SetName::Spread(reach, SpreadRule::Slots(width))),
+        service_in(
+            listen_scope.scope(),
+            SetName::Spread(listen_scope, SpreadRule::Slots(width)),
+        ),
         Stmt::MarkFlow(mark),
-        Stmt::Timeouts(Timeouts::of_flows(reach.family(), width.idle)),
-        Stmt::Dnat(reach, pick),
+        Stmt::Timeouts(Timeouts::of_flows(listen_scope.family(), width.idle)),
+        Stmt::Dnat(listen_scope, pick),
     ]
 }
 
 /// A service whose slot is chosen elsewhere, and whose timeouts are its own.
-fn idle(reach: Reach, seconds: NonZeroU32, mark: FlowMark) -> Vec<Stmt> {
+fn idle(listen_scope: ListenScope, seconds: NonZeroU32, mark: FlowMark) -> Vec<Stmt> {
     vec![
-        service_in(reach.scope(), SetName::Spread(reach, SpreadRule::Idle(seconds))),
+        service_in(
+            listen_scope.scope(),
+            SetName::Spread(listen_scope, SpreadRule::Idle(seconds)),
+        ),
         Stmt::MarkFlow(mark),
-        Stmt::Timeouts(Timeouts::Idle(reach.family(), seconds)),
-        Stmt::Goto(format!("pick{reach}")),
+        Stmt::Timeouts(Timeouts::Idle(listen_scope.family(), seconds)),
+        Stmt::Goto(format!("pick{listen_scope}")),
     ]
 }
 
 /// A flow that finds no room in the set of its service's flows does not get the mark.
-fn capped(reach: Reach, cap: Cap, mark: FlowMark) -> Vec<Vec<Stmt>> {
-    let scope = reach.scope();
-    let service = service_in(scope, SetName::Spread(reach, SpreadRule::Cap(cap)));
-    let count = |key| Stmt::Count(key, SetName::Capped(reach, cap));
-    let mut client = client_key(reach);
-    if reach.family() == Family::V6 {
+fn capped(listen_scope: ListenScope, cap: Cap, mark: FlowMark) -> Vec<Vec<Stmt>> {
+    let scope = listen_scope.scope();
+    let service = service_in(scope, SetName::Spread(listen_scope, SpreadRule::Cap(cap)));
+    let count = |key| Stmt::Count(key, SetName::Capped(listen_scope, cap));
+    let mut client = client_key(listen_scope);
+    if listen_scope.family() == Family::V6 {
         client[0] = Field::SourceNetwork;
     }
     match cap {
@@ -228,10 +234,10 @@ fn capped(reach: Reach, cap: Cap, mark: FlowMark) -> Vec<Vec<Stmt>> {
 }
 
 /// The chain of one round-robin service.
-pub fn turn(turn: &TurnChain) -> Chain {
+pub fn turn(turn: &RoundRobinChain) -> Chain {
     Chain::new(
         turn.to_string(),
-        vec![vec![Stmt::Dnat(turn.reach, Pick::Turn(turn.width))]],
+        vec![vec![Stmt::Dnat(turn.listen_scope, Pick::RoundRobin(turn.width))]],
     )
 }
 

@@ -1,7 +1,7 @@
 //! What each set is made of: its key, its data, and what its elements carry.
 
 use super::cap::Cap;
-use super::name::{Family, Reach, Scope, SetName};
+use super::name::{Family, ListenScope, Scope, SetName};
 
 /// One part of a packet, or of what is picked for it, in a key or in data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,24 +143,24 @@ impl SetSpec {
             | SetName::Restricted(scope)
             | SetName::AllowOnly(scope)
             | SetName::RetireReset(scope) => plain(service_key(scope)),
-            SetName::Capped(reach, cap) => counted(reach, cap),
-            SetName::Spread(reach, _) | SetName::Hashed(reach) | SetName::EmptyReset(reach) => {
-                plain(service_key(reach.scope()))
+            SetName::Capped(listen_scope, cap) => counted(listen_scope, cap),
+            SetName::Spread(listen_scope, _) | SetName::Hashed(listen_scope) | SetName::EmptyReset(listen_scope) => {
+                plain(service_key(listen_scope.scope()))
             }
-            SetName::Turn(reach) => with(service_key(reach.scope()), Payload::Chain),
-            SetName::Allowed(reach) | SetName::Denied(reach) => {
-                let mut key = listening_key(reach.scope());
-                key.push(SourceAddress(reach.family()));
+            SetName::RoundRobin(listen_scope) => with(service_key(listen_scope.scope()), Payload::Chain),
+            SetName::Allowed(listen_scope) | SetName::Denied(listen_scope) => {
+                let mut key = listening_key(listen_scope.scope());
+                key.push(SourceAddress(listen_scope.family()));
                 Self {
                     key,
                     payload: Payload::Nothing,
                     interval: true,
                 }
             }
-            SetName::Slots(reach) => {
-                let mut key = listening_key(reach.scope());
+            SetName::Slots(listen_scope) => {
+                let mut key = listening_key(listen_scope.scope());
                 key.push(Slot);
-                with(key, Payload::Endpoint(reach.family()))
+                with(key, Payload::Endpoint(listen_scope.family()))
             }
             SetName::Limited(family)
             | SetName::Unlimited(family)
@@ -218,10 +218,10 @@ impl SetSpec {
     }
 }
 
-fn counted(reach: Reach, cap: Cap) -> SetSpec {
+fn counted(listen_scope: ListenScope, cap: Cap) -> SetSpec {
     let (key, payload) = match cap {
-        Cap::ClientHandshakes(rate) => (client_key(reach), Payload::Rate(rate)),
-        Cap::ClientFlows(flows) => (client_key(reach), Payload::Flows(flows)),
+        Cap::ClientHandshakes(rate) => (client_key(listen_scope), Payload::Rate(rate)),
+        Cap::ClientFlows(flows) => (client_key(listen_scope), Payload::Flows(flows)),
         Cap::Flows(cap) => (vec![Field::FlowId], Payload::OneFlow(cap.flows)),
     };
     SetSpec {
@@ -232,9 +232,9 @@ fn counted(reach: Reach, cap: Cap) -> SetSpec {
 }
 
 /// A client of a service. One of IPv6 is a whole network of 64 bits, since anybody has as many addresses in it as they like.
-pub fn client_key(reach: Reach) -> Vec<Field> {
-    let mut key = vec![Field::SourceAddress(reach.family())];
-    key.extend(listening_key(reach.scope()));
+pub fn client_key(listen_scope: ListenScope) -> Vec<Field> {
+    let mut key = vec![Field::SourceAddress(listen_scope.family())];
+    key.extend(listening_key(listen_scope.scope()));
     key
 }
 

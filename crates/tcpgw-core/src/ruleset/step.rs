@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::name::{Reach, SetName, SpreadRule, TurnChain};
+use super::name::{ListenScope, RoundRobinChain, SetName, SpreadRule};
 use super::rows::Rows;
 use super::skeleton::Asked;
 use super::timeouts::{KernelTimeouts, Timeouts};
@@ -41,7 +41,7 @@ impl Batch<'_> {
 }
 
 /// A service's key in a reach.
-pub type Door = (Reach, Box<[u8]>);
+pub type ListenKey = (ListenScope, Box<[u8]>);
 
 /// Timeouts of flows that conntrack's sysctls do not say any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Retimed {
     /// What they say.
     pub timeouts: KernelTimeouts,
     /// The rules of the `spread` chains as they are: rules hold on to the objects, and tell which of them there are.
-    pub spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
+    pub spreads: BTreeMap<ListenScope, BTreeSet<SpreadRule>>,
     /// The optional sets that the rules ask as they are.
     pub asked: Asked,
 }
@@ -63,25 +63,25 @@ pub struct Step<'a> {
     /// Objects with timeouts to make, and what conntrack's sysctls say.
     pub new_timeouts: BTreeMap<Timeouts, KernelTimeouts>,
     /// Width sets to make.
-    pub new_widths: BTreeSet<(Reach, SpreadRule)>,
+    pub new_widths: BTreeSet<(ListenScope, SpreadRule)>,
     /// Chains that count turns, to make.
-    pub new_turns: BTreeSet<TurnChain>,
+    pub new_turns: BTreeSet<RoundRobinChain>,
     /// `spread` chains to write anew, with a rule for each of these widths.
-    pub spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
+    pub spreads: BTreeMap<ListenScope, BTreeSet<SpreadRule>>,
     /// The optional sets that the rules ask before it and after it, where these differ.
     pub asked: Option<(Asked, Asked)>,
     /// Turns to delete.
-    pub delete_turns: BTreeSet<Door>,
+    pub delete_turns: BTreeSet<ListenKey>,
     /// Rows to delete; their data does not matter.
     pub delete: BTreeMap<SetName, Batch<'a>>,
     /// Rows to add.
     pub add: BTreeMap<SetName, Batch<'a>>,
     /// Turns to add.
-    pub add_turns: BTreeMap<Door, TurnChain>,
+    pub add_turns: BTreeMap<ListenKey, RoundRobinChain>,
     /// Width sets to remove.
-    pub old_widths: BTreeSet<(Reach, SpreadRule)>,
+    pub old_widths: BTreeSet<(ListenScope, SpreadRule)>,
     /// Chains to remove.
-    pub old_turns: BTreeSet<TurnChain>,
+    pub old_turns: BTreeSet<RoundRobinChain>,
     /// Objects with timeouts to remove. Flows that are up go by conntrack's sysctls from then on.
     pub old_timeouts: BTreeSet<Timeouts>,
 }

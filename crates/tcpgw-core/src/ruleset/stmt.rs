@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::name::{Family, Reach, Scope, SetName};
+use super::name::{Family, ListenScope, Scope, SetName};
 use super::spec::{Field, listening_key, service_key};
 use super::timeouts::{SYN_RECV_SECONDS, SYN_SENT_SECONDS, Timeouts};
 use crate::model::FlowMark;
@@ -52,7 +52,7 @@ pub enum Pick {
     /// By a hash of the client's address.
     Hash,
     /// In turn among this many.
-    Turn(u16),
+    RoundRobin(u16),
     /// At random among this many.
     Random(u16),
 }
@@ -135,9 +135,9 @@ pub enum Stmt {
     /// Take the timestamp option away.
     StripTimestamp,
     /// Send the flow to the backend in that slot.
-    Dnat(Reach, Pick),
+    Dnat(ListenScope, Pick),
     /// Go on where the service counts its turns.
-    Turns(Reach),
+    Turns(ListenScope),
     /// Leave this chain.
     Return,
     /// Drop the packet.
@@ -262,25 +262,29 @@ impl fmt::Display for Stmt {
             }
             Self::Timeouts(object) => write!(f, "ct timeout set \"{object}\""),
             Self::StripTimestamp => f.write_str("reset tcp option timestamp"),
-            Self::Dnat(reach, pick) => {
-                let family = ip(reach.family());
-                write!(f, "dnat {family} to {} . ", concat(&listening_key(reach.scope())))?;
+            Self::Dnat(listen_scope, pick) => {
+                let family = ip(listen_scope.family());
+                write!(
+                    f,
+                    "dnat {family} to {} . ",
+                    concat(&listening_key(listen_scope.scope()))
+                )?;
                 match pick {
                     Pick::Hash => write!(f, "jhash {family} saddr mod {HASH_SLOTS} seed {HASH_SEED:#x}")?,
                     Pick::Client(width) => {
-                        let client = concat(&sender(reach.family()));
+                        let client = concat(&sender(listen_scope.family()));
                         write!(f, "jhash {client} mod {width} seed {HASH_SEED:#x}")?;
                     }
-                    Pick::Turn(width) => write!(f, "numgen inc mod {width}")?,
+                    Pick::RoundRobin(width) => write!(f, "numgen inc mod {width}")?,
                     Pick::Random(width) => write!(f, "numgen random mod {width}")?,
                 }
-                write!(f, " map @{}", SetName::Slots(*reach))
+                write!(f, " map @{}", SetName::Slots(*listen_scope))
             }
-            Self::Turns(reach) => write!(
+            Self::Turns(listen_scope) => write!(
                 f,
                 "{} vmap @{}",
-                concat(&service_key(reach.scope())),
-                SetName::Turn(*reach)
+                concat(&service_key(listen_scope.scope())),
+                SetName::RoundRobin(*listen_scope)
             ),
             Self::Return => f.write_str("return"),
             Self::Drop => f.write_str("drop"),
@@ -356,8 +360,8 @@ pub fn attempt(family: Family) -> Vec<Field> {
 }
 
 /// The service and the client.
-pub fn visitor(reach: Reach) -> Vec<Field> {
-    let mut key = listening_key(reach.scope());
-    key.push(Field::SourceAddress(reach.family()));
+pub fn visitor(listen_scope: ListenScope) -> Vec<Field> {
+    let mut key = listening_key(listen_scope.scope());
+    key.push(Field::SourceAddress(listen_scope.family()));
     key
 }

@@ -8,7 +8,7 @@ use super::table::Table;
 use crate::conntrack::{Flow, Status};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::compile::TCP;
-use tcpgw_core::ruleset::name::{Family, Reach, Scope, SetName, SpreadRule};
+use tcpgw_core::ruleset::name::{Family, ListenScope, Scope, SetName, SpreadRule};
 use tcpgw_core::ruleset::rows::read_endpoint;
 use tcpgw_core::ruleset::stmt::HASH_SLOTS;
 
@@ -139,20 +139,20 @@ impl<'a> Walk<'a> {
         self.look().is_some_and(|table| table.covers(set, key))
     }
 
-    fn is_service(&mut self, syn: &Syn, reach: Reach) -> bool {
-        let scope = reach.scope();
+    fn is_service(&mut self, syn: &Syn, listen_scope: ListenScope) -> bool {
+        let scope = listen_scope.scope();
         self.contains(SetName::Services(scope), &syn.service(scope))
     }
 
     fn way(&mut self, syn: &Syn, pick: u32) -> Outcome {
         let family = syn.family();
-        let reaches = [Reach::Any(family), Reach::At(family)];
+        let reaches = [ListenScope::Any(family), ListenScope::At(family)];
         if let Some(rules) = self.look()
             && let Some(outcome) = self.find(rules, syn, reaches, pick)
         {
             return outcome;
         }
-        if reaches.iter().any(|reach| self.is_service(syn, *reach)) {
+        if reaches.iter().any(|listen_scope| self.is_service(syn, *listen_scope)) {
             Outcome::Missed
         } else {
             Outcome::Foreign
@@ -160,51 +160,58 @@ impl<'a> Walk<'a> {
     }
 
     /// `None` where the rules end and the packet goes on.
-    fn find(&mut self, rules: &Table, syn: &Syn, reaches: [Reach; 2], pick: u32) -> Option<Outcome> {
-        for reach in reaches {
-            if rules.asks(SetName::Restricted(reach.scope())) && !self.may_enter(syn, reach) {
+    fn find(&mut self, rules: &Table, syn: &Syn, reaches: [ListenScope; 2], pick: u32) -> Option<Outcome> {
+        for listen_scope in reaches {
+            if rules.asks(SetName::Restricted(listen_scope.scope())) && !self.may_enter(syn, listen_scope) {
                 return Some(Outcome::Refused);
             }
         }
-        for reach in reaches {
-            if let ControlFlow::Break(outcome) = self.spread(rules, syn, reach, pick) {
+        for listen_scope in reaches {
+            if let ControlFlow::Break(outcome) = self.spread(rules, syn, listen_scope, pick) {
                 return outcome;
             }
-            if self.is_service(syn, reach) {
-                return self.choose(rules, syn, reach, pick);
+            if self.is_service(syn, listen_scope) {
+                return self.choose(rules, syn, listen_scope, pick);
             }
         }
         None
     }
 
-    fn may_enter(&mut self, syn: &Syn, reach: Reach) -> bool {
-        let (service, visitor) = (syn.service(reach.scope()), syn.visitor(reach.scope()));
-        if !self.contains(SetName::Restricted(reach.scope()), &service) {
+    fn may_enter(&mut self, syn: &Syn, listen_scope: ListenScope) -> bool {
+        let (service, visitor) = (syn.service(listen_scope.scope()), syn.visitor(listen_scope.scope()));
+        if !self.contains(SetName::Restricted(listen_scope.scope()), &service) {
             return true;
         }
-        if self.covers(SetName::Denied(reach), &visitor) {
+        if self.covers(SetName::Denied(listen_scope), &visitor) {
             return false;
         }
-        self.covers(SetName::Allowed(reach), &visitor) || !self.contains(SetName::AllowOnly(reach.scope()), &service)
+        self.covers(SetName::Allowed(listen_scope), &visitor)
+            || !self.contains(SetName::AllowOnly(listen_scope.scope()), &service)
     }
 
     /// Breaks with where the packet ends, if it does, and goes on where it comes back.
-    fn spread(&mut self, rules: &Table, syn: &Syn, reach: Reach, pick: u32) -> ControlFlow<Option<Outcome>> {
-        let service = syn.service(reach.scope());
-        for rule in rules.spread(reach) {
+    fn spread(
+        &mut self,
+        rules: &Table,
+        syn: &Syn,
+        listen_scope: ListenScope,
+        pick: u32,
+    ) -> ControlFlow<Option<Outcome>> {
+        let service = syn.service(listen_scope.scope());
+        for rule in rules.spread(listen_scope) {
             let slots = match rule {
                 // Nobody here is over a cap.
                 SpreadRule::Cap(_) => continue,
                 SpreadRule::Slots(width) => Some(width.slots),
                 SpreadRule::Idle(_) => None,
             };
-            if !self.contains(SetName::Spread(reach, rule), &service) {
+            if !self.contains(SetName::Spread(listen_scope, rule), &service) {
                 continue;
             }
             let Some(slots) = slots else {
-                return ControlFlow::Break(self.choose(rules, syn, reach, pick));
+                return ControlFlow::Break(self.choose(rules, syn, listen_scope, pick));
             };
-            if let Some(outcome) = self.slot(syn, reach, pick % u32::from(slots)) {
+            if let Some(outcome) = self.slot(syn, listen_scope, pick % u32::from(slots)) {
                 return ControlFlow::Break(Some(outcome));
             }
         }
@@ -212,32 +219,32 @@ impl<'a> Walk<'a> {
     }
 
     /// `None` where the rules end and the packet goes on.
-    fn choose(&mut self, rules: &Table, syn: &Syn, reach: Reach, pick: u32) -> Option<Outcome> {
-        let service = syn.service(reach.scope());
-        if self.contains(SetName::Hashed(reach), &service)
-            && let Some(outcome) = self.slot(syn, reach, pick % u32::from(HASH_SLOTS))
+    fn choose(&mut self, rules: &Table, syn: &Syn, listen_scope: ListenScope, pick: u32) -> Option<Outcome> {
+        let service = syn.service(listen_scope.scope());
+        if self.contains(SetName::Hashed(listen_scope), &service)
+            && let Some(outcome) = self.slot(syn, listen_scope, pick % u32::from(HASH_SLOTS))
         {
             return Some(outcome);
         }
         let turn = self
             .look()
-            .and_then(|table| table.turn(&(reach, service.clone().into())));
+            .and_then(|table| table.turn(&(listen_scope, service.clone().into())));
         if let Some(chain) = turn {
             // A chain that is newer than the packet's rules has none for it.
             return rules
                 .has_chain(chain)
-                .then(|| self.slot(syn, reach, pick % u32::from(chain.width)))
+                .then(|| self.slot(syn, listen_scope, pick % u32::from(chain.width)))
                 .flatten();
         }
-        let reset = self.contains(SetName::EmptyReset(reach), &service);
+        let reset = self.contains(SetName::EmptyReset(listen_scope), &service);
         Some(Outcome::Empty { reset })
     }
 
     /// A slot that is not there lets the packet go on to the next rule.
-    fn slot(&mut self, syn: &Syn, reach: Reach, number: u32) -> Option<Outcome> {
-        let key = [syn.listening(reach.scope()).as_slice(), &number.to_ne_bytes()].concat();
-        let data = self.look()?.data(SetName::Slots(reach), &key)?;
-        let backend = read_endpoint(reach.family(), data)?;
+    fn slot(&mut self, syn: &Syn, listen_scope: ListenScope, number: u32) -> Option<Outcome> {
+        let key = [syn.listening(listen_scope.scope()).as_slice(), &number.to_ne_bytes()].concat();
+        let data = self.look()?.data(SetName::Slots(listen_scope), &key)?;
+        let backend = read_endpoint(listen_scope.family(), data)?;
         Some(Outcome::Backend(SocketAddr::new(backend.address, backend.port.get())))
     }
 }

@@ -8,12 +8,12 @@ use super::{Counted, Refused, Seen, Subject, refused};
 use crate::Commit;
 use crate::nftables::ownership::Ownership;
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::ruleset::name::{Reach, SetName, SpreadRule, TurnChain};
+use tcpgw_core::ruleset::name::{ListenScope, RoundRobinChain, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::skeleton::{self, Asked, spread_name};
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_core::ruleset::step::{Door, Step};
+use tcpgw_core::ruleset::step::{ListenKey, Step};
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 use tcpgw_core::ruleset::{Ruleset, idle_timeouts};
 
@@ -37,12 +37,12 @@ pub(super) struct Table {
     rules_are_ours: bool,
     sets: BTreeMap<SetName, Elements>,
     counters: BTreeMap<SetName, BTreeMap<Box<[u8]>, u64>>,
-    spreads: BTreeMap<Reach, BTreeSet<SpreadRule>>,
+    spreads: BTreeMap<ListenScope, BTreeSet<SpreadRule>>,
     asked: Asked,
     timeouts: KernelTimeouts,
     idle_timeouts: BTreeSet<Timeouts>,
-    chains: BTreeSet<TurnChain>,
-    turns: BTreeMap<Door, (TurnChain, u32)>,
+    chains: BTreeSet<RoundRobinChain>,
+    turns: BTreeMap<ListenKey, (RoundRobinChain, u32)>,
 }
 
 impl Table {
@@ -58,7 +58,10 @@ impl Table {
             rules_are_ours: true,
             sets: sets.into_iter().map(|name| (name, Elements::new())).collect(),
             counters: counters.into_iter().map(|name| (name, BTreeMap::new())).collect(),
-            spreads: Reach::ALL.into_iter().map(|reach| (reach, BTreeSet::new())).collect(),
+            spreads: ListenScope::ALL
+                .into_iter()
+                .map(|listen_scope| (listen_scope, BTreeSet::new()))
+                .collect(),
             asked: Asked::new(),
             timeouts: KernelTimeouts::default(),
             idle_timeouts: BTreeSet::new(),
@@ -118,14 +121,19 @@ impl Table {
     }
 
     fn spreads_follow_sets(&self) -> bool {
-        self.spreads
-            .iter()
-            .all(|(reach, widths)| *widths == self.widths().filter(|(of, _)| of == reach).map(|(_, w)| w).collect())
+        self.spreads.iter().all(|(listen_scope, widths)| {
+            *widths
+                == self
+                    .widths()
+                    .filter(|(of, _)| of == listen_scope)
+                    .map(|(_, w)| w)
+                    .collect()
+        })
     }
 
-    fn widths(&self) -> impl Iterator<Item = (Reach, SpreadRule)> + '_ {
+    fn widths(&self) -> impl Iterator<Item = (ListenScope, SpreadRule)> + '_ {
         self.sets.keys().filter_map(|name| match name {
-            SetName::Spread(reach, width) => Some((*reach, *width)),
+            SetName::Spread(listen_scope, width) => Some((*listen_scope, *width)),
             _ => None,
         })
     }
@@ -142,7 +150,7 @@ impl Table {
         let turns = self
             .turns
             .iter()
-            .map(|(door, (chain, _))| (door.clone(), chain.clone()));
+            .map(|(listen_key, (chain, _))| (listen_key.clone(), chain.clone()));
         Ruleset::new(sets, turns.collect())
             .among(&self.widths().collect(), &self.chains, &self.asked)
             .with_timeouts(self.timeouts)
@@ -150,7 +158,9 @@ impl Table {
 
     pub(super) fn born(&self, set: SetName, identity: &[u8]) -> Option<u32> {
         match set {
-            SetName::Turn(reach) => self.turns.get(&(reach, identity.into())).map(|(_, born)| *born),
+            SetName::RoundRobin(listen_scope) => {
+                self.turns.get(&(listen_scope, identity.into())).map(|(_, born)| *born)
+            }
             _ => self.sets.get(&set)?.get(identity).map(|element| element.born),
         }
     }
@@ -191,12 +201,12 @@ impl Table {
             .is_some_and(|elements| elements.keys().any(|identity| holds(identity)))
     }
 
-    pub(super) fn turn(&self, door: &Door) -> Option<&TurnChain> {
-        self.turns.get(door).map(|(chain, _)| chain)
+    pub(super) fn turn(&self, listen_key: &ListenKey) -> Option<&RoundRobinChain> {
+        self.turns.get(listen_key).map(|(chain, _)| chain)
     }
 
-    pub(super) fn spread(&self, reach: Reach) -> impl Iterator<Item = SpreadRule> + '_ {
-        self.spreads.get(&reach).into_iter().flatten().copied()
+    pub(super) fn spread(&self, listen_scope: ListenScope) -> impl Iterator<Item = SpreadRule> + '_ {
+        self.spreads.get(&listen_scope).into_iter().flatten().copied()
     }
 
     /// Whether the rules look into that set.
@@ -204,7 +214,7 @@ impl Table {
         !set.is_optional() || self.asked.contains(&set)
     }
 
-    pub(super) fn has_chain(&self, chain: &TurnChain) -> bool {
+    pub(super) fn has_chain(&self, chain: &RoundRobinChain) -> bool {
         self.chains.contains(chain)
     }
 }
@@ -260,8 +270,8 @@ impl Work<'_> {
                 self.refuse(Subject::Timeouts, None, Errno::EEXIST);
             }
         }
-        for (reach, width) in &step.new_widths {
-            let name = SetName::Spread(*reach, *width);
+        for (listen_scope, width) in &step.new_widths {
+            let name = SetName::Spread(*listen_scope, *width);
             if self.table.sets.contains_key(&name) {
                 self.refuse(Subject::Set(name), None, Errno::EEXIST);
             }
@@ -273,16 +283,16 @@ impl Work<'_> {
                 self.refuse(Subject::Chain(chain.to_string()), None, Errno::EEXIST);
             }
         }
-        for (reach, widths) in &step.spreads {
+        for (listen_scope, widths) in &step.spreads {
             for width in widths {
-                if !self.table.sets.contains_key(&SetName::Spread(*reach, *width)) {
-                    self.refuse(Subject::Rule(spread_name(*reach)), None, Errno::ENOENT);
+                if !self.table.sets.contains_key(&SetName::Spread(*listen_scope, *width)) {
+                    self.refuse(Subject::Rule(spread_name(*listen_scope)), None, Errno::ENOENT);
                 }
             }
-            if !idle_timeouts(*reach, widths).is_subset(&self.table.idle_timeouts) {
-                self.refuse(Subject::Rule(spread_name(*reach)), None, Errno::ENOENT);
+            if !idle_timeouts(*listen_scope, widths).is_subset(&self.table.idle_timeouts) {
+                self.refuse(Subject::Rule(spread_name(*listen_scope)), None, Errno::ENOENT);
             }
-            self.table.spreads.insert(*reach, widths.clone());
+            self.table.spreads.insert(*listen_scope, widths.clone());
         }
         if let Some((had, wanted)) = &step.asked {
             // The chains that differ are told from what they were said to be.
@@ -294,9 +304,13 @@ impl Work<'_> {
     }
 
     fn delete(&mut self, step: &Step<'_>) {
-        for door in &step.delete_turns {
-            if self.table.turns.remove(door).is_none() {
-                self.refuse(Subject::Elements(SetName::Turn(door.0)), Some(&door.1), Errno::ENOENT);
+        for listen_key in &step.delete_turns {
+            if self.table.turns.remove(listen_key).is_none() {
+                self.refuse(
+                    Subject::Elements(SetName::RoundRobin(listen_key.0)),
+                    Some(&listen_key.1),
+                    Errno::ENOENT,
+                );
             }
         }
         for (name, batch) in &step.delete {
@@ -323,14 +337,14 @@ impl Work<'_> {
                 self.add_row(*name, row);
             }
         }
-        for (door, chain) in &step.add_turns {
-            let subject = Subject::Elements(SetName::Turn(door.0));
+        for (listen_key, chain) in &step.add_turns {
+            let subject = Subject::Elements(SetName::RoundRobin(listen_key.0));
             if !self.table.chains.contains(chain) {
-                self.refuse(subject.clone(), Some(&door.1), Errno::ENOENT);
+                self.refuse(subject.clone(), Some(&listen_key.1), Errno::ENOENT);
             }
             let turn = (chain.clone(), self.generation);
-            if self.table.turns.insert(door.clone(), turn).is_some() {
-                self.refuse(subject, Some(&door.1), Errno::EEXIST);
+            if self.table.turns.insert(listen_key.clone(), turn).is_some() {
+                self.refuse(subject, Some(&listen_key.1), Errno::EEXIST);
             }
         }
     }
@@ -370,9 +384,9 @@ impl Work<'_> {
     }
 
     fn discard(&mut self, step: &Step<'_>) {
-        for (reach, width) in &step.old_widths {
-            let name = SetName::Spread(*reach, *width);
-            if self.table.spread(*reach).any(|used| used == *width) {
+        for (listen_scope, width) in &step.old_widths {
+            let name = SetName::Spread(*listen_scope, *width);
+            if self.table.spread(*listen_scope).any(|used| used == *width) {
                 self.refuse(Subject::Set(name), None, Errno::EBUSY);
             }
             if self.table.sets.remove(&name).is_none() {
@@ -390,7 +404,7 @@ impl Work<'_> {
         }
         for timeouts in &step.old_timeouts {
             let mut spreads = self.table.spreads.iter();
-            if spreads.any(|(reach, rules)| idle_timeouts(*reach, rules).contains(timeouts)) {
+            if spreads.any(|(listen_scope, rules)| idle_timeouts(*listen_scope, rules).contains(timeouts)) {
                 self.refuse(Subject::Timeouts, None, Errno::EBUSY);
             }
             if !self.table.idle_timeouts.remove(timeouts) {

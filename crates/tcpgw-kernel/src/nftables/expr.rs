@@ -433,7 +433,7 @@ impl Writer {
             }
             Stmt::Turns(reach) => {
                 self.load(&service_key(reach.scope()));
-                self.lookup(SetName::Turn(*reach), Some(VERDICT));
+                self.lookup(SetName::RoundRobin(*reach), Some(VERDICT));
             }
             Stmt::Timeouts(_) | Stmt::StripTimestamp | Stmt::Reset | Stmt::Masquerade => self.action(stmt),
             Stmt::Return => self.verdict(NFT_RETURN, None),

@@ -12,7 +12,7 @@ use crate::nftables::nft::{self, chain, elem, expr, msg, object, rule, set, tabl
 use crate::nftables::sets;
 use crate::nftables::skeleton::{self, TABLE};
 use tcpgw_core::model::FlowMark;
-use tcpgw_core::ruleset::name::{self, Reach, SetName, SpreadRule, TurnChain};
+use tcpgw_core::ruleset::name::{self, ListenScope, RoundRobinChain, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::{Limits, Rows};
 use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain};
@@ -124,9 +124,9 @@ pub fn skeleton_is_ours(
 /// All chains that there should be, by name.
 pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, Chain> {
     let widths = found.widths();
-    let spreads = Reach::ALL.map(|reach| {
-        let of_reach = widths.iter().filter(|(of, _)| *of == reach);
-        rules::spread(reach, &of_reach.map(|(_, width)| *width).collect(), mark)
+    let spreads = ListenScope::ALL.map(|listen_scope| {
+        let of_reach = widths.iter().filter(|(of, _)| *of == listen_scope);
+        rules::spread(listen_scope, &of_reach.map(|(_, width)| *width).collect(), mark)
     });
     let turns = found.turn_chains.iter().map(rules::turn);
     let chains = rules::fixed(mark, &found.asked).into_iter().chain(spreads).chain(turns);
@@ -139,7 +139,7 @@ pub struct Found {
     /// The sets.
     pub sets: BTreeSet<SetName>,
     /// The chains that count turns.
-    pub turn_chains: BTreeSet<TurnChain>,
+    pub turn_chains: BTreeSet<RoundRobinChain>,
     /// The optional sets that the rules ask.
     pub asked: Asked,
     /// What the objects with timeouts follow.
@@ -149,9 +149,9 @@ pub struct Found {
 }
 
 impl Found {
-    fn widths(&self) -> BTreeSet<(Reach, SpreadRule)> {
+    fn widths(&self) -> BTreeSet<(ListenScope, SpreadRule)> {
         let width = |name: &SetName| match name {
-            SetName::Spread(reach, width) => Some((*reach, *width)),
+            SetName::Spread(listen_scope, width) => Some((*listen_scope, *width)),
             _ => None,
         };
         self.sets.iter().filter_map(width).collect()
@@ -159,7 +159,7 @@ impl Found {
 
     /// The objects with timeouts that these sets need, beside those that are always there.
     pub fn idle_timeouts(&self) -> BTreeSet<Timeouts> {
-        let of = |(reach, rule)| idle_timeouts(reach, &[rule].into());
+        let of = |(listen_scope, rule)| idle_timeouts(listen_scope, &[rule].into());
         self.widths().into_iter().flat_map(of).collect()
     }
 }
@@ -201,7 +201,7 @@ pub fn survey(socket: &mut impl NetlinkExchange, room: Room) -> Result<Found, Ne
         },
         |message| {
             if attr_str(body(message), chain::TABLE)? == Some(TABLE) {
-                turn_chains.extend(attr_str(body(message), chain::NAME)?.and_then(TurnChain::parse));
+                turn_chains.extend(attr_str(body(message), chain::NAME)?.and_then(RoundRobinChain::parse));
             }
             Ok(())
         },
@@ -372,11 +372,11 @@ pub fn elements(socket: &mut impl NetlinkExchange, found: &Found) -> Result<(Rul
     let mut all_ours = true;
     for name in found.sets.iter().copied().filter(|name| !name.is_counter()) {
         let spec = SetSpec::of(name);
-        if let SetName::Turn(reach) = name {
+        if let SetName::RoundRobin(listen_scope) = name {
             dump_elements(socket, name, |element| {
                 let key = element.key.filter(|key| key.len() == spec.key_len());
-                if let (Some(key), Some(chain)) = (key, element.chain.and_then(TurnChain::parse)) {
-                    turns.insert((reach, key.into()), chain);
+                if let (Some(key), Some(chain)) = (key, element.chain.and_then(RoundRobinChain::parse)) {
+                    turns.insert((listen_scope, key.into()), chain);
                 } else {
                     all_ours = alien("element of set", Some(&name.to_string()));
                 }
@@ -730,7 +730,7 @@ mod tests {
 
     #[test]
     fn every_set_is_as_it_is_made() {
-        let widths = Reach::ALL.map(|reach| SetName::Spread(reach, SpreadRule::random(7)));
+        let widths = ListenScope::ALL.map(|listen_scope| SetName::Spread(listen_scope, SpreadRule::random(7)));
         for name in SetName::fixed().into_iter().chain(widths) {
             let listed = bytes(|writer| sets::write_set(writer, name, Room::default(), 5));
             for other in SetName::fixed() {
@@ -753,7 +753,7 @@ mod tests {
                 }
             })
         };
-        let spec = SetSpec::of(SetName::Slots(Reach::Any(Ip::V4)));
+        let spec = SetSpec::of(SetName::Slots(ListenScope::Any(Ip::V4)));
         for (key, data, fits) in [
             (8, Some(8), true),
             (8, Some(4), false),
@@ -772,7 +772,7 @@ mod tests {
 
     #[test]
     fn an_element_may_be_listed_twice_but_not_with_two_values() {
-        let name = SetName::Slots(Reach::Any(Ip::V4));
+        let name = SetName::Slots(ListenScope::Any(Ip::V4));
         let found = Found {
             sets: [name].into(),
             ..Found::default()

@@ -11,7 +11,7 @@ use crate::nftables::sets;
 use crate::nftables::skeleton::{self, TABLE};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::idle_timeouts;
-use tcpgw_core::ruleset::name::{self, Reach, SetName, SpreadRule, TurnChain};
+use tcpgw_core::ruleset::name::{self, ListenScope, RoundRobinChain, SetName, SpreadRule};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain, Hook};
 use tcpgw_core::ruleset::spec::SetSpec;
@@ -148,7 +148,7 @@ impl Transaction {
         for name in SetName::fixed() {
             self.new_set(name, room);
         }
-        let spreads = Reach::ALL.map(|reach| rules::spread(reach, &BTreeSet::new(), mark));
+        let spreads = ListenScope::ALL.map(|listen_scope| rules::spread(listen_scope, &BTreeSet::new(), mark));
         let chains: Vec<Chain> = spreads.into_iter().chain(rules::fixed(mark, &Asked::new())).collect();
         let translates = |chain: &&Chain| {
             let base = chain.base.as_ref();
@@ -175,10 +175,10 @@ impl Transaction {
         for (timeouts, kernel) in &step.new_timeouts {
             self.new_timeouts(*timeouts, kernel);
         }
-        for (reach, width) in &step.new_widths {
-            self.new_set(SetName::Spread(*reach, *width), Room::default());
+        for (listen_scope, width) in &step.new_widths {
+            self.new_set(SetName::Spread(*listen_scope, *width), Room::default());
             if let SpreadRule::Cap(cap) = width {
-                self.new_set(SetName::Capped(*reach, *cap), Room::default());
+                self.new_set(SetName::Capped(*listen_scope, *cap), Room::default());
             }
         }
         for turn in &step.new_turns {
@@ -186,8 +186,8 @@ impl Transaction {
             self.new_chain(&chain);
             self.new_rules(&chain);
         }
-        for (reach, widths) in &step.spreads {
-            self.rewrite(&rules::spread(*reach, widths, mark));
+        for (listen_scope, widths) in &step.spreads {
+            self.rewrite(&rules::spread(*listen_scope, widths, mark));
         }
         if let Some((had, wanted)) = &step.asked {
             let before = rules::fixed(mark, had);
@@ -196,10 +196,10 @@ impl Transaction {
                 self.rewrite(&chain);
             }
         }
-        for (reach, key) in &step.delete_turns {
+        for (listen_scope, key) in &step.delete_turns {
             self.elements(
                 msg::DEL_ELEM,
-                SetName::Turn(*reach),
+                SetName::RoundRobin(*listen_scope),
                 &mut std::iter::once(key),
                 |writer, key| {
                     writer.nest(nft::LIST_ELEM, |writer| {
@@ -215,10 +215,10 @@ impl Transaction {
             self.rows(msg::NEW_ELEM, *name, batch);
         }
         self.add_turns(step);
-        for (reach, width) in &step.old_widths {
-            self.old_set(SetName::Spread(*reach, *width));
+        for (listen_scope, width) in &step.old_widths {
+            self.old_set(SetName::Spread(*listen_scope, *width));
             if let SpreadRule::Cap(cap) = width {
-                self.old_set(SetName::Capped(*reach, *cap));
+                self.old_set(SetName::Capped(*listen_scope, *cap));
             }
         }
         for turn in &step.old_turns {
@@ -249,7 +249,7 @@ impl Transaction {
         let spreads = retimed
             .spreads
             .iter()
-            .map(|(reach, widths)| rules::spread(*reach, widths, mark));
+            .map(|(listen_scope, widths)| rules::spread(*listen_scope, widths, mark));
         let refers = |stmt: &Stmt| matches!(stmt, Stmt::Timeouts(timeouts) if timeouts.follows_sysctls());
         let fixed = rules::fixed(mark, &retimed.asked);
         let fixed = fixed
@@ -262,7 +262,7 @@ impl Transaction {
             });
         }
         let idle = retimed.spreads.iter();
-        let idle = idle.flat_map(|(reach, rules)| idle_timeouts(*reach, rules));
+        let idle = idle.flat_map(|(listen_scope, rules)| idle_timeouts(*listen_scope, rules));
         let following: BTreeSet<Timeouts> = name::Family::BOTH
             .map(Timeouts::Flows)
             .into_iter()
@@ -402,7 +402,7 @@ impl Transaction {
         self.new_rules(chain);
     }
 
-    fn old_turn(&mut self, turn: &TurnChain) {
+    fn old_turn(&mut self, turn: &RoundRobinChain) {
         let name = turn.to_string();
         self.raw(Subject::Chain(name.clone()), |seq| skeleton::flush_chain(&name, seq));
         self.raw(Subject::Chain(name.clone()), |seq| skeleton::delete_chain(&name, seq));
@@ -416,11 +416,11 @@ impl Transaction {
     }
 
     fn add_turns(&mut self, step: &Step<'_>) {
-        for reach in Reach::ALL {
-            let turns = step.add_turns.iter().filter(|((of, _), _)| *of == reach);
+        for listen_scope in ListenScope::ALL {
+            let turns = step.add_turns.iter().filter(|((of, _), _)| *of == listen_scope);
             self.elements(
                 msg::NEW_ELEM,
-                SetName::Turn(reach),
+                SetName::RoundRobin(listen_scope),
                 &mut { turns },
                 |writer, ((_, key), chain)| {
                     sets::write_goto(writer, key, &chain.to_string());
@@ -632,7 +632,7 @@ mod tests {
             expected.extend(rows.iter().map(|row| (*set, row[..key_len].into())));
         }
         let turns = ruleset.turns().keys();
-        expected.extend(turns.map(|(reach, key)| (SetName::Turn(*reach), key.clone())));
+        expected.extend(turns.map(|(listen_scope, key)| (SetName::RoundRobin(*listen_scope), key.clone())));
         assert_eq!(keys, expected);
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Arguments;
 use crate::addon::check::{Finding, Report, Verdict};
 use crate::cli::{Code, Failure, Global, Outcome, Output, print_json, screen};
-use tcpgw_core::words::count;
+use tcpgw_core::diff::count;
 
 /// How often `-v` must be given to see what was sent and came of checks that passed.
 const DETAILS: u8 = 1;

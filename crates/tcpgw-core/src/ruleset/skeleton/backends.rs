@@ -1,7 +1,7 @@
 //! What goes to backends and comes from them.
 
 use super::Chain;
-use crate::ruleset::name::{Family, Reach, Scope, SetName};
+use crate::ruleset::name::{Family, ListenScope, Scope, SetName};
 use crate::ruleset::spec::Field;
 use crate::ruleset::stmt::{CtState, Direction, Stmt, answering, attempt, receiver, sender, service_in};
 
@@ -143,8 +143,8 @@ pub(super) fn unknown(family: Family) -> Vec<Chain> {
             vec![
                 vec![State(CtState::Invalid), Goto(format!("invalid_{family}"))],
                 vec![LocalDest(false), Goto(format!("passing_{family}"))],
-                service(Scope::Any, "arrive", Reach::Any(family).to_string()),
-                service(at, "arrive", Reach::At(family).to_string()),
+                service(Scope::Any, "arrive", ListenScope::Any(family).to_string()),
+                service(at, "arrive", ListenScope::At(family).to_string()),
             ],
         ),
     ]

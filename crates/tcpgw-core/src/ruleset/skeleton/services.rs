@@ -1,8 +1,8 @@
-//! From a service's door to a backend, or not.
+//! From a service's port and addresses to a backend, or not.
 
 use super::{Chain, goto, spread_name};
 use crate::model::FlowMark;
-use crate::ruleset::name::{Family, Reach, Scope, SetName};
+use crate::ruleset::name::{Family, ListenScope, Scope, SetName};
 use crate::ruleset::spec::attempt_key;
 use crate::ruleset::stmt::{CtState, Pick, Stmt, count_service, service_in, visitor};
 use crate::ruleset::timeouts::Timeouts;
@@ -42,75 +42,84 @@ pub(super) fn refusals(scope: Scope) -> Vec<Chain> {
     ]
 }
 
-pub(super) fn arriving(reach: Reach) -> Vec<Chain> {
-    let scope = reach.scope();
+pub(super) fn arriving(listen_scope: ListenScope) -> Vec<Chain> {
+    let scope = listen_scope.scope();
     let late = Stmt::Goto(format!("late{scope}"));
     let refuse = Stmt::Goto(format!("refuse{scope}"));
     vec![
         Chain::new(
-            format!("access{reach}"),
+            format!("access{listen_scope}"),
             vec![
-                vec![Stmt::In(visitor(reach), SetName::Denied(reach)), refuse.clone()],
-                vec![Stmt::In(visitor(reach), SetName::Allowed(reach)), Stmt::Return],
+                vec![
+                    Stmt::In(visitor(listen_scope), SetName::Denied(listen_scope)),
+                    refuse.clone(),
+                ],
+                vec![
+                    Stmt::In(visitor(listen_scope), SetName::Allowed(listen_scope)),
+                    Stmt::Return,
+                ],
                 vec![service_in(scope, SetName::AllowOnly(scope)), refuse],
             ],
         ),
         Chain::new(
-            format!("arrive{reach}"),
+            format!("arrive{listen_scope}"),
             vec![
                 vec![Stmt::Syn(false), late.clone()],
                 vec![Stmt::CtState(CtState::Untracked), late],
                 vec![
                     service_in(scope, SetName::Restricted(scope)),
-                    Stmt::Goto(format!("access{reach}")),
+                    Stmt::Goto(format!("access{listen_scope}")),
                 ],
             ],
         ),
     ]
 }
 
-pub(super) fn choosing(reach: Reach, mark: FlowMark) -> Vec<Chain> {
-    let scope = reach.scope();
+pub(super) fn choosing(listen_scope: ListenScope, mark: FlowMark) -> Vec<Chain> {
+    let scope = listen_scope.scope();
     let empty = vec![
         vec![count_service(scope, SetName::NoBackend(scope))],
-        vec![service_in(scope, SetName::EmptyReset(reach)), Stmt::Reset],
+        vec![service_in(scope, SetName::EmptyReset(listen_scope)), Stmt::Reset],
         vec![Stmt::Drop],
     ];
     let pick = Chain::new(
-        format!("pick{reach}"),
+        format!("pick{listen_scope}"),
         vec![
-            vec![service_in(scope, SetName::Hashed(reach)), Stmt::Dnat(reach, Pick::Hash)],
-            vec![Stmt::Turns(reach)],
-            vec![goto(&format!("empty{reach}"))],
+            vec![
+                service_in(scope, SetName::Hashed(listen_scope)),
+                Stmt::Dnat(listen_scope, Pick::Hash),
+            ],
+            vec![Stmt::Turns(listen_scope)],
+            vec![goto(&format!("empty{listen_scope}"))],
         ],
     );
     let choose = Chain::new(
-        format!("choose{reach}"),
+        format!("choose{listen_scope}"),
         vec![
             vec![Stmt::MarkFlow(mark)],
-            vec![Stmt::Timeouts(Timeouts::Flows(reach.family()))],
-            vec![goto(&format!("pick{reach}"))],
+            vec![Stmt::Timeouts(Timeouts::Flows(listen_scope.family()))],
+            vec![goto(&format!("pick{listen_scope}"))],
         ],
     );
-    vec![Chain::new(format!("empty{reach}"), empty), pick, choose]
+    vec![Chain::new(format!("empty{listen_scope}"), empty), pick, choose]
 }
 
 /// Most services are `client-hash`, so their sets are asked first, and one lookup says both that it is a service and how wide.
 pub(super) fn find(family: Family) -> Chain {
-    let reaches = [Reach::Any(family), Reach::At(family)];
-    let restricted = |reach: Reach| {
+    let reaches = [ListenScope::Any(family), ListenScope::At(family)];
+    let restricted = |listen_scope: ListenScope| {
         vec![
-            service_in(reach.scope(), SetName::Restricted(reach.scope())),
-            Stmt::Jump(format!("access{reach}")),
+            service_in(listen_scope.scope(), SetName::Restricted(listen_scope.scope())),
+            Stmt::Jump(format!("access{listen_scope}")),
         ]
     };
     let mut rules = reaches.map(restricted).to_vec();
     rules.push(again(family));
-    for reach in reaches {
-        rules.push(vec![Stmt::Jump(spread_name(reach))]);
+    for listen_scope in reaches {
+        rules.push(vec![Stmt::Jump(spread_name(listen_scope))]);
         rules.push(vec![
-            service_in(reach.scope(), SetName::Services(reach.scope())),
-            Stmt::Goto(format!("choose{reach}")),
+            service_in(listen_scope.scope(), SetName::Services(listen_scope.scope())),
+            Stmt::Goto(format!("choose{listen_scope}")),
         ]);
     }
     Chain::new(format!("find_{family}"), rules)

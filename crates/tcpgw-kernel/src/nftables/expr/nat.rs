@@ -5,7 +5,7 @@ use nftnl_sys as sys;
 use super::{
     CMP_EQ, FIB_ADDRTYPE, FIB_SADDR, NETWORK_HEADER, REG_1, RTN_LOCAL, Value, Writer, native, protocol, register,
 };
-use tcpgw_core::ruleset::name::{Family, Reach, SetName};
+use tcpgw_core::ruleset::name::{Family, ListenScope, SetName};
 use tcpgw_core::ruleset::spec::{Field, listening_key};
 use tcpgw_core::ruleset::stmt::{HASH_SEED, HASH_SLOTS, Pick, SOURCE_SLOTS, Stmt, receiver, sender};
 
@@ -20,7 +20,7 @@ const PSEUDO_HEADER: u32 = 1;
 impl Writer {
     fn pick(&mut self, family: Family, pick: Pick, slot: u32) {
         match pick {
-            Pick::Turn(width) => self.number(libc::NFT_NG_INCREMENTAL, width, slot),
+            Pick::RoundRobin(width) => self.number(libc::NFT_NG_INCREMENTAL, width, slot),
             Pick::Random(width) => self.number(libc::NFT_NG_RANDOM, width, slot),
             Pick::Client(width) => self.hash(&sender(family), width, slot),
             Pick::Hash => self.hash(&[Field::SourceAddress(family)], HASH_SLOTS, slot),
@@ -58,14 +58,14 @@ impl Writer {
         );
     }
 
-    pub(super) fn dnat(&mut self, reach: Reach, pick: Pick) {
-        let family = reach.family();
+    pub(super) fn dnat(&mut self, listen_scope: ListenScope, pick: Pick) {
+        let family = listen_scope.family();
         if matches!(pick, Pick::Client(_) | Pick::Hash) {
             self.need_family(family);
         }
-        let slot = self.load(&listening_key(reach.scope()));
+        let slot = self.load(&listening_key(listen_scope.scope()));
         self.pick(family, pick, slot);
-        self.lookup(SetName::Slots(reach), Some(REG_1));
+        self.lookup(SetName::Slots(listen_scope), Some(REG_1));
         let port = register(u32::try_from(family.address_len() / 4).unwrap_or(1));
         self.push(
             c"nat",

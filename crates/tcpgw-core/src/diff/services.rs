@@ -10,27 +10,28 @@ use crate::model::{DRAIN_TIMEOUT, Health, Listen, Service, duration};
 use crate::summary::Summary;
 
 /// The port and the addresses by which services of two states are compared.
-type Door = (u16, Vec<IpAddr>);
+type PortAndAddresses = (u16, Vec<IpAddr>);
 
 impl Changes {
     /// Returns what leads from some services to others, all fields counted.
     pub fn of_services(old: &[&Service], new: &[&Service]) -> Self {
         let summary = |services: &[&Service]| services.iter().copied().collect::<Summary>();
         let mut changes = Self::between(&summary(old), &summary(new), &BTreeMap::new()).services;
-        let known: BTreeMap<Door, &Service> = old.iter().map(|service| (door(service), *service)).collect();
-        let mut by_door: BTreeMap<Door, usize> = changes
+        let known: BTreeMap<PortAndAddresses, &Service> =
+            old.iter().map(|service| (listen_key(service), *service)).collect();
+        let mut by_listen_key: BTreeMap<PortAndAddresses, usize> = changes
             .iter()
             .enumerate()
             .map(|(at, change)| ((change.port, change.addresses.clone()), at))
             .collect();
         for service in new {
-            let door = door(service);
-            let words = outside_kernel(known.get(&door).copied(), service);
+            let listen_key = listen_key(service);
+            let words = outside_kernel(known.get(&listen_key).copied(), service);
             if words.is_empty() {
                 continue;
             }
-            let at = *by_door.entry(door.clone()).or_insert_with(|| {
-                let (port, addresses) = door;
+            let at = *by_listen_key.entry(listen_key.clone()).or_insert_with(|| {
+                let (port, addresses) = listen_key;
                 changes.push(Change {
                     kind: Kind::Changed,
                     name: Some(service.name.to_string()),
@@ -58,7 +59,7 @@ impl Changes {
     }
 }
 
-fn door(service: &Service) -> Door {
+fn listen_key(service: &Service) -> PortAndAddresses {
     let addresses = match &service.listen {
         Listen::Everywhere => Vec::new(),
         Listen::At(addresses) => addresses.iter().copied().collect(),

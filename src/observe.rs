@@ -30,7 +30,7 @@ use tcpgw_kernel::{Kernel, KernelError};
 
 /// Why there was nothing to see.
 #[derive(Debug, Error)]
-pub enum LookError {
+pub enum ObserveError {
     /// The kernel did not tell.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -90,8 +90,8 @@ impl Asker {
     /// Lets time pass.
     ///
     /// # Errors
-    /// [`LookError::Gone`] as soon as nobody wants the look any more.
-    pub fn pause(&self, kernel: &mut dyn Kernel, time: Duration) -> Result<(), LookError> {
+    /// [`ObserveError::Gone`] as soon as nobody wants the look any more.
+    pub fn pause(&self, kernel: &mut dyn Kernel, time: Duration) -> Result<(), ObserveError> {
         let Some(is_gone) = &self.0 else {
             kernel.pause(time);
             return Ok(());
@@ -99,7 +99,7 @@ impl Asker {
         let mut left = time;
         while !left.is_zero() {
             if is_gone() {
-                return Err(LookError::Gone);
+                return Err(ObserveError::Gone);
             }
             let slice = left.min(SLICE);
             kernel.pause(slice);
@@ -129,7 +129,7 @@ pub struct StatusQuery {
 /// Looks, twice if there is an interval, and hands out what was seen. `daemon` is what a daemon knows besides.
 ///
 /// # Errors
-/// [`LookError::Kernel`], [`LookError::NoService`].
+/// [`ObserveError::Kernel`], [`ObserveError::NoService`].
 pub fn status<T>(
     kernel: &mut dyn Kernel,
     services: &Services,
@@ -138,7 +138,7 @@ pub fn status<T>(
     noted: Noted,
     query: &StatusQuery,
     tell: impl FnOnce(&Status<'_>) -> T,
-) -> Result<T, LookError> {
+) -> Result<T, ObserveError> {
     let service = query.service.as_ref().filter(|_| services.table.is_some());
     let only = match service {
         Some(name) => {
@@ -249,14 +249,14 @@ pub trait List {
 /// Writes the flows as the kernel shows them, in no order, until all were shown or writing fails.
 ///
 /// # Errors
-/// [`LookError::Kernel`], [`LookError::NoService`], [`LookError::Write`].
+/// [`ObserveError::Kernel`], [`ObserveError::NoService`], [`ObserveError::Write`].
 pub fn flows(
     kernel: &mut dyn Kernel,
     services: &Services,
     noted: Noted,
     query: &FlowsQuery,
     list: &mut dyn List,
-) -> Result<(), LookError> {
+) -> Result<(), ObserveError> {
     let wanted = Wanted::new(query.service.as_ref(), query.backend, query.client, services)?;
     let now = nanoseconds();
     let mut written = list.begin(&noted.hints());
@@ -310,7 +310,7 @@ impl<W: Write> List for JsonFlows<W> {
 /// Who is behind what a backend sees.
 ///
 /// # Errors
-/// [`LookError::Kernel`], [`LookError::Families`].
+/// [`ObserveError::Kernel`], [`ObserveError::Families`].
 pub fn who<'a>(
     kernel: &mut dyn Kernel,
     services: &'a Services,
@@ -318,9 +318,9 @@ pub fn who<'a>(
     seen_as: SocketAddr,
     backend: Option<SocketAddr>,
     service: Option<&ServiceName>,
-) -> Result<Who<'a>, LookError> {
+) -> Result<Who<'a>, ObserveError> {
     if let Some(backend) = backend.filter(|backend| backend.is_ipv4() != seen_as.is_ipv4()) {
-        return Err(LookError::Families(seen_as, backend));
+        return Err(ObserveError::Families(seen_as, backend));
     }
     let mut found = Vec::new();
     if let Some(backend) = backend {

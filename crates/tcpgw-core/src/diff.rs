@@ -157,7 +157,7 @@ fn for_each(old: &Summary, new: &Summary, flows: &BTreeMap<(u16, SocketAddr), u6
             (None, None) => return,
             (Some(_), None) => std::cmp::Ordering::Less,
             (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(a), Some(b)) => a.door().cmp(&b.door()),
+            (Some(a), Some(b)) => a.listen_key().cmp(&b.listen_key()),
         };
         let a = if order.is_le() { olds.next() } else { None };
         let b = if order.is_ge() { news.next() } else { None };
