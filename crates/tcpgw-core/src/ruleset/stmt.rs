@@ -263,12 +263,8 @@ impl fmt::Display for Stmt {
             Self::Timeouts(object) => write!(f, "ct timeout set \"{object}\""),
             Self::StripTimestamp => f.write_str("reset tcp option timestamp"),
             Self::Dnat(listen_scope, pick) => {
-                let family = ip(listen_scope.family());
-                write!(
-                    f,
-                    "dnat {family} to {} . ",
-                    concat(&listening_key(listen_scope.scope()))
-                )?;
+                let (family, key) = (ip(listen_scope.family()), listening_key(listen_scope.scope()));
+                write!(f, "dnat {family} to {} . ", concat(&key))?;
                 match pick {
                     Pick::Hash => write!(f, "jhash {family} saddr mod {HASH_SLOTS} seed {HASH_SEED:#x}")?,
                     Pick::Client(width) => {
@@ -280,12 +276,10 @@ impl fmt::Display for Stmt {
                 }
                 write!(f, " map @{}", SetName::Slots(*listen_scope))
             }
-            Self::Turns(listen_scope) => write!(
-                f,
-                "{} vmap @{}",
-                concat(&service_key(listen_scope.scope())),
-                SetName::RoundRobin(*listen_scope)
-            ),
+            Self::Turns(listen_scope) => {
+                let key = concat(&service_key(listen_scope.scope()));
+                write!(f, "{key} vmap @{}", SetName::RoundRobin(*listen_scope))
+            }
             Self::Return => f.write_str("return"),
             Self::Drop => f.write_str("drop"),
             Self::Reset => f.write_str("reject with tcp reset"),
