@@ -25,31 +25,31 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Provision a public port for an app; the same again changes nothing
+    /// Provision a public port for an app; repeating it changes nothing
     Provision(Provision),
-    /// Change the plan of an app: its limit changes in place
+    /// Change the plan of an app, and with it the limit; connections go on
     Plan(Plan),
-    /// Reset new connections of an app until it is resumed; established ones drain
+    /// Refuse new connections to an app until it is resumed; established ones drain
     Suspend(App),
-    /// Serve a suspended app again, on the same port
+    /// Serve a suspended app again on the same port
     Resume(App),
-    /// Remove the resource of an app and its service; flows drain, and the port rests for a while
+    /// Remove the resource and the service of an app; flows drain, and the port is not given to other apps for a while
     Deprovision(App),
     /// List the resources
     Ls,
     /// Show the resource of an app
     Show(App),
-    /// Print what a platform wants to know of the provider API, as JSON with the credentials; needs no daemon
+    /// Print the manifest of the provider API for a platform, as JSON with the credentials; needs no daemon
     Manifest(Manifest),
     Check(Box<check::Arguments>),
 }
 
 #[derive(Debug, Args)]
 struct Manifest {
-    /// Whose provider API
+    /// The dialect of the provider API
     #[arg(long, value_enum)]
     dialect: Platform,
-    /// Where the platform reaches the provider API [default: by addon.host and addon.listen]
+    /// The URL at which the platform reaches the provider API [default: from addon.host and addon.listen]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }
@@ -84,7 +84,7 @@ impl Platform {
 
 #[derive(Debug, Args)]
 pub(super) struct App {
-    /// The app, as its platform names it
+    /// The app, by the name that its platform uses
     #[arg(value_name = "APP", value_parser = app)]
     app: String,
 }
@@ -100,7 +100,7 @@ struct Provision {
     /// The plan
     #[arg(long, value_name = "PLAN")]
     plan: String,
-    /// The public port, if any of the range will not do
+    /// The public port [default: a free one of the range]
     #[arg(long, value_name = "PORT")]
     port: Option<NonZeroU16>,
 }

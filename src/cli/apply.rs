@@ -24,27 +24,28 @@ use tcpgw_core::diff::count;
 pub(super) struct Arguments {
     #[command(flatten)]
     file: File,
-    /// Say what would change, and change nothing
+    /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Let the flows of backends that leave go on for so long before they are flushed [default: 0s; with a daemon, the
-    /// service's `drain_timeout`]
+    /// How long flows of removed backends may go on before they are flushed [default: 0s; with a daemon, the service's
+    /// `drain_timeout`]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     drain: Option<Duration>,
-    /// Take ports over on which a local program listens
+    /// Accept ports on which a local program listens; their new connections then go to the service
     #[arg(long)]
     take_over: bool,
-    /// Leave services out that are not possible here yet (a port in use, an address that is not there), instead of
-    /// refusing all; what is served of them already stays. A daemon takes them up when it is over
+    /// Leave out services that cannot be served yet (a port in use, an address that this machine does not have) instead of
+    /// refusing the whole file; what is already served of them stays. A daemon adds them when the obstacle is gone
     #[arg(long)]
     hold_back: bool,
-    /// Accept a state without services over a kernel that has some
+    /// Accept a state file without services although the kernel has some
     #[arg(long)]
     allow_empty: bool,
-    /// End connections of clients that the lists `allow` and `deny` keep out now; without it they go on, and are counted
+    /// End connections of clients that the lists `allow` and `deny` now refuse; without it these connections go on and are
+    /// counted
     #[arg(long, conflicts_with = "dry_run")]
     flush_denied: bool,
-    /// Also remove services that no provider defines any more (orphans); without a daemon those of its API, too
+    /// Also remove services that no provider defines any more (orphans); without a daemon also services of its API
     #[arg(long)]
     prune: bool,
     #[command(flatten)]

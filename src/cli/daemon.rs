@@ -22,55 +22,56 @@ use crate::config::given::Given;
 use crate::daemon::SetLevel;
 use tcpgw_core::escape::Screen;
 
-/// Keep the kernel equal to what is desired: follow the state file, probe backends, drain, repair
+/// Run the daemon: keep the kernel equal to the state file and the API's services, probe backends, drain, repair
 ///
-/// It runs in the foreground and logs to standard error. SIGHUP reads the configuration again; SIGTERM ends it. The kernel
-/// forwards by itself: whatever becomes of the daemon, connections go on, and the next one takes over what is there.
+/// The daemon runs in the foreground and logs to standard error. SIGHUP makes it read the configuration again; SIGTERM ends it.
+/// The kernel forwards without it: when the daemon ends, connections go on, and the next daemon takes over the table that it
+/// finds.
 ///
-/// Each option is also a variable and a key of `[daemon]` in the configuration; an option goes before a variable, and both
-/// before the file.
+/// Each option is also an environment variable and a key of `[daemon]` in the configuration. An option overrides the
+/// variable, and both override the file.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The state file to follow [default: /etc/tcpgw/state.json, if it is there; else only the API provides services]
+    /// The state file to follow [default: /etc/tcpgw/state.json, if it exists; else the API alone provides services]
     #[arg(long, env = "TCPGW_STATE", value_name = "FILE")]
     state: Option<PathBuf>,
-    /// The group that may use the socket [default: that of the process]
+    /// The group that may use the socket [default: the group of the process]
     #[arg(long, env = "TCPGW_SOCKET_GROUP", value_name = "GROUP")]
     socket_group: Option<GroupName>,
-    /// The mode of the socket, in octal digits; not writable for everybody [default: 0660]
+    /// The mode of the socket, in octal digits; it must not be writable for everybody [default: 0660]
     #[arg(long, env = "TCPGW_SOCKET_MODE", value_name = "MODE")]
     socket_mode: Option<SocketMode>,
-    /// How logs are written [default: text]
+    /// The format of log lines [default: text]
     #[arg(long, env = "TCPGW_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
-    /// How much is logged; goes before -q and -v [default: info]
+    /// The least important lines that are logged; overrides -q and -v [default: info]
     #[arg(long, env = "TCPGW_LOG_LEVEL", value_enum)]
     log_level: Option<LogLevel>,
-    /// Own the table where the kernel can do that, so that no other program changes it [default: true]
+    /// Own the table, so that no other program can change it (Linux 6.9 and newer) [default: true]
     #[arg(long, env = "TCPGW_OWNER", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new())]
     owner: Option<bool>,
-    /// Let other programs change the table, and repair it when they do; the same as --owner=false
+    /// Let other programs change the table, and repair it afterwards; the same as --owner=false
     #[arg(long, overrides_with = "owner")]
     no_owner: bool,
-    /// The pause between full checks of the kernel, 1s to 24h, or 0s for never [default: 60s]
+    /// The time between full checks of the kernel, 1s to 24h; 0s turns them off [default: 60s]
     #[arg(long, env = "TCPGW_CHECK_INTERVAL", value_name = "T")]
     check_interval: Option<CheckInterval>,
-    /// What becomes of the balance when all backends of a service fail [default: keep]
+    /// Which backends get new connections when all backends of a service fail [default: keep]
     #[arg(long, env = "TCPGW_ALL_FAILED", value_enum)]
     all_failed: Option<AllFailed>,
-    /// How many probes may be in flight at once, 1 to 16384 [default: 4096]
+    /// The most probes at a time, 1 to 16384 [default: 4096]
     #[arg(long, env = "TCPGW_MAX_PROBES", value_name = "N")]
     max_probes: Option<MaxProbes>,
     /// Accept a state file without services over a gateway that has some [default: false]
     #[arg(long, env = "TCPGW_ALLOW_EMPTY", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new())]
     allow_empty: Option<bool>,
-    /// Take ports over on which a local program listens [default: false]
+    /// Accept ports on which a local program listens; their new connections then go to the service [default: false]
     #[arg(long, env = "TCPGW_TAKE_OVER", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = BoolishValueParser::new())]
     take_over: Option<bool>,
-    /// Where is kept what must outlive the daemon [default: /var/lib/tcpgw/tcpgw.db]
+    /// The file that keeps services, history and resources of the add-on when the daemon ends [default: /var/lib/tcpgw/tcpgw.db]
     #[arg(long, env = "TCPGW_STORE", value_name = "FILE")]
     store: Option<PathBuf>,
 }

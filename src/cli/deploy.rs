@@ -24,17 +24,17 @@ const AWAY: Duration = Duration::from_secs(10);
 /// Between two attempts to reach it.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Replace a service's backends by new ones, as soon as all of those answer
+/// Replace the backends of a service by new ones, once the new ones answer
 ///
-/// Probes the new backends with TCP handshakes; when all have answered, new connections go to them and the old ones drain.
-/// If one does not answer in time, nothing is switched, and the exit code is 1. The daemon does it: it goes on if this
-/// command ends.
+/// The daemon probes the new backends with TCP handshakes. When all have answered, new connections go to them and the old
+/// backends drain. If one does not answer in time, nothing is switched, and the exit code is 1. The deploy goes on if this
+/// command is interrupted.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The service
     #[arg(value_name = "SERVICE")]
     service: String,
-    /// A new backend; may be repeated. These are all that the service will have
+    /// A new backend; may be repeated. Afterwards the service has these backends and no others
     #[arg(
         long,
         required = true,
@@ -42,21 +42,21 @@ pub(super) struct Arguments {
         value_parser = super::service::options::backend
     )]
     target: Vec<Value>,
-    /// Return when new connections go to the new backends, or when the old ones have no flows any more
+    /// When to return
     #[arg(long, value_enum, default_value_t = Until::Drained)]
     until: Until,
     /// How long the new backends may take to answer
     #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
-    /// How long flows of the old ones may live [default: the service's `drain_timeout`]
+    /// How long flows of the old backends may live [default: the service's `drain_timeout`]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
-    /// So many of the new backends have to answer [default: all]
+    /// How many of the new backends must answer [default: all]
     #[arg(long, value_name = "N")]
     min: Option<usize>,
-    /// Run this by `sh -c` when new connections go to the new backends, and the old ones may be told to end: with
-    /// `TCPGW_SERVICE`, `TCPGW_DEPLOY`, `TCPGW_OLD` and `TCPGW_NEW`. If it fails the switch is kept, and the exit code is 1.
-    /// It is not run where no old backend leaves: the targets serve already, or are the first ones
+    /// A command for `sh -c` that is run when new connections go to the new backends and the old ones may be stopped. Its
+    /// environment has `TCPGW_SERVICE`, `TCPGW_DEPLOY`, `TCPGW_OLD` and `TCPGW_NEW`. If the command fails, the switch is kept,
+    /// and the exit code is 1. It is not run if no old backend is replaced
     #[arg(long, value_name = "CMD")]
     on_switched: Option<String>,
 }
@@ -65,7 +65,7 @@ pub(super) struct Arguments {
 enum Until {
     /// New connections go to the new backends
     Switched,
-    /// The old backends have no flows any more, and may be removed
+    /// The old backends have no flows left and may be removed
     Drained,
 }
 

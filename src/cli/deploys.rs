@@ -11,13 +11,13 @@ use crate::api::client::Target;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The deploy [default: the last ones]
+    /// The number of the deploy [default: the list of the last ones]
     #[arg(value_name = "ID")]
     id: Option<u64>,
-    /// Those of this service only
+    /// List only deploys of this service
     #[arg(long, value_name = "SERVICE", conflicts_with = "id")]
     service: Option<String>,
-    /// So many at most
+    /// The most deploys to list
     #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "id")]
     limit: usize,
 }

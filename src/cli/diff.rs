@@ -20,7 +20,7 @@ use tcpgw_kernel::linux::Linux;
 pub(super) struct Arguments {
     #[command(flatten)]
     file: File,
-    /// As with `apply --prune`
+    /// Include the removals of `apply --prune`
     #[arg(long)]
     prune: bool,
 }

@@ -165,6 +165,11 @@ fn files() -> Vec<PathBuf> {
     all.filter(is_text).collect()
 }
 
+/// What follows `tcpgw` in the commands of a shell's text that run it.
+pub(super) fn command_lines(text: &str) -> Vec<Vec<String>> {
+    commands(text).iter().filter_map(|words| of_tcpgw(words)).collect()
+}
+
 fn walk(place: &Path) -> Vec<PathBuf> {
     if !place.is_dir() {
         return vec![place.to_owned()];

@@ -10,21 +10,21 @@ use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
 use crate::api::client::Target;
 use crate::date::utc;
 
-/// Tell what the daemon did and saw, one event a line
+/// Show what the daemon did and observed, one event per line
 ///
-/// The daemon keeps the last 1,024: what it committed and why, what probes found, who drains and who has left, what others
-/// did to the table, what failed. With `-o json` each line is a JSON object.
+/// The daemon keeps the last 1,024 events: changes of the kernel and their causes, results of probes, backends that drain or
+/// are gone, changes of the table by other programs, failures. With `-o json` each line is a JSON object.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Go on with those that come
+    /// Continue with new events as they happen
     #[arg(short, long)]
     follow: bool,
-    /// Only those after this one, by its `id`, which `-o json` shows; all that are kept, after a line `lagged`, if the daemon
-    /// does not know it
+    /// Show only events after the one with this `id`. If the daemon does not know it, all kept events are shown, after a line
+    /// `lagged`
     #[arg(long, value_name = "ID")]
     after: Option<String>,
-    /// Only those about this service: its name, or `app:APP_ID` for that of an app's add-on. What changed the kernel is of no
-    /// single service
+    /// Show only events of this service: its name, or `app:APP_ID` for the service of an app's add-on. Changes of the kernel
+    /// belong to no single service and are not shown
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
 }

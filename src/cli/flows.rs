@@ -19,19 +19,19 @@ use tcpgw_core::model::network;
 
 /// List the live flows: client, service, backend, state, traffic
 ///
-/// A flow is one TCP connection through the gateway that conntrack knows, those included that ended less than two minutes
-/// ago (`TIME_WAIT`). Only tcpgw's own are listed, in no order. Packets and bytes need
-/// `net.netfilter.nf_conntrack_acct=1`, the age needs `net.netfilter.nf_conntrack_timestamp=1`, both before the connection
-/// begins.
+/// A flow is one TCP connection through the gateway that conntrack knows. Connections that ended less than two minutes ago
+/// (`TIME_WAIT`) are included. Only flows of tcpgw are listed, in no order. Packets and bytes are counted with
+/// `net.netfilter.nf_conntrack_acct=1`, ages are noted with `net.netfilter.nf_conntrack_timestamp=1`, both for connections
+/// that begin after the setting.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Flows of this service only: its name, :PORT or ADDRESS:PORT
+    /// List only flows of this service: its name, :PORT or ADDRESS:PORT
     #[arg(long, value_name = "SERVICE")]
     service: Option<ServiceName>,
-    /// Flows of this backend only
+    /// List only flows to this backend
     #[arg(long, value_name = "IP:PORT", value_parser = endpoint)]
     backend: Option<SocketAddr>,
-    /// Flows of clients with this address, or in this network
+    /// List only flows of clients with this address or in this network
     #[arg(long, value_name = "CIDR|IP", value_parser = network::parse)]
     client: Option<IpNet>,
 }

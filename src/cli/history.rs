@@ -18,32 +18,32 @@ use tcpgw_core::escape;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Of this service only: its name, or `app:APP_ID` for all that the add-on of an app has and had
+    /// Show only changes of this service: its name, or `app:APP_ID` for all services that an app has or had by the add-on
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
-    /// So many at most, the newest first
+    /// The most changes to show; the newest come first
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
-    /// Not older than that
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    /// Show only changes of the last T
+    #[arg(long, value_name = "T", value_parser = parse_duration)]
     since: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
-    /// The services of all providers: those of the daemon's state file, too
+    /// Print the services of all providers, also those of the daemon's state file
     #[arg(long, conflicts_with = "provider")]
     all: bool,
-    /// The services of this provider; `api` are those that came in through the API, with orphans [default: api]
+    /// Print the services of this provider [default: api]
     #[arg(long, value_enum)]
     provider: Option<Provider>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Provider {
-    /// The daemon's state file: brings a lost one back
+    /// The services of the daemon's state file, to restore a lost one
     File,
-    /// The API and its store
+    /// The services that came in through the API, and orphans
     Api,
 }
 

@@ -31,13 +31,13 @@ pub(super) struct Chosen {
 pub(super) struct Drain {
     #[command(flatten)]
     chosen: Chosen,
-    /// Return when they have no flows any more; exit 1 if that takes too long
+    /// Return when the backends have no flows left; exit with 1 at the timeout
     #[arg(long)]
     wait: bool,
     /// How long to wait
     #[arg(long, value_name = "T", default_value = "60s", value_parser = parse_duration, requires = "wait")]
     timeout: Duration,
-    /// How long their flows may live [default: the service's `drain_timeout`]
+    /// How long flows of the backends may live [default: the service's `drain_timeout`]
     #[arg(long = "drain-timeout", value_name = "T", value_parser = parse_duration)]
     within: Option<Duration>,
 }
@@ -53,14 +53,14 @@ pub(super) struct Pause {
     /// The service
     #[arg(value_name = "SERVICE")]
     service: String,
-    /// For how long, 1h at most; then it resumes by itself
+    /// The length of the pause, at most 1h; the service resumes by itself
     #[arg(long = "for", value_name = "T", default_value = "30s", value_parser = parse_duration)]
     time: Duration,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Resume {
-    /// The service; none: serve again after a teardown
+    /// The paused service [default: none: serve again after a teardown]
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
 }
@@ -70,10 +70,10 @@ pub(super) struct Wait {
     /// The service
     #[arg(value_name = "SERVICE")]
     service: String,
-    /// For what
+    /// The state to wait for
     #[arg(long = "for", value_enum, value_name = "WHAT")]
     what: What,
-    /// How long
+    /// How long to wait
     #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
 }
@@ -83,7 +83,7 @@ pub(super) struct Wait {
 pub(super) enum What {
     /// Every active backend is healthy and gets new connections
     Healthy,
-    /// No backend that leaves has flows any more
+    /// No backend that was removed or drains has flows left
     Drained,
 }
 

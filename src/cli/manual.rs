@@ -7,10 +7,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man;
 
-use super::{Cli, Code, Failure, Outcome, print};
+use super::{Code, Failure, Outcome, help, print};
 
 const SECTION: &str = "8";
 
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 
 /// The command line, complete, with the options of all commands in each command.
 fn program() -> Command {
-    let mut program = Cli::command().disable_help_subcommand(true);
+    let mut program = help::command();
     program.build();
     program
 }
@@ -106,7 +106,7 @@ fn overview(program: &Command) -> io::Result<Vec<u8>> {
     page.render_subcommands_section(&mut list)?;
     text.extend_from_slice(without_heading(&list).as_bytes());
     page.render_options_section(&mut text)?;
-    append_examples(program, &page, &mut text)?;
+    append_examples(program, &page, EXAMPLES, &mut text)?;
     text.extend_from_slice(OVERVIEW_END.as_bytes());
     Ok(text)
 }
@@ -124,7 +124,7 @@ fn command_page(command: &Command) -> io::Result<Vec<u8>> {
         page.render_options_section(&mut text)?;
     }
     append_commands_below(&own, &mut text)?;
-    append_examples(&own, &page, &mut text)?;
+    append_examples(&own, &page, EXAMPLES, &mut text)?;
     text.extend_from_slice(COMMAND_END.as_bytes());
     Ok(text)
 }
@@ -148,19 +148,24 @@ fn append_commands_below(command: &Command, text: &mut Vec<u8>) -> io::Result<()
             page.render_options_section(&mut options)?;
             text.extend_from_slice(without_heading(&options).as_bytes());
         }
+        append_examples(&own, &page, ".PP\nExamples:\n", text)?;
         append_commands_below(&own, text)?;
     }
     Ok(())
 }
 
 /// What stands below the options in `--help`.
-fn append_examples(command: &Command, page: &Man, text: &mut Vec<u8>) -> io::Result<()> {
+fn append_examples(command: &Command, page: &Man, heading: &str, text: &mut Vec<u8>) -> io::Result<()> {
     if command.get_after_help().is_some() || command.get_after_long_help().is_some() {
         let mut examples = Vec::new();
         page.render_extra_section(&mut examples)?;
         // Each line of it is one on the page, too.
-        text.extend_from_slice(b".SH EXAMPLES\n.nf\n");
-        text.extend_from_slice(without_heading(&examples).as_bytes());
+        text.extend_from_slice(heading.as_bytes());
+        text.extend_from_slice(b".nf\n");
+        let examples = without_heading(&examples);
+        let lines = examples.split_inclusive('\n');
+        let lines = lines.filter(|line| line.trim_end() != "Examples:");
+        text.extend_from_slice(lines.collect::<String>().as_bytes());
         text.extend_from_slice(b".fi\n");
     }
     Ok(())
@@ -185,6 +190,8 @@ fn without_heading(section: &[u8]) -> String {
     let lines = text.split_inclusive('\n').filter(|line| !line.starts_with(".SH "));
     lines.collect()
 }
+
+const EXAMPLES: &str = ".SH EXAMPLES\n";
 
 const COMMAND_END: &str = "\
 .SH \"SEE ALSO\"

@@ -19,6 +19,7 @@ mod error_output;
 mod events;
 mod flows;
 mod gateway;
+mod help;
 mod history;
 mod hold;
 mod manual;
@@ -47,7 +48,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use self::table::Extent;
@@ -65,15 +66,30 @@ use tcpgw_kernel::KernelError;
 use tcpgw_kernel::listeners::ListenersError;
 use tcpgw_kernel::netlink::socket::NetlinkError;
 
-/// A TCP gateway in front of containers, done by the kernel.
+/// The widest that help is, in columns.
+const WIDEST: usize = 100;
+
+/// A TCP gateway in front of containers, done by nftables in the kernel.
 ///
-/// tcpgw turns a state file (public port -> backends, with limits) into one nftables table, `inet tcpgw`, and flushes
-/// the flows of backends that are gone. It forwards nothing itself and may end at any time.
+/// tcpgw turns a state file (public ports, their backends and limits) into one nftables table, `inet tcpgw`, and flushes
+/// the flows of backends that were removed. The kernel forwards: tcpgw itself forwards no packet and may end at any time.
 #[derive(Debug, Parser)]
-#[command(name = "tcpgw", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "tcpgw", version, propagate_version = true,
+    disable_help_subcommand = true, disable_version_flag = true, max_term_width = WIDEST)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
+    /// Print the version
+    #[arg(
+        id = "version",
+        short = 'V',
+        long = "version",
+        global = true,
+        hide_short_help = true,
+        hide_long_help = true,
+        action = clap::ArgAction::Version
+    )]
+    _version: Option<bool>,
     #[command(subcommand)]
     command: Command,
 }
@@ -82,32 +98,64 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of all commands")]
 pub struct Global {
-    /// The configuration with the fences and the flow mark [default: /etc/tcpgw/config.toml, if it is there]
-    #[arg(long, global = true, env = "TCPGW_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The socket of the daemon; `none` works on the kernel without it [default: `daemon.socket` of the configuration, else
-    /// /run/tcpgw/tcpgw.sock, if a daemon of this network namespace answers there]
+    /// The configuration file, with fences and flow mark [default: /etc/tcpgw/config.toml, if it exists]
     #[arg(
         long,
         global = true,
+        hide_short_help = true,
+        hide_long_help = true,
+        env = "TCPGW_CONFIG",
+        value_name = "FILE"
+    )]
+    config: Option<PathBuf>,
+    /// The daemon's socket; with `none` the command works on the kernel without a daemon [default: `daemon.socket` of the
+    /// configuration, else /run/tcpgw/tcpgw.sock, if a daemon of this network namespace answers there]
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        hide_long_help = true,
         env = "TCPGW_SOCKET",
         value_name = "FILE",
         value_parser = clap::builder::OsStringValueParser::new()
     )]
     socket: Option<OsString>,
-    /// How to print what is there to read
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    /// The format of what is printed
+    #[arg(
+        short,
+        long,
+        global = true,
+        hide_short_help = true,
+        hide_long_help = true,
+        value_enum,
+        default_value_t = Output::Table
+    )]
     output: Output,
-    /// Say less: no warnings, notes and summaries; of `status` and `doctor` nothing but the exit code, unless `-o json` is given
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    /// Print no warnings, notes and summaries; `status` and `doctor` print nothing and only set the exit code, unless `-o json` is
+    /// given
+    #[arg(
+        short,
+        long,
+        global = true,
+        hide_short_help = true,
+        hide_long_help = true,
+        conflicts_with = "verbose"
+    )]
     quiet: bool,
-    /// Say more, on standard error; twice for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    /// Log more on standard error; given twice, log everything
+    #[arg(
+        short,
+        long,
+        global = true,
+        hide_short_help = true,
+        hide_long_help = true,
+        action = clap::ArgAction::Count
+    )]
     verbose: u8,
-    /// No colours, as with `NO_COLOR`
-    #[arg(long, global = true)]
+    /// Print no colours, as with the variable `NO_COLOR`
+    #[arg(long, global = true, hide_short_help = true, hide_long_help = true)]
     no_color: bool,
-    /// Where the lock and the record of the last apply are kept
+    /// The directory of the lock and of the record of the last apply
     #[arg(
         long,
         global = true,
@@ -125,9 +173,9 @@ pub struct Global {
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// Words and tables for people; on a terminal with as many columns as fit
+    /// Sentences and tables for people; on a terminal, tables have the columns that fit
     Table,
-    /// As `table`, with all columns, whatever the width
+    /// The same, with all columns of tables, whatever the width of the terminal
     Wide,
     /// JSON for scripts
     Json,
@@ -139,56 +187,56 @@ enum Command {
     Check(File),
     /// Print the ruleset of a state file as text for `nft -f`; needs no privilege
     ///
-    /// The first line makes the table, so that the second can delete it. Where `tcpgw apply` has made it already the kernel refuses
-    /// the first, since the table has a flag that nft would take away: leave it out with `tcpgw render FILE | sed 1d | nft -c -f -`.
+    /// The first line of the text creates the table, so that the second line can delete it. Where `tcpgw apply` has already created the
+    /// table, the kernel refuses the first line, because the table has a flag that nft would remove. Leave the line out there:
+    /// `tcpgw render FILE | sed 1d | nft -c -f -`.
     Render(File),
-    /// Say what `apply` would change in the kernel; exit 1 if it would change anything
+    /// Show what `apply` would change in the kernel; exit with 1 if there are changes
     Diff(diff::Arguments),
     /// Make the kernel equal to a state file
     Apply(apply::Arguments),
     Daemon(daemon::Arguments),
-    /// Say what would break traffic here, or may, each with its cause and its fix; exit 1 if something would
+    /// Show what breaks or may break traffic on this machine, with cause and fix; exit with 1 if something does
     Doctor,
-    /// Show how services and backends are: flows, traffic against the limit, drops; exit 1 if something is unhealthy
     Status(status::Arguments),
-    /// List the live flows: client, service, backend, state, traffic
     Flows(flows::Arguments),
-    /// Say which client is behind the connection that a backend sees as coming from IP:PORT
     Who(who::Arguments),
-    /// Tell what the daemon did and saw, one event a line
     Events(events::Arguments),
     Deploy(deploy::Arguments),
-    /// Go back to what was there before the last deploy of a service, while its old backends still drain
+    /// Return to the backends before the last deploy of a service, while they still drain
     Rollback(deploys::Rollback),
-    /// Show deploys, or one of them
+    /// List deploys, or show one
     Deploys(deploys::Arguments),
-    /// Send no new connections to backends of a service any more, and let them drain
+    /// Stop new connections to backends of a service, and let their flows drain
     Drain(hold::Drain),
     /// Send new connections to backends of a service again
     Undrain(hold::Undrain),
-    /// Drop new connections of a service for a time, so that clients wait instead of failing
+    /// Drop new connections to a service for a time, so that clients retry instead of failing
     Pause(hold::Pause),
-    /// Let new connections of a paused service in again; without a service, serve again after a teardown
+    /// End a service's pause; without a service, serve again after a teardown
     Resume(hold::Resume),
-    /// Wait until a service is healthy or drained; exit 1 if it is not in time
+    /// Wait until a service is healthy or drained; exit with 1 at the timeout
     Wait(hold::Wait),
-    /// Make, change, remove and show the services that belong to the daemon's API
+    /// Add, change, remove and show the services of the daemon's API
     Service(Box<service::Arguments>),
-    /// Provision, change, remove and show the resources of the add-on: public ports of a platform's apps
+    /// Provision, change, remove and show the add-on's resources: public ports of a platform's apps
     Addon(addon::Arguments),
-    /// Print the environment of an app that has a resource of the add-on: `TCP_URL`
+    /// Print the environment that the add-on gives an app: `TCP_URL`
     Env(addon::App),
-    /// Show what changed of services, when and by whom
+    /// Show the changes of services: when, by whom, from what to what
     History(history::Arguments),
     /// Print the services of the daemon's API as a state file
     Export(history::Export),
     Up(Box<up::Arguments>),
-    /// Remove everything that tcpgw put into the kernel, and nothing else
+    /// Remove everything that tcpgw has put into the kernel, and nothing else
     Teardown(Locking),
-    /// Print the completions for a shell
+    /// Print a shell's completions
     Completions(shell::Completions),
     /// Print the manual page of tcpgw, or of one of its commands
     Man(manual::Arguments),
+    /// Show the list of commands, or the help of one
+    #[command(hide = true)]
+    Help(help::Arguments),
 }
 
 /// A state file.
@@ -201,7 +249,7 @@ struct File {
 
 #[derive(Debug, Args)]
 struct Locking {
-    /// How long to wait for another tcpgw that is at work in this network namespace
+    /// How long to wait for another tcpgw that holds the lock of this network namespace
     #[arg(long, value_name = "T", default_value = "10s", value_parser = parse_duration)]
     lock_timeout: Duration,
 }
@@ -346,7 +394,8 @@ pub fn run() -> ExitCode {
         return code;
     }
     tcpgw_kernel::ffi::keep_memory();
-    let cli = match Cli::try_parse() {
+    let parsed = help::command().try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
@@ -420,6 +469,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Teardown(locking) => teardown::run(global, locking),
         Command::Completions(arguments) => shell::completions(arguments),
         Command::Man(arguments) => manual::run(arguments),
+        Command::Help(arguments) => help::run(arguments),
     }
 }
 

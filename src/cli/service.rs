@@ -26,21 +26,21 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a service that is not there yet
+    /// Add a service that does not exist yet
     Add(Add),
-    /// Change what is named of a service, and leave the rest as it is
+    /// Change the given fields of a service
     Set(Set),
-    /// Remove a service; its flows drain
+    /// Remove a service and let its flows drain
     Rm(Remove),
     /// List the services of all providers
     Ls,
-    /// Show all that is known of a service
+    /// Show a service with its fields, backends and deploy
     Show(Name),
 }
 
 #[derive(Debug, Args)]
 struct Name {
-    /// The service
+    /// The name of the service
     #[arg(value_name = "NAME")]
     name: String,
 }
@@ -51,7 +51,7 @@ struct Add {
     name: Name,
     #[command(flatten)]
     options: Options,
-    /// Take the port over, if a local program listens on it
+    /// Accept the port although a local program listens on it; its new connections then go to the service
     #[arg(long)]
     take_over: bool,
 }
@@ -62,15 +62,15 @@ struct Set {
     name: Name,
     #[command(flatten)]
     options: Options,
-    /// Take fields back to their defaults: limit, limit.burst, allow, labels...
+    /// Set a field back to its default (limit, limit.burst, allow, labels, ...); may be repeated
     #[arg(long, value_name = "FIELD")]
     reset: Vec<String>,
     #[command(flatten)]
     how: How,
-    /// Take the port over, if a local program listens on it
+    /// Accept the port although a local program listens on it; its new connections then go to the service
     #[arg(long)]
     take_over: bool,
-    /// End connections of clients that its lists `allow` and `deny` keep out now; without it they go on, and are counted
+    /// End connections of clients that its lists `allow` and `deny` now refuse; without it these connections go on and are counted
     #[arg(long)]
     flush_denied: bool,
 }
@@ -85,10 +85,10 @@ struct Remove {
 
 #[derive(Debug, Args)]
 struct How {
-    /// Only if this is its revision still, as `service show` tells it
+    /// Change nothing unless the service still has this revision (see `service show`)
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
-    /// For backends that leave by this, instead of the service's `drain_timeout`
+    /// How long flows of backends that this removes may live [default: the service's `drain_timeout`]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     drain: Option<std::time::Duration>,
 }

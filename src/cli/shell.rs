@@ -1,19 +1,19 @@
 //! `tcpgw completions`
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 
-use super::{Cli, Code, Outcome, print};
+use super::{Code, Outcome, help, print};
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
-    /// For this shell
+    /// The shell
     #[arg(value_enum)]
     shell: clap_complete::Shell,
 }
 
 pub(super) fn completions(arguments: &Completions) -> Outcome {
     let mut text = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "tcpgw", &mut text);
+    clap_complete::generate(arguments.shell, &mut help::command(), "tcpgw", &mut text);
     print(&String::from_utf8_lossy(&text))?;
     Ok(Code::Success)
 }

@@ -25,20 +25,20 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long the last look after waiting may take, besides its interval.
 const LAST: Duration = Duration::from_secs(10);
 
-/// Show how services and backends are: flows, traffic against the limit, drops
+/// Show the state of services and backends: flows, traffic against the limit, drops; exit with 1 if something is unhealthy
 ///
-/// The first line says whether all is well; problems come next. Exits with 1 if one of them is an error: clients are
-/// not served, or what was ordered is not in effect. Rates are taken between two
-/// looks; those of packets and bytes need `net.netfilter.nf_conntrack_acct=1`.
+/// The first line says whether all is well; the problems follow. The exit code is 1 if one of them is an error: clients are
+/// not served, or an order is not in effect. Rates are counted for the time of `--interval`; packets and bytes are counted
+/// with `net.netfilter.nf_conntrack_acct=1` only.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Only this service: its name, :PORT or ADDRESS:PORT
     #[arg(long, value_name = "SERVICE")]
     service: Option<ServiceName>,
-    /// How long to count packets and drops for rates; 0s for no rates
+    /// How long packets and drops are counted for the rates; 0s shows no rates
     #[arg(long, value_name = "T", default_value = "1s", value_parser = parse_duration)]
     interval: Duration,
-    /// First wait until nothing is unhealthy
+    /// Wait first until nothing is unhealthy
     #[arg(long)]
     wait: bool,
     /// How long to wait

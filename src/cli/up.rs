@@ -24,31 +24,31 @@ use tcpgw_core::problem::Kind;
 /// How long another tcpgw may hold the lock when the table is removed.
 const LOCK: Duration = Duration::from_secs(10);
 
-/// Run an app's processes as a platform does, each in a network of its own, with a public port for `tcp`
+/// Run the processes of a Procfile, each in its own network namespace, with a public port for `tcp`
 ///
-/// Runs each process of a Procfile in a network namespace of its own, with `PORT`, `TCP_URL` and `PS`; provisions the app by the
-/// add-on, and sends connections of its public port to its `tcp` processes. Uses the daemon of this network namespace, or starts one
-/// that ends with it. SIGINT and SIGTERM end all in good order, a second one at once. Needs root.
+/// Each process gets `PORT`, `TCP_URL` and `PS` in its environment. The command provisions the app with the add-on and sends
+/// connections of its public port to the `tcp` processes. It uses the daemon of this network namespace, or starts one that ends
+/// with it. SIGINT and SIGTERM end all processes in order; a second signal ends them at once. Needs root.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The Procfile; its directory is the app
+    /// The Procfile; its directory is the app's directory
     #[arg(short = 'f', long, global = true, value_name = "FILE", default_value = "Procfile")]
     procfile: PathBuf,
-    /// A file of variables; may be repeated, the later wins [default: .env beside the Procfile, if it is there]
+    /// A file of variables; may be repeated, later files override [default: .env beside the Procfile, if it exists]
     #[arg(short = 'e', long, value_name = "FILE", value_delimiter = ',')]
     env: Option<Vec<PathBuf>>,
-    /// How many instances run of each process type, such as tcp=2,web=1; `all` stands for those that are not named [default: all=1]
+    /// The number of instances of each process type, such as tcp=2,web=1; `all` stands for the types not named [default: all=1]
     #[arg(short = 'm', long, value_name = "TYPE=N,...")]
     formation: Vec<String>,
-    /// The plan [default: `up`, 100,000 packets per second, where the daemon is this command's own]
+    /// The plan [default: `up`, with 100,000 packets per second, if this command starts the daemon]
     #[arg(long, value_name = "PLAN")]
     plan: Option<String>,
-    /// The public port, if any that is free will not do
+    /// The public port [default: a free one]
     #[arg(long, value_name = "PORT")]
     port: Option<NonZeroU16>,
-    /// How long a process may take to end after SIGTERM, 1s to 10m; then it gets SIGKILL
+    /// How long a process may take to end after SIGTERM before it gets SIGKILL, 1s to 10m
     #[arg(long, value_name = "T", default_value = "10s", value_parser = parse_grace)]
     grace: Duration,
 }
@@ -57,13 +57,13 @@ pub(super) struct Arguments {
 enum Command {
     /// List the processes of the app
     Ps,
-    /// Replace processes by new ones: connections go to those when they answer, and the old ones are told to end
+    /// Replace processes by new ones; the old ones are told to end when the new ones answer
     Restart(Restart),
-    /// Run so many instances of these process types
+    /// Change the number of instances of process types
     Scale(Scale),
-    /// End all processes of the app; clean up after a `tcpgw up` that was killed
+    /// End all processes of the app, or clean up after a `tcpgw up` that was killed
     Stop,
-    /// Run a command in the app's environment, in a network of its own
+    /// Run a command in the app's environment, in its own network namespace
     Run(Run),
 }
 
@@ -76,14 +76,14 @@ struct Restart {
 
 #[derive(Debug, Args)]
 struct Scale {
-    /// How many, such as tcp=2
+    /// The number of instances of a process type, such as tcp=2
     #[arg(value_name = "TYPE=N", required = true)]
     formation: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The command; one word is a line for `sh -c`
+    /// The command; a single word is run by `sh -c`
     #[arg(
         value_name = "COMMAND",
         required = true,

@@ -12,19 +12,19 @@ use crate::observe;
 use crate::view::who::Who;
 use crate::view::{ServiceName, endpoint};
 
-/// Say which client is behind the connection that a backend sees as coming from IP:PORT
+/// Show the client behind the connection that a backend sees as coming from IP:PORT
 ///
-/// With --backend it is one look into conntrack, however many connections there are. Without it all connections are
-/// looked through, and several may fit: two backends can see the same IP:PORT. Exits with 1 if there is none.
+/// With --backend one entry of conntrack is read, however many connections there are. Without it all entries are read, and
+/// several may match, because two backends can see the same IP:PORT. The exit code is 1 if none matches.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// What the backend sees: its peer's address and port
+    /// The peer's address and port, as the backend sees them
     #[arg(value_name = "IP:PORT", value_parser = endpoint)]
     seen_as: SocketAddr,
-    /// The backend that sees it
+    /// The backend that sees the peer
     #[arg(long, value_name = "IP:PORT", value_parser = endpoint)]
     backend: Option<SocketAddr>,
-    /// Connections to this service only: its name, `app:APP_ID`, :PORT or ADDRESS:PORT
+    /// List only connections to this service: its name, `app:APP_ID`, :PORT or ADDRESS:PORT
     #[arg(long, value_name = "SERVICE")]
     service: Option<ServiceName>,
 }

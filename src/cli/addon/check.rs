@@ -25,32 +25,33 @@ use crate::secrets::Owners;
 const MAX_FILE: u64 = 1 << 20;
 const INTERRUPTED: &str = "interrupted";
 
-/// Check a provider of add-ons against the rules of its dialect; exit 1 if one is broken
+/// Check a provider of add-ons against the rules of its dialect; exit with 1 if a rule is broken
 ///
-/// Works with any provider, and needs no daemon. It makes real resources there (one, and a binding with Open Service Broker), changes their plan and removes
-/// them again, also when a check fails or it is interrupted (Ctrl-C; twice ends at once). What it could not remove it says.
-/// Each check is reported with a verdict: PASS, WARN (the document recommends or says nothing), FAIL, or SKIP with the reason.
+/// The command works with any provider and needs no daemon. It creates real resources there (one, with Open Service Broker also a
+/// binding), changes their plan and removes them again, also when a check fails or the command is interrupted (Ctrl-C; a second
+/// Ctrl-C ends it at once). It names the resources that it could not remove. Each check is reported with a verdict: PASS, WARN (the
+/// document only recommends the rule, or does not mention it), FAIL, or SKIP with the reason.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where the provider API is: with osb what stands before /v2/catalog, otherwise the `base_url` of the manifest
+    /// The URL of the provider API: with osb the part before /v2/catalog, otherwise the `base_url` of the manifest
     #[arg(value_name = "URL")]
     url: String,
-    /// Whose provider API
+    /// The dialect of the provider API
     #[arg(long, value_enum)]
     dialect: Platform,
-    /// The credentials, as a TOML file with mode 0600: username and password, and `sso_salt` for single sign-on
+    /// A TOML file, mode 0600, with `username`, `password`, and `sso_salt` for single sign-on
     #[arg(long, value_name = "FILE")]
     credentials: PathBuf,
-    /// The plan to provision by, by name (osb: or id) [default: the first of the catalog or manifest]
+    /// The plan to provision, by name (with osb by name or id) [default: the first of the catalog or manifest]
     #[arg(long, value_name = "PLAN")]
     plan: Option<String>,
     /// The plan to change to [default: another one of the catalog or manifest]
     #[arg(long, value_name = "PLAN")]
     other_plan: Option<String>,
-    /// The manifest that the provider gives its platform, as a JSON file: it is checked, and answers are compared with it
+    /// A JSON file with the manifest that the provider gives its platform; it is checked, and answers are compared with it
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
-    /// Where single sign-on is [default: the `sso_url` of the manifest]; without both it is not checked
+    /// The URL of single sign-on [default: the `sso_url` of the manifest]; without both, single sign-on is not checked
     #[arg(long, value_name = "URL")]
     sso_url: Option<String>,
     /// The service offering, by name or id (osb only) [default: the first one]
@@ -62,7 +63,7 @@ pub(super) struct Arguments {
     /// The space that provisions (osb only)
     #[arg(long, value_name = "GUID", default_value = "b7c9a5d4-20f3-4f6e-8a31-5d2e9c8b7f04")]
     space: String,
-    /// What to provision with, as a JSON file with an object: `parameters` of osb, otherwise `options`
+    /// A JSON file with an object to provision with: `parameters` with osb, otherwise `options`
     #[arg(long, value_name = "FILE")]
     parameters: Option<PathBuf>,
     /// How long one answer may take
@@ -71,10 +72,10 @@ pub(super) struct Arguments {
     /// How long an asynchronous operation may take (osb only)
     #[arg(long, value_name = "T", default_value = "10m", value_parser = parse_duration)]
     poll_timeout: Duration,
-    /// Certificates to trust instead of the system's, as a PEM file
+    /// A PEM file with certificates to trust instead of the system's
     #[arg(long, value_name = "FILE")]
     cacert: Option<PathBuf>,
-    /// Exit 1 on warnings, too
+    /// Exit with 1 on warnings also
     #[arg(long)]
     strict: bool,
 }

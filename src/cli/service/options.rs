@@ -17,55 +17,55 @@ use crate::state_file;
 /// Names and meanings are those of the state file.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// JSON of the service, or of what is to be changed of it; `-` is standard input. Other options go before it
+    /// A file with the service, or the fields to change, as JSON; `-` is standard input. Other options override it
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// The public TCP port
     #[arg(long, value_name = "P")]
     port: Option<u16>,
-    /// A local address to listen on; may be repeated [default: every one]
+    /// A local address to listen on; may be repeated [default: all]
     #[arg(long, value_name = "IP")]
     address: Vec<IpAddr>,
-    /// A backend; may be repeated. With `set` these are all
+    /// A backend; may be repeated. `set` replaces all backends by these
     #[arg(long, value_name = "IP:PORT[=WEIGHT]", value_parser = backend)]
     backend: Vec<Value>,
-    /// Packets per second of each backend
+    /// The limit of each backend, in packets per second
     #[arg(long, value_name = "N")]
     pps: Option<u32>,
-    /// Packets of a burst
+    /// The burst of the limit, in packets
     #[arg(long, value_name = "N")]
     burst: Option<u32>,
-    /// Flows at once of the service, of each address family
+    /// The most flows of the service at a time, for each address family
     #[arg(long, value_name = "N")]
     max_flows: Option<u32>,
-    /// Flows at once of each client
+    /// The most flows of each client at a time
     #[arg(long, value_name = "N")]
     client_flows: Option<u32>,
-    /// New connections per second of each client
+    /// The most new connections of each client, per second
     #[arg(long, value_name = "N")]
     client_handshakes: Option<u32>,
-    /// How long a connection on which nothing is sent stays up: 1s to 480h [default: as long as for all others]
+    /// How long a connection without traffic is kept: 1s to 480h [default: `idle_timeout` of the configuration]
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     idle_timeout: Option<Duration>,
-    /// How new connections are spread
+    /// How new connections are spread over the backends
     #[arg(long, value_parser = ["client-hash", "random", "source-hash", "round-robin"])]
     balance: Option<String>,
-    /// What a late packet of a flushed flow gets
+    /// The answer to a late packet of a flushed flow
     #[arg(long, value_parser = ["drop", "reset"])]
     on_retire: Option<String>,
-    /// What a SYN gets while there is no active backend
+    /// The answer to a new connection while no backend is active
     #[arg(long, value_parser = ["drop", "reset"])]
     on_empty: Option<String>,
-    /// Whose address a backend sees
+    /// The address that backends see: the gateway's (masquerade) or the client's (preserve)
     #[arg(long, value_parser = ["masquerade", "preserve"])]
     source: Option<String>,
-    /// Clients that may connect; may be repeated
+    /// A network of clients that may connect, excluding all others; may be repeated
     #[arg(long, value_name = "CIDR", value_parser = network::parse)]
     allow: Vec<IpNet>,
-    /// Clients that may not; may be repeated
+    /// A network of clients that may not connect; may be repeated
     #[arg(long, value_name = "CIDR", value_parser = network::parse)]
     deny: Vec<IpNet>,
-    /// How long flows of a backend that leaves may live
+    /// How long flows of a removed backend may live
     #[arg(long, value_name = "T", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
     /// A label; may be repeated

@@ -184,7 +184,7 @@ pub enum LogFormat {
     /// Lines for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -192,16 +192,16 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// What failed.
+    /// Failures.
     Error,
-    /// And what may become trouble.
+    /// Failures, and what may lead to them.
     Warn,
-    /// And what was done.
+    /// Also changes of state.
     #[default]
     Info,
-    /// And why.
+    /// Also the conditions that led to them.
     Debug,
-    /// And every message to the kernel.
+    /// Also every message to the kernel.
     Trace,
 }
 
@@ -221,10 +221,10 @@ impl From<LogLevel> for tracing::Level {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AllFailed {
-    /// The last good ones stay in the balance: probes may be wrong, and there is nobody better.
+    /// The last ones that answered: the probes may be wrong, and there is no better backend.
     #[default]
     Keep,
-    /// None is left, and clients get what `on_empty` says.
+    /// None: clients get what `on_empty` says.
     Empty,
 }
 

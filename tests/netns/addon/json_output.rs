@@ -102,6 +102,7 @@ const TABLE: &[(&str, i32, Printed)] = &[
     ("up stop", 0, Nothing),
     ("completions bash", 0, Text),
     ("man", 0, Text),
+    ("help apply", 0, Text),
     ("teardown", 0, Document),
     ("resume", 0, Document),
 ];
@@ -178,8 +179,9 @@ fn printed(text: &str) -> Printed {
 
 /// Every command that there is, with those below it: as the help lists them.
 fn all_commands(net: &Net) -> Vec<String> {
+    let help = |words: &[&str]| net.run("gateway", &[&[TCPGW, "help"], words].concat()).ok();
     let listed = |words: &[&str]| -> Vec<String> {
-        let help = net.run("gateway", &[&[TCPGW, "help"], words].concat()).ok();
+        let help = help(words);
         let (_, list) = help.split_once("\nCommands:\n").unwrap_or_default();
         let lines = list.lines().take_while(|line| !line.is_empty());
         // Further lines of a description are indented more.
@@ -191,7 +193,12 @@ fn all_commands(net: &Net) -> Vec<String> {
         });
         names.filter(|name| *name != "help").map(str::to_owned).collect()
     };
-    let first = listed(&[]);
+    // The list of all commands has two in a line, below one another.
+    let all = help(&[]);
+    let lines = all.lines().skip_while(|line| !line.starts_with("State file"));
+    let lines = lines.take_while(|line| !line.is_empty());
+    let first = lines.flat_map(|line| [14, 47].map(|place| line.get(place..).and_then(|rest| rest.split(' ').next())));
+    let first: Vec<String> = first.flatten().map(str::to_owned).collect();
     assert!(first.len() > 20, "{first:?}");
     let below = first.iter().flat_map(|name| {
         let below = listed(&[name]);
