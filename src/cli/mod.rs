@@ -15,17 +15,18 @@ mod diff;
 mod doctor;
 #[cfg(test)]
 mod document_tests;
+mod drain;
 mod error_output;
 mod events;
 mod flows;
 mod gateway;
 mod help;
 mod history;
-mod hold;
 mod manual;
 #[cfg(test)]
 mod manual_tests;
 mod others;
+mod pause;
 mod preflight;
 mod remote;
 mod render;
@@ -39,6 +40,7 @@ mod table;
 mod teardown;
 mod up;
 mod usage;
+mod wait;
 mod who;
 
 use std::cell::OnceCell;
@@ -208,15 +210,15 @@ enum Command {
     /// List deploys, or show one
     Deploys(deploys::Arguments),
     /// Stop new connections to backends of a service, and let their flows drain
-    Drain(hold::Drain),
+    Drain(drain::Drain),
     /// Send new connections to backends of a service again
-    Undrain(hold::Undrain),
+    Undrain(drain::Undrain),
     /// Drop new connections to a service for a time, so that clients retry instead of failing
-    Pause(hold::Pause),
+    Pause(pause::Pause),
     /// End a service's pause; without a service, serve again after a teardown
-    Resume(hold::Resume),
+    Resume(pause::Resume),
     /// Wait until a service is healthy or drained; exit with 1 at the timeout
-    Wait(hold::Wait),
+    Wait(wait::Wait),
     /// Add, change, remove and show the services of the daemon's API
     Service(Box<service::Arguments>),
     /// Provision, change, remove and show the add-on's resources: public ports of a platform's apps
@@ -455,11 +457,11 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Deploy(arguments) => deploy::run(global, arguments),
         Command::Rollback(arguments) => deploys::rollback(global, arguments),
         Command::Deploys(arguments) => deploys::run(global, arguments),
-        Command::Drain(arguments) => hold::drain(global, arguments),
-        Command::Undrain(arguments) => hold::undrain(global, arguments),
-        Command::Pause(arguments) => hold::pause(global, arguments),
-        Command::Resume(arguments) => hold::resume(global, arguments),
-        Command::Wait(arguments) => hold::wait(global, arguments),
+        Command::Drain(arguments) => drain::drain(global, arguments),
+        Command::Undrain(arguments) => drain::undrain(global, arguments),
+        Command::Pause(arguments) => pause::pause(global, arguments),
+        Command::Resume(arguments) => pause::resume(global, arguments),
+        Command::Wait(arguments) => wait::wait(global, arguments),
         Command::Service(arguments) => service::run(global, arguments),
         Command::Addon(arguments) => addon::run(global, arguments),
         Command::Env(app) => addon::env(global, app),
@@ -662,4 +664,14 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
         source: error.into(),
     })?;
     print_on(screen::json(), &(text + "\n"))
+}
+
+/// Prints what was done: its view as JSON, or a sentence.
+fn show(global: &Global, view: &serde_json::Value, text: &str) -> Outcome {
+    match global.output {
+        Output::Json => print_json(view)?,
+        Output::Table | Output::Wide if global.quiet => {}
+        Output::Table | Output::Wide => print(text)?,
+    }
+    Ok(Code::Success)
 }

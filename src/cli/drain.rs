@@ -1,0 +1,97 @@
+//! `tcpgw drain`, `undrain`
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::wait::{What, wait_for};
+use super::{Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json};
+use crate::api::client::{Answer, Client, Target};
+use crate::view::endpoint;
+use tcpgw_core::diff::count;
+use tcpgw_core::model::duration;
+
+#[derive(Debug, Args)]
+pub(super) struct Chosen {
+    /// The service
+    #[arg(value_name = "SERVICE")]
+    service: String,
+    /// Its backends [default: all]
+    #[arg(value_name = "IP:PORT", value_parser = endpoint)]
+    backends: Vec<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Drain {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Return when the backends have no flows left; exit with 1 at the timeout
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "T", default_value = "60s", value_parser = parse_duration, requires = "wait")]
+    timeout: Duration,
+    /// How long flows of the backends may live [default: the service's `drain_timeout`]
+    #[arg(long = "drain-timeout", value_name = "T", value_parser = parse_duration)]
+    within: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Undrain {
+    #[command(flatten)]
+    chosen: Chosen,
+}
+
+const ORDERS: &str = "changes single services";
+
+pub(super) fn drain(global: &Global, arguments: &Drain) -> Outcome {
+    let daemon = global.must_daemon(ORDERS)?;
+    let time = arguments.within.map(duration::show);
+    let edited = order(
+        &daemon,
+        &arguments.chosen,
+        "/drain",
+        time.as_ref().map(|time| time as _),
+    )?;
+    if !arguments.wait {
+        return told(global, &arguments.chosen, &edited, "draining");
+    }
+    let service = &arguments.chosen.service;
+    wait_for(global, &daemon, service, What::Drained, arguments.timeout)
+}
+
+pub(super) fn undrain(global: &Global, arguments: &Undrain) -> Outcome {
+    let daemon = global.must_daemon(ORDERS)?;
+    let edited = order(&daemon, &arguments.chosen, "/undrain", None)?;
+    told(global, &arguments.chosen, &edited, "active")
+}
+
+fn order(daemon: &Client, chosen: &Chosen, what: &str, time: Option<&dyn std::fmt::Display>) -> Result<Value, Failure> {
+    let target = Target::of_service(&chosen.service, what).with("drain", time);
+    let body = json!({"backends": chosen.backends}).to_string();
+    let answer = daemon.post(target.as_str(), body.into()).and_then(Answer::json);
+    answer.map_err(of_service(&chosen.service))
+}
+
+fn told(global: &Global, chosen: &Chosen, edited: &Value, state: &str) -> Outcome {
+    let warnings = edited["warnings"].as_array().into_iter().flatten();
+    warnings.for_each(|warning| global.warn(&super::text_of(warning)));
+    match global.output {
+        Output::Json => print_json(edited)?,
+        Output::Table | Output::Wide if global.quiet => {}
+        Output::Table | Output::Wide => {
+            let which = match chosen.backends.len() {
+                0 => "all backends".to_owned(),
+                number => count(number, "backend"),
+            };
+            let same = if edited["changed"] == false { " already" } else { "" };
+            print(&format!(
+                "{}: {which}{same} {state} (revision {})\n",
+                chosen.service, edited["revision"]
+            ))?;
+        }
+    }
+    Ok(Code::Success)
+}

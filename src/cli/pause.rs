@@ -1,0 +1,60 @@
+//! `tcpgw pause`, `resume`
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{Global, Outcome, of_service, parse_duration, show};
+use crate::api::client::{Answer, Target};
+use tcpgw_core::model::duration;
+
+#[derive(Debug, Args)]
+pub(super) struct Pause {
+    /// The service
+    #[arg(value_name = "SERVICE")]
+    service: String,
+    /// The length of the pause, at most 1h; the service resumes by itself
+    #[arg(long = "for", value_name = "T", default_value = "30s", value_parser = parse_duration)]
+    time: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Resume {
+    /// The paused service [default: none: serve again after a teardown]
+    #[arg(value_name = "SERVICE")]
+    service: Option<String>,
+}
+
+pub(super) fn pause(global: &Global, arguments: &Pause) -> Outcome {
+    let daemon = global.must_daemon("pauses services")?;
+    let target = Target::of_service(&arguments.service, "/pause");
+    let body = json!({"for": duration::show(arguments.time)}).to_string();
+    let view: Value = daemon
+        .post(target.as_str(), body.into())
+        .and_then(Answer::json)
+        .map_err(of_service(&arguments.service))?;
+    let text = format!(
+        "{}: new connections are dropped for {}; `tcpgw resume {}` ends that\n",
+        arguments.service,
+        duration::show(arguments.time),
+        arguments.service
+    );
+    show(global, &view, &text)
+}
+
+pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
+    let daemon = global.must_daemon("resumes services")?;
+    let Some(service) = &arguments.service else {
+        let view: Value = daemon.post("/v1/resume", Vec::new())?.json()?;
+        let text = if view["resumed"] == true {
+            "the teardown is over: what is desired is served\n"
+        } else {
+            "there was no teardown\n"
+        };
+        return show(global, &view, text);
+    };
+    let target = Target::of_service(service, "/resume");
+    let view: Value = daemon.post(target.as_str(), Vec::new())?.json()?;
+    show(global, &view, &format!("{service}: new connections are let in\n"))
+}

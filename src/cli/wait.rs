@@ -1,0 +1,113 @@
+//! `tcpgw wait`
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::{Failure, Global, Outcome, Output, parse_duration, print_json, show};
+use crate::api::client::{self, Answer, Client, ClientError, Target};
+use tcpgw_core::diff::count;
+use tcpgw_core::model::duration;
+
+/// The longest that one request waits: a daemon that hangs is noticed soon after.
+const PIECE: Duration = Duration::from_secs(1);
+/// How long the daemon may take at least to say what is still amiss.
+const LAST: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Args)]
+pub(super) struct Wait {
+    /// The service
+    #[arg(value_name = "SERVICE")]
+    service: String,
+    /// The state to wait for
+    #[arg(long = "for", value_enum, value_name = "WHAT")]
+    what: What,
+    /// How long to wait
+    #[arg(long, value_name = "T", default_value = "30s", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum What {
+    /// Every active backend is healthy and gets new connections
+    Healthy,
+    /// No backend that was removed or drains has flows left
+    Drained,
+}
+
+impl What {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+pub(super) fn wait(global: &Global, arguments: &Wait) -> Outcome {
+    let daemon = global.must_daemon("can be waited for")?;
+    wait_for(global, &daemon, &arguments.service, arguments.what, arguments.timeout)
+}
+
+pub(super) fn wait_for(global: &Global, daemon: &Client, service: &str, what: What, time: Duration) -> Outcome {
+    let begin = std::time::Instant::now();
+    loop {
+        let left = time.saturating_sub(begin.elapsed());
+        let piece = duration::show(left.min(PIECE));
+        let target = Target::of_service(service, "/wait")
+            .with("for", Some(&what.word()))
+            .with("timeout", Some(&piece));
+        let answer = daemon.get_within(target.as_str(), left.max(client::SLOW), || {
+            global.warn(&daemon.is_slow());
+        });
+        match answer.and_then(Answer::json::<Value>) {
+            Ok(view) => return show(global, &view, &format!("{service}: {}\n", what.word())),
+            Err(ClientError::Refused { code, .. }) if code == "not_yet" => {}
+            Err(error) => return Err(error.into()),
+        }
+        if left <= PIECE {
+            break;
+        }
+    }
+    let view: Value = daemon
+        .get_within(Target::of_service(service, "").as_str(), LAST, || ())?
+        .json()?;
+    if global.output == Output::Json {
+        print_json(&view)?;
+    }
+    let waiting = view["backends"].as_array().into_iter().flatten();
+    let waiting: Vec<String> = waiting.filter_map(|backend| why(backend, what)).collect();
+    let why = if waiting.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", waiting.join("; "))
+    };
+    Err(Failure::Refused(format!(
+        "{service} is not {} after {}{why}",
+        what.word(),
+        duration::show(time)
+    )))
+}
+
+/// What is still amiss with a backend.
+fn why(backend: &Value, what: What) -> Option<String> {
+    let name = super::text_of(&backend["backend"]);
+    match what {
+        What::Drained if backend["leaving"] == true => Some(match backend["flows"].as_u64() {
+            Some(flows) => format!(
+                "{name} has {}",
+                count(usize::try_from(flows).unwrap_or(usize::MAX), "flow")
+            ),
+            None => format!("{name} leaves"),
+        }),
+        What::Healthy if backend["desired"] == "active" && backend["health"] != "healthy" => {
+            let state = tcpgw_core::escape::text(backend["health"].as_str().unwrap_or("not probed"));
+            let reason = backend["reason"].as_str().map(tcpgw_core::escape::text);
+            let reason = reason.map(|reason| format!(" ({reason})"));
+            Some(format!("{name} is {state}{}", reason.unwrap_or_default()))
+        }
+        _ => None,
+    }
+}
