@@ -28,6 +28,7 @@ pub mod secrets;
 pub mod state_file;
 mod steps;
 pub mod store;
+pub mod unserved;
 pub mod up;
 pub mod view;
 pub mod web;

@@ -9,7 +9,7 @@ use crate::api::client::{Answer, ClientError};
 use crate::doctor::{self, Diagnosis, Finding, Fix, Severity, TableFacts, TableState, Unchecked};
 use tcpgw_core::diff::count;
 use tcpgw_core::escape;
-use tcpgw_core::problem::{self, Problem};
+use tcpgw_core::problem::{self, Kind, Problem};
 
 pub(super) fn run(global: &Global) -> Outcome {
     let configuration = global.judged_config();
@@ -43,6 +43,9 @@ pub(super) fn run(global: &Global) -> Outcome {
     diagnosis.unchecked.extend(unreadable);
     if !matches!(daemon, Daemon::Answers { .. }) {
         diagnosis.add(facts.orphaned.as_ref().and_then(doctor::finding));
+    }
+    if daemon.is_dead() {
+        diagnosis.add_first(facts.unserved.as_ref().and_then(doctor::finding));
     }
     diagnosis.unchecked.extend(daemon.unchecked());
     match global.output {
@@ -104,6 +107,14 @@ impl Daemon {
                 view,
             },
             Err(error) => Self::Silent(error.to_string()),
+        }
+    }
+
+    /// Whether none runs, as far as anybody knows.
+    fn is_dead(&self) -> bool {
+        match self {
+            Self::Absent(problem) => problem.as_ref().is_none_or(|problem| problem.kind == Kind::DaemonGone),
+            _ => false,
         }
     }
 

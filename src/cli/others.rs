@@ -4,7 +4,7 @@
 //! kernel is replaced. What belongs to nobody that is known stays.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -12,12 +12,12 @@ use serde_json::Value;
 use super::gateway::Gateway;
 use super::{Failure, File, Global};
 use crate::config::Config;
-use crate::config::daemon::DEFAULT_STORE;
 use crate::control::adopt::{Adopted, adopt};
 use crate::control::claimed::{Claimed, Left, displacement};
 use crate::reconcile::Known;
 use crate::record::boot_id;
-use crate::store::last::{Last, LastError};
+use crate::store::last::Last;
+use crate::unserved::{last_here, store_path};
 use tcpgw_core::diff::count;
 use tcpgw_core::model::{Problem, Problems, Service, State};
 use tcpgw_core::owner::{AllDetails, Details, Owner};
@@ -125,19 +125,6 @@ fn said_through_api<'a>(
     let of_api = last.services.iter().filter(|(owner, _)| *owner == Owner::Api);
     let of_api = of_api.filter(move |(_, service)| !is_of_boot || is_there(&service.name));
     of_api.map(|(_, service)| &**service)
-}
-
-/// Where a daemon keeps its store, as far as its environment and the configuration tell.
-fn store_path(config: &Config) -> PathBuf {
-    let named = std::env::var_os("TCPGW_STORE").filter(|path| !path.is_empty());
-    let named = named.map(PathBuf::from).or_else(|| config.daemon.store.clone());
-    named.unwrap_or_else(|| DEFAULT_STORE.into())
-}
-
-/// What a daemon of this network namespace wanted last. In another boot namespaces had other numbers.
-fn last_here(store: &Path, namespace: u64) -> Result<Option<Last>, LastError> {
-    let last = Last::load(&Last::path(store))?;
-    Ok(last.filter(|last| last.namespace == namespace || last.boot != boot_id()))
 }
 
 impl Others {

@@ -15,6 +15,7 @@ use crate::api::client::{self, Client, ClientError, Target};
 use crate::daemon::observer;
 use crate::doctor::{CheapReader, Effort, Subject};
 use crate::observe::{self, ObserveError, StatusQuery};
+use crate::unserved;
 use crate::view::status::Status;
 use crate::view::{ServiceName, Services};
 use tcpgw_core::model::duration;
@@ -127,7 +128,15 @@ impl Here {
     fn found(&mut self, global: &Global, services: &Services) -> Vec<Problem> {
         let why = self.elsewhere.clone().or_else(|| global.absent());
         let configuration = self.configuration.problem_beside(why.as_ref());
+        let is_dead = why.as_ref().is_none_or(|why| why.kind == Kind::DaemonGone);
         let mut found: Vec<Problem> = why.into_iter().chain(configuration).collect();
+        if is_dead {
+            found.extend(unserved::problem(
+                &self.configuration.config,
+                self.gateway.namespace,
+                services,
+            ));
+        }
         if !services.summary.services.is_empty() {
             let subject = Subject {
                 services: Arc::new(services.summary.clone()),

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::request::Reply;
 use crate::store::last::Last;
 use crate::store::{
-    By, Change, Committed, Deploy, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy, StoreError,
+    By, Change, Committed, Deploy, FileId, HistoryEntry, HistoryFilter, Loaded, LoadedResources, NewDeploy, StoreError,
 };
 use tcpgw_core::model::{Endpoint, Service};
 
@@ -131,6 +131,8 @@ pub struct Opened {
     pub resources: LoadedResources,
     /// Deploys that a daemon before this one has not finished.
     pub unfinished: Vec<Unfinished>,
+    /// The file that was opened, as far as that could be found out.
+    pub file: Option<FileId>,
     /// Why nothing can be written, if so.
     pub trouble: Option<StoreError>,
 }

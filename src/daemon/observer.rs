@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc as results;
 
 use crate::control::handshakes::{HandshakeReport, HandshakeTracker};
-use crate::control::observation::{Observation, ObservationRequest};
+use crate::control::observation::{Observation, ObservationRequest, StoreFile};
 use crate::doctor::{self, CheapReader, Effort, Subject};
 use tcpgw_core::problem::Problem;
 use tcpgw_kernel::conntrack::{Conntrack, Flow, TcpState};
@@ -55,6 +55,8 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
         let surroundings = request
             .surroundings
             .then(|| surroundings(&mut reader, &request.subject, true));
+        let store = request.store.as_ref().filter(|_| request.surroundings);
+        let store = store.and_then(|(path, opened)| StoreFile::look(path, *opened));
         let begun = cpu_time();
         let handshakes = request.handshakes.then(|| handshakes(&mut tracker, &request));
         let handshakes = handshakes.and_then(|seen| match seen {
@@ -67,6 +69,7 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
         });
         let observation = Observation {
             surroundings,
+            store,
             handshakes,
             pause: cpu_time().saturating_sub(begun).saturating_mul(PAUSE),
         };

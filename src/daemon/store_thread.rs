@@ -90,6 +90,7 @@ fn read(store: &mut Store) -> Result<Opened, StoreError> {
         removed: store.removed()?,
         resources: store.resources()?,
         unfinished: unfinished(store)?,
+        file: store.file(),
         trouble: store.trouble().cloned(),
     })
 }

@@ -63,6 +63,16 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             "no change through the API is taken; what is served goes on",
             advice("the message says what the store needs; then the daemon takes changes again, or after a restart"),
         ),
+        Kind::StoreMoved => (
+            "the daemon writes to a file that no path leads to: what is ordered through the API is lost when it ends",
+            advice(
+                "move the file back; else `tcpgw export >state.json`, restart the daemon, and `tcpgw apply state.json`",
+            ),
+        ),
+        Kind::NotServed => (
+            "a boot, or whoever removed the table, took them out of the kernel, and only a daemon puts them there again",
+            command("systemctl start tcpgw"),
+        ),
         Kind::Unanswered => (
             "the backend answers probes, and clients' handshakes get no answer, or never complete",
             advice(

@@ -133,6 +133,8 @@ pub struct Facts {
     pub idle_timeout: Option<Duration>,
     /// Services that no provider defines any more, as the record says.
     pub orphaned: Option<Problem>,
+    /// Services that are not served while no daemon runs.
+    pub unserved: Option<Problem>,
     /// Who was seen on the links.
     pub neighbours: Fact<Vec<Neighbour>>,
     /// What bridges learned.

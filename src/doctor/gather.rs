@@ -37,7 +37,8 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         services,
         protects,
         orphaned,
-    } = read_table(run_dir, mark);
+        unserved,
+    } = read_table(run_dir, config);
     let subject = Subject {
         services: Arc::new(services),
         mark,
@@ -55,6 +56,7 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         table,
         idle_timeout: config.idle_timeout,
         orphaned,
+        unserved,
         neighbours: fact(links::neighbours()),
         learned: fact(links::learned()),
         stats: fact(Netlink::netfilter().and_then(|mut socket| Stats::read(&mut socket))),

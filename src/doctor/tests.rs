@@ -118,6 +118,7 @@ fn well() -> Facts {
         }),
         idle_timeout: None,
         orphaned: None,
+        unserved: None,
         neighbours: Ok(Vec::new()),
         learned: Ok(Vec::new()),
         stats: Ok(Stats::default()),

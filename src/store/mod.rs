@@ -21,7 +21,7 @@ mod services;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,6 +73,27 @@ pub struct By {
     pub what: String,
 }
 
+/// Which file a path leads to: another one once somebody has put another file there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// Of the file that is there now.
+    ///
+    /// # Errors
+    /// Those of `stat`.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let file = fs::metadata(path)?;
+        Ok(Self {
+            device: file.dev(),
+            inode: file.ino(),
+        })
+    }
+}
+
 /// An open store. Not shared between threads: calls wait for the disk.
 #[derive(Debug)]
 pub struct Store {
@@ -80,6 +101,8 @@ pub struct Store {
     keep: Keep,
     /// `None` after an error that leaves open what the connection knows: it is opened again.
     connection: Option<Connection>,
+    /// The file that was opened.
+    file: Option<FileId>,
     /// Opened to be read only: it cannot be written, or could not be when it was opened.
     read_only: bool,
     /// What the caller has seen.
@@ -108,6 +131,7 @@ impl Store {
             path: path.to_owned(),
             keep,
             connection: None,
+            file: None,
             read_only: false,
             revision: 0,
             trouble: None,
@@ -124,6 +148,11 @@ impl Store {
     /// Why changes cannot be written: at the last attempt, of which opening the store was the first.
     pub fn trouble(&self) -> Option<&StoreError> {
         self.trouble.as_ref()
+    }
+
+    /// Which file it is; `None`: that could not be found out.
+    pub fn file(&self) -> Option<FileId> {
+        self.file
     }
 
     /// Where it is.
@@ -338,6 +367,7 @@ impl Store {
                 Err(error) => return Err(error.into()),
             },
         };
+        self.file = FileId::of(&self.path).ok();
         self.connection = Some(connection);
         Ok(head.revision)
     }

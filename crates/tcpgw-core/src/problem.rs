@@ -83,6 +83,8 @@ kinds! {
     NoHealthyBackend = "no-healthy-backend", Error;
     /// A service is not possible here now, because of the gateway's addresses or listeners.
     HeldBack = "held-back", Error;
+    /// Services of the API or orphans are not in the kernel, and no daemon runs that would put them there.
+    NotServed = "not-served", Error;
     /// A service that is served shows its backends an address that the gateway has no more.
     SourceAddressGone = "source-address-gone", Error;
     /// A backend of a service that is served has become one of the gateway's own addresses.
@@ -97,6 +99,8 @@ kinds! {
     RejectedStore = "rejected-store", Error;
     /// The store does not take changes.
     Store = "store", Error;
+    /// The file of the store was removed or replaced while the daemon runs.
+    StoreMoved = "store-moved", Error;
     /// Handshakes of clients are not completed: an error where these are all there is.
     Unanswered = "unanswered", Error;
     /// IPv4 packets are not forwarded.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Core, Now, Phase};
-use crate::control::observation::{Observation, ObservationRequest};
+use crate::control::observation::{Observation, ObservationRequest, StoreFile};
 use crate::doctor::{self, Subject};
+use crate::store::FileId;
+use tcpgw_core::escape;
 use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::Summary;
 
@@ -49,6 +51,8 @@ pub(super) struct Observing {
     handshakes_not_before: Instant,
     /// What is looked at, of this revision of what is desired.
     services: Option<(u64, Arc<Summary>)>,
+    /// The file of the store, when it was opened.
+    pub(super) store_file: Option<FileId>,
     /// Handshakes that no backend answered in time, by service.
     unanswered: BTreeMap<Box<str>, u64>,
 }
@@ -63,6 +67,7 @@ impl Observing {
             handshakes_next: None,
             handshakes_not_before: now,
             services: None,
+            store_file: None,
             unanswered: BTreeMap::new(),
         }
     }
@@ -126,6 +131,10 @@ impl Core {
                 configured_to_protect: self.configured_to_protect,
                 configuration: self.config.path().into(),
             },
+            store: self
+                .observing
+                .store_file
+                .map(|file| (self.settings.store.clone(), file)),
             answering: Arc::new(if handshakes { self.answering() } else { BTreeSet::new() }),
             surroundings,
             handshakes,
@@ -183,6 +192,11 @@ impl Core {
         if let Some(surroundings) = observation.surroundings {
             self.problems.replace(doctor::KINDS, surroundings);
         }
+        match observation.store {
+            Some(StoreFile::Same) => self.problems.resolve(Kind::StoreMoved),
+            Some(moved) => self.store_moved(moved),
+            None => {}
+        }
         if let Some(seen) = observation.handshakes {
             let port = |name: &str| Some(self.membership.wanted().get(name)?.port.get());
             let has_cause = self.problems.iter().any(|problem| LOSE_ANSWERS.contains(&problem.kind));
@@ -190,6 +204,23 @@ impl Core {
                 .replace(&[Kind::Unanswered], seen.problems(port, has_cause));
             self.observing.unanswered = seen.unanswered();
         }
+    }
+
+    /// What is written to a file without a name is gone when the daemon ends.
+    fn store_moved(&mut self, moved: StoreFile) {
+        let path = escape::path(&self.settings.store);
+        let what = match moved {
+            StoreFile::Other => format!("another file is in the place of the store {path}"),
+            StoreFile::Gone | StoreFile::Same => format!("the store {path} was removed"),
+        };
+        self.report(
+            Kind::StoreMoved,
+            format!(
+                "{what} while the daemon runs: what was and is ordered through the API is lost to the next daemon. Move the file back if it is \
+                 still there; else save the services (`tcpgw export >state.json`), restart the daemon (`systemctl restart tcpgw`), and \
+                 order them anew (`tcpgw apply state.json`)"
+            ),
+        );
     }
 
     /// Nothing is served: what was seen does not matter any more.

@@ -175,6 +175,7 @@ impl Core {
     pub fn opened(&mut self, opened: Result<Opened, StoreError>, now: Now) {
         match opened {
             Ok(opened) => {
+                self.observing.store_file = opened.file;
                 let (held, problems) = compatible(opened.loaded);
                 if !problems.is_empty() {
                     self.reject("api", problems, now);
@@ -240,6 +241,7 @@ impl Core {
             }
         };
         self.order_queue.resources = Knowledge::Certain;
+        self.observing.store_file = opened.file;
         if self.order_queue.lost {
             return self.found_again(opened, now);
         }

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::super::facts::{Fact, TableFacts, TableState};
+use crate::config::Config;
 use crate::record::{Entry, Record, RecordFile, boot_id};
+use crate::unserved;
 use crate::view::Services;
 use crate::view::problems::orphaned_services;
 use tcpgw_core::model::FlowMark;
@@ -132,10 +134,13 @@ pub(super) struct TableReading {
     pub(super) protects: bool,
     /// That some of the services are orphans.
     pub(super) orphaned: Option<Problem>,
+    /// That services are not served while no daemon runs.
+    pub(super) unserved: Option<Problem>,
 }
 
 /// Reads the table of this network namespace, its services, and whether some are orphans.
-pub(super) fn read_table(run_dir: &Path, mark: FlowMark) -> TableReading {
+pub(super) fn read_table(run_dir: &Path, config: &Config) -> TableReading {
+    let mark = config.flow_mark;
     let mut kernel = match Linux::open() {
         Ok(kernel) => kernel,
         Err(error) => {
@@ -144,6 +149,7 @@ pub(super) fn read_table(run_dir: &Path, mark: FlowMark) -> TableReading {
                 services: Summary::default(),
                 protects: false,
                 orphaned: None,
+                unserved: None,
             };
         }
     };
@@ -167,11 +173,26 @@ pub(super) fn read_table(run_dir: &Path, mark: FlowMark) -> TableReading {
         ..Services::default()
     };
     let orphaned = orphaned_services(&named);
+    let is_gone = |table: &TableFacts| matches!(table.state, TableState::Absent | TableState::Gone);
+    let unserved = match &table {
+        // What was written last is not there.
+        Ok(table) if is_gone(table) => unserved::problem(
+            config,
+            namespace,
+            &Services {
+                owners: named.owners.clone(),
+                ..Services::default()
+            },
+        ),
+        Ok(_) => unserved::problem(config, namespace, &named),
+        Err(_) => None,
+    };
     TableReading {
         table,
         services: named.summary,
         protects,
         orphaned,
+        unserved,
     }
 }
 

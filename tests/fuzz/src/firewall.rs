@@ -123,6 +123,7 @@ fn gateway() -> Facts {
             daemon: None,
         }),
         orphaned: None,
+        unserved: None,
         neighbours: Ok(Vec::new()),
         learned: Ok(Vec::new()),
         stats: Ok(Stats::default()),

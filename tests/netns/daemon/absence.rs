@@ -12,6 +12,7 @@ use crate::harness::client::PATIENCE;
 use crate::harness::daemon::Daemon;
 use crate::harness::plan::{PUBLIC, at};
 use crate::harness::server::Behaviour;
+use crate::harness::shell::TCPGW;
 use crate::harness::{Net, wait_until};
 
 const RECORDED: Duration = Duration::from_millis(2500);
@@ -285,6 +286,42 @@ fn a_machine_that_boots_without_its_files_serves() {
     net.want(of_file());
     daemon.settles(3);
     serves(&net, &[2001, 2002]);
+}
+
+/// What a file says is served again after a boot; what only a daemon knows is missed.
+#[test]
+fn status_names_what_only_a_daemon_would_serve() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    thread::sleep(RECORDED);
+    let store = net.file("store.db").to_string_lossy().into_owned();
+    let ask = |command: &str| {
+        net.sh(
+            "gateway",
+            &format!("TCPGW_STORE='{store}' {TCPGW} --socket none {command}"),
+        )
+    };
+    daemon.stop();
+    let status = ask("status --interval 0s").exits(0);
+    assert!(!status.stdout.contains("not served"), "{status}");
+    net.sh("gateway", "nft delete table inet tcpgw; conntrack -F").ok();
+    let _ = fs::remove_dir_all(net.file("run"));
+    net.apply_alone(&of_file()).exits(0);
+    let status = ask("status --interval 0s").exits(1);
+    let said = "1 service of the daemon's API, or that no provider defines, is not served";
+    assert!(
+        status.stdout.contains(said) && status.stdout.contains(": api;"),
+        "{status}"
+    );
+    let doctor = ask("doctor").exits(1);
+    assert!(
+        doctor.stdout.contains("broken [not-served]") && doctor.stdout.contains(said),
+        "{doctor}"
+    );
+    daemon.start();
+    serves_soon(&net, &[2001, 2002]);
+    net.cli(&["status", "--interval", "0s"]).exits(0);
 }
 
 /// A teardown ends by a word, and by nothing else.

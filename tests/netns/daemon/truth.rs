@@ -576,6 +576,52 @@ impl Net {
     }
 }
 
+/// Orders go on into a file that nobody finds any more.
+#[test]
+fn a_store_that_is_removed_or_replaced_is_told() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let mut daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let (store, away) = (net.file("store.db"), net.file("away.db"));
+    let is_moved = |daemon: &Daemon<'_>| {
+        let (status, errors) = health(daemon);
+        let is_it = |problem: &Value| problem["kind"] == "store_moved";
+        assert!(status == 503 || !errors.iter().any(is_it));
+        errors
+            .iter()
+            .find(|problem| is_it(problem))
+            .map(|problem| problem["message"].to_string())
+    };
+    let comes_and_goes = |daemon: &Daemon<'_>, words: &str, comes: bool| {
+        let is_so = || is_moved(daemon).is_some_and(|message| message.contains(words)) == comes;
+        assert!(
+            wait_until(PATIENCE * 2, is_so),
+            "{words}, {comes}: {:?}",
+            health(daemon)
+        );
+    };
+    assert_eq!(is_moved(&daemon), None);
+    std::fs::rename(&store, &away).expect("a store");
+    comes_and_goes(&daemon, "was removed", true);
+    let status = net.cli(&["status", "--interval", "0s"]).exits(1);
+    assert!(status.stdout.contains("tcpgw export"), "{status}");
+    std::fs::write(&store, "").expect("a file");
+    comes_and_goes(&daemon, "another file", true);
+    std::fs::rename(&away, &store).expect("a store");
+    comes_and_goes(&daemon, "", false);
+    net.cli(&["status", "--interval", "0s"]).exits(0);
+    std::fs::remove_file(&store).expect("a store");
+    comes_and_goes(&daemon, "was removed", true);
+    daemon.stop();
+    daemon.start();
+    daemon.settles(2);
+    // Some looks later.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(is_moved(&daemon), None);
+}
+
 #[test]
 fn a_state_a_configuration_and_a_pause_that_are_not_as_ordered_are_told() {
     let net = Net::new();

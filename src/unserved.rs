@@ -1,0 +1,145 @@
+//! Services that were ordered of a daemon and that the kernel does not hold, while no daemon runs that would put them there.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::addon::Status;
+use crate::config::Config;
+use crate::config::daemon::DEFAULT_STORE;
+use crate::record::boot_id;
+use crate::store::last::{Last, LastError};
+use crate::view::Services;
+use crate::view::problems::some_of;
+use tcpgw_core::diff::count;
+use tcpgw_core::owner::Owner;
+use tcpgw_core::problem::{Kind, Problem};
+
+/// Where a daemon keeps its store, as far as its environment and the configuration tell.
+pub fn store_path(config: &Config) -> PathBuf {
+    let named = std::env::var_os("TCPGW_STORE").filter(|path| !path.is_empty());
+    let named = named.map(PathBuf::from).or_else(|| config.daemon.store.clone());
+    named.unwrap_or_else(|| DEFAULT_STORE.into())
+}
+
+/// What a daemon of this network namespace wanted last. In another boot namespaces had other numbers.
+///
+/// # Errors
+/// The file is there, and cannot be read or is damaged.
+pub fn last_here(store: &Path, namespace: u64) -> Result<Option<Last>, LastError> {
+    let last = Last::load(&Last::path(store))?;
+    Ok(last.filter(|last| last.namespace == namespace || last.boot != boot_id()))
+}
+
+/// Returns the problem that services of the API, or orphans, are not served, where no daemon runs. What cannot be read is a problem,
+/// too.
+pub fn problem(config: &Config, namespace: u64, services: &Services) -> Option<Problem> {
+    match last_here(&store_path(config), namespace) {
+        Ok(last) => find(services, &last?, &boot_id()),
+        Err(error) => Some(Problem::new(Kind::LastServices, error.to_string())),
+    }
+}
+
+/// In the boot in which `last` was written, the record says what was removed since.
+fn find(services: &Services, last: &Last, boot: &str) -> Option<Problem> {
+    let of_kernel = services.summary.services.iter();
+    let of_kernel: BTreeSet<&str> = of_kernel.filter_map(|service| service.name.as_deref()).collect();
+    let resources = last.resources.iter().flat_map(|last| &last.resources);
+    let suspended = resources.filter(|resource| resource.status == Status::Suspended);
+    let suspended: BTreeSet<Box<str>> = suspended
+        .map(|resource| resource.id.service().as_str().into())
+        .collect();
+    let is_wanted = |name: &str| {
+        let owners = services.owners.as_ref();
+        let is_recorded = owners.is_none_or(|owners| owners.get(name).is_some_and(|owner| *owner != Owner::Removed));
+        last.boot != boot || last.unserved.contains(name) || is_recorded
+    };
+    let of_others = last.services.iter().filter(|(owner, _)| *owner != Owner::File);
+    // Nobody is served by those without backends, or by suspended ones.
+    let of_others = of_others.filter(|(_, service)| !service.backends.is_empty());
+    let names = of_others.map(|(_, service)| &*service.name);
+    let names = names.filter(|name| !of_kernel.contains(name) && !suspended.contains(*name) && is_wanted(name));
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() {
+        return None;
+    }
+    let (are, they, serves) = if names.len() == 1 {
+        ("is", "it", "serves it")
+    } else {
+        ("are", "they", "serves them")
+    };
+    let message = format!(
+        "{} of the daemon's API, or that no provider defines, {are} not served, since {they} {are} not in the kernel and no daemon runs: {}; \
+         start it (`systemctl start tcpgw`, or `tcpgw daemon`), which {serves}",
+        count(names.len(), "service"),
+        some_of(&names)
+    );
+    Some(Problem::new(Kind::NotServed, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use tcpgw_core::model::parse;
+
+    const NOW: &str = "this boot";
+
+    fn last(boot: &str, owner: Owner) -> Last {
+        let text = br#"{"version": 1, "services": [
+            {"name": "a", "port": 2001, "backends": ["10.2.0.11:3000"]},
+            {"name": "b", "port": 2002, "backends": ["10.2.0.11:3000"]},
+            {"name": "empty", "port": 2003, "backends": []}]}"#;
+        let services = parse(text).unwrap().services;
+        Last {
+            boot: boot.into(),
+            services: services
+                .into_iter()
+                .map(|service| (owner, Arc::clone(&service)))
+                .collect(),
+            ..Last::default()
+        }
+    }
+
+    fn kernel(names: &[&str], recorded: Option<&[&str]>) -> Services {
+        let all = last(NOW, Owner::Api).services;
+        let held = all.iter().filter(|(_, service)| names.contains(&&*service.name));
+        let owners = recorded.map(|names| names.iter().map(|name| ((*name).into(), Owner::Api)).collect());
+        Services {
+            summary: held.map(|(_, service)| &**service).collect(),
+            owners,
+            ..Services::default()
+        }
+    }
+
+    fn told(services: &Services, last: &Last) -> Option<String> {
+        find(services, last, NOW).map(|problem| problem.message)
+    }
+
+    #[test]
+    fn after_a_boot_all_are_named_that_the_kernel_does_not_hold() {
+        for owner in [Owner::Api, Owner::Orphan] {
+            let last = last("another boot", owner);
+            let said = told(&kernel(&["a"], Some(&[])), &last).unwrap();
+            assert!(said.starts_with("1 service ") && said.contains("runs: b;"), "{said}");
+            let said = told(&kernel(&[], None), &last).unwrap();
+            assert!(
+                said.starts_with("2 services ") && said.contains("runs: a, b;"),
+                "{said}"
+            );
+            assert_eq!(told(&kernel(&["a", "b"], None), &last), None);
+        }
+        assert_eq!(told(&kernel(&[], None), &last("another boot", Owner::File)), None);
+    }
+
+    #[test]
+    fn in_the_same_boot_those_are_named_that_the_record_has() {
+        let mut last = last(NOW, Owner::Api);
+        let said = told(&kernel(&[], Some(&["b"])), &last).unwrap();
+        assert!(said.contains("runs: b;"), "{said}");
+        assert_eq!(told(&kernel(&["b"], Some(&["b"])), &last), None);
+        last.unserved.insert("a".into());
+        let said = told(&kernel(&["b"], Some(&["b"])), &last).unwrap();
+        assert!(said.contains("runs: a;"), "{said}");
+    }
+}
