@@ -74,6 +74,14 @@ impl ResourceId {
 
 const SERVICE_PREFIX: &str = "addon-";
 
+/// Whether a text names the service of a resource.
+pub fn names_service(text: &str) -> bool {
+    text.match_indices(SERVICE_PREFIX).any(|(at, prefix)| {
+        let name = text.get(at..at + prefix.len() + RESOURCE_ID_LENGTH);
+        name.and_then(ResourceId::of_service).is_some()
+    })
+}
+
 /// Returns a text in which the first mention of each resource's service is followed by its app: `addon-... (app my-app)`. What
 /// stands between backticks is a command, and stays as it is.
 pub fn with_apps(text: &str, app_of: impl Fn(ResourceId) -> Option<PlatformId>) -> String {

@@ -72,6 +72,8 @@ pub struct Resource {
     pub port: u16,
     /// Its plan.
     pub plan: String,
+    /// The name of its service.
+    pub service: String,
 }
 
 /// Provisions the app, or finds that it is. With another plan than before the plan is changed.
@@ -88,6 +90,7 @@ pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16
         url: resource["url"].as_str().map(tcpgw_core::escape::text),
         port: port.unwrap_or_default(),
         plan: tcpgw_core::escape::text(resource["plan"].as_str().unwrap_or_default()),
+        service: resource["service"].as_str().unwrap_or_default().to_owned(),
     })
 }
 

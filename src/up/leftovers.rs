@@ -77,18 +77,31 @@ fn virtual_links() -> io::Result<BTreeSet<String>> {
         .collect())
 }
 
-/// Whoever has ended here without cleaning up: their links and rules go at once; their directories are returned, for what needs the
-/// daemon.
+/// Returns the directories of those that have ended here without cleaning up, and how many live. Links and rules of apps without a resource go
+/// at once. Those of others go with the resource ([`remove_apps`]): the daemon would have to say that it cannot reach their processes.
 ///
 /// # Errors
 /// What could not be removed.
 pub fn sweep(places: &Places, network: &Network) -> Result<(Vec<AppPlace>, usize), String> {
     let (dead, living) = places.leftovers().map_err(|error| error.to_string())?;
-    for place in &dead {
-        let Some(record) = place.record() else { continue };
+    let has_no_resource = |place: &&AppPlace| place.record().is_some_and(|record| record.app.is_none());
+    remove_networks(places, network, dead.iter().filter(has_no_resource))?;
+    Ok((dead, living))
+}
+
+/// Removes links and rules of apps that have ended.
+///
+/// # Errors
+/// What could not be removed.
+pub fn remove_networks<'p>(
+    places: &Places,
+    network: &Network,
+    dead: impl IntoIterator<Item = &'p AppPlace>,
+) -> Result<(), String> {
+    for record in dead.into_iter().filter_map(AppPlace::record) {
         remove_network(network, &places.id_of(&record.directory))?;
     }
-    Ok((dead, living))
+    Ok(())
 }
 
 /// Ends a daemon that a `tcpgw up` had started which is gone, and waits for that: it has been told to end, or soon will be.
@@ -109,15 +122,18 @@ pub fn end_orphan(socket: &Path, shared: &Shared) {
     }
 }
 
-/// Removes the resources of apps that have ended, and what was noted of them.
+/// Removes the resources of apps that have ended, their links and rules, and what was noted of them.
 ///
 /// # Errors
-/// What the daemon said.
-pub fn remove_resources(daemon: &Client, dead: Vec<AppPlace>) -> Result<(), String> {
+/// What the daemon said, or what could not be removed.
+pub fn remove_apps(daemon: &Client, places: &Places, network: &Network, dead: Vec<AppPlace>) -> Result<(), String> {
     for place in dead {
-        if let Some(app) = place.record().and_then(|record| record.app) {
-            gateway::deprovision(daemon, &app).map_err(|error| format!("the resource of app {app}: {error}"))?;
-        }
+        let app = place.record().and_then(|record| record.app);
+        let deprovisioned = app.map_or(Ok(()), |app| {
+            gateway::deprovision(daemon, &app).map_err(|error| format!("the resource of app {app}: {error}"))
+        });
+        remove_networks(places, network, [&place])?;
+        deprovisioned?;
         place.remove();
     }
     Ok(())
@@ -195,10 +211,11 @@ pub fn clean(
     match &daemon {
         Some(daemon) => {
             gateway::wait_until_started(daemon).map_err(|error| error.to_string())?;
-            remove_resources(daemon, dead)?;
+            remove_apps(daemon, places, network, dead)?;
             serves_others = gateway::services_of(daemon).map_err(|error| error.to_string())? > 0;
         }
         None if has_resources => {
+            remove_networks(places, network, &dead)?;
             return Err(
                 "no daemon answers, and only a daemon removes the resources of the apps: start it, and repeat".into(),
             );

@@ -31,6 +31,7 @@ use super::gateway::{Gateway, GatewayEvent, GatewayRequest};
 use super::id::AppId;
 use super::network::{Addresses, Network, NetworkError};
 use super::own_daemon::{OwnDaemon, OwnDaemonError};
+use super::problems;
 use super::process::Process;
 use super::procfile::{ProcessType, ProcfileError};
 use super::record::{AppPlace, Places, RecordError};
@@ -193,6 +194,8 @@ struct Up<'a> {
     /// How many processes of `tcpgw up run` there have been.
     runs: u32,
     orders: Option<Sender<GatewayRequest>>,
+    /// The app's problems are told as long as this is there.
+    tells_problems: Option<Sender<()>>,
     /// The daemon, where it is a child of this process.
     daemon: Option<OwnDaemon>,
     /// Whether a daemon that is gone is this program's to start again.
@@ -290,6 +293,7 @@ impl Up<'_> {
         if let Some(orders) = &self.orders {
             let _ = orders.send(GatewayRequest::End);
         }
+        self.tells_problems = None;
         self.output.say("system", "sending SIGTERM to all processes");
         let actions = self.supervisor.take(Input::Stop, Instant::now());
         self.does(actions);
@@ -458,6 +462,16 @@ fn tell_daemon(
         .name("gateway".into())
         .spawn(move || gateway.run())?;
     Ok(orders)
+}
+
+/// Tells problems of the app's service, by a thread of its own.
+fn tell_problems(socket: PathBuf, service: String, events: Sender<Event>) -> io::Result<Sender<()>> {
+    let (going_on, end) = channel();
+    let tell = move |text| events.send(Event::Gateway(GatewayEvent::Say(text))).is_ok();
+    std::thread::Builder::new()
+        .name("problems".into())
+        .spawn(move || problems::follow(&socket, &service, &end, tell))?;
+    Ok(going_on)
 }
 
 /// Whether the app has a process that gets connections.

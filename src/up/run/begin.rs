@@ -15,7 +15,7 @@ use ipnet::Ipv4Net;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{Output, pass_on, print};
-use super::{Event, Settings, Up, UpError, has_tcp, system, tell_daemon};
+use super::{Event, Settings, Up, UpError, has_tcp, system, tell_daemon, tell_problems};
 use crate::api::client::{Client, ClientError};
 use crate::doctor::{self, Fix};
 use crate::state_file::{self, Input as Kind};
@@ -117,6 +117,7 @@ impl<'a> Up<'a> {
             next_link: 9_999,
             runs: 0,
             orders: None,
+            tells_problems: None,
             daemon: None,
             keeps_daemon: false,
             next_watch: Instant::now(),
@@ -177,10 +178,8 @@ impl<'a> Up<'a> {
                 "system",
                 "the Procfile has no process type tcp: there is no public port, and no TCP_URL",
             );
-            dead.into_iter()
-                .filter(|place| place.record().is_none_or(|record| record.app.is_none()))
-                .for_each(drop);
-            return Ok(());
+            // Resources are left to one that has a daemon.
+            return leftovers::remove_networks(&self.places, &self.network, &dead).map_err(UpError::Left);
         };
         let daemon = if let Some(daemon) = (self.settings.find)().map_err(UpError::Refused)? {
             daemon
@@ -193,7 +192,7 @@ impl<'a> Up<'a> {
         // One that a `tcpgw up` has started reaches its own apps by their gateways' addresses.
         let is_ups = shared.daemon.is_some() && gateway::process_of(&daemon)? == shared.daemon;
         self.keeps_daemon = is_ups;
-        leftovers::remove_resources(&daemon, dead).map_err(UpError::Left)?;
+        leftovers::remove_apps(&daemon, &self.places, &self.network, dead).map_err(UpError::Left)?;
         // Noted before it is made.
         self.place.set_record(&Record {
             directory: self.directory.clone(),
@@ -211,6 +210,8 @@ impl<'a> Up<'a> {
         let socket = self.settings.socket.clone();
         let orders = tell_daemon(socket, app, self.settings.grace, self.events.clone());
         self.orders = Some(orders.map_err(system("start a thread"))?);
+        let problems = tell_problems(self.settings.socket.clone(), resource.service, self.events.clone());
+        self.tells_problems = Some(problems.map_err(system("start a thread"))?);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Event;
+use crate::addon::id::names_service;
 use crate::up::own_daemon::Log;
 use crate::up::printer::Printer;
 use tcpgw_core::escape;
@@ -53,11 +54,14 @@ pub(super) fn print(printer: Printer, events: Sender<Event>) -> io::Result<(Outp
     Ok((Output(lines), thread))
 }
 
-/// Passes on what a daemon logs.
+/// Passes on what a daemon logs, but for what it says of the service of an app: each app tells that of its own
+/// ([`problems`](crate::up::problems)), and the daemon is that of all of them.
 pub(super) fn pass_on(mut log: Log, output: Output) -> io::Result<()> {
     let work = move || {
         while let Some(line) = log.next_line() {
-            output.say("system", &line);
+            if !names_service(&line) {
+                output.say("system", &line);
+            }
         }
     };
     std::thread::Builder::new().name("log".into()).spawn(work).map(drop)

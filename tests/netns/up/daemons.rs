@@ -108,3 +108,63 @@ fn a_daemon_of_its_own_that_is_killed_is_started_again() {
     app.stop(Signal::SIGINT);
     assert_eq!(net.left_by_up(), Vec::<String>::new(), "{}", app.printed());
 }
+
+/// A server that answers for a while, and goes on without listening.
+const DEAF: &str = r#"
+import os, socket, time
+server = socket.socket()
+server.bind(("0.0.0.0", int(os.environ["PORT"])))
+server.listen(1024)
+server.settimeout(0.1)
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    try:
+        server.accept()[0].close()
+    except OSError:
+        pass
+server.close()
+print("deaf", flush=True)
+time.sleep(1000)
+"#;
+
+/// Each hears of its own app, whoever has started the daemon; and nobody of one that was killed.
+#[test]
+fn each_app_is_told_of_its_own_problems_only() {
+    let net = Net::new();
+    let mut first = net.app("first", &format!("tcp: {TCP}\n"));
+    let mut second = net.app("second", "tcp: exec /usr/bin/python3 deaf.py\n");
+    second.write("deaf.py", DEAF);
+    first.start(&[], 1);
+    second.start(&[], 1);
+    second.prints("tcp.1  | deaf");
+    second.prints("has no healthy backend");
+    let told = second.printed();
+    let line = told
+        .lines()
+        .find(|line| line.contains("no healthy backend"))
+        .expect("a line");
+    assert!(
+        line.contains("system | problem: addon-") && line.contains("(app up-second-"),
+        "{line}"
+    );
+    second.signal(Signal::SIGKILL);
+    assert_eq!(second.ended(), None);
+    assert!(wait_until(PATIENCE, || second.processes().is_empty()));
+    // The next one cleans up after it, beside a daemon that lives and after one that was killed, too.
+    let mut third = net.app("third", &format!("tcp: {TCP}\n"));
+    third.start(&[], 1);
+    third.signal(Signal::SIGKILL);
+    first.signal(Signal::SIGKILL);
+    assert_eq!((first.ended(), third.ended()), (None, None));
+    let mut fourth = net.app("fourth", &format!("tcp: {TCP}\n"));
+    fourth.start(&[], 1);
+    fourth.stop(Signal::SIGINT);
+    for app in [&first, &third, &fourth] {
+        let printed = app.printed();
+        let is_quiet = ["problem", "WARN", "ERROR", "second", "addon-"]
+            .iter()
+            .all(|word| !printed.contains(word));
+        assert!(is_quiet, "{}: {printed}", app.name);
+    }
+    assert_eq!(net.left_by_up(), Vec::<String>::new(), "{}", fourth.printed());
+}
