@@ -5,7 +5,7 @@ mod addon;
 mod amount;
 mod apply;
 mod check;
-
+mod completions;
 mod configuration;
 mod daemon;
 mod denied;
@@ -34,7 +34,6 @@ mod render;
 mod sample_tests;
 mod screen;
 mod service;
-mod shell;
 mod status;
 mod table;
 mod teardown;
@@ -233,7 +232,7 @@ enum Command {
     /// Remove everything that tcpgw has put into the kernel, and nothing else
     Teardown(Locking),
     /// Print a shell's completions
-    Completions(shell::Completions),
+    Completions(completions::Arguments),
     /// Print the manual page of tcpgw, or of one of its commands
     Man(manual::Arguments),
     /// Show the list of commands, or the help of one
@@ -395,6 +394,9 @@ pub fn run() -> ExitCode {
     if let Some(code) = crate::up::container::run_if_asked() {
         return code;
     }
+    if let Some(code) = completions::complete_if_asked() {
+        return code;
+    }
     tcpgw_kernel::ffi::keep_memory();
     let parsed = help::command().try_get_matches();
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -469,7 +471,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Export(arguments) => history::export(global, arguments),
         Command::Up(arguments) => up::run(global, arguments),
         Command::Teardown(locking) => teardown::run(global, locking),
-        Command::Completions(arguments) => shell::completions(arguments),
+        Command::Completions(arguments) => completions::run(arguments),
         Command::Man(arguments) => manual::run(arguments),
         Command::Help(arguments) => help::run(arguments),
     }

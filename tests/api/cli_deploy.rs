@@ -581,20 +581,57 @@ fn without_a_daemon_they_say_so() {
 }
 
 #[test]
-fn the_manual_and_the_completions_know_them() {
+fn the_manual_knows_them() {
     let server = serves();
-    let man = out(&run(&server, &["man"]));
-    for section in [
-        "TCPGW DEPLOY",
-        "TCPGW WAIT",
-        "TCPGW SERVICE ADD",
-        "TCPGW HISTORY",
-        "TCPGW EXPORT",
+    for (command, line) in [
+        ("deploy", ".TH tcpgw-deploy 8"),
+        ("wait", ".TH tcpgw-wait 8"),
+        ("service", ".SH \"tcpgw service add\""),
+        ("history", ".TH tcpgw-history 8"),
+        ("export", ".TH tcpgw-export 8"),
     ] {
-        assert!(man.contains(&format!(".SH \"{section}\"")), "{section}");
+        let page = out(&run(&server, &["man", command]));
+        assert!(page.lines().any(|of| of.starts_with(line)), "{line}: {page}");
     }
-    let completions = out(&run(&server, &["completions", "bash"]));
-    for word in ["deploy", "rollback", "--on-switched", "undrain", "--if-revision"] {
-        assert!(completions.contains(word), "{word}");
+}
+
+/// What a shell offers behind these words, the last of which is incomplete.
+fn completed(server: &Server, words: &[&str]) -> Vec<String> {
+    let output = command(server, &[&["--", "tcpgw"], words].concat())
+        .env("TCPGW_COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", words.len().to_string())
+        .env("_CLAP_IFS", "\n")
+        .output()
+        .expect("it runs");
+    assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()));
+    out(&output).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn completions_know_services_and_deploys() {
+    let server = serves();
+    succeeds(&server);
+    assert_eq!(deploy(&server, &[]).status.code(), Some(0));
+    for words in [
+        &["deploy", "we"][..],
+        &["pause", "we"],
+        &["service", "rm", "we"],
+        &["service", "set", "we"],
+        &["deploys", "--service", "we"],
+        &["-o", "json", "status", "--service", "we"],
+    ] {
+        assert_eq!(completed(&server, words), ["web"], "{words:?}");
+    }
+    assert_eq!(completed(&server, &["deploys", "4"]), ["41"]);
+    assert_eq!(completed(&server, &["undr"]), ["undrain"]);
+    assert_eq!(completed(&server, &["man", "rollb"]), ["rollback"]);
+    // A name that is not there yet, and a daemon that is not asked or not there.
+    for words in [
+        &["service", "add", "we"][..],
+        &["--socket", "none", "deploy", "we"],
+        &["deploy", "--socket=/nonexistent", "we"],
+        &["--config", "/nonexistent", "--socket", "", "deploy", "we"],
+    ] {
+        assert_eq!(completed(&server, words), [""; 0], "{words:?}");
     }
 }

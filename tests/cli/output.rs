@@ -112,27 +112,73 @@ fn wrong_usage_is_2() {
 
 #[test]
 fn completions_are_shell_programs() {
-    for (shell, check) in [("bash", "bash -n"), ("zsh", "zsh -n"), ("fish", "fish -n")] {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let output = run(&["completions", shell]);
-        assert_eq!(output.status.code(), Some(0));
+        assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()));
         let script = out(&output);
-        for word in ["teardown", "allow-empty", "lock-timeout"] {
-            assert!(script.contains(word), "{shell}: {word}");
-        }
-        if !is_installed(shell) {
-            eprintln!("no {shell} here: its completions were not run");
+        assert!(script.contains("TCPGW_COMPLETE"), "{shell}: {script}");
+        if !["bash", "fish", "zsh"].contains(&shell) || !is_installed(shell) {
+            eprintln!("{shell}: its completions were not run");
             continue;
         }
         let dir = tempfile::tempdir().expect("a directory");
         let file = write(dir.path(), "completions", script.as_bytes());
-        let checked = Command::new("sh")
-            .args(["-c", &format!("{check} {file}")])
-            .output()
-            .expect("a shell");
+        let checked = Command::new(shell).args(["-n", &file]).output().expect("a shell");
         assert!(
             checked.status.success() && checked.stderr.is_empty(),
             "{shell}: {}",
             err(&checked)
+        );
+    }
+}
+
+/// What bash offers, by the script, behind these words, the last of which is incomplete.
+fn completed(directory: &Path, words: &[&str]) -> Vec<String> {
+    const COMPLETE: &str = "source <(tcpgw completions bash)
+        COMP_WORDS=(tcpgw \"$@\") COMP_CWORD=$# COMP_TYPE=9
+        _clap_complete_tcpgw tcpgw \"${!#}\"
+        printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let programs = Path::new(TCPGW).parent().expect("a directory");
+    let path = format!(
+        "{}:{}",
+        programs.to_string_lossy(),
+        std::env::var("PATH").expect("a path")
+    );
+    let output = Command::new("bash")
+        .args(["-c", COMPLETE, "bash"])
+        .args(words)
+        .current_dir(directory)
+        .env("PATH", path)
+        .output()
+        .expect("bash runs");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", err(&output));
+    out(&output).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_commands_options_values_and_files() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), "state one.json", b"");
+    write(dir.path(), "other.json", b"");
+    let completed = |words: &[&str]| completed(dir.path(), words);
+    assert_eq!(completed(&["tear"]), ["teardown"]);
+    assert_eq!(completed(&["apply", "--allow"]), ["--allow-empty"]);
+    assert_eq!(completed(&["status", "-o", "js"]), ["json"]);
+    assert_eq!(completed(&["apply", "oth"]), ["other.json"]);
+    assert_eq!(completed(&["check", "sta"]), ["state one.json"]);
+    assert_eq!(completed(&["service", "se"]), ["set"]);
+}
+
+#[test]
+fn who_only_has_the_variable_of_completions_is_served_as_usual() {
+    for value in ["", "0", "tcsh", "\u{1b}[2J"] {
+        let mut command = command(&["check", "-"]);
+        let output = command.env("TCPGW_COMPLETE", value).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{value}");
+        assert!(
+            !err(&output).contains('\u{1b}') && err(&output).contains("error:"),
+            "{}",
+            err(&output)
         );
     }
 }

@@ -1,0 +1,175 @@
+//! `tcpgw completions`, and the completing that its script asks for.
+//!
+//! The script runs `tcpgw` with the words so far and [`VARIABLE`] set. Commands, options, values and files come from the command
+//! line's definition; services and deploys from the daemon, if one answers in time.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Arg, Args, Command, FromArgMatches as _};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::env::{EnvCompleter, Shells};
+use serde_json::Value;
+
+use super::{Code, Failure, Global, Outcome, help, print};
+
+/// Names the shell that a run completes for. Set by the script alone.
+const VARIABLE: &str = "TCPGW_COMPLETE";
+/// How long whoever has pressed a key waits for the daemon.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The most names that are offered: more than anybody reads.
+const MOST: usize = 10_000;
+/// zsh runs a file of its function path as the function, and expects that to complete.
+const ZSH_AUTOLOAD: &str = "\
+if [[ \"${funcstack[1]}\" = _tcpgw ]]; then
+    _clap_dynamic_completer_tcpgw \"$@\"
+fi
+";
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let name = arguments.shell.to_string();
+    let failed = |source| Failure::Io {
+        what: "write the completions",
+        source,
+    };
+    let completer = completer(OsStr::new(&name)).ok_or_else(|| failed(io::ErrorKind::Unsupported.into()))?;
+    let mut script = Vec::new();
+    completer
+        .write_registration(VARIABLE, "tcpgw", "tcpgw", "tcpgw", &mut script)
+        .map_err(failed)?;
+    if name == "zsh" {
+        script.extend_from_slice(ZSH_AUTOLOAD.as_bytes());
+    }
+    print(&String::from_utf8_lossy(&script))?;
+    Ok(Code::Success)
+}
+
+fn completer(shell: &OsStr) -> Option<&'static dyn EnvCompleter> {
+    let name = shell.to_str()?;
+    Shells::builtins()
+        .0
+        .iter()
+        .copied()
+        .find(|completer| completer.is(name))
+}
+
+/// Completes, if this run was started by the script.
+pub(super) fn complete_if_asked() -> Option<ExitCode> {
+    let completer = completer(&std::env::var_os(VARIABLE)?)?;
+    let mut command = with_candidates(help::command());
+    command.build();
+    let directory = std::env::current_dir().ok();
+    let mut text = Vec::new();
+    let written = completer
+        .write_complete(&mut command, words(), directory.as_deref(), &mut text)
+        .and_then(|()| io::stdout().write_all(&text));
+    Some(if written.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The command line that is completed, the program's name first: what the script says behind `--`.
+fn words() -> Vec<OsString> {
+    let words: Vec<OsString> = std::env::args_os().skip_while(|word| word != "--").skip(1).collect();
+    if words.is_empty() { vec!["tcpgw".into()] } else { words }
+}
+
+/// The command line with what the daemon knows for values.
+fn with_candidates(program: Command) -> Command {
+    let names: Vec<String> = program
+        .get_subcommands()
+        .map(|command| command.get_name().to_owned())
+        .collect();
+    let commands = move || names.iter().map(CompletionCandidate::new).collect();
+    let program = add(program, &|_, argument| is_named(argument, "SERVICE"), services);
+    let program = program.mut_subcommand("service", |service| {
+        add(
+            service,
+            &|command, argument| is_named(argument, "NAME") && command != "add",
+            services,
+        )
+    });
+    let program = program.mut_subcommand("deploys", |deploys| {
+        add(deploys, &|_, argument| argument.get_id() == "id", deploy_ids)
+    });
+    program.mut_subcommand("man", |man| {
+        add(man, &|_, argument| argument.get_id() == "command", commands)
+    })
+}
+
+fn is_named(argument: &Arg, name: &str) -> bool {
+    argument
+        .get_value_names()
+        .is_some_and(|names| names.iter().any(|of| of.as_str() == name))
+}
+
+/// Gives the arguments of this command and of those below it that `wants` accepts these candidates.
+fn add<C>(command: Command, wants: &dyn Fn(&str, &Arg) -> bool, candidates: C) -> Command
+where
+    C: Fn() -> Vec<CompletionCandidate> + Clone + Send + Sync + 'static,
+{
+    let name = command.get_name().to_owned();
+    let command = command.mut_args(|argument| {
+        if wants(&name, &argument) {
+            argument.add(ArgValueCandidates::new(candidates.clone()))
+        } else {
+            argument
+        }
+    });
+    command.mut_subcommands(|below| add(below, wants, candidates.clone()))
+}
+
+fn services() -> Vec<CompletionCandidate> {
+    let list = asked("/v1/services").unwrap_or_default();
+    let services = list["services"].as_array().into_iter().flatten();
+    let names = services.filter_map(|listed| listed["service"]["name"].as_str());
+    // What is no name of a service would not be taken, and must not reach the shell.
+    let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    names.filter(is_name).take(MOST).map(CompletionCandidate::new).collect()
+}
+
+fn deploy_ids() -> Vec<CompletionCandidate> {
+    let list = asked("/v1/deploys").unwrap_or_default();
+    let deploys = list["deploys"].as_array().into_iter().flatten();
+    let ids = deploys.filter_map(|deploy| deploy["id"].as_u64());
+    ids.take(MOST)
+        .map(|id| CompletionCandidate::new(id.to_string()))
+        .collect()
+}
+
+/// What the daemon answers, of the socket that the command line names; `None` where none answers in time.
+fn asked(target: &'static str) -> Option<Value> {
+    let (sender, answer) = mpsc::channel();
+    thread::spawn(move || {
+        let answer = global()
+            .and_then(|global| global.daemon().ok()?)?
+            .get(target)
+            .ok()?
+            .json()
+            .ok()?;
+        sender.send(answer).ok()
+    });
+    answer.recv_timeout(PATIENCE).ok()
+}
+
+/// The options of all commands in an incomplete command line.
+fn global() -> Option<Global> {
+    let matches = help::command().ignore_errors(true).try_get_matches_from(words()).ok()?;
+    let mut global = Global::from_arg_matches(&matches).ok()?;
+    // The prompt is no place for warnings.
+    global.quiet = true;
+    Some(global)
+}
