@@ -38,7 +38,7 @@ use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::pool::Pool;
-use tcpgw_core::health::{Outcome, Probe};
+use tcpgw_core::health::{Probe, ProbeOutcome};
 use tcpgw_kernel::conntrack::Collector;
 
 /// While that many are on their way, answers are gathered for a moment: waking up for each costs more than the rest.
@@ -54,7 +54,7 @@ pub struct Report {
     /// Which: [`Probe::id`].
     pub id: u64,
     /// How.
-    pub outcome: Outcome,
+    pub outcome: ProbeOutcome,
 }
 
 /// Why there can be no probes.

@@ -23,6 +23,7 @@ pub use self::lifecycle::{Event, Existence, Step, Tombstones, step};
 pub use self::plan::{Plan, PlanError, Plans, Price};
 pub use self::ports::{BusyPorts, PortPool, PortRefusal, PortSet, PortUse, Quarantined, RestingPort};
 pub use self::registry::{
-    Change, Decision, Facts, MAX_REMOVED, Outcome, Provision, Refusal, Registry, Removed, Request, Target, WantedPlan,
+    AddonOutcome, Change, Decision, Facts, MAX_REMOVED, Provision, Refusal, Registry, Removed, Request, Target,
+    WantedPlan,
 };
 pub use self::resource::{Binding, Dialect, Owner, Resource, ServiceState, Status};

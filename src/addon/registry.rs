@@ -143,7 +143,7 @@ pub struct Removed {
 
 /// What a request came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AddonOutcome {
     /// The resource or the binding is new.
     Created(Arc<Resource>),
     /// It was changed.
@@ -154,7 +154,7 @@ pub enum Outcome {
     Removed(Arc<Resource>),
 }
 
-impl Outcome {
+impl AddonOutcome {
     /// Returns the resource.
     pub fn resource(&self) -> &Arc<Resource> {
         match self {
@@ -171,7 +171,7 @@ pub struct Decision {
     /// To be made durable and committed first.
     pub change: Option<Change>,
     /// To be answered then.
-    pub outcome: Outcome,
+    pub outcome: AddonOutcome,
 }
 
 /// Why a request is refused. Nothing was changed.
@@ -445,7 +445,7 @@ impl Registry {
                 });
                 Ok(Decision {
                     change: Some(Change::Put(Arc::clone(&resource))),
-                    outcome: Outcome::Created(resource),
+                    outcome: AddonOutcome::Created(resource),
                 })
             }
             _ => Err(Refusal::Gone),
@@ -472,7 +472,7 @@ impl Registry {
         };
         Decision {
             change: Some(Change::Remove(removed)),
-            outcome: Outcome::Removed(Arc::clone(resource)),
+            outcome: AddonOutcome::Removed(Arc::clone(resource)),
         }
     }
 }
@@ -496,7 +496,7 @@ fn bind(resource: &Arc<Resource>, id: &PlatformId, binding: &Binding) -> Result<
     let after = Arc::new(after);
     Ok(Decision {
         change: Some(Change::Put(Arc::clone(&after))),
-        outcome: Outcome::Created(after),
+        outcome: AddonOutcome::Created(after),
     })
 }
 
@@ -514,7 +514,7 @@ fn edited(before: &Arc<Resource>, edit: impl FnOnce(&mut Resource)) -> Decision 
     let after = Arc::new(after);
     Decision {
         change: Some(Change::Put(Arc::clone(&after))),
-        outcome: Outcome::Changed(after),
+        outcome: AddonOutcome::Changed(after),
     }
 }
 
@@ -525,7 +525,7 @@ fn bound_apps(resource: &Resource) -> impl Iterator<Item = &PlatformId> {
 fn unchanged(resource: &Arc<Resource>) -> Decision {
     Decision {
         change: None,
-        outcome: Outcome::Unchanged(Arc::clone(resource)),
+        outcome: AddonOutcome::Unchanged(Arc::clone(resource)),
     }
 }
 

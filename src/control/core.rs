@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::events::{Event, Events, What};
-use crate::addon::Outcome;
+use crate::addon::AddonOutcome;
 use crate::config::Config;
 use crate::config::daemon::Settings;
 use crate::control::job::Job;
@@ -122,7 +122,7 @@ enum ReplyKind {
     Pause(Reply<Result<(), Refused>>),
     Resume(Reply<Result<bool, Refused>>),
     /// It is durable, and is answered so whatever the kernel says: that is told again.
-    Addon(Reply<Result<Outcome, AddonRefused>>, Box<Outcome>),
+    Addon(Reply<Result<AddonOutcome, AddonRefused>>, Box<AddonOutcome>),
 }
 
 /// How far it is.

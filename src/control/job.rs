@@ -65,7 +65,7 @@ pub enum Done {
 
 /// A job that was done.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct JobOutcome {
     /// What it came to.
     pub done: Done,
     /// When the kernel had been told; of a change, before its flows were swept.

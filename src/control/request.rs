@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 pub use super::events::{After, Followed};
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
-use crate::addon::{Dialect, Outcome, PortUse, Refusal, Request, Resource, ServiceState, Target};
+use crate::addon::{AddonOutcome, Dialect, PortUse, Refusal, Request, Resource, ServiceState, Target};
 use crate::control::storage::Query;
 use crate::store::StoredService;
 use crate::view::snapshot::Snapshot;
@@ -57,7 +57,7 @@ pub enum DaemonRequest {
     /// The deploys that are not over.
     Deploys(Reply<Vec<DeployView>>),
     /// Provision, change or remove a resource of the add-on; what it came to when that is on the disk.
-    Addon(AddonOrder, Reply<Result<Outcome, AddonRefused>>),
+    Addon(AddonOrder, Reply<Result<AddonOutcome, AddonRefused>>),
     /// One resource of the add-on.
     Resource(Target, Reply<Result<Arc<Resource>, AddonRefused>>),
     /// The services that an app has and had, the newest first.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc as results;
 
 use super::service_manager::Pulse;
-use crate::control::job::{Done, Job, Outcome};
+use crate::control::job::{Done, Job, JobOutcome};
 use crate::reconcile::engine::Engine;
 use crate::view::Table;
 use tcpgw_core::ruleset::links::Links;
@@ -29,7 +29,7 @@ impl Worker {
         engine: Engine<K>,
         links: impl FnMut() -> Option<Links> + Send + 'static,
         pulse: Pulse,
-        results: results::Sender<Outcome>,
+        results: results::Sender<JobOutcome>,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = jobs::sync_channel(1);
         let thread = thread::Builder::new()
@@ -62,7 +62,7 @@ fn work<K: Kernel>(
     mut links: impl FnMut() -> Option<Links>,
     pulse: &Pulse,
     jobs: &jobs::Receiver<Job>,
-    results: &results::Sender<Outcome>,
+    results: &results::Sender<JobOutcome>,
 ) {
     while let Ok(job) = jobs.recv() {
         let outcome = pulse.during(|| attend(&mut engine, &mut links, job));
@@ -72,7 +72,7 @@ fn work<K: Kernel>(
     }
 }
 
-fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<Links>, job: Job) -> Outcome {
+fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<Links>, job: Job) -> JobOutcome {
     let begin = Instant::now();
     let writes = matches!(job, Job::Look(_) | Job::All(..) | Job::Check(..) | Job::Teardown(_));
     if matches!(job, Job::All(..) | Job::Check(..))
@@ -90,7 +90,7 @@ fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<
         let about = engine.about().ok();
         about.and_then(|(about, generation)| Some(Table::new(about?, generation)))
     });
-    Outcome {
+    JobOutcome {
         done,
         at: at.checked_sub(swept).unwrap_or(at),
         took: begin.elapsed(),

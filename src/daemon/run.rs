@@ -29,7 +29,7 @@ use crate::config::daemon::{LogLevel, Settings};
 use crate::config::given::Given;
 use crate::config::{Config, ConfigError};
 use crate::control::core::{ApplyOrder, Core, Now, Order};
-use crate::control::job::Outcome;
+use crate::control::job::JobOutcome;
 use crate::control::observation::Observation;
 use crate::control::request::{Applied, Apply, DaemonRequest, Refused, Reply};
 use crate::control::storage::Written;
@@ -153,7 +153,7 @@ struct Daemon {
     set_level: SetLevel,
     core: Core,
     worker: Option<Worker>,
-    outcomes: mpsc::Receiver<Outcome>,
+    outcomes: mpsc::Receiver<JobOutcome>,
     requests: mpsc::Receiver<DaemonRequest>,
     parsed: (mpsc::Sender<Parsed>, mpsc::Receiver<Parsed>),
     store_thread: Option<StoreThread>,

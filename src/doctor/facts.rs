@@ -11,7 +11,7 @@ use tcpgw_core::problem::Problem;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
 use tcpgw_kernel::conntrack::stats::Stats;
-use tcpgw_kernel::firewall::{Chain, OwnTable, Table};
+use tcpgw_kernel::firewall::{Chain, ForeignTable, OwnTable};
 use tcpgw_kernel::listeners::Listener;
 use tcpgw_kernel::requirements::Lack;
 use tcpgw_kernel::route::links::{Learned, Link, Neighbour};
@@ -159,7 +159,7 @@ pub struct Firewall {
     /// Their chains.
     pub chains: Vec<Chain>,
     /// Tables whose chains see frames, which nobody judged.
-    pub unjudged: Vec<Table>,
+    pub unjudged: Vec<ForeignTable>,
     /// Our own table.
     pub own_table: Option<OwnTable>,
     /// Whether their rules look into sets that change without news of it.

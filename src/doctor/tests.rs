@@ -12,7 +12,9 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::stats::Stats;
-use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook, MarkWrite, OwnTable, Rule, Table, TableFamily, parse_save};
+use tcpgw_kernel::firewall::{
+    Base, Chain, Effect, ForeignTable, Hook, MarkWrite, OwnTable, Rule, TableFamily, parse_save,
+};
 use tcpgw_kernel::listeners::Listener;
 use tcpgw_kernel::nftables::nat_order::OlderChains;
 use tcpgw_kernel::requirements::{Feature, Lack};
@@ -1014,8 +1016,8 @@ fn rules_of_others_are_followed() {
     );
 }
 
-fn table(family: TableFamily, name: &str, owned: bool) -> Table {
-    Table {
+fn table(family: TableFamily, name: &str, owned: bool) -> ForeignTable {
+    ForeignTable {
         family,
         name: name.into(),
         legacy: false,
@@ -1024,7 +1026,7 @@ fn table(family: TableFamily, name: &str, owned: bool) -> Table {
     }
 }
 
-fn chain(table: Table, hook: Hook, priority: i32, rules: Vec<Rule>, drops: bool) -> Chain {
+fn chain(table: ForeignTable, hook: Hook, priority: i32, rules: Vec<Rule>, drops: bool) -> Chain {
     let base = Base {
         hook,
         nat: false,

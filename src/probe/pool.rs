@@ -14,7 +14,7 @@ use nix::sys::socket::{
 
 use super::errno::local;
 use super::{Report, errno};
-use tcpgw_core::health::{Outcome, Probe};
+use tcpgw_core::health::{Probe, ProbeOutcome};
 use tcpgw_core::ruleset::stmt::PROBE_PRIORITY;
 use tcpgw_kernel::ffi;
 
@@ -121,7 +121,7 @@ impl Pool {
         Some(Report { id: probe.id, outcome })
     }
 
-    fn try_start(&mut self, probe: Probe, now: Instant) -> Result<(), Outcome> {
+    fn try_start(&mut self, probe: Probe, now: Instant) -> Result<(), ProbeOutcome> {
         let family = match probe.endpoint {
             SocketAddr::V4(_) => Family::V4,
             SocketAddr::V6(_) => Family::V6,
@@ -183,7 +183,7 @@ impl Pool {
             return None;
         };
         let outcome = socket.outcome(events)?;
-        self.end(token, outcome == Outcome::Accepted);
+        self.end(token, outcome == ProbeOutcome::Accepted);
         Some(Report { id: flight.id, outcome })
     }
 
@@ -194,7 +194,7 @@ impl Pool {
             && deadline <= now
         {
             if let Some(flight) = self.end(token, false) {
-                let outcome = Outcome::TimedOut;
+                let outcome = ProbeOutcome::TimedOut;
                 reports.push(Report { id: flight.id, outcome });
             }
             self.deadlines.remove(&(deadline, token));
@@ -293,7 +293,7 @@ impl Socket {
         v4.or_else(|| at.as_sockaddr_in6().map(|at| SocketAddr::from((at.ip(), at.port()))))
     }
 
-    fn connect(&self, endpoint: SocketAddr) -> Result<(), Outcome> {
+    fn connect(&self, endpoint: SocketAddr) -> Result<(), ProbeOutcome> {
         let quick = (nix::libc::IPPROTO_TCP, nix::libc::TCP_QUICKACK);
         // Held back for longer than it takes to send the reset. The kernel forgets it when the socket is taken back.
         set_int(&self.fd, quick.0, quick.1, 0).map_err(local)?;
@@ -304,7 +304,7 @@ impl Socket {
     }
 
     /// What became of its handshake, if that is over.
-    fn outcome(&self, events: EpollFlags) -> Option<Outcome> {
+    fn outcome(&self, events: EpollFlags) -> Option<ProbeOutcome> {
         let has_ended = events.contains(EpollFlags::EPOLLHUP);
         if has_ended || events.contains(EpollFlags::EPOLLERR) {
             match getsockopt(&self.fd, sockopt::SocketError) {
@@ -317,7 +317,7 @@ impl Socket {
             };
         }
         // It cannot be written to before it is connected.
-        events.contains(EpollFlags::EPOLLOUT).then_some(Outcome::Accepted)
+        events.contains(EpollFlags::EPOLLOUT).then_some(ProbeOutcome::Accepted)
     }
 
     /// Empties the error queue. ICMP errors for a SYN are put there though nobody has asked for that (`IP_RECVERR`), stay

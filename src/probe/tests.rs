@@ -27,7 +27,7 @@ fn report(pool: &mut Pool) -> Report {
     }
 }
 
-fn ask(pool: &mut Pool, id: u64, endpoint: SocketAddr, timeout: Duration) -> Outcome {
+fn ask(pool: &mut Pool, id: u64, endpoint: SocketAddr, timeout: Duration) -> ProbeOutcome {
     let probe = Probe {
         id,
         endpoint,
@@ -94,20 +94,24 @@ fn one_socket_asks_again_and_again_and_leaves_nothing() {
         let (_listener, full, waiting) = full(address);
         assert!(waiting.len() < 64, "its queue never gets full");
         let asked = [
-            (open, Outcome::Accepted),
-            (closed, Outcome::Refused),
-            (open, Outcome::Accepted),
-            (full, Outcome::TimedOut),
-            (open, Outcome::Accepted),
-            (closed, Outcome::Refused),
-            (closed, Outcome::Refused),
-            (full, Outcome::TimedOut),
-            (full, Outcome::TimedOut),
-            (open, Outcome::Accepted),
-            (open, Outcome::Accepted),
+            (open, ProbeOutcome::Accepted),
+            (closed, ProbeOutcome::Refused),
+            (open, ProbeOutcome::Accepted),
+            (full, ProbeOutcome::TimedOut),
+            (open, ProbeOutcome::Accepted),
+            (closed, ProbeOutcome::Refused),
+            (closed, ProbeOutcome::Refused),
+            (full, ProbeOutcome::TimedOut),
+            (full, ProbeOutcome::TimedOut),
+            (open, ProbeOutcome::Accepted),
+            (open, ProbeOutcome::Accepted),
         ];
         for (id, (endpoint, expected)) in (1..).zip(asked) {
-            let timeout = if expected == Outcome::TimedOut { SHORT } else { LONG };
+            let timeout = if expected == ProbeOutcome::TimedOut {
+                SHORT
+            } else {
+                LONG
+            };
             assert_eq!(ask(&mut pool, id, endpoint, timeout), expected, "{address}, {id}");
         }
         assert_eq!((pool.sockets(), pool.in_flight(), pool.deadline()), (1, 0, None));
@@ -136,7 +140,7 @@ fn what_was_cancelled_is_not_reported_and_its_socket_goes_on() {
     }
     (1..=4).for_each(|id| pool.cancel(id));
     assert_eq!((pool.in_flight(), pool.deadline()), (0, None));
-    assert_eq!(ask(&mut pool, 5, open, LONG), Outcome::Accepted);
+    assert_eq!(ask(&mut pool, 5, open, LONG), ProbeOutcome::Accepted);
     assert_eq!(pool.sockets(), 3);
 }
 
@@ -159,7 +163,7 @@ fn sockets_of_a_crowd_are_not_kept_for_ever() {
     (1..=300).for_each(|id| pool.cancel(id));
     assert_eq!(pool.sockets(), 256);
     for id in 301..=600 {
-        assert_eq!(ask(&mut pool, id, open, LONG), Outcome::Accepted);
+        assert_eq!(ask(&mut pool, id, open, LONG), ProbeOutcome::Accepted);
     }
 }
 
@@ -172,7 +176,7 @@ fn an_address_that_cannot_be_asked_is_our_own_trouble() {
 
 #[test]
 fn what_errors_mean() {
-    use Outcome::{Accepted, Refused, TimedOut, Unreachable};
+    use ProbeOutcome::{Accepted, Refused, TimedOut, Unreachable};
     for errno in [
         Errno::EMFILE,
         Errno::ENFILE,
@@ -245,9 +249,9 @@ fn the_thread_reports_each_of_many_once_and_ends() {
     let expected = (0..2000).map(|id| Report {
         id,
         outcome: if id % 100 % 3 == 0 {
-            Outcome::Refused
+            ProbeOutcome::Refused
         } else {
-            Outcome::Accepted
+            ProbeOutcome::Accepted
         },
     });
     assert_eq!(gather(&mut reports, 2000), expected.collect::<Vec<_>>());
@@ -263,7 +267,7 @@ fn the_thread_reports_each_of_many_once_and_ends() {
     thread.cancel(vec![3000]).expect("the thread lives");
     let late = Report {
         id: 3001,
-        outcome: Outcome::TimedOut,
+        outcome: ProbeOutcome::TimedOut,
     };
     assert_eq!(gather(&mut reports, 1), [late]);
     drop(thread);

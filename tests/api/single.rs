@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tcpgw::addon::{Outcome, PortUse, Refusal, Request, Resource, RestingPort, ServiceState, Target};
+use tcpgw::addon::{AddonOutcome, PortUse, Refusal, Request, Resource, RestingPort, ServiceState, Target};
 use tcpgw::control::request::{
     AddonRefused, BackendView, BindingView, DaemonRequest, DeployOrder, DeployView, EditOrder, Edited, List, Listed,
     PauseOrder, PauseView, Refused, ResourceList, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
@@ -110,11 +110,11 @@ fn known(target: &Target) -> Result<(), AddonRefused> {
     }
 }
 
-fn resource_changed(request: &Request) -> Outcome {
+fn resource_changed(request: &Request) -> AddonOutcome {
     match request {
-        Request::Provision(_) => Outcome::Created(resource()),
-        Request::Deprovision(_) => Outcome::Removed(resource()),
-        _ => Outcome::Changed(resource()),
+        Request::Provision(_) => AddonOutcome::Created(resource()),
+        Request::Deprovision(_) => AddonOutcome::Removed(resource()),
+        _ => AddonOutcome::Changed(resource()),
     }
 }
 

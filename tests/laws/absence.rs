@@ -32,7 +32,7 @@ use tcpgw_core::plan::plan;
 use tcpgw_core::problem::Kind;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
-use tcpgw_kernel::fake::{Fake, Outcome as ConnectOutcome, Syn};
+use tcpgw_kernel::fake::{ConnectOutcome, Fake, Syn};
 use tcpgw_kernel::{Commit, Kernel as _};
 use tokio::sync::oneshot;
 
@@ -1585,7 +1585,7 @@ impl World {
             if let Some(job) = self.core.next_job(now) {
                 idle = false;
                 let done = perform(self.engine.as_mut().unwrap(), job);
-                let outcome = Outcome {
+                let outcome = JobOutcome {
                     done,
                     at: self.now,
                     took: Duration::ZERO,
@@ -1598,7 +1598,7 @@ impl World {
                 return;
             }
             for probe in probes {
-                self.core.probed(probe.id, health::Outcome::Accepted, now);
+                self.core.probed(probe.id, health::ProbeOutcome::Accepted, now);
             }
         }
         panic!("it never rests");

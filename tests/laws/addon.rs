@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use tcpgw::addon::id::{PlatformId, ResourceId};
 use tcpgw::addon::{
-    Binding, Dialect, Outcome, Owner, Provision, Refusal, Request, Resource, Status, Target, WantedPlan,
+    Binding, Dialect, JobOutcome, Owner, Provision, Refusal, Request, Resource, Status, Target, WantedPlan,
 };
 use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
@@ -31,7 +31,7 @@ use tcpgw_core::model::{FlowMark, Refusal as OnEmpty, Service, State};
 use tcpgw_core::problem::Kind;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as ConnectOutcome, Syn};
+use tcpgw_kernel::fake::{Call, ConnectOutcome, Fail, Fake, Syn};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -226,7 +226,7 @@ fn a_request_about_one_resource_has_no_other_judged_again() {
 struct Asked {
     app: usize,
     request: Request,
-    answer: oneshot::Receiver<Result<Outcome, AddonRefused>>,
+    answer: oneshot::Receiver<Result<JobOutcome, AddonRefused>>,
 }
 
 struct World {
@@ -498,7 +498,7 @@ impl World {
                 return;
             }
             for probe in probes {
-                self.core.probed(probe.id, health::Outcome::Accepted, now);
+                self.core.probed(probe.id, health::ProbeOutcome::Accepted, now);
             }
         }
         panic!("it never rests");
@@ -559,17 +559,17 @@ impl World {
             .retain_mut(|answer| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
     }
 
-    fn heard(&mut self, app: usize, request: &Request, answer: Result<Outcome, AddonRefused>) {
+    fn heard(&mut self, app: usize, request: &Request, answer: Result<JobOutcome, AddonRefused>) {
         let before = self.known.get(&app).cloned().flatten();
         let is_certain = !self.uncertain.contains(&app);
         match answer {
-            Ok(Outcome::Removed(resource)) => {
+            Ok(JobOutcome::Removed(resource)) => {
                 self.back.insert(resource.port, self.unix);
                 self.known.insert(app, None);
                 self.provisions.remove(&app);
                 self.uncertain.remove(&app);
             }
-            Ok(Outcome::Created(resource) | Outcome::Changed(resource) | Outcome::Unchanged(resource)) => {
+            Ok(JobOutcome::Created(resource) | JobOutcome::Changed(resource) | JobOutcome::Unchanged(resource)) => {
                 match (&before, request) {
                     // The same id, app, port and birth for as long as it lives.
                     (Some(before), _) if is_certain => {

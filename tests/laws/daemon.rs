@@ -13,7 +13,7 @@ use proptest::sample::Index;
 use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
 use tcpgw::control::core::{Core, Now, Vetted};
-use tcpgw::control::job::{Job, Outcome};
+use tcpgw::control::job::{Job, JobOutcome};
 use tcpgw::control::obstacle::{Obstacle, ObstacleKind};
 use tcpgw::control::request::{PauseOrder, Peer};
 use tcpgw::daemon::kernel_thread::perform;
@@ -28,7 +28,7 @@ use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::Kernel;
 use tcpgw_kernel::conntrack::Status;
-use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as ConnectOutcome, Syn};
+use tcpgw_kernel::fake::{Call, ConnectOutcome, Fail, Fake, Syn};
 
 use crate::clients::{endpoints, syns};
 use crate::clock::next_step;
@@ -381,10 +381,10 @@ impl World {
             }
             for probe in probes {
                 let outcome = if self.down.contains(&probe.endpoint) {
-                    health::Outcome::TimedOut
+                    health::ProbeOutcome::TimedOut
                 } else {
                     self.met.insert(probe.endpoint);
-                    health::Outcome::Accepted
+                    health::ProbeOutcome::Accepted
                 };
                 self.core.probed(probe.id, outcome, now);
             }
@@ -404,7 +404,7 @@ impl World {
         if std::env::var_os("SHOW").is_some() {
             eprintln!("  -> {done:?}");
         }
-        let outcome = Outcome {
+        let outcome = JobOutcome {
             done,
             at: self.now,
             took: Duration::ZERO,

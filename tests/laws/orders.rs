@@ -32,7 +32,7 @@ use tcpgw_core::model::{BackendState, Endpoint, FlowMark, Service, State};
 use tcpgw_core::ruleset::links::Links;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::Status;
-use tcpgw_kernel::fake::{Call, Fail, Fake, Outcome as ConnectOutcome, Syn};
+use tcpgw_kernel::fake::{Call, ConnectOutcome, Fail, Fake, Syn};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -577,7 +577,7 @@ impl World {
             if let Some(job) = self.core.next_job(now) {
                 idle = false;
                 let done = perform(self.engine.as_mut().unwrap(), job);
-                let outcome = Outcome {
+                let outcome = JobOutcome {
                     done,
                     at: self.now,
                     took: Duration::ZERO,
@@ -593,10 +593,10 @@ impl World {
             }
             for probe in probes {
                 let outcome = if self.down.contains(&probe.endpoint) {
-                    health::Outcome::TimedOut
+                    health::ProbeOutcome::TimedOut
                 } else {
                     self.met.insert(probe.endpoint);
-                    health::Outcome::Accepted
+                    health::ProbeOutcome::Accepted
                 };
                 self.core.probed(probe.id, outcome, now);
             }

@@ -12,7 +12,7 @@ use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::text;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{FlowVerdict, ServiceSummary, Summary};
-use tcpgw_kernel::fake::{Fake, Outcome, Walk};
+use tcpgw_kernel::fake::{Fake, JobOutcome, Walk};
 
 use crate::clients::syns;
 use crate::state;
@@ -87,17 +87,17 @@ proptest! {
             let mut reached = BTreeSet::new();
             for pick in 0..256 {
                 match Walk::steady(&view).syn(&syn, pick).0 {
-                    Outcome::Backend(backend) => {
+                    JobOutcome::Backend(backend) => {
                         prop_assert_eq!(summary.standing(syn.public, backend), FlowVerdict::Active);
                         reached.insert(backend);
                     }
-                    Outcome::Empty { reset } => {
+                    JobOutcome::Empty { reset } => {
                         prop_assert!(backends.is_empty());
                         prop_assert_eq!(Some(reset), service.unwrap().settings.empty_reset);
                     }
-                    Outcome::Refused => prop_assert!(!may_enter(service.unwrap(), syn.client.ip())),
-                    Outcome::Foreign => prop_assert!(service.is_none()),
-                    Outcome::Missed => prop_assert!(false, "a SYN was lost"),
+                    JobOutcome::Refused => prop_assert!(!may_enter(service.unwrap(), syn.client.ip())),
+                    JobOutcome::Foreign => prop_assert!(service.is_none()),
+                    JobOutcome::Missed => prop_assert!(false, "a SYN was lost"),
                 }
             }
             if service.is_some_and(|service| may_enter(service, syn.client.ip())) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tcpgw::probe::Prober;
-use tcpgw_core::health::{Outcome, Probe};
+use tcpgw_core::health::{Probe, ProbeOutcome};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::harness::brief::{service, state};

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-pub use self::machine::{Outcome, State, SystemError, UNKNOWN};
+pub use self::machine::{ProbeOutcome, State, SystemError, UNKNOWN};
 use self::machine::{Silence, Streaks};
 use self::schedule::{Class, Schedule};
 use crate::model;
@@ -65,7 +65,7 @@ pub struct Change {
     /// Whether it is known to be dead: see [`View::dead`].
     pub dead: bool,
     /// What the last probe came to.
-    pub reason: Outcome,
+    pub reason: ProbeOutcome,
 }
 
 impl Change {
@@ -88,7 +88,7 @@ pub struct View {
     /// network. An endpoint that refuses is not: a program that shuts down in good order closes its listener first.
     pub dead: bool,
     /// How its last probe ended, of those that say something about it.
-    pub last: Option<Outcome>,
+    pub last: Option<ProbeOutcome>,
     /// When the last probe that was answered was sent.
     pub answered: Option<Instant>,
     /// When it last left the balance because its probes failed.
@@ -129,7 +129,7 @@ struct Endpoint {
     state: State,
     silence: Silence,
     ever_healthy: bool,
-    last: Option<Outcome>,
+    last: Option<ProbeOutcome>,
     answered: Option<Instant>,
     failed: Option<Instant>,
     /// Somebody waits for the answer to a probe that is not sent yet.
@@ -311,7 +311,7 @@ impl Health {
 
     /// Takes note of how a probe ended, and says what that changes. Ignored where the endpoint has left since, even if
     /// it came back.
-    pub fn report(&mut self, id: u64, outcome: Outcome, now: Instant) -> Option<Change> {
+    pub fn report(&mut self, id: u64, outcome: ProbeOutcome, now: Instant) -> Option<Change> {
         let flight = self.flights.remove(&id)?;
         self.schedule.land(flight.class);
         self.counts.note(outcome);
@@ -320,7 +320,7 @@ impl Health {
         let Waits::Answer(_, again) = known.waits else {
             return None;
         };
-        let answers = outcome == Outcome::Accepted && !again && known.awaited;
+        let answers = outcome == ProbeOutcome::Accepted && !again && known.awaited;
         known.awaited &= !answers;
         let change = known.learn(endpoint, &flight, outcome, answers, now);
         let (at, class) = if again {
@@ -365,11 +365,11 @@ impl Endpoint {
         &mut self,
         endpoint: SocketAddr,
         flight: &Flight,
-        outcome: Outcome,
+        outcome: ProbeOutcome,
         tells: bool,
         now: Instant,
     ) -> Option<Change> {
-        if matches!(outcome, Outcome::Local(_)) {
+        if matches!(outcome, ProbeOutcome::Local(_)) {
             return None;
         }
         let streaks = Streaks {
@@ -381,7 +381,7 @@ impl Endpoint {
         self.silence = self.silence.after(outcome);
         self.ever_healthy |= self.state.in_balance();
         self.last = Some(outcome);
-        if outcome == Outcome::Accepted {
+        if outcome == ProbeOutcome::Accepted {
             self.answered = Some(flight.started);
         }
         if from.in_balance() && !self.state.in_balance() {
@@ -405,7 +405,7 @@ impl Endpoint {
         &self,
         endpoint: SocketAddr,
         flight: &Flight,
-        outcome: Outcome,
+        outcome: ProbeOutcome,
         change: Option<&Change>,
         now: Instant,
     ) -> (Instant, Class) {
@@ -415,7 +415,7 @@ impl Endpoint {
             _ if self.state.in_balance() => Class::In,
             _ => Class::Out,
         };
-        if matches!(outcome, Outcome::Local(_)) {
+        if matches!(outcome, ProbeOutcome::Local(_)) {
             // An interval may be an hour: who is new, or waited for, would have no chance for so long.
             let is_urgent = self.awaited || class == Class::First;
             let pause = if is_urgent {
@@ -450,11 +450,11 @@ impl Endpoint {
 }
 
 impl Counts {
-    const fn note(&mut self, outcome: Outcome) {
+    const fn note(&mut self, outcome: ProbeOutcome) {
         match outcome {
-            Outcome::Accepted => self.accepted += 1,
-            Outcome::Refused | Outcome::TimedOut | Outcome::Unreachable(_) => self.failed += 1,
-            Outcome::Local(error) => {
+            ProbeOutcome::Accepted => self.accepted += 1,
+            ProbeOutcome::Refused | ProbeOutcome::TimedOut | ProbeOutcome::Unreachable(_) => self.failed += 1,
+            ProbeOutcome::Local(error) => {
                 self.local += 1;
                 self.last_local = Some(error);
             }

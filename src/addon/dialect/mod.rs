@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::plan::Plans;
-use super::registry::{Outcome, Refusal, Request, Target};
+use super::registry::{AddonOutcome, Refusal, Request, Target};
 use super::resource::{Dialect, Resource};
 use super::sso::Fields;
 
@@ -167,7 +167,12 @@ pub fn allowed(dialect: Dialect, path: &[&str]) -> &'static str {
 }
 
 /// Returns the answer to a change.
-pub fn answer(dialect: Dialect, request: &Request, result: &Result<Outcome, Refusal>, gateway: Gateway<'_>) -> Answer {
+pub fn answer(
+    dialect: Dialect,
+    request: &Request,
+    result: &Result<AddonOutcome, Refusal>,
+    gateway: Gateway<'_>,
+) -> Answer {
     match dialect {
         Dialect::Osb => osb::answer(request, result, gateway),
         Dialect::Scalingo | Dialect::Heroku | Dialect::CleverCloud | Dialect::Local => {

@@ -10,7 +10,7 @@ use super::{Answer, Call, Exchange, Gateway, Method, object, wished_port};
 use crate::addon::fingerprint::{Fingerprint, stand_in};
 use crate::addon::id::{IdError, PlatformId};
 use crate::addon::plan::{Plan, Plans};
-use crate::addon::registry::{Outcome, Provision, Refusal, Request, Target, WantedPlan};
+use crate::addon::registry::{AddonOutcome, Provision, Refusal, Request, Target, WantedPlan};
 use crate::addon::resource::{Binding, Dialect, Owner, Resource};
 
 /// The minor versions of major version 2 that are understood.
@@ -289,18 +289,18 @@ fn described_plan(plan: &Plan) -> Value {
     })
 }
 
-pub(super) fn answer(request: &Request, result: &Result<Outcome, Refusal>, gateway: Gateway<'_>) -> Answer {
+pub(super) fn answer(request: &Request, result: &Result<AddonOutcome, Refusal>, gateway: Gateway<'_>) -> Answer {
     let outcome = match result {
         Ok(outcome) => outcome,
         Err(refusal) => return refused(request, refusal),
     };
     match (request, outcome) {
-        (Request::Provision(_), Outcome::Created(resource)) => Answer::new(201, dashboard(resource, gateway)),
-        (Request::Bind(..), Outcome::Created(resource)) => Answer::new(201, credentials(resource, gateway)),
-        (Request::Bind(..), Outcome::Unchanged(resource)) => Answer::new(200, credentials(resource, gateway)),
+        (Request::Provision(_), AddonOutcome::Created(resource)) => Answer::new(201, dashboard(resource, gateway)),
+        (Request::Bind(..), AddonOutcome::Created(resource)) => Answer::new(201, credentials(resource, gateway)),
+        (Request::Bind(..), AddonOutcome::Unchanged(resource)) => Answer::new(200, credentials(resource, gateway)),
         (
             Request::Provision(_) | Request::ChangePlan(..),
-            Outcome::Changed(resource) | Outcome::Unchanged(resource),
+            AddonOutcome::Changed(resource) | AddonOutcome::Unchanged(resource),
         ) => Answer::new(200, dashboard(resource, gateway)),
         _ => Answer::new(200, json!({})),
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, Call, Exchange, Gateway, Method, object, wished_port};
 use crate::addon::id::{IdError, PlanName, PlatformId};
-use crate::addon::registry::{Outcome, Provision, Refusal, Request, Target};
+use crate::addon::registry::{AddonOutcome, Provision, Refusal, Request, Target};
 use crate::addon::resource::{Dialect, Resource};
 use tcpgw_core::model::Word as _;
 
@@ -172,19 +172,21 @@ fn unprocessable(dialect: Dialect, text: &str) -> Answer {
 pub(super) fn answer(
     dialect: Dialect,
     request: &Request,
-    result: &Result<Outcome, Refusal>,
+    result: &Result<AddonOutcome, Refusal>,
     gateway: Gateway<'_>,
 ) -> Answer {
     let rules = rules(dialect);
     let resource = match result {
         Err(refusal) => return refused(dialect, rules, request, refusal),
-        Ok(Outcome::Removed(_)) if rules.removed == 204 => return Answer::empty(204),
-        Ok(Outcome::Removed(_)) => return Answer::new(rules.removed, json!({})),
-        Ok(Outcome::Created(resource) | Outcome::Changed(resource) | Outcome::Unchanged(resource)) => resource,
+        Ok(AddonOutcome::Removed(_)) if rules.removed == 204 => return Answer::empty(204),
+        Ok(AddonOutcome::Removed(_)) => return Answer::new(rules.removed, json!({})),
+        Ok(AddonOutcome::Created(resource) | AddonOutcome::Changed(resource) | AddonOutcome::Unchanged(resource)) => {
+            resource
+        }
     };
     match request {
         Request::Provision(_) => {
-            let is_new = matches!(result, Ok(Outcome::Created(_)));
+            let is_new = matches!(result, Ok(AddonOutcome::Created(_)));
             let status = if is_new { rules.created } else { 200 };
             let mut body = described(resource, gateway, "is provisioned");
             body["id"] = resource.id.as_str().into();

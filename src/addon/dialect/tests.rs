@@ -359,16 +359,20 @@ fn every_outcome_has_the_status_that_its_dialect_demands() {
     let exhausted = crate::addon::PortRefusal::InUse(NonZeroU16::MIN);
     let conflict = Refusal::Conflict("x".into());
     let cases = [
-        (&provision, Ok(Outcome::Created(resource())), [201, 201, 200, 200]),
-        (&provision, Ok(Outcome::Unchanged(resource())), [200, 200, 200, 200]),
+        (&provision, Ok(AddonOutcome::Created(resource())), [201, 201, 200, 200]),
+        (
+            &provision,
+            Ok(AddonOutcome::Unchanged(resource())),
+            [200, 200, 200, 200],
+        ),
         (&provision, Err(Refusal::Port(exhausted)), [422, 422, 422, 422]),
         (&provision, Err(conflict), [409, 409, 422, 409]),
         (&provision, Err(Refusal::Gone), [404, 410, 410, 410]),
-        (&change, Ok(Outcome::Changed(resource())), [200, 200, 200, 200]),
+        (&change, Ok(AddonOutcome::Changed(resource())), [200, 200, 200, 200]),
         (&change, Err(Refusal::Gone), [404, 410, 410, 410]),
-        (&suspend, Ok(Outcome::Changed(resource())), [200, 204, 204, 204]),
-        (&suspend, Ok(Outcome::Unchanged(resource())), [200, 204, 204, 204]),
-        (&delete, Ok(Outcome::Removed(resource())), [200, 204, 204, 200]),
+        (&suspend, Ok(AddonOutcome::Changed(resource())), [200, 204, 204, 204]),
+        (&suspend, Ok(AddonOutcome::Unchanged(resource())), [200, 204, 204, 204]),
+        (&delete, Ok(AddonOutcome::Removed(resource())), [200, 204, 204, 200]),
         (&delete, Err(Refusal::Gone), [410, 410, 410, 410]),
         (&delete, Err(Refusal::NotFound), [410, 404, 410, 404]),
     ];
@@ -383,7 +387,7 @@ fn every_outcome_has_the_status_that_its_dialect_demands() {
     let created = answer(
         Dialect::Scalingo,
         &provision,
-        &Ok(Outcome::Created(resource())),
+        &Ok(AddonOutcome::Created(resource())),
         gateway,
     );
     assert_eq!(

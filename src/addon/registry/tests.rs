@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    fn request(&mut self, request: &Request) -> Result<Outcome, Refusal> {
+    fn request(&mut self, request: &Request) -> Result<AddonOutcome, Refusal> {
         let facts = Facts {
             plans: &self.plans,
             busy: &self.busy,
@@ -55,7 +55,7 @@ impl World {
         Ok(decision.outcome)
     }
 
-    fn provision(&mut self, dialect: Dialect, app: &str) -> Result<Outcome, Refusal> {
+    fn provision(&mut self, dialect: Dialect, app: &str) -> Result<AddonOutcome, Refusal> {
         self.request(&Request::Provision(wanted(dialect, app)))
     }
 }
@@ -80,9 +80,9 @@ fn binding_of(app: &str, parameters: Option<&serde_json::Value>) -> Binding {
 }
 
 #[track_caller]
-fn created(outcome: Result<Outcome, Refusal>) -> Arc<Resource> {
+fn created(outcome: Result<AddonOutcome, Refusal>) -> Arc<Resource> {
     match outcome {
-        Ok(Outcome::Created(resource)) => resource,
+        Ok(AddonOutcome::Created(resource)) => resource,
         other => panic!("{other:?}"),
     }
 }
@@ -93,7 +93,7 @@ fn the_same_request_again_gets_the_same_answer() {
     let first = created(world.provision(Dialect::Heroku, "app"));
     assert_eq!(
         world.provision(Dialect::Heroku, "app"),
-        Ok(Outcome::Unchanged(Arc::clone(&first)))
+        Ok(AddonOutcome::Unchanged(Arc::clone(&first)))
     );
     let other = created(world.provision(Dialect::Heroku, "other"));
     assert_ne!(
@@ -130,7 +130,7 @@ fn other_parameters_are_a_conflict_where_they_are_known() {
         for again in [with(app, other), bind(app, other)] {
             match world.request(&again) {
                 Err(Refusal::Conflict(_)) => assert!(is_refused, "{again:?}"),
-                Ok(Outcome::Unchanged(_)) => assert!(!is_refused, "{again:?}"),
+                Ok(AddonOutcome::Unchanged(_)) => assert!(!is_refused, "{again:?}"),
                 other => panic!("{other:?}"),
             }
         }
@@ -163,9 +163,9 @@ fn an_instance_whose_plan_left_the_catalog_is_bound_and_asked_for_again() {
     world.plans = Plans::new(vec![left]).unwrap();
     assert_eq!(
         world.request(&Request::Provision(unlisted)),
-        Ok(Outcome::Unchanged(Arc::clone(&made)))
+        Ok(AddonOutcome::Unchanged(Arc::clone(&made)))
     );
-    assert_eq!(world.request(&change), Ok(Outcome::Unchanged(made)));
+    assert_eq!(world.request(&change), Ok(AddonOutcome::Unchanged(made)));
     created(world.request(&bind));
 }
 
@@ -176,7 +176,7 @@ fn a_plan_that_left_the_configuration_stays_with_those_who_have_it() {
     let made = created(world.provision(Dialect::Heroku, "app"));
     let left = Plan::example("large", "00000000-0000-0000-0000-000000000001");
     world.plans = Plans::new(vec![left]).unwrap();
-    let unchanged = Ok(Outcome::Unchanged(Arc::clone(&made)));
+    let unchanged = Ok(AddonOutcome::Unchanged(Arc::clone(&made)));
     assert_eq!(world.provision(Dialect::Heroku, "app"), unchanged);
     let target = Target::App(Dialect::Heroku, id("app"));
     assert_eq!(
@@ -188,7 +188,7 @@ fn a_plan_that_left_the_configuration_stays_with_those_who_have_it() {
     assert!(matches!(new, Err(Refusal::UnknownPlan { .. })), "{new:?}");
     assert!(matches!(
         world.request(&Request::ChangePlan(target.clone(), plan("large"))),
-        Ok(Outcome::Changed(_))
+        Ok(AddonOutcome::Changed(_))
     ));
     let back = world.request(&Request::ChangePlan(target, plan("free")));
     assert!(matches!(back, Err(Refusal::UnknownPlan { .. })), "{back:?}");
@@ -235,7 +235,10 @@ fn the_same_id_with_other_values_is_a_conflict_and_changes_nothing() {
         port: Some(there.port),
         ..first
     };
-    assert_eq!(world.request(&Request::Provision(again)), Ok(Outcome::Unchanged(there)));
+    assert_eq!(
+        world.request(&Request::Provision(again)),
+        Ok(AddonOutcome::Unchanged(there))
+    );
 }
 
 #[test]
@@ -250,11 +253,14 @@ fn scalingo_tells_requests_apart_by_uuid_and_has_one_resource_for_an_app() {
     let first = created(world.request(&with("u1", "app")));
     assert_eq!(
         world.request(&with("u1", "app")),
-        Ok(Outcome::Unchanged(Arc::clone(&first)))
+        Ok(AddonOutcome::Unchanged(Arc::clone(&first)))
     );
     assert!(matches!(world.request(&with("u2", "app")), Err(Refusal::Conflict(_))));
     assert!(matches!(world.request(&with("u1", "other")), Err(Refusal::Conflict(_))));
-    assert_eq!(world.provision(Dialect::Scalingo, "app"), Ok(Outcome::Unchanged(first)));
+    assert_eq!(
+        world.provision(Dialect::Scalingo, "app"),
+        Ok(AddonOutcome::Unchanged(first))
+    );
 }
 
 #[test]
@@ -268,12 +274,12 @@ fn a_port_stays_through_all_that_a_resource_goes_through_and_rests_afterwards() 
         Request::Resume(target.clone()),
     ];
     for request in requests {
-        let Ok(Outcome::Changed(after)) = world.request(&request) else {
+        let Ok(AddonOutcome::Changed(after)) = world.request(&request) else {
             panic!("{request:?}");
         };
         assert_eq!(after.port, resource.port);
         assert!(
-            matches!(world.request(&request), Ok(Outcome::Unchanged(_))),
+            matches!(world.request(&request), Ok(AddonOutcome::Unchanged(_))),
             "{request:?} again"
         );
     }
@@ -283,7 +289,7 @@ fn a_port_stays_through_all_that_a_resource_goes_through_and_rests_afterwards() 
     ));
     assert!(matches!(
         world.request(&Request::Deprovision(target.clone())),
-        Ok(Outcome::Removed(_))
+        Ok(AddonOutcome::Removed(_))
     ));
     assert_eq!(world.request(&Request::Deprovision(target.clone())), Err(Refusal::Gone));
     assert_eq!(world.request(&Request::Resume(target)), Err(Refusal::Gone));
@@ -346,7 +352,7 @@ fn a_binding_names_its_app_until_it_ends() {
     created(bind(&mut world, "one", "b1", "app"));
     assert!(matches!(
         bind(&mut world, "one", "b1", "app"),
-        Ok(Outcome::Unchanged(_))
+        Ok(AddonOutcome::Unchanged(_))
     ));
     assert!(matches!(
         bind(&mut world, "one", "b1", "other"),
@@ -357,7 +363,7 @@ fn a_binding_names_its_app_until_it_ends() {
     created(bind(&mut world, "two", "b2", "app"));
     assert_eq!(world.registry.find(&any), Err(Refusal::Ambiguous(id("app"))));
     let unbind = Request::Unbind(Target::App(Dialect::Osb, id("two")), id("b2"));
-    assert!(matches!(world.request(&unbind), Ok(Outcome::Changed(_))));
+    assert!(matches!(world.request(&unbind), Ok(AddonOutcome::Changed(_))));
     assert_eq!(world.request(&unbind), Err(Refusal::NoBinding));
     assert_eq!(world.registry.find(&any).unwrap().app, id("one"));
 }

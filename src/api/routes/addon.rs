@@ -11,7 +11,7 @@ use serde_json::json;
 use super::services::object;
 use super::{Shared, json};
 use crate::addon::id::{PlanName, PlatformId};
-use crate::addon::{Dialect, Outcome, Provision, Request, Target};
+use crate::addon::{AddonOutcome, Dialect, Provision, Request, Target};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::params::{App, Params};
@@ -132,10 +132,10 @@ impl Shared {
             .ask(self.times.order, |reply| DaemonRequest::Addon(order, reply))
             .await??;
         let (created, changed) = match &outcome {
-            Outcome::Created(_) => (true, true),
-            Outcome::Changed(_) => (false, true),
-            Outcome::Unchanged(_) => (false, false),
-            Outcome::Removed(_) => {
+            AddonOutcome::Created(_) => (true, true),
+            AddonOutcome::Changed(_) => (false, true),
+            AddonOutcome::Unchanged(_) => (false, false),
+            AddonOutcome::Removed(_) => {
                 return Ok(json(&json!({"resource": null, "created": false, "changed": true})));
             }
         };

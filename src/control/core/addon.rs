@@ -14,8 +14,8 @@ use crate::addon::dialect::tcp_url;
 use crate::addon::id::{PlanName, PlatformId, ResourceId, with_apps};
 use crate::addon::settings::Settings;
 use crate::addon::{
-    BusyPorts, Change, Decision, Facts, Outcome, PortRefusal, PortSet, PortUse, Refusal, Registry, Request, Resource,
-    ServiceState, Status, Target,
+    AddonOutcome, BusyPorts, Change, Decision, Facts, PortRefusal, PortSet, PortUse, Refusal, Registry, Request,
+    Resource, ServiceState, Status, Target,
 };
 use crate::control::membership::{Membership, Name};
 use crate::control::obstacle::ObstacleKind;
@@ -61,8 +61,8 @@ pub(super) struct Addon {
 /// What an accepted request makes, and who waits for it.
 pub(super) struct Provisioned {
     pub(super) change: Option<Change>,
-    outcome: Outcome,
-    reply: Reply<Result<Outcome, AddonRefused>>,
+    outcome: AddonOutcome,
+    reply: Reply<Result<AddonOutcome, AddonRefused>>,
 }
 
 impl Addon {
@@ -400,7 +400,7 @@ impl Core {
     pub(super) fn take_addon(
         &mut self,
         order: AddonOrder,
-        reply: Reply<Result<Outcome, AddonRefused>>,
+        reply: Reply<Result<AddonOutcome, AddonRefused>>,
         vet: &mut Vet<'_>,
         now: Now,
     ) -> Result<Option<Write>, Undecided> {

@@ -17,7 +17,7 @@ use crate::reconcile::{ReconcileError, Torn};
 use crate::record::TornDown as TornDownBy;
 use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
-use tcpgw_core::health::Outcome;
+use tcpgw_core::health::ProbeOutcome;
 use tcpgw_core::model::{Balance, Edits, Endpoint, Problem, Problems, Service, State};
 use tcpgw_core::problem::Kind;
 
@@ -528,7 +528,7 @@ impl Core {
     }
 
     /// A probe has ended.
-    pub fn probed(&mut self, id: u64, outcome: Outcome, now: Now) {
+    pub fn probed(&mut self, id: u64, outcome: ProbeOutcome, now: Now) {
         let Some(change) = self.health.report(id, outcome, now.instant) else {
             return;
         };
@@ -556,7 +556,7 @@ impl Core {
                 service,
                 backend: change.endpoint,
                 state: change.to.name(),
-                reason: (change.reason != Outcome::Accepted).then(|| change.reason.to_string()),
+                reason: (change.reason != ProbeOutcome::Accepted).then(|| change.reason.to_string()),
             };
             self.note(what, now);
         }

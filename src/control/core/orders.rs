@@ -11,7 +11,7 @@ use super::deploys::Step;
 use super::input::{Judged, ProviderSize, Unjudged, Vet};
 use super::surroundings::{Obstacles, TAKE_OVER};
 use super::{Core, Now, PendingReply, Phase, Provider, ReplyKind, Unheld};
-use crate::addon::Outcome;
+use crate::addon::AddonOutcome;
 use crate::control::request::{
     AddonOrder, AddonRefused, Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply,
     ServiceEdit, UndoOrder,
@@ -43,7 +43,7 @@ pub enum Order {
     /// A deploy shall end, or be taken back.
     Undo(UndoOrder, Reply<Result<u64, Refused>>),
     /// A request about a resource of the add-on.
-    Addon(AddonOrder, Reply<Result<Outcome, AddonRefused>>),
+    Addon(AddonOrder, Reply<Result<AddonOutcome, AddonRefused>>),
 }
 
 impl Order {

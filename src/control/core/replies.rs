@@ -10,7 +10,7 @@ use crate::store::StoredService;
 use crate::view::Services;
 use crate::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
 use tcpgw_core::drain::Drain;
-use tcpgw_core::health::{Outcome, UNKNOWN};
+use tcpgw_core::health::{ProbeOutcome, UNKNOWN};
 use tcpgw_core::model::{Backend, BackendState, Endpoint, Service, Word as _};
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem::Kind;
@@ -277,7 +277,7 @@ fn listed_api(stored: &StoredService) -> Listed {
     }
 }
 
-pub(super) fn reason(last: Option<Outcome>) -> Option<String> {
-    last.filter(|last| *last != Outcome::Accepted)
+pub(super) fn reason(last: Option<ProbeOutcome>) -> Option<String> {
+    last.filter(|last| *last != ProbeOutcome::Accepted)
         .map(|last| last.to_string())
 }

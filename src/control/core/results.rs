@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Core, Now, Out, Phase, RETRY, RETRY_MOST, Unheld};
 use crate::control::events::What;
-use crate::control::job::{Done, Outcome};
+use crate::control::job::{Done, JobOutcome};
 use crate::control::request::Refused;
 use crate::reconcile::{ReconcileError, Report};
 use tcpgw_core::diff::count;
@@ -13,7 +13,7 @@ use tcpgw_core::problem::Kind;
 
 impl Core {
     /// A job was done.
-    pub fn done(&mut self, outcome: Outcome, now: Now) {
+    pub fn done(&mut self, outcome: JobOutcome, now: Now) {
         let Some(out) = self.out.take() else { return };
         if let Some(table) = outcome.table {
             self.view.owns_table = table.as_ref().is_some_and(|table| table.owner.is_some());

@@ -14,7 +14,7 @@ pub struct SystemError {
 
 /// How a probe ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ProbeOutcome {
     /// The handshake was answered.
     Accepted,
     /// A reset: the host lives, and nothing listens there.
@@ -27,7 +27,7 @@ pub enum Outcome {
     Local(SystemError),
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ProbeOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Accepted => f.write_str("accepted"),
@@ -95,11 +95,11 @@ impl State {
 
     /// The state after one more probe.
     #[must_use]
-    pub(super) fn after(self, outcome: Outcome, streaks: Streaks) -> Self {
+    pub(super) fn after(self, outcome: ProbeOutcome, streaks: Streaks) -> Self {
         match outcome {
-            Outcome::Accepted => self.passed(streaks.rise),
-            Outcome::Refused | Outcome::TimedOut | Outcome::Unreachable(_) => self.failed(streaks.fall),
-            Outcome::Local(_) => self,
+            ProbeOutcome::Accepted => self.passed(streaks.rise),
+            ProbeOutcome::Refused | ProbeOutcome::TimedOut | ProbeOutcome::Unreachable(_) => self.failed(streaks.fall),
+            ProbeOutcome::Local(_) => self,
         }
     }
 
@@ -149,21 +149,21 @@ pub(super) struct Silence {
 impl Silence {
     /// The silence after one more probe.
     #[must_use]
-    pub(super) const fn after(self, outcome: Outcome) -> Self {
+    pub(super) const fn after(self, outcome: ProbeOutcome) -> Self {
         match outcome {
-            Outcome::Accepted | Outcome::Refused => Self {
+            ProbeOutcome::Accepted | ProbeOutcome::Refused => Self {
                 silent: 0,
                 unreachable: 0,
             },
-            Outcome::TimedOut => Self {
+            ProbeOutcome::TimedOut => Self {
                 silent: self.silent.saturating_add(1),
                 unreachable: 0,
             },
-            Outcome::Unreachable(_) => Self {
+            ProbeOutcome::Unreachable(_) => Self {
                 silent: self.silent.saturating_add(1),
                 unreachable: self.unreachable.saturating_add(1),
             },
-            Outcome::Local(_) => self,
+            ProbeOutcome::Local(_) => self,
         }
     }
 

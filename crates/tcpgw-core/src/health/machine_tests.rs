@@ -14,12 +14,12 @@ pub(in crate::health) const NO_DESCRIPTOR: SystemError = SystemError {
     number: 24,
     text: "Too many open files",
 };
-const UNREACHABLE: Outcome = Outcome::Unreachable(UNREACHABLE_HOST);
-const LOCAL: Outcome = Outcome::Local(NO_DESCRIPTOR);
-const OUTCOMES: [Outcome; 5] = [
-    Outcome::Accepted,
-    Outcome::Refused,
-    Outcome::TimedOut,
+const UNREACHABLE: ProbeOutcome = ProbeOutcome::Unreachable(UNREACHABLE_HOST);
+const LOCAL: ProbeOutcome = ProbeOutcome::Local(NO_DESCRIPTOR);
+const OUTCOMES: [ProbeOutcome; 5] = [
+    ProbeOutcome::Accepted,
+    ProbeOutcome::Refused,
+    ProbeOutcome::TimedOut,
     UNREACHABLE,
     LOCAL,
 ];
@@ -66,8 +66,8 @@ fn holds(table: &[(State, State, State)], streaks: Streaks) {
     for (from, answered, failed) in table {
         for outcome in OUTCOMES {
             let expected = match outcome {
-                Outcome::Accepted => answered,
-                Outcome::Local(_) => from,
+                ProbeOutcome::Accepted => answered,
+                ProbeOutcome::Local(_) => from,
                 _ => failed,
             };
             assert_eq!(from.after(outcome, streaks), *expected, "{from:?}, {outcome}");
@@ -95,14 +95,14 @@ const fn streaks(rise: u16, fall: u16) -> Streaks {
 fn counts_beyond_a_lowered_threshold_end_at_the_next_probe() {
     let lowered = streaks(1, 1);
     for from in [unknown(5), presumed(5), failing(5), rising(5)] {
-        assert_eq!(from.after(Outcome::Refused, lowered), Unhealthy, "{from:?}");
-        assert_eq!(from.after(Outcome::Accepted, lowered), Healthy, "{from:?}");
+        assert_eq!(from.after(ProbeOutcome::Refused, lowered), Unhealthy, "{from:?}");
+        assert_eq!(from.after(ProbeOutcome::Accepted, lowered), Healthy, "{from:?}");
     }
     let most = streaks(u16::MAX, u16::MAX);
     for from in [unknown(u16::MAX), presumed(u16::MAX), failing(u16::MAX)] {
-        assert_eq!(from.after(Outcome::TimedOut, most), Unhealthy, "{from:?}");
+        assert_eq!(from.after(ProbeOutcome::TimedOut, most), Unhealthy, "{from:?}");
     }
-    assert_eq!(rising(u16::MAX).after(Outcome::Accepted, most), Healthy);
+    assert_eq!(rising(u16::MAX).after(ProbeOutcome::Accepted, most), Healthy);
 }
 
 #[test]
@@ -135,8 +135,8 @@ fn what_outcomes_are_called() {
 
 #[test]
 fn what_counts_as_death() {
-    use Outcome::{Accepted, Refused, TimedOut};
-    let cases: [(&[Outcome], u16, bool); 11] = [
+    use ProbeOutcome::{Accepted, Refused, TimedOut};
+    let cases: [(&[ProbeOutcome], u16, bool); 11] = [
         (&[], 1, false),
         (&[Refused, Refused, Refused, Refused], 3, false),
         (&[TimedOut, TimedOut], 3, false),
@@ -158,11 +158,11 @@ fn what_counts_as_death() {
 }
 
 /// The same rules said once more, by looking back at everything that happened.
-fn is_in_balance(presumed: bool, history: &[Outcome], rise: usize, fall: usize) -> bool {
+fn is_in_balance(presumed: bool, history: &[ProbeOutcome], rise: usize, fall: usize) -> bool {
     let told: Vec<bool> = history
         .iter()
-        .filter(|outcome| !matches!(outcome, Outcome::Local(_)))
-        .map(|outcome| *outcome == Outcome::Accepted)
+        .filter(|outcome| !matches!(outcome, ProbeOutcome::Local(_)))
+        .map(|outcome| *outcome == ProbeOutcome::Accepted)
         .collect();
     (1..=told.len()).fold(presumed, |is_in, end| {
         let streak = |kind: bool| told[..end].iter().rev().take_while(|told| **told == kind).count();

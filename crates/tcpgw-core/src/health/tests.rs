@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::machine::tests::{NO_DESCRIPTOR, UNREACHABLE_HOST};
 use super::*;
 
-const DEAD: Outcome = Outcome::Unreachable(UNREACHABLE_HOST);
+const DEAD: ProbeOutcome = ProbeOutcome::Unreachable(UNREACHABLE_HOST);
 
 fn endpoint(n: u16) -> SocketAddr {
     SocketAddr::from(([10, 2, 0, 1], n))
@@ -47,7 +47,7 @@ struct World {
     health: Health,
     now: Instant,
     coming: BTreeSet<(Instant, u64, u16)>,
-    answers: fn(u16, Duration) -> (Outcome, Duration),
+    answers: fn(u16, Duration) -> (ProbeOutcome, Duration),
     start: Instant,
     /// When each probe was sent, and to whom.
     sent: Vec<(Duration, u16)>,
@@ -56,7 +56,7 @@ struct World {
 }
 
 impl World {
-    fn new(health: Health, answers: fn(u16, Duration) -> (Outcome, Duration)) -> Self {
+    fn new(health: Health, answers: fn(u16, Duration) -> (ProbeOutcome, Duration)) -> Self {
         let now = Instant::now();
         Self {
             health,
@@ -78,7 +78,7 @@ impl World {
             for probe in self.health.due(self.now) {
                 let port = probe.endpoint.port();
                 let (outcome, pause) = (self.answers)(port, since);
-                let pause = if outcome == Outcome::TimedOut {
+                let pause = if outcome == ProbeOutcome::TimedOut {
                     probe.timeout
                 } else {
                     pause
@@ -111,8 +111,8 @@ impl World {
     }
 }
 
-fn good(_: u16, _: Duration) -> (Outcome, Duration) {
-    (Outcome::Accepted, Duration::from_micros(300))
+fn good(_: u16, _: Duration) -> (ProbeOutcome, Duration) {
+    (ProbeOutcome::Accepted, Duration::from_micros(300))
 }
 
 #[test]
@@ -126,18 +126,24 @@ fn a_new_endpoint_is_probed_at_once_and_enters_with_its_first_answer() {
     let probes = health.due(now);
     assert_eq!((whom(&probes), probes[0].timeout), (vec![1], seconds(2.0)));
     assert_eq!(health.due(now), []);
-    let change = health.report(probes[0].id, Outcome::Accepted, now).expect("a change");
+    let change = health
+        .report(probes[0].id, ProbeOutcome::Accepted, now)
+        .expect("a change");
     assert!(change.moves() && !change.dead);
     assert_eq!((change.from.name(), change.to.name()), ("unknown", "healthy"));
     let view = health.get(endpoint(1)).expect("it is known");
-    assert!(view.in_balance && view.ever_healthy && view.last == Some(Outcome::Accepted));
+    assert!(view.in_balance && view.ever_healthy && view.last == Some(ProbeOutcome::Accepted));
 }
 
 #[test]
 fn it_leaves_after_three_failures_and_comes_back() {
     let mut world = World::new(Health::default(), |_, at| {
         let fails = (seconds(30.0)..seconds(60.0)).contains(&at);
-        let outcome = if fails { Outcome::Refused } else { Outcome::Accepted };
+        let outcome = if fails {
+            ProbeOutcome::Refused
+        } else {
+            ProbeOutcome::Accepted
+        };
         (outcome, Duration::from_micros(100))
     });
     world.health.upsert(endpoint(1), target(), world.now);
@@ -156,9 +162,9 @@ fn it_leaves_after_three_failures_and_comes_back() {
 fn what_is_presumed_stays_until_it_fails_three_times() {
     let mut world = World::new(Health::default(), |port, _| {
         let outcome = if port == 1 {
-            Outcome::TimedOut
+            ProbeOutcome::TimedOut
         } else {
-            Outcome::Accepted
+            ProbeOutcome::Accepted
         };
         (outcome, Duration::from_micros(100))
     });
@@ -180,7 +186,14 @@ fn death_is_told_where_no_state_changes() {
     let (mut health, mut now) = (Health::default(), Instant::now());
     health.upsert(endpoint(1), target(), now);
     let mut told = Vec::new();
-    for outcome in [Outcome::Refused, DEAD, DEAD, DEAD, Outcome::Refused, Outcome::Accepted] {
+    for outcome in [
+        ProbeOutcome::Refused,
+        DEAD,
+        DEAD,
+        DEAD,
+        ProbeOutcome::Refused,
+        ProbeOutcome::Accepted,
+    ] {
         now += seconds(3.0);
         let probe = health.due(now)[0];
         let change = health.report(probe.id, outcome, now);
@@ -202,7 +215,7 @@ fn our_own_troubles_say_nothing_about_a_backend() {
     let (mut health, now) = (Health::default(), Instant::now());
     health.set([(endpoint(1), target()), (endpoint(2), presumed())], now);
     let mut now = now + seconds(10.1);
-    let lack = Outcome::Local(NO_DESCRIPTOR);
+    let lack = ProbeOutcome::Local(NO_DESCRIPTOR);
     for _ in 0..5 {
         let probes = health.due(now);
         assert_eq!(probes.len(), 2);
@@ -224,7 +237,7 @@ fn our_own_troubles_say_nothing_about_a_backend() {
 /// Not after a whole interval, which may be an hour: nobody would be asked for so long.
 #[test]
 fn who_is_new_or_waited_for_is_asked_again_soon_after_our_own_trouble() {
-    let lack = Outcome::Local(NO_DESCRIPTOR);
+    let lack = ProbeOutcome::Local(NO_DESCRIPTOR);
     let mut hourly = target();
     hourly.params.interval = Some(seconds(3600.0));
     let (mut health, now) = (Health::default(), Instant::now());
@@ -239,12 +252,12 @@ fn who_is_new_or_waited_for_is_asked_again_soon_after_our_own_trouble() {
     let now = fails(&mut health, now);
     let now = fails(&mut health, now);
     let id = health.due(now)[0].id;
-    assert!(health.report(id, Outcome::Accepted, now).is_some());
+    assert!(health.report(id, ProbeOutcome::Accepted, now).is_some());
     // Somebody waits for it.
     assert!(health.probe_now(endpoint(1), now));
     let now = fails(&mut health, now);
     let id = health.due(now)[0].id;
-    assert!(health.report(id, Outcome::Accepted, now).is_some());
+    assert!(health.report(id, ProbeOutcome::Accepted, now).is_some());
     assert!(health.next_at() > Some(now + seconds(1000.0)), "nobody waits any more");
 }
 
@@ -256,11 +269,11 @@ fn a_report_of_one_that_left_is_ignored_even_if_it_came_back() {
     assert!(health.remove(endpoint(1)) && !health.remove(endpoint(1)));
     assert_eq!((health.take_cancelled(), health.in_flight()), (vec![late], 0));
     health.upsert(endpoint(1), target(), now);
-    assert_eq!(health.report(late, Outcome::Accepted, now), None);
+    assert_eq!(health.report(late, ProbeOutcome::Accepted, now), None);
     assert_eq!(health.get(endpoint(1)).map(|view| view.in_balance), Some(false));
     let probe = health.due(now)[0];
-    assert!(health.report(probe.id, Outcome::Accepted, now).is_some());
-    assert_eq!(health.report(probe.id, Outcome::Accepted, now), None);
+    assert!(health.report(probe.id, ProbeOutcome::Accepted, now).is_some());
+    assert_eq!(health.report(probe.id, ProbeOutcome::Accepted, now), None);
     assert!(health.take_cancelled().is_empty());
 }
 
@@ -269,7 +282,7 @@ fn a_new_set_keeps_what_is_known() {
     let (mut health, now) = (Health::default(), Instant::now());
     health.set([1, 2].map(|n| (endpoint(n), target())), now);
     for probe in health.due(now) {
-        health.report(probe.id, Outcome::Accepted, now);
+        health.report(probe.id, ProbeOutcome::Accepted, now);
     }
     health.set([2, 3].map(|n| (endpoint(n), target())), now);
     let known: Vec<_> = health
@@ -303,7 +316,7 @@ fn one_that_is_wanted_while_it_is_asked_is_asked_again() {
     let probe = health.due(now)[0];
     assert!(health.probe_now(endpoint(1), now));
     assert_eq!(health.due(now), []);
-    health.report(probe.id, Outcome::Refused, now);
+    health.report(probe.id, ProbeOutcome::Refused, now);
     assert_eq!(whom(&health.due(now)), [1]);
 }
 
@@ -323,20 +336,23 @@ fn the_answer_that_somebody_waits_for_is_a_change() {
             .map(|change| (change.from, change.to))
     };
     health.upsert(endpoint(1), target(), start);
-    assert!(ask(&mut health, Outcome::Accepted, false).is_some());
-    assert_eq!(ask(&mut health, Outcome::Accepted, false), None);
-    assert_eq!(ask(&mut health, Outcome::Accepted, true), None);
+    assert!(ask(&mut health, ProbeOutcome::Accepted, false).is_some());
+    assert_eq!(ask(&mut health, ProbeOutcome::Accepted, false), None);
+    assert_eq!(ask(&mut health, ProbeOutcome::Accepted, true), None);
     assert_eq!(
-        ask(&mut health, Outcome::Accepted, false),
+        ask(&mut health, ProbeOutcome::Accepted, false),
         Some((State::Healthy, State::Healthy))
     );
     let view = health.get(endpoint(1)).expect("it is known");
     assert_eq!(view.answered, Some(start + seconds(120.0)));
-    assert_eq!(ask(&mut health, Outcome::Accepted, false), None);
+    assert_eq!(ask(&mut health, ProbeOutcome::Accepted, false), None);
     health.probe_now(endpoint(1), start);
-    assert!(ask(&mut health, Outcome::Refused, false).is_some(), "it begins to fail");
-    assert!(ask(&mut health, Outcome::Accepted, false).is_some());
-    assert_eq!(ask(&mut health, Outcome::Accepted, false), None);
+    assert!(
+        ask(&mut health, ProbeOutcome::Refused, false).is_some(),
+        "it begins to fail"
+    );
+    assert!(ask(&mut health, ProbeOutcome::Accepted, false).is_some());
+    assert_eq!(ask(&mut health, ProbeOutcome::Accepted, false), None);
 }
 
 /// Silent or refusing, whenever it begins, whatever is set.
@@ -348,14 +364,14 @@ fn nobody_stays_longer_than_the_longest_fall() {
                 if at < seconds(60.0) {
                     good(0, at)
                 } else {
-                    (Outcome::TimedOut, Duration::ZERO)
+                    (ProbeOutcome::TimedOut, Duration::ZERO)
                 }
             }) as fn(_, _) -> _,
             |_, at| {
                 if at < seconds(60.0) {
                     good(0, at)
                 } else {
-                    (Outcome::Refused, Duration::ZERO)
+                    (ProbeOutcome::Refused, Duration::ZERO)
                 }
             },
         ] {
@@ -427,7 +443,11 @@ fn forty_thousand_are_spread() {
 fn the_dead_do_not_keep_the_living_waiting() {
     let mut world = World::new(at_most(128), |port, at| {
         let dies = port % 4 == 0 && at > seconds(20.0);
-        let outcome = if dies { Outcome::TimedOut } else { Outcome::Accepted };
+        let outcome = if dies {
+            ProbeOutcome::TimedOut
+        } else {
+            ProbeOutcome::Accepted
+        };
         (outcome, Duration::from_micros(300))
     });
     let start = world.now;
@@ -475,7 +495,7 @@ proptest! {
     /// Whatever is done in whatever order: at most one probe for each, never more than may be, nobody is forgotten.
     #[test]
     fn nobody_is_forgotten(steps in prop::collection::vec(step(), 0..120), max in 1..6_usize) {
-        let outcomes = [Outcome::Accepted, Outcome::Refused, Outcome::TimedOut, DEAD, Outcome::Local(NO_DESCRIPTOR)];
+        let outcomes = [ProbeOutcome::Accepted, ProbeOutcome::Refused, ProbeOutcome::TimedOut, DEAD, ProbeOutcome::Local(NO_DESCRIPTOR)];
         let (mut health, mut now) = (at_most(max), Instant::now());
         let mut known: BTreeSet<u16> = BTreeSet::new();
         let mut flying: BTreeMap<u16, u64> = BTreeMap::new();
@@ -515,7 +535,7 @@ proptest! {
         let mut asked = BTreeSet::new();
         for _ in 0..200 {
             for (_, id) in std::mem::take(&mut flying) {
-                health.report(id, Outcome::Accepted, now);
+                health.report(id, ProbeOutcome::Accepted, now);
             }
             now = health.next_at().unwrap_or(now).max(now);
             for probe in health.due(now) {

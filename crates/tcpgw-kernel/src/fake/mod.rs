@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-pub use self::packet::{Outcome, Syn, Walk};
-use self::table::Table;
+pub use self::packet::{ConnectOutcome, Syn, Walk};
+use self::table::FakeTable;
 use crate::conntrack::{Deletion, Failure, Flow, Pair, Selection};
 use crate::linux::next_generation;
 use crate::netlink::socket::NetlinkError;
@@ -84,14 +84,14 @@ pub struct Crash {
 
 /// The sets at one generation, as packets find them.
 #[derive(Debug, Clone, Default)]
-pub struct View(Option<Table>);
+pub struct View(Option<FakeTable>);
 
 /// A kernel in memory.
 #[derive(Debug)]
 pub struct Fake {
     generation: u32,
     handles: u64,
-    table: Option<Table>,
+    table: Option<FakeTable>,
     /// The number of the socket that asks; another one after each restart.
     port: u32,
     /// What new tables are to be.
@@ -237,7 +237,7 @@ impl Fake {
 
     /// What the sets hold.
     pub fn ruleset(&self) -> Ruleset {
-        self.table.as_ref().map(Table::ruleset).unwrap_or_default()
+        self.table.as_ref().map(FakeTable::ruleset).unwrap_or_default()
     }
 
     /// The generation that added an element: while that is the same, it kept its bucket.
@@ -251,10 +251,10 @@ impl Fake {
     }
 
     /// A client connects: where it is sent, and the flow if it got one.
-    pub fn connect(&mut self, syn: &Syn, pick: u32) -> Outcome {
+    pub fn connect(&mut self, syn: &Syn, pick: u32) -> ConnectOutcome {
         let view = self.view();
         let (outcome, _) = Walk::steady(&view).syn(syn, pick);
-        if let (Outcome::Backend(backend), Some(table)) = (outcome, &self.table) {
+        if let (ConnectOutcome::Backend(backend), Some(table)) = (outcome, &self.table) {
             let id = self.flows.iter().map(|flow| flow.id).max().unwrap_or(0) + 1;
             self.flows.push(syn.flow(backend, table.mark(), id));
         }
@@ -305,14 +305,14 @@ impl Fake {
 
     /// Nobody but its owner may write to a table.
     fn permit(&self) -> Result<(), KernelError> {
-        let owner = self.table.as_ref().and_then(Table::owner);
+        let owner = self.table.as_ref().and_then(FakeTable::owner);
         if owner.is_some_and(|owner| owner != self.port) {
             return Err(KernelError::Refused(vec![refused(Subject::Table, None, Errno::EPERM)]));
         }
         Ok(())
     }
 
-    fn build(&mut self, build: Option<Build>, mark: FlowMark) -> Result<Option<Table>, Refused> {
+    fn build(&mut self, build: Option<Build>, mark: FlowMark) -> Result<Option<FakeTable>, Refused> {
         let refuse = |errno| Err(refused(Subject::Table, None, errno));
         let room = match (build, &self.table) {
             (None, table) => return Ok(table.clone()),
@@ -321,7 +321,13 @@ impl Fake {
             (Some(Build::New(room)), None) | (Some(Build::Replace(room)), Some(_)) => room,
         };
         self.handles += 1;
-        Ok(Some(Table::new(self.handles, mark, room, self.attainable(), self.port)))
+        Ok(Some(FakeTable::new(
+            self.handles,
+            mark,
+            room,
+            self.attainable(),
+            self.port,
+        )))
     }
 
     fn delete_flows(&mut self, mark: FlowMark, judge: &mut dyn FnMut(&Flow) -> bool) -> Deletion {
@@ -372,7 +378,7 @@ impl Kernel for Fake {
         let fail = self.enter(Call::Identity)?;
         let identity = Identity {
             generation: self.generation,
-            table: self.table.as_ref().map(Table::handle),
+            table: self.table.as_ref().map(FakeTable::handle),
         };
         self.leave(fail, identity)
     }
@@ -389,7 +395,7 @@ impl Kernel for Fake {
 
     fn comment(&mut self) -> Result<Option<String>, KernelError> {
         let fail = self.enter(Call::Comment)?;
-        let comment = self.table.as_ref().and_then(Table::comment);
+        let comment = self.table.as_ref().and_then(FakeTable::comment);
         self.leave(fail, comment)
     }
 

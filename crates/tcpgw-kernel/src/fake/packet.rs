@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 
 use super::View;
-use super::table::Table;
+use super::table::FakeTable;
 use crate::conntrack::{Flow, Status};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::compile::TCP;
@@ -23,7 +23,7 @@ pub struct Syn {
 
 /// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ConnectOutcome {
     /// It goes to a backend.
     Backend(SocketAddr),
     /// It is dropped: the access lists say so.
@@ -120,12 +120,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Where the packet ends, with `pick` for what the rules draw, and how many steps it took.
-    pub fn syn(mut self, syn: &Syn, pick: u32) -> (Outcome, usize) {
+    pub fn syn(mut self, syn: &Syn, pick: u32) -> (ConnectOutcome, usize) {
         let outcome = self.way(syn, pick);
         (outcome, self.steps)
     }
 
-    fn look(&mut self) -> Option<&'a Table> {
+    fn look(&mut self) -> Option<&'a FakeTable> {
         let view = if self.steps < self.change { self.old } else { self.new };
         self.steps += 1;
         view.0.as_ref()
@@ -144,7 +144,7 @@ impl<'a> Walk<'a> {
         self.contains(SetName::Services(scope), &syn.service(scope))
     }
 
-    fn way(&mut self, syn: &Syn, pick: u32) -> Outcome {
+    fn way(&mut self, syn: &Syn, pick: u32) -> ConnectOutcome {
         let family = syn.family();
         let reaches = [ListenScope::Any(family), ListenScope::At(family)];
         if let Some(rules) = self.look()
@@ -153,17 +153,17 @@ impl<'a> Walk<'a> {
             return outcome;
         }
         if reaches.iter().any(|listen_scope| self.is_service(syn, *listen_scope)) {
-            Outcome::Missed
+            ConnectOutcome::Missed
         } else {
-            Outcome::Foreign
+            ConnectOutcome::Foreign
         }
     }
 
     /// `None` where the rules end and the packet goes on.
-    fn find(&mut self, rules: &Table, syn: &Syn, reaches: [ListenScope; 2], pick: u32) -> Option<Outcome> {
+    fn find(&mut self, rules: &FakeTable, syn: &Syn, reaches: [ListenScope; 2], pick: u32) -> Option<ConnectOutcome> {
         for listen_scope in reaches {
             if rules.asks(SetName::Restricted(listen_scope.scope())) && !self.may_enter(syn, listen_scope) {
-                return Some(Outcome::Refused);
+                return Some(ConnectOutcome::Refused);
             }
         }
         for listen_scope in reaches {
@@ -192,11 +192,11 @@ impl<'a> Walk<'a> {
     /// Breaks with where the packet ends, if it does, and goes on where it comes back.
     fn spread(
         &mut self,
-        rules: &Table,
+        rules: &FakeTable,
         syn: &Syn,
         listen_scope: ListenScope,
         pick: u32,
-    ) -> ControlFlow<Option<Outcome>> {
+    ) -> ControlFlow<Option<ConnectOutcome>> {
         let service = syn.service(listen_scope.scope());
         for rule in rules.spread(listen_scope) {
             let slots = match rule {
@@ -219,7 +219,7 @@ impl<'a> Walk<'a> {
     }
 
     /// `None` where the rules end and the packet goes on.
-    fn choose(&mut self, rules: &Table, syn: &Syn, listen_scope: ListenScope, pick: u32) -> Option<Outcome> {
+    fn choose(&mut self, rules: &FakeTable, syn: &Syn, listen_scope: ListenScope, pick: u32) -> Option<ConnectOutcome> {
         let service = syn.service(listen_scope.scope());
         if self.contains(SetName::Hashed(listen_scope), &service)
             && let Some(outcome) = self.slot(syn, listen_scope, pick % u32::from(HASH_SLOTS))
@@ -237,14 +237,17 @@ impl<'a> Walk<'a> {
                 .flatten();
         }
         let reset = self.contains(SetName::EmptyReset(listen_scope), &service);
-        Some(Outcome::Empty { reset })
+        Some(ConnectOutcome::Empty { reset })
     }
 
     /// A slot that is not there lets the packet go on to the next rule.
-    fn slot(&mut self, syn: &Syn, listen_scope: ListenScope, number: u32) -> Option<Outcome> {
+    fn slot(&mut self, syn: &Syn, listen_scope: ListenScope, number: u32) -> Option<ConnectOutcome> {
         let key = [syn.listening(listen_scope.scope()).as_slice(), &number.to_ne_bytes()].concat();
         let data = self.look()?.data(SetName::Slots(listen_scope), &key)?;
         let backend = read_endpoint(listen_scope.family(), data)?;
-        Some(Outcome::Backend(SocketAddr::new(backend.address, backend.port.get())))
+        Some(ConnectOutcome::Backend(SocketAddr::new(
+            backend.address,
+            backend.port.get(),
+        )))
     }
 }

@@ -26,7 +26,7 @@ struct Element {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Table {
+pub(super) struct FakeTable {
     handle: u64,
     ownership: Ownership,
     /// The port of the socket that owns it.
@@ -45,7 +45,7 @@ pub(super) struct Table {
     turns: BTreeMap<ListenKey, (RoundRobinChain, u32)>,
 }
 
-impl Table {
+impl FakeTable {
     pub(super) fn new(handle: u64, mark: FlowMark, room: Room, ownership: Ownership, port: u32) -> Self {
         let (counters, sets): (Vec<_>, Vec<_>) = SetName::fixed().into_iter().partition(|name| name.is_counter());
         Self {
@@ -220,7 +220,7 @@ impl Table {
 }
 
 /// Does what a transaction says, in its order; everything that the kernel would refuse of it, if there is anything.
-pub(super) fn apply(table: &mut Option<Table>, commit: &Commit<'_>, generation: u32) -> Result<(), Vec<Refused>> {
+pub(super) fn apply(table: &mut Option<FakeTable>, commit: &Commit<'_>, generation: u32) -> Result<(), Vec<Refused>> {
     let Some(table) = table else {
         return Err(vec![refused(Subject::Table, None, Errno::ENOENT)]);
     };
@@ -246,7 +246,7 @@ pub(super) fn apply(table: &mut Option<Table>, commit: &Commit<'_>, generation: 
 }
 
 struct Work<'a> {
-    table: &'a mut Table,
+    table: &'a mut FakeTable,
     generation: u32,
     refused: Vec<Refused>,
 }

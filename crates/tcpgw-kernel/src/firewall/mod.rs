@@ -22,7 +22,7 @@ pub use self::save::{LegacyError, has_legacy_nat, legacy, parse as parse_save};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     /// The table that it is in.
-    pub table: Table,
+    pub table: ForeignTable,
     /// Its name.
     pub name: String,
     /// The kernel's number for it, in its table. None of iptables-legacy.
@@ -57,7 +57,7 @@ impl Device {
 
 /// Whose chain it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Table {
+pub struct ForeignTable {
     /// What packets it sees.
     pub family: TableFamily,
     /// Its name.

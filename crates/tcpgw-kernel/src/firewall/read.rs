@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::decode::{self, Decoded};
 use super::sets::{Name, Sets};
-use super::{Base, Chain, Device, Hook, Rule, Table, TableFamily};
+use super::{Base, Chain, Device, ForeignTable, Hook, Rule, TableFamily};
 use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{NetlinkError, restarting};
 use crate::netlink::tlv::{Attrs, Family, Header, Malformed, Message};
@@ -30,7 +30,7 @@ const DEVICE_PREFIX: u16 = 2;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unread {
     /// Tables that see frames instead of packets, and have chains that may drop.
-    pub other_families: Vec<Table>,
+    pub other_families: Vec<ForeignTable>,
     /// Our own table, which is left out.
     pub own_table: Option<OwnTable>,
     /// Whether rules look into sets whose elements end by themselves, or are added by packets: what was read of these is old after
@@ -228,7 +228,7 @@ fn chains(
             return Ok(());
         };
         chains.push(Chain {
-            table: Table {
+            table: ForeignTable {
                 family,
                 name: table,
                 legacy: false,

@@ -13,7 +13,7 @@ use super::mark::MarkWrite;
 use super::program::{self, Bounds};
 use super::stateful;
 use super::xt::{compare, dest_types, masked_mark, port_list, state, tcp_flags};
-use super::{Base, Chain, Effect, Field, Hook, Load, Relation, Rule, Table, TableFamily, Test, Verdict};
+use super::{Base, Chain, Effect, Field, ForeignTable, Hook, Load, Relation, Rule, TableFamily, Test, Verdict};
 use crate::netlink::socket::NetlinkError;
 
 /// A hundred thousand rules are some 10 MB, and take a second.
@@ -126,7 +126,7 @@ pub fn parse(family: TableFamily, text: &str) -> Vec<Chain> {
             let mut words = declared.split_whitespace();
             let (name, policy) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
             chains.push(Chain {
-                table: Table {
+                table: ForeignTable {
                     family,
                     name: table.clone(),
                     legacy: true,
