@@ -14,7 +14,7 @@ use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
 use tcpgw::control::core::{ApplyOrder, Core, Now, Order, Vetted};
 use tcpgw::control::events::What;
-use tcpgw::control::job::Outcome;
+use tcpgw::control::job::JobOutcome;
 use tcpgw::control::obstacle::{Obstacle, ObstacleKind};
 use tcpgw::control::request::{After, Apply, ApplyOptions, EditOrder, Edited, Peer, Refused, ServiceEdit};
 use tcpgw::daemon::kernel_thread::perform;

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use tcpgw::addon::id::{PlatformId, ResourceId};
 use tcpgw::addon::{
-    Binding, Dialect, JobOutcome, Owner, Provision, Refusal, Request, Resource, Status, Target, WantedPlan,
+    AddonOutcome, Binding, Dialect, Owner, Provision, Refusal, Request, Resource, Status, Target, WantedPlan,
 };
 use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
@@ -226,7 +226,7 @@ fn a_request_about_one_resource_has_no_other_judged_again() {
 struct Asked {
     app: usize,
     request: Request,
-    answer: oneshot::Receiver<Result<JobOutcome, AddonRefused>>,
+    answer: oneshot::Receiver<Result<AddonOutcome, AddonRefused>>,
 }
 
 struct World {
@@ -484,7 +484,7 @@ impl World {
             if let Some(job) = self.core.next_job(now) {
                 idle = false;
                 let done = perform(self.engine.as_mut().unwrap(), job);
-                let outcome = tcpgw::control::job::Outcome {
+                let outcome = tcpgw::control::job::JobOutcome {
                     done,
                     at: self.now,
                     took: Duration::ZERO,
@@ -559,17 +559,19 @@ impl World {
             .retain_mut(|answer| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
     }
 
-    fn heard(&mut self, app: usize, request: &Request, answer: Result<JobOutcome, AddonRefused>) {
+    fn heard(&mut self, app: usize, request: &Request, answer: Result<AddonOutcome, AddonRefused>) {
         let before = self.known.get(&app).cloned().flatten();
         let is_certain = !self.uncertain.contains(&app);
         match answer {
-            Ok(JobOutcome::Removed(resource)) => {
+            Ok(AddonOutcome::Removed(resource)) => {
                 self.back.insert(resource.port, self.unix);
                 self.known.insert(app, None);
                 self.provisions.remove(&app);
                 self.uncertain.remove(&app);
             }
-            Ok(JobOutcome::Created(resource) | JobOutcome::Changed(resource) | JobOutcome::Unchanged(resource)) => {
+            Ok(
+                AddonOutcome::Created(resource) | AddonOutcome::Changed(resource) | AddonOutcome::Unchanged(resource),
+            ) => {
                 match (&before, request) {
                     // The same id, app, port and birth for as long as it lives.
                     (Some(before), _) if is_certain => {

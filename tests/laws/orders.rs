@@ -14,7 +14,7 @@ use tcpgw::config::Config;
 use tcpgw::config::daemon::Settings;
 use tcpgw::control::core::{Core, MOST_ORDERS, Now, Order, Vetted};
 use tcpgw::control::events::What;
-use tcpgw::control::job::Outcome;
+use tcpgw::control::job::JobOutcome;
 use tcpgw::control::request::{
     After, DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, TornDown, UndoOrder, Which,
 };

@@ -10,7 +10,7 @@ use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::step::Step;
 use tcpgw_core::summary::Summary;
-use tcpgw_kernel::fake::{Fake, JobOutcome, Syn, View, Walk};
+use tcpgw_kernel::fake::{ConnectOutcome, Fake, Syn, View, Walk};
 use tcpgw_kernel::{Commit, Kernel, Seen};
 
 use crate::clients::syns;
@@ -147,7 +147,7 @@ fn check(views: &[View], states: &[&State], picks: &[u32]) -> Result<(), TestCas
             for pick in picks {
                 for change in 0.. {
                     let (outcome, steps) = Walk::across(&pair[0], &pair[1], change).syn(&syn, *pick);
-                    let arrived = matches!(outcome, JobOutcome::Backend(backend) if backends.contains(&backend));
+                    let arrived = matches!(outcome, ConnectOutcome::Backend(backend) if backends.contains(&backend));
                     prop_assert!(
                         arrived,
                         "{syn:?}, pick {pick}, change before step {change}: {outcome:?}"

@@ -12,7 +12,7 @@ use tcpgw_core::ruleset::spec::SetSpec;
 use tcpgw_core::ruleset::text;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_core::summary::{FlowVerdict, ServiceSummary, Summary};
-use tcpgw_kernel::fake::{Fake, JobOutcome, Walk};
+use tcpgw_kernel::fake::{ConnectOutcome, Fake, Walk};
 
 use crate::clients::syns;
 use crate::state;
@@ -87,17 +87,17 @@ proptest! {
             let mut reached = BTreeSet::new();
             for pick in 0..256 {
                 match Walk::steady(&view).syn(&syn, pick).0 {
-                    JobOutcome::Backend(backend) => {
+                    ConnectOutcome::Backend(backend) => {
                         prop_assert_eq!(summary.standing(syn.public, backend), FlowVerdict::Active);
                         reached.insert(backend);
                     }
-                    JobOutcome::Empty { reset } => {
+                    ConnectOutcome::Empty { reset } => {
                         prop_assert!(backends.is_empty());
                         prop_assert_eq!(Some(reset), service.unwrap().settings.empty_reset);
                     }
-                    JobOutcome::Refused => prop_assert!(!may_enter(service.unwrap(), syn.client.ip())),
-                    JobOutcome::Foreign => prop_assert!(service.is_none()),
-                    JobOutcome::Missed => prop_assert!(false, "a SYN was lost"),
+                    ConnectOutcome::Refused => prop_assert!(!may_enter(service.unwrap(), syn.client.ip())),
+                    ConnectOutcome::Foreign => prop_assert!(service.is_none()),
+                    ConnectOutcome::Missed => prop_assert!(false, "a SYN was lost"),
                 }
             }
             if service.is_some_and(|service| may_enter(service, syn.client.ip())) {

@@ -26,7 +26,7 @@ fn prober(net: &Net) -> (Prober, Reports) {
 }
 
 /// Asks all at once; their outcomes in this order.
-fn ask(of: &mut (Prober, Reports), endpoints: &[SocketAddr], timeout: Duration) -> Vec<Outcome> {
+fn ask(of: &mut (Prober, Reports), endpoints: &[SocketAddr], timeout: Duration) -> Vec<ProbeOutcome> {
     let probes = (0..).zip(endpoints).map(|(id, endpoint)| Probe {
         id,
         endpoint: *endpoint,
@@ -58,12 +58,12 @@ fn what_probes_find() {
     let mut prober = prober(&net);
     let _servers = ["b1", "b3", "routed"].map(|host| net.serve(host, 3000, Behaviour::Greet));
     let hosts = ["b1", "b2", "routed"].map(|host| of(host, 3000)).concat();
-    let [yes, no] = [Outcome::Accepted, Outcome::Refused];
+    let [yes, no] = [ProbeOutcome::Accepted, ProbeOutcome::Refused];
     assert_eq!(ask(&mut prober, &hosts, PATIENCE), [yes, yes, no, no, yes, yes]);
 
     net.mute("b3");
     let silent = ask(&mut prober, &of("b3", 3000), Duration::from_secs(2));
-    assert_eq!(silent, [Outcome::TimedOut; 2]);
+    assert_eq!(silent, [ProbeOutcome::TimedOut; 2]);
     net.unmute("b3");
     // The kernel may have found meanwhile that its hardware address is gone, and says so once more.
     assert!(wait_until(PATIENCE, || ask(&mut prober, &of("b3", 3000), PATIENCE) == [yes; 2]));
@@ -94,7 +94,7 @@ fn who_is_unreachable_spoils_no_later_probe() {
     }
     for _ in 0..3 {
         let healthy = [of("b1", 3000); 4].concat();
-        assert_eq!(ask(&mut prober, &healthy, PATIENCE), [Outcome::Accepted; 8]);
+        assert_eq!(ask(&mut prober, &healthy, PATIENCE), [ProbeOutcome::Accepted; 8]);
     }
 }
 
@@ -115,7 +115,7 @@ fn nothing_is_left_and_nothing_is_counted() {
         let wire = net.capture("b1", move |packet| packet.src == backend || packet.dst == backend);
         let outcomes = ask(&mut prober, &[backend; PROBES], PATIENCE);
         assert!(
-            outcomes.iter().all(|outcome| *outcome == Outcome::Accepted),
+            outcomes.iter().all(|outcome| *outcome == ProbeOutcome::Accepted),
             "{outcomes:?}"
         );
         let count = |flags: u8, outgoing: bool, packets: &[Packet]| {
@@ -198,7 +198,7 @@ fn probes_come_from_where_clients_come_from() {
     let of_b1 = of("b1", 3000);
     let mut prober = prober(&net);
     let silence = ask(&mut prober, &of_b1, Duration::from_millis(500));
-    assert_eq!(silence, [Outcome::TimedOut; 2]);
+    assert_eq!(silence, [ProbeOutcome::TimedOut; 2]);
     drop(prober);
 
     let health = json!({"interval": "100ms", "timeout": "1s", "fall": 1});
