@@ -49,7 +49,7 @@ pub enum ConfigError {
     #[error("failed to read the configuration: {0}")]
     Source(#[from] SourceError),
     /// It was there when the daemon started, and is not any more.
-    #[error("{}: it was there and is gone", tcpgw_core::escape::path(.0))]
+    #[error("{}: the file existed before and does not exist any more", tcpgw_core::escape::path(.0))]
     Gone(PathBuf),
     /// It is not UTF-8.
     #[error("{}: must be TOML in UTF-8", tcpgw_core::escape::path(.0))]

@@ -38,7 +38,7 @@ pub enum ObserveError {
     #[error(transparent)]
     NoService(#[from] NoService),
     /// What was asked cannot be.
-    #[error("{0} and {1} are of two families; a backend sees addresses of its own")]
+    #[error("{0} and {1} are addresses of different families; a backend only sees addresses of its own family")]
     Families(SocketAddr, SocketAddr),
     /// Whoever asked has gone.
     #[error("nobody wants to know any more")]

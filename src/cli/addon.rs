@@ -209,7 +209,7 @@ fn order(global: &Global, app: &App, method: &str, below: &str, body: &str) -> O
             let what = match (&done["created"], &done["changed"]) {
                 _ if resource.is_null() => "deprovisioned".into(),
                 (Value::Bool(true), _) => format!("provisioned: {}", told(resource)),
-                (_, Value::Bool(false)) => format!("is so already: {}", told(resource)),
+                (_, Value::Bool(false)) => format!("is unchanged: {}", told(resource)),
                 _ => format!("changed: {}", told(resource)),
             };
             print(&format!("{}: {what}\n", tcpgw_core::escape::text(app)))?;

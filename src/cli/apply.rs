@@ -153,7 +153,7 @@ fn not_flushed(flows: u64) -> Failure {
 fn untold(failure: Failure) -> Failure {
     match failure {
         Failure::Io { source, .. } => Failure::Io {
-            what: "say on standard output what was applied",
+            what: "write to standard output",
             source,
         },
         other => other,

@@ -82,6 +82,6 @@ fn defaults(is_used: bool) -> &'static str {
     if is_used {
         ""
     } else {
-        "; what is shown here is by the defaults"
+        "; the output here is based on the defaults"
     }
 }

@@ -135,7 +135,7 @@ fn start_logs(global: &Global, settings: &Settings) -> (SetLevel, Option<Log>) {
     let tell = |lines| {
         tracing::warn!(
             lines,
-            "the log was not read, and these lines before this one were left out"
+            "nobody read the log; this many lines before this one were left out"
         );
     };
     let log = Log::start(tell).ok();
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn wrong_options_say_what_is_accepted() {
         for (option, message) in [
-            ("--socket-mode=0666", "would let everybody"),
+            ("--socket-mode=0666", "would let every user"),
             ("--check-interval=1ms", "must be 1s to 24h"),
             ("--max-probes=0", "from 1 to 16384"),
             ("--owner=perhaps", "perhaps"),

@@ -80,7 +80,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     });
     let target = Target::of_service(&arguments.service, "/deploys");
     let open = format!(
-        "whether the deploy has begun is told by `tcpgw deploys --service {}`",
+        "`tcpgw deploys --service {}` shows whether the deploy has begun",
         arguments.service
     );
     let begun = daemon.post_unless(
@@ -158,7 +158,7 @@ impl Follower<'_> {
                 Err(signal) => {
                     self.progress.clear();
                     self.global.say(&format!(
-                        "the daemon does not answer; what becomes of deploy {} is told by `tcpgw deploys {}`",
+                        "the daemon does not answer; `tcpgw deploys {}` shows the state of deploy {}",
                         self.id, self.id
                     ));
                     return Ok(Code::Signal(signal));
@@ -199,7 +199,7 @@ impl Follower<'_> {
         if deploy.old().is_empty() {
             return self
                 .global
-                .say("--on-switched was not run: no old backend leaves by this deploy");
+                .say("--on-switched was not run: this deploy replaces no old backend");
         }
         let words = |backends: &[SocketAddr]| {
             let words: Vec<String> = backends.iter().map(ToString::to_string).collect();
@@ -282,8 +282,7 @@ impl Follower<'_> {
             "it had not switched when the daemon answered last"
         };
         Failure::Refused(format!(
-            "the daemon has not answered for {} s: {why}. Deploy {}: {seen}; what has become of it is told by `tcpgw deploys {}` when the \
-             daemon answers again",
+            "the daemon has not answered for {} s: {why}. Deploy {}: {seen}; `tcpgw deploys {}` shows its state when the daemon answers again",
             waited.as_secs(),
             self.id,
             self.id

@@ -121,16 +121,21 @@ impl Daemon {
     fn findings(&self) -> Vec<Finding> {
         match self {
             Self::Forbidden(_) => Vec::new(),
-            Self::Answers { problems, .. } => problems.iter().filter_map(doctor::finding).take(MOST_PROBLEMS).collect(),
+            Self::Answers { problems, .. } => problems
+                .iter()
+                .filter_map(doctor::finding)
+                .take(MOST_PROBLEMS)
+                .collect(),
             Self::Absent(problem) => problem.as_ref().and_then(doctor::finding).into_iter().collect(),
             Self::Silent(why) => vec![Finding {
                 id: "daemon-not-answering",
                 severity: Severity::Broken,
                 seen: format!("the daemon does not answer: {why}"),
-                cause: "nothing can be ordered of it, and nobody may be probing or repairing; what the kernel holds goes on"
-                    .into(),
+                cause:
+                    "it takes no orders and may not probe backends or repair the table; the kernel forwards as before"
+                        .into(),
                 fix: Some(Fix::Advice(
-                    "restart it (`systemctl restart tcpgw`): drains that ran keep their deadlines".into(),
+                    "restart it (`systemctl restart tcpgw`): drains keep their deadlines".into(),
                 )),
             }],
         }
@@ -157,7 +162,7 @@ impl Daemon {
             return None;
         };
         Some(Unchecked {
-            check: "what the daemon knows".into(),
+            check: "the daemon's own checks".into(),
             reason: reason.clone(),
         })
     }

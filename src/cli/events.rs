@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
 use crate::api::client::Target;
 use crate::date::utc;
+use tcpgw_core::escape;
 
 /// Show what the daemon did and observed, one event per line
 ///
@@ -19,7 +20,7 @@ pub(super) struct Arguments {
     /// Continue with new events as they happen
     #[arg(short, long)]
     follow: bool,
-    /// Show only events after the one with this `id`. If the daemon does not know it, all kept events are shown, after a line
+    /// Show only events after the one with this id, which stands at the end of each line. If the daemon does not know it, all kept events are shown, after a line
     /// `lagged`
     #[arg(long, value_name = "ID")]
     after: Option<String>,
@@ -71,7 +72,7 @@ fn show(global: &Global, event: &Value) -> Result<(), Failure> {
         })
 }
 
-/// `2026-11-25 13:40:57 committed cause="api: apply" elements=8`
+/// `2026-11-25 13:40:57 committed cause="api: apply" elements=8 id=5f3a-17`
 fn words(event: &Value) -> String {
     let mut line = String::new();
     if let Some(at) = event["at"].as_f64() {
@@ -92,6 +93,11 @@ fn words(event: &Value) -> String {
             other => write!(line, " {key}={other}"),
         };
     }
+    match &event["id"] {
+        Value::Null => {}
+        Value::String(id) => drop(write!(line, " id={}", escape::text(id))),
+        id => drop(write!(line, " id={id}")),
+    }
     line
 }
 
@@ -100,11 +106,11 @@ fn lagged(missed: &Value) -> String {
     let (missed, why) = match missed.as_u64() {
         Some(missed) => (
             missed.to_string(),
-            "so many events before the next are not shown: they are not kept any more, or came faster than they were read",
+            "this many events before the next one are not shown: the daemon does not keep them any more, or they came faster than they were read",
         ),
         None => (
             "unknown".into(),
-            "this daemon does not know the event of --after, which may be of a daemon before it: what it keeps follows",
+            "this daemon does not know the event of --after, which may be an event of an earlier daemon: all events that it keeps follow",
         ),
     };
     format!(" missed={missed} reason={why:?}")
@@ -130,7 +136,7 @@ mod tests {
             "{unknown}"
         );
         let some = of(3.into());
-        assert!(some.starts_with("lagged missed=3 reason=\"so many events"), "{some}");
+        assert!(some.starts_with("lagged missed=3 reason=\"this many events"), "{some}");
     }
 
     #[test]
@@ -141,7 +147,7 @@ mod tests {
         });
         assert_eq!(
             words(&event),
-            r#"1970-01-01 00:00:01 health backend=10.2.0.1:80 reason="timed\u{1b} out" service=web state=failing"#
+            r#"1970-01-01 00:00:01 health backend=10.2.0.1:80 reason="timed\u{1b} out" service=web state=failing id=3"#
         );
     }
 }

@@ -345,7 +345,7 @@ impl From<ObserveError> for Failure {
 fn option_of(error: &LockError) -> &'static str {
     match error {
         LockError::Held { holder, .. } if holder.contains(" daemon") => {
-            " (--lock-timeout). It is a daemon, which is at work as long as it runs: order it through its socket (without `--socket none`), or \
+            " (--lock-timeout). The holder is a daemon, which holds the lock as long as it runs: use its socket (without `--socket none`), or \
              end it first (`systemctl stop tcpgw`)"
         }
         LockError::Held { .. } => " (--lock-timeout)",
@@ -570,7 +570,7 @@ impl Global {
             for line in error.to_string().lines() {
                 self.warn(&line);
             }
-            self.warn(&"the configuration is not used: what follows is by the defaults");
+            self.warn(&"the configuration is not used: the following output is based on the defaults");
             Config::default()
         })
     }

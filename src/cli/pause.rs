@@ -48,7 +48,7 @@ pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
     let Some(service) = &arguments.service else {
         let view: Value = daemon.post("/v1/resume", Vec::new())?.json()?;
         let text = if view["resumed"] == true {
-            "the teardown is over: what is desired is served\n"
+            "the teardown is over: services are served again\n"
         } else {
             "there was no teardown\n"
         };
@@ -56,5 +56,9 @@ pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
     };
     let target = Target::of_service(service, "/resume");
     let view: Value = daemon.post(target.as_str(), Vec::new())?.json()?;
-    show(global, &view, &format!("{service}: new connections are let in\n"))
+    show(
+        global,
+        &view,
+        &format!("{service}: new connections are accepted again\n"),
+    )
 }

@@ -112,7 +112,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Command::Set(set) => {
             let body = set.options.json(&set.reset)?;
             if body.as_object().is_some_and(serde_json::Map::is_empty) && !set.flush_denied && !set.take_over {
-                let message = "nothing is to be changed: name a field to set, or --file";
+                let message = "no field to change is given: name one, or use --file";
                 return Err(Failure::Usage(message.into()));
             }
             let target = with_drain(Target::of_service(&set.name.name, ""), &set.how);
@@ -165,7 +165,7 @@ fn edit(global: &Global, name: &str, method: &str, target: &Target, expected: (&
             let what = match (&edited["created"], &edited["changed"], &edited["service"]) {
                 (_, _, Value::Null) => "removed",
                 (Value::Bool(true), ..) => "added",
-                (_, Value::Bool(false), _) => "is so already",
+                (_, Value::Bool(false), _) => "is unchanged",
                 _ => "changed",
             };
             print(&format!("{name}: {what} (revision {})\n", edited["revision"]))?;

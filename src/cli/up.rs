@@ -114,7 +114,7 @@ fn start(global: &Global, arguments: &Arguments) -> Outcome {
     let config = global.config()?;
     if let Some(port) = arguments.port.filter(|port| !config.fences.allow_port(*port)) {
         return Err(Failure::Usage(format!(
-            "--port {port}: the fences do not allow this port: choose one that `fences.ports` of the configuration allows              (without it 1024 to 65535), or allow it there"
+            "--port {port}: the fences do not allow this port: choose one that `fences.ports` of the configuration allows (without it 1024 to 65535), or allow it there"
         )));
     }
     let socket = socket(global)?;

@@ -58,7 +58,7 @@ fn text(mut error: clap::Error, colored: bool) -> String {
     format!("{first}{}", escape::indented(rest))
 }
 
-/// A value with its foreign text on one line; `None`: it has none, or is so already.
+/// A value with its foreign text on one line; `None`: it has none, or is unchanged.
 fn escaped(kind: ContextKind, value: &ContextValue) -> Option<ContextValue> {
     let is_risky = |text: &String| escape::text(text) != *text;
     match value {

@@ -34,7 +34,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let service = arguments.service.as_ref();
     if let Some(backend) = backend.filter(|backend| backend.is_ipv4() != seen_as.is_ipv4()) {
         return Err(Failure::Usage(format!(
-            "{seen_as} and {backend} are of two families; a backend sees addresses of its own"
+            "{seen_as} and {backend} are addresses of different families; a backend only sees addresses of its own family"
         )));
     }
     if let Some(daemon) = global.daemon()? {

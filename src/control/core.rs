@@ -721,9 +721,9 @@ impl From<Unheld<'_>> for Refused {
     fn from(unheld: Unheld<'_>) -> Self {
         Self::Failed(match unheld {
             Unheld::Failed(error) => {
-                format!("taken, but the kernel does not hold it yet, and will be told again: {error}")
+                format!("accepted, but not in effect in the kernel yet; the daemon tries again: {error}")
             }
-            Unheld::TornDown(why) => format!("taken, but the kernel does not hold it: {why}"),
+            Unheld::TornDown(why) => format!("accepted, but not in effect in the kernel: {why}"),
         })
     }
 }

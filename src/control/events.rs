@@ -283,7 +283,7 @@ impl What {
             }
             Self::Rejected { provider, problems } => {
                 for problem in problems {
-                    tracing::warn!(provider, "not taken, the last good state stays: {problem}");
+                    tracing::warn!(provider, "rejected; the last valid state stays in effect: {problem}");
                 }
             }
             Self::Problem(problem) => problem.log(),
@@ -328,7 +328,7 @@ impl What {
                 tracing::warn!(count, names, "served on as orphans: {reason}");
             }
             Self::Drift { who, what } => {
-                tracing::warn!(who = safe(who.as_deref()), "somebody else changed nftables: {what}");
+                tracing::warn!(who = safe(who.as_deref()), "another program changed nftables: {what}");
             }
             Self::Displaced { count, names, reason } => {
                 let names = naming_apps(&names.join(", "));

@@ -125,7 +125,7 @@ pub struct Membership {
 /// A pause of a service's new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
-    /// Time at which new connections are let in again.
+    /// Time at which new connections are accepted again again.
     pub until: Instant,
     /// How long all of it is to last.
     pub time: Duration,

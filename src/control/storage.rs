@@ -70,7 +70,7 @@ pub enum Written {
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum QueryError {
     /// Too many others wait.
-    #[error("{WAITING} questions wait for the store already")]
+    #[error("{WAITING} requests to the store are waiting already")]
     Busy,
     /// The thread has ended.
     #[error("the thread that reads the store has ended")]

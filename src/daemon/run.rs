@@ -65,7 +65,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Another one writes here.
-    #[error("{0}; a network namespace has one writer, and a daemon is that for as long as it runs")]
+    #[error("{0}; a network namespace has one writer, and a daemon holds that role as long as it runs")]
     Lock(#[from] LockError),
     /// The kernel does not answer.
     #[error(transparent)]
@@ -91,13 +91,13 @@ pub enum DaemonError {
         source: io::Error,
     },
     /// The thread that writes the store is gone.
-    #[error("the thread that writes the store has died: this is a mistake in tcpgw, please report it")]
+    #[error("the thread that writes the store has died: this is a bug in tcpgw, please report it")]
     Store,
     /// A task that lives as long as the daemon has ended.
-    #[error("the task that {0} has ended: this is a mistake in tcpgw, please report it")]
+    #[error("the task that {0} has ended: this is a bug in tcpgw, please report it")]
     Task(&'static str),
     /// The thread that talks to the kernel is gone.
-    #[error("the thread that talks to the kernel has died: this is a mistake in tcpgw, please report it")]
+    #[error("the thread that talks to the kernel has died: this is a bug in tcpgw, please report it")]
     Worker,
 }
 
@@ -503,7 +503,7 @@ impl Daemon {
         match locked {
             Err(error) => return self.core.socket_gone(Some(error.to_string())),
             Ok(is_new) if is_new || !Presence::is_there(&self.run_dir, self.namespace) => {
-                tracing::warn!("somebody has removed files of the run directory: they were made again");
+                tracing::warn!("files of the run directory had been removed: they were created again");
                 note_presence(&self.presence, &self.run_dir, self.namespace);
                 if let Some(by) = self.core.torn_down_by()
                     && let Err(error) = RecordFile::new(&self.run_dir, self.namespace).save_torn_down(by)
@@ -540,7 +540,7 @@ impl Daemon {
         let renewed = renewed.and_then(|listener| UnixListener::from_std(listener).map_err(io("listen on the socket")));
         match renewed {
             Ok(listener) => {
-                tracing::warn!("somebody has removed the socket: it was made again");
+                tracing::warn!("the socket had been removed: it was created again");
                 // The task that serves takes it at once.
                 let _ = self.renewed.try_send(listener);
             }
@@ -632,7 +632,7 @@ impl Daemon {
             Ok(heard) if !heard.is_drift() => {}
             Ok(heard) => {
                 let what = match heard.table {
-                    TableChange::Untouched => "more than could be heard",
+                    TableChange::Untouched => "more notifications than could be received",
                     TableChange::Touched => "they wrote to table inet tcpgw",
                     TableChange::Gone => "they removed table inet tcpgw",
                 };
@@ -640,9 +640,13 @@ impl Daemon {
                     .drift(heard.by(), what.into(), heard.table != TableChange::Untouched, now);
             }
             Err(error) => {
-                tracing::warn!(%error, "failed to hear who writes nftables");
-                self.core
-                    .drift(None, "what was written could not be heard".into(), false, now);
+                tracing::warn!(%error, "failed to receive notifications of changes of nftables");
+                self.core.drift(
+                    None,
+                    "notifications of changes of nftables were lost".into(),
+                    false,
+                    now,
+                );
             }
         }
     }
@@ -665,7 +669,7 @@ impl Daemon {
             Ok((settings, config)) => {
                 let (settings, waiting) = self.core.settings().reloaded(settings);
                 if !waiting.is_empty() {
-                    tracing::warn!("these wait for a restart: {}", waiting.join(", "));
+                    tracing::warn!("these take effect after a restart: {}", waiting.join(", "));
                 }
                 (self.set_level)(settings.log_level);
                 self.rewatch(&settings, &config);
@@ -737,7 +741,7 @@ impl Daemon {
         {
             tracing::warn!("failed to write {}: {error}", tcpgw_core::escape::path(&path));
         }
-        tracing::info!("ended; the kernel goes on as it is");
+        tracing::info!("ended; the kernel forwards as before");
     }
 }
 

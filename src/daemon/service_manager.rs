@@ -182,7 +182,7 @@ impl Watchdog {
                 if is_alive {
                     tell(&[NotifyState::Watchdog]);
                 } else if was_alive {
-                    tracing::error!("the daemon hangs: the service manager is told nothing until it goes on");
+                    tracing::error!("the daemon hangs: it does not notify the service manager until it continues");
                 }
                 was_alive = is_alive;
                 if stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {

@@ -8,31 +8,31 @@ use tcpgw_core::problem::Kind;
 pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
     let (cause, fix) = match kind {
         Kind::Starting => (
-            "the daemon has just started and compares the kernel with what is desired; what the kernel holds goes on",
-            advice("wait some seconds; if it stays so, see the daemon's log (`journalctl -u tcpgw`)"),
+            "the daemon has just started and compares the kernel with the desired state; the kernel forwards as before",
+            advice("wait some seconds; if this finding stays, see the daemon's log (`journalctl -u tcpgw`)"),
         ),
         Kind::TornDown => (
-            "`tcpgw teardown` removed the rules and flows, and no service works until somebody orders it",
+            "`tcpgw teardown` removed the rules and flows; no service works until it is ended",
             command("tcpgw resume"),
         ),
         Kind::KernelRefuses => (
-            "what is desired is not in effect; the daemon tries again",
+            "the desired state is not in effect; the daemon tries again",
             advice("the message has the kernel's reason; see also findings of missing kernel features"),
         ),
         Kind::NoActiveBackend => (
-            "the service has no backend that may get new connections",
-            advice("give it one: `backends` in its state file, `tcpgw service set`, `tcpgw deploy` or `tcpgw undrain`"),
+            "no backend of the service may get new connections",
+            advice("add one: `backends` in its state file, `tcpgw service set`, `tcpgw deploy` or `tcpgw undrain`"),
         ),
         Kind::NoHealthyBackend => (
             "the backends' addresses and ports do not answer TCP handshakes from the gateway",
             advice("start the backends, or try one from here: `nc -v IP PORT`; `tcpgw status` has the reason of each"),
         ),
         Kind::HeldBack => (
-            "the service is not possible on this gateway now, so it is not served; the daemon tries again by itself",
+            "the service cannot be served on this gateway now; the daemon tries again by itself",
             advice("the message names what is in the way, and what to do about it for a service of its provider"),
         ),
         Kind::OutsideFences => (
-            "the fences of the configuration were changed after the service came; what is served stays served",
+            "the fences of the configuration were changed after the service was added; it stays served",
             advice(
                 "move the fence and reload the daemon (SIGHUP), or change or remove the service, as the message says",
             ),
@@ -50,13 +50,13 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             advice("`tcpgw apply` again; the daemon tries again by itself"),
         ),
         Kind::RejectedState => (
-            "what the state file says is not in effect; the last good state is",
+            "the state file is not in effect; the last valid state is",
             advice(
-                "mend the file; the message names the place, and `tcpgw check FILE` judges it before it is put there",
+                "correct the file; the message names the place, and `tcpgw check FILE` validates a file before it is put there",
             ),
         ),
         Kind::RejectedStore => (
-            "these services of the API are not served, because they do not go together with others",
+            "these services of the API are not served, because they contradict other services",
             advice("change or remove one of those that are named: `tcpgw service set`, `tcpgw service rm`"),
         ),
         Kind::Store => (
@@ -80,11 +80,11 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             ),
         ),
         Kind::ChecksStalled => (
-            "the checks of the surroundings have not ended, so that a new obstacle would not be known",
+            "the checks of routes, firewalls and conntrack have not ended, so that a new problem would not be found",
             advice("see the daemon's log; a machine under much load, or a kernel that does not answer"),
         ),
         Kind::DaemonUnreachable => (
-            "the daemon could not be asked for what only it knows",
+            "the daemon could not be asked, so that its own findings are missing",
             advice("name its socket (`--socket`, `TCPGW_SOCKET`)"),
         ),
         Kind::DaemonGone => (
@@ -97,11 +97,11 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
         ),
         Kind::SocketGone => (
             "commands do not find the daemon, and work on the kernel beside it or are refused",
-            advice("see that its directory exists and the daemon may write there, then restart the daemon"),
+            advice("make sure that its directory exists and that the daemon may write there, then restart the daemon"),
         ),
         Kind::ProviderApi => (
             "platforms cannot provision, change or remove resources; what is provisioned is served",
-            advice("mend what the problem names; the daemon tries again every 10 s, and at a reload (SIGHUP)"),
+            advice("correct what the problem names; the daemon tries again every 10 s, and at a reload (SIGHUP)"),
         ),
         Kind::AddonPorts => (
             "platforms get a refusal (422) when none is left; resources that there are keep their ports",
@@ -110,19 +110,19 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             ),
         ),
         Kind::RejectedConfiguration => (
-            "no daemon starts with the configuration as it is, after a crash or a boot neither; one that runs goes on with its old one",
+            "the daemon cannot start with this configuration, also not after a crash or a boot; a running daemon continues with its old one",
             advice(
-                "mend the file (the message names the place), then `systemctl reload tcpgw`, or `systemctl start tcpgw` where none runs",
+                "correct the file (the message names the place), then `systemctl reload tcpgw`, or `systemctl start tcpgw` where none runs",
             ),
         ),
         Kind::Orphaned => (
-            "no provider defines these services any more; they are served until somebody says otherwise",
+            "no provider defines these services any more; they are served until they are removed or defined anew",
             advice(
                 "`tcpgw service rm NAME` ends one; `tcpgw service set NAME`, or a file that defines it, takes it over",
             ),
         ),
         Kind::LastServices => (
-            "the second copy of what is wanted, which a machine that boots without its state file or store serves from, is damaged or cannot be written",
+            "the second copy of the desired services, from which a machine without its state file or store serves after a boot, is damaged or cannot be written",
             advice(
                 "a damaged one: look whether services are missing, order these anew, and remove the file; else make room, or the directory of the store writable for the daemon",
             ),
@@ -141,16 +141,16 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
         ),
         Kind::OverLimit => (
             "a backend gets or sends more than its service's `limit`; what is over is dropped",
-            advice("raise `limit`, or add backends, if that is not what is wanted"),
+            advice("raise `limit`, or add backends, if this is not intended"),
         ),
         Kind::NoTable => ("no service works without the table", command("tcpgw apply FILE")),
         Kind::TableDormant => ("none of the table's rules work", command("tcpgw apply FILE")),
         Kind::TableChanged => (
-            "somebody edited the table, so that it may not do what the services say",
+            "another program or user changed the table, so that it may not match the services",
             command("tcpgw apply FILE"),
         ),
         Kind::OtherMark => (
-            "flows that bear the old mark would be taken for somebody else's",
+            "flows with the old mark would be taken for flows of other programs",
             advice("set `flow_mark` back, or `tcpgw teardown` and `tcpgw apply`"),
         ),
         Kind::IpForwardOff

@@ -114,7 +114,7 @@ fn problem(finding: &Finding) -> Option<Problem> {
     };
     let fix = match &finding.fix {
         Some(Fix::Command(line)) => format!(". To mend it, as root: `{line}`"),
-        Some(Fix::Advice(words)) => format!(". To mend it: {words}"),
+        Some(Fix::Advice(words)) => format!(". To fix it: {words}"),
         None => String::new(),
     };
     let message = format!("{}: {}{fix}", finding.seen, finding.cause);

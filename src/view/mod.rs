@@ -227,7 +227,7 @@ impl std::fmt::Display for Hint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "conntrack does not note {}: `sysctl -w {}` makes it, for connections that begin after it",
+            "conntrack does not record {}; to record them for new connections: `sysctl -w {}`",
             self.missing.join(" and "),
             self.sysctl
         )

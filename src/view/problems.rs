@@ -335,14 +335,14 @@ fn none_answers(service: &ServiceFacts<'_>, of: &FamilyFacts, is_all: bool) -> P
     };
     let Some(stand_in) = of.stand_in else {
         let message = format!(
-            "{} has no healthy backend{for_whom}: none of {active} answers probes, see health_reason or the HEALTH column",
+            "{} has no healthy backend{for_whom}: none of {active} answers probes, see health_reason or the column LAST PROBE",
             service.title
         );
         return Problem::new(Kind::NoHealthyBackend, message);
     };
     let message = format!(
         "{}: {} that shall serve{for_whom} {} not answered a probe yet, so clients are served by {stand_in}, which leaves when another \
-         one answers; see health_reason or the HEALTH column",
+         one answers; see health_reason or the column LAST PROBE",
         service.title,
         count(of.active, "backend"),
         if of.active == 1 { "has" } else { "have" },

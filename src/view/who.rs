@@ -28,7 +28,7 @@ impl Who<'_> {
             None => "no backend sees a connection".into(),
         };
         format!(
-            "{who} through tcpgw as coming from {}: it may be over and forgotten, or have come another way",
+            "{who} through tcpgw as coming from {}: it may have ended and been forgotten, or it did not come through tcpgw",
             self.seen_as
         )
     }

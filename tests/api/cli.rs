@@ -303,7 +303,7 @@ fn events_are_lines() {
         (shown.status.code(), &*out(&shown)),
         (
             Some(0),
-            "1970-01-01 00:16:40 failed error=\"no room\"\n1970-01-01 00:16:40 torn_down flushed=7 uid=0\n"
+            "1970-01-01 00:16:40 failed error=\"no room\" id=test-1\n1970-01-01 00:16:40 torn_down flushed=7 uid=0 id=test-2\n"
         )
     );
     let shown = run(&server, &["events", "-o", "json", "--after", "test-1"]);
@@ -379,7 +379,7 @@ fn a_socket_that_is_named_must_answer() {
     assert!(!output.contains("daemon-not-answering"), "{output}");
     let unchecked = output
         .lines()
-        .find(|line| line.starts_with("unchecked: what the daemon knows: "));
+        .find(|line| line.starts_with("unchecked: the daemon's own checks: "));
     assert!(
         unchecked.is_some_and(|line| line.contains("become root, or a member of the socket's group")),
         "{output}"

@@ -130,7 +130,7 @@ fn features(mark: FlowMark) -> Vec<(Feature, Needs)> {
     all.extend(of_rules(mark));
     let persist = Feature {
         since: Some("6.9"),
-        fallback: Some("the table is a plain one, which another program's `nft flush ruleset` removes"),
+        fallback: Some("the table has no owner, so that `nft flush ruleset` of another program removes it"),
         ..feature(
             "tables that outlive their owner (flag persist)",
             "CONFIG_NF_TABLES",

@@ -72,7 +72,9 @@ pub(in crate::api) async fn export(State(shared): State<Shared>, params: Params)
         .filter(|listed| all || (listed.provider == "file") == of_file);
     let services: Vec<Service> = chosen.map(|listed| Service::clone(&listed.service)).collect();
     let state = model::State::new(services).map_err(|problems| {
-        ApiError::failed(format!("the services of all providers do not go together: {problems}"))
+        ApiError::failed(format!(
+            "the services of all providers contradict each other: {problems}"
+        ))
     })?;
     Ok(([(header::CONTENT_TYPE, JSON)], write::state_text(&state)).into_response())
 }

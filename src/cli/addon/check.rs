@@ -289,7 +289,7 @@ impl Signals {
             return Taken::Ended;
         }
         self.came = Some(number);
-        global.say("interrupted: what was made is being removed; once more to leave it there");
+        global.say("interrupted: removing the resources that were created; interrupt again to leave them there");
         if run.interrupt(INTERRUPTED) {
             Taken::Interrupted
         } else {

@@ -151,7 +151,7 @@ fn a_note_comes_once_and_last() {
             .lines()
             .last()
             .unwrap()
-            .starts_with("note: conntrack does not note packets"),
+            .starts_with("note: conntrack does not record packets"),
         "{text}"
     );
     assert_eq!(text.matches("note: ").count(), 1);

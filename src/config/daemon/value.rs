@@ -27,7 +27,7 @@ pub enum SettingError {
     #[error("must be a mode of octal digits, like \"0660\"")]
     Mode,
     /// Everybody could order the daemon about.
-    #[error("would let everybody on this machine order the daemon about; choose a group with socket_group")]
+    #[error("would let every user of this machine give orders to the daemon; choose a group with socket_group")]
     WorldWritable,
     /// Not a path.
     #[error("must be an absolute path")]

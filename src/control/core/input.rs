@@ -153,7 +153,7 @@ impl Core {
         let dropped: Vec<Orphan> = dropped.map(Orphan::whole).collect();
         self.orphan(
             dropped,
-            "the state file is another one, which does not define them",
+            "the daemon now follows another state file, which does not define them",
             now,
         );
         // At the start nobody knows yet what is served: the first judgement decides.
@@ -187,11 +187,11 @@ impl Core {
     pub(super) fn report_rejected(&mut self, provider: &'static str, problems: &[String]) {
         const MOST: usize = 10;
         let (kind, what) = if provider == Provider::Api.name() {
-            (Kind::RejectedStore, "the stored services do not go together")
+            (Kind::RejectedStore, "the stored services contradict each other")
         } else {
             (
                 Kind::RejectedState,
-                "the state file was rejected, and the last good state stays",
+                "the state file was rejected; the last valid state stays in effect",
             )
         };
         let more = match problems.len().saturating_sub(MOST) {
@@ -216,7 +216,7 @@ impl Core {
             self.due.remember(now.instant);
         }
         match self.phase {
-            Phase::TornDown => tracing::info!("{cause}: taken, and not served, since the gateway is torn down"),
+            Phase::TornDown => tracing::info!("{cause}: accepted, but not served, because the gateway is torn down"),
             Phase::Running => {
                 self.because(cause, now);
                 let possible = self.possible(edits);
@@ -587,8 +587,7 @@ impl Core {
     pub fn next_start(&mut self, trouble: Option<&str>) {
         let message = trouble.map(|trouble| {
             format!(
-                "the configuration was changed, and the next start of the daemon fails, or leaves out what it names: {trouble}; this \
-                 daemon goes on with what it has read before"
+                "the configuration was changed, and the next start of the daemon fails, or leaves out what it names: {trouble}; this daemon continues with the configuration that it has read before"
             )
         });
         self.judge_configuration(message);
@@ -609,13 +608,13 @@ impl Core {
         // The file is read anew: what another one said is not judged as this one's.
         self.rejected.forget();
         if config.flow_mark != self.config.flow_mark {
-            tracing::warn!("flow_mark has changed: it waits for `tcpgw teardown` and a restart");
+            tracing::warn!("flow_mark has changed: it takes effect after `tcpgw teardown` and a restart");
         }
         if config.protect_backends != self.config.protect_backends {
-            tracing::warn!("protect_backends has changed: it waits for a restart of the daemon");
+            tracing::warn!("protect_backends has changed: it takes effect after a restart of the daemon");
         }
         if config.idle_timeout != self.config.idle_timeout {
-            tracing::warn!("idle_timeout has changed: it waits for a restart of the daemon");
+            tracing::warn!("idle_timeout has changed: it takes effect after a restart of the daemon");
         }
         let (mark, protect) = (self.config.flow_mark, self.config.protect_backends);
         self.configured_to_protect = config.protect_backends;
@@ -639,7 +638,7 @@ impl Core {
         match why {
             None => self.problems.resolve(Kind::SocketGone),
             Some(why) => {
-                let message = format!("somebody has removed the daemon's socket, and it cannot be made again: {why}");
+                let message = format!("the daemon's socket had been removed, and it cannot be created again: {why}");
                 self.report(Kind::SocketGone, message);
             }
         }

@@ -108,8 +108,7 @@ impl Core {
         }
         if self.observing.out_since.is_some() {
             let message = format!(
-                "the checks of routes, firewalls and conntrack have not ended for {} s, so that what `status` says of them is old: \
-                 restart the daemon, and please report it",
+                "the checks of routes, firewalls and conntrack have not ended for {} s, so that their results in `status` are old: restart the daemon, and please report this",
                 LONGEST.as_secs()
             );
             self.report(Kind::ChecksStalled, message);

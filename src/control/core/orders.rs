@@ -332,7 +332,7 @@ impl Core {
         if self.order_queue.orders.len() < MOST_ORDERS {
             return self.order_queue.orders.push_back(order);
         }
-        order.refuse(Refused::Busy(format!("{MOST_ORDERS} changes wait to be made already")));
+        order.refuse(Refused::Busy(format!("{MOST_ORDERS} changes are waiting already")));
     }
 
     /// What is to be written to the store now: one order is judged and written after the other, so that each is judged by
@@ -740,7 +740,7 @@ impl Core {
             } else if let ReplyKind::Edit(_, edited) = &mut pending.wants {
                 edited
                     .warnings
-                    .push(format!("stored, and not served: {}", super::TORN_DOWN));
+                    .push(format!("stored, but not served: {}", super::TORN_DOWN));
                 self.answer(pending, Ok(&Report::default()), now);
             } else {
                 self.answer(pending, Err(Unheld::TornDown(super::TORN_DOWN)), now);

@@ -274,8 +274,8 @@ impl Core {
                 });
             }
         }
-        self.displaced(displaced, "others claim what no provider defines any more", now);
-        self.orphan(orphans, "no provider defines what was served", now);
+        self.displaced(displaced, "other services take over ports or backends of orphans", now);
+        self.orphan(orphans, "services that were served are defined by no provider", now);
     }
 
     /// Says that there are orphans, and how they end.
@@ -294,7 +294,7 @@ impl Core {
         if !guessed.is_empty() {
             let _ = write!(
                 problem.message,
-                "; what the kernel does not tell (drain_timeout, health, labels) is not known of {} and has its default",
+                "; fields that are not in the kernel (drain_timeout, health, labels) are unknown for {} and have their defaults",
                 some_of(&guessed)
             );
         }

@@ -50,7 +50,7 @@ impl Core {
                 );
             }
             Done::Counted(Err(error)) => {
-                tracing::warn!(%error, "failed to count the flows of backends that leave");
+                tracing::warn!(%error, "failed to count the flows of draining backends");
                 self.due.counted(
                     !self.membership.draining_backends().is_empty(),
                     outcome.took,
@@ -58,10 +58,10 @@ impl Core {
                 );
             }
             Done::Forgot(Err(error)) => {
-                tracing::warn!(%error, "failed to forget handshakes that nobody answers");
+                tracing::warn!(%error, "failed to delete handshakes that no backend answers");
             }
             Done::Tidied(Err(error)) => {
-                tracing::warn!(%error, "failed to remove the counters of what is gone");
+                tracing::warn!(%error, "failed to remove counters of removed services and backends");
                 self.due.drift();
             }
             Done::Recorded => self.due.recorded(outcome.took),

@@ -95,7 +95,7 @@ pub struct AddonView {
 pub struct PauseView {
     /// When it was ordered, in seconds since 1970.
     pub since: u64,
-    /// When new connections are let in again, in seconds since 1970.
+    /// When new connections are accepted again, in seconds since 1970.
     pub until: u64,
     /// The user who ordered it.
     pub uid: u32,

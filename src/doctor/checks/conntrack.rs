@@ -77,7 +77,7 @@ fn counters(facts: &Facts, diagnosis: &mut Diagnosis) {
                 count(stats.early_drop, "entry"),
                 stats.chain_too_long
             ),
-            "its table was full once, or nearly; these counters only grow, so see whether they still do",
+            "its table was full, or nearly full, at some time since boot; see whether these counters still grow",
             if stats.chain_too_long > stats.drop + stats.early_drop {
                 advice("raise net.netfilter.nf_conntrack_buckets")
             } else {
@@ -118,8 +118,7 @@ pub(super) fn unmarked(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
                 facts.mark
             ),
             advice(
-                "find what writes the ct mark (`nft list ruleset`, `iptables-save`, `conntrack -U`), and give it a mask that \
-                 spares ours; or choose another flow_mark in the configuration. Flows that lost the mark stay without it until they \
+                "find what writes the ct mark (`nft list ruleset`, `iptables-save`, `conntrack -U`), and give it a mask that leaves this mark alone; or choose another flow_mark in the configuration. Flows that lost the mark stay without it until they \
                  end, or until `conntrack -D` deletes them",
             ),
         );
@@ -139,8 +138,7 @@ fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
         diagnosis.note(
             "conntrack-loose",
             "nf_conntrack_tcp_loose is 1, Linux's default",
-            "conntrack takes up connections in the middle; the rules do not rely on it being 0: what is no SYN and of no \
-             known flow is refused",
+            "conntrack accepts connections of which it has not seen the begin; the rules do not need 0 here: they refuse packets that are no SYN and belong to no known flow",
         );
     }
     let timeout = facts.cheap.number("net.netfilter.nf_conntrack_tcp_timeout_established");
@@ -151,13 +149,12 @@ fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
                 "nf_conntrack_tcp_timeout_established is {seconds} s ({} days)",
                 seconds / 86_400
             ),
-            "connections whose ends vanished without a word keep their entries, and their SNAT ports, that long, unless their \
-             service, or the configuration, has an `idle_timeout`",
+            "connections whose ends disappeared without closing keep their entries and source ports for this time, unless the service or the configuration has an `idle_timeout`",
         );
     }
     if is("acct", 0) {
         let seen = "net.netfilter.nf_conntrack_acct is 0";
-        let cause = "flows have no packet and byte counters; flows that begin after it is switched on do";
+        let cause = "flows have no packet and byte counters; flows that begin after the setting is changed have them";
         let fix = command("sysctl -w net.netfilter.nf_conntrack_acct=1");
         diagnosis.found(
             "conntrack-accounting-off",
@@ -169,7 +166,7 @@ fn settings(facts: &Facts, diagnosis: &mut Diagnosis) {
     }
     if is("timestamp", 0) {
         let seen = "net.netfilter.nf_conntrack_timestamp is 0";
-        let cause = "it is not known how old flows are; of those that begin after it is switched on, it is";
+        let cause = "the age of flows is unknown; it is known for flows that begin after the setting is changed";
         let fix = command("sysctl -w net.netfilter.nf_conntrack_timestamp=1");
         diagnosis.found(
             "conntrack-timestamps-off",

@@ -119,7 +119,7 @@ fn tell(
         ),
         format!(
             "without our mark ({mark}) a flow is held to no limit, is not masqueraded when it begins, and is not flushed when \
-             its backend leaves. Best give that rule a mask that spares it (`--mask {:#010x}`; `ct mark set ct mark and {:#010x} \
+             its backend leaves. The best fix is to give that rule a mask that leaves this mark alone (`--mask {:#010x}`; `ct mark set ct mark and {:#010x} \
              or ...`); the line keeps our flows from the rest of its chain",
             !mark.mask(),
             mark.mask()

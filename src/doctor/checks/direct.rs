@@ -38,8 +38,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             count(services.len(), "service"),
             some(&services)
         ),
-        "the gateway forwards packets from outside straight to the address of a container, if the sender has a route to it; lists and \
-         limits are a service's, and no such packet comes through one"
+        "the gateway forwards packets from outside directly to a container's address if the sender has a route to it; such packets pass no service, and so none of its lists and limits"
             .into(),
         Some(advice(remedy(facts))),
     );

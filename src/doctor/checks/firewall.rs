@@ -382,7 +382,7 @@ impl Context<'_> {
         } else if self.by.is_some() {
             "; clients that come by other interfaces are not concerned"
         } else {
-            "; its rules cannot all be judged from here, or concern some of the addresses or interfaces only"
+            "; its rules cannot all be evaluated here, or concern some of the addresses or interfaces only"
         };
         let seen = format!("{} {does} {what} {who}: {by}{doubt}", self.name());
         if is_probes(self.base) {
@@ -398,7 +398,7 @@ impl Context<'_> {
             severity,
             seen,
             format!(
-                "a packet must pass every table: what tcpgw lets pass, another one still drops. {}",
+                "a packet must pass every table: a packet that tcpgw accepts can still be dropped by another one. {}",
                 self.lasting()
             ),
             Some(self.let_pass()),

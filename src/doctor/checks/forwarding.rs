@@ -48,7 +48,7 @@ fn one(facts: &CheapFacts, family: Family, id: &'static str, diagnosis: &mut Dia
             diagnosis.note(
                 id,
                 format!("{switch} is 0, while all interfaces that are used here forward"),
-                "an interface that is made later, such as a bridge that is made anew, will not",
+                "an interface that is created later, such as a bridge that is created again, will not forward",
             );
         }
         return;

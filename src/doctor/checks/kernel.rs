@@ -42,7 +42,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
         diagnosis.note(
             "kernel-fallback",
             "conntrack has no filter by address (Linux 5.8 and newer)",
-            "without: flows of a backend that leaves are looked for among all of ours, which takes longer",
+            "without it, flows of a removed backend are searched among all flows of tcpgw, which takes longer",
         );
     }
     version(facts, diagnosis);

@@ -24,9 +24,9 @@ impl Context<'_> {
             "This one is ufw's, which undoes the line when it reloads; for good, `ufw default allow routed`, or the line in \
              /etc/ufw/before.rules"
         } else if has("DOCKER-USER") {
-            "This is what Docker does to all forwarding that is not its own; the line lasts until the next boot"
+            "Docker drops all forwarded packets that are not its own; the line is in effect until the next boot"
         } else {
-            "The line lasts until the next boot, or until that table is loaded again; put it into its configuration"
+            "The line is in effect until the next boot, or until that table is loaded again; add it to that table's configuration"
         }
     }
 

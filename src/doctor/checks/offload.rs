@@ -38,8 +38,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
         diagnosis.note(
             "packets-merged",
             format!("{} merge packets (GRO, GSO)", some(&merging)),
-            "a limit counts a merged packet as one, so large packets are held to the limit by its bytes (pps x mtu), small \
-             ones by packets",
+            "a limit counts a merged packet as one; therefore the limit in bytes (pps x mtu) applies to large packets, and the limit in packets to small ones",
         );
     }
 }

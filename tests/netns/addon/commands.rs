@@ -19,7 +19,7 @@ fn an_operator_provisions_changes_and_removes() {
     let told = "tcp://gateway.example.com:20000, plan small, waiting\n";
     assert_eq!(made, format!("my-app: provisioned: {told}"));
     let again = net.cli(&["addon", "provision", "my-app", "--plan", "small"]).ok();
-    assert_eq!(again, format!("my-app: is so already: {told}"));
+    assert_eq!(again, format!("my-app: is unchanged: {told}"));
     assert_eq!(
         net.cli(&["env", "my-app"]).ok(),
         "TCP_URL=tcp://gateway.example.com:20000\n"
@@ -42,7 +42,7 @@ fn an_operator_provisions_changes_and_removes() {
         (&json!("large"), &json!("suspended"))
     );
     let suspended = net.cli(&["addon", "suspend", "my-app"]).ok();
-    assert!(suspended.contains("is so already"), "{suspended}");
+    assert!(suspended.contains("is unchanged"), "{suspended}");
     net.cli(&["addon", "resume", "my-app"]).ok();
     let list = net.cli(&["addon", "ls"]).ok();
     let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();

@@ -463,7 +463,7 @@ fn a_socket_that_is_removed_comes_again() {
     fs::remove_file(net.socket()).expect("it is there");
     fs::write(net.socket(), "x").expect("a file");
     assert!(
-        wait_until(PATIENCE, || daemon.logged().contains("it cannot be made again")),
+        wait_until(PATIENCE, || daemon.logged().contains("it cannot be created again")),
         "{}",
         daemon.logged()
     );

@@ -87,7 +87,7 @@ pub enum NetlinkError {
     Interrupted,
     /// It changed every time.
     #[error(
-        "failed to read a consistent state: others changed it during each of {0} attempts; who writes all the time?"
+        "failed to read a consistent state: others changed it during each of {0} attempts; find the program that writes nftables all the time (`nft monitor`)"
     )]
     Unsettled(u32),
     /// The kernel refused.

@@ -59,7 +59,7 @@ fn reasons(reading: &AppReading, is_suspended: bool) -> [(Dropped, &'static str,
         (
             service.refused,
             "New connections of clients that an access list keeps out",
-            "Intended. NetlinkExchange your platform's support if it is not.",
+            "Intended. Ask your platform's support if it is not.",
         ),
         (
             service.over_client,

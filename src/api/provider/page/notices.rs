@@ -32,7 +32,7 @@ fn find(app: &AppView) -> Vec<String> {
         return found;
     }
     let Some(view) = &app.service else {
-        say("The gateway does not know the service of this add-on. NetlinkExchange your platform's support.");
+        say("The gateway does not know the service of this add-on. Ask your platform's support.");
         return found;
     };
     if !view.listed.held_back.is_empty() {

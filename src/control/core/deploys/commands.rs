@@ -230,7 +230,7 @@ fn with_targets(service: &Service, targets: &[Value]) -> Result<Service, Problem
         .iter()
         .any(|backend| backend.state != BackendState::Active)
     {
-        return Err([problem("must all be active: who drains is no new backend")]
+        return Err([problem("must all be active: a draining backend cannot be a target")]
             .into_iter()
             .collect());
     }
