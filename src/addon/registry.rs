@@ -358,6 +358,16 @@ impl Registry {
         }
     }
 
+    /// Returns the change that a resource was deprovisioned.
+    pub fn deprovisioned(&self, resource: &Arc<Resource>, now: Duration) -> Option<Change> {
+        self.remove(resource, now).change
+    }
+
+    /// Returns the change that a resource was suspended or resumed.
+    pub fn with_status(resource: &Arc<Resource>, status: Status) -> Option<Change> {
+        edited(resource, |after| after.status = status).change
+    }
+
     /// Takes note of a change that is durable.
     pub fn commit(&mut self, change: &Change, now: Duration) {
         match change {

@@ -16,6 +16,7 @@ mod orphans;
 mod problems;
 mod rejected;
 mod replies;
+mod restored;
 mod results;
 mod start;
 mod surroundings;

@@ -129,6 +129,8 @@ pub struct Opened {
     pub removed: BTreeMap<Box<str>, Option<Service>>,
     /// The resources of the add-on.
     pub resources: LoadedResources,
+    /// They were taken from the file of last services a moment ago, since the store is new.
+    pub is_restored: bool,
     /// Deploys that a daemon before this one has not finished.
     pub unfinished: Vec<Unfinished>,
     /// The file that was opened, as far as that could be found out.

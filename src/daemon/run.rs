@@ -40,6 +40,7 @@ use crate::provider::file::FileProvider;
 use crate::reconcile::engine::Engine;
 use crate::record::{RecordFile, boot_id, since_boot};
 use crate::store::last::Last;
+use crate::store::lost;
 use tcpgw_core::model::{Problems, Service, State};
 use tcpgw_core::problem::Kind;
 use tcpgw_kernel::ffi::{release_memory, share_heap};
@@ -473,6 +474,7 @@ impl Daemon {
             let is_serving = self.core.is_serving();
             self.core
                 .last_damaged(Last::problem(&self.core.settings().store, is_serving));
+            self.core.store_lost(lost::problem(&self.core.settings().store));
         }
         if self.provider_api.is_due(now.instant) {
             self.serve_provider_api();

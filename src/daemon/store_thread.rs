@@ -18,6 +18,7 @@ use crate::control::storage::{
     Opened, OrphanRemoval, Query, QueryError, Recorded, Unfinished, WAITING, Write, Written,
 };
 use crate::store::last::Last;
+use crate::store::lost;
 use crate::store::{
     By, Change, Committed, Deploy, Edit, Expect, HistoryFilter, LoadedResources, Phase, Store, StoreError,
 };
@@ -46,6 +47,7 @@ pub fn open(path: &Path, last: &Last, now: Duration) -> Result<(Store, Opened), 
                 found,
             });
         }
+        lost::note(path, last, now)?;
         store.count_on_from(last.revision)?;
         opened = read(&mut store)?;
     }
@@ -58,7 +60,10 @@ pub fn open(path: &Path, last: &Last, now: Duration) -> Result<(Store, Opened), 
         store.commit(&change, &by, now)?;
         let resources = change.resources.len();
         tracing::warn!("the store is new: {resources} resources of the add-on were restored from {RESTORED_FROM}");
-        opened = read(&mut store)?;
+        opened = Opened {
+            is_restored: true,
+            ..read(&mut store)?
+        };
     }
     Ok((store, opened))
 }
@@ -89,6 +94,7 @@ fn read(store: &mut Store) -> Result<Opened, StoreError> {
         loaded: store.load()?,
         removed: store.removed()?,
         resources: store.resources()?,
+        is_restored: false,
         unfinished: unfinished(store)?,
         file: store.file(),
         trouble: store.trouble().cloned(),

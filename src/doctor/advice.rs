@@ -127,6 +127,12 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
                 "a damaged one: look whether services are missing, order these anew, and remove the file; else make room, or the directory of the store writable for the daemon",
             ),
         ),
+        Kind::StoreLost => (
+            "what was ordered in the last second before the loss, and the history, are not known; what is served goes on",
+            advice(
+                "compare `tcpgw addon ls` and `tcpgw service ls` with what was ordered, or put a backup of the store in its place; then remove the note that the message names",
+            ),
+        ),
         Kind::Paused => (
             "new connections wait: `tcpgw pause` was ordered, and ends by itself",
             advice("`tcpgw resume NAME` ends it now"),

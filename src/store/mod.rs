@@ -13,6 +13,7 @@ mod error;
 mod history;
 mod holder;
 pub mod last;
+pub mod lost;
 mod resources;
 mod schema;
 mod seal;

@@ -180,6 +180,68 @@ fn a_suspension_outlives_the_store_and_its_second_copy() {
     }
 }
 
+/// What was acknowledged before the second copy was written is known from the record, whether the store is lost or cannot be read.
+#[test]
+fn what_the_record_knows_better_than_the_copy_of_a_lost_store_counts() {
+    for is_damaged in [false, true] {
+        let mut world = World::new();
+        for (at, dialect) in DIALECTS.into_iter().take(4).enumerate() {
+            world.happen(&Event::Provision(dialect, at, at % 3, None));
+            world.run();
+            world.happen(&Event::Register(at, 2));
+            world.run();
+        }
+        world.happen(&Event::Suspend(0));
+        world.wait(Duration::from_secs(10));
+        let ports: Vec<NonZeroU16> = (0..4).map(|at| world.known[&at].as_ref().unwrap().port).collect();
+        for event in [Event::Resume(0), Event::Suspend(1), Event::Deprovision(2)] {
+            world.happen(&event);
+            world.run();
+        }
+        world.store = Err(StoreError::NoDeploy(0));
+        let path = world.directory.path().join("store.db");
+        std::fs::remove_file(&path).unwrap();
+        if is_damaged {
+            std::fs::write(&path, "damaged").unwrap();
+        }
+        // The second copy is written from what was corrected.
+        for _ in 0..2 {
+            world.restart();
+            world.run();
+            assert!(
+                !matches!(world.connect(ports[2]), ConnectOutcome::Backend(_)),
+                "it drains"
+            );
+            for _ in 0..2 {
+                world.wait(LONG);
+                assert!(matches!(world.connect(ports[0]), ConnectOutcome::Backend(_)));
+                assert_eq!(world.connect(ports[1]), ConnectOutcome::Empty { reset: true });
+                assert!(
+                    !matches!(world.connect(ports[2]), ConnectOutcome::Backend(_)),
+                    "{is_damaged}"
+                );
+                assert!(matches!(world.connect(ports[3]), ConnectOutcome::Backend(_)));
+                let mut resources: Vec<(String, Status)> = world
+                    .core
+                    .resources()
+                    .iter()
+                    .map(|one| (one.app.to_string(), one.status))
+                    .collect();
+                resources.sort();
+                let status = [(0, Status::Active), (1, Status::Suspended), (3, Status::Active)];
+                assert_eq!(resources, status.map(|(at, status)| (app(at).to_string(), status)));
+            }
+            let _ = std::fs::remove_file(world.directory.path().join(format!("netns-{NAMESPACE}.state")));
+        }
+        if !is_damaged {
+            assert_eq!(world.store.as_mut().unwrap().resources().unwrap().resources.len(), 3);
+            let told = tcpgw::store::lost::problem(&path).expect("it is told");
+            assert!(told.message.contains("addon ls"), "{told:?}");
+            world.check().unwrap();
+        }
+    }
+}
+
 /// Also where a later write of something else goes well at once.
 #[test]
 fn a_write_that_goes_well_does_not_hide_one_that_failed() {
@@ -343,9 +405,17 @@ impl World {
         };
         self.core = Core::new(settings, config(), NAMESPACE, self.time());
         let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();
-        let (store, opened) = store_thread::open(&path, &last, self.unix).unwrap();
-        self.store = Ok(store);
-        self.core.opened(Ok(opened), self.time());
+        let opened = match store_thread::open(&path, &last, self.unix) {
+            Ok((store, opened)) => {
+                self.store = Ok(store);
+                Ok(opened)
+            }
+            Err(error) => {
+                self.store = Err(error.clone());
+                Err(error)
+            }
+        };
+        self.core.opened(opened, self.time());
         self.core.served_last(last, record::boot_id());
         self.looking.restart();
         self.core.begin(self.time());

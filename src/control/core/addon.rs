@@ -45,7 +45,7 @@ const DOUBT: &str = "the store cannot be read: the resources are as they were kn
 pub(super) struct Addon {
     /// `None`: the add-on is off. Resources that there are keep their ports and services.
     settings: Option<Settings>,
-    registry: Registry,
+    pub(super) registry: Registry,
     /// Services of suspended resources, as they are served meanwhile.
     suspended: BTreeMap<Name, Arc<Service>>,
     /// Apps of resources that were known when the daemon before this one ended, which the store may not hold.
@@ -56,6 +56,10 @@ pub(super) struct Addon {
     ports_judged: Option<Instant>,
     /// The resources are those of the file of last services, because the store cannot be read.
     pub(super) is_copy: bool,
+    /// They were put into a new store from that file.
+    pub(super) is_restored: bool,
+    /// Changes of them that the record tells of, and that new store does not.
+    pub(super) unsaved: Vec<Change>,
 }
 
 /// What an accepted request makes, and who waits for it.
@@ -75,6 +79,8 @@ impl Addon {
             skipped: BTreeSet::new(),
             ports_judged: None,
             is_copy: false,
+            is_restored: false,
+            unsaved: Vec::new(),
             settings,
         }
     }

@@ -133,18 +133,25 @@ pub(super) enum OnWritten {
     Edit(Box<str>, Reply<Result<Edited, Refused>>),
     Deploy(Step),
     Addon(Provisioned),
+    /// Resources are in the store as the record tells.
+    Corrected,
 }
 
 impl PendingWrite {
     /// A step of a deploy that changes no service.
     pub(super) fn step(step: Step) -> Self {
+        Self::of_nobody(OnWritten::Deploy(step))
+    }
+
+    /// What changes no service by itself.
+    pub(super) fn of_nobody(then: OnWritten) -> Self {
         Self {
             edits: Edits::default(),
             cause: String::new(),
             drain: None,
             warnings: Vec::new(),
             obstacles: Obstacles::new(),
-            then: OnWritten::Deploy(step),
+            then,
         }
     }
 
@@ -155,6 +162,7 @@ impl PendingWrite {
             OnWritten::Edit(_, reply) => drop(reply.send(Err(refused()))),
             OnWritten::Deploy(step) => return Some(step),
             OnWritten::Addon(provisioned) => provisioned.refuse(error),
+            OnWritten::Corrected => {}
         }
         None
     }
@@ -181,6 +189,7 @@ impl Core {
                     self.reject("api", problems, now);
                 }
                 self.api = held;
+                self.addon.is_restored = opened.is_restored;
                 drop(self.addon.load(opened.resources, now));
                 self.addon.learn(self.api.services());
                 self.removed = opened.removed;
@@ -347,6 +356,9 @@ impl Core {
                 (self.order_queue.refreshing, self.order_queue.remembering) = (true, true);
                 return Some(self.remember_now(now));
             }
+            if let Some(write) = self.save_corrections(now) {
+                return Some(write);
+            }
             if let Some(write) = self.next_step(now) {
                 return Some(write);
             }
@@ -484,7 +496,7 @@ impl Core {
     pub(super) fn write(&mut self, accepted: PendingWrite, by: By, now: Now) -> Option<Write> {
         let resources: Vec<_> = match &accepted.then {
             OnWritten::Addon(provisioned) => provisioned.change.clone().into_iter().collect(),
-            OnWritten::Apply(_) | OnWritten::Edit(..) | OnWritten::Deploy(_) => Vec::new(),
+            OnWritten::Apply(_) | OnWritten::Edit(..) | OnWritten::Deploy(_) | OnWritten::Corrected => Vec::new(),
         };
         if accepted.edits.is_empty() && resources.is_empty() {
             let nothing = Committed {
@@ -707,6 +719,7 @@ impl Core {
             }
             OnWritten::Deploy(step) => self.stepped(step, now),
             OnWritten::Addon(provisioned) => Some(self.provisioned(provisioned, now)),
+            OnWritten::Corrected => None,
         };
         self.api.learn(&edits, committed);
         if is_judged {

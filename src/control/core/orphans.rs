@@ -116,6 +116,11 @@ impl Core {
         self.judge_last();
     }
 
+    /// Whether there is a note that the store was lost.
+    pub fn store_lost(&mut self, problem: Option<Problem>) {
+        self.problems.replace(&[Kind::StoreLost], problem);
+    }
+
     /// Whether the file of last services is as it should be.
     pub(super) fn judge_last(&mut self) {
         let LastTrouble { damaged, unwritten } = &self.last_trouble;

@@ -200,6 +200,9 @@ impl Core {
         let recorded = found.recorded.as_ref();
         let is_last_newer =
             recorded.is_some_and(|recorded| last.is_newer(recorded.known(), &self.boot, self.namespace));
+        if let Some(recorded) = recorded.filter(|_| !is_last_newer) {
+            self.correct_resources(recorded, now);
+        }
         let mut adopted = adopt::adopt(&found.summary, recorded, &last, is_last_newer);
         let mut former = Former::find(&found, &last, &mut adopted, &self.boot, is_last_newer);
         let all = adopted.iter_mut().chain(&mut former.wanted);

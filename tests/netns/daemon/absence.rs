@@ -200,6 +200,18 @@ fn a_store_that_is_lost_takes_no_service_with_it() {
     net.cli(&["apply", file.to_str().expect("text")]).ok();
     provider_of(&net, "api", "api");
     serves(&net, &[2001, 2002]);
+    // It is told until somebody has looked, over a restart, too.
+    daemon.kill();
+    daemon.start();
+    assert!(wait_until(PATIENCE, || net
+        .cli(&["status"])
+        .stdout
+        .contains("store.db.lost")));
+    fs::remove_file(net.file("store.db.lost")).expect("it is there");
+    assert!(wait_until(PATIENCE, || !net
+        .cli(&["status"])
+        .stdout
+        .contains("store.db.lost")));
 }
 
 /// `apply` while no daemon runs replaces what a state file has made, and nothing of the API's.

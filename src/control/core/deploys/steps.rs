@@ -243,7 +243,7 @@ impl Core {
     }
 
     /// This program, where nobody else is known.
-    fn own(&self) -> By {
+    pub(in crate::control::core) fn own(&self) -> By {
         By {
             uid: 0,
             pid: self.daemon().pid,

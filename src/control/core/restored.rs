@@ -1,0 +1,96 @@
+//! Resources of the add-on that the file of last services tells of, because the store is lost: what the record of this boot, which is
+//! written before each change of the kernel, knows better.
+
+use super::orders::{OnWritten, PendingWrite};
+use super::{Core, Now};
+use crate::addon::{Change, Registry, Status};
+use crate::control::membership::Name;
+use crate::control::storage::Write;
+use crate::reconcile::Recorded;
+use crate::store::{By, Committed, Edit, Expect};
+use tcpgw_core::diff::count;
+use tcpgw_core::model::Edits;
+use tcpgw_core::owner::Owner;
+
+impl Core {
+    /// Suspends, resumes and removes resources as a record says that is newer than the file of last services.
+    pub(super) fn correct_resources(&mut self, recorded: &Recorded, now: Now) {
+        if !self.addon.is_copy && !self.addon.is_restored {
+            return;
+        }
+        let changes = self.corrections(recorded, now);
+        if changes.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            "{} of the add-on suspended, resumed or deprovisioned just before the store was lost: the record tells",
+            count(changes.len(), "resource")
+        );
+        for change in &changes {
+            self.addon.registry.commit(change, now.unix);
+        }
+        let gone = Edits {
+            gone: removed(&changes).collect(),
+            ..Edits::default()
+        };
+        let unchanged = Committed {
+            revision: self.api.revision(),
+            changed: Vec::new(),
+        };
+        self.api.learn(&gone, &unchanged);
+        self.addon.forget(&gone.gone);
+        self.addon.learn(self.api.services());
+        if !self.is_store_lost() {
+            self.addon.unsaved = changes;
+        }
+    }
+
+    fn corrections(&self, recorded: &Recorded, now: Now) -> Vec<Change> {
+        let Some(details) = &recorded.details else {
+            return Vec::new();
+        };
+        let registry = &self.addon.registry;
+        let corrected = registry.iter().filter_map(|resource| {
+            let details = details.get(resource.id.service().as_str())?;
+            let status = if details.is_suspended {
+                Status::Suspended
+            } else {
+                Status::Active
+            };
+            match details.owner {
+                Owner::Removed => registry.deprovisioned(resource, now.unix),
+                Owner::Api if status != resource.status => Registry::with_status(resource, status),
+                _ => None,
+            }
+        });
+        corrected.collect()
+    }
+
+    /// Writes what [`Self::correct_resources`] has found to the new store.
+    pub(super) fn save_corrections(&mut self, now: Now) -> Option<Write> {
+        let resources = std::mem::take(&mut self.addon.unsaved);
+        if resources.is_empty() {
+            return None;
+        }
+        let edits = removed(&resources).map(|name| Edit::Delete(name, Expect::Anything));
+        let change = crate::store::Change {
+            edits: edits.collect(),
+            resources,
+            ..crate::store::Change::default()
+        };
+        self.order_queue.accepted = Some(PendingWrite::of_nobody(OnWritten::Corrected));
+        let by = By {
+            what: "restore".into(),
+            ..self.own()
+        };
+        Some(Write::Change(change, by, now.unix))
+    }
+}
+
+/// The names of the services of resources that are removed.
+fn removed(changes: &[Change]) -> impl Iterator<Item = Name> {
+    changes.iter().filter_map(|change| match change {
+        Change::Remove(removed) => Some(removed.id.service().into()),
+        Change::Put(_) => None,
+    })
+}

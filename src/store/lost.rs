@@ -1,0 +1,80 @@
+//! The note beside a store that was made in the place of a lost one. It stays until an operator removes it: nobody else knows whether
+//! what was ordered just before the loss has to be ordered again.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::error::{StoreError, system};
+use super::last::Last;
+use crate::run_file;
+use tcpgw_core::problem::{Kind, Problem};
+
+/// Returns where the note of a store is.
+pub fn path(store: &Path) -> PathBuf {
+    let mut name = store.file_name().unwrap_or_default().to_owned();
+    name.push(".lost");
+    store.with_file_name(name)
+}
+
+/// Writes the note; it is on the disk when this returns. `now` is the time since 1970, `last` what is known of the lost store.
+///
+/// # Errors
+/// [`StoreError`] that the file cannot be written.
+pub(crate) fn note(store: &Path, last: &Last, now: std::time::Duration) -> Result<(), StoreError> {
+    let path = path(store);
+    let resources = last.resources.as_ref().map_or(0, |known| known.resources.len());
+    let text = format!(
+        "{}\nlost before {} (seconds since 1970), at revision {} or later; {resources} resources of the add-on were known of it\n",
+        words(store),
+        now.as_secs(),
+        last.revision
+    );
+    let write = || -> io::Result<()> {
+        let mut file = run_file::create(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        path.parent()
+            .map_or(Ok(()), |directory| std::fs::File::open(directory)?.sync_all())
+    };
+    write().map_err(|error| system(&path, &error))
+}
+
+/// Returns the problem that a store was lost, until the note is removed.
+pub fn problem(store: &Path) -> Option<Problem> {
+    let is_there = path(store).symlink_metadata().is_ok();
+    is_there.then(|| Problem::new(Kind::StoreLost, words(store)))
+}
+
+fn words(store: &Path) -> String {
+    format!(
+        "{store} was lost, and a new one is in its place: history and deploys are gone, services of the API have no provider (`tcpgw export`, `tcpgw \
+         apply`), and resources of the add-on are as {last} had them, so that one that was provisioned, suspended, resumed, given another plan or \
+         deprovisioned in the last second before may be other: compare `tcpgw addon ls` with the platform, or put a backup in its place, then remove \
+         {note}",
+        store = tcpgw_core::escape::path(store),
+        last = tcpgw_core::escape::path(&Last::path(store)),
+        note = tcpgw_core::escape::path(&path(store)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn it_is_told_until_somebody_removes_the_note() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("tcpgw.db");
+        assert_eq!(problem(&store), None);
+        note(&store, &Last::default(), Duration::from_secs(5)).unwrap();
+        note(&store, &Last::default(), Duration::from_secs(6)).unwrap();
+        let told = problem(&store).unwrap().message;
+        assert!(told.contains("remove") && told.contains("tcpgw.db.lost"), "{told}");
+        std::fs::remove_file(path(&store)).unwrap();
+        assert_eq!(problem(&store), None);
+        let nowhere = directory.path().join("gone/tcpgw.db");
+        note(&nowhere, &Last::default(), Duration::ZERO).unwrap_err();
+    }
+}
