@@ -208,6 +208,25 @@ pub enum PortRefusal {
     },
 }
 
+impl PortRefusal {
+    /// Returns the words for a platform, whose users read them: what the operator is to do, whom the problem `addon_ports` tells, is nothing to
+    /// them.
+    pub fn for_platform(&self) -> String {
+        match self {
+            Self::Exhausted { range, .. } => {
+                format!(
+                    "no public port is left in {range}; nothing was made. The gateway's operator is told: ask again later"
+                )
+            }
+            Self::Listening(_) => {
+                "no public port can be had at the moment; nothing was made. Ask again later, or the gateway's operator"
+                    .to_owned()
+            }
+            Self::OutOfRange { .. } | Self::InUse(_) | Self::Resting { .. } => self.to_string(),
+        }
+    }
+}
+
 /// Which ports are given, and which rest.
 #[derive(Debug, Clone)]
 pub struct PortPool {
@@ -368,6 +387,11 @@ mod tests {
             refused,
             "no public port is left in 20000-20002: 3 of 3 are in use; let `addon.ports` have more ports, or `addon.quarantine` be \
              shorter, and reload the daemon (`systemctl reload tcpgw`); `tcpgw addon ls` says which ports rest"
+        );
+        let refused = pool.choose(None, &busy, NOW).unwrap_err().for_platform();
+        assert_eq!(
+            refused,
+            "no public port is left in 20000-20002; nothing was made. The gateway's operator is told: ask again later"
         );
         let until = pool.rest_until(NOW);
         pool.take_back(

@@ -211,6 +211,16 @@ pub enum Refusal {
     Ambiguous(PlatformId),
 }
 
+impl Refusal {
+    /// Returns the words for a platform, whose users read them.
+    pub fn for_platform(&self) -> String {
+        match self {
+            Self::Port(refusal) => refusal.for_platform(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// All resources.
 #[derive(Debug, Clone)]
 pub struct Registry {

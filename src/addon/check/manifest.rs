@@ -55,6 +55,12 @@ pub(super) fn fields(context: &Context, manifest: &Value) -> Judgement {
         }
     } else {
         required(manifest, "", &[("id", Kind::Text), ("api", Kind::Object)])?;
+        let may_be_in_id = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+        if !manifest["id"].as_str().unwrap_or_default().bytes().all(may_be_in_id) {
+            return Err(failure(
+                "id has other characters than lower-case letters, digits, - and _",
+            ));
+        }
         required(
             api,
             "api.",

@@ -1,6 +1,7 @@
 //! Manifests: what a provider tells a platform of itself before it is asked for anything.
 //!
-//! Sources: Scalingo's add-on provider boilerplate; Heroku's add-on manifest; Clever Cloud's, which has its form.
+//! Sources: Scalingo's "Addon definition manifest", and the manifest that its add-on API tester takes; Heroku's "Add-on Manifest" of
+//! 2024; Clever Cloud's, which has its form.
 
 use serde_json::{Value, json};
 
@@ -23,15 +24,17 @@ pub fn manifest(dialect: Dialect, plans: &Plans, credentials: &Credentials, base
     match dialect {
         Dialect::Osb => catalog(plans),
         Dialect::Scalingo | Dialect::Local => json!({
-            "name": username,
+            "name": NAME,
             "username": username,
             "password": password,
             "sso_salt": sso_salt,
             "logo_url": "",
             "short_description": NAME,
             "description": DESCRIPTION,
+            "log_drain": false,
             "config_vars": [VARIABLE],
             "production": production("scalingo"),
+            "test": production("scalingo"),
             "plans": plans.iter().map(|plan| json!({
                 "name": plan.name,
                 "display_name": plan.name,
@@ -69,8 +72,17 @@ pub fn manifest(dialect: Dialect, plans: &Plans, credentials: &Credentials, base
 
 /// Returns why a platform refuses the manifest that [`manifest`] makes of these credentials.
 pub fn objection(dialect: Dialect, credentials: &Credentials) -> Option<&'static str> {
-    let is_prefix = credentials.username.expose() == "tcp";
-    (dialect == Dialect::CleverCloud && !is_prefix).then_some(
+    let username = credentials.username.expose();
+    let is_id = username
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if dialect == Dialect::Heroku && !is_id {
+        return Some(
+            "Heroku refuses this manifest: its id, which is username of addon.credentials, may have lower-case letters, digits and - only; \
+             write another one there (it holds for the other dialects, too), and reload the daemon",
+        );
+    }
+    (dialect == Dialect::CleverCloud && username != "tcp").then_some(
         "Clever Cloud refuses this manifest: its variables must begin with the manifest's id in capitals, and that id is username of \
          addon.credentials; for TCP_URL write username = \"tcp\" there (it holds for the other dialects, too), and reload the daemon",
     )
@@ -104,9 +116,33 @@ mod tests {
             assert_eq!(objection(dialect, &credentials), None);
         }
         assert!(objection(Dialect::CleverCloud, &credentials).is_some());
+        let capital = Credentials {
+            username: Credentials::parse(
+                "username = 'My_GW'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'",
+            )
+            .unwrap()
+            .username,
+            ..credentials.clone()
+        };
+        assert!(objection(Dialect::Heroku, &capital).is_some_and(|why| why.contains("lower-case letters")));
+        assert_eq!(objection(Dialect::Scalingo, &capital), None);
         let of = |dialect| manifest(dialect, &plans, &credentials, "https://gw.example.com:9443");
         assert_eq!(of(Dialect::Osb), catalog(&plans));
         let scalingo = of(Dialect::Scalingo);
+        assert_eq!(
+            (&scalingo["name"], &scalingo["username"]),
+            (&json!("TCP gateway"), &json!("gw"))
+        );
+        assert_eq!(
+            (&scalingo["log_drain"], &scalingo["test"]),
+            (&json!(false), &scalingo["production"])
+        );
+        let words = ["password", "sso_salt", "short_description", "description"];
+        assert!(
+            words
+                .iter()
+                .all(|word| scalingo[word].as_str().is_some_and(|text| !text.is_empty()))
+        );
         assert_eq!(
             scalingo["production"],
             json!({

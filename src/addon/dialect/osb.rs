@@ -361,5 +361,5 @@ fn refused(request: &Request, refusal: &Refusal) -> Answer {
         Refusal::Port(_) => (422, "NoPort"),
         Refusal::TooManyBindings => (422, "TooManyBindings"),
     };
-    error(status, word, &refusal.to_string())
+    error(status, word, &refusal.for_platform())
 }

@@ -230,5 +230,5 @@ fn refused(dialect: Dialect, rules: &Rules, request: &Request, refusal: &Refusal
         Refusal::NotFound | Refusal::NoBinding if rules.unknown == 410 && !is_provision => (410, "Gone"),
         Refusal::NotFound | Refusal::NoBinding => (404, "NotFound"),
     };
-    Answer::error(dialect, status, error, &refusal.to_string())
+    Answer::error(dialect, status, error, &refusal.for_platform())
 }

@@ -9,6 +9,7 @@ mod page;
 mod places;
 mod server;
 mod session;
+mod tls_words;
 mod traffic;
 
 use std::io;
@@ -143,6 +144,9 @@ pub fn read_provider_credentials(
     })
 }
 
+/// What is to be in `addon.tls_cert`.
+const CERTIFICATES: &str = "the server's certificate first, then those of the authorities between it and the root";
+
 fn acceptor(certificate: &Path, key: &Path, owners: &Owners) -> Result<TlsAcceptor, ProviderError> {
     let wrong = |key: &'static str, path: &Path, why: &dyn std::fmt::Display| ProviderError::Tls {
         key,
@@ -155,13 +159,26 @@ fn acceptor(certificate: &Path, key: &Path, owners: &Owners) -> Result<TlsAccept
         source,
     })?;
     let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&chain).collect();
-    let chain = chain.map_err(|why| wrong("addon.tls_cert", certificate, &why))?;
+    let chain =
+        chain.map_err(|error| wrong("addon.tls_cert", certificate, &tls_words::no_pem(&error, CERTIFICATES)))?;
+    if chain.is_empty() {
+        return Err(wrong(
+            "addon.tls_cert",
+            certificate,
+            &tls_words::nothing_in_it("certificate", CERTIFICATES),
+        ));
+    }
     let secret = read_secret("addon.tls_key", key, owners)?;
-    let secret = PrivateKeyDer::from_pem_slice(&secret).map_err(|why| wrong("addon.tls_key", key, &why))?;
+    let secret = PrivateKeyDer::from_pem_slice(&secret).map_err(|error| {
+        let is_encrypted = String::from_utf8_lossy(&secret).contains("ENCRYPTED");
+        wrong("addon.tls_key", key, &tls_words::no_key(&error, is_encrypted))
+    })?;
+    rustls::crypto::ring::sign::any_supported_type(&secret)
+        .map_err(|error| wrong("addon.tls_key", key, &tls_words::other_key(&error)))?;
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, secret));
-    let mut config = config.map_err(|why| wrong("addon.tls_cert", certificate, &why))?;
+    let mut config = config.map_err(|error| wrong("addon.tls_cert", certificate, &tls_words::no_pair(&error, key)))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

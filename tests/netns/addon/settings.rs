@@ -48,6 +48,11 @@ fn a_range_of_one_port_has_room_for_one() {
             let refused = ask(&net, method, &path, body);
             let body = refused.is(422);
             assert!(refused.body.contains("no public port is left in 20000"), "{body}");
+            // A platform's users read it.
+            let is_the_operators = ["addon.ports", "systemctl", "tcpgw"]
+                .iter()
+                .any(|word| refused.body.contains(word));
+            assert!(!is_the_operators, "{body}");
         }
     };
     refuse_all();
@@ -240,6 +245,11 @@ fn platforms_come_by_tls() {
     fs::write(&key, other.signing_key.serialize_pem()).expect("failed to write a key");
     daemon.signal(Signal::SIGHUP);
     assert!(wait_until(PATIENCE, || trouble(&daemon).is_some()));
+    let told = trouble(&daemon).expect("a problem");
+    assert!(
+        told.contains("is not the certificate of the key in addon.tls_key"),
+        "{told}"
+    );
     assert_eq!(exchange(&text).expect("an answer").status, 200);
     listens_not_in_plain(&net);
 }

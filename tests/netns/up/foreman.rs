@@ -14,6 +14,7 @@ use crate::harness::{Net, wait_until};
 const PROCFILE: &str = "# a comment
 web: printenv PS PLAIN SINGLE DOUBLE SPACED LATER NOT; printf 'one\\n\\ntwo\\n'; sleep 1000
 worker-2: echo \"red \\033[31mcolour\\033[0m\"; echo $PS | tr a-z A-Z; trap 'echo bye; exit 3' TERM; sleep 1000 & echo ready; wait
+killed: trap 'kill -KILL $$' TERM; echo waits; sleep 1000 & wait
  indented: echo never
 not a line
 ";
@@ -79,7 +80,7 @@ fn output_is_that_of_foreman() {
     let net = Net::new();
     let mut app = net.app("app", PROCFILE);
     app.write(".env", ENV);
-    let formation = ["-m", "web=2,worker-2=1"];
+    let formation = ["-m", "web=2,worker-2=1,killed=1"];
     let log = net.file("foreman.log");
     let file = std::fs::File::create(&log).expect("a file");
     let mut foreman = Command::new("foreman")
@@ -95,7 +96,11 @@ fn output_is_that_of_foreman() {
     let theirs = || std::fs::read_to_string(&log).unwrap_or_default();
     let is_all = |printed: &str| {
         let has = |text: &str, times: usize| printed.matches(text).count() == times;
-        has("| two\n", 2) && has("| WORKER-2.1\n", 1) && has("| ready\n", 1) && has("started with pid", 3)
+        has("| two\n", 2)
+            && has("| WORKER-2.1\n", 1)
+            && has("| ready\n", 1)
+            && has("| waits\n", 1)
+            && has("started with pid", 4)
     };
     let came = wait_until(PATIENCE, || is_all(&app.printed()) && is_all(&theirs()));
     let foremans = Pid::from_raw(i32::try_from(foreman.id()).expect("a number"));
@@ -112,5 +117,6 @@ fn output_is_that_of_foreman() {
     let last = |name: &str| ours.lines[name].last().map(String::as_str);
     assert_eq!(last("web.1      "), Some(" terminated by SIGTERM"), "{both}");
     assert_eq!(last("worker-2.1 "), Some(" exited with code 3"), "{both}");
-    assert_eq!(ours.shutdown[2..], ["END", "END", "END"], "{both}");
+    assert_eq!(last("killed.1   "), Some(" terminated by SIGKILL"), "{both}");
+    assert_eq!(ours.shutdown[2..], ["END", "END", "END", "END"], "{both}");
 }
