@@ -87,7 +87,12 @@ fn words(event: &Value) -> String {
     for (key, value) in
         members.filter(|(key, value)| !["at", "event", "id"].contains(&key.as_str()) && !value.is_null())
     {
+        // What the JSON calls so is not understood at first sight.
+        let key = if key == "adopted" { "in_kernel" } else { key };
         let _ = match value {
+            Value::Number(micros) if key == "micros" => {
+                write!(line, " took={}", took(micros.as_f64().unwrap_or_default()))
+            }
             Value::String(text) if is_plain(text) => write!(line, " {key}={text}"),
             Value::String(text) => write!(line, " {key}={text:?}"),
             other => write!(line, " {key}={other}"),
@@ -116,6 +121,11 @@ fn lagged(missed: &Value) -> String {
     format!(" missed={missed} reason={why:?}")
 }
 
+/// `1.3ms`
+fn took(micros: f64) -> String {
+    format!("{:.1}ms", micros / 1000.0)
+}
+
 fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text
@@ -137,6 +147,19 @@ mod tests {
         );
         let some = of(3.into());
         assert!(some.starts_with("lagged missed=3 reason=\"this many events"), "{some}");
+    }
+
+    #[test]
+    fn names_that_the_json_has_are_plain_here() {
+        let of = |event| words(&event);
+        assert_eq!(
+            of(serde_json::json!({"event": "started", "adopted": "nothing", "version": "1"})),
+            "started in_kernel=nothing version=1"
+        );
+        assert_eq!(
+            of(serde_json::json!({"event": "committed", "micros": 40362, "cause": "start"})),
+            "committed cause=start took=40.4ms"
+        );
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl What {
     pub fn log(&self, app: Option<&PlatformId>, naming_apps: impl Fn(&str) -> String) {
         let app = app.map(tracing::field::display);
         match self {
-            Self::Started { version, adopted } => tracing::info!(version, adopted, "started"),
+            Self::Started { version, adopted } => tracing::info!(version, in_kernel = adopted, "started"),
             Self::Committed {
                 cause,
                 elements,

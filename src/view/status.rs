@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::drops::{BackendDrops, Counts, ServiceDrops};
 use super::problems::{self, Problem};
@@ -51,6 +51,7 @@ pub struct Status<'a> {
     /// The table.
     pub table: Option<Cow<'a, Table>>,
     /// The last apply that changed it.
+    #[serde(serialize_with = "when_and_whence")]
     pub applied: Option<Cow<'a, Applied>>,
     /// What conntrack does not note.
     pub hints: Vec<Hint>,
@@ -59,6 +60,20 @@ pub struct Status<'a> {
     /// The daemon, if it was asked.
     #[serde(skip_deserializing)]
     pub daemon: Option<&'a DaemonView>,
+}
+
+/// Writes when an apply was and where its state came from. What else the record keeps of it is of no use to readers.
+#[expect(clippy::ref_option, reason = "serde hands the field over by reference")]
+fn when_and_whence<S: Serializer>(applied: &Option<Cow<'_, Applied>>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        at: u64,
+        origin: &'a str,
+    }
+    let shown = applied
+        .as_deref()
+        .map(|Applied { at, origin, .. }| Shown { at: *at, origin });
+    shown.serialize(serializer)
 }
 
 /// Two looks.
