@@ -481,6 +481,7 @@ impl Client {
             .method(method)
             .uri(target)
             .header("host", "tcpgw")
+            .header("user-agent", super::hints::USER_AGENT)
             .header("content-type", "application/json");
         let request = headers
             .iter()

@@ -5,11 +5,15 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::hints;
 use crate::addon::Refusal;
 use crate::control::request::{AddonRefused, Refused};
 use crate::control::storage::QueryError;
 use crate::observe::ObserveError;
-use tcpgw_core::model::{Problems, write};
+use tcpgw_core::model::{Problem, Problems, write};
+
+/// Code of everything that is not there.
+pub const NOT_FOUND: &str = "not_found";
 
 /// What went wrong: a status code and one JSON document.
 #[derive(Debug, Error)]
@@ -40,6 +44,12 @@ impl ApiError {
     /// The request cannot be meant.
     pub(super) fn bad(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// There is nothing of that name: no path, service, backend, deploy or resource. Of what was removed nothing is kept that
+    /// would tell it from what never was, so 410 is never used.
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, NOT_FOUND, message)
     }
 
     /// There is too much to do: nothing was done.
@@ -96,7 +106,7 @@ impl From<Refused> for ApiError {
                 )
             },
             Refused::Refused(message) => Self::new(StatusCode::CONFLICT, "refused", message),
-            Refused::Missing(message) => Self::new(StatusCode::NOT_FOUND, "missing", message),
+            Refused::Missing(message) => Self::not_found(message),
             Refused::Conflict(message, current) => {
                 let error = Self::new(StatusCode::CONFLICT, "conflict", message);
                 match current {
@@ -126,14 +136,9 @@ impl From<AddonRefused> for ApiError {
         };
         match refusal {
             Refusal::UnknownPlan { .. } | Refusal::UnlistedPlan => Self::invalid("plan", refusal),
-            Refusal::Gone => {
-                let message =
-                    format!("{refusal}; `tcpgw addon ls` lists those that there are (GET /v1/addon/resources)");
-                Self::new(StatusCode::NOT_FOUND, "missing", message)
-            }
+            Refusal::Gone => Self::not_found(format!("{refusal}; `tcpgw addon ls` lists those that there are")),
             Refusal::NotFound | Refusal::NoBinding => {
-                let message = format!("{refusal}; `tcpgw addon ls` lists them (GET /v1/addon/resources)");
-                Self::new(StatusCode::NOT_FOUND, "missing", message)
+                Self::not_found(format!("{refusal}; `tcpgw addon ls` lists them"))
             }
             Refusal::Conflict(_) | Refusal::Port(_) | Refusal::TooManyBindings | Refusal::Ambiguous(_) => Self::new(
                 StatusCode::CONFLICT,
@@ -159,7 +164,7 @@ impl From<ObserveError> for ApiError {
     fn from(error: ObserveError) -> Self {
         let message = error.to_string();
         match error {
-            ObserveError::NoService(_) => Self::new(StatusCode::NOT_FOUND, "no_service", message),
+            ObserveError::NoService(_) => Self::not_found(message),
             ObserveError::Families(..) => Self::bad(message),
             ObserveError::Kernel(_) | ObserveError::Gone | ObserveError::Write(_) => Self::failed(message),
         }
@@ -169,10 +174,14 @@ impl From<ObserveError> for ApiError {
 impl ApiError {
     /// The document and its length.
     pub(super) fn text(&self) -> (usize, String) {
-        let mut error = json!({"code": self.code, "message": self.message});
+        let mut error = json!({"code": self.code, "message": hints::worded(&self.message)});
         if !self.problems.is_empty() {
             let more = self.problems.total() - self.problems.iter().count();
-            error["problems"] = json!(self.problems.iter().collect::<Vec<_>>());
+            let worded = |problem: &Problem| Problem {
+                place: problem.place.clone(),
+                message: hints::worded(&problem.message).into_owned(),
+            };
+            error["problems"] = json!(self.problems.iter().map(worded).collect::<Vec<_>>());
             error["more"] = json!(more);
         }
         if let Some(more) = &self.more {

@@ -9,6 +9,7 @@ mod body;
 pub mod client;
 mod error;
 mod events;
+pub mod hints;
 mod lanes;
 pub mod limits;
 mod looks;
@@ -23,7 +24,7 @@ mod stall;
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::error::ApiError;
+pub use self::error::{ApiError, NOT_FOUND};
 pub use self::limits::Times;
 pub use self::looks::Open;
 pub use self::routes::{OPENAPI, routes};

@@ -22,6 +22,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::error::ApiError;
+use super::hints::{self, Asker};
 use super::limits::{LARGE_BODIES, Times, URI, WAITERS};
 use super::looks::Looks;
 use super::{Settings, asking, body, events};
@@ -49,6 +50,7 @@ fn table() -> Vec<(&'static str, &'static str, MethodRouter<Shared>)> {
         ("POST", "/v1/resume", post(daemon::resume)),
         ("GET", "/v1/openapi.json", get(daemon::openapi)),
         ("GET", "/v1/services", get(services::list)),
+        ("POST", "/v1/services", post(services::create)),
         ("GET", "/v1/services/{name}", get(services::one)),
         ("PUT", "/v1/services/{name}", put(services::replace)),
         ("PATCH", "/v1/services/{name}", patch(services::change)),
@@ -105,17 +107,21 @@ pub(super) fn router(requests: mpsc::Sender<DaemonRequest>, settings: Settings, 
     let routes = table().into_iter();
     routes
         .fold(Router::new(), |router, (_, path, handler)| router.route(path, handler))
-        .fallback(async || {
-            let message = "there is nothing of that name; GET /v1/openapi.json says what there is";
-            ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
-        })
+        .fallback(async || ApiError::not_found("there is no such path; GET /v1/openapi.json says which there are"))
         .method_not_allowed_fallback(async || {
             let message = "this is not asked for by that method; the header allow says by which";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
         })
         .layer(middleware::from_fn_with_state(shared.times, read_first))
         .layer(middleware::from_fn(check_uri))
+        .layer(middleware::from_fn(word_hints))
         .with_state(shared)
+}
+
+/// Errors name what to do in the words of whoever asks.
+async fn word_hints(request: Request, next: Next) -> Response {
+    let asker = Asker::of(request.headers());
+    hints::for_asker(asker, next.run(request)).await
 }
 
 async fn check_uri(request: Request, next: Next) -> Response {

@@ -33,7 +33,7 @@ enum Command {
     /// Remove a service and let its flows drain
     Rm(Remove),
     /// List the services of all providers
-    Ls,
+    Ls(List),
     /// Show a service with its fields, backends and deploy
     Show(Name),
 }
@@ -43,6 +43,24 @@ struct Name {
     /// The name of the service
     #[arg(value_name = "NAME")]
     name: String,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// Only services with this label; may be repeated, and all must hold
+    #[arg(long, value_name = "KEY[=VALUE]", value_parser = wanted_label)]
+    label: Vec<String>,
+    /// Only services of this provider
+    #[arg(long, value_parser = ["api", "file", "orphan"])]
+    provider: Option<String>,
+}
+
+/// The API separates labels by commas.
+fn wanted_label(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.starts_with('=') || text.contains(',') {
+        return Err("must be KEY or KEY=VALUE, without commas");
+    }
+    Ok(text.to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -133,7 +151,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             let there = ("if-match", &*expected);
             edit(global, &remove.name.name, "DELETE", &target, there, String::new())
         }
-        Command::Ls => list(global),
+        Command::Ls(wanted) => list(global, wanted),
         Command::Show(Name { name }) => {
             let daemon = global.must_daemon("knows services")?;
             let view: Value = daemon.get(Target::of_service(name, "").as_str())?.json()?;
@@ -174,9 +192,13 @@ fn edit(global: &Global, name: &str, method: &str, target: &Target, expected: (&
     Ok(Code::Success)
 }
 
-fn list(global: &Global) -> Outcome {
+fn list(global: &Global, wanted: &List) -> Outcome {
     let daemon = global.must_daemon("knows services")?;
-    let list: Value = daemon.get("/v1/services")?.json()?;
+    let label = (!wanted.label.is_empty()).then(|| wanted.label.join(","));
+    let target = Target::new("/v1/services")
+        .with("label", label.as_ref().map(|label| label as _))
+        .with("provider", wanted.provider.as_ref().map(|provider| provider as _));
+    let list: Value = daemon.get(target.as_str())?.json()?;
     match global.output {
         Output::Json => print_json(&list)?,
         Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,

@@ -11,6 +11,7 @@ use clap::Args;
 use super::configuration::Configuration;
 use super::gateway::Gateway;
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, screen, unless_closed};
+use crate::api::NOT_FOUND;
 use crate::api::client::{self, Client, ClientError, Target};
 use crate::daemon::observer;
 use crate::doctor::{CheapReader, Effort, Subject};
@@ -97,7 +98,7 @@ fn wait(global: &Global, source: &mut Source, arguments: &Arguments) -> Result<b
         ) {
             // It may come.
             Err(Failure::Look(ObserveError::NoService(_))) => false,
-            Err(Failure::Daemon(ClientError::Refused { code, .. })) if code == "no_service" => false,
+            Err(Failure::Daemon(ClientError::Refused { code, .. })) if code == NOT_FOUND => false,
             other => other?,
         };
         let left = arguments.timeout.saturating_sub(begin.elapsed());

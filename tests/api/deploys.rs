@@ -177,7 +177,7 @@ fn deploys_are_listed() {
     ] {
         assert_eq!(server.get(&format!("/v1/{wrong}")).code().0, 400, "{wrong}");
     }
-    assert_eq!(server.get("/v1/deploys/7").code(), (404, "missing".into()));
+    assert_eq!(server.get("/v1/deploys/7").code(), (404, "not_found".into()));
 }
 
 #[test]

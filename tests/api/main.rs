@@ -5,8 +5,11 @@ mod cli_deploy;
 mod deploys;
 mod harness;
 mod hostile;
+#[path = "../json_schema/mod.rs"]
+mod json_schema;
 mod openapi;
 mod routes;
+mod schema;
 mod services;
 mod single;
 mod socket;

@@ -11,7 +11,8 @@ use tcpgw::store::Phase;
 use tcpgw_core::problem::{Kind, Problem};
 use tcpgw_kernel::conntrack::{Counters, Traffic};
 
-use crate::harness::{Answer, Loop, flow, serves, serves_with, times};
+use crate::harness::{Answer, Loop, Server, flow, serves, serves_with, times};
+use crate::json_schema::{resolve, validate};
 
 const GOOD: &[u8] = br#"{"version":1,"services":[{"name":"a","port":20003,"backends":["10.2.0.11:3000"]}]}"#;
 
@@ -106,6 +107,20 @@ fn answers_about_single_services_are_as_described() {
     };
     let one = "/v1/services/{name}";
     send("get", "/v1/services", "", "", b"", 200);
+    let new = br#"{"name":"fresh","port":1,"backends":[]}"#;
+    send("get", "/v1/services", "?label=app=a,b&provider=api", "", b"", 200);
+    send("get", "/v1/services", "?provider=nobody", "", b"", 400);
+    send("post", "/v1/services", "", "", new, 201);
+    send(
+        "post",
+        "/v1/services",
+        "",
+        "",
+        br#"{"name":"web","port":1,"backends":[]}"#,
+        412,
+    );
+    send("post", "/v1/services", "", "", br#"{"port":1,"backends":[]}"#, 422);
+    send("post", "/v1/services", "", "if-match: \"7\"\r\n", new, 400);
     send("get", one, "", "", b"", 200);
     send("put", one, "", "", br#"{"port":1,"backends":[]}"#, 200);
     send(
@@ -420,8 +435,7 @@ fn check(path: &str, method: &str, status: u16, answer: &Answer) {
     let described = resolve(&document, described);
     let schema = &described["content"]["application/json"]["schema"];
     assert!(schema.is_object(), "{method} {path} {status} is not described");
-    let mut wrong = Vec::new();
-    validate(&document, schema, &answer.json(), "$", &mut wrong);
+    let wrong = validate(&document, schema, &answer.json());
     assert!(
         wrong.is_empty(),
         "{method} {path} {status}: {wrong:#?}\n{}",
@@ -429,83 +443,181 @@ fn check(path: &str, method: &str, status: u16, answer: &Answer) {
     );
 }
 
-fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
-    match schema["$ref"].as_str() {
-        Some(target) => document
-            .pointer(&target[1..])
-            .unwrap_or_else(|| panic!("{target} is not there")),
-        None => schema,
-    }
-}
-
-/// The part of JSON Schema that the document uses; anything else in it fails.
-fn validate(document: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
-    let schema = resolve(document, schema);
-    members(document, schema, value, at, wrong);
-    for (keyword, argument) in schema.as_object().expect("a schema is an object") {
-        let list = argument.as_array().map(Vec::as_slice).unwrap_or_default();
-        let holds = match keyword.as_str() {
-            "description" | "pattern" | "required" | "properties" | "additionalProperties" | "default" => true,
-            "type" => list
-                .iter()
-                .chain(Some(argument))
-                .any(|kind| kind.as_str().is_some_and(|kind| is_a(value, kind))),
-            "enum" => list.contains(value),
-            "const" => argument == value,
-            "minimum" => value.as_f64() >= argument.as_f64() || !value.is_number(),
-            "maximum" => value.as_f64() <= argument.as_f64() || !value.is_number(),
-            "items" => {
-                for (n, item) in value.as_array().into_iter().flatten().enumerate() {
-                    validate(document, argument, item, &format!("{at}[{n}]"), wrong);
-                }
-                true
+/// The fields that a request body, or an object in it, may have: a field that the server knows and the document does not, or the
+/// other way around, fails.
+#[test]
+fn fields_of_bodies_are_those_that_are_known() {
+    let server = serves();
+    let document = document();
+    let mut seen = 0;
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let Some(kinds) = operation["requestBody"]["content"].as_object() else {
+                continue;
+            };
+            for (kind, content) in kinds {
+                let schema = resolve(&document, &content["schema"]);
+                assert!(schema["properties"].is_object(), "{method} {path} {kind}: no fields");
+                let send = |body: &Value| {
+                    let header = format!("content-type: {kind}\r\n");
+                    server.send(
+                        &method.to_uppercase(),
+                        &filled(path),
+                        &header,
+                        body.to_string().as_bytes(),
+                    )
+                };
+                compare_fields(&document, schema, &[], &send, &mut seen);
             }
-            "anyOf" => list.iter().any(|schema| fits(document, schema, value)),
-            "oneOf" => list.iter().filter(|schema| fits(document, schema, value)).count() == 1,
-            other => panic!("{at}: this test does not know the keyword {other}"),
+        }
+    }
+    assert!(seen > 25, "{seen} objects");
+}
+
+/// Compares the fields of the object at this place with those that the server says it knows, and goes on with objects in it.
+fn compare_fields(document: &Value, schema: &Value, place: &[&str], send: &dyn Fn(&Value) -> Answer, seen: &mut usize) {
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
+    assert_eq!(
+        schema["additionalProperties"], false,
+        "{place:?}: unknown fields are refused"
+    );
+    let mut body = serde_json::json!({"no-such-field": 1});
+    for name in place.iter().rev() {
+        body = match *name {
+            "[]" => serde_json::json!([body]),
+            name => serde_json::json!({name: body}),
         };
-        if !holds {
-            wrong.push(format!("{at}: {value} breaks {keyword} {argument}"));
+    }
+    let answer = send(&body);
+    assert_eq!(answer.status, 422, "{body}: {}", answer.text());
+    let known = known_fields(&answer.json());
+    let described: BTreeSet<String> = properties.keys().cloned().collect();
+    assert_eq!(known, described, "{body}: {}", answer.text());
+    *seen += 1;
+    for (name, property) in properties {
+        let is_list = property["type"] == "array";
+        let below = if is_list { &property["items"] } else { property };
+        let choices = ["anyOf", "oneOf"]
+            .iter()
+            .filter_map(|choice| resolve(document, below)[*choice].as_array());
+        for choice in choices.flatten().chain(Some(below)) {
+            let mut place = place.to_vec();
+            place.push(name);
+            place.extend(is_list.then_some("[]"));
+            compare_fields(document, resolve(document, choice), &place, send, seen);
         }
     }
 }
 
-fn fits(document: &Value, schema: &Value, value: &Value) -> bool {
-    let mut wrong = Vec::new();
-    validate(document, schema, value, "$", &mut wrong);
-    wrong.is_empty()
+/// The names of a message such as "unknown field `x`, expected `a` or `b`", or "is unknown; known are a, b".
+fn known_fields(error: &Value) -> BTreeSet<String> {
+    let problems = error["error"]["problems"].as_array().into_iter().flatten();
+    let mut messages = problems.filter_map(|problem| problem["message"].as_str());
+    let message = messages.find(|message| message.contains("unknown"));
+    let message = message.unwrap_or_else(|| panic!("{error:#}"));
+    if let Some((_, known)) = message.split_once("known are ") {
+        return known.split(", ").map(str::to_owned).collect();
+    }
+    let (_, expected) = message.split_once("expected ").expect("serde names what it expects");
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-fn members(document: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
-    let Some(object) = value.as_object() else { return };
-    let none = serde_json::Map::new();
-    let properties = schema["properties"].as_object().unwrap_or(&none);
-    for name in schema["required"].as_array().into_iter().flatten() {
-        if !object.contains_key(name.as_str().expect("a name")) {
-            wrong.push(format!("{at}: {name} is missing"));
-        }
+#[test]
+fn services_are_described_as_in_the_schema_of_the_state_file() {
+    let (document, schema) = (document(), crate::schema::schema());
+    let schemas = &document["components"]["schemas"];
+    let moved = |value: &Value| -> Value {
+        serde_json::from_str(&value.to_string().replace("#/$defs/", "#/components/schemas/")).expect("JSON")
+    };
+    for (name, definition) in schema["$defs"].as_object().expect("definitions") {
+        assert_eq!(schemas[name], moved(definition), "{name}");
     }
-    for (name, member) in object {
-        let at = format!("{at}.{name}");
-        match properties.get(name).unwrap_or(&schema["additionalProperties"]) {
-            Value::Bool(false) => wrong.push(format!("{at} is not described")),
-            schema @ Value::Object(_) => validate(document, schema, member, &at, wrong),
-            _ => {}
+    assert_eq!(schemas["StateFile"]["properties"], moved(&schema["properties"]));
+    // What is changed or replaced has the same fields, with the same ranges.
+    for (other, whole) in [
+        ("ServiceReplacement", "ServiceSpec"),
+        ("ServicePatch", "ServiceSpec"),
+        ("LimitPatch", "Limit"),
+        ("ClientLimitsPatch", "ClientLimits"),
+        ("HealthCheckPatch", "HealthCheck"),
+    ] {
+        let (other, whole) = (&schemas[other]["properties"], &schemas[whole]["properties"]);
+        let names =
+            |properties: &Value| -> Vec<String> { properties.as_object().expect("fields").keys().cloned().collect() };
+        assert_eq!(names(other), names(whole));
+        for (name, field) in whole.as_object().expect("fields") {
+            for keyword in ["minimum", "maximum", "pattern", "minItems", "items"] {
+                assert_eq!(other[name][keyword], field[keyword], "{name}: {keyword}");
+            }
         }
     }
 }
 
-fn is_a(value: &Value, kind: &str) -> bool {
-    match kind {
-        "null" => value.is_null(),
-        "boolean" => value.is_boolean(),
-        "string" => value.is_string(),
-        "number" => value.is_number(),
-        "integer" => value.is_u64() || value.is_i64(),
-        "array" => value.is_array(),
-        "object" => value.is_object(),
-        other => panic!("there is no type {other}"),
+#[test]
+fn every_operation_has_an_id_of_its_own_and_a_tag() {
+    let document = document();
+    let tags: BTreeSet<&str> = document["tags"]
+        .as_array()
+        .expect("tags")
+        .iter()
+        .filter_map(|tag| tag["name"].as_str())
+        .collect();
+    let (mut ids, mut used) = (BTreeSet::new(), BTreeSet::new());
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let id = operation["operationId"].as_str().expect("an id");
+            assert!(ids.insert(id), "{method} {path}: {id}");
+            let of = operation["tags"].as_array().expect("tags");
+            assert!(
+                of.len() == 1 && of.iter().all(|tag| tag.as_str().is_some_and(|tag| tags.contains(tag))),
+                "{id}"
+            );
+            used.extend(of.iter().filter_map(Value::as_str));
+        }
     }
+    assert_eq!(used, tags);
+}
+
+#[test]
+fn every_code_is_described() {
+    let document = document();
+    let described = &document["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["code"]["enum"];
+    let described: BTreeSet<&str> = described
+        .as_array()
+        .expect("codes")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    for gone in ["missing", "no_service", "gone"] {
+        assert!(!described.contains(gone), "{gone}: what is not there has one code");
+    }
+    let server = serves();
+    for path in [
+        "/v1/no-such-path",
+        "/v1/services/gone",
+        "/v1/status?service=gone",
+        "/v1/deploys/9",
+        "/v1/addon/resources/gone",
+    ] {
+        assert_eq!(server.get(path).code(), (404, tcpgw::api::NOT_FOUND.into()), "{path}");
+    }
+}
+
+/// Hints are commands for the command line, and requests for all others.
+#[test]
+fn hints_are_in_the_words_of_whoever_asks() {
+    let server = serves();
+    let told = |server: &Server, agent: &str| {
+        let answer = server.send("GET", "/v1/services/gone", &format!("user-agent: {agent}\r\n"), b"");
+        answer.json()["error"]["message"].as_str().expect("words").to_owned()
+    };
+    assert!(told(&server, "tcpgw/0.1.0").ends_with("`tcpgw service ls` lists them"));
+    assert!(told(&server, "python-httpx/0.28").ends_with("`GET /v1/services` lists them"));
+    server.shared.lock().expect("whole").answer = Some(Refused::Refused("see `tcpgw deploys 7`".into()));
+    let refused = server.send("DELETE", "/v1/services/web", "", b"");
+    assert_eq!(refused.json()["error"]["message"], "see `GET /v1/deploys/7`");
 }
 
 #[test]
@@ -519,7 +631,10 @@ fn every_reference_leads_somewhere_and_everything_is_used() {
     for part in ["schemas", "responses"] {
         for name in document["components"][part].as_object().expect("there are some").keys() {
             let target = format!("#/components/{part}/{name}");
-            assert!(used.contains_key(&target) || name == "Lagged", "{target} is not used");
+            assert!(
+                used.contains_key(&target) || ["Lagged", "BackendAddress"].contains(&&**name),
+                "{target} is not used"
+            );
         }
     }
 }

@@ -58,7 +58,7 @@ fn status_has_what_the_kernel_and_the_daemon_know() {
     );
     assert_eq!(
         server.get("/v1/status?service=nobody").code(),
-        (404, "no_service".into())
+        (404, "not_found".into())
     );
     for wrong in [
         "service=a%20b",

@@ -38,11 +38,61 @@ fn services_are_listed_and_shown() {
     assert_eq!(view["backends"][2]["flows"], 3);
     let sick = server.get("/v1/services/sick");
     assert_eq!((etag(&sick.head), &sick.json()["healthy"]), (None, &json!(false)));
-    assert_eq!(server.get("/v1/services/gone").code(), (404, "missing".into()));
+    assert_eq!(server.get("/v1/services/gone").code(), (404, "not_found".into()));
     for wrong in ["A", "-a", "%00", "%ff", "a%2Fb", &"a".repeat(64)] {
         let target = format!("/v1/services/{wrong}");
         assert_eq!(server.get(&target).code(), (400, "bad_request".into()), "{wrong}");
     }
+}
+
+#[test]
+fn a_list_is_of_a_provider_or_of_labels() {
+    let server = serves();
+    let labels = br#"{"labels":{"app":"shop","stage":"test"}}"#;
+    let view = server.send("PATCH", WEB, "", labels).json();
+    assert_eq!(view["service"]["labels"]["app"], "shop");
+    {
+        let mut told = server.shared.lock().expect("whole");
+        let view = told.single.services.get_mut("web").expect("it is there");
+        let patched = tcpgw_core::model::patch_service(&view.listed.service, labels).expect("good");
+        view.listed.service = std::sync::Arc::new(patched);
+    }
+    let names = |query: &str| -> Vec<String> {
+        let list = server.get(&format!("/v1/services?{query}")).json();
+        let services = list["services"].as_array().expect("a list");
+        services
+            .iter()
+            .map(|listed| listed["service"]["name"].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    assert_eq!(names("provider=api"), ["web"]);
+    assert_eq!(names("provider=file"), ["sick"]);
+    assert_eq!(names("provider=orphan"), [""; 0]);
+    assert_eq!(names("label=app"), ["web"]);
+    assert_eq!(names("label=app%3Dshop,stage=test"), ["web"]);
+    assert_eq!(names("label=app%3Dshop,stage=live"), [""; 0]);
+    assert_eq!(names("label=app%3Dshop&provider=file"), [""; 0]);
+    for wrong in ["label=", "label=%3Dx", "label=a,,b", "provider=", "provider=docker"] {
+        let target = format!("/v1/services?{wrong}");
+        assert_eq!(server.get(&target).code(), (400, "bad_request".into()), "{wrong}");
+    }
+    assert_eq!(etag(&server.get("/v1/services").head), Some("\"9\""));
+}
+
+#[test]
+fn a_service_is_created_once() {
+    let server = serves();
+    let new = br#"{"name":"new","port":20010,"backends":[]}"#;
+    let made = server.post("/v1/services?take_over=true", new);
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert!(made.head.contains("location: /v1/services/new"), "{}", made.head);
+    let web = br#"{"name":"web","port":20010,"backends":[]}"#;
+    let there = server.post("/v1/services", web);
+    assert_eq!(there.code(), (412, "conflict".into()));
+    assert_eq!(there.json()["error"]["current"]["revision"], 7);
+    assert_eq!(expectations(&server), [Expect::Absent, Expect::Absent]);
+    let told = server.shared.lock().expect("whole");
+    assert!(told.single.edits[0].take_over && !told.single.edits[1].take_over);
 }
 
 #[test]
@@ -145,7 +195,7 @@ fn a_service_is_patched_and_deleted() {
     assert_eq!(server.send("PUT", WEB, merge, b"{}").code().0, 415);
     assert_eq!(
         server.send("PATCH", "/v1/services/gone", "", b"{}").code(),
-        (404, "missing".into())
+        (404, "not_found".into())
     );
     let removed = server.send("DELETE", WEB, "", b"");
     assert_eq!((removed.status, etag(&removed.head)), (200, None));
@@ -284,7 +334,7 @@ fn refusals_have_their_codes() {
         (Refused::Store("it is full".into()), 507, "store"),
         (Refused::Refused("it is the file's".into()), 409, "refused"),
         (Refused::Failed("no".into()), 500, "failed"),
-        (Refused::Missing("no".into()), 404, "missing"),
+        (Refused::Missing("no".into()), 404, "not_found"),
     ] {
         server.shared.lock().expect("whole").answer = Some(refused);
         let answer = server.send("PATCH", WEB, "", br#"{"port":5}"#);

@@ -190,7 +190,7 @@ impl Single {
                 drop(reply.send(paused));
             }
             DaemonRequest::Deploy(order, reply) => {
-                let begun = refused.map(|()| self.begin(&order));
+                let begun = refused.and_then(|()| self.judge(&order)).map(|()| self.begin(&order));
                 self.orders.push(order);
                 drop(reply.send(begun));
             }
@@ -258,6 +258,16 @@ impl Single {
             changed: true,
             warnings: vec!["it is odd".into()],
         })
+    }
+
+    /// As the daemon does: targets are backends of the state file.
+    fn judge(&self, order: &DeployOrder) -> Result<(), Refused> {
+        let Some(view) = self.services.get(&*order.service) else {
+            return Ok(());
+        };
+        let patch = json!({"backends": order.targets}).to_string();
+        let judged = patch_service(&view.listed.service, patch.as_bytes());
+        judged.map(drop).map_err(Refused::Invalid)
     }
 
     fn begin(&mut self, order: &DeployOrder) -> u64 {
@@ -397,9 +407,9 @@ fn history() -> Vec<HistoryEntry> {
         entry(
             2,
             Some(41),
-            raw(r#"{"name":"web","port":1}"#),
-            raw(r#"{"name":"web","port":2}"#),
+            raw(r#"{"name":"web","port":1,"backends":[]}"#),
+            raw(r#"{"name":"web","port":2,"backends":[]}"#),
         ),
-        entry(1, None, None, raw(r#"{"name":"web","port":1}"#)),
+        entry(1, None, None, raw(r#"{"name":"web","port":1,"backends":[]}"#)),
     ]
 }

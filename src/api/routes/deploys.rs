@@ -123,9 +123,8 @@ impl Shared {
         let query = |reply| DaemonRequest::Query(Query::Deploy(id, reply));
         let record = self.ask(self.times.answer, query).await??;
         let record = record.ok_or_else(|| {
-            let message =
-                format!("there is no deploy {id}, or it is forgotten; `tcpgw deploys` (GET /v1/deploys) lists them");
-            ApiError::new(StatusCode::NOT_FOUND, "missing", message)
+            let message = format!("there is no deploy {id}, or it is forgotten; `tcpgw deploys` lists them");
+            ApiError::not_found(message)
         })?;
         Ok(Shown::alone(record, views))
     }

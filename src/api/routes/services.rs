@@ -16,17 +16,93 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
 use crate::api::params::{Name, Params};
-use crate::control::request::{DaemonRequest, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
+use crate::control::request::{
+    DaemonRequest, EditOrder, Edited, Listed, PauseOrder, Peer, Refused, ServiceEdit, ServiceView,
+};
 use crate::store::Expect;
-use tcpgw_core::model::{Endpoint, duration, write};
+use tcpgw_core::model::{self, Endpoint, Service, duration, write};
 
 /// How long new connections are held back, if nobody says otherwise.
 const PAUSE: Duration = Duration::from_secs(30);
+/// What a list of services may be narrowed to.
+const PROVIDERS: [&str; 3] = ["api", "file", "orphan"];
 
 pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
-    params.known(&[])?;
+    let mut params = params.known(&["label", "provider"])?;
+    let labels = params.read("label", labels)?.unwrap_or_default();
+    let provider = params.read("provider", provider)?;
     let list = shared.ask(shared.times.answer, DaemonRequest::Services).await?;
-    Ok(json(&json!({"revision": list.revision, "services": list.services})))
+    let is_meant = |listed: &&Listed| {
+        provider.is_none_or(|provider| listed.provider == provider) && has_labels(&listed.service, &labels)
+    };
+    let services: Vec<&Listed> = list.services.iter().filter(is_meant).collect();
+    let mut response = json(&json!({"revision": list.revision, "services": services}));
+    tag(&mut response, list.revision);
+    Ok(response)
+}
+
+/// Creates a service that is not there, whose name the body has.
+pub(in crate::api) async fn create(
+    State(shared): State<Shared>,
+    Extension(by): Extension<Peer>,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let mut params = params.known(&["take_over"])?;
+    if expected(&headers, true)? != Expect::Anything && !headers.contains_key(header::IF_NONE_MATCH) {
+        return Err(ApiError::bad(
+            "header if-match makes no sense here: the service must not exist",
+        ));
+    }
+    let take_over = params.flag("take_over")?;
+    let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
+    let name = model::parse_service(&text).map_err(Refused::Invalid)?.name;
+    let order = EditOrder {
+        name: name.clone(),
+        edit: ServiceEdit::Put(text),
+        expect: Expect::Absent,
+        take_over,
+        drain: None,
+        by,
+    };
+    let mut response = shared.edit(order).await?;
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/services/{name}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// A label that a service has to have: a key, and a value or any.
+type Wanted = (String, Option<String>);
+
+fn labels(text: &str) -> Result<Vec<Wanted>, &'static str> {
+    let read = |label: &str| {
+        let (key, value) = match label.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (label, None),
+        };
+        if key.is_empty() {
+            return Err("has a label without a key; KEY=VALUE or KEY are accepted, several separated by commas");
+        }
+        Ok((key.to_owned(), value))
+    };
+    text.split(',').map(read).collect()
+}
+
+fn provider(text: &str) -> Result<&'static str, String> {
+    let known = PROVIDERS.iter().find(|provider| **provider == text);
+    known
+        .copied()
+        .ok_or_else(|| format!("is no provider; known are {}", PROVIDERS.join(", ")))
+}
+
+fn has_labels(service: &Service, wanted: &[Wanted]) -> bool {
+    let has = |(key, value): &Wanted| {
+        let there = service.labels.get(key);
+        there.is_some_and(|there| value.as_ref().is_none_or(|value| value == there))
+    };
+    wanted.iter().all(has)
 }
 
 pub(in crate::api) async fn one(
@@ -147,8 +223,9 @@ impl Shared {
     pub(super) async fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
         let asked = self.ask(self.times.answer, |reply| DaemonRequest::Service(name.into(), reply));
         asked.await?.ok_or_else(|| {
-            let message = format!("there is no service named {name:?}; GET /v1/services lists them");
-            ApiError::new(StatusCode::NOT_FOUND, "missing", message)
+            ApiError::not_found(format!(
+                "there is no service named {name:?}; `tcpgw service ls` lists them"
+            ))
         })
     }
 

@@ -53,6 +53,7 @@ struct Draft {
     problems: Problems,
     has_version: bool,
     has_services: bool,
+    has_schema: bool,
 }
 
 impl Draft {
@@ -107,10 +108,11 @@ impl Reader<'_> {
         let seen = match key {
             "version" => &mut draft.has_version,
             "services" => &mut draft.has_services,
+            "$schema" => &mut draft.has_schema,
             _ => {
                 draft
                     .problems
-                    .add(&place, "is unknown; a state has version and services");
+                    .add(&place, "is unknown; known are version, services, $schema");
                 return map.next_value::<IgnoredAny>().map(drop);
             }
         };
@@ -124,7 +126,12 @@ impl Reader<'_> {
                 draft,
             });
         }
-        check_version(&map.next_value()?, &place, &mut draft.problems);
+        let value = map.next_value()?;
+        if key == "$schema" {
+            check_schema(&value, &place, &mut draft.problems);
+        } else {
+            check_version(&value, &place, &mut draft.problems);
+        }
         Ok(())
     }
 }
@@ -217,6 +224,16 @@ impl<'de> Visitor<'de> for Reader<'_> {
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
         self.wrong_kind(&Json::String(value.to_owned()));
         Ok(())
+    }
+}
+
+/// Editors look up the schema there; what it is does not matter.
+fn check_schema(json: &Json, place: &Place<'_>, problems: &mut Problems) {
+    if !matches!(json, Json::String(_)) {
+        problems.add(
+            place,
+            format_args!("must be a string, the location of a JSON Schema for editors, not {json}"),
+        );
     }
 }
 

@@ -274,7 +274,7 @@ fn the_top_level_is_checked() {
         ),
         (
             r#"{"version": 1, "services": [], "x y": {}}"#,
-            "[\"x y\"]: is unknown; a state has version and services",
+            "[\"x y\"]: is unknown; known are version, services, $schema",
         ),
         (
             r#"{"version": 1, "services": {"a": 1}}"#,
