@@ -1,16 +1,19 @@
 //! Seats for connections, and places to serve them: so many in all, and a share for each client.
 //!
 //! A connection that was accepted has a seat. That costs a descriptor and little memory, so that there are many. Whoever has sent
-//! something is served when a place is free. Those for whom there is no seat stay in the kernel's backlog.
+//! something is served when a place is free, clients that have few places first. Those for whom there is no seat stay in the kernel's
+//! backlog, unless a client that has more seats, or places, holds one with a connection that asks nothing: that one is closed.
 
-use std::collections::BTreeMap;
+mod taken;
+
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
 
+use self::taken::{Admission, Displaced, Silent, Taken};
 use crate::addon::throttle::Client;
 
 /// Connections that are served at once.
@@ -24,8 +27,11 @@ const DESCRIPTORS_PER_SEAT: u64 = 4;
 /// A client that has its share of seats is waited for as long as it got an answer within this time. After that its further
 /// connections are closed, so that they do not keep others in the backlog.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// The same where the limit of open files leaves so few seats that whoever means well needs all of its share.
-const PROGRESS_OF_FEW: Duration = Duration::from_secs(10);
+/// The same where the limit of open files leaves so few seats that whoever means well needs all of its share. Longer than an answered
+/// connection is kept that asks nothing more: it is then that seats of such a client are free again.
+const PROGRESS_OF_FEW: Duration = Duration::from_secs(12);
+/// A connection that asks nothing for so long may be closed for one of a client that has fewer.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// All seats and places.
 #[derive(Debug)]
@@ -33,25 +39,9 @@ pub(super) struct Places {
     seats: usize,
     seat_share: usize,
     patience: Duration,
+    silence: Duration,
     taken: Mutex<Taken>,
     left: Notify,
-    /// Those to be served at once.
-    served: Arc<Semaphore>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    seats: usize,
-    clients: BTreeMap<Client, Share>,
-}
-
-/// What one client has.
-#[derive(Debug)]
-struct Share {
-    seats: usize,
-    places: Arc<Semaphore>,
-    /// When it came, or was answered last.
-    progress: Instant,
 }
 
 /// Who wants a seat.
@@ -66,25 +56,23 @@ pub(super) struct Visitor {
 pub(super) struct Seat {
     all: Arc<Places>,
     client: Client,
-    places: Arc<Semaphore>,
+    number: u64,
+    /// The connection is to be closed.
+    displaced: Arc<Notify>,
 }
 
 /// A place for one connection, free again when it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    _own: OwnedSemaphorePermit,
-    _of_all: OwnedSemaphorePermit,
+    all: Arc<Places>,
+    client: Client,
+    number: u64,
 }
 
-/// What somebody who wants a seat gets.
-enum Admission {
-    Seat(Seat),
-    /// All are taken.
-    Full,
-    /// The client has its share, and is being answered: until then something may change.
-    ShareUntil(Instant),
-    /// The client has its share, and nothing happens there.
-    Stalled,
+/// Somebody who waits for a place. One that was given and not taken is free again.
+struct Waiting<'s> {
+    seat: &'s Seat,
+    given: oneshot::Receiver<()>,
 }
 
 impl Visitor {
@@ -120,10 +108,14 @@ impl Places {
             // One client leaves a quarter to others.
             seat_share: (seats - seats / 4).max(1),
             patience: if seats < SEATS { PROGRESS_OF_FEW } else { PROGRESS },
+            silence: SILENCE,
             taken: Mutex::default(),
             left: Notify::new(),
-            served: Arc::new(Semaphore::new(PLACES)),
         }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a seat. `None`: the client has its share, and nothing happens there.
@@ -134,90 +126,149 @@ impl Places {
             // From here on nobody who leaves is missed.
             left.as_mut().enable();
             match self.admit(visitor, Instant::now()) {
-                Admission::Seat(seat) => return Some(seat),
+                Admission::Seat(number, displaced) => {
+                    return Some(Seat {
+                        all: Arc::clone(self),
+                        client: visitor.client,
+                        number,
+                        displaced,
+                    });
+                }
                 Admission::Stalled => return None,
                 Admission::Full => left.await,
-                Admission::ShareUntil(until) => drop(timeout_at(until, left).await),
+                Admission::Until(until) => drop(timeout_at(until, left).await),
             }
         }
     }
 
-    fn admit(self: &Arc<Self>, visitor: Visitor, now: Instant) -> Admission {
-        let share = if visitor.is_proxy { self.seats } else { self.seat_share };
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.seats >= self.seats {
+    fn admit(&self, visitor: Visitor, now: Instant) -> Admission {
+        let Visitor { client, is_proxy } = visitor;
+        let mut taken = self.taken();
+        let own = taken.seats_of(client);
+        // Until then something may change for a client that is being answered.
+        let until = taken.progress_of(client).map(|progress| progress + self.patience);
+        let waits_for_own = || match until {
+            Some(until) if until > now => Admission::Until(until),
+            _ => Admission::Stalled,
+        };
+        if taken.seats() < self.seats {
+            let share = if is_proxy { self.seats } else { self.seat_share };
+            if own >= share {
+                return waits_for_own();
+            }
+            let most_places = if is_proxy { PLACES } else { PLACE_SHARE };
+            let (number, displaced) = taken.sit(client, most_places, now);
+            return Admission::Seat(number, displaced);
+        }
+        if is_proxy {
             return Admission::Full;
         }
-        let own = taken.clients.entry(visitor.client).or_insert_with(|| Share {
-            seats: 0,
-            places: Arc::new(Semaphore::new(if visitor.is_proxy { PLACES } else { PLACE_SHARE })),
-            progress: now,
-        });
-        if own.seats >= share {
-            let until = own.progress + self.patience;
-            return if until > now {
-                Admission::ShareUntil(until)
-            } else {
-                Admission::Stalled
-            };
+        match taken.displace_seat(client, now, self.silence) {
+            Displaced::Later(at) => Admission::Until(at),
+            // What keeps others in the backlog are connections of those that have most.
+            Displaced::Nobody if own > 0 && taken.is_among_largest(own) => waits_for_own(),
+            Displaced::Told | Displaced::Nobody => Admission::Full,
         }
-        own.seats += 1;
-        let places = Arc::clone(&own.places);
-        taken.seats += 1;
-        Admission::Seat(Seat {
-            all: Arc::clone(self),
-            client: visitor.client,
-            places,
-        })
     }
 }
 
 impl Seat {
     /// Waits so long for a place.
     pub(super) async fn place(&self, patience: Duration) -> Option<Place> {
-        let place = async {
-            // The client's own first: what waits for that keeps nobody else waiting.
-            let own = Arc::clone(&self.places).acquire_owned().await.ok()?;
-            let of_all = Arc::clone(&self.all.served).acquire_owned().await.ok()?;
-            Some(Place {
-                _own: own,
-                _of_all: of_all,
-            })
-        };
-        timeout(patience, place).await.ok().flatten()
+        let end = Instant::now() + patience;
+        let (give, given) = oneshot::channel();
+        {
+            let mut taken = self.all.taken();
+            taken.wait_for_place(self.client, self.number, give);
+            taken.give_places(PLACES, Instant::now());
+        }
+        let mut waiting = Waiting { seat: self, given };
+        loop {
+            if waiting.given.try_recv().is_ok() {
+                return Some(self.new_place());
+            }
+            let now = Instant::now();
+            if now >= end {
+                return None;
+            }
+            let displaced = self
+                .all
+                .taken()
+                .displace_place(self.client, now, self.all.silence, PLACES);
+            let until = match displaced {
+                Displaced::Later(at) => at.min(end),
+                Displaced::Told | Displaced::Nobody => end.min(now + self.all.silence),
+            };
+            if let Ok(Ok(())) = timeout_at(until, &mut waiting.given).await {
+                return Some(self.new_place());
+            }
+        }
+    }
+
+    fn new_place(&self) -> Place {
+        Place {
+            all: Arc::clone(&self.all),
+            client: self.client,
+            number: self.number,
+        }
+    }
+
+    /// Waits until the connection is to be closed, for one of a client that has fewer.
+    pub(super) async fn displaced(&self) {
+        self.displaced.notified().await;
+    }
+
+    /// Notes that a whole request has come: the connection is not closed for others.
+    pub(super) fn asked(&self) {
+        self.all.taken().speaks(self.client, self.number);
+    }
+
+    /// Notes that its client, who has not shown that it may ask, was answered: from now on the connection asks nothing again.
+    pub(super) fn is_silent_again(&self) {
+        let silent = Silent::since(Instant::now(), &self.displaced);
+        self.all.taken().is_silent(self.client, self.number, silent);
     }
 
     /// Whether others wait for a place, or soon will.
     pub(super) fn is_crowded(&self) -> bool {
-        self.places.available_permits() == 0 || self.all.served.available_permits() == 0
+        self.all.taken().is_crowded(self.client, PLACES)
     }
 
     /// Notes that the client, with the right credentials, got an answer.
     pub(super) fn answered(&self) {
-        let mut taken = self.all.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = taken.clients.get_mut(&self.client) {
-            share.progress = Instant::now();
+        self.all.taken().progressed(self.client, Instant::now());
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.given.close();
+        // It was given, and nobody has taken it.
+        if self.given.try_recv().is_ok() {
+            drop(self.seat.new_place());
         }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.all.taken();
+        taken.leave_place(self.client, self.number);
+        taken.give_places(PLACES, Instant::now());
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.all.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.seats = taken.seats.saturating_sub(1);
-        if let Some(share) = taken.clients.get_mut(&self.client) {
-            share.seats = share.seats.saturating_sub(1);
-            if share.seats == 0 {
-                taken.clients.remove(&self.client);
-            }
-        }
-        drop(taken);
+        self.all.taken().leave(self.client, self.number);
         self.all.left.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(10);
@@ -260,14 +311,12 @@ mod tests {
         );
         assert!(places.seat(visitor(2)).await.is_some());
         one[0].answered();
-        assert!(matches!(
-            places.admit(visitor(1), Instant::now()),
-            Admission::ShareUntil(_)
-        ));
+        assert!(matches!(places.admit(visitor(1), Instant::now()), Admission::Until(_)));
         drop(one);
-        let taken = places.taken.lock().unwrap();
-        assert!(
-            taken.clients.is_empty() && taken.seats == 0,
+        let taken = places.taken();
+        assert_eq!(
+            (taken.clients(), taken.seats()),
+            (0, 0),
             "nothing is kept of who has left"
         );
     }
@@ -308,5 +357,96 @@ mod tests {
         assert!(other.place(LONG).await.is_some());
         drop(taken.pop());
         assert!(seats[PLACE_SHARE].place(LONG).await.is_some());
+    }
+
+    /// So many clients hold all seats and all places with connections that ask nothing, those in places after the first bytes.
+    #[tokio::test]
+    async fn nobody_waits_for_those_that_ask_nothing() {
+        for holders in [2_u8, 3, 40] {
+            let places = Places::within(u64::MAX);
+            let places = Arc::new(Places {
+                silence: SHORT,
+                patience: SHORT,
+                ..places
+            });
+            let each = SEATS / usize::from(holders);
+            let mut connections = Vec::new();
+            for holder in 0..holders {
+                let all = Arc::clone(&places);
+                for _ in 0..if holder == 0 {
+                    SEATS - each * (usize::from(holders) - 1)
+                } else {
+                    each
+                } {
+                    let seat = all.seat(visitor(holder)).await.unwrap();
+                    connections.push(tokio::spawn(async move {
+                        tokio::select! {
+                            () = seat.displaced() => {}
+                            () = async {
+                                let _place = seat.place(LONG).await;
+                                std::future::pending::<()>().await;
+                            } => {}
+                        }
+                    }));
+                }
+            }
+            while !places.taken().is_crowded(visitor(200).client, PLACES) {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep(SHORT * 2).await;
+            for newcomer in 100..110 {
+                let begin = Instant::now();
+                let seat = timeout(LONG, places.seat(visitor(newcomer))).await.unwrap().unwrap();
+                let place = timeout(LONG, seat.place(LONG)).await.unwrap();
+                assert!(place.is_some(), "{holders}");
+                assert!(begin.elapsed() < LONG / 4, "{holders}: it waits for the others");
+                // The holders' further connections keep nobody waiting.
+                assert!(timeout(LONG, places.seat(visitor(0))).await.is_ok());
+                connections.push(tokio::spawn(async move { drop((place, seat)) }));
+            }
+            for connection in connections {
+                connection.abort();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_or_has_just_come_is_not_displaced() {
+        let places = places(16, LONG);
+        let seats = taken(&places, visitor(1), 3).await;
+        let other = places.seat(visitor(2)).await.unwrap();
+        let now = Instant::now();
+        let admit = |after| places.admit(visitor(3), now + after);
+        assert!(
+            matches!(admit(Duration::ZERO), Admission::Until(_)),
+            "all have just come"
+        );
+        seats.iter().for_each(Seat::asked);
+        assert!(matches!(admit(SILENCE * 2), Admission::Full), "all are asking");
+        seats[1].is_silent_again();
+        assert!(matches!(admit(SILENCE * 2), Admission::Full));
+        timeout(LONG, seats[1].displaced()).await.expect("it is told to leave");
+        assert!(timeout(SHORT, seats[0].displaced()).await.is_err());
+        // A client that has no more than the newcomer is left alone.
+        assert!(timeout(SHORT, other.displaced()).await.is_err());
+    }
+
+    /// A place that is given to somebody who does not wait any more is free again.
+    #[tokio::test]
+    async fn places_are_not_lost() {
+        let places = places(u64::MAX, SHORT);
+        let seats = taken(&places, visitor(1), PLACE_SHARE + 2).await;
+        for _ in 0..3 {
+            let mut held = Vec::new();
+            for seat in &seats[..PLACE_SHARE] {
+                held.push(seat.place(LONG).await.unwrap());
+            }
+            let waits = seats[PLACE_SHARE].place(LONG);
+            tokio::pin!(waits);
+            assert!(timeout(SHORT, &mut waits).await.is_err());
+            drop(held);
+        }
+        assert!(!seats[0].is_crowded());
+        assert!(places.taken().is_empty_of_places());
     }
 }

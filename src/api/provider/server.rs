@@ -37,10 +37,21 @@ pub async fn serve(
     settings: api::Settings,
     stop: impl Future<Output = ()> + Send,
 ) {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
+    serve_within(Places::within(files), listener, provider, requests, settings, stop).await;
+}
+
+async fn serve_within(
+    places: Places,
+    listener: TcpListener,
+    provider: watch::Receiver<Arc<Provider>>,
+    requests: mpsc::Sender<DaemonRequest>,
+    settings: api::Settings,
+    stop: impl Future<Output = ()> + Send,
+) {
     let times = settings.times;
     let (ending, ends) = watch::channel(false);
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
-    let places = Arc::new(Places::within(files));
+    let places = Arc::new(places);
     let shared = Arc::new(Shared {
         requests,
         times,
@@ -80,12 +91,20 @@ pub async fn serve(
         let (shared, ends) = (Arc::clone(&shared), ends.clone());
         connections.spawn(async move {
             let times = shared.times;
-            if is_asked(&stream, times.head, &ends).await
-                && let Some(place) = seat.place(times.body).await
-            {
-                // In a box, so that one that waits costs little.
-                Box::pin(serve_one(stream, from, provider, shared, &seat, ends)).await;
-                drop(place);
+            let served = async {
+                if is_asked(&stream, times.head, &ends).await
+                    && let Some(place) = seat.place(times.body).await
+                {
+                    // In a box, so that one that waits costs little.
+                    Box::pin(serve_one(stream, from, provider, shared, &seat, ends)).await;
+                    drop(place);
+                }
+            };
+            tokio::select! {
+                () = served => {}
+                () = seat.displaced() => {
+                    tracing::debug!(%from, "a connection to the provider API that asked nothing was closed for another address");
+                }
             }
             drop(seat);
         });
@@ -121,9 +140,12 @@ async fn serve_one(
     let service = service_fn(move |request: Request<Incoming>| {
         let (provider, shared) = (Arc::clone(&provider), Arc::clone(&shared));
         async move {
+            seat.asked();
             let response: Response<Body> = answer(&provider, &shared, from.ip(), request).await;
             if response.extensions().get::<Authenticated>().is_some() {
                 seat.answered();
+            } else {
+                seat.is_silent_again();
             }
             // A connection that is kept idle would keep its place from those that wait.
             let response = if seat.is_crowded() { closing(response) } else { response };
@@ -165,6 +187,11 @@ mod tests {
     }
 
     async fn served(times: api::Times) -> Served {
+        served_within(times, u64::MAX).await
+    }
+
+    /// With so many open files.
+    async fn served_within(times: api::Times, files: u64) -> Served {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("credentials.toml");
         let text = "username = 'u'\npassword = '0123456789abcdef'\nsso_salt = 'fedcba9876543210'";
@@ -188,7 +215,9 @@ mod tests {
             times,
             ..api::Settings::default()
         };
-        tokio::spawn(serve(listener, current, requests, settings, std::future::pending()));
+        let places = Places::within(files);
+        let stop = std::future::pending();
+        tokio::spawn(serve_within(places, listener, current, requests, settings, stop));
         Served {
             at,
             salt,
@@ -236,6 +265,40 @@ mod tests {
                 "{answer}"
             );
             assert!(answer.contains("The gateway is busy"), "{answer}");
+        }
+    }
+
+    /// Two addresses have all seats, one with connections that send nothing, one with heads that do not end.
+    #[tokio::test]
+    async fn connections_that_ask_nothing_make_room_for_others() {
+        let times = api::Times {
+            head: Duration::from_secs(600),
+            body: Duration::from_secs(600),
+            ..api::Times::default()
+        };
+        let provider = served_within(times, 80).await;
+        let from = |last: u8| {
+            let at = provider.at;
+            async move {
+                let socket = tokio::net::TcpSocket::new_v4().unwrap();
+                socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap();
+                socket.connect(at).await.unwrap()
+            }
+        };
+        let mut held = Vec::new();
+        for number in 0..20_u8 {
+            let mut stream = from(2 + number % 2).await;
+            if number % 2 == 0 {
+                stream.write_all(b"GET /v2/catalog HTTP/1.1\r\n").await.unwrap();
+            }
+            held.push(stream);
+        }
+        for _ in 0..5 {
+            let mut stream = from(9).await;
+            let request = "GET /v2/catalog HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let answer = rest(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
         }
     }
 

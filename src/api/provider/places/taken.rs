@@ -1,0 +1,283 @@
+//! What clients have: seats, places, and connections that ask nothing. Pure but for those that it tells; `now` is an argument.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::addon::throttle::Client;
+
+/// What all clients have.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    seats: usize,
+    places: usize,
+    /// Seats that were given so far.
+    numbers: u64,
+    clients: BTreeMap<Client, Share>,
+}
+
+/// What one client has.
+#[derive(Debug)]
+struct Share {
+    seats: usize,
+    places: usize,
+    most_places: usize,
+    /// When it came, or was answered last.
+    progress: Instant,
+    /// Connections that ask nothing, by the numbers of their seats.
+    silent: BTreeMap<u64, Silent>,
+    /// Those that wait for a place, the first one first.
+    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+}
+
+/// A connection that asks nothing: no whole request has come.
+#[derive(Debug)]
+pub(super) struct Silent {
+    since: Instant,
+    /// Since when it has a place, if it has one.
+    in_place_since: Option<Instant>,
+    displaced: Arc<Notify>,
+}
+
+/// What somebody who wants a seat gets.
+pub(super) enum Admission {
+    /// One with that number, and what tells it to leave.
+    Seat(u64, Arc<Notify>),
+    /// All are taken.
+    Full,
+    /// As before, or the client has its share: until then something may change.
+    Until(Instant),
+    /// The client has its share, and nothing happens there.
+    Stalled,
+}
+
+/// Whether a connection that asks nothing is closed for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Displaced {
+    /// One was told to leave.
+    Told,
+    /// One may be, at that time.
+    Later(Instant),
+    /// No client has more and holds some with connections that ask nothing.
+    Nobody,
+}
+
+impl Silent {
+    pub(super) fn since(since: Instant, displaced: &Arc<Notify>) -> Self {
+        Self {
+            since,
+            in_place_since: None,
+            displaced: Arc::clone(displaced),
+        }
+    }
+}
+
+impl Taken {
+    pub(super) fn seats(&self) -> usize {
+        self.seats
+    }
+
+    pub(super) fn seats_of(&self, client: Client) -> usize {
+        self.clients.get(&client).map_or(0, |share| share.seats)
+    }
+
+    /// When a client that has seats came, or was answered last.
+    pub(super) fn progress_of(&self, client: Client) -> Option<Instant> {
+        self.clients.get(&client).map(|share| share.progress)
+    }
+
+    /// Whether nobody has more than one seat more.
+    pub(super) fn is_among_largest(&self, seats: usize) -> bool {
+        self.clients.values().all(|share| share.seats <= seats + 1)
+    }
+
+    /// Gives a seat. Returns its number, and what tells its connection to leave.
+    pub(super) fn sit(&mut self, client: Client, most_places: usize, now: Instant) -> (u64, Arc<Notify>) {
+        self.numbers += 1;
+        self.seats += 1;
+        let displaced = Arc::new(Notify::new());
+        let share = self.clients.entry(client).or_insert_with(|| Share {
+            seats: 0,
+            places: 0,
+            most_places,
+            progress: now,
+            silent: BTreeMap::new(),
+            waiting: VecDeque::new(),
+        });
+        share.seats += 1;
+        share.silent.insert(self.numbers, Silent::since(now, &displaced));
+        (self.numbers, displaced)
+    }
+
+    pub(super) fn leave(&mut self, client: Client, number: u64) {
+        self.seats = self.seats.saturating_sub(1);
+        if let Some(share) = self.clients.get_mut(&client) {
+            share.seats = share.seats.saturating_sub(1);
+            share.silent.remove(&number);
+            if share.seats == 0 {
+                self.clients.remove(&client);
+            }
+        }
+    }
+
+    /// A whole request has come.
+    pub(super) fn speaks(&mut self, client: Client, number: u64) {
+        if let Some(share) = self.clients.get_mut(&client) {
+            share.silent.remove(&number);
+        }
+    }
+
+    /// One that has a place asks nothing again.
+    pub(super) fn is_silent(&mut self, client: Client, number: u64, silent: Silent) {
+        if let Some(share) = self.clients.get_mut(&client) {
+            let in_place_since = Some(silent.since);
+            share.silent.insert(
+                number,
+                Silent {
+                    in_place_since,
+                    ..silent
+                },
+            );
+        }
+    }
+
+    pub(super) fn progressed(&mut self, client: Client, now: Instant) {
+        if let Some(share) = self.clients.get_mut(&client) {
+            share.progress = now;
+        }
+    }
+
+    /// Whether a client waits for a place, or soon will.
+    pub(super) fn is_crowded(&self, client: Client, places: usize) -> bool {
+        let own = self.clients.get(&client);
+        self.places >= places || own.is_some_and(|share| share.places >= share.most_places)
+    }
+
+    pub(super) fn wait_for_place(&mut self, client: Client, number: u64, give: oneshot::Sender<()>) {
+        if let Some(share) = self.clients.get_mut(&client) {
+            share.waiting.push_back((number, give));
+        }
+    }
+
+    /// Gives the places that are free, of so many: first to clients that have few.
+    pub(super) fn give_places(&mut self, places: usize, now: Instant) {
+        while self.places < places {
+            let mut waiting = self.clients.values_mut();
+            let waiting = waiting
+                .by_ref()
+                .filter(|share| share.places < share.most_places && !share.waiting.is_empty());
+            let Some(share) = waiting.min_by_key(|share| share.places) else {
+                return;
+            };
+            let Some((number, give)) = share.waiting.pop_front() else {
+                return;
+            };
+            // Who has gone needs none.
+            if give.send(()).is_ok() {
+                self.places += 1;
+                share.places += 1;
+                if let Some(silent) = share.silent.get_mut(&number) {
+                    silent.in_place_since = Some(now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn leave_place(&mut self, client: Client, number: u64) {
+        self.places = self.places.saturating_sub(1);
+        if let Some(share) = self.clients.get_mut(&client) {
+            share.places = share.places.saturating_sub(1);
+            if let Some(silent) = share.silent.get_mut(&number) {
+                silent.in_place_since = None;
+            }
+        }
+    }
+
+    /// Tells the connection to leave that has asked nothing for longest, of the client that has most seats, if it has more than this
+    /// client will have, and that connection was silent for so long.
+    pub(super) fn displace_seat(&mut self, client: Client, now: Instant, silence: Duration) -> Displaced {
+        let own = self.seats_of(client);
+        self.displace(
+            client,
+            now,
+            silence,
+            |share| share.seats > own + 1,
+            |share| share.seats,
+            |silent| Some(silent.since),
+        )
+    }
+
+    /// The same of places, where all are taken.
+    pub(super) fn displace_place(
+        &mut self,
+        client: Client,
+        now: Instant,
+        silence: Duration,
+        places: usize,
+    ) -> Displaced {
+        let own = self.clients.get(&client);
+        if self.places < places || own.is_some_and(|share| share.places >= share.most_places) {
+            return Displaced::Nobody;
+        }
+        let own = own.map_or(0, |share| share.places);
+        self.displace(
+            client,
+            now,
+            silence,
+            |share| share.places > own + 1,
+            |share| share.places,
+            |silent| silent.in_place_since,
+        )
+    }
+
+    fn displace(
+        &mut self,
+        client: Client,
+        now: Instant,
+        silence: Duration,
+        has_more: impl Fn(&Share) -> bool,
+        size: impl Fn(&Share) -> usize,
+        since: impl Fn(&Silent) -> Option<Instant>,
+    ) -> Displaced {
+        let mut later: Option<Instant> = None;
+        let mut first: Option<(usize, Client, u64)> = None;
+        for (of, share) in self
+            .clients
+            .iter()
+            .filter(|(of, share)| **of != client && has_more(share))
+        {
+            let silent = share.silent.iter();
+            let oldest = silent
+                .filter_map(|(number, silent)| Some((since(silent)?, *number)))
+                .min();
+            let Some((begin, number)) = oldest else { continue };
+            if now.saturating_duration_since(begin) < silence {
+                later = Some(later.map_or(begin + silence, |later| later.min(begin + silence)));
+            } else if first.is_none_or(|(most, ..)| size(share) > most) {
+                first = Some((size(share), *of, number));
+            }
+        }
+        let Some((_, of, number)) = first else {
+            return later.map_or(Displaced::Nobody, Displaced::Later);
+        };
+        let share = self.clients.get_mut(&of);
+        if let Some(silent) = share.and_then(|share| share.silent.remove(&number)) {
+            silent.displaced.notify_one();
+        }
+        Displaced::Told
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty_of_places(&self) -> bool {
+        self.places == 0
+    }
+
+    /// How many clients have something.
+    #[cfg(test)]
+    pub(super) fn clients(&self) -> usize {
+        self.clients.len()
+    }
+}
