@@ -104,6 +104,8 @@ pub struct Store {
     connection: Option<Connection>,
     /// The file that was opened.
     file: Option<FileId>,
+    /// Its log.
+    log: Option<FileId>,
     /// Opened to be read only: it cannot be written, or could not be when it was opened.
     read_only: bool,
     /// What the caller has seen.
@@ -133,6 +135,7 @@ impl Store {
             keep,
             connection: None,
             file: None,
+            log: None,
             read_only: false,
             revision: 0,
             trouble: None,
@@ -288,13 +291,13 @@ impl Store {
 
     fn write<T>(&mut self, work: impl FnOnce(&Transaction<'_>, &Keep) -> Result<T, Fault>) -> Result<T, StoreError> {
         if self.read_only {
-            self.connection = None;
+            self.close();
         }
         if self.connection.is_none() {
             let found = self.connect()?;
             if found != self.revision {
                 // Until it is loaded every change meets this.
-                self.connection = None;
+                self.close();
                 return Err(StoreError::Moved {
                     path: self.path.clone(),
                     known: counter(self.revision),
@@ -328,9 +331,25 @@ impl Store {
         }
         let unsure = matches!(error, StoreError::Io { .. } | StoreError::Corrupt { .. });
         if unsure || self.connection.as_ref().is_some_and(|open| !open.is_autocommit()) {
-            self.connection = None;
+            self.close();
         }
         error
+    }
+
+    /// Closes the file, which moves the log into it and removes the log; by its name, under which there may be the log of another store, that
+    /// somebody has put in the place of this one: it stays.
+    fn close(&mut self) {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        let is_another = FileId::of(&beside(&self.path, "-wal")).is_ok_and(|there| Some(there) != self.log);
+        if is_another {
+            let moved = schema::checkpoint(&connection);
+            let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            if moved.is_err() || kept.is_err() {
+                tracing::debug!("failed to close a store whose file was replaced");
+            }
+        }
     }
 
     fn closed(&self) -> StoreError {
@@ -369,6 +388,7 @@ impl Store {
             },
         };
         self.file = FileId::of(&self.path).ok();
+        self.log = FileId::of(&beside(&self.path, "-wal")).ok();
         self.connection = Some(connection);
         Ok(head.revision)
     }
@@ -378,6 +398,12 @@ impl Store {
 fn try_to_write(connection: &mut Connection) -> Result<(), Fault> {
     in_transaction(connection, schema::touch)?;
     schema::checkpoint(connection)
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 /// Opens a store to be changed, and takes its lock, which stays.

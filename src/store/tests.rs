@@ -695,6 +695,33 @@ fn what_a_killed_one_left_in_its_log_is_there_and_in_the_file_after_a_checkpoint
     }
 }
 
+/// Somebody has put another store with its log in the place of one that is open, and did not end the daemon before.
+#[test]
+fn the_log_of_another_store_survives_the_end_of_the_one_before() {
+    let (place, other) = (place(), place());
+    let mut store = Store::open(&other.path).unwrap();
+    set(&mut store, "other", 3000);
+    let files_of_other = files(&other.path);
+    let mut store = Store::open(&place.path).unwrap();
+    set(&mut store, "a", 2000);
+    let away = place.path.with_file_name("away.db");
+    for end in ["", "-wal"] {
+        fs::rename(beside(&place.path, end), beside(&away, end)).unwrap();
+    }
+    put_back(&place.path, &files_of_other);
+    set(&mut store, "b", 2001);
+    drop(store);
+    assert_eq!(files(&place.path), files_of_other, "they are left alone");
+    let mut store = Store::open(&place.path).unwrap();
+    assert_eq!(names(&mut store), [("other".into(), 1)]);
+    let mut store = Store::open(&away).unwrap();
+    assert_eq!(
+        names(&mut store),
+        [("a".into(), 1), ("b".into(), 2)],
+        "nor has the other lost anything"
+    );
+}
+
 #[test]
 fn a_log_with_changes_is_not_left_out_where_nothing_can_be_written() {
     let place = place();
