@@ -14,7 +14,7 @@ use super::{
 use crate::api::client::Client;
 use crate::control::request::ApplyOptions;
 use crate::observe::now;
-use crate::reconcile::{Options, Report};
+use crate::reconcile::{Options, ReconcileError, Report};
 use crate::record::{Applied, since_boot};
 use crate::report;
 use tcpgw_core::diff::count;
@@ -106,13 +106,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     // All that is left to do works on what was made of it.
     drop(state);
     others.remember_lost(global);
-    let report = reconciler.apply(
-        known,
-        &desired,
-        &Options {
-            drain: arguments.drain.unwrap_or_default(),
-        },
-    )?;
+    others.forget_pruned(&held)?;
+    let drain = arguments.drain.unwrap_or_default();
+    let applied = reconciler.apply(known, &desired, &Options { drain });
+    let report = applied.inspect_err(|error| {
+        if !matches!(error, ReconcileError::Unswept(_)) {
+            others.remember_pruned(global);
+        }
+    })?;
     let took = begin.elapsed();
     let denied = Denied::local(&mut reconciler, &desired.summary, arguments.flush_denied)?;
     // The process ends here: taking a million elements apart would only take time.

@@ -4,7 +4,7 @@
 //! kernel is replaced. What belongs to nobody that is known stays.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -67,6 +67,12 @@ pub(super) fn look(
     let adopted = adopt(&known.summary, recorded, of_last, is_last_newer);
     // Without a record nobody knows whose a service is.
     let is_orphan = known.recorded.is_none();
+    let not_held: BTreeSet<Box<str>> = last
+        .iter()
+        .filter(|last| last.boot == boot_id())
+        .flat_map(|last| known.lost(last))
+        .map(|(_, name)| name.into())
+        .collect();
     let of_last = last.iter().flat_map(|last| {
         if last.boot == boot_id() {
             let missing = known.lost(last).filter(|(_, name)| state.get(name).is_none());
@@ -84,7 +90,7 @@ pub(super) fn look(
     let of_others: Vec<(Owner, Adopted)> = of_others.collect();
     let said = last
         .iter()
-        .flat_map(|last| said_through_api(last, &of_others, &boot_id()));
+        .flat_map(|last| said_through_api(last, &of_others, &not_held, &boot_id()));
     // One that is suspended or held back is not whole in the kernel.
     let said = said.map(|service| (service.name.clone(), Service::clone(service)));
     let said: BTreeMap<Box<str>, Service> = said.collect();
@@ -110,17 +116,20 @@ fn waiting(last: &Last, found: &[Adopted], state: &State) -> Vec<(Owner, Box<str
     waiting.map(|(owner, service)| (*owner, service.name.clone())).collect()
 }
 
-/// Services of the API as they were put there, of those that this boot serves, whole or not, or holds back. Of another boot
-/// nothing but the file tells: a daemon that starts serves all of them again.
+/// Services of the API as they were put there, of those that this boot serves, whole or not, or holds back, or that are `not_held` by the
+/// kernel. Of another boot nothing but the file tells: a daemon that starts serves all of them again.
 fn said_through_api<'a>(
     last: &'a Last,
     found: &'a [(Owner, Adopted)],
+    not_held: &'a BTreeSet<Box<str>>,
     boot: &str,
 ) -> impl Iterator<Item = &'a Service> + use<'a> {
     let is_of_boot = last.boot == boot;
     let is_there = |name: &str| {
         let mut found = found.iter();
-        found.any(|(owner, found)| *owner == Owner::Api && *found.wanted.name == *name) || last.unserved.contains(name)
+        found.any(|(owner, found)| *owner == Owner::Api && *found.wanted.name == *name)
+            || last.unserved.contains(name)
+            || not_held.contains(name)
     };
     let of_api = last.services.iter().filter(|(owner, _)| *owner == Owner::Api);
     let of_api = of_api.filter(move |(_, service)| !is_of_boot || is_there(&service.name));
@@ -300,10 +309,53 @@ impl Others {
         }
     }
 
-    /// Orphans that were removed are not to come back when a daemon starts, nor what was held back of a state file that this
-    /// one replaces. `held`: services of this one that are held back.
+    /// Orphans that are to be removed are not to come back when a daemon starts: only the file of last services says so, and it says it
+    /// before they are removed.
+    ///
+    /// # Errors
+    /// The file cannot be written: nothing is to be changed.
+    pub(super) fn forget_pruned(&self, held: &BTreeSet<Box<str>>) -> Result<(), Failure> {
+        let Some((path, left)) = self.prunes.then(|| self.left(held)).flatten() else {
+            return Ok(());
+        };
+        left.save(path).map_err(|error| {
+            let path = tcpgw_core::escape::path(path);
+            Failure::Refused(format!(
+                "failed to write {path}, which alone says that services no provider defines were removed: {error}; nothing was changed; make \
+                 it writable, then try again"
+            ))
+        })
+    }
+
+    /// Takes [`Self::forget_pruned`] back: the orphans are still there.
+    pub(super) fn remember_pruned(&self, global: &Global) {
+        if let Some((path, last)) = self.last.as_ref().filter(|_| self.prunes)
+            && let Err(error) = last.save(path)
+        {
+            let path = tcpgw_core::escape::path(path);
+            global.warn(&format!(
+                "failed to write {path}: {error}; a machine that boots may not know services that no provider defines"
+            ));
+        }
+    }
+
+    /// What was held back of a state file that this one replaces is not to come back when a daemon starts. `held`: services of this one
+    /// that are held back.
     pub(super) fn forget_replaced(&self, global: &Global, held: &BTreeSet<Box<str>>) {
-        let Some((path, last)) = &self.last else { return };
+        let left = (!self.prunes).then(|| self.left(held)).flatten();
+        if let Some((path, left)) = left
+            && let Err(error) = left.save(path)
+        {
+            let path = tcpgw_core::escape::path(path);
+            global.warn(&format!(
+                "failed to write {path}: {error}; a daemon may serve the services that were replaced when this machine has booted"
+            ));
+        }
+    }
+
+    /// What the file of last services is to say then; `None`: what it says.
+    fn left(&self, held: &BTreeSet<Box<str>>) -> Option<(&Path, Last)> {
+        let (path, last) = self.last.as_ref()?;
         let is_pruned = |name: &str| {
             let waiting = self.waiting.iter().filter(|_| self.prunes);
             let mut pruned = self.pruned.iter().chain(waiting);
@@ -326,15 +378,7 @@ impl Others {
             .filter(|kept| is_left(&kept.service.name))
             .cloned()
             .collect();
-        if left == *last {
-            return;
-        }
-        if let Err(error) = left.save(path) {
-            let path = tcpgw_core::escape::path(path);
-            global.warn(&format!(
-                "failed to write {path}: {error}; a daemon may serve the services that were removed when this machine has booted"
-            ));
-        }
+        (left != *last).then_some((path.as_path(), left))
     }
 }
 
@@ -427,7 +471,8 @@ mod tests {
         let port = r#"{"name": "web", "port": 20005, "backends": ["10.2.0.12:3000"]}"#;
         let mut web = state(port);
         assert_eq!(waiting(&last, &[], &web), [(Owner::Api, "own".into())]);
-        let said = said_through_api(&last, &[], "now").map(|of| (of.name.clone(), Service::clone(of)));
+        let nothing = BTreeSet::new();
+        let said = said_through_api(&last, &[], &nothing, "now").map(|of| (of.name.clone(), Service::clone(of)));
         let said: BTreeMap<Box<str>, Service> = said.collect();
         let refused = Others::settle([].into_iter(), &said, &mut web, false).unwrap_err();
         let refused = refused.to_string();
@@ -437,7 +482,10 @@ mod tests {
         );
         Others::settle([].into_iter(), &said, &mut web, true).unwrap();
         // In the boot that served it, it was removed.
-        assert_eq!(said_through_api(&last, &[], "earlier").count(), 0);
+        assert_eq!(said_through_api(&last, &[], &BTreeSet::new(), "earlier").count(), 0);
+        // Or somebody has removed the table.
+        let not_held = BTreeSet::from(["own".into()]);
+        assert_eq!(said_through_api(&last, &[], &not_held, "earlier").count(), 1);
     }
 
     /// Nothing in the kernel tells that a service of the API which is suspended has these backends.

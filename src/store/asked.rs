@@ -20,13 +20,30 @@ CREATE TABLE IF NOT EXISTS resource_asked (
 ) STRICT;
 ";
 
+/// What one resource and its bindings were asked for with.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Asked {
+pub(super) struct Asked {
     instance: Option<Fingerprint>,
     bindings: BTreeMap<PlatformId, Fingerprint>,
 }
 
 impl Asked {
+    /// `None`: it is not known.
+    pub(super) fn known_of(resource: &Resource) -> Option<Self> {
+        let asked = Self::of(resource);
+        (asked != Self::default()).then_some(asked)
+    }
+
+    /// Adds it to the resource.
+    pub(super) fn complete(self, resource: &mut Resource) {
+        resource.asked = self.instance;
+        for (id, fingerprint) in self.bindings {
+            if let Some(binding) = resource.bindings.get_mut(&id) {
+                binding.asked = Some(fingerprint);
+            }
+        }
+    }
+
     fn of(resource: &Resource) -> Self {
         let of_bindings = resource.bindings.iter();
         Self {
@@ -81,12 +98,7 @@ pub(super) fn complete(connection: &Connection, resources: &mut [Resource]) -> R
             continue;
         };
         if let Some(resource) = resources.get_mut(at) {
-            resource.asked = asked.instance;
-            for (id, fingerprint) in asked.bindings {
-                if let Some(binding) = resource.bindings.get_mut(&id) {
-                    binding.asked = Some(fingerprint);
-                }
-            }
+            asked.complete(resource);
         }
     }
     Ok(())

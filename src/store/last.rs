@@ -3,7 +3,7 @@
 //!
 //! It is a second copy. While the state file and the store are there, they say what is desired.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::asked::Asked;
 use crate::addon::{Removed, Resource};
 use crate::run_file;
 use tcpgw_core::model::{Service, parse_service, write};
@@ -121,6 +122,9 @@ struct Document<T> {
 struct ResourcesDocument<R, D> {
     resources: Vec<R>,
     removed: Vec<D>,
+    /// What the resources were asked for with, by id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    asked: BTreeMap<String, Asked>,
 }
 
 impl LastResources {
@@ -128,7 +132,16 @@ impl LastResources {
     fn decode(text: &str) -> Option<Self> {
         let read: serde_json::Result<ResourcesDocument<Resource, Removed>> = serde_json::from_str(text);
         let read = read.inspect_err(|error| tracing::error!("resources of the add-on are not accepted: {error}"));
-        let ResourcesDocument { resources, removed } = read.ok()?;
+        let ResourcesDocument {
+            mut resources,
+            removed,
+            mut asked,
+        } = read.ok()?;
+        for resource in &mut resources {
+            if let Some(asked) = asked.remove(resource.id.as_str()) {
+                asked.complete(resource);
+            }
+        }
         Some(Self {
             resources: resources.into_iter().map(Arc::new).collect(),
             removed,
@@ -136,7 +149,10 @@ impl LastResources {
     }
 
     fn encode(&self) -> serde_json::Result<Box<RawValue>> {
+        let asked = self.resources.iter();
+        let asked = asked.filter_map(|resource| Some((resource.id.as_str().to_owned(), Asked::known_of(resource)?)));
         serde_json::value::to_raw_value(&ResourcesDocument {
+            asked: asked.collect(),
             resources: self.resources.iter().map(AsRef::as_ref).collect(),
             removed: self.removed.iter().collect(),
         })
@@ -375,6 +391,12 @@ mod tests {
     const REMOVED: &str = r#"{"id": "caaaaaaaaaaa", "dialect": "heroku", "app": "other", "port": {"port": 20001,
         "until": {"secs": 2, "nanos": 0}}, "at": {"secs": 1, "nanos": 0}}"#;
 
+    fn resource() -> Resource {
+        let mut resource: Resource = serde_json::from_str(RESOURCE).unwrap();
+        resource.asked = Some(crate::addon::Fingerprint::of(&serde_json::json!({"foo": 1})));
+        resource
+    }
+
     fn last() -> Last {
         let service = br#"{"name": "a", "port": 2001, "backends": ["10.2.0.11:80"], "labels": {"k": "v"}}"#;
         let kept = br#"{"name": "a", "port": 2002, "backends": ["10.2.0.12:80"]}"#;
@@ -392,7 +414,7 @@ mod tests {
             }],
             refused: Vec::new(),
             resources: Some(LastResources {
-                resources: vec![Arc::new(serde_json::from_str(RESOURCE).unwrap())],
+                resources: vec![Arc::new(resource())],
                 removed: vec![serde_json::from_str(REMOVED).unwrap()],
             }),
         }

@@ -228,7 +228,7 @@ impl Due {
 
     /// Writing it has taken so long.
     pub(super) fn remembered(&mut self, took: Duration) {
-        self.remember_pause = RECORD.max(took.saturating_mul(50));
+        self.remember_pause = RECORD.max(took.saturating_mul(10));
     }
 
     /// Writing it has taken so long.

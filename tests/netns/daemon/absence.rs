@@ -405,6 +405,52 @@ fn an_orphan_outlives_a_lost_table_and_an_apply() {
     provider_of(&net, "file", "orphan");
 }
 
+/// Only the file of last services says that an orphan was pruned: where it cannot be written nothing is.
+#[test]
+fn an_orphan_that_cannot_be_forgotten_is_not_pruned() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.apply(of_file());
+    let mut daemon = net.daemon_without_state(&[]);
+    provider_of(&net, "file", "orphan");
+    thread::sleep(RECORDED);
+    daemon.kill();
+    let blocked = net.file("store.db.last.new");
+    fs::create_dir(&blocked).expect("a directory");
+    let other = state([service("other", 2003, &["b3"], 3000, json!({}))]);
+    let ran = net.apply_alone_with(&other, "--prune").exits(1);
+    assert!(
+        ran.stderr.contains("store.db.last") && ran.stderr.contains("nothing was changed"),
+        "{ran}"
+    );
+    serves(&net, &[2001]);
+    fs::remove_dir(&blocked).expect("it is there");
+    net.apply_alone_with(&other, "--prune").exits(0);
+    serves(&net, &[2003]);
+    daemon.start();
+    serves_soon(&net, &[2003]);
+    assert!(net.connect("client", at(PUBLIC[0], 2001)).is_err());
+}
+
+/// What the kernel has lost of the API is not replaced by the first `apply` either.
+#[test]
+fn a_port_of_the_api_is_not_taken_after_the_table_was_lost() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let mut daemon = begin(&net);
+    thread::sleep(RECORDED);
+    daemon.kill();
+    net.sh("gateway", "nft delete table inet tcpgw").ok();
+    let other = state([service("other", 2002, &["b3"], 3000, json!({}))]);
+    let ran = net.apply_alone(&other).exits(2);
+    assert!(
+        ran.stderr.contains("port 2002 is already taken by service \"api\""),
+        "{ran}"
+    );
+    daemon.start();
+    serves_soon(&net, &[2001, 2002]);
+}
+
 /// Nor is a service of the API, whose store is lost as well.
 #[test]
 fn a_service_of_the_api_outlives_a_lost_table_an_apply_and_a_lost_store() {

@@ -1,5 +1,6 @@
 //! From the desired state to the ruleset.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -43,20 +44,21 @@ pub fn compile_services(mut services: Vec<&Service>, links: &Links) -> Ruleset {
 }
 
 /// Of endpoints in several services: the name of the one whose limit and source hold. They agree (see
-/// [`crate::model::State::new`]) but where an endpoint is on its way out of one of them: there, one in which it is active
-/// decides.
+/// [`crate::model::State::new`]) but where an endpoint is on its way from one of them to another: there, one in which it is active
+/// decides, and of several the one with the highest limit, so that no client gets less than it was promised.
 fn deciding<'s>(services: &[&'s Service]) -> BTreeMap<Endpoint, &'s str> {
     let backends = services.iter().flat_map(|service| {
         let drains = |backend: &Backend| backend.state == BackendState::Draining;
         let backends = service.backends.iter();
-        backends.map(move |backend| (backend.endpoint, drains(backend), &*service.name))
+        let pps = service.limit.as_ref().map_or(u32::MAX, |limit| limit.pps);
+        backends.map(move |backend| (backend.endpoint, drains(backend), Reverse(pps), &*service.name))
     });
-    let mut all: Vec<(Endpoint, bool, &str)> = backends.collect();
+    let mut all: Vec<(Endpoint, bool, Reverse<u32>, &str)> = backends.collect();
     all.sort_unstable();
     let shared = all.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1);
     shared
         .filter_map(|same| same.first())
-        .map(|(endpoint, _, name)| (*endpoint, *name))
+        .map(|(endpoint, .., name)| (*endpoint, *name))
         .collect()
 }
 
@@ -363,4 +365,40 @@ pub fn interface_bytes(name: &str) -> [u8; 16] {
         *to = from;
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::parse_service;
+
+    fn service(name: &str, port: u16, pps: Option<u32>, state: &str) -> Service {
+        let limit = pps.map_or(String::new(), |pps| format!(r#""limit": {{"pps": {pps}}}, "#));
+        let backend = format!(r#"{{"address": "10.2.0.11", "port": 3000, "state": "{state}"}}"#);
+        let text = format!(r#"{{"name": "{name}", "port": {port}, {limit}"backends": [{backend}]}}"#);
+        parse_service(text.as_bytes()).unwrap()
+    }
+
+    /// An endpoint moves from one service to another, which has another limit.
+    #[test]
+    fn where_an_endpoint_moves_no_client_gets_less_than_it_was_promised() {
+        let links: Links = ["eth0".to_owned()].into();
+        let limits = |services: &[&Service]| {
+            let ruleset = compile_services(services.to_vec(), &links);
+            [SetName::LimitTo(Family::V4), SetName::Unlimited(Family::V4)].map(|name| ruleset.rows(name).cloned())
+        };
+        for (one, other) in [("a", "b"), ("b", "a")] {
+            let low = service(one, 2001, Some(100), "active");
+            let high = service(other, 2002, Some(500), "active");
+            let unlimited = service(other, 2002, None, "active");
+            let leaving = service(other, 2002, Some(500), "draining");
+            assert_eq!(limits(&[&low, &high]), limits(&[&high]));
+            assert_eq!(limits(&[&low, &unlimited]), limits(&[&unlimited]));
+            assert_eq!(
+                limits(&[&low, &leaving]),
+                limits(&[&low]),
+                "one in which it is active decides"
+            );
+        }
+    }
 }
