@@ -41,7 +41,7 @@ pub enum ObserveError {
     #[error("{0} and {1} are addresses of different families; a backend only sees addresses of its own family")]
     Families(SocketAddr, SocketAddr),
     /// Whoever asked has gone.
-    #[error("nobody wants to know any more")]
+    #[error("the request was cancelled")]
     Gone,
     /// Whoever asked does not listen any more.
     #[error("failed to write what was seen: {0}")]

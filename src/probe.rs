@@ -101,7 +101,7 @@ impl Prober {
             .map_err(io::Error::from)?;
         let (commands, receiver) = channel();
         let collector = Collector::open()
-            .inspect_err(|error| tracing::debug!(%error, "conntrack will collect probes by itself"))
+            .inspect_err(|error| tracing::debug!(%error, "entries of probes in conntrack are not deleted and expire by themselves"))
             .ok();
         let prober = Thread {
             pool: Pool::new(epoll),
@@ -239,7 +239,7 @@ impl Thread {
         let due = self.unanswered.partition_point(|(at, _)| *at <= now);
         over.extend(self.unanswered.drain(..due).map(|(_, flow)| flow));
         if let Err(error) = collector.collect(&over) {
-            tracing::debug!(%error, "failed to have conntrack forget probes: it will, by itself");
+            tracing::debug!(%error, "failed to delete entries of probes from conntrack; they expire by themselves");
         }
     }
 

@@ -137,7 +137,7 @@ pub enum ReconcileError {
     #[error("applied; stale flows may be left: {0}; run again")]
     Unswept(#[source] KernelError),
     /// Others wrote all the time.
-    #[error("others changed the ruleset {ATTEMPTS} times while it was to be changed; nothing is half done, run again")]
+    #[error("others changed the ruleset during each of {ATTEMPTS} attempts; no change is incomplete, run again")]
     Busy,
     /// Nobody but its owner may write to the table.
     #[error(

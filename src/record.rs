@@ -233,7 +233,7 @@ impl RecordFile {
         if let Some(record) = &mut record {
             self.complete(&mut record.head, &content);
         } else {
-            tracing::debug!(path = %tcpgw_core::escape::path(&self.path), "the record cannot be read, the kernel will be");
+            tracing::debug!(path = %tcpgw_core::escape::path(&self.path), "the record cannot be read; the kernel is read instead");
         }
         record
     }

@@ -113,7 +113,7 @@ fn problem(finding: &Finding) -> Option<Problem> {
         Severity::Warning | Severity::Note => problem::Severity::Warning,
     };
     let fix = match &finding.fix {
-        Some(Fix::Command(line)) => format!(". To mend it, as root: `{line}`"),
+        Some(Fix::Command(line)) => format!(". To fix it, as root: `{line}`"),
         Some(Fix::Advice(words)) => format!(". To fix it: {words}"),
         None => String::new(),
     };

@@ -1162,10 +1162,10 @@ fn the_chain_that_was_made_last_gets_the_connections() {
         (own(21, Some(older(3, false))), Severity::Warning, "made before"),
         // The table is older, and the chain is not.
         (own(21, Some(older(2, true))), Severity::Broken, "made after"),
-        (own(21, Some(older(2, false))), Severity::Warning, "nothing here tells"),
-        (own(21, None), Severity::Warning, "nothing here tells"),
+        (own(21, Some(older(2, false))), Severity::Warning, "cannot be seen here"),
+        (own(21, None), Severity::Warning, "cannot be seen here"),
         (own(19, None), Severity::Broken, "made after"),
-        (None, Severity::Warning, "nothing here tells"),
+        (None, Severity::Warning, "cannot be seen here"),
     ] {
         let found = with(|facts| {
             firewall_of(facts).own_table = own.clone();

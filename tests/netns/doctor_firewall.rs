@@ -386,7 +386,7 @@ fn a_chain_that_is_newer_than_its_table_gets_the_connections() {
     let again = format!("{list} && nft delete table inet tcpgw && nft -f {saved}");
     net.sh("gateway", &again).ok();
     assert_ne!(greeted(), "b3");
-    assert!(cause("warning").contains("nothing here tells which one"));
+    assert!(cause("warning").contains("cannot be seen here"));
 }
 
 /// Whether a connection that a client outside opens is one of ours to `tcpgw flows`.

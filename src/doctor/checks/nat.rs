@@ -158,13 +158,12 @@ fn judge(facts: &CheapFacts, chains: &[Chain], chain: &Chain, base: Base, diagno
             ),
             None => (
                 Severity::Warning,
-                "both chains have the same priority: the one that was made last gets the connections, and nothing here tells \
-                 which one that is",
+                "both chains have the same priority: the one that was made last gets the connections; which one that is cannot be seen here",
             ),
         },
         _ => (
             Severity::Warning,
-            "its chain comes after tcpgw's: whoever expects connections there gets none",
+            "its chain comes after tcpgw's: that rule gets no connections",
         ),
     };
     diagnosis.found(

@@ -70,7 +70,7 @@ pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         ),
         "clients from outside have nothing to connect to",
         advice(format!(
-            "see `ip address`: is the interface to the clients up, and has it its address? Without one of their family are {}",
+            "see `ip address`: is the interface to the clients up, and does it have its address? Interfaces without an address of the clients' family: {}",
             some(&spare)
         )),
     );

@@ -13,7 +13,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
         diagnosis.warning(
             "large-receive-offload",
             format!("{} merges received packets in hardware (LRO)", link.name),
-            "merged like that they cannot be forwarded as they came: connections stall or crawl",
+            "packets that are merged in hardware cannot be forwarded unchanged: connections stall or become slow",
             command(format!("ethtool -K {} lro off", quoted(&link.name))),
         );
     }

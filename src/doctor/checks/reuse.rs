@@ -90,7 +90,7 @@ pub(super) fn source_addresses(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
                 "services have source addresses that this gateway does not have: {}",
                 some(&gone)
             ),
-            "backends answer to an address that nobody has: the connections that get it time out",
+            "backends answer to an address that no machine has: connections that use it time out",
             advice("give the gateway the address (`ip address add`), or take it out of the state"),
         );
     }

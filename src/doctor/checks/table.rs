@@ -31,7 +31,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
         TableState::Changed => diagnosis.broken(
             "table-changed",
             "the elements of the table inet tcpgw are not those that were applied",
-            "somebody edited it: services, backends or limits differ from the state",
+            "another program or user edited it: services, backends or limits differ from the state",
             apply(),
         ),
         TableState::Other(comment) => other(comment.as_deref(), diagnosis),
@@ -58,7 +58,7 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
                 "the table marks flows with {mark}, and the configuration says {}",
                 facts.cheap.mark
             ),
-            "`apply` refuses that: flows with the old mark would be nobody's",
+            "`apply` refuses to work: flows with the old mark would belong to no service",
             advice("set flow_mark back, or run `tcpgw teardown`, which flushes the old flows, and then `tcpgw apply`"),
         );
     }
@@ -70,7 +70,7 @@ fn other(comment: Option<&str>, diagnosis: &mut Diagnosis) {
         diagnosis.broken(
             "table-changed",
             "the rules of the table inet tcpgw are not those that this program makes",
-            "somebody edited them by hand: what they do is anybody's guess",
+            "another program or user edited them; their effect is unknown",
             fix,
         );
     } else {

@@ -64,7 +64,7 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
                 count(own.len(), "address"),
                 some(&own)
             ),
-            "a backend must be another host: the rules would translate its connections in a circle",
+            "a backend must be another host: the rules would translate its connections back to the gateway",
             advice("take the backends out of the state"),
         );
     }
@@ -95,7 +95,7 @@ pub(super) fn elsewhere(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             ),
             "unless a router there knows the way to them, connections that are balanced to them are never answered",
             advice(format!(
-                "see `ip route get {first}`: is the bridge or interface to the containers up, and has it its address?"
+                "see `ip route get {first}`: is the bridge or interface to the containers up, and does it have its address?"
             )),
         );
     }
