@@ -378,6 +378,7 @@ impl Store {
         let version = schema::check(&connection)?;
         schema::migrate(&mut connection, version, &self.path)?;
         let head = schema::verify(&connection)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         self.read_only = unwritable.is_some();
         self.trouble = match unwritable {
             Some(error) => Some(error),
@@ -414,10 +415,11 @@ fn open_locked(path: &Path) -> Result<Connection, Fault> {
         return Err(read_only(path).into());
     }
     connection.busy_timeout(LOCK_TIMEOUT)?;
+    // What is no store, or is damaged, is left as it is, and so is its log.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // Before anything is read, which some settings do: it keeps the log's index in memory.
     connection.pragma_update_and_check(None, "locking_mode", "exclusive", |_| Ok(()))?;
     settle(&connection)?;
-    // What is no store is left as it is.
     in_transaction_of(&mut connection, TransactionBehavior::Exclusive, |transaction| {
         schema::identify(transaction)
     })?;

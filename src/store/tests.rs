@@ -669,6 +669,33 @@ fn put_back(path: &Path, [file, log]: &[Vec<u8>; 2]) {
 }
 
 #[test]
+fn a_damaged_one_is_left_as_it_is_with_its_log() {
+    let place = place();
+    let mut store = Store::open(&place.path).unwrap();
+    set(&mut store, "a", 2000);
+    let [file, log] = files(&place.path);
+    drop(store);
+    assert!(!log.is_empty());
+    let foreign = vec![7; file.len()];
+    let mut header = file.clone();
+    header[..32].fill(b'x');
+    let mut page = file.clone();
+    let middle = page.len() / 2;
+    page[middle..middle + 4096].fill(0x55);
+    for damaged in [foreign, header, page] {
+        let left = [damaged, log.clone()];
+        put_back(&place.path, &left);
+        let error = Store::open(&place.path);
+        if error.is_ok() {
+            // The log has the page that is damaged.
+            continue;
+        }
+        assert!(matches!(error, Err(StoreError::Corrupt { .. })), "{error:?}");
+        assert!(files(&place.path) == left, "it is changed");
+    }
+}
+
+#[test]
 fn what_a_killed_one_left_in_its_log_is_there_and_in_the_file_after_a_checkpoint() {
     let place = place();
     let mut store = Store::open(&place.path).unwrap();
