@@ -93,6 +93,10 @@ enum Event {
     /// A service of the API is made, changed, or removed by its name.
     Put(usize),
     Remove(&'static str),
+    /// The same, and the daemon is killed as soon as it has answered.
+    LastRemoval(&'static str, Option<Loss>),
+    /// The record cannot be written until the next restart.
+    RecordStuck,
     Prune,
     /// A routine change of a service of the API.
     Label(usize),
@@ -127,6 +131,13 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<bool>().prop_map(Event::KeyBack),
         2 => (0..2_usize).prop_map(Event::Put),
         1 => prop::sample::select(all.clone()).prop_map(Event::Remove),
+        1 => (prop::sample::select(all.clone()), prop::option::of(prop::sample::select(vec![
+            Loss::TableGone,
+            Loss::RecordGone,
+            Loss::OtherVersion,
+            Loss::Reboot,
+        ]))).prop_map(|(name, loss)| Event::LastRemoval(name, loss)),
+        1 => Just(Event::RecordStuck),
         1 => Just(Event::Prune),
         3 => (0..2_usize).prop_map(Event::Label),
         3 => (prop::sample::select(all.clone()), any::<bool>()).prop_map(|(name, begins)| Event::Listen(name, begins)),
@@ -1068,6 +1079,7 @@ struct World {
     theirs: BTreeSet<u16>,
     /// What is served is looked at before that.
     sees_at: Instant,
+    is_record_stuck: bool,
     /// The machine booted while nobody could look at it: until then services may be held back.
     waits_until: Instant,
 }
@@ -1102,6 +1114,7 @@ impl World {
             expected: [9001, 9002].into(),
             theirs: BTreeSet::new(),
             sees_at: now,
+            is_record_stuck: false,
             waits_until: now,
         };
         world.start(Fake::default());
@@ -1199,7 +1212,8 @@ impl World {
         // Where nobody has looked at the kernel, or it does not hold a service, nobody else would know anything.
         let is_blind = self.looking.is_stuck(self.now);
         let is_table_lost = losses.iter().any(|loss| *loss <= Loss::ServicesFlushed);
-        let is_record_lost = losses.contains(&Loss::RecordGone) || losses.contains(&Loss::RecordDamaged);
+        let is_stuck = std::mem::take(&mut self.is_record_stuck);
+        let is_record_lost = is_stuck || losses.contains(&Loss::RecordGone) || losses.contains(&Loss::RecordDamaged);
         for loss in losses {
             match loss {
                 // What is served again then, and may be held back, is the law of a boot.
@@ -1218,7 +1232,7 @@ impl World {
                 Loss::StoreDamaged => fs::write(self.store_path(), "damaged").unwrap(),
                 Loss::RecordGone => drop(fs::remove_file(self.record_path())),
                 Loss::LastGone if losses.contains(&Loss::Reboot) || is_table_lost => {}
-                Loss::LastGone if !self.theirs.is_empty() || is_blind => {}
+                Loss::LastGone if !self.theirs.is_empty() || is_blind || is_stuck => {}
                 Loss::LastGone => drop(fs::remove_file(Last::path(&self.store_path()))),
                 Loss::RecordDamaged => drop(fs::write(self.record_path(), "damaged")),
                 Loss::OtherVersion => self.other_version(),
@@ -1271,6 +1285,7 @@ impl World {
 
     /// The record and its journal stay as they are, and cannot be written.
     fn forbid_record(&self) {
+        self.allow_record();
         let journal = self.record_path().with_extension("journal");
         drop(fs::rename(&journal, journal.with_extension("kept")));
         for blocked in ["new", "journal", "journal.new"] {
@@ -1348,6 +1363,21 @@ impl World {
                     self.expected.remove(&port(name));
                 }
             }
+            Event::LastRemoval(name, loss) => {
+                if self
+                    .last_order(name, ServiceEdit::Delete, &loss.into_iter().collect())
+                    .is_ok()
+                {
+                    self.expected.remove(&port(name));
+                    self.see();
+                    self.wait(Duration::from_secs(40));
+                    assert!(!self.served().contains(&port(name)), "{name} comes back");
+                }
+            }
+            Event::RecordStuck => {
+                self.forbid_record();
+                self.is_record_stuck = true;
+            }
             Event::Label(at) => {
                 let label = json!({"labels": {"x": format!("{:?}", self.now - self.begin)}});
                 self.order(OF_API[at], ServiceEdit::Patch(label.to_string().into_bytes()));
@@ -1360,6 +1390,7 @@ impl World {
             Event::Listen(name, false) => {
                 self.listening.remove(&port(name));
                 self.theirs.remove(&port(name));
+                self.see();
                 self.wait(LISTENERS);
             }
             Event::Move(name, leaves) => self.moves(name, leaves),
