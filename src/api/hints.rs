@@ -35,10 +35,13 @@ const TABLE: &[(&str, &str)] = &[
 ];
 
 /// Hints that are no commands.
-const PHRASES: &[(&str, &str)] = &[(
-    "--take-over (of `tcpgw apply`, `service add` and `service set`)",
-    "the parameter take_over=true",
-)];
+const PHRASES: &[(&str, &str)] = &[
+    (
+        "--take-over (of `tcpgw apply`, `service add` and `service set`)",
+        "the parameter take_over=true",
+    ),
+    ("--supersede of `tcpgw deploy`", "the field `supersede`"),
+];
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

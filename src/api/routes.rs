@@ -1,6 +1,7 @@
 //! What can be asked for, and how it is answered.
 
 mod addon;
+mod batch;
 mod daemon;
 mod deploys;
 mod kernel;
@@ -51,6 +52,7 @@ fn table() -> Vec<(&'static str, &'static str, MethodRouter<Shared>)> {
         ("GET", "/v1/openapi.json", get(daemon::openapi)),
         ("GET", "/v1/services", get(services::list)),
         ("POST", "/v1/services", post(services::create)),
+        ("PATCH", "/v1/services", patch(batch::change)),
         ("GET", "/v1/services/{name}", get(services::one)),
         ("PUT", "/v1/services/{name}", put(services::replace)),
         ("PATCH", "/v1/services/{name}", patch(services::change)),

@@ -54,6 +54,9 @@ pub(super) struct Arguments {
     /// How many of the new backends must answer [default: all]
     #[arg(long, value_name = "N")]
     min: Option<usize>,
+    /// End a deploy of the service that is still probing, instead of refusing this one. It ends as undone, superseded by this one
+    #[arg(long)]
+    supersede: bool,
     /// A command for `sh -c` that is run when new connections go to the new backends and the old ones may be stopped. Its
     /// environment has `TCPGW_SERVICE`, `TCPGW_DEPLOY`, `TCPGW_OLD` and `TCPGW_NEW`. If the command fails, the switch is kept,
     /// and the exit code is 1. It is not run if no old backend is replaced
@@ -77,6 +80,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         "min": arguments.min,
         "timeout": duration::show(arguments.timeout),
         "drain_timeout": arguments.drain_timeout.map(duration::show),
+        "supersede": arguments.supersede,
     });
     let target = Target::of_service(&arguments.service, "/deploys");
     let open = format!(

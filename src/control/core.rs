@@ -5,6 +5,7 @@
 
 mod addon;
 mod api_services;
+mod batch;
 mod deploys;
 mod fences;
 mod held_back;
@@ -34,7 +35,9 @@ use crate::config::Config;
 use crate::config::daemon::Settings;
 use crate::control::job::Job;
 use crate::control::membership::{Change, Membership, Name, Note, Probing, Verdict};
-use crate::control::request::{AddonRefused, Applied as ApplyDone, Edited, Peer, Refused, Reply, TornDown};
+use crate::control::request::{
+    AddonRefused, Applied as ApplyDone, Edited, EditedBatch, Peer, Refused, Reply, TornDown,
+};
 use crate::reconcile::Report;
 use crate::reconcile::engine::Services;
 use crate::record::{Applied, TornDown as TornDownBy};
@@ -113,6 +116,7 @@ enum ReplyKind {
         warnings: Vec<String>,
     },
     Edit(Reply<Result<Edited, Refused>>, Box<Edited>),
+    Batch(Reply<Result<EditedBatch, Refused>>, Box<EditedBatch>),
     /// A deploy was taken back.
     Restored {
         id: u64,
@@ -693,6 +697,7 @@ impl Core {
                 drop(reply.send(done));
             }
             ReplyKind::Edit(reply, edited) => drop(reply.send(outcome.map(|_| *edited))),
+            ReplyKind::Batch(reply, edited) => drop(reply.send(outcome.map(|_| *edited))),
             ReplyKind::Restored {
                 id,
                 service,

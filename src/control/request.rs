@@ -22,7 +22,8 @@ use tcpgw_core::problem::Kind;
 
 pub use self::deploys::{DeployOrder, DeployView, TargetView, UndoOrder, Which};
 pub use self::services::{
-    AddonView, BackendView, EditOrder, Edited, List, Listed, PauseOrder, PauseView, ServiceEdit, ServiceView,
+    AddonView, BackendView, BatchItem, BatchOrder, EditOrder, Edited, EditedBatch, List, Listed, MAX_BATCH, PauseOrder,
+    PauseView, ServiceEdit, ServiceView,
 };
 
 /// Where an answer goes.
@@ -47,6 +48,8 @@ pub enum DaemonRequest {
     Service(Box<str>, Reply<Option<ServiceView>>),
     /// Change one that came in through the API.
     Edit(EditOrder, Reply<Result<Edited, Refused>>),
+    /// Change several that came in through the API, all or none.
+    Batch(BatchOrder, Reply<Result<EditedBatch, Refused>>),
     /// Hold new connections of a service back for a time, or no longer.
     Pause(PauseOrder, Reply<Result<(), Refused>>),
     /// Begin a deploy; its id when that is on the disk.

@@ -590,6 +590,7 @@ impl Daemon {
             DaemonRequest::Services(reply) => drop(reply.send(self.core.services())),
             DaemonRequest::Service(name, reply) => drop(reply.send(self.core.service(&name, now))),
             DaemonRequest::Edit(order, reply) => self.core.order(Order::Edit(order, reply)),
+            DaemonRequest::Batch(order, reply) => self.core.order(Order::Batch(order, reply)),
             DaemonRequest::Pause(order, reply) => self.core.pause(&order, reply, now),
             DaemonRequest::Deploy(order, reply) => self.core.order(Order::Deploy(order, reply)),
             DaemonRequest::Undo(order, reply) => self.core.order(Order::Undo(order, reply)),

@@ -72,6 +72,13 @@ pub struct NewDeploy {
     pub details: Value,
     /// Ends of earlier deploys that could not be written so far; written together with this one.
     pub ends: Vec<DeployStep>,
+    /// Earlier deploys of the service that end as undone, superseded by this one; written together with it.
+    pub supersedes: Vec<u64>,
+}
+
+/// Returns why a deploy is over that another one superseded.
+pub fn superseded_by(id: u64) -> String {
+    format!("superseded by deploy {id}; nothing was switched")
 }
 
 /// How a deploy goes on.
@@ -232,6 +239,20 @@ pub(super) fn begin(
             step(transaction, end, None, at)?;
         }
     }
+    let query = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'deploys'), 0)";
+    let last: i64 = transaction.query_row(query, (), |row| row.get(0))?;
+    let id = counter(last.saturating_add(1));
+    for earlier in &new.supersedes {
+        let is_probing = one(transaction, *earlier)?.is_some_and(|deploy| deploy.phase == Phase::Probing);
+        if is_probing {
+            let end = DeployStep {
+                id: *earlier,
+                phase: Phase::Undone,
+                reason: Some(superseded_by(id)),
+            };
+            step(transaction, &end, None, at)?;
+        }
+    }
     let query = "SELECT id FROM deploys WHERE service = ? AND phase = 'probing'";
     let other = transaction
         .query_row(query, [&*new.service], |row| row.get(0))
@@ -243,10 +264,8 @@ pub(super) fn begin(
         }
         .into());
     }
-    let query = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'deploys'), 0)";
-    let last: i64 = transaction.query_row(query, (), |row| row.get(0))?;
     let deploy = Deploy {
-        id: counter(last.saturating_add(1)),
+        id,
         service: new.service.to_string(),
         targets: new.targets.clone(),
         details: new.details.clone(),

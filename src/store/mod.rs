@@ -33,7 +33,7 @@ use tcpgw_core::model::Service;
 
 use self::error::{Fault, read_only, system};
 
-pub use self::deploys::{Deploy, DeployStep, NewDeploy, Phase};
+pub use self::deploys::{Deploy, DeployStep, NewDeploy, Phase, superseded_by};
 pub use self::error::StoreError;
 pub use self::history::{HistoryEntry, HistoryFilter};
 pub use self::resources::LoadedResources;

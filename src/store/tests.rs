@@ -334,6 +334,7 @@ fn new_deploy(service: &str) -> NewDeploy {
         targets: vec!["10.2.0.1:80".parse().unwrap(), "[fd00:2::1]:80".parse().unwrap()],
         details: json!({"until": "drained", "was": ["10.2.0.9:80"]}),
         ends: Vec::new(),
+        supersedes: Vec::new(),
     }
 }
 
@@ -368,6 +369,30 @@ fn a_deploy_begins_together_with_the_end_of_another() {
         ..new_deploy("a")
     };
     assert_eq!(store.deploy_begin(&third, &by("deploy"), at(12)).unwrap(), second + 1);
+}
+
+#[test]
+fn a_deploy_supersedes_those_that_probe_and_no_others() {
+    let place = place();
+    let mut store = Store::open(&place.path).unwrap();
+    set(&mut store, "a", 2000);
+    let first = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(10)).unwrap();
+    store
+        .deploy_update(&step(first, Phase::Switched, None), at(11))
+        .unwrap();
+    let second = store.deploy_begin(&new_deploy("a"), &by("deploy"), at(12)).unwrap();
+    let next = NewDeploy {
+        supersedes: vec![first, second, 99],
+        ..new_deploy("a")
+    };
+    let third = store.deploy_begin(&next, &by("deploy"), at(13)).unwrap();
+    let mut told = |id| {
+        let deploy = store.deploy(id).unwrap().unwrap();
+        (deploy.phase, deploy.reason)
+    };
+    assert_eq!(told(first), (Phase::Switched, None));
+    assert_eq!(told(second), (Phase::Undone, Some(superseded_by(third))));
+    assert_eq!(told(third), (Phase::Probing, None));
 }
 
 #[test]

@@ -121,6 +121,32 @@ fn answers_about_single_services_are_as_described() {
     );
     send("post", "/v1/services", "", "", br#"{"port":1,"backends":[]}"#, 422);
     send("post", "/v1/services", "", "if-match: \"7\"\r\n", new, 400);
+    let batch = br#"{"services":[{"name":"web","patch":{"port":3},"revision":7},{"name":"fresh","put":{"port":4,"backends":[]},"revision":0}]}"#;
+    send("patch", "/v1/services", "?drain=5s", "if-match: \"9\"\r\n", batch, 200);
+    send("patch", "/v1/services", "", "if-match: \"8\"\r\n", batch, 412);
+    send(
+        "patch",
+        "/v1/services",
+        "",
+        "",
+        br#"{"services":[{"name":"web","delete":true,"revision":6}]}"#,
+        412,
+    );
+    send(
+        "patch",
+        "/v1/services",
+        "",
+        "",
+        br#"{"services":[{"name":"gone","patch":{}}]}"#,
+        404,
+    );
+    for wrong in [
+        &br#"{"services":[{"name":"web"}]}"#[..],
+        br#"{"services":[{"name":"A","delete":true}]}"#,
+        b"[]",
+    ] {
+        send("patch", "/v1/services", "", "", wrong, 422);
+    }
     send("get", one, "", "", b"", 200);
     send("put", one, "", "", br#"{"port":1,"backends":[]}"#, 200);
     send(
@@ -487,6 +513,8 @@ fn compare_fields(document: &Value, schema: &Value, place: &[&str], send: &dyn F
     for name in place.iter().rev() {
         body = match *name {
             "[]" => serde_json::json!([body]),
+            // These are read once it is known which service they are for.
+            name @ ("put" | "patch") => serde_json::json!({"name": "web", name: body}),
             name => serde_json::json!({name: body}),
         };
     }

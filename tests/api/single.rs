@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tcpgw::addon::{AddonOutcome, PortUse, Refusal, Request, Resource, RestingPort, ServiceState, Target};
 use tcpgw::control::request::{
-    AddonRefused, BackendView, BindingView, DaemonRequest, DeployOrder, DeployView, EditOrder, Edited, List, Listed,
-    PauseOrder, PauseView, Refused, ResourceList, ResourceView, ServiceEdit, ServiceView, TargetView, UndoOrder, Which,
+    AddonRefused, BackendView, BatchItem, BatchOrder, BindingView, DaemonRequest, DeployOrder, DeployView, EditOrder,
+    Edited, EditedBatch, List, Listed, PauseOrder, PauseView, Refused, ResourceList, ResourceView, ServiceEdit,
+    ServiceView, TargetView, UndoOrder, Which,
 };
 use tcpgw::control::storage::{Query, QueryError, Recorded};
 use tcpgw::store::{Deploy, Expect, HistoryEntry, HistoryFilter, Phase, StoreError, StoredService};
@@ -19,6 +20,7 @@ use tcpgw_core::model::{Endpoint, Service, parse_service, patch_service};
 pub(crate) struct Single {
     pub(crate) services: BTreeMap<String, ServiceView>,
     pub(crate) edits: Vec<EditOrder>,
+    pub(crate) batches: Vec<BatchOrder>,
     pub(crate) pauses: Vec<PauseOrder>,
     pub(crate) orders: Vec<DeployOrder>,
     pub(crate) undos: Vec<UndoOrder>,
@@ -46,6 +48,7 @@ impl Default for Single {
         Self {
             services: BTreeMap::from([("web".into(), web), ("sick".into(), sick)]),
             edits: Vec::new(),
+            batches: Vec::new(),
             pauses: Vec::new(),
             orders: Vec::new(),
             undos: Vec::new(),
@@ -174,6 +177,11 @@ impl Single {
                 self.edits.push(order);
                 drop(reply.send(edited));
             }
+            DaemonRequest::Batch(order, reply) => {
+                let done = refused.and_then(|()| self.batch(&order));
+                self.batches.push(order);
+                drop(reply.send(done));
+            }
             DaemonRequest::Pause(order, reply) => {
                 let paused = refused.and_then(|()| {
                     let view = self.services.get_mut(&*order.name);
@@ -221,7 +229,31 @@ impl Single {
         }
     }
 
-    fn edit(&mut self, order: &EditOrder) -> Result<Edited, Refused> {
+    fn batch(&mut self, order: &BatchOrder) -> Result<EditedBatch, Refused> {
+        if order.revision.is_some_and(|revision| revision != 9) {
+            return Err(Refused::Conflict("the store is not as expected".into(), None));
+        }
+        let one = |item: &BatchItem| {
+            let order = EditOrder {
+                name: item.name.clone(),
+                edit: item.edit.clone(),
+                expect: item.expect,
+                take_over: order.take_over,
+                drain: order.drain,
+                by: order.by,
+            };
+            Ok((item.name.clone(), self.edit(&order)?))
+        };
+        let services = order.items.iter().map(one).collect::<Result<Vec<_>, Refused>>()?;
+        Ok(EditedBatch {
+            revision: 10,
+            changed: true,
+            services,
+            warnings: vec!["it is odd".into()],
+        })
+    }
+
+    fn edit(&self, order: &EditOrder) -> Result<Edited, Refused> {
         let current = self.services.get(&*order.name).map(|view| view.listed.clone());
         let stored = current.as_ref().and_then(|listed| {
             Some(Box::new(StoredService {

@@ -16,7 +16,8 @@ use tcpgw::control::core::{Core, MOST_ORDERS, Now, Order, Vetted};
 use tcpgw::control::events::What;
 use tcpgw::control::job::JobOutcome;
 use tcpgw::control::request::{
-    After, DeployOrder, EditOrder, Edited, PauseOrder, Peer, Refused, ServiceEdit, TornDown, UndoOrder, Which,
+    After, BatchItem, BatchOrder, DeployOrder, EditOrder, Edited, EditedBatch, PauseOrder, Peer, Refused, ServiceEdit,
+    TornDown, UndoOrder, Which,
 };
 use tcpgw::control::storage::{Write, Written};
 use tcpgw::daemon::kernel_thread::perform;
@@ -26,7 +27,7 @@ use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
 use tcpgw::store::last::Last;
-use tcpgw::store::{Expect, HistoryFilter, Phase, Store, StoreError};
+use tcpgw::store::{Expect, HistoryFilter, Phase, Store, StoreError, superseded_by};
 use tcpgw_core::health;
 use tcpgw_core::model::{BackendState, Endpoint, FlowMark, Service, State};
 use tcpgw_core::ruleset::links::Links;
@@ -62,12 +63,14 @@ enum Event {
     Put(usize, Vec<u8>),
     /// Its limit changes.
     Patch(usize, u32),
+    /// Both services get other backends, or none does.
+    Batch(Vec<u8>, Vec<u8>),
     /// It goes.
     Delete(usize),
     /// These of its backends get no new connections, or get them again.
     Drain(usize, bool, Index),
-    /// A new version, of which so many have to answer.
-    Deploy(usize, Vec<u8>, Index),
+    /// A new version, of which so many have to answer; whether it supersedes one that probes.
+    Deploy(usize, Vec<u8>, Index, bool),
     /// The last deploy is taken back.
     Undo(usize),
     /// New connections wait; for so many seconds, or no longer.
@@ -112,7 +115,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (which(), 1..5_u32).prop_map(|(which, pps)| Event::Patch(which, pps)),
         1 => which().prop_map(Event::Delete),
         2 => (which(), any::<bool>(), any::<Index>()).prop_map(|(which, back, at)| Event::Drain(which, back, at)),
-        8 => (to(), any::<Index>()).prop_map(|((which, to), min)| Event::Deploy(which, to, min)),
+        8 => (to(), any::<Index>(), any::<bool>()).prop_map(|((which, to), min, over)| Event::Deploy(which, to, min, over)),
+        2 => (to(), to()).prop_map(|((_, first), (_, second))| Event::Batch(first, second)),
         2 => which().prop_map(Event::Undo),
         1 => (which(), prop::option::of(1..20_u64)).prop_map(|(which, time)| Event::Pause(which, time)),
         3 => (1..=ENDPOINTS).prop_map(Event::Flip),
@@ -260,6 +264,188 @@ fn a_record_that_is_older_than_the_store_gives_nothing_away() {
     world.happen(Event::Put(0, vec![1, 2]));
     world.happen(Event::Kill(0, true));
     world.happen(Event::Patch(0, 7));
+    world.check().unwrap();
+    world.end().unwrap();
+}
+
+/// The one that probes ends, the newest wins; targets of both go on being probed, and those of the first alone are not.
+#[test]
+fn a_deploy_supersedes_one_that_probes() {
+    let mut world = World::new();
+    world.down.extend([endpoint(3), endpoint(4)]);
+    world.deploy(0, &[3, 4], None);
+    world.run();
+    let first = world.core.deploys(world.time())[0].id;
+    world.deploy(0, &[4, 5], None);
+    let mut answer = world.deploys.pop().unwrap();
+    world.run();
+    let refused = answer.try_recv().unwrap().unwrap_err().lines().concat();
+    assert!(
+        refused.contains("is under way") && refused.contains("--supersede"),
+        "{refused}"
+    );
+    world.deploy_as(0, &[4, 5], None, true);
+    let mut answer = world.deploys.pop().unwrap();
+    world.run();
+    let second = answer.try_recv().unwrap().unwrap();
+    let live: Vec<u64> = world
+        .core
+        .deploys(world.time())
+        .iter()
+        .map(|deploy| deploy.id)
+        .collect();
+    assert_eq!(live, [second]);
+    let stored = world.store.as_mut().unwrap().deploy(first).unwrap().unwrap();
+    assert_eq!(
+        (stored.phase, stored.reason),
+        (Phase::Undone, Some(superseded_by(second)))
+    );
+    let events = world.core.follow(&After::Start).kept;
+    let told = |wanted: u64, word: &str| {
+        let is_it = |event: &&Arc<tcpgw::control::events::Event>| matches!(&event.what, What::Deploy { id, phase, .. } if *id == wanted && *phase == word);
+        events.iter().filter(is_it).count()
+    };
+    assert_eq!((told(first, "undone"), told(second, "probing")), (1, 1));
+    let is_probed = |world: &mut World, last| world.core.health().get(endpoint(last)).is_some();
+    assert!(!is_probed(&mut world, 3) && is_probed(&mut world, 4) && is_probed(&mut world, 5));
+    // What comes too late of the first changes nothing.
+    world.down.clear();
+    world.wait(Duration::from_secs(60));
+    let phases: Vec<Phase> = world
+        .store
+        .as_mut()
+        .unwrap()
+        .deploys(None, 2)
+        .unwrap()
+        .iter()
+        .map(|deploy| deploy.phase)
+        .collect();
+    assert_eq!(phases, [Phase::Drained, Phase::Undone]);
+    let serving: Vec<Endpoint> = world.core.membership().serving()["a"]
+        .backends
+        .iter()
+        .map(|backend| backend.endpoint)
+        .collect();
+    assert_eq!(serving, [4, 5].map(|last| Endpoint::try_from(endpoint(last)).unwrap()));
+    world.check().unwrap();
+    world.end().unwrap();
+}
+
+/// A store that is full keeps the first one as it was, and nobody is told of an end.
+#[test]
+fn a_deploy_that_cannot_be_stored_supersedes_nothing() {
+    let mut world = World::new();
+    world.down.insert(endpoint(3));
+    world.deploy(0, &[3], None);
+    world.run();
+    world.happen(Event::Full(5));
+    world.deploy_as(0, &[4], None, true);
+    world.run();
+    let live = world.core.deploys(world.time());
+    assert_eq!((live.len(), &*live[0].phase), (1, "probing"));
+    world.wait(Duration::from_secs(10));
+    world.down.clear();
+    world.wait(Duration::from_secs(60));
+    assert_eq!(
+        world.core.membership().serving()["a"].backends[0].endpoint,
+        Endpoint::try_from(endpoint(3)).unwrap()
+    );
+    world.end().unwrap();
+}
+
+/// Several services change together, or none does: what is wrong with one says which one it is.
+#[test]
+fn a_batch_happens_as_a_whole_or_not_at_all() {
+    let mut world = World::new();
+    let ports = |world: &World| -> Vec<u16> {
+        world
+            .core
+            .services()
+            .services
+            .iter()
+            .map(|listed| listed.service.port.get())
+            .collect()
+    };
+    let item = |name: &str, edit: ServiceEdit, expect: Expect| BatchItem {
+        name: name.into(),
+        edit,
+        expect,
+    };
+    let port = |port: u16| ServiceEdit::Patch(json!({"port": port}).to_string().into_bytes());
+    let before = world.core.services().revision;
+    // Neither could be done alone: each takes the other's port.
+    let mut answer = world.batch(vec![
+        item("a", port(9002), Expect::Present),
+        item("b", port(9001), Expect::Present),
+    ]);
+    world.run();
+    let done = answer.try_recv().unwrap().unwrap();
+    assert_eq!(
+        (done.revision, done.changed, done.services.len()),
+        (before + 1, true, 2)
+    );
+    assert!(
+        done.services
+            .iter()
+            .all(|(_, edited)| edited.changed && edited.revision == before + 1)
+    );
+    assert_eq!(ports(&world), [9002, 9001]);
+    for (items, told) in [
+        (
+            vec![
+                item("a", port(9003), Expect::Present),
+                item("b", port(0), Expect::Present),
+            ],
+            "services[1].port: ",
+        ),
+        (
+            vec![
+                item("a", port(9003), Expect::Present),
+                item("c", port(9004), Expect::Present),
+            ],
+            "no service \"c\"",
+        ),
+        (
+            vec![
+                item("a", port(9003), Expect::Revision(1)),
+                item("b", ServiceEdit::Delete, Expect::Present),
+            ],
+            "not as expected",
+        ),
+        (
+            vec![
+                item("a", port(9003), Expect::Present),
+                item("b", port(9003), Expect::Present),
+            ],
+            "9003",
+        ),
+        (
+            vec![
+                item("a", port(9003), Expect::Present),
+                item("a", port(9004), Expect::Present),
+            ],
+            "services[1].name: ",
+        ),
+        (vec![], "services: "),
+    ] {
+        let mut answer = world.batch(items);
+        world.run();
+        let refused = answer.try_recv().unwrap().unwrap_err().lines().join("; ");
+        assert!(refused.contains(told), "{told}: {refused}");
+        assert_eq!(
+            (ports(&world), world.core.services().revision),
+            (vec![9002, 9001], before + 1)
+        );
+    }
+    // One change and one removal, in one entry each of the same revision.
+    let mut answer = world.batch(vec![
+        item("a", port(9001), Expect::Revision(before + 1)),
+        item("b", ServiceEdit::Delete, Expect::Present),
+    ]);
+    world.run();
+    assert_eq!(answer.try_recv().unwrap().unwrap().services[1].1.service, None);
+    assert_eq!(ports(&world), [9001]);
+    world.wait(Duration::from_secs(60));
     world.check().unwrap();
     world.end().unwrap();
 }
@@ -440,7 +626,24 @@ impl World {
         self.edits.push((which, answer));
     }
 
+    fn batch(&mut self, items: Vec<BatchItem>) -> oneshot::Receiver<Result<EditedBatch, Refused>> {
+        let (reply, answer) = oneshot::channel();
+        let order = BatchOrder {
+            items,
+            revision: None,
+            take_over: false,
+            drain: None,
+            by: PEER,
+        };
+        self.core.order(Order::Batch(order, reply));
+        answer
+    }
+
     fn deploy(&mut self, which: usize, targets: &[u8], min: Option<usize>) {
+        self.deploy_as(which, targets, min, false);
+    }
+
+    fn deploy_as(&mut self, which: usize, targets: &[u8], min: Option<usize>, supersede: bool) {
         let (reply, answer) = oneshot::channel();
         let order = DeployOrder {
             service: SERVICES[which].into(),
@@ -448,6 +651,7 @@ impl World {
             targets: targets.iter().map(|last| endpoint(*last).to_string().into()).collect(),
             timeout: Duration::from_secs(30),
             drain: Some(Duration::from_secs(10)),
+            supersede,
             by: PEER,
         };
         self.core.order(Order::Deploy(order, reply));
@@ -465,6 +669,14 @@ impl World {
                 let text = json!({"limit": {"pps": pps}}).to_string().into_bytes();
                 self.edit(which, ServiceEdit::Patch(text));
             }
+            Event::Batch(first, second) => {
+                let put = |which: usize, backends: &[u8]| BatchItem {
+                    name: SERVICES[which].into(),
+                    edit: ServiceEdit::Put(service(which, backends).to_string().into_bytes()),
+                    expect: Expect::Anything,
+                };
+                drop(self.batch(vec![put(0, &first), put(1, &second)]));
+            }
             Event::Delete(which) => self.edit(which, ServiceEdit::Delete),
             Event::Drain(which, back, at) => {
                 let last = u8::try_from(at.index(usize::from(ENDPOINTS))).unwrap() + 1;
@@ -476,9 +688,9 @@ impl World {
                 };
                 self.edit(which, edit);
             }
-            Event::Deploy(which, targets, min) => {
+            Event::Deploy(which, targets, min, supersede) => {
                 let min = (!targets.is_empty()).then(|| min.index(targets.len()) + 1);
-                self.deploy(which, &targets, min);
+                self.deploy_as(which, &targets, min, supersede);
             }
             Event::Undo(which) => {
                 let (reply, answer) = oneshot::channel();

@@ -127,6 +127,7 @@ fn work(store: &mut Store, until: u64, mut say: impl FnMut(char, u64)) -> Result
                 service: name(random(revision)),
                 targets: Vec::new(),
                 details: json!({ "revision": revision }),
+                supersedes: Vec::new(),
                 ends: Vec::new(),
             };
             let id = store.deploy_begin(&new, &by(), at)?;

@@ -38,6 +38,7 @@ fn made(path: &Path) -> Content {
             service: format!("s{nth}").into(),
             targets: Vec::new(),
             details: json!({}),
+            supersedes: Vec::new(),
             ends: Vec::new(),
         };
         store.deploy_begin(&deploy, &by, Duration::ZERO).unwrap();

@@ -157,6 +157,8 @@ struct Order {
     timeout: Option<String>,
     #[serde(default)]
     drain_timeout: Option<String>,
+    #[serde(default)]
+    supersede: bool,
 }
 
 pub(in crate::api) async fn begin(
@@ -185,6 +187,7 @@ pub(in crate::api) async fn begin(
         drain: span("drain_timeout", order.drain_timeout.as_deref(), MAX_DRAIN)?,
         targets: order.targets,
         min: order.min,
+        supersede: order.supersede,
         by,
     };
     // Before it begins: whoever cannot wait has begun nothing.

@@ -316,7 +316,7 @@ pub(super) fn value(view: &ServiceView) -> Value {
     })
 }
 
-fn tag(response: &mut Response, revision: u64) {
+pub(super) fn tag(response: &mut Response, revision: u64) {
     if let Ok(value) = HeaderValue::from_str(&format!("\"{revision}\"")) {
         response.headers_mut().insert(header::ETAG, value);
     }
@@ -349,7 +349,7 @@ fn present(mut order: EditOrder) -> EditOrder {
     order
 }
 
-fn expected(headers: &HeaderMap, may_be_absent: bool) -> Result<Expect, ApiError> {
+pub(super) fn expected(headers: &HeaderMap, may_be_absent: bool) -> Result<Expect, ApiError> {
     let one = |name: HeaderName| -> Result<Option<&str>, ApiError> {
         let mut values = headers.get_all(&name).iter();
         let (first, second) = (values.next(), values.next());
@@ -381,7 +381,7 @@ fn expected(headers: &HeaderMap, may_be_absent: bool) -> Result<Expect, ApiError
 }
 
 /// The JSON of a service with its name, which may be left out where the path says it.
-fn named(name: &str, text: Vec<u8>) -> Vec<u8> {
+pub(super) fn named(name: &str, text: Vec<u8>) -> Vec<u8> {
     let has_none = matches!(serde_json::from_slice(&text), Ok(Value::Object(object)) if !object.contains_key("name"));
     let Some(at) = text.iter().position(|byte| *byte == b'{').filter(|_| has_none) else {
         return text;

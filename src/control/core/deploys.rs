@@ -48,6 +48,8 @@ pub(super) struct New {
     by: By,
     /// Earlier ones of the service that are over, which is written together with this one.
     ends: Vec<u64>,
+    /// Earlier ones of the service that this one ends: they probe, or nobody was told of their end.
+    supersedes: Vec<u64>,
 }
 
 /// One that is not over, or whose end the store does not know of.
@@ -231,6 +233,17 @@ impl Deploys {
         let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
         let told = of.filter(|(_, deploy)| deploy.is_told && matches!(deploy.stage, Stage::Ending(..)));
         told.map(|(id, _)| *id).collect()
+    }
+
+    /// Those of a service that are in the way of another one: they probe, or only the store does not know of their end.
+    fn in_the_way(&self, service: &str) -> Vec<u64> {
+        let of = self.live.iter().filter(|(_, deploy)| *deploy.service == *service);
+        let blocks = of.filter(|(_, deploy)| match deploy.stage {
+            Stage::Probing(_) => true,
+            Stage::Ending(..) => !deploy.is_told,
+            Stage::Switching | Stage::Switched | Stage::Left => false,
+        });
+        blocks.map(|(id, _)| *id).collect()
     }
 
     /// What the store is to be told of the end of one.

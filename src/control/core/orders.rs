@@ -10,11 +10,11 @@ use super::api_services::Held;
 use super::deploys::Step;
 use super::input::{Judged, ProviderSize, Unjudged, Vet};
 use super::surroundings::{Obstacles, TAKE_OVER};
-use super::{Core, Now, PendingReply, Phase, Provider, ReplyKind, Unheld};
+use super::{Core, Name, Now, PendingReply, Phase, Provider, ReplyKind, Unheld};
 use crate::addon::AddonOutcome;
 use crate::control::request::{
-    AddonOrder, AddonRefused, Applied, Apply, ApplyOptions, DeployOrder, EditOrder, Edited, Refused, Reply,
-    ServiceEdit, UndoOrder,
+    AddonOrder, AddonRefused, Applied, Apply, ApplyOptions, BatchOrder, DeployOrder, EditOrder, Edited, EditedBatch,
+    Refused, Reply, ServiceEdit, UndoOrder,
 };
 use crate::control::storage::{Opened, OrphanRemoval, Write, Written};
 use crate::reconcile::Report;
@@ -38,6 +38,8 @@ pub enum Order {
     Apply(ApplyOrder),
     /// One service shall be otherwise.
     Edit(EditOrder, Reply<Result<Edited, Refused>>),
+    /// Several services shall be otherwise, all or none.
+    Batch(BatchOrder, Reply<Result<EditedBatch, Refused>>),
     /// A deploy.
     Deploy(DeployOrder, Reply<Result<u64, Refused>>),
     /// A deploy shall end, or be taken back.
@@ -52,6 +54,7 @@ impl Order {
         match self {
             Self::Apply(order) => drop(order.reply.send(Err(why))),
             Self::Edit(_, reply) => drop(reply.send(Err(why))),
+            Self::Batch(_, reply) => drop(reply.send(Err(why))),
             Self::Deploy(_, reply) | Self::Undo(_, reply) => drop(reply.send(Err(why))),
             Self::Addon(_, reply) => drop(reply.send(Err(AddonRefused::Daemon(why)))),
         }
@@ -131,6 +134,7 @@ pub(super) struct PendingWrite {
 pub(super) enum OnWritten {
     Apply(Reply<Result<Applied, Refused>>),
     Edit(Box<str>, Reply<Result<Edited, Refused>>),
+    Batch(Vec<Box<str>>, Reply<Result<EditedBatch, Refused>>),
     Deploy(Step),
     Addon(Provisioned),
     /// Resources are in the store as the record tells.
@@ -160,6 +164,7 @@ impl PendingWrite {
         match self.then {
             OnWritten::Apply(reply) => drop(reply.send(Err(refused()))),
             OnWritten::Edit(_, reply) => drop(reply.send(Err(refused()))),
+            OnWritten::Batch(_, reply) => drop(reply.send(Err(refused()))),
             OnWritten::Deploy(step) => return Some(step),
             OnWritten::Addon(provisioned) => provisioned.refuse(error),
             OnWritten::Corrected => {}
@@ -369,6 +374,7 @@ impl Core {
             let taken = match self.order_queue.orders.pop_front()? {
                 Order::Apply(order) => self.take_apply(order, vet, now),
                 Order::Edit(order, reply) => self.take_edit(order, reply, vet, now),
+                Order::Batch(order, reply) => self.take_batch(order, reply, vet, now),
                 Order::Deploy(order, reply) => self.take_deploy(order, reply, vet, now),
                 Order::Undo(order, reply) => Ok(self.take_undo(&order, reply, now)),
                 Order::Addon(order, reply) => self.take_addon(order, reply, vet, now),
@@ -496,7 +502,11 @@ impl Core {
     pub(super) fn write(&mut self, accepted: PendingWrite, by: By, now: Now) -> Option<Write> {
         let resources: Vec<_> = match &accepted.then {
             OnWritten::Addon(provisioned) => provisioned.change.clone().into_iter().collect(),
-            OnWritten::Apply(_) | OnWritten::Edit(..) | OnWritten::Deploy(_) | OnWritten::Corrected => Vec::new(),
+            OnWritten::Apply(_)
+            | OnWritten::Edit(..)
+            | OnWritten::Batch(..)
+            | OnWritten::Deploy(_)
+            | OnWritten::Corrected => Vec::new(),
         };
         if accepted.edits.is_empty() && resources.is_empty() {
             let nothing = Committed {
@@ -554,29 +564,28 @@ impl Core {
         Ok(self.write(accepted, by(order.by, what), now))
     }
 
-    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, Judged), Unjudged> {
-        let name = &order.name;
+    /// What a change of one service comes to, judged by what is known of that service alone.
+    pub(super) fn edits_of_service(&self, name: &Name, edit: &ServiceEdit, expect: Expect) -> Result<Edits, Refused> {
         self.judge_owner(name, Provider::Api)?;
         let current = self.api.get(name);
         let orphan = self.orphans.get(name).map(|orphan| &orphan.service);
         // What is not there cannot be changed, whatever was expected of it (RFC 9110, 13.2.1).
         let is_there = current.is_some() || orphan.is_some();
-        if !is_there && !matches!(order.edit, ServiceEdit::Put(_)) {
-            return Err(missing(name).into());
+        if !is_there && !matches!(edit, ServiceEdit::Put(_)) {
+            return Err(missing(name));
         }
-        if !expected(order.expect, current) || order.expect == Expect::Present && !is_there {
+        if !expected(expect, current) || expect == Expect::Present && !is_there {
             return Err(Refused::Conflict(
-                not_as_expected(name, order.expect, current),
+                not_as_expected(name, expect, current),
                 current.cloned().map(Box::new),
-            )
-            .into());
+            ));
         }
         // Whoever changes an orphan defines it anew.
         let there = || {
             let current = current.map(|current| &current.service).or(orphan);
             current.ok_or_else(|| missing(name))
         };
-        let put = match &order.edit {
+        let put = match edit {
             ServiceEdit::Put(text) => Some(model::parse_service(text).map_err(Refused::Invalid)?),
             ServiceEdit::Patch(text) => Some(model::patch_service(there()?, text).map_err(Refused::Invalid)?),
             ServiceEdit::Delete => {
@@ -593,7 +602,7 @@ impl Core {
                     place: "name".into(),
                     message: format!("is \"{}\"; the service is \"{name}\", and keeps its name", service.name),
                 };
-                return Err(Refused::Invalid([problem].into_iter().collect()).into());
+                return Err(Refused::Invalid([problem].into_iter().collect()));
             }
             // One that is held back is judged anew.
             Some(service)
@@ -601,9 +610,26 @@ impl Core {
             Some(service) => edits.put.push(Arc::new(service)),
             None => edits.gone.push(name.clone()),
         }
-        self.judge_resources(&edits)?;
+        Ok(edits)
+    }
+
+    fn judge_edit(&self, order: &EditOrder, vet: &mut Vet<'_>) -> Result<(Edits, Judged), Unjudged> {
+        let edits = self.edits_of_service(&order.name, &order.edit, order.expect)?;
+        let judged = self.judge_edits(&edits, order.take_over, 1, vet)?;
+        Ok((edits, judged))
+    }
+
+    /// Judges changes of so many services together with all others.
+    pub(super) fn judge_edits(
+        &self,
+        edits: &Edits,
+        take_over: bool,
+        count: usize,
+        vet: &mut Vet<'_>,
+    ) -> Result<Judged, Unjudged> {
+        self.judge_resources(edits)?;
         let options = ApplyOptions {
-            take_over: order.take_over,
+            take_over,
             // Whoever deletes the last one by its name means it.
             allow_empty: true,
             ..ApplyOptions::default()
@@ -611,10 +637,9 @@ impl Core {
         let standing = ProviderSize {
             provider: Provider::Api,
             before: self.api.len(),
-            after: 1,
+            after: count,
         };
-        let judged = self.judge(&edits, standing, options, vet)?;
-        Ok((edits, judged))
+        self.judge(edits, standing, options, vet)
     }
 
     /// The store has done what it was told.
@@ -698,24 +723,12 @@ impl Core {
                 })
             }
             OnWritten::Edit(name, reply) => {
-                let before = self.api.get(&name);
-                let created = before.is_none() && !edits.put.is_empty();
-                let after = edits.put.first().or(before.map(|before| &before.service));
-                // The store knows no orphans.
-                let is_orphan = self.orphans.get(&name).is_some() && !edits.is_empty();
-                let changed = committed.changed.contains(&name) || is_orphan;
-                let edited = Edited {
-                    service: after.filter(|_| edits.gone.is_empty()).cloned(),
-                    revision: if changed || before.is_none() {
-                        committed.revision
-                    } else {
-                        before.map_or(0, |before| before.revision)
-                    },
-                    created,
-                    changed,
-                    warnings,
-                };
+                let edited = self.edited_of(&name, &edits, committed, warnings);
                 Some(ReplyKind::Edit(reply, Box::new(edited)))
+            }
+            OnWritten::Batch(names, reply) => {
+                let batch = self.edited_batch(names, &edits, committed, warnings);
+                Some(ReplyKind::Batch(reply, Box::new(batch)))
             }
             OnWritten::Deploy(step) => self.stepped(step, now),
             OnWritten::Addon(provisioned) => Some(self.provisioned(provisioned, now)),
@@ -754,6 +767,11 @@ impl Core {
                 edited
                     .warnings
                     .push(format!("stored, but not served: {}", super::TORN_DOWN));
+                self.answer(pending, Ok(&Report::default()), now);
+            } else if let ReplyKind::Batch(_, edited) = &mut pending.wants {
+                edited
+                    .warnings
+                    .push(format!("stored, and not served: {}", super::TORN_DOWN));
                 self.answer(pending, Ok(&Report::default()), now);
             } else {
                 self.answer(pending, Err(Unheld::TornDown(super::TORN_DOWN)), now);

@@ -22,6 +22,8 @@ pub struct DeployOrder {
     pub timeout: Duration,
     /// How long the old ones' flows may live after the switch, instead of the service's `drain_timeout`.
     pub drain: Option<Duration>,
+    /// Whether a deploy of the service that probes still is ended by this one, instead of refusing this one.
+    pub supersede: bool,
     /// By whom.
     pub by: Peer,
 }

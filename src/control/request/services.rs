@@ -30,6 +30,48 @@ pub struct EditOrder {
     pub by: Peer,
 }
 
+/// Most services that one [`BatchOrder`] may change.
+pub const MAX_BATCH: usize = 1024;
+
+/// Several services shall be otherwise: all of them, in one transaction, or none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchOrder {
+    /// The changes, each of another service; at most [`MAX_BATCH`].
+    pub items: Vec<BatchItem>,
+    /// Revision that the store has to have; `None`: any.
+    pub revision: Option<u64>,
+    /// Accept ports on which a local program listens.
+    pub take_over: bool,
+    /// For backends that begin to drain by this, instead of each service's `drain_timeout`.
+    pub drain: Option<Duration>,
+    /// By whom.
+    pub by: Peer,
+}
+
+/// The change of one service of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchItem {
+    /// Name of the service.
+    pub name: Box<str>,
+    /// How it changes.
+    pub edit: ServiceEdit,
+    /// As it has to be for that.
+    pub expect: Expect,
+}
+
+/// What has become of a batch. It is on the disk and in the kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EditedBatch {
+    /// Revision of the store.
+    pub revision: u64,
+    /// Whether something is not as it was.
+    pub changed: bool,
+    /// The services, in the batch's order, each by its name; without warnings of their own.
+    pub services: Vec<(Box<str>, Edited)>,
+    /// What is odd about them.
+    pub warnings: Vec<String>,
+}
+
 /// How a service shall be otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServiceEdit {

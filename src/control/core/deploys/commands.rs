@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Deploy, MOST, New, Stage, Step, Undo};
+use super::{MOST, New, Stage, Step, Undo};
 use crate::control::core::input::{ProviderSize, Unjudged, Vet};
 use crate::control::core::orders::{OnWritten, Order, PendingWrite, Undecided, by, missing};
 use crate::control::core::{Core, Now, Phase, Provider};
@@ -12,6 +12,9 @@ use crate::control::request::{ApplyOptions, DeployOrder, Peer, Refused, Reply, U
 use crate::control::storage::Write;
 use crate::store::{DeployStep, NewDeploy, Phase as Stored};
 use tcpgw_core::model::{self, BackendState, Edits, Problem, Problems, Service};
+
+/// How a running deploy is superseded.
+const SUPERSEDE: &str = "--supersede of `tcpgw deploy`";
 
 impl Core {
     pub(in crate::control::core) fn take_deploy(
@@ -41,6 +44,7 @@ impl Core {
                 "drain_timeout": new.drain.map(model::duration::show),
             }),
             ends,
+            supersedes: new.supersedes.clone(),
         };
         let by = new.by.clone();
         self.order_queue.accepted = Some(PendingWrite::step(Step::Begin(Box::new(new), reply)));
@@ -70,6 +74,7 @@ impl Core {
             drain: order.drain,
             by: by(order.by, "deploy"),
             ends: self.deploys.told_of(&order.service),
+            supersedes: self.deploys.in_the_way(&order.service),
         })
     }
 
@@ -88,16 +93,10 @@ impl Core {
             )));
         }
         let current = self.api.get(name).ok_or_else(|| missing(name))?;
-        let mut under_way = self.deploys.live.iter().filter(|(_, deploy)| deploy.service == *name);
-        let probes = |deploy: &Deploy| match deploy.stage {
-            Stage::Probing(_) => true,
-            // Only the store does not know of its end.
-            Stage::Ending(..) => !deploy.is_told,
-            Stage::Switching | Stage::Switched | Stage::Left => false,
-        };
-        if let Some((id, _)) = under_way.find(|(_, deploy)| probes(deploy)) {
+        if let Some(id) = self.deploys.in_the_way(name).first().filter(|_| !order.supersede) {
             return Err(Refused::Refused(format!(
-                "deploy {id} of service \"{name}\" is under way; wait for it, or take it back with `tcpgw rollback {name}`"
+                "deploy {id} of service \"{name}\" is under way; wait for it, take it back with `tcpgw rollback {name}`, or let this one \
+                 supersede it ({SUPERSEDE})"
             )));
         }
         if self.deploys.live.len() >= MOST {

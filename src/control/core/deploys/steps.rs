@@ -9,7 +9,7 @@ use crate::control::core::orders::{OnWritten, PendingWrite, missing, refused};
 use crate::control::core::{Core, Now, Phase, Provider, ReplyKind};
 use crate::control::request::{Refused, Reply};
 use crate::control::storage::Write;
-use crate::store::{By, DeployStep, Phase as Stored, StoreError};
+use crate::store::{By, DeployStep, Phase as Stored, StoreError, superseded_by};
 use tcpgw_core::health::{self, State, Target};
 use tcpgw_core::model::{self, Backend, Edits, Service, Word};
 
@@ -152,7 +152,15 @@ impl Core {
                 for over in &new.ends {
                     self.forget(*over);
                 }
+                let superseded = new.supersedes.clone();
+                for earlier in &superseded {
+                    self.decided(*earlier, Stored::Undone, &superseded_by(id), now);
+                }
                 self.begun(id, *new, now);
+                // Not before: targets that both have are still probed.
+                for earlier in superseded {
+                    self.forget(earlier);
+                }
                 drop(reply.send(Ok(id)));
             }
             Step::Switch(id, before) => {
