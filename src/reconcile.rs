@@ -109,7 +109,7 @@ pub struct Report {
 }
 
 /// What a teardown removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Torn {
     /// Whether there was a table.
     pub table: bool,
@@ -117,6 +117,8 @@ pub struct Torn {
     pub flushed: u64,
     /// Flows that could not be deleted.
     pub failed: u64,
+    /// Why it could not be written down that everything was removed, by somebody: the next daemon serves again.
+    pub unwritten: Option<String>,
 }
 
 /// Why the kernel is not as desired.
@@ -327,8 +329,14 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     /// [`ReconcileError`].
     pub fn teardown(&mut self, by: Option<&TornDown>) -> Result<Torn, ReconcileError> {
         let noted = by.map_or_else(|| self.store.forget_torn_down(), |by| self.store.save_torn_down(by));
-        if let Err(error) = noted {
-            tracing::warn!(%error, "failed to write that the gateway is torn down; a daemon that starts serves again");
+        // An operator in need is not refused: whoever asked is told that it does not last.
+        let unwritten = noted.is_err().then(|| self.store.trouble()).flatten();
+        let unwritten = unwritten.filter(|_| by.is_some());
+        if let Some(error) = &unwritten {
+            tracing::warn!(
+                error,
+                "failed to write that the gateway is torn down; a daemon that starts serves again"
+            );
         }
         if let Some(mark) = self.mark_in_kernel()? {
             self.mark = mark;
@@ -340,6 +348,11 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         if let Err(error) = self.store.remove() {
             tracing::warn!(%error, "failed to remove the record; the next run will find it outdated");
         }
-        Ok(Torn { table, flushed, failed })
+        Ok(Torn {
+            table,
+            flushed,
+            failed,
+            unwritten,
+        })
     }
 }

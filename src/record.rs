@@ -6,7 +6,7 @@
 
 pub mod journal;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -214,6 +214,10 @@ pub struct RecordFile {
     checksum: Cell<Option<u32>>,
     /// The length of the journal, once this process has made sure of it.
     length: Cell<Option<u64>>,
+    /// Why the record or its journal could not be written the last time.
+    unwritten: RefCell<Option<String>>,
+    /// Why the note of a teardown could not be written, or removed, the last time.
+    unnoted: RefCell<Option<String>>,
 }
 
 impl RecordFile {
@@ -223,7 +227,18 @@ impl RecordFile {
             path: directory.join(format!("netns-{namespace}.state")),
             checksum: Cell::new(None),
             length: Cell::new(None),
+            unwritten: RefCell::new(None),
+            unnoted: RefCell::new(None),
         }
+    }
+
+    /// Returns the file that could not be written the last time, and why: what the next process has to know is not there. `None`: all
+    /// of it is there.
+    pub fn trouble(&self) -> Option<String> {
+        self.unnoted
+            .borrow()
+            .clone()
+            .or_else(|| self.unwritten.borrow().clone())
     }
 
     /// Returns the last record, if there is one that is whole. What another user wrote, the daemon's to root, is a hint.
@@ -271,6 +286,12 @@ impl RecordFile {
     /// # Errors
     /// Those of the file system.
     pub fn save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
+        let saved = self.try_save(head, ruleset);
+        note_failure(&self.unwritten, &self.path, &saved);
+        saved
+    }
+
+    fn try_save(&self, head: &Head, ruleset: &Ruleset) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
         let saved = write(&temporary, head, ruleset).and_then(|checksum| {
             fs::rename(&temporary, &self.path)?;
@@ -303,6 +324,7 @@ impl RecordFile {
         if appended.is_err() {
             self.checksum.set(None);
         }
+        note_failure(&self.unwritten, &self.journal(), &appended);
         appended
     }
 
@@ -375,6 +397,7 @@ impl RecordFile {
         if saved.is_err() {
             let _ = fs::remove_file(&temporary);
         }
+        note_failure(&self.unnoted, &self.torn_down(), &saved);
         saved
     }
 
@@ -383,10 +406,12 @@ impl RecordFile {
     /// # Errors
     /// Those of the file system, but not that there is none.
     pub fn forget_torn_down(&self) -> io::Result<()> {
-        match fs::remove_file(self.torn_down()) {
+        let forgotten = match fs::remove_file(self.torn_down()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
-        }
+        };
+        note_failure(&self.unnoted, &self.torn_down(), &forgotten);
+        forgotten
     }
 
     fn torn_down(&self) -> PathBuf {
@@ -400,6 +425,8 @@ impl RecordFile {
     pub fn remove(&self) -> io::Result<()> {
         self.checksum.set(None);
         self.length.set(None);
+        // There is nothing to be written any more.
+        self.unwritten.replace(None);
         for path in [&self.path, &self.journal()] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -408,6 +435,12 @@ impl RecordFile {
         }
         Ok(())
     }
+}
+
+/// Keeps why that file could not be written, or that it could.
+fn note_failure(kept: &RefCell<Option<String>>, path: &Path, written: &io::Result<()>) {
+    let failure = written.as_ref().err();
+    kept.replace(failure.map(|error| format!("{}: {error}", tcpgw_core::escape::path(path))));
 }
 
 fn read(path: &Path, most: u64) -> Option<run_file::Content> {

@@ -34,6 +34,7 @@ pub(super) fn pause(global: &Global, arguments: &Pause) -> Outcome {
         .post(target.as_str(), body.into())
         .and_then(Answer::json)
         .map_err(of_service(&arguments.service))?;
+    warn(global, &view);
     let text = format!(
         "{}: new connections are dropped for {}; `tcpgw resume {}` ends that\n",
         arguments.service,
@@ -47,6 +48,7 @@ pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
     let daemon = global.must_daemon("resumes services")?;
     let Some(service) = &arguments.service else {
         let view: Value = daemon.post("/v1/resume", Vec::new())?.json()?;
+        warn(global, &view);
         let text = if view["resumed"] == true {
             "the teardown is over: services are served again\n"
         } else {
@@ -56,9 +58,16 @@ pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
     };
     let target = Target::of_service(service, "/resume");
     let view: Value = daemon.post(target.as_str(), Vec::new())?.json()?;
+    warn(global, &view);
     show(
         global,
         &view,
         &format!("{service}: new connections are accepted again\n"),
     )
+}
+
+fn warn(global: &Global, view: &Value) {
+    for warning in view["warnings"].as_array().into_iter().flatten() {
+        global.warn(&warning.as_str().unwrap_or_default());
+    }
 }

@@ -9,9 +9,9 @@ use tcpgw_core::diff::count;
 
 pub(super) fn run(global: &Global, locking: &Locking) -> Outcome {
     if let Some(daemon) = global.daemon()? {
-        return tell(global, daemon.post("/v1/teardown", Vec::new())?.json()?);
+        return tell(global, &daemon.post("/v1/teardown", Vec::new())?.json()?);
     }
-    tell(global, without_daemon(global, locking.lock_timeout)?)
+    tell(global, &without_daemon(global, locking.lock_timeout)?)
 }
 
 /// Removes everything, where no daemon is at work.
@@ -28,15 +28,17 @@ pub(super) fn without_daemon(global: &Global, lock_timeout: Duration) -> Result<
         table_removed: torn.table,
         flows_flushed: torn.flushed,
         flows_not_flushed: torn.failed,
+        not_lasting: None,
     })
 }
 
-fn tell(global: &Global, torn: TornDown) -> Outcome {
+fn tell(global: &Global, torn: &TornDown) -> Outcome {
     match global.output {
         Output::Json => print_json(&serde_json::json!({
             "table_removed": torn.table_removed,
             "flows_flushed": torn.flows_flushed,
             "flows_not_flushed": torn.flows_not_flushed,
+            "not_lasting": torn.not_lasting,
         }))?,
         Output::Table | Output::Wide if !global.quiet => {
             let table = if torn.table_removed {
@@ -47,6 +49,16 @@ fn tell(global: &Global, torn: TornDown) -> Outcome {
             print(&format!("{table}; {} flushed\n", count(torn.flows_flushed, "flow")))?;
         }
         Output::Table | Output::Wide => {}
+    }
+    if let Some(trouble) = &torn.not_lasting {
+        let not_flushed = match torn.flows_not_flushed {
+            0 => String::new(),
+            flows => format!("; {} not flushed, run again", count(flows, "flow")),
+        };
+        return Err(Failure::Refused(format!(
+            "torn down, but not for the next daemon: that could not be written ({trouble}), and a daemon that starts serves again; make it \
+             writable, `tcpgw status` tells when it has been written, or see to it that no daemon starts{not_flushed}"
+        )));
     }
     if torn.flows_not_flushed > 0 {
         return Err(Failure::Refused(format!(

@@ -36,7 +36,7 @@ use crate::config::daemon::Settings;
 use crate::control::job::Job;
 use crate::control::membership::{Change, Membership, Name, Note, Probing, Verdict};
 use crate::control::request::{
-    AddonRefused, Applied as ApplyDone, Edited, EditedBatch, Peer, Refused, Reply, TornDown,
+    AddonRefused, Applied as ApplyDone, Edited, EditedBatch, Peer, Refused, Reply, Resumed, TornDown,
 };
 use crate::reconcile::Report;
 use crate::reconcile::engine::Services;
@@ -124,8 +124,8 @@ enum ReplyKind {
         reason: String,
         reply: Reply<Result<u64, Refused>>,
     },
-    Pause(Reply<Result<(), Refused>>),
-    Resume(Reply<Result<bool, Refused>>),
+    Pause(Reply<Result<Vec<String>, Refused>>),
+    Resume(Reply<Result<Resumed, Refused>>),
     /// It is durable, and is answered so whatever the kernel says: that is told again.
     Addon(Reply<Result<AddonOutcome, AddonRefused>>, Box<AddonOutcome>),
 }
@@ -187,6 +187,8 @@ pub struct Core {
     waiting: Vec<PendingReply>,
     /// Services of which something has changed that the record does not know: the next change of the kernel writes it down.
     unrecorded: BTreeSet<Name>,
+    /// What of the record could not be written the last time, and why.
+    record_trouble: Option<String>,
     teardown: Vec<(Peer, Reply<Result<TornDown, Refused>>)>,
     /// A full run is due, and why.
     full: Option<String>,
@@ -267,6 +269,7 @@ impl Core {
             out: None,
             waiting: Vec::new(),
             unrecorded: BTreeSet::new(),
+            record_trouble: None,
             teardown: Vec::new(),
             full: None,
             cause: String::new(),
@@ -370,7 +373,8 @@ impl Core {
         let of_kernel = match self.phase {
             _ if self.out.is_some() => None,
             Phase::Waiting => self.due.retry,
-            Phase::Looking | Phase::TornDown => None,
+            Phase::Looking => None,
+            Phase::TornDown => self.due.next_record().filter(|_| self.record_trouble.is_some()),
             Phase::Running if self.held_back.awaits_first_judgement() => None,
             Phase::Running => {
                 let times = [self.membership.next_deadline(), self.due.next()];
@@ -412,7 +416,10 @@ impl Core {
             }
             return Some(Job::Teardown(self.teardown_by(by, now)));
         }
-        if self.phase == Phase::TornDown || self.held_back.awaits_first_judgement() {
+        if self.phase == Phase::TornDown {
+            return self.note_teardown_again(now);
+        }
+        if self.held_back.awaits_first_judgement() {
             return None;
         }
         for service in self.membership.tick(now.instant) {
@@ -707,8 +714,15 @@ impl Core {
                 self.tell_deploy(id, &service, "undone", Some(reason), now);
                 drop(reply.send(outcome.map(|_| id)));
             }
-            ReplyKind::Pause(reply) => drop(reply.send(outcome.map(|_| ()))),
-            ReplyKind::Resume(reply) => drop(reply.send(outcome.map(|_| true))),
+            ReplyKind::Pause(reply) => drop(reply.send(outcome.map(|_| self.unrecorded_order()))),
+            ReplyKind::Resume(reply) => {
+                let warnings = self.unrecorded_order();
+                let resumed = |_: &Report| Resumed {
+                    resumed: true,
+                    warnings,
+                };
+                drop(reply.send(outcome.map(resumed)));
+            }
             ReplyKind::Addon(reply, done) => drop(reply.send(Ok(*done))),
         }
     }

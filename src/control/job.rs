@@ -36,6 +36,8 @@ pub enum Job {
     Record(Services, Memo),
     /// Remove everything; by whom.
     Teardown(TornDown),
+    /// Write again that everything was removed; by whom.
+    NoteTeardown(TornDown),
 }
 
 /// What it came to.
@@ -57,7 +59,7 @@ pub enum Done {
     Flushed(Result<Report, ReconcileError>),
     /// Of [`Job::Tidy`].
     Tidied(Result<(), ReconcileError>),
-    /// Of [`Job::Record`].
+    /// Of [`Job::Record`] and [`Job::NoteTeardown`].
     Recorded,
     /// Of [`Job::Teardown`].
     TornDown(Result<Torn, ReconcileError>, TornDown),
@@ -74,4 +76,6 @@ pub struct JobOutcome {
     pub took: Duration,
     /// The table afterwards, where the job may have changed it.
     pub table: Option<Option<Table>>,
+    /// What of the record could not be written the last time, and why.
+    pub record_trouble: Option<String>,
 }

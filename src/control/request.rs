@@ -41,7 +41,7 @@ pub enum DaemonRequest {
     /// Remove the table and our flows, and do nothing until something new is desired.
     Teardown(Peer, Reply<Result<TornDown, Refused>>),
     /// Serve again after a teardown; whether there had been one.
-    Resume(Peer, Reply<Result<bool, Refused>>),
+    Resume(Peer, Reply<Result<Resumed, Refused>>),
     /// All services, whoever they came from.
     Services(Reply<List>),
     /// One of them.
@@ -51,7 +51,8 @@ pub enum DaemonRequest {
     /// Change several that came in through the API, all or none.
     Batch(BatchOrder, Reply<Result<EditedBatch, Refused>>),
     /// Hold new connections of a service back for a time, or no longer.
-    Pause(PauseOrder, Reply<Result<(), Refused>>),
+    /// The answer: what is odd about it.
+    Pause(PauseOrder, Reply<Result<Vec<String>, Refused>>),
     /// Begin a deploy; its id when that is on the disk.
     Deploy(DeployOrder, Reply<Result<u64, Refused>>),
     /// End a deploy that probes, or put back what was before it while the old backends drain; its id when that is on the
@@ -250,7 +251,7 @@ pub struct Applied {
 }
 
 /// What a teardown removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TornDown {
     /// Whether there was a table.
     pub table_removed: bool,
@@ -258,6 +259,18 @@ pub struct TornDown {
     pub flows_flushed: u64,
     /// Flows that could not be deleted.
     pub flows_not_flushed: u64,
+    /// Why it does not last: it could not be written, and the next daemon serves again.
+    #[serde(default)]
+    pub not_lasting: Option<String>,
+}
+
+/// What a resume came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Whether there had been a teardown.
+    pub resumed: bool,
+    /// What is odd about it.
+    pub warnings: Vec<String>,
 }
 
 /// Why the daemon did not do it.

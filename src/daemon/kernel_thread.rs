@@ -95,6 +95,7 @@ fn attend<K: Kernel>(engine: &mut Engine<K>, links: &mut impl FnMut() -> Option<
         at: at.checked_sub(swept).unwrap_or(at),
         took: begin.elapsed(),
         table,
+        record_trouble: engine.record_trouble(),
     }
 }
 
@@ -111,6 +112,10 @@ pub fn perform<K: Kernel>(engine: &mut Engine<K>, job: Job) -> Done {
         Job::Tidy(services) => Done::Tidied(engine.tidy(&services)),
         Job::Record(services, memo) => {
             engine.record(&services, memo);
+            Done::Recorded
+        }
+        Job::NoteTeardown(by) => {
+            engine.note_teardown(&by);
             Done::Recorded
         }
         Job::Teardown(by) => Done::TornDown(engine.teardown(&by), by),

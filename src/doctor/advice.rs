@@ -127,6 +127,10 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
                 "a damaged one: look whether services are missing, order these anew, and remove the file; else make room, or the directory of the store writable for the daemon",
             ),
         ),
+        Kind::Record => (
+            "the next daemon may not know what is served, paused and drained, or that everything was torn down",
+            advice("make room in the run directory, or that directory and its files writable for the daemon"),
+        ),
         Kind::StoreLost => (
             "what was ordered in the last second before the loss, and the history, are not known; what is served goes on",
             advice(

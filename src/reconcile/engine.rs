@@ -639,6 +639,18 @@ impl<K: Kernel> Engine<K> {
         self.reconciler().teardown(Some(by))
     }
 
+    /// Writes again that everything was removed, and by whom, where that has failed.
+    pub fn note_teardown(&self, by: &TornDown) {
+        if let Err(error) = self.store.save_torn_down(by) {
+            tracing::debug!(%error, "failed to write that the gateway is torn down");
+        }
+    }
+
+    /// Returns what of the record, its journal and the note of a teardown could not be written the last time ([`RecordFile::trouble`]).
+    pub fn record_trouble(&self) -> Option<String> {
+        self.store.trouble()
+    }
+
     /// What the table is like, and the generation.
     ///
     /// # Errors

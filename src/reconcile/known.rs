@@ -394,9 +394,13 @@ impl<K: Kernel> Reconciler<'_, K> {
             swept,
             ..self.head(known, table, desired)
         };
+        // What fails for long is tried again and again.
+        let is_known = self.store.trouble().is_some();
         self.end_teardown();
-        if let Err(error) = self.store.save(&head, &desired.ruleset) {
-            tracing::warn!(%error, "failed to write the record; the next run will read the kernel, which takes longer");
+        if let Err(error) = self.store.save(&head, &desired.ruleset)
+            && !is_known
+        {
+            tracing::warn!(%error, "failed to write the record; the next run will read the kernel, and may not know all that was ordered");
         }
     }
 
@@ -464,7 +468,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     /// There is a table again.
     fn end_teardown(&self) {
         if let Err(error) = self.store.forget_torn_down() {
-            tracing::warn!(%error, "failed to remove the note of a teardown");
+            tracing::debug!(%error, "failed to remove the note of a teardown");
         }
     }
 }

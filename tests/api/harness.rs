@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tcpgw::api::{Settings, Socket, SocketSettings, Times, serve};
 use tcpgw::control::events::{Events, What};
-use tcpgw::control::request::{Applied, Apply, DaemonRequest, Peer, Refused, TornDown};
+use tcpgw::control::request::{Applied, Apply, DaemonRequest, Peer, Refused, Resumed, TornDown};
 use tcpgw::observe::ObserveError;
 use tcpgw::reconcile::Desired;
 use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
@@ -177,13 +177,17 @@ async fn answer(mut asked: mpsc::Receiver<DaemonRequest>, told: Arc<Mutex<Told>>
                 told.applies.push(apply);
                 drop(reply.send(answer));
             }
-            DaemonRequest::Resume(_, reply) => drop(reply.send(Ok(true))),
+            DaemonRequest::Resume(_, reply) => drop(reply.send(Ok(Resumed {
+                resumed: true,
+                warnings: Vec::new(),
+            }))),
             DaemonRequest::Teardown(_, reply) => {
                 told.teardowns += 1;
                 drop(reply.send(Ok(TornDown {
                     table_removed: true,
                     flows_flushed: 2,
                     flows_not_flushed: 0,
+                    not_lasting: None,
                 })));
             }
             other => {

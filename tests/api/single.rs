@@ -192,7 +192,7 @@ impl Single {
                         until: 1_000_000 + time.as_secs(),
                         uid: order.by.uid,
                     });
-                    Ok(())
+                    Ok(Vec::new())
                 });
                 self.pauses.push(order);
                 drop(reply.send(paused));

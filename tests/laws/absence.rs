@@ -1623,6 +1623,10 @@ impl World {
                     at: self.now,
                     took: Duration::ZERO,
                     table: None,
+                    record_trouble: self
+                        .engine
+                        .as_ref()
+                        .and_then(tcpgw::reconcile::engine::Engine::record_trouble),
                 };
                 self.core.done(outcome, now);
             }

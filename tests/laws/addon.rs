@@ -559,6 +559,7 @@ impl World {
                     at: self.now,
                     took: Duration::ZERO,
                     table: None,
+                    record_trouble: None,
                 };
                 self.core.done(outcome, now);
             }

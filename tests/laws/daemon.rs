@@ -1,6 +1,7 @@
 //! The daemon's core over a kernel in memory: whatever it hears, and whenever it dies, the kernel holds what it should.
 
 mod told;
+mod unwritten;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -409,6 +410,10 @@ impl World {
             at: self.now,
             took: Duration::ZERO,
             table: None,
+            record_trouble: self
+                .engine
+                .as_ref()
+                .and_then(tcpgw::reconcile::engine::Engine::record_trouble),
         };
         self.core.done(outcome, now);
     }
@@ -718,7 +723,7 @@ fn a_pause_outlives_the_daemon() {
     let now = world.time();
     world.core.pause(&order, reply, now);
     world.run();
-    assert_eq!(answer.try_recv(), Ok(Ok(())));
+    assert_eq!(answer.try_recv(), Ok(Ok(Vec::new())));
     let paused = |world: &World| world.core.services().services[0].paused;
     let pause = paused(&world).expect("it is paused");
     assert_eq!((pause.until - pause.since, pause.uid), (60, 1000));

@@ -498,7 +498,7 @@ struct World {
     /// What was acknowledged of services: the store must hold it, until something later is.
     edits: Vec<(usize, oneshot::Receiver<Result<Edited, Refused>>)>,
     deploys: Vec<oneshot::Receiver<Result<u64, Refused>>>,
-    pauses: Vec<oneshot::Receiver<Result<(), Refused>>>,
+    pauses: Vec<oneshot::Receiver<Result<Vec<String>, Refused>>>,
     teardowns: Vec<oneshot::Receiver<Result<TornDown, Refused>>>,
     begun: BTreeSet<u64>,
     /// Events come one after the other at the same moment, and are done together.
@@ -794,6 +794,7 @@ impl World {
                     at: self.now,
                     took: Duration::ZERO,
                     table: None,
+                    record_trouble: None,
                 };
                 self.core.done(outcome, now);
             }

@@ -171,6 +171,8 @@ kinds! {
     Orphaned = "orphaned", Warning;
     /// What is desired could not be written beside the store, for a machine that boots with a lost file or store.
     LastServices = "last-services", Warning;
+    /// The record in the run directory cannot be written.
+    Record = "record", Warning;
     /// The store was lost, and a new one is in its place: what was ordered just before may be undone.
     StoreLost = "store-lost", Warning;
     /// New connections of a service are held back for a time, by order.

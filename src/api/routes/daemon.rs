@@ -137,5 +137,5 @@ pub(in crate::api) async fn resume(
     let resumed = shared
         .ask(shared.times.order, |reply| DaemonRequest::Resume(by, reply))
         .await?;
-    Ok(json(&json!({"resumed": resumed?})))
+    Ok(json(&resumed?))
 }

@@ -284,15 +284,23 @@ impl Shared {
             time,
             by,
         };
-        self.ask(self.times.order, |reply| DaemonRequest::Pause(order, reply))
+        let warnings = self
+            .ask(self.times.order, |reply| DaemonRequest::Pause(order, reply))
             .await??;
-        Ok(shown(&self.service(&name).await?))
+        let view = self.service(&name).await?;
+        let mut value = value(&view);
+        value["warnings"] = warnings.into();
+        Ok(tagged(&view, &value))
     }
 }
 
 /// A service as it is shown, with its revision as a tag.
 pub(super) fn shown(view: &ServiceView) -> Response {
-    let mut response = json(&value(view));
+    tagged(view, &value(view))
+}
+
+fn tagged(view: &ServiceView, value: &Value) -> Response {
+    let mut response = json(value);
     if let Some(revision) = view.listed.revision {
         tag(&mut response, revision);
     }

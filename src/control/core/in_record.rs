@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::orphans::Orphan;
-use super::{Core, Now};
+use super::{Core, Now, Phase};
 use crate::control::draining::DrainingBackend;
+use crate::control::job::Job;
 use crate::control::membership::{self, Change, Name};
 use crate::reconcile::engine::{ChangeMemo, Memo};
 use crate::record::{Applied, Deadline, Pause, ServiceEntry};
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::{Details, Owner};
+use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::ServiceSummary;
 
 impl Core {
@@ -93,6 +95,45 @@ impl Core {
     /// The record is to know of these with the next change.
     pub(super) fn unrecorded<'n>(&mut self, names: impl IntoIterator<Item = &'n Name>) {
         self.unrecorded.extend(names.into_iter().cloned());
+    }
+
+    /// Returns, for whoever gave an order that only the record keeps, that it ends with the daemon; nothing where it was written.
+    pub(super) fn unrecorded_order(&self) -> Vec<String> {
+        let warning = self.record_trouble.as_ref().map(|trouble| {
+            format!(
+                "this ends with the daemon: it could not be written down for the next one ({trouble}); make it writable, the daemon tries again \
+                 every few seconds"
+            )
+        });
+        warning.into_iter().collect()
+    }
+
+    /// The record could be written, or not.
+    pub(super) fn judge_record(&mut self, now: Now) {
+        let Some(trouble) = &self.record_trouble else {
+            return self.problems.resolve(Kind::Record);
+        };
+        let (what, then) = if self.phase == Phase::TornDown {
+            ("that everything was torn down", "serves again")
+        } else {
+            (
+                "what is served, paused and drained",
+                "may not know it, or do what was ordered before",
+            )
+        };
+        let message = format!(
+            "{what} cannot be written down ({trouble}): if the daemon ends now, the next one {then}; make it writable, the daemon tries again \
+             every few seconds"
+        );
+        self.report(Kind::Record, message);
+        self.due.record_again(now.instant);
+    }
+
+    /// Where it could not be written that everything was torn down, it is tried again.
+    pub(super) fn note_teardown_again(&mut self, now: Now) -> Option<Job> {
+        let by = self.torn.clone()?;
+        self.record_trouble.as_ref()?;
+        self.due.take_record(now.instant).then_some(Job::NoteTeardown(by))
     }
 
     /// Services stay paused that an earlier process has paused.

@@ -11,7 +11,7 @@ use crate::config::daemon::Settings;
 use crate::control::events::What;
 use crate::control::membership::{Name, Pause};
 use crate::control::obstacle::Obstacle;
-use crate::control::request::{ApplyOptions, PauseOrder, Peer, Refused, Reply, TornDown};
+use crate::control::request::{ApplyOptions, PauseOrder, Peer, Refused, Reply, Resumed, TornDown};
 use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
 use crate::record::TornDown as TornDownBy;
@@ -413,7 +413,7 @@ impl Core {
     }
 
     /// Hold new connections of a service back for a time, or no longer.
-    pub fn pause(&mut self, order: &PauseOrder, reply: Reply<Result<(), Refused>>, now: Now) {
+    pub fn pause(&mut self, order: &PauseOrder, reply: Reply<Result<Vec<String>, Refused>>, now: Now) {
         let refused = match self.phase {
             Phase::Running => None,
             Phase::TornDown => Some(Refused::Failed(super::TORN_DOWN.into())),
@@ -464,12 +464,12 @@ impl Core {
     }
 
     /// Serve again after a teardown.
-    pub fn resume(&mut self, by: Peer, reply: Reply<Result<bool, Refused>>, now: Now) {
+    pub fn resume(&mut self, by: Peer, reply: Reply<Result<Resumed, Refused>>, now: Now) {
         match self.phase {
             Phase::Waiting | Phase::Looking => {
                 drop(reply.send(Err(Refused::Busy("the daemon is starting".into()))));
             }
-            Phase::Running => drop(reply.send(Ok(false))),
+            Phase::Running => drop(reply.send(Ok(Resumed::default()))),
             Phase::TornDown => {
                 self.serve_again(&format!("resume (uid {})", by.uid), now);
                 let wants = ReplyKind::Resume(reply);
@@ -505,6 +505,7 @@ impl Core {
                     table_removed: torn.table,
                     flows_flushed: torn.flushed,
                     flows_not_flushed: torn.failed,
+                    not_lasting: torn.unwritten,
                 })
             }
             Err(error) => {

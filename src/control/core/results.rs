@@ -19,6 +19,7 @@ impl Core {
             self.view.owns_table = table.as_ref().is_some_and(|table| table.owner.is_some());
             self.table = table;
         }
+        self.record_trouble = outcome.record_trouble;
         match outcome.done {
             Done::Looked(found) => self.looked(found, now),
             Done::All(Ok(report)) => {
@@ -68,6 +69,7 @@ impl Core {
             Done::Forgot(Ok(_)) | Done::Tidied(Ok(())) => {}
             Done::TornDown(torn, by) => self.torn_down(torn, by, now),
         }
+        self.judge_record(now);
     }
 
     /// The kernel has taken a change.

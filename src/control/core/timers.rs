@@ -12,6 +12,8 @@ const FIRST_COUNT: Duration = Duration::from_millis(200);
 const COUNT: Duration = Duration::from_millis(500);
 /// From a change until the record is written: at least this, and fifty times as long as writing it takes.
 const RECORD: Duration = Duration::from_secs(1);
+/// From an attempt to write the record that failed until the next: at least this.
+const RECORD_AGAIN: Duration = Duration::from_secs(5);
 /// A record that is due for so long goes before further changes, which would keep it out for ever.
 const LATE: Duration = Duration::from_secs(5);
 /// So long a teardown waits for the file of last services.
@@ -183,6 +185,15 @@ impl Due {
     /// The record is not up to date.
     pub(super) fn record(&mut self, now: Instant) {
         self.record.get_or_insert(now + self.record_pause);
+    }
+
+    /// The record could not be written.
+    pub(super) fn record_again(&mut self, now: Instant) {
+        self.record.get_or_insert(now + self.record_pause.max(RECORD_AGAIN));
+    }
+
+    pub(super) fn next_record(&self) -> Option<Instant> {
+        self.record
     }
 
     /// What was removed must not come back when the daemon dies now.

@@ -10,13 +10,13 @@ use tcpgw_core::problem::{Kind, Severity};
 
 use super::{Event, World};
 
-const V4: &str = "10.2.0.11:3000";
+pub(super) const V4: &str = "10.2.0.11:3000";
 const OTHER_V4: &str = "10.2.0.12:3000";
 const V6: &str = "[fd00:2::11]:3000";
 /// Longer than it takes to find that a backend is dead.
 const FOUND: Duration = Duration::from_secs(60);
 
-fn file(backends: &Value) -> State {
+pub(super) fn file(backends: &Value) -> State {
     services(&json!([{"name": "web", "port": 20001, "backends": backends, "drain_timeout": "1s"}]))
 }
 
@@ -122,7 +122,13 @@ fn a_teardown_is_over_when_the_kernel_serves() {
     assert!(resumed.try_recv().is_err());
     world.perform(job);
     world.run();
-    assert_eq!(resumed.try_recv(), Ok(Ok(true)));
+    assert_eq!(
+        resumed.try_recv(),
+        Ok(Ok(tcpgw::control::request::Resumed {
+            resumed: true,
+            warnings: Vec::new()
+        }))
+    );
     assert!(world.core.problems().get(Kind::TornDown).is_none());
     world.wait(FOUND);
     assert!(world.core.problems().is_ok(), "{:?}", world.core.problems().line());

@@ -1,0 +1,127 @@
+//! Nothing that was ordered is lost in silence: what cannot be written into the run directory is told to who orders it, and in the list of problems.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::json;
+use tcpgw::control::request::{PauseOrder, Peer, Resumed, TornDown};
+use tcpgw::record::RecordFile;
+use tcpgw_core::problem::{Kind, Severity};
+
+use super::told::{V4, file};
+use super::{Event, NAMESPACE, World};
+
+const BY: Peer = Peer {
+    uid: 7,
+    gid: 7,
+    pid: None,
+};
+
+/// Longer than it takes until the record is tried again.
+const AGAIN: Duration = Duration::from_secs(7);
+
+impl World {
+    fn block_record(&self, is_blocked: bool) {
+        let record = self.directory.path().join(format!("netns-{NAMESPACE}.state"));
+        for blocked in ["new", "journal", "journal.new", "torn-down.new"] {
+            let path = record.with_extension(blocked);
+            if is_blocked {
+                let _ = fs::remove_file(&path);
+                fs::create_dir(path).unwrap();
+            } else {
+                fs::remove_dir(path).unwrap();
+            }
+        }
+    }
+
+    fn tear_down(&mut self) -> TornDown {
+        let (reply, mut torn) = tokio::sync::oneshot::channel();
+        self.core.teardown(BY, reply);
+        // Nobody writes the file of last services here.
+        self.wait(Duration::from_secs(3));
+        torn.try_recv().unwrap().unwrap()
+    }
+
+    fn pause(&mut self, name: &str, time: Option<Duration>) -> Vec<String> {
+        let order = PauseOrder {
+            name: name.into(),
+            time,
+            by: BY,
+        };
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        let now = self.time();
+        self.core.pause(&order, reply, now);
+        self.run();
+        answer.try_recv().unwrap().unwrap()
+    }
+
+    fn resume(&mut self) -> Resumed {
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        let now = self.time();
+        self.core.resume(BY, reply, now);
+        self.run();
+        answer.try_recv().unwrap().unwrap()
+    }
+
+    fn record_problem(&self) -> Option<String> {
+        let problem = self.core.problems().get(Kind::Record)?;
+        assert_eq!(problem.severity, Severity::Warning);
+        Some(problem.message.clone())
+    }
+}
+
+#[test]
+fn a_teardown_that_cannot_be_written_is_carried_out_and_no_success() {
+    let mut world = World::new(file(&json!([V4])));
+    world.wait(AGAIN);
+    world.block_record(true);
+    let torn = world.tear_down();
+    assert!(torn.table_removed);
+    let why = torn.not_lasting.expect("whoever asked is told");
+    assert!(why.contains("torn-down"), "{why}");
+    assert!(world.record_problem().unwrap().contains("the next one serves again"));
+    // Nothing but the time has to pass until it is written.
+    world.wait(AGAIN);
+    assert!(world.record_problem().is_some());
+    world.block_record(false);
+    world.wait(AGAIN);
+    assert_eq!(world.record_problem(), None);
+    let noted = RecordFile::new(world.directory.path(), NAMESPACE).load_torn_down();
+    assert_eq!(noted.map(|noted| noted.uid), Some(7));
+    assert_eq!(
+        world.resume(),
+        Resumed {
+            resumed: true,
+            warnings: Vec::new()
+        }
+    );
+    assert_eq!(world.tear_down().not_lasting, None);
+    assert_eq!(world.record_problem(), None);
+}
+
+#[test]
+fn a_pause_that_cannot_be_written_warns_until_it_can() {
+    let mut world = World::new(file(&json!([V4])));
+    world.wait(AGAIN);
+    assert_eq!(world.pause("web", Some(Duration::from_secs(600))), [""; 0]);
+    assert_eq!(world.pause("web", None), [""; 0]);
+    world.wait(AGAIN);
+    assert_eq!(world.record_problem(), None);
+    world.block_record(true);
+    let warnings = world.pause("web", Some(Duration::from_secs(600)));
+    assert!(warnings[0].contains("ends with the daemon"), "{warnings:?}");
+    assert!(world.record_problem().is_some());
+    world.wait(AGAIN);
+    assert!(world.record_problem().is_some());
+    world.block_record(false);
+    world.wait(AGAIN);
+    assert_eq!(world.record_problem(), None);
+    // It is known to the next daemon now.
+    world.happen(Event::Restart);
+    assert!(world.core.services().services[0].paused.is_some());
+    // A resume that cannot be written is known to nobody else.
+    world.wait(AGAIN);
+    world.block_record(true);
+    assert_eq!(world.pause("web", None).len(), 1);
+    assert!(world.core.services().services[0].paused.is_none());
+}
