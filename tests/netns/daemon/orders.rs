@@ -132,6 +132,36 @@ fn who_interrupts_while_it_probes_undoes_it() {
     }
 }
 
+/// A new version comes while the one before never answers: the newest wins, the first one's targets get nothing, and no client notices.
+#[test]
+fn a_deploy_supersedes_one_that_probes() {
+    let net = Net::new();
+    let (_daemon, _servers) = begin(&net, &["b1"]);
+    net.mute("b4");
+    let (b2, b4) = (end("b2"), end("b4"));
+    let (spread, second) = net.spread_during("client", public(), 4, || {
+        let first = net.begin(&["deploy", "a", "--target", &b2, "--target", &b4]);
+        comes_to(&net, 1, "probing");
+        deploy(&net, &["b3"], &[]).exits(1);
+        let second = deploy(&net, &["b2", "b3"], &["--supersede", "--until", "switched"]).exits(0);
+        let first = first.wait().exits(1);
+        assert!(first.stderr.contains("superseded by deploy 2"), "{first}");
+        second
+    });
+    assert!(second.stderr.is_empty() || !second.stderr.contains("error"), "{second}");
+    assert_eq!(spread.failures, Vec::<String>::new());
+    assert!(
+        spread.backends.values().sum::<usize>() > 20 && !spread.backends.contains_key("b4"),
+        "{:?}",
+        spread.backends
+    );
+    assert_eq!((phase(&net, 1), changes(&net)), (json!("undone"), 2));
+    assert_eq!(serves(&net), ["b2", "b3"]);
+    // One that has switched is in nobody's way: the next one follows it.
+    deploy(&net, &["b1"], &["--supersede", "--until", "switched"]).exits(0);
+    assert_eq!(serves(&net), ["b1"]);
+}
+
 #[test]
 fn who_interrupts_while_it_drains_lets_it_go_on() {
     let net = Net::new();
