@@ -3,6 +3,7 @@
 //! Pure: [`HandshakeTracker`] is told of flows, look by look.
 
 mod completed;
+mod failing;
 mod tracker;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ const ENOUGH_CLIENTS: usize = 3;
 /// Overdue handshakes of one service, with clients of one address family. They are told on for some time when conntrack has
 /// forgotten them: clients that give up come again, and until the next ones are overdue nothing else would be seen of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "findings that do not depend on each other")]
 pub struct Overdue {
     /// That no backend answered, at this look.
     pub unanswered: u64,
@@ -32,10 +34,16 @@ pub struct Overdue {
     pub last_unconfirmed: u64,
     /// Addresses of clients that did not confirm one in the last minute; no more than [`ENOUGH_CLIENTS`] are counted.
     pub unconfirmed_clients: usize,
-    /// Whether other handshakes of the service and family were completed since the first of these began.
+    /// Whether a client was not answered, and nothing says that others of the service and family are served: since it began to fail
+    /// none was, or not for a minute.
+    pub is_unserved: bool,
+    /// Whether others of the service and family are served.
     pub others_complete: bool,
     /// Whether handshakes of any service were completed since the first of these began.
     pub any_complete: bool,
+    /// Whether clients of any service were served in the last minute while enough others did not confirm their handshakes: that these
+    /// go on proves nothing.
+    pub is_refuted: bool,
     /// Whether one of them was there some seconds ago. Of others it is only told that nobody is served.
     pub is_recent: bool,
 }
@@ -81,12 +89,8 @@ impl Overdue {
     /// Returns how bad it is; `None`: it is over.
     fn severity(&self, has_cause: bool) -> Option<Severity> {
         // Anybody can forge SYNs, which backends answer: some of one client are no proof that clients are not served.
-        let are_believed = has_cause || self.unconfirmed_clients >= ENOUGH_CLIENTS;
-        let is_dead = if self.last_unanswered > 0 {
-            !self.others_complete
-        } else {
-            !self.any_complete && are_believed
-        };
+        let are_believed = has_cause || self.unconfirmed_clients >= ENOUGH_CLIENTS && !self.is_refuted;
+        let is_dead = self.is_unserved || self.last_unconfirmed > 0 && !self.any_complete && are_believed;
         if is_dead {
             Some(Severity::Error)
         } else {
@@ -127,3 +131,5 @@ impl Overdue {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timelines;

@@ -53,6 +53,7 @@ fn a_handshake_is_overdue_that_was_there_at_two_looks() {
     let expected = Overdue {
         unanswered: 1,
         last_unanswered: 1,
+        is_unserved: true,
         is_recent: true,
         ..Overdue::default()
     };
@@ -250,14 +251,19 @@ fn flows_from_before_do_not_hide_that_nobody_gets_in_any_more() {
         severity(&look(&mut tracker, &[(1, false)], &[7, 8], at(9))),
         Some(Severity::Warning)
     );
-    let stalled = look(&mut tracker, &[(1, false)], &[7, 8], at(14));
-    assert_eq!(severity(&stalled), Some(Severity::Error), "no new one in 10 s");
-    assert_eq!(severity(&look(&mut tracker, &[], &[7], at(18))), Some(Severity::Error));
+    for seconds in 10..=30 {
+        let told = look(&mut tracker, &[(1, false)], &[7, 8], at(seconds));
+        assert_eq!(severity(&told), Some(Severity::Warning), "it is the same handshake");
+    }
+    look(&mut tracker, &[(2, false)], &[7, 8], at(31));
+    let again = look(&mut tracker, &[(2, false)], &[7, 8], at(34));
+    assert_eq!(severity(&again), Some(Severity::Error), "none since it began");
+    assert_eq!(severity(&look(&mut tracker, &[], &[7], at(38))), Some(Severity::Error));
     assert_eq!(
-        severity(&look(&mut tracker, &[], &[7, 9], at(19))),
+        severity(&look(&mut tracker, &[], &[7, 9], at(39))),
         Some(Severity::Warning)
     );
-    assert_eq!(severity(&look(&mut tracker, &[], &[7, 9], at(24))), None);
+    assert_eq!(severity(&look(&mut tracker, &[], &[7, 9], at(44))), None);
 }
 
 /// One client behind a way that is cut: whoever is served while it waits shows that the service works.
@@ -337,9 +343,12 @@ fn forged_syns_are_no_error_while_anybody_is_served() {
     assert_eq!(after(0, &[1, 2, 3], &[5]), None);
     let told = after(3, &[1, 2, 3], &[5, 6]);
     assert_eq!(told, Some(Severity::Warning), "somebody is served elsewhere");
-    let told = after(14, &[1, 2, 3, 4], &[5, 6]);
-    assert_eq!(told, Some(Severity::Warning), "somebody was served after them");
-    let told = after(17, &[1, 2, 3, 4], &[5, 6]);
+    for seconds in 4..60 {
+        let told = after(seconds, &[1, 2, 3, 4], &[5, 6]);
+        assert_eq!(told, Some(Severity::Warning), "somebody was served a short time ago");
+    }
+    after(70, &[8, 9, 10], &[5, 6]);
+    let told = after(73, &[8, 9, 10], &[5, 6]);
     assert_eq!(told, Some(Severity::Error), "nobody is served anywhere");
 }
 
@@ -404,10 +413,6 @@ fn memory_is_bounded() {
         assert!(tracker.first_seen.len() <= MOST_HANDSHAKES);
         if now > start {
             assert_eq!(of_a(&report).unanswered, u64::from(most));
-            assert!(
-                of_a(&report).others_complete,
-                "there are too many to tell new ones apart"
-            );
         }
     }
     assert!(tracker.families[0].completed[A].len() <= MOST_COMPLETED);

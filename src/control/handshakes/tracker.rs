@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::completed::Completed;
+use super::failing::{Failing, SERVED_COUNTS};
 use super::{ENOUGH_CLIENTS, HandshakeReport, Overdue, PATIENCE};
 use tcpgw_core::ruleset::name::Family;
 
@@ -52,6 +53,8 @@ pub(super) struct OfFamily {
     begun: BTreeSet<Box<str>>,
     /// Clients that did not confirm a handshake.
     unconfirmed: BTreeMap<Box<str>, Clients>,
+    /// Clients that no backend answered, of services that are remembered or will be.
+    pub(super) failing: BTreeMap<Box<str>, Failing>,
     pub(super) remembered: BTreeMap<Box<str>, Remembered>,
 }
 
@@ -70,14 +73,20 @@ struct NowOverdue {
 #[derive(Debug)]
 pub(super) struct Remembered {
     last: NowOverdue,
+    /// That no backend answered, at the last look that had any; while clients are not served, none does not count.
+    last_unanswered: u64,
     /// The last look at which there were any.
     last_there: Instant,
     /// The last look at which any handshake of the service was not complete.
     last_begun: Instant,
+    /// Whether a client is not answered though nothing says that others are served.
+    is_unserved: bool,
     /// Whether others of the service were completed since the first of them began.
     others_complete: bool,
     /// The same of any service.
     any_complete: bool,
+    /// When a client of any service was served last while enough did not confirm their handshakes to be believed.
+    refuted: Option<Instant>,
 }
 
 /// Addresses of clients that were seen last, no more than [`ENOUGH_CLIENTS`], with when each was.
@@ -133,9 +142,11 @@ impl HandshakeTracker {
 
     /// Notes a completed flow. Returns whether more are wanted.
     pub fn completed(&mut self, id: u32, service: &str, client: IpAddr) -> bool {
-        self.all_completed.note(id);
-        if let Some(of) = self.families[index(client)].completed.get_mut(service) {
-            of.note(id);
+        self.all_completed.note(id, None);
+        let family = &mut self.families[index(client)];
+        if let Some(of) = family.completed.get_mut(service) {
+            let is_failing = family.failing.get(service).is_some_and(|failing| failing.has(client));
+            of.note(id, is_failing.then_some(client));
         }
         let mut followed = self.families.iter().flat_map(|family| family.completed.values());
         !self.all_completed.is_full() || followed.any(|of| !of.is_full())
@@ -159,10 +170,12 @@ impl HandshakeTracker {
     /// Ends a look that failed: what was seen before it stays.
     pub fn abandon(&mut self) {
         self.still_there.clear();
+        self.all_completed.abandon();
         for family in &mut self.families {
             family.overdue.clear();
             family.suspicious.clear();
             family.begun.clear();
+            family.completed.values_mut().for_each(Completed::abandon);
         }
     }
 
@@ -170,6 +183,7 @@ impl HandshakeTracker {
     pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         for family in &mut self.families {
             family.remembered.retain(|name, _| is_there(name));
+            family.failing.retain(|name, _| is_there(name));
         }
     }
 
@@ -221,6 +235,11 @@ impl OfFamily {
             }
         }
         if !is_answered {
+            if let Some(failing) = self.failing.get_mut(service) {
+                failing.note(client, since, now);
+            } else if self.failing.len() < MOST_REMEMBERED {
+                self.failing.entry(service.into()).or_default().note(client, since, now);
+            }
             return;
         }
         if let Some(clients) = self.unconfirmed.get_mut(service) {
@@ -254,59 +273,104 @@ impl OfFamily {
             clients.forget_old(now);
             !clients.0.is_empty()
         });
-        for of in self.completed.values_mut().filter(|of| of.last_wanted == Some(now)) {
-            of.end(now);
+        for (name, of) in self.completed.iter_mut().filter(|(_, of)| of.last_wanted == Some(now)) {
+            let served = of.end(now);
+            if let Some((failing, at)) = self.failing.get_mut(name).zip(of.last_new) {
+                failing.served(&served, at);
+            }
         }
         for (name, overdue) in std::mem::take(&mut self.overdue) {
-            self.remembered.insert(name, Remembered::new(overdue, now));
+            match self.remembered.get_mut(&name) {
+                Some(of) => of.overdue_again(overdue, now),
+                None => {
+                    self.remembered.insert(name, Remembered::new(overdue, now));
+                }
+            }
         }
         for (name, of) in &mut self.remembered {
             if suspicious.contains(name) || begun.contains(name) {
                 of.last_begun = now;
             }
-            of.judge(self.completed.get(name), all_completed, now);
+            let completed = self.completed.get(name);
+            if let Some(failing) = self.failing.get_mut(name) {
+                let served = completed.and_then(|of| of.last_new);
+                failing.forget_old(served, now);
+                // Of one that is not followed nobody says that it is dead.
+                of.is_unserved = completed.is_some() && failing.is_any_unserved(served);
+            }
+            of.judge(completed, all_completed, clients(&self.unconfirmed, name));
         }
-        self.remembered.retain(|_, of| of.is_told(now));
-        let report = self.remembered.iter().map(|(name, of)| {
-            let clients = self.unconfirmed.get(name).map_or(0, |clients| clients.0.len());
-            (name.clone(), of.overdue(clients, now))
-        });
+        let report = self.remembered.iter().filter(|(_, of)| of.is_told(now));
+        let report = report.map(|(name, of)| (name.clone(), of.overdue(clients(&self.unconfirmed, name), now)));
         let report = report.collect();
+        self.forget(now);
+        report
+    }
+
+    /// Forgets services of which nothing is to be told; not those with clients that failed a short time ago: what is known of them
+    /// tells how to take it when they try again.
+    fn forget(&mut self, now: Instant) {
+        let failing = &self.failing;
+        self.remembered.retain(|name, of| {
+            let has_failing = failing.get(name).is_some_and(|failing| !failing.is_empty());
+            of.is_told(now) || has_failing && !of.is_unserved
+        });
         while self.remembered.len() > MOST_REMEMBERED {
             self.remembered.pop_last();
         }
-        report
+        let remembered = &self.remembered;
+        self.failing.retain(|name, _| remembered.contains_key(name));
     }
+}
+
+/// How many clients of a service did not confirm a handshake in the last minute.
+fn clients(unconfirmed: &BTreeMap<Box<str>, Clients>, service: &str) -> usize {
+    unconfirmed.get(service).map_or(0, |clients| clients.0.len())
 }
 
 impl Remembered {
     fn new(overdue: NowOverdue, now: Instant) -> Self {
         Self {
+            last_unanswered: overdue.unanswered,
             last: overdue,
             last_there: now,
             last_begun: now,
+            is_unserved: false,
             others_complete: false,
             any_complete: false,
+            refuted: None,
         }
     }
 
-    /// Whether others are completed is judged while there are overdue ones; later it is enough that one was.
-    fn judge(&mut self, of_service: Option<&Completed>, of_all: &Completed, now: Instant) {
-        let any = |of: &Completed| of.any_since(self.last.begin, now);
-        // Of one that is not followed nobody says that it is dead.
-        self.others_complete |= of_service.is_none_or(any);
+    /// Notes that there are overdue handshakes again, or still.
+    fn overdue_again(&mut self, overdue: NowOverdue, now: Instant) {
+        let last_unanswered = if overdue.unanswered == 0 && self.is_unserved {
+            self.last_unanswered
+        } else {
+            overdue.unanswered
+        };
+        *self = Self {
+            last_unanswered,
+            // Enough clients that do not confirm are no proof while some are served, nor is it when they go on.
+            refuted: self.refuted.filter(|_| self.is_recent(now)),
+            ..Self::new(overdue, now)
+        };
+    }
+
+    /// Judges whether others are completed; once there are no overdue ones it is enough that one was.
+    fn judge(&mut self, of_service: Option<&Completed>, of_all: &Completed, unconfirmed_clients: usize) {
+        self.others_complete |= of_service.is_none_or(|of| of.any_since(self.last.begin));
         // conntrack knows one that was answered for a minute, though its client has given up long before.
-        let is_after = |begin: Instant| of_all.last_new.is_some_and(|at| at >= begin);
-        self.any_complete |= any(of_all) || self.last.last_answered.is_some_and(is_after);
+        let begin = self.last.begin.min(self.last.last_answered.unwrap_or(self.last.begin));
+        self.any_complete |= of_all.any_since(begin);
+        if self.any_complete && self.last.unconfirmed > 0 && unconfirmed_clients >= ENOUGH_CLIENTS {
+            self.refuted = of_all.last_new.max(self.refuted);
+        }
     }
 
     /// Whether it is still told of.
     fn is_told(&self, now: Instant) -> bool {
-        let is_dead = if self.last.unanswered > 0 {
-            !self.others_complete
-        } else {
-            !self.any_complete
-        };
+        let is_dead = self.is_unserved || self.last.unconfirmed > 0 && !self.any_complete;
         self.is_recent(now) || is_dead && now.saturating_duration_since(self.last_begun) < REMEMBERED
     }
 
@@ -316,13 +380,22 @@ impl Remembered {
 
     fn overdue(&self, unconfirmed_clients: usize, now: Instant) -> Overdue {
         let is_there = self.last_there == now;
+        let is_refuted = self
+            .refuted
+            .is_some_and(|at| now.saturating_duration_since(at) < SERVED_COUNTS);
         Overdue {
             unanswered: if is_there { self.last.unanswered } else { 0 },
-            last_unanswered: self.last.unanswered,
+            last_unanswered: self.last_unanswered,
             last_unconfirmed: self.last.unconfirmed,
             unconfirmed_clients,
-            others_complete: self.others_complete,
+            is_unserved: self.is_unserved,
+            others_complete: if self.last_unanswered > 0 {
+                !self.is_unserved
+            } else {
+                self.others_complete
+            },
             any_complete: self.any_complete,
+            is_refuted,
             is_recent: self.is_recent(now),
         }
     }

@@ -1,0 +1,196 @@
+//! Whole outages, second by second: what is told while clients come, are served, or are not.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use super::completed::MOST_COMPLETED;
+use super::failing::MOST_FAILING;
+use super::*;
+
+const A: &str = "a";
+/// Somebody whom the backend bans.
+const BANNED: u32 = 1;
+/// Others, by address.
+const REAL: u32 = 100;
+const FORGED: u32 = 1000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Served,
+    /// No backend answers.
+    Unanswered,
+    /// The client does not confirm what the backend answers.
+    Unconfirmed,
+}
+use Fate::{Served, Unanswered, Unconfirmed};
+
+/// A client that comes at some second.
+#[derive(Clone, Copy)]
+struct Attempt {
+    second: u32,
+    client: u32,
+    fate: Fate,
+}
+
+/// Clients that come each so many seconds.
+fn each(seconds: impl Iterator<Item = u32>, client: u32, fate: Fate) -> Vec<Attempt> {
+    let attempt = |second| Attempt { second, client, fate };
+    seconds.map(attempt).collect()
+}
+
+/// What is told, a look a second. `old`: as many flows have been there from the start, of which 10 a second end.
+fn told(attempts: &[Attempt], old: u32, seconds: u32) -> Vec<Option<Severity>> {
+    let (mut tracker, start) = (HandshakeTracker::default(), Instant::now());
+    let address = |client: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + client));
+    let mut told = Vec::new();
+    for second in 0..seconds {
+        let now = start + Duration::from_secs(second.into());
+        let mut completed: Vec<(u32, u32)> = (10 * second..old).map(|id| (1_000_000 + id, REAL)).collect();
+        for (id, attempt) in (0..).zip(attempts).filter(|(_, attempt)| attempt.second <= second) {
+            let (age, client) = (second - attempt.second, attempt.client);
+            match attempt.fate {
+                Served => completed.push((id, client)),
+                Unanswered if age <= 7 => tracker.handshake(id, A, address(client), false, now),
+                Unconfirmed if age <= 5 => tracker.handshake(id, A, address(client), true, now),
+                Unanswered | Unconfirmed => {}
+            }
+        }
+        // The places in the kernel's table are as chance has it.
+        completed.sort_by_key(|(id, _)| id.wrapping_mul(0x9e37_79b1));
+        if tracker.wants_completed(old < 4096, now) {
+            completed
+                .iter()
+                .all(|(id, client)| tracker.completed(*id, A, address(*client)));
+        }
+        let problems = tracker.end(now).problems(|_| Some(80), false);
+        told.push(problems.first().map(|problem| problem.severity));
+        assert!(tracker.families[0].failing.values().all(|of| of.len() <= MOST_FAILING));
+    }
+    told
+}
+
+/// What is told from each second on at which it changes.
+fn changes(told: &[Option<Severity>]) -> Vec<(usize, Option<Severity>)> {
+    let mut changes: Vec<(usize, Option<Severity>)> = Vec::new();
+    for (second, severity) in told.iter().enumerate() {
+        if changes.last().and_then(|(_, last)| *last) != *severity {
+            changes.push((second, *severity));
+        }
+    }
+    changes
+}
+
+const ERROR: Option<Severity> = Some(Severity::Error);
+const WARNING: Option<Severity> = Some(Severity::Warning);
+
+#[test]
+fn one_that_is_banned_is_an_error_until_another_is_served_and_never_again() {
+    for (pause, first) in [(1, 3), (10, 3), (30, 3)] {
+        let mut all = each((0..300).step_by(pause), BANNED, Unanswered);
+        all.extend(each((9..300).step_by(14), REAL, Served));
+        let told = told(&all, 100, 300);
+        let errors: Vec<usize> = (0..told.len()).filter(|second| told[*second] == ERROR).collect();
+        assert_eq!(
+            errors,
+            (first..9).collect::<Vec<_>>(),
+            "one try each {pause} s: {told:?}"
+        );
+        if pause < 11 {
+            assert_eq!(changes(&told), [(3, ERROR), (9, WARNING)], "{pause}");
+        }
+    }
+}
+
+#[test]
+fn one_that_is_banned_and_alone_is_an_error_a_minute_after_the_last_other() {
+    let mut all = each(0..200, BANNED, Unanswered);
+    all.extend(each([20].into_iter(), REAL, Served));
+    let told = changes(&told(&all, 0, 200));
+    assert_eq!(told[..2], [(3, ERROR), (20, WARNING)]);
+    assert_eq!((told.len(), told[2].1), (3, ERROR), "{told:?}");
+    assert!((78..=84).contains(&told[2].0), "{told:?}");
+}
+
+/// Clients that were served a short time ago prove nothing.
+#[test]
+fn an_outage_is_an_error_within_seconds_with_one_that_is_banned_and_without() {
+    for (is_banned, client) in [(false, REAL), (true, REAL), (true, REAL + 1)] {
+        let mut all = each((5..100).step_by(14), REAL, Served);
+        if is_banned {
+            all.extend(each(0..300, BANNED, Unanswered));
+        }
+        // The first one that fails comes 12 s after one that was served.
+        all.extend(each((101..180).step_by(10), client, Unanswered));
+        all.extend(each((181..300).step_by(10), client, Served));
+        let told = told(&all, 10, 300);
+        let outage = &told[101..181];
+        assert_eq!(outage.iter().position(|told| *told == ERROR), Some(3), "{told:?}");
+        assert!(outage[3..].iter().all(|told| *told == ERROR), "{told:?}");
+        assert!(told[20..101].iter().all(|told| *told != ERROR), "{told:?}");
+        assert!(told[181..].iter().all(|told| *told != ERROR), "{told:?}");
+    }
+}
+
+/// One address may stand for many clients: what is known of it begins anew when it is served.
+#[test]
+fn each_outage_of_the_same_client_is_told() {
+    let mut all = Vec::new();
+    for begin in [0, 40, 80] {
+        all.extend(each((begin..begin + 20).step_by(2), REAL, Unanswered));
+        all.extend(each((begin + 20..begin + 40).step_by(2), REAL, Served));
+    }
+    let told = changes(&told(&all, 0, 120));
+    let expected = [
+        (3, ERROR),
+        (20, WARNING),
+        (35, None),
+        (43, ERROR),
+        (60, WARNING),
+        (75, None),
+        (83, ERROR),
+        (100, WARNING),
+        (115, None),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn forged_handshakes_are_an_error_until_somebody_is_served_and_not_again_while_they_last() {
+    // From few addresses, and from ever new ones.
+    for addresses in [50, 100_000] {
+        let mut all = Vec::new();
+        for second in 0..200 {
+            let from = (0..5).map(|n| FORGED + (5 * second + n) % addresses);
+            all.extend(from.flat_map(|client| each([second].into_iter(), client, Unconfirmed)));
+        }
+        all.extend(each((14..200).step_by(14), REAL, Served));
+        let told = changes(&told(&all, 100, 200));
+        assert_eq!(told, [(3, ERROR), (14, WARNING)], "{addresses}");
+    }
+}
+
+/// Old flows that end make room among those that are remembered: the ones that move up are not new.
+#[test]
+fn old_flows_are_never_taken_for_new_ones() {
+    let most = u32::try_from(MOST_COMPLETED).unwrap();
+    for old in [most / 4, most + 1000, 2 * most] {
+        let outage = each((0..30).step_by(3), REAL, Unanswered);
+        assert_eq!(changes(&told(&outage, old, 30)), [(3, ERROR)], "{old}");
+        // Of those that are served where there are more than are remembered, some are seen.
+        let mut all = outage;
+        all.extend(each(0..30, REAL + 1, Served));
+        let told = told(&all, old, 30);
+        assert!(told[12..].iter().all(|told| *told == WARNING), "{old}: {told:?}");
+    }
+}
+
+#[test]
+fn clients_that_fail_are_remembered_up_to_a_number() {
+    let mut all = each((0..100).step_by(14), REAL, Served);
+    for client in 0..1000 {
+        all.extend(each([client / 20].into_iter(), FORGED + client, Unanswered));
+    }
+    // Those that began to fail last are among them.
+    assert_eq!(told(&all, 0, 52)[51], ERROR);
+    assert_eq!(told(&all, 0, 60)[59], WARNING, "one was served");
+}
