@@ -1050,7 +1050,7 @@ fn orders_beyond_the_bound_are_refused() {
     let mut last = last;
     let refused = last.try_recv().expect("it is answered at once");
     assert!(
-        matches!(&refused, Err(Refused::Busy(text)) if text.contains("256 changes wait")),
+        matches!(&refused, Err(Refused::Busy(text)) if text.contains("256 changes are waiting")),
         "{refused:?}"
     );
     let (_, first) = &mut world.edits[0];
