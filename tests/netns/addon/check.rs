@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 use tcpgw::addon::Dialect;
 
 use super::platform::{DIALECTS, SALT, address, configure, daemon, services};
-use crate::harness::shell::{Running, TCPGW};
+use crate::harness::libraries::libraries;
+use crate::harness::shell::Running;
 use crate::harness::{Net, wait_until};
 
 /// Clever Cloud wants variables to begin with the user name, so that for `TCP_URL` it has to be this.
@@ -135,25 +135,13 @@ fn a_provider_is_asked_by_tls() {
     assert!(services(&daemon).is_empty());
 }
 
-/// Where the libraries of the other broker are: `scripts/test-libraries` installs them.
-fn broker_tools() -> PathBuf {
-    let target = Path::new(TCPGW)
-        .parent()
-        .and_then(Path::parent)
-        .expect("a target directory");
-    let tools = target.join("broker-tools");
-    assert!(
-        tools.join("openbrokerapi").is_dir(),
-        "{} is not there: run scripts/test-libraries, which needs the network; without one, `vagrant/test --skip another_broker`",
-        tools.to_string_lossy()
-    );
-    tools
-}
-
 /// Starts openbrokerapi in the gateway's namespace, with what it needs in the environment.
 fn broker(net: &Net, later: &str) -> Running {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/netns/addon/broker.py");
-    let path = format!("PYTHONPATH={}", broker_tools().to_string_lossy());
+    let path = format!(
+        "PYTHONPATH={}",
+        libraries("broker-tools", "openbrokerapi", "another_broker").to_string_lossy()
+    );
     let words = [
         "env",
         &path,

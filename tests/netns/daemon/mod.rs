@@ -12,6 +12,7 @@ mod deploy;
 mod file;
 mod foreign;
 mod full;
+mod generated;
 mod links;
 mod locked_store;
 mod orders;

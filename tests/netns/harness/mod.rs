@@ -9,6 +9,7 @@ pub(crate) mod counters;
 pub(crate) mod daemon;
 pub(crate) mod forge;
 pub(crate) mod iperf;
+pub(crate) mod libraries;
 pub(crate) mod look;
 pub(crate) mod pace;
 pub(crate) mod plan;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::shell::{Running, TCPGW};
+use super::shell::Running;
 use super::{Net, wait_until};
 
 /// Where the sample is.
@@ -15,17 +15,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the sample's libraries are: `scripts/test-libraries` installs them.
 pub(crate) fn libraries() -> PathBuf {
-    let target = Path::new(TCPGW)
-        .parent()
-        .and_then(Path::parent)
-        .expect("a target directory");
-    let libraries = target.join("mqtt-sample/node_modules");
-    assert!(
-        libraries.join("aedes").is_dir(),
-        "{} is not there: run scripts/test-libraries, which needs the network; without one, `vagrant/test --skip mqtt`",
-        libraries.to_string_lossy()
-    );
-    libraries
+    super::libraries::libraries("mqtt-sample/node_modules", "aedes", "mqtt")
 }
 
 /// A program of the sample that runs, with all that it has printed.
