@@ -220,7 +220,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
         self
     }
 
-    /// Leaves in the record the pauses and the ends of drains that `known` has of services that stay as they are.
+    /// Leaves in the record what `known` has of services that stay as they are, the pauses and the ends of drains, and of the store.
     #[must_use]
     pub fn keeping(mut self, known: &Known, stays: impl Fn(&str) -> bool) -> Self {
         if let Some(recorded) = &known.recorded {
@@ -228,6 +228,10 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             self.drains = drains.cloned().collect();
             let pauses = recorded.pauses.iter().filter(|pause| stays(&pause.service));
             self.pauses = pauses.cloned().collect();
+            let before = recorded.applied.as_ref();
+            if let Some(applied) = &mut self.applied {
+                applied.store = before.and_then(|before| before.store.clone());
+            }
         }
         self
     }

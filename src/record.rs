@@ -110,6 +110,28 @@ pub struct Applied {
     /// When what is written beside this was so, by the clock that counts from the machine's start (`CLOCK_BOOTTIME`).
     #[serde(default)]
     pub known: Duration,
+    /// The daemon's store at that time; `None` in what an earlier build wrote, or who knows no store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreRevision>,
+}
+
+/// How far a store had got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreRevision {
+    /// Where it is. What is not UTF-8 in its path is replaced.
+    pub path: String,
+    /// Its revision.
+    pub revision: u64,
+}
+
+impl StoreRevision {
+    /// Of the store at that path.
+    pub fn new(path: &Path, revision: u64) -> Self {
+        Self {
+            path: path.to_string_lossy().into_owned(),
+            revision,
+        }
+    }
 }
 
 /// The end of a drain.
@@ -259,6 +281,21 @@ impl RecordFile {
         let mut head: Head = serde_json::from_slice(take(&mut checked(&content.bytes)?)?).ok()?;
         self.complete(&mut head, &content);
         Some(head)
+    }
+
+    /// Returns the highest revision of the store at that path that the record of that boot knows, the changes of its journal with it,
+    /// whether they were made or not: the store had them first. 0 if it knows none.
+    pub fn store_revision(&self, boot: &str, store: &Path) -> u64 {
+        let Some(head) = self.load_head().filter(|head| head.boot == boot && !head.is_hint) else {
+            return 0;
+        };
+        let path = store.to_string_lossy();
+        let applied = head.changes.iter().filter_map(|entry| entry.applied.as_ref());
+        let stores = applied
+            .chain(&head.applied)
+            .filter_map(|applied| applied.store.as_ref());
+        let revisions = stores.filter(|store| store.path == path).map(|store| store.revision);
+        revisions.max().unwrap_or(0)
     }
 
     fn read(&self) -> Option<run_file::Content> {
@@ -568,6 +605,7 @@ mod tests {
                 at: 5,
                 origin: "-".into(),
                 known: Duration::from_secs(6),
+                store: Some(StoreRevision::new(Path::new("/s.db"), 4)),
             }),
             deadlines: vec![Deadline {
                 service: "a".into(),

@@ -167,6 +167,7 @@ fn signature(file: &File) -> Applied {
         at: now().as_secs(),
         origin: remote::origin(file),
         known: since_boot(),
+        store: None,
     }
 }
 

@@ -40,7 +40,7 @@ use crate::control::request::{
 };
 use crate::reconcile::Report;
 use crate::reconcile::engine::Services;
-use crate::record::{Applied, TornDown as TornDownBy};
+use crate::record::{Applied, StoreRevision, TornDown as TornDownBy};
 use crate::store::last::Last;
 use crate::view::Table;
 use tcpgw_core::diff::{Counts, count};
@@ -606,6 +606,7 @@ impl Core {
                 at,
                 origin,
                 known: now.boot,
+                store: Some(self.store_revision()),
             });
             self.due.record_at_once(now.instant);
         }
@@ -617,6 +618,20 @@ impl Core {
             at: now.unix.as_secs(),
             origin: origin.map_or_else(|| self.origin.clone(), |path| path.to_string_lossy().into_owned()),
             known: now.boot,
+            store: Some(self.store_revision()),
+        }
+    }
+
+    /// How far the store has got, as far as is known: one that is older can be told from it.
+    fn store_revision(&self) -> StoreRevision {
+        StoreRevision::new(&self.settings.store, self.known_revision())
+    }
+
+    fn known_revision(&self) -> u64 {
+        if self.order_queue.lost {
+            self.last.revision
+        } else {
+            self.api.revision()
         }
     }
 

@@ -298,11 +298,12 @@ impl Daemon {
         let (reports, probed) = mpsc::unbounded_channel();
         let thread = Prober::start(reports)?;
         let file = settings.state.as_ref().map(|path| File::watch(path, &config));
-        let last = last_services(&settings);
+        let mut last = last_services(&settings);
+        let recorded = RecordFile::new(run_dir, namespace).store_revision(&boot_id(), &settings.store);
         let (writes, written) = mpsc::channel(1);
         let start_files = StartFiles::new(&given, &config);
-        let (store_thread, opened) =
-            StoreThread::start(&settings.store, &last, Now::read().unix, writes).map_err(io("start a thread"))?;
+        let (store_thread, opened) = StoreThread::start(&settings.store, &mut last, recorded, Now::read().unix, writes)
+            .map_err(io("start a thread"))?;
         let mut core = Core::new(
             within_limits(settings, config.addon.is_some()),
             config,

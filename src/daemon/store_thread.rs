@@ -26,11 +26,12 @@ use tcpgw_core::model::{Service, parse_service};
 use tcpgw_core::owner::Owner;
 
 /// Opens a store and reads what it holds. The resources of the add-on, which a platform knows and nobody can order anew, are put
-/// into a store that has just been made from `last`, the second copy of what an earlier one held. `now` is the time since 1970.
+/// into a store that has just been made from `last`, the second copy of what an earlier one held. `recorded` is the revision that the
+/// record of this boot knows: unlike `last`, it is written before a change is acknowledged. `now` is the time since 1970.
 ///
 /// # Errors
 /// [`StoreError`]; a store that can be read and not written is no error, unless resources are to be put into it.
-pub fn open(path: &Path, last: &Last, now: Duration) -> Result<(Store, Opened), StoreError> {
+pub fn open(path: &Path, last: &Last, recorded: u64, now: Duration) -> Result<(Store, Opened), StoreError> {
     let mut store = Store::open(path)?;
     let mut opened = read(&mut store)?;
     let found = opened.loaded.revision;
@@ -39,11 +40,18 @@ pub fn open(path: &Path, last: &Last, now: Duration) -> Result<(Store, Opened), 
         && opened.loaded.services.is_empty()
         && opened.removed.is_empty()
         && opened.resources == LoadedResources::default();
-    if found < last.revision {
+    // Who removed that file goes by the store, whatever was there.
+    let is_known = !last.boot.is_empty();
+    let known = if is_known && !is_new {
+        last.revision.max(recorded)
+    } else {
+        last.revision
+    };
+    if found < known {
         if !is_new {
             return Err(StoreError::Older {
                 path: path.to_owned(),
-                known: last.revision,
+                known,
                 found,
             });
         }
@@ -174,25 +182,32 @@ pub struct StoreThread {
 }
 
 impl StoreThread {
-    /// Opens the store and starts the thread. Without a store there is a thread, too, which refuses everything.
+    /// Opens the store and starts the thread. Without a store there is a thread, too, which refuses everything. Where the store is older
+    /// than what is `recorded`, `last` knows that from here on.
     ///
     /// # Errors
     /// That no thread can be had.
     pub fn start(
         path: &Path,
-        last: &Last,
+        last: &mut Last,
+        recorded: u64,
         now: Duration,
         results: mpsc::Sender<Written>,
     ) -> std::io::Result<(Self, Result<Opened, StoreError>)> {
-        let (store, opened) = match open(path, last, now) {
+        let (store, opened) = match open(path, last, recorded, now) {
             Ok((store, opened)) => (Ok(store), Ok(opened)),
             Err(error) => (Err(error.clone()), Err(error)),
         };
+        if matches!(opened, Err(StoreError::Older { .. })) {
+            last.revision = last.revision.max(recorded);
+        }
         let mut store = store;
         let again = store.is_err().then(|| (path.to_owned(), last.clone()));
         let store_thread = Self::working(results, move |order| match order {
             Order::Write(write) => Some(match &again {
-                Some((path, last)) if matches!(*write, Write::Refresh) => open_or_refresh(&mut store, path, last),
+                Some((path, last)) if matches!(*write, Write::Refresh) => {
+                    open_or_refresh(&mut store, path, last, recorded)
+                }
                 _ => perform(&mut store, *write),
             }),
             Order::Query(query) => {
@@ -310,12 +325,12 @@ fn with<T>(
 }
 
 /// Does [`Write::Refresh`]. A store that could not be opened because of what may pass is tried again, as at a start.
-pub fn open_or_refresh(store: &mut Result<Store, StoreError>, path: &Path, last: &Last) -> Written {
+pub fn open_or_refresh(store: &mut Result<Store, StoreError>, path: &Path, last: &Last, recorded: u64) -> Written {
     if store.as_ref().is_err_and(StoreError::may_pass) {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        return Written::Refreshed(match open(path, last, now) {
+        return Written::Refreshed(match open(path, last, recorded, now) {
             Ok((opened_store, opened)) => {
                 *store = Ok(opened_store);
                 Ok(opened)
@@ -412,6 +427,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         let last = Last {
+            boot: "b".into(),
             revision: 6,
             ..Last::default()
         };
@@ -425,21 +441,31 @@ mod tests {
             pid: 1,
             what: "test".into(),
         };
-        let (mut store, opened) = open(&path, &last, Duration::ZERO).unwrap();
+        let (mut store, opened) = open(&path, &last, 0, Duration::ZERO).unwrap();
         assert_eq!((opened.loaded.revision, opened.loaded.services.len()), (6, 0));
         drop(store);
-        store = open(&path, &last, Duration::ZERO).unwrap().0;
+        store = open(&path, &last, 0, Duration::ZERO).unwrap().0;
         assert_eq!(store.commit(&change, &by, Duration::ZERO).unwrap().revision, 7);
         drop(store);
         // The file of last services was not written meanwhile.
-        let (store, opened) = open(&path, &last, Duration::ZERO).unwrap();
+        let (store, opened) = open(&path, &last, 7, Duration::ZERO).unwrap();
         assert_eq!((opened.loaded.revision, opened.loaded.services.len()), (7, 1));
         drop(store);
+        // The store has lost what the record knows of.
+        let refused = open(&path, &last, 8, Duration::ZERO).map(|_| ());
+        let older = |known| StoreError::Older {
+            path: path.clone(),
+            known,
+            found: 7,
+        };
+        assert_eq!(refused, Err(older(8)));
+        // Somebody has removed the file of last services, to go by this one.
+        drop(open(&path, &Last::default(), 8, Duration::ZERO).unwrap());
         let newer = Last {
             revision: 8,
             ..Last::default()
         };
-        let refused = open(&path, &newer, Duration::ZERO).map(|_| ());
+        let refused = open(&path, &newer, 0, Duration::ZERO).map(|_| ());
         assert!(
             matches!(refused, Err(StoreError::Older { known: 8, found: 7, .. })),
             "{refused:?}"
@@ -495,7 +521,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         let (results, mut written) = mpsc::channel(1);
-        let (store_thread, opened) = StoreThread::start(&path, &Last::default(), Duration::ZERO, results).unwrap();
+        let (store_thread, opened) =
+            StoreThread::start(&path, &mut Last::default(), 0, Duration::ZERO, results).unwrap();
         assert!(opened.is_ok());
         let service = parse_service(br#"{"name": "a", "port": 2001, "backends": []}"#).unwrap();
         let change = Change {

@@ -286,6 +286,7 @@ fn services() -> Services {
             at: 77,
             origin: "/etc/state.json".into(),
             known: Duration::ZERO,
+            store: None,
         }),
         ..Services::default()
     }

@@ -294,6 +294,33 @@ fn an_older_store_takes_nothing_back() {
     assert_eq!(world.core.problems().get(Kind::Store), None);
 }
 
+/// The store loses its log before what it holds is in its file, and before the file of last services is written: the record knows better.
+#[test]
+fn a_store_that_lost_its_log_takes_nothing_back() {
+    for settles in [Duration::from_millis(10), Duration::from_secs(3)] {
+        let mut world = World::new();
+        world.restart(&BTreeSet::new());
+        world.store = Err(StoreError::NoDeploy(0));
+        let paths = [world.store_path(), Last::path(&world.store_path())];
+        let older = paths.each_ref().map(|path| fs::read(path).unwrap());
+        world.restart(&BTreeSet::new());
+        assert!(world.order("a2", ServiceEdit::Delete));
+        world.wait(settles);
+        let all = BTreeSet::from([9001, 9002, 9003]);
+        assert_eq!(world.served(), all);
+        for _ in 0..2 {
+            world.store = Err(StoreError::NoDeploy(0));
+            for (path, older) in paths.iter().zip(&older) {
+                fs::write(path, older).unwrap();
+            }
+            world.restart(&BTreeSet::new());
+            assert_eq!(world.served(), all, "{settles:?}");
+            let told = world.core.problems().get(Kind::Store).expect("it is told");
+            assert!(told.message.contains("is older than what was served last"), "{told:?}");
+        }
+    }
+}
+
 /// A teardown leaves no table and no record: what was served just before it is remembered all the same.
 #[test]
 fn what_a_teardown_takes_away_is_served_after_it_whoever_dies() {
@@ -1148,8 +1175,10 @@ impl World {
         engine.set_links(links());
         self.engine = Some(engine);
         self.core = Core::new(self.settings(), self.config.clone(), NAMESPACE, self.time());
-        let last = Last::load(&Last::path(&self.store_path())).unwrap().unwrap_or_default();
-        let opened = match store_thread::open(&self.store_path(), &last, self.time().unix) {
+        let mut last = Last::load(&Last::path(&self.store_path())).unwrap().unwrap_or_default();
+        let records = record::RecordFile::new(self.directory.path(), NAMESPACE);
+        let recorded = records.store_revision(&record::boot_id(), &self.store_path());
+        let opened = match store_thread::open(&self.store_path(), &last, recorded, self.time().unix) {
             Ok((store, opened)) => {
                 self.store = Ok(store);
                 Ok(opened)
@@ -1159,6 +1188,9 @@ impl World {
                 Err(error)
             }
         };
+        if matches!(opened, Err(StoreError::Older { .. })) {
+            last.revision = last.revision.max(recorded);
+        }
         self.core.opened(opened, self.time());
         self.core.served_last(last, self.boot.to_string());
         self.looking.restart();
@@ -1264,6 +1296,7 @@ impl World {
             at: 1,
             origin: self.path.to_str().unwrap().into(),
             known: self.now - self.begin,
+            store: None,
         };
         let details = wanted.services.iter().map(|service| {
             let details = Details::new(Owner::File, service, service);

@@ -405,7 +405,7 @@ impl World {
         };
         self.core = Core::new(settings, config(), NAMESPACE, self.time());
         let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();
-        let opened = match store_thread::open(&path, &last, self.unix) {
+        let opened = match store_thread::open(&path, &last, 0, self.unix) {
             Ok((store, opened)) => {
                 self.store = Ok(store);
                 Ok(opened)

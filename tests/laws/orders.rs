@@ -566,7 +566,7 @@ impl World {
         self.core = Core::new(settings, Config::default(), NAMESPACE, self.time());
         let path = self.directory.path().join("store.db");
         let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();
-        let (store, opened) = store_thread::open(&path, &last, self.time().unix).unwrap();
+        let (store, opened) = store_thread::open(&path, &last, 0, self.time().unix).unwrap();
         self.store = Ok(store);
         self.core.opened(Ok(opened), self.time());
         self.core.served_last(last, record::boot_id());

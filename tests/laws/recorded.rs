@@ -30,6 +30,7 @@ fn applied() -> Applied {
         at: 1,
         origin: "api".into(),
         known: std::time::Duration::ZERO,
+        store: None,
     }
 }
 

@@ -24,6 +24,7 @@ impl Core {
         Memo {
             applied: Applied {
                 known: now.boot,
+                store: Some(self.store_revision()),
                 ..applied
             },
             drains: left.filter_map(|leaving| deadline(leaving, now)).collect(),

@@ -335,11 +335,7 @@ impl Core {
             boot: self.boot.clone(),
             namespace: self.namespace,
             known: now.boot,
-            revision: if self.order_queue.lost {
-                self.last.revision
-            } else {
-                self.api.revision()
-            },
+            revision: self.known_revision(),
             origin: self.file_origin.clone(),
             services: of_file.chain(of_api).chain(orphans).collect(),
             unserved: unserved.cloned().collect(),
