@@ -17,8 +17,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use self::commit::{ATTEMPTS, with_leaving};
-use self::known::Table;
 pub use self::known::{Known, Recorded};
+use self::known::{Table, unannounced};
 use self::retired::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
 use crate::record::{Applied, Deadline, Pause, RecordFile, TornDown};
@@ -147,6 +147,12 @@ pub enum ReconcileError {
          change it; end that program first"
     )]
     Foreign(u32),
+    /// What may not come back cannot be written down.
+    #[error(
+        "failed to write {0}, which has to say that services no provider defines were removed; nothing was changed; make it writable, then try \
+         again"
+    )]
+    Unrecorded(String),
     /// The flows in the kernel bear another mark.
     #[error(
         "the table in the kernel marks its flows with {theirs}, the configuration says {ours}: run `tcpgw teardown` first"
@@ -175,6 +181,7 @@ pub struct Reconciler<'a, K: Kernel> {
     drains: Vec<Deadline>,
     pauses: Vec<Pause>,
     details: AllDetails,
+    must_record: bool,
 }
 
 impl<'a, K: Kernel> Reconciler<'a, K> {
@@ -189,6 +196,16 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             drains: Vec::new(),
             pauses: Vec::new(),
             details: AllDetails::new(),
+            must_record: false,
+        }
+    }
+
+    /// Changes nothing that it could not write down before: with `must`, since what is removed would come back otherwise.
+    #[must_use]
+    pub fn recording_first(self, must: bool) -> Self {
+        Self {
+            must_record: must,
+            ..self
         }
     }
 
@@ -300,7 +317,13 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             (trusted && known.summary == desired.summary && known.ruleset == desired.ruleset).then_some(looked);
         let said = known.recorded.as_ref().and_then(|recorded| recorded.details.as_ref());
         let same_owners = said == Some(&self.details);
-        self.announce(&known, desired);
+        if let Err(error) = self.announce(&known, desired) {
+            if self.must_record {
+                let trouble = self.store.trouble();
+                return Err(ReconcileError::Unrecorded(trouble.unwrap_or_else(|| error.to_string())));
+            }
+            unannounced(&error);
+        }
         let mut known = known;
         if !options.drain.is_zero() {
             let meanwhile = Desired {

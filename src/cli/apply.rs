@@ -92,6 +92,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         .reconciler(&config)
         .signed(signature(&arguments.file))
         .detailed(details)
+        .recording_first(others.prunes_orphans())
         .keeping(&known, |name| others.stays(name));
     let replaced = known.summary.services.len().saturating_sub(others.services.len());
     if is_empty && replaced > 0 && !arguments.allow_empty {

@@ -327,6 +327,12 @@ impl Others {
         })
     }
 
+    /// Whether orphans are removed: the record of before would have them come back.
+    pub(super) fn prunes_orphans(&self) -> bool {
+        let waiting = self.waiting.iter().filter(|_| self.prunes);
+        self.pruned.iter().chain(waiting).any(|(owner, _)| owner.is_orphan())
+    }
+
     /// Takes [`Self::forget_pruned`] back: the orphans are still there.
     pub(super) fn remember_pruned(&self, global: &Global) {
         if let Some((path, last)) = self.last.as_ref().filter(|_| self.prunes)

@@ -406,10 +406,13 @@ impl<K: Kernel> Reconciler<'_, K> {
 
     /// Writes down what is about to be changed, as far as it differs from what is written already: whoever dies in the midst of it
     /// leaves nothing in the kernel that no record explains.
-    pub(super) fn announce(&mut self, known: &Known, desired: &Desired) {
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn announce(&mut self, known: &Known, desired: &Desired) -> std::io::Result<()> {
         let recorded = known.recorded.as_ref();
         let recorded = recorded.and_then(|recorded| Some((recorded, recorded.details.as_ref()?)));
-        let written = if let Some((recorded, details)) = recorded {
+        if let Some((recorded, details)) = recorded {
             let before = Kept {
                 summary: &recorded.summary,
                 details,
@@ -424,7 +427,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             };
             let services = before.difference(&after);
             if services.is_empty() {
-                return;
+                return Ok(());
             }
             self.store.append(&Entry {
                 awaits: Self::differs(known, desired).then_some(known.generation),
@@ -435,9 +438,6 @@ impl<K: Kernel> Reconciler<'_, K> {
             // No table has that number: nobody takes it for what is in the kernel.
             let head = self.head(known, u64::MAX, desired);
             self.store.save(&head, &Ruleset::default())
-        };
-        if let Err(error) = written {
-            unannounced(&error);
         }
     }
 

@@ -425,6 +425,24 @@ fn an_orphan_that_cannot_be_forgotten_is_not_pruned() {
     );
     serves(&net, &[2001]);
     fs::remove_dir(&blocked).expect("it is there");
+    // Nor where the record cannot be, by which the next daemon would serve it again.
+    let run = fs::read_dir(net.file("run")).expect("it is there");
+    let mut records = run.map(|entry| entry.expect("an entry").path());
+    let record = records.find(|path| path.extension().is_some_and(|ending| ending == "state"));
+    let record = record.expect("a record");
+    let blocked = ["new", "journal.new"].map(|ending| record.with_extension(ending));
+    for path in &blocked {
+        fs::create_dir(path).expect("a directory");
+    }
+    let ran = net.apply_alone_with(&other, "--prune").exits(1);
+    assert!(
+        ran.stderr.contains(".journal") && ran.stderr.contains("nothing was changed"),
+        "{ran}"
+    );
+    serves(&net, &[2001]);
+    for path in &blocked {
+        fs::remove_dir(path).expect("it is there");
+    }
     net.apply_alone_with(&other, "--prune").exits(0);
     serves(&net, &[2003]);
     daemon.start();
