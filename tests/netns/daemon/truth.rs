@@ -496,6 +496,39 @@ fn an_outage_that_no_check_knows_is_told_without_a_break() {
     assert_eq!(events.iter().filter(is_error).count(), 1, "{events:#?}");
 }
 
+/// The daemon remembers 4,096 flows. When one of them ends another old one takes its place, and is no client that was served.
+#[test]
+fn an_outage_is_told_beside_many_old_connections_some_of_which_end() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let to = at(PUBLIC[0], 2001);
+    let hold = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.connect_timeout(&to.into(), PATIENCE).expect("it is served");
+        // conntrack forgets a connection at once that is reset, or soon.
+        socket.set_linger(Some(Duration::ZERO)).expect("an option of sockets");
+        socket
+    };
+    let mut old: Vec<Socket> = net.within("client", || (0..4400).map(|_| hold()).collect());
+    let fw = "nft 'table ip fw { chain in { type filter hook input priority 0; tcp dport 3000 tcp flags syn ip ttl != 64 drop; }; }'";
+    net.sh("b1", fw).ok();
+    let mut waiting = begin_to_connect(&net, to);
+    let mut is_error = || {
+        old.truncate(old.len() - 3);
+        health(&daemon).1.iter().any(|problem| problem["kind"] == "unanswered")
+    };
+    assert!(wait_until(PATIENCE, &mut is_error), "{:?}", health(&daemon));
+    waiting.extend(begin_to_connect(&net, to));
+    let told = Instant::now();
+    while told.elapsed() < Duration::from_secs(13) {
+        assert!(is_error(), "after {:?}: {:?}", told.elapsed(), health(&daemon));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// Whoever sends one packet must not have a gateway taken out of service.
 #[test]
 fn a_forged_syn_makes_no_gateway_unhealthy() {
