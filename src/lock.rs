@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -70,7 +69,7 @@ impl Lock {
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // Whoever held it may have removed the file, see `discard`: the next one would lock another.
-                Ok(locked) if !is_at(&locked, &path) => file = run_file::open_lock(&path).map_err(fail)?,
+                Ok(locked) if !run_file::is_at(&locked, &path) => file = run_file::open_lock(&path).map_err(fail)?,
                 Ok(mut locked) => {
                     // It is held whether its file says by whom or not: the disk may be full.
                     if let Err(error) = sign(&mut locked) {
@@ -114,7 +113,7 @@ impl Lock {
     /// # Errors
     /// [`LockError`]: also that another process has it now.
     pub fn renew(&mut self) -> Result<bool, LockError> {
-        if self.file.as_ref().is_some_and(|file| is_at(file, &self.path)) {
+        if self.file.as_ref().is_some_and(|file| run_file::is_at(file, &self.path)) {
             return Ok(false);
         }
         let fail = |source| LockError::File {
@@ -148,13 +147,6 @@ impl Lock {
             tracing::debug!(%error, path = %escape::path(&self.path), "failed to remove the lock file");
         }
     }
-}
-
-/// Whether the file that is locked is the one that others would open.
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let locked = file.metadata().map(identity).ok();
-    locked.is_some() && locked == fs::symlink_metadata(path).map(identity).ok()
 }
 
 impl Lock {

@@ -23,6 +23,13 @@ pub struct Content {
     pub trusted: bool,
 }
 
+/// Returns whether an open file is the one of that name. Whoever holds a lock may have removed its file: the next one would lock another.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let opened = file.metadata().map(identity).ok();
+    opened.is_some() && opened == fs::symlink_metadata(path).map(identity).ok()
+}
+
 /// Reads a whole file.
 ///
 /// # Errors

@@ -2,6 +2,8 @@
 //!
 //! Follows no redirections, uses no proxy, keeps no cookies.
 
+mod certificates;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +24,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use self::certificates::NamedServers;
 
 /// Largest body of an answer, in bytes.
 const BODY: usize = 4 << 20;
@@ -144,7 +148,7 @@ pub enum Failed {
     #[error("failed to connect: {0}")]
     Connect(io::Error),
     /// The server is not the one that it should be, or does not speak TLS.
-    #[error("the TLS handshake failed: {0}")]
+    #[error("the TLS handshake failed: {}", certificates::in_words(.0))]
     Tls(io::Error),
     /// The name cannot be in a certificate.
     #[error("the host's name cannot be verified")]
@@ -293,14 +297,25 @@ fn connector(authorities: Option<&Path>) -> Result<TlsConnector, ClientError> {
     let text = read(&path).map_err(|error| wrong(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let certificates = certificates.map_err(|error| wrong(error.to_string()))?;
     // A system's bundle may have some that cannot be used.
-    let (used, _) = roots.add_parsable_certificates(certificates.map_err(|error| wrong(error.to_string()))?);
+    let (used, _) = roots.add_parsable_certificates(certificates.iter().cloned());
     if used == 0 {
         return Err(wrong("there is none that can be used (PEM)".into()));
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    // Those of the system are authorities, and no servers.
+    let servers = if authorities.is_some() {
+        certificates
+    } else {
+        Vec::new()
+    };
+    let verifier = NamedServers::new(roots, servers, Arc::clone(&provider));
+    let verifier = verifier.map_err(|error| wrong(error.to_string()))?;
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))

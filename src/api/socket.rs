@@ -182,9 +182,19 @@ fn lock(path: &Path) -> Result<Flock<File>, SocketError> {
     };
     let opened = run_file::open_lock(&file).map_err(fail)?;
     match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+        // Whoever held it may have removed the file: the next one would lock another.
+        Ok(lock) if !run_file::is_at(&lock, &file) => self::lock(path),
         Ok(lock) => Ok(lock),
         Err((_, Errno::EWOULDBLOCK)) => Err(SocketError::InUse(path.to_owned())),
         Err((_, errno)) => Err(fail(errno.into())),
+    }
+}
+
+/// Removes the lock's file, which a daemon leaves beside its socket, unless a daemon is there.
+pub(crate) fn remove_lock(path: &Path) {
+    let file = beside(path, ".lock");
+    if file.symlink_metadata().is_ok() && lock(path).is_ok_and(|_lock| fs::remove_file(&file).is_ok()) {
+        tracing::debug!("removed {}", tcpgw_core::escape::path(&file));
     }
 }
 

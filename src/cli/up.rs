@@ -114,7 +114,8 @@ fn start(global: &Global, arguments: &Arguments) -> Outcome {
     let config = global.config()?;
     if let Some(port) = arguments.port.filter(|port| !config.fences.allow_port(*port)) {
         return Err(Failure::Usage(format!(
-            "--port {port}: the fences do not allow this port: choose one that `fences.ports` of the configuration allows (without it 1024 to 65535), or allow it there"
+            "--port {port}: the fences do not allow this port: choose one that `fences.ports` of the configuration allows (without it \
+             1024 to 65535), or allow it there"
         )));
     }
     let socket = socket(global)?;
@@ -206,7 +207,10 @@ fn connect(global: &Global, procfile: &Path) -> Result<ControlClient, Failure> {
 }
 
 fn refused(error: &ControlError) -> Failure {
-    Failure::Refused(error.to_string())
+    match error {
+        ControlError::Wrong(why) => Failure::Usage(why.clone()),
+        error => Failure::Refused(error.to_string()),
+    }
 }
 
 fn order(global: &Global, arguments: &Arguments, request: &Request) -> Outcome {

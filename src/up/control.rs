@@ -51,6 +51,8 @@ pub enum Answer {
     Done,
     /// The request failed, and why. The last answer.
     Failed(String),
+    /// The request is wrong input, and why. The last answer.
+    Wrong(String),
     /// A line about the progress, for the user.
     Say(String),
     /// The list of processes.
@@ -104,6 +106,9 @@ pub enum ControlError {
     /// It was refused.
     #[error("{0}")]
     Refused(String),
+    /// What was asked for is wrong.
+    #[error("{0}")]
+    Wrong(String),
 }
 
 /// A request that came in, with the channel for its answers.
@@ -196,7 +201,7 @@ fn answer(stream: &UnixStream, answers: SyncSender<Answer>, given: &Receiver<Ans
     drop(answers);
     while let Ok(answer) = given.recv() {
         send(stream, &answer)?;
-        if matches!(answer, Answer::Done | Answer::Failed(_)) {
+        if matches!(answer, Answer::Done | Answer::Failed(_) | Answer::Wrong(_)) {
             break;
         }
     }
@@ -267,6 +272,7 @@ impl ControlClient {
             match next(&mut reader)? {
                 Some(Answer::Done) => return Ok(()),
                 Some(Answer::Failed(why)) => return Err(ControlError::Refused(tcpgw_core::escape::text(&why))),
+                Some(Answer::Wrong(why)) => return Err(ControlError::Wrong(tcpgw_core::escape::text(&why))),
                 Some(answer) => each(answer),
                 None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             }
@@ -281,6 +287,7 @@ impl ControlClient {
         send(&self.0, request)?;
         match next(&mut BufReader::new(&self.0))? {
             Some(Answer::Failed(why)) => Err(ControlError::Refused(tcpgw_core::escape::text(&why))),
+            Some(Answer::Wrong(why)) => Err(ControlError::Wrong(tcpgw_core::escape::text(&why))),
             Some(answer) => Ok(answer),
             None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         }

@@ -20,6 +20,7 @@ use super::network::Network;
 use super::own_daemon::{self, OwnDaemon, Wanted};
 use super::record::{AppPlace, Places, Shared};
 use crate::api::client::Client;
+use crate::api::socket;
 use crate::app_link;
 use tcpgw_kernel::route::Routes;
 
@@ -144,6 +145,8 @@ pub fn remove_apps(daemon: &Client, places: &Places, network: &Network, dead: Ve
 pub struct SharedCleanup<'a> {
     /// Where the notes are.
     pub places: &'a Places,
+    /// The daemon's socket.
+    pub socket: &'a Path,
     /// What apps shared.
     pub shared: Shared,
     /// Whether the daemon has services of others, which go on being served.
@@ -158,6 +161,9 @@ impl SharedCleanup<'_> {
     pub fn remove(self, teardown: &dyn Fn() -> Result<(), String>) -> Result<(), String> {
         if self.shared.daemon.is_some() && !self.serves_others {
             teardown()?;
+        }
+        if self.shared.daemon.is_some() {
+            socket::remove_lock(self.socket);
         }
         if let Some(store) = self.shared.store.filter(|_| !self.serves_others) {
             own_daemon::remove_store(&store);
@@ -230,6 +236,7 @@ pub fn clean(
         let serves_others = serves_others || is_foreign;
         let last = SharedCleanup {
             places,
+            socket,
             shared,
             serves_others,
         };

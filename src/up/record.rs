@@ -137,7 +137,7 @@ impl Places {
         loop {
             match try_lock(&path)? {
                 // Whoever held it may have removed the file: the next one would lock another.
-                Ok(lock) if !is_at(&lock, &path) => {}
+                Ok(lock) if !run_file::is_at(&lock, &path) => {}
                 Ok(lock) => return Ok(SharedLock { path, _lock: lock }),
                 Err(_) if begin.elapsed() >= PATIENCE => return Err(RecordError::Busy),
                 Err(_) => std::thread::sleep(PAUSE),
@@ -240,12 +240,6 @@ impl SharedLock {
     pub fn discard(self) {
         let _ = fs::remove_file(&self.path);
     }
-}
-
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let locked = file.metadata().map(identity).ok();
-    locked.is_some() && locked == fs::symlink_metadata(path).map(identity).ok()
 }
 
 impl AppPlace {

@@ -123,6 +123,7 @@ impl Provider {
                 return dialect::answer(self.dialect, request, &result, gateway);
             }
             Call::Show(target)
+            | Call::Keep(target)
             | Call::ShowBinding(target, _)
             | Call::LastOperation(target)
             | Call::LastBindingOperation(target, _) => target,

@@ -73,6 +73,8 @@ pub enum Call {
     Catalog,
     /// A resource as it is.
     Show(Target),
+    /// An update that changes nothing (OSB).
+    Keep(Target),
     /// A binding as it is (OSB).
     ShowBinding(Target, super::id::PlatformId),
     /// How the last change of a resource went (OSB).

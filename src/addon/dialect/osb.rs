@@ -102,7 +102,7 @@ fn instance(exchange: &Exchange<'_>, instance: &str, plans: &Plans) -> Result<Ca
             no_maintenance(&body)?;
             fixed_parameters(&body)?;
             match body.get("plan_id") {
-                None | Some(Value::Null) => return Ok(Call::Show(target()?)),
+                None | Some(Value::Null) => return Ok(Call::Keep(target()?)),
                 given => Request::ChangePlan(target()?, plan(given, plans)?),
             }
         }
@@ -322,6 +322,8 @@ pub(super) fn shown(call: &Call, found: &Result<Arc<Resource>, Refusal>, gateway
             error(404, "NotFound", &Refusal::NoBinding.to_string())
         }
         Call::LastOperation(_) | Call::LastBindingOperation(..) => Answer::new(200, json!({"state": "succeeded"})),
+        // As one that changes the plan is answered.
+        Call::Keep(_) => Answer::new(200, dashboard(resource, gateway)),
         Call::Show(_) | Call::Change(_) | Call::Catalog => {
             let mut body = dashboard(resource, gateway);
             body["service_id"] = SERVICE_ID.into();

@@ -163,6 +163,35 @@ fn an_update_of_parameters_is_refused_and_not_passed_over() {
     }
 }
 
+/// An update that changes nothing is answered as one that changes something, and not as a fetch.
+#[test]
+fn an_update_of_nothing_is_answered_as_an_update() {
+    let plans = plans();
+    let mut body: Value = serde_json::from_str(&osb_body()).unwrap();
+    body.as_object_mut().unwrap().remove("plan_id");
+    let call = send(Dialect::Osb, Method::Patch, "service_instances/i", &body.to_string()).unwrap();
+    for (pages, expected) in [
+        (None, json!({})),
+        (
+            Some("https://gw/apps/"),
+            json!({"dashboard_url": "https://gw/apps/aaaaaaaaaaaa"}),
+        ),
+    ] {
+        let gateway = Gateway {
+            host: "gw.example.com",
+            pages,
+            plans: &plans,
+        };
+        let change = Request::ChangePlan(Target::Any("a".parse().unwrap()), WantedPlan::Unlisted);
+        let changed = answer(Dialect::Osb, &change, &Ok(AddonOutcome::Changed(resource())), gateway);
+        let kept = shown(Dialect::Osb, &call, &Ok(resource()), gateway);
+        assert_eq!((kept.status, kept.body.clone()), (200, Some(expected)));
+        assert_eq!(kept, changed);
+        let missing = shown(Dialect::Osb, &call, &Err(Refusal::NotFound), gateway);
+        assert_eq!(missing.status, 404);
+    }
+}
+
 /// The catalog has no `maintenance_info`: no version is right.
 #[test]
 fn a_version_of_maintenance_that_is_not_the_catalogs_is_a_conflict() {

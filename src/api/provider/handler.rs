@@ -216,6 +216,7 @@ impl Visit<'_> {
             },
             Call::Change(wish) => self.change(dialect, wish).await,
             Call::Show(target)
+            | Call::Keep(target)
             | Call::ShowBinding(target, _)
             | Call::LastOperation(target)
             | Call::LastBindingOperation(target, _) => match self.resource(target).await {

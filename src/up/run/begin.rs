@@ -237,7 +237,11 @@ impl<'a> Up<'a> {
                 }
                 _ => hint,
             };
-            UpError::Refused(format!("failed to provision the app: {error}{addon}"))
+            let words = format!("failed to provision the app: {error}{addon}");
+            match &error {
+                ClientError::Refused { status: 400, .. } if self.settings.plan.is_some() => UpError::Usage(words),
+                _ => UpError::Refused(words),
+            }
         })
     }
 

@@ -86,6 +86,7 @@ impl Up<'_> {
         let serves_others = serves_others || (!is_own && UnixStream::connect(&settings.socket).is_ok());
         let last = SharedCleanup {
             places: &places,
+            socket: &settings.socket,
             shared,
             serves_others,
         };

@@ -39,7 +39,7 @@ impl Up<'_> {
             Some(Request::Restart(names)) => self.restart(&names, answers),
             Some(Request::Scale(words)) => {
                 let outcome = self.scale(&words);
-                give(&answers, outcome.map_or_else(Answer::Failed, |()| Answer::Done));
+                give(&answers, outcome.map_or_else(|refused| refused, |()| Answer::Done));
             }
             Some(Request::Stop) => {
                 self.signals = 1;
@@ -92,7 +92,7 @@ impl Up<'_> {
                 let known: Vec<&str> = known.iter().map(TypeName::as_str).collect();
                 let known = known.join(", ");
                 let why = format!("there is no process type {name:?}; there are {known}");
-                return give(&answers, Answer::Failed(why));
+                return give(&answers, Answer::Wrong(why));
             };
             kinds.push(kind.clone());
         }
@@ -117,19 +117,21 @@ impl Up<'_> {
         }
     }
 
-    fn scale(&mut self, words: &[String]) -> Result<(), String> {
-        if self.supervisor.is_restarting() {
-            return Err("a restart is under way; repeat it when that is over".into());
-        }
+    fn scale(&mut self, words: &[String]) -> Result<(), Answer> {
+        let in_the_way = |why: &str| Err(Answer::Failed(why.into()));
         let names = self.names();
         let words = words.iter().map(String::as_str);
-        let formation = formation::parse(words, &names, &self.formation).map_err(|error| error.to_string())?;
+        let formation =
+            formation::parse(words, &names, &self.formation).map_err(|error| Answer::Wrong(error.to_string()))?;
+        if self.supervisor.is_restarting() {
+            return in_the_way("a restart is under way; repeat it when that is over");
+        }
         let is_served = self.orders.is_some()
             || formation
                 .iter()
                 .all(|(name, number)| name.as_str() != TCP || *number == 0);
         if !is_served {
-            return Err("there is no public port for tcp processes".into());
+            return in_the_way("there is no public port for tcp processes");
         }
         self.formation.clone_from(&formation);
         let actions = self.supervisor.take(Input::Scale(formation), Instant::now());

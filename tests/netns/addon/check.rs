@@ -116,10 +116,21 @@ fn passes(dialects: &[Dialect]) {
 #[test]
 fn a_provider_is_asked_by_tls() {
     let net = Net::new();
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
     let [certificate, key] = ["tls.crt", "tls.key"].map(|name| net.file(name));
-    fs::write(&certificate, made.cert.pem()).expect("failed to write a certificate");
-    fs::write(&key, made.signing_key.serialize_pem()).expect("failed to write a key");
+    // An authority's, as `openssl req -x509` makes one that signs itself.
+    let made = || {
+        let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let signed = params.self_signed(&key).expect("a certificate");
+        (signed.pem(), key.serialize_pem())
+    };
+    let (signed, secret) = made();
+    fs::write(&certificate, signed).expect("failed to write a certificate");
+    fs::write(&key, secret).expect("failed to write a key");
+    let other = net.file("other.crt");
+    fs::write(&other, made().0).expect("failed to write a certificate");
+    let other = other.to_string_lossy().into_owned();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("failed to set a mode");
     let certificate = certificate.to_string_lossy().into_owned();
     let more = format!("tls_cert = \"{certificate}\"\ntls_key = \"{}\"", key.to_string_lossy());
@@ -132,6 +143,8 @@ fn a_provider_is_asked_by_tls() {
     assert!(trusted.contains(" 0 failed, "), "{trusted}");
     let refused = net.tcpgw(&words).exits(1);
     assert!(refused.stdout.contains("the TLS handshake failed"), "{refused}");
+    let refused = net.tcpgw(&[&words[..], &["--cacert", &other]].concat()).exits(1);
+    assert!(refused.stdout.contains("name this very certificate"), "{refused}");
     assert!(services(&daemon).is_empty());
 }
 

@@ -36,6 +36,8 @@ fn a_daemon_that_is_there_is_used_and_goes_on() {
         refused.stderr.contains("name one of the daemon's plans by --plan"),
         "{refused}"
     );
+    let refused = app.cli(&["--plan", "nope"]).exits(2);
+    assert!(refused.stderr.contains("nope"), "{refused}");
     app.start(&["--plan", "free"], 1);
     app.prints("TCP_URL=tcp://203.0.113.1:20000, plan free");
     let hairpin = "bash -c 'read -r name <>/dev/tcp/203.0.113.1/20000; echo heard $name'";
@@ -44,7 +46,11 @@ fn a_daemon_that_is_there_is_used_and_goes_on() {
     let resources: Value = net.told(&["addon", "ls"]);
     assert_eq!(resources["resources"], Value::Array(Vec::new()), "{resources}");
     let left: Vec<String> = net.left_by_up();
-    assert_eq!(left, ["table inet tcpgw", "the store"], "they are the daemon's");
+    assert_eq!(
+        left,
+        ["table inet tcpgw", "the store", "the lock of the socket"],
+        "they are the daemon's"
+    );
 }
 
 #[test]

@@ -320,6 +320,8 @@ impl Net {
         let names = run.map(|entry| entry.file_name().to_string_lossy().into_owned());
         left.extend(names.filter(|name| name.starts_with("up-")));
         left.extend(self.file("store.db").exists().then(|| "the store".to_owned()));
+        let lock = self.socket().with_extension("sock.lock");
+        left.extend(lock.exists().then(|| "the lock of the socket".to_owned()));
         left
     }
 }

@@ -174,7 +174,7 @@ fn a_restart_of_what_does_not_answer_leaves_the_old_ones_alone() {
     let refused = app.cli(&["restart"]).exits(1);
     assert!(refused.stderr.contains("the old ones go on"), "{refused}");
     assert_eq!(app.ask().expect("an answer"), "tcp.1");
-    let unknown = app.cli(&["restart", "nothing"]).exits(1);
+    let unknown = app.cli(&["restart", "nothing"]).exits(2);
     assert!(unknown.stderr.contains("there is no process type"), "{unknown}");
     app.write("command", TCP);
     app.cli(&["restart"]).ok();
@@ -197,7 +197,10 @@ fn instances_come_and_go_without_a_failed_connect() {
     assert_eq!(connects.failed, Vec::<String>::new());
     assert_eq!(app.serving(), 1);
     assert!(wait_until(PATIENCE, || app.ps().len() == 1), "{:?}", app.ps());
-    let refused = app.cli(&["scale", "udp=1"]).exits(1);
+    for wrong in ["tcp=x", "tcp=99", "tcp"] {
+        app.cli(&["scale", wrong]).exits(2);
+    }
+    let refused = app.cli(&["scale", "udp=1"]).exits(2);
     assert!(refused.stderr.contains("no process type \"udp\""), "{refused}");
     app.stop(Signal::SIGINT);
     assert_eq!(app.processes(), Vec::<i32>::new());
