@@ -11,10 +11,10 @@ use super::amount::span;
 use super::table::{Cell, Column, TextTable};
 use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, teardown, unless_closed};
 use crate::api::client::{self, Client, ClientError, Found};
-use crate::config::daemon as settings;
+use crate::config::{Config, daemon as settings};
 use crate::up::container::{Report, Spec, code_of};
 use crate::up::control::{Answer, ControlClient, ControlError, Place, Request, Shown};
-use crate::up::leftovers;
+use crate::up::leftovers::{self, Cleaning};
 use crate::up::network::Network;
 use crate::up::process::{self, Streams};
 use crate::up::record::{Places, socket_in};
@@ -121,9 +121,6 @@ fn start(global: &Global, arguments: &Arguments) -> Outcome {
     let socket = socket(global)?;
     let find = || find(global).map_err(|error| error.to_string());
     let teardown = || tear_down(global);
-    let store = env::var_os("TCPGW_STORE")
-        .filter(|store| !store.is_empty())
-        .map(PathBuf::from);
     let settings = Settings {
         procfile: arguments.procfile.clone(),
         env_files: arguments.env.clone(),
@@ -135,13 +132,25 @@ fn start(global: &Global, arguments: &Arguments) -> Outcome {
         run_dir: global.run_dir.clone(),
         namespace: namespace()?,
         socket,
-        store: store.unwrap_or_else(|| settings::Settings::from(config.daemon.clone()).store),
+        store: store(&config),
+        rest: rest(&config),
         has_addon: config.addon.is_some(),
         config: config.file,
         find: &find,
         teardown: &teardown,
     };
     Ok(run::run(&settings)?.map_or(Code::Success, Code::Signal))
+}
+
+/// The store of a daemon that is started.
+fn store(config: &Config) -> PathBuf {
+    let named = env::var_os("TCPGW_STORE").filter(|store| !store.is_empty());
+    named.map_or_else(|| settings::Settings::from(config.daemon.clone()).store, PathBuf::from)
+}
+
+/// How long a port rests when it is given back; not in the configuration that `tcpgw up` writes itself.
+fn rest(config: &Config) -> Duration {
+    config.addon.as_ref().map_or(Duration::ZERO, |addon| addon.quarantine)
 }
 
 /// The socket of the daemon, whether it is there or not.
@@ -237,7 +246,15 @@ fn stop(global: &Global, procfile: &Path) -> Outcome {
     }
     let lock = places.lock().map_err(UpError::from)?;
     let network = Network::open().map_err(UpError::from)?;
-    let cleaned = leftovers::clean(&places, &network, &socket(global)?, &|| tear_down(global));
+    let config = global.config_for_looking();
+    let cleaned = leftovers::clean(&Cleaning {
+        places: &places,
+        network: &network,
+        socket: &socket(global)?,
+        store: &store(&config),
+        rest: rest(&config),
+        teardown: &|| tear_down(global),
+    });
     let (cleaned, living) = cleaned.map_err(UpError::Left)?;
     if living == 0 {
         lock.discard();

@@ -35,6 +35,13 @@ impl AppId {
         Self { number, word }
     }
 
+    /// Returns the id, in digits, that the name of an add-on's app has at its end, if it is a name as [`app`](Self::app) makes it.
+    pub fn in_app(app: &str) -> Option<&str> {
+        let (word, id) = app.strip_prefix("up-")?.rsplit_once('-')?;
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        (!word.is_empty() && id.len() == 8 && id.bytes().all(is_digit)).then_some(id)
+    }
+
     /// Returns the id as a number.
     pub fn number(&self) -> u32 {
         self.number
@@ -66,6 +73,17 @@ mod tests {
         let id = of("/home/me/my app\n", 1);
         assert_eq!(id.app(), format!("up-my-app--{id}"));
         assert_eq!(id.to_string().len(), 8);
+        assert_eq!(AppId::in_app(&id.app()), Some(&*id.to_string()));
+        for other in [
+            "up-0123abcd",
+            "up--0123abcd",
+            "up-a-0123abc",
+            "up-a-0123ABCD",
+            "a-0123abcd",
+            "up-to-date-9",
+        ] {
+            assert_eq!(AppId::in_app(other), None, "{other}");
+        }
         assert!(id.app().parse::<crate::addon::id::PlatformId>().is_ok());
         assert!(of("/", 1).app().starts_with("up-app-"));
     }

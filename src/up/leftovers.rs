@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::abandoned;
 use super::egress;
 use super::gateway;
 use super::id::AppId;
 use super::network::Network;
 use super::own_daemon::{self, OwnDaemon, Wanted};
 use super::record::{AppPlace, Places, Shared};
-use crate::api::client::Client;
+use crate::api::client::{self, At, Client, ClientError, Found};
 use crate::api::socket;
 use crate::app_link;
 use tcpgw_kernel::route::Routes;
@@ -177,13 +178,64 @@ impl SharedCleanup<'_> {
     }
 }
 
-/// Cleans up after whoever was killed; returns after how many, and how many live.
+/// What is needed to clean up.
+pub struct Cleaning<'c> {
+    /// Where the notes are.
+    pub places: &'c Places,
+    /// The network.
+    pub network: &'c Network,
+    /// The daemon's socket.
+    pub socket: &'c Path,
+    /// The store of a daemon that is started.
+    pub store: &'c Path,
+    /// How long ports of that store rest when they are given back.
+    pub rest: Duration,
+    /// Removes the gateway's table, where no daemon runs.
+    pub teardown: &'c dyn Fn() -> Result<(), String>,
+}
+
+/// Cleans up after whoever was killed; returns after how many, and how many live. First after those that the run directory tells of, then
+/// after those that only the store knows.
 ///
+/// # Errors
+/// What could not be removed.
+pub fn clean(cleaning: &Cleaning<'_>) -> Result<(usize, usize), String> {
+    let Cleaning {
+        places,
+        network,
+        socket,
+        store,
+        rest,
+        teardown,
+    } = *cleaning;
+    let (number, living) = clean_recorded(places, network, socket, teardown)?;
+    let lives = |id: &str| abandoned::lives(places, network, id);
+    let abandoned = match client::search(At::Named(socket)) {
+        Ok(Found::Daemon(daemon)) => {
+            gateway::wait_until_started(&daemon).map_err(|error| error.to_string())?;
+            abandoned::remove(&daemon, &lives)?.len()
+        }
+        Ok(Found::Nobody) | Err(ClientError::NoDaemon { .. }) if living == 0 => {
+            let swept = abandoned::sweep_store(store, rest, &lives)?;
+            if !swept.apps.is_empty() && !swept.serves_others {
+                teardown()?;
+            }
+            if swept.is_of_up {
+                own_daemon::remove_store(store);
+            }
+            swept.apps.len()
+        }
+        // Another app is to start a daemon, or it is one of another network namespace.
+        _ => 0,
+    };
+    Ok((number + abandoned, living))
+}
+
 /// A resource goes by way of the daemon: the one that answers, or one that is started for it, if a `tcpgw up` had started it.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn clean(
+fn clean_recorded(
     places: &Places,
     network: &Network,
     socket: &Path,
@@ -195,9 +247,12 @@ pub fn clean(
     if number == 0 && (living > 0 || shared == Shared::default()) {
         return Ok((0, living));
     }
-    let has_resources = dead
-        .iter()
-        .any(|place| place.record().is_some_and(|record| record.app.is_some()));
+    // Without the store there is no resource to remove, and a daemon would take the services from the kernel.
+    let is_store_gone = shared.store.as_ref().is_some_and(|store| !store.exists());
+    let has_resources = !is_store_gone
+        && dead
+            .iter()
+            .any(|place| place.record().is_some_and(|record| record.app.is_some()));
     if living == 0 {
         end_orphan(socket, &shared);
     }
@@ -226,7 +281,10 @@ pub fn clean(
                 "no daemon answers, and only a daemon removes the resources of the apps: start it, and repeat".into(),
             );
         }
-        None => dead.into_iter().for_each(AppPlace::remove),
+        None => {
+            remove_networks(places, network, &dead)?;
+            dead.into_iter().for_each(AppPlace::remove);
+        }
     }
     let is_foreign = daemon.is_some() && own.is_none();
     if let Some(own) = own {

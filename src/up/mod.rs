@@ -6,6 +6,7 @@
 //! part, [`gateway`] is the daemon's, [`control`] the socket for the other commands, [`leftovers`] what another `tcpgw up` left
 //! behind, [`resolver`] names, [`problems`] what the daemon says of the app, and [`run`] has them all together.
 
+pub mod abandoned;
 pub mod container;
 pub mod control;
 pub mod egress;

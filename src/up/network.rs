@@ -8,7 +8,7 @@
 //!
 //! Sources: `net/bridge/br_netfilter_hooks.c` (`br_nf_pre_routing_finish`), `net/ipv4/devinet.c` (`inet_select_addr`).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -242,6 +242,21 @@ impl Network {
             Some(index) => self.remove(index),
             None => Ok(()),
         }
+    }
+
+    /// Whether links of the app with this id are there.
+    ///
+    /// # Errors
+    /// The kernel does not list the links.
+    pub fn has_links(&self, id: &str) -> Result<bool, NetworkError> {
+        let (gateway, processes) = (app_link::gateway_name(id), app_link::process_prefix(id));
+        let is_its = |name: &str| name == gateway || name.starts_with(&processes);
+        Ok(self.links()?.iter().any(|link| name_of(link).is_some_and(is_its)))
+    }
+
+    /// Whether an address is one that apps have.
+    pub fn is_of_apps(address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if POOL.contains(&address))
     }
 
     /// Removes all links of an app, and with them their addresses and routes; returns how many there were.

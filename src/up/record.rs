@@ -205,6 +205,32 @@ impl Places {
         Ok((dead, living))
     }
 
+    /// Whether a `tcpgw up` of the app with this id lives, in whatever network namespace that has this run directory.
+    ///
+    /// # Errors
+    /// The run directory cannot be listed.
+    pub fn is_held(&self, id: &str) -> Result<bool, RecordError> {
+        let fail = |source| RecordError::File {
+            what: "list",
+            path: self.run_dir.clone(),
+            source,
+        };
+        for entry in fs::read_dir(&self.run_dir).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name();
+            let ids = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("up-")?.rsplit_once('-'));
+            let is_its =
+                ids.is_some_and(|(namespace, app)| namespace.bytes().all(|byte| byte.is_ascii_digit()) && app == id);
+            // What cannot be known is left alone.
+            if is_its && !matches!(try_lock(&entry.path().join("lock")), Ok(Ok(_))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Returns the directory for the configuration of a daemon that apps share, and makes it.
     ///
     /// # Errors
@@ -346,8 +372,11 @@ mod tests {
         };
         place.set_record(&record).unwrap();
         assert_eq!(places.leftovers().unwrap().1, 1, "it lives");
-        drop(place);
         let other = Places::new(run.path(), 8).unwrap();
+        assert!(other.is_held(&id.to_string()).unwrap(), "in another network namespace");
+        assert!(!other.is_held("0123abcd").unwrap());
+        drop(place);
+        assert!(!other.is_held(&id.to_string()).unwrap());
         assert_eq!(other.leftovers().unwrap().0.len(), 0);
         let (mut dead, living) = places.leftovers().unwrap();
         assert_eq!((dead.len(), living), (1, 0));

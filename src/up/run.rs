@@ -67,6 +67,8 @@ pub struct Settings<'a> {
     pub socket: PathBuf,
     /// The store of a daemon that is started.
     pub store: PathBuf,
+    /// How long a port of that store rests when it is given back.
+    pub rest: Duration,
     /// The operator's configuration, if there is one.
     pub config: Option<PathBuf>,
     /// Whether that has a section `[addon]`.

@@ -115,7 +115,7 @@ mod tests {
     /// A certificate that signs itself, for `gateway.example.com`.
     fn made(is_ca: IsCa) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(["gateway.example.com".to_owned()]).unwrap();
-        params.is_ca = is_ca.clone();
+        params.is_ca = is_ca;
         // A name of its own: one with the name of another is not of an unknown issuer, but has a wrong signature.
         params.distinguished_name.push(DnType::CommonName, format!("{is_ca:?}"));
         (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2030, 1, 1));

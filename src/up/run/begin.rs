@@ -28,7 +28,7 @@ use crate::up::printer::Printer;
 use crate::up::procfile::{Procfile, TypeName};
 use crate::up::record::{AppPlace, Places, Record};
 use crate::up::supervisor::Supervisor;
-use crate::up::{control, egress, env_file, leftovers, resolver};
+use crate::up::{abandoned, control, egress, env_file, leftovers, resolver};
 
 /// Where processes listen, if nothing else is said.
 const PORT: &str = "5000";
@@ -129,7 +129,9 @@ impl<'a> Up<'a> {
             output,
             events: events.clone(),
         };
-        let outcome = up.join_gateway(app, dead).and_then(|()| up.serve_requests());
+        let outcome = up
+            .join_gateway(app, dead, living <= 1)
+            .and_then(|()| up.serve_requests());
         match outcome {
             Ok(()) => {
                 serves.store(true, Ordering::SeqCst);
@@ -158,7 +160,7 @@ impl<'a> Up<'a> {
     }
 
     /// Finds the daemon or starts one, removes what others have left there, and provisions the app.
-    fn join_gateway(&mut self, app: Option<String>, dead: Vec<AppPlace>) -> Result<(), UpError> {
+    fn join_gateway(&mut self, app: Option<String>, dead: Vec<AppPlace>, is_alone: bool) -> Result<(), UpError> {
         let mut shared = self.places.shared();
         let forwarding = leftovers::forward().map_err(|error| {
             UpError::Refused(format!(
@@ -184,6 +186,7 @@ impl<'a> Up<'a> {
         let daemon = if let Some(daemon) = (self.settings.find)().map_err(UpError::Refused)? {
             daemon
         } else {
+            self.sweep_store(is_alone);
             self.start_daemon()?;
             shared = self.places.shared();
             Client::connect(&self.settings.socket)?
@@ -193,6 +196,8 @@ impl<'a> Up<'a> {
         let is_ups = shared.daemon.is_some() && gateway::process_of(&daemon)? == shared.daemon;
         self.keeps_daemon = is_ups;
         leftovers::remove_apps(&daemon, &self.places, &self.network, dead).map_err(UpError::Left)?;
+        let lives = |id: &str| abandoned::lives(&self.places, &self.network, id);
+        self.tell_abandoned(abandoned::remove(&daemon, &lives));
         // Noted before it is made.
         self.place.set_record(&Record {
             directory: self.directory.clone(),
@@ -213,6 +218,47 @@ impl<'a> Up<'a> {
         let problems = tell_problems(self.settings.socket.clone(), resource.service, self.events.clone());
         self.tells_problems = Some(problems.map_err(system("start a thread"))?);
         Ok(())
+    }
+
+    /// Removes from the store what those have left whom the run directory does not know any more, before a daemon serves it.
+    fn sweep_store(&self, is_alone: bool) {
+        let Settings { store, rest, .. } = self.settings;
+        let noted = self.places.shared().store;
+        // Another network namespace may have taken the store away: a daemon would take the services of dead ones from the kernel.
+        if is_alone
+            && noted.is_some_and(|store| !store.exists())
+            && let Err(why) = (self.settings.teardown)()
+        {
+            self.tell_abandoned(Err(why));
+        }
+        let lives = |id: &str| abandoned::lives(&self.places, &self.network, id);
+        let swept = abandoned::sweep_store(store, *rest, &lives).and_then(|swept| {
+            let mut shared = self.places.shared();
+            if swept.is_of_up && shared.store.is_none() {
+                // It goes with the last app, as if it had been made for this one.
+                shared.store = Some(store.clone());
+                self.places.set_shared(&shared).map_err(|error| error.to_string())?;
+            }
+            Ok(swept.apps)
+        });
+        self.tell_abandoned(swept);
+    }
+
+    /// What could not be removed does not keep the app from running.
+    fn tell_abandoned(&self, removed: Result<Vec<String>, String>) {
+        match removed {
+            Ok(apps) => {
+                for app in apps {
+                    let text = format!("removed the resource of {app}, whose `tcpgw up` was killed");
+                    self.output.say("system", &text);
+                }
+            }
+            Err(why) => {
+                let text =
+                    format!("failed to remove what earlier ones may have left: {why}; `tcpgw up stop` tries again");
+                self.output.say("system", &text);
+            }
+        }
     }
 
     fn provision(&self, daemon: &Client, app: &str, is_ups: bool) -> Result<Resource, UpError> {
@@ -239,7 +285,7 @@ impl<'a> Up<'a> {
             };
             let words = format!("failed to provision the app: {error}{addon}");
             match &error {
-                ClientError::Refused { status: 400, .. } if self.settings.plan.is_some() => UpError::Usage(words),
+                ClientError::Invalid(_) if self.settings.plan.is_some() => UpError::Usage(words),
                 _ => UpError::Refused(words),
             }
         })

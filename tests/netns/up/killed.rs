@@ -52,6 +52,80 @@ fn stop_cleans_up_after_it() {
     assert_eq!(app.processes(), Vec::<i32>::new());
 }
 
+/// Whether a daemon of this test runs, or is on its way out.
+fn has_daemon(net: &Net) -> bool {
+    let socket = net.socket().to_string_lossy().into_owned();
+    let all = std::fs::read_dir("/proc").expect("there is /proc").flatten();
+    let lines = all.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines
+        .map(|line| String::from_utf8_lossy(&line).into_owned())
+        .any(|line| line.contains(&socket))
+}
+
+/// What a boot does: links, tables and the run directory are gone, and the store stays.
+fn boot(net: &Net) {
+    assert!(wait_until(PATIENCE, || !has_daemon(net)), "the daemon lives on");
+    let links = "for l in $(ip -o link | cut -d: -f2 | cut -d@ -f1 | grep -E '^ *(tu[0-9a-f]{8}-|tcpup)'); do ip link del $l 2>/dev/null; done";
+    net.sh("gateway", &format!("{links}; nft flush ruleset")).ok();
+    std::fs::remove_dir_all(net.file("run")).expect("there is a run directory");
+    for file in [net.socket(), net.socket().with_extension("sock.lock")] {
+        // The daemon takes its socket with it, if there is time.
+        drop(std::fs::remove_file(file));
+    }
+    assert_eq!(net.left_by_up(), ["the store"]);
+}
+
+#[test]
+fn what_only_the_store_knows_after_a_boot_is_removed_by_the_next_one_or_by_stop() {
+    let net = Net::new();
+    let mut killed = net.app("killed", &format!("tcp: {TCP}\n"));
+    let mut later = net.app("later", &format!("tcp: {TCP}\n"));
+    for is_stop in [true, false] {
+        killed.start(&[], 1);
+        killed.signal(Signal::SIGKILL);
+        assert_eq!(killed.ended(), None);
+        assert!(wait_until(PATIENCE, || killed.processes().is_empty()));
+        boot(&net);
+        if is_stop {
+            let cleaned = later.cli(&["stop"]).exits(0);
+            assert!(cleaned.stderr.contains("cleaned up after"), "{cleaned}");
+            let again = later.cli(&["stop"]).exits(0);
+            assert_eq!(again.stderr, "");
+        } else {
+            later.start(&[], 1);
+            later.prints("removed the resource of up-killed-");
+            assert_eq!(later.port(), killed.port(), "the port is free again");
+            later.stop(Signal::SIGINT);
+            let printed = later.printed();
+            assert!(!printed.contains("problem") && !printed.contains("ERROR"), "{printed}");
+        }
+        assert_eq!(net.left_by_up(), Vec::<String>::new(), "{is_stop}");
+    }
+}
+
+/// A store and a run directory may be those of several network namespaces, one after the other.
+#[test]
+fn what_another_network_namespace_has_left_in_the_store_is_removed() {
+    let net = Net::new();
+    let mut killed = net.app("killed", &format!("tcp: {TCP}\n"));
+    killed.start(&[], 1);
+    killed.signal(Signal::SIGKILL);
+    assert_eq!(killed.ended(), None);
+    assert!(wait_until(PATIENCE, || killed.processes().is_empty()));
+    assert!(wait_until(PATIENCE, || !has_daemon(&net)), "the daemon lives on");
+    let mut other = net.app("other", &format!("tcp: {TCP}\n"));
+    let command = other.command_in("client", &[]);
+    other.launch_as(command);
+    other.prints("TCP_URL=");
+    other.prints("removed the resource of up-killed-");
+    other.stop(Signal::SIGINT);
+    let tables = net.sh("client", "nft list tables").ok();
+    assert_eq!(tables, "", "{}", other.printed());
+    let cleaned = killed.cli(&["stop"]).exits(0);
+    assert!(cleaned.stderr.contains("cleaned up after"), "{cleaned}");
+    assert_eq!(net.left_by_up(), Vec::<String>::new());
+}
+
 #[test]
 fn whenever_it_is_killed_stop_leaves_nothing() {
     let net = Net::new();

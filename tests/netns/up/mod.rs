@@ -88,7 +88,11 @@ impl App<'_> {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.net.command("gateway", &[&[TCPGW, "up"], args].concat());
+        self.command_in("gateway", args)
+    }
+
+    fn command_in(&self, host: &str, args: &[&str]) -> Command {
+        let mut command = self.net.command(host, &[&[TCPGW, "up"], args].concat());
         command.current_dir(self.directory());
         command.env("TCPGW_SOCKET", self.net.socket());
         command.env("TCPGW_STORE", self.net.file("store.db"));

@@ -1,0 +1,302 @@
+//! Resources of apps whose `tcpgw up` has ended without removing them, where the run directory does not tell of it: a boot empties that, while the
+//! store stays, and a run directory may be that of another network namespace.
+//!
+//! Such a resource is of nobody's platform (`local`), its app has a name as [`AppId`] makes it, its service has no backends but in networks of
+//! apps, and neither a lock of the run directory nor a link of this network namespace says that the app lives.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use super::gateway;
+use super::id::AppId;
+use super::network::Network;
+use super::record::Places;
+use crate::addon::{Change as ResourceChange, Dialect, Quarantined, Removed, Resource};
+use crate::api::client::{Answer, Client, ClientError};
+use crate::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, LoadedResources, Store, StoreError};
+
+/// Entries of the history that are looked through: what `tcpgw up` has made for itself has fewer.
+const MOST_ENTRIES: usize = 10_000;
+
+/// Tells whether the app with an id lives, or why that cannot be known.
+pub type Lives<'l> = dyn Fn(&str) -> Result<bool, String> + 'l;
+
+/// What was removed from a store that no daemon has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// The apps whose resources were removed.
+    pub apps: Vec<String>,
+    /// Whether the store has never held anything but apps of `tcpgw up`.
+    pub is_of_up: bool,
+    /// Whether it holds other services, too.
+    pub serves_others: bool,
+}
+
+/// Whether the app with this id lives, as far as the run directory and the links of this network namespace tell.
+///
+/// # Errors
+/// The run directory or the links cannot be listed.
+pub fn lives(places: &Places, network: &Network, id: &str) -> Result<bool, String> {
+    let has_lock = places.is_held(id).map_err(|error| error.to_string())?;
+    Ok(has_lock || network.has_links(id).map_err(|error| error.to_string())?)
+}
+
+/// Returns whether a resource was left behind.
+fn is_abandoned(
+    app: &str,
+    is_local: bool,
+    backends: impl IntoIterator<Item = Option<IpAddr>>,
+    lives: &Lives<'_>,
+) -> Result<bool, String> {
+    let Some(id) = AppId::in_app(app).filter(|_| is_local) else {
+        return Ok(false);
+    };
+    let is_of_apps = |address: Option<IpAddr>| address.is_some_and(Network::is_of_apps);
+    Ok(backends.into_iter().all(is_of_apps) && !lives(id)?)
+}
+
+/// Removes what was left behind in the store of a daemon, and returns the apps that it was of.
+///
+/// # Errors
+/// The daemon does not answer or refuses, or it cannot be known who lives.
+pub fn remove(daemon: &Client, lives: &Lives<'_>) -> Result<Vec<String>, String> {
+    let failed = |error: ClientError| error.to_string();
+    let told: Value = daemon
+        .get("/v1/addon/resources")
+        .and_then(Answer::json)
+        .map_err(failed)?;
+    let resources = told["resources"].as_array().cloned().unwrap_or_default();
+    let is_candidate = |resource: &&Value| {
+        let app = resource["app"].as_str().unwrap_or_default();
+        resource["dialect"] == "local" && AppId::in_app(app).is_some()
+    };
+    let candidates: Vec<&Value> = resources.iter().filter(is_candidate).collect();
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let told: Value = daemon.get("/v1/services").and_then(Answer::json).map_err(failed)?;
+    let services = told["services"].as_array().cloned().unwrap_or_default();
+    let mut removed = Vec::new();
+    for resource in candidates {
+        let app = resource["app"].as_str().unwrap_or_default();
+        let service = services.iter().find(|service| service["name"] == resource["service"]);
+        let backends = service.and_then(|service| service["backends"].as_array());
+        let address = |backend: &Value| {
+            let words = backend.as_str().or_else(|| backend["address"].as_str())?;
+            Some(words.parse::<SocketAddr>().ok()?.ip())
+        };
+        if is_abandoned(app, true, backends.into_iter().flatten().map(address), lives)? {
+            gateway::deprovision(daemon, app).map_err(|error| format!("the resource of app {app}: {error}"))?;
+            removed.push(app.to_owned());
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes what was left behind in a store that no daemon has open, before one would serve it. Ports rest for `rest`. A store that another daemon
+/// has is left to that, and so is one that is not there.
+///
+/// # Errors
+/// The store cannot be read or written, or it cannot be known who lives.
+pub fn sweep_store(path: &Path, rest: Duration, lives: &Lives<'_>) -> Result<Swept, String> {
+    if !path.exists() {
+        return Ok(Swept::default());
+    }
+    let mut store = match Store::open(path) {
+        Ok(store) => store,
+        Err(StoreError::Locked { .. }) => return Ok(Swept::default()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let failed = |error: StoreError| error.to_string();
+    let loaded = store.load().map_err(failed)?;
+    let resources = store.resources().map_err(failed)?;
+    let mut dead: Vec<&Resource> = Vec::new();
+    for resource in &resources.resources {
+        let name = resource.id.service();
+        let service = loaded.services.iter().find(|one| *one.service.name == *name);
+        let backends = service.into_iter().flat_map(|one| &one.service.backends);
+        let addresses = backends.map(|backend| Some(backend.endpoint.address));
+        let is_local = resource.dialect == Dialect::Local;
+        if is_abandoned(resource.app.as_str(), is_local, addresses, lives)? {
+            dead.push(resource);
+        }
+    }
+    if dead.is_empty() {
+        return Ok(Swept::default());
+    }
+    let is_of_up = is_of_up(&mut store, &loaded, &resources).map_err(failed)?;
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let names: Vec<String> = dead.iter().map(|resource| resource.id.service()).collect();
+    let of_dead = |name: &str| names.iter().any(|dead| dead == name);
+    let (gone, others): (Vec<_>, Vec<_>) = loaded.services.iter().partition(|one| of_dead(&one.service.name));
+    let change = Change {
+        edits: gone
+            .iter()
+            .map(|one| Edit::Delete(one.service.name.clone(), Expect::Anything))
+            .collect(),
+        resources: dead.iter().map(|resource| removal(resource, rest, now)).collect(),
+        ..Change::default()
+    };
+    let by = By {
+        uid: nix::unistd::geteuid().as_raw(),
+        pid: std::process::id(),
+        what: "up".into(),
+    };
+    store.commit(&change, &by, now).map_err(failed)?;
+    Ok(Swept {
+        apps: dead.iter().map(|resource| resource.app.as_str().to_owned()).collect(),
+        is_of_up,
+        serves_others: !others.is_empty(),
+    })
+}
+
+fn removal(resource: &Resource, rest: Duration, now: Duration) -> ResourceChange {
+    ResourceChange::Remove(Removed {
+        id: resource.id,
+        dialect: resource.dialect,
+        app: resource.app.clone(),
+        port: Quarantined {
+            port: resource.port,
+            until: now + rest,
+        },
+        at: now,
+    })
+}
+
+/// Whether all that a store holds, and all that it remembers, is of apps of `tcpgw up`.
+fn is_of_up(store: &mut Store, loaded: &Loaded, resources: &LoadedResources) -> Result<bool, StoreError> {
+    let here = resources.resources.iter().map(|one| (one.id, one.dialect, &one.app));
+    let gone = resources.removed.iter().map(|one| (one.id, one.dialect, &one.app));
+    let mut names = Vec::new();
+    for (id, dialect, app) in here.chain(gone) {
+        if dialect != Dialect::Local || AppId::in_app(app.as_str()).is_none() {
+            return Ok(false);
+        }
+        names.push(id.service());
+    }
+    let all = HistoryFilter {
+        limit: MOST_ENTRIES + 1,
+        ..HistoryFilter::default()
+    };
+    let entries = store.history(&all)?;
+    let is_its = |service: &str| names.iter().any(|name| name == service);
+    Ok(entries.len() <= MOST_ENTRIES
+        && entries.iter().all(|entry| is_its(&entry.service))
+        && loaded.services.iter().all(|one| is_its(&one.service.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::num::NonZeroU16;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::addon::Status;
+    use crate::addon::id::ResourceId;
+    use tcpgw_core::model;
+
+    const DEAD: &str = "up-shop-00000001";
+    const LIVING: &str = "up-shop-00000002";
+
+    fn lives(id: &str) -> Result<bool, String> {
+        match id {
+            "" => Err("there is no id".into()),
+            id => Ok(id == "00000002"),
+        }
+    }
+
+    /// A store with a resource for each app, whose service has one backend.
+    fn store_with(apps: &[(&str, Dialect, &str)]) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let mut change = Change::default();
+        for (number, (app, dialect, backend)) in (1_u16..).zip(apps) {
+            let id = ResourceId::from_random(number.into());
+            let port = NonZeroU16::new(20_000 + number).unwrap();
+            let service = json!({"name": id.service(), "port": port, "backends": [backend]}).to_string();
+            let service = model::parse_service(service.as_bytes()).unwrap();
+            change.edits.push(Edit::Put(Arc::new(service), Expect::Absent));
+            change.resources.push(ResourceChange::Put(Arc::new(Resource {
+                id,
+                dialect: *dialect,
+                app: app.parse().unwrap(),
+                uuid: None,
+                owner: None,
+                plan: "free".parse().unwrap(),
+                port,
+                status: Status::Active,
+                bindings: BTreeMap::new(),
+                created: Duration::ZERO,
+                asked: None,
+            })));
+        }
+        let by = By {
+            uid: 0,
+            pid: 1,
+            what: "addon".into(),
+        };
+        Store::open(&path)
+            .unwrap()
+            .commit(&change, &by, Duration::from_secs(1))
+            .unwrap();
+        (directory, path)
+    }
+
+    fn apps_in(path: &Path) -> Vec<String> {
+        let resources = Store::open(path).unwrap().resources().unwrap().resources;
+        let mut apps: Vec<String> = resources.iter().map(|one| one.app.as_str().to_owned()).collect();
+        apps.sort();
+        apps
+    }
+
+    #[test]
+    fn only_what_dead_ones_have_left_is_removed() {
+        let (_directory, path) = store_with(&[
+            (DEAD, Dialect::Local, "10.213.7.2:5000"),
+            (LIVING, Dialect::Local, "10.213.8.2:5000"),
+            ("up-shop-00000003", Dialect::Scalingo, "10.213.7.2:5000"),
+            ("up-shop-00000004", Dialect::Local, "192.0.2.1:5000"),
+            ("up-to-date", Dialect::Local, "10.213.7.2:5000"),
+        ]);
+        let swept = sweep_store(&path, Duration::from_secs(60), &lives).unwrap();
+        let expected = Swept {
+            apps: vec![DEAD.into()],
+            is_of_up: false,
+            serves_others: true,
+        };
+        assert_eq!(swept, expected);
+        let left = [LIVING, "up-shop-00000003", "up-shop-00000004", "up-to-date"];
+        assert_eq!(apps_in(&path), left);
+        let mut store = Store::open(&path).unwrap();
+        assert_eq!(store.load().unwrap().services.len(), 4);
+        let removed = store.resources().unwrap().removed;
+        assert_eq!(removed[0].port.until, removed[0].at + Duration::from_secs(60));
+        drop(store);
+        assert_eq!(sweep_store(&path, Duration::ZERO, &lives), Ok(Swept::default()));
+    }
+
+    #[test]
+    fn a_store_of_apps_alone_is_told_from_others() {
+        let (_directory, path) = store_with(&[(DEAD, Dialect::Local, "10.213.7.2:5000")]);
+        let unknown = |_: &str| Err("it cannot be known".to_owned());
+        assert_eq!(
+            sweep_store(&path, Duration::ZERO, &unknown),
+            Err("it cannot be known".into())
+        );
+        assert_eq!(apps_in(&path), [DEAD], "nothing was changed");
+        let swept = sweep_store(&path, Duration::ZERO, &lives).unwrap();
+        assert!(swept.is_of_up && !swept.serves_others, "{swept:?}");
+        let missing = path.with_extension("none");
+        assert_eq!(sweep_store(&missing, Duration::ZERO, &lives), Ok(Swept::default()));
+        assert!(!missing.exists(), "looking makes no store");
+    }
+}
