@@ -155,7 +155,7 @@ fn not_flushed(flows: u64) -> Failure {
 fn untold(failure: Failure) -> Failure {
     match failure {
         Failure::Io { source, .. } => Failure::Io {
-            what: "write to standard output",
+            what: "write to standard output that the state was applied",
             source,
         },
         other => other,

@@ -100,6 +100,8 @@ fn a_drain_with_a_daemon_is_of_one_service() {
     let before = daemon.last();
     net.want(two(&["b2"], &["b1"], &more));
     daemon.hears(before, &json!({"event": "draining", "service": "a"}));
+    // The event is told when it is decided, before the kernel knows it.
+    assert!(wait_until(PATIENCE, || daemon.get("/v1/daemon")["in_sync"] == true));
     go_on(&mut a);
     go_on(&mut b);
     both(&net, 2001, "b2");
