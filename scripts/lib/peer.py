@@ -2,14 +2,16 @@
 """The people of scripts/demo: a server that says who it is, and clients that count.
 
 peer.py serve NAME ADDRESS PORT   says NAME to everyone who connects, then echoes
-peer.py ask ADDRESS PORT NUMBER   so many connections, one after another
-peer.py keep-asking ADDRESS PORT  four at a time, until it is interrupted
+peer.py ask ADDRESS PORT NUMBER [SECONDS]   so many connections, one after another, each with so much patience
+peer.py keep-asking ADDRESS PORT... four at a time, to the ports in turn, until it is interrupted
 peer.py hold ADDRESS PORT NUMBER  so many connections that go on talking, until it is interrupted
 
-Clients end with one line of JSON about what they saw.
+Clients end with one line of JSON about what they saw. keep-asking writes such a line every half second, too, and hold a
+first line once all of its connections are there.
 """
 
 import collections
+import itertools
 import json
 import signal
 import socket
@@ -69,10 +71,10 @@ class Tally:
         self.answers, self.failures = collections.Counter(), collections.Counter()
         self.longest = 0.0
 
-    def ask(self, to):
+    def ask(self, to, patience=PATIENCE):
         begin, who, trouble = time.monotonic(), "", ""
         try:
-            with socket.create_connection(to, timeout=PATIENCE) as talk:
+            with socket.create_connection(to, timeout=patience) as talk:
                 who = talk.makefile().readline().strip()
                 talk.shutdown(socket.SHUT_WR)
                 while talk.recv(4096):
@@ -87,31 +89,49 @@ class Tally:
                 self.answers[who] += 1
 
     def report(self):
+        with self.lock:
+            return self.totals()
+
+    def totals(self):
         return {"ok": sum(self.answers.values()), "failed": sum(self.failures.values()),
                 "longest_ms": round(self.longest * 1000), "answers": dict(sorted(self.answers.items())),
                 "failures": dict(self.failures)}
 
 
-def ask(address, port, number):
+def ask(address, port, number, patience=PATIENCE):
     tally = Tally()
     for _ in range(int(number)):
-        tally.ask((address, int(port)))
+        tally.ask((address, int(port)), float(patience))
     return tally.report()
 
 
-def keep_asking(address, port):
+def keep_asking(address, *ports):
     tally = Tally()
 
     def loop():
-        while not stopped.is_set():
+        for port in itertools.cycle(ports):
+            if stopped.is_set():
+                return
             tally.ask((address, int(port)))
 
-    run_all([threading.Thread(target=loop) for _ in range(4)])
+    def tell():
+        while not stopped.wait(0.5):
+            print(json.dumps(tally.report()), flush=True)
+
+    run_all([threading.Thread(target=loop) for _ in range(4)] + [threading.Thread(target=tell)])
     return tally.report()
 
 
 def hold(address, port, number):
     lock, alive, ended = threading.Lock(), collections.Counter(), collections.Counter()
+    missing = int(number)
+
+    def arrive():
+        nonlocal missing
+        with lock:
+            missing -= 1
+            if not missing:
+                print(json.dumps({"connected": int(number)}), flush=True)
 
     def loop():
         who, why = "nobody", ""
@@ -119,6 +139,7 @@ def hold(address, port, number):
             with socket.create_connection((address, int(port)), timeout=PATIENCE) as talk:
                 lines = talk.makefile()
                 who = lines.readline().strip()
+                arrive()
                 while not stopped.wait(0.1):
                     talk.sendall(b"still here\n")
                     if not lines.readline():
