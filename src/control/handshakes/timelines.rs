@@ -1,6 +1,6 @@
 //! Whole outages, second by second: what is told while clients come, are served, or are not.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use super::completed::MOST_COMPLETED;
@@ -40,8 +40,13 @@ fn each(seconds: impl Iterator<Item = u32>, client: u32, fate: Fate) -> Vec<Atte
 
 /// What is told, a look a second. `old`: as many flows have been there from the start, of which 10 a second end.
 fn told(attempts: &[Attempt], old: u32, seconds: u32) -> Vec<Option<Severity>> {
-    let (mut tracker, start) = (HandshakeTracker::default(), Instant::now());
     let address = |client: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + client));
+    told_of(attempts, address, old, seconds)
+}
+
+/// The same of clients with these addresses.
+fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seconds: u32) -> Vec<Option<Severity>> {
+    let (mut tracker, start) = (HandshakeTracker::default(), Instant::now());
     let mut told = Vec::new();
     for second in 0..seconds {
         let now = start + Duration::from_secs(second.into());
@@ -99,6 +104,21 @@ fn one_that_is_banned_is_an_error_until_another_is_served_and_never_again() {
             assert_eq!(changes(&told), [(3, ERROR), (9, WARNING)], "{pause}");
         }
     }
+}
+
+/// One host may have all addresses of a network of 64 bits.
+#[test]
+fn addresses_of_one_ipv6_network_are_one_client() {
+    let network = |client: u32| u128::from(if client >= FORGED { FORGED } else { client }) << 64;
+    let address = |client: u32| IpAddr::V6(Ipv6Addr::from(network(client) + u128::from(client)));
+    let mut attempts: Vec<Attempt> = Vec::new();
+    for second in 0..120 {
+        attempts.extend(each([second].into_iter(), FORGED + second, Unanswered));
+    }
+    attempts.extend(each((0..120).step_by(5), REAL, Served));
+    let told = told_of(&attempts, address, 0, 120);
+    let errors = told.iter().skip(10).filter(|told| **told == Some(Severity::Error));
+    assert_eq!(errors.count(), 0, "{:?}", changes(&told));
 }
 
 #[test]
@@ -167,6 +187,21 @@ fn forged_handshakes_are_an_error_until_somebody_is_served_and_not_again_while_t
         let told = changes(&told(&all, 100, 200));
         assert_eq!(told, [(3, ERROR), (14, WARNING)], "{addresses}");
     }
+}
+
+/// What is left of an outage in which backends were silent says nothing of the answers of the next one.
+#[test]
+fn an_outage_of_answers_is_told_shortly_after_one_of_backends() {
+    let mut all = Vec::new();
+    for client in REAL..REAL + 3 {
+        all.extend(each((0..20).step_by(2), client, Unanswered));
+        all.extend(each((22..50).step_by(2), client, Unconfirmed));
+    }
+    all.extend(each([20].into_iter(), REAL, Served));
+    let told = told(&all, 0, 50);
+    let (mended, broken) = told[20..].split_at(5);
+    assert!(mended.iter().all(|told| *told == WARNING), "{told:?}");
+    assert!(broken.iter().all(|told| *told == ERROR), "{told:?}");
 }
 
 /// Old flows that end make room among those that are remembered: the ones that move up are not new.

@@ -5,7 +5,7 @@
 //! has given up, so a service whose clients are not served is remembered until one of them is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use super::completed::Completed;
@@ -65,7 +65,8 @@ struct NowOverdue {
     unconfirmed: u64,
     /// When the first of them began.
     begin: Instant,
-    /// When the last one began that a backend answered.
+    /// When the first and the last one began that a backend answered.
+    first_answered: Option<Instant>,
     last_answered: Option<Instant>,
 }
 
@@ -119,6 +120,7 @@ impl HandshakeTracker {
         if self.still_there.insert(id, since).is_some() {
             return;
         }
+        let client = client_of(client);
         let family = &mut self.families[index(client)];
         family.handshake(service, client, is_answered, since, now);
     }
@@ -143,6 +145,7 @@ impl HandshakeTracker {
     /// Notes a completed flow. Returns whether more are wanted.
     pub fn completed(&mut self, id: u32, service: &str, client: IpAddr) -> bool {
         self.all_completed.note(id, None);
+        let client = client_of(client);
         let family = &mut self.families[index(client)];
         if let Some(of) = family.completed.get_mut(service) {
             let is_failing = family.failing.get(service).is_some_and(|failing| failing.has(client));
@@ -193,6 +196,17 @@ impl HandshakeTracker {
     }
 }
 
+/// The client by which an address counts: of IPv6 its network of 64 bits, of which one host may have all addresses.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            Ipv6Addr::from(network).into()
+        }
+    }
+}
+
 fn index(client: IpAddr) -> usize {
     usize::from(client.is_ipv6())
 }
@@ -221,6 +235,7 @@ impl OfFamily {
                 unanswered: 0,
                 unconfirmed: 0,
                 begin: since,
+                first_answered: None,
                 last_answered: None,
             };
             self.overdue.insert(service.into(), none);
@@ -229,6 +244,8 @@ impl OfFamily {
             overdue.begin = since.min(overdue.begin);
             if is_answered {
                 overdue.unconfirmed += 1;
+                let first = overdue.first_answered.map_or(since, |first| first.min(since));
+                overdue.first_answered = Some(first);
                 overdue.last_answered = overdue.last_answered.max(Some(since));
             } else {
                 overdue.unanswered += 1;
@@ -298,7 +315,7 @@ impl OfFamily {
                 // Of one that is not followed nobody says that it is dead.
                 of.is_unserved = completed.is_some() && failing.is_any_unserved(served);
             }
-            of.judge(completed, all_completed, clients(&self.unconfirmed, name));
+            of.judge(completed, all_completed, clients(&self.unconfirmed, name), now);
         }
         let report = self.remembered.iter().filter(|(_, of)| of.is_told(now));
         let report = report.map(|(name, of)| (name.clone(), of.overdue(clients(&self.unconfirmed, name), now)));
@@ -358,12 +375,16 @@ impl Remembered {
     }
 
     /// Judges whether others are completed; once there are no overdue ones it is enough that one was.
-    fn judge(&mut self, of_service: Option<&Completed>, of_all: &Completed, unconfirmed_clients: usize) {
+    fn judge(&mut self, of_service: Option<&Completed>, of_all: &Completed, unconfirmed_clients: usize, now: Instant) {
         self.others_complete |= of_service.is_none_or(|of| of.any_since(self.last.begin));
-        // conntrack knows one that was answered for a minute, though its client has given up long before.
-        let begin = self.last.begin.min(self.last.last_answered.unwrap_or(self.last.begin));
-        self.any_complete |= of_all.any_since(begin);
-        if self.any_complete && self.last.unconfirmed > 0 && unconfirmed_clients >= ENOUGH_CLIENTS {
+        let any_since = |begin: Option<Instant>| begin.is_some_and(|begin| of_all.any_since(begin));
+        let is_recent = of_all
+            .last_new
+            .is_some_and(|at| now.saturating_duration_since(at) < RECENT);
+        // conntrack may know one that was answered for a minute, though its client has given up long before.
+        let is_after_all = any_since(self.last.last_answered);
+        self.any_complete |= is_after_all || is_recent && any_since(self.last.first_answered);
+        if is_after_all && unconfirmed_clients >= ENOUGH_CLIENTS {
             self.refuted = of_all.last_new.max(self.refuted);
         }
     }
