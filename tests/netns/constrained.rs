@@ -130,6 +130,9 @@ fn few_descriptors() {
         "--nofile=40:40",
     ];
     let daemon = daemon_behind(&net, &few, 64);
+    // Probes are done before the kernel has what comes of them.
+    let is_served = || net.connect("client", at(PUBLIC[0], 2008)).is_ok();
+    assert!(wait_until(PATIENCE, is_served), "{}", net.cli(&["status"]));
     for port in 2001..2009 {
         let mut conn = net.connect("client", at(PUBLIC[0], port)).expect("it is served");
         conn.greeting().expect("a greeting");
