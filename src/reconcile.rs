@@ -181,6 +181,8 @@ pub struct Reconciler<'a, K: Kernel> {
     drains: Vec<Deadline>,
     pauses: Vec<Pause>,
     details: AllDetails,
+    /// Whether the record could not be written before: that is told once.
+    had_trouble: bool,
     must_record: bool,
 }
 
@@ -196,6 +198,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
             drains: Vec::new(),
             pauses: Vec::new(),
             details: AllDetails::new(),
+            had_trouble: store.trouble().is_some(),
             must_record: false,
         }
     }

@@ -394,12 +394,11 @@ impl<K: Kernel> Reconciler<'_, K> {
             swept,
             ..self.head(known, table, desired)
         };
-        // What fails for long is tried again and again.
-        let is_known = self.store.trouble().is_some();
         self.end_teardown();
         if let Err(error) = self.store.save(&head, &desired.ruleset)
-            && !is_known
+            && !self.had_trouble
         {
+            // What fails for long is tried again and again.
             tracing::warn!(%error, "failed to write the record; the next run will read the kernel, and may not know all that was ordered");
         }
     }

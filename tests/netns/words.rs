@@ -123,7 +123,7 @@ fn what_scripts_read_has_the_documented_keys() {
     let torn = data(&net.tcpgw(&["teardown", "-o", "json"]).exits(0));
     assert_eq!(
         torn,
-        json!({"table_removed": true, "flows_flushed": 0, "flows_not_flushed": 0})
+        json!({"table_removed": true, "flows_flushed": 0, "flows_not_flushed": 0, "not_lasting": null})
     );
     assert_eq!(net.tcpgw(&["apply", "-q", &file]).exits(0).stdout, "");
     assert_eq!(net.tcpgw(&["teardown", "-q"]).exits(0).stdout, "");

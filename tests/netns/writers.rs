@@ -367,7 +367,7 @@ fn teardown_leaves_nothing_of_ours_and_all_of_others() {
     let again: Value = serde_json::from_str(&net.tcpgw(&["teardown", "-o", "json"]).ok()).expect("JSON");
     assert_eq!(
         again,
-        json!({"table_removed": false, "flows_flushed": 0, "flows_not_flushed": 0})
+        json!({"table_removed": false, "flows_flushed": 0, "flows_not_flushed": 0, "not_lasting": null})
     );
     theirs.echo(b"goes on").expect("an echo");
 }
