@@ -16,7 +16,7 @@ fn wrong_input_is_refused_and_leaves_nothing() {
         (&["-m", "tcp=33"], 2, "must be 0 to 32"),
         (&["--grace", "0s"], 2, "must be 1s to 10m"),
         (&["--socket", "none"], 2, "must not be none"),
-        (&["--plan", "nothing"], 1, "there is no plan"),
+        (&["--plan", "nothing"], 2, "there is no plan"),
     ] {
         let refused = app.cli(args).exits(code);
         assert!(refused.stderr.contains(message), "{args:?}: {refused}");

@@ -170,6 +170,8 @@ fn a_restart_of_what_does_not_answer_leaves_the_old_ones_alone() {
     let mut app = net.app("app", "tcp: sh -c \"$(cat command)\"\n");
     app.write("command", TCP);
     app.start(&[], 1);
+    // Probes are done before the kernel has what comes of them.
+    assert!(wait_until(PATIENCE, || app.ask().is_ok()), "{}", app.printed());
     app.write("command", "exit 3");
     let refused = app.cli(&["restart"]).exits(1);
     assert!(refused.stderr.contains("the old ones go on"), "{refused}");
