@@ -79,7 +79,8 @@ clients_leave() {
     wait "$asking" "$holding"
     python3 - "$files/asked" "$files/held" "$@" <<'PYTHON' || fail "the clients should have seen something else"
 import json, sys
-asked, held = (json.load(open(path)) for path in sys.argv[1:3])
+# The last line has the totals.
+asked, held = (json.loads(open(path).read().splitlines()[-1]) for path in sys.argv[1:3])
 def words(counts): return ", ".join(f"{count} {what}" for what, count in counts.items()) or "none"
 print(f"   short connections: {asked['ok']} ok, {asked['failed']} failed, longest {asked['longest_ms']} ms; answered by {words(asked['answers'])}")
 print(f"   long ones: {words(held['alive'])} alive; ended: {words(held['ended'])}")
