@@ -64,6 +64,17 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message)
     }
 
+    /// Of an order that was refused. `is_conditional`: it said what it expected to be there, so that a conflict is 412, not 409.
+    pub(super) fn of_order(refused: Refused, is_conditional: bool) -> Self {
+        let is_unexpected = is_conditional && matches!(refused, Refused::Conflict(..));
+        let error = Self::from(refused);
+        if is_unexpected {
+            error.with_status(StatusCode::PRECONDITION_FAILED)
+        } else {
+            error
+        }
+    }
+
     /// The same with another status code.
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }

@@ -3,7 +3,7 @@
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::MAX_DRAIN;
 use crate::api::params::{self, Params};
-use crate::control::request::{BatchItem, BatchOrder, DaemonRequest, Peer, Refused, ServiceEdit};
+use crate::control::request::{BatchItem, BatchOrder, DaemonRequest, Peer, ServiceEdit};
 use crate::store::Expect;
 use tcpgw_core::model::write;
 
@@ -71,10 +71,7 @@ pub(in crate::api) async fn change(
     let done = shared
         .ask(shared.times.order, |reply| DaemonRequest::Batch(order, reply))
         .await?;
-    let done = done.map_err(|refused| match refused {
-        Refused::Conflict(..) if is_conditional => ApiError::from(refused).with_status(StatusCode::PRECONDITION_FAILED),
-        other => other.into(),
-    })?;
+    let done = done.map_err(|refused| ApiError::of_order(refused, is_conditional))?;
     let services = done.services.iter().map(|(name, edited)| {
         json!({
             "name": name,

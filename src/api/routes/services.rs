@@ -249,12 +249,7 @@ impl Shared {
         let edited = self
             .ask(self.times.order, |reply| DaemonRequest::Edit(order, reply))
             .await?;
-        let edited = edited.map_err(|refused| match refused {
-            Refused::Conflict(..) if is_conditional => {
-                ApiError::from(refused).with_status(StatusCode::PRECONDITION_FAILED)
-            }
-            other => other.into(),
-        })?;
+        let edited = edited.map_err(|refused| ApiError::of_order(refused, is_conditional))?;
         let Edited {
             service,
             revision,
