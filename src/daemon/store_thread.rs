@@ -409,6 +409,21 @@ mod tests {
         (Query::Deploy(1, reply), answer)
     }
 
+    /// The first change of a store: a service.
+    fn a_service() -> (Change, By) {
+        let service = parse_service(br#"{"name": "a", "port": 2001, "backends": []}"#).unwrap();
+        let change = Change {
+            edits: vec![Edit::Put(Arc::new(service), Expect::Absent)],
+            ..Change::default()
+        };
+        let by = By {
+            uid: 0,
+            pid: 1,
+            what: "test".into(),
+        };
+        (change, by)
+    }
+
     fn answered(order: Order) -> Option<Written> {
         match order {
             Order::Write(_) => Some(Written::Stepped(Ok(()))),
@@ -431,16 +446,7 @@ mod tests {
             revision: 6,
             ..Last::default()
         };
-        let service = parse_service(br#"{"name": "a", "port": 2001, "backends": []}"#).unwrap();
-        let change = Change {
-            edits: vec![Edit::Put(Arc::new(service), Expect::Absent)],
-            ..Change::default()
-        };
-        let by = By {
-            uid: 0,
-            pid: 1,
-            what: "test".into(),
-        };
+        let (change, by) = a_service();
         let (mut store, opened) = open(&path, &last, 0, Duration::ZERO).unwrap();
         assert_eq!((opened.loaded.revision, opened.loaded.services.len()), (6, 0));
         drop(store);
@@ -524,16 +530,7 @@ mod tests {
         let (store_thread, opened) =
             StoreThread::start(&path, &mut Last::default(), 0, Duration::ZERO, results).unwrap();
         assert!(opened.is_ok());
-        let service = parse_service(br#"{"name": "a", "port": 2001, "backends": []}"#).unwrap();
-        let change = Change {
-            edits: vec![Edit::Put(Arc::new(service), Expect::Absent)],
-            ..Change::default()
-        };
-        let by = By {
-            uid: 0,
-            pid: 1,
-            what: "test".into(),
-        };
+        let (change, by) = a_service();
         store_thread.write(Write::Change(change, by, Duration::ZERO)).unwrap();
         let Some(Written::Changed(Ok(committed))) = written.blocking_recv() else {
             panic!("it is not written");
