@@ -167,7 +167,7 @@ impl Store {
     /// All services, and the revision that they make up.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
     pub fn load(&mut self) -> Result<Loaded, StoreError> {
         let loaded = self.read(|connection, _| services::load(connection))?;
         self.revision = number(loaded.revision);
@@ -177,7 +177,7 @@ impl Store {
     /// All resources of the add-on.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
     pub fn resources(&mut self) -> Result<LoadedResources, StoreError> {
         self.read(|connection, _| resources::load(connection))
     }
@@ -196,7 +196,7 @@ impl Store {
     /// Has a store that has just been made count on from the revision of the one before it, so that it never passes for an older one.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
     pub fn count_on_from(&mut self, revision: u64) -> Result<(), StoreError> {
         self.revision = self.write(|transaction, _| schema::raise_revision(transaction, number(revision)))?;
         Ok(())
@@ -205,7 +205,7 @@ impl Store {
     /// Writes what tells nothing, to see whether changes can be written: after that [`trouble`](Self::trouble) says it anew.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
     pub fn probe(&mut self) -> Result<(), StoreError> {
         self.write(|transaction, _| schema::touch(transaction))
     }
@@ -214,7 +214,7 @@ impl Store {
     /// is lost.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
         if self.read_only || self.connection.is_none() {
             return Ok(());
@@ -225,7 +225,7 @@ impl Store {
     /// What changed, the newest first.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
     pub fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, StoreError> {
         self.read(|connection, _| history::read(connection, filter))
     }
@@ -233,7 +233,7 @@ impl Store {
     /// Services that were removed by somebody and are not there, by name, as they were before.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
     pub fn removed(&mut self) -> Result<BTreeMap<Box<str>, Option<Service>>, StoreError> {
         self.read(|connection, _| history::removed(connection))
     }
@@ -258,7 +258,7 @@ impl Store {
     /// One deploy. `None`: there is none of that id, or it is forgotten.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
     pub fn deploy(&mut self, id: u64) -> Result<Option<Deploy>, StoreError> {
         self.read(|connection, _| deploys::one(connection, id))
     }
@@ -266,7 +266,7 @@ impl Store {
     /// Deploys, of one service or of all, the newest first.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
     pub fn deploys(&mut self, service: Option<&str>, limit: usize) -> Result<Vec<Deploy>, StoreError> {
         self.read(|connection, _| deploys::list(connection, service, limit))
     }
@@ -274,7 +274,7 @@ impl Store {
     /// Deploys that are not over, the oldest first: what a daemon that was killed has to finish or undo.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// The store cannot be opened, read or written, or refuses the change: [`StoreError`].
     pub fn unfinished_deploys(&mut self) -> Result<Vec<Deploy>, StoreError> {
         self.read(|connection, _| deploys::unfinished(connection))
     }

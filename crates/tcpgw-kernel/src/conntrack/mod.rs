@@ -229,7 +229,7 @@ impl Conntrack {
     /// Returns how many entries conntrack has in this network namespace, those of others included; `None` where it does not say.
     ///
     /// # Errors
-    /// Those of [`NetlinkExchange::request`].
+    /// The kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::request`].
     pub fn entries(&mut self) -> Result<Option<u32>, NetlinkError> {
         restarting(|| {
             let mut entries = None;
@@ -255,7 +255,7 @@ impl Conntrack {
     /// Our flow that `backend` sees as coming from `seen_as`, in conntrack's default zone.
     ///
     /// # Errors
-    /// Those of [`NetlinkExchange::request`].
+    /// The kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::request`].
     pub fn who(
         &mut self,
         mark: FlowMark,

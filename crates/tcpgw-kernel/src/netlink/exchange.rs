@@ -62,7 +62,7 @@ pub trait NetlinkExchange {
     /// of no more use: closing it ends the dump.
     ///
     /// # Errors
-    /// As [`NetlinkExchange::dump`].
+    /// The dump cannot be read: those of [`NetlinkExchange::dump`].
     fn dump_until(
         mut self,
         what: &'static str,
@@ -85,7 +85,7 @@ pub trait NetlinkExchange {
     /// Sends the one request that `build` writes, which must ask for an ACK, and hands its answers to `each`.
     ///
     /// # Errors
-    /// As [`NetlinkExchange::dump`].
+    /// The dump cannot be read: those of [`NetlinkExchange::dump`].
     fn request(
         &mut self,
         what: &'static str,

@@ -422,7 +422,8 @@ pub fn counted(socket: &mut impl NetlinkExchange, name: SetName) -> Result<Vec<C
 /// there is no such set.
 ///
 /// # Errors
-/// Those of [`NetlinkExchange::request`](crate::netlink::exchange::NetlinkExchange::request).
+/// The kernel refuses the request or its answer cannot be read: those of
+/// [`NetlinkExchange::request`](crate::netlink::exchange::NetlinkExchange::request).
 pub fn counter(
     socket: &mut impl NetlinkExchange,
     name: SetName,

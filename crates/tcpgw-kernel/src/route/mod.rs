@@ -143,7 +143,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// does. A look-up each.
     ///
     /// # Errors
-    /// Those of [`NetlinkExchange::request`].
+    /// The kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::request`].
     pub fn find_local(
         &mut self,
         known: &mut LocalAddresses,
@@ -176,7 +176,7 @@ impl<A: NetlinkExchange> Routes<A> {
     /// Where packets to `address` go; `None` when there is no route, or one that refuses.
     ///
     /// # Errors
-    /// Those of [`NetlinkExchange::request`].
+    /// The kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::request`].
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteTo>, NetlinkError> {
         let mut found = self.way_to(address, None)?;
         if let Some(route) = &mut found {
