@@ -85,7 +85,7 @@ pub trait NetlinkExchange {
     /// Sends the one request that `build` writes, which must ask for an ACK, and hands its answers to `each`.
     ///
     /// # Errors
-    /// The dump cannot be read: those of [`NetlinkExchange::dump`].
+    /// The kernel refuses it, or its answers cannot be read: those of [`NetlinkExchange::dump`].
     fn request(
         &mut self,
         what: &'static str,
