@@ -1,4 +1,4 @@
-//! The reference in docs/ has every option, every parameter of the API and every key of the status, docs/operating.md every kind of problem.
+//! The reference in docs/ has every option, every parameter of the API and every key of the status, docs/operating/operating.md every kind of problem.
 
 use clap::{Command, CommandFactory};
 use serde_json::Value;
@@ -8,13 +8,13 @@ use crate::api::OPENAPI;
 use tcpgw_core::problem::Kind;
 
 const MANUAL: &str = concat!(
-    include_str!("../../docs/commands.md"),
-    include_str!("../../docs/configuration.md"),
-    include_str!("../../docs/status.md"),
-    include_str!("../../docs/daemon.md"),
-    include_str!("../../docs/api.md"),
+    include_str!("../../docs/reference/commands.md"),
+    include_str!("../../docs/reference/configuration.md"),
+    include_str!("../../docs/reference/status.md"),
+    include_str!("../../docs/guides/daemon.md"),
+    include_str!("../../docs/reference/api.md"),
 );
-const OPERATING: &str = include_str!("../../docs/operating.md");
+const OPERATING: &str = include_str!("../../docs/operating/operating.md");
 /// Where the options of these commands are, by the beginnings of the lines.
 const OPTIONS_OF: &[(&str, &[&str])] = &[
     ("apply", &["| `--"]),
@@ -112,11 +112,11 @@ fn pages_of_section_5_have_every_key() {
     let pages = [
         (
             include_str!("../../dist/man/tcpgw.toml.5"),
-            keys_of(include_str!("../../docs/configuration.md")),
+            keys_of(include_str!("../../docs/reference/configuration.md")),
         ),
         (
             include_str!("../../dist/man/tcpgw.json.5"),
-            keys_of(include_str!("../../docs/state-file.md")),
+            keys_of(include_str!("../../docs/reference/state-file.md")),
         ),
     ];
     for (page, keys) in pages {

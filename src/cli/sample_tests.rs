@@ -12,7 +12,7 @@ use tcpgw_core::ruleset::skeleton;
 use tcpgw_core::summary::Summary;
 
 const TUTORIAL: &str = include_str!("../../docs/tutorial.md");
-const STATUS: &str = include_str!("../../docs/status.md");
+const STATUS: &str = include_str!("../../docs/reference/status.md");
 
 /// What stands between two marks of a text, for the first time.
 fn between<'t>(text: &'t str, begin: &str, end: &str) -> &'t str {

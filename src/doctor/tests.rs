@@ -277,7 +277,7 @@ fn names_are_kebab_case_and_unique() {
 
 #[test]
 fn the_manual_has_every_finding() {
-    let manual = include_str!("../../docs/doctor.md");
+    let manual = include_str!("../../docs/reference/doctor.md");
     for (id, severity) in FINDINGS {
         let row = manual.lines().find(|line| line.starts_with(&format!("| `{id}` |")));
         let row = row.unwrap_or_else(|| panic!("{id} is not in the manual"));

@@ -9,7 +9,7 @@ use crate::json_schema::validate;
 
 /// The schema, as it is kept in the documentation and the package.
 pub(crate) fn schema() -> Value {
-    serde_json::from_str(include_str!("../../docs/tcpgw.schema.json")).expect("JSON")
+    serde_json::from_str(include_str!("../../docs/reference/tcpgw.schema.json")).expect("JSON")
 }
 
 /// What the parser says that a schema cannot: relations between values, kinds of addresses, the size of durations, and numbers

@@ -278,7 +278,7 @@ impl<'a> Up<'a> {
             };
             let addon = match &error {
                 ClientError::Refused { message, .. } if message.contains("add-on is off") => {
-                    ": add a section [addon] to the daemon's configuration and reload it (docs/addon.md), or stop that daemon: \
+                    ": add a section [addon] to the daemon's configuration and reload it (docs/guides/addon.md), or stop that daemon: \
                      `tcpgw up` starts one of its own where there is none"
                 }
                 _ => hint,

@@ -332,7 +332,8 @@ fn the_file_that_the_document_makes_is_for_the_daemon_and_for_roots_commands() {
         );
         net.sh("gateway", &line).ok();
     }
-    let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/addon.md")).expect("the document");
+    let document =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/addon.md")).expect("the document");
     let begin = document
         .find("install -m 600 -o tcpgw -g tcpgw /dev/null")
         .expect("the line that makes the file");
