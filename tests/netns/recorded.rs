@@ -17,7 +17,7 @@ use tcpgw_kernel::netlink::exchange::NetlinkExchange;
 use tcpgw_kernel::netlink::recorded::{Recorded, Recorder};
 use tcpgw_kernel::netlink::socket::{Netlink, NetlinkError};
 use tcpgw_kernel::netlink::tlv::{Attrs, Family, Header, Messages, Writer};
-use tcpgw_kernel::nftables::table;
+use tcpgw_kernel::nftables::{elements, table};
 use tcpgw_kernel::route::Routes;
 
 use crate::harness::Net;
@@ -88,10 +88,10 @@ fn tables() {
 fn counters() {
     let mut kernel = netfilter();
     for set in SetName::fixed().into_iter().filter(|set| set.is_counter()) {
-        let live = table::counted(&mut kernel, set).expect("an answer");
+        let live = elements::counted(&mut kernel, set).expect("an answer");
         let answers = kernel.take();
         assert_eq!(
-            table::counted(&mut Recorded::new(&answers), set).expect("the same"),
+            elements::counted(&mut Recorded::new(&answers), set).expect("the same"),
             live
         );
         keep("table", &format!("counted-{set}"), &answers);

@@ -13,9 +13,9 @@ use crate::netlink::socket::{Netlink, NetlinkError, restarting};
 use crate::netlink::tlv::Reply;
 use crate::nftables::nat_order::OlderChains;
 use crate::nftables::ownership::{Adoption, DORMANT, Ownership};
-use crate::nftables::table;
 use crate::nftables::transaction::{Sealed, Subject, Transaction};
 use crate::nftables::watch::Watch;
+use crate::nftables::{chains, elements, survey, table};
 use crate::requirements;
 use crate::{About, Build, Commit, Counted, Identity, InFlight, Kernel, KernelError, Observed, Seen};
 use tcpgw_core::model::FlowMark;
@@ -239,11 +239,11 @@ pub fn read(from: &mut impl NetlinkExchange, mark: FlowMark) -> Result<Seen, Net
     };
     let room = found.comment.as_deref().and_then(skeleton::room_of).unwrap_or_default();
     // Each part by itself: whoever commits elsewhere every millisecond leaves time for one, and not for all.
-    let mut survey = restarting(|| table::survey(from, room))?;
-    let ours = table::skeleton_is_ours(from, mark, &mut survey)?
+    let mut survey = restarting(|| survey::survey(from, room))?;
+    let ours = chains::skeleton_is_ours(from, mark, &mut survey)?
         && found.flags & DORMANT == 0
         && found.comment.as_deref() == Some(&skeleton::comment(mark, room));
-    let (ruleset, readable) = restarting(|| table::elements(from, &survey))?;
+    let (ruleset, readable) = restarting(|| elements::elements(from, &survey))?;
     let handle = found.handle;
     Ok(if ours && readable {
         Seen::Ours { handle, ruleset, room }
@@ -367,13 +367,13 @@ impl Kernel for Linux {
     }
 
     fn counted(&mut self, set: SetName) -> Result<Vec<Counted>, KernelError> {
-        Ok(restarting(|| table::counted(&mut self.nft, set))?)
+        Ok(restarting(|| elements::counted(&mut self.nft, set))?)
     }
 
     fn counters(&mut self, keys: &[(SetName, Box<[u8]>)]) -> Result<Vec<Counted>, KernelError> {
         let mut counted = Vec::with_capacity(keys.len());
         for (set, key) in keys {
-            let (packets, bytes) = table::counter(&mut self.nft, *set, key)?.unwrap_or_default();
+            let (packets, bytes) = elements::counter(&mut self.nft, *set, key)?.unwrap_or_default();
             counted.push(Counted {
                 key: key.clone(),
                 packets,

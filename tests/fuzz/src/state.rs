@@ -15,7 +15,8 @@ use tcpgw_core::summary::Summary;
 use tcpgw_kernel::fake::Fake;
 use tcpgw_kernel::netlink::recorded::Recorded;
 use tcpgw_kernel::netlink::tlv::{Messages, Nack, Writer};
-use tcpgw_kernel::nftables::table::{self, Found};
+use tcpgw_kernel::nftables::elements;
+use tcpgw_kernel::nftables::survey::Found;
 use tcpgw_kernel::nftables::transaction::{Sealed, Transaction};
 use tcpgw_kernel::{Kernel, Seen};
 
@@ -139,7 +140,7 @@ fn check_transaction(want: &Ruleset) {
         answers.extend(writer.finish().expect("it was written before"));
     }
     let mut recorded = Recorded::new(&answers);
-    let (read, all_ours) = table::elements(&mut recorded, &found).expect("elements can be read");
+    let (read, all_ours) = elements::elements(&mut recorded, &found).expect("elements can be read");
     assert!(all_ours && recorded.rest().is_empty());
     assert_eq!(&read, want);
 }

@@ -18,7 +18,8 @@ use tcpgw_core::summary::Summary;
 use tcpgw_kernel::fake::Fake;
 use tcpgw_kernel::linux;
 use tcpgw_kernel::netlink::recorded::Recorded;
-use tcpgw_kernel::nftables::table::{self, Found};
+use tcpgw_kernel::nftables::survey::{self, Found};
+use tcpgw_kernel::nftables::{chains, elements, table};
 use tcpgw_kernel::{Kernel as _, Seen};
 
 use super::messages;
@@ -34,13 +35,13 @@ pub fn check(bytes: &[u8]) {
             Ok(Seen::Ours { ruleset, .. } | Seen::Other { ruleset, .. }) => check_ruleset(&ruleset),
             other => told(other),
         },
-        Some(messages::NEW_SET) => match table::survey(&mut recorded, Room::default()) {
-            Ok(mut found) => told(table::skeleton_is_ours(&mut recorded, mark, &mut found)),
+        Some(messages::NEW_SET) => match survey::survey(&mut recorded, Room::default()) {
+            Ok(mut found) => told(chains::skeleton_is_ours(&mut recorded, mark, &mut found)),
             error => told(error),
         },
-        Some(messages::NEW_OBJECT) => told(table::timeouts(&mut recorded, &[].into())),
-        Some(messages::NEW_CHAIN) => told(table::chains_match(&mut recorded, chains())),
-        Some(messages::NEW_RULE) => told(table::rules_match(&mut recorded, chains())),
+        Some(messages::NEW_OBJECT) => told(survey::timeouts(&mut recorded, &[].into())),
+        Some(messages::NEW_CHAIN) => told(chains::chains_match(&mut recorded, expected())),
+        Some(messages::NEW_RULE) => told(chains::rules_match(&mut recorded, expected())),
         Some(messages::NEW_ELEMENTS) => check_elements(bytes),
         _ => {}
     }
@@ -53,9 +54,9 @@ fn told<T>(outcome: Result<T, tcpgw_kernel::netlink::socket::NetlinkError>) {
 }
 
 /// The chains of a table without services.
-fn chains() -> &'static BTreeMap<String, Chain> {
+fn expected() -> &'static BTreeMap<String, Chain> {
     static CHAINS: OnceLock<BTreeMap<String, Chain>> = OnceLock::new();
-    CHAINS.get_or_init(|| table::expected_chains(FlowMark::default(), &Found::default()))
+    CHAINS.get_or_init(|| chains::expected_chains(FlowMark::default(), &Found::default()))
 }
 
 fn check_elements(bytes: &[u8]) {
@@ -64,13 +65,13 @@ fn check_elements(bytes: &[u8]) {
     };
     let mut recorded = Recorded::new(bytes);
     if name.is_counter() {
-        return told(table::counted(&mut recorded, name));
+        return told(elements::counted(&mut recorded, name));
     }
     let found = Found {
         sets: [name].into(),
         ..Found::default()
     };
-    match table::elements(&mut recorded, &found) {
+    match elements::elements(&mut recorded, &found) {
         Ok((ruleset, _)) => check_ruleset(&ruleset),
         error => told(error),
     }

@@ -1,0 +1,138 @@
+//! Compares the chains and rules in the kernel with those that this program makes.
+
+use std::collections::BTreeMap;
+
+use crate::netlink::exchange::NetlinkExchange;
+use crate::netlink::socket::{NetlinkError, restarting};
+use crate::netlink::tlv::{Attrs, Malformed, Writer};
+use crate::nftables::compare::{alien, matches};
+use crate::nftables::message::{attr_str, body, message_body, request};
+use crate::nftables::nft::{self, chain, expr, msg, rule};
+use crate::nftables::skeleton::{self, TABLE};
+use crate::nftables::survey::{Found, timeouts};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::name::{ListenScope, SetName};
+use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain};
+
+/// Whether the objects, sets, chains and rules are those that this program makes, for these round-robin services and
+/// numbers of slots: what the sets hold does not matter. Notes which optional sets the rules ask.
+///
+/// # Errors
+/// The kernel could not be read: those of [`NetlinkExchange::dump`]; likewise for all of these.
+pub fn skeleton_is_ours(
+    socket: &mut impl NetlinkExchange,
+    mark: FlowMark,
+    found: &mut Found,
+) -> Result<bool, NetlinkError> {
+    let idle = found.idle_timeouts();
+    let Some(timeouts) = restarting(|| timeouts(socket, &idle))? else {
+        return Ok(false);
+    };
+    found.timeouts = timeouts;
+    if !(found.sets_match && chains_match(socket, &expected_chains(mark, found))?) {
+        return Ok(false);
+    }
+    let listed = list_rules(socket)?;
+    found.asked = asked(&listed)?;
+    Ok(rules_are(&listed, &expected_chains(mark, found))?)
+}
+
+/// All chains that there should be, by name.
+pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, Chain> {
+    let widths = found.widths();
+    let spreads = ListenScope::ALL.map(|listen_scope| {
+        let of_reach = widths.iter().filter(|(of, _)| *of == listen_scope);
+        rules::spread(listen_scope, &of_reach.map(|(_, width)| *width).collect(), mark)
+    });
+    let turns = found.turn_chains.iter().map(rules::turn);
+    let chains = rules::fixed(mark, &found.asked).into_iter().chain(spreads).chain(turns);
+    chains.map(|chain| (chain.name.clone(), chain)).collect()
+}
+
+/// Whether the chains are these.
+pub fn chains_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+    let listed = list(socket, "list the chains", |writer, seq| {
+        request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| {
+            writer.str(chain::TABLE, TABLE);
+        });
+    })?;
+    let (mut seen, mut all_ours) = (0, true);
+    for body in &listed {
+        if attr_str(body, chain::TABLE)? != Some(TABLE) {
+            continue;
+        }
+        match attr_str(body, chain::NAME)?.and_then(|name| chains.get(name)) {
+            Some(expected) if matches(message_body(&skeleton::new_chain(expected, 0)), body) => seen += 1,
+            _ => all_ours = alien("chain", attr_str(body, chain::NAME)?),
+        }
+    }
+    Ok(all_ours && seen == chains.len())
+}
+
+/// Whether the rules of all chains are those of these.
+pub fn rules_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
+    Ok(rules_are(&list_rules(socket)?, chains)?)
+}
+
+fn rules_are(listed: &[Vec<u8>], chains: &BTreeMap<String, Chain>) -> Result<bool, Malformed> {
+    let mut position: BTreeMap<String, usize> = BTreeMap::new();
+    let mut all_ours = true;
+    for body in listed {
+        let name = attr_str(body, rule::CHAIN)?.unwrap_or_default();
+        let at = position.entry(name.to_owned()).or_default();
+        let expected = chains.get(name).and_then(|chain| chain.rules.get(*at));
+        *at += 1;
+        if !expected.is_some_and(|stmts| matches(message_body(&skeleton::new_rule(name, stmts, 0)), body)) {
+            all_ours = alien("rule of chain", Some(name));
+        }
+    }
+    let complete = |chain: &Chain| position.get(&chain.name).copied().unwrap_or(0) == chain.rules.len();
+    Ok(all_ours && chains.values().all(complete))
+}
+
+fn list_rules(socket: &mut impl NetlinkExchange) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    list(socket, "list the rules", |writer, seq| {
+        request(writer, msg::GET_RULE, nft::F_DUMP, seq, |writer| {
+            writer.str(rule::TABLE, TABLE);
+        });
+    })
+}
+
+/// The optional sets that these rules look into.
+fn asked(listed: &[Vec<u8>]) -> Result<Asked, Malformed> {
+    let mut asked = Asked::new();
+    for body in listed {
+        let Some(list) = Attrs::new(body).first(rule::EXPRESSIONS)? else {
+            continue;
+        };
+        for attr in Attrs::new(list.payload) {
+            let expression = attr?.payload;
+            let (name, data) = (
+                attr_str(expression, expr::NAME)?,
+                Attrs::new(expression).first(expr::DATA)?,
+            );
+            if let (Some("lookup"), Some(data)) = (name, data) {
+                let set = attr_str(data.payload, expr::LOOKUP_SET)?.and_then(SetName::parse);
+                asked.extend(set.filter(|set| set.is_optional()));
+            }
+        }
+    }
+    Ok(asked)
+}
+
+/// The bodies of what is listed. They are looked at afterwards: whoever commits while a dump goes on, to whatever table,
+/// interrupts it.
+fn list(
+    socket: &mut impl NetlinkExchange,
+    what: &'static str,
+    build: impl Fn(&mut Writer, u32),
+) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    restarting(|| {
+        let mut listed = Vec::new();
+        socket.dump(what, &build, |message| {
+            listed.push(body(message).to_vec());
+            Ok(())
+        })?;
+        Ok(listed)
+    })
+}
