@@ -2,9 +2,8 @@
 
 use nftnl_sys as sys;
 
-use super::{
-    CMP_EQ, FIB_ADDRTYPE, FIB_SADDR, NETWORK_HEADER, REG_1, RTN_LOCAL, Value, Writer, native, protocol, register,
-};
+use super::numbers::{CMP_EQ, FIB_ADDRTYPE, FIB_SADDR, NETWORK_HEADER, REG_1, RTN_LOCAL};
+use super::writer::{ExprWriter, Value, native, protocol, register};
 use tcpgw_core::ruleset::name::{Family, ListenScope, SetName};
 use tcpgw_core::ruleset::spec::{Field, listening_key};
 use tcpgw_core::ruleset::stmt::{HASH_SEED, HASH_SLOTS, Pick, SOURCE_SLOTS, Stmt, receiver, sender};
@@ -17,7 +16,7 @@ const HEADER_CHECKSUM: u32 = 1;
 /// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: the checksum of the layer above covers the field, too.
 const PSEUDO_HEADER: u32 = 1;
 
-impl Writer {
+impl ExprWriter {
     fn pick(&mut self, family: Family, pick: Pick, slot: u32) {
         match pick {
             Pick::RoundRobin(width) => self.number(libc::NFT_NG_INCREMENTAL, width, slot),
