@@ -33,6 +33,9 @@ const MAGIC: &[u8; 8] = b"tcpgw-r1";
 /// The largest record that is read, in bytes: several times what 100,000 backends need.
 const MOST_BYTES: u64 = 256 << 20;
 
+/// The largest note of a teardown that is read, in bytes: more than 10,000 pauses need.
+const MOST_BYTES_TORN: u64 = 4 << 20;
+
 /// What was put into the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -98,6 +101,9 @@ pub struct TornDown {
     pub uid: u32,
     /// The kernel's name for that boot: a machine that boots serves again.
     pub boot: String,
+    /// Services whose new connections were held back: they still are when they are served again, for what is left of the time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pauses: Vec<Pause>,
 }
 
 /// An apply.
@@ -418,7 +424,7 @@ impl RecordFile {
 
     /// The teardown that nothing has ended yet, if there is one.
     pub fn load_torn_down(&self) -> Option<TornDown> {
-        let content = run_file::read(&self.torn_down(), 1 << 10).ok()?;
+        let content = run_file::read(&self.torn_down(), MOST_BYTES_TORN).ok()?;
         serde_json::from_slice(&content.bytes).ok()
     }
 

@@ -374,7 +374,7 @@ impl Core {
             _ if self.out.is_some() => None,
             Phase::Waiting => self.due.retry,
             Phase::Looking => None,
-            Phase::TornDown => self.due.next_record().filter(|_| self.record_trouble.is_some()),
+            Phase::TornDown => self.due.next_record().filter(|_| self.is_teardown_unwritten()),
             Phase::Running if self.held_back.awaits_first_judgement() => None,
             Phase::Running => {
                 let times = [self.membership.next_deadline(), self.due.next()];
@@ -587,6 +587,7 @@ impl Core {
             at: now.unix.as_secs(),
             uid: by.uid,
             boot: self.boot.clone(),
+            pauses: self.pauses(now),
         }
     }
 

@@ -21,7 +21,8 @@ use tcpgw::daemon::kernel_thread::perform;
 use tcpgw::provider::News;
 use tcpgw::reconcile::Desired;
 use tcpgw::reconcile::engine::Engine;
-use tcpgw::record::RecordFile;
+use tcpgw::record::{RecordFile, boot_id};
+use tcpgw::store::last::Last;
 use tcpgw_core::health;
 use tcpgw_core::model::{BackendState, FlowMark, Problem, Service, State};
 use tcpgw_core::ruleset::Ruleset;
@@ -233,6 +234,7 @@ impl World {
         engine.set_links(self.links.clone());
         self.engine = Some(engine);
         self.core = Core::new(settings, Config::default(), NAMESPACE, self.time());
+        self.core.served_last(Last::default(), boot_id());
         self.looking.restart();
         self.tell();
     }

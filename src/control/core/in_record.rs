@@ -19,7 +19,6 @@ impl Core {
     /// Returns what the record keeps besides what is served.
     pub(super) fn memo(&self, now: Now) -> Memo {
         let left = self.membership.draining_backends().iter();
-        let pauses = self.membership.paused();
         let applied = self.applied.clone().unwrap_or_else(|| self.change_now(now));
         Memo {
             applied: Applied {
@@ -28,11 +27,17 @@ impl Core {
                 ..applied
             },
             drains: left.filter_map(|leaving| deadline(leaving, now)).collect(),
-            pauses: pauses.map(|(name, of)| pause(name, of, now)).collect(),
+            pauses: self.pauses(now),
             wanted: self.wanted_by_providers(),
             owners: self.owners(),
             suspended: self.addon.suspended_names().cloned().collect(),
         }
+    }
+
+    /// Returns the pauses that are in effect.
+    pub(super) fn pauses(&self, now: Now) -> Vec<Pause> {
+        let pauses = self.membership.paused();
+        pauses.map(|(name, of)| pause(name, of, now)).collect()
     }
 
     /// Returns what the record is to know before a change is made: of the services that it touches, and of those that nothing was
@@ -130,11 +135,30 @@ impl Core {
         self.due.record_again(now.instant);
     }
 
-    /// Where it could not be written that everything was torn down, it is tried again.
+    /// Where it could not be written that everything was torn down, or the note of that has changed, it is written again.
     pub(super) fn note_teardown_again(&mut self, now: Now) -> Option<Job> {
         let by = self.torn.clone()?;
-        self.record_trouble.as_ref()?;
-        self.due.take_record(now.instant).then_some(Job::NoteTeardown(by))
+        if !self.is_teardown_unwritten() || !self.due.take_record(now.instant) {
+            return None;
+        }
+        self.due.is_note_outdated = false;
+        Some(Job::NoteTeardown(by))
+    }
+
+    /// Whether the note of the teardown is not as it should be.
+    pub(super) fn is_teardown_unwritten(&self) -> bool {
+        self.record_trouble.is_some() || self.due.is_note_outdated
+    }
+
+    /// The pauses of services that are removed while nothing is served end.
+    pub(super) fn forget_pauses(&mut self, gone: &[Name], now: Now) {
+        let Some(torn) = &mut self.torn else { return };
+        let before = torn.pauses.len();
+        torn.pauses.retain(|pause| !gone.contains(&pause.service));
+        if torn.pauses.len() != before {
+            self.due.is_note_outdated = true;
+            self.due.record_at_once(now.instant);
+        }
     }
 
     /// Services stay paused that an earlier process has paused.

@@ -216,7 +216,10 @@ impl Core {
             self.due.remember(now.instant);
         }
         match self.phase {
-            Phase::TornDown => tracing::info!("{cause}: accepted, but not served, because the gateway is torn down"),
+            Phase::TornDown => {
+                tracing::info!("{cause}: accepted, but not served, because the gateway is torn down");
+                self.forget_pauses(&edits.gone, now);
+            }
             Phase::Running => {
                 self.because(cause, now);
                 let possible = self.possible(edits);
@@ -230,12 +233,14 @@ impl Core {
     /// A teardown is over.
     pub(super) fn serve_again(&mut self, cause: &str, now: Now) {
         self.phase = Phase::Running;
-        self.torn = None;
+        let torn = self.torn.take();
+        self.due.is_note_outdated = false;
         self.full = Some(cause.to_owned());
         let words = cause.to_owned();
         self.note(What::ServesAgain { cause: words }, now);
         self.because(cause, now);
         self.want(now.instant);
+        self.pause_again(&torn.map(|torn| torn.pauses).unwrap_or_default(), now);
         self.addresses_changed(now);
         self.probe(now.instant);
     }
@@ -415,6 +420,10 @@ impl Core {
     /// Hold new connections of a service back for a time, or no longer.
     pub fn pause(&mut self, order: &PauseOrder, reply: Reply<Result<Vec<String>, Refused>>, now: Now) {
         let refused = match self.phase {
+            // What it has to keep of pauses is written already.
+            Phase::Running if !self.teardown.is_empty() => Some(Refused::Busy(
+                "everything is being torn down: nothing was changed".into(),
+            )),
             Phase::Running => None,
             Phase::TornDown => Some(Refused::Failed(super::TORN_DOWN.into())),
             Phase::Waiting | Phase::Looking => {

@@ -43,6 +43,8 @@ pub(super) struct Due {
     record_pause: Duration,
     /// When the file of last services is to be written; not one of [`Self::next`].
     remember: Option<Instant>,
+    /// The note of a teardown is not what it should say.
+    pub(super) is_note_outdated: bool,
     remember_pause: Duration,
     /// Until then a teardown waits for that file; not one of [`Self::next`].
     pub(super) teardown: Option<Instant>,

@@ -125,3 +125,48 @@ fn a_pause_that_cannot_be_written_warns_until_it_can() {
     assert_eq!(world.pause("web", None).len(), 1);
     assert!(world.core.services().services[0].paused.is_none());
 }
+
+/// A pause goes on after a teardown for what is left of its time, also where another daemon ends the teardown.
+#[test]
+fn a_teardown_ends_no_pause() {
+    const PAUSE: Duration = Duration::from_secs(600);
+    let paused = |world: &World| world.core.services().services[0].paused;
+    for restarts in [false, true] {
+        let mut world = World::new(file(&json!([V4])));
+        world.wait(AGAIN);
+        assert_eq!(world.pause("web", Some(PAUSE)), [""; 0]);
+        let before = paused(&world);
+        assert!(before.is_some());
+        world.tear_down();
+        world.wait(PAUSE / 2);
+        if restarts {
+            world.happen(Event::Restart);
+        }
+        world.resume();
+        assert_eq!(paused(&world), before, "restarts: {restarts}");
+        world.wait(PAUSE / 3);
+        assert!(paused(&world).is_some(), "it ended before its time");
+        world.wait(PAUSE / 3);
+        assert_eq!(paused(&world), None, "it lasts longer than its time");
+    }
+}
+
+/// Who removes a service while nothing is served removes its pause, too.
+#[test]
+fn a_service_that_is_removed_after_a_teardown_comes_back_without_its_pause() {
+    for restarts in [false, true] {
+        let mut world = World::new(file(&json!([V4])));
+        world.wait(AGAIN);
+        world.pause("web", Some(Duration::from_secs(600)));
+        world.tear_down();
+        let other = json!({"version": 1, "services": [{"name": "other", "port": 20009, "backends": [V4]}]});
+        let other = tcpgw_core::model::parse(other.to_string().as_bytes()).unwrap();
+        world.happen(Event::File(Box::new(other)));
+        world.happen(Event::File(Box::new(file(&json!([V4])))));
+        if restarts {
+            world.happen(Event::Restart);
+        }
+        world.resume();
+        assert_eq!(world.core.services().services[0].paused, None, "restarts: {restarts}");
+    }
+}
