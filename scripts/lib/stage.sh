@@ -51,7 +51,7 @@ start() {
 }
 
 await_listener() { await "no server listens in $1" listens "$1" "$2"; }
-listens() { as "$1" ss -Hltn "sport = :$2" | grep -q .; }
+listens() { [ -n "$(as "$1" ss -Hltn "sport = :$2")" ]; }
 
 await() {
     trouble=$1

@@ -147,6 +147,39 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// With `pipefail`, a reader that ends before its writer makes the writer fail with SIGPIPE now and then, and so the whole pipeline.
+#[test]
+fn readers_of_a_pipe_in_scripts_read_to_its_end() {
+    let ends_early = |command: &str| {
+        let mut words = command.split_whitespace();
+        let program = words.next();
+        let mut options = words.take_while(|word| word.starts_with('-'));
+        match program {
+            Some("head") => true,
+            Some("grep") => {
+                options.any(|word| !word.starts_with("--") && word.contains(['q', 'm']) || word == "--quiet")
+            }
+            _ => false,
+        }
+    };
+    let (mut pipes, mut wrong) = (0, Vec::new());
+    for path in files() {
+        let text = read(&path);
+        if !text.starts_with("#!") && path.extension().is_none_or(|of| of != "sh") {
+            continue;
+        }
+        for line in text.lines() {
+            let mut readers = line.split(" | ").skip(1).peekable();
+            pipes += usize::from(readers.peek().is_some());
+            if readers.any(ends_early) {
+                wrong.push(format!("{}: {line}", name(&path)));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    assert!(pipes >= 20, "only {pipes} lines with pipes");
+}
+
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", name(path)))
 }
