@@ -5,6 +5,7 @@
 mod completed;
 mod failing;
 mod tracker;
+mod unconfirmed;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +25,6 @@ const ENOUGH_CLIENTS: usize = 3;
 /// Overdue handshakes of one service, with clients of one address family. They are told on for some time when conntrack has
 /// forgotten them: clients that give up come again, and until the next ones are overdue nothing else would be seen of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "findings that do not depend on each other")]
 pub struct Overdue {
     /// That no backend answered, at this look.
     pub unanswered: u64,
@@ -32,20 +32,37 @@ pub struct Overdue {
     pub last_unanswered: u64,
     /// That a backend answered, and the client did not confirm, at the last look that had any.
     pub last_unconfirmed: u64,
-    /// Addresses of clients that did not confirm one in the last minute; no more than [`ENOUGH_CLIENTS`] are counted.
-    pub unconfirmed_clients: usize,
+    /// What these show beside what clients of any service say.
+    pub anywhere: Evidence,
+    /// What those of them show that came again, beside what clients of the same service and family say.
+    pub of_service: Evidence,
     /// Whether a client was not answered, and nothing says that others of the service and family are served: since it began to fail
     /// none was, or not for a minute.
     pub is_unserved: bool,
     /// Whether others of the service and family are served.
     pub others_complete: bool,
-    /// Whether handshakes of any service were completed since the first of these began.
-    pub any_complete: bool,
-    /// Whether clients of any service were served in the last minute while enough others did not confirm their handshakes: that these
-    /// go on proves nothing.
-    pub is_refuted: bool,
     /// Whether one of them was there some seconds ago. Of others it is only told that nobody is served.
     pub is_recent: bool,
+}
+
+/// What clients that do not confirm handshakes show, beside others that are served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Their addresses in the last minute; no more than [`ENOUGH_CLIENTS`] are counted.
+    pub clients: usize,
+    /// Whether handshakes of others were completed since the first of theirs began.
+    pub is_complete: bool,
+    /// Whether others were served in the last minute while enough clients did not confirm their handshakes: that these go on proves
+    /// nothing.
+    pub is_refuted: bool,
+}
+
+impl Evidence {
+    /// Whether it shows that answers do not reach clients. Anybody can forge SYNs, which backends answer: some of one client are no
+    /// proof.
+    const fn shows_outage(&self) -> bool {
+        self.clients >= ENOUGH_CLIENTS && !self.is_complete && !self.is_refuted
+    }
 }
 
 /// What a look found.
@@ -88,9 +105,9 @@ impl HandshakeReport {
 impl Overdue {
     /// Returns how bad it is; `None`: it is over.
     fn severity(&self, has_cause: bool) -> Option<Severity> {
-        // Anybody can forge SYNs, which backends answer: some of one client are no proof that clients are not served.
-        let are_believed = has_cause || self.unconfirmed_clients >= ENOUGH_CLIENTS && !self.is_refuted;
-        let is_dead = self.is_unserved || self.last_unconfirmed > 0 && !self.any_complete && are_believed;
+        let is_caused = has_cause && !self.anywhere.is_complete;
+        let are_lost = is_caused || self.anywhere.shows_outage() || self.of_service.shows_outage();
+        let is_dead = self.is_unserved || self.last_unconfirmed > 0 && are_lost;
         if is_dead {
             Some(Severity::Error)
         } else {

@@ -3,6 +3,7 @@
 //! Owns what waits, reads clocks and listens. Decides nothing: the loop hands what came to [`control`](crate::control), and does what
 //! that says. Nothing is shared but messages.
 
+mod completions;
 pub mod kernel_thread;
 mod looker;
 pub mod observer;

@@ -2,6 +2,7 @@
 //! answered. It only reads, with sockets of its own, so that neither the loop nor the writer of the kernel ever waits for it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::mpsc as requests;
 use std::thread;
@@ -10,11 +11,12 @@ use std::time::{Duration, Instant};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc as results;
 
+use super::completions::CompletionListener;
 use crate::control::handshakes::{HandshakeReport, HandshakeTracker};
 use crate::control::observation::{Observation, ObservationRequest, StoreFile};
 use crate::doctor::{self, CheapReader, Effort, Subject};
 use tcpgw_core::problem::Problem;
-use tcpgw_kernel::conntrack::{Conntrack, Flow, TcpState};
+use tcpgw_kernel::conntrack::{Conntrack, TcpState};
 use tcpgw_kernel::netlink::socket::NetlinkError;
 use tcpgw_kernel::route::Routes;
 
@@ -51,6 +53,7 @@ impl Observer {
 fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &results::Sender<Observation>) {
     let mut reader = CheapReader::new(Effort::Quick);
     let mut tracker = HandshakeTracker::default();
+    let mut listener = CompletionListener::default();
     while let Ok(request) = requests.recv() {
         let surroundings = request
             .surroundings
@@ -58,7 +61,9 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
         let store = request.store.as_ref().filter(|_| request.surroundings);
         let store = store.and_then(|(path, opened)| StoreFile::look(path, *opened));
         let begun = cpu_time();
-        let handshakes = request.handshakes.then(|| handshakes(&mut tracker, &request));
+        let handshakes = request
+            .handshakes
+            .then(|| handshakes(&mut tracker, &mut listener, &request));
         let handshakes = handshakes.and_then(|seen| match seen {
             Ok(seen) => Some(seen),
             Err(error) => {
@@ -101,7 +106,11 @@ pub fn surroundings(reader: &mut CheapReader, subject: &Subject, is_probed: bool
     problems
 }
 
-fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> Result<HandshakeReport, NetlinkError> {
+fn handshakes(
+    tracker: &mut HandshakeTracker,
+    listener: &mut CompletionListener,
+    request: &ObservationRequest,
+) -> Result<HandshakeReport, NetlinkError> {
     let mut conntrack = Conntrack::open()?;
     let now = Instant::now();
     let subject = &request.subject;
@@ -110,13 +119,13 @@ fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> R
         let names: BTreeSet<&str> = services.filter_map(|service| service.name.as_deref()).collect();
         tracker.retain(|name| names.contains(name));
     }
-    let service_of = |flow: &Flow| {
-        let service = subject.services.service_at(flow.public)?;
+    let service_of = |public: SocketAddr| {
+        let service = subject.services.service_at(public)?;
         service.name.as_deref()
     };
     conntrack.handshakes(subject.mark, |flow| {
         if request.answering.contains(&flow.backend)
-            && let Some(service) = service_of(flow)
+            && let Some(service) = service_of(flow.public)
         {
             let is_answered = flow.tcp_state == Some(TcpState::SynRecv);
             tracker.handshake(flow.id, service, flow.client.ip(), is_answered, now);
@@ -125,10 +134,17 @@ fn handshakes(tracker: &mut HandshakeTracker, request: &ObservationRequest) -> R
     })?;
     let are_few = conntrack.entries()?.is_some_and(|entries| entries <= FEW_FLOWS);
     if tracker.wants_completed(are_few, now) {
-        conntrack.completed(subject.mark, |flow| match service_of(flow) {
+        conntrack.completed(subject.mark, |flow| match service_of(flow.public) {
             Some(service) if !tracker.completed(flow.id, service, flow.client.ip()) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         })?;
     }
-    Ok(tracker.end(now))
+    listener.drain(now, |completion, since| {
+        if let Some(service) = service_of(completion.public) {
+            tracker.heard(service, completion.client.ip(), since);
+        }
+    });
+    let report = tracker.end(now);
+    listener.listen(tracker.is_suspicious(), subject.mark, now);
+    Ok(report)
 }

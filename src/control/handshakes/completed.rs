@@ -21,7 +21,7 @@ pub(super) struct Completed {
     /// When that was.
     looked_at: Option<Instant>,
     look: Look,
-    /// Lower bound of when the last one was completed: the look before the one that found it.
+    /// Lower bound of when the last one was completed: the look before the one that found it or heard of it.
     pub(super) last_new: Option<Instant>,
     /// When it was last asked for them.
     pub(super) last_wanted: Option<Instant>,
@@ -84,9 +84,14 @@ impl Completed {
             return BTreeSet::new();
         };
         if look.new.are_any {
-            self.last_new = Some(before);
+            self.last_new = self.last_new.max(Some(before));
         }
         look.new.named
+    }
+
+    /// Notes that handshakes were completed at some time after `since`, as the kernel told at once.
+    pub(super) fn heard(&mut self, since: Instant) {
+        self.last_new = self.last_new.max(Some(since));
     }
 
     /// Ends a look that failed.

@@ -210,7 +210,7 @@ fn answers_that_reach_clients_again_are_no_error_while_old_ones_are_remembered()
     let start = Instant::now();
     let mut after = |clients: &[u8], others: &[u32], seconds| {
         let now = start + Duration::from_secs(seconds);
-        severity(&look_at_answered(&mut tracker, clients, others, now))
+        severity(&look_at_answered(&mut tracker, clients, (A, others), now))
     };
     after(&[1, 2, 3], &[5], 0);
     after(&[1, 2, 3], &[5], 1);
@@ -314,12 +314,12 @@ fn completed_flows_are_asked_for_once_a_handshake_takes_long() {
     assert_eq!(severity(&tracker.end(overdue)), Some(Severity::Error));
 }
 
-/// One look at handshakes that backends have answered, each of the client with that last byte, while flows of another service
-/// are completed.
+/// One look at handshakes that backends have answered, each of the client with that last byte, while flows of a service are
+/// completed.
 fn look_at_answered(
     tracker: &mut HandshakeTracker,
     clients: &[u8],
-    completed: &[u32],
+    (service, completed): (&str, &[u32]),
     now: Instant,
 ) -> HandshakeReport {
     for last in clients {
@@ -327,7 +327,7 @@ fn look_at_answered(
     }
     tracker.wants_completed(true, now);
     for id in completed {
-        tracker.completed(*id, "b", CLIENT);
+        tracker.completed(*id, service, CLIENT);
     }
     tracker.end(now)
 }
@@ -338,7 +338,7 @@ fn forged_syns_are_no_error_while_anybody_is_served() {
     let start = Instant::now();
     let mut after = |seconds, clients: &[u8], others: &[u32]| {
         let now = start + Duration::from_secs(seconds);
-        severity(&look_at_answered(&mut tracker, clients, others, now))
+        severity(&look_at_answered(&mut tracker, clients, ("b", others), now))
     };
     assert_eq!(after(0, &[1, 2, 3], &[5]), None);
     let told = after(3, &[1, 2, 3], &[5, 6]);
@@ -358,7 +358,7 @@ fn what_one_client_does_not_confirm_is_no_error() {
     let at = |seconds| start + Duration::from_secs(seconds);
     let mut tracker = HandshakeTracker::default();
     for seconds in 0..300 {
-        let report = look_at_answered(&mut tracker, &[1, 2], &[], at(seconds));
+        let report = look_at_answered(&mut tracker, &[1, 2], (A, &[]), at(seconds));
         let expected = (seconds >= 3).then_some(Severity::Warning);
         assert_eq!(severity(&report), expected, "two clients after {seconds} s");
         let with_cause = report
@@ -369,9 +369,9 @@ fn what_one_client_does_not_confirm_is_no_error() {
     }
     // A backend does not answer: nobody can forge that.
     tracker.handshake(9, A, client(9), false, at(300));
-    look_at_answered(&mut tracker, &[1], &[], at(300));
+    look_at_answered(&mut tracker, &[1], (A, &[]), at(300));
     tracker.handshake(9, A, client(9), false, at(303));
-    let report = look_at_answered(&mut tracker, &[1], &[], at(303));
+    let report = look_at_answered(&mut tracker, &[1], (A, &[]), at(303));
     assert_eq!(severity(&report), Some(Severity::Error));
 }
 
@@ -382,9 +382,9 @@ fn clients_that_fail_within_a_minute_are_counted_together() {
     let mut overdue = |last: u8, seconds: u64| {
         for wait in [0, 3] {
             let now = start + Duration::from_secs(seconds + wait);
-            let report = look_at_answered(&mut tracker, &[last], &[], now);
+            let report = look_at_answered(&mut tracker, &[last], (A, &[]), now);
             if wait > 0 {
-                return (severity(&report).unwrap(), of_a(&report).unconfirmed_clients);
+                return (severity(&report).unwrap(), of_a(&report).anywhere.clients);
             }
         }
         unreachable!("there are two looks")

@@ -8,6 +8,7 @@ use super::failing::MOST_FAILING;
 use super::*;
 
 const A: &str = "a";
+const B: &str = "b";
 /// Somebody whom the backend bans.
 const BANNED: u32 = 1;
 /// Others, by address.
@@ -17,16 +18,19 @@ const FORGED: u32 = 1000;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Served,
+    /// Served, and ended with a reset before the next look.
+    Reset,
     /// No backend answers.
     Unanswered,
     /// The client does not confirm what the backend answers.
     Unconfirmed,
 }
-use Fate::{Served, Unanswered, Unconfirmed};
+use Fate::{Reset, Served, Unanswered, Unconfirmed};
 
 /// A client that comes at some second.
 #[derive(Clone, Copy)]
 struct Attempt {
+    service: &'static str,
     second: u32,
     client: u32,
     fate: Fate,
@@ -34,11 +38,21 @@ struct Attempt {
 
 /// Clients that come each so many seconds.
 fn each(seconds: impl Iterator<Item = u32>, client: u32, fate: Fate) -> Vec<Attempt> {
-    let attempt = |second| Attempt { second, client, fate };
+    of(A, seconds, client, fate)
+}
+
+/// Clients of this service.
+fn of(service: &'static str, seconds: impl Iterator<Item = u32>, client: u32, fate: Fate) -> Vec<Attempt> {
+    let attempt = |second| Attempt {
+        service,
+        second,
+        client,
+        fate,
+    };
     seconds.map(attempt).collect()
 }
 
-/// What is told, a look a second. `old`: as many flows have been there from the start, of which 10 a second end.
+/// What is told of [`A`], a look a second. `old`: as many flows have been there from the start, of which 10 a second end.
 fn told(attempts: &[Attempt], old: u32, seconds: u32) -> Vec<Option<Severity>> {
     let address = |client: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + client));
     told_of(attempts, address, old, seconds)
@@ -50,24 +64,33 @@ fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seco
     let mut told = Vec::new();
     for second in 0..seconds {
         let now = start + Duration::from_secs(second.into());
-        let mut completed: Vec<(u32, u32)> = (10 * second..old).map(|id| (1_000_000 + id, REAL)).collect();
+        let is_heard = tracker.is_suspicious();
+        let mut completed: Vec<(u32, &str, u32)> = (10 * second..old).map(|id| (1_000_000 + id, A, REAL)).collect();
         for (id, attempt) in (0..).zip(attempts).filter(|(_, attempt)| attempt.second <= second) {
-            let (age, client) = (second - attempt.second, attempt.client);
+            let (age, service, client) = (second - attempt.second, attempt.service, attempt.client);
             match attempt.fate {
-                Served => completed.push((id, client)),
-                Unanswered if age <= 7 => tracker.handshake(id, A, address(client), false, now),
-                Unconfirmed if age <= 5 => tracker.handshake(id, A, address(client), true, now),
-                Unanswered | Unconfirmed => {}
+                Served => completed.push((id, service, client)),
+                Unanswered if age <= 7 => tracker.handshake(id, service, address(client), false, now),
+                Unconfirmed if age <= 5 => tracker.handshake(id, service, address(client), true, now),
+                Unanswered | Unconfirmed | Reset => {}
             }
         }
         // The places in the kernel's table are as chance has it.
-        completed.sort_by_key(|(id, _)| id.wrapping_mul(0x9e37_79b1));
+        completed.sort_by_key(|(id, ..)| id.wrapping_mul(0x9e37_79b1));
         if tracker.wants_completed(old < 4096, now) {
             completed
                 .iter()
-                .all(|(id, client)| tracker.completed(*id, A, address(*client)));
+                .all(|(id, service, client)| tracker.completed(*id, service, address(*client)));
         }
-        let problems = tracker.end(now).problems(|_| Some(80), false);
+        let reset = |attempt: &&Attempt| attempt.fate == Reset && attempt.second + 1 == second;
+        for attempt in attempts.iter().filter(reset).filter(|_| is_heard) {
+            tracker.heard(
+                attempt.service,
+                address(attempt.client),
+                now.checked_sub(Duration::from_secs(1)).unwrap(),
+            );
+        }
+        let problems = tracker.end(now).problems(|name| (name == A).then_some(80), false);
         told.push(problems.first().map(|problem| problem.severity));
         assert!(tracker.families[0].failing.values().all(|of| of.len() <= MOST_FAILING));
     }
@@ -228,4 +251,69 @@ fn clients_that_fail_are_remembered_up_to_a_number() {
     // Those that began to fail last are among them.
     assert_eq!(told(&all, 0, 52)[51], ERROR);
     assert_eq!(told(&all, 0, 60)[59], WARNING, "one was served");
+}
+
+/// Their connections are never there when flows are listed.
+#[test]
+fn clients_that_end_with_a_reset_are_served() {
+    // One that is banned, beside others.
+    let mut all = each(0..60, BANNED, Unanswered);
+    all.extend(each(0..90, REAL, Reset));
+    assert_eq!(changes(&told(&all, 0, 90)), [(3, WARNING), (76, None)]);
+    // An outage that ends.
+    let mut all = each((0..20).step_by(2), REAL, Unanswered);
+    all.extend(each((20..60).step_by(2), REAL, Reset));
+    assert_eq!(changes(&told(&all, 0, 60)), [(3, ERROR), (21, WARNING), (35, None)]);
+}
+
+/// Many addresses that a backend bans, each of which comes once.
+#[test]
+fn a_network_that_is_banned_is_an_error_for_a_minute_at_most_while_others_are_served() {
+    for pause in [5, 11, 20] {
+        let mut all = Vec::new();
+        for second in (0..600).step_by(3) {
+            all.extend(each([second].into_iter(), FORGED + second, Unanswered));
+        }
+        all.extend(each((0..600).step_by(pause), REAL, Served));
+        let before = told(&all, 0, 600);
+        let errors = before.iter().skip(75).filter(|told| **told == ERROR).count();
+        assert_eq!(errors, 0, "{pause}: {:?}", changes(&before));
+        // An outage is told all the same.
+        all.retain(|attempt| attempt.fate != Served || attempt.second < 400);
+        all.extend(each((400..600).step_by(pause), REAL, Unanswered));
+        let told = told(&all, 0, 600);
+        let first = told.iter().skip(400).position(|told| *told == ERROR).unwrap();
+        assert!(first <= 46, "{pause}: after {first} s");
+        assert!(told[400 + first..].iter().all(|told| *told == ERROR), "{pause}");
+    }
+}
+
+#[test]
+fn one_that_is_banned_and_comes_seldom_is_an_error_once() {
+    for pause in [70, 300, 800] {
+        let mut all = each((0..2000).step_by(pause), BANNED, Unanswered);
+        all.extend(each((9..2000).step_by(14), REAL, Served));
+        let told = told(&all, 10, 2000);
+        let errors: Vec<usize> = (0..told.len()).filter(|second| told[*second] == ERROR).collect();
+        assert_eq!(errors, (3..9).collect::<Vec<_>>(), "one try each {pause} s");
+    }
+}
+
+/// Clients come again, forged ones do not.
+#[test]
+fn answers_of_one_service_that_are_lost_are_an_error_while_another_is_served() {
+    let others = of(B, 0..60, REAL, Served);
+    let mut all = others.clone();
+    for client in 0..3 {
+        all.extend(each((client..60).step_by(9), REAL + client, Unconfirmed));
+    }
+    let told_of_clients = told(&all, 0, 60);
+    assert_eq!(told_of_clients.iter().position(|told| *told == ERROR), Some(14));
+    assert!(told_of_clients[14..].iter().all(|told| *told == ERROR));
+    let mut all = others;
+    for second in 0..60 {
+        all.extend(each([second].into_iter(), FORGED + second, Unconfirmed));
+    }
+    let told = told(&all, 0, 60);
+    assert!(told.iter().all(|told| *told != ERROR), "{told:?}");
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::completed::Completed;
 use super::failing::{Failing, SERVED_COUNTS};
-use super::{ENOUGH_CLIENTS, HandshakeReport, Overdue, PATIENCE};
+use super::unconfirmed::Unconfirmed;
+use super::{ENOUGH_CLIENTS, Evidence, HandshakeReport, Overdue, PATIENCE};
 use tcpgw_core::ruleset::name::Family;
 
 /// One that takes longer may become overdue: the flows that are completed beside it are noted from then on, so that new ones can
@@ -22,8 +23,6 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 pub(super) const RECENT: Duration = Duration::from_secs(10);
 /// That nobody is served is remembered so long after the last client tried, unless one is served.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(60);
-/// A client that failed longer ago is not counted.
-const CLIENT_COUNTS: Duration = Duration::from_secs(60);
 /// Handshakes that are followed.
 pub(super) const MOST_HANDSHAKES: usize = 100_000;
 /// Services whose completed flows are followed, for each family.
@@ -36,6 +35,8 @@ const MOST_REMEMBERED: usize = 4096;
 pub struct HandshakeTracker {
     pub(super) first_seen: BTreeMap<u32, Instant>,
     still_there: BTreeMap<u32, Instant>,
+    /// Whether the last look had handshakes that take long and are not overdue.
+    is_suspicious: bool,
     /// Of all services together.
     all_completed: Completed,
     pub(super) families: [OfFamily; 2],
@@ -52,7 +53,7 @@ pub(super) struct OfFamily {
     /// Services with others that are not overdue.
     begun: BTreeSet<Box<str>>,
     /// Clients that did not confirm a handshake.
-    unconfirmed: BTreeMap<Box<str>, Clients>,
+    unconfirmed: BTreeMap<Box<str>, Unconfirmed>,
     /// Clients that no backend answered, of services that are remembered or will be.
     pub(super) failing: BTreeMap<Box<str>, Failing>,
     pub(super) remembered: BTreeMap<Box<str>, Remembered>,
@@ -84,29 +85,18 @@ pub(super) struct Remembered {
     is_unserved: bool,
     /// Whether others of the service were completed since the first of them began.
     others_complete: bool,
-    /// The same of any service.
-    any_complete: bool,
-    /// When a client of any service was served last while enough did not confirm their handshakes to be believed.
-    refuted: Option<Instant>,
+    /// What clients that are served say of those that do not confirm their handshakes: clients of any service, and of this one.
+    of_any: Refutation,
+    of_own: Refutation,
 }
 
-/// Addresses of clients that were seen last, no more than [`ENOUGH_CLIENTS`], with when each was.
-#[derive(Debug, Default)]
-struct Clients(BTreeMap<IpAddr, Instant>);
-
-impl Clients {
-    fn note(&mut self, client: IpAddr, now: Instant) {
-        if self.0.len() >= ENOUGH_CLIENTS && !self.0.contains_key(&client) {
-            let oldest = self.0.iter().min_by_key(|(_, at)| **at).map(|(client, _)| *client);
-            oldest.and_then(|oldest| self.0.remove(&oldest));
-        }
-        self.0.insert(client, now);
-    }
-
-    fn forget_old(&mut self, now: Instant) {
-        self.0
-            .retain(|_, at| now.saturating_duration_since(*at) < CLIENT_COUNTS);
-    }
+/// What says that handshakes without confirmation are forged, and not such whose answers are lost.
+#[derive(Debug, Default, Clone, Copy)]
+struct Refutation {
+    /// Whether a handshake was completed after these began.
+    is_complete: bool,
+    /// When a client was served last while enough did not confirm their handshakes to be believed.
+    refuted: Option<Instant>,
 }
 
 impl HandshakeTracker {
@@ -155,9 +145,29 @@ impl HandshakeTracker {
         !self.all_completed.is_full() || followed.any(|of| !of.is_full())
     }
 
+    /// Notes a handshake that was completed at some time after `since`, as the kernel told at once: of a connection that has ended,
+    /// maybe, so that no list of flows has it.
+    pub fn heard(&mut self, service: &str, client: IpAddr, since: Instant) {
+        self.all_completed.heard(since);
+        let client = client_of(client);
+        let family = &mut self.families[index(client)];
+        if let Some(of) = family.completed.get_mut(service) {
+            of.heard(since);
+        }
+        if let Some(failing) = family.failing.get_mut(service) {
+            failing.served(&BTreeSet::from([client]), since);
+        }
+    }
+
+    /// Whether [`Self::heard`] is to be told of handshakes from now on: some client waits long, or did.
+    pub fn is_suspicious(&self) -> bool {
+        self.is_suspicious || self.remembers()
+    }
+
     /// Ends a look.
     pub fn end(&mut self, now: Instant) -> HandshakeReport {
         self.first_seen = std::mem::take(&mut self.still_there);
+        self.is_suspicious = self.families.iter().any(|family| !family.suspicious.is_empty());
         if self.all_completed.last_wanted == Some(now) {
             self.all_completed.end(now);
         }
@@ -260,9 +270,12 @@ impl OfFamily {
             return;
         }
         if let Some(clients) = self.unconfirmed.get_mut(service) {
-            clients.note(client, now);
+            clients.note(client, since, now);
         } else if self.unconfirmed.len() < MOST_SERVICES {
-            self.unconfirmed.entry(service.into()).or_default().note(client, now);
+            self.unconfirmed
+                .entry(service.into())
+                .or_default()
+                .note(client, since, now);
         }
     }
 
@@ -288,7 +301,7 @@ impl OfFamily {
         let begun = std::mem::take(&mut self.begun);
         self.unconfirmed.retain(|_, clients| {
             clients.forget_old(now);
-            !clients.0.is_empty()
+            !clients.is_empty()
         });
         for (name, of) in self.completed.iter_mut().filter(|(_, of)| of.last_wanted == Some(now)) {
             let served = of.end(now);
@@ -311,14 +324,17 @@ impl OfFamily {
             let completed = self.completed.get(name);
             if let Some(failing) = self.failing.get_mut(name) {
                 let served = completed.and_then(|of| of.last_new);
+                failing.learn(served, now);
                 failing.forget_old(served, now);
                 // Of one that is not followed nobody says that it is dead.
-                of.is_unserved = completed.is_some() && failing.is_any_unserved(served);
+                of.is_unserved = completed.is_some() && failing.is_any_unserved(served, now);
             }
-            of.judge(completed, all_completed, clients(&self.unconfirmed, name), now);
+            let clients = self.unconfirmed.get(name).map_or([0; 2], Unconfirmed::counts);
+            of.judge(completed, all_completed, clients, now);
         }
         let report = self.remembered.iter().filter(|(_, of)| of.is_told(now));
-        let report = report.map(|(name, of)| (name.clone(), of.overdue(clients(&self.unconfirmed, name), now)));
+        let clients = |name| self.unconfirmed.get(name).map_or([0; 2], Unconfirmed::counts);
+        let report = report.map(|(name, of)| (name.clone(), of.overdue(clients(name), now)));
         let report = report.collect();
         self.forget(now);
         report
@@ -340,11 +356,6 @@ impl OfFamily {
     }
 }
 
-/// How many clients of a service did not confirm a handshake in the last minute.
-fn clients(unconfirmed: &BTreeMap<Box<str>, Clients>, service: &str) -> usize {
-    unconfirmed.get(service).map_or(0, |clients| clients.0.len())
-}
-
 impl Remembered {
     fn new(overdue: NowOverdue, now: Instant) -> Self {
         Self {
@@ -354,8 +365,8 @@ impl Remembered {
             last_begun: now,
             is_unserved: false,
             others_complete: false,
-            any_complete: false,
-            refuted: None,
+            of_any: Refutation::default(),
+            of_own: Refutation::default(),
         }
     }
 
@@ -366,32 +377,35 @@ impl Remembered {
         } else {
             overdue.unanswered
         };
+        // Enough clients that do not confirm are no proof while some are served, nor is it when they go on.
+        let go_on = |of: Refutation| Refutation {
+            is_complete: false,
+            refuted: of.refuted.filter(|_| self.is_recent(now)),
+        };
         *self = Self {
             last_unanswered,
-            // Enough clients that do not confirm are no proof while some are served, nor is it when they go on.
-            refuted: self.refuted.filter(|_| self.is_recent(now)),
+            of_any: go_on(self.of_any),
+            of_own: go_on(self.of_own),
             ..Self::new(overdue, now)
         };
     }
 
-    /// Judges whether others are completed; once there are no overdue ones it is enough that one was.
-    fn judge(&mut self, of_service: Option<&Completed>, of_all: &Completed, unconfirmed_clients: usize, now: Instant) {
+    /// Judges whether others are completed; once there are no overdue ones it is enough that one was. `clients`: how many of them did
+    /// not confirm a handshake, and how many of these came again.
+    fn judge(&mut self, of_service: Option<&Completed>, of_all: &Completed, clients: [usize; 2], now: Instant) {
         self.others_complete |= of_service.is_none_or(|of| of.any_since(self.last.begin));
-        let any_since = |begin: Option<Instant>| begin.is_some_and(|begin| of_all.any_since(begin));
-        let is_recent = of_all
-            .last_new
-            .is_some_and(|at| now.saturating_duration_since(at) < RECENT);
-        // conntrack may know one that was answered for a minute, though its client has given up long before.
-        let is_after_all = any_since(self.last.last_answered);
-        self.any_complete |= is_after_all || is_recent && any_since(self.last.first_answered);
-        if is_after_all && unconfirmed_clients >= ENOUGH_CLIENTS {
-            self.refuted = of_all.last_new.max(self.refuted);
+        self.of_any.judge(of_all, &self.last, clients[0], now);
+        match of_service {
+            Some(of) => self.of_own.judge(of, &self.last, clients[1], now),
+            // Of one that is not followed nobody says that it is dead.
+            None => self.of_own.is_complete = true,
         }
     }
 
     /// Whether it is still told of.
     fn is_told(&self, now: Instant) -> bool {
-        let is_dead = self.is_unserved || self.last.unconfirmed > 0 && !self.any_complete;
+        let is_dead =
+            self.is_unserved || self.last.unconfirmed > 0 && !(self.of_any.is_complete && self.of_own.is_complete);
         self.is_recent(now) || is_dead && now.saturating_duration_since(self.last_begun) < REMEMBERED
     }
 
@@ -399,25 +413,45 @@ impl Remembered {
         now.saturating_duration_since(self.last_there) < RECENT
     }
 
-    fn overdue(&self, unconfirmed_clients: usize, now: Instant) -> Overdue {
+    fn overdue(&self, clients: [usize; 2], now: Instant) -> Overdue {
         let is_there = self.last_there == now;
-        let is_refuted = self
-            .refuted
-            .is_some_and(|at| now.saturating_duration_since(at) < SERVED_COUNTS);
         Overdue {
             unanswered: if is_there { self.last.unanswered } else { 0 },
             last_unanswered: self.last_unanswered,
             last_unconfirmed: self.last.unconfirmed,
-            unconfirmed_clients,
+            anywhere: self.of_any.evidence(clients[0], now),
+            of_service: self.of_own.evidence(clients[1], now),
             is_unserved: self.is_unserved,
             others_complete: if self.last_unanswered > 0 {
                 !self.is_unserved
             } else {
                 self.others_complete
             },
-            any_complete: self.any_complete,
-            is_refuted,
             is_recent: self.is_recent(now),
+        }
+    }
+}
+
+impl Refutation {
+    fn judge(&mut self, completed: &Completed, overdue: &NowOverdue, clients: usize, now: Instant) {
+        let any_since = |begin: Option<Instant>| begin.is_some_and(|begin| completed.any_since(begin));
+        let last_new = completed.last_new;
+        let is_recent = last_new.is_some_and(|at| now.saturating_duration_since(at) < RECENT);
+        // conntrack may know one that was answered for a minute, though its client has given up long before.
+        let is_after_all = any_since(overdue.last_answered);
+        self.is_complete |= is_after_all || is_recent && any_since(overdue.first_answered);
+        if is_after_all && clients >= ENOUGH_CLIENTS {
+            self.refuted = last_new.max(self.refuted);
+        }
+    }
+
+    fn evidence(&self, clients: usize, now: Instant) -> Evidence {
+        Evidence {
+            clients,
+            is_complete: self.is_complete,
+            is_refuted: self
+                .refuted
+                .is_some_and(|at| now.saturating_duration_since(at) < SERVED_COUNTS),
         }
     }
 }

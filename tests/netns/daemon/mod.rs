@@ -13,6 +13,7 @@ mod file;
 mod foreign;
 mod full;
 mod generated;
+mod handshakes;
 mod links;
 mod locked_store;
 mod orders;

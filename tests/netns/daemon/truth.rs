@@ -40,7 +40,7 @@ fn begin_to_connect(net: &Net, to: SocketAddr) -> Vec<Socket> {
     from.map(|from| begin_from(net, from, to)).collect()
 }
 
-fn begin_from(net: &Net, from: IpAddr, to: SocketAddr) -> Socket {
+pub(super) fn begin_from(net: &Net, from: IpAddr, to: SocketAddr) -> Socket {
     net.within("client", || {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
         socket.set_nonblocking(true).expect("a socket that does not block");
@@ -54,7 +54,7 @@ fn begin_from(net: &Net, from: IpAddr, to: SocketAddr) -> Socket {
 }
 
 /// The errors that healthz tells of, with its status.
-fn health(daemon: &Daemon<'_>) -> (u16, Vec<Value>) {
+pub(super) fn health(daemon: &Daemon<'_>) -> (u16, Vec<Value>) {
     let answer = daemon.ask("GET", "/v1/healthz", "").expect("an answer");
     let told = answer.json();
     let problems = told["problems"].as_array().expect("a list").iter();

@@ -10,6 +10,7 @@
 //! Source: `net/netfilter/nf_conntrack_netlink.c`.
 
 mod collect;
+mod completions;
 mod delete;
 mod flow;
 mod handshakes;
@@ -31,6 +32,7 @@ use nix::errno::Errno;
 use tcpgw_core::model::FlowMark;
 
 pub use self::collect::Collector;
+pub use self::completions::{Completion, CompletionMonitor};
 use self::delete::Deletes;
 pub use self::delete::{Deletion, Failure};
 pub use self::flow::{Counters, Flow, FlowKey, Status, TcpState, Traffic};

@@ -1,0 +1,83 @@
+//! Handshakes that are completed, as the kernel tells of them.
+//!
+//! A connection that ends with a reset is forgotten at once, so that none of them may be there when flows are listed. Source:
+//! `ctnetlink_conntrack_event` in `net/netfilter/nf_conntrack_netlink.c`. With `net.netfilter.nf_conntrack_events` = 2 (the default
+//! since Linux 5.19) the kernel tells only of flows that began while somebody listened, and nothing with 0.
+
+use std::net::SocketAddr;
+
+use nix::libc;
+
+use super::{Flow, TcpState, owns};
+use crate::netlink::socket::{Netlink, NetlinkError};
+use tcpgw_core::model::FlowMark;
+
+/// `NFNLGRP_CONNTRACK_UPDATE`: each change of a flow's state, but not its begin and end.
+const GROUP: libc::c_int = 2;
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`
+const NEW: u16 = 0x100;
+/// Most messages that one [`CompletionMonitor::drain`] reads. What is left waits in the kernel, or is lost there.
+const AT_ONCE: usize = 20_000;
+
+/// A handshake that was completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Who connected.
+    pub client: SocketAddr,
+    /// What it connected to.
+    pub public: SocketAddr,
+}
+
+/// Hears of completed handshakes, in the network namespace of the thread that opened it. While one is open, each connection through
+/// this host costs the kernel four or five messages; those that are not read in time are lost once 8 MiB wait.
+#[derive(Debug)]
+pub struct CompletionMonitor {
+    socket: Netlink,
+    mark: FlowMark,
+}
+
+impl CompletionMonitor {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] and [`NetlinkError::Configure`].
+    pub fn open(mark: FlowMark) -> Result<Self, NetlinkError> {
+        let socket = Netlink::netfilter()?;
+        socket.join(GROUP)?;
+        Ok(Self { socket, mark })
+    }
+
+    /// Shows the handshakes of our flows that were completed since the last time, as far as the kernel could keep them. Returns how
+    /// many messages were read.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Receive`].
+    pub fn drain(&mut self, mut each: impl FnMut(Completion)) -> Result<usize, NetlinkError> {
+        for read in 0..AT_ONCE {
+            match self.socket.try_recv() {
+                Ok(None) => return Ok(read),
+                // One message in each: this group is never told several at once.
+                Ok(Some(messages)) => {
+                    let changed = messages.filter_map(Result::ok).filter(|message| message.kind == NEW);
+                    // What cannot be read is a flow of something else.
+                    let flows = changed.filter_map(|message| Flow::decode(&message).ok().flatten());
+                    flows
+                        .filter(|flow| is_completed(self.mark, flow))
+                        .map(|flow| Completion {
+                            client: flow.client,
+                            public: flow.public,
+                        })
+                        .for_each(&mut each);
+                }
+                Err(NetlinkError::Overrun | NetlinkError::Truncated(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(AT_ONCE)
+    }
+}
+
+/// Whether a flow of ours has just been completed: a message tells of the state only when that changed.
+fn is_completed(mark: FlowMark, flow: &Flow) -> bool {
+    owns(mark, flow) && flow.status.assured() && flow.tcp_state == Some(TcpState::Established)
+}
