@@ -22,6 +22,7 @@ mod results;
 mod start;
 mod surroundings;
 mod timers;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

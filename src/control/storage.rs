@@ -21,6 +21,8 @@ pub const WAITING: usize = 64;
 pub enum Write {
     /// Change services.
     Change(Change, By, Duration),
+    /// Change services several times, in one transaction: each change is made, or refused, by itself.
+    Together(Vec<(Change, By)>, Duration),
     /// Change services, and remove orphans with them.
     RemoveOrphans(Box<OrphanRemoval>),
     /// Note that a deploy begins.
@@ -56,6 +58,8 @@ pub struct OrphanRemoval {
 pub enum Written {
     /// Of [`Write::Change`] and [`Write::RemoveOrphans`].
     Changed(Result<Committed, StoreError>),
+    /// Of [`Write::Together`]: of each change, in the same order.
+    Together(Vec<Result<Committed, StoreError>>),
     /// Of [`Write::Begin`]: its id.
     Began(Result<u64, StoreError>),
     /// Of [`Write::Step`].

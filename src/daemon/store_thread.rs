@@ -355,6 +355,10 @@ pub fn perform(store: &mut Result<Store, StoreError>, write: Write) -> Written {
             Written::Remembered(saved, begin.elapsed())
         }
         Write::Change(change, by, at) => Written::Changed(with(store, |store| store.commit(&change, &by, at))),
+        Write::Together(changes, at) => Written::Together(match store {
+            Ok(store) => store.commit_together(&changes, at),
+            Err(error) => changes.iter().map(|_| Err(error.clone())).collect(),
+        }),
         Write::RemoveOrphans(removal) => Written::Changed(with(store, |store| remove_orphans(store, &removal))),
         Write::Begin(deploy, by, at) => Written::Began(with(store, |store| store.deploy_begin(&deploy, &by, at))),
         Write::Step(step, at) => Written::Stepped(with(store, |store| store.deploy_update(&step, at))),

@@ -193,6 +193,34 @@ impl Store {
         Ok(committed)
     }
 
+    /// Makes several changes in one transaction, which is flushed once: each of them is made, or refused, by itself, as by
+    /// [`commit`](Self::commit) one after the other. Returns what has become of each. If the transaction fails, that is the answer to
+    /// all of them.
+    pub fn commit_together(&mut self, changes: &[(Change, By)], at: Duration) -> Vec<Result<Committed, StoreError>> {
+        let path = self.path.clone();
+        let one = |transaction: &Transaction<'_>, keep: &Keep, change, by| {
+            let committed = or_nothing(transaction, || services::commit(transaction, change, by, at, keep));
+            match committed.map_err(|fault| fault.at(&path)) {
+                Ok(committed) => Ok(Ok(committed)),
+                Err(error) if error.is_trouble() => Err(Fault::from(error)),
+                Err(refused) => Ok(Err(refused)),
+            }
+        };
+        let done = self.write(|transaction, keep| {
+            let done = changes.iter().map(|(change, by)| one(transaction, keep, change, by));
+            done.collect::<Result<Vec<_>, Fault>>()
+        });
+        match done {
+            Ok(done) => {
+                if let Some(last) = done.iter().flatten().last() {
+                    self.revision = number(last.revision);
+                }
+                done
+            }
+            Err(error) => changes.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
     /// Has a store that has just been made count on from the revision of the one before it, so that it never passes for an older one.
     ///
     /// # Errors
@@ -520,6 +548,19 @@ fn in_transaction_of<T>(
     let done = work(&transaction)?;
     transaction.commit()?;
     Ok(done)
+}
+
+/// Does it within a transaction, or has nothing of it stay there.
+fn or_nothing<T>(transaction: &Transaction<'_>, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    transaction.execute_batch("SAVEPOINT part")?;
+    let done = work();
+    if done.is_err() && !transaction.is_autocommit() {
+        transaction.execute_batch("ROLLBACK TO part")?;
+    }
+    if !transaction.is_autocommit() {
+        transaction.execute_batch("RELEASE part")?;
+    }
+    done
 }
 
 /// Makes an empty store under another name first, so that a file of this name always is a whole store: an empty one is one

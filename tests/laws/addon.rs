@@ -284,6 +284,60 @@ fn a_request_about_one_resource_has_no_other_judged_again() {
     world.end().unwrap();
 }
 
+/// They cost one flush of the disk; and one of them that is refused is refused alone.
+#[test]
+fn requests_that_wait_together_are_one_write() {
+    let mut world = World::new();
+    let provision = |app: usize, port| Event::Provision(DIALECTS[app], app, 0, port);
+    world.happen(&provision(0, None));
+    world.happen(&provision(1, Some(FIRST + 2)));
+    world.edit("own", ServiceEdit::Patch(br#"{"limit": {"pps": 6}}"#.to_vec()));
+    // It asks for a port that one before it gets.
+    world.happen(&provision(2, Some(FIRST + 2)));
+    world.happen(&provision(3, None));
+    world.run();
+    assert_eq!(world.most_together, 3, "up to the one that is refused");
+    assert_eq!(world.known.keys().collect::<Vec<_>>(), [&0, &1, &3]);
+    assert!(world.edits.is_empty(), "all are answered");
+    let own = world.core.service("own", world.time());
+    assert_eq!(own.unwrap().listed.service.limit.unwrap().pps, 6);
+    world.most_together = 0;
+    for event in [
+        Event::Bind(0, 1),
+        Event::Register(1, 1),
+        Event::Bind(3, 1),
+        Event::Bind(0, 2),
+    ] {
+        world.happen(&event);
+    }
+    world.run();
+    assert_eq!(world.most_together, 3, "one resource's are one after the other");
+    let bindings = |world: &World, at: usize| world.known[&at].as_ref().unwrap().bindings.len();
+    assert_eq!((bindings(&world, 0), bindings(&world, 3)), (2, 1));
+    world.check().unwrap();
+    world.end().unwrap();
+}
+
+/// None of them is acknowledged, whether it was made or not.
+#[test]
+fn a_flush_that_fails_acknowledges_none_of_those_that_were_written_together() {
+    for made in [false, true] {
+        let mut world = World::new();
+        world.happen(&Event::Store(made));
+        for (app, dialect) in DIALECTS.into_iter().take(3).enumerate() {
+            world.happen(&Event::Provision(dialect, app, 0, None));
+        }
+        world.run();
+        assert_eq!(world.most_together, 3);
+        assert!(world.asked.is_empty() && world.known.is_empty(), "{:?}", world.known);
+        assert_eq!(world.uncertain.len(), 3);
+        world.wait(LONG);
+        assert_eq!(world.core.resources().len(), if made { 3 } else { 0 });
+        world.check().unwrap();
+        world.end().unwrap();
+    }
+}
+
 /// An answer that is still to come, and what it is about.
 struct Asked {
     app: usize,
@@ -310,13 +364,16 @@ struct World {
     provisions: BTreeMap<usize, Provision>,
     /// Ports that came back, and when.
     back: BTreeMap<NonZeroU16, Duration>,
-    random: u64,
+    /// How many requests there were.
+    requests: u64,
     troubled: bool,
     fail_write: Option<bool>,
     kill: Option<bool>,
     held: bool,
     /// How often all services were judged by what the gateway is like.
     judgements: usize,
+    /// Most changes that were written in one transaction.
+    most_together: usize,
 }
 
 fn config() -> Config {
@@ -377,12 +434,13 @@ impl World {
             uncertain: BTreeSet::new(),
             provisions: BTreeMap::new(),
             back: BTreeMap::new(),
-            random: 1,
+            requests: 0,
             troubled: false,
             fail_write: None,
             kill: None,
             held: false,
             judgements: 0,
+            most_together: 0,
         };
         world.start(Fake::default());
         world.run();
@@ -460,12 +518,12 @@ impl World {
 
     fn request(&mut self, app: usize, request: Request) {
         let (reply, answer) = oneshot::channel();
-        // Ids that collide are made distinct.
-        self.random += u64::from(!self.random.is_multiple_of(3));
+        // Ids that collide are made distinct: every fourth one is that of the request before.
+        self.requests += 1;
         let order = AddonOrder {
             request: request.clone(),
             through: Dialect::Local,
-            random: self.random,
+            random: self.requests - self.requests / 4,
             by: PEER,
         };
         self.core.order(Order::Addon(order, reply));
@@ -503,7 +561,18 @@ impl World {
                     app: Some("bound".parse().unwrap()),
                     asked: None,
                 };
-                self.request(at, Request::Bind(target(at), id, WantedPlan::Unlisted, binding));
+                let known = self.known.get(&at).cloned().flatten();
+                // As a platform asks, which names its own plan; and as the command line does, of which there is none.
+                let request = match known {
+                    Some(known) => Request::Bind(
+                        Target::App(known.dialect, app(at)),
+                        id,
+                        known.plan.clone().into(),
+                        binding,
+                    ),
+                    None => Request::Bind(target(at), id, WantedPlan::Unlisted, binding),
+                };
+                self.request(at, request);
             }
             Event::Unbind(at, id) => {
                 self.request(
@@ -577,7 +646,12 @@ impl World {
 
     /// What the thread of the store does; whether the daemon lives to hear of it.
     fn keep(&mut self, write: Write, now: Now) -> bool {
-        let is_change = matches!(write, Write::Change(..));
+        let is_change = matches!(write, Write::Change(..) | Write::Together(..));
+        let together = match &write {
+            Write::Together(changes, _) => Some(changes.len()),
+            _ => None,
+        };
+        self.most_together = self.most_together.max(together.unwrap_or(1));
         if let Some(made) = self.kill.take_if(|_| is_change) {
             if made {
                 store_thread::perform(&mut self.store, write);
@@ -591,7 +665,11 @@ impl World {
                 if made {
                     store_thread::perform(&mut self.store, write);
                 }
-                Written::Changed(Err(StoreError::Full("store.db".into())))
+                let full = || StoreError::Full("store.db".into());
+                match together {
+                    Some(count) => Written::Together((0..count).map(|_| Err(full())).collect()),
+                    None => Written::Changed(Err(full())),
+                }
             }
         };
         self.core.written(written, now);

@@ -833,6 +833,7 @@ impl World {
             let full = || StoreError::Full("store.db".into());
             match write {
                 Write::Change(..) | Write::RemoveOrphans(_) => Written::Changed(Err(full())),
+                Write::Together(changes, _) => Written::Together(changes.iter().map(|_| Err(full())).collect()),
                 Write::Begin(..) => Written::Began(Err(full())),
                 Write::Step(..) => Written::Stepped(Err(full())),
                 Write::Refresh => Written::Refreshed(Err(full())),

@@ -101,6 +101,19 @@ fn step(id: u64, phase: Phase) -> DeployStep {
     }
 }
 
+/// Most changes of one transaction.
+const AT_ONCE: usize = 2;
+
+/// What makes a revision of the one before.
+fn change(revision: u64) -> Change {
+    Change {
+        edits: edits(revision),
+        expect: Some(revision - 1),
+        deploy: None,
+        resources: Vec::new(),
+    }
+}
+
 /// Makes the next revisions, up to one of them, and says so after each.
 fn work(store: &mut Store, until: u64, mut say: impl FnMut(char, u64)) -> Result<(), StoreError> {
     let mut revision = store.load()?.revision;
@@ -114,14 +127,22 @@ fn work(store: &mut Store, until: u64, mut say: impl FnMut(char, u64)) -> Result
         store.deploy_update(&step(deploy.id, phase), Duration::from_secs(revision))?;
     }
     while revision < until {
+        // Several in one transaction, which are acknowledged when it is over.
+        let together = (revision + 1..=until)
+            .take(AT_ONCE)
+            .take_while(|next| !is_deploy(*next));
+        let together: Vec<(Change, By)> = together.map(|next| (change(next), by())).collect();
+        if random(revision).is_multiple_of(3) && together.len() > 1 {
+            for done in store.commit_together(&together, Duration::from_secs(revision)) {
+                revision += 1;
+                assert_eq!(done?.revision, revision);
+                say('c', revision);
+            }
+            continue;
+        }
         revision += 1;
         let at = Duration::from_secs(revision);
-        let mut change = Change {
-            edits: edits(revision),
-            expect: Some(revision - 1),
-            deploy: None,
-            resources: Vec::new(),
-        };
+        let mut change = change(revision);
         if is_deploy(revision) {
             let new = NewDeploy {
                 service: name(random(revision)),
@@ -208,7 +229,7 @@ impl Acknowledged {
         let loaded = store.load().expect("it is whole");
         let revision = loaded.revision;
         assert!(
-            (self.committed..=self.committed + 1).contains(&revision),
+            (self.committed..=self.committed + AT_ONCE as u64).contains(&revision),
             "{self:?}, found {revision}"
         );
         let (services, changes) = expected(revision);

@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tcpgw::store::{By, Change, Edit, Expect, HistoryFilter, Store, StoreError};
+use tcpgw::store::{By, Change, Committed, Edit, Expect, HistoryFilter, Store, StoreError};
 use tcpgw_core::model::{self, Service, write};
+
+/// Which services get which port, or go, if they are as wished.
+type Edits = Vec<(u8, Option<u16>, Wish)>;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Change(Vec<(u8, Option<u16>, Wish)>, Option<u64>),
+    Change(Edits, Option<u64>),
+    /// Several changes in one transaction, some of which may be refused.
+    Together(Vec<(Edits, Option<u64>)>),
     Reopen,
 }
 
@@ -36,7 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
     let edit = (0..5_u8, prop::option::weighted(0.7, 1..9_u16), wish);
     let change = (prop::collection::vec(edit, 0..4), prop::option::weighted(0.2, 0..2_u64));
     prop_oneof![
-        9 => change.prop_map(|(edits, behind)| Step::Change(edits, behind)),
+        9 => change.clone().prop_map(|(edits, behind)| Step::Change(edits, behind)),
+        5 => prop::collection::vec(change, 0..5).prop_map(Step::Together),
         1 => Just(Step::Reopen),
     ]
 }
@@ -89,7 +95,7 @@ impl Model {
         Ok(())
     }
 
-    fn change(&self, edits: &[(u8, Option<u16>, Wish)], behind: Option<u64>) -> Change {
+    fn change(&self, edits: &Edits, behind: Option<u64>) -> Change {
         let edits = edits.iter().map(|(at, port, wish)| {
             let name: Box<str> = format!("s{at}").into();
             let current = self.services.get(&name).map_or(0, |(_, revision)| *revision);
@@ -110,6 +116,20 @@ impl Model {
             expect: behind.map(|behind| self.revision.saturating_sub(behind)),
             deploy: None,
             resources: Vec::new(),
+        }
+    }
+
+    /// Compares what the store has answered with what it should, and is as it should be then.
+    fn expect(&mut self, change: &Change, told: Result<Committed, StoreError>) {
+        let before = self.revision;
+        match (told, self.apply(change)) {
+            (Ok(committed), Ok(())) => assert_eq!(committed.revision, self.revision),
+            (Err(StoreError::Behind { current, .. }), Err(None)) => assert_eq!(current, before),
+            (Err(StoreError::Conflict { name, current }), Err(Some(expected))) => {
+                assert_eq!(name, expected);
+                assert!(current.is_none_or(|stored| stored.service.name == name));
+            }
+            (told, expected) => panic!("{told:?} {expected:?}"),
         }
     }
 
@@ -162,17 +182,15 @@ proptest! {
                 }
                 Step::Change(edits, behind) => {
                     let change = model.change(&edits, behind);
-                    let before = model.clone();
-                    match (store.commit(&change, &by, Duration::ZERO), model.apply(&change)) {
-                        (Ok(committed), Ok(())) => prop_assert_eq!(committed.revision, model.revision),
-                        (Err(StoreError::Behind { current, .. }), Err(None)) => {
-                            prop_assert_eq!(current, before.revision);
-                        }
-                        (Err(StoreError::Conflict { name, current }), Err(Some(expected))) => {
-                            prop_assert_eq!(&name, &expected);
-                            prop_assert!(current.is_none_or(|stored| stored.service.name == name));
-                        }
-                        (told, expected) => prop_assert!(false, "{:?} {:?}", told, expected),
+                    model.expect(&change, store.commit(&change, &by, Duration::ZERO));
+                }
+                Step::Together(changes) => {
+                    let changes = changes.iter().map(|(edits, behind)| model.change(edits, *behind));
+                    let changes: Vec<(Change, By)> = changes.map(|change| (change, by.clone())).collect();
+                    let told = store.commit_together(&changes, Duration::ZERO);
+                    prop_assert_eq!(told.len(), changes.len());
+                    for ((change, _), told) in changes.iter().zip(told) {
+                        model.expect(change, told);
                     }
                 }
             }

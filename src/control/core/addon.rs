@@ -24,7 +24,7 @@ use crate::control::request::{
 };
 use crate::control::storage::Write;
 use crate::store::last::{LastResources, MOST_REMOVED};
-use crate::store::{LoadedResources, StoreError};
+use crate::store::{By, LoadedResources, StoreError};
 use tcpgw_core::model::PortRange;
 use tcpgw_core::model::{self, Backend, BackendState, Edits, Problem, Problems, Refusal as OnEmpty, Service};
 use tcpgw_core::problem::{Kind, Severity};
@@ -425,21 +425,30 @@ impl Core {
                 return Ok(None);
             }
         };
-        let Decision { change, outcome } = decision;
-        let accepted = PendingWrite {
-            edits,
-            cause: format!(
-                "{} of app {} (uid {})",
-                order.what(),
-                outcome.resource().app,
-                order.by.uid
-            ),
-            drain: None,
-            warnings: judged.warnings,
-            obstacles: judged.obstacles,
-            then: OnWritten::Addon(Provisioned { change, outcome, reply }),
+        let (accepted, by) = PendingWrite::of_addon(&order, decision, edits, judged, reply);
+        Ok(self.write(accepted, by, now))
+    }
+
+    /// What a request comes to without a look at the gateway, beside others that have these ports. `None`: it is refused, or changes
+    /// nothing.
+    pub(super) fn decide_beside(
+        &self,
+        order: &AddonOrder,
+        others: impl Iterator<Item = NonZeroU16>,
+        now: Now,
+    ) -> Option<(Decision, Edits)> {
+        let settings = self.addon.settings.as_ref()?;
+        let mut busy = self.ports_of_others();
+        busy.others.extend(others);
+        let facts = Facts {
+            plans: &settings.plans,
+            busy: &busy,
+            random: order.random,
+            now: now.unix,
         };
-        Ok(self.write(accepted, by(order.by, &order.what()), now))
+        let decision = self.addon.registry.decide(&order.request, facts).ok()?;
+        let edits = self.edits_of(Some(decision.change.as_ref()?), settings).ok()?;
+        Some((decision, edits))
     }
 
     fn decide_addon(
@@ -667,6 +676,33 @@ enum Undone {
 impl<R: Into<AddonRefused>> From<R> for Undone {
     fn from(refused: R) -> Self {
         Self::Refused(refused.into())
+    }
+}
+
+impl PendingWrite {
+    /// What a request about a resource comes to, and whose it is.
+    pub(super) fn of_addon(
+        order: &AddonOrder,
+        decision: Decision,
+        edits: Edits,
+        judged: Judged,
+        reply: Reply<Result<AddonOutcome, AddonRefused>>,
+    ) -> (Self, By) {
+        let Decision { change, outcome } = decision;
+        let accepted = Self {
+            edits,
+            cause: format!(
+                "{} of app {} (uid {})",
+                order.what(),
+                outcome.resource().app,
+                order.by.uid
+            ),
+            drain: None,
+            warnings: judged.warnings,
+            obstacles: judged.obstacles,
+            then: OnWritten::Addon(Provisioned { change, outcome, reply }),
+        };
+        (accepted, by(order.by, &order.what()))
     }
 }
 

@@ -10,6 +10,7 @@ use super::api_services::Held;
 use super::deploys::Step;
 use super::input::{Judged, ProviderSize, Unjudged, Vet};
 use super::surroundings::{Obstacles, TAKE_OVER};
+use super::together::{Grouping, Together};
 use super::{Core, Name, Now, PendingReply, Phase, Provider, ReplyKind, Unheld};
 use crate::addon::AddonOutcome;
 use crate::control::request::{
@@ -78,9 +79,11 @@ pub(super) struct Undecided(pub(super) Box<Order>);
 #[derive(Default)]
 pub(super) struct OrderQueue {
     /// Not looked at yet.
-    orders: VecDeque<Order>,
-    /// The one that is being written.
-    pub(super) accepted: Option<PendingWrite>,
+    pub(super) orders: VecDeque<Order>,
+    /// What is being written: one thing, or several that are one transaction.
+    pub(super) accepted: Vec<PendingWrite>,
+    /// How far orders are taken together.
+    pub(super) grouping: Grouping,
     /// The store is looked at anew, or the file of last services is written.
     refreshing: bool,
     /// The file of last services is being written.
@@ -111,9 +114,14 @@ impl OrderQueue {
         is_next && self.resources == Knowledge::Doubtful && !self.lost
     }
 
+    /// Whether what is known of resources is what the store holds.
+    pub(super) fn is_certain_of_resources(&self) -> bool {
+        self.resources == Knowledge::Certain && !self.lost
+    }
+
     /// Whether nothing is being written.
     pub(super) fn is_idle(&self) -> bool {
-        self.accepted.is_none() && !self.refreshing
+        self.accepted.is_empty() && !self.refreshing
     }
 }
 
@@ -142,6 +150,25 @@ pub(super) enum OnWritten {
 }
 
 impl PendingWrite {
+    /// What an edit of a service comes to, and whose it is.
+    pub(super) fn of_edit(
+        order: EditOrder,
+        edits: Edits,
+        judged: Judged,
+        reply: Reply<Result<Edited, Refused>>,
+    ) -> (Self, By) {
+        let what = order.edit.name();
+        let accepted = Self {
+            edits,
+            cause: format!("{what} {} (uid {})", order.name, order.by.uid),
+            drain: order.drain,
+            warnings: judged.warnings,
+            obstacles: judged.obstacles,
+            then: OnWritten::Edit(order.name, reply),
+        };
+        (accepted, by(order.by, what))
+    }
+
     /// A step of a deploy that changes no service.
     pub(super) fn step(step: Step) -> Self {
         Self::of_nobody(OnWritten::Deploy(step))
@@ -349,8 +376,8 @@ impl Core {
         order.refuse(Refused::Busy(format!("{MOST_ORDERS} changes are waiting already")));
     }
 
-    /// What is to be written to the store now: one order is judged and written after the other, so that each is judged by
-    /// what those before it have made.
+    /// What is to be written to the store now. Orders that wait at the same time and have nothing to do with each other are written together;
+    /// all others one after the other, so that each is judged by what those before it have made.
     pub fn next_write(&mut self, vet: &mut Vet<'_>, now: Now) -> Option<Write> {
         while self.order_queue.is_idle() {
             if self.due.take_store(now.instant) {
@@ -371,6 +398,11 @@ impl Core {
                 self.order_queue.refreshing = true;
                 return Some(Write::Refresh);
             }
+            match self.take_together(vet, now) {
+                Together::Taken(write) => return Some(write),
+                Together::Pending => return None,
+                Together::Singly => {}
+            }
             let taken = match self.order_queue.orders.pop_front()? {
                 Order::Apply(order) => self.take_apply(order, vet, now),
                 Order::Edit(order, reply) => self.take_edit(order, reply, vet, now),
@@ -380,10 +412,15 @@ impl Core {
                 Order::Addon(order, reply) => self.take_addon(order, reply, vet, now),
             };
             match taken {
-                Ok(None) => {}
-                Ok(write) => return write,
+                Ok(write) => {
+                    self.order_queue.grouping.is_taken();
+                    if write.is_some() {
+                        return write;
+                    }
+                }
                 Err(Undecided(order)) => {
                     self.order_queue.orders.push_front(*order);
+                    self.order_queue.grouping.take_singly(1);
                     return None;
                 }
             }
@@ -500,15 +537,8 @@ impl Core {
 
     /// Has it written, if there is anything to be written.
     pub(super) fn write(&mut self, accepted: PendingWrite, by: By, now: Now) -> Option<Write> {
-        let resources: Vec<_> = match &accepted.then {
-            OnWritten::Addon(provisioned) => provisioned.change.clone().into_iter().collect(),
-            OnWritten::Apply(_)
-            | OnWritten::Edit(..)
-            | OnWritten::Batch(..)
-            | OnWritten::Deploy(_)
-            | OnWritten::Corrected => Vec::new(),
-        };
-        if accepted.edits.is_empty() && resources.is_empty() {
+        let change = self.change_of(&accepted);
+        if change.edits.is_empty() && change.resources.is_empty() {
             let nothing = Committed {
                 revision: self.api.revision(),
                 changed: Vec::new(),
@@ -516,12 +546,8 @@ impl Core {
             self.carry_out(accepted, &nothing, now);
             return None;
         }
-        let change = crate::store::Change {
-            resources,
-            ..self.api.change(&accepted.edits)
-        };
         let orphans = self.orphans_removed_by(&accepted.edits);
-        self.order_queue.accepted = Some(accepted);
+        self.order_queue.accepted = vec![accepted];
         Some(if orphans.is_empty() {
             Write::Change(change, by, now.unix)
         } else {
@@ -536,6 +562,22 @@ impl Core {
         })
     }
 
+    /// What the store is to change for it.
+    pub(super) fn change_of(&self, accepted: &PendingWrite) -> crate::store::Change {
+        let resources: Vec<_> = match &accepted.then {
+            OnWritten::Addon(provisioned) => provisioned.change.clone().into_iter().collect(),
+            OnWritten::Apply(_)
+            | OnWritten::Edit(..)
+            | OnWritten::Batch(..)
+            | OnWritten::Deploy(_)
+            | OnWritten::Corrected => Vec::new(),
+        };
+        crate::store::Change {
+            resources,
+            ..self.api.change(&accepted.edits)
+        }
+    }
+
     fn take_edit(
         &mut self,
         order: EditOrder,
@@ -544,7 +586,7 @@ impl Core {
         now: Now,
     ) -> Result<Option<Write>, Undecided> {
         let judged = self.judges_singly().map_err(Unjudged::from);
-        let (edits, Judged { warnings, obstacles }) = match judged.and_then(|()| self.judge_edit(&order, vet)) {
+        let (edits, judged) = match judged.and_then(|()| self.judge_edit(&order, vet)) {
             Ok(judged) => judged,
             Err(Unjudged::Pending) => return Err(Undecided(Box::new(Order::Edit(order, reply)))),
             Err(Unjudged::Refused(refused)) => {
@@ -552,16 +594,8 @@ impl Core {
                 return Ok(None);
             }
         };
-        let what = order.edit.name();
-        let accepted = PendingWrite {
-            edits,
-            cause: format!("{what} {} (uid {})", order.name, order.by.uid),
-            drain: order.drain,
-            warnings,
-            obstacles,
-            then: OnWritten::Edit(order.name, reply),
-        };
-        Ok(self.write(accepted, by(order.by, what), now))
+        let (accepted, by) = PendingWrite::of_edit(order, edits, judged, reply);
+        Ok(self.write(accepted, by, now))
     }
 
     /// What a change of one service comes to, judged by what is known of that service alone.
@@ -655,15 +689,21 @@ impl Core {
             }
             other => other,
         };
-        let Some(accepted) = self.order_queue.accepted.take() else {
-            return;
-        };
-        let result = match written {
+        let accepted = std::mem::take(&mut self.order_queue.accepted);
+        let results = match written {
             Written::Refreshed(_) | Written::Remembered(..) => return,
-            Written::Changed(result) => result,
-            Written::Began(result) => result.map(|id| self.nothing_changed(Some(id))),
-            Written::Stepped(result) => result.map(|()| self.nothing_changed(None)),
+            Written::Together(results) => results,
+            Written::Changed(result) => vec![result],
+            Written::Began(result) => vec![result.map(|id| self.nothing_changed(Some(id)))],
+            Written::Stepped(result) => vec![result.map(|()| self.nothing_changed(None))],
         };
+        debug_assert_eq!(accepted.len(), results.len(), "each has a result");
+        for (accepted, result) in accepted.into_iter().zip(results) {
+            self.write_ended(accepted, result, now);
+        }
+    }
+
+    fn write_ended(&mut self, accepted: PendingWrite, result: Result<Committed, StoreError>, now: Now) {
         match result {
             Ok(committed) => {
                 self.store_trouble(None, now);

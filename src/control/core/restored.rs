@@ -78,7 +78,7 @@ impl Core {
             resources,
             ..crate::store::Change::default()
         };
-        self.order_queue.accepted = Some(PendingWrite::of_nobody(OnWritten::Corrected));
+        self.order_queue.accepted = vec![PendingWrite::of_nobody(OnWritten::Corrected)];
         let by = By {
             what: "restore".into(),
             ..self.own()

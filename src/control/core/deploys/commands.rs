@@ -47,7 +47,7 @@ impl Core {
             supersedes: new.supersedes.clone(),
         };
         let by = new.by.clone();
-        self.order_queue.accepted = Some(PendingWrite::step(Step::Begin(Box::new(new), reply)));
+        self.order_queue.accepted = vec![PendingWrite::step(Step::Begin(Box::new(new), reply))];
         Ok(Some(Write::Begin(stored, by, now.unix)))
     }
 
@@ -133,14 +133,14 @@ impl Core {
                     phase: Stored::Undone,
                     reason: Some(reason.clone()),
                 });
-                self.order_queue.accepted = Some(PendingWrite {
+                self.order_queue.accepted = vec![PendingWrite {
                     edits,
                     cause: format!("deploy {id} is taken back"),
                     drain: None,
                     warnings: Vec::new(),
                     obstacles: std::collections::BTreeMap::new(),
                     then: OnWritten::Deploy(Step::Restore(id, reason, reply)),
-                });
+                }];
                 Some(Write::Change(change, by(order.by, "rollback"), now.unix))
             }
             Err(refused) => {

@@ -97,14 +97,14 @@ impl Core {
             Some(deploy) => (&*deploy.service, deploy.drain, deploy.by.clone()),
             None => ("", None, self.own()),
         };
-        self.order_queue.accepted = Some(PendingWrite {
+        self.order_queue.accepted = vec![PendingWrite {
             edits,
             cause: format!("deploy {id} of {service}"),
             drain,
             warnings: Vec::new(),
             obstacles: std::collections::BTreeMap::new(),
             then: OnWritten::Deploy(Step::Switch(id, before)),
-        });
+        }];
         Write::Change(change, by, now.unix)
     }
 
@@ -140,7 +140,7 @@ impl Core {
             phase,
             reason: Some(reason.clone()),
         };
-        self.order_queue.accepted = Some(PendingWrite::step(Step::End(id, phase, reason, reply)));
+        self.order_queue.accepted = vec![PendingWrite::step(Step::End(id, phase, reason, reply))];
         Write::Step(step, now.unix)
     }
 

@@ -1,0 +1,196 @@
+//! Orders that wait at the same time. Those that have nothing to do with each other are judged together and written in one transaction
+//! of the store, so that they cost one look at the gateway and one flush of the disk; the store makes or refuses each by itself. What
+//! cannot be judged together, or is not plainly accepted, is taken one by one, as if it had come alone.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU16;
+
+use super::input::{Judged, ProviderSize, Unjudged, Vet};
+use super::orders::{Order, PendingWrite};
+use super::{Core, Name, Now, Provider};
+use crate::addon::id::PlatformId;
+use crate::addon::{Decision, Request, Target};
+use crate::control::request::{ApplyOptions, Refused};
+use crate::control::storage::Write;
+use tcpgw_core::model::{Edits, State};
+
+/// Most orders that are written together.
+const MOST_TOGETHER: usize = 64;
+/// Most backends of the services that are judged together, but for the last one: the loop serves nobody else meanwhile.
+const MOST_BACKENDS: usize = 4096;
+
+/// How far orders are taken together.
+#[derive(Debug, Default)]
+pub(super) struct Grouping {
+    /// So many of the first orders are being looked at together; those that come meanwhile are not.
+    looked_at: Option<usize>,
+    /// So many of the first orders are taken one by one.
+    singly: usize,
+}
+
+impl Grouping {
+    /// Has at least so many of the first orders taken one by one.
+    pub(super) fn take_singly(&mut self, count: usize) {
+        self.singly = self.singly.max(count);
+    }
+
+    /// The first order was taken by itself.
+    pub(super) fn is_taken(&mut self) {
+        self.singly = self.singly.saturating_sub(1);
+    }
+}
+
+/// What has become of the orders that wait first.
+pub(super) enum Together {
+    /// They are to be written.
+    Taken(Write),
+    /// The gateway is being looked at.
+    Pending,
+    /// The first one is to be taken by itself.
+    Singly,
+}
+
+/// Orders that have nothing to do with each other, as each would be decided alone.
+#[derive(Default)]
+struct Group {
+    /// What each changes. A request about a resource has its decision.
+    members: Vec<(Edits, Option<Decision>)>,
+    /// All of that.
+    edits: Edits,
+    /// The services that they are about.
+    names: BTreeSet<Name>,
+    /// What platforms call the resources of which they are.
+    apps: BTreeSet<PlatformId>,
+}
+
+impl Group {
+    fn ports(&self) -> impl Iterator<Item = NonZeroU16> {
+        self.edits.put.iter().map(|service| service.port)
+    }
+
+    fn backends(&self) -> usize {
+        self.edits.put.iter().map(|service| service.backends.len()).sum()
+    }
+
+    fn add(&mut self, edits: Edits, decision: Option<Decision>) {
+        self.edits.put.extend(edits.put.iter().cloned());
+        self.edits.gone.extend(edits.gone.iter().cloned());
+        self.members.push((edits, decision));
+    }
+}
+
+impl Core {
+    /// Takes the orders that wait first, if several can be taken together.
+    pub(super) fn take_together(&mut self, vet: &mut Vet<'_>, now: Now) -> Together {
+        let grouping = &mut self.order_queue.grouping;
+        let most = grouping.looked_at.take().unwrap_or(MOST_TOGETHER);
+        if grouping.singly > 0 || self.judges_singly().is_err() {
+            return Together::Singly;
+        }
+        let group = self.first_group(most, now);
+        let count = group.members.len();
+        if count < 2 {
+            return Together::Singly;
+        }
+        match self.judge_group(&group.edits, vet) {
+            Ok(judged) if judged.warnings.is_empty() && judged.obstacles.is_empty() => self.accept_group(group, now),
+            Err(Unjudged::Pending) => {
+                self.order_queue.grouping.looked_at = Some(count);
+                Together::Pending
+            }
+            Ok(_) | Err(Unjudged::Refused(_)) => {
+                self.order_queue.grouping.take_singly(count);
+                Together::Singly
+            }
+        }
+    }
+
+    /// The orders that wait first, up to one that depends on them, or that is not plainly accepted.
+    fn first_group(&self, most: usize, now: Now) -> Group {
+        let mut group = Group::default();
+        for order in self.order_queue.orders.iter().take(most) {
+            if group.backends() > MOST_BACKENDS || self.join(order, &mut group, now).is_none() {
+                break;
+            }
+        }
+        group
+    }
+
+    /// Adds an order to a group. `None`: it has to be taken by itself.
+    fn join(&self, order: &Order, group: &mut Group, now: Now) -> Option<()> {
+        let (edits, decision, apps) = match order {
+            Order::Edit(order, _) if !order.take_over => {
+                let edits = self.edits_of_service(&order.name, &order.edit, order.expect).ok()?;
+                self.judge_resources(&edits).ok()?;
+                (edits, None, Vec::new())
+            }
+            Order::Addon(order, _) if self.order_queue.is_certain_of_resources() => {
+                let apps: Vec<PlatformId> = match &order.request {
+                    Request::Provision(wanted) => [&wanted.app].into_iter().chain(&wanted.uuid).cloned().collect(),
+                    Request::Bind(Target::App(_, app), ..) => vec![app.clone()],
+                    _ => return None,
+                };
+                let (decision, edits) = self.decide_beside(order, group.ports(), now)?;
+                (edits, Some(decision), apps)
+            }
+            _ => return None,
+        };
+        let resource = decision
+            .as_ref()
+            .map(|decision| decision.outcome.resource().id.service().into());
+        let put = edits.put.iter().map(|service| &service.name);
+        let names: Vec<Name> = put.chain(&edits.gone).cloned().chain(resource).collect();
+        let is_of_others = |name| group.names.contains(name);
+        // What changes nothing is answered at once.
+        if names.is_empty() || names.iter().any(is_of_others) || apps.iter().any(|app| group.apps.contains(app)) {
+            return None;
+        }
+        if !self.orphans_removed_by(&edits).is_empty() {
+            return None;
+        }
+        // Each is accepted alone, too: the store may refuse the others.
+        self.judge_books(&edits, Provider::Api).ok()?;
+        group.names.extend(names);
+        group.apps.extend(apps);
+        group.add(edits, decision);
+        Some(())
+    }
+
+    fn judge_group(&self, edits: &Edits, vet: &mut Vet<'_>) -> Result<Judged, Unjudged> {
+        // Against all others they are judged below; against each other nobody has yet.
+        State::new(edits.put.iter().cloned()).map_err(Refused::Invalid)?;
+        let standing = ProviderSize {
+            provider: Provider::Api,
+            before: self.api.len(),
+            after: edits.put.len(),
+        };
+        let options = ApplyOptions {
+            allow_empty: true,
+            hold_back: true,
+            ..ApplyOptions::default()
+        };
+        self.judge(edits, standing, options, vet)
+    }
+
+    fn accept_group(&mut self, group: Group, now: Now) -> Together {
+        let mut changes = Vec::with_capacity(group.members.len());
+        for (edits, decision) in group.members {
+            let (accepted, by) = match (self.order_queue.orders.pop_front(), decision) {
+                (Some(Order::Edit(order, reply)), None) => {
+                    PendingWrite::of_edit(order, edits, Judged::default(), reply)
+                }
+                (Some(Order::Addon(order, reply)), Some(decision)) => {
+                    PendingWrite::of_addon(&order, decision, edits, Judged::default(), reply)
+                }
+                (other, _) => {
+                    debug_assert!(false, "the orders are those of the group");
+                    self.order_queue.orders.extend(other);
+                    break;
+                }
+            };
+            changes.push((self.change_of(&accepted), by));
+            self.order_queue.accepted.push(accepted);
+        }
+        Together::Taken(Write::Together(changes, now.unix))
+    }
+}
