@@ -142,11 +142,14 @@ impl App<'_> {
         assert!(wait_until(PATIENCE, || self.serving() == serving), "{}", self.printed());
     }
 
-    /// How many of its `tcp` processes get connections, as far as the daemon knows.
+    /// How many of its `tcp` processes get connections; none as long as the kernel has not been told of all.
     fn serving(&self) -> usize {
         let Some(port) = self.port() else { return 0 };
         let status = self.net.cli(&["status", "-o", "json", "--interval", "0s"]);
         let status: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
+        if status["daemon"]["in_sync"] != true {
+            return 0;
+        }
         let services = status["services"].as_array().cloned().unwrap_or_default();
         let service = services.into_iter().find(|service| service["port"] == port);
         let backends = service.map(|service| service["backends"].as_array().cloned().unwrap_or_default());
