@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::name::Family;
+use super::scope::Family;
 
 /// Links by name, loopback excepted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

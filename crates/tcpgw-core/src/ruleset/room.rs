@@ -8,7 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Ruleset;
-use super::name::{Family, ListenScope, Scope, SetName};
+use super::name::SetName;
+use super::scope::{Family, ListenScope, Scope};
 
 /// How often the room of the big sets was doubled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

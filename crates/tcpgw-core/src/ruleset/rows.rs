@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::slice::ChunksExact;
 
-use super::name::Family;
+use super::scope::Family;
 use super::spec::{LIMITS_LEN, SetSpec};
 use crate::model::Endpoint;
 

@@ -1,7 +1,8 @@
 //! What each set is made of: its key, its data, and what its elements carry.
 
 use super::cap::Cap;
-use super::name::{Family, ListenScope, Scope, SetName};
+use super::name::SetName;
+use super::scope::{Family, ListenScope, Scope};
 
 /// One part of a packet, or of what is picked for it, in a key or in data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::name::{Family, ListenScope, Scope, SetName};
+use super::name::SetName;
+use super::scope::{Family, ListenScope, Scope};
 use super::spec::{Field, listening_key, service_key};
 use super::timeouts::{SYN_RECV_SECONDS, SYN_SENT_SECONDS, Timeouts};
 use crate::model::FlowMark;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::name::Family;
+use super::scope::Family;
 
 /// A state of a TCP flow, numbered as attributes of a policy are (`CTA_TIMEOUT_TCP_*`, `nfnetlink_cttimeout.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,0 +1,42 @@
+//! Names of the chains that count the turns of round-robin services.
+
+use std::fmt;
+
+use crate::ruleset::scope::ListenScope;
+
+/// The chain that counts the turns of one round-robin service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoundRobinChain {
+    /// Which slots it picks from.
+    pub listen_scope: ListenScope,
+    /// How many slots there are.
+    pub width: u16,
+    /// The service's name.
+    pub service: Box<str>,
+}
+
+impl RoundRobinChain {
+    /// The chain of that name, if it is one of these.
+    pub fn parse(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix("turn")?;
+        // "_at_v4" before "_v4" would not matter: neither is a prefix of the other.
+        let listen_scope = ListenScope::ALL
+            .into_iter()
+            .find(|listen_scope| rest.starts_with(&listen_scope.to_string()))?;
+        let rest = rest.strip_prefix(&listen_scope.to_string())?.strip_prefix('_')?;
+        let (digits, service) = rest.split_once('_')?;
+        let width = digits.parse().ok().filter(|w| (1..=256).contains(w))?;
+        let parsed = Self {
+            listen_scope,
+            width,
+            service: service.into(),
+        };
+        (parsed.to_string() == name).then_some(parsed)
+    }
+}
+
+impl fmt::Display for RoundRobinChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "turn{}_{}_{}", self.listen_scope, self.width, self.service)
+    }
+}

@@ -1,0 +1,117 @@
+//! Address families, and the ways in which a packet names a service.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// An address family, as it stands in names: `v4`, `v6`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order of the ruleset.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// Bytes in an address.
+    pub fn address_len(self) -> usize {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 16,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+        })
+    }
+}
+
+/// How a packet names a service: by port alone, or by address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Services on every local address; one set serves both families.
+    Any,
+    /// Services on chosen addresses.
+    At(Family),
+}
+
+impl Scope {
+    /// All three, in the order of the ruleset.
+    pub const ALL: [Self; 3] = [Self::Any, Self::At(Family::V4), Self::At(Family::V6)];
+
+    /// What leads to the backends of a service that is named so.
+    pub fn reaches(self) -> Vec<ListenScope> {
+        match self {
+            Self::Any => Family::BOTH.map(ListenScope::Any).to_vec(),
+            Self::At(family) => vec![ListenScope::At(family)],
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::At(family) => write!(f, "_at_{family}"),
+        }
+    }
+}
+
+/// A scope within one family: what leads to backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListenScope {
+    /// Any local address of the family.
+    Any(Family),
+    /// Chosen addresses of the family.
+    At(Family),
+}
+
+impl ListenScope {
+    /// All four, in the order of the ruleset.
+    pub const ALL: [Self; 4] = [
+        Self::Any(Family::V4),
+        Self::At(Family::V4),
+        Self::Any(Family::V6),
+        Self::At(Family::V6),
+    ];
+
+    /// Its family.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Any(family) | Self::At(family) => family,
+        }
+    }
+
+    /// How packets of this reach name a service.
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Any(_) => Scope::Any,
+            Self::At(family) => Scope::At(family),
+        }
+    }
+}
+
+impl fmt::Display for ListenScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any(family) => write!(f, "_{family}"),
+            Self::At(family) => write!(f, "_at_{family}"),
+        }
+    }
+}
