@@ -22,7 +22,7 @@ use self::known::{Table, unannounced};
 use self::retired::{Leaves, few_retired};
 use crate::denied::{DeniedFlows, DeniedFlushed, count_denied, flush_denied};
 use crate::record::{Applied, Deadline, Pause, RecordFile, TornDown};
-use tcpgw_core::diff::{Changes, Counts};
+use tcpgw_core::diff::{ChangeCounts, Changes};
 use tcpgw_core::model::{FlowMark, Service, State};
 use tcpgw_core::owner::AllDetails;
 use tcpgw_core::ruleset::Ruleset;
@@ -85,9 +85,9 @@ pub struct Options {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Services.
-    pub services: Counts,
+    pub services: ChangeCounts,
     /// Backends.
-    pub backends: Counts,
+    pub backends: ChangeCounts,
     /// Elements added and deleted.
     pub elements: usize,
     /// Transactions sent.
@@ -303,7 +303,7 @@ impl<'a, K: Kernel> Reconciler<'a, K> {
     pub fn apply(&mut self, known: Known, desired: &Desired, options: &Options) -> Result<Report, ReconcileError> {
         let looked = known.generation;
         let known = self.own(known)?;
-        let (services, backends) = Counts::between(&known.summary, &desired.summary);
+        let (services, backends) = ChangeCounts::between(&known.summary, &desired.summary);
         let mut report = Report {
             services,
             backends,

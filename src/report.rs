@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::reconcile::Report;
-use tcpgw_core::diff::{Counts, count};
+use tcpgw_core::diff::{ChangeCounts, count};
 
 /// The keys of `tcpgw apply -o json`.
 pub fn json(report: &Report, time: Duration) -> serde_json::Value {
@@ -46,7 +46,7 @@ pub fn text(report: &Report, time: Duration) -> String {
     text
 }
 
-fn words(counts: Counts) -> String {
+fn words(counts: ChangeCounts) -> String {
     format!("+{} ~{} -{}", counts.added, counts.changed, counts.removed)
 }
 

@@ -15,7 +15,7 @@ use tcpgw_core::model::{
     Service, SourceMode,
 };
 use tcpgw_core::owner::{Details, Owner};
-use tcpgw_core::summary::{ServiceSummary, Settings, Summary, balance_code};
+use tcpgw_core::summary::{ServiceSettings, ServiceSummary, Summary, balance_code};
 
 /// A service that was served before this daemon.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,7 +185,7 @@ fn backend(at: SocketAddr, weight: u16, state: BackendState) -> Option<Backend> 
     })
 }
 
-fn balance(settings: &Settings) -> Balance {
+fn balance(settings: &ServiceSettings) -> Balance {
     let all = [
         Balance::ClientHash,
         Balance::Random,

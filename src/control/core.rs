@@ -44,7 +44,7 @@ use crate::reconcile::engine::Services;
 use crate::record::{Applied, StoreRevision, TornDown as TornDownBy};
 use crate::store::last::Last;
 use crate::view::Table;
-use tcpgw_core::diff::{Counts, count};
+use tcpgw_core::diff::{ChangeCounts, count};
 use tcpgw_core::health::{Health, Probe};
 use tcpgw_core::model::{Endpoint, FlowMark, Service, State};
 use tcpgw_core::problem::ProblemList;
@@ -112,8 +112,8 @@ struct PendingReply {
 enum ReplyKind {
     Apply {
         reply: Reply<Result<ApplyDone, Refused>>,
-        services: Counts,
-        backends: Counts,
+        services: ChangeCounts,
+        backends: ChangeCounts,
         warnings: Vec<String>,
     },
     Edit(Reply<Result<Edited, Refused>>, Box<Edited>),

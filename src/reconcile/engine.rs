@@ -12,7 +12,7 @@ use super::commit::full;
 use super::known::unannounced;
 use super::retired::{Leaves, few_retired};
 use super::sweep::is_over;
-use super::{Counts, Desired, Known, Options, ReconcileError, Reconciler, Recorded, Report};
+use super::{ChangeCounts, Desired, Known, Options, ReconcileError, Reconciler, Recorded, Report};
 use crate::record::{Applied, Deadline, Entry, Pause, RecordFile, ServiceEntry, TornDown};
 use tcpgw_core::model::{FlowMark, Service, SourceMode};
 use tcpgw_core::owner::{AllDetails, Details, Owner};
@@ -435,7 +435,7 @@ impl<K: Kernel> Engine<K> {
         };
         let have = of(old().map(AsRef::as_ref).collect());
         let want = of(new().map(AsRef::as_ref).collect());
-        let (services, backends) = Counts::between(&have.summary, &want.summary);
+        let (services, backends) = ChangeCounts::between(&have.summary, &want.summary);
         let mut report = Report {
             services,
             backends,

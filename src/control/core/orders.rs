@@ -22,7 +22,7 @@ use crate::reconcile::Report;
 use crate::store::last::Last;
 use crate::store::{By, Committed, Expect, Loaded, StoreError, StoredService};
 use crate::view::problems::some_of;
-use tcpgw_core::diff::{Changes, Counts};
+use tcpgw_core::diff::{ChangeCounts, Changes};
 use tcpgw_core::model::{self, Backend, BackendState, Edits, Endpoint, Problem, Problems, Service, State};
 use tcpgw_core::problem::Kind;
 
@@ -820,7 +820,7 @@ impl Core {
     }
 
     /// What edits of the API's services come to. What is not edited counts for nothing, and there may be ten thousand of it.
-    fn counts(&self, edits: &Edits) -> (Counts, Counts) {
+    fn counts(&self, edits: &Edits) -> (ChangeCounts, ChangeCounts) {
         let names = edits.put.iter().map(|service| &service.name).chain(&edits.gone);
         let old = names.filter_map(|name| {
             let orphan = || self.orphans.get(name).map(|orphan| &orphan.service);

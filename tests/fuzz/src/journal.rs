@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use tcpgw::record::journal::{Entry, frame, header, read};
 use tcpgw::record::{Head, Record};
-use tcpgw_core::diff::Counts;
+use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::summary::Summary;
 
@@ -126,7 +126,7 @@ fn check_replay(entries: &[Entry]) {
         (&record.head.details, &record.head.deadlines)
     );
     let (was, wanted): (&Summary, &Summary) = (&record.head.summary, &sample().summary);
-    black_box(&(Counts::between(was, wanted), Counts::between(wanted, was)));
+    black_box(&(ChangeCounts::between(was, wanted), ChangeCounts::between(wanted, was)));
     black_box(&Summary::of_kernel(&sample().ruleset, was));
 }
 

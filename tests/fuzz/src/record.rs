@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use tcpgw::record::Record;
-use tcpgw_core::diff::Counts;
+use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::summary::Summary;
 
 use super::sample::sample;
@@ -19,6 +19,6 @@ pub fn check(content: &[u8]) {
     assert_eq!(Record::decode(&written).as_ref(), Some(&record));
     check_ruleset(&record.ruleset);
     let (was, wanted): (&Summary, &Summary) = (&record.head.summary, &sample().summary);
-    black_box(&(Counts::between(was, wanted), Counts::between(wanted, was)));
+    black_box(&(ChangeCounts::between(was, wanted), ChangeCounts::between(wanted, was)));
     black_box(&Summary::of_kernel(&record.ruleset, was));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
-use tcpgw_core::diff::{Changes, Counts};
+use tcpgw_core::diff::{ChangeCounts, Changes};
 use tcpgw_core::model::{self, FlowMark, Problems, State};
 use tcpgw_core::plan::plan;
 use tcpgw_core::render;
@@ -93,7 +93,7 @@ fn check_summary(summary: &Summary, want: &Ruleset) {
     for change in &changes.services {
         black_box(&change.to_string());
     }
-    let (services, _) = Counts::between(&Summary::default(), summary);
+    let (services, _) = ChangeCounts::between(&Summary::default(), summary);
     assert_eq!(services.added, summary.services.len());
 }
 

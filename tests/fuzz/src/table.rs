@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::OnceLock;
 
-use tcpgw_core::diff::Counts;
+use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::plan::plan;
 use tcpgw_core::render;
@@ -90,7 +90,7 @@ pub fn check_ruleset(have: &Ruleset) {
     let mut text = String::new();
     render::table(&mut text, have, FlowMark::default()).expect("text can be written");
     let summary = Summary::of_kernel(have, &sample().summary);
-    black_box(&Counts::between(&summary, &sample().summary));
+    black_box(&ChangeCounts::between(&summary, &sample().summary));
     black_box(&Summary::of_kernel(have, &Summary::default()));
     leads_to(have, &sample().ruleset);
     leads_to(have, &Ruleset::default());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Change, Changes, Counts, Kind};
+use super::{ChangeCounts, Changes, Kind, ServiceChange};
 use crate::escape;
 use crate::model::{DRAIN_TIMEOUT, Health, Listen, Service, duration};
 use crate::summary::Summary;
@@ -32,7 +32,7 @@ impl Changes {
             }
             let at = *by_listen_key.entry(listen_key.clone()).or_insert_with(|| {
                 let (port, addresses) = listen_key;
-                changes.push(Change {
+                changes.push(ServiceChange {
                     kind: Kind::Changed,
                     name: Some(service.name.to_string()),
                     port,
@@ -50,8 +50,8 @@ impl Changes {
     }
 
     /// Returns the number of services and of backends that they touch.
-    pub fn counts(&self) -> (Counts, Counts) {
-        let (mut services, mut backends) = (Counts::default(), Counts::default());
+    pub fn counts(&self) -> (ChangeCounts, ChangeCounts) {
+        let (mut services, mut backends) = (ChangeCounts::default(), ChangeCounts::default());
         for change in &self.services {
             change.count(&mut services, &mut backends);
         }
@@ -195,7 +195,11 @@ mod tests {
             for (old, new) in [(&whole, &other), (&other, &whole)] {
                 let changes = told(old, new);
                 assert!(!changes.is_empty(), "{path:?}");
-                assert_ne!(changes.counts(), (Counts::default(), Counts::default()), "{path:?}");
+                assert_ne!(
+                    changes.counts(),
+                    (ChangeCounts::default(), ChangeCounts::default()),
+                    "{path:?}"
+                );
             }
         }
         // Without these there is no service.
