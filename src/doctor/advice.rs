@@ -163,6 +163,10 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             "flows with the old mark would be taken for flows of other programs",
             advice("set `flow_mark` back, or `tcpgw teardown` and `tcpgw apply`"),
         ),
+        Kind::AddressLost => (
+            "the daemon has seen the address here, and connections of clients to it; it is told for an hour",
+            advice("give the gateway the address again (`ip address add`), unless it went on purpose"),
+        ),
         Kind::IpForwardOff
         | Kind::Ipv6ForwardingOff
         | Kind::PacketsDropped

@@ -113,6 +113,9 @@ pub struct CheapFacts {
     pub refused_marks: Fact<BTreeSet<(Family, bool, u32)>>,
     /// Flows to our backends without our mark.
     pub unmarked: Fact<UnmarkedFlows>,
+    /// Addresses that the gateway had at an earlier look, and has no more, with the connections of clients that there were then to services
+    /// that listen on all addresses.
+    pub lost_addresses: BTreeMap<IpAddr, u64>,
     /// `IPReversePathFilter`: packets that the reverse path filter has dropped.
     pub reverse_path_drops: Option<u64>,
 }

@@ -1,6 +1,7 @@
 //! Reads what the doctor looks at. Changes nothing, and asks for no lock.
 
 mod cheap;
+mod lost;
 mod marks;
 mod table;
 

@@ -58,6 +58,7 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("port-in-local-range", Severity::Warning),
     ("port-with-listener", Severity::Note),
     ("address-not-local", Severity::Warning),
+    ("address-lost", Severity::Warning),
     ("no-public-address", Severity::Broken),
     ("no-carrier", Severity::Broken),
     ("backends-exposed", Severity::Warning),

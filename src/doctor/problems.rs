@@ -28,6 +28,7 @@ pub const KINDS: &[Kind] = &[
     Kind::ConntrackFilling,
     Kind::ConntrackLongChains,
     Kind::AddressNotLocal,
+    Kind::AddressLost,
     Kind::NoPublicAddress,
     Kind::NoCarrier,
     Kind::SourceAddressNotLocal,
@@ -84,7 +85,8 @@ fn is_cut_off(service: &ServiceSummary, facts: &CheapFacts) -> bool {
 pub fn finding(problem: &Problem) -> Option<Finding> {
     let id = problem.kind.id();
     let is_own = super::FINDINGS.iter().any(|(own, _)| *own == id);
-    if is_own {
+    // A single look has nothing to compare with.
+    if is_own && problem.kind != Kind::AddressLost {
         return None;
     }
     let (cause, fix) = advice::of(problem.kind)?;

@@ -107,6 +107,7 @@ fn well() -> Facts {
         legacy6: Ok(Arc::default()),
         refused_marks: Ok(BTreeSet::new()),
         unmarked: Ok(crate::view::UnmarkedFlows::default()),
+        lost_addresses: BTreeMap::new(),
         reverse_path_drops: Some(0),
     };
     Facts {
@@ -261,6 +262,23 @@ fn cheap_checks_find_what_keeps_clients_from_being_served() {
     }
     let all = examine(&facts).findings;
     assert!(found.iter().all(|finding| all.contains(finding)), "{all:#?}");
+}
+
+#[test]
+fn a_lost_address_is_told_where_a_service_listens_on_all() {
+    let lose = |facts: &mut Facts| facts.cheap.lost_addresses = BTreeMap::from([(ip("203.0.113.2"), 3)]);
+    let found = only(&with(lose), "address-lost", Severity::Warning);
+    assert_eq!(
+        found.seen,
+        "the gateway has lost an address on which clients had connections: 203.0.113.2 (3 connections)"
+    );
+    let found = with(|facts| {
+        lose(facts);
+        for service in &mut Arc::make_mut(&mut facts.cheap.services).services {
+            service.addresses = [ip("203.0.113.1")].into();
+        }
+    });
+    assert!(found.iter().all(|finding| finding.id != "address-lost"), "{found:#?}");
 }
 
 #[test]

@@ -206,7 +206,7 @@ fn no_link_is_known(facts: &CheapFacts, family: Family) -> bool {
     roles(facts, family).is_empty()
 }
 
-pub(super) fn is_link_local(address: IpAddr) -> bool {
+pub(in crate::doctor) fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

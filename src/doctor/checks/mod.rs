@@ -44,6 +44,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     reverse_path::check,
     conntrack::fill,
     ports::addresses,
+    ports::lost_addresses,
     no_address::check,
     no_address::carrier,
     reuse::source_addresses,

@@ -144,6 +144,33 @@ fn covers(service: &ServiceSummary, listener: SocketAddr) -> bool {
         && (service.addresses.is_empty() || address.is_unspecified() || service.addresses.contains(&address))
 }
 
+/// Clients of the others are served, or [`super::no_address`] tells that there are none.
+pub(super) fn lost_addresses(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    let services = &facts.services.services;
+    if facts.lost_addresses.is_empty() || services.iter().all(|service| !service.addresses.is_empty()) {
+        return;
+    }
+    let lost = facts.lost_addresses.iter();
+    let lost = lost.map(|(address, connections)| {
+        let connections = count(usize::try_from(*connections).unwrap_or(usize::MAX), "connection");
+        format!("{address} ({connections})")
+    });
+    diagnosis.warning(
+        "address-lost",
+        format!(
+            "the gateway has lost {} on which clients had connections: {}",
+            if facts.lost_addresses.len() == 1 {
+                "an address"
+            } else {
+                "addresses"
+            },
+            some(lost)
+        ),
+        "clients that connect there reach no service here, unless it went on purpose, to another gateway for example; this is told for an hour",
+        advice("give the gateway the address again (`ip address add`, and wherever it is set at boot)"),
+    );
+}
+
 pub(super) fn addresses(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
     let Some(local) = diagnosis.known("addresses of services", &facts.local) else {
         return;

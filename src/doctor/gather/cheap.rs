@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Subject, Ways, WaysOfAnswers, WaysOut};
 use super::fact;
+use super::lost::AddressMemory;
 use super::marks::refused_marks;
 use crate::view::UnmarkedFlows;
 use tcpgw_core::ruleset::name::Family;
@@ -41,6 +42,7 @@ pub struct CheapReader {
     legacy: Option<Known<Arc<Vec<Chain>>>>,
     legacy6: Option<Known<Arc<Vec<Chain>>>>,
     unmarked: Option<Known<UnmarkedFlows>>,
+    addresses: AddressMemory,
 }
 
 /// Something as it was read last.
@@ -80,6 +82,7 @@ impl CheapReader {
             legacy: None,
             legacy6: None,
             unmarked: None,
+            addresses: AddressMemory::new(),
         }
     }
 
@@ -95,6 +98,7 @@ impl CheapReader {
         };
         CheapFacts {
             refused_marks: fact(refused_marks(&facts)),
+            lost_addresses: self.lost_addresses(subject, &facts.local, now),
             ..facts
         }
     }
@@ -128,8 +132,30 @@ impl CheapReader {
             legacy6: Err(not_read()),
             refused_marks: Err(not_read()),
             unmarked: Err(not_read()),
+            lost_addresses: BTreeMap::new(),
             reverse_path_drops: reverse_path_drops(),
         }
+    }
+
+    fn lost_addresses(
+        &mut self,
+        subject: &Subject,
+        local: &Fact<LocalAddresses>,
+        now: Instant,
+    ) -> BTreeMap<IpAddr, u64> {
+        if let Ok(mut local) = local.clone() {
+            let missing = self.addresses.missing(&local);
+            let found = if missing.is_empty() {
+                Ok(())
+            } else {
+                Routes::open().and_then(|mut routes| routes.find_local(&mut local, missing))
+            };
+            match found {
+                Ok(()) => self.addresses.look(&local, now, |each| connections(subject, each)),
+                Err(error) => tracing::warn!(%error, "failed to look for addresses that are gone"),
+            }
+        }
+        self.addresses.lost()
     }
 
     fn firewall(&mut self, now: Instant) -> Fact<Arc<Firewall>> {
@@ -164,6 +190,18 @@ fn unmarked_flows(subject: &Subject) -> Fact<UnmarkedFlows> {
     let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
     let read = conntrack.unmarked(subject.mark, |flow| found.add(&subject.services, flow));
     fact(read).map(|()| found)
+}
+
+/// Shows the address of each connection that clients have to a service that listens on all addresses.
+fn connections(subject: &Subject, mut each: impl FnMut(IpAddr)) -> Fact<()> {
+    let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
+    let read = conntrack.for_each(subject.mark, |flow| {
+        let service = subject.services.service_at(flow.public);
+        if flow.status.assured() && service.is_some_and(|service| service.addresses.is_empty()) {
+            each(flow.public.ip());
+        }
+    });
+    fact(read)
 }
 
 /// Links without an address, which no packet to a backend leaves by, are ports of bridges: there may be a thousand of them.

@@ -106,6 +106,7 @@ fn gateway() -> Facts {
         legacy: Ok(Arc::default()),
         legacy6: Ok(Arc::default()),
         unmarked: Ok(tcpgw::view::UnmarkedFlows::default()),
+        lost_addresses: BTreeMap::new(),
         refused_marks: Ok(std::collections::BTreeSet::from([
             (Family::V4, false, 5),
             (Family::V6, true, 6),

@@ -385,6 +385,41 @@ fn a_public_address_that_is_gone_is_told() {
     );
 }
 
+/// A service that listens on all addresses does not say which: that clients used this one is known by their connections.
+#[test]
+fn one_of_several_public_addresses_that_is_gone_is_told() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    net.want(state([service("a", 2001, &["b1"], 3000, json!({}))]));
+    let daemon = net.daemon(OPTIONS);
+    daemon.settles(2);
+    let remove = "ip address del 203.0.113.2/24 dev ext";
+    let add = "ip address add 203.0.113.2/24 dev ext";
+    // Nobody used it.
+    net.sh("gateway", remove).ok();
+    let to = at(PUBLIC[0], 2001);
+    assert!(wait_until(PATIENCE, || is_served(&net, to)));
+    net.sh("gateway", add).ok();
+    let to = at(PUBLIC_2[0], 2001);
+    assert!(wait_until(PATIENCE, || is_served(&net, to)));
+    assert_eq!(problem(&net, "address_lost"), None);
+    let before = daemon.last();
+    net.sh("gateway", remove).ok();
+    let lost = || problem(&net, "address_lost");
+    assert!(wait_until(PATIENCE * 6, || lost().is_some()));
+    let told = lost().expect("it stays");
+    assert_eq!(told["severity"], "warning");
+    let words = told["message"].as_str().expect("words");
+    assert!(words.contains("203.0.113.2 ("), "{words}");
+    daemon.hears(before, &json!({"event": "problem", "kind": "address_lost"}));
+    net.cli(&["status", "--interval", "0s"]).exits(0);
+    let doctor = net.cli(&["doctor"]);
+    assert!(doctor.stdout.contains("address-lost"), "{doctor}");
+    let before = daemon.last();
+    net.sh("gateway", add).ok();
+    daemon.hears(before, &json!({"event": "problem_ended", "kind": "address_lost"}));
+}
+
 #[test]
 fn a_gateway_without_a_public_address_is_told() {
     let net = Net::new();

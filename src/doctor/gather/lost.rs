@@ -1,0 +1,190 @@
+//! Addresses on which clients had connections, and which the gateway has no more.
+//!
+//! The kernel does not remember an address that is taken away: it is known by two looks that are compared, and by the connections of
+//! clients that there still are then. Nobody else knows whether that was somebody's wish.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::super::facts::Fact;
+use crate::doctor::checks::forwarding::is_link_local;
+use tcpgw_kernel::route::LocalAddresses;
+
+/// So long it is told of an address: it may have been given away for good, or to another gateway.
+const TOLD: Duration = Duration::from_secs(3600);
+/// Addresses that are told of.
+const MOST: usize = 1000;
+/// Connections are counted again after this many times what the last count took.
+const PAUSE: u32 = 50;
+
+/// What is kept of earlier looks.
+#[derive(Debug)]
+pub(super) struct AddressMemory {
+    before: LocalAddresses,
+    lost: BTreeMap<IpAddr, Lost>,
+    /// No count before that.
+    not_before: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Lost {
+    connections: u64,
+    since: Instant,
+}
+
+impl AddressMemory {
+    /// Returns one that knows nothing yet.
+    pub(super) const fn new() -> Self {
+        Self {
+            before: LocalAddresses {
+                addresses: BTreeSet::new(),
+                networks: Vec::new(),
+            },
+            lost: BTreeMap::new(),
+            not_before: None,
+        }
+    }
+
+    /// Returns the addresses that were there, and are not among `local`.
+    pub(super) fn missing(&self, local: &LocalAddresses) -> Vec<IpAddr> {
+        let known = self.before.addresses.iter().chain(self.lost.keys());
+        known.filter(|address| !local.contains(address)).copied().collect()
+    }
+
+    /// Compares with the addresses that there are now. `count`, which is called only where one has gone, shows the address that each
+    /// connection of a client was made to.
+    pub(super) fn look(
+        &mut self,
+        local: &LocalAddresses,
+        now: Instant,
+        count: impl FnOnce(&mut dyn FnMut(IpAddr)) -> Fact<()>,
+    ) {
+        self.lost
+            .retain(|address, lost| !local.contains(address) && now.saturating_duration_since(lost.since) < TOLD);
+        let matters = |address: &&IpAddr| !address.is_loopback() && !is_link_local(**address);
+        let mut addresses = self.before.addresses.iter().filter(matters);
+        let mut networks = self.before.networks.iter();
+        let has_gone = addresses.any(|address| !local.contains(address))
+            || networks.any(|network| !local.networks.contains(network));
+        if has_gone {
+            if self.not_before.is_some_and(|at| now < at) {
+                return;
+            }
+            let begun = Instant::now();
+            let mut found: BTreeMap<IpAddr, u64> = BTreeMap::new();
+            let counted = count(&mut |address| {
+                let is_lost = self.before.contains(&address) && !local.contains(&address);
+                if is_lost && (found.len() < MOST || found.contains_key(&address)) {
+                    *found.entry(address).or_default() += 1;
+                }
+            });
+            self.not_before = now.checked_add(begun.elapsed().saturating_mul(PAUSE));
+            if let Err(error) = counted {
+                tracing::warn!(error, "failed to count connections to addresses that are gone");
+                return;
+            }
+            for (address, connections) in found {
+                let since = now;
+                self.lost.insert(address, Lost { connections, since });
+            }
+        }
+        self.before = local.clone();
+    }
+
+    /// Returns those that are gone, with the connections of clients that there were then.
+    pub(super) fn lost(&self) -> BTreeMap<IpAddr, u64> {
+        let lost = self.lost.iter();
+        lost.map(|(address, lost)| (*address, lost.connections)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn local(addresses: &[&str]) -> LocalAddresses {
+        addresses.iter().map(|address| ip(address)).collect()
+    }
+
+    fn connections(to: &[&str]) -> impl FnOnce(&mut dyn FnMut(IpAddr)) -> Fact<()> {
+        let to: Vec<IpAddr> = to.iter().map(|address| ip(address)).collect();
+        move |each| {
+            to.into_iter().for_each(each);
+            Ok(())
+        }
+    }
+
+    fn nobody_counts(_: &mut dyn FnMut(IpAddr)) -> Fact<()> {
+        panic!("no address has gone")
+    }
+
+    #[test]
+    fn an_address_that_clients_used_is_lost_until_it_is_back() {
+        let (both, one) = (
+            local(&["203.0.113.1", "203.0.113.2", "fe80::1", "127.0.0.1"]),
+            local(&["203.0.113.1"]),
+        );
+        let mut memory = AddressMemory::new();
+        let now = Instant::now();
+        memory.look(&both, now, nobody_counts);
+        memory.look(&both, now, nobody_counts);
+        let to = ["203.0.113.2", "203.0.113.1", "203.0.113.2", "192.0.2.9", "fe80::1"];
+        memory.look(&one, now + TOLD / 2, connections(&to));
+        assert_eq!(
+            memory.lost(),
+            BTreeMap::from([(ip("203.0.113.2"), 2), (ip("fe80::1"), 1)])
+        );
+        assert_eq!(memory.missing(&one), [ip("203.0.113.2"), ip("fe80::1")]);
+        memory.look(&both, now + TOLD / 2, nobody_counts);
+        assert_eq!(memory.lost(), BTreeMap::new());
+    }
+
+    #[test]
+    fn what_nobody_used_and_what_went_long_ago_is_not_told() {
+        let mut memory = AddressMemory::new();
+        let mut now = Instant::now();
+        memory.look(&local(&["203.0.113.1", "203.0.113.2"]), now, nobody_counts);
+        now += TOLD;
+        memory.look(&local(&["203.0.113.1"]), now, connections(&["203.0.113.1"]));
+        assert_eq!(memory.lost(), BTreeMap::new());
+        now += TOLD;
+        memory.look(&local(&[]), now, connections(&["203.0.113.1"]));
+        assert_eq!(memory.lost().len(), 1);
+        now += TOLD / 2;
+        memory.look(&local(&[]), now, nobody_counts);
+        assert_eq!(memory.lost().len(), 1);
+        now += TOLD / 2;
+        memory.look(&local(&[]), now, nobody_counts);
+        assert_eq!(memory.lost(), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_count_that_failed_is_made_again() {
+        let mut memory = AddressMemory::new();
+        let mut now = Instant::now();
+        memory.look(&local(&["203.0.113.1"]), now, nobody_counts);
+        memory.look(&local(&[]), now, |_| Err("no buffer space".into()));
+        assert_eq!(memory.lost(), BTreeMap::new());
+        now += TOLD;
+        memory.look(&local(&[]), now, connections(&["203.0.113.1"]));
+        assert_eq!(memory.lost().len(), 1);
+    }
+
+    #[test]
+    fn an_address_of_a_network_that_is_gone_is_lost() {
+        let mut memory = AddressMemory::new();
+        let now = Instant::now();
+        let network = LocalAddresses {
+            networks: vec!["10.9.0.0/24".parse().unwrap()],
+            ..LocalAddresses::default()
+        };
+        memory.look(&network, now, nobody_counts);
+        memory.look(&local(&[]), now, connections(&["10.9.0.7"]));
+        assert_eq!(memory.lost(), BTreeMap::from([(ip("10.9.0.7"), 1)]));
+    }
+}
