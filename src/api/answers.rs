@@ -1,34 +1,17 @@
-//! What the API answers, as the command line reads it.
+//! What the API answers: the types that the daemon writes and the command line reads. Unknown fields, which a newer daemon may add,
+//! are passed over.
 
-use std::net::SocketAddr;
+mod deploy;
+mod history;
+mod reply;
 
-use serde::Deserialize;
+use std::time::Duration;
 
-use crate::control::request::DeployView;
+pub use self::deploy::{DeployAnswer, DeployList};
+pub use self::history::{HistoryAnswer, HistoryList};
+pub use self::reply::Reply;
 
-/// A deploy that was asked for alone.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct DeployAnswer {
-    /// Its id.
-    pub id: u64,
-    /// The new backends.
-    pub targets: Vec<SocketAddr>,
-    /// The old backends that the switch took away; none before it is decided. A daemon before this one told them in
-    /// `progress` only.
-    #[serde(default)]
-    pub old: Vec<SocketAddr>,
-    /// `probing`, `switching`, `switched`, `drained`, `failed` or `undone`.
-    pub phase: String,
-    /// While it is not over.
-    pub progress: Option<DeployView>,
-}
-
-impl DeployAnswer {
-    /// The old backends, as far as they are known.
-    pub fn old(&self) -> &[SocketAddr] {
-        match &self.progress {
-            Some(progress) if self.old.is_empty() => &progress.old,
-            _ => &self.old,
-        }
-    }
+/// Converts a time since 1970 to seconds, rounded to milliseconds.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
 }

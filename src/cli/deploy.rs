@@ -4,7 +4,6 @@ mod hook;
 mod progress;
 mod signals;
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use self::progress::Progress;
 use self::signals::{Choice, Signals};
 use super::{Code, Failure, Global, Outcome, Output, deploys, of_service, parse_duration, print, print_json};
-use crate::api::answers::DeployAnswer;
+use crate::api::answers::{DeployAnswer, Reply};
 use crate::api::client::{self, Answer, Client, ClientError, Target};
 use tcpgw_core::model::duration;
 
@@ -102,7 +101,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         }
         Err(error) => Err(error),
     };
-    let deploy: Value = answer.map_err(|error| match error {
+    let deploy: Reply<DeployAnswer> = answer.map_err(|error| match error {
         error @ (ClientError::Connection { .. } | ClientError::Hung { .. } | ClientError::Late { .. }) => {
             Failure::Refused(format!("{error}; {open}"))
         }
@@ -112,17 +111,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         global,
         daemon: &daemon,
         arguments,
-        id: answer_of(&daemon, &deploy)?.id,
+        id: deploy.id,
         progress: Progress::new(global),
         begun: Instant::now(),
         hook_failed: false,
         is_switched: false,
     }
     .follow(&signals, deploy)
-}
-
-fn answer_of(daemon: &Client, deploy: &Value) -> Result<DeployAnswer, Failure> {
-    Ok(daemon.understand(deploy.to_string().as_bytes())?)
 }
 
 /// Whoever follows a deploy.
@@ -138,7 +133,7 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    fn follow(mut self, signals: &Signals, mut deploy: Value) -> Outcome {
+    fn follow(mut self, signals: &Signals, mut deploy: Reply<DeployAnswer>) -> Outcome {
         loop {
             if let Some(code) = self.see(&deploy)? {
                 return Ok(code);
@@ -172,20 +167,19 @@ impl Follower<'_> {
     }
 
     /// Takes note of how far it is; gives the exit code once that is far enough.
-    fn see(&mut self, deploy: &Value) -> Result<Option<Code>, Failure> {
-        let answer = answer_of(self.daemon, deploy)?;
+    fn see(&mut self, deploy: &Reply<DeployAnswer>) -> Result<Option<Code>, Failure> {
         self.progress.show(deploy);
-        match &*answer.phase {
+        match &*deploy.phase {
             "failed" | "undone" => return self.end(deploy, Code::Failure).map(Some),
             "switched" | "drained" if !self.is_switched => {
                 self.is_switched = true;
-                self.switched(&answer);
+                self.switched(deploy);
             }
             _ => {}
         }
         let is_done = match self.arguments.until {
             Until::Switched => self.is_switched,
-            Until::Drained => answer.phase == "drained",
+            Until::Drained => deploy.phase == "drained",
         };
         if !is_done {
             return Ok(None);
@@ -205,11 +199,7 @@ impl Follower<'_> {
                 .global
                 .say("--on-switched was not run: this deploy replaces no old backend");
         }
-        let words = |backends: &[SocketAddr]| {
-            let words: Vec<String> = backends.iter().map(ToString::to_string).collect();
-            words.join(" ")
-        };
-        let (old, new) = (words(deploy.old()), words(&deploy.targets));
+        let (old, new) = (deploys::words(deploy.old()), deploys::words(&deploy.targets));
         let of = hook::Switch {
             service: &self.arguments.service,
             deploy: self.id,
@@ -222,12 +212,11 @@ impl Follower<'_> {
         }
     }
 
-    fn end(&mut self, deploy: &Value, code: Code) -> Result<Code, Failure> {
+    fn end(&mut self, deploy: &Reply<DeployAnswer>, code: Code) -> Result<Code, Failure> {
         self.progress.clear();
-        let has_failed = matches!(deploy["phase"].as_str(), Some("failed" | "undone"));
         match self.global.output {
             Output::Json => print_json(deploy)?,
-            Output::Table | Output::Wide if has_failed => {
+            Output::Table | Output::Wide if deploy.has_failed() => {
                 return Err(Failure::Refused(deploys::line(deploy).trim_end().to_owned()));
             }
             Output::Table | Output::Wide if self.global.quiet => {}
@@ -238,7 +227,7 @@ impl Follower<'_> {
 
     /// How far it is now. A daemon that is being restarted is waited for.
     /// A signal that comes while it hangs ends the command.
-    fn look(&mut self, signals: &Signals) -> Result<Result<Value, u8>, Failure> {
+    fn look(&mut self, signals: &Signals) -> Result<Result<Reply<DeployAnswer>, u8>, Failure> {
         let until = if self.is_switched { "drained" } else { "switched" };
         let target = Target::new(&format!("/v1/deploys/{}", self.id))
             .with("until", Some(&until))
@@ -302,7 +291,7 @@ impl Follower<'_> {
 
     fn undo(&self, signal: u8) -> Outcome {
         let undone = self.daemon.post(&format!("/v1/deploys/{}/undo", self.id), Vec::new());
-        match undone.and_then(Answer::json::<Value>) {
+        match undone.and_then(Answer::json::<Reply<DeployAnswer>>) {
             Ok(deploy) => {
                 self.global.say(deploys::line(&deploy).trim_end());
                 if self.global.output == Output::Json {
@@ -319,8 +308,8 @@ impl Follower<'_> {
 }
 
 /// What is to become of a deploy, if this command is to end.
-fn choose(signals: &Signals, deploy: &Value) -> Choice {
-    let unasked = if deploy["phase"] == "probing" {
+fn choose(signals: &Signals, deploy: &DeployAnswer) -> Choice {
+    let unasked = if deploy.phase == "probing" {
         Choice::Undo
     } else {
         Choice::GoOn

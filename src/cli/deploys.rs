@@ -1,13 +1,15 @@
 //! `tcpgw deploys`, `tcpgw rollback`
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use clap::Args;
-use serde_json::Value;
 
 use super::table::{Cell, Column, Extent, TextTable};
-use super::{Code, Failure, Global, Outcome, Output, history, print, print_json, screen, text_of, unless_closed};
+use super::{Code, Failure, Global, Outcome, Output, history, print, print_json, screen, unless_closed};
+use crate::api::answers::{DeployAnswer, DeployList, Reply};
 use crate::api::client::Target;
+use tcpgw_core::escape;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -32,7 +34,7 @@ pub(super) struct Rollback {
 pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Outcome {
     let daemon = global.must_daemon("rolls back")?;
     let target = Target::of_service(&arguments.service, "/rollback");
-    let deploy: Value = daemon.post(target.as_str(), Vec::new())?.json()?;
+    let deploy: Reply<DeployAnswer> = daemon.post(target.as_str(), Vec::new())?.json()?;
     match global.output {
         Output::Json => print_json(&deploy)?,
         Output::Table | Output::Wide if global.quiet => {}
@@ -44,7 +46,7 @@ pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Outcome {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let daemon = global.must_daemon("has deploys")?;
     if let Some(id) = arguments.id {
-        let deploy: Value = daemon.get(&format!("/v1/deploys/{id}"))?.json()?;
+        let deploy: Reply<DeployAnswer> = daemon.get(&format!("/v1/deploys/{id}"))?.json()?;
         match global.output {
             Output::Json => print_json(&deploy)?,
             Output::Table | Output::Wide => print(&details(&deploy))?,
@@ -54,7 +56,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let target = Target::new("/v1/deploys")
         .with("service", arguments.service.as_ref().map(|service| service as _))
         .with("limit", Some(&arguments.limit));
-    let list: Value = daemon.get(target.as_str())?.json()?;
+    let list: Reply<DeployList> = daemon.get(target.as_str())?.json()?;
     match global.output {
         Output::Json => print_json(&list)?,
         Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,
@@ -63,53 +65,42 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 }
 
 /// `deploy 7 of web: undone (asked)`
-pub(super) fn line(deploy: &Value) -> String {
-    let reason = deploy["reason"]
-        .as_str()
-        .map(|_| format!(": {}", text_of(&deploy["reason"])));
+pub(super) fn line(deploy: &DeployAnswer) -> String {
+    let reason = deploy.reason.as_ref();
+    let reason = reason.map(|reason| format!(": {}", escape::text(reason)));
     format!(
         "deploy {} of {}: {}{}\n",
-        deploy["id"],
-        text_of(&deploy["service"]),
-        text_of(&deploy["phase"]),
+        deploy.id,
+        escape::text(&deploy.service),
+        escape::text(&deploy.phase),
         reason.unwrap_or_default()
     )
 }
 
-fn details(deploy: &Value) -> String {
+fn details(deploy: &DeployAnswer) -> String {
     let mut text = line(deploy);
     let mut add = |what: &str, value: String| {
         let _ = writeln!(text, "  {what:<8} {value}");
     };
-    add("targets", words(&deploy["targets"]));
-    let by = history::user(&deploy["uid"]);
-    add(
-        "begun",
-        format!("{} by {by} ({})", time(&deploy["began"]), text_of(&deploy["what"])),
-    );
-    add("updated", time(&deploy["updated"]));
-    let progress = &deploy["progress"];
-    if !progress.is_null() {
-        for target in progress["targets"].as_array().into_iter().flatten() {
-            let reason = target["reason"]
-                .as_str()
-                .map(|_| format!(" ({})", text_of(&target["reason"])));
-            let state = format!("{} {}", text_of(&target["backend"]), text_of(&target["health"]));
-            add("target", state + &reason.unwrap_or_default());
-        }
-        add("old", words(&progress["old"]));
-        add("flows", text_of(&progress["flows"]));
-        add(
-            "left",
-            progress["seconds_left"]
-                .as_u64()
-                .map_or("-".into(), |left| format!("{left} s")),
-        );
+    add("targets", words(&deploy.targets));
+    let (began, by) = (time(deploy.began), history::user(deploy.uid));
+    add("begun", format!("{began} by {by} ({})", escape::text(&deploy.what)));
+    add("updated", time(deploy.updated));
+    let Some(progress) = &deploy.progress else { return text };
+    for target in &progress.targets {
+        let reason = target.reason.as_ref();
+        let reason = reason.map(|reason| format!(" ({})", escape::text(reason)));
+        let state = format!("{} {}", target.backend, escape::text(&target.health));
+        add("target", state + &reason.unwrap_or_default());
     }
+    let or_none = |number: Option<u64>, unit: &str| number.map_or("-".into(), |number| format!("{number}{unit}"));
+    add("old", words(&progress.old));
+    add("flows", or_none(progress.flows, ""));
+    add("left", or_none(progress.seconds_left, " s"));
     text
 }
 
-fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
+fn table(list: &DeployList, extent: Extent) -> Result<(), Failure> {
     const COLUMNS: &[Column] = &[
         Column::right("ID"),
         Column::left("SERVICE").names(8),
@@ -119,18 +110,15 @@ fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
         Column::left("TARGETS").words(12).usual(1),
         Column::left("REASON").words(12).usual(4),
     ];
-    let rows = list["deploys"].as_array().into_iter().flatten().map(|deploy| {
+    let rows = list.deploys.iter().map(|deploy| {
         vec![
-            Cell::whole(deploy["id"].to_string()),
-            text_of(&deploy["service"]).into(),
-            text_of(&deploy["phase"]).into(),
-            time(&deploy["began"]).into(),
-            history::user(&deploy["uid"]).into(),
-            words(&deploy["targets"]).into(),
-            deploy["reason"]
-                .as_str()
-                .map_or(String::new(), |_| text_of(&deploy["reason"]))
-                .into(),
+            Cell::whole(deploy.id.to_string()),
+            escape::text(&deploy.service).into(),
+            escape::text(&deploy.phase).into(),
+            time(deploy.began).into(),
+            history::user(deploy.uid).into(),
+            words(&deploy.targets).into(),
+            escape::text(deploy.reason.as_deref().unwrap_or_default()).into(),
         ]
     });
     TextTable::new(screen::stdout(), COLUMNS, extent)
@@ -139,14 +127,14 @@ fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
 }
 
 /// Seconds since 1970, in UTC.
-pub(super) fn time(value: &Value) -> String {
+pub(super) fn time(seconds: f64) -> String {
     #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970")]
-    let shown = value.as_f64().map(|seconds| crate::date::utc(seconds as i64));
-    shown.unwrap_or_else(|| "-".into())
+    let seconds = seconds as i64;
+    crate::date::utc(seconds)
 }
 
-/// The strings of a list.
-pub(super) fn words(list: &Value) -> String {
-    let words: Vec<String> = list.as_array().into_iter().flatten().map(text_of).collect();
+/// Endpoints, with spaces between them.
+pub(super) fn words(backends: &[SocketAddr]) -> String {
+    let words: Vec<String> = backends.iter().map(ToString::to_string).collect();
     words.join(" ")
 }

@@ -5,13 +5,13 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::deploys::time;
 use super::table::{Cell, Column, Extent, TextTable};
-use super::{
-    Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, service, text_of, unless_closed,
-};
+use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, service, unless_closed};
+use crate::api::answers::{HistoryAnswer, HistoryList, Reply};
 use crate::api::client::Target;
 use crate::observe::now;
 use tcpgw_core::escape;
@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         .with("service", arguments.service.as_ref().map(|service| service as _))
         .with("since", since.as_ref().map(|since| since as _))
         .with("limit", Some(&arguments.limit));
-    let list: Value = daemon.get(target.as_str())?.json()?;
+    let list: Reply<HistoryList> = daemon.get(target.as_str())?.json()?;
     match global.output {
         Output::Json => print_json(&list)?,
         Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,
@@ -81,7 +81,7 @@ pub(super) fn export(global: &Global, arguments: &Export) -> Outcome {
     Ok(Code::Success)
 }
 
-fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
+fn table(list: &HistoryList, extent: Extent) -> Result<(), Failure> {
     const COLUMNS: &[Column] = &[
         Column::right("REVISION"),
         Column::left("AT").usual(2),
@@ -90,14 +90,15 @@ fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
         Column::left("SERVICE").names(8),
         Column::left("CHANGE").words(24),
     ];
-    let rows = list["entries"].as_array().into_iter().flatten().map(|entry| {
+    let rows = list.entries.iter().map(|entry| {
+        let [old, new] = [&entry.old, &entry.new].map(|service| service.as_deref().and_then(members));
         vec![
-            Cell::whole(entry["revision"].to_string()),
-            time(&entry["at"]).into(),
-            user(&entry["uid"]).into(),
+            Cell::whole(entry.revision.to_string()),
+            time(entry.at).into(),
+            user(entry.uid).into(),
             Cell::whole(order(entry)),
             service_and_app(entry).into(),
-            change(&entry["old"], &entry["new"]).into(),
+            change(old.as_ref(), new.as_ref()).into(),
         ]
     });
     TextTable::new(screen::stdout(), COLUMNS, extent)
@@ -106,26 +107,31 @@ fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
 }
 
 /// What was ordered: `apply`, `deploy 7`.
-fn order(entry: &Value) -> String {
-    let what = text_of(&entry["what"]);
-    match entry["deploy"].as_u64() {
+fn order(entry: &HistoryAnswer) -> String {
+    let what = escape::text(&entry.what);
+    match entry.deploy {
         Some(deploy) => format!("{what} {deploy}"),
         None => what,
     }
 }
 
 /// The service, and the app that it is, or was, of.
-fn service_and_app(entry: &Value) -> String {
-    let service = text_of(&entry["service"]);
-    match entry["app"].as_str() {
-        Some(app) => format!("{service} (app {app})"),
+fn service_and_app(entry: &HistoryAnswer) -> String {
+    let service = escape::text(&entry.service);
+    match &entry.app {
+        Some(app) => format!("{service} (app {})", escape::text(app.as_str())),
         None => service,
     }
 }
 
+/// The fields of a service.
+fn members(service: &RawValue) -> Option<Map<String, Value>> {
+    serde_json::from_str(service.get()).ok()
+}
+
 /// What changed from what to what: `backends +10.2.0.3:80 -10.2.0.1:80; limit.pps 1000 -> 500`.
-fn change(old: &Value, new: &Value) -> String {
-    let (old, new) = match (old.as_object(), new.as_object()) {
+fn change(old: Option<&Map<String, Value>>, new: Option<&Map<String, Value>>) -> String {
+    let (old, new) = match (old, new) {
         (None, _) => return "added".into(),
         (_, None) => return "removed".into(),
         (Some(old), Some(new)) => (old, new),
@@ -183,14 +189,9 @@ fn shown(value: Option<&Value>) -> String {
 }
 
 /// A user by name, if this machine knows it.
-pub(super) fn user(uid: &Value) -> String {
-    let number = uid.as_u64().and_then(|uid| u32::try_from(uid).ok());
-    let known = number.and_then(|uid| {
-        nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid))
-            .ok()
-            .flatten()
-    });
-    known.map_or_else(|| text_of(uid), |user| user.name)
+pub(super) fn user(uid: u32) -> String {
+    let known = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid));
+    known.ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 #[cfg(test)]
@@ -210,27 +211,33 @@ mod tests {
             "backends": ["10.2.0.1:80", {"address": "fd00::2", "port": 80, "weight": 3}], "allow": ["192.0.2.0/24", "10.0.0.0/8"],
         });
         assert_eq!(
-            change(&old, &new),
+            change(old.as_object(), new.as_object()),
             "allow in another order; backends +[fd00::2]:80=3 -10.2.0.2:80=2; labels a b -> default; limit.pps 1000 -> 500; \
              on_retire default -> reset; port 1 -> 2"
         );
-        assert_eq!(change(&Value::Null, &new), "added");
-        assert_eq!(change(&old, &Value::Null), "removed");
-        assert_eq!(change(&old, &old), "-");
-        let hostile = change(&json!({"a": "b"}), &json!({"a": "\u{1b}[2J"}));
+        assert_eq!(change(None, new.as_object()), "added");
+        assert_eq!(change(old.as_object(), None), "removed");
+        assert_eq!(change(old.as_object(), old.as_object()), "-");
+        let hostile = change(json!({"a": "b"}).as_object(), json!({"a": "\u{1b}[2J"}).as_object());
         assert_eq!(hostile, r"a b -> \u{1b}[2J");
     }
 
     #[test]
     fn a_service_of_the_add_on_has_an_app() {
-        let of = |app: Value| service_and_app(&json!({"service": "addon-aaaaaaaaaaaa", "app": app}));
-        assert_eq!(of(json!("my-app")), "addon-aaaaaaaaaaaa (app my-app)");
-        assert_eq!(of(Value::Null), "addon-aaaaaaaaaaaa");
+        let of = |app: &str| {
+            let entry = format!(
+                r#"{{"revision": 1, "at": 1, "uid": 0, "what": "addon provision", "deploy": null, "service": "addon-aaaaaaaaaaaa",
+                "app": {app}, "old": null, "new": {{}}}}"#
+            );
+            service_and_app(&serde_json::from_str(&entry).unwrap())
+        };
+        assert_eq!(of("\"my-app\""), "addon-aaaaaaaaaaaa (app my-app)");
+        assert_eq!(of("null"), "addon-aaaaaaaaaaaa");
     }
 
     #[test]
     fn users_have_names_or_numbers() {
-        assert_eq!(user(&json!(0)), "root");
-        assert_eq!(user(&json!(4_000_000_123_u32)), "4000000123");
+        assert_eq!(user(0), "root");
+        assert_eq!(user(4_000_000_123), "4000000123");
     }
 }

@@ -306,9 +306,9 @@ fn shown(view: &Value) -> String {
             "paused",
             format!(
                 "for {left} s more, until {} UTC; by uid {} since {} UTC",
-                deploys::time(&pause["until"]),
+                deploys::time(pause["until"].as_f64().unwrap_or_default()),
                 text_of(&pause["uid"]),
-                deploys::time(&pause["since"])
+                deploys::time(pause["since"].as_f64().unwrap_or_default())
             ),
         );
     }

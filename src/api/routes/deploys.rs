@@ -1,6 +1,5 @@
 //! Deploys: begun, followed, taken back.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Extension;
@@ -14,14 +13,13 @@ use serde_json::{Value, json};
 use super::services::{object, span};
 use super::wait::WaitRequest;
 use super::{Shared, json};
+use crate::api::answers::{DeployAnswer, DeployList};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
 use crate::api::params::{Id, Name, Params};
 use crate::control::request::{DaemonRequest, DeployOrder, DeployView, Peer, UndoOrder, Which};
-use crate::control::storage::{Query, Recorded};
-use crate::store::Deploy;
-use tcpgw_core::model::Word as _;
+use crate::control::storage::Query;
 
 /// How long targets may take, if nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,68 +45,12 @@ impl Until {
     }
 }
 
-/// A deploy as it is shown.
-struct Shown {
-    record: Deploy,
-    /// Backends that the switch took away, of a deploy that was asked for alone.
-    old: Option<Vec<SocketAddr>>,
-    /// While it is not over, or the store does not know that.
-    progress: Option<DeployView>,
-}
-
-impl Shown {
-    fn new(record: Deploy, views: Vec<DeployView>) -> Self {
-        let is_over = record.phase.is_over();
-        let progress = views.into_iter().find(|view| view.id == record.id && !is_over);
-        Self {
-            record,
-            old: None,
-            progress,
-        }
-    }
-
-    fn alone(Recorded { deploy, old }: Recorded, views: Vec<DeployView>) -> Self {
-        let shown = Self::new(deploy, views);
-        let old = match &shown.progress {
-            Some(progress) if !progress.old.is_empty() => progress.old.clone(),
-            _ => old.into_iter().map(SocketAddr::from).collect(),
-        };
-        Self {
-            old: Some(old),
-            ..shown
-        }
-    }
-
-    fn phase(&self) -> &str {
-        match &self.progress {
-            Some(progress) => &progress.phase,
-            None => self.record.phase.word(),
-        }
-    }
-
-    fn reason(&self) -> Option<&str> {
-        let decided = self.progress.as_ref().and_then(|progress| progress.reason.as_deref());
-        decided.or(self.record.reason.as_deref())
-    }
-
-    fn has_reached(&self, until: Until) -> bool {
-        let is_over = matches!(self.phase(), "drained" | "failed" | "undone");
-        match until {
-            Until::Begun => true,
-            Until::Switched => is_over || self.phase() == "switched",
-            Until::Drained => is_over,
-        }
-    }
-
-    fn value(&self) -> Value {
-        let mut value = serde_json::to_value(&self.record).unwrap_or_default();
-        value["phase"] = self.phase().into();
-        value["reason"] = json!(self.reason());
-        if let Some(old) = &self.old {
-            value["old"] = json!(old);
-        }
-        value["progress"] = json!(self.progress);
-        value
+/// Whether a deploy has come that far.
+fn has_reached(deploy: &DeployAnswer, until: Until) -> bool {
+    match until {
+        Until::Begun => true,
+        Until::Switched => deploy.is_over() || deploy.phase == "switched",
+        Until::Drained => deploy.is_over(),
     }
 }
 
@@ -118,7 +60,7 @@ impl Shared {
     }
 
     /// One that is over between the two questions is over in the record.
-    async fn deploy(&self, id: u64) -> Result<Shown, ApiError> {
+    async fn deploy(&self, id: u64) -> Result<DeployAnswer, ApiError> {
         let views = self.views().await?;
         let query = |reply| DaemonRequest::Query(Query::Deploy(id, reply));
         let record = self.ask(self.times.answer, query).await??;
@@ -126,15 +68,15 @@ impl Shared {
             let message = format!("there is no deploy {id}, or it is forgotten; `tcpgw deploys` lists them");
             ApiError::not_found(message)
         })?;
-        Ok(Shown::alone(record, views))
+        Ok(DeployAnswer::alone(record, &views))
     }
 
     /// Waits until it has come that far, or time is over.
-    async fn follow(&self, id: u64, until: Until, mut waiter: WaitRequest) -> Result<Shown, ApiError> {
+    async fn follow(&self, id: u64, until: Until, mut waiter: WaitRequest) -> Result<DeployAnswer, ApiError> {
         loop {
-            let shown = self.deploy(id).await?;
-            if shown.has_reached(until) || !waiter.pause().await {
-                return Ok(shown);
+            let deploy = self.deploy(id).await?;
+            if has_reached(&deploy, until) || !waiter.pause().await {
+                return Ok(deploy);
             }
         }
     }
@@ -143,7 +85,7 @@ impl Shared {
         let id = self
             .ask(self.times.order, |reply| DaemonRequest::Undo(order, reply))
             .await??;
-        Ok(json(&self.deploy(id).await?.value()))
+        Ok(json(&self.deploy(id).await?))
     }
 }
 
@@ -203,20 +145,20 @@ pub(in crate::api) async fn begin(
         Some(waiter) => shared.follow(id, until, waiter).await?,
     };
     // Whoever does not wait is told that it has begun, whatever came of it.
-    let code = match shown.phase() {
+    let code = match &*shown.phase {
         "failed" if until != Until::Begun => "failed",
         "undone" if until != Until::Begun => "undone",
         _ => {
-            let mut response = json(&shown.value());
-            if until == Until::Begun || !shown.has_reached(until) {
+            let mut response = json(&shown);
+            if until == Until::Begun || !has_reached(&shown, until) {
                 *response.status_mut() = StatusCode::ACCEPTED;
             }
             return Ok(response);
         }
     };
-    let why = shown.reason().unwrap_or("no reason is known");
+    let why = shown.reason.as_deref().unwrap_or("no reason is known");
     let error = ApiError::new(StatusCode::CONFLICT, code, format!("deploy {id} {code}: {why}"));
-    Err(error.with("deploy", shown.value()))
+    Err(error.with("deploy", json!(shown)))
 }
 
 pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
@@ -226,9 +168,10 @@ pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -
     let views = shared.views().await?;
     let query = |reply| DaemonRequest::Query(Query::Deploys(service, limit, reply));
     let records = shared.ask(shared.times.answer, query).await??;
-    let shown = |record| Shown::new(record, views.clone()).value();
-    let deploys: Vec<Value> = records.into_iter().map(shown).collect();
-    Ok(json(&json!({"deploys": deploys})))
+    let deploys = records.into_iter().map(|record| DeployAnswer::new(record, &views));
+    Ok(json(&DeployList {
+        deploys: deploys.collect(),
+    }))
 }
 
 pub(in crate::api) async fn one(
@@ -248,7 +191,7 @@ pub(in crate::api) async fn one(
         Until::Begun => shared.deploy(id).await?,
         _ => shared.follow(id, until, WaitRequest::new(&shared, wait).await?).await?,
     };
-    Ok(json(&shown.value()))
+    Ok(json(&shown))
 }
 
 pub(in crate::api) async fn undo(

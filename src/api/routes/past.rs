@@ -6,29 +6,16 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
 use super::{Shared, json};
-use crate::addon::id::PlatformId;
 use crate::api::JSON;
+use crate::api::answers::{HistoryAnswer, HistoryList};
 use crate::api::error::ApiError;
 use crate::api::params::Params;
 use crate::control::request::DaemonRequest;
 use crate::control::storage::Query;
-use crate::store::{HistoryEntry, HistoryFilter};
+use crate::store::HistoryFilter;
 use tcpgw_core::model::{self, Service, write};
-
-#[derive(Serialize)]
-struct Entries {
-    entries: Vec<Entry>,
-}
-
-#[derive(Serialize)]
-struct Entry {
-    #[serde(flatten)]
-    entry: HistoryEntry,
-    app: Option<PlatformId>,
-}
 
 pub(in crate::api) async fn history(State(shared): State<Shared>, params: Params) -> Result<Response, ApiError> {
     let mut params = params.known(&["service", "since", "deploy", "before", "limit"])?;
@@ -44,11 +31,11 @@ pub(in crate::api) async fn history(State(shared): State<Shared>, params: Params
     let names: BTreeSet<Box<str>> = entries.iter().map(|entry| entry.service.as_str().into()).collect();
     let apps = shared.ask(shared.times.answer, |reply| DaemonRequest::AppsOfServices(names, reply));
     let apps = apps.await?;
-    let entries = entries.into_iter().map(|entry| Entry {
-        app: apps.get(entry.service.as_str()).cloned(),
-        entry,
+    let entries = entries.into_iter().map(|entry| {
+        let app = apps.get(entry.service.as_str()).cloned();
+        HistoryAnswer::new(entry, app)
     });
-    Ok(json(&Entries {
+    Ok(json(&HistoryList {
         entries: entries.collect(),
     }))
 }
