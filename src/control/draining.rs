@@ -11,8 +11,10 @@ use tcpgw_core::model::{Backend, Endpoint};
 /// A backend on its way out of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainingBackend {
-    /// The service that its flows came through.
+    /// The service that its flows came through, or the one that listens there now.
     pub service: Name,
+    /// The service that it was a backend of, which events name.
+    pub of: Name,
     /// As it was.
     pub backend: Backend,
     /// How far it is.

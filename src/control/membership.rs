@@ -183,6 +183,7 @@ impl Membership {
                 });
                 self.draining_backends.put(DrainingBackend {
                     service: service.name.clone(),
+                    of: service.name.clone(),
                     backend: *backend,
                     drain: Drain::draining(time.left, now),
                     time: time.whole,

@@ -86,7 +86,8 @@ impl Membership {
             }
             let is_new = self.draining_backends.get(to, endpoint).is_none();
             self.probing.released.insert(endpoint);
-            self.leave(to, backend);
+            let of = self.draining_backends.get(to, endpoint).map(|known| known.of.clone());
+            self.leave(to, backend, of.as_ref().unwrap_or(name));
             if is_new && backend.state == BackendState::Draining {
                 let replaced = Happens::Replaced(old.drain_timeout);
                 self.happens(to, endpoint, replaced, now, &mut change.notes);
@@ -159,7 +160,7 @@ impl Membership {
                     }
                 }
                 BackendState::Draining if self.drained.contains(&member) => {}
-                BackendState::Draining => self.leave(name, backend),
+                BackendState::Draining => self.leave(name, backend, name),
             }
         }
         backends.extend(self.drained_by(name, &active, service.drain_timeout, verdict, change, now));
@@ -280,14 +281,15 @@ impl Membership {
         backends
     }
 
-    /// A backend leaves a service, if it has not begun to.
-    fn leave(&mut self, service: &Name, backend: &Backend) {
+    /// A backend of a service leaves that, or the one that listens there now, if it has not begun to.
+    fn leave(&mut self, service: &Name, backend: &Backend, of: &Name) {
         let known = self.draining_backends.get(service, backend.endpoint);
         let (drain, time) = known.map_or((Drain::Serving, Duration::ZERO), |leaving| {
             (leaving.drain, leaving.time)
         });
         self.draining_backends.put(DrainingBackend {
             service: service.clone(),
+            of: of.clone(),
             backend: *backend,
             drain,
             time,
@@ -319,7 +321,7 @@ impl Membership {
                 match (drain, next, happens) {
                     (Drain::Serving, Drain::Draining { .. }, Happens::Replaced(time)) => {
                         leaving.time = time;
-                        notes.push(Note::Draining(name.clone(), endpoint, time));
+                        notes.push(Note::Draining(leaving.of.clone(), endpoint, time));
                     }
                     (Drain::Draining { .. }, Drain::Serving, _) => notes.push(Note::Back(name.clone(), endpoint)),
                     _ => {}
@@ -327,7 +329,7 @@ impl Membership {
                 self.draining_backends.put(leaving);
             }
             Err(over) => {
-                notes.push(Note::Retired(name.clone(), endpoint, over, drain.flows()));
+                notes.push(Note::Retired(leaving.of.clone(), endpoint, over, drain.flows()));
                 self.draining_backends.remove(name, endpoint);
                 self.probing.released.insert(endpoint);
                 let member = (endpoint, name.clone());

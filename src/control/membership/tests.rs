@@ -314,8 +314,12 @@ fn another_service_on_the_same_port_inherits_what_drains() {
     );
     play.settle();
     assert_eq!((play.seen("web"), play.seen("shop")), ("-".into(), "1- 2".into()));
+    let draining = Note::Draining("web".into(), endpoint(1), TIME);
+    assert!(play.notes.contains(&draining), "{:?}", play.notes);
     play.wait(TIME);
     assert_eq!(play.seen("shop"), "2");
+    let retired = Note::Retired("web".into(), endpoint(1), Over::Deadline, None);
+    assert!(play.notes.contains(&retired), "{:?}", play.notes);
 }
 
 #[test]
@@ -328,6 +332,21 @@ fn a_service_that_drains_is_inherited_later_too() {
     play.want("shop", Some(service("shop", 8000, &["\"10.2.0.3:80\""])));
     play.settle();
     assert_eq!((play.seen("web"), play.seen("shop")), ("-".into(), "1- 3".into()));
+    // Somebody else takes over, and once more.
+    for name in ["market", "fair"] {
+        play.want("shop", None);
+        play.want("market", None);
+        play.want(name, Some(service(name, 8000, &["\"10.2.0.3:80\""])));
+        play.settle();
+        assert_eq!(play.seen(name), "1- 3");
+    }
+    play.wait(TIME);
+    assert_eq!(play.seen("fair"), "3");
+    let services = play.notes.iter().filter_map(|note| match note {
+        Note::Draining(service, ..) | Note::Retired(service, ..) => Some(&**service),
+        _ => None,
+    });
+    assert_eq!(services.collect::<Vec<_>>(), ["web", "web"]);
 }
 
 #[test]
