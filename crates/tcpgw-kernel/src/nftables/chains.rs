@@ -14,11 +14,12 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{ListenScope, SetName};
 use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain};
 
-/// Whether the objects, sets, chains and rules are those that this program makes, for these round-robin services and
-/// numbers of slots: what the sets hold does not matter. Notes which optional sets the rules ask.
+/// Tells whether the objects, sets, chains and rules are those that this program makes for the round-robin services and numbers of
+/// slots in `found`. The elements of the sets do not matter. Writes the timeouts and the optional sets that the rules look into to
+/// `found`.
 ///
 /// # Errors
-/// The kernel could not be read: those of [`NetlinkExchange::dump`]; likewise for all of these.
+/// Fails when the kernel refuses a request or its answer cannot be read: those of [`NetlinkExchange::dump`].
 pub fn skeleton_is_ours(
     socket: &mut impl NetlinkExchange,
     mark: FlowMark,
@@ -37,7 +38,7 @@ pub fn skeleton_is_ours(
     Ok(rules_are(&listed, &expected_chains(mark, found))?)
 }
 
-/// All chains that there should be, by name.
+/// Returns all chains that there should be, by name.
 pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, Chain> {
     let widths = found.widths();
     let spreads = ListenScope::ALL.map(|listen_scope| {
@@ -49,7 +50,10 @@ pub fn expected_chains(mark: FlowMark, found: &Found) -> BTreeMap<String, Chain>
     chains.map(|chain| (chain.name.clone(), chain)).collect()
 }
 
-/// Whether the chains are these.
+/// Tells whether the table has these chains and no others.
+///
+/// # Errors
+/// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
 pub fn chains_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
     let listed = list(socket, "list the chains", |writer, seq| {
         request(writer, msg::GET_CHAIN, nft::F_DUMP, seq, |writer| {
@@ -69,7 +73,10 @@ pub fn chains_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String,
     Ok(all_ours && seen == chains.len())
 }
 
-/// Whether the rules of all chains are those of these.
+/// Tells whether the table has the rules of these chains and no others.
+///
+/// # Errors
+/// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
 pub fn rules_match(socket: &mut impl NetlinkExchange, chains: &BTreeMap<String, Chain>) -> Result<bool, NetlinkError> {
     Ok(rules_are(&list_rules(socket)?, chains)?)
 }
@@ -98,7 +105,7 @@ fn list_rules(socket: &mut impl NetlinkExchange) -> Result<Vec<Vec<u8>>, Netlink
     })
 }
 
-/// The optional sets that these rules look into.
+/// Returns the optional sets that these rules look into.
 fn asked(listed: &[Vec<u8>]) -> Result<Asked, Malformed> {
     let mut asked = Asked::new();
     for body in listed {
@@ -120,8 +127,8 @@ fn asked(listed: &[Vec<u8>]) -> Result<Asked, Malformed> {
     Ok(asked)
 }
 
-/// The bodies of what is listed. They are looked at afterwards: whoever commits while a dump goes on, to whatever table,
-/// interrupts it.
+/// Returns the bodies of a dump. They are compared after it has ended, because any transaction that is committed during a dump, to
+/// whatever table, interrupts it.
 fn list(
     socket: &mut impl NetlinkExchange,
     what: &'static str,

@@ -2,8 +2,8 @@
 
 use crate::netlink::tlv::{Attr, Attrs, Writer};
 
-/// Whether everything that was said to the kernel is in what it says: it may add attributes, handles and counters say,
-/// but not change or leave out any, and of a list it must have as many as were sent.
+/// Tells whether the kernel lists every attribute that it was sent, unchanged, and as many of each kind. It may list further
+/// kinds, such as handles and counters.
 pub(super) fn matches(sent: &[u8], listed: &[u8]) -> bool {
     // libnftnl sends the name of an object without its NUL.
     if sent == listed || listed.strip_suffix(&[0]) == Some(sent) {
@@ -24,6 +24,7 @@ pub(super) fn matches(sent: &[u8], listed: &[u8]) -> bool {
     })
 }
 
+/// Returns the attributes of a body without those of the given kinds.
 pub(super) fn without(body: &[u8], kinds: &[u16]) -> Vec<u8> {
     let mut writer = Writer::new();
     for attr in Attrs::new(body)
@@ -39,7 +40,7 @@ fn all_attrs(bytes: &[u8]) -> Option<Vec<Attr<'_>>> {
     Attrs::new(bytes).collect::<Result<_, _>>().ok()
 }
 
-/// Says what is not as this program makes it; false.
+/// Logs that something is not as this program makes it, and returns `false`.
 pub(super) fn alien(what: &str, name: Option<&str>) -> bool {
     tracing::debug!(name, "the kernel has another {what} than expected");
     false

@@ -18,7 +18,12 @@ use tcpgw_core::ruleset::name::{RoundRobinChain, SetName};
 use tcpgw_core::ruleset::rows::{Limits, Rows};
 use tcpgw_core::ruleset::spec::{Payload, SetSpec};
 
-/// The elements of all sets that are not counters, and whether all of them have the shape of ours.
+/// Reads the elements of all sets in `found` that are not counters, and tells whether all of them have the shape that this program
+/// gives them.
+///
+/// # Errors
+/// Fails when the kernel refuses a request or its answer cannot be read: those of [`NetlinkExchange::dump`]. Fails with
+/// [`NetlinkError::Interrupted`] when a dump lists a key with two values.
 pub fn elements(socket: &mut impl NetlinkExchange, found: &Found) -> Result<(Ruleset, bool), NetlinkError> {
     let mut sets = BTreeMap::new();
     let mut turns = BTreeMap::new();
@@ -55,7 +60,10 @@ pub fn elements(socket: &mut impl NetlinkExchange, found: &Found) -> Result<(Rul
     Ok((ruleset, all_ours))
 }
 
-/// What packets have counted in a set.
+/// Reads what packets have counted in a set, by key.
+///
+/// # Errors
+/// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
 pub fn counted(socket: &mut impl NetlinkExchange, name: SetName) -> Result<Vec<Counted>, NetlinkError> {
     let mut counted = Vec::new();
     dump_elements(socket, name, |element| {
@@ -71,11 +79,11 @@ pub fn counted(socket: &mut impl NetlinkExchange, name: SetName) -> Result<Vec<C
     Ok(counted)
 }
 
-/// Returns what packets have counted under one key, packets and bytes: one look-up, however large the set is. `None`: nothing, or
-/// there is no such set.
+/// Returns the packets and bytes that are counted under one key, with one look-up, however large the set is. `None`: nothing is
+/// counted, or there is no such set.
 ///
 /// # Errors
-/// The kernel refuses the request or its answer cannot be read: those of
+/// Fails when the kernel refuses the request or its answer cannot be read: those of
 /// [`NetlinkExchange::request`](crate::netlink::exchange::NetlinkExchange::request).
 pub fn counter(
     socket: &mut impl NetlinkExchange,
@@ -174,8 +182,8 @@ impl<'a> Element<'a> {
         Ok(element)
     }
 
-    /// Whether it has the shape of our rows. One with other limits than ours differs from what is wanted and so gets
-    /// replaced.
+    /// Appends it to the rows and returns whether it has their shape. Limits of another form are read as zeros: such a row differs
+    /// from what is wanted, and so is replaced.
     fn push_to(&self, rows: &mut Rows, spec: &SetSpec) -> bool {
         let key = self.key.filter(|key| key.len() == spec.key_len());
         let end = if spec.interval {
@@ -209,7 +217,7 @@ impl<'a> Element<'a> {
     }
 }
 
-/// The chain that a verdict goes to, if that is what it does.
+/// Returns the chain that a verdict goes to; `None` for a verdict that is no goto.
 fn read_goto(verdict: &[u8]) -> Result<Option<&str>, Malformed> {
     match Attrs::new(verdict).first(elem::VERDICT_CODE)? {
         Some(code) if code.be32()? == elem::GOTO => Attrs::new(verdict)

@@ -16,22 +16,23 @@ use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::skeleton::Asked;
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, TcpState, Timeouts};
 
-/// What a look at the sets and chains found, before the elements are read.
+/// Sets and chains of the table, as read before the elements.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The sets.
+    /// Sets that are made as this program makes them.
     pub sets: BTreeSet<SetName>,
-    /// The chains that count turns.
+    /// Chains that count the turns of round-robin services.
     pub turn_chains: BTreeSet<RoundRobinChain>,
-    /// The optional sets that the rules ask.
+    /// Optional sets that the rules look into.
     pub asked: Asked,
-    /// What the objects with timeouts follow.
+    /// Timeouts of the kernel that the timeout objects follow.
     pub timeouts: KernelTimeouts,
-    /// Whether they are all that there should be, and made as they should be.
+    /// Whether every set that must be there is, and there is no set that this program does not make.
     pub sets_match: bool,
 }
 
 impl Found {
+    /// Returns the numbers of slots that there are sets for.
     pub(super) fn widths(&self) -> BTreeSet<(ListenScope, SpreadRule)> {
         let width = |name: &SetName| match name {
             SetName::Spread(listen_scope, width) => Some((*listen_scope, *width)),
@@ -40,14 +41,17 @@ impl Found {
         self.sets.iter().filter_map(width).collect()
     }
 
-    /// The objects with timeouts that these sets need, beside those that are always there.
+    /// Returns the timeout objects that these sets need, beside those that are always there.
     pub fn idle_timeouts(&self) -> BTreeSet<Timeouts> {
         let of = |(listen_scope, rule)| idle_timeouts(listen_scope, &[rule].into());
         self.widths().into_iter().flat_map(of).collect()
     }
 }
 
-/// The sets that there are, and whether they are all ours and made as we make them.
+/// Reads which sets and turn chains there are, and whether the sets are made as this program makes them.
+///
+/// # Errors
+/// Fails when the kernel refuses a request or its answer cannot be read: those of [`NetlinkExchange::dump`].
 pub fn survey(socket: &mut impl NetlinkExchange, room: Room) -> Result<Found, NetlinkError> {
     let mut found = Found {
         sets_match: true,
@@ -101,7 +105,11 @@ fn expected_set(name: SetName, room: Room) -> Vec<u8> {
     without(&bytes, &[set::ID, set::USERDATA])
 }
 
-/// What the objects with timeouts follow, if there are just those that are always there, and these.
+/// Returns the timeouts that the timeout objects follow; `None` if there are other objects than those that are always there and
+/// these.
+///
+/// # Errors
+/// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::dump`].
 pub fn timeouts(
     socket: &mut impl NetlinkExchange,
     idle: &BTreeSet<Timeouts>,

@@ -1,4 +1,4 @@
-//! Reading the table back: its generation, whether its rules are ours, and its elements.
+//! Reads the table itself, and the generation of the ruleset.
 
 use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::NetlinkError;
@@ -7,20 +7,23 @@ use crate::nftables::message::{absent_is_none, request};
 use crate::nftables::nft::{self, msg, table};
 use crate::nftables::skeleton::TABLE;
 
-/// The table as it stands in the kernel.
+/// The table as the kernel lists it, without what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    /// The kernel's number for it, never given twice in a network namespace.
+pub struct ListedTable {
+    /// Number that the kernel gave it; no number is given twice in a network namespace.
     pub handle: u64,
-    /// Its comment, which tells the skeleton and the flow mark.
+    /// Comment, which names the version of the skeleton, the flow mark and the room of the sets.
     pub comment: Option<String>,
-    /// `NFT_TABLE_F_*`.
+    /// Flags, `NFT_TABLE_F_*`.
     pub flags: u32,
-    /// The netlink port of the socket that owns it.
+    /// Netlink port of the socket that owns it; `None`: it has no owner.
     pub owner: Option<u32>,
 }
 
-/// The generation id: it grows with each transaction of anyone in this network namespace.
+/// Returns the generation id of the ruleset, which every transaction in this network namespace changes, whoever commits it.
+///
+/// # Errors
+/// Fails when the kernel refuses the request, or when its answer cannot be read or has no generation id.
 pub fn generation(socket: &mut impl NetlinkExchange) -> Result<u32, NetlinkError> {
     let mut id = None;
     socket.request(
@@ -37,8 +40,11 @@ pub fn generation(socket: &mut impl NetlinkExchange) -> Result<u32, NetlinkError
     )))
 }
 
-/// The table, if it is there.
-pub fn table(socket: &mut impl NetlinkExchange) -> Result<Option<Table>, NetlinkError> {
+/// Returns the table, or `None` if there is none.
+///
+/// # Errors
+/// Fails when the kernel refuses the request for another reason, or when its answer cannot be read.
+pub fn table(socket: &mut impl NetlinkExchange) -> Result<Option<ListedTable>, NetlinkError> {
     let mut found = None;
     let answer = socket.request(
         "read the table",
@@ -59,7 +65,7 @@ pub fn table(socket: &mut impl NetlinkExchange) -> Result<Option<Table>, Netlink
                     _ => {}
                 }
             }
-            found = handle.map(|handle| Table {
+            found = handle.map(|handle| ListedTable {
                 handle,
                 comment,
                 flags,
