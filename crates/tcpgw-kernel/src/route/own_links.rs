@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage, AddressScope};
 
-use super::{Routes, decode, own_address};
+use super::Routes;
+use super::local::own_address;
+use super::message::decode;
 use crate::netlink::exchange::NetlinkExchange;
 use crate::netlink::socket::{NetlinkError, restarting};
 use tcpgw_core::ruleset::links::{Link, LinkAddress, Links};

@@ -1,0 +1,192 @@
+//! Looks up where the kernel sends packets.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+};
+use nix::errno::Errno;
+
+use crate::netlink::exchange::NetlinkExchange;
+use crate::netlink::socket::{NetlinkError, restarting};
+use crate::route::Routes;
+use crate::route::message::{decode, encode};
+
+/// Where packets to an address go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTo {
+    /// Number of the interface.
+    pub index: u32,
+    /// Name of the interface, if it is still there.
+    pub name: Option<String>,
+    /// Next router; `None`: the address is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Whether the address is one of this machine's own.
+    pub local: bool,
+    /// Whether the address is shared by several hosts: a broadcast, anycast or multicast address.
+    pub shared: bool,
+}
+
+/// What the kernel would do with a packet that comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WayIn {
+    /// It is sent on, or delivered, as this says.
+    Goes(RouteTo),
+    /// There is no route, or one that refuses.
+    NoRoute,
+    /// It is dropped, perhaps because of its source address or because its interface does not forward. Where it would go is not
+    /// known.
+    Refused,
+}
+
+impl<A: NetlinkExchange> Routes<A> {
+    /// Returns where packets to `address` go; `None`: there is no route, or one that refuses.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses the request or its answer cannot be read: those of [`NetlinkExchange::request`].
+    pub fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteTo>, NetlinkError> {
+        let mut found = self.way_to(address, None)?;
+        if let Some(route) = &mut found {
+            route.name = self.link_name(route.index)?;
+        }
+        Ok(found)
+    }
+
+    /// Returns where packets to `address` go, as [`Routes::route_to`] does, for packets from one of the gateway's own addresses where
+    /// one is given, and without the interface's name, which would take another request.
+    ///
+    /// # Errors
+    /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
+    pub fn way_to(&mut self, address: IpAddr, from: Option<IpAddr>) -> Result<Option<RouteTo>, NetlinkError> {
+        match self.look_up(address, from, None, None) {
+            Err(error) if error.errno().is_some_and(no_route) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Tells whether several hosts share an address: the broadcast address of an attached network, or an anycast address of routers.
+    ///
+    /// # Errors
+    /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
+    pub fn is_shared(&mut self, address: IpAddr) -> Result<bool, NetlinkError> {
+        Ok(self.way_to(address, None)?.is_some_and(|way| way.shared))
+    }
+
+    /// Returns where packets go that come in by the interface `input`, from another machine's address. `ip rule iif` applies, and so do
+    /// forwarding and the reverse path filter of this interface (`ip_route_input_slow`, IPv4 only).
+    ///
+    /// # Errors
+    /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
+    pub fn way_in(&mut self, address: IpAddr, from: IpAddr, input: u32) -> Result<WayIn, NetlinkError> {
+        self.way_in_marked(address, from, input, None)
+    }
+
+    /// Returns where packets that bear a mark go (`ip rule fwmark`), as [`Routes::way_in`] does.
+    ///
+    /// # Errors
+    /// Fails when the kernel cannot be asked, or refuses: those of [`Netlink::request`].
+    pub fn way_in_marked(
+        &mut self,
+        address: IpAddr,
+        from: IpAddr,
+        input: u32,
+        mark: Option<u32>,
+    ) -> Result<WayIn, NetlinkError> {
+        match self.look_up(address, Some(from), Some(input), mark) {
+            Ok(Some(route)) => Ok(WayIn::Goes(route)),
+            Ok(None) => Ok(WayIn::NoRoute),
+            Err(error) => match error.errno() {
+                Some(Errno::ENODEV | Errno::EXDEV) => Ok(WayIn::Refused),
+                // An interface that does not forward, a martian, the reverse path filter; or a route that says so.
+                Some(Errno::EHOSTUNREACH | Errno::EINVAL) if address.is_ipv4() => Ok(WayIn::Refused),
+                Some(errno) if no_route(errno) => Ok(WayIn::NoRoute),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn look_up(
+        &mut self,
+        address: IpAddr,
+        from: Option<IpAddr>,
+        input: Option<u32>,
+        mark: Option<u32>,
+    ) -> Result<Option<RouteTo>, NetlinkError> {
+        let mut found = None;
+        self.ask_for_route(address, from, (input, mark), |route| found = route_found(route))?;
+        Ok(found)
+    }
+
+    pub(super) fn ask_for_route(
+        &mut self,
+        address: IpAddr,
+        from: Option<IpAddr>,
+        (input, mark): (Option<u32>, Option<u32>),
+        mut read: impl FnMut(&RouteMessage),
+    ) -> Result<(), NetlinkError> {
+        let mut request = RouteMessage::default();
+        (request.header.address_family, request.header.destination_prefix_length) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        request.attributes.push(RouteAttribute::Destination(address.into()));
+        if let Some(from) = from {
+            request.header.source_prefix_length = request.header.destination_prefix_length;
+            request.attributes.push(RouteAttribute::Source(from.into()));
+        }
+        request.attributes.extend(input.map(RouteAttribute::Iif));
+        request.attributes.extend(mark.map(RouteAttribute::Mark));
+        let request = RouteNetlinkMessage::GetRoute(request);
+        restarting(|| {
+            self.0.request(
+                "find a route",
+                |writer, seq| encode(writer, seq, NLM_F_REQUEST | NLM_F_ACK, &request),
+                |message| {
+                    if let RouteNetlinkMessage::NewRoute(route) = decode(message)? {
+                        read(&route);
+                    }
+                    Ok(())
+                },
+            )
+        })
+    }
+}
+
+fn route_found(message: &RouteMessage) -> Option<RouteTo> {
+    let (local, shared) = match message.header.kind {
+        RouteType::Local => (true, false),
+        RouteType::Unicast => (false, false),
+        RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast => (false, true),
+        _ => return None,
+    };
+    let (mut index, mut gateway) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) | RouteAttribute::Via(RouteVia::Inet(address)) => {
+                gateway = Some(IpAddr::V4(*address));
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) | RouteAttribute::Via(RouteVia::Inet6(address)) => {
+                gateway = Some(IpAddr::V6(*address));
+            }
+            _ => {}
+        }
+    }
+    let gateway = gateway.filter(|gateway| *gateway != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    Some(RouteTo {
+        index: index?,
+        name: None,
+        gateway,
+        local,
+        shared,
+    })
+}
+
+const fn no_route(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL | Errno::EOPNOTSUPP
+    )
+}
