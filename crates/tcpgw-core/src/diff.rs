@@ -1,4 +1,4 @@
-//! What a change comes to, in words for people and as data for scripts.
+//! What changes between two states of the services, as data and as words.
 
 mod change;
 mod compare;
@@ -17,29 +17,30 @@ use self::compare::for_each;
 pub use self::words::count;
 use crate::summary::Summary;
 
-/// Every service that a change touches.
+/// Every service that differs between two states.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
-    /// In order of port and addresses.
+    /// Sorted by port and addresses.
     pub services: Vec<ServiceChange>,
 }
 
 impl Changes {
-    /// What leads from one to the other. `flows` are those that will be flushed, by service port and backend.
+    /// Returns what changes from `old` to `new`. `flows` are the numbers of flows that will be flushed, by service port and
+    /// backend.
     pub fn between(old: &Summary, new: &Summary, flows: &BTreeMap<(u16, SocketAddr), u64>) -> Self {
         let mut services = Vec::new();
         for_each(old, new, flows, |change| services.push(change));
         Self { services }
     }
 
-    /// Whether nothing changes.
+    /// Tells whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
     }
 }
 
 impl ChangeCounts {
-    /// Of services and of backends, what leads from one to the other comes to.
+    /// Returns how many services, and how many backends, change from `old` to `new`.
     pub fn between(old: &Summary, new: &Summary) -> (Self, Self) {
         let (mut services, mut backends) = (Self::default(), Self::default());
         for_each(old, new, &BTreeMap::new(), |change| {

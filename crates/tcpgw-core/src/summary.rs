@@ -1,5 +1,5 @@
-//! What a state or a ruleset comes to, service by service: small enough to keep beside the kernel, and all that words,
-//! flows and counts of changes need.
+//! The services of a state or a ruleset in short: small enough to keep beside the kernel, and enough to describe and count changes
+//! and to judge flows.
 
 mod kernel;
 mod service;
@@ -15,11 +15,11 @@ use crate::model::{Listen, Service, State};
 /// All services, sorted by port and addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// By where they listen.
+    /// Sorted by port and addresses.
     pub services: Vec<ServiceSummary>,
 }
 
-/// What a flow is to a state.
+/// What a state says of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlowVerdict {
@@ -27,7 +27,7 @@ pub enum FlowVerdict {
     Active,
     /// Its backend is draining.
     Draining,
-    /// Its service has no such backend: it is to be flushed.
+    /// Its service has no such backend, so it must be flushed.
     Stale,
 }
 
@@ -46,7 +46,7 @@ impl<'a> FromIterator<&'a Service> for Summary {
 }
 
 impl Summary {
-    /// What a flow from `public` to `backend` is.
+    /// Judges a flow from the address `public` to `backend`.
     pub fn standing(&self, public: SocketAddr, backend: SocketAddr) -> FlowVerdict {
         match self.service_at(public) {
             Some(service) if service.active.contains_key(&backend) => FlowVerdict::Active,
@@ -55,7 +55,7 @@ impl Summary {
         }
     }
 
-    /// Whether there is a service where this one listens.
+    /// Tells whether there is a service with the port and addresses of this one.
     pub fn has_listen_key(&self, service: &Service) -> bool {
         let nowhere = BTreeSet::new();
         let addresses = match &service.listen {
@@ -68,19 +68,19 @@ impl Summary {
             .is_ok()
     }
 
-    /// The service that a backend belongs to.
+    /// Returns the first service that has this backend.
     pub fn service_of(&self, backend: SocketAddr) -> Option<&ServiceSummary> {
         self.services
             .iter()
             .find(|service| service.backends().any(|of| of == backend))
     }
 
-    /// The service that listens there.
+    /// Returns the service that listens at this address and port.
     pub fn service_at(&self, public: SocketAddr) -> Option<&ServiceSummary> {
         self.position_at(public).map(|at| &self.services[at])
     }
 
-    /// Which one that is.
+    /// Returns the position of the service that listens at this address and port.
     pub fn position_at(&self, public: SocketAddr) -> Option<usize> {
         let from = self.services.partition_point(|service| service.port < public.port());
         self.services[from..]
@@ -90,8 +90,7 @@ impl Summary {
             .map(|at| from + at)
     }
 
-    /// Takes along what another one knows of services that this one does not: neither their names, nor who is where they
-    /// listen.
+    /// Adds the services of `other` whose names this one does not have, and that listen where none of this one does.
     pub fn complete_from(&mut self, other: &Self) {
         let names: BTreeSet<Option<&str>> = self.services.iter().map(|service| service.name.as_deref()).collect();
         let is_new = |service: &&ServiceSummary| {
@@ -106,7 +105,7 @@ impl Summary {
         self.services.sort_by(|a, b| a.listen_key().cmp(&b.listen_key()));
     }
 
-    /// Takes along the services of another one that listen where none of this one does, whatever their names are.
+    /// Adds the services of `other` that listen where none of this one does, whatever their names are.
     pub fn complete_by_listen_keys(&mut self, other: &Self) {
         let is_new = |service: &&ServiceSummary| {
             let from = self.services.partition_point(|known| known.port < service.port);
@@ -119,7 +118,7 @@ impl Summary {
         self.services.sort_by(|a, b| a.listen_key().cmp(&b.listen_key()));
     }
 
-    /// Takes their names from services that listen where one of `left` did, if another service has the same name.
+    /// Removes the names of services that listen where one of `left` did, if another service has the same name.
     pub fn name_once(&mut self, left: &Self) {
         let of_left = |service: &ServiceSummary| left.has_listen_key_of(service);
         let names = self.services.iter().filter(|service| !of_left(service));

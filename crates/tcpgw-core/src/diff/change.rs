@@ -7,44 +7,44 @@ use serde::Serialize;
 /// What a change does to one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceChange {
-    /// Added, changed or removed.
+    /// Whether it is added, changed or removed.
     pub kind: Kind,
-    /// Its name, where it is known.
+    /// Name, where it is known.
     pub name: Option<String>,
-    /// Its public port.
+    /// Public port.
     pub port: u16,
-    /// The addresses it listens on; empty for every local one.
+    /// Addresses that it listens on; empty for every local one.
     pub addresses: Vec<IpAddr>,
-    /// What happens to its backends.
+    /// Backends that change.
     pub backends: Vec<BackendChange>,
     /// Settings that change, in words.
     pub settings: Vec<String>,
-    /// Flows that will be flushed (`diff`) or were (`apply`).
+    /// Number of flows that will be flushed (`diff`) or were (`apply`).
     pub flows: u64,
 }
 
-/// Whether a service is new.
+/// Whether a service is added, changed or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// It is.
+    /// It was not there before.
     Added,
-    /// It was there and will be, in another way.
+    /// It is there before and after, and differs.
     Changed,
-    /// It goes.
+    /// It is not there afterwards.
     Removed,
 }
 
 /// What happens to a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackendChange {
-    /// Which.
+    /// Address and port.
     pub backend: SocketAddr,
-    /// What.
+    /// What happens to it.
     pub change: What,
-    /// Its weight after the change, before it for one that goes.
+    /// Weight after the change, or before it if the backend is removed.
     pub weight: Option<u16>,
-    /// Flows of it that will be flushed or were.
+    /// Number of its flows that will be flushed or were.
     pub flows: u64,
 }
 
@@ -64,14 +64,14 @@ pub enum What {
     Weight,
 }
 
-/// How many of each.
+/// Numbers of services or backends that change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ChangeCounts {
-    /// New ones.
+    /// Number of added ones.
     pub added: usize,
-    /// Others.
+    /// Number of changed ones.
     pub changed: usize,
-    /// Gone ones.
+    /// Number of removed ones.
     pub removed: usize,
 }
 

@@ -83,7 +83,7 @@ fn list(networks: &[Box<str>]) -> String {
     words.join(", ")
 }
 
-/// A new service: how it balances, and everything that is not the default.
+/// Describes a new service: its balance, and every setting that is not the default.
 pub(super) fn described(settings: &ServiceSettings) -> Vec<String> {
     let mut words = vec![balance_name(settings.balance).to_owned()];
     if settings.limit.is_some() {

@@ -1,4 +1,4 @@
-//! What the sets of the table are called.
+//! Names of the sets and maps of the table.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -94,7 +94,7 @@ pub enum SetName {
 }
 
 impl SetName {
-    /// Every set that is always there: all but the widths.
+    /// Returns every set that is always there: all but those of the rules of `spread` chains.
     pub fn fixed() -> Vec<Self> {
         let mut names = Vec::new();
         for scope in Scope::ALL {
@@ -151,7 +151,7 @@ impl SetName {
         names
     }
 
-    /// Whether packets fill it, and not tcpgw.
+    /// Tells whether packets add its elements, and not tcpgw.
     pub fn is_counter(self) -> bool {
         matches!(
             self,
@@ -174,7 +174,8 @@ impl SetName {
         )
     }
 
-    /// Whether rules ask it only while it holds anything: most gateways leave it empty, and many packets would meet it.
+    /// Tells whether rules look into it only while it has elements: most gateways leave it empty, and many packets would be looked
+    /// up.
     pub fn is_optional(self) -> bool {
         matches!(
             self,
@@ -193,8 +194,8 @@ impl SetName {
         )
     }
 
-    /// Where the keys of a counter set belong: an element whose key is in none of them is of the past. Where there are
-    /// none, elements stay.
+    /// Returns the sets that hold the keys of a counter set: an element whose key is in none of them is out of date. No set is
+    /// returned where elements stay.
     pub fn owners(self) -> Vec<Self> {
         match self {
             Self::Refused(scope)
@@ -217,7 +218,7 @@ impl SetName {
         }
     }
 
-    /// How its elements name a service, if they do.
+    /// Returns how its elements name a service; `None`: they name none.
     pub fn scope(self) -> Option<Scope> {
         match self {
             Self::Services(scope)
@@ -241,7 +242,7 @@ impl SetName {
         }
     }
 
-    /// The set of that name, if tcpgw has one.
+    /// Returns the set of this name, if tcpgw has one.
     pub fn parse(name: &str) -> Option<Self> {
         if let Some(rest) = name.strip_prefix("capped_") {
             let (listen_scope, cap) = parse_cap(rest)?;
@@ -275,7 +276,7 @@ impl SetName {
     }
 }
 
-/// A number that a name goes on with, and what follows.
+/// Returns the number that a text begins with, and what follows it.
 fn parse_number(text: &str) -> Option<(NonZeroU32, &str)> {
     let (digits, rest) = text.split_at(text.find('_')?);
     Some((digits.parse().ok()?, rest))

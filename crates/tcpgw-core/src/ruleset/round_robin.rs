@@ -7,19 +7,19 @@ use crate::ruleset::scope::ListenScope;
 /// The chain that counts the turns of one round-robin service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoundRobinChain {
-    /// Which slots it picks from.
+    /// Scope whose slots it picks from.
     pub listen_scope: ListenScope,
-    /// How many slots there are.
+    /// Number of slots, 1 to 256.
     pub width: u16,
-    /// The service's name.
+    /// Name of the service.
     pub service: Box<str>,
 }
 
 impl RoundRobinChain {
-    /// The chain of that name, if it is one of these.
+    /// Returns the chain of this name; `None`: it is the name of another chain.
     pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("turn")?;
-        // "_at_v4" before "_v4" would not matter: neither is a prefix of the other.
+        // The order does not matter: "_at_v4" and "_v4" are no prefixes of each other.
         let listen_scope = ListenScope::ALL
             .into_iter()
             .find(|listen_scope| rest.starts_with(&listen_scope.to_string()))?;

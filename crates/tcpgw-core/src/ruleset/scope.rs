@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// An address family, as it stands in names: `v4`, `v6`.
+/// An address family. Its text, `v4` or `v6`, is part of the names of sets and chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
@@ -16,7 +16,7 @@ impl Family {
     /// Both, in the order of the ruleset.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    /// The family of an address.
+    /// Returns the family of an address.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
@@ -24,7 +24,7 @@ impl Family {
         }
     }
 
-    /// Bytes in an address.
+    /// Returns the number of bytes in an address.
     pub fn address_len(self) -> usize {
         match self {
             Self::V4 => 4,
@@ -55,7 +55,7 @@ impl Scope {
     /// All three, in the order of the ruleset.
     pub const ALL: [Self; 3] = [Self::Any, Self::At(Family::V4), Self::At(Family::V6)];
 
-    /// What leads to the backends of a service that is named so.
+    /// Returns the scopes within a family that lead to the backends of a service of this scope.
     pub fn reaches(self) -> Vec<ListenScope> {
         match self {
             Self::Any => Family::BOTH.map(ListenScope::Any).to_vec(),
@@ -73,7 +73,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A scope within one family: what leads to backends.
+/// A scope within one address family. Each has its own chains and sets that lead to backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ListenScope {
     /// Any local address of the family.
@@ -91,14 +91,14 @@ impl ListenScope {
         Self::At(Family::V6),
     ];
 
-    /// Its family.
+    /// Returns its family.
     pub fn family(self) -> Family {
         match self {
             Self::Any(family) | Self::At(family) => family,
         }
     }
 
-    /// How packets of this reach name a service.
+    /// Returns how packets of this scope name a service.
     pub fn scope(self) -> Scope {
         match self {
             Self::Any(_) => Scope::Any,

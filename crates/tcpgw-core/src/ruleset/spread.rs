@@ -5,12 +5,12 @@ use std::num::NonZeroU32;
 
 use super::cap::Cap;
 
-/// What chooses among the slots of a service, where each number of slots needs a rule of its own.
+/// What chooses among the slots of a service, where each number of slots has a rule of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SlotChoice {
     /// A hash of the client's address and port.
     ClientHash,
-    /// Chance.
+    /// A random number.
     Random,
 }
 
@@ -18,7 +18,7 @@ impl SlotChoice {
     /// Both, in the order of the ruleset.
     pub const BOTH: [Self; 2] = [Self::ClientHash, Self::Random];
 
-    /// What the names of its sets begin with.
+    /// Returns the beginning of the names of its sets.
     pub(super) const fn prefix(self) -> &'static str {
         match self {
             Self::ClientHash => "width",
@@ -30,11 +30,11 @@ impl SlotChoice {
 /// A number of slots, and what chooses among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Width {
-    /// What chooses.
+    /// What chooses among them.
     pub choice: SlotChoice,
     /// Number of slots, 1 to 256.
     pub slots: u16,
-    /// Seconds that a silent flow lives, if they are its service's own.
+    /// Idle timeout of the service in seconds; `None`: the kernel's.
     pub idle: Option<NonZeroU32>,
 }
 
@@ -68,15 +68,15 @@ impl fmt::Display for Width {
     }
 }
 
-/// What a `spread` chain has a rule for, and those services that it is about. Caps are asked before a backend is chosen, and times
-/// last: while a service changes its balance, it is found by its slots.
+/// What a `spread` chain has a rule for, in the order of the rules. Caps are checked before a backend is chosen. Idle timeouts come
+/// last: while a service changes its balance, the rule for its slots finds it first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SpreadRule {
     /// A cap.
     Cap(Cap),
     /// A number of slots.
     Slots(Width),
-    /// How many seconds a silent flow lives, of services whose slot is chosen elsewhere.
+    /// Idle timeout in seconds of services whose slot is chosen elsewhere.
     Idle(NonZeroU32),
 }
 
@@ -91,7 +91,7 @@ impl SpreadRule {
         Self::Slots(Width::random(slots))
     }
 
-    /// Seconds that a silent flow lives, if they are its service's own.
+    /// Idle timeout of the service in seconds; `None`: the kernel's.
     pub const fn idle(self) -> Option<NonZeroU32> {
         match self {
             Self::Cap(_) => None,

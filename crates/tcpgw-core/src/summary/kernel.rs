@@ -16,8 +16,8 @@ use crate::ruleset::stmt::SOURCE_SLOTS;
 use crate::summary::service::{ServiceSettings, ServiceSummary, balance_code, socket};
 
 impl Summary {
-    /// What can be known of the services from the kernel: no names, and no draining backends, since nothing there ties
-    /// them to a service. Those, and which listen keys are one service, are taken from `guide`, the best other knowledge.
+    /// Returns what can be read of the services from the kernel. Names, draining backends, and which listen keys are one service,
+    /// are not in the kernel: they are taken from `guide`, the best other knowledge.
     pub fn of_kernel(ruleset: &Ruleset, guide: &Self) -> Self {
         let mut listen_keys: ListenKeys = BTreeMap::new();
         for scope in Scope::ALL {
@@ -106,7 +106,7 @@ impl Summary {
     }
 }
 
-/// Whether the kernel knows a backend, limited or not.
+/// Tells whether the kernel has a backend in one of the sets of limited and unlimited ones.
 fn is_limited(ruleset: &Ruleset, backend: SocketAddr) -> bool {
     let family = Family::of(backend.ip());
     backend_key(backend).is_some_and(|key| {
@@ -125,7 +125,7 @@ fn backend_key(backend: SocketAddr) -> Option<Vec<u8>> {
     Some(bytes[..len].to_vec())
 }
 
-/// What was read so far, by port and address.
+/// Services read so far, by port and address.
 type ListenKeys = BTreeMap<(u16, Option<IpAddr>), ServiceSummary>;
 
 fn read_listen_key(scope: Scope, key: &[u8]) -> Option<(u16, Option<IpAddr>)> {

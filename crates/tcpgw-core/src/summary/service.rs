@@ -10,25 +10,25 @@ use serde::{Deserialize, Serialize};
 use crate::model::{BackendState, Balance, Endpoint, Limit, LimitDirection, Listen, Refusal, Service, SourceMode};
 use crate::ruleset::name::Family;
 
-/// One service.
+/// The summary of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSummary {
-    /// Its name; not known where only the kernel was asked.
+    /// Name; `None`: it was read from the kernel alone.
     #[serde(rename = "n")]
     pub name: Option<Box<str>>,
-    /// Its public port.
+    /// Public port.
     #[serde(rename = "p")]
     pub port: u16,
-    /// Where it listens; empty for every local address.
+    /// Addresses that it listens on; empty for every local one.
     #[serde(rename = "a")]
     pub addresses: BTreeSet<IpAddr>,
     /// Backends that get new connections, with their weights.
     #[serde(rename = "b")]
     pub active: BTreeMap<SocketAddr, u16>,
-    /// Backends that get none.
+    /// Backends that get no new connections.
     #[serde(rename = "d")]
     pub draining: BTreeSet<SocketAddr>,
-    /// Everything else.
+    /// Its other settings.
     #[serde(rename = "s")]
     pub settings: ServiceSettings,
 }
@@ -66,23 +66,23 @@ impl From<&Service> for ServiceSummary {
 }
 
 impl ServiceSummary {
-    /// Where it listens, as it sorts.
+    /// Returns the port and addresses by which services are sorted.
     pub fn listen_key(&self) -> (u16, &BTreeSet<IpAddr>) {
         (self.port, &self.addresses)
     }
 
-    /// Whether both listen on one address at least.
+    /// Tells whether both listen on at least one common address.
     pub(super) fn meets(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.addresses, &other.addresses);
         self.port == other.port && (ours.is_empty() || theirs.is_empty() || !ours.is_disjoint(theirs))
     }
 
-    /// All its backends.
+    /// Returns all its backends, the active ones first.
     pub fn backends(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.active.keys().chain(&self.draining).copied()
     }
 
-    /// Takes in what was found of it at another address.
+    /// Adds what was read of it at another address.
     pub(super) fn merge(&mut self, other: Self) {
         if self.active.is_empty() {
             self.settings.balance = other.settings.balance;
@@ -107,7 +107,7 @@ impl ServiceSummary {
         merge(&mut self.settings.deny, other.settings.deny);
     }
 
-    /// Whether it listens on an address of that family.
+    /// Tells whether it listens on an address of this family.
     pub fn listens_in(&self, family: Family) -> bool {
         self.addresses.is_empty() || self.addresses.iter().any(|address| Family::of(*address) == family)
     }
@@ -117,14 +117,14 @@ impl ServiceSummary {
         backends.find(|backend| Family::of(backend.ip()) == family).copied()
     }
 
-    /// Source addresses of a family that has no backends are in no set.
+    /// Adds known source addresses of families that have no backends, which are in no set.
     pub(super) fn learn_sources(&mut self, known: &ServiceSettings) {
         let unseen = |address: &&IpAddr| self.active_in(Family::of(**address)).is_none();
         let learned: Vec<IpAddr> = known.source_addresses.iter().filter(unseen).copied().collect();
         self.settings.source_addresses.extend(learned);
     }
 
-    /// Networks of clients of a family that it does not listen in are in no set.
+    /// Adds known networks of families that it does not listen in, which are in no set.
     pub(super) fn learn_networks(&mut self, known: &ServiceSettings) {
         let unseen = Family::BOTH.map(|family| !self.listens_in(family));
         let learn = |ours: &mut Vec<Box<str>>, theirs: &[Box<str>]| {
@@ -144,7 +144,7 @@ impl ServiceSummary {
 }
 
 impl fmt::Display for ServiceSummary {
-    /// `my-app :20003`, as words for people begin.
+    /// Writes name, port and addresses, such as `my-app :20003`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.name.as_deref().unwrap_or("(unnamed)"))?;
         if self.addresses.is_empty() {
@@ -158,38 +158,39 @@ impl fmt::Display for ServiceSummary {
     }
 }
 
-/// What a service does besides having backends.
+/// Settings of a service apart from its backends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSettings {
-    /// How new connections are spread; not known of a service without slots when only the kernel was asked.
+    /// Code of the balance, as of [`balance_code`]; `None`: it was read from the kernel alone and the service has no slots.
     #[serde(rename = "b")]
     pub balance: Option<u8>,
-    /// Packets/s, burst, MTU, and whether the directions share a bucket.
+    /// Limit: packets per second, burst in packets, MTU in bytes, and whether the directions share a bucket.
     #[serde(rename = "l")]
     pub limit: Option<(u32, u32, u32, bool)>,
-    /// Flows that it may have at once, of each address family.
+    /// Maximum number of flows at once in each address family.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub max_flows: Option<u32>,
-    /// Flows at once and handshakes per second of each client.
+    /// Maximum number of flows at once, and of handshakes per second, of each client.
     #[serde(rename = "c", default)]
     pub client: (Option<u32>, Option<u32>),
-    /// Seconds that a silent flow lives, if they are its own; the kernel tells it only of a service with slots.
+    /// Idle timeout in seconds, if it has one of its own; the kernel tells it only of a service with slots.
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<NonZeroU32>,
-    /// Late packets get a reset.
+    /// Whether late packets get a reset.
     #[serde(rename = "r")]
     pub retire_reset: bool,
-    /// SYNs get a reset while there is no backend; the kernel tells it only of a service without one, in some family.
+    /// Whether SYNs get a reset while there is no backend; the kernel tells it only of a service that has none in one family or
+    /// both.
     #[serde(rename = "e")]
     pub empty_reset: Option<bool>,
-    /// Backends see their clients.
+    /// Whether backends see their clients' addresses.
     #[serde(rename = "v")]
     pub preserve: bool,
-    /// The gateway's addresses that backends see; empty where they are masqueraded. The kernel tells only those of families
-    /// that have backends.
+    /// Addresses of the gateway that backends see; empty where they are masqueraded. The kernel tells only those of families that
+    /// have backends.
     #[serde(rename = "z", default)]
     pub source_addresses: BTreeSet<IpAddr>,
-    /// Networks that may connect.
+    /// Networks that may connect; `None`: all.
     #[serde(rename = "y")]
     pub allow: Option<Vec<Box<str>>>,
     /// Networks that may not.
@@ -210,7 +211,7 @@ fn limit_numbers(limit: &Limit) -> (u32, u32, u32, bool) {
     )
 }
 
-/// The number that stands for a balance in the record. 0 was written for `random` while that meant what is `client-hash` now.
+/// Returns the code of a balance in the record. 0 was written for `random` while that meant what is `client-hash` now.
 pub fn balance_code(balance: Balance) -> u8 {
     match balance {
         Balance::ClientHash => 0,
@@ -220,7 +221,7 @@ pub fn balance_code(balance: Balance) -> u8 {
     }
 }
 
-/// The word that stands for a balance in a state file.
+/// Returns the name of a balance in a state file, by its code.
 pub fn balance_name(code: Option<u8>) -> &'static str {
     match code {
         Some(0) => "client-hash",

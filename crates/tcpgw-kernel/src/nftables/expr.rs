@@ -1,6 +1,5 @@
-//! How the kernel writes what a rule says: each statement as the expressions that nft would make of it, so that nft can
-//! read them back. Numbers of attributes are libnftnl's (`libnftnl/expr.h`), the rest is
-//! `include/uapi/linux/netfilter/nf_tables.h`.
+//! Turns the statements of a rule into the expressions that nft makes of them, so that nft can read them back. Numbers of
+//! attributes are libnftnl's (`libnftnl/expr.h`), the rest is `include/uapi/linux/netfilter/nf_tables.h`.
 
 mod nat;
 mod numbers;
@@ -13,7 +12,7 @@ use self::writer::ExprWriter;
 
 use tcpgw_core::ruleset::stmt::Stmt;
 
-/// The expressions of one rule.
+/// Returns the expressions of one rule.
 pub fn rule(stmts: &[Stmt]) -> Vec<Expr> {
     let mut writer = ExprWriter::default();
     for stmt in stmts {

@@ -1,4 +1,4 @@
-//! One transaction as netlink messages: encoded whole, sent in one piece, refusals traced back to what they are about.
+//! One transaction as netlink messages, which is encoded before any of it is sent.
 
 mod sealed;
 mod steps;
@@ -11,7 +11,7 @@ use self::sealed::Origin;
 use crate::netlink::tlv::{Family, Header, TooLong, Writer};
 use crate::nftables::nft;
 
-/// Where a new piece of the buffer begins: pieces go out together, and growing one big one would copy it.
+/// Bytes after which a new piece of the buffer begins. The pieces are sent together; one growing buffer would be copied.
 const PIECE: usize = 1 << 20;
 const INET: Family = Family {
     family: nft::INET,
@@ -19,7 +19,7 @@ const INET: Family = Family {
     res_id: 0,
 };
 
-/// A transaction in the making.
+/// A transaction that messages are added to.
 pub struct Transaction {
     pieces: Vec<Writer>,
     origins: Vec<Origin>,
@@ -28,8 +28,8 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Begins one. With a generation, the kernel refuses it (ERESTART) if anyone else has committed since; 0 and `None`
-    /// ask for no check. Sequence numbers go on from `seq`.
+    /// Begins a transaction. With a generation, the kernel refuses it (ERESTART) if anyone else has committed since; 0 and `None`
+    /// ask for no check. The first message has the sequence number after `seq`.
     pub fn begin(generation: Option<u32>, seq: u32) -> Self {
         let mut this = Self {
             pieces: vec![Writer::new()],
@@ -58,10 +58,10 @@ impl Transaction {
         this
     }
 
-    /// Ends it: its last message asks for the one ACK.
+    /// Ends the transaction. Its last message is the only one that asks for an acknowledgement.
     ///
     /// # Errors
-    /// [`TooLong`] if an attribute did not fit.
+    /// Fails when an attribute is longer than its 16 bits of length can say.
     pub fn seal(mut self) -> Result<Sealed, TooLong> {
         let last = self.origins.last().map(|origin| (origin.piece, origin.start));
         let header = Header {

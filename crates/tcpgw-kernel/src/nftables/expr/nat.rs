@@ -1,4 +1,4 @@
-//! Which backend a flow gets, and which address that backend sees.
+//! Writes the statements that choose a flow's backend, and the source address that the backend sees.
 
 use nftnl_sys as sys;
 

@@ -125,7 +125,8 @@ impl ExprWriter {
         self.cmp(op, native(0));
     }
 
-    /// Compares what is left of the flow's time, as nft does: numbers that are ordered are compared byte by byte.
+    /// Compares the time that the flow has left. As nft does, it turns the number into network byte order, because the kernel
+    /// compares byte by byte.
     fn expires(&mut self, op: u32, seconds: u32) {
         self.ct(CT_EXPIRATION);
         self.push(

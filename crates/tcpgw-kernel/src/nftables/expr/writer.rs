@@ -16,20 +16,20 @@ use tcpgw_core::ruleset::spec::Field;
 /// One expression of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expr {
-    /// What kind it is.
+    /// Name of its kind, such as `meta`.
     pub kind: &'static CStr,
-    /// Its attributes, by libnftnl's numbers.
+    /// Attributes, by libnftnl's numbers.
     pub attributes: Vec<(u16, Value)>,
 }
 
 /// The value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// One byte.
+    /// A number of one byte.
     U8(u8),
-    /// A number.
+    /// A number of four bytes.
     U32(u32),
-    /// Bytes as they are compared with.
+    /// Bytes in the order in which the kernel compares them.
     Bytes(Vec<u8>),
     /// A name.
     Text(CString),
@@ -187,7 +187,7 @@ impl ExprWriter {
         }
     }
 
-    /// Puts fields side by side into registers, from the first on, and gives the slot after them.
+    /// Loads fields side by side into registers, from the first on, and returns the slot after them.
     pub(super) fn load(&mut self, fields: &[Field]) -> u32 {
         for field in fields {
             match field {
@@ -251,7 +251,7 @@ pub(super) fn native(value: u32) -> Vec<u8> {
     value.to_ne_bytes().to_vec()
 }
 
-/// The register at that 4-byte slot; where it can, the kernel names the 16-byte one.
+/// Returns the register at a slot of 4 bytes: the one of 16 bytes where it begins there, as the kernel lists it.
 pub(super) fn register(slot: u32) -> u32 {
     if slot.is_multiple_of(4) {
         REG_1 + slot / 4

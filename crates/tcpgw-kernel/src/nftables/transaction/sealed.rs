@@ -1,4 +1,4 @@
-//! A transaction that is whole: its bytes, and what each of its messages is about.
+//! A whole transaction: its bytes, and what each of its messages is about, so that a refusal can be traced.
 
 use std::io::IoSlice;
 
@@ -6,22 +6,22 @@ use crate::netlink::tlv::{Attrs, FAMILY_LEN, HEADER_LEN, Messages, Nack};
 use crate::nftables::nft::{self, elem, expr, rule};
 use tcpgw_core::ruleset::name::SetName;
 
-/// What a message is about, for those who must read that it was refused.
+/// What a message is about, as the error says when the kernel refuses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// The beginning or the end of the batch.
     Batch,
     /// The table itself.
     Table,
-    /// The timeout object.
+    /// A timeout object.
     Timeouts,
     /// A set.
     Set(SetName),
     /// A chain.
     Chain(String),
-    /// A rule of that chain.
+    /// A rule of this chain.
     Rule(String),
-    /// Elements of that set.
+    /// Elements of this set.
     Elements(SetName),
 }
 
@@ -41,23 +41,24 @@ pub struct Sealed {
 /// A message that the kernel refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// What it was about.
+    /// What the message is about.
     pub subject: Subject,
-    /// The key of the element, if it was one.
+    /// Key of the element, if the kernel names one.
     pub element: Option<Box<[u8]>>,
-    /// The kind of expression, if it was one.
+    /// Kind of the expression, if the kernel names one.
     pub expression: Option<String>,
-    /// The kernel's answer.
+    /// Answer of the kernel.
     pub nack: Nack,
 }
 
 impl Sealed {
-    /// The pieces, which must go out in one `sendmsg`.
+    /// Returns the pieces, which must be sent with one `sendmsg`.
     pub fn parts(&self) -> Vec<IoSlice<'_>> {
         self.pieces.iter().map(|piece| IoSlice::new(piece)).collect()
     }
 
-    /// Makes it one for another generation, without encoding it again: a busy neighbour leaves little time.
+    /// Changes the generation that the kernel checks, without encoding the transaction again: there is little time where others
+    /// commit often.
     pub fn set_generation(&mut self, generation: u32) {
         const VALUE: std::ops::Range<usize> = HEADER_LEN + FAMILY_LEN + 4..HEADER_LEN + FAMILY_LEN + 8;
         if let Some(value) = self.pieces.first_mut().and_then(|piece| piece.get_mut(VALUE)) {
@@ -65,27 +66,27 @@ impl Sealed {
         }
     }
 
-    /// Bytes in all.
+    /// Returns the number of bytes of all pieces.
     pub fn len(&self) -> usize {
         self.pieces.iter().map(Vec::len).sum()
     }
 
-    /// Whether there is nothing between the beginning and the end.
+    /// Tells whether there is nothing between the beginning and the end.
     pub fn is_empty(&self) -> bool {
         self.origins.len() <= 1
     }
 
-    /// The message that asks for the ACK.
+    /// Returns the sequence number of the message that asks for the acknowledgement.
     pub fn last_seq(&self) -> u32 {
         self.origins.last().map_or(0, |origin| origin.seq)
     }
 
-    /// The message that opens the batch.
+    /// Returns the sequence number of the message that opens the batch.
     pub fn first_seq(&self) -> u32 {
         self.origins.first().map_or(0, |origin| origin.seq)
     }
 
-    /// What a refusal is about.
+    /// Returns what a refusal is about; `None`: no message has its sequence number.
     pub fn trace(&self, nack: Nack) -> Option<Refused> {
         let at = self.origins.binary_search_by_key(&nack.seq, |origin| origin.seq).ok()?;
         let origin = &self.origins[at];
@@ -112,7 +113,7 @@ impl Sealed {
     }
 }
 
-/// The key of the element whose attribute begins there.
+/// Returns the key of the element whose attribute begins at the offset.
 fn element_key(body: &[u8], offset: usize) -> Option<Box<[u8]>> {
     let element = Attrs::new(body.get(offset..)?)
         .next()?
@@ -123,7 +124,7 @@ fn element_key(body: &[u8], offset: usize) -> Option<Box<[u8]>> {
     Some(within(key.payload, elem::VALUE)?.payload.into())
 }
 
-/// The kind of the expression that holds the attribute that begins there.
+/// Returns the kind of the expression that holds the attribute at the offset.
 fn expression_at(body: &[u8], offset: usize) -> Option<String> {
     let target = body.as_ptr() as usize + offset;
     let list = Attrs::new(body)

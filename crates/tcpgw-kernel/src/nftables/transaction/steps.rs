@@ -28,7 +28,7 @@ impl Transaction {
         });
     }
 
-    /// Makes the socket that sends this the owner of the table, which must be an orphan.
+    /// Makes the socket that sends the transaction the owner of the table, which must have none.
     pub fn adopt_table(&mut self) {
         self.message(msg::NEW_TABLE, 0, Subject::Table, |writer| {
             writer.str(table::NAME, TABLE);
@@ -36,8 +36,8 @@ impl Transaction {
         });
     }
 
-    /// Makes the table, its sets, chains and rules, without elements. `older` are the NAT chains that there are already, if that is
-    /// known.
+    /// Makes the table, its sets, chains and rules, without elements. `older` are the NAT chains that are there before it; `None`:
+    /// they are not known.
     pub fn new_table(&mut self, mark: FlowMark, room: Room, ownership: Ownership, older: Option<&OlderChains>) {
         self.message(msg::NEW_TABLE, nft::F_CREATE | nft::F_EXCL, Subject::Table, |writer| {
             let comment = rules::comment(mark, room);
@@ -74,7 +74,7 @@ impl Transaction {
         }
     }
 
-    /// What a step of a plan says, in its order.
+    /// Writes a step of a plan, in the order in which the kernel takes it.
     pub fn step(&mut self, step: &Step<'_>, mark: FlowMark) {
         if let Some(retimed) = &step.retimed {
             self.retime(retimed, mark);
@@ -151,7 +151,8 @@ impl Transaction {
         });
     }
 
-    /// An object cannot be changed, nor deleted while rules refer to it.
+    /// Replaces the timeout objects, and the rules that refer to them: an object cannot be changed, nor deleted while rules refer
+    /// to it.
     fn retime(&mut self, retimed: &Retimed, mark: FlowMark) {
         let spreads = retimed
             .spreads
