@@ -22,10 +22,15 @@ pub fn app_of_gateway(name: &str) -> Option<&str> {
     name.strip_prefix(GATEWAY).filter(|id| is_id(id))
 }
 
+/// Returns the id of the app that a link is of, if it is one of an app's.
+pub fn app_of(name: &str) -> Option<&str> {
+    let of_process = || name.strip_prefix(PROCESS).and_then(|name| name.split('-').next());
+    app_of_gateway(name).or_else(|| of_process().filter(|id| is_id(id)))
+}
+
 /// Returns whether a link is one of an app's.
 pub fn is_of_app(name: &str) -> bool {
-    let of_process = name.strip_prefix(PROCESS).and_then(|name| name.split('-').next());
-    app_of_gateway(name).is_some() || of_process.is_some_and(is_id)
+    app_of(name).is_some()
 }
 
 fn is_id(id: &str) -> bool {
@@ -40,7 +45,7 @@ mod tests {
     fn links_of_apps_are_told_from_others() {
         assert_eq!(app_of_gateway(&gateway_name("0123abcd")), Some("0123abcd"));
         for name in [gateway_name("0123abcd"), format!("{}17", process_prefix("0123abcd"))] {
-            assert!(is_of_app(&name), "{name}");
+            assert_eq!(app_of(&name), Some("0123abcd"), "{name}");
         }
         for name in [
             "tun0",

@@ -254,6 +254,7 @@ fn stop(global: &Global, procfile: &Path) -> Outcome {
         store: &store(&config),
         rest: rest(&config),
         teardown: &|| tear_down(global),
+        say: &|text| global.say(text),
     });
     let (cleaned, living) = cleaned.map_err(UpError::Left)?;
     if living == 0 {

@@ -2,7 +2,7 @@
 //! store stays, and a run directory may be that of another network namespace.
 //!
 //! Such a resource is of nobody's platform (`local`), its app has a name as [`AppId`] makes it, its service has no backends but in networks of
-//! apps, and neither a lock of the run directory nor a link of this network namespace says that the app lives.
+//! apps, and none of a label of the service, a lock of the run directory and a link of this network namespace says that the app lives.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use super::gateway;
 use super::id::AppId;
-use super::network::Network;
+use super::network::{Network, Standing};
+use super::owner::{self, Owner};
 use super::record::Places;
 use crate::addon::{Change as ResourceChange, Dialect, Quarantined, Removed, Resource};
 use crate::api::client::{Answer, Client, ClientError};
@@ -41,19 +42,28 @@ pub struct Swept {
 /// The run directory or the links cannot be listed.
 pub fn lives(places: &Places, network: &Network, id: &str) -> Result<bool, String> {
     let has_lock = places.is_held(id).map_err(|error| error.to_string())?;
-    Ok(has_lock || network.has_links(id).map_err(|error| error.to_string())?)
+    let standing = network.standing(id).map_err(|error| error.to_string())?;
+    Ok(has_lock || matches!(standing, Standing::Living(_) | Standing::Unknown))
 }
 
 /// Returns whether a resource was left behind.
 fn is_abandoned(
     app: &str,
     is_local: bool,
+    owner: Option<&str>,
     backends: impl IntoIterator<Item = Option<IpAddr>>,
     lives: &Lives<'_>,
 ) -> Result<bool, String> {
     let Some(id) = AppId::in_app(app).filter(|_| is_local) else {
         return Ok(false);
     };
+    // Its `tcpgw up` may be one of another network namespace, with another run directory.
+    if owner
+        .and_then(|owner| owner.parse::<Owner>().ok())
+        .is_some_and(|owner| owner.lives())
+    {
+        return Ok(false);
+    }
     let is_of_apps = |address: Option<IpAddr>| address.is_some_and(Network::is_of_apps);
     Ok(backends.into_iter().all(is_of_apps) && !lives(id)?)
 }
@@ -88,7 +98,8 @@ pub fn remove(daemon: &Client, lives: &Lives<'_>) -> Result<Vec<String>, String>
             let words = backend.as_str().or_else(|| backend["address"].as_str())?;
             Some(words.parse::<SocketAddr>().ok()?.ip())
         };
-        if is_abandoned(app, true, backends.into_iter().flatten().map(address), lives)? {
+        let owner = service.and_then(|service| service["labels"][owner::LABEL].as_str());
+        if is_abandoned(app, true, owner, backends.into_iter().flatten().map(address), lives)? {
             gateway::deprovision(daemon, app).map_err(|error| format!("the resource of app {app}: {error}"))?;
             removed.push(app.to_owned());
         }
@@ -120,7 +131,10 @@ pub fn sweep_store(path: &Path, rest: Duration, lives: &Lives<'_>) -> Result<Swe
         let backends = service.into_iter().flat_map(|one| &one.service.backends);
         let addresses = backends.map(|backend| Some(backend.endpoint.address));
         let is_local = resource.dialect == Dialect::Local;
-        if is_abandoned(resource.app.as_str(), is_local, addresses, lives)? {
+        let owner = service
+            .and_then(|one| one.service.labels.get(owner::LABEL))
+            .map(String::as_str);
+        if is_abandoned(resource.app.as_str(), is_local, owner, addresses, lives)? {
             dead.push(resource);
         }
     }
@@ -216,13 +230,19 @@ mod tests {
 
     /// A store with a resource for each app, whose service has one backend.
     fn store_with(apps: &[(&str, Dialect, &str)]) -> (tempfile::TempDir, PathBuf) {
+        store_of(apps, &json!({}))
+    }
+
+    /// The same, whose services have these labels.
+    fn store_of(apps: &[(&str, Dialect, &str)], labels: &Value) -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store.db");
         let mut change = Change::default();
         for (number, (app, dialect, backend)) in (1_u16..).zip(apps) {
             let id = ResourceId::from_random(number.into());
             let port = NonZeroU16::new(20_000 + number).unwrap();
-            let service = json!({"name": id.service(), "port": port, "backends": [backend]}).to_string();
+            let service = json!({"name": id.service(), "port": port, "backends": [backend], "labels": labels});
+            let service = service.to_string();
             let service = model::parse_service(service.as_bytes()).unwrap();
             change.edits.push(Edit::Put(Arc::new(service), Expect::Absent));
             change.resources.push(ResourceChange::Put(Arc::new(Resource {
@@ -282,6 +302,17 @@ mod tests {
         assert_eq!(removed[0].port.until, removed[0].at + Duration::from_secs(60));
         drop(store);
         assert_eq!(sweep_store(&path, Duration::ZERO, &lives), Ok(Swept::default()));
+    }
+
+    #[test]
+    fn what_belongs_to_a_living_one_elsewhere_stays() {
+        let (own, app) = (Owner::own().unwrap(), [(DEAD, Dialect::Local, "10.213.7.2:5000")]);
+        let (_directory, path) = store_of(&app, &json!({owner::LABEL: own.to_string()}));
+        assert_eq!(sweep_store(&path, Duration::ZERO, &lives), Ok(Swept::default()));
+        assert_eq!(apps_in(&path), [DEAD]);
+        let ended = own.to_string().replace("boot=", "boot=0");
+        let (_directory, path) = store_of(&app, &json!({owner::LABEL: ended}));
+        assert_eq!(sweep_store(&path, Duration::ZERO, &lives).unwrap().apps, [DEAD]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::owner::{self, Owner};
 use crate::api::client::{Answer, Client, ClientError, Target};
 use tcpgw_core::model::duration;
 use tcpgw_core::problem::Kind;
@@ -92,6 +93,19 @@ pub fn provision(daemon: &Client, app: &str, plan: &str, port: Option<NonZeroU16
         plan: tcpgw_core::escape::text(resource["plan"].as_str().unwrap_or_default()),
         service: resource["service"].as_str().unwrap_or_default().to_owned(),
     })
+}
+
+/// Has the app's service say whose it is.
+///
+/// # Errors
+/// The daemon does not answer, or refuses.
+pub fn label(daemon: &Client, app: &str, owner: &Owner) -> Result<(), ClientError> {
+    let body = json!({"labels": {owner::LABEL: owner.to_string()}}).to_string();
+    let target = Target::of_service(&format!("app:{app}"), "");
+    daemon
+        .send("PATCH", target.as_str(), &[], body.into())?
+        .text()
+        .map(drop)
 }
 
 /// Removes the app's resource; one that is not there is no error.

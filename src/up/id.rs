@@ -35,6 +35,16 @@ impl AppId {
         Self { number, word }
     }
 
+    /// Returns the app whose things have this id in their names, in digits. Its directory is not known.
+    pub fn of_digits(digits: &str) -> Option<Self> {
+        let number = u32::from_str_radix(digits, 16).ok()?;
+        let app = Self {
+            number,
+            word: String::new(),
+        };
+        (app.to_string() == digits).then_some(app)
+    }
+
     /// Returns the id, in digits, that the name of an add-on's app has at its end, if it is a name as [`app`](Self::app) makes it.
     pub fn in_app(app: &str) -> Option<&str> {
         let (word, id) = app.strip_prefix("up-")?.rsplit_once('-')?;
@@ -71,6 +81,11 @@ mod tests {
         assert_ne!(of("/a/b", 1), of("/a/b", 2));
         assert_ne!(of("/a/b", 1), of("/b/b", 1));
         let id = of("/home/me/my app\n", 1);
+        let again = AppId::of_digits(&id.to_string()).unwrap();
+        assert_eq!((again.number(), again.to_string()), (id.number(), id.to_string()));
+        for other in ["", "0123ABCD", "123abcd", "+123abcd", "0123abcdef"] {
+            assert_eq!(AppId::of_digits(other), None, "{other}");
+        }
         assert_eq!(id.app(), format!("up-my-app--{id}"));
         assert_eq!(id.to_string().len(), 8);
         assert_eq!(AppId::in_app(&id.app()), Some(&*id.to_string()));

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,16 +16,19 @@ use super::abandoned;
 use super::egress;
 use super::gateway;
 use super::id::AppId;
-use super::network::Network;
+use super::network::{Network, Standing};
 use super::own_daemon::{self, OwnDaemon, Wanted};
 use super::record::{AppPlace, Places, Shared};
 use crate::api::client::{self, At, Client, ClientError, Found};
 use crate::api::socket;
 use crate::app_link;
+use crate::lock;
 use tcpgw_kernel::route::Routes;
 
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take without a word.
+const UNSAID: Duration = Duration::from_millis(300);
 /// Whether this machine forwards IPv4 packets, in the network namespace of the thread that asks.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -79,16 +81,40 @@ fn virtual_links() -> io::Result<BTreeSet<String>> {
         .collect())
 }
 
-/// Returns the directories of those that have ended here without cleaning up, and how many live. Links and rules of apps without a resource go
-/// at once. Those of others go with the resource ([`remove_apps`]): the daemon would have to say that it cannot reach their processes.
+/// Returns the directories of those that have ended here without cleaning up, and the ids of the apps that live: by the locks of the run
+/// directory, and by the owners of links, which may have another run directory, or one that was removed.
+///
+/// # Errors
+/// The run directory or the links cannot be listed.
+pub fn survey(places: &Places, network: &Network) -> Result<(Vec<AppPlace>, BTreeSet<String>), String> {
+    let (dead, mut living) = places.leftovers().map_err(|error| error.to_string())?;
+    let apps = network.apps().map_err(|error| error.to_string())?;
+    let by_links = apps
+        .into_iter()
+        .filter(|(_, standing)| matches!(standing, Standing::Living(_)));
+    living.extend(by_links.map(|(id, _)| id));
+    let dead = dead.into_iter().filter(|place| !living.contains(place.id())).collect();
+    Ok((dead, living))
+}
+
+/// Returns the same. Links and rules of apps without a resource go at once, and so do those that the run directory does not know of and whose
+/// owners have ended. Those of others go with the resource ([`remove_apps`]): the daemon would have to say that it cannot reach their
+/// processes.
 ///
 /// # Errors
 /// What could not be removed.
 pub fn sweep(places: &Places, network: &Network) -> Result<(Vec<AppPlace>, usize), String> {
-    let (dead, living) = places.leftovers().map_err(|error| error.to_string())?;
+    let (dead, living) = survey(places, network)?;
     let has_no_resource = |place: &&AppPlace| place.record().is_some_and(|record| record.app.is_none());
     remove_networks(places, network, dead.iter().filter(has_no_resource))?;
-    Ok((dead, living))
+    for (id, standing) in network.apps().map_err(|error| error.to_string())? {
+        let is_known = living.contains(&id) || dead.iter().any(|place| place.id() == id && place.record().is_some());
+        let app = AppId::of_digits(&id).filter(|_| standing == Standing::Ended && !is_known);
+        if let Some(app) = app {
+            remove_network(network, &app)?;
+        }
+    }
+    Ok((dead, living.len()))
 }
 
 /// Removes links and rules of apps that have ended.
@@ -106,20 +132,34 @@ pub fn remove_networks<'p>(
     Ok(())
 }
 
-/// Ends a daemon that a `tcpgw up` had started which is gone, and waits for that: it has been told to end, or soon will be.
-pub fn end_orphan(socket: &Path, shared: &Shared) {
+/// Ends a daemon that a `tcpgw up` had started which is gone, and waits until it has ended: it has been told to end, or soon will be, and
+/// meanwhile it answers no more, or answers and then ends, and keeps another one from starting. `say` gets a line if that takes a while.
+pub fn end_orphan(places: &Places, socket: &Path, is_alone: bool, say: &dyn Fn(&str)) {
+    let shared = places.shared();
     let Some(expected) = shared.daemon else { return };
-    let Ok(daemon) = Client::connect(socket) else { return };
-    let Ok(Some(process)) = gateway::process_of(&daemon) else {
-        return;
-    };
-    if process != expected {
-        return;
-    }
-    // It has said itself that this is its number.
-    let _ = kill(Pid::from_raw(process.cast_signed()), Signal::SIGTERM);
-    let begin = Instant::now();
-    while UnixStream::connect(socket).is_ok() && begin.elapsed() < PATIENCE {
+    let is_orphan = shared.starter.map_or(is_alone, |starter| !starter.lives());
+    let (begin, mut is_told, mut is_said) = (Instant::now(), false, false);
+    loop {
+        let answering = Client::connect(socket).and_then(|daemon| gateway::process_of(&daemon));
+        match answering {
+            Ok(Some(process)) if process == expected && is_orphan => {
+                if !std::mem::replace(&mut is_told, true) {
+                    // It has said itself that this is its number.
+                    let _ = kill(Pid::from_raw(process.cast_signed()), Signal::SIGTERM);
+                }
+            }
+            Ok(_) => return,
+            Err(_) if lock::held_by(places.run_dir(), places.namespace()).is_none() => return,
+            // It begins or ends.
+            Err(_) => {}
+        }
+        let waited = begin.elapsed();
+        if waited >= PATIENCE {
+            return;
+        }
+        if waited >= UNSAID && !std::mem::replace(&mut is_said, true) {
+            say("waiting for the daemon of a `tcpgw up` that was killed to end");
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -192,6 +232,8 @@ pub struct Cleaning<'c> {
     pub rest: Duration,
     /// Removes the gateway's table, where no daemon runs.
     pub teardown: &'c dyn Fn() -> Result<(), String>,
+    /// Gets lines for the user.
+    pub say: &'c dyn Fn(&str),
 }
 
 /// Cleans up after whoever was killed; returns after how many, and how many live. First after those that the run directory tells of, then
@@ -207,8 +249,9 @@ pub fn clean(cleaning: &Cleaning<'_>) -> Result<(usize, usize), String> {
         store,
         rest,
         teardown,
+        say,
     } = *cleaning;
-    let (number, living) = clean_recorded(places, network, socket, teardown)?;
+    let (number, living) = clean_recorded(places, network, socket, teardown, say)?;
     let lives = |id: &str| abandoned::lives(places, network, id);
     let abandoned = match client::search(At::Named(socket)) {
         Ok(Found::Daemon(daemon)) => {
@@ -240,6 +283,7 @@ fn clean_recorded(
     network: &Network,
     socket: &Path,
     teardown: &dyn Fn() -> Result<(), String>,
+    say: &dyn Fn(&str),
 ) -> Result<(usize, usize), String> {
     let (dead, living) = sweep(places, network)?;
     let number = dead.len();
@@ -253,9 +297,7 @@ fn clean_recorded(
         && dead
             .iter()
             .any(|place| place.record().is_some_and(|record| record.app.is_some()));
-    if living == 0 {
-        end_orphan(socket, &shared);
-    }
+    end_orphan(places, socket, living == 0, say);
     let mut own = None;
     let found = Client::connect(socket).ok();
     let daemon = match found {

@@ -4,7 +4,7 @@
 //! [`supervisor`] decides what is started and ended, and when; [`procfile`], [`env_file`], [`formation`] and [`printer`] are what
 //! foreman has. All of these are pure. [`container`] is the helper around a process, [`network`] and [`egress`] are the kernel's
 //! part, [`gateway`] is the daemon's, [`control`] the socket for the other commands, [`leftovers`] what another `tcpgw up` left
-//! behind, [`resolver`] names, [`problems`] what the daemon says of the app, and [`run`] has them all together.
+//! behind and [`owner`] whose something is, [`resolver`] names, [`problems`] what the daemon says of the app, and [`run`] has them all together.
 
 pub mod abandoned;
 pub mod container;
@@ -17,6 +17,7 @@ pub mod id;
 pub mod leftovers;
 pub mod network;
 pub mod own_daemon;
+pub mod owner;
 pub mod printer;
 pub mod problems;
 pub mod process;

@@ -4,10 +4,11 @@
 //! No two processes share a link, so that no frame of one reaches another; what is routed between them is up to the
 //! [rules](super::egress). There is no bridge: where `br_netfilter` is on, as beside Docker, a bridge translates the destination of a
 //! frame itself and hands it on to the port of another process, past whatever keeps its ports apart. Names of links follow from
-//! the app's id, so that what was left behind is found without a record. Works in the network namespace of the calling thread.
+//! the app's id, so that what was left behind is found without a record, and their aliases say [whose](super::owner) they are. Works in the network namespace of the calling thread.
 //!
 //! Sources: `net/bridge/br_netfilter_hooks.c` (`br_nf_pre_routing_finish`), `net/ipv4/devinet.c` (`inet_select_addr`).
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use thiserror::Error;
 use tokio_stream::StreamExt as _;
 
 use super::id::AppId;
+use super::owner::Owner;
 use crate::app_link;
 
 /// The length of the prefix of an app's network.
@@ -49,6 +51,19 @@ pub enum NetworkError {
     /// All networks are in use.
     #[error("no network of {POOL} is free for the app: each has an address or a route that this machine uses")]
     NoNetwork,
+}
+
+/// Whose the links of an app are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has none.
+    NoLinks,
+    /// Those of a `tcpgw up` that lives, or may live: the number of its process.
+    Living(u32),
+    /// Those of one that has ended.
+    Ended,
+    /// They do not say: they were made a moment ago, or by an earlier version.
+    Unknown,
 }
 
 /// Access to links, addresses and routes of the network namespace of this thread.
@@ -158,7 +173,7 @@ impl Network {
     ///
     /// # Errors
     /// The kernel refuses the links or the address, or does not answer.
-    pub fn add_gateway(&self, id: &AppId, network: Ipv4Net) -> Result<(), NetworkError> {
+    pub fn add_gateway(&self, id: &AppId, owner: &Owner, network: Ipv4Net) -> Result<(), NetworkError> {
         // A pair of which both ends are here: unlike links of other kinds it is needed for the processes anyway.
         let name = gateway_name(id);
         let peer = link_name(id, 0);
@@ -167,14 +182,13 @@ impl Network {
             LinkMessageBuilder::<LinkUnspec>::new().name(peer.as_str()).build(),
         )?;
         let index = self.must_find(&name)?;
-        let address = gateway_of(network).into();
-        let add = self.handle.address().add(index, address, PREFIX).execute();
-        self.wait("give the gateway its address", add)?;
         for index in [index, self.must_find(&peer)?] {
-            let up = LinkUnspec::new_with_index(index).up().build();
+            let up = owned(LinkUnspec::new_with_index(index), owner).up().build();
             self.wait("switch a link on", self.handle.link().set(up).execute())?;
         }
-        Ok(())
+        let address = gateway_of(network).into();
+        let add = self.handle.address().add(index, address, PREFIX).execute();
+        self.wait("give the gateway its address", add)
     }
 
     fn add_pair(&self, name: &str, peer: LinkMessage) -> Result<(), NetworkError> {
@@ -198,6 +212,7 @@ impl Network {
     pub fn add_process(
         &self,
         id: &AppId,
+        owner: &Owner,
         number: u32,
         pid: u32,
         network: Ipv4Net,
@@ -211,7 +226,7 @@ impl Network {
             .build();
         self.add_pair(&name, inner)?;
         let index = self.must_find(&name)?;
-        let outer = LinkUnspec::new_with_index(index)
+        let outer = owned(LinkUnspec::new_with_index(index), owner)
             .address(outer_mac(address).to_vec())
             .up()
             .build();
@@ -244,14 +259,38 @@ impl Network {
         }
     }
 
-    /// Whether links of the app with this id are there.
+    /// Returns whose the links of each app are that has some here, by the app's id.
     ///
     /// # Errors
     /// The kernel does not list the links.
-    pub fn has_links(&self, id: &str) -> Result<bool, NetworkError> {
-        let (gateway, processes) = (app_link::gateway_name(id), app_link::process_prefix(id));
-        let is_its = |name: &str| name == gateway || name.starts_with(&processes);
-        Ok(self.links()?.iter().any(|link| name_of(link).is_some_and(is_its)))
+    pub fn apps(&self) -> Result<BTreeMap<String, Standing>, NetworkError> {
+        let mut apps = BTreeMap::new();
+        for link in self.links()? {
+            let Some(id) = name_of(&link).and_then(app_link::app_of) else {
+                continue;
+            };
+            let owner = alias_of(&link).and_then(|alias| alias.parse::<Owner>().ok());
+            let one = match owner {
+                Some(owner) if owner.lives() => Standing::Living(owner.pid),
+                Some(_) => Standing::Ended,
+                None => Standing::Unknown,
+            };
+            let all = apps.entry(id.to_owned()).or_insert(one);
+            *all = match (*all, one) {
+                (Standing::Living(pid), _) | (_, Standing::Living(pid)) => Standing::Living(pid),
+                (Standing::Unknown, _) | (_, Standing::Unknown) => Standing::Unknown,
+                _ => Standing::Ended,
+            };
+        }
+        Ok(apps)
+    }
+
+    /// Returns whose the links of the app with this id are.
+    ///
+    /// # Errors
+    /// The kernel does not list the links.
+    pub fn standing(&self, id: &str) -> Result<Standing, NetworkError> {
+        Ok(self.apps()?.get(id).copied().unwrap_or(Standing::NoLinks))
     }
 
     /// Whether an address is one that apps have.
@@ -343,6 +382,18 @@ fn inner_mac(address: Ipv4Addr) -> [u8; 6] {
 fn outer_mac(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x06, 0x74, a, b, c, d]
+}
+
+/// Has a link say whose it is.
+fn owned(link: LinkMessageBuilder<LinkUnspec>, owner: &Owner) -> LinkMessageBuilder<LinkUnspec> {
+    link.append_extra_attribute(LinkAttribute::IfAlias(owner.to_string()))
+}
+
+fn alias_of(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfAlias(alias) => Some(alias.as_str()),
+        _ => None,
+    })
 }
 
 fn name_of(link: &LinkMessage) -> Option<&str> {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::id::AppId;
+use super::owner::Owner;
 use crate::run_file;
 use tcpgw_core::escape;
 
@@ -62,6 +63,9 @@ pub struct Record {
 pub struct Shared {
     /// The daemon that a `tcpgw up` has started, by its process number.
     pub daemon: Option<u32>,
+    /// The `tcpgw up` that has started it.
+    #[serde(default)]
+    pub starter: Option<Owner>,
     /// The daemon's configuration, if `tcpgw up` has written that.
     pub config: Option<PathBuf>,
     /// The daemon's store, if there was none before.
@@ -175,18 +179,23 @@ impl Places {
         }
     }
 
-    /// Returns the directories of apps whose `tcpgw up` has ended without removing them, each taken, and how many live.
+    /// Returns the network namespace's cookie.
+    pub fn namespace(&self) -> u64 {
+        self.namespace
+    }
+
+    /// Returns the directories of apps whose `tcpgw up` has ended without removing them, each taken, and the ids of those that live.
     ///
     /// # Errors
     /// The run directory cannot be listed, or a directory of an app cannot be locked.
-    pub fn leftovers(&self) -> Result<(Vec<AppPlace>, usize), RecordError> {
+    pub fn leftovers(&self) -> Result<(Vec<AppPlace>, BTreeSet<String>), RecordError> {
         let fail = |source| RecordError::File {
             what: "list",
             path: self.run_dir.clone(),
             source,
         };
         let start = format!("up-{}-", self.namespace);
-        let (mut dead, mut living) = (Vec::new(), 0);
+        let (mut dead, mut living) = (Vec::new(), BTreeSet::new());
         for entry in fs::read_dir(&self.run_dir).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let name = entry.file_name();
@@ -199,7 +208,7 @@ impl Places {
             let path = entry.path();
             match try_lock(&path.join("lock"))? {
                 Ok(lock) => dead.push(AppPlace { path, _lock: lock }),
-                Err(_) => living += 1,
+                Err(_) => drop(living.insert(id.to_owned())),
             }
         }
         Ok((dead, living))
@@ -280,6 +289,12 @@ impl AppPlace {
     /// The file cannot be written.
     pub fn set_record(&self, record: &Record) -> Result<(), RecordError> {
         write(&self.path.join("record.json"), record)
+    }
+
+    /// Returns the app's id, in digits.
+    pub fn id(&self) -> &str {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.rsplit_once('-')).map_or("", |(_, id)| id)
     }
 
     /// Returns the path of the control socket.
@@ -371,7 +386,12 @@ mod tests {
             app: Some(id.app()),
         };
         place.set_record(&record).unwrap();
-        assert_eq!(places.leftovers().unwrap().1, 1, "it lives");
+        assert_eq!(place.id(), id.to_string());
+        assert_eq!(
+            places.leftovers().unwrap().1,
+            BTreeSet::from([id.to_string()]),
+            "it lives"
+        );
         let other = Places::new(run.path(), 8).unwrap();
         assert!(other.is_held(&id.to_string()).unwrap(), "in another network namespace");
         assert!(!other.is_held("0123abcd").unwrap());
@@ -379,7 +399,7 @@ mod tests {
         assert!(!other.is_held(&id.to_string()).unwrap());
         assert_eq!(other.leftovers().unwrap().0.len(), 0);
         let (mut dead, living) = places.leftovers().unwrap();
-        assert_eq!((dead.len(), living), (1, 0));
+        assert_eq!((dead.len(), living.len()), (1, 0));
         let dead = dead.remove(0);
         assert_eq!(dead.record(), Some(record));
         dead.remove();

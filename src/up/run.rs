@@ -31,6 +31,7 @@ use super::gateway::{Gateway, GatewayEvent, GatewayRequest};
 use super::id::AppId;
 use super::network::{Addresses, Network, NetworkError};
 use super::own_daemon::{OwnDaemon, OwnDaemonError};
+use super::owner::Owner;
 use super::problems;
 use super::process::Process;
 use super::procfile::{ProcessType, ProcfileError};
@@ -183,6 +184,8 @@ struct Up<'a> {
     /// Where processes listen.
     port: u16,
     id: AppId,
+    /// This process, as owner of what it makes.
+    owner: Owner,
     places: Places,
     place: AppPlace,
     network: Network,

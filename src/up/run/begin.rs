@@ -22,11 +22,12 @@ use crate::state_file::{self, Input as Kind};
 use crate::up::formation::{self, Formation};
 use crate::up::gateway::{self, Resource};
 use crate::up::id::AppId;
-use crate::up::network::{Addresses, Network, gateway_of};
+use crate::up::network::{Addresses, Network, Standing, gateway_of};
 use crate::up::own_daemon::{self, OwnDaemon};
+use crate::up::owner::Owner;
 use crate::up::printer::Printer;
 use crate::up::procfile::{Procfile, TypeName};
-use crate::up::record::{AppPlace, Places, Record};
+use crate::up::record::{AppPlace, Places, Record, RecordError};
 use crate::up::supervisor::Supervisor;
 use crate::up::{abandoned, control, egress, env_file, leftovers, resolver};
 
@@ -60,14 +61,14 @@ impl<'a> Up<'a> {
         let lock = places.lock()?;
         let place = places.take(&id)?;
         let network = Network::open()?;
-        let left = UpError::Left;
-        leftovers::remove_network(&network, &id).map_err(left)?;
-        let (dead, living) = leftovers::sweep(&places, &network).map_err(left)?;
-        // This app is among them.
-        if living <= 1 {
-            leftovers::end_orphan(&settings.socket, &places.shared());
+        // It may have another run directory.
+        if let Standing::Living(pid) = network.standing(&id.to_string())? {
+            if place.record().is_none() {
+                place.remove();
+            }
+            return Err(RecordError::Running(pid.to_string()).into());
         }
-
+        let owner = Owner::own().map_err(system("find out when this process was started"))?;
         let types = files.procfile.types.iter();
         let numbers = types.map(|one| {
             (
@@ -79,8 +80,15 @@ impl<'a> Up<'a> {
             print(Printer::new(numbers, settings.colors), events.clone()).map_err(system("start a thread"))?;
         files.tell_doubts(&output);
 
+        let left = UpError::Left;
+        leftovers::remove_network(&network, &id).map_err(left)?;
+        let (dead, living) = leftovers::sweep(&places, &network).map_err(left)?;
+        // This app is among them.
+        leftovers::end_orphan(&places, &settings.socket, living <= 1, &|text| {
+            output.say("system", text);
+        });
         let app = has_tcp(&files.procfile.types).then(|| id.app());
-        let made = make_network(&network, &id, &place, &files.directory);
+        let made = make_network(&network, &id, &owner, &place, &files.directory);
         let subnet = match made {
             Ok(subnet) => subnet,
             Err(error) => {
@@ -105,6 +113,7 @@ impl<'a> Up<'a> {
             variables: files.variables,
             port: files.port,
             id,
+            owner,
             places,
             place,
             network,
@@ -205,6 +214,11 @@ impl<'a> Up<'a> {
             app: Some(app.clone()),
         })?;
         let resource = self.provision(&daemon, &app, is_ups)?;
+        if let Err(error) = gateway::label(&daemon, &app, &self.owner) {
+            // The next one removes it, where this fails, too.
+            let _ = gateway::deprovision(&daemon, &app);
+            return Err(error.into());
+        }
         let url = match (is_ups, &resource.url) {
             (false, Some(url)) => url.clone(),
             _ => format!("tcp://{}:{}", gateway_of(self.subnet), resource.port),
@@ -319,6 +333,7 @@ impl<'a> Up<'a> {
         shared.config.clone_from(&config);
         // Noted before it starts: whoever cleans up must know that there may be a table.
         shared.daemon = Some(0);
+        shared.starter = Some(self.owner.clone());
         self.places.set_shared(&shared)?;
         let wanted = own_daemon::Wanted {
             config,
@@ -363,7 +378,13 @@ fn say_what_stops(id: &AppId, output: &Output) {
 }
 
 /// Makes the links and rules of the app, which are noted first.
-fn make_network(network: &Network, id: &AppId, place: &AppPlace, directory: &Path) -> Result<Ipv4Net, UpError> {
+fn make_network(
+    network: &Network,
+    id: &AppId,
+    owner: &Owner,
+    place: &AppPlace,
+    directory: &Path,
+) -> Result<Ipv4Net, UpError> {
     let subnet = network.choose(id)?;
     let app = place.record().and_then(|record| record.app);
     place.set_record(&Record {
@@ -371,7 +392,7 @@ fn make_network(network: &Network, id: &AppId, place: &AppPlace, directory: &Pat
         network: subnet.to_string(),
         app,
     })?;
-    network.add_gateway(id, subnet)?;
+    network.add_gateway(id, owner, subnet)?;
     egress::install(id, subnet)?;
     Ok(subnet)
 }

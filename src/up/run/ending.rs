@@ -79,8 +79,8 @@ impl Up<'_> {
             drop(place);
         }
         removed?;
-        let (dead, living) = places.leftovers().map_err(|error| error.to_string())?;
-        if living > 0 || !dead.is_empty() {
+        let (dead, living) = leftovers::survey(&places, &network)?;
+        if !living.is_empty() || !dead.is_empty() {
             return Ok(());
         }
         let serves_others = serves_others || (!is_own && UnixStream::connect(&settings.socket).is_ok());

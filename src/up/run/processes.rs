@@ -74,7 +74,7 @@ impl Up<'_> {
         ready(&mut started)?;
         if is_new {
             self.network
-                .add_process(&self.id, id, started.process.id(), self.subnet, address)
+                .add_process(&self.id, &self.owner, id, started.process.id(), self.subnet, address)
                 .map_err(|error| error.to_string())?;
             let namespace = started.process.namespace().map_err(|error| error.to_string())?;
             if let Some(place) = self.running.get_mut(&id) {

@@ -168,7 +168,9 @@ impl Up<'_> {
         self.next_link -= 1;
         one_off.link = Some(link);
         let address = one_off.address;
-        let added = self.network.add_process(&self.id, link, pid, self.subnet, address);
+        let added = self
+            .network
+            .add_process(&self.id, &self.owner, link, pid, self.subnet, address);
         added.map_err(|error| error.to_string())
     }
 

@@ -97,17 +97,7 @@ fn a_daemon_of_its_own_that_is_killed_is_started_again() {
     let net = Net::new();
     let mut app = net.app("app", &format!("tcp: {TCP}\n"));
     app.start(&[], 1);
-    let daemon = |net: &Net| -> Option<i32> {
-        let namespace = fs::read_dir(net.file("run")).ok()?.flatten().find_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            name.strip_suffix(".json")
-                .filter(|name| name.starts_with("up-"))
-                .map(|_| entry.path())
-        })?;
-        let shared: Value = serde_json::from_slice(&fs::read(namespace).ok()?).ok()?;
-        i32::try_from(shared["daemon"].as_i64()?).ok()
-    };
-    let pid = daemon(&net).expect("it is noted");
+    let pid = net.daemon_of_up().expect("it is noted");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
     app.prints("the daemon has ended: starting another");
     assert!(wait_until(PATIENCE, || app.serving() == 1), "{}", app.printed());

@@ -186,3 +186,71 @@ fn a_helper_that_is_killed_takes_its_process_with_it() {
     assert!(wait_until(PATIENCE, || app.serving() == 1), "{}", app.printed());
     app.stop(Signal::SIGINT);
 }
+
+/// Links and resource say themselves whose they are, whatever the run directory knows.
+#[test]
+fn what_a_living_one_has_made_is_its_own_in_whatever_run_directory() {
+    let net = Net::new();
+    let mut app = net.app("app", &format!("tcp: {TCP}\n"));
+    app.start(&[], 1);
+    let elsewhere = |app: &super::App<'_>, args: &[&str]| {
+        let mut command = app.command(args);
+        let output = command.env("TCPGW_RUN_DIR", net.file("elsewhere")).output();
+        let output = output.expect("failed to run tcpgw up");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (code, told) = elsewhere(&app, &[]);
+    let running = format!("runs in this directory already (process {})", app.pid());
+    assert!(code == Some(1) && told.contains(&running), "{told}");
+    assert_eq!(elsewhere(&app, &["stop"]), (Some(0), String::new()));
+    assert_eq!(app.serving(), 1);
+    assert_eq!(app.ask().expect("an answer"), "tcp.1");
+
+    app.signal(Signal::SIGKILL);
+    assert_eq!(app.ended(), None);
+    assert!(wait_until(PATIENCE, || app.processes().is_empty()));
+    assert!(wait_until(PATIENCE, || !has_daemon(&net)), "the daemon lives on");
+    std::fs::remove_dir_all(net.file("run")).expect("there is a run directory");
+    drop(std::fs::remove_file(net.socket().with_extension("sock.lock")));
+    let (code, told) = elsewhere(&app, &["stop"]);
+    assert!(code == Some(0) && told.contains("cleaned up after"), "{told}");
+    assert_eq!(net.left_by_up(), Vec::<String>::new());
+}
+
+/// It has the socket and the lock of the network namespace until then.
+#[test]
+fn the_next_one_waits_for_the_daemon_of_one_that_was_killed() {
+    let net = Net::new();
+    let mut app = net.app("app", &format!("tcp: {TCP}\n"));
+    for is_stop in [false, true] {
+        app.start(&[], 1);
+        let daemon = Pid::from_raw(net.daemon_of_up().expect("it is noted"));
+        kill(daemon, Signal::SIGSTOP).expect("it runs");
+        app.signal(Signal::SIGKILL);
+        assert_eq!(app.ended(), None);
+        assert!(wait_until(PATIENCE, || app.processes().is_empty()));
+        let goes_on = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(3500));
+            kill(daemon, Signal::SIGCONT)
+        });
+        std::fs::remove_file(app.log()).expect("there is a log");
+        let told = if is_stop {
+            app.cli(&["stop"]).exits(0).stderr
+        } else {
+            app.start(&[], 1);
+            app.printed()
+        };
+        assert!(
+            told.contains("waiting for the daemon of a `tcpgw up` that was killed to end"),
+            "{told}"
+        );
+        goes_on.join().expect("no panic").expect("it was there");
+        if !is_stop {
+            app.stop(Signal::SIGINT);
+        }
+        assert_eq!(net.left_by_up(), Vec::<String>::new(), "{}", app.printed());
+    }
+}

@@ -315,6 +315,18 @@ impl Drop for App<'_> {
 }
 
 impl Net {
+    /// The daemon that a `tcpgw up` has started, as it is noted.
+    fn daemon_of_up(&self) -> Option<i32> {
+        let namespace = fs::read_dir(self.file("run")).ok()?.flatten().find_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_suffix(".json")
+                .filter(|name| name.starts_with("up-"))
+                .map(|_| entry.path())
+        })?;
+        let shared: Value = serde_json::from_slice(&fs::read(namespace).ok()?).ok()?;
+        i32::try_from(shared["daemon"].as_i64()?).ok()
+    }
+
     /// What `tcpgw up` has made and left in the gateway: links, tables and files.
     fn left_by_up(&self) -> Vec<String> {
         let links = self.sh("gateway", "ip -o link | cut -d: -f2").ok();

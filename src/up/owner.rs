@@ -1,0 +1,202 @@
+//! Which `tcpgw up` has made something: a process, by more than its number, which another process may have later.
+//!
+//! It is noted where the thing itself is: as the alias of a link, as a label of a service, beside the number of a daemon. So what a killed
+//! one has left is told from what is a living one's also where the run directory is another, or was removed.
+//!
+//! Sources: `proc_pid_stat(5)` (`starttime`), `pid_namespaces(7)`, `net/core/dev.c` (`dev_set_alias`).
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::boot_id;
+
+/// How the text begins, so that an alias is known for what it is.
+const WORDS: &str = "tcpgw-up";
+/// The name of the label of a service that has it.
+pub const LABEL: &str = "tcpgw-up";
+
+/// A process that runs `tcpgw up`, or did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Owner {
+    /// Its number.
+    pub pid: u32,
+    /// When it was started, in ticks of the clock since the boot.
+    started: u64,
+    /// The namespace in which that is its number.
+    namespace: u64,
+    /// The kernel's name for the boot.
+    boot: String,
+}
+
+/// A text that is none of an owner.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it does not name a process that runs tcpgw up")]
+pub struct NoOwner;
+
+impl Owner {
+    /// Returns this process.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn own() -> io::Result<Self> {
+        let pid = std::process::id();
+        let (_, started) =
+            stat(pid)?.ok_or_else(|| io::Error::other("/proc does not tell when this process was started"))?;
+        let boot = boot_id();
+        if boot.is_empty() {
+            return Err(io::Error::other("/proc/sys/kernel/random/boot_id cannot be read"));
+        }
+        Ok(Self {
+            pid,
+            started,
+            namespace: namespace()?,
+            boot,
+        })
+    }
+
+    /// Whether it lives. `true`, too, where that cannot be known: it is a process of another container, say.
+    pub fn lives(&self) -> bool {
+        let boot = boot_id();
+        if !boot.is_empty() && boot != self.boot {
+            return false;
+        }
+        if namespace().ok() != Some(self.namespace) {
+            return true;
+        }
+        match stat(self.pid) {
+            // One that waits to be reaped has ended.
+            Ok(Some((state, started))) => started == self.started && !matches!(state, 'Z' | 'X'),
+            Ok(None) => true,
+            Err(error) => !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            pid,
+            started,
+            namespace,
+            boot,
+        } = self;
+        write!(f, "{WORDS} pid={pid} started={started} pidns={namespace} boot={boot}")
+    }
+}
+
+impl FromStr for Owner {
+    type Err = NoOwner;
+
+    fn from_str(text: &str) -> Result<Self, NoOwner> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let [_, pid, started, namespace, boot] = words[..] else {
+            return Err(NoOwner);
+        };
+        let value = |word: &'static str, text: &str| text.strip_prefix(word).unwrap_or_default().to_owned();
+        let number = |word, text| value(word, text).parse::<u64>().map_err(|_| NoOwner);
+        let owner = Self {
+            pid: u32::try_from(number("pid=", pid)?).map_err(|_| NoOwner)?,
+            started: number("started=", started)?,
+            namespace: number("pidns=", namespace)?,
+            boot: value("boot=", boot),
+        };
+        // As it is written, and in no other way.
+        (owner.to_string() == text).then_some(owner).ok_or(NoOwner)
+    }
+}
+
+impl From<Owner> for String {
+    fn from(owner: Owner) -> Self {
+        owner.to_string()
+    }
+}
+
+impl TryFrom<String> for Owner {
+    type Error = NoOwner;
+
+    fn try_from(text: String) -> Result<Self, NoOwner> {
+        text.parse()
+    }
+}
+
+/// The number of the namespace of process numbers that this process is in.
+fn namespace() -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(fs::metadata("/proc/self/ns/pid")?.ino())
+}
+
+/// The state of a process and when it was started; `None` where `/proc` is not as it should be.
+fn stat(pid: u32) -> io::Result<Option<(char, u64)>> {
+    let text = fs::read(format!("/proc/{pid}/stat"))?;
+    let text = String::from_utf8_lossy(&text);
+    // The command before it may have any characters.
+    let Some((_, rest)) = text.rsplit_once(')') else {
+        return Ok(None);
+    };
+    let mut words = rest.split_whitespace();
+    let state = words.next().and_then(|word| word.chars().next());
+    let started = words.nth(18).and_then(|word| word.parse().ok());
+    Ok(state.zip(started))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_more_than_its_number() {
+        let own = Owner::own().unwrap();
+        assert!(own.lives());
+        assert_eq!(own.to_string().parse(), Ok(own.clone()));
+        let other = |change: &dyn Fn(&mut Owner)| {
+            let mut owner = own.clone();
+            change(&mut owner);
+            owner.lives()
+        };
+        assert!(!other(&|owner| owner.started += 1), "another has its number");
+        assert!(!other(&|owner| owner.boot.push('0')), "of an earlier boot");
+        assert!(other(&|owner| owner.namespace += 1), "nobody knows");
+        // No process has so high a number.
+        assert!(!other(&|owner| owner.pid = u32::MAX));
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let (_, started) = stat(child.id()).unwrap().unwrap();
+        let of_child = Owner {
+            pid: child.id(),
+            started,
+            ..own.clone()
+        };
+        assert!(of_child.lives());
+        child.kill().unwrap();
+        let begin = std::time::Instant::now();
+        // It is not reaped yet.
+        while of_child.lives() && begin.elapsed() < std::time::Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        assert!(!of_child.lives());
+        child.wait().unwrap();
+        assert!(!of_child.lives());
+    }
+
+    #[test]
+    fn other_texts_are_no_owners() {
+        let text = "tcpgw-up pid=7 started=12 pidns=4026531836 boot=0123-4567";
+        assert!(text.parse::<Owner>().is_ok());
+        for other in [
+            "",
+            "tcpgw-up",
+            "tcpgw-up pid=7 started=12 pidns=4026531836",
+            "tcpgw-up pid=07 started=12 pidns=4026531836 boot=0123-4567",
+            "tcpgw-up pid=7 started=12 pidns=4026531836 boot=0123-4567 more",
+            "tcpgw-up pid=99999999999 started=12 pidns=4026531836 boot=0123-4567",
+            "tcpgw-up started=12 pid=7 pidns=4026531836 boot=0123-4567",
+            "my link",
+        ] {
+            assert_eq!(other.parse::<Owner>(), Err(NoOwner), "{other}");
+        }
+    }
+}
