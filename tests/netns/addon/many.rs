@@ -1,4 +1,4 @@
-//! Many at once, and daemons that are killed meanwhile. `TCPGW_KILLS` (default 25, times `TCPGW_SOAK`) is how often.
+//! Many at once, and daemons that are killed meanwhile. `TCPGW_KILLS` (default 100, times `TCPGW_SOAK`) is how often.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -133,7 +133,7 @@ fn kills_lose_and_double_nothing() {
     let config = configure(&net, "20000-29999", "");
     let mut daemon = daemon(&net, &config);
     let (counter, given) = (AtomicU32::new(0), Mutex::new(BTreeMap::new()));
-    for round in 0..rounds("TCPGW_KILLS", 25) {
+    for round in 0..rounds("TCPGW_KILLS", 100) {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..8 {
