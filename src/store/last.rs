@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::asked::Asked;
+use crate::addon::id::{PlatformId, ResourceId};
 use crate::addon::{Removed, Resource};
 use crate::run_file;
 use tcpgw_core::model::{Service, parse_service, write};
@@ -53,6 +54,8 @@ pub struct Last {
     pub refused: Vec<Refused>,
     /// The add-on's resources; `None`: whoever wrote the file did not know them, or this version does not accept them.
     pub resources: Option<LastResources>,
+    /// The apps of services of the add-on whose resources are not among [`Last::resources`].
+    pub apps: BTreeMap<ResourceId, PlatformId>,
 }
 
 /// A service as it is served while a change of it is held back.
@@ -115,6 +118,9 @@ struct Document<T> {
     kept: Vec<KeptEntry<T>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resources: Option<Box<RawValue>>,
+    /// By the resource's id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    apps: BTreeMap<String, String>,
 }
 
 /// The resources as they are written.
@@ -270,6 +276,11 @@ impl Last {
             revision: document.revision,
             origin: document.origin,
             resources: document.resources.and_then(|text| LastResources::decode(text.get())),
+            apps: document
+                .apps
+                .iter()
+                .filter_map(|(id, app)| Some((id.parse().ok()?, app.parse().ok()?)))
+                .collect(),
             ..Self::default()
         };
         for entry in document.services {
@@ -338,6 +349,11 @@ impl Last {
             services: services.collect::<serde_json::Result<Vec<_>>>()?,
             kept: kept.collect::<serde_json::Result<Vec<_>>>()?,
             resources: self.resources.as_ref().map(LastResources::encode).transpose()?,
+            apps: self
+                .apps
+                .iter()
+                .map(|(id, app)| (id.to_string(), app.to_string()))
+                .collect(),
         };
         let json = serde_json::to_string(&document)?;
         let checksum = crc32fast::hash(json.as_bytes());
@@ -417,6 +433,7 @@ mod tests {
                 resources: vec![Arc::new(resource())],
                 removed: vec![serde_json::from_str(REMOVED).unwrap()],
             }),
+            apps: [("daaaaaaaaaaa".parse().unwrap(), "third".parse().unwrap())].into(),
         }
     }
 

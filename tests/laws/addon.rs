@@ -25,7 +25,7 @@ use tcpgw::daemon::store_thread::{self};
 use tcpgw::reconcile::engine::Engine;
 use tcpgw::record;
 use tcpgw::store::last::Last;
-use tcpgw::store::{Expect, Store, StoreError};
+use tcpgw::store::{By, Edit, Expect, Store, StoreError};
 use tcpgw_core::health;
 use tcpgw_core::model::{FlowMark, Refusal as OnEmpty, Service, State};
 use tcpgw_core::problem::Kind;
@@ -177,6 +177,53 @@ fn a_suspension_outlives_the_store_and_its_second_copy() {
         assert_eq!(world.connect(port), ConnectOutcome::Empty { reset: true });
         let told = world.core.problems().get(Kind::NoActiveBackend).expect("it is told");
         assert_eq!(told.port, Some(port.get()));
+    }
+}
+
+/// Another store is in place of the one that knew the resource: its service is nobody's, and is named with its app as long as it is served.
+#[test]
+fn the_app_of_an_orphan_is_known_to_every_daemon() {
+    let mut world = World::new();
+    for event in [
+        Event::Provision(Dialect::Scalingo, 0, 0, None),
+        Event::Register(0, 2),
+        Event::Wait(10),
+    ] {
+        world.happen(&event);
+        world.run();
+    }
+    let (name, revision): (Box<str>, u64) = {
+        let resource = world.known[&0].as_ref().unwrap();
+        let stored = world.store.as_mut().unwrap().load().unwrap();
+        (resource.id.service().into(), stored.revision)
+    };
+    let path = world.directory.path().join("store.db");
+    world.store = Err(StoreError::NoDeploy(0));
+    std::fs::remove_file(&path).unwrap();
+    let mut other = Store::open(&path).unwrap();
+    for port in 0..=revision {
+        let text = json!({"name": "own", "port": 3000 + port, "backends": ["10.9.9.9:80"]}).to_string();
+        let own = tcpgw_core::model::parse_service(text.as_bytes()).unwrap();
+        let change = tcpgw::store::Change {
+            edits: vec![Edit::Put(Arc::new(own), Expect::Anything)],
+            ..tcpgw::store::Change::default()
+        };
+        let by = By {
+            uid: 0,
+            pid: 0,
+            what: "test".into(),
+        };
+        other.commit(&change, &by, world.unix).unwrap();
+    }
+    drop(other);
+    for _ in 0..3 {
+        world.restart();
+        world.wait(LONG);
+        assert!(world.core.resources().is_empty());
+        let orphaned = world.core.problems().get(Kind::Orphaned).expect("it is told");
+        assert!(orphaned.message.contains(&*name), "{orphaned:?}");
+        let apps = world.core.apps_of_services(&[name.clone()].into());
+        assert_eq!(apps.get(&name), Some(&app(0)));
     }
 }
 

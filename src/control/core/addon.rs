@@ -23,7 +23,7 @@ use crate::control::request::{
     AddonOrder, AddonRefused, AddonView, AppView, ApplyOptions, BindingView, Refused, Reply, ResourceList, ResourceView,
 };
 use crate::control::storage::Write;
-use crate::store::last::{LastResources, MOST_REMOVED};
+use crate::store::last::{Last, LastResources, MOST_REMOVED};
 use crate::store::{By, LoadedResources, StoreError};
 use tcpgw_core::model::PortRange;
 use tcpgw_core::model::{self, Backend, BackendState, Edits, Problem, Problems, Refusal as OnEmpty, Service};
@@ -105,13 +105,13 @@ impl Addon {
     }
 
     /// Keeps the apps of resources that were known last, for services that stay without their resource.
-    pub(super) fn remember_apps(&mut self, last: &LastResources) {
-        let there = last
-            .resources
-            .iter()
-            .map(|resource| (resource.id, resource.app.clone()));
-        let removed = last.removed.iter().map(|removed| (removed.id, removed.app.clone()));
-        self.known_last = removed.chain(there).collect();
+    pub(super) fn remember_apps(&mut self, last: &Last) {
+        let resources = last.resources.iter();
+        let there = resources.clone().flat_map(|last| &last.resources);
+        let there = there.map(|resource| (resource.id, resource.app.clone()));
+        let removed = resources.flat_map(|last| &last.removed);
+        let removed = removed.map(|removed| (removed.id, removed.app.clone()));
+        self.known_last = last.apps.clone().into_iter().chain(removed).chain(there).collect();
     }
 
     /// The app that a resource is for, or was for.
@@ -265,6 +265,16 @@ impl Core {
             resources: self.resources(),
             removed: self.addon.registry.removed(MOST_REMOVED).cloned().collect(),
         })
+    }
+
+    /// Returns the apps of services whose resources nothing else keeps.
+    pub(super) fn apps_to_remember(&self) -> BTreeMap<ResourceId, PlatformId> {
+        let ids = self
+            .said()
+            .filter_map(|service| ResourceId::of_service(&service.name))
+            .filter(|id| self.addon.registry.app_of(*id).is_none());
+        ids.filter_map(|id| Some((id, self.addon.known_last.get(&id)?.clone())))
+            .collect()
     }
 
     /// Returns what the page of a resource shows.

@@ -342,6 +342,7 @@ impl Core {
             kept: self.held_back.to_remember().collect(),
             refused: self.last.refused.clone(),
             resources: self.resources_to_remember(),
+            apps: self.apps_to_remember(),
         }
     }
 

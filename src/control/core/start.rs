@@ -191,9 +191,7 @@ impl Core {
     /// What the kernel holds is known: what is desired is worked out beside it.
     pub(super) fn started(&mut self, found: Found, now: Now) {
         let last = std::mem::take(&mut self.last);
-        if let Some(resources) = &last.resources {
-            self.addon.remember_apps(resources);
-        }
+        self.addon.remember_apps(&last);
         if let Some(copy) = last.resources.as_ref().filter(|_| self.is_store_lost()) {
             self.copy_resources(copy, now);
         }
