@@ -4,12 +4,16 @@
 mod deploy;
 mod history;
 mod reply;
+mod service;
 
 use std::time::Duration;
 
 pub use self::deploy::{DeployAnswer, DeployList};
 pub use self::history::{HistoryAnswer, HistoryList};
 pub use self::reply::Reply;
+pub use self::service::{
+    BatchAnswer, BatchItemAnswer, EditAnswer, ListedAnswer, ServiceAnswer, ServiceFields, ServiceList,
+};
 
 /// Converts a time since 1970 to seconds, rounded to milliseconds.
 fn seconds(time: Duration) -> f64 {

@@ -13,6 +13,7 @@ pub mod hints;
 mod lanes;
 pub mod limits;
 mod looks;
+pub mod orders;
 pub mod outbound;
 mod params;
 pub mod provider;

@@ -13,9 +13,10 @@ use std::time::Duration;
 use clap::{Arg, Args, Command, FromArgMatches as _};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{EnvCompleter, Shells};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::{Code, Failure, Global, Outcome, help, print};
+use crate::api::answers::{DeployList, ServiceList};
 
 /// Names the shell that a run completes for. Set by the script alone.
 const VARIABLE: &str = "TCPGW_COMPLETE";
@@ -133,25 +134,25 @@ where
 }
 
 fn services() -> Vec<CompletionCandidate> {
-    let list = asked("/v1/services").unwrap_or_default();
-    let services = list["services"].as_array().into_iter().flatten();
-    let names = services.filter_map(|listed| listed["service"]["name"].as_str());
+    let list: Option<ServiceList> = asked("/v1/services");
+    let services = list.iter().flat_map(|list| &list.services);
+    let names = services.map(|listed| listed.service.name());
     // What is no name of a service would not be taken, and must not reach the shell.
-    let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let is_name =
+        |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     names.filter(is_name).take(MOST).map(CompletionCandidate::new).collect()
 }
 
 fn deploy_ids() -> Vec<CompletionCandidate> {
-    let list = asked("/v1/deploys").unwrap_or_default();
-    let deploys = list["deploys"].as_array().into_iter().flatten();
-    let ids = deploys.filter_map(|deploy| deploy["id"].as_u64());
+    let list: Option<DeployList> = asked("/v1/deploys");
+    let ids = list.iter().flat_map(|list| &list.deploys).map(|deploy| deploy.id);
     ids.take(MOST)
         .map(|id| CompletionCandidate::new(id.to_string()))
         .collect()
 }
 
 /// What the daemon answers, of the socket that the command line names; `None` where none answers in time.
-fn asked(target: &'static str) -> Option<Value> {
+fn asked<T: DeserializeOwned + Send + 'static>(target: &'static str) -> Option<T> {
     let (sender, answer) = mpsc::channel();
     thread::spawn(move || {
         let answer = global()

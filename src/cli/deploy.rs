@@ -7,13 +7,14 @@ mod signals;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::progress::Progress;
 use self::signals::{Choice, Signals};
 use super::{Code, Failure, Global, Outcome, Output, deploys, of_service, parse_duration, print, print_json};
 use crate::api::answers::{DeployAnswer, Reply};
 use crate::api::client::{self, Answer, Client, ClientError, Target};
+use crate::api::orders::{DeployBody, json};
 use tcpgw_core::model::duration;
 
 /// One look takes so long, if nothing happens: then progress is shown, and signals are seen.
@@ -74,13 +75,13 @@ enum Until {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let daemon = global.must_daemon("deploys")?;
     let signals = Signals::listen()?;
-    let body = json!({
-        "targets": arguments.target,
-        "min": arguments.min,
-        "timeout": duration::show(arguments.timeout),
-        "drain_timeout": arguments.drain_timeout.map(duration::show),
-        "supersede": arguments.supersede,
-    });
+    let body = DeployBody {
+        targets: arguments.target.clone(),
+        min: arguments.min,
+        timeout: Some(duration::show(arguments.timeout)),
+        drain_timeout: arguments.drain_timeout.map(duration::show),
+        supersede: arguments.supersede,
+    };
     let target = Target::of_service(&arguments.service, "/deploys");
     let open = format!(
         "`tcpgw deploys --service {}` shows whether the deploy has begun",
@@ -88,7 +89,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     );
     let begun = daemon.post_unless(
         target.as_str(),
-        body.to_string().into(),
+        json(&body),
         arguments.timeout.max(AWAY),
         signals.insisted(),
     );

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
 
 use super::wait::{What, wait_for};
 use super::{Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json};
+use crate::api::answers::{EditAnswer, Reply};
 use crate::api::client::{Answer, Client, Target};
+use crate::api::orders::{BackendsBody, json};
 use crate::view::endpoint;
 use tcpgw_core::diff::count;
 use tcpgw_core::model::duration;
@@ -68,16 +69,22 @@ pub(super) fn undrain(global: &Global, arguments: &Undrain) -> Outcome {
     told(global, &arguments.chosen, &edited, "active")
 }
 
-fn order(daemon: &Client, chosen: &Chosen, what: &str, time: Option<&dyn std::fmt::Display>) -> Result<Value, Failure> {
+fn order(
+    daemon: &Client,
+    chosen: &Chosen,
+    what: &str,
+    time: Option<&dyn std::fmt::Display>,
+) -> Result<Reply<EditAnswer>, Failure> {
     let target = Target::of_service(&chosen.service, what).with("drain", time);
-    let body = json!({"backends": chosen.backends}).to_string();
-    let answer = daemon.post(target.as_str(), body.into()).and_then(Answer::json);
+    let body = BackendsBody {
+        backends: chosen.backends.iter().map(ToString::to_string).collect(),
+    };
+    let answer = daemon.post(target.as_str(), json(&body)).and_then(Answer::json);
     answer.map_err(of_service(&chosen.service))
 }
 
-fn told(global: &Global, chosen: &Chosen, edited: &Value, state: &str) -> Outcome {
-    let warnings = edited["warnings"].as_array().into_iter().flatten();
-    warnings.for_each(|warning| global.warn(&super::text_of(warning)));
+fn told(global: &Global, chosen: &Chosen, edited: &Reply<EditAnswer>, state: &str) -> Outcome {
+    edited.warnings.iter().for_each(|warning| global.warn(warning));
     match global.output {
         Output::Json => print_json(edited)?,
         Output::Table | Output::Wide if global.quiet => {}
@@ -86,10 +93,10 @@ fn told(global: &Global, chosen: &Chosen, edited: &Value, state: &str) -> Outcom
                 0 => "all backends".to_owned(),
                 number => count(number, "backend"),
             };
-            let same = if edited["changed"] == false { " already" } else { "" };
+            let same = if edited.changed { "" } else { " already" };
             print(&format!(
                 "{}: {which}{same} {state} (revision {})\n",
-                chosen.service, edited["revision"]
+                chosen.service, edited.revision
             ))?;
         }
     }

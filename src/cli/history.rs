@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::deploys::time;
+use super::service::fields;
 use super::table::{Cell, Column, Extent, TextTable};
-use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, service, unless_closed};
+use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, screen, unless_closed};
 use crate::api::answers::{HistoryAnswer, HistoryList, Reply};
 use crate::api::client::Target;
 use crate::observe::now;
@@ -172,7 +173,7 @@ fn items(old: &[Value], new: &[Value]) -> String {
     let missing = |all: &[Value], from: &[Value], sign: char| {
         let missing = all.iter().filter(|item| !from.contains(item));
         missing
-            .map(|item| format!("{sign}{}", service::one(item)))
+            .map(|item| format!("{sign}{}", fields::one(item)))
             .collect::<Vec<_>>()
     };
     let mut words = missing(new, old, '+');
@@ -185,7 +186,7 @@ fn items(old: &[Value], new: &[Value]) -> String {
 }
 
 fn shown(value: Option<&Value>) -> String {
-    value.map_or_else(|| "default".into(), service::plain)
+    value.map_or_else(|| "default".into(), fields::plain)
 }
 
 /// A user by name, if this machine knows it.

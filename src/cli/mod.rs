@@ -669,7 +669,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 }
 
 /// Prints what was done: its view as JSON, or a sentence.
-fn show(global: &Global, view: &serde_json::Value, text: &str) -> Outcome {
+fn show(global: &Global, view: &impl serde::Serialize, text: &str) -> Outcome {
     match global.output {
         Output::Json => print_json(view)?,
         Output::Table | Output::Wide if global.quiet => {}

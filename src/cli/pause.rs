@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
 
 use super::{Global, Outcome, of_service, parse_duration, show};
+use crate::api::answers::{Reply, ServiceAnswer};
 use crate::api::client::{Answer, Target};
+use crate::api::orders::{PauseBody, json};
+use crate::control::request::Resumed;
 use tcpgw_core::model::duration;
 
 #[derive(Debug, Args)]
@@ -29,12 +31,14 @@ pub(super) struct Resume {
 pub(super) fn pause(global: &Global, arguments: &Pause) -> Outcome {
     let daemon = global.must_daemon("pauses services")?;
     let target = Target::of_service(&arguments.service, "/pause");
-    let body = json!({"for": duration::show(arguments.time)}).to_string();
-    let view: Value = daemon
-        .post(target.as_str(), body.into())
+    let body = PauseBody {
+        time: Some(duration::show(arguments.time)),
+    };
+    let view: Reply<ServiceAnswer> = daemon
+        .post(target.as_str(), json(&body))
         .and_then(Answer::json)
         .map_err(of_service(&arguments.service))?;
-    warn(global, &view);
+    warn(global, view.warnings.iter().flatten());
     let text = format!(
         "{}: new connections are dropped for {}; `tcpgw resume {}` ends that\n",
         arguments.service,
@@ -47,9 +51,9 @@ pub(super) fn pause(global: &Global, arguments: &Pause) -> Outcome {
 pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
     let daemon = global.must_daemon("resumes services")?;
     let Some(service) = &arguments.service else {
-        let view: Value = daemon.post("/v1/resume", Vec::new())?.json()?;
-        warn(global, &view);
-        let text = if view["resumed"] == true {
+        let view: Reply<Resumed> = daemon.post("/v1/resume", Vec::new())?.json()?;
+        warn(global, &view.warnings);
+        let text = if view.resumed {
             "the teardown is over: services are served again\n"
         } else {
             "there was no teardown\n"
@@ -57,8 +61,8 @@ pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
         return show(global, &view, text);
     };
     let target = Target::of_service(service, "/resume");
-    let view: Value = daemon.post(target.as_str(), Vec::new())?.json()?;
-    warn(global, &view);
+    let view: Reply<ServiceAnswer> = daemon.post(target.as_str(), Vec::new())?.json()?;
+    warn(global, view.warnings.iter().flatten());
     show(
         global,
         &view,
@@ -66,8 +70,8 @@ pub(super) fn resume(global: &Global, arguments: &Resume) -> Outcome {
     )
 }
 
-fn warn(global: &Global, view: &Value) {
-    for warning in view["warnings"].as_array().into_iter().flatten() {
-        global.warn(&warning.as_str().unwrap_or_default());
+fn warn<'w>(global: &Global, warnings: impl IntoIterator<Item = &'w String>) {
+    for warning in warnings {
+        global.warn(warning);
     }
 }

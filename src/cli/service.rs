@@ -1,22 +1,27 @@
 //! `tcpgw service`
 
+pub(super) mod fields;
 pub(super) mod options;
 
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
+use self::fields::{one, plain, text_of};
 use self::options::Options;
 use super::denied::Denied;
 use super::table::{Cell, Column, Extent, TextTable};
 use super::{
-    Code, Failure, Global, Outcome, Output, deploys, of_service, parse_duration, print, print_json, screen, text_of,
-    unless_closed,
+    Code, Failure, Global, Outcome, Output, of_service, parse_duration, print, print_json, screen, unless_closed,
 };
+use crate::addon::ServiceState;
+use crate::api::answers::{EditAnswer, ListedAnswer, Reply, ServiceAnswer, ServiceFields, ServiceList};
 use crate::api::client::{Answer, Target};
+use crate::control::request::BackendView;
+use crate::date::utc_of;
 use tcpgw_core::diff::count;
-use tcpgw_core::model::duration;
+use tcpgw_core::escape;
+use tcpgw_core::model::{Word as _, duration};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -154,7 +159,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         Command::Ls(wanted) => list(global, wanted),
         Command::Show(Name { name }) => {
             let daemon = global.must_daemon("knows services")?;
-            let view: Value = daemon.get(Target::of_service(name, "").as_str())?.json()?;
+            let view: Reply<ServiceAnswer> = daemon.get(Target::of_service(name, "").as_str())?.json()?;
             match global.output {
                 Output::Json => print_json(&view)?,
                 Output::Table | Output::Wide => unless_closed(print(&shown(&view)))?,
@@ -173,20 +178,19 @@ fn edit(global: &Global, name: &str, method: &str, target: &Target, expected: (&
     let daemon = global.must_daemon("changes single services")?;
     let headers = [expected];
     let answer = daemon.send(method, target.as_str(), &headers, body.into());
-    let edited: Value = answer.and_then(Answer::json).map_err(of_service(name))?;
-    let warnings = edited["warnings"].as_array().into_iter().flatten();
-    warnings.for_each(|warning| global.warn(&text_of(warning)));
+    let edited: Reply<EditAnswer> = answer.and_then(Answer::json).map_err(of_service(name))?;
+    edited.warnings.iter().for_each(|warning| global.warn(warning));
     match global.output {
         Output::Json => print_json(&edited)?,
         Output::Table | Output::Wide if global.quiet => {}
         Output::Table | Output::Wide => {
-            let what = match (&edited["created"], &edited["changed"], &edited["service"]) {
-                (_, _, Value::Null) => "removed",
-                (Value::Bool(true), ..) => "added",
-                (_, Value::Bool(false), _) => "is unchanged",
+            let what = match &*edited {
+                EditAnswer { service: None, .. } => "removed",
+                EditAnswer { created: true, .. } => "added",
+                EditAnswer { changed: false, .. } => "is unchanged",
                 _ => "changed",
             };
-            print(&format!("{name}: {what} (revision {})\n", edited["revision"]))?;
+            print(&format!("{name}: {what} (revision {})\n", edited.revision))?;
         }
     }
     Ok(Code::Success)
@@ -198,7 +202,7 @@ fn list(global: &Global, wanted: &List) -> Outcome {
     let target = Target::new("/v1/services")
         .with("label", label.as_ref().map(|label| label as _))
         .with("provider", wanted.provider.as_ref().map(|provider| provider as _));
-    let list: Value = daemon.get(target.as_str())?.json()?;
+    let list: Reply<ServiceList> = daemon.get(target.as_str())?.json()?;
     match global.output {
         Output::Json => print_json(&list)?,
         Output::Table | Output::Wide => unless_closed(table(&list, global.extent()))?,
@@ -206,7 +210,7 @@ fn list(global: &Global, wanted: &List) -> Outcome {
     Ok(Code::Success)
 }
 
-fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
+fn table(list: &ServiceList, extent: Extent) -> Result<(), Failure> {
     const COLUMNS: &[Column] = &[
         Column::left("NAME").names(12),
         Column::right("PORT"),
@@ -215,141 +219,111 @@ fn table(list: &Value, extent: Extent) -> Result<(), Failure> {
         Column::right("PPS").usual(3),
         Column::left("BACKENDS").words(20).usual(1),
     ];
-    let rows = list["services"].as_array().into_iter().flatten().map(|listed| {
-        let service = &listed["service"];
+    let rows = list.services.iter().map(|listed| {
+        let service = &listed.service;
         vec![
-            text_of(&service["name"]).into(),
-            text_of(&service["port"]).into(),
+            escape::text(service.name()).into(),
+            text_of(service.get("port")).into(),
             provider(listed).into(),
-            Cell::whole(text_of(&listed["revision"])),
-            text_of(&service["limit"]["pps"]).into(),
-            backends(&service["backends"]).into(),
+            Cell::whole(revision(listed.revision)),
+            text_of(&service.get("limit")["pps"]).into(),
+            backends(service).into(),
         ]
     });
     TextTable::new(screen::stdout(), COLUMNS, extent).print(rows)
 }
 
+/// The revision of a service of the API.
+fn revision(revision: Option<u64>) -> String {
+    revision.map_or("-".into(), |revision| revision.to_string())
+}
+
 /// The provider, and what keeps clients out.
-fn provider(listed: &Value) -> String {
-    let is_held_back = listed["held_back"].as_array().is_some_and(|why| !why.is_empty());
-    let state = &listed["addon"]["state"];
+fn provider(listed: &ListedAnswer) -> String {
+    let state = listed.addon.as_ref().map(|addon| addon.state);
     let words = [
-        (is_held_back, "held back"),
-        (listed["paused"].is_object(), "paused"),
-        (state == "suspended", "suspended"),
-        (state == "waiting", "waiting for a backend"),
+        (!listed.held_back.is_empty(), "held back"),
+        (listed.paused.is_some(), "paused"),
+        (state == Some(ServiceState::Suspended), "suspended"),
+        (state == Some(ServiceState::Waiting), "waiting for a backend"),
     ];
     let words: Vec<&str> = words
         .iter()
         .filter(|(is_so, _)| *is_so)
         .map(|(_, word)| *word)
         .collect();
-    let name = text_of(&listed["provider"]);
+    let name = escape::text(&listed.provider);
     if words.is_empty() {
         return name;
     }
     format!("{name} ({})", words.join(", "))
 }
 
-fn backends(list: &Value) -> String {
-    let all = list.as_array().into_iter().flatten();
+fn backends(service: &ServiceFields) -> String {
+    let all = service.get("backends").as_array().into_iter().flatten();
     all.map(one).collect::<Vec<_>>().join(" ")
 }
 
-/// A backend of a list, or an item of another one: `10.2.0.1:80=2 (draining)`.
-pub(super) fn one(item: &Value) -> String {
-    let Some(fields) = item.as_object() else {
-        return text_of(item);
-    };
-    let state = fields.get("state").filter(|state| *state == "draining");
-    let state = state.map_or("", |_| " (draining)");
-    let weight = fields.get("weight").map(|weight| format!("={weight}"));
-    let address = text_of(&item["address"]);
-    let address = if address.contains(':') {
-        format!("[{address}]")
-    } else {
-        address
-    };
-    format!("{address}:{}{}{state}", item["port"], weight.unwrap_or_default())
-}
-
-fn shown(view: &Value) -> String {
-    let service = &view["service"];
+fn shown(view: &ServiceAnswer) -> String {
+    let service = &view.service;
     let mut text = format!(
         "{} :{} of {}, revision {}\n",
-        text_of(&service["name"]),
-        service["port"],
-        text_of(&view["provider"]),
-        text_of(&view["revision"])
+        escape::text(service.name()),
+        text_of(service.get("port")),
+        escape::text(&view.provider),
+        revision(view.revision)
     );
     let mut add = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<14} {value}");
     };
-    for (field, value) in service.as_object().into_iter().flatten() {
-        if !["name", "port", "backends"].contains(&field.as_str()) {
-            add(field, plain(value));
+    for (field, value) in service.iter() {
+        if !["name", "port", "backends"].contains(&field) {
+            add(&escape::text(field), plain(value));
         }
     }
-    for (field, shown) in [("healthy", &view["healthy"]), ("drained", &view["drained"])] {
-        add(field, if *shown == true { "yes" } else { "no" }.into());
+    for (field, shown) in [("healthy", view.healthy), ("drained", view.drained)] {
+        add(field, if shown { "yes" } else { "no" }.into());
     }
-    if let Some(addon) = view["addon"].as_object() {
-        let [app, plan, state] = ["app", "plan", "state"].map(|name| text_of(&addon[name]));
+    if let Some(addon) = &view.addon {
+        let (app, plan, state) = (&addon.app, &addon.plan, addon.state.word());
         add("add-on", format!("of app {app}, plan {plan}, {state}"));
     }
-    for why in view["held_back"].as_array().into_iter().flatten() {
-        add("held back", text_of(why));
+    for why in &view.held_back {
+        add("held back", escape::text(why));
     }
-    if let Some(left) = view["paused_for"].as_u64() {
-        let pause = &view["paused"];
+    if let (Some(left), Some(pause)) = (view.paused_for, view.paused) {
+        let [since, until] = [pause.since, pause.until].map(utc_of);
+        let uid = pause.uid;
         add(
             "paused",
-            format!(
-                "for {left} s more, until {} UTC; by uid {} since {} UTC",
-                deploys::time(pause["until"].as_f64().unwrap_or_default()),
-                text_of(&pause["uid"]),
-                deploys::time(pause["since"].as_f64().unwrap_or_default())
-            ),
+            format!("for {left} s more, until {until} UTC; by uid {uid} since {since} UTC"),
         );
     }
-    if let Some(id) = view["deploy"]["id"].as_u64() {
-        add("deploy", format!("{id}, {}", text_of(&view["deploy"]["phase"])));
+    if let Some(deploy) = &view.deploy {
+        add("deploy", format!("{}, {}", deploy.id, escape::text(&deploy.phase)));
     }
-    for backend in view["backends"].as_array().into_iter().flatten() {
+    for backend in &view.backends {
         add("backend", one_backend(backend));
     }
     text
 }
 
-/// A value without the signs of JSON: `pps 1000, burst 500`, `10.0.0.0/8 192.0.2.1`.
-pub(super) fn plain(value: &Value) -> String {
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.iter();
-            let fields = fields.map(|(name, value)| format!("{} {}", tcpgw_core::escape::text(name), plain(value)));
-            fields.collect::<Vec<_>>().join(", ")
-        }
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
-        other => text_of(other),
+fn one_backend(backend: &BackendView) -> String {
+    let mut words = format!("{} {}", backend.backend, escape::text(&backend.desired));
+    if let Some(health) = &backend.health {
+        let _ = write!(words, ", {}", escape::text(health));
     }
-}
-
-fn one_backend(backend: &Value) -> String {
-    let mut words = format!("{} {}", text_of(&backend["backend"]), text_of(&backend["desired"]));
-    if let Some(health) = backend["health"].as_str() {
-        let _ = write!(words, ", {health}");
+    if let Some(reason) = &backend.reason {
+        let _ = write!(words, " ({})", escape::text(reason));
     }
-    if backend["reason"].is_string() {
-        let _ = write!(words, " ({})", text_of(&backend["reason"]));
-    }
-    if backend["balanced"] == true {
+    if backend.balanced {
         words += ", gets new connections";
     }
-    if backend["leaving"] == true {
-        let flows = backend["flows"].as_u64();
+    if backend.leaving {
+        let flows = backend.flows;
         let flows = flows.map_or_else(|| "flows not counted yet".into(), |flows| count(flows, "flow"));
         let _ = write!(words, ", leaving: {flows}");
-        if let Some(left) = backend["seconds_left"].as_u64() {
+        if let Some(left) = backend.seconds_left {
             let _ = write!(words, ", {left} s left");
         }
     }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
 use super::{Failure, Global, Outcome, Output, parse_duration, print_json, show};
+use crate::api::answers::{Reply, ServiceAnswer};
 use crate::api::client::{self, Answer, Client, ClientError, Target};
+use crate::control::request::BackendView;
 use tcpgw_core::diff::count;
+use tcpgw_core::escape;
 use tcpgw_core::model::duration;
 
 /// The longest that one request waits: a daemon that hangs is noticed soon after.
@@ -62,7 +64,7 @@ pub(super) fn wait_for(global: &Global, daemon: &Client, service: &str, what: Wh
         let answer = daemon.get_within(target.as_str(), left.max(client::SLOW), || {
             global.warn(&daemon.is_slow());
         });
-        match answer.and_then(Answer::json::<Value>) {
+        match answer.and_then(Answer::json::<Reply<ServiceAnswer>>) {
             Ok(view) => return show(global, &view, &format!("{service}: {}\n", what.word())),
             Err(ClientError::Refused { code, .. }) if code == "not_yet" => {}
             Err(error) => return Err(error.into()),
@@ -71,14 +73,13 @@ pub(super) fn wait_for(global: &Global, daemon: &Client, service: &str, what: Wh
             break;
         }
     }
-    let view: Value = daemon
+    let view: Reply<ServiceAnswer> = daemon
         .get_within(Target::of_service(service, "").as_str(), LAST, || ())?
         .json()?;
     if global.output == Output::Json {
         print_json(&view)?;
     }
-    let waiting = view["backends"].as_array().into_iter().flatten();
-    let waiting: Vec<String> = waiting.filter_map(|backend| why(backend, what)).collect();
+    let waiting: Vec<String> = view.backends.iter().filter_map(|backend| why(backend, what)).collect();
     let why = if waiting.is_empty() {
         String::new()
     } else {
@@ -92,20 +93,17 @@ pub(super) fn wait_for(global: &Global, daemon: &Client, service: &str, what: Wh
 }
 
 /// What is still amiss with a backend.
-fn why(backend: &Value, what: What) -> Option<String> {
-    let name = super::text_of(&backend["backend"]);
+fn why(backend: &BackendView, what: What) -> Option<String> {
+    let name = backend.backend;
     match what {
-        What::Drained if backend["leaving"] == true => Some(match backend["flows"].as_u64() {
-            Some(flows) => format!(
-                "{name} has {}",
-                count(usize::try_from(flows).unwrap_or(usize::MAX), "flow")
-            ),
+        What::Drained if backend.leaving => Some(match backend.flows {
+            Some(flows) => format!("{name} has {}", count(flows, "flow")),
             None => format!("{name} leaves"),
         }),
-        What::Healthy if backend["desired"] == "active" && backend["health"] != "healthy" => {
-            let state = tcpgw_core::escape::text(backend["health"].as_str().unwrap_or("not probed"));
-            let reason = backend["reason"].as_str().map(tcpgw_core::escape::text);
-            let reason = reason.map(|reason| format!(" ({reason})"));
+        What::Healthy if backend.desired == "active" && backend.health.as_deref() != Some("healthy") => {
+            let state = escape::text(backend.health.as_deref().unwrap_or("not probed"));
+            let reason = backend.reason.as_ref();
+            let reason = reason.map(|reason| format!(" ({})", escape::text(reason)));
             Some(format!("{name} is {state}{}", reason.unwrap_or_default()))
         }
         _ => None,

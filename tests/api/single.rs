@@ -42,7 +42,7 @@ impl Default for Single {
         web.backends.push(backend("10.2.0.9:80", "gone"));
         let sick = r#"{"name":"sick","port":20004,"backends":["10.2.0.3:80"]}"#;
         let mut sick = view(service(sick.as_bytes()), "file", None);
-        sick.backends[0].health = Some("unhealthy");
+        sick.backends[0].health = Some("unhealthy".into());
         sick.backends[0].reason = Some("refused".into());
         sick.backends[0].balanced = false;
         Self {
@@ -149,9 +149,9 @@ fn backend(at: &str, desired: &'static str) -> BackendView {
     let is_active = desired == "active";
     BackendView {
         backend: at.parse().expect("an endpoint"),
-        desired,
+        desired: desired.into(),
         balanced: is_active,
-        health: is_active.then_some("healthy"),
+        health: is_active.then_some("healthy".into()),
         reason: None,
         leaving: !is_active,
         flows: (!is_active).then_some(3),

@@ -5,7 +5,6 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde::Deserialize;
 use serde_json::json;
 
 use super::services::object;
@@ -14,6 +13,7 @@ use crate::addon::id::{PlanName, PlatformId};
 use crate::addon::{AddonOutcome, Dialect, Provision, Request, Target};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
+use crate::api::orders::{PlanBody, ProvisionBody};
 use crate::api::params::{App, Params};
 use crate::control::request::{AddonOrder, DaemonRequest, Peer};
 
@@ -35,14 +35,6 @@ pub(in crate::api) async fn one(
     Ok(json(&asked.await??))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wanted {
-    plan: String,
-    #[serde(default)]
-    port: Option<std::num::NonZeroU16>,
-}
-
 pub(in crate::api) async fn provision(
     State(shared): State<Shared>,
     Extension(by): Extension<Peer>,
@@ -53,7 +45,7 @@ pub(in crate::api) async fn provision(
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
     let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
-    let Wanted { plan, port } = object(&text)?;
+    let ProvisionBody { plan, port } = object(&text)?;
     let provision = Provision {
         dialect: Dialect::Local,
         app: app.clone(),
@@ -66,12 +58,6 @@ pub(in crate::api) async fn provision(
     shared.order(app, Request::Provision(provision), by).await
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Other {
-    plan: String,
-}
-
 pub(in crate::api) async fn plan(
     State(shared): State<Shared>,
     Extension(by): Extension<Peer>,
@@ -82,7 +68,7 @@ pub(in crate::api) async fn plan(
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
     let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
-    let Other { plan } = object(&text)?;
+    let PlanBody { plan } = object(&text)?;
     let request = Request::ChangePlan(Target::Any(app.clone()), plan_named(&plan)?.into());
     shared.order(app, request, by).await
 }

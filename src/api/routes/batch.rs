@@ -6,18 +6,17 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::services::{expected, named, object, tag};
 use super::{Shared, json};
+use crate::api::answers::{BatchAnswer, BatchItemAnswer, ServiceFields};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::MAX_DRAIN;
 use crate::api::params::{self, Params};
 use crate::control::request::{BatchItem, BatchOrder, DaemonRequest, Peer, ServiceEdit};
 use crate::store::Expect;
-use tcpgw_core::model::write;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,21 +71,19 @@ pub(in crate::api) async fn change(
         .ask(shared.times.order, |reply| DaemonRequest::Batch(order, reply))
         .await?;
     let done = done.map_err(|refused| ApiError::of_order(refused, is_conditional))?;
-    let services = done.services.iter().map(|(name, edited)| {
-        json!({
-            "name": name,
-            "service": edited.service.as_deref().map(write::service_value),
-            "revision": edited.revision,
-            "created": edited.created,
-            "changed": edited.changed,
-        })
+    let services = done.services.iter().map(|(name, edited)| BatchItemAnswer {
+        name: name.to_string(),
+        service: edited.service.as_deref().map(ServiceFields::from),
+        revision: edited.revision,
+        created: edited.created,
+        changed: edited.changed,
     });
-    let mut response = json(&json!({
-        "revision": done.revision,
-        "changed": done.changed,
-        "services": services.collect::<Vec<_>>(),
-        "warnings": done.warnings,
-    }));
+    let mut response = json(&BatchAnswer {
+        revision: done.revision,
+        changed: done.changed,
+        services: services.collect(),
+        warnings: done.warnings,
+    });
     tag(&mut response, done.revision);
     Ok(response)
 }

@@ -7,8 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::services::{object, span};
 use super::wait::WaitRequest;
@@ -17,6 +16,7 @@ use crate::api::answers::{DeployAnswer, DeployList};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
+use crate::api::orders::DeployBody;
 use crate::api::params::{Id, Name, Params};
 use crate::control::request::{DaemonRequest, DeployOrder, DeployView, Peer, UndoOrder, Which};
 use crate::control::storage::Query;
@@ -89,20 +89,6 @@ impl Shared {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Order {
-    targets: Vec<Value>,
-    #[serde(default)]
-    min: Option<usize>,
-    #[serde(default)]
-    timeout: Option<String>,
-    #[serde(default)]
-    drain_timeout: Option<String>,
-    #[serde(default)]
-    supersede: bool,
-}
-
 pub(in crate::api) async fn begin(
     State(shared): State<Shared>,
     Extension(by): Extension<Peer>,
@@ -114,7 +100,7 @@ pub(in crate::api) async fn begin(
     let mut params = params.known(&["until"])?;
     let until = params.read("until", Until::read)?.unwrap_or(Until::Begun);
     let (text, place) = shared.read(&headers, body, Kind::Json).await?;
-    let order: Order = object(&text)?;
+    let order: DeployBody = object(&text)?;
     drop((text, place));
     if order.targets.is_empty() {
         return Err(ApiError::invalid("targets", "must be one backend at least"));

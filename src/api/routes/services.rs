@@ -7,20 +7,19 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Shared, json};
+use crate::api::answers::{EditAnswer, ServiceAnswer, ServiceList};
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
+use crate::api::orders::{BackendsBody, PauseBody};
 use crate::api::params::{Name, Params};
-use crate::control::request::{
-    DaemonRequest, EditOrder, Edited, Listed, PauseOrder, Peer, Refused, ServiceEdit, ServiceView,
-};
+use crate::control::request::{DaemonRequest, EditOrder, Listed, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
 use crate::store::Expect;
-use tcpgw_core::model::{self, Endpoint, Service, duration, write};
+use tcpgw_core::model::{self, Endpoint, Service, duration};
 
 /// How long new connections are held back, if nobody says otherwise.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -32,11 +31,10 @@ pub(in crate::api) async fn list(State(shared): State<Shared>, params: Params) -
     let labels = params.read("label", labels)?.unwrap_or_default();
     let provider = params.read("provider", provider)?;
     let list = shared.ask(shared.times.answer, DaemonRequest::Services).await?;
-    let is_meant = |listed: &&Listed| {
+    let is_meant = |listed: &Listed| {
         provider.is_none_or(|provider| listed.provider == provider) && has_labels(&listed.service, &labels)
     };
-    let services: Vec<&Listed> = list.services.iter().filter(is_meant).collect();
-    let mut response = json(&json!({"revision": list.revision, "services": services}));
+    let mut response = json(&ServiceList::new(&list, is_meant));
     tag(&mut response, list.revision);
     Ok(response)
 }
@@ -111,7 +109,7 @@ pub(in crate::api) async fn one(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
-    Ok(shown(&shared.service(&name).await?))
+    Ok(shown(&shared.service(&name).await?.into()))
 }
 
 pub(in crate::api) async fn replace(
@@ -152,13 +150,6 @@ pub(in crate::api) async fn remove(
     shared.edit(order(name, by, params, &headers, false)?).await
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Chosen {
-    #[serde(default)]
-    backends: Vec<String>,
-}
-
 pub(in crate::api) async fn drain(
     State(shared): State<Shared>,
     Extension(by): Extension<Peer>,
@@ -183,13 +174,6 @@ pub(in crate::api) async fn undrain(
     shared.hold(order, &headers, body, ServiceEdit::Undrain).await
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct For {
-    #[serde(default, rename = "for")]
-    time: Option<String>,
-}
-
 pub(in crate::api) async fn pause(
     State(shared): State<Shared>,
     Extension(by): Extension<Peer>,
@@ -200,7 +184,7 @@ pub(in crate::api) async fn pause(
 ) -> Result<Response, ApiError> {
     params.known(&[])?;
     let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
-    let For { time } = object(&text)?;
+    let PauseBody { time } = object(&text)?;
     let time = span("for", time.as_deref(), MAX_PAUSE)?.unwrap_or(PAUSE);
     if time.is_zero() {
         return Err(ApiError::invalid("for", "must be more than 0s; resume ends a pause"));
@@ -250,21 +234,10 @@ impl Shared {
             .ask(self.times.order, |reply| DaemonRequest::Edit(order, reply))
             .await?;
         let edited = edited.map_err(|refused| ApiError::of_order(refused, is_conditional))?;
-        let Edited {
-            service,
-            revision,
-            created,
-            changed,
-            warnings,
-        } = edited;
-        let mut response = json(&json!({
-            "service": service.as_deref().map(write::service_value),
-            "revision": revision,
-            "created": created,
-            "changed": changed,
-            "warnings": warnings,
-        }));
-        if service.is_some() {
+        let created = edited.created;
+        let tagged = edited.service.is_some().then_some(edited.revision);
+        let mut response = json(&EditAnswer::from(edited));
+        if let Some(revision) = tagged {
             tag(&mut response, revision);
         }
         if created {
@@ -282,41 +255,19 @@ impl Shared {
         let warnings = self
             .ask(self.times.order, |reply| DaemonRequest::Pause(order, reply))
             .await??;
-        let view = self.service(&name).await?;
-        let mut value = value(&view);
-        value["warnings"] = warnings.into();
-        Ok(tagged(&view, &value))
+        let mut answer = ServiceAnswer::from(self.service(&name).await?);
+        answer.warnings = Some(warnings);
+        Ok(shown(&answer))
     }
 }
 
 /// A service as it is shown, with its revision as a tag.
-pub(super) fn shown(view: &ServiceView) -> Response {
-    tagged(view, &value(view))
-}
-
-fn tagged(view: &ServiceView, value: &Value) -> Response {
-    let mut response = json(value);
-    if let Some(revision) = view.listed.revision {
+pub(super) fn shown(answer: &ServiceAnswer) -> Response {
+    let mut response = json(answer);
+    if let Some(revision) = answer.revision {
         tag(&mut response, revision);
     }
     response
-}
-
-pub(super) fn value(view: &ServiceView) -> Value {
-    json!({
-        "service": write::service_value(&view.listed.service),
-        "provider": view.listed.provider,
-        "revision": view.listed.revision,
-        "held_back": view.listed.held_back,
-        "paused": view.listed.paused,
-        "paused_for": view.paused_for,
-        "addon": view.listed.addon,
-        "backends": view.backends,
-        "in_kernel": view.in_kernel,
-        "healthy": view.is_healthy(),
-        "drained": view.is_drained(),
-        "deploy": view.deploy,
-    })
 }
 
 pub(super) fn tag(response: &mut Response, revision: u64) {
@@ -419,7 +370,7 @@ pub(super) fn span(place: &str, text: Option<&str>, most: Duration) -> Result<Op
 }
 
 fn endpoints(text: &[u8]) -> Result<Vec<Endpoint>, ApiError> {
-    let Chosen { backends } = object(text)?;
+    let BackendsBody { backends } = object(text)?;
     let read = |(at, text): (usize, &String)| {
         text.parse()
             .map_err(|error| ApiError::invalid(&format!("backends[{at}]"), error))

@@ -6,11 +6,13 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Shared;
-use super::services::{shown, value};
+use super::services::shown;
+use crate::api::answers::ServiceAnswer;
 use crate::api::error::ApiError;
 use crate::api::limits::{LOOK_AGAIN, MAX_WAIT, WAITERS};
 use crate::api::params::{Name, Params};
@@ -90,13 +92,13 @@ pub(in crate::api) async fn service(
             view.is_drained()
         };
         if is_so {
-            return Ok(shown(&view));
+            return Ok(shown(&view.into()));
         }
         if !waiter.pause().await {
             let what = if for_health { "healthy" } else { "drained" };
             let message = format!("service {name} is not {what} after {}", duration::show(time));
             let error = ApiError::new(StatusCode::GATEWAY_TIMEOUT, "not_yet", message);
-            return Err(error.with("service", value(&view)));
+            return Err(error.with("service", json!(ServiceAnswer::from(view))));
         }
     }
 }

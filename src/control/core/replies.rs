@@ -127,11 +127,11 @@ impl Core {
             let health = self.health.get(endpoint.into());
             BackendView {
                 backend: endpoint.into(),
-                desired,
+                desired: desired.into(),
                 balanced: told.is_some_and(|backend| backend.state == BackendState::Active),
                 health: health.map(|view| {
                     let is_unproven = self.membership.is_unproven(&service.name, endpoint);
-                    if is_unproven { UNKNOWN } else { view.state.name() }
+                    if is_unproven { UNKNOWN } else { view.state.name() }.into()
                 }),
                 reason: health.and_then(|view| reason(view.last)),
                 leaving: leaving.is_some(),

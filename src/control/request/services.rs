@@ -1,11 +1,11 @@
 //! Orders about one service, and what is told of it.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 use super::Peer;
 use crate::addon::ServiceState;
@@ -120,7 +120,7 @@ pub struct Listed {
 }
 
 /// The resource that a service belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddonView {
     /// Our own id of the resource.
     pub id: ResourceId,
@@ -133,7 +133,7 @@ pub struct AddonView {
 }
 
 /// A pause of a service's new connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseView {
     /// When it was ordered, in seconds since 1970.
     pub since: u64,
@@ -168,16 +168,16 @@ pub struct ServiceView {
 }
 
 /// One backend of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendView {
     /// Where.
     pub backend: SocketAddr,
     /// As desired: `active`, `draining`, or `gone` (it is not desired any more and has flows still).
-    pub desired: &'static str,
+    pub desired: Cow<'static, str>,
     /// Whether it gets new connections.
     pub balanced: bool,
     /// What probes say: see [`HealthView::state`](super::HealthView::state).
-    pub health: Option<&'static str>,
+    pub health: Option<Cow<'static, str>>,
     /// Why the last probe failed, if it did.
     pub reason: Option<String>,
     /// Whether it leaves: it has flows to end, or waits for a replacement.
@@ -188,6 +188,13 @@ pub struct BackendView {
     pub seconds_left: Option<u64>,
 }
 
+impl BackendView {
+    /// Returns whether probes let it serve.
+    pub fn is_serving(&self) -> bool {
+        matches!(self.health.as_deref(), Some("healthy" | "failing"))
+    }
+}
+
 impl ServiceView {
     /// Whether every backend that shall be active is healthy and gets new connections, and there is one.
     pub fn is_healthy(&self) -> bool {
@@ -196,9 +203,7 @@ impl ServiceView {
             .iter()
             .filter(|backend| backend.desired == "active")
             .peekable();
-        active.peek().is_some()
-            && self.in_kernel
-            && active.all(|backend| backend.balanced && matches!(backend.health, Some("healthy" | "failing")))
+        active.peek().is_some() && self.in_kernel && active.all(|backend| backend.balanced && backend.is_serving())
     }
 
     /// Whether no backend leaves.
@@ -216,29 +221,4 @@ pub struct PauseOrder {
     pub time: Option<Duration>,
     /// By whom.
     pub by: Peer,
-}
-
-/// JSON of a service, with what is known of its provider and revision.
-impl Serialize for Listed {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Wire<'a> {
-            service: Value,
-            provider: &'static str,
-            revision: Option<u64>,
-            held_back: &'a [String],
-            paused: Option<PauseView>,
-            addon: Option<&'a AddonView>,
-        }
-        let service = tcpgw_core::model::write::service_value(&self.service);
-        Wire {
-            service,
-            provider: self.provider,
-            revision: self.revision,
-            held_back: &self.held_back,
-            paused: self.paused,
-            addon: self.addon.as_ref(),
-        }
-        .serialize(serializer)
-    }
 }

@@ -119,7 +119,7 @@ fn state(backend: &BackendView, standing: ContainerState) -> Markup {
         } @else {
             "waits"
             small {
-                @if matches!(backend.health, Some("healthy" | "failing")) {
+                @if backend.is_serving() {
                     "gets new connections when the change is in effect"
                 } @else {
                     "gets no new connections until it answers"
@@ -134,7 +134,7 @@ fn health(backend: &BackendView, standing: ContainerState) -> Markup {
     if standing == ContainerState::Suspended {
         return html! { "not probed" };
     }
-    let (class, text) = match backend.health {
+    let (class, text) = match backend.health.as_deref() {
         Some("healthy") => ("good", "answers"),
         Some("failing") => ("bad", "did not answer the last probe"),
         Some("unhealthy") => ("bad", "does not answer"),

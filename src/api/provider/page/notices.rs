@@ -80,7 +80,7 @@ fn unreached(backends: &[BackendView]) -> Option<&'static str> {
     if active.peek().is_none() {
         return Some("No container gets new connections: all of them are set aside or drain.");
     }
-    let is_silent = |backend: &BackendView| backend.health == Some("unhealthy");
+    let is_silent = |backend: &BackendView| backend.health.as_deref() == Some("unhealthy");
     Some(if active.all(is_silent) {
         "No container gets new connections: none of them answers. Check that the process listens on 0.0.0.0, on the port in $PORT."
     } else {

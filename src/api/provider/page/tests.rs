@@ -36,9 +36,9 @@ fn plans() -> Plans {
 fn backend() -> BackendView {
     BackendView {
         backend: "10.2.0.11:3000".parse().unwrap(),
-        desired: "active",
+        desired: "active".into(),
         balanced: true,
-        health: Some("healthy"),
+        health: Some("healthy".into()),
         reason: None,
         leaving: false,
         flows: None,
@@ -261,7 +261,7 @@ fn each_state_has_its_words() {
     }
     let silent = BackendView {
         balanced: false,
-        health: Some("unhealthy"),
+        health: Some("unhealthy".into()),
         reason: Some("refused".into()),
         ..backend()
     };
@@ -302,7 +302,7 @@ fn a_container_is_not_blamed_while_nobody_is_let_in() {
     let page = content(&app(vec![waiting.clone()]), None, None);
     assert!(!page.contains("none of them answers"), "it answers: {page}");
     let drained = BackendView {
-        desired: "draining",
+        desired: "draining".into(),
         ..waiting
     };
     let page = content(&app(vec![drained]), None, None);

@@ -1,0 +1,202 @@
+//! Services, as the API tells them.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::control::request::{AddonView, BackendView, DeployView, Edited, List, Listed, PauseView, ServiceView};
+use tcpgw_core::model::Service;
+use tcpgw_core::model::write::service_value;
+
+/// A service as JSON of the state file. Fields that a newer daemon knows are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ServiceFields(Map<String, Value>);
+
+impl From<&Service> for ServiceFields {
+    fn from(service: &Service) -> Self {
+        match service_value(service) {
+            Value::Object(fields) => Self(fields),
+            _ => Self(Map::new()),
+        }
+    }
+}
+
+impl ServiceFields {
+    /// Returns the service's name.
+    pub fn name(&self) -> &str {
+        self.get("name").as_str().unwrap_or_default()
+    }
+
+    /// Returns a field; null if it is not there.
+    pub fn get(&self, field: &str) -> &Value {
+        self.0.get(field).unwrap_or(&Value::Null)
+    }
+
+    /// Returns the fields by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+/// The answer to `GET /v1/services`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceList {
+    /// Revision of the store: grows by one with each change.
+    pub revision: u64,
+    /// By name.
+    pub services: Vec<ListedAnswer>,
+}
+
+impl ServiceList {
+    /// Tells those services of a list for which `is_meant` holds.
+    pub fn new(list: &List, is_meant: impl Fn(&Listed) -> bool) -> Self {
+        let services = list.services.iter().filter(|listed| is_meant(listed));
+        Self {
+            revision: list.revision,
+            services: services.map(ListedAnswer::from).collect(),
+        }
+    }
+}
+
+/// A service of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListedAnswer {
+    /// The service as it is desired.
+    pub service: ServiceFields,
+    /// `api`, `file` or `orphan`.
+    pub provider: Cow<'static, str>,
+    /// Revision of its last change; `None` for a service that is not the API's.
+    pub revision: Option<u64>,
+    /// Why it cannot be served here now, and is held back; empty if it is not.
+    #[serde(default)]
+    pub held_back: Vec<String>,
+    /// The pause of its new connections.
+    pub paused: Option<PauseView>,
+    /// The resource of the add-on that it belongs to.
+    pub addon: Option<AddonView>,
+}
+
+impl From<&Listed> for ListedAnswer {
+    fn from(listed: &Listed) -> Self {
+        Self {
+            service: ServiceFields::from(&*listed.service),
+            provider: listed.provider.into(),
+            revision: listed.revision,
+            held_back: listed.held_back.clone(),
+            paused: listed.paused,
+            addon: listed.addon.clone(),
+        }
+    }
+}
+
+/// A service that was asked for alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceAnswer {
+    /// The service as it is desired.
+    pub service: ServiceFields,
+    /// `api`, `file` or `orphan`.
+    pub provider: Cow<'static, str>,
+    /// Revision of its last change; `None` for a service that is not the API's.
+    pub revision: Option<u64>,
+    /// Why it cannot be served here now, and is held back; empty if it is not.
+    #[serde(default)]
+    pub held_back: Vec<String>,
+    /// The pause of its new connections.
+    pub paused: Option<PauseView>,
+    /// Seconds for which the pause goes on.
+    pub paused_for: Option<u64>,
+    /// The resource of the add-on that it belongs to.
+    pub addon: Option<AddonView>,
+    /// Its backends, those that leave among them, by endpoint.
+    pub backends: Vec<BackendView>,
+    /// Whether the kernel holds all that is desired of it.
+    pub in_kernel: bool,
+    /// Whether every backend that shall be active is healthy and gets new connections, and there is one.
+    pub healthy: bool,
+    /// Whether no backend leaves.
+    pub drained: bool,
+    /// The deploy that is not over.
+    pub deploy: Option<DeployView>,
+    /// What is odd about the order that this answers; `None`: it answers no order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warnings: Option<Vec<String>>,
+}
+
+impl From<ServiceView> for ServiceAnswer {
+    fn from(view: ServiceView) -> Self {
+        Self {
+            healthy: view.is_healthy(),
+            drained: view.is_drained(),
+            service: ServiceFields::from(&*view.listed.service),
+            provider: view.listed.provider.into(),
+            revision: view.listed.revision,
+            held_back: view.listed.held_back,
+            paused: view.listed.paused,
+            paused_for: view.paused_for,
+            addon: view.listed.addon,
+            backends: view.backends,
+            in_kernel: view.in_kernel,
+            deploy: view.deploy,
+            warnings: None,
+        }
+    }
+}
+
+/// What has become of a change of one service. It is on the disk and in the kernel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EditAnswer {
+    /// The service as it is now; `None`: it was removed.
+    pub service: Option<ServiceFields>,
+    /// Revision of the service's last change; of the store's if it was removed.
+    pub revision: u64,
+    /// Whether it was not there before.
+    pub created: bool,
+    /// Whether something is not as it was.
+    pub changed: bool,
+    /// What is odd about it.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+impl From<Edited> for EditAnswer {
+    fn from(edited: Edited) -> Self {
+        Self {
+            service: edited.service.as_deref().map(ServiceFields::from),
+            revision: edited.revision,
+            created: edited.created,
+            changed: edited.changed,
+            warnings: edited.warnings,
+        }
+    }
+}
+
+/// What has become of a change of several services in one request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BatchAnswer {
+    /// Revision of the store.
+    pub revision: u64,
+    /// Whether something is not as it was.
+    pub changed: bool,
+    /// The services, in the order of the request.
+    pub services: Vec<BatchItemAnswer>,
+    /// What is odd about them.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// One service of a [`BatchAnswer`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BatchItemAnswer {
+    /// The name of the service.
+    pub name: String,
+    /// The service as it is now; `None`: it was removed.
+    pub service: Option<ServiceFields>,
+    /// Revision of the service's last change; of the store's if it was removed.
+    pub revision: u64,
+    /// Whether it was not there before.
+    pub created: bool,
+    /// Whether something is not as it was.
+    pub changed: bool,
+}
