@@ -28,6 +28,8 @@ mod manual_tests;
 mod others;
 mod pause;
 mod preflight;
+#[cfg(test)]
+mod reference_tests;
 mod remote;
 mod render;
 #[cfg(test)]

@@ -12,14 +12,19 @@ pub(crate) fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
-/// Whether a document has a section with that anchor.
+/// Whether a document has one section with that anchor: of several a link leads to the first one only.
 pub(crate) fn has_section(text: &str, anchor: &str) -> bool {
-    let is_title = |line: &str| -> bool {
+    let mut is_code = false;
+    let titles = text.lines().filter(|line| {
+        is_code ^= line.trim_start().starts_with("```");
+        !is_code && line.starts_with('#')
+    });
+    let is_it = |line: &&str| -> bool {
         let plain = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
         let title: String = line.trim_start_matches('#').trim().chars().filter(plain).collect();
         title.to_lowercase().replace(' ', "-") == anchor
     };
-    text.lines().filter(|line| line.starts_with('#')).any(is_title)
+    titles.filter(is_it).count() == 1
 }
 
 fn root() -> &'static Path {

@@ -472,7 +472,7 @@ mod tests {
 
     #[test]
     fn the_manual_says_of_every_kind_how_bad_it_is_what_it_means_and_what_to_do() {
-        let manual = include_str!("../../../docs/operating/operating.md");
+        let manual = include_str!("../../../docs/reference/problems.md");
         let (_, section) = manual.split_once("\n## The kinds of problems\n").expect("a section");
         let section = section.split("\n## ").next().expect("text");
         let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));

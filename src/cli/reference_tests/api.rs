@@ -1,0 +1,245 @@
+//! The second half of `docs/reference/api.md`, from `src/api/openapi.json`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{assert_made, cell};
+use crate::api::OPENAPI;
+
+const PAGE: &str = "docs/reference/api.md";
+/// What is below this line is made; what is above is written by hand.
+const MARK: &str = "<!-- Below this line the page is made from the OpenAPI document. -->\n";
+
+#[test]
+fn the_page_of_the_api_is_what_the_openapi_document_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    let there = fs::read_to_string(path).expect("a page");
+    let (by_hand, _) = there.split_once(MARK).expect("the line below which the page is made");
+    let document: Value = serde_json::from_str(OPENAPI).expect("JSON");
+    let mut page = format!("{by_hand}{MARK}");
+    write_routes(&mut page, &document);
+    write_errors(&mut page, &document);
+    write_bodies(&mut page, &document);
+    assert_made(PAGE, &page);
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// A section for each tag, with its operations.
+fn write_routes(page: &mut String, document: &Value) {
+    page.push_str("\n## Routes\n");
+    let mut written = 0;
+    for tag in list(&document["tags"]) {
+        writeln!(
+            page,
+            "\n### Routes of {}\n\n{}",
+            text(tag, "name"),
+            cell(text(tag, "description"))
+        )
+        .expect("room");
+        for (path, methods) in entries(&document["paths"]) {
+            for (method, operation) in entries(methods) {
+                if list(&operation["tags"]).any(|of| *of == tag["name"]) {
+                    write_operation(page, &method.to_uppercase(), path, operation);
+                    written += 1;
+                }
+            }
+        }
+    }
+    let all = entries(&document["paths"]).map(|(_, methods)| entries(methods).count());
+    assert_eq!(
+        written,
+        all.sum::<usize>(),
+        "each operation has one tag, which is described"
+    );
+}
+
+fn write_operation(page: &mut String, method: &str, path: &str, operation: &Value) {
+    writeln!(page, "\n#### `{method} {path}`\n\n{}", cell(text(operation, "summary"))).expect("room");
+    let parameters: Vec<&Value> = list(&operation["parameters"]).collect();
+    if !parameters.is_empty() {
+        page.push_str("\n| parameter | in | accepted | meaning |\n| --- | --- | --- | --- |\n");
+    }
+    for parameter in parameters {
+        let required = if parameter["required"] == true {
+            ", required"
+        } else {
+            ""
+        };
+        writeln!(
+            page,
+            "| `{}` | {}{required} | {} | {} |",
+            text(parameter, "name"),
+            text(parameter, "in"),
+            accepted(&parameter["schema"]),
+            cell(text(parameter, "description"))
+        )
+        .expect("room");
+    }
+    let body = &operation["requestBody"];
+    if body.is_object() {
+        let types: Vec<String> = entries(&body["content"])
+            .map(|(kind, of)| format!("{} (`{kind}`)", accepted(&of["schema"])))
+            .collect();
+        writeln!(
+            page,
+            "\nBody: {}. {}",
+            types.join(", or "),
+            cell(text(body, "description"))
+        )
+        .expect("room");
+    }
+    page.push_str("\n| status | body | meaning |\n| --- | --- | --- |\n");
+    let mut errors = Vec::new();
+    for (status, response) in entries(&operation["responses"]) {
+        if response["$ref"].is_string() {
+            errors.push(status.as_str());
+            continue;
+        }
+        let bodies: Vec<String> = entries(&response["content"])
+            .map(|(_, of)| accepted(&of["schema"]))
+            .collect();
+        let headers: Vec<String> = entries(&response["headers"])
+            .map(|(name, of)| format!("; header `{name}`: {}", cell(text(of, "description"))))
+            .collect();
+        let meaning = cell(text(response, "description"));
+        let meaning = if headers.is_empty() {
+            meaning.as_str()
+        } else {
+            meaning.trim_end_matches('.')
+        };
+        writeln!(
+            page,
+            "| {status} | {} | {meaning}{} |",
+            bodies.join(", or "),
+            headers.concat()
+        )
+        .expect("room");
+    }
+    if !errors.is_empty() {
+        writeln!(
+            page,
+            "| {} | [`Error`](#error) | [an error](#errors) |",
+            errors.join(", ")
+        )
+        .expect("room");
+    }
+}
+
+fn write_errors(page: &mut String, document: &Value) {
+    page.push_str("\n## Errors\n\nThe body is [`Error`](#error).\n\n| status | meaning |\n| --- | --- |\n");
+    for (status, response) in entries(&document["components"]["responses"]) {
+        writeln!(page, "| {status} | {} |", cell(text(response, "description"))).expect("room");
+    }
+}
+
+fn write_bodies(page: &mut String, document: &Value) {
+    page.push_str("\n## Bodies\n\nA key that is not marked \"required\" may be missing.\n");
+    for (name, schema) in entries(&document["components"]["schemas"]) {
+        writeln!(page, "\n### {name}\n\n{}", cell(text(schema, "description"))).expect("room");
+        if schema["type"] != "object" || schema["properties"].as_object().is_none_or(serde_json::Map::is_empty) {
+            writeln!(page, "\nIt is: {}.", shape(schema)).expect("room");
+        }
+        let mut rows = String::new();
+        write_keys(&mut rows, "", schema);
+        if !rows.is_empty() {
+            write!(page, "\n| key | type | meaning |\n| --- | --- | --- |\n{rows}").expect("room");
+        }
+    }
+}
+
+/// A row for each key, those of objects in it included.
+fn write_keys(rows: &mut String, above: &str, schema: &Value) {
+    for (key, property) in entries(&schema["properties"]) {
+        let is_required = list(&schema["required"]).any(|required| required == key.as_str());
+        let required = if is_required { ", required" } else { "" };
+        let name = format!("{above}{key}");
+        let meaning = cell(text(property, "description"));
+        writeln!(rows, "| `{name}` | {}{required} | {meaning} |", accepted(property)).expect("room");
+        write_keys(rows, &format!("{name}."), property);
+        write_keys(rows, &format!("{name}[]."), &property["items"]);
+    }
+}
+
+/// What a schema accepts, in words: a link to the schema that it names, or its type and its bounds.
+fn accepted(schema: &Value) -> String {
+    match schema["$ref"].as_str().and_then(|name| name.rsplit('/').next()) {
+        Some(name) => format!("[`{name}`](#{})", name.to_lowercase()),
+        None => shape(schema),
+    }
+}
+
+fn shape(schema: &Value) -> String {
+    for of in ["anyOf", "oneOf"] {
+        if schema[of].is_array() {
+            return list(&schema[of]).map(accepted).collect::<Vec<_>>().join(" or ");
+        }
+    }
+    if schema["allOf"].is_array() {
+        return list(&schema["allOf"]).map(accepted).collect::<Vec<_>>().join(" and ");
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::String(one) => vec![one],
+        many => list(many).filter_map(Value::as_str).collect(),
+    };
+    let mut words: Vec<String> = types
+        .iter()
+        .map(|of| match *of {
+            "array" => format!("array of {}", accepted(&schema["items"])),
+            "object" if schema["additionalProperties"].is_object() => {
+                format!("object of {}", accepted(&schema["additionalProperties"]))
+            }
+            other => other.to_owned(),
+        })
+        .collect();
+    if words.is_empty() {
+        words.push("any".to_owned());
+    }
+    let mut said = words.join(" or ");
+    let values: Vec<String> = list(&schema["enum"])
+        .map(|value| format!("`{}`", plain(value)))
+        .collect();
+    if !values.is_empty() {
+        said = values.join(", ");
+    }
+    if schema.get("const").is_some() {
+        said = format!("`{}`", plain(&schema["const"]));
+    }
+    if text(schema, "pattern") == "^[0-9]+(ms|s|m|h)$" {
+        "duration".clone_into(&mut said);
+    }
+    let bounds = [
+        ("minimum", "at least"),
+        ("maximum", "at most"),
+        ("minItems", "at least"),
+        ("maxItems", "at most"),
+        ("maxLength", "characters at most"),
+        ("default", "default"),
+    ];
+    for (key, words) in bounds {
+        let value = &schema[key];
+        let is_type = key == "minimum" && value == 0;
+        if !value.is_null() && !is_type {
+            write!(said, ", {words} {}", plain(value)).expect("room");
+        }
+    }
+    cell(&said)
+}
+
+/// A value as JSON has it, a string without its quotes.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
