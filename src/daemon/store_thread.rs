@@ -59,6 +59,15 @@ pub fn open(path: &Path, last: &Last, recorded: u64, now: Duration) -> Result<(S
         store.count_on_from(last.revision)?;
         opened = read(&mut store)?;
     }
+    if store.lacks_writes() {
+        if is_known && !is_new {
+            return Err(StoreError::Incomplete(path.to_owned()));
+        }
+        if is_known {
+            lost::note(path, last, now)?;
+        }
+        store.accept()?;
+    }
     if let Some(change) = last.resources.as_ref().filter(|_| is_new).and_then(|_| restored(last)) {
         let by = By {
             uid: nix::unistd::geteuid().as_raw(),
@@ -406,6 +415,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::store::{DeployStep, NewDeploy, written};
 
     /// A question, and its answer.
     fn question() -> (Query, oneshot::Receiver<Result<Option<Recorded>, QueryError>>) {
@@ -480,6 +490,92 @@ mod tests {
             matches!(refused, Err(StoreError::Older { known: 8, found: 7, .. })),
             "{refused:?}"
         );
+    }
+
+    /// Copies a store as it is without its log, with what is noted beside it.
+    fn without_log(path: &Path, to: &Path) {
+        std::fs::copy(path, to).unwrap();
+        std::fs::copy(written::path(path), written::path(to)).unwrap();
+    }
+
+    /// Whatever was acknowledged last, whether the store's revision and the record tell of it or not.
+    #[test]
+    fn a_store_whose_log_was_lost_is_found_by_its_last_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, cut) = (directory.path().join("store.db"), directory.path().join("cut.db"));
+        let mut store = open(&path, &Last::default(), 0, Duration::ZERO).unwrap().0;
+        let (change, by) = a_service();
+        store.commit(&change, &by, Duration::ZERO).unwrap();
+        store.checkpoint().unwrap();
+        let last = Last {
+            boot: "b".into(),
+            revision: 1,
+            ..Last::default()
+        };
+        let opens = |last: &Last| open(&cut, last, 1, Duration::ZERO).map(|_| ());
+        without_log(&path, &cut);
+        assert_eq!(opens(&last), Ok(()), "it has all");
+        let resource = r#"{"id": "baaaaaaaaaaa", "dialect": "scalingo", "app": "my-app", "uuid": null, "owner": null, "plan": "small",
+            "port": 20000, "status": "suspended", "bindings": {}, "created": {"secs": 1, "nanos": 0}}"#;
+        let resource: addon::Resource = serde_json::from_str(resource).unwrap();
+        let resource = Change {
+            resources: vec![addon::Change::Put(Arc::new(resource))],
+            ..Change::default()
+        };
+        let deploy = NewDeploy {
+            service: "a".into(),
+            targets: Vec::new(),
+            details: serde_json::json!({}),
+            supersedes: Vec::new(),
+            ends: Vec::new(),
+        };
+        let writes: [&dyn Fn(&mut Store) -> u64; 3] = [
+            &|store| store.commit(&resource, &by, Duration::ZERO).unwrap().revision,
+            &|store| store.deploy_begin(&deploy, &by, Duration::ZERO).unwrap(),
+            &|store| {
+                let step = DeployStep {
+                    id: 1,
+                    phase: Phase::Failed,
+                    reason: None,
+                };
+                store.deploy_update(&step, Duration::ZERO).map(|()| 1).unwrap()
+            },
+        ];
+        for (number, write) in writes.iter().enumerate() {
+            assert_eq!(write(&mut store), 1, "the revision does not tell of it");
+            without_log(&path, &cut);
+            for _ in 0..4 {
+                assert_eq!(opens(&last), Err(StoreError::Incomplete(cut.clone())), "{number}");
+            }
+            store.checkpoint().unwrap();
+        }
+        // Somebody has removed the file of last services, to go by this one; and then it is whole.
+        assert_eq!(opens(&Last::default()), Ok(()));
+        assert_eq!(opens(&last), Ok(()));
+        drop(store);
+        without_log(&path, &cut);
+        assert_eq!(opens(&last), Ok(()), "what was closed is whole");
+    }
+
+    /// The first changes of a store were in its log alone.
+    #[test]
+    fn a_store_that_has_lost_all_that_it_had_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, cut) = (directory.path().join("store.db"), directory.path().join("cut.db"));
+        let mut store = open(&path, &Last::default(), 0, Duration::ZERO).unwrap().0;
+        let (change, by) = a_service();
+        store.commit(&change, &by, Duration::ZERO).unwrap();
+        without_log(&path, &cut);
+        let last = Last {
+            boot: "b".into(),
+            ..Last::default()
+        };
+        assert_eq!(lost::problem(&cut), None);
+        drop(open(&cut, &last, 0, Duration::ZERO).unwrap());
+        assert!(lost::problem(&cut).is_some());
+        std::fs::remove_file(lost::path(&cut)).unwrap();
+        drop(open(&cut, &last, 0, Duration::ZERO).unwrap());
+        assert_eq!(lost::problem(&cut), None, "once");
     }
 
     #[test]

@@ -64,6 +64,13 @@ pub enum StoreError {
         /// Its revision.
         found: u64,
     },
+    /// It does not have all that was acknowledged.
+    #[error(
+        "{path} lacks changes that were acknowledged: its log {path}-wal was removed or cut, or it was copied without its log; what is served \
+         goes on; put the log or a newer store in its place, or, to go by this one, remove {path}.written, and restart the daemon",
+        path = tcpgw_core::escape::path(.0)
+    )]
+    Incomplete(PathBuf),
     /// Another process has it.
     #[error(
         "{} is in use by {holder}; one process at a time may have it",
@@ -172,6 +179,7 @@ impl StoreError {
                 | Self::Corrupt { .. }
                 | Self::Newer { .. }
                 | Self::Older { .. }
+                | Self::Incomplete(_)
                 | Self::Locked { .. }
                 | Self::Io { .. }
         )

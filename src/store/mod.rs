@@ -18,6 +18,7 @@ mod resources;
 mod schema;
 mod seal;
 mod services;
+pub mod written;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -106,6 +107,8 @@ pub struct Store {
     file: Option<FileId>,
     /// Its log.
     log: Option<FileId>,
+    /// More writes were acknowledged than it had when it was opened.
+    lacks_writes: bool,
     /// Opened to be read only: it cannot be written, or could not be when it was opened.
     read_only: bool,
     /// What the caller has seen.
@@ -136,6 +139,7 @@ impl Store {
             connection: None,
             file: None,
             log: None,
+            lacks_writes: false,
             read_only: false,
             revision: 0,
             trouble: None,
@@ -152,6 +156,22 @@ impl Store {
     /// Why changes cannot be written: at the last attempt, of which opening the store was the first.
     pub fn trouble(&self) -> Option<&StoreError> {
         self.trouble.as_ref()
+    }
+
+    /// Whether it had lost writes that were acknowledged when it was opened, as the [file beside it](written) tells.
+    pub fn lacks_writes(&self) -> bool {
+        self.lacks_writes
+    }
+
+    /// Takes it as it is, whatever it has lost: what is acknowledged counts from here on.
+    ///
+    /// # Errors
+    /// The store cannot be opened or read: [`StoreError`].
+    pub fn accept(&mut self) -> Result<(), StoreError> {
+        let written = self.read(|connection, _| schema::written(connection))?;
+        self.note_written(written);
+        self.lacks_writes = false;
+        Ok(())
     }
 
     /// Which file it is; `None`: that could not be found out.
@@ -340,14 +360,28 @@ impl Store {
             return Err(self.closed());
         };
         let before = connection.total_changes();
-        match in_transaction(connection, |transaction| work(transaction, &self.keep)) {
-            Ok(done) => {
-                if connection.total_changes() != before {
+        let counted = |transaction: &Transaction<'_>| {
+            let done = work(transaction, &self.keep)?;
+            let is_changed = transaction.total_changes() != before;
+            let written = is_changed.then(|| schema::count_write(transaction)).transpose()?;
+            Ok((done, written))
+        };
+        match in_transaction(connection, counted) {
+            Ok((done, written)) => {
+                if let Some(written) = written {
                     self.trouble = None;
+                    self.note_written(written);
                 }
                 Ok(done)
             }
             Err(fault) => Err(self.suffer(fault)),
+        }
+    }
+
+    /// Before anything is acknowledged. What cannot be noted is on the disk all the same.
+    fn note_written(&self, written: u64) {
+        if let Err(error) = written::note(&self.path, written) {
+            tracing::debug!(%error, "failed to note how many writes of the store were acknowledged");
         }
     }
 
@@ -406,6 +440,7 @@ impl Store {
         let version = schema::check(&connection)?;
         schema::migrate(&mut connection, version, &self.path)?;
         let head = schema::verify(&connection)?;
+        self.lacks_writes |= written::read(&self.path) > Some(schema::written(&connection)?);
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         self.read_only = unwritable.is_some();
         self.trouble = match unwritable {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::error::{Fault, StoreError};
 use super::seal::Seal;
-use super::{resources, services};
+use super::{counter, resources, services};
 
 /// "tgw1" in ASCII: what `file` and SQLite's shell show as the application's id.
 const APPLICATION: i64 = 0x7467_7731;
@@ -183,10 +183,22 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<(), Fault> {
     Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?)
 }
 
-/// Writes to the head what tells nothing.
+/// Writes to the head what tells nothing. The column has the number of writes in its other bits.
 pub(super) fn touch(transaction: &Transaction<'_>) -> Result<(), Fault> {
-    transaction.execute("UPDATE head SET opened = opened + 1", ())?;
+    transaction.execute("UPDATE head SET opened = opened + 1 - 2 * (opened & 1)", ())?;
     Ok(())
+}
+
+/// Counts a write, and returns its number.
+pub(super) fn count_write(transaction: &Transaction<'_>) -> Result<u64, Fault> {
+    transaction.execute("UPDATE head SET opened = opened + 2", ())?;
+    written(transaction)
+}
+
+/// Returns the number of the last write.
+pub(super) fn written(connection: &Connection) -> Result<u64, Fault> {
+    let opened: i64 = connection.query_row("SELECT opened FROM head", (), |row| row.get(0))?;
+    Ok(counter(opened) / 2)
 }
 
 #[cfg(test)]

@@ -235,7 +235,7 @@ impl Log {
 
 /// Removes a store with the files beside it.
 pub fn remove_store(store: &Path) {
-    for end in ["", "-wal", "-journal", ".last"] {
+    for end in ["", "-wal", "-journal", ".last", ".written"] {
         let mut path = store.as_os_str().to_owned();
         path.push(end);
         let _ = fs::remove_file(PathBuf::from(path));

@@ -226,6 +226,7 @@ impl Acknowledged {
     pub(crate) fn check(self, path: &Path) -> u64 {
         let mut store = Store::open_with(path, KEEP).expect("it opens");
         assert_eq!(store.trouble(), None);
+        assert!(!store.lacks_writes(), "it has all that was acknowledged, and says so");
         let loaded = store.load().expect("it is whole");
         let revision = loaded.revision;
         assert!(
