@@ -22,6 +22,20 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 /// anybody can forge a SYN from an address that does not answer.
 const ENOUGH_CLIENTS: usize = 3;
 
+/// Services that are followed, for each family.
+const MOST_SERVICES: usize = 4096;
+
+/// How completed handshakes were heard of since the look before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    /// The kernel told of all, as far as its messages were not lost.
+    All,
+    /// It was not asked for some of the time: whether nobody is served is not known.
+    Part,
+    /// It tells of none: those are known that are listed.
+    None,
+}
+
 /// Overdue handshakes of one service, with clients of one address family. They are told on for some time when conntrack has
 /// forgotten them: clients that give up come again, and until the next ones are overdue nothing else would be seen of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,7 +51,7 @@ pub struct Overdue {
     /// What those of them show that came again, beside what clients of the same service and family say.
     pub of_service: Evidence,
     /// Whether a client was not answered, and nothing says that others of the service and family are served: since it began to fail
-    /// none was, or not for a minute.
+    /// none was, or not for a minute. Where many are banned, for a longer time than usual.
     pub is_unserved: bool,
     /// Whether others of the service and family are served.
     pub others_complete: bool,
@@ -124,7 +138,7 @@ impl Overdue {
         if self.last_unanswered > 0 {
             let told = count(self.last_unanswered, "handshake");
             parts.push(format!(
-                "{told} of {protocol} clients got no answer for more than {} s, from backends that answer probes: look for a \
+                "{told} of {protocol} clients got no answer for more than {} s, from backends that no probe has found dead: look for a \
                  firewall or a route that takes forwarded packets elsewhere (`tcpgw doctor`), and for full queues of the backend",
                 PATIENCE.as_secs()
             ));

@@ -17,7 +17,7 @@ use tcpgw_core::problem::Problem;
 pub struct ObservationRequest {
     /// The services, and what the configuration says of them.
     pub subject: Subject,
-    /// Backends that answer probes.
+    /// Backends that answer probes, as far as is known.
     pub answering: Arc<BTreeSet<SocketAddr>>,
     /// Where the store is, and which file it was when it was opened.
     pub store: Option<(PathBuf, FileId)>,

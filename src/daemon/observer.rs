@@ -22,8 +22,10 @@ use tcpgw_kernel::route::Routes;
 
 /// So many flows are decoded in some milliseconds.
 const FEW_FLOWS: u32 = 4096;
-/// Handshakes are looked for again after this many times what the last look took: 2 % of the time at most.
+/// Handshakes are looked for again after this many times what the last look took: 2 % of the time.
 const PAUSE: u32 = 50;
+/// But no later than that, so that an outage is told in time.
+const MOST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The thread, seen from the loop.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
             surroundings,
             store,
             handshakes,
-            pause: cpu_time().saturating_sub(begun).saturating_mul(PAUSE),
+            pause: cpu_time().saturating_sub(begun).saturating_mul(PAUSE).min(MOST_PAUSE),
         };
         if results.blocking_send(observation).is_err() {
             return;
@@ -114,7 +116,7 @@ fn handshakes(
     let mut conntrack = Conntrack::open()?;
     let now = Instant::now();
     let subject = &request.subject;
-    if tracker.remembers() {
+    if tracker.knows_any() {
         let services = subject.services.services.iter();
         let names: BTreeSet<&str> = services.filter_map(|service| service.name.as_deref()).collect();
         tracker.retain(|name| names.contains(name));
@@ -139,12 +141,12 @@ fn handshakes(
             _ => ControlFlow::Continue(()),
         })?;
     }
-    listener.drain(now, |completion, since| {
+    let hearing = listener.drain(now, |completion, since| {
         if let Some(service) = service_of(completion.public) {
             tracker.heard(service, completion.client.ip(), since);
         }
     });
-    let report = tracker.end(now);
+    let report = tracker.end(hearing, now);
     listener.listen(tracker.is_suspicious(), subject.mark, now);
     Ok(report)
 }

@@ -154,15 +154,15 @@ impl Core {
         services
     }
 
-    /// Backends whose last probe was answered.
+    /// Backends whose last probe was answered, or that were in the balance before the daemon started and were not probed since.
     fn answering(&self) -> BTreeSet<SocketAddr> {
         let backends = self.membership.wanted().values().flat_map(|service| &service.backends);
         let backends = backends.map(|backend| SocketAddr::from(backend.endpoint));
-        let is_healthy = |at: &SocketAddr| {
+        let is_answering = |at: &SocketAddr| {
             let health = self.health.get(*at);
-            health.is_some_and(|health| health.state.name() == "healthy")
+            health.is_some_and(|health| matches!(health.state.name(), "healthy" | "presumed"))
         };
-        backends.filter(is_healthy).collect()
+        backends.filter(is_answering).collect()
     }
 
     /// A look has ended.

@@ -18,6 +18,8 @@ pub(super) struct Completed {
     known: BTreeSet<u32>,
     /// Whether there were more.
     was_full: bool,
+    /// Whether they are not listed: only what is heard is known.
+    is_unlisted: bool,
     /// When that was.
     looked_at: Option<Instant>,
     look: Look,
@@ -31,51 +33,48 @@ pub(super) struct Completed {
 #[derive(Debug, Default)]
 struct Look {
     seen: BTreeSet<u32>,
-    /// New flows, and those that are new if a known one follows.
-    new: Clients,
-    maybe_new: Clients,
-}
-
-/// Flows of some clients.
-#[derive(Debug, Default)]
-struct Clients {
-    are_any: bool,
-    /// Those clients that it was asked for.
-    named: BTreeSet<IpAddr>,
-}
-
-impl Clients {
-    fn append(&mut self, other: Self) {
-        self.are_any |= other.are_any;
-        self.named.extend(other.named);
-    }
+    /// Clients of new flows, and of those that are new if a known one follows.
+    new: BTreeSet<IpAddr>,
+    maybe_new: BTreeSet<IpAddr>,
 }
 
 impl Completed {
-    pub(super) fn is_full(&self) -> bool {
-        self.look.seen.len() >= MOST_COMPLETED
+    /// Of which none is remembered.
+    pub(super) fn unlisted() -> Self {
+        Self {
+            is_unlisted: true,
+            ..Self::default()
+        }
     }
 
-    /// Notes a flow, in the order of the kernel; `client`, where it matters whose it is.
-    pub(super) fn note(&mut self, id: u32, client: Option<IpAddr>) {
+    pub(super) fn is_unlisted(&self) -> bool {
+        self.is_unlisted
+    }
+
+    /// Whether no further one is remembered.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_unlisted || self.look.seen.len() >= MOST_COMPLETED
+    }
+
+    /// Notes a flow, in the order of the kernel.
+    pub(super) fn note(&mut self, id: u32, client: IpAddr) {
         // A flow may be shown twice.
         if self.is_full() || !self.look.seen.insert(id) {
             return;
         }
         if self.known.contains(&id) {
-            self.look.new.append(std::mem::take(&mut self.look.maybe_new));
+            self.look.new.append(&mut self.look.maybe_new);
         } else {
-            self.look.maybe_new.are_any = true;
-            self.look.maybe_new.named.extend(client);
+            self.look.maybe_new.insert(client);
         }
     }
 
-    /// Ends a look. Returns those clients, of the ones that were named, that have new flows.
-    pub(super) fn end(&mut self, now: Instant) -> BTreeSet<IpAddr> {
-        let is_full = self.is_full();
+    /// Ends a look; `is_cut`: not all flows were shown. Returns the clients that have new flows.
+    pub(super) fn end(&mut self, is_cut: bool, now: Instant) -> BTreeSet<IpAddr> {
+        let is_full = is_cut || self.is_full();
         let mut look = std::mem::take(&mut self.look);
         if !self.was_full {
-            look.new.append(look.maybe_new);
+            look.new.append(&mut look.maybe_new);
         }
         self.was_full = is_full;
         self.known = look.seen;
@@ -83,10 +82,10 @@ impl Completed {
         let Some(before) = self.looked_at.replace(now) else {
             return BTreeSet::new();
         };
-        if look.new.are_any {
+        if !look.new.is_empty() {
             self.last_new = self.last_new.max(Some(before));
         }
-        look.new.named
+        look.new
     }
 
     /// Notes that handshakes were completed at some time after `since`, as the kernel told at once.

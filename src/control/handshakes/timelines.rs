@@ -90,7 +90,10 @@ fn told_of(attempts: &[Attempt], address: impl Fn(u32) -> IpAddr, old: u32, seco
                 now.checked_sub(Duration::from_secs(1)).unwrap(),
             );
         }
-        let problems = tracker.end(now).problems(|name| (name == A).then_some(80), false);
+        let hearing = if is_heard { Hearing::All } else { Hearing::Part };
+        let problems = tracker
+            .end(hearing, now)
+            .problems(|name| (name == A).then_some(80), false);
         told.push(problems.first().map(|problem| problem.severity));
         assert!(tracker.families[0].failing.values().all(|of| of.len() <= MOST_FAILING));
     }
@@ -316,4 +319,121 @@ fn answers_of_one_service_that_are_lost_are_an_error_while_another_is_served() {
     }
     let told = told(&all, 0, 60);
     assert!(told.iter().all(|told| *told != ERROR), "{told:?}");
+}
+
+/// A slow machine looks less often: a handshake may be overdue at the look after the one that saw it first.
+#[test]
+fn nobody_is_called_dead_before_others_could_be_heard() {
+    for (pause, is_served) in [(1, true), (4, true), (10, true), (4, false)] {
+        let (mut tracker, start) = (HandshakeTracker::default(), Instant::now());
+        let client = |client: u32| IpAddr::V4(Ipv4Addr::from(client));
+        let mut told = Vec::new();
+        for second in (0..60).step_by(pause) {
+            let now = start + Duration::from_secs(second);
+            let is_heard = tracker.is_suspicious();
+            if second >= 2 {
+                tracker.handshake(BANNED, A, client(BANNED), false, now);
+            }
+            tracker.wants_completed(true, now);
+            if is_heard && is_served {
+                let last = now.checked_sub(Duration::from_secs(pause.try_into().unwrap())).unwrap();
+                tracker.heard(A, client(REAL), last);
+            }
+            let hearing = if is_heard { Hearing::All } else { Hearing::Part };
+            let problems = tracker.end(hearing, now).problems(|_| Some(80), false);
+            told.push(problems.first().map(|problem| problem.severity));
+        }
+        assert_eq!(told.contains(&ERROR), !is_served, "{pause}: {told:?}");
+        assert!(told[3..].iter().all(Option::is_some) || pause == 1, "{pause}: {told:?}");
+    }
+}
+
+/// Clients that gave up in an outage and do not come back look as if they were banned.
+#[test]
+fn outages_that_come_again_are_told_each_time() {
+    let is_out = |second: u32| second % 50 >= 30;
+    let mut all = Vec::new();
+    for second in 0..400 {
+        let fate = if is_out(second) { Unanswered } else { Served };
+        all.extend(each([second].into_iter(), REAL + second, fate));
+    }
+    let told = told(&all, 0, 400);
+    for begin in (30..400).step_by(50) {
+        let first = told[begin..begin + 20].iter().position(|told| *told == ERROR);
+        assert!(
+            first.is_some_and(|first| first <= 6),
+            "at {begin} s: {:?}",
+            changes(&told)
+        );
+    }
+    let false_alarms = (0..400).filter(|second| second % 50 > 1 && !is_out(*second) && told[*second as usize] == ERROR);
+    assert_eq!(false_alarms.count(), 0, "{:?}", changes(&told));
+}
+
+/// As where all networks of a country are.
+#[test]
+fn many_that_are_banned_and_often_try_are_no_error_while_others_are_served() {
+    for (of_each, addresses) in [(3, 250), (10, 100_000)] {
+        let mut all = Vec::new();
+        for second in 0..300 {
+            let from = (0..of_each).map(|n| FORGED + (of_each * second + n) % addresses);
+            all.extend(from.flat_map(|client| each([second].into_iter(), client, Unanswered)));
+        }
+        all.extend(each((0..300).step_by(5), REAL, Served));
+        let told = told(&all, 0, 300);
+        let errors = told.iter().skip(15).filter(|told| **told == ERROR).count();
+        assert_eq!(errors, 0, "{:?}", changes(&told));
+    }
+}
+
+/// Addresses of IPv6 are banned one by one, too.
+#[test]
+fn one_that_is_banned_in_the_network_of_one_that_is_served_is_an_error_once() {
+    let address = |client: u32| IpAddr::V6(Ipv6Addr::from(0xfd00 << 112 | u128::from(client)));
+    let mut all = each(0..120, BANNED, Unanswered);
+    all.extend(each((6..120).step_by(5), REAL, Served));
+    assert_eq!(changes(&told_of(&all, address, 0, 120)), [(3, ERROR), (6, WARNING)]);
+}
+
+/// Somebody looks which ports there are, and confirms no handshake.
+#[test]
+fn a_scan_of_many_services_hides_no_dead_one() {
+    let names: Vec<String> = (0..1000).map(|number| format!("s{number:04}")).collect();
+    let (mut tracker, start) = (HandshakeTracker::default(), Instant::now());
+    let scanner = IpAddr::V4(Ipv4Addr::from(FORGED));
+    let mut first = None;
+    for second in 0..40_u32 {
+        let now = start + Duration::from_secs(second.into());
+        let hearing = if tracker.is_suspicious() {
+            Hearing::All
+        } else {
+            Hearing::Part
+        };
+        for (id, name) in (0..).zip(&names) {
+            tracker.handshake(id, name, scanner, true, now);
+        }
+        if second >= 10 {
+            tracker.handshake(5000, &names[999], IpAddr::V4(Ipv4Addr::from(REAL)), false, now);
+        }
+        tracker.wants_completed(false, now);
+        let problems = tracker
+            .end(hearing, now)
+            .problems(|name| (*name == *names[999]).then_some(80), false);
+        if problems.iter().any(|problem| problem.severity == Severity::Error) {
+            first.get_or_insert(second);
+        }
+    }
+    assert_eq!(first, Some(13));
+}
+
+#[test]
+fn forged_handshakes_that_come_in_bursts_are_an_error_once() {
+    let mut all = Vec::new();
+    for burst in [20, 65, 110] {
+        all.extend((0..5).flat_map(|client| each([burst].into_iter(), FORGED + client, Unconfirmed)));
+    }
+    all.extend(each((0..150).step_by(15), REAL, Served));
+    let told = told(&all, 0, 150);
+    let errors: Vec<usize> = (0..150).filter(|second| told[*second] == ERROR).collect();
+    assert!(errors.iter().all(|second| *second < 31), "{errors:?}");
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::completed::Completed;
 use super::failing::{Failing, SERVED_COUNTS};
 use super::unconfirmed::Unconfirmed;
-use super::{ENOUGH_CLIENTS, Evidence, HandshakeReport, Overdue, PATIENCE};
+use super::{ENOUGH_CLIENTS, Evidence, HandshakeReport, Hearing, MOST_SERVICES, Overdue, PATIENCE};
 use tcpgw_core::ruleset::name::Family;
 
 /// One that takes longer may become overdue: the flows that are completed beside it are noted from then on, so that new ones can
@@ -25,18 +25,24 @@ pub(super) const RECENT: Duration = Duration::from_secs(10);
 pub(super) const REMEMBERED: Duration = Duration::from_secs(60);
 /// Handshakes that are followed.
 pub(super) const MOST_HANDSHAKES: usize = 100_000;
-/// Services whose completed flows are followed, for each family.
-const MOST_SERVICES: usize = 256;
-/// Services whose overdue handshakes are remembered, for each family.
-const MOST_REMEMBERED: usize = 4096;
+/// Completed flows that one look is shown: reading them takes some milliseconds.
+pub(super) const MOST_SHOWN: u32 = 8192;
+/// Services whose completed flows are listed, for each family.
+const MOST_LISTED: usize = 256;
 
 /// Remembers from look to look.
 #[derive(Debug, Default)]
 pub struct HandshakeTracker {
     pub(super) first_seen: BTreeMap<u32, Instant>,
     still_there: BTreeMap<u32, Instant>,
-    /// Whether the last look had handshakes that take long and are not overdue.
+    /// When the last look ended, and how long after the one before.
+    last_look: Option<(Instant, Option<Duration>)>,
+    /// Whether this look has handshakes that may be overdue at the next one.
+    may_be_overdue: bool,
+    /// Whether the last one had.
     is_suspicious: bool,
+    /// Completed flows that this look was shown.
+    shown: u32,
     /// Of all services together.
     all_completed: Completed,
     pub(super) families: [OfFamily; 2],
@@ -53,7 +59,7 @@ pub(super) struct OfFamily {
     /// Services with others that are not overdue.
     begun: BTreeSet<Box<str>>,
     /// Clients that did not confirm a handshake.
-    unconfirmed: BTreeMap<Box<str>, Unconfirmed>,
+    unconfirmed: Unconfirmed,
     /// Clients that no backend answered, of services that are remembered or will be.
     pub(super) failing: BTreeMap<Box<str>, Failing>,
     pub(super) remembered: BTreeMap<Box<str>, Remembered>,
@@ -81,8 +87,10 @@ pub(super) struct Remembered {
     last_there: Instant,
     /// The last look at which any handshake of the service was not complete.
     last_begun: Instant,
-    /// Whether a client is not answered though nothing says that others are served.
+    /// Whether a client is not answered though nothing says that others are served, and that is believed.
     is_unserved: bool,
+    /// Whether something says that others are served beside those that are not answered.
+    are_served: bool,
     /// Whether others of the service were completed since the first of them began.
     others_complete: bool,
     /// What clients that are served say of those that do not confirm their handshakes: clients of any service, and of this one.
@@ -110,7 +118,9 @@ impl HandshakeTracker {
         if self.still_there.insert(id, since).is_some() {
             return;
         }
-        let client = client_of(client);
+        let age = now.saturating_duration_since(since);
+        let pause = self.last_look.and_then(|(_, pause)| pause);
+        self.may_be_overdue |= age >= SUSPICIOUS || pause.is_none_or(|pause| age + pause >= PATIENCE);
         let family = &mut self.families[index(client)];
         family.handshake(service, client, is_answered, since, now);
     }
@@ -134,46 +144,50 @@ impl HandshakeTracker {
 
     /// Notes a completed flow. Returns whether more are wanted.
     pub fn completed(&mut self, id: u32, service: &str, client: IpAddr) -> bool {
-        self.all_completed.note(id, None);
-        let client = client_of(client);
+        if self.shown >= MOST_SHOWN {
+            return false;
+        }
+        self.shown += 1;
+        self.all_completed.note(id, client);
         let family = &mut self.families[index(client)];
         if let Some(of) = family.completed.get_mut(service) {
-            let is_failing = family.failing.get(service).is_some_and(|failing| failing.has(client));
-            of.note(id, is_failing.then_some(client));
+            of.note(id, client);
         }
         let mut followed = self.families.iter().flat_map(|family| family.completed.values());
-        !self.all_completed.is_full() || followed.any(|of| !of.is_full())
+        self.shown < MOST_SHOWN && (!self.all_completed.is_full() || followed.any(|of| !of.is_full()))
     }
 
     /// Notes a handshake that was completed at some time after `since`, as the kernel told at once: of a connection that has ended,
     /// maybe, so that no list of flows has it.
     pub fn heard(&mut self, service: &str, client: IpAddr, since: Instant) {
         self.all_completed.heard(since);
-        let client = client_of(client);
         let family = &mut self.families[index(client)];
         if let Some(of) = family.completed.get_mut(service) {
             of.heard(since);
         }
         if let Some(failing) = family.failing.get_mut(service) {
-            failing.served(&BTreeSet::from([client]), since);
+            failing.served(client, since);
         }
     }
 
-    /// Whether [`Self::heard`] is to be told of handshakes from now on: some client waits long, or did.
+    /// Whether [`Self::heard`] is to be told of handshakes from now on: some client waits long, or may at the next look, or did.
     pub fn is_suspicious(&self) -> bool {
         self.is_suspicious || self.remembers()
     }
 
-    /// Ends a look.
-    pub fn end(&mut self, now: Instant) -> HandshakeReport {
+    /// Ends a look. `hearing`: what [`Self::heard`] was told since the one before.
+    pub fn end(&mut self, hearing: Hearing, now: Instant) -> HandshakeReport {
         self.first_seen = std::mem::take(&mut self.still_there);
-        self.is_suspicious = self.families.iter().any(|family| !family.suspicious.is_empty());
+        self.is_suspicious = std::mem::take(&mut self.may_be_overdue);
+        let before = self.last_look.map(|(at, _)| now.saturating_duration_since(at));
+        self.last_look = Some((now, before));
+        let is_cut = std::mem::take(&mut self.shown) >= MOST_SHOWN;
         if self.all_completed.last_wanted == Some(now) {
-            self.all_completed.end(now);
+            self.all_completed.end(is_cut, now);
         }
         let mut report = HandshakeReport::default();
         for (family, of) in Family::BOTH.into_iter().zip(&mut self.families) {
-            let overdue = of.end(&self.all_completed, now).into_iter();
+            let overdue = of.end(&self.all_completed, hearing, is_cut, now).into_iter();
             let overdue = overdue.map(|(name, overdue)| ((name, family), overdue));
             report.services.extend(overdue);
         }
@@ -183,6 +197,8 @@ impl HandshakeTracker {
     /// Ends a look that failed: what was seen before it stays.
     pub fn abandon(&mut self) {
         self.still_there.clear();
+        self.shown = 0;
+        self.may_be_overdue = false;
         self.all_completed.abandon();
         for family in &mut self.families {
             family.overdue.clear();
@@ -197,7 +213,15 @@ impl HandshakeTracker {
         for family in &mut self.families {
             family.remembered.retain(|name, _| is_there(name));
             family.failing.retain(|name, _| is_there(name));
+            family.completed.retain(|name, _| is_there(name));
+            family.unconfirmed.retain(&is_there);
         }
+    }
+
+    /// Whether anything is known of a service.
+    pub fn knows_any(&self) -> bool {
+        let knows = |of: &OfFamily| !of.remembered.is_empty() || !of.completed.is_empty() || !of.unconfirmed.is_empty();
+        self.families.iter().any(knows)
     }
 
     /// Whether anything is remembered of a service.
@@ -264,19 +288,12 @@ impl OfFamily {
         if !is_answered {
             if let Some(failing) = self.failing.get_mut(service) {
                 failing.note(client, since, now);
-            } else if self.failing.len() < MOST_REMEMBERED {
+            } else if self.failing.len() < MOST_SERVICES {
                 self.failing.entry(service.into()).or_default().note(client, since, now);
             }
             return;
         }
-        if let Some(clients) = self.unconfirmed.get_mut(service) {
-            clients.note(client, since, now);
-        } else if self.unconfirmed.len() < MOST_SERVICES {
-            self.unconfirmed
-                .entry(service.into())
-                .or_default()
-                .note(client, since, now);
-        }
+        self.unconfirmed.note(service, client_of(client), since, now);
     }
 
     fn wants_completed(&mut self, are_few: bool, now: Instant) -> bool {
@@ -286,8 +303,12 @@ impl OfFamily {
         let mut services = services.chain(&self.suspicious).chain(begun).peekable();
         let wants = services.peek().is_some();
         for name in services {
-            if !self.completed.contains_key(name) && self.completed.len() < MOST_SERVICES {
-                self.completed.insert(name.clone(), Completed::default());
+            if !self.completed.contains_key(name) {
+                match self.completed.len() {
+                    0..MOST_LISTED => self.completed.insert(name.clone(), Completed::default()),
+                    MOST_LISTED..MOST_SERVICES => self.completed.insert(name.clone(), Completed::unlisted()),
+                    _ => continue,
+                };
             }
             if let Some(of) = self.completed.get_mut(name) {
                 of.last_wanted = Some(now);
@@ -296,20 +317,33 @@ impl OfFamily {
         wants
     }
 
-    fn end(&mut self, all_completed: &Completed, now: Instant) -> Vec<(Box<str>, Overdue)> {
+    fn end(
+        &mut self,
+        all_completed: &Completed,
+        hearing: Hearing,
+        is_cut: bool,
+        now: Instant,
+    ) -> Vec<(Box<str>, Overdue)> {
         let suspicious = std::mem::take(&mut self.suspicious);
         let begun = std::mem::take(&mut self.begun);
-        self.unconfirmed.retain(|_, clients| {
-            clients.forget_old(now);
-            !clients.is_empty()
-        });
+        self.unconfirmed.forget_old(now);
         for (name, of) in self.completed.iter_mut().filter(|(_, of)| of.last_wanted == Some(now)) {
-            let served = of.end(now);
-            if let Some((failing, at)) = self.failing.get_mut(name).zip(of.last_new) {
-                failing.served(&served, at);
+            let served = of.end(is_cut, now);
+            if let Some(failing) = self.failing.get_mut(name) {
+                for (client, at) in served.into_iter().zip(of.last_new.into_iter().cycle()) {
+                    failing.served(client, at);
+                }
+                failing.any_served(of.last_new);
             }
         }
-        for (name, overdue) in std::mem::take(&mut self.overdue) {
+        let overdue = std::mem::take(&mut self.overdue);
+        // One that becomes overdue while nobody listens for others is judged at the next look.
+        let is_new = |name: &str| !self.remembered.contains_key(name);
+        let overdue: Vec<_> = overdue
+            .into_iter()
+            .filter(|(name, _)| hearing != Hearing::Part || !is_new(name))
+            .collect();
+        for (name, overdue) in overdue {
             match self.remembered.get_mut(&name) {
                 Some(of) => of.overdue_again(overdue, now),
                 None => {
@@ -322,19 +356,18 @@ impl OfFamily {
                 of.last_begun = now;
             }
             let completed = self.completed.get(name);
-            if let Some(failing) = self.failing.get_mut(name) {
-                let served = completed.and_then(|of| of.last_new);
-                failing.learn(served, now);
-                failing.forget_old(served, now);
+            let completed = completed.filter(|of| hearing == Hearing::All || !of.is_unlisted());
+            if let Some(failing) = self.failing.get_mut(name).filter(|_| hearing != Hearing::Part) {
+                failing.forget_old(now);
                 // Of one that is not followed nobody says that it is dead.
-                of.is_unserved = completed.is_some() && failing.is_any_unserved(served, now);
+                of.is_unserved = completed.is_some() && failing.is_outage(now);
+                of.are_served = completed.is_none() || !failing.is_any_unserved();
             }
-            let clients = self.unconfirmed.get(name).map_or([0; 2], Unconfirmed::counts);
+            let [clients, _] = self.unconfirmed.counts(name);
             of.judge(completed, all_completed, clients, now);
         }
         let report = self.remembered.iter().filter(|(_, of)| of.is_told(now));
-        let clients = |name| self.unconfirmed.get(name).map_or([0; 2], Unconfirmed::counts);
-        let report = report.map(|(name, of)| (name.clone(), of.overdue(clients(name), now)));
+        let report = report.map(|(name, of)| (name.clone(), of.overdue(self.unconfirmed.counts(name), now)));
         let report = report.collect();
         self.forget(now);
         report
@@ -346,9 +379,9 @@ impl OfFamily {
         let failing = &self.failing;
         self.remembered.retain(|name, of| {
             let has_failing = failing.get(name).is_some_and(|failing| !failing.is_empty());
-            of.is_told(now) || has_failing && !of.is_unserved
+            of.is_told(now) || of.is_refuted(now) || has_failing && !of.is_unserved
         });
-        while self.remembered.len() > MOST_REMEMBERED {
+        while self.remembered.len() > MOST_SERVICES {
             self.remembered.pop_last();
         }
         let remembered = &self.remembered;
@@ -364,6 +397,7 @@ impl Remembered {
             last_there: now,
             last_begun: now,
             is_unserved: false,
+            are_served: true,
             others_complete: false,
             of_any: Refutation::default(),
             of_own: Refutation::default(),
@@ -377,10 +411,10 @@ impl Remembered {
         } else {
             overdue.unanswered
         };
-        // Enough clients that do not confirm are no proof while some are served, nor is it when they go on.
+        // Enough clients that do not confirm are no proof while some are served, nor is it when they go on, or come again.
         let go_on = |of: Refutation| Refutation {
             is_complete: false,
-            refuted: of.refuted.filter(|_| self.is_recent(now)),
+            ..of
         };
         *self = Self {
             last_unanswered,
@@ -391,12 +425,12 @@ impl Remembered {
     }
 
     /// Judges whether others are completed; once there are no overdue ones it is enough that one was. `clients`: how many of them did
-    /// not confirm a handshake, and how many of these came again.
-    fn judge(&mut self, of_service: Option<&Completed>, of_all: &Completed, clients: [usize; 2], now: Instant) {
+    /// not confirm a handshake.
+    fn judge(&mut self, of_service: Option<&Completed>, of_all: &Completed, clients: usize, now: Instant) {
         self.others_complete |= of_service.is_none_or(|of| of.any_since(self.last.begin));
-        self.of_any.judge(of_all, &self.last, clients[0], now);
+        self.of_any.judge(of_all, &self.last, clients, now);
         match of_service {
-            Some(of) => self.of_own.judge(of, &self.last, clients[1], now),
+            Some(of) => self.of_own.judge(of, &self.last, clients, now),
             // Of one that is not followed nobody says that it is dead.
             None => self.of_own.is_complete = true,
         }
@@ -407,6 +441,11 @@ impl Remembered {
         let is_dead =
             self.is_unserved || self.last.unconfirmed > 0 && !(self.of_any.is_complete && self.of_own.is_complete);
         self.is_recent(now) || is_dead && now.saturating_duration_since(self.last_begun) < REMEMBERED
+    }
+
+    /// Whether those that are served say for some time yet what to think of handshakes without confirmation.
+    fn is_refuted(&self, now: Instant) -> bool {
+        [self.of_any, self.of_own].iter().any(|of| of.is_refuted(now))
     }
 
     fn is_recent(&self, now: Instant) -> bool {
@@ -423,7 +462,7 @@ impl Remembered {
             of_service: self.of_own.evidence(clients[1], now),
             is_unserved: self.is_unserved,
             others_complete: if self.last_unanswered > 0 {
-                !self.is_unserved
+                self.are_served
             } else {
                 self.others_complete
             },
@@ -449,9 +488,12 @@ impl Refutation {
         Evidence {
             clients,
             is_complete: self.is_complete,
-            is_refuted: self
-                .refuted
-                .is_some_and(|at| now.saturating_duration_since(at) < SERVED_COUNTS),
+            is_refuted: self.is_refuted(now),
         }
+    }
+
+    fn is_refuted(&self, now: Instant) -> bool {
+        let refuted = self.refuted;
+        refuted.is_some_and(|at| now.saturating_duration_since(at) < SERVED_COUNTS)
     }
 }

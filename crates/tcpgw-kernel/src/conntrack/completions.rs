@@ -4,6 +4,7 @@
 //! `ctnetlink_conntrack_event` in `net/netfilter/nf_conntrack_netlink.c`. With `net.netfilter.nf_conntrack_events` = 2 (the default
 //! since Linux 5.19) the kernel tells only of flows that began while somebody listened, and nothing with 0.
 
+use std::fs;
 use std::net::SocketAddr;
 
 use nix::libc;
@@ -16,6 +17,8 @@ use tcpgw_core::model::FlowMark;
 const GROUP: libc::c_int = 2;
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`
 const NEW: u16 = 0x100;
+/// Of the reader's network namespace.
+const EVENTS: &str = "/proc/sys/net/netfilter/nf_conntrack_events";
 /// Most messages that one [`CompletionMonitor::drain`] reads. What is left waits in the kernel, or is lost there.
 const AT_ONCE: usize = 20_000;
 
@@ -45,6 +48,12 @@ impl CompletionMonitor {
         let socket = Netlink::netfilter()?;
         socket.join(GROUP)?;
         Ok(Self { socket, mark })
+    }
+
+    /// Whether the kernel tells of them at all in the network namespace of this thread: it was built so, and
+    /// `net.netfilter.nf_conntrack_events` is not 0.
+    pub fn is_told() -> bool {
+        fs::read_to_string(EVENTS).is_ok_and(|value| value.trim() != "0")
     }
 
     /// Shows the handshakes of our flows that were completed since the last time, as far as the kernel could keep them. Returns how
