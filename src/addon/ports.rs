@@ -114,7 +114,7 @@ fn resting_of(count: usize) -> String {
 }
 
 /// How many ports of the range are left, and which rest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortUse {
     /// The range that ports are taken from.
     pub range: Box<str>,
@@ -127,7 +127,7 @@ pub struct PortUse {
 }
 
 /// A port in quarantine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestingPort {
     /// The port.
     pub port: NonZeroU16,
@@ -138,7 +138,7 @@ pub struct RestingPort {
 impl PortUse {
     /// Returns how many can be given.
     pub fn free(&self) -> usize {
-        self.all.saturating_sub(self.used + self.resting.len())
+        self.all.saturating_sub(self.used).saturating_sub(self.resting.len())
     }
 
     /// Returns whether fewer than 5 % or than 10 ports can be given; of a range of less than 20 ports, fewer than half of them.

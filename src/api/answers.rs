@@ -1,14 +1,18 @@
 //! What the API answers: the types that the daemon writes and the command line reads. Unknown fields, which a newer daemon may add,
 //! are passed over.
 
+mod addon;
 mod deploy;
+mod event;
 mod history;
 mod reply;
 mod service;
 
 use std::time::Duration;
 
+pub use self::addon::ResourceAnswer;
 pub use self::deploy::{DeployAnswer, DeployList};
+pub use self::event::{EventAnswer, EventList};
 pub use self::history::{HistoryAnswer, HistoryList};
 pub use self::reply::Reply;
 pub use self::service::{

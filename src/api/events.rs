@@ -13,6 +13,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
+use super::answers::EventAnswer;
 use super::error::ApiError;
 use super::limits::FOLLOWERS;
 use super::params::Params;
@@ -49,7 +50,7 @@ pub(super) async fn events(
 
 /// Whether an event is about a service; about any, where none is named.
 fn concerns(event: &Event, service: Option<&str>) -> bool {
-    service.is_none_or(|service| serde_json::to_value(event).is_ok_and(|told| told["service"] == service))
+    service.is_none_or(|service| event.what.service() == Some(service))
 }
 
 /// What an `EventSource` sends when it comes back. What cannot be read is no id of an event of this daemon.
@@ -100,8 +101,9 @@ fn told(event: &Event) -> sse::Event {
 
 /// A follower was too slow, came too late, or followed another daemon before: then nobody knows how many it missed.
 fn lagged(missed: Option<u64>) -> sse::Event {
-    let data = json!({"event": "lagged", "missed": missed});
-    sse::Event::default().event("lagged").data(data.to_string())
+    let lagged = EventAnswer::lagged(missed);
+    let event = sse::Event::default().event(&lagged.event);
+    event.data(json!(lagged).to_string())
 }
 
 /// Events until the daemon ends.

@@ -6,15 +6,19 @@ use std::fmt::Write as _;
 use std::num::NonZeroU16;
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::table::{Cell, Column, TextTable};
-use super::{Code, Failure, Global, Outcome, Output, of_service, print, print_json, screen, text_of, unless_closed};
-use crate::addon::{Dialect, dialect};
+use super::{Code, Failure, Global, Outcome, Output, of_service, print, print_json, screen, unless_closed};
+use crate::addon::{Dialect, PortUse, RestingPort, dialect};
+use crate::api::answers::{Reply, ResourceAnswer};
 use crate::api::client::{Answer, Target};
+use crate::api::orders::{self, PlanBody, ProvisionBody};
 use crate::api::provider::read_credentials;
-use crate::date::utc;
+use crate::control::request::{ResourceList, ResourceView};
+use crate::date::utc_of;
 use crate::secrets::Owners;
+use tcpgw_core::escape;
 use tcpgw_core::model::Word as _;
 
 #[derive(Debug, Args)]
@@ -117,12 +121,16 @@ struct Plan {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     match &arguments.command {
         Command::Provision(Provision { app, plan, port }) => {
-            order(global, app, "PUT", "", &json!({"plan": plan, "port": port}).to_string())
+            let (plan, port) = (plan.clone(), *port);
+            order(global, app, "PUT", "", orders::json(&ProvisionBody { plan, port }))
         }
-        Command::Plan(Plan { app, plan }) => order(global, app, "POST", "/plan", &json!({"plan": plan}).to_string()),
-        Command::Suspend(app) => order(global, app, "POST", "/suspend", ""),
-        Command::Resume(app) => order(global, app, "POST", "/resume", ""),
-        Command::Deprovision(app) => order(global, app, "DELETE", "", ""),
+        Command::Plan(Plan { app, plan }) => {
+            let plan = plan.clone();
+            order(global, app, "POST", "/plan", orders::json(&PlanBody { plan }))
+        }
+        Command::Suspend(app) => order(global, app, "POST", "/suspend", Vec::new()),
+        Command::Resume(app) => order(global, app, "POST", "/resume", Vec::new()),
+        Command::Deprovision(app) => order(global, app, "DELETE", "", Vec::new()),
         Command::Ls => list(global),
         Command::Manifest(arguments) => manifest(global, arguments),
         Command::Check(arguments) => check::run(global, arguments),
@@ -170,65 +178,60 @@ fn manifest(global: &Global, arguments: &Manifest) -> Outcome {
 /// `tcpgw env`
 pub(super) fn env(global: &Global, app: &App) -> Outcome {
     let resource = resource(global, app)?;
-    let Some(url) = resource["url"].as_str() else {
+    let Some(url) = &resource.url else {
         return Err(Failure::Refused(
             "the add-on is off, so that the host of TCP_URL is not known: the configuration has no [addon]".into(),
         ));
     };
     match global.output {
         Output::Json => print_json(&json!({"TCP_URL": url}))?,
-        Output::Table | Output::Wide => print(&format!("TCP_URL={}\n", tcpgw_core::escape::text(url)))?,
+        Output::Table | Output::Wide => print(&format!("TCP_URL={}\n", escape::text(url)))?,
     }
     Ok(Code::Success)
 }
 
-fn resource(global: &Global, app: &App) -> Result<Value, Failure> {
+fn resource(global: &Global, app: &App) -> Result<Reply<ResourceView>, Failure> {
     let daemon = global.must_daemon("knows resources of the add-on")?;
-    let resource: Value = daemon.get(Target::of_resource(&app.app, "").as_str())?.json()?;
+    let resource: Reply<ResourceView> = daemon.get(Target::of_resource(&app.app, "").as_str())?.json()?;
     warn_of(global, &resource);
     Ok(resource)
 }
 
 /// Says that what is told of a resource may be out of date.
-fn warn_of(global: &Global, resource: &Value) {
-    if let Some(warning) = resource["warning"].as_str() {
-        global.warn(&warning);
+fn warn_of(global: &Global, resource: &ResourceView) {
+    if let Some(warning) = &resource.warning {
+        global.warn(warning);
     }
 }
 
-fn order(global: &Global, app: &App, method: &str, below: &str, body: &str) -> Outcome {
+fn order(global: &Global, app: &App, method: &str, below: &str, body: Vec<u8>) -> Outcome {
     let daemon = global.must_daemon("changes resources of the add-on")?;
     let app = &app.app;
-    let answer = daemon.send(method, Target::of_resource(app, below).as_str(), &[], body.into());
-    let done: Value = answer.and_then(Answer::json).map_err(of_service(app))?;
+    let answer = daemon.send(method, Target::of_resource(app, below).as_str(), &[], body);
+    let done: Reply<ResourceAnswer> = answer.and_then(Answer::json).map_err(of_service(app))?;
     match global.output {
         Output::Json => print_json(&done)?,
         Output::Table | Output::Wide if global.quiet => {}
         Output::Table | Output::Wide => {
-            let resource = &done["resource"];
-            let what = match (&done["created"], &done["changed"]) {
-                _ if resource.is_null() => "deprovisioned".into(),
-                (Value::Bool(true), _) => format!("provisioned: {}", told(resource)),
-                (_, Value::Bool(false)) => format!("is unchanged: {}", told(resource)),
-                _ => format!("changed: {}", told(resource)),
+            let what = match (&done.resource, done.created, done.changed) {
+                (None, ..) => "deprovisioned".into(),
+                (Some(resource), true, _) => format!("provisioned: {}", told(resource)),
+                (Some(resource), _, false) => format!("is unchanged: {}", told(resource)),
+                (Some(resource), ..) => format!("changed: {}", told(resource)),
             };
-            print(&format!("{}: {what}\n", tcpgw_core::escape::text(app)))?;
+            print(&format!("{}: {what}\n", escape::text(app)))?;
         }
     }
     Ok(Code::Success)
 }
 
 /// `tcp://gateway.example.com:20003, plan free, waiting`
-fn told(resource: &Value) -> String {
-    let where_ = match &resource["url"] {
-        Value::Null => format!("port {}", resource["port"]),
-        url => text_of(url),
+fn told(resource: &ResourceView) -> String {
+    let at = match &resource.url {
+        Some(url) => escape::text(url),
+        None => format!("port {}", resource.port),
     };
-    format!(
-        "{where_}, plan {}, {}",
-        text_of(&resource["plan"]),
-        text_of(&resource["state"])
-    )
+    format!("{at}, plan {}, {}", resource.plan, resource.state.word())
 }
 
 fn list(global: &Global) -> Outcome {
@@ -241,27 +244,27 @@ fn list(global: &Global) -> Outcome {
         Column::left("SERVICE").usual(1),
     ];
     let daemon = global.must_daemon("knows resources of the add-on")?;
-    let list: Value = daemon.get("/v1/addon/resources")?.json()?;
-    warn_of(global, &list["resources"][0]);
+    let list: Reply<ResourceList> = daemon.get("/v1/addon/resources")?.json()?;
+    if let Some(first) = list.resources.first() {
+        warn_of(global, first);
+    }
     if global.output == Output::Json {
         print_json(&list)?;
         return Ok(Code::Success);
     }
-    let rows = list["resources"].as_array().into_iter().flatten().map(|resource| {
-        let text = |field: &str| Cell::from(text_of(&resource[field]));
-        let service = Cell::whole(text_of(&resource["service"]));
+    let rows = list.resources.iter().map(|resource| {
         vec![
-            text("app"),
-            text("plan"),
-            text("port"),
-            text("state"),
-            text("dialect"),
-            service,
+            Cell::from(escape::text(resource.app.as_str())),
+            resource.plan.to_string().into(),
+            resource.port.to_string().into(),
+            resource.state.word().to_owned().into(),
+            resource.dialect.word().to_owned().into(),
+            Cell::whole(escape::text(&resource.service)),
         ]
     });
     unless_closed(TextTable::new(screen::stdout(), COLUMNS, global.extent()).print(rows))?;
-    if !global.quiet {
-        unless_closed(print(&ports(&list["ports"])))?;
+    if let Some(usage) = list.ports.as_ref().filter(|_| !global.quiet) {
+        unless_closed(print(&ports(usage)))?;
     }
     Ok(Code::Success)
 }
@@ -270,20 +273,12 @@ fn list(global: &Global) -> Outcome {
 const MOST_RESTING: usize = 20;
 
 /// `ports 20000-20004: 3 of 5 in use, 1 free`, and a line for each that rests.
-fn ports(ports: &Value) -> String {
-    let Some(resting) = ports["resting"].as_array() else {
-        return String::new();
-    };
-    let number = |key: &str| ports[key].as_u64().unwrap_or_default();
-    let (all, used) = (number("all"), number("used"));
-    let free = all.saturating_sub(used + resting.len() as u64);
-    let mut text = format!(
-        "\nports {}: {used} of {all} in use, {free} free\n",
-        text_of(&ports["range"])
-    );
-    for port in resting.iter().take(MOST_RESTING) {
-        let until = utc(port["until"].as_i64().unwrap_or_default());
-        let _ = writeln!(text, "  {} rests until {until} UTC", port["port"]);
+fn ports(usage: &PortUse) -> String {
+    let (all, used, free, resting) = (usage.all, usage.used, usage.free(), &usage.resting);
+    let range = escape::text(&usage.range);
+    let mut text = format!("\nports {range}: {used} of {all} in use, {free} free\n");
+    for RestingPort { port, until } in resting.iter().take(MOST_RESTING) {
+        let _ = writeln!(text, "  {port} rests until {} UTC", utc_of(*until));
     }
     if resting.len() > MOST_RESTING {
         let more = resting.len() - MOST_RESTING;
@@ -292,13 +287,21 @@ fn ports(ports: &Value) -> String {
     text
 }
 
-fn shown(resource: &Value) -> String {
-    let mut text = format!("{}: {}\n", text_of(&resource["app"]), told(resource));
-    for field in ["service", "dialect", "id"] {
-        let _ = writeln!(text, "  {field:<14} {}", text_of(&resource[field]));
+fn shown(resource: &ResourceView) -> String {
+    let mut text = format!("{}: {}\n", escape::text(resource.app.as_str()), told(resource));
+    for (field, value) in [
+        ("service", escape::text(&resource.service)),
+        ("dialect", resource.dialect.word().to_owned()),
+        ("id", resource.id.to_string()),
+    ] {
+        let _ = writeln!(text, "  {field:<14} {value}");
     }
-    for binding in resource["bindings"].as_array().into_iter().flatten() {
-        let [id, app] = ["id", "app"].map(|field| text_of(&binding[field]));
+    for binding in &resource.bindings {
+        let app = binding
+            .app
+            .as_ref()
+            .map_or("-".into(), |app| escape::text(app.as_str()));
+        let id = escape::text(binding.id.as_str());
         let _ = writeln!(text, "  {:<14} {id} of app {app}", "binding");
     }
     text

@@ -1,12 +1,14 @@
 //! `tcpgw events`
 
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{self, Write};
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{Code, Failure, Global, Outcome, Output, screen, unless_closed};
+use crate::api::answers::{EventAnswer, EventList, Reply};
 use crate::api::client::Target;
 use crate::date::utc;
 use tcpgw_core::escape;
@@ -38,20 +40,19 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         .with("follow", Some(&arguments.follow));
     let answer = daemon.get(target.as_str())?;
     if !arguments.follow {
-        let mut list: Value = answer.json()?;
-        let missed = list["missed"].take();
-        if missed != 0 {
-            show(global, &serde_json::json!({"event": "lagged", "missed": missed}))?;
+        let list: EventList = answer.json()?;
+        if list.missed != Some(0) {
+            let lagged = EventAnswer::lagged(list.missed);
+            show(global, &lagged, &lagged)?;
         }
-        let events = list["events"].take();
-        let events = events.as_array().map(Vec::as_slice).unwrap_or_default();
-        let shown = events.iter().try_for_each(|event| show(global, event));
+        let shown = list.events.iter().try_for_each(|event| show(global, event, event));
         unless_closed(shown)?;
         return Ok(Code::Success);
     }
     let followed = answer.lines(true, |line| {
         if let Some(data) = line.strip_prefix(b"data: ") {
-            show(global, &daemon.understand::<Value>(data)?)?;
+            let event: Reply<EventAnswer> = daemon.understand(data)?;
+            show(global, &event, &event)?;
         }
         Ok::<_, Failure>(true)
     });
@@ -59,34 +60,37 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     Err(Failure::Refused("the daemon has ended".into()))
 }
 
-fn show(global: &Global, event: &Value) -> Result<(), Failure> {
-    let (line, mut out) = match global.output {
-        Output::Json => (event.to_string(), screen::json()),
-        Output::Table | Output::Wide => (words(event), screen::stdout()),
+/// Prints an event: as JSON as it came, or in words.
+fn show(global: &Global, json: &impl Serialize, event: &EventAnswer) -> Result<(), Failure> {
+    let written = match global.output {
+        Output::Json => serde_json::to_string(json)
+            .map_err(io::Error::from)
+            .and_then(|line| write_line(screen::json(), &line)),
+        Output::Table | Output::Wide => write_line(screen::stdout(), &words(event)),
     };
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .map_err(|source| Failure::Io {
-            what: "write to standard output",
-            source,
-        })
+    written.map_err(|source| Failure::Io {
+        what: "write to standard output",
+        source,
+    })
+}
+
+fn write_line(mut out: impl Write, line: &str) -> io::Result<()> {
+    writeln!(out, "{line}")?;
+    out.flush()
 }
 
 /// `2026-11-25 13:40:57 committed cause="api: apply" elements=8 id=5f3a-17`
-fn words(event: &Value) -> String {
+fn words(event: &EventAnswer) -> String {
     let mut line = String::new();
-    if let Some(at) = event["at"].as_f64() {
+    if let Some(at) = event.at {
         #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970")]
         let _ = write!(line, "{} ", utc(at as i64));
     }
-    line.push_str(event["event"].as_str().unwrap_or("unknown"));
-    if event["event"] == "lagged" {
-        return line + &lagged(&event["missed"]);
+    line.push_str(&escape::text(&event.event));
+    if event.event == "lagged" {
+        return line + &lagged(event.members.get("missed").and_then(Value::as_u64));
     }
-    let members = event.as_object().into_iter().flatten();
-    for (key, value) in
-        members.filter(|(key, value)| !["at", "event", "id"].contains(&key.as_str()) && !value.is_null())
-    {
+    for (key, value) in event.members.iter().filter(|(_, value)| !value.is_null()) {
         // What the JSON calls so is not understood at first sight.
         let key = if key == "adopted" { "in_kernel" } else { key };
         let _ = match value {
@@ -98,17 +102,15 @@ fn words(event: &Value) -> String {
             other => write!(line, " {key}={other}"),
         };
     }
-    match &event["id"] {
-        Value::Null => {}
-        Value::String(id) => drop(write!(line, " id={}", escape::text(id))),
-        id => drop(write!(line, " id={id}")),
+    if let Some(id) = &event.id {
+        let _ = write!(line, " id={}", escape::text(id));
     }
     line
 }
 
 /// Why some are missing before those that follow.
-fn lagged(missed: &Value) -> String {
-    let (missed, why) = match missed.as_u64() {
+fn lagged(missed: Option<u64>) -> String {
+    let (missed, why) = match missed {
         Some(missed) => (
             missed.to_string(),
             "this many events before the next one are not shown: the daemon does not keep them any more, or they came faster than they were read",
@@ -139,19 +141,19 @@ mod tests {
 
     #[test]
     fn lagging_is_explained() {
-        let of = |missed| words(&serde_json::json!({"event": "lagged", "missed": missed}));
-        let unknown = of(Value::Null);
+        let of = |missed| words(&EventAnswer::lagged(missed));
+        let unknown = of(None);
         assert!(
             unknown.starts_with("lagged missed=unknown reason=\"this daemon does not know the event"),
             "{unknown}"
         );
-        let some = of(3.into());
+        let some = of(Some(3));
         assert!(some.starts_with("lagged missed=3 reason=\"this many events"), "{some}");
     }
 
     #[test]
     fn names_that_the_json_has_are_plain_here() {
-        let of = |event| words(&event);
+        let of = |event| words(&serde_json::from_value(event).unwrap());
         assert_eq!(
             of(serde_json::json!({"event": "started", "adopted": "nothing", "version": "1"})),
             "started in_kernel=nothing version=1"
@@ -165,12 +167,12 @@ mod tests {
     #[test]
     fn an_event_is_a_line_that_cannot_drive_a_terminal() {
         let event = serde_json::json!({
-            "id": 3, "at": 1.5, "event": "health", "service": "web", "backend": "10.2.0.1:80", "state": "failing",
+            "id": "5f3a-3", "at": 1.5, "event": "health", "service": "web", "backend": "10.2.0.1:80", "state": "failing",
             "reason": "timed\u{1b} out", "flows": null,
         });
         assert_eq!(
-            words(&event),
-            r#"1970-01-01 00:00:01 health backend=10.2.0.1:80 reason="timed\u{1b} out" service=web state=failing id=3"#
+            words(&serde_json::from_value(event).unwrap()),
+            r#"1970-01-01 00:00:01 health backend=10.2.0.1:80 reason="timed\u{1b} out" service=web state=failing id=5f3a-3"#
         );
     }
 }

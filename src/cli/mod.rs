@@ -268,15 +268,6 @@ fn of_service(name: &str) -> impl Fn(ClientError) -> Failure {
     }
 }
 
-/// What is neither a string of JSON nor missing is shown as it is written.
-fn text_of(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::Null => "-".into(),
-        serde_json::Value::String(text) => tcpgw_core::escape::text(text),
-        other => other.to_string(),
-    }
-}
-
 fn parse_duration(text: &str) -> Result<Duration, duration::DurationError> {
     duration::parse(text)
 }

@@ -136,7 +136,7 @@ impl AddonOrder {
 }
 
 /// All resources, and the ports that they get.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceList {
     /// By id.
     pub resources: Vec<ResourceView>,
@@ -145,7 +145,7 @@ pub struct ResourceList {
 }
 
 /// A resource, as the operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceView {
     /// Our own id of the resource.
     pub id: ResourceId,
@@ -172,7 +172,7 @@ pub struct ResourceView {
 }
 
 /// A binding of Open Service Broker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingView {
     /// The binding's id, as the platform calls it.
     pub id: PlatformId,

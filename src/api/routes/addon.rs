@@ -5,12 +5,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde_json::json;
 
 use super::services::object;
 use super::{Shared, json};
 use crate::addon::id::{PlanName, PlatformId};
 use crate::addon::{AddonOutcome, Dialect, Provision, Request, Target};
+use crate::api::answers::ResourceAnswer;
 use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::orders::{PlanBody, ProvisionBody};
@@ -122,14 +122,22 @@ impl Shared {
             AddonOutcome::Changed(_) => (false, true),
             AddonOutcome::Unchanged(_) => (false, false),
             AddonOutcome::Removed(_) => {
-                return Ok(json(&json!({"resource": null, "created": false, "changed": true})));
+                return Ok(json(&ResourceAnswer {
+                    resource: None,
+                    created: false,
+                    changed: true,
+                }));
             }
         };
         let asked = self.ask(self.times.answer, |reply| {
             DaemonRequest::ResourceView(Target::Any(app), reply)
         });
-        let view = asked.await??;
-        let mut response = json(&json!({"resource": view, "created": created, "changed": changed}));
+        let resource = Some(asked.await??);
+        let mut response = json(&ResourceAnswer {
+            resource,
+            created,
+            changed,
+        });
         if created {
             *response.status_mut() = StatusCode::CREATED;
         }

@@ -1,0 +1,16 @@
+//! Orders of the add-on, as the API answers them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::request::ResourceView;
+
+/// What has become of an order about a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceAnswer {
+    /// The resource as it is now; `None`: it was deprovisioned.
+    pub resource: Option<ResourceView>,
+    /// Whether it was not there before.
+    pub created: bool,
+    /// Whether something is not as it was.
+    pub changed: bool,
+}
