@@ -1,0 +1,167 @@
+//! An answer of the daemon, which ends in time and is no larger than its kind may be.
+
+use crate::api::client::error::ClientError;
+use crate::api::client::{Client, PATIENCE};
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use hyper::body::{Bytes, Incoming};
+use tokio::time::timeout;
+
+/// Longest line of an answer that comes line by line.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// Most objects and most values of an answer that is read as JSON: an empty object takes a hundred times as much memory as text.
+pub(super) const MOST_OBJECTS: usize = 1 << 20;
+
+pub(super) const MOST_VALUES: usize = 16 << 20;
+
+/// Largest answer of a daemon about itself, to an order without a state, or that refuses something.
+pub(super) const SMALL: usize = 4 << 20;
+
+/// Largest answer about all services. 10,000 services with 20 backends each take about 50 MB in `GET /v1/status`.
+pub(super) const LARGE: usize = 128 << 20;
+
+/// Largest export: an export of the largest state spells out what its source may leave out.
+pub(super) const EXPORT: usize = 256 << 20;
+
+/// Returns how large the answer to this request may be.
+pub(super) fn largest(target: &str) -> usize {
+    let path = target.split('?').next().unwrap_or_default();
+    match path {
+        "/v1/export" => EXPORT,
+        "/v1/daemon" | "/v1/healthz" | "/v1/teardown" | "/v1/resume" => SMALL,
+        _ if path.ends_with("/pause") || path.ends_with("/resume") => SMALL,
+        _ => LARGE,
+    }
+}
+
+/// What comes back. It ends in time, and is no larger than answers of its kind are, or it is refused.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    pub(super) client: &'a Client,
+    pub(super) body: Incoming,
+    pub(super) deadline: Instant,
+    pub(super) most: usize,
+}
+
+impl Answer<'_> {
+    /// The next piece, within that time; `None` at the end.
+    fn next(&mut self, left: Duration) -> Result<Option<Bytes>, ClientError> {
+        let begin = Instant::now();
+        loop {
+            let left = left.saturating_sub(begin.elapsed());
+            let frame = async { timeout(left, self.body.frame()).await };
+            return match self.client.runtime.block_on(frame) {
+                Err(_) => Err(self.client.late()),
+                Ok(None) => Ok(None),
+                Ok(Some(Err(error))) => Err(self.client.failed(&format!("its answer ends in the middle: {error}"))),
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => Ok(Some(data)),
+                    Err(_) => continue,
+                },
+            };
+        }
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// [`ClientError::Late`]; [`ClientError::Connection`], if it was cut or is too large.
+    pub fn text(mut self) -> Result<Vec<u8>, ClientError> {
+        let mut text = Vec::new();
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.client.late());
+            }
+            let Some(piece) = self.next(left)? else { return Ok(text) };
+            if text.len() + piece.len() > self.most {
+                return Err(self.client.too_large(self.most));
+            }
+            text.extend_from_slice(&piece);
+        }
+    }
+
+    /// All of it, read as JSON.
+    ///
+    /// # Errors
+    /// Those of [`Answer::text`]; [`ClientError::Connection`], if it is not understood.
+    pub fn json<T: serde::de::DeserializeOwned>(self) -> Result<T, ClientError> {
+        let client = self.client;
+        let text = self.text()?;
+        if !is_modest(&text) {
+            return Err(client.failed(&"its answer has more values than any that a tcpgw daemon gives"));
+        }
+        client.understand(&text)
+    }
+
+    /// Hands out lines as they come, without their ends, until `each` says so or there is no more. Without an end of its own
+    /// (`endless`), each line has [`PATIENCE`]; else all lines together, the time in which `each` works not counted.
+    ///
+    /// # Errors
+    /// Those of [`Answer::text`], or of `each`.
+    pub fn lines<E: From<ClientError>>(
+        mut self,
+        endless: bool,
+        mut each: impl FnMut(&[u8]) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let mut rest = Vec::new();
+        let mut left = PATIENCE;
+        loop {
+            let begin = Instant::now();
+            let piece = self.next(left)?;
+            left = left.saturating_sub(begin.elapsed());
+            let Some(piece) = piece else { break };
+            rest.extend_from_slice(&piece);
+            let mut begin = 0;
+            while let Some(length) = rest[begin..].iter().position(|byte| *byte == b'\n') {
+                if !each(&rest[begin..begin + length])? {
+                    return Ok(());
+                }
+                begin += length + 1;
+                left = if endless { PATIENCE } else { left };
+            }
+            rest.drain(..begin);
+            if rest.len() > LONGEST_LINE {
+                return Err(self.client.too_large(LONGEST_LINE).into());
+            }
+        }
+        if !rest.is_empty() {
+            each(&rest)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether JSON takes no more memory, once read, than an answer may.
+pub(super) fn is_modest(text: &[u8]) -> bool {
+    let (mut objects, mut values) = (0_usize, 0_usize);
+    let (mut in_string, mut is_escaped) = (false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' if !in_string => objects += 1,
+            b'[' | b',' if !in_string => values += 1,
+            _ => {}
+        }
+    }
+    objects <= MOST_OBJECTS && values <= MOST_VALUES
+}
+
+impl Client {
+    fn late(&self) -> ClientError {
+        ClientError::Late {
+            path: self.path.clone(),
+        }
+    }
+
+    fn too_large(&self, most: usize) -> ClientError {
+        self.failed(&format!(
+            "its answer is larger than {} MiB, which none of a tcpgw daemon is",
+            most >> 20
+        ))
+    }
+}

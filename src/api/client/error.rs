@@ -1,0 +1,98 @@
+//! Why a daemon did not do what it was asked.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use tcpgw_core::model::Problems;
+
+/// Why the daemon did not do as asked.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody listens there.
+    #[error("no daemon answers on {}: {source}", tcpgw_core::escape::path(path))]
+    NoDaemon {
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The socket is not for this user.
+    #[error(
+        "a daemon may be at work behind {}, and this user may not ask it: become root, or a member of the socket's group; \
+         `--socket none` works on the kernel without it",
+        tcpgw_core::escape::path(.0)
+    )]
+    Forbidden(PathBuf),
+    /// The daemon works elsewhere.
+    #[error(
+        "the daemon behind {} serves another network namespace than this one: run the command there (nsenter -n), or \
+         `--socket none` to work on this one's kernel without a daemon",
+        tcpgw_core::escape::path(.0)
+    )]
+    OtherNamespace(PathBuf),
+    /// It takes connections, or has taken too many, and says nothing.
+    #[error(
+        "the daemon behind {}{} has not answered for {waited:?}: it hangs, or has too much to do. `tcpgw --socket none status` \
+         looks at the kernel without it; nothing is changed beside it: `systemctl restart tcpgw`", tcpgw_core::escape::path(path), process(*pid)
+    )]
+    Hung {
+        /// The socket.
+        path: PathBuf,
+        /// The process that listens there, where the kernel tells.
+        pid: Option<i32>,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Another user listens there.
+    #[error(
+        "{} is not served by a daemon that can be trusted: uid {uid} listens there, and not root, this user, or the owner of the \
+         socket's directory (uid {owner}); nothing was asked. End that process; `--socket none` works on the kernel without a daemon",
+        tcpgw_core::escape::path(path)
+    )]
+    Stranger {
+        /// The socket.
+        path: PathBuf,
+        /// The user who listens.
+        uid: u32,
+        /// The owner of the directory.
+        owner: u32,
+    },
+    /// The answer has not ended in time.
+    #[error(
+        "the daemon behind {} has begun an answer and not ended it in time: it hangs, or is no tcpgw daemon; `--socket none` works \
+         on the kernel without it",
+        tcpgw_core::escape::path(path)
+    )]
+    Late {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The connection failed.
+    #[error("failed to ask the daemon behind {}: {why}", tcpgw_core::escape::path(path))]
+    Connection {
+        /// The socket.
+        path: PathBuf,
+        /// What failed.
+        why: String,
+    },
+    /// It did not take the state.
+    #[error("{0}")]
+    Invalid(Problems),
+    /// It answered with an error.
+    #[error("{message}")]
+    Refused {
+        /// The status code of HTTP.
+        status: u16,
+        /// One word for programs.
+        code: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+pub(super) fn process(pid: Option<i32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}

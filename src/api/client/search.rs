@@ -1,0 +1,76 @@
+//! Looks for the daemon of this network namespace.
+
+use crate::api::client::Client;
+use crate::api::client::error::ClientError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tcpgw_kernel::ffi;
+
+/// Instead of a socket: work on the kernel without a daemon.
+pub const NOBODY: &str = "none";
+
+/// Where the daemon listens if nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/tcpgw/tcpgw.sock";
+
+/// Where a daemon is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At<'p> {
+    /// At a socket that somebody named for this command: a daemon must be there. With [`NOBODY`] for one, nobody is asked.
+    Named(&'p Path),
+    /// At the socket where daemons of this gateway listen: there may be none.
+    Usual(&'p Path),
+}
+
+/// Looks for a daemon. `Ok(None)`: there is none for this network namespace, so the kernel is worked on directly.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn find(at: At<'_>) -> Result<Option<Client>, ClientError> {
+    Ok(match search(at)? {
+        Found::Daemon(client) => Some(client),
+        Found::Nobody | Found::Elsewhere(_) => None,
+    })
+}
+
+/// Who is at the socket.
+#[derive(Debug)]
+pub enum Found {
+    /// The daemon of this network namespace.
+    Daemon(Client),
+    /// Nobody, or nobody was to be asked.
+    Nobody,
+    /// That of another one, behind this socket.
+    Elsewhere(PathBuf),
+}
+
+/// The same, and who is there instead.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn search(at: At<'_>) -> Result<Found, ClientError> {
+    let (path, is_usual) = match at {
+        At::Named(path) if path == Path::new(NOBODY) => return Ok(Found::Nobody),
+        At::Named(path) => (path, false),
+        At::Usual(path) => (path, true),
+    };
+    match Client::connect(path) {
+        Ok(client) => Ok(Found::Daemon(client)),
+        Err(ClientError::OtherNamespace(at)) if is_usual => Ok(Found::Elsewhere(at)),
+        Err(error @ ClientError::NoDaemon { .. }) if is_usual => {
+            tracing::debug!("working on the kernel directly: {error}");
+            Ok(Found::Nobody)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The cookie of this process' network namespace.
+///
+/// # Errors
+/// Those of the system; before Linux 5.14 there is none.
+pub fn namespace() -> io::Result<u64> {
+    // One of this process: its namespace is ours.
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    ffi::netns_cookie(std::os::fd::AsFd::as_fd(&socket))
+}
