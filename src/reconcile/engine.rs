@@ -3,30 +3,30 @@
 //!
 //! After any error it forgets what it cached, and the next run is a full one.
 
+mod cached;
+mod change;
+mod memo;
+mod surroundings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::commit::full;
-use super::known::unannounced;
-use super::retired::{Leaves, few_retired};
+use self::cached::CachedState;
+use self::change::preserves;
+pub use self::memo::{ChangeMemo, Memo};
+use self::surroundings::Surroundings;
 use super::sweep::is_over;
-use super::{ChangeCounts, Desired, Known, Options, ReconcileError, Reconciler, Recorded, Report};
-use crate::record::{Applied, Deadline, Entry, Pause, RecordFile, ServiceEntry, TornDown};
-use tcpgw_core::model::{FlowMark, Service, SourceMode};
-use tcpgw_core::owner::{AllDetails, Details, Owner};
-use tcpgw_core::plan::plan;
+use super::{Desired, Known, Options, ReconcileError, Reconciler, Recorded, Report};
+use crate::record::{RecordFile, TornDown};
+use tcpgw_core::model::{FlowMark, Service};
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::links::Links;
-use tcpgw_core::ruleset::name::{ListenScope, SetName, SpreadRule};
-use tcpgw_core::ruleset::room::Room;
-use tcpgw_core::ruleset::rows::Rows;
-use tcpgw_core::ruleset::skeleton::Asked;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
-use tcpgw_core::summary::{FlowVerdict, Summary};
+use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::{Deletion, Pair, Selection};
-use tcpgw_kernel::{About, Commit, Identity, Kernel, KernelError, reading};
+use tcpgw_kernel::{About, Commit, Kernel, KernelError, reading};
 
 /// Above this many endpoints, one pass over all our flows is cheaper than a look for each.
 const FEW: usize = 3;
@@ -36,74 +36,6 @@ pub type FlowsOfMembers = BTreeMap<(Box<str>, SocketAddr), u64>;
 
 /// Services by name.
 pub type Services = BTreeMap<Box<str>, Arc<Service>>;
-
-/// What it knows besides the services themselves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct CachedState {
-    identity: Identity,
-    room: Room,
-    /// Services for each width.
-    widths: BTreeMap<(ListenScope, SpreadRule), usize>,
-    /// Elements of each set whose size is fixed, or that the rules ask only where it has some.
-    elements: BTreeMap<SetName, usize>,
-    /// Services that preserve their clients' addresses.
-    preserving: usize,
-}
-
-/// What is left in the record for the next process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Memo {
-    /// Who applied what there is, and when.
-    pub applied: Applied,
-    /// Until when backends drain.
-    pub drains: Vec<Deadline>,
-    /// Services whose new connections are held back.
-    pub pauses: Vec<Pause>,
-    /// The services as those who define them want them; one that is served and not here was removed.
-    pub wanted: Services,
-    /// Whose they are, where it is no file's.
-    pub owners: BTreeMap<Box<str>, Owner>,
-    /// Services whose resource of the add-on is suspended.
-    pub suspended: BTreeSet<Box<str>>,
-}
-
-impl Memo {
-    /// What the record keeps of services that are served like this.
-    fn details(&self, serving: &Services) -> AllDetails {
-        let of = |serving: &Arc<Service>| {
-            let name = &serving.name;
-            let details = match self.wanted.get(name) {
-                Some(wanted) => {
-                    let owner = self.owners.get(name).copied().unwrap_or_default();
-                    Details::new(owner, wanted, serving).suspended(self.suspended.contains(name))
-                }
-                None => Details::new(Owner::Removed, serving, serving),
-            };
-            (!details.is_default()).then(|| (name.clone(), details))
-        };
-        serving.values().filter_map(of).collect()
-    }
-}
-
-/// What a change leaves in the record, of the services that it touches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChangeMemo {
-    /// Who made it, and when.
-    pub applied: Applied,
-    /// The services.
-    pub services: Vec<ServiceEntry>,
-}
-
-impl ChangeMemo {
-    /// What is written down before it is made.
-    fn entry(self, awaits: Option<u32>) -> Entry {
-        Entry {
-            awaits,
-            applied: Some(self.applied),
-            services: self.services,
-        }
-    }
-}
 
 /// What was found in the kernel, before anything is changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -141,13 +73,6 @@ pub struct Engine<K: Kernel> {
     /// What the table was left with when a change of links or timeouts could not be written into it; `cached` is `None` then.
     left: Option<Surroundings>,
     found: Option<Known>,
-}
-
-/// What the table says of the gateway besides services.
-#[derive(Debug, Clone)]
-struct Surroundings {
-    links: Links,
-    timeouts: KernelTimeouts,
 }
 
 impl<K: Kernel> Engine<K> {
@@ -188,102 +113,6 @@ impl<K: Kernel> Engine<K> {
     /// The kernel, for the next one.
     pub fn into_kernel(self) -> K {
         self.kernel
-    }
-
-    /// Learns the links, and puts the difference into the table that it knows. Where that fails it forgets what it knows: the next
-    /// check reads the table. Handshakes that were not answered before the change are forgotten: they may have been sent by another
-    /// link, or from another address, than they would be now.
-    pub fn set_links(&mut self, links: Links) {
-        if self.links == links {
-            return;
-        }
-        let before = std::mem::replace(&mut self.links, links);
-        let Some(mut cached) = self.cached.take() else {
-            return;
-        };
-        match self.commit_links(&before, &mut cached) {
-            Ok(generation) => cached.identity.generation = generation,
-            Err(error) => {
-                self.left = Some(Surroundings {
-                    links: before,
-                    timeouts: self.timeouts,
-                });
-                return tracing::debug!(%error, "failed to change what depends on links");
-            }
-        }
-        self.cached = Some(cached);
-        if self.links.leads_elsewhere(&before) {
-            let forgotten = self.kernel.sweep(self.mark, &mut |flow| !flow.status.seen_reply());
-            match forgotten {
-                Ok(deletion) => tracing::debug!(
-                    deletion.deleted,
-                    "links have changed: unanswered handshakes are forgotten"
-                ),
-                Err(error) => tracing::debug!(%error, "failed to forget unanswered handshakes"),
-            }
-        }
-    }
-
-    /// Reads conntrack's sysctls, which the configuration may overrule, and writes them into the table that it knows if they say something else than before. Where that
-    /// fails it forgets what it knows: the next check reads the table.
-    fn follow_timeouts(&mut self) {
-        let timeouts = self.kernel.timeouts().with_idle(self.idle);
-        if self.timeouts == timeouts {
-            return;
-        }
-        let before = std::mem::replace(&mut self.timeouts, timeouts);
-        let Some(mut cached) = self.cached.take() else {
-            return;
-        };
-        let (others, asked) = (cached.widths.keys().copied().collect(), cached.asked());
-        let of = |timeouts| {
-            let nothing = Ruleset::default().among(&others, &BTreeSet::new(), &asked);
-            nothing.with_timeouts(timeouts)
-        };
-        match self.commit_all(&of(before), &of(timeouts), &cached) {
-            Ok(generation) => cached.identity.generation = generation,
-            Err(error) => {
-                self.left = Some(Surroundings {
-                    links: self.links.clone(),
-                    timeouts: before,
-                });
-                return tracing::debug!(%error, "failed to change the timeouts of flows");
-            }
-        }
-        tracing::info!(?timeouts, "conntrack's timeouts were changed: flows go by them");
-        self.cached = Some(cached);
-    }
-
-    fn commit_links(&mut self, before: &Links, cached: &mut CachedState) -> Result<u32, KernelError> {
-        let preserves = cached.preserving > 0;
-        let (had, wanted) = (
-            Ruleset::of_links(before, preserves),
-            Ruleset::of_links(&self.links, preserves),
-        );
-        if had == wanted {
-            return Ok(cached.identity.generation);
-        }
-        let others = cached.widths.keys().copied().collect();
-        let had_asked = cached.asked();
-        cached.count(&wanted, &had);
-        let had = had.among(&others, &BTreeSet::new(), &had_asked);
-        let wanted = wanted.among(&others, &BTreeSet::new(), &cached.asked());
-        self.commit_all(&had, &wanted, cached)
-    }
-
-    fn commit_all(&mut self, had: &Ruleset, wanted: &Ruleset, cached: &CachedState) -> Result<u32, KernelError> {
-        let mut generation = cached.identity.generation;
-        for step in &plan(had, wanted).steps {
-            let commit = Commit {
-                generation,
-                mark: self.mark,
-                build: None,
-                step,
-                forget: &[],
-            };
-            generation = self.kernel.commit(&commit)?;
-        }
-        Ok(generation)
     }
 
     fn reconciler(&mut self) -> Reconciler<'_, K> {
@@ -406,129 +235,6 @@ impl<K: Kernel> Engine<K> {
         cached.preserving = services.values().filter(|service| preserves(service)).count();
         self.cached = Some(cached);
         Ok(())
-    }
-
-    /// Puts some services in the place of others, and flushes the flows of backends that are gone. `beside`: services that
-    /// stay and share endpoints with these. `memo` is written down before. `Ok(None)`: it does not know what the kernel holds, or the change does not fit: a
-    /// full run is due.
-    ///
-    /// # Errors
-    /// [`ReconcileError`]; a full run is due then, too.
-    pub fn change(
-        &mut self,
-        old: &[Arc<Service>],
-        new: &[Arc<Service>],
-        beside: &[Arc<Service>],
-        memo: ChangeMemo,
-    ) -> Result<Option<Report>, ReconcileError> {
-        if old.is_empty() && new.is_empty() {
-            self.announce(&memo.entry(None));
-            return Ok(Some(Report::default()));
-        }
-        let Some(mut cached) = self.cached.take() else {
-            return Ok(None);
-        };
-        let (old, new) = (|| old.iter().chain(beside), || new.iter().chain(beside));
-        let of = |services: Vec<&Service>| {
-            let desired = Desired::of(services, &self.links).protecting(self.protect);
-            desired.with_timeouts(self.timeouts)
-        };
-        let have = of(old().map(AsRef::as_ref).collect());
-        let want = of(new().map(AsRef::as_ref).collect());
-        let (services, backends) = ChangeCounts::between(&have.summary, &want.summary);
-        let mut report = Report {
-            services,
-            backends,
-            ..Report::default()
-        };
-        let old_preserving = old().filter(|service| preserves(service)).count();
-        let others_preserve = cached.preserving > old_preserving;
-        let others = cached.widths_without(&have.ruleset);
-        let among = |ruleset: &Ruleset, asked: &Asked| {
-            let ruleset = if others_preserve {
-                without_links(ruleset)
-            } else {
-                ruleset.clone()
-            };
-            ruleset.among(&others, &BTreeSet::new(), asked)
-        };
-        let (asked, elements) = (cached.asked(), cached.elements.clone());
-        cached.count(&want.ruleset, &have.ruleset);
-        let had = among(&have.ruleset, &asked);
-        let wanted = among(&want.ruleset, &cached.asked());
-        let steps = plan(&had, &wanted).steps;
-        if let Some(step) = steps.first()
-            && full(cached.room, |name| elements.get(&name).copied().unwrap_or(0), step).is_some()
-        {
-            return Ok(None);
-        }
-        self.announce(&memo.entry((!steps.is_empty()).then_some(cached.identity.generation)));
-        for (at, step) in steps.iter().enumerate() {
-            let commit = Commit {
-                generation: cached.identity.generation,
-                mark: self.mark,
-                build: None,
-                step,
-                forget: &[],
-            };
-            let begin = self.kernel.now();
-            match self.kernel.commit(&commit) {
-                Ok(generation) => cached.identity.generation = generation,
-                // Whoever wrote may have written to our table: the full run finds out.
-                Err(KernelError::Outdated | KernelError::Unknown(_)) => return Ok(None),
-                Err(source) if at > 0 => return Err(ReconcileError::Halfway(source)),
-                Err(source) => {
-                    let owner = super::owner::owner(&source, &want.summary);
-                    return Err(ReconcileError::Kernel { owner, source });
-                }
-            }
-            report.committing += self.kernel.now() - begin;
-            report.transactions += 1;
-            report.elements += step.elements();
-        }
-        report.retired = !steps.is_empty();
-        cached.preserving = cached.preserving - old_preserving + new().filter(|s| preserves(s)).count();
-        self.cached = Some(cached);
-        let begin = self.kernel.now();
-        let swept = self.flush(&have.summary, &want.summary, &mut report);
-        report.flushing = self.kernel.now() - begin;
-        swept.map_err(ReconcileError::Unswept)?;
-        Ok(Some(report))
-    }
-
-    fn announce(&self, entry: &Entry) {
-        if entry.services.is_empty() {
-            return;
-        }
-        if let Err(error) = self.store.append(entry) {
-            unannounced(&error);
-        }
-    }
-
-    /// Deletes the flows of what the change has taken away.
-    fn flush(&mut self, old: &Summary, new: &Summary, report: &mut Report) -> Result<(), KernelError> {
-        let mark = self.mark;
-        let few = if old == new {
-            Some(Vec::new())
-        } else {
-            few_retired(old, new, Leaves::Service)
-        };
-        if few.as_ref().is_some_and(Vec::is_empty) {
-            return Ok(());
-        }
-        let changed = report.retired;
-        self.reconciler().until_none(changed, |this| {
-            let deletion = match &few {
-                Some(pairs) => this.kernel.flush_pairs(mark, pairs)?,
-                None => this.kernel.sweep(mark, &mut |flow| {
-                    old.standing(flow.public, flow.backend) != FlowVerdict::Stale
-                        && new.standing(flow.public, flow.backend) == FlowVerdict::Stale
-                })?,
-            };
-            report.flushed += deletion.deleted;
-            report.failed = deletion.failed;
-            Ok(deletion)
-        })
     }
 
     /// Deletes the flows that none of these services explains, whatever the table holds.
@@ -659,64 +365,4 @@ impl<K: Kernel> Engine<K> {
         let identity = self.kernel.identity()?;
         Ok((self.kernel.about()?, identity.generation))
     }
-}
-
-impl CachedState {
-    /// Widths that services other than those of `ruleset` have.
-    fn widths_without(&self, ruleset: &Ruleset) -> BTreeSet<(ListenScope, SpreadRule)> {
-        let own = widths(ruleset);
-        let others = self
-            .widths
-            .iter()
-            .filter(|(width, count)| **count > own.get(width).copied().unwrap_or(0));
-        others.map(|(width, _)| *width).collect()
-    }
-
-    fn count(&mut self, added: &Ruleset, removed: &Ruleset) {
-        let (plus, minus) = (widths(added), widths(removed));
-        for (width, count) in minus {
-            if let Some(left) = self.widths.get_mut(&width) {
-                *left = left.saturating_sub(count);
-            }
-        }
-        for (width, count) in plus {
-            *self.widths.entry(width).or_default() += count;
-        }
-        self.widths.retain(|_, count| *count > 0);
-        let counts = |name: &SetName| name.is_optional() || Room::decides().contains(name);
-        let names: BTreeSet<SetName> = added.sets().keys().chain(removed.sets().keys()).copied().collect();
-        for name in names.into_iter().filter(counts) {
-            let of = |ruleset: &Ruleset| ruleset.rows(name).map_or(0, Rows::len);
-            let count = self.elements.entry(name).or_default();
-            *count = (*count + of(added)).saturating_sub(of(removed));
-        }
-    }
-
-    /// The optional sets that the rules ask: those that have elements.
-    fn asked(&self) -> Asked {
-        let filled = self
-            .elements
-            .iter()
-            .filter(|(name, count)| name.is_optional() && **count > 0);
-        filled.map(|(name, _)| *name).collect()
-    }
-}
-
-fn widths(ruleset: &Ruleset) -> BTreeMap<(ListenScope, SpreadRule), usize> {
-    let width = |(name, rows): (&SetName, &Rows)| match name {
-        SetName::Spread(listen_scope, width) => Some(((*listen_scope, *width), rows.len())),
-        _ => None,
-    };
-    ruleset.sets().iter().filter_map(width).collect()
-}
-
-fn preserves(service: &Service) -> bool {
-    service.source == SourceMode::Preserve
-}
-
-/// Links are every preserving service's together.
-fn without_links(ruleset: &Ruleset) -> Ruleset {
-    let mut sets = ruleset.sets().clone();
-    sets.remove(&SetName::SameLink);
-    Ruleset::new(sets, ruleset.turns().clone()).with_timeouts(*ruleset.timeouts())
 }
