@@ -1,33 +1,26 @@
 //! How the services are.
 
+mod facts;
+mod limit;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::drops::{BackendDrops, Counts, ServiceDrops};
+pub use self::facts::{Facts, IN_BALANCE, SOURCE_PORTS};
+pub use self::limit::{LimitView, OfLimit};
+use super::drops::{BackendDrops, ServiceDrops};
 use super::problems::{self, Problem};
-use super::rates::{Rate, Rates, Second};
-use super::tally::{FlowCounts, Places, Stranger, Tally};
-use super::{Hint, Noted, Services, Table};
+use super::rates::Rates;
+use super::tally::{FlowCounts, Stranger};
+use super::{Hint, Table};
 use crate::addon::ServiceState;
-use crate::addon::id::ResourceId;
 use crate::record::Applied;
-use crate::view::snapshot::{DaemonView, DrainView, Snapshot};
-use tcpgw_core::health::UNKNOWN;
-use tcpgw_core::model::{Limit, LimitDirection};
-use tcpgw_core::owner::Owner;
+use crate::view::snapshot::{DaemonView, DrainView};
 use tcpgw_core::problem::{MOST_OF_KIND, few};
-use tcpgw_core::ruleset::name::Family;
-use tcpgw_core::summary::{FlowVerdict, ServiceSummary, balance_name};
-
-/// Source ports for each backend and gateway address: 1024 to 65535 (`nf_nat_core.c`, for clients' ports from 1024 on).
-pub const SOURCE_PORTS: u64 = 64_512;
-
-/// What probes say of a backend that gets new connections.
-pub const IN_BALANCE: [&str; 3] = ["healthy", "failing", "presumed"];
+use tcpgw_core::summary::FlowVerdict;
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,19 +126,6 @@ pub struct ServiceStatus<'a> {
     pub(super) reachable: bool,
 }
 
-/// A limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LimitView {
-    /// Packets per second.
-    pub packets_per_second: u32,
-    /// Bytes per second.
-    pub bytes_per_second: u64,
-    /// Packets at once after a pause.
-    pub burst: u32,
-    /// Whether both directions share it.
-    pub shared: bool,
-}
-
 /// One backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendStatus {
@@ -170,17 +150,6 @@ pub struct BackendStatus {
     pub drops: BackendDrops,
     /// Source ports in use, by gateway address; none where it sees its clients.
     pub source_ports: Vec<SourcePorts>,
-}
-
-/// How much of a limit is used; 1 is all of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct OfLimit {
-    /// To the backend.
-    pub to: Option<f64>,
-    /// From it.
-    pub from: Option<f64>,
-    /// Both, of a shared limit.
-    pub shared: Option<f64>,
 }
 
 /// Source ports of one gateway address towards one backend.
@@ -222,33 +191,6 @@ impl From<&DrainView> for Drain {
             waits_for: drain.waits_for.into(),
         }
     }
-}
-
-/// What was found out.
-#[derive(Debug)]
-pub struct Facts<'a> {
-    /// What the gateway is meant to do.
-    pub services: &'a Services,
-    /// Where the backends are.
-    pub places: &'a Places,
-    /// The flows.
-    pub tally: Tally<'a>,
-    /// The traffic, where conntrack counts it.
-    pub traffic: Option<Second>,
-    /// The counters.
-    pub drops: Counts,
-    /// The counters at the first look.
-    pub earlier: Option<Counts>,
-    /// The time between the begins of both looks.
-    pub time: Duration,
-    /// What conntrack notes.
-    pub noted: Noted,
-    /// The one service that is asked for.
-    pub only: Option<usize>,
-    /// What a daemon knows.
-    pub daemon: Option<&'a Snapshot>,
-    /// What was found besides, where no daemon was asked.
-    pub found: &'a [Problem],
 }
 
 impl<'a> Status<'a> {
@@ -298,159 +240,6 @@ impl<'a> Status<'a> {
     }
 }
 
-impl Facts<'_> {
-    fn earlier(&self) -> Option<(&Counts, Duration)> {
-        self.earlier.as_ref().map(|earlier| (earlier, self.time))
-    }
-
-    fn service<'s>(&self, at: usize, service: &'s ServiceSummary) -> ServiceStatus<'s> {
-        let limit = service.settings.limit.map(|(pps, burst, mtu, shared)| LimitView {
-            packets_per_second: pps,
-            bytes_per_second: u64::from(pps) * u64::from(mtu),
-            burst,
-            shared,
-        });
-        let backends: Vec<_> = self
-            .places
-            .of_service(at)
-            .map(|(place, backend)| self.backend(place, backend, service, limit))
-            .collect();
-        let reachable = || {
-            let active = service.active.keys();
-            active.filter(|backend| service.listens_in(Family::of(backend.ip())))
-        };
-        ServiceStatus {
-            name: service.name.as_deref().map(Cow::Borrowed),
-            port: service.port,
-            addresses: Cow::Borrowed(&service.addresses),
-            provider: service
-                .name
-                .as_deref()
-                .and_then(|name| self.provider(name))
-                .map(Cow::Borrowed),
-            healthy: reachable().any(|backend| self.is_well(service, *backend)),
-            leaving: service.name.as_deref().is_some_and(|name| self.is_leaving(name)),
-            addon: service.name.as_deref().and_then(|name| self.addon(name, service)),
-            balance: balance_name(service.settings.balance).into(),
-            limit,
-            flows: backends
-                .iter()
-                .fold(FlowCounts::default(), |sum, backend| sum.and(backend.flows)),
-            unanswered: self.daemon.map(|daemon| {
-                let of_name = service.name.as_deref().and_then(|name| daemon.unanswered.get(name));
-                of_name.copied().unwrap_or(0)
-            }),
-            drops: self.drops.of_service(at, self.earlier()),
-            backends,
-            resets_when_empty: service.settings.empty_reset,
-            reachable: reachable().next().is_some(),
-        }
-    }
-
-    /// Without a daemon a name and no backends have to do: whether it is suspended is not known.
-    fn addon(&self, name: &str, service: &ServiceSummary) -> Option<ServiceState> {
-        if let Some(daemon) = self.daemon {
-            return daemon.addon.get(name).copied();
-        }
-        ResourceId::of_service(name).filter(|_| self.services.owner(name) == Some(Owner::Api))?;
-        let is_empty = service.active.is_empty() && service.draining.is_empty();
-        Some(if is_empty {
-            ServiceState::Waiting
-        } else {
-            ServiceState::Active
-        })
-    }
-
-    fn provider(&self, name: &str) -> Option<&'static str> {
-        match self.daemon {
-            Some(daemon) => daemon.providers.get(name).copied(),
-            None => self
-                .services
-                .owner(name)
-                .filter(|owner| *owner != Owner::Removed)
-                .map(Owner::name),
-        }
-    }
-
-    fn is_leaving(&self, name: &str) -> bool {
-        match self.daemon {
-            Some(daemon) => daemon.leaving.contains(name),
-            None => self.services.owner(name) == Some(Owner::Removed),
-        }
-    }
-
-    /// Whether a backend answers probes, or there are none.
-    fn is_well(&self, service: &ServiceSummary, backend: SocketAddr) -> bool {
-        self.health(service, backend)
-            .is_none_or(|state| IN_BALANCE.contains(&state))
-    }
-
-    /// What probes found of a backend, as one of that service; `None` where nobody probes.
-    fn health(&self, service: &ServiceSummary, backend: SocketAddr) -> Option<&'static str> {
-        let daemon = self.daemon?;
-        let state = daemon.health.get(&backend)?.state;
-        let member = || Some((service.name.clone()?, backend));
-        let is_unproven =
-            !daemon.unproven.is_empty() && member().is_some_and(|member| daemon.unproven.contains(&member));
-        Some(if is_unproven { UNKNOWN } else { state })
-    }
-
-    fn backend(
-        &self,
-        place: usize,
-        backend: SocketAddr,
-        service: &ServiceSummary,
-        limit: Option<LimitView>,
-    ) -> BackendStatus {
-        let flows = self.tally.backends[place].flows;
-        let weight = service.active.get(&backend).copied();
-        let found = self.daemon.and_then(|daemon| daemon.health.get(&backend));
-        let rates = self.traffic.as_ref().map(|traffic| traffic.rates(place, self.time));
-        // Buckets and source ports are the endpoint's, whatever service its flows came through.
-        let together = |traffic: &Second| {
-            let of_each = self
-                .places
-                .of_backend(backend)
-                .map(|place| traffic.rates(place, self.time));
-            of_each.fold(Rates::default(), Rates::and)
-        };
-        let rates_of_all = self.traffic.as_ref().map(together);
-        BackendStatus {
-            backend,
-            state: if weight.is_some() {
-                FlowVerdict::Active
-            } else {
-                FlowVerdict::Draining
-            },
-            weight,
-            health: self.health(service, backend).map(Cow::Borrowed),
-            health_reason: found.and_then(|health| health.reason.clone()),
-            flows,
-            rates,
-            of_limit: rates_of_all.zip(limit).map(|(rates, limit)| OfLimit::new(rates, limit)),
-            drops: self.drops.of_backend(place, self.earlier()),
-            source_ports: self.source_ports(backend),
-        }
-    }
-
-    /// Those of which some are used, in the order in which they were met.
-    fn source_ports(&self, backend: SocketAddr) -> Vec<SourcePorts> {
-        let mut all: Vec<SourcePorts> = Vec::new();
-        let places = self.places.of_backend(backend);
-        for (address, used) in places.flat_map(|place| &self.tally.backends[place].source_ports) {
-            match all.iter_mut().find(|ports| ports.address == *address) {
-                Some(ports) => ports.used += used,
-                None => all.push(SourcePorts {
-                    address: *address,
-                    used: *used,
-                    of: SOURCE_PORTS,
-                }),
-            }
-        }
-        all
-    }
-}
-
 impl ServiceStatus<'_> {
     /// Whether it serves nobody on purpose.
     pub fn is_idle(&self) -> bool {
@@ -460,51 +249,5 @@ impl ServiceStatus<'_> {
     /// Whether it has no active backend at all.
     pub fn is_empty(&self) -> bool {
         self.backends.iter().all(|backend| backend.weight.is_none())
-    }
-}
-
-impl From<Limit> for LimitView {
-    fn from(limit: Limit) -> Self {
-        Self {
-            packets_per_second: limit.pps,
-            bytes_per_second: limit.bytes_per_second(),
-            burst: limit.burst,
-            shared: limit.direction == LimitDirection::Shared,
-        }
-    }
-}
-
-impl OfLimit {
-    /// Returns how much of a limit that traffic is: of its packets or its bytes, whichever is more.
-    pub fn new(rates: Rates, limit: LimitView) -> Self {
-        let part = |rate: Rate| {
-            #[expect(clippy::cast_precision_loss, reason = "a part is rounded anyway")]
-            let bytes = rate.bytes_per_second / limit.bytes_per_second.max(1) as f64;
-            let packets = rate.packets_per_second / f64::from(limit.packets_per_second.max(1));
-            (bytes.max(packets) * 1000.0).round() / 1000.0
-        };
-        if limit.shared {
-            let both = Rate {
-                packets_per_second: rates.to.packets_per_second + rates.from.packets_per_second,
-                bytes_per_second: rates.to.bytes_per_second + rates.from.bytes_per_second,
-            };
-            return Self {
-                shared: Some(part(both)),
-                ..Self::default()
-            };
-        }
-        Self {
-            to: Some(part(rates.to)),
-            from: Some(part(rates.from)),
-            shared: None,
-        }
-    }
-
-    /// The larger of what there is.
-    pub fn most(&self) -> f64 {
-        [self.to, self.from, self.shared]
-            .into_iter()
-            .flatten()
-            .fold(0.0, f64::max)
     }
 }

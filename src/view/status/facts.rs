@@ -1,0 +1,206 @@
+//! What was found out of the services, and what it says of each.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::addon::ServiceState;
+use crate::addon::id::ResourceId;
+use crate::view::drops::Counts;
+use crate::view::problems::Problem;
+use crate::view::rates::{Rates, Second};
+use crate::view::snapshot::Snapshot;
+use crate::view::status::limit::{LimitView, OfLimit};
+use crate::view::status::{BackendStatus, ServiceStatus, SourcePorts};
+use crate::view::tally::{FlowCounts, Places, Tally};
+use crate::view::{Noted, Services};
+use tcpgw_core::health::UNKNOWN;
+use tcpgw_core::owner::Owner;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::{FlowVerdict, ServiceSummary, balance_name};
+
+/// Source ports for each backend and gateway address: 1024 to 65535 (`nf_nat_core.c`, for clients' ports from 1024 on).
+pub const SOURCE_PORTS: u64 = 64_512;
+
+/// What probes say of a backend that gets new connections.
+pub const IN_BALANCE: [&str; 3] = ["healthy", "failing", "presumed"];
+
+/// What was found out.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// What the gateway is meant to do.
+    pub services: &'a Services,
+    /// Where the backends are.
+    pub places: &'a Places,
+    /// The flows.
+    pub tally: Tally<'a>,
+    /// The traffic, where conntrack counts it.
+    pub traffic: Option<Second>,
+    /// The counters.
+    pub drops: Counts,
+    /// The counters at the first look.
+    pub earlier: Option<Counts>,
+    /// The time between the begins of both looks.
+    pub time: Duration,
+    /// What conntrack notes.
+    pub noted: Noted,
+    /// The one service that is asked for.
+    pub only: Option<usize>,
+    /// What a daemon knows.
+    pub daemon: Option<&'a Snapshot>,
+    /// What was found besides, where no daemon was asked.
+    pub found: &'a [Problem],
+}
+
+impl Facts<'_> {
+    fn earlier(&self) -> Option<(&Counts, Duration)> {
+        self.earlier.as_ref().map(|earlier| (earlier, self.time))
+    }
+
+    pub(super) fn service<'s>(&self, at: usize, service: &'s ServiceSummary) -> ServiceStatus<'s> {
+        let limit = service.settings.limit.map(|(pps, burst, mtu, shared)| LimitView {
+            packets_per_second: pps,
+            bytes_per_second: u64::from(pps) * u64::from(mtu),
+            burst,
+            shared,
+        });
+        let backends: Vec<_> = self
+            .places
+            .of_service(at)
+            .map(|(place, backend)| self.backend(place, backend, service, limit))
+            .collect();
+        let reachable = || {
+            let active = service.active.keys();
+            active.filter(|backend| service.listens_in(Family::of(backend.ip())))
+        };
+        ServiceStatus {
+            name: service.name.as_deref().map(Cow::Borrowed),
+            port: service.port,
+            addresses: Cow::Borrowed(&service.addresses),
+            provider: service
+                .name
+                .as_deref()
+                .and_then(|name| self.provider(name))
+                .map(Cow::Borrowed),
+            healthy: reachable().any(|backend| self.is_well(service, *backend)),
+            leaving: service.name.as_deref().is_some_and(|name| self.is_leaving(name)),
+            addon: service.name.as_deref().and_then(|name| self.addon(name, service)),
+            balance: balance_name(service.settings.balance).into(),
+            limit,
+            flows: backends
+                .iter()
+                .fold(FlowCounts::default(), |sum, backend| sum.and(backend.flows)),
+            unanswered: self.daemon.map(|daemon| {
+                let of_name = service.name.as_deref().and_then(|name| daemon.unanswered.get(name));
+                of_name.copied().unwrap_or(0)
+            }),
+            drops: self.drops.of_service(at, self.earlier()),
+            backends,
+            resets_when_empty: service.settings.empty_reset,
+            reachable: reachable().next().is_some(),
+        }
+    }
+
+    /// Without a daemon a name and no backends have to do: whether it is suspended is not known.
+    fn addon(&self, name: &str, service: &ServiceSummary) -> Option<ServiceState> {
+        if let Some(daemon) = self.daemon {
+            return daemon.addon.get(name).copied();
+        }
+        ResourceId::of_service(name).filter(|_| self.services.owner(name) == Some(Owner::Api))?;
+        let is_empty = service.active.is_empty() && service.draining.is_empty();
+        Some(if is_empty {
+            ServiceState::Waiting
+        } else {
+            ServiceState::Active
+        })
+    }
+
+    fn provider(&self, name: &str) -> Option<&'static str> {
+        match self.daemon {
+            Some(daemon) => daemon.providers.get(name).copied(),
+            None => self
+                .services
+                .owner(name)
+                .filter(|owner| *owner != Owner::Removed)
+                .map(Owner::name),
+        }
+    }
+
+    fn is_leaving(&self, name: &str) -> bool {
+        match self.daemon {
+            Some(daemon) => daemon.leaving.contains(name),
+            None => self.services.owner(name) == Some(Owner::Removed),
+        }
+    }
+
+    /// Whether a backend answers probes, or there are none.
+    fn is_well(&self, service: &ServiceSummary, backend: SocketAddr) -> bool {
+        self.health(service, backend)
+            .is_none_or(|state| IN_BALANCE.contains(&state))
+    }
+
+    /// What probes found of a backend, as one of that service; `None` where nobody probes.
+    fn health(&self, service: &ServiceSummary, backend: SocketAddr) -> Option<&'static str> {
+        let daemon = self.daemon?;
+        let state = daemon.health.get(&backend)?.state;
+        let member = || Some((service.name.clone()?, backend));
+        let is_unproven =
+            !daemon.unproven.is_empty() && member().is_some_and(|member| daemon.unproven.contains(&member));
+        Some(if is_unproven { UNKNOWN } else { state })
+    }
+
+    fn backend(
+        &self,
+        place: usize,
+        backend: SocketAddr,
+        service: &ServiceSummary,
+        limit: Option<LimitView>,
+    ) -> BackendStatus {
+        let flows = self.tally.backends[place].flows;
+        let weight = service.active.get(&backend).copied();
+        let found = self.daemon.and_then(|daemon| daemon.health.get(&backend));
+        let rates = self.traffic.as_ref().map(|traffic| traffic.rates(place, self.time));
+        // Buckets and source ports are the endpoint's, whatever service its flows came through.
+        let together = |traffic: &Second| {
+            let of_each = self
+                .places
+                .of_backend(backend)
+                .map(|place| traffic.rates(place, self.time));
+            of_each.fold(Rates::default(), Rates::and)
+        };
+        let rates_of_all = self.traffic.as_ref().map(together);
+        BackendStatus {
+            backend,
+            state: if weight.is_some() {
+                FlowVerdict::Active
+            } else {
+                FlowVerdict::Draining
+            },
+            weight,
+            health: self.health(service, backend).map(Cow::Borrowed),
+            health_reason: found.and_then(|health| health.reason.clone()),
+            flows,
+            rates,
+            of_limit: rates_of_all.zip(limit).map(|(rates, limit)| OfLimit::new(rates, limit)),
+            drops: self.drops.of_backend(place, self.earlier()),
+            source_ports: self.source_ports(backend),
+        }
+    }
+
+    /// Those of which some are used, in the order in which they were met.
+    fn source_ports(&self, backend: SocketAddr) -> Vec<SourcePorts> {
+        let mut all: Vec<SourcePorts> = Vec::new();
+        let places = self.places.of_backend(backend);
+        for (address, used) in places.flat_map(|place| &self.tally.backends[place].source_ports) {
+            match all.iter_mut().find(|ports| ports.address == *address) {
+                Some(ports) => ports.used += used,
+                None => all.push(SourcePorts {
+                    address: *address,
+                    used: *used,
+                    of: SOURCE_PORTS,
+                }),
+            }
+        }
+        all
+    }
+}
