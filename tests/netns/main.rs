@@ -60,6 +60,7 @@ mod table;
 mod timeouts;
 mod unit;
 mod up;
+mod uplinks;
 mod who;
 mod words;
 mod writers;
