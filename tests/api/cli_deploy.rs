@@ -635,3 +635,60 @@ fn completions_know_services_and_deploys() {
         assert_eq!(completed(&server, words), [""; 0], "{words:?}");
     }
 }
+
+/// Whoever waits ends at its deadline and at Ctrl-C, also where nobody reads what it says.
+#[test]
+fn commands_end_whose_standard_error_nobody_reads() {
+    use std::io::{ErrorKind, Write as _};
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    const LONG: Duration = Duration::from_secs(20);
+    let server = serves();
+    let start = |args: &[&str]| {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("it does not wait");
+        while match writer.write(&[b'a'; 4096]) {
+            Ok(_) => true,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        } {}
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).expect("it waits");
+        let mut command = super::cli::command(&server, args);
+        let child = command.stdout(Stdio::null()).stderr(writer).spawn();
+        (child.expect("the program runs"), reader)
+    };
+    let end = |(mut child, _reader): (std::process::Child, std::io::PipeReader)| {
+        let begun = Instant::now();
+        loop {
+            match child.try_wait().expect("a child") {
+                Some(status) => return Some(status),
+                None if begun.elapsed() > LONG => {
+                    child.kill().expect("it runs");
+                    child.wait().expect("it ended");
+                    return None;
+                }
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    };
+    let waiting: [&[&str]; 3] = [
+        &["wait", "sick", "--for", "healthy", "--timeout", "50ms"],
+        &["drain", "web", "--wait", "--timeout", "50ms"],
+        &["wait", "gone", "--for", "drained"],
+    ];
+    for (args, child) in waiting.map(|args| (args, start(args))) {
+        assert_eq!(end(child).map(|status| status.code()), Some(Some(1)), "{args:?}");
+    }
+    script(&server, &[(Phase::Failed, Some("10.2.0.3:80 did not answer: refused"))]);
+    let deploy = start(DEPLOY);
+    assert_eq!(end(deploy).map(|status| status.code()), Some(Some(1)), "deploy");
+    let follower = start(&["events", "-v", "--follow"]);
+    std::thread::sleep(Duration::from_millis(300));
+    let pid = i32::try_from(follower.0.id()).expect("a process");
+    kill(Pid::from_raw(pid), Signal::SIGINT).expect("it runs");
+    assert!(end(follower).is_some(), "events");
+}

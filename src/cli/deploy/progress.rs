@@ -44,7 +44,7 @@ impl Progress {
         }
         if let Some(line) = now(deploy).filter(|_| self.is_terminal) {
             let line: String = escape::text(&line).chars().take(LONGEST).collect();
-            let mut stderr = io::stderr().lock();
+            let mut stderr = screen::terminal();
             let _ = write!(stderr, "\r\u{1b}[K{line}").and_then(|()| stderr.flush());
             self.is_open = true;
         }
@@ -53,7 +53,7 @@ impl Progress {
     /// Takes the line back, before something else is written.
     pub(super) fn clear(&mut self) {
         if std::mem::take(&mut self.is_open) {
-            let mut stderr = io::stderr().lock();
+            let mut stderr = screen::terminal();
             let _ = write!(stderr, "\r\u{1b}[K").and_then(|()| stderr.flush());
         }
     }

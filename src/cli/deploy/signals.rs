@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
-use crate::cli::Failure;
+use crate::cli::{Failure, screen};
 
 /// From a signal until an order that is not answered is left.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -113,7 +113,7 @@ impl Signals {
             return None;
         }
         loop {
-            let mut stderr = io::stderr().lock();
+            let mut stderr = screen::terminal();
             let asked = write!(stderr, "\nundo, go on without me, or keep waiting? [u/g/k] ");
             asked.and_then(|()| stderr.flush()).ok()?;
             drop(stderr);
