@@ -12,7 +12,11 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, faccessat};
 
 /// What was read, and whether it can be believed.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +63,26 @@ pub fn read(path: &Path, most: u64) -> io::Result<Content> {
         bytes,
         trusted: is_trusted(metadata.uid()),
     })
+}
+
+/// Returns why nothing can be written into a directory now, as far as that is known without writing: it is read-only, belongs to somebody
+/// else, or its file system is full. `None` where there is none: whoever writes makes it.
+pub fn unwritable(directory: &Path) -> Option<io::Error> {
+    let may = AccessFlags::W_OK | AccessFlags::X_OK;
+    match faccessat(AT_FDCWD, directory, may, AtFlags::AT_EACCESS) {
+        Ok(()) => {}
+        Err(Errno::ENOENT) => return None,
+        Err(errno) => return Some(errno.into()),
+    }
+    let room = statvfs(directory).ok()?;
+    let blocks = if effective_user() == 0 {
+        room.blocks_free()
+    } else {
+        room.blocks_available()
+    };
+    // Zero in all is that of a file system without a bound.
+    let is_full = room.blocks() > 0 && blocks == 0 || room.files() > 0 && room.files_available() == 0;
+    is_full.then(|| Errno::ENOSPC.into())
 }
 
 /// Opens a file that processes lock, for reading and writing, and makes it if there is none. A new one belongs to the owner of

@@ -190,6 +190,8 @@ pub struct Core {
     unrecorded: BTreeSet<Name>,
     /// What of the record could not be written the last time, and why.
     record_trouble: Option<String>,
+    /// Why nothing can be written into the run directory, as was seen there, whether anything had to be written since or not.
+    run_dir_trouble: Option<String>,
     teardown: Vec<(Peer, Reply<Result<TornDown, Refused>>)>,
     /// A full run is due, and why.
     full: Option<String>,
@@ -271,6 +273,7 @@ impl Core {
             waiting: Vec::new(),
             unrecorded: BTreeSet::new(),
             record_trouble: None,
+            run_dir_trouble: None,
             teardown: Vec::new(),
             full: None,
             cause: String::new(),

@@ -39,6 +39,7 @@ use crate::provider::News;
 use crate::provider::file::FileProvider;
 use crate::reconcile::engine::Engine;
 use crate::record::{RecordFile, boot_id, since_boot};
+use crate::run_file;
 use crate::store::last::Last;
 use crate::store::lost;
 use tcpgw_core::model::{Problems, Service, State};
@@ -517,6 +518,9 @@ impl Daemon {
             }
             Ok(_) => {}
         }
+        let trouble = run_file::unwritable(&self.run_dir);
+        let trouble = trouble.map(|error| format!("{}: {error}", tcpgw_core::escape::path(&self.run_dir)));
+        self.core.run_dir(trouble, now);
         self.look_for_socket();
     }
 

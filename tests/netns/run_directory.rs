@@ -13,12 +13,57 @@ use tcpgw::record::RecordFile;
 use tcpgw_kernel::Kernel;
 use tcpgw_kernel::linux::Linux;
 
-use super::harness::Net;
+use super::harness::brief::service;
+use super::harness::client::PATIENCE;
+use super::harness::server::Behaviour;
 use super::harness::state::state;
+use super::harness::{Net, wait_until};
+use super::store::{tmpfs, with_own_mounts};
 
 /// A user who is neither root nor anybody on this machine.
 const DAEMON: u32 = 59_123;
 const BOUND: Duration = Duration::from_secs(20);
+
+/// Where nothing can be written `status` says so before anything has to be.
+#[test]
+fn a_run_directory_without_room_is_told_before_it_is_needed() {
+    with_own_mounts(|| {
+        let net = Net::new();
+        let _servers = net.serve_all(3000, Behaviour::Greet);
+        let run = net.file("run");
+        fs::create_dir_all(&run).expect("a run directory");
+        tmpfs(&run, "1m");
+        net.want(crate::harness::brief::state([service(
+            "a",
+            2001,
+            &["b1"],
+            3000,
+            json!({}),
+        )]));
+        let daemon = net.daemon(&[]);
+        daemon.settles(2);
+        // What a change leaves to be written has been written.
+        std::thread::sleep(Duration::from_secs(3));
+        let told = || {
+            let healthz = daemon.ask("GET", "/v1/healthz", "").expect("an answer");
+            assert_eq!(healthz.status, 200);
+            let healthz = healthz.json();
+            let problems = healthz["problems"].as_array().expect("a list");
+            let record = problems.iter().find(|problem| problem["kind"] == "record");
+            record.map(|problem| problem["message"].as_str().expect("words").to_owned())
+        };
+        assert_eq!(told(), None);
+        let generation = net.sh("gateway", "nft list ruleset | md5sum").ok();
+        let ballast = run.join("ballast");
+        drop(fs::write(&ballast, vec![1; 1 << 20]));
+        assert!(wait_until(PATIENCE, || told().is_some()));
+        let words = told().expect("it stays");
+        assert!(words.contains("No space left"), "{words}");
+        assert_eq!(net.sh("gateway", "nft list ruleset | md5sum").ok(), generation);
+        fs::remove_file(&ballast).expect("it is there");
+        assert!(wait_until(PATIENCE, || told().is_none()));
+    });
+}
 
 /// A gateway whose run directory belongs to the daemon's user.
 struct Place {

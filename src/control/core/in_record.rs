@@ -114,10 +114,21 @@ impl Core {
         warning.into_iter().collect()
     }
 
+    /// Whether anything could be written into the run directory, as it looks; else why not. Nothing is written for that.
+    pub fn run_dir(&mut self, trouble: Option<String>, now: Now) {
+        if self.run_dir_trouble != trouble {
+            self.run_dir_trouble = trouble;
+            self.judge_record(now);
+        }
+    }
+
     /// The record could be written, or not.
     pub(super) fn judge_record(&mut self, now: Now) {
         let Some(trouble) = &self.record_trouble else {
-            return self.problems.resolve(Kind::Record);
+            return match &self.run_dir_trouble {
+                Some(trouble) => self.report(Kind::Record, not_to_be_written(trouble)),
+                None => self.problems.resolve(Kind::Record),
+            };
         };
         let (what, then) = if self.phase == Phase::TornDown {
             ("that everything was torn down", "serves again")
@@ -174,6 +185,13 @@ impl Core {
             self.membership.pause(&pause.service, Some(again));
         }
     }
+}
+
+fn not_to_be_written(trouble: &str) -> String {
+    format!(
+        "nothing can be written into the run directory ({trouble}): what is ordered and changed from here on may be unknown to the next daemon; \
+         make room, or the directory writable for the daemon"
+    )
 }
 
 fn deadline(leaving: &DrainingBackend, now: Now) -> Option<Deadline> {

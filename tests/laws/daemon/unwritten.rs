@@ -170,3 +170,24 @@ fn a_service_that_is_removed_after_a_teardown_comes_back_without_its_pause() {
         assert_eq!(world.core.services().services[0].paused, None, "restarts: {restarts}");
     }
 }
+
+/// What cannot be written is known before something has to be; and nothing is written to find out.
+#[test]
+fn a_run_directory_that_takes_nothing_is_told_at_once() {
+    let mut world = World::new(file(&json!([V4])));
+    world.wait(AGAIN);
+    let now = world.time();
+    world.core.run_dir(Some("/run/tcpgw: no room".into()), now);
+    assert!(world.core.next_job(now).is_none(), "nothing is due");
+    assert!(world.record_problem().unwrap().contains("/run/tcpgw: no room"));
+    // What fails in fact is told in its own words.
+    world.block_record(true);
+    world.pause("web", Some(Duration::from_secs(60)));
+    assert!(world.record_problem().unwrap().contains("paused and drained"));
+    world.block_record(false);
+    world.wait(AGAIN);
+    assert!(world.record_problem().unwrap().contains("no room"));
+    let now = world.time();
+    world.core.run_dir(None, now);
+    assert_eq!(world.record_problem(), None);
+}
