@@ -150,7 +150,12 @@ fn write_bodies(page: &mut String, document: &Value) {
     page.push_str("\n## Bodies\n\nA key that is not marked \"required\" may be missing.\n");
     for (name, schema) in entries(&document["components"]["schemas"]) {
         writeln!(page, "\n### {name}\n\n{}", cell(text(schema, "description"))).expect("room");
-        if schema["type"] != "object" || schema["properties"].as_object().is_none_or(serde_json::Map::is_empty) {
+        let variants: Vec<&Value> = list(&schema["oneOf"])
+            .filter(|of| of["properties"].is_object())
+            .collect();
+        if !variants.is_empty() {
+            write_variants(page, &variants);
+        } else if schema["type"] != "object" || schema["properties"].as_object().is_none_or(serde_json::Map::is_empty) {
             writeln!(page, "\nIt is: {}.", shape(schema)).expect("room");
         }
         let mut rows = String::new();
@@ -161,17 +166,53 @@ fn write_bodies(page: &mut String, document: &Value) {
     }
 }
 
+/// What all of several objects have, then what each of them has besides. They are told apart by the key `event`.
+fn write_variants(page: &mut String, variants: &[&Value]) {
+    let is_common = |key: &String| variants.iter().all(|of| !of["properties"][key].is_null());
+    for (number, variant) in variants.iter().enumerate() {
+        let told = entries(&variant["properties"]).filter(|(key, _)| *key != "event");
+        let (common, own) = told.partition::<Vec<_>, _>(|(key, _)| is_common(key));
+        let title = &variant["properties"]["event"]["const"];
+        assert!(title.is_string(), "{variant}");
+        if number == 0 {
+            write_table(page, variant, &common);
+        }
+        writeln!(
+            page,
+            "\nThe event `{}`: {}",
+            plain(title),
+            cell(text(variant, "description"))
+        )
+        .expect("room");
+        write_table(page, variant, &own);
+    }
+}
+
+/// A table of some keys of an object, if there are any.
+fn write_table(page: &mut String, object: &Value, keys: &[(&String, &Value)]) {
+    if !keys.is_empty() {
+        page.push_str("\n| key | type | meaning |\n| --- | --- | --- |\n");
+    }
+    for (key, property) in keys {
+        write_key(page, "", key, property, object);
+    }
+}
+
 /// A row for each key, those of objects in it included.
 fn write_keys(rows: &mut String, above: &str, schema: &Value) {
     for (key, property) in entries(&schema["properties"]) {
-        let is_required = list(&schema["required"]).any(|required| required == key.as_str());
-        let required = if is_required { ", required" } else { "" };
-        let name = format!("{above}{key}");
-        let meaning = cell(text(property, "description"));
-        writeln!(rows, "| `{name}` | {}{required} | {meaning} |", accepted(property)).expect("room");
-        write_keys(rows, &format!("{name}."), property);
-        write_keys(rows, &format!("{name}[]."), &property["items"]);
+        write_key(rows, above, key, property, schema);
     }
+}
+
+fn write_key(rows: &mut String, above: &str, key: &str, property: &Value, object: &Value) {
+    let is_required = list(&object["required"]).any(|required| required == key);
+    let required = if is_required { ", required" } else { "" };
+    let name = format!("{above}{key}");
+    let meaning = cell(text(property, "description"));
+    writeln!(rows, "| `{name}` | {}{required} | {meaning} |", accepted(property)).expect("room");
+    write_keys(rows, &format!("{name}."), property);
+    write_keys(rows, &format!("{name}[]."), &property["items"]);
 }
 
 /// What a schema accepts, in words: a link to the schema that it names, or its type and its bounds.
