@@ -547,6 +547,9 @@ mod tests {
             for _ in 0..4 {
                 assert_eq!(opens(&last), Err(StoreError::Incomplete(cut.clone())), "{number}");
             }
+            // Whoever else writes hides nothing.
+            Store::open(&cut).unwrap().probe().unwrap();
+            assert_eq!(opens(&last), Err(StoreError::Incomplete(cut.clone())), "{number}");
             store.checkpoint().unwrap();
         }
         // Somebody has removed the file of last services, to go by this one; and then it is whole.

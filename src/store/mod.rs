@@ -169,8 +169,8 @@ impl Store {
     /// The store cannot be opened or read: [`StoreError`].
     pub fn accept(&mut self) -> Result<(), StoreError> {
         let written = self.read(|connection, _| schema::written(connection))?;
-        self.note_written(written);
         self.lacks_writes = false;
+        self.note_written(written);
         Ok(())
     }
 
@@ -360,16 +360,20 @@ impl Store {
             return Err(self.closed());
         };
         let before = connection.total_changes();
+        // Of one that has lost something nothing is counted before somebody accepts it: it would catch up with what was acknowledged.
+        let counts = !self.lacks_writes;
         let counted = |transaction: &Transaction<'_>| {
             let done = work(transaction, &self.keep)?;
             let is_changed = transaction.total_changes() != before;
-            let written = is_changed.then(|| schema::count_write(transaction)).transpose()?;
-            Ok((done, written))
+            let written = (is_changed && counts).then(|| schema::count_write(transaction));
+            Ok((done, written.transpose()?))
         };
         match in_transaction(connection, counted) {
             Ok((done, written)) => {
-                if let Some(written) = written {
+                if connection.total_changes() != before {
                     self.trouble = None;
+                }
+                if let Some(written) = written {
                     self.note_written(written);
                 }
                 Ok(done)
