@@ -3,47 +3,120 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::reconcile::Report;
-use tcpgw_core::diff::{ChangeCounts, count};
+use serde::{Deserialize, Serialize};
 
-/// The keys of `tcpgw apply -o json`.
-pub fn json(report: &Report, time: Duration) -> serde_json::Value {
-    serde_json::json!({
-        "services": report.services,
-        "backends": report.backends,
-        "flows_flushed": report.flushed,
-        "handshakes_forgotten": report.forgotten,
-        "flows_not_flushed": report.failed,
-        "elements": report.elements,
-        "transactions": report.transactions,
-        "rebuilt": report.rebuilt,
-        "milliseconds": milliseconds(time),
-        "kernel_milliseconds": milliseconds(report.committing),
-        "flush_milliseconds": milliseconds(report.flushing),
-    })
+use crate::reconcile::Report;
+use tcpgw_core::diff::{ChangeCounts, ServiceChange, count};
+
+/// What an apply came to: `tcpgw apply -o json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ApplyReport {
+    /// Numbers of services that were added, changed and removed.
+    pub services: ChangeCounts,
+    /// Numbers of backends.
+    pub backends: ChangeCounts,
+    /// Flows that were deleted.
+    pub flows_flushed: u64,
+    /// Handshakes that were forgotten, so that clients retry at another backend.
+    pub handshakes_forgotten: u64,
+    /// Flows that could not be deleted.
+    pub flows_not_flushed: u64,
+    /// Elements that were added and deleted.
+    pub elements: usize,
+    /// Transactions.
+    pub transactions: usize,
+    /// Why the table was replaced, if it was.
+    pub rebuilt: Option<String>,
+    /// Time that all of it took, in milliseconds.
+    pub milliseconds: f64,
+    /// Time that the kernel's transactions took, in milliseconds.
+    pub kernel_milliseconds: f64,
+    /// Time that the deletion of flows took, in milliseconds.
+    pub flush_milliseconds: f64,
+    /// Backends that begin to drain.
+    #[serde(default)]
+    pub draining: usize,
 }
 
-/// The line that `tcpgw apply` prints, after one that says why the table was replaced, if it was.
-pub fn text(report: &Report, time: Duration) -> String {
-    let mut text = String::new();
-    if let Some(why) = &report.rebuilt {
-        let _ = writeln!(text, "the table was replaced: {why}");
+impl ApplyReport {
+    /// Reports what was done in that time, and how many backends begin to drain by it.
+    pub fn new(report: &Report, time: Duration, draining: usize) -> Self {
+        Self {
+            services: report.services,
+            backends: report.backends,
+            flows_flushed: report.flushed,
+            handshakes_forgotten: report.forgotten,
+            flows_not_flushed: report.failed,
+            elements: report.elements,
+            transactions: report.transactions,
+            rebuilt: report.rebuilt.clone(),
+            milliseconds: milliseconds(time),
+            kernel_milliseconds: milliseconds(report.committing),
+            flush_milliseconds: milliseconds(report.flushing),
+            draining,
+        }
     }
-    let forgotten = if report.forgotten > 0 {
-        format!(" and {} forgotten", count(report.forgotten, "handshake"))
-    } else {
-        String::new()
-    };
-    let _ = writeln!(
-        text,
-        "services {}; backends {}; {} flushed{forgotten}; {} changed in {:.1} ms",
-        words(report.services),
-        words(report.backends),
-        count(report.flushed, "flow"),
-        count(report.elements, "element"),
-        milliseconds(time),
-    );
-    text
+
+    /// Returns the line that `tcpgw apply` prints, after one that says why the table was replaced, if it was.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        if let Some(why) = &self.rebuilt {
+            let _ = writeln!(text, "the table was replaced: {why}");
+        }
+        let forgotten = match self.handshakes_forgotten {
+            0 => String::new(),
+            number => format!(" and {} forgotten", count(number, "handshake")),
+        };
+        let draining = match self.draining {
+            0 => String::new(),
+            number => format!("; {} draining", count(number, "backend")),
+        };
+        let _ = writeln!(
+            text,
+            "services {}; backends {}; {} flushed{forgotten}; {} changed in {:.1} ms{draining}",
+            words(self.services),
+            words(self.backends),
+            count(self.flows_flushed, "flow"),
+            count(self.elements, "element"),
+            self.milliseconds,
+        );
+        text
+    }
+}
+
+/// What an apply would do: `tcpgw diff -o json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DiffReport {
+    /// Whether anything would change.
+    pub changed: bool,
+    /// Why the table would be replaced, if it would.
+    pub rebuild: Option<String>,
+    /// What would change, by service.
+    pub services: Vec<ServiceChange>,
+    /// Flows that would be flushed.
+    pub flows: u64,
+}
+
+/// What an apply or a dry run came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum AnyReport {
+    /// It was done.
+    Apply(ApplyReport),
+    /// It was looked what it would do.
+    Diff(DiffReport),
+}
+
+impl From<ApplyReport> for AnyReport {
+    fn from(report: ApplyReport) -> Self {
+        Self::Apply(report)
+    }
+}
+
+impl From<DiffReport> for AnyReport {
+    fn from(report: DiffReport) -> Self {
+        Self::Diff(report)
+    }
 }
 
 fn words(counts: ChangeCounts) -> String {

@@ -8,15 +8,14 @@ use clap::Args;
 use super::denied::Denied;
 use super::gateway::Gateway;
 use super::others::{self, Others};
-use super::{
-    Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, print_json, remote,
-};
+use super::reports::ReportJson;
+use super::{Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, remote};
 use crate::api::client::Client;
 use crate::control::request::ApplyOptions;
 use crate::observe::now;
 use crate::reconcile::{Options, ReconcileError, Report};
 use crate::record::{Applied, since_boot};
-use crate::report;
+use crate::report::{ApplyReport, DiffReport};
 use tcpgw_core::diff::count;
 
 #[derive(Debug, Args)]
@@ -55,10 +54,12 @@ pub(super) struct Arguments {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let begin = Instant::now();
     let config = global.config()?;
+    let text = global.read(&arguments.file)?;
     if let Some(daemon) = global.daemon()? {
-        return through(global, &daemon, arguments);
+        return through(global, &daemon, arguments, text);
     }
-    let mut state = global.state(&arguments.file, &config)?;
+    let mut state = global.parse(&arguments.file, &text, &config)?;
+    drop(text);
     let mut gateway = Gateway::open(global)?;
     let obstacles = preflight::look(global, &mut gateway, &state)?;
     if !arguments.hold_back {
@@ -129,7 +130,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 }
 
 /// With one writer, which is the daemon.
-fn through(global: &Global, daemon: &Client, arguments: &Arguments) -> Outcome {
+fn through(global: &Global, daemon: &Client, arguments: &Arguments, text: Vec<u8>) -> Outcome {
     let options = ApplyOptions {
         dry_run: arguments.dry_run,
         take_over: arguments.take_over,
@@ -138,14 +139,22 @@ fn through(global: &Global, daemon: &Client, arguments: &Arguments) -> Outcome {
         hold_back: arguments.hold_back,
         drain: arguments.drain,
     };
-    let (report, denied) =
-        remote::apply(global, daemon, &arguments.file, &options, arguments.flush_denied).map_err(untold)?;
-    match report["flows_not_flushed"].as_u64() {
-        None | Some(0) => denied
-            .map_or(Ok(()), |denied| denied.tell(global))
-            .map(|()| Code::Success),
-        Some(failed) => Err(not_flushed(failed)),
+    let input = (&arguments.file, text);
+    let (failed, denied) = if options.dry_run {
+        let (_, denied) = remote::apply::<DiffReport>(global, daemon, input, &options, false)?;
+        (0, denied)
+    } else {
+        let applied = remote::apply::<ApplyReport>(global, daemon, input, &options, arguments.flush_denied);
+        let (report, denied) = applied.map_err(untold)?;
+        (report.flows_not_flushed, denied)
+    };
+    if failed > 0 {
+        return Err(not_flushed(failed));
     }
+    if let Some(denied) = denied {
+        denied.tell(global)?;
+    }
+    Ok(Code::Success)
 }
 
 fn not_flushed(flows: u64) -> Failure {
@@ -173,16 +182,16 @@ fn signature(file: &File) -> Applied {
 }
 
 fn tell(global: &Global, report: &Report, others: &Others, denied: &Denied, time: Duration) -> Result<(), Failure> {
-    if global.output == Output::Json {
-        let mut json = report::json(report, time);
-        json["kept"] = others.names().collect();
-        // Those that leave have left when this is said.
-        json["draining"] = 0.into();
-        Denied::add_to(Some(denied), &mut json, false);
-        return print_json(&json);
+    // Those that leave have left when this is said.
+    let report = ApplyReport::new(report, time, 0);
+    match global.output {
+        Output::Json => ReportJson {
+            report: &report,
+            denied: Denied::counts(Some(denied), false),
+            kept: Some(others.names().collect()),
+        }
+        .print(),
+        Output::Table | Output::Wide if global.quiet => Ok(()),
+        Output::Table | Output::Wide => print(&report.text()),
     }
-    if global.quiet {
-        return Ok(());
-    }
-    print(&report::text(report, time))
 }

@@ -1,6 +1,6 @@
 //! Connections of clients that are denied now, for the commands that change access lists.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{Failure, Global};
 use crate::api::client::{Answer, Client, Target};
@@ -17,6 +17,16 @@ pub(super) enum Denied {
     GoingOn(DeniedFlows),
     /// They were ended.
     Flushed(DeniedFlushed),
+}
+
+/// What scripts read of connections of denied clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct DeniedCounts {
+    /// How many go on, or would; `None`: they could not be counted.
+    denied_flows: Option<u64>,
+    /// How many were ended; `None` for what only looks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denied_flows_flushed: Option<u64>,
 }
 
 impl Denied {
@@ -50,17 +60,16 @@ impl Denied {
         Ok(Self::GoingOn(daemon.post("/v1/denied", state).and_then(Answer::json)?))
     }
 
-    /// Adds to what scripts read of an apply how many go on and how many were ended, or of a dry run how many would go on. `None`:
-    /// they could not be counted.
-    pub(super) fn add_to(denied: Option<&Self>, report: &mut Value, is_dry: bool) {
+    /// Returns what scripts read of them. `None`: they could not be counted.
+    pub(super) fn counts(denied: Option<&Self>, is_dry: bool) -> DeniedCounts {
         let (going_on, flushed) = match denied {
             None => (None, 0),
             Some(Self::GoingOn(denied)) => (Some(denied.flows), 0),
             Some(Self::Flushed(flushed)) => (Some(flushed.failed), flushed.flushed),
         };
-        report["denied_flows"] = json!(going_on);
-        if !is_dry {
-            report["denied_flows_flushed"] = json!(flushed);
+        DeniedCounts {
+            denied_flows: going_on,
+            denied_flows_flushed: (!is_dry).then_some(flushed),
         }
     }
 
@@ -88,5 +97,5 @@ impl Denied {
 }
 
 fn connections(number: u64) -> String {
-    count(usize::try_from(number).unwrap_or(usize::MAX), "connection")
+    count(number, "connection")
 }

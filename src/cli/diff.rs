@@ -4,14 +4,15 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::denied::Denied;
 use super::gateway::Gateway;
-use super::{Code, Failure, File, Global, Outcome, Output, others, preflight, print, print_json, remote};
+use super::reports::ReportJson;
+use super::{Code, Failure, File, Global, Outcome, Output, others, preflight, print, remote};
 use crate::control::request::ApplyOptions;
 use crate::reconcile::{Desired, Known, Reconciler};
-use tcpgw_core::diff::{Changes, count};
+use crate::report::DiffReport;
+use tcpgw_core::diff::count;
 use tcpgw_core::model::duration;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 use tcpgw_kernel::linux::Linux;
@@ -27,6 +28,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let config = global.config()?;
+    let text = global.read(&arguments.file)?;
     if let Some(daemon) = global.daemon()? {
         let options = ApplyOptions {
             dry_run: true,
@@ -37,14 +39,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
             hold_back: true,
             drain: None,
         };
-        let (report, denied) = remote::apply(global, &daemon, &arguments.file, &options, false)?;
+        let (report, denied) = remote::apply::<DiffReport>(global, &daemon, (&arguments.file, text), &options, false)?;
         if let Some(denied) = denied {
             denied.tell(global)?;
         }
-        let differs = report["changed"].as_bool().unwrap_or(true);
-        return Ok(if differs { Code::Failure } else { Code::Success });
+        return Ok(if report.changed { Code::Failure } else { Code::Success });
     }
-    let mut state = global.state(&arguments.file, &config)?;
+    let mut state = global.parse(&arguments.file, &text, &config)?;
+    drop(text);
     let mut gateway = Gateway::open(global)?;
     let obstacles = preflight::look(global, &mut gateway, &state)?;
     preflight::refuse(&arguments.file, &obstacles)?;
@@ -54,18 +56,6 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
     let mut reconciler = gateway.reconciler(&config);
     let differs = show(global, &mut reconciler, &known, &desired)?;
     Ok(if differs { Code::Failure } else { Code::Success })
-}
-
-#[derive(Serialize)]
-struct Shown<'a> {
-    changed: bool,
-    /// Why the table would be made anew.
-    rebuild: Option<String>,
-    #[serde(flatten)]
-    changes: &'a Changes,
-    flows: u64,
-    /// Flows that would go on though their clients would be denied.
-    denied_flows: u64,
 }
 
 /// Prints what would change; whether anything would.
@@ -80,20 +70,19 @@ pub(super) fn show(
     // Not every change is one in the kernel: `on_empty` of a service that has backends, say.
     let differs = Reconciler::<Linux>::differs(known, desired) || flows > 0 || !changes.is_empty();
     if global.output == Output::Json {
-        let rebuild = known.rebuild();
-        let shown = Shown {
+        let report = DiffReport {
             changed: differs,
-            rebuild,
-            changes: &changes,
+            rebuild: known.rebuild(),
+            services: changes.services,
             flows,
-            denied_flows: denied.flows,
         };
-        // With the keys in the order that they have when a daemon tells them.
-        let shown = serde_json::to_value(shown).map_err(|error| Failure::Io {
-            what: "write JSON",
-            source: error.into(),
-        })?;
-        print_json(&shown)?;
+        let denied = Denied::counts(Some(&Denied::GoingOn(denied)), true);
+        ReportJson {
+            report: &report,
+            denied,
+            kept: None,
+        }
+        .print()?;
         return Ok(differs);
     }
     let mut text = String::new();

@@ -32,6 +32,7 @@ mod preflight;
 mod reference_tests;
 mod remote;
 mod render;
+mod reports;
 #[cfg(test)]
 mod sample_tests;
 mod screen;
@@ -574,13 +575,23 @@ impl Global {
 
     /// Reads and validates a state file, fences included.
     fn state(&self, file: &File, config: &Config) -> Result<State, Failure> {
+        let text = self.read(file)?;
+        self.parse(file, &text, config)
+    }
+
+    /// Reads a state file.
+    fn read(&self, file: &File) -> Result<Vec<u8>, Failure> {
+        self.say_if_terminal(file);
+        Ok(state_file::read(&file.file)?)
+    }
+
+    /// Validates the text of a state file, fences included.
+    fn parse(&self, file: &File, text: &[u8], config: &Config) -> Result<State, Failure> {
         let invalid = |problems| Failure::Invalid {
             file: file.file.clone(),
             problems,
         };
-        self.say_if_terminal(file);
-        let text = state_file::read(&file.file)?;
-        let state = tcpgw_core::model::parse(&text).map_err(invalid)?;
+        let state = tcpgw_core::model::parse(text).map_err(invalid)?;
         let problems: Problems = config.check(&state).into_iter().collect();
         problems.clone().into_result().map_err(invalid)?;
         for warning in tcpgw_core::model::warnings(&state) {

@@ -7,8 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::gateway::Gateway;
 use super::{Failure, File, Global};
 use crate::config::Config;
@@ -208,8 +206,8 @@ impl Others {
     }
 
     /// Their names.
-    pub(super) fn names(&self) -> impl Iterator<Item = Value> + '_ {
-        self.services.iter().map(|service| Value::from(&*service.name))
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.services.iter().map(|service| &*service.name)
     }
 
     /// Says which stay, and which of those that go come back.

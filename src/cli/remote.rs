@@ -2,24 +2,26 @@
 
 use std::path::PathBuf;
 
+use serde::de::DeserializeOwned;
+
 use super::denied::Denied;
-use super::{Failure, File, Global, Output, print, print_json};
+use super::reports::ReportJson;
+use super::{Failure, File, Global, Output, print};
+use crate::api::answers::Reply;
 use crate::api::client::{Answer, Client, ClientError, Target};
 use crate::control::request::{Applied, ApplyOptions};
 use tcpgw_core::model::duration;
 
-use crate::state_file;
-
-/// Sends the state, and prints what the daemon made of it; that, and what became of connections of denied clients.
-pub(super) fn apply(
+/// Sends a state that was read from that file, and prints what the daemon made of it; that, and what became of connections of
+/// denied clients. A dry run is answered with a [`DiffReport`](crate::report::DiffReport), anything else with an
+/// [`ApplyReport`](crate::report::ApplyReport).
+pub(super) fn apply<R: DeserializeOwned>(
     global: &Global,
     daemon: &Client,
-    file: &File,
+    (file, state): (&File, Vec<u8>),
     options: &ApplyOptions,
     flush_denied: bool,
-) -> Result<(serde_json::Value, Option<Denied>), Failure> {
-    global.say_if_terminal(file);
-    let state = state_file::read(&file.file)?;
+) -> Result<(Reply<R>, Option<Denied>), Failure> {
     let dry = options.dry_run.then(|| state.clone());
     let drain = options.drain.map(duration::show);
     let target = Target::new("/v1/apply")
@@ -31,7 +33,7 @@ pub(super) fn apply(
         .with("drain", drain.as_ref().map(|drain| drain as _))
         .with("origin", Some(&origin(file)));
     let answer = daemon.post(target.as_str(), state).and_then(Answer::json);
-    let mut applied: Applied = answer.map_err(|error| match error {
+    let applied: Applied<Reply<R>> = answer.map_err(|error| match error {
         ClientError::Invalid(problems) => Failure::Invalid {
             file: file.file.clone(),
             problems,
@@ -52,13 +54,14 @@ pub(super) fn apply(
         }
         other => Some(other?),
     };
-    Denied::add_to(denied.as_ref(), &mut applied.report, options.dry_run);
-    if !options.dry_run {
+    let json = ReportJson {
+        report: &applied.report,
+        denied: Denied::counts(denied.as_ref(), options.dry_run),
         // Services of others are not in a daemon's way.
-        applied.report["kept"] = serde_json::json!([]);
-    }
+        kept: (!options.dry_run).then(Vec::new),
+    };
     match global.output {
-        Output::Json => print_json(&applied.report)?,
+        Output::Json => json.print()?,
         Output::Table | Output::Wide if global.quiet && !options.dry_run => {}
         Output::Table | Output::Wide => print(&tcpgw_core::escape::lines(&applied.text))?,
     }

@@ -42,6 +42,7 @@ use crate::control::request::{
 use crate::reconcile::Report;
 use crate::reconcile::engine::Services;
 use crate::record::{Applied, StoreRevision, TornDown as TornDownBy};
+use crate::report::ApplyReport;
 use crate::store::last::Last;
 use crate::view::Table;
 use tcpgw_core::diff::{ChangeCounts, count};
@@ -776,15 +777,10 @@ fn origin(settings: &Settings) -> String {
 
 /// What an apply is answered.
 fn applied(report: &Report, draining: usize, warnings: Vec<String>, time: Duration) -> ApplyDone {
-    let mut json = crate::report::json(report, time);
-    json["draining"] = draining.into();
-    let mut text = crate::report::text(report, time);
-    if draining > 0 {
-        text = format!("{}; {} draining\n", text.trim_end(), count(draining, "backend"));
-    }
+    let report = ApplyReport::new(report, time, draining);
     ApplyDone {
-        report: json,
-        text,
+        text: report.text(),
+        report: report.into(),
         warnings,
     }
 }

@@ -15,6 +15,7 @@ pub use super::events::{After, Followed};
 use crate::addon::id::{PlanName, PlatformId, ResourceId};
 use crate::addon::{AddonOutcome, Dialect, PortUse, Refusal, Request, Resource, ServiceState, Target};
 use crate::control::storage::Query;
+use crate::report::AnyReport;
 use crate::store::StoredService;
 use crate::view::snapshot::Snapshot;
 use tcpgw_core::model::{FlowMark, Problems, Service, Word as _};
@@ -239,11 +240,11 @@ pub struct ApplyOptions {
     pub drain: Option<Duration>,
 }
 
-/// What an apply came to: the keys of `tcpgw apply -o json`.
+/// What an apply came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Applied {
-    /// The JSON that `tcpgw apply -o json` (or `diff -o json`, for a dry run) prints.
-    pub report: serde_json::Value,
+pub struct Applied<R = AnyReport> {
+    /// What `tcpgw apply -o json` (or `diff -o json`, for a dry run) prints.
+    pub report: R,
     /// The line that `tcpgw apply` (or the lines that `diff`) prints.
     pub text: String,
     /// Warnings about the state.

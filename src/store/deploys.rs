@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Params, Transaction};
-use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::error::{Fault, StoreError};
 use super::seal::Seal;
-use super::{By, Keep, counter, micros, number, seconds, time};
+use super::{By, Keep, counter, micros, number, time};
 use tcpgw_core::model::Endpoint;
 use tcpgw_core::model::word::Word;
 
@@ -55,12 +54,6 @@ impl Phase {
     }
 }
 
-impl Serialize for Phase {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.word())
-    }
-}
-
 /// A deploy that is to begin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewDeploy {
@@ -93,14 +86,13 @@ pub struct DeployStep {
 }
 
 /// A deploy as far as it is known.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Deploy {
     /// Never given twice.
     pub id: u64,
     /// The service.
     pub service: String,
     /// The new backends.
-    #[serde(serialize_with = "endpoints")]
     pub targets: Vec<Endpoint>,
     /// As they were given.
     pub details: Value,
@@ -115,17 +107,11 @@ pub struct Deploy {
     /// Why, for people.
     pub reason: Option<String>,
     /// Since 1970.
-    #[serde(serialize_with = "seconds")]
     pub began: Duration,
     /// Of the last step, since 1970.
-    #[serde(serialize_with = "seconds")]
     pub updated: Duration,
     /// The store's revision that its last change of the service made.
     pub revision: Option<u64>,
-}
-
-fn endpoints<S: Serializer>(endpoints: &[Endpoint], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(endpoints.iter().map(Endpoint::to_string))
 }
 
 impl Deploy {

@@ -6,26 +6,24 @@ use std::time::Duration;
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Transaction, params_from_iter};
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::error::Fault;
 use super::schema::Head;
 use super::seal::Seal;
-use super::{By, Keep, counter, micros, number, seconds, time};
+use super::{By, Keep, counter, micros, number, time};
 use tcpgw_core::model::{Service, parse_service};
 
 const COLUMNS: &str = "id, revision, at, uid, pid, what, deploy, service, old, new, crc";
 
 /// One change of one service.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct HistoryEntry {
     /// Grows by one with each entry.
     pub id: u64,
     /// The store's revision that the change made; several services may change in one.
     pub revision: u64,
     /// Since 1970.
-    #[serde(serialize_with = "seconds")]
     pub at: Duration,
     /// The user id of who wanted it.
     pub uid: u32,

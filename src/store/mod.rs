@@ -701,10 +701,5 @@ fn time(micros: i64) -> Duration {
     Duration::from_micros(counter(micros))
 }
 
-/// Seconds since 1970, as everywhere in the API.
-fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((time.as_secs_f64() * 1000.0).round() / 1000.0)
-}
-
 #[cfg(test)]
 mod tests;

@@ -221,15 +221,15 @@ fn the_history_says_what_changed_when_and_by_whom() {
     };
     let entries = store.history(&all).unwrap();
     assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [4, 3, 2, 1]);
-    let told = serde_json::to_value(&entries[..2]).unwrap();
+    let told = |entry: &HistoryEntry| {
+        let json = json!({"old": entry.old, "new": entry.new, "service": entry.service, "what": entry.what});
+        (entry.revision, entry.at, entry.uid, entry.pid, entry.deploy, json)
+    };
     let [first, second] = [2000, 2002].map(|port| json!({"name": "a", "port": port, "backends": []}));
-    let expected = json!([
-        {"id": 4, "revision": 4, "at": 3000.0, "uid": 1000, "pid": 77, "what": "service delete", "deploy": null,
-         "service": "a", "old": second, "new": null},
-        {"id": 3, "revision": 3, "at": 2002.0, "uid": 1000, "pid": 77, "what": "service set", "deploy": null,
-         "service": "a", "old": first, "new": second},
-    ]);
-    assert_eq!(told, expected);
+    let deleted = json!({"old": second, "new": null, "service": "a", "what": "service delete"});
+    assert_eq!(told(&entries[0]), (4, at(3000), 1000, 77, None, deleted));
+    let changed = json!({"old": first, "new": second, "service": "a", "what": "service set"});
+    assert_eq!(told(&entries[1]), (3, at(2002), 1000, 77, None, changed));
     let mut ids = |filter: HistoryFilter| -> Vec<u64> {
         let entries = store.history(&HistoryFilter {
             limit: filter.limit.max(2),
@@ -441,13 +441,21 @@ fn a_deploy_is_followed_to_its_end() {
     store
         .deploy_update(&step(other, Phase::Failed, Some("10.2.0.1:80: refused")), at(16))
         .unwrap();
-    let told = serde_json::to_value(store.deploy(id).unwrap().unwrap()).unwrap();
-    let expected = json!({
-        "id": 1, "service": "a", "targets": ["10.2.0.1:80", "[fd00:2::1]:80"],
-        "details": {"until": "drained", "was": ["10.2.0.9:80"]}, "uid": 1000, "pid": 77, "what": "deploy",
-        "phase": "drained", "reason": "1 of 2 answer", "began": 10.0, "updated": 15.0, "revision": 2,
-    });
-    assert_eq!(told, expected);
+    let expected = Deploy {
+        id: 1,
+        service: "a".into(),
+        targets: ["10.2.0.1:80", "[fd00:2::1]:80"].map(|at| at.parse().unwrap()).into(),
+        details: json!({"until": "drained", "was": ["10.2.0.9:80"]}),
+        uid: 1000,
+        pid: 77,
+        what: "deploy".into(),
+        phase: Phase::Drained,
+        reason: Some("1 of 2 answer".into()),
+        began: at(10),
+        updated: at(15),
+        revision: Some(2),
+    };
+    assert_eq!(store.deploy(id).unwrap(), Some(expected));
     let listed = |store: &mut Store, service: Option<&str>| -> Vec<u64> {
         store
             .deploys(service, 9)

@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tcpgw::api::{Settings, Socket, SocketSettings, Times, serve};
 use tcpgw::control::events::{Events, What};
 use tcpgw::control::request::{Applied, Apply, DaemonRequest, Peer, Refused, Resumed, TornDown};
 use tcpgw::observe::ObserveError;
 use tcpgw::reconcile::Desired;
+use tcpgw::report::{AnyReport, ApplyReport, DiffReport};
 use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
 use tcpgw::view::{Services, Table};
+use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::problem::{Kind, Problem};
 use tcpgw_core::summary::Summary;
@@ -203,14 +205,31 @@ fn applied(apply: &Apply) -> Result<Applied, Refused> {
     if state.services.is_empty() && !apply.options.allow_empty {
         return Err(Refused::Refused("the state has no services".into()));
     }
-    let counts = json!({"added": state.services.len(), "changed": 0, "removed": 0});
+    let counts = ChangeCounts {
+        added: state.services.len(),
+        ..ChangeCounts::default()
+    };
     let report = if apply.options.dry_run {
-        json!({"changed": !state.services.is_empty(), "rebuild": null, "services": [], "flows": 0})
+        AnyReport::Diff(DiffReport {
+            changed: !state.services.is_empty(),
+            rebuild: None,
+            services: Vec::new(),
+            flows: 0,
+        })
     } else {
-        json!({
-            "services": counts, "backends": counts, "flows_flushed": 0, "handshakes_forgotten": 0,
-            "flows_not_flushed": 0, "elements": 1, "transactions": 1, "rebuilt": null, "milliseconds": 1.5,
-            "kernel_milliseconds": 0.5, "flush_milliseconds": 0.5,
+        AnyReport::Apply(ApplyReport {
+            services: counts,
+            backends: counts,
+            flows_flushed: 0,
+            handshakes_forgotten: 0,
+            flows_not_flushed: 0,
+            elements: 1,
+            transactions: 1,
+            rebuilt: None,
+            milliseconds: 1.5,
+            kernel_milliseconds: 0.5,
+            flush_milliseconds: 0.5,
+            draining: 0,
         })
     };
     Ok(Applied {

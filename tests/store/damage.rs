@@ -62,8 +62,8 @@ fn past(store: &mut Store) -> (Told, Told) {
     let history = store.history(&all);
     let deploys = store.unfinished_deploys();
     (
-        history.map(|history| serde_json::to_string(&history).unwrap()),
-        deploys.map(|deploys| serde_json::to_string(&deploys).unwrap()),
+        history.map(|history| format!("{history:?}")),
+        deploys.map(|deploys| format!("{deploys:?}")),
     )
 }
 

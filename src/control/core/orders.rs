@@ -19,6 +19,7 @@ use crate::control::request::{
 };
 use crate::control::storage::{Opened, OrphanRemoval, Write, Written};
 use crate::reconcile::Report;
+use crate::report::DiffReport;
 use crate::store::last::Last;
 use crate::store::{By, Committed, Expect, Loaded, StoreError, StoredService};
 use crate::view::problems::some_of;
@@ -503,7 +504,7 @@ impl Core {
         let warnings: Vec<String> = warnings.into_iter().chain(held).chain(emptied).collect();
         if options.dry_run {
             let changes = self.differing(&state, &edits);
-            drop(reply.send(Ok(diff(&changes, warnings))));
+            drop(reply.send(Ok(diff(changes, warnings))));
             return Ok(None);
         }
         let by = by(apply.by, "apply");
@@ -942,18 +943,19 @@ fn with_state(service: &Service, which: &[Endpoint], state: BackendState) -> Res
 }
 
 /// What `tcpgw diff` would say.
-fn diff(changes: &Changes, warnings: Vec<String>) -> Applied {
+fn diff(changes: Changes, warnings: Vec<String>) -> Applied {
     let mut text = String::new();
     for change in &changes.services {
         let _ = writeln!(text, "{change}");
     }
+    let report = DiffReport {
+        changed: !changes.is_empty(),
+        rebuild: None,
+        services: changes.services,
+        flows: 0,
+    };
     Applied {
-        report: serde_json::json!({
-            "changed": !changes.is_empty(),
-            "rebuild": null,
-            "services": changes.services,
-            "flows": 0,
-        }),
+        report: report.into(),
         text,
         warnings,
     }

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a change does to one service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceChange {
     /// Whether it is added, changed or removed.
     pub kind: Kind,
@@ -24,7 +24,7 @@ pub struct ServiceChange {
 }
 
 /// Whether a service is added, changed or removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// It was not there before.
@@ -36,7 +36,7 @@ pub enum Kind {
 }
 
 /// What happens to a backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendChange {
     /// Address and port.
     pub backend: SocketAddr,
@@ -49,7 +49,7 @@ pub struct BackendChange {
 }
 
 /// What happens to a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
     /// It gets new connections.
@@ -65,7 +65,7 @@ pub enum What {
 }
 
 /// Numbers of services or backends that change.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeCounts {
     /// Number of added ones.
     pub added: usize,

@@ -1,0 +1,29 @@
+//! What apply and diff came to, as JSON: the report, and what became of connections of denied clients.
+
+use serde::Serialize;
+
+use super::denied::DeniedCounts;
+use super::{Failure, print_json};
+
+/// The JSON of `tcpgw apply -o json` and `diff -o json`, whoever did it.
+#[derive(Serialize)]
+pub(super) struct ReportJson<'r, R> {
+    #[serde(flatten)]
+    pub(super) report: &'r R,
+    #[serde(flatten)]
+    pub(super) denied: DeniedCounts,
+    /// Services of other providers that stay; `None` for what only looks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kept: Option<Vec<&'r str>>,
+}
+
+impl<R: Serialize> ReportJson<'_, R> {
+    /// Prints it, with the keys in the order that they have when a daemon tells them.
+    pub(super) fn print(&self) -> Result<(), Failure> {
+        let value = serde_json::to_value(self).map_err(|error| Failure::Io {
+            what: "write JSON",
+            source: error.into(),
+        })?;
+        print_json(&value)
+    }
+}
