@@ -1,32 +1,19 @@
 //! Dates for people.
 
-/// Returns a date and time in UTC, of seconds since 1970. Too many stand for a date that is far away.
+use jiff::Timestamp;
+use jiff::fmt::strtime;
+
+/// Returns a date and time in UTC, of seconds since 1970. Too many stand for the last date that is known, in the year 9999.
 pub fn utc_of(seconds: u64) -> String {
-    utc(i64::try_from(seconds).unwrap_or(i64::MAX >> 8))
+    utc(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
-/// Returns a date and time in UTC, of seconds since 1970. Days by Howard Hinnant's `civil_from_days`.
+/// Returns a date and time in UTC, of seconds since 1970. Too many or too few stand for the last or first date that is known.
 pub fn utc(seconds: i64) -> String {
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    let beyond = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    let time = Timestamp::from_second(seconds).unwrap_or(beyond);
+    // The parts of this format are those that every time has.
+    strtime::format("%Y-%m-%d %H:%M:%S", time).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -45,5 +32,13 @@ mod tests {
         ] {
             assert_eq!(utc(seconds), shown);
         }
+    }
+
+    #[test]
+    fn what_is_too_far_away_is_the_last_date() {
+        for far in [utc_of(u64::MAX), utc(i64::MAX)] {
+            assert!(far.starts_with("9999-12-"), "{far}");
+        }
+        assert!(utc(i64::MIN).starts_with("-9999-01-"), "{}", utc(i64::MIN));
     }
 }

@@ -81,12 +81,8 @@ fn stream(shared: &Shared, followed: Followed, place: OwnedSemaphorePermit, serv
     });
     let events = tokio_stream::iter(kept).chain(coming).map(Ok::<_, Infallible>);
     let keep_alive = KeepAlive::new().interval(shared.times.keep_alive);
-    Sse::new(Until {
-        events: Box::pin(events),
-        end: Box::pin(end),
-    })
-    .keep_alive(keep_alive)
-    .into_response()
+    let events = futures_util::StreamExt::take_until(events, end);
+    Sse::new(events).keep_alive(keep_alive).into_response()
 }
 
 /// `id`, `event` and `data` of one; the data says it all.
@@ -104,24 +100,4 @@ fn lagged(missed: Option<u64>) -> sse::Event {
     let lagged = EventAnswer::lagged(missed);
     let event = sse::Event::default().event(&lagged.event);
     event.data(json!(lagged).to_string())
-}
-
-/// Events until the daemon ends.
-struct Until<S, E> {
-    events: std::pin::Pin<Box<S>>,
-    end: std::pin::Pin<Box<E>>,
-}
-
-impl<S: tokio_stream::Stream, E: Future<Output = ()>> tokio_stream::Stream for Until<S, E> {
-    type Item = S::Item;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<S::Item>> {
-        match self.end.as_mut().poll(cx) {
-            std::task::Poll::Ready(()) => std::task::Poll::Ready(None),
-            std::task::Poll::Pending => self.events.as_mut().poll_next(cx),
-        }
-    }
 }
