@@ -29,6 +29,8 @@ REST = 62
 # First views of a page, and later ones.
 FIRST, LATER = 2, 200
 CONNECTIONS = 16
+# Provisions that wait for the disk together, and by how many connections.
+AT_ONCE, ASKERS = 640, 32
 LINES = {"memory": "provision, store in memory", "disk": "provision, store on disk", "flush": "one flush of 4 KiB on that disk",
          "nginx": "nginx, which answers the same request and keeps nothing"}
 
@@ -41,7 +43,7 @@ def provision(options):
     """Seconds of each request, one after the other on one connection, with the store in memory and on a disk; beside it a flush
     of that disk, and a plain answer."""
     rounds = 10 if options.quick else 300
-    found = {name: [] for name in LINES}
+    found, at_once = {name: [] for name in LINES}, {}
     # On the disk that the build is on: a temporary directory is in memory on many machines.
     target = ROOT / "target"
     target.mkdir(exist_ok=True)
@@ -63,11 +65,20 @@ def provision(options):
                 for number, name in interleaved(list(work), rounds):
                     found[name].append(timed(work[name], f"app-{number}"))
                 platform.close()
+                if place == "disk":
+                    at_once = together(40 if options.quick else AT_ONCE)
                 gateway.run(options.tcpgw, "teardown", "--socket", daemon.socket)
                 daemon.end()
             plain.close()
             line.close()
-    return {"seconds": found, "filesystem": found_at}
+    return {"seconds": found, "at once": at_once, "filesystem": found_at}
+
+
+def together(count):
+    """Provisions by many connections at the same time."""
+    say(f"provisioning, {ASKERS} at once, store on disk")
+    seconds, each = provision_many((f"at-once-{number}" for number in range(count)), ASKERS)
+    return {"count": count, "connections": ASKERS, "seconds": seconds, "each": each}
 
 
 def filesystem(path):
@@ -99,7 +110,7 @@ def many(options):
             one, seconds = {}, 0
             there = 1
             for goal in (few, count):
-                seconds += provision_many(itertools.islice(apps, goal - there - counted), CONNECTIONS)
+                seconds += provision_many(itertools.islice(apps, goal - there - counted), CONNECTIONS)[0]
                 daemon.await_sync()
                 one[goal] = one_by_one(daemon, list(itertools.islice(apps, counted)))
                 one[goal]["page"] = some_pages(resource, counted)
@@ -207,11 +218,16 @@ def report_provision(raw):
     rows = [[what, *(f"{value * 1000:.2f} ms" for value in
                      (median(raw["seconds"][name]), percentile(raw["seconds"][name], 90), percentile(raw["seconds"][name], 99)))]
             for name, what in LINES.items()]
+    at_once = raw["at once"]
+    rate = at_once["count"] / at_once["seconds"]
     return "\n".join(["### Provisioning", "",
                       "Scalingo's request, one after the other on one connection, in the daemon's first hundreds of resources. What was "
                       "answered is in the store; where that is on a disk, the disk was told to keep it. The lines are interleaved. The disk's file "
                       f"system: {raw['filesystem']}.", "",
-                      *table(("", "median", "90 %", "99 %"), rows)])
+                      *table(("", "median", "90 %", "99 %"), rows), "",
+                      f"Those that wait at the same time share a flush. {at_once['count']} provisions by {at_once['connections']} connections, the store on "
+                      f"disk: {rate:,.0f} in a second, each in {median(at_once['each']) * 1000:.1f} ms (median; 99 %: "
+                      f"{percentile(at_once['each'], 99) * 1000:.1f} ms), the time of the programs that ask included."])
 
 
 def report_many(raw):
