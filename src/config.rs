@@ -2,6 +2,7 @@
 //!
 //! Owns the file's format and the fences. The rules about states themselves are [`tcpgw_core::model`]'s.
 
+pub mod copy;
 pub mod daemon;
 pub mod given;
 mod value;
@@ -9,6 +10,7 @@ mod value;
 use std::fmt;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -19,6 +21,7 @@ use self::value::deserialize_idle_timeout;
 use crate::addon;
 use crate::state_file::{self, Input, SourceError};
 use tcpgw_core::model::{Endpoint, Fences, FlowMark, PortRange, Problem, Service, State};
+use tcpgw_core::problem;
 
 /// Where the file is looked for when nobody names one.
 pub const DEFAULT_PATH: &str = "/etc/tcpgw/config.toml";
@@ -40,6 +43,10 @@ pub struct Config {
     pub daemon: Section,
     /// The add-on; `None`: it is off.
     pub addon: Option<addon::settings::Settings>,
+    /// All that it says, as it was read.
+    pub text: Option<Arc<str>>,
+    /// That the file is gone, and what is in effect in its place.
+    pub gone: Option<problem::Problem>,
 }
 
 /// Why the file could not be used.
@@ -49,7 +56,10 @@ pub enum ConfigError {
     #[error("failed to read the configuration: {0}")]
     Source(#[from] SourceError),
     /// It was there when the daemon started, and is not any more.
-    #[error("{}: the file existed before and does not exist any more", tcpgw_core::escape::path(.0))]
+    #[error(
+        "{}: the file existed before and does not exist any more: put it back, or create an empty file to use the defaults",
+        tcpgw_core::escape::path(.0)
+    )]
     Gone(PathBuf),
     /// It is not UTF-8.
     #[error("{}: must be TOML in UTF-8", tcpgw_core::escape::path(.0))]
@@ -113,12 +123,32 @@ struct Document {
 }
 
 impl Config {
-    /// Reads the file that was named, which must exist, or the one at [`DEFAULT_PATH`], which may be missing.
+    /// Reads the file that was named, which must exist, or the one at [`DEFAULT_PATH`], which may be missing: then its copy, if there is
+    /// one, says what it said last.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; what is wrong with the copy is in [`Config::gone`].
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_beside(path, &copy::path(None))
+    }
+
+    /// The same with the copy there.
+    fn load_beside(path: Option<&Path>, copy: &Path) -> Result<Self, ConfigError> {
         match path {
             Some(path) => Self::read(path),
-            None => Self::read_or_default(Path::new(DEFAULT_PATH)),
+            None => Self::read_or_copy(Path::new(DEFAULT_PATH), copy),
         }
+    }
+
+    /// Whether all of it is default.
+    fn says_nothing(&self) -> bool {
+        let of_file = Self {
+            file: None,
+            text: None,
+            gone: None,
+            ..self.clone()
+        };
+        of_file == Self::default()
     }
 
     /// Every way in which a state goes beyond a fence, with the service and the fence.
@@ -165,9 +195,9 @@ impl Config {
         self.fences.max_services.is_some() || self.fences.max_backends.is_some()
     }
 
-    fn read_or_default(path: &Path) -> Result<Self, ConfigError> {
+    fn read_or_copy(path: &Path, copy: &Path) -> Result<Self, ConfigError> {
         match Self::read(path) {
-            Err(ConfigError::Source(SourceError::Missing(_))) => Ok(Self::default()),
+            Err(ConfigError::Source(SourceError::Missing(_))) => Ok(copy::in_place_of(path, copy)),
             outcome => outcome,
         }
     }
@@ -202,6 +232,8 @@ impl Config {
             protect_backends: document.protect_backends,
             idle_timeout: document.idle_timeout,
             daemon: document.daemon,
+            text: Some(text.into()),
+            gone: None,
         })
     }
 

@@ -155,7 +155,8 @@ pub enum ReconcileError {
     Unrecorded(String),
     /// The flows in the kernel bear another mark.
     #[error(
-        "the table in the kernel marks its flows with {theirs}, the configuration says {ours}: run `tcpgw teardown` first"
+        "the table in the kernel marks its flows with {theirs}, the configuration says {ours}: put `flow_mark = \"{theirs}\"` back into the \
+         configuration. Only if {ours} is meant, run `tcpgw teardown` first, which ends every service and its connections"
     )]
     OtherMark {
         /// In the table.

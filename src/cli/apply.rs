@@ -11,6 +11,7 @@ use super::others::{self, Others};
 use super::reports::ReportJson;
 use super::{Code, Failure, File, Global, Locking, Outcome, Output, diff, parse_duration, preflight, print, remote};
 use crate::api::client::Client;
+use crate::config::copy;
 use crate::control::request::ApplyOptions;
 use crate::observe::now;
 use crate::reconcile::{Options, ReconcileError, Report};
@@ -117,6 +118,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
         }
     })?;
     let took = begin.elapsed();
+    if let Err(error) = copy::keep(&config, &copy::path(None)) {
+        global.warn(&error);
+    }
     let denied = Denied::local(&mut reconciler, &desired.summary, arguments.flush_denied)?;
     // The process ends here: taking a million elements apart would only take time.
     std::mem::forget(desired);

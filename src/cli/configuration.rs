@@ -41,7 +41,7 @@ impl Global {
             ..Configuration::default()
         };
         match judged {
-            Ok(()) => {}
+            Ok(()) => configuration.problem = configuration.config.gone.clone(),
             Err(error) if error.is_by_user() => configuration.unchecked = by_user(&error, is_used),
             Err(error) => configuration.problem = Some(problem(&error, is_used)),
         }

@@ -570,7 +570,11 @@ impl Global {
     }
 
     fn config(&self) -> Result<Config, Failure> {
-        Ok(Config::load(self.config.as_deref())?)
+        let config = Config::load(self.config.as_deref())?;
+        if let Some(gone) = &config.gone {
+            self.warn(&gone.message);
+        }
+        Ok(config)
     }
 
     /// Reads and validates a state file, fences included.

@@ -135,7 +135,8 @@ fn start(global: &Global, arguments: &Arguments) -> Outcome {
         store: store(&config),
         rest: rest(&config),
         has_addon: config.addon.is_some(),
-        config: config.file,
+        text: config.text.as_deref().unwrap_or_default().to_owned(),
+        config: config.file.filter(|_| config.gone.is_none()),
         find: &find,
         teardown: &teardown,
     };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::daemon::{DEFAULT_STATE, Section, Settings};
-use super::{Config, ConfigError, DEFAULT_PATH};
+use super::{Config, ConfigError, DEFAULT_PATH, copy};
 
 /// Where settings come from: enough to read them again.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +20,7 @@ impl Given {
     /// # Errors
     /// [`ConfigError`]: nothing of a file that is wrong is used.
     pub fn load(&self) -> Result<(Settings, Config), ConfigError> {
-        let config = Config::load(self.config.as_deref())?;
+        let config = Config::load_beside(self.config.as_deref(), &self.copy())?;
         let mut settings = self.merge(&config);
         settings.state = settings
             .state
@@ -36,7 +36,8 @@ impl Given {
     /// [`ConfigError`]; [`ConfigError::Gone`].
     pub fn reload(&self, settings: &Settings, config: &Config) -> Result<(Settings, Config), ConfigError> {
         let (mut new, read) = self.load()?;
-        if let (Some(path), None) = (&config.file, &read.file) {
+        let is_gone = read.file.is_none() || read.gone.is_some();
+        if let Some(path) = config.file.as_ref().filter(|_| is_gone) {
             return Err(ConfigError::Gone(path.clone()));
         }
         let default = settings.state.as_ref().filter(|path| **path == *DEFAULT_STATE);
@@ -48,6 +49,12 @@ impl Given {
     #[must_use]
     pub fn merge(&self, config: &Config) -> Settings {
         self.section.clone().or(config.daemon.clone()).into()
+    }
+
+    /// The copy of the configuration at its default path.
+    #[must_use]
+    pub fn copy(&self) -> PathBuf {
+        copy::path(self.section.store.as_deref())
     }
 
     /// The file that [`Given::load`] reads.

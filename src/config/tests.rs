@@ -7,6 +7,7 @@ fn read(text: &str) -> Result<Config, ConfigError> {
     std::fs::write(&path, text).unwrap();
     Config::load(Some(&path)).map(|config| Config {
         file: Some("config.toml".into()),
+        text: None,
         ..config
     })
 }
@@ -38,10 +39,10 @@ fn an_empty_file_is_the_default() {
 fn only_the_default_path_may_be_missing() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("none.toml");
-    assert_eq!(Config::read_or_default(&missing).unwrap(), Config::default());
+    assert_eq!(Config::read_or_copy(&missing, &missing).unwrap(), Config::default());
     let error = Config::load(Some(&missing)).unwrap_err().to_string();
     assert!(error.ends_with("no such file"), "{error}");
-    let error = Config::read_or_default(dir.path()).unwrap_err().to_string();
+    let error = Config::read_or_copy(dir.path(), &missing).unwrap_err().to_string();
     assert!(error.ends_with("is a directory, not a file"), "{error}");
 }
 

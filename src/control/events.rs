@@ -283,7 +283,7 @@ impl What {
             }
             Self::Rejected { provider, problems } => {
                 for problem in problems {
-                    tracing::warn!(provider, "rejected; the last valid state stays in effect: {problem}");
+                    tracing::warn!(provider, "rejected, and what is served goes on as it is: {problem}");
                 }
             }
             Self::Problem(problem) => problem.log(),

@@ -27,7 +27,7 @@ use crate::api::provider::seats_within;
 use crate::api::{self, Socket, SocketError, SocketSettings};
 use crate::config::daemon::{LogLevel, Settings};
 use crate::config::given::Given;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, copy};
 use crate::control::core::{ApplyOrder, Core, Now, Order};
 use crate::control::job::JobOutcome;
 use crate::control::observation::Observation;
@@ -42,8 +42,9 @@ use crate::record::{RecordFile, boot_id, since_boot};
 use crate::run_file;
 use crate::store::last::Last;
 use crate::store::lost;
-use tcpgw_core::model::{Problems, Service, State};
+use tcpgw_core::model::{FlowMark, Problems, Service, State};
 use tcpgw_core::problem::Kind;
+use tcpgw_core::ruleset::skeleton;
 use tcpgw_kernel::ffi::{release_memory, share_heap};
 use tcpgw_kernel::linux::Linux;
 use tcpgw_kernel::netlink::socket::NetlinkError;
@@ -274,6 +275,7 @@ impl Daemon {
         let (looker, looks) = Looker::start().map_err(io("start a thread"))?;
         let mut socket = bind(&settings)?;
         let presence = leave_presence(&settings, run_dir, namespace);
+        let (config, wanted_mark) = settle_configuration(config, &given, &mut kernel);
         let engine = Engine::new(kernel, RecordFile::new(run_dir, namespace), namespace, config.flow_mark)
             .protecting(config.protect_backends)
             .idling(config.idle_timeout);
@@ -311,6 +313,7 @@ impl Daemon {
             namespace,
             Now::read(),
         );
+        core.configuration_read(wanted_mark);
         core.opened(opened, Now::read());
         core.served_last(last, boot_id());
         Ok(Self {
@@ -530,6 +533,9 @@ impl Daemon {
         let Some(judged) = self.start_files.judge_changed(&self.given, settings, config) else {
             return;
         };
+        if let Err(StartError::Config(error @ ConfigError::Gone(_))) = &judged {
+            return self.core.configuration_gone(&error.line());
+        }
         let is_told = self.core.problems().get(Kind::ProviderApi).is_some();
         let trouble = judged
             .err()
@@ -680,6 +686,7 @@ impl Daemon {
                     tracing::warn!("these take effect after a restart: {}", waiting.join(", "));
                 }
                 (self.set_level)(settings.log_level);
+                keep_copy(&config, &self.given);
                 self.rewatch(&settings, &config);
                 self.start_files = StartFiles::new(&self.given, &config);
                 self.core.reload(settings, config, Now::read());
@@ -751,6 +758,29 @@ impl Daemon {
         }
         tracing::info!("ended; the kernel forwards as before");
     }
+}
+
+/// What the configuration says is in effect; without the copy a start after its loss would not know it.
+fn keep_copy(config: &Config, given: &Given) {
+    if let Err(error) = copy::keep(config, &given.copy()) {
+        tracing::warn!("{error}");
+    }
+}
+
+/// The configuration as it is in effect, and its own flow mark. A table that is there was made with its mark, and so were its flows:
+/// with another one all of them would be strangers.
+fn settle_configuration(config: Config, given: &Given, kernel: &mut Linux) -> (Config, FlowMark) {
+    keep_copy(&config, given);
+    let wanted_mark = config.flow_mark;
+    let flow_mark = mark_of_table(kernel).unwrap_or(wanted_mark);
+    (Config { flow_mark, ..config }, wanted_mark)
+}
+
+/// The flow mark of the table in the kernel; `None` where there is no table, or it does not tell.
+fn mark_of_table(kernel: &mut Linux) -> Option<FlowMark> {
+    let comment = kernel.comment();
+    let comment = comment.inspect_err(|error| tracing::warn!(%error, "failed to read the table's flow mark"));
+    comment.ok().flatten().as_deref().and_then(skeleton::mark_of)
 }
 
 /// The gateway's links and addresses; `None` where they cannot be listed.

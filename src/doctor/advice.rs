@@ -160,8 +160,11 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             command("tcpgw apply FILE"),
         ),
         Kind::OtherMark => (
-            "flows with the old mark would be taken for flows of other programs",
-            advice("set `flow_mark` back, or `tcpgw teardown` and `tcpgw apply`"),
+            "all is served with the table's mark; with the other one its flows would be taken for flows of other programs",
+            advice(
+                "put the table's `flow_mark` back into the configuration; if the other one is meant, run `tcpgw teardown`, which ends every \
+                 service, restart the daemon and run `tcpgw resume`",
+            ),
         ),
         Kind::AddressLost => (
             "the daemon has seen the address here, and connections of clients to it; it is told for an hour",

@@ -134,6 +134,8 @@ pub struct Facts {
     pub table: Fact<TableFacts>,
     /// How long flows live in silence, if the configuration says it.
     pub idle_timeout: Option<Duration>,
+    /// The flow mark of the configuration; that of the table is the one that flows bear.
+    pub configured_mark: FlowMark,
     /// Services that no provider defines any more, as the record says.
     pub orphaned: Option<Problem>,
     /// Services that are not served while no daemon runs.

@@ -32,7 +32,7 @@ use tcpgw_kernel::route::links;
 
 /// Looks at the network namespace that this thread is in.
 pub fn gather(run_dir: &Path, config: &Config) -> Facts {
-    let mark = config.flow_mark;
+    let configured_mark = config.flow_mark;
     let TableReading {
         table,
         services,
@@ -40,6 +40,12 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         orphaned,
         unserved,
     } = read_table(run_dir, config);
+    // The flows are those of the table, whatever the configuration says now.
+    let mark = table
+        .as_ref()
+        .ok()
+        .and_then(|table| table.mark)
+        .unwrap_or(configured_mark);
     let subject = Subject {
         services: Arc::new(services),
         mark,
@@ -55,6 +61,7 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         release: fs::read_to_string("/proc/sys/kernel/osrelease")
             .map_or_else(|_| String::new(), |text| text.trim().into()),
         table,
+        configured_mark,
         idle_timeout: config.idle_timeout,
         orphaned,
         unserved,

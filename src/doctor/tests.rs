@@ -120,6 +120,7 @@ fn well() -> Facts {
             daemon: None,
         }),
         idle_timeout: None,
+        configured_mark: FlowMark::default(),
         orphaned: None,
         unserved: None,
         neighbours: Ok(Vec::new()),
@@ -960,7 +961,7 @@ fn our_table() {
     only(&with(by_daemon), "table-owned", Severity::Note);
     let other = FlowMark::new(1, 1).unwrap();
     only(
-        &with(|facts| facts.cheap.mark = other),
+        &with(|facts| facts.configured_mark = other),
         "table-of-another-mark",
         Severity::Warning,
     );

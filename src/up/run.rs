@@ -72,6 +72,8 @@ pub struct Settings<'a> {
     pub rest: Duration,
     /// The operator's configuration, if there is one.
     pub config: Option<PathBuf>,
+    /// What the configuration says.
+    pub text: String,
     /// Whether that has a section `[addon]`.
     pub has_addon: bool,
     /// Looks for the daemon.

@@ -10,6 +10,7 @@ use crate::addon::id::{PlatformId, ResourceId, with_apps};
 use crate::date::utc_of;
 use crate::view::snapshot::DaemonView;
 use tcpgw_core::diff::count;
+use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::problem;
 use tcpgw_core::ruleset::name::Family;
@@ -296,13 +297,18 @@ fn table(services: &Services, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(Kind::TableDormant, message));
     }
     if services.mark != services.configured {
-        let message = format!(
-            "the table marks its flows with {}, the configuration says {}: `tcpgw apply` refuses to work until `tcpgw \
-             teardown`",
-            services.mark, services.configured
-        );
+        let message = other_mark(services.mark, services.configured, "`tcpgw apply` refuses to work");
         problems.push(Problem::new(Kind::OtherMark, message));
     }
+}
+
+/// What to say of a table with another flow mark than that of the configuration: `effect` is what comes of it.
+pub fn other_mark(theirs: FlowMark, ours: FlowMark, effect: &str) -> String {
+    format!(
+        "the table marks its flows with {theirs}, the configuration says {ours}: {effect}. Put `flow_mark = \"{theirs}\"` back into the \
+         configuration. Only if {ours} is meant: `tcpgw teardown`, which ends every service and its connections, then `tcpgw apply`, or \
+         where a daemon runs, a restart of it and `tcpgw resume`"
+    )
 }
 
 fn empty(service: &ServiceFacts<'_>) -> Problem {

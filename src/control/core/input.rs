@@ -15,10 +15,10 @@ use crate::control::request::{ApplyOptions, PauseOrder, Peer, Refused, Reply, Re
 use crate::provider::News;
 use crate::reconcile::{ReconcileError, Torn};
 use crate::record::TornDown as TornDownBy;
-use crate::view::problems::some_of;
+use crate::view::problems::{other_mark, some_of};
 use tcpgw_core::diff::count;
 use tcpgw_core::health::ProbeOutcome;
-use tcpgw_core::model::{Balance, Edits, Endpoint, Problem, Problems, Service, State};
+use tcpgw_core::model::{Balance, Edits, Endpoint, FlowMark, Problem, Problems, Service, State};
 use tcpgw_core::problem::Kind;
 
 /// What the gateway itself says to a state.
@@ -191,7 +191,7 @@ impl Core {
         } else {
             (
                 Kind::RejectedState,
-                "the state file was rejected; the last valid state stays in effect",
+                "the state file was rejected, and what is served goes on as it is",
             )
         };
         let more = match problems.len().saturating_sub(MOST) {
@@ -595,6 +595,9 @@ impl Core {
     /// The files that a start reads were judged as they are now: `trouble` says why a daemon would not start with them as this
     /// one runs.
     pub fn next_start(&mut self, trouble: Option<&str>) {
+        if trouble.is_none() {
+            self.config.gone = None;
+        }
         let message = trouble.map(|trouble| {
             format!(
                 "the configuration was changed, and the next start of the daemon fails, or leaves out what it names: {trouble}; this daemon continues with the configuration that it has read before"
@@ -603,23 +606,38 @@ impl Core {
         self.judge_configuration(message);
     }
 
+    /// The configuration that was read before is gone: `error` says which, and what to do.
+    pub fn configuration_gone(&mut self, error: &str) {
+        let message = format!(
+            "{error}, and reload then; this daemon continues with the configuration that it has read before, and one that starts with a copy of it"
+        );
+        self.judge_configuration(Some(message));
+    }
+
+    /// The configuration was read, perhaps from the copy of one that is gone; it says this flow mark.
+    pub fn configuration_read(&mut self, flow_mark: FlowMark) {
+        self.configured_mark(flow_mark);
+        self.judge_configuration(None);
+    }
+
     /// What a reload refused stays refused until one succeeds.
     fn judge_configuration(&mut self, next_start: Option<String>) {
         match self.reload_failed.clone().or(next_start) {
             Some(message) => self.report(Kind::RejectedConfiguration, message),
-            None => self.problems.resolve(Kind::RejectedConfiguration),
+            None => self
+                .problems
+                .replace(&[Kind::RejectedConfiguration], self.config.gone.clone()),
         }
     }
 
     /// The configuration was read again.
     pub fn reload(&mut self, settings: Settings, config: Config, now: Now) {
         self.reload_failed = None;
+        self.config.gone.clone_from(&config.gone);
         self.judge_configuration(None);
         // The file is read anew: what another one said is not judged as this one's.
         self.rejected.forget();
-        if config.flow_mark != self.config.flow_mark {
-            tracing::warn!("flow_mark has changed: it takes effect after `tcpgw teardown` and a restart");
-        }
+        self.configured_mark(config.flow_mark);
         if config.protect_backends != self.config.protect_backends {
             tracing::warn!("protect_backends has changed: it takes effect after a restart of the daemon");
         }
@@ -641,6 +659,17 @@ impl Core {
         self.due.set_check_interval(self.settings.check_interval, now.instant);
         // Services of the store are judged by the new fences, too.
         self.addresses_changed(now);
+    }
+
+    /// What the configuration says of the flow mark, which may be another one than that of the table in the kernel: the table's is used
+    /// as long as there is a table.
+    fn configured_mark(&mut self, wanted: FlowMark) {
+        let used = self.config.flow_mark;
+        if wanted == used {
+            return self.problems.resolve(Kind::OtherMark);
+        }
+        let message = other_mark(used, wanted, "the table's is used, and all is served as before");
+        self.report(Kind::OtherMark, message);
     }
 
     /// Whether the file of the socket is gone, and why it cannot be made again.

@@ -71,6 +71,7 @@ impl Core {
     /// Finds what follows from how things are, and notes an event for each problem that came or went since the last time.
     pub(super) fn tell_problems(&mut self, now: Now) {
         self.judge_phase(now);
+        self.judge_rejected_state();
         if self.judgement.take_due(self.membership.wanted().len(), now.instant) {
             self.judge_services();
         }
@@ -84,6 +85,20 @@ impl Core {
                 ProblemNews::Ended(problem) => What::ProblemEnded(problem.into()),
             };
             self.note(what, now);
+        }
+    }
+
+    /// Says it where nothing can go on: the file was rejected at the start, and nobody knows what it said before.
+    fn judge_rejected_state(&mut self) {
+        const NOTHING: &str = "; no service is known from before, neither from the kernel nor from beside the store, so that none of the file is served";
+        let is_nothing = self.has_looked() && self.file.is_none() && self.orphans.is_empty();
+        let Some(problem) = self.problems.get(Kind::RejectedState).filter(|_| is_nothing) else {
+            return;
+        };
+        if !problem.message.ends_with(NOTHING) {
+            let mut problem = problem.clone();
+            problem.message.push_str(NOTHING);
+            self.problems.report(problem);
         }
     }
 

@@ -51,15 +51,19 @@ pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {
             advice("change services through that program, or end it"),
         );
     }
-    if let Some(mark) = table.mark.filter(|mark| *mark != facts.cheap.mark) {
+    if let Some(mark) = table.mark.filter(|mark| *mark != facts.configured_mark) {
         diagnosis.warning(
             "table-of-another-mark",
             format!(
                 "the table marks flows with {mark}, and the configuration says {}",
-                facts.cheap.mark
+                facts.configured_mark
             ),
-            "`apply` refuses to work: flows with the old mark would belong to no service",
-            advice("set flow_mark back, or run `tcpgw teardown`, which flushes the old flows, and then `tcpgw apply`"),
+            "`apply` refuses to work, and a daemon goes on with the table's mark: flows with it would belong to no service",
+            advice(format!(
+                "put `flow_mark = \"{mark}\"` back into the configuration; only if {} is meant, run `tcpgw teardown`, which ends every service \
+                 and its connections, then `tcpgw apply`, or where a daemon runs, restart it and run `tcpgw resume`",
+                facts.configured_mark
+            )),
         );
     }
 }

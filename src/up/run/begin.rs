@@ -18,7 +18,6 @@ use super::output::{Output, pass_on, print};
 use super::{Event, Settings, Up, UpError, has_tcp, system, tell_daemon, tell_problems};
 use crate::api::client::{Client, ClientError};
 use crate::doctor::{self, Fix};
-use crate::state_file::{self, Input as Kind};
 use crate::up::formation::{self, Formation};
 use crate::up::gateway::{self, Resource};
 use crate::up::id::AppId;
@@ -312,17 +311,11 @@ impl<'a> Up<'a> {
         let config = if settings.has_addon {
             settings.config.clone()
         } else {
-            let before = match &settings.config {
-                Some(path) => state_file::read_file(path, Kind::Configuration),
-                None => Ok(Vec::new()),
-            };
-            let before = before.map_err(|error| UpError::Usage(error.to_string()))?;
-            let before = String::from_utf8_lossy(&before).into_owned();
             let host = gateway_of(self.subnet);
             let directory = self.places.shared_directory()?;
             Some(own_daemon::write_configuration(
                 &directory,
-                &before,
+                &settings.text,
                 host,
                 settings.port,
             )?)

@@ -115,6 +115,7 @@ fn gateway() -> Facts {
     };
     Facts {
         idle_timeout: None,
+        configured_mark: FlowMark::default(),
         cheap,
         release: "6.1.0".to_owned(),
         table: Ok(TableFacts {

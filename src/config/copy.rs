@@ -1,0 +1,281 @@
+//! A copy of the configuration at its default path, as it was used last, beside the store. Where that file is gone, which nobody
+//! orders, the copy goes on to say what it said: fences, protected backends, the flow mark, the daemon's settings, the add-on.
+//!
+//! A configuration that was named has to be there, and has no copy.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::daemon::{DEFAULT_STORE, Section};
+use super::{Config, ConfigError};
+use crate::run_file;
+use tcpgw_core::model::MAX_STATE_BYTES;
+use tcpgw_core::problem::{Kind, Problem, Severity};
+
+/// The first line, a comment of TOML, so that the copy can be put in the place of the file: the format, and the checksum of what
+/// follows.
+const MAGIC: &str = "# tcpgw copy of the configuration 1 ";
+/// A configuration that is read is not larger, the first line aside.
+const MOST_BYTES: u64 = MAX_STATE_BYTES as u64 + 100;
+
+/// Why the copy does not say what the configuration said.
+#[derive(Debug, Error)]
+enum CopyError {
+    /// It is there and could not be read.
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// It is not as it was written.
+    #[error("is damaged")]
+    Damaged,
+    /// This version does not accept it.
+    #[error("is not accepted: {}", .0.line())]
+    Invalid(ConfigError),
+}
+
+/// Returns where the copy is: beside the store that was named, else beside that of `TCPGW_STORE`, else beside the default one. What
+/// the configuration itself says of the store does not count.
+#[must_use]
+pub fn path(store: Option<&Path>) -> PathBuf {
+    let variable = std::env::var_os("TCPGW_STORE").filter(|path| !path.is_empty());
+    let variable = variable.map(PathBuf::from);
+    let store = store
+        .or(variable.as_deref())
+        .unwrap_or_else(|| Path::new(DEFAULT_STORE));
+    store.with_file_name("config.toml.last")
+}
+
+/// Returns the configuration in the place of a file that is missing: what the copy says, and the defaults where there is none.
+pub(super) fn in_place_of(file: &Path, copy: &Path) -> Config {
+    let (shown, copied) = (tcpgw_core::escape::path(file), tcpgw_core::escape::path(copy));
+    let gone = format!("{shown}: the file existed before and does not exist any more");
+    match load(file, copy) {
+        // Nothing was set, so that nothing is lost.
+        Ok(None) => Config::default(),
+        Ok(Some((config, _))) if config.says_nothing() => Config::default(),
+        Ok(Some((mut config, is_trusted))) => {
+            let is_partial = !is_trusted && (config.addon.is_some() || config.daemon != Section::default());
+            let without = if is_partial {
+                (config.addon, config.daemon) = (None, Section::default());
+                ", without its [daemon] and [addon], since it belongs to another user than this process"
+            } else {
+                ""
+            };
+            let message = format!(
+                "{gone}; what it said last is in effect, from {copied}{without}: put it back, for example `cp {copied} {shown}`, or create \
+                 an empty file to use the defaults; where a daemon runs, reload it then"
+            );
+            config.gone = Some(problem(message).with_severity(Severity::Warning));
+            config
+        }
+        Err(error) => Config {
+            gone: Some(problem(format!(
+                "{gone}, and the copy of what it said last, {copied}, {error}: the defaults are in effect; put the file back, or remove \
+                 the copy and create an empty file to use the defaults; where a daemon runs, reload it then"
+            ))),
+            ..Config::default()
+        },
+    }
+}
+
+fn problem(message: String) -> Problem {
+    Problem::new(Kind::RejectedConfiguration, message).with_severity(Severity::Error)
+}
+
+/// Reads the copy, and whether root or this user wrote it; `None` where there is none, or where this user may not know.
+fn load(file: &Path, copy: &Path) -> Result<Option<(Config, bool)>, CopyError> {
+    let is_hidden = |error: &io::Error| {
+        let is_denied = error.raw_os_error() == Some(nix::libc::EACCES);
+        is_denied && !nix::unistd::geteuid().is_root()
+    };
+    let content = match run_file::read(copy, MOST_BYTES) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_hidden(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let text = checked(&content.bytes).ok_or(CopyError::Damaged)?;
+    let config = Config::parse(file, text).map_err(CopyError::Invalid)?;
+    Ok(Some((config, content.trusted)))
+}
+
+/// What follows the first line, if that is right.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = bytes.strip_prefix(MAGIC.as_bytes())?;
+    let (checksum, rest) = rest.split_at_checked(8)?;
+    let checksum = u32::from_str_radix(std::str::from_utf8(checksum).ok()?, 16).ok()?;
+    let text = rest.strip_prefix(b"\n")?;
+    (checksum == crc32fast::hash(text)).then_some(text)
+}
+
+/// Writes the copy, whole or not at all, if the configuration was read from the file at its default path and the copy says
+/// something else. It is on the disk when this returns.
+///
+/// # Errors
+/// Those of the file system, with the path.
+pub fn keep(config: &Config, copy: &Path) -> Result<(), String> {
+    let is_default = config.file.as_deref() == Some(Path::new(super::DEFAULT_PATH));
+    match &config.text {
+        Some(text) if is_default && config.gone.is_none() => save(text, copy).map_err(|error| {
+            format!(
+                "failed to write {}, which keeps what the configuration says for the case that it is lost: {error}",
+                tcpgw_core::escape::path(copy)
+            )
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn save(text: &str, copy: &Path) -> io::Result<()> {
+    let content = format!("{MAGIC}{:08x}\n{text}", crc32fast::hash(text.as_bytes()));
+    if run_file::read(copy, MOST_BYTES).is_ok_and(|there| there.bytes == content.as_bytes()) {
+        return Ok(());
+    }
+    let directory = copy.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let temporary = copy.with_extension("last.new");
+    let written = run_file::create(&temporary)
+        .and_then(|mut file| {
+            file.write_all(content.as_bytes())?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&temporary, copy))
+        .and_then(|()| File::open(directory)?.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::*;
+
+    const TEXT: &str = "protect_backends = true\n[fences]\nports = [\"2000-3000\"]\n";
+
+    struct Place {
+        directory: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            Self {
+                directory: tempfile::tempdir().unwrap(),
+            }
+        }
+
+        fn file(&self) -> PathBuf {
+            self.directory.path().join("config.toml")
+        }
+
+        fn copy(&self) -> PathBuf {
+            self.directory.path().join("store/config.toml.last")
+        }
+
+        fn load(&self) -> Config {
+            Config::read_or_copy(&self.file(), &self.copy()).unwrap()
+        }
+
+        /// What is told of it, and whether that is an error.
+        fn told(&self) -> Option<(String, bool)> {
+            let told = self.load().gone?;
+            assert_eq!(told.kind, Kind::RejectedConfiguration);
+            Some((told.message, told.severity == Severity::Error))
+        }
+    }
+
+    #[test]
+    fn what_the_file_said_goes_on_when_it_is_gone() {
+        let place = Place::new();
+        assert_eq!(place.load(), Config::default(), "there never was one");
+        fs::write(place.file(), TEXT).unwrap();
+        let config = place.load();
+        save(config.text.as_deref().unwrap(), &place.copy()).unwrap();
+        assert_eq!(fs::metadata(place.copy()).unwrap().mode() & 0o777, 0o600);
+        fs::remove_file(place.file()).unwrap();
+        let gone = place.load();
+        assert!(gone.protect_backends);
+        assert_eq!(gone.fences, config.fences);
+        let (told, is_error) = place.told().unwrap();
+        assert!(
+            told.contains("does not exist any more") && told.contains("empty file"),
+            "{told}"
+        );
+        assert!(!is_error);
+        // The copy is a configuration.
+        fs::copy(place.copy(), place.file()).unwrap();
+        assert_eq!(place.load().fences, config.fences);
+        assert_eq!(place.told(), None);
+        // One that is meant to be empty is followed, and then nothing is lost with it.
+        fs::write(place.file(), "# nothing\n").unwrap();
+        let config = place.load();
+        assert!(config.gone.is_none() && !config.protect_backends);
+        save(config.text.as_deref().unwrap(), &place.copy()).unwrap();
+        fs::remove_file(place.file()).unwrap();
+        assert_eq!(place.load(), Config::default());
+    }
+
+    #[test]
+    fn a_copy_that_is_torn_changed_or_planted_is_told_and_not_believed() {
+        let place = Place::new();
+        save(TEXT, &place.copy()).unwrap();
+        let whole = fs::read(place.copy()).unwrap();
+        for length in 0..whole.len() {
+            fs::write(place.copy(), &whole[..length]).unwrap();
+            let (told, is_error) = place.told().unwrap();
+            assert!(told.contains("is damaged") && is_error, "{length} bytes: {told}");
+            assert!(!place.load().protect_backends);
+        }
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            fs::write(place.copy(), changed).unwrap();
+            assert!(place.told().unwrap().1, "byte {at}");
+        }
+        fs::rename(place.copy(), place.file().with_extension("other")).unwrap();
+        symlink(place.file().with_extension("other"), place.copy()).unwrap();
+        let (told, is_error) = place.told().unwrap();
+        assert!(told.contains("symbolic link") && is_error, "{told}");
+        // What an older version accepted, and this one does not.
+        save("flow_marc = 1", &place.copy()).unwrap();
+        let (told, is_error) = place.told().unwrap();
+        assert!(told.contains("line 1") && is_error && !told.contains('\n'), "{told}");
+        save(TEXT, &place.copy()).unwrap();
+        assert!(place.load().protect_backends);
+    }
+
+    #[test]
+    fn it_is_written_only_where_it_differs_and_only_for_the_default_file() {
+        let place = Place::new();
+        save(TEXT, &place.copy()).unwrap();
+        let identity = || fs::metadata(place.copy()).unwrap().ino();
+        let before = identity();
+        save(TEXT, &place.copy()).unwrap();
+        assert_eq!(identity(), before);
+        save("", &place.copy()).unwrap();
+        assert_ne!(identity(), before);
+        let entries = fs::read_dir(place.copy().parent().unwrap()).unwrap();
+        let entries: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(entries, [OsStr::new("config.toml.last")]);
+        // One that was named has to be there.
+        let named = Config::parse(&place.file(), TEXT.as_bytes()).unwrap();
+        let other = place.directory.path().join("other");
+        keep(&named, &other).unwrap();
+        assert!(!other.exists());
+        let default = Config::parse(Path::new(super::super::DEFAULT_PATH), TEXT.as_bytes()).unwrap();
+        keep(&default, &other).unwrap();
+        assert!(other.exists());
+        let error = keep(&default, &other.join("below")).unwrap_err();
+        assert!(error.contains("failed to write"), "{error}");
+    }
+
+    #[test]
+    fn it_is_beside_the_store() {
+        assert_eq!(path(Some(Path::new("/x/s.db"))), Path::new("/x/config.toml.last"));
+    }
+}
