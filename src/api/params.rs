@@ -5,8 +5,10 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 use super::error::ApiError;
@@ -14,7 +16,7 @@ use super::limits::{MAX_PAGE, PAGE};
 use super::routes::Shared;
 use crate::addon::Target;
 use crate::addon::id::PlatformId;
-use crate::control::request::DaemonRequest;
+use crate::control::request::{DaemonRequest, Peer};
 use tcpgw_core::model::duration;
 
 /// What a service is named by that belongs to an app's resource.
@@ -164,6 +166,35 @@ impl FromRequestParts<Shared> for Name {
             return Ok(Self(service));
         }
         name(&text).map(Self).map_err(ApiError::bad)
+    }
+}
+
+/// An order about the service that the path names.
+#[derive(Debug)]
+pub(super) struct ServiceRequest {
+    /// Who gives it.
+    pub(super) by: Peer,
+    /// The name of the service.
+    pub(super) name: Box<str>,
+    /// What the query says.
+    pub(super) params: Params,
+    /// The headers.
+    pub(super) headers: HeaderMap,
+}
+
+impl FromRequestParts<Shared> for ServiceRequest {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
+        let by = Extension::<Peer>::from_request_parts(parts, shared).await;
+        let Extension(by) = by.map_err(|error| ApiError::failed(error.body_text()))?;
+        let Name(name) = Name::from_request_parts(parts, shared).await?;
+        Ok(Self {
+            by,
+            name,
+            params: Params::from_request_parts(parts, shared).await?,
+            headers: parts.headers.clone(),
+        })
     }
 }
 

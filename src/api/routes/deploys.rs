@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DEPLOY, MAX_DRAIN, MAX_WAIT};
 use crate::api::orders::DeployBody;
-use crate::api::params::{Id, Name, Params};
+use crate::api::params::{Id, Name, Params, ServiceRequest};
 use crate::control::request::{DaemonRequest, DeployOrder, DeployView, Peer, UndoOrder, Which};
 use crate::control::storage::Query;
 
@@ -91,12 +91,15 @@ impl Shared {
 
 pub(in crate::api) async fn begin(
     State(shared): State<Shared>,
-    Extension(by): Extension<Peer>,
-    Name(service): Name,
-    params: Params,
-    headers: HeaderMap,
+    request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let ServiceRequest {
+        by,
+        name: service,
+        params,
+        headers,
+    } = request;
     let mut params = params.known(&["until"])?;
     let until = params.read("until", Until::read)?.unwrap_or(Until::Begun);
     let (text, place) = shared.read(&headers, body, Kind::Json).await?;

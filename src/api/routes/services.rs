@@ -16,7 +16,7 @@ use crate::api::body::Kind;
 use crate::api::error::ApiError;
 use crate::api::limits::{MAX_DRAIN, MAX_PAUSE};
 use crate::api::orders::{BackendsBody, PauseBody};
-use crate::api::params::{Name, Params};
+use crate::api::params::{Name, Params, ServiceRequest};
 use crate::control::request::{DaemonRequest, EditOrder, Listed, PauseOrder, Peer, Refused, ServiceEdit, ServiceView};
 use crate::store::Expect;
 use tcpgw_core::model::{self, Endpoint, Service, duration};
@@ -114,13 +114,10 @@ pub(in crate::api) async fn one(
 
 pub(in crate::api) async fn replace(
     State(shared): State<Shared>,
-    Extension(by): Extension<Peer>,
-    Name(name): Name,
-    params: Params,
-    headers: HeaderMap,
+    request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let mut order = order(name, by, params, &headers, true)?;
+    let (mut order, headers) = order(request, true)?;
     let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
     order.edit = ServiceEdit::Put(named(&order.name, text));
     shared.edit(order).await
@@ -128,13 +125,11 @@ pub(in crate::api) async fn replace(
 
 pub(in crate::api) async fn change(
     State(shared): State<Shared>,
-    Extension(by): Extension<Peer>,
-    Name(name): Name,
-    params: Params,
-    headers: HeaderMap,
+    request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let order = present(order(name, by, params, &headers, false)?);
+    let (order, headers) = order(request, false)?;
+    let order = present(order);
     let (text, _place) = shared.read(&headers, body, Kind::Patch).await?;
     let edit = ServiceEdit::Patch(text);
     shared.edit(EditOrder { edit, ..order }).await
@@ -142,46 +137,41 @@ pub(in crate::api) async fn change(
 
 pub(in crate::api) async fn remove(
     State(shared): State<Shared>,
-    Extension(by): Extension<Peer>,
-    Name(name): Name,
-    params: Params,
-    headers: HeaderMap,
+    request: ServiceRequest,
 ) -> Result<Response, ApiError> {
-    shared.edit(order(name, by, params, &headers, false)?).await
+    let (order, _) = order(request, false)?;
+    shared.edit(order).await
 }
 
 pub(in crate::api) async fn drain(
     State(shared): State<Shared>,
-    Extension(by): Extension<Peer>,
-    Name(name): Name,
-    params: Params,
-    headers: HeaderMap,
+    request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let order = order(name, by, params, &headers, false)?;
+    let (order, headers) = order(request, false)?;
     shared.hold(order, &headers, body, ServiceEdit::Drain).await
 }
 
 pub(in crate::api) async fn undrain(
     State(shared): State<Shared>,
-    Extension(by): Extension<Peer>,
-    Name(name): Name,
-    params: Params,
-    headers: HeaderMap,
+    request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let order = order(name, by, params, &headers, false)?;
+    let (order, headers) = order(request, false)?;
     shared.hold(order, &headers, body, ServiceEdit::Undrain).await
 }
 
 pub(in crate::api) async fn pause(
     State(shared): State<Shared>,
-    Extension(by): Extension<Peer>,
-    Name(name): Name,
-    params: Params,
-    headers: HeaderMap,
+    request: ServiceRequest,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let ServiceRequest {
+        by,
+        name,
+        params,
+        headers,
+    } = request;
     params.known(&[])?;
     let (text, _place) = shared.read(&headers, body, Kind::Json).await?;
     let PauseBody { time } = object(&text)?;
@@ -276,23 +266,24 @@ pub(super) fn tag(response: &mut Response, revision: u64) {
     }
 }
 
-/// An order that deletes, until it says something else.
-fn order(
-    name: Box<str>,
-    by: Peer,
-    params: Params,
-    headers: &HeaderMap,
-    may_be_absent: bool,
-) -> Result<EditOrder, ApiError> {
+/// An order that deletes, until it says something else, and the headers.
+fn order(request: ServiceRequest, may_be_absent: bool) -> Result<(EditOrder, HeaderMap), ApiError> {
+    let ServiceRequest {
+        by,
+        name,
+        params,
+        headers,
+    } = request;
     let mut params = params.known(&["take_over", "drain"])?;
-    Ok(EditOrder {
+    let order = EditOrder {
         name,
         edit: ServiceEdit::Delete,
-        expect: expected(headers, may_be_absent)?,
+        expect: expected(&headers, may_be_absent)?,
         take_over: params.flag("take_over")?,
         drain: params.duration("drain", MAX_DRAIN)?,
         by,
-    })
+    };
+    Ok((order, headers))
 }
 
 /// What is not there cannot be changed.
