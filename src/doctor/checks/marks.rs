@@ -52,9 +52,19 @@ fn judge(
         let writes = done.iter().filter(|done| matches!(done.effect, Effect::PacketMark(_)));
         // Who writes last and for sure is the one.
         for done in writes {
-            let is_it = matches!(done.effect, Effect::PacketMark(write) if write.of_zero() == Some(mark));
-            if is_it && worst.as_ref().is_none_or(|(holds, _)| *holds < done.holds) {
-                worst = Some((done.holds, format!("rule {} of chain {}", done.rule, done.chain)));
+            let Effect::PacketMark(write) = done.effect else {
+                continue;
+            };
+            let marks = write.all_of_zero();
+            let is_it = marks.contains(&mark);
+            // One of several is that of some packets only.
+            let holds = if marks.len() > 1 {
+                done.holds.min(Holds::Unknown)
+            } else {
+                done.holds
+            };
+            if is_it && worst.as_ref().is_none_or(|(worst, _)| *worst < holds) {
+                worst = Some((holds, format!("rule {} of chain {}", done.rule, done.chain)));
             } else if !is_it && done.holds == Holds::Yes {
                 worst = None;
             }

@@ -7,6 +7,7 @@ mod ct_mark;
 mod direct;
 mod firewall;
 pub(super) mod forwarding;
+mod hop_limit;
 mod kernel;
 mod let_pass;
 mod marks;
@@ -37,6 +38,7 @@ pub(super) const CHEAP: &[fn(&CheapFacts, &mut Diagnosis)] = &[
     nat::check,
     ct_mark::check,
     marks::check,
+    hop_limit::check,
     conntrack::unmarked,
     ways::routes,
     ways::answers,

@@ -52,11 +52,11 @@ fn written(facts: &CheapFacts) -> BTreeSet<u32> {
         .flatten()
         .flat_map(|chain| &chain.rules)
         .flat_map(|rule| &rule.effects);
-    let marks = effects.filter_map(|effect| match effect {
-        Effect::PacketMark(write) => write.of_zero().filter(|mark| *mark != 0),
-        _ => None,
+    let marks = effects.flat_map(|effect| match effect {
+        Effect::PacketMark(write) => write.all_of_zero(),
+        _ => Vec::new(),
     });
-    marks.take(MOST_MARKS).collect()
+    marks.filter(|mark| *mark != 0).take(MOST_MARKS).collect()
 }
 
 /// Where clients come in: by the way to those far away; where there is none, by links with addresses that lead to no backend.

@@ -18,6 +18,10 @@ const OBJECT_LIMIT: u32 = 4;
 /// `NFT_CT_MARK`, `NFT_META_MARK`.
 const CT_MARK: u32 = 3;
 const META_MARK: u32 = 3;
+/// `NFTA_PAYLOAD_SREG`.
+const PAYLOAD_SOURCE: u16 = 5;
+/// Longer values are not followed.
+const MOST_VALUE: usize = 64;
 
 /// A set that rules look into.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +51,8 @@ pub(super) fn rule(family: TableFamily, expressions: &[u8], sets: Sets<'_>) -> R
         sets,
         registers: BTreeMap::new(),
         marks: BTreeMap::new(),
+        packet_marks: BTreeMap::new(),
+        bytes: BTreeMap::new(),
         rule: Rule::default(),
         unread: Vec::new(),
     };
@@ -84,6 +90,10 @@ struct Reader<'a> {
     registers: BTreeMap<u32, Held>,
     /// What the value of a slot would write to the ct mark; a missing one is not known.
     marks: BTreeMap<u32, MarkWrite>,
+    /// The same of the packet's mark.
+    packet_marks: BTreeMap<u32, MarkWrite>,
+    /// The bytes that start at a slot; `None` for one that comes from the packet.
+    bytes: BTreeMap<u32, Vec<Option<u8>>>,
     rule: Rule,
     unread: Vec<String>,
 }
@@ -134,7 +144,12 @@ impl Reader<'_> {
         let data = Attrs::new(payload).first(expr::DATA)?;
         let parts = Parts(data.map_or(&[][..], |data| data.payload));
         match name.str()? {
-            "meta" if parts.has(1)? => self.hold(parts.number(1)?, meta_field(parts.number(2)?)),
+            "meta" if parts.has(1)? => {
+                self.hold(parts.number(1)?, meta_field(parts.number(2)?));
+                if parts.number(2)? == META_MARK {
+                    self.packet_marks.insert(slot(parts.number(1)?), MarkWrite::SAME);
+                }
+            }
             "ct" if parts.has(1)? => {
                 self.hold(parts.number(1)?, ct_field(parts.number(2)?));
                 if parts.number(2)? == CT_MARK {
@@ -148,8 +163,9 @@ impl Reader<'_> {
                     .push(Effect::CtMark(write.unwrap_or(MarkWrite::UNKNOWN)));
             }
             "meta" if parts.number(2)? == META_MARK && parts.has(3)? => {
-                let write = self.marks.get(&slot(parts.number(3)?)).copied();
-                let from_ct = write.is_some_and(|write| write.keep != 0);
+                let from = slot(parts.number(3)?);
+                let from_ct = self.marks.get(&from).is_some_and(|write| write.keep != 0);
+                let write = self.packet_marks.get(&from).copied();
                 self.rule.effects.push(if from_ct {
                     Effect::RestoreMark
                 } else {
@@ -157,6 +173,15 @@ impl Reader<'_> {
                 });
             }
             "payload" if parts.has(1)? => self.payload(&parts)?,
+            "payload" if parts.has(PAYLOAD_SOURCE)? => self.write_payload(&parts)?,
+            "hash" => {
+                self.forget(&parts)?;
+                self.number_made(parts.number(2)?, parts.number(4)?, parts.number(6)?);
+            }
+            "numgen" => {
+                self.forget(&parts)?;
+                self.number_made(parts.number(1)?, parts.number(2)?, parts.number(4)?);
+            }
             // Objects with names: whether a limit is meant for what exceeds it, the rule does not say.
             "objref" if matches!(parts.number(1)?, OBJECT_QUOTA | OBJECT_LIMIT) => {
                 self.rule
@@ -222,16 +247,32 @@ impl Reader<'_> {
             load: Load { field, len },
             mask: None,
         };
+        self.unknown(register);
         self.registers.insert(slot(register), held);
-        self.marks.remove(&slot(register));
+    }
+
+    /// Nothing is known any more of what a register holds.
+    fn unknown(&mut self, register: u32) {
+        let slot = slot(register);
+        self.registers.remove(&slot);
+        self.marks.remove(&slot);
+        self.packet_marks.remove(&slot);
+        self.bytes.remove(&slot);
+    }
+
+    /// One of `count` numbers from `offset` on is put into a register.
+    fn number_made(&mut self, register: u32, count: u32, offset: u32) {
+        if let Some(write) = MarkWrite::one_of(count, offset) {
+            self.marks.insert(slot(register), write);
+            self.packet_marks.insert(slot(register), write);
+        }
     }
 
     /// The destination register of most expressions is their first attribute, of some the second: both are then unknown.
     fn forget(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
         for kind in [1, 2] {
             if let Some(register) = parts.get(kind)?.and_then(|attr| attr.be32().ok()) {
-                self.registers.remove(&slot(register));
-                self.marks.remove(&slot(register));
+                self.unknown(register);
             }
         }
         Ok(())
@@ -245,6 +286,22 @@ impl Reader<'_> {
         let len = usize::try_from(parts.number(4)?).unwrap_or(0);
         let field = payload_field(self.is_ipv6(), parts.number(2)?, parts.number(3)?, len);
         self.hold(parts.number(1)?, (field, len));
+        self.bytes
+            .insert(slot(parts.number(1)?), vec![None; len.min(MOST_VALUE)]);
+        Ok(())
+    }
+
+    /// Of all that may be written the hop limit is known, where the rule says it.
+    fn write_payload(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
+        const NETWORK: u32 = 1;
+        let place: u32 = if self.is_ipv6() { 7 } else { 8 };
+        let at = place
+            .checked_sub(parts.number(3)?)
+            .filter(|_| parts.number(2) == Ok(NETWORK));
+        let at = at.and_then(|at| usize::try_from(at).ok());
+        let written = self.bytes.get(&slot(parts.number(PAYLOAD_SOURCE)?));
+        let limit = at.zip(written).and_then(|(at, bytes)| *bytes.get(at)?);
+        self.rule.effects.extend(limit.map(Effect::HopLimit));
         Ok(())
     }
 
@@ -265,6 +322,11 @@ impl Reader<'_> {
         const MASK_AND_XOR: u32 = 0;
         let (from, to) = (parts.number(1)?, parts.number(2)?);
         self.bitwise_mark(from, to, parts)?;
+        let bytes = self.bitwise_bytes(from, parts)?;
+        match bytes {
+            Some(bytes) => self.bytes.insert(slot(to), bytes),
+            None => self.bytes.remove(&slot(to)),
+        };
         let mut held = self.held(from).clone();
         let plain = parts.number(6)? == MASK_AND_XOR && parts.value(5)?.iter().all(|byte| *byte == 0);
         if plain && held.mask.is_none() {
@@ -276,28 +338,32 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// With `or`, the bits that are set stay set: so does a mark whose bits are all set.
-    fn bitwise_mark(&mut self, from: u32, to: u32, parts: &Parts<'_>) -> Result<(), Malformed> {
+    fn bitwise_bytes(&self, from: u32, parts: &Parts<'_>) -> Result<Option<Vec<Option<u8>>>, Malformed> {
         const MASK_AND_XOR: u32 = 0;
-        const OR: u32 = 4;
-        const SECOND: u16 = 8;
-        let of = |register: u32| self.marks.get(&slot(register)).copied();
-        let number = |bytes: Vec<u8>| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
-        let write = match (parts.number(6)?, of(from)) {
-            (MASK_AND_XOR, Some(write)) => match (number(parts.value(4)?), number(parts.value(5)?)) {
-                (Some(mask), Some(xor)) => Some(write.masked(mask, xor)),
-                _ => None,
-            },
-            (OR, first) => [first, of(parts.number(SECOND)?)]
-                .into_iter()
-                .flatten()
-                .find(|write| *write == MarkWrite::SAME),
-            _ => None,
+        let Some(bytes) = self
+            .bytes
+            .get(&slot(from))
+            .filter(|_| parts.number(6) == Ok(MASK_AND_XOR))
+        else {
+            return Ok(None);
         };
-        match write {
-            Some(write) => self.marks.insert(slot(to), write),
-            None => self.marks.remove(&slot(to)),
-        };
+        let (mask, xor) = (parts.value(4)?, parts.value(5)?);
+        let bytes = bytes.iter().zip(mask.iter().zip(xor));
+        let bytes = bytes.map(|(byte, (mask, xor))| match (byte, mask) {
+            (_, 0) => Some(xor),
+            (Some(byte), mask) => Some(byte & mask ^ xor),
+            (None, _) => None,
+        });
+        Ok(Some(bytes.collect()))
+    }
+
+    fn bitwise_mark(&mut self, from: u32, to: u32, parts: &Parts<'_>) -> Result<(), Malformed> {
+        for marks in [&mut self.marks, &mut self.packet_marks] {
+            match bitwise_mark(marks, from, parts)? {
+                Some(write) => marks.insert(slot(to), write),
+                None => marks.remove(&slot(to)),
+            };
+        }
         Ok(())
     }
 
@@ -366,8 +432,7 @@ impl Reader<'_> {
                     negated: parts.number(5)? & INVERTED != 0,
                 });
                 if let Some(register) = destination {
-                    self.registers.remove(&slot(register));
-                    self.marks.remove(&slot(register));
+                    self.unknown(register);
                 }
             }
         }
@@ -395,14 +460,16 @@ impl Reader<'_> {
 
     fn immediate(&mut self, parts: &Parts<'_>) -> Result<(), Malformed> {
         if parts.number(1)? != VERDICT_REGISTER {
-            let register = slot(parts.number(1)?);
-            self.registers.remove(&register);
-            match parts.value(2)?.as_slice().try_into() {
-                Ok(bytes) => self
-                    .marks
-                    .insert(register, MarkWrite::constant(u32::from_ne_bytes(bytes))),
-                Err(_) => self.marks.remove(&register),
-            };
+            let register = parts.number(1)?;
+            self.unknown(register);
+            let value = parts.value(2)?;
+            if let Ok(bytes) = value.as_slice().try_into() {
+                let write = MarkWrite::constant(u32::from_ne_bytes(bytes));
+                self.marks.insert(slot(register), write);
+                self.packet_marks.insert(slot(register), write);
+            }
+            let value = value.into_iter().take(MOST_VALUE);
+            self.bytes.insert(slot(register), value.map(Some).collect());
             return Ok(());
         }
         let verdict = parts
@@ -426,6 +493,12 @@ impl Reader<'_> {
             "DNAT" | "REDIRECT" => self.rule.effects.push(Effect::Dnat),
             "CT" | "NOTRACK" => self.rule.effects.push(Effect::Notrack),
             "QUEUE" | "NFQUEUE" | "TPROXY" | "SYNPROXY" | "TARPIT" => self.rule.verdict = Verdict::Unknown(name.into()),
+            // `struct ipt_TTL_info` and `ip6t_HL_info`: the mode, of which 0 sets it, and the number.
+            "TTL" | "HL" => {
+                if let [0, limit, ..] = info {
+                    self.rule.effects.push(Effect::HopLimit(*limit));
+                }
+            }
             "MARK" => {
                 // `struct xt_mark_tginfo2`: the mark and its mask.
                 let word = |at: usize| info.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
@@ -439,6 +512,35 @@ impl Reader<'_> {
             _ => {}
         }
     }
+}
+
+/// What an operation with the bits of a register would write.
+fn bitwise_mark(
+    marks: &BTreeMap<u32, MarkWrite>,
+    from: u32,
+    parts: &Parts<'_>,
+) -> Result<Option<MarkWrite>, Malformed> {
+    const MASK_AND_XOR: u32 = 0;
+    const OR: u32 = 4;
+    const SECOND: u16 = 8;
+    let of = |register: u32| marks.get(&slot(register)).copied();
+    let number = |bytes: Vec<u8>| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    Ok(match (parts.number(6)?, of(from)) {
+        (MASK_AND_XOR, Some(write)) => match (number(parts.value(4)?), number(parts.value(5)?)) {
+            (Some(mask), Some(xor)) => Some(write.masked(mask, xor)),
+            _ => None,
+        },
+        (OR, first) => {
+            let second = of(parts.number(SECOND)?);
+            // With bits that nobody knows, a mark that is kept whole keeps those that are set.
+            let whole = [first, second]
+                .into_iter()
+                .flatten()
+                .find(|write| *write == MarkWrite::SAME);
+            whole.or_else(|| Some(first?.or(second?)))
+        }
+        _ => None,
+    })
 }
 
 /// A verdict, out of its attributes.

@@ -58,6 +58,51 @@ impl MarkWrite {
         }
     }
 
+    /// Returns what writes a number from `offset` on, of so many; `None` where these are not all that some bits can be.
+    pub fn one_of(count: u32, offset: u32) -> Option<Self> {
+        let bits = count.checked_sub(1)?;
+        (count.is_power_of_two() && offset & bits == 0).then_some(Self {
+            keep: 0,
+            flip: offset,
+            unknown: bits,
+        })
+    }
+
+    /// Returns the bits of both together.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        let ones = self.ones() | other.ones();
+        let (none, other_none) = (self.zeros(), other.zeros());
+        // Both keep them as they are.
+        let same = self.keep & other.keep & !(self.flip | other.flip | self.unknown | other.unknown);
+        let known = ones | none | other_none | same;
+        Self {
+            keep: (none & other.keep | other_none & self.keep | same) & !ones,
+            flip: ones | none & other.flip | other_none & self.flip,
+            unknown: !known | none & other.unknown | other_none & self.unknown,
+        }
+    }
+
+    const fn ones(self) -> u32 {
+        !self.keep & self.flip & !self.unknown
+    }
+
+    const fn zeros(self) -> u32 {
+        !self.keep & !self.flip & !self.unknown
+    }
+
+    /// Returns what a mark without bits may become; nothing where that may be more than 16 numbers.
+    pub fn all_of_zero(self) -> Vec<u32> {
+        const MOST_BITS: u32 = 4;
+        if self.unknown.count_ones() > MOST_BITS {
+            return Vec::new();
+        }
+        let bits = (0..u32::BITS).map(|bit| 1 << bit).filter(|bit| self.unknown & bit != 0);
+        bits.fold(vec![self.flip & !self.unknown], |all, bit| {
+            all.iter().flat_map(|mark| [*mark, mark | bit]).collect()
+        })
+    }
+
     /// What a mark without bits becomes, if that is known.
     pub const fn of_zero(self) -> Option<u32> {
         if self.unknown == 0 { Some(self.flip) } else { None }
@@ -132,6 +177,31 @@ mod tests {
         ] {
             assert_eq!(write.keeps(OURS, OURS), keeps, "{write:?}");
         }
+    }
+
+    #[test]
+    fn bits_that_a_number_has_not_are_kept_with_it() {
+        const OURS: u32 = 0x80_0000;
+        let number = MarkWrite::one_of(16, 0x20).unwrap();
+        assert!(!number.keeps(OURS, OURS));
+        let rest = MarkWrite::SAME.masked(!0xff, 0);
+        for write in [rest.or(number), number.or(rest)] {
+            assert!(write.keeps(OURS, OURS), "{write:?}");
+            assert!(!write.keeps(0, 0xf));
+            assert_eq!((write.unknown, write.of_zero()), (0xf, None));
+            let marks = write.all_of_zero();
+            assert_eq!(
+                (marks.len(), marks.contains(&0x20), marks.contains(&0x2f)),
+                (16, true, true)
+            );
+        }
+        assert!(!MarkWrite::UNKNOWN.or(rest).keeps(OURS, OURS));
+        assert!(MarkWrite::SAME.or(MarkWrite::constant(OURS)).keeps(OURS, OURS));
+        assert_eq!(MarkWrite::SAME.or(MarkWrite::constant(5)).of_zero(), Some(5));
+        assert!(MarkWrite::UNKNOWN.all_of_zero().is_empty());
+        assert_eq!(MarkWrite::one_of(3, 0), None, "one of four numbers is never made");
+        assert_eq!(MarkWrite::one_of(4, 2), None);
+        assert_eq!(MarkWrite::one_of(0, 0), None);
     }
 
     #[test]

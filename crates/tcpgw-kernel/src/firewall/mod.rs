@@ -191,6 +191,8 @@ pub enum Effect {
     RestoreMark,
     /// The packet's mark is written: of its bits, not those of the ct mark.
     PacketMark(MarkWrite),
+    /// The hop limit (TTL) becomes that.
+    HopLimit(u8),
 }
 
 /// What a rule asks of a packet.

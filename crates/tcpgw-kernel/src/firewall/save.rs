@@ -288,12 +288,16 @@ impl Options<'_> {
                 return;
             }
             // What a target says more, and what only names an extension.
-            "--comment" | "--notrack" => return,
+            "--comment" | "--notrack" | "--ttl-dec" | "--ttl-inc" | "--hl-dec" | "--hl-inc" => return,
             "-m" => return extension(rule, value),
             "--set-xmark" | "--set-mark" | "--save-mark" | "--restore-mark" | "--nfmask" | "--ctmask" | "--mask"
                 if matches!(rule.effects.last(), Some(Effect::CtMark(_) | Effect::PacketMark(_))) =>
             {
                 return connmark(rule, option, value);
+            }
+            "--ttl-set" | "--hl-set" => {
+                rule.effects.extend(value.parse().ok().map(Effect::HopLimit));
+                return;
             }
             _ if rule.verdict != Verdict::Continue || !rule.effects.is_empty() => return,
             "-p" => protocol(value).map(|number| one_of(Field::Protocol, 1, vec![number], negated)),
@@ -484,6 +488,8 @@ fn target(rule: &mut Rule, name: &str) {
             rule.effects.push(Effect::Notrack);
             Verdict::Continue
         }
+        // The number follows.
+        "TTL" | "HL" => Verdict::Continue,
         "MARK" => {
             rule.effects.push(Effect::PacketMark(MarkWrite::UNKNOWN));
             Verdict::Continue
@@ -590,6 +596,16 @@ mod tests {
 -A DOCKER-USER -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff
 COMMIT
 "#;
+
+    #[test]
+    fn hop_limits_that_are_set_are_read() {
+        let saved = "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i ext -j TTL --ttl-set 1\n\
+                     -A PREROUTING -j TTL --ttl-dec 1\nCOMMIT\n";
+        let rules = &parse(TableFamily::Ip, saved)[0].rules;
+        assert_eq!(rules[0].effects, [Effect::HopLimit(1)]);
+        assert_eq!((&rules[0].verdict, rules[0].tests.len()), (&Verdict::Continue, 1));
+        assert_eq!(rules[1], Rule::default());
+    }
 
     #[test]
     fn saved_rules_are_read() {

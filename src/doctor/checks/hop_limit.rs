@@ -1,0 +1,104 @@
+//! Hop limits (TTL) that other programs' rules give packets of ours, and with which these do not arrive.
+
+use super::super::facts::CheapFacts;
+use super::super::finding::{Diagnosis, Severity, advice};
+use super::super::judge::Holds;
+use super::firewall::{KINDS, sees, whose};
+use super::samples::{Kind, Packets, packet_mark, samples, walk_all};
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::firewall::{Base, Chain, Effect, Hook};
+
+/// Backends that are looked at.
+const MOST_SAMPLES: usize = 16;
+/// With this, or less, a router drops what it would send on (RFC 791, RFC 8200: it counts down first).
+const USED_UP: u8 = 1;
+
+pub(super) fn check(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
+    for chains in facts.known_chains() {
+        let mut effects = chains
+            .iter()
+            .flat_map(|chain| &chain.rules)
+            .flat_map(|rule| &rule.effects);
+        if !effects.any(|effect| matches!(effect, Effect::HopLimit(limit) if *limit <= USED_UP)) {
+            continue;
+        }
+        for chain in chains {
+            let Some(base) = chain.base else { continue };
+            for family in Family::BOTH {
+                if facts.uses(family) && sees(chain.table.family, family) {
+                    judge(facts, chains, chain, (base, family), diagnosis);
+                }
+            }
+        }
+    }
+}
+
+/// Of what leaves with such a limit only answers are judged, and only where a router leads to the clients: the host on the link takes it.
+fn judge(
+    facts: &CheapFacts,
+    chains: &[Chain],
+    chain: &Chain,
+    (base, family): (Base, Family),
+    diagnosis: &mut Diagnosis,
+) {
+    let is_before = match base.hook {
+        Hook::Prerouting | Hook::Ingress => true,
+        Hook::Forward | Hook::Postrouting | Hook::Egress => false,
+        Hook::Input | Hook::Output | Hook::Other => return,
+    };
+    let far = facts.ways_out.as_ref().ok();
+    let far = far.and_then(|ways| ways.get(&(family, None))?.as_ref());
+    let by_router = far.is_some_and(|way| way.gateway.is_some());
+    for (reply, later) in KINDS {
+        if !(is_before || reply && by_router) {
+            continue;
+        }
+        let kind = Kind {
+            family,
+            reply,
+            later,
+            mark: packet_mark(facts),
+        };
+        let mut worst: Option<(Holds, String, u8)> = None;
+        for sample in samples(facts, family, MOST_SAMPLES) {
+            let packets = Packets::of(facts, chain, base, kind, Some(&sample));
+            // Who writes last and for sure is the one.
+            for done in walk_all(facts, chains, chain, (Some(&sample), &packets)).1 {
+                let Effect::HopLimit(limit) = done.effect else { continue };
+                let is_worse = worst.as_ref().is_none_or(|(holds, ..)| *holds < done.holds);
+                if limit <= USED_UP && is_worse {
+                    let rule = format!("rule {} of chain {}", done.rule, done.chain);
+                    worst = Some((done.holds, rule, limit));
+                } else if limit > USED_UP && done.holds == Holds::Yes {
+                    worst = None;
+                }
+            }
+        }
+        if let Some((holds, rule, limit)) = worst {
+            let sure = holds == Holds::Yes;
+            let what = if reply {
+                "answers of backends"
+            } else {
+                "packets to services"
+            };
+            diagnosis.found(
+                "packets-dropped",
+                if sure { Severity::Broken } else { Severity::Warning },
+                format!(
+                    "{rule} of {} {} {what} the hop limit (TTL) {limit}",
+                    whose(chain),
+                    if sure { "gives" } else { "may give" },
+                ),
+                if is_before {
+                    "the gateway drops a packet with that limit where it would send it on".to_owned()
+                } else {
+                    "the next router drops a packet with that limit: clients behind it get no answer".to_owned()
+                },
+                Some(advice(
+                    "leave packets of services out of that rule, or have it set a limit that reaches both ends, such as 64",
+                )),
+            );
+            return;
+        }
+    }
+}
