@@ -15,6 +15,7 @@ pub(super) fn run(global: &Global) -> Outcome {
     let configuration = global.judged_config();
     let mut facts = doctor::gather(&global.run_dir, &configuration.config);
     let daemon = Daemon::ask(global);
+    facts.cheap.is_probed = daemon.may_probe();
     if let Ok(table) = &mut facts.table {
         judge_owned(table, global.running_daemon());
     }
@@ -31,7 +32,7 @@ pub(super) fn run(global: &Global) -> Outcome {
     }
     let mut diagnosis = doctor::examine(&facts);
     match &daemon {
-        Daemon::Answers { .. } => diagnosis.add(daemon.findings()),
+        Daemon::Answers { problems, .. } => doctor::add_of_daemon(&mut diagnosis, problems),
         // What it does not do any more may be why the rest is as it is.
         _ => diagnosis.add_first(daemon.findings()),
     }
@@ -42,10 +43,10 @@ pub(super) fn run(global: &Global) -> Outcome {
     });
     diagnosis.unchecked.extend(unreadable);
     if !matches!(daemon, Daemon::Answers { .. }) {
-        diagnosis.add(facts.orphaned.as_ref().and_then(doctor::finding));
+        diagnosis.add(facts.orphaned.as_ref().map(doctor::finding));
     }
     if daemon.is_dead() {
-        diagnosis.add_first(facts.unserved.as_ref().and_then(doctor::finding));
+        diagnosis.add_first(facts.unserved.as_ref().map(doctor::finding));
     }
     diagnosis.unchecked.extend(daemon.unchecked());
     match global.output {
@@ -73,9 +74,6 @@ fn judge_owned(table: &mut TableFacts, daemon: Option<u32>) {
         table.state = TableState::AsWritten;
     }
 }
-
-/// Problems of the daemon that are told one by one.
-const MOST_PROBLEMS: usize = 50;
 
 /// The daemon of this network namespace. One that does not answer says nothing about the table.
 enum Daemon {
@@ -118,15 +116,16 @@ impl Daemon {
         }
     }
 
+    /// Whether one runs that takes backends out of the balance.
+    fn may_probe(&self) -> bool {
+        matches!(self, Self::Answers { .. } | Self::Forbidden(_))
+    }
+
+    /// What is to be said of one that does not answer.
     fn findings(&self) -> Vec<Finding> {
         match self {
-            Self::Forbidden(_) => Vec::new(),
-            Self::Answers { problems, .. } => problems
-                .iter()
-                .filter_map(doctor::finding)
-                .take(MOST_PROBLEMS)
-                .collect(),
-            Self::Absent(problem) => problem.as_ref().and_then(doctor::finding).into_iter().collect(),
+            Self::Forbidden(_) | Self::Answers { .. } => Vec::new(),
+            Self::Absent(problem) => problem.as_ref().map(doctor::finding).into_iter().collect(),
             Self::Silent(why) => vec![Finding {
                 id: "daemon-not-answering",
                 severity: Severity::Broken,
@@ -152,7 +151,7 @@ impl Daemon {
         let is_known = |known: &Problem| known.kind == problem.kind;
         match self {
             Self::Answers { problems, .. } if problems.iter().any(is_known) => None,
-            _ => doctor::finding(&problem),
+            _ => Some(doctor::finding(&problem)),
         }
     }
 

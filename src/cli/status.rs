@@ -145,8 +145,9 @@ impl Here {
                 protect_backends: self.gateway.protects(services),
                 configured_to_protect: self.configuration.config.protect_backends,
                 configuration: self.configuration.config.path().into(),
+                is_probed: false,
             };
-            found.extend(observer::surroundings(&mut self.reader, &subject, false));
+            found.extend(observer::surroundings(&mut self.reader, &subject));
         }
         found
     }

@@ -59,7 +59,7 @@ fn observe_all(requests: &requests::Receiver<ObservationRequest>, results: &resu
     while let Ok(request) = requests.recv() {
         let surroundings = request
             .surroundings
-            .then(|| surroundings(&mut reader, &request.subject, true));
+            .then(|| surroundings(&mut reader, &request.subject));
         let store = request.store.as_ref().filter(|_| request.surroundings);
         let store = store.and_then(|(path, opened)| StoreFile::look(path, *opened));
         let begun = cpu_time();
@@ -91,12 +91,10 @@ fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
-/// Looks once at what would keep clients from being served, in the network namespace of this thread. `is_probed`: a daemon takes
-/// backends out of the balance that do not answer.
-pub fn surroundings(reader: &mut CheapReader, subject: &Subject, is_probed: bool) -> Vec<Problem> {
+/// Looks once at what would keep clients from being served, in the network namespace of this thread.
+pub fn surroundings(reader: &mut CheapReader, subject: &Subject) -> Vec<Problem> {
     let facts = reader.read(subject, Instant::now());
     let mut problems = doctor::problems(&doctor::examine_cheap(&facts));
-    doctor::judge_routes(&mut problems, &facts, is_probed);
     let addresses = Routes::open().and_then(|mut routes| {
         let mut is_local = |address| Ok(routes.way_to(address, None)?.is_some_and(|way| way.local));
         doctor::absent_addresses(&subject.services, &mut is_local)

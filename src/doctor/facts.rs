@@ -51,6 +51,8 @@ pub struct Subject {
     pub configured_to_protect: bool,
     /// The file of the configuration, for people: [`crate::config::Config::path`].
     pub configuration: Arc<str>,
+    /// Whether a daemon takes backends out of the balance that do not answer its probes.
+    pub is_probed: bool,
 }
 
 impl Default for Subject {
@@ -61,6 +63,7 @@ impl Default for Subject {
             protect_backends: false,
             configured_to_protect: false,
             configuration: crate::config::DEFAULT_PATH.into(),
+            is_probed: false,
         }
     }
 }
@@ -84,6 +87,8 @@ pub struct CheapFacts {
     pub configured_to_protect: bool,
     /// The file of the configuration, for people: [`crate::config::Config::path`].
     pub configuration: Arc<str>,
+    /// Whether a daemon takes backends out of the balance that do not answer its probes.
+    pub is_probed: bool,
     /// The services, as the kernel or the last `apply` tells them.
     pub services: Arc<Summary>,
     /// Settings by their names, `net.ipv4.ip_forward`; what this kernel does not have is missing.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use tcpgw_core::problem;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -14,6 +15,16 @@ pub enum Severity {
     Warning,
     /// Good to know.
     Note,
+}
+
+impl Severity {
+    /// What a problem of the gateway is as a finding.
+    pub const fn of(severity: problem::Severity) -> Self {
+        match severity {
+            problem::Severity::Error => Self::Broken,
+            problem::Severity::Warning => Self::Warning,
+        }
+    }
 }
 
 impl fmt::Display for Severity {

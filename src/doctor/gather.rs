@@ -52,6 +52,7 @@ pub fn gather(run_dir: &Path, config: &Config) -> Facts {
         protect_backends: protects,
         configured_to_protect: config.protect_backends,
         configuration: config.path().into(),
+        is_probed: false,
     };
     let mut cheap = CheapReader::new(Effort::Thorough).read(&subject, Instant::now());
     if let Ok(links) = &mut cheap.links {

@@ -19,6 +19,7 @@ mod problems;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tcpgw_core::problem::Kind;
 use tcpgw_core::summary::Summary;
 
 pub use self::facts::{
@@ -26,26 +27,27 @@ pub use self::facts::{
 };
 pub use self::finding::{Diagnosis, Finding, Fix, Severity, Unchecked};
 pub use self::gather::{CheapReader, gather};
-pub use self::problems::{KINDS, absent_addresses, finding, judge_routes, problems};
+pub use self::problems::{KINDS, absent_addresses, add_of_daemon, finding, problems};
 
-/// Every finding there can be, with the worst that it is: names are for ever.
+/// Every finding there can be, with the worst that it is: names are for ever. What is a problem of the gateway, too, is as bad as
+/// [`Kind::severity`] says.
 pub const FINDINGS: &[(&str, Severity)] = &[
-    ("ip-forward-off", Severity::Broken),
-    ("ipv6-forwarding-off", Severity::Broken),
+    of(Kind::IpForwardOff),
+    of(Kind::Ipv6ForwardingOff),
     ("ipv6-router-advertisements", Severity::Note),
-    ("packets-dropped", Severity::Broken),
-    ("probes-dropped", Severity::Warning),
-    ("packets-untracked", Severity::Broken),
-    ("port-translated-elsewhere", Severity::Broken),
-    ("flow-mark-overwritten", Severity::Broken),
-    ("flows-unmarked", Severity::Broken),
-    ("flows-offloaded", Severity::Warning),
-    ("reverse-path-filter", Severity::Broken),
+    of(Kind::PacketsDropped),
+    of(Kind::ProbesDropped),
+    of(Kind::PacketsUntracked),
+    of(Kind::PortTranslatedElsewhere),
+    of(Kind::FlowMarkOverwritten),
+    of(Kind::FlowsUnmarked),
+    of(Kind::FlowsOffloaded),
+    of(Kind::ReversePathFilter),
     ("bridge-without-hairpin", Severity::Warning),
-    ("conntrack-full", Severity::Broken),
-    ("conntrack-filling", Severity::Warning),
+    of(Kind::ConntrackFull),
+    of(Kind::ConntrackFilling),
     ("conntrack-dropped", Severity::Warning),
-    ("conntrack-long-chains", Severity::Warning),
+    of(Kind::ConntrackLongChains),
     ("conntrack-races", Severity::Note),
     ("conntrack-liberal", Severity::Note),
     ("conntrack-loose", Severity::Note),
@@ -54,18 +56,18 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("conntrack-timestamps-off", Severity::Note),
     ("snat-ports-exhausted", Severity::Broken),
     ("snat-port-reuse", Severity::Warning),
-    ("source-address-not-local", Severity::Broken),
+    of(Kind::SourceAddressNotLocal),
     ("port-in-local-range", Severity::Warning),
     ("port-with-listener", Severity::Note),
-    ("address-not-local", Severity::Warning),
-    ("address-lost", Severity::Warning),
-    ("no-public-address", Severity::Broken),
-    ("no-carrier", Severity::Broken),
-    ("backends-exposed", Severity::Warning),
-    ("backend-without-route", Severity::Broken),
-    ("answers-without-route", Severity::Warning),
-    ("backend-by-default-route", Severity::Warning),
-    ("backend-is-gateway", Severity::Broken),
+    of(Kind::AddressNotLocal),
+    of(Kind::AddressLost),
+    of(Kind::NoPublicAddress),
+    of(Kind::NoCarrier),
+    of(Kind::BackendsExposed),
+    of(Kind::BackendWithoutRoute),
+    of(Kind::AnswersWithoutRoute),
+    of(Kind::BackendByDefaultRoute),
+    of(Kind::BackendIsGateway),
     ("backend-unreachable", Severity::Warning),
     ("path-mtu", Severity::Note),
     ("large-receive-offload", Severity::Warning),
@@ -73,13 +75,23 @@ pub const FINDINGS: &[(&str, Severity)] = &[
     ("kernel-feature-missing", Severity::Broken),
     ("kernel-fallback", Severity::Note),
     ("kernel-untested", Severity::Warning),
-    ("table-missing", Severity::Broken),
+    ("table-missing", worst(Kind::NoTable)),
     ("table-of-another-version", Severity::Warning),
-    ("table-changed", Severity::Broken),
+    of(Kind::TableChanged),
     ("table-unrecorded", Severity::Note),
     ("table-owned", Severity::Warning),
-    ("table-of-another-mark", Severity::Warning),
+    ("table-of-another-mark", worst(Kind::OtherMark)),
 ];
+
+/// The finding of a kind of problem, under the same name.
+const fn of(kind: Kind) -> (&'static str, Severity) {
+    (kind.id(), worst(kind))
+}
+
+/// How bad a finding is that tells of the same as a kind of problem.
+const fn worst(kind: Kind) -> Severity {
+    Severity::of(kind.severity())
+}
 
 /// What the facts mean.
 pub fn examine(facts: &Facts) -> Diagnosis {

@@ -1,15 +1,12 @@
 //! What the doctor finds, as problems of the gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::advice;
-use super::facts::CheapFacts;
 use super::finding::{Diagnosis, Finding, Fix, Severity};
 use tcpgw_core::problem::{self, Kind, Problem};
-use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::{ServiceSummary, Summary};
-use tcpgw_kernel::route::RouteTo;
 
 /// Addresses of services that are looked at.
 const MOST_ADDRESSES: usize = 1000;
@@ -57,49 +54,45 @@ pub fn problems(diagnosis: &Diagnosis) -> Vec<Problem> {
     problems
 }
 
-/// Makes missing routes an error where clients fail by them: nothing takes a backend out of the balance, or all that a service
-/// has of one family have none. `is_probed`: a daemon takes backends out that do not answer.
-pub fn judge_routes(problems: &mut [Problem], facts: &CheapFacts, is_probed: bool) {
-    let of_routes = problems
-        .iter_mut()
-        .find(|problem| problem.kind == Kind::BackendWithoutRoute);
-    if let Some(problem) = of_routes
-        && (!is_probed || facts.services.services.iter().any(|service| is_cut_off(service, facts)))
-    {
-        problem.severity = problem::Severity::Error;
-    }
-}
-
-/// Whether all active backends of one family are without a route.
-fn is_cut_off(service: &ServiceSummary, facts: &CheapFacts) -> bool {
-    let leads_nowhere = |way: &Option<RouteTo>| way.as_ref().is_none_or(|way| way.shared);
-    let is_lost = |address: IpAddr| matches!(&facts.ways, Ok(ways) if ways.get(&address).is_some_and(leads_nowhere));
-    let mut families: BTreeMap<Family, bool> = BTreeMap::new();
-    for backend in service.active.keys() {
-        *families.entry(Family::of(backend.ip())).or_insert(true) &= is_lost(backend.ip());
-    }
-    families.into_values().any(|lost| lost)
-}
-
-/// Returns what the doctor says of a problem that the daemon, or its absence, tells of; `None` where a check of its own finds it.
-pub fn finding(problem: &Problem) -> Option<Finding> {
-    let id = problem.kind.id();
-    let is_own = super::FINDINGS.iter().any(|(own, _)| *own == id);
-    // A single look has nothing to compare with.
-    if is_own && problem.kind != Kind::AddressLost {
-        return None;
-    }
-    let (cause, fix) = advice::of(problem.kind)?;
-    Some(Finding {
-        id,
-        severity: match problem.severity {
-            problem::Severity::Error => Severity::Broken,
-            problem::Severity::Warning => Severity::Warning,
-        },
+/// Returns what the doctor says of a problem that the daemon, or its absence, tells of.
+pub fn finding(problem: &Problem) -> Finding {
+    let (cause, fix) = advice::of(problem.kind).unwrap_or_else(|| {
+        let cause = "the daemon found it at its last look, some seconds ago at most, and the look of this command did not: it is over, \
+                     or comes and goes, or could not be looked for here";
+        (cause, Fix::Advice("see `tcpgw status`, which tells whether it is still there".into()))
+    });
+    Finding {
+        id: problem.kind.id(),
+        severity: Severity::of(problem.severity),
         seen: problem.message.clone(),
         cause: cause.into(),
         fix: Some(fix),
-    })
+    }
+}
+
+/// Problems of the daemon that are told one by one.
+const MOST_PROBLEMS: usize = 50;
+
+/// Adds the problems that the daemon tells of, and makes those that were found here, too, as bad as there: the exit codes of
+/// `status` and `doctor` agree.
+pub fn add_of_daemon(diagnosis: &mut Diagnosis, problems: &[Problem]) {
+    let mut worst: BTreeMap<&str, Severity> = BTreeMap::new();
+    for problem in problems {
+        let severity = Severity::of(problem.severity);
+        let known = worst.entry(problem.kind.id()).or_insert(severity);
+        *known = severity.min(*known);
+    }
+    let mut found = BTreeSet::new();
+    for (id, severity) in worst {
+        let mut same = diagnosis.findings.iter_mut().filter(|finding| finding.id == id);
+        let Some(first) = same.next() else { continue };
+        first.severity = severity;
+        // Several chains may drop packets, and not all for sure.
+        same.for_each(|finding| finding.severity = finding.severity.max(severity));
+        found.insert(id);
+    }
+    let others = problems.iter().filter(|problem| !found.contains(problem.kind.id()));
+    diagnosis.add(others.take(MOST_PROBLEMS).map(finding));
 }
 
 fn problem(finding: &Finding) -> Option<Problem> {
@@ -111,7 +104,7 @@ fn problem(finding: &Finding) -> Option<Problem> {
     debug_assert!(known.is_some(), "{} has no kind of problem", finding.id);
     let kind = *known?;
     let severity = match finding.severity {
-        Severity::Broken => kind.severity(),
+        Severity::Broken => problem::Severity::Error,
         Severity::Warning | Severity::Note => problem::Severity::Warning,
     };
     let fix = match &finding.fix {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use tcpgw_core::model::FlowMark;
+use tcpgw_core::problem::{self, Problem};
 use tcpgw_core::ruleset::name::Family;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::conntrack::stats::Stats;
@@ -82,6 +83,7 @@ fn well() -> Facts {
         protect_backends: true,
         configured_to_protect: true,
         configuration: "/etc/gateway.toml".into(),
+        is_probed: false,
         services: Arc::new(Summary::from(&tcpgw_core::model::parse(STATE.as_bytes()).unwrap())),
         sysctls: sysctls.map(|(name, value)| (name.into(), value.into())).into(),
         links: Ok(vec![
@@ -197,10 +199,17 @@ fn with(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
     }
     // What the daemon finds has a kind of its own in its list.
     let found = examine_cheap(&facts.cheap);
-    let kinds: BTreeSet<&str> = problems(&found).iter().map(|problem| problem.kind.id()).collect();
+    let problems = problems(&found);
+    let kinds: BTreeSet<&str> = problems.iter().map(|problem| problem.kind.id()).collect();
     let told = |finding: &&Finding| finding.severity < Severity::Note && finding.id != "address-not-local";
     let ids: BTreeSet<&str> = found.findings.iter().filter(told).map(|finding| finding.id).collect();
     assert_eq!(kinds, ids);
+    // And is as bad there.
+    for problem in &problems {
+        let same = found.findings.iter().filter(|finding| finding.id == problem.kind.id());
+        let worst = same.map(|finding| finding.severity).min();
+        assert_eq!(worst, Some(Severity::of(problem.severity)), "{problem:?}");
+    }
     diagnosis.findings
 }
 
@@ -292,6 +301,76 @@ fn names_are_kebab_case_and_unique() {
                 .all(|letter| letter.is_ascii_lowercase() || letter == '-' || letter.is_ascii_digit())
         );
     }
+}
+
+#[test]
+fn a_finding_is_as_bad_as_the_problem_that_tells_of_the_same() {
+    // Under another name each.
+    let others = [
+        ("table-missing", Kind::NoTable),
+        ("table-of-another-mark", Kind::OtherMark),
+    ];
+    let same = Kind::ALL.iter().map(|kind| (kind.id(), *kind)).chain(others);
+    let mut seen = 0;
+    for (name, kind) in same {
+        if let Some((id, worst)) = FINDINGS.iter().find(|(id, _)| *id == name) {
+            assert_eq!(*worst, Severity::of(kind.severity()), "{id}");
+            seen += 1;
+        }
+    }
+    assert!(seen > KINDS.len());
+    for kind in KINDS {
+        assert!(FINDINGS.iter().any(|(id, _)| *id == kind.id()), "{kind:?}");
+    }
+}
+
+#[test]
+fn what_the_daemon_tells_is_in_the_diagnosis_and_as_bad_as_there() {
+    let well = examine(&well());
+    for kind in Kind::ALL {
+        for severity in [problem::Severity::Error, problem::Severity::Warning] {
+            let problem = Problem::new(*kind, "words").with_severity(severity);
+            let expected = Severity::of(severity);
+            let mut diagnosis = well.clone();
+            add_of_daemon(&mut diagnosis, std::slice::from_ref(&problem));
+            only(&diagnosis.findings, kind.id(), expected);
+            // Whatever was found here: once for sure and once perhaps, or not at all.
+            for own in [Severity::Broken, Severity::Warning, Severity::Note] {
+                let mut diagnosis = well.clone();
+                for severity in [own, Severity::Warning] {
+                    diagnosis.found(kind.id(), severity, "own words".into(), String::new(), None);
+                }
+                add_of_daemon(&mut diagnosis, std::slice::from_ref(&problem));
+                let found: Vec<Severity> = diagnosis.findings.iter().map(|finding| finding.severity).collect();
+                assert_eq!(
+                    (found.len(), found.iter().min()),
+                    (2, Some(&expected)),
+                    "{kind:?} {own}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_address_that_is_gone_is_as_bad_as_status_says() {
+    let addresses = |has: &[&str]| {
+        let mut facts = well();
+        let chosen = &mut Arc::make_mut(&mut facts.cheap.services).services;
+        let chosen = chosen.iter_mut().find(|service| service.port == 20004).unwrap();
+        chosen.addresses.insert(ip("203.0.113.2"));
+        facts.cheap.local = Ok(has.iter().copied().map(ip).collect());
+        let found = examine(&facts).findings;
+        let found = found.iter().find(|finding| finding.id == "address-not-local");
+        let mut is_local = |address| Ok::<_, ()>(facts.cheap.local.as_ref().unwrap().contains(&address));
+        let told = absent_addresses(&facts.cheap.services, &mut is_local).unwrap();
+        let told = told.iter().map(|problem| Severity::of(problem.severity)).min();
+        assert_eq!(found.map(|finding| finding.severity), told, "{has:?}");
+        told
+    };
+    assert_eq!(addresses(&["203.0.113.1", "203.0.113.2", "10.2.0.1"]), None);
+    assert_eq!(addresses(&["203.0.113.2", "10.2.0.1"]), Some(Severity::Warning));
+    assert_eq!(addresses(&["10.2.0.1"]), Some(Severity::Broken));
 }
 
 #[test]
@@ -689,7 +768,7 @@ fn own_ports_and_addresses() {
     assert!(with(listens("10.2.0.1:20004")).is_empty());
     let gone =
         |facts: &mut Facts| facts.cheap.local = Ok(LocalAddresses::from_iter(["203.0.113.2", "10.2.0.1"].map(ip)));
-    only(&with(gone), "address-not-local", Severity::Warning);
+    only(&with(gone), "address-not-local", Severity::Broken);
 }
 
 #[test]
@@ -795,8 +874,10 @@ fn routes_that_are_missing_are_an_error_where_clients_fail() {
         for address in lost {
             facts.cheap.ways.as_mut().unwrap().insert(ip(address), None);
         }
-        let mut problems = problems(&examine_cheap(&facts.cheap));
-        judge_routes(&mut problems, &facts.cheap, is_probed);
+        facts.cheap.is_probed = is_probed;
+        let diagnosis = examine_cheap(&facts.cheap);
+        let problems = problems(&diagnosis);
+        assert_eq!(Severity::of(problems[0].severity), diagnosis.findings[0].severity);
         problems[0].severity
     };
     assert_eq!(severity(&["10.2.0.11"], true), tcpgw_core::problem::Severity::Warning);

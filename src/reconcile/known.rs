@@ -168,13 +168,17 @@ impl Known {
         }
     }
 
+    /// Whether the table says that this version made it, and has other rules.
+    pub fn is_edited(&self) -> bool {
+        let own = format!("{},", skeleton::name());
+        matches!(&self.table, Table::Other(Some(comment)) if comment.starts_with(&own))
+    }
+
     /// Why the table has to be made anew, if it has to be.
     pub fn rebuild(&self) -> Option<String> {
         match &self.table {
             Table::Other(comment) => Some(match comment {
-                Some(comment) if comment.starts_with(&format!("{},", skeleton::name())) => {
-                    "somebody changed the rules of the table in the kernel".into()
-                }
+                Some(_) if self.is_edited() => "somebody changed the rules of the table in the kernel".into(),
                 Some(comment) => format!("the table in the kernel has other rules ({comment})"),
                 None => "the table in the kernel has other rules".into(),
             }),
@@ -299,6 +303,7 @@ impl<K: Kernel> Reconciler<'_, K> {
                     known.summary.name_once(&recorded.left);
                 }
                 services.changed = known.rebuild();
+                services.is_edited = known.is_edited();
                 services.unplaced = unplaced(&known.ruleset, &known.summary);
                 services.summary = known.summary;
             }

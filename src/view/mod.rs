@@ -41,6 +41,8 @@ pub struct Services {
     pub table: Option<Table>,
     /// Why the table's rules are not those of this program, if they are not.
     pub changed: Option<String>,
+    /// Whether somebody edited them: they are not those of another version.
+    pub is_edited: bool,
     /// The last apply that changed the table.
     pub applied: Option<Applied>,
     /// Whose the services are that have a name, as the record says; those of a state file are left out. `None` if it does not, or

@@ -290,7 +290,12 @@ fn table(services: &Services, problems: &mut Vec<Problem>) {
     if let Some(why) = &services.changed {
         let message =
             format!("{why}: what follows is as far as it can be read; run `tcpgw apply FILE` to put it right");
-        problems.push(Problem::new(Kind::TableChanged, message));
+        let severity = if services.is_edited {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
+        problems.push(Problem::new(Kind::TableChanged, message).with_severity(severity));
     }
     if table.flags.iter().any(|flag| flag == "dormant") {
         let message = "the table is dormant, so none of its rules work: run `tcpgw apply FILE`";

@@ -49,7 +49,7 @@ pub(crate) fn state(server: &Server, text: &str) -> String {
 }
 
 #[test]
-fn status_its_exit_code_and_healthz_agree_about_every_kind_of_problem() {
+fn status_healthz_and_doctor_agree_about_every_kind_of_problem() {
     let server = serves();
     server
         .shared
@@ -82,6 +82,31 @@ fn status_its_exit_code_and_healthz_agree_about_every_kind_of_problem() {
         let is_error = kind.severity() == Severity::Error;
         let expected = if is_error { (503, Some(1)) } else { (200, Some(0)) };
         assert_eq!(tell(vec![problem]), expected, "{kind:?}");
+    }
+    // The doctor looks at this machine, too: what the daemon tells is compared.
+    for kinds in Kind::ALL.chunks(40) {
+        for severity in [Severity::Error, Severity::Warning] {
+            let of = |kind: &Kind| Problem::new(*kind, "words").with_severity(severity);
+            tell(kinds.iter().map(of).collect());
+            let said = run(&server, &["doctor", "-o", "json"]);
+            let findings = json(&said)["findings"].as_array().expect("a list").clone();
+            let expected = if severity == Severity::Error {
+                "broken"
+            } else {
+                "warning"
+            };
+            for kind in kinds {
+                let of_kind = findings.iter().filter(|finding| finding["id"] == kind.id());
+                let all: Vec<&Value> = of_kind.map(|finding| &finding["severity"]).collect();
+                assert!(all.contains(&&json!(expected)), "{kind:?}: {all:?}");
+                assert!(
+                    expected == "broken" || !all.contains(&&json!("broken")),
+                    "{kind:?}: {all:?}"
+                );
+            }
+            let is_broken = findings.iter().any(|finding| finding["severity"] == "broken");
+            assert_eq!(said.status.code(), Some(i32::from(is_broken)));
+        }
     }
 }
 

@@ -275,8 +275,10 @@ fn settings_and_ports_are_looked_at() {
     net.sh("gateway", "ip address del 203.0.113.9/32 dev ext").ok();
     let said = doctor(&net);
     said.one("port-with-listener", "note");
-    said.one("address-not-local", "warning");
-    assert_eq!(said.status, 0);
+    said.one("address-not-local", "broken");
+    assert_eq!(said.status, 1);
+    let status = net.cli(&["status", "--interval", "0s"]);
+    assert_eq!(status.status, 1, "{status}");
     for (id, severity) in [("port-in-local-range", "warning"), ("conntrack-accounting-off", "note")] {
         net.sh("gateway", &line(said.one(id, severity))).ok();
         assert!(doctor(&net).findings(id).is_empty(), "{id}");

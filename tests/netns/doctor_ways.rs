@@ -114,7 +114,7 @@ fn every_address_of_a_local_network_is_the_gateways() {
     );
     net.sh("gateway", "ip route del local 10.9.0.0/24 dev lo").ok();
     let said = doctor(&net);
-    said.one("address-not-local", "warning");
+    said.one("address-not-local", "broken");
     said.one("source-address-not-local", "broken");
 }
 

@@ -113,9 +113,9 @@ fn it_is_1_when_something_is_unhealthy() {
     net.nft("gateway", "table inet foreign {}");
     assert_eq!(net.json(QUICK, 0)["services"][0]["name"], "web");
     net.nft("gateway", "add chain inet tcpgw odd");
-    assert_eq!(kinds(&net.json(QUICK, 0)), ["warning table_changed"]);
+    assert_eq!(kinds(&net.json(QUICK, 1)), ["error table_changed"]);
     net.forget();
-    let status = net.json(QUICK, 0);
+    let status = net.json(QUICK, 1);
     assert_eq!(
         (&status["services"][0]["name"], &status["applied"]),
         (&Value::Null, &Value::Null)

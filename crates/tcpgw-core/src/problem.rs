@@ -50,14 +50,14 @@ macro_rules! kinds {
             pub const ALL: &[Self] = &[$(Self::$kind),+];
 
             /// The identifier of the `doctor` finding that tells of it, in kebab case.
-            pub fn id(self) -> &'static str {
+            pub const fn id(self) -> &'static str {
                 match self {
                     $(Self::$kind => $id,)+
                 }
             }
 
             /// How bad it is, unless whoever finds it knows better.
-            pub fn severity(self) -> Severity {
+            pub const fn severity(self) -> Severity {
                 match self {
                     $(Self::$kind => Severity::$severity,)+
                 }
@@ -133,14 +133,14 @@ kinds! {
     NoCarrier = "no-carrier", Error;
     /// A service shows its backends an address that the gateway does not have.
     SourceAddressNotLocal = "source-address-not-local", Error;
-    /// There is no route to a backend; the probes tell whether its service has others.
-    BackendWithoutRoute = "backend-without-route", Warning;
+    /// There is no route to a backend; a warning where probes take it out of the balance and its service has others.
+    BackendWithoutRoute = "backend-without-route", Error;
     /// The default route leads to backends with private addresses.
     BackendByDefaultRoute = "backend-by-default-route", Warning;
     /// There is no route for answers to clients.
     AnswersWithoutRoute = "answers-without-route", Warning;
     /// A backend's address is the gateway's own.
-    BackendIsGateway = "backend-is-gateway", Warning;
+    BackendIsGateway = "backend-is-gateway", Error;
     /// Clients reach backends past their services, and with that past limits and access lists.
     BackendsExposed = "backends-exposed", Warning;
     /// Another table drops probes, or their answers.
@@ -159,8 +159,8 @@ kinds! {
     OtherNamespace = "other-namespace", Warning;
     /// The daemon's socket is gone, and cannot be made again.
     SocketGone = "socket-gone", Warning;
-    /// The table's rules are not those of this program.
-    TableChanged = "table-changed", Warning;
+    /// The table's rules are not those of this program; a warning where another version made them.
+    TableChanged = "table-changed", Error;
     /// The table and the configuration say different flow marks.
     OtherMark = "other-mark", Warning;
     /// The add-on's provider API is not served.

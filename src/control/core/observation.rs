@@ -129,6 +129,7 @@ impl Core {
                 protect_backends: self.config.protect_backends,
                 configured_to_protect: self.configured_to_protect,
                 configuration: self.config.path().into(),
+                is_probed: true,
             },
             store: self
                 .observing

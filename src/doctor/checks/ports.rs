@@ -190,15 +190,23 @@ pub(super) fn addresses(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         })
         .collect();
     if !gone.is_empty() {
-        diagnosis.warning(
+        // As the daemon tells it service by service.
+        let has_none = |service: &ServiceSummary| {
+            !service.addresses.is_empty() && !service.addresses.iter().any(|address| local.contains(address))
+        };
+        let is_broken = facts.services.services.iter().any(has_none);
+        diagnosis.found(
             "address-not-local",
+            if is_broken { Severity::Broken } else { Severity::Warning },
             format!(
                 "services listen on {} that this gateway does not have: {}",
                 if gone.len() == 1 { "an address" } else { "addresses" },
                 some(&gone)
             ),
-            "nobody reaches the service there until the gateway has the address",
-            advice("give the gateway the address (`ip address add`), or take it out of the state"),
+            "nobody reaches the service there until the gateway has the address".into(),
+            Some(advice(
+                "give the gateway the address (`ip address add`), or take it out of the state",
+            )),
         );
     }
 }

@@ -1,11 +1,13 @@
 //! The ways to the backends.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::super::facts::{CheapFacts, Facts};
-use super::super::finding::{Diagnosis, advice};
+use super::super::facts::{CheapFacts, Facts, Ways};
+use super::super::finding::{Diagnosis, Severity, advice};
 use super::{count, some};
 use tcpgw_core::ruleset::name::Family;
+use tcpgw_core::summary::ServiceSummary;
 use tcpgw_kernel::route::RouteTo;
 
 pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
@@ -17,18 +19,24 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         .filter(|(_, way)| way.is_none())
         .map(|(address, _)| address)
         .collect();
+    let severity = severity_of_lost(facts, ways);
+    let cause = |words: &str| match severity {
+        Severity::Broken => words.to_owned(),
+        _ => format!("{words}; the daemon's probes take them out of the balance, and their services have others"),
+    };
     if let Some(first) = lost.first() {
-        diagnosis.broken(
+        diagnosis.found(
             "backend-without-route",
+            severity,
             format!(
                 "there is no route to {} of backends, or one that refuses: {}",
                 count(lost.len(), "address"),
                 some(&lost)
             ),
-            "connections that are balanced to them are never answered",
-            advice(format!(
+            cause("connections that are balanced to them are never answered"),
+            Some(advice(format!(
                 "see `ip route get {first}`, and add a route (`ip route add`), or take the backends out of the state"
-            )),
+            ))),
         );
     }
     let shared: Vec<&IpAddr> = ways
@@ -38,17 +46,18 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
         .collect();
     if !shared.is_empty() {
         let is = if shared.len() == 1 { "is that" } else { "are those" };
-        diagnosis.broken(
+        diagnosis.found(
             "backend-without-route",
+            severity,
             format!(
                 "{} of backends {is} of a broadcast or anycast: {}",
                 count(shared.len(), "address"),
                 some(&shared)
             ),
-            "the kernel sends no connection there: a backend must be one host",
-            advice(
+            cause("the kernel sends no connection there: a backend must be one host"),
+            Some(advice(
                 "take the backends out of the state, or correct the masks of the gateway's addresses (`ip address`)",
-            ),
+            )),
         );
     }
     let own: Vec<&IpAddr> = ways
@@ -68,6 +77,27 @@ pub(super) fn routes(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
             advice("take the backends out of the state"),
         );
     }
+}
+
+/// Clients fail by missing routes where nothing takes a backend out of the balance, or where all that a service has of one family
+/// have none.
+fn severity_of_lost(facts: &CheapFacts, ways: &Ways) -> Severity {
+    if !facts.is_probed || facts.services.services.iter().any(|service| is_cut_off(service, ways)) {
+        Severity::Broken
+    } else {
+        Severity::Warning
+    }
+}
+
+/// Whether all active backends of one family are without a route.
+fn is_cut_off(service: &ServiceSummary, ways: &Ways) -> bool {
+    let leads_nowhere = |way: &Option<RouteTo>| way.as_ref().is_none_or(|way| way.shared);
+    let is_lost = |address: IpAddr| ways.get(&address).is_some_and(leads_nowhere);
+    let mut families: BTreeMap<Family, bool> = BTreeMap::new();
+    for backend in service.active.keys() {
+        *families.entry(Family::of(backend.ip())).or_insert(true) &= is_lost(backend.ip());
+    }
+    families.into_values().any(|lost| lost)
 }
 
 /// Backends with private addresses to which the default route leads: their own network's route is gone, as a rule. A router

@@ -119,6 +119,7 @@ impl CheapReader {
             protect_backends: subject.protect_backends,
             configured_to_protect: subject.configured_to_protect,
             configuration: Arc::clone(&subject.configuration),
+            is_probed: subject.is_probed,
             services: Arc::clone(services),
             sysctls: sysctls(some_links, ways.as_ref().ok()),
             ways_out,

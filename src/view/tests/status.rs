@@ -320,12 +320,16 @@ fn no_table_is_a_problem_and_so_is_another_mark() {
     let mut services = services();
     services.summary.services.truncate(1);
     services.configured = FlowMark::new(1, 1).unwrap();
-    services.changed = Some("somebody changed the rules".into());
+    services.changed = Some("the table in the kernel has other rules (tcpgw 0.0.1, ...)".into());
     let places = Places::new(&services.summary);
     let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
     let kinds: Vec<_> = status.problems.iter().map(|p| p.kind).collect();
     assert_eq!(kinds, [Kind::TableChanged, Kind::OtherMark]);
-    assert!(status.ok);
+    assert!(status.ok, "another version's table serves");
+    services.is_edited = true;
+    let places = Places::new(&services.summary);
+    let status = Status::new(&facts(&services, &places, Tally::new(&services, &places)));
+    assert!(!status.ok, "nobody knows what the rules do");
 }
 
 fn facts<'a>(services: &'a Services, places: &'a Places, tally: Tally<'a>) -> Facts<'a> {

@@ -94,6 +94,7 @@ fn gateway() -> Facts {
         protect_backends: true,
         configured_to_protect: true,
         configuration: "/etc/tcpgw/config.toml".into(),
+        is_probed: false,
         services: Arc::new(sample().summary.clone()),
         sysctls: BTreeMap::new(),
         links: Ok(vec![link(2, "ext"), link(3, "br0")]),

@@ -13,6 +13,7 @@ use crate::harness::daemon::{Daemon, number};
 use crate::harness::forge::Segment;
 use crate::harness::plan::{PUBLIC, PUBLIC_2, addresses, at, crowd};
 use crate::harness::server::Behaviour;
+use crate::harness::shell::Ran;
 use crate::harness::wire::SYN;
 use crate::harness::{Net, wait_until};
 
@@ -757,12 +758,103 @@ fn without_a_daemon_status_looks_itself() {
 
 /// What the doctor, which asks the daemon, says of it.
 fn findings(net: &Net) -> Vec<(String, String)> {
-    let ran = net.cli(&["doctor", "-o", "json"]);
+    findings_of(&net.cli(&["doctor", "-o", "json"]))
+}
+
+fn findings_of(ran: &Ran) -> Vec<(String, String)> {
     let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
     let text = |finding: &Value, key: &str| finding[key].as_str().expect("text").to_owned();
     let all = said["findings"].as_array().expect("a list").iter();
     all.map(|finding| (text(finding, "id"), text(finding, "severity")))
         .collect()
+}
+
+/// One fact, one severity: what makes `status` fail makes `doctor` fail, and nothing else does.
+#[test]
+fn doctor_and_status_agree_about_what_is_an_error() {
+    let net = Net::new();
+    let _servers = net.serve_all(3000, Behaviour::Greet);
+    let chosen = json!({"addresses": [PUBLIC_2[0]]});
+    net.want(state([
+        service("a", 2001, &["b1", "b2"], 3000, json!({})),
+        service("b", 2002, &["b3"], 3000, chosen),
+    ]));
+    let mut daemon = net.daemon(OPTIONS);
+    daemon.settles(6);
+    let is_alone = Cell::new(false);
+    let ask = |args: &[&str]| {
+        if is_alone.get() {
+            net.tcpgw(&[&["--socket", "none"], args].concat())
+        } else {
+            net.cli(args)
+        }
+    };
+    let status = || {
+        let ran = ask(&["status", "-o", "json", "--interval", "0s"]);
+        let said: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+        (ran.status, said["problems"].clone())
+    };
+    let about = |kind: &str| {
+        let (_, problems) = status();
+        let all = problems.as_array().expect("a list").clone();
+        let found = all.into_iter().find(|problem| problem["kind"] == kind);
+        found.map(|problem| problem["severity"] == "error")
+    };
+    let agree = |kind: &str, is_error: bool, with: &str| {
+        assert!(
+            wait_until(PATIENCE, || about(kind) == Some(is_error)),
+            "{kind} {with}: {:#}",
+            status().1
+        );
+        let doctor = findings_of(&ask(&["doctor", "-o", "json"]));
+        let same = (
+            kind.replace('_', "-"),
+            if is_error { "broken" } else { "warning" }.to_owned(),
+        );
+        assert!(doctor.contains(&same), "{kind} {with}: {doctor:?}");
+        let exit = i32::from(is_error);
+        assert_eq!(status().0, exit, "{kind} {with}: {:#}", status().1);
+        ask(&["doctor"]).exits(exit);
+    };
+    let facts = [
+        (
+            "address_not_local",
+            ["del", "add"].map(|to| format!("ip address {to} 203.0.113.2/24 dev ext")),
+            [true, true],
+        ),
+        (
+            "backend_without_route",
+            ["add", "del"].map(|to| format!("ip route {to} unreachable 10.2.0.11/32")),
+            // Without a daemon nothing takes it out of the balance.
+            [false, true],
+        ),
+        (
+            "backend_is_gateway",
+            ["add", "del"].map(|to| format!("ip address {to} 10.2.0.11/32 dev lo")),
+            [true, true],
+        ),
+        (
+            "ip_forward_off",
+            [0, 1].map(|on| format!("sysctl -qw net.ipv4.ip_forward={on}")),
+            [true, true],
+        ),
+    ];
+    for (kind, [provoke, mend], [is_error, _]) in &facts {
+        net.sh("gateway", provoke).ok();
+        agree(kind, *is_error, "with a daemon");
+        net.sh("gateway", mend).ok();
+        let is_over = || status().0 == 0 && about(kind).is_none();
+        assert!(wait_until(PATIENCE, is_over), "{kind}: {:#}", status().1);
+        assert!(wait_until(PATIENCE, || ask(&["doctor"]).status == 0), "{kind}");
+    }
+    daemon.stop();
+    is_alone.set(true);
+    for (kind, [provoke, mend], [_, is_error]) in &facts {
+        net.sh("gateway", provoke).ok();
+        agree(kind, *is_error, "without a daemon");
+        net.sh("gateway", mend).ok();
+        assert_eq!((status().0, ask(&["doctor"]).status), (0, 0), "{kind}");
+    }
 }
 
 #[test]
