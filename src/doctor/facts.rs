@@ -29,6 +29,17 @@ pub type WaysOut = BTreeMap<(Family, Option<IpAddr>), Option<RouteTo>>;
 /// The way far away, by the interface that answers of backends come in by.
 pub type WaysOfAnswers = BTreeMap<(Family, u32), Option<RouteTo>>;
 
+/// Answers that have no way, or one that refuses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LostAnswers {
+    /// Backends whose answers have no way to any client far away, though the gateway's own packets have one.
+    pub backends: BTreeSet<IpAddr>,
+    /// Clients that were served, to whom there is no way now.
+    pub clients: BTreeSet<IpAddr>,
+    /// Clients that were served, to whom there is one.
+    pub reached: BTreeSet<IpAddr>,
+}
+
 /// How much is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
@@ -107,6 +118,8 @@ pub struct CheapFacts {
     /// The way to clients far away, for answers that come in by each interface behind which there are backends. One that could
     /// not be found out is missing.
     pub answers: Fact<WaysOfAnswers>,
+    /// Answers that have no way.
+    pub lost_answers: Fact<LostAnswers>,
     /// Other tables of nftables, with those of iptables-nft.
     pub firewall: Fact<Arc<Firewall>>,
     /// Tables of iptables-legacy.

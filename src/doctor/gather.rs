@@ -1,5 +1,6 @@
 //! Reads what the doctor looks at. Changes nothing, and asks for no lock.
 
+mod answers;
 mod cheap;
 mod lost;
 mod marks;

@@ -104,6 +104,7 @@ fn well() -> Facts {
         ways_left_out: 0,
         ways_out: Ok(ways_out.into()),
         answers: Ok([((Family::V4, 3), way(2)), ((Family::V6, 3), way(2))].into()),
+        lost_answers: Ok(LostAnswers::default()),
         firewall: Ok(Arc::default()),
         legacy: Ok(Arc::default()),
         legacy6: Ok(Arc::default()),
@@ -889,14 +890,38 @@ fn routes_that_are_missing_are_an_error_where_clients_fail() {
 }
 
 #[test]
+fn answers_without_a_way_are_an_error_where_nobody_gets_any() {
+    let found = |backends: &[&str], clients: &[&str], reached: &[&str]| {
+        let set = |of: &[&str]| of.iter().copied().map(ip).collect::<BTreeSet<_>>();
+        let (backends, clients, reached) = (set(backends), set(clients), set(reached));
+        let found = with(|facts| {
+            facts.cheap.lost_answers = Ok(LostAnswers {
+                backends,
+                clients,
+                reached,
+            });
+        });
+        assert!(found.iter().all(|finding| finding.id == "answers-without-route"));
+        found.first().map(|finding| finding.severity)
+    };
+    assert_eq!(found(&[], &[], &["198.51.100.1"]), None);
+    assert_eq!(found(&["10.2.0.11"], &[], &[]), Some(Severity::Broken));
+    assert_eq!(found(&["10.2.0.11"], &["198.51.100.1"], &[]), Some(Severity::Broken));
+    // Containers that are kept from the Internet, and clients inside.
+    assert_eq!(found(&["10.2.0.11"], &[], &["172.16.0.1"]), Some(Severity::Warning));
+    // A network that is blocked, or all that there are.
+    let some = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
+    assert_eq!(found(&[], &some, &["172.16.0.1"]), Some(Severity::Warning));
+    assert_eq!(found(&[], &some[..2], &[]), Some(Severity::Warning));
+    assert_eq!(found(&[], &some, &[]), Some(Severity::Broken));
+}
+
+#[test]
 fn ways_to_backends() {
     let to = |address: &'static str, way: Option<RouteTo>| {
         move |facts: &mut Facts| drop(facts.cheap.ways.as_mut().unwrap().insert(ip(address), way))
     };
     only(&with(to("10.2.0.11", None)), "backend-without-route", Severity::Broken);
-    let refused = |facts: &mut Facts| drop(facts.cheap.answers.as_mut().unwrap().insert((Family::V4, 3), None));
-    let found = only(&with(refused), "answers-without-route", Severity::Warning);
-    assert!(found.seen.contains("br0"), "{}", found.seen);
     let broadcast = way(3).map(|way| RouteTo { shared: true, ..way });
     let found = only(
         &with(to("10.2.0.11", broadcast)),

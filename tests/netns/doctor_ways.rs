@@ -73,7 +73,71 @@ fn a_way_that_only_a_rule_for_the_incoming_interface_gives_is_one() {
     sh("ip rule add iif br0 to 203.0.113.10 lookup 78 && ip route add prohibit 203.0.113.10/32 table 78");
     sh("ip rule add iif br0 to 192.0.2.0/24 lookup 78 && ip route add prohibit 192.0.2.0/24 table 78");
     breaks(&net, 0);
+    // Others may be answered: only this client is not.
     doctor(&net).one("answers-without-route", "warning");
+}
+
+#[test]
+fn answers_that_policy_routing_refuses_are_found_before_a_client_comes() {
+    let net = Net::new();
+    let _server = net.serve("b1", 3000, Behaviour::Greet);
+    net.apply(state([service("web", PORT, &["b1"], 3000, json!({}))]));
+    let sh = |line: &str| drop(net.sh("gateway", line).ok());
+    sh("ip route replace default via 203.0.113.10 && ip -6 route replace default via 2001:db8:1::10");
+    // Networks that nobody has, or nobody is to use, are refused on many gateways.
+    for network in ["10.0.0.0/8", "192.0.2.0/24", "198.18.0.0/15"] {
+        sh(&format!("ip route add blackhole {network}"));
+    }
+    sh("ip -6 route add unreachable 2001:db8:ffff::/48");
+    let is_well = || assert!(doctor(&net).bad().is_empty(), "{:#}", doctor(&net).json);
+    is_well();
+    let of_rules =
+        ["from 10.2.0.0/24", "iif br0"].map(|of| ["blackhole", "unreachable", "prohibit"].map(|end| (of, end)));
+    for (of, end) in of_rules.into_iter().flatten() {
+        let lines = [
+            (0, format!("ip rule add {of} {end} prio 100"), "ip rule del prio 100"),
+            (
+                0,
+                format!("ip route add {end} default table 77 && ip rule add {of} lookup 77 prio 100"),
+                "ip rule del prio 100 && ip route flush table 77",
+            ),
+            (
+                1,
+                format!(
+                    "ip -6 rule add {} {end} prio 100",
+                    of.replace("10.2.0.0/24", "fd00:2::/64")
+                ),
+                "ip -6 rule del prio 100",
+            ),
+        ];
+        for (family, provoke, mend) in lines {
+            sh(&provoke);
+            let said = doctor(&net);
+            said.one("answers-without-route", "broken");
+            assert_eq!(said.status, 1);
+            let status = net.cli(&["status", "--interval", "0s"]);
+            assert_eq!(status.status, 1, "{provoke}: {status}");
+            breaks(&net, family);
+            sh(mend);
+            sh("conntrack -F 2>/dev/null");
+            is_well();
+        }
+    }
+    for family in 0..2 {
+        passes(&net, family);
+    }
+    // The clients' own network: they were served.
+    for (family, route) in [(0, "203.0.113.8/29"), (1, "2001:db8:1::10/124")] {
+        let ip = ["ip", "ip -6"][family];
+        for end in ["blackhole", "unreachable", "prohibit"] {
+            sh(&format!("{ip} route add {end} {route}"));
+            doctor(&net).one("answers-without-route", "warning");
+            breaks(&net, family);
+            sh(&format!("{ip} route del {end} {route}"));
+            is_well();
+            passes(&net, family);
+        }
+    }
 }
 
 #[test]

@@ -137,8 +137,8 @@ kinds! {
     BackendWithoutRoute = "backend-without-route", Error;
     /// The default route leads to backends with private addresses.
     BackendByDefaultRoute = "backend-by-default-route", Warning;
-    /// There is no route for answers to clients.
-    AnswersWithoutRoute = "answers-without-route", Warning;
+    /// There is no route for answers to clients; a warning where some clients have one.
+    AnswersWithoutRoute = "answers-without-route", Error;
     /// A backend's address is the gateway's own.
     BackendIsGateway = "backend-is-gateway", Error;
     /// Clients reach backends past their services, and with that past limits and access lists.

@@ -138,27 +138,49 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
+/// Clients of whom one tells that nobody gets answers.
+const SEVERAL: usize = 3;
+
 /// Answers come in by the backends' interface, and policy routing may have another way for them than for the gateway's own
-/// packets.
+/// packets. A route that refuses may be somebody's wish: networks are blocked so, and containers are kept from the Internet.
 pub(super) fn answers(facts: &CheapFacts, diagnosis: &mut Diagnosis) {
-    let (Some(answers), Ok(out)) = (diagnosis.known("routes of answers", &facts.answers), &facts.ways_out) else {
+    let Some(lost) = diagnosis.known("routes of answers", &facts.lost_answers) else {
         return;
     };
-    let goes_out = |family: Family| out.get(&(family, None)).is_some_and(Option::is_some);
-    let lost: Vec<&str> = answers
-        .iter()
-        .filter(|((family, _), way)| way.is_none() && goes_out(*family))
-        .filter_map(|((_, index), _)| Some(facts.link(*index)?.name.as_str()))
-        .collect();
-    if !lost.is_empty() {
-        diagnosis.warning(
-            "answers-without-route",
-            format!("packets that come in by {} have no route to clients far away, or one that refuses", some(&lost)),
-            "answers of the backends there are dropped; the gateway's own packets have a route, so it is a rule of policy \
-             routing that stops them",
-            advice("see `ip rule` and `ip -6 rule` for rules with `iif` or `from`, and give their table a default route"),
+    let is_broken;
+    let (seen, cause);
+    if lost.backends.is_empty() {
+        if lost.clients.is_empty() {
+            return;
+        }
+        is_broken = lost.reached.is_empty() && lost.clients.len() >= SEVERAL;
+        seen = format!(
+            "answers to {} of {} that were served a moment ago have no route, or one that refuses: {}",
+            lost.clients.len(),
+            count(lost.clients.union(&lost.reached).count(), "client"),
+            some(&lost.clients)
         );
+        cause = "answers of backends to them are dropped, unless these networks are to be blocked";
+    } else {
+        is_broken = lost.reached.is_empty();
+        seen = format!(
+            "answers of {} of backends have no route to clients far away, or one that refuses: {}",
+            count(lost.backends.len(), "address"),
+            some(&lost.backends)
+        );
+        cause = "answers of the backends there are dropped; the gateway's own packets have a route, so it is a rule of policy routing \
+                 that stops them";
     }
+    diagnosis.found(
+        "answers-without-route",
+        if is_broken { Severity::Broken } else { Severity::Warning },
+        seen,
+        cause.into(),
+        Some(advice(
+            "see `ip rule` and `ip route show table all` (with `-6` for IPv6) for rules with `iif` or `from`, and for routes that say blackhole, \
+             unreachable or prohibit; give the rule's table a default route",
+        )),
+    );
 }
 
 pub(super) fn check(facts: &Facts, diagnosis: &mut Diagnosis) {

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Subject, Ways, WaysOfAnswers, WaysOut};
+use super::super::facts::{CheapFacts, Effort, Fact, Firewall, Subject, Ways, WaysOut};
+use super::answers::{self, Served, served};
 use super::fact;
 use super::lost::AddressMemory;
 use super::marks::refused_marks;
@@ -42,6 +43,7 @@ pub struct CheapReader {
     legacy: Option<Known<Arc<Vec<Chain>>>>,
     legacy6: Option<Known<Arc<Vec<Chain>>>>,
     unmarked: Option<Known<UnmarkedFlows>>,
+    served: Option<Known<Vec<Served>>>,
     addresses: AddressMemory,
 }
 
@@ -82,19 +84,21 @@ impl CheapReader {
             legacy: None,
             legacy6: None,
             unmarked: None,
+            served: None,
             addresses: AddressMemory::new(),
         }
     }
 
     /// Looks at the network namespace that this thread is in.
     pub fn read(&mut self, subject: &Subject, now: Instant) -> CheapFacts {
+        let served = Known::refreshed(&mut self.served, now, || served(subject.mark));
         let legacy = |family| fact(firewall::legacy(family).map(Arc::new));
         let facts = CheapFacts {
             firewall: self.firewall(now),
             legacy: Known::refreshed(&mut self.legacy, now, || legacy(TableFamily::Ip)),
             legacy6: Known::refreshed(&mut self.legacy6, now, || legacy(TableFamily::Ip6)),
             unmarked: Known::refreshed(&mut self.unmarked, now, || unmarked_flows(subject)),
-            ..self.read_ways(subject)
+            ..self.read_ways_of(subject, &served.unwrap_or_default())
         };
         CheapFacts {
             refused_marks: fact(refused_marks(&facts)),
@@ -105,6 +109,11 @@ impl CheapReader {
 
     /// As [`CheapReader::read`], without other programs' tables and without flows.
     pub fn read_ways(&self, subject: &Subject) -> CheapFacts {
+        self.read_ways_of(subject, &[])
+    }
+
+    /// As [`CheapReader::read_ways`], with the ways to clients that are served.
+    fn read_ways_of(&self, subject: &Subject, served: &[Served]) -> CheapFacts {
         let services = &subject.services;
         let not_read = || "this was not read".to_owned();
         let links = fact(links::links());
@@ -113,6 +122,12 @@ impl CheapReader {
         let ways_out = ways_out(local.as_ref().ok());
         let inputs = client_links(services, some_links, ways_out.as_ref().ok());
         let (ways, ways_left_out) = ways(services, &inputs, self.effort);
+        let answers = ways.as_ref().map_err(Clone::clone);
+        let answers = answers.and_then(|ways| fact(answers::answers(ways, some_links, served)));
+        let (answers, lost_answers) = match answers {
+            Ok((answers, lost)) => (Ok(answers), Ok(lost)),
+            Err(error) => (Err(error.clone()), Err(error)),
+        };
         CheapFacts {
             effort: self.effort,
             mark: subject.mark,
@@ -125,7 +140,8 @@ impl CheapReader {
             ways_out,
             links,
             local,
-            answers: ways.as_ref().map_err(Clone::clone).and_then(|ways| fact(answers(ways))),
+            answers,
+            lost_answers,
             ways,
             ways_left_out,
             firewall: Err(not_read()),
@@ -272,11 +288,11 @@ fn local(services: &Summary) -> Result<LocalAddresses, NetlinkError> {
 /// Returns where clients come in, as far as that can be known: by the way to clients far away, and by the interfaces that have
 /// the addresses that services listen on.
 fn client_links(services: &Summary, links: &[Link], ways_out: Option<&WaysOut>) -> Vec<Input> {
-    let far = Family::BOTH.into_iter().filter_map(|family| {
+    let by_way = Family::BOTH.into_iter().filter_map(|family| {
         let way = ways_out?.get(&(family, None))?.as_ref()?;
         Some((family, way.index))
     });
-    let mut inputs: Vec<(Family, u32)> = far.collect();
+    let mut inputs: Vec<(Family, u32)> = by_way.collect();
     let chosen: BTreeSet<IpAddr> = services
         .services
         .iter()
@@ -293,7 +309,7 @@ fn client_links(services: &Summary, links: &[Link], ways_out: Option<&WaysOut>) 
         .map(|(family, index)| Input {
             family,
             index,
-            is_open: is_open(links, family, index),
+            is_open: is_open(links, far(family), index),
         })
         .collect()
 }
@@ -307,8 +323,10 @@ struct Input {
     is_open: bool,
 }
 
-/// Packets from far away to the gateway itself are refused for their source alone.
-fn is_open(links: &[Link], family: Family, index: u32) -> bool {
+/// Whether packets from that address that are refused behind an interface are refused by a route: the interface forwards, and packets
+/// from there to the gateway itself are taken. These would be refused for their source alone.
+pub(super) fn is_open(links: &[Link], from: IpAddr, index: u32) -> bool {
+    let family = Family::of(from);
     let name = links.iter().find(|link| link.index == index).map(|link| &link.name);
     let own = links
         .iter()
@@ -320,7 +338,7 @@ fn is_open(links: &[Link], family: Family, index: u32) -> bool {
     };
     let setting = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/forwarding"));
     let forwards = family == Family::V6 || setting.is_ok_and(|value| value.trim() != "0");
-    let takes = || Routes::open().and_then(|mut routes| routes.way_in(*own, far(family), index));
+    let takes = || Routes::open().and_then(|mut routes| routes.way_in(*own, from, index));
     forwards && takes().is_ok_and(|way| matches!(way, WayIn::Goes(_)))
 }
 
@@ -358,27 +376,6 @@ fn way(routes: &mut Routes, address: IpAddr, inputs: &[Input]) -> Result<Option<
         }
     }
     if told { Ok(None) } else { routes.way_to(address, None) }
-}
-
-/// One backend stands for all behind the same interface.
-fn answers(ways: &Ways) -> Result<WaysOfAnswers, NetlinkError> {
-    let mut routes = Routes::open()?;
-    let mut found = WaysOfAnswers::new();
-    for (address, way) in ways {
-        let family = Family::of(*address);
-        let Some(way) = way.as_ref().filter(|way| !way.local) else {
-            continue;
-        };
-        if found.contains_key(&(family, way.index)) {
-            continue;
-        }
-        match routes.way_in(far(family), *address, way.index)? {
-            WayIn::Goes(out) => drop(found.insert((family, way.index), Some(out))),
-            WayIn::NoRoute => drop(found.insert((family, way.index), None)),
-            WayIn::Refused => {}
-        }
-    }
-    Ok(found)
 }
 
 pub(super) fn far(family: Family) -> IpAddr {

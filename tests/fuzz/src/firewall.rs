@@ -102,6 +102,7 @@ fn gateway() -> Facts {
         ways: Ok(backends.map(|backend| (backend.ip(), way(3))).collect()),
         ways_left_out: 0,
         answers: Ok(BTreeMap::new()),
+        lost_answers: Ok(tcpgw::doctor::LostAnswers::default()),
         ways_out: Ok(families.map(|family| ((family, None), way(2))).into()),
         firewall: Ok(Arc::default()),
         legacy: Ok(Arc::default()),

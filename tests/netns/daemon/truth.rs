@@ -781,6 +781,8 @@ fn doctor_and_status_agree_about_what_is_an_error() {
     ]));
     let mut daemon = net.daemon(OPTIONS);
     daemon.settles(6);
+    // The way to clients far away.
+    net.sh("gateway", "ip route replace default via 203.0.113.10").ok();
     let is_alone = Cell::new(false);
     let ask = |args: &[&str]| {
         if is_alone.get() {
@@ -831,6 +833,11 @@ fn doctor_and_status_agree_about_what_is_an_error() {
         (
             "backend_is_gateway",
             ["add", "del"].map(|to| format!("ip address {to} 10.2.0.11/32 dev lo")),
+            [true, true],
+        ),
+        (
+            "answers_without_route",
+            ["add", "del"].map(|to| format!("ip rule {to} from 10.2.0.0/24 blackhole prio 100")),
             [true, true],
         ),
         (

@@ -1,0 +1,147 @@
+//! Whether answers of backends have a way to clients.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::ControlFlow;
+
+use super::super::facts::{Fact, LostAnswers, Ways, WaysOfAnswers};
+use super::cheap::{far, is_open};
+use tcpgw_core::model::FlowMark;
+use tcpgw_core::ruleset::name::Family;
+use tcpgw_kernel::conntrack::Conntrack;
+use tcpgw_kernel::netlink::socket::NetlinkError;
+use tcpgw_kernel::route::links::Link;
+use tcpgw_kernel::route::{Routes, WayIn};
+
+/// Pairs of a client and its backend that are looked at.
+const MOST_CLIENTS: usize = 64;
+/// Flows that are read for them.
+const MOST_FLOWS: usize = 4096;
+
+/// One address in the networks of each regional registry, beside that of documentation, which gateways refuse at times with other
+/// networks that nobody has. Only routes to them are looked up: no packet is sent.
+const FAR4: [Ipv4Addr; 6] = [
+    Ipv4Addr::new(23, 0, 2, 1),
+    Ipv4Addr::new(62, 0, 2, 1),
+    Ipv4Addr::new(101, 0, 2, 1),
+    Ipv4Addr::new(154, 0, 2, 1),
+    Ipv4Addr::new(190, 0, 2, 1),
+    Ipv4Addr::new(213, 0, 2, 1),
+];
+const FAR6: [Ipv6Addr; 5] = [
+    Ipv6Addr::new(0x2400, 0, 0, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0x2600, 0, 0, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0x2800, 0, 0, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0x2a00, 0, 0, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0x2c00, 0, 0, 0, 0, 0, 0, 1),
+];
+
+/// A client and the backend that serves it, or has just served it.
+pub(super) type Served = (IpAddr, IpAddr);
+
+/// Returns some clients whose handshake was completed, and whose connections conntrack still has: those of the last minutes.
+pub(super) fn served(mark: FlowMark) -> Fact<Vec<Served>> {
+    let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
+    let mut found = BTreeSet::new();
+    let mut read = 0;
+    let listed = conntrack.completed(mark, |flow| {
+        found.insert((flow.client.ip(), flow.backend.ip()));
+        read += 1;
+        if found.len() >= MOST_CLIENTS || read >= MOST_FLOWS {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    listed.map_err(|error| error.to_string())?;
+    Ok(found.into_iter().collect())
+}
+
+/// Looks for the ways of answers: to clients far away, and to those that were served.
+pub(super) fn answers(
+    ways: &Ways,
+    links: &[Link],
+    served: &[Served],
+) -> Result<(WaysOfAnswers, LostAnswers), NetlinkError> {
+    let mut asking = Asking {
+        routes: Routes::open()?,
+        links,
+        open: BTreeMap::new(),
+    };
+    let mut found = WaysOfAnswers::new();
+    let mut lost = LostAnswers::default();
+    let mut away: BTreeMap<Family, Vec<(IpAddr, bool)>> = BTreeMap::new();
+    for family in Family::BOTH {
+        away.insert(family, asking.far_away(family)?);
+    }
+    for (backend, way) in ways {
+        let family = Family::of(*backend);
+        let Some(way) = way.as_ref().filter(|way| !way.local) else {
+            continue;
+        };
+        // The gateway's own packets have a way there, and answers have none.
+        let mut is_lost = false;
+        let mut out = None;
+        for (far, goes) in &away[&family] {
+            match asking.way(*far, *backend, way.index)? {
+                WayIn::Goes(route) => {
+                    out = Some(route);
+                    break;
+                }
+                WayIn::NoRoute => {
+                    is_lost |= goes;
+                    found.entry((family, way.index)).or_insert(None);
+                }
+                WayIn::Refused => {}
+            }
+        }
+        if out.is_some() {
+            found.insert((family, way.index), out);
+        } else if is_lost {
+            lost.backends.insert(*backend);
+        }
+    }
+    for (client, backend) in served {
+        let Some(Some(way)) = ways.get(backend) else { continue };
+        match asking.way(*client, *backend, way.index)? {
+            WayIn::Goes(_) => drop(lost.reached.insert(*client)),
+            WayIn::NoRoute => drop(lost.clients.insert(*client)),
+            WayIn::Refused => {}
+        }
+    }
+    Ok((found, lost))
+}
+
+/// What is asked for answers.
+struct Asking<'a> {
+    routes: Routes,
+    links: &'a [Link],
+    /// Whether a refusal must be that of a route, by the backends' interface.
+    open: BTreeMap<(Family, u32), bool>,
+}
+
+impl Asking<'_> {
+    /// Addresses far away, each with whether the gateway's own packets have a way there.
+    fn far_away(&mut self, family: Family) -> Result<Vec<(IpAddr, bool)>, NetlinkError> {
+        let more: Vec<IpAddr> = match family {
+            Family::V4 => FAR4.map(IpAddr::from).into(),
+            Family::V6 => FAR6.map(IpAddr::from).into(),
+        };
+        let all = std::iter::once(far(family)).chain(more);
+        all.map(|far| Ok((far, self.routes.way_to(far, None)?.is_some())))
+            .collect()
+    }
+
+    /// The way of an answer of a backend, which comes in by that interface. A blackhole looks like a reverse path filter, and an
+    /// unreachable route like an interface that does not forward, unless it is known that it is neither.
+    fn way(&mut self, client: IpAddr, backend: IpAddr, index: u32) -> Result<WayIn, NetlinkError> {
+        let way = self.routes.way_in(client, backend, index)?;
+        if way != WayIn::Refused {
+            return Ok(way);
+        }
+        let links = self.links;
+        let key = (Family::of(backend), index);
+        let is_open = *self.open.entry(key).or_insert_with(|| is_open(links, backend, index));
+        Ok(if is_open { WayIn::NoRoute } else { WayIn::Refused })
+    }
+}
