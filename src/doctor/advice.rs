@@ -50,7 +50,7 @@ pub(super) fn of(kind: Kind) -> Option<(&'static str, Fix)> {
             advice("`tcpgw apply` again; the daemon tries again by itself"),
         ),
         Kind::RejectedState => (
-            "the state file is not in effect; the last valid state is",
+            "the state file is not in effect; what is served goes on as it is",
             advice(
                 "correct the file; the message names the place, and `tcpgw check FILE` validates a file before it is put there",
             ),
