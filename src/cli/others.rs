@@ -3,10 +3,14 @@
 //! A state file, whether the daemon follows it or `apply` reads it, is one provider: what an earlier one has put into the
 //! kernel is replaced. What belongs to nobody that is known stays.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod last;
+#[cfg(test)]
+mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use self::last::{said_through_api, waiting};
 use super::gateway::Gateway;
 use super::{Failure, File, Global};
 use crate::config::Config;
@@ -102,36 +106,6 @@ pub(super) fn look(
     others.is_all_lost = is_nothing_known || last.as_ref().is_some_and(|last| last.boot != boot_id());
     others.last = last.map(|last| (Last::path(&store), last));
     Ok((known, others))
-}
-
-/// Those of the API and orphans that a daemon served before the machine booted, that the kernel does not hold and that the state does not
-/// define.
-fn waiting(last: &Last, found: &[Adopted], state: &State) -> Vec<(Owner, Box<str>)> {
-    let is_there = |name: &str| found.iter().any(|found| *found.wanted.name == *name);
-    let waiting = last.services.iter().filter(|(owner, service)| {
-        *owner != Owner::File && state.get(&service.name).is_none() && !is_there(&service.name)
-    });
-    waiting.map(|(owner, service)| (*owner, service.name.clone())).collect()
-}
-
-/// Services of the API as they were put there, of those that this boot serves, whole or not, or holds back, or that are `not_held` by the
-/// kernel. Of another boot nothing but the file tells: a daemon that starts serves all of them again.
-fn said_through_api<'a>(
-    last: &'a Last,
-    found: &'a [(Owner, Adopted)],
-    not_held: &'a BTreeSet<Box<str>>,
-    boot: &str,
-) -> impl Iterator<Item = &'a Service> + use<'a> {
-    let is_of_boot = last.boot == boot;
-    let is_there = |name: &str| {
-        let mut found = found.iter();
-        found.any(|(owner, found)| *owner == Owner::Api && *found.wanted.name == *name)
-            || last.unserved.contains(name)
-            || not_held.contains(name)
-    };
-    let of_api = last.services.iter().filter(|(owner, _)| *owner == Owner::Api);
-    let of_api = of_api.filter(move |(_, service)| !is_of_boot || is_there(&service.name));
-    of_api.map(|(_, service)| &**service)
 }
 
 impl Others {
@@ -276,114 +250,6 @@ impl Others {
         });
         of_state.chain(self.details.clone()).collect()
     }
-
-    /// Services of a state as they were served before the machine booted while a change of them was held back, and as nothing
-    /// serves them now.
-    pub(super) fn before(&self, state: &State) -> Vec<Arc<Service>> {
-        let Some((_, last)) = &self.last else {
-            return Vec::new();
-        };
-        let kept = last.kept.iter().filter(|kept| kept.is_unserved || self.is_all_lost);
-        let kept = kept.filter(|kept| state.get(&kept.service.name).is_some());
-        kept.map(|kept| Arc::clone(&kept.service)).collect()
-    }
-
-    /// Notes for a daemon that starts that the kernel has lost services which nobody has removed, before the record says no more that
-    /// they were served.
-    pub(super) fn remember_lost(&mut self, global: &Global) {
-        let of_boot = self.last.as_mut().filter(|(_, last)| last.boot == boot_id());
-        let Some((path, last)) = of_boot else { return };
-        let missing = self.waiting.iter().map(|(_, name)| name);
-        let missing: Vec<&Box<str>> = missing.filter(|name| !last.unserved.contains(*name)).collect();
-        if missing.is_empty() {
-            return;
-        }
-        last.unserved.extend(missing.into_iter().cloned());
-        if let Err(error) = last.save(path) {
-            let path = tcpgw_core::escape::path(path);
-            global.warn(&format!(
-                "failed to write {path}: {error}; a daemon that starts may not know that services are to be served that the kernel does not hold"
-            ));
-        }
-    }
-
-    /// Orphans that are to be removed are not to come back when a daemon starts: only the file of last services says so, and it says it
-    /// before they are removed.
-    ///
-    /// # Errors
-    /// The file cannot be written: nothing is to be changed.
-    pub(super) fn forget_pruned(&self, held: &BTreeSet<Box<str>>) -> Result<(), Failure> {
-        let Some((path, left)) = self.prunes.then(|| self.left(held)).flatten() else {
-            return Ok(());
-        };
-        left.save(path).map_err(|error| {
-            let path = tcpgw_core::escape::path(path);
-            Failure::Refused(format!(
-                "failed to write {path}, which alone says that services no provider defines were removed: {error}; nothing was changed; make \
-                 it writable, then try again"
-            ))
-        })
-    }
-
-    /// Whether orphans are removed: the record of before would have them come back.
-    pub(super) fn prunes_orphans(&self) -> bool {
-        let waiting = self.waiting.iter().filter(|_| self.prunes);
-        self.pruned.iter().chain(waiting).any(|(owner, _)| owner.is_orphan())
-    }
-
-    /// Takes [`Self::forget_pruned`] back: the orphans are still there.
-    pub(super) fn remember_pruned(&self, global: &Global) {
-        if let Some((path, last)) = self.last.as_ref().filter(|_| self.prunes)
-            && let Err(error) = last.save(path)
-        {
-            let path = tcpgw_core::escape::path(path);
-            global.warn(&format!(
-                "failed to write {path}: {error}; a machine that boots may not know services that no provider defines"
-            ));
-        }
-    }
-
-    /// What was held back of a state file that this one replaces is not to come back when a daemon starts. `held`: services of this one
-    /// that are held back.
-    pub(super) fn forget_replaced(&self, global: &Global, held: &BTreeSet<Box<str>>) {
-        let left = (!self.prunes).then(|| self.left(held)).flatten();
-        if let Some((path, left)) = left
-            && let Err(error) = left.save(path)
-        {
-            let path = tcpgw_core::escape::path(path);
-            global.warn(&format!(
-                "failed to write {path}: {error}; a daemon may serve the services that were replaced when this machine has booted"
-            ));
-        }
-    }
-
-    /// What the file of last services is to say then; `None`: what it says.
-    fn left(&self, held: &BTreeSet<Box<str>>) -> Option<(&Path, Last)> {
-        let (path, last) = self.last.as_ref()?;
-        let is_pruned = |name: &str| {
-            let waiting = self.waiting.iter().filter(|_| self.prunes);
-            let mut pruned = self.pruned.iter().chain(waiting);
-            pruned.any(|(owner, of)| owner.is_orphan() && **of == *name)
-        };
-        let mut left = last.clone();
-        left.services.retain(|(owner, service)| {
-            let is_unserved = last.unserved.contains(&service.name);
-            match owner {
-                Owner::Api => true,
-                Owner::File if is_unserved => false,
-                _ => !(is_unserved && self.prunes || is_pruned(&service.name)),
-            }
-        });
-        let names: BTreeSet<&str> = left.services.iter().map(|(_, service)| &*service.name).collect();
-        let is_left = |name: &str| held.contains(name) || names.contains(name);
-        left.kept = last
-            .kept
-            .iter()
-            .filter(|kept| is_left(&kept.service.name))
-            .cloned()
-            .collect();
-        (left != *last).then_some((path.as_path(), left))
-    }
 }
 
 /// Why a state may not stand beside a service of the API; `None`: it may.
@@ -424,170 +290,5 @@ fn shown(names: &[&str]) -> String {
     match names.len().saturating_sub(MOST_NAMES) {
         0 => text,
         more => format!("{text} and {more} more"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state(text: &str) -> State {
-        let text = format!(r#"{{"version": 1, "services": [{text}]}}"#);
-        tcpgw_core::model::parse(text.as_bytes()).unwrap()
-    }
-
-    const OWN: &str = r#"{"name": "own", "port": 20005, "backends": ["10.2.0.11:3000", "10.2.0.12:3000"]}"#;
-
-    fn settled(owner: Owner, found: &str, beside: &str, prune: bool) -> (Result<Others, String>, State) {
-        let found = state(found).services;
-        let found = found.iter().map(|service| {
-            let adopted = Adopted {
-                serving: Service::clone(service),
-                wanted: Service::clone(service),
-                owner: Some(owner),
-                is_whole: true,
-                is_suspended: false,
-            };
-            (owner, adopted)
-        });
-        let mut state = state(beside);
-        let others =
-            Others::settle(found, &BTreeMap::new(), &mut state, prune).map_err(|problems| problems.to_string());
-        (others, state)
-    }
-
-    #[test]
-    fn an_endpoint_is_shared_with_a_service_of_the_api() {
-        let web = r#"{"name": "web", "port": 20003, "backends": ["10.2.0.11:3000"]}"#;
-        let others = settled(Owner::Api, OWN, web, false).0.unwrap();
-        assert_eq!(others.services, [Service::clone(&state(OWN).services[0])]);
-        assert_eq!(others.displaced, Vec::<String>::new());
-    }
-
-    /// Nothing is left in the kernel of what the API had, and a daemon that starts serves it.
-    #[test]
-    fn a_port_of_the_api_is_taken_on_a_machine_that_has_booted_too() {
-        let last = Last {
-            boot: "earlier".into(),
-            services: vec![(Owner::Api, Arc::clone(&state(OWN).services[0]))],
-            ..Last::default()
-        };
-        let port = r#"{"name": "web", "port": 20005, "backends": ["10.2.0.12:3000"]}"#;
-        let mut web = state(port);
-        assert_eq!(waiting(&last, &[], &web), [(Owner::Api, "own".into())]);
-        let nothing = BTreeSet::new();
-        let said = said_through_api(&last, &[], &nothing, "now").map(|of| (of.name.clone(), Service::clone(of)));
-        let said: BTreeMap<Box<str>, Service> = said.collect();
-        let refused = Others::settle([].into_iter(), &said, &mut web, false).unwrap_err();
-        let refused = refused.to_string();
-        assert!(
-            refused.contains("port 20005 is already taken by service \"own\""),
-            "{refused}"
-        );
-        Others::settle([].into_iter(), &said, &mut web, true).unwrap();
-        // In the boot that served it, it was removed.
-        assert_eq!(said_through_api(&last, &[], &BTreeSet::new(), "earlier").count(), 0);
-        // Or somebody has removed the table.
-        let not_held = BTreeSet::from(["own".into()]);
-        assert_eq!(said_through_api(&last, &[], &not_held, "earlier").count(), 1);
-    }
-
-    /// Nothing in the kernel tells that a service of the API which is suspended has these backends.
-    #[test]
-    fn what_a_suspended_service_has_is_not_replaced() {
-        let suspended = r#"{"name": "own", "port": 20005, "backends": []}"#;
-        let said = state(OWN);
-        let said = [("own".into(), Service::clone(&said.services[0]))].into();
-        let adopted = || {
-            let serving = Service::clone(&state(suspended).services[0]);
-            (
-                Owner::Api,
-                Adopted {
-                    wanted: serving.clone(),
-                    serving,
-                    owner: Some(Owner::Api),
-                    is_whole: true,
-                    is_suspended: true,
-                },
-            )
-        };
-        let settle = |found: Vec<(Owner, Adopted)>, beside: &str| {
-            let mut state = state(beside);
-            let settled = Others::settle(found.into_iter(), &said, &mut state, false);
-            settled
-                .map(|_| state.services.len())
-                .map_err(|problems| problems.to_string())
-        };
-        let other = r#"{"name": "web", "port": 20003, "limit": {"pps": 9}, "backends": ["10.2.0.12:3000"]}"#;
-        let same = r#"{"name": "web", "port": 20003, "backends": ["10.2.0.12:3000"]}"#;
-        // Also when it is held back, and not in the kernel at all.
-        for found in [vec![adopted()], Vec::new()] {
-            let refused = settle(found.clone(), other).unwrap_err();
-            assert_eq!(
-                refused.matches("10.2.0.12:3000 is also a backend").count(),
-                1,
-                "{refused}"
-            );
-            settle(found.clone(), same).unwrap();
-            // What says the same leaves it to the API, or serves what nobody serves.
-            let is_held = !found.is_empty();
-            assert_eq!(settle(found, OWN).unwrap(), usize::from(!is_held));
-        }
-    }
-
-    #[test]
-    fn a_service_of_the_api_is_not_replaced() {
-        for (beside, why) in [
-            (
-                r#"{"name": "own", "port": 20009, "backends": ["10.2.0.13:3000"]}"#,
-                "service \"own\": is a service of the daemon's API",
-            ),
-            (
-                r#"{"name": "web", "port": 20005, "backends": ["10.2.0.13:3000"]}"#,
-                "service \"web\": port 20005 is already taken by service \"own\"",
-            ),
-            (
-                r#"{"name": "web", "port": 20003, "limit": {"pps": 9}, "backends": ["10.2.0.12:3000"]}"#,
-                "service \"web\": 10.2.0.12:3000 is also a backend of service \"own\"",
-            ),
-        ] {
-            let refused = settled(Owner::Api, OWN, beside, false).0.unwrap_err();
-            assert!(
-                refused.contains(why) && refused.contains("tcpgw service set own"),
-                "{refused}"
-            );
-            let (pruned, _) = settled(Owner::Api, OWN, beside, true);
-            let pruned = pruned.unwrap();
-            assert_eq!(pruned.services, []);
-            assert_eq!(pruned.pruned, [(Owner::Api, "own".into())]);
-        }
-    }
-
-    /// An export that is applied again.
-    #[test]
-    fn what_says_the_same_leaves_it_to_the_api() {
-        let (others, left) = settled(Owner::Api, OWN, OWN, false);
-        let others = others.unwrap();
-        assert_eq!(others.services.len(), 1);
-        assert_eq!(others.details["own"].owner, Owner::Api);
-        assert_eq!(left.services, []);
-    }
-
-    #[test]
-    fn what_a_state_takes_from_an_orphan_is_said() {
-        let port = r#"{"name": "web", "port": 20005, "backends": []}"#;
-        let others = settled(Owner::Orphan, OWN, port, false).0.unwrap();
-        assert!(
-            others.services.is_empty() && others.displaced[0].contains("\"web\" listens there"),
-            "{others:?}"
-        );
-        let limit = r#"{"name": "web", "port": 20003, "limit": {"pps": 9}, "backends": ["10.2.0.12:3000"]}"#;
-        let others = settled(Owner::Orphan, OWN, limit, false).0.unwrap();
-        assert_eq!(others.services[0].backends.len(), 1);
-        assert!(others.displaced[0].contains("10.2.0.12:3000"), "{others:?}");
-        // Its name is defined anew.
-        let name = r#"{"name": "own", "port": 20006, "backends": []}"#;
-        let others = settled(Owner::Orphan, OWN, name, false).0.unwrap();
-        assert!(others.services.is_empty() && others.displaced.is_empty(), "{others:?}");
     }
 }

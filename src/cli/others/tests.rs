@@ -1,0 +1,161 @@
+use super::*;
+use std::sync::Arc;
+
+fn state(text: &str) -> State {
+    let text = format!(r#"{{"version": 1, "services": [{text}]}}"#);
+    tcpgw_core::model::parse(text.as_bytes()).unwrap()
+}
+
+const OWN: &str = r#"{"name": "own", "port": 20005, "backends": ["10.2.0.11:3000", "10.2.0.12:3000"]}"#;
+
+fn settled(owner: Owner, found: &str, beside: &str, prune: bool) -> (Result<Others, String>, State) {
+    let found = state(found).services;
+    let found = found.iter().map(|service| {
+        let adopted = Adopted {
+            serving: Service::clone(service),
+            wanted: Service::clone(service),
+            owner: Some(owner),
+            is_whole: true,
+            is_suspended: false,
+        };
+        (owner, adopted)
+    });
+    let mut state = state(beside);
+    let others = Others::settle(found, &BTreeMap::new(), &mut state, prune).map_err(|problems| problems.to_string());
+    (others, state)
+}
+
+#[test]
+fn an_endpoint_is_shared_with_a_service_of_the_api() {
+    let web = r#"{"name": "web", "port": 20003, "backends": ["10.2.0.11:3000"]}"#;
+    let others = settled(Owner::Api, OWN, web, false).0.unwrap();
+    assert_eq!(others.services, [Service::clone(&state(OWN).services[0])]);
+    assert_eq!(others.displaced, Vec::<String>::new());
+}
+
+/// Nothing is left in the kernel of what the API had, and a daemon that starts serves it.
+#[test]
+fn a_port_of_the_api_is_taken_on_a_machine_that_has_booted_too() {
+    let last = Last {
+        boot: "earlier".into(),
+        services: vec![(Owner::Api, Arc::clone(&state(OWN).services[0]))],
+        ..Last::default()
+    };
+    let port = r#"{"name": "web", "port": 20005, "backends": ["10.2.0.12:3000"]}"#;
+    let mut web = state(port);
+    assert_eq!(waiting(&last, &[], &web), [(Owner::Api, "own".into())]);
+    let nothing = BTreeSet::new();
+    let said = said_through_api(&last, &[], &nothing, "now").map(|of| (of.name.clone(), Service::clone(of)));
+    let said: BTreeMap<Box<str>, Service> = said.collect();
+    let refused = Others::settle([].into_iter(), &said, &mut web, false).unwrap_err();
+    let refused = refused.to_string();
+    assert!(
+        refused.contains("port 20005 is already taken by service \"own\""),
+        "{refused}"
+    );
+    Others::settle([].into_iter(), &said, &mut web, true).unwrap();
+    // In the boot that served it, it was removed.
+    assert_eq!(said_through_api(&last, &[], &BTreeSet::new(), "earlier").count(), 0);
+    // Or somebody has removed the table.
+    let not_held = BTreeSet::from(["own".into()]);
+    assert_eq!(said_through_api(&last, &[], &not_held, "earlier").count(), 1);
+}
+
+/// Nothing in the kernel tells that a service of the API which is suspended has these backends.
+#[test]
+fn what_a_suspended_service_has_is_not_replaced() {
+    let suspended = r#"{"name": "own", "port": 20005, "backends": []}"#;
+    let said = state(OWN);
+    let said = [("own".into(), Service::clone(&said.services[0]))].into();
+    let adopted = || {
+        let serving = Service::clone(&state(suspended).services[0]);
+        (
+            Owner::Api,
+            Adopted {
+                wanted: serving.clone(),
+                serving,
+                owner: Some(Owner::Api),
+                is_whole: true,
+                is_suspended: true,
+            },
+        )
+    };
+    let settle = |found: Vec<(Owner, Adopted)>, beside: &str| {
+        let mut state = state(beside);
+        let settled = Others::settle(found.into_iter(), &said, &mut state, false);
+        settled
+            .map(|_| state.services.len())
+            .map_err(|problems| problems.to_string())
+    };
+    let other = r#"{"name": "web", "port": 20003, "limit": {"pps": 9}, "backends": ["10.2.0.12:3000"]}"#;
+    let same = r#"{"name": "web", "port": 20003, "backends": ["10.2.0.12:3000"]}"#;
+    // Also when it is held back, and not in the kernel at all.
+    for found in [vec![adopted()], Vec::new()] {
+        let refused = settle(found.clone(), other).unwrap_err();
+        assert_eq!(
+            refused.matches("10.2.0.12:3000 is also a backend").count(),
+            1,
+            "{refused}"
+        );
+        settle(found.clone(), same).unwrap();
+        // What says the same leaves it to the API, or serves what nobody serves.
+        let is_held = !found.is_empty();
+        assert_eq!(settle(found, OWN).unwrap(), usize::from(!is_held));
+    }
+}
+
+#[test]
+fn a_service_of_the_api_is_not_replaced() {
+    for (beside, why) in [
+        (
+            r#"{"name": "own", "port": 20009, "backends": ["10.2.0.13:3000"]}"#,
+            "service \"own\": is a service of the daemon's API",
+        ),
+        (
+            r#"{"name": "web", "port": 20005, "backends": ["10.2.0.13:3000"]}"#,
+            "service \"web\": port 20005 is already taken by service \"own\"",
+        ),
+        (
+            r#"{"name": "web", "port": 20003, "limit": {"pps": 9}, "backends": ["10.2.0.12:3000"]}"#,
+            "service \"web\": 10.2.0.12:3000 is also a backend of service \"own\"",
+        ),
+    ] {
+        let refused = settled(Owner::Api, OWN, beside, false).0.unwrap_err();
+        assert!(
+            refused.contains(why) && refused.contains("tcpgw service set own"),
+            "{refused}"
+        );
+        let (pruned, _) = settled(Owner::Api, OWN, beside, true);
+        let pruned = pruned.unwrap();
+        assert_eq!(pruned.services, []);
+        assert_eq!(pruned.pruned, [(Owner::Api, "own".into())]);
+    }
+}
+
+/// An export that is applied again.
+#[test]
+fn what_says_the_same_leaves_it_to_the_api() {
+    let (others, left) = settled(Owner::Api, OWN, OWN, false);
+    let others = others.unwrap();
+    assert_eq!(others.services.len(), 1);
+    assert_eq!(others.details["own"].owner, Owner::Api);
+    assert_eq!(left.services, []);
+}
+
+#[test]
+fn what_a_state_takes_from_an_orphan_is_said() {
+    let port = r#"{"name": "web", "port": 20005, "backends": []}"#;
+    let others = settled(Owner::Orphan, OWN, port, false).0.unwrap();
+    assert!(
+        others.services.is_empty() && others.displaced[0].contains("\"web\" listens there"),
+        "{others:?}"
+    );
+    let limit = r#"{"name": "web", "port": 20003, "limit": {"pps": 9}, "backends": ["10.2.0.12:3000"]}"#;
+    let others = settled(Owner::Orphan, OWN, limit, false).0.unwrap();
+    assert_eq!(others.services[0].backends.len(), 1);
+    assert!(others.displaced[0].contains("10.2.0.12:3000"), "{others:?}");
+    // Its name is defined anew.
+    let name = r#"{"name": "own", "port": 20006, "backends": []}"#;
+    let others = settled(Owner::Orphan, OWN, name, false).0.unwrap();
+    assert!(others.services.is_empty() && others.displaced.is_empty(), "{others:?}");
+}

@@ -1,0 +1,48 @@
+//! Printing on standard output.
+
+use std::io::Write;
+
+use crate::cli::failure::{Code, Failure, Outcome};
+use crate::cli::global::{Global, Output};
+use crate::cli::screen;
+use std::io;
+
+/// Whoever reads no further has read enough.
+pub(super) fn unless_closed(printed: Result<(), Failure>) -> Result<(), Failure> {
+    match printed {
+        Err(Failure::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    print_on(screen::stdout(), text)
+}
+
+pub(super) fn print_on(mut stdout: impl Write, text: &str) -> Result<(), Failure> {
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|source| Failure::Io {
+            what: "write to standard output",
+            source,
+        })
+}
+
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Io {
+        what: "write JSON",
+        source: error.into(),
+    })?;
+    print_on(screen::json(), &(text + "\n"))
+}
+
+/// Prints what was done: its view as JSON, or a sentence.
+pub(super) fn show(global: &Global, view: &impl serde::Serialize, text: &str) -> Outcome {
+    match global.output {
+        Output::Json => print_json(view)?,
+        Output::Table | Output::Wide if global.quiet => {}
+        Output::Table | Output::Wide => print(text)?,
+    }
+    Ok(Code::Success)
+}
