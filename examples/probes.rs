@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use tcpgw::probe::{Prober, Report};
-use tcpgw_core::health::{Counts, Health, MAX_IN_FLIGHT, Target};
+use tcpgw_core::health::{Health, HealthCounts, MAX_IN_FLIGHT, Target};
 use tcpgw_core::model;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant as Later, sleep_until};
@@ -96,7 +96,7 @@ async fn drive(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
-fn tell(from: Counts, to: Counts, cpu: Duration, time: Duration) {
+fn tell(from: HealthCounts, to: HealthCounts, cpu: Duration, time: Duration) {
     let probes = (to.accepted + to.failed + to.local - from.accepted - from.failed - from.local) as f64;
     println!(
         "{:.0} probes/s; {:.1} % of a core; {:.1} us of CPU each; {to:?}",

@@ -42,7 +42,7 @@ pub struct Config {
     /// What it says to the daemon.
     pub daemon: Section,
     /// The add-on; `None`: it is off.
-    pub addon: Option<addon::settings::Settings>,
+    pub addon: Option<addon::settings::AddonSettings>,
     /// All that it says, as it was read.
     pub text: Option<Arc<str>>,
     /// That the file is gone, and what is in effect in its place.

@@ -15,14 +15,14 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::view::drops::{self, Counts};
+use crate::view::drops::{self, DropCounts};
 use crate::view::flows::{FlowView, Wanted};
 use crate::view::rates::First;
 use crate::view::snapshot::Snapshot;
 use crate::view::status::{Facts, Status};
 use crate::view::tally::{Places, Tally};
 use crate::view::who::Who;
-use crate::view::{Hint, NoService, Noted, ServiceName, Services};
+use crate::view::{Hint, NoService, Noted, ServiceName, ServicesView};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::problem::Problem;
 use tcpgw_kernel::conntrack::{Flow, Selection};
@@ -132,7 +132,7 @@ pub struct StatusQuery {
 /// [`ObserveError::Kernel`], [`ObserveError::NoService`].
 pub fn status<T>(
     kernel: &mut dyn Kernel,
-    services: &Services,
+    services: &ServicesView,
     daemon: Option<&Snapshot>,
     found: &[Problem],
     noted: Noted,
@@ -209,8 +209,8 @@ fn each(
     })
 }
 
-fn counts(kernel: &mut dyn Kernel, services: &Services, places: &Places) -> Result<Counts, KernelError> {
-    let mut counts = Counts::default();
+fn counts(kernel: &mut dyn Kernel, services: &ServicesView, places: &Places) -> Result<DropCounts, KernelError> {
+    let mut counts = DropCounts::default();
     if services.table.is_none() {
         return Ok(counts);
     }
@@ -252,7 +252,7 @@ pub trait List {
 /// [`ObserveError::Kernel`], [`ObserveError::NoService`], [`ObserveError::Write`].
 pub fn flows(
     kernel: &mut dyn Kernel,
-    services: &Services,
+    services: &ServicesView,
     noted: Noted,
     query: &FlowsQuery,
     list: &mut dyn List,
@@ -313,7 +313,7 @@ impl<W: Write> List for JsonFlows<W> {
 /// [`ObserveError::Kernel`], [`ObserveError::Families`].
 pub fn who<'a>(
     kernel: &mut dyn Kernel,
-    services: &'a Services,
+    services: &'a ServicesView,
     noted: Noted,
     seen_as: SocketAddr,
     backend: Option<SocketAddr>,

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::config::daemon::DEFAULT_STORE;
 use crate::record::boot_id;
 use crate::store::last::{Last, LastError};
-use crate::view::Services;
+use crate::view::ServicesView;
 use crate::view::problems::some_of;
 use tcpgw_core::diff::count;
 use tcpgw_core::owner::Owner;
@@ -32,7 +32,7 @@ pub fn last_here(store: &Path, namespace: u64) -> Result<Option<Last>, LastError
 
 /// Returns the problem that services of the API, or orphans, are not served, where no daemon runs. What cannot be read is a problem,
 /// too.
-pub fn problem(config: &Config, namespace: u64, services: &Services) -> Option<Problem> {
+pub fn problem(config: &Config, namespace: u64, services: &ServicesView) -> Option<Problem> {
     match last_here(&store_path(config), namespace) {
         Ok(last) => find(services, &last?, &boot_id()),
         Err(error) => Some(Problem::new(Kind::LastServices, error.to_string())),
@@ -40,7 +40,7 @@ pub fn problem(config: &Config, namespace: u64, services: &Services) -> Option<P
 }
 
 /// In the boot in which `last` was written, the record says what was removed since.
-fn find(services: &Services, last: &Last, boot: &str) -> Option<Problem> {
+fn find(services: &ServicesView, last: &Last, boot: &str) -> Option<Problem> {
     let of_kernel = services.summary.services.iter();
     let of_kernel: BTreeSet<&str> = of_kernel.filter_map(|service| service.name.as_deref()).collect();
     let resources = last.resources.iter().flat_map(|last| &last.resources);
@@ -101,18 +101,18 @@ mod tests {
         }
     }
 
-    fn kernel(names: &[&str], recorded: Option<&[&str]>) -> Services {
+    fn kernel(names: &[&str], recorded: Option<&[&str]>) -> ServicesView {
         let all = last(NOW, Owner::Api).services;
         let held = all.iter().filter(|(_, service)| names.contains(&&*service.name));
         let owners = recorded.map(|names| names.iter().map(|name| ((*name).into(), Owner::Api)).collect());
-        Services {
+        ServicesView {
             summary: held.map(|(_, service)| &**service).collect(),
             owners,
-            ..Services::default()
+            ..ServicesView::default()
         }
     }
 
-    fn told(services: &Services, last: &Last) -> Option<String> {
+    fn told(services: &ServicesView, last: &Last) -> Option<String> {
         find(services, last, NOW).map(|problem| problem.message)
     }
 

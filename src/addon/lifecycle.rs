@@ -43,7 +43,7 @@ pub enum Tombstones {
 
 /// What follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub enum LifecycleStep {
     /// A resource is made.
     Create,
     /// The request is compared with the resource that is there: the same again, or a conflict.
@@ -67,23 +67,23 @@ pub enum Step {
 }
 
 /// Returns what follows on a request.
-pub fn step(existence: Existence, event: Event, tombstones: Tombstones) -> Step {
+pub fn step(existence: Existence, event: Event, tombstones: Tombstones) -> LifecycleStep {
     use Existence::{Known, Removed, Unknown};
     use Status::{Active, Suspended};
     match (event, existence) {
-        (Event::Provision, Removed) if tombstones == Tombstones::Kept => Step::Gone,
-        (Event::Provision, Unknown | Removed) => Step::Create,
-        (Event::Provision, Known(_)) => Step::Compare,
-        (_, Unknown) => Step::NotFound,
-        (_, Removed) => Step::Gone,
+        (Event::Provision, Removed) if tombstones == Tombstones::Kept => LifecycleStep::Gone,
+        (Event::Provision, Unknown | Removed) => LifecycleStep::Create,
+        (Event::Provision, Known(_)) => LifecycleStep::Compare,
+        (_, Unknown) => LifecycleStep::NotFound,
+        (_, Removed) => LifecycleStep::Gone,
         // A plan is bought and sold while a resource is suspended, too: it counts from the next resume.
-        (Event::ChangePlan, Known(Active | Suspended)) => Step::SetPlan,
-        (Event::Suspend, Known(Active)) => Step::SetStatus(Suspended),
-        (Event::Resume, Known(Suspended)) => Step::SetStatus(Active),
-        (Event::Suspend, Known(Suspended)) | (Event::Resume, Known(Active)) => Step::Nothing,
-        (Event::Deprovision, Known(_)) => Step::Remove,
-        (Event::Bind, Known(_)) => Step::Bind,
-        (Event::Unbind, Known(_)) => Step::Unbind,
+        (Event::ChangePlan, Known(Active | Suspended)) => LifecycleStep::SetPlan,
+        (Event::Suspend, Known(Active)) => LifecycleStep::SetStatus(Suspended),
+        (Event::Resume, Known(Suspended)) => LifecycleStep::SetStatus(Active),
+        (Event::Suspend, Known(Suspended)) | (Event::Resume, Known(Active)) => LifecycleStep::Nothing,
+        (Event::Deprovision, Known(_)) => LifecycleStep::Remove,
+        (Event::Bind, Known(_)) => LifecycleStep::Bind,
+        (Event::Unbind, Known(_)) => LifecycleStep::Unbind,
     }
 }
 
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_request_in_every_state_has_its_step() {
-        use Step::{Bind, Compare, Create, Gone, NotFound, Nothing, Remove, SetPlan, SetStatus, Unbind};
+        use LifecycleStep::{Bind, Compare, Create, Gone, NotFound, Nothing, Remove, SetPlan, SetStatus, Unbind};
         let table = [
             (
                 Unknown,

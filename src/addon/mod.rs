@@ -19,11 +19,11 @@ pub mod sso;
 pub mod throttle;
 
 pub use self::fingerprint::Fingerprint;
-pub use self::lifecycle::{Event, Existence, Step, Tombstones, step};
+pub use self::lifecycle::{Event, Existence, LifecycleStep, Tombstones, step};
 pub use self::plan::{Plan, PlanError, Plans, Price};
 pub use self::ports::{BusyPorts, PortPool, PortRefusal, PortSet, PortUse, Quarantined, RestingPort};
 pub use self::registry::{
-    AddonOutcome, Change, Decision, Facts, MAX_REMOVED, Provision, Refusal, Registry, Removed, Request, Target,
+    AddonOutcome, Decision, Facts, MAX_REMOVED, Provision, Refusal, Registry, Removed, Request, ResourceChange, Target,
     WantedPlan,
 };
 pub use self::resource::{Binding, Dialect, Owner, Resource, ServiceState, Status};

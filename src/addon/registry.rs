@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::fingerprint::Fingerprint;
 use super::id::{PlanName, PlatformId, ResourceId};
-use super::lifecycle::{Event, Existence, Step, Tombstones, step};
+use super::lifecycle::{Event, Existence, LifecycleStep, Tombstones, step};
 use super::plan::Plans;
 use super::ports::{BusyPorts, PortPool, PortRefusal, PortUse, Quarantined};
 use super::resource::{Binding, Dialect, MAX_BINDINGS, Owner, Resource, Status};
@@ -118,7 +118,7 @@ pub struct Facts<'f> {
 
 /// What has to be durable before a request is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum ResourceChange {
     /// A resource is new or other than before.
     Put(Arc<Resource>),
     /// A resource is removed.
@@ -169,7 +169,7 @@ impl AddonOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// To be made durable and committed first.
-    pub change: Option<Change>,
+    pub change: Option<ResourceChange>,
     /// To be answered then.
     pub outcome: AddonOutcome,
 }
@@ -251,10 +251,10 @@ impl Registry {
             ports: PortPool::new(range, quarantine),
         };
         for one in removed {
-            registry.commit(&Change::Remove(one), now);
+            registry.commit(&ResourceChange::Remove(one), now);
         }
         for one in resources {
-            registry.commit(&Change::Put(Arc::new(one)), now);
+            registry.commit(&ResourceChange::Put(Arc::new(one)), now);
         }
         registry
     }
@@ -347,41 +347,45 @@ impl Registry {
             request,
         ) {
             // The plan that it has may have left the configuration: it stays with those who have it.
-            (Step::SetPlan, Request::ChangePlan(_, plan)) if plan.is_of(resource, facts.plans) => {
+            (LifecycleStep::SetPlan, Request::ChangePlan(_, plan)) if plan.is_of(resource, facts.plans) => {
                 Ok(unchanged(resource))
             }
-            (Step::SetPlan, Request::ChangePlan(_, plan)) => {
+            (LifecycleStep::SetPlan, Request::ChangePlan(_, plan)) => {
                 let plan = plan.to_give(facts.plans)?;
                 Ok(edited(resource, |after| after.plan = plan.clone()))
             }
-            (Step::SetStatus(status), _) => Ok(edited(resource, |after| after.status = status)),
-            (Step::Remove, _) => Ok(self.remove(resource, facts.now)),
-            (Step::Bind, Request::Bind(_, _, WantedPlan::Unlisted, _))
+            (LifecycleStep::SetStatus(status), _) => Ok(edited(resource, |after| after.status = status)),
+            (LifecycleStep::Remove, _) => Ok(self.remove(resource, facts.now)),
+            (LifecycleStep::Bind, Request::Bind(_, _, WantedPlan::Unlisted, _))
                 if !WantedPlan::Unlisted.is_of(resource, facts.plans) =>
             {
                 Err(Refusal::UnlistedPlan)
             }
-            (Step::Bind, Request::Bind(_, id, _, binding)) => bind(resource, id, binding),
-            (Step::Unbind, Request::Unbind(_, id)) if !resource.bindings.contains_key(id) => Err(Refusal::NoBinding),
-            (Step::Unbind, Request::Unbind(_, id)) => Ok(edited(resource, |after| drop(after.bindings.remove(id)))),
+            (LifecycleStep::Bind, Request::Bind(_, id, _, binding)) => bind(resource, id, binding),
+            (LifecycleStep::Unbind, Request::Unbind(_, id)) if !resource.bindings.contains_key(id) => {
+                Err(Refusal::NoBinding)
+            }
+            (LifecycleStep::Unbind, Request::Unbind(_, id)) => {
+                Ok(edited(resource, |after| drop(after.bindings.remove(id))))
+            }
             _ => Ok(unchanged(resource)),
         }
     }
 
     /// Returns the change that a resource was deprovisioned.
-    pub fn deprovisioned(&self, resource: &Arc<Resource>, now: Duration) -> Option<Change> {
+    pub fn deprovisioned(&self, resource: &Arc<Resource>, now: Duration) -> Option<ResourceChange> {
         self.remove(resource, now).change
     }
 
     /// Returns the change that a resource was suspended or resumed.
-    pub fn with_status(resource: &Arc<Resource>, status: Status) -> Option<Change> {
+    pub fn with_status(resource: &Arc<Resource>, status: Status) -> Option<ResourceChange> {
         edited(resource, |after| after.status = status).change
     }
 
     /// Takes note of a change that is durable.
-    pub fn commit(&mut self, change: &Change, now: Duration) {
+    pub fn commit(&mut self, change: &ResourceChange, now: Duration) {
         match change {
-            Change::Put(resource) => {
+            ResourceChange::Put(resource) => {
                 self.forget(resource.id);
                 self.ports.give(resource.port);
                 self.by_app.insert(resource.app.clone(), resource.id);
@@ -393,7 +397,7 @@ impl Registry {
                 }
                 self.resources.insert(resource.id, Arc::clone(resource));
             }
-            Change::Remove(removed) => {
+            ResourceChange::Remove(removed) => {
                 self.forget(removed.id);
                 self.ports.take_back(removed.port, now);
                 self.removed.add(removed.clone());
@@ -443,11 +447,11 @@ impl Registry {
             None => Existence::Unknown,
         };
         match (step(existence, Event::Provision, tombstones(wanted.dialect)), there) {
-            (Step::Compare, Some(resource)) => match difference(resource, wanted, facts.plans) {
+            (LifecycleStep::Compare, Some(resource)) => match difference(resource, wanted, facts.plans) {
                 None => Ok(unchanged(resource)),
                 Some(difference) => Err(Refusal::Conflict(difference)),
             },
-            (Step::Create, _) => {
+            (LifecycleStep::Create, _) => {
                 let plan = wanted.plan.to_give(facts.plans)?;
                 let port = self.ports.choose(wanted.port, facts.busy, facts.now)?;
                 let resource = Arc::new(Resource {
@@ -464,7 +468,7 @@ impl Registry {
                     asked: wanted.asked.clone(),
                 });
                 Ok(Decision {
-                    change: Some(Change::Put(Arc::clone(&resource))),
+                    change: Some(ResourceChange::Put(Arc::clone(&resource))),
                     outcome: AddonOutcome::Created(resource),
                 })
             }
@@ -491,7 +495,7 @@ impl Registry {
             at: now,
         };
         Decision {
-            change: Some(Change::Remove(removed)),
+            change: Some(ResourceChange::Remove(removed)),
             outcome: AddonOutcome::Removed(Arc::clone(resource)),
         }
     }
@@ -515,7 +519,7 @@ fn bind(resource: &Arc<Resource>, id: &PlatformId, binding: &Binding) -> Result<
     after.bindings.insert(id.clone(), binding.clone());
     let after = Arc::new(after);
     Ok(Decision {
-        change: Some(Change::Put(Arc::clone(&after))),
+        change: Some(ResourceChange::Put(Arc::clone(&after))),
         outcome: AddonOutcome::Created(after),
     })
 }
@@ -533,7 +537,7 @@ fn edited(before: &Arc<Resource>, edit: impl FnOnce(&mut Resource)) -> Decision 
     }
     let after = Arc::new(after);
     Decision {
-        change: Some(Change::Put(Arc::clone(&after))),
+        change: Some(ResourceChange::Put(Arc::clone(&after))),
         outcome: AddonOutcome::Changed(after),
     }
 }

@@ -80,7 +80,7 @@ pub enum Transport {
 
 /// The section, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct AddonSettings {
     /// Where the provider API listens.
     pub listen: SocketAddr,
     /// How it is encrypted.
@@ -99,7 +99,7 @@ pub struct Settings {
     pub plans: Plans,
 }
 
-impl Settings {
+impl AddonSettings {
     /// Returns where the provider API is reached, as far as the settings tell: a proxy may be elsewhere. No slash at its end.
     pub fn base_url(&self) -> String {
         let scheme = match self.transport {
@@ -165,14 +165,14 @@ impl Section {
     ///
     /// # Errors
     /// [`SettingsError`].
-    pub fn check(&self, fences: &Fences) -> Result<Settings, SettingsError> {
+    pub fn check(&self, fences: &Fences) -> Result<AddonSettings, SettingsError> {
         if let Some(port) = self.ports.iter().find(|port| !fences.allow_port(*port)) {
             return Err(SettingsError::Fenced {
                 range: self.ports,
                 port: port.get(),
             });
         }
-        Ok(Settings {
+        Ok(AddonSettings {
             listen: self.listen,
             transport: self.transport()?,
             host: host(&self.host).ok_or(SettingsError::Host)?,
@@ -278,7 +278,7 @@ mod tests {
         plans = [{name = "free", id = "5f0e3bd2-8f0c-4a5e-9f6f-0d2f6a4a1c11", pps = 512}]
     "#;
 
-    fn check(text: &str) -> Result<Settings, String> {
+    fn check(text: &str) -> Result<AddonSettings, String> {
         let section: Section = toml::from_str(text).map_err(|error| error.to_string())?;
         section.check(&Fences::default()).map_err(|error| error.to_string())
     }

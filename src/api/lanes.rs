@@ -29,7 +29,7 @@ pub(super) struct Lanes {
 
 /// A place for one connection, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct LanePlace {
     lanes: Arc<Lanes>,
     lane: Lane,
     uid: u32,
@@ -45,7 +45,7 @@ impl Lanes {
     }
 
     /// A place for a connection of that user; `None`: there is none.
-    pub(super) fn enter(self: &Arc<Self>, uid: u32) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>, uid: u32) -> Option<LanePlace> {
         let is_privileged = self.privileged.contains(&uid);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let all = |lane| -> usize {
@@ -64,18 +64,18 @@ impl Lanes {
         };
         *taken.entry((lane, uid)).or_default() += 1;
         let lanes = Arc::clone(self);
-        Some(Place { lanes, lane, uid })
+        Some(LanePlace { lanes, lane, uid })
     }
 }
 
-impl Place {
+impl LanePlace {
     /// Where it is.
     pub(super) fn lane(&self) -> Lane {
         self.lane
     }
 }
 
-impl Drop for Place {
+impl Drop for LanePlace {
     fn drop(&mut self) {
         let mut taken = self.lanes.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&(self.lane, self.uid)) {
@@ -91,8 +91,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn lanes_of(lanes: &Arc<Lanes>, uid: u32, count: usize) -> (Vec<Place>, usize) {
-        let places: Vec<Place> = (0..count).map_while(|_| lanes.enter(uid)).collect();
+    fn lanes_of(lanes: &Arc<Lanes>, uid: u32, count: usize) -> (Vec<LanePlace>, usize) {
+        let places: Vec<LanePlace> = (0..count).map_while(|_| lanes.enter(uid)).collect();
         let narrow = places.iter().filter(|place| place.lane() == Lane::Narrow).count();
         (places, narrow)
     }
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn all_others_together_leave_room_for_root() {
         let lanes = Lanes::new(vec![0, 7]);
-        let mut held: Vec<Place> = Vec::new();
+        let mut held: Vec<LanePlace> = Vec::new();
         for uid in 1000..1300 {
             held.extend(lanes_of(&lanes, uid, 3).0);
         }

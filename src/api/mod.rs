@@ -38,7 +38,7 @@ const JSON: &str = "application/json";
 
 /// How the API is served.
 #[derive(Clone)]
-pub struct Settings {
+pub struct ApiSettings {
     /// Opens the kernel for a look; each look opens it anew, on a thread of its own.
     pub open: Open,
     /// How long things may take.
@@ -47,7 +47,7 @@ pub struct Settings {
     pub privileged: Vec<u32>,
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for ApiSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("times", &self.times)
@@ -56,7 +56,7 @@ impl fmt::Debug for Settings {
     }
 }
 
-impl Default for Settings {
+impl Default for ApiSettings {
     /// The kernel of this machine.
     fn default() -> Self {
         let open = || -> Result<Box<dyn Kernel>, _> { Ok(Box::new(Linux::open().map_err(KernelError::from)?)) };

@@ -26,7 +26,7 @@ use super::error::ApiError;
 use super::hints::{self, Asker};
 use super::limits::{LARGE_BODIES, Times, URI, WAITERS};
 use super::looks::Looks;
-use super::{Settings, asking, body, events};
+use super::{ApiSettings, asking, body, events};
 use crate::control::request::{DaemonRequest, Reply};
 use crate::view::snapshot::Snapshot;
 
@@ -96,7 +96,11 @@ pub(super) struct Shared {
     pub(super) ends: watch::Receiver<bool>,
 }
 
-pub(super) fn router(requests: mpsc::Sender<DaemonRequest>, settings: Settings, ends: watch::Receiver<bool>) -> Router {
+pub(super) fn router(
+    requests: mpsc::Sender<DaemonRequest>,
+    settings: ApiSettings,
+    ends: watch::Receiver<bool>,
+) -> Router {
     let shared = Shared {
         requests,
         looks: Looks::new(settings.open, settings.times),

@@ -23,7 +23,7 @@ use super::error::ApiError;
 use super::lanes::{Lane, Lanes};
 use super::limits::{HEAD, HEADERS, Times};
 use super::stall::Stalling;
-use super::{Settings, routes};
+use super::{ApiSettings, routes};
 use crate::control::request::{DaemonRequest, Peer};
 
 /// After an error of `accept` that lasts, such as too many open files.
@@ -38,7 +38,7 @@ pub async fn serve(
     mut listener: UnixListener,
     mut renewed: mpsc::Receiver<UnixListener>,
     requests: mpsc::Sender<DaemonRequest>,
-    settings: Settings,
+    settings: ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
     let times = settings.times;

@@ -16,7 +16,8 @@ use self::log::Log;
 use super::error_output::LAST_LINES;
 use super::{Code, Failure, Global, Outcome};
 use crate::config::daemon::{
-    AllFailed, CheckInterval, GroupName, LogFormat, LogLevel, MaxProbes, Section, Settings, SocketMode, SocketPath,
+    AllFailed, CheckInterval, DaemonSettings, GroupName, LogFormat, LogLevel, MaxProbes, Section, SocketMode,
+    SocketPath,
 };
 use crate::config::given::Given;
 use crate::daemon::SetLevel;
@@ -127,7 +128,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Outcome {
 }
 
 /// Starts the logs, and says how their level is changed. No log: standard error is closed.
-fn start_logs(global: &Global, settings: &Settings) -> (SetLevel, Option<Log>) {
+fn start_logs(global: &Global, settings: &DaemonSettings) -> (SetLevel, Option<Log>) {
     let (level, handle) = reload::Layer::new(LevelFilter::from(tracing::Level::from(settings.log_level)));
     // These crates call what newer kernels tell an error.
     let ours = filter::filter_fn(|about| !about.target().starts_with("netlink"));

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::lock::Lock;
 use crate::reconcile::{Desired, Reconciler};
 use crate::record::RecordFile;
-use crate::view::Services;
+use crate::view::ServicesView;
 use tcpgw_core::model::{Service, State};
 use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_kernel::Kernel;
@@ -53,12 +53,12 @@ impl Gateway {
     }
 
     /// What it is meant to do.
-    pub(super) fn services(&mut self, config: &Config) -> Result<Services, Failure> {
+    pub(super) fn services(&mut self, config: &Config) -> Result<ServicesView, Failure> {
         Ok(self.reconciler(config).services()?)
     }
 
     /// Whether the table lets new connections from outside reach backends through services only. What cannot be read does not.
-    pub(super) fn protects(&mut self, services: &Services) -> bool {
+    pub(super) fn protects(&mut self, services: &ServicesView) -> bool {
         let mut holds_some = |family| {
             let held = self.kernel.counted(SetName::Protected(family));
             held.is_ok_and(|backends| !backends.is_empty())

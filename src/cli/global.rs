@@ -13,7 +13,7 @@ use crate::api::client::{self, At, Client};
 use crate::cli::File;
 use crate::cli::failure::Failure;
 use crate::config::Config;
-use crate::config::daemon::{Section, Settings};
+use crate::config::daemon::{DaemonSettings, Section};
 use crate::state_file;
 use crate::view::Hint;
 use tcpgw_core::model::{Problems, State};
@@ -163,7 +163,7 @@ impl Global {
                     Section::default()
                 }
             };
-            Settings::from(section).socket
+            DaemonSettings::from(section).socket
         })
     }
 

@@ -18,7 +18,7 @@ use crate::doctor::{CheapReader, Effort, Subject};
 use crate::observe::{self, ObserveError, StatusQuery};
 use crate::unserved;
 use crate::view::status::Status;
-use crate::view::{ServiceName, Services};
+use crate::view::{ServiceName, ServicesView};
 use tcpgw_core::model::duration;
 use tcpgw_core::problem::{Kind, Problem};
 
@@ -126,7 +126,7 @@ enum Source {
 
 impl Here {
     /// Why no daemon was asked, and what it would have found.
-    fn found(&mut self, global: &Global, services: &Services) -> Vec<Problem> {
+    fn found(&mut self, global: &Global, services: &ServicesView) -> Vec<Problem> {
         let why = self.elsewhere.clone().or_else(|| global.absent());
         let configuration = self.configuration.problem_beside(why.as_ref());
         let is_dead = why.as_ref().is_none_or(|why| why.kind == Kind::DaemonGone);

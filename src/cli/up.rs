@@ -13,12 +13,12 @@ use super::{Code, Failure, Global, Outcome, Output, parse_duration, print_json, 
 use crate::api::client::{self, Client, ClientError, Found};
 use crate::config::{Config, daemon as settings};
 use crate::up::container::{Report, Spec, code_of};
-use crate::up::control::{Answer, ControlClient, ControlError, Place, Request, Shown};
+use crate::up::control::{Answer, ControlClient, ControlError, ProcessPlace, Request, Shown};
 use crate::up::leftovers::{self, Cleaning};
 use crate::up::network::Network;
 use crate::up::process::{self, Streams};
 use crate::up::record::{Places, socket_in};
-use crate::up::run::{self, Settings, UpError, directory_of};
+use crate::up::run::{self, UpError, UpSettings, directory_of};
 use tcpgw_core::problem::Kind;
 
 /// How long another tcpgw may hold the lock when the table is removed.
@@ -121,7 +121,7 @@ fn start(global: &Global, arguments: &Arguments) -> Outcome {
     let socket = socket(global)?;
     let find = || find(global).map_err(|error| error.to_string());
     let teardown = || tear_down(global);
-    let settings = Settings {
+    let settings = UpSettings {
         procfile: arguments.procfile.clone(),
         env_files: arguments.env.clone(),
         formation: arguments.formation.clone(),
@@ -146,7 +146,10 @@ fn start(global: &Global, arguments: &Arguments) -> Outcome {
 /// The store of a daemon that is started.
 fn store(config: &Config) -> PathBuf {
     let named = env::var_os("TCPGW_STORE").filter(|store| !store.is_empty());
-    named.map_or_else(|| settings::Settings::from(config.daemon.clone()).store, PathBuf::from)
+    named.map_or_else(
+        || settings::DaemonSettings::from(config.daemon.clone()).store,
+        PathBuf::from,
+    )
 }
 
 /// How long a port rests when it is given back; not in the configuration that `tcpgw up` writes itself.
@@ -166,7 +169,7 @@ fn socket(global: &Global) -> Result<PathBuf, Failure> {
             "`tcpgw up` needs a daemon: --socket must not be none".into(),
         ));
     }
-    let configured = || settings::Settings::from(global.config_for_looking().daemon).socket;
+    let configured = || settings::DaemonSettings::from(global.config_for_looking().daemon).socket;
     Ok(named.unwrap_or_else(configured))
 }
 
@@ -349,7 +352,7 @@ fn one_off(global: &Global, procfile: &Path, run: &Run) -> Outcome {
     }
 }
 
-fn spec(place: &Place, command: &[String]) -> Spec {
+fn spec(place: &ProcessPlace, command: &[String]) -> Spec {
     let command = match command {
         [line] => vec!["/bin/sh".into(), "-c".into(), line.clone()],
         words => words.to_vec(),

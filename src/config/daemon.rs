@@ -91,7 +91,7 @@ impl Section {
 
 /// All that the daemon is told, with the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct DaemonSettings {
     /// The state file, absolute; `None`: only the API provides services.
     pub state: Option<PathBuf>,
     /// The socket of the API.
@@ -120,13 +120,13 @@ pub struct Settings {
     pub store: PathBuf,
 }
 
-impl Default for Settings {
+impl Default for DaemonSettings {
     fn default() -> Self {
         Self::from(Section::default())
     }
 }
 
-impl From<Section> for Settings {
+impl From<Section> for DaemonSettings {
     fn from(section: Section) -> Self {
         Self {
             state: section.state,
@@ -146,7 +146,7 @@ impl From<Section> for Settings {
     }
 }
 
-impl Settings {
+impl DaemonSettings {
     /// What holds after `new` was read while the daemon runs, and the keys whose new values wait for a restart.
     #[must_use]
     pub fn reloaded(&self, new: Self) -> (Self, Vec<&'static str>) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::daemon::{DEFAULT_STATE, Section, Settings};
+use super::daemon::{DEFAULT_STATE, DaemonSettings, Section};
 use super::{Config, ConfigError, DEFAULT_PATH, copy};
 
 /// Where settings come from: enough to read them again.
@@ -19,7 +19,7 @@ impl Given {
     ///
     /// # Errors
     /// [`ConfigError`]: nothing of a file that is wrong is used.
-    pub fn load(&self) -> Result<(Settings, Config), ConfigError> {
+    pub fn load(&self) -> Result<(DaemonSettings, Config), ConfigError> {
         let config = Config::load_beside(self.config.as_deref(), &self.copy())?;
         let mut settings = self.merge(&config);
         settings.state = settings
@@ -34,7 +34,7 @@ impl Given {
     ///
     /// # Errors
     /// [`ConfigError`]; [`ConfigError::Gone`].
-    pub fn reload(&self, settings: &Settings, config: &Config) -> Result<(Settings, Config), ConfigError> {
+    pub fn reload(&self, settings: &DaemonSettings, config: &Config) -> Result<(DaemonSettings, Config), ConfigError> {
         let (mut new, read) = self.load()?;
         let is_gone = read.file.is_none() || read.gone.is_some();
         if let Some(path) = config.file.as_ref().filter(|_| is_gone) {
@@ -47,7 +47,7 @@ impl Given {
 
     /// What was given, then what the file says, then the defaults.
     #[must_use]
-    pub fn merge(&self, config: &Config) -> Settings {
+    pub fn merge(&self, config: &Config) -> DaemonSettings {
         self.section.clone().or(config.daemon.clone()).into()
     }
 

@@ -33,14 +33,14 @@ use std::time::{Duration, Instant};
 use super::events::{Event, Events, What};
 use crate::addon::AddonOutcome;
 use crate::config::Config;
-use crate::config::daemon::Settings;
+use crate::config::daemon::DaemonSettings;
 use crate::control::job::Job;
-use crate::control::membership::{Change, Membership, Name, Note, Probing, Verdict};
+use crate::control::membership::{Membership, MembershipChange, Name, Note, Probing, Verdict};
 use crate::control::request::{
     AddonRefused, Applied as ApplyDone, Edited, EditedBatch, Peer, Refused, Reply, Resumed, TornDown,
 };
 use crate::reconcile::Report;
-use crate::reconcile::engine::Services;
+use crate::reconcile::engine::ServicesByName;
 use crate::record::{Applied, StoreRevision, TornDown as TornDownBy};
 use crate::report::ApplyReport;
 use crate::store::last::Last;
@@ -147,7 +147,7 @@ enum Phase {
 
 /// What it knows and does.
 pub struct Core {
-    settings: Settings,
+    settings: DaemonSettings,
     config: Config,
     /// What the configuration, as it was read last, says of `protect_backends`; `config` has what is in effect.
     configured_to_protect: bool,
@@ -241,7 +241,7 @@ struct View {
 
 impl Core {
     /// Knows nothing yet.
-    pub fn new(settings: Settings, config: Config, namespace: u64, now: Now) -> Self {
+    pub fn new(settings: DaemonSettings, config: Config, namespace: u64, now: Now) -> Self {
         let membership = Membership::new(settings.all_failed);
         let health = Health::new(settings.max_probes);
         Self {
@@ -494,7 +494,7 @@ impl Core {
         });
     }
 
-    fn settle(&mut self, now: Now) -> Change {
+    fn settle(&mut self, now: Now) -> MembershipChange {
         let health = &self.health;
         let verdict = |endpoint: Endpoint| {
             let view = health.get(endpoint.into());
@@ -540,7 +540,7 @@ impl Core {
     }
 
     /// What follows from a change besides the job.
-    fn after(&mut self, change: &Change, now: Now) {
+    fn after(&mut self, change: &MembershipChange, now: Now) {
         for note in &change.notes {
             self.tell(note, now);
         }
@@ -683,7 +683,7 @@ impl Core {
     /// Puts that into the membership.
     fn want(&mut self, now: Instant) {
         let of_name = |service: &Arc<Service>| (service.name.clone(), Arc::clone(service));
-        let wanted: Services = self.desired().map(of_name).collect();
+        let wanted: ServicesByName = self.desired().map(of_name).collect();
         self.membership.want_all(&wanted, now);
     }
 
@@ -770,7 +770,7 @@ impl From<Unheld<'_>> for Refused {
 }
 
 /// Where changes that nobody ordered come from.
-fn origin(settings: &Settings) -> String {
+fn origin(settings: &DaemonSettings) -> String {
     let path = settings.state.as_ref();
     path.map_or_else(|| "api".into(), |path| path.to_string_lossy().into_owned())
 }

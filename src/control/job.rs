@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::membership::{Change, Name};
-use crate::reconcile::engine::{ChangeMemo, Checked, Found, Memo, Services};
+use super::membership::{MembershipChange, Name};
+use crate::reconcile::engine::{ChangeMemo, Checked, Found, Memo, ServicesByName};
 use crate::reconcile::{ReconcileError, Report, Torn};
 use crate::record::TornDown;
 use crate::view::Table;
@@ -19,21 +19,21 @@ pub enum Job {
     /// Look what is in the kernel.
     Look(Summary),
     /// Make the kernel equal to these services, whatever it holds.
-    All(Services, Memo),
+    All(ServicesByName, Memo),
     /// Put some services in the place of others, with what is to be written down before.
-    Change(Change, ChangeMemo),
+    Change(MembershipChange, ChangeMemo),
     /// Delete the handshakes that these backends of services have not answered.
     Forget(BTreeSet<Pair>),
     /// Count the flows of these backends, each of the service that it leaves.
     Count(BTreeMap<Pair, Name>),
     /// See whether somebody else has written, and put it right.
-    Check(Services, Memo),
+    Check(ServicesByName, Memo),
     /// Delete the flows that none of these services explains, and look at nothing else.
-    Flush(Services),
+    Flush(ServicesByName),
     /// Remove the counters of what is gone.
-    Tidy(Services),
+    Tidy(ServicesByName),
     /// Leave the record.
-    Record(Services, Memo),
+    Record(ServicesByName, Memo),
     /// Remove everything; by whom.
     Teardown(TornDown),
     /// Write again that everything was removed; by whom.

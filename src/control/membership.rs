@@ -69,7 +69,7 @@ pub enum Probing {
 
 /// From what the kernel was told to what it should be told.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Change {
+pub struct MembershipChange {
     /// Services as they were; those that are not here are new.
     pub old: Vec<Arc<Service>>,
     /// Services as they shall be; those that are not here go.
@@ -82,7 +82,7 @@ pub struct Change {
     pub unbalanced: BTreeSet<Pair>,
 }
 
-impl Change {
+impl MembershipChange {
     /// Whether the kernel has nothing to learn.
     pub fn is_empty(&self) -> bool {
         self.old.is_empty() && self.new.is_empty()

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::addon::settings::Settings;
+use crate::addon::settings::AddonSettings;
 use crate::api;
 use crate::api::provider::{BACKLOG, Provider, serve};
 use crate::control::request::DaemonRequest;
@@ -50,13 +50,13 @@ impl ProviderTask {
     ///
     /// # Errors
     /// Why it is not as they say, in words.
-    pub(super) fn configure(&mut self, settings: Option<&Settings>) -> Result<(), String> {
+    pub(super) fn configure(&mut self, settings: Option<&AddonSettings>) -> Result<(), String> {
         let configured = self.try_configure(settings);
         self.is_configured = configured.is_ok();
         configured
     }
 
-    fn try_configure(&mut self, settings: Option<&Settings>) -> Result<(), String> {
+    fn try_configure(&mut self, settings: Option<&AddonSettings>) -> Result<(), String> {
         let Some(settings) = settings else {
             self.end();
             return Ok(());
@@ -82,7 +82,7 @@ impl ProviderTask {
             listener,
             current,
             self.requests.clone(),
-            api::Settings::default(),
+            api::ApiSettings::default(),
             async {
                 let _ = stopped.await;
             },

@@ -25,7 +25,7 @@ use super::start::{StartError, StartFiles};
 use super::store_thread::StoreThread;
 use crate::api::provider::seats_within;
 use crate::api::{self, Socket, SocketError, SocketSettings};
-use crate::config::daemon::{LogLevel, Settings};
+use crate::config::daemon::{DaemonSettings, LogLevel};
 use crate::config::given::Given;
 use crate::config::{Config, ConfigError, copy};
 use crate::control::core::{ApplyOrder, Core, Now, Order};
@@ -127,7 +127,7 @@ impl Now {
 /// [`DaemonError`].
 pub fn run(
     given: &Given,
-    settings: Settings,
+    settings: DaemonSettings,
     config: Config,
     run_dir: &Path,
     set_level: SetLevel,
@@ -247,7 +247,7 @@ impl Signals {
 impl Daemon {
     fn start(
         given: Given,
-        settings: Settings,
+        settings: DaemonSettings,
         config: Config,
         run_dir: &Path,
         set_level: SetLevel,
@@ -292,7 +292,7 @@ impl Daemon {
             listener,
             renewals,
             ask,
-            api::Settings::default(),
+            api::ApiSettings::default(),
             async {
                 let _ = stopped.await;
             },
@@ -703,7 +703,7 @@ impl Daemon {
     }
 
     /// The file may be another one, and what it may say has changed.
-    fn rewatch(&mut self, settings: &Settings, config: &Config) {
+    fn rewatch(&mut self, settings: &DaemonSettings, config: &Config) {
         if let Some(file) = self.file.take() {
             file.task.abort();
         }
@@ -813,7 +813,7 @@ fn probes_within(wanted: NonZeroUsize, files: u64, has_addon: bool) -> NonZeroUs
 }
 
 /// Settings that the limit of open files allows.
-fn within_limits(settings: Settings, has_addon: bool) -> Settings {
+fn within_limits(settings: DaemonSettings, has_addon: bool) -> DaemonSettings {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
     let max_probes = probes_within(settings.max_probes, files, has_addon);
     if max_probes < settings.max_probes {
@@ -823,11 +823,11 @@ fn within_limits(settings: Settings, has_addon: bool) -> Settings {
             "max_probes is more than the limit of open files ({files}) allows: raise LimitNOFILE"
         );
     }
-    Settings { max_probes, ..settings }
+    DaemonSettings { max_probes, ..settings }
 }
 
 /// Whoever looks at the run directory knows that a daemon runs, and where it listens.
-fn leave_presence(settings: &Settings, run_dir: &Path, namespace: u64) -> Presence {
+fn leave_presence(settings: &DaemonSettings, run_dir: &Path, namespace: u64) -> Presence {
     let presence = Presence {
         pid: std::process::id(),
         socket: std::path::absolute(&settings.socket).unwrap_or_else(|_| settings.socket.clone()),
@@ -844,7 +844,7 @@ fn note_presence(presence: &Presence, run_dir: &Path, namespace: u64) {
 
 /// What was desired before. Without it a lost file or store may cost services when the machine boots, and nothing before. What
 /// cannot be read is set aside, before a new one is written.
-fn last_services(settings: &Settings) -> Last {
+fn last_services(settings: &DaemonSettings) -> Last {
     let path = Last::path(&settings.store);
     match Last::load(&path) {
         Ok(last) => last.unwrap_or_default(),
@@ -858,11 +858,11 @@ fn last_services(settings: &Settings) -> Last {
     }
 }
 
-fn bind(settings: &Settings) -> Result<Socket, DaemonError> {
+fn bind(settings: &DaemonSettings) -> Result<Socket, DaemonError> {
     Ok(Socket::bind(&socket_settings(settings)?)?)
 }
 
-fn socket_settings(settings: &Settings) -> Result<SocketSettings, DaemonError> {
+fn socket_settings(settings: &DaemonSettings) -> Result<SocketSettings, DaemonError> {
     Ok(SocketSettings {
         path: settings.socket.clone(),
         mode: settings.socket_mode,
@@ -874,7 +874,7 @@ fn socket_settings(settings: &Settings) -> Result<SocketSettings, DaemonError> {
 ///
 /// # Errors
 /// [`DaemonError::Group`].
-pub(super) fn group_of(settings: &Settings) -> Result<Option<u32>, DaemonError> {
+pub(super) fn group_of(settings: &DaemonSettings) -> Result<Option<u32>, DaemonError> {
     let group = settings.socket_group.as_deref().map(|name| {
         let found = nix::unistd::Group::from_name(name).ok().flatten();
         found

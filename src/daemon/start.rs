@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::run::{DaemonError, group_of};
 use crate::addon::settings::Transport;
 use crate::api::provider::{Provider, ProviderError};
-use crate::config::daemon::Settings;
+use crate::config::daemon::DaemonSettings;
 use crate::config::given::Given;
 use crate::config::{Config, ConfigError};
 use crate::secrets::{Owners, SecretError};
@@ -69,7 +69,7 @@ impl StartError {
 ///
 /// # Errors
 /// [`StartError`].
-pub fn judge(settings: &Settings, config: &Config, owners: &Owners) -> Result<(), StartError> {
+pub fn judge(settings: &DaemonSettings, config: &Config, owners: &Owners) -> Result<(), StartError> {
     group_of(settings)?;
     if let Some(addon) = &config.addon {
         Provider::load(addon, owners)?;
@@ -103,7 +103,7 @@ impl StartFiles {
     pub(super) fn judge_changed(
         &mut self,
         given: &Given,
-        settings: &Settings,
+        settings: &DaemonSettings,
         config: &Config,
     ) -> Option<Result<(), StartError>> {
         let now = self.look(given);

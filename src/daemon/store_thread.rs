@@ -94,9 +94,9 @@ fn restored(last: &Last) -> Option<Change> {
     let names: BTreeSet<String> = known.resources.iter().map(|resource| resource.id.service()).collect();
     let of_resources = last.services.iter();
     let of_resources = of_resources.filter(|(owner, service)| *owner != Owner::File && names.contains(&*service.name));
-    let removed = known.removed.iter().cloned().map(addon::Change::Remove);
-    let there = known.resources.iter().cloned().map(addon::Change::Put);
-    let resources: Vec<addon::Change> = removed.chain(there).collect();
+    let removed = known.removed.iter().cloned().map(addon::ResourceChange::Remove);
+    let there = known.resources.iter().cloned().map(addon::ResourceChange::Put);
+    let resources: Vec<addon::ResourceChange> = removed.chain(there).collect();
     (!resources.is_empty()).then(|| Change {
         edits: of_resources
             .map(|(_, service)| Edit::Put(Arc::clone(service), Expect::Absent))
@@ -519,7 +519,7 @@ mod tests {
             "port": 20000, "status": "suspended", "bindings": {}, "created": {"secs": 1, "nanos": 0}}"#;
         let resource: addon::Resource = serde_json::from_str(resource).unwrap();
         let resource = Change {
-            resources: vec![addon::Change::Put(Arc::new(resource))],
+            resources: vec![addon::ResourceChange::Put(Arc::new(resource))],
             ..Change::default()
         };
         let deploy = NewDeploy {

@@ -26,7 +26,7 @@ pub(super) enum Holds {
 
 /// Where a packet ends: a rule of a chain, or the chain's policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RulePlace {
     pub(super) chain: String,
     /// Counted from 1; `None` is the policy.
     pub(super) rule: Option<usize>,
@@ -42,8 +42,8 @@ pub(super) struct Place {
 pub(super) enum PacketVerdict {
     Passes,
     /// A rule that cannot be judged decides.
-    MayEnd(Place),
-    Ends(Place),
+    MayEnd(RulePlace),
+    Ends(RulePlace),
     /// There are too many rules.
     Unjudged,
 }
@@ -79,7 +79,7 @@ pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (PacketVe
         return (PacketVerdict::Unjudged, walk.done);
     }
     let policy = || {
-        base.base.filter(|of| of.drops).map(|_| Place {
+        base.base.filter(|of| of.drops).map(|_| RulePlace {
             chain: base.name.clone(),
             rule: None,
             rejects: false,
@@ -103,7 +103,7 @@ pub(super) fn walk(chains: &[Chain], base: &Chain, packet: &Packet) -> (PacketVe
 enum End {
     Through,
     Accepted,
-    Ended(Place),
+    Ended(RulePlace),
 }
 
 struct Walk<'a> {
@@ -116,7 +116,7 @@ struct Walk<'a> {
     path: Vec<&'a str>,
     /// Whether a rule that may be meant lets it pass.
     accepts: bool,
-    may_end: Option<Place>,
+    may_end: Option<RulePlace>,
     done: Vec<Done>,
     /// Ranges of a field in which clients differ that rules drop, each for itself only some clients; and whether that is sure.
     dropped: Vec<(Field, bool, Span)>,
@@ -152,7 +152,7 @@ impl<'a> Walk<'a> {
                 holds
             };
             for (verdict, holds) in verdicts(self.packet, &rule.verdict, holds) {
-                let place = Place {
+                let place = RulePlace {
                     chain: chain.name.clone(),
                     rule: Some(at + 1),
                     rejects: *verdict == Verdict::Reject,
@@ -160,9 +160,9 @@ impl<'a> Walk<'a> {
                     spares_few,
                 };
                 match self.verdict(verdict, place, holds, holds.min(certain), depth) {
-                    Step::Next => {}
-                    Step::Doubt => certain = certain.min(Holds::Unknown),
-                    Step::End(end) => return end,
+                    PacketStep::Next => {}
+                    PacketStep::Doubt => certain = certain.min(Holds::Unknown),
+                    PacketStep::End(end) => return end,
                 }
             }
             // Who translates or takes off conntrack also lets the packet out of the chain.
@@ -191,11 +191,11 @@ impl<'a> Walk<'a> {
         spans_cover(about.field, &sure).max(may)
     }
 
-    fn verdict(&mut self, verdict: &Verdict, place: Place, own: Holds, certain: Holds, depth: usize) -> Step {
+    fn verdict(&mut self, verdict: &Verdict, place: RulePlace, own: Holds, certain: Holds, depth: usize) -> PacketStep {
         match (verdict, certain) {
-            (Verdict::Accept, Holds::Yes) => return Step::End(End::Accepted),
+            (Verdict::Accept, Holds::Yes) => return PacketStep::End(End::Accepted),
             (Verdict::Accept, _) => self.accepts = true,
-            (Verdict::Drop | Verdict::Reject, Holds::Yes) => return Step::End(End::Ended(place)),
+            (Verdict::Drop | Verdict::Reject, Holds::Yes) => return PacketStep::End(End::Ended(place)),
             (Verdict::Drop | Verdict::Reject, Holds::Unknown) => drop(self.may_end.get_or_insert(place)),
             (Verdict::Unknown(_), _) => {
                 self.accepts = true;
@@ -210,7 +210,7 @@ impl<'a> Walk<'a> {
                     let end = self.chain(chain, certain, depth + 1);
                     self.path.pop();
                     if !matches!(end, End::Through) {
-                        return Step::End(end);
+                        return PacketStep::End(end);
                     }
                 }
                 if matches!(verdict, Verdict::Goto(_)) {
@@ -219,22 +219,22 @@ impl<'a> Walk<'a> {
             }
             (Verdict::Drop | Verdict::Reject | Verdict::Continue | Verdict::Map(..), _) => {}
         }
-        Step::Next
+        PacketStep::Next
     }
 }
 
-enum Step {
+enum PacketStep {
     Next,
     /// Who knows whether the rules that follow are reached.
     Doubt,
     End(End),
 }
 
-fn leaving(own: Holds) -> Step {
+fn leaving(own: Holds) -> PacketStep {
     if own == Holds::Yes {
-        Step::End(End::Through)
+        PacketStep::End(End::Through)
     } else {
-        Step::Doubt
+        PacketStep::Doubt
     }
 }
 

@@ -26,7 +26,7 @@ const MOST_ERRORS: usize = 64;
 pub(super) struct Pool {
     epoll: Epoll,
     /// By token.
-    places: Vec<Place>,
+    places: Vec<ProbePlace>,
     /// Tokens of places without a socket.
     vacant: Vec<usize>,
     /// Tokens of sockets without a probe.
@@ -37,7 +37,7 @@ pub(super) struct Pool {
 }
 
 #[derive(Default)]
-struct Place {
+struct ProbePlace {
     socket: Option<Socket>,
     flight: Option<Flight>,
 }
@@ -238,7 +238,7 @@ impl Pool {
         let event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, data);
         self.epoll.add(&socket.fd, event)?;
         if self.vacant.pop().is_none() {
-            self.places.push(Place::default());
+            self.places.push(ProbePlace::default());
         }
         let place = self.places.get_mut(token).ok_or(Errno::EMFILE)?;
         place.socket = Some(socket);

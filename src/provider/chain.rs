@@ -15,7 +15,7 @@ pub(super) struct Chain {
     pub(super) directories: BTreeMap<PathBuf, Names>,
     /// The end of the way, if there is one.
     pub(super) end: Option<End>,
-    signature: Vec<Step>,
+    signature: Vec<ChainStep>,
 }
 
 /// Names in a directory; whether each is the file itself.
@@ -32,7 +32,7 @@ pub(super) struct End {
 
 /// What tells one content from the next, without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Step {
+struct ChainStep {
     device: u64,
     inode: u64,
     size: u64,
@@ -40,7 +40,7 @@ struct Step {
     changed: (i64, i64),
 }
 
-impl Step {
+impl ChainStep {
     fn of(metadata: &Metadata) -> Self {
         // What else changes in a directory is no concern of ours.
         let is_own = !metadata.is_dir();
@@ -82,7 +82,7 @@ impl Chain {
             let Ok(metadata) = here.symlink_metadata() else {
                 break;
             };
-            chain.signature.push(Step::of(&metadata));
+            chain.signature.push(ChainStep::of(&metadata));
             if metadata.is_symlink() {
                 let Ok(target) = here.read_link() else {
                     break;

@@ -42,10 +42,10 @@ pub struct FileProvider {
 }
 
 /// What inotify tells of.
-type Watched = BTreeMap<WatchDescriptor, Place>;
+type Watched = BTreeMap<WatchDescriptor, WatchedPlace>;
 
 #[derive(Debug, Clone)]
-enum Place {
+enum WatchedPlace {
     Directory(PathBuf, Names),
     File,
 }
@@ -232,10 +232,10 @@ impl FileProvider {
             // Its place is not known before the look that began to watch it is over.
             None if self.job.is_none() || mask.contains(Flags::IN_IGNORED) => None,
             Some(_) if mask.intersects(gone) => Some(FileEvent::Moved),
-            None | Some(Place::File) if mask.contains(Flags::IN_MODIFY) => Some(FileEvent::Writing),
-            None | Some(Place::File) if mask.contains(Flags::IN_CLOSE_WRITE) => Some(FileEvent::Written),
-            None | Some(Place::File) => Some(FileEvent::Moved),
-            Some(Place::Directory(directory, names)) => {
+            None | Some(WatchedPlace::File) if mask.contains(Flags::IN_MODIFY) => Some(FileEvent::Writing),
+            None | Some(WatchedPlace::File) if mask.contains(Flags::IN_CLOSE_WRITE) => Some(FileEvent::Written),
+            None | Some(WatchedPlace::File) => Some(FileEvent::Moved),
+            Some(WatchedPlace::Directory(directory, names)) => {
                 let name = event.name.as_ref()?;
                 if !*names.get(name)? || mask.contains(Flags::IN_ATTRIB) {
                     Some(FileEvent::Moved)

@@ -11,7 +11,7 @@ use tcpgw_core::ruleset::name::{Family, SetName};
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_core::ruleset::step::{Batch, Step};
+use tcpgw_core::ruleset::step::{Batch, PlanStep};
 use tcpgw_kernel::{Build, Commit, Kernel, KernelError};
 
 /// Tries in all when others write at the same time.
@@ -95,7 +95,7 @@ impl<K: Kernel> Reconciler<'_, K> {
             Vec::new()
         };
         if steps.is_empty() && (build.is_some() || !orphans.is_empty()) {
-            steps.push(Step::default());
+            steps.push(PlanStep::default());
         }
         // Where nothing led to a backend before, no SYN can be on its way to it.
         report.retired |= !known.ruleset.is_empty() && !steps.is_empty();
@@ -147,7 +147,7 @@ impl<K: Kernel> Reconciler<'_, K> {
 }
 
 /// A set that cannot hold what the first step of a plan adds to what it has; the others only take away.
-pub(super) fn full(room: Room, had: impl Fn(SetName) -> usize, step: &Step<'_>) -> Option<SetName> {
+pub(super) fn full(room: Room, had: impl Fn(SetName) -> usize, step: &PlanStep<'_>) -> Option<SetName> {
     let count = |batches: &BTreeMap<SetName, Batch<'_>>, name| batches.get(&name).map_or(0, Batch::len);
     Room::decides().into_iter().find(|name| {
         let will = (had(*name) + count(&step.add, *name)).saturating_sub(count(&step.delete, *name));
@@ -155,7 +155,7 @@ pub(super) fn full(room: Room, had: impl Fn(SetName) -> usize, step: &Step<'_>) 
     })
 }
 
-fn retires(steps: &[Step<'_>]) -> bool {
+fn retires(steps: &[PlanStep<'_>]) -> bool {
     let owning = |set: &SetName| matches!(set, SetName::Services(_) | SetName::Limited(_) | SetName::Unlimited(_));
     steps.iter().any(|step| step.delete.keys().any(owning))
 }

@@ -35,7 +35,7 @@ const FEW: usize = 3;
 pub type FlowsOfMembers = BTreeMap<(Box<str>, SocketAddr), u64>;
 
 /// Services by name.
-pub type Services = BTreeMap<Box<str>, Arc<Service>>;
+pub type ServicesByName = BTreeMap<Box<str>, Arc<Service>>;
 
 /// What was found in the kernel, before anything is changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -141,7 +141,7 @@ impl<K: Kernel> Engine<K> {
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn apply_all(&mut self, services: &Services, memo: Memo) -> Result<Report, ReconcileError> {
+    pub fn apply_all(&mut self, services: &ServicesByName, memo: Memo) -> Result<Report, ReconcileError> {
         self.cached = None;
         self.follow_timeouts();
         let desired = self.desired(services);
@@ -165,7 +165,7 @@ impl<K: Kernel> Engine<K> {
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn check(&mut self, services: &Services, memo: Memo) -> Result<Checked, ReconcileError> {
+    pub fn check(&mut self, services: &ServicesByName, memo: Memo) -> Result<Checked, ReconcileError> {
         self.follow_timeouts();
         let identity = self.kernel.identity()?;
         if self.cached.as_ref().is_some_and(|cached| cached.identity == identity) {
@@ -200,7 +200,7 @@ impl<K: Kernel> Engine<K> {
         Ok(Checked { drifted, report })
     }
 
-    fn desired(&self, services: &Services) -> Desired {
+    fn desired(&self, services: &ServicesByName) -> Desired {
         self.desired_within(
             services,
             &Surroundings {
@@ -210,13 +210,13 @@ impl<K: Kernel> Engine<K> {
         )
     }
 
-    fn desired_within(&self, services: &Services, surroundings: &Surroundings) -> Desired {
+    fn desired_within(&self, services: &ServicesByName, surroundings: &Surroundings) -> Desired {
         Desired::of(services.values().map(AsRef::as_ref).collect(), &surroundings.links)
             .protecting(self.protect)
             .with_timeouts(surroundings.timeouts)
     }
 
-    fn believe(&mut self, services: &Services, desired: &Desired) -> Result<(), KernelError> {
+    fn believe(&mut self, services: &ServicesByName, desired: &Desired) -> Result<(), KernelError> {
         self.left = None;
         let identity = self.kernel.identity()?;
         let about = self.kernel.about()?;
@@ -241,7 +241,7 @@ impl<K: Kernel> Engine<K> {
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn flush_stale(&mut self, services: &Services) -> Result<Report, ReconcileError> {
+    pub fn flush_stale(&mut self, services: &ServicesByName) -> Result<Report, ReconcileError> {
         let summary: Summary = services.values().map(AsRef::as_ref).collect();
         let mut report = Report::default();
         let swept = self.reconciler().sweep(&summary, None, false, &mut report);
@@ -300,7 +300,7 @@ impl<K: Kernel> Engine<K> {
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn tidy(&mut self, services: &Services) -> Result<(), ReconcileError> {
+    pub fn tidy(&mut self, services: &ServicesByName) -> Result<(), ReconcileError> {
         let Some(mut cached) = self.cached.take() else {
             return Ok(());
         };
@@ -311,7 +311,7 @@ impl<K: Kernel> Engine<K> {
                 generation: cached.identity.generation,
                 mark: self.mark,
                 build: None,
-                step: &tcpgw_core::ruleset::step::Step::default(),
+                step: &tcpgw_core::ruleset::step::PlanStep::default(),
                 forget: &orphans,
             };
             cached.identity.generation = self.kernel.commit(&commit)?;
@@ -321,7 +321,7 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Leaves the record for the next process, or for the CLI.
-    pub fn record(&mut self, services: &Services, memo: Memo) {
+    pub fn record(&mut self, services: &ServicesByName, memo: Memo) {
         let Some(cached) = self.cached.clone() else { return };
         let Some(table) = cached.identity.table else { return };
         let desired = self.desired(services);

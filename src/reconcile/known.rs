@@ -8,7 +8,7 @@ use super::commit::ATTEMPTS;
 use super::{Desired, ReconcileError, Reconciler};
 use crate::record::{Applied, Deadline, Entry, Head, Kept, Pause, Record, TornDown, boot_id};
 use crate::store::last::Last;
-use crate::view::{Services, Table as TableView};
+use crate::view::{ServicesView, Table as TableView};
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner::{self, AllDetails, Owner};
 use tcpgw_core::ruleset::name::{Family, SetName};
@@ -271,7 +271,7 @@ impl<K: Kernel> Reconciler<'_, K> {
     ///
     /// # Errors
     /// [`ReconcileError`].
-    pub fn services(&mut self) -> Result<Services, ReconcileError> {
+    pub fn services(&mut self) -> Result<ServicesView, ReconcileError> {
         let identity = self.kernel.identity()?;
         let about = self.kernel.about()?;
         let comment = about.as_ref().and_then(|about| about.comment.as_deref());
@@ -285,14 +285,14 @@ impl<K: Kernel> Reconciler<'_, K> {
             .and_then(|head| head.applied.clone());
         let owners = head.as_ref().and_then(|head| head.details.as_ref()).map(owner::owners);
         let pauses = head.as_ref().map(|head| head.pauses.clone()).unwrap_or_default();
-        let mut services = Services {
+        let mut services = ServicesView {
             table,
             applied,
             owners,
             pauses,
             mark: self.mark,
             configured,
-            ..Services::default()
+            ..ServicesView::default()
         };
         match head {
             Some(head) if self.is_of_here(&head) && head.holds(identity) => services.summary = head.summary,

@@ -118,7 +118,7 @@ fn crc(id: &str, of: i64, body: &str) -> i64 {
 mod tests {
     use super::super::{resources, schema};
     use super::*;
-    use crate::addon::{Binding, Change, Dialect, Status};
+    use crate::addon::{Binding, Dialect, ResourceChange, Status};
     use serde_json::json;
     use std::num::NonZeroU16;
     use std::sync::Arc;
@@ -160,7 +160,7 @@ mod tests {
 
     fn put(connection: &mut Connection, resource: &Resource) {
         let transaction = connection.transaction().unwrap();
-        resources::commit(&transaction, &Change::Put(Arc::new(resource.clone()))).unwrap();
+        resources::commit(&transaction, &ResourceChange::Put(Arc::new(resource.clone()))).unwrap();
         transaction.commit().unwrap();
     }
 

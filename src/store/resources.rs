@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::error::Fault;
 use super::seal::Seal;
 use super::{asked, number};
-use crate::addon::{Change, MAX_REMOVED, Removed, Resource};
+use crate::addon::{MAX_REMOVED, Removed, Resource, ResourceChange};
 
 /// What a store holds of the add-on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -133,10 +133,10 @@ fn crc(kind: &str, id: &str, body: &str) -> i64 {
     Seal::new(kind).text(id).text(body).end()
 }
 
-pub(super) fn commit(transaction: &Transaction<'_>, change: &Change) -> Result<(), Fault> {
+pub(super) fn commit(transaction: &Transaction<'_>, change: &ResourceChange) -> Result<(), Fault> {
     let id = match change {
-        Change::Put(resource) => resource.id,
-        Change::Remove(removed) => removed.id,
+        ResourceChange::Put(resource) => resource.id,
+        ResourceChange::Remove(removed) => removed.id,
     };
     let id = id.as_str();
     let old: Option<i64> = transaction
@@ -144,7 +144,7 @@ pub(super) fn commit(transaction: &Transaction<'_>, change: &Change) -> Result<(
         .optional()?;
     let mut head = ResourceHead::read(transaction)?.without(old);
     match change {
-        Change::Put(resource) => {
+        ResourceChange::Put(resource) => {
             let body = text(&**resource)?;
             let crc = crc("resource", id, &body);
             let query = "INSERT OR REPLACE INTO resources (id, body, crc) VALUES (?, ?, ?)";
@@ -152,7 +152,7 @@ pub(super) fn commit(transaction: &Transaction<'_>, change: &Change) -> Result<(
             asked::put(transaction, resource, crc)?;
             head = head.with(crc);
         }
-        Change::Remove(removed) => {
+        ResourceChange::Remove(removed) => {
             transaction.execute("DELETE FROM resources WHERE id = ?", [id])?;
             asked::remove(transaction, removed.id)?;
             let body = text(removed)?;

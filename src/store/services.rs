@@ -41,7 +41,7 @@ pub struct Change {
     /// The step of a deploy that this change is.
     pub deploy: Option<DeployStep>,
     /// Changes of resources that go with it.
-    pub resources: Vec<crate::addon::Change>,
+    pub resources: Vec<crate::addon::ResourceChange>,
 }
 
 /// What is to be changed of one service.
@@ -185,7 +185,7 @@ pub(super) fn commit(
     }
     let mut is_noted = false;
     for resource in &change.resources {
-        if let addon::Change::Put(resource) = resource {
+        if let addon::ResourceChange::Put(resource) = resource {
             is_noted |= changes.note_resource(&resource.id.service(), &mut head)?;
         }
     }

@@ -15,7 +15,7 @@ use super::id::AppId;
 use super::network::{Network, Standing};
 use super::owner::{self, Owner};
 use super::record::Places;
-use crate::addon::{Change as ResourceChange, Dialect, Quarantined, Removed, Resource};
+use crate::addon::{Dialect, Quarantined, Removed, Resource, ResourceChange};
 use crate::api::client::{Answer, Client, ClientError};
 use crate::store::{By, Change, Edit, Expect, HistoryFilter, Loaded, LoadedResources, Store, StoreError};
 

@@ -58,7 +58,7 @@ pub enum Answer {
     /// The list of processes.
     Processes(Vec<Shown>),
     /// The network and environment of a process of the client.
-    Place(Place),
+    Place(ProcessPlace),
 }
 
 /// A process as it is shown.
@@ -80,7 +80,7 @@ pub struct Shown {
 
 /// The network and the environment of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct ProcessPlace {
     /// Its address.
     pub address: Ipv4Addr,
     /// The gateway's.

@@ -265,7 +265,12 @@ mod tests {
         assert_eq!(addon.host, "10.213.7.1");
         assert!(addon.quarantine.is_zero());
         assert!(config.protect_backends);
-        assert_eq!(crate::config::daemon::Settings::from(config.daemon).max_probes.get(), 7);
+        assert_eq!(
+            crate::config::daemon::DaemonSettings::from(config.daemon)
+                .max_probes
+                .get(),
+            7
+        );
         let fenced = configuration("[fences]\nports = [\"1024-2000\"]", host, 9443, Path::new("/c"), None);
         let error = Config::parse("c.toml".as_ref(), fenced.as_bytes())
             .unwrap_err()

@@ -45,7 +45,7 @@ use tcpgw_kernel::netlink::socket::NetlinkError;
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What `tcpgw up` is told.
-pub struct Settings<'a> {
+pub struct UpSettings<'a> {
     /// The Procfile.
     pub procfile: PathBuf,
     /// The files of variables, the later before the earlier; `None`: `.env` beside the Procfile, if it is there.
@@ -164,7 +164,7 @@ enum Event {
 }
 
 /// An instance as it is outside of the supervisor.
-struct Place {
+struct InstancePlace {
     address: Ipv4Addr,
     /// Keeps the network namespace.
     namespace: Option<File>,
@@ -179,7 +179,7 @@ struct Waiter {
 
 /// All of it.
 struct Up<'a> {
-    settings: &'a Settings<'a>,
+    settings: &'a UpSettings<'a>,
     directory: PathBuf,
     types: Vec<ProcessType>,
     variables: BTreeMap<String, String>,
@@ -195,7 +195,7 @@ struct Up<'a> {
     addresses: Addresses,
     resolver: Option<PathBuf>,
     supervisor: Supervisor,
-    running: BTreeMap<InstanceId, Place>,
+    running: BTreeMap<InstanceId, InstancePlace>,
     one_offs: BTreeMap<usize, OneOff>,
     next_link: u32,
     /// How many processes of `tcpgw up run` there have been.
@@ -221,7 +221,7 @@ struct Up<'a> {
 ///
 /// # Errors
 /// [`UpError`].
-pub fn run(settings: &Settings<'_>) -> Result<Option<u8>, UpError> {
+pub fn run(settings: &UpSettings<'_>) -> Result<Option<u8>, UpError> {
     let (events, heard) = channel();
     let (mut up, printer) = Up::begin(settings, &events)?;
     let insisted = up.serve(&heard);

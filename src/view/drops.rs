@@ -147,7 +147,7 @@ impl BackendDrops {
     }
 }
 
-/// The sets that have to be read for a [`Counts`].
+/// The sets that have to be read for a [`DropCounts`].
 pub fn sets() -> Vec<SetName> {
     let services = Scope::ALL.into_iter().flat_map(sets_of_services);
     services
@@ -206,7 +206,7 @@ type ByReason = [(u64, u64); 6];
 
 /// One look at the counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct DropCounts {
     /// By position in the summary. Most have never dropped anything.
     services: BTreeMap<usize, ByReason>,
     /// By place.
@@ -215,7 +215,7 @@ pub struct Counts {
     pub others: u64,
 }
 
-impl Counts {
+impl DropCounts {
     /// Takes in what was counted in a set.
     pub fn add(&mut self, set: SetName, counted: &[Counted], summary: &Summary, places: &Places) {
         let Some((reason, of)) = owner(set) else { return };

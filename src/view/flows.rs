@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{NoService, ServiceName, Services};
+use super::{NoService, ServiceName, ServicesView};
 use tcpgw_core::summary::FlowVerdict;
 use tcpgw_kernel::conntrack::{Flow, Selection, TcpState, Traffic};
 
@@ -54,7 +54,7 @@ impl From<Traffic> for TrafficView {
 
 impl<'a> FlowView<'a> {
     /// As it stands at `now`, in nanoseconds since 1970.
-    pub fn new(flow: &Flow, services: &'a Services, now: u64) -> Self {
+    pub fn new(flow: &Flow, services: &'a ServicesView, now: u64) -> Self {
         let service = services.summary.service_at(flow.public);
         Self {
             client: flow.client,
@@ -90,7 +90,7 @@ impl Wanted {
         service: Option<&ServiceName>,
         backend: Option<SocketAddr>,
         client: Option<IpNet>,
-        services: &Services,
+        services: &ServicesView,
     ) -> Result<Self, NoService> {
         let mut wanted = Self {
             selection: Selection {

@@ -32,7 +32,7 @@ use tcpgw_kernel::About;
 
 /// What the gateway is meant to do, as far as kernel and record tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Services {
+pub struct ServicesView {
     /// The services.
     pub summary: Summary,
     /// Backends in the kernel whose service is not known: they are leaving, or drain.
@@ -91,7 +91,7 @@ impl Table {
     }
 }
 
-impl Services {
+impl ServicesView {
     /// Whose a service is, as far as the record says.
     pub fn owner(&self, name: &str) -> Option<Owner> {
         let owners = self.owners.as_ref()?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use super::Services;
+use super::ServicesView;
 use super::status::{BackendStatus, IN_BALANCE, ServiceStatus, SourcePorts, Status};
 use super::tally::Stranger;
 use crate::addon::id::{PlatformId, ResourceId, with_apps};
@@ -25,7 +25,7 @@ const MOST_PAIRS: usize = 10;
 /// `apps`: those of the add-on's services, where a daemon tells of them.
 pub(super) fn find(
     status: &Status<'_>,
-    services: &Services,
+    services: &ServicesView,
     found: &[Problem],
     apps: Option<&BTreeMap<Box<str>, PlatformId>>,
 ) -> Vec<Problem> {
@@ -81,7 +81,7 @@ pub(super) fn find(
 }
 
 /// Returns the problem that services are served which no provider defines any more, as the record says.
-pub fn orphaned_services(services: &Services) -> Option<Problem> {
+pub fn orphaned_services(services: &ServicesView) -> Option<Problem> {
     let names = services
         .summary
         .services
@@ -124,7 +124,7 @@ pub fn some_of(names: &[&str]) -> String {
 }
 
 /// Returns the problem that a service is paused and no daemon is there that could end it, if so: the record tells of the pause.
-fn held(service: &ServiceStatus<'_>, services: &Services) -> Option<Problem> {
+fn held(service: &ServiceStatus<'_>, services: &ServicesView) -> Option<Problem> {
     let name = service.name.as_deref().filter(|_| !service.reachable)?;
     // A handful: whoever pauses a service watches it.
     let pause = services.pauses.iter().find(|pause| *pause.service == *name)?;
@@ -280,7 +280,7 @@ pub fn title(service: &ServiceStatus<'_>) -> String {
     }
 }
 
-fn table(services: &Services, problems: &mut Vec<Problem>) {
+fn table(services: &ServicesView, problems: &mut Vec<Problem>) {
     let Some(table) = &services.table else {
         let message =
             "there is no table `inet tcpgw` in this network namespace, so no service works: run `tcpgw apply FILE`";

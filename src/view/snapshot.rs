@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use super::Services;
+use super::ServicesView;
 use crate::addon::ServiceState;
 use crate::addon::id::PlatformId;
 use tcpgw_core::problem::Problem;
@@ -14,7 +14,7 @@ use tcpgw_core::problem::Problem;
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The services, as they are in the kernel.
-    pub services: Services,
+    pub services: ServicesView,
     /// What probes found.
     pub health: BTreeMap<SocketAddr, HealthView>,
     /// Backends that have come to a service from others and have not answered since, whatever `health` says.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::Services;
+use super::ServicesView;
 use tcpgw_core::summary::{FlowVerdict, Summary};
 use tcpgw_kernel::conntrack::{Flow, TcpState};
 
@@ -168,7 +168,7 @@ impl Strangers {
 /// What was counted so far.
 #[derive(Debug)]
 pub struct Tally<'a> {
-    services: &'a Services,
+    services: &'a ServicesView,
     places: &'a Places,
     /// By place.
     pub backends: Vec<BackendTally>,
@@ -180,7 +180,7 @@ pub struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     /// Nothing yet.
-    pub fn new(services: &'a Services, places: &'a Places) -> Self {
+    pub fn new(services: &'a ServicesView, places: &'a Places) -> Self {
         Self {
             services,
             places,

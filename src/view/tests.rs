@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::drops::{self, Counts};
+use super::drops::{self, DropCounts};
 use super::flows::{FlowView, Wanted};
 use super::rates::{First, Second};
 use super::tally::Places;
-use super::{NoService, Noted, ServiceName, Services, Table};
+use super::{NoService, Noted, ServiceName, ServicesView, Table};
 use crate::record::Applied;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::name::{Family, Scope, SetName};
@@ -181,7 +181,7 @@ fn packet_counters_may_wrap() {
 fn drops_are_told_by_reason() {
     let services = services();
     let places = Places::new(&services.summary);
-    let mut counts = Counts::default();
+    let mut counts = DropCounts::default();
     let service = |port: u16| [&[6, 0, 0, 0][..], &port.to_be_bytes(), &[0, 0]].concat();
     let backend = |last: u8, port: u16| [&[10, 0, 0, last][..], &port.to_be_bytes(), &[0, 0]].concat();
     let at_one = [&[203, 0, 113, 1][..], &2001_u16.to_be_bytes(), &[0, 0]].concat();
@@ -229,7 +229,7 @@ fn drops_are_told_by_reason() {
     assert_eq!(packets(&counts.of_service(0, None).reasons()), [1, 2, 3, 4, 5, 6]);
     assert_eq!(packets(&counts.of_service(1, None).reasons()), [10, 20, 30, 40, 50, 60]);
     let place = places.of_backend(at("10.0.0.1:80")).next().unwrap();
-    let earlier = Counts::default();
+    let earlier = DropCounts::default();
     let drops = counts.of_backend(place, Some((&earlier, SECOND * 2)));
     assert_eq!(packets(&drops.reasons()), [5, 6, 7, 8, 11, 12]);
     assert_eq!(
@@ -265,7 +265,7 @@ fn summary(services: &str) -> Summary {
     Summary::from(&tcpgw_core::model::parse(text.as_bytes()).unwrap())
 }
 
-fn services() -> Services {
+fn services() -> ServicesView {
     let rest = r#"{"name":"at","port":2001,"addresses":["203.0.113.1"],"backends":["10.0.0.4:80"]},
         {"name":"void","port":2002,"on_empty":"drop","backends":[]},
         {"name":"pair","port":2003,"addresses":["203.0.113.5","203.0.113.6"],"backends":["10.0.0.5:80"]},
@@ -279,7 +279,7 @@ fn services() -> Services {
         flags: 4,
         owner: None,
     };
-    Services {
+    ServicesView {
         summary: summary(&format!("{WEB},{rest}")),
         table: Some(Table::new(about, 3)),
         applied: Some(Applied {
@@ -288,7 +288,7 @@ fn services() -> Services {
             known: Duration::ZERO,
             store: None,
         }),
-        ..Services::default()
+        ..ServicesView::default()
     }
 }
 

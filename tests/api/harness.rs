@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use tcpgw::api::{Settings, Socket, SocketSettings, Times, serve};
+use tcpgw::api::{ApiSettings, Socket, SocketSettings, Times, serve};
 use tcpgw::control::events::{Events, What};
 use tcpgw::control::request::{Applied, Apply, DaemonRequest, Peer, Refused, Resumed, TornDown};
 use tcpgw::observe::ObserveError;
 use tcpgw::reconcile::Desired;
 use tcpgw::report::{AnyReport, ApplyReport, DiffReport};
 use tcpgw::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
-use tcpgw::view::{Services, Table};
+use tcpgw::view::{ServicesView, Table};
 use tcpgw_core::diff::ChangeCounts;
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::problem::{Kind, Problem};
@@ -115,7 +115,7 @@ pub(crate) fn serves_with(how: Loop, times: Times) -> Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let (requests, asked) = mpsc::channel(4);
-            let settings = Settings {
+            let settings = ApiSettings {
                 open: Arc::new(open),
                 times,
                 privileged: Vec::new(),
@@ -290,10 +290,10 @@ fn look() -> Snapshot {
         owner: Some(77),
     };
     Snapshot {
-        services: Services {
+        services: ServicesView {
             summary: Summary::from(&state()),
             table: Some(Table::new(about, 3)),
-            ..Services::default()
+            ..ServicesView::default()
         },
         health: BTreeMap::from([
             (at("10.2.0.1:80"), health("healthy", None)),

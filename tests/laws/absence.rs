@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tcpgw::config::Config;
-use tcpgw::config::daemon::Settings;
+use tcpgw::config::daemon::DaemonSettings;
 use tcpgw::control::core::{ApplyOrder, Core, Now, Order, Vetted};
 use tcpgw::control::events::What;
 use tcpgw::control::job::JobOutcome;
@@ -1123,7 +1123,7 @@ impl World {
             boot: Duration::ZERO,
         };
         let mut world = Self {
-            core: Core::new(Settings::default(), Config::default(), NAMESPACE, time),
+            core: Core::new(DaemonSettings::default(), Config::default(), NAMESPACE, time),
             engine: None,
             store: Err(StoreError::NoDeploy(0)),
             directory,
@@ -1161,11 +1161,11 @@ impl World {
         self.directory.path().join(format!("netns-{NAMESPACE}.state"))
     }
 
-    fn settings(&self) -> Settings {
-        Settings {
+    fn settings(&self) -> DaemonSettings {
+        DaemonSettings {
             state: self.has_key.then(|| self.path.clone()),
             store: self.store_path(),
-            ..Settings::default()
+            ..DaemonSettings::default()
         }
     }
 

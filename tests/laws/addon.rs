@@ -16,7 +16,7 @@ use tcpgw::addon::{
     AddonOutcome, Binding, Dialect, Owner, Provision, Refusal, Request, Resource, Status, Target, WantedPlan,
 };
 use tcpgw::config::Config;
-use tcpgw::config::daemon::Settings;
+use tcpgw::config::daemon::DaemonSettings;
 use tcpgw::control::core::{Core, Now, Order, Vetted};
 use tcpgw::control::request::{AddonOrder, AddonRefused, EditOrder, Edited, Peer, Refused, ServiceEdit};
 use tcpgw::control::storage::{Write, Written};
@@ -467,7 +467,7 @@ impl World {
             boot: Duration::ZERO,
         };
         let mut world = Self {
-            core: Core::new(Settings::default(), config(), NAMESPACE, time),
+            core: Core::new(DaemonSettings::default(), config(), NAMESPACE, time),
             engine: None,
             store: Err(StoreError::NoDeploy(0)),
             directory,
@@ -504,9 +504,9 @@ impl World {
         let mut engine = Engine::new(fake, record, NAMESPACE, FlowMark::default());
         engine.set_links(links());
         self.engine = Some(engine);
-        let settings = Settings {
+        let settings = DaemonSettings {
             store: path.clone(),
-            ..Settings::default()
+            ..DaemonSettings::default()
         };
         self.core = Core::new(settings, config(), NAMESPACE, self.time());
         let last = Last::load(&Last::path(&path)).unwrap().unwrap_or_default();

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tcpgw::config::Config;
-use tcpgw::config::daemon::Settings;
+use tcpgw::config::daemon::DaemonSettings;
 use tcpgw::control::core::{Core, Now, Vetted};
 use tcpgw::control::job::{Job, JobOutcome};
 use tcpgw::control::obstacle::{Obstacle, ObstacleKind};
@@ -194,7 +194,7 @@ impl World {
         let (now, unix) = (Instant::now(), Duration::from_secs(1_000_000_000));
         let mut world = Self {
             core: Core::new(
-                Settings::default(),
+                DaemonSettings::default(),
                 Config::default(),
                 NAMESPACE,
                 Now {
@@ -224,10 +224,10 @@ impl World {
     }
 
     fn start(&mut self, fake: Fake) {
-        let settings = Settings {
+        let settings = DaemonSettings {
             state: Some("/state.json".into()),
             allow_empty: true,
-            ..Settings::default()
+            ..DaemonSettings::default()
         };
         let store = RecordFile::new(self.directory.path(), NAMESPACE);
         let mut engine = Engine::new(fake, store, NAMESPACE, FlowMark::default());

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 use tcpgw::config::Config;
-use tcpgw::config::daemon::Settings;
+use tcpgw::config::daemon::DaemonSettings;
 use tcpgw::control::core::{Core, MOST_ORDERS, Now, Order, Vetted};
 use tcpgw::control::events::What;
 use tcpgw::control::job::JobOutcome;
@@ -516,7 +516,7 @@ impl World {
         let (now, unix) = (Instant::now(), Duration::from_secs(1_000_000));
         let mut world = Self {
             core: Core::new(
-                Settings::default(),
+                DaemonSettings::default(),
                 Config::default(),
                 NAMESPACE,
                 Now {
@@ -558,10 +558,10 @@ impl World {
         let mut engine = Engine::new(fake, record, NAMESPACE, FlowMark::default());
         engine.set_links(links());
         self.engine = Some(engine);
-        let settings = Settings {
+        let settings = DaemonSettings {
             state: self.has_file.then(|| "state.json".into()),
             store: self.directory.path().join("store.db"),
-            ..Settings::default()
+            ..DaemonSettings::default()
         };
         self.core = Core::new(settings, Config::default(), NAMESPACE, self.time());
         let path = self.directory.path().join("store.db");

@@ -8,7 +8,7 @@ use tcpgw_core::plan::plan;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_core::ruleset::step::Step;
+use tcpgw_core::ruleset::step::PlanStep;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::fake::{ConnectOutcome, Fake, Syn, View, Walk};
 use tcpgw_kernel::{Commit, Kernel, Seen};
@@ -98,7 +98,7 @@ fn seen(fake: &mut Fake) -> Ruleset {
     }
 }
 
-fn commit(fake: &mut Fake, step: &Step<'_>) {
+fn commit(fake: &mut Fake, step: &PlanStep<'_>) {
     let commit = Commit {
         generation: fake.generation(),
         mark: FlowMark::default(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tcpgw::reconcile::engine::{ChangeMemo, Engine, Memo, Services};
+use tcpgw::reconcile::engine::{ChangeMemo, Engine, Memo, ServicesByName};
 use tcpgw::record::{Applied, Entry, Head, RecordFile, ServiceEntry, journal};
 use tcpgw_core::model::{FlowMark, State};
 use tcpgw_core::owner::{Details, Owner};
@@ -18,7 +18,7 @@ use crate::states::{links, ruleset, with_source};
 
 const NAMESPACE: u64 = 6;
 
-fn services(state: &State) -> Services {
+fn services(state: &State) -> ServicesByName {
     let services = state.services.iter();
     services
         .map(|service| (service.name.clone(), Arc::clone(service)))

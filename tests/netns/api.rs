@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::Value;
-use tcpgw::api::{Settings, Socket, SocketSettings, serve};
+use tcpgw::api::{ApiSettings, Socket, SocketSettings, serve};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::harness::shell::TCPGW;
@@ -27,7 +27,14 @@ fn who_is_in_another_namespace_is_refused() {
             let (asks, _) = mpsc::channel(1);
             let stop = async { drop(stopped.await) };
             let (_, renewed) = mpsc::channel(1);
-            serve(listener.expect("a listener"), renewed, asks, Settings::default(), stop).await;
+            serve(
+                listener.expect("a listener"),
+                renewed,
+                asks,
+                ApiSettings::default(),
+                stop,
+            )
+            .await;
         });
     });
     let run = |program: &str, args: &[&str]| {

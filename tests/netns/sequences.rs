@@ -22,7 +22,7 @@ use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_core::ruleset::step::{Batch, Step};
+use tcpgw_core::ruleset::step::{Batch, PlanStep};
 use tcpgw_core::ruleset::text;
 use tcpgw_kernel::fake::Fake;
 use tcpgw_kernel::linux::Linux;
@@ -239,7 +239,10 @@ impl<'a> Both<'a> {
                 // Networks that overlap with others are refused.
                 if !there && !SetSpec::of(name).interval {
                     let add = [(name, Batch::Some(vec![Cow::Borrowed(row)]))].into();
-                    self.commit(&Step { add, ..Step::default() })?;
+                    self.commit(&PlanStep {
+                        add,
+                        ..PlanStep::default()
+                    })?;
                 }
             }
             Trouble::Died(text, steps) => {
@@ -261,7 +264,7 @@ impl<'a> Both<'a> {
     }
 
     /// By others, to both.
-    fn commit(&mut self, step: &Step<'_>) -> Result<(), TestCaseError> {
+    fn commit(&mut self, step: &PlanStep<'_>) -> Result<(), TestCaseError> {
         let mut linux = linux();
         let generation = linux.identity().expect("an answer").generation;
         let (real, memory) = (
@@ -382,10 +385,10 @@ fn differences(has: Option<&Ruleset>, want: &Desired) -> String {
     text
 }
 
-fn deletion(set: SetName, rows: Vec<Cow<'_, [u8]>>) -> Step<'_> {
-    Step {
+fn deletion(set: SetName, rows: Vec<Cow<'_, [u8]>>) -> PlanStep<'_> {
+    PlanStep {
         delete: [(set, Batch::Some(rows))].into(),
-        ..Step::default()
+        ..PlanStep::default()
     }
 }
 

@@ -55,7 +55,7 @@ pub struct Probe {
 
 /// A change of what is thought of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change {
+pub struct HealthChange {
     /// Whose.
     pub endpoint: SocketAddr,
     /// What it was.
@@ -68,7 +68,7 @@ pub struct Change {
     pub reason: ProbeOutcome,
 }
 
-impl Change {
+impl HealthChange {
     /// Whether the endpoint enters or leaves the balance.
     pub const fn moves(&self) -> bool {
         self.from.in_balance() != self.to.in_balance()
@@ -101,7 +101,7 @@ pub struct View {
 
 /// How probes have ended since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct HealthCounts {
     /// Answered.
     pub accepted: u64,
     /// Refused, timed out, unreachable.
@@ -120,7 +120,7 @@ pub struct Health {
     flights: BTreeMap<u64, Flight>,
     next_id: u64,
     cancelled: Vec<u64>,
-    counts: Counts,
+    counts: HealthCounts,
 }
 
 #[derive(Debug)]
@@ -169,7 +169,7 @@ impl Health {
             flights: BTreeMap::new(),
             next_id: 1,
             cancelled: Vec::new(),
-            counts: Counts::default(),
+            counts: HealthCounts::default(),
         }
     }
 
@@ -254,7 +254,7 @@ impl Health {
     }
 
     /// Probe it at once, before all routine; if a probe is on its way, as soon as that ends. The first answer from then on
-    /// is a [`Change`], whatever the state was. Says whether it is there.
+    /// is a [`HealthChange`], whatever the state was. Says whether it is there.
     pub fn probe_now(&mut self, endpoint: SocketAddr, now: Instant) -> bool {
         let Some(known) = self.endpoints.get_mut(&endpoint) else {
             return false;
@@ -311,7 +311,7 @@ impl Health {
 
     /// Takes note of how a probe ended, and says what that changes. Ignored where the endpoint has left since, even if
     /// it came back.
-    pub fn report(&mut self, id: u64, outcome: ProbeOutcome, now: Instant) -> Option<Change> {
+    pub fn report(&mut self, id: u64, outcome: ProbeOutcome, now: Instant) -> Option<HealthChange> {
         let flight = self.flights.remove(&id)?;
         self.schedule.land(flight.class);
         self.counts.note(outcome);
@@ -354,7 +354,7 @@ impl Health {
     }
 
     /// How probes have ended.
-    pub const fn counts(&self) -> Counts {
+    pub const fn counts(&self) -> HealthCounts {
         self.counts
     }
 }
@@ -368,7 +368,7 @@ impl Endpoint {
         outcome: ProbeOutcome,
         tells: bool,
         now: Instant,
-    ) -> Option<Change> {
+    ) -> Option<HealthChange> {
         if matches!(outcome, ProbeOutcome::Local(_)) {
             return None;
         }
@@ -392,7 +392,7 @@ impl Endpoint {
         if is_new {
             self.since = now;
         }
-        (is_new || dead != was_dead || tells).then_some(Change {
+        (is_new || dead != was_dead || tells).then_some(HealthChange {
             endpoint,
             from,
             to: self.state,
@@ -406,7 +406,7 @@ impl Endpoint {
         endpoint: SocketAddr,
         flight: &Flight,
         outcome: ProbeOutcome,
-        change: Option<&Change>,
+        change: Option<&HealthChange>,
         now: Instant,
     ) -> (Instant, Class) {
         let interval = spread::interval(&self.params, self.state);
@@ -425,7 +425,7 @@ impl Endpoint {
             };
             return (after(now, spread::jittered(pause, endpoint, self.round)), class);
         }
-        let has_entered = self.state.in_balance() && change.is_some_and(Change::moves);
+        let has_entered = self.state.in_balance() && change.is_some_and(HealthChange::moves);
         let pause = if has_entered {
             spread::phase(interval, endpoint)
         } else {
@@ -449,7 +449,7 @@ impl Endpoint {
     }
 }
 
-impl Counts {
+impl HealthCounts {
     const fn note(&mut self, outcome: ProbeOutcome) {
         match outcome {
             ProbeOutcome::Accepted => self.accepted += 1,

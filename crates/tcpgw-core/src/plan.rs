@@ -12,13 +12,13 @@ use crate::ruleset::Ruleset;
 use crate::ruleset::name::{ListenScope, SetName, SpreadRule};
 use crate::ruleset::rows::Difference;
 use crate::ruleset::spec::SetSpec;
-use crate::ruleset::step::{Batch, ListenKey, Retimed, Step};
+use crate::ruleset::step::{Batch, ListenKey, PlanStep, Retimed};
 
 /// The transactions that make one ruleset out of another: none, one, or up to three.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan<'a> {
     /// In order; none of them is empty.
-    pub steps: Vec<Step<'a>>,
+    pub steps: Vec<PlanStep<'a>>,
 }
 
 impl Plan<'_> {
@@ -29,7 +29,7 @@ impl Plan<'_> {
 
     /// Elements added and deleted.
     pub fn elements(&self) -> usize {
-        self.steps.iter().map(Step::elements).sum()
+        self.steps.iter().map(PlanStep::elements).sum()
     }
 }
 
@@ -58,7 +58,7 @@ const TIDY: usize = 2;
 struct Planner<'a> {
     have: &'a Ruleset,
     want: &'a Ruleset,
-    steps: [Step<'a>; 3],
+    steps: [PlanStep<'a>; 3],
 }
 
 impl<'a> Planner<'a> {
@@ -281,9 +281,9 @@ mod tests {
         assert_eq!(retimed.spreads[&ANY], [SpreadRule::client_hash(2)].into());
         assert_eq!(
             steps[0],
-            Step {
+            PlanStep {
                 retimed: steps[0].retimed.clone(),
-                ..Step::default()
+                ..PlanStep::default()
             }
         );
         let nothing = Ruleset::default();

@@ -30,7 +30,7 @@ use tcpgw_core::model::FlowMark;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::name::SetName;
 use tcpgw_core::ruleset::room::Room;
-use tcpgw_core::ruleset::step::Step;
+use tcpgw_core::ruleset::step::PlanStep;
 use tcpgw_core::ruleset::timeouts::KernelTimeouts;
 
 /// How often [`reading`] tries.
@@ -98,7 +98,7 @@ pub struct Commit<'a> {
     /// Whether the table is made, too.
     pub build: Option<Build>,
     /// What else is done.
-    pub step: &'a Step<'a>,
+    pub step: &'a PlanStep<'a>,
     /// Counters to delete, which packets have added.
     pub forget: &'a [(SetName, Vec<Box<[u8]>>)],
 }

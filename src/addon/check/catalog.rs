@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::context::{Context, Settings};
+use super::context::{CheckSettings, Context};
 use super::judge::{self, Kind, optional, required};
 use super::message::Exchange;
 use super::{Judgement, failure, warning};
@@ -45,7 +45,7 @@ pub(super) struct Offer {
 
 impl Offer {
     /// Chooses from a catalog. `None`: there is nothing that the settings name.
-    pub(super) fn choose(catalog: &Value, settings: &Settings) -> Option<Self> {
+    pub(super) fn choose(catalog: &Value, settings: &CheckSettings) -> Option<Self> {
         let is = |object: &Value, wanted: &str| ["id", "name"].iter().any(|key| object[key] == *wanted);
         let services = catalog.get("services")?.as_array()?;
         let service_fits = |service: &&Value| settings.offering.as_ref().is_none_or(|wanted| is(service, wanted));

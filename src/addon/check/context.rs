@@ -15,7 +15,7 @@ use crate::addon::credentials::ProviderCredentials;
 
 /// What a run is told.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct CheckSettings {
     /// The provider API.
     pub dialect: Dialect,
     /// The credentials of a platform.
@@ -81,7 +81,7 @@ pub(super) struct Made {
 }
 
 pub(super) struct Context {
-    pub(super) settings: Settings,
+    pub(super) settings: CheckSettings,
     /// Makes the ids of this run.
     seed: [u8; 16],
     /// Time since 1970.
@@ -103,7 +103,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(settings: Settings, seed: [u8; 16]) -> Result<Self, SettingsError> {
+    pub(super) fn new(settings: CheckSettings, seed: [u8; 16]) -> Result<Self, SettingsError> {
         let plans = manifest_plans(settings.manifest.as_ref());
         let is_osb = settings.dialect == Dialect::Osb;
         let plan = settings.plan.clone().or_else(|| plans.first().cloned());

@@ -21,7 +21,7 @@ const MAX_TEXT: usize = 200;
 
 /// Where a path begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum PathBase {
     /// At the provider API's URL.
     Base,
     /// It is the URL of single sign-on.
@@ -93,7 +93,7 @@ pub struct Request {
     /// The method.
     pub method: Method,
     /// Where the path begins.
-    pub place: Place,
+    pub place: PathBase,
     /// The path behind the place, with a query.
     pub path: String,
     /// The credentials.
@@ -111,7 +111,7 @@ impl Request {
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
         Self {
             method,
-            place: Place::Base,
+            place: PathBase::Base,
             path: path.into(),
             login: Login::Right,
             version: Version::Usual,
@@ -174,7 +174,7 @@ impl Request {
             Body::Form(_) if self.method == Method::Get => {}
             Body::Form(_) => headers.push(("content-type", "application/x-www-form-urlencoded".into())),
         }
-        if self.place == Place::SignOn {
+        if self.place == PathBase::SignOn {
             return headers;
         }
         let media = if dialect == Dialect::Heroku {

@@ -14,9 +14,9 @@ mod run;
 mod shown;
 mod whole;
 
-pub use self::context::{Settings, SettingsError};
+pub use self::context::{CheckSettings, SettingsError};
 pub use self::manifest::sign_on;
-pub use self::message::{Answer, Body, Content, Login, Place, Request, Version};
+pub use self::message::{Answer, Body, Content, Login, PathBase, Request, Version};
 pub use self::run::{Finding, Next, Report, Run, Verdict};
 
 use self::context::Context;

@@ -11,8 +11,8 @@ use serde_json::Value;
 pub use self::report::{Finding, Report, Verdict};
 
 use self::polling::Poll;
-use super::context::{Context, Presence, Settings, SettingsError, Thing};
-use super::message::{Answer, Exchange, Place, Request};
+use super::context::{CheckSettings, Context, Presence, SettingsError, Thing};
+use super::message::{Answer, Exchange, PathBase, Request};
 use super::{Act, Check, Flaw, Judgement, checks, osb, shown};
 use crate::addon::Dialect;
 
@@ -71,7 +71,7 @@ impl Run {
     ///
     /// # Errors
     /// [`SettingsError`].
-    pub fn new(settings: Settings, seed: [u8; 16]) -> Result<Self, SettingsError> {
+    pub fn new(settings: CheckSettings, seed: [u8; 16]) -> Result<Self, SettingsError> {
         let checks = checks(settings.dialect);
         Ok(Self {
             context: Context::new(settings, seed)?,
@@ -390,9 +390,9 @@ impl Run {
 
     fn shown_request(&self, request: &Request) -> String {
         let place = match (request.place, self.context.settings.dialect) {
-            (Place::SignOn, _) => "SSO",
-            (Place::Base, Dialect::Osb) => "",
-            (Place::Base, _) => "BASE",
+            (PathBase::SignOn, _) => "SSO",
+            (PathBase::Base, Dialect::Osb) => "",
+            (PathBase::Base, _) => "BASE",
         };
         shown::request(request, place)
     }

@@ -58,7 +58,7 @@ impl Provider {
     }
 
     fn told(&mut self, request: &Request) -> (u16, Option<Value>) {
-        if request.place == Place::SignOn {
+        if request.place == PathBase::SignOn {
             return (self.signs_on(request), None);
         }
         if request.login != Login::Right {
@@ -141,11 +141,11 @@ impl Provider {
     }
 }
 
-fn settings(dialect: Dialect) -> Settings {
+fn settings(dialect: Dialect) -> CheckSettings {
     let is_osb = dialect == Dialect::Osb;
     let credentials = Credentials::parse(USER).unwrap();
     let manifest = dialect::manifest(dialect, &plans(), &credentials, "https://gw.example.com");
-    Settings {
+    CheckSettings {
         dialect,
         credentials: ProviderCredentials::parse(USER).unwrap(),
         offering: None,
@@ -162,7 +162,7 @@ fn settings(dialect: Dialect) -> Settings {
 
 /// Runs all checks. What `change` returns stands for the answer to the request of that check.
 fn run_with(
-    settings: Settings,
+    settings: CheckSettings,
     mut answer: impl FnMut(&str, &Request, &str) -> Result<Answer, String>,
 ) -> (Report, u64) {
     let mut run = Run::new(settings, [7; 16]).unwrap();

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::context::{Context, Thing};
 use super::judge::{Kind, optional};
-use super::message::{Content, Effect, Exchange, Place};
+use super::message::{Content, Effect, Exchange, PathBase};
 use super::{Judgement, failure, warning};
 use crate::addon::Dialect;
 use crate::addon::dialect::Method;
@@ -48,7 +48,7 @@ pub(super) fn osb_error(_: &Context, got: &Exchange) -> Judgement {
 
 /// The errors of the other dialects: what a platform shows its user.
 pub(super) fn resources_error(_: &Context, got: &Exchange) -> Judgement {
-    if !is_refusal(got) || got.request.place == Place::SignOn || got.status() == 401 {
+    if !is_refusal(got) || got.request.place == PathBase::SignOn || got.status() == 401 {
         return Ok(());
     }
     let is_text = |name: &str| got.member(name).is_some_and(|text| Kind::Text.fits(text));
@@ -59,7 +59,7 @@ pub(super) fn resources_error(_: &Context, got: &Exchange) -> Judgement {
 }
 
 pub(super) fn json_bodies(context: &Context, got: &Exchange) -> Judgement {
-    if got.request.place == Place::SignOn {
+    if got.request.place == PathBase::SignOn {
         return Ok(());
     }
     match &got.answer.content {
@@ -70,7 +70,7 @@ pub(super) fn json_bodies(context: &Context, got: &Exchange) -> Judgement {
 }
 
 pub(super) fn content_type(_: &Context, got: &Exchange) -> Judgement {
-    if got.request.place == Place::SignOn || !matches!(got.answer.content, Content::Json(_)) {
+    if got.request.place == PathBase::SignOn || !matches!(got.answer.content, Content::Json(_)) {
         return Ok(());
     }
     let media = got.answer.media.as_deref().unwrap_or_default();

@@ -382,7 +382,7 @@ fn what_is_removed_is_forgotten_in_the_end() {
         at: NOW,
     };
     for at in 0..=MAX_REMOVED {
-        world.registry.commit(&Change::Remove(removed(at)), NOW);
+        world.registry.commit(&ResourceChange::Remove(removed(at)), NOW);
     }
     created(world.provision(Dialect::Heroku, "app-0"));
     assert_eq!(world.provision(Dialect::Heroku, "app-1"), Err(Refusal::Gone));

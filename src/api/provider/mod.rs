@@ -24,12 +24,12 @@ use tokio_rustls::{TlsAcceptor, rustls};
 pub(crate) use self::places::seats_within;
 pub use self::server::{BACKLOG, serve};
 use crate::addon::credentials::{Credentials, CredentialsError, ProviderCredentials};
-use crate::addon::settings::{Settings, Transport};
+use crate::addon::settings::{AddonSettings, Transport};
 use crate::secrets::{self, Owners, SecretError};
 
 /// What is served, and to whom.
 pub struct Provider {
-    settings: Settings,
+    settings: AddonSettings,
     credentials: Credentials,
     tls: Option<TlsAcceptor>,
 }
@@ -84,7 +84,7 @@ impl Provider {
     ///
     /// # Errors
     /// [`ProviderError`].
-    pub fn load(settings: &Settings, owners: &Owners) -> Result<Self, ProviderError> {
+    pub fn load(settings: &AddonSettings, owners: &Owners) -> Result<Self, ProviderError> {
         let credentials = read_credentials(settings, owners)?;
         let tls = match &settings.transport {
             Transport::Plain { .. } => None,
@@ -112,7 +112,7 @@ impl Provider {
 ///
 /// # Errors
 /// [`ProviderError`].
-pub fn read_credentials(settings: &Settings, owners: &Owners) -> Result<Credentials, ProviderError> {
+pub fn read_credentials(settings: &AddonSettings, owners: &Owners) -> Result<Credentials, ProviderError> {
     let path = &settings.credentials;
     let text = read_secret("addon.credentials", path, owners)?;
     let text = String::from_utf8(text).map_err(|_| CredentialsError::Format);

@@ -63,7 +63,7 @@ pub(super) struct Seat {
 
 /// A place for one connection, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPlace {
     all: Arc<Places>,
     client: Client,
     number: u64,
@@ -174,7 +174,7 @@ impl Places {
 
 impl Seat {
     /// Waits so long for a place.
-    pub(super) async fn place(&self, patience: Duration) -> Option<Place> {
+    pub(super) async fn place(&self, patience: Duration) -> Option<ConnectionPlace> {
         let end = Instant::now() + patience;
         let (give, given) = oneshot::channel();
         {
@@ -205,8 +205,8 @@ impl Seat {
         }
     }
 
-    fn new_place(&self) -> Place {
-        Place {
+    fn new_place(&self) -> ConnectionPlace {
+        ConnectionPlace {
             all: Arc::clone(&self.all),
             client: self.client,
             number: self.number,
@@ -250,7 +250,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut taken = self.all.taken();
         taken.leave_place(self.client, self.number);

@@ -34,7 +34,7 @@ pub async fn serve(
     listener: TcpListener,
     provider: watch::Receiver<Arc<Provider>>,
     requests: mpsc::Sender<DaemonRequest>,
-    settings: api::Settings,
+    settings: api::ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(now, _)| now);
@@ -46,7 +46,7 @@ async fn serve_within(
     listener: TcpListener,
     provider: watch::Receiver<Arc<Provider>>,
     requests: mpsc::Sender<DaemonRequest>,
-    settings: api::Settings,
+    settings: api::ApiSettings,
     stop: impl Future<Output = ()> + Send,
 ) {
     let times = settings.times;
@@ -211,9 +211,9 @@ mod tests {
         let at = listener.local_addr().unwrap();
         // Questions are taken, and answered by nobody.
         let (requests, asked) = mpsc::channel(4);
-        let settings = api::Settings {
+        let settings = api::ApiSettings {
             times,
-            ..api::Settings::default()
+            ..api::ApiSettings::default()
         };
         let places = Places::within(files);
         let stop = std::future::pending();

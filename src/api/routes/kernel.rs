@@ -18,7 +18,7 @@ use crate::denied::{count_denied, flush_denied};
 use crate::observe::{self, Asker, FlowsQuery, JsonFlows, ObserveError, StatusQuery};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::Status;
-use crate::view::{ServiceName, Services, endpoint};
+use crate::view::{ServiceName, ServicesView, endpoint};
 use tcpgw_core::model::{self, network};
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::Kernel;
@@ -125,7 +125,7 @@ pub(in crate::api) async fn flush(State(shared): State<Shared>, params: Params) 
     shared.looks.stream(Duration::ZERO, work).await
 }
 
-fn position(service: Option<&ServiceName>, services: &Services) -> Result<Option<usize>, ObserveError> {
+fn position(service: Option<&ServiceName>, services: &ServicesView) -> Result<Option<usize>, ObserveError> {
     let Some(name) = service else { return Ok(None) };
     let found = name.find(&services.summary)?;
     Ok(services.summary.services.iter().position(|of| std::ptr::eq(of, found)))

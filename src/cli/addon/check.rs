@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use self::report::{Printer, conclude};
 use super::Platform;
-use crate::addon::check::{Answer, Content, Next, Place, Request, Run, Settings, sign_on};
+use crate::addon::check::{Answer, CheckSettings, Content, Next, PathBase, Request, Run, sign_on};
 use crate::api::outbound::{BaseUrl, OutboundClient, Reply};
 use crate::api::provider::read_provider_credentials;
 use crate::cli::{Failure, Global, Outcome, parse_duration};
@@ -85,7 +85,7 @@ struct Edge {
     client: OutboundClient,
     base: BaseUrl,
     sign_on: Option<BaseUrl>,
-    settings: Settings,
+    settings: CheckSettings,
 }
 
 /// What ends the checks before their end.
@@ -157,7 +157,7 @@ fn edge(global: &Global, arguments: &Arguments) -> Result<Edge, Failure> {
     );
     Ok(Edge {
         client: client.map_err(|error| Failure::Usage(error.to_string()))?,
-        settings: Settings {
+        settings: CheckSettings {
             dialect,
             credentials,
             offering: arguments.offering.clone(),
@@ -225,8 +225,8 @@ impl Edge {
 
     async fn send(&self, request: &Request, identity: &str) -> Result<Answer, String> {
         let url = match request.place {
-            Place::Base => &self.base,
-            Place::SignOn => self.sign_on.as_ref().ok_or("the URL of single sign-on is not known")?,
+            PathBase::Base => &self.base,
+            PathBase::SignOn => self.sign_on.as_ref().ok_or("the URL of single sign-on is not known")?,
         };
         let headers = request.headers(self.settings.dialect, &self.settings.credentials, identity);
         let method = request.method.name();

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Config;
 use crate::config::given::Given;
 
-fn read(text: &str) -> Result<Settings, String> {
+fn read(text: &str) -> Result<DaemonSettings, String> {
     let config = Config::parse(Path::new("config.toml"), text.as_bytes()).map_err(|error| error.to_string())?;
     Ok(Given::default().merge(&config))
 }
@@ -12,10 +12,10 @@ fn read(text: &str) -> Result<Settings, String> {
 #[test]
 fn nothing_said_is_the_default() {
     let settings = read("").unwrap();
-    assert_eq!(settings, Settings::default());
+    assert_eq!(settings, DaemonSettings::default());
     assert_eq!(
         settings,
-        Settings {
+        DaemonSettings {
             state: None,
             socket: "/run/tcpgw/tcpgw.sock".into(),
             socket_group: None,
@@ -50,8 +50,8 @@ take_over = true
 store = "/var/lib/x.db"
 "#;
 
-fn all() -> Settings {
-    Settings {
+fn all() -> DaemonSettings {
+    DaemonSettings {
         state: Some("/etc/tcpgw/state.json".into()),
         socket: "/run/x.sock".into(),
         socket_group: Some("deploy".into()),
@@ -84,7 +84,7 @@ fn what_was_given_goes_before_the_file_key_by_key() {
             ..Section::default()
         },
     };
-    let expected = Settings {
+    let expected = DaemonSettings {
         owner: true,
         max_probes: NonZeroUsize::new(7).unwrap(),
         ..all()
@@ -144,7 +144,7 @@ fn wrong_values_name_the_line_and_what_is_accepted() {
 
 #[test]
 fn a_reload_takes_what_it_can_and_names_the_rest() {
-    let old = Settings::default();
+    let old = DaemonSettings::default();
     let (now, waiting) = old.reloaded(all());
     assert_eq!(
         waiting,
@@ -158,7 +158,7 @@ fn a_reload_takes_what_it_can_and_names_the_rest() {
             "store"
         ]
     );
-    let expected = Settings {
+    let expected = DaemonSettings {
         socket: old.socket.clone(),
         socket_group: None,
         socket_mode: old.socket_mode,

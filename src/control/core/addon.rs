@@ -12,10 +12,10 @@ use super::orders::{OnWritten, Order, PendingWrite, Undecided, by, refused};
 use super::{Core, Now, Phase, Provider, ReplyKind};
 use crate::addon::dialect::tcp_url;
 use crate::addon::id::{PlanName, PlatformId, ResourceId, with_apps};
-use crate::addon::settings::Settings;
+use crate::addon::settings::AddonSettings;
 use crate::addon::{
-    AddonOutcome, BusyPorts, Change, Decision, Facts, PortRefusal, PortSet, PortUse, Refusal, Registry, Request,
-    Resource, ServiceState, Status, Target,
+    AddonOutcome, BusyPorts, Decision, Facts, PortRefusal, PortSet, PortUse, Refusal, Registry, Request, Resource,
+    ResourceChange, ServiceState, Status, Target,
 };
 use crate::control::membership::{Membership, Name};
 use crate::control::obstacle::ObstacleKind;
@@ -44,7 +44,7 @@ const DOUBT: &str = "the store cannot be read: the resources are as they were kn
 #[derive(Debug)]
 pub(super) struct Addon {
     /// `None`: the add-on is off. Resources that there are keep their ports and services.
-    settings: Option<Settings>,
+    settings: Option<AddonSettings>,
     pub(super) registry: Registry,
     /// Services of suspended resources, as they are served meanwhile.
     suspended: BTreeMap<Name, Arc<Service>>,
@@ -59,18 +59,18 @@ pub(super) struct Addon {
     /// They were put into a new store from that file.
     pub(super) is_restored: bool,
     /// Changes of them that the record tells of, and that new store does not.
-    pub(super) unsaved: Vec<Change>,
+    pub(super) unsaved: Vec<ResourceChange>,
 }
 
 /// What an accepted request makes, and who waits for it.
 pub(super) struct Provisioned {
-    pub(super) change: Option<Change>,
+    pub(super) change: Option<ResourceChange>,
     outcome: AddonOutcome,
     reply: Reply<Result<AddonOutcome, AddonRefused>>,
 }
 
 impl Addon {
-    pub(super) fn new(settings: Option<Settings>) -> Self {
+    pub(super) fn new(settings: Option<AddonSettings>) -> Self {
         let (range, quarantine) = Self::ports(settings.as_ref());
         Self {
             registry: Registry::new(range, quarantine, [], [], std::time::Duration::ZERO),
@@ -85,13 +85,13 @@ impl Addon {
         }
     }
 
-    fn ports(settings: Option<&Settings>) -> (PortRange, std::time::Duration) {
+    fn ports(settings: Option<&AddonSettings>) -> (PortRange, std::time::Duration) {
         settings.map_or((PortRange::DEFAULT, std::time::Duration::ZERO), |settings| {
             (settings.ports, settings.quarantine)
         })
     }
 
-    pub(super) fn configure(&mut self, settings: Option<Settings>) {
+    pub(super) fn configure(&mut self, settings: Option<AddonSettings>) {
         let (range, quarantine) = Self::ports(settings.as_ref());
         self.registry.configure(range, quarantine);
         self.settings = settings;
@@ -485,7 +485,8 @@ impl Core {
             let decision = self.addon.registry.decide(&order.request, facts)?;
             let edits = self.edits_of(decision.change.as_ref(), settings)?;
             let judged = self.judge_resource(&edits, vet)?;
-            let (Some(Change::Put(resource)), Request::Provision(_)) = (&decision.change, &order.request) else {
+            let (Some(ResourceChange::Put(resource)), Request::Provision(_)) = (&decision.change, &order.request)
+            else {
                 return Ok((decision, edits, judged));
             };
             let mut obstacles = judged.obstacles.values().flatten();
@@ -535,17 +536,17 @@ impl Core {
     }
 
     /// What a change of a resource is for its service.
-    fn edits_of(&self, change: Option<&Change>, settings: &Settings) -> Result<Edits, AddonRefused> {
+    fn edits_of(&self, change: Option<&ResourceChange>, settings: &AddonSettings) -> Result<Edits, AddonRefused> {
         let mut edits = Edits::default();
         match change {
             None => {}
-            Some(Change::Remove(removed)) => {
+            Some(ResourceChange::Remove(removed)) => {
                 let name: Name = removed.id.service().into();
                 if self.api.get(&name).is_some() {
                     edits.gone.push(name);
                 }
             }
-            Some(Change::Put(resource)) => {
+            Some(ResourceChange::Put(resource)) => {
                 let name = resource.id.service();
                 let before = self.addon.registry.get(resource.id);
                 let there = self.api.get(&name).map(|stored| &*stored.service);
@@ -579,7 +580,7 @@ impl Core {
         let Provisioned { change, outcome, reply } = provisioned;
         if let Some(change) = &change {
             self.addon.registry.commit(change, now.unix);
-            if let Change::Put(resource) = change {
+            if let ResourceChange::Put(resource) = change {
                 self.deploys.look_at(&resource.id.service());
             }
             self.due.remember(now.instant);

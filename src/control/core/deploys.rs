@@ -27,7 +27,7 @@ const HASTE: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// A step that is being written.
-pub(super) enum Step {
+pub(super) enum PendingStep {
     /// It begins.
     Begin(Box<New>, Reply<Result<u64, Refused>>),
     /// The service has these backends no more.

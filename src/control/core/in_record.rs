@@ -7,7 +7,7 @@ use super::orphans::Orphan;
 use super::{Core, Now, Phase};
 use crate::control::draining::DrainingBackend;
 use crate::control::job::Job;
-use crate::control::membership::{self, Change, Name};
+use crate::control::membership::{self, MembershipChange, Name};
 use crate::reconcile::engine::{ChangeMemo, Memo};
 use crate::record::{Applied, Deadline, Pause, ServiceEntry};
 use tcpgw_core::model::Service;
@@ -42,7 +42,7 @@ impl Core {
 
     /// Returns what the record is to know before a change is made: of the services that it touches, and of those that nothing was
     /// written of since they were touched.
-    pub(super) fn change_memo(&mut self, change: &Change, now: Now) -> ChangeMemo {
+    pub(super) fn change_memo(&mut self, change: &MembershipChange, now: Now) -> ChangeMemo {
         let mut names = std::mem::take(&mut self.unrecorded);
         let changed = change.old.iter().chain(&change.new);
         names.extend(changed.map(|service| service.name.clone()));

@@ -7,7 +7,7 @@ use super::orphans::Orphan;
 use super::surroundings::{Obstacles, by_service, refuse};
 use super::{Core, Now, PendingReply, Phase, Provider, ReplyKind, Unheld};
 use crate::config::Config;
-use crate::config::daemon::Settings;
+use crate::config::daemon::DaemonSettings;
 use crate::control::events::What;
 use crate::control::membership::{Name, Pause};
 use crate::control::obstacle::Obstacle;
@@ -631,7 +631,7 @@ impl Core {
     }
 
     /// The configuration was read again.
-    pub fn reload(&mut self, settings: Settings, config: Config, now: Now) {
+    pub fn reload(&mut self, settings: DaemonSettings, config: Config, now: Now) {
         self.reload_failed = None;
         self.config.gone.clone_from(&config.gone);
         self.judge_configuration(None);
@@ -696,7 +696,7 @@ impl Core {
     }
 
     /// What is set.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &DaemonSettings {
         &self.settings
     }
 

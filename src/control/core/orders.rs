@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::addon::Provisioned;
 use super::api_services::Held;
-use super::deploys::Step;
+use super::deploys::PendingStep;
 use super::input::{Judged, ProviderSize, Unjudged, Vet};
 use super::surroundings::{Obstacles, TAKE_OVER};
 use super::together::{Grouping, Together};
@@ -144,7 +144,7 @@ pub(super) enum OnWritten {
     Apply(Reply<Result<Applied, Refused>>),
     Edit(Box<str>, Reply<Result<Edited, Refused>>),
     Batch(Vec<Box<str>>, Reply<Result<EditedBatch, Refused>>),
-    Deploy(Step),
+    Deploy(PendingStep),
     Addon(Provisioned),
     /// Resources are in the store as the record tells.
     Corrected,
@@ -171,7 +171,7 @@ impl PendingWrite {
     }
 
     /// A step of a deploy that changes no service.
-    pub(super) fn step(step: Step) -> Self {
+    pub(super) fn step(step: PendingStep) -> Self {
         Self::of_nobody(OnWritten::Deploy(step))
     }
 
@@ -187,7 +187,7 @@ impl PendingWrite {
         }
     }
 
-    fn refuse(self, error: &StoreError) -> Option<Step> {
+    fn refuse(self, error: &StoreError) -> Option<PendingStep> {
         let refused = || refused(error);
         match self.then {
             OnWritten::Apply(reply) => drop(reply.send(Err(refused()))),
@@ -751,7 +751,7 @@ impl Core {
         // One that is taken back is judged when it is served.
         let is_judged = !matches!(
             then,
-            OnWritten::Deploy(Step::Begin(..) | Step::Restore(..) | Step::End(..))
+            OnWritten::Deploy(PendingStep::Begin(..) | PendingStep::Restore(..) | PendingStep::End(..))
         );
         let wants = match then {
             OnWritten::Apply(reply) => {

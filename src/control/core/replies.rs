@@ -7,7 +7,7 @@ use super::orphans::Orphan;
 use super::{Core, Now, Phase, Provider};
 use crate::control::request::{After, BackendView, Followed, List, Listed, ServiceView};
 use crate::store::StoredService;
-use crate::view::Services;
+use crate::view::ServicesView;
 use crate::view::snapshot::{DaemonView, DrainView, HealthView, Snapshot};
 use tcpgw_core::drain::Drain;
 use tcpgw_core::health::{ProbeOutcome, UNKNOWN};
@@ -27,13 +27,13 @@ impl Core {
             .map(|listed| (listed.service.name.clone(), listed.provider));
         let names = shown.iter().map(|service| service.name.clone()).collect();
         Snapshot {
-            services: Services {
+            services: ServicesView {
                 summary,
                 table: self.table.clone(),
                 applied: self.applied.clone(),
                 mark: self.mark(),
                 configured: self.mark(),
-                ..Services::default()
+                ..ServicesView::default()
             },
             health: self.health_views(),
             unproven: self

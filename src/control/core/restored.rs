@@ -3,7 +3,7 @@
 
 use super::orders::{OnWritten, PendingWrite};
 use super::{Core, Now};
-use crate::addon::{Change, Registry, Status};
+use crate::addon::{Registry, ResourceChange, Status};
 use crate::control::membership::Name;
 use crate::control::storage::Write;
 use crate::reconcile::Recorded;
@@ -45,7 +45,7 @@ impl Core {
         }
     }
 
-    fn corrections(&self, recorded: &Recorded, now: Now) -> Vec<Change> {
+    fn corrections(&self, recorded: &Recorded, now: Now) -> Vec<ResourceChange> {
         let Some(details) = &recorded.details else {
             return Vec::new();
         };
@@ -88,9 +88,9 @@ impl Core {
 }
 
 /// The names of the services of resources that are removed.
-fn removed(changes: &[Change]) -> impl Iterator<Item = Name> {
+fn removed(changes: &[ResourceChange]) -> impl Iterator<Item = Name> {
     changes.iter().filter_map(|change| match change {
-        Change::Remove(removed) => Some(removed.id.service().into()),
-        Change::Put(_) => None,
+        ResourceChange::Remove(removed) => Some(removed.id.service().into()),
+        ResourceChange::Put(_) => None,
     })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::services::backend_of;
 use super::wave::last_wave;
-use super::{Change, Member, Membership, Name, Note, Verdict, pairs};
+use super::{Member, Membership, MembershipChange, Name, Note, Verdict, pairs};
 use crate::config::daemon::AllFailed;
 use crate::control::draining::DrainingBackend;
 use tcpgw_core::drain::{Drain, Happens};
@@ -19,8 +19,8 @@ type Judge<'j> = dyn Fn(Endpoint) -> Verdict + 'j;
 
 impl Membership {
     /// Works out what the kernel should be told. It is taken for told from then on.
-    pub fn settle(&mut self, verdict: &Judge<'_>, now: Instant) -> Change {
-        let mut change = Change::default();
+    pub fn settle(&mut self, verdict: &Judge<'_>, now: Instant) -> MembershipChange {
+        let mut change = MembershipChange::default();
         // Those that are gone first: what they leave may fall to one that is there.
         let gone = self.dirty.iter().filter(|name| self.wanted.get(name).is_none());
         for name in gone.cloned().collect::<Vec<_>>() {
@@ -44,7 +44,7 @@ impl Membership {
     }
 
     /// Those that a change leaves as they are and that share endpoints with those that it does not.
-    fn beside(&self, change: &Change) -> Vec<Arc<Service>> {
+    fn beside(&self, change: &MembershipChange) -> Vec<Arc<Service>> {
         let changed = || change.old.iter().chain(&change.new);
         let names: BTreeSet<&Name> = changed().map(|service| &service.name).collect();
         let backends = changed().flat_map(|service| &service.backends);
@@ -58,7 +58,7 @@ impl Membership {
     }
 
     /// Notes who was there and is not wanted any more.
-    fn depart(&mut self, name: &Name, change: &mut Change, now: Instant) {
+    fn depart(&mut self, name: &Name, change: &mut MembershipChange, now: Instant) {
         let Some(old) = self.serving.get(name).cloned() else {
             return;
         };
@@ -121,7 +121,13 @@ impl Membership {
     }
 
     /// A service that is not wanted, as long as somebody drains.
-    fn ghost(&mut self, name: &Name, verdict: &Judge<'_>, change: &mut Change, now: Instant) -> Option<Service> {
+    fn ghost(
+        &mut self,
+        name: &Name,
+        verdict: &Judge<'_>,
+        change: &mut MembershipChange,
+        now: Instant,
+    ) -> Option<Service> {
         self.failed.remove(name);
         let old = Arc::clone(self.serving.get(name)?);
         let backends = self.drained_by(name, &BTreeSet::new(), old.drain_timeout, verdict, change, now);
@@ -132,7 +138,13 @@ impl Membership {
     }
 
     /// A service that is wanted.
-    fn present(&mut self, service: &Arc<Service>, verdict: &Judge<'_>, change: &mut Change, now: Instant) -> Service {
+    fn present(
+        &mut self,
+        service: &Arc<Service>,
+        verdict: &Judge<'_>,
+        change: &mut MembershipChange,
+        now: Instant,
+    ) -> Service {
         let name = &service.name;
         self.prove(service, verdict);
         let active = self.active(service, verdict, change);
@@ -201,7 +213,7 @@ impl Membership {
     }
 
     /// Who gets new connections: those that are good; where none is, those that were last, with all of their wave.
-    fn active(&mut self, service: &Service, verdict: &Judge<'_>, change: &mut Change) -> BTreeSet<Endpoint> {
+    fn active(&mut self, service: &Service, verdict: &Judge<'_>, change: &mut MembershipChange) -> BTreeSet<Endpoint> {
         let name = &service.name;
         let wanted = service.backends.iter();
         let wanted = wanted.filter(|backend| backend.state == BackendState::Active);
@@ -253,7 +265,7 @@ impl Membership {
         active: &BTreeSet<Endpoint>,
         time: Duration,
         verdict: &Judge<'_>,
-        change: &mut Change,
+        change: &mut MembershipChange,
         now: Instant,
     ) -> Vec<Backend> {
         let mut backends = Vec::new();
@@ -361,7 +373,7 @@ impl Membership {
     }
 
     /// Notes who gets new connections, but for a pause.
-    fn rebalance(&mut self, name: &Name, old: Option<&Service>, new: Option<&Service>, change: &mut Change) {
+    fn rebalance(&mut self, name: &Name, old: Option<&Service>, new: Option<&Service>, change: &mut MembershipChange) {
         let services = [old, new].into_iter().flatten();
         for (service, backend) in
             services.flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
@@ -381,7 +393,7 @@ impl Membership {
     }
 
     /// Puts a service in the place of what the kernel was told of it.
-    fn replace(&mut self, name: &Name, new: Option<Service>, change: &mut Change) {
+    fn replace(&mut self, name: &Name, new: Option<Service>, change: &mut MembershipChange) {
         // What retired while it was worked out has been left out already.
         self.dirty.remove(name);
         let old = self.serving.get(name).cloned();

@@ -108,7 +108,7 @@ impl Play {
         self.settle();
     }
 
-    fn settle(&mut self) -> Change {
+    fn settle(&mut self) -> MembershipChange {
         let (good, dead, failed, answered) = (&self.good, &self.dead, &self.failed, &self.answered);
         let verdict = |at: Endpoint| Verdict {
             good: good.contains(&last(at)),

@@ -2,7 +2,7 @@
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
-use super::super::judge::{PacketVerdict, Place, walk};
+use super::super::judge::{PacketVerdict, RulePlace, walk};
 use super::super::packet::{FromApp, Interface, Packet};
 use super::firewall::{Context, foreign_chains, sees};
 use super::samples::{merged, of_link, outside, packet_mark};
@@ -63,7 +63,7 @@ fn apps(facts: &CheapFacts) -> Vec<App> {
 
 fn judge(facts: &CheapFacts, apps: &[App], (chains, chain, base): (&[Chain], &Chain, Base), diagnosis: &mut Diagnosis) {
     let fates = apps.iter().map(|app| (app, fate(facts, app, chains, chain)));
-    let stopped: Vec<(&App, Place, bool)> = fates
+    let stopped: Vec<(&App, RulePlace, bool)> = fates
         .filter_map(|(app, fate)| match fate {
             PacketVerdict::Ends(place) => Some((app, place, true)),
             PacketVerdict::MayEnd(place) => Some((app, place, false)),

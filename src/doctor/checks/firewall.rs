@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
-use super::super::judge::{Done, Holds, PacketVerdict, Place};
+use super::super::judge::{Done, Holds, PacketVerdict, RulePlace};
 use super::samples::{Kind, Packets, Sample, packet_mark, samples, walk_all};
 use super::{count, other_links, quoted, some};
 use tcpgw_core::ruleset::name::Family;
@@ -218,8 +218,8 @@ fn may_drop(chain: &Chain) -> bool {
 /// What happens to packets of ours in one base chain.
 #[derive(Default)]
 struct Trouble {
-    ends: Vec<(Option<SocketAddr>, Place)>,
-    may_end: Vec<(Option<SocketAddr>, Place)>,
+    ends: Vec<(Option<SocketAddr>, RulePlace)>,
+    may_end: Vec<(Option<SocketAddr>, RulePlace)>,
     untracked: Option<(String, Holds)>,
     offloaded: Option<String>,
     unjudged: bool,
@@ -319,7 +319,7 @@ impl Context<'_> {
     }
 
     /// What ends a packet at that place.
-    pub(super) fn place_of_end(&self, place: &Place) -> String {
+    pub(super) fn place_of_end(&self, place: &RulePlace) -> String {
         match place.rule {
             None => "its policy is drop, and no rule lets them pass".to_owned(),
             Some(rule) if place.chain == self.chain.name => format!("by its rule {rule}"),
@@ -340,7 +340,7 @@ impl Context<'_> {
 
     pub(super) fn dropped(
         &self,
-        places: &[(Option<SocketAddr>, Place)],
+        places: &[(Option<SocketAddr>, RulePlace)],
         does: &str,
         severity: Severity,
         diagnosis: &mut Diagnosis,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::facts::CheapFacts;
 use super::super::finding::{Diagnosis, Severity};
-use super::super::judge::{PacketVerdict, Place};
+use super::super::judge::{PacketVerdict, RulePlace};
 use super::super::packet::Interface;
 use super::firewall::{Context, KINDS, is_probes};
 use super::samples::{Kind, Packets, Sample, other_outside, walk_all};
@@ -35,7 +35,7 @@ pub(super) fn judge(seen: Seen<'_>, samples: &[Sample<'_>], diagnosis: &mut Diag
     if is_probes(seen.base) {
         return;
     }
-    let mut dropped: BTreeMap<(Severity, bool, bool), (Place, Vec<String>)> = BTreeMap::new();
+    let mut dropped: BTreeMap<(Severity, bool, bool), (RulePlace, Vec<String>)> = BTreeMap::new();
     let links = other_outside(seen.facts, seen.family).into_iter();
     // By the link that has an app's gateway address nobody comes.
     let links = links.filter(|link| !app_link::is_of_app(&link.name));
@@ -89,7 +89,7 @@ fn leads_far(facts: &CheapFacts, index: u32) -> bool {
 
 impl Seen<'_> {
     /// Returns where packets of clients that come by an interface end, to or from whichever backend.
-    fn ends(&self, link: &Interface, reply: bool, later: bool, samples: &[Sample<'_>]) -> Option<Place> {
+    fn ends(&self, link: &Interface, reply: bool, later: bool, samples: &[Sample<'_>]) -> Option<RulePlace> {
         let kind = Kind {
             family: self.family,
             reply,
@@ -110,7 +110,7 @@ impl Seen<'_> {
     }
 }
 
-fn place(fate: PacketVerdict) -> Option<Place> {
+fn place(fate: PacketVerdict) -> Option<RulePlace> {
     match fate {
         PacketVerdict::Ends(place) => Some(place),
         PacketVerdict::Passes | PacketVerdict::MayEnd(_) | PacketVerdict::Unjudged => None,

@@ -9,7 +9,7 @@ use super::super::facts::{Fact, TableFacts, TableState};
 use crate::config::Config;
 use crate::record::{Entry, Record, RecordFile, boot_id};
 use crate::unserved;
-use crate::view::Services;
+use crate::view::ServicesView;
 use crate::view::problems::orphaned_services;
 use tcpgw_core::model::FlowMark;
 use tcpgw_core::owner;
@@ -167,10 +167,10 @@ pub(super) fn read_table(run_dir: &Path, config: &Config) -> TableReading {
         }
     };
     let owners = written.and_then(|written| Some(owner::owners(written.record.head.details.as_ref()?)));
-    let named = Services {
+    let named = ServicesView {
         summary: services,
         owners,
-        ..Services::default()
+        ..ServicesView::default()
     };
     let orphaned = orphaned_services(&named);
     let is_gone = |table: &TableFacts| matches!(table.state, TableState::Absent | TableState::Gone);
@@ -179,9 +179,9 @@ pub(super) fn read_table(run_dir: &Path, config: &Config) -> TableReading {
         Ok(table) if is_gone(table) => unserved::problem(
             config,
             namespace,
-            &Services {
+            &ServicesView {
                 owners: named.owners.clone(),
-                ..Services::default()
+                ..ServicesView::default()
             },
         ),
         Ok(_) => unserved::problem(config, namespace, &named),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags as Flags, Inotify};
 
-use super::{Place, Watched};
+use super::{Watched, WatchedPlace};
 use crate::config::Config;
 use crate::provider::chain::Chain;
 use crate::provider::{Bad, News};
@@ -216,20 +216,20 @@ fn watch(inotify: &Inotify, chain: &Chain, trouble: &mut Option<String>) -> Watc
         };
         match watched
             .entry(watch)
-            .or_insert_with(|| Place::Directory(directory.clone(), names.clone()))
+            .or_insert_with(|| WatchedPlace::Directory(directory.clone(), names.clone()))
         {
-            Place::Directory(_, known) => {
+            WatchedPlace::Directory(_, known) => {
                 for (name, is_file) in names {
                     *known.entry(name.clone()).or_default() |= *is_file;
                 }
             }
-            Place::File => {}
+            WatchedPlace::File => {}
         }
     }
     if let Some(end) = chain.end.as_ref().filter(|end| end.is_readable)
         && let Some(watch) = add(&end.path, of_file)
     {
-        watched.entry(watch).or_insert(Place::File);
+        watched.entry(watch).or_insert(WatchedPlace::File);
     }
     watched
 }

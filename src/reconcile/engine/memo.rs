@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::reconcile::engine::Services;
+use crate::reconcile::engine::ServicesByName;
 use crate::record::{Applied, Deadline, Entry, Pause, ServiceEntry};
 use tcpgw_core::model::Service;
 use tcpgw_core::owner::{AllDetails, Details, Owner};
@@ -18,7 +18,7 @@ pub struct Memo {
     /// Services whose new connections are held back.
     pub pauses: Vec<Pause>,
     /// The services as those who define them want them; one that is served and not here was removed.
-    pub wanted: Services,
+    pub wanted: ServicesByName,
     /// Whose they are, where it is no file's.
     pub owners: BTreeMap<Box<str>, Owner>,
     /// Services whose resource of the add-on is suspended.
@@ -27,7 +27,7 @@ pub struct Memo {
 
 impl Memo {
     /// What the record keeps of services that are served like this.
-    pub(super) fn details(&self, serving: &Services) -> AllDetails {
+    pub(super) fn details(&self, serving: &ServicesByName) -> AllDetails {
         let of = |serving: &Arc<Service>| {
             let name = &serving.name;
             let details = match self.wanted.get(name) {

@@ -15,7 +15,7 @@ use ipnet::Ipv4Net;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{Output, pass_on, print};
-use super::{Event, Settings, Up, UpError, has_tcp, system, tell_daemon, tell_problems};
+use super::{Event, Up, UpError, UpSettings, has_tcp, system, tell_daemon, tell_problems};
 use crate::api::client::{Client, ClientError};
 use crate::doctor::{self, Fix};
 use crate::up::formation::{self, Formation};
@@ -48,7 +48,10 @@ struct Files {
 
 impl<'a> Up<'a> {
     /// Sets all up, and starts no process yet.
-    pub(super) fn begin(settings: &'a Settings<'a>, events: &Sender<Event>) -> Result<(Self, JoinHandle<()>), UpError> {
+    pub(super) fn begin(
+        settings: &'a UpSettings<'a>,
+        events: &Sender<Event>,
+    ) -> Result<(Self, JoinHandle<()>), UpError> {
         let files = Files::read(settings)?;
         if !nix::unistd::geteuid().is_root() {
             return Err(UpError::Refused("needs root, to make namespaces and networks".into()));
@@ -235,7 +238,7 @@ impl<'a> Up<'a> {
 
     /// Removes from the store what those have left whom the run directory does not know any more, before a daemon serves it.
     fn sweep_store(&self, is_alone: bool) {
-        let Settings { store, rest, .. } = self.settings;
+        let UpSettings { store, rest, .. } = self.settings;
         let noted = self.places.shared().store;
         // Another network namespace may have taken the store away: a daemon would take the services of dead ones from the kernel.
         if is_alone
@@ -407,7 +410,7 @@ impl Files {
         }
     }
 
-    fn read(settings: &Settings<'_>) -> Result<Self, UpError> {
+    fn read(settings: &UpSettings<'_>) -> Result<Self, UpError> {
         let file = &settings.procfile;
         let directory = directory_of(file)?;
         let text = read_text(file)?;

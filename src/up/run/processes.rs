@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Event, Place, Up};
+use super::{Event, InstancePlace, Up};
 use crate::up::container::{Report, Spec};
 use crate::up::network;
 use crate::up::printer::Lines;
@@ -47,7 +47,7 @@ impl Up<'_> {
         let command = command.ok_or("it is not in the Procfile")?;
         let place = match self.running.remove(&id) {
             Some(place) => place,
-            None => Place {
+            None => InstancePlace {
                 address: self.addresses.take().ok_or("no address is free")?,
                 namespace: None,
                 process: None,

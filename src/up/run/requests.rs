@@ -5,7 +5,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use super::{Up, Waiter, state_of};
-use crate::up::control::{Answer, Place, ReceivedRequest, Request, Shown};
+use crate::up::control::{Answer, ProcessPlace, ReceivedRequest, Request, Shown};
 use crate::up::formation;
 use crate::up::network::gateway_of;
 use crate::up::procfile::TypeName;
@@ -139,7 +139,7 @@ impl Up<'_> {
         Ok(())
     }
 
-    fn attach(&mut self, connection: usize) -> Result<Place, String> {
+    fn attach(&mut self, connection: usize) -> Result<ProcessPlace, String> {
         if self.one_offs.len() >= MOST_ONE_OFFS {
             return Err(format!("{MOST_ONE_OFFS} processes of `tcpgw up run` are there already"));
         }
@@ -148,7 +148,7 @@ impl Up<'_> {
         let mut variables = self.variables.clone();
         self.runs += 1;
         variables.insert("PS".into(), format!("run.{}", self.runs));
-        Ok(Place {
+        Ok(ProcessPlace {
             address,
             gateway: gateway_of(self.subnet),
             resolver: self.resolver.clone(),

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::addon::ServiceState;
 use crate::addon::id::ResourceId;
-use crate::view::drops::Counts;
+use crate::view::drops::DropCounts;
 use crate::view::problems::Problem;
 use crate::view::rates::{Rates, Second};
 use crate::view::snapshot::Snapshot;
 use crate::view::status::limit::{LimitView, OfLimit};
 use crate::view::status::{BackendStatus, ServiceStatus, SourcePorts};
 use crate::view::tally::{FlowCounts, Places, Tally};
-use crate::view::{Noted, Services};
+use crate::view::{Noted, ServicesView};
 use tcpgw_core::health::UNKNOWN;
 use tcpgw_core::owner::Owner;
 use tcpgw_core::ruleset::name::Family;
@@ -29,7 +29,7 @@ pub const IN_BALANCE: [&str; 3] = ["healthy", "failing", "presumed"];
 #[derive(Debug)]
 pub struct Facts<'a> {
     /// What the gateway is meant to do.
-    pub services: &'a Services,
+    pub services: &'a ServicesView,
     /// Where the backends are.
     pub places: &'a Places,
     /// The flows.
@@ -37,9 +37,9 @@ pub struct Facts<'a> {
     /// The traffic, where conntrack counts it.
     pub traffic: Option<Second>,
     /// The counters.
-    pub drops: Counts,
+    pub drops: DropCounts,
     /// The counters at the first look.
-    pub earlier: Option<Counts>,
+    pub earlier: Option<DropCounts>,
     /// The time between the begins of both looks.
     pub time: Duration,
     /// What conntrack notes.
@@ -53,7 +53,7 @@ pub struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    fn earlier(&self) -> Option<(&Counts, Duration)> {
+    fn earlier(&self) -> Option<(&DropCounts, Duration)> {
         self.earlier.as_ref().map(|earlier| (earlier, self.time))
     }
 

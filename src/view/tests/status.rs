@@ -5,19 +5,19 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{SECOND, WEB, as_json, at, counted, flow, services, summary};
-use crate::view::drops::Counts;
+use crate::view::drops::DropCounts;
 use crate::view::problems::{Kind, Severity};
 use crate::view::rates::First;
 use crate::view::snapshot::{DaemonView, HealthView, Snapshot};
 use crate::view::status::{Facts, Status};
 use crate::view::tally::{Places, Tally};
-use crate::view::{Noted, Services};
+use crate::view::{Noted, ServicesView};
 use tcpgw_core::model::FlowMark;
 use tcpgw_kernel::conntrack::{Flow, TcpState};
 
 #[test]
 fn all_is_well() {
-    let services = Services {
+    let services = ServicesView {
         summary: summary(WEB),
         ..services()
     };
@@ -42,7 +42,7 @@ fn all_is_well() {
     }
     let status = as_json(&Status::new(&Facts {
         traffic: Some(second),
-        earlier: Some(Counts::default()),
+        earlier: Some(DropCounts::default()),
         time: SECOND,
         ..facts(&services, &places, tally)
     }));
@@ -154,7 +154,7 @@ fn a_family_that_nobody_serves_is_an_error() {
         (dual("draining"), Some(refused("IPv4"))),
         (both.to_owned(), Some(refused("IPv6"))),
     ] {
-        let services = Services {
+        let services = ServicesView {
             summary: summary(&text),
             ..services()
         };
@@ -243,7 +243,7 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
             format!(r#"{{"name": "service-of-somebody-{n}", "port": {}, "limit": {{"pps": 1000}}, "backends": [{backends}]}}"#, 2000 + n)
         })
         .collect();
-    let services = Services {
+    let services = ServicesView {
         summary: summary(&text.join(",")),
         ..services()
     };
@@ -277,7 +277,7 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
     };
     let status = Status::new(&Facts {
         traffic: Some(First::default().end(places.len())),
-        earlier: Some(Counts::default()),
+        earlier: Some(DropCounts::default()),
         time: SECOND,
         daemon: Some(&known),
         ..facts(&services, &places, Tally::new(&services, &places))
@@ -305,9 +305,9 @@ fn a_status_of_many_dead_backends_is_of_moderate_size() {
 
 #[test]
 fn no_table_is_a_problem_and_so_is_another_mark() {
-    let nothing = Services {
+    let nothing = ServicesView {
         table: None,
-        ..Services::default()
+        ..ServicesView::default()
     };
     let places = Places::new(&nothing.summary);
     let status = Status::new(&facts(&nothing, &places, Tally::new(&nothing, &places)));
@@ -332,13 +332,13 @@ fn no_table_is_a_problem_and_so_is_another_mark() {
     assert!(!status.ok, "nobody knows what the rules do");
 }
 
-fn facts<'a>(services: &'a Services, places: &'a Places, tally: Tally<'a>) -> Facts<'a> {
+fn facts<'a>(services: &'a ServicesView, places: &'a Places, tally: Tally<'a>) -> Facts<'a> {
     Facts {
         services,
         places,
         tally,
         traffic: None,
-        drops: Counts::default(),
+        drops: DropCounts::default(),
         earlier: None,
         time: Duration::ZERO,
         noted: Noted::default(),

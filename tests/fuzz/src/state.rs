@@ -10,7 +10,7 @@ use tcpgw_core::render;
 use tcpgw_core::ruleset::Ruleset;
 use tcpgw_core::ruleset::compile::compile;
 use tcpgw_core::ruleset::name::SetName;
-use tcpgw_core::ruleset::step::Step;
+use tcpgw_core::ruleset::step::PlanStep;
 use tcpgw_core::summary::Summary;
 use tcpgw_kernel::fake::Fake;
 use tcpgw_kernel::netlink::recorded::Recorded;
@@ -107,7 +107,7 @@ fn check_text(want: &Ruleset) {
 fn check_transaction(want: &Ruleset) {
     let nothing = Ruleset::default();
     let plan = plan(&nothing, want);
-    let empty = Step::default();
+    let empty = PlanStep::default();
     let mut transaction = Transaction::begin(Some(7), 40);
     transaction.step(plan.steps.first().unwrap_or(&empty), FlowMark::default());
     let sealed = transaction.seal().expect("everything fits");

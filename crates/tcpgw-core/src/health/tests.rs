@@ -51,7 +51,7 @@ struct World {
     start: Instant,
     /// When each probe was sent, and to whom.
     sent: Vec<(Duration, u16)>,
-    changes: Vec<(Duration, Change)>,
+    changes: Vec<(Duration, HealthChange)>,
     wakeups: usize,
 }
 

@@ -57,7 +57,7 @@ pub struct Retimed {
 /// One transaction, in the order in which it is sent: timeouts, sets, chains and rules, deletions, additions, and at last the sets,
 /// chains and timeouts that nothing refers to any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Step<'a> {
+pub struct PlanStep<'a> {
     /// Timeouts to write anew, before all else.
     pub retimed: Option<Retimed>,
     /// Objects with timeouts to make, and what conntrack's sysctls say.
@@ -86,7 +86,7 @@ pub struct Step<'a> {
     pub old_timeouts: BTreeSet<Timeouts>,
 }
 
-impl<'a> Step<'a> {
+impl<'a> PlanStep<'a> {
     /// Whether it does nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

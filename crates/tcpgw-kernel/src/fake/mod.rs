@@ -95,7 +95,7 @@ impl Fake {
         let mut fake = Self::default();
         let nothing = Ruleset::default();
         let plan = plan(&nothing, ruleset);
-        let empty = tcpgw_core::ruleset::step::Step::default();
+        let empty = tcpgw_core::ruleset::step::PlanStep::default();
         fake.commit(&Commit {
             generation: fake.generation,
             mark,

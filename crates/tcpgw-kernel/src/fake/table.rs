@@ -13,7 +13,7 @@ use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::rows::Rows;
 use tcpgw_core::ruleset::skeleton::{self, Asked, spread_name};
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_core::ruleset::step::{ListenKey, Step};
+use tcpgw_core::ruleset::step::{ListenKey, PlanStep};
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 use tcpgw_core::ruleset::{Ruleset, idle_timeouts};
 
@@ -256,7 +256,7 @@ impl Work<'_> {
         self.refused.push(refused(subject, element, errno));
     }
 
-    fn make(&mut self, step: &Step<'_>) {
+    fn make(&mut self, step: &PlanStep<'_>) {
         if let Some(retimed) = &step.retimed {
             // Rules would be lost, or hold on to the objects.
             if retimed.spreads != self.table.spreads || retimed.asked != self.table.asked {
@@ -303,7 +303,7 @@ impl Work<'_> {
         }
     }
 
-    fn delete(&mut self, step: &Step<'_>) {
+    fn delete(&mut self, step: &PlanStep<'_>) {
         for listen_key in &step.delete_turns {
             if self.table.turns.remove(listen_key).is_none() {
                 self.refuse(
@@ -331,7 +331,7 @@ impl Work<'_> {
         }
     }
 
-    fn add(&mut self, step: &Step<'_>) {
+    fn add(&mut self, step: &PlanStep<'_>) {
         for (name, batch) in &step.add {
             for row in batch.rows() {
                 self.add_row(*name, row);
@@ -383,7 +383,7 @@ impl Work<'_> {
             .insert(identity.into(), element);
     }
 
-    fn discard(&mut self, step: &Step<'_>) {
+    fn discard(&mut self, step: &PlanStep<'_>) {
         for (listen_scope, width) in &step.old_widths {
             let name = SetName::Spread(*listen_scope, *width);
             if self.table.spread(*listen_scope).any(|used| used == *width) {

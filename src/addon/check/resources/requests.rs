@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::super::context::{Context, Thing};
-use super::super::message::{Body, Effect, Login, Place, Request};
+use super::super::message::{Body, Effect, Login, PathBase, Request};
 use super::rules_of;
 use crate::addon::Dialect;
 use crate::addon::dialect::Method;
@@ -165,7 +165,7 @@ pub(super) fn signing_on(context: &Context, fields: &sso::Fields) -> Request {
         _ => Method::Get,
     };
     let mut request = Request::new(method, "").body(Body::Form(fields.clone()));
-    request.place = Place::SignOn;
+    request.place = PathBase::SignOn;
     request.login = Login::Missing;
     request
 }

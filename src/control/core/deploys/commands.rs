@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{MOST, New, Stage, Step, Undo};
+use super::{MOST, New, PendingStep, Stage, Undo};
 use crate::control::core::input::{ProviderSize, Unjudged, Vet};
 use crate::control::core::orders::{OnWritten, Order, PendingWrite, Undecided, by, missing};
 use crate::control::core::{Core, Now, Phase, Provider};
@@ -47,7 +47,7 @@ impl Core {
             supersedes: new.supersedes.clone(),
         };
         let by = new.by.clone();
-        self.order_queue.accepted = vec![PendingWrite::step(Step::Begin(Box::new(new), reply))];
+        self.order_queue.accepted = vec![PendingWrite::step(PendingStep::Begin(Box::new(new), reply))];
         Ok(Some(Write::Begin(stored, by, now.unix)))
     }
 
@@ -139,7 +139,7 @@ impl Core {
                     drain: None,
                     warnings: Vec::new(),
                     obstacles: std::collections::BTreeMap::new(),
-                    then: OnWritten::Deploy(Step::Restore(id, reason, reply)),
+                    then: OnWritten::Deploy(PendingStep::Restore(id, reason, reply)),
                 }];
                 Some(Write::Change(change, by(order.by, "rollback"), now.unix))
             }

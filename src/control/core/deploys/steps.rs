@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{AGAIN, Deploy, HASTE, New, Stage, Step};
+use super::{AGAIN, Deploy, HASTE, New, PendingStep, Stage};
 use crate::control::core::orders::{OnWritten, PendingWrite, missing, refused};
 use crate::control::core::{Core, Now, Phase, Provider, ReplyKind};
 use crate::control::request::{Refused, Reply};
@@ -103,7 +103,7 @@ impl Core {
             drain,
             warnings: Vec::new(),
             obstacles: std::collections::BTreeMap::new(),
-            then: OnWritten::Deploy(Step::Switch(id, before)),
+            then: OnWritten::Deploy(PendingStep::Switch(id, before)),
         }];
         Write::Change(change, by, now.unix)
     }
@@ -140,14 +140,14 @@ impl Core {
             phase,
             reason: Some(reason.clone()),
         };
-        self.order_queue.accepted = vec![PendingWrite::step(Step::End(id, phase, reason, reply))];
+        self.order_queue.accepted = vec![PendingWrite::step(PendingStep::End(id, phase, reason, reply))];
         Write::Step(step, now.unix)
     }
 
     /// A step is on the disk.
-    pub(in crate::control::core) fn stepped(&mut self, step: Step, now: Now) -> Option<ReplyKind> {
+    pub(in crate::control::core) fn stepped(&mut self, step: PendingStep, now: Now) -> Option<ReplyKind> {
         match step {
-            Step::Begin(new, reply) => {
+            PendingStep::Begin(new, reply) => {
                 let id = self.order_queue.began.take().unwrap_or_default();
                 for over in &new.ends {
                     self.forget(*over);
@@ -163,7 +163,7 @@ impl Core {
                 }
                 drop(reply.send(Ok(id)));
             }
-            Step::Switch(id, before) => {
+            PendingStep::Switch(id, before) => {
                 self.deploys.fresh = true;
                 let deploy = self.deploys.remove(id)?;
                 let stage = Stage::Switching;
@@ -176,7 +176,7 @@ impl Core {
                     },
                 );
             }
-            Step::Restore(id, reason, reply) => {
+            PendingStep::Restore(id, reason, reply) => {
                 let deploy = self.deploys.remove(id);
                 let service = deploy.map(|deploy| deploy.service).unwrap_or_default();
                 return Some(ReplyKind::Restored {
@@ -186,7 +186,7 @@ impl Core {
                     reply,
                 });
             }
-            Step::End(id, phase, reason, reply) => {
+            PendingStep::End(id, phase, reason, reply) => {
                 self.decided(id, phase, &reason, now);
                 self.forget(id);
                 drop(reply.map(|reply| reply.send(Ok(id))));
@@ -196,23 +196,25 @@ impl Core {
     }
 
     /// The store did not take a step.
-    pub(in crate::control::core) fn step_failed(&mut self, step: Step, error: &StoreError, now: Now) {
+    pub(in crate::control::core) fn step_failed(&mut self, step: PendingStep, error: &StoreError, now: Now) {
         let again = now.instant + AGAIN;
         match step {
-            Step::Begin(_, reply) | Step::Restore(_, _, reply) => drop(reply.send(Err(refused(error)))),
-            Step::Switch(id, _) => {
+            PendingStep::Begin(_, reply) | PendingStep::Restore(_, _, reply) => drop(reply.send(Err(refused(error)))),
+            PendingStep::Switch(id, _) => {
                 let reason = format!("{error}; nothing was switched");
                 tracing::error!(id, "deploy: {reason}");
                 let stage = Stage::Ending(Stored::Failed, reason.clone(), again);
                 self.deploys.set(id, stage);
                 self.decided(id, Stored::Failed, &reason, now);
             }
-            Step::End(id, _, _, reply) if matches!(error, StoreError::Phase { .. } | StoreError::NoDeploy(_)) => {
+            PendingStep::End(id, _, _, reply)
+                if matches!(error, StoreError::Phase { .. } | StoreError::NoDeploy(_)) =>
+            {
                 self.forget(id);
                 drop(reply.map(|reply| reply.send(Err(refused(error)))));
             }
             // Another error is gone at some time, and until then it is tried again.
-            Step::End(id, phase, reason, reply) => {
+            PendingStep::End(id, phase, reason, reply) => {
                 self.decided(id, phase, &reason, now);
                 drop(reply.map(|reply| reply.send(Ok(id))));
             }

@@ -16,7 +16,7 @@ use tcpgw_core::ruleset::name::{self, ListenScope, RoundRobinChain, SetName, Spr
 use tcpgw_core::ruleset::room::Room;
 use tcpgw_core::ruleset::skeleton::{self as rules, Asked, Chain, Hook};
 use tcpgw_core::ruleset::spec::SetSpec;
-use tcpgw_core::ruleset::step::{Batch, Retimed, Step};
+use tcpgw_core::ruleset::step::{Batch, PlanStep, Retimed};
 use tcpgw_core::ruleset::stmt::Stmt;
 use tcpgw_core::ruleset::timeouts::{KernelTimeouts, Timeouts};
 
@@ -75,7 +75,7 @@ impl Transaction {
     }
 
     /// Writes a step of a plan, in the order in which the kernel takes it.
-    pub fn step(&mut self, step: &Step<'_>, mark: FlowMark) {
+    pub fn step(&mut self, step: &PlanStep<'_>, mark: FlowMark) {
         if let Some(retimed) = &step.retimed {
             self.retime(retimed, mark);
         }
@@ -248,7 +248,7 @@ impl Transaction {
         });
     }
 
-    fn add_turns(&mut self, step: &Step<'_>) {
+    fn add_turns(&mut self, step: &PlanStep<'_>) {
         for listen_scope in ListenScope::ALL {
             let turns = step.add_turns.iter().filter(|((of, _), _)| *of == listen_scope);
             self.elements(
