@@ -227,6 +227,14 @@ pub(crate) const fn align(length: usize) -> usize {
     length.saturating_add(3) & !3
 }
 
+/// Returns what a test writes.
+#[cfg(test)]
+pub(crate) fn written(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer::new();
+    fill(&mut writer);
+    writer.finish().unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -49,15 +49,10 @@ pub(super) fn alien(what: &str, name: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bytes(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
-        let mut writer = Writer::new();
-        fill(&mut writer);
-        writer.finish().unwrap()
-    }
+    use crate::netlink::tlv::written;
 
     fn sent() -> Vec<u8> {
-        bytes(|writer| {
+        written(|writer| {
             writer.str(1, "tcpgw");
             writer.be32(3, 8);
             writer.nest(9, |writer| {
@@ -68,7 +63,7 @@ mod tests {
     }
 
     fn listed(flags: u32, fields: &[u32], handle: Option<u64>) -> Vec<u8> {
-        bytes(|writer| {
+        written(|writer| {
             writer.str(1, "tcpgw");
             if let Some(handle) = handle {
                 writer.be64(20, handle);

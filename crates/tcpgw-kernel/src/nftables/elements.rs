@@ -264,20 +264,15 @@ fn read_limits(payload: &[u8]) -> Result<Option<Limits>, Malformed> {
 mod tests {
     use super::*;
     use crate::netlink::recorded::Recorded;
+    use crate::netlink::tlv::written;
     use crate::netlink::tlv::{Header, Writer};
     use crate::nftables::sets;
     use tcpgw_core::ruleset::name::{Family as Ip, ListenScope};
 
-    fn bytes(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
-        let mut writer = Writer::new();
-        fill(&mut writer);
-        writer.finish().unwrap()
-    }
-
     #[test]
     fn elements_of_another_shape_are_not_ours() {
         let element = |key: &[u8], data: Option<&[u8]>| {
-            bytes(|writer| {
+            written(|writer| {
                 writer.nest(elem::KEY, |writer| writer.attr(elem::VALUE, key));
                 if let Some(data) = data {
                     writer.nest(elem::DATA, |writer| writer.attr(elem::VALUE, data));
@@ -334,7 +329,7 @@ mod tests {
     #[test]
     fn only_a_goto_leads_to_a_chain() {
         let verdict = |code: u32| {
-            bytes(|writer| {
+            written(|writer| {
                 writer.be32(elem::VERDICT_CODE, code);
                 writer.str(elem::VERDICT_CHAIN, "turn_v4_3_a");
             })

@@ -165,18 +165,13 @@ fn read_policy(body: &[u8]) -> Result<Option<KernelTimeouts>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bytes(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
-        let mut writer = Writer::new();
-        fill(&mut writer);
-        writer.finish().unwrap()
-    }
+    use crate::netlink::tlv::written;
 
     #[test]
     fn every_set_is_as_it_is_made() {
         let widths = ListenScope::ALL.map(|listen_scope| SetName::Spread(listen_scope, SpreadRule::random(7)));
         for name in SetName::fixed().into_iter().chain(widths) {
-            let listed = bytes(|writer| sets::write_set(writer, name, Room::default(), 5));
+            let listed = written(|writer| sets::write_set(writer, name, Room::default(), 5));
             for other in SetName::fixed() {
                 assert_eq!(
                     matches(&expected_set(other, Room::default()), &listed),
