@@ -200,6 +200,8 @@ fn the_app_of_an_orphan_is_known_to_every_daemon() {
     let path = world.directory.path().join("store.db");
     world.store = Err(StoreError::NoDeploy(0));
     std::fs::remove_file(&path).unwrap();
+    // So that the other one does not count as an older state of this one.
+    std::fs::remove_file(path.with_extension("db.written")).unwrap();
     let mut other = Store::open(&path).unwrap();
     for port in 0..=revision {
         let text = json!({"name": "own", "port": 3000 + port, "backends": ["10.9.9.9:80"]}).to_string();
