@@ -90,6 +90,8 @@ fn one_socket_asks_again_and_again_and_leaves_nothing() {
     for address in ["127.0.0.1", "::1"] {
         let mut pool = pool();
         let (listener, open) = listener(address);
+        // What another connection with this port, which was somebody else's before, has left.
+        let before = states_of(open.port()).len();
         let (_held, closed) = closed(address);
         let (_listener, full, waiting) = full(address);
         assert!(waiting.len() < 64, "its queue never gets full");
@@ -118,7 +120,8 @@ fn one_socket_asks_again_and_again_and_leaves_nothing() {
         // 0A is LISTEN, 06 TIME_WAIT. Whoever is kept from sending the reset for long is accepted first.
         listener.set_nonblocking(true).expect("an option");
         while listener.accept().is_ok() {}
-        assert_eq!(states_of(open.port()), ["0A"]);
+        let states = states_of(open.port());
+        assert!(states.contains(&"0A".into()) && states.len() <= before, "{states:?}");
         drop(waiting);
     }
 }
