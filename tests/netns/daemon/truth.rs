@@ -403,6 +403,8 @@ fn one_of_several_public_addresses_that_is_gone_is_told() {
     net.sh("gateway", add).ok();
     let to = at(PUBLIC_2[0], 2001);
     assert!(wait_until(PATIENCE, || is_served(&net, to)));
+    // The daemon has to have seen it: it looks each second, and less often on a busy machine.
+    std::thread::sleep(Duration::from_secs(4));
     assert_eq!(problem(&net, "address_lost"), None);
     let before = daemon.last();
     net.sh("gateway", remove).ok();
@@ -554,10 +556,10 @@ fn an_outage_is_told_beside_many_old_connections_some_of_which_end() {
     net.sh("b1", fw).ok();
     let mut waiting = begin_to_connect(&net, to);
     let mut is_error = || {
-        old.truncate(old.len() - 3);
+        old.truncate(old.len().saturating_sub(3));
         health(&daemon).1.iter().any(|problem| problem["kind"] == "unanswered")
     };
-    assert!(wait_until(PATIENCE, &mut is_error), "{:?}", health(&daemon));
+    assert!(wait_until(PATIENCE * 2, &mut is_error), "{:?}", health(&daemon));
     waiting.extend(begin_to_connect(&net, to));
     let told = Instant::now();
     while told.elapsed() < Duration::from_secs(13) {
