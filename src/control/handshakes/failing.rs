@@ -126,10 +126,10 @@ impl Failing {
     }
 
     /// Notes when any client of the service was served last, as far as is known.
-    pub(super) fn any_served(&mut self, at: Option<Instant>) {
-        let Some(at) = at.filter(|at| self.last_served.is_none_or(|last| last < *at)) else {
+    pub(super) fn any_served(&mut self, at: Instant) {
+        if self.last_served.is_some_and(|last| last >= at) {
             return;
-        };
+        }
         if let Some(last) = self.last_served.replace(at) {
             self.gaps.truncate(MOST_GAPS - 1);
             self.gaps.push_front(at.saturating_duration_since(last));

@@ -329,23 +329,18 @@ impl OfFamily {
         self.unconfirmed.forget_old(now);
         for (name, of) in self.completed.iter_mut().filter(|(_, of)| of.last_wanted == Some(now)) {
             let served = of.end(is_cut, now);
-            if let Some(failing) = self.failing.get_mut(name) {
-                for (client, at) in served.into_iter().zip(of.last_new.into_iter().cycle()) {
+            if let Some((failing, at)) = self.failing.get_mut(name).zip(of.last_new) {
+                for client in served {
                     failing.served(client, at);
                 }
-                failing.any_served(of.last_new);
+                failing.any_served(at);
             }
         }
-        let overdue = std::mem::take(&mut self.overdue);
-        // One that becomes overdue while nobody listens for others is judged at the next look.
-        let is_new = |name: &str| !self.remembered.contains_key(name);
-        let overdue: Vec<_> = overdue
-            .into_iter()
-            .filter(|(name, _)| hearing != Hearing::Part || !is_new(name))
-            .collect();
-        for (name, overdue) in overdue {
+        for (name, overdue) in std::mem::take(&mut self.overdue) {
             match self.remembered.get_mut(&name) {
                 Some(of) => of.overdue_again(overdue, now),
+                // Nobody has listened for others meanwhile: the next look judges.
+                None if hearing == Hearing::Part => {}
                 None => {
                     self.remembered.insert(name, Remembered::new(overdue, now));
                 }
