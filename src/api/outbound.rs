@@ -184,10 +184,10 @@ pub struct OutboundClient {
 
 impl OutboundClient {
     /// Returns a client whose requests take at most `timeout` each. `authorities` is a file of certificates (PEM) to trust instead of
-    /// the system's; neither is read unless one of the URLs is encrypted.
+    /// the system's; neither is read unless one of the URLs is encrypted or a file is named.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// Fails when certificates are needed and cannot be read.
     pub fn new<'u>(
         urls: impl IntoIterator<Item = &'u BaseUrl>,
         authorities: Option<&Path>,

@@ -14,7 +14,7 @@ pub enum ClientError {
     /// Nobody listens there.
     #[error("no daemon answers on {}: {source}", tcpgw_core::escape::path(path))]
     NoDaemon {
-        /// The socket.
+        /// Path of the socket that was tried.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
@@ -39,7 +39,7 @@ pub enum ClientError {
          looks at the kernel without it; nothing is changed beside it: `systemctl restart tcpgw`", tcpgw_core::escape::path(path), process(*pid)
     )]
     Hung {
-        /// The socket.
+        /// Path of the socket that was tried.
         path: PathBuf,
         /// The process that listens there, where the kernel tells.
         pid: Option<i32>,
@@ -53,7 +53,7 @@ pub enum ClientError {
         tcpgw_core::escape::path(path)
     )]
     Stranger {
-        /// The socket.
+        /// Path of the socket that was tried.
         path: PathBuf,
         /// The user who listens.
         uid: u32,
@@ -67,13 +67,13 @@ pub enum ClientError {
         tcpgw_core::escape::path(path)
     )]
     Late {
-        /// The socket.
+        /// Path of the socket that was tried.
         path: PathBuf,
     },
     /// The connection failed.
     #[error("failed to ask the daemon behind {}: {why}", tcpgw_core::escape::path(path))]
     Connection {
-        /// The socket.
+        /// Path of the socket that was tried.
         path: PathBuf,
         /// What failed.
         why: String,

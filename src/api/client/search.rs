@@ -25,7 +25,8 @@ pub enum At<'p> {
 /// Looks for a daemon. `Ok(None)`: there is none for this network namespace, so the kernel is worked on directly.
 ///
 /// # Errors
-/// [`ClientError`].
+/// Fails when the daemon that was named is not there or is of another network namespace, and when one is there that hangs, refuses, or
+/// is none.
 pub fn find(at: At<'_>) -> Result<Option<Client>, ClientError> {
     Ok(match search(at)? {
         Found::Daemon(client) => Some(client),
@@ -47,7 +48,7 @@ pub enum Found {
 /// The same, and who is there instead.
 ///
 /// # Errors
-/// [`ClientError`].
+/// As [`find`].
 pub fn search(at: At<'_>) -> Result<Found, ClientError> {
     let (path, is_usual) = match at {
         At::Named(path) if path == Path::new(NOBODY) => return Ok(Found::Nobody),

@@ -14,10 +14,11 @@ use super::Net;
 
 /// How long anything that should work at once may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// Between the short connections of a client on a slow machine.
 /// Connections after which clients slow down.
 const MANY: u32 = 20_000;
+/// Pause between short connections from then on.
 const SLOW: Duration = Duration::from_millis(20);
+/// The same on a slow machine, from the first one on.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// An open connection. Reads give up after [`PATIENCE`], or what [`Conn::patience`] says.
